@@ -1,0 +1,22 @@
+"""Data sets, their splits, and fast batches: what the images are and in which order they come."""
+
+from manyshot.data.augment import Augment
+from manyshot.data.batches import Batch, Batches, fixed
+from manyshot.data.images import ImageFolderSet, ImageSet, LabelledImages
+from manyshot.data.missing import DataNotFound
+from manyshot.data.sources import DATASETS
+from manyshot.data.splits import Splits, load
+
+__all__ = [
+    "DATASETS",
+    "Augment",
+    "Batch",
+    "Batches",
+    "DataNotFound",
+    "ImageFolderSet",
+    "ImageSet",
+    "LabelledImages",
+    "Splits",
+    "fixed",
+    "load",
+]

@@ -1,0 +1,269 @@
+"""Batches of normalised images on a device: what the training loop iterates.
+
+Shape letters: N images of a set, B of a batch, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import final
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from manyshot.data.augment import Augment, Moves, augmented, draw_moves, fit, move
+from manyshot.data.balance import balanced
+from manyshot.data.images import ImageSet, LabelledImages
+from manyshot.data.normalise import Normalise
+from manyshot.data.seeding import numpy_rng, torch_generator
+
+Batch = tuple[Tensor, Tensor]
+"""(images [B, C, H, W] in the asked dtype, labels int64 [B]), both on the device."""
+
+
+@final
+class Batches:
+    """Epochs of batches; order and augmentation are functions of (seed, epoch, sample) alone.
+
+    They depend neither on `workers`, nor on the step an epoch is entered at, nor on the number of
+    processes: the shares of all ranks, concatenated, are the batch of a single process. An
+    `ImageSet` is moved to the device once, as uint8, and batches are made there; any other set is
+    read, augmented one by one in `workers` processes, and normalised on the device.
+
+    Args:
+        dataset: the images.
+        batch_size: images per step over all ranks together; a multiple of `world`.
+        mean: per channel, subtracted from pixels divided by 255.
+        std: per channel, above 0; divides what is left.
+        seed: of the run.
+        augment: random changes; None for none.
+        shuffle: whether each epoch has an order of its own; else the order of the set.
+        drop_last: leave out a last batch that would be smaller than `batch_size`.
+        device: where the batches are.
+        dtype: of the images; the arithmetic is float32 whatever it is.
+        rank: of this process, in 0..world-1.
+        world: number of processes; each gets a contiguous share of every batch.
+        workers: processes that read files; unused for sets in memory.
+        channels_last: memory format of the images.
+
+    Raises:
+        ValueError: naming the argument that does not fit.
+    """
+
+    def __init__(
+        self,
+        dataset: LabelledImages,
+        batch_size: int,
+        *,
+        mean: Sequence[float],
+        std: Sequence[float],
+        seed: int,
+        augment: Augment | None = None,
+        shuffle: bool = True,
+        drop_last: bool = True,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+        rank: int = 0,
+        world: int = 1,
+        workers: int = 0,
+        channels_last: bool = True,
+    ) -> None:
+        self.dataset = dataset
+        self.batch_size = batch_size
+        self.seed = seed
+        self.augment = Augment() if augment is None else augment
+        self.shuffle = shuffle
+        self.drop_last = drop_last
+        self.device = torch.device(device)
+        self.rank, self.world, self.workers = rank, world, workers
+        self._check_sizes()
+        self._check_augment()
+        self._normalise = Normalise.build(
+            mean, std, dataset.image_shape[0], self.device, dtype, channels_last
+        )
+        self._memory: Batch | None = None
+        if isinstance(dataset, ImageSet):
+            self._memory = (dataset.images.to(self.device), dataset.labels.to(self.device))
+
+    def __len__(self) -> int:
+        """Steps per epoch, the same on every rank."""
+        full, rest = divmod(len(self.dataset), self.batch_size)
+        return full if self.drop_last or not rest else full + 1
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """This rank's batches of one epoch.
+
+        Args:
+            epoch: which one, from 0.
+            start: the step to begin at, in 0..len(self); the batches equal those of a whole epoch.
+
+        Raises:
+            ValueError: if either is out of range.
+        """
+        if epoch < 0:
+            raise ValueError(f"epoch must be 0 or more, got {epoch}")
+        if not 0 <= start <= len(self):
+            raise ValueError(f"start must be in 0..{len(self)} (steps per epoch), got {start}")
+        shares = self._shares(epoch, start)
+        if self._memory is not None:
+            return self._from_memory(*self._memory, epoch, shares)
+        return self._from_files(epoch, shares)
+
+    def _shares(self, epoch: int, start: int) -> list[Tensor]:
+        """The indices of this rank's images, int64 on the CPU, per step from `start`."""
+        if self.shuffle:
+            generator = torch_generator(self.seed, epoch, "order")
+            order = torch.randperm(len(self.dataset), generator=generator)
+        else:
+            order = torch.arange(len(self.dataset))
+        shares = []
+        for batch in torch.split(order, self.batch_size)[start : len(self)]:
+            bounds = [len(batch) * rank // self.world for rank in (self.rank, self.rank + 1)]
+            shares.append(batch[bounds[0] : bounds[1]])
+        return shares
+
+    def _from_memory(
+        self, images_NCHW: Tensor, labels_N: Tensor, epoch: int, shares: list[Tensor]
+    ) -> Iterator[Batch]:
+        """Batches made on the device from a set that lives there."""
+        moves = draw_moves(len(labels_N), self.augment, self.seed, epoch)
+        if moves is not None:
+            moves = Moves(*(tensor.to(self.device) for tensor in moves))
+        if not shares:
+            return
+        # One transfer per epoch: the slices below stay on the device.
+        on_device = torch.cat(shares).to(self.device)
+        for index_B in torch.split(on_device, [len(share) for share in shares]):
+            images = images_NCHW[index_B]
+            if moves is not None:
+                chosen = Moves(*(tensor[index_B] for tensor in moves))
+                images = move(images, chosen, self.augment.pad)
+            yield self._normalise(images), labels_N[index_B]
+
+    def _from_files(self, epoch: int, shares: list[Tensor]) -> Iterator[Batch]:
+        """Batches read by worker processes, normalised on the device."""
+        if not shares:
+            return
+        loader: DataLoader[Batch] = DataLoader(
+            _Reading(self.dataset, self.augment, self.seed, epoch),
+            batch_sampler=[share.tolist() for share in shares],
+            num_workers=self.workers,
+            pin_memory=self.device.type == "cuda",
+            # Without a generator of its own the loader would draw from torch's global one.
+            generator=torch_generator(self.seed, epoch, "workers"),
+        )
+        for images, labels in loader:
+            images = images.to(self.device, non_blocking=True)
+            yield self._normalise(images), labels.to(self.device, non_blocking=True)
+
+    def _check_sizes(self) -> None:
+        """Require numbers with which every rank gets an image in every step."""
+        count, size = len(self.dataset), self.batch_size
+        if self.world < 1 or not 0 <= self.rank < self.world:
+            raise ValueError(
+                f"rank must be in 0..world-1, got rank {self.rank} and world {self.world}"
+            )
+        if self.workers < 0:
+            raise ValueError(f"workers must be 0 or more, got {self.workers}")
+        if size < 1 or size % self.world:
+            raise ValueError(
+                f"batch_size must be a multiple of world ({self.world}), because it counts the "
+                f"images of all ranks together; got {size}"
+            )
+        if not count:
+            raise ValueError("the data set holds no images, so there are no batches to make")
+        if self.drop_last and count < size:
+            raise ValueError(
+                f"batch_size {size} is more than the {count} images, so no full batch exists; "
+                f"lower it, or pass drop_last=False"
+            )
+        if not self.drop_last and 0 < count % size < self.world:
+            raise ValueError(
+                f"the last batch of {count % size} images leaves some of {self.world} ranks "
+                f"without any; pass drop_last=True, or another batch_size than {size}"
+            )
+
+    def _check_augment(self) -> None:
+        """Require an augmentation that this kind of set can do."""
+        side = min(self.dataset.image_shape[1:])
+        if self.augment.pad >= side:
+            raise ValueError(
+                f"pad must be below the side of the images ({side} pixels), got {self.augment.pad}"
+            )
+        by_one = self.augment.crop_scale is not None or self.augment.jitter > 0
+        if by_one and isinstance(self.dataset, ImageSet):
+            raise ValueError(
+                "crop_scale and jitter work on images in files only; "
+                "for a set in memory use pad and flip"
+            )
+
+
+def fixed(
+    dataset: LabelledImages,
+    n: int | None,
+    batch_size: int,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    seed: int,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    workers: int = 0,
+    channels_last: bool = True,
+) -> list[Batch]:
+    """The same batches every time, without augmentation, kept on the device.
+
+    For calibration sets and for scoring. All images of all batches are in memory at once.
+
+    Args:
+        dataset: the images.
+        n: how many, class-balanced as far as the counts allow, in an order that cycles through the
+            classes; None for all of them in the order of the set.
+        batch_size: images per batch; the last one may be smaller.
+        mean: see `Batches`.
+        std: see `Batches`.
+        seed: decides which images; unused if `n` is None.
+        device: see `Batches`.
+        dtype: see `Batches`.
+        workers: see `Batches`.
+        channels_last: see `Batches`.
+
+    Raises:
+        ValueError: if `n` is not in 1..len(dataset), and as in `Batches`.
+    """
+    if n is not None:
+        if not 1 <= n <= len(dataset):
+            raise ValueError(f"n must be in 1..{len(dataset)} (the images there are), got {n}")
+        dataset = dataset.subset(balanced(dataset.labels, n, numpy_rng(seed, "fixed")))
+    batches = Batches(
+        dataset,
+        batch_size,
+        mean=mean,
+        std=std,
+        seed=seed,
+        shuffle=False,
+        drop_last=False,
+        device=device,
+        dtype=dtype,
+        workers=workers,
+        channels_last=channels_last,
+    )
+    return list(batches.epoch(0))
+
+
+@final
+class _Reading(Dataset[Batch]):
+    """Map-style view of a set for one epoch; an item depends on (seed, epoch, index) only."""
+
+    def __init__(self, images: LabelledImages, augment: Augment, seed: int, epoch: int) -> None:
+        self._images, self._augment = images, augment
+        self._seed, self._epoch = seed, epoch
+
+    def __getitem__(self, index: int) -> Batch:
+        image, label = self._images.read(index), self._images.labels[index]
+        _, height, width = self._images.image_shape
+        if self._augment == Augment():
+            return fit(image, height, width), label
+        generator = torch_generator(self._seed, self._epoch, "sample", index)
+        return augmented(image, height, width, self._augment, generator), label

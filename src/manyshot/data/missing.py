@@ -1,0 +1,27 @@
+"""The error for data that is not there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import final
+
+
+@final
+class DataNotFound(FileNotFoundError):
+    """A data set's files are missing; the message says what, where, and the way out."""
+
+    def __init__(self, name: str, *, wanted: str, places: Sequence[Path], way_out: str) -> None:
+        """Build the message.
+
+        Args:
+            name: the data set.
+            wanted: what was looked for.
+            places: where, in order.
+            way_out: what the reader can do.
+        """
+        looked = "\n  ".join(map(str, places))
+        super().__init__(
+            f"data set {name!r} was not found. Looked for {wanted} in\n  {looked}\n"
+            f"To go on: {way_out}"
+        )

@@ -1,0 +1,191 @@
+"""Where the data sets come from: the table `DATASETS` of functions that return (train, test)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from manyshot.data.balance import hold_out
+from manyshot.data.folder import DEFAULT_SIZE, image_folders
+from manyshot.data.idx import read_idx_pair
+from manyshot.data.images import ImageSet, LabelledImages
+from manyshot.data.missing import DataNotFound
+from manyshot.data.seeding import numpy_rng
+
+Parts = tuple[LabelledImages, LabelledImages]
+"""(train, test), before anything is split off."""
+
+Source = Callable[[Path | None, int | None, bool], Parts]
+"""Called with root, image_size and download."""
+
+DEBIAN = {"fashion_mnist": Path("/usr/share/datasets/fashion-mnist")}
+"""Where Debian's packages put the files: `dataset-fashion-mnist`."""
+
+_IDX_FILES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
+
+
+def default_places(name: str) -> list[Path]:
+    """The folders searched for data set `name` when no root is given, best first."""
+    chosen = os.environ.get("MANYSHOT_DATA")
+    places = [Path(chosen) / name] if chosen else []
+    places.append(Path.home() / ".cache" / "manyshot" / name)
+    if name in DEBIAN:
+        places.append(DEBIAN[name])
+    return places
+
+
+def digits(root: Path | None, image_size: int | None, download: bool) -> Parts:
+    """scikit-learn's 1,797 handwritten digits, 1x8x8; a fixed class-balanced quarter is the test.
+
+    The set has no official test part: ours is the same 449 images whatever the seed of the run.
+    The values 0..16 become 0..255.
+    """
+    # Imported here: scikit-learn costs more than a second and only this data set needs it.
+    from sklearn.datasets import load_digits
+
+    if root is not None:
+        raise ValueError(
+            f"digits comes with scikit-learn and takes no root, got root={str(root)!r}"
+        )
+    bunch = load_digits()
+    pixels = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
+    whole = ImageSet(
+        images=torch.from_numpy(pixels).unsqueeze(1),
+        labels=torch.from_numpy(bunch.target.astype(np.int64)),
+        classes=10,
+    )
+    train, test = hold_out(whole.labels, len(whole) // 4, numpy_rng("digits", "test"))
+    return resized(whole.subset(train), image_size), resized(whole.subset(test), image_size)
+
+
+def idx_files(
+    name: str, folder: str, root: Path | None, image_size: int | None, download: bool
+) -> Parts:
+    """MNIST or Fashion-MNIST, 1x28x28, from IDX files (gzipped or not).
+
+    Args:
+        name: key of `DATASETS`.
+        folder: torchvision's class name, also the name of its folder below a root.
+        root: a folder with the four files, or torchvision's root (`root/<folder>/raw`).
+        image_size: see `load`.
+        download: whether torchvision may fetch the files when no place has them.
+    """
+    places = [root] if root is not None else default_places(name)
+    candidates = [path for place in places for path in (place, place / folder / "raw")]
+    files = next((found for path in candidates if (found := _idx_in(path))), None)
+    if files is None and download:
+        # Imported here: torchvision costs a second and is only needed to download.
+        from torchvision import datasets
+
+        getattr(datasets, folder)(str(places[0]), train=True, download=True)
+        files = _idx_in(places[0] / folder / "raw")
+    if files is None:
+        package = f", or apt-get install dataset-{name.replace('_', '-')}" if name in DEBIAN else ""
+        raise DataNotFound(
+            name,
+            wanted=f"the four IDX files {', '.join(_IDX_FILES)} (each also as .gz)",
+            places=candidates,
+            way_out=f"give root= (a folder that holds them), set MANYSHOT_DATA to the folder above "
+            f"{name!r}, pass download=True{package}",
+        )
+    train, test = (read_idx_pair(files[i], files[i + 1], classes=10) for i in (0, 2))
+    return resized(train, image_size), resized(test, image_size)
+
+
+def cifar(
+    name: str, folder: str, root: Path | None, image_size: int | None, download: bool
+) -> Parts:
+    """CIFAR-10 or CIFAR-100, 3x32x32, read and checked by torchvision.
+
+    Args:
+        name: key of `DATASETS`.
+        folder: the folder of the extracted archive below a root.
+        root: torchvision's root, the folder that holds `folder`.
+        image_size: see `load`.
+        download: whether torchvision may fetch the archive.
+    """
+    # Imported here: torchvision costs a second and the sets in other formats do without it.
+    from torchvision import datasets
+
+    places = [root] if root is not None else default_places(name)
+    place = next((p for p in places if (p / folder).is_dir()), places[0])
+    loader = getattr(datasets, name.upper())
+    classes = {"cifar10": 10, "cifar100": 100}[name]
+    try:
+        parts = [loader(str(place), train=train, download=download) for train in (True, False)]
+    except RuntimeError as error:  # torchvision says the same for missing and damaged files
+        raise DataNotFound(
+            name,
+            wanted=f"an intact {folder}/",
+            places=places,
+            way_out=f"give root= (the folder that holds {folder}/), set MANYSHOT_DATA to the "
+            f"folder above {name!r}, or pass download=True",
+        ) from error
+    train, test = (
+        ImageSet(
+            images=torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous(),
+            labels=torch.tensor(part.targets, dtype=torch.int64),
+            classes=classes,
+        )
+        for part in parts
+    )
+    return resized(train, image_size), resized(test, image_size)
+
+
+def own_files(root: Path | None, image_size: int | None, download: bool) -> Parts:
+    """Your own image files, one folder per class, see `image_folders`."""
+    if root is None:
+        raise ValueError(
+            "folder needs root=, the folder that holds train/<class>/ and test/<class>/"
+        )
+    if download:
+        raise ValueError("folder reads your own files and cannot download; drop download=True")
+    return image_folders(root, DEFAULT_SIZE if image_size is None else image_size)
+
+
+DATASETS: Mapping[str, Source] = {
+    "cifar10": partial(cifar, "cifar10", "cifar-10-batches-py"),
+    "cifar100": partial(cifar, "cifar100", "cifar-100-python"),
+    "digits": digits,
+    "fashion_mnist": partial(idx_files, "fashion_mnist", "FashionMNIST"),
+    "folder": own_files,
+    "mnist": partial(idx_files, "mnist", "MNIST"),
+}
+"""Every data set by name."""
+
+
+def resized(images: ImageSet, size: int | None) -> ImageSet:
+    """The images scaled to `size` x `size` pixels (bilinear, antialiased); unchanged if None."""
+    if size is None or images.image_shape[1:] == (size, size):
+        return images
+    # Imported here: torchvision costs a second and is only needed to resize.
+    from torchvision.transforms.v2 import functional
+
+    chunks = [
+        functional.resize(chunk, [size, size], antialias=True)
+        for chunk in torch.split(
+            images.images, 4096
+        )  # bounds the memory of the intermediate floats
+    ]
+    return ImageSet(images=torch.cat(chunks), labels=images.labels, classes=images.classes)
+
+
+def _idx_in(place: Path) -> list[Path] | None:
+    """The four IDX files of a folder in the order of `_IDX_FILES`, or None if one is missing."""
+    found = []
+    for name in _IDX_FILES:
+        path = next((p for p in (place / name, place / f"{name}.gz") if p.is_file()), None)
+        if path is None:
+            return None
+        found.append(path)
+    return found

@@ -1,0 +1,159 @@
+"""Loading a data set by name, split into train, validation and test."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from manyshot.data.augment import fit
+from manyshot.data.balance import balanced, hold_out
+from manyshot.data.images import ImageSet, LabelledImages
+from manyshot.data.seeding import numpy_rng
+from manyshot.data.sources import DATASETS
+
+_MOMENT_FILES = 4096
+"""Sets of files larger than this estimate mean and std from so many of them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Splits:
+    """A data set in three disjoint parts.
+
+    Attributes:
+        name: key of `DATASETS`.
+        train: what weights learn from.
+        validation: class-balanced, split off the official train part; may be empty.
+        test: to be touched once, at the end.
+        classes: number of classes.
+        mean: per channel, of the train part's pixels divided by 255.
+        std: likewise, the population's standard deviation.
+        image_shape: (C, H, W) of the images in a batch.
+        fingerprint: 16 hexadecimal digits that identify the contents of all three parts.
+    """
+
+    name: str
+    train: LabelledImages
+    validation: LabelledImages
+    test: LabelledImages
+    classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    image_shape: tuple[int, int, int]
+    fingerprint: str
+
+
+def load(
+    name: str,
+    *,
+    root: str | os.PathLike[str] | None = None,
+    validation: int | float = 0.1,
+    seed: int = 0,
+    train_size: int | None = None,
+    image_size: int | None = None,
+    download: bool = False,
+) -> Splits:
+    """The data set `name`, split. The test part depends on none of the other arguments but size.
+
+    Args:
+        name: key of `DATASETS`.
+        root: where the files are. If None, `$MANYSHOT_DATA/<name>`, `~/.cache/manyshot/<name>` and
+            for fashion_mnist `/usr/share/datasets/fashion-mnist` are searched.
+        validation: how many images to split off train, class-balanced as far as the counts allow:
+            a count (int) or a fraction of the official train part (float, in [0, 1)).
+        seed: decides the validation part and the subset of train.
+        train_size: keep so many class-balanced images of what the validation left, so the
+            validation is the same for every `train_size`; all of them if None.
+        image_size: side in pixels of the square images; None keeps them (folder: 224).
+        download: whether missing files may be fetched from the internet.
+
+    Raises:
+        DataNotFound: if the files are not there.
+        ValueError: for an unknown name, damaged files or impossible numbers.
+    """
+    if name not in DATASETS:
+        near = difflib.get_close_matches(name, DATASETS, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ValueError(f"unknown data set {name!r}; {hint}have {', '.join(sorted(DATASETS))}")
+    if image_size is not None and image_size < 1:
+        raise ValueError(f"image_size must be at least 1 pixel, got {image_size}")
+    whole, test = DATASETS[name](None if root is None else Path(root), image_size, download)
+    held_out = _validation_count(validation, len(whole))
+    kept, held = hold_out(whole.labels, held_out, numpy_rng(seed, "validation"))
+    if train_size is not None:
+        if not 1 <= train_size <= len(kept):
+            raise ValueError(
+                f"train_size must be in 1..{len(kept)} ({name} has {len(whole)} images to train "
+                f"on, {held_out} of them are the validation), got {train_size}"
+            )
+        rng = numpy_rng(seed, "train_size")
+        kept = kept[balanced(whole.labels[kept], train_size, rng)].sort().values
+    return _assembled(name, whole.subset(kept), whole.subset(held), test)
+
+
+def moments(images: LabelledImages) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel, of pixels divided by 255.
+
+    Exact for sets in memory. For files they are taken after resizing, and over a fixed
+    class-balanced sample of 4,096 if there are more.
+    """
+    counts = _histogram(images)
+    values = torch.arange(256, dtype=torch.float64) / 255
+    total = counts.sum(1).double()
+    mean = (counts * values).sum(1) / total
+    variance = (counts * (values - mean[:, None]) ** 2).sum(1) / total
+    return tuple(mean.tolist()), tuple(variance.sqrt().tolist())
+
+
+def _histogram(images: LabelledImages) -> Tensor:
+    """How often each value 0..255 occurs, int64 [C, 256]."""
+    channels, height, width = images.image_shape
+    counts = torch.zeros(channels, 256, dtype=torch.int64)
+    if isinstance(images, ImageSet):
+        for channel in range(channels):
+            pixels = images.images[:, channel].flatten()
+            counts[channel] = torch.bincount(pixels, minlength=256)
+        return counts
+    rng = numpy_rng("moments")
+    for index in balanced(images.labels, min(len(images), _MOMENT_FILES), rng).tolist():
+        pixels = fit(images.read(index), height, width).flatten(1)
+        for channel in range(channels):
+            counts[channel] += torch.bincount(pixels[channel], minlength=256)
+    return counts
+
+
+def _assembled(
+    name: str, train: LabelledImages, validation: LabelledImages, test: LabelledImages
+) -> Splits:
+    """The splits with what follows from them."""
+    mean, std = moments(train)
+    digests = "/".join(part.digest() for part in (train, validation, test))
+    return Splits(
+        name=name,
+        train=train,
+        validation=validation,
+        test=test,
+        classes=train.classes,
+        mean=mean,
+        std=std,
+        image_shape=train.image_shape,
+        fingerprint=hashlib.sha256(digests.encode()).hexdigest()[:16],
+    )
+
+
+def _validation_count(validation: int | float, available: int) -> int:
+    """The number of validation images asked for by a count or a fraction."""
+    if isinstance(validation, bool) or not isinstance(validation, int | float):
+        raise ValueError(f"validation must be a count or a fraction, got {validation!r}")
+    if isinstance(validation, int):
+        return validation
+    if not 0 <= validation < 1:
+        raise ValueError(
+            f"validation as a fraction must be in [0, 1), got {validation}; a count is an int"
+        )
+    return round(validation * available)

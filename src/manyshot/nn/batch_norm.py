@@ -1,0 +1,227 @@
+"""Batch normalisation without running statistics, which would blend all paths of a supernet.
+
+In train mode the batch is used. In eval mode statistics belong to one architecture and are an
+argument of the forward: `net(images, arch, stats=stats)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import ClassVar, Protocol, Self, final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from manyshot.nn.layer import Layer, Tie, crop, elastic, largest
+from manyshot.nn.selection import Selection, active
+from manyshot.space import Arch, Number, Size
+
+
+class Statistics(Protocol):
+    """Where an eval-mode batch norm gets its mean and variance."""
+
+    def normalise(
+        self, path: str, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+    ) -> Tensor:
+        """`x` normalised over all dimensions but the second, for the layer at `path`."""
+        ...
+
+
+@final
+class BatchStatistics:
+    """The batch's own statistics, in eval mode: `net(images, arch, stats="batch")`."""
+
+    def normalise(
+        self, path: str, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+    ) -> Tensor:
+        """Normalises by the batch."""
+        return F.batch_norm(x, None, None, weight, bias, True, 0.0, eps)
+
+
+@final
+class BatchNormStats:
+    """Calibrated batch-norm statistics of one architecture, made by `ms.evaluate.calibrate`.
+
+    Attributes:
+        arch: the architecture they belong to.
+        tensors: for each batch-norm layer by path, its mean and (unbiased) variance, shape (C,).
+    """
+
+    def __init__(self, arch: Arch, tensors: dict[str, tuple[Tensor, Tensor]]) -> None:
+        self.arch, self.tensors = arch, tensors
+
+    def of(self, path: str) -> tuple[Tensor, Tensor]:
+        """Mean and variance of the layer at `path`.
+
+        Raises:
+            LookupError: if these statistics have none for it.
+        """
+        try:
+            return self.tensors[path]
+        except KeyError:
+            raise LookupError(
+                f"the statistics of {self.arch} have none for batch norm {path!r}; calibrate the "
+                "same network again: ms.evaluate.calibrate(net, arch, batches)"
+            ) from None
+
+    def normalise(
+        self, path: str, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+    ) -> Tensor:
+        """Normalises by the calibrated statistics."""
+        mean, variance = self.of(path)
+        return F.batch_norm(x, mean, variance, weight, bias, False, 0.0, eps)
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same statistics on `device`."""
+        moved = {p: (m.to(device), v.to(device)) for p, (m, v) in self.tensors.items()}
+        return type(self)(self.arch, moved)
+
+
+@final
+class Collector:
+    """Collects cumulative averages of the batches' means and unbiased variances, from nothing.
+
+    `torch`'s batch norm with `momentum=None`: the variance is the mean of the batches' variances,
+    not the variance of the pooled batches.
+    """
+
+    def __init__(self) -> None:
+        self._running: dict[str, tuple[Tensor, Tensor]] = {}
+        self._batches: dict[str, int] = {}
+
+    def normalise(
+        self, path: str, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+    ) -> Tensor:
+        """Normalises by the batch and takes it into the averages."""
+        if path not in self._running:
+            like = {"dtype": torch.float64 if x.dtype == torch.float64 else torch.float32}
+            zeros = torch.zeros(x.shape[1], device=x.device, **like)
+            self._running[path], self._batches[path] = (zeros, torch.ones_like(zeros)), 0
+        self._batches[path] += 1
+        mean, variance = self._running[path]
+        momentum = 1 / self._batches[path]
+        return F.batch_norm(x, mean, variance, weight, bias, True, momentum, eps)
+
+    def stats(self, arch: Arch) -> BatchNormStats:
+        """The averages so far, as the statistics of `arch`."""
+        return BatchNormStats(arch, dict(self._running))
+
+
+class _BatchNorm(Layer):
+    """Batch normalisation over the second dimension; the number of features may be a size."""
+
+    _plain: ClassVar[type[nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d]]
+
+    def __init__(
+        self,
+        num_features: int | Size,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+    ) -> None:
+        """As `torch.nn.BatchNorm2d`; `momentum` matters only to the extracted layer."""
+        super().__init__()
+        self.num_features, self.eps, self.momentum = num_features, eps, momentum
+        self._elastic = elastic(num_features)
+        features = largest(num_features)
+        self.weight = nn.Parameter(torch.ones(features)) if affine else None
+        self.bias = nn.Parameter(torch.zeros(features)) if affine else None
+
+    def reset_parameters(self) -> None:
+        """Scale one, shift zero."""
+        if self.weight is not None and self.bias is not None:
+            nn.init.ones_(self.weight)
+            nn.init.zeros_(self.bias)
+
+    @classmethod
+    def adopt(cls, norm: nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d) -> Self:
+        """This layer in place of a plain `norm`, with the same parameter objects."""
+        layer = cls(norm.num_features, norm.eps, norm.momentum, affine=False)
+        layer.weight, layer.bias = norm.weight, norm.bias
+        return layer.train(norm.training)
+
+    def sizes(self) -> Iterator[tuple[str, Number | Size]]:
+        """The features."""
+        yield "num_features", self.num_features
+
+    def tensors(self) -> Iterator[tuple[str, Tensor, tuple[Number | Size, ...]]]:
+        """Scale and shift, where there are any."""
+        if self.weight is not None and self.bias is not None:
+            yield "weight", self.weight, (self.num_features,)
+            yield "bias", self.bias, (self.num_features,)
+
+    def _affine(self, selection: Selection) -> tuple[Tensor | None, Tensor | None]:
+        if self.weight is None or self.bias is None or not self._elastic:
+            return self.weight, self.bias
+        index = (slice(selection.count(self.num_features)),)
+        return crop(self.weight, index), crop(self.bias, index)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, ...) normalised per channel.
+
+        Raises:
+            RuntimeError: in eval mode without statistics; it names the call that makes them.
+        """
+        if self.training and not self._elastic:
+            return F.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, self.eps)
+        selection = active(self)
+        weight, bias = self._affine(selection)
+        if self.training:
+            return F.batch_norm(x, None, None, weight, bias, True, 0.0, self.eps)
+        if selection.statistics is None:
+            raise RuntimeError(
+                f"batch norm {self.path!r} in eval mode has no statistics for architecture "
+                f"{selection.arch}: pass net(images, arch, stats=stats) with "
+                "stats = ms.evaluate.calibrate(net, arch, batches), or stats='batch' to use the "
+                "batch's own"
+            )
+        return selection.statistics.normalise(self.path, x, weight, bias, self.eps)
+
+    def plain(self, selection: Selection, tie: Tie) -> nn.Module:
+        """A `torch.nn` batch norm, its running statistics those of the selection, or fresh."""
+        affine, features = self.weight is not None, selection.count(self.num_features)
+        norm = self._plain(features, self.eps, self.momentum, affine)
+        if self.weight is not None and self.bias is not None:
+            index = (slice(None) if features == len(self.weight) else slice(features),)
+            norm.weight, norm.bias = tie(self.weight, index), tie(self.bias, index)
+            norm.to(self.weight.device)
+        if isinstance(selection.statistics, BatchNormStats):
+            mean, variance = selection.statistics.of(self.path)
+            norm.running_mean, norm.running_var = mean.clone(), variance.clone()
+        elif self.weight is not None:
+            norm.running_mean = torch.zeros_like(norm.weight.detach())
+            norm.running_var = torch.ones_like(norm.weight.detach())
+        return norm
+
+    def extra_repr(self) -> str:
+        """The features."""
+        return f"{self.num_features!r}, eps={self.eps}, affine={self.weight is not None}"
+
+
+@final
+class BatchNorm1d(_BatchNorm):
+    """Elastic counterpart of `torch.nn.BatchNorm1d`."""
+
+    _plain = nn.BatchNorm1d
+
+
+@final
+class BatchNorm2d(_BatchNorm):
+    """Elastic counterpart of `torch.nn.BatchNorm2d`."""
+
+    _plain = nn.BatchNorm2d
+
+
+@final
+class BatchNorm3d(_BatchNorm):
+    """Elastic counterpart of `torch.nn.BatchNorm3d`."""
+
+    _plain = nn.BatchNorm3d
+
+
+ADOPTED: dict[type[nn.Module], type[_BatchNorm]] = {
+    nn.BatchNorm1d: BatchNorm1d,
+    nn.BatchNorm2d: BatchNorm2d,
+    nn.BatchNorm3d: BatchNorm3d,
+}

@@ -1,0 +1,102 @@
+"""Choice blocks and elastic depth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, final
+
+from torch import nn
+
+from manyshot.nn.layer import Layer
+from manyshot.nn.selection import active
+from manyshot.space import Decision, choose
+
+
+@final
+class Choice(Layer):
+    """A choice block: holds all options of one decision; exactly one runs.
+
+    All options must agree in the shape of their output (checked by `Supernet` on request).
+    """
+
+    def __init__(
+        self,
+        options: Mapping[str, nn.Module] | Sequence[nn.Module],
+        decision: Decision | str | None = None,
+    ) -> None:
+        """Makes a choice block.
+
+        Args:
+            options: modules by name, or a list of modules (named "0", "1", ...).
+            decision: a name for a new decision (prefixed by `ms.scope`), or a decision to share;
+                by default a new one named after the module's path.
+
+        Raises:
+            ValueError: if there are no options, or a shared decision has another number of them.
+        """
+        super().__init__()
+        if not isinstance(options, Mapping):
+            options = {str(i): option for i, option in enumerate(options)}
+        if not options:
+            raise ValueError("a choice block needs at least one option")
+        if not isinstance(decision, Decision):
+            decision = choose(tuple(options), decision)
+        if len(decision.options) != len(options):
+            raise ValueError(
+                f"{decision!r} has {len(decision.options)} options, this choice block "
+                f"{len(options)} ({', '.join(options)}); a shared decision needs as many"
+            )
+        self.decision = decision
+        self.options = nn.ModuleDict(options)
+        self._names = tuple(options)
+
+    def option(self, index: int) -> nn.Module:
+        """The module that runs for an option index."""
+        return self.options[self._names[index]]
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Runs the chosen option."""
+        return self.option(active(self).option(self.decision))(*args, **kwargs)
+
+
+@final
+class Depth(Layer):
+    """A sequence of blocks of which the first `depth` run; later ones are dropped."""
+
+    def __init__(
+        self,
+        blocks: Sequence[nn.Module],
+        depths: Sequence[int] | Decision,
+        name: str | None = None,
+    ) -> None:
+        """Makes an elastic sequence.
+
+        Args:
+            blocks: as many as the largest depth; each maps one tensor to one tensor.
+            depths: the allowed depths, or a decision between whole numbers to share.
+            name: of the new decision; by default the module's path.
+
+        Raises:
+            ValueError: if depths are not whole, or the largest is not the number of blocks.
+        """
+        super().__init__()
+        if isinstance(depths, Decision):
+            if name is not None:
+                raise ValueError(f"{depths!r} already has a name; leave out name={name!r}")
+            self.decision = depths
+        else:
+            self.decision = choose(depths, name)
+        values = self.decision.values
+        if any(v != int(v) or v < 0 for v in values) or max(values) != len(blocks):
+            raise ValueError(
+                f"depths {values} do not fit {len(blocks)} blocks: the largest must be "
+                f"{len(blocks)} and all whole"
+            )
+        self.blocks = nn.ModuleList(blocks)
+
+    def forward(self, x: Any) -> Any:
+        """Runs the first blocks in order."""
+        depth = active(self).count(self.decision)
+        for block in self.blocks[:depth]:
+            x = block(x)
+        return x

@@ -1,0 +1,288 @@
+"""Elastic layers: slices of the largest weight, as in once-for-all (Cai et al. 2020).
+
+Lower-index channels come first; kernels are centre crops. Unlike once-for-all there is no learnt
+transformation between kernel sizes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal, final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from manyshot.nn.layer import Index, Layer, Tie, crop, elastic, largest, leading
+from manyshot.nn.selection import Selection, active
+from manyshot.space import Number, Size
+
+
+@final
+class Conv2d(Layer):
+    """2-D convolution whose channels, kernel and groups may be sizes.
+
+    The weight is stored at its largest, (out, in / groups, k, k); an architecture uses the first
+    channels and the centre of the kernel. Give an elastic kernel its padding as a size
+    (`padding=kernel // 2`). With elastic channels and a *fixed* number of groups, each group of the
+    smaller convolution takes the leading rows, as the extracted layer does; `groups=width` is
+    depthwise, and `groups=width // 8` keeps groups of 8 channels.
+    """
+
+    def __init__(
+        self,
+        in_channels: int | Size,
+        out_channels: int | Size,
+        kernel_size: int | Size | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        padding: int | Size | tuple[int, int] | Literal["same", "valid"] = 0,
+        dilation: int | tuple[int, int] = 1,
+        groups: int | Size = 1,
+        bias: bool = True,
+    ) -> None:
+        """As `torch.nn.Conv2d`, with sizes allowed for channels, kernel, padding and groups.
+
+        Raises:
+            ValueError: for kernels of mixed parity, or channels that groups do not divide.
+        """
+        super().__init__()
+        self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
+        self.kernel_size, self.stride, self.dilation = kernel_size, stride, dilation
+        self.padding = padding
+        self._elastic_kernel = isinstance(kernel_size, Size)
+        if isinstance(kernel_size, Size) and len({k % 2 for k in kernel_size.over_options()}) > 1:
+            raise ValueError(
+                f"kernel {kernel_size!r} mixes odd and even sizes, which have no common centre"
+            )
+        self._per_group = in_channels // groups
+        kernel = (
+            (largest(kernel_size),) * 2 if not isinstance(kernel_size, tuple) else kernel_size
+        )
+        self._elastic = elastic(
+            in_channels, out_channels, groups, *self._scalars(kernel_size), *self._scalars(padding)
+        )
+        shape = (largest(out_channels), largest(self._per_group), *kernel)
+        self.weight = nn.Parameter(torch.empty(shape))
+        self.bias = nn.Parameter(torch.empty(shape[0])) if bias else None
+        self.reset_parameters()
+
+    @staticmethod
+    def _scalars(size: object) -> list[Size]:
+        return [size] if isinstance(size, Size) else []
+
+    def reset_parameters(self) -> None:
+        """Initialises as `torch.nn.Conv2d` does, with the fan of the largest weight."""
+        nn.init.kaiming_uniform_(self.weight, a=5**0.5)
+        if self.bias is not None:
+            bound = self.weight[0].numel() ** -0.5
+            nn.init.uniform_(self.bias, -bound, bound)
+
+    def sizes(self) -> Iterator[tuple[str, Number | Size]]:
+        """Channels, groups, and kernel and padding where they are single numbers."""
+        yield "in_channels", self.in_channels
+        yield "out_channels", self.out_channels
+        yield "groups", self.groups
+        for name, size in (("kernel_size", self.kernel_size), ("padding", self.padding)):
+            if isinstance(size, int | Size):
+                yield name, size
+
+    def tensors(self) -> Iterator[tuple[str, Tensor, tuple[Number | Size, ...]]]:
+        """Weight and bias."""
+        kernel: tuple[Number | Size, ...] = (
+            self.kernel_size
+            if isinstance(self.kernel_size, tuple)
+            else (self.kernel_size, self.kernel_size)
+        )
+        yield "weight", self.weight, (self.out_channels, self._per_group, *kernel)
+        if self.bias is not None:
+            yield "bias", self.bias, (self.out_channels,)
+
+    def _indices(self, selection: Selection) -> tuple[Index, Index]:
+        out = selection.count(self.out_channels)
+        index = leading(self.weight, out, selection.count(self._per_group))
+        if self._elastic_kernel:
+            kernel = selection.count(self.kernel_size)  # type: ignore[arg-type]
+            start = (self.weight.shape[-1] - kernel) // 2
+            index = (*index, *(slice(start, start + kernel),) * 2)
+        return index, index[:1]
+
+    def _groups(self, selection: Selection) -> int:
+        groups = selection.count(self.groups)
+        for name, channels in (("in", self.in_channels), ("out", self.out_channels)):
+            if selection.count(channels) % groups:
+                raise ValueError(
+                    f"{self.path}: {selection.count(channels)} {name}put channels are not divided "
+                    f"by {groups} groups"
+                )
+        return groups
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in, H, W) to (B, out, H', W')."""
+        if not self._elastic:
+            return F.conv2d(
+                x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups  # type: ignore[arg-type]
+            )
+        selection = active(self)
+        weight, bias = self._indices(selection)
+        return F.conv2d(
+            x,
+            crop(self.weight, weight),
+            None if self.bias is None else crop(self.bias, bias),
+            self.stride,
+            selection.count(self.padding) if isinstance(self.padding, Size) else self.padding,
+            self.dilation,
+            self._groups(selection),
+        )
+
+    def plain(self, selection: Selection, tie: Tie) -> nn.Conv2d:
+        """A `torch.nn.Conv2d`."""
+        size = selection.count
+        conv = nn.Conv2d(
+            size(self.in_channels),
+            size(self.out_channels),
+            self.kernel_size if isinstance(self.kernel_size, tuple) else size(self.kernel_size),
+            self.stride,
+            size(self.padding) if isinstance(self.padding, Size) else self.padding,
+            self.dilation,
+            self._groups(selection),
+            bias=self.bias is not None,
+            device="meta",
+        )
+        weight, bias = self._indices(selection)
+        conv.weight = tie(self.weight, weight)
+        if self.bias is not None:
+            conv.bias = tie(self.bias, bias)
+        return conv
+
+    def extra_repr(self) -> str:
+        """The sizes."""
+        return (
+            f"{self.in_channels!r}, {self.out_channels!r}, kernel_size={self.kernel_size!r}, "
+            f"stride={self.stride}, padding={self.padding!r}, groups={self.groups!r}"
+        )
+
+
+@final
+class Linear(Layer):
+    """Linear layer whose features may be sizes; the first rows and columns are used."""
+
+    def __init__(
+        self, in_features: int | Size, out_features: int | Size, bias: bool = True
+    ) -> None:
+        """As `torch.nn.Linear`, with sizes allowed."""
+        super().__init__()
+        self.in_features, self.out_features = in_features, out_features
+        self._elastic = elastic(in_features, out_features)
+        self.weight = nn.Parameter(torch.empty(largest(out_features), largest(in_features)))
+        self.bias = nn.Parameter(torch.empty(largest(out_features))) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Initialises as `torch.nn.Linear` does, with the fan of the largest weight."""
+        nn.init.kaiming_uniform_(self.weight, a=5**0.5)
+        if self.bias is not None:
+            bound = self.weight.shape[1] ** -0.5 if self.weight.shape[1] else 0.0
+            nn.init.uniform_(self.bias, -bound, bound)
+
+    def sizes(self) -> Iterator[tuple[str, Number | Size]]:
+        """Features in and out."""
+        yield "in_features", self.in_features
+        yield "out_features", self.out_features
+
+    def tensors(self) -> Iterator[tuple[str, Tensor, tuple[Number | Size, ...]]]:
+        """Weight and bias."""
+        yield "weight", self.weight, (self.out_features, self.in_features)
+        if self.bias is not None:
+            yield "bias", self.bias, (self.out_features,)
+
+    def _index(self, selection: Selection) -> Index:
+        out, into = selection.count(self.out_features), selection.count(self.in_features)
+        return leading(self.weight, out, into)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in) to (..., out)."""
+        if not self._elastic:
+            return F.linear(x, self.weight, self.bias)
+        index = self._index(active(self))
+        weight = crop(self.weight, index)
+        return F.linear(x, weight, None if self.bias is None else crop(self.bias, index[:1]))
+
+    def plain(self, selection: Selection, tie: Tie) -> nn.Linear:
+        """A `torch.nn.Linear`."""
+        linear = nn.Linear(
+            selection.count(self.in_features),
+            selection.count(self.out_features),
+            bias=self.bias is not None,
+            device="meta",
+        )
+        index = self._index(selection)
+        linear.weight = tie(self.weight, index)
+        if self.bias is not None:
+            linear.bias = tie(self.bias, index[:1])
+        return linear
+
+    def extra_repr(self) -> str:
+        """The sizes."""
+        return f"{self.in_features!r}, {self.out_features!r}, bias={self.bias is not None}"
+
+
+class PlainParameter(nn.Module):
+    """What `ms.nn.Parameter` becomes in an extracted network: `forward()` returns the tensor."""
+
+    def __init__(self, weight: nn.Parameter) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def forward(self) -> Tensor:
+        """The tensor."""
+        return self.weight
+
+
+@final
+class Parameter(Layer):
+    """A free elastic tensor (positions, scales): call it to get the active slice.
+
+    `self.position = ms.nn.Parameter((1, 64, width))`, then `x + self.position()` in a `forward`.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int | Size],
+        init: Callable[[Tensor], object] = nn.init.zeros_,
+    ) -> None:
+        """A tensor of the largest `shape`, filled in place by `init` (default zeros)."""
+        super().__init__()
+        self.shape = tuple(shape)
+        self._elastic = elastic(*self.shape)
+        self._init = init
+        self.weight = nn.Parameter(torch.empty([largest(size) for size in self.shape]))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Fills it by `init`."""
+        with torch.no_grad():
+            self._init(self.weight)
+
+    def sizes(self) -> Iterator[tuple[str, Number | Size]]:
+        """Its shape, by dimension."""
+        for i, size in enumerate(self.shape):
+            yield f"shape_{i}", size
+
+    def tensors(self) -> Iterator[tuple[str, Tensor, tuple[Number | Size, ...]]]:
+        """The tensor."""
+        yield "weight", self.weight, self.shape
+
+    def _index(self, selection: Selection) -> Index:
+        return leading(self.weight, *map(selection.count, self.shape))
+
+    def forward(self) -> Tensor:
+        """The active slice, of the active shape."""
+        return crop(self.weight, self._index(active(self))) if self._elastic else self.weight
+
+    def plain(self, selection: Selection, tie: Tie) -> PlainParameter:
+        """A small module whose `forward()` returns the tensor."""
+        return PlainParameter(tie(self.weight, self._index(selection)))
+
+    def extra_repr(self) -> str:
+        """The shape."""
+        return ", ".join(map(repr, self.shape))

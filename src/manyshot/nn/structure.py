@@ -1,0 +1,174 @@
+"""Reads a network: which decisions it holds, where they matter, and what its options weigh."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm as TorchBatchNorm
+
+from manyshot.nn.batch_norm import ADOPTED
+from manyshot.nn.choice import Choice, Depth
+from manyshot.nn.layer import Layer
+from manyshot.space import Commutation, Decision, Number, SearchSpace, Size, Use
+
+
+@runtime_checkable
+class DeclaresCommutations(Protocol):
+    """A network that declares which of its encodings are one stand-alone network."""
+
+    def commutations(self) -> Sequence[Commutation]:
+        """See `manyshot.space.Commutation`."""
+        ...
+
+
+@runtime_checkable
+class HasStages(Protocol):
+    """A network whose body is a chain of modules."""
+
+    def stages(self) -> list[nn.Module]:
+        """The modules that `forward` runs one after the other."""
+        ...
+
+
+def adopt(model: nn.Module) -> nn.Module:
+    """`model` made ready: plain batch norms replaced by ours, every layer told its path.
+
+    Parameters stay the same objects. Returns the root, which is new only if it is a batch norm.
+
+    Raises:
+        TypeError: for a batch norm that keeps running statistics and is no plain `torch.nn` one.
+    """
+    replaced: dict[nn.Module, nn.Module] = {}
+    for path, module in list(model.named_modules()):
+        if not isinstance(module, TorchBatchNorm):
+            continue
+        if type(module) in ADOPTED:
+            replaced[module] = ADOPTED[type(module)].adopt(module)  # type: ignore[arg-type]
+        elif module.track_running_stats:
+            raise TypeError(
+                f"{path}: {type(module).__name__} keeps running statistics, which a supernet "
+                "cannot share between paths; use torch.nn.BatchNorm1d/2d/3d or ms.nn.BatchNorm2d"
+            )
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if child in replaced:
+                module._modules[name] = replaced[child]
+    model = replaced.get(model, model)
+    for path, module in model.named_modules():
+        if isinstance(module, Layer):
+            module.path = path
+    return model
+
+
+def walk(module: nn.Module, path: str = "", use: Use = ()) -> Iterator[tuple[str, nn.Module, Use]]:
+    """Every module with its path and the option indices under which it is in the network.
+
+    A module that is held in two places comes twice.
+    """
+    yield path, module, use
+    prefix = f"{path}." if path else ""
+    if isinstance(module, Choice):
+        for i, name in enumerate(module.options):
+            inner = (*use, (module.decision, frozenset({i})))
+            yield from walk(module.option(i), f"{prefix}options.{name}", inner)
+    elif isinstance(module, Depth):
+        for i, block in enumerate(module.blocks):
+            allowed = frozenset(j for j, d in enumerate(module.decision.values) if d > i)
+            everywhere = len(allowed) == len(module.decision.options)
+            inner = use if everywhere else (*use, (module.decision, allowed))
+            yield from walk(block, f"{prefix}blocks.{i}", inner)
+    else:
+        for name, child in module._modules.items():
+            if child is not None:
+                yield from walk(child, f"{prefix}{name}", use)
+
+
+def _held_sizes(held: Any, path: str) -> Iterator[tuple[str, Size]]:
+    if isinstance(held, Size):
+        yield path, held
+    elif isinstance(held, list | tuple):
+        for i, item in enumerate(held):
+            yield from _held_sizes(item, f"{path}.{i}")
+    elif isinstance(held, Mapping):
+        for key, item in held.items():
+            yield from _held_sizes(item, f"{path}.{key}")
+
+
+def sizes_of(module: nn.Module, path: str) -> Iterator[tuple[str, Size]]:
+    """The sizes that one module holds itself, with the path that names them."""
+    prefix = f"{path}." if path else ""
+    if isinstance(module, Choice | Depth):
+        yield path or "decision", module.decision
+    elif isinstance(module, Layer):
+        for name, size in module.sizes():
+            if isinstance(size, Size):
+                yield f"{prefix}{name}", size
+    else:
+        for name, held in vars(module).items():
+            if not name.startswith("_"):
+                yield from _held_sizes(held, f"{prefix}{name}")
+
+
+def search_space(model: nn.Module) -> SearchSpace:
+    """The space of an adopted network: decisions in order of definition, with their uses.
+
+    Raises:
+        ValueError: if there is no decision, or two share one name.
+    """
+    uses: dict[Decision, dict[Use, None]] = {}
+    paths: dict[Decision, str] = {}
+    weights: dict[Decision, list[float]] = {}
+    for path, module, use in walk(model):
+        for held_at, size in sizes_of(module, path):
+            for decision in size.decisions():
+                uses.setdefault(decision, {})[use] = None
+                paths.setdefault(decision, held_at)
+        if isinstance(module, Choice):
+            counts = [
+                float(sum(p.numel() for p in module.option(i).parameters()))
+                for i in range(len(module.decision.options))
+            ]
+            known = weights.setdefault(module.decision, [0.0] * len(counts))
+            weights[module.decision] = [a + b for a, b in zip(known, counts, strict=True)]
+    if not uses:
+        raise ValueError(
+            f"{type(model).__name__} has no decisions: give it an ms.nn.Choice, an ms.nn.Depth, "
+            "or a layer of ms.nn with a size from ms.choose(...)"
+        )
+    for decision, path in paths.items():
+        if not decision.named:
+            decision.name = path
+    declared = [
+        commutation
+        for module in model.modules()
+        if isinstance(module, DeclaresCommutations)
+        for commutation in module.commutations()
+    ]
+    return SearchSpace(
+        sorted(uses, key=lambda d: d.order),
+        uses={d: tuple(u) for d, u in uses.items() if () not in u},
+        commutations=declared,
+        ranks={d: w for d, w in weights.items() if not d.is_number},
+    )
+
+
+Shape = tuple[Number | Size, ...]
+
+
+def parameter_uses(model: nn.Module) -> list[tuple[Tensor, list[tuple[Use, Shape]]]]:
+    """Every distinct parameter with all places that hold it: when they are in, and what shape."""
+    found: dict[int, tuple[Tensor, list[tuple[Use, Shape]]]] = {}
+    for _, module, use in walk(model):
+        if isinstance(module, Layer):
+            held = [(tensor, shape) for _, tensor, shape in module.tensors()]
+        else:
+            held = [
+                (p, tuple(p.shape)) for p in module._parameters.values() if p is not None
+            ]
+        for tensor, shape in held:
+            entry = found.setdefault(id(tensor), (tensor, []))
+            if (use, shape) not in entry[1]:
+                entry[1].append((use, shape))
+    return list(found.values())

@@ -1,0 +1,5 @@
+"""Which weights a path gets."""
+
+from manyshot.sharing.one_shot import OneShot, Sharing
+
+__all__ = ["OneShot", "Sharing"]

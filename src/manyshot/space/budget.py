@@ -1,0 +1,51 @@
+"""Budgets: `"macs<=30M"`, `"params<=60%"`, `"latency_ms<=2.5"`."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+METRICS = ("macs", "params", "latency_ms")
+_SUFFIX = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9}
+_FORM = re.compile(r"(?P<metric>\w+)\s*<=\s*(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[KMG%]?)")
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """An upper limit on one cost of an architecture.
+
+    Attributes:
+        text: as the user wrote it.
+        metric: `macs`, `params` or `latency_ms`.
+        limit: in the metric's unit, or a fraction of the largest architecture's if `relative`.
+        relative: whether `limit` is such a fraction.
+    """
+
+    text: str
+    metric: str
+    limit: float
+    relative: bool
+
+    @classmethod
+    def parse(cls, text: str) -> Budget:
+        """Reads `"macs<=30M"` (suffixes K, M, G) or `"params<=60%"` (of the largest architecture).
+
+        Raises:
+            ValueError: naming the text and the allowed forms.
+        """
+        match = _FORM.fullmatch(text.strip())
+        if match is None or match["metric"] not in METRICS:
+            raise ValueError(
+                f"budget {text!r} is not understood; write for example 'macs<=30M', 'params<=60%' "
+                f"or 'latency_ms<=2.5' (metrics: {', '.join(METRICS)}; suffixes K, M, G or %)"
+            )
+        number, unit = float(match["number"]), match["unit"]
+        if number <= 0:
+            raise ValueError(f"budget {text!r} must be above zero")
+        if unit == "%":
+            return cls(text.strip(), match["metric"], number / 100, relative=True)
+        return cls(text.strip(), match["metric"], number * _SUFFIX[unit], relative=False)
+
+    def absolute(self, largest: float) -> float:
+        """The limit in the metric's unit, given the cost of the largest architecture."""
+        return self.limit * largest if self.relative else self.limit

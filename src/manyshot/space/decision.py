@@ -1,0 +1,263 @@
+"""Decisions and the sizes made from them: what a network's author writes down as free.
+
+A `Decision` is an object: two layers share a decision by holding the *same* object. Sizes are small
+arithmetic expressions over decisions (`width * ratio`), evaluated when an architecture is active.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+import operator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from typing import Any, NoReturn
+
+Number = int | float
+Option = int | float | str
+
+_definitions = itertools.count()
+_scopes: ContextVar[tuple[str, ...]] = ContextVar("manyshot_scopes", default=())
+
+
+@contextlib.contextmanager
+def scope(name: str) -> Iterator[None]:
+    """Prefix the names of decisions made inside with `name` and a dot; scopes nest.
+
+    Raises:
+        ValueError: if `name` is empty.
+    """
+    if not name:
+        raise ValueError("scope name is empty; give the block a name such as 'block3'")
+    token = _scopes.set((*_scopes.get(), name))
+    try:
+        yield
+    finally:
+        _scopes.reset(token)
+
+
+class Size:
+    """A number that depends on the architecture: a decision, or arithmetic over decisions.
+
+    It supports `+ - * //` with numbers and sizes. It is no number itself: `int(size)`, `bool(size)`
+    and comparisons raise, because which value is meant depends on the active architecture.
+    """
+
+    __hash__ = object.__hash__
+
+    def decisions(self) -> tuple[Decision, ...]:
+        """The distinct decisions it depends on, in order of first appearance."""
+        raise NotImplementedError
+
+    def evaluate(self, values: Mapping[Decision, Number]) -> Number:
+        """The number under the given value of every decision it depends on."""
+        raise NotImplementedError
+
+    def over_options(self) -> Iterator[Number]:
+        """Its value for every combination of options of its decisions."""
+        own = self.decisions()
+        for combination in itertools.product(*(d.values for d in own)):
+            yield self.evaluate(dict(zip(own, combination, strict=True)))
+
+    def __add__(self, other: Number | Size) -> Size:
+        return _Binary("+", self, other)
+
+    def __radd__(self, other: Number) -> Size:
+        return _Binary("+", other, self)
+
+    def __sub__(self, other: Number | Size) -> Size:
+        return _Binary("-", self, other)
+
+    def __rsub__(self, other: Number) -> Size:
+        return _Binary("-", other, self)
+
+    def __mul__(self, other: Number | Size) -> Size:
+        return _Binary("*", self, other)
+
+    def __rmul__(self, other: Number) -> Size:
+        return _Binary("*", other, self)
+
+    def __floordiv__(self, other: Number | Size) -> Size:
+        return _Binary("//", self, other)
+
+    def __rfloordiv__(self, other: Number) -> Size:
+        return _Binary("//", other, self)
+
+    def _no_number(self, what: str) -> NoReturn:
+        raise TypeError(
+            f"{what} of {self!r} is not defined: its value depends on the architecture; "
+            "call ms.value(size) inside a forward, or pass the size itself to an ms.nn layer"
+        )
+
+    def __int__(self) -> int:
+        self._no_number("int()")
+
+    def __float__(self) -> float:
+        self._no_number("float()")
+
+    def __index__(self) -> int:
+        self._no_number("an integer")
+
+    def __bool__(self) -> bool:
+        self._no_number("the truth value")
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, int | float):
+            self._no_number("a comparison")
+        return self is other
+
+    def __lt__(self, other: object) -> bool:
+        self._no_number("a comparison")
+
+    __gt__ = __le__ = __ge__ = __lt__
+
+
+class Decision(Size):
+    """One independent choice: an operation, a kernel, a width, a depth.
+
+    Attributes:
+        options: the values it can take, in order of definition; option indices never change.
+        name: its name in the space, or `None` until a supernet derives one from the module path.
+    """
+
+    def __init__(self, options: Sequence[Option], name: str | None = None) -> None:
+        """Makes a decision; prefer `ms.choose`, which applies the current scope to the name."""
+        options = tuple(options)
+        if not options:
+            raise ValueError(f"decision {name or '(unnamed)'} has no options; give at least one")
+        if len(set(options)) != len(options):
+            raise ValueError(f"decision {name or '(unnamed)'}: options {options} repeat a value")
+        numeric = [isinstance(o, int | float) and not isinstance(o, bool) for o in options]
+        if any(numeric) and not all(numeric):
+            raise ValueError(
+                f"decision {name or '(unnamed)'}: options {options} mix numbers and names"
+            )
+        if not any(numeric) and not all(isinstance(o, str) for o in options):
+            raise ValueError(
+                f"decision {name or '(unnamed)'}: options must be numbers or names, got {options}"
+            )
+        if any(isinstance(o, float) and not math.isfinite(o) for o in options):
+            raise ValueError(f"decision {name or '(unnamed)'}: options {options} are not finite")
+        self.options: tuple[Option, ...] = options
+        self.name = name
+        self.named = name is not None
+        self.order = next(_definitions)
+
+    @property
+    def is_number(self) -> bool:
+        """Whether its options are numbers, so that it can be used as a size."""
+        return not isinstance(self.options[0], str)
+
+    @property
+    def values(self) -> tuple[Number, ...]:
+        """Its options as numbers; raises TypeError for named options."""
+        if not self.is_number:
+            raise TypeError(f"{self!r} chooses between names and has no size")
+        return self.options  # type: ignore[return-value]
+
+    def decisions(self) -> tuple[Decision, ...]:
+        """Itself."""
+        return (self,)
+
+    def evaluate(self, values: Mapping[Decision, Number]) -> Number:
+        """Its entry in `values`."""
+        return values[self]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Decision:
+        # A copy is a new decision, defined now; within one deepcopy sharing is kept by the memo.
+        copy = Decision(self.options, self.name)
+        copy.named = self.named
+        memo[id(self)] = copy
+        return copy
+
+    def __repr__(self) -> str:
+        return f"Decision({self.name or '(unnamed)'}: {', '.join(map(str, self.options))})"
+
+
+_OPERATIONS: dict[str, Callable[[Any, Any], Number]] = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "//": operator.floordiv,
+}
+
+
+class _Expression(Size):
+    """A size computed from operands by a pure function."""
+
+    operands: tuple[Number | Size, ...]
+
+    def decisions(self) -> tuple[Decision, ...]:
+        sizes = (o for o in self.operands if isinstance(o, Size))
+        return tuple(dict.fromkeys(d for size in sizes for d in size.decisions()))
+
+    def _operands(self, values: Mapping[Decision, Number]) -> list[Number]:
+        return [o.evaluate(values) if isinstance(o, Size) else o for o in self.operands]
+
+
+class _Binary(_Expression):
+    def __init__(self, symbol: str, left: Number | Size, right: Number | Size) -> None:
+        for side in (left, right):
+            if not isinstance(side, int | float | Size):
+                raise TypeError(f"a size cannot be combined by {symbol} with {side!r}")
+            if isinstance(side, Decision) and not side.is_number:
+                raise TypeError(f"{side!r} chooses between names and has no size")
+        self.symbol, self.operands = symbol, (left, right)
+
+    def evaluate(self, values: Mapping[Decision, Number]) -> Number:
+        left, right = self._operands(values)
+        return _OPERATIONS[self.symbol](left, right)
+
+    def __repr__(self) -> str:
+        return f"({self.operands[0]!r} {self.symbol} {self.operands[1]!r})"
+
+
+class _RoundTo(_Expression):
+    def __init__(self, size: Size, divisor: int) -> None:
+        self.operands, self.divisor = (size,), divisor
+
+    def evaluate(self, values: Mapping[Decision, Number]) -> Number:
+        return round_number(self._operands(values)[0], self.divisor)
+
+    def __repr__(self) -> str:
+        return f"round_to({self.operands[0]!r}, {self.divisor})"
+
+
+def round_number(number: Number, divisor: int) -> int:
+    """`number` rounded to the nearest multiple of `divisor`, halves up, never 10 % below it.
+
+    The rule of MobileNetV2 (Sandler et al. 2018, arXiv:1801.04381), at least one `divisor`.
+    """
+    rounded = max(divisor, int(number + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * number else rounded
+
+
+def round_to(size: Number | Size, divisor: int) -> Any:
+    """`size` rounded to a multiple of `divisor` (see `round_number`); a size stays a size.
+
+    Raises:
+        ValueError: if `divisor` is not a positive integer.
+    """
+    if not isinstance(divisor, int) or divisor < 1:
+        raise ValueError(f"round_to needs a positive integer divisor, got {divisor!r}")
+    return _RoundTo(size, divisor) if isinstance(size, Size) else round_number(size, divisor)
+
+
+def scoped(name: str | None) -> str | None:
+    """`name` with the prefixes of the scopes it is used in; `None` stays `None`."""
+    return None if name is None else ".".join((*_scopes.get(), name))
+
+
+def choose(options: Sequence[Option], name: str | None = None) -> Decision:
+    """A decision between `options` (numbers for a size, or names), usable as a size.
+
+    Args:
+        options: distinct numbers, or distinct names, in the order that encodings will use.
+        name: its name, prefixed by the enclosing `ms.scope`; by default a supernet derives it from
+            the module that holds it.
+
+    Raises:
+        ValueError: if options are empty, repeated, or mix numbers and names.
+    """
+    return Decision(options, scoped(name))

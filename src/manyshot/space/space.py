@@ -1,0 +1,285 @@
+"""The search space: the set of architectures, as tuples of option indices. No torch inside."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias, final
+
+import numpy as np
+import numpy.typing as npt
+
+from manyshot.space.decision import Decision, Option
+
+Arch: TypeAlias = tuple[int, ...]
+"""One architecture: an option index per decision, in the order of `space.decisions`."""
+
+Literal_: TypeAlias = tuple[Decision, frozenset[int]]
+Use: TypeAlias = tuple[Literal_, ...]
+"""One place where a decision matters: the (decision, option indices) that all must hold there."""
+
+
+@dataclass(frozen=True)
+class Commutation:
+    """A declaration by a network: `option` at any of these positions gives one stand-alone network.
+
+    Example: identities inside a stage commute, so `(conv, identity, conv)` and
+    `(conv, conv, identity)` are one network. The representative has the positions that hold
+    `option` last, the others in their order.
+    """
+
+    decisions: tuple[Decision, ...]
+    option: int
+
+
+@final
+class SearchSpace:
+    """The product of decisions, with what is known about encodings of the same network.
+
+    Attributes:
+        decisions: the decisions, in the order of the indices of an `Arch`.
+        uses: for each decision, the places where it matters; no entry means that it always does.
+        commutations: what the network declares to commute (see `Commutation`).
+    """
+
+    def __init__(
+        self,
+        decisions: Sequence[Decision],
+        *,
+        uses: Mapping[Decision, Sequence[Use]] | None = None,
+        commutations: Sequence[Commutation] = (),
+        ranks: Mapping[Decision, Sequence[float]] | None = None,
+    ) -> None:
+        """Makes a space.
+
+        Args:
+            decisions: distinct, each with a distinct name.
+            uses: see the class; a decision none of whose uses holds is inactive.
+            commutations: see `Commutation`.
+            ranks: for decisions between names, the size of each option (a supernet records
+                parameters), by which `smallest` and `largest` choose.
+
+        Raises:
+            ValueError: for an unnamed decision, or two decisions with one name.
+        """
+        self.decisions = tuple(decisions)
+        _check_names(self.decisions)
+        self.uses = {d: tuple(u) for d, u in (uses or {}).items()}
+        self.commutations = tuple(commutations)
+        self._ranks = {d: tuple(r) for d, r in (ranks or {}).items()}
+        self.index = {d: i for i, d in enumerate(self.decisions)}
+        self.counts = np.array([len(d.options) for d in self.decisions], dtype=np.int64)
+        self._conditions = tuple(self._indexed(d) for d in self.decisions)
+        self._groups = tuple(
+            (tuple(self.index[d] for d in c.decisions), c.option) for c in self.commutations
+        )
+
+    def _indexed(self, decision: Decision) -> tuple[tuple[tuple[int, frozenset[int]], ...], ...]:
+        uses = self.uses.get(decision, ((),))
+        return tuple(tuple((self.index[d], allowed) for d, allowed in use) for use in uses)
+
+    @property
+    def size(self) -> int:
+        """How many encodings there are (aliases of one network counted separately)."""
+        return math.prod(int(n) for n in self.counts)
+
+    def __len__(self) -> int:
+        return len(self.decisions)
+
+    def __repr__(self) -> str:
+        return f"SearchSpace({len(self.decisions)} decisions, {self.size:,} encodings)"
+
+    # -- drawing and listing ---------------------------------------------------------------
+
+    def sample(self, rng: np.random.Generator) -> Arch:
+        """A uniform random encoding: every decision uniform and independent (SPOS)."""
+        return tuple(rng.integers(self.counts).tolist())
+
+    def enumerate(self) -> Iterator[Arch]:
+        """Every encoding, in lexicographic order."""
+        return itertools.product(*(range(int(n)) for n in self.counts))
+
+    def neighbours(self, arch: Arch) -> Iterator[Arch]:
+        """Every encoding that differs from `arch` in exactly one decision."""
+        self.check(arch)
+        for i, count in enumerate(self.counts.tolist()):
+            for option in range(count):
+                if option != arch[i]:
+                    yield (*arch[:i], option, *arch[i + 1 :])
+
+    def mutate(self, arch: Arch, rng: np.random.Generator, probability: float = 0.1) -> Arch:
+        """`arch` with each decision redrawn uniformly with `probability` (maybe to the same).
+
+        The rule of SPOS (Guo et al. 2020, arXiv:1904.00420), as its public code has it.
+        """
+        if not 0 <= probability <= 1:
+            raise ValueError(f"mutation probability must be in [0, 1], got {probability}")
+        self.check(arch)
+        redraw = rng.random(len(arch)) < probability
+        fresh = rng.integers(self.counts)
+        return tuple(np.where(redraw, fresh, arch).tolist())
+
+    def crossover(self, a: Arch, b: Arch, rng: np.random.Generator) -> Arch:
+        """Each decision from `a` or `b` with probability one half."""
+        self.check(a)
+        self.check(b)
+        return tuple(np.where(rng.random(len(a)) < 0.5, a, b).tolist())
+
+    # -- the ends --------------------------------------------------------------------------
+
+    def ranks(self, decision: Decision) -> tuple[float, ...]:
+        """The size of each option: numbers by value, names by the recorded parameters."""
+        if decision.is_number:
+            return tuple(float(v) for v in decision.values)
+        return self._ranks.get(decision, tuple(float(i) for i in range(len(decision.options))))
+
+    @property
+    def smallest(self) -> Arch:
+        """The smallest option of every decision (the first of equals), by `ranks`."""
+        return tuple(r.index(min(r)) for r in map(self.ranks, self.decisions))
+
+    @property
+    def largest(self) -> Arch:
+        """The largest option of every decision (the first of equals), by `ranks`."""
+        return tuple(r.index(max(r)) for r in map(self.ranks, self.decisions))
+
+    # -- identity --------------------------------------------------------------------------
+
+    def check(self, arch: Arch) -> Arch:
+        """Returns `arch` if it is in the space.
+
+        Raises:
+            ValueError: naming the decision, the value and what is allowed.
+        """
+        if len(arch) != len(self.decisions):
+            raise ValueError(
+                f"architecture {arch!r} has {len(arch)} entries; this space has "
+                f"{len(self.decisions)} decisions"
+            )
+        for decision, option in zip(self.decisions, arch, strict=True):
+            if not 0 <= option < len(decision.options):
+                raise ValueError(
+                    f"{decision.name}: option {option} is not in 0..{len(decision.options) - 1} "
+                    f"({', '.join(map(str, decision.options))})"
+                )
+        return arch
+
+    def active(self, arch: Arch) -> tuple[bool, ...]:
+        """Which decisions matter in `arch`: some use of theirs is in the network."""
+        return tuple(
+            any(all(arch[i] in allowed for i, allowed in use) for use in uses)
+            for uses in self._conditions
+        )
+
+    def canonical(self, arch: Arch) -> Arch:
+        """The representative of all encodings of the stand-alone network that `arch` is.
+
+        Inactive decisions become 0; then declared commutations are sorted, the commuting option
+        last. Aliases by commutation use *other* supernet weights: evaluate the representative.
+        """
+        self.check(arch)
+        canonical = [
+            option if active else 0
+            for option, active in zip(arch, self.active(arch), strict=True)
+        ]
+        for positions, option in self._groups:
+            values = [canonical[i] for i in positions]
+            kept = [v for v in values if v != option]
+            kept += [option] * (len(values) - len(kept))
+            for i, value in zip(positions, kept, strict=True):
+                canonical[i] = value
+        return tuple(canonical)
+
+    def to_text(self, arch: Arch) -> str:
+        """`(0, 2, 1)` as `"0-2-1"`."""
+        return "-".join(map(str, self.check(arch)))
+
+    def from_text(self, text: str) -> Arch:
+        """`"0-2-1"` as `(0, 2, 1)`.
+
+        Raises:
+            ValueError: if it is not of that form or not in the space.
+        """
+        parts = text.strip().split("-")
+        if not all(p.isascii() and p.isdigit() for p in parts):
+            raise ValueError(f"architecture {text!r} is not of the form '0-2-1'")
+        return self.check(tuple(map(int, parts)))
+
+    def choices(self, arch: Arch) -> dict[str, Option]:
+        """Names of the active decisions and their chosen options, for people."""
+        self.check(arch)
+        return {
+            str(d.name): d.options[o]
+            for d, o, active in zip(self.decisions, arch, self.active(arch), strict=True)
+            if active
+        }
+
+    def one_hot(self, arch: Arch) -> npt.NDArray[np.float32]:
+        """One-hot encodings of all decisions, concatenated: shape (sum of option counts,)."""
+        self.check(arch)
+        vector = np.zeros(int(self.counts.sum()), np.float32)
+        vector[np.concatenate(([0], self.counts.cumsum()[:-1])) + np.array(arch, np.int64)] = 1
+        return vector
+
+    # -- records ---------------------------------------------------------------------------
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-able description; `from_dict` restores an equal space."""
+        at = self.index
+        return {
+            "schema": 1,
+            "decisions": [
+                {"name": d.name, "options": list(d.options), "ranks": list(self.ranks(d))}
+                for d in self.decisions
+            ],
+            "uses": {
+                str(at[d]): [[[at[c], sorted(allowed)] for c, allowed in use] for use in uses]
+                for d, uses in self.uses.items()
+            },
+            "commutations": [
+                [[at[d] for d in c.decisions], c.option] for c in self.commutations
+            ],
+        }
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> SearchSpace:
+        """The space that `to_dict` described, with decisions of its own.
+
+        Raises:
+            ValueError: for an unknown schema.
+        """
+        if record.get("schema") != 1:
+            raise ValueError(f"search space has schema {record.get('schema')!r}; this reads 1")
+        ds = [Decision(d["options"], d["name"]) for d in record["decisions"]]
+        return cls(
+            ds,
+            uses={
+                ds[int(i)]: [tuple((ds[c], frozenset(a)) for c, a in use) for use in uses]
+                for i, uses in record["uses"].items()
+            },
+            commutations=[
+                Commutation(tuple(ds[i] for i in members), option)
+                for members, option in record["commutations"]
+            ],
+            ranks={
+                d: r["ranks"]
+                for d, r in zip(ds, record["decisions"], strict=True)
+                if not d.is_number
+            },
+        )
+
+
+def _check_names(decisions: Iterable[Decision]) -> None:
+    seen: dict[str, Decision] = {}
+    for decision in decisions:
+        if decision.name is None:
+            raise ValueError(f"{decision!r} has no name; give ms.choose(..., name=...) one")
+        if decision.name in seen:
+            raise ValueError(
+                f"two decisions are named {decision.name!r}: {seen[decision.name]!r} and "
+                f"{decision!r}; share one object if they are one decision, else rename one or "
+                "make it inside `with ms.scope(...)`"
+            )
+        seen[decision.name] = decision
