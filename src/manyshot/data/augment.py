@@ -145,7 +145,7 @@ def augmented(
         image = functional.adjust_brightness(image, brightness)
         image = functional.adjust_contrast(image, contrast)
         image = functional.adjust_saturation(image, saturation)
-    return cast(Tensor, image)
+    return image
 
 
 def crop_box(

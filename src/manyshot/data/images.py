@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol, Self, cast, final, runtime_checkable
+from typing import Protocol, Self, cast, final
 
 import torch
 from torch import Tensor
@@ -17,7 +17,6 @@ from torch import Tensor
 Indices = Tensor | Sequence[int]
 
 
-@runtime_checkable
 class LabelledImages(Protocol):
     """What every set of images offers; a set of your own with these members works everywhere."""
 

@@ -40,6 +40,18 @@ class BatchStatistics:
 
 
 @final
+class UnitStatistics:
+    """Mean zero and variance one: for dry runs, where only shapes matter."""
+
+    def normalise(
+        self, path: str, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+    ) -> Tensor:
+        """Normalises by nothing."""
+        mean = x.new_zeros(x.shape[1])
+        return F.batch_norm(x, mean, torch.ones_like(mean), weight, bias, False, 0.0, eps)
+
+
+@final
 class BatchNormStats:
     """Calibrated batch-norm statistics of one architecture, made by `ms.evaluate.calibrate`.
 

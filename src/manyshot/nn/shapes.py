@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from manyshot.nn.batch_norm import BatchStatistics
+from manyshot.nn.batch_norm import UnitStatistics
 from manyshot.nn.choice import Choice
 from manyshot.nn.selection import Selection, activate
 from manyshot.space import Arch, SearchSpace
@@ -49,11 +49,13 @@ def meta_state(model: nn.Module) -> dict[str, Tensor]:
     return {name: torch.empty_like(tensor, device="meta") for name, tensor in named}
 
 
-def meta_forward(model: nn.Module, space: SearchSpace, arch: Arch, images: Tensor) -> Any:
-    """One forward of `arch` on meta tensors; the model's own tensors are not touched."""
-    selection = Selection(space.decisions, arch, BatchStatistics())
+def meta_forward(
+    model: nn.Module, space: SearchSpace, arch: Arch, images: Tensor, state: dict[str, Tensor]
+) -> Any:
+    """One forward of `arch` on `meta_state`; the model's own tensors are not touched."""
+    selection = Selection(space.decisions, arch, UnitStatistics())
     with activate(selection):
-        return torch.func.functional_call(model, meta_state(model), (images,))
+        return torch.func.functional_call(model, state, (images,))
 
 
 def check_options(model: nn.Module, space: SearchSpace, input_shape: Sequence[int]) -> None:
@@ -66,22 +68,24 @@ def check_options(model: nn.Module, space: SearchSpace, input_shape: Sequence[in
     """
     rng = np.random.default_rng(0)
     archs = [space.smallest, space.largest, *(space.sample(rng) for _ in range(RANDOM_ARCHITECTURES))]
-    images = torch.empty((2, *input_shape), device="meta", dtype=_dtype(model))
+    images = torch.empty((1, *input_shape), device="meta", dtype=model_dtype(model))
     handles = [
         module.register_forward_hook(_compare, with_kwargs=True)
         for module in model.modules()
         if isinstance(module, Choice)
     ]
     try:
+        state = meta_state(model)
         with dry(model):
             for arch in dict.fromkeys(archs):
-                meta_forward(model, space, arch, images)
+                meta_forward(model, space, arch, images, state)
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _dtype(model: nn.Module) -> torch.dtype:
+def model_dtype(model: nn.Module) -> torch.dtype:
+    """The floating-point type of its first parameter."""
     return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
 
 

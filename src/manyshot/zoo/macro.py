@@ -23,7 +23,6 @@ class Macro(Chain):
 
     def __init__(self, width: int, channels: int, classes: int, layers: Sequence[int]) -> None:
         """See `macro`."""
-        self._moving: list[list[Choice]] = []
         chain: list[nn.Module] = [nn.Sequential(*conv_bn(channels, width, 3, relu=True))]
         into, number = width, 0
         moving: list[list[Choice]] = []

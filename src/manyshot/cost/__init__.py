@@ -1,0 +1,47 @@
+"""What an architecture costs: multiply-adds, parameters, milliseconds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import numpy.typing as npt
+
+from manyshot.cost.macs import CostMismatch, macs_table, subnet_macs
+from manyshot.cost.params import params_table
+from manyshot.cost.tables import Archs, CostTable
+from manyshot.supernet import Supernet
+
+__all__ = [
+    "CostMismatch",
+    "CostTable",
+    "macs",
+    "macs_table",
+    "params",
+    "params_table",
+    "subnet_macs",
+]
+
+_recorded: WeakKeyDictionary[Supernet, dict[Any, CostTable]] = WeakKeyDictionary()
+
+
+def macs(net: Supernet, archs: Archs, input_shape: Sequence[int]) -> npt.NDArray[np.int64]:
+    """Multiply-adds of architectures for one image of shape (C, H, W): exact integers, (N,).
+
+    What papers print as FLOPs. The first call for a network records its tables (see `macs_table`).
+    """
+    tables = _recorded.setdefault(net, {})
+    key = ("macs", tuple(input_shape))
+    if key not in tables:
+        tables[key] = macs_table(net, input_shape)
+    return tables[key](archs)
+
+
+def params(net: Supernet, archs: Archs) -> npt.NDArray[np.int64]:
+    """Parameters of architectures, as `extract(arch)` would hold: exact integers, (N,)."""
+    tables = _recorded.setdefault(net, {})
+    if "params" not in tables:
+        tables["params"] = params_table(net)
+    return tables["params"](archs)

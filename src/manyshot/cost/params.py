@@ -1,0 +1,68 @@
+"""Parameters of architectures: what `extract(arch)` would hold, as tables."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import defaultdict
+
+import numpy as np
+from torch import Tensor
+
+from manyshot.cost.tables import MAX_CELLS, CostTable
+from manyshot.nn.selection import Selection
+from manyshot.nn.structure import Shape, parameter_uses
+from manyshot.space import SearchSpace, Size, Use
+from manyshot.supernet import Supernet
+
+
+def params_table(net: Supernet) -> CostTable:
+    """The number of parameters of any architecture, exact; tied weights count once.
+
+    Raises:
+        ValueError: if one tensor is shared by so many choices that no table can hold it.
+    """
+    space = net.space
+    tables: dict[tuple[int, ...], np.ndarray] = {}
+    parts: defaultdict[tuple[int, ...], list[list[tuple[Use, Shape]]]] = defaultdict(list)
+    for tensor, places in parameter_uses(net.model):
+        parts[_positions(space, tensor, places)].append(places)
+    for positions, tensors in parts.items():
+        table = np.zeros([int(space.counts[p]) for p in positions], np.int64)
+        for cell in itertools.product(*(range(n) for n in table.shape)):
+            arch = [0] * len(space)
+            for position, option in zip(positions, cell, strict=True):
+                arch[position] = option
+            selection = Selection(space.decisions, tuple(arch))
+            table[cell] = sum(_numel(places, selection) for places in tensors)
+        tables[positions] = table
+    constant = int(tables.pop((), np.zeros((), np.int64)).item())
+    return CostTable("params", tuple(space.counts.tolist()), constant, tables)
+
+
+def _positions(
+    space: SearchSpace, tensor: Tensor, places: list[tuple[Use, Shape]]
+) -> tuple[int, ...]:
+    decisions = {d for use, _ in places for d, _ in use}
+    for _, shape in places:
+        for size in shape:
+            if isinstance(size, Size):
+                decisions.update(size.decisions())
+    positions = tuple(sorted(space.index[d] for d in decisions))
+    cells = math.prod(int(space.counts[p]) for p in positions)
+    if cells > MAX_CELLS:
+        raise ValueError(
+            f"params: a tensor of shape {tuple(tensor.shape)} depends on {len(positions)} decisions "
+            f"({cells:,} combinations; at most {MAX_CELLS:,}): share it by fewer choices"
+        )
+    return positions
+
+
+def _numel(places: list[tuple[Use, Shape]], selection: Selection) -> int:
+    """Extraction keeps one tensor per distinct active part of a shared one."""
+    shapes = {
+        tuple(map(selection.count, shape))
+        for use, shape in places
+        if all(selection.indices[d] in allowed for d, allowed in use)
+    }
+    return sum(map(math.prod, shapes))

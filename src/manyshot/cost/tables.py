@@ -1,0 +1,95 @@
+"""A cost as a sum of tables, each over a few decisions: arithmetic instead of forward passes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+import numpy.typing as npt
+
+from manyshot.space import Arch
+
+Archs = Sequence[Arch] | npt.NDArray[np.int64]
+Table = npt.NDArray[Any]
+MAX_CELLS = 10_000_000
+
+
+@final
+@dataclass(frozen=True)
+class CostTable:
+    """Exact cost of any architecture of a space: a constant plus one table per set of decisions.
+
+    Attributes:
+        metric: what is counted: `macs`, `params`, `latency_ms`.
+        counts: the number of options of every decision.
+        constant: the part that no decision changes.
+        tables: for each set of decisions (positions in an architecture, ascending), an array with
+            one axis per decision.
+    """
+
+    metric: str
+    counts: tuple[int, ...]
+    constant: float
+    tables: dict[tuple[int, ...], Table]
+
+    def __call__(self, archs: Archs) -> npt.NDArray[Any]:
+        """Costs of architectures: shape (N,), integers for `macs` and `params`."""
+        encodings = np.asarray(archs, dtype=np.int64)
+        if encodings.ndim != 2 or encodings.shape[1] != len(self.counts):
+            raise ValueError(
+                f"{self.metric}: expected a list of architectures of {len(self.counts)} entries, "
+                f"got an array of shape {encodings.shape}"
+            )
+        if ((encodings < 0) | (encodings >= np.array(self.counts))).any():
+            raise ValueError(f"{self.metric}: an architecture has an option out of range")
+        total = np.full(len(encodings), self.constant, dtype=self.dtype)
+        for positions, table in self.tables.items():
+            total += table[tuple(encodings[:, p] for p in positions)]
+        return total
+
+    @property
+    def dtype(self) -> type[np.int64] | type[np.float64]:
+        """Integers for counts, floating point for time."""
+        return np.float64 if self.metric == "latency_ms" else np.int64
+
+    def range(self) -> tuple[float, float]:
+        """The least and the greatest cost in the space, exact (by eliminating decisions)."""
+        return self._extreme(np.min), self._extreme(np.max)
+
+    def _extreme(self, best: Callable[..., Any]) -> float:
+        factors = list(self.tables.items())
+        total: float = self.constant
+        while factors:
+            position = min({p for own, _ in factors for p in own}, key=lambda p: _merged(factors, p))
+            touching = [f for f in factors if position in f[0]]
+            factors = [f for f in factors if position not in f[0]]
+            scope, table = self._product(touching)
+            table = best(table, axis=scope.index(position))
+            scope = tuple(p for p in scope if p != position)
+            if scope:
+                factors.append((scope, table))
+            else:
+                total += table.item()
+        return total
+
+    def _product(
+        self, factors: Sequence[tuple[tuple[int, ...], Table]]
+    ) -> tuple[tuple[int, ...], Table]:
+        scope = tuple(sorted({p for own, _ in factors for p in own}))
+        shape = [self.counts[p] for p in scope]
+        if math.prod(shape) > MAX_CELLS:
+            raise ValueError(
+                f"{self.metric}: the exact range needs a table of {math.prod(shape):,} cells "
+                f"(at most {MAX_CELLS:,}): too many decisions multiply one another"
+            )
+        table = np.zeros(shape, self.dtype)
+        for own, values in factors:
+            table += values.reshape([self.counts[p] if p in own else 1 for p in scope])
+        return scope, table
+
+
+def _merged(factors: Sequence[tuple[tuple[int, ...], Table]], position: int) -> int:
+    return len({p for own, _ in factors if position in own for p in own})

@@ -1,0 +1,55 @@
+"""Several limits in one search: alternatives that one history serves.
+
+N counts the distinct architectures told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import final
+
+import numpy as np
+import numpy.typing as npt
+
+from manyshot.search.history import History
+from manyshot.search.limit import Limit
+from manyshot.space import Arch, SearchSpace
+
+
+@final
+class Budgets:
+    """The limits of a search, and the told architectures within each.
+
+    Without limits there is one budget, which everything satisfies.
+
+    Attributes:
+        history: what was told, with the costs of all limits.
+        each: for every budget, the limits that a proposal for it must satisfy.
+    """
+
+    def __init__(self, space: SearchSpace, limits: Sequence[Limit]) -> None:
+        """Makes budgets with an empty history.
+
+        Raises:
+            ValueError: if two limits have one name.
+        """
+        names = [limit.name for limit in limits]
+        if len(set(names)) < len(names):
+            raise ValueError(f"limits must have distinct names, got {names}")
+        self.history = History(space, {limit.name: limit.cost for limit in limits})
+        self.each: tuple[tuple[Limit, ...], ...] = tuple((x,) for x in limits) or ((),)
+
+    def __len__(self) -> int:
+        return len(self.each)
+
+    def rows(self, budget: int) -> npt.NDArray[np.intp]:
+        """The rows of the history within a budget, oldest first."""
+        if not self.each[budget]:
+            return np.arange(len(self.history))
+        return np.flatnonzero(self.history.costs_NL[:, budget] <= self.each[budget][0].limit)
+
+    def ranked(self, budget: int, rows: npt.NDArray[np.intp]) -> list[Arch]:
+        """The architectures of `rows`, best first; ties by lower cost, then by tuple."""
+        if not self.each[budget]:
+            return self.history.ranked(rows)
+        return self.history.ranked(rows, self.history.costs_NL[:, budget])

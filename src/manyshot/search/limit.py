@@ -1,0 +1,102 @@
+"""Limits on the cost of an architecture, and picking the best architectures within one.
+
+N counts architectures.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from manyshot.space import Arch
+
+Cost: TypeAlias = Callable[[Sequence[Arch]], npt.ArrayLike]
+"""The cost of each of N architectures, as N finite numbers, in one call."""
+
+
+class Infeasible(ValueError):
+    """No architecture within a limit was found in the attempts allowed."""
+
+
+def costs_of(cost: Cost, archs: Sequence[Arch], name: str) -> npt.NDArray[np.float64]:
+    """The costs of `archs`, shape (N,); an empty list is not passed on to `cost`.
+
+    Raises:
+        ValueError: if `cost` did not return one finite number per architecture.
+    """
+    if not archs:
+        return np.zeros(0)
+    costs_N = np.asarray(cost(archs), dtype=np.float64)
+    if costs_N.shape != (len(archs),) or not np.isfinite(costs_N).all():
+        raise ValueError(
+            f"the cost of {name} must be one finite number for each of {len(archs)} "
+            f"architectures; got shape {costs_N.shape} with "
+            f"{np.count_nonzero(~np.isfinite(costs_N))} not finite"
+        )
+    return costs_N
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """An upper limit on a cost.
+
+    Attributes:
+        name: how people write it, such as `"macs<=30M"`; error messages use it.
+        cost: the cost of each of N architectures.
+        limit: the largest cost allowed, in the unit of `cost`.
+    """
+
+    name: str
+    cost: Cost
+    limit: float
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise ValueError("limit has an empty name; write for example 'macs<=30M'")
+        if not math.isfinite(self.limit):
+            raise ValueError(f"limit {self.name!r} must be a finite number, got {self.limit}")
+
+    def costs(self, archs: Sequence[Arch]) -> npt.NDArray[np.float64]:
+        """The costs of `archs`, shape (N,)."""
+        return costs_of(self.cost, archs, self.name)
+
+    def satisfied(self, archs: Sequence[Arch]) -> npt.NDArray[np.bool_]:
+        """Which of `archs` cost no more than the limit, shape (N,)."""
+        return np.asarray(self.costs(archs) <= self.limit)
+
+
+def within(archs: Sequence[Arch], limits: Iterable[Limit]) -> npt.NDArray[np.bool_]:
+    """Which of `archs` satisfy every one of `limits`, shape (N,)."""
+    satisfied_N = np.ones(len(archs), dtype=np.bool_)
+    for limit in limits:
+        satisfied_N &= limit.satisfied(archs)
+    return satisfied_N
+
+
+def best(scores: Mapping[Arch, float], limit: Limit | None = None, k: int = 1) -> list[Arch]:
+    """The `k` best-scored architectures within `limit`, best first; fewer if there are fewer.
+
+    Equal scores are ordered by lower cost (if there is a limit), then by the tuples themselves.
+
+    Args:
+        scores: the score of every architecture told, such as `searcher.history.scores`; higher is
+            better. Scores taken at different supernet weights compare badly: re-score first.
+        limit: what the chosen architectures must satisfy.
+        k: how many, at least one.
+
+    Raises:
+        ValueError: if `k` is below one.
+    """
+    if k < 1:
+        raise ValueError(f"best needs k >= 1, got {k}")
+    archs = list(scores)
+    if limit is None:
+        return sorted(archs, key=lambda arch: (-scores[arch], arch))[:k]
+    cost = dict(zip(archs, limit.costs(archs).tolist(), strict=True))
+    legal = [arch for arch in archs if cost[arch] <= limit.limit]
+    return sorted(legal, key=lambda arch: (-scores[arch], cost[arch], arch))[:k]

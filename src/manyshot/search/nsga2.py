@@ -1,0 +1,152 @@
+"""NSGA-II: the whole front of score against one cost. N counts the distinct architectures told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+import numpy.typing as npt
+
+from manyshot.search.draft import Draft
+from manyshot.search.history import History
+from manyshot.search.limit import Cost, Limit
+from manyshot.search.options import check_fraction, check_switch, check_whole
+from manyshot.search.pareto import non_dominated, rank_and_crowding
+from manyshot.space import Arch, SearchSpace
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NSGA2Config:
+    """Options of `NSGA2`."""
+
+    population: int = 50
+    """Survivors that breed; so many random architectures come first."""
+
+    crossover_probability: float = 0.9
+    """Probability that a child has two parents; each decision comes from either."""
+
+    mutation_probability: float = 0.1
+    """Probability that a decision of a child is redrawn, perhaps to the same option."""
+
+    attempts: int = 500
+    """Draws allowed per architecture wanted."""
+
+    stale_scores: bool = False
+    """Whether scores told at older weights versions compete; if not, only scores of the latest
+    version do, as long as there are any."""
+
+    def __post_init__(self) -> None:
+        check_whole("population", self.population, 2)
+        check_whole("attempts", self.attempts, 1)
+        check_fraction("crossover_probability", self.crossover_probability)
+        check_fraction("mutation_probability", self.mutation_probability)
+        check_switch("stale_scores", self.stale_scores)
+
+
+@final
+class NSGA2:
+    """Maximises the score and minimises one cost at once, within hard limits.
+
+    Non-dominated sorting and crowding distances are pymoo's. Survivors are chosen from everything
+    told, not from the last survivors and their children, so that a score told again counts and
+    that the searcher stays a function of its history; nothing told is proposed again.
+
+    Reference: Deb et al. 2002, "A fast and elitist multiobjective genetic algorithm: NSGA-II".
+    Differs as said above, and in the operators, which are the space's own; equal crowding is
+    settled by tuple order among survivors and at random in tournaments.
+
+    Attributes:
+        history: what was told.
+        top_ups: random networks proposed since construction for want of children.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        *,
+        seed: int,
+        objective: Limit | Cost,
+        limits: Sequence[Limit] = (),
+        config: NSGA2Config | None = None,
+    ) -> None:
+        """Makes a searcher.
+
+        Args:
+            space: what is searched.
+            seed: of its random stream.
+            objective: the cost to minimise; of a `Limit`, only its cost is used.
+            limits: every proposal satisfies all of them.
+            config: the options.
+        """
+        check_whole("seed", seed, 0)
+        self.space, self.seed, self.limits = space, seed, tuple(limits)
+        self.config = NSGA2Config() if config is None else config
+        self.top_ups = 0
+        cost = objective.cost if isinstance(objective, Limit) else objective
+        costs = {"the objective": cost, **{limit.name: limit.cost for limit in self.limits}}
+        if len(costs) <= len(self.limits):
+            raise ValueError(
+                f"limits must have distinct names, got {[limit.name for limit in self.limits]}"
+            )
+        self.history = History(space, costs)
+
+    def ask(self, n: int) -> list[Arch]:
+        """Up to `n` architectures; see `Searcher.ask`."""
+        check_whole("n", n, 1)
+        history = self.history
+        rng = history.generator(self.seed)
+        draft = Draft(self.space, history.seen, self.config.attempts)
+        rows = self._rows()
+        made: list[Arch] = []
+        bred = len(history) >= self.config.population and rows.size > 0
+        if bred:
+            made += draft.breed(self._child(rng, rows), n, self.limits)
+        sampled = draft.sample(rng, n - len(made), self.limits, known=rows.size > 0)
+        self.top_ups += len(sampled) if bred else 0
+        return history.propose(made + sampled)
+
+    def tell(
+        self, archs: Sequence[Arch], scores: Sequence[float], weights_version: int = 0
+    ) -> None:
+        """Records scores; see `Searcher.tell`."""
+        self.history.tell(archs, scores, weights_version)
+
+    def elites(self) -> list[Arch]:
+        """The current non-dominated front, cheapest first."""
+        rows = self._rows()
+        archs, cost_N = self.history.archs, self.history.costs_NL[:, 0]
+        front = rows[non_dominated(self._points(rows))]
+        return [archs[i] for i in sorted(front, key=lambda i: (cost_N[i], archs[i]))]
+
+    def _rows(self) -> npt.NDArray[np.intp]:
+        """The rows within all limits that compete."""
+        limits_L = np.array([limit.limit for limit in self.limits])
+        rows = np.flatnonzero((self.history.costs_NL[:, 1:] <= limits_L).all(axis=1))
+        if self.config.stale_scores:
+            return rows
+        fresh = rows[self.history.fresh_N[rows]]
+        return fresh if fresh.size else rows
+
+    def _points(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
+        return np.column_stack([-self.history.scores_N, self.history.costs_NL[:, 0]])[rows]
+
+    def _child(self, rng: np.random.Generator, rows: npt.NDArray[np.intp]) -> Callable[[], Arch]:
+        """Draws children of binary tournaments among the survivors of `rows`."""
+        config, archs = self.config, [self.history.archs[i] for i in rows]
+        rank, crowding = rank_and_crowding(self._points(rows), config.population)
+        order = sorted(range(len(rows)), key=lambda i: (rank[i], -crowding[i], archs[i]))
+        survivors = order[: config.population]
+
+        def parent() -> Arch:
+            a, b = (survivors[i] for i in rng.integers(len(survivors), size=2).tolist())
+            return archs[b] if (rank[b], -crowding[b]) < (rank[a], -crowding[a]) else archs[a]
+
+        def child() -> Arch:
+            one, two = parent(), parent()
+            if rng.random() < config.crossover_probability:
+                one = self.space.crossover(one, two, rng)
+            return self.space.mutate(one, rng, config.mutation_probability)
+
+        return child

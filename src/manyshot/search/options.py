@@ -1,0 +1,48 @@
+"""Reading and checking the options of searchers."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import numbers
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+Config = TypeVar("Config")
+
+
+def configured(config: type[Config], options: Mapping[str, Any]) -> Config:
+    """A config dataclass made from named options.
+
+    Raises:
+        ValueError: for an option that it does not have, with the nearest name that it has.
+    """
+    known = [field.name for field in dataclasses.fields(config)]  # type: ignore[arg-type]
+    for name in options:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise ValueError(
+                f"{config.__name__} has no option {name!r}; {hint}(it has {', '.join(known)})"
+            )
+    return config(**options)
+
+
+def check_whole(name: str, value: Any, low: int, high: int | None = None) -> None:
+    """Raises ValueError unless `value` is an integer in `low..high`."""
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not whole or value < low or (high is not None and value > high):
+        allowed = f"at least {low}" if high is None else f"in {low}..{high}"
+        raise ValueError(f"{name} must be a whole number {allowed}, got {value!r}")
+
+
+def check_fraction(name: str, value: Any) -> None:
+    """Raises ValueError unless `value` is a number in [0, 1]."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise ValueError(f"{name} must be a number in [0, 1], got {value!r}")
+
+
+def check_switch(name: str, value: object) -> None:
+    """Raises ValueError unless `value` is true or false."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be true or false, got {value!r}")

@@ -1,0 +1,45 @@
+"""What a searcher is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+from manyshot.space import Arch
+
+
+@runtime_checkable
+class Searcher(Protocol):
+    """Proposes architectures and learns from their scores.
+
+    The caller alternates `ask`, (training and) scoring, `tell`. A searcher is a function of its
+    construction and of what it was told: to resume, construct it anew and repeat the tells in the
+    same groups. Proposals that were asked for and not told by the next `tell` are forgotten.
+    `manyshot.testing.searchers.SearcherSuite` checks all of this for a searcher of your own.
+    """
+
+    def ask(self, n: int) -> list[Arch]:
+        """Up to `n` distinct architectures to score: canonical, and within the limits.
+
+        Fewer only when no more can be found.
+
+        Raises:
+            Infeasible: if no architecture met a limit within the attempts allowed.
+        """
+        ...
+
+    def tell(
+        self, archs: Sequence[Arch], scores: Sequence[float], weights_version: int = 0
+    ) -> None:
+        """Reports scores, higher is better; a later score of an architecture replaces the earlier.
+
+        Args:
+            archs: canonical architectures, proposed by `ask` or not.
+            scores: one finite number each.
+            weights_version: which supernet weights they were scored with.
+        """
+        ...
+
+    def elites(self) -> list[Arch]:
+        """The told architectures that the next proposals build on, such as those to re-score."""
+        ...

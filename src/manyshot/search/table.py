@@ -1,0 +1,106 @@
+"""The searchers by name, and making one from names and options alone."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, cast
+
+from manyshot.search.evolution import Evolution, EvolutionConfig
+from manyshot.search.limit import Limit
+from manyshot.search.nsga2 import NSGA2, NSGA2Config
+from manyshot.search.options import configured
+from manyshot.search.random_search import RandomConfig, RandomSearch
+from manyshot.search.searcher import Searcher
+from manyshot.space import SearchSpace
+
+
+class SearcherFactory(Protocol):
+    """Makes a searcher; the signature that every entry of `SEARCHERS` has."""
+
+    def __call__(
+        self,
+        space: SearchSpace,
+        *,
+        seed: int,
+        limits: Sequence[Limit],
+        options: Mapping[str, Any],
+    ) -> Searcher:
+        """A searcher of `space`, with options of its own by name."""
+        ...
+
+
+def make_random(
+    space: SearchSpace, *, seed: int, limits: Sequence[Limit], options: Mapping[str, Any]
+) -> RandomSearch:
+    """A `RandomSearch`; options are the fields of `RandomConfig`."""
+    return RandomSearch(space, seed=seed, limits=limits, config=configured(RandomConfig, options))
+
+
+def make_evolution(
+    space: SearchSpace, *, seed: int, limits: Sequence[Limit], options: Mapping[str, Any]
+) -> Evolution:
+    """An `Evolution`; options are the fields of `EvolutionConfig`."""
+    return Evolution(space, seed=seed, limits=limits, config=configured(EvolutionConfig, options))
+
+
+def make_nsga2(
+    space: SearchSpace, *, seed: int, limits: Sequence[Limit], options: Mapping[str, Any]
+) -> NSGA2:
+    """An `NSGA2`; options are `objective` and the fields of `NSGA2Config`.
+
+    `objective` is a `Limit` or a cost function; by default the cost of the first limit.
+
+    Raises:
+        ValueError: if there is neither an objective nor a limit.
+    """
+    rest = dict(options)
+    objective = rest.pop("objective", limits[0] if limits else None)
+    if not callable(objective) and not isinstance(objective, Limit):
+        raise ValueError(
+            f"nsga2 needs a cost to minimise, got objective {objective!r}; give a limit, or the "
+            "option 'objective': a Limit, or a function from architectures to costs"
+        )
+    config = configured(NSGA2Config, rest)
+    return NSGA2(space, seed=seed, objective=objective, limits=limits, config=config)
+
+
+SEARCHERS: dict[str, SearcherFactory] = {
+    "random": make_random,
+    "evolution": make_evolution,
+    "nsga2": make_nsga2,
+}
+"""The searchers that come with manyshot."""
+
+
+def make_searcher(
+    name: str,
+    space: SearchSpace,
+    *,
+    seed: int,
+    limits: Sequence[Limit] = (),
+    options: Mapping[str, Any] | None = None,
+) -> Searcher:
+    """A searcher by its name in `SEARCHERS`, or a factory's `"package.module:attribute"`.
+
+    Raises:
+        ValueError: for an unknown name (listing the known ones), a factory that cannot be
+            imported, or an unknown option.
+    """
+    factory = SEARCHERS.get(name) or _imported(name)
+    return factory(space, seed=seed, limits=limits, options=options or {})
+
+
+def _imported(name: str) -> SearcherFactory:
+    module, colon, attribute = name.partition(":")
+    if not colon:
+        raise ValueError(
+            f"unknown searcher {name!r}; have {sorted(SEARCHERS)}, or give package.module:attribute"
+        )
+    try:
+        factory = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"searcher {name!r} cannot be imported: {error}") from error
+    if not callable(factory):
+        raise ValueError(f"searcher {name!r} is {factory!r}, not a function that makes a searcher")
+    return cast(SearcherFactory, factory)

@@ -1,0 +1,285 @@
+import random  # noqa: TID251 - to see that its state is left alone
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+from manyshot.data import Augment, Batches, ImageSet, fixed, load
+
+MEAN, STD = (0.4, 0.5, 0.3), (0.2, 0.3, 0.25)
+FULL = Augment(pad=2, flip=True)
+
+
+def make(dataset, size=8, **options) -> Batches:
+    channels = dataset.image_shape[0]
+    defaults = {"mean": MEAN[:channels], "std": STD[:channels], "seed": 5}
+    return Batches(dataset, size, **{**defaults, **options})
+
+
+def equal(first, second) -> bool:
+    pairs = list(zip(first, second, strict=True))
+    return all(torch.equal(a, c) and torch.equal(b, d) for (a, b), (c, d) in pairs)
+
+
+@pytest.fixture
+def files(tmp_path, write_folder_set):
+    root = write_folder_set(tmp_path, each=7)
+    return load("folder", root=root, image_size=8, validation=0).train
+
+
+@pytest.fixture(params=["memory", "files"])
+def either(request, make_set):
+    """14 images, in memory and in files."""
+    return make_set(14) if request.param == "memory" else request.getfixturevalue("files")
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_normalisation_is_the_closed_form(make_set, channels_last):
+    images = make_set(16)
+    batch, labels = next(make(images, 16, shuffle=False, channels_last=channels_last).epoch(0))
+    pixels = images.images.numpy().astype(np.float64)
+    shape = (1, 3, 1, 1)
+    expected = (pixels / 255 - np.reshape(MEAN, shape)) / np.reshape(STD, shape)
+    # Values up to 3.5 in float32 after two roundings: errors below 1e-6.
+    assert np.abs(batch.numpy() - expected).max() < 2e-6
+    assert torch.equal(labels, images.labels)
+    assert labels.dtype == torch.int64
+    assert batch.is_contiguous(memory_format=torch.channels_last) == channels_last
+    assert batch.is_contiguous() != channels_last
+
+
+def test_dtype_only_rounds_the_result(make_set):
+    images = make_set(16)
+    exact = next(make(images, 16).epoch(0))[0]
+    half = next(make(images, 16, dtype=torch.bfloat16).epoch(0))[0]
+    assert torch.equal(half, exact.to(torch.bfloat16))
+
+
+def test_an_epoch_visits_every_image_once_in_an_order_of_its_own(make_set):
+    images = make_set(40)
+    plain = dict.fromkeys(["mean", "std"])
+    plain = {"mean": (0.0,) * 3, "std": (1.0,) * 3}
+    where = {image.numpy().tobytes(): i for i, image in enumerate(images.images)}
+
+    def order(epoch: int, **options) -> list[int]:
+        seen = []
+        for batch, labels in make(images, **plain, **options).epoch(epoch):
+            pixels = (batch * 255).round().to(torch.uint8).contiguous()
+            index = [where[p.numpy().tobytes()] for p in pixels]
+            assert labels.tolist() == images.labels[index].tolist()
+            seen += index
+        return seen
+
+    orders = [order(0), order(1), order(2), order(0, seed=6)]
+    assert all(sorted(o) == list(range(40)) for o in orders)
+    assert len({tuple(o) for o in orders}) == 4
+    assert order(1) == orders[1]
+    assert order(3, shuffle=False) == list(range(40))
+
+
+def test_black_comes_in_from_outside():
+    """A white image with all shifts: what comes in is 0 before normalisation, exactly."""
+    white = ImageSet(
+        images=torch.full((200, 1, 4, 4), 255, dtype=torch.uint8),
+        labels=torch.zeros(200, dtype=torch.int64),
+        classes=1,
+    )
+    batch, _ = next(make(white, 200, augment=Augment(pad=1)).epoch(0))
+    black, bright = (0 - MEAN[0]) / STD[0], (1 - MEAN[0]) / STD[0]
+    is_black = (batch - black).abs() < 1e-6
+    assert (is_black | ((batch - bright).abs() < 1e-6)).all()
+    assert set(is_black.sum((1, 2, 3)).tolist()) == {0, 4, 7}  # none, a side, a corner
+
+
+def test_augmentation_belongs_to_the_image_not_to_its_place(make_set):
+    """With and without shuffling, each image gets the same augmentation in one epoch."""
+    images = make_set(24, shape=(1, 6, 6), classes=24)
+    by_label = []
+    for shuffle in (False, True):
+        batches = list(make(images, 8, augment=FULL, shuffle=shuffle).epoch(3))
+        pictures = torch.cat([b for b, _ in batches])
+        by_label.append(pictures[torch.cat([labels for _, labels in batches]).argsort()])
+    assert torch.equal(*by_label)
+    again = torch.cat([b for b, _ in make(images, 8, augment=FULL, shuffle=False).epoch(4)])
+    assert not torch.equal(by_label[0], again), "another epoch, another augmentation"
+
+
+@pytest.mark.parametrize("drop_last", [False, True])
+def test_entering_an_epoch_late_gives_its_tail(either, drop_last):
+    batches = make(either, 4, augment=FULL, drop_last=drop_last)
+    whole = list(batches.epoch(2))
+    assert len(whole) == len(batches) == (3 if drop_last else 4)
+    assert [len(labels) for _, labels in whole] == [4, 4, 4, 2][: len(whole)]
+    for start in range(len(batches) + 1):
+        assert equal(batches.epoch(2, start=start), whole[start:])
+
+
+@pytest.mark.parametrize("world", [2, 3])
+@pytest.mark.parametrize("drop_last", [False, True])
+def test_ranks_together_are_the_single_process(make_set, world, drop_last):
+    images = make_set(40)
+    options = {"augment": FULL, "drop_last": drop_last, "batch_size": 12}
+    options["size"] = options.pop("batch_size")
+    single = make(images, **options)
+    ranks = [make(images, rank=r, world=world, **options) for r in range(world)]
+    assert {len(r) for r in ranks} == {len(single)}
+    shares = zip(*(r.epoch(1, start=1) for r in ranks), strict=True)
+    for (batch, labels), parts in zip(single.epoch(1, start=1), shares, strict=True):
+        assert torch.equal(torch.cat([p for p, _ in parts]), batch)
+        assert torch.equal(torch.cat([p for _, p in parts]), labels)
+        sizes = [len(p) for _, p in parts]
+        assert max(sizes) - min(sizes) <= 1
+
+
+def test_ranks_together_are_the_single_process_for_files(files):
+    single = make(files, 4, augment=FULL)
+    ranks = [make(files, 4, augment=FULL, rank=r, world=2) for r in range(2)]
+    joined = [
+        tuple(torch.cat(p) for p in zip(a, b, strict=True))
+        for a, b in zip(ranks[0].epoch(0), ranks[1].epoch(0), strict=True)
+    ]
+    assert equal(single.epoch(0), joined)
+
+
+# The loader warns where the machine has fewer cores than workers; the result is the same.
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
+def test_workers_do_not_change_the_result(files):
+    augment = Augment(pad=1, flip=True, crop_scale=(0.3, 1.0), jitter=0.4)
+    none, two = (make(files, 4, augment=augment, workers=w) for w in (0, 2))
+    first = list(none.epoch(0))
+    assert equal(two.epoch(0), first)
+    assert equal(two.epoch(0, start=2), first[2:])
+    assert not equal(none.epoch(1), first)
+    assert first[0][0].shape == (4, 3, 8, 8)
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
+def test_no_global_random_state_is_touched(make_set, files):
+    def states():
+        return (
+            torch.get_rng_state().tolist(),
+            str(np.random.get_state()),  # noqa: NPY002 - only looked at
+            random.getstate(),
+        )
+
+    before = states()
+    splits = load("digits", train_size=200)
+    options = {"mean": MEAN[:1], "std": STD[:1], "seed": 0}
+    list(Batches(splits.train, 16, augment=FULL, **options).epoch(0))
+    fixed(splits.validation, 20, 10, **options)
+    augment = Augment(pad=1, flip=True, crop_scale=(0.3, 1.0), jitter=0.4)
+    for workers in (0, 2):
+        list(make(files, 4, augment=augment, workers=workers).epoch(0))
+    assert states() == before
+
+
+def test_global_random_state_does_not_change_the_result(either):
+    first = list(make(either, 4, augment=FULL).epoch(0))
+    with torch.random.fork_rng():
+        torch.manual_seed(999)
+        assert equal(make(either, 4, augment=FULL).epoch(0), first)
+
+
+def test_batches_do_not_change_the_set_and_are_not_views_of_it(make_set):
+    images = make_set(16)
+    digest = images.digest()
+    for options in ({}, {"augment": FULL}, {"shuffle": False}):
+        for batch, labels in make(images, **options).epoch(0):
+            batch.fill_(7)
+            labels.fill_(3)
+    assert images.digest() == digest
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"size": 0}, "batch_size must be a multiple of world .* got 0"),
+        ({"size": 7, "world": 2}, r"multiple of world \(2\).* got 7"),
+        ({"size": 41}, "batch_size 41 is more than the 40 images"),
+        ({"size": 13, "drop_last": False, "world": 1, "rank": 1}, "rank 1 and world 1"),
+        ({"size": 3, "world": 3, "drop_last": False}, "last batch of 1 images .* 3 ranks"),
+        ({"workers": -1}, "workers must be 0 or more, got -1"),
+        ({"mean": (0.1,)}, "each of 3 channels, got 1 and 3"),
+        ({"std": (0.1, 0.0, 0.1)}, "std must be above 0 in every channel"),
+        ({"dtype": torch.int32}, "floating-point type, got torch.int32"),
+        ({"augment": Augment(pad=5)}, r"below the side of the images \(5 pixels\), got 5"),
+        ({"augment": Augment(jitter=0.1)}, "images in files only"),
+        ({"augment": Augment(crop_scale=(0.5, 1.0))}, "images in files only"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_named(make_set, options, message):
+    with pytest.raises(ValueError, match=message):
+        make(make_set(40), **options)
+
+
+def test_epoch_and_start_are_checked_at_the_call(make_set):
+    batches = make(make_set(40))
+    with pytest.raises(ValueError, match="epoch must be 0 or more, got -1"):
+        batches.epoch(-1)
+    for start in (-1, 6):
+        with pytest.raises(ValueError, match=rf"start must be in 0\.\.5 .* got {start}"):
+            batches.epoch(0, start=start)
+    with pytest.raises(ValueError, match="holds no images"):
+        make(make_set(40).subset([]))
+
+
+def test_fixed_is_balanced_seeded_and_every_batch_is_mixed(make_set):
+    images = make_set(80)
+    options = {"mean": (0.0,) * 3, "std": (1.0,) * 3}
+    batches = fixed(images, 40, 8, seed=1, **options)
+    assert [len(labels) for _, labels in batches] == [8] * 5
+    for _, labels in batches:
+        assert torch.bincount(labels).tolist() == [2] * 4
+    assert equal(batches, fixed(images, 40, 8, seed=1, **options))
+    assert not equal(batches, fixed(images, 40, 8, seed=2, **options))
+    pixels = torch.cat([(b * 255).round().to(torch.uint8) for b, _ in batches]).contiguous()
+    chosen = {p.numpy().tobytes() for p in pixels}
+    assert len(chosen) == 40
+    assert chosen <= {p.numpy().tobytes() for p in images.images}
+
+
+def test_fixed_without_a_number_is_everything_in_order(either):
+    batches = fixed(either, None, 4, mean=MEAN, std=STD, seed=0)
+    assert [len(labels) for _, labels in batches] == [4, 4, 4, 2]
+    assert torch.equal(torch.cat([labels for _, labels in batches]), either.labels)
+    assert equal(batches, make(either, 4, shuffle=False, drop_last=False).epoch(0))
+
+
+@pytest.mark.parametrize("n", [0, 15])
+def test_fixed_needs_a_possible_number(either, n):
+    with pytest.raises(ValueError, match=rf"n must be in 1\.\.14 .* got {n}"):
+        fixed(either, n, 4, mean=MEAN, std=STD, seed=0)
+
+
+def test_a_set_of_ones_own_works(make_set):
+    """Anything with the members of LabelledImages is read like files are."""
+    inner = make_set(12)
+
+    class Own:
+        labels, classes, image_shape = inner.labels, inner.classes, inner.image_shape
+
+        def __len__(self):
+            return 12
+
+        def read(self, index):
+            return inner.images[index]
+
+    assert equal(make(Own(), 4).epoch(0), make(inner, 4).epoch(0))
+
+
+def test_streams_are_told_apart():
+    from manyshot.data.seeding import stream
+
+    parts = [(0, 1, "order"), (1, 0, "order"), (0, 1, "shift"), (0, 11, ""), (1, 1, "")]
+    numbers = [stream(*p) for p in parts]
+    assert len(set(numbers)) == len(parts)
+    assert all(0 <= number < 2**63 for number in numbers)
+    assert all(a != b for a, b in pairwise(numbers))
+
+
+def test_public_names_are_sorted_and_documented():
+    from manyshot import data
+
+    assert data.__all__ == sorted(data.__all__)
+    assert all(getattr(data, name).__doc__ for name in data.__all__)

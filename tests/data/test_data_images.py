@@ -1,0 +1,89 @@
+import pytest
+import torch
+
+from manyshot.data import ImageFolderSet, ImageSet
+
+
+def test_subset_takes_the_given_images_in_the_given_order(make_set):
+    whole = make_set(10)
+    part = whole.subset([7, 2, 7])
+    assert len(part) == 3
+    assert part.image_shape == (3, 6, 5)
+    assert torch.equal(part.images, torch.stack([whole.images[i] for i in (7, 2, 7)]))
+    assert part.labels.tolist() == [whole.labels[i].item() for i in (7, 2, 7)]
+    part.images.zero_()
+    assert whole.images.any(), "a subset is a copy"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"images": torch.zeros(4, 1, 2, 2)}, "images must be uint8"),
+        ({"images": torch.zeros(4, 2, 2, dtype=torch.uint8)}, "N, C, H, W"),
+        ({"labels": torch.zeros(4, dtype=torch.int32)}, "labels must be int64"),
+        ({"labels": torch.zeros(3, dtype=torch.int64)}, "4 images but 3 labels"),
+        ({"labels": torch.tensor([0, 1, 2, 0])}, r"0\.\.1 \(2 classes\), got 0\.\.2"),
+        ({"labels": torch.tensor([0, -1, 1, 0])}, r"got -1\.\.1"),
+    ],
+)
+def test_what_does_not_fit_is_named(change, message):
+    good = {
+        "images": torch.zeros(4, 1, 2, 2, dtype=torch.uint8),
+        "labels": torch.tensor([0, 1, 1, 0]),
+        "classes": 2,
+    }
+    ImageSet(**good)
+    with pytest.raises(ValueError, match=message):
+        ImageSet(**{**good, **change})
+
+
+def test_digest_sees_pixels_labels_order_and_classes(make_set):
+    base = make_set(8)
+    pixels = base.images.clone()
+    pixels[3, 1, 2, 2] ^= 1
+    variants = [
+        base,
+        ImageSet(images=pixels, labels=base.labels, classes=4),
+        ImageSet(images=base.images, labels=base.labels.flip(0), classes=4),
+        ImageSet(images=base.images, labels=base.labels, classes=5),
+        base.subset(list(range(7, -1, -1))),
+        base.subset(list(range(7))),
+    ]
+    assert len({v.digest() for v in variants}) == len(variants)
+    assert base.digest() == base.subset(list(range(8))).digest()
+
+
+def test_folder_set_reads_what_was_written(tmp_path):
+    from torchvision.io import write_png
+
+    rgba = torch.randint(0, 256, (4, 5, 7), generator=torch.Generator().manual_seed(0))
+    rgba = rgba.to(torch.uint8)
+    write_png(rgba[:3], str(tmp_path / "rgb.png"))
+    write_png(rgba[:1], str(tmp_path / "grey.png"))
+    files = ImageFolderSet(
+        root=tmp_path,
+        paths=("rgb.png", "grey.png"),
+        labels=torch.tensor([1, 0]),
+        class_names=("a", "b"),
+        size=4,
+    )
+    assert (len(files), files.classes, files.image_shape) == (2, 2, (3, 4, 4))
+    assert torch.equal(files.read(0), rgba[:3])
+    assert torch.equal(files.read(1), rgba[:1].expand(3, -1, -1))
+    reversed_ = files.subset([1, 0])
+    assert reversed_.paths == ("grey.png", "rgb.png")
+    assert reversed_.labels.tolist() == [0, 1]
+    assert reversed_.digest() != files.digest()
+
+
+def test_a_file_that_is_no_image_is_named(tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"not a picture")
+    files = ImageFolderSet(
+        root=tmp_path,
+        paths=("broken.png",),
+        labels=torch.tensor([0]),
+        class_names=("a",),
+        size=4,
+    )
+    with pytest.raises(ValueError, match=r"broken\.png cannot be decoded"):
+        files.read(0)
