@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, final
+from typing import Any, Literal, NoReturn, final
 
 import torch
 from torch import Tensor, nn
@@ -13,11 +13,23 @@ from manyshot.nn.batch_norm import BatchNormStats, BatchStatistics, Collector, S
 from manyshot.nn.extract import extract
 from manyshot.nn.selection import Selection, activate
 from manyshot.nn.shapes import check_options
-from manyshot.nn.structure import adopt, search_space
+from manyshot.nn.structure import adopt, compile_options, search_space
 from manyshot.sharing import OneShot, Sharing
 from manyshot.space import Arch
 
 _BATCH = BatchStatistics()
+
+
+def refuse_compilation() -> NoReturn:
+    """Raises RuntimeError with the ways out of compiling a whole supernet."""
+    raise RuntimeError(
+        "torch.compile of a whole supernet would compile once per architecture: compile option "
+        "bodies of fixed size by net.compile_options(), or the subnet that net.extract() gives"
+    )
+
+
+# `torch.compile` would catch the exception and run uncompiled; a function so marked stops it.
+refuse_compilation._dynamo_forbidden = True  # type: ignore[attr-defined]
 
 
 @final
@@ -53,7 +65,8 @@ class Supernet(nn.Module):
             TypeError: for a batch norm that cannot be shared.
         """
         super().__init__()
-        self.model = adopt(model)
+        adopt(model)
+        self.model = model
         self.space = search_space(self.model)
         self.sharing: Sharing = OneShot() if sharing is None else sharing
         self.sharing.attach(self.model)
@@ -83,10 +96,7 @@ class Supernet(nn.Module):
             RuntimeError: in eval mode without statistics, if there is a batch norm on the path.
         """
         if torch.compiler.is_compiling():
-            raise RuntimeError(
-                "torch.compile of a whole supernet would compile once per architecture: compile "
-                "option bodies of fixed size, or the subnet that extract() gives"
-            )
+            refuse_compilation()
         with self.selecting(arch, stats):
             return self.model(images)
 
@@ -98,7 +108,9 @@ class Supernet(nn.Module):
     ) -> Iterator[Selection]:
         """Makes `arch` active for the modules called inside, for example `net.model.stages()`."""
         chosen = self.space.largest if arch is None else self.space.check(tuple(arch))
-        statistics: Statistics | None = _BATCH if stats == "batch" else stats  # type: ignore[assignment]
+        if isinstance(stats, str) and stats != "batch":
+            raise ValueError(f"stats must be calibrated statistics or 'batch', got {stats!r}")
+        statistics: Statistics | None = _BATCH if isinstance(stats, str) else stats
         if stats is not None and self.training:
             raise ValueError("statistics are for eval mode: call net.eval() before passing stats")
         if isinstance(stats, BatchNormStats) and stats.arch != chosen:
@@ -106,7 +118,8 @@ class Supernet(nn.Module):
                 f"the statistics were calibrated for architecture {stats.arch}, not {chosen}; "
                 "call ms.evaluate.calibrate(net, arch, batches) for it"
             )
-        with activate(Selection(self.space.decisions, chosen, statistics)) as selection:
+        selection = Selection(self.space.decisions, chosen, statistics)
+        with activate(selection):
             yield selection
 
     def extract(self, arch: Arch, *, stats: BatchNormStats | None = None) -> nn.Module:
@@ -114,19 +127,36 @@ class Supernet(nn.Module):
 
         Its classes are the model's own with plain `torch.nn` layers; none of `ms.nn` is left. With
         `stats` its batch norms get these statistics and eval-mode logits equal
-        `net(images, arch, stats=stats)`; without, they start fresh, for training.
+        `net(images, arch, stats=stats)`; without, they start fresh, for training. Every module
+        keeps its mode.
 
         Raises:
             ValueError: if `arch` is not in the space, or `stats` belong to another architecture.
         """
-        training, statistics = self.training, stats
         if stats is not None and stats.arch != tuple(arch):
             raise ValueError(
-                f"the statistics were calibrated for architecture {stats.arch}, not {arch}"
+                f"the statistics were calibrated for architecture {stats.arch}, not {arch}; "
+                "call ms.evaluate.calibrate(net, arch, batches) for it"
             )
-        selection = Selection(self.space.decisions, self.space.check(tuple(arch)), statistics)
-        with activate(selection):
-            return extract(self.model, selection).train(training)
+        selection = Selection(self.space.decisions, self.space.check(tuple(arch)), stats)
+        return extract(self.model, selection)
+
+    def compile(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Refuses: see `compile_options`."""
+        refuse_compilation()
+
+    def compile_options(self, **kwargs: Any) -> int:
+        """Compiles option bodies of fixed size, for train mode, and returns how many.
+
+        Left alone: options with sizes or choices inside, which would compile once per architecture,
+        and options without parameters (compiling an `nn.Identity` first makes later compilations
+        empty). Eval mode runs uncompiled, because its statistics are arguments.
+
+        Args:
+            **kwargs: of `torch.compile`. Options of one class share its recompile limit (8): give
+                `isolate_recompiles=True` if a network has more shapes of one class than that.
+        """
+        return compile_options(self.model, **kwargs)
 
     def images_device(self) -> torch.device:
         """Where its first parameter is."""

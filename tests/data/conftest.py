@@ -63,7 +63,7 @@ def write_idx_set():
 @pytest.fixture
 def write_folder_set():
     """Write train/<class>/*.png and other parts, images of different sizes."""
-    from torchvision.io import write_png
+    from PIL import Image
 
     def write(root: Path, parts=("train", "test"), classes=("cat", "ant"), each: int = 5) -> Path:
         rng = np.random.default_rng(1)
@@ -71,9 +71,8 @@ def write_folder_set():
             for name in classes:
                 (root / part / name).mkdir(parents=True, exist_ok=True)
                 for i in range(each):
-                    size = (3, 10 + i, 14 - i)
-                    pixels = torch.from_numpy(rng.integers(0, 256, size, dtype=np.uint8))
-                    write_png(pixels, str(root / part / name / f"{i}.png"))
+                    pixels = rng.integers(0, 256, (10 + i, 14 - i, 3), dtype=np.uint8)
+                    Image.fromarray(pixels).save(root / part / name / f"{i}.png")
         return root
 
     return write

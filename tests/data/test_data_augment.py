@@ -86,9 +86,9 @@ def test_options_outside_their_range(option, message):
 )
 def test_crop_lies_inside_the_image(height, width, scale, draws):
     top, left, h, w = crop_box(height, width, tuple(scale), draws)
-    assert 0 <= top
+    assert top >= 0
     assert top + h <= height
-    assert 0 <= left
+    assert left >= 0
     assert left + w <= width
     assert h >= 1
     assert w >= 1

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from torchvision.io import write_jpeg, write_png
+from PIL import Image
 
 from manyshot.data import DataNotFound, load
 
@@ -18,6 +18,14 @@ def test_classes_are_sorted_and_parts_are_separate(tmp_path, write_folder_set):
             assert path.split("/")[1] == ("ant", "cat")[label]
     assert not set(splits.train.paths) & set(splits.validation.paths)
     assert all(path.startswith("test/") for path in splits.test.paths)
+
+
+def test_order_on_disk_does_not_matter(tmp_path, write_folder_set):
+    names = [f"{letter}{number}" for letter in "kaz" for number in (3, 10, 1)]
+    write_folder_set(tmp_path, classes=names, each=12)
+    splits = load("folder", root=tmp_path, image_size=8, validation=0)
+    assert splits.train.class_names == tuple(sorted(names))
+    assert list(splits.test.paths) == sorted(splits.test.paths)
 
 
 def test_validation_folder_is_the_test_part_when_there_is_no_other(tmp_path, write_folder_set):
@@ -40,13 +48,13 @@ def test_mean_and_std_of_files_at_their_final_size(tmp_path):
     for part in ("train", "test"):
         (tmp_path / part / "a").mkdir(parents=True)
         for i in range(3):
-            array = rng.integers(0, 256, (3, 8, 8), dtype=np.uint8)
-            write_png(torch.from_numpy(array), str(tmp_path / part / "a" / f"{i}.PNG"))
+            array = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+            Image.fromarray(array).save(tmp_path / part / "a" / f"{i}.PNG")
             if part == "train":
                 pixels.append(array / 255)
     splits = load("folder", root=tmp_path, image_size=8, validation=0)
-    assert splits.mean == pytest.approx(np.mean(pixels, (0, 2, 3)).tolist(), abs=1e-12)
-    assert splits.std == pytest.approx(np.std(pixels, (0, 2, 3)).tolist(), abs=1e-12)
+    assert splits.mean == pytest.approx(np.mean(pixels, (0, 1, 2)).tolist(), abs=1e-12)
+    assert splits.std == pytest.approx(np.std(pixels, (0, 1, 2)).tolist(), abs=1e-12)
 
 
 def test_fingerprint_follows_the_files_but_not_their_place(tmp_path, write_folder_set):
@@ -55,11 +63,15 @@ def test_fingerprint_follows_the_files_but_not_their_place(tmp_path, write_folde
         write_folder_set(tmp_path / name)
         prints.append(load("folder", root=tmp_path / name, image_size=8).fingerprint)
     assert prints[0] == prints[1]
-    image = torch.zeros(3, 9, 9, dtype=torch.uint8)
-    write_jpeg(image, str(tmp_path / "there/test/ant/extra.jpg"))
+    Image.new("RGB", (9, 9)).save(tmp_path / "there/test/ant/extra.jpg")
     changed = load("folder", root=tmp_path / "there", image_size=8)
     assert len(changed.test) == 11
     assert changed.fingerprint != prints[0]
+    before = load("folder", root=tmp_path / "here", image_size=8, validation=2)
+    with (tmp_path / "here" / before.validation.paths[0]).open("ab") as file:
+        file.write(b"\0")
+    after = load("folder", root=tmp_path / "here", image_size=8, validation=2)
+    assert after.fingerprint != before.fingerprint
     assert load("folder", root=tmp_path / "here", image_size=7).fingerprint != prints[0]
 
 

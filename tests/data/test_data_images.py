@@ -1,5 +1,9 @@
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from manyshot.data import ImageFolderSet, ImageSet
 
@@ -54,30 +58,41 @@ def test_digest_sees_pixels_labels_order_and_classes(make_set):
 
 
 def test_folder_set_reads_what_was_written(tmp_path):
-    from torchvision.io import write_png
-
-    rgba = torch.randint(0, 256, (4, 5, 7), generator=torch.Generator().manual_seed(0))
-    rgba = rgba.to(torch.uint8)
-    write_png(rgba[:3], str(tmp_path / "rgb.png"))
-    write_png(rgba[:1], str(tmp_path / "grey.png"))
+    rgba = np.random.default_rng(0).integers(0, 256, (5, 7, 4), dtype=np.uint8)
+    Image.fromarray(rgba).save(tmp_path / "rgba.png")
+    Image.fromarray(rgba[:, :, 0].copy()).save(tmp_path / "grey.png")
+    palette = Image.fromarray(rgba[:, :, 0] % 2, mode="P")
+    palette.putpalette([10, 20, 30, 40, 50, 60])
+    palette.save(tmp_path / "palette.png", transparency=bytes([0, 128]))
     files = ImageFolderSet(
         root=tmp_path,
-        paths=("rgb.png", "grey.png"),
-        labels=torch.tensor([1, 0]),
+        paths=("rgba.png", "grey.png", "palette.png"),
+        labels=torch.tensor([1, 0, 1]),
         class_names=("a", "b"),
         size=4,
     )
-    assert (len(files), files.classes, files.image_shape) == (2, 2, (3, 4, 4))
-    assert torch.equal(files.read(0), rgba[:3])
-    assert torch.equal(files.read(1), rgba[:1].expand(3, -1, -1))
+    assert (len(files), files.classes, files.image_shape) == (3, 2, (3, 4, 4))
+    assert np.array_equal(files.read(0), rgba[:, :, :3].transpose(2, 0, 1))
+    assert np.array_equal(files.read(1), np.repeat(rgba[None, :, :, 0], 3, axis=0))
+    colours = np.array([[10, 20, 30], [40, 50, 60]])
+    assert np.array_equal(files.read(2), colours[rgba[:, :, 0] % 2].transpose(2, 0, 1))
     reversed_ = files.subset([1, 0])
-    assert reversed_.paths == ("grey.png", "rgb.png")
+    assert reversed_.paths == ("grey.png", "rgba.png")
     assert reversed_.labels.tolist() == [0, 1]
     assert reversed_.digest() != files.digest()
+    assert replace(files, labels=1 - files.labels).digest() != files.digest()
+    assert replace(files, class_names=("a", "c")).digest() != files.digest()
 
 
-def test_a_file_that_is_no_image_is_named(tmp_path):
-    (tmp_path / "broken.png").write_bytes(b"not a picture")
+@pytest.mark.parametrize("damage", ["text", "cut", "header", "16 bits"])
+def test_a_file_that_cannot_be_decoded_is_named(tmp_path, damage):
+    path = tmp_path / "broken.png"
+    grey = np.random.default_rng(0).integers(0, 256, (20, 20), dtype=np.uint16)
+    Image.fromarray(grey if damage == "16 bits" else grey.astype(np.uint8)).save(path)
+    whole = path.read_bytes()
+    if damage != "16 bits":
+        cut = {"text": b"not a picture", "cut": whole[:200], "header": whole[:20] + b"?" * 400}
+        path.write_bytes(cut[damage])
     files = ImageFolderSet(
         root=tmp_path,
         paths=("broken.png",),
@@ -86,4 +101,7 @@ def test_a_file_that_is_no_image_is_named(tmp_path):
         size=4,
     )
     with pytest.raises(ValueError, match=r"broken\.png cannot be decoded"):
+        files.read(0)
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match=r"broken\.png"):
         files.read(0)

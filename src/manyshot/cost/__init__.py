@@ -9,8 +9,9 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import numpy.typing as npt
 
-from manyshot.cost.macs import CostMismatch, macs_table, subnet_macs
+from manyshot.cost.macs import macs_table, subnet_macs
 from manyshot.cost.params import params_table
+from manyshot.cost.recording import CostMismatch
 from manyshot.cost.tables import Archs, CostTable
 from manyshot.supernet import Supernet
 

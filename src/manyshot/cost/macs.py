@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,91 +9,61 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from manyshot.cost.recording import MacCounter, Recording, covering_cells
-from manyshot.cost.tables import CostTable
+from manyshot.cost.recording import CostMismatch, Positions, Recording, meta_twin
+from manyshot.cost.tables import CostTable, Table
+from manyshot.cost.watch import Watch
 from manyshot.nn.choice import Choice, Depth
-from manyshot.nn.shapes import dry
-from manyshot.space import Arch
+from manyshot.nn.extract import extract
+from manyshot.nn.selection import Selection
+from manyshot.nn.shapes import dry, model_dtype
+from manyshot.space import Arch, SearchSpace
 from manyshot.supernet import Supernet
 
 CHECKED = 4
-"""Random architectures, beside the smallest and the largest, that every recording is checked on."""
+"""Random architectures, beside the smallest and the largest, that every recording is checked on.
 
+At least; together they contain every option of every decision.
+"""
 
-class CostMismatch(RuntimeError):
-    """Recorded multiply-adds are not those of the extracted subnet; it names the module."""
+ModuleTables = dict[nn.Module, tuple[Positions, Table]]
 
 
 def macs_table(net: Supernet, input_shape: Sequence[int]) -> CostTable:
     """Multiply-adds of one image of shape (C, H, W), for any architecture, exact.
 
     Convolutions and matrix products of any module are counted (biases, norms and activations are
-    not), as `torch.utils.flop_counter` does, divided by two. Each numeric decision is varied to see
-    what depends on it; the result is checked on extracted subnets.
+    not), as `torch.utils.flop_counter` does, divided by two. Each decision that is held as a size
+    is varied to see what depends on it; the result is checked on extracted subnets.
 
     Raises:
         CostMismatch: if the check fails, which a hidden dependence between decisions can cause.
+        ValueError: if one module depends on so many decisions that no table can hold it.
     """
     recording = Recording(net.model, net.space, input_shape)
-    by_module = _module_tables(recording)
-    counts = tuple(net.space.counts.tolist())
-    tables: dict[tuple[int, ...], np.ndarray] = {}
-    for positions, table in by_module.values():
-        tables[positions] = tables[positions] + table if positions in tables else table
-    constant = int(tables.pop((), np.zeros((), np.int64)).item())
-    cost = CostTable("macs", counts, constant, tables)
-    _check(net, cost, recording, by_module)
+    depends = recording.dependences(recording.macs)
+    by_module: ModuleTables = {
+        module: recording.expand(module, depends[module], {c: n for c, (n, _) in cells.items()})
+        for module, cells in recording.tabulate(recording.macs, depends, 0).items()
+    }
+    cost = CostTable.of("macs", tuple(net.space.counts.tolist()), by_module.values())
+    _check(cost, recording, by_module)
     return cost
 
 
-ModuleTables = dict[nn.Module, tuple[tuple[int, ...], np.ndarray]]
-
-
-def _module_tables(recording: Recording) -> ModuleTables:
-    space, positions = recording.space, recording.positions()
-    tables: ModuleTables = {
-        module: (own, np.full([int(space.counts[p]) for p in own], -1, np.int64))
-        for module, own in positions.items()
-    }
-    cells: defaultdict[tuple[int, ...], set[tuple[int, ...]]] = defaultdict(set)
-    for module, (own, table) in tables.items():
-        for cell in itertools.product(*(range(n) for n in table.shape)):
-            arch = [0] * len(space)
-            for position, option in zip(own, cell, strict=True):
-                arch[position] = option
-            if recording.active(module, tuple(arch)):
-                cells[own].add(cell)
-            else:
-                table[cell] = 0
-
-    def visit(arch: Arch) -> None:
-        counted = recording.count(arch)
-        for module, (own, table) in tables.items():
-            cell = tuple(arch[p] for p in own)
-            macs = counted.get(module, 0)
-            if table[cell] not in (-1, macs):
-                names = ", ".join(str(space.decisions[p].name) for p in own) or "no decision"
-                raise CostMismatch(
-                    f"module {recording.paths[module]!r}: its multiply-adds depend on more than "
-                    f"{names} ({table[cell]:,} and {macs:,} at the same options)"
-                )
-            table[cell] = macs
-
-    covering_cells(space, cells, visit)
-    return tables
-
-
-def _check(
-    net: Supernet, cost: CostTable, recording: Recording, by_module: ModuleTables
-) -> None:
+def check_archs(space: SearchSpace) -> list[Arch]:
+    """The smallest, the largest, and random architectures that contain every option."""
     rng = np.random.default_rng(0)
-    space = net.space
-    archs = [space.smallest, space.largest, *(space.sample(rng) for _ in range(CHECKED))]
-    for arch in dict.fromkeys(archs):
-        subnet = net.extract(arch).to("meta")
-        with dry(subnet), FlopCounterMode(display=False) as counter:
-            subnet(recording.images)
-        expected, got = counter.get_total_flops() // 2, int(cost([arch])[0])
+    count = max(CHECKED, int(space.counts.max()))
+    columns = [rng.permutation(count) % n for n in space.counts]
+    random = (tuple(int(o) for o in row) for row in np.stack(columns, axis=1))
+    return list(dict.fromkeys([space.smallest, space.largest, *random]))
+
+
+def _check(cost: CostTable, recording: Recording, by_module: ModuleTables) -> None:
+    space = recording.space
+    for arch in check_archs(space):
+        subnet = extract(recording.model, Selection(space.decisions, arch))
+        expected, got = _flops(subnet, recording.images) // 2, int(cost([arch])[0])
         if expected != got:
             raise CostMismatch(
                 f"architecture {space.to_text(arch)}: recorded {got:,} multiply-adds, its "
@@ -104,19 +72,29 @@ def _check(
             )
 
 
+def _flops(subnet: nn.Module, images: torch.Tensor) -> int:
+    with dry(subnet), torch.device("meta"), FlopCounterMode(display=False) as counter:
+        subnet(images)
+    return int(counter.get_total_flops())
+
+
 def _first_difference(
     recording: Recording, by_module: ModuleTables, arch: Arch, subnet: nn.Module
 ) -> str:
-    counter = MacCounter()
-    with dry(subnet), counter.watching(subnet):
+    watch = Watch(subnet)
+    with dry(subnet), torch.device("meta"), watch:
         subnet(recording.images)
-    plain = {path: counter.counts.get(module, 0) for path, module in subnet.named_modules()}
+    plain = {path: watch.counts.get(module, 0) for path, module in subnet.named_modules()}
     for module, (own, table) in by_module.items():
         recorded = int(table[tuple(arch[p] for p in own)])
         if recording.active(module, arch):
             path = plain_path(recording.model, recording.paths[module])
             if plain.get(path, 0) != recorded:
-                return f"module {path!r}: recorded {recorded:,}, extracted {plain.get(path, 0):,}"
+                return (
+                    f"module {path!r}: recorded {recorded:,}, extracted {plain.get(path, 0):,}. Let "
+                    "it hold every decision that its forward reads (self.width = width, then "
+                    "ms.value(self.width)), not carry it in attributes"
+                )
     return "a module that the recording never met"
 
 
@@ -137,8 +115,5 @@ def plain_path(model: nn.Module, path: str) -> str:
 
 def subnet_macs(module: nn.Module, input_shape: Sequence[int]) -> int:
     """Multiply-adds of a plain module for one image of shape (C, H, W), by torch's counter."""
-    state = {n: torch.empty_like(t, device="meta") for n, t in module.state_dict().items()}
-    images = torch.empty((1, *input_shape), device="meta")
-    with dry(module), FlopCounterMode(display=False) as counter:
-        torch.func.functional_call(module, state, (images,))
-    return int(counter.get_total_flops()) // 2
+    images = torch.empty((1, *input_shape), device="meta", dtype=model_dtype(module))
+    return _flops(meta_twin(module)[id(module)], images) // 2

@@ -36,8 +36,7 @@ def params_table(net: Supernet) -> CostTable:
             selection = Selection(space.decisions, tuple(arch))
             table[cell] = sum(_numel(places, selection) for places in tensors)
         tables[positions] = table
-    constant = int(tables.pop((), np.zeros((), np.int64)).item())
-    return CostTable("params", tuple(space.counts.tolist()), constant, tables)
+    return CostTable.of("params", tuple(space.counts.tolist()), tables.items())
 
 
 def _positions(

@@ -1,122 +1,179 @@
-"""Records multiply-adds per module on meta tensors, and finds which decisions they depend on."""
+"""Runs architectures on meta tensors, and finds which decisions an observation depends on."""
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, final
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias, TypeVar, final
 
+import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
-from manyshot.nn.shapes import dry, meta_forward, meta_state, model_dtype
-from manyshot.nn.structure import walk
+from manyshot.cost.watch import Watch
+from manyshot.nn.choice import Choice
+from manyshot.nn.selection import Selection, activate
+from manyshot.nn.shapes import model_dtype
+from manyshot.nn.structure import sizes_of, walk
 from manyshot.space import Arch, SearchSpace, Use
 
-Counts = dict[nn.Module, int]
+V = TypeVar("V", bound=Hashable)
+Positions: TypeAlias = tuple[int, ...]
+Observe: TypeAlias = Callable[[Arch], Mapping[nn.Module, V]]
+Cells: TypeAlias = dict[Positions, V]
+"""By option indices at some positions, what was observed; cells that are in no network are out."""
+
+MAX_RUNS = 20_000
 
 
-@final
-class MacCounter(TorchDispatchMode):
-    """Counts multiply-adds of every operation inside, by the innermost module that runs it."""
+class CostMismatch(RuntimeError):
+    """What was recorded is not what an extracted subnet has; it names the module."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.counts: defaultdict[nn.Module, int] = defaultdict(int)
-        self._stack: list[nn.Module] = []
 
-    @contextmanager
-    def watching(self, model: nn.Module) -> Iterator[None]:
-        """Follows which module of `model` is running."""
-        handles = []
-        for module in model.modules():
-            handles.append(module.register_forward_pre_hook(self._enter))
-            handles.append(module.register_forward_hook(self._leave, always_call=True))
-        try:
-            with self:
-                yield
-        finally:
-            for handle in handles:
-                handle.remove()
+class _Unchanged:
+    """Statistics of a forward in which only shapes matter."""
 
-    def _enter(self, module: nn.Module, args: Any) -> None:
-        self._stack.append(module)
+    def normalise(
+        self, path: str, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+    ) -> Tensor:
+        return x
 
-    def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
-        self._stack.pop()
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        out = func(*args, **(kwargs or {}))
-        flops = flop_registry.get(func._overloadpacket)
-        if flops is not None and self._stack:
-            self.counts[self._stack[-1]] += flops(*args, **(kwargs or {}), out_val=out) // 2
-        return out
+def meta_twin(model: nn.Module) -> dict[int, Any]:
+    """Copies `model` to meta tensors; returns the memo of the copy, by `id` of what was copied.
+
+    The copy shares the decisions, so the same selections run it. Nothing of `model` is touched.
+    """
+    memo: dict[int, Any] = {}
+    for tensor in itertools.chain(model.parameters(), model.buffers()):
+        fresh = torch.empty_like(tensor, device="meta")
+        is_parameter = isinstance(tensor, nn.Parameter)
+        memo[id(tensor)] = nn.Parameter(fresh, tensor.requires_grad) if is_parameter else fresh
+    for module in model.modules():
+        for _, size in sizes_of(module, ""):
+            memo.update((id(part), part) for part in (size, *size.decisions()))
+    copy.deepcopy(model, memo)
+    return memo
 
 
 @final
 class Recording:
-    """Runs architectures of one network on meta tensors and keeps the counts of each module."""
+    """Observes the modules of one network in any architecture, on a meta twin of it.
 
-    def __init__(self, model: nn.Module, space: SearchSpace, input_shape: Sequence[int]) -> None:
-        self.model, self.space = model, space
-        self.images = torch.empty((1, *input_shape), device="meta", dtype=model_dtype(model))
-        self.state: dict[str, Tensor] = meta_state(model)
+    Attributes:
+        model: the twin.
+        original: for each module of the twin, the network's own.
+        paths: where each module is.
+        uses: under which options each module is in the network.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        space: SearchSpace,
+        input_shape: Sequence[int],
+        *,
+        batch_size: int = 1,
+        inputs: bool = False,
+    ) -> None:
+        """Makes the twin; with `inputs`, also the shapes of every module's inputs are observed."""
+        memo = meta_twin(model)
+        self.space = space
+        self.model: nn.Module = memo[id(model)].eval()
+        self.original = {memo[id(m)]: m for m in model.modules() if id(m) in memo}
+        shape = (batch_size, *input_shape)
+        self.images = torch.empty(shape, device="meta", dtype=model_dtype(model))
         self.paths: dict[nn.Module, str] = {}
         self.uses: defaultdict[nn.Module, list[Use]] = defaultdict(list)
-        for path, module, use in walk(model):
+        for path, module, use in walk(self.model):
             self.paths.setdefault(module, path)
             self.uses[module].append(use)
+        self._varying = self._free_sizes()
+        self._watch = Watch(self.model, inputs=inputs)
 
-    def count(self, arch: Arch) -> Counts:
-        """Multiply-adds of one image, by module, in `arch`."""
-        counter = MacCounter()
-        with dry(self.model), counter.watching(self.model):
-            meta_forward(self.model, self.space, arch, self.images, self.state)
-        return dict(counter.counts)
+    def _free_sizes(self) -> list[int]:
+        """Positions of the decisions that may change shapes: all that are held as sizes."""
+        sizes = {
+            decision
+            for module in self.model.modules()
+            if not isinstance(module, Choice)
+            for _, size in sizes_of(module, "")
+            for decision in size.decisions()
+        }
+        return [i for i, d in enumerate(self.space.decisions) if d.is_number or d in sizes]
+
+    def _run(self, arch: Arch) -> None:
+        self._watch.clear()
+        selection = Selection(self.space.decisions, arch, _Unchanged())
+        with torch.no_grad(), torch.random.fork_rng(devices=[]), torch.device("meta"):
+            with activate(selection), self._watch:
+                self.model(self.images)
+
+    def macs(self, arch: Arch) -> dict[nn.Module, int]:
+        """Multiply-adds by module in `arch`."""
+        self._run(arch)
+        return dict(self._watch.counts)
+
+    def inputs(self, arch: Arch) -> dict[nn.Module, tuple[str, ...]]:
+        """By module, the shapes of the inputs of each of its calls in `arch`, as text."""
+        self._run(arch)
+        return dict(self._watch.inputs)
 
     def active(self, module: nn.Module, arch: Arch) -> bool:
         """Whether `module` is in the network of `arch`."""
         index = self.space.index
         return any(all(arch[index[d]] in allowed for d, allowed in use) for use in self.uses[module])
 
-    def positions(self) -> dict[nn.Module, tuple[int, ...]]:
-        """For every module with multiply-adds, the decisions that change them.
+    def gates(self, module: nn.Module) -> set[int]:
+        """The decisions under which `module` is in the network."""
+        return {self.space.index[d] for use in self.uses[module] for d, _ in use}
 
-        Those under which it is in the network, and sizes: each numeric decision is varied alone,
-        from small and from large architectures in which the module is active.
+    def dependences(self, observe: Observe[V]) -> dict[nn.Module, Positions]:
+        """For every module observed, the decisions that change what is observed while it is in.
+
+        Decisions held as sizes are varied one at a time, from small and from large architectures
+        that together contain every module. A module held in several places depends on all the
+        decisions that lead to them.
         """
-        gates = list(dict.fromkeys(use for uses in self.uses.values() for use in uses))
+        everywhere = dict.fromkeys(use for uses in self.uses.values() for use in uses)
+        starts = [self.space.largest, *([self.space.smallest] if self._varying else [])]
         found: defaultdict[nn.Module, set[int]] = defaultdict(set)
-        numeric = [i for i, d in enumerate(self.space.decisions) if d.is_number]
-        starts = [self.space.largest, *([self.space.smallest] if numeric else [])]
-        for base in itertools.chain.from_iterable(self._covering(gates, s) for s in starts):
-            counts = self.count(base)
-            for module in counts:
-                found[module].update(self.space.index[d] for u in self.uses[module] for d, _ in u)
-            for i in numeric:
+        for base in dict.fromkeys(a for s in starts for a in self._covering(everywhere, s)):
+            seen = observe(base)
+            for module in seen:
+                found[module].update(self.gates(module) if len(self.uses[module]) > 1 else ())
+            for i in self._varying:
                 for option in range(int(self.space.counts[i])):
                     varied = (*base[:i], option, *base[i + 1 :])
-                    if option == base[i]:
-                        continue
-                    for module, macs in self.count(varied).items():
-                        if counts.get(module, macs) != macs:
-                            found[module].add(i)
+                    if option != base[i]:
+                        self._compare(base, seen, varied, observe(varied), i, found)
         return {module: tuple(sorted(positions)) for module, positions in found.items()}
+
+    def _compare(
+        self,
+        base: Arch,
+        seen: Mapping[nn.Module, V],
+        varied: Arch,
+        now: Mapping[nn.Module, V],
+        position: int,
+        found: defaultdict[nn.Module, set[int]],
+    ) -> None:
+        for module in {**seen, **now}:
+            if seen.get(module) == now.get(module):
+                continue
+            if self.active(module, base) and self.active(module, varied):
+                found[module].add(position)
 
     def _covering(self, gates: Iterable[Use], start: Arch) -> Iterator[Arch]:
         """Variants of `start` such that every satisfiable gate holds in one of them."""
-        index, pending = self.space.index, list(gates)
+        pending = list(gates)
         while pending:
             fixed: dict[int, int] = {}
             left = []
             for use in pending:
-                wanted = _satisfy([(index[d], allowed) for d, allowed in use], fixed, start)
+                wanted = self._satisfy(use, fixed, start)
                 if wanted is None:
                     left.append(use)
                 else:
@@ -126,39 +183,102 @@ class Recording:
             pending = left
             yield tuple(fixed.get(i, option) for i, option in enumerate(start))
 
+    def _satisfy(self, use: Use, fixed: dict[int, int], start: Arch) -> dict[int, int] | None:
+        """`fixed` extended so that `use` holds, keeping to `start` where allowed; or None."""
+        extended = dict(fixed)
+        for decision, allowed in use:
+            i = self.space.index[decision]
+            preferred = start[i] if start[i] in allowed else min(allowed)
+            if extended.setdefault(i, preferred) not in allowed:
+                return None
+        return extended
 
-def _satisfy(
-    literals: Iterable[tuple[int, frozenset[int]]], fixed: dict[int, int], start: Arch
-) -> dict[int, int] | None:
-    """`fixed` extended so that all literals hold, keeping to `start` where allowed; or None."""
-    extended = dict(fixed)
-    for i, allowed in literals:
-        preferred = start[i] if start[i] in allowed else min(allowed)
-        if extended.setdefault(i, preferred) not in allowed:
-            return None
-    return extended
+    def tabulate(
+        self, observe: Observe[V], depends: Mapping[nn.Module, Positions], nothing: V
+    ) -> dict[nn.Module, Cells[tuple[V, Arch]]]:
+        """What is observed of modules at all options of the decisions that it depends on.
 
+        Architectures are chosen greedily: each takes one pending cell of as many modules as agree,
+        and random options elsewhere. With each observation comes the first architecture that had it.
 
-def covering_cells(
-    space: SearchSpace,
-    cells: dict[tuple[int, ...], set[tuple[int, ...]]],
-    visit: Callable[[Arch], None],
-) -> None:
-    """Visits architectures until every cell (options at positions) has occurred; empties `cells`.
+        Raises:
+            CostMismatch: if one cell is observed twice and differs.
+            ValueError: if there are too many cells.
+        """
+        rng = np.random.default_rng(0)
+        pending = self._pending(depends)
+        cells: dict[nn.Module, Cells[tuple[V, Arch]]] = {module: {} for module in depends}
+        while pending:
+            fixed: dict[int, int] = {}
+            for group in sorted(pending, key=lambda g: -len(pending[g])):
+                for wanted in pending[group].values():
+                    if all(fixed.get(p, o) == o for p, o in wanted.items()):
+                        fixed |= wanted
+                        break
+            arch = tuple(fixed.get(i, o) for i, o in enumerate(self.space.sample(rng)))
+            seen = observe(arch)
+            for module, own in depends.items():
+                if not self.active(module, arch):
+                    continue
+                cell, value = tuple(arch[p] for p in own), seen.get(module, nothing)
+                first = cells[module].setdefault(cell, (value, arch))[0]
+                if first != value:
+                    raise CostMismatch(self._conflict(module, own, first, value))
+                group = (own, tuple(self.uses[module]))
+                pending.get(group, {}).pop(cell, None)
+            pending = {group: left for group, left in pending.items() if left}
+        return cells
 
-    Greedy: each architecture takes one pending cell of as many sets of positions as agree.
-    """
-    while cells:
-        fixed: dict[int, int] = {}
-        for positions in sorted(cells, key=lambda p: -len(cells[p])):
-            for cell in sorted(cells[positions]):
-                wanted = dict(zip(positions, cell, strict=True))
-                if all(fixed.get(p, o) == o for p, o in wanted.items()):
-                    fixed |= wanted
-                    break
-        arch = tuple(fixed.get(i, option) for i, option in enumerate(space.largest))
-        visit(arch)
-        for positions in list(cells):
-            cells[positions].discard(tuple(arch[p] for p in positions))
-            if not cells[positions]:
-                del cells[positions]
+    def _pending(
+        self, depends: Mapping[nn.Module, Positions]
+    ) -> dict[tuple[Positions, tuple[Use, ...]], Cells[dict[int, int]]]:
+        """Cells to visit, with the options that put their module into the network."""
+        pending: dict[tuple[Positions, tuple[Use, ...]], Cells[dict[int, int]]] = {}
+        for module, own in depends.items():
+            uses = tuple(self.uses[module])
+            shape = [int(self.space.counts[p]) for p in own]
+            if np.prod(shape, dtype=np.float64) > MAX_RUNS:
+                raise ValueError(
+                    f"module {self.paths[module]!r} depends on {self._names(own)} at once, "
+                    f"{int(np.prod(shape, dtype=np.float64)):,} combinations (at most "
+                    f"{MAX_RUNS:,}): let fewer sizes meet in it"
+                )
+            if (own, uses) in pending:
+                continue
+            cells = pending[own, uses] = {}
+            for cell in itertools.product(*map(range, shape)):
+                fixed = dict(zip(own, cell, strict=True))
+                options = (self._satisfy(use, fixed, self.space.largest) for use in uses)
+                wanted = next((option for option in options if option is not None), None)
+                if wanted is not None:
+                    cells[cell] = wanted
+        return {group: cells for group, cells in pending.items() if cells}
+
+    def _names(self, positions: Positions) -> str:
+        return ", ".join(str(self.space.decisions[p].name) for p in positions) or "no decision"
+
+    def _conflict(self, module: nn.Module, own: Positions, first: object, now: object) -> str:
+        return (
+            f"module {self.paths[module]!r}: its cost depends on more than {self._names(own)} "
+            f"({first} and {now} at the same options). Let it hold every decision that its forward "
+            "reads (self.width = width, then ms.value(self.width)), not carry it in attributes"
+        )
+
+    def expand(self, module: nn.Module, own: Positions, cells: Cells[V]) -> tuple[Positions, Any]:
+        """A table over `own` and the gates of `module`: zero where it is not in the network."""
+        axes = tuple(sorted({*own, *self.gates(module)}))
+        shape = [int(self.space.counts[p]) for p in axes]
+        if np.prod(shape, dtype=np.float64) > 500 * MAX_RUNS:
+            raise ValueError(
+                f"module {self.paths[module]!r} depends on {self._names(axes)} at once; "
+                "nest fewer choices or let fewer sizes meet in it"
+            )
+        first: Any = next(iter(cells.values()), 0)
+        table = np.zeros(shape, np.asarray(first).dtype)
+        arch = [0] * len(self.space)
+        for cell in itertools.product(*map(range, shape)):
+            for position, option in zip(axes, cell, strict=True):
+                arch[position] = option
+            if self.active(module, tuple(arch)):
+                table[cell] = cells[tuple(arch[p] for p in own)]
+        return axes, table

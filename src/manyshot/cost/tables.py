@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, Self, final
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ MAX_CELLS = 10_000_000
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CostTable:
     """Exact cost of any architecture of a space: a constant plus one table per set of decisions.
 
@@ -35,20 +35,52 @@ class CostTable:
     constant: float
     tables: dict[tuple[int, ...], Table]
 
+    @classmethod
+    def of(
+        cls, metric: str, counts: tuple[int, ...], parts: Iterable[tuple[tuple[int, ...], Table]]
+    ) -> Self:
+        """The sum of parts, each a set of decisions and a table over them."""
+        tables: dict[tuple[int, ...], Table] = {}
+        for positions, table in parts:
+            tables[positions] = tables[positions] + table if positions in tables else table
+        constant = tables.pop((), np.zeros((), np.int64)).item()
+        return cls(metric, counts, constant, tables)
+
     def __call__(self, archs: Archs) -> npt.NDArray[Any]:
-        """Costs of architectures: shape (N,), integers for `macs` and `params`."""
-        encodings = np.asarray(archs, dtype=np.int64)
-        if encodings.ndim != 2 or encodings.shape[1] != len(self.counts):
-            raise ValueError(
-                f"{self.metric}: expected a list of architectures of {len(self.counts)} entries, "
-                f"got an array of shape {encodings.shape}"
-            )
-        if ((encodings < 0) | (encodings >= np.array(self.counts))).any():
-            raise ValueError(f"{self.metric}: an architecture has an option out of range")
+        """Costs of architectures: shape (N,), integers for `macs` and `params`.
+
+        Raises:
+            ValueError: for an architecture that is not in the space.
+        """
+        encodings = self._encodings(archs)
         total = np.full(len(encodings), self.constant, dtype=self.dtype)
         for positions, table in self.tables.items():
             total += table[tuple(encodings[:, p] for p in positions)]
         return total
+
+    def _encodings(self, archs: Archs) -> npt.NDArray[np.int64]:
+        if len(archs) == 0:
+            return np.zeros((0, len(self.counts)), np.int64)
+        try:
+            encodings = np.asarray(archs)
+        except ValueError:
+            encodings = np.zeros(0)  # of differing lengths
+        wanted = f"a list of architectures of {len(self.counts)} whole numbers each"
+        if encodings.ndim != 2 or encodings.shape[1] != len(self.counts):
+            lengths = sorted({len(arch) if np.ndim(arch) else 0 for arch in archs})
+            hint = "; for one architecture write [arch]" if lengths == [0] else ""
+            raise ValueError(f"{self.metric}: expected {wanted}, got lengths {lengths}{hint}")
+        if encodings.dtype.kind not in "iu":
+            raise ValueError(f"{self.metric}: expected {wanted}, got {encodings.dtype}")
+        outside = (encodings < 0) | (encodings >= np.array(self.counts))
+        if outside.any():
+            row, column = np.argwhere(outside)[0]
+            raise ValueError(
+                f"{self.metric}: architecture {tuple(encodings[row].tolist())}: option "
+                f"{encodings[row, column]} of decision {column} is not in "
+                f"0..{self.counts[column] - 1}"
+            )
+        return encodings.astype(np.int64, copy=False)
 
     @property
     def dtype(self) -> type[np.int64] | type[np.float64]:
@@ -58,6 +90,22 @@ class CostTable:
     def range(self) -> tuple[float, float]:
         """The least and the greatest cost in the space, exact (by eliminating decisions)."""
         return self._extreme(np.min), self._extreme(np.max)
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-able record; `from_dict` restores an equal table."""
+        return {
+            "metric": self.metric,
+            "counts": list(self.counts),
+            "constant": self.constant,
+            "tables": [[list(own), table.tolist()] for own, table in self.tables.items()],
+        }
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> Self:
+        """The table that `to_dict` described."""
+        dtype = np.float64 if record["metric"] == "latency_ms" else np.int64
+        tables = {tuple(own): np.array(table, dtype) for own, table in record["tables"]}
+        return cls(record["metric"], tuple(record["counts"]), record["constant"], tables)
 
     def _extreme(self, best: Callable[..., Any]) -> float:
         factors = list(self.tables.items())

@@ -8,10 +8,10 @@ from manyshot.data.sources import DATASETS
 from manyshot.data.splits import Splits, load
 
 __all__ = [
-    "DATASETS",
     "Augment",
     "Batch",
     "Batches",
+    "DATASETS",
     "DataNotFound",
     "ImageFolderSet",
     "ImageSet",

@@ -8,7 +8,7 @@ import torch
 
 from manyshot.data.balance import hold_out
 from manyshot.data.images import ImageFolderSet
-from manyshot.data.missing import DataNotFound
+from manyshot.data.missing import not_found
 from manyshot.data.seeding import numpy_rng
 
 DEFAULT_SIZE = 224
@@ -33,7 +33,7 @@ def image_folders(root: Path, size: int) -> tuple[ImageFolderSet, ImageFolderSet
         ValueError: if a class is empty, or missing in one part.
     """
     if not (root / "train").is_dir():
-        raise DataNotFound(
+        raise not_found(
             "folder",
             wanted="train/<class>/ with image files",
             places=[root],

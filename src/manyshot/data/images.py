@@ -9,8 +9,9 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol, Self, cast, final
+from typing import Protocol, Self, final
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -152,19 +153,24 @@ class ImageFolderSet:
         """Image `index` at its size on disk, uint8 [3, height, width]; transparency is dropped.
 
         Raises:
+            FileNotFoundError: if the file is gone.
             ValueError: naming the file, if it cannot be decoded.
         """
-        # Imported here: torchvision costs a second, and sets in memory do without it.
-        from torchvision.io import decode_image
-        from torchvision.transforms.v2 import functional
+        # Imported here: only images in files need Pillow, which torchvision brings along.
+        from PIL import Image
 
         path = self.root / self.paths[index]
         try:
-            pixels = decode_image(str(path), mode="RGB")
-        except RuntimeError as error:
+            with Image.open(path) as image:
+                if image.mode[0] in "IF":  # conversion would clip their values to 0..255
+                    raise ValueError(f"has pixels of mode {image.mode}, convert it to 8 bits")
+                # Through RGBA, because a palette with transparency does not convert directly.
+                colours = image.convert("RGBA" if image.mode == "P" else "RGB").convert("RGB")
+        except FileNotFoundError:
+            raise
+        except (OSError, SyntaxError, ValueError) as error:  # Pillow raises all three
             raise ValueError(f"{path} cannot be decoded as an image: {error}") from error
-        # PNG files with 16 bits per channel arrive as uint16.
-        return cast(Tensor, functional.to_dtype(pixels, torch.uint8, scale=True))
+        return torch.from_numpy(np.array(colours)).permute(2, 0, 1)
 
     def subset(self, indices: Indices) -> ImageFolderSet:
         """The files at `indices`, in that order."""

@@ -11,17 +11,17 @@ from typing import final
 class DataNotFound(FileNotFoundError):
     """A data set's files are missing; the message says what, where, and the way out."""
 
-    def __init__(self, name: str, *, wanted: str, places: Sequence[Path], way_out: str) -> None:
-        """Build the message.
 
-        Args:
-            name: the data set.
-            wanted: what was looked for.
-            places: where, in order.
-            way_out: what the reader can do.
-        """
-        looked = "\n  ".join(map(str, places))
-        super().__init__(
-            f"data set {name!r} was not found. Looked for {wanted} in\n  {looked}\n"
-            f"To go on: {way_out}"
-        )
+def not_found(name: str, *, wanted: str, places: Sequence[Path], way_out: str) -> DataNotFound:
+    """The error to raise.
+
+    Args:
+        name: the data set.
+        wanted: what was looked for.
+        places: where, in order.
+        way_out: what the reader can do.
+    """
+    looked = "\n  ".join(map(str, places))
+    return DataNotFound(
+        f"data set {name!r} was not found. Looked for {wanted} in\n  {looked}\nTo go on: {way_out}"
+    )

@@ -14,7 +14,7 @@ from manyshot.data.balance import hold_out
 from manyshot.data.folder import DEFAULT_SIZE, image_folders
 from manyshot.data.idx import read_idx_pair
 from manyshot.data.images import ImageSet, LabelledImages
-from manyshot.data.missing import DataNotFound
+from manyshot.data.missing import not_found
 from manyshot.data.seeding import numpy_rng
 
 Parts = tuple[LabelledImages, LabelledImages]
@@ -91,7 +91,7 @@ def idx_files(
         files = _idx_in(places[0] / folder / "raw")
     if files is None:
         package = f", or apt-get install dataset-{name.replace('_', '-')}" if name in DEBIAN else ""
-        raise DataNotFound(
+        raise not_found(
             name,
             wanted=f"the four IDX files {', '.join(_IDX_FILES)} (each also as .gz)",
             places=candidates,
@@ -124,7 +124,7 @@ def cifar(
     try:
         parts = [loader(str(place), train=train, download=download) for train in (True, False)]
     except RuntimeError as error:  # torchvision says the same for missing and damaged files
-        raise DataNotFound(
+        raise not_found(
             name,
             wanted=f"an intact {folder}/",
             places=places,

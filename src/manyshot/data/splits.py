@@ -85,15 +85,8 @@ def load(
     whole, test = DATASETS[name](None if root is None else Path(root), image_size, download)
     held_out = _validation_count(validation, len(whole))
     kept, held = hold_out(whole.labels, held_out, numpy_rng(seed, "validation"))
-    if train_size is not None:
-        if not 1 <= train_size <= len(kept):
-            raise ValueError(
-                f"train_size must be in 1..{len(kept)} ({name} has {len(whole)} images to train "
-                f"on, {held_out} of them are the validation), got {train_size}"
-            )
-        rng = numpy_rng(seed, "train_size")
-        kept = kept[balanced(whole.labels[kept], train_size, rng)].sort().values
-    return _assembled(name, whole.subset(kept), whole.subset(held), test)
+    train = _shrunk(whole.subset(kept), train_size, seed)
+    return _assembled(name, train, whole.subset(held), test)
 
 
 def moments(images: LabelledImages) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -125,6 +118,18 @@ def _histogram(images: LabelledImages) -> Tensor:
         for channel in range(channels):
             counts[channel] += torch.bincount(pixels[channel], minlength=256)
     return counts
+
+
+def _shrunk(train: LabelledImages, size: int | None, seed: int) -> LabelledImages:
+    """`size` class-balanced images of the train part, in its order; all of it if None."""
+    if size is None:
+        return train
+    if not 1 <= size <= len(train):
+        raise ValueError(
+            f"train_size must be in 1..{len(train)} (the images that the validation leaves), "
+            f"got {size}"
+        )
+    return train.subset(balanced(train.labels, size, numpy_rng(seed, "train_size")).sort().values)
 
 
 def _assembled(

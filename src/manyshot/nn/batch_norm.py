@@ -7,13 +7,13 @@ argument of the forward: `net(images, arch, stats=stats)`.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import ClassVar, Protocol, Self, final
+from typing import Any, ClassVar, Protocol, Self, final
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from manyshot.nn.layer import Layer, Tie, crop, elastic, largest
+from manyshot.nn.layer import Layer, Tie, crop, elastic, largest, leading
 from manyshot.nn.selection import Selection, active
 from manyshot.space import Arch, Number, Size
 
@@ -107,8 +107,7 @@ class Collector:
     ) -> Tensor:
         """Normalises by the batch and takes it into the averages."""
         if path not in self._running:
-            like = {"dtype": torch.float64 if x.dtype == torch.float64 else torch.float32}
-            zeros = torch.zeros(x.shape[1], device=x.device, **like)
+            zeros = torch.zeros(x.shape[1], device=x.device, dtype=_running_dtype(x, weight))
             self._running[path], self._batches[path] = (zeros, torch.ones_like(zeros)), 0
         self._batches[path] += 1
         mean, variance = self._running[path]
@@ -118,6 +117,13 @@ class Collector:
     def stats(self, arch: Arch) -> BatchNormStats:
         """The averages so far, as the statistics of `arch`."""
         return BatchNormStats(arch, dict(self._running))
+
+
+def _running_dtype(x: Tensor, weight: Tensor | None) -> torch.dtype:
+    """What `torch`'s kernels ask of running statistics: the type of the scale, at least float32."""
+    if weight is not None:
+        return weight.dtype
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
 class _BatchNorm(Layer):
@@ -139,19 +145,30 @@ class _BatchNorm(Layer):
         features = largest(num_features)
         self.weight = nn.Parameter(torch.ones(features)) if affine else None
         self.bias = nn.Parameter(torch.zeros(features)) if affine else None
+        self._remember_like()
+
+    def _remember_like(self, like: Tensor | None = None) -> None:
+        if self.weight is None:  # an empty tensor knows the device and type of the extracted layer
+            empty = torch.empty(0) if like is None else torch.empty_like(like[:0])
+            self.register_buffer("_like", empty, persistent=False)
 
     def reset_parameters(self) -> None:
         """Scale one, shift zero."""
-        if self.weight is not None and self.bias is not None:
+        if self.weight is not None:
             nn.init.ones_(self.weight)
+        if self.bias is not None:
             nn.init.zeros_(self.bias)
 
     @classmethod
-    def adopt(cls, norm: nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d) -> Self:
-        """This layer in place of a plain `norm`, with the same parameter objects."""
-        layer = cls(norm.num_features, norm.eps, norm.momentum, affine=False)
-        layer.weight, layer.bias = norm.weight, norm.bias
-        return layer.train(norm.training)
+    def adopt(cls, norm: nn.Module) -> None:
+        """Makes a plain `norm` one of these, in place: whoever holds it holds this layer then."""
+        like = norm._buffers["running_mean"]
+        for name in ("running_mean", "running_var", "num_batches_tracked"):
+            del norm._buffers[name]
+        norm.__class__ = cls
+        assert isinstance(norm, cls)
+        norm._elastic = False
+        norm._remember_like(like)
 
     def sizes(self) -> Iterator[tuple[str, Number | Size]]:
         """The features."""
@@ -159,14 +176,15 @@ class _BatchNorm(Layer):
 
     def tensors(self) -> Iterator[tuple[str, Tensor, tuple[Number | Size, ...]]]:
         """Scale and shift, where there are any."""
-        if self.weight is not None and self.bias is not None:
+        if self.weight is not None:
             yield "weight", self.weight, (self.num_features,)
+        if self.bias is not None:
             yield "bias", self.bias, (self.num_features,)
 
     def _affine(self, selection: Selection) -> tuple[Tensor | None, Tensor | None]:
         if self.weight is None or self.bias is None or not self._elastic:
             return self.weight, self.bias
-        index = (slice(selection.count(self.num_features)),)
+        index = leading(self.weight, selection.count(self.num_features))
         return crop(self.weight, index), crop(self.bias, index)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -191,19 +209,22 @@ class _BatchNorm(Layer):
         return selection.statistics.normalise(self.path, x, weight, bias, self.eps)
 
     def plain(self, selection: Selection, tie: Tie) -> nn.Module:
-        """A `torch.nn` batch norm, its running statistics those of the selection, or fresh."""
+        """A `torch.nn` batch norm, its running statistics those of the selection, or fresh.
+
+        Fresh ones (mean 0, variance 1) also for a layer that did not run in the calibration, such
+        as an auxiliary head: it does not run in eval mode.
+        """
         affine, features = self.weight is not None, selection.count(self.num_features)
         norm = self._plain(features, self.eps, self.momentum, affine)
-        if self.weight is not None and self.bias is not None:
-            index = (slice(None) if features == len(self.weight) else slice(features),)
-            norm.weight, norm.bias = tie(self.weight, index), tie(self.bias, index)
-            norm.to(self.weight.device)
-        if isinstance(selection.statistics, BatchNormStats):
-            mean, variance = selection.statistics.of(self.path)
+        like: Any = self._like if self.weight is None else self.weight
+        norm.to(like.device, like.dtype)
+        index = (slice(None) if features == largest(self.num_features) else slice(features),)
+        for name, tensor in (("weight", self.weight), ("bias", self.bias)):
+            norm.register_parameter(name, None if tensor is None else tie(tensor, index))
+        stats = selection.statistics
+        if isinstance(stats, BatchNormStats) and self.path in stats.tensors:
+            mean, variance = stats.of(self.path)
             norm.running_mean, norm.running_var = mean.clone(), variance.clone()
-        elif self.weight is not None:
-            norm.running_mean = torch.zeros_like(norm.weight.detach())
-            norm.running_var = torch.ones_like(norm.weight.detach())
         return norm
 
     def extra_repr(self) -> str:

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import copy
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, final
 
+import torch
 from torch import nn
 
-from manyshot.nn.layer import Layer
+from manyshot.nn.layer import Extraction, Layer
 from manyshot.nn.selection import active
 from manyshot.space import Decision, choose
+
+
+class _Bodies(dict[str, Callable[..., Any]]):
+    """Compiled options by name; a copy of their choice block starts without."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Bodies:
+        return _Bodies()
 
 
 @final
@@ -35,7 +45,9 @@ class Choice(Layer):
             ValueError: if there are no options, or a shared decision has another number of them.
         """
         super().__init__()
-        if not isinstance(options, Mapping):
+        if isinstance(options, nn.ModuleDict):
+            options = dict(options.items())
+        elif not isinstance(options, Mapping):
             options = {str(i): option for i, option in enumerate(options)}
         if not options:
             raise ValueError("a choice block needs at least one option")
@@ -49,14 +61,26 @@ class Choice(Layer):
         self.decision = decision
         self.options = nn.ModuleDict(options)
         self._names = tuple(options)
+        self._compiled = _Bodies()
 
     def option(self, index: int) -> nn.Module:
         """The module that runs for an option index."""
         return self.options[self._names[index]]
 
+    def compile_option(self, name: str, **kwargs: Any) -> None:
+        """Compiles one option for train mode; in eval mode it runs uncompiled."""
+        self._compiled[name] = torch.compile(self.options[name], **kwargs)
+
+    def become(self, extraction: Extraction) -> nn.Module:
+        """The chosen option."""
+        chosen = self.option(extraction.selection.option(self.decision))
+        return copy.deepcopy(chosen, extraction)
+
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Runs the chosen option."""
-        return self.option(active(self).option(self.decision))(*args, **kwargs)
+        name = self._names[active(self).option(self.decision)]
+        body = self._compiled.get(name) if self.training else None
+        return (body or self.options[name])(*args, **kwargs)
 
 
 @final
@@ -94,9 +118,23 @@ class Depth(Layer):
             )
         self.blocks = nn.ModuleList(blocks)
 
+    def become(self, extraction: Extraction) -> nn.Module:
+        """A `Sequential` of the first blocks."""
+        kept = self.blocks[: extraction.selection.count(self.decision)]
+        sequence = nn.Sequential(*(copy.deepcopy(block, extraction) for block in kept))
+        sequence.training = self.training
+        return sequence
+
+    def first(self, depth: int) -> Callable[[Any], Any]:
+        """The function that the first `depth` blocks are."""
+
+        def run(x: Any) -> Any:
+            for block in itertools.islice(self.blocks, depth):
+                x = block(x)
+            return x
+
+        return run
+
     def forward(self, x: Any) -> Any:
         """Runs the first blocks in order."""
-        depth = active(self).count(self.decision)
-        for block in self.blocks[:depth]:
-            x = block(x)
-        return x
+        return self.first(active(self).count(self.decision))(x)

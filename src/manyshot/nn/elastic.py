@@ -7,7 +7,7 @@ transformation between kernel sizes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal, final
+from typing import Any, Literal, final
 
 import torch
 from torch import Tensor, nn
@@ -54,10 +54,9 @@ class Conv2d(Layer):
             raise ValueError(
                 f"kernel {kernel_size!r} mixes odd and even sizes, which have no common centre"
             )
+        _check_groups(groups, in_channels=in_channels, out_channels=out_channels)
         self._per_group = in_channels // groups
-        kernel = (
-            (largest(kernel_size),) * 2 if not isinstance(kernel_size, tuple) else kernel_size
-        )
+        kernel = (largest(kernel_size),) * 2 if not isinstance(kernel_size, tuple) else kernel_size
         self._elastic = elastic(
             in_channels, out_channels, groups, *self._scalars(kernel_size), *self._scalars(padding)
         )
@@ -103,35 +102,27 @@ class Conv2d(Layer):
         if self._elastic_kernel:
             kernel = selection.count(self.kernel_size)  # type: ignore[arg-type]
             start = (self.weight.shape[-1] - kernel) // 2
-            index = (*index, *(slice(start, start + kernel),) * 2)
+            middle = slice(start, start + kernel) if start else slice(None)
+            index = (*index, middle, middle)
         return index, index[:1]
-
-    def _groups(self, selection: Selection) -> int:
-        groups = selection.count(self.groups)
-        for name, channels in (("in", self.in_channels), ("out", self.out_channels)):
-            if selection.count(channels) % groups:
-                raise ValueError(
-                    f"{self.path}: {selection.count(channels)} {name}put channels are not divided "
-                    f"by {groups} groups"
-                )
-        return groups
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in, H, W) to (B, out, H', W')."""
+        stride, dilation = self.stride, self.dilation
+        padding: Any = self.padding
+        groups: Any = self.groups
         if not self._elastic:
-            return F.conv2d(
-                x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups  # type: ignore[arg-type]
-            )
+            return F.conv2d(x, self.weight, self.bias, stride, padding, dilation, groups)
         selection = active(self)
         weight, bias = self._indices(selection)
         return F.conv2d(
             x,
             crop(self.weight, weight),
             None if self.bias is None else crop(self.bias, bias),
-            self.stride,
-            selection.count(self.padding) if isinstance(self.padding, Size) else self.padding,
-            self.dilation,
-            self._groups(selection),
+            stride,
+            selection.count(padding) if isinstance(padding, Size) else padding,
+            dilation,
+            selection.count(groups),
         )
 
     def plain(self, selection: Selection, tie: Tie) -> nn.Conv2d:
@@ -144,7 +135,7 @@ class Conv2d(Layer):
             self.stride,
             size(self.padding) if isinstance(self.padding, Size) else self.padding,
             self.dilation,
-            self._groups(selection),
+            size(self.groups),
             bias=self.bias is not None,
             device="meta",
         )
@@ -160,6 +151,21 @@ class Conv2d(Layer):
             f"{self.in_channels!r}, {self.out_channels!r}, kernel_size={self.kernel_size!r}, "
             f"stride={self.stride}, padding={self.padding!r}, groups={self.groups!r}"
         )
+
+
+def _check_groups(groups: int | Size, **channels: int | Size) -> None:
+    if largest(groups) < 1 or min(_values(groups)) < 1:
+        raise ValueError(f"Conv2d: groups {groups!r} must be at least 1 in every architecture")
+    for name, count in channels.items():
+        if any(_values(count - count // groups * groups)):
+            raise ValueError(
+                f"Conv2d: {name} {count!r} are not divided by groups {groups!r} in every "
+                "architecture; round the channels to a multiple by ms.round_to(size, multiple)"
+            )
+
+
+def _values(size: int | Size) -> list[Number]:
+    return list(size.over_options()) if isinstance(size, Size) else [size]
 
 
 @final

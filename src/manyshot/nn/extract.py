@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from manyshot.nn.choice import Choice, Depth
-from manyshot.nn.layer import Index, Layer, crop, memory_format
+from manyshot.nn.batch_norm import BatchNormStats, Statistics
+from manyshot.nn.layer import Extraction, Layer
 from manyshot.nn.selection import Selection
 from manyshot.nn.structure import sizes_of, walk
 from manyshot.space import Decision, Size
@@ -18,78 +16,42 @@ from manyshot.space import Decision, Size
 def extract(model: nn.Module, selection: Selection) -> nn.Module:
     """The network of `selection` as an independent plain module.
 
-    User classes stay themselves (their objects are copied, sizes they hold become numbers), a
-    choice becomes its option, an elastic depth a `Sequential`, and a layer its `torch.nn` namesake.
-    Tied weights stay tied; memory format, dtype, device and mode are kept.
+    It is one `deepcopy`. User classes stay themselves, sizes they hold become numbers, a choice
+    becomes its option, an elastic depth a `Sequential`, a layer its `torch.nn` namesake, and a
+    compiled module its original. Tied weights stay tied; memory format, dtype, device and mode are
+    kept.
+
+    Raises:
+        LookupError: if the selection has statistics of batch norms that are not in `model`.
     """
-    return _Extraction(model, selection).module(model)
+    _check_statistics(model, selection.statistics)
+    extraction = Extraction(selection)
+    compiled: list[nn.Module] = []
+    for path, module, use in walk(model):
+        for _, size in sizes_of(module, path):
+            _settle(size, extraction)
+        if "_orig_mod" in module._modules and selection.holds(use):
+            compiled.append(module)
+    for module in reversed(compiled):  # innermost first
+        extraction[id(module)] = copy.deepcopy(module._modules["_orig_mod"], extraction)
+    plain: nn.Module = copy.deepcopy(model, extraction)
+    return plain
 
 
-class _Extraction:
-    """One `deepcopy` whose memo already knows what every searchable thing becomes."""
+def _check_statistics(model: nn.Module, statistics: Statistics | None) -> None:
+    if isinstance(statistics, BatchNormStats):
+        known = {module.path for module in model.modules() if isinstance(module, Layer)}
+        unknown = sorted(statistics.tensors.keys() - known)
+        if unknown:
+            raise LookupError(
+                f"the statistics of {statistics.arch} are of another network: this one has no "
+                f"{unknown[0]!r}; calibrate this one: ms.evaluate.calibrate(net, arch, batches)"
+            )
 
-    def __init__(self, model: nn.Module, selection: Selection) -> None:
-        self.selection = selection
-        self.memo: dict[int, Any] = {}
-        self._tied: dict[tuple[int, str], nn.Parameter] = {}
-        for path, module, use in walk(model):
-            for _, size in sizes_of(module, path):
-                self._settle(size)
-            if isinstance(module, Layer) and not isinstance(module, Choice | Depth):
-                active = all(selection.indices[d] in allowed for d, allowed in use)
-                if active and id(module) not in self.memo:
-                    self._remember(module, self._plain(module))
 
-    def _settle(self, size: Size) -> None:
-        for part in (size, *size.decisions()):
-            number = self.selection.size(part) if _is_number(part) else None
-            self.memo[id(part)] = self._option(part) if number is None else number
-
-    def _option(self, size: Size) -> Any:
-        assert isinstance(size, Decision)
-        return size.options[self.selection.option(size)]
-
-    def _remember(self, module: nn.Module, plain: nn.Module) -> None:
-        self.memo[id(module)] = plain.train(module.training)
-
-    def _plain(self, layer: Layer) -> nn.Module:
-        return layer.plain(self.selection, self._tie)
-
-    def _tie(self, tensor: Tensor, index: Index) -> nn.Parameter:
-        # One new parameter per (tensor, part of it): whatever was tied before is tied after.
-        whole = all(part == slice(None) for part in index)
-        if whole and id(tensor) in self.memo:
-            return self.memo[id(tensor)]  # type: ignore[no-any-return]
-        key = (id(tensor), "" if whole else str(index))
-        if key not in self._tied:
-            part = crop(tensor.detach(), index)
-            fresh = part.clone(memory_format=memory_format(tensor))
-            self._tied[key] = nn.Parameter(fresh, requires_grad=tensor.requires_grad)
-        if whole:
-            self.memo[id(tensor)] = self._tied[key]
-        return self._tied[key]
-
-    def module(self, module: nn.Module) -> Any:
-        """The plain counterpart of `module` and all it holds."""
-        self._blocks(module)
-        return copy.deepcopy(module, self.memo)
-
-    def _blocks(self, module: nn.Module) -> None:
-        """Settles every choice, depth and compiled module below, innermost first."""
-        if id(module) in self.memo:
-            return
-        if isinstance(module, Choice):
-            chosen = module.option(self.selection.option(module.decision))
-            self.memo[id(module)] = self.module(chosen)
-        elif isinstance(module, Depth):
-            kept = module.blocks[: self.selection.count(module.decision)]
-            self._remember(module, nn.Sequential(*map(self.module, kept)))
-        elif isinstance(module, torch._dynamo.OptimizedModule):
-            self.memo[id(module)] = self.module(module._orig_mod)
+def _settle(size: Size, extraction: Extraction) -> None:
+    for part in (size, *size.decisions()):
+        if isinstance(part, Decision):
+            extraction[id(part)] = part.options[extraction.selection.option(part)]
         else:
-            for child in module.children():
-                self._blocks(child)
-
-
-def _is_number(size: Size) -> bool:
-    return not isinstance(size, Decision) or size.is_number
+            extraction[id(part)] = extraction.selection.size(part)

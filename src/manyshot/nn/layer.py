@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
-from typing import TypeAlias
+from typing import Any, TypeAlias, final
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,32 @@ from manyshot.space import Number, Size
 Index: TypeAlias = tuple[slice, ...]
 Tie: TypeAlias = Callable[[Tensor, Index], nn.Parameter]
 """`tie(tensor, index)`: the parameter that holds a copy of `tensor[index]`, one per such pair."""
+
+
+@final
+class Extraction(dict[int, Any]):
+    """The memo of a `deepcopy` that extracts: every `Layer` it meets becomes plain.
+
+    Whatever the copied objects hold, and in whichever way they hold it, thus becomes one thing.
+    """
+
+    def __init__(self, selection: Selection) -> None:
+        super().__init__()
+        self.selection = selection
+        self._parts: dict[tuple[int, str], nn.Parameter] = {}
+
+    def tie(self, tensor: Tensor, index: Index) -> nn.Parameter:
+        """One new parameter per (tensor, part of it): whatever was tied before is tied after."""
+        whole = all(part == slice(None) for part in index)
+        if whole and id(tensor) in self:
+            return self[id(tensor)]  # type: ignore[no-any-return]
+        key = (id(tensor), "" if whole else str(index))
+        if key not in self._parts:
+            fresh = crop(tensor.detach(), index).clone()  # with the strides that a forward uses
+            self._parts[key] = nn.Parameter(fresh, requires_grad=tensor.requires_grad)
+        if whole:
+            self[id(tensor)] = self._parts[key]
+        return self._parts[key]
 
 
 class Layer(nn.Module):
@@ -32,6 +59,19 @@ class Layer(nn.Module):
     def plain(self, selection: Selection, tie: Tie) -> nn.Module:
         """The `torch.nn` layer that computes the same in `selection`, weights copied."""
         raise NotImplementedError
+
+    def become(self, extraction: Extraction) -> nn.Module:
+        """What this layer is in an extracted network, with what it holds."""
+        return self.plain(extraction.selection, extraction.tie).train(self.training)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> nn.Module:
+        if isinstance(memo, Extraction):
+            memo[id(self)] = self.become(memo)
+            return memo[id(self)]  # type: ignore[no-any-return]
+        duplicate = memo[id(self)] = type(self).__new__(type(self))
+        state = {k: v for k, v in self.__dict__.items() if k != "_compiled_call_impl"}
+        duplicate.__dict__.update(copy.deepcopy(state, memo))
+        return duplicate
 
 
 def largest(size: Number | Size) -> int:

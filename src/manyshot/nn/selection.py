@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 from torch.utils import checkpoint as torch_checkpoint
 
-from manyshot.space import Arch, Decision, Number, Size
+from manyshot.space import Arch, Decision, Number, Size, Use
 
 if TYPE_CHECKING:
     from manyshot.nn.batch_norm import Statistics
@@ -55,6 +55,10 @@ class Selection:
             return self.indices[decision]
         except KeyError:
             raise LookupError(_foreign(decision)) from None
+
+    def holds(self, use: Use) -> bool:
+        """Whether all (decision, option indices) of `use` hold."""
+        return all(self.option(decision) in allowed for decision, allowed in use)
 
     def size(self, size: Number | Size) -> Number:
         """The number that `size` is in this architecture."""
@@ -118,21 +122,26 @@ def activate(selection: Selection | None) -> Iterator[None]:
 
 
 def value(size: Any) -> Any:
-    """The active integer (or float) of a size inside a `forward`; plain numbers pass through.
+    """The active number of a size inside a `forward`; of a choice between names, the chosen name.
 
-    After `extract`, sizes held by modules are plain numbers, so the same `forward` still works.
+    Plain numbers pass through. After `extract`, sizes held by modules are plain numbers, so the
+    same `forward` still works.
 
     Raises:
         RuntimeError: outside a forward of a supernet.
     """
     if not isinstance(size, Size):
         return size
+    if not size.decisions():
+        return size.evaluate({})
     selection = _ACTIVE.get()
     if selection is None:
         raise RuntimeError(
             f"ms.value({size!r}) outside a forward: no architecture is active; call "
             "net(images, arch)"
         )
+    if isinstance(size, Decision):
+        return size.options[selection.option(size)]
     return selection.size(size)
 
 
@@ -148,4 +157,4 @@ def checkpoint(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         with activate(selection):
             return fn(*inner, **kwargs)
 
-    return torch_checkpoint.checkpoint(run, *args, use_reentrant=False)  # type: ignore[no-untyped-call]
+    return torch_checkpoint.checkpoint(run, *args, use_reentrant=False)

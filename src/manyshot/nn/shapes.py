@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from manyshot.nn.batch_norm import UnitStatistics
-from manyshot.nn.choice import Choice
+from manyshot.nn.choice import Choice, Depth
 from manyshot.nn.selection import Selection, activate
 from manyshot.space import Arch, SearchSpace
 
@@ -43,10 +44,18 @@ def dry(model: nn.Module) -> Iterator[None]:
 
 
 def meta_state(model: nn.Module) -> dict[str, Tensor]:
-    """Meta copies of all parameters and buffers, for `torch.func.functional_call`."""
-    named = [*model.named_parameters(remove_duplicate=False)]
-    named += [*model.named_buffers(remove_duplicate=False)]
-    return {name: torch.empty_like(tensor, device="meta") for name, tensor in named}
+    """Meta copies of all parameters and buffers, for `meta_forward`.
+
+    A module that is held twice is named once: `functional_call` would not restore it otherwise.
+    """
+    state: dict[str, Tensor] = {}
+    copies: dict[Tensor, Tensor] = {}  # tied tensors have one copy
+    for path, module in model.named_modules():
+        for name, tensor in itertools.chain(module._parameters.items(), module._buffers.items()):
+            if tensor is not None:
+                fresh = copies.setdefault(tensor, torch.empty_like(tensor, device="meta"))
+                state[f"{path}.{name}" if path else name] = fresh
+    return state
 
 
 def meta_forward(
@@ -54,25 +63,27 @@ def meta_forward(
 ) -> Any:
     """One forward of `arch` on `meta_state`; the model's own tensors are not touched."""
     selection = Selection(space.decisions, arch, UnitStatistics())
-    with activate(selection):
-        return torch.func.functional_call(model, state, (images,))
+    with activate(selection), torch.device("meta"):
+        return torch.func.functional_call(model, dict(state), (images,), tie_weights=False)
 
 
 def check_options(model: nn.Module, space: SearchSpace, input_shape: Sequence[int]) -> None:
     """Runs all options of every choice met by a few architectures and compares their shapes.
 
-    The architectures are the smallest, the largest and a few random ones.
+    The architectures are the smallest, the largest and a few random ones; the options of an elastic
+    depth are its depths.
 
     Raises:
-        ValueError: naming the choice, its options and their shapes.
+        ValueError: naming the block, its options and their shapes.
     """
     rng = np.random.default_rng(0)
-    archs = [space.smallest, space.largest, *(space.sample(rng) for _ in range(RANDOM_ARCHITECTURES))]
+    random = (space.sample(rng) for _ in range(RANDOM_ARCHITECTURES))
+    archs = [space.smallest, space.largest, *random]
     images = torch.empty((1, *input_shape), device="meta", dtype=model_dtype(model))
     handles = [
-        module.register_forward_hook(_compare, with_kwargs=True)
+        module.register_forward_pre_hook(_compare, with_kwargs=True)
         for module in model.modules()
-        if isinstance(module, Choice)
+        if isinstance(module, Choice | Depth)
     ]
     try:
         state = meta_state(model)
@@ -89,20 +100,27 @@ def model_dtype(model: nn.Module) -> torch.dtype:
     return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
 
 
-def _compare(choice: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-    assert isinstance(choice, Choice)
+def _options(block: nn.Module) -> Iterator[tuple[str, Callable[..., Any]]]:
+    if isinstance(block, Choice):
+        yield from ((repr(name), option) for name, option in block.options.items())
+    elif isinstance(block, Depth):
+        yield from ((f"depth {d}", block.first(int(d))) for d in block.decision.values)
+
+
+def _compare(block: nn.Module, args: Any, kwargs: Any) -> None:
+    assert isinstance(block, Choice | Depth)
+    where = f"{type(block).__name__.lower()} {block.path!r}"
     shapes = {}
-    for i, name in enumerate(choice.options):
+    for name, option in _options(block):
         try:
-            shapes[name] = shapes_of(choice.option(i)(*args, **kwargs))
-        except (RuntimeError, ValueError, TypeError) as error:
+            shapes[name] = shapes_of(option(*args, **kwargs))
+        except Exception as error:
             raise ValueError(
-                f"choice {choice.path!r}: option {name!r} cannot run on an input of shape "
-                f"{shapes_of(args)}: {error}"
+                f"{where}: option {name} cannot run on an input of shape {shapes_of(args)}: {error}"
             ) from error
     if len(set(map(str, shapes.values()))) > 1:
-        listed = ", ".join(f"{name!r} gives {shape}" for name, shape in shapes.items())
+        listed = ", ".join(f"{name} gives {shape}" for name, shape in shapes.items())
         raise ValueError(
-            f"choice {choice.path!r}: its options disagree in shape for an input of shape "
-            f"{shapes_of(args)}: {listed}; all options of a choice must agree"
+            f"{where}: its options disagree in shape for an input of shape {shapes_of(args)}: "
+            f"{listed}; all options must agree"
         )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm as TorchBatchNorm
+from torch.nn.modules.batchnorm import _NormBase as TorchNorm
 
 from manyshot.nn.batch_norm import ADOPTED
 from manyshot.nn.choice import Choice, Depth
@@ -32,34 +33,31 @@ class HasStages(Protocol):
         ...
 
 
-def adopt(model: nn.Module) -> nn.Module:
-    """`model` made ready: plain batch norms replaced by ours, every layer told its path.
+def adopt(model: nn.Module) -> None:
+    """Makes `model` ready: plain batch norms become ours, in place; every layer learns its path.
 
-    Parameters stay the same objects. Returns the root, which is new only if it is a batch norm.
+    Norms made with `track_running_stats=False` stay as they are: they have nothing to blend.
 
     Raises:
-        TypeError: for a batch norm that keeps running statistics and is no plain `torch.nn` one.
+        TypeError: for a norm that keeps running statistics and is no plain `torch.nn` batch norm.
     """
-    replaced: dict[nn.Module, nn.Module] = {}
-    for path, module in list(model.named_modules()):
-        if not isinstance(module, TorchBatchNorm):
-            continue
-        if type(module) in ADOPTED:
-            replaced[module] = ADOPTED[type(module)].adopt(module)  # type: ignore[arg-type]
-        elif module.track_running_stats:
+    norms = [
+        (path, module)
+        for path, module in model.named_modules()
+        if isinstance(module, TorchNorm) and module.track_running_stats
+    ]
+    for path, norm in norms:
+        if type(norm) not in ADOPTED:
             raise TypeError(
-                f"{path}: {type(module).__name__} keeps running statistics, which a supernet "
-                "cannot share between paths; use torch.nn.BatchNorm1d/2d/3d or ms.nn.BatchNorm2d"
+                f"{path or 'the model'}: {type(norm).__name__} keeps running statistics, which a "
+                "supernet cannot share between paths; use torch.nn.BatchNorm1d/2d/3d, "
+                "ms.nn.BatchNorm2d, or track_running_stats=False"
             )
-    for module in list(model.modules()):
-        for name, child in module.named_children():
-            if child in replaced:
-                module._modules[name] = replaced[child]
-    model = replaced.get(model, model)
+    for _, norm in norms:
+        ADOPTED[type(norm)].adopt(norm)
     for path, module in model.named_modules():
         if isinstance(module, Layer):
             module.path = path
-    return model
 
 
 def walk(module: nn.Module, path: str = "", use: Use = ()) -> Iterator[tuple[str, nn.Module, Use]]:
@@ -94,6 +92,9 @@ def _held_sizes(held: Any, path: str) -> Iterator[tuple[str, Size]]:
     elif isinstance(held, Mapping):
         for key, item in held.items():
             yield from _held_sizes(item, f"{path}.{key}")
+    elif dataclasses.is_dataclass(held) and not isinstance(held, type):
+        fields = {field.name: getattr(held, field.name) for field in dataclasses.fields(held)}
+        yield from _held_sizes(fields, path)
 
 
 def sizes_of(module: nn.Module, path: str) -> Iterator[tuple[str, Size]]:
@@ -107,7 +108,7 @@ def sizes_of(module: nn.Module, path: str) -> Iterator[tuple[str, Size]]:
                 yield f"{prefix}{name}", size
     else:
         for name, held in vars(module).items():
-            if not name.startswith("_"):
+            if name not in ("_modules", "_parameters", "_buffers"):
                 yield from _held_sizes(held, f"{prefix}{name}")
 
 
@@ -164,11 +165,21 @@ def parameter_uses(model: nn.Module) -> list[tuple[Tensor, list[tuple[Use, Shape
         if isinstance(module, Layer):
             held = [(tensor, shape) for _, tensor, shape in module.tensors()]
         else:
-            held = [
-                (p, tuple(p.shape)) for p in module._parameters.values() if p is not None
-            ]
+            held = [(p, tuple(p.shape)) for p in module._parameters.values() if p is not None]
         for tensor, shape in held:
             entry = found.setdefault(id(tensor), (tensor, []))
             if (use, shape) not in entry[1]:
                 entry[1].append((use, shape))
     return list(found.values())
+
+
+def compile_options(model: nn.Module, **kwargs: Any) -> int:
+    """Compiles the options that hold parameters and no sizes, by `torch.compile(**kwargs)`."""
+    compiled = 0
+    for choice in (module for module in model.modules() if isinstance(module, Choice)):
+        for name, option in choice.options.items():
+            fixed = not any(True for path, m, _ in walk(option) for _ in sizes_of(m, path))
+            if fixed and any(True for _ in option.parameters()):
+                choice.compile_option(name, **kwargs)
+                compiled += 1
+    return compiled

@@ -15,7 +15,7 @@ _BATCH = 64
 """At least so many draws have their costs computed in one call."""
 
 _ENUMERABLE = 20_000
-"""Up to this many encodings, a space whose draws ran out is searched exhaustively instead."""
+"""A space of no more encodings is listed once as many as it has were drawn in vain."""
 
 
 @final
@@ -32,40 +32,49 @@ class Draft:
         Args:
             space: where architectures come from.
             refuse: tells which canonical architectures must not be proposed.
-            attempts: draws allowed per architecture wanted.
+            attempts: random draws allowed per architecture wanted.
         """
         self.archs: list[Arch] = []
         self._space, self._refuse, self._attempts = space, refuse, attempts
+        self._small = space.size <= _ENUMERABLE
         self._accepted: set[Arch] = set()
 
-    def breed(self, child: Callable[[], Arch], want: int, limits: Sequence[Limit]) -> list[Arch]:
-        """Accepts up to `want` of the networks that `child` draws; returns the accepted."""
+    def breed(
+        self, child: Callable[[], Arch], want: int, limits: Sequence[Limit], attempts: int
+    ) -> list[Arch]:
+        """Accepts up to `want` of the networks that `child` draws; returns the accepted.
+
+        `attempts` draws are allowed per architecture wanted.
+        """
         added: list[Arch] = []
-        for size in self._batches(want, added):
+        for size in self._batches(want, added, attempts):
             children = (self._space.canonical(child()) for _ in range(size))
-            new = [arch for arch in dict.fromkeys(children) if self._free(arch)]
-            legal = itertools.compress(new, within(new, limits))
-            self._accept(legal, want, added)
+            self._accept(self._within(filter(self._free, children), limits), want, added)
         return added
 
     def sample(
-        self, rng: np.random.Generator, want: int, limits: Sequence[Limit], known: bool = False
+        self,
+        rng: np.random.Generator,
+        want: int,
+        limits: Sequence[Limit],
+        known: Sequence[Arch] = (),
     ) -> list[Arch]:
         """Accepts up to `want` random networks; returns the accepted.
 
         Uniform over distinct networks within the limits: a uniform encoding counts only if it is
-        its network's representative. Where that leaves too few (in deeply nested spaces, small
-        networks have very many aliases) the representatives of the other encodings follow, and in
-        a small space, whatever is left.
+        its network's representative. What that fails to find, a small space gives from the list of
+        all that is left, in random order. A large one gives the representatives of the other
+        encodings drawn (in deeply nested spaces small networks have very many aliases), then the
+        finds of random walks from the smallest architecture and from what is within the limits.
 
         Args:
             rng: the random stream.
             want: how many.
             limits: all must hold.
-            known: whether an architecture within the limits is known already.
+            known: architectures known to be within the limits.
 
         Raises:
-            Infeasible: if no draw met the limits and nothing within them is known.
+            Infeasible: if nothing within the limits was found, nor is known.
         """
         added: list[Arch] = []
         spare: dict[Arch, None] = {}
@@ -73,25 +82,62 @@ class Draft:
         for size in self._batches(want, added):
             encodings = [self._space.sample(rng) for _ in range(size)]
             networks = [self._space.canonical(arch) for arch in encodings]
-            distinct = list(dict.fromkeys(networks))
-            legal = set(itertools.compress(distinct, within(distinct, limits)))
-            drawn, met = drawn + size, met + sum(arch in legal for arch in networks)
-            pairs = [
-                (e, arch) for e, arch in zip(encodings, networks, strict=True) if arch in legal
-            ]
-            self._accept((arch for e, arch in pairs if e == arch), want, added)
-            spare.update(dict.fromkeys(arch for e, arch in pairs if e != arch))
-        self._accept(spare, want, added)
-        if len(added) < want and self._space.size <= _ENUMERABLE:
-            rest = self._rest(rng, limits)
-            met += len(rest)
-            self._accept(rest, want, added)
-        if want and not met and not known and not within(self.archs, limits).any():
+            legal = set(self._within(networks, limits))
+            drawn, met = drawn + size, met + len(legal)
+            self._accept((a for a in encodings if a in legal), want, added)
+            spare.update(dict.fromkeys(a for a in networks if a in legal))
+        if len(added) < want and self._small:
+            met += self._list(rng, want, limits, added)
+        elif len(added) < want:
+            self._accept(spare, want, added)
+            met += self._walk(rng, want, limits, known, added)
+        if want and not met:
             raise self._infeasible(drawn, limits)
         return added
 
-    def _batches(self, want: int, added: Sequence[Arch]) -> Iterator[int]:
-        left = want * self._attempts
+    def _list(
+        self, rng: np.random.Generator, want: int, limits: Sequence[Limit], added: list[Arch]
+    ) -> int:
+        """Accepts from all networks within the limits; returns how many there are."""
+        legal = self._within(map(self._space.canonical, self._space.enumerate()), limits)
+        self._accept((legal[i] for i in rng.permutation(len(legal))), want, added)
+        return len(legal)
+
+    def _walk(
+        self,
+        rng: np.random.Generator,
+        want: int,
+        limits: Sequence[Limit],
+        known: Sequence[Arch],
+        added: list[Arch],
+    ) -> int:
+        """Accepts mutants of mutants within the limits; returns how many were found or known."""
+        space, smallest = self._space, [self._space.canonical(self._space.smallest)]
+        self._accept(self._within(smallest, limits), want, added)
+        pool = list(dict.fromkeys([*known, *self._within([*smallest, *self.archs], limits)]))
+        met = set(pool)
+        for size in self._batches(want, added) if pool else ():
+            starts = [pool[i] for i in rng.integers(len(pool), size=size)]
+            mutants = (space.canonical(space.mutate(a, rng, 1 / len(space))) for a in starts)
+            found = self._within((a for a in mutants if a not in met), limits)
+            pool += found
+            met.update(found)
+            self._accept(found, want, added)
+        return len(pool)
+
+    @staticmethod
+    def _within(archs: Iterable[Arch], limits: Sequence[Limit]) -> list[Arch]:
+        """The distinct ones of `archs` that satisfy `limits`."""
+        distinct = list(dict.fromkeys(archs))
+        return list(itertools.compress(distinct, within(distinct, limits)))
+
+    def _batches(
+        self, want: int, added: Sequence[Arch], attempts: int | None = None
+    ) -> Iterator[int]:
+        """Numbers of draws to make until `want` are in `added`, or all attempts are made."""
+        left = want * (attempts or self._attempts)
+        if self._small:
+            left = min(left, self._space.size)
         while left > 0 and len(added) < want:
             size = min(left, max(_BATCH, 2 * (want - len(added))))
             left -= size
@@ -109,18 +155,15 @@ class Draft:
                 self.archs.append(arch)
                 added.append(arch)
 
-    def _rest(self, rng: np.random.Generator, limits: Sequence[Limit]) -> list[Arch]:
-        networks = list(dict.fromkeys(map(self._space.canonical, self._space.enumerate())))
-        rows = np.flatnonzero(within(networks, limits))
-        return [networks[i] for i in rng.permutation(rows)]
-
     def _infeasible(self, drawn: int, limits: Sequence[Limit]) -> Infeasible:
         smallest = self._space.canonical(self._space.smallest)
         costs = ", ".join(f"{limit.costs([smallest])[0]:,g} ({limit.name})" for limit in limits)
+        way_out = f" or the searcher's option 'attempts' (now {self._attempts:,} per architecture)"
         return Infeasible(
-            f"0 of {drawn:,} sampled architectures met {' and '.join(x.name for x in limits)}; the "
-            f"smallest architecture, {self._space.to_text(smallest)}, costs {costs}: raise the "
-            f"limit, or the searcher's option 'attempts' (now {self._attempts:,} per architecture)"
+            f"0 of {drawn:,} sampled architectures{' (nor any other)' if self._small else ''} met "
+            f"{' and '.join(limit.name for limit in limits)}; the smallest architecture, "
+            f"{self._space.to_text(smallest)}, costs {costs}: raise the limit"
+            f"{'' if self._small else way_out}"
         )
 
 

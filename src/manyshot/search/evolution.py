@@ -38,8 +38,11 @@ class EvolutionConfig:
     mutation_probability: float = 0.1
     """Probability that a decision is redrawn, perhaps to the same option."""
 
+    child_attempts: int = 10
+    """Children bred per one wanted before a random network takes its place."""
+
     attempts: int = 500
-    """Draws allowed per architecture wanted, of each kind (SPOS: 10, random ones unbounded)."""
+    """Random draws per network wanted before giving up (SPOS: unbounded)."""
 
     dedupe: str = "global"
     """`global`: nothing told is proposed again (SPOS). `per_generation`: it may be, to be trained
@@ -59,14 +62,15 @@ class EvolutionConfig:
     def __post_init__(self) -> None:
         check_whole("population", self.population, 1)
         check_whole("parents", self.parents, 1, self.population)
-        check_whole("mutants", self.mutants, 0, self.population)
-        check_whole("crossovers", self.crossovers, 0, self.population)
+        check_whole("mutants", self.mutants, 0)
+        check_whole("crossovers", self.crossovers, 0)
+        check_whole("child_attempts", self.child_attempts, 1)
         check_whole("attempts", self.attempts, 1)
-        check_whole("tournament", self.tournament, 1, self.population)
+        check_whole("tournament", self.tournament, 1)
         check_fraction("mutation_probability", self.mutation_probability)
         check_switch("stale_scores", self.stale_scores)
         check_switch("regularised", self.regularised)
-        if self.mutants + self.crossovers > self.population:
+        if not self.regularised and self.mutants + self.crossovers > self.population:
             raise ValueError(
                 f"mutants ({self.mutants}) and crossovers ({self.crossovers}) exceed the "
                 f"population ({self.population}); lower them or raise it"
@@ -123,7 +127,7 @@ class Evolution:
             rows = self._budgets.rows(budget)
             limits = self._budgets.each[budget]
             if len(history) < self.config.population or not rows.size:
-                return draft.sample(rng, want, limits, known=rows.size > 0)
+                return draft.sample(rng, want, limits, [history.archs[i] for i in rows])
             return self._breed(draft, rng, want, budget)
 
         return history.propose(in_turn(n, len(self._budgets), rng, propose))
@@ -141,12 +145,13 @@ class Evolution:
 
     def _breed(self, draft: Draft, rng: np.random.Generator, want: int, budget: int) -> list[Arch]:
         limits = self._budgets.each[budget]
+        known = [self.history.archs[i] for i in self._budgets.rows(budget)]
         made: list[Arch] = []
         planned = 0
         for child, share in self._recipes(rng, want, budget):
-            made += draft.breed(child, share, limits)
+            made += draft.breed(child, share, limits, self.config.child_attempts)
             planned += share
-        sampled = draft.sample(rng, want - len(made), limits, known=True)
+        sampled = draft.sample(rng, want - len(made), limits, known)
         self.top_ups += max(0, len(sampled) - (want - planned))
         return made + sampled
 

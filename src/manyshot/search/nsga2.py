@@ -30,8 +30,11 @@ class NSGA2Config:
     mutation_probability: float = 0.1
     """Probability that a decision of a child is redrawn, perhaps to the same option."""
 
+    child_attempts: int = 10
+    """Children bred per one wanted before a random network takes its place."""
+
     attempts: int = 500
-    """Draws allowed per architecture wanted."""
+    """Random draws per network wanted before giving up."""
 
     stale_scores: bool = False
     """Whether scores told at older weights versions compete; if not, only scores of the latest
@@ -39,6 +42,7 @@ class NSGA2Config:
 
     def __post_init__(self) -> None:
         check_whole("population", self.population, 2)
+        check_whole("child_attempts", self.child_attempts, 1)
         check_whole("attempts", self.attempts, 1)
         check_fraction("crossover_probability", self.crossover_probability)
         check_fraction("mutation_probability", self.mutation_probability)
@@ -102,8 +106,10 @@ class NSGA2:
         made: list[Arch] = []
         bred = len(history) >= self.config.population and rows.size > 0
         if bred:
-            made += draft.breed(self._child(rng, rows), n, self.limits)
-        sampled = draft.sample(rng, n - len(made), self.limits, known=rows.size > 0)
+            child = self._child(rng, rows)
+            made += draft.breed(child, n, self.limits, self.config.child_attempts)
+        known = [history.archs[i] for i in rows]
+        sampled = draft.sample(rng, n - len(made), self.limits, known)
         self.top_ups += len(sampled) if bred else 0
         return history.propose(made + sampled)
 
@@ -134,14 +140,16 @@ class NSGA2:
 
     def _child(self, rng: np.random.Generator, rows: npt.NDArray[np.intp]) -> Callable[[], Arch]:
         """Draws children of binary tournaments among the survivors of `rows`."""
-        config, archs = self.config, [self.history.archs[i] for i in rows]
+        config = self.config
+        archs: list[Arch] = [self.history.archs[i] for i in rows]
         rank, crowding = rank_and_crowding(self._points(rows), config.population)
         order = sorted(range(len(rows)), key=lambda i: (rank[i], -crowding[i], archs[i]))
         survivors = order[: config.population]
 
         def parent() -> Arch:
-            a, b = (survivors[i] for i in rng.integers(len(survivors), size=2).tolist())
-            return archs[b] if (rank[b], -crowding[b]) < (rank[a], -crowding[a]) else archs[a]
+            a, b = (int(i) for i in rng.integers(len(survivors), size=2))
+            one, two = survivors[a], survivors[b]
+            return archs[two if (rank[two], -crowding[two]) < (rank[one], -crowding[one]) else one]
 
         def child() -> Arch:
             one, two = parent(), parent()

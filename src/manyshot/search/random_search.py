@@ -22,7 +22,7 @@ class RandomConfig:
     """How many of the best `elites` returns, for each limit."""
 
     attempts: int = 500
-    """Draws allowed per architecture wanted before giving up."""
+    """Random draws per network wanted before giving up."""
 
     def __post_init__(self) -> None:
         check_whole("keep", self.keep, 1)
@@ -64,7 +64,7 @@ class RandomSearch:
         draft = Draft(self.space, self.history.seen, self.config.attempts)
 
         def propose(budget: int, want: int) -> list[Arch]:
-            known = self._budgets.rows(budget).size > 0
+            known = [self.history.archs[i] for i in self._budgets.rows(budget)]
             return draft.sample(rng, want, self._budgets.each[budget], known)
 
         return self.history.propose(in_turn(n, len(self._budgets), rng, propose))

@@ -92,8 +92,8 @@ def make_searcher(
 
 
 def _imported(name: str) -> SearcherFactory:
-    module, colon, attribute = name.partition(":")
-    if not colon:
+    module, _, attribute = name.partition(":")
+    if not (module and attribute):
         raise ValueError(
             f"unknown searcher {name!r}; have {sorted(SEARCHERS)}, or give package.module:attribute"
         )

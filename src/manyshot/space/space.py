@@ -62,12 +62,14 @@ class SearchSpace:
                 parameters), by which `smallest` and `largest` choose.
 
         Raises:
-            ValueError: for an unnamed decision, or two decisions with one name.
+            ValueError: for an unnamed decision, two decisions with one name, or a commutation that
+                would leave something behind.
         """
         self.decisions = tuple(decisions)
         _check_names(self.decisions)
         self.uses = {d: tuple(u) for d, u in (uses or {}).items()}
         self.commutations = tuple(commutations)
+        _check_commutations(self.commutations, self.uses)
         self._ranks = {d: tuple(r) for d, r in (ranks or {}).items()}
         self.index = {d: i for i, d in enumerate(self.decisions)}
         self.counts = np.array([len(d.options) for d in self.decisions], dtype=np.int64)
@@ -181,8 +183,7 @@ class SearchSpace:
         """
         self.check(arch)
         canonical = [
-            option if active else 0
-            for option, active in zip(arch, self.active(arch), strict=True)
+            option if active else 0 for option, active in zip(arch, self.active(arch), strict=True)
         ]
         for positions, option in self._groups:
             values = [canonical[i] for i in positions]
@@ -238,9 +239,7 @@ class SearchSpace:
                 str(at[d]): [[[at[c], sorted(allowed)] for c, allowed in use] for use in uses]
                 for d, uses in self.uses.items()
             },
-            "commutations": [
-                [[at[d] for d in c.decisions], c.option] for c in self.commutations
-            ],
+            "commutations": [[[at[d] for d in c.decisions], c.option] for c in self.commutations],
         }
 
     @classmethod
@@ -269,6 +268,18 @@ class SearchSpace:
                 if not d.is_number
             },
         )
+
+
+def _check_commutations(
+    commutations: Iterable[Commutation], uses: Mapping[Decision, Sequence[Use]]
+) -> None:
+    conditions = {d for all_uses in uses.values() for use in all_uses for d, _ in use}
+    for decision in (d for c in commutations for d in c.decisions):
+        if decision in conditions or () not in uses.get(decision, ((),)):
+            raise ValueError(
+                f"{decision.name} cannot commute: it is inside another choice or holds other "
+                "decisions, which would not move with it; leave it out of the Commutation"
+            )
 
 
 def _check_names(decisions: Iterable[Decision]) -> None:

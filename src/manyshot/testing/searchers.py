@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import random  # noqa: TID251 - only to check that nobody else uses it
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from manyshot.search import Infeasible, Limit, Searcher
-from manyshot.space import Arch, Commutation, Decision, SearchSpace
+from manyshot.space import Arch, Commutation, Decision, SearchSpace, Use
 
 
 class SearcherSuite:
@@ -43,7 +43,7 @@ class SearcherSuite:
         """Through the first population and well beyond, for several sizes of a proposal."""
         space = nested_space()
         searcher = self.make_searcher(space, 0, [weight_limit(12)])
-        for archs in run(searcher, (30, 30, 1, 7, 30)):
+        for archs in proposals(searcher, (30, 30, 1, 7, 30)):
             assert archs, "nothing was proposed though the space is far from exhausted"
             assert len(set(archs)) == len(archs), f"an architecture repeats in {archs}"
             for arch in archs:
@@ -135,16 +135,16 @@ class SearcherSuite:
         assert elites and len(set(elites)) == len(elites) and set(elites) <= told
 
     def test_a_later_tell_replaces_the_score(self) -> None:
-        """As if only the later score had ever been told; the best told is always an elite."""
+        """As if only the later score had ever been told; the newest, if best, is an elite."""
         space, limits = nested_space(), [weight_limit(12)]
         for new in (100.0, -100.0):
             changed = self.make_searcher(space, 7, limits)
             (archs,) = run(changed, (40,))
-            changed.tell(archs[3:4], [new])
+            changed.tell(archs[-1:], [new])
             told_once = self.make_searcher(space, 7, limits)
-            told_once.tell(archs, [*score(archs[:3]), new, *score(archs[4:])])
+            told_once.tell(archs, [*score(archs[:-1]), new])
             assert changed.elites() == told_once.elites()
-            assert new < 0 or archs[3] in changed.elites()
+            assert new < 0 or archs[-1] in changed.elites()
 
     def test_global_random_state_is_untouched(self) -> None:
         """Neither used nor changed: the standard library's and numpy's."""
@@ -160,18 +160,18 @@ class SearcherSuite:
 
 
 def nested_space() -> SearchSpace:
-    """The suite's space: 2,592 encodings; decisions of several sizes, some inactive at times."""
+    """The suite's space: 2,916 encodings; some decisions inactive at times, two that commute."""
     depth = Decision((1, 2, 3), "depth")
     ops = [Decision(("skip", "conv", "pool"), f"op{i}") for i in range(3)]
-    kernels = [Decision((3, 5), f"kernel{i}") for i in range(3)]
-    width = Decision((8, 16, 24, 32), "width")
-    in_depth = [(depth, frozenset(range(i, 3))) for i in range(3)]
-    conv = frozenset({1})
-    uses = {ops[i]: [(in_depth[i],)] for i in range(3)}
-    uses |= {kernels[i]: [(in_depth[i], (ops[i], conv))] for i in range(3)}
-    return SearchSpace(
-        [depth, *ops, *kernels, width], uses=uses, commutations=[Commutation((ops[0], ops[1]), 0)]
-    )
+    kernels = [Decision((3, 5), f"kernel{i}") for i in range(2)]
+    tails = [Decision(("skip", "conv", "pool"), f"tail{i}") for i in range(2)]
+    uses: dict[Decision, list[Use]] = {}
+    for i, op in enumerate(ops):
+        uses[op] = [((depth, frozenset(range(i, 3))),)]
+    for i, kernel in enumerate(kernels):
+        uses[kernel] = [((depth, frozenset(range(i, 3))), (ops[i], frozenset({1})))]
+    decisions = [depth, *ops, *kernels, *tails]
+    return SearchSpace(decisions, uses=uses, commutations=[Commutation(tuple(tails), 0)])
 
 
 def weight(archs: Sequence[Arch]) -> npt.NDArray[np.float64]:
@@ -189,14 +189,17 @@ def score(archs: Sequence[Arch]) -> list[float]:
     return [float(sum((i * option) % 5 for i, option in enumerate(arch, 1))) for arch in archs]
 
 
-def run(searcher: Searcher, sizes: Sequence[int]) -> list[list[Arch]]:
-    """Asks for as many as `sizes` says, tells the scores, and returns the proposals."""
-    history = []
+def proposals(searcher: Searcher, sizes: Sequence[int]) -> Iterator[list[Arch]]:
+    """Yields proposals of these sizes; tells the scores of one before it asks for the next."""
     for n in sizes:
         archs = searcher.ask(n)
+        yield archs
         searcher.tell(archs, score(archs))
-        history.append(archs)
-    return history
+
+
+def run(searcher: Searcher, sizes: Sequence[int]) -> list[list[Arch]]:
+    """All proposals of these sizes; the scores of all are told."""
+    return list(proposals(searcher, sizes))
 
 
 def global_states() -> tuple[Any, ...]:

@@ -11,11 +11,19 @@ from manyshot.space import Size
 
 
 def conv_bn(
-    into: int, out: int, kernel: int, stride: int = 1, groups: int = 1, *, relu: bool
+    into: int,
+    out: int,
+    kernel: int,
+    stride: int = 1,
+    groups: int = 1,
+    *,
+    relu: bool,
+    affine: bool = True,
 ) -> list[nn.Module]:
     """Convolution without bias (padding `kernel // 2`), batch norm, and a ReLU if asked."""
     conv = nn.Conv2d(into, out, kernel, stride, kernel // 2, groups=groups, bias=False)
-    return [conv, nn.BatchNorm2d(out), *([nn.ReLU(inplace=True)] if relu else [])]
+    norm = nn.BatchNorm2d(out, affine=affine)
+    return [conv, norm, *([nn.ReLU(inplace=True)] if relu else [])]
 
 
 class MBConv(nn.Module):
@@ -45,7 +53,8 @@ class MBConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in, H, W) to (B, out, H / stride, W / stride)."""
-        return x + self.body(x) if self.residual else self.body(x)
+        out: Tensor = self.body(x)
+        return x + out if self.residual else out
 
 
 class Chain(nn.Module):

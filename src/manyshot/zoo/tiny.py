@@ -30,7 +30,10 @@ class Tiny(Chain):
 
 
 def _layer(into: int, out: int, name: str) -> Choice:
-    separable = [*conv_bn(into, into, 3, groups=into, relu=False), *conv_bn(into, out, 1, relu=True)]
+    separable = [
+        *conv_bn(into, into, 3, groups=into, relu=False),
+        *conv_bn(into, out, 1, relu=True),
+    ]
     return Choice(
         {
             "project": nn.Sequential(*conv_bn(into, out, 1, relu=False)),

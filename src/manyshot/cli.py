@@ -1,0 +1,213 @@
+"""The command line. Thin: parse, call the library, print what came out."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from manyshot.recipe import Recipe
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="One-shot neural architecture search: one supernet, every budget.",
+)
+
+RecipePath = Annotated[
+    Path | None,
+    typer.Argument(help="A recipe (TOML). Without one: scikit-learn's digits, offline."),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override, such as train.epochs=5."),
+]
+Out = Annotated[
+    Path | None, typer.Option(help="The run's folder; by default a new one, runs/NAME.")
+]
+Resume = Annotated[Path | None, typer.Option(help="Go on with the run in this folder.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on standard error.")]
+RunFolder = Annotated[Path, typer.Argument(help="The folder of a run.")]
+
+
+@app.command("run")
+def run_command(
+    recipe: RecipePath = None,
+    set_: Overrides = None,
+    out: Out = None,
+    resume: Resume = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train, search, finish and export: the whole way."""
+    settings, folder = _settings(recipe, set_, out, resume)
+    from manyshot.pipeline import run  # torch loads here, not for --help
+
+    result = run(settings, folder, _progress(quiet))
+    _show(result, folder, as_json)
+
+
+@app.command("train")
+def train_command(
+    recipe: RecipePath = None,
+    set_: Overrides = None,
+    out: Out = None,
+    resume: Resume = None,
+    quiet: Quiet = False,
+) -> None:
+    """Train the supernet only."""
+    settings, folder = _settings(recipe, set_, out, resume)
+    from manyshot.pipeline import train_only
+
+    train_only(settings, folder, _progress(quiet))
+    typer.echo(folder / "supernet.safetensors")
+
+
+@app.command("search")
+def search_command(
+    run: RunFolder,
+    set_: Overrides = None,
+    out: Out = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Search a trained run, finish its winners and export them.
+
+    With `--set` and `--out`, the same supernet is searched again under other settings.
+    """
+    if set_ and out is None:
+        raise typer.BadParameter("other settings need another folder: give --out too")
+    settings = _loaded(_recipe_of(run), set_)
+    from manyshot.pipeline import run as run_all
+
+    folder = out or run
+    _show(run_all(settings, folder, _progress(quiet), trained=run), folder, as_json)
+
+
+@app.command("space")
+def space_command(
+    recipe: RecipePath = None,
+    set_: Overrides = None,
+    samples: Annotated[int, typer.Option(min=1, help="Uniform random architectures.")] = 20_000,
+    as_json: Json = False,
+) -> None:
+    """Show decisions, size, reachable costs, and how uniform sampling spreads over them."""
+    settings = _loaded(recipe, set_)
+    from manyshot.pipeline import survey
+
+    found = survey(settings, samples)
+    if as_json:
+        typer.echo(json.dumps(found))
+    else:
+        from manyshot.show import survey_tables
+
+        _print(*survey_tables(found))
+
+
+@app.command("export")
+def export_command(
+    run: RunFolder,
+    arch: Annotated[str, typer.Option(help="An architecture, such as 0-2-1.")],
+    formats: Annotated[
+        list[str] | None, typer.Option("--format", help="pt2, onnx, json; repeatable.")
+    ] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Finish any architecture of a trained run as its recipe says, and export it."""
+    overrides = None if formats is None else [f"export.formats={json.dumps(formats)}"]
+    settings = _loaded(_recipe_of(run), overrides)
+    from manyshot.pipeline import export_architecture
+
+    record = export_architecture(settings, run, arch, _progress(quiet))
+    if as_json:
+        typer.echo(json.dumps(record))
+    else:
+        for path in record["files"].values():
+            typer.echo(run / path)
+
+
+def _loaded(path: Path | None, overrides: list[str] | None) -> Recipe:
+    from manyshot.recipe import Recipe
+
+    return Recipe.load(path, overrides or [])
+
+
+def _settings(
+    recipe: Path | None, overrides: list[str] | None, out: Path | None, resume: Path | None
+) -> tuple[Recipe, Path]:
+    if resume is None:
+        settings = _loaded(recipe, overrides)
+        return settings, out or _free(Path("runs") / settings.name)
+    if recipe is not None or overrides or out is not None:
+        raise typer.BadParameter("--resume goes on with a run as it is: give no recipe, --set, --out")
+    return _loaded(_recipe_of(resume), None), resume
+
+
+def _recipe_of(run: Path) -> Path:
+    path = run / "recipe.toml"
+    if not path.exists():
+        raise typer.BadParameter(f"{run} is not a run: it has no recipe.toml")
+    return path
+
+
+def _free(folder: Path) -> Path:
+    """`folder`, or the first of folder-2, folder-3, ... that does not exist."""
+    number, free = 2, folder
+    while free.exists():
+        free, number = folder.with_name(f"{folder.name}-{number}"), number + 1
+    return free
+
+
+def _progress(quiet: bool) -> Any:
+    from manyshot.progress import Bars, Silent
+
+    return Silent() if quiet else Bars()
+
+
+def _show(result: dict[str, Any], folder: Path, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(result))
+        return
+    from manyshot.show import winners_table
+
+    _print(winners_table(result, folder))
+
+
+def _print(*tables: Any) -> None:
+    from rich.console import Console
+
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    for table in tables:
+        console.print(table)
+
+
+def _fail(error: BaseException, code: int) -> NoReturn:
+    typer.echo(f"error: {error}", err=True)
+    sys.exit(code)
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Runs the command line: exit 0 done, 1 failed, 2 usage."""
+    from manyshot.recipe import RecipeError
+
+    try:
+        code = app(args=arguments, standalone_mode=False)
+    except (RecipeError, typer.BadParameter) as error:
+        _fail(getattr(error, "message", None) or error, 2)
+    except typer.Exit as leave:
+        sys.exit(leave.exit_code)
+    except typer.Abort:
+        _fail(RuntimeError("interrupted; go on with --resume"), 1)
+    except (ValueError, OSError, RuntimeError, LookupError) as error:
+        usage = type(error).__module__.startswith(("click", "typer"))
+        _fail(error, 2 if usage else 1)
+    except KeyboardInterrupt:
+        _fail(RuntimeError("interrupted; go on with --resume"), 1)
+    sys.exit(code or 0)

@@ -1,0 +1,143 @@
+"""Watches forwards on meta tensors: the multiply-adds and the inputs of every module."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+from torch._ops import OpOverload
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from manyshot.nn.shapes import shapes_of
+
+
+@final
+class Watch(TorchDispatchMode):
+    """Counts the multiply-adds of every operation, by the innermost module that runs it.
+
+    It counts what `torch.utils.flop_counter` counts. Operations on meta tensors give nothing but
+    shapes, and most of torch's shape functions are slow: each is run once per distinct input.
+
+    Attributes:
+        counts: multiply-adds by module.
+        inputs: by module, the shapes of the inputs of each call, as text; if asked for.
+    """
+
+    def __init__(self, model: nn.Module, *, inputs: bool = False) -> None:
+        """Puts hooks on all of `model`, which is a copy made to be watched."""
+        super().__init__()
+        self.counts: defaultdict[nn.Module, int] = defaultdict(int)
+        self.inputs: defaultdict[nn.Module, tuple[str, ...]] = defaultdict(tuple)
+        self._describes = inputs
+        self._stack: list[nn.Module] = []
+        self._known: dict[Any, _Outcome] = {}
+        for module in model.modules():
+            module.register_forward_pre_hook(self._enter, with_kwargs=True)
+            module.register_forward_hook(self._leave, always_call=True)
+
+    def clear(self) -> None:
+        """Forgets what was counted."""
+        self.counts.clear()
+        self.inputs.clear()
+        self._stack.clear()
+
+    def _enter(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        self._stack.append(module)
+        if self._describes:
+            self.inputs[module] += (str(shapes_of((args, kwargs))),)
+
+    def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
+        self._stack.pop()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        key = _key(func, args, kwargs)
+        outcome = self._known.get(key)
+        if outcome is None:
+            return self._run(func, args, kwargs, key)
+        if outcome.macs and self._stack:
+            self.counts[self._stack[-1]] += outcome.macs
+        if outcome.tensors is None:
+            return args[0]
+        made = [
+            torch.empty_strided(shape, stride, dtype=dtype, device="meta")
+            for shape, stride, dtype in outcome.tensors
+        ]
+        return made[0] if outcome.single else tuple(made)
+
+    def _run(self, func: Any, args: tuple[Any, ...], kwargs: Any, key: Any) -> Any:
+        flops = flop_registry.get(func._overloadpacket)
+        if flops is None:
+            with self:
+                out = func.decompose(*args, **kwargs)
+            if out is not NotImplemented:
+                return out
+        out = func(*args, **kwargs)
+        macs = 0 if flops is None else flops(*args, **kwargs, out_val=out) // 2
+        if macs and self._stack:
+            self.counts[self._stack[-1]] += macs
+        outcome = _Outcome.of(func, args, key, out, macs)
+        if outcome is not None:
+            self._known[key] = outcome
+        return out
+
+
+@final
+class _Outcome:
+    """What an operation does to meta tensors of given shapes."""
+
+    __slots__ = ("macs", "single", "tensors")
+
+    def __init__(self, macs: int, tensors: list[Any] | None, single: bool) -> None:
+        self.macs, self.tensors, self.single = macs, tensors, single
+
+    @classmethod
+    def of(cls, func: Any, args: Any, key: Any, out: Any, macs: int) -> _Outcome | None:
+        """The outcome to remember; None for views, and for whatever is not only shapes."""
+        if key is None or not isinstance(func, OpOverload):
+            return None
+        aliases = [a for a in func._schema.arguments if a.alias_info is not None]
+        if aliases:
+            in_place = (
+                len(aliases) == 1
+                and func._schema.arguments[0] is not None
+                and func._schema.arguments[0].is_write
+                and out is args[0]
+                and _mark(out) == key[1][0]  # not one that changes the shape
+            )
+            return cls(macs, None, True) if in_place else None
+        made = [out] if isinstance(out, Tensor) else out
+        if not isinstance(made, list | tuple) or not made or not all(map(_is_meta, made)):
+            return None
+        if isinstance(out, list):
+            return None
+        return cls(macs, [_mark(tensor) for tensor in made], isinstance(out, Tensor))
+
+
+def _is_meta(value: Any) -> bool:
+    return type(value) in (Tensor, nn.Parameter) and value.is_meta
+
+
+def _key(func: Any, args: Any, kwargs: Any) -> Any:
+    """Whatever decides the outcome; None if that cannot be said."""
+    try:
+        key = (func, tuple(map(_mark, args)), tuple((k, _mark(v)) for k, v in kwargs.items()))
+        hash(key)
+    except TypeError:
+        return None
+    return key
+
+
+def _mark(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        if not _is_meta(value):
+            raise TypeError
+        return value.shape, value.stride(), value.dtype
+    if isinstance(value, list | tuple):
+        return tuple(map(_mark, value))
+    return type(value), value  # 1, 1.0 and True are equal, but give other types

@@ -1,0 +1,5 @@
+"""Batch-norm calibration and accuracy. Nothing here changes what it evaluates."""
+
+from manyshot.evaluate.score import Score, accuracy, calibrate, evaluating, predict, score
+
+__all__ = ["Score", "accuracy", "calibrate", "evaluating", "predict", "score"]

@@ -1,0 +1,118 @@
+"""Calibrating one architecture's batch norms, and scoring it on fixed batches."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from manyshot.nn.batch_norm import BatchNormStats, Collector
+from manyshot.space import Arch
+from manyshot.supernet import Supernet
+
+Batch = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """How well one architecture does on a set of images.
+
+    Attributes:
+        accuracy: share of images classified correctly, in [0, 1].
+        loss: mean cross-entropy, without label smoothing.
+        images: how many there were.
+    """
+
+    accuracy: float
+    loss: float
+    images: int
+
+
+@contextlib.contextmanager
+def evaluating(net: nn.Module) -> Iterator[None]:
+    """Eval mode without gradients inside; every module's mode is as before afterwards."""
+    modes = [(module, module.training) for module in net.modules()]
+    try:
+        net.eval()
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def calibrate(
+    net: Supernet, arch: Arch, batches: Iterable[Tensor | Sequence[Tensor]]
+) -> BatchNormStats:
+    """Batch-norm statistics of `arch`: reset, then the cumulative average over `batches`.
+
+    As SPOS recalibrates (arXiv:1904.00420, section 3.4), but with a cumulative average instead of
+    an exponential one, over the same fixed batches for every architecture. Dropout is off. The
+    supernet is left bit-identical.
+
+    Args:
+        net: the supernet.
+        arch: an architecture of its space.
+        batches: images (B, C, H, W), or (images, labels) pairs; at least one.
+
+    Returns:
+        Statistics for `net(images, arch, stats=stats)` and `net.extract(arch, stats=stats)`.
+
+    Raises:
+        ValueError: if there is no batch, or `arch` is not in the space.
+    """
+    arch, collector, seen = tuple(arch), Collector(), 0
+    with evaluating(net):
+        for batch in batches:
+            net(batch if isinstance(batch, Tensor) else batch[0], arch, stats=collector)
+            seen += 1
+    if not seen:
+        raise ValueError("calibrate got no batches; give at least one batch of training images")
+    return collector.stats(arch)
+
+
+def predict(
+    forward: Callable[[Tensor], Tensor], batches: Iterable[Batch]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Logits (B, classes) and labels (B,) of every batch."""
+    for images, labels in batches:
+        yield forward(images), labels
+
+
+def _total(outputs: Iterable[tuple[Tensor, Tensor]]) -> Score:
+    correct: Tensor | int = 0
+    loss: Tensor | float = 0.0
+    images = 0
+    for logits, labels in outputs:
+        correct = correct + (logits.argmax(1) == labels).sum()
+        loss = loss + F.cross_entropy(logits.float(), labels, reduction="sum").double()
+        images += len(labels)
+    if not images:
+        raise ValueError("there are no images to score on")
+    return Score(float(correct) / images, float(loss) / images, images)
+
+
+def score(
+    net: Supernet,
+    arch: Arch,
+    *,
+    calibration: Iterable[Tensor | Sequence[Tensor]],
+    validation: Iterable[Batch],
+) -> Score:
+    """The proxy score of `arch`: calibrated, then scored with the supernet's weights.
+
+    It depends on neither earlier calls nor their order, and leaves the supernet bit-identical.
+    """
+    stats = calibrate(net, arch, calibration)
+    with evaluating(net):
+        return _total(predict(lambda images: net(images, stats.arch, stats=stats), validation))
+
+
+def accuracy(module: nn.Module, batches: Iterable[Batch]) -> Score:
+    """The score of a plain module, such as an extracted subnet, in eval mode."""
+    with evaluating(module):
+        return _total(predict(module, batches))

@@ -1,0 +1,19 @@
+"""Writes an extracted network to files that need no manyshot, and checks each before it is kept."""
+
+from manyshot.export.card import card, write_card
+from manyshot.export.check import CHECKED_BATCHES, ExportMismatch
+from manyshot.export.programs import ONNX_TOLERANCE, PT2_TOLERANCE, to_onnx, to_pt2
+from manyshot.export.write import FORMATS, export
+
+__all__ = [
+    "CHECKED_BATCHES",
+    "FORMATS",
+    "ONNX_TOLERANCE",
+    "PT2_TOLERANCE",
+    "ExportMismatch",
+    "card",
+    "export",
+    "to_onnx",
+    "to_pt2",
+    "write_card",
+]

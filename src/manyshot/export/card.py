@@ -1,0 +1,103 @@
+"""The card of a network: what it is, what it costs, how good it is, and what it was made with."""
+
+from __future__ import annotations
+
+import json
+import numbers
+import os
+import platform
+from collections.abc import Mapping
+from pathlib import Path, PurePath
+from typing import Any
+
+import torch
+
+from manyshot._version import __version__
+from manyshot.export.files import replace_file, with_suffix
+from manyshot.space import Arch, SearchSpace
+
+SCHEMA = 1
+FIELDS = ("architecture", "choices", "costs", "accuracies", "data", "files")
+
+
+def card(
+    space: SearchSpace,
+    arch: Arch,
+    *,
+    costs: Mapping[str, float] | None = None,
+    accuracies: Mapping[str, float | None] | None = None,
+    data: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """The record of one architecture, for `write_card` or `export(..., card=...)`.
+
+    Args:
+        space: the search space.
+        arch: an architecture of it.
+        costs: by name, such as `macs`, `params`, `latency_ms`.
+        accuracies: by name, such as `proxy_accuracy`, `test_accuracy`, in [0, 1].
+        data: `name` and `fingerprint` of the data set.
+
+    Raises:
+        ValueError: if `arch` is not in the space.
+    """
+    return {
+        "architecture": space.to_text(arch),
+        "choices": space.choices(arch),
+        "costs": dict(costs or {}),
+        "accuracies": dict(accuracies or {}),
+        "data": None if data is None else dict(data),
+    }
+
+
+def write_card(path: str | os.PathLike[str], record: Mapping[str, Any]) -> Path:
+    """Writes a JSON card atomically; returns its path.
+
+    The card has `schema`, then `architecture` (text), `choices`, `costs`, `accuracies`, `data` and
+    `files` as in `record` (null where it has none), then the `versions` of python, torch and
+    manyshot that write it.
+
+    Args:
+        path: ends with `.json`; folders are made.
+        record: any of the fields above but `schema` and `versions`, as `card` gives them. `files`
+            maps a kind to a path relative to the card.
+
+    Raises:
+        ValueError: for an unknown field, an accuracy outside [0, 1], incomplete `data`, or a number
+            that is not finite.
+        TypeError: for something that JSON cannot hold.
+    """
+    path = with_suffix(path, ".json")
+    _check(record)
+    content = {
+        "schema": SCHEMA,
+        **{field: record.get(field) for field in FIELDS},
+        "versions": {
+            "python": platform.python_version(),
+            "torch": str(torch.__version__),
+            "manyshot": __version__,
+        },
+    }
+    text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False, default=_plain)
+    return replace_file(path, f"{text}\n".encode())
+
+
+def _check(record: Mapping[str, Any]) -> None:
+    unknown = sorted(set(record) - set(FIELDS))
+    if unknown:
+        raise ValueError(f"a card has no field {unknown[0]!r}; have {list(FIELDS)}")
+    for name, accuracy in (record.get("accuracies") or {}).items():
+        if accuracy is not None and not 0 <= accuracy <= 1:
+            raise ValueError(f"accuracies: {name} must be in [0, 1], got {accuracy}")
+    data = record.get("data")
+    if data is not None and not {"name", "fingerprint"} <= set(data):
+        raise ValueError(f"data needs 'name' and 'fingerprint', got {sorted(data)}")
+
+
+def _plain(value: object) -> int | float | str:
+    if isinstance(value, numbers.Integral):  # numpy's numbers register as these
+        return int(value)
+    if isinstance(value, numbers.Real):
+        return float(value)
+    if isinstance(value, PurePath):
+        return value.as_posix()
+    raise TypeError(f"a card cannot hold {value!r} of type {type(value).__name__}")

@@ -1,0 +1,47 @@
+"""Files that are either complete and checked, or not there."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+
+
+def replace_file(
+    path: Path, content: bytes, check: Callable[[Path], None] = lambda path: None
+) -> Path:
+    """Writes `content` to a temporary file beside `path`, checks that file, then renames it.
+
+    Folders are made. Whatever fails or is killed, `path` holds its earlier content or the new one,
+    never a part; if `check` raises, the temporary file is removed.
+
+    Args:
+        path: where to.
+        content: all of it.
+        check: reads the temporary file, which has the suffix of `path`, and raises if it is bad.
+
+    Returns:
+        `path`.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
+    try:
+        temporary.write_bytes(content)
+        check(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def with_suffix(path: str | os.PathLike[str], suffix: str) -> Path:
+    """`path`, which must end with `suffix`.
+
+    Raises:
+        ValueError: if it does not; the readers of these formats go by the suffix.
+    """
+    checked = Path(path)
+    if checked.suffix != suffix:
+        raise ValueError(f"{checked.name!r} must end with {suffix!r}")
+    return checked

@@ -1,0 +1,155 @@
+"""A network as a program that runs without its Python classes: torch.export and ONNX."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from manyshot.export.check import check_program
+from manyshot.export.files import replace_file, with_suffix
+from manyshot.nn.layer import Layer
+from manyshot.supernet import Supernet
+
+PT2_TOLERANCE = 1e-5
+"""In units of the largest logit. The program calls the same kernels as the module, so 0 is usual;
+this leaves room for kernels that are chosen by machine or memory format."""
+
+ONNX_TOLERANCE = 1e-3
+"""In units of the largest logit. ONNX Runtime folds batch norms into convolutions and sums in other
+orders, so it may differ by as much as rounding does: 1e-6 for `macro`, 8e-5 for an untrained
+20-layer `shufflenet`, whose float32 logits in torch are 6e-5 from its float64 ones."""
+
+
+def to_pt2(module: nn.Module, example: Tensor, path: str | os.PathLike[str]) -> Path:
+    """Writes `module` as a `torch.export` program with a free batch size; returns its path.
+
+    The file is loaded by `torch.export.load(path).module()` where torch is, and nothing else. It is
+    reloaded and compared with the module's logits before it gets its name. It is the module in eval
+    mode, on the CPU, in the contiguous memory format; the module itself is not changed. Values of
+    `example` and paths of source files are not stored.
+
+    Args:
+        module: a plain network, as `net.extract(arch, stats=stats)` gives, that takes one tensor
+            and returns one.
+        example: inputs (B, ...) of any batch size; only the shape of one input matters to the file.
+        path: ends with `.pt2`; folders are made.
+
+    Raises:
+        ExportMismatch: if the reloaded program disagrees; an earlier file at `path` stays.
+        ValueError: for a supernet, a network in half precision, a scalar example, another suffix.
+    """
+    path = with_suffix(path, ".pt2")
+    module, example = _prepared(module, example)
+    program = _traced(module, example)
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer)
+
+    def check(file: Path) -> None:
+        reloaded = torch.export.load(file).module()
+        check_program("pt2", reloaded, module, example, PT2_TOLERANCE)
+
+    return replace_file(path, buffer.getvalue(), check)
+
+
+def to_onnx(module: nn.Module, example: Tensor, path: str | os.PathLike[str]) -> Path:
+    """Writes `module` as one ONNX file with a free batch size; returns its path.
+
+    Input `images`, output `logits`. It is run by ONNX Runtime and compared with the module's logits
+    before it gets its name. See `to_pt2` for the arguments, whose suffix is `.onnx` here. Weights
+    are inside the file, so they must be below the 2 GB that ONNX allows there.
+
+    Raises:
+        ExportMismatch: if ONNX Runtime disagrees; an earlier file at `path` stays.
+        ImportError: without the optional packages; it names the command that installs them.
+        ValueError: as `to_pt2`.
+    """
+    path = with_suffix(path, ".onnx")
+    runtime = _onnx_runtime()
+    module, example = _prepared(module, example)
+    program = torch.onnx.export(
+        _traced(module, example),
+        dynamo=True,
+        dynamic_shapes=({0: "batch"},),  # known from the trace, but this gives the axis its name
+        input_names=["images"],
+        output_names=["logits"],
+        verbose=False,
+    )
+    assert program is not None
+
+    def check(file: Path) -> None:
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        session = runtime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+
+        def run(images: Tensor) -> Tensor:
+            return torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0])
+
+        check_program("onnx", run, module, example, ONNX_TOLERANCE)
+
+    return replace_file(path, _serialised(program.model_proto), check)
+
+
+def _onnx_runtime() -> Any:
+    try:
+        for name in ("onnx", "onnxscript"):
+            importlib.import_module(name)
+        return importlib.import_module("onnxruntime")
+    except ImportError as error:
+        raise ImportError(
+            f"ONNX export needs onnx, onnxscript and onnxruntime ({error}): "
+            "pip install manyshot[onnx]"
+        ) from error
+
+
+def _prepared(module: nn.Module, example: Tensor) -> tuple[nn.Module, Tensor]:
+    """A copy of `module` in eval mode on the CPU, tensors contiguous, and the example there."""
+    for part in module.modules():
+        if isinstance(part, Supernet | Layer):
+            raise ValueError(
+                f"{type(part).__name__} depends on an architecture and cannot be exported: export "
+                "net.extract(arch, stats=stats)"
+            )
+    if example.dim() < 2 or len(example) < 1:
+        raise ValueError(f"example must be a batch of inputs, got shape {tuple(example.shape)}")
+    for tensor in (example, *module.state_dict().values()):
+        if tensor.is_floating_point() and tensor.dtype not in (torch.float32, torch.float64):
+            raise ValueError(
+                f"cannot check a program in {tensor.dtype}, whose rounding hides mistakes: export "
+                "module.float() with a float32 example"
+            )
+    plain = copy.deepcopy(module).cpu().eval().requires_grad_(False)
+    for tensor in (*plain.parameters(), *plain.buffers()):
+        tensor.data = tensor.data.contiguous()  # torch.export.save warns of any other layout
+    return plain, example.detach().cpu()
+
+
+def _traced(module: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
+    """The program of `module` for any batch size, without values of the example or source paths."""
+    # Two rows, because a batch of one would be taken for a constant; zeros, because the exported
+    # file keeps the traced inputs.
+    inputs = torch.zeros((2, *example.shape[1:]), dtype=example.dtype)
+    batch = torch.export.Dim("batch")
+    with torch.no_grad():
+        program = torch.export.export(module, (inputs,), dynamic_shapes=({0: batch},))
+    for graph in program.graph_module.modules():
+        if isinstance(graph, torch.fx.GraphModule):
+            for node in graph.graph.nodes:
+                node.meta.pop("stack_trace", None)
+    return program
+
+
+def _serialised(model: Any) -> bytes:
+    """The ONNX model as bytes, without the exporter's notes (traces, class names) on its nodes."""
+    for nodes in (model.graph.node, *(function.node for function in model.functions)):
+        for node in nodes:
+            del node.metadata_props[:]
+    content = model.SerializeToString()
+    assert isinstance(content, bytes)
+    return content

@@ -1,0 +1,61 @@
+"""One call that writes a network in several formats."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from manyshot.export.card import write_card
+from manyshot.export.programs import to_onnx, to_pt2
+
+Format = Callable[[nn.Module, Tensor, Path, Mapping[str, Any]], Path]
+
+FORMATS: dict[str, Format] = {
+    "pt2": lambda module, example, path, record: to_pt2(module, example, path),
+    "onnx": lambda module, example, path, record: to_onnx(module, example, path),
+    "json": lambda module, example, path, record: write_card(path, record),
+}
+"""What `export` can write: (module, example, path, record of the card) to the path written."""
+
+
+def export(
+    module: nn.Module,
+    *,
+    example: Tensor,
+    folder: str | os.PathLike[str],
+    stem: str,
+    formats: Sequence[str] = ("pt2", "onnx", "json"),
+    card: Mapping[str, Any] | None = None,
+) -> dict[str, Path]:
+    """Writes `folder/stem.FORMAT` for each format; returns the paths by format.
+
+    Every file is checked before it gets its name. The card is written last and lists the others;
+    if a format fails, those before it stay and there is no new card.
+
+    Args:
+        module: as `net.extract(arch, stats=stats)` gives.
+        example: inputs (B, ...), see `to_pt2`.
+        folder: is made if missing.
+        stem: file name without suffix, usually the architecture's text.
+        formats: keys of `FORMATS`.
+        card: record for the JSON card (see `ms.export.card`); `files` is filled in.
+
+    Raises:
+        ValueError: for an unknown format, listing what exists, or a stem with a folder in it.
+        ExportMismatch: if a reloaded program disagrees with the module.
+        ImportError: for `onnx` without its optional packages.
+    """
+    unknown = sorted(set(formats) - set(FORMATS))
+    if unknown:
+        raise ValueError(f"unknown format {unknown[0]!r}; have {list(FORMATS)}")
+    if not stem or Path(stem).name != stem:
+        raise ValueError(f"stem must be a file name without folders, got {stem!r}")
+    kinds = [kind for kind in FORMATS if kind in formats]  # the card is the last
+    paths = {kind: Path(folder) / f"{stem}.{kind}" for kind in kinds}
+    files = {kind: path.name for kind, path in paths.items() if kind != "json"}
+    record = {**(card or {}), "files": files}
+    return {kind: FORMATS[kind](module, example, path, record) for kind, path in paths.items()}

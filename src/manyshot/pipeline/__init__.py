@@ -1,0 +1,18 @@
+"""The stages that use everything else."""
+
+from manyshot.pipeline.finishing import finish
+from manyshot.pipeline.run import export_architecture, run, train_only
+from manyshot.pipeline.searching import search, winners
+from manyshot.pipeline.survey import survey
+from manyshot.pipeline.workspace import Workspace
+
+__all__ = [
+    "Workspace",
+    "export_architecture",
+    "finish",
+    "run",
+    "search",
+    "survey",
+    "train_only",
+    "winners",
+]

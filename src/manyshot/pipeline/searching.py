@@ -1,0 +1,130 @@
+"""The search loop: ask, score with the supernet's weights, tell."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+
+from manyshot import evaluate, records
+from manyshot.pipeline.workspace import Workspace
+from manyshot.progress import Progress
+from manyshot.search import best, make_searcher
+from manyshot.space import Arch
+from manyshot.train import digest
+
+LOG = "search.jsonl"
+
+
+def search(
+    ws: Workspace, accelerator: Accelerator, folder: Path, progress: Progress
+) -> dict[Arch, float]:
+    """Scores candidates until the recipe's number is reached; returns proxy accuracies.
+
+    Every score is a line of `search.jsonl`. A search that was killed goes on from them: searchers
+    are functions of what they were told. Processes share the candidates of a proposal.
+
+    Raises:
+        RecordError: if the records on disk belong to other weights or settings.
+        Infeasible: if no architecture within a budget is found.
+    """
+    recipe, space = ws.recipe, ws.net.space
+    limits = ws.limits()
+    searcher = make_searcher(
+        recipe.search.name, space, seed=recipe.seed, limits=limits, options=recipe.search.options
+    )
+    scorer = _Scorer(ws, accelerator, folder / LOG)
+    scores: dict[Arch, float] = {}
+    wanted, generation = recipe.search.candidates, 0
+    with progress.stage("search", wanted) as advance:
+        while len(scores) < wanted:
+            archs = searcher.ask(min(recipe.search.generation, wanted - len(scores)))
+            if not archs:
+                break  # every network within the budgets is scored
+            for arch, accuracy in scorer.score(generation, archs):
+                scores[arch] = accuracy
+                advance(len(scores), f"best {max(scores.values()):.4f}")
+            searcher.tell(archs, [scores[arch] for arch in archs], weights_version=0)
+            generation += 1
+    scorer.finish(generation)
+    return scores
+
+
+def winners(ws: Workspace, scores: dict[Arch, float]) -> dict[str, Arch]:
+    """The best-scored architecture within each budget."""
+    return {limit.name: best(scores, limit)[0] for limit in ws.limits()}
+
+
+class _Scorer:
+    """Scores the candidates of a generation, those on record from the record."""
+
+    def __init__(self, ws: Workspace, accelerator: Accelerator, log: Path) -> None:
+        self.ws, self.accelerator, self.log = ws, accelerator, log
+        self.weights = digest(ws.net.state_dict())
+        self.validation = ws.fixed("validation", ws.recipe.evaluate.images)
+        self.calibration = ws.calibration()
+        self.calibration_id = (
+            f"{ws.splits.fingerprint}:{ws.recipe.seed}:{sum(len(y) for _, y in self.calibration)}"
+        )
+        if accelerator.is_main_process:
+            records.keep_lines(log, lambda record: True)
+        accelerator.wait_for_everyone()
+        self.recorded = [self._checked(record) for record in records.read_lines(log)]
+
+    def _checked(self, record: dict[str, Any]) -> dict[str, Any]:
+        for key, own in (("weights", self.weights), ("calibration", self.calibration_id)):
+            if record[key] != own:
+                raise records.RecordError(
+                    f"{self.log} was made with other {key} ({record[key]}, now {own}): move it "
+                    "away to search anew, or use another --out folder"
+                )
+        return record
+
+    def score(self, generation: int, archs: list[Arch]) -> list[tuple[Arch, float]]:
+        """The proxy accuracy of each architecture, in order; new ones are recorded."""
+        space, world = self.ws.net.space, self.accelerator.num_processes
+        known = {
+            record["arch"]: record["proxy_accuracy"]
+            for record in self.recorded
+            if record["generation"] == generation
+        }
+        fresh = [arch for arch in archs if space.to_text(arch) not in known]
+        if len(known) + len(fresh) != len(archs):
+            raise records.RecordError(
+                f"{self.log}: generation {generation} on record is not what this search proposes; "
+                "its settings have changed: use another --out folder"
+            )
+        for start in range(0, len(fresh), world):
+            share = fresh[start : start + world][self.accelerator.process_index :][:1]
+            scored = [self._record(generation, arch) for arch in share]
+            for record in gather_object(scored) if world > 1 else scored:
+                known[record["arch"]] = record["proxy_accuracy"]
+                if self.accelerator.is_main_process:
+                    records.append(self.log, record)
+        return [(arch, known[space.to_text(arch)]) for arch in archs]
+
+    def _record(self, generation: int, arch: Arch) -> dict[str, Any]:
+        ws = self.ws
+        score = evaluate.score(
+            ws.net, arch, calibration=self.calibration, validation=self.validation
+        )
+        return {
+            "generation": generation,
+            "arch": ws.net.space.to_text(arch),
+            "proxy_accuracy": score.accuracy,
+            "proxy_loss": score.loss,
+            **{metric: table([arch])[0].item() for metric, table in ws.costs.items()},
+            "weights_version": 0,
+            "weights": self.weights,
+            "calibration": self.calibration_id,
+        }
+
+    def finish(self, generations: int) -> None:
+        """Refuses records beyond the search."""
+        if any(record["generation"] >= generations for record in self.recorded):
+            raise records.RecordError(
+                f"{self.log} holds more than this search proposes; its settings have changed: use "
+                "another --out folder"
+            )

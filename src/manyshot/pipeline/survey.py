@@ -1,0 +1,39 @@
+"""What a space holds, before anything is trained."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from manyshot.pipeline.workspace import Workspace
+from manyshot.recipe import Recipe
+
+BINS = 12
+
+
+def survey(recipe: Recipe, samples: int) -> dict[str, Any]:
+    """Decisions, size, the reachable range of each cost, and a histogram of uniform sampling."""
+    ws = Workspace.build(recipe)
+    space = ws.net.space
+    rng = np.random.default_rng(recipe.seed)
+    drawn = rng.integers(space.counts, size=(samples, len(space)))
+    costs = {}
+    for metric, table in ws.costs.items():
+        least, greatest = table.range()
+        histogram, edges = np.histogram(table(drawn), BINS, (least, greatest))
+        smallest, largest = table([space.smallest, space.largest]).tolist()
+        costs[metric] = {
+            "least": least,
+            "smallest": smallest,
+            "largest": largest,
+            "greatest": greatest,
+            "edges": edges.tolist(),
+            "histogram": histogram.tolist(),
+        }
+    return {
+        "name": recipe.name,
+        "size": space.size,
+        "decisions": [{"name": d.name, "options": list(d.options)} for d in space.decisions],
+        "costs": costs,
+    }

@@ -1,0 +1,205 @@
+"""Everything a recipe stands for, built: images, network, costs, budgets."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib
+import inspect
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import torch
+from torch import nn
+
+from manyshot.cost import CostTable, macs_table, params_table
+from manyshot.data import Augment, Batch, Batches, Splits, fixed, load
+from manyshot.recipe import Recipe, RecipeError, Training
+from manyshot.search import Limit
+from manyshot.sharing import OneShot
+from manyshot.space import Budget
+from manyshot.supernet import Supernet
+from manyshot.zoo import NETWORKS
+
+Part = Literal["train", "validation", "test"]
+SHARINGS = {"one_shot": OneShot}
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Modules made inside are initialised from `seed`; torch's random state is restored."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of a recipe: `auto` is the current accelerator, if there is one.
+
+    Raises:
+        RecipeError: for a device that torch does not know or have.
+    """
+    if name == "auto":
+        found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        return found or torch.device("cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise RecipeError(f"device = {name!r}: {error}") from error
+    return device
+
+
+def build_network(recipe: Recipe, splits: Splits) -> nn.Module:
+    """The recipe's module, initialised from its seed.
+
+    Raises:
+        RecipeError: for an unknown network, or arguments it does not take.
+    """
+    name, options = recipe.network.name, dict(recipe.network.options)
+    factory: Callable[..., Any] | None = cast(Any, NETWORKS).get(name)
+    if factory is None:
+        module, colon, attribute = name.partition(":")
+        if not colon:
+            raise RecipeError(
+                f"network.name = {name!r}: have {sorted(NETWORKS)}, or give "
+                "package.module:attribute"
+            )
+        try:
+            factory = getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError) as error:
+            raise RecipeError(f"network.name = {name!r} cannot be imported: {error}") from error
+    assert factory is not None
+    given = {"channels": splits.image_shape[0], "classes": splits.classes}
+    takes = inspect.signature(factory).parameters
+    options = {k: v for k, v in given.items() if k in takes} | options
+    try:
+        with seeded(recipe.seed):
+            network = factory(**options)
+    except TypeError as error:
+        raise RecipeError(f"network.options = {options}: {error}") from error
+    if not isinstance(network, nn.Module):
+        raise RecipeError(f"network.name = {name!r} gives {type(network).__name__}, not a module")
+    return network
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A recipe made concrete.
+
+    Attributes:
+        recipe: what it was built from.
+        device: where tensors live.
+        splits: the images.
+        net: the supernet, on the device, channels last.
+        costs: exact cost tables by metric; `latency_ms` is added by a search that needs it.
+    """
+
+    recipe: Recipe
+    device: torch.device
+    splits: Splits
+    net: Supernet
+    costs: dict[str, CostTable]
+
+    @classmethod
+    def build(cls, recipe: Recipe) -> Workspace:
+        """Loads the images, makes the supernet, records its costs.
+
+        Raises:
+            RecipeError: for a network or device that does not fit.
+            DataNotFound: if the images are missing.
+            ValueError: for options that disagree in shape, and what `load` raises.
+        """
+        device = pick_device(recipe.device)
+        data = recipe.data
+        splits = load(
+            data.name,
+            root=data.root,
+            validation=data.validation,
+            seed=recipe.seed,
+            train_size=data.train_size,
+            image_size=data.image_size,
+            download=data.download,
+        )
+        net = Supernet(
+            build_network(recipe, splits),
+            sharing=SHARINGS[recipe.sharing.name](),
+            input_shape=splits.image_shape,
+        )
+        costs = {"macs": macs_table(net, splits.image_shape), "params": params_table(net)}
+        net.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return cls(recipe, device, splits, net, costs)
+
+    def limits(self, metrics: tuple[str, ...] | None = None) -> list[Limit]:
+        """The recipe's budgets as limits on costs, those on `metrics` alone if given.
+
+        Raises:
+            RecipeError: for a budget that no architecture meets, with the reachable range.
+        """
+        limits = []
+        for text in self.recipe.search.budgets:
+            budget = Budget.parse(text)
+            if metrics is not None and budget.metric not in metrics:
+                continue
+            table = self.costs[budget.metric]
+            limit = budget.absolute(float(table([self.net.space.largest])[0]))
+            least, greatest = table.range()
+            if limit < least:
+                raise RecipeError(
+                    f"budget {text!r} ({limit:,.6g}) is impossible: {budget.metric} of this space "
+                    f"reach from {least:,.6g} to {greatest:,.6g}"
+                )
+            limits.append(Limit(text, table, limit))
+        return limits
+
+    def batches(self, settings: Training, rank: int = 0, world: int = 1) -> Batches:
+        """Training batches of this process."""
+        data = self.recipe.data
+        return Batches(
+            self.splits.train,
+            settings.batch_size,
+            mean=self.splits.mean,
+            std=self.splits.std,
+            seed=self.recipe.seed,
+            augment=Augment(pad=data.pad, flip=data.flip),
+            device=self.device,
+            rank=rank,
+            world=world,
+            workers=data.workers,
+        )
+
+    def fixed(self, part: Part, images: int | None) -> list[Batch]:
+        """Fixed batches of a part, class-balanced if `images` says how many; never augmented."""
+        own = getattr(self.splits, part)
+        return fixed(
+            own,
+            None if images is None else min(images, len(own)),
+            self.recipe.evaluate.batch_size,
+            mean=self.splits.mean,
+            std=self.splits.std,
+            seed=self.recipe.seed,
+            device=self.device,
+            workers=self.recipe.data.workers,
+        )
+
+    def calibration(self) -> list[Batch]:
+        """The fixed training images that batch-norm statistics come from."""
+        return self.fixed("train", self.recipe.evaluate.calibration_images)
+
+    def fingerprint(self, settings: Training, *more: object) -> str:
+        """Identifies all that trained weights depend on."""
+        recipe = self.recipe
+        rest = {"checkpoint_steps", "log_steps", "tracker"}
+        kept = {
+            "network": recipe.network.model_dump(),
+            "sharing": recipe.sharing.model_dump(),
+            "sampler": recipe.sampler.model_dump(),
+            "training": settings.model_dump(exclude=rest),
+            "seed": recipe.seed,
+            "augment": [recipe.data.pad, recipe.data.flip],
+            "images": self.splits.fingerprint,
+            "more": [str(item) for item in more],
+        }
+        return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]

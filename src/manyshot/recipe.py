@@ -1,0 +1,268 @@
+"""Recipes: TOML read into validated settings. An unknown key is an error with the nearest name.
+
+The defaults of every section are the settings of `manyshot run` without a recipe.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from manyshot.space import Budget
+
+Positive = Annotated[int, Field(ge=1)]
+NotNegative = Annotated[int, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Plain = str | bool | int | float | list[int] | list[float] | list[str]
+Options = dict[str, Plain]
+
+
+class RecipeError(ValueError):
+    """A recipe does not fit; the message names the file, the key, and what is allowed."""
+
+
+class Section(BaseModel):
+    """A part of a recipe: strict, frozen, no unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, validate_default=True)
+
+
+class Network(Section):
+    """Which network."""
+
+    name: str = "tiny"
+    """A network of the zoo, or `package.module:attribute` of your own."""
+    options: Options = {"width": 8}
+    """Arguments of its function; `channels` and `classes` come from the data unless given."""
+
+
+class Sharing(Section):
+    """Which weights a path gets."""
+
+    name: Literal["one_shot"] = "one_shot"
+
+
+class Data(Section):
+    """Which images."""
+
+    name: str = "digits"
+    """digits, fashion_mnist, mnist, cifar10, cifar100, or folder."""
+    root: str | None = None
+    """Where the files are; by default the places that the error for missing data lists."""
+    download: bool = False
+    """Whether torchvision may download missing files."""
+    validation: int | float = Field(default=0.2, gt=0)
+    """Share (below 1) or number of training images held out, class-balanced, to score on."""
+    train_size: Positive | None = None
+    """Use so many class-balanced training images; by default all."""
+    image_size: Positive | None = None
+    """Resize to so many pixels."""
+    pad: NotNegative = 1
+    """Random shifts of up to so many pixels."""
+    flip: bool = False
+    """Random horizontal flips."""
+    workers: NotNegative = 0
+    """Processes that read image folders."""
+
+
+class Training(Section):
+    """How weights are trained: supernet, or a finished subnet."""
+
+    epochs: Positive = 100
+    batch_size: Positive = 64
+    """Images per optimiser step, over all processes."""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    lr: float = Field(default=0.1, gt=0)
+    momentum: Fraction = 0.9
+    """Of SGD (Nesterov)."""
+    weight_decay: float = Field(default=5e-4, ge=0)
+    """Of weights, not of biases and norms."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup_epochs: float = Field(default=0.0, ge=0)
+    """The rate rises linearly from 0 over so many epochs."""
+    label_smoothing: Fraction = 0.0
+    clip_norm: float | None = Field(default=None, gt=0)
+    """Largest norm of the gradient."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    checkpoint_steps: Positive = 500
+    """Steps between checkpoints, from which a killed run resumes."""
+    log_steps: Positive = 50
+    tracker: Literal["tensorboard"] | None = None
+
+
+class Sampling(Section):
+    """Which paths train next."""
+
+    name: str = "uniform"
+    """uniform, fair, sandwich, or `package.module:attribute`."""
+    options: Options = {}
+
+
+class Evaluation(Section):
+    """How a candidate is scored with the supernet's weights."""
+
+    calibration_images: Positive = 512
+    """Training images that batch-norm statistics are averaged over."""
+    images: Positive | None = None
+    """Validation images; by default all."""
+    batch_size: Positive = 256
+
+
+class Searching(Section):
+    """Which architectures are best."""
+
+    name: str = "evolution"
+    """random, evolution, nsga2, or `package.module:attribute`."""
+    budgets: list[str] = ["macs<=15%", "macs<=25%", "macs<=60%"]
+    """Upper limits on macs, params or latency_ms, absolute or in % of the largest; one winner each."""
+    candidates: Positive = 120
+    """Architectures scored in all."""
+    generation: Positive = 30
+    """Architectures scored between two proposals."""
+    options: Options = {}
+
+    @field_validator("budgets")
+    @classmethod
+    def _readable(cls, budgets: list[str]) -> list[str]:
+        if not budgets:
+            raise ValueError("give at least one budget, such as 'macs<=50%'")
+        if len(set(budgets)) != len(budgets):
+            raise ValueError(f"budgets {budgets} repeat one")
+        for text in budgets:
+            Budget.parse(text)
+        return budgets
+
+
+class Finishing(Section):
+    """What becomes of a winner."""
+
+    mode: Literal["inherit", "finetune", "scratch"] = "finetune"
+    """Keep the supernet's weights, train them further, or train from new ones."""
+    training: Training = Training(epochs=10, lr=0.01)
+    """Of `finetune` and `scratch`."""
+
+
+class Exporting(Section):
+    """Which files a winner is written to."""
+
+    formats: list[Literal["pt2", "onnx", "json"]] = ["pt2", "json"]
+
+
+class Recipe(Section):
+    """Everything a run depends on, but for the machine."""
+
+    schema_version: Literal[1] = Field(default=1, alias="schema")
+    name: str = Field(default="digits", pattern=r"^[\w.-]+$")
+    """Names the run's folder."""
+    seed: NotNegative = 0
+    device: str = "auto"
+    """auto (a GPU if there is one), cpu, cuda, cuda:1, ..."""
+    network: Network = Network()
+    sharing: Sharing = Sharing()
+    data: Data = Data()
+    sampler: Sampling = Sampling()
+    train: Training = Training()
+    evaluate: Evaluation = Evaluation()
+    search: Searching = Searching()
+    finish: Finishing = Finishing()
+    export: Exporting = Exporting()
+
+    @classmethod
+    def load(cls, path: Path | None = None, overrides: Sequence[str] = ()) -> Self:
+        """Reads a recipe and applies overrides such as `"train.epochs=5"` (TOML values).
+
+        Without a path, the default recipe.
+
+        Raises:
+            RecipeError: for unreadable TOML, an unknown key (with the nearest), or a bad value.
+        """
+        source = "the default recipe" if path is None else str(path)
+        values: dict[str, Any] = {}
+        if path is not None:
+            try:
+                values = tomllib.loads(path.read_text(encoding="utf-8"))
+            except FileNotFoundError:
+                raise RecipeError(f"there is no recipe {path}") from None
+            except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+                raise RecipeError(f"{path} is not TOML: {error}") from error
+        for override in overrides:
+            _override(values, override)
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise RecipeError(f"{source}: {_explain(cls, error)}") from error
+
+    def to_toml(self) -> str:
+        """The recipe with every default filled in; `load` reads an equal one."""
+        return dumps(self.model_dump(by_alias=True))
+
+
+def _override(values: dict[str, Any], text: str) -> None:
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise RecipeError(f"--set {text!r} is not of the form section.key=value")
+    try:
+        parsed = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value.strip()  # a bare word is a string
+    *sections, last = key.strip().split(".")
+    for section in sections:
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            raise RecipeError(f"--set {text!r}: {section!r} is a value, not a section")
+    values[last] = parsed
+
+
+def _explain(recipe: type[BaseModel], error: ValidationError) -> str:
+    parts = []
+    for problem in error.errors():
+        where = ".".join(map(str, problem["loc"]))
+        if problem["type"] == "extra_forbidden":
+            known = _keys(recipe, problem["loc"][:-1])
+            near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"have {', '.join(known)}"
+            parts.append(f"unknown key {where!r}; {hint}")
+        else:
+            parts.append(f"{where} = {problem['input']!r}: {problem['msg']}")
+    return "; ".join(parts)
+
+
+def _keys(model: type[BaseModel], location: Sequence[int | str]) -> list[str]:
+    for part in location:
+        annotation = model.model_fields[str(part)].annotation
+        assert isinstance(annotation, type) and issubclass(annotation, BaseModel)
+        model = annotation
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def dumps(values: Mapping[str, Any], prefix: str = "") -> str:
+    """`values` as TOML: plain values first, then tables; keys that are None are left out."""
+    lines = [
+        f"{key} = {_literal(value)}"
+        for key, value in values.items()
+        if value is not None and not isinstance(value, Mapping)
+    ]
+    text = "\n".join(lines) + "\n" if lines else ""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            inner = dumps(value, f"{prefix}{key}.")
+            has_own = any(v is not None and not isinstance(v, Mapping) for v in value.values())
+            header = f"\n[{prefix}{key}]\n" if has_own or not value else ""
+            text += header + inner
+    return text
+
+
+def _literal(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        return '"' + "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in escaped) + '"'
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_literal, value)) + "]"
+    return repr(value)

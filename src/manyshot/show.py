@@ -1,0 +1,68 @@
+"""Tables for people, from records."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+
+def count(number: float) -> str:
+    """A count in K, M or G, three digits."""
+    for suffix, unit in (("G", 1e9), ("M", 1e6), ("K", 1e3)):
+        if number >= unit:
+            return f"{number / unit:.3g}{suffix}"
+    return f"{number:g}"
+
+
+def winners_table(result: dict[str, Any], folder: Path) -> Table:
+    """The winners of a run: one row per budget."""
+    table = Table(title=f"{result['name']}: {result['searched']:,} of {result['space']['size']:,} "
+                        f"architectures scored, winners: {result['finish']}")
+    right = ("MACs", "params", "latency", "proxy", "test")
+    for name in ("budget", "architecture", *right, "file"):
+        table.add_column(name, justify="right" if name in right else "left", overflow="fold")
+    for winner in result["winners"]:
+        files = winner["files"]
+        table.add_row(
+            Text(winner["budget"]),
+            winner["arch"],
+            count(winner["macs"]),
+            count(winner["params"]),
+            f"{winner['latency_ms']:.2f} ms",
+            f"{winner['proxy_accuracy']:.2%}",
+            f"{winner['test_accuracy']:.2%}",
+            Text(str(folder / next(iter(files.values()))) if files else "-"),
+        )
+    return table
+
+
+def survey_tables(found: dict[str, Any]) -> list[Table]:
+    """What `manyshot space` prints: decisions, costs, histograms."""
+    decisions = Table(title=f"{found['name']}: {found['size']:,} encodings")
+    for name in ("#", "decision", "options"):
+        decisions.add_column(name)
+    for i, decision in enumerate(found["decisions"]):
+        options = ", ".join(map(str, decision["options"]))
+        decisions.add_row(str(i), Text(decision["name"]), Text(options))
+    costs = Table(title="reachable costs")
+    for name in ("cost", "least", "smallest", "largest", "greatest"):
+        costs.add_column(name, justify="left" if name == "cost" else "right")
+    for metric, cost in found["costs"].items():
+        costs.add_row(
+            metric, *(count(cost[key]) for key in ("least", "smallest", "largest", "greatest"))
+        )
+    return [decisions, costs, *(_histogram(m, c) for m, c in found["costs"].items())]
+
+
+def _histogram(metric: str, cost: dict[str, Any]) -> Table:
+    total, peak = sum(cost["histogram"]), max(cost["histogram"])
+    table = Table(title=f"{metric} of {total:,} uniform random architectures")
+    table.add_column("from", justify="right")
+    table.add_column("share", justify="right")
+    table.add_column("")
+    for low, number in zip(cost["edges"], cost["histogram"], strict=False):
+        table.add_row(count(low), f"{number / total:.1%}", "#" * round(40 * number / peak))
+    return table

@@ -1,0 +1,104 @@
+"""Checkpoints: one atomic file that holds all that a training run needs to go on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from manyshot.records import SCHEMA, atomic
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be used; the message names the file and the way out."""
+
+
+def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
+    """Writes tensors and plain values atomically, to be read by `load_checkpoint`."""
+    with atomic(path) as temporary:
+        torch.save({"schema": SCHEMA, **state}, temporary)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Reads a checkpoint, tensors on the CPU; no pickled code is run.
+
+    Raises:
+        CheckpointError: if the file is damaged, or of another schema.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # torch raises half a dozen types for a damaged file
+        raise CheckpointError(
+            f"checkpoint {path} cannot be read ({error}); delete it to train from the start, or "
+            "restore it from a copy"
+        ) from error
+    if not isinstance(state, dict) or state.get("schema") != SCHEMA:
+        raise CheckpointError(f"checkpoint {path} is of another schema; this version reads {SCHEMA}")
+    return state
+
+
+def save_weights(path: Path, net: nn.Module) -> None:
+    """The weights as a safetensors file, each tensor contiguous, atomically; tied ones once."""
+    tensors: dict[str, Tensor] = {}
+    seen: dict[int, str] = {}
+    tied: dict[str, str] = {}
+    formats: dict[str, str] = {}
+    for name, tensor in net.state_dict(keep_vars=True).items():
+        first = seen.setdefault(id(tensor), name)
+        if first != name:
+            tied[name] = first
+            continue
+        if tensor.dim() == 4 and not tensor.is_contiguous():
+            formats[name] = "channels_last"
+        tensors[name] = tensor.detach().cpu().contiguous()
+    metadata = {"schema": str(SCHEMA)}
+    metadata |= {f"tied:{name}": first for name, first in tied.items()}
+    metadata |= {f"memory_format:{name}": kept for name, kept in formats.items()}
+    with atomic(path) as temporary:
+        save_file(tensors, temporary, metadata)
+
+
+def load_weights(path: Path, net: nn.Module) -> None:
+    """Loads `save_weights` into a network of the same structure.
+
+    Raises:
+        CheckpointError: if the file is damaged, or tensors are missing, unknown or of other shapes.
+    """
+    try:
+        tensors = load_file(path)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # safetensors raises its own type, which is not exported for typing
+        raise CheckpointError(f"weights {path} cannot be read ({error})") from error
+    own = net.state_dict(keep_vars=True)
+    by_tensor: dict[int, Tensor] = {id(own[name]): t for name, t in tensors.items() if name in own}
+    complete = {name: by_tensor.get(id(tensor)) for name, tensor in own.items()}
+    missing = [name for name, tensor in complete.items() if tensor is None]
+    unknown = [name for name in tensors if name not in own]
+    wrong = [
+        f"{name} {tuple(tensor.shape)} instead of {tuple(own[name].shape)}"
+        for name, tensor in complete.items()
+        if tensor is not None and tensor.shape != own[name].shape
+    ]
+    if missing or unknown or wrong:
+        raise CheckpointError(
+            f"weights {path} are of another network: missing {missing[:3]}, unknown {unknown[:3]}, "
+            f"other shapes {wrong[:3]} ({len(missing)}, {len(unknown)}, {len(wrong)} in all)"
+        )
+    net.load_state_dict({n: t for n, t in complete.items() if t is not None})
+
+
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """A short fingerprint of named tensors, for records."""
+    sha = hashlib.sha256()
+    for name in sorted(tensors):
+        sha.update(name.encode())
+        sha.update(tensors[name].detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return sha.hexdigest()[:16]

@@ -1,0 +1,111 @@
+"""Samplers that learn nothing: uniform, strictly fair, and the sandwich rule."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, final
+
+import numpy as np
+from torch import Tensor
+
+from manyshot.space import Arch, SearchSpace
+from manyshot.train.plan import Path, Plan, Target
+
+
+class Stateless:
+    """The half of the sampler contract that a fixed rule leaves empty."""
+
+    def feedback(self, plan: Plan, losses: Sequence[Tensor]) -> None:
+        """Learns nothing."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Nothing to restore.
+
+        Raises:
+            ValueError: if there is something, which was another sampler's.
+        """
+        if state:
+            raise ValueError(f"{type(self).__name__} has no state, got {sorted(state)}")
+
+
+@final
+class Uniform(Stateless):
+    """Each decision uniform and independent (SPOS: Guo et al. 2020, arXiv:1904.00420)."""
+
+    def __init__(self, space: SearchSpace, *, paths: int = 1) -> None:
+        """`paths` architectures per step; SPOS has one."""
+        if paths < 1:
+            raise ValueError(f"uniform: paths must be at least 1, got {paths}")
+        self.space, self.paths = space, paths
+
+    def plan(self, rng: np.random.Generator, step: int) -> Plan:
+        """Independent uniform paths, whose mean loss is trained."""
+        weight = 1 / self.paths
+        paths = (Path(self.space.sample(rng), weight=weight) for _ in range(self.paths))
+        return Plan(tuple(paths))
+
+
+@final
+class Fair(Stateless):
+    """Strict fairness: every option of every decision once per step (FairNAS, arXiv:1907.01845).
+
+    With m options everywhere, m paths are drawn from a random permutation per decision and their
+    gradients are summed into one update. Where a decision has fewer options than the largest
+    number m, they are repeated (a fresh permutation each round) until there are m; such repeats
+    are ours, and the last round may leave out some options.
+    """
+
+    def __init__(self, space: SearchSpace) -> None:
+        """A sampler of `space`."""
+        self.space = space
+
+    def plan(self, rng: np.random.Generator, step: int) -> Plan:
+        """m paths, m the largest number of options."""
+        counts = self.space.counts.tolist()
+        columns = [_rounds(n, max(counts), rng) for n in counts]
+        return Plan(tuple(Path(tuple(arch)) for arch in zip(*columns, strict=True)))
+
+
+def _rounds(options: int, length: int, rng: np.random.Generator) -> list[int]:
+    rounds = [rng.permutation(options) for _ in range(-(-length // options))]
+    drawn = np.concatenate(rounds)[:length]
+    return [int(option) for option in rng.permutation(drawn)]
+
+
+@final
+class Sandwich(Stateless):
+    """The largest, the smallest and `random` uniform architectures per step, gradients summed.
+
+    Yu & Huang 2019, arXiv:1903.05134. With `distil`, all but the largest learn from its detached
+    predictions of the same step (in-place distillation); else from the labels.
+    """
+
+    def __init__(self, space: SearchSpace, *, random: int = 2, distil: bool = True) -> None:
+        """`random` architectures beside the two ends."""
+        if random < 0:
+            raise ValueError(f"sandwich: random must be at least 0, got {random}")
+        self.space, self.random, self.distil = space, random, distil
+
+    def plan(self, rng: np.random.Generator, step: int) -> Plan:
+        """2 + `random` paths, the largest first."""
+        others: list[Arch] = [self.space.smallest]
+        others += [self.space.sample(rng) for _ in range(self.random)]
+        target: Target = "largest" if self.distil else "labels"
+        return Plan((Path(self.space.largest), *(Path(a, target=target) for a in others)))
+
+
+@final
+class Only(Stateless):
+    """Always one architecture: how a stand-alone network is trained by the same loop."""
+
+    def __init__(self, arch: Arch) -> None:
+        """Trains `arch` and nothing else."""
+        self.arch = arch
+
+    def plan(self, rng: np.random.Generator, step: int) -> Plan:
+        """One path."""
+        return Plan((Path(self.arch),))

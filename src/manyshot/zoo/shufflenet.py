@@ -1,0 +1,196 @@
+"""The ShuffleNetV2 choice blocks of Single Path One-Shot: 20 layers of 4 operations, 4^20 networks.
+
+Guo et al. 2020, "Single Path One-Shot Neural Architecture Search with Uniform Sampling",
+arXiv:1904.00420, with the blocks of Ma et al. 2018, "ShuffleNet V2", arXiv:1807.11164. It is also
+the space of Supernet Shifting (Zhang et al., CVPR 2024). With the default arguments the parameters
+and, at 224x224, the MACs of every operation equal those of the authors' public code.
+
+Ours: widths, repeats and strides are arguments and the pooling is adaptive, so that small images
+work; a first block of stride 1 is built like one of stride 2, from all input channels; images are
+RGB and normalised (the authors' code feeds BGR in 0..255).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from manyshot.nn import Choice
+from manyshot.zoo.blocks import Chain, conv_bn
+
+KERNELS = {"shuffle3": 3, "shuffle5": 5, "shuffle7": 7}
+
+
+def split_channels(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The even and the odd channels of (B, C, H, W), each (B, C / 2, H, W).
+
+    The channel shuffle of ShuffleNetV2: the two branches of the block before were concatenated, so
+    each half holds channels of both.
+    """
+    batch, channels, height, width = x.shape
+    even, odd = x.view(batch, channels // 2, 2, height, width).unbind(2)
+    return even, odd
+
+
+class SplitBlock(nn.Module):
+    """A block that keeps resolution and width: half the channels pass, half go through `main`."""
+
+    def __init__(self, main: nn.Module) -> None:
+        super().__init__()
+        self.main = main
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to the same shape; the even channels come first, unchanged."""
+        passing, processed = split_channels(x)
+        return torch.cat((passing, self.main(processed)), 1)
+
+
+class WideningBlock(nn.Module):
+    """A block that changes resolution or width: both branches see all input channels."""
+
+    def __init__(self, projection: nn.Module, main: nn.Module) -> None:
+        super().__init__()
+        self.projection = projection
+        self.main = main
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in, H, W) to (B, out, H / stride, W / stride); `in` channels from the projection."""
+        return torch.cat((self.projection(x), self.main(x)), 1)
+
+
+def _shuffle(into: int, out: int, mid: int, kernel: int, stride: int, affine: bool) -> nn.Module:
+    return nn.Sequential(
+        *conv_bn(into, mid, 1, relu=True, affine=affine),
+        *conv_bn(mid, mid, kernel, stride, mid, relu=False, affine=affine),
+        *conv_bn(mid, out, 1, relu=True, affine=affine),
+    )
+
+
+def _xception(into: int, out: int, mid: int, stride: int, affine: bool) -> nn.Module:
+    layers: list[nn.Module] = []
+    widths = (into, mid, mid, out)
+    for narrow, wide in zip(widths, widths[1:], strict=False):
+        layers += conv_bn(narrow, narrow, 3, stride, narrow, relu=False, affine=affine)
+        layers += conv_bn(narrow, wide, 1, relu=True, affine=affine)
+        stride = 1
+    return nn.Sequential(*layers)
+
+
+def _block(into: int, out: int, operation: str, stride: int, affine: bool) -> nn.Module:
+    widening = stride != 1 or into != out
+    seen = into if widening else into // 2
+    kernel = KERNELS.get(operation, 3)
+    if operation in KERNELS:
+        main = _shuffle(seen, out - seen, out // 2, kernel, stride, affine)
+    else:
+        main = _xception(seen, out - seen, out // 2, stride, affine)
+    if not widening:
+        return SplitBlock(main)
+    projection = nn.Sequential(
+        *conv_bn(into, into, kernel, stride, into, relu=False, affine=affine),
+        *conv_bn(into, into, 1, relu=True, affine=affine),
+    )
+    return WideningBlock(projection, main)
+
+
+@final
+class ShuffleNet(Chain):
+    """The network of `shufflenet`."""
+
+    def reset_parameters(self) -> None:
+        """Draws all weights anew: normal, by torch's global generator, as the authors' code does.
+
+        Standard deviations: 1 / (input channels per group) for convolutions (1 for depthwise ones),
+        0.01 for the stem and the classifier. Where batch norm has them, scale 1 and shift 1e-4.
+        """
+        stem = next(m for m in self.modules() if isinstance(m, nn.Conv2d))
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                deviation = 0.01 if module is stem else 1 / module.weight.shape[1]
+                nn.init.normal_(module.weight, 0, deviation)
+            elif isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, 0, 0.01)
+            elif isinstance(module, nn.BatchNorm2d) and module.affine:
+                nn.init.ones_(module.weight)
+                nn.init.constant_(module.bias, 1e-4)
+
+
+def shufflenet(
+    channels: int = 3,
+    classes: int = 1000,
+    widths: Sequence[int] = (64, 160, 320, 640),
+    repeats: Sequence[int] = (4, 4, 8, 4),
+    stem: int = 16,
+    tail: int = 1024,
+    stem_stride: int = 2,
+    strides: Sequence[int] = (2, 2, 2, 2),
+    dropout: float = 0.1,
+    affine: bool = False,
+) -> ShuffleNet:
+    """The ShuffleNetV2 space of Single Path One-Shot, to be wrapped by `ms.Supernet`.
+
+    Decisions are `layer0`, `layer1`, ..., each of `shuffle3`, `shuffle5`, `shuffle7`, `xception`.
+    With the default arguments an image is halved five times, so for 32x32 take `stem_stride=1`.
+
+    Args:
+        channels: of the images.
+        classes: of the classifier, which has no bias.
+        widths: channels of each stage, even and growing from `stem` on.
+        repeats: searchable blocks per stage.
+        stem: channels of the first convolution.
+        tail: channels of the last convolution.
+        stem_stride: of the first convolution.
+        strides: of the first block of each stage; the other blocks have stride 1.
+        dropout: probability, before the classifier.
+        affine: whether batch norms scale and shift. The authors' supernet does not; an architecture
+            that is trained alone does, so extract it from a supernet made with `affine=True`.
+
+    Raises:
+        ValueError: if lengths differ, a number is below one, or widths are odd or do not grow.
+    """
+    _check(widths, repeats, strides, stem)
+    numbers = {"channels": channels, "classes": classes, "stem": stem, "tail": tail}
+    for name, number in {**numbers, "stem_stride": stem_stride}.items():
+        if number < 1:
+            raise ValueError(f"shufflenet: {name} must be at least 1, got {number}")
+    first = conv_bn(channels, stem, 3, stem_stride, relu=True, affine=affine)
+    chain: list[nn.Module] = [nn.Sequential(*first)]
+    into = stem
+    for out, count, stride in zip(widths, repeats, strides, strict=True):
+        for i in range(count):
+            options = {
+                operation: _block(into, out, operation, stride if i == 0 else 1, affine)
+                for operation in (*KERNELS, "xception")
+            }
+            chain.append(Choice(options, f"layer{len(chain) - 1}"))
+            into = out
+    chain.append(nn.Sequential(*conv_bn(into, tail, 1, relu=True, affine=affine)))
+    head = nn.Linear(tail, classes, bias=False)
+    pool = nn.AdaptiveAvgPool2d(1)
+    chain.append(nn.Sequential(pool, nn.Flatten(), nn.Dropout(dropout), head))
+    network = ShuffleNet(chain)
+    network.reset_parameters()
+    return network
+
+
+def _check(
+    widths: Sequence[int], repeats: Sequence[int], strides: Sequence[int], stem: int
+) -> None:
+    if not len(widths) == len(repeats) == len(strides) > 0:
+        raise ValueError(
+            f"shufflenet: widths {widths}, repeats {repeats} and strides {strides} must have one "
+            "entry per stage each"
+        )
+    if min(*repeats, *strides) < 1:
+        raise ValueError(f"shufflenet: repeats {repeats} and strides {strides} must be at least 1")
+    if any(width % 2 for width in widths):
+        raise ValueError(f"shufflenet: widths {widths} must be even, blocks split channels in half")
+    growing = (stem, *widths)
+    if any(wide <= narrow for narrow, wide in zip(growing, growing[1:], strict=False)):
+        raise ValueError(
+            f"shufflenet: widths {widths} must grow from the stem's {stem} on, because the first "
+            "block of a stage adds channels to the projection of its input"
+        )

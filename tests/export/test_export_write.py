@@ -1,0 +1,150 @@
+"""The card, and one call for all formats."""
+
+import json
+import os
+import platform
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import manyshot as ms
+from manyshot.export import FORMATS, ExportMismatch, card, export, write_card
+from manyshot.space import SearchSpace
+
+SPACE = SearchSpace([ms.choose(("conv", "skip"), "layer0"), ms.choose((8, 16, 24), "width")])
+DATA = {"name": "digits", "fingerprint": "9f2c"}
+
+
+def full_card():
+    return card(
+        SPACE,
+        (1, 2),
+        costs={"macs": np.int64(1200), "latency_ms": np.float32(0.5)},
+        accuracies={"proxy_accuracy": 0.75, "test_accuracy": None},
+        data=DATA,
+    )
+
+
+class TestCard:
+    def test_content(self, tmp_path, files):
+        path = write_card(
+            tmp_path / "deep" / "1-2.json", {**full_card(), "files": {"pt2": "a.pt2"}}
+        )
+        record = json.loads(path.read_text())
+        versions = record.pop("versions")
+        assert record == {
+            "schema": 1,
+            "architecture": "1-2",
+            "choices": {"layer0": "skip", "width": 24},
+            "costs": {"macs": 1200, "latency_ms": 0.5},
+            "accuracies": {"proxy_accuracy": 0.75, "test_accuracy": None},
+            "data": DATA,
+            "files": {"pt2": "a.pt2"},
+        }
+        assert isinstance(record["costs"]["macs"], int)
+        assert versions == {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "manyshot": ms.__version__,
+        }
+        assert files(tmp_path / "deep") == ["1-2.json"]
+
+    def test_what_is_not_known_is_null(self, tmp_path):
+        record = json.loads(write_card(tmp_path / "a.json", {}).read_text())
+        assert [key for key, value in record.items() if value is None] == [
+            "architecture", "choices", "costs", "accuracies", "data", "files"
+        ]  # fmt: skip
+
+    @pytest.mark.parametrize(
+        ("record", "message"),
+        [
+            ({"acuracies": {}}, "no field 'acuracies'; have .*'accuracies'"),
+            ({"versions": {}}, "no field 'versions'"),
+            ({"accuracies": {"test_accuracy": 93.1}}, r"test_accuracy must be in \[0, 1\]"),
+            ({"accuracies": {"test_accuracy": float("nan")}}, r"must be in \[0, 1\]"),
+            ({"data": {"name": "digits"}}, "'fingerprint'"),
+            ({"costs": {"latency_ms": float("inf")}}, "JSON"),
+        ],
+    )
+    def test_bad_record(self, record, message, tmp_path, files):
+        with pytest.raises(ValueError, match=message):
+            write_card(tmp_path / "a.json", record)
+        assert files(tmp_path) == []
+
+    def test_not_for_json(self, tmp_path, files):
+        with pytest.raises(TypeError, match="Tensor"):
+            write_card(tmp_path / "a.json", {"costs": {"macs": torch.zeros(1)}})
+        assert files(tmp_path) == []
+
+    def test_architecture_of_another_space(self):
+        with pytest.raises(ValueError, match="layer0: option 2"):
+            card(SPACE, (2, 0))
+
+    def test_is_atomic(self, tmp_path, monkeypatch, files):
+        path = write_card(tmp_path / "a.json", full_card())
+        before = path.read_bytes()
+
+        def fail(*args: object) -> None:
+            raise OSError("disk full")
+
+        monkeypatch.setattr(os, "replace", fail)
+        with pytest.raises(OSError, match="disk full"):
+            write_card(path, {})
+        assert path.read_bytes() == before
+        assert files(tmp_path) == ["a.json"]
+
+
+class TestExport:
+    def test_all_formats(self, subnet, images, logits, tmp_path, files):
+        paths = export(
+            subnet, example=images, folder=tmp_path / "subnets", stem="1-2", card=full_card()
+        )
+        assert {kind: path.name for kind, path in paths.items()} == {
+            "pt2": "1-2.pt2", "onnx": "1-2.onnx", "json": "1-2.json"
+        }  # fmt: skip
+        assert files(tmp_path / "subnets") == ["1-2.json", "1-2.onnx", "1-2.pt2"]
+        record = json.loads(paths["json"].read_text())
+        assert record["files"] == {"pt2": "1-2.pt2", "onnx": "1-2.onnx"}
+        assert record["architecture"] == "1-2"
+        program = torch.export.load(paths["pt2"]).module()
+        torch.testing.assert_close(program(images[:7]), logits, rtol=0, atol=1e-6)
+
+    def test_only_the_formats_asked_for(self, images, tmp_path, files):
+        module = nn.Sequential(nn.Flatten(), nn.Linear(768, 2))
+        paths = export(
+            module, example=images, folder=tmp_path, stem="v1.0", formats=["json", "pt2"]
+        )
+        assert list(paths) == ["pt2", "json"]
+        assert files(tmp_path) == ["v1.0.json", "v1.0.pt2"]
+        assert json.loads(paths["json"].read_text())["files"] == {"pt2": "v1.0.pt2"}
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            (
+                {"formats": ["pt2", "tflite"]},
+                r"unknown format 'tflite'; have \['pt2', 'onnx', 'json'\]",
+            ),
+            ({"stem": "a/b"}, "stem must be a file name"),
+            ({"stem": ""}, "stem must be a file name"),
+        ],
+    )
+    def test_bad_options(self, options, message, subnet, images, tmp_path, files):
+        given = {"folder": tmp_path, "stem": "a", **options}
+        with pytest.raises(ValueError, match=message):
+            export(subnet, example=images, **given)
+        assert files(tmp_path) == []
+
+    def test_no_card_for_a_program_that_failed(self, images, tmp_path, files):
+        class Wrong(nn.Module):
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                return x.flatten(1) + (1 if torch.compiler.is_compiling() else 0)
+
+        with pytest.raises(ExportMismatch):
+            export(Wrong(), example=images, folder=tmp_path, stem="a", formats=("json", "pt2"))
+        assert files(tmp_path) == []
+
+    def test_the_card_is_written_last(self):
+        assert list(FORMATS)[-1] == "json"

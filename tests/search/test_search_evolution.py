@@ -1,0 +1,344 @@
+"""Evolution and random search: mechanics, on problems with a planted optimum."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from scipy.stats import chisquare
+
+from manyshot.search import (
+    Evolution,
+    EvolutionConfig,
+    Infeasible,
+    Limit,
+    RandomConfig,
+    RandomSearch,
+    best,
+)
+from manyshot.space import Arch, Commutation, Decision, SearchSpace
+
+SMALL = EvolutionConfig(population=20, parents=5, mutants=10, crossovers=10)
+
+
+def flat(counts: Sequence[int]) -> SearchSpace:
+    return SearchSpace([Decision(range(m), f"d{i}") for i, m in enumerate(counts)])
+
+
+def total(archs: Sequence[Arch]) -> np.ndarray:
+    return np.array([sum(arch) for arch in archs], dtype=float)
+
+
+def total_limit(limit: float) -> Limit:
+    return Limit(f"total<={limit}", total, limit)
+
+
+def generations(searcher, sizes: Sequence[int], score) -> list[list[Arch]]:
+    asked = []
+    for n in sizes:
+        asked.append(searcher.ask(n))
+        searcher.tell(asked[-1], [score(arch) for arch in asked[-1]])
+    return asked
+
+
+class Additive:
+    """A score that adds one number per decision and option; its optimum is the best of each."""
+
+    def __init__(self, counts: Sequence[int], seed: int) -> None:
+        self.gains = [np.random.default_rng((seed, i)).random(m) for i, m in enumerate(counts)]
+        self.optimum = tuple(int(gain.argmax()) for gain in self.gains)
+
+    def __call__(self, arch: Arch) -> float:
+        return float(sum(gain[option] for gain, option in zip(self.gains, arch, strict=True)))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [EvolutionConfig(), EvolutionConfig(regularised=True, tournament=15)],
+    ids=["spos", "regularised"],
+)
+def test_the_planted_optimum_is_found(config: EvolutionConfig) -> None:
+    """In at most 12 generations of 50: 600 of 65,536, where random draws have 1 chance in 109."""
+    found = 0
+    for seed in range(20):
+        score = Additive([4] * 8, seed)
+        searcher = Evolution(flat([4] * 8), seed=seed, config=config)
+        generations(searcher, [50] * 12, score)
+        found += best(searcher.history.scores) == [score.optimum]
+    assert found >= 17
+
+
+def test_first_population_is_uniform_over_networks() -> None:
+    """Three commuting decisions: 8 encodings of 4 networks, of which two have 3 encodings."""
+    layers = [Decision(("skip", "conv"), f"d{i}") for i in range(3)]
+    space = SearchSpace(layers, commutations=[Commutation(tuple(layers), 0)])
+    for make in (Evolution, RandomSearch):
+        firsts = [make(space, seed=seed).ask(1)[0] for seed in range(600)]
+        networks = [(0, 0, 0), (1, 0, 0), (1, 1, 0), (1, 1, 1)]
+        counts = [firsts.count(arch) for arch in networks]
+        assert sum(counts) == 600 and chisquare(counts).pvalue > 1e-3
+
+
+def test_first_population_reaches_small_networks_of_deep_spaces() -> None:
+    """One network in 4^11 is as shallow as the limit asks, but one encoding in four is."""
+    depth = Decision((1, 2, 3, 4), "depth")
+    width = [Decision((1, 2, 3, 4), f"width{i}") for i in range(12)]
+    uses = {w: [((depth, frozenset(range(1 + i // 4, 4))),)] for i, w in enumerate(width)}
+    limit = Limit("depth<=1", lambda archs: np.array([arch[0] for arch in archs]), 0)
+    archs = Evolution(SearchSpace([depth, *width], uses=uses), seed=0, limits=[limit]).ask(3)
+    assert archs == [(0,) * 13]
+
+
+def test_children_of_zero_mutation_are_the_parents_so_random_ones_top_up() -> None:
+    config = EvolutionConfig(
+        population=10, parents=3, mutants=4, crossovers=0, mutation_probability=0.0, attempts=20
+    )
+    searcher = Evolution(flat([4] * 6), seed=0, config=config)
+    generations(searcher, [10, 10, 10], sum)
+    assert searcher.top_ups == 8  # four mutants in each of two generations; six were random anyway
+    again = Evolution(
+        flat([4] * 6),
+        seed=0,
+        config=EvolutionConfig(population=10, parents=3, mutants=4, crossovers=0, attempts=20),
+    )
+    generations(again, [10, 10, 10], sum)
+    assert again.top_ups == 0
+
+
+def differences(arch: Arch, parents: Sequence[Arch]) -> int:
+    return min(sum(x != y for x, y in zip(arch, p, strict=True)) for p in parents)
+
+
+@pytest.mark.parametrize("n", [1, 7, 50, 120])
+def test_shares_of_mutants_and_crossovers_scale_with_n(n: int) -> None:
+    """Parents from two all-different families: mutants stay near one, crossovers mix both."""
+    config = EvolutionConfig(population=10, parents=2, mutants=6, crossovers=4)
+    searcher = Evolution(flat([5] * 16), seed=3, config=config)
+    families = [(4,) * 16, (3,) * 16]
+    searcher.tell(families, [1.0, 1.0])
+    weak = [tuple(row) for row in np.random.default_rng(0).integers(0, 3, (20, 16)).tolist()]
+    searcher.tell(weak, [0.0] * 20)
+    assert sorted(searcher.elites()) == sorted(families)
+    crossed = sum(min(a.count(3), a.count(4)) >= 3 for a in searcher.ask(n))
+    # A crossing has fewer than 3 genes of a parent once in 480; a mutant, 3 of the other never.
+    assert crossed == pytest.approx(0.4 * n, abs=1 + n / 100)
+
+
+def test_crossover_genes_come_from_the_parents() -> None:
+    config = EvolutionConfig(population=10, parents=2, mutants=0, crossovers=10, attempts=5000)
+    searcher = Evolution(flat([5] * 16), seed=3, config=config)
+    searcher.tell([(4,) * 16, (3,) * 16], [1.0, 1.0])
+    searcher.tell([(0,) * i + (1,) * (16 - i) for i in range(8)], [0.0] * 8)
+    archs = searcher.ask(10)
+    assert len(archs) == 10 and all(set(arch) == {3, 4} for arch in archs)
+
+
+def test_every_generation_serves_every_limit_from_one_history() -> None:
+    limits = [total_limit(8), total_limit(12), total_limit(16)]
+    score = Additive([4] * 8, 1)
+    searcher = Evolution(flat([4] * 8), seed=0, limits=limits, config=SMALL)
+    asked = generations(searcher, [30] * 8, score)
+    for archs in asked:
+        costs = total(archs)
+        assert (costs <= 16).all()
+        assert (costs <= 8).sum() >= 10 and (costs <= 12).sum() >= 20
+    for limit in limits:
+        legal = [a for archs in asked for a in archs if sum(a) <= limit.limit]
+        top = sorted(legal, key=lambda a: (-score(a), sum(a), a))[:5]
+        assert best(searcher.history.scores, limit, 5) == top
+        assert set(top) <= set(searcher.elites())
+    # Proposals take turns, so a part of a generation serves all limits as well.
+    turns = [[sum(arch) <= x.limit for x in limits] for arch in asked[-1]]
+    assert all(np.any(turns[i : i + 3], axis=0).all() for i in range(0, 30, 3))
+
+
+def test_the_last_generation_counts() -> None:
+    searcher = Evolution(flat([4] * 8), seed=0, config=SMALL)
+    generations(searcher, [20, 20], sum)
+    last = searcher.ask(20)
+    searcher.tell(last, [1000.0 + i for i in range(20)])
+    assert best(searcher.history.scores, k=5) == last[:-6:-1] == searcher.elites()
+
+
+def test_global_dedupe_never_repeats_and_per_generation_does() -> None:
+    def repeats(dedupe: str) -> int:
+        config = EvolutionConfig(population=20, parents=5, mutants=10, crossovers=10, dedupe=dedupe)
+        asked = generations(Evolution(flat([4] * 8), seed=0, config=config), [20] * 10, sum)
+        assert all(len(set(archs)) == 20 for archs in asked)
+        return sum(map(len, asked)) - len({arch for archs in asked for arch in archs})
+
+    assert repeats("global") == 0 < 20 < repeats("per_generation")
+
+
+def test_proposals_not_told_yet_are_not_proposed_again() -> None:
+    for dedupe in ("global", "per_generation"):
+        config = EvolutionConfig(population=5, parents=2, mutants=2, crossovers=2, dedupe=dedupe)
+        searcher = Evolution(flat([3] * 4), seed=0, config=config)
+        generations(searcher, [10], sum)
+        asked = [arch for _ in range(6) for arch in searcher.ask(5)]
+        assert len(set(asked)) == 30
+
+
+def test_fewer_only_when_exhausted() -> None:
+    limit = total_limit(2)  # 1 + 8 + 36 = 45 architectures of 4^8
+    searcher = Evolution(flat([4] * 8), seed=0, limits=[limit], config=SMALL)
+    asked = generations(searcher, [20, 20, 20, 20], sum)
+    assert [len(archs) for archs in asked] == [20, 20, 5, 0]
+
+
+def test_a_limit_that_is_used_up_leaves_its_share_to_the_others() -> None:
+    limits = [total_limit(1), total_limit(12)]  # 9 architectures, and many
+    searcher = Evolution(flat([4] * 8), seed=0, limits=limits, config=SMALL)
+    assert [len(archs) for archs in generations(searcher, [20] * 4, sum)] == [20] * 4
+
+
+def test_infeasible_only_while_nothing_feasible_is_known() -> None:
+    nines = Limit("nines>=8", lambda archs: [8 - arch.count(9) for arch in archs], 0)
+    searcher = Evolution(flat([10] * 10), seed=0, limits=[nines, total_limit(99)], config=SMALL)
+    with pytest.raises(Infeasible) as error:
+        searcher.ask(4)
+    for part in (
+        "0 of 1,000",
+        "met nines>=8;",
+        "0-0-0-0-0-0-0-0-0-0",
+        "costs 8",
+        "'attempts' (now",
+    ):
+        assert part in str(error.value)
+    searcher.tell([(9,) * 10], [1.0])
+    assert [a.count(9) >= 8 for a in searcher.ask(8)].count(True) == 4
+
+
+def test_a_limit_near_the_smallest_is_reached_though_no_random_draw_meets_it() -> None:
+    """Of 10^10 architectures 66 cost no more than 2; walks from the smallest find all of them."""
+    searcher = Evolution(flat([10] * 10), seed=0, limits=[total_limit(2)], config=SMALL)
+    asked = generations(searcher, [40, 40], sum)
+    assert [len(archs) for archs in asked] == [40, 26]
+
+
+def test_regularised_evolution_forgets_the_old_however_good() -> None:
+    config = EvolutionConfig(population=10, parents=3, regularised=True, tournament=10)
+    searcher = Evolution(flat([5] * 12), seed=0, config=config)
+    searcher.tell([(4,) * 12], [100.0])
+    old = searcher.ask(9)
+    searcher.tell(old, [0.0] * 9)
+    # Alive: it wins nearly every tournament of ten, and mutants differ in about one decision.
+    assert np.mean([a.count(4) for a in searcher.ask(20)]) > 8
+    searcher.tell([(3,) * i + (2,) * (12 - i) for i in range(10)], [0.0] * 10)
+    assert (4,) * 12 not in searcher.elites()
+    assert np.mean([a.count(4) for a in searcher.ask(20)]) < 2
+    searcher.tell([(4,) * 12], [200.0])  # scored again: not younger
+    assert (4,) * 12 not in searcher.elites()
+
+
+@pytest.mark.parametrize(("tournament", "expected"), [(1, 1 / 10), (3, 1 - 0.9**3)])
+def test_tournament_picks_the_best_of_its_entrants(tournament: int, expected: float) -> None:
+    """Drawn with replacement: the best of 10 is among k entrants with probability 1 - 0.9^k."""
+    config = EvolutionConfig(
+        population=10,
+        parents=1,
+        regularised=True,
+        tournament=tournament,
+        mutation_probability=0.05,
+    )
+    families = [(option,) * 30 for option in range(10)]
+    wins, n = 0, 600
+    searcher = Evolution(flat([10] * 30), seed=1, config=config)
+    searcher.tell(families, [float(i == 7) for i in range(10)])
+    for arch in searcher.ask(n):
+        wins += max(set(arch), key=arch.count) == 7
+    # Mutants of p 0.05 keep their family's majority. Copies (22 %) are redrawn, evenly.
+    assert abs(wins / n - expected) < 3.5 * np.sqrt(expected * (1 - expected) / n)
+
+
+def test_scores_of_older_weights_do_not_compete_unless_asked_to() -> None:
+    archs = [(i, j, 0, 0) for i in range(4) for j in range(4)]
+    for stale in (False, True):
+        config = EvolutionConfig(
+            population=10, parents=2, mutants=5, stale_scores=stale, crossovers=0
+        )
+        searcher = Evolution(flat([4] * 4), seed=0, config=config)
+        searcher.tell(archs[:10], [float(i) for i in range(10)], weights_version=0)
+        searcher.tell(archs[8:12], [-1.0, -2.0, -3.0, -4.0], weights_version=1)
+        assert searcher.elites() == ([archs[7], archs[6]] if stale else [archs[8], archs[9]])
+
+
+def test_ties_go_to_the_cheaper_then_to_tuple_order() -> None:
+    searcher = Evolution(
+        flat([4] * 3), seed=0, limits=[total_limit(9)], config=EvolutionConfig(parents=4)
+    )
+    archs = [(3, 3, 3), (0, 2, 1), (2, 0, 1), (3, 0, 0), (0, 0, 1), (1, 0, 0)]
+    searcher.tell(archs, [0.5, 0.5, 0.5, 0.5, 0.4, 0.5])
+    expected = [(1, 0, 0), (0, 2, 1), (2, 0, 1), (3, 0, 0)]
+    assert searcher.elites() == expected == best(searcher.history.scores, total_limit(9), 4)
+
+
+BASE = {"population": 12, "parents": 4, "mutants": 6, "crossovers": 4, "attempts": 40}
+RULED = {**BASE, "regularised": True, "tournament": 6}
+
+
+@pytest.mark.parametrize(
+    ("base", "change"),
+    [
+        (BASE, {"population": 13}),
+        (BASE, {"parents": 2}),
+        (BASE, {"mutants": 8}),
+        (BASE, {"crossovers": 6}),
+        (BASE, {"mutation_probability": 0.4}),
+        (BASE, {"child_attempts": 1}),
+        (BASE, {"attempts": 1}),
+        (BASE, {"dedupe": "per_generation"}),
+        (BASE, {"stale_scores": True}),
+        (BASE, {"regularised": True, "tournament": 12}),
+        (RULED, {"tournament": 2}),
+        (RULED, {"population": 9}),
+    ],
+)
+def test_every_option_is_used(base: dict, change: dict) -> None:
+    """Changing one changes the history."""
+
+    def history(options: dict) -> list[list[Arch]]:
+        searcher = Evolution(flat([3] * 5), seed=0, config=EvolutionConfig(**options))
+        asked = []
+        for version in range(8):
+            asked.append(searcher.ask(12))
+            scores = [sum(arch) - 100.0 * version for arch in asked[-1]]
+            searcher.tell(asked[-1], scores, version)
+        return asked
+
+    assert history(base) != history({**base, **change})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"population": 0}, "population must be a whole number at least 1, got 0"),
+        ({"population": "50"}, "population must be a whole number at least 1, got '50'"),
+        ({"parents": 51}, r"parents must be a whole number in 1\.\.50, got 51"),
+        ({"mutants": 26}, r"mutants \(26\) and crossovers \(25\) exceed the population \(50\)"),
+        ({"mutants": True}, "mutants must be a whole number at least 0, got True"),
+        ({"mutation_probability": 1.1}, r"mutation_probability must be a number in \[0, 1\]"),
+        ({"attempts": 0}, "^attempts must be"),
+        ({"child_attempts": 0}, "^child_attempts must be"),
+        ({"tournament": 0}, "tournament must be a whole number at least 1, got 0"),
+        ({"dedupe": "none"}, "dedupe must be one of global, per_generation, got 'none'"),
+        ({"regularised": 1}, "regularised must be true or false, got 1"),
+        ({"stale_scores": "no"}, "stale_scores must be true or false, got 'no'"),
+    ],
+)
+def test_bad_options(options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        EvolutionConfig(**options)
+
+
+def test_random_search_keeps_the_best_of_each_limit() -> None:
+    limits = [total_limit(6), total_limit(14)]
+    searcher = RandomSearch(flat([4] * 6), seed=0, limits=limits, config=RandomConfig(keep=3))
+    generations(searcher, [40], sum)
+    expected = [a for x in limits for a in best(searcher.history.scores, x, 3)]
+    assert searcher.elites() == list(dict.fromkeys(expected))
+    with pytest.raises(ValueError, match="keep must be"):
+        RandomConfig(keep=0)
+    with pytest.raises(ValueError, match="n must be a whole number at least 1, got 0"):
+        searcher.ask(0)
+    with pytest.raises(ValueError, match="seed must be"):
+        RandomSearch(flat([4]), seed=-1)

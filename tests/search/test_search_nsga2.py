@@ -1,0 +1,183 @@
+"""Fronts against double loops; NSGA-II against exhaustive search."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from manyshot.search import NSGA2, Limit, NSGA2Config, non_dominated
+from manyshot.search.pareto import rank_and_crowding
+from manyshot.space import Decision, SearchSpace
+
+QUICK = settings(deadline=None, derandomize=True, max_examples=150)
+POINTS = st.integers(1, 3).flatmap(
+    lambda d: st.lists(st.tuples(*[st.integers(0, 4)] * d), min_size=1, max_size=30)
+)
+
+
+def dominates(a, b) -> bool:
+    return all(x <= y for x, y in zip(a, b, strict=True)) and tuple(a) != tuple(b)
+
+
+def front(points) -> list[bool]:
+    return [not any(dominates(other, point) for other in points) for point in points]
+
+
+@QUICK
+@given(POINTS)
+def test_non_dominated_equals_the_double_loop(points) -> None:
+    """On a coarse grid, so that duplicates and ties in one objective are common."""
+    assert non_dominated(points).tolist() == front(points)
+    order = np.random.default_rng(0).permutation(len(points))
+    assert (
+        non_dominated(np.array(points)[order]).tolist() == np.array(front(points))[order].tolist()
+    )
+
+
+def test_non_dominated_edges() -> None:
+    assert non_dominated(np.zeros((0, 2))).tolist() == []
+    assert non_dominated([[1, 1], [1, 1]]).tolist() == [True, True]
+    assert non_dominated([[-np.inf, 3], [0, 2], [np.inf, 2]]).tolist() == [True, True, False]
+    for bad in ([1.0, 2.0], [[1.0, np.nan]], np.zeros((3, 0))):
+        with pytest.raises(ValueError, match=r"shape \(N, D\)"):
+            non_dominated(bad)
+
+
+@QUICK
+@given(POINTS)
+def test_ranks_are_fronts_peeled_off_one_by_one(points) -> None:
+    rank, crowding = rank_and_crowding(points, len(points))
+    left, number = list(range(len(points))), 0
+    while left:
+        on_front = front([points[i] for i in left])
+        peeled = [i for i, on in zip(left, on_front, strict=True) if on]
+        assert all(rank[i] == number for i in peeled)
+        for column in zip(*[points[i] for i in peeled], strict=True):
+            for end in {min(column), max(column)} if len(set(column)) > 1 else ():
+                ends = [crowding[i] for i, x in zip(peeled, column, strict=True) if x == end]
+                assert np.inf in ends
+        left, number = [i for i in left if i not in peeled], number + 1
+
+
+def test_crowding_by_hand() -> None:
+    points = [[0, 10], [1, 7], [4, 2], [10, 0], [11, 11]]
+    rank, crowding = rank_and_crowding(points, 5)
+    assert rank.tolist() == [0, 0, 0, 0, 1]
+    # Deb et al. 2002: neighbours' distance per objective over its range, here divided by D = 2.
+    inner = [(4 - 0) / 10 + (10 - 2) / 10, (10 - 1) / 10 + (7 - 0) / 10]
+    assert crowding[1:3] * (inner[0] / crowding[1]) == pytest.approx(inner)
+    assert np.isinf(crowding[[0, 3, 4]]).all()
+
+
+SPACE = SearchSpace([Decision(range(4), f"d{i}") for i in range(5)])
+GAINS = np.random.default_rng(0).integers(0, 6, (5, 4))
+
+
+def score(arch) -> float:
+    return float(sum(GAINS[i][option] for i, option in enumerate(arch)))
+
+
+def cost(archs) -> list[int]:
+    return [sum((i + 2) * option for i, option in enumerate(arch)) for arch in archs]
+
+
+def run(searcher: NSGA2, generations: int) -> list[list[tuple[int, ...]]]:
+    asked = []
+    for _ in range(generations):
+        asked.append(searcher.ask(20))
+        searcher.tell(asked[-1], [score(arch) for arch in asked[-1]])
+    return asked
+
+
+@pytest.mark.parametrize("cap", [None, 30])
+def test_front_equals_brute_force(cap: int | None) -> None:
+    """640 of 1,024 architectures asked for: the true front, whole, in score and cost."""
+    limits = [] if cap is None else [Limit("cost<=30", cost, cap)]
+    config = NSGA2Config(population=40)
+    searcher = NSGA2(SPACE, seed=0, objective=cost, limits=limits, config=config)
+    asked = run(searcher, 32 if cap is None else 16)
+    legal = [a for a in itertools.product(range(4), repeat=5) if cap is None or cost([a])[0] <= cap]
+    assert all(arch in legal for archs in asked for arch in archs)
+    points = [(-score(a), cost([a])[0]) for a in legal]
+    true_front = {p for p, on in zip(points, front(points), strict=True) if on}
+    elites = searcher.elites()
+    assert {(-score(a), cost([a])[0]) for a in elites} == true_front
+    told = [arch for archs in asked for arch in archs]
+    on_front = front([(-score(a), cost([a])[0]) for a in told])
+    expected = [a for a, on in zip(told, on_front, strict=True) if on]
+    assert elites == sorted(expected, key=lambda a: (cost([a])[0], a))
+
+
+def test_it_searches_near_the_front() -> None:
+    """Later generations dominate the first, random one: mechanics, on an additive problem."""
+    space = SearchSpace([Decision(range(4), f"d{i}") for i in range(12)])
+    searcher = NSGA2(space, seed=0, objective=lambda archs: [sum(a) for a in archs])
+    counts = []
+    for _ in range(10):
+        archs = searcher.ask(50)
+        scores = [sum(option * i for i, option in enumerate(arch)) for arch in archs]
+        searcher.tell(archs, scores)
+        points = [
+            (-s, sum(a))
+            for s, a in zip(searcher.history.scores.values(), searcher.history.archs, strict=True)
+        ]
+        counts.append(sum(front(points)[:50]))
+    assert counts[-1] < counts[0] and searcher.top_ups == 0
+
+
+def test_all_limits_hold_and_infeasible_names_them() -> None:
+    few = Limit("d0<=1", lambda archs: [arch[0] for arch in archs], 1)
+    cheap = Limit("cost<=25", cost, 25)
+    searcher = NSGA2(SPACE, seed=0, objective=cheap, limits=[few, cheap])
+    for archs in run(searcher, 8):
+        assert few.satisfied(archs).all() and cheap.satisfied(archs).all()
+    searcher.tell([(3, 3, 3, 3, 3)], [1e9])  # told, but over the limits: no elite
+    assert (3, 3, 3, 3, 3) not in searcher.elites()
+    never = Limit("cost<=-1", cost, -1)
+    with pytest.raises(ValueError, match=r"0 of .*met d0<=1 and cost<=-1; .*costs 0 \(d0<=1\), 0"):
+        NSGA2(SPACE, seed=0, objective=cost, limits=[few, never]).ask(3)
+    with pytest.raises(ValueError, match="distinct names"):
+        NSGA2(SPACE, seed=0, objective=cost, limits=[few, few])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"population": 10},
+        {"crossover_probability": 0.2},
+        {"mutation_probability": 0.5},
+        {"child_attempts": 1},
+        {"attempts": 1},
+        {"stale_scores": True},
+    ],
+)
+def test_every_option_is_used(change: dict) -> None:
+    def history(**options) -> list:
+        config, limit = NSGA2Config(**options), Limit("cost<=20", cost, 20)
+        searcher = NSGA2(SPACE, seed=0, objective=cost, limits=[limit], config=config)
+        asked = []
+        for version in range(6):
+            asked.append(searcher.ask(20))
+            searcher.tell(asked[-1], [score(a) - 50 * version for a in asked[-1]], version)
+        return asked
+
+    base = {"population": 20, "attempts": 100}
+    assert history(**base) != history(**{**base, **change})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"population": 1}, "population must be a whole number at least 2"),
+        ({"crossover_probability": -0.1}, r"crossover_probability must be a number in \[0, 1\]"),
+        ({"mutation_probability": "x"}, "mutation_probability must be a number"),
+        ({"attempts": 0}, "^attempts must be"),
+        ({"child_attempts": 0}, "^child_attempts must be"),
+        ({"stale_scores": 0}, "stale_scores must be true or false"),
+    ],
+)
+def test_bad_options(options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        NSGA2Config(**options)

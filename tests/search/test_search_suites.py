@@ -1,0 +1,117 @@
+"""Our own searchers pass the suite that we ship for those of others."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from manyshot.search import (
+    NSGA2,
+    Evolution,
+    EvolutionConfig,
+    Limit,
+    NSGA2Config,
+    RandomSearch,
+    Searcher,
+)
+from manyshot.space import Arch, SearchSpace
+from manyshot.testing.searchers import SearcherSuite, nested_space, weight
+
+
+class TestRandomSearch(SearcherSuite):
+    def make_searcher(self, space: SearchSpace, seed: int, limits: Sequence[Limit]) -> Searcher:
+        return RandomSearch(space, seed=seed, limits=limits)
+
+
+class TestEvolution(SearcherSuite):
+    def make_searcher(self, space: SearchSpace, seed: int, limits: Sequence[Limit]) -> Searcher:
+        config = EvolutionConfig(population=20, parents=5, mutants=10, crossovers=8)
+        return Evolution(space, seed=seed, limits=limits, config=config)
+
+
+class TestEvolutionWithDefaults(SearcherSuite):
+    def make_searcher(self, space: SearchSpace, seed: int, limits: Sequence[Limit]) -> Searcher:
+        return Evolution(space, seed=seed, limits=limits)
+
+
+class TestRegularisedEvolution(SearcherSuite):
+    def make_searcher(self, space: SearchSpace, seed: int, limits: Sequence[Limit]) -> Searcher:
+        config = EvolutionConfig(population=20, parents=5, regularised=True, tournament=5)
+        return Evolution(space, seed=seed, limits=limits, config=config)
+
+
+class TestEvolutionThatReproposes(SearcherSuite):
+    dedupes_globally = False
+
+    def make_searcher(self, space: SearchSpace, seed: int, limits: Sequence[Limit]) -> Searcher:
+        config = EvolutionConfig(
+            population=20, parents=5, mutants=10, crossovers=10, dedupe="per_generation"
+        )
+        return Evolution(space, seed=seed, limits=limits, config=config)
+
+
+class TestNSGA2(SearcherSuite):
+    def make_searcher(self, space: SearchSpace, seed: int, limits: Sequence[Limit]) -> Searcher:
+        config = NSGA2Config(population=20)
+        return NSGA2(space, seed=seed, objective=weight, limits=limits, config=config)
+
+
+class Broken:
+    """A random searcher with one fault at a time."""
+
+    def __init__(self, inner: RandomSearch, fault: str) -> None:
+        self.inner, self.fault, self.calls = inner, fault, 0
+
+    def ask(self, n: int) -> list[Arch]:
+        self.calls += 1
+        if self.fault == "repeats":
+            return (self.inner.ask(n) * 2)[:n] if n < 2 else self.inner.ask(n - 1)[:1] * 2
+        if self.fault == "hidden state" and self.calls > 2:
+            return self.inner.ask(n)[::-1] + []
+        if self.fault == "not canonical":
+            return [(0, 2, 2, 2, 1, 1, 2, 2)]
+        return self.inner.ask(n)
+
+    def tell(
+        self, archs: Sequence[Arch], scores: Sequence[float], weights_version: int = 0
+    ) -> None:
+        known = self.inner.history.scores
+        if self.fault == "keeps old scores":
+            pairs = [(a, s) for a, s in zip(archs, scores, strict=True) if a not in known]
+            archs, scores = [a for a, _ in pairs], [s for _, s in pairs]
+        self.inner.tell(archs, scores, weights_version)
+
+    def elites(self) -> list[Arch]:
+        return self.inner.elites()
+
+
+@pytest.mark.parametrize(
+    ("fault", "check"),
+    [
+        ("repeats", "test_proposals_are_legal_canonical_and_unique"),
+        ("not canonical", "test_proposals_are_legal_canonical_and_unique"),
+        ("hidden state", "test_replay_equals_uninterrupted"),
+        ("keeps old scores", "test_a_later_tell_replaces_the_score"),
+        ("over the limit", "test_proposals_are_within_the_limit"),
+        ("over the limit", "test_infeasible_names_the_limit"),
+        ("over the limit", "test_no_network_is_evaluated_twice"),
+        ("ignores the seed", "test_same_seed_same_history"),
+    ],
+)
+def test_the_suite_finds(fault: str, check: str) -> None:
+    class Suite(SearcherSuite):
+        def make_searcher(self, space: SearchSpace, seed: int, limits: Sequence[Limit]) -> Searcher:
+            seed = 0 if fault == "ignores the seed" else seed
+            limits = () if fault == "over the limit" else limits
+            return Broken(RandomSearch(space, seed=seed, limits=limits), fault)
+
+    with pytest.raises(AssertionError):
+        getattr(Suite(), check)()
+
+
+def test_the_suites_space_has_inactive_decisions_and_aliases() -> None:
+    space = nested_space()
+    encodings = list(space.enumerate())
+    assert space.size == len(encodings) == 2916
+    assert len({space.canonical(arch) for arch in encodings}) == (4 + 4 * 4 + 4 * 4 * 3) * (
+        1 + 2 + 4
+    )  # by depth, by skips

@@ -1,0 +1,171 @@
+"""Which encodings are one network: checked against networks actually written out."""
+
+import csv
+import gzip
+import itertools
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from manyshot.space import Arch, Commutation, Decision, SearchSpace, Use
+
+THOROUGH = settings(deadline=None, derandomize=True, max_examples=80)
+TABLE = Path(__file__).resolve().parents[3] / "shared" / "data" / "nas_bench_macro.csv.gz"
+
+Tree = list[tuple[Decision, list["Tree"]]]
+"""Places in a network, in order: the decision made there, and what each of its options holds."""
+
+
+@st.composite
+def networks(draw: st.DrawFn) -> tuple[SearchSpace, Tree, list[Commutation]]:
+    """A network with nested and shared decisions, then sequences whose zeros or ones commute."""
+    counts = draw(st.lists(st.integers(2, 3), min_size=1, max_size=5))
+    pool = [Decision(range(m), f"d{i}") for i, m in enumerate(counts)]
+
+    def places(depth: int, above: frozenset[Decision]) -> Tree:
+        free = [d for d in pool if d not in above]
+        if not free or depth == 3:
+            return []
+        chosen = draw(st.lists(st.sampled_from(free), max_size=2 if depth else 3))
+        return [(d, [places(depth + 1, above | {d}) for _ in d.options]) for d in chosen]
+
+    tree = places(0, frozenset())
+    lengths = draw(st.lists(st.integers(1, 3), max_size=2))
+    groups = [
+        Commutation(
+            tuple(Decision(range(2 + g), f"g{g}.{i}") for i in range(length)),
+            draw(st.integers(0, 1)),
+        )
+        for g, length in enumerate(lengths)
+    ]
+    uses: dict[Decision, list[Use]] = defaultdict(list)
+
+    def collect(tree: Tree, chain: Use) -> None:
+        for decision, held in tree:
+            uses[decision].append(chain)
+            for option, inner in enumerate(held):
+                collect(inner, (*chain, (decision, frozenset({option}))))
+
+    collect(tree, ())
+    decisions = [d for d in pool if d in uses] + [d for group in groups for d in group.decisions]
+    assume(decisions)
+    space = SearchSpace(decisions, uses=uses, commutations=groups)
+    assume(space.size <= 500)
+    return space, tree, groups
+
+
+def written_out(space: SearchSpace, tree: Tree, groups: list[Commutation], arch: Arch) -> object:
+    """The network that `arch` is, with nothing in it that is not there."""
+    options = dict(zip(space.decisions, arch, strict=True))
+
+    def write(tree: Tree) -> list[object]:
+        return [(d.name, options[d], write(held[options[d]])) for d, held in tree]
+
+    sequences = [[options[d] for d in g.decisions if options[d] != g.option] for g in groups]
+    return repr((write(tree), sequences))
+
+
+@THOROUGH
+@given(networks())
+def test_canonical_is_the_same_exactly_for_the_same_network(network) -> None:
+    space, tree, groups = network
+    kinds: dict[object, set[Arch]] = defaultdict(set)
+    for arch in space.enumerate():
+        canonical = space.canonical(arch)
+        kinds[written_out(space, tree, groups, arch)].add(canonical)
+        assert space.canonical(canonical) == canonical
+        assert written_out(space, tree, groups, canonical) == written_out(space, tree, groups, arch)
+    representatives = [arch for kind in kinds.values() for arch in kind]
+    assert len(representatives) == len(set(representatives)) == len(kinds)
+
+
+@THOROUGH
+@given(networks(), st.data())
+def test_changing_an_inactive_decision_changes_nothing(network, data) -> None:
+    space, tree, groups = network
+    arch = tuple(data.draw(st.integers(0, int(m) - 1)) for m in space.counts)
+    written = written_out(space, tree, groups, arch)
+    for i, active in enumerate(space.active(arch)):
+        for option in range(int(space.counts[i])):
+            changed = (*arch[:i], option, *arch[i + 1 :])
+            if not active:
+                assert space.canonical(changed) == space.canonical(arch)
+                assert space.active(changed) == space.active(arch)
+            if active and option != arch[i] and space.decisions[i].name[0] == "d":
+                assert written_out(space, tree, groups, changed) != written
+                assert space.canonical(changed) != space.canonical(arch)
+    names = {n for n, active in zip(space.decisions, space.active(arch), strict=True) if active}
+    assert list(space.choices(arch)) == [d.name for d in space.decisions if d in names]
+
+
+@THOROUGH
+@given(networks())
+def test_records_and_text_round_trip(network) -> None:
+    space, _, _ = network
+    again = SearchSpace.from_dict(space.to_dict())
+    assert again.to_dict() == space.to_dict()
+    assert (again.smallest, again.largest) == (space.smallest, space.largest)
+    for arch in itertools.islice(space.enumerate(), 0, None, 7):
+        assert again.canonical(arch) == space.canonical(arch)
+        assert again.choices(arch) == space.choices(arch)
+        assert space.from_text(space.to_text(arch)) == arch
+
+
+def macro() -> SearchSpace:
+    """NAS-Bench-Macro by hand: stages of 2, 3, 3 layers, identities commute after the first."""
+    layers = [Decision(("identity", "k3e3", "k5e6"), f"layer{i}") for i in range(8)]
+    moving = (layers[1:2], layers[3:5], layers[6:8])
+    return SearchSpace(layers, commutations=[Commutation(tuple(m), 0) for m in moving])
+
+
+def test_macro_has_6561_encodings_and_3969_networks() -> None:
+    space = macro()
+    assert space.size == 6561
+    assert len({space.canonical(arch) for arch in space.enumerate()}) == 3969
+
+
+def test_macro_agrees_with_the_published_table() -> None:
+    if not TABLE.exists():
+        pytest.skip("needs ../shared/data/nas_bench_macro.csv.gz beside the repository")
+    space = macro()
+    with gzip.open(TABLE, "rt") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 6561
+    for row in rows:
+        canonical = space.canonical(tuple(map(int, row["arch"])))
+        assert "".join(map(str, canonical)) == row["canonical"]
+
+
+def test_decisions_that_hold_others_or_are_held_cannot_commute() -> None:
+    """Sorting their options would leave behind what they hold."""
+    ops = [Decision(("identity", "conv"), f"op{i}") for i in range(2)]
+    kernel = Decision((3, 5), "kernel")
+    inside = {kernel: [((ops[0], frozenset({1})),)]}
+    with pytest.raises(ValueError, match="op0 cannot commute.*leave it out"):
+        SearchSpace([*ops, kernel], uses=inside, commutations=[Commutation(tuple(ops), 0)])
+    with pytest.raises(ValueError, match="kernel cannot commute"):
+        SearchSpace([*ops, kernel], uses=inside, commutations=[Commutation((kernel,), 0)])
+    everywhere = {ops[0]: [((kernel, frozenset({0})),), ()]}
+    SearchSpace([*ops, kernel], uses=everywhere, commutations=[Commutation(tuple(ops), 0)])
+
+
+@pytest.mark.parametrize("text", ["", "0-", "0--1", "a-1", "0 1", "-1-0", "0-1-0", "²-1", "0-9"])
+def test_bad_text_is_refused(text: str) -> None:
+    space = SearchSpace([Decision((1, 2), "a"), Decision((1, 2), "b")])
+    with pytest.raises(ValueError, match=r"not of the form|entries|b: option 9 is not in 0\.\.1"):
+        space.from_text(text)
+
+
+def test_records_survive_json_and_refuse_other_schemas() -> None:
+    import json
+
+    op, width = Decision(("a", "b"), "op"), Decision((1.5, 2), "width")
+    space = SearchSpace([op, width], ranks={op: (7, 3)}, uses={width: [((op, frozenset({0})),)]})
+    again = SearchSpace.from_dict(json.loads(json.dumps(space.to_dict())))
+    assert again.to_dict() == space.to_dict() and again.smallest == (1, 0)
+    assert set(again.decisions).isdisjoint(space.decisions)
+    with pytest.raises(ValueError, match="schema 2; this reads 1"):
+        SearchSpace.from_dict({**space.to_dict(), "schema": 2})
