@@ -146,7 +146,9 @@ def _settings(
         settings = _loaded(recipe, overrides)
         return settings, out or _free(Path("runs") / settings.name)
     if recipe is not None or overrides or out is not None:
-        raise typer.BadParameter("--resume goes on with a run as it is: give no recipe, --set, --out")
+        raise typer.BadParameter(
+            "--resume goes on with a run as it is: give no recipe, --set, --out"
+        )
     return _loaded(_recipe_of(resume), None), resume
 
 

@@ -119,7 +119,7 @@ class Searching(Section):
     name: str = "evolution"
     """random, evolution, nsga2, or `package.module:attribute`."""
     budgets: list[str] = ["macs<=15%", "macs<=25%", "macs<=60%"]
-    """Upper limits on macs, params or latency_ms, absolute or in % of the largest; one winner each."""
+    """Limits on macs, params or latency_ms, absolute or in % of the largest; one winner each."""
     candidates: Positive = 120
     """Architectures scored in all."""
     generation: Positive = 30

@@ -19,8 +19,10 @@ def count(number: float) -> str:
 
 def winners_table(result: dict[str, Any], folder: Path) -> Table:
     """The winners of a run: one row per budget."""
-    table = Table(title=f"{result['name']}: {result['searched']:,} of {result['space']['size']:,} "
-                        f"architectures scored, winners: {result['finish']}")
+    table = Table(
+        title=f"{result['name']}: {result['searched']:,} of {result['space']['size']:,} "
+        f"architectures scored, winners: {result['finish']}"
+    )
     right = ("MACs", "params", "latency", "proxy", "test")
     for name in ("budget", "architecture", *right, "file"):
         table.add_column(name, justify="right" if name in right else "left", overflow="fold")

@@ -89,10 +89,11 @@ def _first_difference(
         recorded = int(table[tuple(arch[p] for p in own)])
         if recording.active(module, arch):
             path = plain_path(recording.model, recording.paths[module])
-            if plain.get(path, 0) != recorded:
+            has = plain.get(path, 0)
+            if has != recorded:
                 return (
-                    f"module {path!r}: recorded {recorded:,}, extracted {plain.get(path, 0):,}. Let "
-                    "it hold every decision that its forward reads (self.width = width, then "
+                    f"module {path!r}: recorded {recorded:,}, extracted {has:,}. Let it hold every "
+                    "decision that its forward reads (self.width = width, then "
                     "ms.value(self.width)), not carry it in attributes"
                 )
     return "a module that the recording never met"

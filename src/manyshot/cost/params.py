@@ -51,8 +51,8 @@ def _positions(
     cells = math.prod(int(space.counts[p]) for p in positions)
     if cells > MAX_CELLS:
         raise ValueError(
-            f"params: a tensor of shape {tuple(tensor.shape)} depends on {len(positions)} decisions "
-            f"({cells:,} combinations; at most {MAX_CELLS:,}): share it by fewer choices"
+            f"params: a tensor of shape {tuple(tensor.shape)} depends on {len(positions)} "
+            f"decisions ({cells:,} combinations; at most {MAX_CELLS:,}): share it by fewer choices"
         )
     return positions
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar, final
 
 import numpy as np
@@ -19,7 +19,7 @@ from manyshot.nn.shapes import model_dtype
 from manyshot.nn.structure import sizes_of, walk
 from manyshot.space import Arch, SearchSpace, Use
 
-V = TypeVar("V", bound=Hashable)
+V = TypeVar("V")
 Positions: TypeAlias = tuple[int, ...]
 Observe: TypeAlias = Callable[[Arch], Mapping[nn.Module, V]]
 Cells: TypeAlias = dict[Positions, V]
@@ -107,9 +107,9 @@ class Recording:
     def _run(self, arch: Arch) -> None:
         self._watch.clear()
         selection = Selection(self.space.decisions, arch, _Unchanged())
-        with torch.no_grad(), torch.random.fork_rng(devices=[]), torch.device("meta"):
-            with activate(selection), self._watch:
-                self.model(self.images)
+        quiet = torch.random.fork_rng(devices=[])
+        with torch.no_grad(), quiet, torch.device("meta"), activate(selection), self._watch:
+            self.model(self.images)
 
     def macs(self, arch: Arch) -> dict[nn.Module, int]:
         """Multiply-adds by module in `arch`."""
@@ -123,8 +123,8 @@ class Recording:
 
     def active(self, module: nn.Module, arch: Arch) -> bool:
         """Whether `module` is in the network of `arch`."""
-        index = self.space.index
-        return any(all(arch[index[d]] in allowed for d, allowed in use) for use in self.uses[module])
+        at = self.space.index
+        return any(all(arch[at[d]] in allowed for d, allowed in use) for use in self.uses[module])
 
     def gates(self, module: nn.Module) -> set[int]:
         """The decisions under which `module` is in the network."""
@@ -199,7 +199,8 @@ class Recording:
         """What is observed of modules at all options of the decisions that it depends on.
 
         Architectures are chosen greedily: each takes one pending cell of as many modules as agree,
-        and random options elsewhere. With each observation comes the first architecture that had it.
+        and random options elsewhere. With each observation comes the first architecture that had
+        it.
 
         Raises:
             CostMismatch: if one cell is observed twice and differs.

@@ -111,7 +111,8 @@ class CostTable:
         factors = list(self.tables.items())
         total: float = self.constant
         while factors:
-            position = min({p for own, _ in factors for p in own}, key=lambda p: _merged(factors, p))
+            left = {p for own, _ in factors for p in own}
+            position = min(left, key=lambda p: _merged(factors, p))
             touching = [f for f in factors if position in f[0]]
             factors = [f for f in factors if position not in f[0]]
             scope, table = self._product(touching)

@@ -15,7 +15,7 @@ from manyshot.nn.shapes import shapes_of
 
 
 @final
-class Watch(TorchDispatchMode):
+class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the multiply-adds of every operation, by the innermost module that runs it.
 
     It counts what `torch.utils.flop_counter` counts. Operations on meta tensors give nothing but
@@ -28,7 +28,7 @@ class Watch(TorchDispatchMode):
 
     def __init__(self, model: nn.Module, *, inputs: bool = False) -> None:
         """Puts hooks on all of `model`, which is a copy made to be watched."""
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.counts: defaultdict[nn.Module, int] = defaultdict(int)
         self.inputs: defaultdict[nn.Module, tuple[str, ...]] = defaultdict(tuple)
         self._describes = inputs

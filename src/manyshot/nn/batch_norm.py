@@ -116,7 +116,8 @@ class Collector:
 
     def stats(self, arch: Arch) -> BatchNormStats:
         """The averages so far, as the statistics of `arch`."""
-        return BatchNormStats(arch, dict(self._running))
+        copies = {path: (m.clone(), v.clone()) for path, (m, v) in self._running.items()}
+        return BatchNormStats(arch, copies)
 
 
 def _running_dtype(x: Tensor, weight: Tensor | None) -> torch.dtype:

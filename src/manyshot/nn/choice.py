@@ -79,8 +79,9 @@ class Choice(Layer):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Runs the chosen option."""
         name = self._names[active(self).option(self.decision)]
-        body = self._compiled.get(name) if self.training else None
-        return (body or self.options[name])(*args, **kwargs)
+        if self.training and name in self._compiled:
+            return self._compiled[name](*args, **kwargs)
+        return self.options[name](*args, **kwargs)
 
 
 @final

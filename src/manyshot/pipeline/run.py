@@ -66,9 +66,7 @@ def environment() -> dict[str, Any]:
     }
 
 
-def train_stage(
-    ws: Workspace, accelerator: Accelerator, folder: Path, progress: Progress
-) -> None:
+def train_stage(ws: Workspace, accelerator: Accelerator, folder: Path, progress: Progress) -> None:
     """Trains the supernet, or loads it if it is trained already."""
     settings = ws.recipe.train
     run = Trainer(

@@ -42,7 +42,9 @@ def pick_device(name: str) -> torch.device:
         RecipeError: for a device that torch does not know or have.
     """
     if name == "auto":
-        found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        found = (
+            torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        )
         return found or torch.device("cpu")
     try:
         device = torch.device(name)

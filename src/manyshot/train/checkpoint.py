@@ -40,7 +40,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             "restore it from a copy"
         ) from error
     if not isinstance(state, dict) or state.get("schema") != SCHEMA:
-        raise CheckpointError(f"checkpoint {path} is of another schema; this version reads {SCHEMA}")
+        raise CheckpointError(
+            f"checkpoint {path} is of another schema; this version reads {SCHEMA}"
+        )
     return state
 
 
@@ -100,5 +102,7 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
     sha = hashlib.sha256()
     for name in sorted(tensors):
         sha.update(name.encode())
-        sha.update(tensors[name].detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        sha.update(
+            tensors[name].detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+        )
     return sha.hexdigest()[:16]

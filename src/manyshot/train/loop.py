@@ -255,9 +255,7 @@ def _own_random_stream() -> Iterator[None]:
         yield
 
 
-def _autocast(
-    device: torch.device, settings: Training
-) -> contextlib.AbstractContextManager[Any]:
+def _autocast(device: torch.device, settings: Training) -> contextlib.AbstractContextManager[Any]:
     return torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16")
 
 

@@ -64,7 +64,7 @@ class Fair(Stateless):
         self.space = space
 
     def plan(self, rng: np.random.Generator, step: int) -> Plan:
-        """m paths, m the largest number of options."""
+        """M paths, m the largest number of options."""
         counts = self.space.counts.tolist()
         columns = [_rounds(n, max(counts), rng) for n in counts]
         return Plan(tuple(Path(tuple(arch)) for arch in zip(*columns, strict=True)))

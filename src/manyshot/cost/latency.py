@@ -1,0 +1,242 @@
+"""Latency tables: every option measured once, architectures by addition."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Self, final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.stats import kendalltau
+
+from manyshot.cost.recording import Recording
+from manyshot.cost.tables import Archs, CostTable
+from manyshot.cost.timing import (
+    Job,
+    Stopwatch,
+    check_counts,
+    describe,
+    on_threads,
+    prepared,
+    random_images,
+    round_robin,
+    wall_clock,
+)
+from manyshot.cost.units import Plan, make_jobs, plan, statistics
+from manyshot.space import Arch, SearchSpace
+from manyshot.supernet import Supernet
+
+FITTED = 5
+"""Random architectures from which the fixed part of a network is measured."""
+
+
+@final
+@dataclass(frozen=True)
+class LatencyCheck:
+    """A latency table against direct measurements of architectures it was not made from.
+
+    Attributes:
+        archs: random ones, none of those that gave the fixed part.
+        measured_ms: medians of the extracted subnets, measured in the same rounds as the table.
+        predicted_ms: by the table.
+        median_error: median of |predicted - measured| / measured.
+        kendall_tau: tau-b between the two; None if either is constant.
+    """
+
+    archs: tuple[Arch, ...]
+    measured_ms: tuple[float, ...]
+    predicted_ms: tuple[float, ...]
+    median_error: float | None
+    kendall_tau: float | None
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class LatencyTable:
+    """Latency of any architecture of a space for one batch, in eval mode; a record of a run.
+
+    Attributes:
+        table: milliseconds as sums; its constant is the part that no decision changes.
+        decisions: their names, in the order of the space.
+        input_shape: (C, H, W) of one image.
+        batch_size: images at once.
+        threads: of torch, on the CPU.
+        device: the hardware, as text.
+        torch_version: of torch.
+        dtype: of the images.
+        warmup: untimed rounds.
+        repeats: timed rounds.
+        cells: distinct things that were timed.
+        spread: the median over them of interquartile range / median.
+        check: how well it predicts.
+    """
+
+    table: CostTable
+    decisions: tuple[str, ...]
+    input_shape: tuple[int, ...]
+    batch_size: int
+    threads: int
+    device: str
+    torch_version: str
+    dtype: str
+    warmup: int
+    repeats: int
+    cells: int
+    spread: float
+    check: LatencyCheck
+
+    def __call__(self, archs: Archs) -> npt.NDArray[np.float64]:
+        """Milliseconds of architectures, shape (N,)."""
+        return self.table(archs)
+
+    def range(self) -> tuple[float, float]:
+        """The least and the greatest latency in the space, by the table."""
+        return self.table.range()
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-able record; `from_dict` restores an equal table."""
+        fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        record = {"schema": 1, **fields, "table": self.table.to_dict()}
+        return {**record, "check": asdict(self.check)}
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> Self:
+        """The table that `to_dict` described.
+
+        Raises:
+            ValueError: for an unknown schema.
+        """
+        if record.get("schema") != 1:
+            raise ValueError(f"latency table has schema {record.get('schema')!r}; this reads 1")
+        fields = {name: record[name] for name in cls.__dataclass_fields__}
+        check = dict(record["check"])
+        check["archs"] = tuple(map(tuple, check["archs"]))
+        for name in ("measured_ms", "predicted_ms"):
+            check[name] = tuple(check[name])
+        fields |= {"check": LatencyCheck(**check), "table": CostTable.from_dict(record["table"])}
+        for name in ("decisions", "input_shape"):
+            fields[name] = tuple(fields[name])
+        return cls(**fields)
+
+
+def latency_ms(net: Supernet, archs: Archs, table: LatencyTable) -> npt.NDArray[np.float64]:
+    """Milliseconds of architectures by a table made for `net` (see `latency_table`), (N,).
+
+    Raises:
+        ValueError: if the table was made for another search space.
+    """
+    names = tuple(str(d.name) for d in net.space.decisions)
+    counts = tuple(net.space.counts.tolist())
+    if (table.decisions, table.table.counts) != (names, counts):
+        raise ValueError(
+            f"this latency table is of a space with decisions {', '.join(table.decisions)}, the "
+            f"network has {', '.join(names)}: make a new one with ms.cost.latency_table(net, ...)"
+        )
+    return table(archs)
+
+
+def latency_table(
+    net: Supernet,
+    input_shape: Sequence[int],
+    *,
+    batch_size: int = 1,
+    threads: int = 1,
+    warmup: int = 5,
+    repeats: int = 30,
+    checked: int = 10,
+    max_cells: int = 4000,
+    progress: Callable[[int, int], None] | None = None,
+    stopwatch: Stopwatch | None = None,
+) -> LatencyTable:
+    """Measures every option of `net` where it is, and adds up.
+
+    Choice blocks, blocks of an elastic depth and elastic layers are extracted at all options that
+    matter to them, and timed on the activations that they see. The rest of the network is the
+    median, over a few random architectures, of what a direct measurement leaves. All of these are
+    timed in turn, one run each per round. The table then predicts other random architectures.
+
+    Args:
+        net: is measured on the device where it is, and not changed.
+        input_shape: (C, H, W) of one image.
+        batch_size: images at once; a latency is that of the batch.
+        threads: of torch while measuring.
+        warmup: untimed rounds.
+        repeats: timed rounds; entries are medians over them.
+        checked: random architectures that the table is checked on.
+        max_cells: the most things to time.
+        progress: called as `progress(rounds done, rounds)`.
+        stopwatch: what times one run; by default wall-clock time.
+
+    Raises:
+        ValueError: if there is too much to time, or a number is too small.
+    """
+    check_counts(
+        batch_size=batch_size, threads=threads, warmup=warmup + 1, repeats=repeats, checked=checked
+    )
+    device = net.images_device()
+    recording = Recording(net.model, net.space, input_shape, batch_size=batch_size, inputs=True)
+    planned = plan(recording, max_cells)
+    images = random_images(net, batch_size, input_shape, device)
+    archs = _distinct(net.space, FITTED + checked)
+    with on_threads(threads):
+        jobs = make_jobs(net, recording, planned, images)
+        jobs += [_subnet(net, arch, images) for arch in archs]
+        clock = stopwatch or wall_clock(device)
+        times = round_robin(jobs, warmup, repeats, clock, progress)
+    medians = np.median(times, axis=0)
+    table = _table(recording, planned, medians)
+    direct = medians[len(planned.jobs) :]
+    fixed = float(np.median(direct[:FITTED] - table(archs[:FITTED])))
+    table = replace(table, constant=fixed)
+    return LatencyTable(
+        table,
+        tuple(str(d.name) for d in net.space.decisions),
+        tuple(input_shape),
+        batch_size,
+        threads,
+        describe(device),
+        torch.__version__,
+        str(images.dtype),
+        warmup,
+        repeats,
+        len(planned.jobs),
+        _spread(times[:, : len(planned.jobs)]),
+        _check(table, archs[FITTED:], direct[FITTED:]),
+    )
+
+
+def _table(recording: Recording, planned: Plan, medians: npt.NDArray[np.float64]) -> CostTable:
+    time_of = dict(zip(planned.jobs, medians.tolist(), strict=False))
+    parts = [
+        recording.expand(unit, axes, {cell: time_of[key] for cell, key in cells.items()})
+        for unit, (axes, cells) in planned.cells.items()
+    ]
+    return CostTable.of("latency_ms", tuple(recording.space.counts.tolist()), parts)
+
+
+def _subnet(net: Supernet, arch: Arch, images: torch.Tensor) -> Job:
+    subnet = net.extract(arch, stats=statistics(net, arch, images))
+    return prepared(subnet, images.device), [((images,), {})]
+
+
+def _distinct(space: SearchSpace, count: int) -> list[Arch]:
+    """Random architectures, distinct as far as the space has as many."""
+    rng = np.random.default_rng(0)
+    found = dict.fromkeys(space.sample(rng) for _ in range(20 * count))
+    return list(found)[:count]
+
+
+def _spread(times: npt.NDArray[np.float64]) -> float:
+    low, middle, high = np.percentile(times, (25, 50, 75), axis=0)
+    relative = (high - low)[middle > 0] / middle[middle > 0]
+    return float(np.median(relative)) if len(relative) else 0.0
+
+
+def _check(table: CostTable, archs: list[Arch], direct: npt.NDArray[np.float64]) -> LatencyCheck:
+    predicted = table(archs)
+    error = float(np.median(np.abs(predicted - direct) / direct)) if len(archs) else None
+    constant = len({*predicted.tolist()}) < 2 or len({*direct.tolist()}) < 2
+    tau = None if constant else float(kendalltau(predicted, direct).statistic)
+    return LatencyCheck(tuple(archs), tuple(direct.tolist()), tuple(predicted.tolist()), error, tau)

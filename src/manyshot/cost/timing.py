@@ -1,0 +1,211 @@
+"""Times modules: medians of repeated runs, with everything that decides what they mean."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import platform
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from manyshot.nn.shapes import model_dtype
+
+Call: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
+Job: TypeAlias = tuple[nn.Module, Sequence[Call]]
+"""A module and the calls that are timed together."""
+
+Stopwatch: TypeAlias = Callable[[nn.Module, Sequence[Call]], float]
+"""Runs a module on calls, one after the other, and returns the milliseconds that took."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """The latency of one module for one batch.
+
+    Attributes:
+        median_ms: over the repeats.
+        iqr_ms: the interquartile range over the repeats.
+        repeats: how many runs were timed.
+        warmup: how many ran before, untimed.
+        batch_size: images at once.
+        threads: of torch, on the CPU.
+        device: the hardware, as text.
+        torch_version: of torch.
+        dtype: of the images.
+    """
+
+    median_ms: float
+    iqr_ms: float
+    repeats: int
+    warmup: int
+    batch_size: int
+    threads: int
+    device: str
+    torch_version: str
+    dtype: str
+
+
+def measure(
+    module: nn.Module,
+    input_shape: Sequence[int],
+    *,
+    batch_size: int = 1,
+    threads: int | None = None,
+    warmup: int = 5,
+    repeats: int = 30,
+    device: torch.device | str | None = None,
+    stopwatch: Stopwatch | None = None,
+) -> Measurement:
+    """The measured latency of a plain module, such as `net.extract(arch)`, in eval mode.
+
+    A copy of the module is timed: in channels-last format on the CPU, synchronised on a GPU.
+
+    Args:
+        module: it is not changed.
+        input_shape: (C, H, W) of one image.
+        batch_size: images at once; the latency is that of the batch.
+        threads: of torch while measuring; by default as many as it has now.
+        warmup: untimed runs.
+        repeats: timed runs.
+        device: where; by default where the module is.
+        stopwatch: what times one run; by default wall-clock time.
+
+    Raises:
+        ValueError: if a number is too small.
+    """
+    check_counts(batch_size=batch_size, repeats=repeats, warmup=warmup + 1, threads=threads or 1)
+    place = torch.device(device) if device is not None else device_of(module)
+    timed = prepared(copy.deepcopy(module), place)
+    images = random_images(module, batch_size, input_shape, place)
+    threads = torch.get_num_threads() if threads is None else threads
+    with on_threads(threads):
+        job: Job = (timed, [((images,), {})])
+        times = round_robin([job], warmup, repeats, stopwatch or wall_clock(place))[:, 0]
+    quarter, median, three_quarters = np.percentile(times, (25, 50, 75)).tolist()
+    return Measurement(
+        median,
+        three_quarters - quarter,
+        repeats,
+        warmup,
+        batch_size,
+        threads,
+        describe(place),
+        torch.__version__,
+        str(images.dtype),
+    )
+
+
+def round_robin(
+    jobs: Sequence[Job],
+    warmup: int,
+    repeats: int,
+    stopwatch: Stopwatch,
+    progress: Callable[[int, int], None] | None = None,
+) -> npt.NDArray[np.float64]:
+    """Times in ms, shape (repeats, jobs): every job once per round, so that drift hits all alike.
+
+    Inputs are copied before each run, because a module may change its input.
+    """
+    times = np.zeros((repeats, len(jobs)))
+    with torch.inference_mode():
+        for turn in range(-warmup, repeats):
+            for j, (module, calls) in enumerate(jobs):
+                elapsed = stopwatch(module, copied(calls))
+                if turn >= 0:
+                    times[turn, j] = elapsed
+            if progress is not None:
+                progress(turn + warmup + 1, repeats + warmup)
+    return times
+
+
+def wall_clock(device: torch.device) -> Stopwatch:
+    """Wall-clock time, synchronised with `device`."""
+    synchronize = torch.cuda.synchronize if device.type == "cuda" else None
+
+    def run(module: nn.Module, calls: Sequence[Call]) -> float:
+        if synchronize is not None:
+            synchronize(device)
+        start = time.perf_counter_ns()
+        for args, kwargs in calls:
+            module(*args, **kwargs)
+        if synchronize is not None:
+            synchronize(device)
+        return (time.perf_counter_ns() - start) / 1e6
+
+    return run
+
+
+def copied(calls: Sequence[Call], device: torch.device | None = None) -> list[Call]:
+    """The calls with fresh tensors; those with a `device` in the format that is timed there."""
+
+    def fresh(value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return value
+        if device is not None and device.type == "cpu" and value.dim() == 4:
+            return value.detach().clone(memory_format=torch.channels_last)
+        return value.detach().clone()
+
+    return [tree_map(fresh, call) for call in calls]
+
+
+def prepared(module: nn.Module, device: torch.device) -> nn.Module:
+    """`module` in eval mode on `device`, channels last on the CPU."""
+    module = module.to(device).eval()
+    if device.type == "cpu":
+        module = module.to(memory_format=torch.channels_last)
+    return module
+
+
+def random_images(
+    module: nn.Module, batch_size: int, input_shape: Sequence[int], device: torch.device
+) -> Tensor:
+    """Seeded normal noise, in the module's type and the format that is timed."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(batch_size, *input_shape, generator=generator)
+    images = images.to(device, model_dtype(module))
+    batch: Tensor = copied([((images,), {})], device)[0][0][0]
+    return batch
+
+
+@contextlib.contextmanager
+def on_threads(threads: int) -> Iterator[None]:
+    """Sets torch's threads inside the block."""
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Where its first parameter is; the CPU without any."""
+    return next((p.device for p in module.parameters()), torch.device("cpu"))
+
+
+def describe(device: torch.device) -> str:
+    """The hardware, as text."""
+    if device.type == "cuda":
+        return f"{device}: {torch.cuda.get_device_name(device)}"
+    name = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        name = next(line.split(":", 1)[1].strip() for line in lines if "model name" in line)
+    return f"{device.type}: {name}"
+
+
+def check_counts(**counts: int) -> None:
+    """Raises ValueError for a count below one."""
+    for name, count in counts.items():
+        if count < 1:
+            least = 0 if name == "warmup" else 1
+            raise ValueError(f"{name} must be at least {least}, got {count - 1 + least}")

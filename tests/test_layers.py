@@ -1,0 +1,82 @@
+"""Imports go one way (CONTRIBUTING.md): a layer may import only those named beside it."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "src" / "manyshot"
+BASE = {"_version"}
+ALLOWED: dict[str, set[str]] = {
+    "space": set(),
+    "data": set(),
+    "records": set(),
+    "progress": set(),
+    "nn": {"space"},
+    "sharing": {"nn", "space"},
+    "zoo": {"nn", "space"},
+    "supernet": {"sharing", "nn", "space"},
+    "cost": {"supernet", "nn", "space"},
+    "evaluate": {"supernet", "nn", "space", "data"},
+    "recipe": {"space"},
+    "train": {
+        *("evaluate", "cost", "sharing", "supernet", "nn", "space", "data", "records"),
+        *("recipe", "progress"),
+    },
+    "search": {"space", "records"},
+    "rank": {"space", "records"},
+    "report": {"space", "records"},
+    "show": set(),
+    "export": {"supernet", "nn", "space", "records"},
+}
+EVERYTHING = {"pipeline", "cli", "testing", "__init__"}
+NO_TORCH = {"space", "search", "rank", "report", "records", "recipe", "progress", "show", "cli"}
+FILES = sorted(SOURCE.rglob("*.py"))
+
+
+def layer_of(path: Path) -> str:
+    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> set[str]:
+    """Absolute names of all modules that a file imports, also inside functions."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            found.add(node.module or "")
+            if node.module == "manyshot":
+                found |= {f"manyshot.{alias.name}" for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))
+def test_imports_go_one_way(path: Path) -> None:
+    layer = layer_of(path)
+    if layer in EVERYTHING or layer in BASE:
+        return
+    used = {name.split(".")[1] for name in imports(path) if name.startswith("manyshot.")}
+    assert used <= ALLOWED[layer] | BASE | {layer}
+
+
+@pytest.mark.parametrize(
+    "path", [f for f in FILES if layer_of(f) in NO_TORCH - {"cli"}], ids=lambda p: p.name
+)
+def test_layers_without_torch(path: Path) -> None:
+    heavy = {"torch", "torchvision", "accelerate"}
+    assert not {name.split(".")[0] for name in imports(path)} & heavy
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))
+def test_rooms_are_small(path: Path) -> None:
+    text = path.read_text()
+    assert text.count("\n") <= 400
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert (node.end_lineno or 0) - node.lineno <= 70, f"{path.name}: {node.name}"
+
+
+def test_every_layer_is_in_the_table() -> None:
+    assert {layer_of(path) for path in FILES} <= set(ALLOWED) | EVERYTHING | BASE
