@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -11,6 +12,9 @@ import typer
 
 if TYPE_CHECKING:
     from manyshot.recipe import Recipe
+
+_USAGE: Any = typer.BadParameter.__base__  # of all usage errors; typer does not export it
+_INTERRUPTED = 130  # what typer returns after Ctrl-C
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -49,8 +53,7 @@ def run_command(
     settings, folder = _settings(recipe, set_, out, resume)
     from manyshot.pipeline import run  # torch loads here, not for --help
 
-    result = run(settings, folder, _progress(quiet))
-    _show(result, folder, as_json)
+    _show(run(settings, folder, _progress(quiet)), folder, as_json)
 
 
 @app.command("train")
@@ -66,7 +69,7 @@ def train_command(
     from manyshot.pipeline import train_only
 
     train_only(settings, folder, _progress(quiet))
-    typer.echo(folder / "supernet.safetensors")
+    _echo(folder / "supernet.safetensors")
 
 
 @app.command("search")
@@ -103,7 +106,7 @@ def space_command(
 
     found = survey(settings, samples)
     if as_json:
-        typer.echo(json.dumps(found))
+        _echo(json.dumps(found))
     else:
         from manyshot.show import survey_tables
 
@@ -127,10 +130,10 @@ def export_command(
 
     record = export_architecture(settings, run, arch, _progress(quiet))
     if as_json:
-        typer.echo(json.dumps(record))
+        _echo(json.dumps(record))
     else:
         for path in record["files"].values():
-            typer.echo(run / path)
+            _echo(run / path)
 
 
 def _loaded(path: Path | None, overrides: list[str] | None) -> Recipe:
@@ -144,6 +147,8 @@ def _settings(
 ) -> tuple[Recipe, Path]:
     if resume is None:
         settings = _loaded(recipe, overrides)
+        if out is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise typer.BadParameter("several processes need one folder: give --out, or --resume")
         return settings, out or _free(Path("runs") / settings.name)
     if recipe is not None or overrides or out is not None:
         raise typer.BadParameter(
@@ -167,15 +172,25 @@ def _free(folder: Path) -> Path:
     return free
 
 
+def _speaks() -> bool:
+    """Whether this process prints: of several, only the main one does."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def _progress(quiet: bool) -> Any:
     from manyshot.progress import Bars, Silent
 
-    return Silent() if quiet else Bars()
+    return Silent() if quiet or not _speaks() else Bars()
+
+
+def _echo(line: object) -> None:
+    if _speaks():
+        typer.echo(line)
 
 
 def _show(result: dict[str, Any], folder: Path, as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps(result))
+        _echo(json.dumps(result))
         return
     from manyshot.show import winners_table
 
@@ -183,6 +198,8 @@ def _show(result: dict[str, Any], folder: Path, as_json: bool) -> None:
 
 
 def _print(*tables: Any) -> None:
+    if not _speaks():
+        return
     from rich.console import Console
 
     console = Console(width=None if sys.stdout.isatty() else 120)
@@ -190,8 +207,9 @@ def _print(*tables: Any) -> None:
         console.print(table)
 
 
-def _fail(error: BaseException, code: int) -> NoReturn:
-    typer.echo(f"error: {error}", err=True)
+def _fail(message: object, code: int) -> NoReturn:
+    if str(message):  # without arguments there is only the help
+        typer.echo(f"error: {message}", err=True)
     sys.exit(code)
 
 
@@ -201,15 +219,14 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 
     try:
         code = app(args=arguments, standalone_mode=False)
-    except (RecipeError, typer.BadParameter) as error:
-        _fail(getattr(error, "message", None) or error, 2)
-    except typer.Exit as leave:
-        sys.exit(leave.exit_code)
-    except typer.Abort:
-        _fail(RuntimeError("interrupted; go on with --resume"), 1)
-    except (ValueError, OSError, RuntimeError, LookupError) as error:
-        usage = type(error).__module__.startswith(("click", "typer"))
-        _fail(error, 2 if usage else 1)
-    except KeyboardInterrupt:
-        _fail(RuntimeError("interrupted; go on with --resume"), 1)
+    except _USAGE as error:
+        _fail(error.format_message(), 2)
+    except RecipeError as error:
+        _fail(error, 2)
+    except (KeyboardInterrupt, typer.Abort):
+        code = _INTERRUPTED
+    except (ValueError, OSError, RuntimeError, LookupError, ImportError) as error:
+        _fail(error, 1)
+    if code == _INTERRUPTED:
+        _fail("interrupted; go on with --resume", 1)
     sys.exit(code or 0)

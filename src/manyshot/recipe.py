@@ -6,6 +6,7 @@ The defaults of every section are the settings of `manyshot run` without a recip
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,9 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 Plain = str | bool | int | float | list[int] | list[float] | list[str]
 Options = dict[str, Plain]
 
+_BARE = re.compile(r"[A-Za-z0-9_-]+")
+"""Keys that TOML takes without quotes."""
+
 
 class RecipeError(ValueError):
     """A recipe does not fit; the message names the file, the key, and what is allowed."""
@@ -29,7 +33,9 @@ class RecipeError(ValueError):
 class Section(BaseModel):
     """A part of a recipe: strict, frozen, no unknown keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, validate_default=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, validate_default=True, allow_inf_nan=False
+    )
 
 
 class Network(Section):
@@ -138,6 +144,16 @@ class Searching(Section):
         return budgets
 
 
+class Timing(Section):
+    """How latency is measured."""
+
+    batch_size: Positive = 1
+    """Images at once; a latency is that of the batch."""
+    threads: Positive = 1
+    warmup: NotNegative = 5
+    repeats: Positive = 30
+
+
 class Finishing(Section):
     """What becomes of a winner."""
 
@@ -157,7 +173,7 @@ class Recipe(Section):
     """Everything a run depends on, but for the machine."""
 
     schema_version: Literal[1] = Field(default=1, alias="schema")
-    name: str = Field(default="digits", pattern=r"^[\w.-]+$")
+    name: str = Field(default="digits", pattern=r"^\w[\w.-]*$")
     """Names the run's folder."""
     seed: NotNegative = 0
     device: str = "auto"
@@ -169,6 +185,7 @@ class Recipe(Section):
     train: Training = Training()
     evaluate: Evaluation = Evaluation()
     search: Searching = Searching()
+    latency: Timing = Timing()
     finish: Finishing = Finishing()
     export: Exporting = Exporting()
 
@@ -188,6 +205,8 @@ class Recipe(Section):
                 values = tomllib.loads(path.read_text(encoding="utf-8"))
             except FileNotFoundError:
                 raise RecipeError(f"there is no recipe {path}") from None
+            except OSError as error:
+                raise RecipeError(f"recipe {path} cannot be read: {error.strerror}") from error
             except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
                 raise RecipeError(f"{path} is not TOML: {error}") from error
         for override in overrides:
@@ -243,7 +262,7 @@ def _keys(model: type[BaseModel], location: Sequence[int | str]) -> list[str]:
 def dumps(values: Mapping[str, Any], prefix: str = "") -> str:
     """`values` as TOML: plain values first, then tables; keys that are None are left out."""
     lines = [
-        f"{key} = {_literal(value)}"
+        f"{_key(key)} = {_literal(value)}"
         for key, value in values.items()
         if value is not None and not isinstance(value, Mapping)
     ]
@@ -257,12 +276,16 @@ def dumps(values: Mapping[str, Any], prefix: str = "") -> str:
     return text
 
 
+def _key(key: str) -> str:
+    return key if _BARE.fullmatch(key) else _literal(key)
+
+
 def _literal(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
         escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-        return '"' + "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in escaped) + '"'
+        return '"' + "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in escaped) + '"'
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(_literal, value)) + "]"
     return repr(value)

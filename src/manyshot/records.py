@@ -16,6 +16,8 @@ SCHEMA = 1
 wrote: Callable[[Path], None] = lambda path: None  # noqa: E731
 """Called after every durable write; tests put their fail points here."""
 
+_WAY_OUT = "restore it from a copy, or delete it and resume: what it held is made again"
+
 
 class RecordError(ValueError):
     """A file of a run cannot be used; the message says why and what to do."""
@@ -37,9 +39,20 @@ def atomic(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.chmod(0o666 & ~_umask())
         os.replace(temporary, path)
+        _sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
     wrote(path)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes names in a folder durable, where the system can."""
+    if hasattr(os, "O_DIRECTORY"):
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def _umask() -> int:
@@ -67,9 +80,9 @@ def read_json(path: Path) -> dict[str, Any]:
         RecordError: if it is not one, or of another schema.
     """
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(path.read_bytes())
     except ValueError as error:
-        raise RecordError(f"{path} is not a record: {error}") from error
+        raise RecordError(f"{path} is not a record: {error}; {_WAY_OUT}") from error
     return _checked(path, record)
 
 
@@ -92,13 +105,15 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     """
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").split("\n")
+    lines = path.read_bytes().split(b"\n")
     records = []
     for number, line in enumerate(lines[:-1], start=1):
         try:
             record = json.loads(line)
         except ValueError as error:
-            raise RecordError(f"{path}, line {number} is not a record: {error}") from error
+            raise RecordError(
+                f"{path}, line {number} is not a record: {error}; {_WAY_OUT}"
+            ) from error
         records.append(_checked(path, record))
     return records
 
@@ -111,7 +126,7 @@ def keep_lines(path: Path, keep: Callable[[dict[str, Any]], bool]) -> list[dict[
     kept = [record for record in read_lines(path) if keep(record)]
     if path.exists():
         text = "".join(json.dumps(record, allow_nan=False) + "\n" for record in kept)
-        if text != path.read_text(encoding="utf-8"):
+        if text.encode() != path.read_bytes():
             write_text(path, text)
     return kept
 

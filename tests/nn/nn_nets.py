@@ -1,6 +1,8 @@
 """Networks that hold sizes and modules in every way an ordinary module may."""
 
+import copy
 import dataclasses
+import functools
 from typing import Any
 
 import torch
@@ -106,19 +108,25 @@ class Nasty(nn.Module):
 
 
 NETWORKS = {
-    "macro": lambda: macro(width=4),
+    "macro": lambda: macro(width=2),
     "tiny": lambda: tiny(width=4, channels=3),
     "nasty": Nasty,
 }
 
 
-def make(name: str, seed: int = 0) -> ms.Supernet:
+@functools.cache
+def prototype(name: str, seed: int) -> ms.Supernet:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = ms.Supernet(NETWORKS[name](), input_shape=INPUT)
         for parameter in net.parameters():  # no zeros and ones, which hide mistakes
             nn.init.normal_(parameter, 0.1, 0.3)
     return net
+
+
+def make(name: str, seed: int = 0) -> ms.Supernet:
+    """A network of `NETWORKS`: a copy, because making one takes longer."""
+    return copy.deepcopy(prototype(name, seed))
 
 
 def images(batch: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:

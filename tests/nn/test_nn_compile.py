@@ -11,7 +11,6 @@ from torch._dynamo.testing import CompileCounter
 
 import manyshot as ms
 
-
 # Dynamo looks at the .grad of intermediate tensors and hides the warning, but not an error.
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute", "ignore::DeprecationWarning")
 

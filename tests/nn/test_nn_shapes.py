@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from nn_nets import INPUT, Nasty, snapshot
+from nn_nets import INPUT, Nasty, same_snapshot, snapshot
 from torch import nn
 
 import manyshot as ms

@@ -79,13 +79,15 @@ def test_first_population_is_uniform_over_networks() -> None:
 
 
 def test_first_population_reaches_small_networks_of_deep_spaces() -> None:
-    """One network in 4^11 is as shallow as the limit asks, but one encoding in four is."""
+    """With depth 1, 18 of 24 widths are inactive: one encoding in 4^18 is a representative."""
     depth = Decision((1, 2, 3, 4), "depth")
-    width = [Decision((1, 2, 3, 4), f"width{i}") for i in range(12)]
-    uses = {w: [((depth, frozenset(range(1 + i // 4, 4))),)] for i, w in enumerate(width)}
+    width = [Decision((1, 2, 3, 4), f"width{i}") for i in range(24)]
+    uses = {w: [((depth, frozenset(range(i // 6, 4))),)] for i, w in enumerate(width)}
     limit = Limit("depth<=1", lambda archs: np.array([arch[0] for arch in archs]), 0)
-    archs = Evolution(SearchSpace([depth, *width], uses=uses), seed=0, limits=[limit]).ask(3)
-    assert archs == [(0,) * 13]
+    archs = Evolution(SearchSpace([depth, *width], uses=uses), seed=0, limits=[limit]).ask(20)
+    assert len(archs) == 20 and all(arch[0] == 0 for arch in archs)
+    # The six active widths are uniform, not bunched near the smallest.
+    assert chisquare(np.bincount(np.array(archs)[:, 1:7].ravel(), minlength=4)).pvalue > 1e-3
 
 
 def test_children_of_zero_mutation_are_the_parents_so_random_ones_top_up() -> None:
@@ -149,6 +151,14 @@ def test_every_generation_serves_every_limit_from_one_history() -> None:
     # Proposals take turns, so a part of a generation serves all limits as well.
     turns = [[sum(arch) <= x.limit for x in limits] for arch in asked[-1]]
     assert all(np.any(turns[i : i + 3], axis=0).all() for i in range(0, 30, 3))
+
+
+def test_proposals_one_at_a_time_serve_every_limit() -> None:
+    limits = [total_limit(6), Limit("total>=18", lambda archs: 18 - total(archs), 0)]
+    for config in (SMALL, EvolutionConfig(population=20, regularised=True)):
+        searcher = Evolution(flat([4] * 8), seed=0, limits=limits, config=config)
+        first = [sum(arch) <= 6 for (arch,) in generations(searcher, [1] * 60, sum)]
+        assert 15 <= sum(first) <= 45
 
 
 def test_the_last_generation_counts() -> None:
@@ -260,6 +270,14 @@ def test_scores_of_older_weights_do_not_compete_unless_asked_to() -> None:
         searcher.tell(archs[:10], [float(i) for i in range(10)], weights_version=0)
         searcher.tell(archs[8:12], [-1.0, -2.0, -3.0, -4.0], weights_version=1)
         assert searcher.elites() == ([archs[7], archs[6]] if stale else [archs[8], archs[9]])
+
+
+def test_a_limit_without_fresh_scores_falls_back_on_older_ones() -> None:
+    limits = [total_limit(2), total_limit(12)]
+    searcher = Evolution(flat([4] * 4), seed=0, limits=limits, config=SMALL)
+    searcher.tell([(1, 0, 0, 0), (0, 1, 1, 0)], [0.1, 0.2], weights_version=0)
+    searcher.tell([(3, 3, 0, 0)], [0.0], weights_version=1)
+    assert searcher.elites() == [(0, 1, 1, 0), (1, 0, 0, 0), (3, 3, 0, 0)]
 
 
 def test_ties_go_to_the_cheaper_then_to_tuple_order() -> None:

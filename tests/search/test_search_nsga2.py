@@ -135,6 +135,8 @@ def test_all_limits_hold_and_infeasible_names_them() -> None:
         assert few.satisfied(archs).all() and cheap.satisfied(archs).all()
     searcher.tell([(3, 3, 3, 3, 3)], [1e9])  # told, but over the limits: no elite
     assert (3, 3, 3, 3, 3) not in searcher.elites()
+    searcher.tell([(3, 3, 3, 3, 3)], [1e9], weights_version=1)  # nothing fresh within the limits
+    assert len(searcher.elites()) > 1
     never = Limit("cost<=-1", cost, -1)
     with pytest.raises(ValueError, match=r"0 of .*met d0<=1 and cost<=-1; .*costs 0 \(d0<=1\), 0"):
         NSGA2(SPACE, seed=0, objective=cost, limits=[few, never]).ask(3)

@@ -150,6 +150,8 @@ class TestBlocks:
         x = torch.randn(1, into, 7, 7, requires_grad=True)
         out = block(x)
         assert out.shape == (1, (8, 12)[layer // 2], *(2 * ((7 + stride - 1) // stride,)))
+        assert torch.equal(out[:, :into], block.projection(x))
+        assert torch.equal(out[:, into:], block.main(x))
         for branch in (out[:, :into], out[:, into:]):
             (gradient,) = torch.autograd.grad(branch.sum(), x, retain_graph=True)
             assert (gradient.abs().sum((0, 2, 3)) > 0).all()

@@ -9,17 +9,25 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import numpy.typing as npt
 
+from manyshot.cost.latency import LatencyCheck, LatencyTable, latency_ms, latency_table
 from manyshot.cost.macs import macs_table, subnet_macs
 from manyshot.cost.params import params_table
 from manyshot.cost.recording import CostMismatch
 from manyshot.cost.tables import Archs, CostTable
+from manyshot.cost.timing import Measurement, measure
 from manyshot.supernet import Supernet
 
 __all__ = [
     "CostMismatch",
     "CostTable",
+    "LatencyCheck",
+    "LatencyTable",
+    "Measurement",
+    "latency_ms",
+    "latency_table",
     "macs",
     "macs_table",
+    "measure",
     "params",
     "params_table",
     "subnet_macs",

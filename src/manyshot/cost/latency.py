@@ -17,12 +17,12 @@ from manyshot.cost.timing import (
     Job,
     Stopwatch,
     check_counts,
+    default_clock,
     describe,
     on_threads,
     prepared,
     random_images,
     round_robin,
-    wall_clock,
 )
 from manyshot.cost.units import Plan, make_jobs, plan, statistics
 from manyshot.space import Arch, SearchSpace
@@ -64,6 +64,7 @@ class LatencyTable:
         batch_size: images at once.
         threads: of torch, on the CPU.
         device: the hardware, as text.
+        clock: `thread` (time of the one thread), `wall`, or `given`.
         torch_version: of torch.
         dtype: of the images.
         warmup: untimed rounds.
@@ -79,6 +80,7 @@ class LatencyTable:
     batch_size: int
     threads: int
     device: str
+    clock: str
     torch_version: str
     dtype: str
     warmup: int
@@ -167,7 +169,8 @@ def latency_table(
         checked: random architectures that the table is checked on.
         max_cells: the most things to time.
         progress: called as `progress(rounds done, rounds)`.
-        stopwatch: what times one run; by default wall-clock time.
+        stopwatch: what times one run; by default the time of the thread on the CPU with one
+            thread, else wall-clock time.
 
     Raises:
         ValueError: if there is too much to time, or a number is too small.
@@ -179,12 +182,12 @@ def latency_table(
     recording = Recording(net.model, net.space, input_shape, batch_size=batch_size, inputs=True)
     planned = plan(recording, max_cells)
     images = random_images(net, batch_size, input_shape, device)
+    clock, default = default_clock(device, threads)
     archs = _distinct(net.space, FITTED + checked)
     with on_threads(threads):
         jobs = make_jobs(net, recording, planned, images)
         jobs += [_subnet(net, arch, images) for arch in archs]
-        clock = stopwatch or wall_clock(device)
-        times = round_robin(jobs, warmup, repeats, clock, progress)
+        times = round_robin(jobs, warmup, repeats, stopwatch or default, progress)
     medians = np.median(times, axis=0)
     table = _table(recording, planned, medians)
     direct = medians[len(planned.jobs) :]
@@ -197,6 +200,7 @@ def latency_table(
         batch_size,
         threads,
         describe(device),
+        clock if stopwatch is None else "given",
         torch.__version__,
         str(images.dtype),
         warmup,

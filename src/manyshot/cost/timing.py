@@ -39,6 +39,7 @@ class Measurement:
         batch_size: images at once.
         threads: of torch, on the CPU.
         device: the hardware, as text.
+        clock: `thread` (time of the one thread), `wall`, or `given`.
         torch_version: of torch.
         dtype: of the images.
     """
@@ -50,6 +51,7 @@ class Measurement:
     batch_size: int
     threads: int
     device: str
+    clock: str
     torch_version: str
     dtype: str
 
@@ -77,7 +79,8 @@ def measure(
         warmup: untimed runs.
         repeats: timed runs.
         device: where; by default where the module is.
-        stopwatch: what times one run; by default wall-clock time.
+        stopwatch: what times one run; by default the time of the thread on the CPU with one
+            thread, else wall-clock time.
 
     Raises:
         ValueError: if a number is too small.
@@ -87,9 +90,10 @@ def measure(
     timed = prepared(copy.deepcopy(module), place)
     images = random_images(module, batch_size, input_shape, place)
     threads = torch.get_num_threads() if threads is None else threads
+    clock, default = default_clock(place, threads)
     with on_threads(threads):
         job: Job = (timed, [((images,), {})])
-        times = round_robin([job], warmup, repeats, stopwatch or wall_clock(place))[:, 0]
+        times = round_robin([job], warmup, repeats, stopwatch or default)[:, 0]
     quarter, median, three_quarters = np.percentile(times, (25, 50, 75)).tolist()
     return Measurement(
         median,
@@ -99,6 +103,7 @@ def measure(
         batch_size,
         threads,
         describe(place),
+        clock if stopwatch is None else "given",
         torch.__version__,
         str(images.dtype),
     )
@@ -127,19 +132,27 @@ def round_robin(
     return times
 
 
-def wall_clock(device: torch.device) -> Stopwatch:
-    """Wall-clock time, synchronised with `device`."""
-    synchronize = torch.cuda.synchronize if device.type == "cuda" else None
+def default_clock(device: torch.device, threads: int) -> tuple[str, Stopwatch]:
+    """What latency is read from, with its name.
 
+    With one thread on the CPU it is the time of that thread, which other programs on the machine
+    do not lengthen as they do wall-clock time; otherwise wall-clock time, synchronised with a GPU.
+    """
+    if device.type == "cuda":
+        return "wall", _clock(time.perf_counter_ns, lambda: torch.cuda.synchronize(device))
+    if threads == 1 and time.get_clock_info("thread_time").resolution < 1e-6:
+        return "thread", _clock(time.thread_time_ns, lambda: None)
+    return "wall", _clock(time.perf_counter_ns, lambda: None)
+
+
+def _clock(now: Callable[[], int], synchronize: Callable[[], None]) -> Stopwatch:
     def run(module: nn.Module, calls: Sequence[Call]) -> float:
-        if synchronize is not None:
-            synchronize(device)
-        start = time.perf_counter_ns()
+        synchronize()
+        start = now()
         for args, kwargs in calls:
             module(*args, **kwargs)
-        if synchronize is not None:
-            synchronize(device)
-        return (time.perf_counter_ns() - start) / 1e6
+        synchronize()
+        return (now() - start) / 1e6
 
     return run
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from torch import nn
 
 from manyshot import evaluate, records
@@ -34,28 +35,35 @@ def finish(
     """Finishes, tests and exports architectures; what is on record is not done again.
 
     Each is a line of `finish.jsonl`: accuracy on the test set (touched here only) and files.
+    Processes train together; the main one tests and writes.
     """
-    space, proxies = ws.net.space, proxies or {}
-    done = {record["arch"]: record for record in records.keep_lines(folder / LOG, lambda r: True)}
+    log, proxies = folder / LOG, proxies or {}
+    if accelerator.is_main_process:
+        records.keep_lines(log, lambda record: True)
+    accelerator.wait_for_everyone()
+    done = {record["arch"]: record for record in records.read_lines(log)}
+    accelerator.wait_for_everyone()  # all have read before the main process writes again
+    finished_archs = {}
     for arch in dict.fromkeys(archs):
-        text = space.to_text(arch)
-        if text in done:
-            continue
-        subnet = finished(ws, accelerator, folder / "subnets", arch, settings, progress)
-        score = evaluate.accuracy(subnet, ws.fixed("test", None))
-        done[text] = {
-            "arch": text,
-            "mode": settings.mode,
-            "test_accuracy": score.accuracy,
-            "test_loss": score.loss,
-        }
+        text = ws.net.space.to_text(arch)
+        record, kinds = done.get(text), list(ws.recipe.export.formats)
+        if record is None or not set(kinds) <= set(record["files"]):
+            subnet = finished(ws, accelerator, folder / "subnets", arch, settings, progress)
+            if accelerator.is_main_process:
+                kinds += [] if record is None else record["files"]
+                record = tested(ws, subnet, folder, arch, kinds, proxies.get(arch))
+                record = {"arch": text, "mode": settings.mode, **record}
+                _put(log, record)
         if accelerator.is_main_process:
-            accuracies = {"test_accuracy": score.accuracy, "proxy_accuracy": proxies.get(arch)}
-            done[text]["files"] = write_files(ws, subnet, folder, arch, accuracies)
-            records.append(folder / LOG, done[text])
             (folder / "subnets" / f"{text}.trainer.pt").unlink(missing_ok=True)
-        accelerator.wait_for_everyone()
-    return {arch: done[space.to_text(arch)] for arch in archs}
+        [finished_archs[arch]] = broadcast_object_list([record])
+    return finished_archs
+
+
+def _put(log: Path, record: dict[str, Any]) -> None:
+    """Writes the line of an architecture, in place of an earlier one."""
+    records.keep_lines(log, lambda other: bool(other["arch"] != record["arch"]))
+    records.append(log, record)
 
 
 def finished(
@@ -118,14 +126,17 @@ def data_card(ws: Workspace) -> dict[str, Any]:
     }
 
 
-def write_files(
+def tested(
     ws: Workspace,
     subnet: nn.Module,
     folder: Path,
     arch: Arch,
-    accuracies: Mapping[str, float | None],
-) -> dict[str, str]:
-    """Exports a finished subnet; returns paths relative to `folder` by kind."""
+    formats: Sequence[str],
+    proxy_accuracy: float | None,
+) -> dict[str, Any]:
+    """Scores a finished subnet on the test set and exports it; paths are relative to `folder`."""
+    score = evaluate.accuracy(subnet, ws.fixed("test", None))
+    accuracies = {"test_accuracy": score.accuracy, "proxy_accuracy": proxy_accuracy}
     images = ws.fixed("validation", 2)[0][0].cpu()
     space, costs = ws.net.space, costs_of(ws, arch)
     files = export(
@@ -133,8 +144,11 @@ def write_files(
         example=images,
         folder=folder / "subnets",
         stem=space.to_text(arch),
-        formats=ws.recipe.export.formats,
+        formats=formats,
         card=card(space, arch, costs=costs, accuracies=accuracies, data=data_card(ws)),
     )
-    subnet.to(ws.device)
-    return {kind: path.relative_to(folder).as_posix() for kind, path in files.items()}
+    return {
+        "test_accuracy": score.accuracy,
+        "test_loss": score.loss,
+        "files": {kind: path.relative_to(folder).as_posix() for kind, path in files.items()},
+    }

@@ -2,68 +2,23 @@
 
 from __future__ import annotations
 
-import os
-import platform
-import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 
 from manyshot import records
-from manyshot._version import __version__
-from manyshot.cost import measure
+from manyshot.pipeline import timing
 from manyshot.pipeline.finishing import costs_of, finish
+from manyshot.pipeline.opening import WEIGHTS, open_folder
 from manyshot.pipeline.searching import search, winners
 from manyshot.pipeline.workspace import Workspace
 from manyshot.progress import Progress, Silent
 from manyshot.recipe import Recipe
 from manyshot.space import Arch
-from manyshot.train import (
-    Trainer,
-    engine,
-    load_weights,
-    make_sampler,
-    save_weights,
-    train,
-)
-
-WEIGHTS = "supernet.safetensors"
-
-
-def open_folder(folder: Path, recipe: Recipe) -> None:
-    """Makes a run's folder and writes its recipe and environment, unless they are there.
-
-    Raises:
-        RecordError: if the folder holds a run of another recipe.
-    """
-    path, text = folder / "recipe.toml", recipe.to_toml()
-    if path.exists():
-        if Recipe.load(path) != recipe:
-            raise records.RecordError(
-                f"{folder} holds a run of another recipe: resume it with --resume {folder}, or "
-                "choose another --out folder"
-            )
-        return
-    records.write_text(path, text)
-    records.write_json(folder / "environment.json", environment())
-
-
-def environment() -> dict[str, Any]:
-    """Where a run was made: versions, machine, threads."""
-    return {
-        "manyshot": __version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "platform": platform.platform(),
-        "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "argv": sys.argv[1:],
-    }
+from manyshot.train import Trainer, engine, load_weights, save_weights, train
 
 
 def train_stage(ws: Workspace, accelerator: Accelerator, folder: Path, progress: Progress) -> None:
@@ -71,7 +26,7 @@ def train_stage(ws: Workspace, accelerator: Accelerator, folder: Path, progress:
     settings = ws.recipe.train
     run = Trainer(
         net=ws.net,
-        sampler=make_sampler(ws.recipe.sampler.name, ws.net.space, ws.recipe.sampler.options),
+        sampler=ws.sampler(),
         batches=ws.batches(settings, accelerator.process_index, accelerator.num_processes),
         settings=settings,
         seed=ws.recipe.seed,
@@ -102,28 +57,38 @@ def begin(
 
     Raises:
         RecordError: if `trained` has no supernet, or `folder` holds another run.
+        RecipeError: for what `Workspace.check` finds, before anything is written.
     """
-    if trained is not None and not (trained / WEIGHTS).exists():
-        raise records.RecordError(
-            f"{trained} has no {WEIGHTS}: train it first with manyshot train, or manyshot run "
-            f"--resume {trained}"
-        )
     ws = Workspace.build(recipe)
-    ws.limits(metrics=("macs", "params"))  # an impossible budget fails before training
-    accelerator = engine(ws.device, recipe.train, folder)
+    ws.check()
+    accelerator = start_engine(ws, folder)
     if accelerator.is_main_process:
-        open_folder(folder, recipe)
-        if trained is not None and not (folder / WEIGHTS).exists():
-            with records.atomic(folder / WEIGHTS) as temporary:
-                shutil.copyfile(trained / WEIGHTS, temporary)
+        open_folder(folder, recipe, trained)
     accelerator.wait_for_everyone()
+    if timing.needs_latency(ws):
+        timing.add_latency(ws, accelerator, folder, progress)
+        ws.limits()  # an impossible budget fails before training
     train_stage(ws, accelerator, folder, progress)
     return ws, accelerator
 
 
+def start_engine(ws: Workspace, folder: Path) -> Accelerator:
+    """The accelerator of all stages, with a tracker if any of them has one."""
+    recipe = ws.recipe
+    tracked = recipe.train if recipe.train.tracker else recipe.finish.training
+    return engine(ws.device, tracked, folder)
+
+
+def stop(accelerator: Accelerator) -> None:
+    """Closes trackers; other processes stay connected, for runs to come."""
+    for tracker in accelerator.trackers:
+        tracker.finish()
+
+
 def train_only(recipe: Recipe, folder: Path, progress: Progress | None = None) -> None:
     """Trains the supernet of a recipe in `folder`."""
-    begin(recipe, folder, progress or Silent())
+    _, accelerator = begin(recipe, folder, progress or Silent())
+    stop(accelerator)
 
 
 def run(
@@ -155,20 +120,36 @@ def run(
     chosen = winners(ws, scores)
     archs = list(chosen.values())
     finished = finish(ws, accelerator, folder, archs, recipe.finish, progress, scores)
-    result = {
+    result = None
+    if accelerator.is_main_process:
+        result = summary(ws, scores, chosen, finished)
+        records.write_json(folder / "result.json", result)
+    stop(accelerator)
+    found: dict[str, Any] = broadcast_object_list([result])[0]
+    return found
+
+
+def summary(
+    ws: Workspace,
+    scores: dict[Arch, float],
+    chosen: dict[str, Arch],
+    finished: dict[Arch, dict[str, Any]],
+) -> dict[str, Any]:
+    """What `result.json` holds."""
+    recipe = ws.recipe
+    timings = {arch: timing.latency_of(ws, ws.net.extract(arch)) for arch in finished}
+    return {
         "name": recipe.name,
         "winners": [
-            winner(ws, budget, arch, scores[arch], finished[arch])
+            winner(ws, budget, arch, scores[arch], finished[arch], timings[arch])
             for budget, arch in chosen.items()
         ],
         "finish": recipe.finish.mode,
+        "latency": {ws.net.space.to_text(arch): took for arch, took in timings.items()},
         "space": {"size": ws.net.space.size, "decisions": len(ws.net.space)},
         "searched": len(scores),
         "images_forwarded": spent(ws, len(scores)),
     }
-    if accelerator.is_main_process:
-        records.write_json(folder / "result.json", result)
-    return result
 
 
 def export_architecture(
@@ -186,8 +167,10 @@ def export_architecture(
     if not (folder / WEIGHTS).exists():
         raise records.RecordError(f"{folder} has no {WEIGHTS}: train it first with manyshot train")
     load_weights(folder / WEIGHTS, ws.net)
-    accelerator = engine(ws.device, recipe.train, folder)
-    return finish(ws, accelerator, folder, [arch], recipe.finish, progress)[arch]
+    accelerator = start_engine(ws, folder)
+    record = finish(ws, accelerator, folder, [arch], recipe.finish, progress)[arch]
+    stop(accelerator)
+    return record
 
 
 def winner(
@@ -196,16 +179,15 @@ def winner(
     arch: Arch,
     proxy_accuracy: float,
     record: dict[str, Any],
+    took: dict[str, Any],
 ) -> dict[str, Any]:
     """One entry of `result.json`."""
-    subnet = ws.net.extract(arch).to(ws.device)
-    latency = measure(subnet, ws.splits.image_shape, device=ws.device)
     return {
         "budget": budget,
         "arch": ws.net.space.to_text(arch),
         "choices": ws.net.space.choices(arch),
         **costs_of(ws, arch),
-        "latency_ms": latency.median_ms,
+        "latency_ms": took["median_ms"],
         "proxy_accuracy": proxy_accuracy,
         "test_accuracy": record["test_accuracy"],
         "files": record["files"],
@@ -216,8 +198,7 @@ def spent(ws: Workspace, candidates: int) -> dict[str, int]:
     """Images forwarded by each stage, whatever network they went through."""
     recipe = ws.recipe
     steps = recipe.train.epochs * len(ws.batches(recipe.train))
-    sampler = make_sampler(recipe.sampler.name, ws.net.space, recipe.sampler.options)
-    paths = len(sampler.plan(np.random.default_rng(0), 0).paths)
+    paths = len(ws.sampler().plan(np.random.default_rng(0), 0).paths)
     validation = sum(len(y) for _, y in ws.fixed("validation", recipe.evaluate.images))
     calibration = sum(len(y) for _, y in ws.calibration())
     return {

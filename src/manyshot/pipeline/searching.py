@@ -11,7 +11,7 @@ from accelerate.utils import gather_object
 from manyshot import evaluate, records
 from manyshot.pipeline.workspace import Workspace
 from manyshot.progress import Progress
-from manyshot.search import best, make_searcher
+from manyshot.search import Infeasible, best
 from manyshot.space import Arch
 from manyshot.train import digest
 
@@ -30,22 +30,18 @@ def search(
         RecordError: if the records on disk belong to other weights or settings.
         Infeasible: if no architecture within a budget is found.
     """
-    recipe, space = ws.recipe, ws.net.space
-    limits = ws.limits()
-    searcher = make_searcher(
-        recipe.search.name, space, seed=recipe.seed, limits=limits, options=recipe.search.options
-    )
+    searcher = ws.searcher(ws.limits())
     scorer = _Scorer(ws, accelerator, folder / LOG)
     scores: dict[Arch, float] = {}
-    wanted, generation = recipe.search.candidates, 0
-    with progress.stage("search", wanted) as advance:
-        while len(scores) < wanted:
-            archs = searcher.ask(min(recipe.search.generation, wanted - len(scores)))
+    settings, told, generation = ws.recipe.search, 0, 0
+    with progress.stage("search", settings.candidates) as advance:
+        while told < settings.candidates:
+            archs = searcher.ask(min(settings.generation, settings.candidates - told))
             if not archs:
                 break  # every network within the budgets is scored
             for arch, accuracy in scorer.score(generation, archs):
-                scores[arch] = accuracy
-                advance(len(scores), f"best {max(scores.values()):.4f}")
+                scores[arch], told = accuracy, told + 1
+                advance(told, f"best {max(scores.values()):.4f}")
             searcher.tell(archs, [scores[arch] for arch in archs], weights_version=0)
             generation += 1
     scorer.finish(generation)
@@ -53,8 +49,21 @@ def search(
 
 
 def winners(ws: Workspace, scores: dict[Arch, float]) -> dict[str, Arch]:
-    """The best-scored architecture within each budget."""
-    return {limit.name: best(scores, limit)[0] for limit in ws.limits()}
+    """The best-scored architecture within each budget.
+
+    Raises:
+        Infeasible: if none of those scored is within one.
+    """
+    chosen = {}
+    for limit in ws.limits():
+        within = best(scores, limit)
+        if not within:
+            raise Infeasible(
+                f"none of the {len(scores)} architectures scored is within {limit.name!r}: raise "
+                f"search.candidates (at least one per budget, now {ws.recipe.search.candidates})"
+            )
+        chosen[limit.name] = within[0]
+    return chosen
 
 
 class _Scorer:

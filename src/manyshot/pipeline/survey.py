@@ -6,15 +6,22 @@ from typing import Any
 
 import numpy as np
 
+from manyshot.pipeline.timing import measured, needs_latency
 from manyshot.pipeline.workspace import Workspace
+from manyshot.progress import Silent
 from manyshot.recipe import Recipe
 
 BINS = 12
 
 
 def survey(recipe: Recipe, samples: int) -> dict[str, Any]:
-    """Decisions, size, the reachable range of each cost, and a histogram of uniform sampling."""
+    """Decisions, size, the reachable range of each cost, and a histogram of uniform sampling.
+
+    Latency is measured only if a budget of the recipe is in milliseconds.
+    """
     ws = Workspace.build(recipe)
+    if needs_latency(ws):
+        ws.costs["latency_ms"] = measured(ws, Silent()).table
     space = ws.net.space
     rng = np.random.default_rng(recipe.seed)
     drawn = rng.integers(space.counts, size=(samples, len(space)))

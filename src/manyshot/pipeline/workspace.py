@@ -17,10 +17,11 @@ from torch import nn
 from manyshot.cost import CostTable, macs_table, params_table
 from manyshot.data import Augment, Batch, Batches, Splits, fixed, load
 from manyshot.recipe import Recipe, RecipeError, Training
-from manyshot.search import Limit
+from manyshot.search import Limit, Searcher, make_searcher
 from manyshot.sharing import OneShot
 from manyshot.space import Budget
 from manyshot.supernet import Supernet
+from manyshot.train import Sampler, make_sampler
 from manyshot.zoo import NETWORKS
 
 Part = Literal["train", "validation", "test"]
@@ -96,7 +97,7 @@ class Workspace:
         device: where tensors live.
         splits: the images.
         net: the supernet, on the device, channels last.
-        costs: exact cost tables by metric; `latency_ms` is added by a search that needs it.
+        costs: exact cost tables by metric; `latency_ms` is added by a run that needs it.
     """
 
     recipe: Recipe
@@ -155,6 +156,43 @@ class Workspace:
                 )
             limits.append(Limit(text, table, limit))
         return limits
+
+    def sampler(self) -> Sampler:
+        """A new sampler, as the recipe says.
+
+        Raises:
+            RecipeError: for an unknown one, or options it does not take.
+        """
+        sampler = self.recipe.sampler
+        try:
+            return make_sampler(sampler.name, self.net.space, sampler.options)
+        except (ValueError, TypeError) as error:
+            raise RecipeError(f"sampler: {error}") from error
+
+    def searcher(self, limits: list[Limit]) -> Searcher:
+        """A new searcher, as the recipe says.
+
+        Raises:
+            RecipeError: for an unknown one, or options it does not take.
+        """
+        search, seed = self.recipe.search, self.recipe.seed
+        try:
+            return make_searcher(
+                search.name, self.net.space, seed=seed, limits=limits, options=search.options
+            )
+        except (ValueError, TypeError) as error:
+            raise RecipeError(f"search: {error}") from error
+
+    def check(self) -> None:
+        """Finds now, before anything is trained, what would fail later.
+
+        Raises:
+            RecipeError: for an impossible budget, an unknown sampler or searcher, or their options.
+        """
+        table = self.costs["macs"]
+        known = self.limits(metrics=("macs", "params"))
+        self.searcher(known or [Limit("everything", table, table.range()[1])])
+        self.sampler()
 
     def batches(self, settings: Training, rank: int = 0, world: int = 1) -> Batches:
         """Training batches of this process."""

@@ -1,5 +1,6 @@
 """Training: samplers, one step, the loop, checkpoints."""
 
+from manyshot.recipe import Training
 from manyshot.train.checkpoint import (
     CheckpointError,
     digest,
@@ -8,10 +9,11 @@ from manyshot.train.checkpoint import (
     save_checkpoint,
     save_weights,
 )
-from manyshot.train.loop import NonFiniteLoss, Standalone, Trainer, engine, train
+from manyshot.train.loop import engine, train
 from manyshot.train.plan import Path, Plan, Sampler
 from manyshot.train.samplers import SAMPLERS, Fair, Only, Sandwich, Uniform, make_sampler
 from manyshot.train.step import accumulate
+from manyshot.train.trainer import NonFiniteLoss, Standalone, Trainer
 
 __all__ = [
     "SAMPLERS",
@@ -25,6 +27,7 @@ __all__ = [
     "Sandwich",
     "Standalone",
     "Trainer",
+    "Training",
     "Uniform",
     "accumulate",
     "digest",

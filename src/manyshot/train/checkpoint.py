@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from manyshot.records import SCHEMA, atomic
@@ -74,11 +75,18 @@ def load_weights(path: Path, net: nn.Module) -> None:
         CheckpointError: if the file is damaged, or tensors are missing, unknown or of other shapes.
     """
     try:
-        tensors = load_file(path)
+        with safe_open(path, "pt") as file:
+            schema = (file.metadata() or {}).get("schema")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError:
         raise
     except Exception as error:  # safetensors raises its own type, which is not exported for typing
-        raise CheckpointError(f"weights {path} cannot be read ({error})") from error
+        raise CheckpointError(
+            f"weights {path} cannot be read ({error}); delete the file and resume: it is made "
+            "again from trainer.pt, or restore it from a copy"
+        ) from error
+    if schema != str(SCHEMA):
+        raise CheckpointError(f"weights {path} have schema {schema}; this version reads {SCHEMA}")
     own = net.state_dict(keep_vars=True)
     by_tensor: dict[int, Tensor] = {id(own[name]): t for name, t in tensors.items() if name in own}
     complete = {name: by_tensor.get(id(tensor)) for name, tensor in own.items()}

@@ -12,7 +12,7 @@ RGB and normalised (the authors' code feeds BGR in 0..255).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import final
 
 import torch
@@ -79,7 +79,7 @@ def _xception(into: int, out: int, mid: int, stride: int, affine: bool) -> nn.Mo
     return nn.Sequential(*layers)
 
 
-def _block(into: int, out: int, operation: str, stride: int, affine: bool) -> nn.Module:
+def _block(operation: str, into: int, out: int, stride: int, affine: bool) -> nn.Module:
     widening = stride != 1 or into != out
     seen = into if widening else into // 2
     kernel = KERNELS.get(operation, 3)
@@ -151,34 +151,45 @@ def shufflenet(
     Raises:
         ValueError: if lengths differ, a number is below one, or widths are odd or do not grow.
     """
-    _check(widths, repeats, strides, stem)
     numbers = {"channels": channels, "classes": classes, "stem": stem, "tail": tail}
-    for name, number in {**numbers, "stem_stride": stem_stride}.items():
-        if number < 1:
-            raise ValueError(f"shufflenet: {name} must be at least 1, got {number}")
+    _check({**numbers, "stem_stride": stem_stride}, widths, repeats, strides)
     first = conv_bn(channels, stem, 3, stem_stride, relu=True, affine=affine)
-    chain: list[nn.Module] = [nn.Sequential(*first)]
-    into = stem
-    for out, count, stride in zip(widths, repeats, strides, strict=True):
-        for i in range(count):
-            options = {
-                operation: _block(into, out, operation, stride if i == 0 else 1, affine)
-                for operation in (*KERNELS, "xception")
-            }
-            chain.append(Choice(options, f"layer{len(chain) - 1}"))
-            into = out
-    chain.append(nn.Sequential(*conv_bn(into, tail, 1, relu=True, affine=affine)))
+    last = conv_bn(widths[-1], tail, 1, relu=True, affine=affine)
     head = nn.Linear(tail, classes, bias=False)
-    pool = nn.AdaptiveAvgPool2d(1)
-    chain.append(nn.Sequential(pool, nn.Flatten(), nn.Dropout(dropout), head))
-    network = ShuffleNet(chain)
+    network = ShuffleNet(
+        [
+            nn.Sequential(*first),
+            *_layers((stem, *widths), repeats, strides, affine),
+            nn.Sequential(*last),
+            nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout), head),
+        ]
+    )
     network.reset_parameters()
     return network
 
 
+def _layers(
+    widths: Sequence[int], repeats: Sequence[int], strides: Sequence[int], affine: bool
+) -> list[Choice]:
+    layers: list[Choice] = []
+    stages = zip(widths, widths[1:], repeats, strides, strict=False)
+    for into, out, count, stride in stages:
+        for i in range(count):
+            shape = (into, out, stride) if i == 0 else (out, out, 1)
+            options = {name: _block(name, *shape, affine) for name in (*KERNELS, "xception")}
+            layers.append(Choice(options, f"layer{len(layers)}"))
+    return layers
+
+
 def _check(
-    widths: Sequence[int], repeats: Sequence[int], strides: Sequence[int], stem: int
+    numbers: Mapping[str, int],
+    widths: Sequence[int],
+    repeats: Sequence[int],
+    strides: Sequence[int],
 ) -> None:
+    for name, number in numbers.items():
+        if number < 1:
+            raise ValueError(f"shufflenet: {name} must be at least 1, got {number}")
     if not len(widths) == len(repeats) == len(strides) > 0:
         raise ValueError(
             f"shufflenet: widths {widths}, repeats {repeats} and strides {strides} must have one "
@@ -188,9 +199,9 @@ def _check(
         raise ValueError(f"shufflenet: repeats {repeats} and strides {strides} must be at least 1")
     if any(width % 2 for width in widths):
         raise ValueError(f"shufflenet: widths {widths} must be even, blocks split channels in half")
-    growing = (stem, *widths)
+    growing = (numbers["stem"], *widths)
     if any(wide <= narrow for narrow, wide in zip(growing, growing[1:], strict=False)):
         raise ValueError(
-            f"shufflenet: widths {widths} must grow from the stem's {stem} on, because the first "
-            "block of a stage adds channels to the projection of its input"
+            f"shufflenet: widths {widths} must grow from the stem's {growing[0]} on, because the "
+            "first block of a stage adds channels to the projection of its input"
         )

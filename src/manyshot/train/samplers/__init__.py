@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import difflib
-import importlib
 import inspect
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from typing import Any, cast
 
 from manyshot.space import SearchSpace
@@ -25,7 +25,8 @@ def make_sampler(name: str, space: SearchSpace, options: Mapping[str, Any]) -> S
     """A sampler by name, or by `package.module:attribute`, called with the space and options.
 
     Raises:
-        ValueError: for an unknown sampler or option; it lists what exists.
+        ValueError: for an unknown sampler or option (it lists what exists), or one that cannot be
+            imported.
     """
     factory = SAMPLERS.get(name)
     if factory is None:
@@ -35,7 +36,10 @@ def make_sampler(name: str, space: SearchSpace, options: Mapping[str, Any]) -> S
                 f"unknown sampler {name!r}; have {sorted(SAMPLERS)}, or give "
                 "package.module:attribute"
             )
-        factory = cast(Callable[..., Sampler], getattr(importlib.import_module(module), attribute))
+        try:
+            factory = cast(Callable[..., Sampler], getattr(import_module(module), attribute))
+        except (ImportError, AttributeError) as error:
+            raise ValueError(f"sampler {name!r} cannot be imported: {error}") from error
     known = [p for p in inspect.signature(factory).parameters if p != "space"]
     for option in options:
         if option not in known:

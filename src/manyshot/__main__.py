@@ -1,0 +1,5 @@
+"""`python -m manyshot`, for torchrun and accelerate launch."""
+
+from manyshot.cli import main
+
+main()

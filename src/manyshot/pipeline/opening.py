@@ -1,0 +1,86 @@
+"""The folder of a run: made, checked, or filled from another run."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from manyshot import records
+from manyshot._version import __version__
+from manyshot.pipeline import timing
+from manyshot.recipe import Recipe, RecipeError
+
+WEIGHTS = "supernet.safetensors"
+
+
+def open_folder(folder: Path, recipe: Recipe, trained: Path | None = None) -> None:
+    """Makes a run's folder and writes its recipe and environment, unless they are there.
+
+    Args:
+        folder: the run's.
+        recipe: the run's.
+        trained: the folder of a run whose supernet is copied.
+
+    Raises:
+        RecordError: if the folder holds a run of another recipe, or `trained` has no supernet.
+        RecipeError: if the supernet of `trained` was made in another way.
+    """
+    path, machine = folder / "recipe.toml", folder / "environment.json"
+    if path.exists() and Recipe.load(path) != recipe:
+        raise records.RecordError(
+            f"{folder} holds a run of another recipe: resume it with --resume {folder}, or "
+            "choose another --out folder"
+        )
+    if trained is not None:
+        take_over(recipe, folder, trained)
+    if not path.exists():
+        records.write_text(path, recipe.to_toml())
+    if not machine.exists():
+        records.write_json(machine, environment())
+    for torn in folder.rglob(".*.part"):  # of a killed run
+        torn.unlink()
+
+
+def take_over(recipe: Recipe, folder: Path, trained: Path) -> None:
+    """Copies the supernet of the run in `trained` to `folder`, and its latency table.
+
+    Raises:
+        RecordError: if it has no supernet yet.
+        RecipeError: if the recipe differs in something that the supernet depends on.
+    """
+    if not (trained / WEIGHTS).exists():
+        raise records.RecordError(
+            f"{trained} has no {WEIGHTS}: train it first with manyshot train, or manyshot run "
+            f"--resume {trained}"
+        )
+    own, other = recipe, Recipe.load(trained / "recipe.toml")
+    for part in ("seed", "network", "sharing", "data", "sampler", "train"):
+        if getattr(own, part) != getattr(other, part):
+            raise RecipeError(
+                f"{part} is not as the supernet of {trained} was trained with: other settings of "
+                "it need a run of their own"
+            )
+    for name in (WEIGHTS, timing.FILE):
+        if (trained / name).exists() and not (folder / name).exists():
+            with records.atomic(folder / name) as temporary:
+                shutil.copyfile(trained / name, temporary)
+
+
+def environment() -> dict[str, Any]:
+    """Where a run was made: versions, machine, threads."""
+    return {
+        "manyshot": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "platform": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "argv": sys.argv[1:],
+    }

@@ -1,0 +1,222 @@
+"""What a training run consists of, and how it is saved, restored and watched."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from manyshot import records
+from manyshot.data import Batches
+from manyshot.recipe import Training
+from manyshot.space import Arch
+from manyshot.train.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from manyshot.train.optim import learning_rate, make_optimizer
+from manyshot.train.plan import Plan, Sampler
+
+_PLANS, _TORCH = 1, 2
+"""Named random streams of a run's seed."""
+
+
+class NonFiniteLoss(RuntimeError):
+    """The loss or a weight stopped being a number; the last good checkpoint is kept."""
+
+
+class Standalone(nn.Module):
+    """A plain module as a network that takes, and ignores, an architecture."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, images: Tensor, arch: Arch) -> Any:
+        """The module's output."""
+        return self.module(images)
+
+
+@dataclass
+class Trainer:
+    """Everything that moves while `train` runs, saved and restored as one file.
+
+    Attributes:
+        net: takes (images, arch); `Standalone` makes one of a plain module.
+        sampler: says which paths train.
+        batches: this process's share of the images.
+        settings: optimiser, schedule, length.
+        seed: of the run.
+        largest: the architecture that teaches in in-place distillation.
+        accelerator: see `engine`.
+        folder: where `checkpoint` and `log` go; nothing is written without it.
+        checkpoint: name of the checkpoint file.
+        log: name of the records file.
+        fingerprint: of everything the run depends on; a checkpoint of another one is refused.
+        step: optimiser steps done.
+        optimizer: of all parameters of `net`.
+        losses: of the paths trained since the last record.
+    """
+
+    net: nn.Module
+    sampler: Sampler
+    batches: Batches
+    settings: Training
+    seed: int
+    largest: Arch
+    accelerator: Accelerator
+    folder: Path | None = None
+    checkpoint: str = "trainer.pt"
+    log: str = "train.jsonl"
+    fingerprint: str = ""
+    step: int = 0
+    optimizer: torch.optim.Optimizer = field(init=False)
+    losses: list[float] = field(init=False, default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.optimizer = make_optimizer(self.net, self.settings)
+        self._unchecked: list[tuple[int, Arch, Tensor]] = []
+        self._began = (time.monotonic(), self.step)
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps in all."""
+        return self.settings.epochs * len(self.batches)
+
+    def remaining(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of the steps still to do."""
+        self._began = (time.monotonic(), self.step)
+        first, start = divmod(self.step, len(self.batches))
+        for epoch in range(first, self.settings.epochs):
+            yield from self.batches.epoch(epoch, start if epoch == first else 0)
+
+    def plan(self) -> Plan:
+        """The paths of the current step, the same in all processes."""
+        return self.sampler.plan(np.random.default_rng((self.seed, _PLANS, self.step)), self.step)
+
+    def torch_seed(self) -> int:
+        """Seeds the random numbers of the current step, such as dropout's, in this process."""
+        parts = (_TORCH, self.seed, self.step, self.accelerator.process_index)
+        return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)
+
+    def rate(self) -> float:
+        """The learning rate of the current step."""
+        return learning_rate(self.settings, self.step, self.steps, len(self.batches))
+
+    def due(self, every: int) -> bool:
+        """Whether something done every so many steps, and at the end, is to be done now."""
+        return self.step % every == 0 or self.step == self.steps
+
+    def watch(self, plan: Plan, losses: list[Tensor]) -> None:
+        """Takes the losses of a step; on the CPU, where that costs nothing, checks them at once."""
+        self._unchecked += [
+            (self.step, path.arch, loss) for path, loss in zip(plan.paths, losses, strict=True)
+        ]
+        if self.accelerator.device.type == "cpu":
+            self.check()
+
+    def check(self) -> None:
+        """Reads the losses taken since the last check.
+
+        Raises:
+            NonFiniteLoss: if one is not finite.
+        """
+        if not self._unchecked:
+            return
+        values = torch.stack([loss for *_, loss in self._unchecked]).tolist()
+        for (step, arch, _), value in zip(self._unchecked, values, strict=True):
+            if not math.isfinite(value):
+                raise self._diverged(step, f"the loss of architecture {arch} is {value}")
+        self._unchecked.clear()
+        self.losses += values
+
+    def record(self, rate: float) -> str:
+        """Writes a record of the steps since the last one, and returns a note to show.
+
+        Raises:
+            NonFiniteLoss: if a loss is not finite.
+        """
+        self.check()
+        own = torch.tensor(float(np.mean(self.losses)), device=self.accelerator.device)
+        loss = float(self.accelerator.reduce(own, "mean"))
+        self.losses.clear()
+        began, first = self._began
+        speed = (self.step - first) * self.batches.batch_size / (time.monotonic() - began)
+        record = {
+            "step": self.step,
+            "epoch": self.step / len(self.batches),
+            "images": self.step * self.batches.batch_size,
+            "loss": loss,
+            "lr": rate,
+        }
+        if self.folder is not None and self.accelerator.is_main_process:
+            records.append(self.folder / self.log, {**record, "images_per_second": round(speed, 1)})
+        if self.settings.tracker is not None:
+            stage = self.log.removesuffix(".jsonl")
+            values = {f"{stage}/loss": loss, f"{stage}/lr": rate}
+            self.accelerator.log(values, step=self.step)
+        return f"loss {loss:.3f}, {speed:,.0f} images/s"
+
+    def save(self) -> None:
+        """Writes the checkpoint, unless a loss or a weight is not finite.
+
+        Raises:
+            NonFiniteLoss: then; the previous checkpoint stays.
+        """
+        self.check()
+        weights = self.net.state_dict()
+        for name, tensor in weights.items():
+            if tensor.is_floating_point() and not tensor.isfinite().all():
+                raise self._diverged(self.step - 1, f"it left weight {name!r} not finite")
+        if self.folder is None or not self.accelerator.is_main_process:
+            return
+        state = {
+            "fingerprint": self.fingerprint,
+            "step": self.step,
+            "losses": self.losses,
+            "weights": weights,
+            "optimizer": self.optimizer.state_dict(),
+            "sampler": self.sampler.state_dict(),
+        }
+        save_checkpoint(self.folder / self.checkpoint, state)
+
+    def restore(self) -> None:
+        """Goes on from the checkpoint, if there is one.
+
+        Records of steps after it are dropped: they will be made again, the same.
+
+        Raises:
+            CheckpointError: if it is damaged, or of another run.
+        """
+        if self.folder is None:
+            return
+        path = self.folder / self.checkpoint
+        if path.exists():
+            state = load_checkpoint(path)
+            if state["fingerprint"] != self.fingerprint:
+                raise CheckpointError(
+                    f"checkpoint {path} belongs to other settings ({state['fingerprint']}, now "
+                    f"{self.fingerprint}): use its own recipe, or another --out folder"
+                )
+            self.net.load_state_dict(state["weights"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.sampler.load_state_dict(state["sampler"])
+            self.step, self.losses = state["step"], list(state["losses"])
+        if self.accelerator.is_main_process:
+            records.keep_lines(self.folder / self.log, lambda r: bool(r["step"] <= self.step))
+
+    def _diverged(self, step: int, what: str) -> NonFiniteLoss:
+        path = None if self.folder is None else self.folder / self.checkpoint
+        kept = "no checkpoint was saved before"
+        if path is not None and path.exists():
+            kept = f"the checkpoint {path} from before is kept"
+        rate = learning_rate(self.settings, step, self.steps, len(self.batches))
+        return NonFiniteLoss(
+            f"step {step}: {what} (learning rate {rate:.3g}); {kept}. Lower train.lr, set "
+            "train.clip_norm, or add train.warmup_epochs"
+        )

@@ -1,0 +1,308 @@
+import csv
+import gzip
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from cost_networks import NETWORKS, Elastic, Nested, Shrinking, Transformer, subnet_costs
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import manyshot as ms
+from manyshot import cost, zoo
+
+DATA = Path(__file__).parents[2].parent / "shared" / "data"
+SHAPES = {"macro": (3, 16, 16), "tiny": (1, 8, 8), "shufflenet": (3, 32, 32)}
+SMALLER = {"macro": {"width": 4}, "shufflenet": {"stem_stride": 1}}
+
+
+def some(space: ms.SearchSpace, most: int) -> list[ms.Arch]:
+    """All architectures if there are few, or the ends and some random ones."""
+    if space.size <= 100:
+        return list(space.enumerate())
+    rng = np.random.default_rng(0)
+    return [space.smallest, space.largest, *(space.sample(rng) for _ in range(most - 2))]
+
+
+def check(net: ms.Supernet, input_shape, most: int) -> None:
+    archs = some(net.space, most)
+    expected = [subnet_costs(net, arch, input_shape) for arch in archs]
+    assert cost.macs(net, archs, input_shape).tolist() == [macs for macs, _ in expected]
+    assert cost.params(net, archs).tolist() == [params for _, params in expected]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_hard_networks_are_exact(name):
+    make, shape = NETWORKS[name]
+    check(ms.Supernet(make()), shape, most=20)
+
+
+@pytest.mark.parametrize("name", zoo.NETWORKS)
+def test_zoo_is_exact(name):
+    shape = SHAPES.get(name, (3, 32, 32))
+    check(ms.Supernet(zoo.NETWORKS[name](**SMALLER.get(name, {}))), shape, most=8)
+
+
+def test_deep_elastic_network_is_exact():
+    check(ms.Supernet(Elastic(stages=3, blocks=4)), (3, 16, 16), most=10)
+
+
+def test_closed_form_by_hand():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.width, self.kernel = ms.choose((4, 6, 10), "w"), ms.choose((1, 3, 5), "k")
+            self.conv = ms.nn.Conv2d(3, self.width, self.kernel, 2, self.kernel // 2)
+            self.norm, self.head = ms.nn.BatchNorm2d(self.width), ms.nn.Linear(self.width, 7)
+
+        def forward(self, x):
+            return self.head(self.norm(self.conv(x)).mean((2, 3)))
+
+    net = ms.Supernet(Net())
+    archs = list(net.space.enumerate())
+    sizes = [((4, 6, 10)[i], (1, 3, 5)[j]) for i, j in archs]
+    assert cost.macs(net, archs, (3, 8, 10)).tolist() == [
+        w * 3 * k * k * 4 * 5 + 7 * w for w, k in sizes
+    ]
+    assert cost.params(net, archs).tolist() == [
+        (w * 3 * k * k + w) + 2 * w + (7 * w + 7) for w, k in sizes
+    ]
+    assert cost.macs(net, archs, (3, 8, 10)).dtype == np.int64
+
+
+@pytest.mark.skipif(not DATA.exists(), reason="no folder of published tables beside the repository")
+def test_macro_equals_the_published_table():
+    with gzip.open(DATA / "nas_bench_macro.csv.gz", "rt") as file:
+        rows = list(csv.DictReader(file))
+    net = ms.Supernet(zoo.macro())
+    archs = [tuple(map(int, row["arch"])) for row in rows]
+    assert len(set(archs)) == 6561
+    assert cost.macs(net, archs, (3, 32, 32)).tolist() == [int(row["macs"]) for row in rows]
+    assert cost.params(net, archs).tolist() == [int(row["params"]) for row in rows]
+
+
+@pytest.mark.skipif(not DATA.exists(), reason="no folder of published tables beside the repository")
+def test_shufflenet_equals_the_authors_counts():
+    record = json.loads((DATA / "spos_shufflenet_macs.json").read_text())
+    net = ms.Supernet(zoo.shufflenet())
+    fixed = record["stem_macs"] + record["conv_last_macs"] + record["classifier_macs"]
+    archs = some(net.space, 200)
+    expected = [
+        fixed + sum(layer["ops"][o]["macs"] for layer, o in zip(record["layers"], a, strict=True))
+        for a in archs
+    ]
+    assert cost.macs(net, archs, (3, 224, 224)).tolist() == expected
+
+
+BLOCK = st.tuples(
+    st.sampled_from(["conv", "choice", "depth", "depthwise"]),
+    st.lists(st.integers(1, 5), min_size=1, max_size=2, unique=True),
+    st.sampled_from([(1,), (1, 3), (3,)]),
+    st.integers(1, 2),
+)
+
+
+class Drawn(nn.Module):
+    """A chain of blocks drawn by Hypothesis."""
+
+    def __init__(self, blocks):
+        super().__init__()
+        self.parts, width = nn.ModuleList(), ms.choose((2, 3), "first")
+        self.parts.append(ms.nn.Conv2d(3, width, 1))
+        for i, (kind, widths, kernels, stride) in enumerate(blocks):
+            kernel = ms.choose(kernels, f"kernel{i}")
+            same = dict(padding=kernel // 2)
+            if kind == "conv":
+                wider = ms.choose(widths, f"width{i}")
+                self.parts.append(ms.nn.Conv2d(width, wider, kernel, stride, **same))
+                width = wider
+            elif kind == "depthwise":
+                self.parts.append(ms.nn.Conv2d(width, width, kernel, stride, groups=width, **same))
+            elif kind == "choice":
+                conv = ms.nn.Conv2d(width, width, kernel, **same)
+                self.parts.append(ms.nn.Choice([nn.Identity(), conv], f"op{i}"))
+            else:
+                convs = [ms.nn.Conv2d(width, width, kernel, stride, **same) for _ in range(2)]
+                self.parts.append(ms.nn.Depth(convs, (0, 2), f"depth{i}"))
+
+    def forward(self, x):
+        for part in self.parts:
+            x = part(x)
+        return x
+
+
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(st.lists(BLOCK, min_size=1, max_size=3))
+def test_drawn_networks_are_exact(blocks):
+    check(ms.Supernet(Drawn(blocks)), (3, 9, 9), most=12)
+
+
+def test_recording_touches_nothing():
+    net = ms.Supernet(Elastic())
+    net.model.body[0].eval()
+    net.model.register_buffer("count", torch.zeros(3))
+    modes = [module.training for module in net.modules()]
+    before = {name: (tensor.clone(), tensor._version) for name, tensor in net.state_dict().items()}
+    hooks = [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in net.modules()]
+    streams = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+
+    cost.macs(net, [net.space.largest], (3, 8, 8))
+    cost.params(net, [net.space.largest])
+
+    assert [module.training for module in net.modules()] == modes
+    after = net.state_dict()
+    assert after.keys() == before.keys()
+    for name, (tensor, version) in before.items():
+        assert torch.equal(after[name], tensor)
+        assert after[name]._version == version
+    assert hooks == [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in net.modules()]
+    assert torch.equal(torch.get_rng_state(), streams[0])
+    assert (np.random.get_state()[1] == streams[1]).all()  # noqa: NPY002
+    assert all(p.grad is None for p in net.parameters())
+
+
+def test_recording_does_not_run_the_users_modules():
+    ran = []
+
+    class Noisy(nn.Module):
+        def forward(self, x):
+            ran.append(x.device.type)
+            return x
+
+    model = nn.Sequential(Noisy(), ms.nn.Conv2d(3, ms.choose((2, 4), "w"), 1))
+    cost.macs_table(ms.Supernet(model), (3, 4, 4))
+    assert set(ran) == {"meta"}
+
+
+class Telling(nn.Module):
+    """An option that leaves a note in a dictionary."""
+
+    def __init__(self, notes, width):
+        super().__init__()
+        self.notes, self.width = notes, width
+
+    def forward(self, x):
+        self.notes["width"] = self.width
+        return x
+
+
+class Listening(nn.Module):
+    """Reads the note: its products depend on a decision that it does not hold."""
+
+    def __init__(self, notes):
+        super().__init__()
+        self.notes, self.weight = notes, nn.Parameter(torch.ones(3, 8))
+
+    def forward(self, x):
+        return x.mean((2, 3)) @ self.weight[:, : self.notes["width"]]
+
+
+@pytest.mark.parametrize("options", [2, 3, 7])
+def test_hidden_dependence_is_an_error_that_names_the_module(options):
+    notes = {"width": 8}
+    told = ms.nn.Choice([Telling(notes, i + 1) for i in range(options)], "told")
+    net = ms.Supernet(nn.Sequential(told, nn.Sequential(nn.Identity(), Listening(notes))))
+    with pytest.raises(cost.CostMismatch, match=r"'1\.1'.*ms\.value"):
+        cost.macs(net, [net.space.largest], (3, 4, 4))
+
+
+def test_hidden_dependence_on_the_last_of_many_decisions_is_found():
+    notes = {"width": 8}
+    quiet = [ms.nn.Choice([nn.Identity(), nn.Identity()], f"quiet{i}") for i in range(5)]
+    told = ms.nn.Choice([Telling(notes, 8), Telling(notes, 8), Telling(notes, 3)], "told")
+    net = ms.Supernet(nn.Sequential(*quiet, told, Listening(notes)))
+    with pytest.raises(cost.CostMismatch, match="module '6'"):
+        cost.macs_table(net, (3, 4, 4))
+
+
+def test_too_many_sizes_in_one_module_is_an_error_that_names_it():
+    widths = [ms.choose((1, 2, 3), f"w{i}") for i in range(10)]
+
+    class Dense(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.branches = nn.ModuleList(ms.nn.Conv2d(3, w, 1) for w in widths)
+            self.joined = ms.nn.Conv2d(sum(widths), 4, 1)
+
+        def forward(self, x):
+            return self.joined(torch.cat([branch(x) for branch in self.branches], 1))
+
+    with pytest.raises(ValueError, match=r"'joined'.*w0.*59,049 combinations"):
+        cost.macs_table(ms.Supernet(Dense()), (3, 2, 2))
+
+
+def test_compiled_options_count_the_same():
+    def make():
+        torch.manual_seed(0)
+        return nn.Sequential(
+            ms.nn.Choice([nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 3, padding=1)], "op"), nn.Flatten()
+        )
+
+    plain, compiled = ms.Supernet(make()), ms.Supernet(make())
+    assert compiled.compile_options(backend="eager") == 2
+    archs = list(plain.space.enumerate())
+    assert (
+        cost.macs(compiled, archs, (3, 5, 5)).tolist()
+        == cost.macs(plain, archs, (3, 5, 5)).tolist()
+        == [300, 2700]
+    )
+
+
+def test_other_floating_types_and_bare_choices():
+    net = ms.Supernet(ms.nn.Choice([nn.Conv2d(3, 2, 1), nn.Conv2d(3, 2, 3, padding=1)], "op"))
+    net.to(torch.bfloat16)
+    assert cost.macs(net, [(0,), (1,)], (3, 4, 4)).tolist() == [6 * 16, 54 * 16]
+    assert cost.params(net, [(0,), (1,)]).tolist() == [8, 56]
+
+
+def test_input_shape_is_part_of_what_is_remembered():
+    net = ms.Supernet(Shrinking())
+    small, large = (cost.macs(net, [(0, 0)], (3, side, side))[0] for side in (8, 16))
+    assert large - 60 - 0 == (small - 60) * 4  # all but the classifier's 6 x 10
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_subnet_macs_counts_plain_modules(fused):
+    net = ms.Supernet(Transformer(fused))
+    arch = net.space.largest
+    subnet = net.extract(arch).train()
+    assert cost.subnet_macs(subnet, (3, 8, 8)) == cost.macs(net, [arch], (3, 8, 8))[0]
+    assert subnet.training and next(subnet.parameters()).device.type == "cpu"
+
+
+def test_subnet_macs_of_tied_weights_and_unsaved_buffers():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 4)
+            self.b.weight = self.a.weight
+            self.register_buffer("shift", torch.ones(4), persistent=False)
+
+        def forward(self, x):
+            return self.b(self.a(x + self.shift))
+
+    assert cost.subnet_macs(Net().double(), (4,)) == 32
+
+
+@pytest.mark.parametrize("metric", ["macs", "params"])
+def test_wrong_architectures_are_errors(metric):
+    net = ms.Supernet(Nested())
+    good = net.space.largest
+    tables = {"macs": lambda n: cost.macs_table(n, (3, 6, 6)), "params": cost.params_table}
+    table = tables[metric](net)
+    assert table([]).tolist() == []
+    with pytest.raises(ValueError, match=rf"{metric}: expected .* got lengths \[5\]"):
+        table([good[:-1]])
+    with pytest.raises(ValueError, match=r"write \[arch\]"):
+        table(good)
+    with pytest.raises(ValueError, match=r"lengths \[5, 6\]"):
+        table([good, good[:-1]])
+    with pytest.raises(ValueError, match=r"option 2 of decision 0 is not in 0\.\.1"):
+        table([good, (2, *good[1:])])
+    with pytest.raises(ValueError, match=r"option -1 of decision 5 is not in"):
+        table([(*good[:-1], -1)])
+    with pytest.raises(ValueError, match="float64"):
+        table([tuple(float(o) for o in good)])

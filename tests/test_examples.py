@@ -1,0 +1,29 @@
+"""Every example runs, and is short."""
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
+
+
+def load(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
+def test_examples_are_short(path: Path) -> None:
+    assert len(path.read_text().splitlines()) < 80
+
+
+def test_own_network_learns() -> None:
+    example = next(path for path in EXAMPLES if path.stem == "own_network")
+    arch, test = load(example).main(epochs=5)
+    assert len(arch.split("-")) == 5
+    assert test > 0.3  # ten classes: chance is 0.1

@@ -1,0 +1,46 @@
+"""What README.md shows, runs."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def marked_blocks(text: str) -> list[str]:
+    return re.findall(r"<!-- run -->\n```python\n(.*?)```", text, re.DOTALL)
+
+
+def test_marked_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    blocks = marked_blocks(README)
+    assert len(blocks) == README.count("<!-- run -->") >= 2
+    names: dict[str, object] = {"__name__": "readme"}
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), names)
+
+
+def test_ci_runs_the_test_command() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    assert "make test" in README
+    assert (ROOT / ".ci" / "run").read_text().splitlines()[-1] == "make test"
+    for target in ("run", "test"):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_links_lead_somewhere(page: str) -> None:
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", (ROOT / page).read_text()):
+        assert (ROOT / target).exists(), f"{page} links to {target}"
+
+
+def test_verbs_in_the_readme_exist(capsys: pytest.CaptureFixture[str]) -> None:
+    from manyshot.cli import main
+
+    for verb in set(re.findall(r"^manyshot (\w+)", README, re.MULTILINE)):
+        with pytest.raises(SystemExit) as left:
+            main([verb, "--help"])
+        assert left.value.code == 0
+    capsys.readouterr()
