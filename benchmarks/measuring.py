@@ -92,10 +92,15 @@ def latest(path: Path) -> list[dict[str, Any]]:
     return list(newest.values())
 
 
+def missed(record: Mapping[str, Any]) -> bool:
+    """Whether there is a bar and the median is over it."""
+    return "bar" in record and bool(record["median"] > record["bar"])
+
+
 def row(record: Mapping[str, Any]) -> list[str]:
     """The texts of `COLUMNS`."""
     unit, bar = record.get("unit", ""), record.get("bar")
-    verdict = "" if bar is None else "met" if record["median"] <= bar else "MISSED"
+    verdict = "" if bar is None else "MISSED" if missed(record) else "met"
     return [
         record["what"],
         record["at"],

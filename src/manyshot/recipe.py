@@ -72,6 +72,10 @@ class Data(Section):
     """Random shifts of up to so many pixels."""
     flip: bool = False
     """Random horizontal flips."""
+    crop_scale: list[float] | None = Field(default=None, min_length=2, max_length=2)
+    """Image folders: random crops keep between these shares of the area, and are resized."""
+    jitter: float = Field(default=0.0, ge=0, lt=1)
+    """Image folders: strength of random changes of brightness, contrast and saturation."""
     workers: NotNegative = 0
     """Processes that read image folders."""
 

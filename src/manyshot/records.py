@@ -27,10 +27,11 @@ class RecordError(ValueError):
 def atomic(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that replaces it when the block ends well, and durably.
 
-    A reader sees the old file or the new one, whole. After an error nothing is left.
+    It has the suffix of `path`, and folders are made. A reader sees the old file or the new one,
+    whole; after an error nothing is left.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    handle, name = tempfile.mkstemp(f".part{path.suffix}", f".{path.stem}.", path.parent)
     os.close(handle)
     temporary = Path(name)
     try:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NoReturn, final
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from manyshot.nn.batch_norm import BatchNormStats, BatchStatistics, Collector, Statistics
 from manyshot.nn.extract import extract
@@ -132,6 +132,7 @@ class Supernet(nn.Module):
 
         Raises:
             ValueError: if `arch` is not in the space, or `stats` belong to another architecture.
+            LookupError: if `stats` belong to another network.
         """
         if stats is not None and stats.arch != tuple(arch):
             raise ValueError(
@@ -161,8 +162,3 @@ class Supernet(nn.Module):
     def images_device(self) -> torch.device:
         """Where its first parameter is."""
         return next(self.parameters()).device
-
-
-def as_images(batch: Tensor | Sequence[Tensor]) -> Tensor:
-    """The images of a batch: itself, or the first of (images, labels)."""
-    return batch if isinstance(batch, Tensor) else batch[0]

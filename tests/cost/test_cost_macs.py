@@ -37,17 +37,17 @@ def check(net: ms.Supernet, input_shape, most: int) -> None:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_hard_networks_are_exact(name):
     make, shape = NETWORKS[name]
-    check(ms.Supernet(make()), shape, most=20)
+    check(ms.Supernet(make()), shape, most=12)
 
 
 @pytest.mark.parametrize("name", zoo.NETWORKS)
 def test_zoo_is_exact(name):
     shape = SHAPES.get(name, (3, 32, 32))
-    check(ms.Supernet(zoo.NETWORKS[name](**SMALLER.get(name, {}))), shape, most=8)
+    check(ms.Supernet(zoo.NETWORKS[name](**SMALLER.get(name, {}))), shape, most=6)
 
 
 def test_deep_elastic_network_is_exact():
-    check(ms.Supernet(Elastic(stages=3, blocks=4)), (3, 16, 16), most=10)
+    check(ms.Supernet(Elastic(stages=3, blocks=4)), (3, 16, 16), most=5)
 
 
 def test_closed_form_by_hand():
@@ -89,7 +89,7 @@ def test_shufflenet_equals_the_authors_counts():
     record = json.loads((DATA / "spos_shufflenet_macs.json").read_text())
     net = ms.Supernet(zoo.shufflenet())
     fixed = record["stem_macs"] + record["conv_last_macs"] + record["classifier_macs"]
-    archs = some(net.space, 200)
+    archs = some(net.space, 50)
     expected = [
         fixed + sum(layer["ops"][o]["macs"] for layer, o in zip(record["layers"], a, strict=True))
         for a in archs
@@ -177,63 +177,6 @@ def test_recording_does_not_run_the_users_modules():
     assert set(ran) == {"meta"}
 
 
-class Telling(nn.Module):
-    """An option that leaves a note in a dictionary."""
-
-    def __init__(self, notes, width):
-        super().__init__()
-        self.notes, self.width = notes, width
-
-    def forward(self, x):
-        self.notes["width"] = self.width
-        return x
-
-
-class Listening(nn.Module):
-    """Reads the note: its products depend on a decision that it does not hold."""
-
-    def __init__(self, notes):
-        super().__init__()
-        self.notes, self.weight = notes, nn.Parameter(torch.ones(3, 8))
-
-    def forward(self, x):
-        return x.mean((2, 3)) @ self.weight[:, : self.notes["width"]]
-
-
-@pytest.mark.parametrize("options", [2, 3, 7])
-def test_hidden_dependence_is_an_error_that_names_the_module(options):
-    notes = {"width": 8}
-    told = ms.nn.Choice([Telling(notes, i + 1) for i in range(options)], "told")
-    net = ms.Supernet(nn.Sequential(told, nn.Sequential(nn.Identity(), Listening(notes))))
-    with pytest.raises(cost.CostMismatch, match=r"'1\.1'.*ms\.value"):
-        cost.macs(net, [net.space.largest], (3, 4, 4))
-
-
-def test_hidden_dependence_on_the_last_of_many_decisions_is_found():
-    notes = {"width": 8}
-    quiet = [ms.nn.Choice([nn.Identity(), nn.Identity()], f"quiet{i}") for i in range(5)]
-    told = ms.nn.Choice([Telling(notes, 8), Telling(notes, 8), Telling(notes, 3)], "told")
-    net = ms.Supernet(nn.Sequential(*quiet, told, Listening(notes)))
-    with pytest.raises(cost.CostMismatch, match="module '6'"):
-        cost.macs_table(net, (3, 4, 4))
-
-
-def test_too_many_sizes_in_one_module_is_an_error_that_names_it():
-    widths = [ms.choose((1, 2, 3), f"w{i}") for i in range(10)]
-
-    class Dense(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.branches = nn.ModuleList(ms.nn.Conv2d(3, w, 1) for w in widths)
-            self.joined = ms.nn.Conv2d(sum(widths), 4, 1)
-
-        def forward(self, x):
-            return self.joined(torch.cat([branch(x) for branch in self.branches], 1))
-
-    with pytest.raises(ValueError, match=r"'joined'.*w0.*59,049 combinations"):
-        cost.macs_table(ms.Supernet(Dense()), (3, 2, 2))
-
-
 def test_compiled_options_count_the_same():
     def make():
         torch.manual_seed(0)
@@ -273,16 +216,17 @@ def test_subnet_macs_counts_plain_modules(fused):
     assert subnet.training and next(subnet.parameters()).device.type == "cpu"
 
 
-def test_subnet_macs_of_tied_weights_and_unsaved_buffers():
+def test_subnet_macs_of_tied_weights_unsaved_buffers_and_bare_tensors():
     class Net(nn.Module):
         def __init__(self):
             super().__init__()
             self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 4)
             self.b.weight = self.a.weight
             self.register_buffer("shift", torch.ones(4), persistent=False)
+            self.scale = torch.ones(4)
 
         def forward(self, x):
-            return self.b(self.a(x + self.shift))
+            return self.b(self.a(x * self.scale + self.shift))
 
     assert cost.subnet_macs(Net().double(), (4,)) == 32
 

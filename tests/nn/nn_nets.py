@@ -163,3 +163,12 @@ def same_snapshot(a: Any, b: Any) -> bool:
         and tensors.keys() == others.keys()
         and all(torch.equal(tensors[name], others[name]) for name in tensors)
     )
+
+
+def hand(net: ms.Supernet, **values: int) -> ms.Arch:
+    """The architecture of `Nasty` with these values of sizes and indices of options."""
+    by_index = {"op", "nested"}
+    return tuple(
+        values[d.name] if d.name in by_index else d.options.index(values[d.name])
+        for d in net.space.decisions
+    )

@@ -170,6 +170,14 @@ def test_active_decisions_by_hand():
         assert list(space.active(arch)) == expected
 
 
+def test_a_decision_used_in_two_options_matters_in_both():
+    width = ms.choose((2, 4), "width")
+    pairs = [nn.Sequential(ms.nn.Linear(3, width), ms.nn.Linear(width, 3)) for _ in range(2)]
+    space = ms.Supernet(ms.nn.Choice([nn.ReLU(), *pairs], "op")).space
+    active = {arch: space.active(arch)[0] for arch in space.enumerate()}
+    assert active == {(w, op): op > 0 for w in range(2) for op in range(3)}
+
+
 class Inactive(nn.Module):
     """Every kind of nesting: a choice in a choice, sizes in options, choices in dropped blocks."""
 

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import manyshot as ms
+from manyshot.nn.layer import crop
 
 
 class Holder(nn.Module):
@@ -210,3 +211,14 @@ def test_impossible_layers_are_refused_when_made(make, message):
 def test_a_size_is_no_number():
     with pytest.raises(TypeError, match=r"ms\.value\(size\) inside a forward"):
         range(ms.choose((1, 2), "w"))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_slices_are_dense_and_whole_tensors_are_not_copied(layout):
+    # Products may take other kernels for strided weights, which would break bit equality.
+    full = torch.randn(8, 6, 5, 5).contiguous(memory_format=layout)
+    part = crop(full, (slice(4), slice(3), slice(1, 4), slice(1, 4)))
+    assert torch.equal(part, full[:4, :3, 1:4, 1:4]) and part.is_contiguous(memory_format=layout)
+    matrix = torch.randn(4, 4)
+    assert crop(matrix, (slice(None), slice(3))).stride() == (3, 1)
+    assert crop(full, (slice(None),) * 4) is full

@@ -69,6 +69,13 @@ def test_choices_inside_blocks_that_small_networks_drop_are_checked():
         ms.Supernet(model, input_shape=INPUT)
 
 
+def test_options_that_fit_only_some_widths_are_refused():
+    width = ms.choose((4, 6), "width")
+    op = ms.nn.Choice({"elastic": ms.nn.Conv2d(width, width, 1), "fixed": conv(4)}, "op")
+    with pytest.raises(ValueError, match=r"option 'fixed' cannot run .*\(1, 6, 8, 8\)"):
+        ms.Supernet(nn.Sequential(ms.nn.Conv2d(3, width, 1), op), input_shape=INPUT)
+
+
 def test_depths_that_change_the_shape_are_refused():
     model = nn.Sequential(nn.Conv2d(3, 4, 1), ms.nn.Depth([conv(), conv(4, 2)], (1, 2), "depth"))
     pattern = r"depth '1': its options disagree.*depth 1 gives \(1, 4, 8, 8\), depth 2 gives"
@@ -110,7 +117,8 @@ class Counting(nn.Module):
     def forward(self, x):
         self.calls += 1
         self.other = self.other + x.mean()
-        return self.drop(x) + torch.ones(1) * torch.rand(1) + torch.randn(x.shape)
+        noise = torch.ones(1) * torch.rand(1) + torch.randn(x.shape)
+        return self.drop(x) + noise * torch.rand((), device="cpu").item()
 
 
 @pytest.mark.parametrize("wrong", [False, True])

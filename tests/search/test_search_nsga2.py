@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from manyshot.search import NSGA2, Limit, NSGA2Config, non_dominated
+from manyshot.search import NSGA2, Limit, NSGA2Config, make_searcher, non_dominated
 from manyshot.search.pareto import rank_and_crowding
-from manyshot.space import Decision, SearchSpace
+from manyshot.space import Decision, SearchSpace, choose
 
 QUICK = settings(deadline=None, derandomize=True, max_examples=150)
 POINTS = st.integers(1, 3).flatmap(
@@ -127,6 +127,20 @@ def test_it_searches_near_the_front() -> None:
     assert counts[-1] < counts[0] and searcher.top_ups == 0
 
 
+def test_survival_and_tournaments_prefer_the_uncrowded() -> None:
+    """Ten families on one front, four survive: both ends, the loneliest and a neighbour of it."""
+    space = SearchSpace([Decision(range(10), f"d{i}") for i in range(30)])
+    costs = [0, 1, 2, 3, 4, 5, 50, 97, 98, 100]
+    config = NSGA2Config(population=4, crossover_probability=0.0, mutation_probability=0.05)
+    searcher = NSGA2(space, seed=0, objective=lambda a: [costs[x[0]] for x in a], config=config)
+    searcher.tell([(i,) * 30 for i in range(10)], costs)
+    families = [max(set(arch), key=arch.count) for arch in searcher.ask(400)]
+    assert {0, 6, 9} < set(families) <= {0, 5, 6, 7, 9} and len(set(families)) == 4
+    # An end loses a tournament never, an inner one unless it meets an inner one: 1 time in 4.
+    ends = sum(family in (0, 9) for family in families)
+    assert abs(ends / 400 - 3 / 4) < 3.5 * np.sqrt(3 / 16 / 400)
+
+
 def test_all_limits_hold_and_infeasible_names_them() -> None:
     few = Limit("d0<=1", lambda archs: [arch[0] for arch in archs], 1)
     cheap = Limit("cost<=25", cost, 25)
@@ -183,3 +197,18 @@ def test_every_option_is_used(change: dict) -> None:
 def test_bad_options(options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         NSGA2Config(**options)
+
+
+def test_nsga2_by_name_serves_several_budgets_with_one_front() -> None:
+    space = SearchSpace([choose(range(4), f"d{i}") for i in range(6)])
+    cost = lambda archs: np.asarray(archs, float).sum(1)  # noqa: E731
+    limits = [Limit("low", cost, 5), Limit("high", cost, 12)]
+    options = {"population": 20}
+    searcher = make_searcher("nsga2", space, seed=0, limits=limits, options=options)
+    for _ in range(6):
+        archs = searcher.ask(20)
+        assert (cost(archs) <= 12).all()
+        searcher.tell(archs, cost(archs).tolist())
+    costs = cost(searcher.elites())
+    assert costs.max() == 12  # the loosest budget is used to its end
+    assert (costs <= 5).any()

@@ -19,6 +19,7 @@ from manyshot.cost.timing import (
     check_counts,
     default_clock,
     describe,
+    device_of,
     on_threads,
     prepared,
     random_images,
@@ -29,7 +30,7 @@ from manyshot.space import Arch, SearchSpace
 from manyshot.supernet import Supernet
 
 FITTED = 5
-"""Random architectures from which the fixed part of a network is measured."""
+"""Random architectures from which the fixed part is measured; a third of all in a tiny space."""
 
 
 @final
@@ -38,10 +39,10 @@ class LatencyCheck:
     """A latency table against direct measurements of architectures it was not made from.
 
     Attributes:
-        archs: random ones, none of those that gave the fixed part.
+        archs: random ones, distinct, none of those that gave the fixed part.
         measured_ms: medians of the extracted subnets, measured in the same rounds as the table.
         predicted_ms: by the table.
-        median_error: median of |predicted - measured| / measured.
+        median_error: median of |predicted - measured| / measured; None for no architectures.
         kendall_tau: tau-b between the two; None if either is constant.
     """
 
@@ -129,7 +130,7 @@ def latency_ms(net: Supernet, archs: Archs, table: LatencyTable) -> npt.NDArray[
     Raises:
         ValueError: if the table was made for another search space.
     """
-    names = tuple(str(d.name) for d in net.space.decisions)
+    names = _names(net.space)
     counts = tuple(net.space.counts.tolist())
     if (table.decisions, table.table.counts) != (names, counts):
         raise ValueError(
@@ -166,7 +167,7 @@ def latency_table(
         threads: of torch while measuring.
         warmup: untimed rounds.
         repeats: timed rounds; entries are medians over them.
-        checked: random architectures that the table is checked on.
+        checked: random architectures that the table is checked on; fewer in a tiny space.
         max_cells: the most things to time.
         progress: called as `progress(rounds done, rounds)`.
         stopwatch: what times one run; by default the time of the thread on the CPU with one
@@ -178,46 +179,54 @@ def latency_table(
     check_counts(
         batch_size=batch_size, threads=threads, warmup=warmup + 1, repeats=repeats, checked=checked
     )
-    device = net.images_device()
+    device = device_of(net)
     recording = Recording(net.model, net.space, input_shape, batch_size=batch_size, inputs=True)
     planned = plan(recording, max_cells)
     images = random_images(net, batch_size, input_shape, device)
-    clock, default = default_clock(device, threads)
     archs = _distinct(net.space, FITTED + checked)
+    fitted = min(FITTED, -(-len(archs) // 3))
+    clock, default = default_clock(device, threads)
     with on_threads(threads):
         jobs = make_jobs(net, recording, planned, images)
         jobs += [_subnet(net, arch, images) for arch in archs]
         times = round_robin(jobs, warmup, repeats, stopwatch or default, progress)
-    medians = np.median(times, axis=0)
-    table = _table(recording, planned, medians)
-    direct = medians[len(planned.jobs) :]
-    fixed = float(np.median(direct[:FITTED] - table(archs[:FITTED])))
-    table = replace(table, constant=fixed)
+    table, direct = _table(recording, planned, archs[:fitted], np.median(times, axis=0))
     return LatencyTable(
-        table,
-        tuple(str(d.name) for d in net.space.decisions),
-        tuple(input_shape),
-        batch_size,
-        threads,
-        describe(device),
-        clock if stopwatch is None else "given",
-        torch.__version__,
-        str(images.dtype),
-        warmup,
-        repeats,
-        len(planned.jobs),
-        _spread(times[:, : len(planned.jobs)]),
-        _check(table, archs[FITTED:], direct[FITTED:]),
+        table=table,
+        decisions=_names(net.space),
+        input_shape=tuple(input_shape),
+        batch_size=batch_size,
+        threads=threads,
+        device=describe(device),
+        clock=clock if stopwatch is None else "given",
+        torch_version=torch.__version__,
+        dtype=str(images.dtype),
+        warmup=warmup,
+        repeats=repeats,
+        cells=len(planned.jobs),
+        spread=_spread(times[:, : len(planned.jobs)]),
+        check=_check(table, archs[fitted:], direct[fitted:]),
     )
 
 
-def _table(recording: Recording, planned: Plan, medians: npt.NDArray[np.float64]) -> CostTable:
-    time_of = dict(zip(planned.jobs, medians.tolist(), strict=False))
+def _names(space: SearchSpace) -> tuple[str, ...]:
+    return tuple(str(decision.name) for decision in space.decisions)
+
+
+def _table(
+    recording: Recording, planned: Plan, archs: list[Arch], medians: npt.NDArray[np.float64]
+) -> tuple[CostTable, npt.NDArray[np.float64]]:
+    """The table, and what was measured directly; `archs`, the first of it, give the fixed part."""
+    units, direct = medians[: len(planned.jobs)], medians[len(planned.jobs) :]
+    time_of = dict(zip(planned.jobs, units.tolist(), strict=True))
     parts = [
         recording.expand(unit, axes, {cell: time_of[key] for cell, key in cells.items()})
         for unit, (axes, cells) in planned.cells.items()
     ]
-    return CostTable.of("latency_ms", tuple(recording.space.counts.tolist()), parts)
+    table = CostTable.of("latency_ms", tuple(recording.space.counts.tolist()), parts)
+    rest = direct[: len(archs)] - table(archs)
+    # The sum may hold a constant already: that of units that no decision changes.
+    return replace(table, constant=table.constant + float(np.median(rest))), direct
 
 
 def _subnet(net: Supernet, arch: Arch, images: torch.Tensor) -> Job:

@@ -47,7 +47,8 @@ def meta_twin(model: nn.Module) -> dict[int, Any]:
     The copy shares the decisions, so the same selections run it. Nothing of `model` is touched.
     """
     memo: dict[int, Any] = {}
-    for tensor in itertools.chain(model.parameters(), model.buffers()):
+    held = (v for m in model.modules() for v in vars(m).values() if isinstance(v, Tensor))
+    for tensor in itertools.chain(model.parameters(), model.buffers(), held):
         fresh = torch.empty_like(tensor, device="meta")
         is_parameter = isinstance(tensor, nn.Parameter)
         memo[id(tensor)] = nn.Parameter(fresh, tensor.requires_grad) if is_parameter else fresh

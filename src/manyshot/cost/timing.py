@@ -85,7 +85,12 @@ def measure(
     Raises:
         ValueError: if a number is too small.
     """
-    check_counts(batch_size=batch_size, repeats=repeats, warmup=warmup + 1, threads=threads or 1)
+    check_counts(
+        batch_size=batch_size,
+        repeats=repeats,
+        warmup=warmup + 1,
+        threads=1 if threads is None else threads,
+    )
     place = torch.device(device) if device is not None else device_of(module)
     timed = prepared(copy.deepcopy(module), place)
     images = random_images(module, batch_size, input_shape, place)

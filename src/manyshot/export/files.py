@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Callable
 from pathlib import Path
+
+from manyshot import records
 
 
 def replace_file(
@@ -24,14 +25,9 @@ def replace_file(
     Returns:
         `path`.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
-    try:
+    with records.atomic(path) as temporary:
         temporary.write_bytes(content)
         check(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return path
 
 

@@ -44,7 +44,7 @@ def search(
                 advance(told, f"best {max(scores.values()):.4f}")
             searcher.tell(archs, [scores[arch] for arch in archs], weights_version=0)
             generation += 1
-    scorer.finish(generation)
+    scorer.finish()
     return scores
 
 
@@ -93,26 +93,30 @@ class _Scorer:
 
     def score(self, generation: int, archs: list[Arch]) -> list[tuple[Arch, float]]:
         """The proxy accuracy of each architecture, in order; new ones are recorded."""
-        space, world = self.ws.net.space, self.accelerator.num_processes
-        known = {
-            record["arch"]: record["proxy_accuracy"]
-            for record in self.recorded
-            if record["generation"] == generation
-        }
-        fresh = [arch for arch in archs if space.to_text(arch) not in known]
-        if len(known) + len(fresh) != len(archs):
-            raise records.RecordError(
-                f"{self.log}: generation {generation} on record is not what this search proposes; "
-                "its settings have changed: use another --out folder"
-            )
+        world = self.accelerator.num_processes
+        found = self._replayed(generation, archs)
+        fresh = archs[len(found) :]
         for start in range(0, len(fresh), world):
             share = fresh[start : start + world][self.accelerator.process_index :][:1]
             scored = [self._record(generation, arch) for arch in share]
             for record in gather_object(scored) if world > 1 else scored:
-                known[record["arch"]] = record["proxy_accuracy"]
+                found.append(record)
                 if self.accelerator.is_main_process:
                     records.append(self.log, record)
-        return [(arch, known[space.to_text(arch)]) for arch in archs]
+        return [(a, r["proxy_accuracy"]) for a, r in zip(archs, found, strict=True)]
+
+    def _replayed(self, generation: int, archs: list[Arch]) -> list[dict[str, Any]]:
+        """The records of the first of `archs`: as many as are left on disk."""
+        replayed, self.recorded = self.recorded[: len(archs)], self.recorded[len(archs) :]
+        for record, arch in zip(replayed, archs, strict=False):
+            proposed = {"generation": generation, "arch": self.ws.net.space.to_text(arch)}
+            if any(record[key] != value for key, value in proposed.items()):
+                raise records.RecordError(
+                    f"{self.log} has architecture {record['arch']} in generation "
+                    f"{record['generation']} where this search proposes {proposed['arch']} in "
+                    f"{generation}: its settings have changed, use another --out folder"
+                )
+        return replayed
 
     def _record(self, generation: int, arch: Arch) -> dict[str, Any]:
         ws = self.ws
@@ -130,10 +134,10 @@ class _Scorer:
             "calibration": self.calibration_id,
         }
 
-    def finish(self, generations: int) -> None:
+    def finish(self) -> None:
         """Refuses records beyond the search."""
-        if any(record["generation"] >= generations for record in self.recorded):
+        if self.recorded:
             raise records.RecordError(
-                f"{self.log} holds more than this search proposes; its settings have changed: use "
-                "another --out folder"
+                f"{self.log} holds {len(self.recorded)} records more than this search proposes: "
+                "its settings have changed, use another --out folder"
             )

@@ -8,7 +8,7 @@ import importlib
 import inspect
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, cast
 
 import torch
@@ -76,13 +76,13 @@ def build_network(recipe: Recipe, splits: Splits) -> nn.Module:
             raise RecipeError(f"network.name = {name!r} cannot be imported: {error}") from error
     assert factory is not None
     given = {"channels": splits.image_shape[0], "classes": splits.classes}
-    takes = inspect.signature(factory).parameters
-    options = {k: v for k, v in given.items() if k in takes} | options
     try:
+        takes = inspect.signature(factory).parameters
+        options = {k: v for k, v in given.items() if k in takes} | options
         with seeded(recipe.seed):
             network = factory(**options)
-    except TypeError as error:
-        raise RecipeError(f"network.options = {options}: {error}") from error
+    except (TypeError, ValueError) as error:
+        raise RecipeError(f"network {name!r} with options {options}: {error}") from error
     if not isinstance(network, nn.Module):
         raise RecipeError(f"network.name = {name!r} gives {type(network).__name__}, not a module")
     return network
@@ -194,20 +194,25 @@ class Workspace:
         self.searcher(known or [Limit("everything", table, table.range()[1])])
         self.sampler()
 
+    def augment(self) -> Augment:
+        """What may happen to a training image."""
+        data = self.recipe.data
+        crop = None if data.crop_scale is None else (data.crop_scale[0], data.crop_scale[1])
+        return Augment(pad=data.pad, flip=data.flip, crop_scale=crop, jitter=data.jitter)
+
     def batches(self, settings: Training, rank: int = 0, world: int = 1) -> Batches:
         """Training batches of this process."""
-        data = self.recipe.data
         return Batches(
             self.splits.train,
             settings.batch_size,
             mean=self.splits.mean,
             std=self.splits.std,
             seed=self.recipe.seed,
-            augment=Augment(pad=data.pad, flip=data.flip),
+            augment=self.augment(),
             device=self.device,
             rank=rank,
             world=world,
-            workers=data.workers,
+            workers=self.recipe.data.workers,
         )
 
     def fixed(self, part: Part, images: int | None) -> list[Batch]:
@@ -238,7 +243,7 @@ class Workspace:
             "sampler": recipe.sampler.model_dump(),
             "training": settings.model_dump(exclude=rest),
             "seed": recipe.seed,
-            "augment": [recipe.data.pad, recipe.data.flip],
+            "augment": asdict(self.augment()),
             "images": self.splits.fingerprint,
             "more": [str(item) for item in more],
         }

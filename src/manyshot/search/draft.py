@@ -61,11 +61,10 @@ class Draft:
     ) -> list[Arch]:
         """Accepts up to `want` random networks; returns the accepted.
 
-        Uniform over distinct networks within the limits: a uniform encoding counts only if it is
-        its network's representative. What that fails to find, a small space gives from the list of
-        all that is left, in random order. A large one gives the representatives of the other
-        encodings drawn (in deeply nested spaces small networks have very many aliases), then the
-        finds of random walks from the smallest architecture and from what is within the limits.
+        Uniform over networks within the limits: a uniform encoding counts only if it is its
+        network's representative. What that fails to find, a small space gives from the list of all
+        that is left. A large one gives the representatives of other encodings drawn (small networks
+        may have very many aliases), then what random walks from the smallest and `known` find.
 
         Args:
             rng: the random stream.
@@ -89,8 +88,7 @@ class Draft:
         if len(added) < want and self._small:
             met += self._list(rng, want, limits, added)
         elif len(added) < want:
-            self._accept(spare, want, added)
-            met += self._walk(rng, want, limits, known, added)
+            met += self._walk(rng, want, limits, known, spare, added)
         if want and not met:
             raise self._infeasible(drawn, limits)
         return added
@@ -109,9 +107,11 @@ class Draft:
         want: int,
         limits: Sequence[Limit],
         known: Sequence[Arch],
+        spare: Iterable[Arch],
         added: list[Arch],
     ) -> int:
-        """Accepts mutants of mutants within the limits; returns how many were found or known."""
+        """Accepts from `spare`, then mutants of mutants; returns how many were found or known."""
+        self._accept(spare, want, added)
         space, smallest = self._space, [self._space.canonical(self._space.smallest)]
         self._accept(self._within(smallest, limits), want, added)
         pool = list(dict.fromkeys([*known, *self._within([*smallest, *self.archs], limits)]))

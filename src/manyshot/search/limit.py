@@ -78,6 +78,23 @@ def within(archs: Sequence[Arch], limits: Iterable[Limit]) -> npt.NDArray[np.boo
     return satisfied_N
 
 
+def any_of(limits: Sequence[Limit]) -> Limit:
+    """The limit that holds where at least one of `limits` does; all must be above zero.
+
+    Raises:
+        ValueError: if one is not.
+    """
+    for limit in limits:
+        if limit.limit <= 0:
+            raise ValueError(f"limit {limit.name!r} must be above zero, got {limit.limit}")
+
+    def least_share(archs: Sequence[Arch]) -> npt.NDArray[np.float64]:
+        shares = [limit.costs(archs) / limit.limit for limit in limits]
+        return np.asarray(np.min(shares, axis=0))
+
+    return Limit(" or ".join(limit.name for limit in limits), least_share, 1.0)
+
+
 def best(scores: Mapping[Arch, float], limit: Limit | None = None, k: int = 1) -> list[Arch]:
     """The `k` best-scored architectures within `limit`, best first; fewer if there are fewer.
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, cast
 
 from manyshot.search.evolution import Evolution, EvolutionConfig
-from manyshot.search.limit import Limit
+from manyshot.search.limit import Limit, any_of
 from manyshot.search.nsga2 import NSGA2, NSGA2Config
 from manyshot.search.options import configured
 from manyshot.search.random_search import RandomConfig, RandomSearch
@@ -49,7 +49,8 @@ def make_nsga2(
 ) -> NSGA2:
     """An `NSGA2`; options are `objective` and the fields of `NSGA2Config`.
 
-    `objective` is a `Limit` or a cost function; by default the cost of the first limit.
+    `objective` is a `Limit` or a cost function; by default the cost of the first limit. Several
+    limits are budgets served by one front: a proposal is within at least one of them.
 
     Raises:
         ValueError: if there is neither an objective nor a limit.
@@ -62,7 +63,8 @@ def make_nsga2(
             "option 'objective': a Limit, or a function from architectures to costs"
         )
     config = configured(NSGA2Config, rest)
-    return NSGA2(space, seed=seed, objective=objective, limits=limits, config=config)
+    held = [any_of(limits)] if len(limits) > 1 else limits
+    return NSGA2(space, seed=seed, objective=objective, limits=held, config=config)
 
 
 SEARCHERS: dict[str, SearcherFactory] = {

@@ -18,6 +18,7 @@ Number = int | float
 Option = int | float | str
 
 _definitions = itertools.count()
+_COPIED = "manyshot: when this deepcopy met its first decision"
 _scopes: ContextVar[tuple[str, ...]] = ContextVar("manyshot_scopes", default=())
 
 
@@ -142,7 +143,7 @@ class Decision(Size):
         self.options: tuple[Option, ...] = options
         self.name = name
         self.named = name is not None
-        self.order = next(_definitions)
+        self.order: tuple[int, ...] = (next(_definitions),)
 
     @property
     def is_number(self) -> bool:
@@ -164,10 +165,11 @@ class Decision(Size):
         """Its entry in `values`."""
         return values[self]
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Decision:
-        # A copy is a new decision, defined now; within one deepcopy sharing is kept by the memo.
+    def __deepcopy__(self, memo: dict[Any, Any]) -> Decision:
+        # A copy is a new decision, defined now; those of one deepcopy keep their order and sharing.
         copy = Decision(self.options, self.name)
         copy.named = self.named
+        copy.order = (memo.setdefault(_COPIED, copy.order[0]), *self.order)
         memo[id(self)] = copy
         return copy
 

@@ -1,0 +1,178 @@
+"""Calibration and scores by hand, and that scoring changes nothing."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import manyshot as ms
+from manyshot.evaluate import Score, accuracy, calibrate, evaluating, score
+
+ARCHS = [(3, 3, 3, 3), (0, 1, 2, 3), (2, 2, 0, 1)]
+
+
+class Noisy(nn.Module):
+    """`tiny` with dropout before its classifier, which scoring must switch off."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.dropout = ms.zoo.tiny(width=4), nn.Dropout(0.5)
+
+    def forward(self, images):
+        return self.body(self.dropout(images))
+
+
+@pytest.fixture
+def net() -> ms.Supernet:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return ms.Supernet(Noisy())
+
+
+def batches(seed: int, sizes=(16, 16, 7)) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    generator = torch.Generator().manual_seed(seed)
+    return [(torch.randn((n, 1, 8, 8), generator=generator), torch.arange(n) % 10) for n in sizes]
+
+
+def whole_state(net: nn.Module):
+    tensors = {n: t.clone() for n, t in [*net.named_parameters(), *net.named_buffers()]}
+    grads = {n: p.grad for n, p in net.named_parameters()}
+    return tensors, [m.training for m in net.modules()], grads, torch.get_rng_state()
+
+
+def assert_untouched(before, after):
+    assert before[0].keys() == after[0].keys()
+    assert all(torch.equal(before[0][n], after[0][n]) for n in before[0])
+    assert before[1:3] == after[1:3]
+    assert torch.equal(before[3], after[3])
+
+
+@pytest.mark.parametrize("training", [True, False, "mixed"])
+def test_nothing_is_changed(net, training):
+    net.train(training is True)
+    if training == "mixed":
+        next(iter(net.model.body.children())).train()
+    before = whole_state(net)
+    stats = calibrate(net, ARCHS[1], batches(0))
+    score(net, ARCHS[1], calibration=batches(0), validation=batches(1))
+    assert_untouched(before, whole_state(net))
+    assert not any(t.requires_grad for pair in stats.tensors.values() for t in pair)
+    assert torch.is_grad_enabled()
+
+
+def test_modes_come_back_after_an_error(net):
+    def broken():
+        yield batches(0)[0]
+        raise OSError("a disk is gone")
+
+    net.train()
+    net.model.dropout.eval()
+    before = whole_state(net)
+    with pytest.raises(OSError, match="a disk is gone"):
+        calibrate(net, ARCHS[0], broken())
+    assert_untouched(before, whole_state(net))
+    assert torch.is_grad_enabled()
+
+
+def test_the_first_batch_norm_by_hand(net):
+    """Mean of the batches' means; mean of their unbiased variances, not the pooled variance."""
+    stats = calibrate(net, ARCHS[0], batches(0))
+    [conv] = [m for n, m in net.named_modules() if n == "model.body.chain.0.0"]
+    seen = [F.conv2d(x.double(), conv.weight.double(), padding=1) for x, _ in batches(0)]
+    mean = torch.stack([x.mean((0, 2, 3)) for x in seen]).mean(0)
+    variance = torch.stack([x.var((0, 2, 3)) for x in seen]).mean(0)
+    pooled = torch.cat(seen).var((0, 2, 3))
+    ours = stats.of("body.chain.0.1")
+    torch.testing.assert_close(ours[0].double(), mean, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(ours[1].double(), variance, rtol=1e-5, atol=1e-6)
+    assert not torch.allclose(ours[1].double(), pooled, rtol=1e-4)
+
+
+def test_all_batch_norms_against_torch(net):
+    """`torch.nn.BatchNorm2d` with momentum None in train mode averages the same way."""
+    for arch in ARCHS:
+        stats = calibrate(net, arch, batches(0))
+        subnet = net.extract(arch).eval()
+        norms = [m for m in subnet.modules() if isinstance(m, nn.BatchNorm2d)]
+        for norm in norms:
+            norm.train()
+            norm.momentum = None
+            norm.reset_running_stats()
+        with torch.no_grad():
+            for images, _ in batches(0):
+                subnet(images)
+        expected = net.extract(arch, stats=stats)
+        others = [m for m in expected.modules() if isinstance(m, nn.BatchNorm2d)]
+        assert len(norms) == len(others) == len(stats.tensors)
+        for norm, other in zip(norms, others, strict=True):
+            assert torch.equal(norm.running_mean, other.running_mean)
+            assert torch.equal(norm.running_var, other.running_var)
+
+
+def test_scores_depend_neither_on_order_nor_on_earlier_calls(net):
+    def scored(arch):
+        return score(net, arch, calibration=batches(0), validation=batches(1))
+
+    forward = {arch: scored(arch) for arch in ARCHS}
+    net(torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(7)), ARCHS[2])
+    calibrate(net, ARCHS[0], batches(5))
+    backward = {arch: scored(arch) for arch in reversed(ARCHS)}
+    assert forward == backward
+    assert len({s.loss for s in forward.values()}) == len(ARCHS)
+
+
+def test_a_score_by_hand_and_by_the_extracted_subnet(net):
+    for arch in ARCHS:
+        ours = score(net, arch, calibration=batches(0), validation=batches(1))
+        subnet = net.extract(arch, stats=calibrate(net, arch, batches(0))).eval()
+        with torch.no_grad():
+            logits = torch.cat([subnet(images) for images, _ in batches(1)]).double().numpy()
+        labels = np.concatenate([y.numpy() for _, y in batches(1)])
+        log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+        assert ours.images == 39
+        assert ours.accuracy == (logits.argmax(1) == labels).sum() / 39
+        assert ours.loss == pytest.approx(-log_p[np.arange(39), labels].mean(), rel=1e-6)
+        assert accuracy(subnet, batches(1)) == ours
+
+
+def test_accuracy_leaves_the_module_as_it_was():
+    module = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Dropout(), nn.Linear(64, 10))
+    module.train()
+    before = whole_state(module)
+    assert accuracy(module, batches(0)) == accuracy(module, batches(0))
+    assert_untouched(before, whole_state(module))
+
+
+def test_calibration_matters(net):
+    one = score(net, ARCHS[0], calibration=batches(0), validation=batches(1))
+    scaled = [(3 * x + 1, y) for x, y in batches(0)]
+    assert score(net, ARCHS[0], calibration=scaled, validation=batches(1)) != one
+
+
+def test_images_alone_calibrate_too(net):
+    pairs = calibrate(net, ARCHS[0], batches(0)).tensors
+    alone = calibrate(net, ARCHS[0], [images for images, _ in batches(0)]).tensors
+    assert all(torch.equal(a, b) for p in pairs for a, b in zip(pairs[p], alone[p], strict=True))
+
+
+def test_no_batches_is_an_error(net):
+    with pytest.raises(ValueError, match="calibrate got no batches; give at least one"):
+        calibrate(net, ARCHS[0], [])
+    with pytest.raises(ValueError, match="no images to score on"):
+        score(net, ARCHS[0], calibration=batches(0), validation=[])
+    with pytest.raises(ValueError, match="option 4 is not in 0..3"):
+        calibrate(net, (4, 0, 0, 0), batches(0))
+
+
+def test_evaluating_is_eval_mode_without_gradients(net):
+    net.train()
+    with evaluating(net):
+        assert not any(m.training for m in net.modules())
+        assert not torch.is_grad_enabled()
+    assert all(m.training for m in net.modules())
+
+
+def test_a_score_is_a_plain_value():
+    assert Score(0.5, 1.0, 2) == Score(0.5, 1.0, 2)
+    assert Score(0.5, 1.0, 2) != Score(0.5, 1.0, 4)

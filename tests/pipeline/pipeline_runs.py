@@ -1,0 +1,83 @@
+"""A run of a second, and what two runs must have in common."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from manyshot import records
+from manyshot.recipe import Recipe
+from manyshot.train import digest
+
+SMALL = """
+schema = 1
+name = "small"
+seed = 1
+[network]
+options = { width = 3 }
+[data]
+validation = 64
+train_size = 128
+[train]
+epochs = 1
+batch_size = 32
+checkpoint_steps = 2
+log_steps = 2
+[evaluate]
+calibration_images = 64
+batch_size = 64
+[search]
+budgets = ["macs<=20%", "macs<=90%"]
+candidates = 6
+generation = 4
+[finish.training]
+epochs = 1
+batch_size = 64
+checkpoint_steps = 1
+log_steps = 2
+lr = 0.01
+[latency]
+warmup = 0
+repeats = 1
+[export]
+formats = ["json"]
+"""
+
+
+def small(folder: Path, *overrides: str) -> Recipe:
+    """The small recipe; its file is written to `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "small.toml"
+    path.write_text(SMALL)
+    return Recipe.load(path, overrides)
+
+
+def lines(folder: Path, name: str) -> list[dict[str, Any]]:
+    return records.read_lines(folder / name)
+
+
+def outcome(folder: Path) -> dict[str, Any]:
+    """All that a run wrote, but for times."""
+    from safetensors.torch import load_file
+
+    result = records.read_json(folder / "result.json")
+    result.pop("latency")
+    for winner in result["winners"]:
+        winner.pop("latency_ms")
+    found: dict[str, Any] = {
+        "result": result,
+        "recipe": (folder / "recipe.toml").read_text(),
+        "weights": digest(load_file(folder / "supernet.safetensors")),
+        "files": sorted(
+            str(p.relative_to(folder))
+            for p in folder.rglob("*")
+            if p.is_file() and p.name != "small.toml"
+        ),
+    }
+    for path in sorted(folder.rglob("*.jsonl")):
+        rows = lines(path.parent, path.name)
+        for row in rows:
+            row.pop("images_per_second", None)
+        found[str(path.relative_to(folder))] = rows
+    for path in sorted((folder / "subnets").glob("*.json")):
+        found[path.name] = json.loads(path.read_text())
+    return found

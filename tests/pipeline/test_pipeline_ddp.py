@@ -1,0 +1,39 @@
+"""The whole way under two processes: every record once, one result."""
+
+import json
+import sys
+
+import torch
+from pipeline_runs import lines, outcome, small
+
+from manyshot import records
+from manyshot.pipeline import Workspace, run
+from manyshot.train import load_weights
+from two_processes import two_processes
+
+
+def test_a_run_of_two_processes(tmp_path):
+    overrides = ("sampler.name=sandwich", "export.formats=['json']", "finish.mode=finetune")
+    recipe, folder = small(tmp_path, *overrides), tmp_path / "run"
+    path = tmp_path / "two.toml"
+    path.write_text(recipe.to_toml())
+    command = [sys.executable, "-m", "manyshot", "run", str(path), "--out", str(folder), "--json"]
+    main, other = two_processes(command)
+    assert (main.returncode, other.returncode) == (0, 0), main.errors + other.errors
+    assert other.output == ""
+    assert other.errors == ""
+    result = json.loads(main.output)
+    assert records.read_json(folder / "result.json") == {"schema": 1, **result}
+    assert [row["step"] for row in lines(folder, "train.jsonl")] == [2, 4]
+    searched = [row["arch"] for row in lines(folder, "search.jsonl")]
+    assert len(searched) == len(set(searched)) == 6
+    archs = list(dict.fromkeys(winner["arch"] for winner in result["winners"]))
+    assert [row["arch"] for row in lines(folder, "finish.jsonl")] == archs
+    ws = Workspace.build(recipe)
+    load_weights(folder / "supernet.safetensors", ws.net)
+    assert all(t.isfinite().all() for t in ws.net.state_dict().values())
+    # What was recorded in two processes is taken up by one.
+    before = outcome(folder)
+    run(recipe, folder)
+    assert outcome(folder) == before
+    assert torch.load(folder / "trainer.pt", weights_only=True)["step"] == 4

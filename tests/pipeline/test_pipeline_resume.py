@@ -1,0 +1,296 @@
+"""Runs that are killed, and files that are damaged: nothing is lost, nothing is different."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from pipeline_runs import lines, outcome, small
+
+from manyshot import records
+from manyshot.cli import main
+from manyshot.pipeline import Workspace, finishing, run
+from manyshot.train import CheckpointError
+
+
+class Stopped(BaseException):
+    """A kill, as far as Python can play one."""
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("base")
+    recipe = small(folder)
+    run(recipe, folder)
+    return folder, recipe, outcome(folder)
+
+
+@pytest.fixture
+def built_once(monkeypatch):
+    """Runs of this test share one supernet, set back to its initial weights: that saves time."""
+    build, kept = Workspace.build, {}
+
+    def from_kept(recipe):
+        if recipe not in kept.values():
+            ws = build(recipe)
+            kept["state"] = {n: t.clone() for n, t in ws.net.state_dict().items()}
+            kept["ws"], kept["recipe"] = ws, recipe
+        kept["ws"].net.load_state_dict(kept["state"])
+        kept["ws"].net.train()
+        return kept["ws"]
+
+    monkeypatch.setattr(Workspace, "build", from_kept)
+
+
+@pytest.mark.usefixtures("built_once")
+def test_stopped_after_every_durable_write(tmp_path, monkeypatch):
+    recipe = small(tmp_path, "search.candidates=4", "search.generation=2")
+    run(recipe, tmp_path / "whole")
+    whole = outcome(tmp_path / "whole")
+    written, stops = [], 0
+    while True:
+        folder = tmp_path / str(stops)
+
+        def wrote(path, left=[stops]):  # noqa: B006 (counts the writes of this attempt)
+            left[0] -= 1
+            if left[0] < 0:
+                written.append(path.name)
+                raise Stopped
+
+        monkeypatch.setattr(records, "wrote", wrote)
+        try:
+            run(recipe, folder)
+        except Stopped:
+            stops += 1
+        else:
+            break
+        finally:
+            monkeypatch.setattr(records, "wrote", lambda path: None)
+        run(recipe, folder)
+        assert outcome(folder) == whole, written[-1]
+        shutil.rmtree(folder)
+    fixed = {"recipe.toml", "environment.json", "train.jsonl", "trainer.pt", "search.jsonl"}
+    assert fixed | {"supernet.safetensors", "finish.jsonl", "result.json"} <= set(written)
+    assert any(name.endswith(".trainer.pt") for name in written)  # a winner being fine-tuned
+    assert written.count("search.jsonl") == 4
+
+
+def test_stopped_between_the_files_of_a_winner_and_its_record(base, tmp_path, monkeypatch):
+    _, recipe, whole = base
+    export = finishing.export
+
+    def stopping(*args, **kwargs):
+        export(*args, **kwargs)
+        raise Stopped
+
+    monkeypatch.setattr(finishing, "export", stopping)
+    with pytest.raises(Stopped):
+        run(recipe, tmp_path)
+    assert lines(tmp_path, "finish.jsonl") == []
+    monkeypatch.undo()
+    run(recipe, tmp_path)
+    assert outcome(tmp_path) == whole
+
+
+def test_what_a_kill_left_half_written_is_swept_away(base, tmp_path):
+    _, recipe, whole = base
+    (tmp_path / "subnets").mkdir()
+    (tmp_path / ".trainer.pt.abc.part").write_bytes(b"half")
+    (tmp_path / "subnets" / ".x.trainer.pt.abc.part").write_bytes(b"half")
+    run(recipe, tmp_path)
+    assert outcome(tmp_path) == whole
+
+
+def killed_when(process, ready, delay):
+    """Kills a process some time after something has happened; whether it was still alive."""
+    deadline = time.monotonic() + 100
+    while process.poll() is None and not ready():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    time.sleep(delay)
+    process.send_signal(signal.SIGKILL)
+    return process.wait() == -signal.SIGKILL
+
+
+def test_three_kills_at_random_moments(tmp_path):
+    """Of one run: while it trains, while it searches, and wherever it is then."""
+    seed = int.from_bytes(os.urandom(4), "little")
+    print(f"moments drawn with seed {seed}")
+    rng = np.random.default_rng(seed)
+    longer = ("train.epochs=40", "search.candidates=80", "search.budgets=['macs<=95%']",
+              "search.options={population = 60}")  # fmt: skip
+    recipe, folder = small(tmp_path, *longer), tmp_path / "run"
+    run(recipe, tmp_path / "whole")
+    path = tmp_path / "long.toml"
+    path.write_text(recipe.to_toml())
+
+    def rows(name):
+        file = folder / name
+        return file.read_bytes().count(b"\n") if file.exists() else 0
+
+    train_rows, search_rows = rng.integers(1, 70), rng.integers(1, 70)
+    moments = [
+        lambda: rows("train.jsonl") >= train_rows,
+        lambda: rows("search.jsonl") >= search_rows,
+        lambda: True,
+    ]
+    delays = [rng.uniform(0, 0.05), rng.uniform(0, 0.05), rng.uniform(0, 6)]
+    arguments, killed = [str(path), "--out", str(folder)], 0
+    for ready, delay in zip(moments, delays, strict=True):
+        command = [sys.executable, "-m", "manyshot", "run", *arguments, "--quiet"]
+        process = subprocess.Popen(
+            command, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL
+        )
+        killed += killed_when(process, ready, delay)
+        arguments = ["--resume", str(folder)]
+    assert killed >= 2  # the third may come after the end
+    with pytest.raises(SystemExit) as left:
+        main(["run", "--resume", str(folder), "--quiet"])
+    assert left.value.code == 0
+    assert outcome(folder) == outcome(tmp_path / "whole")
+
+
+# -- damage ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def copy(base, tmp_path):
+    """A copy of the finished run, without its result."""
+    folder = tmp_path / "copy"
+    shutil.copytree(base[0], folder)
+    (folder / "result.json").unlink()
+    return folder
+
+
+def snapshot(folder):
+    return {p: p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def failure(folder, capsys) -> str:
+    """The message with which `--resume` fails; it must have changed nothing."""
+    before = snapshot(folder)
+    with pytest.raises(SystemExit) as left:
+        main(["run", "--resume", str(folder), "--quiet"])
+    assert left.value.code == 1
+    assert snapshot(folder) == before
+    out = capsys.readouterr()
+    assert out.out == ""
+    assert out.err.startswith("error: ")
+    assert out.err.count("\n") == 1
+    return out.err
+
+
+def test_a_truncated_checkpoint(base, copy, capsys):
+    path = copy / "trainer.pt"
+    (copy / "supernet.safetensors").unlink()  # so that the checkpoint is needed
+    path.write_bytes(path.read_bytes()[:1000])
+    text = failure(copy, capsys)
+    assert f"checkpoint {path} cannot be read" in text
+    assert "delete it to train from the start, or restore it from a copy" in text
+    path.unlink()
+    for name in ("search.jsonl", "finish.jsonl"):
+        (copy / name).unlink()
+    run(base[1], copy)
+    assert outcome(copy) == base[2]
+
+
+def test_truncated_weights_are_made_again_from_the_checkpoint(base, copy, capsys):
+    path = copy / "supernet.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    assert "delete the file and resume: it is made again from trainer.pt" in failure(copy, capsys)
+    path.unlink()
+    run(base[1], copy)
+    assert outcome(copy) == base[2]
+
+
+def test_a_torn_last_line_is_dropped(base, copy):
+    for name in ("search.jsonl", "finish.jsonl"):
+        path = copy / name
+        path.write_bytes(path.read_bytes()[:-20])
+    run(base[1], copy)
+    assert outcome(copy) == base[2]
+
+
+@pytest.mark.parametrize("name", ["search.jsonl", "finish.jsonl"])
+def test_a_damaged_middle_line_is_an_error(base, copy, capsys, name):
+    path = copy / name
+    text = path.read_text()
+    if text.count("\n") < 2:
+        pytest.skip("one winner only: no middle line")
+    path.write_text(text.replace("{", "", 1))
+    assert f"{path}, line 1 is not a record" in failure(copy, capsys)
+    path.unlink()
+    run(base[1], copy)
+    assert outcome(copy) == base[2]
+
+
+def changed(path, number, **fields):
+    rows = records.read_lines(path)
+    rows[number] |= fields
+    path.write_text("")
+    for row in rows:
+        records.append(path, row)
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"weights": "0" * 16}, "was made with other weights (0000000000000000, now "),
+        ({"calibration": "x:0:64"}, "was made with other calibration (x:0:64, now "),
+        (
+            {"arch": "3-3-3-3"},
+            "has architecture 3-3-3-3 in generation 0 where this search proposes ",
+        ),
+        ({"generation": 1}, " in generation 1 where this search proposes "),
+        ({"schema": 9}, "has schema 9; this version reads 1"),
+    ],
+    ids=str,
+)
+def test_records_of_another_search_are_refused(copy, capsys, fields, text):
+    changed(copy / "search.jsonl", 1, **fields)
+    assert text in failure(copy, capsys)
+
+
+def test_records_beyond_the_search_are_refused(copy, capsys):
+    row = records.read_lines(copy / "search.jsonl")[-1]
+    records.append(copy / "search.jsonl", row | {"generation": 5})
+    assert "holds 1 records more than this search proposes" in failure(copy, capsys)
+
+
+def test_a_checkpoint_of_other_settings_is_refused(copy, capsys):
+    (copy / "supernet.safetensors").unlink()
+    state = torch.load(copy / "trainer.pt", weights_only=True)
+    torch.save(state | {"fingerprint": "f" * 16}, copy / "trainer.pt")
+    assert "belongs to other settings (ffffffffffffffff, now" in failure(copy, capsys)
+
+
+def test_a_recipe_that_was_edited_is_noticed(base, copy, capsys):
+    """The weights are there, but they are those of another learning rate."""
+    (copy / "supernet.safetensors").unlink()
+    path = copy / "recipe.toml"
+    path.write_text(path.read_text().replace("lr = 0.1", "lr = 0.2"))
+    assert "belongs to other settings" in failure(copy, capsys)
+
+
+def test_divergence_keeps_the_last_good_checkpoint(tmp_path, capsys):
+    small(tmp_path)
+    arguments = ["--set", "train.lr=1e9", "--set", "train.schedule=constant"]
+    arguments += ["--set", "train.epochs=4", "--set", "train.checkpoint_steps=1"]
+    with pytest.raises(SystemExit) as left:
+        out = str(tmp_path / "run")
+        main(["run", str(tmp_path / "small.toml"), *arguments, "--out", out, "--quiet"])
+    assert left.value.code == 1
+    text = capsys.readouterr().err
+    assert text.startswith("error: step ")
+    assert "Lower train.lr" in text
+    assert not (tmp_path / "run" / "supernet.safetensors").exists()
+
+
+def test_errors_have_types_of_their_own():
+    assert issubclass(CheckpointError, ValueError)
+    assert issubclass(records.RecordError, ValueError)

@@ -1,0 +1,151 @@
+"""Every setting of a recipe is used: changing it changes what a run writes, or is refused."""
+
+import pytest
+import torch
+from pipeline_runs import outcome, small
+
+import manyshot as ms
+from manyshot.pipeline import Workspace, run
+from manyshot.recipe import Recipe
+
+CHANGES = {
+    "name": "name=other",
+    "seed": "seed=2",
+    "network.options": "network.options.width=4",
+    "network.name": "network={name='macro', options={width=1, layers=[1, 1]}}",
+    "data.validation": "data.validation=80",
+    "data.train_size": "data.train_size=96",
+    "data.image_size": "data.image_size=6",
+    "data.pad": "data.pad=0",
+    "data.flip": "data.flip=true",
+    "sampler.name": "sampler.name=fair",
+    "sampler.options": "sampler.options.paths=2",
+    "evaluate.calibration_images": "evaluate.calibration_images=32",
+    "evaluate.images": "evaluate.images=32",
+    "evaluate.batch_size": "evaluate.batch_size=16",
+    "search.name": "search.name=random",
+    "search.budgets": "search.budgets=['macs<=95%']",
+    "search.candidates": "search.candidates=5",
+    "search.generation": "search.generation=2",
+    "finish.mode": "finish.mode=scratch",
+    "finish.training": "finish.training.lr=0.1",
+    "export.formats": "export.formats=[]",
+}
+ELSEWHERE = {
+    "schema": "another is refused (tests of recipes)",
+    "device": "an unknown one is refused (tests of runs)",
+    "sharing.name": "there is one",
+    "search.options": "below",
+    "data.name": "below",
+    "data.root": "below",
+    "data.download": "tests of data",
+    "data.workers": "below",
+    "train": "each changes the weights (tests of the loop) and the fingerprint (below)",
+    "latency": "tests of latency",
+}
+
+
+def test_no_setting_is_forgotten():
+    leaves = set()
+    for section, value in Recipe().model_dump(by_alias=True).items():
+        if isinstance(value, dict) and section not in ELSEWHERE:
+            leaves |= {f"{section}.{key}" for key in value}
+        else:
+            leaves.add(section)
+    assert leaves == set(CHANGES) | set(ELSEWHERE)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("base")
+    run(small(folder), folder)
+    return outcome(folder)
+
+
+@pytest.mark.parametrize("setting", list(CHANGES))
+def test_changing_it_changes_the_run(base, tmp_path, setting):
+    run(small(tmp_path, CHANGES[setting]), tmp_path)
+    other = outcome(tmp_path)
+    assert {k: v for k, v in other.items() if k != "recipe"} != {
+        k: v for k, v in base.items() if k != "recipe"
+    }
+    same_weights = other["weights"] == base["weights"]
+    later = setting.split(".")[0] in ("name", "evaluate", "search", "finish", "export")
+    assert same_weights == later
+
+
+def test_options_of_the_searcher_reach_it(tmp_path):
+    ws = Workspace.build(small(tmp_path, "search.options={population = 60, parents = 7}"))
+    searcher = ws.searcher(ws.limits())
+    assert (searcher.config.population, searcher.config.parents) == (60, 7)
+
+
+def test_where_images_come_from_reaches_the_loader(tmp_path):
+    with pytest.raises(ms.data.DataNotFound, match="mnist"):
+        Workspace.build(small(tmp_path, "data.name=mnist", f"data.root={tmp_path}"))
+    with pytest.raises(ValueError, match="digits comes with scikit-learn and takes no root"):
+        Workspace.build(small(tmp_path, f"data.root={tmp_path}"))
+    ws = Workspace.build(small(tmp_path, "data.workers=3"))
+    assert ws.batches(ws.recipe.train).workers == 3
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "train.epochs=2", "train.batch_size=16", "train.optimizer=adamw", "train.lr=0.2",
+        "train.momentum=0.8", "train.weight_decay=0.1", "train.schedule=linear",
+        "train.warmup_epochs=1.0", "train.label_smoothing=0.1", "train.clip_norm=1.0",
+        "train.precision=bf16", "seed=2", "network.options.width=4", "data.pad=0",
+        "data.flip=true", "data.validation=80", "data.train_size=96", "data.image_size=6",
+        "sampler.name=fair", "sampler.options.paths=2",
+    ],
+)  # fmt: skip
+def test_a_checkpoint_of_another_value_would_be_refused(override):
+    one, other = Recipe(), Recipe.load(None, [override])
+    assert _fingerprint(one) != _fingerprint(other)
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["train.checkpoint_steps=7", "train.log_steps=3", "search.candidates=99", "name=other",
+     "finish.mode=inherit", "evaluate.images=9", "data.workers=2"],
+)  # fmt: skip
+def test_what_weights_do_not_depend_on_is_not_in_the_fingerprint(override):
+    assert _fingerprint(Recipe()) == _fingerprint(Recipe.load(None, [override]))
+
+
+def _loading(recipe):
+    data = recipe.data
+    return {
+        "name": data.name,
+        "validation": data.validation,
+        "seed": recipe.seed,
+        "train_size": data.train_size,
+        "image_size": data.image_size,
+    }
+
+
+def _fingerprint(recipe: Recipe) -> str:
+    splits = ms.data.load(**_loading(recipe))
+    ws = Workspace(recipe, torch.device("cpu"), splits, None, {})
+    return ws.fingerprint(recipe.train)
+
+
+def test_two_stages_have_fingerprints_of_their_own(tmp_path):
+    ws = Workspace.build(small(tmp_path))
+    settings = ws.recipe.train
+    prints = {ws.fingerprint(settings), ws.fingerprint(settings, "finetune", "0-0-0-0")}
+    prints |= {ws.fingerprint(settings, "scratch", "0-0-0-0")}
+    assert len(prints) == 3
+
+
+def test_the_tracker_gets_both_stages(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    recipe = small(tmp_path, "train.tracker=tensorboard", "finish.training.tracker=tensorboard")
+    result = run(recipe, tmp_path)
+    [folder] = {p.parent for p in tmp_path.rglob("events.out.tfevents.*")}
+    events = EventAccumulator(str(folder)).Reload()
+    arch = result["winners"][0]["arch"]
+    assert {"train/loss", "train/lr", f"{arch}.train/loss"} <= set(events.Tags()["scalars"])
+    assert [e.step for e in events.Scalars("train/loss")] == [2, 4]

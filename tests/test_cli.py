@@ -1,0 +1,245 @@
+"""The command line: exact lines, exit codes, and what goes where."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from manyshot import cli, records
+from manyshot.recipe import Recipe
+
+TINY = [
+    "network.options.width=3", "data.validation=64", "data.train_size=128", "train.epochs=1",
+    "evaluate.calibration_images=64", "search.candidates=4", "search.generation=2",
+    "search.budgets=['macs<=90%']", "finish.mode=inherit", "export.formats=['json']",
+    "latency.warmup=0", "latency.repeats=1", "name=small",
+]  # fmt: skip
+SETS = [word for override in TINY for word in ("--set", override)]
+
+
+@pytest.fixture
+def call(capsys, monkeypatch, tmp_path):
+    """Runs the command line in an empty folder: exit code, standard output, standard error."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as left:
+            cli.main(list(arguments))
+        out = capsys.readouterr()
+        return left.value.code, out.out, out.err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished run that tests only read."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    with pytest.raises(SystemExit) as left:
+        cli.main(["run", *SETS, "--out", str(folder), "--quiet"])
+    assert left.value.code == 0
+    return folder
+
+
+def test_run_prints_a_table_on_stdout_and_progress_on_stderr(call):
+    code, out, err = call("run", *SETS)
+    assert code == 0
+    [winner] = records.read_json(Path("runs/small/result.json"))["winners"]
+    title, *rest = out.splitlines()
+    assert title.strip() == "small: 4 of 256 architectures scored, winners: inherit"
+    row = [cell.strip() for cell in rest[3].strip("│").split("│")]
+    assert row[:2] == ["macs<=90%", winner["arch"]]
+    assert row[-1] == f"runs/small/subnets/{winner['arch']}.json"
+    assert row[6] == f"{winner['test_accuracy']:.2%}"
+    assert "train" in err
+    assert "search" in err
+    assert "4/4" in err
+
+
+def test_json_is_the_result_and_quiet_is_quiet(call):
+    code, out, err = call("run", *SETS, "--json", "--quiet", "--out", "here")
+    assert (code, err) == (0, "")
+    assert out.count("\n") == 1
+    assert {"schema": 1, **json.loads(out)} == records.read_json(Path("here/result.json"))
+
+
+def test_runs_do_not_overwrite_each_other(call):
+    assert call("train", *SETS, "--quiet") == (0, "runs/small/supernet.safetensors\n", "")
+    assert call("train", *SETS, "--quiet") == (0, "runs/small-2/supernet.safetensors\n", "")
+    assert call("train", *SETS, "--quiet")[1] == "runs/small-3/supernet.safetensors\n"
+    assert Path("runs/small/supernet.safetensors").exists()
+
+
+def test_train_then_run_then_search(call):
+    assert call("train", *SETS, "--out", "r", "--quiet") == (0, "r/supernet.safetensors\n", "")
+    assert call("train", "--resume", "r", "--quiet") == (0, "r/supernet.safetensors\n", "")
+    assert sorted(p.name for p in Path("r").iterdir()) == [
+        "environment.json", "recipe.toml", "supernet.safetensors", "train.jsonl", "trainer.pt"
+    ]  # fmt: skip
+    code, out, _ = call("run", "--resume", "r", "--quiet", "--json")
+    assert code == 0
+    first = json.loads(out)
+    assert call("search", "r", "--quiet", "--json")[0] == 0
+    code, out, _ = call(
+        "search", "r", "--set", "search.candidates=6", "--set", "search.name=random",
+        "--out", "other", "--json", "--quiet",
+    )  # fmt: skip
+    assert code == 0
+    assert (first["searched"], json.loads(out)["searched"]) == (4, 6)
+    assert Recipe.load(Path("other/recipe.toml")).search.name == "random"
+    weights = [Path(folder, "supernet.safetensors").read_bytes() for folder in ("r", "other")]
+    assert weights[0] == weights[1]
+
+
+def test_export_prints_paths(call, finished):
+    code, out, err = call("export", str(finished), "--arch", "0-1-2-3", "--quiet")
+    assert (code, out, err) == (0, f"{finished}/subnets/0-1-2-3.json\n", "")
+    code, out, _ = call("export", str(finished), "--arch", "0-1-2-3", "--quiet", "--json")
+    record = json.loads(out)
+    assert record["arch"] == "0-1-2-3"
+    assert record["files"] == {"json": "subnets/0-1-2-3.json"}
+
+
+def test_space_as_json(call):
+    code, out, err = call("space", *SETS, "--samples", "500", "--json")
+    found = json.loads(out)
+    assert (code, err) == (0, "")
+    assert (found["name"], found["size"]) == ("small", 256)
+    assert [d["name"] for d in found["decisions"]] == [f"layer{i}" for i in range(4)]
+    for cost in found["costs"].values():
+        assert sum(cost["histogram"]) == 500
+        assert cost["least"] <= cost["smallest"] <= cost["largest"] <= cost["greatest"]
+        assert len(cost["edges"]) == len(cost["histogram"]) + 1
+    assert not Path("runs").exists()
+
+
+def test_space_for_people(call):
+    code, out, _ = call("space", *SETS, "--samples", "100")
+    rows = out.splitlines()
+    assert code == 0
+    assert rows[0].strip() == "small: 256 encodings"
+    assert "│ 0 │ layer0   │ project, conv1, sep3, conv3 │" in rows
+    assert any("macs of 100 uniform random architectures" in row for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--nope"], "No such option: --nope"),
+        (["nope"], "No such command 'nope'."),
+        (["run", "--nope"], "No such option: --nope"),
+        (["run", "a.toml", "b.toml"], "Got unexpected extra argument(s) (b.toml)"),
+        (["run", "none.toml"], "there is no recipe none.toml"),
+        (["run", "--set", "train.epoch=3"], "the default recipe: unknown key 'train.epoch'; did "
+         "you mean 'epochs'?"),
+        (["run", "--set", "train.lr"], "--set 'train.lr' is not of the form section.key=value"),
+        (["run", "--resume", "x", "--out", "y"], "Invalid value: --resume goes on with a run as it "
+         "is: give no recipe, --set, --out"),
+        (["run", "r.toml", "--resume", "x"], "Invalid value: --resume goes on with a run as it is: "
+         "give no recipe, --set, --out"),
+        (["run", "--resume", "x"], "Invalid value: x is not a run: it has no recipe.toml"),
+        (["search", "x"], "Invalid value: x is not a run: it has no recipe.toml"),
+        (["search", "x", "--set", "seed=1"], "Invalid value: other settings need another folder: "
+         "give --out too"),
+        (["export", "x", "--arch", "0"], "Invalid value: x is not a run: it has no recipe.toml"),
+        (["space", "--set", "device=abacus"], None),
+        (["space", "--samples", "0"], None),
+        (["search"], None),
+        (["export", "x"], None),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)  # fmt: skip
+def test_usage_errors_exit_2_with_one_line(call, arguments, message):
+    code, out, err = call(*arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    if message is not None:
+        assert err == f"error: {message}\n"
+    assert not Path("runs").exists()
+
+
+def test_an_impossible_budget_exits_2_before_anything_is_written(call):
+    code, out, err = call("run", *SETS, "--set", "search.budgets=['macs<=1%']")
+    assert (code, out) == (2, "")
+    assert "budget 'macs<=1%' (303.3) is impossible: macs of this space reach from 4,986 to" in err
+    assert not Path("runs").exists()
+
+
+def test_missing_data_exits_1_with_ways_out(call, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("MANYSHOT_DATA", raising=False)
+    code, out, err = call("run", "--set", "data.name=mnist")
+    assert (code, out) == (1, "")
+    assert err.startswith("error: ")
+    for way_out in ("root=", "MANYSHOT_DATA", "download"):
+        assert way_out in err
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--arch", "9-0-0-0"], "layer0: option 9 is not in 0..3 (project, conv1, sep3, conv3)"),
+        (["--arch", "best"], "architecture 'best' is not of the form '0-2-1'"),
+    ],
+)
+def test_other_errors_exit_1(call, finished, arguments, message):
+    assert call("export", str(finished), *arguments) == (1, "", f"error: {message}\n")
+
+
+def test_an_unknown_format_is_a_usage_error(call, finished):
+    code, _, err = call("export", str(finished), "--arch", "0-0-0-0", "--format", "tflite")
+    assert code == 2
+    assert "Input should be 'pt2', 'onnx' or 'json'" in err
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), ImportError("pip install manyshot[onnx]")])
+def test_interruptions_and_missing_packages_exit_1(call, monkeypatch, error):
+    def broken(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr("manyshot.pipeline.run", broken)
+    text = "interrupted; go on with --resume" if isinstance(error, KeyboardInterrupt) else error
+    assert call("run", *SETS, "--quiet") == (1, "", f"error: {text}\n")
+
+
+def test_several_processes_need_a_folder(call, monkeypatch):
+    """Each would look for a free one by itself."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    code, _, err = call("run", *SETS)
+    assert code == 2
+    assert "several processes need one folder: give --out, or --resume" in err
+
+
+def test_help_of_every_verb(call):
+    code, out, _ = call("--help")
+    assert code == 0
+    for verb in ("run", "train", "search", "space", "export"):
+        assert f" {verb} " in out
+        code, text, err = call(verb, "--help")
+        assert (code, err) == (0, "")
+        assert "Usage: " in text
+
+
+def test_without_arguments_there_is_the_help(call):
+    code, out, err = call()
+    assert code == 2
+    assert "One-shot neural architecture search" in out + err
+    assert "error" not in err
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["run", "--nope"]])
+def test_help_does_not_import_torch(arguments):
+    program = (
+        "import sys; from manyshot.cli import main\n"
+        f"try: main({arguments!r})\n"
+        "finally: print(sorted({'torch', 'numpy', 'accelerate'} & set(sys.modules)), end='')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=os.environ
+    )
+    assert done.stdout.endswith("[]"), done.stdout + done.stderr

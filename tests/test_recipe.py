@@ -1,0 +1,215 @@
+"""Recipes: defaults, overrides, messages, and TOML that comes back the same."""
+
+import tomllib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from manyshot.recipe import (
+    Data,
+    Evaluation,
+    Exporting,
+    Finishing,
+    Network,
+    Recipe,
+    RecipeError,
+    Sampling,
+    Searching,
+    Training,
+    dumps,
+)
+
+RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.toml"))
+
+
+def load(*overrides: str, path: Path | None = None) -> Recipe:
+    return Recipe.load(path, overrides)
+
+
+def message(*overrides: str, path: Path | None = None) -> str:
+    with pytest.raises(RecipeError) as caught:
+        load(*overrides, path=path)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
+def test_every_recipe_parses_and_is_named_after_its_file(path):
+    recipe = Recipe.load(path)
+    assert recipe.name == path.stem
+    assert tomllib.loads(path.read_text())["schema"] == 1
+    assert Recipe.load(None, []).search.budgets  # and the default one parses
+
+
+def test_the_digits_recipe_is_the_default_one():
+    assert Recipe.load(Path(__file__).parents[1] / "recipes" / "digits.toml") == Recipe()
+    assert len(RECIPES) >= 2
+
+
+def test_overrides_are_toml_values():
+    recipe = load(
+        "train.epochs=5",
+        "train.lr = 1",
+        "name=other",
+        'device="cpu"',
+        "data.flip=true",
+        "search.budgets=['params<=50%', 'macs<=1M']",
+        "sampler.options.paths=3",
+        "finish.training.clip_norm=0.5",
+        "network.options={width = 4}",
+    )
+    assert recipe.train.epochs == 5
+    assert recipe.train.lr == 1.0
+    assert (recipe.name, recipe.device, recipe.data.flip) == ("other", "cpu", True)
+    assert recipe.search.budgets == ["params<=50%", "macs<=1M"]
+    assert recipe.sampler.options == {"paths": 3}
+    assert recipe.finish.training.clip_norm == 0.5
+    assert recipe.network.options == {"width": 4}
+    assert recipe.train.batch_size == Recipe().train.batch_size
+
+
+def test_overrides_change_what_a_file_says(tmp_path):
+    path = tmp_path / "r.toml"
+    path.write_text("[train]\nepochs = 7\nlr = 0.3\n")
+    recipe = load("train.epochs=8", path=path)
+    assert (recipe.train.epochs, recipe.train.lr) == (8, 0.3)
+
+
+@pytest.mark.parametrize(
+    ("override", "text"),
+    [
+        ("train.epoch=3", "unknown key 'train.epoch'; did you mean 'epochs'?"),
+        ("trian.epochs=3", "unknown key 'trian'; did you mean 'train'?"),
+        ("finish.training.momentun=0", "unknown key 'finish.training.momentun'; did you mean"),
+        ("shema=1", "unknown key 'shema'; did you mean 'schema'?"),
+        ("data.zzzzzz=1", "unknown key 'data.zzzzzz'; have name, root, download"),
+        ("train.epochs=0", "train.epochs = 0: Input should be greater than or equal to 1"),
+        ("train.epochs=1.5", "train.epochs = 1.5: Input should be a valid integer"),
+        ("train.epochs=true", "train.epochs = True: Input should be a valid integer"),
+        ("train.lr=0", "train.lr = 0: Input should be greater than 0"),
+        ("train.lr=inf", "train.lr = inf: Input should be a finite number"),
+        ("train.lr=nan", "train.lr = nan: Input should be a finite number"),
+        ("train.optimizer=adam", "Input should be 'sgd' or 'adamw'"),
+        ("data.validation=0", "data.validation"),
+        ("schema=2", "schema = 2: Input should be 1"),
+        ("name=../up", "name = '../up': String should match pattern"),
+        ("name=..", "name = '..': String should match pattern"),
+        ("search.budgets=[]", "give at least one budget, such as 'macs<=50%'"),
+        ("search.budgets=['macs<50%']", "budget 'macs<50%' is not understood"),
+        ("search.budgets=['flops<=50%']", "(metrics: macs, params, latency_ms;"),
+        ("search.budgets=['macs<=9%', 'macs<=9%']", "repeat one"),
+        ("export.formats=['tflite']", "Input should be 'pt2', 'onnx' or 'json'"),
+        ("train=5", "train = 5: Input should be"),
+        ("train.epochs", "--set 'train.epochs' is not of the form section.key=value"),
+        ("=5", "--set '=5' is not of the form section.key=value"),
+    ],
+)
+def test_what_is_wrong_is_said(override, text):
+    assert message(override).startswith(("the default recipe: ", "--set"))
+    assert text in message(override)
+
+
+def test_an_override_inside_a_value_is_an_error():
+    assert "'seed' is a value, not a section" in message("seed=3", "seed.x=4")
+
+
+def test_every_problem_is_named_at_once():
+    text = message("train.epochs=0", "sede=3")
+    assert "train.epochs = 0" in text
+    assert "unknown key 'sede'; did you mean 'seed'?" in text
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    assert message(path=tmp_path / "none.toml") == f"there is no recipe {tmp_path / 'none.toml'}"
+    assert message(path=tmp_path) == f"recipe {tmp_path} cannot be read: Is a directory"
+    (tmp_path / "bad.toml").write_text("[train\n")
+    assert f"{tmp_path / 'bad.toml'} is not TOML: Expected" in message(path=tmp_path / "bad.toml")
+    (tmp_path / "bad.toml").write_bytes(b"name = '\xff'")
+    assert "is not TOML" in message(path=tmp_path / "bad.toml")
+
+
+def test_a_recipe_is_frozen():
+    with pytest.raises(ValueError, match="frozen"):
+        Recipe().seed = 1
+
+
+# -- TOML comes back the same ------------------------------------------------------------------
+
+text = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+whole = st.integers(1, 10**12)
+numbers = st.floats(allow_nan=False, allow_infinity=False)
+plain = st.one_of(
+    text, st.booleans(), st.integers(-(2**62), 2**62), numbers,
+    st.lists(st.integers(-5, 5)), st.lists(numbers), st.lists(text),
+)  # fmt: skip
+options = st.dictionaries(text, plain, max_size=3)
+share = st.floats(0, 1, exclude_max=True)
+above = st.floats(0, 1e300, exclude_min=True)
+training = st.builds(
+    Training,
+    epochs=whole,
+    batch_size=whole,
+    optimizer=st.sampled_from(["sgd", "adamw"]),
+    lr=above,
+    momentum=share,
+    weight_decay=st.floats(0, 10),
+    schedule=st.sampled_from(["cosine", "linear", "constant"]),
+    warmup_epochs=st.floats(0, 10),
+    label_smoothing=share,
+    clip_norm=st.none() | above,
+    precision=st.sampled_from(["fp32", "bf16"]),
+    tracker=st.sampled_from([None, "tensorboard"]),
+)
+budgets = st.lists(
+    st.builds("{}<={}{}".format, st.sampled_from(["macs", "params", "latency_ms"]), whole,
+              st.sampled_from(["", "K", "M", "%"])),
+    min_size=1, unique=True,
+)  # fmt: skip
+recipes = st.builds(
+    Recipe,
+    name=st.from_regex(r"\A\w[\w.-]{0,5}\Z"),
+    seed=st.integers(0, 2**40),
+    device=text,
+    network=st.builds(Network, name=text, options=options),
+    data=st.builds(
+        Data,
+        root=st.none() | text,
+        validation=whole | st.floats(0, 1, exclude_min=True),
+        train_size=st.none() | whole,
+        flip=st.booleans(),
+    ),
+    sampler=st.builds(Sampling, name=text, options=options),
+    train=training,
+    evaluate=st.builds(Evaluation, images=st.none() | whole),
+    search=st.builds(Searching, budgets=budgets, options=options),
+    finish=st.builds(
+        Finishing, mode=st.sampled_from(["inherit", "finetune", "scratch"]), training=training
+    ),
+    export=st.builds(
+        Exporting, formats=st.lists(st.sampled_from(["pt2", "onnx", "json"]), unique=True)
+    ),
+)
+
+
+@given(recipes)
+def test_a_recipe_written_and_read_is_the_same(recipe):
+    toml = recipe.to_toml()
+    again = Recipe.model_validate(tomllib.loads(toml))
+    assert again == recipe
+    assert again.to_toml() == toml
+    types = [type(v) for v in again.network.options.values()]
+    assert types == [type(v) for v in recipe.network.options.values()]
+
+
+@given(text, plain)
+def test_overrides_reach_any_option(key, value):
+    line = dumps({"value": value}).removeprefix("value = ").strip()
+    recipe = load(f"network.options.width={line}")
+    assert recipe.network.options["width"] == value
+
+
+def test_written_files_are_utf8_whatever_the_locale(tmp_path):
+    recipe = Recipe(data=Data(root="/größe/\x07\U000e0001"))
+    (tmp_path / "r.toml").write_text(recipe.to_toml(), encoding="utf-8")
+    assert Recipe.load(tmp_path / "r.toml") == recipe

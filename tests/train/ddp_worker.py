@@ -1,0 +1,76 @@
+"""What each of two processes does in `test_train_ddp.py`; also run as a single process."""
+
+import sys
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from train_nets import Dropping, seeded, trainer, weights
+
+import manyshot as ms
+from manyshot.train import Path as PathOf
+from manyshot.train import Plan, Trainer, Uniform, train
+
+STEPS = 5
+
+
+class Some:
+    """Two paths per step that leave out the options "4" and "b" (6 and a alternate)."""
+
+    def plan(self, rng, step):
+        return Plan((PathOf((1, 0)), PathOf((2, 0), weight=0.5)))
+
+    feedback, state_dict = Uniform.feedback, Uniform.state_dict
+    load_state_dict = Uniform.load_state_dict
+
+
+def watched(run: Trainer) -> tuple[list, list]:
+    """The plans and, for each step, the names of parameters without gradient."""
+    plans, absent = [], []
+    plan, step = run.plan, run.optimizer.step
+
+    def planning() -> Plan:
+        plans.append([path.arch for path in plan().paths])
+        return plan()
+
+    def stepping() -> None:
+        absent.append([n for n, p in run.net.named_parameters() if p.grad is None])
+        step()
+
+    run.plan, run.optimizer.step = planning, stepping
+    return plans, absent
+
+
+def without_norms(sampler: str, folder: Path | None = None) -> dict[str, object]:
+    """Five steps in float64 on a network without batch norm or dropout."""
+    net = seeded(lambda: ms.Supernet(Dropping(dropout=0.0))).double()
+    name = "uniform" if sampler == "some" else sampler
+    settings = {"images": 32 * STEPS, "dtype": torch.float64, "epochs": 1, "clip_norm": 2.0}
+    run = trainer(net, folder, name, **settings)
+    if sampler == "some":
+        run.sampler = Some()
+    plans, absent = watched(run)
+    train(run)
+    return {"weights": weights(net), "plans": plans, "absent": absent}
+
+
+def with_norms(folder: Path) -> dict[str, Tensor]:
+    net = seeded(lambda: ms.Supernet(ms.zoo.tiny(width=4)))
+    run = trainer(net, folder, sampler="fair", epochs=1, log_steps=2)
+    train(run)
+    return weights(net)
+
+
+def main(out: Path) -> None:
+    run = trainer()
+    rank, world = run.accelerator.process_index, run.accelerator.num_processes
+    results: dict[str, object] = {"world": world}
+    for sampler in ("uniform", "fair", "sandwich", "some"):
+        results[sampler] = without_norms(sampler, out / f"{sampler}-{world}")
+    results["norms"] = with_norms(out / f"run-{world}")
+    torch.save(results, out / f"{rank}-of-{world}.pt")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main(Path(sys.argv[1]))

@@ -1,0 +1,113 @@
+"""Weights on disk: what is saved is what is loaded, and nothing else loads."""
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+import manyshot as ms
+from manyshot.train import (
+    CheckpointError,
+    digest,
+    load_checkpoint,
+    load_weights,
+    save_checkpoint,
+    save_weights,
+)
+
+
+class Tied(nn.Module):
+    def __init__(self, width: int = 4) -> None:
+        super().__init__()
+        self.one, self.two = nn.Linear(width, width), nn.Linear(width, width)
+        self.two.weight = self.one.weight
+        self.register_buffer("count", torch.tensor(3))
+        self.conv = nn.Conv2d(3, 4, 3)
+
+
+def filled(net: nn.Module, value: float) -> nn.Module:
+    with torch.no_grad():
+        for tensor in net.state_dict().values():
+            tensor.fill_(value)
+    return net
+
+
+def test_weights_come_back_bit_for_bit(tmp_path):
+    path = tmp_path / "w.safetensors"
+    net = ms.Supernet(ms.zoo.tiny(width=4)).to(memory_format=torch.channels_last)
+    save_weights(path, net)
+    other = ms.Supernet(ms.zoo.tiny(width=4))
+    assert digest(net.state_dict()) != digest(other.state_dict())
+    load_weights(path, other)
+    assert digest(net.state_dict()) == digest(other.state_dict())
+    with safe_open(path, "pt") as file:
+        formats = {k for k in file.metadata() if k.startswith("memory_format:")}
+        assert file.metadata()["schema"] == "1"
+        assert all(file.get_tensor(name).is_contiguous() for name in file.keys())  # noqa: SIM118
+    assert formats  # channels last, and said so
+
+
+def test_tied_weights_are_saved_once_and_stay_tied(tmp_path):
+    path, net = tmp_path / "w.safetensors", filled(Tied(), 7)
+    save_weights(path, net)
+    with safe_open(path, "pt") as file:
+        assert sorted(file.keys()) == [
+            "conv.bias", "conv.weight", "count", "one.bias", "one.weight", "two.bias"
+        ]  # fmt: skip
+        assert file.metadata()["tied:two.weight"] == "one.weight"
+    other = filled(Tied(), 0)
+    load_weights(path, other)
+    assert other.two.weight is other.one.weight
+    assert all((tensor == 7).all() for tensor in other.state_dict().values())
+
+
+def test_weights_of_another_network_are_refused(tmp_path):
+    path = tmp_path / "w.safetensors"
+    save_weights(path, Tied())
+    wide = Tied(width=5)
+    before = digest(wide.state_dict())
+    with pytest.raises(CheckpointError, match=r"of another network.*other shapes \['one.weight"):
+        load_weights(path, wide)
+    assert digest(wide.state_dict()) == before  # nothing was loaded
+    with pytest.raises(CheckpointError, match=r"missing \['weight'\], unknown \['conv.bias'"):
+        load_weights(path, nn.Embedding(4, 4))
+
+
+@pytest.mark.parametrize("keep", [0, 4, 100, -1])
+def test_damaged_weights_are_refused(tmp_path, keep):
+    path = tmp_path / "w.safetensors"
+    save_weights(path, Tied())
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(CheckpointError, match=r"w.safetensors cannot be read .*delete the file"):
+        load_weights(path, Tied())
+
+
+def test_weights_of_another_schema_are_refused(tmp_path):
+    net = nn.Linear(2, 2)
+    save_file(net.state_dict(), tmp_path / "w.safetensors")
+    with pytest.raises(CheckpointError, match="have schema None; this version reads 1"):
+        load_weights(tmp_path / "w.safetensors", net)
+
+
+def test_a_missing_file_is_not_a_damaged_one(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        load_checkpoint(tmp_path / "none.pt")
+    with pytest.raises(FileNotFoundError):
+        load_weights(tmp_path / "none.safetensors", Tied())
+
+
+def test_a_checkpoint_is_replaced_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "c.pt"
+    save_checkpoint(path, {"step": 1})
+    with pytest.raises(Exception, match="pickle"):
+        save_checkpoint(path, {"step": lambda: None})
+    assert load_checkpoint(path) == {"schema": 1, "step": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["c.pt"]
+
+
+def test_a_digest_depends_on_names_and_values():
+    one, two = torch.zeros(2), torch.ones(2)
+    assert digest({"a": one, "b": two}) == digest({"b": two, "a": one})
+    assert digest({"a": one, "b": two}) != digest({"a": two, "b": one})
+    assert digest({"a": torch.zeros(1, dtype=torch.bfloat16), "b": torch.tensor(3)})

@@ -1,0 +1,80 @@
+"""Two processes on the loopback against one process with the whole batch."""
+
+import sys
+
+import ddp_worker
+import pytest
+import torch
+from train_nets import same
+
+from manyshot import records
+from two_processes import two_processes
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ddp")
+    for process in two_processes([sys.executable, ddp_worker.__file__, str(folder)]):
+        assert process.returncode == 0, process.errors
+    return folder, [torch.load(folder / f"{rank}-of-2.pt") for rank in (0, 1)]
+
+
+SAMPLERS = ["uniform", "fair", "sandwich", "some"]
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_both_ranks_draw_the_same_plans(ranks, sampler):
+    one, two = (result[sampler]["plans"] for result in ranks[1])
+    assert one == two
+    assert len(one) == ddp_worker.STEPS
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_two_processes_equal_one_with_the_whole_batch(ranks, sampler):
+    """Float64 leaves only the order of summation: 1e-12."""
+    alone = ddp_worker.without_norms(sampler)
+    for result in ranks[1]:
+        assert result["world"] == 2
+        assert result[sampler]["plans"] == alone["plans"]
+        for name, tensor in alone["weights"].items():
+            other = result[sampler]["weights"][name]
+            torch.testing.assert_close(tensor, other, rtol=1e-12, atol=1e-12)
+    assert same(ranks[1][0][sampler]["weights"], ranks[1][1][sampler]["weights"])
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_what_no_path_uses_has_no_gradient(ranks, sampler):
+    alone = ddp_worker.without_norms(sampler)
+    for result in ranks[1]:
+        assert result[sampler]["absent"] == alone["absent"]
+
+
+def test_options_off_the_plan_stay_where_they_were(ranks):
+    before = ddp_worker.seeded(lambda: ddp_worker.ms.Supernet(ddp_worker.Dropping())).double()
+    for result in ranks[1]:
+        [absent] = {tuple(names) for names in result["some"]["absent"]}
+        assert {name.split(".")[3] for name in absent} == {"4"}
+        for name, tensor in before.state_dict().items():
+            moved = not torch.equal(tensor, result["some"]["weights"][name])
+            assert moved != (name in absent), name
+
+
+def test_with_batch_norm_both_ranks_have_the_same_weights(ranks):
+    one, two = (result["norms"] for result in ranks[1])
+    assert same(one, two)
+
+
+def test_records_are_written_once(ranks):
+    rows = records.read_lines(ranks[0] / "run-2" / "train.jsonl")
+    assert [row["step"] for row in rows] == [2, 4]
+    assert sorted(p.name for p in (ranks[0] / "run-2").iterdir()) == ["train.jsonl", "trainer.pt"]
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_the_recorded_loss_is_that_of_all_images(ranks, sampler, tmp_path):
+    """The mean over processes, exchanged in float32."""
+    ddp_worker.without_norms(sampler, tmp_path)
+    alone = records.read_lines(tmp_path / "train.jsonl")
+    both = records.read_lines(ranks[0] / f"{sampler}-2" / "train.jsonl")
+    assert [row["loss"] for row in both] == pytest.approx([r["loss"] for r in alone], rel=1e-6)
+    assert [row["images"] for row in both] == [row["images"] for row in alone]

@@ -1,0 +1,126 @@
+"""Optimisers and schedules against closed forms and hand-made updates."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import manyshot as ms
+from manyshot.train import Training
+from manyshot.train.optim import decay_groups, learning_rate, make_optimizer
+
+
+class Everything(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 3)
+        self.norm = nn.BatchNorm2d(4)
+        self.group = nn.GroupNorm(2, 4)
+        self.layer = nn.LayerNorm(4)
+        self.rms = nn.RMSNorm(4)
+        self.embedding = nn.Parameter(torch.zeros(3))
+        self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.second.weight = self.first.weight
+        self.bias_free = nn.Linear(4, 4, bias=False)
+
+
+def names_by_decay(net: nn.Module, decay: float) -> dict[float, list[str]]:
+    names = {id(p): n for n, p in net.named_parameters()}
+    return {
+        group["weight_decay"]: [names[id(p)] for p in group["params"]]
+        for group in decay_groups(net, decay)
+    }
+
+
+def test_biases_and_norms_do_not_decay_and_tied_weights_come_once():
+    groups = names_by_decay(Everything(), 0.1)
+    assert sorted(groups[0.1]) == ["bias_free.weight", "conv.weight", "embedding", "first.weight"]
+    norms = [f"{n}.{p}" for n in ("norm", "group", "layer") for p in ("bias", "weight")]
+    biases = ["conv.bias", "first.bias", "second.bias", "rms.weight"]
+    assert sorted(groups[0.0]) == sorted(norms + biases)
+
+
+def test_norms_of_a_supernet_do_not_decay():
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            width = ms.choose((2, 4), "width")
+            self.conv = ms.nn.Conv2d(1, width, 3)
+            self.norm = ms.nn.BatchNorm2d(width)
+            self.plain = nn.BatchNorm2d(3)
+            self.head = ms.nn.Linear(width, 2)
+
+    groups = names_by_decay(ms.Supernet(Net()), 0.1)
+    assert sorted(groups[0.1]) == ["model.conv.weight", "model.head.weight"]
+    assert len(groups[0.0]) == 6
+
+
+@pytest.mark.parametrize("network", ms.zoo.NETWORKS)
+def test_every_parameter_of_the_zoo_is_in_one_group(network):
+    net = ms.Supernet(ms.zoo.NETWORKS[network]())
+    parameters = [p for group in decay_groups(net, 0.1) for p in group["params"]]
+    assert len({id(p) for p in parameters}) == len(parameters) == len(list(net.parameters()))
+    assert all(p.dim() > 1 for p in decay_groups(net, 0.1)[0]["params"])
+
+
+def one_parameter(settings: Training, gradients: list[float]) -> float:
+    layer = nn.Linear(1, 1, bias=False).double()
+    nn.init.constant_(layer.weight, 2.0)
+    optimizer = make_optimizer(layer, settings)
+    for gradient in gradients:
+        layer.weight.grad = torch.full_like(layer.weight, gradient)
+        optimizer.step()
+    return layer.weight.item()
+
+
+def test_sgd_is_nesterov_with_decay():
+    settings = Training(lr=0.1, momentum=0.9, weight_decay=0.01)
+    w, velocity = 2.0, 0.0
+    for gradient in (1.0, -0.5):
+        decayed = gradient + 0.01 * w
+        velocity = 0.9 * velocity + decayed
+        w -= 0.1 * (decayed + 0.9 * velocity)
+    assert one_parameter(settings, [1.0, -0.5]) == pytest.approx(w, abs=1e-12)
+    plain = one_parameter(Training(lr=0.1, momentum=0.0, weight_decay=0.0), [1.0, -0.5])
+    assert plain == pytest.approx(2 - 0.05, abs=1e-12)
+
+
+def test_adamw_decays_apart_from_the_gradient():
+    settings = Training(optimizer="adamw", lr=0.1, weight_decay=0.5)
+    w = 2.0 * (1 - 0.1 * 0.5) - 0.1 * 1.0 / (1.0 + 1e-8)  # the first step is the sign
+    assert one_parameter(settings, [3.0]) == pytest.approx(w, abs=1e-7)
+
+
+STEPS, PER_EPOCH = 100, 10
+
+
+def rates(**settings) -> list[float]:
+    recipe = Training(lr=0.4, **settings)
+    return [learning_rate(recipe, step, STEPS, PER_EPOCH) for step in range(STEPS)]
+
+
+def test_schedules_without_warm_up():
+    assert rates(schedule="constant") == [0.4] * STEPS
+    assert rates(schedule="linear") == pytest.approx([0.4 * (1 - t / 100) for t in range(STEPS)])
+    cosine = [0.2 * (1 + math.cos(math.pi * t / 100)) for t in range(STEPS)]
+    assert rates(schedule="cosine") == pytest.approx(cosine)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
+def test_warm_up_rises_linearly_and_the_rest_starts_at_the_full_rate(schedule):
+    warm = rates(schedule=schedule, warmup_epochs=2)
+    assert warm[:20] == pytest.approx([0.4 * (t + 1) / 21 for t in range(20)])
+    assert warm[20] == pytest.approx(0.4)
+    rest = Training(lr=0.4, schedule=schedule)
+    assert warm[20:] == pytest.approx([learning_rate(rest, t, 80, 10) for t in range(80)])
+
+
+def test_warm_up_of_a_fraction_of_an_epoch():
+    warm = rates(schedule="linear", warmup_epochs=0.25)  # two and a half steps
+    assert warm[:3] == pytest.approx([0.4 / 3, 0.8 / 3, 0.4])
+    assert all(later < earlier for earlier, later in zip(warm[2:], warm[3:], strict=False))
+
+
+def test_warm_up_longer_than_the_training():
+    assert rates(warmup_epochs=20)[-1] == pytest.approx(0.4 * 100 / 201)

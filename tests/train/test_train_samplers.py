@@ -1,0 +1,143 @@
+"""Samplers: what they draw, how often, and what they refuse."""
+
+import collections
+
+import numpy as np
+import pytest
+from scipy.stats import chisquare
+
+import manyshot as ms
+from manyshot.train import Fair, Only, Path, Plan, Sandwich, Uniform, make_sampler
+
+
+@pytest.fixture
+def space() -> ms.SearchSpace:
+    """Unequal numbers of options: 2, 3 and 5."""
+    sizes = {"width": (8, 16), "depth": (1, 2, 3), "kernel": (1, 3, 5, 7, 9)}
+    return ms.SearchSpace([ms.choose(values, name) for name, values in sizes.items()])
+
+
+@pytest.fixture
+def equal() -> ms.SearchSpace:
+    return ms.SearchSpace([ms.choose((1, 2, 3), f"d{i}") for i in range(4)])
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def test_uniform_draws_every_option_equally_often_and_independently(space):
+    sampler, generator = Uniform(space, paths=3), rng()
+    archs = [p.arch for step in range(2000) for p in sampler.plan(generator, step).paths]
+    for i, count in enumerate(space.counts.tolist()):
+        observed = np.bincount([a[i] for a in archs], minlength=count)
+        assert chisquare(observed).pvalue > 1e-3
+    pairs = collections.Counter(a[1:] for a in archs)
+    assert len(pairs) == 15
+    assert chisquare(list(pairs.values())).pvalue > 1e-3
+
+
+def test_uniform_trains_the_mean_of_its_paths(space):
+    plan = Uniform(space, paths=4).plan(rng(), 0)
+    assert [path.weight for path in plan.paths] == [0.25] * 4
+    assert {path.target for path in plan.paths} == {"labels"}
+
+
+def test_fair_takes_every_option_exactly_once_per_step(equal):
+    sampler = Fair(equal)
+    for step in range(50):
+        archs = np.array([path.arch for path in sampler.plan(rng(step), step).paths])
+        assert archs.shape == (3, 4)
+        assert (np.sort(archs, axis=0) == np.arange(3)[:, None]).all()
+
+
+def test_fair_pairs_options_at_random(equal):
+    """A bug that used one permutation for all decisions would give (i, i, i, i) only."""
+    plans = (Fair(equal).plan(rng(seed), 0) for seed in range(600))
+    first = collections.Counter(p.arch[:2] for plan in plans for p in plan.paths)
+    assert len(first) == 9
+    assert chisquare(list(first.values())).pvalue > 1e-3
+
+
+def test_fair_repeats_options_where_there_are_fewer(space):
+    totals = [np.zeros(n, int) for n in space.counts]
+    for step in range(300):
+        archs = np.array([path.arch for path in Fair(space).plan(rng(step), step).paths])
+        assert len(archs) == 5
+        for i, n in enumerate(space.counts.tolist()):
+            counts = np.bincount(archs[:, i], minlength=n)
+            assert counts.max() - counts.min() <= 1
+            totals[i] += counts
+    for observed in totals:
+        assert chisquare(observed).pvalue > 1e-3  # what the last round leaves out is random
+
+
+@pytest.mark.parametrize("random", [0, 1, 3])
+def test_sandwich_is_largest_smallest_and_random(space, random):
+    drawn = []
+    for seed in range(100):
+        plan = Sandwich(space, random=random).plan(rng(seed), 0)
+        assert len(plan.paths) == 2 + random
+        assert plan.paths[0] == Path(space.largest)
+        assert plan.paths[1] == Path(space.smallest, target="largest")
+        assert {path.weight for path in plan.paths} == {1.0}
+        assert {path.target for path in plan.paths[1:]} == {"largest"}
+        drawn += [path.arch for path in plan.paths[2:]]
+    assert len(set(drawn)) == (0 if random == 0 else 30)
+
+
+def test_sandwich_without_distillation_learns_labels(space):
+    plan = Sandwich(space, distil=False).plan(rng(), 0)
+    assert {path.target for path in plan.paths} == {"labels"}
+
+
+def test_only_never_changes():
+    assert [Only((1, 0)).plan(rng(i), i) for i in range(3)] == [Plan((Path((1, 0)),))] * 3
+
+
+@pytest.mark.parametrize("name", ["uniform", "fair", "sandwich"])
+def test_a_plan_is_a_function_of_the_generator(space, name):
+    before = np.random.get_state()[1].copy()  # noqa: NPY002
+    one, two = make_sampler(name, space, {}), make_sampler(name, space, {})
+    two.plan(rng(9), 0)  # no hidden state
+    for step in range(5):
+        assert one.plan(rng(step), step) == two.plan(rng(step), step)
+    assert one.plan(rng(0), 0) != one.plan(rng(1), 0)
+    assert (np.random.get_state()[1] == before).all()  # noqa: NPY002
+    assert one.state_dict() == {}
+    one.load_state_dict({})
+    with pytest.raises(ValueError, match=r"has no state, got \['theta'\]"):
+        one.load_state_dict({"theta": 1})
+
+
+def my_sampler(space: ms.SearchSpace, paths: int = 2) -> Uniform:
+    return Uniform(space, paths=paths)
+
+
+def test_make_sampler_imports_factories(space):
+    made = make_sampler(f"{__name__}:my_sampler", space, {"paths": 5})
+    assert isinstance(made, Uniform)
+    assert made.paths == 5
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        (
+            "unform",
+            {},
+            "unknown sampler 'unform'; have ['fair', 'sandwich', 'uniform'], or give "
+            "package.module:attribute",
+        ),
+        ("uniform", {"path": 2}, "no option 'path' (has ['paths']); did you mean 'paths'?"),
+        ("fair", {"paths": 2}, "sampler 'fair' has no option 'paths' (has [])"),
+        ("uniform", {"paths": 0}, "paths must be at least 1, got 0"),
+        ("sandwich", {"random": -1}, "random must be at least 0, got -1"),
+        ("no_such_module:x", {}, "cannot be imported: No module named 'no_such_module'"),
+        ("math:no_such", {}, "cannot be imported: module 'math' has no attribute 'no_such'"),
+    ],
+)
+def test_make_sampler_says_what_is_wrong(space, name, options, message):
+    with pytest.raises(ValueError) as caught:
+        make_sampler(name, space, options)
+    assert message in str(caught.value)

@@ -1,0 +1,20 @@
+"""Our own samplers pass the suite that we ship for those of others."""
+
+from manyshot.space import SearchSpace
+from manyshot.testing.samplers import SamplerSuite
+from manyshot.train import Fair, Sampler, Sandwich, Uniform
+
+
+class TestUniform(SamplerSuite):
+    def make_sampler(self, space: SearchSpace) -> Sampler:
+        return Uniform(space, paths=2)
+
+
+class TestFair(SamplerSuite):
+    def make_sampler(self, space: SearchSpace) -> Sampler:
+        return Fair(space)
+
+
+class TestSandwich(SamplerSuite):
+    def make_sampler(self, space: SearchSpace) -> Sampler:
+        return Sandwich(space, random=3)
