@@ -16,8 +16,8 @@ READING = """
 ## How to read it
 
 - A ratio is the CPU time of manyshot over that of plain PyTorch for the same arithmetic: the same
-  architectures, first weights, images, memory format (channels last), SGD (Nesterov momentum, weight
-  decay), and one thread. The sides take turns step by step, and which one begins rotates. `n`
+  architectures, first weights, images, memory format (channels last), SGD (Nesterov momentum and
+  decay), one thread. The sides take turns step by step, and which one begins rotates. `n`
   counts pairs of steps (or of evaluations) of one architecture; the interval is a bootstrap of the
   median over these pairs.
 - `bare` is the extracted subnet as anybody would train it, with its own SGD. Its batch norms keep

@@ -215,18 +215,16 @@ def _fail(message: object, code: int) -> NoReturn:
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Runs the command line: exit 0 done, 1 failed, 2 usage."""
-    from manyshot.recipe import RecipeError
-
     try:
         code = app(args=arguments, standalone_mode=False)
     except _USAGE as error:
         _fail(error.format_message(), 2)
-    except RecipeError as error:
-        _fail(error, 2)
     except (KeyboardInterrupt, typer.Abort):
         code = _INTERRUPTED
     except (ValueError, OSError, RuntimeError, LookupError, ImportError) as error:
-        _fail(error, 1)
+        from manyshot.recipe import RecipeError  # slow to import, so not for --help
+
+        _fail(error, 2 if isinstance(error, RecipeError) else 1)
     if code == _INTERRUPTED:
         _fail("interrupted; go on with --resume", 1)
     sys.exit(code or 0)

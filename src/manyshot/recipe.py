@@ -5,7 +5,6 @@ The defaults of every section are the settings of `manyshot run` without a recip
 
 from __future__ import annotations
 
-import difflib
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from manyshot.lookup import nearest
 from manyshot.space import Budget
 
 Positive = Annotated[int, Field(ge=1)]
@@ -247,8 +247,7 @@ def _explain(recipe: type[BaseModel], error: ValidationError) -> str:
         where = ".".join(map(str, problem["loc"]))
         if problem["type"] == "extra_forbidden":
             known = _keys(recipe, problem["loc"][:-1])
-            near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"have {', '.join(known)}"
+            hint = nearest(str(problem["loc"][-1]), known).strip() or f"have {', '.join(known)}"
             parts.append(f"unknown key {where!r}; {hint}")
         else:
             parts.append(f"{where} = {problem['input']!r}: {problem['msg']}")

@@ -158,7 +158,3 @@ class Supernet(nn.Module):
                 `isolate_recompiles=True` if a network has more shapes of one class than that.
         """
         return compile_options(self.model, **kwargs)
-
-    def images_device(self) -> torch.device:
-        """Where its first parameter is."""
-        return next(self.parameters()).device

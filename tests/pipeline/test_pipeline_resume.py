@@ -100,8 +100,8 @@ def test_stopped_between_the_files_of_a_winner_and_its_record(base, tmp_path, mo
 def test_what_a_kill_left_half_written_is_swept_away(base, tmp_path):
     _, recipe, whole = base
     (tmp_path / "subnets").mkdir()
-    (tmp_path / ".trainer.pt.abc.part").write_bytes(b"half")
-    (tmp_path / "subnets" / ".x.trainer.pt.abc.part").write_bytes(b"half")
+    (tmp_path / ".trainer.abc.part.pt").write_bytes(b"half")
+    (tmp_path / "subnets" / ".0-1-2-3.abc.part.json").write_bytes(b"half")
     run(recipe, tmp_path)
     assert outcome(tmp_path) == whole
 

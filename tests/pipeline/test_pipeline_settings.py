@@ -12,7 +12,6 @@ CHANGES = {
     "name": "name=other",
     "seed": "seed=2",
     "network.options": "network.options.width=4",
-    "network.name": "network={name='macro', options={width=1, layers=[1, 1]}}",
     "data.validation": "data.validation=80",
     "data.train_size": "data.train_size=96",
     "data.image_size": "data.image_size=6",
@@ -23,7 +22,6 @@ CHANGES = {
     "evaluate.calibration_images": "evaluate.calibration_images=32",
     "evaluate.images": "evaluate.images=32",
     "evaluate.batch_size": "evaluate.batch_size=16",
-    "search.name": "search.name=random",
     "search.budgets": "search.budgets=['macs<=95%']",
     "search.candidates": "search.candidates=5",
     "search.generation": "search.generation=2",
@@ -35,11 +33,15 @@ ELSEWHERE = {
     "schema": "another is refused (tests of recipes)",
     "device": "an unknown one is refused (tests of runs)",
     "sharing.name": "there is one",
+    "network.name": "below",
+    "search.name": "below",
     "search.options": "below",
     "data.name": "below",
     "data.root": "below",
     "data.download": "tests of data",
     "data.workers": "below",
+    "data.crop_scale": "below",
+    "data.jitter": "below",
     "train": "each changes the weights (tests of the loop) and the fingerprint (below)",
     "latency": "tests of latency",
 }
@@ -74,6 +76,24 @@ def test_changing_it_changes_the_run(base, tmp_path, setting):
     assert same_weights == later
 
 
+def test_the_network_is_the_one_named(tmp_path):
+    ws = Workspace.build(
+        small(tmp_path, "network={name='macro', options={width=1, layers=[1, 1]}}")
+    )
+    assert type(ws.net.model).__name__ == "Macro"
+    assert [len(d.options) for d in ws.net.space.decisions] == [3, 3]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("random", "RandomSearch"), ("evolution", "Evolution"), ("nsga2", "NSGA2")],
+)
+def test_the_searcher_is_the_one_named(tmp_path, name, kind):
+    """With few candidates they all draw at random, and so agree."""
+    ws = Workspace.build(small(tmp_path, f"search.name={name}"))
+    assert type(ws.searcher(ws.limits())).__name__ == kind
+
+
 def test_options_of_the_searcher_reach_it(tmp_path):
     ws = Workspace.build(small(tmp_path, "search.options={population = 60, parents = 7}"))
     searcher = ws.searcher(ws.limits())
@@ -89,13 +109,21 @@ def test_where_images_come_from_reaches_the_loader(tmp_path):
     assert ws.batches(ws.recipe.train).workers == 3
 
 
+@pytest.mark.parametrize("override", ["data.crop_scale=[0.5, 1.0]", "data.jitter=0.2"])
+def test_augmentations_of_files_reach_the_batches(tmp_path, override):
+    ws = Workspace.build(small(tmp_path, override))
+    with pytest.raises(ValueError, match="crop_scale and jitter work on images in files only"):
+        ws.batches(ws.recipe.train)
+
+
 @pytest.mark.parametrize(
     "override",
     [
         "train.epochs=2", "train.batch_size=16", "train.optimizer=adamw", "train.lr=0.2",
         "train.momentum=0.8", "train.weight_decay=0.1", "train.schedule=linear",
         "train.warmup_epochs=1.0", "train.label_smoothing=0.1", "train.clip_norm=1.0",
-        "train.precision=bf16", "seed=2", "network.options.width=4", "data.pad=0",
+        "train.precision=bf16", "data.jitter=0.1", "data.crop_scale=[0.5, 1.0]",
+        "seed=2", "network.options.width=4", "data.pad=0",
         "data.flip=true", "data.validation=80", "data.train_size=96", "data.image_size=6",
         "sampler.name=fair", "sampler.options.paths=2",
     ],

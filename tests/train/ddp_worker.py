@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from train_nets import Dropping, seeded, trainer, weights
 
 import manyshot as ms
@@ -61,12 +61,31 @@ def with_norms(folder: Path) -> dict[str, Tensor]:
     return weights(net)
 
 
+class Empty(nn.Module):
+    """Its only buffers are those of batch norms without scale: empty ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        options = {name: nn.BatchNorm1d(64, affine=False) for name in "ab"}
+        self.choice, self.head = ms.nn.Choice(options, "norm"), nn.Linear(64, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.choice(images.flatten(1)))
+
+
+def with_empty_buffers() -> dict[str, Tensor]:
+    run = trainer(seeded(lambda: ms.Supernet(Empty())), epochs=1)
+    train(run)
+    return weights(run.net)
+
+
 def main(out: Path) -> None:
     run = trainer()
     rank, world = run.accelerator.process_index, run.accelerator.num_processes
     results: dict[str, object] = {"world": world}
     for sampler in ("uniform", "fair", "sandwich", "some"):
         results[sampler] = without_norms(sampler, out / f"{sampler}-{world}")
+    results["empty"] = with_empty_buffers()
     results["norms"] = with_norms(out / f"run-{world}")
     torch.save(results, out / f"{rank}-of-{world}.pt")
 

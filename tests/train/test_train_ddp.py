@@ -59,8 +59,9 @@ def test_options_off_the_plan_stay_where_they_were(ranks):
             assert moved != (name in absent), name
 
 
-def test_with_batch_norm_both_ranks_have_the_same_weights(ranks):
-    one, two = (result["norms"] for result in ranks[1])
+@pytest.mark.parametrize("network", ["norms", "empty"])
+def test_with_batch_norm_both_ranks_have_the_same_weights(ranks, network):
+    one, two = (result[network] for result in ranks[1])
     assert same(one, two)
 
 

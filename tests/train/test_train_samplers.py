@@ -126,11 +126,11 @@ def test_make_sampler_imports_factories(space):
         (
             "unform",
             {},
-            "unknown sampler 'unform'; have ['fair', 'sandwich', 'uniform'], or give "
-            "package.module:attribute",
+            "unknown sampler 'unform'; did you mean 'uniform'? have fair, sandwich, uniform, or "
+            "give package.module:attribute",
         ),
-        ("uniform", {"path": 2}, "no option 'path' (has ['paths']); did you mean 'paths'?"),
-        ("fair", {"paths": 2}, "sampler 'fair' has no option 'paths' (has [])"),
+        ("uniform", {"path": 2}, "no option 'path'; did you mean 'paths'? it has paths"),
+        ("fair", {"paths": 2}, "sampler 'fair' has no option 'paths'; it has none"),
         ("uniform", {"paths": 0}, "paths must be at least 1, got 0"),
         ("sandwich", {"random": -1}, "random must be at least 0, got -1"),
         ("no_such_module:x", {}, "cannot be imported: No module named 'no_such_module'"),

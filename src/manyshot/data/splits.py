@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import os
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from manyshot.data.balance import balanced, hold_out
 from manyshot.data.images import ImageSet, LabelledImages
 from manyshot.data.seeding import numpy_rng
 from manyshot.data.sources import DATASETS
+from manyshot.lookup import nearest
 
 _MOMENT_FILES = 4096
 """Sets of files larger than this estimate mean and std from so many of them."""
@@ -77,9 +77,8 @@ def load(
         ValueError: for an unknown name, damaged files or impossible numbers.
     """
     if name not in DATASETS:
-        near = difflib.get_close_matches(name, DATASETS, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ValueError(f"unknown data set {name!r}; {hint}have {', '.join(sorted(DATASETS))}")
+        known = ", ".join(sorted(DATASETS))
+        raise ValueError(f"unknown data set {name!r}; {nearest(name, DATASETS)}have {known}")
     if image_size is not None and image_size < 1:
         raise ValueError(f"image_size must be at least 1 pixel, got {image_size}")
     whole, test = DATASETS[name](None if root is None else Path(root), image_size, download)

@@ -43,7 +43,7 @@ def open_folder(folder: Path, recipe: Recipe, trained: Path | None = None) -> No
         records.write_text(path, recipe.to_toml())
     if not machine.exists():
         records.write_json(machine, environment())
-    for torn in folder.rglob(".*.part"):  # of a killed run
+    for torn in folder.rglob(".*.part*"):  # of a killed run
         torn.unlink()
 
 

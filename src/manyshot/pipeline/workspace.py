@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib
 import inspect
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, cast
+from typing import Literal
 
 import torch
 from torch import nn
 
 from manyshot.cost import CostTable, macs_table, params_table
 from manyshot.data import Augment, Batch, Batches, Splits, fixed, load
+from manyshot.lookup import look_up
 from manyshot.recipe import Recipe, RecipeError, Training
 from manyshot.search import Limit, Searcher, make_searcher
 from manyshot.sharing import OneShot
@@ -62,19 +62,10 @@ def build_network(recipe: Recipe, splits: Splits) -> nn.Module:
         RecipeError: for an unknown network, or arguments it does not take.
     """
     name, options = recipe.network.name, dict(recipe.network.options)
-    factory: Callable[..., Any] | None = cast(Any, NETWORKS).get(name)
-    if factory is None:
-        module, colon, attribute = name.partition(":")
-        if not colon:
-            raise RecipeError(
-                f"network.name = {name!r}: have {sorted(NETWORKS)}, or give "
-                "package.module:attribute"
-            )
-        try:
-            factory = getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError) as error:
-            raise RecipeError(f"network.name = {name!r} cannot be imported: {error}") from error
-    assert factory is not None
+    try:
+        factory = look_up("network", name, NETWORKS)
+    except ValueError as error:
+        raise RecipeError(f"network.name: {error}") from error
     given = {"channels": splits.image_shape[0], "classes": splits.classes}
     try:
         takes = inspect.signature(factory).parameters

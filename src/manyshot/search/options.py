@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import numbers
 from collections.abc import Mapping
 from typing import Any, TypeVar
+
+from manyshot.lookup import check_options
 
 Config = TypeVar("Config")
 
@@ -18,13 +19,7 @@ def configured(config: type[Config], options: Mapping[str, Any]) -> Config:
         ValueError: for an option that it does not have, with the nearest name that it has.
     """
     known = [field.name for field in dataclasses.fields(config)]  # type: ignore[arg-type]
-    for name in options:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise ValueError(
-                f"{config.__name__} has no option {name!r}; {hint}(it has {', '.join(known)})"
-            )
+    check_options("searcher", config.__name__.removesuffix("Config"), options, known)
     return config(**options)
 
 

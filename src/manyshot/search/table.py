@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, cast
 
+from manyshot.lookup import look_up
 from manyshot.search.evolution import Evolution, EvolutionConfig
 from manyshot.search.limit import Limit, any_of
 from manyshot.search.nsga2 import NSGA2, NSGA2Config
@@ -89,20 +89,5 @@ def make_searcher(
         ValueError: for an unknown name (listing the known ones), a factory that cannot be
             imported, or an unknown option.
     """
-    factory = SEARCHERS.get(name) or _imported(name)
+    factory = cast(SearcherFactory, look_up("searcher", name, SEARCHERS))
     return factory(space, seed=seed, limits=limits, options=options or {})
-
-
-def _imported(name: str) -> SearcherFactory:
-    module, _, attribute = name.partition(":")
-    if not (module and attribute):
-        raise ValueError(
-            f"unknown searcher {name!r}; have {sorted(SEARCHERS)}, or give package.module:attribute"
-        )
-    try:
-        factory = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"searcher {name!r} cannot be imported: {error}") from error
-    if not callable(factory):
-        raise ValueError(f"searcher {name!r} is {factory!r}, not a function that makes a searcher")
-    return cast(SearcherFactory, factory)

@@ -18,7 +18,7 @@ from manyshot.train.trainer import Trainer
 
 def engine(device: torch.device, settings: Training, folder: Path | None = None) -> Accelerator:
     """The accelerator: one process, or as many as torchrun or `accelerate launch` started."""
-    ddp = DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)
+    ddp = DistributedDataParallelKwargs(find_unused_parameters=True)
     accelerator = Accelerator(
         cpu=device.type == "cpu",
         mixed_precision="no",  # `train.precision` says, whatever `accelerate launch` was told
