@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.table import Table
 from rich.text import Text
@@ -21,11 +21,14 @@ def winners_table(result: dict[str, Any], folder: Path) -> Table:
     """The winners of a run: one row per budget."""
     table = Table(
         title=f"{result['name']}: {result['searched']:,} of {result['space']['size']:,} "
-        f"architectures scored, winners: {result['finish']}"
+        f"architectures scored, winners: {result['finish']}",
+        caption=Text(f"files are in {folder / 'subnets'}"),
     )
     right = ("MACs", "params", "latency", "proxy", "test")
     for name in ("budget", "architecture", *right, "file"):
-        table.add_column(name, justify="right" if name in right else "left", overflow="fold")
+        justify: Literal["left", "right"] = "right" if name in right else "left"
+        long = name in ("architecture", "file")
+        table.add_column(name, justify=justify, overflow="fold", no_wrap=not long)
     for winner in result["winners"]:
         files = winner["files"]
         table.add_row(
@@ -36,7 +39,7 @@ def winners_table(result: dict[str, Any], folder: Path) -> Table:
             f"{winner['latency_ms']:.2f} ms",
             f"{winner['proxy_accuracy']:.2%}",
             f"{winner['test_accuracy']:.2%}",
-            Text(str(folder / next(iter(files.values()))) if files else "-"),
+            Text(Path(next(iter(files.values()))).name if files else "-"),
         )
     return table
 

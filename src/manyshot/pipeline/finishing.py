@@ -103,7 +103,7 @@ def finished(
         log=f"{text}.train.jsonl",
         fingerprint=ws.fingerprint(settings.training, settings.mode, text, ws.recipe.train),
     )
-    train(run, progress)
+    train(run, progress, stage="finish")
     return subnet.eval()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -91,19 +92,23 @@ class _Scorer:
                 )
         return record
 
-    def score(self, generation: int, archs: list[Arch]) -> list[tuple[Arch, float]]:
-        """The proxy accuracy of each architecture, in order; new ones are recorded."""
+    def score(self, generation: int, archs: list[Arch]) -> Iterator[tuple[Arch, float]]:
+        """The proxy accuracy of each architecture, in order; new ones are recorded as they come."""
         world = self.accelerator.num_processes
-        found = self._replayed(generation, archs)
-        fresh = archs[len(found) :]
+        replayed = self._replayed(generation, archs)
+        for arch, record in zip(archs, replayed, strict=False):
+            yield arch, record["proxy_accuracy"]
+        fresh = archs[len(replayed) :]
         for start in range(0, len(fresh), world):
-            share = fresh[start : start + world][self.accelerator.process_index :][:1]
-            scored = [self._record(generation, arch) for arch in share]
-            for record in gather_object(scored) if world > 1 else scored:
-                found.append(record)
+            turn = fresh[start : start + world]
+            own = [
+                self._record(generation, arch)
+                for arch in turn[self.accelerator.process_index :][:1]
+            ]
+            for arch, record in zip(turn, gather_object(own) if world > 1 else own, strict=True):
                 if self.accelerator.is_main_process:
                     records.append(self.log, record)
-        return [(a, r["proxy_accuracy"]) for a, r in zip(archs, found, strict=True)]
+                yield arch, record["proxy_accuracy"]
 
     def _replayed(self, generation: int, archs: list[Arch]) -> list[dict[str, Any]]:
         """The records of the first of `archs`: as many as are left on disk."""

@@ -31,7 +31,7 @@ def engine(device: torch.device, settings: Training, folder: Path | None = None)
     return accelerator
 
 
-def train(run: Trainer, progress: Progress | None = None) -> None:
+def train(run: Trainer, progress: Progress | None = None, stage: str = "train") -> None:
     """Trains `run.net` to the end of its settings, from where its checkpoint left off.
 
     Same seed, same weights; a run killed at any moment and started again ends with the same
@@ -41,11 +41,11 @@ def train(run: Trainer, progress: Progress | None = None) -> None:
         NonFiniteLoss: if training diverges; the last good checkpoint is kept.
         CheckpointError: if a checkpoint is damaged or of another run.
     """
-    accelerator, settings, stage = run.accelerator, run.settings, (progress or Silent()).stage
+    accelerator, settings, bars = run.accelerator, run.settings, progress or Silent()
     run.restore()
     run.net.train()
     net = accelerator.prepare_model(run.net)
-    with torch.random.fork_rng(), stage("train", run.steps, run.step) as show:
+    with torch.random.fork_rng(), bars.stage(stage, run.steps, run.step) as show:
         for images, labels in run.remaining():
             plan, rate = run.plan(), run.rate()
             torch.manual_seed(run.torch_seed())
