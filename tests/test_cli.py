@@ -52,7 +52,8 @@ def test_run_prints_a_table_on_stdout_and_progress_on_stderr(call):
     assert title.strip() == "small: 4 of 256 architectures scored, winners: inherit"
     row = [cell.strip() for cell in rest[3].strip("│").split("│")]
     assert row[:2] == ["macs<=90%", winner["arch"]]
-    assert row[-1] == f"runs/small/subnets/{winner['arch']}.json"
+    assert row[-1] == f"{winner['arch']}.json"
+    assert rest[-1].strip() == "files are in runs/small/subnets"
     assert row[6] == f"{winner['test_accuracy']:.2%}"
     assert "train" in err
     assert "search" in err

@@ -22,14 +22,6 @@ class Stopped(BaseException):
     """A kill, as far as Python can play one."""
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("base")
-    recipe = small(folder)
-    run(recipe, folder)
-    return folder, recipe, outcome(folder)
-
-
 @pytest.fixture
 def built_once(monkeypatch):
     """Runs of this test share one supernet, set back to its initial weights: that saves time."""
@@ -81,7 +73,7 @@ def test_stopped_after_every_durable_write(tmp_path, monkeypatch):
 
 
 def test_stopped_between_the_files_of_a_winner_and_its_record(base, tmp_path, monkeypatch):
-    _, recipe, whole = base
+    whole, recipe = outcome(base[0]), base[1]
     export = finishing.export
 
     def stopping(*args, **kwargs):
@@ -98,7 +90,7 @@ def test_stopped_between_the_files_of_a_winner_and_its_record(base, tmp_path, mo
 
 
 def test_what_a_kill_left_half_written_is_swept_away(base, tmp_path):
-    _, recipe, whole = base
+    whole, recipe = outcome(base[0]), base[1]
     (tmp_path / "subnets").mkdir()
     (tmp_path / ".trainer.abc.part.pt").write_bytes(b"half")
     (tmp_path / "subnets" / ".0-1-2-3.abc.part.json").write_bytes(b"half")
@@ -196,7 +188,7 @@ def test_a_truncated_checkpoint(base, copy, capsys):
     for name in ("search.jsonl", "finish.jsonl"):
         (copy / name).unlink()
     run(base[1], copy)
-    assert outcome(copy) == base[2]
+    assert outcome(copy) == outcome(base[0])
 
 
 def test_truncated_weights_are_made_again_from_the_checkpoint(base, copy, capsys):
@@ -205,7 +197,7 @@ def test_truncated_weights_are_made_again_from_the_checkpoint(base, copy, capsys
     assert "delete the file and resume: it is made again from trainer.pt" in failure(copy, capsys)
     path.unlink()
     run(base[1], copy)
-    assert outcome(copy) == base[2]
+    assert outcome(copy) == outcome(base[0])
 
 
 def test_a_torn_last_line_is_dropped(base, copy):
@@ -213,7 +205,7 @@ def test_a_torn_last_line_is_dropped(base, copy):
         path = copy / name
         path.write_bytes(path.read_bytes()[:-20])
     run(base[1], copy)
-    assert outcome(copy) == base[2]
+    assert outcome(copy) == outcome(base[0])
 
 
 @pytest.mark.parametrize("name", ["search.jsonl", "finish.jsonl"])
@@ -226,7 +218,7 @@ def test_a_damaged_middle_line_is_an_error(base, copy, capsys, name):
     assert f"{path}, line 1 is not a record" in failure(copy, capsys)
     path.unlink()
     run(base[1], copy)
-    assert outcome(copy) == base[2]
+    assert outcome(copy) == outcome(base[0])
 
 
 def changed(path, number, **fields):

@@ -57,17 +57,10 @@ def test_no_setting_is_forgotten():
     assert leaves == set(CHANGES) | set(ELSEWHERE)
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("base")
-    run(small(folder), folder)
-    return outcome(folder)
-
-
 @pytest.mark.parametrize("setting", list(CHANGES))
 def test_changing_it_changes_the_run(base, tmp_path, setting):
     run(small(tmp_path, CHANGES[setting]), tmp_path)
-    other = outcome(tmp_path)
+    base, other = outcome(base[0]), outcome(tmp_path)
     assert {k: v for k, v in other.items() if k != "recipe"} != {
         k: v for k, v in base.items() if k != "recipe"
     }

@@ -1,15 +1,11 @@
 """The loop: it learns, repeats itself, leaves the caller's random states alone, and resumes."""
 
-import json
-
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 from train_nets import (
     CPU,
-    Dropping,
-    Stopped,
     digits,
     random_states,
     same,
@@ -21,16 +17,12 @@ from train_nets import (
 import manyshot as ms
 from manyshot import records
 from manyshot.train import (
-    CheckpointError,
-    NonFiniteLoss,
     Path,
     Plan,
-    Standalone,
     Training,
     Uniform,
     accumulate,
     engine,
-    load_checkpoint,
     train,
 )
 from manyshot.train.optim import learning_rate, make_optimizer
@@ -109,6 +101,13 @@ def test_options_that_are_not_drawn_do_not_move():
         assert torch.equal(tensor, before[name]) == off, name
 
 
+@pytest.fixture(scope="module")
+def usual():
+    run = trainer()
+    train(run)
+    return weights(run.net)
+
+
 @pytest.mark.parametrize(
     "settings",
     [
@@ -127,20 +126,18 @@ def test_options_that_are_not_drawn_do_not_move():
     ],
     ids=str,
 )
-def test_every_setting_is_used(settings):
-    usual, other = trainer(), trainer(**settings)
-    train(usual)
+def test_every_setting_is_used(usual, settings):
+    other = trainer(**settings)
     train(other)
-    assert not same(weights(usual.net), weights(other.net))
+    assert not same(usual, weights(other.net))
     assert all(tensor.isfinite().all() for tensor in weights(other.net).values())
 
 
 @pytest.mark.parametrize("settings", [{"checkpoint_steps": 1}, {"log_steps": 7}], ids=str)
-def test_how_often_it_writes_changes_nothing(settings, tmp_path):
-    usual, other = trainer(), trainer(folder=tmp_path, **settings)
-    train(usual)
+def test_how_often_it_writes_changes_nothing(usual, settings, tmp_path):
+    other = trainer(folder=tmp_path, **settings)
     train(other)
-    assert same(weights(usual.net), weights(other.net))
+    assert same(usual, weights(other.net))
 
 
 def test_bf16_gradients_are_those_of_the_paths_alone():
@@ -181,272 +178,6 @@ def test_records_are_means_since_the_last_one(tmp_path):
     assert [row["lr"] for row in single] == [learning_rate(settings, t, 8, 4) for t in range(8)]
 
 
-# -- stopping and going on ---------------------------------------------------------------------
-
-
-def without_times(path):
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    return [{k: v for k, v in row.items() if k != "images_per_second"} for row in rows]
-
-
-def stop_after(monkeypatch, writes):
-    left = [writes]
-
-    def wrote(path):
-        left[0] -= 1
-        if left[0] < 0:
-            raise Stopped
-
-    monkeypatch.setattr(records, "wrote", wrote)
-
-
-def interrupted(make, folder, monkeypatch, writes):
-    """Whether a run of `make` was stopped after so many durable writes, then finished."""
-    stop_after(monkeypatch, writes)
-    try:
-        train(make(folder))
-        stopped = False
-    except Stopped:
-        stopped = True
-    monkeypatch.undo()
-    return stopped
-
-
-@pytest.mark.parametrize(
-    ("net", "sampler", "settings"),
-    [
-        (lambda: ms.Supernet(ms.zoo.tiny(width=4)), "uniform", {}),
-        (lambda: ms.Supernet(ms.zoo.tiny(width=4)), "sandwich", {"optimizer": "adamw"}),
-        (lambda: ms.Supernet(Dropping()), "fair", {"warmup_epochs": 1.0, "clip_norm": 1.0}),
-    ],
-)
-def test_stopped_after_any_write_it_goes_on_to_the_same_end(
-    net, sampler, settings, tmp_path, monkeypatch
-):
-    def make(folder):
-        return trainer(seeded(net), folder, sampler, **settings)
-
-    whole = make(tmp_path / "whole")
-    train(whole)
-    log = without_times(tmp_path / "whole" / "train.jsonl")
-    writes = 0
-    while interrupted(make, folder := tmp_path / str(writes), monkeypatch, writes):
-        again = make(folder)
-        train(again)
-        assert same(weights(whole.net), weights(again.net)), writes
-        assert without_times(folder / "train.jsonl") == log
-        writes += 1
-    assert writes >= 7  # four records, three checkpoints
-
-
-def test_dropout_is_on():
-    """So that resuming above was tested with it."""
-    whole, none = (
-        trainer(seeded(lambda: ms.Supernet(Dropping()))),
-        trainer(seeded(lambda: ms.Supernet(Dropping(dropout=0.0)))),
-    )
-    train(whole)
-    train(none)
-    assert not same(weights(whole.net), weights(none.net))
-
-
-def test_a_checkpoint_holds_the_optimiser(tmp_path):
-    run = trainer(folder=tmp_path)
-    train(run)
-    state = torch.load(tmp_path / "trainer.pt", weights_only=True)
-    assert set(state) == {
-        "schema", "fingerprint", "step", "losses", "weights", "optimizer", "sampler"
-    }  # fmt: skip
-    assert (state["schema"], state["step"]) == (1, 8)
-    momenta = {i: s["momentum_buffer"] for i, s in state["optimizer"]["state"].items()}
-    own = run.optimizer.state_dict()["state"]
-    assert len(momenta) > 0
-    assert all(torch.equal(momenta[i], own[i]["momentum_buffer"]) for i in momenta)
-
-
-def test_what_a_sampler_has_learnt_is_restored(tmp_path, monkeypatch):
-    class Counting:
-        """Its plans depend on what was fed back."""
-
-        def __init__(self) -> None:
-            self.total = torch.zeros(())
-
-        def plan(self, rng, step):
-            return Plan((Path((int(self.total * 1000) % 4, 0, step % 4, 3)),))
-
-        def feedback(self, plan, losses):
-            self.total = self.total + sum(losses)
-
-        def state_dict(self):
-            return {"total": self.total}
-
-        def load_state_dict(self, state):
-            self.total = state["total"]
-
-    def make(folder):
-        run = trainer(folder=folder)
-        run.sampler = Counting()
-        return run
-
-    whole = make(tmp_path / "whole")
-    train(whole)
-    assert interrupted(make, tmp_path / "part", monkeypatch, 3)
-    again = make(tmp_path / "part")
-    train(again)
-    assert again.sampler.total == whole.sampler.total
-    assert same(weights(whole.net), weights(again.net))
-
-
-def test_a_finished_run_is_not_trained_again(tmp_path):
-    whole = trainer(folder=tmp_path)
-    train(whole)
-    log = (tmp_path / "train.jsonl").read_text()
-    again = trainer(folder=tmp_path)
-    again.batches.epoch = None  # would fail if it were asked for
-    train(again)
-    assert same(weights(whole.net), weights(again.net))
-    assert (tmp_path / "train.jsonl").read_text() == log
-
-
-def test_a_checkpoint_of_other_settings_is_refused(tmp_path):
-    train(trainer(folder=tmp_path))
-    other = trainer(folder=tmp_path)
-    other.fingerprint = "other"
-    with pytest.raises(CheckpointError, match=r"trainer.pt belongs to other settings \(mine, now"):
-        train(other)
-
-
-@pytest.mark.parametrize("damage", ["truncated", "noise", "empty", "schema", "code"])
-def test_a_damaged_checkpoint_is_an_error_that_loses_nothing(tmp_path, damage):
-    run = trainer(folder=tmp_path)
-    train(run)
-    path = tmp_path / "trainer.pt"
-    good = path.read_bytes()
-    if damage == "schema":
-        torch.save({"schema": 2}, path)
-    elif damage == "code":
-        torch.save({"schema": 1, "step": torch.nn.Linear(1, 1)}, path)  # needs a pickled class
-    else:
-        changed = {"truncated": good[: len(good) // 2], "noise": b"x" * 100, "empty": b""}
-        path.write_bytes(changed[damage])
-    bad, log = path.read_bytes(), (tmp_path / "train.jsonl").read_text()
-    with pytest.raises(CheckpointError, match=r"checkpoint .*trainer.pt (cannot be read|is of)"):
-        train(trainer(folder=tmp_path))
-    assert path.read_bytes() == bad
-    assert (tmp_path / "train.jsonl").read_text() == log
-
-
-@pytest.mark.parametrize("part", [0.3, 0.6, 0.97])
-def test_a_flipped_byte_never_passes_silently(tmp_path, part):
-    """The zip format of checkpoints has checksums; a change in the weights must be noticed."""
-    train(trainer(folder=tmp_path))
-    path = tmp_path / "trainer.pt"
-    data = bytearray(path.read_bytes())
-    good = load_checkpoint(path)
-    data[int(len(data) * part)] ^= 0xFF
-    path.write_bytes(bytes(data))
-    try:
-        state = load_checkpoint(path)
-    except CheckpointError:
-        return
-    assert same(state["weights"], good["weights"])  # a byte of padding
-
-
-# -- divergence --------------------------------------------------------------------------------
-
-
-def test_divergence_names_step_architecture_and_way_out(tmp_path):
-    run = trainer(folder=tmp_path, lr=1e9, schedule="constant", checkpoint_steps=1)
-    with pytest.raises(NonFiniteLoss) as caught:
-        train(run)
-    message = str(caught.value)
-    assert message.startswith(f"step {run.step}: ")
-    assert "learning rate 1e+09" in message
-    assert "Lower train.lr, set train.clip_norm, or add train.warmup_epochs" in message
-
-
-class Exploding(nn.Module):
-    """Gives nan from the n-th forward pass on."""
-
-    def __init__(self, after: int) -> None:
-        super().__init__()
-        self.linear, self.left = nn.Linear(64, 10), after
-
-    def forward(self, images):
-        self.left -= 1
-        factor = 1.0 if self.left >= 0 else float("nan")
-        return self.linear(images.flatten(1)) * factor
-
-
-def test_the_last_good_checkpoint_survives(tmp_path):
-    run = trainer(Standalone(seeded(lambda: Exploding(5))), tmp_path)
-    with pytest.raises(NonFiniteLoss, match=r"^step 5: the loss of architecture \(\) is nan"):
-        train(run)
-    state = load_checkpoint(tmp_path / "trainer.pt")
-    assert state["step"] == 3
-    assert all(tensor.isfinite().all() for tensor in state["weights"].values())
-    assert f"the checkpoint {tmp_path / 'trainer.pt'} from before is kept" in str(
-        _raised(lambda: train(trainer(Standalone(seeded(lambda: Exploding(1))), tmp_path)))
-    )
-    cured = trainer(Standalone(seeded(lambda: Exploding(99))), tmp_path)
-    train(cured)
-    assert cured.step == 8
-
-
-def _raised(run):
-    with pytest.raises(NonFiniteLoss) as caught:
-        run()
-    return caught.value
-
-
-def test_divergence_before_the_first_checkpoint(tmp_path):
-    error = _raised(lambda: train(trainer(Standalone(seeded(lambda: Exploding(0))), tmp_path)))
-    assert "no checkpoint was saved before" in str(error)
-    assert not (tmp_path / "trainer.pt").exists()
-
-
-def test_weights_that_are_not_finite_are_not_saved(tmp_path):
-    run = trainer(folder=tmp_path)
-    run.step = 3
-    with torch.no_grad():
-        next(run.net.parameters()).fill_(float("inf"))
-    with pytest.raises(NonFiniteLoss, match=r"step 2: it left weight 'model.* not finite"):
-        run.save()
-    assert not (tmp_path / "trainer.pt").exists()
-
-
-def test_losses_on_a_device_are_checked_when_they_are_read(tmp_path, monkeypatch):
-    """On a GPU reading a loss waits for it, so it is read for records and checkpoints only."""
-    run = trainer(Standalone(seeded(lambda: Exploding(4))), tmp_path, log_steps=8)
-    monkeypatch.setattr(run, "accelerator", _Elsewhere(run.accelerator))
-    with pytest.raises(NonFiniteLoss, match=r"^step 4: .* is nan"):
-        train(run)
-    assert run.step == 6  # found when the checkpoint was due
-    assert load_checkpoint(tmp_path / "trainer.pt")["step"] == 3
-
-
-class _Elsewhere:
-    """An accelerator that says it is no CPU, where losses are not read at every step."""
-
-    def __init__(self, accelerator) -> None:
-        self._accelerator, self.device = accelerator, _Device()
-
-    def __getattr__(self, name):
-        return getattr(self._accelerator, name)
-
-
-class _Device:
-    class Type(str):
-        __slots__ = ()
-
-        def __eq__(self, other):
-            return False
-
-        __hash__ = str.__hash__
-
-    type = Type("cpu")
-
-
 def test_a_batch_larger_than_the_images_is_an_error():
     with pytest.raises(ValueError, match="batch_size 256 is more than the 128 images"):
         trainer(batch_size=256)
@@ -461,3 +192,26 @@ def test_the_engine_is_one_process_on_the_cpu():
 
 def test_images_are_those_of_the_train_part():
     assert len(digits().train) == 128
+
+
+def test_random_streams_differ_by_step_seed_and_process():
+    run = trainer()
+    seeds = []
+    for step, seed in ((0, 5), (1, 5), (0, 6)):
+        run.step, run.seed = step, seed
+        seeds.append(run.torch_seed())
+    run.step, run.seed, run.accelerator = 0, 5, _Second()
+    seeds.append(run.torch_seed())
+    assert len(set(seeds)) == 4
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+class _Second:
+    process_index = 1
+
+
+def test_a_tracker_that_is_not_installed_is_an_error(monkeypatch):
+    monkeypatch.setattr("manyshot.train.loop.is_tensorboard_available", lambda: False)
+    settings = Training(tracker="tensorboard")
+    with pytest.raises(ImportError, match=r"manyshot\[tensorboard\]"):
+        engine(torch.device("cpu"), settings)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs
+from accelerate.utils import DistributedDataParallelKwargs, is_tensorboard_available
 
 from manyshot.progress import Progress, Silent
 from manyshot.recipe import Training
@@ -17,7 +17,15 @@ from manyshot.train.trainer import Trainer
 
 
 def engine(device: torch.device, settings: Training, folder: Path | None = None) -> Accelerator:
-    """The accelerator: one process, or as many as torchrun or `accelerate launch` started."""
+    """The accelerator: one process, or as many as torchrun or `accelerate launch` started.
+
+    Raises:
+        ImportError: if the settings' tracker is not installed.
+    """
+    if settings.tracker is not None and not is_tensorboard_available():
+        raise ImportError(
+            "train.tracker = 'tensorboard' needs: pip install 'manyshot[tensorboard]'"
+        )
     ddp = DistributedDataParallelKwargs(find_unused_parameters=True)
     accelerator = Accelerator(
         cpu=device.type == "cpu",

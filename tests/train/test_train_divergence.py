@@ -1,0 +1,108 @@
+"""Losses that are no numbers stop the loop, and the last good checkpoint stays."""
+
+import pytest
+import torch
+from torch import nn
+from train_nets import (
+    seeded,
+    trainer,
+)
+
+from manyshot.train import (
+    NonFiniteLoss,
+    Standalone,
+    load_checkpoint,
+    train,
+)
+
+
+def test_divergence_names_step_architecture_and_way_out(tmp_path):
+    run = trainer(folder=tmp_path, lr=1e9, schedule="constant", checkpoint_steps=1)
+    with pytest.raises(NonFiniteLoss) as caught:
+        train(run)
+    message = str(caught.value)
+    assert message.startswith(f"step {run.step}: ")
+    assert "learning rate 1e+09" in message
+    assert "Lower train.lr, set train.clip_norm, or add train.warmup_epochs" in message
+
+
+class Exploding(nn.Module):
+    """Gives nan from the n-th forward pass on."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__()
+        self.linear, self.left = nn.Linear(64, 10), after
+
+    def forward(self, images):
+        self.left -= 1
+        factor = 1.0 if self.left >= 0 else float("nan")
+        return self.linear(images.flatten(1)) * factor
+
+
+def test_the_last_good_checkpoint_survives(tmp_path):
+    run = trainer(Standalone(seeded(lambda: Exploding(5))), tmp_path)
+    with pytest.raises(NonFiniteLoss, match=r"^step 5: the loss of architecture \(\) is nan"):
+        train(run)
+    state = load_checkpoint(tmp_path / "trainer.pt")
+    assert state["step"] == 3
+    assert all(tensor.isfinite().all() for tensor in state["weights"].values())
+    assert f"the checkpoint {tmp_path / 'trainer.pt'} from before is kept" in str(
+        _raised(lambda: train(trainer(Standalone(seeded(lambda: Exploding(1))), tmp_path)))
+    )
+    cured = trainer(Standalone(seeded(lambda: Exploding(99))), tmp_path)
+    train(cured)
+    assert cured.step == 8
+
+
+def _raised(run):
+    with pytest.raises(NonFiniteLoss) as caught:
+        run()
+    return caught.value
+
+
+def test_divergence_before_the_first_checkpoint(tmp_path):
+    error = _raised(lambda: train(trainer(Standalone(seeded(lambda: Exploding(0))), tmp_path)))
+    assert "no checkpoint was saved before" in str(error)
+    assert not (tmp_path / "trainer.pt").exists()
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path):
+    run = trainer(folder=tmp_path)
+    run.step = 3
+    with torch.no_grad():
+        next(run.net.parameters()).fill_(float("inf"))
+    with pytest.raises(NonFiniteLoss, match=r"step 2: it left weight 'model.* not finite"):
+        run.save()
+    assert not (tmp_path / "trainer.pt").exists()
+
+
+def test_losses_on_a_device_are_checked_when_they_are_read(tmp_path, monkeypatch):
+    """On a GPU reading a loss waits for it, so it is read for records and checkpoints only."""
+    run = trainer(Standalone(seeded(lambda: Exploding(4))), tmp_path, log_steps=8)
+    monkeypatch.setattr(run, "accelerator", _Elsewhere(run.accelerator))
+    with pytest.raises(NonFiniteLoss, match=r"^step 4: .* is nan"):
+        train(run)
+    assert run.step == 6  # found when the checkpoint was due
+    assert load_checkpoint(tmp_path / "trainer.pt")["step"] == 3
+
+
+class _Elsewhere:
+    """An accelerator that says it is no CPU, where losses are not read at every step."""
+
+    def __init__(self, accelerator) -> None:
+        self._accelerator, self.device = accelerator, _Device()
+
+    def __getattr__(self, name):
+        return getattr(self._accelerator, name)
+
+
+class _Device:
+    class Type(str):
+        __slots__ = ()
+
+        def __eq__(self, other):
+            return False
+
+        __hash__ = str.__hash__
+
+    type = Type("cpu")

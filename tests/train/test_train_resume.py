@@ -1,0 +1,192 @@
+"""Stopped at any write, the loop goes on to the same end; a damaged checkpoint is an error."""
+
+import json
+
+import pytest
+import torch
+from train_nets import (
+    Dropping,
+    Stopped,
+    same,
+    seeded,
+    trainer,
+    weights,
+)
+
+import manyshot as ms
+from manyshot import records
+from manyshot.train import (
+    CheckpointError,
+    Path,
+    Plan,
+    load_checkpoint,
+    train,
+)
+
+
+def without_times(path):
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    return [{k: v for k, v in row.items() if k != "images_per_second"} for row in rows]
+
+
+def stop_after(monkeypatch, writes):
+    left = [writes]
+
+    def wrote(path):
+        left[0] -= 1
+        if left[0] < 0:
+            raise Stopped
+
+    monkeypatch.setattr(records, "wrote", wrote)
+
+
+def interrupted(make, folder, monkeypatch, writes):
+    """Whether a run of `make` was stopped after so many durable writes, then finished."""
+    stop_after(monkeypatch, writes)
+    try:
+        train(make(folder))
+        stopped = False
+    except Stopped:
+        stopped = True
+    monkeypatch.undo()
+    return stopped
+
+
+@pytest.mark.parametrize(
+    ("net", "sampler", "settings"),
+    [
+        (lambda: ms.Supernet(ms.zoo.tiny(width=4)), "uniform", {}),
+        (lambda: ms.Supernet(ms.zoo.tiny(width=4)), "sandwich", {"optimizer": "adamw"}),
+        (lambda: ms.Supernet(Dropping()), "fair", {"warmup_epochs": 1.0, "clip_norm": 1.0}),
+    ],
+)
+def test_stopped_after_any_write_it_goes_on_to_the_same_end(
+    net, sampler, settings, tmp_path, monkeypatch
+):
+    def make(folder):
+        return trainer(seeded(net), folder, sampler, **settings)
+
+    whole = make(tmp_path / "whole")
+    train(whole)
+    log = without_times(tmp_path / "whole" / "train.jsonl")
+    writes = 0
+    while interrupted(make, folder := tmp_path / str(writes), monkeypatch, writes):
+        again = make(folder)
+        train(again)
+        assert same(weights(whole.net), weights(again.net)), writes
+        assert without_times(folder / "train.jsonl") == log
+        writes += 1
+    assert writes >= 7  # four records, three checkpoints
+
+
+def test_dropout_is_on():
+    """So that resuming above was tested with it."""
+    whole, none = (
+        trainer(seeded(lambda: ms.Supernet(Dropping()))),
+        trainer(seeded(lambda: ms.Supernet(Dropping(dropout=0.0)))),
+    )
+    train(whole)
+    train(none)
+    assert not same(weights(whole.net), weights(none.net))
+
+
+def test_a_checkpoint_holds_the_optimiser(tmp_path):
+    run = trainer(folder=tmp_path)
+    train(run)
+    state = torch.load(tmp_path / "trainer.pt", weights_only=True)
+    assert set(state) == {
+        "schema", "fingerprint", "step", "losses", "weights", "optimizer", "sampler"
+    }  # fmt: skip
+    assert (state["schema"], state["step"]) == (1, 8)
+    momenta = {i: s["momentum_buffer"] for i, s in state["optimizer"]["state"].items()}
+    own = run.optimizer.state_dict()["state"]
+    assert len(momenta) > 0
+    assert all(torch.equal(momenta[i], own[i]["momentum_buffer"]) for i in momenta)
+
+
+def test_what_a_sampler_has_learnt_is_restored(tmp_path, monkeypatch):
+    class Counting:
+        """Its plans depend on what was fed back."""
+
+        def __init__(self) -> None:
+            self.total = torch.zeros(())
+
+        def plan(self, rng, step):
+            return Plan((Path((int(self.total * 1000) % 4, 0, step % 4, 3)),))
+
+        def feedback(self, plan, losses):
+            self.total = self.total + sum(losses)
+
+        def state_dict(self):
+            return {"total": self.total}
+
+        def load_state_dict(self, state):
+            self.total = state["total"]
+
+    def make(folder):
+        run = trainer(folder=folder)
+        run.sampler = Counting()
+        return run
+
+    whole = make(tmp_path / "whole")
+    train(whole)
+    assert interrupted(make, tmp_path / "part", monkeypatch, 3)
+    again = make(tmp_path / "part")
+    train(again)
+    assert again.sampler.total == whole.sampler.total
+    assert same(weights(whole.net), weights(again.net))
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path):
+    whole = trainer(folder=tmp_path)
+    train(whole)
+    log = (tmp_path / "train.jsonl").read_text()
+    again = trainer(folder=tmp_path)
+    again.batches.epoch = None  # would fail if it were asked for
+    train(again)
+    assert same(weights(whole.net), weights(again.net))
+    assert (tmp_path / "train.jsonl").read_text() == log
+
+
+def test_a_checkpoint_of_other_settings_is_refused(tmp_path):
+    train(trainer(folder=tmp_path))
+    other = trainer(folder=tmp_path)
+    other.fingerprint = "other"
+    with pytest.raises(CheckpointError, match=r"trainer.pt belongs to other settings \(mine, now"):
+        train(other)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "noise", "empty", "schema", "code"])
+def test_a_damaged_checkpoint_is_an_error_that_loses_nothing(tmp_path, damage):
+    run = trainer(folder=tmp_path)
+    train(run)
+    path = tmp_path / "trainer.pt"
+    good = path.read_bytes()
+    if damage == "schema":
+        torch.save({"schema": 2}, path)
+    elif damage == "code":
+        torch.save({"schema": 1, "step": torch.nn.Linear(1, 1)}, path)  # needs a pickled class
+    else:
+        changed = {"truncated": good[: len(good) // 2], "noise": b"x" * 100, "empty": b""}
+        path.write_bytes(changed[damage])
+    bad, log = path.read_bytes(), (tmp_path / "train.jsonl").read_text()
+    with pytest.raises(CheckpointError, match=r"checkpoint .*trainer.pt (cannot be read|is of)"):
+        train(trainer(folder=tmp_path))
+    assert path.read_bytes() == bad
+    assert (tmp_path / "train.jsonl").read_text() == log
+
+
+@pytest.mark.parametrize("part", [0.3, 0.6, 0.97])
+def test_a_flipped_byte_never_passes_silently(tmp_path, part):
+    """The zip format of checkpoints has checksums; a change in the weights must be noticed."""
+    train(trainer(folder=tmp_path))
+    path = tmp_path / "trainer.pt"
+    data = bytearray(path.read_bytes())
+    good = load_checkpoint(path)
+    data[int(len(data) * part)] ^= 0xFF
+    path.write_bytes(bytes(data))
+    try:
+        state = load_checkpoint(path)
+    except CheckpointError:
+        return
+    assert same(state["weights"], good["weights"])  # a byte of padding
