@@ -182,6 +182,9 @@ class Recipe(Section):
     seed: NotNegative = 0
     device: str = "auto"
     """auto (a GPU if there is one), cpu, cuda, cuda:1, ..."""
+    threads: Positive | Literal["default"] = 1
+    """Of torch on the CPU; `default` is torch's own choice. Small networks are fastest on one,
+    on a busy machine many times so."""
     network: Network = Network()
     sharing: Sharing = Sharing()
     data: Data = Data()

@@ -114,8 +114,9 @@ def test_three_kills_at_random_moments(tmp_path):
     seed = int.from_bytes(os.urandom(4), "little")
     print(f"moments drawn with seed {seed}")
     rng = np.random.default_rng(seed)
-    longer = ("train.epochs=40", "search.candidates=80", "search.budgets=['macs<=95%']",
-              "search.options={population = 60}")  # fmt: skip
+    evolved = "population = 16, parents = 4, mutants = 8, crossovers = 8"
+    longer = ["train.epochs=25", "search.candidates=50", "search.budgets=['macs<=95%']"]
+    longer.append(f"search.options={{{evolved}}}")
     recipe, folder = small(tmp_path, *longer), tmp_path / "run"
     run(recipe, tmp_path / "whole")
     path = tmp_path / "long.toml"
@@ -125,13 +126,13 @@ def test_three_kills_at_random_moments(tmp_path):
         file = folder / name
         return file.read_bytes().count(b"\n") if file.exists() else 0
 
-    train_rows, search_rows = rng.integers(1, 70), rng.integers(1, 70)
+    train_rows, search_rows = rng.integers(1, 45), rng.integers(1, 45)
     moments = [
         lambda: rows("train.jsonl") >= train_rows,
         lambda: rows("search.jsonl") >= search_rows,
         lambda: True,
     ]
-    delays = [rng.uniform(0, 0.05), rng.uniform(0, 0.05), rng.uniform(0, 6)]
+    delays = [rng.uniform(0, 0.05), rng.uniform(0, 0.05), rng.uniform(0, 5)]
     arguments, killed = [str(path), "--out", str(folder)], 0
     for ready, delay in zip(moments, delays, strict=True):
         command = [sys.executable, "-m", "manyshot", "run", *arguments, "--quiet"]

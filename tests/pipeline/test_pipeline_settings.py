@@ -1,5 +1,7 @@
 """Every setting of a recipe is used: changing it changes what a run writes, or is refused."""
 
+import sys
+
 import pytest
 import torch
 from pipeline_runs import outcome, small
@@ -32,6 +34,7 @@ CHANGES = {
 ELSEWHERE = {
     "schema": "another is refused (tests of recipes)",
     "device": "an unknown one is refused (tests of runs)",
+    "threads": "below",
     "sharing.name": "there is one",
     "network.name": "below",
     "search.name": "below",
@@ -170,3 +173,14 @@ def test_the_tracker_gets_both_stages(tmp_path):
     arch = result["winners"][0]["arch"]
     assert {"train/loss", "train/lr", f"{arch}.train/loss"} <= set(events.Tags()["scalars"])
     assert [e.step for e in events.Scalars("train/loss")] == [2, 4]
+
+
+@pytest.mark.parametrize(("setting", "inside"), [("2", 2), ("1", 1), ("default", None)])
+def test_threads_are_set_for_the_run_and_restored(tmp_path, monkeypatch, setting, inside):
+    before, seen = torch.get_num_threads(), []
+    module = sys.modules["manyshot.pipeline.run"]
+    monkeypatch.setattr(module, "begin", lambda *_: seen.append(torch.get_num_threads()) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run(small(tmp_path, f"threads={setting}"), tmp_path)
+    assert seen == [before if inside is None else inside]
+    assert torch.get_num_threads() == before

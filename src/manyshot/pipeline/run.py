@@ -14,7 +14,7 @@ from manyshot.pipeline import timing
 from manyshot.pipeline.finishing import costs_of, finish
 from manyshot.pipeline.opening import WEIGHTS, open_folder
 from manyshot.pipeline.searching import search, winners
-from manyshot.pipeline.workspace import Workspace
+from manyshot.pipeline.workspace import Workspace, on_its_threads
 from manyshot.progress import Progress, Silent
 from manyshot.recipe import Recipe
 from manyshot.space import Arch
@@ -85,12 +85,14 @@ def stop(accelerator: Accelerator) -> None:
         tracker.finish()
 
 
+@on_its_threads
 def train_only(recipe: Recipe, folder: Path, progress: Progress | None = None) -> None:
     """Trains the supernet of a recipe in `folder`."""
     _, accelerator = begin(recipe, folder, progress or Silent())
     stop(accelerator)
 
 
+@on_its_threads
 def run(
     recipe: Recipe,
     folder: Path,
@@ -152,6 +154,7 @@ def summary(
     }
 
 
+@on_its_threads
 def export_architecture(
     recipe: Recipe, folder: Path, text: str, progress: Progress | None = None
 ) -> dict[str, Any]:

@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 
 from manyshot.pipeline.timing import measured, needs_latency
-from manyshot.pipeline.workspace import Workspace
+from manyshot.pipeline.workspace import Workspace, on_its_threads
 from manyshot.progress import Silent
 from manyshot.recipe import Recipe
 
 BINS = 12
 
 
+@on_its_threads
 def survey(recipe: Recipe, samples: int) -> dict[str, Any]:
     """Decisions, size, the reachable range of each cost, and a histogram of uniform sampling.
 

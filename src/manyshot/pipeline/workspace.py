@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import inspect
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 from torch import nn
 
 from manyshot.cost import CostTable, macs_table, params_table
+from manyshot.cost.timing import on_threads
 from manyshot.data import Augment, Batch, Batches, Splits, fixed, load
 from manyshot.lookup import look_up
 from manyshot.recipe import Recipe, RecipeError, Training
@@ -24,6 +26,7 @@ from manyshot.supernet import Supernet
 from manyshot.train import Sampler, make_sampler
 from manyshot.zoo import NETWORKS
 
+Stage = TypeVar("Stage", bound=Callable[..., Any])
 Part = Literal["train", "validation", "test"]
 SHARINGS = {"one_shot": OneShot}
 
@@ -34,6 +37,18 @@ def seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         yield
+
+
+def on_its_threads(stage: Stage) -> Stage:
+    """`stage(recipe, ...)` run on the recipe's number of threads, restored afterwards."""
+
+    @functools.wraps(stage)
+    def run(recipe: Recipe, *args: Any, **kwargs: Any) -> Any:
+        own = torch.get_num_threads() if recipe.threads == "default" else recipe.threads
+        with on_threads(own):
+            return stage(recipe, *args, **kwargs)
+
+    return cast(Stage, run)
 
 
 def pick_device(name: str) -> torch.device:
