@@ -15,7 +15,7 @@ TINY = [
     "network.options.width=3", "data.validation=64", "data.train_size=128", "train.epochs=1",
     "evaluate.calibration_images=64", "search.candidates=4", "search.generation=2",
     "search.budgets=['macs<=90%']", "finish.mode=inherit", "export.formats=['json']",
-    "latency.warmup=0", "latency.repeats=1", "name=small",
+    "search.name=random", "latency.warmup=0", "latency.repeats=1", "name=small",
 ]  # fmt: skip
 SETS = [word for override in TINY for word in ("--set", override)]
 
@@ -102,6 +102,25 @@ def test_export_prints_paths(call, finished):
     record = json.loads(out)
     assert record["arch"] == "0-1-2-3"
     assert record["files"] == {"json": "subnets/0-1-2-3.json"}
+    assert "test_accuracy" not in record
+    code, out, _ = call("export", str(finished), "--arch", "0-1-2-3", "--test", "--quiet", "--json")
+    assert 0 <= json.loads(out)["test_accuracy"] <= 1
+
+
+def test_a_corrected_command_may_use_the_folder_of_a_failed_one(call):
+    """An impossible latency is noticed once a table is measured, before any training."""
+    budget = "search.budgets=['latency_ms<=0.000001']"
+    code, _, err = call("run", *SETS, "--set", budget, "--out", "r", "--quiet")
+    assert code == 2
+    assert "is impossible: latency_ms of this space reach from" in err
+    corrected = ["--set", "search.budgets=['latency_ms<=1K']", "--set", "latency.batch_size=2"]
+    code, _, err = call("run", *SETS, *corrected, "--out", "r", "--quiet")
+    assert (code, err) == (0, "")
+    assert records.read_json(Path("r/latency.json"))["batch_size"] == 2
+    impossible = ["--set", budget, "--out", "other", "--quiet"]
+    assert call("search", "r", *impossible)[0] == 2
+    code, _, err = call("search", "r", "--set", "search.candidates=5", "--out", "other", "--quiet")
+    assert (code, err) == (0, "")
 
 
 def test_space_as_json(call):
@@ -205,7 +224,9 @@ def test_interruptions_and_missing_packages_exit_1(call, monkeypatch, error):
 
     monkeypatch.setattr("manyshot.pipeline.run", broken)
     text = "interrupted; go on with --resume" if isinstance(error, KeyboardInterrupt) else error
-    assert call("run", *SETS, "--quiet") == (1, "", f"error: {text}\n")
+    code, out, err = call("run", *SETS, "--quiet")
+    assert (code, out) == (1, "")
+    assert err.startswith(f"error: {text}")
 
 
 def test_several_processes_need_a_folder(call, monkeypatch):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
+import sysconfig
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -120,6 +122,7 @@ def export_command(
     formats: Annotated[
         list[str] | None, typer.Option("--format", help="pt2, onnx, json; repeatable.")
     ] = None,
+    test: Annotated[bool, typer.Option("--test", help="Score it on the test set too.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -128,7 +131,7 @@ def export_command(
     settings = _loaded(_recipe_of(run), overrides)
     from manyshot.pipeline import export_architecture
 
-    record = export_architecture(settings, run, arch, _progress(quiet))
+    record = export_architecture(settings, run, arch, _progress(quiet), test=test)
     if as_json:
         _echo(json.dumps(record))
     else:
@@ -213,8 +216,24 @@ def _fail(message: object, code: int) -> NoReturn:
     sys.exit(code)
 
 
+def _place(error: BaseException) -> str:
+    """Where in somebody else's code an error comes from, such as a network's own forward."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    elsewhere = (sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), "<")
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if Path(frame.filename).is_relative_to(Path(__file__).parent):
+            return ""
+        if not frame.filename.startswith(elsewhere):
+            name = type(error).__name__
+            return f" ({name} in {frame.filename}, line {frame.lineno}, {frame.name})"
+    return ""
+
+
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Runs the command line: exit 0 done, 1 failed, 2 usage."""
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # package.module:attribute may be in the working directory
     try:
         code = app(args=arguments, standalone_mode=False)
     except _USAGE as error:
@@ -224,7 +243,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     except (ValueError, OSError, RuntimeError, LookupError, ImportError) as error:
         from manyshot.recipe import RecipeError  # slow to import, so not for --help
 
-        _fail(error, 2 if isinstance(error, RecipeError) else 1)
+        _fail(f"{error}{_place(error)}", 2 if isinstance(error, RecipeError) else 1)
     if code == _INTERRUPTED:
         _fail("interrupted; go on with --resume", 1)
     sys.exit(code or 0)

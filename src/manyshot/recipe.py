@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from manyshot.lookup import nearest
 from manyshot.space import Budget
@@ -22,8 +22,7 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 Plain = str | bool | int | float | list[int] | list[float] | list[str]
 Options = dict[str, Plain]
 
-_BARE = re.compile(r"[A-Za-z0-9_-]+")
-"""Keys that TOML takes without quotes."""
+_BARE = re.compile(r"[A-Za-z0-9_-]+")  # keys that TOML takes without quotes
 
 
 class RecipeError(ValueError):
@@ -43,7 +42,7 @@ class Network(Section):
 
     name: str = "tiny"
     """A network of the zoo, or `package.module:attribute` of your own."""
-    options: Options = {"width": 8}
+    options: Options = {}
     """Arguments of its function; `channels` and `classes` come from the data unless given."""
 
 
@@ -89,7 +88,7 @@ class Training(Section):
     optimizer: Literal["sgd", "adamw"] = "sgd"
     lr: float = Field(default=0.1, gt=0)
     momentum: Fraction = 0.9
-    """Of SGD (Nesterov)."""
+    """Of SGD (Nesterov); AdamW has its own."""
     weight_decay: float = Field(default=5e-4, ge=0)
     """Of weights, not of biases and norms."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
@@ -117,9 +116,9 @@ class Evaluation(Section):
     """How a candidate is scored with the supernet's weights."""
 
     calibration_images: Positive = 512
-    """Training images that batch-norm statistics are averaged over."""
+    """Training images that batch-norm statistics are averaged over, or all if there are fewer."""
     images: Positive | None = None
-    """Validation images; by default all."""
+    """Validation images; by default, or if there are fewer, all."""
     batch_size: Positive = 256
 
 
@@ -134,7 +133,14 @@ class Searching(Section):
     """Architectures scored in all."""
     generation: Positive = 30
     """Architectures scored between two proposals."""
-    options: Options = {}
+    options: Options = {"population": 30, "parents": 10, "mutants": 15, "crossovers": 15}
+    """Those here are for the default searcher; with a `name` given, none are."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_options(cls, values: Any) -> Any:
+        named = isinstance(values, Mapping) and "name" in values
+        return {"options": {}, **values} if named else values
 
     @field_validator("budgets")
     @classmethod
@@ -181,7 +187,7 @@ class Recipe(Section):
     """Names the run's folder."""
     seed: NotNegative = 0
     device: str = "auto"
-    """auto (a GPU if there is one), cpu, cuda, cuda:1, ..."""
+    """auto (a GPU if there is one), cpu, cuda; which GPU is for CUDA_VISIBLE_DEVICES to say."""
     threads: Positive | Literal["default"] = 1
     """Of torch on the CPU; `default` is torch's own choice. Small networks are fastest on one,
     on a busy machine many times so."""
@@ -268,7 +274,7 @@ def _keys(model: type[BaseModel], location: Sequence[int | str]) -> list[str]:
 def dumps(values: Mapping[str, Any], prefix: str = "") -> str:
     """`values` as TOML: plain values first, then tables; keys that are None are left out."""
     lines = [
-        f"{_key(key)} = {_literal(value)}"
+        f"{key if _BARE.fullmatch(key) else _literal(key)} = {_literal(value)}"
         for key, value in values.items()
         if value is not None and not isinstance(value, Mapping)
     ]
@@ -280,10 +286,6 @@ def dumps(values: Mapping[str, Any], prefix: str = "") -> str:
             header = f"\n[{prefix}{key}]\n" if has_own or not value else ""
             text += header + inner
     return text
-
-
-def _key(key: str) -> str:
-    return key if _BARE.fullmatch(key) else _literal(key)
 
 
 def _literal(value: Any) -> str:

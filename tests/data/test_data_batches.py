@@ -292,4 +292,17 @@ def test_everything_happens_on_the_device(make_set):
     for batch, labels in make(images, augment=FULL, device="meta").epoch(0):
         assert (batch.device.type, labels.device.type) == ("meta", "meta")
         assert batch.shape == (8, 3, 6, 5)
-    assert fixed(images, 8, 8, mean=MEAN, std=STD, seed=0, device="meta")[0][0].is_meta
+    assert next(iter(fixed(images, 8, 8, mean=MEAN, std=STD, seed=0, device="meta")))[0].is_meta
+
+
+def test_large_fixed_sets_are_made_anew_in_every_pass(make_set, monkeypatch):
+    images = make_set(20)
+    options = {"mean": MEAN, "std": STD, "seed": 0}
+    kept = fixed(images, 12, 5, **options)
+    monkeypatch.setattr("manyshot.data.fixed_batches.KEPT_BYTES", 0)
+    made = fixed(images, 12, 5, **options)
+    assert (len(kept), kept.images) == (len(made), made.images) == (3, 12)
+    assert next(iter(kept))[0] is next(iter(kept))[0]
+    assert next(iter(made))[0] is not next(iter(made))[0]
+    for _ in range(2):
+        assert equal(list(kept), list(made))

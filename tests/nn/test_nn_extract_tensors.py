@@ -150,3 +150,34 @@ def test_a_batch_norm_that_evaluation_skips_is_extracted_fresh():
     subnet = net.extract((0,), stats=calibrated(net, (0,), x))
     assert torch.equal(subnet(x), net(x, (0,)))
     assert subnet.auxiliary.running_mean.tolist() == [0, 0, 0]
+
+
+class Mixed(nn.Module):
+    """A weight computed from two copies, as weight-sharing schemes do."""
+
+    def __init__(self):
+        super().__init__()
+        self.share = nn.Parameter(torch.tensor(0.3))
+
+    def forward(self, copies):
+        return self.share * copies[0] + (1 - self.share) * copies[1]
+
+    def right_inverse(self, weight):
+        return torch.stack([weight, torch.randn_like(weight)])
+
+
+def test_parametrised_layers_are_extracted_each_with_its_own_weights():
+    torch.manual_seed(0)
+    width = ms.choose((4, 8), "width")
+    convs = [ms.nn.Conv2d(3, width, 3, padding=1, bias=False)]
+    convs += [ms.nn.Conv2d(width, width, 3, padding=1, bias=False) for _ in range(11)]
+    for conv in convs:
+        nn.utils.parametrize.register_parametrization(conv, "weight", Mixed(), unsafe=True)
+    net = ms.Supernet(nn.Sequential(*convs)).eval()
+    images = torch.randn(2, 3, 6, 6)
+    for arch in net.space.enumerate():
+        subnet = net.extract(arch)
+        assert len(list(subnet.parameters())) == 12
+        assert torch.equal(net(images, arch), subnet(images))
+        expected = sum(p.numel() for p in subnet.parameters())
+        assert ms.cost.params(net, [arch]).tolist() == [expected]

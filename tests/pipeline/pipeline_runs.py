@@ -28,7 +28,8 @@ batch_size = 64
 [search]
 budgets = ["macs<=20%", "macs<=90%"]
 candidates = 6
-generation = 4
+generation = 3
+options = { population = 3, parents = 1, mutants = 2, crossovers = 1 }
 [finish.training]
 epochs = 1
 batch_size = 64

@@ -1,6 +1,7 @@
 """What becomes of winners, and of any architecture: finished, tested once, exported."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -52,8 +53,8 @@ def test_scratch_weights_owe_nothing_to_the_supernet(tmp_path):
         )  # fmt: skip
         folder = tmp_path / str(epochs)
         train_only(recipe, folder)
-        export_architecture(recipe, folder, "0-1-2-3")
-        rows += lines(folder, "finish.jsonl")
+        export_architecture(recipe, folder, "0-1-2-3", test=True)
+        rows += lines(folder, "exported.jsonl")
     losses = {row["test_loss"] for row in rows}
     assert len(losses) == 1
 
@@ -121,13 +122,87 @@ def test_any_architecture_can_be_exported(base, tmp_path):
     load_weights(folder / "supernet.safetensors", ws.net)
     arch = (3, 0, 2, 1)
     stats = ms.evaluate.calibrate(ws.net, arch, ws.calibration())
-    images = ws.fixed("test", 8)[0][0]
+    images = next(iter(ws.fixed("test", 8)))[0]
     with torch.no_grad():
         expected = ws.net.eval()(images, arch, stats=stats)
         torch.testing.assert_close(program(images), expected, rtol=1e-4, atol=1e-5)
     card = json.loads((tmp_path / "run" / "subnets" / "3-0-2-1.json").read_text())
-    assert card["accuracies"] == {"test_accuracy": record["test_accuracy"], "proxy_accuracy": None}
+    assert card["accuracies"] == {}
     assert card["data"]["fingerprint"] == ws.splits.fingerprint
+
+
+def test_an_export_touches_the_test_images_only_if_told_to(base, tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    shutil.copytree(base[0], folder)
+    recipe, finished = base[1], lines(folder, "finish.jsonl")
+    touched, fixed = [], Workspace.fixed
+
+    def spy(self, part, images):
+        touched.append(part)
+        return fixed(self, part, images)
+
+    monkeypatch.setattr(Workspace, "fixed", spy)
+    assert "3-0-2-1" not in [row["arch"] for row in finished]
+    record = export_architecture(recipe, folder, "3-0-2-1")
+    assert "test" not in touched
+    assert "test_accuracy" not in record
+    assert lines(folder, "finish.jsonl") == finished
+    assert [row["arch"] for row in lines(folder, "exported.jsonl")] == ["3-0-2-1"]
+
+    record = export_architecture(recipe, folder, "3-0-2-1", test=True)
+    assert touched.count("test") == 1
+    card = json.loads((folder / "subnets" / "3-0-2-1.json").read_text())
+    assert card["accuracies"] == {"test_accuracy": record["test_accuracy"]}
+    [row] = lines(folder, "exported.jsonl")
+    assert row["test_accuracy"] == record["test_accuracy"]
+
+    arch = finished[0]["arch"]  # a winner was tested, and keeps its accuracies
+    card = (folder / "subnets" / f"{arch}.json").read_text()
+    (folder / "subnets" / f"{arch}.json").unlink()
+    assert {"schema": 1, **export_architecture(recipe, folder, arch)} == finished[0]
+    assert touched.count("test") == 1
+    assert (folder / "subnets" / f"{arch}.json").read_text() == card
+    assert sorted(map(str, lines(folder, "finish.jsonl"))) == sorted(map(str, finished))
+
+
+@pytest.mark.parametrize("mode", ["inherit", "finetune", "scratch"])
+def test_a_format_is_added_without_training_again(base, tmp_path, monkeypatch, mode):
+    recipe = small(tmp_path, f"finish.mode={mode}", "export.formats=['pt2']")
+    folder = tmp_path / "run"
+    run(recipe, folder, trained=base[0])
+    record = lines(folder, "finish.jsonl")[0]
+    ws = Workspace.build(recipe)
+    images = next(iter(ws.fixed("validation", 8)))[0].contiguous()
+    before = torch.export.load(folder / record["files"]["pt2"]).module()(images)
+    (folder / record["files"]["pt2"]).unlink()
+
+    def untouched(*args, **kwargs):
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(finishing, "train", untouched)
+    monkeypatch.setattr(finishing, "finished", untouched)
+    more = small(tmp_path, f"finish.mode={mode}", "export.formats=['json']")
+    again = export_architecture(more, folder, record["arch"])
+    assert again["files"].keys() == {"pt2", "json"}
+    assert again["test_loss"] == record["test_loss"]
+    after = torch.export.load(folder / again["files"]["pt2"]).module()(images)
+    assert torch.equal(before, after)
+
+
+@pytest.mark.parametrize("kind", ["json", "safetensors"])
+def test_a_file_that_is_missing_is_made_again(base, tmp_path, kind):
+    folder = tmp_path / "run"
+    shutil.copytree(base[0], folder)
+    arch = base[2]["winners"][0]["arch"]
+    before, path = outcome(folder), folder / "subnets" / f"{arch}.{kind}"
+    content = path.read_bytes()
+    path.unlink()
+    run(base[1], folder)
+    assert path.read_bytes() == content
+    after = outcome(folder)
+    for found in (before, after):
+        found["finish.jsonl"] = sorted(map(str, found["finish.jsonl"]))
+    assert after == before
 
 
 def test_a_format_that_is_missing_is_added(tmp_path):

@@ -42,7 +42,8 @@ def test_the_folder_has_the_pinned_files(base):
     folder, recipe, result = base
     archs = sorted({w["arch"] for w in result["winners"]})
     wanted = ["environment.json", "finish.jsonl", "recipe.toml", "result.json", "search.jsonl"]
-    wanted += [f"subnets/{a}.{kind}" for a in archs for kind in ("json", "train.jsonl")]
+    kinds = ("json", "safetensors", "train.jsonl")
+    wanted += [f"subnets/{a}.{kind}" for a in archs for kind in kinds]
     wanted += ["supernet.safetensors", "train.jsonl", "trainer.pt"]
     assert outcome(folder)["files"] == sorted(wanted)
     assert ms.Recipe.load(folder / "recipe.toml") == recipe
@@ -104,7 +105,7 @@ def test_the_same_recipe_gives_the_same_run(base, tmp_path):
 @pytest.mark.parametrize(
     "overrides",
     [
-        ("search.name=random",),
+        ("search.name=random", "search.options={}"),
         ("search.name=nsga2", "search.options={population = 8}"),
         ("search.options={population = 6, parents = 2, mutants = 3, crossovers = 2}",),
     ],
@@ -155,11 +156,15 @@ def test_searchers_that_repropose_come_to_an_end(tmp_path):
 
 
 def test_fewer_candidates_than_budgets_is_an_error_with_a_way_out(tmp_path):
-    with pytest.raises(Infeasible, match=r"none of the 1 .* raise search.candidates \(at least"):
-        run(
-            small(tmp_path, "search.candidates=1", "search.budgets=['macs<=18%', 'params<=30%']"),
-            tmp_path,
-        )
+    """The budgets that have a winner get it, all the same."""
+    budgets = ["macs<=18%", "params<=30%"]
+    one = ("search.name=random", "search.options={}", "search.candidates=1")
+    with pytest.raises(Infeasible, match=r"raise search.candidates \(at least") as caught:
+        run(small(tmp_path, f"search.budgets={budgets}", *one), tmp_path)
+    [winner] = records.read_json(tmp_path / "result.json")["winners"]
+    [missing] = set(budgets) - {winner["budget"]}
+    assert f"none of the 1 architectures scored is within {missing!r}: " in str(caught.value)
+    assert (tmp_path / winner["files"]["json"]).is_file()
 
 
 @pytest.mark.parametrize(
@@ -246,3 +251,16 @@ def test_images_forwarded(base, tmp_path):
     assert base[2]["images_forwarded"] == {"train": 128, "search": 768}
     ws = Workspace.build(small(tmp_path, "sampler.name=sandwich", "train.epochs=3"))
     assert spent(ws, 10) == {"train": 3 * 128 * 4, "search": 1280}
+
+
+def test_images_forwarded_count_scorings_and_read_no_image(tmp_path, monkeypatch):
+    """An architecture scored again costs again."""
+    again = "{dedupe = 'per_generation', population = 4, parents = 1, mutants = 2, crossovers = 2}"
+    overrides = (f"search.options={again}", "search.candidates=24", "finish.mode=inherit")
+    recipe = small(tmp_path, *overrides)
+    result = run(recipe, tmp_path)
+    assert result["searched"] < 24
+    assert result["images_forwarded"]["search"] == 24 * 128
+    ws = Workspace.build(recipe)
+    monkeypatch.setattr(Workspace, "fixed", None)
+    assert spent(ws, 24)["search"] == 24 * 128

@@ -86,7 +86,7 @@ def test_the_network_is_the_one_named(tmp_path):
 )
 def test_the_searcher_is_the_one_named(tmp_path, name, kind):
     """With few candidates they all draw at random, and so agree."""
-    ws = Workspace.build(small(tmp_path, f"search.name={name}"))
+    ws = Workspace.build(small(tmp_path, f"search.name={name}", "search.options={}"))
     assert type(ws.searcher(ws.limits())).__name__ == kind
 
 

@@ -119,13 +119,6 @@ def test_options_off_the_plan_get_no_gradient(net, batch):
         assert (parameter.grad is not None) == (f".options.{option}." in name)
 
 
-def test_a_penalty_reaches_the_samplers_own_parameters(net, batch):
-    theta = torch.ones(2, requires_grad=True)
-    plan = Plan((Path((0, 0, 0, 0)),), penalty=(3 * theta).sum())
-    accumulate(net, plan, *batch, largest=net.space.largest)
-    assert theta.grad.tolist() == [3, 3]
-
-
 @pytest.mark.parametrize(
     "paths",
     [
@@ -140,9 +133,16 @@ def test_a_student_before_its_teacher_is_an_error(net, batch, paths):
         accumulate(net, Plan(paths(big)), *batch, largest=big)
 
 
-def test_policies_are_refused(net, batch):
-    with pytest.raises(NotImplementedError, match="one-hot policies"):
-        accumulate(net, Plan((Path((0, 0, 0, 0), policy={}),)), *batch, largest=(3, 3, 3, 3))
+@pytest.mark.parametrize(
+    "plan",
+    [
+        Plan((Path((0, 0, 0, 0), policy={}),)),
+        Plan((Path((0, 0, 0, 0)),), penalty=torch.ones((), requires_grad=True)),
+    ],
+)
+def test_policies_and_penalties_are_refused(net, batch, plan):
+    with pytest.raises(NotImplementedError, match="one-hot policies or a penalty"):
+        accumulate(net, plan, *batch, largest=(3, 3, 3, 3))
 
 
 @pytest.mark.parametrize("classes", [10, 100, 1000])

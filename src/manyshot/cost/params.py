@@ -7,9 +7,12 @@ import math
 from collections import defaultdict
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 
+from manyshot.cost.macs import check_archs
+from manyshot.cost.recording import CostMismatch, meta_twin
 from manyshot.cost.tables import MAX_CELLS, CostTable
+from manyshot.nn.extract import extract
 from manyshot.nn.selection import Selection
 from manyshot.nn.structure import Shape, parameter_uses
 from manyshot.space import SearchSpace, Size, Use
@@ -19,7 +22,10 @@ from manyshot.supernet import Supernet
 def params_table(net: Supernet) -> CostTable:
     """The number of parameters of any architecture, exact; tied weights count once.
 
+    Checked on extracted subnets.
+
     Raises:
+        CostMismatch: if the check fails.
         ValueError: if one tensor is shared by so many choices that no table can hold it.
     """
     space = net.space
@@ -36,7 +42,21 @@ def params_table(net: Supernet) -> CostTable:
             selection = Selection(space.decisions, tuple(arch))
             table[cell] = sum(_numel(places, selection) for places in tensors)
         tables[positions] = table
-    return CostTable.of("params", tuple(space.counts.tolist()), tables.items())
+    cost = CostTable.of("params", tuple(space.counts.tolist()), tables.items())
+    _check(net, cost)
+    return cost
+
+
+def _check(net: Supernet, cost: CostTable) -> None:
+    twin: nn.Module = meta_twin(net.model)[id(net.model)]
+    for arch in check_archs(net.space):
+        subnet = extract(twin, Selection(net.space.decisions, arch))
+        expected, got = sum(p.numel() for p in subnet.parameters()), int(cost([arch])[0])
+        if expected != got:
+            raise CostMismatch(
+                f"architecture {net.space.to_text(arch)}: {got:,} parameters by the tables, its "
+                f"extracted subnet has {expected:,}"
+            )
 
 
 def _positions(

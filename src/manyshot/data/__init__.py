@@ -1,7 +1,8 @@
 """Data sets, their splits, and fast batches: what the images are and in which order they come."""
 
 from manyshot.data.augment import Augment
-from manyshot.data.batches import Batch, Batches, fixed
+from manyshot.data.batches import Batch, Batches
+from manyshot.data.fixed_batches import FixedBatches, fixed
 from manyshot.data.images import ImageFolderSet, ImageSet, LabelledImages
 from manyshot.data.missing import DataNotFound
 from manyshot.data.sources import DATASETS
@@ -13,6 +14,7 @@ __all__ = [
     "Batches",
     "DATASETS",
     "DataNotFound",
+    "FixedBatches",
     "ImageFolderSet",
     "ImageSet",
     "LabelledImages",

@@ -13,10 +13,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from manyshot.data.augment import Augment, Moves, augmented, draw_moves, fit, move
-from manyshot.data.balance import balanced
 from manyshot.data.images import ImageSet, LabelledImages
 from manyshot.data.normalise import Normalise
-from manyshot.data.seeding import numpy_rng, torch_generator
+from manyshot.data.seeding import torch_generator
 
 Batch = tuple[Tensor, Tensor]
 """(images [B, C, H, W] in the asked dtype, labels int64 [B]), both on the device."""
@@ -197,59 +196,6 @@ class Batches:
                 "crop_scale and jitter work on images in files only; "
                 "for a set in memory use pad and flip"
             )
-
-
-def fixed(
-    dataset: LabelledImages,
-    n: int | None,
-    batch_size: int,
-    *,
-    mean: Sequence[float],
-    std: Sequence[float],
-    seed: int,
-    device: str | torch.device = "cpu",
-    dtype: torch.dtype = torch.float32,
-    workers: int = 0,
-    channels_last: bool = True,
-) -> list[Batch]:
-    """The same batches every time, without augmentation, kept on the device.
-
-    For calibration sets and for scoring. All images of all batches are in memory at once.
-
-    Args:
-        dataset: the images.
-        n: how many, class-balanced as far as the counts allow, in an order that cycles through the
-            classes; None for all of them in the order of the set.
-        batch_size: images per batch; the last one may be smaller.
-        mean: see `Batches`.
-        std: see `Batches`.
-        seed: decides which images; unused if `n` is None.
-        device: see `Batches`.
-        dtype: see `Batches`.
-        workers: see `Batches`.
-        channels_last: see `Batches`.
-
-    Raises:
-        ValueError: if `n` is not in 1..len(dataset), and as in `Batches`.
-    """
-    if n is not None:
-        if not 1 <= n <= len(dataset):
-            raise ValueError(f"n must be in 1..{len(dataset)} (the images there are), got {n}")
-        dataset = dataset.subset(balanced(dataset.labels, n, numpy_rng(seed, "fixed")))
-    batches = Batches(
-        dataset,
-        batch_size,
-        mean=mean,
-        std=std,
-        seed=seed,
-        shuffle=False,
-        drop_last=False,
-        device=device,
-        dtype=dtype,
-        workers=workers,
-        channels_last=channels_last,
-    )
-    return list(batches.epoch(0))
 
 
 @final

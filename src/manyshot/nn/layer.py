@@ -28,9 +28,13 @@ class Extraction(dict[int, Any]):
         super().__init__()
         self.selection = selection
         self._parts: dict[tuple[int, str], nn.Parameter] = {}
+        self._held: list[Tensor] = []  # alive, so that no other tensor gets the id of one of them
 
     def tie(self, tensor: Tensor, index: Index) -> nn.Parameter:
-        """One new parameter per (tensor, part of it): whatever was tied before is tied after."""
+        """One new parameter per (tensor, part of it): whatever was tied before is tied after.
+
+        A tensor that a parametrisation computes is new each time: those are never tied.
+        """
         whole = all(part == slice(None) for part in index)
         if whole and id(tensor) in self:
             return self[id(tensor)]  # type: ignore[no-any-return]
@@ -38,6 +42,7 @@ class Extraction(dict[int, Any]):
         if key not in self._parts:
             fresh = crop(tensor.detach(), index).clone()  # with the strides that a forward uses
             self._parts[key] = nn.Parameter(fresh, requires_grad=tensor.requires_grad)
+            self._held.append(tensor)
         if whole:
             self[id(tensor)] = self._parts[key]
         return self._parts[key]

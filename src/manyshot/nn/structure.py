@@ -77,7 +77,7 @@ def walk(module: nn.Module, path: str = "", use: Use = ()) -> Iterator[tuple[str
             everywhere = len(allowed) == len(module.decision.options)
             inner = use if everywhere else (*use, (module.decision, allowed))
             yield from walk(block, f"{prefix}blocks.{i}", inner)
-    else:
+    elif not isinstance(module, Layer):  # what a layer holds besides, parametrises its tensors
         for name, child in module._modules.items():
             if child is not None:
                 yield from walk(child, f"{prefix}{name}", use)
@@ -161,9 +161,11 @@ Shape = tuple[Number | Size, ...]
 def parameter_uses(model: nn.Module) -> list[tuple[Tensor, list[tuple[Use, Shape]]]]:
     """Every distinct parameter with all places that hold it: when they are in, and what shape."""
     found: dict[int, tuple[Tensor, list[tuple[Use, Shape]]]] = {}
+    alive: list[Tensor] = []  # so that no other tensor gets the id of one of them
     for _, module, use in walk(model):
         if isinstance(module, Layer):
             held = [(tensor, shape) for _, tensor, shape in module.tensors()]
+            alive += [tensor for tensor, _ in held]
         else:
             held = [(p, tuple(p.shape)) for p in module._parameters.values() if p is not None]
         for tensor, shape in held:

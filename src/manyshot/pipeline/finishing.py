@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,13 @@ from manyshot.progress import Progress
 from manyshot.recipe import Finishing
 from manyshot.space import Arch
 from manyshot.supernet import Supernet
-from manyshot.train import Only, Standalone, Trainer, train
+from manyshot.train import Only, Standalone, Trainer, load_weights, save_weights, train
 
 LOG = "finish.jsonl"
+"""Winners."""
+EXPORTED = "exported.jsonl"
+"""Other architectures that somebody asked for."""
+SCORES = ("test_accuracy", "test_loss")
 
 
 def finish(
@@ -31,33 +36,138 @@ def finish(
     settings: Finishing,
     progress: Progress,
     proxies: Mapping[Arch, float] | None = None,
+    *,
+    log: str = LOG,
+    test: bool = True,
 ) -> dict[Arch, dict[str, Any]]:
     """Finishes, tests and exports architectures; what is on record is not done again.
 
-    Each is a line of `finish.jsonl`: accuracy on the test set (touched here only) and files.
-    Processes train together; the main one tests and writes.
+    Each is a line of `log`: files, and accuracy on the test set, which is touched here only, and
+    only if `test`. Processes train together; the main one tests and writes.
     """
-    log, proxies = folder / LOG, proxies or {}
+    path, proxies = folder / log, proxies or {}
     if accelerator.is_main_process:
-        records.keep_lines(log, lambda record: True)
+        records.keep_lines(path, lambda record: True)
     accelerator.wait_for_everyone()
-    done = {record["arch"]: record for record in records.read_lines(log)}
-    accelerator.wait_for_everyone()  # all have read before the main process writes again
+    lines = {record["arch"]: record for record in records.read_lines(path)}
+    works = [_Work.of(ws, folder, arch, settings, lines, test) for arch in dict.fromkeys(archs)]
+    accelerator.wait_for_everyone()  # all have looked before the main process writes again
     finished_archs = {}
-    for arch in dict.fromkeys(archs):
-        text = ws.net.space.to_text(arch)
-        record, kinds = done.get(text), list(ws.recipe.export.formats)
-        if record is None or not set(kinds) <= set(record["files"]):
-            subnet = finished(ws, accelerator, folder / "subnets", arch, settings, progress)
+    for work in works:
+        record = work.record
+        if not work.done:
+            subnet = work.subnet(ws, accelerator, settings, progress)
             if accelerator.is_main_process:
-                kinds += [] if record is None else record["files"]
-                record = tested(ws, subnet, folder, arch, kinds, proxies.get(arch))
-                record = {"arch": text, "mode": settings.mode, **record}
-                _put(log, record)
+                record = work.recorded(ws, subnet, settings, proxies.get(work.arch), test)
+                _put(path, record)
         if accelerator.is_main_process:
-            (folder / "subnets" / f"{text}.trainer.pt").unlink(missing_ok=True)
-        [finished_archs[arch]] = broadcast_object_list([record])
+            (folder / "subnets" / f"{work.text}.trainer.pt").unlink(missing_ok=True)
+        [finished_archs[work.arch]] = broadcast_object_list([record])
     return finished_archs
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What is left to do for an architecture, seen before anything is written.
+
+    Attributes:
+        folder: the run's.
+        arch: the architecture.
+        text: its text form.
+        record: its line so far; empty if there is none.
+        done: whether all that is asked for is there.
+        trained: whether its finished weights are there.
+        fingerprint: identifies what its weights depend on.
+    """
+
+    folder: Path
+    arch: Arch
+    text: str
+    record: dict[str, Any]
+    done: bool
+    trained: bool
+    fingerprint: str
+
+    @classmethod
+    def of(
+        cls,
+        ws: Workspace,
+        folder: Path,
+        arch: Arch,
+        settings: Finishing,
+        lines: Mapping[str, dict[str, Any]],
+        test: bool,
+    ) -> _Work:
+        """Compares what is asked for with the lines of a log and the files they list."""
+        text = ws.net.space.to_text(arch)
+        record = lines.get(text, {})
+        files = record.get("files", {})
+        weights = record.get("weights")
+        listed = [*files.values(), *([] if weights is None else [weights])]
+        asked = set(ws.recipe.export.formats) <= set(files)
+        asked &= not test or "test_accuracy" in record
+        fingerprint = fingerprint_of(ws, settings, text)
+        return cls(
+            folder,
+            arch,
+            text,
+            record,
+            done=bool(record) and asked and all((folder / path).exists() for path in listed),
+            trained=record.get("fingerprint") == fingerprint and (folder / str(weights)).exists(),
+            fingerprint=fingerprint,
+        )
+
+    @property
+    def weights(self) -> Path:
+        """Where the finished weights are kept, so that formats can be added."""
+        return self.folder / "subnets" / f"{self.text}.safetensors"
+
+    def subnet(
+        self, ws: Workspace, accelerator: Accelerator, settings: Finishing, progress: Progress
+    ) -> nn.Module:
+        """The finished module, with the weights on file if there are any."""
+        if self.trained:
+            subnet = ws.net.extract(self.arch)
+            load_weights(self.weights, subnet)
+            return subnet.eval()
+        folder = self.folder / "subnets"
+        subnet = finished(ws, accelerator, folder, self.arch, settings, progress)
+        if accelerator.is_main_process:
+            save_weights(self.weights, subnet)
+        return subnet
+
+    def recorded(
+        self,
+        ws: Workspace,
+        subnet: nn.Module,
+        settings: Finishing,
+        proxy_accuracy: float | None,
+        test: bool,
+    ) -> dict[str, Any]:
+        """Tests if asked to, exports, and returns the line; weights are not tested twice."""
+        scores = {key: self.record[key] for key in SCORES if key in self.record}
+        if (test and not scores) or (scores and not self.trained):
+            score = evaluate.accuracy(subnet, ws.fixed("test", None))
+            scores = {"test_accuracy": score.accuracy, "test_loss": score.loss}
+        if proxy_accuracy is None:
+            proxy_accuracy = self.record.get("proxy_accuracy")
+        known = {"test_accuracy": scores.get("test_accuracy"), "proxy_accuracy": proxy_accuracy}
+        accuracies = {name: value for name, value in known.items() if value is not None}
+        kinds = dict.fromkeys([*ws.recipe.export.formats, *self.record.get("files", {})])
+        return {
+            "arch": self.text,
+            "mode": settings.mode,
+            "fingerprint": self.fingerprint,
+            "weights": self.weights.relative_to(self.folder).as_posix(),
+            **scores,
+            **accuracies,
+            "files": exported(ws, subnet, self.folder, self.arch, list(kinds), accuracies),
+        }
+
+
+def fingerprint_of(ws: Workspace, settings: Finishing, text: str) -> str:
+    """Identifies what the finished weights of an architecture depend on."""
+    return ws.fingerprint(settings.training, settings.mode, text, ws.recipe.train)
 
 
 def _put(log: Path, record: dict[str, Any]) -> None:
@@ -101,7 +211,7 @@ def finished(
         folder=folder,
         checkpoint=f"{text}.trainer.pt",
         log=f"{text}.train.jsonl",
-        fingerprint=ws.fingerprint(settings.training, settings.mode, text, ws.recipe.train),
+        fingerprint=fingerprint_of(ws, settings, text),
     )
     train(run, progress, stage="finish")
     return subnet.eval()
@@ -126,29 +236,23 @@ def data_card(ws: Workspace) -> dict[str, Any]:
     }
 
 
-def tested(
+def exported(
     ws: Workspace,
     subnet: nn.Module,
     folder: Path,
     arch: Arch,
     formats: Sequence[str],
-    proxy_accuracy: float | None,
-) -> dict[str, Any]:
-    """Scores a finished subnet on the test set and exports it; paths are relative to `folder`."""
-    score = evaluate.accuracy(subnet, ws.fixed("test", None))
-    accuracies = {"test_accuracy": score.accuracy, "proxy_accuracy": proxy_accuracy}
-    images = ws.fixed("validation", 2)[0][0].cpu()
+    accuracies: Mapping[str, float],
+) -> dict[str, str]:
+    """Writes a finished subnet to files; returns their paths relative to `folder` by format."""
+    images, _ = next(iter(ws.fixed("validation", 2)))
     space, costs = ws.net.space, costs_of(ws, arch)
     files = export(
         subnet.cpu(),
-        example=images,
+        example=images.cpu(),
         folder=folder / "subnets",
         stem=space.to_text(arch),
         formats=formats,
         card=card(space, arch, costs=costs, accuracies=accuracies, data=data_card(ws)),
     )
-    return {
-        "test_accuracy": score.accuracy,
-        "test_loss": score.loss,
-        "files": {kind: path.relative_to(folder).as_posix() for kind, path in files.items()},
-    }
+    return {kind: path.relative_to(folder).as_posix() for kind, path in files.items()}

@@ -17,6 +17,8 @@ from manyshot.pipeline import timing
 from manyshot.recipe import Recipe, RecipeError
 
 WEIGHTS = "supernet.safetensors"
+BEGUN = (WEIGHTS, "trainer.pt", "train.jsonl", "search.jsonl", "finish.jsonl", "result.json")
+"""Any of these holds work; without, a folder is left from checks that failed."""
 
 
 def open_folder(folder: Path, recipe: Recipe, trained: Path | None = None) -> None:
@@ -25,20 +27,24 @@ def open_folder(folder: Path, recipe: Recipe, trained: Path | None = None) -> No
     Args:
         folder: the run's.
         recipe: the run's.
-        trained: the folder of a run whose supernet is copied.
+        trained: the folder of a run whose supernet will be taken.
 
     Raises:
         RecordError: if the folder holds a run of another recipe, or `trained` has no supernet.
         RecipeError: if the supernet of `trained` was made in another way.
     """
     path, machine = folder / "recipe.toml", folder / "environment.json"
-    if path.exists() and Recipe.load(path) != recipe:
+    other = path.exists() and Recipe.load(path) != recipe
+    if other and any((folder / name).exists() for name in BEGUN):
         raise records.RecordError(
             f"{folder} holds a run of another recipe: resume it with --resume {folder}, or "
             "choose another --out folder"
         )
     if trained is not None:
-        take_over(recipe, folder, trained)
+        check_trained(recipe, trained)
+    if other:
+        for stale in (folder / timing.FILE, machine, path):
+            stale.unlink(missing_ok=True)
     if not path.exists():
         records.write_text(path, recipe.to_toml())
     if not machine.exists():
@@ -47,8 +53,8 @@ def open_folder(folder: Path, recipe: Recipe, trained: Path | None = None) -> No
         torn.unlink()
 
 
-def take_over(recipe: Recipe, folder: Path, trained: Path) -> None:
-    """Copies the supernet of the run in `trained` to `folder`, and its latency table.
+def check_trained(recipe: Recipe, trained: Path) -> None:
+    """Refuses the supernet of the run in `trained` if the recipe cannot use it.
 
     Raises:
         RecordError: if it has no supernet yet.
@@ -66,10 +72,13 @@ def take_over(recipe: Recipe, folder: Path, trained: Path) -> None:
                 f"{part} is not as the supernet of {trained} was trained with: other settings of "
                 "it need a run of their own"
             )
-    for name in (WEIGHTS, timing.FILE):
-        if (trained / name).exists() and not (folder / name).exists():
-            with records.atomic(folder / name) as temporary:
-                shutil.copyfile(trained / name, temporary)
+
+
+def take_over(folder: Path, trained: Path) -> None:
+    """Copies the supernet of the run in `trained` to `folder`, unless it has one."""
+    if not (folder / WEIGHTS).exists():
+        with records.atomic(folder / WEIGHTS) as temporary:
+            shutil.copyfile(trained / WEIGHTS, temporary)
 
 
 def environment() -> dict[str, Any]:

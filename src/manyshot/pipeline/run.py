@@ -11,10 +11,11 @@ from accelerate.utils import broadcast_object_list
 
 from manyshot import records
 from manyshot.pipeline import timing
-from manyshot.pipeline.finishing import costs_of, finish
-from manyshot.pipeline.opening import WEIGHTS, open_folder
-from manyshot.pipeline.searching import search, winners
-from manyshot.pipeline.workspace import Workspace, on_its_threads
+from manyshot.pipeline.finishing import EXPORTED, LOG, costs_of, finish
+from manyshot.pipeline.opening import WEIGHTS, open_folder, take_over
+from manyshot.pipeline.searching import LOG as SEARCHED
+from manyshot.pipeline.searching import check_winners, search, winners
+from manyshot.pipeline.workspace import Workspace, on_its_threads, processes
 from manyshot.progress import Progress, Silent
 from manyshot.recipe import Recipe
 from manyshot.space import Arch
@@ -59,15 +60,19 @@ def begin(
         RecordError: if `trained` has no supernet, or `folder` holds another run.
         RecipeError: for what `Workspace.check` finds, before anything is written.
     """
+    world = processes(recipe)  # before anything is put on a device
     ws = Workspace.build(recipe)
-    ws.check()
+    ws.check(world)
     accelerator = start_engine(ws, folder)
     if accelerator.is_main_process:
         open_folder(folder, recipe, trained)
     accelerator.wait_for_everyone()
     if timing.needs_latency(ws):
-        timing.add_latency(ws, accelerator, folder, progress)
+        timing.add_latency(ws, accelerator, folder, progress, trained)
         ws.limits()  # an impossible budget fails before training
+    if trained is not None and accelerator.is_main_process:
+        take_over(folder, trained)
+    accelerator.wait_for_everyone()
     train_stage(ws, accelerator, folder, progress)
     return ws, accelerator
 
@@ -115,6 +120,7 @@ def run(
         RecordError, CheckpointError: if the folder holds something else, or something damaged.
         RecipeError, DataNotFound, ValueError: if the recipe cannot be built.
         NonFiniteLoss: if training diverges.
+        Infeasible: if a budget has no winner; `result.json` has those of the others.
     """
     progress = progress or Silent()
     ws, accelerator = begin(recipe, folder, progress, trained)
@@ -124,9 +130,11 @@ def run(
     finished = finish(ws, accelerator, folder, archs, recipe.finish, progress, scores)
     result = None
     if accelerator.is_main_process:
-        result = summary(ws, scores, chosen, finished)
+        scorings = len(records.read_lines(folder / SEARCHED))
+        result = summary(ws, scores, scorings, chosen, finished)
         records.write_json(folder / "result.json", result)
     stop(accelerator)
+    check_winners(ws, scores, chosen)
     found: dict[str, Any] = broadcast_object_list([result])[0]
     return found
 
@@ -134,12 +142,16 @@ def run(
 def summary(
     ws: Workspace,
     scores: dict[Arch, float],
+    scorings: int,
     chosen: dict[str, Arch],
     finished: dict[Arch, dict[str, Any]],
 ) -> dict[str, Any]:
-    """What `result.json` holds."""
+    """What `result.json` holds. Latencies are measured directly, beside what a table says."""
     recipe = ws.recipe
     timings = {arch: timing.latency_of(ws, ws.net.extract(arch)) for arch in finished}
+    if "latency_ms" in ws.costs:
+        for arch, took in timings.items():
+            took["table_ms"] = ws.costs["latency_ms"]([arch])[0].item()
     return {
         "name": recipe.name,
         "winners": [
@@ -150,28 +162,48 @@ def summary(
         "latency": {ws.net.space.to_text(arch): took for arch, took in timings.items()},
         "space": {"size": ws.net.space.size, "decisions": len(ws.net.space)},
         "searched": len(scores),
-        "images_forwarded": spent(ws, len(scores)),
+        "images_forwarded": spent(ws, scorings),
     }
 
 
 @on_its_threads
 def export_architecture(
-    recipe: Recipe, folder: Path, text: str, progress: Progress | None = None
+    recipe: Recipe,
+    folder: Path,
+    text: str,
+    progress: Progress | None = None,
+    *,
+    test: bool = False,
 ) -> dict[str, Any]:
     """Finishes the architecture `text` of a trained run and exports it; returns its record.
 
+    Unless it is a winner, the record is a line of `exported.jsonl`, without test accuracy.
+
+    Args:
+        recipe: the run's.
+        folder: the run's.
+        text: the architecture, such as `0-2-1`.
+        progress: shows how far it is; by default nothing.
+        test: whether to score it on the test set too. To choose by that is to overfit it.
+
     Raises:
         RecordError: if the run has no trained supernet.
+        RecipeError: for what `Workspace.check_finish` finds.
         ValueError: if `text` is not in the space.
     """
     progress = progress or Silent()
+    world = processes(recipe)
     ws = Workspace.build(recipe)
+    ws.check_finish(world)
     arch = ws.net.space.canonical(ws.net.space.from_text(text))
     if not (folder / WEIGHTS).exists():
         raise records.RecordError(f"{folder} has no {WEIGHTS}: train it first with manyshot train")
     load_weights(folder / WEIGHTS, ws.net)
     accelerator = start_engine(ws, folder)
-    record = finish(ws, accelerator, folder, [arch], recipe.finish, progress)[arch]
+    won = {record["arch"] for record in records.read_lines(folder / LOG)}
+    log = LOG if ws.net.space.to_text(arch) in won else EXPORTED
+    finished = finish(ws, accelerator, folder, [arch], recipe.finish, progress, log=log, test=test)
+    record = finished[arch]
     stop(accelerator)
     return record
 
@@ -197,14 +229,15 @@ def winner(
     }
 
 
-def spent(ws: Workspace, candidates: int) -> dict[str, int]:
+def spent(ws: Workspace, scorings: int) -> dict[str, int]:
     """Images forwarded by each stage, whatever network they went through."""
-    recipe = ws.recipe
+    recipe, splits = ws.recipe, ws.splits
     steps = recipe.train.epochs * len(ws.batches(recipe.train))
     paths = len(ws.sampler().plan(np.random.default_rng(0), 0).paths)
-    validation = sum(len(y) for _, y in ws.fixed("validation", recipe.evaluate.images))
-    calibration = sum(len(y) for _, y in ws.calibration())
+    held_out = len(splits.validation)
+    validation = min(recipe.evaluate.images or held_out, held_out)
+    calibration = min(recipe.evaluate.calibration_images, len(splits.train))
     return {
         "train": steps * recipe.train.batch_size * paths,
-        "search": candidates * (validation + calibration),
+        "search": scorings * (validation + calibration),
     }

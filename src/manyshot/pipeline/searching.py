@@ -50,21 +50,24 @@ def search(
 
 
 def winners(ws: Workspace, scores: dict[Arch, float]) -> dict[str, Arch]:
-    """The best-scored architecture within each budget.
+    """The best-scored architecture within each budget that has one; see `check_winners`."""
+    found = {limit.name: best(scores, limit) for limit in ws.limits()}
+    return {budget: within[0] for budget, within in found.items() if within}
+
+
+def check_winners(ws: Workspace, scores: dict[Arch, float], chosen: dict[str, Arch]) -> None:
+    """Refuses budgets without a winner.
 
     Raises:
-        Infeasible: if none of those scored is within one.
+        Infeasible: if there are any.
     """
-    chosen = {}
-    for limit in ws.limits():
-        within = best(scores, limit)
-        if not within:
-            raise Infeasible(
-                f"none of the {len(scores)} architectures scored is within {limit.name!r}: raise "
-                f"search.candidates (at least one per budget, now {ws.recipe.search.candidates})"
-            )
-        chosen[limit.name] = within[0]
-    return chosen
+    search = ws.recipe.search
+    missing = [repr(budget) for budget in search.budgets if budget not in chosen]
+    if missing:
+        raise Infeasible(
+            f"none of the {len(scores)} architectures scored is within {', '.join(missing)}: raise "
+            f"search.candidates (at least one per budget, now {search.candidates})"
+        )
 
 
 class _Scorer:
@@ -75,9 +78,7 @@ class _Scorer:
         self.weights = digest(ws.net.state_dict())
         self.validation = ws.fixed("validation", ws.recipe.evaluate.images)
         self.calibration = ws.calibration()
-        self.calibration_id = (
-            f"{ws.splits.fingerprint}:{ws.recipe.seed}:{sum(len(y) for _, y in self.calibration)}"
-        )
+        self.calibration_id = f"{ws.splits.fingerprint}:{ws.recipe.seed}:{self.calibration.images}"
         if accelerator.is_main_process:
             records.keep_lines(log, lambda record: True)
         accelerator.wait_for_everyone()

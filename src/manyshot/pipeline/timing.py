@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from torch import nn
 
 from manyshot import records
 from manyshot.cost import LatencyTable, latency_table, measure
+from manyshot.cost.timing import describe, device_of
+from manyshot.nn.shapes import model_dtype
 from manyshot.pipeline.workspace import Workspace
 from manyshot.progress import Progress
 from manyshot.space import Budget
@@ -37,23 +40,58 @@ def measured(ws: Workspace, progress: Progress) -> LatencyTable:
         )
 
 
-def add_latency(ws: Workspace, accelerator: Accelerator, folder: Path, progress: Progress) -> None:
+def add_latency(
+    ws: Workspace,
+    accelerator: Accelerator,
+    folder: Path,
+    progress: Progress,
+    trained: Path | None = None,
+) -> None:
     """Adds `latency_ms` to the workspace's costs from `latency.json`, which is made if missing.
 
+    The table of the run in `trained` is taken if it is what would be measured now.
+
     Raises:
-        RecordError: if the record is of another space.
+        RecordError: if the record was measured otherwise than the recipe says, or elsewhere.
     """
     path = folder / FILE
     if accelerator.is_main_process and not path.exists():
-        records.write_json(path, measured(ws, progress).to_dict())
+        table = None if trained is None else _taken(ws, trained / FILE)
+        records.write_json(path, (table or measured(ws, progress)).to_dict())
     accelerator.wait_for_everyone()
     table = LatencyTable.from_dict(records.read_json(path))
-    if table.decisions != tuple(str(d.name) for d in ws.net.space.decisions):
+    # Other processes may have other devices: the main one, which measures, decides for all.
+    [difference] = broadcast_object_list([_difference(ws, table)])
+    if difference is not None:
+        name, recorded, own = difference
         raise records.RecordError(
-            f"{path} was measured for another space ({', '.join(table.decisions)}): delete it to "
-            "measure again"
+            f"{path} was measured with {name} = {recorded!r}, but now it is {own!r}: go on as it "
+            "was measured, or delete the file to measure again"
         )
     ws.costs["latency_ms"] = table.table
+
+
+def _taken(ws: Workspace, path: Path) -> LatencyTable | None:
+    """The table of another run, unless it is missing or differs from what would be measured."""
+    if not path.exists():
+        return None
+    table = LatencyTable.from_dict(records.read_json(path))
+    return table if _difference(ws, table) is None else None
+
+
+def _difference(ws: Workspace, table: LatencyTable) -> tuple[str, Any, Any] | None:
+    """The first field in which a table is not what would be measured now: name, its, ours."""
+    own = {
+        "decisions": tuple(str(decision.name) for decision in ws.net.space.decisions),
+        "input_shape": tuple(ws.splits.image_shape),
+        "device": describe(device_of(ws.net)),
+        "dtype": str(model_dtype(ws.net)),
+        **ws.recipe.latency.model_dump(),
+    }
+    for name, value in own.items():
+        if getattr(table, name) != value:
+            return name, getattr(table, name), value
+    return None
 
 
 def latency_of(ws: Workspace, subnet: nn.Module) -> dict[str, Any]:

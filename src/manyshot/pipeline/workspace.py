@@ -12,12 +12,14 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeVar, cast
 
 import torch
+from accelerate import PartialState
 from torch import nn
 
 from manyshot.cost import CostTable, macs_table, params_table
 from manyshot.cost.timing import on_threads
-from manyshot.data import Augment, Batch, Batches, Splits, fixed, load
+from manyshot.data import Augment, Batches, FixedBatches, Splits, fixed, load
 from manyshot.lookup import look_up
+from manyshot.pipeline.checking import check_batch_size, check_breeding, check_formats
 from manyshot.recipe import Recipe, RecipeError, Training
 from manyshot.search import Limit, Searcher, make_searcher
 from manyshot.sharing import OneShot
@@ -55,7 +57,7 @@ def pick_device(name: str) -> torch.device:
     """The device of a recipe: `auto` is the current accelerator, if there is one.
 
     Raises:
-        RecipeError: for a device that torch does not know or have.
+        RecipeError: for a device that torch does not know or have, or a numbered GPU.
     """
     if name == "auto":
         found = (
@@ -64,10 +66,21 @@ def pick_device(name: str) -> torch.device:
         return found or torch.device("cpu")
     try:
         device = torch.device(name)
+        if device.type == "cuda" and device.index is not None:
+            raise RecipeError(
+                f"device = {name!r}: Accelerate places models itself; set device = 'cuda' and "
+                f"choose the GPU by the environment: CUDA_VISIBLE_DEVICES={device.index}"
+            )
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise RecipeError(f"device = {name!r}: {error}") from error
     return device
+
+
+def processes(recipe: Recipe) -> int:
+    """How many processes were started together; each takes its own GPU, if it uses one."""
+    on_cpu = pick_device(recipe.device).type == "cpu"
+    return int(PartialState(cpu=on_cpu).num_processes)
 
 
 def build_network(recipe: Recipe, splits: Splits) -> nn.Module:
@@ -189,16 +202,37 @@ class Workspace:
         except (ValueError, TypeError) as error:
             raise RecipeError(f"search: {error}") from error
 
-    def check(self) -> None:
-        """Finds now, before anything is trained, what would fail later.
+    def check(self, world: int = 1) -> None:
+        """Finds now, before anything is trained by `world` processes, what would fail later.
 
         Raises:
-            RecipeError: for an impossible budget, an unknown sampler or searcher, or their options.
+            RecipeError: for an impossible budget, an unknown sampler or searcher, their options,
+                training batches that cannot be made, or what `check_finish` finds.
         """
         table = self.costs["macs"]
         known = self.limits(metrics=("macs", "params"))
-        self.searcher(known or [Limit("everything", table, table.range()[1])])
+        searcher = self.searcher(known or [Limit("everything", table, table.range()[1])])
+        check_breeding(searcher, self.recipe.search.candidates)
         self.sampler()
+        self._check_batches("train", self.recipe.train, world)
+        self.check_finish(world)
+
+    def check_finish(self, world: int = 1) -> None:
+        """Finds what would fail when an architecture is finished and exported.
+
+        Raises:
+            RecipeError: for training batches that cannot be made, or formats without packages.
+        """
+        check_formats(self.recipe.export.formats)
+        if self.recipe.finish.mode != "inherit":
+            self._check_batches("finish.training", self.recipe.finish.training, world)
+
+    def _check_batches(self, section: str, settings: Training, world: int) -> None:
+        check_batch_size(section, settings, len(self.splits.train), world)
+        try:
+            self.batches(settings, 0, world)
+        except ValueError as error:
+            raise RecipeError(f"data: {error}") from error
 
     def augment(self) -> Augment:
         """What may happen to a training image."""
@@ -221,7 +255,7 @@ class Workspace:
             workers=self.recipe.data.workers,
         )
 
-    def fixed(self, part: Part, images: int | None) -> list[Batch]:
+    def fixed(self, part: Part, images: int | None) -> FixedBatches:
         """Fixed batches of a part, class-balanced if `images` says how many; never augmented."""
         own = getattr(self.splits, part)
         return fixed(
@@ -235,7 +269,7 @@ class Workspace:
             workers=self.recipe.data.workers,
         )
 
-    def calibration(self) -> list[Batch]:
+    def calibration(self) -> FixedBatches:
         """The fixed training images that batch-norm statistics come from."""
         return self.fixed("train", self.recipe.evaluate.calibration_images)
 

@@ -12,8 +12,9 @@ Phase = Literal["weights", "code"]
 class Sharing(Protocol):
     """Decides the weights of a path *before* a layer runs, never inside model code.
 
-    A supernet calls `attach` once, when it is made. The training loop asks `phase(step)` whether a
-    step moves the weights or the code that mixes them.
+    A supernet calls `attach` once, when it is made. `phase(step)` is for schemes that alternate
+    between weights and the code that mixes them; the loop of this version trains weights in every
+    step, so `OneShot` is all that it can train.
     """
 
     copies: int

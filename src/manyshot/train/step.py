@@ -33,13 +33,16 @@ def accumulate(
 
     Raises:
         ValueError: if a path learns from the largest architecture and that did not come before.
-        NotImplementedError: for a path with a policy.
+        NotImplementedError: for a plan with a policy or a penalty, which learnt samplers will have.
     """
+    if plan.penalty is not None or any(path.policy is not None for path in plan.paths):
+        raise NotImplementedError(
+            "this version trains option indices: a plan with one-hot policies or a penalty needs "
+            "a sampler with parameters, which the loop does not optimise yet"
+        )
     teacher: Tensor | None = None
     losses = []
     for i, path in enumerate(plan.paths):
-        if path.policy is not None:
-            raise NotImplementedError("this version trains option indices, not one-hot policies")
         last = i == len(plan.paths) - 1
         with contextlib.nullcontext() if last else no_sync():
             logits = forward(images, path.arch)
@@ -56,6 +59,4 @@ def accumulate(
         if path.arch == largest and path.target == "labels":
             teacher = logits.detach()
         losses.append(loss.detach())
-    if plan.penalty is not None:
-        backward(plan.penalty)
     return losses

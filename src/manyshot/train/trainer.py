@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from manyshot import records
@@ -173,12 +174,13 @@ class Trainer:
         for name, tensor in weights.items():
             if tensor.is_floating_point() and not tensor.isfinite().all():
                 raise self._diverged(self.step - 1, f"it left weight {name!r} not finite")
+        losses = gather_object([self.losses])
         if self.folder is None or not self.accelerator.is_main_process:
             return
         state = {
             "fingerprint": self.fingerprint,
             "step": self.step,
-            "losses": self.losses,
+            "losses": losses,
             "weights": weights,
             "optimizer": self.optimizer.state_dict(),
             "sampler": self.sampler.state_dict(),
@@ -206,7 +208,9 @@ class Trainer:
             self.net.load_state_dict(state["weights"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.sampler.load_state_dict(state["sampler"])
-            self.step, self.losses = state["step"], list(state["losses"])
+            self.step = state["step"]
+            if len(state["losses"]) == self.accelerator.num_processes:
+                self.losses = list(state["losses"][self.accelerator.process_index])
         if self.accelerator.is_main_process:
             records.keep_lines(self.folder / self.log, lambda r: bool(r["step"] <= self.step))
 

@@ -1,0 +1,90 @@
+"""The same batches every time: for calibration and for scoring."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import final
+
+import torch
+
+from manyshot.data.balance import balanced
+from manyshot.data.batches import Batch, Batches
+from manyshot.data.images import LabelledImages
+from manyshot.data.seeding import numpy_rng
+
+KEPT_BYTES = 2**30
+"""Batches larger than this in all are made anew in every pass instead of being kept."""
+
+
+@final
+class FixedBatches:
+    """Batches that are equal in every pass; small sets are kept on the device, ready to use.
+
+    Attributes:
+        images: how many images there are in all.
+    """
+
+    def __init__(self, batches: Batches) -> None:
+        """Epoch 0 of `batches`, which neither shuffle nor augment."""
+        self._batches, self.images = batches, len(batches.dataset)
+        channels, height, width = batches.dataset.image_shape
+        small = self.images * channels * height * width * 4 <= KEPT_BYTES
+        self._kept = list(batches.epoch(0)) if small else None
+
+    def __len__(self) -> int:
+        """The number of batches."""
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self._batches.epoch(0) if self._kept is None else iter(self._kept)
+
+
+def fixed(
+    dataset: LabelledImages,
+    n: int | None,
+    batch_size: int,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    seed: int,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    workers: int = 0,
+    channels_last: bool = True,
+) -> FixedBatches:
+    """The same batches every time, without augmentation, for calibration and for scoring.
+
+    Args:
+        dataset: the images.
+        n: how many, class-balanced as far as the counts allow, in an order that cycles through the
+            classes; None for all of them in the order of the set.
+        batch_size: images per batch; the last one may be smaller.
+        mean: see `Batches`.
+        std: see `Batches`.
+        seed: decides which images; unused if `n` is None.
+        device: see `Batches`.
+        dtype: see `Batches`.
+        workers: see `Batches`.
+        channels_last: see `Batches`.
+
+    Raises:
+        ValueError: if `n` is not in 1..len(dataset), and as in `Batches`.
+    """
+    if n is not None:
+        if not 1 <= n <= len(dataset):
+            raise ValueError(f"n must be in 1..{len(dataset)} (the images there are), got {n}")
+        dataset = dataset.subset(balanced(dataset.labels, n, numpy_rng(seed, "fixed")))
+    batches = Batches(
+        dataset,
+        batch_size,
+        mean=mean,
+        std=std,
+        seed=seed,
+        shuffle=False,
+        drop_last=False,
+        device=device,
+        dtype=dtype,
+        workers=workers,
+        channels_last=channels_last,
+    )
+    return FixedBatches(batches)

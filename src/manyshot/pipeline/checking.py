@@ -1,0 +1,60 @@
+"""What would fail only after training, found before it."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+
+from manyshot.recipe import RecipeError, Training
+from manyshot.search import Evolution, Searcher
+
+ONNX = ("onnx", "onnxscript", "onnxruntime")
+
+
+def check_breeding(searcher: Searcher, candidates: int) -> None:
+    """Refuses an evolution that ends before its first children.
+
+    Raises:
+        RecipeError: then.
+    """
+    if isinstance(searcher, Evolution) and candidates <= searcher.config.population:
+        raise RecipeError(
+            f"search.candidates = {candidates} are all drawn at random, because evolution breeds "
+            f"only after search.options.population = {searcher.config.population}: lower that, "
+            "raise search.candidates, or set search.name = 'random'"
+        )
+
+
+def check_batch_size(section: str, settings: Training, images: int, world: int) -> None:
+    """Refuses batches that cannot be filled, or not be shared by `world` processes.
+
+    Raises:
+        RecipeError: then.
+    """
+    size = settings.batch_size
+    if size > images:
+        raise RecipeError(
+            f"{section}.batch_size = {size} is more than the {images} training images"
+        )
+    if size % world:
+        raise RecipeError(
+            f"{section}.batch_size = {size} is not a multiple of the {world} processes"
+        )
+
+
+def check_formats(formats: Sequence[str]) -> None:
+    """Refuses formats whose packages are missing.
+
+    Raises:
+        RecipeError: then.
+    """
+    if "onnx" not in formats:
+        return
+    try:
+        for name in ONNX:
+            importlib.import_module(name)
+    except ImportError as error:
+        raise RecipeError(
+            f"export.formats has 'onnx', which needs {', '.join(ONNX)} ({error}): "
+            "pip install 'manyshot[onnx]'"
+        ) from error

@@ -1,0 +1,77 @@
+"""A latency table is used only where it says what would be measured now."""
+
+import shutil
+
+import pytest
+from pipeline_runs import small
+
+from manyshot import records
+from manyshot.cost import LatencyTable
+from manyshot.pipeline import run, timing
+
+BUDGET = ("search.budgets=['latency_ms<=1K']", "finish.mode=inherit")
+
+
+@pytest.fixture(scope="module")
+def timed(tmp_path_factory):
+    """A run with a latency budget, which tests only read: its folder, recipe and result."""
+    folder = tmp_path_factory.mktemp("timed")
+    recipe = small(folder, *BUDGET)
+    return folder, recipe, run(recipe, folder)
+
+
+def table_of(folder):
+    return records.read_json(folder / timing.FILE)
+
+
+def test_both_latencies_of_a_winner_are_kept(timed):
+    folder, _, result = timed
+    [winner] = result["winners"]
+    took = result["latency"][winner["arch"]]
+    assert winner["latency_ms"] == took["median_ms"]
+    arch = tuple(map(int, winner["arch"].split("-")))
+    assert took["table_ms"] == LatencyTable.from_dict(table_of(folder))([arch])[0]
+
+
+def test_without_a_table_there_is_one_latency(base):
+    assert all("table_ms" not in took for took in base[2]["latency"].values())
+
+
+def test_the_table_of_another_run_is_taken_if_it_is_the_same(timed, tmp_path):
+    again = small(tmp_path, *BUDGET, "search.candidates=4")
+    run(again, tmp_path / "again", trained=timed[0])
+    assert table_of(tmp_path / "again") == table_of(timed[0])
+
+
+def test_with_other_settings_it_is_measured_anew(timed, tmp_path):
+    other = small(tmp_path, *BUDGET, "latency.batch_size=3")
+    run(other, tmp_path / "again", trained=timed[0])
+    assert table_of(tmp_path / "again")["batch_size"] == 3
+
+
+def test_the_table_of_another_machine_is_measured_anew(timed, tmp_path):
+    folder = tmp_path / "elsewhere"
+    shutil.copytree(timed[0], folder)
+    records.write_json(folder / timing.FILE, table_of(folder) | {"device": "cpu: abacus"})
+    run(timed[1], tmp_path / "again", trained=folder)
+    assert table_of(tmp_path / "again")["device"] == table_of(timed[0])["device"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("batch_size", 7),
+        ("threads", 9),
+        ("input_shape", [1, 9, 9]),
+        ("device", "cpu: abacus"),
+        ("dtype", "torch.bfloat16"),
+        ("decisions", ["a", "b", "c", "d"]),
+        ("repeats", 77),
+    ],
+)
+def test_a_run_does_not_go_on_with_another_table(timed, tmp_path, field, value):
+    folder = tmp_path / "run"
+    shutil.copytree(timed[0], folder)
+    records.write_json(folder / timing.FILE, table_of(folder) | {field: value})
+    with pytest.raises(records.RecordError, match=f"measured with {field} = .*delete the file"):
+        run(timed[1], folder)
