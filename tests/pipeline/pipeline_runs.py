@@ -56,14 +56,21 @@ def lines(folder: Path, name: str) -> list[dict[str, Any]]:
     return records.read_lines(folder / name)
 
 
+def timeless(result: dict[str, Any]) -> dict[str, Any]:
+    """A copy of a result without what is measured."""
+    kept = {key: value for key, value in result.items() if key not in ("latency", "schema")}
+    kept["winners"] = [
+        {key: value for key, value in winner.items() if key != "latency_ms"}
+        for winner in result["winners"]
+    ]
+    return kept
+
+
 def outcome(folder: Path) -> dict[str, Any]:
     """All that a run wrote, but for times."""
     from safetensors.torch import load_file
 
-    result = records.read_json(folder / "result.json")
-    result.pop("latency")
-    for winner in result["winners"]:
-        winner.pop("latency_ms")
+    result = timeless(records.read_json(folder / "result.json"))
     found: dict[str, Any] = {
         "result": result,
         "recipe": (folder / "recipe.toml").read_text(),
