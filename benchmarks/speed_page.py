@@ -40,13 +40,11 @@ READING = """
 
 ## Found on 2026-11-22
 
-- `manyshot --help` misses its bar, on this busy machine: its CPU time alone was 0.41 s in one run
-  and 0.71 s in another. More than half of that is `numpy` and `pydantic`, which `main` loads with
-  `manyshot.recipe` for the name of one exception. Loading them only when there is an exception to
-  compare took 0.41 s of CPU time to 0.18 s (wall time 1.2 s to 0.53 s, sides taking turns) in a
-  trial that is not in these numbers. torch is not imported.
+- `manyshot --help` first missed its bar: 0.41 to 0.71 s of CPU time, more than half of it `numpy`
+  and `pydantic`, which `main` loaded with `manyshot.recipe` for the name of one exception. They now
+  load only when there is an exception to compare. torch is not imported.
 - Evaluation at `macro` came out at 1.043, 1.084 (interval 1.04 to 1.108, which contains the bar)
-  and 1.060 in three runs, the last with the most rounds. Of that, 2 ms in about 90 ms, so 0.02, is
+  and 1.060 in three runs on a busy machine, the last of them with the most rounds. Of that, 2 ms in about 90 ms, so 0.02, is
   known: setting and restoring the mode of every module of the supernet, twice (0.7 ms each), 0.1 ms
   per forward, and the losses. The rest was not found; apart, the calibration forwards were at 1.00
   and the validation forwards at 1.03 of the bare ones, where two bare copies differ by 0.01.
