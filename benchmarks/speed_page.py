@@ -45,9 +45,10 @@ READING = """
   load only when there is an exception to compare. torch is not imported.
 - Evaluation at `macro` came out at 1.043, 1.084 (interval 1.04 to 1.108, which contains the bar)
   and 1.060 in three runs on a busy machine, the last of them with the most rounds. Of that, 2 ms
-  in about 90 ms, so 0.02, is known: setting and restoring the mode of every module of the supernet, twice (0.7 ms each), 0.1 ms
-  per forward, and the losses. The rest was not found; apart, the calibration forwards were at 1.00
-  and the validation forwards at 1.03 of the bare ones, where two bare copies differ by 0.01.
+  in about 90 ms, so 0.02, is known: setting and restoring the mode of every module of the
+  supernet, twice (0.7 ms each), 0.1 ms per forward, and the losses. The rest was not found;
+  apart, the calibration forwards were at 1.00 and the validation forwards at 1.03 of the bare
+  ones, where two bare copies differ by 0.01.
 - The optimiser's walk over parameters without a gradient is about 0.1 % of a step.
 - The weights and momenta that are off the path account for all of a supernet's extra memory.
 
