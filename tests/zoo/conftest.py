@@ -1,18 +1,9 @@
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
 from manyshot.nn.batch_norm import Collector
-
-
-@pytest.fixture(autouse=True, scope="session")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -24,15 +24,6 @@ class DeclaresCommutations(Protocol):
         ...
 
 
-@runtime_checkable
-class HasStages(Protocol):
-    """A network whose body is a chain of modules."""
-
-    def stages(self) -> list[nn.Module]:
-        """The modules that `forward` runs one after the other."""
-        ...
-
-
 def adopt(model: nn.Module) -> None:
     """Makes `model` ready: plain batch norms become ours, in place; every layer learns its path.
 
