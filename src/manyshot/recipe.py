@@ -49,7 +49,10 @@ class Network(Section):
 class Sharing(Section):
     """Which weights a path gets."""
 
-    name: Literal["one_shot"] = "one_shot"
+    name: str = "one_shot"
+    """one_shot, k_shot, or `package.module:attribute`."""
+    options: Options = {}
+    """Arguments of its scheme; `seed` is the recipe's."""
 
 
 class Data(Section):

@@ -11,10 +11,11 @@ from torch import nn
 
 from manyshot.nn.batch_norm import BatchNormStats, BatchStatistics, Collector, Statistics
 from manyshot.nn.extract import extract
+from manyshot.nn.mixing import Mixture, Stacked
 from manyshot.nn.selection import Selection, activate
 from manyshot.nn.shapes import check_options
 from manyshot.nn.structure import adopt, compile_options, search_space
-from manyshot.sharing import OneShot, Sharing
+from manyshot.sharing import OneShot, Phase, Sharing
 from manyshot.space import Arch
 
 _BATCH = BatchStatistics()
@@ -69,7 +70,7 @@ class Supernet(nn.Module):
         self.model = model
         self.space = search_space(self.model)
         self.sharing: Sharing = OneShot() if sharing is None else sharing
-        self.sharing.attach(self.model)
+        self.sharing.attach(self.model, self.space)
         if input_shape is not None:
             check_options(self.model, self.space, input_shape)
 
@@ -79,6 +80,8 @@ class Supernet(nn.Module):
         arch: Arch | None = None,
         *,
         stats: BatchNormStats | Collector | Literal["batch"] | None = None,
+        phase: Phase | None = None,
+        mixture: Mixture | None = None,
     ) -> Any:
         """Runs one architecture.
 
@@ -87,6 +90,9 @@ class Supernet(nn.Module):
             arch: an option index per decision; by default `space.largest`.
             stats: eval mode only: calibrated statistics of this architecture for its batch norms,
                 or `"batch"` to normalise by the batch.
+            phase: in training, what the step moves (see `ms.sharing.Sharing`); it decides which
+                codes a path gets under K-shot sharing.
+            mixture: of `mixture(arch)`, to merge weights once for several forwards.
 
         Returns:
             What the model returns, usually logits (B, classes).
@@ -97,14 +103,26 @@ class Supernet(nn.Module):
         """
         if torch.compiler.is_compiling():
             refuse_compilation()
-        with self.selecting(arch, stats):
+        with self.selecting(arch, stats, phase=phase, mixture=mixture):
             return self.model(images)
+
+    def mixture(self, arch: Arch) -> Mixture | None:
+        """The weights of `arch` for several forwards without gradients, merged only once.
+
+        Give it to `net(images, arch, mixture=...)`, for as long as no weight changes. None if
+        there is nothing to merge, with one copy.
+        """
+        with torch.no_grad():
+            return self.sharing.mixture(self.space.check(tuple(arch)), keep=True)
 
     @contextlib.contextmanager
     def selecting(
         self,
         arch: Arch | None = None,
         stats: BatchNormStats | Collector | Literal["batch"] | None = None,
+        *,
+        phase: Phase | None = None,
+        mixture: Mixture | None = None,
     ) -> Iterator[Selection]:
         """Makes `arch` active for the modules called inside, for example `net.model.stages()`."""
         chosen = self.space.largest if arch is None else self.space.check(tuple(arch))
@@ -118,7 +136,8 @@ class Supernet(nn.Module):
                 f"the statistics were calibrated for architecture {stats.arch}, not {chosen}; "
                 "call ms.evaluate.calibrate(net, arch, batches) for it"
             )
-        selection = Selection(self.space.decisions, chosen, statistics)
+        mixture = mixture or self.sharing.mixture(chosen, phase)
+        selection = Selection(self.space.decisions, chosen, statistics, mixture)
         with activate(selection):
             yield selection
 
@@ -139,7 +158,8 @@ class Supernet(nn.Module):
                 f"the statistics were calibrated for architecture {stats.arch}, not {arch}; "
                 "call ms.evaluate.calibrate(net, arch, batches) for it"
             )
-        selection = Selection(self.space.decisions, self.space.check(tuple(arch)), stats)
+        chosen = self.space.check(tuple(arch))
+        selection = Selection(self.space.decisions, chosen, stats, self.mixture(chosen))
         return extract(self.model, selection)
 
     def compile(self, *args: Any, **kwargs: Any) -> NoReturn:
@@ -153,8 +173,16 @@ class Supernet(nn.Module):
         and options without parameters (compiling an `nn.Identity` first makes later compilations
         empty). Eval mode runs uncompiled, because its statistics are arguments.
 
+        Raises:
+            RuntimeError: if paths have weights of their own, which a compiled body would not see.
+
         Args:
             **kwargs: of `torch.compile`. Options of one class share its recompile limit (8): give
                 `isolate_recompiles=True` if a network has more shapes of one class than that.
         """
+        if any(isinstance(module, Stacked) for module in self.model.modules()):
+            raise RuntimeError(
+                "the options of a K-shot supernet have other weights in every path: compile the "
+                "subnet that net.extract() gives"
+            )
         return compile_options(self.model, **kwargs)

@@ -14,6 +14,7 @@ from manyshot.cost.tables import CostTable, Table
 from manyshot.cost.watch import Watch
 from manyshot.nn.choice import Choice, Depth
 from manyshot.nn.extract import extract
+from manyshot.nn.mixing import FirstSlice
 from manyshot.nn.selection import Selection
 from manyshot.nn.shapes import dry, model_dtype
 from manyshot.space import Arch, SearchSpace
@@ -62,7 +63,7 @@ def check_archs(space: SearchSpace) -> list[Arch]:
 def _check(cost: CostTable, recording: Recording, by_module: ModuleTables) -> None:
     space = recording.space
     for arch in check_archs(space):
-        subnet = extract(recording.model, Selection(space.decisions, arch))
+        subnet = extract(recording.model, Selection(space.decisions, arch, mixture=FirstSlice()))
         expected, got = _flops(subnet, recording.images) // 2, int(cost([arch])[0])
         if expected != got:
             raise CostMismatch(

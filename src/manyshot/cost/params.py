@@ -13,8 +13,10 @@ from manyshot.cost.macs import check_archs
 from manyshot.cost.recording import CostMismatch, meta_twin
 from manyshot.cost.tables import MAX_CELLS, CostTable
 from manyshot.nn.extract import extract
+from manyshot.nn.layer import Shape
+from manyshot.nn.mixing import FirstSlice
 from manyshot.nn.selection import Selection
-from manyshot.nn.structure import Shape, parameter_uses
+from manyshot.nn.structure import parameter_uses
 from manyshot.space import SearchSpace, Size, Use
 from manyshot.supernet import Supernet
 
@@ -50,7 +52,7 @@ def params_table(net: Supernet) -> CostTable:
 def _check(net: Supernet, cost: CostTable) -> None:
     twin: nn.Module = meta_twin(net.model)[id(net.model)]
     for arch in check_archs(net.space):
-        subnet = extract(twin, Selection(net.space.decisions, arch))
+        subnet = extract(twin, Selection(net.space.decisions, arch, mixture=FirstSlice()))
         expected, got = sum(p.numel() for p in subnet.parameters()), int(cost([arch])[0])
         if expected != got:
             raise CostMismatch(

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from manyshot.cost.watch import Watch
 from manyshot.nn.choice import Choice
+from manyshot.nn.mixing import FirstSlice
 from manyshot.nn.selection import Selection, activate
 from manyshot.nn.shapes import model_dtype
 from manyshot.nn.structure import sizes_of, walk
@@ -107,7 +108,7 @@ class Recording:
 
     def _run(self, arch: Arch) -> None:
         self._watch.clear()
-        selection = Selection(self.space.decisions, arch, _Unchanged())
+        selection = Selection(self.space.decisions, arch, _Unchanged(), FirstSlice())
         quiet = torch.random.fork_rng(devices=[])
         with torch.no_grad(), quiet, torch.device("meta"), activate(selection), self._watch:
             self.model(self.images)

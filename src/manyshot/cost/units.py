@@ -17,6 +17,7 @@ from manyshot.cost.timing import Call, Job, copied, prepared
 from manyshot.nn.batch_norm import BatchNormStats, Collector
 from manyshot.nn.choice import Choice, Depth
 from manyshot.nn.extract import extract
+from manyshot.nn.mixing import FirstSlice
 from manyshot.nn.selection import Selection
 from manyshot.nn.shapes import dry
 from manyshot.nn.structure import sizes_of, walk
@@ -163,7 +164,7 @@ def make_jobs(net: Supernet, recording: Recording, planned: Plan, images: Tensor
     calls = _activations(net, recording, planned, images)
     jobs: list[Job] = []
     for (unit, _, inputs), arch in planned.jobs.items():
-        selection = Selection(net.space.decisions, arch)
+        selection = Selection(net.space.decisions, arch, mixture=FirstSlice())
         plain = extract(recording.original[unit], selection)
         jobs.append((prepared(plain, images.device), calls[unit, inputs]))
     return jobs

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from manyshot.nn.batch_norm import BatchNormStats, Collector
+from manyshot.nn.mixing import Mixture
 from manyshot.space import Arch
 from manyshot.supernet import Supernet
 
@@ -46,7 +47,10 @@ def evaluating(net: nn.Module) -> Iterator[None]:
 
 
 def calibrate(
-    net: Supernet, arch: Arch, batches: Iterable[Tensor | Sequence[Tensor]]
+    net: Supernet,
+    arch: Arch,
+    batches: Iterable[Tensor | Sequence[Tensor]],
+    mixture: Mixture | None = None,
 ) -> BatchNormStats:
     """Batch-norm statistics of `arch`: reset, then the cumulative average over `batches`.
 
@@ -58,6 +62,7 @@ def calibrate(
         net: the supernet.
         arch: an architecture of its space.
         batches: images (B, C, H, W), or (images, labels) pairs; at least one.
+        mixture: of `net.mixture(arch)`, if that is at hand.
 
     Returns:
         Statistics for `net(images, arch, stats=stats)` and `net.extract(arch, stats=stats)`.
@@ -66,9 +71,11 @@ def calibrate(
         ValueError: if there is no batch, or `arch` is not in the space.
     """
     arch, collector, seen = tuple(arch), Collector(), 0
+    mixture = mixture or net.mixture(arch)
     with evaluating(net):
         for batch in batches:
-            net(batch if isinstance(batch, Tensor) else batch[0], arch, stats=collector)
+            images = batch if isinstance(batch, Tensor) else batch[0]
+            net(images, arch, stats=collector, mixture=mixture)
             seen += 1
     if not seen:
         raise ValueError("calibrate got no batches; give at least one batch of training images")
@@ -107,9 +114,15 @@ def score(
 
     It depends on neither earlier calls nor their order, and leaves the supernet bit-identical.
     """
-    stats = calibrate(net, arch, calibration)
+    mixture = net.mixture(arch)
+    stats = calibrate(net, arch, calibration, mixture)
+
+    def forward(images: Tensor) -> Tensor:
+        logits: Tensor = net(images, stats.arch, stats=stats, mixture=mixture)
+        return logits
+
     with evaluating(net):
-        return _total(predict(lambda images: net(images, stats.arch, stats=stats), validation))
+        return _total(predict(forward, validation))
 
 
 def accuracy(module: nn.Module, batches: Iterable[Batch]) -> Score:

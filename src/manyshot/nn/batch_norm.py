@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from manyshot.nn.layer import Layer, Tie, crop, elastic, largest, leading
+from manyshot.nn.layer import Index, Layer, Shape, Tie, elastic, largest, leading
 from manyshot.nn.selection import Selection, active
 from manyshot.space import Arch, Number, Size
 
@@ -143,13 +143,15 @@ class _BatchNorm(Layer):
         super().__init__()
         self.num_features, self.eps, self.momentum = num_features, eps, momentum
         self._elastic = elastic(num_features)
-        features = largest(num_features)
-        self.weight = nn.Parameter(torch.ones(features)) if affine else None
-        self.bias = nn.Parameter(torch.zeros(features)) if affine else None
+        self._stored = (largest(num_features),)
+        self.weight = nn.Parameter(torch.ones(self._stored)) if affine else None
+        self.bias = nn.Parameter(torch.zeros(self._stored)) if affine else None
         self._remember_like()
 
     def _remember_like(self, like: Tensor | None = None) -> None:
-        if self.weight is None:  # an empty tensor knows the device and type of the extracted layer
+        if not self.has(
+            "weight"
+        ):  # an empty tensor knows the device and type of the extracted layer
             empty = torch.empty(0) if like is None else torch.empty_like(like[:0])
             self.register_buffer("_like", empty, persistent=False)
 
@@ -169,24 +171,22 @@ class _BatchNorm(Layer):
         norm.__class__ = cls
         assert isinstance(norm, cls)
         norm._elastic = False
+        norm._stored = (largest(norm.num_features),)
         norm._remember_like(like)
 
     def sizes(self) -> Iterator[tuple[str, Number | Size]]:
         """The features."""
         yield "num_features", self.num_features
 
-    def tensors(self) -> Iterator[tuple[str, Tensor, tuple[Number | Size, ...]]]:
+    def shapes(self) -> Iterator[tuple[str, Shape]]:
         """Scale and shift, where there are any."""
-        if self.weight is not None:
-            yield "weight", self.weight, (self.num_features,)
-        if self.bias is not None:
-            yield "bias", self.bias, (self.num_features,)
+        for name in ("weight", "bias"):
+            if self.has(name):
+                yield name, (self.num_features,)
 
-    def _affine(self, selection: Selection) -> tuple[Tensor | None, Tensor | None]:
-        if self.weight is None or self.bias is None or not self._elastic:
-            return self.weight, self.bias
-        index = leading(self.weight, selection.count(self.num_features))
-        return crop(self.weight, index), crop(self.bias, index)
+    def part(self, name: str, selection: Selection) -> Index:
+        """The first features."""
+        return leading(self._stored, selection.count(self.num_features))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, ...) normalised per channel.
@@ -197,7 +197,7 @@ class _BatchNorm(Layer):
         if self.training and not self._elastic:
             return F.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, self.eps)
         selection = active(self)
-        weight, bias = self._affine(selection)
+        weight, bias = self.cut("weight", selection), self.cut("bias", selection)
         if self.training:
             return F.batch_norm(x, None, None, weight, bias, True, 0.0, self.eps)
         if selection.statistics is None:
@@ -215,13 +215,12 @@ class _BatchNorm(Layer):
         Fresh ones (mean 0, variance 1) also for a layer that did not run in the calibration, such
         as an auxiliary head: it does not run in eval mode.
         """
-        affine, features = self.weight is not None, selection.count(self.num_features)
-        norm = self._plain(features, self.eps, self.momentum, affine)
-        like: Any = self._like if self.weight is None else self.weight
+        features = selection.count(self.num_features)
+        norm = self._plain(features, self.eps, self.momentum, self.has("weight"))
+        like: Any = tie("weight") if self.has("weight") else self._like
         norm.to(like.device, like.dtype)
-        index = (slice(None) if features == largest(self.num_features) else slice(features),)
-        for name, tensor in (("weight", self.weight), ("bias", self.bias)):
-            norm.register_parameter(name, None if tensor is None else tie(tensor, index))
+        for name in ("weight", "bias"):
+            norm.register_parameter(name, tie(name) if self.has(name) else None)
         stats = selection.statistics
         if isinstance(stats, BatchNormStats) and self.path in stats.tensors:
             mean, variance = stats.of(self.path)
@@ -230,7 +229,7 @@ class _BatchNorm(Layer):
 
     def extra_repr(self) -> str:
         """The features."""
-        return f"{self.num_features!r}, eps={self.eps}, affine={self.weight is not None}"
+        return f"{self.num_features!r}, eps={self.eps}, affine={self.has('weight')}"
 
 
 @final

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from manyshot.nn.layer import Index, Layer, Tie, crop, elastic, largest, leading
+from manyshot.nn.layer import Index, Layer, Shape, Tie, elastic, largest, leading
 from manyshot.nn.selection import Selection, active
 from manyshot.space import Number, Size
 
@@ -60,9 +60,9 @@ class Conv2d(Layer):
         self._elastic = elastic(
             in_channels, out_channels, groups, *self._scalars(kernel_size), *self._scalars(padding)
         )
-        shape = (largest(out_channels), largest(self._per_group), *kernel)
-        self.weight = nn.Parameter(torch.empty(shape))
-        self.bias = nn.Parameter(torch.empty(shape[0])) if bias else None
+        self._stored = (largest(out_channels), largest(self._per_group), *kernel)
+        self.weight = nn.Parameter(torch.empty(self._stored))
+        self.bias = nn.Parameter(torch.empty(self._stored[0])) if bias else None
         self.reset_parameters()
 
     @staticmethod
@@ -85,26 +85,29 @@ class Conv2d(Layer):
             if isinstance(size, int | Size):
                 yield name, size
 
-    def tensors(self) -> Iterator[tuple[str, Tensor, tuple[Number | Size, ...]]]:
+    def shapes(self) -> Iterator[tuple[str, Shape]]:
         """Weight and bias."""
-        kernel: tuple[Number | Size, ...] = (
+        kernel: Shape = (
             self.kernel_size
             if isinstance(self.kernel_size, tuple)
             else (self.kernel_size, self.kernel_size)
         )
-        yield "weight", self.weight, (self.out_channels, self._per_group, *kernel)
-        if self.bias is not None:
-            yield "bias", self.bias, (self.out_channels,)
+        yield "weight", (self.out_channels, self._per_group, *kernel)
+        if self.has("bias"):
+            yield "bias", (self.out_channels,)
 
-    def _indices(self, selection: Selection) -> tuple[Index, Index]:
+    def part(self, name: str, selection: Selection) -> Index:
+        """The first channels, the centre of the kernel."""
         out = selection.count(self.out_channels)
-        index = leading(self.weight, out, selection.count(self._per_group))
+        if name == "bias":
+            return leading(self._stored, out)
+        index = leading(self._stored, out, selection.count(self._per_group))
         if self._elastic_kernel:
             kernel = selection.count(self.kernel_size)  # type: ignore[arg-type]
-            start = (self.weight.shape[-1] - kernel) // 2
+            start = (self._stored[-1] - kernel) // 2
             middle = slice(start, start + kernel) if start else slice(None)
             index = (*index, middle, middle)
-        return index, index[:1]
+        return index
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in, H, W) to (B, out, H', W')."""
@@ -114,11 +117,12 @@ class Conv2d(Layer):
         if not self._elastic:
             return F.conv2d(x, self.weight, self.bias, stride, padding, dilation, groups)
         selection = active(self)
-        weight, bias = self._indices(selection)
+        weight = self.cut("weight", selection)
+        assert weight is not None
         return F.conv2d(
             x,
-            crop(self.weight, weight),
-            None if self.bias is None else crop(self.bias, bias),
+            weight,
+            self.cut("bias", selection),
             stride,
             selection.count(padding) if isinstance(padding, Size) else padding,
             dilation,
@@ -136,13 +140,12 @@ class Conv2d(Layer):
             size(self.padding) if isinstance(self.padding, Size) else self.padding,
             self.dilation,
             size(self.groups),
-            bias=self.bias is not None,
+            bias=self.has("bias"),
             device="meta",
         )
-        weight, bias = self._indices(selection)
-        conv.weight = tie(self.weight, weight)
-        if self.bias is not None:
-            conv.bias = tie(self.bias, bias)
+        conv.weight = tie("weight")
+        if self.has("bias"):
+            conv.bias = tie("bias")
         return conv
 
     def extra_repr(self) -> str:
@@ -179,8 +182,9 @@ class Linear(Layer):
         super().__init__()
         self.in_features, self.out_features = in_features, out_features
         self._elastic = elastic(in_features, out_features)
-        self.weight = nn.Parameter(torch.empty(largest(out_features), largest(in_features)))
-        self.bias = nn.Parameter(torch.empty(largest(out_features))) if bias else None
+        self._stored = (largest(out_features), largest(in_features))
+        self.weight = nn.Parameter(torch.empty(self._stored))
+        self.bias = nn.Parameter(torch.empty(self._stored[0])) if bias else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -195,41 +199,42 @@ class Linear(Layer):
         yield "in_features", self.in_features
         yield "out_features", self.out_features
 
-    def tensors(self) -> Iterator[tuple[str, Tensor, tuple[Number | Size, ...]]]:
+    def shapes(self) -> Iterator[tuple[str, Shape]]:
         """Weight and bias."""
-        yield "weight", self.weight, (self.out_features, self.in_features)
-        if self.bias is not None:
-            yield "bias", self.bias, (self.out_features,)
+        yield "weight", (self.out_features, self.in_features)
+        if self.has("bias"):
+            yield "bias", (self.out_features,)
 
-    def _index(self, selection: Selection) -> Index:
-        out, into = selection.count(self.out_features), selection.count(self.in_features)
-        return leading(self.weight, out, into)
+    def part(self, name: str, selection: Selection) -> Index:
+        """The first rows and columns."""
+        sizes = (self.out_features, self.in_features)[: 1 if name == "bias" else 2]
+        return leading(self._stored, *map(selection.count, sizes))
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) to (..., out)."""
         if not self._elastic:
             return F.linear(x, self.weight, self.bias)
-        index = self._index(active(self))
-        weight = crop(self.weight, index)
-        return F.linear(x, weight, None if self.bias is None else crop(self.bias, index[:1]))
+        selection = active(self)
+        weight = self.cut("weight", selection)
+        assert weight is not None
+        return F.linear(x, weight, self.cut("bias", selection))
 
     def plain(self, selection: Selection, tie: Tie) -> nn.Linear:
         """A `torch.nn.Linear`."""
         linear = nn.Linear(
             selection.count(self.in_features),
             selection.count(self.out_features),
-            bias=self.bias is not None,
+            bias=self.has("bias"),
             device="meta",
         )
-        index = self._index(selection)
-        linear.weight = tie(self.weight, index)
-        if self.bias is not None:
-            linear.bias = tie(self.bias, index[:1])
+        linear.weight = tie("weight")
+        if self.has("bias"):
+            linear.bias = tie("bias")
         return linear
 
     def extra_repr(self) -> str:
         """The sizes."""
-        return f"{self.in_features!r}, {self.out_features!r}, bias={self.bias is not None}"
+        return f"{self.in_features!r}, {self.out_features!r}, bias={self.has('bias')}"
 
 
 class PlainParameter(nn.Module):
@@ -261,7 +266,8 @@ class Parameter(Layer):
         self.shape = tuple(shape)
         self._elastic = elastic(*self.shape)
         self._init = init
-        self.weight = nn.Parameter(torch.empty([largest(size) for size in self.shape]))
+        self._stored = tuple(map(largest, self.shape))
+        self.weight = nn.Parameter(torch.empty(self._stored))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -274,20 +280,25 @@ class Parameter(Layer):
         for i, size in enumerate(self.shape):
             yield f"shape_{i}", size
 
-    def tensors(self) -> Iterator[tuple[str, Tensor, tuple[Number | Size, ...]]]:
+    def shapes(self) -> Iterator[tuple[str, Shape]]:
         """The tensor."""
-        yield "weight", self.weight, self.shape
+        yield "weight", self.shape
 
-    def _index(self, selection: Selection) -> Index:
-        return leading(self.weight, *map(selection.count, self.shape))
+    def part(self, name: str, selection: Selection) -> Index:
+        """The leading entries of every dimension."""
+        return leading(self._stored, *map(selection.count, self.shape))
 
     def forward(self) -> Tensor:
         """The active slice, of the active shape."""
-        return crop(self.weight, self._index(active(self))) if self._elastic else self.weight
+        if not self._elastic:
+            return self.weight
+        active_slice = self.cut("weight", active(self))
+        assert active_slice is not None
+        return active_slice
 
     def plain(self, selection: Selection, tie: Tie) -> PlainParameter:
         """A small module whose `forward()` returns the tensor."""
-        return PlainParameter(tie(self.weight, self._index(selection)))
+        return PlainParameter(tie("weight"))
 
     def extra_repr(self) -> str:
         """The shape."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 
+import torch
 from torch import nn
 
 from manyshot.nn.batch_norm import BatchNormStats, Statistics
 from manyshot.nn.layer import Extraction, Layer
-from manyshot.nn.selection import Selection
+from manyshot.nn.mixing import Stacked, unstack
+from manyshot.nn.selection import Selection, activate
 from manyshot.nn.structure import sizes_of, walk
 from manyshot.space import Decision, Size
 
@@ -26,16 +28,31 @@ def extract(model: nn.Module, selection: Selection) -> nn.Module:
     """
     _check_statistics(model, selection.statistics)
     extraction = Extraction(selection)
-    compiled: list[nn.Module] = []
-    for path, module, use in walk(model):
-        for _, size in sizes_of(module, path):
-            _settle(size, extraction)
-        if "_orig_mod" in module._modules and selection.holds(use):
-            compiled.append(module)
-    for module in reversed(compiled):  # innermost first
-        extraction[id(module)] = copy.deepcopy(module._modules["_orig_mod"], extraction)
-    plain: nn.Module = copy.deepcopy(model, extraction)
+    with torch.no_grad(), activate(selection):
+        compiled: list[nn.Module] = []
+        for path, module, use in walk(model):
+            for _, size in sizes_of(module, path):
+                _settle(size, extraction)
+            if "_orig_mod" in module._modules and selection.holds(use):
+                compiled.append(module)
+            if isinstance(module, Stacked) and selection.holds(use):
+                _merge(module, extraction)
+        for module in reversed(compiled):  # innermost first
+            extraction[id(module)] = copy.deepcopy(module._modules["_orig_mod"], extraction)
+        plain: nn.Module = copy.deepcopy(model, extraction)
+    for module in plain.modules():
+        unstack(module)
     return plain
+
+
+def _merge(module: Stacked, extraction: Extraction) -> None:
+    """Lets the copies of a plain module's stacks be their mixtures; layers see to their own."""
+    for name in () if isinstance(module, Layer) else module._stacks:
+        stack = module._parameters[name]
+        assert stack is not None
+        if id(stack) not in extraction:
+            mixture = getattr(module, name).detach().clone()
+            extraction[id(stack)] = nn.Parameter(mixture, stack.requires_grad)
 
 
 def _check_statistics(model: nn.Module, statistics: Statistics | None) -> None:

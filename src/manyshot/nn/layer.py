@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias, final
 
 import torch
@@ -13,8 +14,9 @@ from manyshot.nn.selection import Selection
 from manyshot.space import Number, Size
 
 Index: TypeAlias = tuple[slice, ...]
-Tie: TypeAlias = Callable[[Tensor, Index], nn.Parameter]
-"""`tie(tensor, index)`: the parameter that holds a copy of `tensor[index]`, one per such pair."""
+Shape: TypeAlias = tuple[Number | Size, ...]
+Tie: TypeAlias = Callable[[str], nn.Parameter]
+"""`tie(name)`: the parameter of an extracted layer that holds a copy of what is used of `name`."""
 
 
 @final
@@ -30,21 +32,26 @@ class Extraction(dict[int, Any]):
         self._parts: dict[tuple[int, str], nn.Parameter] = {}
         self._held: list[Tensor] = []  # alive, so that no other tensor gets the id of one of them
 
-    def tie(self, tensor: Tensor, index: Index) -> nn.Parameter:
+    def tie(self, layer: Layer, name: str) -> nn.Parameter:
         """One new parameter per (tensor, part of it): whatever was tied before is tied after.
 
         A tensor that a parametrisation computes is new each time: those are never tied.
         """
+        stored = layer._parameters.get(name)
+        owner: Tensor = getattr(layer, name) if stored is None else stored
+        index = layer.part(name, self.selection)
         whole = all(part == slice(None) for part in index)
-        if whole and id(tensor) in self:
-            return self[id(tensor)]  # type: ignore[no-any-return]
-        key = (id(tensor), "" if whole else str(index))
+        if whole and id(owner) in self:
+            return self[id(owner)]  # type: ignore[no-any-return]
+        key = (id(owner), "" if whole else str(index))
         if key not in self._parts:
-            fresh = crop(tensor.detach(), index).clone()  # with the strides that a forward uses
-            self._parts[key] = nn.Parameter(fresh, requires_grad=tensor.requires_grad)
-            self._held.append(tensor)
+            used = layer.cut(name, self.selection)
+            assert used is not None
+            fresh = used.detach().clone()  # with the strides that a forward uses
+            self._parts[key] = nn.Parameter(fresh, requires_grad=owner.requires_grad)
+            self._held.append(owner)
         if whole:
-            self[id(tensor)] = self._parts[key]
+            self[id(owner)] = self._parts[key]
         return self._parts[key]
 
 
@@ -57,9 +64,22 @@ class Layer(nn.Module):
         """Its sizes by name, elastic or fixed."""
         return iter(())
 
-    def tensors(self) -> Iterator[tuple[str, Tensor, tuple[Number | Size, ...]]]:
-        """Its parameters: name, the full tensor, and the active shape as sizes."""
+    def has(self, name: str) -> bool:
+        """Whether it has a parameter `name`, stored or computed by a parametrisation."""
+        holders = (self._parameters, self.__dict__)
+        return all(holder.get(name, self) is not None for holder in holders)
+
+    def shapes(self) -> Iterator[tuple[str, Shape]]:
+        """Its parameters: name, and the active shape as sizes."""
         return iter(())
+
+    def part(self, name: str, selection: Selection) -> Index:
+        """The part of parameter `name`, as it is stored, that `selection` uses."""
+        raise NotImplementedError
+
+    def cut(self, name: str, selection: Selection) -> Tensor | None:
+        """Parameter `name`, cut to what `selection` uses; None if it has none."""
+        return crop(getattr(self, name), self.part(name, selection)) if self.has(name) else None
 
     def plain(self, selection: Selection, tie: Tie) -> nn.Module:
         """The `torch.nn` layer that computes the same in `selection`, weights copied."""
@@ -67,7 +87,8 @@ class Layer(nn.Module):
 
     def become(self, extraction: Extraction) -> nn.Module:
         """What this layer is in an extracted network, with what it holds."""
-        return self.plain(extraction.selection, extraction.tie).train(self.training)
+        tie = functools.partial(extraction.tie, self)
+        return self.plain(extraction.selection, tie).train(self.training)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> nn.Module:
         if isinstance(memo, Extraction):
@@ -100,11 +121,10 @@ def elastic(*sizes: Number | Size) -> bool:
     return any(isinstance(size, Size) for size in sizes)
 
 
-def leading(tensor: Tensor, *lengths: int) -> Index:
-    """The index of the first `lengths` entries of the leading dimensions."""
+def leading(stored: Sequence[int], *lengths: int) -> Index:
+    """The index of the first `lengths` entries of the leading dimensions of shape `stored`."""
     return tuple(
-        slice(None) if n == full else slice(n)
-        for n, full in zip(lengths, tensor.shape, strict=False)
+        slice(None) if n == full else slice(n) for n, full in zip(lengths, stored, strict=False)
     )
 
 

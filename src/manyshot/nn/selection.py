@@ -18,26 +18,28 @@ from manyshot.space import Arch, Decision, Number, Size, Use
 
 if TYPE_CHECKING:
     from manyshot.nn.batch_norm import Statistics
+    from manyshot.nn.mixing import Mixture
 
 _ACTIVE: ContextVar[Selection | None] = ContextVar("manyshot_selection", default=None)
 
 
 class Selection:
-    """One architecture while it runs: option indices, the sizes they give, batch-norm statistics.
+    """One architecture while it runs: option indices, the sizes they give, statistics, mixture.
 
     This is the form by option indices, with which layers slice. The other form, straight-through
     one-hot policies with which layers mask, extends this object: layers ask it, never the arch.
     """
 
-    __slots__ = ("_sizes", "_values", "arch", "indices", "statistics")
+    __slots__ = ("_sizes", "_values", "arch", "indices", "mixture", "statistics")
 
     def __init__(
         self,
         decisions: Sequence[Decision],
         arch: Arch,
         statistics: Statistics | None = None,
+        mixture: Mixture | None = None,
     ) -> None:
-        self.arch = arch
+        self.arch, self.mixture = arch, mixture
         self.indices = dict(zip(decisions, arch, strict=True))
         self.statistics = statistics
         self._values: dict[Decision, Number] = {

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from manyshot.nn.batch_norm import UnitStatistics
 from manyshot.nn.choice import Choice, Depth
+from manyshot.nn.mixing import FirstSlice
 from manyshot.nn.selection import Selection, activate
 from manyshot.space import Arch, SearchSpace
 
@@ -62,7 +63,7 @@ def meta_forward(
     model: nn.Module, space: SearchSpace, arch: Arch, images: Tensor, state: dict[str, Tensor]
 ) -> Any:
     """One forward of `arch` on `meta_state`; the model's own tensors are not touched."""
-    selection = Selection(space.decisions, arch, UnitStatistics())
+    selection = Selection(space.decisions, arch, UnitStatistics(), FirstSlice())
     with activate(selection), torch.device("meta"):
         return torch.func.functional_call(model, dict(state), (images,), tie_weights=False)
 

@@ -11,8 +11,9 @@ from torch.nn.modules.batchnorm import _NormBase as TorchNorm
 
 from manyshot.nn.batch_norm import ADOPTED
 from manyshot.nn.choice import Choice, Depth
-from manyshot.nn.layer import Layer
-from manyshot.space import Commutation, Decision, Number, SearchSpace, Size, Use
+from manyshot.nn.layer import Layer, Shape
+from manyshot.nn.mixing import Stacked
+from manyshot.space import Commutation, Decision, SearchSpace, Size, Use
 
 
 @runtime_checkable
@@ -146,19 +147,22 @@ def search_space(model: nn.Module) -> SearchSpace:
     )
 
 
-Shape = tuple[Number | Size, ...]
-
-
 def parameter_uses(model: nn.Module) -> list[tuple[Tensor, list[tuple[Use, Shape]]]]:
     """Every distinct parameter with all places that hold it: when they are in, and what shape."""
     found: dict[int, tuple[Tensor, list[tuple[Use, Shape]]]] = {}
     alive: list[Tensor] = []  # so that no other tensor gets the id of one of them
     for _, module, use in walk(model):
+        own = {name: p for name, p in module._parameters.items() if p is not None}
+        held: list[tuple[Tensor, Shape]]
         if isinstance(module, Layer):
-            held = [(tensor, shape) for _, tensor, shape in module.tensors()]
+            held = [
+                (own[name] if name in own else getattr(module, name), shape)
+                for name, shape in module.shapes()
+            ]
             alive += [tensor for tensor, _ in held]
         else:
-            held = [(p, tuple(p.shape)) for p in module._parameters.values() if p is not None]
+            stacks = module._stacks if isinstance(module, Stacked) else ()
+            held = [(p, tuple(p.shape)[name in stacks :]) for name, p in own.items()]
         for tensor, shape in held:
             entry = found.setdefault(id(tensor), (tensor, []))
             if (use, shape) not in entry[1]:

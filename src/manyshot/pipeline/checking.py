@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from manyshot.recipe import RecipeError, Training
 from manyshot.search import Evolution, Searcher
+from manyshot.sharing import Sharing
 
 ONNX = ("onnx", "onnxscript", "onnxruntime")
 
@@ -39,6 +40,20 @@ def check_batch_size(section: str, settings: Training, images: int, world: int) 
     if size % world:
         raise RecipeError(
             f"{section}.batch_size = {size} is not a multiple of the {world} processes"
+        )
+
+
+def check_chunks(sharing: Sharing, batch_size: int, world: int) -> None:
+    """Refuses a code step whose chunks would be empty.
+
+    Raises:
+        RecipeError: then.
+    """
+    if sharing.chunks > batch_size // world:
+        raise RecipeError(
+            f"sharing.options.m = {sharing.chunks} chunks are more than the "
+            f"{batch_size // world} images that a process has in a batch (train.batch_size = "
+            f"{batch_size}): lower m or raise the batch size"
         )
 
 

@@ -19,10 +19,15 @@ from manyshot.cost import CostTable, macs_table, params_table
 from manyshot.cost.timing import on_threads
 from manyshot.data import Augment, Batches, FixedBatches, Splits, fixed, load
 from manyshot.lookup import look_up
-from manyshot.pipeline.checking import check_batch_size, check_breeding, check_formats
+from manyshot.pipeline.checking import (
+    check_batch_size,
+    check_breeding,
+    check_chunks,
+    check_formats,
+)
 from manyshot.recipe import Recipe, RecipeError, Training
 from manyshot.search import Limit, Searcher, make_searcher
-from manyshot.sharing import OneShot
+from manyshot.sharing import Sharing, make_sharing
 from manyshot.space import Budget
 from manyshot.supernet import Supernet
 from manyshot.train import Sampler, make_sampler
@@ -30,7 +35,6 @@ from manyshot.zoo import NETWORKS
 
 Stage = TypeVar("Stage", bound=Callable[..., Any])
 Part = Literal["train", "validation", "test"]
-SHARINGS = {"one_shot": OneShot}
 
 
 @contextlib.contextmanager
@@ -84,7 +88,13 @@ def processes(recipe: Recipe) -> int:
 
 
 def build_network(recipe: Recipe, splits: Splits) -> nn.Module:
-    """The recipe's module, initialised from its seed.
+    """The recipe's module, initialised from its seed; raises what `make_network` does."""
+    with seeded(recipe.seed):
+        return make_network(recipe, splits)
+
+
+def make_network(recipe: Recipe, splits: Splits) -> nn.Module:
+    """The recipe's module, initialised from torch's random state.
 
     Raises:
         RecipeError: for an unknown network, or arguments it does not take.
@@ -98,13 +108,26 @@ def build_network(recipe: Recipe, splits: Splits) -> nn.Module:
     try:
         takes = inspect.signature(factory).parameters
         options = {k: v for k, v in given.items() if k in takes} | options
-        with seeded(recipe.seed):
-            network = factory(**options)
+        network = factory(**options)
     except (TypeError, ValueError) as error:
         raise RecipeError(f"network {name!r} with options {options}: {error}") from error
     if not isinstance(network, nn.Module):
         raise RecipeError(f"network.name = {name!r} gives {type(network).__name__}, not a module")
     return network
+
+
+def build_sharing(recipe: Recipe, splits: Splits) -> Sharing:
+    """The recipe's weight-sharing scheme.
+
+    Raises:
+        RecipeError: for an unknown one, or options it does not take.
+    """
+    sharing = recipe.sharing
+    init = functools.partial(make_network, recipe, splits)
+    try:
+        return make_sharing(sharing.name, sharing.options, seed=recipe.seed, init=init)
+    except (ValueError, TypeError) as error:
+        raise RecipeError(f"sharing: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -147,7 +170,7 @@ class Workspace:
         )
         net = Supernet(
             build_network(recipe, splits),
-            sharing=SHARINGS[recipe.sharing.name](),
+            sharing=build_sharing(recipe, splits),
             input_shape=splits.image_shape,
         )
         costs = {"macs": macs_table(net, splits.image_shape), "params": params_table(net)}
@@ -215,6 +238,7 @@ class Workspace:
         check_breeding(searcher, self.recipe.search.candidates)
         self.sampler()
         self._check_batches("train", self.recipe.train, world)
+        check_chunks(self.net.sharing, self.recipe.train.batch_size, world)
         self.check_finish(world)
 
     def check_finish(self, world: int = 1) -> None:

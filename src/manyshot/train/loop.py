@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, is_tensorboard_available
+from torch import Tensor, nn
 
 from manyshot.progress import Progress, Silent
 from manyshot.recipe import Training
+from manyshot.sharing import Phase
+from manyshot.train.plan import Plan
 from manyshot.train.step import accumulate
-from manyshot.train.trainer import Trainer
+from manyshot.train.trainer import Trainer, held_by
 
 
 def engine(device: torch.device, settings: Training, folder: Path | None = None) -> Accelerator:
@@ -52,35 +56,57 @@ def train(run: Trainer, progress: Progress | None = None, stage: str = "train") 
     accelerator, settings, bars = run.accelerator, run.settings, progress or Silent()
     run.restore()
     run.net.train()
+    run.voice()
     net = accelerator.prepare_model(run.net)
     with torch.random.fork_rng(), bars.stage(stage, run.steps, run.step) as show:
         for images, labels in run.remaining():
-            plan, rate = run.plan(), run.rate()
+            phase, rate = run.phase(), run.rate()
             torch.manual_seed(run.torch_seed())
-            with _autocast(accelerator.device, settings):
-                losses = accumulate(
-                    net,
-                    plan,
-                    images,
-                    labels,
-                    largest=run.largest,
-                    smoothing=settings.label_smoothing,
-                    backward=accelerator.backward,
-                    no_sync=lambda: accelerator.no_sync(net),
-                )
-            run.watch(plan, losses)
-            if settings.clip_norm is not None:
-                accelerator.clip_grad_norm_(run.net.parameters(), settings.clip_norm)
-            for group in run.optimizer.param_groups:
-                group["lr"] = rate
-            run.optimizer.step()
-            run.optimizer.zero_grad(set_to_none=True)
-            run.sampler.feedback(plan, losses)
+            with run.moving(phase) as optimizers:
+                trained = _gradients(run, net, phase, images, labels)
+                for optimizer in optimizers:
+                    if settings.clip_norm is not None:
+                        accelerator.clip_grad_norm_(held_by(optimizer), settings.clip_norm)
+                    for group in optimizer.param_groups:
+                        group["lr"] = rate * group.get("scale", 1.0)
+                    optimizer.step()
+                    optimizer.zero_grad(set_to_none=True)
+            for plan, losses in trained if phase != "code" else ():
+                run.sampler.feedback(plan, losses)
             run.step += 1
             if run.due(settings.log_steps):
                 show(run.step, run.record(rate))
             if run.due(settings.checkpoint_steps):
                 run.save()
+
+
+def _gradients(
+    run: Trainer, net: nn.Module, phase: Phase, images: Tensor, labels: Tensor
+) -> list[tuple[Plan, list[Tensor]]]:
+    """Adds up the gradients of the current step; returns its plans with their losses."""
+    accelerator, settings, trained = run.accelerator, run.settings, []
+    for turn in run.turns(phase, images, labels):
+        with _autocast(accelerator.device, settings):
+            losses = accumulate(
+                functools.partial(net, phase=phase),
+                turn.plan,
+                turn.images,
+                turn.labels,
+                largest=run.largest,
+                smoothing=settings.label_smoothing,
+                share=turn.share,
+                last=turn.last,
+                backward=accelerator.backward,
+                no_sync=lambda: accelerator.no_sync(net),
+            )
+        run.watch(turn.plan, losses, phase)
+        trained.append((turn.plan, losses))
+    if phase in ("code", "joint"):
+        archs = [path.arch for plan, _ in trained for path in plan.paths]
+        penalty = run.net.sharing.penalty(archs)
+        if penalty is not None:  # the same in all processes, which have exchanged theirs already
+            accelerator.backward(penalty)
+    return trained
 
 
 def _autocast(device: torch.device, settings: Training) -> contextlib.AbstractContextManager[Any]:

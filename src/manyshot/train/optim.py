@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.utils.parametrize import ParametrizationList
 
 from manyshot.nn.batch_norm import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from manyshot.recipe import Training
@@ -15,25 +17,38 @@ from manyshot.recipe import Training
 _NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, BatchNorm1d, BatchNorm2d, BatchNorm3d)
 
 
-def decay_groups(net: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Parameter groups by role: biases and norms do not decay, all else does."""
+def decay_groups(
+    net: nn.Module, weight_decay: float, apart: Collection[nn.Parameter] = ()
+) -> list[dict[str, Any]]:
+    """Parameter groups by role: biases and norms do not decay, all else does; none of `apart`.
+
+    The role is that of the module's tensor, whatever its shape, also where a parametrisation
+    computes it.
+    """
     decayed: dict[nn.Parameter, None] = {}
     free: dict[nn.Parameter, None] = {}
-    for module in net.modules():
+    for path, module in net.named_modules():
+        owner, role = module, None
+        if isinstance(module, ParametrizationList):
+            holder, _, role = path.rpartition(".parametrizations.")
+            owner = net.get_submodule(holder)
         for name, parameter in module.named_parameters(recurse=False):
-            group = free if isinstance(module, _NORMS) or name == "bias" else decayed
-            group.setdefault(parameter)
-    kept = [p for p in decayed if p not in free]
+            fixed = isinstance(owner, _NORMS) or (role or name) == "bias"
+            (free if fixed else decayed).setdefault(parameter)
+    left_out = {id(parameter) for parameter in apart}
+    kept = [p for p in decayed if p not in free and id(p) not in left_out]
     groups = [
         {"params": kept, "weight_decay": weight_decay},
-        {"params": list(free), "weight_decay": 0.0},
+        {"params": [p for p in free if id(p) not in left_out], "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"]]
 
 
-def make_optimizer(net: nn.Module, settings: Training) -> torch.optim.Optimizer:
-    """SGD with Nesterov momentum, or AdamW, over all parameters."""
-    groups = decay_groups(net, settings.weight_decay)
+def make_optimizer(
+    net: nn.Module, settings: Training, apart: Collection[nn.Parameter] = ()
+) -> torch.optim.Optimizer:
+    """SGD with Nesterov momentum, or AdamW, over all parameters but those `apart`."""
+    groups = decay_groups(net, settings.weight_decay, apart)
     if settings.optimizer == "sgd":
         nesterov = settings.momentum > 0
         return torch.optim.SGD(groups, settings.lr, settings.momentum, nesterov=nesterov)

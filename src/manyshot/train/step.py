@@ -23,6 +23,8 @@ def accumulate(
     *,
     largest: Arch,
     smoothing: float = 0.0,
+    share: float = 1.0,
+    last: bool = True,
     backward: Callable[[Tensor], Any] = Tensor.backward,
     no_sync: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext,
 ) -> list[Tensor]:
@@ -30,6 +32,18 @@ def accumulate(
 
     Every path runs forward and backward on its own, so that memory is one path's, and processes
     exchange gradients (leave `no_sync`) only in the last.
+
+    Args:
+        forward: (images, arch) to logits.
+        plan: the paths.
+        images: (B, C, H, W).
+        labels: (B,).
+        largest: the architecture that teaches in in-place distillation.
+        smoothing: of the labels.
+        share: factor of all losses: the images' share of the step's.
+        last: whether no other plan follows in the step.
+        backward: in place of `Tensor.backward`.
+        no_sync: a context in which processes do not exchange gradients.
 
     Raises:
         ValueError: if a path learns from the largest architecture and that did not come before.
@@ -43,8 +57,9 @@ def accumulate(
     teacher: Tensor | None = None
     losses = []
     for i, path in enumerate(plan.paths):
-        last = i == len(plan.paths) - 1
-        with contextlib.nullcontext() if last else no_sync():
+        weight = share * path.weight
+        final = last and i == len(plan.paths) - 1
+        with contextlib.nullcontext() if final else no_sync():
             logits = forward(images, path.arch)
             if path.target == "labels":
                 loss = label_loss(logits, labels, smoothing)
@@ -55,7 +70,7 @@ def accumulate(
                 )
             else:
                 loss = distillation_loss(logits, teacher)
-            backward(loss if path.weight == 1 else path.weight * loss)
+            backward(loss if weight == 1 else weight * loss)
         if path.arch == largest and path.target == "labels":
             teacher = logits.detach()
         losses.append(loss.detach())

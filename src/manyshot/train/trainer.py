@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +20,9 @@ from torch import Tensor, nn
 from manyshot import records
 from manyshot.data import Batches
 from manyshot.recipe import Training
+from manyshot.sharing import OneShot, Phase
 from manyshot.space import Arch
+from manyshot.supernet import Supernet
 from manyshot.train.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from manyshot.train.optim import learning_rate, make_optimizer
 from manyshot.train.plan import Plan, Sampler
@@ -31,14 +35,45 @@ class NonFiniteLoss(RuntimeError):
     """The loss or a weight stopped being a number; the last good checkpoint is kept."""
 
 
+class TrainingWarning(UserWarning):
+    """Training goes on, but what it learns may be of little use."""
+
+
+def held_by(optimizer: torch.optim.Optimizer | None) -> list[nn.Parameter]:
+    """The parameters that an optimiser moves."""
+    groups = [] if optimizer is None else optimizer.param_groups
+    return [parameter for group in groups for parameter in group["params"]]
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A plan and the images it is trained on.
+
+    Attributes:
+        plan: the paths.
+        images: (B, C, H, W).
+        labels: (B,).
+        share: of the step's images.
+        last: whether it is the step's last.
+    """
+
+    plan: Plan
+    images: Tensor
+    labels: Tensor
+    share: float
+    last: bool
+
+
 class Standalone(nn.Module):
     """A plain module as a network that takes, and ignores, an architecture."""
+
+    sharing = OneShot()
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.module = module
 
-    def forward(self, images: Tensor, arch: Arch) -> Any:
+    def forward(self, images: Tensor, arch: Arch, *, phase: Phase | None = None) -> Any:
         """The module's output."""
         return self.module(images)
 
@@ -48,7 +83,7 @@ class Trainer:
     """Everything that moves while `train` runs, saved and restored as one file.
 
     Attributes:
-        net: takes (images, arch); `Standalone` makes one of a plain module.
+        net: a supernet; `Standalone` makes a network for the loop of a plain module.
         sampler: says which paths train.
         batches: this process's share of the images.
         settings: optimiser, schedule, length.
@@ -60,11 +95,13 @@ class Trainer:
         log: name of the records file.
         fingerprint: of everything the run depends on; a checkpoint of another one is refused.
         step: optimiser steps done.
-        optimizer: of all parameters of `net`.
+        optimizer: of all parameters of `net` but what makes its codes.
+        code_optimizer: of what makes the codes, if that learns.
         losses: of the paths trained since the last record.
+        code_losses: of those that only codes were trained on.
     """
 
-    net: nn.Module
+    net: Supernet | Standalone
     sampler: Sampler
     batches: Batches
     settings: Training
@@ -77,11 +114,18 @@ class Trainer:
     fingerprint: str = ""
     step: int = 0
     optimizer: torch.optim.Optimizer = field(init=False)
+    code_optimizer: torch.optim.Optimizer | None = field(init=False)
     losses: list[float] = field(init=False, default_factory=list)
+    code_losses: list[float] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
-        self.optimizer = make_optimizer(self.net, self.settings)
-        self._unchecked: list[tuple[int, Arch, Tensor]] = []
+        settings, sharing = self.settings, self.net.sharing
+        self.code_optimizer = sharing.code_optimizer(settings.lr, settings.momentum)
+        self.optimizer = make_optimizer(self.net, settings, held_by(self.code_optimizer))
+        for group in () if self.code_optimizer is None else self.code_optimizer.param_groups:
+            group["scale"] = group["lr"] / settings.lr
+        self._unchecked: list[tuple[int, Arch, Tensor, bool]] = []
+        self._voiced: set[str] = set()
         self._began = (time.monotonic(), self.step)
 
     @property
@@ -96,9 +140,35 @@ class Trainer:
         for epoch in range(first, self.settings.epochs):
             yield from self.batches.epoch(epoch, start if epoch == first else 0)
 
-    def plan(self) -> Plan:
-        """The paths of the current step, the same in all processes."""
-        return self.sampler.plan(np.random.default_rng((self.seed, _PLANS, self.step)), self.step)
+    def phase(self) -> Phase:
+        """What the current step moves."""
+        return self.net.sharing.phase(self.step, self.steps)
+
+    def turns(self, phase: Phase, images: Tensor, labels: Tensor) -> Iterator[Turn]:
+        """The plans of the current step, the same in all processes, each with its images."""
+        chunks = self.net.sharing.chunks if phase == "code" else 1
+        parts = list(zip(images.chunk(chunks), labels.chunk(chunks), strict=True))
+        for i, (own_images, own_labels) in enumerate(parts):
+            stream = (self.seed, _PLANS, self.step, *((i,) if phase == "code" else ()))
+            plan = self.sampler.plan(np.random.default_rng(stream), self.step)
+            share, last = len(own_labels) / len(labels), i == len(parts) - 1
+            yield Turn(plan, own_images, own_labels, share, last)
+
+    @contextlib.contextmanager
+    def moving(self, phase: Phase) -> Iterator[list[torch.optim.Optimizer]]:
+        """The optimisers that a step uses; in a code step, all else takes no gradient inside."""
+        if phase != "code":
+            joint = [self.code_optimizer] if phase == "joint" and self.code_optimizer else []
+            yield [self.optimizer, *joint]
+            return
+        frozen = [p for p in held_by(self.optimizer) if p.requires_grad]
+        try:
+            for parameter in frozen:
+                parameter.requires_grad_(False)
+            yield [] if self.code_optimizer is None else [self.code_optimizer]
+        finally:
+            for parameter in frozen:
+                parameter.requires_grad_(True)
 
     def torch_seed(self) -> int:
         """Seeds the random numbers of the current step, such as dropout's, in this process."""
@@ -113,10 +183,11 @@ class Trainer:
         """Whether something done every so many steps, and at the end, is to be done now."""
         return self.step % every == 0 or self.step == self.steps
 
-    def watch(self, plan: Plan, losses: list[Tensor]) -> None:
-        """Takes the losses of a step; on the CPU, where that costs nothing, checks them at once."""
+    def watch(self, plan: Plan, losses: list[Tensor], phase: Phase) -> None:
+        """Takes the losses of a plan; on the CPU, where that costs nothing, checks them at once."""
         self._unchecked += [
-            (self.step, path.arch, loss) for path, loss in zip(plan.paths, losses, strict=True)
+            (self.step, path.arch, loss, phase == "code")
+            for path, loss in zip(plan.paths, losses, strict=True)
         ]
         if self.accelerator.device.type == "cpu":
             self.check()
@@ -129,12 +200,12 @@ class Trainer:
         """
         if not self._unchecked:
             return
-        values = torch.stack([loss for *_, loss in self._unchecked]).tolist()
-        for (step, arch, _), value in zip(self._unchecked, values, strict=True):
+        values = torch.stack([loss for _, _, loss, _ in self._unchecked]).tolist()
+        for (step, arch, _, of_code), value in zip(self._unchecked, values, strict=True):
             if not math.isfinite(value):
                 raise self._diverged(step, f"the loss of architecture {arch} is {value}")
+            (self.code_losses if of_code else self.losses).append(value)
         self._unchecked.clear()
-        self.losses += values
 
     def record(self, rate: float) -> str:
         """Writes a record of the steps since the last one, and returns a note to show.
@@ -143,25 +214,39 @@ class Trainer:
             NonFiniteLoss: if a loss is not finite.
         """
         self.check()
-        own = torch.tensor(float(np.mean(self.losses)), device=self.accelerator.device)
-        loss = float(self.accelerator.reduce(own, "mean"))
-        self.losses.clear()
+        means = {}
+        for name, losses in (("loss", self.losses), ("code_loss", self.code_losses)):
+            if losses:
+                own = torch.tensor(float(np.mean(losses)), device=self.accelerator.device)
+                means[name] = float(self.accelerator.reduce(own, "mean"))
+                losses.clear()
+        watched = {**means, **self.voice()}
         began, first = self._began
         speed = (self.step - first) * self.batches.batch_size / (time.monotonic() - began)
         record = {
             "step": self.step,
             "epoch": self.step / len(self.batches),
             "images": self.step * self.batches.batch_size,
-            "loss": loss,
             "lr": rate,
+            **watched,
         }
         if self.folder is not None and self.accelerator.is_main_process:
             records.append(self.folder / self.log, {**record, "images_per_second": round(speed, 1)})
         if self.settings.tracker is not None:
             stage = self.log.removesuffix(".jsonl")
-            values = {f"{stage}/loss": loss, f"{stage}/lr": rate}
+            values = {f"{stage}/{name}": value for name, value in {**watched, "lr": rate}.items()}
             self.accelerator.log(values, step=self.step)
-        return f"loss {loss:.3f}, {speed:,.0f} images/s"
+        shown = (f"{name.replace('_', ' ')} {value:.3f}" for name, value in watched.items())
+        return f"{', '.join(shown)}, {speed:,.0f} images/s"
+
+    def voice(self) -> dict[str, float]:
+        """What the sharing scheme watches; each kind of concern it has is a warning, once."""
+        watched = self.net.sharing.watch(self.net)
+        for kind, words in self.net.sharing.concerns(watched, self.step, self.steps).items():
+            if kind not in self._voiced and self.accelerator.is_main_process:
+                warnings.warn(f"{kind}: {words}", TrainingWarning, stacklevel=2)
+            self._voiced.add(kind)
+        return watched
 
     def save(self) -> None:
         """Writes the checkpoint, unless a loss or a weight is not finite.
@@ -174,7 +259,7 @@ class Trainer:
         for name, tensor in weights.items():
             if tensor.is_floating_point() and not tensor.isfinite().all():
                 raise self._diverged(self.step - 1, f"it left weight {name!r} not finite")
-        losses = gather_object([self.losses])
+        losses = gather_object([[self.losses, self.code_losses]])
         if self.folder is None or not self.accelerator.is_main_process:
             return
         state = {
@@ -183,6 +268,7 @@ class Trainer:
             "losses": losses,
             "weights": weights,
             "optimizer": self.optimizer.state_dict(),
+            "code_optimizer": self.code_optimizer and self.code_optimizer.state_dict(),
             "sampler": self.sampler.state_dict(),
         }
         save_checkpoint(self.folder / self.checkpoint, state)
@@ -207,10 +293,13 @@ class Trainer:
                 )
             self.net.load_state_dict(state["weights"])
             self.optimizer.load_state_dict(state["optimizer"])
+            if self.code_optimizer is not None:
+                self.code_optimizer.load_state_dict(state["code_optimizer"])
             self.sampler.load_state_dict(state["sampler"])
             self.step = state["step"]
             if len(state["losses"]) == self.accelerator.num_processes:
-                self.losses = list(state["losses"][self.accelerator.process_index])
+                own = state["losses"][self.accelerator.process_index]
+                self.losses, self.code_losses = map(list, own)
         if self.accelerator.is_main_process:
             records.keep_lines(self.folder / self.log, lambda r: bool(r["step"] <= self.step))
 

@@ -1,0 +1,199 @@
+"""Stacked parameters: K slices of one tensor, of which every path uses its own combination.
+
+A stacked module keeps its parameters under their names, with a leading axis K, so that state dicts,
+optimisers and `Module.to` see them; reading one gives the mixture of the active selection. Models
+need no change: what reads `self.weight` reads the mixture.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, cast, final
+
+import torch
+from torch import Tensor, nn
+
+from manyshot.nn.layer import Index, Layer, crop, memory_format
+from manyshot.nn.selection import Selection, active
+
+
+class Mixture(Protocol):
+    """How the slices of a stack make the tensor of a path."""
+
+    def merge(self, module: Stacked, name: str, index: Index) -> Tensor:
+        """The mixture of the `index` of all slices of parameter `name` of `module`."""
+        ...
+
+
+@final
+class FirstSlice:
+    """The first slice alone: for dry runs, where only shapes matter."""
+
+    def merge(self, module: Stacked, name: str, index: Index) -> Tensor:
+        """The first slice."""
+        return crop(cast(Tensor, module._parameters[name])[0], index)
+
+
+@final
+class Combination:
+    """The weights of one path: sums of slices, weighted by its code (K-shot NAS, arXiv:2106.06442).
+
+    Attributes:
+        code: (K,), or (layers, K) with a row per layer of the network.
+    """
+
+    def __init__(self, code: Tensor, *, keep: bool = False) -> None:
+        """With `keep`, tensors merged without gradients are kept and used again."""
+        self.code = code
+        self._kept: dict[tuple[int, str], Tensor] | None = {} if keep else None
+
+    def merge(self, module: Stacked, name: str, index: Index) -> Tensor:
+        """Σ_k code_k · slice_k; the stack is cut to `index` before it is mixed."""
+        keeps = self._kept is not None and not torch.is_grad_enabled()
+        key = (id(module), name)
+        if keeps and self._kept is not None and key in self._kept:
+            return self._kept[key]
+        stack = cast(Tensor, module._parameters[name])
+        code = self.code if self.code.dim() == 1 else self.code[module._stacks[name]]
+        merged = combine(code, stack, index)
+        if keeps and self._kept is not None:
+            self._kept[key] = merged
+        return merged
+
+
+def combine(code: Tensor, stack: Tensor, index: Index = ()) -> Tensor:
+    """Σ_k code[k] · stack[k][index], dense, in the memory format of the slices.
+
+    In the stack's floating-point type, whatever autocast is active: batch norm and optimisers
+    need it. A stack of one slice is that slice.
+
+    Args:
+        code: (K,).
+        stack: (K, ...).
+        index: the part of every slice.
+    """
+    if len(stack) == 1:
+        return crop(stack.squeeze(0), index)
+    last = memory_format(stack[0]) == torch.channels_last
+    cut = stack[(slice(None), *index)] if index else stack
+    ordered = cut.permute(0, 1, 3, 4, 2) if last else cut
+    with _without_autocast(stack.device.type):
+        flat = code.to(stack.dtype).unsqueeze(0) @ ordered.reshape(len(stack), -1)
+    merged = flat.view(ordered.shape[1:])
+    return merged.permute(0, 3, 1, 2) if last else merged
+
+
+def _without_autocast(device: str) -> contextlib.AbstractContextManager[Any]:
+    if device != "meta" and torch.is_autocast_enabled(device):
+        return torch.autocast(device, enabled=False)
+    return contextlib.nullcontext()
+
+
+def restack(slices: Sequence[Tensor]) -> Tensor:
+    """Slices of one shape as a dense stack (K, ...) that keeps their memory format."""
+    if memory_format(slices[0]) == torch.channels_last:
+        ordered = torch.stack([part.permute(0, 2, 3, 1) for part in slices])
+        return ordered.permute(0, 1, 4, 2, 3)
+    return torch.stack([part.contiguous() for part in slices])
+
+
+class Stacked(nn.Module):
+    """The half of a module's class that makes its stacked parameters read as mixtures."""
+
+    _stacks: dict[str, int]
+    """Names of the stacked parameters, and the layer of each: its row in a code per layer."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name in self.__dict__.get("_stacks", ()):
+            return self._merged(name, active(self), ())
+        return super().__getattr__(name)
+
+    def _merged(self, name: str, selection: Selection, index: Index) -> Tensor:
+        if selection.mixture is None:
+            raise RuntimeError(
+                f"{type(self).__name__}.{name} is a stack of slices and the selection has no "
+                "mixture for it: run the network as net(images, arch) with net = ms.Supernet(model)"
+            )
+        return selection.mixture.merge(self, name, index)
+
+    def cut(self, name: str, selection: Selection) -> Tensor | None:
+        """As `Layer.cut`, but cut before it is mixed."""
+        layer = cast(Layer, self)
+        if name not in self._stacks:
+            return super().cut(name, selection)  # type: ignore[misc,no-any-return]
+        return self._merged(name, selection, layer.part(name, selection))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        """Slice by slice, since a memory format is one of the slices."""
+        stacks = [cast(nn.Parameter, self._parameters[name]) for name in self._stacks]
+        own = {id(t): t for stack in stacks for t in (stack, stack.grad) if t is not None}
+
+        def apply(tensor: Tensor) -> Tensor:
+            return _each_slice(fn, tensor) if id(tensor) in own else fn(tensor)
+
+        return super()._apply(apply, recurse)  # type: ignore[no-untyped-call]
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        state = self.__getstate__()  # type: ignore[no-untyped-call]
+        return _revive, (plain_class(type(self)),), state
+
+
+def _each_slice(fn: Callable[[Tensor], Tensor], stack: Tensor) -> Tensor:
+    slices = stack.unbind(0)
+    applied = [fn(part) for part in slices]
+    if all(new is old for new, old in zip(applied, slices, strict=True)):
+        return stack
+    return restack(applied)
+
+
+_CLASSES: dict[type[nn.Module], type[Stacked]] = {}
+
+
+def stacked_class(base: type[nn.Module]) -> type[Stacked]:
+    """`base` with stacked parameters."""
+    if base not in _CLASSES:
+        _CLASSES[base] = cast(type[Stacked], type(f"Stacked{base.__name__}", (Stacked, base), {}))
+    return _CLASSES[base]
+
+
+def plain_class(stacked: type[nn.Module]) -> type[nn.Module]:
+    """What `stacked_class` was made from."""
+    return stacked.__bases__[1]
+
+
+def _revive(base: type[nn.Module]) -> Stacked:
+    cls = stacked_class(base)
+    return cls.__new__(cls)
+
+
+def stack_parameter(
+    module: nn.Module, name: str, slices: Sequence[Tensor], layer: int = 0
+) -> Stacked:
+    """Makes parameter `name` of `module` a stack, in place; the parameter object stays.
+
+    A tensor that several modules hold is stacked at each of them; only the first fills it.
+
+    Args:
+        module: becomes an instance of a subclass of its class.
+        name: of one of its parameters.
+        slices: K tensors of the parameter's shape.
+        layer: the row of a code per layer.
+    """
+    if not isinstance(module, Stacked):
+        object.__setattr__(module, "__class__", stacked_class(type(module)))
+        module.__dict__["_stacks"] = {}
+    assert isinstance(module, Stacked)
+    parameter = cast(nn.Parameter, module._parameters[name])
+    if slices:
+        parameter.grad = None
+        parameter.data = restack(slices)
+    module._stacks[name] = layer
+    return module
+
+
+def unstack(module: nn.Module) -> None:
+    """Makes a copy whose parameters were replaced by mixtures a plain module again, in place."""
+    if isinstance(module, Stacked):
+        del module.__dict__["_stacks"]
+        object.__setattr__(module, "__class__", plain_class(type(module)))

@@ -1,0 +1,78 @@
+"""What can be said of codes and slices: distinctness, entropy, spread, distance."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Regulariser = Literal["target", "cos", "instance"]
+
+
+def distinctness(codes: Tensor, widths: Tensor, kind: Regulariser = "target") -> Tensor:
+    """How alike the codes of one architecture's width settings are; to be made small.
+
+    That a term without parameters makes the codes of different widths distinct is K-shot NAS's
+    (arXiv:2106.06442); its formula we did not see, these are ours. With G the cosines between the
+    codes of the W settings, over i ≠ j:
+
+    - `cos`: mean G_ij. Alone it drives codes to one-hot.
+    - `target`: mean relu(G_ij - exp(-|w_i - w_j| / 0.5))²: distinct in proportion to the
+      difference in width.
+    - `instance`: cross-entropy of G / 0.1 against the identity (instance discrimination).
+
+    Args:
+        codes: (..., W, K).
+        widths: (W,), each as a share of the largest.
+        kind: which.
+
+    Returns:
+        A scalar, the mean over leading dimensions.
+    """
+    unit = F.normalize(codes, dim=-1)
+    cosines = unit @ unit.mT
+    count = len(widths)
+    others = ~torch.eye(count, dtype=torch.bool, device=codes.device)
+    if kind == "cos":
+        return cosines[..., others].mean()
+    if kind == "target":
+        apart = (widths[:, None] - widths[None, :]).abs()
+        allowed = torch.exp(-apart / 0.5).to(cosines)
+        return (cosines - allowed).relu().square()[..., others].mean()
+    targets = torch.arange(count, device=codes.device).expand(cosines.shape[:-1])
+    return F.cross_entropy((cosines / 0.1).flatten(0, -2), targets.flatten())
+
+
+def entropy(codes: Tensor) -> float:
+    """Mean entropy of codes (..., K) as a share of the largest, log K: 1 uniform, 0 one-hot."""
+    copies = codes.shape[-1]
+    if copies == 1:
+        return 0.0
+    return float(torch.special.entr(codes).sum(-1).mean()) / math.log(copies)
+
+
+def spread(codes: Tensor) -> float:
+    """Mean standard deviation of the entries of codes (B, ..., K) over the B architectures."""
+    return float(codes.std(0, correction=0).mean())
+
+
+def slice_distance(stacks: Iterable[Tensor]) -> float:
+    """How far apart the slices of stacks (K, ...) are: 0 for equal slices.
+
+    Root mean square distance between two different slices, over the root mean square norm of a
+    slice, all stacks taken as one vector; √2 for independent ones of mean zero.
+    """
+    apart = norms = 0.0
+    copies = 1
+    for stack in stacks:
+        copies = len(stack)
+        flat = stack.detach().flatten(1)
+        apart += float((flat - flat.mean(0)).square().sum())
+        norms += float(flat.square().sum())
+    if copies == 1 or norms == 0:
+        return 0.0
+    return math.sqrt(2 * apart / (copies - 1) / (norms / copies))

@@ -1,0 +1,109 @@
+"""From one copy of the weights to K, and back for one path."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from manyshot.nn.mixing import Stacked, combine, restack
+from manyshot.sharing.k_shot import KShot
+from manyshot.space import Arch
+
+_OWN = "sharing."
+"""Where a supernet's state dict has what belongs to its scheme."""
+
+
+def widen(
+    net: nn.Module, state: Mapping[str, Tensor], *, spread: float = 0.1, seed: int = 0
+) -> dict[str, Tensor]:
+    """A state dict for a K-shot supernet from that of one with one copy, or with K = 1.
+
+    Every slice is the one copy plus normal noise, whose standard deviation is `spread` times that
+    of the tensor. The noises of a tensor sum to zero: uniform codes give the one copy. Codes start
+    anew, as `net` has them.
+
+    Args:
+        net: `ms.Supernet(model, sharing=ms.sharing.KShot(...))`.
+        state: of a supernet of the same model.
+        spread: 0 leaves the slices equal, from which codes cannot be learnt.
+        seed: of the noise.
+
+    Raises:
+        ValueError: for a negative spread, or tensors of other names or shapes.
+    """
+    if spread < 0:
+        raise ValueError(f"widen: spread must be at least 0, got {spread}")
+    copies, rows = _scheme(net).copies, _rows(net)
+    generator = torch.Generator().manual_seed(seed)
+    wide, made = {}, dict[int, Tensor]()
+    for name, own in net.state_dict(keep_vars=True).items():
+        if name.startswith(_OWN):
+            wide[name] = own.detach()
+            continue
+        if name not in state:
+            raise ValueError(f"widen: the state dict has no {name}; is it of the same model?")
+        one = state[name]
+        if id(own) in rows:
+            one = one.squeeze(0) if one.dim() == own.dim() and len(one) == 1 else one
+            if id(own) not in made:
+                made[id(own)] = _noisy(one, copies, spread, generator)
+            one = made[id(own)]
+        if one.shape != own.shape:
+            raise ValueError(
+                f"widen: {name} has shape {tuple(state[name].shape)}, which does not become "
+                f"{tuple(own.shape)}: the state dict is of another model"
+            )
+        wide[name] = one
+    return wide
+
+
+def _noisy(one: Tensor, copies: int, spread: float, generator: torch.Generator) -> Tensor:
+    """K slices around `one`, whose mean it is."""
+    deviation = float(one.std(correction=0)) if one.numel() > 1 else 0.0
+    noise = torch.randn((copies, *one.shape), generator=generator, dtype=torch.float64)
+    noise -= noise.mean(0)
+    noise *= spread * deviation * (copies / max(1, copies - 1)) ** 0.5
+    return restack([one + part.to(one.device, one.dtype) for part in noise])
+
+
+@torch.no_grad()
+def bake(net: nn.Module, arch: Arch) -> dict[str, Tensor]:
+    """A state dict for the supernet with one copy: all slices mixed by the code of `arch`.
+
+    For `arch` the one copy computes what `net` does; other paths get the weights that this code
+    lends them. A code per layer mixes each layer by its row.
+    """
+    [code] = _scheme(net).code([arch])
+    rows = _rows(net)
+    baked = {}
+    for name, own in net.state_dict(keep_vars=True).items():
+        if name.startswith(_OWN):
+            continue
+        if id(own) in rows:
+            baked[name] = combine(code if code.dim() == 1 else code[rows[id(own)]], own)
+        else:
+            baked[name] = own.detach()
+    return baked
+
+
+def _scheme(net: nn.Module) -> KShot:
+    scheme = getattr(net, "sharing", None)
+    if not isinstance(scheme, KShot):
+        raise ValueError(
+            f"{type(net).__name__} has no K-shot weights: make it by "
+            "ms.Supernet(model, sharing=ms.sharing.KShot(copies))"
+        )
+    return scheme
+
+
+def _rows(net: nn.Module) -> dict[int, int]:
+    """The layers of stacked parameters, by their ids."""
+    rows: dict[int, int] = {}
+    for module in net.modules():
+        if isinstance(module, Stacked):
+            for name, row in module._stacks.items():
+                rows.setdefault(id(cast(Tensor, module._parameters[name])), row)
+    return rows

@@ -1,0 +1,178 @@
+"""Which parameters have K slices, and what the slices start from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from manyshot.nn.batch_norm import BatchNorm1d, BatchNorm2d, BatchNorm3d
+from manyshot.nn.choice import Choice, Depth
+from manyshot.nn.layer import Layer, elastic
+from manyshot.nn.mixing import Stacked, stack_parameter
+from manyshot.space import Decision, SearchSpace, Size
+
+_BATCH_NORMS = (_NormBase, BatchNorm1d, BatchNorm2d, BatchNorm3d)
+_CHANNELS = {"in_channels", "out_channels", "in_features", "out_features", "num_features"}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A parameter that is stacked.
+
+    Attributes:
+        path: of the module that holds it.
+        module: the module.
+        name: of the parameter in the module.
+        layer: the row of a code per layer.
+    """
+
+    path: str
+    module: nn.Module
+    name: str
+    layer: int
+
+    @property
+    def parameter(self) -> nn.Parameter:
+        """The parameter as it is stored."""
+        stored = self.module._parameters[self.name]
+        assert stored is not None
+        return stored
+
+
+def dictionary(model: nn.Module, *, batch_norms: bool, fixed_layers: bool) -> list[Entry]:
+    """The parameters of an adopted model that are to be stacked.
+
+    Everything in a choice or an elastic depth, and of every elastic layer; with `fixed_layers` all
+    else too; without `batch_norms` no scale and shift of a batch norm. A tensor that is held in
+    several places is stacked everywhere if it is anywhere. Layers, for a code per layer: all that
+    hangs on one choice decision, each block of a depth, every other module by itself.
+    """
+    searched = _searched(model)
+    found = list(_parameters(model))
+    chosen: dict[int, Hashable] = {}
+    for path, module, _, parameter in found:
+        inside = module in searched or fixed_layers
+        if inside and (batch_norms or not isinstance(module, _BATCH_NORMS)):
+            chosen.setdefault(id(parameter), searched.get(module, path))
+    rows: dict[Hashable, int] = {}
+    return [
+        Entry(path, module, name, rows.setdefault(chosen[id(parameter)], len(rows)))
+        for path, module, name, parameter in found
+        if id(parameter) in chosen
+    ]
+
+
+def _parameters(model: nn.Module) -> Iterator[tuple[str, nn.Module, str, nn.Parameter]]:
+    for path, module in model.named_modules():
+        for name, parameter in module._parameters.items():
+            if parameter is not None and parameter.is_floating_point():
+                yield path, module, name, parameter
+
+
+def _searched(model: nn.Module) -> dict[nn.Module, Hashable]:
+    """Modules whose weights paths share, with the layer they belong to, outermost first."""
+    layers: dict[nn.Module, Hashable] = {}
+    for path, module in model.named_modules():
+        if isinstance(module, Choice):
+            parts: list[tuple[Hashable, nn.Module]] = [(module.decision, module)]
+        elif isinstance(module, Depth):
+            parts = [((path, i), block) for i, block in enumerate(module.blocks)]
+        elif isinstance(module, Layer) and elastic(*(size for _, size in module.sizes())):
+            parts = [(path, module)]
+        else:
+            continue
+        for layer, part in parts:
+            for inner in part.modules():
+                layers.setdefault(inner, layer)
+    return layers
+
+
+def width_decisions(model: nn.Module, space: SearchSpace) -> list[Decision]:
+    """The decisions that numbers of channels depend on, in the order of the space."""
+    found = {
+        decision
+        for module in model.modules()
+        if isinstance(module, Layer)
+        for name, size in module.sizes()
+        if name in _CHANNELS and isinstance(size, Size)
+        for decision in size.decisions()
+    }
+    return [decision for decision in space.decisions if decision in found]
+
+
+Initial = Callable[[Entry, Tensor], Tensor]
+"""A further slice of an entry, given the first."""
+
+
+def fill(entries: list[Entry], copies: int, initial: Callable[[int], Initial]) -> None:
+    """Stacks the entries, in place: the first slice is what is there.
+
+    Args:
+        entries: of `dictionary`.
+        copies: K.
+        initial: for each further slice k, what makes it.
+    """
+    makers = [initial(k) for k in range(1, copies)]
+    filled: set[int] = set()
+    for entry in entries:
+        slices: list[Tensor] = []
+        if id(entry.parameter) not in filled:
+            first = entry.parameter.detach()
+            slices = [first, *(make(entry, first) for make in makers)]
+            filled.add(id(entry.parameter))
+        stack_parameter(entry.module, entry.name, slices, entry.layer)
+
+
+def rearranged(seed: int, copy: int) -> Initial:
+    """Slices whose values are those of the first, in an order drawn from (`seed`, `copy`).
+
+    They have the distribution that the network's own initialisation gave the first, fan included,
+    and constants (such as the scales of batch norms) stay. Not for tensors whose *arrangement*
+    means something, such as identity kernels or sinusoidal positions.
+    """
+    generator = torch.Generator().manual_seed((seed << 16) + copy)
+
+    def make(entry: Entry, first: Tensor) -> Tensor:
+        order = torch.randperm(first.numel(), generator=generator).to(first.device)
+        return first.flatten()[order].view(first.shape)
+
+    return make
+
+
+def constructed(factory: Callable[[], nn.Module], seed: int, copy: int) -> Initial:
+    """Slices of a network that `factory` makes afresh, torch seeded by (`seed`, `copy`).
+
+    Raises:
+        ValueError: when it has no parameter of the same path, name and shape.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed((seed << 16) + copy)
+        other = factory()
+    own = {(path, name): p for path, _, name, p in _parameters(other)}
+
+    def make(entry: Entry, first: Tensor) -> Tensor:
+        found = own.get((entry.path, entry.name))
+        if found is None or found.shape != first.shape:
+            shape = "nothing" if found is None else f"shape {tuple(found.shape)}"
+            raise ValueError(
+                f"KShot: the network that init() makes has {shape} at {entry.path}.{entry.name}, "
+                f"where the supernet's has shape {tuple(first.shape)}; init must make the same one"
+            )
+        return found.detach().to(first.device, first.dtype)
+
+    return make
+
+
+def stacks(model: nn.Module) -> Iterator[nn.Parameter]:
+    """The stacked parameters of a network, each once."""
+    seen: set[int] = set()
+    for module in model.modules():
+        for name in module._stacks if isinstance(module, Stacked) else ():
+            parameter = module._parameters[name]
+            if parameter is not None and id(parameter) not in seen:
+                seen.add(id(parameter))
+                yield parameter

@@ -1,0 +1,324 @@
+"""K-shot NAS: path-specific weights from K copies and a simplex-net."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, TypeVar, cast, final, get_args
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from manyshot.nn.mixing import Combination
+from manyshot.sharing.codes import distinctness, entropy, slice_distance, spread
+from manyshot.sharing.dictionary import (
+    Initial,
+    constructed,
+    dictionary,
+    fill,
+    rearranged,
+    stacks,
+    width_decisions,
+)
+from manyshot.sharing.scheme import Phase
+from manyshot.sharing.simplex_net import SimplexNet
+from manyshot.space import Arch, SearchSpace
+
+Codes = Literal["learnt", "uniform", "random", "one_hot"]
+CodeScope = Literal["path", "layer"]
+UpdateMode = Literal["alternate", "joint"]
+Penalty = Literal["target", "cos", "instance", "none"]
+Optimiser = Literal["sgd", "adam"]
+T = TypeVar("T")
+
+_WATCHED = 256
+"""Random architectures whose codes are watched."""
+_SAME, _ONE_HOT, _EQUAL = 1e-3, 0.05, 1e-6
+"""Below these spreads, entropies and slice distances, codes or slices are called collapsed."""
+
+
+@final
+class KShot(nn.Module):
+    """θ(a) = Σ_k λ_k(a) θ_k: K slices of every searched tensor, mixed by a code per path.
+
+    K-shot NAS (Su et al. 2021, arXiv:2106.06442). The paper's: the dictionary of K supernets, the
+    convex combination, the simplex-net, training the two in turn, a channel branch and a term for
+    distinct codes when widths are searched. An implementation of the idea from its abstract;
+    simplex-net details, schedule, treatment of batch norm and regulariser are ours.
+
+    Under `phase` "code" only the simplex-net moves, otherwise (but for "joint") all else; the first
+    `warm_frac` of the steps have uniform codes, in which the weights train like one copy at
+    learning rate lr / K and weight decay K · wd.
+
+    Attributes:
+        copies: K.
+        chunks: plans in a code step (`m`).
+        simplex_net: once attached, and unless codes are uniform or one-hot.
+    """
+
+    def __init__(
+        self,
+        copies: int = 4,
+        *,
+        codes: Codes = "learnt",
+        code_scope: CodeScope = "path",
+        mix_bn_affine: bool = True,
+        mix_fixed_layers: bool = False,
+        update_mode: UpdateMode = "alternate",
+        warm_frac: float = 0.05,
+        m: int = 4,
+        hidden: int | None = None,
+        tau: float = 1.0,
+        last_std: float | None = None,
+        split: str | None = None,
+        regulariser: Penalty = "target",
+        beta: float = 0.1,
+        optimizer: Optimiser = "sgd",
+        lr: float | None = None,
+        seed: int = 0,
+        init: Callable[[], nn.Module] | None = None,
+    ) -> None:
+        """Makes a scheme for one supernet.
+
+        Args:
+            copies: K, at least 1.
+            codes: `learnt`; or as controls `uniform`, `random` (a frozen random simplex-net) or
+                `one_hot` (by one decision's option: few-shot NAS, arXiv:2006.06863).
+            code_scope: one code per `path`, or one per `layer` of it.
+            mix_bn_affine: whether scales and shifts of batch norms are stacked too.
+            mix_fixed_layers: whether stem, last convolution and classifier are stacked too.
+            update_mode: after the warm-up, weights and codes `alternate`, or move `joint`ly.
+            warm_frac: share of the steps with uniform codes, in [0, 1].
+            m: plans in a code step, one per chunk of the batch.
+            hidden: units of the simplex-net; see there.
+            tau: temperature of its softmax.
+            last_std: of the weights of its last layer; by default 0.01, for random codes 1.
+            split: for one-hot codes, the name of the decision that splits; by default the first.
+                Option i uses slice i modulo K.
+            regulariser: for spaces with width decisions; see `distinctness`.
+            beta: its factor.
+            optimizer: of the simplex-net: SGD with the momentum of the weights, or Adam. Its
+                weights do not decay.
+            lr: of the simplex-net; by default that of the weights.
+            seed: of all that is drawn here.
+            init: makes the network afresh; its parameters are the further slices. Without it,
+                they are random rearrangements of the first's values.
+
+        Raises:
+            ValueError: for a value that is not allowed.
+        """
+        super().__init__()
+        for name, value, kinds in (
+            ("codes", codes, Codes),
+            ("code_scope", code_scope, CodeScope),
+            ("update_mode", update_mode, UpdateMode),
+            ("regulariser", regulariser, Penalty),
+            ("optimizer", optimizer, Optimiser),
+        ):
+            _check(name, value, value in get_args(kinds), f"one of {', '.join(get_args(kinds))}")
+        _check("copies", copies, copies >= 1, "at least 1")
+        _check("m", m, m >= 1, "at least 1")
+        _check("warm_frac", warm_frac, 0 <= warm_frac <= 1, "in [0, 1]")
+        _check("beta", beta, beta >= 0, "at least 0")
+        _check("lr", lr, lr is None or lr > 0, "positive")
+        self.copies, self.chunks, self.codes, self.code_scope = copies, m, codes, code_scope
+        self.mix_bn_affine, self.mix_fixed_layers = mix_bn_affine, mix_fixed_layers
+        self.update_mode, self.warm_frac = update_mode, warm_frac
+        self.hidden, self.tau, self.split = hidden, tau, split
+        self.last_std = last_std if last_std is not None else 1.0 if codes == "random" else 0.01
+        self.regulariser, self.beta = regulariser, beta
+        self.optimizer, self.lr, self.seed, self.init = optimizer, lr, seed, init
+        self.layers = 0
+        self.simplex_net: SimplexNet | None = None
+        self._space: SearchSpace | None = None
+        self._split = 0
+        self.register_buffer("_like", torch.empty(0), persistent=False)
+
+    # -- what a supernet asks ----------------------------------------------------------------
+
+    def attach(self, model: nn.Module, space: SearchSpace) -> None:
+        """Stacks the dictionary's parameters, in place, and makes the simplex-net.
+
+        Raises:
+            RuntimeError: if this scheme has a supernet already.
+            ValueError: if there is nothing to stack, or `split` is no decision.
+        """
+        if self._space is not None:
+            raise RuntimeError("this KShot belongs to another supernet already: make a new one")
+        entries = dictionary(
+            model, batch_norms=self.mix_bn_affine, fixed_layers=self.mix_fixed_layers
+        )
+        if not entries:
+            raise ValueError(
+                "KShot: no choice, depth or elastic layer of this network has parameters; use "
+                "ms.sharing.OneShot(), or KShot(mix_fixed_layers=True)"
+            )
+        fill(entries, self.copies, functools.partial(_slices, self.init, self.seed))
+        self._space, self.layers = space, 1 + max(entry.layer for entry in entries)
+        first = entries[0].parameter
+        self.to(first.device, first.dtype)
+        if self.split is not None:
+            names = [str(decision.name) for decision in space.decisions]
+            _check("split", self.split, self.split in names, f"one of {', '.join(names)}")
+            self._split = names.index(self.split)
+        if self.codes in ("learnt", "random"):
+            self.simplex_net = SimplexNet(
+                space,
+                self.copies,
+                layers=self.layers if self.code_scope == "layer" else None,
+                widths=width_decisions(model, space),
+                hidden=self.hidden,
+                tau=self.tau,
+                last_std=self.last_std,
+                seed=self.seed,
+            ).to(first.device, first.dtype)
+            self.simplex_net.requires_grad_(self.codes == "learnt")
+
+    def code(self, archs: Sequence[Arch]) -> Tensor:
+        """Codes of architectures, (B, K), or (B, layers, K) per layer; differentiable if learnt.
+
+        Encodings of one network have one code. One-hot codes come from the canonical encoding too.
+
+        Raises:
+            RuntimeError: before a supernet was made with this scheme.
+        """
+        space = self._attached(self._space)
+        shape = (len(archs), self.layers, self.copies)
+        if self.code_scope == "path":
+            shape = (len(archs), 1, self.copies)
+        like = cast(Tensor, self._like)
+        if self.simplex_net is not None:
+            codes: Tensor = self.simplex_net(self.simplex_net.encode(archs))
+            return codes
+        if self.codes == "uniform":
+            codes = like.new_full(shape, 1 / self.copies)
+        else:
+            own = [space.canonical(arch)[self._split] % self.copies for arch in archs]
+            picked = nn.functional.one_hot(torch.tensor(own, device=like.device), self.copies)
+            codes = picked.to(like.dtype)[:, None].expand(shape)
+        return codes[:, 0] if self.code_scope == "path" else codes
+
+    def mixture(self, arch: Arch, phase: Phase | None = None, *, keep: bool = False) -> Combination:
+        """The combination that the code of `arch` says: uniform in "warmup", fixed in "weights"."""
+        if phase == "warmup":
+            like = cast(Tensor, self._like)
+            return Combination(like.new_full((self.copies,), 1 / self.copies), keep=keep)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and phase != "weights"):
+            [code] = self.code([arch])
+        return Combination(code, keep=keep)
+
+    # -- what the training loop asks ---------------------------------------------------------
+
+    def phase(self, step: int, steps: int) -> Phase:
+        """Warm-up, then by `update_mode`; codes that are not learnt leave only the weights."""
+        if self.codes != "learnt" or self.copies == 1:
+            return "weights"
+        warm = math.ceil(self.warm_frac * steps)
+        if step < warm:
+            return "warmup"
+        if self.update_mode == "joint":
+            return "joint"
+        return "code" if (step - warm) % 2 else "weights"
+
+    def code_optimizer(self, lr: float, momentum: float) -> torch.optim.Optimizer | None:
+        """Of the simplex-net, without weight decay; None if it does not learn."""
+        if self.simplex_net is None or self.codes != "learnt":
+            return None
+        parameters, own = list(self.simplex_net.parameters()), self.lr or lr
+        if self.optimizer == "adam":
+            return torch.optim.Adam(parameters, own)
+        return torch.optim.SGD(parameters, own, momentum, nesterov=momentum > 0)
+
+    def penalty(self, archs: Sequence[Arch]) -> Tensor | None:
+        """β times the mean `distinctness` of the width settings of each path.
+
+        A setting takes all width decisions from their narrowest to their widest together, the rest
+        of the path as it is; where one has fewer options than another, some repeat.
+        """
+        net = self.simplex_net
+        if net is None or not net.widths or self.regulariser == "none" or not self.beta:
+            return None
+        total: Tensor | None = None
+        for arch in archs:
+            settings, widths = self._settings(arch)
+            codes = self.code(settings)
+            own = codes if codes.dim() == 2 else codes.transpose(0, 1)
+            alike = distinctness(own, widths.to(own.device), self.regulariser)
+            total = alike if total is None else total + alike
+        return None if total is None else self.beta * total / len(archs)
+
+    def _settings(self, arch: Arch) -> tuple[list[Arch], Tensor]:
+        space, net = self._attached(self._space), self._attached(self.simplex_net)
+        count = max(len(decision.options) for decision in net.widths)
+        settings, widths = [], []
+        for i in range(count):
+            setting, shares = list(arch), []
+            for decision in net.widths:
+                order = np.argsort(decision.values, kind="stable")
+                rank = round(i * (len(order) - 1) / max(1, count - 1))
+                option = int(order[rank])
+                setting[space.index[decision]] = option
+                shares.append(decision.values[option] / max(decision.values))
+            settings.append(tuple(setting))
+            widths.append(float(np.mean(shares)))
+        return settings, torch.tensor(widths)
+
+    def watch(self, net: nn.Module) -> dict[str, float]:
+        """Entropy and spread of the codes of random architectures; distance between slices."""
+        space = self._attached(self._space)
+        rng = np.random.default_rng(self.seed)
+        with torch.no_grad():
+            codes = self.code([space.sample(rng) for _ in range(_WATCHED)])
+            return {
+                "code_entropy": entropy(codes),
+                "code_spread": spread(codes),
+                "slice_distance": slice_distance(stacks(net)),
+            }
+
+    def concerns(self, watched: Mapping[str, float], step: int, steps: int) -> dict[str, str]:
+        """Equal slices, codes that became one-hot, and one code for all paths."""
+        found: dict[str, str] = {}
+        if self.codes != "learnt" or self.copies == 1:
+            return found
+        if watched["slice_distance"] < _EQUAL:
+            found["dead start"] = (
+                f"the {self.copies} slices of every tensor are equal, so that codes change nothing "
+                "and get no gradient: start from independent slices, or widen() with a spread"
+            )
+        if self.phase(step, steps) == "warmup":
+            return found
+        if watched["code_entropy"] < _ONE_HOT:
+            found["one-hot codes"] = (
+                f"codes collapsed to one-hot (entropy {watched['code_entropy']:.3f} of 1): slices "
+                "are separate supernets, as in few-shot NAS; raise tau, lower lr, or use "
+                "regulariser = 'target', in the options of k_shot"
+            )
+        elif watched["code_spread"] < _SAME and step >= steps // 2:
+            found["uniform codes"] = (
+                f"all paths have one code (spread {watched['code_spread']:.1e}, entropy "
+                f"{watched['code_entropy']:.3f} of 1), as if there were one supernet; raise lr or "
+                "lower warm_frac, in the options of k_shot"
+            )
+        return found
+
+    def extra_repr(self) -> str:
+        """The main settings."""
+        return f"copies={self.copies}, codes={self.codes!r}, code_scope={self.code_scope!r}"
+
+    def _attached(self, held: T | None) -> T:
+        if held is None:
+            raise RuntimeError(
+                "KShot has no codes before ms.Supernet(model, sharing=...) is made with it"
+            )
+        return held
+
+
+def _check(name: str, value: object, allowed: bool, what: str) -> None:
+    if not allowed:
+        raise ValueError(f"KShot: {name} must be {what}, got {value!r}")
+
+
+def _slices(init: Callable[[], nn.Module] | None, seed: int, copy: int) -> Initial:
+    return rearranged(seed, copy) if init is None else constructed(init, seed, copy)

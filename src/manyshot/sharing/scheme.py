@@ -1,0 +1,107 @@
+"""The contract of weight-sharing schemes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from manyshot.nn.mixing import Mixture
+from manyshot.space import Arch, SearchSpace
+
+Phase = Literal["warmup", "weights", "code", "joint"]
+"""What an optimiser step moves: weights under uniform codes, weights, codes, or both."""
+
+
+class Sharing(Protocol):
+    """Decides the weights of a path *before* a layer runs, never inside model code.
+
+    A supernet calls `attach` once, when it is made, and `mixture` in every forward. The training
+    loop asks `phase` what a step moves: in "code", only what `code_optimizer` holds, on one plan
+    per chunk of the batch; otherwise all other parameters, and in "joint" both. `Shares` answers
+    for schemes that have nothing to learn beside the weights.
+
+    Attributes:
+        copies: K, the slices of each stacked parameter.
+        chunks: parts of the batch in a code step, each with a plan of its own.
+    """
+
+    copies: int
+    chunks: int
+
+    def attach(self, model: nn.Module, space: SearchSpace) -> None:
+        """Prepares an adopted model, for example by stacking its weights."""
+        ...
+
+    def mixture(
+        self, arch: Arch, phase: Phase | None = None, *, keep: bool = False
+    ) -> Mixture | None:
+        """How slices make the weights of `arch`; None if there are none.
+
+        Args:
+            arch: an architecture.
+            phase: what a training step moves; None outside training.
+            keep: whether merged weights are kept, for several forwards without gradients.
+        """
+        ...
+
+    def phase(self, step: int, steps: int) -> Phase:
+        """What the optimiser step `step` (from 0) of `steps` moves."""
+        ...
+
+    def code_optimizer(self, lr: float, momentum: float) -> torch.optim.Optimizer | None:
+        """A new optimiser of what makes the codes, given the weights' settings; None if nothing.
+
+        Its own learning rates are peaks, which the loop schedules like that of the weights.
+        """
+        ...
+
+    def penalty(self, archs: Sequence[Arch]) -> Tensor | None:
+        """A further loss of a code step on the paths `archs`, or None."""
+        ...
+
+    def watch(self, net: nn.Module) -> dict[str, float]:
+        """Numbers to log while `net` trains, by name."""
+        ...
+
+    def concerns(self, watched: Mapping[str, float], step: int, steps: int) -> dict[str, str]:
+        """What is wrong with what `watch` saw before step `step` of `steps`: kind and words."""
+        ...
+
+
+class Shares:
+    """The half of the contract that a scheme without learnt codes leaves empty."""
+
+    copies = 1
+    chunks = 1
+
+    def attach(self, model: nn.Module, space: SearchSpace) -> None:
+        """Nothing to prepare."""
+
+    def mixture(
+        self, arch: Arch, phase: Phase | None = None, *, keep: bool = False
+    ) -> Mixture | None:
+        """Nothing is stacked."""
+        return None
+
+    def phase(self, step: int, steps: int) -> Phase:
+        """Always the weights."""
+        return "weights"
+
+    def code_optimizer(self, lr: float, momentum: float) -> torch.optim.Optimizer | None:
+        """Nothing to learn."""
+        return None
+
+    def penalty(self, archs: Sequence[Arch]) -> Tensor | None:
+        """No further loss."""
+        return None
+
+    def watch(self, net: nn.Module) -> dict[str, float]:
+        """Nothing to log."""
+        return {}
+
+    def concerns(self, watched: Mapping[str, float], step: int, steps: int) -> dict[str, str]:
+        """None."""
+        return {}

@@ -1,0 +1,110 @@
+"""The simplex-net: from an architecture to its code on the simplex."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from manyshot.space import Arch, Decision, SearchSpace
+
+
+@final
+class SimplexNet(nn.Module):
+    """Codes λ(a) ≥ 0 with Σ_k λ_k = 1 of architectures, learnt (K-shot NAS, arXiv:2106.06442).
+
+    That a net gives a code per path, with a further branch for channel widths, is the paper's, of
+    which we saw no more than the abstract and summaries. Ours: one-hots of all decisions of the
+    *canonical* architecture, concatenated (encodings of one network get one code; position counts),
+    `Linear → ReLU → Linear → softmax(· / tau)`. A channel branch (`Linear` without bias over the
+    one-hots of the width decisions) is added before the ReLU.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        copies: int,
+        *,
+        layers: int | None = None,
+        widths: Sequence[Decision] = (),
+        hidden: int | None = None,
+        tau: float = 1.0,
+        last_std: float = 0.01,
+        seed: int = 0,
+    ) -> None:
+        """Makes a net, initialised from `seed` alone.
+
+        Args:
+            space: whose architectures are encoded.
+            copies: K.
+            layers: give a code for each of so many layers; by default one code.
+            widths: decisions that go through the channel branch.
+            hidden: units; by default 64 for up to 64 inputs, else 128.
+            tau: temperature of the softmax.
+            last_std: standard deviation of the last layer's weights; a small one starts all codes
+                near uniform.
+            seed: of the weights.
+
+        Raises:
+            ValueError: if a number is out of range.
+        """
+        super().__init__()
+        if copies < 1 or tau <= 0 or last_std < 0 or (hidden is not None and hidden < 1):
+            raise ValueError(
+                "SimplexNet: copies and hidden must be at least 1, tau positive and last_std not "
+                f"negative, got copies={copies}, hidden={hidden}, tau={tau}, last_std={last_std}"
+            )
+        self.space, self.copies, self.layers, self.tau = space, copies, layers, tau
+        self.widths = tuple(widths)
+        ends = np.cumsum(space.counts)
+        wide = np.zeros(int(ends[-1]), np.bool_)
+        for decision in self.widths:
+            end = int(ends[space.index[decision]])
+            wide[end - len(decision.options) : end] = True
+        self._wide = wide
+        units = hidden or (64 if len(wide) <= 64 else 128)
+        generator = torch.Generator().manual_seed(seed)
+        self.operations: nn.Linear | None = None
+        self.channels: nn.Linear | None = None
+        if not wide.all():
+            self.operations = _linear(int((~wide).sum()), units, True, generator)
+        if wide.any():
+            self.channels = _linear(int(wide.sum()), units, False, generator)
+        self.last = _linear(units, copies * (layers or 1), True, generator)
+        with torch.no_grad():
+            self.last.weight.normal_(0, last_std, generator=generator)
+            self.last.bias.zero_()
+
+    def encode(self, archs: Sequence[Arch]) -> Tensor:
+        """One-hots of the canonical architectures, shape (B, options of all decisions)."""
+        rows = np.stack([self.space.one_hot(self.space.canonical(arch)) for arch in archs])
+        return torch.from_numpy(rows).to(self.last.weight.device, self.last.weight.dtype)
+
+    def forward(self, encoded: Tensor) -> Tensor:
+        """Codes (B, K), or (B, layers, K), of `encode`d architectures; whatever autocast says."""
+        with torch.autocast(encoded.device.type, enabled=False):
+            total: Tensor | None = None
+            if self.operations is not None:
+                total = self.operations(encoded[:, torch.from_numpy(~self._wide)])
+            if self.channels is not None:
+                branch: Tensor = self.channels(encoded[:, torch.from_numpy(self._wide)])
+                total = branch if total is None else total + branch
+            assert total is not None
+            logits = self.last(total.relu())
+            if self.layers is not None:
+                logits = logits.view(len(encoded), self.layers, self.copies)
+            return torch.softmax(logits / self.tau, dim=-1)
+
+
+def _linear(into: int, out: int, bias: bool, generator: torch.Generator) -> nn.Linear:
+    """As torch initialises it, but from `generator`."""
+    linear = nn.Linear(into, out, bias, device="meta").to_empty(device="cpu")
+    bound = into**-0.5
+    with torch.no_grad():
+        linear.weight.uniform_(-bound, bound, generator=generator)
+        if bias:
+            linear.bias.uniform_(-bound, bound, generator=generator)
+    return linear
