@@ -35,7 +35,7 @@ ELSEWHERE = {
     "schema": "another is refused (tests of recipes)",
     "device": "an unknown one is refused (tests of runs)",
     "threads": "below",
-    "sharing.name": "there is one",
+    "sharing": "tests of K-shot runs",
     "network.name": "below",
     "search.name": "below",
     "search.options": "below",

@@ -29,9 +29,9 @@ def watched(run: Trainer) -> tuple[list, list]:
     plans, absent = [], []
     plan, step = run.plan, run.optimizer.step
 
-    def planning() -> Plan:
-        plans.append([path.arch for path in plan().paths])
-        return plan()
+    def planning(*chunk: int) -> Plan:
+        plans.append([path.arch for path in plan(*chunk).paths])
+        return plan(*chunk)
 
     def stepping() -> None:
         absent.append([n for n, p in run.net.named_parameters() if p.grad is None])

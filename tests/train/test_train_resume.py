@@ -95,7 +95,8 @@ def test_a_checkpoint_holds_the_optimiser(tmp_path):
     train(run)
     state = torch.load(tmp_path / "trainer.pt", weights_only=True)
     assert set(state) == {
-        "schema", "fingerprint", "step", "losses", "weights", "optimizer", "sampler"
+        "schema", "fingerprint", "step", "losses", "weights", "optimizer", "code_optimizer",
+        "sampler",
     }  # fmt: skip
     assert (state["schema"], state["step"]) == (1, 8)
     momenta = {i: s["momentum_buffer"] for i, s in state["optimizer"]["state"].items()}

@@ -144,13 +144,17 @@ class Trainer:
         """What the current step moves."""
         return self.net.sharing.phase(self.step, self.steps)
 
+    def plan(self, *chunk: int) -> Plan:
+        """The paths of the current step, or of a chunk of it; the same in all processes."""
+        stream = np.random.default_rng((self.seed, _PLANS, self.step, *chunk))
+        return self.sampler.plan(stream, self.step)
+
     def turns(self, phase: Phase, images: Tensor, labels: Tensor) -> Iterator[Turn]:
-        """The plans of the current step, the same in all processes, each with its images."""
+        """The plans of the current step, each with its images: in a code step one per chunk."""
         chunks = self.net.sharing.chunks if phase == "code" else 1
         parts = list(zip(images.chunk(chunks), labels.chunk(chunks), strict=True))
         for i, (own_images, own_labels) in enumerate(parts):
-            stream = (self.seed, _PLANS, self.step, *((i,) if phase == "code" else ()))
-            plan = self.sampler.plan(np.random.default_rng(stream), self.step)
+            plan = self.plan(i) if phase == "code" else self.plan()
             share, last = len(own_labels) / len(labels), i == len(parts) - 1
             yield Turn(plan, own_images, own_labels, share, last)
 

@@ -1,0 +1,80 @@
+"""K copies under uniform codes are one copy at another rate: a closed form (T7)."""
+
+import functools
+
+import numpy as np
+import pytest
+import torch
+from sharing_nets import ConvNorm, k_shot, seeded
+from torch.nn import functional as F
+
+import manyshot as ms
+from manyshot.sharing.dictionary import stacks
+from manyshot.train.optim import decay_groups
+
+LR, DECAY = 0.05, 1e-2
+
+
+def split_groups(net, names, copies):
+    """Groups by role, those of `names` at LR / copies and copies · decay, others as they are."""
+    chosen = {id(p) for n, p in net.named_parameters() if n in names}
+    groups = []
+    for group in decay_groups(net, DECAY):
+        for factor, own in ((copies, True), (1, False)):
+            parameters = [p for p in group["params"] if (id(p) in chosen) == own]
+            decay = group["weight_decay"] * factor
+            groups.append({"params": parameters, "lr": LR / factor, "weight_decay": decay})
+    return groups
+
+
+def run_pair(make, shape, steps, copies, momentum, batch):
+    """The largest difference between one copy and the mean slice, after training both."""
+    many = k_shot(make, copies, codes="uniform").double()
+    one = seeded(lambda: ms.Supernet(make())).double()
+    stacked = {id(p) for p in stacks(many)}
+    names = {n for n, p in many.named_parameters() if id(p) in stacked}
+
+    def mean(name, tensor):
+        return tensor.mean(0) if name in names else tensor
+
+    one.load_state_dict({n: mean(n, t) for n, t in many.state_dict().items()})
+    assert any(not torch.equal(t[0], t[1]) for n, t in many.state_dict().items() if n in names)
+    optimizers = (
+        torch.optim.SGD(decay_groups(many, DECAY), LR, momentum, nesterov=True),
+        torch.optim.SGD(split_groups(one, names, copies), LR, momentum, nesterov=True),
+    )
+    rng = np.random.default_rng(0)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(steps):
+        arch = many.space.sample(rng)
+        images = torch.randn((batch, *shape), generator=generator, dtype=torch.float64)
+        labels = torch.randint(10, (batch,), generator=generator)
+        for net, optimizer in zip((many, one), optimizers, strict=True):
+            optimizer.zero_grad(set_to_none=True)
+            F.cross_entropy(net(images, arch), labels).backward()
+            optimizer.step()
+    own = one.state_dict()
+    return max(float((own[n] - mean(n, t)).abs().max()) for n, t in many.state_dict().items())
+
+
+@pytest.mark.parametrize("copies", [2, 4])
+def test_macro_for_ten_steps(copies):
+    make = functools.partial(ms.zoo.macro, width=4, channels=1)
+    assert run_pair(make, (1, 16, 16), 10, copies, 0.9, 16) < 1e-13
+
+
+def test_convolutions_with_batch_norm_for_300_steps():
+    assert run_pair(ConvNorm, (1, 8, 8), 300, 4, 0.9, 8) < 1e-12
+
+
+def test_differences_between_slices_do_not_change_without_decay():
+    """All slices get one gradient, so that warming up cannot tell them apart."""
+    net = k_shot(ConvNorm, 3).double()
+    stack = net.model.layers[0].options["1"][0]._parameters["weight"]
+    before = (stack[0] - stack[1]).detach().clone()
+    optimizer = torch.optim.SGD(net.parameters(), 0.1, momentum=0.9)
+    for _ in range(5):
+        optimizer.zero_grad(set_to_none=True)
+        net(torch.randn(4, 1, 8, 8).double(), (1, 1), phase="warmup").square().sum().backward()
+        optimizer.step()
+    torch.testing.assert_close((stack[0] - stack[1]).detach(), before, rtol=1e-12, atol=1e-12)
