@@ -114,6 +114,67 @@ def test_records_and_text_round_trip(network) -> None:
         assert space.from_text(space.to_text(arch)) == arch
 
 
+@st.composite
+def tangles(draw: st.DrawFn) -> SearchSpace:
+    """Decisions that matter under conditions on one another, in circles too."""
+    counts = draw(st.lists(st.integers(2, 3), min_size=2, max_size=4))
+    decisions = [Decision(range(m), f"d{i}") for i, m in enumerate(counts)]
+
+    def place() -> Use:
+        others = draw(st.lists(st.sampled_from(decisions), min_size=1, max_size=2, unique=True))
+        return tuple((d, frozenset({draw(st.integers(0, len(d.options) - 1))})) for d in others)
+
+    numbers = {d: draw(st.integers(0, 2)) for d in decisions if draw(st.integers(0, 3))}
+    return SearchSpace(decisions, uses={d: [place() for _ in range(n)] for d, n in numbers.items()})
+
+
+@settings(deadline=None, derandomize=True, max_examples=300)
+@given(tangles())
+def test_canonical_follows_from_what_does_not_matter_also_in_circles(space: SearchSpace) -> None:
+    """Every step of one decision that does not matter, and no other, stays in a network."""
+    network = {arch: arch for arch in space.enumerate()}
+
+    def representative(arch: Arch) -> Arch:
+        while network[arch] != arch:
+            arch = network[arch]
+        return arch
+
+    for arch in space.enumerate():
+        for i, active in enumerate(space.active(arch)):
+            for option in range(0 if active else int(space.counts[i])):
+                changed = (*arch[:i], option, *arch[i + 1 :])
+                network[representative(changed)] = representative(arch)
+    again = SearchSpace.from_dict(space.to_dict())
+    for arch in space.enumerate():
+        canonical = space.canonical(arch)
+        assert representative(canonical) == representative(arch)
+        assert space.canonical(canonical) == canonical == again.canonical(arch)
+        left = zip(canonical, space.active(canonical), strict=True)
+        assert all(active or option == 0 for option, active in left)
+
+
+def test_what_became_zero_decides_what_else_matters() -> None:
+    one, two = Decision(range(3), "one"), Decision(range(3), "two")
+    needs = {one: [((two, frozenset({1})),)], two: [((one, frozenset({1})),)]}
+    space = SearchSpace([one, two], uses=needs)
+    assert space.canonical((1, 1)) == (1, 1)
+    assert space.active((2, 1)) == (True, False)
+    assert {space.canonical(arch) for arch in space.enumerate()} == {(0, 0), (1, 1)}
+    either = {one: [((two, frozenset({0})),)], two: [((one, frozenset({0})),)]}
+    space = SearchSpace([one, two], uses=either)
+    assert space.canonical((1, 2)) == (0, 2)  # not (0, 0), in which both matter
+
+
+def test_uses_with_what_is_not_in_the_space_are_refused() -> None:
+    one, two = Decision(range(3), "one"), Decision(range(3), "two")
+    with pytest.raises(ValueError, match=r"uses of .*one.* with .*two.* not in the space"):
+        SearchSpace([one], uses={one: [((two, frozenset({0})),)]})
+    with pytest.raises(ValueError, match=r"uses of .*two.* with .*two.* not in the space"):
+        SearchSpace([one], uses={two: []})
+    with pytest.raises(ValueError, match=r"options \[1, 3\] of .*two.*, which has 0\.\.2"):
+        SearchSpace([one, two], uses={one: [((two, frozenset({1, 3})),)]})
+
+
 def macro() -> SearchSpace:
     """NAS-Bench-Macro by hand: stages of 2, 3, 3 layers, identities commute after the first."""
     layers = [Decision(("identity", "k3e3", "k5e6"), f"layer{i}") for i in range(8)]

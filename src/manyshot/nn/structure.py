@@ -25,6 +25,19 @@ class DeclaresCommutations(Protocol):
         ...
 
 
+@runtime_checkable
+class DeclaresUses(Protocol):
+    """A network that declares when decisions matter, besides that what holds them is chosen."""
+
+    def uses(self) -> Mapping[Decision, Sequence[Use]]:
+        """For some decisions, the only places where they matter (see `manyshot.space.Use`).
+
+        The conditions are over the whole network. What several modules declare of one decision adds
+        up: it matters where any of them says so.
+        """
+        ...
+
+
 def adopt(model: nn.Module) -> None:
     """Makes `model` ready: plain batch norms become ours, in place; every layer learns its path.
 
@@ -104,11 +117,29 @@ def sizes_of(module: nn.Module, path: str) -> Iterator[tuple[str, Size]]:
                 yield from _held_sizes(held, f"{prefix}{name}")
 
 
+def _with_declared(
+    model: nn.Module, nested: Mapping[Decision, Mapping[Use, None]]
+) -> dict[Decision, tuple[Use, ...]]:
+    """Uses by `nested` and as modules of `model` declare them: one of each kind must hold."""
+    declared: dict[Decision, dict[Use, None]] = {}
+    for module in model.modules():
+        if isinstance(module, DeclaresUses):
+            for decision, uses in module.uses().items():
+                declared.setdefault(decision, {}).update(dict.fromkeys(uses))
+    always: Mapping[Use, None] = {(): None}
+    found = {decision: tuple(uses) for decision, uses in declared.items()}
+    for decision, places in nested.items():
+        inner = declared.get(decision, always)
+        found[decision] = tuple((*o, *i) for o in places for i in inner)
+    return {d: uses for d, uses in found.items() if () not in uses}
+
+
 def search_space(model: nn.Module) -> SearchSpace:
     """The space of an adopted network: decisions in order of definition, with their uses.
 
     Raises:
-        ValueError: if there is no decision, or two share one name.
+        ValueError: if there is no decision, two share one name, or uses are declared of a decision
+            that the network does not hold.
     """
     uses: dict[Decision, dict[Use, None]] = {}
     paths: dict[Decision, str] = {}
@@ -141,7 +172,7 @@ def search_space(model: nn.Module) -> SearchSpace:
     ]
     return SearchSpace(
         sorted(uses, key=lambda d: d.order),
-        uses={d: tuple(u) for d, u in uses.items() if () not in u},
+        uses=_with_declared(model, uses),
         commutations=declared,
         ranks={d: w for d, w in weights.items() if not d.is_number},
     )

@@ -62,11 +62,12 @@ class SearchSpace:
                 parameters), by which `smallest` and `largest` choose.
 
         Raises:
-            ValueError: for an unnamed decision, two decisions with one name, or a commutation that
-                would leave something behind.
+            ValueError: for an unnamed decision, two decisions with one name, uses of or under what
+                is not in the space, or a commutation that would leave something behind.
         """
         self.decisions = tuple(decisions)
         _check_names(self.decisions)
+        _check_uses(self.decisions, uses or {})
         self.uses = {d: tuple(u) for d, u in (uses or {}).items()}
         self.commutations = tuple(commutations)
         _check_commutations(self.commutations, self.uses)
@@ -169,22 +170,26 @@ class SearchSpace:
         return arch
 
     def active(self, arch: Arch) -> tuple[bool, ...]:
-        """Which decisions matter in `arch`: some use of theirs is in the network."""
-        return tuple(
-            any(all(arch[i] in allowed for i, allowed in use) for use in uses)
-            for uses in self._conditions
-        )
+        """Which decisions matter in `arch`, as it is: some use of theirs is in the network."""
+        return tuple(self._matters(i, arch) for i in range(len(self)))
+
+    def _matters(self, position: int, arch: Sequence[int]) -> bool:
+        uses = self._conditions[position]
+        return any(all(arch[i] in allowed for i, allowed in use) for use in uses)
 
     def canonical(self, arch: Arch) -> Arch:
         """The representative of all encodings of the stand-alone network that `arch` is.
 
-        Inactive decisions become 0; then declared commutations are sorted, the commuting option
-        last. Aliases by commutation use *other* supernet weights: evaluate the representative.
+        Inactive decisions become 0, one after the other, until all that are left are active or 0;
+        then declared commutations are sorted, the commuting option last. Aliases by commutation use
+        *other* supernet weights: evaluate the representative.
         """
-        self.check(arch)
-        canonical = [
-            option if active else 0 for option, active in zip(arch, self.active(arch), strict=True)
-        ]
+        canonical, before = list(self.check(arch)), None
+        while canonical != before:  # what became 0 may decide what else matters
+            before = list(canonical)
+            for i, option in enumerate(before):
+                if option and not self._matters(i, canonical):
+                    canonical[i] = 0
         for positions, option in self._groups:
             values = [canonical[i] for i in positions]
             kept = [v for v in values if v != option]
@@ -268,6 +273,24 @@ class SearchSpace:
                 if not d.is_number
             },
         )
+
+
+def _check_uses(decisions: Sequence[Decision], uses: Mapping[Decision, Sequence[Use]]) -> None:
+    known = set(decisions)
+    for decision, places in uses.items():
+        literals = [literal for use in places for literal in use]
+        for other in (decision, *(d for d, _ in literals)):
+            if other not in known:
+                raise ValueError(
+                    f"uses of {decision!r} are declared with {other!r}, which is not in the space: "
+                    "hold every decision that matters in a module of the network"
+                )
+        for other, allowed in literals:
+            if not allowed <= set(range(len(other.options))):
+                raise ValueError(
+                    f"uses of {decision!r} are declared under options {sorted(allowed)} of "
+                    f"{other!r}, which has 0..{len(other.options) - 1}"
+                )
 
 
 def _check_commutations(
