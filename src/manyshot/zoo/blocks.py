@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from manyshot import nn as msnn
-from manyshot.space import Size
+from manyshot.space import Size, round_to
 
 
 def conv_bn(
@@ -36,9 +36,12 @@ class MBConv(nn.Module):
     def __init__(
         self, into: int, out: int, kernel: int, stride: int, expansion: int | Size
     ) -> None:
-        """Widths in and out, depthwise kernel, stride, and the (elastic) expansion factor."""
+        """Widths in and out, depthwise kernel, stride, and the (elastic) expansion factor.
+
+        `into * expansion` channels are hidden, rounded by `ms.round_to`.
+        """
         super().__init__()
-        hidden = into * expansion
+        hidden = round_to(into * expansion, 1)
         self.body = nn.Sequential(
             msnn.Conv2d(into, hidden, 1, bias=False),
             msnn.BatchNorm2d(hidden),

@@ -3,6 +3,7 @@
 Su et al. 2021, "Prioritized Architecture Sampling with Monte-Carlo Tree Search" (MCT-NAS, CVPR),
 benchmark of xiusu/NAS-Bench-Macro. At `width=32`, `channels=3`, `classes=10`, parameters and MACs
 equal the published table for every encoding. Width is ours: stem w, stages 2w, 4w, 8w, head 40w.
+So are elastic hidden widths.
 """
 
 from __future__ import annotations
@@ -13,15 +14,24 @@ from typing import final
 from torch import nn
 
 from manyshot.nn import Choice
-from manyshot.space import Commutation
+from manyshot.space import Commutation, choose
 from manyshot.zoo.blocks import Chain, MBConv, conv_bn, pooled_classifier
+
+OPERATIONS = ("identity", "mb3_k3", "mb6_k5")
 
 
 @final
 class Macro(Chain):
     """The network of `macro`."""
 
-    def __init__(self, width: int, channels: int, classes: int, layers: Sequence[int]) -> None:
+    def __init__(
+        self,
+        width: int,
+        channels: int,
+        classes: int,
+        layers: Sequence[int],
+        hidden_factors: Sequence[float] | None,
+    ) -> None:
         """See `macro`."""
         chain: list[nn.Module] = [nn.Sequential(*conv_bn(channels, width, 3, relu=True))]
         into, number = width, 0
@@ -30,35 +40,46 @@ class Macro(Chain):
             out = width * 2 ** (stage + 1)
             choices = []
             for i in range(count):
-                choices.append(_layer(into, out, 2 if i == 0 else 1, f"layer{number}"))
+                stride, name = 2 if i == 0 else 1, f"layer{number}"
+                choices.append(_layer(into, out, stride, name, hidden_factors))
                 into, number = out, number + 1
             chain += choices
-            moving.append(choices[1:])
+            moving += [] if hidden_factors else [choices[1:]]
         head = conv_bn(into, 40 * width, 1, relu=True)
         chain += [nn.Sequential(*head), pooled_classifier(40 * width, classes)]
         super().__init__(chain)
         self._moving = moving
 
     def commutations(self) -> list[Commutation]:
-        """Identities inside a stage, but for its first layer, commute."""
-        return [Commutation(tuple(c.decision for c in stage), 0) for stage in self._moving]
+        """Identities inside a stage, but for its first layer, commute.
+
+        Nothing does with `hidden_factors`: the hidden width would not move with its operation.
+        """
+        stages = [[c.decision for c in s if isinstance(c, Choice)] for s in self._moving]
+        return [Commutation(tuple(decisions), 0) for decisions in stages]
 
 
-def _layer(into: int, out: int, stride: int, name: str) -> Choice:
+def _layer(
+    into: int, out: int, stride: int, name: str, hidden_factors: Sequence[float] | None
+) -> Choice:
     project = stride != 1 or into != out
     identity = conv_bn(into, out, 1, stride, relu=False) if project else []
-    return Choice(
-        {
-            "identity": nn.Sequential(*identity),
-            "mb3_k3": MBConv(into, out, 3, stride, 3),
-            "mb6_k5": MBConv(into, out, 5, stride, 6),
-        },
-        name,
+    operation = choose(OPERATIONS, name)
+    factor = choose(hidden_factors, f"{name}.hidden") if hidden_factors else 1
+    modules = (
+        nn.Sequential(*identity),
+        MBConv(into, out, 3, stride, 3 * factor),
+        MBConv(into, out, 5, stride, 6 * factor),
     )
+    return Choice(dict(zip(OPERATIONS, modules, strict=True)), operation)
 
 
 def macro(
-    width: int = 32, channels: int = 3, classes: int = 10, layers: Sequence[int] = (2, 3, 3)
+    width: int = 32,
+    channels: int = 3,
+    classes: int = 10,
+    layers: Sequence[int] = (2, 3, 3),
+    hidden_factors: Sequence[float] | None = None,
 ) -> Macro:
     """The NAS-Bench-Macro network, to be wrapped by `ms.Supernet`.
 
@@ -67,13 +88,18 @@ def macro(
         channels: of the images.
         classes: of the classifier.
         layers: searchable layers per stage; the first of each halves the resolution.
+        hidden_factors: if given, layer i has a second decision `layer{i}.hidden`, inactive under
+            `identity`: by which of these its blocks multiply their hidden channels, which
+            `ms.round_to` makes whole and at least 1.
 
     Raises:
-        ValueError: if a number is below one.
+        ValueError: if a count is below one, or a factor is not above zero.
     """
     for name, number in {"width": width, "channels": channels, "classes": classes}.items():
         if number < 1:
             raise ValueError(f"macro: {name} must be at least 1, got {number}")
     if not layers or min(layers) < 1:
         raise ValueError(f"macro: layers must be positive counts per stage, got {layers}")
-    return Macro(width, channels, classes, layers)
+    if hidden_factors is not None and not (hidden_factors and min(hidden_factors) > 0):
+        raise ValueError(f"macro: hidden_factors must be above zero, got {hidden_factors}")
+    return Macro(width, channels, classes, layers, hidden_factors)
