@@ -37,7 +37,8 @@ from manyshot.data import Augment, Batches, ImageSet
 from manyshot.recipe import Training
 
 Found = Iterator[dict[str, Any]]
-IMAGE_SHAPES = {"macro": (3, 32, 32), "tiny": (1, 8, 8)}  # for MACs; others 3x224x224
+# For MACs; others 3x224x224.
+IMAGE_SHAPES = {"cell": (3, 32, 32), "macro": (3, 32, 32), "tiny": (1, 8, 8)}
 
 
 def measure_steps(work: Workload, rounds: int, count: int = 6) -> Found:

@@ -9,6 +9,7 @@ import manyshot as ms
 from manyshot.zoo import NETWORKS, tiny
 
 SMALL = {
+    "cell": {"width": 4, "cells": 1},
     "macro": {"width": 4},
     "shufflenet": {"widths": (8, 12), "repeats": (2, 2), "strides": (2, 2), "stem": 4, "tail": 16},
     "tiny": {"channels": 3},
@@ -55,6 +56,12 @@ class TestNetworks:
         used = [p for p in net.parameters() if p.grad is not None]
         assert len(used) == len(list(net.extract(arch).parameters()))
         assert all(p.grad.isfinite().all() and p.grad.any() for p in used)
+
+    def test_extracted_subnet_can_be_part_of_another_network(self, net):
+        fixed = net.extract(net.space.largest)
+        other = ms.Supernet(nn.Sequential(fixed, ms.nn.Choice([nn.Identity(), nn.ReLU()], "op")))
+        assert [d.name for d in other.space.decisions] == ["op"]
+        assert other.space.canonical((1,)) == (1,)
 
     def test_is_a_function_of_the_seed(self, name):
         states = []
