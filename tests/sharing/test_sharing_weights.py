@@ -327,6 +327,12 @@ def test_costs_do_not_depend_on_the_scheme(case):
     assert np.array_equal(ms.cost.macs(one, archs, shape), ms.cost.macs(many, archs, shape))
 
 
+def test_it_can_be_printed(case):
+    text = str(k_shot(case[0], 2))
+    assert "Stacked" in text
+    assert "codes='learnt'" in text
+
+
 def test_a_layer_outside_a_forward_says_so():
     net = k_shot(ConvNorm, 2)
     with pytest.raises(RuntimeError, match="has no active selection"):

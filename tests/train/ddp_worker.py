@@ -27,24 +27,39 @@ class Some:
 def watched(run: Trainer) -> tuple[list, list]:
     """The plans and, for each step, the names of parameters without gradient."""
     plans, absent = [], []
-    plan, step = run.plan, run.optimizer.step
+    plan, step, code_step = run.plan, run.optimizer.step, None
+    if run.code_optimizer is not None:
+        code_step = run.code_optimizer.step
 
     def planning(*chunk: int) -> Plan:
         plans.append([path.arch for path in plan(*chunk).paths])
         return plan(*chunk)
 
-    def stepping() -> None:
-        absent.append([n for n, p in run.net.named_parameters() if p.grad is None])
-        step()
+    def noting(step):
+        def stepping() -> None:
+            absent.append([n for n, p in run.net.named_parameters() if p.grad is None])
+            step()
 
-    run.plan, run.optimizer.step = planning, stepping
+        return stepping
+
+    run.plan, run.optimizer.step = planning, noting(step)
+    if run.code_optimizer is not None:
+        run.code_optimizer.step = noting(code_step)
     return plans, absent
+
+
+K_SHOT = {"codes": {}, "joint": {"update_mode": "joint"}, "chunks": {"m": 2}}
+"""Options of K-shot runs; with one chunk, two processes train on what one would."""
 
 
 def without_norms(sampler: str, folder: Path | None = None) -> dict[str, object]:
     """Five steps in float64 on a network without batch norm or dropout."""
-    net = seeded(lambda: ms.Supernet(Dropping(dropout=0.0))).double()
-    name = "uniform" if sampler == "some" else sampler
+    sharing = None
+    if sampler in K_SHOT:
+        options = {"m": 1, "warm_frac": 0.2, "last_std": 1.0, **K_SHOT[sampler]}
+        sharing = ms.sharing.KShot(2, **options)
+    net = seeded(lambda: ms.Supernet(Dropping(dropout=0.0), sharing=sharing)).double()
+    name = "uniform" if sampler in ("some", *K_SHOT) else sampler
     settings = {"images": 32 * STEPS, "dtype": torch.float64, "epochs": 1, "clip_norm": 2.0}
     run = trainer(net, folder, name, **settings)
     if sampler == "some":
@@ -83,7 +98,7 @@ def main(out: Path) -> None:
     run = trainer()
     rank, world = run.accelerator.process_index, run.accelerator.num_processes
     results: dict[str, object] = {"world": world}
-    for sampler in ("uniform", "fair", "sandwich", "some"):
+    for sampler in ("uniform", "fair", "sandwich", "some", *K_SHOT):
         results[sampler] = without_norms(sampler, out / f"{sampler}-{world}")
     results["empty"] = with_empty_buffers()
     results["norms"] = with_norms(out / f"run-{world}")

@@ -19,7 +19,7 @@ def ranks(tmp_path_factory):
     return folder, [torch.load(folder / f"{rank}-of-2.pt") for rank in (0, 1)]
 
 
-SAMPLERS = ["uniform", "fair", "sandwich", "some"]
+SAMPLERS = ["uniform", "fair", "sandwich", "some", "codes", "joint"]
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -27,6 +27,16 @@ def test_both_ranks_draw_the_same_plans(ranks, sampler):
     one, two = (result[sampler]["plans"] for result in ranks[1])
     assert one == two
     assert len(one) == ddp_worker.STEPS
+
+
+def test_chunks_of_code_steps_have_their_plans_and_both_ranks_the_same_weights(ranks):
+    """Of five steps one warms up, two train codes on two chunks each."""
+    one, two = (result["chunks"] for result in ranks[1])
+    assert one["plans"] == two["plans"]
+    assert len(one["plans"]) == 1 + 2 + 2 * 2
+    assert same(one["weights"], two["weights"])
+    codes = [all(n.startswith("model.") for n in names) for names in one["absent"]]
+    assert codes == [False, False, True, False, True]
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -77,5 +87,8 @@ def test_the_recorded_loss_is_that_of_all_images(ranks, sampler, tmp_path):
     ddp_worker.without_norms(sampler, tmp_path)
     alone = records.read_lines(tmp_path / "train.jsonl")
     both = records.read_lines(ranks[0] / f"{sampler}-2" / "train.jsonl")
-    assert [row["loss"] for row in both] == pytest.approx([r["loss"] for r in alone], rel=1e-6)
+    for key in ("loss", "code_loss"):
+        assert [key in row for row in both] == [key in row for row in alone]
+        own = [row[key] for row in alone if key in row]
+        assert [row[key] for row in both if key in row] == pytest.approx(own, rel=1e-6)
     assert [row["images"] for row in both] == [row["images"] for row in alone]

@@ -52,12 +52,18 @@ def interrupted(make, folder, monkeypatch, writes):
     return stopped
 
 
+def k_shot(**options):
+    return ms.Supernet(Dropping(), sharing=ms.sharing.KShot(2, **options))
+
+
 @pytest.mark.parametrize(
     ("net", "sampler", "settings"),
     [
         (lambda: ms.Supernet(ms.zoo.tiny(width=4)), "uniform", {}),
         (lambda: ms.Supernet(ms.zoo.tiny(width=4)), "sandwich", {"optimizer": "adamw"}),
         (lambda: ms.Supernet(Dropping()), "fair", {"warmup_epochs": 1.0, "clip_norm": 1.0}),
+        (lambda: k_shot(m=2), "uniform", {}),
+        (lambda: k_shot(optimizer="adam", update_mode="joint"), "sandwich", {}),
     ],
 )
 def test_stopped_after_any_write_it_goes_on_to_the_same_end(

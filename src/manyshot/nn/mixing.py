@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from manyshot.nn.layer import Index, Layer, crop, memory_format
-from manyshot.nn.selection import Selection, active
+from manyshot.nn.selection import Selection, activate, active
 
 
 class Mixture(Protocol):
@@ -133,6 +133,11 @@ class Stacked(nn.Module):
             return _each_slice(fn, tensor) if id(tensor) in own else fn(tensor)
 
         return super()._apply(apply, recurse)  # type: ignore[no-untyped-call]
+
+    def extra_repr(self) -> str:
+        """As the module's own, which may ask whether it has a bias."""
+        with activate(Selection((), (), mixture=FirstSlice())):
+            return super().extra_repr()
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         state = self.__getstate__()  # type: ignore[no-untyped-call]

@@ -33,6 +33,13 @@ Penalty = Literal["target", "cos", "instance", "none"]
 Optimiser = Literal["sgd", "adam"]
 T = TypeVar("T")
 
+_NAMED = {
+    "codes": Codes,
+    "code_scope": CodeScope,
+    "update_mode": UpdateMode,
+    "regulariser": Penalty,
+    "optimizer": Optimiser,
+}
 _WATCHED = 256
 """Random architectures whose codes are watched."""
 _SAME, _ONE_HOT, _EQUAL = 1e-3, 0.05, 1e-6
@@ -48,14 +55,33 @@ class KShot(nn.Module):
     distinct codes when widths are searched. An implementation of the idea from its abstract;
     simplex-net details, schedule, treatment of batch norm and regulariser are ours.
 
-    Under `phase` "code" only the simplex-net moves, otherwise (but for "joint") all else; the first
-    `warm_frac` of the steps have uniform codes, in which the weights train like one copy at
-    learning rate lr / K and weight decay K · wd.
+    In a "code" step only the simplex-net moves, otherwise (but for "joint") all else does. In the
+    warm-up codes are uniform, and weights train like one copy at lr / K with weight decay K · wd.
 
     Attributes:
-        copies: K.
-        chunks: plans in a code step (`m`).
-        simplex_net: once attached, and unless codes are uniform or one-hot.
+        copies: K, at least 1.
+        codes: `learnt`; or as controls `uniform`, `random` (a frozen random simplex-net) or
+            `one_hot` (by one decision's option: few-shot NAS, arXiv:2006.06863).
+        code_scope: one code per `path`, or one per `layer` of it.
+        mix_bn_affine: whether scales and shifts of batch norms are stacked too.
+        mix_fixed_layers: whether stem, last convolution and classifier are stacked too.
+        update_mode: after the warm-up, weights and codes `alternate`, or move in `joint` steps.
+        warm_frac: share of the steps with uniform codes, in [0, 1].
+        chunks: `m`, the plans in a code step, one per chunk of the batch.
+        hidden, tau: of the simplex-net; see there.
+        last_std: of the weights of its last layer; by default 0.01, for random codes 1.
+        split: for one-hot codes, the name of the decision that splits; by default the first. Option
+            i uses slice i modulo K.
+        regulariser, beta: `target`, `cos` or `instance` times beta is a further loss of codes, if
+            the space has width decisions (see `distinctness`); or `none`.
+        optimizer: of the simplex-net: `sgd`, with the momentum of the weights, or `adam`. Its
+            weights do not decay.
+        lr: of the simplex-net; by default that of the weights.
+        seed: of all that is drawn here.
+        init: makes the network afresh; its parameters are the further slices. Without it, they are
+            random rearrangements of the first's values.
+        simplex_net: once attached, if codes are learnt or random.
+        layers: how many layers the dictionary has, once attached.
     """
 
     def __init__(
@@ -80,49 +106,12 @@ class KShot(nn.Module):
         seed: int = 0,
         init: Callable[[], nn.Module] | None = None,
     ) -> None:
-        """Makes a scheme for one supernet.
-
-        Args:
-            copies: K, at least 1.
-            codes: `learnt`; or as controls `uniform`, `random` (a frozen random simplex-net) or
-                `one_hot` (by one decision's option: few-shot NAS, arXiv:2006.06863).
-            code_scope: one code per `path`, or one per `layer` of it.
-            mix_bn_affine: whether scales and shifts of batch norms are stacked too.
-            mix_fixed_layers: whether stem, last convolution and classifier are stacked too.
-            update_mode: after the warm-up, weights and codes `alternate`, or move `joint`ly.
-            warm_frac: share of the steps with uniform codes, in [0, 1].
-            m: plans in a code step, one per chunk of the batch.
-            hidden: units of the simplex-net; see there.
-            tau: temperature of its softmax.
-            last_std: of the weights of its last layer; by default 0.01, for random codes 1.
-            split: for one-hot codes, the name of the decision that splits; by default the first.
-                Option i uses slice i modulo K.
-            regulariser: for spaces with width decisions; see `distinctness`.
-            beta: its factor.
-            optimizer: of the simplex-net: SGD with the momentum of the weights, or Adam. Its
-                weights do not decay.
-            lr: of the simplex-net; by default that of the weights.
-            seed: of all that is drawn here.
-            init: makes the network afresh; its parameters are the further slices. Without it,
-                they are random rearrangements of the first's values.
+        """Makes a scheme for one supernet, with the settings that the class lists.
 
         Raises:
             ValueError: for a value that is not allowed.
         """
         super().__init__()
-        for name, value, kinds in (
-            ("codes", codes, Codes),
-            ("code_scope", code_scope, CodeScope),
-            ("update_mode", update_mode, UpdateMode),
-            ("regulariser", regulariser, Penalty),
-            ("optimizer", optimizer, Optimiser),
-        ):
-            _check(name, value, value in get_args(kinds), f"one of {', '.join(get_args(kinds))}")
-        _check("copies", copies, copies >= 1, "at least 1")
-        _check("m", m, m >= 1, "at least 1")
-        _check("warm_frac", warm_frac, 0 <= warm_frac <= 1, "in [0, 1]")
-        _check("beta", beta, beta >= 0, "at least 0")
-        _check("lr", lr, lr is None or lr > 0, "positive")
         self.copies, self.chunks, self.codes, self.code_scope = copies, m, codes, code_scope
         self.mix_bn_affine, self.mix_fixed_layers = mix_bn_affine, mix_fixed_layers
         self.update_mode, self.warm_frac = update_mode, warm_frac
@@ -135,6 +124,7 @@ class KShot(nn.Module):
         self._space: SearchSpace | None = None
         self._split = 0
         self.register_buffer("_like", torch.empty(0), persistent=False)
+        self._check()
 
     # -- what a supernet asks ----------------------------------------------------------------
 
@@ -156,6 +146,7 @@ class KShot(nn.Module):
                 "ms.sharing.OneShot(), or KShot(mix_fixed_layers=True)"
             )
         fill(entries, self.copies, functools.partial(_slices, self.init, self.seed))
+        self.init = None  # done with; it may hold much that copies of this need not
         self._space, self.layers = space, 1 + max(entry.layer for entry in entries)
         first = entries[0].parameter
         self.to(first.device, first.dtype)
@@ -238,7 +229,10 @@ class KShot(nn.Module):
         of the path as it is; where one has fewer options than another, some repeat.
         """
         net = self.simplex_net
-        if net is None or not net.widths or self.regulariser == "none" or not self.beta:
+        learns = net is not None and self.codes == "learnt"
+        if net is None or not learns or not net.widths or self.regulariser == "none":
+            return None
+        if not self.beta:
             return None
         total: Tensor | None = None
         for arch in archs:
@@ -302,6 +296,16 @@ class KShot(nn.Module):
                 "lower warm_frac, in the options of k_shot"
             )
         return found
+
+    def _check(self) -> None:
+        for name, kinds in _NAMED.items():
+            value = getattr(self, name)
+            _check(name, value, value in get_args(kinds), f"one of {', '.join(get_args(kinds))}")
+        for name, count in (("copies", self.copies), ("m", self.chunks)):
+            _check(name, count, isinstance(count, int) and count >= 1, "a whole number from 1")
+        _check("beta", self.beta, self.beta >= 0, "at least 0")
+        _check("warm_frac", self.warm_frac, 0 <= self.warm_frac <= 1, "in [0, 1]")
+        _check("lr", self.lr, self.lr is None or self.lr > 0, "positive")
 
     def extra_repr(self) -> str:
         """The main settings."""

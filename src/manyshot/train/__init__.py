@@ -13,7 +13,7 @@ from manyshot.train.loop import engine, train
 from manyshot.train.plan import Path, Plan, Sampler
 from manyshot.train.samplers import SAMPLERS, Fair, Only, Sandwich, Uniform, make_sampler
 from manyshot.train.step import accumulate
-from manyshot.train.trainer import NonFiniteLoss, Standalone, Trainer
+from manyshot.train.trainer import NonFiniteLoss, Standalone, Trainer, TrainingWarning
 
 __all__ = [
     "SAMPLERS",
@@ -28,6 +28,7 @@ __all__ = [
     "Standalone",
     "Trainer",
     "Training",
+    "TrainingWarning",
     "Uniform",
     "accumulate",
     "digest",

@@ -17,7 +17,7 @@ from manyshot.recipe import Training
 from manyshot.sharing import Phase
 from manyshot.train.plan import Plan
 from manyshot.train.step import accumulate
-from manyshot.train.trainer import Trainer, held_by
+from manyshot.train.trainer import Trainer
 
 
 def engine(device: torch.device, settings: Training, folder: Path | None = None) -> Accelerator:
@@ -64,9 +64,9 @@ def train(run: Trainer, progress: Progress | None = None, stage: str = "train") 
             torch.manual_seed(run.torch_seed())
             with run.moving(phase) as optimizers:
                 trained = _gradients(run, net, phase, images, labels)
+                if settings.clip_norm is not None:
+                    accelerator.clip_grad_norm_(run.net.parameters(), settings.clip_norm)
                 for optimizer in optimizers:
-                    if settings.clip_norm is not None:
-                        accelerator.clip_grad_norm_(held_by(optimizer), settings.clip_norm)
                     for group in optimizer.param_groups:
                         group["lr"] = rate * group.get("scale", 1.0)
                     optimizer.step()

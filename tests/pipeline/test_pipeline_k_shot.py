@@ -1,0 +1,152 @@
+"""K-shot runs by recipe: to the end, the same twice, every control a switch."""
+
+import functools
+import inspect
+
+import pytest
+import torch
+from pipeline_runs import lines, outcome, small
+
+import manyshot as ms
+from manyshot.pipeline import Workspace, run
+from manyshot.pipeline.workspace import make_network, seeded
+from manyshot.recipe import Recipe, RecipeError
+from manyshot.sharing.dictionary import stacks
+from manyshot.train import load_weights
+
+K_SHOT = ("sharing.name=k_shot", "sharing.options={copies = 2, m = 2}")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("k_shot")
+    recipe = small(folder, *K_SHOT)
+    return folder, recipe, run(recipe, folder)
+
+
+def test_a_run_goes_the_whole_way(finished):
+    folder, recipe, result = finished
+    assert [winner["budget"] for winner in result["winners"]] == ["macs<=20%", "macs<=90%"]
+    assert all(
+        set(row) >= {"code_entropy", "slice_distance"} for row in lines(folder, "train.jsonl")
+    )
+    ws = Workspace.build(recipe)
+    load_weights(folder / "supernet.safetensors", ws.net)
+    record = lines(folder, "search.jsonl")[0]
+    arch = ws.net.space.from_text(record["arch"])
+    score = ms.evaluate.score(
+        ws.net, arch, calibration=ws.calibration(), validation=ws.fixed("validation", None)
+    )
+    assert score.accuracy == record["proxy_accuracy"]
+
+
+def test_the_same_recipe_gives_the_same_run(finished, tmp_path):
+    run(small(tmp_path, *K_SHOT), tmp_path)
+    assert outcome(tmp_path) == outcome(finished[0])
+
+
+@pytest.mark.parametrize("searcher", ["nsga2", "random"])
+def test_other_searchers_take_its_supernet(finished, tmp_path, searcher):
+    recipe = small(tmp_path, *K_SHOT, f"search.name={searcher}", "search.options={}",
+                   "search.budgets=['macs<=90%']", "finish.mode=inherit")  # fmt: skip
+    result = run(recipe, tmp_path, trained=finished[0])
+    [winner] = result["winners"]
+    assert 0 <= winner["test_accuracy"] <= 1
+
+
+def test_slices_are_networks_made_from_other_seeds():
+    ws = Workspace.build(Recipe.load(None, K_SHOT))
+    plain = Workspace.build(Recipe()).net.state_dict()
+    name = "model.chain.1.options.conv3.0.weight"
+    with seeded((0 << 16) + 1):
+        other = make_network(ws.recipe, ws.splits).state_dict()
+    stack = ws.net.state_dict()[name]
+    assert torch.equal(stack[0], plain[name])
+    assert torch.equal(stack[1], other[name.removeprefix("model.")])
+
+
+CONTROLS = {
+    "K = 1": "copies=1",
+    "uniform codes": "codes=uniform",
+    "frozen random simplex-net": "codes=random",
+    "hard one-hot codes": "codes=one_hot",
+    "the decision that splits": "split=layer1",
+    "code scope": "code_scope=layer",
+    "joint": "update_mode=joint",
+    "shared batch norm": "mix_bn_affine=false",
+    "mixed stem and head": "mix_fixed_layers=true",
+    "warm-up": "warm_frac=0.5",
+    "chunks": "m=4",
+    "hidden": "hidden=8",
+    "temperature": "tau=2.0",
+    "start": "last_std=1.0",
+    "regulariser": "regulariser=cos",
+    "its factor": "beta=0.5",
+    "optimiser": "optimizer=adam",
+    "rate": "lr=0.5",
+}
+
+
+@functools.cache
+def prepared(*overrides):
+    recipe = Recipe.load(None, [*K_SHOT, *overrides])
+    ws = Workspace.build(recipe)
+    ws.check()
+    return ws
+
+
+def test_no_option_is_forgotten():
+    takes = set(inspect.signature(ms.sharing.KShot).parameters) - {"seed", "init"}
+    assert {control.split("=")[0] for control in CONTROLS.values()} == takes
+
+
+@pytest.mark.parametrize("control", list(CONTROLS.values()))
+def test_every_control_is_a_switch_of_the_recipe(control):
+    """It reaches the scheme, and is in the fingerprint of trained weights."""
+    ws, base = prepared(f"sharing.options.{control}"), prepared()
+    assert ws.fingerprint(ws.recipe.train) != base.fingerprint(base.recipe.train)
+    name, _, value = control.partition("=")
+    held = getattr(ws.net.sharing, {"m": "chunks"}.get(name, name))
+    assert str(held).lower() == value
+
+
+def test_the_seed_of_the_recipe_is_that_of_the_scheme():
+    one, other = prepared("seed=1"), prepared("seed=2")
+    nets = [ws.net.sharing.simplex_net.state_dict()["last.weight"] for ws in (one, other)]
+    assert not torch.equal(*nets)
+    slices = [next(iter(stacks(ws.net)))[1] for ws in (one, other)]
+    assert not torch.equal(*slices)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("sharing.name=kshot", "sharing: unknown sharing 'kshot'; did you mean 'k_shot'"),
+        ("sharing.options.copy=2", "'k_shot' has no option 'copy'; did you mean 'copies'"),
+        ("sharing.options.seed=2", "'k_shot' has no option 'seed'"),
+        ("sharing.options.copies=many", "sharing: "),
+        ("sharing.options.codes=soft", "KShot: codes must be one of learnt"),
+        ("sharing.options.m=65", r"m = 65 chunks are more than the 64 images"),
+    ],
+)
+def test_what_does_not_fit_is_found_before_training(override, words):
+    with pytest.raises(RecipeError, match=words):
+        prepared(override)
+
+
+def test_width_search_end_to_end(tmp_path):
+    """Elastic expansion with five width factors, a channel branch and its regulariser."""
+    recipe = small(
+        tmp_path,
+        "sharing.name=k_shot",
+        "sharing.options={copies = 2, m = 2, optimizer = 'adam', lr = 0.01}",
+        "search.budgets=['macs<=50%', 'macs<=90%']",
+        "network={name = 'macro', options = {width = 2, layers = [1, 1], "
+        "hidden_factors = [0.2, 0.4, 0.6, 0.8, 1.0]}}",
+    )
+    result = run(recipe, tmp_path)
+    ws = Workspace.build(recipe)
+    assert [d.name for d in ws.net.sharing.simplex_net.widths] == ["layer0.hidden", "layer1.hidden"]
+    assert ws.net.sharing.penalty([ws.net.space.largest]) > 0
+    assert "code_loss" in lines(tmp_path, "train.jsonl")[-1]
+    assert len(result["winners"]) == 2
