@@ -27,3 +27,10 @@ def test_own_network_learns() -> None:
     arch, test = load(example).main(epochs=5)
     assert len(arch.split("-")) == 5
     assert test > 0.3  # ten classes: chance is 0.1
+
+
+def test_k_shot_learns_codes_and_weights() -> None:
+    example = next(path for path in EXAMPLES if path.stem == "k_shot")
+    spread, test = load(example).main(epochs=16)
+    assert spread > 1e-3  # codes depend on the path
+    assert test > 0.2  # ten classes: chance is 0.1

@@ -13,13 +13,17 @@ def marked_blocks(text: str) -> list[str]:
     return re.findall(r"<!-- run -->\n```python\n(.*?)```", text, re.DOTALL)
 
 
-def test_marked_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("page", "least"), [("README.md", 3), ("docs/kshot.md", 1)])
+def test_marked_blocks_run(
+    page: str, least: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    blocks = marked_blocks(README)
-    assert len(blocks) == README.count("<!-- run -->") >= 2
+    text = (ROOT / page).read_text()
+    blocks = marked_blocks(text)
+    assert len(blocks) == text.count("<!-- run -->") >= least
     names: dict[str, object] = {"__name__": "readme"}
     for block in blocks:
-        exec(compile(block, "README.md", "exec"), names)
+        exec(compile(block, page, "exec"), names)
 
 
 def test_ci_runs_the_test_command() -> None:
@@ -30,10 +34,10 @@ def test_ci_runs_the_test_command() -> None:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE)
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/kshot.md"])
 def test_links_lead_somewhere(page: str) -> None:
     for target in re.findall(r"\]\((?!http)([^)#]+)\)", (ROOT / page).read_text()):
-        assert (ROOT / target).exists(), f"{page} links to {target}"
+        assert ((ROOT / page).parent / target).exists(), f"{page} links to {target}"
 
 
 def test_verbs_in_the_readme_exist(capsys: pytest.CaptureFixture[str]) -> None:
