@@ -29,6 +29,8 @@ from manyshot.train.plan import Plan, Sampler
 
 _PLANS, _TORCH = 1, 2
 """Named random streams of a run's seed."""
+_SHOWN = ("loss", "code_loss", "code_entropy")
+"""Of what is recorded, what the progress bar has room for."""
 
 
 class NonFiniteLoss(RuntimeError):
@@ -240,7 +242,7 @@ class Trainer:
             stage = self.log.removesuffix(".jsonl")
             values = {f"{stage}/{name}": value for name, value in {**watched, "lr": rate}.items()}
             self.accelerator.log(values, step=self.step)
-        shown = (f"{name.replace('_', ' ')} {value:.3f}" for name, value in watched.items())
+        shown = (f"{n.replace('_', ' ')} {watched[n]:.3f}" for n in _SHOWN if n in watched)
         return f"{', '.join(shown)}, {speed:,.0f} images/s"
 
     def voice(self) -> dict[str, float]:
