@@ -28,10 +28,12 @@ class Workload:
     batch: int
     barred: bool = True
 
-    def build(self, count: int) -> tuple[ms.Supernet, list[ms.Arch]]:
+    def build(
+        self, count: int, sharing: ms.sharing.Sharing | None = None
+    ) -> tuple[ms.Supernet, list[ms.Arch]]:
         """The supernet, channels last, and `count` random architectures, always the same."""
         torch.manual_seed(0)
-        net = ms.Supernet(self.network())
+        net = ms.Supernet(self.network(), sharing=sharing)
         net.to(memory_format=torch.channels_last)
         rng = np.random.default_rng(0)
         return net, [net.space.sample(rng) for _ in range(count)]
