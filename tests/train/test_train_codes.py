@@ -37,9 +37,8 @@ class Moves:
             after = weights(self.run.net)
             moved = {n for n in after if not torch.equal(after[n], self.before[n])}
             codes = {n.startswith("sharing.") for n in moved}
-            self.kinds.append(
-                {frozenset({True}): "code", frozenset({False}): "weights"}[frozenset(codes)]
-            )
+            kinds = {frozenset({True}): "code", frozenset({False}): "weights", frozenset(): "none"}
+            self.kinds.append(kinds[frozenset(codes)])
             self.before = after
 
         return stepping
@@ -69,19 +68,6 @@ def test_without_learnt_codes_every_step_is_of_weights(options):
     after = weights(run.net)
     assert all(same({"": before[n]}, {"": after[n]}) for n in before if n.startswith("sharing."))
     assert run.code_losses == []
-
-
-def test_what_requires_gradients_is_as_before_even_after_an_error():
-    run = trainer(k_shot(warm_frac=0.0))
-    run.net.model.head.bias.requires_grad_(False)
-    before = [p.requires_grad for p in run.net.parameters()]
-    run.step = 1
-    assert run.phase() == "code"
-    with pytest.raises(KeyError), run.moving("code"):
-        assert all(not p.requires_grad for p in held_by(run.optimizer))
-        assert all(p.requires_grad for p in run.net.sharing.parameters())
-        raise KeyError
-    assert [p.requires_grad for p in run.net.parameters()] == before
 
 
 @pytest.mark.parametrize("sampler", ["uniform", "fair", "sandwich"])
@@ -127,6 +113,29 @@ def test_the_loop_is_a_plain_loop(sampler):
     train(run)
     for name, tensor in net.state_dict().items():
         torch.testing.assert_close(run.net.state_dict()[name], tensor, rtol=1e-5, atol=1e-6)
+
+
+def test_paths_without_a_mixture_have_no_say_in_codes():
+    """A choice without weights: the codes get the gradient of the other paths only, or none."""
+
+    class Bare(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.op = ms.nn.Choice([nn.Identity(), nn.Linear(64, 64)], "op")
+            self.head = nn.Linear(64, 10)
+
+        def forward(self, x):
+            return self.head(self.op(x.flatten(1)))
+
+    run = trainer(k_shot(make=Bare, warm_frac=0.0, m=1), epochs=4)
+    seen = Moves(run)
+    drawn = []
+    plan = run.plan
+    run.plan = lambda *chunk: drawn.append(plan(*chunk).paths[0].arch) or plan(*chunk)
+    train(run)
+    codes = [arch for step, arch in enumerate(drawn) if step % 2]
+    assert {(0,), (1,)} <= set(codes)
+    assert seen.kinds.count("code") == codes.count((1,))
 
 
 def test_a_sampler_rests_while_codes_move():

@@ -8,14 +8,15 @@ need no change: what reads `self.weight` reads the mixture.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, cast, final
+from typing import Any, Protocol, TypeVar, cast, final
 
 import torch
 from torch import Tensor, nn
 
 from manyshot.nn.layer import Index, Layer, crop, memory_format
-from manyshot.nn.selection import Selection, activate, active
+from manyshot.nn.selection import Selection, activate, current
 
 
 class Mixture(Protocol):
@@ -44,7 +45,7 @@ class Combination:
     """
 
     def __init__(self, code: Tensor, *, keep: bool = False) -> None:
-        """With `keep`, tensors merged without gradients are kept and used again."""
+        """With `keep`, tensors merged without gradients are kept, for forwards of one path."""
         self.code = code
         self._kept: dict[tuple[int, str], Tensor] | None = {} if keep else None
 
@@ -63,7 +64,7 @@ class Combination:
 
 
 def combine(code: Tensor, stack: Tensor, index: Index = ()) -> Tensor:
-    """Σ_k code[k] · stack[k][index], dense, in the memory format of the slices.
+    """Σ_k code[k] · stack[k][index], dense; of 4-D slices that are channels last, so is it.
 
     In the stack's floating-point type, whatever autocast is active: batch norm and optimisers
     need it. A stack of one slice is that slice.
@@ -79,7 +80,7 @@ def combine(code: Tensor, stack: Tensor, index: Index = ()) -> Tensor:
     cut = stack[(slice(None), *index)] if index else stack
     ordered = cut.permute(0, 1, 3, 4, 2) if last else cut
     with _without_autocast(stack.device.type):
-        flat = code.to(stack.dtype).unsqueeze(0) @ ordered.reshape(len(stack), -1)
+        flat = code.to(stack).unsqueeze(0) @ ordered.reshape(len(stack), -1)
     merged = flat.view(ordered.shape[1:])
     return merged.permute(0, 3, 1, 2) if last else merged
 
@@ -91,11 +92,30 @@ def _without_autocast(device: str) -> contextlib.AbstractContextManager[Any]:
 
 
 def restack(slices: Sequence[Tensor]) -> Tensor:
-    """Slices of one shape as a dense stack (K, ...) that keeps their memory format."""
+    """Slices of one shape as a dense stack (K, ...); 4-D slices stay channels last."""
     if memory_format(slices[0]) == torch.channels_last:
         ordered = torch.stack([part.permute(0, 2, 3, 1) for part in slices])
         return ordered.permute(0, 1, 4, 2, 3)
     return torch.stack([part.contiguous() for part in slices])
+
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def _dry(method: Method) -> Method:
+    """`method`, in which reading a stack gives its first slice: for what does not compute."""
+
+    @functools.wraps(method)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        with torch.no_grad(), dry_selection():
+            return method(*args, **kwargs)
+
+    return cast(Method, run)
+
+
+def dry_selection() -> contextlib.AbstractContextManager[None]:
+    """A context in which reading a stack gives its first slice."""
+    return activate(Selection((), (), mixture=FirstSlice()))
 
 
 class Stacked(nn.Module):
@@ -103,27 +123,30 @@ class Stacked(nn.Module):
 
     _stacks: dict[str, int]
     """Names of the stacked parameters, and the layer of each: its row in a code per layer."""
+    _stacked_at: str
+    """The module's path in the network."""
 
     def __getattr__(self, name: str) -> Any:
         if name in self.__dict__.get("_stacks", ()):
-            return self._merged(name, active(self), ())
+            selection = current()
+            if selection is None or selection.mixture is None:
+                raise RuntimeError(
+                    f"{name} of {plain_class(type(self)).__name__} {self._stacked_at!r} is a stack "
+                    "of slices, which only a path mixes: read it in a forward of net(images, arch) "
+                    "or inside net.selecting(arch). Recomputation and other threads start without "
+                    "a path: use ms.nn.checkpoint for activation checkpointing"
+                )
+            return selection.mixture.merge(self, name, ())
         return super().__getattr__(name)
 
-    def _merged(self, name: str, selection: Selection, index: Index) -> Tensor:
-        if selection.mixture is None:
-            raise RuntimeError(
-                f"{type(self).__name__}.{name} is a stack of slices and the selection has no "
-                "mixture for it: run the network as net(images, arch) with net = ms.Supernet(model)"
-            )
-        return selection.mixture.merge(self, name, index)
+    def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
+        """As of any module; a new stack for an old one, which `load_state_dict` may assign."""
+        if name in self.__dict__.get("_stacks", ()):
+            self._parameters[name] = param
+        else:
+            super().register_parameter(name, param)
 
-    def cut(self, name: str, selection: Selection) -> Tensor | None:
-        """As `Layer.cut`, but cut before it is mixed."""
-        layer = cast(Layer, self)
-        if name not in self._stacks:
-            return super().cut(name, selection)  # type: ignore[misc,no-any-return]
-        return self._merged(name, selection, layer.part(name, selection))
-
+    @_dry
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         """Slice by slice, since a memory format is one of the slices."""
         stacks = [cast(nn.Parameter, self._parameters[name]) for name in self._stacks]
@@ -134,14 +157,26 @@ class Stacked(nn.Module):
 
         return super()._apply(apply, recurse)  # type: ignore[no-untyped-call]
 
+    @_dry
     def extra_repr(self) -> str:
         """As the module's own, which may ask whether it has a bias."""
-        with activate(Selection((), (), mixture=FirstSlice())):
-            return super().extra_repr()
+        return super().extra_repr()
 
+    @_dry
     def __reduce_ex__(self, protocol: Any) -> Any:
         state = self.__getstate__()  # type: ignore[no-untyped-call]
         return _revive, (plain_class(type(self)),), state
+
+
+class _StackedLayer(Stacked):
+    """The half of a searchable layer's class: stacks are cut before they are mixed."""
+
+    def cut(self, name: str, selection: Selection) -> Tensor | None:
+        """As `Layer.cut`."""
+        if name not in self._stacks or selection.mixture is None:
+            return super().cut(name, selection)  # type: ignore[misc,no-any-return]
+        index = cast(Layer, self).part(name, selection)
+        return selection.mixture.merge(self, name, index)
 
 
 def _each_slice(fn: Callable[[Tensor], Tensor], stack: Tensor) -> Tensor:
@@ -158,7 +193,8 @@ _CLASSES: dict[type[nn.Module], type[Stacked]] = {}
 def stacked_class(base: type[nn.Module]) -> type[Stacked]:
     """`base` with stacked parameters."""
     if base not in _CLASSES:
-        _CLASSES[base] = cast(type[Stacked], type(f"Stacked{base.__name__}", (Stacked, base), {}))
+        half = _StackedLayer if issubclass(base, Layer) else Stacked
+        _CLASSES[base] = cast(type[Stacked], type(f"Stacked{base.__name__}", (half, base), {}))
     return _CLASSES[base]
 
 
@@ -173,32 +209,32 @@ def _revive(base: type[nn.Module]) -> Stacked:
 
 
 def stack_parameter(
-    module: nn.Module, name: str, slices: Sequence[Tensor], layer: int = 0
-) -> Stacked:
+    module: nn.Module, name: str, slices: Sequence[Tensor], *, layer: int = 0, path: str = ""
+) -> None:
     """Makes parameter `name` of `module` a stack, in place; the parameter object stays.
 
-    A tensor that several modules hold is stacked at each of them; only the first fills it.
+    A tensor that several modules hold is stacked at each of them, with slices at the first.
 
     Args:
         module: becomes an instance of a subclass of its class.
         name: of one of its parameters.
-        slices: K tensors of the parameter's shape.
+        slices: K tensors of the parameter's shape; none if it is stacked already.
         layer: the row of a code per layer.
+        path: of the module, for messages.
     """
     if not isinstance(module, Stacked):
         object.__setattr__(module, "__class__", stacked_class(type(module)))
-        module.__dict__["_stacks"] = {}
+        module.__dict__.update(_stacks={}, _stacked_at=path)
     assert isinstance(module, Stacked)
     parameter = cast(nn.Parameter, module._parameters[name])
     if slices:
         parameter.grad = None
         parameter.data = restack(slices)
     module._stacks[name] = layer
-    return module
 
 
 def unstack(module: nn.Module) -> None:
     """Makes a copy whose parameters were replaced by mixtures a plain module again, in place."""
     if isinstance(module, Stacked):
-        del module.__dict__["_stacks"]
+        del module.__dict__["_stacks"], module.__dict__["_stacked_at"]
         object.__setattr__(module, "__class__", plain_class(type(module)))

@@ -113,6 +113,11 @@ def active(layer: nn.Module) -> Selection:
     return selection
 
 
+def current() -> Selection | None:
+    """The active selection, if there is one."""
+    return _ACTIVE.get()
+
+
 @contextlib.contextmanager
 def activate(selection: Selection | None) -> Iterator[None]:
     """Makes `selection` the active one inside the block, whatever happens in it."""

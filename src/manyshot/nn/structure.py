@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _NormBase as TorchNorm
 from manyshot.nn.batch_norm import ADOPTED
 from manyshot.nn.choice import Choice, Depth
 from manyshot.nn.layer import Layer, Shape
-from manyshot.nn.mixing import Stacked
+from manyshot.nn.mixing import Stacked, dry_selection
 from manyshot.space import Commutation, Decision, SearchSpace, Size, Use
 
 
@@ -123,7 +123,7 @@ def _with_declared(
     """Uses by `nested` and as modules of `model` declare them: one of each kind must hold."""
     declared: dict[Decision, dict[Use, None]] = {}
     for module in model.modules():
-        if isinstance(module, DeclaresUses):
+        if isinstance(module, DeclaresUses) and callable(module.uses):
             for decision, uses in module.uses().items():
                 declared.setdefault(decision, {}).update(dict.fromkeys(uses))
     always: Mapping[Use, None] = {(): None}
@@ -186,10 +186,11 @@ def parameter_uses(model: nn.Module) -> list[tuple[Tensor, list[tuple[Use, Shape
         own = {name: p for name, p in module._parameters.items() if p is not None}
         held: list[tuple[Tensor, Shape]]
         if isinstance(module, Layer):
-            held = [
-                (own[name] if name in own else getattr(module, name), shape)
-                for name, shape in module.shapes()
-            ]
+            with dry_selection():  # a parametrisation may read a stack
+                held = [
+                    (own[name] if name in own else getattr(module, name), shape)
+                    for name, shape in module.shapes()
+                ]
             alive += [tensor for tensor, _ in held]
         else:
             stacks = module._stacks if isinstance(module, Stacked) else ()

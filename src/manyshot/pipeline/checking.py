@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from collections.abc import Sequence
 
+import torch
+
 from manyshot.recipe import RecipeError, Training
 from manyshot.search import Evolution, Searcher
 from manyshot.sharing import Sharing
@@ -44,16 +46,17 @@ def check_batch_size(section: str, settings: Training, images: int, world: int) 
 
 
 def check_chunks(sharing: Sharing, batch_size: int, world: int) -> None:
-    """Refuses a code step whose chunks would be empty.
+    """Refuses a code step with chunks of fewer than two images, which batch norms cannot train on.
 
     Raises:
         RecipeError: then.
     """
-    if sharing.chunks > batch_size // world:
+    own = batch_size // world
+    if sharing.chunks > 1 and min(map(len, torch.empty(own).chunk(sharing.chunks))) < 2:
         raise RecipeError(
-            f"sharing.options.m = {sharing.chunks} chunks are more than the "
-            f"{batch_size // world} images that a process has in a batch (train.batch_size = "
-            f"{batch_size}): lower m or raise the batch size"
+            f"sharing.options.m = {sharing.chunks} leaves chunks of less than two of the {own} "
+            f"images that a process has in a batch (train.batch_size = {batch_size}): lower m, or "
+            "raise train.batch_size"
         )
 
 

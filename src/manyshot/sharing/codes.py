@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -31,8 +31,15 @@ def distinctness(codes: Tensor, widths: Tensor, kind: Regulariser = "target") ->
         kind: which.
 
     Returns:
-        A scalar, the mean over leading dimensions.
+        A scalar, the mean over leading dimensions; 0 for one setting.
+
+    Raises:
+        ValueError: for an unknown kind.
     """
+    if kind not in get_args(Regulariser):
+        raise ValueError(f"distinctness: kind must be one of {get_args(Regulariser)}, got {kind!r}")
+    if len(widths) < 2:
+        return codes.sum() * 0  # nothing to tell apart
     unit = F.normalize(codes, dim=-1)
     cosines = unit @ unit.mT
     count = len(widths)
@@ -70,7 +77,7 @@ def slice_distance(stacks: Iterable[Tensor]) -> float:
     copies = 1
     for stack in stacks:
         copies = len(stack)
-        flat = stack.detach().flatten(1)
+        flat = stack.detach().reshape(copies, -1)
         apart += float((flat - flat.mean(0)).square().sum())
         norms += float(flat.square().sum())
     if copies == 1 or norms == 0:

@@ -34,8 +34,8 @@ def widen(
     Raises:
         ValueError: for a negative spread, or tensors of other names or shapes.
     """
-    if spread < 0:
-        raise ValueError(f"widen: spread must be at least 0, got {spread}")
+    if not 0 <= spread < float("inf"):
+        raise ValueError(f"widen: spread must be at least 0 and finite, got {spread}")
     copies, rows = _scheme(net).copies, _rows(net)
     generator = torch.Generator().manual_seed(seed)
     wide, made = {}, dict[int, Tensor]()
@@ -47,7 +47,13 @@ def widen(
             raise ValueError(f"widen: the state dict has no {name}; is it of the same model?")
         one = state[name]
         if id(own) in rows:
-            one = one.squeeze(0) if one.dim() == own.dim() and len(one) == 1 else one
+            if one.dim() == own.dim():
+                if len(one) > 1:
+                    raise ValueError(
+                        f"widen: {name} has {len(one)} slices; give the state dict of one copy "
+                        "(of ms.sharing.bake, for a path), or load one of equal copies as it is"
+                    )
+                one = one.squeeze(0)
             if id(own) not in made:
                 made[id(own)] = _noisy(one, copies, spread, generator)
             one = made[id(own)]
@@ -83,9 +89,10 @@ def bake(net: nn.Module, arch: Arch) -> dict[str, Tensor]:
         if name.startswith(_OWN):
             continue
         if id(own) in rows:
-            baked[name] = combine(code if code.dim() == 1 else code[rows[id(own)]], own)
+            mixed = combine(code if code.dim() == 1 else code[rows[id(own)]], own)
         else:
-            baked[name] = own.detach()
+            mixed = own.detach()
+        baked[name] = mixed.clone()
     return baked
 
 

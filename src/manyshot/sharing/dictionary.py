@@ -124,7 +124,7 @@ def fill(entries: list[Entry], copies: int, initial: Callable[[int], Initial]) -
             first = entry.parameter.detach()
             slices = [first, *(make(entry, first) for make in makers)]
             filled.add(id(entry.parameter))
-        stack_parameter(entry.module, entry.name, slices, entry.layer)
+        stack_parameter(entry.module, entry.name, slices, layer=entry.layer, path=entry.path)
 
 
 def rearranged(seed: int, copy: int) -> Initial:

@@ -80,8 +80,10 @@ class SimplexNet(nn.Module):
 
     def encode(self, archs: Sequence[Arch]) -> Tensor:
         """One-hots of the canonical architectures, shape (B, options of all decisions)."""
-        rows = np.stack([self.space.one_hot(self.space.canonical(arch)) for arch in archs])
-        return torch.from_numpy(rows).to(self.last.weight.device, self.last.weight.dtype)
+        rows = [self.space.one_hot(self.space.canonical(arch)) for arch in archs]
+        return torch.from_numpy(np.array(rows, np.float32).reshape(len(rows), len(self._wide))).to(
+            self.last.weight.device, self.last.weight.dtype
+        )
 
     def forward(self, encoded: Tensor) -> Tensor:
         """Codes (B, K), or (B, layers, K), of `encode`d architectures; whatever autocast says."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from manyshot.recipe import Training
 from manyshot.sharing import Phase
 from manyshot.train.plan import Plan
 from manyshot.train.step import accumulate
-from manyshot.train.trainer import Trainer
+from manyshot.train.trainer import Trainer, held_by
 
 
 def engine(device: torch.device, settings: Training, folder: Path | None = None) -> Accelerator:
@@ -62,15 +63,14 @@ def train(run: Trainer, progress: Progress | None = None, stage: str = "train") 
         for images, labels in run.remaining():
             phase, rate = run.phase(), run.rate()
             torch.manual_seed(run.torch_seed())
-            with run.moving(phase) as optimizers:
-                trained = _gradients(run, net, phase, images, labels)
-                if settings.clip_norm is not None:
-                    accelerator.clip_grad_norm_(run.net.parameters(), settings.clip_norm)
-                for optimizer in optimizers:
-                    for group in optimizer.param_groups:
-                        group["lr"] = rate * group.get("scale", 1.0)
-                    optimizer.step()
-                    optimizer.zero_grad(set_to_none=True)
+            trained = _gradients(run, net, phase, images, labels)
+            if settings.clip_norm is not None:
+                accelerator.clip_grad_norm_(run.net.parameters(), settings.clip_norm)
+            for optimizer in run.moving(phase):
+                for group in optimizer.param_groups:
+                    group["lr"] = rate * group.get("scale", 1.0)
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
             for plan, losses in trained if phase != "code" else ():
                 run.sampler.feedback(plan, losses)
             run.step += 1
@@ -83,30 +83,51 @@ def train(run: Trainer, progress: Progress | None = None, stage: str = "train") 
 def _gradients(
     run: Trainer, net: nn.Module, phase: Phase, images: Tensor, labels: Tensor
 ) -> list[tuple[Plan, list[Tensor]]]:
-    """Adds up the gradients of the current step; returns its plans with their losses."""
-    accelerator, settings, trained = run.accelerator, run.settings, []
+    """Adds up the gradients of the current step; returns its plans with their losses.
+
+    In a code step they are those of the codes alone, past the wrapper `net` that exchanges those of
+    weights: it would wait for all the others.
+    """
+    accelerator, settings = run.accelerator, run.settings
+    codes, trained = held_by(run.code_optimizer), []
+    only_codes = phase == "code"
     for turn in run.turns(phase, images, labels):
         with _autocast(accelerator.device, settings):
             losses = accumulate(
-                functools.partial(net, phase=phase),
+                functools.partial(run.net if only_codes else net, phase=phase),
                 turn.plan,
                 turn.images,
                 turn.labels,
                 largest=run.largest,
                 smoothing=settings.label_smoothing,
                 share=turn.share,
-                last=turn.last,
-                backward=accelerator.backward,
-                no_sync=lambda: accelerator.no_sync(net),
+                backward=_backward_into(codes) if only_codes else accelerator.backward,
+                no_sync=contextlib.nullcontext if only_codes else lambda: accelerator.no_sync(net),
             )
         run.watch(turn.plan, losses, phase)
         trained.append((turn.plan, losses))
+    if only_codes and accelerator.num_processes > 1:
+        for parameter in codes:
+            if parameter.grad is not None:  # in all processes, which have the same paths
+                parameter.grad = accelerator.reduce(parameter.grad, "mean")
     if phase in ("code", "joint"):
         archs = [path.arch for plan, _ in trained for path in plan.paths]
         penalty = run.net.sharing.penalty(archs)
-        if penalty is not None:  # the same in all processes, which have exchanged theirs already
-            accelerator.backward(penalty)
+        if penalty is not None:  # the same in all processes
+            _backward_into(codes)(penalty)
     return trained
+
+
+def _backward_into(parameters: list[nn.Parameter]) -> Callable[[Tensor], None]:
+    """A `backward` that adds to the gradients of `parameters` alone, those that the loss has."""
+
+    def backward(loss: Tensor) -> None:
+        grads = torch.autograd.grad(loss, parameters, allow_unused=True)
+        for parameter, grad in zip(parameters, grads, strict=True):
+            if grad is not None:
+                parameter.grad = grad if parameter.grad is None else parameter.grad + grad
+
+    return backward
 
 
 def _autocast(device: torch.device, settings: Training) -> contextlib.AbstractContextManager[Any]:

@@ -24,7 +24,6 @@ def accumulate(
     largest: Arch,
     smoothing: float = 0.0,
     share: float = 1.0,
-    last: bool = True,
     backward: Callable[[Tensor], Any] = Tensor.backward,
     no_sync: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext,
 ) -> list[Tensor]:
@@ -41,7 +40,6 @@ def accumulate(
         largest: the architecture that teaches in in-place distillation.
         smoothing: of the labels.
         share: factor of all losses: the images' share of the step's.
-        last: whether no other plan follows in the step.
         backward: in place of `Tensor.backward`.
         no_sync: a context in which processes do not exchange gradients.
 
@@ -58,8 +56,8 @@ def accumulate(
     losses = []
     for i, path in enumerate(plan.paths):
         weight = share * path.weight
-        final = last and i == len(plan.paths) - 1
-        with contextlib.nullcontext() if final else no_sync():
+        last = i == len(plan.paths) - 1
+        with contextlib.nullcontext() if last else no_sync():
             logits = forward(images, path.arch)
             if path.target == "labels":
                 loss = label_loss(logits, labels, smoothing)

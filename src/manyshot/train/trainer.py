@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
 import warnings
@@ -56,14 +55,12 @@ class Turn:
         images: (B, C, H, W).
         labels: (B,).
         share: of the step's images.
-        last: whether it is the step's last.
     """
 
     plan: Plan
     images: Tensor
     labels: Tensor
     share: float
-    last: bool
 
 
 class Standalone(nn.Module):
@@ -157,24 +154,13 @@ class Trainer:
         parts = list(zip(images.chunk(chunks), labels.chunk(chunks), strict=True))
         for i, (own_images, own_labels) in enumerate(parts):
             plan = self.plan(i) if phase == "code" else self.plan()
-            share, last = len(own_labels) / len(labels), i == len(parts) - 1
-            yield Turn(plan, own_images, own_labels, share, last)
+            yield Turn(plan, own_images, own_labels, len(own_labels) / len(labels))
 
-    @contextlib.contextmanager
-    def moving(self, phase: Phase) -> Iterator[list[torch.optim.Optimizer]]:
-        """The optimisers that a step uses; in a code step, all else takes no gradient inside."""
-        if phase != "code":
-            joint = [self.code_optimizer] if phase == "joint" and self.code_optimizer else []
-            yield [self.optimizer, *joint]
-            return
-        frozen = [p for p in held_by(self.optimizer) if p.requires_grad]
-        try:
-            for parameter in frozen:
-                parameter.requires_grad_(False)
-            yield [] if self.code_optimizer is None else [self.code_optimizer]
-        finally:
-            for parameter in frozen:
-                parameter.requires_grad_(True)
+    def moving(self, phase: Phase) -> list[torch.optim.Optimizer]:
+        """The optimisers that a step uses."""
+        own = [] if phase == "code" else [self.optimizer]
+        codes = self.code_optimizer if phase in ("code", "joint") else None
+        return own if codes is None else [*own, codes]
 
     def torch_seed(self) -> int:
         """Seeds the random numbers of the current step, such as dropout's, in this process."""
@@ -315,7 +301,8 @@ class Trainer:
         if path is not None and path.exists():
             kept = f"the checkpoint {path} from before is kept"
         rate = learning_rate(self.settings, step, self.steps, len(self.batches))
+        own = "" if self.code_optimizer is None else "; or lower sharing.options.lr"
         return NonFiniteLoss(
             f"step {step}: {what} (learning rate {rate:.3g}); {kept}. Lower train.lr, set "
-            "train.clip_norm, or add train.warmup_epochs"
+            f"train.clip_norm, or add train.warmup_epochs{own}"
         )

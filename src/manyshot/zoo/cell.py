@@ -4,9 +4,10 @@ Dong & Yang 2020, "NAS-Bench-201: Extending the Scope of Reproducible Neural Arc
 arXiv:2001.00326. At the default arguments and 3x32x32 images, parameters equal the published ones
 for every encoding, and published MACs are ours + 10, the number of the classifier's biases.
 
-Canonical encodings have `none` on every edge that is on no path from input to output. The cells
-compute 4,930 distinct functions: canonical encodings never join two of them, but leave 9,445,
-because they neither fold `skip_connect` edges nor swap equal roles of nodes 1 and 2.
+Canonical encodings have `none` on every edge that is on no path from input to output. The
+published table has 4,930 classes of cells that compute one function if equal operations of equal
+inputs have equal weights: canonical encodings never join two of them, but leave 9,445, because they
+neither fold `skip_connect` edges nor swap equal roles of nodes 1 and 2.
 
 Ours: the width, the number of cells, and that an edge from a node that nothing reaches gives
 nothing. In the authors' code it gives the shift of its batch norm, a constant, zero at first.
