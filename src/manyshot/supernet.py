@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, NoReturn, final
+from typing import Any, Literal, NoReturn, final, get_args
 
 import torch
 from torch import nn
 
 from manyshot.nn.batch_norm import BatchNormStats, BatchStatistics, Collector, Statistics
 from manyshot.nn.extract import extract
-from manyshot.nn.mixing import Mixture, Stacked
+from manyshot.nn.mixing import Kept, Stacked
 from manyshot.nn.selection import Selection, activate
 from manyshot.nn.shapes import check_options
 from manyshot.nn.structure import adopt, compile_options, search_space
@@ -62,10 +62,17 @@ class Supernet(nn.Module):
                 checked on meta tensors to agree in shape.
 
         Raises:
-            ValueError: without decisions, for two decisions of one name, or options that disagree.
+            ValueError: without decisions, for two decisions of one name, options that disagree, or
+                a model whose parameters are stacked already.
             TypeError: for a batch norm that cannot be shared.
         """
         super().__init__()
+        for path, module in model.named_modules():
+            if isinstance(module, Stacked):
+                raise ValueError(
+                    f"{path or 'the model'} has stacked parameters already, of a supernet made "
+                    "before: make the model afresh"
+                )
         adopt(model)
         self.model = model
         self.space = search_space(self.model)
@@ -81,7 +88,7 @@ class Supernet(nn.Module):
         *,
         stats: BatchNormStats | Collector | Literal["batch"] | None = None,
         phase: Phase | None = None,
-        mixture: Mixture | None = None,
+        mixture: Kept | None = None,
     ) -> Any:
         """Runs one architecture.
 
@@ -98,7 +105,8 @@ class Supernet(nn.Module):
             What the model returns, usually logits (B, classes).
 
         Raises:
-            ValueError: if `arch` is not in the space, or `stats` belong to another architecture.
+            ValueError: if `arch` is not in the space, or `stats` or `mixture` belong to another
+                architecture.
             RuntimeError: in eval mode without statistics, if there is a batch norm on the path.
         """
         if torch.compiler.is_compiling():
@@ -106,14 +114,16 @@ class Supernet(nn.Module):
         with self.selecting(arch, stats, phase=phase, mixture=mixture):
             return self.model(images)
 
-    def mixture(self, arch: Arch) -> Mixture | None:
+    def mixture(self, arch: Arch) -> Kept | None:
         """The weights of `arch` for several forwards without gradients, merged only once.
 
         Give it to `net(images, arch, mixture=...)`, for as long as no weight changes. None if
         there is nothing to merge, with one copy.
         """
+        chosen = self.space.check(tuple(arch))
         with torch.no_grad():
-            return self.sharing.mixture(self.space.check(tuple(arch)), keep=True)
+            mixture = self.sharing.mixture(chosen)
+        return None if mixture is None else Kept(chosen, mixture)
 
     @contextlib.contextmanager
     def selecting(
@@ -122,7 +132,7 @@ class Supernet(nn.Module):
         stats: BatchNormStats | Collector | Literal["batch"] | None = None,
         *,
         phase: Phase | None = None,
-        mixture: Mixture | None = None,
+        mixture: Kept | None = None,
     ) -> Iterator[Selection]:
         """Makes `arch` active for the modules called inside, for example `net.model.stages()`."""
         chosen = self.space.largest if arch is None else self.space.check(tuple(arch))
@@ -136,8 +146,15 @@ class Supernet(nn.Module):
                 f"the statistics were calibrated for architecture {stats.arch}, not {chosen}; "
                 "call ms.evaluate.calibrate(net, arch, batches) for it"
             )
-        mixture = mixture or self.sharing.mixture(chosen, phase)
-        selection = Selection(self.space.decisions, chosen, statistics, mixture)
+        if phase is not None and phase not in get_args(Phase):
+            raise ValueError(f"phase must be one of {', '.join(get_args(Phase))}, got {phase!r}")
+        if mixture is not None and mixture.arch != chosen:
+            raise ValueError(
+                f"the mixture is of architecture {mixture.arch}, not {chosen}; call "
+                "net.mixture(arch) for it"
+            )
+        mixing = self.sharing.mixture(chosen, phase) if mixture is None else mixture
+        selection = Selection(self.space.decisions, chosen, statistics, mixing)
         with activate(selection):
             yield selection
 

@@ -126,7 +126,9 @@ def test_the_seed_of_the_recipe_is_that_of_the_scheme():
         ("sharing.options.seed=2", "'k_shot' has no option 'seed'"),
         ("sharing.options.copies=many", "sharing: "),
         ("sharing.options.codes=soft", "KShot: codes must be one of learnt"),
-        ("sharing.options.m=65", r"m = 65 chunks are more than the 64 images"),
+        ("sharing.options.m=65", r"m = 65 leaves chunks of less than two of the 64 images"),
+        ("sharing.options.m=64", r"m = 64 leaves chunks of less than two"),
+        ("sharing.options.mix_bn_affine=False", "mix_bn_affine must be true or false, got 'False'"),
     ],
 )
 def test_what_does_not_fit_is_found_before_training(override, words):

@@ -51,19 +51,22 @@ def test_k_copies_bake_into_one_for_a_path(make, scope):
     vary_codes(many)
     images = torch.randn(5, *SHAPES[make])
     for arch in (many.space.largest, many.space.smallest):
-        one.load_state_dict(bake(many, arch))
+        baked = bake(many, arch)
+        one.load_state_dict(baked)
         torch.testing.assert_close(one(images, arch), many(images, arch), rtol=1e-4, atol=1e-5)
 
 
 def test_what_does_not_fit_is_refused():
     many, one = k_shot(ConvNorm, 2), ms.Supernet(ConvNorm())
     state = one.state_dict()
-    with pytest.raises(ValueError, match="spread must be at least 0, got -1"):
+    with pytest.raises(ValueError, match="spread must be at least 0 and finite, got -1"):
         widen(many, state, spread=-1)
     with pytest.raises(ValueError, match="has no model.layers.0.options.0.0.weight; is it of the"):
         widen(many, {n: t for n, t in state.items() if "layers" not in n})
     with pytest.raises(ValueError, match=r"shape \(5, 4, 3, 3\), which does not become"):
         name = "model.layers.0.options.1.0.weight"
         widen(many, {**state, name: torch.zeros(5, 4, 3, 3)})
+    with pytest.raises(ValueError, match="weight has 3 slices; give the state dict of one copy"):
+        widen(many, k_shot(ConvNorm, 3).state_dict())
     with pytest.raises(ValueError, match="Supernet has no K-shot weights: make it by"):
         bake(one, (0, 0))

@@ -10,7 +10,7 @@ from sharing_nets import ConvNorm, Mixed, k_shot, seeded, vary_codes
 from torch.nn import functional as F
 
 import manyshot as ms
-from manyshot.nn.mixing import Combination, Stacked, combine, restack
+from manyshot.nn.mixing import Combination, Kept, Stacked, combine, restack
 from manyshot.sharing.dictionary import stacks
 
 NETS = {
@@ -67,7 +67,9 @@ def test_a_one_hot_code_is_the_plain_network_that_holds_the_slice(case, chosen):
     plain.load_state_dict(own)
     code = F.one_hot(torch.tensor(chosen), 3).float()
     for arch in archs_of(net.space):
-        assert torch.equal(net(images, arch, mixture=Combination(code)), plain(images, arch))
+        assert torch.equal(
+            net(images, arch, mixture=Kept(arch, Combination(code))), plain(images, arch)
+        )
 
 
 def test_one_copy_is_the_one_shot_network(case):
@@ -331,11 +333,3 @@ def test_it_can_be_printed(case):
     text = str(k_shot(case[0], 2))
     assert "Stacked" in text
     assert "codes='learnt'" in text
-
-
-def test_a_layer_outside_a_forward_says_so():
-    net = k_shot(ConvNorm, 2)
-    with pytest.raises(RuntimeError, match="has no active selection"):
-        net.model.layers[0].options["0"][0].weight  # noqa: B018
-    with pytest.raises(RuntimeError, match=r"compile the subnet that net\.extract\(\) gives"):
-        net.compile_options()

@@ -32,7 +32,7 @@ class TestOneHot(SharingSuite):
 class Noisy(Shares):
     """Draws from the global stream in a forward."""
 
-    def mixture(self, arch, phase=None, *, keep=False):
+    def mixture(self, arch, phase=None):
         torch.rand(1)
 
 
@@ -51,9 +51,9 @@ class Raw(Shares):
     def attach(self, model, space):
         ms.sharing.KShot(2, codes="uniform").attach(model, space)
 
-    def mixture(self, arch, phase=None, *, keep=False):
+    def mixture(self, arch, phase=None):
         share = (1 + sum(arch)) / 10
-        return Combination(torch.tensor([share, 1 - share]), keep=keep)
+        return Combination(torch.tensor([share, 1 - share]))
 
 
 class Forgetful(Raw):

@@ -48,8 +48,27 @@ def watched(run: Trainer) -> tuple[list, list]:
     return plans, absent
 
 
-K_SHOT = {"codes": {}, "joint": {"update_mode": "joint"}, "chunks": {"m": 2}}
+K_SHOT = {
+    "codes": {},
+    "joint": {"update_mode": "joint"},
+    "chunks": {"m": 2},
+    "widths": {"beta": 5.0},
+    "both": {"beta": 5.0, "update_mode": "joint"},
+}
 """Options of K-shot runs; with one chunk, two processes train on what one would."""
+
+
+class Wide(nn.Module):
+    """A width, so that codes have a regulariser, and an option without weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        width = ms.choose((2, 4, 8), "width")
+        self.one = ms.nn.Choice([nn.Identity(), nn.Linear(64, 64)], "one")
+        self.two, self.head = ms.nn.Linear(64, width), ms.nn.Linear(width, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(torch.relu(self.two(self.one(images.flatten(1)))))
 
 
 def without_norms(sampler: str, folder: Path | None = None) -> dict[str, object]:
@@ -58,7 +77,8 @@ def without_norms(sampler: str, folder: Path | None = None) -> dict[str, object]
     if sampler in K_SHOT:
         options = {"m": 1, "warm_frac": 0.2, "last_std": 1.0, **K_SHOT[sampler]}
         sharing = ms.sharing.KShot(2, **options)
-    net = seeded(lambda: ms.Supernet(Dropping(dropout=0.0), sharing=sharing)).double()
+    make = Wide if sampler in ("widths", "both") else lambda: Dropping(dropout=0.0)
+    net = seeded(lambda: ms.Supernet(make(), sharing=sharing)).double()
     name = "uniform" if sampler in ("some", *K_SHOT) else sampler
     settings = {"images": 32 * STEPS, "dtype": torch.float64, "epochs": 1, "clip_norm": 2.0}
     run = trainer(net, folder, name, **settings)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from manyshot.nn.batch_norm import BatchNormStats, Collector
-from manyshot.nn.mixing import Mixture
+from manyshot.nn.mixing import Kept
 from manyshot.space import Arch
 from manyshot.supernet import Supernet
 
@@ -50,7 +50,7 @@ def calibrate(
     net: Supernet,
     arch: Arch,
     batches: Iterable[Tensor | Sequence[Tensor]],
-    mixture: Mixture | None = None,
+    mixture: Kept | None = None,
 ) -> BatchNormStats:
     """Batch-norm statistics of `arch`: reset, then the cumulative average over `batches`.
 

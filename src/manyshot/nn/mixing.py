@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from manyshot.nn.layer import Index, Layer, crop, memory_format
 from manyshot.nn.selection import Selection, activate, current
+from manyshot.space import Arch
 
 
 class Mixture(Protocol):
@@ -44,23 +45,36 @@ class Combination:
         code: (K,), or (layers, K) with a row per layer of the network.
     """
 
-    def __init__(self, code: Tensor, *, keep: bool = False) -> None:
-        """With `keep`, tensors merged without gradients are kept, for forwards of one path."""
+    def __init__(self, code: Tensor) -> None:
         self.code = code
-        self._kept: dict[tuple[int, str], Tensor] | None = {} if keep else None
 
     def merge(self, module: Stacked, name: str, index: Index) -> Tensor:
         """Σ_k code_k · slice_k; the stack is cut to `index` before it is mixed."""
-        keeps = self._kept is not None and not torch.is_grad_enabled()
-        key = (id(module), name)
-        if keeps and self._kept is not None and key in self._kept:
-            return self._kept[key]
         stack = cast(Tensor, module._parameters[name])
         code = self.code if self.code.dim() == 1 else self.code[module._stacks[name]]
-        merged = combine(code, stack, index)
-        if keeps and self._kept is not None:
-            self._kept[key] = merged
-        return merged
+        return combine(code, stack, index)
+
+
+@final
+class Kept:
+    """A mixture whose merged tensors are kept, for several forwards of one path.
+
+    Attributes:
+        arch: the path.
+    """
+
+    def __init__(self, arch: Arch, mixture: Mixture) -> None:
+        self.arch, self._mixture = arch, mixture
+        self._tensors: dict[tuple[int, str], Tensor] = {}
+
+    def merge(self, module: Stacked, name: str, index: Index) -> Tensor:
+        """What the mixture merges; without gradients, only once."""
+        if torch.is_grad_enabled():
+            return self._mixture.merge(module, name, index)
+        key = (id(module), name)
+        if key not in self._tensors:
+            self._tensors[key] = self._mixture.merge(module, name, index)
+        return self._tensors[key]
 
 
 def combine(code: Tensor, stack: Tensor, index: Index = ()) -> Tensor:

@@ -137,6 +137,8 @@ class KShot(nn.Module):
         """
         if self._space is not None:
             raise RuntimeError("this KShot belongs to another supernet already: make a new one")
+        if self.codes == "one_hot":
+            self._split = self._splitting(space)
         entries = dictionary(
             model, batch_norms=self.mix_bn_affine, fixed_layers=self.mix_fixed_layers
         )
@@ -145,15 +147,11 @@ class KShot(nn.Module):
                 "KShot: no choice, depth or elastic layer of this network has parameters; use "
                 "ms.sharing.OneShot(), or KShot(mix_fixed_layers=True)"
             )
+        self.layers = 1 + max(entry.layer for entry in entries)
         fill(entries, self.copies, functools.partial(_slices, self.init, self.seed))
         self.init = None  # done with; it may hold much that copies of this need not
-        self._space, self.layers = space, 1 + max(entry.layer for entry in entries)
-        first = entries[0].parameter
+        self._space, first = space, entries[0].parameter
         self.to(first.device, first.dtype)
-        if self.split is not None:
-            names = [str(decision.name) for decision in space.decisions]
-            _check("split", self.split, self.split in names, f"one of {', '.join(names)}")
-            self._split = names.index(self.split)
         if self.codes in ("learnt", "random"):
             self.simplex_net = SimplexNet(
                 space,
@@ -166,6 +164,15 @@ class KShot(nn.Module):
                 seed=self.seed,
             ).to(first.device, first.dtype)
             self.simplex_net.requires_grad_(self.codes == "learnt")
+
+    def _splitting(self, space: SearchSpace) -> int:
+        names = [str(decision.name) for decision in space.decisions]
+        split = names[0] if self.split is None else self.split
+        _check("split", split, split in names, f"one of {', '.join(names)}")
+        options = len(space.decisions[names.index(split)].options)
+        allowed = f"at most {options}, the options of {split!r}, which split one-hot codes"
+        _check("copies", self.copies, self.copies <= options, allowed)
+        return names.index(split)
 
     def code(self, archs: Sequence[Arch]) -> Tensor:
         """Codes of architectures, (B, K), or (B, layers, K) per layer; differentiable if learnt.
@@ -191,14 +198,14 @@ class KShot(nn.Module):
             codes = picked.to(like.dtype)[:, None].expand(shape)
         return codes[:, 0] if self.code_scope == "path" else codes
 
-    def mixture(self, arch: Arch, phase: Phase | None = None, *, keep: bool = False) -> Combination:
+    def mixture(self, arch: Arch, phase: Phase | None = None) -> Combination:
         """The combination that the code of `arch` says: uniform in "warmup", fixed in "weights"."""
         if phase == "warmup":
             like = cast(Tensor, self._like)
-            return Combination(like.new_full((self.copies,), 1 / self.copies), keep=keep)
+            return Combination(like.new_full((self.copies,), 1 / self.copies))
         with torch.set_grad_enabled(torch.is_grad_enabled() and phase != "weights"):
             [code] = self.code([arch])
-        return Combination(code, keep=keep)
+        return Combination(code)
 
     # -- what the training loop asks ---------------------------------------------------------
 
@@ -260,7 +267,11 @@ class KShot(nn.Module):
         return settings, torch.tensor(widths)
 
     def watch(self, net: nn.Module) -> dict[str, float]:
-        """Entropy and spread of the codes of random architectures; distance between slices."""
+        """Entropy and spread of the codes of random architectures; distance between slices.
+
+        The distance is that of weights, vectors such as biases and norms left out if there are any:
+        they start equal.
+        """
         space = self._attached(self._space)
         rng = np.random.default_rng(self.seed)
         with torch.no_grad():
@@ -268,7 +279,7 @@ class KShot(nn.Module):
             return {
                 "code_entropy": entropy(codes),
                 "code_spread": spread(codes),
-                "slice_distance": slice_distance(stacks(net)),
+                "slice_distance": slice_distance(_weights(net)),
             }
 
     def concerns(self, watched: Mapping[str, float], step: int, steps: int) -> dict[str, str]:
@@ -301,11 +312,24 @@ class KShot(nn.Module):
         for name, kinds in _NAMED.items():
             value = getattr(self, name)
             _check(name, value, value in get_args(kinds), f"one of {', '.join(get_args(kinds))}")
-        for name, count in (("copies", self.copies), ("m", self.chunks)):
-            _check(name, count, isinstance(count, int) and count >= 1, "a whole number from 1")
-        _check("beta", self.beta, self.beta >= 0, "at least 0")
-        _check("warm_frac", self.warm_frac, 0 <= self.warm_frac <= 1, "in [0, 1]")
-        _check("lr", self.lr, self.lr is None or self.lr > 0, "positive")
+        for name in ("mix_bn_affine", "mix_fixed_layers"):
+            _check(
+                name, getattr(self, name), isinstance(getattr(self, name), bool), "true or false"
+            )
+        for name, count in (("copies", self.copies), ("m", self.chunks), ("hidden", self.hidden)):
+            absent = name == "hidden" and count is None
+            _check(name, count, absent or _whole(count), "a whole number from 1")
+        seeded = isinstance(self.seed, int) and 0 <= self.seed < 2**40
+        _check("seed", self.seed, seeded, "a whole number from 0 to 2^40")
+        _check("beta", self.beta, _finite(self.beta) and self.beta >= 0, "a number, at least 0")
+        _check("tau", self.tau, _finite(self.tau) and self.tau > 0, "a number above 0")
+        last = self.last_std
+        _check("last_std", last, _finite(last) and last >= 0, "a number, at least 0")
+        warm = self.warm_frac
+        _check("warm_frac", warm, _finite(warm) and 0 <= warm <= 1, "in [0, 1]")
+        rate = self.lr
+        _check("lr", rate, rate is None or (_finite(rate) and rate > 0), "a number above 0")
+        _check("init", self.init, self.init is None or callable(self.init), "a function")
 
     def extra_repr(self) -> str:
         """The main settings."""
@@ -322,6 +346,21 @@ class KShot(nn.Module):
 def _check(name: str, value: object, allowed: bool, what: str) -> None:
     if not allowed:
         raise ValueError(f"KShot: {name} must be {what}, got {value!r}")
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _finite(value: object) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and math.isfinite(cast(float, value))
+
+
+def _weights(net: nn.Module) -> list[nn.Parameter]:
+    """The stacks of tensors of two dimensions or more; all, if there are none."""
+    found = list(stacks(net))
+    return [stack for stack in found if stack.dim() > 2] or found
 
 
 def _slices(init: Callable[[], nn.Module] | None, seed: int, copy: int) -> Initial:

@@ -20,8 +20,9 @@ class Sharing(Protocol):
 
     A supernet calls `attach` once, when it is made, and `mixture` in every forward. The training
     loop asks `phase` what a step moves: in "code", only what `code_optimizer` holds, on one plan
-    per chunk of the batch; otherwise all other parameters, and in "joint" both. `Shares` answers
-    for schemes that have nothing to learn beside the weights.
+    per chunk of the batch; otherwise all other parameters, and in "joint" both. A scheme with
+    parameters of its own is an `nn.Module`, so that they are saved and moved with the network's.
+    `Shares` answers for schemes that have nothing to learn beside the weights.
 
     Attributes:
         copies: K, the slices of each stacked parameter.
@@ -35,15 +36,12 @@ class Sharing(Protocol):
         """Prepares an adopted model, for example by stacking its weights."""
         ...
 
-    def mixture(
-        self, arch: Arch, phase: Phase | None = None, *, keep: bool = False
-    ) -> Mixture | None:
+    def mixture(self, arch: Arch, phase: Phase | None = None) -> Mixture | None:
         """How slices make the weights of `arch`; None if there are none.
 
         Args:
             arch: an architecture.
             phase: what a training step moves; None outside training.
-            keep: whether merged weights are kept, for several forwards without gradients.
         """
         ...
 
@@ -80,9 +78,7 @@ class Shares:
     def attach(self, model: nn.Module, space: SearchSpace) -> None:
         """Nothing to prepare."""
 
-    def mixture(
-        self, arch: Arch, phase: Phase | None = None, *, keep: bool = False
-    ) -> Mixture | None:
+    def mixture(self, arch: Arch, phase: Phase | None = None) -> Mixture | None:
         """Nothing is stacked."""
         return None
 
