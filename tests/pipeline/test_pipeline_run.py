@@ -184,7 +184,7 @@ def test_fewer_candidates_than_budgets_is_an_error_with_a_way_out(tmp_path):
         ("sampler.options.paths='x'", "sampler: "),
         (
             "network.name=tinny",
-            "unknown network 'tinny'; did you mean 'tiny'? have macro, shufflenet",
+            "unknown network 'tinny'; did you mean 'tiny'? have cell, macro, shufflenet",
         ),
         ("network.options.widht=3", "network 'tiny' with options {"),
         ("network.name=no_such:net", "cannot be imported: No module named 'no_such'"),
