@@ -34,7 +34,7 @@ from manyshot.space import Arch
 
 LAYERS, OPERATIONS, MATRICES, UNITS = 4, 3, 3, 16
 PATHS: list[Arch] = list(itertools.product(range(OPERATIONS), repeat=LAYERS))
-RATES = [0.15, 0.3, 0.6, 1.2]
+RATES = [0.075, 0.15, 0.3, 0.6, 1.2, 2.4]
 _PROBLEM, _INPUTS, _PLANS, _TEST = range(4)
 """Named random streams of a seed."""
 
@@ -169,7 +169,7 @@ VARIANTS: dict[str, Variant] = {
     "K=4, mean-pooled, joint": _four("mean-pooled", update_mode="joint"),
     "K=4, fixed uniform codes": _four(codes="uniform"),
     "K=4, frozen random simplex-net": _four(codes="random"),
-    "K=4, one-hot codes (3 in use)": _four(codes="one_hot"),
+    "K=3, one-hot codes (few-shot)": Variant({"copies": 3, "codes": "one_hot"}),
 }
 
 
