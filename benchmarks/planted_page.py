@@ -18,9 +18,10 @@ COMMAND = "python benchmarks/planted.py"
 READING = """
 ## Reading
 
-- Errors are shares of the targets' variance, over all 81 paths on 1,024 fixed inputs. Code spread is
-  the mean standard deviation of a code's entries over the 81 paths; entropy is 1 for uniform codes,
-  0 for one-hot ones. Seconds are wall time of one problem, on a machine that did other things.
+- Errors are shares of the targets' variance, over all 81 paths on 1,024 fixed inputs. Code spread
+  is the mean standard deviation of a code's entries over the 81 paths; entropy is 1 for uniform
+  codes, 0 for one-hot ones. Seconds are wall time of one problem, on a machine that did other
+  things.
 - K = 1 is at the floor of what one copy can do: four times the steps take off 4 %. K copies are
   trained on half of the steps, but for `joint` and codes that do not learn.
 - Uniform codes make K = 4 into K = 1, at four times its rate, as they must. So what K copies gain
@@ -43,12 +44,13 @@ READING = """
 
 ## What was tuned, and what failed first
 
-- The first problem was x ← tanh(W x) in four layers. **There K = 4 was not below half of K = 1**
-  (0.33 to 0.37 of the variance at lr 0.3, 16 units), but the planted codes given came no
-  further than 0.18 either: 4,000 steps were too few to find the matrices, whoever knew the codes.
-  Eight units, smaller or larger matrices, ReLU, RMS normalisation and no nonlinearity at all had
-  the same trouble or diverged. With the skip, x ← x + tanh(W x), the planted codes given reach
-  0.015, and what is left of the other errors is for want of codes. K = 4 was seen, too, in choosing.
+- The first problem was x ← tanh(W x) in all layers but the last. **There K = 4 was hardly better
+  than K = 1** (0.33 to 0.37, both at lr 0.3), but the planted codes given came no further than 0.18
+  either: 4,000 steps were too few to find the matrices, whoever knew the codes. Eight units, smaller
+  matrices and ReLU were no better, no nonlinearity diverged at the same rates. RMS normalisation
+  alone was better (0.15 to 0.37, with the planted codes 0.06), the skip best: with it the planted
+  codes given reach 0.015, so that the rest of the other errors is for want of codes. It was chosen
+  for that, on problem 0; the error of K = 4 was seen, too.
 - Weights start with standard deviation 1 / √units. From torch's default for `nn.Linear`, smaller by
   √3, and without the skip, four layers of K = 4 slices mixed in equal parts let almost no signal
   through, and training did not begin (error 0.99) at rates of 0.1 and less.
