@@ -46,8 +46,8 @@ READING = """
 
 - The first problem was x ← tanh(W x) in all layers but the last. **There K = 4 was hardly better
   than K = 1** (0.33 to 0.37, both at lr 0.3), but the planted codes given came no further than 0.18
-  either: 4,000 steps were too few to find the matrices, whoever knew the codes. Eight units, smaller
-  matrices and ReLU were no better, no nonlinearity diverged at the same rates. RMS normalisation
+  either: 4,000 steps were too few to find the matrices, whoever knew the codes. Eight units,
+  smaller matrices and ReLU were no better, no nonlinearity diverged at this rate. RMS normalisation
   alone was better (0.15 to 0.37, with the planted codes 0.06), the skip best: with it the planted
   codes given reach 0.015, so that the rest of the other errors is for want of codes. It was chosen
   for that, on problem 0; the error of K = 4 was seen, too.
