@@ -64,10 +64,12 @@ class Side:
             for arch in self.archs
         ]
 
-    def code_steps(self, images: Tensor, labels: Tensor) -> list[Callable[[], tuple[float]]]:
-        """A step on the codes of the chunk's number of architectures, from each on."""
+    def chunked_steps(
+        self, phase: ms.sharing.Phase, images: Tensor, labels: Tensor
+    ) -> list[Callable[[], tuple[float]]]:
+        """A step on codes, or on weights for comparison, of a path per chunk, from each path on."""
         return [
-            functools.partial(self._code_step, group, images, labels)
+            functools.partial(self._chunked_step, phase, group, images, labels)
             for group in groups(self.archs)
         ]
 
@@ -84,16 +86,19 @@ class Side:
     def _forward(self, arch: ms.Arch, phase: ms.sharing.Phase) -> Callable[[Tensor], Tensor]:
         return functools.partial(self.net, arch=arch, phase=phase)
 
-    def _code_step(self, archs: list[ms.Arch], images: Tensor, labels: Tensor) -> tuple[float]:
+    def _chunked_step(
+        self, phase: ms.sharing.Phase, archs: list[ms.Arch], images: Tensor, labels: Tensor
+    ) -> tuple[float]:
         began = time.process_time()
+        optimizer = self.codes if phase == "code" else self.optimizer
         for parameter in self.weights:
-            parameter.requires_grad_(False)
+            parameter.requires_grad_(phase != "code")
         parts = zip(archs, images.chunk(CHUNKS), labels.chunk(CHUNKS), strict=True)
         for arch, own_images, own_labels in parts:
-            loss = F.cross_entropy(self.net(own_images, arch, phase="code"), own_labels)
+            loss = F.cross_entropy(self.net(own_images, arch, phase=phase), own_labels)
             (loss * len(own_labels) / len(labels)).backward()
-        self.codes.step()
-        self.codes.zero_grad()
+        optimizer.step()
+        optimizer.zero_grad()
         for parameter in self.weights:
             parameter.requires_grad_(True)
         return (time.process_time() - began,)
@@ -139,9 +144,10 @@ def measure_codes(work: Workload, rounds: int, count: int = 6) -> Found:
     batch = work.images(work.batch)
     one = Side(work, 1, count)
     sides = {"K=1": one.weights_steps(*batch)}
+    sides["code step: weights, K=1, in chunks"] = one.chunked_steps("weights", *batch)
     for k in COPIES:
         side = Side(work, k, count)
-        sides[f"code step: K={k}"] = side.code_steps(*batch)
+        sides[f"code step: K={k}"] = side.chunked_steps("code", *batch)
         sides[f"joint step: K={k}"] = side.joint_steps(*batch)
     total = {}
     for name, items in sides.items():
