@@ -19,8 +19,8 @@ READING = """
   architectures, images, memory format (channels last), SGD (Nesterov momentum and decay), one
   thread. K = 1 is K-shot sharing with one slice, and makes a code that it does not need; one-shot
   is the library's plain sharing. The sides take turns step by step, and which one begins rotates.
-  `n` counts pairs; the interval is a bootstrap of the median over them. `noise` is K = 1 over a second
-  K = 1: no ratio is known better than that.
+  `n` counts pairs; the interval is a bootstrap of the median over them. `noise` is K = 1 over a
+  second K = 1: no ratio is known better than that.
 - A weights step is one random path on the whole batch. `part of K=8 in ...` is K = 8 minus K = 1 in
   that part of the step, over the whole step with K = 1. Mixing adds to forward and backward; the
   update has K times the weights and momenta of the path to go through. Both grow with the path's
