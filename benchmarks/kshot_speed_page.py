@@ -57,6 +57,11 @@ def write_page(path: Path) -> Path:
     over = [
         f"{r['what']}, {r['at']}: {r['median']:.3g} over {r['bar']:g}" for r in found if missed(r)
     ]
+    close = [
+        f"{r['what']}, {r['at']}"
+        for r in barred
+        if r["interval"][0] <= r["bar"] <= r["interval"][1]
+    ]
     commits = sorted({r["commit"] + (" (edited)" if r["edited"] else "") for r in found})
     text = "\n".join(
         [
@@ -65,7 +70,8 @@ def write_page(path: Path) -> Path:
             f"{last['python']}, torch {last['torch']}, {last['date']}, "
             f"commit {', '.join(commits)}. Written by `{COMMAND}` from `{path.name}`; "
             "each row is the newest record of its kind.\n",
-            f"Bars missed: {'; '.join(over) or 'none'}.\n",
+            f"Bars missed: {'; '.join(over) or 'none'}. "
+            f"Bars within the interval, so not settled: {'; '.join(close) or 'none'}.\n",
             markdown(COLUMNS, [row(record) for record in barred]),
             "Beside the ratios:\n",
             _beside(found),
