@@ -10,12 +10,10 @@ compared in CPU time. Every result is a line of `kshot_speed.jsonl`, from which 
 
 from __future__ import annotations
 
-import argparse
 import functools
 import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import measuring
@@ -201,12 +199,7 @@ SECTIONS: dict[str, Callable[[Workload, int], Found]] = {
 
 def main(arguments: list[str] | None = None) -> None:
     """Measures, records, prints, and writes the page anew."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("sections", nargs="*", help=f"of {tuple(SECTIONS)}; by default all")
-    parser.add_argument("--at", nargs="+", choices=WORKLOADS, default=["macro", "shufflenet"])
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--records", type=Path, default=measuring.HERE / "kshot_speed.jsonl")
-    parser.add_argument("--page-only", action="store_true", help="write the page from the records")
+    parser = measuring.parser(__doc__, SECTIONS, list(WORKLOADS), "kshot_speed.jsonl")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     for section in () if given.page_only else given.sections or SECTIONS:

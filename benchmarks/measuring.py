@@ -6,6 +6,7 @@ import datetime
 import os
 import platform
 import subprocess
+from argparse import ArgumentParser
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,17 @@ def alternate(sides: Mapping[str, Sequence[Timed]], rounds: int) -> dict[str, np
             for name in names[first:] + names[:first]:
                 seconds[name][-1].append(sides[name][item]())
     return {name: np.array(values[1:]) for name, values in seconds.items()}
+
+
+def parser(doc: str, sections: Sequence[str], at: Sequence[str], records: str) -> ArgumentParser:
+    """The command line of a benchmark of sections at workloads."""
+    made = ArgumentParser(description=doc.splitlines()[0])
+    made.add_argument("sections", nargs="*", help=f"of {tuple(sections)}; by default all")
+    made.add_argument("--at", nargs="+", choices=at, default=["macro", "shufflenet"])
+    made.add_argument("--rounds", type=int, default=10)
+    made.add_argument("--records", type=Path, default=HERE / records)
+    made.add_argument("--page-only", action="store_true", help="write the page from the records")
+    return made
 
 
 def ratio(over: np.ndarray, under: np.ndarray) -> dict[str, Any]:

@@ -9,7 +9,6 @@ compared in CPU time. Every result is a line of `speed.jsonl`, from which the pa
 
 from __future__ import annotations
 
-import argparse
 import copy
 import functools
 import resource
@@ -226,12 +225,7 @@ def measure(section: str, at: str, rounds: int) -> Found:
 
 def main(arguments: list[str] | None = None) -> None:
     """Measures, records, prints, and writes the page anew."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("sections", nargs="*", help=f"of {SECTIONS}; by default all")
-    parser.add_argument("--at", nargs="+", choices=WORKLOADS, default=["macro", "shufflenet"])
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--records", type=Path, default=measuring.HERE / "speed.jsonl")
-    parser.add_argument("--page-only", action="store_true", help="write the page from the records")
+    parser = measuring.parser(__doc__, SECTIONS, list(WORKLOADS), "speed.jsonl")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     for section in () if given.page_only else given.sections or SECTIONS:

@@ -11,7 +11,7 @@ import manyshot as ms
 from manyshot.pipeline import Workspace, run
 from manyshot.pipeline.workspace import make_network, seeded
 from manyshot.recipe import Recipe, RecipeError
-from manyshot.sharing.dictionary import stacks
+from manyshot.sharing.dictionary import rows
 from manyshot.train import load_weights
 
 K_SHOT = ("sharing.name=k_shot", "sharing.options={copies = 2, m = 2}")
@@ -114,7 +114,7 @@ def test_the_seed_of_the_recipe_is_that_of_the_scheme():
     one, other = prepared("seed=1"), prepared("seed=2")
     nets = [ws.net.sharing.simplex_net.state_dict()["last.weight"] for ws in (one, other)]
     assert not torch.equal(*nets)
-    slices = [next(iter(stacks(ws.net)))[1] for ws in (one, other)]
+    slices = [next(iter(rows(ws.net)))[1] for ws in (one, other)]
     assert not torch.equal(*slices)
 
 

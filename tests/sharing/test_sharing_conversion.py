@@ -6,7 +6,7 @@ from sharing_nets import ConvNorm, Mixed, k_shot, seeded, vary_codes
 
 import manyshot as ms
 from manyshot.sharing import bake, slice_distance, widen
-from manyshot.sharing.dictionary import stacks
+from manyshot.sharing.dictionary import rows
 
 SHAPES = {Mixed: (3, 8, 8), ConvNorm: (1, 8, 8)}
 
@@ -18,14 +18,14 @@ def test_one_copy_widens(make, source):
     many = k_shot(make, 4)
     images = torch.randn(5, *SHAPES[make])
     many.load_state_dict(widen(many, one.state_dict(), spread=0.3, seed=1))
-    assert slice_distance(stacks(many)) > 0.1
+    assert slice_distance(rows(many)) > 0.1
     for arch in (many.space.largest, many.space.smallest):
         expected = one(images, arch)
         torch.testing.assert_close(
             many(images, arch, phase="warmup"), expected, rtol=1e-3, atol=1e-4
         )
     many.load_state_dict(widen(many, one.state_dict(), spread=0.0))
-    assert slice_distance(stacks(many)) == pytest.approx(0, abs=1e-7)
+    assert slice_distance(rows(many)) == pytest.approx(0, abs=1e-7)
     vary_codes(many)
     torch.testing.assert_close(many(images, arch), expected, rtol=1e-3, atol=1e-4)
 

@@ -9,7 +9,7 @@ from sharing_nets import ConvNorm, k_shot, seeded
 from torch.nn import functional as F
 
 import manyshot as ms
-from manyshot.sharing.dictionary import stacks
+from manyshot.sharing.dictionary import rows
 from manyshot.train.optim import decay_groups
 
 LR, DECAY = 0.05, 1e-2
@@ -31,7 +31,7 @@ def run_pair(make, shape, steps, copies, momentum, batch):
     """The largest difference between one copy and the mean slice, after training both."""
     many = k_shot(make, copies, codes="uniform").double()
     one = seeded(lambda: ms.Supernet(make())).double()
-    stacked = {id(p) for p in stacks(many)}
+    stacked = {id(p) for p in rows(many)}
     names = {n for n, p in many.named_parameters() if id(p) in stacked}
 
     def mean(name, tensor):

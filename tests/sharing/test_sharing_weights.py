@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 import manyshot as ms
 from manyshot.nn.mixing import Combination, Kept, Stacked, combine, restack
-from manyshot.sharing.dictionary import stacks
+from manyshot.sharing.dictionary import rows
 
 NETS = {
     "mixed": (Mixed, (3, 8, 8)),
@@ -58,7 +58,7 @@ def test_a_one_hot_code_is_the_plain_network_that_holds_the_slice(case, chosen):
     net = k_shot(make, 3)
     plain = seeded(lambda: ms.Supernet(make()))
     state = net.state_dict()
-    stacked = {id(p) for p in stacks(net)}
+    stacked = {id(p) for p in rows(net)}
     own = {
         name: state[name][chosen] if id(tensor) in stacked else state[name]
         for name, tensor in net.state_dict(keep_vars=True).items()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from manyshot.nn.mixing import Stacked, combine, restack
+from manyshot.nn.mixing import combine, restack
+from manyshot.sharing.dictionary import rows
 from manyshot.sharing.k_shot import KShot
 from manyshot.space import Arch
 
@@ -36,7 +36,7 @@ def widen(
     """
     if not 0 <= spread < float("inf"):
         raise ValueError(f"widen: spread must be at least 0 and finite, got {spread}")
-    copies, rows = _scheme(net).copies, _rows(net)
+    copies, stacks = _scheme(net).copies, rows(net)
     generator = torch.Generator().manual_seed(seed)
     wide, made = {}, dict[int, Tensor]()
     for name, own in net.state_dict(keep_vars=True).items():
@@ -46,7 +46,7 @@ def widen(
         if name not in state:
             raise ValueError(f"widen: the state dict has no {name}; is it of the same model?")
         one = state[name]
-        if id(own) in rows:
+        if own in stacks:
             if one.dim() == own.dim():
                 if len(one) > 1:
                     raise ValueError(
@@ -83,13 +83,13 @@ def bake(net: nn.Module, arch: Arch) -> dict[str, Tensor]:
     lends them. A code per layer mixes each layer by its row.
     """
     [code] = _scheme(net).code([arch])
-    rows = _rows(net)
+    stacks = rows(net)
     baked = {}
     for name, own in net.state_dict(keep_vars=True).items():
         if name.startswith(_OWN):
             continue
-        if id(own) in rows:
-            mixed = combine(code if code.dim() == 1 else code[rows[id(own)]], own)
+        if own in stacks:
+            mixed = combine(code if code.dim() == 1 else code[stacks[own]], own)
         else:
             mixed = own.detach()
         baked[name] = mixed.clone()
@@ -104,13 +104,3 @@ def _scheme(net: nn.Module) -> KShot:
             "ms.Supernet(model, sharing=ms.sharing.KShot(copies))"
         )
     return scheme
-
-
-def _rows(net: nn.Module) -> dict[int, int]:
-    """The layers of stacked parameters, by their ids."""
-    rows: dict[int, int] = {}
-    for module in net.modules():
-        if isinstance(module, Stacked):
-            for name, row in module._stacks.items():
-                rows.setdefault(id(cast(Tensor, module._parameters[name])), row)
-    return rows

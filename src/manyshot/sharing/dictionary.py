@@ -167,12 +167,12 @@ def constructed(factory: Callable[[], nn.Module], seed: int, copy: int) -> Initi
     return make
 
 
-def stacks(model: nn.Module) -> Iterator[nn.Parameter]:
-    """The stacked parameters of a network, each once."""
-    seen: set[int] = set()
+def rows(model: nn.Module) -> dict[nn.Parameter, int]:
+    """The stacked parameters of a network, with the rows of their layers in a code per layer."""
+    found: dict[nn.Parameter, int] = {}
     for module in model.modules():
-        for name in module._stacks if isinstance(module, Stacked) else ():
+        for name, row in module._stacks.items() if isinstance(module, Stacked) else ():
             parameter = module._parameters[name]
-            if parameter is not None and id(parameter) not in seen:
-                seen.add(id(parameter))
-                yield parameter
+            if parameter is not None:
+                found.setdefault(parameter, row)
+    return found

@@ -19,7 +19,7 @@ from manyshot.sharing.dictionary import (
     dictionary,
     fill,
     rearranged,
-    stacks,
+    rows,
     width_decisions,
 )
 from manyshot.sharing.scheme import Phase
@@ -236,10 +236,9 @@ class KShot(nn.Module):
         of the path as it is; where one has fewer options than another, some repeat.
         """
         net = self.simplex_net
-        learns = net is not None and self.codes == "learnt"
-        if net is None or not learns or not net.widths or self.regulariser == "none":
+        if net is None or self.codes != "learnt" or not net.widths:
             return None
-        if not self.beta:
+        if self.regulariser == "none" or not self.beta:
             return None
         total: Tensor | None = None
         for arch in archs:
@@ -359,7 +358,7 @@ def _finite(value: object) -> bool:
 
 def _weights(net: nn.Module) -> list[nn.Parameter]:
     """The stacks of tensors of two dimensions or more; all, if there are none."""
-    found = list(stacks(net))
+    found = list(rows(net))
     return [stack for stack in found if stack.dim() > 2] or found
 
 
