@@ -6,9 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from measuring import COLUMNS, latest, markdown, missed, row
-
-from manyshot.records import write_text
+from measuring import markdown, page
 
 COMMAND = "python benchmarks/kshot_speed.py [steps codes evaluation memory] [--at macro]"
 
@@ -50,37 +48,8 @@ READING = """
 
 def write_page(path: Path) -> Path:
     """Writes the page beside the records, named after their date and hardware; returns it."""
-    found = latest(path)
-    last = found[-1]
-    page = path.with_name(f"kshot_speed_{last['cores']}-core-cpu_{last['date']}.md")
-    barred = [record for record in found if "bar" in record]
-    over = [
-        f"{r['what']}, {r['at']}: {r['median']:.3g} over {r['bar']:g}" for r in found if missed(r)
-    ]
-    close = [
-        f"{r['what']}, {r['at']}"
-        for r in barred
-        if r["interval"][0] <= r["bar"] <= r["interval"][1]
-    ]
-    commits = sorted({r["commit"] + (" (edited)" if r["edited"] else "") for r in found})
-    text = "\n".join(
-        [
-            "# What K copies of the weights cost\n",
-            f"{last['cores']}-core {last['cpu']}, {last['threads']} thread, Python "
-            f"{last['python']}, torch {last['torch']}, {last['date']}, "
-            f"commit {', '.join(commits)}. Written by `{COMMAND}` from `{path.name}`; "
-            "each row is the newest record of its kind.\n",
-            f"Bars missed: {'; '.join(over) or 'none'}. "
-            f"Bars within the interval, so not settled: {'; '.join(close) or 'none'}.\n",
-            markdown(COLUMNS, [row(record) for record in barred]),
-            "Beside the ratios:\n",
-            _beside(found),
-            "Everything else, without a bar:\n",
-            markdown(COLUMNS[:6], [row(r)[:6] for r in found if "bar" not in r]),
-        ]
-    )
-    write_text(page, text.rstrip() + "\n" + READING)
-    return page
+    title, beside = "What K copies of the weights cost", ("Beside the ratios", _beside)
+    return page(path, "kshot_speed", title, COMMAND, beside, READING)
 
 
 def _beside(found: Sequence[Mapping[str, Any]]) -> str:

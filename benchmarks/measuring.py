@@ -129,3 +129,51 @@ def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table."""
     lines = [columns, ["---"] * len(columns), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+Beside = tuple[str, Callable[[Sequence[Mapping[str, Any]]], str]]
+"""A heading, and what makes the table under it of the records."""
+
+
+def page(path: Path, stem: str, title: str, command: str, beside: Beside, reading: str) -> Path:
+    """Writes the page of the records at `path` beside them, and returns it.
+
+    Args:
+        path: the records.
+        stem: begins the page's name; hardware and date end it.
+        title: of the page.
+        command: that made the records.
+        beside: a table of facts beside the ratios.
+        reading: how to read the page, at its end.
+    """
+    found = latest(path)
+    last, (heading, facts) = found[-1], beside
+    barred = [record for record in found if "bar" in record]
+    over = [
+        f"{r['what']}, {r['at']}: {r['median']:.3g} over {r['bar']:g}" for r in found if missed(r)
+    ]
+    close = [
+        f"{r['what']}, {r['at']}"
+        for r in barred
+        if "interval" in r and r["interval"][0] <= r["bar"] <= r["interval"][1]
+    ]
+    commits = sorted({r["commit"] + (" (edited)" if r["edited"] else "") for r in found})
+    text = "\n".join(
+        [
+            f"# {title}\n",
+            f"{last['cores']}-core {last['cpu']}, {last['threads']} thread, Python "
+            f"{last['python']}, torch {last['torch']}, {last['date']}, "
+            f"commit {', '.join(commits)}. Written by `{command}` from `{path.name}`; "
+            "each row is the newest record of its kind.\n",
+            f"Bars missed: {'; '.join(over) or 'none'}. "
+            f"Bars within the interval, so not settled: {'; '.join(close) or 'none'}.\n",
+            markdown(COLUMNS, [row(record) for record in barred]),
+            f"{heading}:\n",
+            facts(found),
+            "Everything else, without a bar:\n",
+            markdown(COLUMNS[:6], [row(r)[:6] for r in found if "bar" not in r]),
+        ]
+    )
+    written = path.with_name(f"{stem}_{last['cores']}-core-cpu_{last['date']}.md")
+    records.write_text(written, text.rstrip() + "\n" + reading)
+    return written
