@@ -45,7 +45,7 @@ def write_idx_set():
         for name, array in zip(IDX_NAMES, arrays, strict=True):
             data = idx_bytes(array)
             path = folder / f"{name}-ubyte{'.gz' if gz else ''}"
-            path.write_bytes(gzip.compress(data) if gz else data)
+            path.write_bytes(gzip.compress(data, mtime=0) if gz else data)
         return arrays
 
     return write
