@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, NoReturn, final, get_args
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from manyshot.nn.batch_norm import BatchNormStats, BatchStatistics, Collector, Statistics
+from manyshot.nn.agreement import check_agreement
+from manyshot.nn.batch_norm import (
+    BatchNormStats,
+    BatchStatistics,
+    Collector,
+    MaskedStatistics,
+    Statistics,
+)
 from manyshot.nn.extract import extract
 from manyshot.nn.mixing import Kept, Stacked
+from manyshot.nn.policy import MaskMode, Policies, check_policies
 from manyshot.nn.selection import Selection, activate
 from manyshot.nn.shapes import check_options
 from manyshot.nn.structure import adopt, compile_options, search_space
 from manyshot.sharing import OneShot, Phase, Sharing
-from manyshot.space import Arch
+from manyshot.space import Arch, Decision
 
 _BATCH = BatchStatistics()
 
@@ -78,6 +86,7 @@ class Supernet(nn.Module):
         self.space = search_space(self.model)
         self.sharing: Sharing = OneShot() if sharing is None else sharing
         self.sharing.attach(self.model, self.space)
+        self._masks_agree = False
         if input_shape is not None:
             check_options(self.model, self.space, input_shape)
 
@@ -89,8 +98,14 @@ class Supernet(nn.Module):
         stats: BatchNormStats | Collector | Literal["batch"] | None = None,
         phase: Phase | None = None,
         mixture: Kept | None = None,
+        policy: Mapping[Decision, Tensor] | None = None,
+        masks: MaskMode = "full",
     ) -> Any:
         """Runs one architecture.
+
+        With `policy`, layers mask instead of slicing, and the output has a gradient in the policy.
+        The first time, masks and slices are compared on a few architectures, on a copy of the
+        network in float64 on the CPU.
 
         Args:
             images: what the model's `forward` takes, usually (B, C, H, W).
@@ -100,19 +115,40 @@ class Supernet(nn.Module):
             phase: in training, what the step moves (see `ms.sharing.Sharing`); it decides which
                 codes a path gets under K-shot sharing.
             mixture: of `mixture(arch)`, to merge weights once for several forwards.
+            policy: straight-through one-hot vectors (options,) of some or all decisions, which
+                agree with `arch`; with a policy for all, `arch` may be left out.
+            masks: with a policy, `full` or `active` (see `manyshot.nn.policy.MaskMode`).
 
         Returns:
             What the model returns, usually logits (B, classes).
 
         Raises:
-            ValueError: if `arch` is not in the space, or `stats` or `mixture` belong to another
-                architecture.
+            ValueError: if `arch` is not in the space, `stats` or `mixture` belong to another
+                architecture, or a policy is not one-hot or of another option than `arch` has.
             RuntimeError: in eval mode without statistics, if there is a batch norm on the path.
+            MasksDisagree: if the network does with masks something else than with slices; it names
+                the first module that differs.
         """
         if torch.compiler.is_compiling():
             refuse_compilation()
-        with self.selecting(arch, stats, phase=phase, mixture=mixture):
+        if policy is not None:
+            if arch is None:
+                arch = self._chosen(policy)
+            if masks == "full" and not self._masks_agree:
+                check_agreement(self, images)
+                self._masks_agree = True
+        options: dict[str, Any] = {"phase": phase, "mixture": mixture}
+        with self.selecting(arch, stats, policy=policy, masks=masks, **options):
             return self.model(images)
+
+    def _chosen(self, policy: Mapping[Decision, Tensor]) -> Arch:
+        missing = [decision for decision in self.space.decisions if decision not in policy]
+        if missing:
+            raise ValueError(
+                f"the policy leaves out {missing[0]!r} and {len(missing) - 1} more decisions: pass "
+                "net(images, arch, policy=policy) to say what they are"
+            )
+        return tuple(int(policy[decision].argmax()) for decision in self.space.decisions)
 
     def mixture(self, arch: Arch) -> Kept | None:
         """The weights of `arch` for several forwards without gradients, merged only once.
@@ -133,6 +169,8 @@ class Supernet(nn.Module):
         *,
         phase: Phase | None = None,
         mixture: Kept | None = None,
+        policy: Mapping[Decision, Tensor] | None = None,
+        masks: MaskMode = "full",
     ) -> Iterator[Selection]:
         """Makes `arch` active for the modules called inside, for example `net.model.stages()`."""
         chosen = self.space.largest if arch is None else self.space.check(tuple(arch))
@@ -153,8 +191,16 @@ class Supernet(nn.Module):
                 f"the mixture is of architecture {mixture.arch}, not {chosen}; call "
                 "net.mixture(arch) for it"
             )
+        policies = None
+        if policy is not None:
+            check_policies(policy, dict(zip(self.space.decisions, chosen, strict=True)), masks)
+            policies = Policies(policy, masks)
+            if isinstance(stats, Collector):
+                raise ValueError("statistics are collected by option indices: pass no policy")
+            if isinstance(stats, BatchNormStats) and masks == "full":
+                statistics = MaskedStatistics(stats)
         mixing = self.sharing.mixture(chosen, phase) if mixture is None else mixture
-        selection = Selection(self.space.decisions, chosen, statistics, mixing)
+        selection = Selection(self.space.decisions, chosen, statistics, mixing, policies)
         with activate(selection):
             yield selection
 

@@ -91,6 +91,29 @@ class BatchNormStats:
 
 
 @final
+class MaskedStatistics:
+    """Statistics of an architecture for a forward with full masks, whose tensors are larger.
+
+    Features that are not active, and layers that the architecture does not run, are normalised by
+    mean zero and variance one: masks drop what comes of them.
+    """
+
+    def __init__(self, stats: BatchNormStats) -> None:
+        self.stats = stats
+
+    def normalise(
+        self, path: str, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+    ) -> Tensor:
+        """Normalises the active features by their statistics."""
+        mean = x.new_zeros(x.shape[1])
+        variance = torch.ones_like(mean)
+        if path in self.stats.tensors:
+            for padded, own in zip((mean, variance), self.stats.of(path), strict=True):
+                padded[: len(own)] = own
+        return F.batch_norm(x, mean, variance, weight, bias, False, 0.0, eps)
+
+
+@final
 class Collector:
     """Collects cumulative averages of the batches' means and unbiased variances, from nothing.
 
@@ -186,7 +209,7 @@ class _BatchNorm(Layer):
 
     def part(self, name: str, selection: Selection) -> Index:
         """The first features."""
-        return leading(self._stored, selection.count(self.num_features))
+        return leading(self._stored, selection.extent(self.num_features))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, ...) normalised per channel.

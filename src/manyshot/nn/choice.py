@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from manyshot.nn.layer import Extraction, Layer
+from manyshot.nn.policy import gate, pick
 from manyshot.nn.selection import active
 from manyshot.space import Decision, choose
 
@@ -77,8 +78,25 @@ class Choice(Layer):
         return copy.deepcopy(chosen, extraction)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Runs the chosen option."""
-        name = self._names[active(self).option(self.decision)]
+        """Runs the chosen option.
+
+        With full masks also the others, without gradients, for the gradient of the policy.
+        """
+        selection = active(self)
+        chosen = selection.option(self.decision)
+        output = self._run(chosen, *args, **kwargs)
+        policy = selection.policy(self.decision)
+        if policy is None or selection.policies is None:
+            return output
+        outputs = {chosen: output}
+        if selection.policies.mode == "full":
+            with torch.no_grad():
+                others = (i for i in range(len(self._names)) if i != chosen)
+                outputs |= {i: self._run(i, *args, **kwargs) for i in others}
+        return pick(policy, outputs, self.path)
+
+    def _run(self, index: int, *args: Any, **kwargs: Any) -> Any:
+        name = self._names[index]
         if self.training and name in self._compiled:
             return self._compiled[name](*args, **kwargs)
         return self.options[name](*args, **kwargs)
@@ -137,5 +155,18 @@ class Depth(Layer):
         return run
 
     def forward(self, x: Any) -> Any:
-        """Runs the first blocks in order."""
-        return self.first(active(self).count(self.decision))(x)
+        """Runs the first blocks in order.
+
+        With full masks also the others, without gradients, for the gradient of the policy.
+        """
+        selection = active(self)
+        depth, mask = selection.count(self.decision), selection.mask(self.decision)
+        if mask is None:
+            return self.first(depth)(x)
+        always = int(min(self.decision.values))
+        x = self.first(always)(x)
+        for i in range(always, len(mask)):
+            with torch.set_grad_enabled(torch.is_grad_enabled() and i < depth):
+                after = self.blocks[i](x)
+            x = gate(mask[i], i < depth, x, after, self.path)
+        return x

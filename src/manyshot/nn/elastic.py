@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from manyshot.nn.layer import Index, Layer, Shape, Tie, elastic, largest, leading
+from manyshot.nn.layer import Index, Layer, Shape, Tie, elastic, largest, leading, mask_dimension
 from manyshot.nn.selection import Selection, active
 from manyshot.space import Number, Size
 
@@ -98,12 +98,12 @@ class Conv2d(Layer):
 
     def part(self, name: str, selection: Selection) -> Index:
         """The first channels, the centre of the kernel."""
-        out = selection.count(self.out_channels)
+        out = selection.extent(self.out_channels)
         if name == "bias":
             return leading(self._stored, out)
-        index = leading(self._stored, out, selection.count(self._per_group))
+        index = leading(self._stored, out, selection.extent(self._per_group))
         if self._elastic_kernel:
-            kernel = selection.count(self.kernel_size)  # type: ignore[arg-type]
+            kernel = selection.extent(self.kernel_size)  # type: ignore[arg-type]
             start = (self._stored[-1] - kernel) // 2
             middle = slice(start, start + kernel) if start else slice(None)
             index = (*index, middle, middle)
@@ -119,15 +119,53 @@ class Conv2d(Layer):
         selection = active(self)
         weight = self.cut("weight", selection)
         assert weight is not None
+        if selection.policies is not None:
+            weight = self._masked(weight, selection)
         return F.conv2d(
             x,
             weight,
             self.cut("bias", selection),
             stride,
-            selection.count(padding) if isinstance(padding, Size) else padding,
+            selection.extent(padding) if isinstance(padding, Size) else padding,
             dilation,
-            selection.count(groups),
+            selection.extent(groups),
         )
+
+    def _masked(self, weight: Tensor, selection: Selection) -> Tensor:
+        """The weight without the input channels and kernel positions that are not active."""
+        self._check_maskable(selection)
+        if not isinstance(self.groups, Size) and self.groups == 1:
+            weight = mask_dimension(weight, 1, selection.mask(self.in_channels))
+        if self._elastic_kernel:
+            centre = selection.centre_mask(self.kernel_size)  # type: ignore[arg-type]
+            weight = weight if centre is None else weight * centre.to(weight.dtype)
+        return weight
+
+    def _check_maskable(self, selection: Selection) -> None:
+        """Refuses what full masks cannot express."""
+        where = f"Conv2d {self.path!r}"
+        if not isinstance(self.groups, int) or self.groups > 1:
+            for per_group in (self._per_group, self.out_channels // self.groups):
+                if selection.extent(per_group) != selection.count(per_group):
+                    raise ValueError(
+                        f"{where}: with {self.groups!r} groups its channels per group are elastic, "
+                        "so each width groups other channels, which masks cannot express: keep "
+                        "channels per group fixed (groups=width // 8), or give masks='active'"
+                    )
+        if self._elastic_kernel:
+            kernel: Any = self.kernel_size
+            dilation = self.dilation if isinstance(self.dilation, tuple) else (self.dilation,) * 2
+            more = selection.extent(kernel) - selection.count(kernel)
+            padding = self.padding if isinstance(self.padding, int | Size) else None
+            wider = (
+                selection.extent(padding) - selection.count(padding) if padding is not None else 0
+            )
+            if self.padding != "same" and any(2 * wider != d * more for d in dilation):
+                raise ValueError(
+                    f"{where}: masking its elastic kernel {kernel!r} needs a padding that grows "
+                    f"with it, got {self.padding!r}: give padding=kernel // 2 (times the "
+                    "dilation), or masks='active'"
+                )
 
     def plain(self, selection: Selection, tie: Tie) -> nn.Conv2d:
         """A `torch.nn.Conv2d`."""
@@ -208,7 +246,7 @@ class Linear(Layer):
     def part(self, name: str, selection: Selection) -> Index:
         """The first rows and columns."""
         sizes = (self.out_features, self.in_features)[: 1 if name == "bias" else 2]
-        return leading(self._stored, *map(selection.count, sizes))
+        return leading(self._stored, *map(selection.extent, sizes))
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) to (..., out)."""
@@ -217,6 +255,7 @@ class Linear(Layer):
         selection = active(self)
         weight = self.cut("weight", selection)
         assert weight is not None
+        weight = mask_dimension(weight, 1, selection.mask(self.in_features))
         return F.linear(x, weight, self.cut("bias", selection))
 
     def plain(self, selection: Selection, tie: Tie) -> nn.Linear:
@@ -286,7 +325,7 @@ class Parameter(Layer):
 
     def part(self, name: str, selection: Selection) -> Index:
         """The leading entries of every dimension."""
-        return leading(self._stored, *map(selection.count, self.shape))
+        return leading(self._stored, *map(selection.extent, self.shape))
 
     def forward(self) -> Tensor:
         """The active slice, of the active shape."""

@@ -139,6 +139,15 @@ def crop(tensor: Tensor, index: Index) -> Tensor:
     return tensor[index].contiguous(memory_format=memory_format(tensor))
 
 
+def mask_dimension(tensor: Tensor, dim: int, mask: Tensor | None) -> Tensor:
+    """`tensor` times a mask (n,) along dimension `dim`; as it is without one."""
+    if mask is None:
+        return tensor
+    shape = [1] * tensor.dim()
+    shape[dim] = -1
+    return tensor * mask.to(tensor.dtype).view(shape)
+
+
 def memory_format(tensor: Tensor) -> torch.memory_format:
     """Channels last for a 4-D tensor that is stored so, else contiguous."""
     if tensor.dim() == 4 and not tensor.is_contiguous():

@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.utils import checkpoint as torch_checkpoint
 
+from manyshot.nn.policy import Policies
 from manyshot.space import Arch, Decision, Number, Size, Use
 
 if TYPE_CHECKING:
@@ -26,11 +27,20 @@ _ACTIVE: ContextVar[Selection | None] = ContextVar("manyshot_selection", default
 class Selection:
     """One architecture while it runs: option indices, the sizes they give, statistics, mixture.
 
-    This is the form by option indices, with which layers slice. The other form, straight-through
-    one-hot policies with which layers mask, extends this object: layers ask it, never the arch.
+    It has two forms. By option indices alone, layers slice. With `policies`, straight-through
+    one-hot vectors, layers mask (see `manyshot.nn.policy`). Layers ask this object, never the arch.
     """
 
-    __slots__ = ("_sizes", "_values", "arch", "indices", "mixture", "statistics")
+    __slots__ = (
+        "_extents",
+        "_sizes",
+        "_values",
+        "arch",
+        "indices",
+        "mixture",
+        "policies",
+        "statistics",
+    )
 
     def __init__(
         self,
@@ -38,14 +48,16 @@ class Selection:
         arch: Arch,
         statistics: Statistics | None = None,
         mixture: Mixture | None = None,
+        policies: Policies | None = None,
     ) -> None:
-        self.arch, self.mixture = arch, mixture
+        self.arch, self.mixture, self.policies = arch, mixture, policies
         self.indices = dict(zip(decisions, arch, strict=True))
         self.statistics = statistics
         self._values: dict[Decision, Number] = {
             d: d.values[i] for d, i in self.indices.items() if d.is_number
         }
         self._sizes: dict[Size, Number] = {}
+        self._extents: dict[Size, Number] = {}
 
     def option(self, decision: Decision) -> int:
         """The chosen option's index.
@@ -80,12 +92,54 @@ class Selection:
         Raises:
             ValueError: if it is not whole, with the way out.
         """
-        number = self.size(size)
-        if number != int(number):
-            raise ValueError(
-                f"{size!r} is {number}, not a whole number; wrap it in ms.round_to(size, 1)"
-            )
-        return int(number)
+        return _whole(size, self.size(size))
+
+    def bound(self, size: Number | Size) -> Number:
+        """The number that tensors have in place of `size`: with full masks, its largest."""
+        policies = self.policies
+        if not isinstance(size, Size) or policies is None or policies.mode == "active":
+            return self.size(size)
+        known = self._extents.get(size)
+        if known is None:
+            known = self.size(size)  # finds decisions that are not of this network
+            if policies.among(size):
+                known = policies.largest(size, self._values)
+            self._extents[size] = known
+        return known
+
+    def extent(self, size: Number | Size) -> int:
+        """`bound` as a whole number: how many entries a layer takes of `size`."""
+        return _whole(size, self.bound(size))
+
+    def mask(self, size: Number | Size) -> Tensor | None:
+        """(extent,): one for units below `size`, else zero; None where no policy decides."""
+        policies = self.policies
+        if policies is None or not isinstance(size, Size) or not policies.among(size):
+            return None
+        length = _whole(size, policies.largest(size, self._values))
+        return policies.prefix(size, self._values, length)[: self.extent(size)]
+
+    def centre_mask(self, size: Number | Size) -> Tensor | None:
+        """(extent, extent): one in the central square of `size`; None where no policy decides."""
+        policies = self.policies
+        if policies is None or not isinstance(size, Size) or not policies.among(size):
+            return None
+        length, kept = _whole(size, policies.largest(size, self._values)), self.extent(size)
+        start = (length - kept) // 2
+        middle = slice(start, start + kept)
+        return policies.centre(size, self._values, length)[middle, middle]
+
+    def policy(self, decision: Decision) -> Tensor | None:
+        """The policy of a decision, if it has one."""
+        return None if self.policies is None else self.policies.by_decision.get(decision)
+
+
+def _whole(size: Number | Size, number: Number) -> int:
+    if number != int(number):
+        raise ValueError(
+            f"{size!r} is {number}, not a whole number; wrap it in ms.round_to(size, 1)"
+        )
+    return int(number)
 
 
 def _foreign(decision: object) -> str:
@@ -132,7 +186,8 @@ def value(size: Any) -> Any:
     """The active number of a size inside a `forward`; of a choice between names, the chosen name.
 
     Plain numbers pass through. After `extract`, sizes held by modules are plain numbers, so the
-    same `forward` still works.
+    same `forward` still works. With full masks (`net(images, arch, policy=...)`), the number that
+    tensors have in its place: the largest.
 
     Raises:
         RuntimeError: outside a forward of a supernet.
@@ -147,9 +202,9 @@ def value(size: Any) -> Any:
             f"ms.value({size!r}) outside a forward: no architecture is active; call "
             "net(images, arch)"
         )
-    if isinstance(size, Decision):
+    if isinstance(size, Decision) and not size.is_number:
         return size.options[selection.option(size)]
-    return selection.size(size)
+    return selection.bound(size)
 
 
 def checkpoint(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

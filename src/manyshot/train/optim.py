@@ -12,9 +12,13 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.utils.parametrize import ParametrizationList
 
 from manyshot.nn.batch_norm import BatchNorm1d, BatchNorm2d, BatchNorm3d
+from manyshot.nn.layer_norm import LayerNorm
 from manyshot.recipe import Training
 
-_NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, BatchNorm1d, BatchNorm2d, BatchNorm3d)
+_NORMS = (
+    *(_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm),
+    *(BatchNorm1d, BatchNorm2d, BatchNorm3d, LayerNorm),
+)
 
 
 def decay_groups(

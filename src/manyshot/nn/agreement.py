@@ -1,0 +1,148 @@
+"""Whether a network does with masks what it does with slices, tried on a few architectures.
+
+A softmax over elastic channels, a plain `LayerNorm` over them, a concatenation along them: whatever
+mixes channels outside the layers of `ms.nn` takes in what masks leave in the tail of tensors. That
+would be silently wrong, so it is compared.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils import _pytree as pytree
+
+from manyshot.space import Arch, Decision, SearchSpace
+
+COMPARED = 3
+"""Random architectures, beside the smallest."""
+IMAGES = 4
+"""Of a batch; batch norm needs more than one."""
+TOLERANCE = 1e-7
+"""Of the difference, in units of the largest output: float64 leaves 1e-12 or so."""
+
+
+class MasksDisagree(RuntimeError):
+    """A network's masked form differs from its sliced form; the message names the module."""
+
+
+def check_agreement(net: Any, images: Any, archs: Iterable[Arch] | None = None) -> None:
+    """Compares masked and sliced forwards on the first of `images`, with batch statistics.
+
+    Nothing of `net` is touched: a copy of it runs in float64 on the CPU, in eval mode.
+
+    Args:
+        net: a supernet.
+        images: what its forward takes; of tensors, the first few along the first dimension.
+        archs: by default the smallest and a few random ones.
+
+    Raises:
+        MasksDisagree: naming the first module whose active outputs differ.
+        ValueError: from a layer that masks cannot express.
+    """
+    twin: Any = _double(net)
+    space: SearchSpace = twin.space
+    inputs = pytree.tree_map(_few, images)
+    if archs is None:
+        rng = np.random.default_rng(0)
+        archs = [space.smallest, *(space.sample(rng) for _ in range(COMPARED))]
+    for arch in dict.fromkeys(archs):
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            sliced = _outputs(twin, inputs, arch)
+            masked = _outputs(twin, inputs, arch, policy=one_hot(space, arch))
+        _compare(space.to_text(arch), sliced, masked)
+
+
+def one_hot(space: SearchSpace, arch: Arch) -> dict[Decision, Tensor]:
+    """The policy of an architecture, in float64, by decision."""
+    pairs = zip(space.decisions, arch, strict=True)
+    return {d: F.one_hot(torch.tensor(i), len(d.options)).double() for d, i in pairs}
+
+
+def _double(net: Any) -> Any:
+    """A copy in float64 on the CPU that shares the decisions and checks nothing itself."""
+    twin: Any = copy.deepcopy(net, {id(d): d for d in net.space.decisions}).double().cpu().eval()
+    twin._masks_agree = True
+    return twin
+
+
+def _few(value: Any) -> Any:
+    if not isinstance(value, Tensor):
+        return value
+    few = value.detach()[:IMAGES].cpu() if value.dim() else value.detach().cpu()
+    return few.double() if few.is_floating_point() else few
+
+
+_Calls = list[tuple[str, Any]]
+
+
+def _outputs(twin: Any, inputs: Any, arch: Arch, **options: Any) -> _Calls:
+    """The outputs of all modules in order, by path; the network's own comes last."""
+    calls: _Calls = []
+
+    def note(path: str, module: nn.Module, args: Any, out: Any) -> None:
+        calls.append((path, _detached(out)))
+
+    handles = [
+        module.register_forward_hook(functools.partial(note, path))
+        for path, module in twin.model.named_modules()
+    ]
+    try:
+        twin(inputs, arch, stats="batch", **options)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return calls
+
+
+def _detached(out: Any) -> Any:
+    return pytree.tree_map(lambda v: v.detach().clone() if isinstance(v, Tensor) else v, out)
+
+
+def _compare(text: str, sliced: _Calls, masked: _Calls) -> None:
+    if _same(sliced[-1][1], masked[-1][1], whole=True):
+        return
+    by_path: dict[str, list[Any]] = {}
+    for path, out in masked:
+        by_path.setdefault(path, []).append(out)
+    for path, out in sliced:
+        others = by_path.get(path)
+        if not others:
+            continue
+        if not _same(out, others.pop(0), whole=False):
+            raise MasksDisagree(
+                f"architecture {text}: with masks, module {path or '(the network)'!r} gives other "
+                "active outputs than with slices. It, or what the network does between it and the "
+                "module before, mixes elastic channels that are not active: use ms.nn.LayerNorm, "
+                "ms.nn.Conv2d, ms.nn.Linear or ms.nn.SelfAttention there (softmax, normalisation, "
+                "concatenation or reduction over elastic channels cannot be masked), or train by "
+                "option indices, without a learnt sampler"
+            )
+    raise MasksDisagree(
+        f"architecture {text}: the network's output with masks is not that with slices, though "
+        "each of its modules agrees: its own forward mixes elastic channels after the last module"
+    )
+
+
+def _same(sliced: Any, masked: Any, *, whole: bool) -> bool:
+    """Whether all tensors agree; unless `whole`, in the leading part of the masked ones."""
+    ours, theirs = pytree.tree_leaves(sliced), pytree.tree_leaves(masked)
+    if len(ours) != len(theirs):
+        return False
+    pairs = [(a, b) for a, b in zip(ours, theirs, strict=True) if isinstance(a, Tensor)]
+    for one, other in pairs:
+        if not isinstance(other, Tensor) or one.dim() != other.dim():
+            return False
+        part = other if whole else other[tuple(slice(n) for n in one.shape)]
+        if part.shape != one.shape:
+            return False
+        scale = one.abs().max().clamp(min=1.0) if one.numel() else torch.tensor(1.0)
+        if not torch.allclose(part, one, rtol=0.0, atol=float(TOLERANCE * scale)):
+            return False
+    return True

@@ -1,0 +1,107 @@
+"""Layer normalisation over the active features alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from manyshot.nn.layer import Index, Layer, Shape, Tie, elastic, largest, leading
+from manyshot.nn.selection import Selection, active
+from manyshot.space import Number, Size
+
+
+@final
+class LayerNorm(Layer):
+    """Layer normalisation over the last dimension, whose length may be a size.
+
+    Mean and variance are those of the active features: a plain `LayerNorm` behind a mask would take
+    in the others.
+    """
+
+    def __init__(
+        self,
+        features: int | Size,
+        eps: float = 1e-5,
+        elementwise_affine: bool = True,
+        bias: bool = True,
+    ) -> None:
+        """As `torch.nn.LayerNorm` over one dimension, with a size allowed."""
+        super().__init__()
+        self.features, self.eps = features, eps
+        self._elastic = elastic(features)
+        self._stored = (largest(features),)
+        shift = elementwise_affine and bias
+        self.weight = nn.Parameter(torch.ones(self._stored)) if elementwise_affine else None
+        self.bias = nn.Parameter(torch.zeros(self._stored)) if shift else None
+
+    def reset_parameters(self) -> None:
+        """Scale one, shift zero."""
+        if self.weight is not None:
+            nn.init.ones_(self.weight)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    def sizes(self) -> Iterator[tuple[str, Number | Size]]:
+        """The features."""
+        yield "features", self.features
+
+    def shapes(self) -> Iterator[tuple[str, Shape]]:
+        """Scale and shift, where there are any."""
+        for name in ("weight", "bias"):
+            if self.has(name):
+                yield name, (self.features,)
+
+    def part(self, name: str, selection: Selection) -> Index:
+        """The first features."""
+        return leading(self._stored, selection.extent(self.features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., features) normalised over the last dimension."""
+        if not self._elastic:
+            return F.layer_norm(x, self._stored, self.weight, self.bias, self.eps)
+        selection = active(self)
+        weight, bias = self.cut("weight", selection), self.cut("bias", selection)
+        mask = selection.mask(self.features)
+        if mask is None:
+            return F.layer_norm(x, (selection.count(self.features),), weight, bias, self.eps)
+        return masked_layer_norm(x, mask.to(x.dtype), weight, bias, self.eps)
+
+    def plain(self, selection: Selection, tie: Tie) -> nn.LayerNorm:
+        """A `torch.nn.LayerNorm`."""
+        features, affine = selection.count(self.features), self.has("weight")
+        norm = nn.LayerNorm(features, self.eps, affine, self.has("bias"), device="meta")
+        for name in ("weight", "bias"):
+            norm.register_parameter(name, tie(name) if self.has(name) else None)
+        return norm
+
+    def extra_repr(self) -> str:
+        """The features."""
+        return f"{self.features!r}, eps={self.eps}, affine={self.has('weight')}"
+
+
+def masked_layer_norm(
+    x: Tensor, mask: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> Tensor:
+    """Layer normalisation over the features whose mask is one; the others come out arbitrary.
+
+    Mean sum(m x) / n and variance sum(m (x - mean)^2) / n with n = sum(m): at one-hot masks, the
+    numbers of the sliced layer, with gradients also for entries that are zero.
+
+    Args:
+        x: (..., C).
+        mask: (C,) of zeros and ones.
+        weight: (C,) or None.
+        bias: (C,) or None.
+        eps: added to the variance.
+    """
+    count = mask.sum()
+    centred = x - (x @ mask / count).unsqueeze(-1)
+    variance = centred.square() @ mask / count
+    normalised = centred * torch.rsqrt(variance + eps).unsqueeze(-1)
+    if weight is not None:
+        normalised = normalised * weight
+    return normalised if bias is None else normalised + bias

@@ -1,0 +1,232 @@
+"""The second form of a selection: straight-through one-hot policies, with which layers mask.
+
+A policy is an exact one-hot vector over the options of a decision that carries a gradient (of a
+Gumbel softmax, say). It becomes 0/1 masks over channels, heads, kernel positions and blocks,
+p' = M p with M[u, i] = 1 where unit u belongs to option i (ShiftNAS, arXiv:2307.08300, eq. 9), so
+the gradient of the loss with respect to a policy is dL/dp_i = sum_u M[u, i] dL/dm_u.
+
+A size is masked once, where channels are mixed: convolutions and linear layers mask the columns of
+their weight, which is masking their input; normalisation over channels masks its sums; batch norm,
+depthwise convolutions and activations mask nothing. What is beyond the active size of a tensor in
+between is therefore arbitrary. Masking outputs instead, as the paper has it, gives the same values,
+but where a mask follows what was masked before, its gradient is zero.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, TypeAlias, final
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from manyshot.space import Decision, Number, Size
+
+MaskMode: TypeAlias = Literal["full", "active"]
+"""`full`: tensors keep their largest size, and larger options get a gradient of their own.
+`active`: tensors are cut as for option indices, and masks are all ones: cheap, but options larger
+than the chosen one get its gradient."""
+
+_Units: TypeAlias = Callable[[int], Tensor]
+_TABLES: WeakKeyDictionary[Size, dict[Any, Tensor]] = WeakKeyDictionary()
+
+
+@final
+class Policies:
+    """One-hot policies while a forward runs, and the masks they give.
+
+    Attributes:
+        by_decision: for some decisions, a one-hot tensor (options,).
+        mode: see `MaskMode`.
+    """
+
+    def __init__(self, by_decision: Mapping[Decision, Tensor], mode: MaskMode) -> None:
+        self.by_decision, self.mode = by_decision, mode
+        self._masks: dict[tuple[str, Size], Tensor] = {}
+        self._largest: dict[Size, Number] = {}
+
+    def among(self, size: Size) -> tuple[Decision, ...]:
+        """Those of the size's decisions that have a policy."""
+        return tuple(d for d in size.decisions() if d in self.by_decision)
+
+    def largest(self, size: Size, values: Mapping[Decision, Number]) -> Number:
+        """Its largest value over the options of decisions with a policy; others as in `values`."""
+        if size not in self._largest:
+            own = self.among(size)
+            self._largest[size] = max(
+                size.evaluate({**values, **dict(zip(own, cell, strict=True))})
+                for cell in itertools.product(*(d.values for d in own))
+            )
+        return self._largest[size]
+
+    def prefix(self, size: Size, values: Mapping[Decision, Number], length: int) -> Tensor:
+        """(length,): 1 for units below the size."""
+        units = torch.arange(length)
+        return self._mask("prefix", size, values, (length,), lambda n: units < n)
+
+    def centre(self, size: Size, values: Mapping[Decision, Number], length: int) -> Tensor:
+        """(length, length): 1 in the central square of the size."""
+        units = torch.arange(length)
+
+        def square(n: int) -> Tensor:
+            start = (length - n) // 2
+            inside = (units >= start) & (units < start + n)
+            return inside[:, None] & inside[None]
+
+        return self._mask("centre", size, values, (length, length), square)
+
+    def _mask(
+        self,
+        kind: str,
+        size: Size,
+        values: Mapping[Decision, Number],
+        shape: tuple[int, ...],
+        units: _Units,
+    ) -> Tensor:
+        """The units of every combination of options, contracted with the policies."""
+        key = (kind, size)
+        if key not in self._masks:
+            own = self.among(size)
+            mask = self._table(kind, size, own, values, shape, units)
+            # Also where a block runs without gradients, or is run again by checkpointing: the mask
+            # is shared by all layers that ask for this size.
+            with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(_same, _same):
+                for decision in own:
+                    mask = self.by_decision[decision] @ mask.view(len(decision.options), -1)
+                self._masks[key] = mask.view(shape)
+        return self._masks[key]
+
+    def _table(
+        self,
+        kind: str,
+        size: Size,
+        own: Sequence[Decision],
+        values: Mapping[Decision, Number],
+        shape: tuple[int, ...],
+        units: _Units,
+    ) -> Tensor:
+        fixed = tuple(values[d] for d in size.decisions() if d not in own)
+        like = self.by_decision[own[0]]
+        key = (kind, own, fixed, shape, like.dtype, like.device)
+        tables = _TABLES.setdefault(size, {})
+        if key not in tables:
+            cells = itertools.product(*(d.values for d in own))
+            rows = [
+                units(int(size.evaluate({**values, **dict(zip(own, cell, strict=True))})))
+                for cell in cells
+            ]
+            tables[key] = torch.stack(rows).to(like)
+        return tables[key]
+
+
+def _same(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+class _Gate(torch.autograd.Function):
+    """`after` where a block runs, else `before`: m * after + (1 - m) * before for a mask entry m.
+
+    Exact, whatever the numbers. The gradient of m is that of the formula; the branch that is not
+    taken gets none.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, entry: Tensor, runs: bool, before: Tensor, after: Tensor) -> Tensor:
+        ctx.runs = runs
+        ctx.save_for_backward(entry, before, after)
+        return (after if runs else before).view_as(before)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        entry, before, after = ctx.saved_tensors
+        own = (grad * (after - before)).sum().to(entry) if ctx.needs_input_grad[0] else None
+        return (own, None, None, grad) if ctx.runs else (own, None, grad, None)
+
+
+def gate(entry: Tensor, runs: bool, before: Any, after: Any, path: str) -> Tensor:
+    """What leaves an optional block: `after` if its mask entry is one, else `before`.
+
+    Raises:
+        TypeError: if the block does not map one tensor to one tensor.
+    """
+    for value in (before, after):
+        _check_tensor(value, f"depth {path!r}")
+    return _Gate.apply(entry, runs, before, after)  # type: ignore[no-any-return]
+
+
+class _Pick(torch.autograd.Function):
+    """The chosen of several outputs: sum_i p_i * output_i for a one-hot p, exact.
+
+    Only the chosen one gets a gradient; the policy gets that of the formula for all that are given.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, policy: Tensor, given: Sequence[int], *outputs: Tensor) -> Tensor:
+        ctx.given = given
+        ctx.save_for_backward(policy, *outputs)
+        return outputs[0].view_as(outputs[0])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        policy, *outputs = ctx.saved_tensors
+        own = None
+        if ctx.needs_input_grad[0]:
+            own = torch.zeros_like(policy)
+            for option, output in zip(ctx.given, outputs, strict=True):
+                own[option] = (grad * output).sum()
+        return (own, None, grad, *([None] * (len(outputs) - 1)))
+
+
+def pick(policy: Tensor, outputs: Mapping[int, Any], path: str) -> Tensor:
+    """What leaves a choice block: the first of `outputs`, by option index.
+
+    Raises:
+        TypeError: if an option does not give one tensor.
+    """
+    for output in outputs.values():
+        _check_tensor(output, f"choice {path!r}")
+    options = tuple(outputs)
+    return _Pick.apply(policy, options, *outputs.values())  # type: ignore[no-any-return]
+
+
+def _check_tensor(value: Any, where: str) -> None:
+    if not isinstance(value, Tensor):
+        raise TypeError(
+            f"{where}: with policies an option gives one tensor, got {type(value).__name__}; train "
+            "this network by option indices: net(images, arch) without a policy"
+        )
+
+
+def check_policies(
+    policies: Mapping[Decision, Tensor], index: Mapping[Decision, int], mode: object
+) -> None:
+    """Raises ValueError unless policies are one-hot tensors that agree with option indices."""
+    if mode not in ("full", "active"):
+        raise ValueError(f"masks must be 'full' or 'active', got {mode!r}")
+    for decision, policy in policies.items():
+        if decision not in index:
+            raise ValueError(f"a policy is given for {decision!r}, which is not in this network")
+        if policy.shape != (len(decision.options),):
+            raise ValueError(
+                f"the policy of {decision!r} has shape {tuple(policy.shape)}; it needs one entry "
+                f"per option, ({len(decision.options)},)"
+            )
+    if policies:
+        expected = [
+            torch.nn.functional.one_hot(torch.tensor(index[d]), len(d.options)) for d in policies
+        ]
+        given = torch.cat([policy.detach() for policy in policies.values()])
+        wrong = (given != torch.cat(expected).to(given)).nonzero()
+        if len(wrong):
+            ends = itertools.accumulate(len(d.options) for d in policies)
+            bad = next(d for d, end in zip(policies, ends, strict=True) if int(wrong[0]) < end)
+            raise ValueError(
+                f"the policy of {bad!r} is {policies[bad].tolist()}, not the one-hot vector of "
+                f"option {index[bad]}, which the architecture has; make policies exactly one-hot "
+                "and the architecture their options"
+            )
