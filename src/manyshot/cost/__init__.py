@@ -12,17 +12,20 @@ import numpy.typing as npt
 from manyshot.cost.latency import LatencyCheck, LatencyTable, latency_ms, latency_table
 from manyshot.cost.macs import macs_table, subnet_macs
 from manyshot.cost.params import params_table
+from manyshot.cost.policy import CostForm, PolicyCost
 from manyshot.cost.recording import CostMismatch
 from manyshot.cost.tables import Archs, CostTable
 from manyshot.cost.timing import Measurement, measure
 from manyshot.supernet import Supernet
 
 __all__ = [
+    "CostForm",
     "CostMismatch",
     "CostTable",
     "LatencyCheck",
     "LatencyTable",
     "Measurement",
+    "PolicyCost",
     "latency_ms",
     "latency_table",
     "macs",

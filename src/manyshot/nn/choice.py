@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from manyshot.nn.layer import Extraction, Layer
-from manyshot.nn.policy import gate, pick
+from manyshot.nn.policy import gate, pick, reading
 from manyshot.nn.selection import active
 from manyshot.space import Decision, choose
 
@@ -84,16 +84,19 @@ class Choice(Layer):
         """
         selection = active(self)
         chosen = selection.option(self.decision)
-        output = self._run(chosen, *args, **kwargs)
         policy = selection.policy(self.decision)
         if policy is None or selection.policies is None:
-            return output
-        outputs = {chosen: output}
+            return self._run(chosen, *args, **kwargs)
+        outputs = {chosen: self._beside(chosen, *args, **kwargs)}
         if selection.policies.mode == "full":
             with torch.no_grad():
                 others = (i for i in range(len(self._names)) if i != chosen)
-                outputs |= {i: self._run(i, *args, **kwargs) for i in others}
+                outputs |= {i: self._beside(i, *args, **kwargs) for i in others}
         return pick(policy, outputs, self.path)
+
+    def _beside(self, index: int, *args: Any, **kwargs: Any) -> Any:
+        where = f"choice {self.path!r}: option {self._names[index]!r}"
+        return reading(where, self._run, index, *args, **kwargs)
 
     def _run(self, index: int, *args: Any, **kwargs: Any) -> Any:
         name = self._names[index]
@@ -167,6 +170,6 @@ class Depth(Layer):
         x = self.first(always)(x)
         for i in range(always, len(mask)):
             with torch.set_grad_enabled(torch.is_grad_enabled() and i < depth):
-                after = self.blocks[i](x)
+                after = reading(f"depth {self.path!r}: block {i}", self.blocks[i], x)
             x = gate(mask[i], i < depth, x, after, self.path)
         return x

@@ -145,8 +145,10 @@ class Conv2d(Layer):
         """Refuses what full masks cannot express."""
         where = f"Conv2d {self.path!r}"
         if not isinstance(self.groups, int) or self.groups > 1:
-            for per_group in (self._per_group, self.out_channels // self.groups):
-                if selection.extent(per_group) != selection.count(per_group):
+            for channels in (self.in_channels, self.out_channels):
+                per_group = channels // self.groups
+                wide, groups = selection.extent(per_group), selection.extent(self.groups)
+                if wide != selection.count(per_group) or wide * groups != selection.extent(channels):
                     raise ValueError(
                         f"{where}: with {self.groups!r} groups its channels per group are elastic, "
                         "so each width groups other channels, which masks cannot express: keep "

@@ -22,6 +22,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.utils import _pytree as pytree
 
 from manyshot.space import Decision, Number, Size
 
@@ -91,9 +92,13 @@ class Policies:
         if key not in self._masks:
             own = self.among(size)
             mask = self._table(kind, size, own, values, shape, units)
-            # Also where a block runs without gradients, or is run again by checkpointing: the mask
-            # is shared by all layers that ask for this size.
-            with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(_same, _same):
+            # The mask is shared by all layers that ask for this size: also the first one may be in a
+            # block that runs without gradients, or is run again by checkpointing.
+            with (
+                torch.enable_grad(),
+                torch.autograd.graph.saved_tensors_hooks(_same, _same),
+                torch.autocast(mask.device.type, enabled=False),
+            ):
                 for decision in own:
                     mask = self.by_decision[decision] @ mask.view(len(decision.options), -1)
                 self._masks[key] = mask.view(shape)
@@ -110,7 +115,9 @@ class Policies:
     ) -> Tensor:
         fixed = tuple(values[d] for d in size.decisions() if d not in own)
         like = self.by_decision[own[0]]
-        key = (kind, own, fixed, shape, like.dtype, like.device)
+        # Without the decisions themselves: one that is its own key would never be freed.
+        which = tuple(d in own for d in size.decisions())
+        key = (kind, which, fixed, shape, like.dtype, like.device)
         tables = _TABLES.setdefault(size, {})
         if key not in tables:
             cells = itertools.product(*(d.values for d in own))
@@ -130,14 +137,14 @@ class _Gate(torch.autograd.Function):
     """`after` where a block runs, else `before`: m * after + (1 - m) * before for a mask entry m.
 
     Exact, whatever the numbers. The gradient of m is that of the formula; the branch that is not
-    taken gets none.
+    taken gets none. A copy, since what follows may change it in place.
     """
 
     @staticmethod
     def forward(ctx: Any, entry: Tensor, runs: bool, before: Tensor, after: Tensor) -> Tensor:
         ctx.runs = runs
         ctx.save_for_backward(entry, before, after)
-        return (after if runs else before).view_as(before)
+        return (after if runs else before).clone()
 
     @staticmethod
     @once_differentiable
@@ -162,13 +169,14 @@ class _Pick(torch.autograd.Function):
     """The chosen of several outputs: sum_i p_i * output_i for a one-hot p, exact.
 
     Only the chosen one gets a gradient; the policy gets that of the formula for all that are given.
+    A copy, since what follows may change it in place.
     """
 
     @staticmethod
     def forward(ctx: Any, policy: Tensor, given: Sequence[int], *outputs: Tensor) -> Tensor:
         ctx.given = given
         ctx.save_for_backward(policy, *outputs)
-        return outputs[0].view_as(outputs[0])
+        return outputs[0].clone()
 
     @staticmethod
     @once_differentiable
@@ -192,6 +200,27 @@ def pick(policy: Tensor, outputs: Mapping[int, Any], path: str) -> Tensor:
         _check_tensor(output, f"choice {path!r}")
     options = tuple(outputs)
     return _Pick.apply(policy, options, *outputs.values())  # type: ignore[no-any-return]
+
+
+def reading(where: str, run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """`run(*args, **kwargs)`, whose input what runs beside it takes too.
+
+    Raises:
+        ValueError: if it changes its input in place.
+    """
+    before = _versions((args, kwargs))
+    output = run(*args, **kwargs)
+    if _versions((args, kwargs)) != before:
+        raise ValueError(
+            f"{where} changes its input in place, which other options take too when policies are "
+            "given: make its first operation one with inplace=False, or train by option indices"
+        )
+    return output
+
+
+def _versions(values: Any) -> list[int]:
+    tensors = (value for value in pytree.tree_leaves(values) if isinstance(value, Tensor))
+    return [tensor._version for tensor in tensors if not tensor.is_inference()]
 
 
 def _check_tensor(value: Any, where: str) -> None:

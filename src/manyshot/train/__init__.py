@@ -9,23 +9,50 @@ from manyshot.train.checkpoint import (
     save_checkpoint,
     save_weights,
 )
+from manyshot.train.generator import ArchitectureGenerator, Decoded, Generated
 from manyshot.train.loop import engine, train
-from manyshot.train.plan import Path, Plan, Sampler
-from manyshot.train.samplers import SAMPLERS, Fair, Only, Sandwich, Uniform, make_sampler
+from manyshot.train.plan import Path, Plan, Probe, Probed, Sampler, Stateless
+from manyshot.train.samplers import (
+    SAMPLERS,
+    ComplexityDistribution,
+    ConditionalTable,
+    Fair,
+    Generates,
+    Grid,
+    Only,
+    Sandwich,
+    Shift,
+    ShiftConfig,
+    Uniform,
+    make_sampler,
+    uniform_cost,
+)
 from manyshot.train.step import accumulate
 from manyshot.train.trainer import NonFiniteLoss, Standalone, Trainer, TrainingWarning
 
 __all__ = [
     "SAMPLERS",
+    "ArchitectureGenerator",
     "CheckpointError",
+    "ComplexityDistribution",
+    "ConditionalTable",
+    "Decoded",
     "Fair",
+    "Generated",
+    "Generates",
+    "Grid",
     "NonFiniteLoss",
     "Only",
     "Path",
     "Plan",
+    "Probe",
+    "Probed",
     "Sampler",
     "Sandwich",
+    "Shift",
+    "ShiftConfig",
     "Standalone",
+    "Stateless",
     "Trainer",
     "Training",
     "TrainingWarning",
@@ -39,4 +66,5 @@ __all__ = [
     "save_checkpoint",
     "save_weights",
     "train",
+    "uniform_cost",
 ]

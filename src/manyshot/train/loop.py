@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from manyshot.progress import Progress, Silent
 from manyshot.recipe import Training
 from manyshot.sharing import Phase
 from manyshot.train.plan import Plan
+from manyshot.train.probing import answer
 from manyshot.train.step import accumulate
 from manyshot.train.trainer import Trainer, held_by
 
@@ -71,9 +72,10 @@ def train(run: Trainer, progress: Progress | None = None, stage: str = "train") 
                     group["lr"] = rate * group.get("scale", 1.0)
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
-            for plan, losses in trained if phase != "code" else ():
-                run.sampler.feedback(plan, losses)
+            if phase != "code":
+                _teach(run, trained)
             run.step += 1
+            run.note()
             if run.due(settings.log_steps):
                 show(run.step, run.record(rate))
             if run.due(settings.checkpoint_steps):
@@ -90,6 +92,7 @@ def _gradients(
     """
     accelerator, settings = run.accelerator, run.settings
     codes, trained = held_by(run.code_optimizer), []
+    samplers = held_by(run.sampler_optimizer)
     only_codes = phase == "code"
     for turn in run.turns(phase, images, labels):
         with _autocast(accelerator.device, settings):
@@ -106,16 +109,32 @@ def _gradients(
             )
         run.watch(turn.plan, losses, phase)
         trained.append((turn.plan, losses))
-    if only_codes and accelerator.num_processes > 1:
-        for parameter in codes:
-            if parameter.grad is not None:  # in all processes, which have the same paths
-                parameter.grad = accelerator.reduce(parameter.grad, "mean")
+    if accelerator.num_processes > 1:  # which have the same paths, so also the same gradients
+        for parameter in (*(codes if only_codes else ()), *samplers):
+            if parameter.grad is not None:
+                summed = parameter.grad.to(accelerator.device)
+                parameter.grad = accelerator.reduce(summed, "mean").to(parameter.device)
     if phase in ("code", "joint"):
         archs = [path.arch for plan, _ in trained for path in plan.paths]
         penalty = run.net.sharing.penalty(archs)
         if penalty is not None:  # the same in all processes
             _backward_into(codes)(penalty)
     return trained
+
+
+def _teach(run: Trainer, trained: Sequence[tuple[Plan, list[Tensor]]]) -> None:
+    """Moves what the sampler's optimiser holds, answers its probe, tells it the losses."""
+    sampler, optimizer = run.sampler, run.sampler_optimizer
+    if optimizer is not None:
+        if sampler.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(held_by(optimizer), sampler.clip_norm)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    run.weight_step += 1
+    probe = run.probe()
+    probed = None if probe is None else answer(run, probe)
+    for plan, losses in trained:
+        sampler.feedback(plan, losses, probed)
 
 
 def _backward_into(parameters: list[nn.Parameter]) -> Callable[[Tensor], None]:

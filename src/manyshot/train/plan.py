@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
+import torch
 from torch import Tensor
 
+from manyshot.nn.policy import MaskMode
 from manyshot.space import Arch, Decision
 
 Target = Literal["labels", "largest"]
@@ -20,16 +22,19 @@ class Path:
 
     Attributes:
         arch: the architecture.
-        policy: straight-through one-hot policies by decision, where a sampler learns by gradient.
+        policy: straight-through one-hot policies by decision, each (options,), where a sampler
+            learns by gradient.
         weight: factor of its loss.
         target: what it learns from: the labels, or the detached predictions of the largest
             architecture, which must come before it in the plan (in-place distillation).
+        masks: how layers mask, if there is a policy.
     """
 
     arch: Arch
     policy: Mapping[Decision, Tensor] | None = None
     weight: float = 1.0
     target: Target = "labels"
+    masks: MaskMode = "full"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,21 +49,88 @@ class Plan:
     paths: tuple[Path, ...]
     penalty: Tensor | None = None
 
+    def by_indices(self) -> Plan:
+        """The same paths by option indices alone, without a penalty."""
+        return Plan(tuple(replace(path, policy=None) for path in self.paths))
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What a sampler wants to know of images that no weight learns from.
+
+    All forwards are in eval mode and normalise by the batch; they change no weight, buffer or
+    random stream.
+
+    Attributes:
+        paths: their losses are wanted; weights and targets of paths are not looked at.
+        images: how many held-out images, or all if there are fewer.
+        since: whether the losses at the weights that were saved last are wanted too.
+        gradients: whether the gradients of the policies are wanted.
+        save: whether the weights, as they are now, are to be saved for later probes.
+    """
+
+    paths: tuple[Path, ...] = ()
+    images: int = 2048
+    since: bool = False
+    gradients: bool = False
+    save: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """The answer to a probe, the same in all processes.
+
+    Attributes:
+        losses: mean cross-entropy of each path at the weights as they are, (N,), float64.
+        before: likewise at the saved weights; None if not asked for, or if none were saved.
+        gradients: for each path the gradient, by decision, of its loss in its policy, less that at
+            the saved weights if `before` is there; empty if not asked for.
+    """
+
+    losses: Tensor
+    before: Tensor | None = None
+    gradients: tuple[Mapping[Decision, Tensor], ...] = ()
+
 
 class Sampler(Protocol):
     """Says which paths train next.
 
     The loop calls `plan(rng, step)` before every optimiser step, with a generator that is a
-    function of the run's seed and the step alone (so that all processes draw the same plan), and
-    `feedback` after it. What a sampler learns is in `state_dict`, which checkpoints hold.
+    function of the run's seed and the step alone (so that all processes draw the same plan). After
+    a step that moved the weights it asks `probe`, and then calls `feedback`. Steps that move
+    nothing but codes of a sharing scheme have plans, of which policies and penalty are left out,
+    but neither probes nor feedback.
+
+    A learnt sampler has an `optimizer` of the parameters that its policies and penalties depend on;
+    the loop gives them their gradients and moves them together with the weights. What else it
+    learns, it learns in `feedback`. `Stateless` answers for samplers that learn nothing.
+
+    Attributes:
+        probes: whether it ever probes, and so needs held-out images.
+        clip_norm: largest norm of the gradient of its optimiser's parameters, if there is a limit.
     """
+
+    probes: bool
+    clip_norm: float | None
 
     def plan(self, rng: np.random.Generator, step: int) -> Plan:
         """The paths of step `step` (from 0)."""
         ...
 
-    def feedback(self, plan: Plan, losses: Sequence[Tensor]) -> None:
-        """The detached losses of the plan's paths, in order."""
+    def optimizer(self) -> torch.optim.Optimizer | None:
+        """A new optimiser of its parameters, whose rates are its own; None without parameters."""
+        ...
+
+    def probe(self, rng: np.random.Generator, step: int, steps: int) -> Probe | None:
+        """What it wants to know after weight step `step` (from 1) of `steps`."""
+        ...
+
+    def feedback(self, plan: Plan, losses: Sequence[Tensor], probed: Probed | None = None) -> None:
+        """The detached losses of the plan's paths, in order, and the answer to its probe."""
+        ...
+
+    def report(self) -> dict[str, Any] | None:
+        """What it has to say after a step, as a record; None if nothing."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
@@ -68,3 +140,38 @@ class Sampler(Protocol):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restores `state_dict`."""
         ...
+
+
+class Stateless:
+    """The half of the contract that a sampler without anything to learn leaves empty."""
+
+    probes = False
+    clip_norm: float | None = None
+
+    def optimizer(self) -> torch.optim.Optimizer | None:
+        """Nothing to optimise."""
+        return None
+
+    def probe(self, rng: np.random.Generator, step: int, steps: int) -> Probe | None:
+        """Nothing to ask."""
+        return None
+
+    def feedback(self, plan: Plan, losses: Sequence[Tensor], probed: Probed | None = None) -> None:
+        """Learns nothing."""
+
+    def report(self) -> dict[str, Any] | None:
+        """Nothing to say."""
+        return None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Nothing to restore.
+
+        Raises:
+            ValueError: if there is something, which is then of another sampler.
+        """
+        if state:
+            raise ValueError(f"{type(self).__name__} has no state, got {sorted(state)}")

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from manyshot.space import Arch
 from manyshot.train.losses import distillation_loss, label_loss
 from manyshot.train.plan import Plan
 
-Forward = Callable[[Tensor, Arch], Tensor]
+
+class Forward(Protocol):
+    """Runs a path: `net(images, arch)`, with a policy and masks where the path has them."""
+
+    def __call__(self, images: Tensor, arch: Arch, **policy: Any) -> Tensor:
+        """Logits (B, classes)."""
+        ...
 
 
 def accumulate(
@@ -30,35 +37,36 @@ def accumulate(
     """Adds the gradient of the plan's weighted losses; returns the detached loss of each path.
 
     Every path runs forward and backward on its own, so that memory is one path's, and processes
-    exchange gradients (leave `no_sync`) only in the last.
+    exchange gradients (leave `no_sync`) only in the last. Policies enter as leaves of their own;
+    their gradients and that of the penalty go on together to whatever made them, at the end, once.
 
     Args:
-        forward: (images, arch) to logits.
+        forward: (images, arch) to logits; `policy` and `masks` besides, if the path has a policy.
         plan: the paths.
         images: (B, C, H, W).
         labels: (B,).
         largest: the architecture that teaches in in-place distillation.
         smoothing: of the labels.
         share: factor of all losses: the images' share of the step's.
-        backward: in place of `Tensor.backward`.
+        backward: in place of `Tensor.backward`, for losses of paths.
         no_sync: a context in which processes do not exchange gradients.
 
     Raises:
         ValueError: if a path learns from the largest architecture and that did not come before.
-        NotImplementedError: for a plan with a policy or a penalty, which learnt samplers will have.
     """
-    if plan.penalty is not None or any(path.policy is not None for path in plan.paths):
-        raise NotImplementedError(
-            "this version trains option indices: a plan with one-hot policies or a penalty needs "
-            "a sampler with parameters, which the loop does not optimise yet"
-        )
     teacher: Tensor | None = None
     losses = []
+    learnt: list[tuple[Tensor, Tensor]] = []  # what made a policy, and the leaf in its place
     for i, path in enumerate(plan.paths):
         weight = share * path.weight
         last = i == len(plan.paths) - 1
         with contextlib.nullcontext() if last else no_sync():
-            logits = forward(images, path.arch)
+            masked: dict[str, Any] = {}
+            if path.policy is not None:
+                leaves = {d: as_leaf(policy, images.device) for d, policy in path.policy.items()}
+                learnt += zip(path.policy.values(), leaves.values(), strict=True)
+                masked = {"policy": leaves, "masks": path.masks}
+            logits = forward(images, path.arch, **masked)
             if path.target == "labels":
                 loss = label_loss(logits, labels, smoothing)
             elif teacher is None:
@@ -72,4 +80,21 @@ def accumulate(
         if path.arch == largest and path.target == "labels":
             teacher = logits.detach()
         losses.append(loss.detach())
+    _pass_on(learnt, plan.penalty, share)
     return losses
+
+
+def as_leaf(policy: Tensor, device: torch.device) -> Tensor:
+    """A copy of a policy on the network's device that gathers a gradient of its own."""
+    return policy.detach().to(device, copy=True).requires_grad_()
+
+
+def _pass_on(learnt: Sequence[tuple[Tensor, Tensor]], penalty: Tensor | None, share: float) -> None:
+    """Adds the gradients of policies and penalty to those of the parameters behind them."""
+    reached = [(policy, leaf.grad) for policy, leaf in learnt if leaf.grad is not None]
+    outputs = [(policy, grad.to(policy)) for policy, grad in reached if policy.requires_grad]
+    if penalty is not None and penalty.requires_grad:
+        outputs.append((penalty, torch.full_like(penalty, share)))
+    if outputs:
+        tensors, grads = zip(*outputs, strict=True)
+        torch.autograd.backward(tensors, grads)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,12 @@ from manyshot.space import Arch
 from manyshot.supernet import Supernet
 from manyshot.train.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from manyshot.train.optim import learning_rate, make_optimizer
-from manyshot.train.plan import Plan, Sampler
+from manyshot.train.plan import Plan, Probe, Sampler
 
-_PLANS, _TORCH = 1, 2
+_PLANS, _TORCH, _PROBES = 1, 2, 3
 """Named random streams of a run's seed."""
+SAMPLER_LOG = "sampler.jsonl"
+"""What a learnt sampler reports."""
 _SHOWN = ("loss", "code_loss", "code_entropy")
 """Of what is recorded, what the progress bar has room for."""
 
@@ -93,9 +96,14 @@ class Trainer:
         checkpoint: name of the checkpoint file.
         log: name of the records file.
         fingerprint: of everything the run depends on; a checkpoint of another one is refused.
+        held_out: makes batches of held-out images for probes, from their number and a seed.
         step: optimiser steps done.
+        weight_step: those of them that moved weights.
         optimizer: of all parameters of `net` but what makes its codes.
         code_optimizer: of what makes the codes, if that learns.
+        sampler_optimizer: of what makes policies, if the sampler has such.
+        saved: weights that a probe asked to keep, by name.
+        probed_images: how many images were forwarded for probes.
         losses: of the paths trained since the last record.
         code_losses: of those that only codes were trained on.
     """
@@ -111,9 +119,14 @@ class Trainer:
     checkpoint: str = "trainer.pt"
     log: str = "train.jsonl"
     fingerprint: str = ""
+    held_out: Callable[[int, int], Iterable[tuple[Tensor, Tensor]]] | None = None
     step: int = 0
+    weight_step: int = 0
     optimizer: torch.optim.Optimizer = field(init=False)
     code_optimizer: torch.optim.Optimizer | None = field(init=False)
+    sampler_optimizer: torch.optim.Optimizer | None = field(init=False)
+    saved: dict[str, Tensor] = field(init=False, default_factory=dict)
+    probed_images: int = 0
     losses: list[float] = field(init=False, default_factory=list)
     code_losses: list[float] = field(init=False, default_factory=list)
 
@@ -121,6 +134,7 @@ class Trainer:
         settings, sharing = self.settings, self.net.sharing
         self.code_optimizer = sharing.code_optimizer(settings.lr, settings.momentum)
         self.optimizer = make_optimizer(self.net, settings, held_by(self.code_optimizer))
+        self.sampler_optimizer = self.sampler.optimizer()
         for group in () if self.code_optimizer is None else self.code_optimizer.param_groups:
             group["scale"] = group["lr"] / settings.lr
         self._unchecked: list[tuple[int, Arch, Tensor, bool]] = []
@@ -143,6 +157,12 @@ class Trainer:
         """What the current step moves."""
         return self.net.sharing.phase(self.step, self.steps)
 
+    @functools.cached_property
+    def weight_steps(self) -> int:
+        """How many of all steps move weights."""
+        phases = (self.net.sharing.phase(step, self.steps) for step in range(self.steps))
+        return sum(phase != "code" for phase in phases)
+
     def plan(self, *chunk: int) -> Plan:
         """The paths of the current step, or of a chunk of it; the same in all processes."""
         stream = np.random.default_rng((self.seed, _PLANS, self.step, *chunk))
@@ -153,7 +173,7 @@ class Trainer:
         chunks = self.net.sharing.chunks if phase == "code" else 1
         parts = list(zip(images.chunk(chunks), labels.chunk(chunks), strict=True))
         for i, (own_images, own_labels) in enumerate(parts):
-            plan = self.plan(i) if phase == "code" else self.plan()
+            plan = self.plan(i).by_indices() if phase == "code" else self.plan()
             yield Turn(plan, own_images, own_labels, len(own_labels) / len(labels))
 
     def moving(self, phase: Phase) -> list[torch.optim.Optimizer]:
@@ -161,6 +181,16 @@ class Trainer:
         own = [] if phase == "code" else [self.optimizer]
         codes = self.code_optimizer if phase in ("code", "joint") else None
         return own if codes is None else [*own, codes]
+
+    def probe(self) -> Probe | None:
+        """What the sampler wants to know after the step that moved the weights just now."""
+        stream = np.random.default_rng((self.seed, _PROBES, self.step))
+        return self.sampler.probe(stream, self.weight_step, self.weight_steps)
+
+    def probe_seed(self) -> int:
+        """Decides which held-out images the probe of the current step sees."""
+        parts = (_PROBES, self.seed, self.step)
+        return int(np.random.SeedSequence(parts).generate_state(1)[0])
 
     def torch_seed(self) -> int:
         """Seeds the random numbers of the current step, such as dropout's, in this process."""
@@ -170,6 +200,12 @@ class Trainer:
     def rate(self) -> float:
         """The learning rate of the current step."""
         return learning_rate(self.settings, self.step, self.steps, len(self.batches))
+
+    def note(self) -> None:
+        """Writes down what the sampler has to say after a step."""
+        report = self.sampler.report()
+        if report is not None and self.folder is not None and self.accelerator.is_main_process:
+            records.append(self.folder / SAMPLER_LOG, {"step": self.step, **report})
 
     def due(self, every: int) -> bool:
         """Whether something done every so many steps, and at the end, is to be done now."""
@@ -222,6 +258,8 @@ class Trainer:
             "lr": rate,
             **watched,
         }
+        if self.probed_images:
+            record["probed_images"] = self.probed_images
         if self.folder is not None and self.accelerator.is_main_process:
             records.append(self.folder / self.log, {**record, "images_per_second": round(speed, 1)})
         if self.settings.tracker is not None:
@@ -251,6 +289,8 @@ class Trainer:
         for name, tensor in weights.items():
             if tensor.is_floating_point() and not tensor.isfinite().all():
                 raise self._diverged(self.step - 1, f"it left weight {name!r} not finite")
+        if not all(p.isfinite().all() for p in held_by(self.sampler_optimizer)):
+            raise self._diverged(self.step - 1, "it left the sampler's parameters not finite")
         losses = gather_object([[self.losses, self.code_losses]])
         if self.folder is None or not self.accelerator.is_main_process:
             return
@@ -262,6 +302,10 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "code_optimizer": self.code_optimizer and self.code_optimizer.state_dict(),
             "sampler": self.sampler.state_dict(),
+            "sampler_optimizer": self.sampler_optimizer and self.sampler_optimizer.state_dict(),
+            "saved": self.saved,
+            "probed_images": self.probed_images,
+            "weight_step": self.weight_step,
         }
         save_checkpoint(self.folder / self.checkpoint, state)
 
@@ -288,12 +332,18 @@ class Trainer:
             if self.code_optimizer is not None:
                 self.code_optimizer.load_state_dict(state["code_optimizer"])
             self.sampler.load_state_dict(state["sampler"])
-            self.step = state["step"]
+            if self.sampler_optimizer is not None:
+                self.sampler_optimizer.load_state_dict(state["sampler_optimizer"])
+            own = dict(self.net.state_dict())
+            self.saved = {name: tensor.to(own[name]) for name, tensor in state["saved"].items()}
+            self.probed_images = state["probed_images"]
+            self.step, self.weight_step = state["step"], state["weight_step"]
             if len(state["losses"]) == self.accelerator.num_processes:
-                own = state["losses"][self.accelerator.process_index]
-                self.losses, self.code_losses = map(list, own)
+                waiting = state["losses"][self.accelerator.process_index]
+                self.losses, self.code_losses = map(list, waiting)
         if self.accelerator.is_main_process:
-            records.keep_lines(self.folder / self.log, lambda r: bool(r["step"] <= self.step))
+            for log in (self.log, SAMPLER_LOG):
+                records.keep_lines(self.folder / log, lambda r: bool(r["step"] <= self.step))
 
     def _diverged(self, step: int, what: str) -> NonFiniteLoss:
         path = None if self.folder is None else self.folder / self.checkpoint

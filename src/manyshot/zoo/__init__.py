@@ -4,16 +4,37 @@ from collections.abc import Callable
 
 from torch import nn
 
+from manyshot.zoo.autoformer import autoformer, tiny_vit
 from manyshot.zoo.cell import cell
 from manyshot.zoo.macro import macro
+from manyshot.zoo.mbv2_se import mbv2_se
+from manyshot.zoo.mobilenet import attentivenas, bignas, tiny_cnn
 from manyshot.zoo.shufflenet import shufflenet
 from manyshot.zoo.tiny import tiny
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
+    "attentivenas": attentivenas,
+    "autoformer": autoformer,
+    "bignas": bignas,
     "cell": cell,
     "macro": macro,
+    "mbv2_se": mbv2_se,
     "shufflenet": shufflenet,
     "tiny": tiny,
+    "tiny_cnn": tiny_cnn,
+    "tiny_vit": tiny_vit,
 }
 
-__all__ = ["NETWORKS", "cell", "macro", "shufflenet", "tiny"]
+__all__ = [
+    "NETWORKS",
+    "attentivenas",
+    "autoformer",
+    "bignas",
+    "cell",
+    "macro",
+    "mbv2_se",
+    "shufflenet",
+    "tiny",
+    "tiny_cnn",
+    "tiny_vit",
+]

@@ -2,34 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, final
+from typing import final
 
 import numpy as np
-from torch import Tensor
 
 from manyshot.space import Arch, SearchSpace
-from manyshot.train.plan import Path, Plan, Target
-
-
-class Stateless:
-    """The half of the sampler contract that a fixed rule leaves empty."""
-
-    def feedback(self, plan: Plan, losses: Sequence[Tensor]) -> None:
-        """Learns nothing."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Nothing."""
-        return {}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Nothing to restore.
-
-        Raises:
-            ValueError: if there is something, which was another sampler's.
-        """
-        if state:
-            raise ValueError(f"{type(self).__name__} has no state, got {sorted(state)}")
+from manyshot.train.plan import Path, Plan, Stateless, Target
 
 
 @final

@@ -1,0 +1,331 @@
+"""ShiftNAS: training shifts to the costs at which loss still falls; a generator makes the paths.
+
+Zhang et al. 2023, "ShiftNAS: Improving One-shot NAS via Probability Shift", arXiv:2307.08300.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, final, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from manyshot.cost import CostTable
+from manyshot.cost.policy import PolicyCost
+from manyshot.space import Arch, Decision, SearchSpace
+from manyshot.train.generator import (
+    ArchitectureGenerator,
+    Generated,
+    generate,
+    resource_loss,
+    sampled,
+)
+from manyshot.train.plan import Path, Plan, Probe, Probed
+from manyshot.train.samplers.complexity import ComplexityDistribution, Grid
+from manyshot.train.samplers.shift_config import ShiftConfig
+
+MOVED = 5.0
+"""By default Adam's rate times the number of updates: about how far a logit can move in all."""
+
+
+@runtime_checkable
+class Generates(Protocol):
+    """A sampler whose final networks need no search.
+
+    Attributes:
+        metric: the cost whose limits it takes.
+    """
+
+    metric: str
+
+    def generate(self, limit: float) -> Generated:
+        """The architecture for a cost limit."""
+        ...
+
+    def sampled(self, limit: float, seed: int, draws: int = 64) -> list[Arch]:
+        """Architectures within a cost limit, for where the generated one is not."""
+        ...
+
+
+@final
+class Shift:
+    """The sampler of ShiftNAS: a learnt distribution over costs, and a generator of architectures.
+
+    Every step draws a target cost and the generator decodes one architecture for it; the step moves
+    the weights by the loss of the task, and the generator by that loss, through the masks, and by
+    the resource loss. Every `period` weight steps after a warm-up the distribution takes a step on
+    the changes of held-out loss since its last one: targets whose loss still falls are drawn more
+    often. One path per step, no sandwich rule, no distillation, as in the paper.
+
+    What the paper leaves open and is ours: how the generator is built (`ArchitectureGenerator`),
+    the enumerated estimator, averages and floor of the distribution (`ComplexityDistribution`), the
+    unit of the resource loss (`resource_loss`), and that it is averaged over all targets.
+
+    Attributes:
+        space: the search space.
+        metric: the cost that targets are of.
+        table: its table.
+        grid: the targets.
+        generator: from a target to policies; it stays on the CPU.
+        distribution: over the targets.
+        counts: how many steps were trained for each target, (K,).
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        costs: Mapping[str, CostTable],
+        config: ShiftConfig | None = None,
+        *,
+        seed: int = 0,
+    ) -> None:
+        """A sampler of `space`.
+
+        Args:
+            space: the search space.
+            costs: its cost tables by metric.
+            config: options; by default `ShiftConfig()`.
+            seed: of the generator's weights, and of an automatic grid.
+
+        Raises:
+            ValueError: for an unknown metric, a grid out of reach, and what
+                `ComplexityDistribution` and `ArchitectureGenerator` raise.
+        """
+        config = config or ShiftConfig()
+        if config.metric not in costs:
+            raise ValueError(
+                f"no costs for metric {config.metric!r}, have {', '.join(sorted(costs))}; latency "
+                "is measured where a budget of the recipe is on latency_ms"
+            )
+        self.space, self.config, self.metric = space, config, config.metric
+        self.table = costs[config.metric]
+        self.grid = Grid.given(config.grid, self.table, space, bins=config.bins, seed=seed)
+        self.cost = PolicyCost(self.table, space, form=config.cost_form)
+        self._centres = torch.from_numpy(self.grid.centres)
+        self.generator = ArchitectureGenerator(
+            space,
+            self.grid.centres.tolist(),
+            hidden=config.hidden,
+            generator=torch.Generator().manual_seed(seed),
+        )
+        self.distribution = ComplexityDistribution(
+            len(self.grid),
+            lr=config.distribution_lr or 1e-3,
+            ema=config.ema,
+            floor=config.floor,
+            clip=config.logit_clip,
+            signal=config.signal,
+        )
+        self.probes, self.clip_norm = config.learn, config.clip_norm
+        self.counts = torch.zeros(len(self.grid), dtype=torch.int64)
+        self._done = 0.0  # share of the weight steps
+        self._target = 0  # of the last plan
+        self._asked: _Asked | None = None
+        self._news: dict[str, Any] | None = None
+
+    # -- what trains next ------------------------------------------------------------------
+
+    def plan(self, rng: np.random.Generator, step: int) -> Plan:
+        """One path for a drawn target, with the resource loss as penalty."""
+        config = self.config
+        self._target = self.distribution.sample(rng)
+        targets, row = self._centres, self._target
+        if config.jitter:
+            off = (rng.random() - 0.5) * self.grid.step
+            near = (self._centres[row] + off).clamp(self._centres[0], self._centres[-1])
+            targets, row = torch.cat((targets, near.view(1))), len(targets)
+        if not config.all_bins:
+            targets, row = targets[row : row + 1], 0
+        decoded = self.generator(
+            self.generator.encode(targets), tau=self._tau(), generator=_generator(rng)
+        )
+        losses = resource_loss(self.cost(decoded.policies), targets, self.grid.step)
+        penalty = config.resource_weight * losses.mean()
+        if config.entropy_weight:
+            penalty = penalty - config.entropy_weight * decoded.entropy.mean() / len(self.space)
+        return Plan((self._path(decoded.policies, row),), penalty)
+
+    def _path(self, policies: Mapping[Decision, Tensor], row: int) -> Path:
+        own = {decision: policy[row] for decision, policy in policies.items()}
+        [arch] = self.generator.archs({d: p.unsqueeze(0) for d, p in own.items()})
+        return Path(arch, policy=own, masks=self.config.masks)
+
+    def _tau(self) -> float:
+        tau, end = self.config.tau, self.config.tau_end
+        return tau if end is None else tau * (end / tau) ** self._done
+
+    def optimizer(self) -> torch.optim.Optimizer:
+        """Adam of the generator, without weight decay."""
+        return torch.optim.Adam(self.generator.parameters(), self.config.lr)
+
+    # -- the distribution ------------------------------------------------------------------
+
+    def probe(self, rng: np.random.Generator, step: int, steps: int) -> Probe | None:
+        """The losses of all targets at their present architectures, every `period` steps."""
+        config, self._asked = self.config, None
+        self._done = step / steps
+        warmup = round(config.warmup * steps)
+        since = step - warmup
+        due = since > 0 and since % config.period == 0
+        if step % config.period == 0 or due or step == steps:
+            self._news = {}
+        if not config.learn or since < 0 or not (since == 0 or due):
+            return None
+        if since == 0:
+            return Probe(save=True)
+        if config.distribution_lr is None:
+            updates = (steps - warmup) // config.period
+            self.distribution.lr = MOVED / max(updates - (warmup == 0), 1)
+        self._asked = self._drawn(rng) if config.estimator == "pathwise" else self._listed(rng)
+        return Probe(
+            self._asked.paths,
+            images=config.images,
+            since=True,
+            gradients=config.estimator == "pathwise",
+            save=True,
+        )
+
+    def _listed(self, rng: np.random.Generator) -> _Asked:
+        """The likeliest architecture of every target, or of a stratified part of many."""
+        bins = self.distribution.strata(rng)
+        with torch.no_grad():
+            encoded = self.generator.encode(self._centres[torch.from_numpy(bins)])
+            archs = self.generator.archs(self.generator(encoded, greedy=True).policies)
+        return _Asked(tuple(map(Path, archs)), bins.tolist())
+
+    def _drawn(self, rng: np.random.Generator) -> _Asked:
+        """Draws of targets and of the generator for them, with the graph to the logits."""
+        draws, noise = self.config.draws, _generator(rng)
+        one_hots, logits = self.distribution.straight_through(draws, noise)
+        policies = self.generator(one_hots, tau=self._tau(), generator=noise).policies
+        paths = tuple(self._path(policies, row) for row in range(draws))
+        return _Asked(paths, [], policies, logits)
+
+    def feedback(self, plan: Plan, losses: Sequence[Tensor], probed: Probed | None = None) -> None:
+        """Counts the target, and moves the distribution on the answer to its probe."""
+        self.counts[self._target] += 1
+        asked, self._asked = self._asked, None
+        if probed is None or asked is None or probed.before is None:
+            return
+        deltas = probed.losses - probed.before
+        if asked.logits is None:
+            self.distribution.update(deltas, asked.bins)
+            self._news = {
+                "update": True,
+                "bins": asked.bins,
+                "held_out_loss": probed.losses.tolist(),
+                "change": deltas.tolist(),
+            }
+            return
+        self.distribution.update_from(asked.gradient(probed))
+        self._news = {"update": True, "change": deltas.tolist()}
+
+    def report(self) -> dict[str, Any] | None:
+        """Every `period` steps: probabilities, counts, changes of loss, errors of the generator."""
+        news, self._news = self._news, None
+        if news is None:
+            return None
+        return {
+            "metric": self.metric,
+            "targets": self._centres.tolist(),
+            "probabilities": self.distribution.probabilities().tolist(),
+            "counts": self.counts.tolist(),
+            "error": self.errors().tolist(),
+            **news,
+        }
+
+    @torch.no_grad()
+    def errors(self) -> Tensor:
+        """By how many steps of the grid the likeliest architectures miss their targets, (K,)."""
+        decoded = self.generator(self.generator.encode(self._centres), greedy=True)
+        costs = torch.from_numpy(self.table(self.generator.archs(decoded.policies)))
+        errors: Tensor = (costs - self._centres) / self.grid.step
+        return errors
+
+    # -- final networks --------------------------------------------------------------------
+
+    def generate(self, limit: float) -> Generated:
+        """The likeliest architecture for a cost limit, lowering the target where it costs more."""
+        return generate(self.generator, self.table, limit)
+
+    def sampled(self, limit: float, seed: int, draws: int = 64) -> list[Arch]:
+        """Distinct architectures within a limit, of `draws`, for where `generate` misses it."""
+        rng = torch.Generator().manual_seed(seed)
+        return sampled(self.generator, self.table, limit, draws=draws, rng=rng)
+
+    # -- state -----------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """The generator's weights, the distribution, counts, and how far training is."""
+        return {
+            "generator": {k: v.clone() for k, v in self.generator.state_dict().items()},
+            "distribution": self.distribution.state_dict(),
+            "counts": self.counts.clone(),
+            "done": self._done,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restores `state_dict`.
+
+        Raises:
+            ValueError: if it is of another grid.
+        """
+        grid = state["generator"]["grid"]
+        if grid.shape != self._centres.shape or not torch.equal(grid, self._centres):
+            raise ValueError(
+                f"the sampler's state is of targets {grid.tolist()}, this one has "
+                f"{self._centres.tolist()}: use the recipe it was trained with"
+            )
+        self.generator.load_state_dict(state["generator"])
+        self.distribution.load_state_dict(state["distribution"])
+        self.counts.copy_(state["counts"])
+        self._done = state["done"]
+
+
+@final
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Asked:
+    """A probe that is not answered yet.
+
+    Attributes:
+        paths: of the probe.
+        bins: the targets that they are of, unless drawn.
+        policies: of all draws, with their graph.
+        logits: of the distribution, at the end of that graph.
+    """
+
+    paths: tuple[Path, ...]
+    bins: list[int]
+    policies: Mapping[Decision, Tensor] | None = None
+    logits: Tensor | None = None
+
+    def gradient(self, probed: Probed) -> Tensor:
+        """Of the mean change of loss in the logits, through policies and draws; (K,)."""
+        assert self.policies is not None and self.logits is not None
+        outputs = list(self.policies.values())
+        grads = [
+            torch.stack([own[decision] for own in probed.gradients]).to(policy)
+            for decision, policy in self.policies.items()
+        ]
+        learnt = [(o, g) for o, g in zip(outputs, grads, strict=True) if o.requires_grad]
+        policies, gradients = zip(*learnt, strict=True)
+        [total] = torch.autograd.grad(policies, self.logits, gradients)
+        return total / len(self.paths)
+
+
+def _generator(rng: np.random.Generator) -> torch.Generator:
+    return torch.Generator().manual_seed(int(rng.integers(2**63)))
+
+
+def uniform_cost(
+    space: SearchSpace,
+    costs: Mapping[str, CostTable],
+    config: ShiftConfig | None = None,
+    *,
+    seed: int = 0,
+) -> Shift:
+    """`Shift` with targets that stay uniform: the baseline of ShiftNAS, section 4.3."""
+    return Shift(space, costs, dataclasses.replace(config or ShiftConfig(), learn=False), seed=seed)

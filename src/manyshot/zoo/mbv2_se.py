@@ -1,0 +1,120 @@
+"""Inverted residuals with and without squeeze-and-excitation: 21 layers of 13 operations.
+
+The mobile space of GreedyNAS, MCT-NAS (Su et al. 2021) and K-shot NAS (Su et al. 2021,
+arXiv:2106.06442): 13^21 encodings, 43.98 M parameters in operations and 1.69 M elsewhere. Operations
+are {expansion 3, 6} x {kernel 3, 5, 7} x {with, without squeeze-and-excitation}, and the identity,
+which in the first layer of a stage is a 1x1 convolution with batch norm. The gate has a quarter of
+the expanded channels and a hard sigmoid; blocks have hard swish.
+
+Ours: hard swish in the stem and the head too; widths, repeats and strides are arguments, so that
+small images work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import final
+
+from torch import nn
+
+from manyshot.nn import Choice
+from manyshot.space import Commutation
+from manyshot.zoo.blocks import Chain, conv_bn, pooled_classifier
+from manyshot.zoo.mobilenet_blocks import InvertedResidual, elastic_conv_bn
+
+
+@final
+class MobileNetSE(Chain):
+    """The network of `mbv2_se`."""
+
+    def __init__(self, chain: Sequence[nn.Module], moving: Sequence[Sequence[Choice]]) -> None:
+        """The chain, and for each stage the layers whose identities commute."""
+        super().__init__(chain)
+        self._moving = moving
+
+    def commutations(self) -> list[Commutation]:
+        """Identities inside a stage, but for its first layer, commute."""
+        stages = [[c.decision for c in s if isinstance(c, Choice)] for s in self._moving]
+        return [Commutation(tuple(decisions), 12) for decisions in stages if decisions]
+
+
+def mbv2_se(
+    channels: int = 3,
+    classes: int = 1000,
+    widths: Sequence[int] = (32, 40, 80, 96, 192, 320),
+    repeats: Sequence[int] = (4, 4, 4, 4, 4, 1),
+    strides: Sequence[int] = (2, 2, 2, 1, 2, 1),
+    stem_stride: int = 2,
+) -> MobileNetSE:
+    """The 13-operation space, to be wrapped by `ms.Supernet`.
+
+    Decisions are `layer0`, `layer1`, ..., each of `mb3_k3`, `mb3_k3_se`, `mb3_k5`, ...,
+    `mb6_k7_se`, `identity`.
+
+    Args:
+        channels: of the images.
+        classes: of the classifier.
+        widths: channels of each stage; the stem has 32, a first fixed block 16, the head 1280.
+        repeats: layers of each stage.
+        strides: of the first layer of each stage.
+        stem_stride: of the first convolution.
+
+    Raises:
+        ValueError: if lengths differ or a number is below one.
+    """
+    _check(
+        widths=widths,
+        repeats=repeats,
+        strides=strides,
+        channels=(channels,),
+        classes=(classes,),
+        stem_stride=(stem_stride,),
+    )
+    stem = elastic_conv_bn(channels, 32, 3, stem_stride, activation=nn.Hardswish)
+    first = InvertedResidual(32, 16, 3, 1, 1, activation=nn.Hardswish)
+    chain: list[nn.Module] = [nn.Sequential(*stem, first)]
+    moving: list[list[Choice]] = []
+    into, number = 16, 0
+    for out, count, stride in zip(widths, repeats, strides, strict=True):
+        layers: list[Choice] = []
+        for i in range(count):
+            layers.append(_layer(into, out, stride if i == 0 else 1, f"layer{number}"))
+            into, number = out, number + 1
+        chain += layers
+        moving.append(layers[1:])
+    head = elastic_conv_bn(into, 1280, 1, activation=nn.Hardswish)
+    chain += [nn.Sequential(*head), pooled_classifier(1280, classes)]
+    return MobileNetSE(chain, moving)
+
+
+def _layer(into: int, out: int, stride: int, name: str) -> Choice:
+    fits = stride == 1 and into == out
+    options: dict[str, nn.Module] = {
+        f"mb{expansion}_k{kernel}{'_se' if squeeze else ''}": InvertedResidual(
+            into,
+            out,
+            kernel,
+            stride,
+            expansion,
+            squeeze=squeeze,
+            shortcut=nn.Identity() if fits else None,
+            activation=nn.Hardswish,
+            gate=nn.Hardsigmoid,
+        )
+        for expansion in (3, 6)
+        for kernel in (3, 5, 7)
+        for squeeze in (0, 1)
+    }
+    project = [] if fits else conv_bn(into, out, 1, stride, relu=False)
+    return Choice({**options, "identity": nn.Sequential(*project)}, name)
+
+
+def _check(**numbers: Sequence[int]) -> None:
+    for name, values in numbers.items():
+        if not values or min(values) < 1:
+            given = values[0] if len(values) == 1 else values
+            raise ValueError(f"mbv2_se: {name} must be at least 1, got {given}")
+    per_stage = ("widths", "repeats", "strides")
+    if len({len(numbers[name]) for name in per_stage}) > 1:
+        listed = ", ".join(f"{name} {numbers[name]}" for name in per_stage)
+        raise ValueError(f"mbv2_se: {listed} must have one entry per stage each")

@@ -1,0 +1,156 @@
+"""Blocks of mobile networks whose widths, kernels and expansions may be sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from manyshot import nn as msnn
+from manyshot.space import Decision, Number, Size, choose, round_to
+
+Width: TypeAlias = int | Size
+
+
+def decide(options: Sequence[Number], name: str) -> Any:
+    """A decision between `options`; the number itself if there is only one, which is no decision.
+
+    Raises:
+        ValueError: as `ms.choose`.
+    """
+    return options[0] if len(options) == 1 else choose(options, name)
+
+
+def elastic_conv_bn(
+    into: Width,
+    out: Width,
+    kernel: Width,
+    stride: int = 1,
+    groups: Width = 1,
+    *,
+    activation: type[nn.Module] | None,
+) -> list[nn.Module]:
+    """Convolution without bias (padding `kernel // 2`), batch norm, and an activation if given."""
+    conv = msnn.Conv2d(into, out, kernel, stride, kernel // 2, groups=groups, bias=False)
+    norm = msnn.BatchNorm2d(out)
+    return [conv, norm, *([activation()] if activation else [])]
+
+
+class SqueezeExcite(nn.Module):
+    """Gates channels by what all pixels have in common (Hu et al. 2018, arXiv:1709.01507)."""
+
+    def __init__(
+        self, width: Width, hidden: Width, activation: type[nn.Module], gate: type[nn.Module]
+    ) -> None:
+        """Channels, hidden channels, and the functions after the first and the second layer."""
+        super().__init__()
+        self.gate = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1),
+            msnn.Conv2d(width, hidden, 1),
+            activation(),
+            msnn.Conv2d(hidden, width, 1),
+            gate(),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, width, H, W) to the same shape."""
+        return x * self.gate(x)  # type: ignore[no-any-return]
+
+
+class InvertedResidual(nn.Module):
+    """Expand 1x1, depthwise kxk, gate by squeeze-and-excitation if asked, project 1x1.
+
+    MobileNetV2 (Sandler et al. 2018, arXiv:1801.04381) with the gate of MnasNet on the expanded
+    channels. Batch norm after each convolution, an activation after the first two. What is added to
+    the result, if anything, is the caller's.
+    """
+
+    def __init__(
+        self,
+        into: Width,
+        out: Width,
+        kernel: Width,
+        stride: int,
+        expansion: Width,
+        *,
+        squeeze: int = 0,
+        shortcut: nn.Module | None = None,
+        activation: type[nn.Module] = nn.SiLU,
+        gate: type[nn.Module] = nn.Sigmoid,
+    ) -> None:
+        """An inverted residual.
+
+        Args:
+            into: channels of the input.
+            out: channels of the output.
+            kernel: of the depthwise convolution.
+            stride: of the depthwise convolution.
+            expansion: `into * expansion` channels, rounded to a multiple of 8, are hidden; with the
+                number 1 there is no first convolution, and `into` are.
+            squeeze: the gate has a quarter of the hidden channels, rounded to a multiple of this;
+                0 for no gate.
+            shortcut: maps the input to what is added to the output; None to add nothing.
+            activation: after the first two convolutions and inside the gate.
+            gate: last function of the gate.
+        """
+        super().__init__()
+        expands = isinstance(expansion, Size) or expansion != 1
+        hidden = round_to(into * expansion, 8) if expands else into
+        layers = elastic_conv_bn(into, hidden, 1, activation=activation) if expands else []
+        layers += elastic_conv_bn(hidden, hidden, kernel, stride, hidden, activation=activation)
+        if squeeze:
+            quarter = round_to(hidden // 4, squeeze)
+            layers.append(SqueezeExcite(hidden, quarter, activation, gate))
+        layers += elastic_conv_bn(hidden, out, 1, activation=None)
+        self.body = nn.Sequential(*layers)
+        self.shortcut = shortcut
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, into, H, W) to (B, out, H / stride, W / stride)."""
+        out: Tensor = self.body(x)
+        return out if self.shortcut is None else out + self.shortcut(x)
+
+
+class FitChannels(nn.Module):
+    """The input, cut or filled up with zeros to a number of channels.
+
+    It is the identity where it is chosen. Beside other options it keeps their shape, for masks and
+    for the check that options agree.
+    """
+
+    def __init__(self, width: Width) -> None:
+        super().__init__()
+        self.width = width
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, width, H, W)."""
+        missing = msnn.value(self.width) - x.shape[1]
+        return F.pad(x, (0, 0, 0, 0, 0, missing)) if missing else x
+
+
+def pooled_shortcut(into: Width, out: Width, stride: int) -> nn.Module:
+    """Average pool if there is a stride, 1x1 convolution in architectures whose widths differ.
+
+    The shortcut of AttentiveNAS (arXiv:2011.09011); the convolution has no bias and no batch norm.
+    At odd sizes a last window of the pool is of what is there, which is ours.
+    """
+    pool = [nn.AvgPool2d(stride, ceil_mode=True)] if stride > 1 else []
+    convolution, same = msnn.Conv2d(into, out, 1, bias=False), FitChannels(out)
+
+    def given(first: Number) -> nn.Module:
+        return _by_value(out, lambda second: same if first == second else convolution)
+
+    return nn.Sequential(*pool, _by_value(into, given))
+
+
+def _by_value(width: Width, module_of: Callable[[Number], nn.Module]) -> nn.Module:
+    """A choice by the value of `width`; the module itself if it is one for all values."""
+    if not isinstance(width, Decision):
+        assert isinstance(width, int)
+        return module_of(width)
+    modules = [module_of(value) for value in width.values]
+    if all(module is modules[0] for module in modules):
+        return modules[0]
+    return msnn.Choice(dict(zip(map(str, width.values), modules, strict=True)), width)
