@@ -111,8 +111,11 @@ class Sampling(Section):
     """Which paths train next."""
 
     name: str = "uniform"
-    """uniform, fair, sandwich, or `package.module:attribute`."""
+    """uniform, fair, sandwich, shift, uniform_cost, table, or `package.module:attribute`."""
     options: Options = {}
+    held_out: int | float = Field(default=0, ge=0)
+    """Share (below 1) or number of training images, class-balanced, that weights do not learn from:
+    for samplers that learn from losses, such as shift."""
 
 
 class Evaluation(Section):
@@ -129,7 +132,8 @@ class Searching(Section):
     """Which architectures are best."""
 
     name: str = "evolution"
-    """random, evolution, nsga2, or `package.module:attribute`."""
+    """random, evolution, nsga2, `package.module:attribute`, or generator: no search, the sampler's
+    generator says which."""
     budgets: list[str] = ["macs<=15%", "macs<=25%", "macs<=60%"]
     """Limits on macs, params or latency_ms, absolute or in % of the largest; one winner each."""
     candidates: Positive = 120

@@ -23,23 +23,25 @@ _MOMENT_FILES = 4096
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Splits:
-    """A data set in three disjoint parts.
+    """A data set in disjoint parts.
 
     Attributes:
         name: key of `DATASETS`.
         train: what weights learn from.
         validation: class-balanced, split off the official train part; may be empty.
+        held_out: split off train for samplers that learn from losses; empty unless asked for.
         test: to be touched once, at the end.
         classes: number of classes.
         mean: per channel, of the train part's pixels divided by 255.
         std: likewise, the population's standard deviation.
         image_shape: (C, H, W) of the images in a batch.
-        fingerprint: 16 hexadecimal digits that identify the contents of all three parts.
+        fingerprint: 16 hexadecimal digits that identify the contents of all parts.
     """
 
     name: str
     train: LabelledImages
     validation: LabelledImages
+    held_out: LabelledImages
     test: LabelledImages
     classes: int
     mean: tuple[float, ...]
@@ -53,6 +55,7 @@ def load(
     *,
     root: str | os.PathLike[str] | None = None,
     validation: int | float = 0.1,
+    held_out: int | float = 0,
     seed: int = 0,
     train_size: int | None = None,
     image_size: int | None = None,
@@ -66,9 +69,10 @@ def load(
             for fashion_mnist `/usr/share/datasets/fashion-mnist` are searched.
         validation: how many images to split off train, class-balanced as far as the counts allow:
             a count (int) or a fraction of the official train part (float, in [0, 1)).
-        seed: decides the validation part and the subset of train.
-        train_size: keep so many class-balanced images of what the validation left, so the
-            validation is the same for every `train_size`; all of them if None.
+        held_out: likewise, of what the validation left: for a sampler that learns from losses.
+        seed: decides the validation part, the held-out part and the subset of train.
+        train_size: keep so many class-balanced images of what the other parts left, so these are
+            the same for every `train_size`; all of them if None.
         image_size: side in pixels of the square images; None keeps them (folder: 224).
         download: whether missing files may be fetched from the internet.
 
@@ -82,10 +86,13 @@ def load(
     if image_size is not None and image_size < 1:
         raise ValueError(f"image_size must be at least 1 pixel, got {image_size}")
     whole, test = DATASETS[name](None if root is None else Path(root), image_size, download)
-    held_out = _validation_count(validation, len(whole))
-    kept, held = hold_out(whole.labels, held_out, numpy_rng(seed, "validation"))
-    train = _shrunk(whole.subset(kept), train_size, seed)
-    return _assembled(name, train, whole.subset(held), test)
+    count = _count("validation", validation, len(whole))
+    kept, held = hold_out(whole.labels, count, numpy_rng(seed, "validation"))
+    rest = whole.subset(kept)
+    count = _count("held_out", held_out, len(rest))
+    own, apart = hold_out(rest.labels, count, numpy_rng(seed, "held_out"))
+    train = _shrunk(rest.subset(own), train_size, seed)
+    return _assembled(name, train, whole.subset(held), rest.subset(apart), test)
 
 
 def moments(images: LabelledImages) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -125,22 +132,28 @@ def _shrunk(train: LabelledImages, size: int | None, seed: int) -> LabelledImage
         return train
     if not 1 <= size <= len(train):
         raise ValueError(
-            f"train_size must be in 1..{len(train)} (the images that the validation leaves), "
+            f"train_size must be in 1..{len(train)} (the images that the other parts leave), "
             f"got {size}"
         )
     return train.subset(balanced(train.labels, size, numpy_rng(seed, "train_size")).sort().values)
 
 
 def _assembled(
-    name: str, train: LabelledImages, validation: LabelledImages, test: LabelledImages
+    name: str,
+    train: LabelledImages,
+    validation: LabelledImages,
+    held_out: LabelledImages,
+    test: LabelledImages,
 ) -> Splits:
     """The splits with what follows from them."""
     mean, std = moments(train)
-    digests = "/".join(part.digest() for part in (train, validation, test))
+    parts = (train, validation, *([held_out] if len(held_out) else []), test)
+    digests = "/".join(part.digest() for part in parts)
     return Splits(
         name=name,
         train=train,
         validation=validation,
+        held_out=held_out,
         test=test,
         classes=train.classes,
         mean=mean,
@@ -150,14 +163,12 @@ def _assembled(
     )
 
 
-def _validation_count(validation: int | float, available: int) -> int:
-    """The number of validation images asked for by a count or a fraction."""
-    if isinstance(validation, bool) or not isinstance(validation, int | float):
-        raise ValueError(f"validation must be a count or a fraction, got {validation!r}")
-    if isinstance(validation, int):
-        return validation
-    if not 0 <= validation < 1:
-        raise ValueError(
-            f"validation as a fraction must be in [0, 1), got {validation}; a count is an int"
-        )
-    return round(validation * available)
+def _count(part: str, asked: int | float, available: int) -> int:
+    """The number of images asked for by a count or a fraction."""
+    if isinstance(asked, bool) or not isinstance(asked, int | float):
+        raise ValueError(f"{part} must be a count or a fraction, got {asked!r}")
+    if isinstance(asked, int):
+        return asked
+    if not 0 <= asked < 1:
+        raise ValueError(f"{part} as a fraction must be in [0, 1), got {asked}; a count is an int")
+    return round(asked * available)

@@ -24,6 +24,8 @@ COMPARED = 3
 """Random architectures, beside the smallest."""
 IMAGES = 4
 """Of a batch; batch norm needs more than one."""
+NOISE = 0.1
+"""Standard deviation of what is added to parameters that are constant."""
 TOLERANCE = 1e-7
 """Of the difference, in units of the largest output: float64 leaves 1e-12 or so."""
 
@@ -35,7 +37,8 @@ class MasksDisagree(RuntimeError):
 def check_agreement(net: Any, images: Any, archs: Iterable[Arch] | None = None) -> None:
     """Compares masked and sliced forwards on the first of `images`, with batch statistics.
 
-    Nothing of `net` is touched: a copy of it runs in float64 on the CPU, in eval mode.
+    Nothing of `net` is touched: a copy of it runs in float64 on the CPU, in eval mode, with noise in
+    place of freshly initialised zeros and ones.
 
     Args:
         net: a supernet.
@@ -66,9 +69,20 @@ def one_hot(space: SearchSpace, arch: Arch) -> dict[Decision, Tensor]:
 
 
 def _double(net: Any) -> Any:
-    """A copy in float64 on the CPU that shares the decisions and checks nothing itself."""
+    """A copy in float64 on the CPU that shares the decisions and checks nothing itself.
+
+    Its zeros and ones, of a classifier or of the last scale in a branch, get noise: they would hide
+    what is before them.
+    """
     twin: Any = copy.deepcopy(net, {id(d): d for d in net.space.decisions}).double().cpu().eval()
     twin._masks_agree = True
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in twin.parameters():
+            constant = parameter.eq(parameter.flatten()[:1]).all()
+            if constant and parameter.is_floating_point():
+                noise = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+                parameter += NOISE * noise
     return twin
 
 

@@ -105,7 +105,7 @@ class MaskedStatistics:
         self, path: str, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
     ) -> Tensor:
         """Normalises the active features by their statistics."""
-        mean = x.new_zeros(x.shape[1])
+        mean = torch.zeros(x.shape[1], device=x.device, dtype=_running_dtype(x, weight))
         variance = torch.ones_like(mean)
         if path in self.stats.tensors:
             for padded, own in zip((mean, variance), self.stats.of(path), strict=True):

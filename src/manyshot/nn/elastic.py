@@ -55,7 +55,7 @@ class Conv2d(Layer):
                 f"kernel {kernel_size!r} mixes odd and even sizes, which have no common centre"
             )
         _check_groups(groups, in_channels=in_channels, out_channels=out_channels)
-        self._per_group = in_channels // groups
+        self._per_group, self._out_per_group = in_channels // groups, out_channels // groups
         kernel = (largest(kernel_size),) * 2 if not isinstance(kernel_size, tuple) else kernel_size
         self._elastic = elastic(
             in_channels, out_channels, groups, *self._scalars(kernel_size), *self._scalars(padding)
@@ -145,10 +145,13 @@ class Conv2d(Layer):
         """Refuses what full masks cannot express."""
         where = f"Conv2d {self.path!r}"
         if not isinstance(self.groups, int) or self.groups > 1:
-            for channels in (self.in_channels, self.out_channels):
-                per_group = channels // self.groups
-                wide, groups = selection.extent(per_group), selection.extent(self.groups)
-                if wide != selection.count(per_group) or wide * groups != selection.extent(channels):
+            groups = selection.extent(self.groups)
+            for channels, per_group in (
+                (self.in_channels, self._per_group),
+                (self.out_channels, self._out_per_group),
+            ):
+                each, all_groups = selection.extent(per_group), selection.extent(channels)
+                if each != selection.count(per_group) or each * groups != all_groups:
                     raise ValueError(
                         f"{where}: with {self.groups!r} groups its channels per group are elastic, "
                         "so each width groups other channels, which masks cannot express: keep "

@@ -68,7 +68,7 @@ class LayerNorm(Layer):
         mask = selection.mask(self.features)
         if mask is None:
             return F.layer_norm(x, (selection.count(self.features),), weight, bias, self.eps)
-        return masked_layer_norm(x, mask.to(x.dtype), weight, bias, self.eps)
+        return masked_layer_norm(x, mask, weight, bias, self.eps)
 
     def plain(self, selection: Selection, tie: Tie) -> nn.LayerNorm:
         """A `torch.nn.LayerNorm`."""
@@ -89,7 +89,8 @@ def masked_layer_norm(
     """Layer normalisation over the features whose mask is one; the others come out arbitrary.
 
     Mean sum(m x) / n and variance sum(m (x - mean)^2) / n with n = sum(m): at one-hot masks, the
-    numbers of the sliced layer, with gradients also for entries that are zero.
+    numbers of the sliced layer, with gradients also for entries that are zero. Computed in float32
+    at least, as `torch.nn.functional.layer_norm` does it.
 
     Args:
         x: (..., C).
@@ -97,11 +98,17 @@ def masked_layer_norm(
         weight: (C,) or None.
         bias: (C,) or None.
         eps: added to the variance.
+
+    Returns:
+        (..., C) in the type of `x`.
     """
-    count = mask.sum()
-    centred = x - (x @ mask / count).unsqueeze(-1)
-    variance = centred.square() @ mask / count
-    normalised = centred * torch.rsqrt(variance + eps).unsqueeze(-1)
-    if weight is not None:
-        normalised = normalised * weight
-    return normalised if bias is None else normalised + bias
+    with torch.autocast(x.device.type, enabled=False):
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        mask = mask.to(wide)
+        count = mask.sum()
+        centred = wide - (wide @ mask / count).unsqueeze(-1)
+        variance = centred.square() @ mask / count
+        normalised = centred * torch.rsqrt(variance + eps).unsqueeze(-1)
+        if weight is not None:
+            normalised = normalised * weight
+        return (normalised if bias is None else normalised + bias).to(x.dtype)

@@ -7,10 +7,14 @@ from collections.abc import Sequence
 
 import torch
 
-from manyshot.recipe import RecipeError, Training
+from manyshot.recipe import Recipe, RecipeError, Training
 from manyshot.search import Evolution, Searcher
 from manyshot.sharing import Sharing
+from manyshot.space import Budget
+from manyshot.train import Generates, Sampler
 
+GENERATOR = "generator"
+"""The `search.name` that takes winners from the sampler."""
 ONNX = ("onnx", "onnxscript", "onnxruntime")
 
 
@@ -58,6 +62,37 @@ def check_chunks(sharing: Sharing, batch_size: int, world: int) -> None:
             f"images that a process has in a batch (train.batch_size = {batch_size}): lower m, or "
             "raise train.batch_size"
         )
+
+
+def check_sampler(recipe: Recipe, sampler: Sampler, held_out: int) -> None:
+    """Refuses a sampler without the images it learns from, or winners that it cannot give.
+
+    Raises:
+        RecipeError: then; for winners, if the sampler has no generator, a budget is on another cost
+            than it knows, or there are options.
+    """
+    name, search = recipe.sampler.name, recipe.search
+    if sampler.probes and not held_out:
+        raise RecipeError(
+            f"sampler.name = {name!r} learns from losses on images that weights do not learn from: "
+            "give sampler.held_out, a number or share of the training images, such as 0.1"
+        )
+    if search.name != GENERATOR:
+        return
+    if not isinstance(sampler, Generates):
+        raise RecipeError(
+            f"search.name = {GENERATOR!r} takes winners from the sampler, and sampler.name = "
+            f"{name!r} generates none: take sampler.name = 'shift', or a searcher"
+        )
+    if search.options:
+        raise RecipeError(f"search.name = {GENERATOR!r} takes no options, got {search.options}")
+    for text in search.budgets:
+        metric = Budget.parse(text).metric
+        if metric != sampler.metric:
+            raise RecipeError(
+                f"budget {text!r}: the generator is trained for {sampler.metric}; give budgets on "
+                f"that, or sampler.options.metric = {metric!r}"
+            )
 
 
 def check_formats(formats: Sequence[str]) -> None:

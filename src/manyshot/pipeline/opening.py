@@ -14,10 +14,19 @@ import torch
 from manyshot import records
 from manyshot._version import __version__
 from manyshot.pipeline import timing
+from manyshot.pipeline.generating import SAMPLER
 from manyshot.recipe import Recipe, RecipeError
 
 WEIGHTS = "supernet.safetensors"
-BEGUN = (WEIGHTS, "trainer.pt", "train.jsonl", "search.jsonl", "finish.jsonl", "result.json")
+BEGUN = (
+    WEIGHTS,
+    SAMPLER,
+    "trainer.pt",
+    "train.jsonl",
+    "search.jsonl",
+    "finish.jsonl",
+    "result.json",
+)
 """Any of these holds work; without, a folder is left from checks that failed."""
 
 
@@ -75,10 +84,16 @@ def check_trained(recipe: Recipe, trained: Path) -> None:
 
 
 def take_over(folder: Path, trained: Path) -> None:
-    """Copies the supernet of the run in `trained` to `folder`, unless it has one."""
-    if not (folder / WEIGHTS).exists():
-        with records.atomic(folder / WEIGHTS) as temporary:
-            shutil.copyfile(trained / WEIGHTS, temporary)
+    """Copies the supernet of the run in `trained`, and a learnt sampler, to `folder`.
+
+    Unless it has one.
+    """
+    if (folder / WEIGHTS).exists():
+        return
+    for name in (SAMPLER, WEIGHTS):
+        if (trained / name).exists():
+            with records.atomic(folder / name) as temporary:
+                shutil.copyfile(trained / name, temporary)
 
 
 def environment() -> dict[str, Any]:

@@ -11,7 +11,9 @@ from accelerate.utils import broadcast_object_list
 
 from manyshot import records
 from manyshot.pipeline import timing
+from manyshot.pipeline.checking import GENERATOR
 from manyshot.pipeline.finishing import EXPORTED, LOG, costs_of, finish
+from manyshot.pipeline.generating import proposals, save_sampler
 from manyshot.pipeline.opening import WEIGHTS, open_folder, take_over
 from manyshot.pipeline.searching import LOG as SEARCHED
 from manyshot.pipeline.searching import check_winners, search, winners
@@ -25,9 +27,10 @@ from manyshot.train import Trainer, engine, load_weights, save_weights, train
 def train_stage(ws: Workspace, accelerator: Accelerator, folder: Path, progress: Progress) -> None:
     """Trains the supernet, or loads it if it is trained already."""
     settings = ws.recipe.train
+    sampler = ws.sampler()
     run = Trainer(
         net=ws.net,
-        sampler=ws.sampler(),
+        sampler=sampler,
         batches=ws.batches(settings, accelerator.process_index, accelerator.num_processes),
         settings=settings,
         seed=ws.recipe.seed,
@@ -35,11 +38,13 @@ def train_stage(ws: Workspace, accelerator: Accelerator, folder: Path, progress:
         accelerator=accelerator,
         folder=folder,
         fingerprint=ws.fingerprint(settings),
+        held_out=ws.held_out if len(ws.splits.held_out) else None,
     )
     weights = folder / WEIGHTS
     if not weights.exists():
         train(run, progress)
         if accelerator.is_main_process:
+            save_sampler(folder, sampler)
             save_weights(weights, ws.net)
         accelerator.wait_for_everyone()
     load_weights(weights, ws.net)
@@ -124,14 +129,19 @@ def run(
     """
     progress = progress or Silent()
     ws, accelerator = begin(recipe, folder, progress, trained)
-    scores = search(ws, accelerator, folder, progress)
-    chosen = winners(ws, scores)
+    generates = recipe.search.name == GENERATOR
+    proposed = proposals(ws, folder) if generates else None
+    scores = search(ws, accelerator, folder, progress, proposed)
+    chosen = winners(ws, scores, proposed)
     archs = list(chosen.values())
     finished = finish(ws, accelerator, folder, archs, recipe.finish, progress, scores)
     result = None
     if accelerator.is_main_process:
         scorings = len(records.read_lines(folder / SEARCHED))
         result = summary(ws, scores, scorings, chosen, finished)
+        result["images_forwarded"]["probe"] = probed_images(folder)
+        if proposed is not None:
+            result["generated"] = {p.limit.name: p.record() for p in proposed}
         records.write_json(folder / "result.json", result)
     stop(accelerator)
     check_winners(ws, scores, chosen)
@@ -241,3 +251,9 @@ def spent(ws: Workspace, scorings: int) -> dict[str, int]:
         "train": steps * recipe.train.batch_size * paths,
         "search": scorings * (validation + calibration),
     }
+
+
+def probed_images(folder: Path) -> int:
+    """Images forwarded for a sampler's probes, as the records of training have it."""
+    lines = records.read_lines(folder / "train.jsonl")
+    return lines[-1].get("probed_images", 0) if lines else 0

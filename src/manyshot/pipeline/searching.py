@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,10 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from manyshot import evaluate, records
+from manyshot.pipeline.generating import Proposal, Proposed
 from manyshot.pipeline.workspace import Workspace
 from manyshot.progress import Progress
-from manyshot.search import Infeasible, best
+from manyshot.search import Infeasible, Searcher, best
 from manyshot.space import Arch
 from manyshot.train import digest
 
@@ -20,9 +21,15 @@ LOG = "search.jsonl"
 
 
 def search(
-    ws: Workspace, accelerator: Accelerator, folder: Path, progress: Progress
+    ws: Workspace,
+    accelerator: Accelerator,
+    folder: Path,
+    progress: Progress,
+    proposed: Sequence[Proposal] | None = None,
 ) -> dict[Arch, float]:
     """Scores candidates until the recipe's number is reached; returns proxy accuracies.
+
+    Those of `proposed` alone, where there is nothing to search.
 
     Every score is a line of `search.jsonl`. A search that was killed goes on from them: searchers
     are functions of what they were told. Processes share the candidates of a proposal.
@@ -31,13 +38,19 @@ def search(
         RecordError: if the records on disk belong to other weights or settings.
         Infeasible: if no architecture within a budget is found.
     """
-    searcher = ws.searcher(ws.limits())
+    settings, told, generation = ws.recipe.search, 0, 0
+    candidates = settings.candidates
+    searcher: Searcher
+    if proposed is None:
+        searcher = ws.searcher(ws.limits())
+    else:
+        searcher = Proposed(proposed)
+        candidates = len(searcher.left)
     scorer = _Scorer(ws, accelerator, folder / LOG)
     scores: dict[Arch, float] = {}
-    settings, told, generation = ws.recipe.search, 0, 0
-    with progress.stage("search", settings.candidates) as advance:
-        while told < settings.candidates:
-            archs = searcher.ask(min(settings.generation, settings.candidates - told))
+    with progress.stage("search", candidates) as advance:
+        while told < candidates:
+            archs = searcher.ask(min(settings.generation, candidates - told))
             if not archs:
                 break  # every network within the budgets is scored
             for arch, accuracy in scorer.score(generation, archs):
@@ -49,9 +62,17 @@ def search(
     return scores
 
 
-def winners(ws: Workspace, scores: dict[Arch, float]) -> dict[str, Arch]:
-    """The best-scored architecture within each budget that has one; see `check_winners`."""
-    found = {limit.name: best(scores, limit) for limit in ws.limits()}
+def winners(
+    ws: Workspace, scores: dict[Arch, float], proposed: Sequence[Proposal] | None = None
+) -> dict[str, Arch]:
+    """The best-scored architecture within each budget that has one; see `check_winners`.
+
+    With `proposed`, of what was proposed for that budget, which is one where the generator met it.
+    """
+    if proposed is None:
+        found = {limit.name: best(scores, limit) for limit in ws.limits()}
+    else:
+        found = {p.limit.name: best({a: scores[a] for a in p.archs}, p.limit) for p in proposed}
     return {budget: within[0] for budget, within in found.items() if within}
 
 

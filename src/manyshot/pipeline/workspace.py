@@ -20,10 +20,12 @@ from manyshot.cost.timing import on_threads
 from manyshot.data import Augment, Batches, FixedBatches, Splits, fixed, load
 from manyshot.lookup import look_up
 from manyshot.pipeline.checking import (
+    GENERATOR,
     check_batch_size,
     check_breeding,
     check_chunks,
     check_formats,
+    check_sampler,
 )
 from manyshot.recipe import Recipe, RecipeError, Training
 from manyshot.search import Limit, Searcher, make_searcher
@@ -163,6 +165,7 @@ class Workspace:
             data.name,
             root=data.root,
             validation=data.validation,
+            held_out=recipe.sampler.held_out,
             seed=recipe.seed,
             train_size=data.train_size,
             image_size=data.image_size,
@@ -205,9 +208,11 @@ class Workspace:
         Raises:
             RecipeError: for an unknown one, or options it does not take.
         """
-        sampler = self.recipe.sampler
+        sampler, seed = self.recipe.sampler, self.recipe.seed
         try:
-            return make_sampler(sampler.name, self.net.space, sampler.options)
+            return make_sampler(
+                sampler.name, self.net.space, sampler.options, costs=self.costs, seed=seed
+            )
         except (ValueError, TypeError) as error:
             raise RecipeError(f"sampler: {error}") from error
 
@@ -232,11 +237,13 @@ class Workspace:
             RecipeError: for an impossible budget, an unknown sampler or searcher, their options,
                 training batches that cannot be made, or what `check_finish` finds.
         """
-        table = self.costs["macs"]
         known = self.limits(metrics=("macs", "params"))
-        searcher = self.searcher(known or [Limit("everything", table, table.range()[1])])
-        check_breeding(searcher, self.recipe.search.candidates)
-        self.sampler()
+        if self.recipe.sampler.options.get("metric", "macs") in self.costs:
+            check_sampler(self.recipe, self.sampler(), len(self.splits.held_out))
+        if self.recipe.search.name != GENERATOR:
+            table = self.costs["macs"]
+            searcher = self.searcher(known or [Limit("everything", table, table.range()[1])])
+            check_breeding(searcher, self.recipe.search.candidates)
         self._check_batches("train", self.recipe.train, world)
         check_chunks(self.net.sharing, self.recipe.train.batch_size, world)
         self.check_finish(world)
@@ -289,6 +296,20 @@ class Workspace:
             mean=self.splits.mean,
             std=self.splits.std,
             seed=self.recipe.seed,
+            device=self.device,
+            workers=self.recipe.data.workers,
+        )
+
+    def held_out(self, images: int, seed: int) -> FixedBatches:
+        """So many held-out images, class-balanced by `seed`, or all of them if there are fewer."""
+        own = self.splits.held_out
+        return fixed(
+            own,
+            images if images < len(own) else None,
+            self.recipe.evaluate.batch_size,
+            mean=self.splits.mean,
+            std=self.splits.std,
+            seed=seed,
             device=self.device,
             workers=self.recipe.data.workers,
         )

@@ -240,9 +240,10 @@ def generate(
 ) -> Generated:
     """The likeliest architecture for a cost limit, which needs no search (ShiftNAS, section 4.1).
 
-    The paper decodes once. Ours: where that costs more than the limit, the target is lowered by the
-    excess and decoded again, at most `repairs` times, down to the lowest target of the grid. If all
-    cost more, the last is returned, not `within`; `sampled` is a way out.
+    The paper decodes once. Ours: while that costs more than the limit, the target is lowered by the
+    excess, but by at least an eighth of the grid's mean step (a small excess often decodes to the
+    same architecture), and decoded again: at most `repairs` times, down to the grid's lowest
+    target. If all cost more, the last is returned, not `within`; `sampled` is a way out.
 
     Args:
         generator: a trained one.
@@ -255,11 +256,13 @@ def generate(
     """
     if repairs < 0:
         raise ValueError(f"repairs must be at least 0, got {repairs}")
-    target, lowest, highest = float(limit), generator.grid[0].item(), generator.grid[-1].item()
+    limit = target = float(limit)
+    lowest, highest = generator.grid[0].item(), generator.grid[-1].item()
+    least = (highest - lowest) / max(len(generator.grid) - 1, 1) / 8
     arch, cost = _likeliest(generator, table, target)
     decodes = 1
     while cost > limit and target > lowest and decodes <= repairs:
-        target = max(min(target, highest) - (cost - limit), lowest)
+        target = max(min(target, highest) - max(cost - limit, least), lowest)
         arch, cost = _likeliest(generator, table, target)
         decodes += 1
     return Generated(arch, cost, decodes, cost <= limit)

@@ -131,30 +131,6 @@ class Grid:
         grid.check(table)
         return grid
 
-    @classmethod
-    def given(
-        cls,
-        grid: Grid | Sequence[float] | None,
-        table: CostTable,
-        space: SearchSpace,
-        *,
-        bins: int = 8,
-        seed: int = 0,
-    ) -> Grid:
-        """A grid as options state it: one, or (lo, hi, step), checked; for None that of `of`.
-
-        Raises:
-            ValueError: for other than three numbers, and what `Grid`, `of` and `check` raise.
-        """
-        if grid is None:
-            return cls.of(table, space, bins, seed)
-        if not isinstance(grid, Grid):
-            if len(grid) != 3:
-                raise ValueError(f"grid must be (lo, hi, step), got {tuple(grid)}")
-            grid = cls(*grid)
-        grid.check(table)
-        return grid
-
     def __len__(self) -> int:
         return round((self.hi - self.lo) / self.step) + 1
 
@@ -248,15 +224,6 @@ class ComplexityDistribution:
 
     def __len__(self) -> int:
         return len(self.logits)
-
-    @property
-    def lr(self) -> float:
-        """Adam's rate."""
-        return float(self._adam.param_groups[0]["lr"])
-
-    @lr.setter
-    def lr(self, rate: float) -> None:
-        self._adam.param_groups[0]["lr"] = rate
 
     @property
     def lr(self) -> float:

@@ -27,8 +27,9 @@ from manyshot.train.plan import Path, Plan, Probe, Probed
 from manyshot.train.samplers.complexity import ComplexityDistribution, Grid
 from manyshot.train.samplers.shift_config import ShiftConfig
 
-MOVED = 5.0
-"""By default Adam's rate times the number of updates: about how far a logit can move in all."""
+MOVED, FASTEST = 5.0, 0.05
+"""By default Adam's rate times the number of updates, about how far a logit can move in all; and
+the largest such rate, for runs of few updates, which say little."""
 
 
 @runtime_checkable
@@ -178,7 +179,7 @@ class Shift:
             return Probe(save=True)
         if config.distribution_lr is None:
             updates = (steps - warmup) // config.period
-            self.distribution.lr = MOVED / max(updates - (warmup == 0), 1)
+            self.distribution.lr = min(FASTEST, MOVED / max(updates - (warmup == 0), 1))
         self._asked = self._drawn(rng) if config.estimator == "pathwise" else self._listed(rng)
         return Probe(
             self._asked.paths,

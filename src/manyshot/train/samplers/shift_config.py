@@ -52,8 +52,8 @@ class ShiftConfig:
     """Of the pathwise estimator; the paper's one is mostly noise."""
 
     distribution_lr: float | None = None
-    """Of its Adam (the paper: 1e-3); by default 5 over the number of updates, about the same for
-    500 epochs of ImageNet."""
+    """Of its Adam (the paper: 1e-3); by default 5 over the number of updates, which is about the
+    same for 500 epochs of ImageNet, but at most 0.05."""
 
     ema: float = 0.9
     """Share of the old in the average of changes of loss; 0 for the last alone."""

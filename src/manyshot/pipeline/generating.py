@@ -1,0 +1,109 @@
+"""Final networks straight from a sampler's generator, without a search (ShiftNAS)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+from manyshot import records
+from manyshot.pipeline.workspace import Workspace
+from manyshot.search import Limit
+from manyshot.space import Arch
+from manyshot.train import Generates, Sampler, load_checkpoint, save_checkpoint
+
+SAMPLER = "sampler.pt"
+"""What a learnt sampler has learnt, kept beside the supernet's weights."""
+DRAWS = 64
+"""Architectures drawn where the likeliest is beyond its budget."""
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What a generator says for one budget.
+
+    Attributes:
+        limit: the budget.
+        archs: canonical; the likeliest, or, if that is beyond the budget, the distinct ones of
+            `DRAWS` draws that are within, of which the best-scored wins.
+        decodes: how often the likeliest was decoded, each time for a lower target.
+        drawn: whether `archs` are draws.
+        missed: by what share of the budget the likeliest is below it (above: negative).
+    """
+
+    limit: Limit
+    archs: tuple[Arch, ...]
+    decodes: int
+    drawn: bool
+    missed: float
+
+    def record(self) -> dict[str, Any]:
+        """Its part of `result.json`."""
+        return {"decodes": self.decodes, "drawn": self.drawn, "below_budget": self.missed}
+
+
+@final
+class Proposed:
+    """A searcher that proposes what it was made with, once."""
+
+    def __init__(self, proposals: Sequence[Proposal]) -> None:
+        self.left = list(dict.fromkeys(arch for p in proposals for arch in p.archs))
+
+    def ask(self, n: int) -> list[Arch]:
+        """The next `n`, and nothing once all are asked for."""
+        asked, self.left = self.left[:n], self.left[n:]
+        return asked
+
+    def tell(
+        self, archs: Sequence[Arch], scores: Sequence[float], weights_version: int = 0
+    ) -> None:
+        """Learns nothing."""
+
+    def elites(self) -> list[Arch]:
+        """None."""
+        return []
+
+
+def proposals(ws: Workspace, folder: Path) -> list[Proposal]:
+    """What the generator that was trained in `folder` says for every budget of the recipe.
+
+    Raises:
+        RecordError: if the folder has no trained sampler.
+    """
+    sampler = trained_sampler(ws, folder)
+    assert isinstance(sampler, Generates)  # `check_sampler` has seen to it
+    return [_proposal(ws, sampler, limit) for limit in ws.limits()]
+
+
+def _proposal(ws: Workspace, sampler: Generates, limit: Limit) -> Proposal:
+    likeliest = sampler.generate(limit.limit)
+    archs = [likeliest.arch]
+    if not likeliest.within:
+        archs = sampler.sampled(limit.limit, ws.recipe.seed, DRAWS)
+    canonical = tuple(dict.fromkeys(map(ws.net.space.canonical, archs)))
+    missed = 1 - likeliest.cost / limit.limit
+    return Proposal(limit, canonical, likeliest.decodes, not likeliest.within, missed)
+
+
+def save_sampler(folder: Path, sampler: Sampler) -> None:
+    """Writes what a learnt sampler has learnt; nothing for others."""
+    state = sampler.state_dict()
+    if state:
+        save_checkpoint(folder / SAMPLER, {"sampler": state})
+
+
+def trained_sampler(ws: Workspace, folder: Path) -> Sampler:
+    """The recipe's sampler as it was trained in `folder`.
+
+    Raises:
+        RecordError: if it is not there.
+    """
+    path = folder / SAMPLER
+    if not path.exists():
+        raise records.RecordError(
+            f"{folder} has no {SAMPLER}: train it first with manyshot train, or manyshot run"
+        )
+    sampler = ws.sampler()
+    sampler.load_state_dict(load_checkpoint(path)["sampler"])
+    return sampler
