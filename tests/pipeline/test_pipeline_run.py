@@ -12,6 +12,7 @@ from manyshot.recipe import RecipeError
 from manyshot.search import Infeasible
 from manyshot.space import Budget
 from manyshot.train import load_weights
+from manyshot.zoo import NETWORKS
 
 FIELDS = [
     "budget", "arch", "choices", "macs", "params", "latency_ms", "proxy_accuracy",
@@ -184,7 +185,7 @@ def test_fewer_candidates_than_budgets_is_an_error_with_a_way_out(tmp_path):
         ("sampler.options.paths='x'", "sampler: "),
         (
             "network.name=tinny",
-            "unknown network 'tinny'; did you mean 'tiny'? have cell, macro, shufflenet",
+            f"unknown network 'tinny'; did you mean 'tiny'? have {', '.join(sorted(NETWORKS))}",
         ),
         ("network.options.widht=3", "network 'tiny' with options {"),
         ("network.name=no_such:net", "cannot be imported: No module named 'no_such'"),
@@ -246,7 +247,7 @@ def test_training_only_then_the_rest(base, tmp_path):
 
 def test_images_forwarded(base, tmp_path):
     """4 steps of 32 images; 6 candidates, each 64 to calibrate and 64 to validate."""
-    assert base[2]["images_forwarded"] == {"train": 128, "search": 768}
+    assert base[2]["images_forwarded"] == {"train": 128, "search": 768, "probe": 0}
     ws = Workspace.build(small(tmp_path, "sampler.name=sandwich", "train.epochs=3"))
     assert spent(ws, 10) == {"train": 3 * 128 * 4, "search": 1280}
 

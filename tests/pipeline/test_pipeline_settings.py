@@ -21,6 +21,7 @@ CHANGES = {
     "data.flip": "data.flip=true",
     "sampler.name": "sampler.name=fair",
     "sampler.options": "sampler.options.paths=2",
+    "sampler.held_out": "sampler.held_out=16",
     "evaluate.calibration_images": "evaluate.calibration_images=32",
     "evaluate.images": "evaluate.images=32",
     "evaluate.batch_size": "evaluate.batch_size=16",

@@ -8,8 +8,7 @@ from torch import Tensor
 
 from manyshot.space import SearchSpace
 from manyshot.testing.samplers import SamplerSuite
-from manyshot.train import Fair, Only, Path, Plan, Sandwich, Uniform
-from manyshot.train.samplers.fixed_rules import Stateless
+from manyshot.train import Fair, Only, Path, Plan, Sandwich, Stateless, Uniform
 
 
 class TestUniform(SamplerSuite):
@@ -42,7 +41,7 @@ class Hidden(Stateless):
         archs = list(self.space.enumerate())
         return Plan((Path(archs[self.seen % len(archs)]),))
 
-    def feedback(self, plan: Plan, losses: Sequence[Tensor]) -> None:
+    def feedback(self, plan: Plan, losses: Sequence[Tensor], probed=None) -> None:
         self.seen += 1
 
 

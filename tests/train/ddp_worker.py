@@ -9,19 +9,16 @@ from train_nets import Dropping, seeded, trainer, weights
 
 import manyshot as ms
 from manyshot.train import Path as PathOf
-from manyshot.train import Plan, Trainer, Uniform, train
+from manyshot.train import Plan, Stateless, Trainer, train
 
 STEPS = 5
 
 
-class Some:
+class Some(Stateless):
     """Two paths per step that leave out the options "4" and "b" (6 and a alternate)."""
 
     def plan(self, rng, step):
         return Plan((PathOf((1, 0)), PathOf((2, 0), weight=0.5)))
-
-    feedback, state_dict = Uniform.feedback, Uniform.state_dict
-    load_state_dict = Uniform.load_state_dict
 
 
 def watched(run: Trainer) -> tuple[list, list]:

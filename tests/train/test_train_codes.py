@@ -142,7 +142,7 @@ def test_a_sampler_rests_while_codes_move():
     class Listening(Uniform):
         heard = 0
 
-        def feedback(self, plan: Plan, losses) -> None:
+        def feedback(self, plan: Plan, losses, probed=None) -> None:
             assert len(losses) == len(plan.paths)
             self.heard += 1
 

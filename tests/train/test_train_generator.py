@@ -60,6 +60,9 @@ def test_targets_of_the_grid_are_exact_one_hots():
     grid = np.linspace(1.3e9, 2.0e9, 8)
     generator = ArchitectureGenerator(SMALL, grid, generator=seeded())
     assert torch.equal(generator.encode(grid), torch.eye(8))
+    targets = grid.copy()
+    grid[0] = 0  # the generator's grid is its own
+    assert torch.equal(generator.encode(targets), torch.eye(8))
     assert torch.equal(small().encode([5.5, 2.0]), torch.eye(4)[[3, 0]])
 
 
@@ -133,7 +136,7 @@ def test_greedy_decodes_equal_the_recurrence_written_out():
     policies, entropy = generator(o, greedy=True)
     expected = [by_hand(generator, row) for row in o.double().numpy()]
     assert generator.archs(policies) == [tuple(arch) for arch, _ in expected]
-    assert len(set(generator.archs(policies))) > 3  # else little would be compared
+    assert len(set(generator.archs(policies))) > 3  # else little is compared
     # float32 through five steps of an LSTM with weights of order one
     np.testing.assert_allclose(entropy.detach(), [e for _, e in expected], rtol=2e-4, atol=1e-5)
 
@@ -179,17 +182,17 @@ def test_draws_follow_the_heads_and_not_the_temperature():
         for head in generator.heads.values():
             head.weight.zero_()
             head.bias.copy_(torch.arange(len(head.bias)) * 0.7)
-    o = torch.eye(4)[:1].expand(20_000, -1)
+    o = torch.eye(4)[:1].expand(5_000, -1)
     policies, entropy = generator(o, generator=seeded())
     hot = generator(o, generator=seeded(), tau=4.0).policies
     total = 0.0
     for decision, policy in policies.items():
         chances = (torch.arange(len(decision.options)) * 0.7).double().softmax(0)
         if len(chances) > 1:
-            assert chisquare(policy.sum(0).double().detach(), 20_000 * chances).pvalue > 1e-3
+            assert chisquare(policy.sum(0).double().detach(), 5_000 * chances).pvalue > 1e-3
         total -= (chances * chances.log()).sum().item()
         assert torch.equal(hot[decision], policy)
-    torch.testing.assert_close(entropy, torch.full((20_000,), total))
+    torch.testing.assert_close(entropy, torch.full((5_000,), total))
 
 
 def weighted(policies: dict[Decision, Tensor]) -> Tensor:
@@ -337,9 +340,14 @@ def test_resource_loss_is_the_squared_distance_in_steps():
     np.testing.assert_allclose(costs.grad, [0, 4e-8, -1e-8], rtol=1e-15)
 
 
+def test_one_target_per_cost():
+    with pytest.raises(ValueError, match=r"costs have shape \(2,\), targets \(2, 1\)"):
+        resource_loss(torch.ones(2), torch.ones(2, 1), 1.0)
+
+
 @pytest.mark.parametrize("step", [0.0, -1.0, float("nan"), float("inf")])
 def test_steps_are_positive(step):
-    with pytest.raises(ValueError, match=f"step must be positive.*got {step}|got {step}"):
+    with pytest.raises(ValueError, match=f"step must be positive.*got {step}"):
         resource_loss(torch.ones(1), torch.ones(1), step)
 
 
@@ -418,11 +426,11 @@ def learn(
     *,
     weight: float,
     slope: float = 0.0,
-) -> list[float]:
-    """Adam on weight * resource loss - slope * cost in steps; mean sampled errors, in steps."""
+) -> Tensor:
+    """Adam on weight * resource loss - slope * cost; sampled errors (steps, K), in grid steps."""
     optimizer = torch.optim.Adam(generator.parameters(), lr=1e-3)
     targets, rng = generator.grid, seeded(100)
-    o, biases = generator.encode(targets), []
+    o, errors = generator.encode(targets), []
     for _ in range(steps):
         costs = cost(generator(o, generator=rng).policies)
         loss = weight * resource_loss(costs, targets, step) - slope * costs / step
@@ -430,8 +438,8 @@ def learn(
         loss.mean().backward()
         torch.nn.utils.clip_grad_norm_(generator.parameters(), 1.0)
         optimizer.step()
-        biases.append(((costs - targets) / step).mean().item())
-    return biases
+        errors.append((costs.detach() - targets) / step)
+    return torch.stack(errors)
 
 
 def greedy_errors(generator: ArchitectureGenerator, targets: np.ndarray) -> np.ndarray:
@@ -562,5 +570,6 @@ def test_a_task_that_likes_large_networks_moves_costs_by_slope_over_twice_the_we
     counts = tuple(space.counts.tolist())
     table = CostTable("macs", counts, 0, {(i,): np.arange(4) for i in range(8)})
     generator = ArchitectureGenerator(space, np.arange(4.0, 20, 2), generator=seeded())
-    biases = learn(generator, PolicyCost(table, space), 2, 900, weight=0.01, slope=0.02)
-    assert np.mean(biases[-300:]) == pytest.approx(1, abs=0.3)
+    cost = PolicyCost(table, space)
+    errors = learn(generator, cost, 2, 400, weight=0.01, slope=0.02)[200:].mean(0)
+    assert errors.tolist() == pytest.approx([1] * 8, abs=0.2)  # 0.95 to 1.06 with 4 seeds

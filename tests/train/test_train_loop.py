@@ -19,8 +19,8 @@ from manyshot import records
 from manyshot.train import (
     Path,
     Plan,
+    Stateless,
     Training,
-    Uniform,
     accumulate,
     engine,
     train,
@@ -85,12 +85,9 @@ def test_the_loop_is_a_plain_loop():
 
 
 def test_options_that_are_not_drawn_do_not_move():
-    class First:
+    class First(Stateless):
         def plan(self, rng, step):
             return Plan((Path((0, 0, 0, 0)), Path((1, 0, 0, 0))))
-
-        feedback, state_dict = Uniform.feedback, Uniform.state_dict
-        load_state_dict = Uniform.load_state_dict
 
     run = trainer()
     run.sampler = First()

@@ -133,18 +133,6 @@ def test_a_student_before_its_teacher_is_an_error(net, batch, paths):
         accumulate(net, Plan(paths(big)), *batch, largest=big)
 
 
-@pytest.mark.parametrize(
-    "plan",
-    [
-        Plan((Path((0, 0, 0, 0), policy={}),)),
-        Plan((Path((0, 0, 0, 0)),), penalty=torch.ones((), requires_grad=True)),
-    ],
-)
-def test_policies_and_penalties_are_refused(net, batch, plan):
-    with pytest.raises(NotImplementedError, match="one-hot policies or a penalty"):
-        accumulate(net, plan, *batch, largest=(3, 3, 3, 3))
-
-
 @pytest.mark.parametrize("classes", [10, 100, 1000])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_label_smoothing_is_torchs_and_the_definition(classes, smoothing):

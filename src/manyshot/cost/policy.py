@@ -65,7 +65,7 @@ class PolicyCost:
             raise ValueError(f"reference {reference} is not used by form='exact'; leave it out")
         if form == "additive":
             table = _around(table, space.largest if reference is None else space.check(reference))
-        self.space, self.form, self.metric = space, form, table.metric
+        self.space, self.metric = space, table.metric
         self._constant = float(table.constant)
         self._on = {torch.device("cpu"): _factors(table)}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,10 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         CheckpointError: if the file is damaged, or of another schema.
     """
     try:
+        with zipfile.ZipFile(path) as archive:  # torch writes checksums, but does not look at them
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise zipfile.BadZipFile(f"wrong checksum of {damaged}")
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise

@@ -6,14 +6,18 @@ import math
 import warnings
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, TypeVar, final
+from typing import NamedTuple, TypeAlias, TypeVar, final
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from manyshot.cost import CostTable
 from manyshot.space import Arch, Decision, SearchSpace
 from manyshot.train.gumbel import check_temperature, gumbel, straight_through
+
+Targets: TypeAlias = Sequence[float] | npt.NDArray[np.float64] | Tensor
 
 
 class Decoded(NamedTuple):
@@ -51,14 +55,15 @@ class ArchitectureGenerator(nn.Module):
     def __init__(
         self,
         space: SearchSpace,
-        grid: Sequence[float],
+        grid: Targets,
         *,
         hidden: int = 64,
         generator: torch.Generator,
     ) -> None:
         """Makes a generator, initialised from `generator` alone.
 
-        Embeddings are drawn from N(0, 0.1), the start is zero, other weights are as torch's.
+        Embeddings are normal with standard deviation 0.1, the start is zero, other weights are
+        drawn as torch does.
 
         Args:
             space: whose architectures are generated.
@@ -70,7 +75,7 @@ class ArchitectureGenerator(nn.Module):
             ValueError: if the grid does not increase, or `hidden` is below one.
         """
         super().__init__()
-        targets = torch.as_tensor(grid, dtype=torch.float64)
+        targets = torch.as_tensor(grid, dtype=torch.float64).clone()
         sound = targets.dim() == 1 and len(targets) > 0 and bool(targets.isfinite().all())
         if not sound or not (targets.diff() > 0).all():
             raise ValueError(
@@ -97,7 +102,7 @@ class ArchitectureGenerator(nn.Module):
             self.feed[key] = _uniform(linear, n, generator)
         self._warned = False
 
-    def encode(self, targets: Tensor | Sequence[float]) -> Tensor:
+    def encode(self, targets: Targets) -> Tensor:
         """Cost targets (N,) as weights (N, K) of the two nearest of the grid; one-hot on the grid.
 
         A target outside the grid is taken as its nearest end, with a warning, the first time.
@@ -211,8 +216,13 @@ def resource_loss(costs: Tensor, targets: Tensor, step: float) -> Tensor:
     the optimum to C - s / 2w.
 
     Raises:
-        ValueError: unless `step` is positive and finite.
+        ValueError: unless `step` is positive and finite, for differing shapes.
     """
+    if costs.shape != targets.shape:
+        raise ValueError(
+            f"costs have shape {tuple(costs.shape)}, targets {tuple(targets.shape)}; give one "
+            "target per cost"
+        )
     if not (math.isfinite(step) and step > 0):
         raise ValueError(f"step must be positive, the distance of two cost targets, got {step}")
     return ((costs - targets) / step).square()

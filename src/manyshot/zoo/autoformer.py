@@ -190,8 +190,8 @@ def tiny_vit(
 ) -> AutoFormer:
     """A vision transformer for small images, to be wrapped by `ms.Supernet`; ours.
 
-    Like `autoformer`, with at most 5 blocks of at most 64 features: 12 decisions, 0.48 to 4.37 MMACs
-    at the default size.
+    Like `autoformer`, with at most 5 blocks of at most 64 features: 12 decisions, and 0.48 to 4.37
+    MMACs at the default size.
 
     Args:
         image_size: side of the images.

@@ -1,8 +1,8 @@
 """Inverted residuals with and without squeeze-and-excitation: 21 layers of 13 operations.
 
 The mobile space of GreedyNAS, MCT-NAS (Su et al. 2021) and K-shot NAS (Su et al. 2021,
-arXiv:2106.06442): 13^21 encodings, 43.98 M parameters in operations and 1.69 M elsewhere. Operations
-are {expansion 3, 6} x {kernel 3, 5, 7} x {with, without squeeze-and-excitation}, and the identity,
+arXiv:2106.06442): 13^21 encodings, 44.0 M parameters in operations and 1.69 M elsewhere. Operations
+are {expansion 3, 6} x {kernel 3, 5, 7} x {without, with squeeze-and-excitation}, and the identity,
 which in the first layer of a stage is a 1x1 convolution with batch norm. The gate has a quarter of
 the expanded channels and a hard sigmoid; blocks have hard swish.
 

@@ -1,12 +1,13 @@
 """Elastic mobile networks: BigNAS, AttentiveNAS, and one for small images.
 
 The two spaces of the CNN experiments of ShiftNAS (Zhang et al., ICCV 2023, arXiv:2307.08300), which
-prints no lists of candidates. `bignas` (Yu et al. 2020, arXiv:2003.11142) has those of an unofficial
-implementation, xfey/pytorch-BigNAS; kernels are decided per block, as ShiftNAS says. `attentivenas`
-(Wang et al. 2021, arXiv:2011.09011) has those of its authors' public code, all per stage; the
-multiply-adds of its published A0 to A6 are reproduced. `tiny_cnn` is ours.
+prints no candidates. `bignas` (Yu et al. 2020, arXiv:2003.11142) has those of an unofficial
+implementation (xfey/pytorch-BigNAS), with kernels decided per block, as ShiftNAS says.
+`attentivenas` (Wang et al. 2021, arXiv:2011.09011) has those of its authors' public code, all per
+stage; it reproduces the multiply-adds of their published A0 to A6. `tiny_cnn` is ours.
 
-Convolutions without bias, batch norm, Swish; widths keep the lower channels, kernels the centre.
+Convolutions have no bias, batch norm follows them, then Swish. An architecture uses the lower
+channels and the centre of kernels.
 """
 
 from __future__ import annotations
