@@ -18,11 +18,12 @@ from manyshot.nn.batch_norm import (
     Statistics,
 )
 from manyshot.nn.extract import extract
+from manyshot.nn.layer import Layer
 from manyshot.nn.mixing import Kept, Stacked
 from manyshot.nn.policy import MaskMode, Policies, check_policies
 from manyshot.nn.selection import Selection, activate
 from manyshot.nn.shapes import check_options
-from manyshot.nn.structure import adopt, compile_options, search_space
+from manyshot.nn.structure import adopt, compile_options, search_space, walk
 from manyshot.sharing import OneShot, Phase, Sharing
 from manyshot.space import Arch, Decision
 
@@ -197,10 +198,12 @@ class Supernet(nn.Module):
             policies = Policies(policy, masks)
             if isinstance(stats, Collector):
                 raise ValueError("statistics are collected by option indices: pass no policy")
-            if isinstance(stats, BatchNormStats) and masks == "full":
-                statistics = MaskedStatistics(stats)
         mixing = self.sharing.mixture(chosen, phase) if mixture is None else mixture
         selection = Selection(self.space.decisions, chosen, statistics, mixing, policies)
+        if isinstance(stats, BatchNormStats) and policies is not None and masks == "full":
+            held = ((m, use) for _, m, use in walk(self.model) if isinstance(m, Layer))
+            runs = {layer.path for layer, use in held if selection.holds(use)}
+            selection.statistics = MaskedStatistics(stats, runs)
         with activate(selection):
             yield selection
 

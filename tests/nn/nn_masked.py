@@ -111,7 +111,9 @@ class Convolutions(nn.Module):
             ms.nn.BatchNorm2d(stem),
             nn.SiLU(inplace=True),
         )
-        blocks = [Inverted(stem if i == 0 else width, width, ratio, k) for i, k in enumerate(kernels)]
+        blocks = [
+            Inverted(stem if i == 0 else width, width, ratio, k) for i, k in enumerate(kernels)
+        ]
         self.blocks = ms.nn.Depth(blocks, (1, 2, 3), "depth")
         options = {
             "skip": nn.Identity(),

@@ -111,6 +111,16 @@ class TestMatrices:
         with net.selecting((0, 0)) as selection:
             assert selection.mask(width) is None and selection.policy(width) is None
 
+    def test_autocast_rounds_no_gradient(self):
+        width = ms.choose((2, 4), "width")
+        net = held(ms.nn.Linear(width, 2)).float()
+        given_policies = {width: torch.tensor([1.0, 0.0], requires_grad=True)}
+        with torch.autocast("cpu", torch.bfloat16), net.selecting((0,), policy=given_policies) as s:
+            mask = s.mask(width)
+        assert mask.dtype == torch.float32
+        (mask * (1 + 2**-10)).sum().backward()  # bfloat16 has 2**-7
+        assert given_policies[width].grad.tolist() == [2 + 2**-9, 4 + 2**-8]
+
     def test_tables_do_not_keep_decisions_alive(self):
         width = ms.choose((2, 4), "width")
         net = held(ms.nn.Linear(width, 2))

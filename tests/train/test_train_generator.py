@@ -1,5 +1,6 @@
 """ShiftNAS's generator: what it decodes, that it learns to meet targets, and what it refuses."""
 
+import contextlib
 import dataclasses
 import warnings
 
@@ -515,23 +516,25 @@ def test_limits_beyond_the_grid(learnt):
 
 
 @pytest.mark.parametrize(
-    ("excess", "repairs", "targets"),
+    ("limit", "excess", "repairs", "targets"),
     [
-        (0.5, 0, [5]),
-        (0.5, 2, [5, 4.5, 4]),
-        (0.5, 9, [5, 4.5, 4, 3.5, 3, 2.5, 2]),  # the lowest target ends it
-        (0.01, 2, [5, 5 - 3.5 / 24, 5 - 3.5 / 12]),  # an eighth of the mean of three steps
+        (5, 0.5, 0, [5]),
+        (5, 0.5, 2, [5, 4.5, 4]),
+        (5, 0.5, 9, [5, 4.5, 4, 3.5, 3, 2.5, 2]),  # the lowest target ends it
+        (5, 0.01, 2, [5, 5 - 3.5 / 24, 5 - 3.5 / 12]),  # an eighth of the mean of three steps
+        (7, 0.5, 2, [7, 5, 4.5]),  # 7 was taken as 5.5
     ],
 )
-def test_repairs_lower_the_target_by_the_excess(excess, repairs, targets, monkeypatch):
+def test_repairs_lower_the_target_by_the_excess(limit, excess, repairs, targets, monkeypatch):
     """With a table that calls every architecture too expensive."""
     generator, asked = lively(), []
     encode = generator.encode
     monkeypatch.setattr(generator, "encode", lambda t: encode(asked.extend(t) or t))
-    table = CostTable("latency_ms", tuple(SMALL.counts.tolist()), 5 + excess, {})
-    result = generate(generator, table, 5, repairs=repairs)
+    table = CostTable("latency_ms", tuple(SMALL.counts.tolist()), limit + excess, {})
+    with pytest.warns(UserWarning) if limit > GRID[-1] else contextlib.nullcontext():
+        result = generate(generator, table, limit, repairs=repairs)
     assert asked == pytest.approx(targets, rel=1e-12)
-    assert (result.decodes, result.within, result.cost) == (len(targets), False, 5 + excess)
+    assert (result.decodes, result.within, result.cost) == (len(targets), False, limit + excess)
 
 
 def test_sampled_architectures_are_distinct_and_within_the_limit(learnt):
@@ -542,6 +545,9 @@ def test_sampled_architectures_are_distinct_and_within_the_limit(learnt):
     assert len(sampled(learnt.generator, TABLE, 1.5e9, draws=8, rng=seeded())) < len(found)
     dear = dataclasses.replace(TABLE, constant=10**10)
     assert sampled(learnt.generator, dear, 1.5e9, rng=seeded()) == []
+    free = CostTable("macs", tuple(SMALL.counts.tolist()), 0, {})
+    few = sampled(small(), free, 3, draws=200, rng=seeded())
+    assert len(few) == len(set(few)) < SMALL.size < 200
 
 
 def test_generating_leaves_no_graph_and_no_trace(learnt):

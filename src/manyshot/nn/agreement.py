@@ -37,8 +37,8 @@ class MasksDisagree(RuntimeError):
 def check_agreement(net: Any, images: Any, archs: Iterable[Arch] | None = None) -> None:
     """Compares masked and sliced forwards on the first of `images`, with batch statistics.
 
-    Nothing of `net` is touched: a copy of it runs in float64 on the CPU, in eval mode, with noise in
-    place of freshly initialised zeros and ones.
+    Nothing of `net` is touched: a copy of it runs in float64 on the CPU, in eval mode, with noise
+    added to parameters that are all zeros or ones.
 
     Args:
         net: a supernet.

@@ -6,7 +6,7 @@ argument of the forward: `net(images, arch, stats=stats)`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, ClassVar, Protocol, Self, final
 
 import torch
@@ -96,18 +96,26 @@ class MaskedStatistics:
 
     Features that are not active, and layers that the architecture does not run, are normalised by
     mean zero and variance one: masks drop what comes of them.
+
+    Attributes:
+        stats: of the architecture.
+        runs: the paths of the layers that it runs.
     """
 
-    def __init__(self, stats: BatchNormStats) -> None:
-        self.stats = stats
+    def __init__(self, stats: BatchNormStats, runs: Collection[str]) -> None:
+        self.stats, self.runs = stats, runs
 
     def normalise(
         self, path: str, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
     ) -> Tensor:
-        """Normalises the active features by their statistics."""
+        """Normalises the active features by their statistics.
+
+        Raises:
+            LookupError: if there are none for a layer that the architecture runs.
+        """
         mean = torch.zeros(x.shape[1], device=x.device, dtype=_running_dtype(x, weight))
         variance = torch.ones_like(mean)
-        if path in self.stats.tensors:
+        if path in self.runs:
             for padded, own in zip((mean, variance), self.stats.of(path), strict=True):
                 padded[: len(own)] = own
         return F.batch_norm(x, mean, variance, weight, bias, False, 0.0, eps)

@@ -92,7 +92,7 @@ class Policies:
         if key not in self._masks:
             own = self.among(size)
             mask = self._table(kind, size, own, values, shape, units)
-            # The mask is shared by all layers that ask for this size: also the first one may be in a
+            # All layers that ask for this size share the mask, and the first of them may be in a
             # block that runs without gradients, or is run again by checkpointing.
             with (
                 torch.enable_grad(),

@@ -127,7 +127,7 @@ class ArchitectureGenerator(nn.Module):
             )
         if len(self.grid) == 1:
             return self.cond.new_ones(len(wanted), 1)
-        below = torch.searchsorted(self.grid[1:-1], clamped, right=True)
+        below = torch.searchsorted(self.grid[1:-1], clamped)
         low, high = self.grid[below], self.grid[below + 1]
         share = ((clamped - low) / (high - low)).to(self.cond.dtype).unsqueeze(1)
         weights = self.cond.new_zeros(len(wanted), len(self.grid))

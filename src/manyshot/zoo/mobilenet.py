@@ -115,7 +115,8 @@ def attentivenas(
 
     Decisions are `resolution`, `first`, then per stage `mb1.width`, `mb1.depth`, `mb1.kernel` and
     `mb2.expand`, and `last`. A stage's first block adds its input by an average pool and, in
-    architectures where widths differ, a 1x1 convolution.
+    architectures where widths differ, a 1x1 convolution. The head widens sixfold, pools, and goes
+    to `last` channels by a convolution without batch norm.
 
     Args:
         channels: of the images.

@@ -225,7 +225,7 @@ class Shift:
         self._news = {"update": True, "change": deltas.tolist()}
 
     def report(self) -> dict[str, Any] | None:
-        """Every `period` steps: probabilities, counts, changes of loss, errors of the generator."""
+        """Every `period` steps: probabilities, counts, changes of loss, state of the generator."""
         news, self._news = self._news, None
         if news is None:
             return None
@@ -234,17 +234,17 @@ class Shift:
             "targets": self._centres.tolist(),
             "probabilities": self.distribution.probabilities().tolist(),
             "counts": self.counts.tolist(),
-            "error": self.errors().tolist(),
+            **self._state_of_the_generator(),
             **news,
         }
 
     @torch.no_grad()
-    def errors(self) -> Tensor:
-        """By how many steps of the grid the likeliest architectures miss their targets, (K,)."""
+    def _state_of_the_generator(self) -> dict[str, list[float]]:
+        """By how many steps of the grid its likeliest architectures miss; its entropy, in nats."""
         decoded = self.generator(self.generator.encode(self._centres), greedy=True)
         costs = torch.from_numpy(self.table(self.generator.archs(decoded.policies)))
-        errors: Tensor = (costs - self._centres) / self.grid.step
-        return errors
+        errors = (costs - self._centres) / self.grid.step
+        return {"error": errors.tolist(), "entropy": decoded.entropy.tolist()}
 
     # -- final networks --------------------------------------------------------------------
 

@@ -98,10 +98,14 @@ class ShiftConfig:
     """Largest norm of the generator's gradient."""
 
     def __post_init__(self) -> None:
-        if self.estimator not in get_args(Estimator):
-            raise ValueError(
-                f"estimator must be one of {', '.join(get_args(Estimator))}, got {self.estimator!r}"
-            )
+        for name, kinds in (("estimator", get_args(Estimator)), ("masks", get_args(MaskMode))):
+            if getattr(self, name) not in kinds:
+                raise ValueError(
+                    f"{name} must be one of {', '.join(kinds)}, got {getattr(self, name)!r}"
+                )
+        for name in ("learn", "all_bins", "jitter"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} must be true or false, got {getattr(self, name)!r}")
         if not 0 <= self.warmup < 1:
             raise ValueError(f"warmup must be a share in [0, 1), got {self.warmup}")
         for name in ("period", "images", "draws"):
