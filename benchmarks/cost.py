@@ -17,7 +17,13 @@ from torch import nn
 import manyshot as ms
 from manyshot import cost, zoo
 
-SHAPES = {"tiny": (1, 8, 8), "shufflenet": (3, 224, 224)}
+SHAPES = {
+    "tiny": (1, 8, 8),
+    "tiny_vit": (1, 8, 8),
+    **dict.fromkeys(
+        ("autoformer", "bignas", "attentivenas", "mbv2_se", "shufflenet"), (3, 224, 224)
+    ),
+}
 
 
 class Block(nn.Module):

@@ -37,7 +37,10 @@ from manyshot.recipe import Training
 
 Found = Iterator[dict[str, Any]]
 # For MACs; others 3x224x224.
-IMAGE_SHAPES = {"cell": (3, 32, 32), "macro": (3, 32, 32), "tiny": (1, 8, 8)}
+IMAGE_SHAPES = {
+    **dict.fromkeys(("cell", "macro", "tiny_cnn"), (3, 32, 32)),
+    **dict.fromkeys(("tiny", "tiny_vit"), (1, 8, 8)),
+}
 
 
 def measure_steps(work: Workload, rounds: int, count: int = 6) -> Found:

@@ -15,8 +15,19 @@ import manyshot as ms
 from manyshot import cost, zoo
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
-SHAPES = {"macro": (3, 16, 16), "tiny": (1, 8, 8), "shufflenet": (3, 32, 32)}
-SMALLER = {"macro": {"width": 4}, "shufflenet": {"stem_stride": 1}}
+SHAPES = {
+    "macro": (3, 16, 16),
+    "tiny": (1, 8, 8),
+    "shufflenet": (3, 32, 32),
+    "tiny_vit": (1, 8, 8),
+}
+SMALLER = {
+    "macro": {"width": 4},
+    "shufflenet": {"stem_stride": 1},
+    "autoformer": {"image_size": 32},
+    "bignas": {"resolutions": (32, 48)},
+    "attentivenas": {"resolutions": (32, 48)},
+}
 
 
 def some(space: ms.SearchSpace, most: int) -> list[ms.Arch]:

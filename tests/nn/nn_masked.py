@@ -220,7 +220,7 @@ def attend(x, me, mh, attention):
     return out @ (attention.project.weight * mh).T + attention.project.bias
 
 
-def tokens_by_hand(model, arch, x, p):
+def tokens_by_hand(model, x, p):
     widths = (6, 8, 12)
     me = prefix(widths, p["width"])
     x = F.conv2d(x, model.embed.weight, model.embed.bias, stride=4).flatten(2).transpose(1, 2)
@@ -240,19 +240,19 @@ def normalised(x, norm):
     return F.batch_norm(x, None, None, norm.weight, norm.bias, True, 0.0, norm.eps)
 
 
-def inverted_by_hand(x, block, m_in, mh, ms_, mk, residual):
+def inverted_by_hand(x, block, m_in, mh, m_squeeze, mk, residual):
     expand, norm, _, depthwise, norm_2, _, squeeze, project, last = block.body
     y = F.silu(normalised(F.conv2d(x, expand.weight * m_in[:, None, None]), norm))
     kernel = depthwise.weight * mk
     y = F.silu(normalised(F.conv2d(y, kernel, padding=2, groups=len(kernel)), norm_2))
     s = y.mean((2, 3), keepdim=True)
     s = F.conv2d(s, squeeze.reduce.weight * mh[:, None, None], squeeze.reduce.bias).relu()
-    s = F.conv2d(s, squeeze.expand.weight * ms_[:, None, None], squeeze.expand.bias)
+    s = F.conv2d(s, squeeze.expand.weight * m_squeeze[:, None, None], squeeze.expand.bias)
     y = F.conv2d(y * s.sigmoid(), project.weight * mh[:, None, None])
     return normalised(y, last) + (x if residual else 0)
 
 
-def convolutions_by_hand(model, arch, x, p):
+def convolutions_by_hand(model, x, p):
     stems, widths, ratios = (4, 6), (4, 8), (1, 2)
     m_stem, m_width = prefix(stems, p["stem"]), prefix(widths, p["width"])
     side = 6 if p["resolution"][0] > 0.5 else 8
@@ -265,9 +265,9 @@ def convolutions_by_hand(model, arch, x, p):
         into, m_in, own = (stems, m_stem, "stem") if i == 0 else (widths, m_width, "width")
         squeezed = [ms.round_to(a * b // 4, 2) for a in into for b in ratios]
         pairs = [a * b for a in p[own] for b in p["ratio"]]
-        mh, ms_ = product(into, p[own], ratios, p["ratio"]), prefix(squeezed, pairs)
+        mh, m_squeeze = product(into, p[own], ratios, p["ratio"]), prefix(squeezed, pairs)
         mk = sum(q * square for q, square in zip(p[f"kernel_{i}"], squares, strict=True))
-        y = inverted_by_hand(x, block, m_in, mh, ms_, mk, i > 0)
+        y = inverted_by_hand(x, block, m_in, mh, m_squeeze, mk, i > 0)
         x = y if i == 0 else x + prefix((1, 2, 3), p["depth"])[i] * (y - x)
     plain, grouped = model.op.options["plain"], model.op.options["grouped"]
     outputs = (

@@ -111,6 +111,14 @@ class TestMatrices:
         with net.selecting((0, 0)) as selection:
             assert selection.mask(width) is None and selection.policy(width) is None
 
+    def test_decisions_without_policy_keep_their_value(self):
+        width, divisor = ms.choose((6, 8), "width"), ms.choose((3, 4), "divisor")
+        size = width // divisor
+        net = held(ms.nn.Linear(size, 2), width, divisor)
+        for arch, expected in {(0, 0): [1, 1], (0, 1): [1, 0], (1, 1): [1, 1]}.items():
+            with net.selecting(arch, policy=policies(net, arch, [width])) as selection:
+                assert selection.mask(size).tolist() == expected
+
     def test_autocast_rounds_no_gradient(self):
         width = ms.choose((2, 4), "width")
         net = held(ms.nn.Linear(width, 2)).float()

@@ -161,7 +161,7 @@ def autoformer(
 
     Decisions are `embed`, `depth`, and per block `heads0`, `ratio0`, `heads1`, ... The classifier
     reads the mean of the patches' tokens. At the default size, without relative positions, it has
-    1.17 to 2.26 (tiny), 2.77 to 7.20 (small) or 8.67 to 15.74 (base) GMACs; with them 2 to 5 % more.
+    1.17 to 2.26 (tiny), 2.77 to 7.20 (small) or 8.67 to 15.74 (base) GMACs, and 1 to 5 % more with.
 
     Args:
         scale: tiny, small or base.
