@@ -65,13 +65,13 @@ class Kept:
 
     def __init__(self, arch: Arch, mixture: Mixture) -> None:
         self.arch, self._mixture = arch, mixture
-        self._tensors: dict[tuple[int, str], Tensor] = {}
+        self._tensors: dict[tuple[int, str, str], Tensor] = {}
 
     def merge(self, module: Stacked, name: str, index: Index) -> Tensor:
         """What the mixture merges; without gradients, only once."""
         if torch.is_grad_enabled():
             return self._mixture.merge(module, name, index)
-        key = (id(module), name)
+        key = (id(module), name, str(index))
         if key not in self._tensors:
             self._tensors[key] = self._mixture.merge(module, name, index)
         return self._tensors[key]
