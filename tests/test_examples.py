@@ -34,3 +34,11 @@ def test_k_shot_learns_codes_and_weights() -> None:
     spread, test = load(example).main(epochs=16)
     assert spread > 1e-3  # codes depend on the path
     assert test > 0.2  # ten classes: chance is 0.1
+
+
+def test_shiftnas_generates_networks_by_cost() -> None:
+    example = next(path for path in EXAMPLES if path.stem == "shiftnas")
+    found = load(example).main(epochs=12)
+    costs = [cost for _, cost, _ in found]
+    assert costs == sorted(costs)  # a larger limit gives a larger network
+    assert max(test for _, _, test in found) > 0.2  # ten classes: chance is 0.1

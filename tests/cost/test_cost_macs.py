@@ -10,6 +10,7 @@ from cost_networks import NETWORKS, Elastic, Nested, Shrinking, Transformer, sub
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn import functional as F
 
 import manyshot as ms
 from manyshot import cost, zoo
@@ -54,7 +55,31 @@ def test_hard_networks_are_exact(name):
 @pytest.mark.parametrize("name", zoo.NETWORKS)
 def test_zoo_is_exact(name):
     shape = SHAPES.get(name, (3, 32, 32))
-    check(ms.Supernet(zoo.NETWORKS[name](**SMALLER.get(name, {}))), shape, most=6)
+    net = ms.Supernet(zoo.NETWORKS[name](**SMALLER.get(name, {})))
+    check(net, shape, most=6)
+    check_policies(net)
+
+
+def check_policies(net: ms.Supernet) -> None:
+    """One-hot policies cost what their architectures do, and gradients are changes by a swap."""
+    space = net.space
+    archs = [space.smallest, space.sample(np.random.default_rng(1))]
+    for table in cost._recorded[net].values():  # of `check`
+        policies = {
+            d: F.one_hot(torch.tensor([a[i] for a in archs]), len(d.options)).double()
+            for i, d in enumerate(space.decisions)
+        }
+        for policy in policies.values():
+            policy.requires_grad_()
+        costs = cost.PolicyCost(table, space)(policies)
+        assert costs.tolist() == table(archs).tolist()
+        costs.sum().backward()
+        for i, decision in enumerate(space.decisions):
+            for row, arch in enumerate(archs):
+                swaps = [(*arch[:i], o, *arch[i + 1 :]) for o in range(len(decision.options))]
+                changes = table(swaps) - table([arch])
+                grad = policies[decision].grad[row]
+                assert (grad - grad[arch[i]]).tolist() == changes.tolist()  # integers: exact
 
 
 def test_deep_elastic_network_is_exact():

@@ -105,7 +105,7 @@ def held_out(images: int, seed: int, dtype: torch.dtype = torch.float32) -> Any:
 
 def shift(net: ms.Supernet, make: Any = Vit, **options: Any) -> Shift:
     """An eager sampler: a warm-up of a fifth, an update every third step."""
-    eager = {"warmup": 0.2, "period": 3, "lr": 5e-3, "bins": 4, "draws": 4, "hidden": 16}
+    eager = {"warmup": 0.2, "period": 3, "lr": 3e-2, "bins": 4, "draws": 4, "hidden": 16}
     return Shift(net.space, known_costs(make), ShiftConfig(**{**eager, **options}), seed=2)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -27,6 +28,7 @@ def answer(run: Trainer, probe: Probe) -> Probed:
 
     Raises:
         ValueError: if there are paths and the run has no held-out images.
+        NonFiniteLoss: if a loss at the weights as they are is not finite.
     """
     net = run.net
     losses = torch.zeros(len(probe.paths), dtype=torch.float64)
@@ -44,9 +46,14 @@ def answer(run: Trainer, probe: Probe) -> Probed:
         run.probed_images += forwards * sum(len(labels) for _, labels in batches)
     if probe.save:
         run.saved = {name: p.detach().clone() for name, p in net.named_parameters()}
+    losses = _summed(run, losses)
+    for path, loss in zip(probe.paths, losses.tolist(), strict=True):
+        if not math.isfinite(loss):
+            what = f"the held-out loss of architecture {path.arch} is {loss}"
+            raise run.diverged(run.step, what)
     gradients = () if grads is None else tuple(_by_path(probe, _summed(run, grads)))
     earlier = None if before is None else _summed(run, before)
-    return Probed(_summed(run, losses), earlier, gradients)
+    return Probed(losses, earlier, gradients)
 
 
 def _batches(run: Trainer, probe: Probe) -> list[Batch]:

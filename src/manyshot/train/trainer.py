@@ -231,7 +231,7 @@ class Trainer:
         values = torch.stack([loss for _, _, loss, _ in self._unchecked]).tolist()
         for (step, arch, _, of_code), value in zip(self._unchecked, values, strict=True):
             if not math.isfinite(value):
-                raise self._diverged(step, f"the loss of architecture {arch} is {value}")
+                raise self.diverged(step, f"the loss of architecture {arch} is {value}")
             (self.code_losses if of_code else self.losses).append(value)
         self._unchecked.clear()
 
@@ -288,9 +288,9 @@ class Trainer:
         weights = self.net.state_dict()
         for name, tensor in weights.items():
             if tensor.is_floating_point() and not tensor.isfinite().all():
-                raise self._diverged(self.step - 1, f"it left weight {name!r} not finite")
+                raise self.diverged(self.step - 1, f"it left weight {name!r} not finite")
         if not all(p.isfinite().all() for p in held_by(self.sampler_optimizer)):
-            raise self._diverged(self.step - 1, "it left the sampler's parameters not finite")
+            raise self.diverged(self.step - 1, "it left the sampler's parameters not finite")
         losses = gather_object([[self.losses, self.code_losses]])
         if self.folder is None or not self.accelerator.is_main_process:
             return
@@ -345,7 +345,8 @@ class Trainer:
             for log in (self.log, SAMPLER_LOG):
                 records.keep_lines(self.folder / log, lambda r: bool(r["step"] <= self.step))
 
-    def _diverged(self, step: int, what: str) -> NonFiniteLoss:
+    def diverged(self, step: int, what: str) -> NonFiniteLoss:
+        """The error that says what step `step` (from 0) did, and what to do."""
         path = None if self.folder is None else self.folder / self.checkpoint
         kept = "no checkpoint was saved before"
         if path is not None and path.exists():
