@@ -93,3 +93,38 @@ def test_peak_memory_of_both_sides(side):
     from workloads import WORKLOADS
 
     assert isinstance(peak(WORKLOADS["tiny"], side), int)
+
+
+def test_policies_and_the_generator_are_timed(tmp_path):
+    import shift_speed
+
+    path = tmp_path / "shift_speed.jsonl"
+    shift_speed.main(["--at", "digits", "--rounds", "1", "--records", str(path)])
+    found = [json.loads(line)["what"] for line in path.read_text().splitlines()]
+    assert len(found) == 5 + 2
+    (page,) = tmp_path.glob("shift_speed_*.md")
+    assert all(f"| {what} |" in page.read_text() for what in found)
+
+
+def test_the_page_of_shift_has_means_over_seeds(tmp_path):
+    from shift_page import write_page
+
+    from manyshot import records
+
+    path = tmp_path / "shift.jsonl"
+    done = {"cores": 2, "cpu": "a CPU", "threads": 1, "torch": "2", "date": "today", "commit": "c"}
+    for seed, accuracy in enumerate((0.5, 0.7)):
+        key = {"setting": "vit", "method": "shift", "seed": seed}
+        for target in (1e6, 2e6):
+            row = {**key, "target": target, "accuracy": accuracy}
+            records.append(path, {**row, "measure": "frozen"})
+            made = {"cost": int(target - 1e5), "within": True, "decodes": 1}
+            records.append(path, {**row, "measure": "final", **made})
+        for kind in ("inherited", "fine-tuned", "retrained"):
+            finish = {"budget": "macs<=2M", "kind": kind, "accuracy": accuracy, "cost": 1_900_000}
+            records.append(path, {**key, "measure": "finish", **finish})
+        records.append(path, {**key, "measure": "done", **done})
+    text = write_page(path).read_text()
+    assert "| shift (2 seeds) | 60.0 ± 14.1 | 60.0 ± 14.1 | 60.0 ± 14.1 |" in text
+    assert "| shift | 0.10 | 0.10 | 100% | 1.00 |" in text
+    assert "| macs<=2M | 1.9M, 1.9M | 60.0 ± 14.1 | 60.0 ± 14.1 | 60.0 ± 14.1 |" in text

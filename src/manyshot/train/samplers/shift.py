@@ -120,7 +120,8 @@ class Shift:
             clip=config.logit_clip,
             signal=config.signal,
         )
-        self.probes, self.clip_norm = config.learn, config.clip_norm
+        self.probes = config.learn and len(self.grid) > 1
+        self.clip_norm = config.clip_norm
         self.counts = torch.zeros(len(self.grid), dtype=torch.int64)
         self._done = 0.0  # share of the weight steps
         self._target = 0  # of the last plan
@@ -173,7 +174,7 @@ class Shift:
         due = since > 0 and since % config.period == 0
         if step % config.period == 0 or due or step == steps:
             self._news = {}
-        if not config.learn or since < 0 or not (since == 0 or due):
+        if not self.probes or since < 0 or not (since == 0 or due):
             return None
         if since == 0:
             return Probe(save=True)
