@@ -105,8 +105,8 @@ class Supernet(nn.Module):
         """Runs one architecture.
 
         With `policy`, layers mask instead of slicing, and the output has a gradient in the policy.
-        The first time, masks and slices are compared on a few architectures, on a copy of the
-        network in float64 on the CPU.
+        The first time that masks are full, masks and slices are compared on a few architectures
+        that contain every option, on a copy of the network in float64 on the CPU.
 
         Args:
             images: what the model's `forward` takes, usually (B, C, H, W).
@@ -128,7 +128,7 @@ class Supernet(nn.Module):
                 architecture, or a policy is not one-hot or of another option than `arch` has.
             RuntimeError: in eval mode without statistics, if there is a batch norm on the path.
             MasksDisagree: if the network does with masks something else than with slices; it names
-                the first module that differs.
+                the first module that differs; its base `MaskError` if they cannot be compared.
         """
         if torch.compiler.is_compiling():
             refuse_compilation()
@@ -173,7 +173,10 @@ class Supernet(nn.Module):
         policy: Mapping[Decision, Tensor] | None = None,
         masks: MaskMode = "full",
     ) -> Iterator[Selection]:
-        """Makes `arch` active for the modules called inside, for example `net.model.stages()`."""
+        """Makes `arch` active for the modules called inside, for example `net.model.stages()`.
+
+        With a policy nothing is compared here, as `forward` does the first time.
+        """
         chosen = self.space.largest if arch is None else self.space.check(tuple(arch))
         if isinstance(stats, str) and stats != "batch":
             raise ValueError(f"stats must be calibrated statistics or 'batch', got {stats!r}")

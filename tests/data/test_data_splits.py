@@ -131,6 +131,83 @@ def test_splits_cannot_be_changed():
         load("digits").mean = (0.0,)
 
 
+# -- held out for samplers -------------------------------------------------------------------
+
+PARTS = ("train", "validation", "held_out", "test")
+
+
+def test_the_held_out_part_overlaps_no_other_and_nothing_is_lost():
+    splits, without = load("digits", validation=200, held_out=150), load("digits", validation=200)
+    assert [len(getattr(splits, part)) for part in PARTS] == [998, 200, 150, 449]
+    found = [set(rows(getattr(splits, part))) for part in PARTS]
+    assert sum(map(len, found)) == len(set.union(*found)) == 1797  # no two images are equal
+    assert found[0] | found[2] == set(rows(without.train))
+    for part in ("validation", "test"):
+        assert getattr(splits, part).digest() == getattr(without, part).digest()
+    assert torch.bincount(splits.held_out.labels).tolist() == [15] * 10
+
+
+@pytest.mark.parametrize(("held_out", "count"), [(0, 0), (0.0, 0), (121, 121), (0.1, 121)])
+def test_the_held_out_part_is_a_count_or_a_share_of_what_validation_left(held_out, count):
+    splits = load("digits", held_out=held_out)
+    assert (len(splits.held_out), len(splits.train)) == (count, 1213 - count)
+    if count:
+        assert set(torch.bincount(splits.held_out.labels).tolist()) == {12, 13}
+    assert splits.held_out.image_shape == (1, 8, 8)
+
+
+def test_the_held_out_part_is_a_function_of_the_seed_alone():
+    first, again, other = (
+        load("digits", validation=0, held_out=100, seed=seed) for seed in (3, 3, 4)
+    )
+    assert torch.equal(first.held_out.images, again.held_out.images)
+    assert not torch.equal(first.held_out.images, other.held_out.images)
+    small = load("digits", validation=0, held_out=100, seed=3, train_size=50)
+    assert small.held_out.digest() == first.held_out.digest()
+    assert set(rows(small.train)) < set(rows(first.train))
+    assert len(small.train) == 50
+
+
+def test_the_fingerprint_is_as_it_was_without_and_changes_with_it():
+    """Without, it is that of the three parts, as before there was a fourth."""
+    plain = load("digits").fingerprint
+    assert (
+        plain == load("digits", held_out=0).fingerprint == load("digits", held_out=0.0).fingerprint
+    )
+    found = {load("digits", held_out=n).fingerprint for n in (0, 10, 20)}
+    assert len(found) == 3
+    splits = load("digits")
+    digests = "/".join(getattr(splits, part).digest() for part in ("train", "validation", "test"))
+    assert plain == hashlib.sha256(digests.encode()).hexdigest()[:16]
+
+
+@pytest.mark.parametrize(
+    ("held_out", "message"),
+    [
+        (1.0, r"held_out as a fraction must be in \[0, 1\), got 1.0"),
+        (-1, "cannot hold out -1 of 1213 images"),
+        (1213, r"cannot hold out 1213 of 1213 images: allowed are 0\.\.1203"),
+        ("half", "held_out must be a count or a fraction, got 'half'"),
+    ],
+)
+def test_an_impossible_held_out_part_is_named(held_out, message):
+    with pytest.raises(ValueError, match=message):
+        load("digits", held_out=held_out)
+
+
+def test_train_size_counts_what_the_held_out_part_leaves():
+    with pytest.raises(ValueError, match=r"train_size must be in 1\.\.1113 .* got 1114"):
+        load("digits", held_out=100, train_size=1114)
+
+
+def test_mean_and_std_know_nothing_of_the_held_out_part():
+    splits = load("digits", held_out=600)
+    pixels = splits.train.images.numpy() / 255.0
+    # float64 sums of 39,232 values in another order
+    assert splits.mean == pytest.approx([pixels.mean()], abs=1e-12)
+    assert splits.std == pytest.approx([pixels.std()], abs=1e-12)
+
+
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
 @pytest.mark.parametrize("gz", [False, True])
 def test_idx_files_in_a_given_root(tmp_path, write_idx_set, name, gz):

@@ -4,12 +4,13 @@ import sys
 from pathlib import Path
 
 import torch
+from shift_nets import k_shot, shifting
 from torch import Tensor, nn
 from train_nets import Dropping, seeded, trainer, weights
 
 import manyshot as ms
 from manyshot.train import Path as PathOf
-from manyshot.train import Plan, Stateless, Trainer, train
+from manyshot.train import Plan, Probed, Stateless, Trainer, train
 
 STEPS = 5
 
@@ -86,6 +87,43 @@ def without_norms(sampler: str, folder: Path | None = None) -> dict[str, object]
     return {"weights": weights(net), "plans": plans, "absent": absent}
 
 
+SHIFTS = {
+    "enumerated": {},
+    "pathwise": {"shifts": {"estimator": "pathwise"}},
+    "k-shot": {"sharing": lambda: k_shot(m=1)},
+}
+"""Options of runs with a learnt sampler; with one chunk, two processes train on what one would."""
+
+
+def with_shift(kind: str, folder: Path | None = None) -> dict[str, object]:
+    """Twelve steps in float64 on a network without batch norm or dropout."""
+    options = {"shifts": {}, **SHIFTS[kind]}
+    sharing = options.pop("sharing", lambda: None)()
+    run = shifting(None, None, folder, sharing=sharing, dtype=torch.float64, epochs=3, **options)
+    plans, _ = watched(run)
+    answers, feedback = [], run.sampler.feedback
+
+    def feeding(plan: Plan, losses: list[Tensor], probed: Probed | None = None) -> None:
+        feedback(plan, losses, probed)
+        if probed is not None and probed.before is not None:
+            found = torch.cat(
+                [g for path in probed.gradients for g in path.values()] or [torch.empty(0)]
+            )
+            answers.append({"now": probed.losses, "then": probed.before, "gradients": found})
+
+    run.sampler.feedback = feeding
+    train(run)
+    return {
+        "weights": weights(run.net),
+        "saved": {name: tensor.clone() for name, tensor in run.saved.items()},
+        "generator": run.sampler.state_dict()["generator"],
+        "logits": run.sampler.distribution.logits,
+        "plans": plans,
+        "answers": answers,
+        "probed_images": run.probed_images,
+    }
+
+
 def with_norms(folder: Path) -> dict[str, Tensor]:
     net = seeded(lambda: ms.Supernet(ms.zoo.tiny(width=4)))
     run = trainer(net, folder, sampler="fair", epochs=1, log_steps=2)
@@ -117,6 +155,8 @@ def main(out: Path) -> None:
     results: dict[str, object] = {"world": world}
     for sampler in ("uniform", "fair", "sandwich", "some", *K_SHOT):
         results[sampler] = without_norms(sampler, out / f"{sampler}-{world}")
+    for kind in SHIFTS:
+        results[kind] = with_shift(kind, out / f"{kind}-{world}")
     results["empty"] = with_empty_buffers()
     results["norms"] = with_norms(out / f"run-{world}")
     torch.save(results, out / f"{rank}-of-{world}.pt")

@@ -75,8 +75,8 @@ class Conv(nn.Module):
 
 
 @functools.cache
-def splits(images: int = 128) -> ms.data.Splits:
-    return ms.data.load("digits", train_size=images, held_out=APART)
+def splits() -> ms.data.Splits:
+    return ms.data.load("digits", train_size=128, held_out=APART)
 
 
 def supernet(make: Any = Vit, sharing: Any = None) -> ms.Supernet:
@@ -116,7 +116,6 @@ def shifting(
     *,
     make: Any = Vit,
     sharing: Any = None,
-    images: int = 128,
     dtype: torch.dtype = torch.float32,
     shifts: dict[str, Any] | None = None,
     **settings: Any,
@@ -131,7 +130,7 @@ def shifting(
         net=net,
         sampler=sampler or shift(net, make, **(shifts or {})),
         batches=ms.data.Batches(
-            splits(images).train, training.batch_size, dtype=dtype, rank=rank, world=world, **LOOK
+            splits().train, training.batch_size, dtype=dtype, rank=rank, world=world, **LOOK
         ),
         settings=training,
         seed=5,

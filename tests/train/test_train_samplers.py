@@ -4,10 +4,24 @@ import collections
 
 import numpy as np
 import pytest
+import torch
 from scipy.stats import chisquare
 
 import manyshot as ms
-from manyshot.train import Fair, Only, Path, Plan, Sandwich, Uniform, make_sampler
+from manyshot.cost import CostTable
+from manyshot.train import (
+    ConditionalTable,
+    Fair,
+    Grid,
+    Only,
+    Path,
+    Plan,
+    Sandwich,
+    Shift,
+    ShiftConfig,
+    Uniform,
+    make_sampler,
+)
 
 
 @pytest.fixture
@@ -135,9 +149,94 @@ def test_make_sampler_imports_factories(space):
         ("sandwich", {"random": -1}, "random must be at least 0, got -1"),
         ("no_such_module:x", {}, "cannot be imported: No module named 'no_such_module'"),
         ("math:no_such", {}, "cannot be imported: module 'math' has no attribute 'no_such'"),
+        ("shift", {}, "sampler 'shift' needs the costs of the space: pass costs="),
+        ("table", {}, "sampler 'table' needs the costs of the space: pass costs="),
     ],
 )
 def test_make_sampler_says_what_is_wrong(space, name, options, message):
     with pytest.raises(ValueError) as caught:
         make_sampler(name, space, options)
+    assert message in str(caught.value)
+
+
+# -- samplers of costs -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def costs(space) -> dict[str, CostTable]:
+    """MACs from 0 to 7: the sum of option indices; twice as many parameters."""
+    tables = {(i,): np.arange(n) for i, n in enumerate((2, 3, 5))}
+    macs = CostTable("macs", (2, 3, 5), 0, tables)
+    return {"macs": macs, "params": CostTable.of("params", (2, 3, 5), [*tables.items()] * 2)}
+
+
+def test_options_of_shift_are_the_fields_of_its_configuration(space, costs):
+    made = make_sampler("shift", space, {"metric": "params", "hidden": 8}, costs=costs, seed=3)
+    assert isinstance(made, Shift)
+    assert (made.config, made.metric) == (ShiftConfig(metric="params", hidden=8), "params")
+    assert made.table is costs["params"]
+    twin = Shift(space, costs, ShiftConfig(metric="params", hidden=8), seed=3)
+    other = make_sampler("shift", space, {"metric": "params", "hidden": 8}, costs=costs, seed=4)
+    cells = [sampler.generator.cell.weight_hh for sampler in (made, twin, other)]
+    assert torch.equal(cells[0], cells[1])
+    assert not torch.equal(cells[0], cells[2])
+    assert make_sampler("shift", space, {}, costs=costs).config == ShiftConfig()
+
+
+def test_uniform_cost_is_shift_that_does_not_learn(space, costs):
+    made = make_sampler("uniform_cost", space, {"hidden": 8, "period": 7}, costs=costs)
+    assert made.config == ShiftConfig(hidden=8, period=7, learn=False)
+    assert not made.probes
+    assert made.probe(rng(), 700, 1000) is None
+
+
+@pytest.mark.parametrize("grid", [[1, 7, 2], [1.0, 7.0, 2.0], (1, 7.0, 2), Grid(1, 7, 2)])
+@pytest.mark.parametrize("name", ["shift", "uniform_cost", "table"])
+def test_a_grid_may_be_three_numbers(space, costs, name, grid):
+    made = make_sampler(name, space, {"grid": grid}, costs=costs)
+    assert made.grid == Grid(1.0, 7.0, 2.0)
+
+
+def test_the_table_gets_costs_a_seed_and_its_own_options(space, costs):
+    options = {"metric": "params", "grid": [0, 14, 2], "draws": 50}
+    one, same, other = (
+        make_sampler("table", space, options, costs=costs, seed=seed) for seed in (1, 1, 2)
+    )
+    assert isinstance(one, ConditionalTable)
+    assert one.cost is costs["params"]
+    assert sum(map(len, one.members)) == 50
+    assert all(np.array_equal(a, b) for a, b in zip(one.members, same.members, strict=True))
+    assert any(not np.array_equal(a, b) for a, b in zip(one.members, other.members, strict=True))
+    own = make_sampler("table", space, {**options, "seed": 2}, costs=costs, seed=1)
+    assert all(np.array_equal(a, b) for a, b in zip(own.members, other.members, strict=True))
+
+
+def with_seed(space: ms.SearchSpace, *, seed: int) -> Uniform:
+    return Uniform(space, paths=seed)
+
+
+def test_others_samplers_get_what_they_take(space, costs):
+    assert make_sampler(f"{__name__}:with_seed", space, {}, costs=costs, seed=4).paths == 4
+    assert make_sampler("uniform", space, {}, costs=costs, seed=4).paths == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        (
+            "shift",
+            {"perod": 3},
+            "has no option 'perod'; did you mean 'period'? it has metric, grid",
+        ),
+        ("shift", {"seed": 3}, "sampler 'shift' has no option 'seed'"),
+        ("uniform_cost", {"config": 3}, "sampler 'uniform_cost' has no option 'config'"),
+        ("shift", {"metric": "flops"}, "no costs for metric 'flops', have macs, params"),
+        ("table", {"metric": "flops"}, "no costs for metric 'flops'; have ['macs', 'params']"),
+        ("shift", {"grid": [1, 7]}, "a grid is (lo, hi, step), three numbers, got [1, 7]"),
+        ("table", {"grid": [1, 9, 2]}, "not all within the reachable 0 .. 7"),
+    ],
+)
+def test_make_sampler_says_what_is_wrong_with_costs(space, costs, name, options, message):
+    with pytest.raises(ValueError) as caught:
+        make_sampler(name, space, options, costs=costs)
     assert message in str(caught.value)

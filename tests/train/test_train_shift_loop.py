@@ -124,31 +124,50 @@ def test_the_gradient_of_the_generator_is_clipped_apart(limit):
     assert others == pytest.approx([1e-3] * 4, rel=1e-2)
 
 
-def test_losses_fall_and_costs_are_met():
-    """50 steps and more, with and without batch norm; of what is learnt, not how well."""
-    for make in (Vit, Conv):
-        run, seen = shifting(make=make, epochs=20, lr=1e-2), []
-        feedback = run.sampler.feedback
-        run.sampler.feedback = lambda *args, f=feedback, s=seen: (
-            s.append(float(args[1][0])),
-            f(*args),
-        )
-        first = np.abs(errors(run.sampler)).mean()
+@pytest.mark.parametrize("make", [Vit, Conv])
+def test_losses_fall_and_costs_come_near_their_targets(make):
+    """52 steps, with and without batch norm; that it learns, not how well."""
+    run, seen = shifting(make=make, epochs=13, lr=1e-2), []
+    feedback, first = run.sampler.feedback, np.abs(errors(run.sampler)).mean()
+
+    def feeding(plan, losses, probed=None):
+        seen.append(float(losses[0]))
+        feedback(plan, losses, probed)
+
+    run.sampler.feedback = feeding
+    train(run)
+    assert np.mean(seen[-10:]) < np.mean(seen[:10]) - 0.1
+    assert np.abs(errors(run.sampler)).mean() < first
+
+
+def test_held_out_images_are_for_the_distribution_alone():
+    """Of eight steps the last has the only update: the weights have not heard of it yet."""
+    runs = [shifting(epochs=2, shifts={"warmup": 0.5, "period": 4}) for _ in range(2)]
+    make = runs[1].held_out
+    runs[1].held_out = lambda *args: [(1 - images, labels) for images, labels in make(*args)]
+    for run in runs:
         train(run)
-        assert np.mean(seen[-10:]) < np.mean(seen[:10]) - 0.1
-        assert np.abs(errors(run.sampler)).mean() < first
+    one, other = runs
+    assert same(weights(one.net), weights(other.net))
+    assert same(*(run.sampler.generator.state_dict() for run in runs))
+    assert not torch.equal(*(run.sampler.distribution.averages for run in runs))
 
 
-def test_what_weights_learn_from_is_not_what_the_distribution_does(monkeypatch):
-    """Held-out images change nothing but the distribution, until that changes the plans."""
-    one, other = shifting(epochs=2), shifting(epochs=2)
-    make = other.held_out
-    other.held_out = lambda *args: [(1 - images, labels) for images, labels in make(*args)]
-    train(one)
-    train(other)
-    assert same(weights(one.net), weights(other.net))  # eight steps, one update after the seventh
-    states = [run.sampler.distribution.averages for run in (one, other)]
-    assert not torch.equal(*states)
+@pytest.mark.parametrize("estimator", ["enumerated", "pathwise"])
+def test_in_half_precision_the_generator_gets_whole_gradients(estimator):
+    run, kinds = shifting(precision="bf16", shifts={"estimator": estimator}, epochs=3), set()
+    step, before = run.sampler_optimizer.step, learnt(run)
+
+    def stepping():
+        grads = [p.grad for p in run.sampler.generator.parameters()]
+        kinds.update(grad.dtype for grad in grads)
+        assert all(grad.isfinite().all() for grad in grads)
+        step()
+
+    run.sampler_optimizer.step = stepping
+    train(run)
+    assert kinds == {torch.float32}
+    assert any("'logits'" in name for name in moved_in(before, learnt(run)))
 
 
 # -- records -----------------------------------------------------------------------------------
@@ -227,23 +246,24 @@ def stop_after(monkeypatch, writes):
     monkeypatch.setattr(records, "wrote", wrote)
 
 
-@pytest.mark.parametrize("kind", list(RUNS))
-def test_stopped_it_goes_on_to_the_same_end(kind, tmp_path, monkeypatch):
-    """Before the first checkpoint, and twice later; the end is the same, bit for bit."""
+@pytest.mark.parametrize(
+    ("kind", "writes"), [("pathwise", 9), ("codes", 9), ("joint", 11), ("batch norm", 1)]
+)
+def test_stopped_it_goes_on_to_the_same_end(kind, writes, tmp_path, monkeypatch):
+    """Before the first checkpoint or later, between an update and its checkpoint, bit for bit."""
     whole = made(kind, tmp_path / "whole")
     train(whole)
-    for writes in (1, 9):
-        folder = tmp_path / str(writes)
-        stop_after(monkeypatch, writes)
-        with pytest.raises(Stopped):
-            train(made(kind, folder))
-        monkeypatch.undo()
-        again = made(kind, folder)
-        train(again)
-        assert learnt(whole) == learnt(again), writes
-        for name in ("train.jsonl", "sampler.jsonl"):
-            assert rows_of(folder, name) == rows_of(tmp_path / "whole", name)
+    stop_after(monkeypatch, writes)
+    with pytest.raises(Stopped):
+        train(made(kind, tmp_path / "part"))
+    monkeypatch.undo()
+    again = made(kind, tmp_path / "part")
+    train(again)
+    assert learnt(whole) == learnt(again)
+    for name in ("train.jsonl", "sampler.jsonl"):
+        assert rows_of(tmp_path / "part", name) == rows_of(tmp_path / "whole", name)
     assert whole.probed_images > 0
+    assert (whole.sampler.distribution.logits != 0).any()
 
 
 def test_twenty_steps_and_twenty_more_are_forty(tmp_path, monkeypatch):
@@ -337,7 +357,7 @@ def test_the_two_estimators_agree_in_direction():
     """
     data = ms.data.load("digits", train_size=640, held_out=100)
     tables = costs(supernet(small_choices))
-    found = [cosine(data, tables, seed) for seed in range(3)]
+    found = [cosine(data, tables, seed) for seed in range(2)]
     assert np.mean(found) > 0.4
 
 

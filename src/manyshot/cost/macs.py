@@ -53,10 +53,7 @@ def macs_table(net: Supernet, input_shape: Sequence[int]) -> CostTable:
 
 def check_archs(space: SearchSpace) -> list[Arch]:
     """The smallest, the largest, and random architectures that contain every option."""
-    rng = np.random.default_rng(0)
-    count = max(CHECKED, int(space.counts.max()))
-    columns = [rng.permutation(count) % n for n in space.counts]
-    random = (tuple(int(o) for o in row) for row in np.stack(columns, axis=1))
+    random = space.cover(np.random.default_rng(0), CHECKED)
     return list(dict.fromkeys([space.smallest, space.largest, *random]))
 
 

@@ -9,20 +9,20 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.dropout import _DropoutNd
 from torch.utils import _pytree as pytree
 
 from manyshot.space import Arch, Decision, SearchSpace
 
-COMPARED = 3
-"""Random architectures, beside the smallest."""
-IMAGES = 4
+IMAGES = 3
 """Of a batch; batch norm needs more than one."""
 NOISE = 0.1
 """Standard deviation of what is added to parameters that are constant."""
@@ -30,36 +30,79 @@ TOLERANCE = 1e-7
 """Of the difference, in units of the largest output: float64 leaves 1e-12 or so."""
 
 
-class MasksDisagree(RuntimeError):
+class MaskError(RuntimeError):
+    """A network cannot be run with full masks."""
+
+
+class MasksDisagree(MaskError):
     """A network's masked form differs from its sliced form; the message names the module."""
 
 
 def check_agreement(net: Any, images: Any, archs: Iterable[Arch] | None = None) -> None:
-    """Compares masked and sliced forwards on the first of `images`, with batch statistics.
+    """Compares masked and sliced forwards on the first of `images`.
 
-    Nothing of `net` is touched: a copy of it runs in float64 on the CPU, in eval mode, with noise
-    added to parameters that are all zeros or ones.
+    Nothing of `net` is touched: a copy of it runs in float64 on the CPU, in the mode that it is in
+    (batch norms by the batch, dropout off), with noise added to parameters that are all zeros or
+    ones. Decisions whose policy gets no gradient of the output anywhere are a warning.
 
     Args:
         net: a supernet.
         images: what its forward takes; of tensors, the first few along the first dimension.
-        archs: by default the smallest and a few random ones.
+        archs: by default the smallest and a few random ones that together contain every option.
 
     Raises:
         MasksDisagree: naming the first module whose active outputs differ.
+        MaskError: if the copy cannot be made or run.
         ValueError: from a layer that masks cannot express.
     """
-    twin: Any = _double(net)
-    space: SearchSpace = twin.space
+    space: SearchSpace = net.space
     inputs = pytree.tree_map(_few, images)
     if archs is None:
-        rng = np.random.default_rng(0)
-        archs = [space.smallest, *(space.sample(rng) for _ in range(COMPARED))]
+        archs = [space.smallest, *space.cover(np.random.default_rng(0))]
+    try:
+        twin = _double(net)
+    except RuntimeError as error:
+        raise _cannot(error) from error
+    deaf = {decision for decision in space.decisions if len(decision.options) > 1}
     for arch in dict.fromkeys(archs):
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            sliced = _outputs(twin, inputs, arch)
-            masked = _outputs(twin, inputs, arch, policy=one_hot(space, arch))
+        policy = one_hot(space, arch)
+        for own in policy.values():
+            own.requires_grad_()
+        try:
+            with torch.no_grad():
+                sliced, _ = _outputs(twin, inputs, arch)
+        except RuntimeError as error:
+            raise _cannot(error) from error
+        with torch.enable_grad():
+            masked, output = _outputs(twin, inputs, arch, policy=policy)
+            deaf -= _reached(output, policy)
         _compare(space.to_text(arch), sliced, masked)
+    if deaf:
+        names = ", ".join(sorted(str(decision.name) for decision in deaf))
+        warnings.warn(
+            f"no gradient of the output reaches the policies of {names}: these decisions learn "
+            "from costs alone. What a forward reads by ms.value is a hard choice; ms.nn.Choice "
+            "gives its decision a gradient",
+            stacklevel=3,
+        )
+
+
+def _cannot(error: RuntimeError) -> MaskError:
+    return MaskError(
+        f"masks cannot be compared with slices, on a copy of the network in float64 ({error}): "
+        "keep the type of the input in every forward and no activations in attributes, or run "
+        "with masks='active'"
+    )
+
+
+def _reached(output: Any, policy: Mapping[Decision, Tensor]) -> set[Decision]:
+    """The decisions whose policy gets a gradient of the output."""
+    leaves = [v for v in pytree.tree_leaves(output) if isinstance(v, Tensor) and v.requires_grad]
+    if not leaves:
+        return set()
+    total = sum(leaf.square().sum() for leaf in leaves)
+    grads = torch.autograd.grad(total, list(policy.values()), allow_unused=True)  # type: ignore[arg-type]
+    return {decision for decision, grad in zip(policy, grads, strict=True) if grad is not None}
 
 
 def one_hot(space: SearchSpace, arch: Arch) -> dict[Decision, Tensor]:
@@ -74,8 +117,11 @@ def _double(net: Any) -> Any:
     Its zeros and ones, of a classifier or of the last scale in a branch, get noise: they would hide
     what is before them.
     """
-    twin: Any = copy.deepcopy(net, {id(d): d for d in net.space.decisions}).double().cpu().eval()
+    twin: Any = copy.deepcopy(net, {id(d): d for d in net.space.decisions}).double().cpu()
     twin._masks_agree = True
+    for module in twin.modules():
+        if isinstance(module, _DropoutNd):
+            module.eval()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in twin.parameters():
@@ -96,8 +142,11 @@ def _few(value: Any) -> Any:
 _Calls = list[tuple[str, Any]]
 
 
-def _outputs(twin: Any, inputs: Any, arch: Arch, **options: Any) -> _Calls:
-    """The outputs of all modules in order, by path; the network's own comes last."""
+def _outputs(twin: Any, inputs: Any, arch: Arch, **options: Any) -> tuple[_Calls, Any]:
+    """The outputs of all modules in order, by path, the network's own last; and that with a graph.
+
+    Random numbers of training are the same each time.
+    """
     calls: _Calls = []
 
     def note(path: str, module: nn.Module, args: Any, out: Any) -> None:
@@ -107,12 +156,15 @@ def _outputs(twin: Any, inputs: Any, arch: Arch, **options: Any) -> _Calls:
         module.register_forward_hook(functools.partial(note, path))
         for path, module in twin.model.named_modules()
     ]
+    options |= {} if twin.training else {"stats": "batch"}
     try:
-        twin(inputs, arch, stats="batch", **options)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            output = twin(inputs, arch, **options)
     finally:
         for handle in handles:
             handle.remove()
-    return calls
+    return calls, output
 
 
 def _detached(out: Any) -> Any:

@@ -87,11 +87,12 @@ class Choice(Layer):
         policy = selection.policy(self.decision)
         if policy is None or selection.policies is None:
             return self._run(chosen, *args, **kwargs)
+        if selection.policies.mode == "active":
+            return pick(policy, {chosen: self._run(chosen, *args, **kwargs)}, self.path)
         outputs = {chosen: self._beside(chosen, *args, **kwargs)}
-        if selection.policies.mode == "full":
-            with torch.no_grad():
-                others = (i for i in range(len(self._names)) if i != chosen)
-                outputs |= {i: self._beside(i, *args, **kwargs) for i in others}
+        with torch.no_grad():
+            others = (i for i in range(len(self._names)) if i != chosen)
+            outputs |= {i: self._beside(i, *args, **kwargs) for i in others}
         return pick(policy, outputs, self.path)
 
     def _beside(self, index: int, *args: Any, **kwargs: Any) -> Any:

@@ -74,7 +74,8 @@ def begin(
     accelerator.wait_for_everyone()
     if timing.needs_latency(ws):
         timing.add_latency(ws, accelerator, folder, progress, trained)
-        ws.limits()  # an impossible budget fails before training
+        ws.limits()  # an impossible budget, or a sampler that does not fit, fails before training
+        ws.check_sampler()
     if trained is not None and accelerator.is_main_process:
         take_over(folder, trained)
     accelerator.wait_for_everyone()

@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from manyshot import evaluate, records
+from manyshot.pipeline.checking import GENERATOR
 from manyshot.pipeline.generating import Proposal, Proposed
 from manyshot.pipeline.workspace import Workspace
 from manyshot.progress import Progress
@@ -85,9 +86,15 @@ def check_winners(ws: Workspace, scores: dict[Arch, float], chosen: dict[str, Ar
     search = ws.recipe.search
     missing = [repr(budget) for budget in search.budgets if budget not in chosen]
     if missing:
+        way_out = f"raise search.candidates (at least one per budget, now {search.candidates})"
+        if search.name == GENERATOR:
+            way_out = (
+                "the generator misses its targets: train for longer, or with more "
+                "sampler.options.resource_weight, or search the supernet by another search.name"
+            )
         raise Infeasible(
-            f"none of the {len(scores)} architectures scored is within {', '.join(missing)}: raise "
-            f"search.candidates (at least one per budget, now {search.candidates})"
+            f"none of the {len(scores)} architectures scored is within {', '.join(missing)}: "
+            f"{way_out}"
         )
 
 

@@ -238,8 +238,8 @@ class Workspace:
                 training batches that cannot be made, or what `check_finish` finds.
         """
         known = self.limits(metrics=("macs", "params"))
-        if self.recipe.sampler.options.get("metric", "macs") in self.costs:
-            check_sampler(self.recipe, self.sampler(), len(self.splits.held_out))
+        if not self._waits_for_latency():
+            self.check_sampler()
         if self.recipe.search.name != GENERATOR:
             table = self.costs["macs"]
             searcher = self.searcher(known or [Limit("everything", table, table.range()[1])])
@@ -247,6 +247,20 @@ class Workspace:
         self._check_batches("train", self.recipe.train, world)
         check_chunks(self.net.sharing, self.recipe.train.batch_size, world)
         self.check_finish(world)
+
+    def check_sampler(self) -> None:
+        """Finds what would fail in training with the sampler, or in taking winners from it.
+
+        Raises:
+            RecipeError: for an unknown one, its options, or what `check_sampler` finds.
+        """
+        check_sampler(self.recipe, self.sampler(), len(self.splits.held_out))
+
+    def _waits_for_latency(self) -> bool:
+        """Whether the sampler's costs are latencies, which are measured later, for a budget."""
+        metrics = {Budget.parse(text).metric for text in self.recipe.search.budgets}
+        metric = self.recipe.sampler.options.get("metric")
+        return metric == "latency_ms" and metric in metrics - self.costs.keys()
 
     def check_finish(self, world: int = 1) -> None:
         """Finds what would fail when an architecture is finished and exported.

@@ -130,6 +130,12 @@ class SearchSpace:
         self.check(b)
         return tuple(np.where(rng.random(len(a)) < 0.5, a, b).tolist())
 
+    def cover(self, rng: np.random.Generator, least: int = 1) -> list[Arch]:
+        """Random encodings, at least so many, that together contain every option."""
+        count = max(least, int(self.counts.max(initial=1)))
+        columns = [rng.permutation(count) % n for n in self.counts]
+        return [tuple(column[i].item() for column in columns) for i in range(count)]
+
     # -- the ends --------------------------------------------------------------------------
 
     def ranks(self, decision: Decision) -> tuple[float, ...]:

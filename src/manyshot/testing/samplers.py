@@ -2,13 +2,90 @@
 
 from __future__ import annotations
 
+import io
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from typing import Any, final
+
 import numpy as np
 import torch
+from torch import Tensor
 
-from manyshot.space import SearchSpace, choose
-from manyshot.train.plan import Plan, Sampler
+from manyshot.space import Arch, SearchSpace, choose
+from manyshot.train.plan import Path, Plan, Probe, Probed, Sampler
 
-STEPS = 20
+STEPS = 13
+"""Of a run; a prime, which few cycles fit into. Some checks go on for as many more."""
+
+
+@final
+class Rehearsal:
+    """The training loop around a sampler, without a network: losses and gradients are made up.
+
+    Losses fall with the steps, the faster the larger the option indices are; gradients of policies
+    favour first options.
+
+    Attributes:
+        sampler: what is rehearsed.
+        optimizer: its optimiser.
+        step: how many steps were done.
+        saved: how many, when weights were saved last.
+        probes: what it asked.
+        reports: what it said.
+    """
+
+    def __init__(self, sampler: Sampler) -> None:
+        self.sampler, self.optimizer = sampler, sampler.optimizer()
+        self.step = 0
+        self.probes: list[Probe] = []
+        self.reports: list[dict[str, Any]] = []
+        self.saved: int | None = None
+
+    def go(self, seed: int = 0, steps: int = STEPS) -> list[Plan]:
+        """The plans of the next steps, all of which are learnt from."""
+        return [self._step(seed) for _ in range(steps)]
+
+    def plan(self, seed: int) -> Plan:
+        """The plan of the present step."""
+        return self.sampler.plan(np.random.default_rng((seed, self.step)), self.step)
+
+    def _step(self, seed: int) -> Plan:
+        plan = self.plan(seed)
+        losses = [torch.tensor(_loss(path.arch, self.step)) for path in plan.paths]
+        self._learn(plan)
+        self.step += 1
+        rng = np.random.default_rng((seed, self.step, 1))
+        probe = self.sampler.probe(rng, self.step, 2 * STEPS)
+        self.sampler.feedback(plan, losses, None if probe is None else self._answer(probe))
+        report = self.sampler.report()
+        self.reports += [] if report is None else [report]
+        return plan
+
+    def _learn(self, plan: Plan) -> None:
+        policies = [p for path in plan.paths for p in (path.policy or {}).values()]
+        outputs = [(p, _slope(p)) for p in policies if p.requires_grad]
+        if plan.penalty is not None and plan.penalty.requires_grad:
+            outputs.append((plan.penalty, torch.ones_like(plan.penalty)))
+        if outputs:
+            tensors, grads = zip(*outputs, strict=True)
+            torch.autograd.backward(tensors, grads)
+        if self.optimizer is not None:
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+
+    def _answer(self, probe: Probe) -> Probed:
+        self.probes.append(probe)
+        now, then = (
+            torch.tensor([_loss(path.arch, step) for path in probe.paths], dtype=torch.float64)
+            for step in (self.step, self.saved or 0)
+        )
+        before = then if probe.since and self.saved is not None else None
+        grads = ({d: _slope(p) for d, p in (path.policy or {}).items()} for path in probe.paths)
+        if probe.save:
+            self.saved = self.step
+        return Probed(now, before, tuple(grads) if probe.gradients else ())
 
 
 class SamplerSuite:
@@ -28,20 +105,15 @@ class SamplerSuite:
             for counts in ((3, 3, 3), (2, 4, 1), (5,))
         ]
 
-    def plans(self, sampler: Sampler, seed: int = 0) -> list[Plan]:
-        """The first plans of a run with `seed`, fed back with falling losses."""
-        plans = []
-        for step in range(STEPS):
-            plan = sampler.plan(np.random.default_rng((seed, step)), step)
-            losses = [torch.tensor(1 / (1 + step)) for _ in plan.paths]
-            sampler.feedback(plan, losses)
-            plans.append(plan)
-        return plans
+    def rehearsals(self) -> Iterator[tuple[SearchSpace, Rehearsal]]:
+        """A new sampler of each space, before its first step."""
+        for space in self.spaces():
+            yield space, Rehearsal(self.make_sampler(space))
 
     def test_plans_hold_architectures_of_the_space(self) -> None:
         """At least one path, each in the space, with a finite weight above zero."""
-        for space in self.spaces():
-            for plan in self.plans(self.make_sampler(space)):
+        for space, run in self.rehearsals():
+            for plan in run.go():
                 assert plan.paths
                 for path in plan.paths:
                     space.check(path.arch)
@@ -49,8 +121,8 @@ class SamplerSuite:
 
     def test_a_teacher_comes_first(self) -> None:
         """Paths that learn from the largest architecture follow it."""
-        for space in self.spaces():
-            for plan in self.plans(self.make_sampler(space)):
+        for space, run in self.rehearsals():
+            for plan in run.go():
                 taught = [i for i, p in enumerate(plan.paths) if p.target == "largest"]
                 teachers = [
                     i
@@ -59,28 +131,147 @@ class SamplerSuite:
                 ]
                 assert not taught or min(teachers) < min(taught)
 
+    def test_policies_are_the_one_hots_of_their_architectures(self) -> None:
+        """Exactly, in plans and probes, for decisions of the space."""
+        for space, run in self.rehearsals():
+            paths = [path for plan in run.go() for path in plan.paths]
+            paths += [path for probe in run.probes for path in probe.paths]
+            for path in paths:
+                space.check(path.arch)
+                _check_policy(space, path)
+
+    def test_policies_and_penalties_depend_on_its_parameters_alone(self) -> None:
+        """What the loop's gradients reach is what its optimiser moves; penalties are numbers."""
+        for _, run in self.rehearsals():
+            run.go()
+            held = {id(p) for p in _parameters(run)}
+            plan = run.plan(1)
+            policies = [p for path in plan.paths for p in (path.policy or {}).values()]
+            for tensor in policies if plan.penalty is None else [*policies, plan.penalty]:
+                assert all(id(leaf) in held for leaf in _leaves(tensor))
+            if plan.penalty is not None:
+                assert plan.penalty.shape == ()
+                assert plan.penalty.isfinite()
+
+    def test_optimisers_are_new_and_of_the_same_parameters(self) -> None:
+        """A checkpoint restores one by the order of its parameters."""
+        for _, run in self.rehearsals():
+            other = run.sampler.optimizer()
+            assert (other is None) == (run.optimizer is None)
+            if other is not None:
+                assert other is not run.optimizer
+                again = [p for group in other.param_groups for p in group["params"]]
+                assert [id(p) for p in again] == [id(p) for p in _parameters(run)]
+                assert all(p.is_leaf and p.requires_grad for p in again)
+
     def test_same_seed_same_plans(self) -> None:
-        """A function of the seed, the step and what was fed back."""
+        """A function of the seed, the step and what was fed back; so are probes and reports."""
         for space in self.spaces():
-            first, second = (self.plans(self.make_sampler(space)) for _ in range(2))
-            assert _archs(first) == _archs(second)
+            first, second = (Rehearsal(self.make_sampler(space)) for _ in range(2))
+            assert _plain(first.go()) == _plain(second.go())
+            assert _plain(first.probes) == _plain(second.probes)
+            assert first.reports == second.reports
+
+    def test_a_plan_is_a_function_of_state_generator_and_step(self) -> None:
+        """Planning changes nothing: in some steps of a run no feedback follows."""
+        for _, run in self.rehearsals():
+            run.go()
+            state = _plain(run.sampler.state_dict())
+            first = _plain(run.plan(1))
+            run.plan(2)
+            assert _plain(run.plan(1)) == first
+            assert _plain(run.sampler.state_dict()) == state
+
+    def test_only_who_says_so_probes(self) -> None:
+        """And asks for at least one image."""
+        for _, run in self.rehearsals():
+            run.go(steps=2 * STEPS)
+            assert run.sampler.probes or not run.probes
+            assert all(probe.images >= 1 for probe in run.probes)
+
+    def test_reports_are_records(self) -> None:
+        """JSON without infinities, beside the `step` and `schema` that the loop adds."""
+        for _, run in self.rehearsals():
+            run.go(steps=2 * STEPS)
+            for report in run.reports:
+                json.dumps(report, allow_nan=False)
+                assert not {"step", "schema"} & set(report)
 
     def test_state_restores(self) -> None:
-        """A sampler with the state of another goes on as that one would."""
+        """A sampler with the state of another, and its optimiser, goes on as that one would."""
         for space in self.spaces():
-            sampler, copy = self.make_sampler(space), self.make_sampler(space)
-            self.plans(sampler)
-            copy.load_state_dict(sampler.state_dict())
-            assert _archs(self.plans(sampler, seed=1)) == _archs(self.plans(copy, seed=1))
+            run, copy = (Rehearsal(self.make_sampler(space)) for _ in range(2))
+            run.go()
+            copy.sampler.load_state_dict(_saved(run.sampler.state_dict()))
+            copy.step, copy.saved = run.step, run.saved
+            if run.optimizer is not None and copy.optimizer is not None:
+                copy.optimizer.load_state_dict(_saved(run.optimizer.state_dict()))
+            assert _plain(run.go(1)) == _plain(copy.go(1))
+            assert _plain(run.sampler.state_dict()) == _plain(copy.sampler.state_dict())
 
     def test_global_random_streams_are_untouched(self) -> None:
-        """It draws from the generator it is given."""
+        """It draws from the generators it is given."""
         before = torch.get_rng_state(), np.random.get_state()  # noqa: NPY002
-        for space in self.spaces():
-            self.plans(self.make_sampler(space))
+        for _, run in self.rehearsals():
+            run.go()
         assert torch.equal(before[0], torch.get_rng_state())
         assert str(before[1]) == str(np.random.get_state())  # noqa: NPY002
 
 
-def _archs(plans: list[Plan]) -> list[list[tuple[int, ...]]]:
-    return [[path.arch for path in plan.paths] for plan in plans]
+def _loss(arch: Arch, step: int) -> float:
+    return math.exp(-(1 + sum(arch)) * step / (4 * STEPS))
+
+
+def _slope(policy: Tensor) -> Tensor:
+    return torch.linspace(-1, 1, len(policy), dtype=policy.dtype)
+
+
+def _parameters(run: Rehearsal) -> list[Tensor]:
+    groups = [] if run.optimizer is None else run.optimizer.param_groups
+    return [parameter for group in groups for parameter in group["params"]]
+
+
+def _leaves(tensor: Tensor) -> Iterator[Tensor]:
+    """What a backward pass from a tensor reaches."""
+    if tensor.is_leaf and tensor.requires_grad:
+        yield tensor
+    seen: set[Any] = set()
+    nodes: list[Any] = [tensor.grad_fn]
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            yield node.variable
+        nodes += [following for following, _ in node.next_functions]
+
+
+def _check_policy(space: SearchSpace, path: Path) -> None:
+    chosen = dict(zip(space.decisions, path.arch, strict=True))
+    for decision, policy in (path.policy or {}).items():
+        one_hot = [float(i == chosen[decision]) for i in range(len(decision.options))]
+        assert policy.is_floating_point()
+        assert policy.tolist() == one_hot
+    assert path.masks in ("full", "active")
+
+
+def _plain(value: Any) -> Any:
+    """Nested values with tensors as bytes, to be compared; nan equals nan."""
+    if isinstance(value, Tensor):
+        return str(value.dtype), tuple(value.shape), value.detach().cpu().numpy().tobytes()
+    if isinstance(value, Plan | Path | Probe):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {key: _plain(own) for key, own in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(own) for own in value]
+    return repr(value)
+
+
+def _saved(state: dict[str, Any]) -> Any:
+    """A state as a checkpoint gives it back: no pickled code."""
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)

@@ -1,0 +1,283 @@
+"""Runs whose sampler learns, and whose winners come from its generator."""
+
+import shutil
+
+import pytest
+import torch
+from pipeline_runs import lines, outcome, small
+
+from manyshot import records
+from manyshot.pipeline import Workspace, generating, run
+from manyshot.pipeline.generating import trained_sampler
+from manyshot.recipe import Recipe, RecipeError
+from manyshot.search import Infeasible
+from manyshot.train import Grid, load_checkpoint
+
+BUDGETS = ["macs<=50%", "macs<=85%"]
+OPTIONS = "warmup = 0.25, period = 3, hidden = 8, lr = 0.03, grid = [5000, 26000, 7000]"
+SHIFT = f"sampler={{name = 'shift', held_out = 60, options = {{{OPTIONS}}}}}"
+GENERATOR = f"search={{name = 'generator', budgets = {BUDGETS}}}"
+REST = ("finish.mode=inherit", "train.epochs=4")
+
+
+class Stopped(BaseException):
+    """A kill, as far as Python can play one."""
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished run, which tests only read: its folder, its recipe and what it returned."""
+    folder = tmp_path_factory.mktemp("shift")
+    recipe = small(folder, SHIFT, GENERATOR, *REST)
+    return folder, recipe, run(recipe, folder)
+
+
+@pytest.fixture(scope="module")
+def workspace(finished):
+    return Workspace.build(finished[1])
+
+
+def test_one_winner_per_budget_within_it_from_the_generator(finished, workspace):
+    folder, _, result = finished
+    assert [winner["budget"] for winner in result["winners"]] == BUDGETS
+    sampler, archs = trained_sampler(workspace, folder), []
+    for winner, limit in zip(result["winners"], workspace.limits(), strict=True):
+        generated = sampler.generate(limit.limit)
+        assert generated.within  # else the seed of the recipe is unlucky
+        archs.append(workspace.net.space.canonical(generated.arch))
+        assert winner["arch"] == workspace.net.space.to_text(archs[-1])
+        assert winner["macs"] == generated.cost <= limit.limit
+        assert result["generated"][winner["budget"]] == {
+            "decodes": generated.decodes,
+            "drawn": False,
+            "below_budget": 1 - generated.cost / limit.limit,
+        }
+    assert result == {
+        k: v for k, v in records.read_json(folder / "result.json").items() if k != "schema"
+    }
+    searched = [row["arch"] for row in lines(folder, "search.jsonl")]
+    assert searched == list(dict.fromkeys(map(workspace.net.space.to_text, archs)))
+    assert result["searched"] == len(searched)
+
+
+def test_what_was_forwarded(finished):
+    """Of 16 steps four are warm-up: updates after 7, 10, 13, 16, four targets, twice 60 images."""
+    folder, _, result = finished
+    assert result["images_forwarded"]["train"] == 16 * 32
+    assert result["images_forwarded"]["probe"] == 4 * 4 * 2 * 60
+    rows = lines(folder, "sampler.jsonl")
+    assert [row["step"] for row in rows if row.get("update")] == [7, 10, 13, 16]
+    assert lines(folder, "train.jsonl")[-1]["probed_images"] == 4 * 4 * 2 * 60
+
+
+def test_what_is_kept_of_the_sampler_is_what_training_ended_with(finished, workspace):
+    folder, _, _ = finished
+    kept = load_checkpoint(folder / "sampler.pt")["sampler"]
+    last = load_checkpoint(folder / "trainer.pt")["sampler"]
+    assert kept.keys() == last.keys()
+    for name, tensor in last["generator"].items():
+        assert torch.equal(kept["generator"][name], tensor)
+    assert torch.equal(kept["distribution"]["logits"], last["distribution"]["logits"])
+    assert (last["distribution"]["logits"] != 0).any()
+    own = workspace.sampler().state_dict()["generator"]
+    assert not torch.equal(own["cond"], kept["generator"]["cond"])
+
+
+def test_held_out_images_are_of_no_other_part(workspace):
+    """Not even in other pixels: images of all parts, normalised alike."""
+    parts = {name: workspace.fixed(name, None) for name in ("train", "validation", "test")}
+    parts["held_out"] = workspace.held_out(10_000, 0)
+    found = {
+        name: {image.numpy().tobytes() for images, _ in batches for image in images}
+        for name, batches in parts.items()
+    }
+    assert [len(found[name]) for name in found] == [128, 64, 449, 60]
+    assert len(set.union(*found.values())) == 128 + 64 + 449 + 60
+    few = [image.numpy().tobytes() for images, _ in workspace.held_out(20, 7) for image in images]
+    assert len(few) == 20
+    assert set(few) < found["held_out"]
+
+
+# -- resumed, and taken over -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("file", "count"),
+    [("sampler.jsonl", 4), ("sampler.pt", 1), ("supernet.safetensors", 1), ("search.jsonl", 1)],
+)
+def test_stopped_after_a_write_it_goes_on_to_the_same_end(
+    finished, tmp_path, monkeypatch, file, count
+):
+    left = [count]
+
+    def wrote(path):
+        left[0] -= path.name == file
+        if not left[0]:
+            raise Stopped
+
+    monkeypatch.setattr(records, "wrote", wrote)
+    with pytest.raises(Stopped):
+        run(finished[1], tmp_path)
+    monkeypatch.undo()
+    assert not (tmp_path / "result.json").exists()
+    run(finished[1], tmp_path)
+    assert outcome(tmp_path) == outcome(finished[0])
+    one, other = (load_checkpoint(f / "sampler.pt")["sampler"] for f in (tmp_path, finished[0]))
+    assert str(one) == str(other)
+    for name, tensor in one["generator"].items():
+        assert torch.equal(tensor, other["generator"][name])
+
+
+def test_its_supernet_and_sampler_serve_other_budgets(finished, tmp_path):
+    recipe = small(tmp_path, SHIFT, "search={name = 'generator', budgets = ['macs<=70%']}", *REST)
+    result = run(recipe, tmp_path, trained=finished[0])
+    for name in ("sampler.pt", "supernet.safetensors"):
+        assert (tmp_path / name).read_bytes() == (finished[0] / name).read_bytes()
+    assert not (tmp_path / "trainer.pt").exists()
+    [winner] = result["winners"]
+    assert list(result["generated"]) == ["macs<=70%"] == [winner["budget"]]
+
+
+def test_its_supernet_can_be_searched(finished, tmp_path):
+    search = "search={name = 'random', budgets = ['params<=60%'], candidates = 4}"
+    result = run(small(tmp_path, SHIFT, search, *REST), tmp_path, trained=finished[0])
+    assert result["searched"] == 4
+    assert "generated" not in result
+    assert (tmp_path / "sampler.pt").exists()
+
+
+def test_a_supernet_without_its_sampler_generates_nothing(finished, tmp_path):
+    trained = tmp_path / "trained"
+    shutil.copytree(finished[0], trained)
+    (trained / "sampler.pt").unlink()
+    with pytest.raises(records.RecordError, match=r"has no sampler.pt: train it first"):
+        run(finished[1], tmp_path / "run", trained=trained)
+
+
+# -- where the likeliest is beyond the budget --------------------------------------------------
+
+RAW = SHIFT.replace("lr = 0.03", "lr = 1e-9, resource_weight = 0.0")
+"""A generator that has learnt nothing."""
+
+
+def test_of_draws_within_the_budget_the_best_scored_wins(tmp_path):
+    search = "search={name = 'generator', budgets = ['macs<=20%']}"
+    result = run(small(tmp_path, RAW, search, "finish.mode=inherit"), tmp_path)
+    rows, [winner] = lines(tmp_path, "search.jsonl"), result["winners"]
+    told = result["generated"]["macs<=20%"]
+    assert told["drawn"]
+    assert told["below_budget"] < 0
+    assert result["searched"] == len(rows) > 1
+    ws = Workspace.build(small(tmp_path, RAW, search, "finish.mode=inherit"))
+    [limit] = ws.limits()
+    assert all(row["macs"] <= limit.limit for row in rows)
+    assert winner["proxy_accuracy"] == max(row["proxy_accuracy"] for row in rows)
+
+
+def test_no_draw_within_the_budget_is_an_error_with_a_way_out(tmp_path, monkeypatch):
+    """One draw for a budget that 16 architectures of 256 meet, for a likeliest that does not."""
+    monkeypatch.setattr(generating, "DRAWS", 1)
+    least = int(Workspace.build(small(tmp_path)).costs["macs"].range()[0])
+    search = f"search={{name = 'generator', budgets = ['macs<={least}']}}"
+    grid = f"sampler.options.grid=[{least}, 26000, {26000 - least}]"
+    with pytest.raises(Infeasible, match=r"none of the 0 .*: the generator misses its targets"):
+        run(small(tmp_path, RAW, grid, search, "seed=2", *REST), tmp_path / "run")
+    assert records.read_json(tmp_path / "run" / "result.json")["winners"] == []
+
+
+# -- other samplers and costs ------------------------------------------------------------------
+
+
+def test_uniform_costs_with_k_shot_weights_need_no_held_out_images(tmp_path):
+    sampler = SHIFT.replace("'shift', held_out = 60", "'uniform_cost'")
+    sharing = "sharing={name = 'k_shot', options = {copies = 2, m = 2}}"
+    result = run(small(tmp_path, sampler, sharing, GENERATOR, *REST), tmp_path)
+    assert len(result["winners"]) == 2
+    assert result["images_forwarded"]["probe"] == 0
+    last = lines(tmp_path, "sampler.jsonl")[-1]
+    assert last["probabilities"] == [0.25] * 4
+    assert sum(last["counts"]) < 16  # steps of codes have no target
+
+
+@pytest.mark.filterwarnings("ignore:cost target")  # latencies that are measured decide the grid
+def test_targets_of_latency(tmp_path):
+    options = "metric = 'latency_ms', warmup = 0.0, period = 2, bins = 3, hidden = 8"
+    sampler = f"sampler={{name = 'shift', held_out = 60, options = {{{options}}}}}"
+    search = "search={name = 'generator', budgets = ['latency_ms<=1K']}"
+    result = run(small(tmp_path, sampler, search, "finish.mode=inherit"), tmp_path)
+    [winner] = result["winners"]
+    ws = Workspace.build(small(tmp_path, sampler, search, "finish.mode=inherit"))
+    table = records.read_json(tmp_path / "latency.json")
+    assert winner["arch"] in {row["arch"] for row in lines(tmp_path, "search.jsonl")}
+    assert lines(tmp_path, "sampler.jsonl")[-1]["metric"] == "latency_ms"
+    assert table["input_shape"] == list(ws.splits.image_shape)
+
+
+@pytest.mark.parametrize("grid", ["[5000, 26000, 7000]", "[5e3, 26e3, 7e3]", "[5000, 26e3, 7000]"])
+@pytest.mark.parametrize("name", ["shift", "uniform_cost", "table"])
+def test_a_grid_is_a_list_in_a_recipe(tmp_path, workspace, grid, name):
+    recipe = small(tmp_path, f"sampler.name={name}", f"sampler.options.grid={grid}")
+    (tmp_path / "again.toml").write_text(recipe.to_toml())
+    again = Recipe.load(tmp_path / "again.toml")
+    assert again.sampler == recipe.sampler
+    ws = Workspace(again, workspace.device, workspace.splits, workspace.net, workspace.costs)
+    assert ws.sampler().grid == Grid(5000.0, 26000.0, 7000.0)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (
+            ["sampler.held_out=0"],
+            "sampler.name = 'shift' learns from losses on images that weights do not learn from: "
+            "give sampler.held_out",
+        ),
+        (
+            ["sampler={name = 'uniform'}"],
+            "search.name = 'generator' takes winners from the sampler, and sampler.name = 'uni",
+        ),
+        (["sampler={name = 'table'}"], "and sampler.name = 'table' generates none"),
+        (
+            ["search.budgets=['macs<=50%', 'params<=50%']"],
+            "budget 'params<=50%': the generator is trained for macs; give budgets on that",
+        ),
+        (
+            ["sampler.options.metric=params", "sampler.options.grid=[300, 900, 100]"],
+            "budget 'macs<=50%': the generator is trained for params; give budgets on that, or "
+            "sampler.options.metric = 'macs'",
+        ),
+        (["search.options={population = 3}"], "takes no options, got {'population': 3}"),
+        (["sampler.options.metric=flops"], "no costs for metric 'flops', have macs, params"),
+        (
+            ["sampler.options.metric=latency_ms"],
+            "no costs for metric 'latency_ms', have macs, params; latency is measured where a "
+            "budget of the recipe is on latency_ms",
+        ),
+        (["sampler.options.perod=3"], "has no option 'perod'; did you mean 'period'"),
+        (["sampler.options.learn=False"], "learn must be true or false, got 'False'"),
+        (["sampler.options.grid=[5000, 26000]"], "a grid is (lo, hi, step), three numbers"),
+        (["sampler.options.grid=[1, 26000, 25999]"], "not all within the reachable"),
+        (["sampler.held_out=-1"], "sampler.held_out"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_what_does_not_fit_is_found_before_anything_is_written(tmp_path, overrides, words):
+    with pytest.raises(RecipeError) as caught:
+        run(small(tmp_path, SHIFT, GENERATOR, *REST, *overrides), tmp_path / "run")
+    assert words in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["sampler.held_out=0"], "give sampler.held_out"),
+        (["search.budgets=['macs<=50%', 'latency_ms<=1K']"], "generator is trained for latency_ms"),
+    ],
+)
+def test_with_latencies_it_is_found_before_training(tmp_path, overrides, words):
+    latency = "sampler={name = 'shift', held_out = 60, options = {metric = 'latency_ms'}}"
+    search = "search={name = 'generator', budgets = ['latency_ms<=1K']}"
+    with pytest.raises(RecipeError, match=words):
+        run(small(tmp_path, latency, search, *overrides), tmp_path / "run")
+    assert not (tmp_path / "run" / "train.jsonl").exists()
