@@ -31,8 +31,8 @@ from shift_page import write_page
 
 from manyshot import evaluate, records
 from manyshot.pipeline.finishing import finished
-from manyshot.pipeline.generating import trained_sampler
-from manyshot.pipeline.run import begin, probed_images
+from manyshot.pipeline.generating import probed_images, trained_sampler
+from manyshot.pipeline.run import begin
 from manyshot.pipeline.workspace import Workspace
 from manyshot.progress import Bars
 from manyshot.recipe import Finishing, Recipe

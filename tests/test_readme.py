@@ -13,7 +13,9 @@ def marked_blocks(text: str) -> list[str]:
     return re.findall(r"<!-- run -->\n```python\n(.*?)```", text, re.DOTALL)
 
 
-@pytest.mark.parametrize(("page", "least"), [("README.md", 3), ("docs/kshot.md", 1), ("docs/shiftnas.md", 1)])
+@pytest.mark.parametrize(
+    ("page", "least"), [("README.md", 3), ("docs/kshot.md", 1), ("docs/shiftnas.md", 1)]
+)
 def test_marked_blocks_run(
     page: str, least: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -34,7 +36,9 @@ def test_ci_runs_the_test_command() -> None:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE)
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/kshot.md", "docs/shiftnas.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "CONTRIBUTING.md", "docs/kshot.md", "docs/shiftnas.md"]
+)
 def test_links_lead_somewhere(page: str) -> None:
     for target in re.findall(r"\]\((?!http)([^)#]+)\)", (ROOT / page).read_text()):
         assert ((ROOT / page).parent / target).exists(), f"{page} links to {target}"
@@ -48,3 +52,10 @@ def test_verbs_in_the_readme_exist(capsys: pytest.CaptureFixture[str]) -> None:
             main([verb, "--help"])
         assert left.value.code == 0
     capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    "page", [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("recipes/*.toml")], ids=str
+)
+def test_no_placeholder_is_left(page: Path) -> None:
+    assert not re.search(r"\b(EXPECT|TIME|MEASURED|TODO|FIXME)\b", page.read_text())

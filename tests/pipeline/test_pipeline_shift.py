@@ -166,7 +166,7 @@ def test_of_draws_within_the_budget_the_best_scored_wins(tmp_path):
     rows, [winner] = lines(tmp_path, "search.jsonl"), result["winners"]
     told = result["generated"]["macs<=20%"]
     assert told["drawn"]
-    assert told["below_budget"] < 0
+    assert told["below_budget"] >= 0
     assert result["searched"] == len(rows) > 1
     ws = Workspace.build(small(tmp_path, RAW, search, "finish.mode=inherit"))
     [limit] = ws.limits()
@@ -200,6 +200,7 @@ def test_uniform_costs_with_k_shot_weights_need_no_held_out_images(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:cost target")  # latencies that are measured decide the grid
+@pytest.mark.filterwarnings("ignore:budget 'latency_ms<=1K' .* is above the sampler's targets")
 def test_targets_of_latency(tmp_path):
     options = "metric = 'latency_ms', warmup = 0.0, period = 2, bins = 3, hidden = 8"
     sampler = f"sampler={{name = 'shift', held_out = 60, options = {{{options}}}}}"
@@ -254,7 +255,8 @@ def test_a_grid_is_a_list_in_a_recipe(tmp_path, workspace, grid, name):
             "budget of the recipe is on latency_ms",
         ),
         (["sampler.options.perod=3"], "has no option 'perod'; did you mean 'period'"),
-        (["sampler.options.learn=False"], "learn must be true or false, got 'False'"),
+        (["sampler.options.jitter=False"], "jitter must be true or false, got 'False'"),
+        (["search.budgets=['macs<=1']"], "is impossible"),
         (["sampler.options.grid=[5000, 26000]"], "a grid is (lo, hi, step), three numbers"),
         (["sampler.options.grid=[1, 26000, 25999]"], "not all within the reachable"),
         (["sampler.held_out=-1"], "sampler.held_out"),

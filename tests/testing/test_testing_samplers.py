@@ -73,7 +73,7 @@ class TestShift(SamplerSuite):
 
 class TestShiftByDraws(SamplerSuite):
     def make_sampler(self, space: SearchSpace) -> Shift:
-        options = {"estimator": "pathwise", "jitter": True, "tau_end": 0.5, "masks": "active"}
+        options = {"estimator": "pathwise", "jitter": True, "tau": 0.5, "masks": "active"}
         return Shift(space, costs_of(space), eager(**options))
 
 

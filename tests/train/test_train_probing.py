@@ -1,6 +1,7 @@
 """Probes: what they answer, against losses by hand, and what they leave as it was: everything."""
 
 import copy
+import dataclasses
 import hashlib
 
 import pytest
@@ -252,8 +253,10 @@ def test_weights_of_another_network_change_nothing():
 
 def test_without_held_out_images_the_way_out_is_said():
     run = shifting()
-    run.held_out = None
-    with pytest.raises(ValueError, match=r"Shift probes held-out images.*sampler.held_out in a"):
+    with pytest.raises(ValueError, match=r"Shift learns from losses .* sampler.held_out in a"):
+        dataclasses.replace(run, held_out=None)
+    run.held_out = lambda images, seed: []
+    with pytest.raises(ValueError, match="held_out gave no images for a probe of Shift"):
         answer(run, Probe((Path(ARCHS[0]),)))
     answer(run, Probe(save=True))  # which needs none
     assert same(run.saved, dict(run.net.named_parameters()))

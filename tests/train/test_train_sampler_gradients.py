@@ -294,7 +294,7 @@ def test_merged_weights_train_under_masks_as_they_do_in_slices():
 def test_the_generator_of_shift_gets_the_gradient_of_one_graph():
     """On the transformer: the loss of the task and the resource loss, through all of it."""
     net = supernet().double()
-    sampler = shift(net, entropy_weight=0.1)
+    sampler = shift(net)
     images = torch.randn((6, 1, 8, 8), generator=torch.Generator().manual_seed(0)).double()
     labels, held = torch.arange(6), list(sampler.generator.parameters())
     plan = sampler.plan(np.random.default_rng(3), 0)

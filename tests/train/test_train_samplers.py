@@ -185,7 +185,7 @@ def test_options_of_shift_are_the_fields_of_its_configuration(space, costs):
 
 def test_uniform_cost_is_shift_that_does_not_learn(space, costs):
     made = make_sampler("uniform_cost", space, {"hidden": 8, "period": 7}, costs=costs)
-    assert made.config == ShiftConfig(hidden=8, period=7, learn=False)
+    assert made.config == ShiftConfig(hidden=8, period=7)
     assert not made.probes
     assert made.probe(rng(), 700, 1000) is None
 

@@ -219,7 +219,7 @@ def test_records_of_drawn_updates(tmp_path):
 
 RUNS = {
     "enumerated": {"make": functools.partial(Vit, dropout=0.3)},
-    "pathwise": {"shifts": {"estimator": "pathwise", "tau_end": 0.5, "jitter": True}},
+    "pathwise": {"shifts": {"estimator": "pathwise", "tau": 0.5, "jitter": True}},
     "codes": {"sharing": k_shot},
     "joint": {"sharing": lambda: k_shot(update_mode="joint"), "shifts": {"estimator": "pathwise"}},
     "batch norm": {"make": Conv, "optimizer": "sgd", "lr": 0.05},

@@ -86,13 +86,21 @@ def load(
     if image_size is not None and image_size < 1:
         raise ValueError(f"image_size must be at least 1 pixel, got {image_size}")
     whole, test = DATASETS[name](None if root is None else Path(root), image_size, download)
-    count = _count("validation", validation, len(whole))
-    kept, held = hold_out(whole.labels, count, numpy_rng(seed, "validation"))
-    rest = whole.subset(kept)
-    count = _count("held_out", held_out, len(rest))
-    own, apart = hold_out(rest.labels, count, numpy_rng(seed, "held_out"))
-    train = _shrunk(rest.subset(own), train_size, seed)
-    return _assembled(name, train, whole.subset(held), rest.subset(apart), test)
+    rest, held = _split(whole, "validation", validation, seed)
+    own, apart = _split(rest, "held_out", held_out, seed)
+    return _assembled(name, _shrunk(own, train_size, seed), held, apart, test)
+
+
+def _split(
+    images: LabelledImages, part: str, asked: int | float, seed: int
+) -> tuple[LabelledImages, LabelledImages]:
+    """What is left, and a class-balanced part by a count or a fraction."""
+    count = _count(part, asked, len(images))
+    try:
+        kept, held = hold_out(images.labels, count, numpy_rng(seed, part))
+    except ValueError as error:
+        raise ValueError(f"{part} = {asked}: {error}") from error
+    return images.subset(kept), images.subset(held)
 
 
 def moments(images: LabelledImages) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import warnings
 from collections.abc import Sequence
 
 import torch
 
 from manyshot.recipe import Recipe, RecipeError, Training
-from manyshot.search import Evolution, Searcher
+from manyshot.search import Evolution, Limit, Searcher
 from manyshot.sharing import Sharing
 from manyshot.space import Budget
 from manyshot.train import Generates, Sampler
@@ -64,12 +65,14 @@ def check_chunks(sharing: Sharing, batch_size: int, world: int) -> None:
         )
 
 
-def check_sampler(recipe: Recipe, sampler: Sampler, held_out: int) -> None:
+def check_sampler(recipe: Recipe, sampler: Sampler, held_out: int, limits: Sequence[Limit]) -> None:
     """Refuses a sampler without the images it learns from, or winners that it cannot give.
+
+    A budget above all that the sampler is trained for is a warning.
 
     Raises:
         RecipeError: then; for winners, if the sampler has no generator, a budget is on another cost
-            than it knows, or there are options.
+            than it knows or below what it is trained for, or there are options.
     """
     name, search = recipe.sampler.name, recipe.search
     if sampler.probes and not held_out:
@@ -93,6 +96,14 @@ def check_sampler(recipe: Recipe, sampler: Sampler, held_out: int) -> None:
                 f"budget {text!r}: the generator is trained for {sampler.metric}; give budgets on "
                 f"that, or sampler.options.metric = {metric!r}"
             )
+    grid = sampler.grid
+    targets = f"the sampler's targets, {grid.lo:,.6g} to {grid.hi:,.6g}"
+    for limit in limits:
+        budget = f"budget {limit.name!r} ({limit.limit:,.6g})"
+        if limit.limit < grid.lo - grid.step / 2:
+            raise RecipeError(f"{budget} is below {targets}: lower sampler.options.grid")
+        if limit.limit > grid.hi + grid.step / 2:
+            warnings.warn(f"{budget} is above {targets}; it gets the last's", stacklevel=2)
 
 
 def check_formats(formats: Sequence[str]) -> None:

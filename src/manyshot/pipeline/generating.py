@@ -29,18 +29,19 @@ class Proposal:
             `DRAWS` draws that are within, of which the best-scored wins.
         decodes: how often the likeliest was decoded, each time for a lower target.
         drawn: whether `archs` are draws.
-        missed: by what share of the budget the likeliest is below it (above: negative).
     """
 
     limit: Limit
     archs: tuple[Arch, ...]
     decodes: int
     drawn: bool
-    missed: float
 
-    def record(self) -> dict[str, Any]:
-        """Its part of `result.json`."""
-        return {"decodes": self.decodes, "drawn": self.drawn, "below_budget": self.missed}
+    def record(self, winner: Arch | None) -> dict[str, Any]:
+        """Its part of `result.json`: `below_budget` is the share of the budget left over."""
+        found: dict[str, Any] = {"decodes": self.decodes, "drawn": self.drawn}
+        if winner is not None:
+            found["below_budget"] = 1 - float(self.limit.costs([winner])[0]) / self.limit.limit
+        return found
 
 
 @final
@@ -82,15 +83,20 @@ def _proposal(ws: Workspace, sampler: Generates, limit: Limit) -> Proposal:
     if not likeliest.within:
         archs = sampler.sampled(limit.limit, ws.recipe.seed, DRAWS)
     canonical = tuple(dict.fromkeys(map(ws.net.space.canonical, archs)))
-    missed = 1 - likeliest.cost / limit.limit
-    return Proposal(limit, canonical, likeliest.decodes, not likeliest.within, missed)
+    return Proposal(limit, canonical, likeliest.decodes, not likeliest.within)
 
 
-def save_sampler(folder: Path, sampler: Sampler) -> None:
-    """Writes what a learnt sampler has learnt; nothing for others."""
+def save_sampler(folder: Path, sampler: Sampler, probed_images: int) -> None:
+    """Writes what a learnt sampler has learnt, and at what price; nothing for others."""
     state = sampler.state_dict()
     if state:
-        save_checkpoint(folder / SAMPLER, {"sampler": state})
+        save_checkpoint(folder / SAMPLER, {"sampler": state, "probed_images": probed_images})
+
+
+def probed_images(folder: Path) -> int:
+    """Images forwarded for the probes of the sampler that was trained in `folder`."""
+    path = folder / SAMPLER
+    return int(load_checkpoint(path)["probed_images"]) if path.exists() else 0
 
 
 def trained_sampler(ws: Workspace, folder: Path) -> Sampler:

@@ -13,7 +13,7 @@ from manyshot import records
 from manyshot.pipeline import timing
 from manyshot.pipeline.checking import GENERATOR
 from manyshot.pipeline.finishing import EXPORTED, LOG, costs_of, finish
-from manyshot.pipeline.generating import proposals, save_sampler
+from manyshot.pipeline.generating import probed_images, proposals, save_sampler
 from manyshot.pipeline.opening import WEIGHTS, open_folder, take_over
 from manyshot.pipeline.searching import LOG as SEARCHED
 from manyshot.pipeline.searching import check_winners, search, winners
@@ -44,7 +44,7 @@ def train_stage(ws: Workspace, accelerator: Accelerator, folder: Path, progress:
     if not weights.exists():
         train(run, progress)
         if accelerator.is_main_process:
-            save_sampler(folder, sampler)
+            save_sampler(folder, sampler, run.probed_images)
             save_weights(weights, ws.net)
         accelerator.wait_for_everyone()
     load_weights(weights, ws.net)
@@ -142,7 +142,9 @@ def run(
         result = summary(ws, scores, scorings, chosen, finished)
         result["images_forwarded"]["probe"] = probed_images(folder)
         if proposed is not None:
-            result["generated"] = {p.limit.name: p.record() for p in proposed}
+            names = [p.limit.name for p in proposed]
+            made = [p.record(chosen.get(p.limit.name)) for p in proposed]
+            result["generated"] = dict(zip(names, made, strict=True))
         records.write_json(folder / "result.json", result)
     stop(accelerator)
     check_winners(ws, scores, chosen)
@@ -252,9 +254,3 @@ def spent(ws: Workspace, scorings: int) -> dict[str, int]:
         "train": steps * recipe.train.batch_size * paths,
         "search": scorings * (validation + calibration),
     }
-
-
-def probed_images(folder: Path) -> int:
-    """Images forwarded for a sampler's probes, as the records of training have it."""
-    lines = records.read_lines(folder / "train.jsonl")
-    return lines[-1].get("probed_images", 0) if lines else 0

@@ -7,6 +7,7 @@ import functools
 import hashlib
 import inspect
 import json
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeVar, cast
@@ -254,7 +255,9 @@ class Workspace:
         Raises:
             RecipeError: for an unknown one, its options, or what `check_sampler` finds.
         """
-        check_sampler(self.recipe, self.sampler(), len(self.splits.held_out))
+        known = () if self._waits_for_latency() else tuple(self.costs)
+        limits = self.limits(metrics=known)
+        check_sampler(self.recipe, self.sampler(), len(self.splits.held_out), limits)
 
     def _waits_for_latency(self) -> bool:
         """Whether the sampler's costs are latencies, which are measured later, for a budget."""
@@ -316,11 +319,13 @@ class Workspace:
 
     def held_out(self, images: int, seed: int) -> FixedBatches:
         """So many held-out images, class-balanced by `seed`, or all of them if there are fewer."""
-        own = self.splits.held_out
+        own, most = self.splits.held_out, self.recipe.evaluate.batch_size
+        count = min(images, len(own))
+        batches = math.ceil(count / most)
         return fixed(
             own,
-            images if images < len(own) else None,
-            self.recipe.evaluate.batch_size,
+            count if count < len(own) else None,
+            math.ceil(count / batches),  # of equal size: each is normalised by itself
             mean=self.splits.mean,
             std=self.splits.std,
             seed=seed,

@@ -296,7 +296,7 @@ def sampled(
 ) -> list[Arch]:
     """Distinct architectures within a cost limit, of `draws` drawn for it; maybe none.
 
-    For strict limits that `generate` does not meet: take the one of least validation loss (ours).
+    For strict limits that `generate` does not meet: take the best by validation (ours).
 
     Raises:
         ValueError: if the limit is not finite or `draws` is below one.

@@ -27,7 +27,7 @@ def answer(run: Trainer, probe: Probe) -> Probed:
     probe asks for it.
 
     Raises:
-        ValueError: if there are paths and the run has no held-out images.
+        ValueError: if there are paths and the run's held-out images are none.
         NonFiniteLoss: if a loss at the weights as they are is not finite.
     """
     net = run.net
@@ -57,12 +57,11 @@ def answer(run: Trainer, probe: Probe) -> Probed:
 
 
 def _batches(run: Trainer, probe: Probe) -> list[Batch]:
-    if run.held_out is None:
-        raise ValueError(
-            f"{type(run.sampler).__name__} probes held-out images, and this run has none: give "
-            "Trainer(held_out=...), or sampler.held_out in a recipe"
-        )
-    return list(run.held_out(probe.images, run.probe_seed()))
+    assert run.held_out is not None  # see `Trainer`
+    batches = list(run.held_out(probe.images, run.probe_seed()))
+    if not sum(len(labels) for _, labels in batches):
+        raise ValueError(f"held_out gave no images for a probe of {type(run.sampler).__name__}")
+    return batches
 
 
 def _evaluate(

@@ -97,4 +97,5 @@ def _pass_on(learnt: Sequence[tuple[Tensor, Tensor]], penalty: Tensor | None, sh
         outputs.append((penalty, torch.full_like(penalty, share)))
     if outputs:
         tensors, grads = zip(*outputs, strict=True)
-        torch.autograd.backward(tensors, grads)
+        with torch.autocast(tensors[0].device.type, enabled=False):
+            torch.autograd.backward(tensors, grads)

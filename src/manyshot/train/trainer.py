@@ -131,6 +131,11 @@ class Trainer:
     code_losses: list[float] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
+        if self.sampler.probes and self.held_out is None:
+            raise ValueError(
+                f"{type(self.sampler).__name__} learns from losses on held-out images, and there "
+                "are none: give Trainer(held_out=...), or sampler.held_out in a recipe"
+            )
         settings, sharing = self.settings, self.net.sharing
         self.code_optimizer = sharing.code_optimizer(settings.lr, settings.momentum)
         self.optimizer = make_optimizer(self.net, settings, held_by(self.code_optimizer))

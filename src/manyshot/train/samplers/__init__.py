@@ -61,19 +61,36 @@ def make_sampler(
             imported, or one that needs costs where there are none.
     """
     factory = look_up("sampler", name, SAMPLERS)
-    takes = inspect.signature(factory, eval_str=True).parameters
-    given = {"costs": costs, "seed": seed}
-    given = {key: value for key, value in given.items() if key in takes and key not in options}
-    if "costs" in given and costs is None:
-        raise ValueError(f"sampler {name!r} needs the costs of the space: pass costs=")
-    if "config" not in takes:
-        check_options("sampler", name, options, [key for key in takes if key != "space"])
-        return cast(Sampler, factory(space, **given, **options))
-    config = next(filter(dataclasses.is_dataclass, _members(takes["config"].annotation)))
-    check_options("sampler", name, options, [field.name for field in dataclasses.fields(config)])
-    return cast(Sampler, factory(space, config=cast(Any, config)(**options), **given))
+    takes = [key for key in inspect.signature(factory).parameters if key not in ("space", "costs")]
+    given: dict[str, Any] = {"seed": seed} if "seed" in takes and "seed" not in options else {}
+    if "costs" in inspect.signature(factory).parameters:
+        if costs is None:
+            raise ValueError(f"sampler {name!r} needs the costs of the space: pass costs=")
+        given["costs"] = costs
+    config = _config_of(factory)
+    if config is None:
+        check_options("sampler", name, options, takes)
+        sampler = factory(space, **given, **options)
+    else:
+        known = [field.name for field in dataclasses.fields(config)]
+        check_options("sampler", name, options, known)
+        sampler = factory(space, config=config(**options), **given)
+    members = [name for name in (*Sampler.__annotations__, *vars(Sampler)) if name[0] != "_"]
+    missing = [name for name in members if name not in dir(sampler)]
+    if missing:
+        raise ValueError(
+            f"sampler {name!r} has no {', '.join(missing)}: inherit manyshot.train.Stateless, "
+            "which answers for samplers that learn nothing"
+        )
+    return cast(Sampler, sampler)
 
 
-def _members(annotation: Any) -> tuple[Any, ...]:
-    """The types of a union; one type is its own only member."""
-    return get_args(annotation) or (annotation,)
+def _config_of(factory: Callable[..., Any]) -> Any:
+    """The dataclass that it takes as `config`, if it takes one."""
+    if "config" not in inspect.signature(factory).parameters:
+        return None
+    try:
+        annotation = inspect.signature(factory, eval_str=True).parameters["config"].annotation
+    except NameError:
+        return None  # of types that are imported for checking alone
+    return next(filter(dataclasses.is_dataclass, get_args(annotation) or (annotation,)), None)

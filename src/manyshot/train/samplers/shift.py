@@ -6,6 +6,8 @@ Zhang et al. 2023, "ShiftNAS: Improving One-shot NAS via Probability Shift", arX
 from __future__ import annotations
 
 import dataclasses
+import math
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, final, runtime_checkable
 
@@ -38,9 +40,11 @@ class Generates(Protocol):
 
     Attributes:
         metric: the cost whose limits it takes.
+        grid: the targets it is trained for.
     """
 
     metric: str
+    grid: Grid
 
     def generate(self, limit: float) -> Generated:
         """The architecture for a cost limit."""
@@ -82,6 +86,7 @@ class Shift:
         config: ShiftConfig | None = None,
         *,
         seed: int = 0,
+        learn: bool = True,
     ) -> None:
         """A sampler of `space`.
 
@@ -90,6 +95,7 @@ class Shift:
             costs: its cost tables by metric.
             config: options; by default `ShiftConfig()`.
             seed: of the generator's weights, and of an automatic grid.
+            learn: whether the distribution moves; see `uniform_cost`.
 
         Raises:
             ValueError: for an unknown metric, a grid out of reach, and what
@@ -103,7 +109,7 @@ class Shift:
             )
         self.space, self.config, self.metric = space, config, config.metric
         self.table = costs[config.metric]
-        self.grid = Grid.given(config.grid, self.table, space, bins=config.bins, seed=seed)
+        self.grid = Grid.given(config.grid, self.table, space, bins=config.bins or 8, seed=seed)
         self.cost = PolicyCost(self.table, space, form=config.cost_form)
         self._centres = torch.from_numpy(self.grid.centres)
         self.generator = ArchitectureGenerator(
@@ -117,13 +123,12 @@ class Shift:
             lr=config.distribution_lr or 1e-3,
             ema=config.ema,
             floor=config.floor,
-            clip=config.logit_clip,
+            clip=config.logit_clip or math.inf,
             signal=config.signal,
         )
-        self.probes = config.learn and len(self.grid) > 1
-        self.clip_norm = config.clip_norm
+        self.probes = learn and len(self.grid) > 1
+        self.clip_norm = config.clip_norm or None
         self.counts = torch.zeros(len(self.grid), dtype=torch.int64)
-        self._done = 0.0  # share of the weight steps
         self._target = 0  # of the last plan
         self._asked: _Asked | None = None
         self._news: dict[str, Any] | None = None
@@ -141,23 +146,15 @@ class Shift:
             targets, row = torch.cat((targets, near.view(1))), len(targets)
         if not config.all_bins:
             targets, row = targets[row : row + 1], 0
-        decoded = self.generator(
-            self.generator.encode(targets), tau=self._tau(), generator=_generator(rng)
-        )
-        losses = resource_loss(self.cost(decoded.policies), targets, self.grid.step)
-        penalty = config.resource_weight * losses.mean()
-        if config.entropy_weight:
-            penalty = penalty - config.entropy_weight * decoded.entropy.mean() / len(self.space)
-        return Plan((self._path(decoded.policies, row),), penalty)
+        encoded = self.generator.encode(targets)
+        policies = self.generator(encoded, tau=config.tau, generator=_generator(rng)).policies
+        losses = resource_loss(self.cost(policies), targets, self.grid.step)
+        return Plan((self._path(policies, row),), config.resource_weight * losses.mean())
 
     def _path(self, policies: Mapping[Decision, Tensor], row: int) -> Path:
         own = {decision: policy[row] for decision, policy in policies.items()}
         [arch] = self.generator.archs({d: p.unsqueeze(0) for d, p in own.items()})
         return Path(arch, policy=own, masks=self.config.masks)
-
-    def _tau(self) -> float:
-        tau, end = self.config.tau, self.config.tau_end
-        return tau if end is None else tau * (end / tau) ** self._done
 
     def optimizer(self) -> torch.optim.Optimizer:
         """Adam of the generator, without weight decay."""
@@ -168,19 +165,24 @@ class Shift:
     def probe(self, rng: np.random.Generator, step: int, steps: int) -> Probe | None:
         """The losses of all targets at their present architectures, every `period` steps."""
         config, self._asked = self.config, None
-        self._done = step / steps
-        warmup = round(config.warmup * steps)
-        since = step - warmup
+        first = round(config.warmup * steps) or config.period  # weights are saved, for the next
+        updates, since = max(0, steps - first) // config.period, step - first
         due = since > 0 and since % config.period == 0
-        if step % config.period == 0 or due or step == steps:
+        if step % config.period == 0 or step == steps or due:
             self._news = {}
-        if not self.probes or since < 0 or not (since == 0 or due):
+        if self.probes and not updates and step == 1:
+            warnings.warn(
+                f"the distribution over costs will not move: {steps} weight steps, the first "
+                f"{first} without it, have no {config.period} left to its first update; lower "
+                "period or warmup, or train for longer",
+                stacklevel=2,
+            )
+        if not self.probes or not (since == 0 or due):
             return None
         if since == 0:
             return Probe(save=True)
         if config.distribution_lr is None:
-            updates = (steps - warmup) // config.period
-            self.distribution.lr = min(FASTEST, MOVED / max(updates - (warmup == 0), 1))
+            self.distribution.lr = min(FASTEST, MOVED / updates)
         self._asked = self._drawn(rng) if config.estimator == "pathwise" else self._listed(rng)
         return Probe(
             self._asked.paths,
@@ -202,7 +204,7 @@ class Shift:
         """Draws of targets and of the generator for them, with the graph to the logits."""
         draws, noise = self.config.draws, _generator(rng)
         one_hots, logits = self.distribution.straight_through(draws, noise)
-        policies = self.generator(one_hots, tau=self._tau(), generator=noise).policies
+        policies = self.generator(one_hots, tau=self.config.tau, generator=noise).policies
         paths = tuple(self._path(policies, row) for row in range(draws))
         return _Asked(paths, [], policies, logits)
 
@@ -261,12 +263,11 @@ class Shift:
     # -- state -----------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """The generator's weights, the distribution, counts, and how far training is."""
+        """The generator's weights, the distribution, and the counts."""
         return {
             "generator": {k: v.clone() for k, v in self.generator.state_dict().items()},
             "distribution": self.distribution.state_dict(),
             "counts": self.counts.clone(),
-            "done": self._done,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -284,7 +285,6 @@ class Shift:
         self.generator.load_state_dict(state["generator"])
         self.distribution.load_state_dict(state["distribution"])
         self.counts.copy_(state["counts"])
-        self._done = state["done"]
 
 
 @final
@@ -330,4 +330,4 @@ def uniform_cost(
     seed: int = 0,
 ) -> Shift:
     """`Shift` with targets that stay uniform: the baseline of ShiftNAS, section 4.3."""
-    return Shift(space, costs, dataclasses.replace(config or ShiftConfig(), learn=False), seed=seed)
+    return Shift(space, costs, config, seed=seed, learn=False)
