@@ -1,6 +1,6 @@
 """ShiftNAS against its baselines at equal image-forwards, over seeds, on real images.
 
-    OMP_NUM_THREADS=1 python benchmarks/shift.py [vit cnn] [--seeds 3] [--runs DIR]
+    OMP_NUM_THREADS=1 python benchmarks/shift.py [vit cnn] [--seeds 0 1 2] [--runs DIR]
 
 Every setting is a recipe of ours. `shift`, `uniform_cost` (the same generator, targets stay
 uniform) and `uniform` train on the same images; the baselines train longer by as many images as
@@ -8,7 +8,8 @@ probes forward. Then, with the supernet's weights and on the test images:
 
 - frozen: architectures drawn once for all methods and seeds, six per target cost;
 - final: what the generator gives for every target, one network without a search; for `uniform` the
-  best of ten random ones near the target by validation accuracy;
+  best, by validation accuracy, of ten random ones that cost at most the target, and more than the
+  one before it;
 - for the budgets of the recipe with `shift`: inherited, fine-tuned, trained from new weights.
 
 Nothing is chosen by test accuracy. Each measurement is a line of `shift.jsonl`, trained supernets
@@ -43,16 +44,17 @@ HERE = Path(__file__).parent
 RECIPES = HERE.parent / "recipes"
 METHODS = ("shift", "uniform_cost", "uniform")
 PER_TARGET, CANDIDATES = 6, 10
+ROUNDS = 100
+"""Of 20,000 uniform draws, at most, to find so many near every target."""
 SETTINGS: dict[str, tuple[str, ...]] = {
     "vit": (),
     "cnn": (
         "data.train_size=10000",
-        "train.epochs=12",
         "sampler.options={grid = [0.25e6, 1.65e6, 0.2e6], jitter = true, resource_weight = 1.0, "
-        "period = 100, images = 256}",
+        "period = 40, images = 128}",
     ),
 }
-"""What a setting changes in its recipe: the CNN trains on fewer images, for fewer epochs."""
+"""What a setting changes in its recipe: the CNN trains on fewer images, with more updates."""
 
 
 def recipe_of(setting: str, method: str, seed: int, more: tuple[str, ...] = ()) -> Recipe:
@@ -97,6 +99,31 @@ class Trained:
         own = evaluate.score(self.ws.net, arch, calibration=self.calibration, validation=images)
         return own.accuracy
 
+    def forwards(self) -> dict[str, Any]:
+        """Images forwarded in training and for probes, and the cost of a step's network."""
+        recipe, table = self.ws.recipe, self.ws.costs["macs"]
+        drawn = np.random.default_rng(0).integers(
+            self.ws.net.space.counts, size=(10_000, len(self.ws.net.space))
+        )
+        sliced = recipe.sampler.name == "uniform"
+        largest = float(table([self.ws.net.space.largest])[0])
+        return {
+            "train": recipe.train.epochs * images_per_epoch(recipe),
+            "probe": probed_images(self.folder),
+            "macs": float(table(drawn).mean()) if sliced else largest,
+        }
+
+    def shift(self) -> Iterator[dict[str, Any]]:
+        """Where the distribution ended, and how often it moved."""
+        rows = records.read_lines(self.folder / "sampler.jsonl")
+        updates = sum("update" in row for row in rows)
+        for target, share, count, nats in zip(
+            *(rows[-1][key] for key in ("targets", "probabilities", "counts", "entropy")),
+            strict=True,
+        ):
+            drawn = {"probability": share, "count": count, "entropy": nats}
+            yield {"target": target, "updates": updates, **drawn}
+
     def frozen(self, grid: Grid) -> Iterator[dict[str, Any]]:
         """The mean accuracy of the same random architectures at every target."""
         for k, archs in enumerate(near(self.ws, grid, PER_TARGET, seed=0)):
@@ -110,7 +137,8 @@ class Trained:
         if self.ws.recipe.sampler.name != "uniform":
             sampler = trained_sampler(self.ws, self.folder)
             assert isinstance(sampler, Generates)
-        others = near(self.ws, grid, CANDIDATES, seed=self.ws.recipe.seed + 1)
+        below = Grid(grid.lo - grid.step / 2, grid.hi - grid.step / 2, grid.step)
+        others = near(self.ws, below, CANDIDATES, seed=self.ws.recipe.seed + 1)
         for target, archs in zip(grid.centres.tolist(), others, strict=True):
             found: dict[str, Any] = {"target": target}
             if sampler is None:
@@ -157,63 +185,65 @@ def near(ws: Workspace, grid: Grid, count: int, seed: int) -> list[list[Arch]]:
     """For every target so many distinct architectures of its sub-space, uniform among them."""
     rng, table = np.random.default_rng(seed), ws.costs["macs"]
     found: list[list[Arch]] = [[] for _ in range(len(grid))]
-    while min(map(len, found)) < count:
+    for _ in range(ROUNDS):
         drawn = rng.integers(ws.net.space.counts, size=(20_000, len(ws.net.space)))
         for k, arch in zip(grid.bin_of(table(drawn)).tolist(), drawn.tolist(), strict=True):
             if k >= 0 and len(found[k]) < count and tuple(arch) not in found[k]:
                 found[k].append(tuple(arch))
-    return found
+        if min(map(len, found)) == count:
+            return found
+    raise ValueError(f"{ROUNDS} rounds of draws left targets with {list(map(len, found))} networks")
 
 
-def measure(
-    setting: str, method: str, seed: int, runs: Path, more: tuple[str, ...]
-) -> Iterator[dict[str, Any]]:
-    """All records of one run."""
-    own = trained(setting, method, seed, runs, more)
+def measure(own: Trained, grid: Grid) -> dict[str, Iterator[dict[str, Any]]]:
+    """What is measured of a run, by name."""
     recipe = own.ws.recipe
-    options = recipe_of(setting, "shift", seed).sampler.options
+    measures = {
+        "forwards": iter([own.forwards()]),
+        "frozen": own.frozen(grid),
+        "final": own.final(grid),
+    }
+    if recipe.sampler.name == "shift":
+        measures |= {"shift": own.shift(), "finish": own.finishes(recipe.train.epochs)}
+    return measures
+
+
+def note(log: Path, key: dict[str, Any], runs: Path, more: tuple[str, ...]) -> None:
+    """Measures of one run what is not on record."""
+    names = ("forwards", "frozen", "final", *(("shift", "finish") * (key["method"] == "shift")))
+    rows = [row for row in records.read_lines(log) if key.items() <= row.items()]
+    done = {row["of"] for row in rows if row["measure"] == "done"}
+    if done >= set(names):
+        return
+    own = trained(**key, runs=runs, more=more)
+    options = recipe_of(key["setting"], "shift", key["seed"]).sampler.options
     grid = Grid(*map(float, options["grid"]))  # type: ignore[arg-type]
-    forwards = recipe.train.epochs * images_per_epoch(recipe)
-    probed = probed_images(own.folder)
-    yield {"measure": "forwards", "train": forwards, "probe": probed}
-    for name, records_of in (("frozen", own.frozen), ("final", own.final)):
-        for record in records_of(grid):
-            yield {"measure": name, **record}
-    if method == "shift":
-        for record in own.finishes(recipe.train.epochs):
-            yield {"measure": "finish", **record}
+    for name, found in measure(own, grid).items():
+        if name in done:
+            continue
+        mine = {**key, "measure": name}
+        records.keep_lines(log, lambda row, mine=mine: not mine.items() <= row.items())  # type: ignore[misc]
+        for record in found:
+            records.append(log, {**mine, **record})
+        records.append(log, {**key, "measure": "done", "of": name, **provenance()})
 
 
 def main() -> None:
-    """Runs what is not on record, then writes the page."""
+    """Measures what is not on record, then writes the page."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("settings", nargs="*", default=list(SETTINGS))
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--runs", type=Path, default=Path("runs") / "shift")
     parser.add_argument("--records", type=Path, default=HERE / "shift.jsonl")
     parser.add_argument("--set", action="append", default=[], help="change the recipes")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    for seed in range(arguments.seeds):
+    for seed in arguments.seeds:
         for setting in arguments.settings:
             for method in METHODS:
-                more = tuple(arguments.set)
-                note(arguments.records, setting, method, seed, arguments.runs, more)
-            write_page(arguments.records)
-
-
-def note(
-    log: Path, setting: str, method: str, seed: int, runs: Path, more: tuple[str, ...]
-) -> None:
-    """Measures one run, unless it is on record."""
-    key = {"setting": setting, "method": method, "seed": seed}
-    own = [row for row in records.read_lines(log) if key.items() <= row.items()]
-    if any(row["measure"] == "done" for row in own):
-        return
-    records.keep_lines(log, lambda row: not key.items() <= row.items())
-    for record in measure(setting, method, seed, runs, more):
-        records.append(log, {**key, **record})
-    records.append(log, {**key, "measure": "done", **provenance()})
+                key = {"setting": setting, "method": method, "seed": seed}
+                note(arguments.records, key, arguments.runs, tuple(arguments.set))
+    write_page(arguments.records)
 
 
 if __name__ == "__main__":
