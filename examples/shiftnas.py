@@ -62,7 +62,7 @@ def main(epochs: int = 60, seed: int = 0) -> list[tuple[float, float, float]]:
         seed=seed,
         largest=net.space.largest,
         accelerator=ms.train.engine(torch.device("cpu"), settings),
-        held_out=lambda n, seed: ms.data.fixed(splits.held_out, None, 256, **look),
+        held_out=lambda n, draw: ms.data.fixed(splits.held_out, None, n, **look),
     )
     ms.train.train(trainer)
     test, found = ms.data.fixed(splits.test, None, 256, **look), []

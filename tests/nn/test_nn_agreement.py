@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 import manyshot as ms
 from manyshot import supernet
-from manyshot.nn.agreement import MasksDisagree, check_agreement
+from manyshot.nn.agreement import MaskError, MasksDisagree, check_agreement
 from manyshot.nn.batch_norm import Collector
 from manyshot.nn.selection import current
 
@@ -339,3 +339,100 @@ def test_what_policies_cannot_be_with():
         net(images(), policy=given, stats="batch")
     with pytest.raises(RuntimeError, match="in eval mode has no statistics"):
         net(images(), arch, policy=given)
+
+
+class OneOfEight(nn.Module):
+    """Options of which one, the fifth, takes a softmax over elastic channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        width = ms.choose((4, 6, 8), "width")
+        self.conv = ms.nn.Conv2d(3, width, 1)
+        bad = nn.Softmax(1)
+        options = [bad if i == 4 else nn.Identity() for i in range(8)]
+        self.op = ms.nn.Choice(options, "op")
+        self.head = ms.nn.Linear(width, 2)
+
+    def forward(self, x):
+        return self.head(self.op(self.conv(x)).mean((2, 3)))
+
+
+def test_every_option_is_compared():
+    net = ms.Supernet(OneOfEight())
+    arch = net.space.smallest
+    with pytest.raises(MasksDisagree, match=r"module 'op"):
+        net(images(), arch, policy=policies(net, arch))
+
+
+class OnlyInTraining(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        width = ms.choose((4, 6, 8), "width")
+        self.conv, self.head = ms.nn.Conv2d(3, width, 1), ms.nn.Linear(width, 2)
+        self.drop = nn.Dropout(0.5)
+
+    def forward(self, x):
+        x = self.drop(self.conv(x).mean((2, 3)))
+        return self.head(F.normalize(x, dim=1) if self.training else x)
+
+
+def test_the_mode_of_the_network_is_compared_without_dropout():
+    net = ms.Supernet(OnlyInTraining()).double()
+    arch = net.space.smallest
+    net.eval()(images(), arch, stats="batch", policy=policies(net, arch))
+    net = ms.Supernet(OnlyInTraining()).double()
+    with pytest.raises(MasksDisagree):
+        net(images(), arch, policy=policies(net, arch))
+
+
+class Casting(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        width = ms.choose((4, 6), "width")
+        self.conv, self.head = ms.nn.Conv2d(3, width, 1), ms.nn.Linear(width, 2)
+
+    def forward(self, x):
+        return self.head(self.conv(x).mean((2, 3)).float())
+
+
+class Keeping(Casting):
+    def forward(self, x):
+        self.kept = self.conv(x).mean((2, 3))
+        return self.head(self.kept)
+
+
+@pytest.mark.parametrize("make", [Casting, Keeping])
+def test_what_cannot_be_compared_is_said(make):
+    net = ms.Supernet(make())
+    arch, small = net.space.smallest, images().float()
+    net(small, arch)
+    policy = {d: p.float() for d, p in policies(net, arch).items()}
+    with pytest.raises(MaskError, match="cannot be compared with slices.*masks='active'"):
+        net(small, arch, policy=policy)
+    net(small, arch, policy=policy, masks="active")
+
+
+class Named(Casting):
+    def __init__(self) -> None:
+        super().__init__()
+        self.act = ms.choose(("relu", "tanh"), "act")
+
+    def forward(self, x):
+        return self.head(getattr(torch, ms.value(self.act))(self.conv(x).mean((2, 3))))
+
+
+def test_decisions_without_a_gradient_are_a_warning():
+    net = ms.Supernet(Named())
+    arch = net.space.smallest
+    with pytest.warns(UserWarning, match="reaches the policies of act: these decisions learn"):
+        net(images().float(), arch, policy=policies(net, arch))
+
+
+def test_a_kept_mixture_serves_slices_and_masks():
+    net = ms.Supernet(OnlyInTraining(), sharing=ms.sharing.KShot(2)).double().eval()
+    arch = net.space.smallest
+    kept = net.mixture(arch)
+    with torch.no_grad():
+        sliced = net(images(), arch, stats="batch", mixture=kept)
+        masked = net(images(), arch, stats="batch", mixture=kept, policy=policies(net, arch))
+    torch.testing.assert_close(sliced, masked, **CLOSE)

@@ -1,5 +1,6 @@
 """Runs whose sampler learns, and whose winners come from its generator."""
 
+import dataclasses
 import shutil
 
 import pytest
@@ -9,7 +10,7 @@ from pipeline_runs import lines, outcome, small
 from manyshot import records
 from manyshot.pipeline import Workspace, generating, run
 from manyshot.pipeline.generating import trained_sampler
-from manyshot.recipe import Recipe, RecipeError
+from manyshot.recipe import Evaluation, Recipe, RecipeError, Searching
 from manyshot.search import Infeasible
 from manyshot.train import Grid, load_checkpoint
 
@@ -283,3 +284,21 @@ def test_with_latencies_it_is_found_before_training(tmp_path, overrides, words):
     with pytest.raises(RecipeError, match=words):
         run(small(tmp_path, latency, search, *overrides), tmp_path / "run")
     assert not (tmp_path / "run" / "train.jsonl").exists()
+
+
+def test_held_out_batches_are_of_equal_size(workspace):
+    """Not 59 and 1, which a batch norm could not normalise."""
+    batches = Evaluation(batch_size=59)
+    recipe = workspace.recipe.model_copy(update={"evaluate": batches})
+    ws = dataclasses.replace(workspace, recipe=recipe)
+    assert [len(labels) for _, labels in ws.held_out(100, seed=0)] == [30, 30]
+    assert [len(labels) for _, labels in ws.held_out(50, seed=0)] == [50]
+
+
+def test_a_search_of_a_trained_run_knows_what_its_probes_forwarded(finished, tmp_path):
+    folder, recipe, result = finished
+    random = recipe.model_copy(
+        update={"search": Searching(name="random", candidates=6, budgets=BUDGETS)}
+    )
+    again = run(random, tmp_path, trained=folder)
+    assert again["images_forwarded"]["probe"] == result["images_forwarded"]["probe"] > 0

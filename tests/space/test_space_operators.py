@@ -116,3 +116,12 @@ def test_no_global_random_state_is_touched() -> None:
     space, rng = flat([3, 3]), np.random.default_rng(0)
     space.crossover(space.sample(rng), space.mutate((0, 0), rng), rng)
     assert np.random.get_state()[1].tolist() == state  # noqa: NPY002
+
+
+@given(st.lists(st.integers(1, 6), min_size=1, max_size=6), st.integers(0, 9), st.integers(0, 9))
+def test_a_cover_contains_every_option(counts, least, seed):
+    space = SearchSpace([Decision(range(n), f"d{i}") for i, n in enumerate(counts)])
+    archs = space.cover(np.random.default_rng(seed), least)
+    assert len(archs) == max(least, *counts)
+    for position, count in enumerate(counts):
+        assert {space.check(arch)[position] for arch in archs} == set(range(count))

@@ -19,6 +19,7 @@ from manyshot.train import (
     Sandwich,
     Shift,
     ShiftConfig,
+    Stateless,
     Uniform,
     make_sampler,
 )
@@ -240,3 +241,29 @@ def test_make_sampler_says_what_is_wrong_with_costs(space, costs, name, options,
     with pytest.raises(ValueError) as caught:
         make_sampler(name, space, options, costs=costs)
     assert message in str(caught.value)
+
+
+class Plain(Stateless):
+    """With a parameter named config that is no dataclass, and a type that is not there."""
+
+    def __init__(self, space: "NotImported", config: int = 3) -> None:  # noqa: F821
+        self.space, self.config = space, config
+
+    def plan(self, rng, step):
+        return Plan((Path(self.space.smallest),))
+
+
+class Old:
+    def __init__(self, space):
+        pass
+
+    plan = feedback = state_dict = load_state_dict = None
+
+
+def test_samplers_of_users_are_taken_or_refused_with_the_way_out(space):
+    made = make_sampler(f"{__name__}:Plain", space, {"config": 5})
+    assert made.config == 5
+    with pytest.raises(ValueError, match=r"has no probes, clip_norm, optimizer.*train.Stateless"):
+        make_sampler(f"{__name__}:Old", space, {})
+    with pytest.raises(ValueError, match="has no option 'costs'"):
+        make_sampler("table", space, {"costs": "x"}, costs={})
