@@ -120,11 +120,17 @@ def test_the_page_of_shift_has_means_over_seeds(tmp_path):
             records.append(path, {**row, "measure": "frozen"})
             made = {"cost": int(target - 1e5), "within": True, "decodes": 1}
             records.append(path, {**row, "measure": "final", **made})
+            moved = {"updates": 4, "probability": 0.5, "count": 9, "entropy": 1.0}
+            records.append(path, {**row, "measure": "shift", **moved})
+        cost = {"train": 1000, "probe": 10, "macs": 2e6}
+        records.append(path, {**key, "measure": "forwards", **cost})
         for kind in ("inherited", "fine-tuned", "retrained"):
             finish = {"budget": "macs<=2M", "kind": kind, "accuracy": accuracy, "cost": 1_900_000}
             records.append(path, {**key, "measure": "finish", **finish})
         records.append(path, {**key, "measure": "done", **done})
     text = write_page(path).read_text()
     assert "| shift (2 seeds) | 60.0 ± 14.1 | 60.0 ± 14.1 | 60.0 ± 14.1 |" in text
-    assert "| shift | 0.10 | 0.10 | 100% | 1.00 |" in text
+    assert "| shift | 1.40M | 0.10 | 0.10 | 100% | 1.00 |" in text
+    assert "| 1 | 4 | 0.500 | 0.500 |" in text
+    assert "| shift | 1,000 | 10 | 2.00M |" in text
     assert "| macs<=2M | 1.9M, 1.9M | 60.0 ± 14.1 | 60.0 ± 14.1 | 60.0 ± 14.1 |" in text
