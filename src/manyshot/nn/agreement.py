@@ -43,7 +43,7 @@ def check_agreement(net: Any, images: Any, archs: Iterable[Arch] | None = None) 
 
     Nothing of `net` is touched: a copy of it runs in float64 on the CPU, in the mode that it is in
     (batch norms by the batch, dropout off), with noise added to parameters that are all zeros or
-    ones. Decisions whose policy gets no gradient of the output anywhere are a warning.
+    ones. Decisions whose policy gets no gradient of the output, where they matter, are a warning.
 
     Args:
         net: a supernet.
@@ -63,7 +63,8 @@ def check_agreement(net: Any, images: Any, archs: Iterable[Arch] | None = None) 
         twin = _double(net)
     except RuntimeError as error:
         raise _cannot(error) from error
-    deaf = {decision for decision in space.decisions if len(decision.options) > 1}
+    tried: set[Decision] = set()
+    reached: set[Decision] = set()
     for arch in dict.fromkeys(archs):
         policy = one_hot(space, arch)
         for own in policy.values():
@@ -75,8 +76,11 @@ def check_agreement(net: Any, images: Any, archs: Iterable[Arch] | None = None) 
             raise _cannot(error) from error
         with torch.enable_grad():
             masked, output = _outputs(twin, inputs, arch, policy=policy)
-            deaf -= _reached(output, policy)
+            reached |= _reached(output, policy)
         _compare(space.to_text(arch), sliced, masked)
+        matter = zip(space.decisions, space.active(arch), strict=True)
+        tried |= {decision for decision, active in matter if active and len(decision.options) > 1}
+    deaf = tried - reached
     if deaf:
         names = ", ".join(sorted(str(decision.name) for decision in deaf))
         warnings.warn(
