@@ -57,7 +57,7 @@ READING = """
   `net(images, arch)`; `active` and `full` are `net(images, arch, policy=..., masks=...)` with
   policies that need a gradient. `largest` is the bare subnet of the largest architecture on the
   same images: with full masks every tensor has its size, but blocks beyond the depth and options
-  beside the chosen one run forward only.
+  beside the chosen one run forward only, and images keep the chosen resolution (in `tiny_cnn`).
 - `generator` is the sampler's share of a step: `plan` (decoding all targets, their costs, the
   resource loss), the gradient of the penalty, and Adam, for 8 targets. It does not depend on the
   images. `generate` decodes one budget, up to six times.
