@@ -11,7 +11,6 @@ compared in CPU time. Every result is a line of `kshot_speed.jsonl`, from which 
 from __future__ import annotations
 
 import functools
-import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -22,14 +21,11 @@ import torch
 from kshot_memory import measure_memory
 from kshot_speed_page import write_page
 from measuring import alternate, ratio, spread
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor, nn
 from torch.nn import functional as F
 from workloads import SGD, WORKLOADS, Workload, step
 
 import manyshot as ms
-from manyshot import records
 
 Found = Iterator[dict[str, Any]]
 COPIES = (2, 4, 8)
@@ -202,17 +198,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser = measuring.parser(__doc__, SECTIONS, list(WORKLOADS), "kshot_speed.jsonl")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    for section in () if given.page_only else given.sections or SECTIONS:
-        for work in (WORKLOADS[at] for at in given.at):
-            for found in SECTIONS[section](work, given.rounds):
-                record = {"at": work.label, **found, **measuring.provenance()}
-                records.append(given.records, record)
-                print(*measuring.row(record), sep="  ", file=sys.stderr)
-    table = Table(*measuring.COLUMNS)
-    for record in measuring.latest(given.records):
-        table.add_row(*measuring.row(record))
-    Console().print(table)
-    print(write_page(given.records), file=sys.stderr)
+    measuring.take(given, SECTIONS, WORKLOADS)
+    measuring.show(given.records, write_page)
 
 
 if __name__ == "__main__":

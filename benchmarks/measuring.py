@@ -6,13 +6,16 @@ import datetime
 import os
 import platform
 import subprocess
-from argparse import ArgumentParser
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from rich.console import Console
+from rich.table import Table
 
 from manyshot import records
 
@@ -53,6 +56,34 @@ def parser(doc: str, sections: Sequence[str], at: Sequence[str], records: str) -
     made.add_argument("--records", type=Path, default=HERE / records)
     made.add_argument("--page-only", action="store_true", help="write the page from the records")
     return made
+
+
+def take(
+    given: Namespace,
+    sections: Mapping[str, Callable[[Any, int], Iterable[dict[str, Any]]]],
+    workloads: Mapping[str, Any],
+) -> None:
+    """Measures what the command line asks for, and records it."""
+    for section in () if given.page_only else given.sections or sections:
+        for work in (workloads[at] for at in given.at):
+            for found in sections[section](work, given.rounds):
+                note(given.records, {"at": work.label, **found})
+
+
+def note(path: Path, found: Mapping[str, Any]) -> None:
+    """Appends a record with its provenance, and shows it."""
+    record = {**found, **provenance()}
+    records.append(path, record)
+    print(*row(record), sep="  ", file=sys.stderr)
+
+
+def show(path: Path, write_page: Callable[[Path], Path]) -> None:
+    """Prints the newest records as a table, and writes the page anew."""
+    table = Table(*COLUMNS)
+    for record in latest(path):
+        table.add_row(*row(record))
+    Console().print(table)
+    print(write_page(path), file=sys.stderr)
 
 
 def ratio(over: np.ndarray, under: np.ndarray) -> dict[str, Any]:

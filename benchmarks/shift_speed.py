@@ -12,7 +12,6 @@ in seconds that it runs.
 from __future__ import annotations
 
 import functools
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -26,7 +25,6 @@ from torch import Tensor
 from workloads import SGD, Workload, step, without_statistics
 
 import manyshot as ms
-from manyshot import records
 from manyshot.nn.agreement import one_hot
 from manyshot.nn.policy import MaskMode
 
@@ -177,18 +175,13 @@ SECTIONS: dict[str, Callable[[Workload, int], Found]] = {
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Measures, records, and writes the page anew."""
+    """Measures, records, prints, and writes the page anew."""
     parser = measuring.parser(__doc__ or "", list(SECTIONS), list(AT), "shift_speed.jsonl")
     parser.set_defaults(at=["tiny_vit", "tiny_cnn", "autoformer"])
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    for section in () if given.page_only else given.sections or SECTIONS:
-        for work in (AT[at] for at in given.at):
-            for found in SECTIONS[section](work, given.rounds):
-                record = {"at": work.label, **found, **measuring.provenance()}
-                records.append(given.records, record)
-                print(*measuring.row(record), sep="  ", file=sys.stderr)
-    print(write_page(given.records), file=sys.stderr)
+    measuring.take(given, SECTIONS, AT)
+    measuring.show(given.records, write_page)
 
 
 if __name__ == "__main__":

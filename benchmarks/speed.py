@@ -24,14 +24,12 @@ import numpy as np
 import torch
 from measuring import alternate, ratio, spread
 from memory import measure_memory
-from rich.console import Console
-from rich.table import Table
 from speed_page import write_page
 from torch import Tensor, nn
 from workloads import SGD, WORKLOADS, Workload, step, without_statistics
 
 import manyshot as ms
-from manyshot import records, train
+from manyshot import train
 from manyshot.data import Augment, Batches, ImageSet
 from manyshot.recipe import Training
 
@@ -234,13 +232,8 @@ def main(arguments: list[str] | None = None) -> None:
     for section in () if given.page_only else given.sections or SECTIONS:
         for at in given.at[:1] if section in ("macs", "help") else given.at:
             for record in measure(section, at, given.rounds):
-                records.append(given.records, {**record, **measuring.provenance()})
-                print(*measuring.row(record), sep="  ", file=sys.stderr)
-    table = Table(*measuring.COLUMNS)
-    for record in measuring.latest(given.records):
-        table.add_row(*measuring.row(record))
-    Console().print(table)
-    print(write_page(given.records), file=sys.stderr)
+                measuring.note(given.records, record)
+    measuring.show(given.records, write_page)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from manyshot.recipe import Training
 from manyshot.sharing import Phase
 from manyshot.train.plan import Plan
 from manyshot.train.probing import answer
-from manyshot.train.step import accumulate
+from manyshot.train.step import accumulate, backward_into
 from manyshot.train.trainer import Trainer, held_by
 
 
@@ -104,7 +104,7 @@ def _gradients(
                 largest=run.largest,
                 smoothing=settings.label_smoothing,
                 share=turn.share,
-                backward=_backward_into(codes) if only_codes else accelerator.backward,
+                backward=backward_into(codes) if only_codes else accelerator.backward,
                 no_sync=contextlib.nullcontext if only_codes else lambda: accelerator.no_sync(net),
             )
         run.watch(turn.plan, losses, phase)
@@ -118,7 +118,7 @@ def _gradients(
         archs = [path.arch for plan, _ in trained for path in plan.paths]
         penalty = run.net.sharing.penalty(archs)
         if penalty is not None:  # the same in all processes
-            _backward_into(codes)(penalty)
+            backward_into(codes)(penalty)
     return trained
 
 
@@ -135,18 +135,6 @@ def _teach(run: Trainer, trained: Sequence[tuple[Plan, list[Tensor]]]) -> None:
     probed = None if probe is None else answer(run, probe)
     for plan, losses in trained:
         sampler.feedback(plan, losses, probed)
-
-
-def _backward_into(parameters: list[nn.Parameter]) -> Callable[[Tensor], None]:
-    """A `backward` that adds to the gradients of `parameters` alone, those that the loss has."""
-
-    def backward(loss: Tensor) -> None:
-        grads = torch.autograd.grad(loss, parameters, allow_unused=True)
-        for parameter, grad in zip(parameters, grads, strict=True):
-            if grad is not None:
-                parameter.grad = grad if parameter.grad is None else parameter.grad + grad
-
-    return backward
 
 
 def _autocast(device: torch.device, settings: Training) -> contextlib.AbstractContextManager[Any]:

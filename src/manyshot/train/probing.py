@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from manyshot.evaluate import evaluating
 from manyshot.space import Decision
 from manyshot.train.plan import Path, Probe, Probed
-from manyshot.train.step import as_leaf
+from manyshot.train.step import as_leaf, backward_into
 from manyshot.train.trainer import Trainer
 
 Batch = tuple[Tensor, Tensor]
@@ -97,10 +97,7 @@ def _loss(
             logits = run.net(x, path.arch, stats="batch", **options)
             loss = F.cross_entropy(logits.float(), labels, reduction="sum") / images
             if leaves:
-                reached = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
-                for leaf, grad in zip(leaves.values(), reached, strict=True):
-                    if grad is not None:
-                        leaf.grad = grad if leaf.grad is None else leaf.grad + grad
+                backward_into(list(leaves.values()))(loss)
             total += float(loss.detach())
     return total
 

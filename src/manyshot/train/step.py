@@ -99,3 +99,15 @@ def _pass_on(learnt: Sequence[tuple[Tensor, Tensor]], penalty: Tensor | None, sh
         tensors, grads = zip(*outputs, strict=True)
         with torch.autocast(tensors[0].device.type, enabled=False):
             torch.autograd.backward(tensors, grads)
+
+
+def backward_into(tensors: Sequence[Tensor]) -> Callable[[Tensor], None]:
+    """A `backward` that adds to the gradients of `tensors` alone, those that the loss has."""
+
+    def backward(loss: Tensor) -> None:
+        grads = torch.autograd.grad(loss, tensors, allow_unused=True)
+        for tensor, grad in zip(tensors, grads, strict=True):
+            if grad is not None:
+                tensor.grad = grad if tensor.grad is None else tensor.grad + grad
+
+    return backward
