@@ -9,9 +9,10 @@ from pipeline_runs import lines, outcome, small
 
 from manyshot import records
 from manyshot.pipeline import Workspace, generating, run
+from manyshot.pipeline.checking import check_sampler
 from manyshot.pipeline.generating import trained_sampler
 from manyshot.recipe import Evaluation, Recipe, RecipeError, Searching
-from manyshot.search import Infeasible
+from manyshot.search import Infeasible, Limit
 from manyshot.train import Grid, load_checkpoint
 
 BUDGETS = ["macs<=50%", "macs<=85%"]
@@ -302,3 +303,18 @@ def test_a_search_of_a_trained_run_knows_what_its_probes_forwarded(finished, tmp
     )
     again = run(random, tmp_path, trained=folder)
     assert again["images_forwarded"]["probe"] == result["images_forwarded"]["probe"] > 0
+
+
+def test_budgets_beyond_the_targets_are_said_before_training(workspace):
+    sampler, table = workspace.sampler(), workspace.costs["macs"]
+    grid = sampler.grid
+
+    def check(limit):
+        check_sampler(workspace.recipe, sampler, 60, [Limit("macs<=x", table, limit)])
+
+    check(grid.lo - grid.step / 2)
+    check(grid.hi + grid.step / 2)
+    with pytest.raises(RecipeError, match=r"budget 'macs<=x' .* is below the sampler's targets"):
+        check(grid.lo - grid.step / 2 - 1)
+    with pytest.warns(UserWarning, match=r"is above the sampler's targets.*; it gets the last's"):
+        check(grid.hi + grid.step / 2 + 1)

@@ -307,3 +307,18 @@ def test_the_generator_of_shift_gets_the_gradient_of_one_graph():
     for one, other in zip(ours, grads(held), strict=True):
         # float32: sums over four targets and six decisions in another order
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-7)
+
+
+def test_autocast_around_a_step_leaves_the_generator_alone():
+    """The penalty does not depend on the network, so its gradient is the same to the last bit."""
+    net, found = supernet(), []
+    for enabled in (False, True):
+        sampler = shift(net)
+        plan = sampler.plan(np.random.default_rng(0), 0).penalty
+        constant = Plan((Path(net.space.smallest),), plan)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            images = torch.zeros(2, 1, 8, 8)
+            accumulate(net, constant, images, torch.arange(2), largest=net.space.largest)
+        found.append(grads(list(sampler.generator.parameters())))
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one, other)
