@@ -168,7 +168,7 @@ budgets = st.lists(
 )  # fmt: skip
 recipes = st.builds(
     Recipe,
-    name=st.from_regex(r"\A\w[\w.-]{0,5}\Z"),
+    name=st.from_regex(r"\A[A-Za-z0-9_é][A-Za-z0-9_é.-]{0,5}\Z"),
     seed=st.integers(0, 2**40),
     device=text,
     network=st.builds(Network, name=text, options=options),

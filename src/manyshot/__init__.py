@@ -11,14 +11,28 @@ from typing import TYPE_CHECKING, Any
 from manyshot._version import __version__
 
 if TYPE_CHECKING:
-    from manyshot import cost, data, evaluate, export, nn, search, sharing, space, train, zoo
+    from manyshot import (
+        cost,
+        data,
+        evaluate,
+        export,
+        nn,
+        rank,
+        search,
+        sharing,
+        space,
+        train,
+        transfer,
+        zoo,
+    )
     from manyshot.nn import value
     from manyshot.recipe import Recipe
     from manyshot.space import Arch, Budget, SearchSpace, choose, round_to, scope
     from manyshot.supernet import Supernet
 
 _MODULES = (
-    "cost", "data", "evaluate", "export", "nn", "search", "sharing", "space", "train", "zoo"
+    "cost", "data", "evaluate", "export", "nn", "rank", "search", "sharing", "space", "train",
+    "transfer", "zoo"
 )  # fmt: skip
 _NAMES = {
     "Arch": "manyshot.space",
@@ -45,12 +59,14 @@ __all__ = [
     "evaluate",
     "export",
     "nn",
+    "rank",
     "round_to",
     "scope",
     "search",
     "sharing",
     "space",
     "train",
+    "transfer",
     "value",
     "zoo",
 ]

@@ -95,6 +95,29 @@ def search_command(
     _show(run_all(settings, folder, _progress(quiet), trained=run), folder, as_json)
 
 
+@app.command("transfer")
+def transfer_command(
+    run: RunFolder,
+    recipe: RecipePath = None,
+    data: Annotated[str | None, typer.Option(help="The target data set's name.")] = None,
+    set_: Overrides = None,
+    out: Out = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Move a trained run's supernet to other images, and search it there while it shifts.
+
+    Without a recipe, settings are the run's; `--set data.root=PATH` says where the images are.
+    """
+    _recipe_of(run)
+    from manyshot.pipeline import run as run_all
+    from manyshot.pipeline import transfer_recipe
+
+    settings = transfer_recipe(run, recipe, data, set_ or [])
+    folder = _folder(settings.name, out)
+    _show(run_all(settings, folder, _progress(quiet), source=run), folder, as_json)
+
+
 @app.command("space")
 def space_command(
     recipe: RecipePath = None,
@@ -150,14 +173,18 @@ def _settings(
 ) -> tuple[Recipe, Path]:
     if resume is None:
         settings = _loaded(recipe, overrides)
-        if out is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            raise typer.BadParameter("several processes need one folder: give --out, or --resume")
-        return settings, out or _free(Path("runs") / settings.name)
+        return settings, _folder(settings.name, out)
     if recipe is not None or overrides or out is not None:
         raise typer.BadParameter(
             "--resume goes on with a run as it is: give no recipe, --set, --out"
         )
     return _loaded(_recipe_of(resume), None), resume
+
+
+def _folder(name: str, out: Path | None) -> Path:
+    if out is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise typer.BadParameter("several processes need one folder: give --out, or --resume")
+    return out or _free(Path("runs") / name)
 
 
 def _recipe_of(run: Path) -> Path:

@@ -5,7 +5,6 @@ The defaults of every section are the settings of `manyshot run` without a recip
 
 from __future__ import annotations
 
-import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,14 +14,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from manyshot.lookup import nearest
 from manyshot.space import Budget
+from manyshot.toml import dumps
 
 Positive = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[int, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Plain = str | bool | int | float | list[int] | list[float] | list[str]
 Options = dict[str, Plain]
-
-_BARE = re.compile(r"[A-Za-z0-9_-]+")  # keys that TOML takes without quotes
 
 
 class RecipeError(ValueError):
@@ -82,10 +80,9 @@ class Data(Section):
     """Processes that read image folders."""
 
 
-class Training(Section):
-    """How weights are trained: supernet, or a finished subnet."""
+class Optimising(Section):
+    """How an optimiser moves weights."""
 
-    epochs: Positive = 100
     batch_size: Positive = 64
     """Images per optimiser step, over all processes."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
@@ -94,13 +91,19 @@ class Training(Section):
     """Of SGD (Nesterov); AdamW has its own."""
     weight_decay: float = Field(default=5e-4, ge=0)
     """Of weights, not of biases and norms."""
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    warmup_epochs: float = Field(default=0.0, ge=0)
-    """The rate rises linearly from 0 over so many epochs."""
     label_smoothing: Fraction = 0.0
     clip_norm: float | None = Field(default=None, gt=0)
     """Largest norm of the gradient."""
     precision: Literal["fp32", "bf16"] = "fp32"
+
+
+class Training(Optimising):
+    """How weights are trained: supernet, or a finished subnet."""
+
+    epochs: Positive = 100
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup_epochs: float = Field(default=0.0, ge=0)
+    """The rate rises linearly from 0 over so many epochs."""
     checkpoint_steps: Positive = 500
     """Steps between checkpoints, from which a killed run resumes."""
     log_steps: Positive = 50
@@ -161,6 +164,95 @@ class Searching(Section):
         return budgets
 
 
+class Shifting(Optimising):
+    """Whether, and how, the supernet is trained between the proposals of a search."""
+
+    name: Literal[
+        "none", "population", "uniform_finetune", "random_population", "topk_finetune"
+    ] = "none"
+    """Which paths train: none (frozen weights), the population that the search proposes; or as
+    controls uniform paths, random networks within the budgets, the best of the frozen supernet."""
+    update: Literal["per_step", "per_candidate", "per_generation"] = "per_step"
+    """An optimiser step on every mini-batch, on the mean gradient of a candidate's mini-batches, or
+    on the mean gradient of one mini-batch of every candidate."""
+    steps: Positive = 4
+    """Mini-batches per candidate and generation, whatever `update` is."""
+    batch_size: Positive = 64
+    """Images per mini-batch, over all processes."""
+    lr: float = Field(default=0.005, gt=0)
+    """Constant; a few percent of the peak of training."""
+    head_lr: float | None = Field(default=None, gt=0)
+    """Of the classifier; by default as all else."""
+    freeze_body: bool = False
+    """Whether only the classifier moves."""
+    codes: bool = True
+    """Whether codes that a sharing scheme learns move too."""
+    reset_momentum: bool = False
+    """Whether the optimiser forgets its state after every generation."""
+    elites: Literal["score", "train", "keep"] = "score"
+    """What becomes of what the search builds on: scored again at the new weights, trained with the
+    population and scored again, or neither."""
+    timing: Literal["after_generation", "after_candidate"] = "after_generation"
+    """When candidates are scored: all at the weights after a generation, or each as soon as it has
+    trained."""
+    statistics: Literal["calibrated", "running"] = "calibrated"
+    """Of batch norms in scores during the search: calibrated, or running averages of the training
+    batches, which needs timing = 'after_candidate'."""
+    rescored: Positive = 50
+    """The best so many within each budget are scored again at the final weights, on all validation
+    images; winners are the best of those."""
+    watched: NotNegative = 0
+    """So many random networks within the budgets (all, if there are no more) are scored before and
+    after, to see how their order changes."""
+    watched_best: NotNegative = 0
+    """The best so many of them before shifting are watched as a set of their own."""
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if self.watched_best > self.watched:
+            raise ValueError(
+                f"watched_best = {self.watched_best} are chosen among watched = {self.watched}: "
+                "raise watched, or lower watched_best"
+            )
+        if self.name == "topk_finetune" and not self.watched_best:
+            raise ValueError(
+                "name = 'topk_finetune' trains the best of the frozen supernet: give "
+                "watched_best, and watched, the number they are chosen among"
+            )
+        if self.timing == "after_candidate" and self.update == "per_generation":
+            raise ValueError(
+                "timing = 'after_candidate' scores between the updates of a generation, and "
+                "update = 'per_generation' has none: take timing = 'after_generation'"
+            )
+        if self.statistics == "running" and self.timing != "after_candidate":
+            raise ValueError(
+                "statistics = 'running' are those of the candidate that trained last: take "
+                "timing = 'after_candidate'"
+            )
+        if self.statistics == "running" and self.elites == "score":
+            raise ValueError(
+                "statistics = 'running' are of candidates that train: take elites = 'train', or "
+                "'keep', or statistics = 'calibrated'"
+            )
+        return self
+
+
+class Transfer(Section):
+    """How a supernet that was trained on other images gets its new classifier.
+
+    For `manyshot transfer`; a run that trains its own supernet has no use for it.
+    """
+
+    source: str | None = None
+    """The digest of the weights taken; set by `manyshot transfer`."""
+    head_epochs: NotNegative = 5
+    """Epochs of uniform paths in which only the new classifier learns, before the search."""
+    head_lr: float = Field(default=0.1, gt=0)
+    """Its peak rate then; all else is as in `train`."""
+    classifier: str | None = None
+    """The module that makes the logits, as in `head.2`; by default it is found."""
+
+
 class Timing(Section):
     """How latency is measured."""
 
@@ -205,6 +297,8 @@ class Recipe(Section):
     train: Training = Training()
     evaluate: Evaluation = Evaluation()
     search: Searching = Searching()
+    shift: Shifting = Shifting()
+    transfer: Transfer = Transfer()
     latency: Timing = Timing()
     finish: Finishing = Finishing()
     export: Exporting = Exporting()
@@ -218,17 +312,15 @@ class Recipe(Section):
         Raises:
             RecipeError: for unreadable TOML, an unknown key (with the nearest), or a bad value.
         """
-        source = "the default recipe" if path is None else str(path)
-        values: dict[str, Any] = {}
-        if path is not None:
-            try:
-                values = tomllib.loads(path.read_text(encoding="utf-8"))
-            except FileNotFoundError:
-                raise RecipeError(f"there is no recipe {path}") from None
-            except OSError as error:
-                raise RecipeError(f"recipe {path} cannot be read: {error.strerror}") from error
-            except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-                raise RecipeError(f"{path} is not TOML: {error}") from error
+        return cls.build(read(path), overrides, "the default recipe" if path is None else str(path))
+
+    @classmethod
+    def build(cls, values: dict[str, Any], overrides: Sequence[str], source: str) -> Self:
+        """A recipe of TOML values and overrides; errors say that they come from `source`.
+
+        Raises:
+            RecipeError: for an unknown key (with the nearest), or a bad value.
+        """
         for override in overrides:
             _override(values, override)
         try:
@@ -239,6 +331,24 @@ class Recipe(Section):
     def to_toml(self) -> str:
         """The recipe with every default filled in; `load` reads an equal one."""
         return dumps(self.model_dump(by_alias=True))
+
+
+def read(path: Path | None) -> dict[str, Any]:
+    """The values in a recipe's file; none without a path.
+
+    Raises:
+        RecipeError: if it cannot be read, or is not TOML.
+    """
+    if path is None:
+        return {}
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RecipeError(f"there is no recipe {path}") from None
+    except OSError as error:
+        raise RecipeError(f"recipe {path} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path} is not TOML: {error}") from error
 
 
 def _override(values: dict[str, Any], text: str) -> None:
@@ -276,31 +386,3 @@ def _keys(model: type[BaseModel], location: Sequence[int | str]) -> list[str]:
         assert isinstance(annotation, type) and issubclass(annotation, BaseModel)
         model = annotation
     return [field.alias or name for name, field in model.model_fields.items()]
-
-
-def dumps(values: Mapping[str, Any], prefix: str = "") -> str:
-    """`values` as TOML: plain values first, then tables; keys that are None are left out."""
-    lines = [
-        f"{key if _BARE.fullmatch(key) else _literal(key)} = {_literal(value)}"
-        for key, value in values.items()
-        if value is not None and not isinstance(value, Mapping)
-    ]
-    text = "\n".join(lines) + "\n" if lines else ""
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            inner = dumps(value, f"{prefix}{key}.")
-            has_own = any(v is not None and not isinstance(v, Mapping) for v in value.values())
-            header = f"\n[{prefix}{key}]\n" if has_own or not value else ""
-            text += header + inner
-    return text
-
-
-def _literal(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-        return '"' + "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in escaped) + '"'
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(_literal, value)) + "]"
-    return repr(value)

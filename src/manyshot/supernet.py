@@ -53,6 +53,7 @@ class Supernet(nn.Module):
             replaced by ones without running statistics (the parameter objects stay).
         space: its search space, derived from the module, so that the two cannot disagree.
         sharing: the weight-sharing scheme.
+        input_shape: (C, H, W) of one image, if that was given, else None.
     """
 
     def __init__(
@@ -88,8 +89,9 @@ class Supernet(nn.Module):
         self.sharing: Sharing = OneShot() if sharing is None else sharing
         self.sharing.attach(self.model, self.space)
         self._masks_agree = False
-        if input_shape is not None:
-            check_options(self.model, self.space, input_shape)
+        self.input_shape = None if input_shape is None else tuple(input_shape)
+        if self.input_shape is not None:
+            check_options(self.model, self.space, self.input_shape)
 
     def forward(
         self,

@@ -7,7 +7,7 @@ from pipeline_runs import lines, outcome, small, timeless
 import manyshot as ms
 from manyshot import records
 from manyshot.pipeline import Workspace, run, train_only
-from manyshot.pipeline.run import spent
+from manyshot.pipeline.run import trained_images
 from manyshot.recipe import RecipeError
 from manyshot.search import Infeasible
 from manyshot.space import Budget
@@ -247,19 +247,23 @@ def test_training_only_then_the_rest(base, tmp_path):
 
 def test_images_forwarded(base, tmp_path):
     """4 steps of 32 images; 6 candidates, each 64 to calibrate and 64 to validate."""
-    assert base[2]["images_forwarded"] == {"train": 128, "search": 768, "probe": 0}
+    expected = {"train": 128, "search": 768, "shift": 0, "order": 0, "probe": 0}
+    assert base[2]["images_forwarded"] == expected
     ws = Workspace.build(small(tmp_path, "sampler.name=sandwich", "train.epochs=3"))
-    assert spent(ws, 10) == {"train": 3 * 128 * 4, "search": 1280}
+    assert trained_images(ws) == 3 * 128 * 4
 
 
-def test_images_forwarded_count_scorings_and_read_no_image(tmp_path, monkeypatch):
-    """An architecture scored again costs again."""
+def test_at_the_same_weights_nothing_is_scored_twice(tmp_path):
     again = "{dedupe = 'per_generation', population = 4, parents = 1, mutants = 2, crossovers = 2}"
     overrides = (f"search.options={again}", "search.candidates=24", "finish.mode=inherit")
     recipe = small(tmp_path, *overrides)
     result = run(recipe, tmp_path)
     assert result["searched"] < 24
-    assert result["images_forwarded"]["search"] == 24 * 128
-    ws = Workspace.build(recipe)
-    monkeypatch.setattr(Workspace, "fixed", None)
-    assert spent(ws, 24)["search"] == 24 * 128
+    assert result["images_forwarded"]["search"] == result["searched"] * 128
+    rows = lines(tmp_path, "search.jsonl")
+    assert len(rows) == 24
+    scores: dict = {}
+    for row in rows:
+        new = row["arch"] not in scores
+        assert row["images_forwarded"] == 128 * new
+        assert scores.setdefault(row["arch"], row["proxy_accuracy"]) == row["proxy_accuracy"]

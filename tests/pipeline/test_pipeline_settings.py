@@ -48,6 +48,8 @@ ELSEWHERE = {
     "data.jitter": "below",
     "train": "each changes the weights (tests of the loop) and the fingerprint (below)",
     "latency": "tests of latency",
+    "shift": "tests of shifting searches",
+    "transfer": "tests of transfers",
 }
 
 

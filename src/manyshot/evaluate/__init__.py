@@ -1,5 +1,6 @@
 """Batch-norm calibration and accuracy. Nothing here changes what it evaluates."""
 
+from manyshot.evaluate.running import RunningStatistics
 from manyshot.evaluate.score import Score, accuracy, calibrate, evaluating, predict, score
 
-__all__ = ["Score", "accuracy", "calibrate", "evaluating", "predict", "score"]
+__all__ = ["RunningStatistics", "Score", "accuracy", "calibrate", "evaluating", "predict", "score"]

@@ -107,18 +107,21 @@ def score(
     net: Supernet,
     arch: Arch,
     *,
-    calibration: Iterable[Tensor | Sequence[Tensor]],
+    calibration: Iterable[Tensor | Sequence[Tensor]] | BatchNormStats,
     validation: Iterable[Batch],
 ) -> Score:
     """The proxy score of `arch`: calibrated, then scored with the supernet's weights.
 
     It depends on neither earlier calls nor their order, and leaves the supernet bit-identical.
+    `calibration` is what `calibrate` takes, or statistics of `arch` that are there already.
     """
     mixture = net.mixture(arch)
-    stats = calibrate(net, arch, calibration, mixture)
+    stats = calibration
+    if not isinstance(stats, BatchNormStats):
+        stats = calibrate(net, arch, stats, mixture)
 
     def forward(images: Tensor) -> Tensor:
-        logits: Tensor = net(images, stats.arch, stats=stats, mixture=mixture)
+        logits: Tensor = net(images, tuple(arch), stats=stats, mixture=mixture)
         return logits
 
     with evaluating(net):

@@ -4,6 +4,7 @@ from manyshot.pipeline.finishing import finish
 from manyshot.pipeline.run import export_architecture, run, train_only
 from manyshot.pipeline.searching import search, winners
 from manyshot.pipeline.survey import survey
+from manyshot.pipeline.transferring import transfer_recipe
 from manyshot.pipeline.workspace import Workspace
 
 __all__ = [
@@ -14,5 +15,6 @@ __all__ = [
     "search",
     "survey",
     "train_only",
+    "transfer_recipe",
     "winners",
 ]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import torch
 
-from manyshot.recipe import Recipe, RecipeError, Training
+from manyshot.recipe import Optimising, Recipe, RecipeError
 from manyshot.search import Evolution, Limit, Searcher
 from manyshot.sharing import Sharing
 from manyshot.space import Budget
@@ -33,7 +33,7 @@ def check_breeding(searcher: Searcher, candidates: int) -> None:
         )
 
 
-def check_batch_size(section: str, settings: Training, images: int, world: int) -> None:
+def check_batch_size(section: str, settings: Optimising, images: int, world: int) -> None:
     """Refuses batches that cannot be filled, or not be shared by `world` processes.
 
     Raises:
@@ -104,6 +104,19 @@ def check_sampler(recipe: Recipe, sampler: Sampler, held_out: int, limits: Seque
             raise RecipeError(f"{budget} is below {targets}: lower sampler.options.grid")
         if limit.limit > grid.hi + grid.step / 2:
             warnings.warn(f"{budget} is above {targets}; it gets the last's", stacklevel=2)
+
+
+def check_shift(recipe: Recipe) -> None:
+    """Refuses to shift a supernet without a search.
+
+    Raises:
+        RecipeError: then.
+    """
+    if recipe.search.name == GENERATOR:
+        raise RecipeError(
+            f"shift.name = {recipe.shift.name!r} trains what a search proposes, and search.name = "
+            f"{GENERATOR!r} is none: take a searcher, or shift.name = 'none'"
+        )
 
 
 def check_formats(formats: Sequence[str]) -> None:

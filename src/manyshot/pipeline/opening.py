@@ -18,12 +18,18 @@ from manyshot.pipeline.generating import SAMPLER
 from manyshot.recipe import Recipe, RecipeError
 
 WEIGHTS = "supernet.safetensors"
+SOURCE = "source.safetensors"
+"""The weights that a transfer begins with."""
 BEGUN = (
     WEIGHTS,
     SAMPLER,
+    SOURCE,
     "trainer.pt",
     "train.jsonl",
     "search.jsonl",
+    "order.jsonl",
+    "shift.jsonl",
+    "shift.pt",
     "finish.jsonl",
     "result.json",
 )
@@ -75,7 +81,7 @@ def check_trained(recipe: Recipe, trained: Path) -> None:
             f"--resume {trained}"
         )
     own, other = recipe, Recipe.load(trained / "recipe.toml")
-    for part in ("seed", "network", "sharing", "data", "sampler", "train"):
+    for part in ("seed", "network", "sharing", "data", "sampler", "train", "transfer"):
         if getattr(own, part) != getattr(other, part):
             raise RecipeError(
                 f"{part} is not as the supernet of {trained} was trained with: other settings of "

@@ -15,8 +15,9 @@ from manyshot.pipeline.checking import GENERATOR
 from manyshot.pipeline.finishing import EXPORTED, LOG, costs_of, finish
 from manyshot.pipeline.generating import probed_images, proposals, save_sampler
 from manyshot.pipeline.opening import WEIGHTS, open_folder, take_over
-from manyshot.pipeline.searching import LOG as SEARCHED
-from manyshot.pipeline.searching import check_winners, search, winners
+from manyshot.pipeline.searching import Searched, check_winners, search, winners
+from manyshot.pipeline.shifting import SHIFTED
+from manyshot.pipeline.transferring import adopt_source, take_source
 from manyshot.pipeline.workspace import Workspace, on_its_threads, processes
 from manyshot.progress import Progress, Silent
 from manyshot.recipe import Recipe
@@ -25,7 +26,23 @@ from manyshot.train import Trainer, engine, load_weights, save_weights, train
 
 
 def train_stage(ws: Workspace, accelerator: Accelerator, folder: Path, progress: Progress) -> None:
-    """Trains the supernet, or loads it if it is trained already."""
+    """Trains the supernet, or moves it here, or loads it if that is done already."""
+    weights = folder / WEIGHTS
+    if not weights.exists():
+        if ws.recipe.transfer.source is not None:
+            adopt_source(ws, accelerator, folder, progress)
+        else:
+            train_supernet(ws, accelerator, folder, progress)
+        if accelerator.is_main_process:
+            save_weights(weights, ws.net)
+        accelerator.wait_for_everyone()
+    load_weights(weights, ws.net)
+
+
+def train_supernet(
+    ws: Workspace, accelerator: Accelerator, folder: Path, progress: Progress
+) -> None:
+    """Trains the supernet, and keeps what its sampler has learnt."""
     settings = ws.recipe.train
     sampler = ws.sampler()
     run = Trainer(
@@ -40,18 +57,17 @@ def train_stage(ws: Workspace, accelerator: Accelerator, folder: Path, progress:
         fingerprint=ws.fingerprint(settings),
         held_out=ws.held_out if len(ws.splits.held_out) else None,
     )
-    weights = folder / WEIGHTS
-    if not weights.exists():
-        train(run, progress)
-        if accelerator.is_main_process:
-            save_sampler(folder, sampler, run.probed_images)
-            save_weights(weights, ws.net)
-        accelerator.wait_for_everyone()
-    load_weights(weights, ws.net)
+    train(run, progress)
+    if accelerator.is_main_process:
+        save_sampler(folder, sampler, run.probed_images)
 
 
 def begin(
-    recipe: Recipe, folder: Path, progress: Progress, trained: Path | None = None
+    recipe: Recipe,
+    folder: Path,
+    progress: Progress,
+    trained: Path | None = None,
+    source: Path | None = None,
 ) -> tuple[Workspace, Accelerator]:
     """Builds a recipe, opens its folder and trains the supernet, unless that is done.
 
@@ -60,6 +76,8 @@ def begin(
         folder: the run's.
         progress: shows how far it is.
         trained: the folder of a run whose supernet is taken instead of training one.
+        source: the folder of a run whose supernet is moved to the recipe's images; see
+            `transfer_recipe`.
 
     Raises:
         RecordError: if `trained` has no supernet, or `folder` holds another run.
@@ -76,8 +94,11 @@ def begin(
         timing.add_latency(ws, accelerator, folder, progress, trained)
         ws.limits()  # an impossible budget, or a sampler that does not fit, fails before training
         ws.check_sampler()
-    if trained is not None and accelerator.is_main_process:
-        take_over(folder, trained)
+    if accelerator.is_main_process:
+        if source is not None:
+            take_source(folder, source)
+        if trained is not None:
+            take_over(folder, trained)
     accelerator.wait_for_everyone()
     train_stage(ws, accelerator, folder, progress)
     return ws, accelerator
@@ -110,6 +131,7 @@ def run(
     progress: Progress | None = None,
     *,
     trained: Path | None = None,
+    source: Path | None = None,
 ) -> dict[str, Any]:
     """Does everything a recipe says in `folder`; what is done already is not done again.
 
@@ -118,6 +140,8 @@ def run(
         folder: where all records and files go; a run that was killed goes on in its own.
         progress: shows how far it is; by default nothing.
         trained: the folder of a run whose supernet is taken instead of training one.
+        source: the folder of a run whose supernet is moved to the recipe's images; see
+            `transfer_recipe`.
 
     Returns:
         What `result.json` holds: `winners`, one per budget, and what was spent.
@@ -129,17 +153,17 @@ def run(
         Infeasible: if a budget has no winner; `result.json` has those of the others.
     """
     progress = progress or Silent()
-    ws, accelerator = begin(recipe, folder, progress, trained)
+    ws, accelerator = begin(recipe, folder, progress, trained, source)
     generates = recipe.search.name == GENERATOR
     proposed = proposals(ws, folder) if generates else None
-    scores = search(ws, accelerator, folder, progress, proposed)
+    searched = search(ws, accelerator, folder, progress, proposed)
+    scores = searched.scores
     chosen = winners(ws, scores, proposed)
     archs = list(chosen.values())
     finished = finish(ws, accelerator, folder, archs, recipe.finish, progress, scores)
     result = None
     if accelerator.is_main_process:
-        scorings = len(records.read_lines(folder / SEARCHED))
-        result = summary(ws, scores, scorings, chosen, finished)
+        result = summary(ws, searched, chosen, finished)
         result["images_forwarded"]["probe"] = probed_images(folder)
         if proposed is not None:
             names = [p.limit.name for p in proposed]
@@ -154,8 +178,7 @@ def run(
 
 def summary(
     ws: Workspace,
-    scores: dict[Arch, float],
-    scorings: int,
+    searched: Searched,
     chosen: dict[str, Arch],
     finished: dict[Arch, dict[str, Any]],
 ) -> dict[str, Any]:
@@ -168,14 +191,16 @@ def summary(
     return {
         "name": recipe.name,
         "winners": [
-            winner(ws, budget, arch, scores[arch], finished[arch], timings[arch])
+            winner(ws, budget, arch, searched.scores[arch], finished[arch], timings[arch])
             for budget, arch in chosen.items()
         ],
         "finish": recipe.finish.mode,
         "latency": {ws.net.space.to_text(arch): took for arch, took in timings.items()},
         "space": {"size": ws.net.space.size, "decisions": len(ws.net.space)},
-        "searched": len(scores),
-        "images_forwarded": spent(ws, scorings),
+        "searched": searched.searched,
+        "shift": recipe.shift.name,
+        "order": searched.order,
+        "images_forwarded": {"train": trained_images(ws), **searched.images},
     }
 
 
@@ -211,7 +236,8 @@ def export_architecture(
     arch = ws.net.space.canonical(ws.net.space.from_text(text))
     if not (folder / WEIGHTS).exists():
         raise records.RecordError(f"{folder} has no {WEIGHTS}: train it first with manyshot train")
-    load_weights(folder / WEIGHTS, ws.net)
+    shifted = folder / SHIFTED
+    load_weights(shifted if shifted.exists() else folder / WEIGHTS, ws.net)
     accelerator = start_engine(ws, folder)
     won = {record["arch"] for record in records.read_lines(folder / LOG)}
     log = LOG if ws.net.space.to_text(arch) in won else EXPORTED
@@ -242,15 +268,11 @@ def winner(
     }
 
 
-def spent(ws: Workspace, scorings: int) -> dict[str, int]:
-    """Images forwarded by each stage, whatever network they went through."""
-    recipe, splits = ws.recipe, ws.splits
-    steps = recipe.train.epochs * len(ws.batches(recipe.train))
+def trained_images(ws: Workspace) -> int:
+    """Images that training forwards, whatever network they go through."""
+    recipe = ws.recipe
+    if recipe.transfer.source is not None:
+        batches = ws.batches(recipe.train)
+        return recipe.transfer.head_epochs * len(batches) * recipe.train.batch_size
     paths = len(ws.sampler().plan(np.random.default_rng(0), 0).paths)
-    held_out = len(splits.validation)
-    validation = min(recipe.evaluate.images or held_out, held_out)
-    calibration = min(recipe.evaluate.calibration_images, len(splits.train))
-    return {
-        "train": steps * recipe.train.batch_size * paths,
-        "search": scorings * (validation + calibration),
-    }
+    return recipe.train.epochs * len(ws.batches(recipe.train)) * recipe.train.batch_size * paths

@@ -1,24 +1,43 @@
-"""The search loop: ask, score with the supernet's weights, tell."""
+"""The search loop: ask, train if the supernet shifts, score, tell."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
-from accelerate.utils import gather_object
 
-from manyshot import evaluate, records
 from manyshot.pipeline.checking import GENERATOR
 from manyshot.pipeline.generating import Proposal, Proposed
+from manyshot.pipeline.order import Watched
+from manyshot.pipeline.scoring import Key, Scorer
+from manyshot.pipeline.shifting import Shifting, weights_digest
 from manyshot.pipeline.workspace import Workspace
-from manyshot.progress import Progress
+from manyshot.progress import Advance, Progress
 from manyshot.search import Infeasible, Searcher, best
 from manyshot.space import Arch
-from manyshot.train import digest
 
 LOG = "search.jsonl"
+
+
+@dataclass(frozen=True)
+class Searched:
+    """What a search found.
+
+    Attributes:
+        scores: proxy accuracies of all that may win: everything scored, or if the weights moved the
+            best, scored again at the final weights.
+        searched: how many distinct architectures were scored.
+        images: forwarded, by what for.
+        order: how the watched architectures changed their order; empty if there are none.
+    """
+
+    scores: dict[Arch, float]
+    searched: int
+    images: dict[str, int]
+    order: dict[str, Any]
 
 
 def search(
@@ -27,40 +46,169 @@ def search(
     folder: Path,
     progress: Progress,
     proposed: Sequence[Proposal] | None = None,
-) -> dict[Arch, float]:
-    """Scores candidates until the recipe's number is reached; returns proxy accuracies.
+) -> Searched:
+    """Scores candidates until the recipe's number is reached.
 
-    Those of `proposed` alone, where there is nothing to search.
+    Those of `proposed` alone, where there is nothing to search. Where the recipe shifts the
+    supernet, every generation trains before it is scored, and `ws.net` has the final weights
+    afterwards.
 
     Every score is a line of `search.jsonl`. A search that was killed goes on from them: searchers
-    are functions of what they were told. Processes share the candidates of a proposal.
+    are functions of what they were told, and all that moves is saved after every generation.
+    Processes share the candidates of a proposal.
 
     Raises:
-        RecordError: if the records on disk belong to other weights or settings.
+        RecordError, CheckpointError: if the records on disk belong to other weights or settings.
+        NonFiniteLoss: if shifting diverges.
         Infeasible: if no architecture within a budget is found.
     """
-    settings, told, generation = ws.recipe.search, 0, 0
-    candidates = settings.candidates
+    known: dict[Key, dict[str, Any]] = {}
+    watched = Watched(ws, accelerator, folder, known)
+    watched.score_before(progress)
     searcher: Searcher
     if proposed is None:
-        searcher = ws.searcher(ws.limits())
+        searcher, candidates = ws.searcher(ws.limits()), ws.recipe.search.candidates
     else:
         searcher = Proposed(proposed)
         candidates = len(searcher.left)
-    scorer = _Scorer(ws, accelerator, folder / LOG)
-    scores: dict[Arch, float] = {}
+    loop = _Loop(ws, accelerator, folder, searcher, watched, known)
     with progress.stage("search", candidates) as advance:
+        loop.run(candidates, advance)
+    scores, searched = loop.final(progress), len(loop.scores)
+    watched.score_after(loop.generation, loop.version, progress)
+    images = {"search": loop.scorer.images, "shift": 0, "order": watched.images}
+    if loop.shifting is not None:
+        images["shift"] = loop.shifting.images
+    return Searched(scores, searched, images, watched.summary())
+
+
+class _Loop:
+    """A search as far as it is.
+
+    Attributes:
+        shifting: what trains between proposals; None if weights are frozen.
+        scores: the latest of every architecture told.
+        generation: how many were told.
+    """
+
+    def __init__(
+        self,
+        ws: Workspace,
+        accelerator: Accelerator,
+        folder: Path,
+        searcher: Searcher,
+        watched: Watched,
+        known: dict[Key, dict[str, Any]],
+    ) -> None:
+        self.ws, self.searcher, self.watched = ws, searcher, watched
+        self.shifting: Shifting | None = None
+        self.scores: dict[Arch, float] = {}
+        self.generation = 0
+        if ws.recipe.shift.name != "none":
+            self.shifting = Shifting(ws, accelerator, folder, weights_digest(ws))
+        self.scorer = Scorer(ws, accelerator, folder / LOG, known, self._complete)
+
+    def _complete(self, record: dict[str, Any]) -> bool:
+        """Whether a record is of a generation after which the weights were saved, or needs none."""
+        if self.shifting is None or record["role"] == "final":
+            return True
+        return bool(record["generation"] < self.shifting.generation)
+
+    @property
+    def version(self) -> int:
+        """Of the weights: optimiser steps since the search began."""
+        return 0 if self.shifting is None else self.shifting.shifter.step
+
+    def run(self, candidates: int, advance: Advance) -> None:
+        """Proposes and tells generation after generation, so many candidates in all."""
+        told, size = 0, self.ws.recipe.search.generation
         while told < candidates:
-            archs = searcher.ask(min(settings.generation, candidates - told))
+            archs = self.searcher.ask(min(size, candidates - told))
             if not archs:
-                break  # every network within the budgets is scored
-            for arch, accuracy in scorer.score(generation, archs):
-                scores[arch], told = accuracy, told + 1
-                advance(told, f"best {max(scores.values()):.4f}")
-            searcher.tell(archs, [scores[arch] for arch in archs], weights_version=0)
-            generation += 1
-    scorer.finish()
-    return scores
+                return  # every network within the budgets is scored
+            elites = self._elites(archs)
+
+            def scored(arch: Arch, accuracy: float, archs: list[Arch] = archs) -> None:
+                nonlocal told
+                self.scores[arch] = accuracy
+                if arch in archs:
+                    told += 1
+                    advance(told, self._note())
+
+            version = self._generation(archs, elites, scored)
+            both = [*archs, *elites]
+            self.searcher.tell(both, [self.scores[arch] for arch in both], weights_version=version)
+            self.generation += 1
+
+    def _elites(self, archs: Sequence[Arch]) -> list[Arch]:
+        """What is scored again because the weights move, beside what is proposed."""
+        if self.shifting is None or self.ws.recipe.shift.elites == "keep":
+            return []
+        return [arch for arch in self.searcher.elites() if arch not in archs]
+
+    def _generation(
+        self, archs: list[Arch], elites: list[Arch], scored: Callable[[Arch, float], None]
+    ) -> int:
+        """Trains and scores a generation; returns the version that its scores are told under.
+
+        Of a generation that is complete already, nothing but the records is looked at.
+        """
+        number, shifting = self.generation, self.shifting
+        if shifting is None:
+            self._score(archs, "candidate", scored)
+            return 0
+        settings, losses = shifting.settings, []
+        trained = [*archs, *elites] if settings.elites == "train" else archs
+        best_before = () if self.watched.local is None else self.watched.local.archs
+        order, visits = shifting.visits(number, trained, best_before)
+        if settings.timing == "after_candidate":
+            for arch, visit in zip(order, visits, strict=True):
+                if not self._is_complete:
+                    losses.append(shifting.train([visit]))
+                self._score([arch], "elite" if arch in elites else "candidate", scored)
+        else:
+            if not self._is_complete:
+                losses.append(shifting.train(visits))
+            self._score(archs, "candidate", scored)
+        done = order if settings.timing == "after_candidate" else archs
+        self._score([arch for arch in elites if arch not in done], "elite", scored)
+        if not self._is_complete:
+            shifting.complete(self.searcher, archs, elites, visits, losses)
+        return shifting.versions[number]
+
+    @property
+    def _is_complete(self) -> bool:
+        """Whether the current generation was told before this search was killed."""
+        return self.shifting is not None and self.generation < self.shifting.generation
+
+    def _score(
+        self, archs: Sequence[Arch], role: str, scored: Callable[[Arch, float], None]
+    ) -> None:
+        version = None if self._is_complete else self.version
+        stats = None if self.shifting is None else self.shifting.stats
+        for pair in self.scorer.score(self.generation, archs, version, role, stats=stats):
+            scored(*pair)
+
+    def _note(self) -> str:
+        shown = f"best {max(self.scores.values()):.4f}"
+        return shown if self.shifting is None else f"{shown}, {self.version:,} steps"
+
+    def final(self, progress: Progress) -> dict[Arch, float]:
+        """The scores that decide: where weights moved, of the best, at the weights as they are."""
+        scores = self.scores
+        if self.shifting is not None:
+            self.shifting.finish()
+            count, limits = self.ws.recipe.shift.rescored, self.ws.limits()
+            again = list(dict.fromkeys(a for own in limits for a in best(scores, own, count)))
+            scores = {}
+            with progress.stage("rescore", len(again)) as advance:
+                for arch, accuracy in self.scorer.score(
+                    self.generation, again, self.version, "final", whole=True
+                ):
+                    scores[arch] = accuracy
+                    advance(len(scores), f"best {max(scores.values()):.4f}")
+        self.scorer.finish()
+        return scores
 
 
 def winners(
@@ -96,82 +244,3 @@ def check_winners(ws: Workspace, scores: dict[Arch, float], chosen: dict[str, Ar
             f"none of the {len(scores)} architectures scored is within {', '.join(missing)}: "
             f"{way_out}"
         )
-
-
-class _Scorer:
-    """Scores the candidates of a generation, those on record from the record."""
-
-    def __init__(self, ws: Workspace, accelerator: Accelerator, log: Path) -> None:
-        self.ws, self.accelerator, self.log = ws, accelerator, log
-        self.weights = digest(ws.net.state_dict())
-        self.validation = ws.fixed("validation", ws.recipe.evaluate.images)
-        self.calibration = ws.calibration()
-        self.calibration_id = f"{ws.splits.fingerprint}:{ws.recipe.seed}:{self.calibration.images}"
-        if accelerator.is_main_process:
-            records.keep_lines(log, lambda record: True)
-        accelerator.wait_for_everyone()
-        self.recorded = [self._checked(record) for record in records.read_lines(log)]
-
-    def _checked(self, record: dict[str, Any]) -> dict[str, Any]:
-        for key, own in (("weights", self.weights), ("calibration", self.calibration_id)):
-            if record[key] != own:
-                raise records.RecordError(
-                    f"{self.log} was made with other {key} ({record[key]}, now {own}): move it "
-                    "away to search anew, or use another --out folder"
-                )
-        return record
-
-    def score(self, generation: int, archs: list[Arch]) -> Iterator[tuple[Arch, float]]:
-        """The proxy accuracy of each architecture, in order; new ones are recorded as they come."""
-        world = self.accelerator.num_processes
-        replayed = self._replayed(generation, archs)
-        for arch, record in zip(archs, replayed, strict=False):
-            yield arch, record["proxy_accuracy"]
-        fresh = archs[len(replayed) :]
-        for start in range(0, len(fresh), world):
-            turn = fresh[start : start + world]
-            own = [
-                self._record(generation, arch)
-                for arch in turn[self.accelerator.process_index :][:1]
-            ]
-            for arch, record in zip(turn, gather_object(own) if world > 1 else own, strict=True):
-                if self.accelerator.is_main_process:
-                    records.append(self.log, record)
-                yield arch, record["proxy_accuracy"]
-
-    def _replayed(self, generation: int, archs: list[Arch]) -> list[dict[str, Any]]:
-        """The records of the first of `archs`: as many as are left on disk."""
-        replayed, self.recorded = self.recorded[: len(archs)], self.recorded[len(archs) :]
-        for record, arch in zip(replayed, archs, strict=False):
-            proposed = {"generation": generation, "arch": self.ws.net.space.to_text(arch)}
-            if any(record[key] != value for key, value in proposed.items()):
-                raise records.RecordError(
-                    f"{self.log} has architecture {record['arch']} in generation "
-                    f"{record['generation']} where this search proposes {proposed['arch']} in "
-                    f"{generation}: its settings have changed, use another --out folder"
-                )
-        return replayed
-
-    def _record(self, generation: int, arch: Arch) -> dict[str, Any]:
-        ws = self.ws
-        score = evaluate.score(
-            ws.net, arch, calibration=self.calibration, validation=self.validation
-        )
-        return {
-            "generation": generation,
-            "arch": ws.net.space.to_text(arch),
-            "proxy_accuracy": score.accuracy,
-            "proxy_loss": score.loss,
-            **{metric: table([arch])[0].item() for metric, table in ws.costs.items()},
-            "weights_version": 0,
-            "weights": self.weights,
-            "calibration": self.calibration_id,
-        }
-
-    def finish(self) -> None:
-        """Refuses records beyond the search."""
-        if self.recorded:
-            raise records.RecordError(
-                f"{self.log} holds {len(self.recorded)} records more than this search proposes: "
-                "its settings have changed, use another --out folder"
-            )

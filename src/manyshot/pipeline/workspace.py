@@ -27,13 +27,15 @@ from manyshot.pipeline.checking import (
     check_chunks,
     check_formats,
     check_sampler,
+    check_shift,
 )
-from manyshot.recipe import Recipe, RecipeError, Training
+from manyshot.recipe import Optimising, Recipe, RecipeError
 from manyshot.search import Limit, Searcher, make_searcher
 from manyshot.sharing import Sharing, make_sharing
 from manyshot.space import Budget
 from manyshot.supernet import Supernet
 from manyshot.train import Sampler, make_sampler
+from manyshot.transfer import new_head
 from manyshot.zoo import NETWORKS
 
 Stage = TypeVar("Stage", bound=Callable[..., Any])
@@ -177,6 +179,8 @@ class Workspace:
             sharing=build_sharing(recipe, splits),
             input_shape=splits.image_shape,
         )
+        if recipe.transfer.source is not None:  # whatever classes the network was made for
+            new_head(net, splits.classes, name=recipe.transfer.classifier, seed=recipe.seed)
         costs = {"macs": macs_table(net, splits.image_shape), "params": params_table(net)}
         net.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         return cls(recipe, device, splits, net, costs)
@@ -245,6 +249,9 @@ class Workspace:
             table = self.costs["macs"]
             searcher = self.searcher(known or [Limit("everything", table, table.range()[1])])
             check_breeding(searcher, self.recipe.search.candidates)
+        if self.recipe.shift.name != "none":
+            check_shift(self.recipe)
+            self._check_batches("shift", self.recipe.shift, world)
         self._check_batches("train", self.recipe.train, world)
         check_chunks(self.net.sharing, self.recipe.train.batch_size, world)
         self.check_finish(world)
@@ -275,7 +282,7 @@ class Workspace:
         if self.recipe.finish.mode != "inherit":
             self._check_batches("finish.training", self.recipe.finish.training, world)
 
-    def _check_batches(self, section: str, settings: Training, world: int) -> None:
+    def _check_batches(self, section: str, settings: Optimising, world: int) -> None:
         check_batch_size(section, settings, len(self.splits.train), world)
         try:
             self.batches(settings, 0, world)
@@ -288,7 +295,7 @@ class Workspace:
         crop = None if data.crop_scale is None else (data.crop_scale[0], data.crop_scale[1])
         return Augment(pad=data.pad, flip=data.flip, crop_scale=crop, jitter=data.jitter)
 
-    def batches(self, settings: Training, rank: int = 0, world: int = 1) -> Batches:
+    def batches(self, settings: Optimising, rank: int = 0, world: int = 1) -> Batches:
         """Training batches of this process."""
         return Batches(
             self.splits.train,
@@ -337,7 +344,7 @@ class Workspace:
         """The fixed training images that batch-norm statistics come from."""
         return self.fixed("train", self.recipe.evaluate.calibration_images)
 
-    def fingerprint(self, settings: Training, *more: object) -> str:
+    def fingerprint(self, settings: Optimising, *more: object) -> str:
         """Identifies all that trained weights depend on."""
         recipe = self.recipe
         rest = {"checkpoint_steps", "log_steps", "tracker"}
@@ -345,6 +352,7 @@ class Workspace:
             "network": recipe.network.model_dump(),
             "sharing": recipe.sharing.model_dump(),
             "sampler": recipe.sampler.model_dump(),
+            "transfer": recipe.transfer.model_dump(),
             "training": settings.model_dump(exclude=rest),
             "seed": recipe.seed,
             "augment": asdict(self.augment()),

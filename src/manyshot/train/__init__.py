@@ -27,8 +27,9 @@ from manyshot.train.samplers import (
     make_sampler,
     uniform_cost,
 )
+from manyshot.train.standalone import Standalone
 from manyshot.train.step import accumulate
-from manyshot.train.trainer import NonFiniteLoss, Standalone, Trainer, TrainingWarning
+from manyshot.train.trainer import NonFiniteLoss, Trainer, TrainingWarning
 
 __all__ = [
     "SAMPLERS",

@@ -103,9 +103,11 @@ def load_weights(path: Path, net: nn.Module) -> None:
         if tensor is not None and tensor.shape != own[name].shape
     ]
     if missing or unknown or wrong:
+        few = wrong and not missing and not unknown and len(wrong) <= 2
         raise CheckpointError(
             f"weights {path} are of another network: missing {missing[:3]}, unknown {unknown[:3]}, "
             f"other shapes {wrong[:3]} ({len(missing)}, {len(unknown)}, {len(wrong)} in all)"
+            + ("; for other classes, manyshot transfer gives it a new classifier" * bool(few))
         )
     net.load_state_dict({n: t for n, t in complete.items() if t is not None})
 

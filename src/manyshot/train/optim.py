@@ -13,7 +13,7 @@ from torch.nn.utils.parametrize import ParametrizationList
 
 from manyshot.nn.batch_norm import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from manyshot.nn.layer_norm import LayerNorm
-from manyshot.recipe import Training
+from manyshot.recipe import Optimising, Training
 
 _NORMS = (
     *(_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm),
@@ -49,10 +49,25 @@ def decay_groups(
 
 
 def make_optimizer(
-    net: nn.Module, settings: Training, apart: Collection[nn.Parameter] = ()
+    net: nn.Module,
+    settings: Optimising,
+    apart: Collection[nn.Parameter] = (),
+    scaled: Collection[nn.Parameter] = (),
+    scale: float = 1.0,
 ) -> torch.optim.Optimizer:
-    """SGD with Nesterov momentum, or AdamW, over all parameters but those `apart`."""
+    """SGD with Nesterov momentum, or AdamW, over all parameters but those `apart`.
+
+    Those `scaled` are in groups of their own, whose rate is to be `scale` times that of the others.
+    """
     groups = decay_groups(net, settings.weight_decay, apart)
+    own = {id(parameter) for parameter in scaled}
+    if own:
+        groups = [
+            {**group, "params": kept, **({"scale": scale} if inside else {})}
+            for group in groups
+            for inside in (False, True)
+            if (kept := [p for p in group["params"] if (id(p) in own) == inside])
+        ]
     if settings.optimizer == "sgd":
         nesterov = settings.momentum > 0
         return torch.optim.SGD(groups, settings.lr, settings.momentum, nesterov=nesterov)

@@ -9,23 +9,24 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from torch import Tensor, nn
+from torch import Tensor
 
 from manyshot import records
 from manyshot.data import Batches
 from manyshot.recipe import Training
-from manyshot.sharing import OneShot, Phase
+from manyshot.sharing import Phase
 from manyshot.space import Arch
 from manyshot.supernet import Supernet
 from manyshot.train.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from manyshot.train.optim import learning_rate, make_optimizer
 from manyshot.train.plan import Plan, Probe, Sampler
+from manyshot.train.standalone import Standalone
+from manyshot.train.update import Turn, held_by
 
 _PLANS, _TORCH, _PROBES = 1, 2, 3
 """Named random streams of a run's seed."""
@@ -41,43 +42,6 @@ class NonFiniteLoss(RuntimeError):
 
 class TrainingWarning(UserWarning):
     """Training goes on, but what it learns may be of little use."""
-
-
-def held_by(optimizer: torch.optim.Optimizer | None) -> list[nn.Parameter]:
-    """The parameters that an optimiser moves."""
-    groups = [] if optimizer is None else optimizer.param_groups
-    return [parameter for group in groups for parameter in group["params"]]
-
-
-@dataclass(frozen=True)
-class Turn:
-    """A plan and the images it is trained on.
-
-    Attributes:
-        plan: the paths.
-        images: (B, C, H, W).
-        labels: (B,).
-        share: of the step's images.
-    """
-
-    plan: Plan
-    images: Tensor
-    labels: Tensor
-    share: float
-
-
-class Standalone(nn.Module):
-    """A plain module as a network that takes, and ignores, an architecture."""
-
-    sharing = OneShot()
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(self, images: Tensor, arch: Arch, *, phase: Phase | None = None) -> Any:
-        """The module's output."""
-        return self.module(images)
 
 
 @dataclass

@@ -1,0 +1,97 @@
+"""Batch-norm statistics as the training of a path leaves them, without a calibration."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from manyshot.nn.batch_norm import ADOPTED, BatchNormStats
+from manyshot.space import Arch
+from manyshot.supernet import Supernet
+
+_BATCH_NORMS = tuple(ADOPTED.values())
+
+
+class RunningStatistics:
+    """Exponential averages of means and unbiased variances over training batches of any path.
+
+    What a supernet with ordinary batch norms would keep, as the public code of Supernet Shifting
+    does (momentum 0.1; what came before n batches weighs 0.9^n): the averages of a layer go on from
+    one path to the next. Ours: a feature starts from the first batch that it sees. A baseline; see
+    `calibrate` for statistics that belong to one architecture. Under activation checkpointing a
+    batch counts twice.
+
+    Attributes:
+        tensors: for each batch-norm layer by path, mean and variance of all its features.
+    """
+
+    def __init__(self, net: Supernet, momentum: float = 0.1) -> None:
+        """Nothing is known yet."""
+        self.net, self.momentum = net, momentum
+        self.tensors: dict[str, tuple[Tensor, Tensor]] = {}
+        self._last: dict[str, tuple[Tensor, Tensor]] = {}
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[None]:
+        """Inside, every training batch counts; `of` tells of those since the outermost entry."""
+        self._last.clear()
+        handles = [
+            module.register_forward_pre_hook(functools.partial(self._take, module.path))
+            for module in self.net.modules()
+            if isinstance(module, _BATCH_NORMS)
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def of(self, arch: Arch) -> BatchNormStats:
+        """The statistics for `arch`, which must be the path watched last, all batches of it."""
+        return BatchNormStats(arch, {p: (m.clone(), v.clone()) for p, (m, v) in self._last.items()})
+
+    @torch.no_grad()
+    def _take(self, path: str, module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        (x,) = inputs
+        if not module.training:
+            return
+        dims = [d for d in range(x.dim()) if d != 1]
+        exact = x.detach().to(torch.promote_types(x.dtype, torch.float32))
+        variance, mean = torch.var_mean(exact, dims)
+        known = self.tensors.get(path)
+        if known is None or len(known[0]) < len(mean):
+            grown = (mean.clone(), variance.clone())
+            for new, old in zip(grown, known or (), strict=False):
+                new[: len(old)] = old
+            seen = 0 if known is None else len(known[0])
+            self.tensors[path] = grown
+        else:
+            seen = len(mean)
+        own = tuple(tensor[: len(mean)] for tensor in self.tensors[path])
+        for average, value in zip(own, (mean, variance), strict=True):
+            average[:seen].lerp_(value[:seen], self.momentum)
+        self._last[path] = (own[0], own[1])
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The averages, by path and kind."""
+        named = ((path, pair) for path, pair in self.tensors.items())
+        return {
+            f"{path}.{kind}": tensor
+            for path, pair in named
+            for kind, tensor in zip(("mean", "variance"), pair, strict=True)
+        }
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Restores `state_dict`."""
+        device = next(self.net.parameters()).device
+        paths = dict.fromkeys(name.rpartition(".")[0] for name in state)
+        self.tensors = {
+            path: (state[f"{path}.mean"].to(device), state[f"{path}.variance"].to(device))
+            for path in paths
+        }
+        self._last.clear()

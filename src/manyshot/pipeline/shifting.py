@@ -1,0 +1,219 @@
+"""Training the supernet between the proposals of a search, with its controls and records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from accelerate import Accelerator
+
+from manyshot import records, transfer
+from manyshot.evaluate import RunningStatistics
+from manyshot.nn.batch_norm import BatchNormStats
+from manyshot.pipeline.workspace import Workspace
+from manyshot.search import Searcher, make_searcher
+from manyshot.space import Arch
+from manyshot.train import CheckpointError, digest, load_checkpoint, save_checkpoint, save_weights
+from manyshot.train.shifting import Shifter, Visit, schedule
+
+LOG = "shift.jsonl"
+STATE = "shift.pt"
+SHIFTED = "shifted.safetensors"
+"""The supernet's weights after a search that moved them."""
+_VISITS = 0x51F7
+"""Names a random stream of a run's seed."""
+
+
+class Shifting:
+    """The training of one search: on what, in which order, and how far it is.
+
+    Attributes:
+        generation: how many generations are complete.
+        versions: of the weights that each of them left.
+        shifter: what moves.
+        running: batch-norm statistics of the training batches, if scores use them.
+    """
+
+    def __init__(self, ws: Workspace, accelerator: Accelerator, folder: Path, weights: str) -> None:
+        """Goes on from the state in `folder`, if there is one.
+
+        Args:
+            ws: the run, with the weights that the search begins with.
+            accelerator: of the run.
+            folder: the run's.
+            weights: digest of the weights in `ws`.
+
+        Raises:
+            CheckpointError: if the state is damaged, or of another search.
+        """
+        self.ws, self.accelerator, self.folder = ws, accelerator, folder
+        recipe = ws.recipe
+        self.settings, self.generation = recipe.shift, 0
+        apart = self.settings.freeze_body or self.settings.head_lr is not None
+        name = recipe.transfer.classifier
+        self.shifter = Shifter(
+            net=ws.net,
+            batches=ws.batches(self.settings, accelerator.process_index, accelerator.num_processes),
+            settings=self.settings,
+            seed=recipe.seed,
+            accelerator=accelerator,
+            first_epoch=recipe.train.epochs,
+            trained=(recipe.train.lr, recipe.train.momentum),
+            head=transfer.head_parameters(ws.net, name) if apart else (),
+        )
+        running = self.settings.statistics == "running"
+        self.running = RunningStatistics(ws.net) if running else None
+        about = (recipe.shift, recipe.search, recipe.evaluate, recipe.transfer, weights)
+        self._fingerprint = ws.fingerprint(recipe.train, *about)
+        self._restore()
+
+    def _restore(self) -> None:
+        path = self.folder / STATE
+        if path.exists():
+            state = load_checkpoint(path)
+            if state["fingerprint"] != self._fingerprint:
+                raise CheckpointError(
+                    f"{path} belongs to a search with other settings or weights "
+                    f"({state['fingerprint']}, now {self._fingerprint}): use its own recipe, or "
+                    "another --out folder"
+                )
+            self.generation = state["generation"]
+            self.shifter.load_state_dict(state["shifter"])
+            if self.running is not None:
+                self.running.load_state_dict(state["running"])
+        if self.accelerator.is_main_process:
+            records.keep_lines(
+                self.folder / LOG, lambda row: bool(row["generation"] < self.generation)
+            )
+        self.accelerator.wait_for_everyone()
+        self.versions: list[int] = [
+            row["weights_version"] for row in records.read_lines(self.folder / LOG)
+        ]
+        if len(self.versions) != self.generation:
+            raise records.RecordError(
+                f"{self.folder / LOG} has {len(self.versions)} of the {self.generation} "
+                f"generations in {STATE}: restore it from a copy, or use another --out folder"
+            )
+
+    @property
+    def images(self) -> int:
+        """Images that were forwarded, and backward, to train."""
+        return self.shifter.drawn * self.settings.batch_size
+
+    def visits(
+        self, generation: int, candidates: Sequence[Arch], best: Sequence[Arch]
+    ) -> tuple[list[Arch], list[Visit]]:
+        """The candidates in a fresh order, and for each what is trained.
+
+        Args:
+            generation: of the search.
+            candidates: what the search proposes, and its elites if they train.
+            best: the best of the frozen supernet, for `topk_finetune`.
+        """
+        rng = np.random.default_rng((self.ws.recipe.seed, _VISITS, generation))
+        order = [candidates[i] for i in rng.permutation(len(candidates))]
+        name, steps, space = self.settings.name, self.settings.steps, self.ws.net.space
+        if name == "uniform_finetune":  # as in training: encodings, a new one for every mini-batch
+            return order, [tuple(space.sample(rng) for _ in range(steps)) for _ in order]
+        trained = order
+        if name == "random_population":
+            seed = int(rng.integers(2**32))
+            drawn = make_searcher("random", space, seed=seed, limits=self.ws.limits())
+            trained = _repeated(drawn.ask(len(order)), len(order), rng)
+        elif name == "topk_finetune":
+            trained = _repeated(best, len(order), rng)
+        return order, [(arch,) * steps for arch in trained]
+
+    def train(self, visits: Sequence[Visit]) -> float:
+        """Trains on visits; returns the mean loss.
+
+        Raises:
+            NonFiniteLoss: if it is not a number.
+        """
+        steps = schedule(self.settings.update, visits)
+        if self.running is None:
+            return self.shifter.shift(steps)
+        with self.running.watching():
+            return self.shifter.shift(steps)
+
+    @property
+    def stats(self) -> Callable[[Arch], BatchNormStats] | None:
+        """Gives the batch-norm statistics that scores use; None if they are calibrated."""
+        return None if self.running is None else self.running.of
+
+    def complete(
+        self,
+        searcher: Searcher,
+        proposed: Sequence[Arch],
+        elites: Sequence[Arch],
+        visits: Sequence[Visit],
+        losses: Sequence[float],
+    ) -> None:
+        """Records a generation whose candidates are scored and told, and saves all that moved."""
+        trained = [arch for visit in visits for arch in visit]
+        record = {
+            "generation": self.generation,
+            "weights_version": self.shifter.step,
+            "images": self.images,
+            "loss": float(np.mean(losses)),
+            "candidates": len(proposed),
+            "elites": len(elites),
+            "top_ups": getattr(searcher, "top_ups", 0),
+            "proposed": operations(self.ws, proposed),
+            "trained": operations(self.ws, trained),
+        }
+        if self.settings.reset_momentum:
+            self.shifter.forget()
+        self.generation += 1
+        self.versions.append(self.shifter.step)
+        if self.accelerator.is_main_process:
+            records.append(self.folder / LOG, record)
+            state = {
+                "fingerprint": self._fingerprint,
+                "generation": self.generation,
+                "shifter": self.shifter.state_dict(),
+                "running": None if self.running is None else self.running.state_dict(),
+            }
+            save_checkpoint(self.folder / STATE, state)
+        self.accelerator.wait_for_everyone()
+
+    def finish(self) -> None:
+        """Writes the weights as they are after the search."""
+        path = self.folder / SHIFTED
+        if self.accelerator.is_main_process and not path.exists():
+            save_weights(path, self.ws.net)
+        self.accelerator.wait_for_everyone()
+
+
+def operations(ws: Workspace, archs: Sequence[Arch]) -> dict[str, Any]:
+    """How often each option of each decision occurs, and the entropy of each decision in nats.
+
+    Decisions that do not show in an architecture count as their first option if it is canonical.
+    """
+    counts = [
+        np.bincount([arch[i] for arch in archs], minlength=len(decision.options))
+        for i, decision in enumerate(ws.net.space.decisions)
+    ]
+    return {
+        "counts": [count.tolist() for count in counts],
+        "entropy": [entropy(count / len(archs)) for count in counts],
+    }
+
+
+def entropy(shares: np.ndarray) -> float:
+    """Of a distribution, in nats."""
+    positive = shares[shares > 0]
+    return float(-(positive * np.log(positive)).sum()) + 0.0
+
+
+def weights_digest(ws: Workspace) -> str:
+    """Identifies the supernet's weights as they are."""
+    return digest(ws.net.state_dict())
+
+
+def _repeated(archs: Sequence[Arch], count: int, rng: np.random.Generator) -> list[Arch]:
+    """So many of `archs`, all equally often but for one, in random order."""
+    rounds = -(-count // len(archs))
+    return [archs[i] for _ in range(rounds) for i in rng.permutation(len(archs))][:count]

@@ -1,0 +1,159 @@
+"""Moving a trained supernet to other images: its recipe, its weights, its new classifier."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from accelerate import Accelerator
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from manyshot import records, transfer
+from manyshot.pipeline.opening import SOURCE, WEIGHTS
+from manyshot.pipeline.workspace import Workspace
+from manyshot.progress import Progress
+from manyshot.recipe import Recipe, RecipeError, Shifting, read
+from manyshot.train import CheckpointError, digest, load_weights
+from manyshot.train.shifting import Shifter
+
+_HEAD = 0x4EAD
+"""Names a random stream of a run's seed."""
+HEAD_RATE = 10
+"""Of the classifier's rate to that of all else while the search runs, unless the recipe says."""
+_KEPT = ("validation", "pad", "flip", "crop_scale", "jitter", "workers", "image_size")
+"""Of a run's `[data]`, what goes on to its target."""
+
+
+def transfer_recipe(run: Path, path: Path | None, data: str | None, overrides: list[str]) -> Recipe:
+    """What to do on the target: the recipe at `path`, or that of the run itself.
+
+    Network and sharing are those of the run. Where the recipe does not say, the supernet shifts on
+    the population, its classifier at `HEAD_RATE` times the rate of all else.
+
+    Args:
+        run: the folder of the run whose supernet is taken.
+        path: a recipe; without one, the run's, but for images and sampler.
+        data: name of the target data set; by default the recipe's.
+        overrides: such as `data.root=PATH`.
+
+    Raises:
+        RecordError: if the run has no supernet.
+        RecipeError: for what `Recipe.load` finds, another network or sharing than the run's, or if
+            no target is given.
+    """
+    weights, own = run / WEIGHTS, read(run / "recipe.toml")
+    if not weights.exists():
+        raise records.RecordError(f"{run} has no {WEIGHTS}: train it first with manyshot train")
+    if data is None and path is None:
+        raise RecipeError("give the target: --data NAME, or a recipe with a [data] section")
+    values = read(path)
+    if path is None:
+        kept = {key: value for key, value in own["data"].items() if key in _KEPT}
+        values = {**own, "data": kept, "name": f"{own['name']}-{data}"}
+        del values["sampler"]
+    for part in ("network", "sharing"):
+        values.setdefault(part, own[part])
+    if data is not None:
+        values["data"] = {**values.get("data", {}), "name": data}
+    shift = dict(values.get("shift", {}))
+    if path is None and shift.get("name") == "none":
+        del shift["name"]
+    rate = shift.get("lr", Shifting().lr)
+    values["shift"] = {"name": "population", "head_lr": HEAD_RATE * rate, **shift}
+    source = str(run if path is None else path)
+    asked = Recipe.build(values, [*overrides, f"transfer.source={_digest(weights)!r}"], source)
+    trained = Recipe.load(run / "recipe.toml")
+    for part in ("network", "sharing"):
+        if getattr(asked, part) != getattr(trained, part):
+            raise RecipeError(
+                f"{source}: {part} is not that of the supernet in {run}: leave it out, the run's "
+                "is taken"
+            )
+    return asked
+
+
+def _digest(weights: Path) -> str:
+    try:
+        return digest(load_file(weights))
+    except Exception as error:  # safetensors raises its own type, which is not exported for typing
+        raise CheckpointError(
+            f"weights {weights} cannot be read ({error}); resume that run to make them again"
+        ) from error
+
+
+def take_source(folder: Path, run: Path) -> None:
+    """Copies the supernet of `run` to be moved, unless it is there."""
+    if not (folder / SOURCE).exists():
+        with records.atomic(folder / SOURCE) as temporary:
+            shutil.copyfile(run / WEIGHTS, temporary)
+
+
+def adopt_source(ws: Workspace, accelerator: Accelerator, folder: Path, progress: Progress) -> None:
+    """Loads the weights of the source run, and trains a new classifier for the target.
+
+    All else keeps the weights it was trained to. While the classifier learns, on uniform paths, it
+    alone moves; if killed, it begins anew.
+
+    Raises:
+        RecordError: if the source's weights are not in `folder`, or are others than the recipe's.
+        CheckpointError: if they do not fit the network.
+    """
+    path, recipe = folder / SOURCE, ws.recipe
+    if not path.exists():
+        raise records.RecordError(
+            f"{folder} has no {SOURCE}: the recipe is of a transfer, start it with "
+            "manyshot transfer RUN"
+        )
+    if _digest(path) != recipe.transfer.source:
+        raise records.RecordError(
+            f"{path} is not what the recipe was made for ({recipe.transfer.source}): transfer the "
+            "run again to another --out folder"
+        )
+    name = recipe.transfer.classifier
+    head, _ = transfer.classifier(ws.net, name)
+    transfer.new_head(ws.net, _classes(path, f"model.{head}.weight"), name=name)
+    load_weights(path, ws.net)
+    transfer.new_head(ws.net, ws.splits.classes, name=name, seed=recipe.seed)
+    _train_head(ws, accelerator, folder, progress)
+
+
+def _classes(path: Path, weight: str) -> int:
+    with safe_open(path, "pt") as file:
+        if weight not in file.keys():  # noqa: SIM118
+            raise CheckpointError(
+                f"weights {path} have no {weight!r}, the classifier: they are of another network"
+            )
+        return int(file.get_slice(weight).get_shape()[-2])
+
+
+def _train_head(ws: Workspace, accelerator: Accelerator, folder: Path, progress: Progress) -> None:
+    train = ws.recipe.train
+    same = Shifting.model_fields.keys() & train.model_dump().keys()
+    kept: dict[str, Any] = {key: getattr(train, key) for key in same}
+    settings = Shifting(**kept | {"lr": ws.recipe.transfer.head_lr, "freeze_body": True})
+    batches = ws.batches(settings, accelerator.process_index, accelerator.num_processes)
+    shifter = Shifter(
+        net=ws.net,
+        batches=batches,
+        settings=settings,
+        seed=ws.recipe.seed,
+        accelerator=accelerator,
+        head=transfer.head_parameters(ws.net, ws.recipe.transfer.classifier),
+    )
+    rng = np.random.default_rng((ws.recipe.seed, _HEAD))
+    epochs = ws.recipe.transfer.head_epochs
+    log = folder / "train.jsonl"
+    if accelerator.is_main_process:
+        records.keep_lines(log, lambda row: False)
+    with progress.stage("head", epochs * len(batches)) as advance:
+        for epoch in range(epochs):
+            paths = [[ws.net.space.sample(rng)] for _ in range(len(batches))]
+            loss = shifter.shift(paths)
+            images = shifter.drawn * settings.batch_size
+            record = {"step": shifter.step, "epoch": epoch + 1, "images": images}
+            if accelerator.is_main_process:
+                records.append(log, {**record, "lr": settings.lr, "loss": loss})
+            advance(shifter.step, f"loss {loss:.3f}")

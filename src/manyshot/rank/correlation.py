@@ -1,0 +1,297 @@
+"""How well proxy scores order architectures, and how much of that is noise.
+
+N architectures in one fixed order; higher scores are better. A statistic that has no value (too
+few architectures, or all of them tied) is None, never 0. Which statistics, and of which sets of
+architectures, is ours: Supernet Shifting (arXiv:2403.11380) asks for order preserved over the whole
+space and among the best, and its measure is not known to us.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+
+def _scores(**columns: npt.ArrayLike) -> list[npt.NDArray[np.float64]]:
+    """The columns, shape (N,) each; ValueError unless they are finite and equally long."""
+    arrays = [np.asarray(column, dtype=np.float64) for column in columns.values()]
+    for name, array in zip(columns, arrays, strict=True):
+        if array.ndim != 1 or not np.isfinite(array).all():
+            raise ValueError(
+                f"{name} must be one finite number per architecture, shape (N,); got shape "
+                f"{array.shape} with {np.count_nonzero(~np.isfinite(array))} not finite"
+            )
+    if len({len(array) for array in arrays}) > 1:
+        lengths = ", ".join(
+            f"{name} has {len(array)}" for name, array in zip(columns, arrays, strict=True)
+        )
+        raise ValueError(f"{lengths} architectures; give the same architectures in the same order")
+    return arrays
+
+
+def _check_k(k: int, n: int) -> None:
+    if not 1 <= k <= n:
+        raise ValueError(f"k must be in 1..{n}, the number of architectures; got {k}")
+
+
+def _undefined(x_N: npt.NDArray[np.float64], y_N: npt.NDArray[np.float64]) -> bool:
+    """Whether there are fewer than two architectures, or one column is constant."""
+    return len(x_N) < 2 or bool((x_N == x_N[0]).all() or (y_N == y_N[0]).all())
+
+
+def kendall(x: npt.ArrayLike, y: npt.ArrayLike) -> float | None:
+    """Kendall's tau-b of two score columns, in [-1, 1]; None where it is undefined.
+
+    Tau-b, because accuracies on few images tie often: ties count in neither the numerator nor
+    that column's factor of the denominator. Computed by scipy.
+
+    Args:
+        x: scores, shape (N,).
+        y: scores of the same architectures, shape (N,).
+
+    Returns:
+        None for fewer than two architectures, or if `x` or `y` is constant.
+
+    Raises:
+        ValueError: for unequal lengths, or a number that is not finite.
+
+    Reference: Kendall 1945, "The treatment of ties in ranking problems".
+    """
+    x_N, y_N = _scores(x=x, y=y)
+    if _undefined(x_N, y_N):
+        return None
+    return float(stats.kendalltau(x_N, y_N, variant="b").statistic)
+
+
+def spearman(x: npt.ArrayLike, y: npt.ArrayLike) -> float | None:
+    """Spearman's rho of two score columns, in [-1, 1]: the correlation of their ranks.
+
+    Tied scores share their mean rank. Arguments, None and errors are those of `kendall`.
+    """
+    x_N, y_N = _scores(x=x, y=y)
+    if _undefined(x_N, y_N):
+        return None
+    return float(np.corrcoef(stats.rankdata(x_N), stats.rankdata(y_N))[0, 1])
+
+
+def null_sd(n: int) -> float:
+    """Standard deviation of tau over `n` architectures if the two orders have nothing in common.
+
+    `sqrt(2(2n + 5) / (9n(n - 1)))`, without ties: 0.248 at n = 10, 0.068 at n = 100. A tau within
+    two of these of zero shows no agreement.
+
+    Raises:
+        ValueError: if `n` is below two.
+
+    Reference: Kendall 1938, "A new measure of rank correlation".
+    """
+    if n < 2:
+        raise ValueError(f"tau needs at least 2 architectures, got n = {n}")
+    return math.sqrt(2 * (2 * n + 5) / (9 * n * (n - 1)))
+
+
+def _in_top(values_N: npt.NDArray[np.float64], k: int) -> npt.NDArray[np.float64]:
+    """How often each is among the `k` best, shape (N,), over all orders of those tied."""
+    last = np.sort(values_N)[-k]
+    above_N, tied_N = values_N > last, values_N == last
+    share = (k - np.count_nonzero(above_N)) / np.count_nonzero(tied_N)
+    return np.asarray(above_N + share * tied_N)
+
+
+def overlap(proxy: npt.ArrayLike, truth: npt.ArrayLike, k: int) -> float:
+    """P@k: the share of the true top `k` that is among the predicted top `k`, in [0, 1].
+
+    With ties across the k-th place it is the mean over all orders of the tied, in both columns
+    independently, so it does not depend on the order of the architectures: a constant proxy gets
+    `k / N`, as chance does. A perfect proxy whose k-th place is tied gets less than 1.
+
+    Args:
+        proxy: proxy scores, shape (N,).
+        truth: stand-alone accuracy, shape (N,).
+        k: how many count as top.
+
+    Raises:
+        ValueError: for unequal lengths, a number that is not finite, or `k` outside 1..N.
+    """
+    proxy_N, truth_N = _scores(proxy=proxy, truth=truth)
+    _check_k(k, len(proxy_N))
+    return float(_in_top(proxy_N, k) @ _in_top(truth_N, k)) / k
+
+
+def best_rank(proxy: npt.ArrayLike, truth: npt.ArrayLike, k: int) -> int:
+    """The best true rank among the predicted top `k`; 1 is the best of all, N the worst.
+
+    The rank is one more than the number of truly better architectures, so equal truths share the
+    better rank. A mean over tied predictions would be no rank, and the order of the arrays may
+    itself be sorted by truth, so of tied predictions the truly worst are taken first: ties never
+    flatter. A constant proxy gets `N - k + 1`.
+
+    Arguments and errors are those of `overlap`.
+    """
+    proxy_N, truth_N = _scores(proxy=proxy, truth=truth)
+    _check_k(k, len(proxy_N))
+    top_k = np.lexsort((truth_N, -proxy_N))[:k]
+    return 1 + int(np.count_nonzero(truth_N > truth_N[top_k].max()))
+
+
+def regret(proxy: npt.ArrayLike, truth: npt.ArrayLike) -> float:
+    """What picking by proxy loses: the best truth minus that of the pick, in the unit of `truth`.
+
+    If several share the best proxy score, the pick is the mean over them.
+
+    Args:
+        proxy: proxy scores, shape (N,).
+        truth: stand-alone accuracy, shape (N,).
+
+    Raises:
+        ValueError: for unequal lengths, a number that is not finite, or no architecture.
+    """
+    proxy_N, truth_N = _scores(proxy=proxy, truth=truth)
+    if not len(proxy_N):
+        raise ValueError("regret needs at least one architecture, got none")
+    return float(np.mean(truth_N.max() - truth_N[proxy_N == proxy_N.max()]))
+
+
+def run_to_run(runs: npt.ArrayLike) -> float | None:
+    """Mean tau-b between two runs of the ground truth, over all pairs of runs.
+
+    The reference for any tau against that truth: how well one training run predicts the order of
+    another, only the seed differing. Not a strict upper bound, because a mean of several runs is
+    less noisy than one. Among the best it is far lower than overall.
+
+    Args:
+        runs: stand-alone accuracy, shape (N, R), one column per run.
+
+    Returns:
+        None for fewer than two runs, or if the tau of any pair is undefined.
+
+    Raises:
+        ValueError: for another shape, or a number that is not finite.
+    """
+    runs_NR = np.asarray(runs, dtype=np.float64)
+    if runs_NR.ndim != 2:
+        raise ValueError(
+            f"runs must have shape (N, R), architectures by runs; got shape {runs_NR.shape}"
+        )
+    columns = _scores(**{f"run {number}": run_N for number, run_N in enumerate(runs_NR.T)})
+    taus = [kendall(x_N, y_N) for x_N, y_N in itertools.combinations(columns, 2)]
+    defined = [tau for tau in taus if tau is not None]
+    if not taus or len(defined) < len(taus):
+        return None
+    return sum(defined) / len(defined)
+
+
+def clear_pairs(
+    x: npt.ArrayLike, y: npt.ArrayLike, errors: npt.ArrayLike, z: float = 2.0
+) -> float | None:
+    """Tau over the pairs whose difference in `y` is clear, in [-1, 1].
+
+    A pair is clear if its difference in `y` exceeds `z` standard errors of that difference (errors
+    of different architectures being independent). Concordant minus discordant pairs, over all
+    clear pairs: one tied in `x` is neither, but counts below. With no errors this is Somers' D of
+    `x` given `y`. Takes N^2 time and N memory.
+
+    Args:
+        x: proxy scores, shape (N,).
+        y: stand-alone accuracy, shape (N,).
+        errors: the standard error of each `y`, shape (N,).
+        z: how many standard errors, zero or more.
+
+    Returns:
+        None if no pair is clear.
+
+    Raises:
+        ValueError: for unequal lengths, a number that is not finite, or a negative error or `z`.
+    """
+    x_N, y_N, errors_N = _scores(x=x, y=y, errors=errors)
+    if (errors_N < 0).any():
+        raise ValueError(f"errors must be zero or more, got {errors_N.min()}")
+    if not (math.isfinite(z) and z >= 0):
+        raise ValueError(f"z must be a finite number of standard errors, zero or more; got {z}")
+    agreeing, clear = 0, 0
+    for i in range(len(x_N)):
+        by = y_N[i + 1 :] - y_N[i]
+        is_clear = np.abs(by) > z * np.hypot(errors_N[i + 1 :], errors_N[i])
+        clear += int(np.count_nonzero(is_clear))
+        agreeing += int((np.sign(x_N[i + 1 :] - x_N[i]) * np.sign(by))[is_clear].sum())
+    return agreeing / clear if clear else None
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A bootstrap interval of a statistic.
+
+    Attributes:
+        low: its lower end.
+        high: its upper end.
+        draws: how many resamples it rests on: those on which the statistic was defined.
+    """
+
+    low: float
+    high: float
+    draws: int
+
+
+def bootstrap(
+    statistic: Callable[..., float | None],
+    *columns: npt.ArrayLike,
+    seed: int,
+    draws: int = 1000,
+    level: float = 0.95,
+) -> Interval | None:
+    """Percentile bootstrap interval of `statistic(*columns)` over architectures.
+
+    Says how much the value hangs on which architectures were drawn, not on the seeds of their
+    training. Rows are drawn with replacement, the same ones in all columns, so a draw repeats
+    architectures: `kendall` leaves such ties out, `overlap` and `best_rank` see them and are a
+    little lower. For few architectures, or near -1 and 1, the interval is too narrow.
+
+    Args:
+        statistic: a function of the columns that returns a number, or None where undefined.
+        columns: at least one, with N rows each: shape (N,), or (N, R) for `run_to_run`.
+        seed: of the draws; equal seeds draw equal rows from columns of equal length.
+        draws: how many resamples; those on which the statistic is None are left out.
+        level: the share of the draws within the interval.
+
+    Returns:
+        None if the statistic is undefined on more than half of the draws.
+
+    Raises:
+        ValueError: for no column, columns of unequal length, `draws` below one, `level` outside
+            (0, 1), or a statistic that returns a number that is not finite.
+
+    Reference: Efron and Tibshirani 1993, "An introduction to the bootstrap", chapter 13.
+    """
+    arrays = [np.asarray(column, dtype=np.float64) for column in columns]
+    lengths = [len(array) if array.ndim else None for array in arrays]
+    if not lengths or None in lengths or len(set(lengths)) > 1:
+        raise ValueError(f"bootstrap needs columns with equally many rows, got {lengths}")
+    if draws < 1:
+        raise ValueError(f"bootstrap needs draws >= 1, got {draws}")
+    if not 0 < level < 1:
+        raise ValueError(f"level must be between 0 and 1, such as 0.95; got {level}")
+    n = len(arrays[0])
+    if n == 0:
+        return None
+    rng = np.random.default_rng(seed)
+    values: list[float] = []
+    for _ in range(draws):
+        rows = rng.integers(n, size=n)
+        value = statistic(*(array[rows] for array in arrays))
+        if value is None:
+            continue
+        if not math.isfinite(value):
+            raise ValueError(
+                f"the statistic returned {value} on a draw; return None where it is undefined"
+            )
+        values.append(float(value))
+    if 2 * len(values) < draws:
+        return None
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(low), float(high), len(values))
