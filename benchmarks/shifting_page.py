@@ -143,6 +143,10 @@ def _ceilings(truth: Truth) -> str:
     return markdown(columns, table)
 
 
+def _number(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.3f}"
+
+
 def _levels(truth: Truth, rows: Rows, arms: Sequence[str]) -> str:
     first = [row for row in rows if row["arm"] == arms[0]]
     lines = [("before", [_after(truth, _before(row)) for row in first])]

@@ -315,7 +315,7 @@ class TestFinding:
         assert net.input_shape is None
         with pytest.raises(ValueError, match=r"give name=.* or make .*input_shape="):
             new_head(net, NEW)
-        assert new_head(net, NEW, name="1") == "1"
+        assert (new_head(net, NEW, name="1"), len(head_parameters(net, "1"))) == ("1", 2)
 
     def test_both_ends_must_agree(self):
         heads = ms.nn.Choice([nn.Linear(8, 3), nn.Sequential(nn.Linear(8, 3), nn.Linear(3, 3))])

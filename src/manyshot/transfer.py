@@ -161,7 +161,6 @@ def _last(net: Supernet, input_shape: tuple[int, ...]) -> list[list[Classifier]]
         state = meta_state(model)
         with dry(model):
             for arch in (space.smallest, space.largest):
-                outputs.clear()
                 logits = meta_forward(model, space, arch, images, state)
                 last.append([layer for layer, output in outputs if output is logits])
     finally:

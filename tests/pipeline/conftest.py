@@ -1,7 +1,7 @@
 import pytest
 from pipeline_runs import small
 
-from manyshot.pipeline import run
+from manyshot.pipeline import Workspace, run
 
 
 @pytest.fixture(scope="session")
@@ -10,3 +10,20 @@ def base(tmp_path_factory):
     folder = tmp_path_factory.mktemp("base")
     recipe = small(folder)
     return folder, recipe, run(recipe, folder)
+
+
+@pytest.fixture
+def built_once(monkeypatch):
+    """Runs of this test share one supernet, set back to its initial weights: that saves time."""
+    build, kept = Workspace.build, {}
+
+    def from_kept(recipe):
+        if recipe not in kept.values():
+            ws = build(recipe)
+            kept["state"] = {n: t.clone() for n, t in ws.net.state_dict().items()}
+            kept["ws"], kept["recipe"] = ws, recipe
+        kept["ws"].net.load_state_dict(kept["state"])
+        kept["ws"].net.train()
+        return kept["ws"]
+
+    monkeypatch.setattr(Workspace, "build", from_kept)

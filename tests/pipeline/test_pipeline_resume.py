@@ -14,29 +14,12 @@ from pipeline_runs import lines, outcome, small
 
 from manyshot import records
 from manyshot.cli import main
-from manyshot.pipeline import Workspace, finishing, run
+from manyshot.pipeline import finishing, run
 from manyshot.train import CheckpointError
 
 
 class Stopped(BaseException):
     """A kill, as far as Python can play one."""
-
-
-@pytest.fixture
-def built_once(monkeypatch):
-    """Runs of this test share one supernet, set back to its initial weights: that saves time."""
-    build, kept = Workspace.build, {}
-
-    def from_kept(recipe):
-        if recipe not in kept.values():
-            ws = build(recipe)
-            kept["state"] = {n: t.clone() for n, t in ws.net.state_dict().items()}
-            kept["ws"], kept["recipe"] = ws, recipe
-        kept["ws"].net.load_state_dict(kept["state"])
-        kept["ws"].net.train()
-        return kept["ws"]
-
-    monkeypatch.setattr(Workspace, "build", from_kept)
 
 
 @pytest.mark.usefixtures("built_once")

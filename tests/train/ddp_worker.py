@@ -9,8 +9,10 @@ from torch import Tensor, nn
 from train_nets import Dropping, seeded, trainer, weights
 
 import manyshot as ms
+from manyshot.recipe import Shifting
 from manyshot.train import Path as PathOf
 from manyshot.train import Plan, Probed, Stateless, Trainer, train
+from manyshot.train.shifting import Shifter, schedule
 
 STEPS = 5
 
@@ -124,6 +126,35 @@ def with_shift(kind: str, folder: Path | None = None) -> dict[str, object]:
     }
 
 
+MODES = {
+    "per_step": {},
+    "per_candidate": {"update": "per_candidate"},
+    "per_generation": {"update": "per_generation", "clip_norm": 0.5},
+    "head": {"freeze_body": True},
+    "codes": {"update": "per_generation"},
+}
+"""How a supernet shifts on the same two visits; `codes` are those of K-shot sharing."""
+
+
+def shifted(mode: str) -> dict[str, Tensor]:
+    """Two visits of two mini-batches, in float64, on a network without batch norm or dropout."""
+    sharing = ms.sharing.KShot(2, last_std=1.0) if mode == "codes" else None
+    net = seeded(lambda: ms.Supernet(Dropping(dropout=0.0), sharing=sharing)).double()
+    settings = Shifting(steps=2, batch_size=32, lr=0.1, **MODES[mode])
+    base = trainer(net, images=128, dtype=torch.float64)
+    head = [p for name, p in net.named_parameters() if name.startswith("model.head")]
+    shifter = Shifter(
+        net=net,
+        batches=base.batches,
+        settings=settings,
+        seed=0,
+        accelerator=base.accelerator,
+        head=head,
+    )
+    shifter.shift(schedule(settings.update, [((1, 0),) * 2, ((2, 1),) * 2]))
+    return weights(net)
+
+
 def with_norms(folder: Path) -> dict[str, Tensor]:
     net = seeded(lambda: ms.Supernet(ms.zoo.tiny(width=4)))
     run = trainer(net, folder, sampler="fair", epochs=1, log_steps=2)
@@ -157,6 +188,7 @@ def main(out: Path) -> None:
         results[sampler] = without_norms(sampler, out / f"{sampler}-{world}")
     for kind in SHIFTS:
         results[kind] = with_shift(kind, out / f"{kind}-{world}")
+    results["shifted"] = {mode: shifted(mode) for mode in MODES}
     results["empty"] = with_empty_buffers()
     results["norms"] = with_norms(out / f"run-{world}")
     torch.save(results, out / f"{rank}-of-{world}.pt")

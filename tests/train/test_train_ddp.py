@@ -141,3 +141,13 @@ def test_what_a_sampler_reports_is_written_once(shifts):
     steps = [row["step"] for row in rows]
     assert steps == sorted(set(steps))
     assert sum("update" in row for row in rows) == len(shifts[0]["answers"])
+
+
+@pytest.mark.parametrize("mode", list(ddp_worker.MODES))
+def test_two_processes_shift_as_one_with_the_whole_batches(ranks, mode):
+    """Float64 leaves only the order of summation: 1e-12."""
+    alone, results = ddp_worker.shifted(mode), ranks[1]
+    for name, tensor in alone.items():
+        other = results[0]["shifted"][mode][name]
+        torch.testing.assert_close(tensor, other, rtol=1e-12, atol=1e-12)
+    assert same(*(result["shifted"][mode] for result in results))

@@ -41,8 +41,8 @@ def _check_k(k: int, n: int) -> None:
 
 
 def _undefined(x_N: npt.NDArray[np.float64], y_N: npt.NDArray[np.float64]) -> bool:
-    """Whether there are fewer than two architectures, or one column is constant."""
-    return len(x_N) < 2 or bool((x_N == x_N[0]).all() or (y_N == y_N[0]).all())
+    """Whether one column is constant, as it is with fewer than two architectures."""
+    return min(len(np.unique(x_N)), len(np.unique(y_N))) < 2
 
 
 def kendall(x: npt.ArrayLike, y: npt.ArrayLike) -> float | None:
@@ -277,8 +277,6 @@ def bootstrap(
     if not 0 < level < 1:
         raise ValueError(f"level must be between 0 and 1, such as 0.95; got {level}")
     n = len(arrays[0])
-    if n == 0:
-        return None
     rng = np.random.default_rng(seed)
     values: list[float] = []
     for _ in range(draws):

@@ -1,0 +1,408 @@
+"""Training on the paths of a search: steps and their gradients, what moves, what comes back."""
+
+import contextlib
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional as F
+from train_nets import CPU, LOOK, Dropping, digits, same, seeded, weights
+
+import manyshot as ms
+from manyshot.recipe import Shifting
+from manyshot.train import NonFiniteLoss, Training, engine, load_checkpoint, save_checkpoint
+from manyshot.train.shifting import Shifter, schedule
+
+A, B, C = (0, 1, 2, 3), (3, 2, 1, 0), (0, 2, 0, 1)
+"""Paths of `tiny`; A and B share no option."""
+MODES = ("per_step", "per_candidate", "per_generation")
+CLOSE = {"rtol": 1e-11, "atol": 1e-13}
+"""Two ways to sum a gradient in float64 differ by roundings, seen as 1e-16 here, where weights are
+at most about 1; kernels of other machines sum in other orders, and a few steps magnify that."""
+
+
+class Wide(nn.Module):
+    """A choice, and a width whose codes have a penalty."""
+
+    def __init__(self):
+        super().__init__()
+        width = ms.choose((2, 4, 6), "width")
+        self.one, self.two = ms.nn.Linear(64, width), ms.nn.Linear(width, 8)
+        self.op = ms.nn.Choice([nn.Linear(8, 8), nn.Linear(8, 8, bias=False)], "op")
+        self.head = nn.Linear(8, 10)
+
+    def forward(self, x):
+        return self.head(self.op(torch.relu(self.two(torch.relu(self.one(x.flatten(1)))))))
+
+
+class Given(list):
+    """Batches that are the same in every epoch; an exception in the place of one is raised."""
+
+    def epoch(self, epoch, start=0):
+        for batch in self[start:]:
+            if isinstance(batch, Exception):
+                raise batch
+            yield batch
+
+
+def tiny(dtype=torch.float64, classes=10):
+    return seeded(lambda: ms.Supernet(ms.zoo.tiny(width=3, classes=classes)).to(dtype))
+
+
+def dropping(dropout=0.0):
+    return seeded(lambda: ms.Supernet(Dropping(dropout)).double())
+
+
+def k_shot(make=lambda: Dropping(0.0), **options):
+    sharing = ms.sharing.KShot(3, **{"seed": 1, **options})
+    return seeded(lambda: ms.Supernet(make(), sharing=sharing).double())
+
+
+NETS = pytest.mark.parametrize("make", [tiny, dropping, k_shot], ids=["tiny", "dropping", "k_shot"])
+
+
+def head_of(net):
+    last = net.model.head if hasattr(net.model, "head") else net.model.chain[-1][-1]
+    return list(last.parameters())
+
+
+def shifter(net, batches=None, *, seed=5, trained=(0.1, 0.9), head=(), **settings):
+    """Over four batches an epoch, from epoch 3, with momentum and decay that show."""
+    images = digits().train
+    own = batches or ms.data.Batches(images, 32, dtype=next(net.parameters()).dtype, **LOOK)
+    how = Shifting(**{"batch_size": 32, "lr": 0.05, "weight_decay": 0.1, **settings})
+    accelerator = engine(CPU, Training())
+    return Shifter(net, own, how, seed, accelerator, first_epoch=3, trained=trained, head=head)
+
+
+def stream_of(run):
+    return itertools.chain.from_iterable(run.batches.epoch(epoch) for epoch in itertools.count(3))
+
+
+def sgd(net, lr=0.05, head_lr=None):
+    """Of all but codes: weight matrices and kernels decay; the head may have a rate of its own."""
+    own = set() if head_lr is None else {id(p) for p in head_of(net)}
+    norms = [m for m in net.modules() if isinstance(m, ms.nn.BatchNorm2d)]
+    free = {id(p) for norm in norms for p in norm.parameters()}
+    groups = []
+    for name, p in net.named_parameters():
+        if not name.startswith("sharing."):
+            decay = 0.0 if id(p) in free or name.endswith("bias") else 0.1
+            rate = head_lr if id(p) in own else lr
+            groups.append({"params": [p], "lr": rate, "weight_decay": decay})
+    return torch.optim.SGD(groups, lr, 0.9, nesterov=True)
+
+
+def by_hand(net, optimizers, steps, stream, *, phase=None, clip=None):
+    """Plain autograd: each step follows the gradient of the mean of its losses. The mean loss."""
+    parameters, losses = [p for p in net.parameters() if p.requires_grad], []
+    for archs in steps:
+        own = [
+            F.cross_entropy(net(images, arch, phase=phase), labels)
+            for arch, (images, labels) in zip(archs, stream, strict=False)
+        ]
+        penalty = net.sharing.penalty(archs) if phase == "joint" else None
+        total = torch.stack(own).mean() + (0 if penalty is None else penalty)
+        grads = torch.autograd.grad(total, parameters, allow_unused=True)
+        for parameter, grad in zip(parameters, grads, strict=True):
+            parameter.grad = grad
+        if clip is not None:
+            assert nn.utils.clip_grad_norm_(parameters, clip) > clip  # so that it matters
+        for optimizer in optimizers:
+            optimizer.step()
+        losses += [loss.item() for loss in own]
+    return float(np.mean(losses))
+
+
+def assert_close(net, other):
+    torch.testing.assert_close(weights(net), weights(other), **CLOSE)
+
+
+@given(st.integers(0, 8), st.integers(1, 8))
+def test_every_mini_batch_of_every_candidate_occurs_once(candidates, batches):
+    visits = [tuple((i, s) for s in range(batches)) for i in range(candidates)]
+    everything = sorted(path for visit in visits for path in visit)
+    each, own, rounds = (schedule(update, visits) for update in MODES)
+    for steps in (each, own, rounds):
+        assert sorted(path for step in steps for path in step) == everything
+    assert each == [[path] for path in everything]
+    assert own == [[(i, s) for s in range(batches)] for i in range(candidates)]
+    some = range(batches if candidates else 0)
+    assert rounds == [[(i, s) for i in range(candidates)] for s in some]
+
+
+@pytest.mark.parametrize("update", MODES)
+def test_unequal_visits_and_unknown_updates_are_errors(update):
+    with pytest.raises(ValueError, match=r"visits differ in length: \[1, 2\]"):
+        schedule(update, [(A, A), (B,), (C, C)])
+    with pytest.raises(ValueError, match="per_step, per_candidate or per_generation, got 'never'"):
+        schedule("never", [(A,)])
+
+
+@pytest.mark.parametrize(("update", "steps"), [*zip(MODES, (6, 3, 2), strict=True)])
+def test_three_candidates_of_two_mini_batches(update, steps, monkeypatch):
+    """P * S, P and S steps, by all counts."""
+    run = shifter(dropping())
+    moves, step = [], run.optimizer.step
+    monkeypatch.setattr(run.optimizer, "step", lambda: moves.append(step()))
+    for generation in (1, 2):
+        run.shift(schedule(update, [((0, 0),) * 2, ((1, 1),) * 2, ((2, 0),) * 2]))
+        assert (run.step, run.drawn) == (generation * steps, generation * 6)
+        assert len(moves) == run.step
+
+
+@pytest.mark.parametrize("clip", [None, 0.1])
+@pytest.mark.parametrize(
+    ("update", "visits", "steps"),
+    [
+        ("per_step", [(A, A), (B, B)], [[A], [A], [B], [B]]),
+        ("per_candidate", [(A,) * 3, (C,) * 3], [[A, A, A], [C, C, C]]),
+        ("per_generation", [(A,), (B,), (C,)], [[A, B, C]]),
+    ],
+    ids=MODES,
+)
+def test_a_step_is_on_the_mean_gradient(update, visits, steps, clip):
+    """Three generations, so that momentum of one path is there when another trains."""
+    net, other = tiny(), tiny()
+    run, optimizer = shifter(net, clip_norm=clip), sgd(other)
+    stream = stream_of(run)
+    for _ in range(3):
+        loss = run.shift(schedule(update, visits))
+        expected = by_hand(other, [optimizer], steps, stream, clip=clip)
+        assert loss == pytest.approx(expected, rel=1e-11)
+    assert_close(net, other)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_the_order_in_a_step_does_not_matter_and_that_of_steps_does(dtype):
+    """A sum of three terms in another order: a few roundings of numbers below 2."""
+    ends = {}
+    orders = list(itertools.permutations(range(3)))
+    for order, together in itertools.product(orders, (True, False)):
+        run = shifter(tiny(dtype))
+        batches = list(run.batches.epoch(0))
+        parts = [((A, B, C)[i], *batches[i]) for i in order]
+        with torch.random.fork_rng():
+            for taken in ([parts] if together else [[part] for part in parts]) * 2:
+                run.take(taken)
+        ends[order, together] = nn.utils.parameters_to_vector(run.net.parameters()).detach()
+    for one, other in itertools.combinations(orders, 2):
+        tolerance = 1e-12 if dtype == torch.float64 else 1e-6
+        assert (ends[one, True] - ends[other, True]).abs().max() <= tolerance
+        assert (ends[one, False] - ends[other, False]).abs().max() > 1e-2
+
+
+def in_options(net, arch):
+    """The parameters in the options of a path of `tiny`, by name."""
+    taken = [d.options[i] for d, i in zip(net.space.decisions, arch, strict=True)]
+    names = [n for n, _ in net.named_parameters() if ".options." in n]
+    layers = [int(n.split("chain.")[1].split(".")[0]) - 1 for n in names]
+    return {n for n, i in zip(names, layers, strict=True) if f".options.{taken[i]}." in n}
+
+
+@pytest.mark.parametrize("settings", [{}, {"optimizer": "adamw", "lr": 0.01}], ids=str)
+@pytest.mark.parametrize("update", MODES)
+def test_options_that_are_not_visited_do_not_move(update, settings):
+    """Bit for bit, with weight decay on, and with momentum of steps before or without."""
+    run = shifter(tiny(), **settings)
+    before = weights(run.net)
+    for arch in (A, B, A):
+        run.shift(schedule(update, [(arch, arch)] * 2))
+        now = weights(run.net)
+        moved = {n for n in now if ".options." in n and not torch.equal(now[n], before[n])}
+        assert moved == in_options(run.net, arch)
+        before = now
+
+
+def test_gradients_of_zero_would_move_them():
+    """What the test above must see: momentum and decay act where a gradient is 0, not None."""
+    run = shifter(tiny())
+    run.shift([[A]])
+    before, own = weights(run.net), in_options(run.net, A)
+    for parameter in map(run.net.get_parameter, own):
+        parameter.grad = torch.zeros_like(parameter)
+    run.shift([[B]])
+    assert not any(torch.equal(weights(run.net)[name], before[name]) for name in own)
+
+
+@pytest.mark.parametrize("broken", [False, True])
+@pytest.mark.parametrize("freeze", [False, True])
+def test_all_else_comes_back_as_it_was(freeze, broken):
+    """Modes, which parameters need a gradient, and torch's randomness; also after an error."""
+    net = dropping(0.3).train()
+    net.model.dropout.eval()
+    fixed = net.model.two.options["a"].weight.requires_grad_(False)
+    before = fixed.clone(), [m.training for m in net.modules()], torch.get_rng_state()
+    parameters = list(net.parameters())
+    needed = [p.requires_grad for p in parameters]
+    batch = next(shifter(net).batches.epoch(0))
+    batches = Given([batch, OSError("a disk is gone") if broken else batch])
+    run, seen = shifter(net, batches, head=head_of(net), freeze_body=freeze), []
+    net.model.dropout.register_forward_hook(
+        lambda module, *_: seen.append((module.training, [p.requires_grad for p in parameters]))
+    )
+    with pytest.raises(OSError, match="a disk") if broken else contextlib.nullcontext():
+        run.shift([[(0, 0)], [(0, 0)]])
+    assert torch.equal(fixed, before[0])
+    assert [m.training for m in net.modules()] == before[1]
+    assert torch.equal(torch.get_rng_state(), before[2])
+    assert [p.requires_grad for p in parameters] == needed
+    assert all(p.grad is None for p in parameters)
+    own = [any(p is q for q in head_of(net)) for p in parameters]
+    assert seen == [(True, own if freeze else needed)] * (1 if broken else 2)
+
+
+@NETS
+@pytest.mark.parametrize(("freeze", "head_lr"), [(True, None), (True, 0.3), (False, 0.3)])
+def test_a_head_moves_alone_or_at_its_own_rate(make, freeze, head_lr):
+    """Learnt codes are part of a body that is frozen."""
+    net, other = make(), make()
+    run = shifter(net, head=head_of(net), freeze_body=freeze, head_lr=head_lr, codes=freeze)
+    before, big = weights(net), net.space.largest
+    for _ in range(2):
+        run.shift([[big], [big, big]])
+    optimizer = sgd(other, 0.0 if freeze else 0.05, head_lr or 0.05)
+    by_hand(other, [optimizer], [[big], [big, big]] * 2, stream_of(run), phase="weights")
+    assert_close(net, other)
+    if freeze:
+        own = {name for name, p in net.named_parameters() if any(p is q for q in head_of(net))}
+        assert {n for n, t in weights(net).items() if not torch.equal(t, before[n])} == own
+
+
+@pytest.mark.parametrize("settings", [{"freeze_body": True}, {"head_lr": 0.1}], ids=str)
+def test_a_head_apart_must_be_given(settings):
+    with pytest.raises(ValueError, match="moves alone, or at its own rate, needs head="):
+        shifter(tiny(), **settings)
+
+
+@pytest.mark.parametrize("options", [{}, {"lr": 0.02}, {"lr": 0.02, "optimizer": "adam"}], ids=str)
+@pytest.mark.parametrize("make", [lambda: Dropping(0.0), Wide], ids=["options", "widths"])
+def test_codes_move_with_the_weights(make, options):
+    """At the rate they had relative to that of the weights in training: 0.02 / 0.2, or as much."""
+    net, other = k_shot(make, **options), k_shot(make, **options)
+    run, before = shifter(net, trained=(0.2, 0.7)), weights(net)
+    assert run.phase == "joint"
+    rate, codes = 0.05 * options.get("lr", 0.2) / 0.2, list(other.sharing.parameters())
+    sigma = torch.optim.SGD(codes, rate, 0.7, nesterov=True)
+    if "optimizer" in options:
+        sigma = torch.optim.Adam(codes, rate)
+    steps = [[(0, 0)], [(2, 1), (1, 0)]]
+    assert (net.sharing.penalty(steps[1]) is not None) == (make is Wide)
+    for _ in range(2):
+        run.shift(steps)
+    by_hand(other, [sgd(other), sigma], steps * 2, stream_of(run), phase="joint")
+    assert_close(net, other)
+    now = weights(net)
+    assert not any(torch.equal(now[n], before[n]) for n in now if n.startswith("sharing."))
+
+
+@pytest.mark.parametrize("codes", ["not moved", "uniform", "random", "one_hot"])
+def test_fixed_codes_stay_bit_for_bit(codes):
+    options, settings = ({}, {"codes": False}) if codes == "not moved" else ({"codes": codes}, {})
+    net, other = k_shot(**options), k_shot(**options)
+    run, before, steps = shifter(net, **settings), weights(net), [[(0, 0)], [(2, 1), (1, 0)]]
+    assert run.phase == "weights"
+    run.shift(steps)
+    by_hand(other, [sgd(other)], steps, stream_of(run), phase="weights")
+    assert_close(net, other)
+    now = weights(net)
+    assert all(torch.equal(now[n], before[n]) for n in now if n.startswith("sharing."))
+
+
+@NETS
+def test_forgetting_is_a_fresh_shifter(make):
+    """On one batch, so that only what is remembered differs, of all that trained."""
+    batches, ends = Given([next(shifter(make()).batches.epoch(0))]), []
+    for what in ("kept", "cleared", "fresh"):
+        run = shifter(make(), batches)
+        steps = [[run.net.space.largest]] * 3
+        run.shift(steps)
+        before = weights(run.net)
+        if what == "cleared":
+            run.forget()
+        if what == "fresh":
+            run = shifter(run.net, batches)
+        run.shift(steps)
+        ends.append(weights(run.net))
+    assert same(ends[1], ends[2])
+    trained = [name for name in before if not torch.equal(before[name], ends[2][name])]
+    assert not any(torch.equal(ends[0][name], ends[1][name]) for name in trained)
+    assert any(name.startswith("sharing.") for name in trained) == (make is k_shot)
+
+
+@pytest.mark.parametrize(
+    ("make", "settings"),
+    [
+        (tiny, {"optimizer": "adamw", "lr": 0.01}),
+        (lambda: dropping(0.3), {}),
+        (lambda: k_shot(Dropping, optimizer="adam"), {}),
+    ],
+    ids=["adamw", "dropout", "k_shot"],
+)
+def test_saved_after_two_of_four_generations(make, settings, tmp_path):
+    """Three mini-batches each, of four an epoch: saved inside the second, which then ends."""
+    whole, half, resumed = (shifter(make(), **settings) for _ in range(3))
+    steps = [[whole.net.space.sample(np.random.default_rng(i))] for i in range(3)]
+    losses = [whole.shift(steps) for _ in range(4)]
+    half.shift(steps)
+    half.shift(steps)
+    save_checkpoint(tmp_path / "shift.pt", half.state_dict())
+    resumed.load_state_dict(load_checkpoint(tmp_path / "shift.pt"))
+    assert (resumed.step, resumed.drawn) == (6, 6)
+    assert [resumed.shift(steps) for _ in range(2)] == losses[2:]
+    assert same(weights(resumed.net), weights(whole.net))
+    assert (resumed.step, resumed.drawn) == (whole.step, whole.drawn) == (12, 12)
+
+
+def test_dropout_is_drawn_from_the_seed_and_the_step_alone():
+    """On one batch, at a rate that changes nothing, only what is dropped tells losses apart."""
+    batch = next(shifter(dropping()).batches.epoch(0))
+    losses = {}
+    for seed, caller in ((5, 0), (5, 1), (6, 0)):
+        run = shifter(dropping(0.3), Given([batch]), seed=seed, lr=1e-300)
+        with torch.random.fork_rng():
+            torch.manual_seed(caller)
+            losses[seed, caller] = [run.shift([[(0, 0)]]) for _ in range(3)]
+    assert losses[5, 0] == losses[5, 1]
+    assert len({*losses[5, 0], *losses[6, 0]}) == 6
+
+
+@pytest.mark.parametrize("classes", [10, 100])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_smoothing_is_by_the_number_of_logits(classes, smoothing):
+    """Target (1 - s) one-hot + s / C; for equal logits the loss is log C times its sum, one.
+
+    The paper's public code has C = 1000 always; for 100 classes its target sums to 0.91.
+    """
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn((16, 1, 8, 8), generator=generator, dtype=torch.float64)
+    labels = torch.randint(classes, (16,), generator=generator)
+    net = tiny(classes=classes)
+    logits = net(images, A).detach().numpy()
+    log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    target = (1 - smoothing) * np.eye(classes)[labels] + smoothing / classes
+    run = shifter(net, Given([(images, labels)]), label_smoothing=smoothing)
+    assert run.shift([[A]]) == pytest.approx(-(target * log_p).sum(1).mean(), rel=1e-12)
+    for parameter in head_of(net):
+        nn.init.zeros_(parameter)
+    assert run.shift([[A]]) == pytest.approx(np.log(classes), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("steps", "rate", "what"),
+    [(4, "1e+200", "the loss of architecture (0, 0) was nan"), (1, "1e+308", "weight 'model.")],
+)
+def test_divergence_tells_when_what_and_the_way_out(steps, rate, what):
+    """Images 1000 times as bright: a gradient above 2 times the largest rate is no number."""
+    images, labels = next(shifter(dropping()).batches.epoch(0))
+    run = shifter(dropping().eval(), Given([(1000 * images, labels)]), lr=float(rate))
+    with pytest.raises(NonFiniteLoss) as caught:
+        run.shift([[(0, 0)]] * steps)
+    assert str(caught.value).startswith(f"shifting, step {steps}: {what}")
+    words = f"(learning rate {rate}); what the generations before left is kept. Lower shift.lr, or"
+    assert str(caught.value).endswith(f"{words} set shift.clip_norm")
+    assert not any(module.training for module in run.net.modules())
