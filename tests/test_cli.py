@@ -240,7 +240,7 @@ def test_several_processes_need_a_folder(call, monkeypatch):
 def test_help_of_every_verb(call):
     code, out, _ = call("--help")
     assert code == 0
-    for verb in ("run", "train", "search", "space", "export"):
+    for verb in ("run", "train", "search", "space", "transfer", "export"):
         assert f" {verb} " in out
         code, text, err = call(verb, "--help")
         assert (code, err) == (0, "")

@@ -14,7 +14,13 @@ def marked_blocks(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("page", "least"), [("README.md", 3), ("docs/kshot.md", 1), ("docs/shiftnas.md", 1)]
+    ("page", "least"),
+    [
+        ("README.md", 3),
+        ("docs/kshot.md", 1),
+        ("docs/shiftnas.md", 1),
+        ("docs/supernet_shifting.md", 2),
+    ],
 )
 def test_marked_blocks_run(
     page: str, least: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -37,7 +43,11 @@ def test_ci_runs_the_test_command() -> None:
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "CONTRIBUTING.md", "docs/kshot.md", "docs/shiftnas.md"]
+    "page",
+    [
+        *("README.md", "CONTRIBUTING.md"),
+        *("docs/kshot.md", "docs/shiftnas.md", "docs/supernet_shifting.md"),
+    ],
 )
 def test_links_lead_somewhere(page: str) -> None:
     for target in re.findall(r"\]\((?!http)([^)#]+)\)", (ROOT / page).read_text()):

@@ -222,9 +222,11 @@ def _show(result: dict[str, Any], folder: Path, as_json: bool) -> None:
     if as_json:
         _echo(json.dumps(result))
         return
-    from manyshot.show import winners_table
+    from manyshot.show import shift_tables, winners_table
 
     _print(winners_table(result, folder))
+    if result["shift"] != "none" or result["order"]:
+        _print(*shift_tables(result))
 
 
 def _print(*tables: Any) -> None:

@@ -248,7 +248,7 @@ class Transfer(Section):
     head_epochs: NotNegative = 5
     """Epochs of uniform paths in which only the new classifier learns, before the search."""
     head_lr: float = Field(default=0.1, gt=0)
-    """Its peak rate then; all else is as in `train`."""
+    """Its constant rate then; all else is as in `train`."""
     classifier: str | None = None
     """The module that makes the logits, as in `head.2`; by default it is found."""
 

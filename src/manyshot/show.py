@@ -44,6 +44,31 @@ def winners_table(result: dict[str, Any], folder: Path) -> Table:
     return table
 
 
+def shift_tables(result: dict[str, Any]) -> list[Table]:
+    """What a search that moved the weights forwarded, and how the order of networks changed."""
+    spent = Table(title=f"images forwarded, shift: {result['shift']}")
+    forwarded: dict[str, int] = result["images_forwarded"]
+    for stage in forwarded:
+        spent.add_column(stage, justify="right")
+    spent.add_row(*(f"{images:,}" for images in forwarded.values()))
+    if not result["order"]:
+        return [spent]
+    order = Table(title="watched networks, before and after")
+    columns = ("set", "networks", "mean proxy before", "after", "Kendall's tau, before with after")
+    for name in columns:
+        order.add_column(name, justify="left" if name == "set" else "right")
+    for name, found in result["order"].items():
+        tau = found["tau_before_after"]
+        order.add_row(
+            name,
+            str(found["architectures"]),
+            f"{found['mean_accuracy_before']:.2%}",
+            f"{found['mean_accuracy_after']:.2%}",
+            "undefined" if tau is None else f"{tau:.3f}",
+        )
+    return [spent, order]
+
+
 def survey_tables(found: dict[str, Any]) -> list[Table]:
     """What `manyshot space` prints: decisions, costs, histograms."""
     decisions = Table(title=f"{found['name']}: {found['size']:,} encodings")

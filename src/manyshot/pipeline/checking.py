@@ -106,16 +106,24 @@ def check_sampler(recipe: Recipe, sampler: Sampler, held_out: int, limits: Seque
             warnings.warn(f"{budget} is above {targets}; it gets the last's", stacklevel=2)
 
 
-def check_shift(recipe: Recipe) -> None:
-    """Refuses to shift a supernet without a search.
+def check_search(recipe: Recipe) -> None:
+    """Refuses to shift a supernet without a search, and a transfer without a searcher.
 
     Raises:
         RecipeError: then.
     """
-    if recipe.search.name == GENERATOR:
+    search, shift = recipe.search.name, recipe.shift.name
+    if search != GENERATOR:
+        return
+    if recipe.transfer.source is not None:
         raise RecipeError(
-            f"shift.name = {recipe.shift.name!r} trains what a search proposes, and search.name = "
-            f"{GENERATOR!r} is none: take a searcher, or shift.name = 'none'"
+            f"search.name = {search!r} takes winners from a trained sampler, and a transfer trains "
+            "none: take a searcher, such as search.name = 'evolution'"
+        )
+    if shift != "none":
+        raise RecipeError(
+            f"shift.name = {shift!r} trains what a search proposes, and search.name = {search!r} "
+            "is none: take a searcher, or shift.name = 'none'"
         )
 
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from manyshot import evaluate, records
 from manyshot.export import card, export
-from manyshot.pipeline.workspace import Workspace, build_network
+from manyshot.pipeline.workspace import Workspace, build_network, fit_classes
 from manyshot.progress import Progress
 from manyshot.recipe import Finishing
 from manyshot.space import Arch
@@ -191,7 +191,9 @@ def finished(
     """
     if settings.mode == "scratch":
         fresh = ws.recipe.model_copy(update={"seed": ws.recipe.seed + 1})
-        source = Supernet(build_network(fresh, ws.splits)).to(ws.device)
+        source = Supernet(build_network(fresh, ws.splits), input_shape=ws.splits.image_shape)
+        fit_classes(ws.recipe, source, ws.splits.classes)
+        source.to(ws.device)
         subnet = source.extract(arch).to(memory_format=torch.channels_last)
     else:
         stats = evaluate.calibrate(ws.net, arch, ws.calibration())

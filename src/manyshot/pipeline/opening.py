@@ -23,7 +23,6 @@ SOURCE = "source.safetensors"
 BEGUN = (
     WEIGHTS,
     SAMPLER,
-    SOURCE,
     "trainer.pt",
     "train.jsonl",
     "search.jsonl",
@@ -58,7 +57,7 @@ def open_folder(folder: Path, recipe: Recipe, trained: Path | None = None) -> No
     if trained is not None:
         check_trained(recipe, trained)
     if other:
-        for stale in (folder / timing.FILE, machine, path):
+        for stale in (folder / timing.FILE, folder / SOURCE, machine, path):
             stale.unlink(missing_ok=True)
     if not path.exists():
         records.write_text(path, recipe.to_toml())

@@ -17,7 +17,7 @@ from manyshot.pipeline.generating import probed_images, proposals, save_sampler
 from manyshot.pipeline.opening import WEIGHTS, open_folder, take_over
 from manyshot.pipeline.searching import Searched, check_winners, search, winners
 from manyshot.pipeline.shifting import SHIFTED
-from manyshot.pipeline.transferring import adopt_source, take_source
+from manyshot.pipeline.transferring import adopt_source, load_source, take_source
 from manyshot.pipeline.workspace import Workspace, on_its_threads, processes
 from manyshot.progress import Progress, Silent
 from manyshot.recipe import Recipe
@@ -86,6 +86,8 @@ def begin(
     world = processes(recipe)  # before anything is put on a device
     ws = Workspace.build(recipe)
     ws.check(world)
+    if source is not None:
+        load_source(ws, source / WEIGHTS)  # what does not fit is found before anything is written
     accelerator = start_engine(ws, folder)
     if accelerator.is_main_process:
         open_folder(folder, recipe, trained)
@@ -95,7 +97,7 @@ def begin(
         ws.limits()  # an impossible budget, or a sampler that does not fit, fails before training
         ws.check_sampler()
     if accelerator.is_main_process:
-        if source is not None:
+        if source is not None and not (folder / WEIGHTS).exists():
             take_source(folder, source)
         if trained is not None:
             take_over(folder, trained)

@@ -23,8 +23,9 @@ _HEAD = 0x4EAD
 """Names a random stream of a run's seed."""
 HEAD_RATE = 10
 """Of the classifier's rate to that of all else while the search runs, unless the recipe says."""
-_KEPT = ("validation", "pad", "flip", "crop_scale", "jitter", "workers", "image_size")
-"""Of a run's `[data]`, what goes on to its target."""
+_KEPT = ("validation", "pad", "flip", "workers", "image_size")
+"""Of a run's `[data]`, what goes on to its target; and if that is in files:"""
+_KEPT_OF_FILES = ("crop_scale", "jitter")
 
 
 def transfer_recipe(run: Path, path: Path | None, data: str | None, overrides: list[str]) -> Recipe:
@@ -47,12 +48,15 @@ def transfer_recipe(run: Path, path: Path | None, data: str | None, overrides: l
     weights, own = run / WEIGHTS, read(run / "recipe.toml")
     if not weights.exists():
         raise records.RecordError(f"{run} has no {WEIGHTS}: train it first with manyshot train")
-    if data is None and path is None:
-        raise RecipeError("give the target: --data NAME, or a recipe with a [data] section")
     values = read(path)
+    named = [text.partition("=")[2] for text in overrides if text.startswith("data.name=")]
+    target = named[-1] if named else data or values.get("data", {}).get("name")
+    if target is None:
+        raise RecipeError("give the target: --data NAME, or a recipe with data.name")
     if path is None:
-        kept = {key: value for key, value in own["data"].items() if key in _KEPT}
-        values = {**own, "data": kept, "name": f"{own['name']}-{data}"}
+        kept = (*_KEPT, *(_KEPT_OF_FILES if target == "folder" else ()))
+        look = {key: value for key, value in own["data"].items() if key in kept}
+        values = {**own, "data": look, "name": f"{own['name']}-{target}"}
         del values["sampler"]
     for part in ("network", "sharing"):
         values.setdefault(part, own[part])
@@ -61,10 +65,12 @@ def transfer_recipe(run: Path, path: Path | None, data: str | None, overrides: l
     shift = dict(values.get("shift", {}))
     if path is None and shift.get("name") == "none":
         del shift["name"]
-    rate = shift.get("lr", Shifting().lr)
-    values["shift"] = {"name": "population", "head_lr": HEAD_RATE * rate, **shift}
+    values["shift"] = {"name": "population", **shift}
     source = str(run if path is None else path)
     asked = Recipe.build(values, [*overrides, f"transfer.source={_digest(weights)!r}"], source)
+    if "head_lr" not in asked.shift.model_fields_set:
+        faster = asked.shift.model_copy(update={"head_lr": HEAD_RATE * asked.shift.lr})
+        asked = asked.model_copy(update={"shift": faster})
     trained = Recipe.load(run / "recipe.toml")
     for part in ("network", "sharing"):
         if getattr(asked, part) != getattr(trained, part):
@@ -80,15 +86,15 @@ def _digest(weights: Path) -> str:
         return digest(load_file(weights))
     except Exception as error:  # safetensors raises its own type, which is not exported for typing
         raise CheckpointError(
-            f"weights {weights} cannot be read ({error}); resume that run to make them again"
+            f"weights {weights} cannot be read ({error}); if they are of a transfer, delete them "
+            "and transfer again, else resume that run to make them again"
         ) from error
 
 
 def take_source(folder: Path, run: Path) -> None:
-    """Copies the supernet of `run` to be moved, unless it is there."""
-    if not (folder / SOURCE).exists():
-        with records.atomic(folder / SOURCE) as temporary:
-            shutil.copyfile(run / WEIGHTS, temporary)
+    """Copies the supernet of `run`, to be moved, to `folder`."""
+    with records.atomic(folder / SOURCE) as temporary:
+        shutil.copyfile(run / WEIGHTS, temporary)
 
 
 def adopt_source(ws: Workspace, accelerator: Accelerator, folder: Path, progress: Progress) -> None:
@@ -112,12 +118,21 @@ def adopt_source(ws: Workspace, accelerator: Accelerator, folder: Path, progress
             f"{path} is not what the recipe was made for ({recipe.transfer.source}): transfer the "
             "run again to another --out folder"
         )
-    name = recipe.transfer.classifier
-    head, _ = transfer.classifier(ws.net, name)
-    transfer.new_head(ws.net, _classes(path, f"model.{head}.weight"), name=name)
-    load_weights(path, ws.net)
-    transfer.new_head(ws.net, ws.splits.classes, name=name, seed=recipe.seed)
+    load_source(ws, path)
     _train_head(ws, accelerator, folder, progress)
+
+
+def load_source(ws: Workspace, weights: Path) -> None:
+    """Loads weights of whatever classes; the classifier is new, all else as on file.
+
+    Raises:
+        CheckpointError: if they do not fit the network.
+    """
+    name = ws.recipe.transfer.classifier
+    head, _ = transfer.classifier(ws.net, name)
+    transfer.new_head(ws.net, _classes(weights, f"model.{head}.weight"), name=name)
+    load_weights(weights, ws.net)
+    transfer.new_head(ws.net, ws.splits.classes, name=name, seed=ws.recipe.seed)
 
 
 def _classes(path: Path, weight: str) -> int:
@@ -142,6 +157,7 @@ def _train_head(ws: Workspace, accelerator: Accelerator, folder: Path, progress:
         seed=ws.recipe.seed,
         accelerator=accelerator,
         head=transfer.head_parameters(ws.net, ws.recipe.transfer.classifier),
+        remedy="lower transfer.head_lr, or set train.clip_norm",
     )
     rng = np.random.default_rng((ws.recipe.seed, _HEAD))
     epochs = ws.recipe.transfer.head_epochs

@@ -27,7 +27,7 @@ from manyshot.pipeline.checking import (
     check_chunks,
     check_formats,
     check_sampler,
-    check_shift,
+    check_search,
 )
 from manyshot.recipe import Optimising, Recipe, RecipeError
 from manyshot.search import Limit, Searcher, make_searcher
@@ -35,7 +35,7 @@ from manyshot.sharing import Sharing, make_sharing
 from manyshot.space import Budget
 from manyshot.supernet import Supernet
 from manyshot.train import Sampler, make_sampler
-from manyshot.transfer import new_head
+from manyshot.transfer import classifier, new_head
 from manyshot.zoo import NETWORKS
 
 Stage = TypeVar("Stage", bound=Callable[..., Any])
@@ -135,6 +135,22 @@ def build_sharing(recipe: Recipe, splits: Splits) -> Sharing:
         raise RecipeError(f"sharing: {error}") from error
 
 
+def fit_classes(recipe: Recipe, net: Supernet, classes: int) -> None:
+    """In a transfer, gives a network that was made for other classes a classifier for these.
+
+    Raises:
+        RecipeError: if there is no classifier, or another than the recipe says.
+    """
+    if recipe.transfer.source is None:
+        return
+    name = recipe.transfer.classifier
+    try:
+        if classifier(net, name)[1].out_features != classes:
+            new_head(net, classes, name=name, seed=recipe.seed)
+    except ValueError as error:
+        raise RecipeError(f"transfer.classifier: {error}") from error
+
+
 @dataclass(frozen=True)
 class Workspace:
     """A recipe made concrete.
@@ -179,8 +195,7 @@ class Workspace:
             sharing=build_sharing(recipe, splits),
             input_shape=splits.image_shape,
         )
-        if recipe.transfer.source is not None:  # whatever classes the network was made for
-            new_head(net, splits.classes, name=recipe.transfer.classifier, seed=recipe.seed)
+        fit_classes(recipe, net, splits.classes)
         costs = {"macs": macs_table(net, splits.image_shape), "params": params_table(net)}
         net.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         return cls(recipe, device, splits, net, costs)
@@ -242,6 +257,7 @@ class Workspace:
             RecipeError: for an impossible budget, an unknown sampler or searcher, their options,
                 training batches that cannot be made, or what `check_finish` finds.
         """
+        check_search(self.recipe)
         known = self.limits(metrics=("macs", "params"))
         if not self._waits_for_latency():
             self.check_sampler()
@@ -250,7 +266,6 @@ class Workspace:
             searcher = self.searcher(known or [Limit("everything", table, table.range()[1])])
             check_breeding(searcher, self.recipe.search.candidates)
         if self.recipe.shift.name != "none":
-            check_shift(self.recipe)
             self._check_batches("shift", self.recipe.shift, world)
         self._check_batches("train", self.recipe.train, world)
         check_chunks(self.net.sharing, self.recipe.train.batch_size, world)

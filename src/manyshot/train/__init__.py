@@ -27,6 +27,7 @@ from manyshot.train.samplers import (
     make_sampler,
     uniform_cost,
 )
+from manyshot.train.shifting import Shifter, schedule
 from manyshot.train.standalone import Standalone
 from manyshot.train.step import accumulate
 from manyshot.train.trainer import NonFiniteLoss, Trainer, TrainingWarning
@@ -52,6 +53,7 @@ __all__ = [
     "Sandwich",
     "Shift",
     "ShiftConfig",
+    "Shifter",
     "Standalone",
     "Stateless",
     "Trainer",
@@ -66,6 +68,7 @@ __all__ = [
     "make_sampler",
     "save_checkpoint",
     "save_weights",
+    "schedule",
     "train",
     "uniform_cost",
 ]

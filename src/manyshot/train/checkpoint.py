@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,19 +97,28 @@ def load_weights(path: Path, net: nn.Module) -> None:
     complete = {name: by_tensor.get(id(tensor)) for name, tensor in own.items()}
     missing = [name for name, tensor in complete.items() if tensor is None]
     unknown = [name for name in tensors if name not in own]
-    wrong = [
-        f"{name} {tuple(tensor.shape)} instead of {tuple(own[name].shape)}"
+    shapes = {
+        name: (tuple(tensor.shape), tuple(own[name].shape))
         for name, tensor in complete.items()
         if tensor is not None and tensor.shape != own[name].shape
-    ]
+    }
+    wrong = [f"{name} {on_file} instead of {wanted}" for name, (on_file, wanted) in shapes.items()]
     if missing or unknown or wrong:
-        few = wrong and not missing and not unknown and len(wrong) <= 2
+        classes = not missing and not unknown and _other_classes(list(shapes.values()))
         raise CheckpointError(
             f"weights {path} are of another network: missing {missing[:3]}, unknown {unknown[:3]}, "
             f"other shapes {wrong[:3]} ({len(missing)}, {len(unknown)}, {len(wrong)} in all)"
-            + ("; for other classes, manyshot transfer gives it a new classifier" * bool(few))
+            + ("; for other classes, manyshot transfer gives it a new classifier" * classes)
         )
     net.load_state_dict({n: t for n, t in complete.items() if t is not None})
+
+
+def _other_classes(shapes: Sequence[tuple[Sequence[int], Sequence[int]]]) -> bool:
+    """Whether shapes look like those of one linear layer, of another number of outputs."""
+    changes = {
+        change for pair in shapes for change in zip(*pair, strict=False) if change[0] != change[1]
+    }
+    return len(changes) == 1 and all(len(a) == len(b) < 4 for a, b in shapes)
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:

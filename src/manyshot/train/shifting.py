@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -72,6 +72,7 @@ class Shifter:
         trained: learning rate and momentum of the training before; codes keep their rate relative
             to that of the weights.
         head: the classifier's parameters; needed if they have a rate of their own or move alone.
+        remedy: what an error says to do if training diverges.
         step: optimiser steps done: the version of the weights.
         drawn: mini-batches trained on.
         optimizer: of what moves but codes.
@@ -86,6 +87,7 @@ class Shifter:
     first_epoch: int = 0
     trained: tuple[float, float] = (0.1, 0.9)
     head: Sequence[nn.Parameter] = ()
+    remedy: str = "lower shift.lr, or set shift.clip_norm; what the generations before left is kept"
     step: int = 0
     drawn: int = 0
     optimizer: torch.optim.Optimizer = field(init=False)
@@ -135,24 +137,23 @@ class Shifter:
             self.net.train()
             with self._only_moving_ones(), torch.random.fork_rng():
                 for archs in steps:
-                    self.take([(arch, *next(self._stream)) for arch in archs])
+                    self.take(((arch, *next(self._stream)) for arch in archs), len(archs))
                     self.drawn += len(archs)
         finally:
             for module, training in modes:
                 module.training = training
         return self._mean_loss()
 
-    def take(self, parts: Sequence[Part]) -> None:
-        """One optimiser step on the mean of the gradients of `parts`, each on its own images."""
+    def take(self, parts: Iterable[Part], count: int) -> None:
+        """One optimiser step on the mean gradient of `count` parts, each on its own images."""
         if self._wrapped is None:
             self._wrapped = self.accelerator.prepare_model(self.net)
         stream = (_TORCH, self.seed, self.step, self.accelerator.process_index)
         state = np.random.SeedSequence(stream).generate_state(1, np.uint64)[0]
         torch.manual_seed(int(state >> 1))
-        turns = [
-            Turn(Plan((Path(arch),)), images, labels, 1 / len(parts))
-            for arch, images, labels in parts
-        ]
+        turns = (
+            Turn(Plan((Path(arch),)), images, labels, 1 / count) for arch, images, labels in parts
+        )
         gradients(self, self._wrapped, self.phase, turns)
         move(self, self.phase, self.settings.lr)
         self.step += 1
@@ -218,6 +219,6 @@ class Shifter:
 
     def _diverged(self, what: str) -> NonFiniteLoss:
         return NonFiniteLoss(
-            f"shifting, step {self.step}: {what} (learning rate {self.settings.lr:.3g}); what the "
-            "generations before left is kept. Lower shift.lr, or set shift.clip_norm"
+            f"shifting, step {self.step}: {what} (learning rate {self.settings.lr:.3g}): "
+            f"{self.remedy}"
         )

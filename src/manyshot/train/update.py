@@ -79,15 +79,15 @@ def gradients(
     In a code step they are those of the codes alone, past the wrapper `net` that exchanges those of
     weights: it would wait for all the others.
     """
-    accelerator, settings, turns = run.accelerator, run.settings, list(turns)
+    accelerator, settings, left = run.accelerator, run.settings, iter(turns)
     codes, trained = held_by(run.code_optimizer), []
     samplers = held_by(run.sampler_optimizer)
     only_codes = phase == "code"
     alone = contextlib.nullcontext if only_codes else lambda: accelerator.no_sync(net)
-    for i, turn in enumerate(turns):
-        exchanged = only_codes or i == len(turns) - 1
+    turn, following = next(left, None), next(left, None)
+    while turn is not None:  # no more than two turns' images are held at once
         with (
-            contextlib.nullcontext() if exchanged else alone(),
+            contextlib.nullcontext() if following is None else alone(),
             _autocast(accelerator.device, settings),
         ):
             losses = accumulate(
@@ -103,6 +103,7 @@ def gradients(
             )
         run.watch(turn.plan, losses, phase)
         trained.append((turn.plan, losses))
+        turn, following = following, next(left, None)
     if accelerator.num_processes > 1:  # which have the same paths, so also the same gradients
         for parameter in (*(codes if only_codes else ()), *samplers):
             if parameter.grad is not None:
