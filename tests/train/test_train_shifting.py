@@ -1,7 +1,9 @@
 """Training on the paths of a search: steps and their gradients, what moves, what comes back."""
 
 import contextlib
+import copy
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -386,15 +388,36 @@ def test_smoothing_is_by_the_number_of_logits(classes, smoothing):
 
 @pytest.mark.parametrize(
     ("steps", "rate", "what"),
-    [(4, "1e+200", "the loss of architecture (0, 0) was nan"), (1, "1e+308", "weight 'model.")],
+    [
+        (4, "1e+200", "step 1: the loss of architecture (0, 0) is "),
+        (1, "1e+308", "step 0: it left weight 'model."),
+    ],
 )
 def test_divergence_tells_when_what_and_the_way_out(steps, rate, what):
     """Images 1000 times as bright: a gradient above 2 times the largest rate is no number."""
     images, labels = next(shifter(dropping()).batches.epoch(0))
-    run = shifter(dropping().eval(), Given([(1000 * images, labels)]), lr=float(rate))
+    run = shifter(dropping(), Given([(1000 * images, labels)]), lr=float(rate))
+    assert run.remedy.startswith("lower shift.lr, or set shift.clip_norm; ")
     with pytest.raises(NonFiniteLoss) as caught:
         run.shift([[(0, 0)]] * steps)
-    assert str(caught.value).startswith(f"shifting, step {steps}: {what}")
-    words = f"(learning rate {rate}); what the generations before left is kept. Lower shift.lr, or"
-    assert str(caught.value).endswith(f"{words} set shift.clip_norm")
-    assert not any(module.training for module in run.net.modules())
+    assert str(caught.value).startswith(f"shifting, {what}")
+    assert str(caught.value).endswith(f" (learning rate {rate}): {run.remedy}")
+
+
+def test_after_a_divergence_it_goes_on_from_a_good_state():
+    run = shifter(dropping(), lr=1e30)
+    good = copy.deepcopy(run.state_dict())
+    with pytest.raises(NonFiniteLoss):
+        run.shift([[(0, 0)]] * 3)
+    run.load_state_dict(good)
+    run.settings = run.settings.model_copy(update={"lr": 0.01})
+    assert math.isfinite(run.shift([[(0, 0)]] * 3))
+
+
+def test_a_step_whose_images_cannot_be_read_leaves_no_gradient():
+    run = shifter(dropping())
+    stream = run._stream
+    run._stream = iter([next(stream), next(stream)])  # and none for the third part
+    with pytest.raises((StopIteration, RuntimeError)):
+        run.shift([[(0, 0)] * 4])
+    assert all(p.grad is None for p in run.net.parameters())

@@ -38,7 +38,7 @@ class RunningStatistics:
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
-        """Inside, every training batch counts; `of` tells of those since the outermost entry."""
+        """Inside, every training batch counts; `of` tells of those since the last entry."""
         self._last.clear()
         handles = [
             module.register_forward_pre_hook(functools.partial(self._take, module.path))
@@ -91,7 +91,10 @@ class RunningStatistics:
         device = next(self.net.parameters()).device
         paths = dict.fromkeys(name.rpartition(".")[0] for name in state)
         self.tensors = {
-            path: (state[f"{path}.mean"].to(device), state[f"{path}.variance"].to(device))
+            path: (
+                state[f"{path}.mean"].to(device, copy=True),
+                state[f"{path}.variance"].to(device, copy=True),
+            )
             for path in paths
         }
         self._last.clear()

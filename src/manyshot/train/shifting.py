@@ -113,7 +113,7 @@ class Shifter:
         self.largest = self.net.space.largest
         self._wrapped: nn.Module | None = None
         self._stream = self._images()
-        self._losses: list[tuple[Arch, Tensor]] = []
+        self._losses: list[tuple[int, Arch, Tensor]] = []
 
     @property
     def phase(self) -> Phase:
@@ -140,12 +140,18 @@ class Shifter:
                     self.take(((arch, *next(self._stream)) for arch in archs), len(archs))
                     self.drawn += len(archs)
         finally:
+            for optimizer in self.moving(self.phase):
+                optimizer.zero_grad(set_to_none=True)  # of a step that was not finished
             for module, training in modes:
                 module.training = training
         return self._mean_loss()
 
     def take(self, parts: Iterable[Part], count: int) -> None:
-        """One optimiser step on the mean gradient of `count` parts, each on its own images."""
+        """One optimiser step on the mean gradient of `count` parts, each on its own images.
+
+        Torch's random state is seeded, and all parameters may get gradients: `shift` restores the
+        one and leaves out those that do not move.
+        """
         if self._wrapped is None:
             self._wrapped = self.accelerator.prepare_model(self.net)
         stream = (_TORCH, self.seed, self.step, self.accelerator.process_index)
@@ -160,7 +166,9 @@ class Shifter:
 
     def watch(self, plan: Plan, losses: list[Tensor], phase: Phase) -> None:
         """Takes the losses of a plan."""
-        self._losses += [(path.arch, x) for path, x in zip(plan.paths, losses, strict=True)]
+        self._losses += [
+            (self.step, path.arch, loss) for path, loss in zip(plan.paths, losses, strict=True)
+        ]
 
     def forget(self) -> None:
         """Clears what the optimisers remember, such as momentum."""
@@ -206,19 +214,17 @@ class Shifter:
                 parameter.requires_grad_(True)
 
     def _mean_loss(self) -> float:
-        losses = [loss for _, loss in self._losses]
-        values = torch.stack(losses).tolist() if losses else []
-        for (arch, _), value in zip(self._losses, values, strict=True):
+        taken, self._losses = self._losses, []
+        values = torch.stack([loss for _, _, loss in taken]).tolist() if taken else []
+        for (step, arch, _), value in zip(taken, values, strict=True):
             if not math.isfinite(value):
-                raise self._diverged(f"the loss of architecture {arch} was {value}")
+                raise self._diverged(step, f"the loss of architecture {arch} is {value}")
         for name, weight in self.net.named_parameters():
             if not weight.isfinite().all():
-                raise self._diverged(f"weight {name!r} is not finite")
-        self._losses.clear()
+                raise self._diverged(self.step - 1, f"it left weight {name!r} not finite")
         return float(np.mean(values)) if values else math.nan
 
-    def _diverged(self, what: str) -> NonFiniteLoss:
+    def _diverged(self, step: int, what: str) -> NonFiniteLoss:
         return NonFiniteLoss(
-            f"shifting, step {self.step}: {what} (learning rate {self.settings.lr:.3g}): "
-            f"{self.remedy}"
+            f"shifting, step {step}: {what} (learning rate {self.settings.lr:.3g}): {self.remedy}"
         )
