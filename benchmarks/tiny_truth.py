@@ -1,6 +1,6 @@
 """Stand-alone accuracy of all 256 networks of `tiny` on digits, several seeds each.
 
-    OMP_NUM_THREADS=1 python benchmarks/tiny_truth.py [--seeds 0 1 2] [--share 0/1]
+    OMP_NUM_THREADS=1 python benchmarks/tiny_truth.py [--seeds 0 1 2 3 4] [--share 0/1]
 
 One fixed recipe for all: 30 epochs over the training images of `recipes/digits.toml`, rates as
 there. A seed decides the weights, the split and the order of the images; the test images are
@@ -50,13 +50,14 @@ def alone(ws: Workspace, source: Supernet, arch: Arch, seed: int) -> dict[str, A
 def main() -> None:
     """Trains what is not on record."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)))
     parser.add_argument("--share", default="0/1", help="the how-manieth of how many parts")
     parser.add_argument("--records", type=Path, default=TRUTH)
     arguments = parser.parse_args()
     part, parts = map(int, arguments.share.split("/"))
     torch.set_num_threads(1)
-    done = {(row["arch"], row["seed"]) for row in records.read_lines(arguments.records)}
+    rows = records.read_lines(arguments.records)
+    done = {(row["arch"], row["seed"]) for row in rows if "arch" in row}
     for seed in arguments.seeds:
         ws = Workspace.build(Recipe.load(None, [f"seed={seed}"]))
         source = Supernet(build_network(ws.recipe, ws.splits))
@@ -69,7 +70,8 @@ def main() -> None:
                 record = {**key, **alone(ws, source, arch, seed)}
                 records.append(arguments.records, record)
                 advance(i + 1, f"{record['test_accuracy']:.3f}")
-    print(provenance())
+    about = {"seeds": arguments.seeds, "share": arguments.share, **provenance()}
+    records.append(arguments.records, {"about": about})
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
     OMP_NUM_THREADS=1 python benchmarks/transfer.py MNIST_FOLDER [--seeds 0 1 2]
 
 `tiny` on images of 14x14 pixels. A supernet trains on 50,000 images of Fashion-MNIST, 4 epochs;
-the target has 2,000 training images. Every arm trains on as many target images in all, and is
-searched by the same evolution within one budget:
+the target has 2,000 training images. Every arm trains on as many target images in all (but for
+whole epochs), and is searched by the same evolution within one budget:
 
 - scratch: a new supernet, uniform paths, searched with frozen weights;
 - transfer, shifting: `manyshot transfer` with `recipes/transfer.toml`;
@@ -19,6 +19,7 @@ Each measurement is a line of `transfer.jsonl`; what is on record is not done ag
 from __future__ import annotations
 
 import argparse
+import math
 import shutil
 import time
 from pathlib import Path
@@ -67,7 +68,7 @@ def recipe_of(arm: str, seed: int, source: Path, root: Path) -> Recipe:
     moved = transfer_recipe(source, path, None, more)
     per_epoch = 2000 // moved.train.batch_size * moved.train.batch_size
     shift = moved.shift.steps * moved.shift.batch_size * moved.search.candidates
-    epochs = moved.transfer.head_epochs + round(shift / per_epoch)
+    epochs = moved.transfer.head_epochs + math.ceil(shift / per_epoch)
     return Recipe.load(path, [*more, f"train.epochs={epochs}"])
 
 

@@ -229,6 +229,11 @@ class Shifting(Optimising):
                 "statistics = 'running' are those of the candidate that trained last: take "
                 "timing = 'after_candidate'"
             )
+        if self.statistics == "running" and self.name not in ("none", "population"):
+            raise ValueError(
+                f"statistics = 'running' are of candidates that train, and name = {self.name!r} "
+                "trains others: take statistics = 'calibrated', or name = 'population'"
+            )
         if self.statistics == "running" and self.elites == "score":
             raise ValueError(
                 "statistics = 'running' are of candidates that train: take elites = 'train', or "
@@ -321,8 +326,8 @@ class Recipe(Section):
         Raises:
             RecipeError: for an unknown key (with the nearest), or a bad value.
         """
-        for override in overrides:
-            _override(values, override)
+        for text in overrides:
+            override(values, text)
         try:
             return cls.model_validate(values)
         except ValidationError as error:
@@ -351,7 +356,12 @@ def read(path: Path | None) -> dict[str, Any]:
         raise RecipeError(f"{path} is not TOML: {error}") from error
 
 
-def _override(values: dict[str, Any], text: str) -> None:
+def override(values: dict[str, Any], text: str) -> None:
+    """Sets the value of a recipe that a text such as `"train.epochs=5"` says.
+
+    Raises:
+        RecipeError: for a text of another form, or below a value that is no section.
+    """
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise RecipeError(f"--set {text!r} is not of the form section.key=value")

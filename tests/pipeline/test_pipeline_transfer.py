@@ -18,7 +18,7 @@ from test_pipeline_resume import Stopped, snapshot
 
 import manyshot as ms
 from manyshot import cli, records
-from manyshot.data import DATASETS, ImageSet, fixed, load
+from manyshot.data import DATASETS, Batches, ImageSet, fixed, load
 from manyshot.pipeline import Workspace, export_architecture, run, train_only, transfer_recipe
 from manyshot.pipeline.run import begin
 from manyshot.pipeline.shifting import SHIFTED
@@ -400,12 +400,15 @@ def sets(*overrides):
         (["RUN", "--data=levels", *sets(NEAR, "search.name=generator", "search.options={}")], 2,
          "takes winners from a trained sampler, and a transfer trains none"),
         (["RUN", "--data=levels", *sets(NEAR, "search.name=generator", "search.options={}",
-          "sampler={name='shift', held_out=0.2}", "shift.name=none")], 2, "a transfer trains none"),
+          "sampler={name='shift', held_out=0.2}", "shift.name=none")], 2,
+         "[sampler] says which paths train a supernet"),
         (["RUN", "--data=levels", *sets("transfer.classifier=chain.5.3")], 2,
          "transfer.classifier: classifier 'chain.5.3': the network has no such module; did you "
          "mean 'chain.5.2'?"),
         (["RUN", "--data=levels", *sets("transfer.classifier=chain.5.0")], 2, "not a linear layer"),
         (["RUN", "--data=levels", *sets("transfer.head_epoch=1")], 2, "did you mean 'head_epochs'"),
+        (["RUN", "--data=levels", *sets("shift=3")], 2, "shift = 3: Input should be"),
+        (["RUN", "odd.toml"], 2, "data = 'levels': Input should be"),
         (["RUN", "--nope"], 2, "No such option: --nope"),
         ([], 2, "Missing argument"),
     ],
@@ -419,6 +422,7 @@ def test_errors_come_in_one_line_before_anything_is_written(
         shutil.copy(base[0] / "recipe.toml", tmp_path / name)
     (tmp_path / "damaged" / WEIGHTS).write_bytes(b"damaged")
     put(tmp_path / "bare.toml", "train.epochs=1")
+    put(tmp_path / "odd.toml", "data='levels'")
     put(tmp_path / "net.toml", "data.name='levels'\nnetwork={name='tiny', options={width=4}}")
     words = [str(base[0]) if word == "RUN" else word for word in arguments]
     before = snapshot(tmp_path), snapshot(base[0])
@@ -551,6 +555,10 @@ def test_how_files_are_augmented_goes_to_files_alone(base, tmp_path):
 def test_the_rate_of_the_classifier_follows_that_of_all_else(base):
     recipe = transfer_recipe(base[0], None, None, ["data.name=levels", "shift.lr=0.001"])
     assert (recipe.data.name, recipe.shift.head_lr) == ("levels", pytest.approx(0.01))
+    recipe = transfer_recipe(base[0], None, "levels", ["data={validation=10}"])
+    assert recipe.data == Data(name="levels", validation=10)
+    recipe = transfer_recipe(base[0], None, None, ["data.name = 'levels'"])
+    assert recipe.name == "small-levels"
 
 
 def test_a_classifier_that_diverges_names_its_own_rate(base, tmp_path):
@@ -567,6 +575,21 @@ def test_winners_trained_from_scratch_have_the_classes_of_the_target(base, tmp_p
     _, result = move(tmp_path / "source", tmp_path / "run", *QUICK, *scratch)
     subnet = subnet_of(tmp_path / "run", result["winners"][0]["arch"])
     assert [subnet[name].shape for name in HEAD] == [(4, 9), (4,)]
+
+
+def test_the_classifier_and_the_search_see_other_orders_of_the_images(base, tmp_path, monkeypatch):
+    """Epochs that a classifier trained on are not those that a search goes on with."""
+    seen, epoch = [], Batches.epoch
+
+    def noting(self, number, start=0):
+        if self.shuffle:
+            seen.append(number)
+        return epoch(self, number, start)
+
+    monkeypatch.setattr(Batches, "epoch", noting)
+    move(base[0], tmp_path, *QUICK, "train.epochs=1", "transfer.head_epochs=3")
+    assert seen[:4] == [0, 1, 2, 3]
+    assert len(set(seen)) == len(seen)
 
 
 def test_another_try_may_follow_into_the_same_folder(base, moved, tmp_path):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import torch
 
-from manyshot.recipe import Optimising, Recipe, RecipeError
+from manyshot.recipe import Optimising, Recipe, RecipeError, Shifting
 from manyshot.search import Evolution, Limit, Searcher
 from manyshot.sharing import Sharing
 from manyshot.space import Budget
@@ -124,6 +124,20 @@ def check_search(recipe: Recipe) -> None:
         raise RecipeError(
             f"shift.name = {shift!r} trains what a search proposes, and search.name = {search!r} "
             "is none: take a searcher, or shift.name = 'none'"
+        )
+
+
+def check_stale(shift: Shifting, searcher: Searcher) -> None:
+    """Refuses a search that forgets its elites: scores of old weights, kept but not looked at.
+
+    Raises:
+        RecipeError: then.
+    """
+    stale = getattr(getattr(searcher, "config", None), "stale_scores", True)
+    if shift.name != "none" and shift.elites == "keep" and not stale:
+        raise RecipeError(
+            "shift.elites = 'keep' leaves elites with scores of older weights, at which the search "
+            "does not look: set search.options.stale_scores = true, or shift.elites = 'score'"
         )
 
 

@@ -19,7 +19,7 @@ from manyshot.progress import Progress
 from manyshot.recipe import Finishing
 from manyshot.space import Arch
 from manyshot.supernet import Supernet
-from manyshot.train import Only, Standalone, Trainer, load_weights, save_weights, train
+from manyshot.train import Only, Standalone, Trainer, digest, load_weights, save_weights, train
 
 LOG = "finish.jsonl"
 """Winners."""
@@ -107,13 +107,14 @@ class _Work:
         asked = set(ws.recipe.export.formats) <= set(files)
         asked &= not test or "test_accuracy" in record
         fingerprint = fingerprint_of(ws, settings, text)
+        same = record.get("fingerprint") == fingerprint
         return cls(
             folder,
             arch,
             text,
             record,
-            done=bool(record) and asked and all((folder / path).exists() for path in listed),
-            trained=record.get("fingerprint") == fingerprint and (folder / str(weights)).exists(),
+            done=same and asked and all((folder / path).exists() for path in listed),
+            trained=same and (folder / str(weights)).exists(),
             fingerprint=fingerprint,
         )
 
@@ -167,7 +168,8 @@ class _Work:
 
 def fingerprint_of(ws: Workspace, settings: Finishing, text: str) -> str:
     """Identifies what the finished weights of an architecture depend on."""
-    return ws.fingerprint(settings.training, settings.mode, text, ws.recipe.train)
+    inherited = "" if settings.mode == "scratch" else digest(ws.net.state_dict())
+    return ws.fingerprint(settings.training, settings.mode, text, ws.recipe.train, inherited)
 
 
 def _put(log: Path, record: dict[str, Any]) -> None:

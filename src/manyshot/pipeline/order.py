@@ -5,18 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from accelerate import Accelerator
 
 from manyshot import rank
-from manyshot.pipeline.scoring import Key, Scorer
+from manyshot.pipeline.scoring import Images, Key, Scorer
+from manyshot.pipeline.shifting import STATE
 from manyshot.pipeline.workspace import Workspace
 from manyshot.progress import Progress
-from manyshot.rank import FrozenSet
-from manyshot.search import make_searcher
+from manyshot.search import best, make_searcher
 from manyshot.search.limit import any_of
 from manyshot.space import Arch
 
 LOG = "order.jsonl"
+_WATCHED = 0x5EE9
+"""Names a random stream of a run's seed."""
 
 
 class Watched:
@@ -27,7 +30,7 @@ class Watched:
 
     Attributes:
         overall: the global set; empty if nothing is watched.
-        local: the local set, or None.
+        local: the local set, best first.
     """
 
     def __init__(
@@ -35,19 +38,30 @@ class Watched:
         ws: Workspace,
         accelerator: Accelerator,
         folder: Path,
+        batches: Images,
         known: dict[Key, dict[str, Any]],
     ) -> None:
         """Draws the global set: a function of the recipe alone."""
-        self._scorer = Scorer(ws, accelerator, folder / LOG, known)
-        self._settings = ws.recipe.shift
+        shift = ws.recipe.shift
+        may_stay = shift.name == "none" or (folder / STATE).exists()
+        self._scorer = Scorer(
+            ws,
+            accelerator,
+            folder / LOG,
+            batches,
+            known,
+            lambda record: may_stay or record["role"] == "before",
+        )
+        self._best = shift.watched_best
         self.overall: list[Arch] = []
-        self.local: FrozenSet | None = None
+        self.local: list[Arch] = []
         self._before: dict[Arch, float] = {}
         self._after: dict[Arch, float] = {}
-        if self._settings.watched:
+        if shift.watched:  # by a stream of its own: the search must not begin with the same
+            seed = np.random.SeedSequence((ws.recipe.seed, _WATCHED)).generate_state(1)[0]
             limits = [any_of(ws.limits())]
-            drawn = make_searcher("random", ws.net.space, seed=ws.recipe.seed, limits=limits)
-            self.overall = drawn.ask(self._settings.watched)
+            drawn = make_searcher("random", ws.net.space, seed=int(seed), limits=limits)
+            self.overall = drawn.ask(shift.watched)
 
     def score_before(self, progress: Progress) -> None:
         """Scores the global set at the weights that the search begins with; chooses the local one.
@@ -56,15 +70,11 @@ class Watched:
         """
         if self.overall:
             self._before = self._scored(0, 0, "before", progress)
-            if self._settings.watched_best:
-                archs, scores = list(self._before), list(self._before.values())
-                count = min(self._settings.watched_best, len(archs))
-                self.local = FrozenSet.top("local", archs, scores, count)
+        if self._best:
+            self.local = best(self._before, k=self._best)
 
     def score_after(self, generation: int, version: int, progress: Progress) -> None:
         """Scores the same architectures again, at the final weights."""
-        if self.local is not None and version:
-            self.local.check_before(version)
         if self.overall:
             self._after = self._scored(generation, version, "after", progress)
         self._scorer.finish()
@@ -86,16 +96,14 @@ class Watched:
 
     def summary(self) -> dict[str, Any]:
         """How far the order moved: Kendall's tau between the scores before and after, per set."""
-        sets = {"global": tuple(self.overall)} if self.overall else {}
-        if self.local is not None:
-            sets["local"] = self.local.archs
         found = {}
-        for name, archs in sets.items():
-            before, after = ([s[arch] for arch in archs] for s in (self._before, self._after))
-            found[name] = {
-                "architectures": len(archs),
-                "mean_accuracy_before": sum(before) / len(before),
-                "mean_accuracy_after": sum(after) / len(after),
-                "tau_before_after": rank.kendall(before, after),
-            }
+        for name, archs in (("global", self.overall), ("local", self.local)):
+            if archs:
+                before, after = ([s[arch] for arch in archs] for s in (self._before, self._after))
+                found[name] = {
+                    "architectures": len(archs),
+                    "mean_accuracy_before": sum(before) / len(before),
+                    "mean_accuracy_after": sum(after) / len(after),
+                    "tau_before_after": rank.kendall(before, after),
+                }
         return found

@@ -28,7 +28,9 @@ from manyshot.train import Trainer, engine, load_weights, save_weights, train
 def train_stage(ws: Workspace, accelerator: Accelerator, folder: Path, progress: Progress) -> None:
     """Trains the supernet, or moves it here, or loads it if that is done already."""
     weights = folder / WEIGHTS
-    if not weights.exists():
+    is_trained = weights.exists()
+    accelerator.wait_for_everyone()  # all have looked before the main process writes
+    if not is_trained:
         if ws.recipe.transfer.source is not None:
             adopt_source(ws, accelerator, folder, progress)
         else:
@@ -238,8 +240,13 @@ def export_architecture(
     arch = ws.net.space.canonical(ws.net.space.from_text(text))
     if not (folder / WEIGHTS).exists():
         raise records.RecordError(f"{folder} has no {WEIGHTS}: train it first with manyshot train")
-    shifted = folder / SHIFTED
-    load_weights(shifted if shifted.exists() else folder / WEIGHTS, ws.net)
+    weights = folder / (WEIGHTS if recipe.shift.name == "none" else SHIFTED)
+    if not weights.exists():
+        raise records.RecordError(
+            f"{folder} has no {weights.name}: its search trains the supernet and is not done, "
+            f"finish it with manyshot run --resume {folder}"
+        )
+    load_weights(weights, ws.net)
     accelerator = start_engine(ws, folder)
     won = {record["arch"] for record in records.read_lines(folder / LOG)}
     log = LOG if ws.net.space.to_text(arch) in won else EXPORTED

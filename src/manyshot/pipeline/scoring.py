@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,29 @@ from manyshot.train import digest
 
 RUNNING = "running"
 """The calibration of scores with running averages."""
+
+
+class Images:
+    """What all scores of a run are taken on, made once.
+
+    Attributes:
+        validation: as many as the recipe says.
+        calibration: training images that batch-norm statistics come from.
+        calibration_id: identifies these.
+    """
+
+    def __init__(self, ws: Workspace) -> None:
+        self._ws = ws
+        self.validation = ws.fixed("validation", ws.recipe.evaluate.images)
+        self.calibration = ws.calibration()
+        self.calibration_id = f"{ws.splits.fingerprint}:{ws.recipe.seed}:{self.calibration.images}"
+
+    @functools.cached_property
+    def whole(self) -> FixedBatches:
+        """All validation images."""
+        everything = self.validation.images == len(self._ws.splits.validation)
+        return self.validation if everything else self._ws.fixed("validation", None)
+
 
 Key = tuple[Arch, int, str, int]
 """Architecture, weights version, calibration, validation images: what a score is a function of."""
@@ -36,6 +60,7 @@ class Scorer:
         ws: Workspace,
         accelerator: Accelerator,
         log: Path,
+        batches: Images,
         known: dict[Key, dict[str, Any]] | None = None,
         keep: Callable[[dict[str, Any]], bool] = lambda record: True,
     ) -> None:
@@ -45,16 +70,13 @@ class Scorer:
             ws: the run.
             accelerator: processes share the architectures of a call.
             log: the file.
+            batches: what to score on.
             known: see the class.
             keep: which records on file to replay; the others are dropped.
         """
         self.ws, self.accelerator, self.log = ws, accelerator, log
         self.known: dict[Key, dict[str, Any]] = {} if known is None else known
-        self.validation = ws.fixed("validation", ws.recipe.evaluate.images)
-        everything = self.validation.images == len(ws.splits.validation)
-        self.whole = self.validation if everything else ws.fixed("validation", None)
-        self.calibration = ws.calibration()
-        self.calibration_id = f"{ws.splits.fingerprint}:{ws.recipe.seed}:{self.calibration.images}"
+        self.batches = batches
         self._weights: tuple[int, str] | None = None
         self.images = 0
         if accelerator.is_main_process:
@@ -63,8 +85,9 @@ class Scorer:
         self.recorded = [self._checked(record) for record in records.read_lines(log)]
 
     def _checked(self, record: dict[str, Any]) -> dict[str, Any]:
-        if record["calibration"] not in (self.calibration_id, RUNNING):
-            raise self._other("calibration", record["calibration"], self.calibration_id)
+        own = self.batches.calibration_id
+        if record["calibration"] not in (own, RUNNING):
+            raise self._other("calibration", record["calibration"], own)
         return record
 
     def _other(self, what: str, recorded: str, now: str) -> records.RecordError:
@@ -104,7 +127,7 @@ class Scorer:
         if fresh and version is None:
             raise records.RecordError(
                 f"{self.log} lacks scores of generation {generation}, whose weights have moved "
-                "since: restore it from a copy, or use another --out folder"
+                "since: restore it from a copy, or delete shift.pt too and resume, to search anew"
             )
         about = {"generation": generation, "role": role}
         for start in range(0, len(fresh), world):
@@ -149,9 +172,10 @@ class Scorer:
         whole: bool,
         stats: Callable[[Arch], BatchNormStats] | None,
     ) -> dict[str, Any]:
-        ws, validation = self.ws, self.whole if whole else self.validation
+        ws, batches = self.ws, self.batches
+        validation = batches.whole if whole else batches.validation
         calibration: FixedBatches | BatchNormStats
-        calibration, name = self.calibration, self.calibration_id
+        calibration, name = batches.calibration, batches.calibration_id
         if stats is not None:
             calibration, name = stats(arch), RUNNING
         about = {"weights_version": version, "calibration": name, "validation": validation.images}
@@ -162,7 +186,7 @@ class Scorer:
         else:
             own = evaluate.score(ws.net, arch, calibration=calibration, validation=validation)
             score = {"proxy_accuracy": own.accuracy, "proxy_loss": own.loss}
-            calibrated = 0 if stats is not None else self.calibration.images
+            calibrated = 0 if stats is not None else batches.calibration.images
             forwarded = calibrated + validation.images
         return {
             "arch": ws.net.space.to_text(arch),

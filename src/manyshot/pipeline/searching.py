@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from manyshot.pipeline.checking import GENERATOR
 from manyshot.pipeline.generating import Proposal, Proposed
 from manyshot.pipeline.order import Watched
-from manyshot.pipeline.scoring import Key, Scorer
+from manyshot.pipeline.scoring import Images, Key, Scorer
 from manyshot.pipeline.shifting import Shifting, weights_digest
 from manyshot.pipeline.workspace import Workspace
 from manyshot.progress import Advance, Progress
@@ -63,7 +63,8 @@ def search(
         Infeasible: if no architecture within a budget is found.
     """
     known: dict[Key, dict[str, Any]] = {}
-    watched = Watched(ws, accelerator, folder, known)
+    batches = Images(ws)
+    watched = Watched(ws, accelerator, folder, batches, known)
     watched.score_before(progress)
     searcher: Searcher
     if proposed is None:
@@ -71,7 +72,7 @@ def search(
     else:
         searcher = Proposed(proposed)
         candidates = len(searcher.left)
-    loop = _Loop(ws, accelerator, folder, searcher, watched, known)
+    loop = _Loop(ws, accelerator, folder, searcher, watched.local, batches, known)
     with progress.stage("search", candidates) as advance:
         loop.run(candidates, advance)
     scores, searched = loop.final(progress), len(loop.scores)
@@ -86,6 +87,7 @@ class _Loop:
     """A search as far as it is.
 
     Attributes:
+        best_before: the best of the watched architectures by the frozen supernet.
         shifting: what trains between proposals; None if weights are frozen.
         scores: the latest of every architecture told.
         generation: how many were told.
@@ -97,22 +99,24 @@ class _Loop:
         accelerator: Accelerator,
         folder: Path,
         searcher: Searcher,
-        watched: Watched,
+        best_before: Sequence[Arch],
+        batches: Images,
         known: dict[Key, dict[str, Any]],
     ) -> None:
-        self.ws, self.searcher, self.watched = ws, searcher, watched
+        self.ws, self.searcher, self.best_before = ws, searcher, best_before
         self.shifting: Shifting | None = None
         self.scores: dict[Arch, float] = {}
         self.generation = 0
         if ws.recipe.shift.name != "none":
             self.shifting = Shifting(ws, accelerator, folder, weights_digest(ws))
-        self.scorer = Scorer(ws, accelerator, folder / LOG, known, self._complete)
+        self.scorer = Scorer(ws, accelerator, folder / LOG, batches, known, self._complete)
 
     def _complete(self, record: dict[str, Any]) -> bool:
         """Whether a record is of a generation after which the weights were saved, or needs none."""
-        if self.shifting is None or record["role"] == "final":
+        if self.shifting is None:
             return True
-        return bool(record["generation"] < self.shifting.generation)
+        is_final = record["role"] == "final"
+        return bool(record["generation"] < self.shifting.generation + is_final)
 
     @property
     def version(self) -> int:
@@ -159,8 +163,7 @@ class _Loop:
             return 0
         settings, losses = shifting.settings, []
         trained = [*archs, *elites] if settings.elites == "train" else archs
-        best_before = () if self.watched.local is None else self.watched.local.archs
-        order, visits = shifting.visits(number, trained, best_before)
+        order, visits = shifting.visits(number, trained, self.best_before)
         if settings.timing == "after_candidate":
             for arch, visit in zip(order, visits, strict=True):
                 if not self._is_complete:

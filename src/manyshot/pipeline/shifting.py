@@ -13,6 +13,7 @@ from manyshot import records, transfer
 from manyshot.evaluate import RunningStatistics
 from manyshot.nn.batch_norm import BatchNormStats
 from manyshot.pipeline.workspace import Workspace
+from manyshot.recipe import Recipe
 from manyshot.search import Searcher, make_searcher
 from manyshot.space import Arch
 from manyshot.train import CheckpointError, digest, load_checkpoint, save_checkpoint, save_weights
@@ -59,7 +60,7 @@ class Shifting:
             settings=self.settings,
             seed=recipe.seed,
             accelerator=accelerator,
-            first_epoch=recipe.train.epochs,
+            first_epoch=_epochs_before(recipe),
             trained=(recipe.train.lr, recipe.train.momentum),
             head=transfer.head_parameters(ws.net, name) if apart else (),
         )
@@ -83,6 +84,8 @@ class Shifting:
             self.shifter.load_state_dict(state["shifter"])
             if self.running is not None:
                 self.running.load_state_dict(state["running"])
+        elif self.accelerator.is_main_process:
+            (self.folder / SHIFTED).unlink(missing_ok=True)
         if self.accelerator.is_main_process:
             records.keep_lines(
                 self.folder / LOG, lambda row: bool(row["generation"] < self.generation)
@@ -94,7 +97,8 @@ class Shifting:
         if len(self.versions) != self.generation:
             raise records.RecordError(
                 f"{self.folder / LOG} has {len(self.versions)} of the {self.generation} "
-                f"generations in {STATE}: restore it from a copy, or use another --out folder"
+                f"generations in {STATE}: restore it from a copy, or delete {STATE} too and "
+                "resume, to search anew"
             )
 
     @property
@@ -185,6 +189,12 @@ class Shifting:
         if self.accelerator.is_main_process and not path.exists():
             save_weights(path, self.ws.net)
         self.accelerator.wait_for_everyone()
+
+
+def _epochs_before(recipe: Recipe) -> int:
+    """Epochs of images that the supernet, or in a transfer its classifier, was trained on."""
+    moved = recipe.transfer.source is not None
+    return recipe.transfer.head_epochs if moved else recipe.train.epochs
 
 
 def operations(ws: Workspace, archs: Sequence[Arch]) -> dict[str, Any]:

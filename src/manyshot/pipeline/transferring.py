@@ -15,7 +15,7 @@ from manyshot import records, transfer
 from manyshot.pipeline.opening import SOURCE, WEIGHTS
 from manyshot.pipeline.workspace import Workspace
 from manyshot.progress import Progress
-from manyshot.recipe import Recipe, RecipeError, Shifting, read
+from manyshot.recipe import Recipe, RecipeError, Sampling, Shifting, override, read
 from manyshot.train import CheckpointError, digest, load_weights
 from manyshot.train.shifting import Shifter
 
@@ -48,26 +48,32 @@ def transfer_recipe(run: Path, path: Path | None, data: str | None, overrides: l
     weights, own = run / WEIGHTS, read(run / "recipe.toml")
     if not weights.exists():
         raise records.RecordError(f"{run} has no {WEIGHTS}: train it first with manyshot train")
-    values = read(path)
-    named = [text.partition("=")[2] for text in overrides if text.startswith("data.name=")]
-    target = named[-1] if named else data or values.get("data", {}).get("name")
-    if target is None:
-        raise RecipeError("give the target: --data NAME, or a recipe with data.name")
+    values, source = read(path), str(run if path is None else path)
     if path is None:
-        kept = (*_KEPT, *(_KEPT_OF_FILES if target == "folder" else ()))
-        look = {key: value for key, value in own["data"].items() if key in kept}
-        values = {**own, "data": look, "name": f"{own['name']}-{target}"}
-        del values["sampler"]
+        about_images = ("data", "sampler", "name")
+        values = {key: value for key, value in own.items() if key not in about_images}
+        values["shift"] = {k: v for k, v in own["shift"].items() if (k, v) != ("name", "none")}
     for part in ("network", "sharing"):
         values.setdefault(part, own[part])
-    if data is not None:
-        values["data"] = {**values.get("data", {}), "name": data}
-    shift = dict(values.get("shift", {}))
-    if path is None and shift.get("name") == "none":
-        del shift["name"]
-    values["shift"] = {"name": "population", **shift}
-    source = str(run if path is None else path)
-    asked = Recipe.build(values, [*overrides, f"transfer.source={_digest(weights)!r}"], source)
+    target = [] if data is None else [f"data.name={data!r}"]
+    for text in [*overrides, *target, f"transfer.source={_digest(weights)!r}"]:
+        override(values, text)
+    for section, given in (("data", {}), ("shift", {"name": "population"})):
+        if isinstance(values.setdefault(section, {}), dict):  # else a recipe refuses it
+            values[section] = given | values[section]
+    if path is None and isinstance(values["data"], dict):
+        name = values["data"].get("name")
+        kept = (*_KEPT, *(_KEPT_OF_FILES if name == "folder" else ()))
+        look = {key: value for key, value in own["data"].items() if key in kept}
+        values = {"name": f"{own['name']}-{name}", **values, "data": look | values["data"]}
+    asked = Recipe.build(values, (), source)
+    if "name" not in asked.data.model_fields_set:
+        raise RecipeError("give the target: --data NAME, or a recipe with data.name")
+    if asked.sampler != Sampling():
+        raise RecipeError(
+            f"{source}: [sampler] says which paths train a supernet, and a transfer takes one that "
+            "is trained: leave it out"
+        )
     if "head_lr" not in asked.shift.model_fields_set:
         faster = asked.shift.model_copy(update={"head_lr": HEAD_RATE * asked.shift.lr})
         asked = asked.model_copy(update={"shift": faster})

@@ -28,6 +28,7 @@ from manyshot.pipeline.checking import (
     check_formats,
     check_sampler,
     check_search,
+    check_stale,
 )
 from manyshot.recipe import Optimising, Recipe, RecipeError
 from manyshot.search import Limit, Searcher, make_searcher
@@ -265,11 +266,21 @@ class Workspace:
             table = self.costs["macs"]
             searcher = self.searcher(known or [Limit("everything", table, table.range()[1])])
             check_breeding(searcher, self.recipe.search.candidates)
+            check_stale(self.recipe.shift, searcher)
         if self.recipe.shift.name != "none":
+            self._check_classifier()
             self._check_batches("shift", self.recipe.shift, world)
         self._check_batches("train", self.recipe.train, world)
         check_chunks(self.net.sharing, self.recipe.train.batch_size, world)
         self.check_finish(world)
+
+    def _check_classifier(self) -> None:
+        shift = self.recipe.shift
+        if shift.freeze_body or shift.head_lr is not None:
+            try:
+                classifier(self.net, self.recipe.transfer.classifier)
+            except ValueError as error:
+                raise RecipeError(f"transfer.classifier: {error}") from error
 
     def check_sampler(self) -> None:
         """Finds what would fail in training with the sampler, or in taking winners from it.

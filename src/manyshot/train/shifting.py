@@ -154,7 +154,8 @@ class Shifter:
         """
         if self._wrapped is None:
             self._wrapped = self.accelerator.prepare_model(self.net)
-        stream = (_TORCH, self.seed, self.step, self.accelerator.process_index)
+        rank = self.accelerator.process_index
+        stream = (_TORCH, self.seed, self.first_epoch, self.step, rank)
         state = np.random.SeedSequence(stream).generate_state(1, np.uint64)[0]
         torch.manual_seed(int(state >> 1))
         turns = (
@@ -215,7 +216,10 @@ class Shifter:
 
     def _mean_loss(self) -> float:
         taken, self._losses = self._losses, []
-        values = torch.stack([loss for _, _, loss in taken]).tolist() if taken else []
+        values: list[float] = []
+        if taken:  # a loss that is not finite in one process is so in all
+            losses = torch.stack([loss for _, _, loss in taken])
+            values = self.accelerator.reduce(losses, "mean").tolist()
         for (step, arch, _), value in zip(taken, values, strict=True):
             if not math.isfinite(value):
                 raise self._diverged(step, f"the loss of architecture {arch} is {value}")
