@@ -57,6 +57,12 @@ ARMS: dict[str, tuple[str, ...]] = {
     "uniform_finetune, lr 0.02": ("shift.name=uniform_finetune", "shift.lr=0.02"),
 }
 """What an arm changes in the recipe."""
+COSTS: dict[str, tuple[str, ...]] = {
+    "frozen, nothing proposed twice": ("search.options.dedupe=global",),
+    "frozen": (),
+    "shifting": ("shift.name=population",),
+}
+"""Searches of as many candidates whose cost is compared."""
 
 
 def recipe_of(arm: str, seed: int, more: tuple[str, ...] = ()) -> Recipe:
@@ -102,13 +108,13 @@ def cost(seed: int, supernet: Path, rounds: int) -> list[dict[str, Any]]:
     """Images and seconds of searches without watched networks, frozen and shifting in turns."""
     rows = []
     for turn in range(rounds):
-        for arm in ("none", "per_step"):
+        for arm, changes in COSTS.items():
             with tempfile.TemporaryDirectory() as place:
                 folder = Path(place) / "run"
-                more = ("shift.watched=0", "shift.watched_best=0")
-                ws, accelerator = begin(
-                    recipe_of(arm, seed, more), folder, Silent(), trained=supernet
+                recipe = recipe_of(
+                    "none", seed, ("shift.watched=0", "shift.watched_best=0", *changes)
                 )
+                ws, accelerator = begin(recipe, folder, Silent(), trained=supernet)
                 began = time.perf_counter()
                 found = search(ws, accelerator, folder, Silent())
                 seconds = time.perf_counter() - began

@@ -24,6 +24,7 @@ AS_LONG = dict.fromkeys(
     "uniform_finetune",
 ) | {"per_step, lr 0.02": "uniform_finetune, lr 0.02"}
 """The control that trains on as many images at the same rate."""
+COSTS = ("frozen, nothing proposed twice", "frozen", "shifting")
 Rows = list[dict[str, Any]]
 
 
@@ -80,7 +81,8 @@ def write_page(path: Path) -> Path:
             f"each (test accuracy); {len(seeds)} supernets. Kendall's tau-b of proxy accuracy "
             "(validation) with the truth. `L-truth(k)`: the k best by the last training, judged "
             "by the mean of the others. `L-pred(k)`: the k best of each supernet before "
-            "shifting. Ties at the edge of a set are settled by the order of encodings. Sets, images and calibration batches are the same before and after, and in "
+            "shifting. Ties at the edge of a set are settled by the order of "
+            "encodings. Sets, images and calibration batches are the same before and after, and in "
             "all arms.\n",
             "## What can be expected of tau\n",
             _ceilings(truth),
@@ -235,17 +237,18 @@ def _found(truth: Truth, rows: Rows, arms: Sequence[str]) -> str:
 def _cost(rows: Rows) -> str:
     if not rows:
         return "Not measured.\n"
-    by_arm = {arm: [row for row in rows if row["arm"] == arm] for arm in ("none", "per_step")}
+    by_arm = {arm: [row for row in rows if row["arm"] == arm] for arm in COSTS}
     table = []
     for arm, own in by_arm.items():
         images = own[0]["images"]
         median = float(np.median([row["seconds"] for row in own]))
-        table.append([arm, str(images["search"]), str(images["shift"]), f"{median:.2f}"])
-    ratios = [
-        b["seconds"] / a["seconds"] for a, b in zip(by_arm["none"], by_arm["per_step"], strict=True)
-    ]
-    columns = ["search", "images to score", "images to train", "seconds, median"]
+        pairs = zip(by_arm[COSTS[0]], own, strict=True)
+        ratios = [one["seconds"] / first["seconds"] for first, one in pairs]
+        spread = f"{np.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+        table.append([arm, str(images["search"]), str(images["shift"]), f"{median:.2f}", spread])
+    columns = ["120 candidates", "images to score", "images to train", "seconds", "times the first"]
     return markdown(columns, table) + (
-        f"\nA shifting search takes {np.median(ratios):.2f} times a frozen one's time "
-        f"({min(ratios):.2f} to {max(ratios):.2f}, {len(ratios)} turns).\n"
+        f"\nMedians of {len(by_arm[COSTS[0]])} turns, in brackets the smallest and the largest. "
+        "At frozen weights what is proposed again is not scored again; where weights move it "
+        "is, and so are elites, and the best once more at the end.\n"
     )

@@ -41,3 +41,26 @@ def test_a_run_of_two_processes(tmp_path):
     run(recipe, folder)
     assert outcome(folder) == before
     assert torch.load(folder / "trainer.pt", weights_only=True)["step"] == 4
+
+
+def test_a_shifting_search_of_two_processes(base, tmp_path):
+    """Each candidate is scored once, by one of them, at the weights that both have."""
+    settings = ("shift.name=population", "shift.update=per_candidate", "shift.steps=2",
+                "shift.batch_size=16", "shift.rescored=2", "shift.watched=4",
+                "shift.watched_best=2", "finish.mode=inherit")  # fmt: skip
+    recipe, folder = small(tmp_path, *settings), tmp_path / "run"
+    command = [sys.executable, "-m", "manyshot", "search", str(base[0]), "--out", str(folder)]
+    words = [word for setting in settings for word in ("--set", setting)]
+    main, other = two_processes([*command, *words, "--json"])
+    assert (main.returncode, other.returncode) == (0, 0), main.errors + other.errors
+    generations = lines(folder, "shift.jsonl")
+    assert [row["weights_version"] for row in generations] == [3, 6]
+    rows = lines(folder, "search.jsonl")
+    told = [row for row in rows if row["role"] == "candidate"]
+    assert [row["generation"] for row in told] == [0] * 3 + [1] * 3
+    for generation in (0, 1):
+        own = [row for row in rows if row["generation"] == generation]
+        assert len({(row["weights_version"], row["weights"]) for row in own}) == 1
+    before = outcome(folder)
+    run(recipe, folder)  # what two processes recorded, one takes up
+    assert outcome(folder) == before
