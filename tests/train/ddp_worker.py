@@ -151,8 +151,8 @@ def shifted(mode: str) -> dict[str, Tensor]:
         accelerator=base.accelerator,
         head=head,
     )
-    shifter.shift(schedule(settings.update, [((1, 0),) * 2, ((2, 1),) * 2]))
-    return weights(net)
+    loss = shifter.shift(schedule(settings.update, [((1, 0),) * 2, ((2, 1),) * 2]))
+    return {**weights(net), "loss": torch.tensor(loss, dtype=torch.float64)}
 
 
 def with_norms(folder: Path) -> dict[str, Tensor]:
