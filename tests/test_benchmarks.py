@@ -1,5 +1,6 @@
 """The benchmark scripts run at toy size; what they measure is not asserted."""
 
+import importlib
 import itertools
 import json
 import sys
@@ -134,3 +135,11 @@ def test_the_page_of_shift_has_means_over_seeds(tmp_path):
     assert "| 1 | 4 | 0.500 | 0.500 |" in text
     assert "| shift | 1,000 | 10 | 2.00M |" in text
     assert "| macs<=2M | 1.9M, 1.9M | 60.0 ± 14.1 | 60.0 ± 14.1 | 60.0 ± 14.1 |" in text
+
+
+@pytest.mark.parametrize("stem", ["shifting", "transfer"])
+def test_pages_are_those_of_the_records_beside_them(stem, tmp_path):
+    for name in (f"{stem}.jsonl", f"{stem}_reading.txt"):
+        (tmp_path / name).write_text((BENCHMARKS / name).read_text())
+    page = importlib.import_module(f"{stem}_page").write_page(tmp_path / f"{stem}.jsonl")
+    assert page.read_text() == (BENCHMARKS / f"{stem}.md").read_text()

@@ -1,5 +1,5 @@
 import pytest
-from pipeline_runs import small
+from pipeline_runs import SHIFT, small
 
 from manyshot.pipeline import Workspace, run
 
@@ -27,3 +27,17 @@ def built_once(monkeypatch):
         return kept["ws"]
 
     monkeypatch.setattr(Workspace, "build", from_kept)
+
+
+@pytest.fixture(scope="session")
+def shifted(tmp_path_factory):
+    """A finished run whose supernet shifted, which tests only read."""
+    folder = tmp_path_factory.mktemp("shifted")
+    recipe = small(folder, *SHIFT)
+    return folder, recipe, run(recipe, folder)
+
+
+@pytest.fixture(scope="session")
+def ws(shifted):
+    """The shifted run's workspace; tests leave its weights alone."""
+    return Workspace.build(shifted[1])

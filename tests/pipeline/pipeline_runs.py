@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from manyshot import records
+from manyshot.pipeline import run
 from manyshot.recipe import Recipe
 from manyshot.train import digest
 
@@ -89,3 +90,32 @@ def outcome(folder: Path) -> dict[str, Any]:
     for path in sorted((folder / "subnets").glob("*.json")):
         found[path.name] = json.loads(path.read_text())
     return found
+
+
+BUDGET = "macs<=60%"
+SHIFT = (
+    f"search.budgets=['{BUDGET}']",
+    "search.candidates=12",
+    "search.generation=4",
+    "search.options={population=4, parents=2, mutants=2, crossovers=1}",
+    "shift.name=population",
+    "shift.steps=2",
+    "shift.batch_size=16",
+    "shift.rescored=3",
+    "shift.watched=10",
+    "shift.watched_best=4",
+    "finish.mode=inherit",
+)
+P, G, S, B = 4, 3, 2, 16
+"""Candidates per generation, generations, mini-batches per candidate, images."""
+KEPT = ("shift.elites=keep", "search.options.stale_scores=true")
+
+
+def again(shifted, folder, *overrides):
+    """The search of the shifted run's supernet under other settings."""
+    recipe = small(folder / "recipe", *SHIFT, *overrides)
+    return run(recipe, folder / "run", trained=shifted[0])
+
+
+def archs_of(ws, rows):
+    return [ws.net.space.from_text(row["arch"]) for row in rows]
