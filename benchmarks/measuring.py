@@ -162,6 +162,22 @@ def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
+def with_reading(path: Path, parts: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> Path:
+    """Writes the page of the records at `path`: parts, provenance of `rows`, and a reading.
+
+    The reading is in a file of its own beside the records.
+    """
+    last, commits = rows[-1], ", ".join(sorted({row["commit"] for row in rows}))
+    made = (
+        f"{last['cores']}-core {last['cpu']}, {last['threads']} thread, torch {last['torch']}, "
+        f"{last['date']}, commit {commits}.\n"
+    )
+    reading = path.with_name(f"{path.stem}_reading.txt")
+    text = "\n".join([*parts, made, *([reading.read_text()] if reading.exists() else [])])
+    records.write_text(path.with_suffix(".md"), text)
+    return path.with_suffix(".md")
+
+
 Beside = tuple[str, Callable[[Sequence[Mapping[str, Any]]], str]]
 """A heading, and what makes the table under it of the records."""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measuring import markdown
+from measuring import markdown, with_reading
 from scipy import stats
 
 import manyshot as ms
@@ -29,7 +29,7 @@ Rows = list[dict[str, Any]]
 
 
 class Truth:
-    """Stand-alone test accuracies, (256, 3), and costs, in the order of the architectures' texts.
+    """Stand-alone test accuracies, (256, seeds), and costs, in the order of the texts `archs`.
 
     Local sets by truth are the best by the last seed; they are judged by the mean of the others.
     """
@@ -71,9 +71,8 @@ def write_page(path: Path) -> Path:
     truth = Truth()
     arms = list(dict.fromkeys(row["arm"] for row in order))
     seeds = sorted({row["seed"] for row in order})
-    last = rows[-1]
-    commits = ", ".join(sorted({row["commit"] for row in rows}))
-    text = "\n".join(
+    return with_reading(
+        path,
         [
             "# Supernet Shifting and its controls\n",
             f"Written by `python benchmarks/shifting.py` from its records and `tiny_truth.jsonl`. "
@@ -106,16 +105,9 @@ def write_page(path: Path) -> Path:
             _found(truth, order, arms),
             "## What it costs\n",
             _cost([row for row in rows if row["measure"] == "cost"]),
-            f"{last['cores']}-core {last['cpu']}, {last['threads']} thread, torch {last['torch']}, "
-            f"{last['date']}, commit {commits}.\n",
-        ]
+        ],
+        rows,
     )
-    page = path.with_suffix(".md")
-    reading = page.with_name("shifting_reading.txt")
-    if reading.exists():
-        text += "\n" + reading.read_text()
-    records.write_text(page, text)
-    return page
 
 
 def _column(row: dict[str, Any], kind: str, when: str) -> np.ndarray:
@@ -219,7 +211,7 @@ def _found(truth: Truth, rows: Rows, arms: Sequence[str]) -> str:
                 f"{100 * (truth.all.max() - np.mean(won)):.2f}",
                 f"{100 * np.mean(regrets):.2f}",
                 shown,
-                *(str(sorted({row["images"][kind] for row in own})[-1]) for kind in ("shift",)),
+                str(max(row["images"]["shift"] for row in own)),
             ]
         )
     columns = [

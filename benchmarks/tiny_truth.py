@@ -12,39 +12,21 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 import torch
+from alone import alone
 from measuring import provenance
 
-from manyshot import evaluate, records
+from manyshot import records
 from manyshot.pipeline.workspace import Workspace, build_network
 from manyshot.progress import Bars
 from manyshot.recipe import Recipe
-from manyshot.space import Arch
 from manyshot.supernet import Supernet
-from manyshot.train import Only, Standalone, Trainer, Training, engine, train
+from manyshot.train import Training
 
 HERE = Path(__file__).parent
 TRUTH = HERE / "tiny_truth.jsonl"
 SETTINGS = Training(epochs=30, batch_size=64, lr=0.1)
-
-
-def alone(ws: Workspace, source: Supernet, arch: Arch, seed: int) -> dict[str, Any]:
-    """Trains one network alone, and tests it."""
-    subnet = source.extract(arch).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    run = Trainer(
-        net=Standalone(subnet),
-        sampler=Only(arch),
-        batches=ws.batches(SETTINGS),
-        settings=SETTINGS,
-        seed=seed,
-        largest=arch,
-        accelerator=engine(ws.device, SETTINGS),
-    )
-    train(run)
-    score = evaluate.accuracy(subnet.eval(), ws.fixed("test", None))
-    return {"test_accuracy": score.accuracy, "test_loss": score.loss}
 
 
 def main() -> None:
@@ -67,7 +49,8 @@ def main() -> None:
                 key = {"arch": ws.net.space.to_text(arch), "seed": seed}
                 if (key["arch"], seed) in done:
                     continue
-                record = {**key, **alone(ws, source, arch, seed)}
+                score = alone(ws, source.extract(arch), SETTINGS, seed)
+                record = {**key, "test_accuracy": score.accuracy, "test_loss": score.loss}
                 records.append(arguments.records, record)
                 advance(i + 1, f"{record['test_accuracy']:.3f}")
     about = {"seeds": arguments.seeds, "share": arguments.share, **provenance()}

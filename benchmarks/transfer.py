@@ -27,8 +27,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from alone import alone
 from measuring import provenance
+from torch import nn
 from transfer_page import write_page
 
 from manyshot import evaluate, records
@@ -42,7 +43,7 @@ from manyshot.recipe import Recipe
 from manyshot.search import best
 from manyshot.space import Arch
 from manyshot.supernet import Supernet
-from manyshot.train import Only, Standalone, Trainer, Training, engine, train
+from manyshot.train import Training
 
 HERE = Path(__file__).parent
 RECIPES = HERE.parent / "recipes"
@@ -63,9 +64,9 @@ def recipe_of(arm: str, seed: int, source: Path, root: Path) -> Recipe:
     """The recipe of an arm; that from scratch trains on as many images as the others."""
     more = [*COMMON, *TARGET, f"data.root={str(root)!r}", *ARMS[arm], f"seed={seed}"]
     path = RECIPES / "transfer.toml"
-    if arm != "scratch":
-        return transfer_recipe(source, path, None, more)
     moved = transfer_recipe(source, path, None, more)
+    if arm != "scratch":
+        return moved
     per_epoch = 2000 // moved.train.batch_size * moved.train.batch_size
     shift = moved.shift.steps * moved.shift.batch_size * moved.search.candidates
     epochs = moved.transfer.head_epochs + math.ceil(shift / per_epoch)
@@ -79,22 +80,10 @@ def fixed_archs(ws: Workspace) -> list[Arch]:
     return [every[i] for i in sorted(chosen.tolist())]
 
 
-def alone(ws: Workspace, accelerator: Accelerator, arch: Arch, seed: int) -> float:
-    """Test accuracy of an architecture trained by itself from new weights."""
+def new(ws: Workspace, arch: Arch, seed: int) -> nn.Module:
+    """An architecture with new weights."""
     fresh = ws.recipe.model_copy(update={"seed": seed + 1})
-    source = Supernet(build_network(fresh, ws.splits))
-    subnet = source.extract(arch).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    run = Trainer(
-        net=Standalone(subnet),
-        sampler=Only(arch),
-        batches=ws.batches(ALONE),
-        settings=ALONE,
-        seed=seed,
-        largest=arch,
-        accelerator=accelerator,
-    )
-    train(run)
-    return evaluate.accuracy(subnet.eval(), ws.fixed("test", None)).accuracy
+    return Supernet(build_network(fresh, ws.splits)).extract(arch)
 
 
 def truths(root: Path, log: Path) -> None:
@@ -110,14 +99,13 @@ def truths(root: Path, log: Path) -> None:
             ws = Workspace.build(
                 Recipe.load(RECIPES / "transfer.toml", [*COMMON, *data, f"seed={seed}"])
             )
-            accelerator = engine(ws.device, ALONE)
             archs = fixed_archs(ws)
             with Bars().stage(f"{of} {seed}", len(archs)) as advance:
                 for i, arch in enumerate(archs):
                     text = ws.net.space.to_text(arch)
                     if (of, text, seed) in done:
                         continue
-                    accuracy = alone(ws, accelerator, arch, seed)
+                    accuracy = alone(ws, new(ws, arch, seed), ALONE, seed).accuracy
                     row = {"measure": "truth", "of": of, "arch": text, "seed": seed}
                     records.append(log, {**row, "accuracy": accuracy})
                     advance(i + 1, f"{accuracy:.3f}")
@@ -143,7 +131,7 @@ def measured(arm: str, seed: int, source: Path, folder: Path, root: Path) -> dic
         "seconds": round(seconds, 1),
         "winner": ws.net.space.to_text(winner),
         "inherited": inherited.accuracy,
-        "alone": alone(ws, accelerator, winner, seed),
+        "alone": alone(ws, new(ws, winner, seed), ALONE, seed).accuracy,
         "scores": [round(score.accuracy, 5) for score in scores],
         "losses": [round(score.loss, 5) for score in scores],
     }

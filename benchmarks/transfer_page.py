@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measuring import markdown
+from measuring import markdown, with_reading
 
 from manyshot import rank, records
 
@@ -21,11 +21,10 @@ def write_page(path: Path) -> Path:
     rows = records.read_lines(path)
     arms = [row for row in rows if row["measure"] == "arm"]
     target, source = _truth(rows, "target"), _truth(rows, "source")
-    last = arms[-1]
-    commits = ", ".join(sorted({row["commit"] for row in arms}))
     ceiling, local = rank.run_to_run(target), np.argsort(-target[:, -1], kind="stable")[:LOCAL]
     between = rank.kendall(target.mean(1), source.mean(1))
-    text = "\n".join(
+    return with_reading(
+        path,
         [
             "# Moving a supernet from Fashion-MNIST to MNIST\n",
             "Written by `python benchmarks/transfer.py MNIST_FOLDER` from its records. `tiny` at "
@@ -38,16 +37,9 @@ def write_page(path: Path) -> Path:
             f"One training against another on the target: tau {ceiling:.3f}. The order of "
             f"stand-alone accuracies on the source (as many images) agrees with that on the "
             f"target to tau {between:.3f}.\n",
-            f"{last['cores']}-core {last['cpu']}, {last['threads']} thread, torch {last['torch']}, "
-            f"{last['date']}, commit {commits}.\n",
-        ]
+        ],
+        arms,
     )
-    page = path.with_suffix(".md")
-    reading = page.with_name("transfer_reading.txt")
-    if reading.exists():
-        text += "\n" + reading.read_text()
-    records.write_text(page, text)
-    return page
 
 
 def _truth(rows: Rows, of: str) -> np.ndarray:

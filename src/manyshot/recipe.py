@@ -5,7 +5,6 @@ The defaults of every section are the settings of `manyshot run` without a recip
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -14,17 +13,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from manyshot.lookup import nearest
 from manyshot.space import Budget
-from manyshot.toml import dumps
+from manyshot.toml import RecipeError as RecipeError
+from manyshot.toml import dumps, override, read
 
 Positive = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[int, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Plain = str | bool | int | float | list[int] | list[float] | list[str]
 Options = dict[str, Plain]
-
-
-class RecipeError(ValueError):
-    """A recipe does not fit; the message names the file, the key, and what is allowed."""
 
 
 class Section(BaseModel):
@@ -207,6 +203,11 @@ class Shifting(Optimising):
     watched_best: NotNegative = 0
     """The best so many of them before shifting are watched as a set of their own."""
 
+    @property
+    def needs_classifier(self) -> bool:
+        """Whether the classifier moves alone, or at its own rate."""
+        return self.freeze_body or self.head_lr is not None
+
     @model_validator(mode="after")
     def _agree(self) -> Self:
         if self.watched_best > self.watched:
@@ -308,6 +309,16 @@ class Recipe(Section):
     finish: Finishing = Finishing()
     export: Exporting = Exporting()
 
+    @property
+    def moves(self) -> bool:
+        """Whether the supernet is that of another run, moved to these images."""
+        return self.transfer.source is not None
+
+    @property
+    def trained_epochs(self) -> int:
+        """Epochs that the supernet trains before the search, if it is moved its classifier."""
+        return self.transfer.head_epochs if self.moves else self.train.epochs
+
     @classmethod
     def load(cls, path: Path | None = None, overrides: Sequence[str] = ()) -> Self:
         """Reads a recipe and applies overrides such as `"train.epochs=5"` (TOML values).
@@ -336,45 +347,6 @@ class Recipe(Section):
     def to_toml(self) -> str:
         """The recipe with every default filled in; `load` reads an equal one."""
         return dumps(self.model_dump(by_alias=True))
-
-
-def read(path: Path | None) -> dict[str, Any]:
-    """The values in a recipe's file; none without a path.
-
-    Raises:
-        RecipeError: if it cannot be read, or is not TOML.
-    """
-    if path is None:
-        return {}
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RecipeError(f"there is no recipe {path}") from None
-    except OSError as error:
-        raise RecipeError(f"recipe {path} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path} is not TOML: {error}") from error
-
-
-def override(values: dict[str, Any], text: str) -> None:
-    """Sets the value of a recipe that a text such as `"train.epochs=5"` says.
-
-    Raises:
-        RecipeError: for a text of another form, or below a value that is no section.
-    """
-    key, equals, value = text.partition("=")
-    if not equals or not key.strip():
-        raise RecipeError(f"--set {text!r} is not of the form section.key=value")
-    try:
-        parsed = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        parsed = value.strip()  # a bare word is a string
-    *sections, last = key.strip().split(".")
-    for section in sections:
-        values = values.setdefault(section, {})
-        if not isinstance(values, dict):
-            raise RecipeError(f"--set {text!r}: {section!r} is a value, not a section")
-    values[last] = parsed
 
 
 def _explain(recipe: type[BaseModel], error: ValidationError) -> str:

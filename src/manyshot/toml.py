@@ -1,12 +1,57 @@
-"""Writing TOML; the standard library only reads it."""
+"""The text of a recipe: TOML read, overridden and written."""
 
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")  # keys that TOML takes without quotes
+
+
+class RecipeError(ValueError):
+    """A recipe does not fit; the message names the file, the key, and what is allowed."""
+
+
+def read(path: Path | None) -> dict[str, Any]:
+    """The values in a recipe's file; none without a path.
+
+    Raises:
+        RecipeError: if it cannot be read, or is not TOML.
+    """
+    if path is None:
+        return {}
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RecipeError(f"there is no recipe {path}") from None
+    except OSError as error:
+        raise RecipeError(f"recipe {path} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path} is not TOML: {error}") from error
+
+
+def override(values: dict[str, Any], text: str) -> None:
+    """Sets the value of a recipe that a text such as `"train.epochs=5"` says.
+
+    Raises:
+        RecipeError: for a text of another form, or below a value that is no section.
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise RecipeError(f"--set {text!r} is not of the form section.key=value")
+    try:
+        parsed = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value.strip()  # a bare word is a string
+    *sections, last = key.strip().split(".")
+    for section in sections:
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            raise RecipeError(f"--set {text!r}: {section!r} is a value, not a section")
+    values[last] = parsed
 
 
 def dumps(values: Mapping[str, Any], prefix: str = "") -> str:

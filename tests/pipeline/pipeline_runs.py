@@ -119,3 +119,30 @@ def again(shifted, folder, *overrides):
 
 def archs_of(ws, rows):
     return [ws.net.space.from_text(row["arch"]) for row in rows]
+
+
+class Stopped(BaseException):
+    """A kill, as far as Python can play one."""
+
+
+def stopped(monkeypatch, writes: int, work) -> str | None:
+    """Does `work`, killed once it has made so many durable writes and one more.
+
+    Returns the name of the file written last, or None if there was nothing to kill any more.
+    """
+    left, last = [writes], []
+
+    def wrote(path: Path) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            last.append(path.name)
+            raise Stopped
+
+    monkeypatch.setattr(records, "wrote", wrote)
+    try:
+        work()
+    except Stopped:
+        return last[0]
+    finally:
+        monkeypatch.setattr(records, "wrote", lambda path: None)
+    return None

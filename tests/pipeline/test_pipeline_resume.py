@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from pipeline_runs import lines, outcome, small
+from pipeline_runs import Stopped, lines, outcome, small, stopped
 
 from manyshot import records
 from manyshot.cli import main
@@ -18,36 +18,20 @@ from manyshot.pipeline import finishing, run
 from manyshot.train import CheckpointError
 
 
-class Stopped(BaseException):
-    """A kill, as far as Python can play one."""
-
-
 @pytest.mark.usefixtures("built_once")
 def test_stopped_after_every_durable_write(tmp_path, monkeypatch):
     recipe = small(tmp_path, "search.candidates=4", "search.generation=2")
     run(recipe, tmp_path / "whole")
     whole = outcome(tmp_path / "whole")
-    written, stops = [], 0
+    written: list[str] = []
     while True:
-        folder = tmp_path / str(stops)
-
-        def wrote(path, left=[stops]):  # noqa: B006 (counts the writes of this attempt)
-            left[0] -= 1
-            if left[0] < 0:
-                written.append(path.name)
-                raise Stopped
-
-        monkeypatch.setattr(records, "wrote", wrote)
-        try:
-            run(recipe, folder)
-        except Stopped:
-            stops += 1
-        else:
+        folder = tmp_path / str(len(written))
+        name = stopped(monkeypatch, len(written), lambda folder=folder: run(recipe, folder))
+        if name is None:
             break
-        finally:
-            monkeypatch.setattr(records, "wrote", lambda path: None)
+        written.append(name)
         run(recipe, folder)
-        assert outcome(folder) == whole, written[-1]
+        assert outcome(folder) == whole, name
         shutil.rmtree(folder)
     fixed = {"recipe.toml", "environment.json", "train.jsonl", "trainer.pt", "search.jsonl"}
     assert fixed | {"supernet.safetensors", "finish.jsonl", "result.json"} <= set(written)

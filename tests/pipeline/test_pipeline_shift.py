@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from pipeline_runs import lines, outcome, small
+from pipeline_runs import Stopped, lines, outcome, small
 
 from manyshot import records
 from manyshot.pipeline import Workspace, generating, run
@@ -20,10 +20,6 @@ OPTIONS = "warmup = 0.25, period = 3, hidden = 8, lr = 0.03, grid = [5000, 26000
 SHIFT = f"sampler={{name = 'shift', held_out = 60, options = {{{OPTIONS}}}}}"
 GENERATOR = f"search={{name = 'generator', budgets = {BUDGETS}}}"
 REST = ("finish.mode=inherit", "train.epochs=4")
-
-
-class Stopped(BaseException):
-    """A kill, as far as Python can play one."""
 
 
 @pytest.fixture(scope="module")

@@ -75,7 +75,7 @@ def made(ws, tmp_path):
         recipe = small(tmp_path, *SHIFT, *overrides)
         own = Workspace(recipe, ws.device, ws.splits, ws.net, ws.costs)
         accelerator = engine(pick_device("cpu"), recipe.train)
-        return Shifting(own, accelerator, tmp_path / "made", "weights")
+        return Shifting(own, accelerator, tmp_path / "made")
 
     return make
 

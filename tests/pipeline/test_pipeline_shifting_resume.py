@@ -1,11 +1,12 @@
 """Searches that train the supernet: killed, misused, and together with the rest."""
 
 import copy
+import functools
 import io
 import shutil
 
 import pytest
-from pipeline_runs import SHIFT, P, S, again, lines, outcome, small
+from pipeline_runs import SHIFT, P, S, Stopped, again, lines, outcome, small, stopped
 from rich.console import Console
 from safetensors.torch import load_file
 
@@ -22,16 +23,14 @@ from manyshot.train import (
     NonFiniteLoss,
     digest,
     engine,
+    load_checkpoint,
     load_weights,
+    save_checkpoint,
     save_weights,
 )
 from manyshot.train.shifting import Shifter
 
 # -- resuming ------------------------------------------------------------------------------------
-
-
-class Stopped(BaseException):
-    """A kill, as far as Python can play one."""
 
 
 @pytest.mark.usefixtures("built_once")
@@ -62,18 +61,10 @@ def test_stopped_after_durable_writes(shifted, tmp_path, monkeypatch, switches):
     stops = {i for own in numbers.values() for i in (own[0], own[-1])}
     stops |= {numbers["search.jsonl"][5], numbers["search.jsonl"][P + 3]}
     for stop in sorted(stops):
-        folder, left = tmp_path / str(stop), [stop]
+        folder = tmp_path / str(stop)
         shutil.copytree(ready, folder)
-
-        def wrote(path, left=left):
-            left[0] -= 1
-            if left[0] < 0:
-                raise Stopped
-
-        monkeypatch.setattr(records, "wrote", wrote)
-        with pytest.raises(Stopped):
-            run(recipe, folder)
-        monkeypatch.setattr(records, "wrote", lambda path: None)
+        work = functools.partial(run, recipe, folder)
+        assert stopped(monkeypatch, stop, work) == names[stop]
         run(recipe, folder)
         assert outcome(folder) == whole, names[stop]
         assert digest(load_file(folder / SHIFTED)) == weights
@@ -149,14 +140,19 @@ def test_winners_are_never_finished_from_the_weights_before(shifted, tmp_path):
     assert (folder / file).read_bytes() != (tmp_path / "frozen" / file).read_bytes()
 
 
+def of_others(path):
+    save_checkpoint(path, {**load_checkpoint(path), "fingerprint": "f" * 16})
+
+
 def test_states_that_cannot_be_used_are_refused(shifted, tmp_path):
     recipe = shifted[1]
     for name, damage, error, message in (
         (STATE, lambda p: p.write_bytes(p.read_bytes()[:-100]), CheckpointError, "cannot be read"),
+        (STATE, of_others, CheckpointError, "shift.pt belongs to other settings"),
         ("shift.jsonl", lambda p: p.unlink(), records.RecordError, "has 0 of the 3 generations"),
         ("search.jsonl", lambda p: p.unlink(), records.RecordError, "weights have moved since"),
     ):
-        folder = tmp_path / name
+        folder = tmp_path / message / name
         shutil.copytree(shifted[0], folder)
         damage(folder / name)
         with pytest.raises(error, match=message):
@@ -284,7 +280,7 @@ def test_codes_keep_their_rate_relative_to_that_of_the_weights(tmp_path):
     sharing = "sharing={name='k_shot', options={copies=2, lr=0.5}}"
     recipe = small(tmp_path, *SHIFT, sharing, "train.lr=0.2", "train.momentum=0.7")
     ws = Workspace.build(recipe)
-    shifting = Shifting(ws, engine(ws.device, recipe.train), tmp_path, "weights")
+    shifting = Shifting(ws, engine(ws.device, recipe.train), tmp_path)
     [group] = shifting.shifter.code_optimizer.param_groups
     assert (group["scale"], group["momentum"]) == (pytest.approx(2.5), 0.7)
 

@@ -12,9 +12,9 @@ import pytest
 import scipy.stats
 import torch
 from PIL import Image
-from pipeline_runs import lines, outcome, small, timeless
+from pipeline_runs import lines, outcome, small, stopped, timeless
 from safetensors.torch import load_file
-from test_pipeline_resume import Stopped, snapshot
+from test_pipeline_resume import snapshot
 
 import manyshot as ms
 from manyshot import cli, records
@@ -271,22 +271,12 @@ def test_stopped_after_every_durable_write(base, tmp_path, monkeypatch):
 
     whole, written = everything(tmp_path / "whole"), []
     while True:
-        stops = len(written)
-        folder = tmp_path / str(stops)
-
-        def wrote(path, left=[stops]):  # noqa: B006 (counts the writes of this attempt)
-            left[0] -= 1
-            if left[0] < 0:
-                written.append(path.name)
-                raise Stopped
-
-        monkeypatch.setattr(records, "wrote", wrote)
-        try:
-            run(recipe, folder, source=base[0])
-        except Stopped:
-            monkeypatch.setattr(records, "wrote", lambda path: None)
-        else:
+        folder = tmp_path / str(len(written))
+        work = functools.partial(run, recipe, folder, source=base[0])
+        name = stopped(monkeypatch, len(written), work)
+        if name is None:
             break
+        written.append(name)
         resumed = Recipe.load(folder / "recipe.toml")
         if (folder / SOURCE).exists():
             run(resumed, folder)

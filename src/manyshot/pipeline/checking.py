@@ -115,7 +115,7 @@ def check_search(recipe: Recipe) -> None:
     search, shift = recipe.search.name, recipe.shift.name
     if search != GENERATOR:
         return
-    if recipe.transfer.source is not None:
+    if recipe.moves:
         raise RecipeError(
             f"search.name = {search!r} takes winners from a trained sampler, and a transfer trains "
             "none: take a searcher, such as search.name = 'evolution'"

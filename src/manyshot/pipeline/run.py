@@ -31,7 +31,7 @@ def train_stage(ws: Workspace, accelerator: Accelerator, folder: Path, progress:
     is_trained = weights.exists()
     accelerator.wait_for_everyone()  # all have looked before the main process writes
     if not is_trained:
-        if ws.recipe.transfer.source is not None:
+        if ws.recipe.moves:
             adopt_source(ws, accelerator, folder, progress)
         else:
             train_supernet(ws, accelerator, folder, progress)
@@ -280,8 +280,5 @@ def winner(
 def trained_images(ws: Workspace) -> int:
     """Images that training forwards, whatever network they go through."""
     recipe = ws.recipe
-    if recipe.transfer.source is not None:
-        batches = ws.batches(recipe.train)
-        return recipe.transfer.head_epochs * len(batches) * recipe.train.batch_size
-    paths = len(ws.sampler().plan(np.random.default_rng(0), 0).paths)
-    return recipe.train.epochs * len(ws.batches(recipe.train)) * recipe.train.batch_size * paths
+    paths = 1 if recipe.moves else len(ws.sampler().plan(np.random.default_rng(0), 0).paths)
+    return recipe.trained_epochs * len(ws.batches(recipe.train)) * recipe.train.batch_size * paths

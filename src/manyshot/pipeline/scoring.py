@@ -61,8 +61,8 @@ class Scorer:
         accelerator: Accelerator,
         log: Path,
         batches: Images,
-        known: dict[Key, dict[str, Any]] | None = None,
-        keep: Callable[[dict[str, Any]], bool] = lambda record: True,
+        known: dict[Key, dict[str, Any]],
+        keep: Callable[[dict[str, Any]], bool],
     ) -> None:
         """Opens a log.
 
@@ -75,8 +75,7 @@ class Scorer:
             keep: which records on file to replay; the others are dropped.
         """
         self.ws, self.accelerator, self.log = ws, accelerator, log
-        self.known: dict[Key, dict[str, Any]] = {} if known is None else known
-        self.batches = batches
+        self.known, self.batches = known, batches
         self._weights: tuple[int, str] | None = None
         self.images = 0
         if accelerator.is_main_process:

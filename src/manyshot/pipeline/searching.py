@@ -13,7 +13,7 @@ from manyshot.pipeline.checking import GENERATOR
 from manyshot.pipeline.generating import Proposal, Proposed
 from manyshot.pipeline.order import Watched
 from manyshot.pipeline.scoring import Images, Key, Scorer
-from manyshot.pipeline.shifting import Shifting, weights_digest
+from manyshot.pipeline.shifting import Shifting
 from manyshot.pipeline.workspace import Workspace
 from manyshot.progress import Advance, Progress
 from manyshot.search import Infeasible, Searcher, best
@@ -108,7 +108,7 @@ class _Loop:
         self.scores: dict[Arch, float] = {}
         self.generation = 0
         if ws.recipe.shift.name != "none":
-            self.shifting = Shifting(ws, accelerator, folder, weights_digest(ws))
+            self.shifting = Shifting(ws, accelerator, folder)
         self.scorer = Scorer(ws, accelerator, folder / LOG, batches, known, self._complete)
 
     def _complete(self, record: dict[str, Any]) -> bool:

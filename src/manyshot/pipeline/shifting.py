@@ -13,10 +13,9 @@ from manyshot import records, transfer
 from manyshot.evaluate import RunningStatistics
 from manyshot.nn.batch_norm import BatchNormStats
 from manyshot.pipeline.workspace import Workspace
-from manyshot.recipe import Recipe
 from manyshot.search import Searcher, make_searcher
 from manyshot.space import Arch
-from manyshot.train import CheckpointError, digest, load_checkpoint, save_checkpoint, save_weights
+from manyshot.train import digest, load_checkpoint, save_checkpoint, save_weights
 from manyshot.train.shifting import Shifter, Visit, schedule
 
 LOG = "shift.jsonl"
@@ -37,14 +36,13 @@ class Shifting:
         running: batch-norm statistics of the training batches, if scores use them.
     """
 
-    def __init__(self, ws: Workspace, accelerator: Accelerator, folder: Path, weights: str) -> None:
+    def __init__(self, ws: Workspace, accelerator: Accelerator, folder: Path) -> None:
         """Goes on from the state in `folder`, if there is one.
 
         Args:
             ws: the run, with the weights that the search begins with.
             accelerator: of the run.
             folder: the run's.
-            weights: digest of the weights in `ws`.
 
         Raises:
             CheckpointError: if the state is damaged, or of another search.
@@ -52,7 +50,6 @@ class Shifting:
         self.ws, self.accelerator, self.folder = ws, accelerator, folder
         recipe = ws.recipe
         self.settings, self.generation = recipe.shift, 0
-        apart = self.settings.freeze_body or self.settings.head_lr is not None
         name = recipe.transfer.classifier
         self.shifter = Shifter(
             net=ws.net,
@@ -60,26 +57,20 @@ class Shifting:
             settings=self.settings,
             seed=recipe.seed,
             accelerator=accelerator,
-            first_epoch=_epochs_before(recipe),
+            first_epoch=recipe.trained_epochs,
             trained=(recipe.train.lr, recipe.train.momentum),
-            head=transfer.head_parameters(ws.net, name) if apart else (),
+            head=transfer.head_parameters(ws.net, name) if self.settings.needs_classifier else (),
         )
         running = self.settings.statistics == "running"
         self.running = RunningStatistics(ws.net) if running else None
-        about = (recipe.shift, recipe.search, recipe.evaluate, recipe.transfer, weights)
+        about = (recipe.shift, recipe.search, recipe.evaluate, digest(ws.net.state_dict()))
         self._fingerprint = ws.fingerprint(recipe.train, *about)
         self._restore()
 
     def _restore(self) -> None:
         path = self.folder / STATE
         if path.exists():
-            state = load_checkpoint(path)
-            if state["fingerprint"] != self._fingerprint:
-                raise CheckpointError(
-                    f"{path} belongs to a search with other settings or weights "
-                    f"({state['fingerprint']}, now {self._fingerprint}): use its own recipe, or "
-                    "another --out folder"
-                )
+            state = load_checkpoint(path, self._fingerprint)
             self.generation = state["generation"]
             self.shifter.load_state_dict(state["shifter"])
             if self.running is not None:
@@ -191,12 +182,6 @@ class Shifting:
         self.accelerator.wait_for_everyone()
 
 
-def _epochs_before(recipe: Recipe) -> int:
-    """Epochs of images that the supernet, or in a transfer its classifier, was trained on."""
-    moved = recipe.transfer.source is not None
-    return recipe.transfer.head_epochs if moved else recipe.train.epochs
-
-
 def operations(ws: Workspace, archs: Sequence[Arch]) -> dict[str, Any]:
     """How often each option of each decision occurs, and the entropy of each decision in nats.
 
@@ -216,11 +201,6 @@ def entropy(shares: np.ndarray) -> float:
     """Of a distribution, in nats."""
     positive = shares[shares > 0]
     return float(-(positive * np.log(positive)).sum()) + 0.0
-
-
-def weights_digest(ws: Workspace) -> str:
-    """Identifies the supernet's weights as they are."""
-    return digest(ws.net.state_dict())
 
 
 def _repeated(archs: Sequence[Arch], count: int, rng: np.random.Generator) -> list[Arch]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from accelerate import Accelerator
@@ -15,7 +14,8 @@ from manyshot import records, transfer
 from manyshot.pipeline.opening import SOURCE, WEIGHTS
 from manyshot.pipeline.workspace import Workspace
 from manyshot.progress import Progress
-from manyshot.recipe import Recipe, RecipeError, Sampling, Shifting, override, read
+from manyshot.recipe import Optimising, Recipe, RecipeError, Sampling, Shifting
+from manyshot.toml import override, read
 from manyshot.train import CheckpointError, digest, load_weights
 from manyshot.train.shifting import Shifter
 
@@ -152,8 +152,7 @@ def _classes(path: Path, weight: str) -> int:
 
 def _train_head(ws: Workspace, accelerator: Accelerator, folder: Path, progress: Progress) -> None:
     train = ws.recipe.train
-    same = Shifting.model_fields.keys() & train.model_dump().keys()
-    kept: dict[str, Any] = {key: getattr(train, key) for key in same}
+    kept = train.model_dump(include=set(Optimising.model_fields))
     settings = Shifting(**kept | {"lr": ws.recipe.transfer.head_lr, "freeze_body": True})
     batches = ws.batches(settings, accelerator.process_index, accelerator.num_processes)
     shifter = Shifter(

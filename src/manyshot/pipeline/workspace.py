@@ -136,20 +136,26 @@ def build_sharing(recipe: Recipe, splits: Splits) -> Sharing:
         raise RecipeError(f"sharing: {error}") from error
 
 
-def fit_classes(recipe: Recipe, net: Supernet, classes: int) -> None:
-    """In a transfer, gives a network that was made for other classes a classifier for these.
+def check_classifier(recipe: Recipe, net: Supernet) -> int:
+    """How many classes the network's classifier has.
 
     Raises:
         RecipeError: if there is no classifier, or another than the recipe says.
     """
-    if recipe.transfer.source is None:
-        return
-    name = recipe.transfer.classifier
     try:
-        if classifier(net, name)[1].out_features != classes:
-            new_head(net, classes, name=name, seed=recipe.seed)
+        return cast(int, classifier(net, recipe.transfer.classifier)[1].out_features)
     except ValueError as error:
         raise RecipeError(f"transfer.classifier: {error}") from error
+
+
+def fit_classes(recipe: Recipe, net: Supernet, classes: int) -> None:
+    """In a transfer, gives a network that was made for other classes a classifier for these.
+
+    Raises:
+        RecipeError: as `check_classifier`.
+    """
+    if recipe.moves and check_classifier(recipe, net) != classes:
+        new_head(net, classes, name=recipe.transfer.classifier, seed=recipe.seed)
 
 
 @dataclass(frozen=True)
@@ -268,19 +274,12 @@ class Workspace:
             check_breeding(searcher, self.recipe.search.candidates)
             check_stale(self.recipe.shift, searcher)
         if self.recipe.shift.name != "none":
-            self._check_classifier()
+            if self.recipe.shift.needs_classifier:
+                check_classifier(self.recipe, self.net)
             self._check_batches("shift", self.recipe.shift, world)
         self._check_batches("train", self.recipe.train, world)
         check_chunks(self.net.sharing, self.recipe.train.batch_size, world)
         self.check_finish(world)
-
-    def _check_classifier(self) -> None:
-        shift = self.recipe.shift
-        if shift.freeze_body or shift.head_lr is not None:
-            try:
-                classifier(self.net, self.recipe.transfer.classifier)
-            except ValueError as error:
-                raise RecipeError(f"transfer.classifier: {error}") from error
 
     def check_sampler(self) -> None:
         """Finds what would fail in training with the sampler, or in taking winners from it.

@@ -26,11 +26,11 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
         torch.save({"schema": SCHEMA, **state}, temporary)
 
 
-def load_checkpoint(path: Path) -> dict[str, Any]:
+def load_checkpoint(path: Path, fingerprint: str | None = None) -> dict[str, Any]:
     """Reads a checkpoint, tensors on the CPU; no pickled code is run.
 
     Raises:
-        CheckpointError: if the file is damaged, or of another schema.
+        CheckpointError: if the file is damaged, of another schema, or of another `fingerprint`.
     """
     try:
         with zipfile.ZipFile(path) as archive:  # torch writes checksums, but does not look at them
@@ -48,6 +48,11 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(state, dict) or state.get("schema") != SCHEMA:
         raise CheckpointError(
             f"checkpoint {path} is of another schema; this version reads {SCHEMA}"
+        )
+    if fingerprint is not None and state["fingerprint"] != fingerprint:
+        raise CheckpointError(
+            f"checkpoint {path} belongs to other settings ({state['fingerprint']}, now "
+            f"{fingerprint}): use its own recipe, or another --out folder"
         )
     return state
 

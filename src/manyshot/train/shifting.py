@@ -96,7 +96,7 @@ class Shifter:
 
     def __post_init__(self) -> None:
         settings, sharing = self.settings, self.net.sharing
-        if (settings.freeze_body or settings.head_lr is not None) and not self.head:
+        if settings.needs_classifier and not self.head:
             raise ValueError("a classifier that moves alone, or at its own rate, needs head=")
         codes = sharing.code_optimizer(*self.trained)
         apart = held_by(codes)

@@ -22,7 +22,7 @@ from manyshot.recipe import Training
 from manyshot.sharing import Phase
 from manyshot.space import Arch
 from manyshot.supernet import Supernet
-from manyshot.train.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from manyshot.train.checkpoint import load_checkpoint, save_checkpoint
 from manyshot.train.optim import learning_rate, make_optimizer
 from manyshot.train.plan import Plan, Probe, Sampler
 from manyshot.train.standalone import Standalone
@@ -290,12 +290,7 @@ class Trainer:
             return
         path = self.folder / self.checkpoint
         if path.exists():
-            state = load_checkpoint(path)
-            if state["fingerprint"] != self.fingerprint:
-                raise CheckpointError(
-                    f"checkpoint {path} belongs to other settings ({state['fingerprint']}, now "
-                    f"{self.fingerprint}): use its own recipe, or another --out folder"
-                )
+            state = load_checkpoint(path, self.fingerprint)
             self.net.load_state_dict(state["weights"])
             self.optimizer.load_state_dict(state["optimizer"])
             if self.code_optimizer is not None:
