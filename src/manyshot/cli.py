@@ -118,6 +118,47 @@ def transfer_command(
     _show(run_all(settings, folder, _progress(quiet), source=run), folder, as_json)
 
 
+@app.command("truth")
+def truth_command(
+    recipe: RecipePath = None,
+    set_: Overrides = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where trainings are added; by default truth/NAME.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Trainings at once.")] = 1,
+    ray: Annotated[bool, typer.Option("--ray", help="Through Ray: on many machines.")] = False,
+    of: Annotated[
+        list[Path] | None, typer.Option(help="A run, for truth.plan=top or winners; repeatable.")
+    ] = None,
+    arch: Annotated[
+        list[str] | None, typer.Option(help="An architecture in place of a plan; repeatable.")
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Train architectures alone: the truth that rankings are compared with.
+
+    What is on record is not trained again; other seeds and architectures may be added later.
+    """
+    settings = _loaded(recipe, set_)
+    for run in of or []:
+        _recipe_of(run)
+    from manyshot.pipeline import truth
+    from manyshot.pipeline.workers import InProcess, Processes, Ray
+
+    threads = settings.threads if isinstance(settings.threads, int) else os.cpu_count() or 1
+    alone = InProcess() if workers == 1 else Processes(workers)
+    folder = out or Path("truth") / settings.name
+    truth(
+        settings,
+        folder,
+        _progress(quiet),
+        workers=Ray(workers, threads) if ray else alone,
+        of=of or [],
+        archs=arch or [],
+    )
+    _echo(folder / "truth.jsonl")
+
+
 @app.command("space")
 def space_command(
     recipe: RecipePath = None,

@@ -278,6 +278,29 @@ class Finishing(Section):
     """Of `finetune` and `scratch`."""
 
 
+class Truth(Section):
+    """Which architectures `manyshot truth` trains alone, and how."""
+
+    plan: Literal["all", "uniform", "stratified", "top", "winners", "best"] = "all"
+    """all networks; `count` drawn uniformly; `count` drawn from equal ranges of MACs; the `count`
+    best of each run given by --of, by proxy; the winners of these runs; or, for more seeds, the
+    `count` best of the truth so far, by the first of its seeds."""
+    count: Positive = 100
+    strata: Positive = 10
+    """Ranges of MACs of the stratified plan, of equal width."""
+    seeds: list[NotNegative] = [0, 1, 2]
+    """Each trains every architecture once: it decides the new weights, which images are held out
+    and kept, and their order. The test images are always the same."""
+    training: Training = Training(epochs=30)
+
+    @field_validator("seeds")
+    @classmethod
+    def _distinct(cls, seeds: list[int]) -> list[int]:
+        if not seeds or len(set(seeds)) < len(seeds):
+            raise ValueError("give at least one seed, and none twice")
+        return seeds
+
+
 class Exporting(Section):
     """Which files a winner is written to."""
 
@@ -308,6 +331,7 @@ class Recipe(Section):
     latency: Timing = Timing()
     finish: Finishing = Finishing()
     export: Exporting = Exporting()
+    truth: Truth = Truth()
 
     @property
     def moves(self) -> bool:

@@ -5,9 +5,11 @@ from manyshot.pipeline.run import export_architecture, run, train_only
 from manyshot.pipeline.searching import search, winners
 from manyshot.pipeline.survey import survey
 from manyshot.pipeline.transferring import transfer_recipe
+from manyshot.pipeline.truth import TruthFailed, truth
 from manyshot.pipeline.workspace import Workspace
 
 __all__ = [
+    "TruthFailed",
     "Workspace",
     "export_architecture",
     "finish",
@@ -16,5 +18,6 @@ __all__ = [
     "survey",
     "train_only",
     "transfer_recipe",
+    "truth",
     "winners",
 ]

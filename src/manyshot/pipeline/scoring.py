@@ -14,9 +14,10 @@ from manyshot import evaluate, records
 from manyshot.data import FixedBatches
 from manyshot.nn.batch_norm import BatchNormStats
 from manyshot.pipeline.workspace import Workspace
-from manyshot.space import Arch
+from manyshot.space import Arch, SearchSpace
 from manyshot.train import digest
 
+LOG = "search.jsonl"
 RUNNING = "running"
 """The calibration of scores with running averages."""
 
@@ -41,6 +42,18 @@ class Images:
         """All validation images."""
         everything = self.validation.images == len(self._ws.splits.validation)
         return self.validation if everything else self._ws.fixed("validation", None)
+
+
+def latest_scores(run: Path, space: SearchSpace) -> dict[Arch, float]:
+    """The proxy accuracy of all that the search of a run scored, the latest of each.
+
+    Raises:
+        RecordError: if it has scored nothing.
+    """
+    rows = records.read_lines(run / LOG)
+    if not rows:
+        raise records.RecordError(f"{run} has no {LOG}: search it with manyshot search {run}")
+    return {space.from_text(row["arch"]): row["proxy_accuracy"] for row in rows}
 
 
 Key = tuple[Arch, int, str, int]

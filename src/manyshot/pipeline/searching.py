@@ -12,14 +12,12 @@ from accelerate import Accelerator
 from manyshot.pipeline.checking import GENERATOR
 from manyshot.pipeline.generating import Proposal, Proposed
 from manyshot.pipeline.order import Watched
-from manyshot.pipeline.scoring import Images, Key, Scorer
+from manyshot.pipeline.scoring import LOG, Images, Key, Scorer
 from manyshot.pipeline.shifting import Shifting
 from manyshot.pipeline.workspace import Workspace
 from manyshot.progress import Advance, Progress
 from manyshot.search import Infeasible, Searcher, best
 from manyshot.space import Arch
-
-LOG = "search.jsonl"
 
 
 @dataclass(frozen=True)

@@ -276,8 +276,8 @@ class Workspace:
         if self.recipe.shift.name != "none":
             if self.recipe.shift.needs_classifier:
                 check_classifier(self.recipe, self.net)
-            self._check_batches("shift", self.recipe.shift, world)
-        self._check_batches("train", self.recipe.train, world)
+            self.check_batches("shift", self.recipe.shift, world)
+        self.check_batches("train", self.recipe.train, world)
         check_chunks(self.net.sharing, self.recipe.train.batch_size, world)
         self.check_finish(world)
 
@@ -305,9 +305,14 @@ class Workspace:
         """
         check_formats(self.recipe.export.formats)
         if self.recipe.finish.mode != "inherit":
-            self._check_batches("finish.training", self.recipe.finish.training, world)
+            self.check_batches("finish.training", self.recipe.finish.training, world)
 
-    def _check_batches(self, section: str, settings: Optimising, world: int) -> None:
+    def check_batches(self, section: str, settings: Optimising, world: int = 1) -> None:
+        """Finds what would fail in making training batches for `world` processes.
+
+        Raises:
+            RecipeError: naming the `section` of the recipe.
+        """
         check_batch_size(section, settings, len(self.splits.train), world)
         try:
             self.batches(settings, 0, world)

@@ -1,0 +1,132 @@
+"""Which architectures a truth is made of."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from manyshot import records
+from manyshot.pipeline.scoring import latest_scores
+from manyshot.pipeline.workspace import Workspace
+from manyshot.recipe import Recipe, RecipeError
+from manyshot.search import make_searcher
+from manyshot.space import Arch
+
+MOST = 100_000
+"""A space of more encodings is not listed."""
+DRAWS = 20_000
+"""Random networks that stand for a larger space when strata are filled."""
+
+
+def planned(
+    ws: Workspace, rows: Sequence[dict[str, Any]], of: Sequence[Path], archs: Sequence[str]
+) -> list[Arch]:
+    """The canonical architectures to train, in an order whose beginnings are samples too.
+
+    Args:
+        ws: the network, its costs, the plan (`recipe.truth`).
+        rows: the trainings on record, for the plan `best`.
+        of: folders of runs, for `top` and `winners`.
+        archs: architectures as text, in place of the plan.
+
+    Raises:
+        RecipeError: for a plan that cannot be made.
+        ValueError: for an architecture that is not in the space.
+    """
+    space, plan = ws.net.space, ws.recipe.truth.plan
+    if archs:
+        return list(dict.fromkeys(space.canonical(space.from_text(text)) for text in archs))
+    if of and plan not in ("top", "winners"):
+        raise RecipeError(f"--of is for truth.plan = 'top' or 'winners', not {plan!r}")
+    makers: dict[str, Callable[[], list[Arch]]] = {
+        "all": lambda: _shuffled(ws, _listed(ws)),
+        "uniform": lambda: _uniform(ws, ws.recipe.truth.count),
+        "stratified": lambda: _stratified(ws),
+        "top": lambda: _of_runs(ws, of, _top),
+        "winners": lambda: _of_runs(ws, of, _winners),
+        "best": lambda: _best(ws, rows),
+    }
+    return makers[plan]()
+
+
+def _listed(ws: Workspace) -> list[Arch]:
+    space = ws.net.space
+    if space.size > MOST:
+        raise RecipeError(
+            f"truth.plan = 'all' lists spaces of at most {MOST:,} encodings, and this one has "
+            f"{space.size:,}: take 'uniform' or 'stratified'"
+        )
+    return list(dict.fromkeys(map(space.canonical, space.enumerate())))
+
+
+def _shuffled(ws: Workspace, archs: list[Arch]) -> list[Arch]:
+    order = np.random.default_rng(ws.recipe.seed).permutation(len(archs))
+    return [archs[i] for i in order]
+
+
+def _uniform(ws: Workspace, count: int) -> list[Arch]:
+    return make_searcher("random", ws.net.space, seed=ws.recipe.seed).ask(count)
+
+
+def _stratified(ws: Workspace) -> list[Arch]:
+    """Equally many from equal ranges of MACs, in turn, the emptiest range's rest from others."""
+    truth, table = ws.recipe.truth, ws.costs["macs"]
+    small = ws.net.space.size <= MOST
+    pool = _shuffled(ws, _listed(ws)) if small else _uniform(ws, DRAWS)
+    macs_N = table(pool).astype(np.float64)
+    edges = np.linspace(macs_N.min(), macs_N.max(), truth.strata + 1)
+    stratum_N = np.clip(np.searchsorted(edges, macs_N, side="right") - 1, 0, truth.strata - 1)
+    groups = [[pool[i] for i in np.flatnonzero(stratum_N == k)] for k in range(truth.strata)]
+    turns = itertools.chain.from_iterable(itertools.zip_longest(*groups))
+    return [arch for arch in turns if arch is not None][: truth.count]
+
+
+def _of_runs(
+    ws: Workspace, of: Sequence[Path], take: Callable[[Workspace, Path], list[Arch]]
+) -> list[Arch]:
+    if not of:
+        raise RecipeError(
+            f"truth.plan = {ws.recipe.truth.plan!r} is of runs: give their folders by --of"
+        )
+    found: list[Arch] = []
+    for run in of:
+        other = Recipe.load(run / "recipe.toml").network
+        if other != ws.recipe.network:
+            raise RecipeError(
+                f"{run} is of network {other.name!r} with options {other.options}; the truth's is "
+                f"{ws.recipe.network.name!r} with options {ws.recipe.network.options}"
+            )
+        found += take(ws, run)
+    return list(dict.fromkeys(found))
+
+
+def _top(ws: Workspace, run: Path) -> list[Arch]:
+    """The best by their latest proxy accuracy of all that the search of a run scored."""
+    scores = latest_scores(run, ws.net.space)
+    return sorted(scores, key=lambda arch: (-scores[arch], arch))[: ws.recipe.truth.count]
+
+
+def _winners(ws: Workspace, run: Path) -> list[Arch]:
+    path = run / "result.json"
+    if not path.exists():
+        raise records.RecordError(f"{run} has no result.json: finish it with --resume {run}")
+    return [ws.net.space.from_text(winner["arch"]) for winner in records.read_json(path)["winners"]]
+
+
+def _best(ws: Workspace, rows: Sequence[dict[str, Any]]) -> list[Arch]:
+    """The best by the first seed on record, to be trained with others: it chooses, they judge."""
+    if not rows:
+        raise RecipeError("truth.plan = 'best' is of trainings on record, and there are none yet")
+    first = min(row["seed"] for row in rows)
+    if first in ws.recipe.truth.seeds:
+        raise RecipeError(
+            f"truth.plan = 'best' chooses by seed {first}, which must not judge: leave it out of "
+            f"truth.seeds = {ws.recipe.truth.seeds}"
+        )
+    scores = {row["arch"]: row["test_accuracy"] for row in rows if row["seed"] == first}
+    ordered = sorted(scores, key=lambda text: (-scores[text], text))
+    return [ws.net.space.from_text(text) for text in ordered[: ws.recipe.truth.count]]

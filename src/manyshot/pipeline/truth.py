@@ -1,0 +1,163 @@
+"""Ground truth: architectures trained alone, each training a record."""
+
+from __future__ import annotations
+
+import functools
+import time
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from manyshot import evaluate, records
+from manyshot.pipeline.opening import environment
+from manyshot.pipeline.planning import planned
+from manyshot.pipeline.workers import Failed, InProcess, Task, Workers
+from manyshot.pipeline.workspace import Workspace, build_network, on_its_threads
+from manyshot.progress import Progress, Silent
+from manyshot.rank.truth import LOG
+from manyshot.recipe import Recipe
+from manyshot.space import Arch
+from manyshot.supernet import Supernet
+from manyshot.train import NonFiniteLoss, Only, Standalone, Trainer, engine, train
+
+
+class TruthFailed(RuntimeError):
+    """Some trainings ended without an accuracy; those that did not are on record."""
+
+
+@on_its_threads
+def truth(
+    recipe: Recipe,
+    folder: Path,
+    progress: Progress | None = None,
+    *,
+    workers: Workers | None = None,
+    of: Sequence[Path] = (),
+    archs: Sequence[str] = (),
+) -> int:
+    """Trains architectures alone, as `recipe.truth` says; every finished training is a line.
+
+    What is on record in `folder` is not trained again, and other architectures and seeds may be
+    added to it later; a run that was killed goes on, its unfinished trainings from their beginning.
+    A training is a function of the recipe, the architecture and the seed, wherever it runs.
+
+    Args:
+        recipe: the network, the images and the plan. Sharing, sampler and search have no part.
+        folder: where `truth.jsonl` is.
+        progress: shows how far it is.
+        workers: what trains; by default this process, one after the other.
+        of: folders of runs, for the plans `top` and `winners`.
+        archs: architectures such as `0-2-1`, in place of a plan.
+
+    Returns:
+        How many trainings were added.
+
+    Raises:
+        RecordError: if the folder holds trainings of other settings.
+        RecipeError: if the plan cannot be made.
+        TruthFailed: if trainings diverged, after all others are done.
+    """
+    log, toml = folder / LOG, bare(recipe).to_toml()
+    ws = workspace(toml, recipe.truth.seeds[0])
+    ws.check_batches("truth.training", recipe.truth.training)
+    rows = [row for row in records.keep_lines(log, lambda row: True) if "arch" in row]
+    for seed in {row["seed"] for row in rows} & set(recipe.truth.seeds):
+        _check_same(workspace(toml, seed), rows, log)
+    texts = [ws.net.space.to_text(arch) for arch in planned(ws, rows, of, archs)]
+    _open(folder, recipe)
+    done = {(row["arch"], row["seed"]) for row in rows}
+    asked = [(text, seed) for seed in recipe.truth.seeds for text in texts]
+    tasks = [Task(toml, *key) for key in asked if key not in done]
+    finished, failed = len(asked) - len(tasks), []
+    with (progress or Silent()).stage("truth", len(asked), finished) as advance:
+        for record in (workers or InProcess()).run(trained_alone, tasks):
+            if isinstance(record, Failed):
+                failed.append(record)
+                continue
+            records.append(log, record)
+            finished += 1
+            advance(finished, f"{record['arch']} {record['test_accuracy']:.2%}")
+    if failed:
+        raise TruthFailed(
+            f"{len(failed)} of {len(tasks)} trainings gave no accuracy, the first "
+            f"{failed[0].task.arch} with seed {failed[0].task.seed}: {failed[0].why}; lower "
+            "truth.training.lr, or set its clip_norm, in another folder"
+        )
+    return len(tasks)
+
+
+@functools.lru_cache(maxsize=2)
+def workspace(toml: str, seed: int) -> Workspace:
+    """The workspace of a seed, kept while its trainings last."""
+    values = tomllib.loads(toml)
+    return Workspace.build(Recipe.build(values, [f"seed={seed}"], "the truth's recipe"))
+
+
+def bare(recipe: Recipe) -> Recipe:
+    """The recipe without what has no part in training a network alone."""
+    parts = ("sharing", "sampler", "shift", "transfer", "search")
+    defaults = {part: Recipe.model_fields[part].default for part in parts}
+    return recipe.model_copy(update={**defaults, "seed": 0})
+
+
+def _check_same(ws: Workspace, rows: Sequence[dict[str, Any]], log: Path) -> None:
+    own = ws.fingerprint(ws.recipe.truth.training)
+    other = {row.get("settings") for row in rows if row["seed"] == ws.recipe.seed} - {own}
+    if other:
+        raise records.RecordError(
+            f"{log} holds trainings of another network, images or truth.training (settings "
+            f"{other.pop()}, now {own}): use another --out folder"
+        )
+
+
+def _open(folder: Path, recipe: Recipe) -> None:
+    """Writes the recipe as last used, and where the trainings began."""
+    records.write_text(folder / "recipe.toml", recipe.to_toml())
+    if not (folder / "environment.json").exists():
+        records.write_json(folder / "environment.json", environment())
+
+
+def trained_alone(task: Task) -> dict[str, Any] | Failed:
+    """Trains one architecture from new weights and scores it on all test images.
+
+    New weights are those that a supernet of the seed begins with, so that a network's own
+    initialisation holds; elastic layers keep the fan of their largest size.
+    """
+    ws = workspace(task.recipe, task.seed)
+    settings, arch = ws.recipe.truth.training, ws.net.space.from_text(task.arch)
+    began = time.perf_counter()
+    try:
+        score = _alone(ws.recipe, ws, arch)
+    except NonFiniteLoss as error:
+        return Failed(task, str(error))
+    return {
+        "arch": task.arch,
+        "seed": task.seed,
+        "test_accuracy": score.accuracy,
+        "test_loss": score.loss,
+        **{metric: table([arch])[0].item() for metric, table in ws.costs.items()},
+        "images_forwarded": settings.epochs * len(ws.batches(settings)) * settings.batch_size,
+        "seconds": round(time.perf_counter() - began, 2),
+        "settings": ws.fingerprint(settings),
+    }
+
+
+@on_its_threads
+def _alone(recipe: Recipe, ws: Workspace, arch: Arch) -> evaluate.Score:
+    settings = recipe.truth.training
+    subnet = Supernet(build_network(recipe, ws.splits)).extract(arch)
+    subnet.to(device=ws.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    run = Trainer(
+        net=Standalone(subnet),
+        sampler=Only(arch),
+        batches=ws.batches(settings),
+        settings=settings,
+        seed=recipe.seed,
+        largest=arch,
+        accelerator=engine(ws.device, settings),
+    )
+    train(run)
+    return evaluate.accuracy(subnet.eval(), ws.fixed("test", None))

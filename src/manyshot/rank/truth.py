@@ -1,0 +1,286 @@
+"""Stand-alone accuracies of architectures: of a table somebody published, or of own trainings.
+
+N counts architectures, R runs: trainings of one architecture that differ in their seed alone.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self, final
+
+import numpy as np
+import numpy.typing as npt
+
+from manyshot import records
+from manyshot.space import Arch
+
+LOG = "truth.jsonl"
+"""The file of a truth folder that has a line per finished training."""
+COSTS = ("macs", "params", "latency_ms")
+
+
+class TruthError(ValueError):
+    """A truth table cannot be used; the message says where and why."""
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class TruthTable:
+    """Stand-alone accuracies.
+
+    Attributes:
+        name: how people call it.
+        archs: distinct architectures, N of them.
+        runs: the names of the runs, R of them.
+        accuracy_NR: test accuracy of every run, a share in [0, 1]; nan where there was none.
+        costs: other columns of numbers by name, such as `macs`, shape (N,) each; may be empty.
+        source: where it comes from, for people.
+
+    Raises:
+        TruthError: for no architecture, one given twice, one without any run, shapes that disagree,
+            or an accuracy outside [0, 1].
+    """
+
+    name: str
+    archs: tuple[Arch, ...]
+    runs: tuple[str, ...]
+    accuracy_NR: npt.NDArray[np.float64]
+    costs: Mapping[str, npt.NDArray[np.float64]] = field(default_factory=dict)
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        shape, expected = self.accuracy_NR.shape, (len(self.archs), len(self.runs))
+        if shape != expected or any(len(c) != len(self.archs) for c in self.costs.values()):
+            raise TruthError(
+                f"truth {self.name!r} has accuracies of shape {shape} and costs "
+                f"{ {k: len(c) for k, c in self.costs.items()} } for {expected} architectures, runs"
+            )
+        if not self.archs:
+            raise TruthError(f"truth {self.name!r} holds no architecture")
+        if len(set(self.archs)) < len(self.archs):
+            twice = next(a for i, a in enumerate(self.archs) if a in self.archs[:i])
+            raise TruthError(f"truth {self.name!r} has architecture {text_of(twice)} twice")
+        given = ~np.isnan(self.accuracy_NR)
+        if not given.any(1).all():
+            empty = self.archs[int(np.argmin(given.any(1)))]
+            raise TruthError(f"truth {self.name!r} has no accuracy of architecture {empty}")
+        values = self.accuracy_NR[given]
+        if not ((values >= 0) & (values <= 1)).all():
+            raise TruthError(
+                f"truth {self.name!r} has accuracies from {values.min():g} to {values.max():g}; "
+                "they are shares in [0, 1]"
+            )
+
+    def __len__(self) -> int:
+        return len(self.archs)
+
+    @property
+    def accuracy_N(self) -> npt.NDArray[np.float64]:
+        """The mean over the runs that an architecture has."""
+        return np.asarray(np.nanmean(self.accuracy_NR, axis=1))
+
+    @property
+    def run_sd(self) -> float | None:
+        """Standard deviation of a run about its architecture's mean, pooled over architectures.
+
+        The square root of the mean of the unbiased variances, weighed by their degrees of freedom;
+        None if no architecture has two runs.
+        """
+        count_N = np.count_nonzero(~np.isnan(self.accuracy_NR), axis=1)
+        freedom = int((count_N - 1).sum())
+        if not freedom:
+            return None
+        off = self.accuracy_NR - self.accuracy_N[:, None]
+        return math.sqrt(float(np.nansum(off**2)) / freedom)
+
+    @property
+    def errors_N(self) -> npt.NDArray[np.float64] | None:
+        """Standard error of `accuracy_N` by the seed: `run_sd` over the root of the runs."""
+        sd = self.run_sd
+        if sd is None:
+            return None
+        return np.asarray(sd / np.sqrt(np.count_nonzero(~np.isnan(self.accuracy_NR), axis=1)))
+
+    @property
+    def complete(self) -> npt.NDArray[np.bool_]:
+        """Which runs have every architecture, shape (R,)."""
+        return np.asarray(~np.isnan(self.accuracy_NR).any(axis=0))
+
+    def subset(self, rows: Iterable[int], name: str | None = None) -> Self:
+        """The table of some rows, in their order."""
+        chosen = list(rows)
+        return type(self)(
+            self.name if name is None else name,
+            tuple(self.archs[i] for i in chosen),
+            self.runs,
+            self.accuracy_NR[chosen],
+            {key: column[chosen] for key, column in self.costs.items()},
+            self.source,
+        )
+
+    def without_run(self, run: int) -> Self:
+        """The table without one run, of the architectures that have another.
+
+        For choosing the local set: the best by the run left out (see `FrozenSet.top`) are judged by
+        the others, so that no seed's luck both chooses and judges.
+        """
+        rest = np.delete(self.accuracy_NR, run, axis=1)
+        rows = np.flatnonzero(~np.isnan(rest).all(axis=1))
+        return type(self)(
+            self.name,
+            tuple(self.archs[i] for i in rows),
+            tuple(r for i, r in enumerate(self.runs) if i != run),
+            rest[rows],
+            {key: column[rows] for key, column in self.costs.items()},
+            self.source,
+        )
+
+
+def text_of(arch: Arch) -> str:
+    """`(0, 2, 1)` as `"0-2-1"`."""
+    return "-".join(map(str, arch))
+
+
+def arch_of(text: str, where: str) -> Arch:
+    """`"0-2-1"` as `(0, 2, 1)`; errors say `where` it is from."""
+    parts = text.strip().split("-")
+    if not all(part.isascii() and part.isdigit() for part in parts):
+        raise TruthError(f"{where}: architecture {text!r} is not of the form '0-2-1'")
+    return tuple(map(int, parts))
+
+
+def of_records(path: Path, name: str = "", source: str = "") -> TruthTable:
+    """The table of finished trainings: of `truth.jsonl`, or of the folder that holds it.
+
+    Lines without an `arch` say something about the trainings and are passed over.
+
+    Raises:
+        TruthError: if there is no training, or one is there twice.
+        RecordError: if it cannot be read.
+    """
+    log = path / LOG if path.is_dir() else path
+    rows = [row for row in records.read_lines(log) if "arch" in row]
+    if not rows:
+        raise TruthError(f"{log} holds no finished training; make them with manyshot truth")
+    found: dict[Arch, dict[int, float]] = {}
+    costs: dict[Arch, dict[str, float]] = {}
+    for row in rows:
+        arch = arch_of(row["arch"], str(log))
+        runs = found.setdefault(arch, {})
+        if row["seed"] in runs:
+            raise TruthError(f"{log} has architecture {row['arch']} with seed {row['seed']} twice")
+        runs[row["seed"]] = row["test_accuracy"]
+        costs[arch] = {key: row[key] for key in COSTS if key in row}
+    seeds = sorted({seed for runs in found.values() for seed in runs})
+    archs = tuple(sorted(found))
+    shared = [key for key in COSTS if all(key in costs[arch] for arch in archs)]
+    return TruthTable(
+        name or (log.parent.name if log.name == LOG else log.stem),
+        archs,
+        tuple(f"seed {seed}" for seed in seeds),
+        np.array([[found[arch].get(seed, math.nan) for seed in seeds] for arch in archs]),
+        {key: np.array([costs[arch][key] for arch in archs], np.float64) for key in shared},
+        source or f"{len(rows)} trainings in {log.name}",
+    )
+
+
+def of_csv(path: Path) -> TruthTable:
+    """The table of a CSV file with a header.
+
+    A row per architecture. Columns: `arch` (as `0-2-1`); runs whose names begin with `accuracy`, as
+    shares in [0, 1], or with `accuracy_percent` (an empty field where there was none); and if there
+    are any `macs`, `params`, `latency_ms`.
+
+    Raises:
+        TruthError: naming the line, the column and what is allowed.
+    """
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.reader(file)
+        header = [name.strip() for name in next(reader, [])]
+        runs = _check_header(path, header)
+        rows = [(reader.line_num, row) for row in reader if any(field.strip() for field in row)]
+    archs: list[Arch] = []
+    accuracy: list[list[float]] = []
+    costs: dict[str, list[float]] = {name: [] for name in header if name in COSTS}
+    for line, row in rows:
+        where = f"{path}, line {line}"
+        if len(row) != len(header):
+            raise TruthError(f"{where} has {len(row)} fields; the header has {len(header)}")
+        fields = dict(zip(header, row, strict=True))
+        archs.append(arch_of(fields["arch"], where))
+        accuracy.append([_accuracy(fields[name], f"{where}, {name}", name) for name in runs])
+        for name, column in costs.items():
+            column.append(_number(fields[name], f"{where}, {name}"))
+    if not archs:
+        raise TruthError(f"{path} holds no architecture below its header")
+    return TruthTable(
+        path.stem,
+        tuple(archs),
+        tuple(runs),
+        np.array(accuracy, np.float64),
+        {name: np.array(column) for name, column in costs.items()},
+        path.name,
+    )
+
+
+def _check_header(path: Path, header: Sequence[str]) -> list[str]:
+    """The names of the runs among the columns."""
+    runs = [name for name in header if name.startswith("accuracy")]
+    allowed = "arch, accuracy..., accuracy_percent..., macs, params, latency_ms"
+    other = [name for name in header if name not in (*runs, "arch", *COSTS)]
+    if other or len(set(header)) < len(header):
+        raise TruthError(f"{path} has columns {header}; allowed are, once each, {allowed}")
+    if "arch" not in header or not runs:
+        raise TruthError(f"{path} needs the columns arch and accuracy; it has {header}")
+    return runs
+
+
+def _number(text: str, where: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise TruthError(f"{where}: {text!r} is not a finite number")
+    return number
+
+
+def _accuracy(text: str, where: str, name: str) -> float:
+    if not text.strip():
+        return math.nan
+    percent = name.startswith("accuracy_percent")
+    number = _number(text, where)
+    most = 100 if percent else 1
+    if not 0 <= number <= most:
+        way_out = "" if percent else "; call a column of percents accuracy_percent"
+        raise TruthError(f"{where}: {text} is not in [0, {most}]{way_out}")
+    return number / most
+
+
+def load_truth(
+    name: str | Path, published: Mapping[str, Callable[[], TruthTable]] | None = None
+) -> TruthTable:
+    """A truth table: of a folder of `manyshot truth`, a `.jsonl` or `.csv` file, or by name.
+
+    Raises:
+        TruthError: if there is none, or it cannot be used.
+        RecordError: if a file of trainings is damaged.
+    """
+    known = published or {}
+    if str(name) in known:
+        return known[str(name)]()
+    path = Path(name)
+    if path.is_dir() or path.suffix == ".jsonl":
+        if not (path / LOG if path.is_dir() else path).exists():
+            raise TruthError(f"{path} holds no {LOG}; make it with manyshot truth")
+        return of_records(path)
+    if path.suffix == ".csv" and path.exists():
+        return of_csv(path)
+    raise TruthError(
+        f"truth {str(name)!r} is no folder, .jsonl or .csv file that exists, nor a published "
+        f"table ({', '.join(known)})"
+    )
