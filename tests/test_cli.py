@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -53,7 +54,9 @@ def test_run_prints_a_table_on_stdout_and_progress_on_stderr(call):
     row = [cell.strip() for cell in rest[3].strip("│").split("│")]
     assert row[:2] == ["macs<=90%", winner["arch"]]
     assert row[-1] == f"{winner['arch']}.json"
-    assert rest[-1].strip() == "files are in runs/small/subnets"
+    page = Path("runs/small/report.html")
+    assert rest[-1].strip() == f"files are in runs/small/subnets, the report is {page}"
+    assert winner["arch"] in page.read_text()
     assert row[6] == f"{winner['test_accuracy']:.2%}"
     assert "train" in err
     assert "search" in err
@@ -78,7 +81,8 @@ def test_train_then_run_then_search(call):
     assert call("train", *SETS, "--out", "r", "--quiet") == (0, "r/supernet.safetensors\n", "")
     assert call("train", "--resume", "r", "--quiet") == (0, "r/supernet.safetensors\n", "")
     assert sorted(p.name for p in Path("r").iterdir()) == [
-        "environment.json", "recipe.toml", "supernet.safetensors", "train.jsonl", "trainer.pt"
+        "environment.json", "recipe.toml", "space.json", "supernet.safetensors", "train.jsonl",
+        "trainer.pt",
     ]  # fmt: skip
     code, out, _ = call("run", "--resume", "r", "--quiet", "--json")
     assert code == 0
@@ -265,3 +269,81 @@ def test_help_does_not_import_torch(arguments):
         [sys.executable, "-c", program], capture_output=True, text=True, env=os.environ
     )
     assert done.stdout.endswith("[]"), done.stdout + done.stderr
+
+
+class TestJudging:
+    """truth, rank, compare, report: exact lines, exit codes, and what goes where."""
+
+    @pytest.fixture
+    def ranked(self, call, finished, tmp_path):
+        """A finished run ranked against a CSV file: its folder, and what the ranking printed."""
+        folder = tmp_path / "run"
+        shutil.copytree(finished, folder)
+        rows = "".join(f"{i % 4}-{i // 4}-0-{i % 3},0.{500 + 7 * i}\n" for i in range(12))
+        Path("own.csv").write_text("arch,accuracy\n" + rows)
+        return folder, call("rank", str(folder), "--truth", "own.csv", "--quiet")
+
+    def test_truth(self, call):
+        sets = [*SETS, "--set", "truth.seeds=[3]", "--set", "truth.training.epochs=1"]
+        words = ["truth", *sets, "--arch", "0-1-2-3"]
+        assert call(*words, "--quiet") == (0, "truth/small/truth.jsonl\n", "")
+        [row] = records.read_lines(Path("truth/small/truth.jsonl"))
+        assert (row["arch"], row["seed"]) == ("0-1-2-3", 3)
+        code, out, err = call(*words)
+        assert (code, err) == (0, "")  # nothing was left to do
+        assert len(records.read_lines(Path("truth/small/truth.jsonl"))) == 1
+        code, out, err = call("truth", *sets, "--of", "nowhere")
+        assert (code, out) == (2, "") and "nowhere is not a run" in err
+
+    def test_rank(self, ranked):
+        folder, (code, out, err) = ranked
+        assert (code, err) == (0, "")
+        found = records.read_json(folder / "rank/own/rank.json")
+        tau = found["sets"][0]["predictors"]["macs"]["kendall"]["value"]
+        [row] = [line for line in out.splitlines()[:12] if "│ macs" in line]
+        assert f" {tau:.3f} " in row
+        assert "run_to_run" in found["sets"][0] and "is unknown, as no architecture has two" in out
+        assert "report.html" in out and "own" in (folder / "report.html").read_text()
+
+    def test_rank_as_json(self, call, ranked):
+        folder, _ = ranked
+        code, out, _ = call("rank", str(folder), "--truth", "own.csv", "--quiet", "--json")
+        assert code == 0
+        found = {**json.loads(out), "evaluation": None}
+        assert found == {
+            key: None if key == "evaluation" else value
+            for key, value in records.read_json(folder / "rank/own/rank.json").items()
+            if key != "schema"
+        }
+
+    def test_compare(self, call, ranked):
+        folder, _ = ranked
+        code, out, err = call("compare", str(folder), "--out", "c")
+        assert (code, err) == (0, "") and "small" in out
+        assert Path("c/report.html").exists()
+        code, out, _ = call("compare", str(folder), "--out", "c", "--json")
+        [method] = json.loads(out)["methods"]
+        assert method["seeds"] == [0] and "tau global" in method["metrics"]
+
+    def test_report(self, call, ranked):
+        folder, _ = ranked
+        (folder / "report.html").unlink()
+        assert call("report", str(folder)) == (0, f"{folder}/report.html\n", "")
+        assert "own" in (folder / "report.html").read_text()
+
+    @pytest.mark.parametrize(
+        ("words", "code", "said"),
+        [
+            (["rank", "nowhere", "--truth", "x"], 2, "nowhere is not a run"),
+            (["compare", "nowhere"], 2, "nowhere is not a run"),
+            (["report", "nowhere"], 1, "nowhere"),
+            (["truth", "--workers", "0"], 2, "--workers"),
+        ],
+    )
+    def test_errors(self, call, words, code, said):
+        found, out, err = call(*words)
+        assert (found, out) == (code, "") and said in err
+
+    def test_an_unknown_truth_lists_the_published_tables(self, call, finished):
+        code, out, err = call("rank", str(finished), "--truth", "nas_bench")
+        assert (code, out) == (1, "") and "nas_bench_macro" in err

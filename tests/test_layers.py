@@ -29,7 +29,7 @@ ALLOWED: dict[str, set[str]] = {
     "search": {"space", "records"},
     "rank": {"space", "records"},
     "report": {"space", "records"},
-    "show": set(),
+    "show": {"rank"},
     "export": {"supernet", "nn", "space", "records"},
 }
 EVERYTHING = {"pipeline", "cli", "testing", "__init__", "__main__"}

@@ -16,10 +16,11 @@ def marked_blocks(text: str) -> list[str]:
 @pytest.mark.parametrize(
     ("page", "least"),
     [
-        ("README.md", 3),
+        ("README.md", 4),
         ("docs/kshot.md", 1),
         ("docs/shiftnas.md", 1),
         ("docs/supernet_shifting.md", 2),
+        ("docs/trust.md", 2),
     ],
 )
 def test_marked_blocks_run(
@@ -46,7 +47,7 @@ def test_ci_runs_the_test_command() -> None:
     "page",
     [
         *("README.md", "CONTRIBUTING.md"),
-        *("docs/kshot.md", "docs/shiftnas.md", "docs/supernet_shifting.md"),
+        *("docs/kshot.md", "docs/shiftnas.md", "docs/supernet_shifting.md", "docs/trust.md"),
     ],
 )
 def test_links_lead_somewhere(page: str) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,12 @@ def write_json(path: Path, record: Mapping[str, Any]) -> None:
     """Writes a record, with its schema, atomically."""
     text = json.dumps({"schema": SCHEMA, **record}, indent=2, allow_nan=False)
     write_text(path, text + "\n")
+
+
+def write_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
+    """Writes a `.jsonl` file whole, atomically."""
+    rows = (json.dumps({"schema": SCHEMA, **line}, allow_nan=False) for line in lines)
+    write_text(path, "".join(f"{row}\n" for row in rows))
 
 
 def read_json(path: Path) -> dict[str, Any]:

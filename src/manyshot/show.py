@@ -17,12 +17,12 @@ def count(number: float) -> str:
     return f"{number:g}"
 
 
-def winners_table(result: dict[str, Any], folder: Path) -> Table:
+def winners_table(result: dict[str, Any], page: Path) -> Table:
     """The winners of a run: one row per budget."""
     table = Table(
         title=f"{result['name']}: {result['searched']:,} of {result['space']['size']:,} "
         f"architectures scored, winners: {result['finish']}",
-        caption=Text(f"files are in {folder / 'subnets'}"),
+        caption=Text(f"files are in {page.parent / 'subnets'}, the report is {page}"),
     )
     right = ("MACs", "params", "latency", "proxy", "test")
     for name in ("budget", "architecture", *right, "file"):
@@ -96,3 +96,71 @@ def _histogram(metric: str, cost: dict[str, Any]) -> Table:
     for low, number in zip(cost["edges"], cost["histogram"], strict=False):
         table.add_row(count(low), f"{number / total:.1%}", "#" * round(40 * number / peak))
     return table
+
+
+def rank_tables(found: dict[str, Any], page: Path) -> list[Table]:
+    """What `manyshot rank` prints: a table per set, with what may be said of it."""
+    from manyshot.rank.judge import verdict  # scipy is slow to import
+
+    tables = []
+    for own in found["sets"]:
+        table = Table(
+            title=f"{own['name']}: {own['why']}; judged by {', '.join(own['judged_by'])}",
+            caption=Text(verdict(own)),
+        )
+        columns = ("orders by", "Kendall's tau", "95 %", "Spearman", "Pearson", "regret")
+        for name in columns:
+            table.add_column(name, justify="left" if name == "orders by" else "right")
+        for name, statistics in own["predictors"].items():
+            table.add_row(
+                name,
+                _value(statistics["kendall"]["value"]),
+                _bounds(statistics["kendall"]),
+                _value(statistics["spearman"]["value"]),
+                _value(statistics["pearson"]["value"]),
+                f"{statistics['regret']['value']:.2%}",
+            )
+        tables.append(table)
+    tables[-1].caption = Text(f"{verdict(found['sets'][-1])}\n{page}")
+    return tables
+
+
+def compare_tables(found: dict[str, Any], page: Path) -> list[Table]:
+    """What `manyshot compare` prints: methods, then a sentence per pair that can be told apart."""
+    metrics = list(dict.fromkeys(name for own in found["methods"] for name in own["metrics"]))
+    shown = [m for m in metrics if m.startswith(("tau", "winner", "finished"))]
+    table = Table(title="means over seeds", caption=Text(str(page)))
+    for name in ("method", "seeds", "images", *shown):
+        table.add_column(name, justify="left" if name == "method" else "right")
+    for own in found["methods"]:
+        means = [own["metrics"][metric] for metric in shown]
+        seeds, images = str(len(own["seeds"])), count(own["images"])
+        table.add_row(Text(own["method"]), seeds, images, *map(_mean, means))
+    for own in found["baselines"]:
+        values = [_value(own["metrics"].get(metric), absent="") for metric in shown]
+        table.add_row(Text(own["name"]), "", "", *values, style="dim")
+    pairs = Table(title="pairs of methods", show_lines=True)
+    pairs.add_column("")
+    decided = [p for p in found["pairs"] if p["verdict"] in ("better", "worse")]
+    for pair in decided:
+        pairs.add_row(Text(pair["sentence"]))
+    rest = len(found["pairs"]) - len(decided)
+    pairs.add_row(Text(f"{rest} other comparisons are not distinguishable, or cannot be told."))
+    return [table, pairs]
+
+
+def _value(number: float | None, absent: str = "undefined") -> str:
+    return absent if number is None else f"{number:.3f}"
+
+
+def _bounds(found: dict[str, float | None]) -> str:
+    low, high = found["low"], found["high"]
+    return "" if low is None or high is None else f"{low:.3f} to {high:.3f}"
+
+
+def _mean(found: dict[str, Any]) -> str:
+    if found["mean"] is None:
+        return "undefined"
+    if found["low"] is None:
+        return f"{found['mean']:.3f}"
+    return f"{found['mean']:.3f} ± {found['high'] - found['mean']:.3f}"

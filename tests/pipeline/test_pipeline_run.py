@@ -43,7 +43,7 @@ def test_the_folder_has_the_pinned_files(base):
     wanted = ["environment.json", "finish.jsonl", "recipe.toml", "result.json", "search.jsonl"]
     kinds = ("json", "safetensors", "train.jsonl")
     wanted += [f"subnets/{a}.{kind}" for a in archs for kind in kinds]
-    wanted += ["supernet.safetensors", "train.jsonl", "trainer.pt"]
+    wanted += ["space.json", "supernet.safetensors", "train.jsonl", "trainer.pt"]
     assert outcome(folder)["files"] == sorted(wanted)
     assert ms.Recipe.load(folder / "recipe.toml") == recipe
     machine = records.read_json(folder / "environment.json")

@@ -10,8 +10,11 @@ from manyshot.search import (
     EvolutionConfig,
     Limit,
     NSGA2Config,
+    PredictorConfig,
     RandomSearch,
     Searcher,
+    WeakPredictor,
+    make_searcher,
 )
 from manyshot.space import Arch, SearchSpace
 from manyshot.testing.searchers import SearcherSuite, nested_space, weight
@@ -35,8 +38,7 @@ class TestEvolutionWithDefaults(SearcherSuite):
 
 class TestRegularisedEvolution(SearcherSuite):
     def make_searcher(self, space: SearchSpace, seed: int, limits: Sequence[Limit]) -> Searcher:
-        config = EvolutionConfig(population=20, parents=5, regularised=True, tournament=5)
-        return Evolution(space, seed=seed, limits=limits, config=config)
+        return make_searcher("regularised_evolution", space, seed=seed, limits=limits)
 
 
 class TestEvolutionThatReproposes(SearcherSuite):
@@ -55,14 +57,31 @@ class TestNSGA2(SearcherSuite):
         return NSGA2(space, seed=seed, objective=weight, limits=limits, config=config)
 
 
+class TestPredictor(SearcherSuite):
+    def make_searcher(self, space: SearchSpace, seed: int, limits: Sequence[Limit]) -> Searcher:
+        config = PredictorConfig(initial=15, top=30, pool=200)
+        return WeakPredictor(space, seed=seed, limits=limits, config=config)
+
+
 class Broken:
     """A random searcher with one fault at a time."""
 
     def __init__(self, inner: RandomSearch, fault: str) -> None:
         self.inner, self.fault, self.calls = inner, fault, 0
+        self.out: list[Arch] = []
 
     def ask(self, n: int) -> list[Arch]:
         self.calls += 1
+        if self.fault == "overlaps":
+            self.out = self.out or self.inner.ask(n)
+            return self.out
+        if self.fault == "remembers":
+            self.out += [arch for arch in self.inner.ask(3 * n) if arch not in self.out][:n]
+            return self.out[-n:]
+        if self.fault == "needs a spread" and len(set(self.inner.history.scores.values())) == 1:
+            return self.inner.ask(n)[:1]
+        if self.fault == "small spaces only" and self.inner.space.size > 2916:
+            return [self.inner.space.largest]
         if self.fault == "repeats":
             return (self.inner.ask(n) * 2)[:n] if n < 2 else self.inner.ask(n - 1)[:1] * 2
         if self.fault == "hidden state" and self.calls > 2:
@@ -75,6 +94,10 @@ class Broken:
         self, archs: Sequence[Arch], scores: Sequence[float], weights_version: int = 0
     ) -> None:
         known = self.inner.history.scores
+        if self.fault == "own only" and not self.calls:
+            return
+        if self.fault == "overlaps":
+            self.out = []
         if self.fault == "keeps old scores":
             pairs = [(a, s) for a, s in zip(archs, scores, strict=True) if a not in known]
             archs, scores = [a for a, _ in pairs], [s for _, s in pairs]
@@ -95,6 +118,13 @@ class Broken:
         ("over the limit", "test_infeasible_names_the_limit"),
         ("over the limit", "test_no_network_is_evaluated_twice"),
         ("ignores the seed", "test_same_seed_same_history"),
+        ("overlaps", "test_two_proposals_before_a_tell_have_nothing_in_common"),
+        ("remembers", "test_proposals_not_told_are_forgotten"),
+        ("needs a spread", "test_equal_scores_are_scores"),
+        ("over the limit", "test_equal_scores_are_scores"),
+        ("small spaces only", "test_large_spaces_are_searched_too"),
+        ("own only", "test_what_was_not_proposed_may_be_told"),
+        ("over the limit", "test_what_was_not_proposed_may_be_told"),
     ],
 )
 def test_the_suite_finds(fault: str, check: str) -> None:

@@ -90,7 +90,8 @@ def predict(
         yield forward(images), labels
 
 
-def _total(outputs: Iterable[tuple[Tensor, Tensor]]) -> Score:
+def total(outputs: Iterable[tuple[Tensor, Tensor]]) -> Score:
+    """The score of logits (B, classes) and labels (B,) of every batch."""
     correct: Tensor | int = 0
     loss: Tensor | float = 0.0
     images = 0
@@ -125,10 +126,10 @@ def score(
         return logits
 
     with evaluating(net):
-        return _total(predict(forward, validation))
+        return total(predict(forward, validation))
 
 
 def accuracy(module: nn.Module, batches: Iterable[Batch]) -> Score:
     """The score of a plain module, such as an extracted subnet, in eval mode."""
     with evaluating(module):
-        return _total(predict(module, batches))
+        return total(predict(module, batches))

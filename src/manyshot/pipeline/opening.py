@@ -14,6 +14,7 @@ import torch
 from manyshot import records
 from manyshot._version import __version__
 from manyshot.pipeline import timing
+from manyshot.pipeline.describing import CODES, SPACE
 from manyshot.pipeline.generating import SAMPLER
 from manyshot.recipe import Recipe, RecipeError
 
@@ -57,7 +58,7 @@ def open_folder(folder: Path, recipe: Recipe, trained: Path | None = None) -> No
     if trained is not None:
         check_trained(recipe, trained)
     if other:
-        for stale in (folder / timing.FILE, folder / SOURCE, machine, path):
+        for stale in (folder / timing.FILE, folder / SOURCE, folder / SPACE, machine, path):
             stale.unlink(missing_ok=True)
     if not path.exists():
         records.write_text(path, recipe.to_toml())
@@ -95,7 +96,7 @@ def take_over(folder: Path, trained: Path) -> None:
     """
     if (folder / WEIGHTS).exists():
         return
-    for name in (SAMPLER, WEIGHTS):
+    for name in (SAMPLER, CODES, WEIGHTS):
         if (trained / name).exists():
             with records.atomic(folder / name) as temporary:
                 shutil.copyfile(trained / name, temporary)

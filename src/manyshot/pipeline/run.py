@@ -12,11 +12,12 @@ from accelerate.utils import broadcast_object_list
 from manyshot import records
 from manyshot.pipeline import timing
 from manyshot.pipeline.checking import GENERATOR
+from manyshot.pipeline.describing import describe_codes, describe_space
 from manyshot.pipeline.finishing import EXPORTED, LOG, costs_of, finish
 from manyshot.pipeline.generating import probed_images, proposals, save_sampler
 from manyshot.pipeline.opening import WEIGHTS, open_folder, take_over
 from manyshot.pipeline.searching import Searched, check_winners, search, winners
-from manyshot.pipeline.shifting import SHIFTED
+from manyshot.pipeline.shifting import final_weights
 from manyshot.pipeline.transferring import adopt_source, load_source, take_source
 from manyshot.pipeline.workspace import Workspace, on_its_threads, processes
 from manyshot.progress import Progress, Silent
@@ -36,6 +37,7 @@ def train_stage(ws: Workspace, accelerator: Accelerator, folder: Path, progress:
         else:
             train_supernet(ws, accelerator, folder, progress)
         if accelerator.is_main_process:
+            describe_codes(ws, folder)
             save_weights(weights, ws.net)
         accelerator.wait_for_everyone()
     load_weights(weights, ws.net)
@@ -93,6 +95,7 @@ def begin(
     accelerator = start_engine(ws, folder)
     if accelerator.is_main_process:
         open_folder(folder, recipe, trained)
+        describe_space(ws, folder)
     accelerator.wait_for_everyone()
     if timing.needs_latency(ws):
         timing.add_latency(ws, accelerator, folder, progress, trained)
@@ -238,15 +241,7 @@ def export_architecture(
     ws = Workspace.build(recipe)
     ws.check_finish(world)
     arch = ws.net.space.canonical(ws.net.space.from_text(text))
-    if not (folder / WEIGHTS).exists():
-        raise records.RecordError(f"{folder} has no {WEIGHTS}: train it first with manyshot train")
-    weights = folder / (WEIGHTS if recipe.shift.name == "none" else SHIFTED)
-    if not weights.exists():
-        raise records.RecordError(
-            f"{folder} has no {weights.name}: its search trains the supernet and is not done, "
-            f"finish it with manyshot run --resume {folder}"
-        )
-    load_weights(weights, ws.net)
+    load_weights(final_weights(recipe, folder), ws.net)
     accelerator = start_engine(ws, folder)
     won = {record["arch"] for record in records.read_lines(folder / LOG)}
     log = LOG if ws.net.space.to_text(arch) in won else EXPORTED

@@ -12,7 +12,9 @@ from accelerate import Accelerator
 from manyshot import records, transfer
 from manyshot.evaluate import RunningStatistics
 from manyshot.nn.batch_norm import BatchNormStats
+from manyshot.pipeline.opening import WEIGHTS
 from manyshot.pipeline.workspace import Workspace
+from manyshot.recipe import Recipe
 from manyshot.search import Searcher, make_searcher
 from manyshot.space import Arch
 from manyshot.train import digest, load_checkpoint, save_checkpoint, save_weights
@@ -24,6 +26,23 @@ SHIFTED = "shifted.safetensors"
 """The supernet's weights after a search that moved them."""
 _VISITS = 0x51F7
 """Names a random stream of a run's seed."""
+
+
+def final_weights(recipe: Recipe, folder: Path) -> Path:
+    """The file of a run's supernet as its search left it.
+
+    Raises:
+        RecordError: if the supernet is not trained, or its search moves it and is not done.
+    """
+    if not (folder / WEIGHTS).exists():
+        raise records.RecordError(f"{folder} has no {WEIGHTS}: train it first with manyshot train")
+    weights = folder / (WEIGHTS if recipe.shift.name == "none" else SHIFTED)
+    if not weights.exists():
+        raise records.RecordError(
+            f"{folder} has no {weights.name}: its search trains the supernet and is not done, "
+            f"finish it with manyshot run --resume {folder}"
+        )
+    return weights
 
 
 class Shifting:

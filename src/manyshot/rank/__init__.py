@@ -1,5 +1,6 @@
 """How far the order of proxy scores can be trusted: numbers in, numbers out. No torch here."""
 
+from manyshot.rank.compare import compare
 from manyshot.rank.correlation import (
     Interval,
     best_rank,
@@ -8,21 +9,34 @@ from manyshot.rank.correlation import (
     kendall,
     null_sd,
     overlap,
+    pearson,
     regret,
     run_to_run,
     spearman,
 )
+from manyshot.rank.judge import Judged, judge, judged_sets
+from manyshot.rank.published import PUBLISHED
 from manyshot.rank.selection import FrozenSet
+from manyshot.rank.truth import TruthError, TruthTable, load_truth
 
 __all__ = [
+    "PUBLISHED",
     "FrozenSet",
     "Interval",
+    "Judged",
+    "TruthError",
+    "TruthTable",
     "best_rank",
     "bootstrap",
     "clear_pairs",
+    "compare",
+    "judge",
+    "judged_sets",
     "kendall",
+    "load_truth",
     "null_sd",
     "overlap",
+    "pearson",
     "regret",
     "run_to_run",
     "spearman",

@@ -80,6 +80,19 @@ def spearman(x: npt.ArrayLike, y: npt.ArrayLike) -> float | None:
     return float(np.corrcoef(stats.rankdata(x_N), stats.rankdata(y_N))[0, 1])
 
 
+def pearson(x: npt.ArrayLike, y: npt.ArrayLike) -> float | None:
+    """Pearson's r of two score columns, in [-1, 1]: how linear their relation is.
+
+    Arguments, None and errors are those of `kendall`.
+    """
+    x_N, y_N = _scores(x=x, y=y)
+    if _undefined(x_N, y_N):
+        return None
+    x_N, y_N = x_N - x_N.mean(), y_N - y_N.mean()
+    x_N, y_N = x_N / np.abs(x_N).max(), y_N / np.abs(y_N).max()  # squares must not underflow
+    return float(np.clip(x_N @ y_N / math.sqrt((x_N @ x_N) * (y_N @ y_N)), -1, 1))
+
+
 def null_sd(n: int) -> float:
     """Standard deviation of tau over `n` architectures if the two orders have nothing in common.
 

@@ -5,6 +5,7 @@ from manyshot.search.history import History
 from manyshot.search.limit import Cost, Infeasible, Limit, best
 from manyshot.search.nsga2 import NSGA2, NSGA2Config
 from manyshot.search.pareto import non_dominated
+from manyshot.search.predictor import PredictorConfig, WeakPredictor
 from manyshot.search.random_search import RandomConfig, RandomSearch
 from manyshot.search.searcher import Searcher
 from manyshot.search.table import SEARCHERS, SearcherFactory, make_searcher
@@ -19,10 +20,12 @@ __all__ = [
     "Infeasible",
     "Limit",
     "NSGA2Config",
+    "PredictorConfig",
     "RandomConfig",
     "RandomSearch",
     "Searcher",
     "SearcherFactory",
+    "WeakPredictor",
     "best",
     "make_searcher",
     "non_dominated",

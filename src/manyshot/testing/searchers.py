@@ -72,6 +72,34 @@ class SearcherSuite:
                 assert share >= len(archs) // len(limits), f"{share} within {limit.name}"
             assert np.any([x.satisfied(archs) for x in limits], axis=0).all()
 
+    def test_large_spaces_are_searched_too(self) -> None:
+        """One that cannot be listed: legal, canonical and distinct proposals, and a replay."""
+        space, limits = nested_space(more=8), [weight_limit(14), weight_limit(20)]
+        searcher, replayed = (self.make_searcher(space, 8, limits) for _ in range(2))
+        for archs in proposals(searcher, (25, 25, 10)):
+            assert len(set(archs)) == len(archs) > 0
+            assert limits[1].satisfied(archs).all(), f"over {limits[1].name}: {archs}"
+            assert [space.canonical(arch) for arch in archs] == archs, "not canonical"
+            replayed.tell(archs, score(archs))
+        assert replayed.ask(10) == searcher.ask(10)
+
+    def test_equal_scores_are_scores(self) -> None:
+        """When every score is the same, proposals are full and within the limit."""
+        limit = weight_limit(9)
+        searcher = self.make_searcher(nested_space(), 9, [limit])
+        for _ in range(4):
+            archs = searcher.ask(25)
+            assert len(archs) == 25 and limit.satisfied(archs).all()
+            searcher.tell(archs, [0.5] * 25)
+
+    def test_two_proposals_before_a_tell_have_nothing_in_common(self) -> None:
+        """So that two machines may score at once; at first, and when something was told."""
+        searcher = self.make_searcher(nested_space(), 10, [weight_limit(12)])
+        for _ in range(3):
+            one, two = searcher.ask(25), searcher.ask(25)
+            assert not set(one) & set(two), "an architecture was proposed twice before a tell"
+            searcher.tell(one + two, score(one + two))
+
     def test_no_network_is_evaluated_twice(self) -> None:
         """Globally deduplicated searchers visit the whole space once, then propose nothing."""
         if not self.dedupes_globally:
@@ -126,6 +154,29 @@ class SearcherSuite:
             assert replayed.ask(15) == searcher.ask(15), f"differs after {groups} groups"
             assert replayed.ask(15) == searcher.ask(15), "a second ask before a tell differs"
 
+    def test_proposals_not_told_are_forgotten(self) -> None:
+        """A searcher that proposed more than was told goes on as one that was told the same."""
+        limits, space = [weight_limit(12)], nested_space()
+        searcher, replayed = (self.make_searcher(space, 11, limits) for _ in range(2))
+        for _ in range(3):
+            archs = searcher.ask(40)[:25]
+            for each in (searcher, replayed):
+                each.tell(archs, score(archs))
+        assert replayed.ask(20) == searcher.ask(20), "proposals not told were remembered"
+
+    def test_what_was_not_proposed_may_be_told(self) -> None:
+        """Architectures of other origin, some over the limit: the best within it is an elite."""
+        space, limit = nested_space(), weight_limit(9)
+        searcher = self.make_searcher(space, 12, [limit])
+        others = list(dict.fromkeys(space.canonical(a) for a in space.enumerate()))[::31]
+        legal = [arch for arch in others if limit.satisfied([arch])[0]]
+        assert 0 < len(legal) < len(others)
+        searcher.tell(others, [100.0 + i for i in range(len(others))])
+        assert legal[-1] in searcher.elites()
+        archs = searcher.ask(25)
+        assert limit.satisfied(archs).all(), f"over {limit.name}: {archs}"
+        assert not (self.dedupes_globally and set(archs) & set(others)), "told, yet proposed"
+
     def test_elites_were_told(self) -> None:
         """None at first; then distinct architectures that were told."""
         searcher = self.make_searcher(nested_space(), 0, [weight_limit(12)])
@@ -159,8 +210,12 @@ class SearcherSuite:
         assert histories[0] == histories[1], "a global random state was used"
 
 
-def nested_space() -> SearchSpace:
-    """The suite's space: 2,916 encodings; some decisions inactive at times, two that commute."""
+def nested_space(more: int = 0) -> SearchSpace:
+    """The suite's space: 2,916 encodings; some decisions inactive at times, two that commute.
+
+    Args:
+        more: decisions between four options beside, each of which has four times the encodings.
+    """
     depth = Decision((1, 2, 3), "depth")
     ops = [Decision(("skip", "conv", "pool"), f"op{i}") for i in range(3)]
     kernels = [Decision((3, 5), f"kernel{i}") for i in range(2)]
@@ -170,7 +225,8 @@ def nested_space() -> SearchSpace:
         uses[op] = [((depth, frozenset(range(i, 3))),)]
     for i, kernel in enumerate(kernels):
         uses[kernel] = [((depth, frozenset(range(i, 3))), (ops[i], frozenset({1})))]
-    decisions = [depth, *ops, *kernels, *tails]
+    widths = [Decision((1, 2, 3, 4), f"width{i}") for i in range(more)]
+    decisions = [depth, *ops, *kernels, *tails, *widths]
     return SearchSpace(decisions, uses=uses, commutations=[Commutation(tuple(tails), 0)])
 
 

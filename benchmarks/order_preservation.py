@@ -1,0 +1,162 @@
+"""Can the ranking be trusted? Every method against its controls, ranked against stand-alone truth.
+
+    OMP_NUM_THREADS=1 python benchmarks/order_preservation.py tiny [--seeds 0 1 2 3 4 5]
+    OMP_NUM_THREADS=1 python benchmarks/order_preservation.py macro [--seeds 0 1 2]
+
+`tiny` are all 256 networks of `tiny` on digits, whose truth is `tiny_truth.jsonl`; `macro` are
+networks of `macro(width=8)` on Fashion-MNIST, whose truth is `macro_truth.jsonl`, made by
+
+    manyshot truth benchmarks/order_preservation.toml --out truth/macro
+    manyshot truth benchmarks/order_preservation.toml --out truth/macro \\
+        --set truth.plan=best --set truth.count=16 --set truth.seeds=[1,2]
+
+A run is what `manyshot run` and `manyshot rank` do; every ranked run is a line of
+`order_preservation.jsonl`, with all scores, and what is on record is not done again. All methods of
+a study forward equally many images in training, probes and shifting together, within 3 %. Local
+sets by prediction are chosen by another uniform supernet, of seed 100. The page is
+`order_preservation.md`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+from measuring import provenance
+from order_preservation_page import write_page
+
+from manyshot import records
+from manyshot.pipeline import rank_run, run
+from manyshot.pipeline.comparing import row_of
+from manyshot.progress import Bars
+from manyshot.rank import TruthTable, load_truth
+from manyshot.recipe import Recipe
+
+HERE = Path(__file__).parent
+REFERENCE = 100
+"""The seed of the supernet that chooses local sets by prediction."""
+K2 = ("sharing.name=k_shot", "sharing.options={copies=2, m=2, optimizer='adam', lr=0.01}")
+K4 = ("sharing.name=k_shot", "sharing.options={copies=4, m=4, optimizer='adam', lr=0.01}")
+TINY = (
+    "name=order",
+    "data.train_size=896",
+    "train.epochs=96",
+    "search.budgets=['macs<=25%', 'macs<=45%', 'macs<=70%']",
+    "search.candidates=60",
+    "search.generation=20",
+    "search.options={population=20, parents=6, mutants=10, crossovers=10, dedupe='per_generation'}",
+    "finish.mode=inherit",
+    "export.formats=[]",
+)
+TINY_SHIFT = (
+    "sampler.name=shift",
+    "sampler.held_out=128",
+    "sampler.options={period=100, images=128}",
+)
+MACRO_SHIFT = (
+    "sampler.name=shift",
+    "sampler.held_out=2000",
+    "sampler.options={period=200, images=256}",
+)
+METHODS: dict[str, dict[str, tuple[str, ...]]] = {
+    "tiny": {
+        "uniform": (),
+        "fair": ("sampler.name=fair", "train.epochs=24"),
+        "sandwich": ("sampler.name=sandwich", "sampler.options={random=2}", "train.epochs=24"),
+        "kshot2": K2,
+        "kshot4": K4,
+        "shift": (*TINY_SHIFT, "train.epochs=72"),
+        "shifting": ("shift.name=population", "train.epochs=79"),
+        "uniform_finetune": ("shift.name=uniform_finetune", "train.epochs=79"),
+        "random_population": ("shift.name=random_population", "train.epochs=79"),
+        "all_three": (*TINY_SHIFT, *K2, "shift.name=population", "train.epochs=68"),
+    },
+    "macro": {
+        "uniform": (),
+        "fair": ("sampler.name=fair", "train.epochs=6"),
+        "sandwich": ("sampler.name=sandwich", "sampler.options={random=1}", "train.epochs=6"),
+        "kshot2": K2,
+        "kshot4": K4,
+        "shift": (*MACRO_SHIFT, "train.epochs=16"),
+        "shifting": ("shift.name=population", "train.epochs=14"),
+        "uniform_finetune": ("shift.name=uniform_finetune", "train.epochs=14"),
+        "all_three": (*MACRO_SHIFT, *K2, "shift.name=population", "train.epochs=13"),
+    },
+}
+"""What a method changes in its study's recipe."""
+TRUTH = {"tiny": HERE / "tiny_truth.jsonl", "macro": HERE / "macro_truth.jsonl"}
+
+
+def recipe_of(study: str, method: str, seed: int) -> Recipe:
+    """The recipe of one run."""
+    base = () if study == "tiny" else (HERE / "order_preservation.toml",)
+    sets = TINY if study == "tiny" else ()
+    own = (*sets, *METHODS[study][method], f"name={method}", f"seed={seed}")
+    return Recipe.load(*base, overrides=own)
+
+
+def done(study: str, method: str, seed: int, runs: Path) -> Path:
+    """The folder of a finished run."""
+    folder = runs / study / f"{method}-{seed}"
+    if not (folder / "result.json").exists():
+        run(recipe_of(study, method, seed), folder, Bars())
+    return folder
+
+
+def ranked(
+    study: str, method: str, seed: int, runs: Path, truth: TruthTable, reference: Path
+) -> dict[str, Any]:
+    """The record of a run ranked against the truth."""
+    folder = done(study, method, seed, runs)
+    recipe = Recipe.load(folder / "recipe.toml")
+    uncalibrated = len(truth) if method == "uniform" else 0
+    found = rank_run(recipe, folder, truth, Bars(), reference=reference, uncalibrated=uncalibrated)
+    row = row_of(folder, seed, method, truth.name)
+    kept = ("proxy_accuracy", "proxy_loss", "shared_statistics_accuracy")
+    return {
+        "study": study,
+        **{key: row[key] for key in ("method", "seed", "images", "metrics", "winners")},
+        "sets": found["sets"],
+        "truth": found["truth"],
+        "archs": [point["arch"] for point in found["points"]],
+        **{key: [point[key] for point in found["points"]] for key in kept},
+        **provenance(),
+    }
+
+
+def main() -> None:
+    """Does what is not on record, then writes the page."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("study", nargs="?", choices=list(METHODS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--methods", nargs="+")
+    parser.add_argument("--runs", type=Path, default=Path("runs") / "order")
+    parser.add_argument("--truth", type=Path, help="in place of the study's own")
+    parser.add_argument("--records", type=Path, default=HERE / "order_preservation.jsonl")
+    parser.add_argument("--train-only", action="store_true", help="run, but do not rank yet")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    study = arguments.study
+    if study is not None:
+        methods = arguments.methods or list(METHODS[study])
+        rows = records.read_lines(arguments.records)
+        known = {(row["study"], row["method"], row["seed"]) for row in rows}
+        reference = done(study, "uniform", REFERENCE, arguments.runs)
+        tasks = [(method, seed) for seed in arguments.seeds for method in methods]
+        if arguments.train_only:
+            for method, seed in tasks:
+                done(study, method, seed, arguments.runs)
+            return
+        truth = load_truth(arguments.truth or TRUTH[study])
+        rank_run(Recipe.load(reference / "recipe.toml"), reference, truth, uncalibrated=0)
+        for method, seed in tasks:
+            if (study, method, seed) not in known:
+                row = ranked(study, method, seed, arguments.runs, truth, reference)
+                records.append(arguments.records, row)
+    write_page(arguments.records)
+
+
+if __name__ == "__main__":
+    main()

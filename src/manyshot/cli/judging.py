@@ -1,0 +1,146 @@
+"""Commands that judge runs: truth, rank, compare, report."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from manyshot.cli.shared import (
+    Json,
+    Overrides,
+    Quiet,
+    RecipePath,
+    RunFolder,
+    app,
+    echo,
+    loaded,
+    print_tables,
+    progress,
+    recipe_of,
+)
+
+
+@app.command("truth")
+def truth_command(
+    recipe: RecipePath = None,
+    set_: Overrides = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where trainings are added; by default truth/NAME.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Trainings at once.")] = 1,
+    ray: Annotated[bool, typer.Option("--ray", help="Through Ray: on many machines.")] = False,
+    of: Annotated[
+        list[Path] | None, typer.Option(help="A run, for truth.plan=top or winners; repeatable.")
+    ] = None,
+    arch: Annotated[
+        list[str] | None, typer.Option(help="An architecture in place of a plan; repeatable.")
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Train architectures alone: the truth that rankings are compared with.
+
+    What is on record is not trained again; other seeds and architectures may be added later.
+    """
+    settings = loaded(recipe, set_)
+    for run in of or []:
+        recipe_of(run)
+    from manyshot.pipeline import truth
+    from manyshot.pipeline.workers import InProcess, Processes, Ray
+
+    threads = settings.threads if isinstance(settings.threads, int) else os.cpu_count() or 1
+    alone = InProcess() if workers == 1 else Processes(workers)
+    folder = out or Path("truth") / settings.name
+    truth(
+        settings,
+        folder,
+        progress(quiet),
+        workers=Ray(workers, threads) if ray else alone,
+        of=of or [],
+        archs=arch or [],
+    )
+    echo(folder / "truth.jsonl")
+
+
+@app.command("rank")
+def rank_command(
+    run: RunFolder,
+    truth: Annotated[
+        str, typer.Option(help="A folder of manyshot truth, a CSV file, or a published table.")
+    ],
+    set_: Overrides = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option(help="A run ranked before, whose scores choose the local set by prediction."),
+    ] = None,
+    local: Annotated[float, typer.Option(help="Share of a local set.")] = 0.1,
+    uncalibrated: Annotated[
+        int,
+        typer.Option(min=0, help="Score so many without recalibrated batch norms, too; or none."),
+    ] = 256,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Say how far a run's ranking can be trusted, against stand-alone accuracies."""
+    settings = loaded(recipe_of(run), set_)
+    from manyshot.pipeline import rank_run
+    from manyshot.rank import PUBLISHED, load_truth
+
+    found = rank_run(
+        settings,
+        run,
+        load_truth(truth, PUBLISHED),
+        progress(quiet),
+        reference=reference,
+        share=local,
+        uncalibrated=uncalibrated,
+    )
+    from manyshot.report import write
+
+    page = write(run)
+    if as_json:
+        echo(json.dumps(found))
+        return
+    from manyshot.show import rank_tables
+
+    print_tables(*rank_tables(found, page))
+
+
+@app.command("compare")
+def compare_command(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of finished runs.")],
+    out: Annotated[Path, typer.Option(help="Where compare.json and report.html go.")] = Path(
+        "compare"
+    ),
+    truth: Annotated[
+        str | None, typer.Option(help="The name of the truth that the runs are ranked against.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare methods over seeds: runs whose recipes differ in their seed alone are one method."""
+    for run in runs:
+        recipe_of(run)
+    from manyshot.pipeline import compare_runs
+    from manyshot.report import write
+
+    found = compare_runs(runs, out, truth)
+    page = write(out)
+    if as_json:
+        echo(json.dumps(found))
+        return
+    from manyshot.show import compare_tables
+
+    print_tables(*compare_tables(found, page))
+
+
+@app.command("report")
+def report_command(
+    folder: Annotated[Path, typer.Argument(help="The folder of a run, a rank or a compare.")],
+) -> None:
+    """Write report.html: one page that needs nothing else."""
+    from manyshot.report import write
+
+    echo(write(folder))

@@ -1,0 +1,57 @@
+"""Running the command line: errors become messages and exit codes."""
+
+from __future__ import annotations
+
+import sys
+import sysconfig
+import traceback
+from pathlib import Path
+from typing import Any, NoReturn
+
+import typer
+
+from manyshot.cli import judging as judging
+from manyshot.cli import running as running
+from manyshot.cli.shared import app
+
+_USAGE: Any = typer.BadParameter.__base__  # of all usage errors; typer does not export it
+_INTERRUPTED = 130  # what typer returns after Ctrl-C
+
+
+def _fail(message: object, code: int) -> NoReturn:
+    if str(message):  # without arguments there is only the help
+        typer.echo(f"error: {message}", err=True)
+    sys.exit(code)
+
+
+def _place(error: BaseException) -> str:
+    """Where in somebody else's code an error comes from, such as a network's own forward."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    elsewhere = (sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), "<")
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if Path(frame.filename).is_relative_to(Path(__file__).parents[1]):
+            return ""
+        if not frame.filename.startswith(elsewhere):
+            name = type(error).__name__
+            return f" ({name} in {frame.filename}, line {frame.lineno}, {frame.name})"
+    return ""
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Runs the command line: exit 0 done, 1 failed, 2 usage."""
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # package.module:attribute may be in the working directory
+    try:
+        code = app(args=arguments, standalone_mode=False)
+    except _USAGE as error:
+        _fail(error.format_message(), 2)
+    except (KeyboardInterrupt, typer.Abort):
+        code = _INTERRUPTED
+    except (ValueError, OSError, RuntimeError, LookupError, ImportError) as error:
+        from manyshot.recipe import RecipeError  # slow to import, so not for --help
+
+        _fail(f"{error}{_place(error)}", 2 if isinstance(error, RecipeError) else 1)
+    if code == _INTERRUPTED:
+        _fail("interrupted; go on with --resume", 1)
+    sys.exit(code or 0)

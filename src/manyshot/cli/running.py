@@ -1,0 +1,165 @@
+"""Commands that make and use a run: run, train, search, transfer, space, export."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from manyshot.cli.shared import (
+    Json,
+    Out,
+    Overrides,
+    Quiet,
+    RecipePath,
+    Resume,
+    RunFolder,
+    app,
+    echo,
+    folder_of,
+    loaded,
+    print_tables,
+    progress,
+    recipe_of,
+    settings_of,
+    speaks,
+)
+
+
+@app.command("run")
+def run_command(
+    recipe: RecipePath = None,
+    set_: Overrides = None,
+    out: Out = None,
+    resume: Resume = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train, search, finish and export: the whole way."""
+    settings, folder = settings_of(recipe, set_, out, resume)
+    from manyshot.pipeline import run  # torch loads here, not for --help
+
+    _show(run(settings, folder, progress(quiet)), folder, as_json)
+
+
+@app.command("train")
+def train_command(
+    recipe: RecipePath = None,
+    set_: Overrides = None,
+    out: Out = None,
+    resume: Resume = None,
+    quiet: Quiet = False,
+) -> None:
+    """Train the supernet only."""
+    settings, folder = settings_of(recipe, set_, out, resume)
+    from manyshot.pipeline import train_only
+
+    train_only(settings, folder, progress(quiet))
+    echo(folder / "supernet.safetensors")
+
+
+@app.command("search")
+def search_command(
+    run: RunFolder,
+    set_: Overrides = None,
+    out: Out = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Search a trained run, finish its winners and export them.
+
+    With `--set` and `--out`, the same supernet is searched again under other settings.
+    """
+    if set_ and out is None:
+        raise typer.BadParameter("other settings need another folder: give --out too")
+    settings = loaded(recipe_of(run), set_)
+    from manyshot.pipeline import run as run_all
+
+    folder = out or run
+    _show(run_all(settings, folder, progress(quiet), trained=run), folder, as_json)
+
+
+@app.command("transfer")
+def transfer_command(
+    run: RunFolder,
+    recipe: RecipePath = None,
+    data: Annotated[str | None, typer.Option(help="The target data set's name.")] = None,
+    set_: Overrides = None,
+    out: Out = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Move a trained run's supernet to other images, and search it there while it shifts.
+
+    Without a recipe, settings are the run's; `--set data.root=PATH` says where the images are.
+    """
+    recipe_of(run)
+    from manyshot.pipeline import run as run_all
+    from manyshot.pipeline import transfer_recipe
+
+    settings = transfer_recipe(run, recipe, data, set_ or [])
+    folder = folder_of(settings.name, out)
+    _show(run_all(settings, folder, progress(quiet), source=run), folder, as_json)
+
+
+@app.command("space")
+def space_command(
+    recipe: RecipePath = None,
+    set_: Overrides = None,
+    samples: Annotated[int, typer.Option(min=1, help="Uniform random architectures.")] = 20_000,
+    as_json: Json = False,
+) -> None:
+    """Show decisions, size, reachable costs, and how uniform sampling spreads over them."""
+    settings = loaded(recipe, set_)
+    from manyshot.pipeline import survey
+
+    found = survey(settings, samples)
+    if as_json:
+        echo(json.dumps(found))
+    else:
+        from manyshot.show import survey_tables
+
+        print_tables(*survey_tables(found))
+
+
+@app.command("export")
+def export_command(
+    run: RunFolder,
+    arch: Annotated[str, typer.Option(help="An architecture, such as 0-2-1.")],
+    formats: Annotated[
+        list[str] | None, typer.Option("--format", help="pt2, onnx, json; repeatable.")
+    ] = None,
+    test: Annotated[bool, typer.Option("--test", help="Score it on the test set too.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Finish any architecture of a trained run as its recipe says, and export it."""
+    overrides = None if formats is None else [f"export.formats={json.dumps(formats)}"]
+    settings = loaded(recipe_of(run), overrides)
+    from manyshot.pipeline import export_architecture
+
+    record = export_architecture(settings, run, arch, progress(quiet), test=test)
+    if as_json:
+        echo(json.dumps(record))
+    else:
+        for path in record["files"].values():
+            echo(run / path)
+
+
+def _show(result: dict[str, Any], folder: Path, as_json: bool) -> None:
+    """Writes the report, and prints the winners."""
+    if not speaks():
+        return
+    from manyshot.report import write
+
+    page = write(folder)
+    if as_json:
+        echo(json.dumps(result))
+        return
+    from manyshot.show import shift_tables, winners_table
+
+    print_tables(winners_table(result, page))
+    if result["shift"] != "none" or result["order"]:
+        print_tables(*shift_tables(result))

@@ -1,0 +1,109 @@
+"""What commands share: the app, options, reading recipes, printing."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from manyshot.recipe import Recipe
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="One-shot neural architecture search: one supernet, every budget.",
+)
+
+RecipePath = Annotated[
+    Path | None,
+    typer.Argument(help="A recipe (TOML). Without one: scikit-learn's digits, offline."),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override, such as train.epochs=5."),
+]
+Out = Annotated[
+    Path | None, typer.Option(help="The run's folder; by default a new one, runs/NAME.")
+]
+Resume = Annotated[Path | None, typer.Option(help="Go on with the run in this folder.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on standard error.")]
+RunFolder = Annotated[Path, typer.Argument(help="The folder of a run.")]
+
+
+def loaded(path: Path | None, overrides: list[str] | None) -> Recipe:
+    """The recipe at a path, or the default one, with overrides."""
+    from manyshot.recipe import Recipe
+
+    return Recipe.load(path, overrides or [])
+
+
+def settings_of(
+    recipe: Path | None, overrides: list[str] | None, out: Path | None, resume: Path | None
+) -> tuple[Recipe, Path]:
+    """The recipe and the folder of a run that begins or goes on."""
+    if resume is None:
+        settings = loaded(recipe, overrides)
+        return settings, folder_of(settings.name, out)
+    if recipe is not None or overrides or out is not None:
+        raise typer.BadParameter(
+            "--resume goes on with a run as it is: give no recipe, --set, --out"
+        )
+    return loaded(recipe_of(resume), None), resume
+
+
+def folder_of(name: str, out: Path | None) -> Path:
+    """Where a run goes: as asked for, or a new folder by its name."""
+    if out is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise typer.BadParameter("several processes need one folder: give --out, or --resume")
+    return out or free(Path("runs") / name)
+
+
+def recipe_of(run: Path) -> Path:
+    """The recipe of a run; a usage error if it is none."""
+    path = run / "recipe.toml"
+    if not path.exists():
+        raise typer.BadParameter(f"{run} is not a run: it has no recipe.toml")
+    return path
+
+
+def free(folder: Path) -> Path:
+    """`folder`, or the first of folder-2, folder-3, ... that does not exist."""
+    number, free = 2, folder
+    while free.exists():
+        free, number = folder.with_name(f"{folder.name}-{number}"), number + 1
+    return free
+
+
+def speaks() -> bool:
+    """Whether this process prints: of several, only the main one does."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def progress(quiet: bool) -> Any:
+    """Bars, or nothing."""
+    from manyshot.progress import Bars, Silent
+
+    return Silent() if quiet or not speaks() else Bars()
+
+
+def echo(line: object) -> None:
+    """Prints a line, if this process prints."""
+    if speaks():
+        typer.echo(line)
+
+
+def print_tables(*tables: Any) -> None:
+    """Prints tables as wide as the terminal, if this process prints."""
+    if not speaks():
+        return
+    from rich.console import Console
+
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    for table in tables:
+        console.print(table)

@@ -1,0 +1,65 @@
+"""Batch-norm statistics that all paths share: what a supernet without recalibration would use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from manyshot.evaluate.running import RunningStatistics
+from manyshot.nn.batch_norm import ADOPTED, BatchNormStats
+from manyshot.space import Arch
+from manyshot.supernet import Supernet
+
+
+def shared_statistics(
+    net: Supernet, batches: Iterable[Tensor | Sequence[Tensor]], rng: np.random.Generator
+) -> Callable[[Arch], BatchNormStats]:
+    """What running averages hold after batches of uniform random paths, for any architecture.
+
+    The control of `calibrate`: in a supernet with ordinary batch norms the averages blend all
+    paths, and accuracies taken with them rank badly (SPOS, arXiv:1904.00420, section 3.4). Made
+    after training, at fixed weights, momentum 0.1; dropout is off. The supernet is left
+    bit-identical.
+
+    Args:
+        net: the supernet.
+        batches: images (B, C, H, W), or (images, labels) pairs; a hundred or more, each for another
+            path.
+        rng: of the paths.
+
+    Returns:
+        A function from architectures to statistics. What no path reached comes from one batch.
+
+    Raises:
+        ValueError: if there is no batch.
+    """
+    averages, last = RunningStatistics(net), None
+    for batch in batches:
+        last = batch if isinstance(batch, Tensor) else batch[0]
+        _forward(net, averages, last, net.space.sample(rng))
+    if last is None:
+        raise ValueError("shared_statistics got no batches; give at least one of training images")
+    averages.momentum, images = 0.0, last  # from here on nothing moves, but what is new begins
+
+    def of(arch: Arch) -> BatchNormStats:
+        _forward(net, averages, images, arch)
+        return averages.of(arch)
+
+    return of
+
+
+def _forward(net: Supernet, averages: RunningStatistics, images: Tensor, arch: Arch) -> None:
+    """One batch of one path: batch norms train, all else evaluates."""
+    modes = {module: module.training for module in net.modules()}
+    try:
+        net.eval()
+        for module in modes:
+            module.training = isinstance(module, tuple(ADOPTED.values()))
+        with torch.no_grad(), averages.watching():
+            net(images, arch)
+    finally:
+        for module, training in modes.items():
+            module.training = training

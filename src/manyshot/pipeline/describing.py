@@ -1,0 +1,44 @@
+"""Records that say what others cannot: the space, and the codes of K-shot sharing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from manyshot import records
+from manyshot.pipeline.workspace import Workspace
+from manyshot.sharing import KShot
+
+SPACE = "space.json"
+CODES = "codes.jsonl"
+SAMPLED = 64
+"""Architectures whose codes are recorded: the smallest, the largest, and random ones."""
+
+
+def describe_space(ws: Workspace, folder: Path) -> None:
+    """Writes what the option indices in all records mean, and budgets in %, unless it is there."""
+    if (folder / SPACE).exists():
+        return
+    space = ws.net.space
+    largest = {metric: table([space.largest])[0].item() for metric, table in ws.costs.items()}
+    records.write_json(folder / SPACE, {"space": space.to_dict(), "largest": largest})
+
+
+def describe_codes(ws: Workspace, folder: Path) -> None:
+    """Writes the codes that paths have when training ends; nothing without K-shot sharing."""
+    sharing, space = ws.net.sharing, ws.net.space
+    if not isinstance(sharing, KShot):
+        return
+    rng = np.random.default_rng(ws.recipe.seed)
+    drawn = [space.smallest, space.largest, *(space.sample(rng) for _ in range(SAMPLED - 2))]
+    archs = list(dict.fromkeys(map(space.canonical, drawn)))
+    with torch.no_grad():
+        codes = sharing.code(archs).tolist()
+    macs = ws.costs["macs"](archs).tolist()
+    rows = sorted(zip(archs, macs, codes, strict=True), key=lambda row: row[1])
+    records.write_lines(
+        folder / CODES,
+        [{"arch": space.to_text(arch), "macs": cost, "code": code} for arch, cost, code in rows],
+    )

@@ -1,0 +1,283 @@
+"""How far a run's ranking can be trusted: its proxy scores against stand-alone accuracies."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from manyshot import evaluate, records
+from manyshot.evaluate.shared import shared_statistics
+from manyshot.pipeline.scoring import LOG as SEARCHED
+from manyshot.pipeline.scoring import Images, latest_scores
+from manyshot.pipeline.shifting import final_weights
+from manyshot.pipeline.workspace import Workspace, on_its_threads
+from manyshot.progress import Progress, Silent
+from manyshot.rank.judge import judge, judged_sets
+from manyshot.rank.truth import TruthError, TruthTable
+from manyshot.recipe import Recipe
+from manyshot.space import Arch, SearchSpace
+from manyshot.train import digest, load_weights
+
+FOLDER = "rank"
+SCORES = "scores.jsonl"
+RESULT = "rank.json"
+_SHARED_BATCHES = 128
+"""Batches of random paths behind the statistics without recalibration."""
+_SHARED = 0x5BA7
+"""Names a random stream of a run's seed."""
+Scores = dict[Arch, dict[str, Any]]
+
+
+@on_its_threads
+def rank_run(
+    recipe: Recipe,
+    run: Path,
+    truth: TruthTable,
+    progress: Progress | None = None,
+    *,
+    reference: Path | None = None,
+    share: float = 0.1,
+    uncalibrated: int = 256,
+) -> dict[str, Any]:
+    """Scores a truth's architectures with a run's supernet and compares the two orders.
+
+    Scores are lines of `rank/TRUTH/scores.jsonl` in the run's folder, and those on record are not
+    made again; what is returned is `rank.json` beside them.
+
+    Args:
+        recipe: the run's.
+        run: the run's folder; of a search that moved the weights, those it ended with are scored.
+        truth: the architectures and their accuracies.
+        progress: shows how far it is.
+        reference: the folder of a run ranked against the same truth, whose proxy chooses the local
+            set by prediction; by default this run's, which favours it.
+        share: of the architectures that are in a local set.
+        uncalibrated: score without recalibrated batch norms too, if there are no more architectures
+            than so many.
+
+    Raises:
+        RecordError: if the run has no supernet, or records are of other weights.
+        TruthError: if the truth is of another space.
+    """
+    progress = progress or Silent()
+    ws = Workspace.build(recipe)
+    truth = in_space(truth, ws.net.space)
+    load_weights(final_weights(recipe, run), ws.net)
+    folder = run / FOLDER / truth.name.replace("/", "-")
+    chosen_by = None if reference is None else _reference(reference, folder, ws.net.space)
+    scoring = _Scoring(ws, folder / SCORES)
+    scores = scoring.calibrated(truth.archs, progress)
+    shared: Scores = {}
+    if len(truth) <= uncalibrated:
+        shared = scoring.uncalibrated(truth.archs, progress)
+    predictors = _predictors(ws, truth.archs, scores, shared)
+    history = latest_scores(run, ws.net.space) if (run / SEARCHED).exists() else None
+    sets = judged_sets(
+        truth,
+        share=share,
+        prediction=predictors["proxy"] if chosen_by is None else chosen_by,
+        own_prediction=chosen_by is None,
+        history=history,
+    )
+    result = {
+        "run": recipe.name,
+        "seed": recipe.seed,
+        "weights": scoring.weights,
+        "truth": {
+            "name": truth.name,
+            "source": truth.source,
+            "runs": list(truth.runs),
+            "architectures": len(truth),
+            "run_sd": truth.run_sd,
+        },
+        "evaluation": scoring.account,
+        "points": _points(ws, truth, scores, shared),
+        "sets": [judge(judged, predictors) for judged in sets],
+        "winners": _winners(run, truth, ws.net.space),
+    }
+    records.write_json(folder / RESULT, result)
+    return result
+
+
+def in_space(truth: TruthTable, space: SearchSpace) -> TruthTable:
+    """The table with its architectures as canonical encodings of a space.
+
+    Raises:
+        TruthError: if one is not in the space, or two are one network.
+    """
+    found: dict[Arch, Arch] = {}
+    for arch in truth.archs:
+        try:
+            canonical = space.canonical(arch)
+        except ValueError as error:
+            raise TruthError(f"truth {truth.name!r} is of another space: {error}") from error
+        if canonical in found:
+            raise TruthError(
+                f"truth {truth.name!r} has {space.to_text(found[canonical])} and "
+                f"{space.to_text(arch)}, which are one network, {space.to_text(canonical)}: keep "
+                "one of them"
+            )
+        found[canonical] = arch
+    return TruthTable(
+        truth.name, tuple(found), truth.runs, truth.accuracy_NR, truth.costs, truth.source
+    )
+
+
+class _Scoring:
+    """Proxy scores of a run's final weights, on record.
+
+    Attributes:
+        weights: their digest.
+        account: how the calibrated scores were made, and what that took.
+    """
+
+    def __init__(self, ws: Workspace, log: Path) -> None:
+        self.ws, self.log, self.batches = ws, log, Images(ws)
+        self.weights = digest(ws.net.state_dict())
+        self.account: dict[str, Any] = {}
+        self._same = {
+            "weights": self.weights,
+            "calibration": self.batches.calibration_id,
+            "validation": self.batches.validation.images,
+        }
+        # of other weights or images nothing is kept: a resumed run may have moved on
+        rows = records.keep_lines(
+            log, lambda row: all(row[key] == value for key, value in self._same.items())
+        )
+        parse = ws.net.space.from_text
+        self._known = {(parse(row["arch"]), row["calibrated"]): row for row in rows}
+
+    def calibrated(self, archs: Sequence[Arch], progress: Progress) -> Scores:
+        """Scores with batch norms calibrated for each architecture."""
+        left = [arch for arch in archs if (arch, True) not in self._known]
+        began, done = time.perf_counter(), len(archs) - len(left)
+        calibration, validation = self.batches.calibration, self.batches.validation
+        population = evaluate.Population(
+            self.ws.net, left, calibration=calibration, validation=validation
+        )
+        with progress.stage("rank", len(archs), done) as advance:
+            for arch, score in population if left else ():
+                done += 1
+                self._record(arch, score, calibrated=True)
+                advance(done, f"{score.accuracy:.2%}")
+        spent = population.account
+        self.account = {
+            "method": spent.method,
+            "architectures": spent.architectures,
+            "images_forwarded": spent.architectures * (calibration.images + validation.images),
+            "macs_executed": spent.macs,
+            "macs_plain": spent.plain_macs,
+            "seconds": round(time.perf_counter() - began, 2),
+        }
+        return {arch: self._known[arch, True] for arch in archs}
+
+    def uncalibrated(self, archs: Sequence[Arch], progress: Progress) -> Scores:
+        """Scores with the batch-norm statistics that all paths share."""
+        left = [arch for arch in archs if (arch, False) not in self._known]
+        done, validation = len(archs) - len(left), self.batches.validation
+        if not left:
+            return {arch: self._known[arch, False] for arch in archs}
+        stats = self._shared_statistics()
+        with progress.stage("without", len(archs), done) as advance:
+            for arch in left:
+                own = evaluate.score(
+                    self.ws.net, arch, calibration=stats(arch), validation=validation
+                )
+                done += 1
+                self._record(arch, own, calibrated=False)
+                advance(done, f"{own.accuracy:.2%} without recalibration")
+        return {arch: self._known[arch, False] for arch in archs}
+
+    def _shared_statistics(self) -> Any:
+        recipe, ws = self.ws.recipe, self.ws
+        size = min(recipe.train.batch_size, len(ws.splits.train))
+        images = list(ws.fixed("train", min(_SHARED_BATCHES * size, len(ws.splits.train))))
+        pool = [
+            part for batch, _ in images for part in torch.split(batch, size) if len(part) == size
+        ]
+        batches = [pool[i % len(pool)] for i in range(_SHARED_BATCHES)]
+        return shared_statistics(ws.net, batches, np.random.default_rng((recipe.seed, _SHARED)))
+
+    def _record(self, arch: Arch, score: evaluate.Score, *, calibrated: bool) -> None:
+        row = {
+            "arch": self.ws.net.space.to_text(arch),
+            "calibrated": calibrated,
+            "proxy_accuracy": score.accuracy,
+            "proxy_loss": score.loss,
+            **self._same,
+        }
+        records.append(self.log, row)
+        self._known[arch, calibrated] = row
+
+
+def _reference(run: Path, folder: Path, space: SearchSpace) -> dict[Arch, float]:
+    """The proxy accuracies of another run against the same truth."""
+    path = run / FOLDER / folder.name / SCORES
+    rows = [row for row in records.read_lines(path) if row["calibrated"]]
+    if not rows:
+        raise records.RecordError(
+            f"{path} holds no scores: rank {run} against the same truth first, it is the reference"
+        )
+    return {space.from_text(row["arch"]): row["proxy_accuracy"] for row in rows}
+
+
+def _predictors(
+    ws: Workspace, archs: Sequence[Arch], scores: Scores, shared: Scores
+) -> dict[str, dict[Arch, float]]:
+    """By name, what orders the architectures; higher is better."""
+    found = {
+        "proxy": {arch: scores[arch]["proxy_accuracy"] for arch in archs},
+        "proxy loss": {arch: -scores[arch]["proxy_loss"] for arch in archs},
+    }
+    if shared:
+        found["without recalibration"] = {a: shared[a]["proxy_accuracy"] for a in archs}
+    for metric in ("macs", "params"):
+        costs = ws.costs[metric](archs).tolist()
+        found[metric] = dict(zip(archs, map(float, costs), strict=True))
+    return found
+
+
+def _points(
+    ws: Workspace, truth: TruthTable, scores: Scores, shared: Scores
+) -> list[dict[str, Any]]:
+    errors = truth.errors_N
+    macs, params = (ws.costs[metric](truth.archs).tolist() for metric in ("macs", "params"))
+    runs = np.count_nonzero(~np.isnan(truth.accuracy_NR), axis=1).tolist()
+    return [
+        {
+            "arch": ws.net.space.to_text(arch),
+            "truth": accuracy,
+            "runs": runs[i],
+            "error": None if errors is None else float(errors[i]),
+            "macs": macs[i],
+            "params": params[i],
+            "proxy_accuracy": scores[arch]["proxy_accuracy"],
+            "proxy_loss": scores[arch]["proxy_loss"],
+            "shared_statistics_accuracy": shared[arch]["proxy_accuracy"] if shared else None,
+        }
+        for i, (arch, accuracy) in enumerate(
+            zip(truth.archs, truth.accuracy_N.tolist(), strict=True)
+        )
+    ]
+
+
+def _winners(run: Path, truth: TruthTable, space: SearchSpace) -> list[dict[str, Any]]:
+    """The stand-alone accuracy of the run's winners, as far as the truth has them."""
+    path = run / "result.json"
+    if not path.exists():
+        return []
+    known: Mapping[Arch, float] = dict(zip(truth.archs, truth.accuracy_N.tolist(), strict=True))
+    return [
+        {
+            "budget": winner["budget"],
+            "arch": winner["arch"],
+            "truth": known.get(space.from_text(winner["arch"])),
+            "test_accuracy": winner["test_accuracy"],
+        }
+        for winner in records.read_json(path)["winners"]
+    ]

@@ -1,0 +1,244 @@
+"""Proxy scores against the truth: every statistic, of the whole space and of its top.
+
+N counts the architectures of a set. Statistics without a value are None.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+import numpy.typing as npt
+
+from manyshot.rank.correlation import (
+    best_rank,
+    bootstrap,
+    clear_pairs,
+    kendall,
+    null_sd,
+    overlap,
+    pearson,
+    regret,
+    spearman,
+)
+from manyshot.rank.selection import FrozenSet
+from manyshot.rank.truth import TruthTable, text_of
+from manyshot.space import Arch
+
+DRAWS = 500
+"""Resamples of a bootstrap interval."""
+TOPS = (1, 5, 10)
+"""Of `best_rank`, and but for 1 of `overlap`; beside them, a tenth of the set."""
+SMALLEST = 5
+"""A local set of fewer architectures is not made."""
+Columns = Mapping[str, npt.NDArray[np.float64]]
+
+
+@final
+@dataclass(frozen=True)
+class Judged:
+    """A set of architectures and what judges it.
+
+    Attributes:
+        chosen: the architectures, and what chose them.
+        why: how they were chosen, a sentence.
+        truth: their accuracies, by the runs that may judge them.
+    """
+
+    chosen: FrozenSet
+    why: str
+    truth: TruthTable
+
+
+def judged_sets(
+    truth: TruthTable,
+    *,
+    share: float = 0.1,
+    prediction: Mapping[Arch, float] | None = None,
+    own_prediction: bool = True,
+    history: Mapping[Arch, float] | None = None,
+) -> Iterator[Judged]:
+    """The global set and the local ones, as far as they can be made.
+
+    Local by truth: the best `share` by one run, judged by the others, so that no seed's luck both
+    chooses and judges. Local by prediction: the best `share` by the proxy of one supernet, which
+    should not be the one that is judged. Local by search: of what a search scored, the best.
+
+    Args:
+        truth: of the architectures that have a proxy score.
+        share: of the architectures, in (0, 1], that a local set has.
+        prediction: proxy scores that choose.
+        own_prediction: whether these are of the weights that are judged.
+        history: proxy scores of all that a search scored.
+
+    Raises:
+        ValueError: if `share` is outside (0, 1].
+    """
+    if not 0 < share <= 1:
+        raise ValueError(
+            f"share of the architectures in a local set must be in (0, 1], got {share}"
+        )
+    everything = FrozenSet("global", truth.archs)
+    yield Judged(everything, f"all {len(truth):,} architectures that have a truth", truth)
+    count = max(SMALLEST, math.ceil(share * len(truth)))
+    if count < len(truth):
+        yield from _by_truth(truth, count)
+        if prediction is not None:
+            why = f"the {count} best by the proxy accuracy of a reference supernet"
+            if own_prediction:
+                why = f"the {count} best by this supernet's own proxy accuracy, which favours it"
+            scores = {arch: prediction[arch] for arch in truth.archs if arch in prediction}
+            yield from _best(truth, "local by prediction", why, scores, count)
+    if history is not None:
+        scores = {arch: history[arch] for arch in truth.archs if arch in history}
+        why = f"the best of {len(history):,} that the search scored, as far as they have a truth"
+        yield from _best(truth, "local by search", why, scores, count)
+
+
+def _by_truth(truth: TruthTable, count: int) -> Iterator[Judged]:
+    """By the first run that all have, if the others judge as many."""
+    for run in np.flatnonzero(truth.complete).tolist():
+        if len(truth.runs) < 2:
+            return
+        scores = truth.accuracy_NR[:, run].tolist()
+        chosen = FrozenSet.top("local by truth", truth.archs, scores, count)
+        rest = truth.without_run(run)
+        rows = [rest.archs.index(arch) for arch in chosen.archs if arch in set(rest.archs)]
+        if len(rows) == count:
+            why = f"the {count} best by {truth.runs[run]}, which does not judge them"
+            yield Judged(chosen, why, rest.subset(rows))
+            return
+
+
+def _best(
+    truth: TruthTable, name: str, why: str, scores: Mapping[Arch, float], count: int
+) -> Iterator[Judged]:
+    if min(count, len(scores)) < SMALLEST:
+        return
+    archs = list(scores)
+    chosen = FrozenSet.top(name, archs, [scores[a] for a in archs], min(count, len(archs)))
+    yield Judged(chosen, why, truth.subset([truth.archs.index(a) for a in chosen.archs]))
+
+
+def judge(judged: Judged, predictors: Mapping[str, Mapping[Arch, float]]) -> dict[str, Any]:
+    """All statistics of a set.
+
+    Args:
+        judged: the set.
+        predictors: by name, a score of every architecture of the set; higher is better.
+
+    Returns:
+        A record: sizes, the seed-noise ceiling, and for every predictor its statistics, each with
+        the bounds of a 95 % bootstrap interval over architectures where it has one. `beats` is the
+        difference of Kendall's tau to that of `macs`.
+    """
+    truth, archs = judged.truth, judged.truth.archs
+    columns = {name: np.array([own[a] for a in archs]) for name, own in predictors.items()}
+    return {
+        "name": judged.chosen.name,
+        "why": judged.why,
+        "architectures": len(archs),
+        "judged_by": list(truth.runs),
+        "archs": [text_of(arch) for arch in archs],
+        "run_to_run": ceiling(truth),
+        "null_sd": null_sd(len(archs)) if len(archs) > 1 else None,
+        "predictors": {
+            name: _statistics(column_N, truth, columns.get("macs") if name != "macs" else None)
+            for name, column_N in columns.items()
+        },
+    }
+
+
+def ceiling(truth: TruthTable) -> float | None:
+    """Mean tau-b between two runs, each pair over the architectures that have both.
+
+    As `run_to_run`, for tables in which not every architecture has every run. None if no pair of
+    runs shares two architectures that differ.
+    """
+    taus = []
+    for x_N, y_N in itertools.combinations(truth.accuracy_NR.T, 2):
+        both_N = ~np.isnan(x_N) & ~np.isnan(y_N)
+        taus.append(kendall(x_N[both_N], y_N[both_N]))
+    defined = [tau for tau in taus if tau is not None]
+    return sum(defined) / len(defined) if defined else None
+
+
+def _statistics(
+    scores_N: npt.NDArray[np.float64],
+    truth: TruthTable,
+    baseline_N: npt.NDArray[np.float64] | None,
+) -> dict[str, Any]:
+    truth_N, errors_N, n = truth.accuracy_N, truth.errors_N, len(truth)
+    tops = sorted({k for k in (*TOPS, math.ceil(n / 10)) if k <= n})
+    clear = None if errors_N is None else clear_pairs(scores_N, truth_N, errors_N)
+    found: dict[str, Any] = {
+        "kendall": _interval(kendall, scores_N, truth_N),
+        "spearman": _interval(spearman, scores_N, truth_N),
+        "pearson": _interval(pearson, scores_N, truth_N),
+        "clear_pairs": {"value": clear, "low": None, "high": None},
+        "overlap": {
+            str(k): _interval(_overlap_at(k), scores_N, truth_N) for k in tops if 1 < k < n
+        },
+        "best_rank": {str(k): best_rank(scores_N, truth_N, k) for k in tops},
+        "regret": _interval(regret, scores_N, truth_N),
+    }
+    if baseline_N is not None:
+        found["beats"] = _interval(_difference, scores_N, baseline_N, truth_N)
+    return found
+
+
+def _overlap_at(k: int) -> Callable[..., float]:
+    return lambda scores, truth: overlap(scores, truth, k)
+
+
+def _difference(
+    scores_N: npt.NDArray[np.float64],
+    baseline_N: npt.NDArray[np.float64],
+    truth_N: npt.NDArray[np.float64],
+) -> float | None:
+    """How much more tau the scores have than the baseline, on the same architectures."""
+    taus = kendall(scores_N, truth_N), kendall(baseline_N, truth_N)
+    return None if taus[0] is None or taus[1] is None else taus[0] - taus[1]
+
+
+def _interval(
+    statistic: Callable[..., float | None], *columns: npt.NDArray[np.float64]
+) -> dict[str, float | None]:
+    value = statistic(*columns)
+    if value is None:
+        return {"value": None, "low": None, "high": None}
+    found = bootstrap(statistic, *columns, seed=0, draws=DRAWS)
+    low, high = (None, None) if found is None else (found.low, found.high)
+    return {"value": value, "low": low, "high": high}
+
+
+def verdict(record: Mapping[str, Any], names: Sequence[str] = ("proxy",)) -> str:
+    """A set's record in plain sentences: how the predictors order beside MACs, and the ceiling."""
+    tau_of = {name: own["kendall"]["value"] for name, own in record["predictors"].items()}
+    n, parts = record["architectures"], []
+    for name in names:
+        tau = tau_of[name]
+        if tau is None:
+            parts.append(f"tau of the {name} is undefined: its scores, or the truth, are all equal")
+            continue
+        beats = record["predictors"][name].get("beats") or {"low": None, "high": None}
+        said = f"the {name} orders these {n} architectures with tau {tau:.2f}"
+        if beats["low"] is None or tau_of.get("macs") is None:
+            parts.append(said)
+        elif beats["low"] > 0:
+            parts.append(f"{said}, better than counting MACs ({tau_of['macs']:.2f})")
+        elif beats["high"] < 0:
+            parts.append(f"{said}, worse than counting MACs ({tau_of['macs']:.2f})")
+        else:
+            parts.append(f"{said}, not distinguishable from counting MACs ({tau_of['macs']:.2f})")
+    runs = record["run_to_run"]
+    parts.append(
+        "how well one training run predicts another is unknown, as no architecture has two"
+        if runs is None
+        else f"one training run orders another's with tau {runs:.2f}"
+    )
+    return "; ".join(parts)

@@ -1,0 +1,121 @@
+"""What figures share: colours, axes, marks, legends. Dicts as plotly reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+INK, SOFT, DOT, LINE, CARD = "--ink", "--soft", "--dot", "--line", "--card"
+"""Colours are variables of the page; the script of a page replaces them."""
+COLOURS = 8
+SCALE = "Cividis"
+"""The colour-blind read it as others do."""
+LOGARITHMIC = 30
+"""A cost that spreads over more than this factor gets a logarithmic axis."""
+
+
+def colour(number: int) -> str:
+    """The colour of the number-th of several things."""
+    return f"--c{number % COLOURS}"
+
+
+def axis(title: str, **more: Any) -> dict[str, Any]:
+    """An axis with a title."""
+    return {"title": {"text": title, "standoff": 8}, "zeroline": False, "tickangle": 0, **more}
+
+
+def rows_axis(names: Sequence[str], **more: Any) -> dict[str, Any]:
+    """An axis of names, the first one at the top."""
+    order = {"categoryorder": "array", "categoryarray": list(names)}
+    return axis("", type="category", autorange="reversed", ticklabelstandoff=6, **order, **more)
+
+
+def share_axis(title: str, **more: Any) -> dict[str, Any]:
+    """An axis of shares, shown in percent."""
+    return axis(title, **{"tickformat": ".3~p", "nticks": 7, **more})
+
+
+def cost_axis(title: str, values: Sequence[float], **more: Any) -> dict[str, Any]:
+    """An axis of a cost, logarithmic if it spreads far."""
+    positive = [v for v in values if v > 0]
+    far = len(positive) == len(values) > 0 and max(positive) > LOGARITHMIC * min(positive)
+    if far:
+        more = {"type": "log", "dtick": "D2", **more}
+    return axis(title, **{"tickformat": "~s", "nticks": 7, **more})
+
+
+def legend() -> dict[str, Any]:
+    """A legend above the plot, that wraps where there is little room."""
+    return {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom"}
+
+
+def dots(x: Sequence[Any], y: Sequence[Any], name: str, **more: Any) -> dict[str, Any]:
+    """Points."""
+    marker = {"size": 7, "color": DOT, "opacity": 0.75, **more.pop("marker", {})}
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "x": list(x),
+        "y": list(y),
+        "name": name,
+        "marker": marker,
+        **more,
+    }
+
+
+def line(x: Sequence[Any], y: Sequence[Any], name: str, **more: Any) -> dict[str, Any]:
+    """A curve."""
+    style = {"width": 2, "color": INK, **more.pop("line", {})}
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "x": list(x),
+        "y": list(y),
+        "name": name,
+        "line": style,
+        **more,
+    }
+
+
+def rule(across: str, at: float, **more: Any) -> dict[str, Any]:
+    """A straight line through the plot at x (`"x"`) or y (`"y"`) = `at`."""
+    other = "y" if across == "x" else "x"
+    style = {"color": INK, "width": 1.5, "dash": "dash", **more.pop("line", {})}
+    return {
+        "type": "line",
+        f"{across}0": at,
+        f"{across}1": at,
+        f"{other}0": 0,
+        f"{other}1": 1,
+        f"{other}ref": "paper",
+        "layer": "below",
+        "line": style,
+        **more,
+    }
+
+
+def note(x: float, y: float | str, text: str, **more: Any) -> dict[str, Any]:
+    """Words in the plot; `text` is a plain string of ours or went through `numbers.plain`."""
+    return {"x": x, "y": y, "text": text, "showarrow": False, "bgcolor": CARD, **more}
+
+
+def heatmap(
+    x: Sequence[Any], y: Sequence[Any], z: Sequence[Sequence[float | None]], **more: Any
+) -> dict[str, Any]:
+    """A heat map with a thin bar of colours."""
+    return {
+        "type": "heatmap",
+        "x": list(x),
+        "y": list(y),
+        "z": [list(row) for row in z],
+        "colorscale": SCALE,
+        "colorbar": {"thickness": 10, "outlinewidth": 0, "xpad": 6},
+        **more,
+    }
+
+
+def padded(values: Sequence[float], share: float = 0.08) -> list[float]:
+    """A range around values with some room; of one value, around it."""
+    low, high = min(values), max(values)
+    room = (high - low) * share or abs(high) * share or 1.0
+    return [low - room, high + room]

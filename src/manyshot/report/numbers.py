@@ -1,0 +1,108 @@
+"""Numbers and names as people read them. What is None is "undefined", never 0."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping
+from typing import Any
+
+UNDEFINED = "undefined"
+_THIN = "\N{NARROW NO-BREAK SPACE}"
+_MINUS = "\N{MINUS SIGN}"
+
+
+def count(number: float | None) -> str:
+    """A count with three digits: `29.7 K`, `1.91 M`."""
+    if number is None:
+        return UNDEFINED
+    for suffix, unit in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("K", 1e3)):
+        if abs(number) >= 0.9995 * unit:
+            return f"{_signed(f'{number / unit:#.3g}'.rstrip('.'))}{_THIN}{suffix}"
+    return _signed(f"{number:.4g}")
+
+
+def whole(number: float | None) -> str:
+    """A whole number with its thousands: `20,480`."""
+    return UNDEFINED if number is None else _signed(f"{number:,.0f}")
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    """A share in [0, 1] in percent."""
+    return UNDEFINED if share is None else f"{_signed(f'{100 * share:.{digits}f}')}{_THIN}%"
+
+
+def decimal(number: float | None, digits: int = 3) -> str:
+    """A number with so many decimals."""
+    return UNDEFINED if number is None else _signed(f"{number:.{digits}f}")
+
+
+def milliseconds(number: float | None) -> str:
+    """A latency."""
+    return UNDEFINED if number is None else f"{number:.3g}{_THIN}ms"
+
+
+def seconds(number: float | None) -> str:
+    """A duration: `3.1 s`, `4 min 5 s`, `2 h 3 min`."""
+    if number is None:
+        return UNDEFINED
+    if number < 60:
+        return f"{number:.3g}{_THIN}s"
+    minutes, rest = divmod(round(number), 60)
+    if minutes < 60:
+        return f"{minutes}{_THIN}min {rest}{_THIN}s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}{_THIN}h {minutes}{_THIN}min"
+
+
+def statistic(found: Mapping[str, Any]) -> str:
+    """A value with its interval: `0.463 [0.41, 0.52]`; without one if it has none."""
+    value, low, high = found["value"], found["low"], found["high"]
+    if value is None or low is None or high is None:
+        return decimal(value)
+    return f"{decimal(value)} [{decimal(low, 2)}, {decimal(high, 2)}]"
+
+
+def share_statistic(found: Mapping[str, Any], digits: int = 0) -> str:
+    """A share with its interval, in percent: `40 % [20, 60]`."""
+    value, low, high = found["value"], found["low"], found["high"]
+    if value is None or low is None or high is None:
+        return percent(value, digits)
+    ends = (decimal(100 * end, digits) for end in (low, high))
+    return f"{percent(value, digits)} [{', '.join(ends)}]"
+
+
+def plural(number: int, one: str, many: str | None = None) -> str:
+    """`1 image`, `2 images`."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def listed(names: list[str]) -> str:
+    """`a, b and c`."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+_METRICS = {"macs": "MACs", "params": "parameters", "latency_ms": "latency (ms)"}
+
+
+def metric(name: str) -> str:
+    """The name of a cost for people."""
+    return _METRICS.get(name, name)
+
+
+def budget(text: str) -> str:
+    """A budget as people write it: `macs ≤ 15%`."""
+    return "\N{NO-BREAK SPACE}≤\N{NO-BREAK SPACE}".join(part.strip() for part in text.split("<="))
+
+
+def limit_of(text: str) -> str:
+    """The limit of a budget alone: `≤ 15%`."""
+    return "≤" + budget(text).partition("≤")[2] if "<=" in text else text
+
+
+def plain(text: object) -> str:
+    """Text for a figure: plotly reads tags in labels, and entities as what they stand for."""
+    return html.escape(str(text), quote=False)
+
+
+def _signed(text: str) -> str:
+    return text.replace("-", _MINUS)

@@ -1,0 +1,321 @@
+"""The page of a rank, and its part of the page of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from manyshot.report import figures as f
+from manyshot.report import numbers
+from manyshot.report.derived import chosen_rows
+from manyshot.report.markup import bullets, table, tag
+from manyshot.report.numbers import (
+    count,
+    decimal,
+    percent,
+    plain,
+    plural,
+    share_statistic,
+    statistic,
+)
+from manyshot.report.page import Figure, Page, Parts, Section
+from manyshot.report.reading import Record
+
+_DRAWN = 4000
+"""More points than this make a page slow; they are thinned out evenly."""
+_BARS = 300
+"""More error bars than this hide the points."""
+_NAMES = {
+    "proxy": "proxy accuracy",
+    "proxy loss": "proxy loss",
+    "without recalibration": "not recalibrated",
+    "macs": "MACs",
+    "params": "parameters",
+}
+_AXES = (
+    ("proxy_accuracy", "Proxy accuracy", True),
+    ("macs", "MACs", False),
+    ("params", "Parameters", False),
+)
+_TAU = "Kendall's τ"
+
+
+def rank_page(record: Record) -> Page:
+    """The page of a rank."""
+    truth = record["truth"]
+    title = f"{record['run']} against {truth['name']}"
+    return Page("rank", title, _lead(record), rank_sections(record, 0, alone=True))
+
+
+def rank_sections(record: Record, number: int, *, alone: bool = False) -> list[Section]:
+    """Proxy against truth, agreement, all statistics, and how it was done.
+
+    Args:
+        record: of a `rank.json`.
+        number: of this rank in the page.
+        alone: whether the page is about nothing else.
+    """
+    name = record["truth"]["name"]
+    titles = ("Proxy against truth", "Agreement", "All statistics", "How it was done")
+    parts = (_against(record), _agreement(record), _statistics(record), _evaluation(record))
+    if alone:
+        return [Section(title, own) for title, own in zip(titles, parts, strict=True)]
+    inside: Parts = [tag("p", _lead(record))]
+    for title, own in zip(titles, parts, strict=True):
+        inside += [tag("h3", title), *own]
+    return [Section(f"Ranking against {name}" + (f" ({number + 1})" if number else ""), inside)]
+
+
+def _lead(record: Record) -> str:
+    truth, sets = record["truth"], record["sets"]
+    words = (
+        f"The supernet of {record['run']} scored {plural(len(record['points']), 'architecture')} "
+        f"whose accuracy after a training of their own is known ({truth['name']}, "
+        f"{plural(len(truth['runs']), 'training')} each at most)."
+    )
+    for own in sets[:1]:
+        found = own["predictors"]
+        words += f" Over the {own['name']} set, {_TAU} of proxy accuracy with truth is "
+        words += statistic(found["proxy"]["kendall"])
+        if "macs" in found:
+            words += f"; ordering by MACs alone gives {decimal(found['macs']['kendall']['value'])}"
+        if own["run_to_run"] is None:
+            words += "; how well two trainings agree is undefined"
+        else:
+            words += f"; two trainings of the truth agree with {decimal(own['run_to_run'])}"
+        words += "."
+    return words
+
+
+def _against(record: Record) -> Parts:
+    points = record["points"]
+    if not points:
+        return []
+    rows = chosen_rows([p["truth"] for p in points], _DRAWN)
+    drawn = [points[i] for i in rows]
+    caption = "Truth is the mean test accuracy of all trainings of an architecture on its own."
+    if len(drawn) < len(points):
+        caption += f" Drawn: {len(drawn):,} of {len(points):,}, evenly by truth."
+    errors = any(p["error"] for p in drawn) and len(drawn) <= _BARS
+    if errors:
+        caption += " Bars: two standard errors by the random seed of trainings."
+    first, *others = [_scatter(drawn, *axis, errors=errors) for axis in _AXES]
+    large = Figure(first.title, first.traces, first.layout, caption, height=440)
+    ceiling = [own for own in record["sets"] if own["run_to_run"] is not None]
+    words = bullets(
+        f"{own['name']}: proxy {statistic(own['predictors']['proxy']['kendall'])}, two trainings "
+        f"{decimal(own['run_to_run'])}"
+        for own in ceiling
+    )
+    intro = tag(
+        "p",
+        f"How well one training predicts the order of another, only the seed differing, is what "
+        f"any {_TAU} is to be compared with:",
+    )
+    return [large, others, *([intro, words] if ceiling else [])]
+
+
+def _scatter(
+    points: Sequence[Record], key: str, title: str, share: bool, *, errors: bool
+) -> Figure:
+    x, y = [p[key] for p in points], [p["truth"] for p in points]
+    spread = [2 * (p["error"] or 0.0) for p in points]
+    shown = "%{x:.1%}" if share else "%{x:.3s}"
+    trace = f.dots(
+        x,
+        y,
+        "",
+        text=[p["arch"] for p in points],
+        hovertemplate=f"%{{text}}<br>{title} {shown}<br>truth %{{y:.2%}}<extra></extra>",
+        marker={"size": 6 if len(points) < 1000 else 4, "color": f.colour(0 if share else 7)},
+    )
+    if errors:
+        trace["error_y"] = {"array": spread, "thickness": 1, "width": 0, "color": f.SOFT}
+    layout = {
+        "xaxis": f.share_axis("proxy accuracy") if share else f.cost_axis(title, x),
+        "yaxis": f.share_axis("truth"),
+        "showlegend": False,
+    }
+    return Figure(f"{title} against truth", [trace], layout, height=300)
+
+
+def _agreement(record: Record) -> Parts:
+    words = (
+        "Bars are Kendall's τ with truth, with 95 % intervals by bootstrap over architectures. "
+        "Dashed: how well two trainings of the truth agree. Grey: what orders that have nothing in "
+        "common reach by chance, two standard deviations to both sides."
+    )
+    parts: Parts = [tag("p", words)]
+    reach = _range(record["sets"])
+    parts.append([_bars(own, reach) for own in record["sets"]])
+    rows = []
+    for own in record["sets"]:
+        found = own["predictors"]
+        if "without recalibration" in found:
+            with_it = found["proxy"]["kendall"]
+            without = found["without recalibration"]["kendall"]
+            rows.append(
+                (own["name"], statistic(with_it), statistic(without), _gain(with_it, without))
+            )
+    if rows:
+        head = ("Set", "τ with own statistics", "τ with shared statistics", "Difference")
+        parts.append(tag("h3", "What recalibrating batch norms does"))
+        parts.append(table(head, rows, (1, 2, 3)))
+        parts.append(tag("p", _accuracies(record), class_="note"))
+    return parts
+
+
+def _gain(with_it: Record, without: Record) -> str:
+    if with_it["value"] is None or without["value"] is None:
+        return numbers.UNDEFINED
+    return decimal(with_it["value"] - without["value"])
+
+
+def _accuracies(record: Record) -> str:
+    both = [
+        (p["proxy_accuracy"], p["shared_statistics_accuracy"])
+        for p in record["points"]
+        if p["shared_statistics_accuracy"] is not None
+    ]
+    if not both:
+        return "Accuracy with shared statistics was not taken."
+    own, shared = (sum(column) / len(both) for column in zip(*both, strict=True))
+    return (
+        f"Mean accuracy of {plural(len(both), 'architecture')}: {percent(own)} with statistics "
+        f"calibrated for each, {percent(shared)} with statistics shared by all."
+    )
+
+
+def _bars(own: Record, reach: list[float]) -> Figure:
+    names = [_NAMES.get(name, plain(name)) for name in own["predictors"]]
+    taus = [stats["kendall"] for stats in own["predictors"].values()]
+    values = [tau["value"] for tau in taus]
+    trace = {
+        "type": "bar",
+        "orientation": "h",
+        "y": names,
+        "x": values,
+        "error_x": {
+            "type": "data",
+            "symmetric": False,
+            "array": [_above(tau, "high") for tau in taus],
+            "arrayminus": [_above(tau, "low") for tau in taus],
+            "color": f.INK,
+            "thickness": 1.5,
+            "width": 4,
+        },
+        "marker": {"color": [f.colour(0 if i == 0 else 7) for i in range(len(names))]},
+        "opacity": 0.85,
+        "hovertemplate": "%{y}: %{x:.3f}<extra></extra>",
+    }
+    shapes: list[dict[str, Any]] = []
+    if own["null_sd"] is not None:
+        far = 2 * own["null_sd"]
+        band = {"type": "rect", "x0": -far, "x1": far, "y0": 0, "y1": 1, "yref": "paper"}
+        shapes.append(
+            {**band, "fillcolor": f.SOFT, "opacity": 0.18, "line": {"width": 0}, "layer": "below"}
+        )
+    caption = f"{plural(own['architectures'], 'architecture')}. {_sentence(own['why'])}"
+    if own["run_to_run"] is None:
+        caption += " How well two trainings agree is undefined."
+    else:
+        shapes.append(f.rule("x", own["run_to_run"], layer="above"))
+        caption += f" Two trainings agree with {decimal(own['run_to_run'])}."
+    undefined = [
+        f.note(0, names[i], numbers.UNDEFINED, xanchor="left", xshift=4)
+        for i, value in enumerate(values)
+        if value is None
+    ]
+    layout = {
+        "xaxis": f.axis(_TAU, range=reach, zeroline=True, nticks=5),
+        "yaxis": f.rows_axis(names),
+        "shapes": shapes,
+        "annotations": undefined,
+        "bargap": 0.35,
+    }
+    judged = f" Judged by: {', '.join(own['judged_by'])}." if own["judged_by"] else ""
+    return Figure(
+        _sentence(own["name"]).rstrip("."),
+        [trace],
+        layout,
+        caption + judged,
+        height=110 + 40 * len(names),
+    )
+
+
+def _sentence(words: str) -> str:
+    return f"{words[:1].upper()}{words[1:].rstrip('.')}."
+
+
+def _above(tau: Record, end: str) -> float:
+    return 0.0 if tau[end] is None else float(abs(tau[end] - tau["value"]))
+
+
+def _range(sets: Sequence[Record]) -> list[float]:
+    """Of all axes of tau alike: all that is drawn, with some room."""
+    known = [0.0, 0.2]
+    for own in sets:
+        taus = [stats["kendall"] for stats in own["predictors"].values()]
+        ends = [tau[key] for tau in taus for key in ("value", "low", "high")]
+        chance = [] if own["null_sd"] is None else [-2 * own["null_sd"], 2 * own["null_sd"]]
+        known += [end for end in (*ends, *chance, own["run_to_run"]) if end is not None]
+    return [max(-1.05, min(known) - 0.05), min(1.05, max(known) + 0.05)]
+
+
+def _statistics(record: Record) -> Parts:
+    words = (
+        "Clear pairs: τ over pairs whose true difference exceeds two standard errors. Top k: the "
+        "share of the truly best k that is among the predicted best k. Best rank: the best true "
+        "rank among the predicted best k. Regret: accuracy lost by taking the predicted best. "
+        "Beats MACs by: the difference of τ to that of MACs."
+    )
+    parts: Parts = [tag("p", words, class_="note")]
+    for own in record["sets"]:
+        stats = next(iter(own["predictors"].values()), None)
+        if stats is None:
+            continue
+        tops = list(stats["overlap"])
+        ranks = list(stats["best_rank"])
+        head = ["Predictor", _TAU, "Spearman's ρ", "Pearson's r", "Clear pairs"]
+        head += [f"Top {k}" for k in tops] + [f"Best rank, k = {', '.join(ranks)}", "Regret"]
+        head += ["Beats MACs by"]
+        rows = [
+            [
+                _NAMES.get(name, name),
+                *(statistic(found[key]) for key in ("kendall", "spearman", "pearson")),
+                statistic(found["clear_pairs"]),
+                *(share_statistic(found["overlap"][k]) for k in tops),
+                ", ".join(numbers.whole(found["best_rank"][k]) for k in ranks),
+                share_statistic(found["regret"], 2),
+                statistic(found["beats"]) if "beats" in found else "",
+            ]
+            for name, found in own["predictors"].items()
+        ]
+        title = f"{own['name']}, {plural(own['architectures'], 'architecture')}"
+        parts += [tag("h3", title), table(head, rows, range(1, len(head)))]
+    return parts
+
+
+def _evaluation(record: Record) -> Parts:
+    done, truth = record["evaluation"], record["truth"]
+    executed, plainly = done["macs_executed"], done["macs_plain"]
+    rows = [
+        ("Method", done["method"]),
+        ("Architectures", numbers.whole(done["architectures"])),
+        ("Images forwarded", numbers.whole(done["images_forwarded"])),
+        ("MACs executed", count(executed)),
+        ("MACs, one by one", count(plainly)),
+        ("Time", numbers.seconds(done["seconds"])),
+        ("Truth", f"{truth['name']}: {truth['source']}"),
+        ("Trainings of the truth", ", ".join(truth["runs"])),
+        ("Architectures of the truth", numbers.whole(truth["architectures"])),
+        ("Seed", str(record["seed"])),
+        ("Weights", tag("code", str(record["weights"]))),
+    ]
+    parts: Parts = [table(("What", "Value"), rows)]
+    if executed and plainly:
+        factor = plainly / executed
+        words = f"Sharing what architectures have in common took {factor:.1f} times fewer MACs."
+        if factor > 1.005:
+            parts.append(tag("p", words))
+    return parts

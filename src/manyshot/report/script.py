@@ -1,0 +1,69 @@
+"""Draws the figures of a page, again when the colour scheme changes."""
+
+SCRIPT = """
+(() => {
+  const root = document.documentElement;
+  const touch = matchMedia("(pointer: coarse)").matches;
+  let variables = new Map();
+
+  const variable = (name) => {
+    if (!variables.has(name)) {
+      variables.set(name, getComputedStyle(root).getPropertyValue(name).trim());
+    }
+    return variables.get(name);
+  };
+
+  // A colour "--name" is a variable of the page; nothing but colours is replaced.
+  const painted = (value, isColour) => {
+    if (typeof value === "string") {
+      return isColour && value.startsWith("--") ? variable(value) : value;
+    }
+    if (Array.isArray(value)) return value.map((item) => painted(item, isColour));
+    if (value === null || typeof value !== "object") return value;
+    const copy = {};
+    for (const [key, own] of Object.entries(value)) {
+      copy[key] = painted(own, /color$/.test(key));
+    }
+    return copy;
+  };
+
+  const template = () => {
+    const axis = {
+      gridcolor: variable("--line"), linecolor: variable("--line"),
+      zerolinecolor: variable("--line"), tickcolor: variable("--line"),
+      automargin: true, fixedrange: touch,
+    };
+    return { layout: {
+      font: { family: getComputedStyle(document.body).fontFamily, size: 12.5,
+              color: variable("--ink") },
+      paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
+      hoverlabel: { bgcolor: variable("--card"), bordercolor: variable("--line"),
+                    font: { color: variable("--ink") }, align: "left" },
+      xaxis: axis, yaxis: axis, dragmode: touch ? false : "zoom", hovermode: "closest",
+    } };
+  };
+
+  const config = { responsive: true, displaylogo: false, displayModeBar: false };
+
+  const draw = async () => {
+    variables = new Map();
+    let drawn = 0;
+    for (const plot of document.querySelectorAll(".drawing")) {
+      const figure = JSON.parse(document.getElementById(plot.id + "-data").textContent);
+      const layout = { ...painted(figure.layout, false), template: template(), autosize: true };
+      try {
+        await Plotly.react(plot, painted(figure.data, false), layout, config);
+        plot.dataset.drawn = "yes";
+        drawn += 1;
+      } catch (error) {
+        console.error(plot.id, error);
+        plot.textContent = "This figure could not be drawn: " + error.message;
+      }
+    }
+    root.dataset.drawn = drawn;
+  };
+
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+  draw();
+})();
+"""

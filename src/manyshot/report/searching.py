@@ -1,0 +1,272 @@
+"""Figures of a search: cost against accuracy, progress, operations, the order of networks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from manyshot.report import figures as f
+from manyshot.report import numbers
+from manyshot.report.derived import PROPOSED, best_so_far, front, latest, merged, shares
+from manyshot.report.numbers import plain
+from manyshot.report.page import Figure
+from manyshot.report.reading import Record, Run
+
+_HOVER = "%{text}<br>%{x:.3s} MACs, %{y:.1%}<extra></extra>"
+_BEST = 10
+"""Operations are shown of the best one in so many."""
+_FEWEST = 5
+"""And of at least so many architectures."""
+_WIDE = 28
+"""Longer names of decisions are cut."""
+
+
+def trade_off(run: Run) -> Figure:
+    """All scored architectures by cost and accuracy, the front, limits and winners."""
+    scored = latest(run.lines["search"])
+    best = front(scored, "macs", "proxy_accuracy")
+    costs = [s["macs"] for s in scored] + [w["macs"] for w in run.winners]
+    cost_axis = f.cost_axis("MACs", costs)
+    traces = [
+        f.dots(
+            [s["macs"] for s in scored],
+            [s["proxy_accuracy"] for s in scored],
+            "scored",
+            text=[s["arch"] for s in scored],
+            hovertemplate=_HOVER,
+        ),
+        f.line(
+            [s["macs"] for s in best],
+            [s["proxy_accuracy"] for s in best],
+            "Pareto front",
+            line={"shape": "hv", "width": 1.5},
+            hoverinfo="skip",
+        ),
+    ]
+    shapes, unknown = [], []
+    for i, budget in enumerate(run.budgets):
+        limit = run.limit(budget)
+        if limit is None:
+            unknown.append(numbers.budget(budget))
+        elif limit[0] == "macs":
+            style = {"color": f.colour(i), "dash": "dot", "width": 2}
+            shapes.append(f.rule("x", limit[1], line=style))
+    traces += _stars(run)
+    caption = "Proxy accuracy on validation images, with the supernet's weights."
+    if shapes:
+        caption += " Dotted: the limits of budgets on MACs."
+    if unknown:
+        caption += (
+            f" Not drawn, because the cost of the largest network is not on record: the limits of "
+            f"{numbers.listed(unknown)}."
+        )
+    layout = {
+        "xaxis": cost_axis,
+        "yaxis": f.share_axis("proxy accuracy"),
+        "shapes": shapes,
+        "annotations": _labels(run, costs, cost_axis.get("type") == "log"),
+        "legend": f.legend(),
+        "margin": {"r": 24},
+    }
+    return Figure("Cost against accuracy", traces, layout, caption, height=460)
+
+
+def _stars(run: Run) -> list[dict[str, Any]]:
+    """A star per winning network."""
+    stars: list[dict[str, Any]] = []
+    for budgets, winner in merged(run.winners):
+        own = run.budgets.index(budgets[0]) if budgets[0] in run.budgets else len(stars)
+        star = f.dots(
+            [winner["macs"]],
+            [winner["proxy_accuracy"]],
+            plain(", ".join(map(numbers.budget, budgets))),
+            text=[winner["arch"]],
+            hovertemplate="%{text}<br>%{x:.3s} MACs, %{y:.1%}<extra>winner</extra>",
+            marker={
+                "symbol": "star",
+                "size": 17,
+                "color": f.colour(own),
+                "opacity": 1,
+                "line": {"color": f.CARD, "width": 1},
+            },
+            cliponaxis=False,
+        )
+        stars.append(star)
+    return stars
+
+
+def _labels(run: Run, costs: Sequence[float], logarithmic: bool) -> list[dict[str, Any]]:
+    """The limits that each winner meets, above its star, away from the nearer edge."""
+
+    def at(cost: float) -> float:
+        return math.log10(cost) if logarithmic else cost
+
+    labels = []
+    for budgets, winner in merged(run.winners):
+        place = at(winner["macs"])
+        is_left = place - at(min(costs)) < at(max(costs)) - place
+        labels.append(
+            f.note(
+                place,
+                winner["proxy_accuracy"],
+                plain(", ".join(map(numbers.limit_of, budgets))),
+                xanchor="left" if is_left else "right",
+                xshift=-8 if is_left else 8,
+                yshift=19,
+                opacity=0.9,
+                borderpad=1,
+            )
+        )
+    return labels
+
+
+def progress(run: Run) -> Figure:
+    """Every score in the order it was taken in, and the best so far within each budget."""
+    lines = [s for s in run.lines["search"] if s.get("role", "candidate") in PROPOSED]
+    numbered = list(range(1, len(lines) + 1))
+    traces = [
+        f.dots(
+            numbered,
+            [s["proxy_accuracy"] for s in lines],
+            "scored",
+            text=[s["arch"] for s in lines],
+            hovertemplate="%{text}<br>%{y:.1%}<extra></extra>",
+            marker={"size": 5},
+        )
+    ]
+    limits = {budget: run.limit(budget) for budget in run.budgets}
+    known = {budget: limit for budget, limit in limits.items() if limit is not None}
+    curves: list[tuple[str, tuple[str, float] | None]] = [
+        (f"best, {numbers.budget(b)}", limit) for b, limit in known.items()
+    ]
+    for i, (name, limit) in enumerate(curves or [("best of all", None)]):
+        steps = best_so_far(lines, limit)
+        if steps:
+            steps.append((len(lines), steps[-1][1]))
+            x, y = zip(*steps, strict=True)
+            own = {"shape": "hv", "color": f.colour(i)}
+            traces.append(f.line(x, y, plain(name), line=own, hoverinfo="skip"))
+    missing = len(limits) - len(known)
+    caption = ""
+    if any(s.get("weights_version") for s in lines):
+        caption = "Weights moved meanwhile: scores of different generations are of other weights."
+    if missing:
+        caption = f"{caption} Limits that are not on record are left out: {missing}.".strip()
+    layout = {
+        "xaxis": f.axis("scores taken", rangemode="tozero"),
+        "yaxis": f.share_axis("proxy accuracy"),
+        "legend": f.legend(),
+    }
+    return Figure("Search progress", traces, layout, caption, height=380)
+
+
+def operations(run: Run) -> list[Figure]:
+    """How often options occur: first and last generation, and the best of all that was scored."""
+    lines = [s for s in run.lines["search"] if s.get("role", "candidate") in PROPOSED]
+    if run.space is None or not lines:
+        return []
+    generations = sorted({s["generation"] for s in lines})
+    groups = {}
+    if len(generations) > 1:
+        for title, number in (("First", generations[0]), ("Last", generations[-1])):
+            own = [s for s in lines if s["generation"] == number]
+            groups[f"{title} generation"] = own
+    else:
+        groups["Proposed"] = lines
+    scored = latest(run.lines["search"])
+    count = max(_FEWEST, len(scored) // _BEST)
+    if len(scored) > count:
+        ordered = sorted(scored, key=lambda s: (-s["proxy_accuracy"], s["macs"]))
+        groups[f"Best {count} scored"] = ordered[:count]
+    return [_shares(run, title, own) for title, own in groups.items()]
+
+
+def _shares(run: Run, title: str, lines: Sequence[Record]) -> Figure:
+    assert run.space is not None
+    rows = shares(run.space, run.archs(lines))
+    names = [_short(str(d.name)) for d in run.space.decisions]
+    traces = []
+    for option in range(max(len(row) for row in rows)):
+        own = [i for i, row in enumerate(rows) if option < len(row)]
+        words = [plain(run.space.decisions[i].options[option]) for i in own]
+        traces.append(
+            {
+                "type": "bar",
+                "orientation": "h",
+                "y": [names[i] for i in own],
+                "x": [rows[i][option] for i in own],
+                "text": words,
+                "textposition": "inside",
+                "insidetextanchor": "middle",
+                "textangle": 0,
+                "insidetextfont": {"color": f.INK},
+                "marker": {
+                    "color": f.colour(option),
+                    "opacity": 0.5,
+                    "line": {"width": 1, "color": f.CARD},
+                },
+                "hovertemplate": "%{y}: %{text}<br>%{x:.0%}<extra></extra>",
+                "showlegend": False,
+            }
+        )
+    layout = {
+        "barmode": "stack",
+        "bargap": 0.15,
+        "margin": {"r": 26},
+        "uniformtext": {"mode": "hide", "minsize": 9},
+        "xaxis": f.share_axis("", range=[0, 1], tickvals=[0, 0.5, 1], showgrid=False),
+        "yaxis": f.rows_axis(names),
+    }
+    caption = numbers.plural(len(lines), "architecture")
+    return Figure(title, traces, layout, caption, height=50 + 28 * len(names))
+
+
+def _short(name: str) -> str:
+    return plain(name if len(name) <= _WIDE else f"…{name[1 - _WIDE :]}")
+
+
+def order(run: Run) -> list[Figure]:
+    """Scores of the watched architectures before and after the weights moved."""
+    before = {s["arch"]: s["proxy_accuracy"] for s in run.lines["order"] if s["role"] == "before"}
+    after = {s["arch"]: s["proxy_accuracy"] for s in run.lines["order"] if s["role"] == "after"}
+    both = [arch for arch in before if arch in after]
+    if not both:
+        return []
+    x, y = [before[a] for a in both], [after[a] for a in both]
+    low, high = f.padded([*x, *y])
+    same = f.line([low, high], [low, high], "no change", line={"dash": "dash", "width": 1})
+    scatter = f.dots(
+        x, y, "watched", text=both, hovertemplate="%{text}<br>%{x:.1%} → %{y:.1%}<extra></extra>"
+    )
+    layout = {
+        "xaxis": f.share_axis("proxy accuracy before", range=[low, high]),
+        "yaxis": f.share_axis("proxy accuracy after", range=[low, high]),
+        "legend": f.legend(),
+    }
+    words = f"{numbers.plural(len(both), 'architecture')}, on the same images both times."
+    return [Figure("Watched architectures, before and after", [same, scatter], layout, words)]
+
+
+def shifting(lines: Sequence[Record]) -> list[Figure]:
+    """Loss of the shifting steps, and how varied proposals were, by generation."""
+    if not lines:
+        return []
+    x = [line["generation"] for line in lines]
+    varied = [sum(e) / len(e) for e in (line["proposed"]["entropy"] for line in lines)]
+    panels = (
+        ("Loss of shifting", "mean loss", [line["loss"] for line in lines], 0),
+        ("Variety of proposals", "mean entropy (nats)", varied, 2),
+    )
+    return [
+        Figure(
+            title,
+            [f.line(x, y, "", mode="lines+markers", line={"color": f.colour(number)})],
+            {
+                "xaxis": f.axis("generation", dtick=1 if len(x) < 12 else None),
+                "yaxis": f.axis(name),
+            },
+            height=260,
+        )
+        for title, name, y, number in panels
+    ]

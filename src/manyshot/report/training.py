@@ -1,0 +1,173 @@
+"""Figures of training: curves, codes of K-shot, the probability shift of ShiftNAS."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from manyshot.report import figures as f
+from manyshot.report import numbers
+from manyshot.report.derived import chosen_rows, code_of, entropy
+from manyshot.report.page import Figure
+from manyshot.report.reading import Record
+
+_PATHS = 400
+"""A heat map has at most so many columns of paths; more would be thinner than a pixel."""
+
+
+def curves(lines: Sequence[Record]) -> list[Figure]:
+    """Loss, learning rate, speed, and what a sharing scheme watches, over images."""
+    if not lines:
+        return []
+    loss = _curve(lines, {"loss": "loss of weights", "code_loss": "loss of codes"})
+    drawn = [Figure("Training loss", loss, _layout("mean loss since the last record"))]
+    panels = {
+        "Learning rate": {"lr": "learning rate"},
+        "Images per second": {"images_per_second": "images per second"},
+        "Entropy of codes": {"code_entropy": "entropy (nats)"},
+        "Spread of codes": {"code_spread": "spread"},
+        "Distance between copies": {"slice_distance": "distance"},
+    }
+    for title, keys in panels.items():
+        traces = _curve(lines, keys)
+        if traces:
+            layout = _layout(next(iter(keys.values())), rangemode="tozero")
+            drawn.append(Figure(title, traces, layout, height=240))
+    return drawn
+
+
+def _layout(title: str, **more: object) -> dict[str, object]:
+    return {
+        "xaxis": f.axis("images trained on", tickformat="~s", rangemode="tozero", nticks=6),
+        "yaxis": f.axis(title, **more),
+        "legend": f.legend(),
+    }
+
+
+def _curve(lines: Sequence[Record], keys: dict[str, str]) -> list[dict[str, object]]:
+    traces = []
+    for i, (key, name) in enumerate(keys.items()):
+        own = [(line["images"], line[key]) for line in lines if key in line]
+        if own:
+            x, y = zip(*own, strict=True)
+            marks = {"mode": "lines+markers" if len(own) < 40 else "lines", "marker": {"size": 5}}
+            traces.append(f.line(x, y, name, line={"color": f.colour(4 * i)}, **marks))
+    for trace in traces:
+        trace["showlegend"] = len(traces) > 1
+    return traces
+
+
+def codes(lines: Sequence[Record]) -> list[Figure]:
+    """The codes of paths, cheapest first; and how far each is from using one copy alone."""
+    if not lines:
+        return []
+    lines = sorted(lines, key=lambda line: (line["macs"], line["arch"]))
+    lines = [lines[i] for i in chosen_rows(range(len(lines)), _PATHS)]
+    values = [code_of(line) for line in lines]
+    copies = len(values[0])
+    nested = isinstance(lines[0]["code"][0], list)
+    words = [f"{line['arch']}, {numbers.count(line['macs'])} MACs" for line in lines]
+    largest = max(abs(v) for code in values for v in code)
+    rows = [f"copy {k + 1}" for k in range(copies)]
+    heat = f.heatmap(
+        list(range(1, len(lines) + 1)),
+        rows,
+        list(zip(*values, strict=True)),
+        text=[words] * copies,
+        hovertemplate="%{text}<br>%{y}: %{z:.3f}<extra></extra>",
+        zmin=min(0.0, min(v for code in values for v in code)),
+        zmax=max(1.0, largest),
+    )
+    mean = " Codes are per layer; their means are shown." if nested else ""
+    code_map = Figure(
+        "Share of each copy of the weights in each path",
+        [heat],
+        {
+            "xaxis": f.axis("paths, from few MACs to many"),
+            "yaxis": f.rows_axis(rows),
+        },
+        f"{numbers.plural(len(lines), 'path')}, sorted by MACs.{mean}",
+        height=110 + 38 * copies,
+    )
+    entropies = [entropy(code) for code in values]
+    top = math.log(copies)
+    costs = [line["macs"] for line in lines]
+    scatter = f.dots(
+        costs, entropies, "", text=words, hovertemplate="%{text}<br>%{y:.3f} nats<extra></extra>"
+    )
+    spread = Figure(
+        "Entropy of the code of each path",
+        [scatter],
+        {
+            "xaxis": f.cost_axis("MACs", costs),
+            "yaxis": f.axis("entropy (nats)", range=[-0.05 * (top or 1), 1.12 * (top or 1)]),
+            "shapes": [f.rule("y", top)],
+            "showlegend": False,
+        },
+        f"0: a path uses one copy. Dashed, ln {copies} = {numbers.decimal(top)}: it uses all "
+        f"{copies} alike. Mean: {numbers.decimal(sum(entropies) / len(entropies))}.",
+        height=300,
+    )
+    return [code_map, spread]
+
+
+def shift(lines: Sequence[Record]) -> list[Figure]:
+    """How the probability of target costs moved; how well the generator met them at the end."""
+    lines = [line for line in lines if "probabilities" in line]
+    if not lines:
+        return []
+    targets, metric = lines[-1]["targets"], numbers.metric(lines[-1]["metric"])
+    steps = [line["step"] for line in lines]
+    columns = [line["probabilities"] for line in lines]
+    heat = f.heatmap(
+        steps,
+        targets,
+        list(zip(*columns, strict=True)),
+        hovertemplate="step %{x}, target %{y:.3s}<br>probability %{z:.3f}<extra></extra>",
+    )
+    heat["colorbar"]["tickformat"] = ".0%"
+    updates = sum(bool(line.get("update")) for line in lines)
+    moved = Figure(
+        "Probability of target costs over time",
+        [heat],
+        {
+            "xaxis": f.axis("training step", tickformat="~s", nticks=6),
+            "yaxis": f.axis(f"target {metric}", tickformat="~s"),
+        },
+        f"{numbers.plural(updates, 'update')} of the distribution over "
+        f"{numbers.plural(len(targets), 'target')}; uniform is "
+        f"{numbers.percent(1 / len(targets))}.",
+    )
+    last = lines[-1]
+    bars = {
+        "type": "bar",
+        "x": targets,
+        "y": last["counts"],
+        "marker": {"color": f.colour(0)},
+        "hovertemplate": "target %{x:.3s}<br>%{y} steps<extra></extra>",
+    }
+    trained = Figure(
+        "Steps trained per target",
+        [bars],
+        {"xaxis": f.axis(f"target {metric}", tickformat="~s"), "yaxis": f.axis("steps")},
+        height=260,
+    )
+    missed = Figure(
+        "How far the generator misses its targets",
+        [
+            {
+                "type": "bar",
+                "x": targets,
+                "y": last["error"],
+                "marker": {"color": f.colour(4)},
+                "hovertemplate": "target %{x:.3s}<br>%{y:.2f} grid steps<extra></extra>",
+            }
+        ],
+        {
+            "xaxis": f.axis(f"target {metric}", tickformat="~s"),
+            "yaxis": f.axis("grid steps", zeroline=True),
+        },
+        "At the last record: cost of the likeliest architecture minus its target.",
+        height=260,
+    )
+    return [moved, trained, missed]

@@ -1,0 +1,224 @@
+"""Weak predictors: fit one on every score told, score a sample of its predicted best, repeat.
+
+N counts architectures told, M those of a pool, F the one-hot features.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+import numbers
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+import numpy.typing as npt
+
+from manyshot.search.budgets import Budgets
+from manyshot.search.draft import Draft, in_turn
+from manyshot.search.limit import Limit, within
+from manyshot.search.options import check_switch, check_whole
+from manyshot.space import Arch, SearchSpace
+
+_LISTED = 20_000
+"""A space of no more encodings is predicted as a whole."""
+
+Features = npt.NDArray[np.float64]
+Predict = Callable[[Features], npt.NDArray[np.float64]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PredictorConfig:
+    """Options of `WeakPredictor`."""
+
+    initial: int = 20
+    """Random architectures told before the first fit."""
+
+    top: int = 100
+    """Proposals are a uniform sample of so many predicted best that are new (the paper's 100)."""
+
+    regularisation: float = 0.1
+    """Of the ridge regression, for scores of unit variance and a kernel that is 4 at most."""
+
+    pool: int = 2000
+    """Architectures predicted for each limit, in a space too large to be predicted as a whole."""
+
+    parents: int = 10
+    """The best of each limit: `elites` returns them, half of a pool are their mutants."""
+
+    attempts: int = 500
+    """Random draws per network wanted before giving up."""
+
+    stale_scores: bool = False
+    """Whether scores told at older weights versions are fitted; if not, only those of the latest
+    version are, as long as there are `initial` of them."""
+
+    def __post_init__(self) -> None:
+        check_whole("initial", self.initial, 2)
+        check_whole("top", self.top, 1)
+        check_whole("pool", self.pool, 1)
+        check_whole("parents", self.parents, 1)
+        check_whole("attempts", self.attempts, 1)
+        check_switch("stale_scores", self.stale_scores)
+        value: object = self.regularisation
+        number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+        if not (number and math.isfinite(self.regularisation) and self.regularisation > 0):
+            raise ValueError(f"regularisation must be a number above zero, got {value!r}")
+
+
+@final
+class WeakPredictor:
+    """Random networks first, then a sample of those that a regression on all scores puts on top.
+
+    The regression is ridge regression on options and on pairs of options, written as a kernel of
+    how many decisions are equal; it is fitted anew in every `ask`. A space of at most 20,000
+    encodings is predicted as a whole. Of a larger one it is a pool drawn anew: random networks
+    within the limit, and mutants of the best told. With several limits each proposal is made for
+    one of them in turn; one regression on one history serves all. Nothing told is proposed again.
+
+    Reference: Wu et al. 2021, "Stronger NAS with Weaker Predictors" (arXiv:2102.10490), section 3.
+    Differs in the predictor (theirs: an MLP, a regression tree or a random forest), in the pool of
+    a large space, and in the limits.
+
+    Attributes:
+        history: what was told.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        *,
+        seed: int,
+        limits: Sequence[Limit] = (),
+        config: PredictorConfig | None = None,
+    ) -> None:
+        """Makes a searcher; `limits` are alternatives, each proposal satisfies one of them."""
+        check_whole("seed", seed, 0)
+        self.space, self.seed, self.limits = space, seed, tuple(limits)
+        self.config = PredictorConfig() if config is None else config
+        self._budgets = Budgets(space, self.limits)
+        self._legal: dict[int, tuple[Sequence[Arch], Features]] = {}
+        self.history = self._budgets.history
+
+    def ask(self, n: int) -> list[Arch]:
+        """Up to `n` architectures; see `Searcher.ask`."""
+        check_whole("n", n, 1)
+        history, budgets = self.history, self._budgets
+        rng = history.generator(self.seed)
+        taken: set[Arch] = set()
+
+        def refuse(arch: Arch) -> bool:
+            return arch in taken or history.seen(arch)
+
+        draft = Draft(self.space, refuse, self.config.attempts)
+        predict = self._fitted() if len(history) >= self.config.initial else None
+
+        def propose(budget: int, want: int) -> list[Arch]:
+            known = [history.archs[i] for i in budgets.rows(budget)]
+            picked: list[Arch] = []
+            if predict and known:
+                pool, features_MF = self._pool(rng, budget, known, refuse)
+                if pool and want:
+                    picked = self._pick(rng, want, pool, predict(features_MF), refuse)
+                taken.update(picked)
+            sampled = draft.sample(rng, want - len(picked), budgets.each[budget], known)
+            taken.update(sampled)
+            return picked + sampled
+
+        return history.propose(in_turn(n, len(budgets), rng, propose))
+
+    def tell(
+        self, archs: Sequence[Arch], scores: Sequence[float], weights_version: int = 0
+    ) -> None:
+        """Records scores; see `Searcher.tell`."""
+        self.history.tell(archs, scores, weights_version)
+
+    def elites(self) -> list[Arch]:
+        """The `parents` best within each limit, of the scores that are fitted."""
+        parents = (self._parents(budget) for budget in range(len(self._budgets)))
+        return list(dict.fromkeys(itertools.chain.from_iterable(parents)))
+
+    def _parents(self, budget: int) -> list[Arch]:
+        rows, fitted = self._budgets.rows(budget), self._fitted_rows()
+        competing = rows[np.isin(rows, fitted)]
+        ranked = self._budgets.ranked(budget, competing if competing.size else rows)
+        return ranked[: self.config.parents]
+
+    def _fitted_rows(self) -> npt.NDArray[np.intp]:
+        """The rows of the history that the regression is fitted on."""
+        fresh = np.flatnonzero(self.history.fresh_N)
+        few = len(fresh) < self.config.initial
+        return np.arange(len(self.history)) if self.config.stale_scores or few else fresh
+
+    def _fitted(self) -> Predict:
+        """What predicts scores, in units of their own."""
+        from sklearn.kernel_ridge import KernelRidge  # takes a second to import
+
+        rows = self._fitted_rows()
+        score_N = self.history.scores_N[rows]
+        spread = float(score_N.std()) or 1.0
+        model = KernelRidge(
+            alpha=self.config.regularisation,
+            kernel="poly",
+            degree=2,
+            gamma=1 / len(self.space),
+            coef0=1,
+        )
+        archs = [self.history.archs[i] for i in rows]
+        model.fit(_one_hot(self.space, archs), (score_N - score_N.mean()) / spread)
+        return lambda features_MF: np.asarray(model.predict(features_MF))
+
+    def _pool(
+        self,
+        rng: np.random.Generator,
+        budget: int,
+        known: Sequence[Arch],
+        refuse: Callable[[Arch], bool],
+    ) -> tuple[Sequence[Arch], Features]:
+        """Networks within a budget to predict: all of them, or random ones and mutants."""
+        limits, space = self._budgets.each[budget], self.space
+        if space.size <= _LISTED:
+            if budget not in self._legal:
+                everything = networks(space)
+                legal = list(itertools.compress(everything, within(everything, limits)))
+                self._legal[budget] = legal, _one_hot(space, legal)
+            return self._legal[budget]
+        parents = self._parents(budget)
+        pool = Draft(space, refuse, attempts=2)
+
+        def mutant() -> Arch:
+            return space.mutate(parents[rng.integers(len(parents))], rng, 1 / len(space))
+
+        pool.breed(mutant, self.config.pool // 2, limits, attempts=2)
+        pool.sample(rng, self.config.pool - len(pool.archs), limits, known)
+        return pool.archs, _one_hot(space, pool.archs)
+
+    def _pick(
+        self,
+        rng: np.random.Generator,
+        want: int,
+        pool: Sequence[Arch],
+        predicted_M: npt.NDArray[np.float64],
+        refuse: Callable[[Arch], bool],
+    ) -> list[Arch]:
+        """A sample of the new ones of `pool` that are predicted best."""
+        order = np.argsort(-predicted_M, kind="stable").tolist()
+        new = (pool[i] for i in order if not refuse(pool[i]))
+        best = list(itertools.islice(new, max(want, self.config.top)))
+        return [best[i] for i in rng.permutation(len(best))[:want]]
+
+
+@functools.lru_cache(maxsize=2)
+def networks(space: SearchSpace) -> tuple[Arch, ...]:
+    """All canonical architectures of a space, in lexicographic order."""
+    return tuple(sorted({space.canonical(arch) for arch in space.enumerate()}))
+
+
+def _one_hot(space: SearchSpace, archs: Sequence[Arch]) -> npt.NDArray[np.float64]:
+    """One-hot encodings as `SearchSpace.one_hot` has them, shape (M, F)."""
+    first = np.concatenate(([0], space.counts.cumsum()[:-1]))
+    one_hot_MF = np.zeros((len(archs), int(space.counts.sum())))
+    one_hot_MF[np.arange(len(archs))[:, None], np.array(archs) + first] = 1
+    return one_hot_MF

@@ -1,0 +1,305 @@
+"""Ranking a run against a truth, and comparing runs: what is scored, recorded, refused."""
+
+import shutil
+
+import numpy as np
+import pytest
+from pipeline_runs import SHIFT, lines, small, stopped
+from scipy import stats
+
+from manyshot import evaluate, records
+from manyshot.evaluate.shared import shared_statistics
+from manyshot.pipeline import Workspace, compare_runs, rank_run, run
+from manyshot.pipeline.ranking import in_space
+from manyshot.pipeline.scoring import Images
+from manyshot.rank import TruthError, TruthTable
+from manyshot.recipe import RecipeError
+from manyshot.space import Decision, SearchSpace
+from manyshot.train import load_weights
+
+
+def made(archs, runs=3, name="made", seed=0):
+    accuracy_NR = np.random.default_rng(seed).uniform(0.5, 0.9, (len(archs), runs))
+    return TruthTable(name, tuple(archs), tuple(f"seed {i}" for i in range(runs)), accuracy_NR)
+
+
+@pytest.fixture(scope="module")
+def truth():
+    rng = np.random.default_rng(0)
+    return made(sorted({tuple(arch) for arch in rng.integers(4, size=(24, 4)).tolist()}))
+
+
+@pytest.fixture(scope="module")
+def copied(base, tmp_path_factory):
+    """A copy of the finished run, ranked: its folder, its recipe and its record."""
+    folder = tmp_path_factory.mktemp("ranked") / "run"
+    shutil.copytree(base[0], folder)
+    return folder, base[1]
+
+
+@pytest.fixture(scope="module")
+def ranked(copied, truth):
+    return rank_run(copied[1], copied[0], truth)
+
+
+@pytest.fixture(scope="module")
+def net(copied):
+    ws = Workspace.build(copied[1])
+    load_weights(copied[0] / "supernet.safetensors", ws.net)
+    return ws
+
+
+def test_scores_are_those_of_score(ranked, truth, net):
+    images = Images(net)
+    for point, arch in zip(ranked["points"], truth.archs, strict=True):
+        own = evaluate.score(
+            net.net, arch, calibration=images.calibration, validation=images.validation
+        )
+        assert point["arch"] == net.net.space.to_text(arch)
+        assert point["proxy_accuracy"] == own.accuracy
+        assert point["proxy_loss"] == pytest.approx(own.loss, rel=1e-6)
+        assert point["macs"] == net.costs["macs"]([arch])[0]
+        assert point["params"] == net.costs["params"]([arch])[0]
+
+
+def test_statistics_are_of_these_scores(ranked, truth):
+    [everything] = [own for own in ranked["sets"] if own["name"] == "global"]
+    truth_N = truth.accuracy_NR.mean(1)
+    for name, key, sign in (
+        ("proxy", "proxy_accuracy", 1),
+        ("proxy loss", "proxy_loss", -1),
+        ("without recalibration", "shared_statistics_accuracy", 1),
+        ("macs", "macs", 1),
+        ("params", "params", 1),
+    ):
+        scores = [sign * point[key] for point in ranked["points"]]
+        expected = stats.kendalltau(scores, truth_N).statistic
+        found = everything["predictors"][name]["kendall"]["value"]
+        assert found == pytest.approx(expected) if np.isfinite(expected) else found is None
+    assert [point["truth"] for point in ranked["points"]] == pytest.approx(truth_N.tolist())
+
+
+def test_the_local_sets(ranked, truth):
+    found = {own["name"]: own for own in ranked["sets"]}
+    assert set(found) == {"global", "local by truth", "local by prediction"}
+    assert found["local by truth"]["judged_by"] == ["seed 1", "seed 2"]
+    proxy = {point["arch"]: point["proxy_accuracy"] for point in ranked["points"]}
+    chosen = found["local by prediction"]["archs"]
+    assert sorted(proxy[a] for a in chosen) == sorted(proxy.values())[-len(chosen) :]
+
+
+def test_a_reference_chooses_the_local_set_by_prediction(copied, ranked, truth, tmp_path):
+    other = tmp_path / "run"
+    shutil.copytree(copied[0], other)
+    with pytest.raises(records.RecordError, match="it is the reference"):
+        rank_run(copied[1], copied[0], made(truth.archs, name="new"), reference=other)
+    path = other / "rank" / "made" / "scores.jsonl"
+    rows = lines(path.parent, path.name)
+    for i, row in enumerate(rows):  # as if the reference ranked in the order of the table
+        row["proxy_accuracy"] = 1 - i / 100
+    records.write_lines(path, rows)
+    calibrated = [row["arch"] for row in rows if row["calibrated"]]
+    again = rank_run(copied[1], copied[0], truth, reference=other)
+    [local] = [own for own in again["sets"] if own["name"] == "local by prediction"]
+    assert local["archs"] == calibrated[: len(local["archs"])] and "reference" in local["why"]
+
+
+def test_nothing_on_record_is_scored_again(copied, ranked, truth, monkeypatch):
+    before = (copied[0] / "rank" / "made" / "scores.jsonl").read_bytes()
+    monkeypatch.setattr(evaluate, "score", None)
+    again = rank_run(copied[1], copied[0], truth)
+    assert again["points"] == ranked["points"] and again["sets"] == ranked["sets"]
+    assert again["evaluation"]["architectures"] == 0
+    assert (copied[0] / "rank" / "made" / "scores.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("writes", [3, 30])
+def test_killed_and_ranked_again(copied, ranked, truth, tmp_path, monkeypatch, writes):
+    folder = tmp_path / "run"
+    shutil.copytree(copied[0], folder)
+    shutil.rmtree(folder / "rank")
+
+    def work():
+        rank_run(copied[1], folder, truth)
+
+    assert stopped(monkeypatch, writes, work) == "scores.jsonl"
+    again = rank_run(copied[1], folder, truth)
+    assert again["points"] == ranked["points"] and again["sets"] == ranked["sets"]
+    assert len(lines(folder / "rank" / "made", "scores.jsonl")) == 2 * len(truth)
+
+
+def test_scores_of_other_weights_are_dropped(copied, ranked, truth, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(copied[0], folder)
+    path = folder / "rank" / "made" / "scores.jsonl"
+    rows = lines(path.parent, path.name)
+    records.write_lines(path, [{**row, "weights": "other", "proxy_accuracy": 0} for row in rows])
+    assert rank_run(copied[1], folder, truth)["points"] == ranked["points"]
+
+
+def test_the_final_weights_of_a_shifted_run_are_ranked(shifted, truth, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(shifted[0], folder)
+    found = rank_run(shifted[1], folder, truth, uncalibrated=0)
+    assert found["weights"] == lines(folder, "search.jsonl")[-1]["weights"]
+    assert found["points"][0]["shared_statistics_accuracy"] is None
+    assert "without recalibration" not in found["sets"][0]["predictors"]
+    assert not [row for row in lines(folder / "rank/made", "scores.jsonl") if not row["calibrated"]]
+
+
+def test_winners_have_their_truth(copied, base):
+    archs = [tuple(map(int, winner["arch"].split("-"))) for winner in base[2]["winners"]]
+    table = made(sorted({archs[0], (0, 0, 0, 0), (3, 3, 3, 3)}), name="winners")
+    known = dict(zip(table.archs, table.accuracy_NR.mean(1), strict=True))
+    found = rank_run(copied[1], copied[0], table, uncalibrated=0)["winners"]
+    assert [w["truth"] for w in found] == [known.get(arch) for arch in archs]
+
+
+def test_an_untrained_run(tmp_path, truth):
+    with pytest.raises(records.RecordError, match="train it first"):
+        rank_run(small(tmp_path), tmp_path, truth)
+
+
+class TestInSpace:
+    space = SearchSpace([Decision(("a", "b"), "x"), Decision((1, 2, 3), "y")])
+
+    def test_another_space(self):
+        with pytest.raises(TruthError, match="of another space.*2 decisions"):
+            in_space(made([(0, 1, 1)]), self.space)
+        with pytest.raises(TruthError, match="of another space.*option 3"):
+            in_space(made([(0, 3)]), self.space)
+
+    def test_aliases(self, net):
+        uses = {self.space.decisions[1]: [((self.space.decisions[0], frozenset({1})),)]}
+        space = SearchSpace(self.space.decisions, uses=uses)
+        assert in_space(made([(0, 2), (1, 2)]), space).archs == ((0, 0), (1, 2))
+        with pytest.raises(TruthError, match="0-1 and 0-2, which are one network, 0-0"):
+            in_space(made([(0, 1), (0, 2)]), space)
+
+
+class TestSharedStatistics:
+    def batches(self, ws):
+        return [images for images, _ in ws.fixed("train", 64)]
+
+    def test_what_one_path_leaves_is_its_running_average(self, net):
+        """With one path only, torch's own batch norms hold the same averages."""
+        ws, arch = net, (1, 2, 3, 1)
+        images = [part for batch in self.batches(ws) for part in batch.split(16)]
+
+        class One:
+            integers = staticmethod(lambda counts: np.array(arch))
+
+        stats_of = shared_statistics(ws.net, images, One())
+        module = ws.net.extract(arch).train()
+        norms = {name: m for name, m in module.named_modules() if hasattr(m, "running_mean")}
+        for number, batch in enumerate(images):
+            for norm in norms.values():
+                norm.momentum = 1.0 if number == 0 else 0.1
+            module(batch)
+        found = list(stats_of(arch).tensors.values())
+        assert len(found) == len(norms) > 3
+        for (mean, variance), norm in zip(found, norms.values(), strict=True):
+            np.testing.assert_allclose(mean, norm.running_mean, rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(variance, norm.running_var, rtol=1e-4, atol=1e-5)
+
+    def test_the_net_and_later_statistics_stay_as_they_are(self, net):
+        before = {name: t.clone() for name, t in net.net.state_dict().items()}
+        stats_of = shared_statistics(net.net, self.batches(net), np.random.default_rng(0))
+        first = stats_of((0, 1, 2, 3))
+        stats_of((3, 2, 1, 0))
+        for (mean, variance), (m, v) in zip(
+            first.tensors.values(), stats_of((0, 1, 2, 3)).tensors.values(), strict=True
+        ):
+            assert (mean == m).all() and (variance == v).all()
+        assert net.net.training
+        assert all((before[name] == t).all() for name, t in net.net.state_dict().items())
+
+    def test_no_batches(self, net):
+        with pytest.raises(ValueError, match="no batches"):
+            shared_statistics(net.net, [], np.random.default_rng(0))
+
+
+class TestCompare:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def runs(cls, tmp_path_factory, truth):
+        """Two methods with two seeds each, ranked."""
+        folder = tmp_path_factory.mktemp("compared")
+        found = []
+        for method, sets in (("one", ()), ("two", SHIFT)):
+            for seed in (1, 2):
+                own = folder / f"{method}-{seed}"
+                same = ("search.budgets=['macs<=60%']", "finish.mode=inherit", "export.formats=[]")
+                recipe = small(own, *sets, *same, f"name={method}", f"seed={seed}")
+                run(recipe, own)
+                rank_run(recipe, own, truth, uncalibrated=0)
+                found.append(own)
+        return found
+
+    def test_runs_of_one_recipe_are_one_method(self, runs, truth, tmp_path):
+        found = compare_runs(runs, tmp_path)
+        assert found == {k: v for k, v in records.read_json(tmp_path / "compare.json").items()
+                         if k != "schema"}  # fmt: skip
+        assert [(own["method"], own["seeds"]) for own in found["methods"]] == [
+            ("one", [1, 2]),
+            ("two", [1, 2]),
+        ]
+        for own, folder in zip(found["runs"], runs, strict=True):
+            ranking = records.read_json(folder / "rank" / "made" / "rank.json")
+            tau = ranking["sets"][0]["predictors"]["proxy"]["kendall"]["value"]
+            assert own["metrics"]["tau global"] == tau
+            spent = records.read_json(folder / "result.json")["images_forwarded"]
+            assert own["images"]["total"] == sum(spent.values())
+            trained = spent["train"] + spent["shift"] + spent["probe"]
+            assert own["images"]["trained"] == trained
+        macs = {own["name"]: own["metrics"] for own in found["baselines"]}["macs"]
+        assert macs["tau global"] == ranking["sets"][0]["predictors"]["macs"]["kendall"]["value"]
+        assert any(not pair["equal_images"] for pair in found["pairs"])
+
+    def test_one_name_for_two_methods(self, runs, tmp_path):
+        folder = tmp_path / "three"
+        shutil.copytree(runs[0], folder)
+        path = folder / "recipe.toml"
+        path.write_text(path.read_text().replace("lr = 0.1\n", "lr = 0.2\n", 1))
+        found = compare_runs([runs[0], folder], tmp_path / "out")
+        assert len({own["method"] for own in found["methods"]}) == 2
+        assert all("lr" in own["method"] for own in found["methods"])
+
+    def test_other_images(self, runs, tmp_path):
+        folder = tmp_path / "other"
+        shutil.copytree(runs[0], folder)
+        path = folder / "recipe.toml"
+        path.write_text(path.read_text().replace("train_size = 128", "train_size = 64"))
+        with pytest.raises(RecipeError, match="data of"):
+            compare_runs([runs[0], folder], tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+
+    def test_where_the_images_lie_makes_no_difference(self, runs, tmp_path):
+        folder = tmp_path / "moved"
+        shutil.copytree(runs[1], folder)
+        path = folder / "recipe.toml"
+        path.write_text(path.read_text().replace("workers = 0", 'workers = 0\nroot = "elsewhere"'))
+        found = compare_runs([runs[0], folder], tmp_path / "out")
+        assert len(found["methods"]) == 1
+
+    def test_unranked_runs_compare_by_what_they_have(self, runs, base, tmp_path):
+        found = compare_runs([runs[0], base[0]], tmp_path)
+        assert found["truth"] is None and found["baselines"] == []
+        assert not any(metric.startswith("tau") for metric in found["runs"][0]["metrics"])
+        with pytest.raises(records.RecordError, match="is not ranked against 'made'"):
+            compare_runs([runs[0], base[0]], tmp_path, "made")
+
+    def test_two_truths_must_be_told_apart(self, runs, truth, tmp_path):
+        folder = tmp_path / "run"
+        shutil.copytree(runs[0], folder)
+        shutil.copytree(folder / "rank" / "made", folder / "rank" / "other")
+        with pytest.raises(records.RecordError, match="made, other: say which"):
+            compare_runs([folder], tmp_path / "out")
+        assert compare_runs([folder], tmp_path / "out", "other")["truth"]["name"] == "made"
+
+    def test_an_unfinished_run(self, runs, tmp_path):
+        folder = tmp_path / "run"
+        shutil.copytree(runs[0], folder)
+        (folder / "result.json").unlink()
+        with pytest.raises(records.RecordError, match=r"no result\.json"):
+            compare_runs([folder], tmp_path / "out")

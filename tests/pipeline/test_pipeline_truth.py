@@ -1,0 +1,357 @@
+"""Truth: architectures trained alone, in one process or several, killed and gone on with."""
+
+import importlib
+import json
+import math
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from pipeline_runs import SMALL, lines, small, stopped
+from torch import nn
+
+from manyshot import records
+from manyshot.pipeline import TruthFailed, Workspace, truth
+from manyshot.pipeline.workers import Failed, InProcess, Processes, Task
+from manyshot.rank import load_truth
+from manyshot.recipe import RecipeError
+
+EPOCHS = 12  # fewer leave batch norms where they began, and all accuracies equal
+TRAINING = f"truth.training={{epochs={EPOCHS}, batch_size=32, lr=0.05}}"
+SETS = (TRAINING, "truth.seeds=[1, 4]")
+ARCHS = ("0-1-2-3", "3-0-0-1", "1-1-1-1")
+
+
+def rows(folder):
+    """The trainings on record, but for times, in one order."""
+    found = [
+        {key: value for key, value in row.items() if key != "seconds"}
+        for row in lines(folder, "truth.jsonl")
+    ]
+    return sorted(found, key=lambda row: (row["arch"], row["seed"]))
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """A finished truth, which tests only read."""
+    folder = tmp_path_factory.mktemp("truth")
+    recipe = small(folder / "recipe", *SETS)
+    assert truth(recipe, folder, archs=ARCHS) == 6
+    return folder
+
+
+def bare_loop(ws, arch):
+    """Test accuracy and loss after an own loop of plain PyTorch."""
+    module = ws.net.extract(arch).to(memory_format=torch.channels_last)
+    groups = [
+        {"params": [p for p in module.parameters() if p.dim() > 1], "weight_decay": 5e-4},
+        {"params": [p for p in module.parameters() if p.dim() == 1], "weight_decay": 0},
+    ]
+    optimizer = torch.optim.SGD(groups, lr=0.05, momentum=0.9, nesterov=True)
+    own = ws.batches(ws.recipe.truth.training)
+    batches = [batch for epoch in range(EPOCHS) for batch in own.epoch(epoch)]
+    for step, (images, labels) in enumerate(batches):
+        for group in optimizer.param_groups:
+            group["lr"] = 0.05 * (1 + math.cos(math.pi * step / len(batches))) / 2
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(module(images), labels).backward()
+        optimizer.step()
+    module.eval()
+    with torch.no_grad():
+        images, labels = (torch.cat(part) for part in zip(*ws.fixed("test", None), strict=True))
+        logits = module(images)
+    right = (logits.argmax(1) == labels).float().mean()
+    return right.item(), nn.functional.cross_entropy(logits, labels).item()
+
+
+def test_a_training_is_a_bare_loop(done, tmp_path):
+    torch.set_num_threads(1)
+    for seed in (1, 4):
+        ws = Workspace.build(small(tmp_path, *SETS, f"seed={seed}"))
+        for row in rows(done):
+            if row["seed"] == seed:
+                arch = ws.net.space.from_text(row["arch"])
+                accuracy, loss = bare_loop(ws, arch)
+                # the same operations; sums over other batches of test images differ in float32
+                assert row["test_loss"] == pytest.approx(loss, rel=1e-4)
+                assert row["test_accuracy"] == pytest.approx(accuracy, abs=1.01 / 449)
+                assert row["macs"] == ws.costs["macs"]([arch])[0]
+                assert row["images_forwarded"] == EPOCHS * 128
+
+
+def test_the_record_is_a_truth_table(done):
+    found = load_truth(done)
+    assert found.archs == ((0, 1, 2, 3), (1, 1, 1, 1), (3, 0, 0, 1))
+    assert found.runs == ("seed 1", "seed 4") and set(found.costs) == {"macs", "params"}
+    assert len(np.unique(found.accuracy_NR)) > 3
+
+
+def test_the_recipes_own_seed_sharing_and_sampler_have_no_part(done, tmp_path):
+    other = ("seed=9", "sharing.name=k_shot", "sampler.held_out=16", "sampler.name=fair")
+    truth(small(tmp_path / "recipe", *SETS, *other), tmp_path, archs=ARCHS[:1])
+    assert rows(tmp_path) == [row for row in rows(done) if row["arch"] == ARCHS[0]]
+
+
+def test_what_is_on_record_is_not_trained_again(done, tmp_path):
+    recipe = small(tmp_path / "recipe", TRAINING, "truth.seeds=[4]")
+    assert truth(recipe, tmp_path, archs=ARCHS[:2]) == 2
+    assert truth(recipe, tmp_path, archs=ARCHS[:2]) == 0
+    assert truth(small(tmp_path / "recipe", *SETS), tmp_path, archs=ARCHS) == 4
+    assert rows(tmp_path) == rows(done)
+
+
+def test_processes_give_what_one_gives(done, tmp_path):
+    recipe = small(tmp_path / "recipe", *SETS)
+    assert truth(recipe, tmp_path, archs=ARCHS, workers=Processes(2)) == 6
+    assert rows(tmp_path) == rows(done)
+
+
+@pytest.mark.parametrize("writes", [1, 3, 4])
+def test_killed_after_a_durable_write(done, tmp_path, monkeypatch, writes):
+    recipe = small(tmp_path / "recipe", *SETS)
+
+    def work():
+        truth(recipe, tmp_path, archs=ARCHS)
+
+    assert stopped(monkeypatch, writes, work) is not None
+    before = len(rows(tmp_path))
+    assert before < 6
+    assert truth(recipe, tmp_path, archs=ARCHS) == 6 - before
+    assert rows(tmp_path) == rows(done)
+
+
+def test_killed_in_the_middle_of_a_line(done, tmp_path):
+    recipe = small(tmp_path / "recipe", *SETS)
+    truth(recipe, tmp_path, archs=ARCHS[:1])
+    log = tmp_path / "truth.jsonl"
+    log.write_bytes(log.read_bytes()[:-20])
+    assert truth(recipe, tmp_path, archs=ARCHS) == 5
+    assert rows(tmp_path) == rows(done)
+
+
+def test_killed_for_good_with_processes(done, tmp_path):
+    """SIGKILL of the command: its processes end too, and the next one goes on."""
+    (tmp_path / "small.toml").write_text(SMALL)
+    words = ["--out", str(tmp_path / "truth"), "--workers", "2", "--quiet"]
+    for override in (*SETS, "truth.seeds=[1, 4, 5, 6, 7, 8, 9, 10]"):
+        words += ["--set", override]
+    for arch in ARCHS:
+        words += ["--arch", arch]
+    command = [sys.executable, "-m", "manyshot", "truth", str(tmp_path / "small.toml"), *words]
+    process = subprocess.Popen(command)
+    log = tmp_path / "truth" / "truth.jsonl"
+    until = time.monotonic() + 120
+    while not (log.exists() and log.read_bytes().count(b"\n") >= 2):
+        assert time.monotonic() < until and process.poll() is None
+        time.sleep(0.05)
+    children = _children(process.pid)
+    assert len(children) >= 2
+    with process:
+        process.kill()
+    until = time.monotonic() + 60
+    while any(_alive(child) for child in children):
+        assert time.monotonic() < until, "a process outlives the command that made it"
+        time.sleep(0.1)
+    recipe = small(tmp_path / "recipe", *SETS)
+    truth(recipe, tmp_path / "truth", archs=ARCHS)
+    assert [r for r in rows(tmp_path / "truth") if r["seed"] in (1, 4)] == rows(done)
+
+
+def _children(pid):
+    listed = subprocess.run(
+        ["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False
+    )
+    return [int(word) for word in listed.stdout.split()]
+
+
+def _alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    with open(f"/proc/{pid}/stat") as file:
+        return file.read().rpartition(")")[2].split()[0] != "Z"
+
+
+def test_other_settings_need_another_folder(done, tmp_path):
+    other = small(tmp_path, *SETS, "truth.training.epochs=2")
+    before = (done / "truth.jsonl").read_bytes()
+    with pytest.raises(records.RecordError, match="another network, images or truth.training"):
+        truth(other, done, archs=["2-2-2-2"])
+    assert (done / "truth.jsonl").read_bytes() == before
+
+
+def test_a_training_that_diverges_is_named_after_all_others(tmp_path, monkeypatch):
+    recipe = small(tmp_path / "recipe", *SETS)
+    module = importlib.import_module("manyshot.pipeline.truth")
+    work = module.trained_alone
+
+    def some_fail(task):
+        return Failed(task, "loss is nan") if task.arch == ARCHS[0] else work(task)
+
+    monkeypatch.setattr(module, "trained_alone", some_fail)
+    with pytest.raises(TruthFailed, match=f"2 of 6 trainings.*{ARCHS[0]} with seed 1: loss is nan"):
+        truth(recipe, tmp_path, archs=ARCHS)
+    assert len(rows(tmp_path)) == 4
+
+
+def test_loss_that_is_no_number_is_a_failure(tmp_path):
+    recipe = small(tmp_path / "recipe", "truth.training={epochs=2, lr=1e9}", "truth.seeds=[0]")
+    with pytest.raises(TruthFailed, match="1 of 1 trainings gave no accuracy"):
+        truth(recipe, tmp_path, archs=ARCHS[:1])
+
+
+class TestPlans:
+    def planned(self, tmp_path, *overrides, trained=(), **kwargs):
+        """The architectures that a plan would train."""
+        recipe = small(tmp_path / "recipe", TRAINING, *overrides)
+        for record in trained:
+            records.append(tmp_path / "truth.jsonl", record)
+
+        class Only:
+            tasks = ()
+
+            def run(self, work, tasks):
+                self.tasks = tasks
+                return iter(())
+
+        only = Only()
+        truth(recipe, tmp_path, workers=only, **kwargs)
+        return [task.arch for task in only.tasks]
+
+    def test_all(self, tmp_path):
+        archs = self.planned(tmp_path, "truth.seeds=[0]")
+        assert len(archs) == len(set(archs)) == 256
+        assert archs != sorted(archs), "a beginning of the plan should be a sample"
+
+    def test_seeds_come_one_after_the_other(self, tmp_path):
+        archs = self.planned(tmp_path, "truth.plan=uniform", "truth.count=5", "truth.seeds=[2,0]")
+        assert len(archs) == 10 and archs[:5] == archs[5:]
+
+    def test_uniform(self, tmp_path):
+        archs = self.planned(tmp_path, "truth.plan=uniform", "truth.count=5", "truth.seeds=[0]")
+        assert len(set(archs)) == 5
+
+    def test_stratified(self, tmp_path):
+        sets = ("truth.plan=stratified", "truth.count=24", "truth.strata=4", "truth.seeds=[0]")
+        archs = self.planned(tmp_path, *sets)
+        ws = Workspace.build(small(tmp_path / "recipe"))
+        costs = ws.costs["macs"]
+        everything = costs(list(ws.net.space.enumerate()))
+        edges = np.linspace(everything.min(), everything.max(), 5)
+        macs = costs([ws.net.space.from_text(a) for a in archs])
+        assert np.histogram(macs, edges)[0].tolist() == [6, 6, 6, 6]
+        assert np.histogram(macs[:8], edges)[0].tolist() == [2, 2, 2, 2]
+
+    def test_an_empty_stratum_leaves_its_share_to_others(self, tmp_path):
+        sets = ("truth.plan=stratified", "truth.count=250", "truth.strata=9", "truth.seeds=[0]")
+        assert len(set(self.planned(tmp_path, *sets))) == 250
+
+    def test_top_and_winners_of_runs(self, base, tmp_path):
+        folder, _, result = base
+        sets = ("truth.seeds=[0]", "truth.count=3")
+        scored = {r["arch"]: r["proxy_accuracy"] for r in lines(folder, "search.jsonl")}
+        top = self.planned(tmp_path, "truth.plan=top", *sets, of=[folder])
+        assert sorted(scored[a] for a in top) == sorted(scored.values())[-3:]
+        winners = self.planned(tmp_path, "truth.plan=winners", *sets, of=[folder])
+        assert set(winners) == {w["arch"] for w in result["winners"]}
+
+    def test_best_of_the_truth_so_far(self, tmp_path):
+        ws = Workspace.build(small(tmp_path / "recipe", TRAINING))
+        same = {"settings": ws.fingerprint(ws.recipe.truth.training), "schema": 1}
+        accuracies = {"0-0-0-0": 0.4, "1-0-0-0": 0.6, "2-0-0-0": 0.5, "3-0-0-0": 0.6}
+        trained = [
+            {"arch": arch, "seed": 1, "test_accuracy": accuracy, **same}
+            for arch, accuracy in accuracies.items()
+        ]
+        sets = ("truth.plan=best", "truth.count=3", "truth.seeds=[2]")
+        archs = self.planned(tmp_path, *sets, trained=trained)
+        assert archs == ["1-0-0-0", "3-0-0-0", "2-0-0-0"]
+        with pytest.raises(RecipeError, match="must not judge"):
+            self.planned(tmp_path, *sets[:2], "truth.seeds=[1, 2]")
+
+    def test_aliases_are_one_architecture(self, tmp_path):
+        network = ("network.name=macro", "network.options={width=2}")
+        archs = ["0-1-1-0-1-1-0-2", "0-1-1-1-0-1-2-0"]
+        assert self.planned(tmp_path, *network, "truth.seeds=[0]", archs=archs) == [archs[1]]
+
+    @pytest.mark.parametrize(
+        ("sets", "given", "message"),
+        [
+            (["truth.plan=best"], {}, "there are none yet"),
+            (["truth.plan=top"], {}, "give their folders by --of"),
+            (["truth.plan=all"], {"of": ["run"]}, "--of is for"),
+            (["network.name=shufflenet"], {}, "at most 100,000 encodings"),
+            (["truth.training.batch_size=4096"], {}, "truth.training"),
+        ],
+    )
+    def test_what_cannot_be_planned(self, tmp_path, sets, given, message):
+        sets = [*sets, "network.options={}"] if "shufflenet" in sets[0] else sets
+        with pytest.raises(RecipeError, match=message):
+            self.planned(tmp_path, *sets, **given)
+        assert not (tmp_path / "truth.jsonl").exists()
+
+    def test_runs_of_another_network(self, base, tmp_path):
+        sets = ("truth.plan=winners", "network.options={width=4}")
+        with pytest.raises(RecipeError, match="'width': 3.*'width': 4"):
+            self.planned(tmp_path, *sets, of=[base[0]])
+
+    def test_an_architecture_outside_the_space(self, tmp_path):
+        with pytest.raises(ValueError, match="option 7 is not in"):
+            self.planned(tmp_path, archs=["7-0-0-0"])
+
+
+class TestWorkers:
+    tasks = [Task("", "0", seed) for seed in range(3)]
+
+    def test_an_exception_ends_it(self):
+        with pytest.raises(ZeroDivisionError):
+            list(InProcess().run(_divided, self.tasks))
+
+    def test_a_process_that_dies_is_an_error_with_a_way_out(self):
+        with pytest.raises(RuntimeError, match="fewer --workers"):
+            list(Processes(1).run(_dies, self.tasks))
+
+    def test_no_tasks_no_processes(self):
+        assert list(Processes(2).run(_dies, [])) == []
+
+    def test_at_least_one(self):
+        with pytest.raises(ValueError, match="at least 1, got 0"):
+            Processes(0)
+
+    def test_in_process_is_lazy(self):
+        outcomes = InProcess().run(_divided, self.tasks[1:])
+        assert next(outcomes) == {"value": 1.0}
+
+
+def _divided(task):
+    return {"value": 1 / task.seed}
+
+
+def _dies(task):
+    os._exit(3)
+
+
+RAY = """
+import json, sys
+from pathlib import Path
+from manyshot.pipeline import truth
+from manyshot.pipeline.workers import Ray
+from manyshot.recipe import Recipe
+folder, archs, sets = json.loads(sys.argv[1])
+recipe = Recipe.load(Path(folder) / "small.toml", sets)
+added = truth(recipe, Path(folder) / "truth", workers=Ray(2, 1), archs=archs)
+sys.exit(added - 6)
+"""
+
+
+def test_ray_gives_what_one_process_gives(done, tmp_path):
+    pytest.importorskip("ray")
+    (tmp_path / "small.toml").write_text(SMALL)
+    given = json.dumps([str(tmp_path), ARCHS, SETS])
+    subprocess.run([sys.executable, "-c", RAY, given], check=True, timeout=300)
+    assert rows(tmp_path / "truth") == rows(done)

@@ -1,0 +1,186 @@
+"""Sets of architectures, and all statistics of one, against scipy and by hand."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from manyshot.rank import TruthTable, judge, judged_sets, pearson
+from manyshot.rank.judge import ceiling, verdict
+
+NAN = math.nan
+
+
+def made(n, runs=3, seed=0, noise=0.05):
+    rng = np.random.default_rng(seed)
+    own_N = rng.uniform(0.3, 0.9, n)
+    accuracy_NR = np.clip(own_N[:, None] + noise * rng.standard_normal((n, runs)), 0, 1)
+    return TruthTable(
+        "made",
+        tuple((i // 10, i % 10) for i in range(n)),
+        tuple(f"seed {i}" for i in range(runs)),
+        accuracy_NR,
+    )
+
+
+def sets(truth, **kwargs):
+    return {own.chosen.name: own for own in judged_sets(truth, **kwargs)}
+
+
+def scores_of(truth, column_N):
+    return dict(zip(truth.archs, np.asarray(column_N, float).tolist(), strict=True))
+
+
+class TestSets:
+    def test_local_by_truth_is_chosen_by_a_run_that_does_not_judge(self):
+        truth = made(60)
+        local = sets(truth)["local by truth"]
+        best = np.argsort(-truth.accuracy_NR[:, 0])[:6]
+        assert local.chosen.archs == tuple(truth.archs[i] for i in best)
+        assert local.truth.runs == ("seed 1", "seed 2")
+        np.testing.assert_array_equal(local.truth.accuracy_NR, truth.accuracy_NR[best, 1:])
+
+    def test_one_run_cannot_choose_and_judge(self):
+        assert list(sets(made(60, runs=1))) == ["global"]
+
+    def test_two_more_seeds_for_the_top_are_enough(self):
+        truth = made(60)
+        best = np.argsort(-truth.accuracy_NR[:, 0])[:6]
+        rest = np.setdiff1d(np.arange(60), best)
+        truth.accuracy_NR[rest, 1:] = NAN
+        local = sets(truth)["local by truth"]
+        assert set(local.chosen.archs) == {truth.archs[i] for i in best}
+        truth.accuracy_NR[best[0], 1:] = NAN
+        assert "local by truth" not in sets(truth)
+
+    def test_local_by_prediction(self):
+        truth = made(60)
+        proxy_N = np.random.default_rng(3).random(60)
+        local = sets(truth, prediction=scores_of(truth, proxy_N))["local by prediction"]
+        assert local.chosen.archs == tuple(truth.archs[i] for i in np.argsort(-proxy_N)[:6])
+        assert "favours" in local.why
+        np.testing.assert_array_equal(
+            local.truth.accuracy_NR, truth.accuracy_NR[np.argsort(-proxy_N)[:6]]
+        )
+        reference = sets(truth, prediction=scores_of(truth, proxy_N), own_prediction=False)
+        assert "reference" in reference["local by prediction"].why
+
+    def test_local_by_search_has_what_is_in_the_truth(self):
+        truth = made(60)
+        history = {truth.archs[i]: float(i) for i in range(20)} | {(99, 99): 100.0}
+        local = sets(truth, history=history)["local by search"]
+        assert local.chosen.archs == tuple(truth.archs[i] for i in range(19, 13, -1))
+        few = {truth.archs[i]: float(i) for i in range(4)}
+        assert "local by search" not in sets(truth, history=few)
+
+    def test_share(self):
+        assert len(sets(made(60), share=0.5)["local by truth"].truth) == 30
+        with pytest.raises(ValueError, match=r"\(0, 1\], got 0"):
+            sets(made(60), share=0)
+
+
+@pytest.fixture(scope="module")
+def truth():
+    return made(40, noise=0.1)
+
+
+@pytest.fixture(scope="module")
+def proxy_N(truth):
+    rng = np.random.default_rng(5)
+    return np.round(truth.accuracy_N + 0.1 * rng.standard_normal(40), 2)  # with ties
+
+
+@pytest.fixture(scope="module")
+def record(truth, proxy_N):
+    [everything] = [own for own in judged_sets(truth) if own.chosen.name == "global"]
+    macs = scores_of(truth, np.arange(40))
+    return judge(everything, {"proxy": scores_of(truth, proxy_N), "macs": macs})
+
+
+class TestStatistics:
+    def test_correlations_are_scipys(self, truth, proxy_N, record):
+        found, true_N = record["predictors"]["proxy"], truth.accuracy_N
+        assert len(np.unique(proxy_N)) < 40
+        for name, function in (
+            ("kendall", stats.kendalltau),
+            ("spearman", stats.spearmanr),
+            ("pearson", stats.pearsonr),
+        ):
+            assert found[name]["value"] == pytest.approx(function(proxy_N, true_N).statistic)
+            assert found[name]["low"] < found[name]["value"] < found[name]["high"]
+
+    def test_regret_and_ranks_by_hand(self, truth, proxy_N, record):
+        found, true_N = record["predictors"]["proxy"], truth.accuracy_N
+        picked = true_N[proxy_N == proxy_N.max()]
+        assert found["regret"]["value"] == pytest.approx((true_N.max() - picked).mean())
+        assert list(found["best_rank"]) == ["1", "4", "5", "10"]
+        order = np.lexsort((true_N, -proxy_N))
+        expected = 1 + np.count_nonzero(true_N > true_N[order[:5]].max())
+        assert found["best_rank"]["5"] == expected
+        assert set(found["overlap"]) == {"4", "5", "10"}
+
+    def test_beats_is_the_difference_of_taus(self, record):
+        own, macs = (record["predictors"][name] for name in ("proxy", "macs"))
+        expected = own["kendall"]["value"] - macs["kendall"]["value"]
+        assert own["beats"]["value"] == pytest.approx(expected)
+        assert own["beats"]["low"] > 0 and "beats" not in macs
+        assert "better than counting MACs" in verdict(record)
+
+    def test_about_the_set(self, truth, record):
+        assert record["architectures"] == 40 and record["judged_by"] == list(truth.runs)
+        taus = [
+            stats.kendalltau(truth.accuracy_NR[:, i], truth.accuracy_NR[:, j]).statistic
+            for i, j in ((0, 1), (0, 2), (1, 2))
+        ]
+        assert record["run_to_run"] == pytest.approx(np.mean(taus))
+        assert record["null_sd"] == pytest.approx(math.sqrt(2 * 85 / (9 * 40 * 39)))
+        assert f"tau {np.mean(taus):.2f}" in verdict(record)
+
+    def test_a_constant_proxy_is_undefined(self, truth):
+        [everything, *_] = judged_sets(truth)
+        record = judge(everything, {"proxy": scores_of(truth, np.ones(40))})
+        own = record["predictors"]["proxy"]
+        undefined = {"value": None, "low": None, "high": None}
+        assert own["kendall"] == own["spearman"] == own["pearson"] == undefined
+        assert own["regret"]["value"] == pytest.approx(
+            truth.accuracy_N.max() - truth.accuracy_N.mean()
+        )
+        assert "undefined" in verdict(record)
+
+    def test_worse_and_not_distinguishable(self, truth):
+        [everything, *_] = judged_sets(truth)
+        good, noise = truth.accuracy_N, np.random.default_rng(0).random(40)
+        for own, macs, said in (
+            (noise, good, "worse than counting MACs"),
+            (good, good + 1e-9 * noise, "not distinguishable from counting MACs"),
+        ):
+            record = judge(
+                everything, {"proxy": scores_of(truth, own), "macs": scores_of(truth, macs)}
+            )
+            assert said in verdict(record)
+
+    def test_one_architecture_has_no_tau(self):
+        truth = made(1)
+        [everything] = judged_sets(truth)
+        record = judge(everything, {"proxy": scores_of(truth, [0.5])})
+        assert record["null_sd"] is None and record["run_to_run"] is None
+        assert record["predictors"]["proxy"]["kendall"]["value"] is None
+        assert record["predictors"]["proxy"]["regret"]["value"] == 0
+
+
+def test_the_ceiling_of_ragged_runs_is_over_what_both_have():
+    truth = made(10)
+    truth.accuracy_NR[:6, 1], truth.accuracy_NR[4:, 2] = NAN, NAN
+    tau = stats.kendalltau(truth.accuracy_NR[6:, 0], truth.accuracy_NR[6:, 1]).statistic
+    other = stats.kendalltau(truth.accuracy_NR[:4, 0], truth.accuracy_NR[:4, 2]).statistic
+    assert ceiling(truth) == pytest.approx((tau + other) / 2)  # runs 1 and 2 share nothing
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1.0, 1e200])
+def test_pearson_does_not_under_or_overflow(scale):
+    rng = np.random.default_rng(0)
+    x_N, y_N = rng.random((2, 30))
+    assert pearson(scale * x_N, y_N) == pytest.approx(stats.pearsonr(x_N, y_N).statistic)
+    assert pearson([1, 2, 3], [2, 4, 6]) == 1 and pearson([1, 2, 3], [3, 2, 1]) == -1
+    assert pearson([1, 1], [1, 2]) is None and pearson([1], [1]) is None

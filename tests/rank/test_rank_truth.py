@@ -1,0 +1,165 @@
+"""Truth tables: of records, of CSV files, and what is refused."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from manyshot import records
+from manyshot.rank import TruthError, TruthTable, load_truth
+from manyshot.rank.truth import LOG
+
+NAN = math.nan
+
+
+def table(accuracy, **kwargs):
+    accuracy_NR = np.array(accuracy, np.float64)
+    n, r = accuracy_NR.shape
+    archs = tuple((i, 0) for i in range(n))
+    return TruthTable("t", archs, tuple(f"run {i}" for i in range(r)), accuracy_NR, **kwargs)
+
+
+class TestTable:
+    def test_mean_is_over_the_runs_there_are(self):
+        assert table([[0.5, 0.7], [0.9, NAN]]).accuracy_N.tolist() == pytest.approx([0.6, 0.9])
+
+    def test_run_sd_pools_by_degrees_of_freedom(self):
+        rows = [[0.5, 0.7, NAN], [0.2, 0.3, 0.7], [0.9, NAN, NAN]]
+        variances = [np.var([0.5, 0.7], ddof=1), np.var([0.2, 0.3, 0.7], ddof=1)]
+        pooled = math.sqrt((variances[0] * 1 + variances[1] * 2) / 3)
+        assert table(rows).run_sd == pytest.approx(pooled)
+        expected = [pooled / math.sqrt(2), pooled / math.sqrt(3), pooled]
+        assert table(rows).errors_N == pytest.approx(expected)
+
+    def test_one_run_has_no_spread(self):
+        assert table([[0.5], [0.6]]).run_sd is None
+        assert table([[0.5], [0.6]]).errors_N is None
+
+    def test_complete_runs(self):
+        assert table([[0.5, 0.7], [0.9, NAN]]).complete.tolist() == [True, False]
+
+    def test_without_a_run_drops_what_has_no_other(self):
+        found = table([[0.5, 0.7], [0.9, NAN]], costs={"macs": np.array([1.0, 2])}).without_run(0)
+        assert found.archs == ((0, 0),) and found.runs == ("run 1",)
+        assert found.accuracy_NR.tolist() == [[0.7]] and found.costs["macs"].tolist() == [1]
+
+    def test_subset_keeps_the_order_asked_for(self):
+        found = table([[0.1], [0.2], [0.3]], costs={"macs": np.array([1.0, 2, 3])}).subset([2, 0])
+        assert found.archs == ((2, 0), (0, 0)) and found.accuracy_N.tolist() == [0.3, 0.1]
+        assert found.costs["macs"].tolist() == [3, 1]
+
+    @pytest.mark.parametrize(
+        ("accuracy", "message"),
+        [
+            ([[0.5], [1.5]], "0.5 to 1.5"),
+            ([[-0.1]], "shares in"),
+            ([[NAN]], "no accuracy of architecture"),
+            (np.zeros((0, 1)), "no architecture"),
+        ],
+    )
+    def test_refused(self, accuracy, message):
+        with pytest.raises(TruthError, match=message):
+            table(accuracy)
+
+    def test_an_architecture_twice_is_refused(self):
+        with pytest.raises(TruthError, match="0-1 twice"):
+            TruthTable("t", ((0, 1), (0, 1)), ("r",), np.array([[0.1], [0.2]]))
+
+    def test_shapes_must_agree(self):
+        with pytest.raises(TruthError, match="shape"):
+            TruthTable("t", ((0, 1),), ("r", "s"), np.array([[0.1]]))
+        with pytest.raises(TruthError, match="macs"):
+            table([[0.1], [0.2]], costs={"macs": np.array([1.0])})
+
+
+def row(arch, seed, accuracy, **more):
+    return {"arch": arch, "seed": seed, "test_accuracy": accuracy, **more}
+
+
+class TestRecords:
+    def write(self, path, *rows):
+        records.write_lines(path, rows)
+        return path
+
+    def test_ragged_seeds(self, tmp_path):
+        rows = row("1-0", 3, 0.5, macs=9), row("0-2", 0, 0.25, macs=7), row("1-0", 0, 0.75, macs=9)
+        found = load_truth(self.write(tmp_path / LOG, *rows).parent)
+        assert found.archs == ((0, 2), (1, 0)) and found.runs == ("seed 0", "seed 3")
+        np.testing.assert_array_equal(found.accuracy_NR, [[0.25, NAN], [0.75, 0.5]])
+        assert found.costs["macs"].tolist() == [7, 9] and list(found.costs) == ["macs"]
+        assert found.name == tmp_path.name
+
+    def test_a_file_of_another_name(self, tmp_path):
+        path = self.write(tmp_path / "mine.jsonl", row("1-0", 3, 0.5), {"about": "something"})
+        assert load_truth(path).name == "mine"
+
+    def test_a_training_twice_is_refused(self, tmp_path):
+        path = self.write(tmp_path / LOG, row("1-0", 3, 0.5), row("1-0", 3, 0.6))
+        with pytest.raises(TruthError, match="1-0 with seed 3 twice"):
+            load_truth(path)
+
+    def test_nothing_finished(self, tmp_path):
+        with pytest.raises(TruthError, match="manyshot truth"):
+            load_truth(tmp_path)
+        with pytest.raises(TruthError, match="no finished training"):
+            load_truth(self.write(tmp_path / LOG, {"about": "nothing"}))
+
+    def test_a_torn_last_line_is_left_out(self, tmp_path):
+        path = self.write(tmp_path / LOG, row("1-0", 3, 0.5))
+        with path.open("a") as file:
+            file.write(json.dumps({"schema": 1, **row("1-1", 3, 0.5)})[:20])
+        assert load_truth(path).archs == ((1, 0),)
+
+
+class TestCsv:
+    def write(self, tmp_path, text):
+        path = tmp_path / "own.csv"
+        path.write_text(text)
+        return path
+
+    def test_runs_shares_percents_and_costs(self, tmp_path):
+        text = "arch,accuracy_a,accuracy_percent_b,macs\n0-1,0.5,60,10\n\n1-1,0.25,,20\n"
+        found = load_truth(self.write(tmp_path, text))
+        assert found.archs == ((0, 1), (1, 1)) and found.runs == (
+            "accuracy_a",
+            "accuracy_percent_b",
+        )
+        np.testing.assert_array_equal(found.accuracy_NR, [[0.5, 0.6], [0.25, NAN]])
+        assert found.costs["macs"].tolist() == [10, 20]
+
+    def test_a_byte_order_mark_is_no_part_of_a_name(self, tmp_path):
+        assert len(load_truth(self.write(tmp_path, "\ufeffarch,accuracy\n0,0.5\n"))) == 1
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("", "needs the columns arch and accuracy"),
+            ("arch,macs\n0-1,3\n", "needs the columns arch and accuracy"),
+            ("arch,accuracy,flops\n0-1,0.5,3\n", "flops.*allowed"),
+            ("arch,accuracy,accuracy\n0-1,0.5,0.5\n", "once each"),
+            ("arch,accuracy\n", "no architecture below"),
+            ("arch,accuracy\n0-1,0.5\n0-2\n", "line 3 has 1 fields"),
+            ("arch,accuracy\n0_1,0.5\n", "line 2: architecture '0_1'"),
+            ("arch,accuracy\n0-1,high\n", "line 2, accuracy: 'high' is not a finite number"),
+            ("arch,accuracy\n0-1,inf\n", "not a finite number"),
+            ("arch,accuracy\n0-1,93.1\n", "call a column of percents accuracy_percent"),
+            ("arch,accuracy_percent\n0-1,101\n", r"101 is not in \[0, 100\]$"),
+            ("arch,accuracy,macs\n0-1,0.5,\n", "line 2, macs: '' is not a finite number"),
+            ("arch,accuracy\n0-1,\n", "no accuracy of architecture"),
+            ("arch,accuracy\n0-1,0.5\n0-1,0.6\n", "0-1 twice"),
+        ],
+    )
+    def test_malformed(self, tmp_path, text, message):
+        with pytest.raises(TruthError, match=message):
+            load_truth(self.write(tmp_path, text))
+
+
+def test_an_unknown_name_lists_the_tables():
+    with pytest.raises(TruthError, match="published table .known_one, other"):
+        load_truth("nothing", {"known_one": lambda: table([[0.5]]), "other": lambda: None})
+
+
+def test_a_published_table_by_name():
+    own = table([[0.5]])
+    assert load_truth("known", {"known": lambda: own}) is own

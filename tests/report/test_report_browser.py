@@ -1,0 +1,179 @@
+"""Pages in headless Chromium: one start per page, as wide as a phone; a run as on a desk too.
+
+A browser window cannot be narrower than 500 pixels, so a page is shown in frames of a test page;
+a script added to a copy of the page tells that what it sees.
+"""
+
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import plotly.offline
+import pytest
+import report_samples as samples
+
+import manyshot.report as report
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+BROWSER = next((path for path in map(shutil.which, BROWSERS) if path), None)
+PHONE, DESK = 390, 1100
+BOLD = "<b>bold</b>"
+LISTEN = """<script>
+const real = matchMedia;
+window.matchMedia = (query) => {
+  const media = real(query), add = media.addEventListener.bind(media);
+  media.addEventListener = (kind, listener) => { window.changed = listener; add(kind, listener); };
+  return media;
+};
+</script>"""
+PROBE = """<script>
+const look = async () => {
+  const root = document.documentElement, plots = [...document.querySelectorAll(".drawing")];
+  if (root.dataset.drawn === undefined) return setTimeout(look, 20);
+  if (window.changed) {
+    root.style.setProperty("--ink", "rgb(1, 2, 3)");
+    await window.changed();
+  }
+  const marks = ".point, .points path, .lines path, .hm image";
+  const texts = [...document.querySelectorAll(".drawing text")];
+  parent.postMessage({
+    title: document.title,
+    heading: document.querySelector("h1").textContent,
+    width: innerWidth,
+    room: root.clientWidth,
+    needed: root.scrollWidth,
+    told: Number(root.dataset.drawn),
+    plots: plots.length,
+    drawn: plots.filter((plot) => plot.dataset.drawn === "yes").length,
+    unmarked: plots.filter((plot) => !plot.querySelector(marks)).map((plot) => plot.id),
+    widest: Math.max(0, ...plots.map((plot) => plot.firstElementChild?.clientWidth ?? 0)),
+    texts: texts.map((text) => text.textContent).join("|"),
+    page: getComputedStyle(document.body).backgroundColor,
+    letters: texts.length ? getComputedStyle(texts[0]).fill : "",
+    ink: getComputedStyle(document.querySelector("h1")).color,
+  }, "*");
+};
+look();
+</script>"""
+SHOW = """<!doctype html><body><script>
+onmessage = (event) => {
+  const seen = document.createElement("pre");
+  seen.textContent = JSON.stringify(event.data);
+  document.body.append(seen);
+};
+</script>
+"""
+
+pytestmark = pytest.mark.skipif(
+    BROWSER is None, reason=f"no browser on PATH: none of {', '.join(BROWSERS)}"
+)
+
+
+class Seen(HTMLParser):
+    """What a page said of itself in each frame, by width."""
+
+    def __init__(self, dom: str) -> None:
+        super().__init__()
+        self.frames: dict[int, dict[str, Any]] = {}
+        self._inside = False
+        self.feed(dom)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self._inside = tag == "pre"
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = False
+
+    def handle_data(self, data: str) -> None:
+        if self._inside:
+            found = json.loads(data)
+            self.frames[found["width"]] = found
+
+
+def look_at(
+    folder: Path, widths: tuple[int, ...] = (PHONE,), *, dark: bool = False, again: bool = False
+) -> tuple[dict[int, dict[str, Any]], list[str]]:
+    """What frames of the report in `folder` say, and what the browser's console does.
+
+    With `again` the colour scheme changes after all is drawn.
+    """
+    page = report.write(folder).read_text(encoding="utf-8")
+    assert page.count("</body>") == 1
+    page = page.replace("</body>", f"{PROBE}</body>")
+    if again:
+        page = page.replace("<body>", f"<body>{LISTEN}", 1)
+    (folder / "probed.html").write_text(page, encoding="utf-8")
+    frames = "".join(
+        f'<iframe src="probed.html" style="width:{w}px;height:900px;border:0"></iframe>'
+        for w in widths
+    )
+    (folder / "frames.html").write_text(SHOW + frames)
+    command = [
+        *(str(BROWSER), "--headless=new", "--no-sandbox", "--disable-gpu"),
+        *("--enable-logging=stderr", "--v=0", "--window-size=1200,2000"),
+        f"--blink-settings=preferredColorScheme={0 if dark else 1}",
+        f"--user-data-dir={folder / 'profile'}",
+        *("--virtual-time-budget=6000", "--dump-dom", (folder / "frames.html").as_uri()),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    console = [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
+    return Seen(done.stdout).frames, console
+
+
+def check(frames: dict[int, dict[str, Any]], console: list[str], figures: int) -> None:
+    assert console == []
+    assert PHONE in frames
+    for seen in frames.values():
+        assert seen["needed"] <= seen["room"], "the page is wider than the screen"
+        assert seen["plots"] == seen["drawn"] == seen["told"] == figures
+        assert seen["unmarked"] == [], "figures without marks"
+        assert seen["letters"] == seen["ink"]
+    assert 250 < frames[PHONE]["widest"] <= PHONE
+
+
+def is_dark(colour: str) -> bool:
+    return sum(map(int, re.findall(r"\d+", colour)[:3])) < 3 * 64
+
+
+def test_a_run_with_markup_for_names(tmp_path: Path) -> None:
+    folder = samples.write_run(tmp_path, name=samples.EVIL, options=(BOLD, "b", "c", "d"))
+    frames, console = look_at(folder, (PHONE, DESK))
+    check(frames, console, figures=19)
+    assert frames[DESK]["widest"] > 900
+    for seen in frames.values():
+        assert seen["heading"] == samples.EVIL and samples.EVIL in seen["title"]
+        assert BOLD in seen["texts"], "plotly shows markup as text"
+        assert not is_dark(seen["page"]) and is_dark(seen["letters"])
+
+
+def test_a_rank_in_the_dark(tmp_path: Path) -> None:
+    samples.write_json(tmp_path / "rank.json", samples.ranking())
+    frames, console = look_at(tmp_path, dark=True)
+    check(frames, console, figures=6)
+    for seen in frames.values():
+        assert is_dark(seen["page"]) and not is_dark(seen["letters"])
+        assert "undefined" in seen["texts"]
+
+
+def test_a_comparison(tmp_path: Path) -> None:
+    samples.write_json(tmp_path / "compare.json", samples.comparison())
+    frames, console = look_at(tmp_path, again=True)
+    check(frames, console, figures=4)
+    assert frames[PHONE]["letters"] == "rgb(1, 2, 3)", "figures follow the colours of the page"
+
+
+def test_the_console_is_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    samples.write_json(tmp_path / "compare.json", samples.comparison())
+    monkeypatch.setattr(plotly.offline, "get_plotlyjs", lambda: "fetch('https://example.org/')")
+    frames, console = look_at(tmp_path)
+    assert any("Content Security Policy" in line for line in console)
+    assert any("Plotly is not defined" in line for line in console)
+    assert all(seen["drawn"] == 0 for seen in frames.values())
+
+
+def test_plotly_cannot_end_its_script() -> None:
+    assert "</script" not in plotly.offline.get_plotlyjs().lower()

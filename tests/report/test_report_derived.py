@@ -1,0 +1,101 @@
+import math
+
+import pytest
+import report_samples as samples
+from hypothesis import given
+from hypothesis import strategies as st
+from report_parsed import Parsed
+
+from manyshot.report import derived
+from manyshot.report.picture import blocks, cut, picture
+from manyshot.space import SearchSpace
+
+POINTS = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), max_size=12)
+
+
+@given(POINTS)
+def test_the_front_is_what_nothing_beats(points: list[tuple[int, int]]) -> None:
+    records = [{"macs": m, "proxy_accuracy": a} for m, a in points]
+    drawn = [
+        (p["macs"], p["proxy_accuracy"]) for p in derived.front(records, "macs", "proxy_accuracy")
+    ]
+    free = {p for p in points if not any(q != p and q[0] <= p[0] and q[1] >= p[1] for q in points)}
+    assert drawn == sorted(free)
+
+
+def test_the_latest_score_counts() -> None:
+    lines = derived.latest(samples.scores())
+    assert [line["arch"] for line in lines] == [
+        "0-0-1-0",
+        "1-1-1-1",
+        "3-1-2-0",
+        "0-1-1-2",
+        "3-3-0-0",
+    ]
+    assert lines[2]["proxy_accuracy"] == 0.55
+
+
+def test_progress_counts_all_scores_but_only_those_within_a_limit_rise() -> None:
+    lines = samples.scores()
+    assert derived.best_so_far(lines, None) == [(1, 0.30), (2, 0.45), (4, 0.50), (5, 0.55)]
+    assert derived.best_so_far(lines, ("macs", 29_000)) == [(1, 0.30), (4, 0.50)]
+    assert derived.best_so_far(lines, ("macs", 1)) == []
+
+
+def test_shares_leave_out_decisions_that_do_not_matter() -> None:
+    space = SearchSpace.from_dict(samples.space()["space"])
+    found = derived.shares(space, [(0, 0, 0, 3), (1, 0, 2, 3), (1, 1, 2, 0)])
+    assert found[0] == [1 / 3, 2 / 3, 0, 0]
+    assert found[3] == [1 / 2, 0, 0, 1 / 2]  # not of the first: its third option hides the last
+    assert derived.shares(space, [(0, 0, 0, 3)])[3] == [0, 0, 0, 0]
+
+
+def test_entropy_of_codes() -> None:
+    assert derived.entropy([0.0, 1.0]) == 0
+    assert derived.entropy([0.25] * 4) == pytest.approx(math.log(4))
+    assert derived.entropy([-1.0, 1.0]) == pytest.approx(math.log(2))
+    assert derived.entropy([0.0, 0.0]) == 0
+    assert derived.code_of({"code": [[1.0, 0.0], [0.5, 0.5]]}) == [0.75, 0.25]
+
+
+def test_one_network_may_win_several_budgets() -> None:
+    found = derived.merged(samples.result()["winners"])
+    assert [(budgets, w["arch"]) for budgets, w in found] == [
+        (["macs<=15%", "params<=4K"], "0-1-1-2"),
+        (["macs<=60%"], "3-1-2-0"),
+    ]
+
+
+@given(st.lists(st.floats(0, 1), max_size=50), st.integers(2, 20))
+def test_thinning_keeps_the_ends(values: list[float], most: int) -> None:
+    rows = derived.chosen_rows(values, most)
+    assert rows == sorted(set(rows)) and len(rows) == min(most, len(values))
+    if values:
+        kept = [values[i] for i in rows]
+        assert (min(kept), max(kept)) == (min(values), max(values))
+
+
+def test_pictures_show_chosen_options_and_leave_inactive_ones_hollow() -> None:
+    space = SearchSpace.from_dict(samples.space()["space"])
+    winner = {"arch": "3-1-0-0"}
+    column = blocks(space, winner)
+    assert [b.option for b in column] == ["conv3", "conv1", "project", "project"]
+    assert [b.active for b in column] == [True, True, True, False]
+    assert column[0].size == 1 and column[2].size == 0
+    drawn = picture(column, "title <&>")
+    parsed = Parsed(drawn)
+    assert parsed.count("rect", class_="block") == 3
+    assert parsed.count("rect", class_="hollow") == 1
+    assert parsed.count("svg", role="img") == 1
+    assert "title <&>" in parsed.words and "not used" in parsed.words
+
+
+def test_pictures_need_no_space() -> None:
+    column = blocks(None, {"arch": "0-1", "choices": {"a": "x", "b": 3}})
+    assert [(b.name, b.option, b.active) for b in column] == [("a", "x", True), ("b", "3", True)]
+
+
+def test_long_names_are_cut() -> None:
+    assert cut("abcdefghij", 38.0) == "abcd…"
+    assert cut("abcdefghij", 38.0, keep_end=True) == "…ghij"
+    assert cut("abcde", 38.0) == "abcde"
