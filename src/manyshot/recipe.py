@@ -131,8 +131,8 @@ class Searching(Section):
     """Which architectures are best."""
 
     name: str = "evolution"
-    """random, evolution, nsga2, `package.module:attribute`, or generator: no search, the sampler's
-    generator says which."""
+    """random, evolution, regularised_evolution, nsga2, predictor, `package.module:attribute`, or
+    generator: no search, the sampler's generator says which."""
     budgets: list[str] = ["macs<=15%", "macs<=25%", "macs<=60%"]
     """Limits on macs, params or latency_ms, absolute or in % of the largest; one winner each."""
     candidates: Positive = 120

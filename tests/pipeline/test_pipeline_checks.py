@@ -24,6 +24,11 @@ from manyshot.recipe import Recipe, RecipeError
             "search.candidates = 3 are all drawn at random, because evolution breeds only after "
             "search.options.population = 3: lower that, raise search.candidates, or set",
         ),
+        (
+            ["search.name=predictor", "search.options={}", "search.candidates=20"],
+            "are all drawn at random, because a predictor is fitted only after "
+            "search.options.initial = 20: lower that",
+        ),
         (["device='cuda:1'"], "choose the GPU by the environment: CUDA_VISIBLE_DEVICES=1"),
     ],
     ids=str,

@@ -147,6 +147,33 @@ def test_the_final_weights_of_a_shifted_run_are_ranked(shifted, truth, tmp_path)
     assert not [row for row in lines(folder / "rank/made", "scores.jsonl") if not row["calibrated"]]
 
 
+def test_k_shot_runs_are_scored_one_by_one_and_tell_their_codes(truth, tmp_path):
+    """Weights depend on the whole path: T14 of K-shot sharing."""
+    recipe = small(
+        tmp_path / "recipe",
+        "sharing.name=k_shot",
+        "sharing.options={copies=2, m=2}",
+        "finish.mode=inherit",
+        "export.formats=[]",
+    )
+    run(recipe, tmp_path / "run")
+    found = rank_run(recipe, tmp_path / "run", truth)
+    assert found["evaluation"]["method"].startswith("one by one: ")
+    ws = Workspace.build(recipe)
+    load_weights(tmp_path / "run" / "supernet.safetensors", ws.net)
+    images = Images(ws)
+    for point, arch in list(zip(found["points"], truth.archs, strict=True))[:4]:
+        own = evaluate.score(
+            ws.net, arch, calibration=images.calibration, validation=images.validation
+        )
+        assert (point["proxy_accuracy"], point["proxy_loss"]) == (own.accuracy, own.loss)
+    rows = lines(tmp_path / "run", "codes.jsonl")
+    assert len(rows) > 30 and [r["macs"] for r in rows] == sorted(r["macs"] for r in rows)
+    for row in rows[:3]:
+        [code] = ws.net.sharing.code([ws.net.space.from_text(row["arch"])]).tolist()
+        assert row["code"] == pytest.approx(code) and sum(code) == pytest.approx(1)
+
+
 def test_winners_have_their_truth(copied, base):
     archs = [tuple(map(int, winner["arch"].split("-"))) for winner in base[2]["winners"]]
     table = made(sorted({archs[0], (0, 0, 0, 0), (3, 3, 3, 3)}), name="winners")

@@ -35,7 +35,9 @@ def test_an_unknown_option_names_the_nearest(name: str) -> None:
 
 def test_unknown_searchers_list_what_exists() -> None:
     with pytest.raises(
-        ValueError, match="'evolutoin'; did you mean 'evolution'. have evolution, nsga2, random, or"
+        ValueError,
+        match="'evolutoin'; did you mean 'evolution'. have evolution, nsga2, predictor, random, "
+        "regularised_evolution, or",
     ):
         make_searcher("evolutoin", SPACE, seed=0)
 

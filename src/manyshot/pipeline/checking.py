@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 
 from manyshot.recipe import Optimising, Recipe, RecipeError, Shifting
-from manyshot.search import Evolution, Limit, Searcher
+from manyshot.search import Evolution, Limit, Searcher, WeakPredictor
 from manyshot.sharing import Sharing
 from manyshot.space import Budget
 from manyshot.train import Generates, Sampler
@@ -20,16 +20,22 @@ ONNX = ("onnx", "onnxscript", "onnxruntime")
 
 
 def check_breeding(searcher: Searcher, candidates: int) -> None:
-    """Refuses an evolution that ends before its first children.
+    """Refuses an evolution, or a predictor, that ends before it learns from a score.
 
     Raises:
         RecipeError: then.
     """
-    if isinstance(searcher, Evolution) and candidates <= searcher.config.population:
+    if isinstance(searcher, Evolution):
+        what, option, first = "evolution breeds", "population", searcher.config.population
+    elif isinstance(searcher, WeakPredictor):
+        what, option, first = "a predictor is fitted", "initial", searcher.config.initial
+    else:
+        return
+    if candidates <= first:
         raise RecipeError(
-            f"search.candidates = {candidates} are all drawn at random, because evolution breeds "
-            f"only after search.options.population = {searcher.config.population}: lower that, "
-            "raise search.candidates, or set search.name = 'random'"
+            f"search.candidates = {candidates} are all drawn at random, because {what} only after "
+            f"search.options.{option} = {first}: lower that, raise search.candidates, or set "
+            "search.name = 'random'"
         )
 
 

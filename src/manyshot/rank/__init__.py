@@ -15,12 +15,13 @@ from manyshot.rank.correlation import (
     spearman,
 )
 from manyshot.rank.judge import Judged, judge, judged_sets
-from manyshot.rank.published import PUBLISHED
+from manyshot.rank.published import PUBLISHED, SPACES
 from manyshot.rank.selection import FrozenSet
 from manyshot.rank.truth import TruthError, TruthTable, load_truth
 
 __all__ = [
     "PUBLISHED",
+    "SPACES",
     "FrozenSet",
     "Interval",
     "Judged",
