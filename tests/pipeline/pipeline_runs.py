@@ -79,7 +79,7 @@ def outcome(folder: Path) -> dict[str, Any]:
         "files": sorted(
             str(p.relative_to(folder))
             for p in folder.rglob("*")
-            if p.is_file() and p.name != "small.toml"
+            if p.is_file() and p.name not in ("small.toml", "report.html")
         ),
     }
     for path in sorted(folder.rglob("*.jsonl")):

@@ -50,6 +50,7 @@ ELSEWHERE = {
     "latency": "tests of latency",
     "shift": "tests of shifting searches",
     "transfer": "tests of transfers",
+    "truth": "tests of truths",
 }
 
 
@@ -85,7 +86,13 @@ def test_the_network_is_the_one_named(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [("random", "RandomSearch"), ("evolution", "Evolution"), ("nsga2", "NSGA2")],
+    [
+        ("random", "RandomSearch"),
+        ("evolution", "Evolution"),
+        ("regularised_evolution", "Evolution"),
+        ("nsga2", "NSGA2"),
+        ("predictor", "WeakPredictor"),
+    ],
 )
 def test_the_searcher_is_the_one_named(tmp_path, name, kind):
     """With few candidates they all draw at random, and so agree."""

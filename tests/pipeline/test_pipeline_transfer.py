@@ -286,8 +286,9 @@ def test_stopped_after_every_durable_write(base, tmp_path, monkeypatch):
             run(resumed, folder, source=base[0])
         assert everything(folder) == whole, written[-1]
         shutil.rmtree(folder)
-    assert written[:6] == [
-        "recipe.toml", "environment.json", SOURCE, "train.jsonl", "train.jsonl", WEIGHTS
+    assert written[:7] == [
+        "recipe.toml", "environment.json", "space.json", SOURCE, "train.jsonl", "train.jsonl",
+        WEIGHTS,
     ]  # fmt: skip
     assert {"search.jsonl", "shift.jsonl", "shift.pt", SHIFTED, "finish.jsonl"} <= set(written)
     assert written[-1] == "result.json"
