@@ -344,6 +344,12 @@ class TestJudging:
         found, out, err = call(*words)
         assert (found, out) == (code, "") and said in err
 
+    @pytest.mark.parametrize("words", [["truth"], ["rank", "{}", "--truth", "own.csv"]])
+    def test_not_under_torchrun(self, call, finished, monkeypatch, words):
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        code, out, err = call(*(word.format(finished) for word in words))
+        assert (code, out) == (2, "") and "is one process: start it without torchrun" in err
+
     def test_an_unknown_truth_lists_the_published_tables(self, call, finished):
         code, out, err = call("rank", str(finished), "--truth", "nas_bench")
         assert (code, out) == (1, "") and "nas_bench_macro" in err

@@ -180,8 +180,10 @@ def _alive(pid):
 def test_other_settings_need_another_folder(done, tmp_path):
     other = small(tmp_path, *SETS, "truth.training.epochs=2")
     before = (done / "truth.jsonl").read_bytes()
-    with pytest.raises(records.RecordError, match="another network, images or truth.training"):
-        truth(other, done, archs=["2-2-2-2"])
+    unseen = small(tmp_path, *SETS, "truth.training.epochs=2", "truth.seeds=[8]")
+    for recipe in (other, unseen):
+        with pytest.raises(records.RecordError, match="another network, images or truth.training"):
+            truth(recipe, done, archs=["2-2-2-2"])
     assert (done / "truth.jsonl").read_bytes() == before
 
 
@@ -231,6 +233,15 @@ class TestPlans:
     def test_seeds_come_one_after_the_other(self, tmp_path):
         archs = self.planned(tmp_path, "truth.plan=uniform", "truth.count=5", "truth.seeds=[2,0]")
         assert len(archs) == 10 and archs[:5] == archs[5:]
+
+    @pytest.mark.parametrize("plan", ["all", "uniform", "stratified"])
+    def test_the_recipes_seed_draws_whatever_seeds_train(self, tmp_path, plan):
+        sets = (f"truth.plan={plan}", "truth.count=9")
+        one, other, third = (
+            self.planned(tmp_path, *sets, f"truth.seeds=[{train}]", f"seed={seed}")
+            for seed, train in ((1, 0), (1, 5), (2, 0))
+        )
+        assert one == other != third
 
     def test_uniform(self, tmp_path):
         archs = self.planned(tmp_path, "truth.plan=uniform", "truth.count=5", "truth.seeds=[0]")

@@ -16,6 +16,7 @@ from manyshot.cli.shared import (
     RecipePath,
     RunFolder,
     app,
+    check_alone,
     echo,
     loaded,
     print_tables,
@@ -45,6 +46,7 @@ def truth_command(
 
     What is on record is not trained again; other seeds and architectures may be added later.
     """
+    check_alone("truth")
     settings = loaded(recipe, set_)
     for run in of or []:
         recipe_of(run)
@@ -85,6 +87,7 @@ def rank_command(
     quiet: Quiet = False,
 ) -> None:
     """Say how far a run's ranking can be trusted, against stand-alone accuracies."""
+    check_alone("rank")
     settings = loaded(recipe_of(run), set_)
     from manyshot.pipeline import rank_run
     from manyshot.rank import PUBLISHED, load_truth

@@ -53,5 +53,5 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 
         _fail(f"{error}{_place(error)}", 2 if isinstance(error, RecipeError) else 1)
     if code == _INTERRUPTED:
-        _fail("interrupted; go on with --resume", 1)
+        _fail("interrupted; go on with --resume, or by the same command (truth, rank)", 1)
     sys.exit(code or 0)

@@ -85,6 +85,12 @@ def speaks() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def check_alone(command: str) -> None:
+    """Refuses to be one of several processes, which would all do the same."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise typer.BadParameter(f"manyshot {command} is one process: start it without torchrun")
+
+
 def progress(quiet: bool) -> Any:
     """Bars, or nothing."""
     from manyshot.progress import Bars, Silent

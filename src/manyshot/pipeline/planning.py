@@ -23,13 +23,19 @@ DRAWS = 20_000
 
 
 def planned(
-    ws: Workspace, rows: Sequence[dict[str, Any]], of: Sequence[Path], archs: Sequence[str]
+    ws: Workspace,
+    rows: Sequence[dict[str, Any]],
+    *,
+    seed: int,
+    of: Sequence[Path] = (),
+    archs: Sequence[str] = (),
 ) -> list[Arch]:
     """The canonical architectures to train, in an order whose beginnings are samples too.
 
     Args:
         ws: the network, its costs, the plan (`recipe.truth`).
         rows: the trainings on record, for the plan `best`.
+        seed: of what is drawn, whatever seeds train it.
         of: folders of runs, for `top` and `winners`.
         archs: architectures as text, in place of the plan.
 
@@ -43,9 +49,9 @@ def planned(
     if of and plan not in ("top", "winners"):
         raise RecipeError(f"--of is for truth.plan = 'top' or 'winners', not {plan!r}")
     makers: dict[str, Callable[[], list[Arch]]] = {
-        "all": lambda: _shuffled(ws, _listed(ws)),
-        "uniform": lambda: _uniform(ws, ws.recipe.truth.count),
-        "stratified": lambda: _stratified(ws),
+        "all": lambda: _shuffled(_listed(ws), seed),
+        "uniform": lambda: _uniform(ws, ws.recipe.truth.count, seed),
+        "stratified": lambda: _stratified(ws, seed),
         "top": lambda: _of_runs(ws, of, _top),
         "winners": lambda: _of_runs(ws, of, _winners),
         "best": lambda: _best(ws, rows),
@@ -63,20 +69,20 @@ def _listed(ws: Workspace) -> list[Arch]:
     return list(dict.fromkeys(map(space.canonical, space.enumerate())))
 
 
-def _shuffled(ws: Workspace, archs: list[Arch]) -> list[Arch]:
-    order = np.random.default_rng(ws.recipe.seed).permutation(len(archs))
+def _shuffled(archs: list[Arch], seed: int) -> list[Arch]:
+    order = np.random.default_rng(seed).permutation(len(archs))
     return [archs[i] for i in order]
 
 
-def _uniform(ws: Workspace, count: int) -> list[Arch]:
-    return make_searcher("random", ws.net.space, seed=ws.recipe.seed).ask(count)
+def _uniform(ws: Workspace, count: int, seed: int) -> list[Arch]:
+    return make_searcher("random", ws.net.space, seed=seed).ask(count)
 
 
-def _stratified(ws: Workspace) -> list[Arch]:
+def _stratified(ws: Workspace, seed: int) -> list[Arch]:
     """Equally many from equal ranges of MACs, in turn, the emptiest range's rest from others."""
     truth, table = ws.recipe.truth, ws.costs["macs"]
     small = ws.net.space.size <= MOST
-    pool = _shuffled(ws, _listed(ws)) if small else _uniform(ws, DRAWS)
+    pool = _shuffled(_listed(ws), seed) if small else _uniform(ws, DRAWS, seed)
     macs_N = table(pool).astype(np.float64)
     edges = np.linspace(macs_N.min(), macs_N.max(), truth.strata + 1)
     stratum_N = np.clip(np.searchsorted(edges, macs_N, side="right") - 1, 0, truth.strata - 1)

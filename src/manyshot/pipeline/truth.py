@@ -45,7 +45,8 @@ def truth(
     A training is a function of the recipe, the architecture and the seed, wherever it runs.
 
     Args:
-        recipe: the network, the images and the plan. Sharing, sampler and search have no part.
+        recipe: the network, the images and the plan, which its seed draws. Sharing, sampler and
+            search have no part.
         folder: where `truth.jsonl` is.
         progress: shows how far it is.
         workers: what trains; by default this process, one after the other.
@@ -64,9 +65,10 @@ def truth(
     ws = workspace(toml, recipe.truth.seeds[0])
     ws.check_batches("truth.training", recipe.truth.training)
     rows = [row for row in records.keep_lines(log, lambda row: True) if "arch" in row]
-    for seed in {row["seed"] for row in rows} & set(recipe.truth.seeds):
+    for seed in sorted({row["seed"] for row in rows}):
         _check_same(workspace(toml, seed), rows, log)
-    texts = [ws.net.space.to_text(arch) for arch in planned(ws, rows, of, archs)]
+    chosen = planned(ws, rows, seed=recipe.seed, of=of, archs=archs)
+    texts = [ws.net.space.to_text(arch) for arch in chosen]
     _open(folder, recipe)
     done = {(row["arch"], row["seed"]) for row in rows}
     asked = [(text, seed) for seed in recipe.truth.seeds for text in texts]
