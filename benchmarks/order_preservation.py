@@ -11,10 +11,10 @@ networks of `macro(width=8)` on Fashion-MNIST, whose truth is `macro_truth.jsonl
         --set truth.plan=best --set truth.count=16 --set truth.seeds=[1,2]
 
 A run is what `manyshot run` and `manyshot rank` do; every ranked run is a line of
-`order_preservation.jsonl`, with all scores, and what is on record is not done again. All methods of
-a study forward equally many images in training, probes and shifting together, within 3 %. Local
-sets by prediction are chosen by another uniform supernet, of seed 100. The page is
-`order_preservation.md`.
+`order_preservation.jsonl`, with all scores in the order of the truth's architectures, and what is
+on record is not done again. All methods of a study forward equally many images in training, probes
+and shifting together, within 3 %. Local sets by prediction are chosen by another uniform supernet,
+of seed 100. The page is `order_preservation.md`.
 """
 
 from __future__ import annotations
@@ -114,16 +114,26 @@ def ranked(
     uncalibrated = len(truth) if method == "uniform" else 0
     found = rank_run(recipe, folder, truth, Bars(), reference=reference, uncalibrated=uncalibrated)
     row = row_of(folder, seed, method, truth.name)
-    kept = ("proxy_accuracy", "proxy_loss", "shared_statistics_accuracy")
+    kept = ["proxy_accuracy", "proxy_loss"]
+    kept += ["shared_statistics_accuracy"] if uncalibrated else []
     return {
         "study": study,
         **{key: row[key] for key in ("method", "seed", "images", "metrics", "winners")},
-        "sets": found["sets"],
+        "sets": [shortened(own) for own in found["sets"]],
         "truth": found["truth"],
-        "archs": [point["arch"] for point in found["points"]],
-        **{key: [point[key] for point in found["points"]] for key in kept},
+        **{key: [round(point[key], 5) for point in found["points"]] for key in kept},
         **provenance(),
     }
+
+
+def shortened(own: dict[str, Any]) -> dict[str, Any]:
+    """A set's record without its architectures, and with fewer statistics."""
+    kept = ("name", "why", "architectures", "judged_by", "run_to_run", "null_sd")
+    predictors = {
+        name: {key: statistics[key] for key in ("kendall", "spearman", "regret")}
+        for name, statistics in own["predictors"].items()
+    }
+    return {**{key: own[key] for key in kept}, "predictors": predictors}
 
 
 def main() -> None:

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from measuring import markdown, with_reading
+import numpy as np
+from measuring import HERE, markdown, with_reading
 
 from manyshot import records
-from manyshot.rank import compare
+from manyshot.rank import compare, kendall, load_truth
 from manyshot.rank.compare import interval
 
 STUDIES = {
@@ -18,7 +19,9 @@ STUDIES = {
     "macro": "`macro(width=8)` on 10,000 images of Fashion-MNIST",
 }
 SETS = ("global", "local by truth", "local by prediction", "local by search")
-SHOWN = ("tau global", "tau local by truth", "tau local by prediction", "regret global")
+WINNERS = "winners alone"
+"""Mean stand-alone accuracy of a run's winners, if the truth has them all."""
+SHOWN = ("tau global", "tau local by truth", "tau local by prediction", "regret global", WINNERS)
 """Metrics of which every method is compared with uniform paths."""
 Rows = Sequence[Mapping[str, Any]]
 
@@ -121,7 +124,7 @@ def tables(rows: Rows) -> list[str]:
         *("tau global, by loss", "regret", "mean proxy", "winners alone"),
     )  # fmt: skip
     parts = [markdown(columns, lines)]
-    off = [row for row in rows if row["shared_statistics_accuracy"][0] is not None]
+    off = [row for row in rows if "shared_statistics_accuracy" in row]
     if off:
         pairs = [
             [spread([statistic(r, name, p, "kendall") for r in off]) for name in SETS[:3]]
@@ -135,12 +138,62 @@ def tables(rows: Rows) -> list[str]:
                 [["calibrated", *pairs[0]], ["shared", *pairs[1]]],
             ),  # fmt: skip
         ]
-    return [*parts, "Against uniform paths, paired by seed:\n", sentences(rows)]
+    return [
+        *parts,
+        "Against uniform paths, paired by seed:\n",
+        sentences(rows),
+        "Mean tau of each method (columns) among the tenth that a supernet of another seed predicts "
+        "best, by the method that chooses (rows); over all pairs of seeds, without intervals:\n",
+        choosers(by_method),
+    ]
+
+
+def choosers(by_method: Mapping[str, Rows]) -> str:
+    """Whether who is ahead by prediction depends on who chooses."""
+    first = next(iter(by_method.values()))[0]
+    truth_N = load_truth(HERE / f"{first['study']}_truth.jsonl").accuracy_N
+    if len(truth_N) != first["truth"]["architectures"]:
+        raise ValueError(f"the records of {first['study']} are of another truth than is on file")
+    count = math.ceil(len(truth_N) / 10)
+    scores = {
+        method: {row["seed"]: np.array(row["proxy_accuracy"]) for row in own}
+        for method, own in by_method.items()
+    }
+    lines = []
+    for chooser, by_seed in scores.items():
+        tops = {s: np.argsort(-own_N, kind="stable")[:count] for s, own_N in by_seed.items()}
+        line = [chooser]
+        for judged in scores.values():
+            taus = [
+                kendall(own_N[top], truth_N[top])
+                for seed, own_N in judged.items()
+                for other, top in tops.items()
+                if other != seed
+            ]
+            known = [tau for tau in taus if tau is not None]
+            line.append(number(sum(known) / len(known) if known else None))
+        lines.append(line)
+    return markdown(("chosen by", *scores), lines)
+
+
+def winners_alone(row: Mapping[str, Any]) -> float | None:
+    """The mean truth of a run's winners, None unless all have one."""
+    truths = [winner["truth"] for winner in row["winners"]]
+    return None if None in truths or not truths else sum(truths) / len(truths)
 
 
 def sentences(rows: Rows) -> str:
     """What may be said of every method beside uniform paths."""
-    found = compare([{**row, "folder": f"{row['method']}-{row['seed']}"} for row in rows])
+    found = compare(
+        [
+            {
+                **row,
+                "folder": f"{row['method']}-{row['seed']}",
+                "metrics": {**row["metrics"], WINNERS: winners_alone(row)},
+            }
+            for row in rows
+        ]
+    )
     lines = []
     for pair in found["pairs"]:
         if pair["first"] == "uniform" and pair["metric"] in SHOWN and pair["low"] is not None:

@@ -137,7 +137,7 @@ def test_the_page_of_shift_has_means_over_seeds(tmp_path):
     assert "| macs<=2M | 1.9M, 1.9M | 60.0 ± 14.1 | 60.0 ± 14.1 | 60.0 ± 14.1 |" in text
 
 
-@pytest.mark.parametrize("stem", ["shifting", "transfer", "searchers"])
+@pytest.mark.parametrize("stem", ["shifting", "transfer", "searchers", "order_preservation"])
 def test_pages_are_those_of_the_records_beside_them(stem, tmp_path):
     for name in (f"{stem}.jsonl", f"{stem}_reading.txt"):
         (tmp_path / name).write_text((BENCHMARKS / name).read_text())
