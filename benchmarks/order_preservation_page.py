@@ -142,8 +142,9 @@ def tables(rows: Rows) -> list[str]:
         *parts,
         "Against uniform paths, paired by seed:\n",
         sentences(rows),
-        "Mean tau of each method (columns) among the tenth that a supernet of another seed predicts "
-        "best, by the method that chooses (rows); over all pairs of seeds, without intervals:\n",
+        "Mean tau of each method (columns) among the tenth that a supernet of another seed "
+        "predicts best, by the method that chooses (rows); over all pairs of seeds, without "
+        "intervals:\n",
         choosers(by_method),
     ]
 
