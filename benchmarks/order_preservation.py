@@ -113,7 +113,8 @@ def ranked(
     recipe = Recipe.load(folder / "recipe.toml")
     uncalibrated = len(truth) if method == "uniform" else 0
     found = rank_run(recipe, folder, truth, Bars(), reference=reference, uncalibrated=uncalibrated)
-    row = row_of(folder, seed, method, truth.name)
+    frozen = ("global", "local by truth", "local by prediction")
+    row = row_of(folder, seed, method, truth.name, frozen)
     kept = ["proxy_accuracy", "proxy_loss"]
     kept += ["shared_statistics_accuracy"] if uncalibrated else []
     return {

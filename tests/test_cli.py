@@ -302,7 +302,7 @@ class TestJudging:
         tau = found["sets"][0]["predictors"]["macs"]["kendall"]["value"]
         [row] = [line for line in out.splitlines()[:12] if "│ macs" in line]
         assert f" {tau:.3f} " in row
-        assert "run_to_run" in found["sets"][0] and "is unknown, as no architecture has two" in out
+        assert "run_to_run" in found["sets"][0] and "only one run judges them" in out
         assert "report.html" in out and "own" in (folder / "report.html").read_text()
 
     def test_rank_as_json(self, call, ranked):
@@ -335,13 +335,15 @@ class TestJudging:
         ("words", "code", "said"),
         [
             (["rank", "nowhere", "--truth", "x"], 2, "nowhere is not a run"),
+            (["rank", "{}", "--truth", "x", "--local", "0"], 2, "--local is a share in (0, 1]"),
+            (["truth", "--arch", "9-9"], 2, "--arch: "),
             (["compare", "nowhere"], 2, "nowhere is not a run"),
             (["report", "nowhere"], 1, "nowhere"),
             (["truth", "--workers", "0"], 2, "--workers"),
         ],
     )
-    def test_errors(self, call, words, code, said):
-        found, out, err = call(*words)
+    def test_errors(self, call, finished, words, code, said):
+        found, out, err = call(*(word.format(finished) for word in words))
         assert (found, out) == (code, "") and said in err
 
     @pytest.mark.parametrize("words", [["truth"], ["rank", "{}", "--truth", "own.csv"]])

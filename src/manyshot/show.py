@@ -121,32 +121,56 @@ def rank_tables(found: dict[str, Any], page: Path) -> list[Table]:
                 f"{statistics['regret']['value']:.2%}",
             )
         tables.append(table)
-    tables[-1].caption = Text(f"{verdict(found['sets'][-1])}\n{page}")
+    absent = [f"no set {name}, it needs {why}" for name, why in found["absent"].items()]
+    tables[-1].caption = Text("\n".join([verdict(found["sets"][-1]), *absent, str(page)]))
     return tables
 
 
 def compare_tables(found: dict[str, Any], page: Path) -> list[Table]:
-    """What `manyshot compare` prints: methods, then a sentence per pair that can be told apart."""
+    """What `manyshot compare` prints: means by kind of metric, then what can be told apart."""
     metrics = list(dict.fromkeys(name for own in found["methods"] for name in own["metrics"]))
-    shown = [m for m in metrics if m.startswith(("tau", "winner", "finished"))]
-    table = Table(title="means over seeds", caption=Text(str(page)))
-    for name in ("method", "seeds", "images", *shown):
-        table.add_column(name, justify="left" if name == "method" else "right")
-    for own in found["methods"]:
-        means = [own["metrics"][metric] for metric in shown]
-        seeds, images = str(len(own["seeds"])), count(own["images"])
-        table.add_row(Text(own["method"]), seeds, images, *map(_mean, means))
-    for own in found["baselines"]:
-        values = [_value(own["metrics"].get(metric), absent="") for metric in shown]
-        table.add_row(Text(own["name"]), "", "", *values, style="dim")
-    pairs = Table(title="pairs of methods", show_lines=True)
-    pairs.add_column("")
-    decided = [p for p in found["pairs"] if p["verdict"] in ("better", "worse")]
-    for pair in decided:
-        pairs.add_row(Text(pair["sentence"]))
-    rest = len(found["pairs"]) - len(decided)
-    pairs.add_row(Text(f"{rest} other comparisons are not distinguishable, or cannot be told."))
-    return [table, pairs]
+    tables = [_means(found, kind, metrics) for kind in KINDS if _of_kind(kind, metrics)]
+    if len(found["methods"]) > 1:
+        pairs = Table(title="pairs of methods", show_lines=True)
+        pairs.add_column("")
+        decided = [p for p in found["pairs"] if p["verdict"] in ("better", "worse")]
+        for pair in decided:
+            pairs.add_row(Text(pair["sentence"]))
+        rest = len(found["pairs"]) - len(decided)
+        pairs.add_row(Text(f"{rest} other pairs are not distinguishable, or cannot be told apart."))
+        tables.append(pairs)
+    tables[-1].caption = Text(str(page))
+    return tables
+
+
+KINDS = {
+    "tau": "Kendall's tau of the proxy with truth",
+    "regret": "accuracy lost by the first pick",
+    "winner accuracy": "winners' accuracy trained alone, as far as the truth has them",
+    "finished accuracy": "winners' accuracy on test images, finished as the recipe says",
+}
+"""How the names of metrics begin, and what they are."""
+
+
+def _of_kind(kind: str, metrics: list[str]) -> list[str]:
+    return [metric for metric in metrics if metric.startswith(f"{kind} ")]
+
+
+def _means(found: dict[str, Any], kind: str, metrics: list[str]) -> Table:
+    """Means of one kind of metric: a row per method, then what orders without a supernet."""
+    own = _of_kind(kind, metrics)
+    table = Table(title=f"{KINDS[kind]}; means over seeds, 95 %")
+    for name in ("method", "seeds", "images", *(metric.removeprefix(f"{kind} ") for metric in own)):
+        table.add_column(Text(name), justify="left" if name == "method" else "right")
+    for method in found["methods"]:
+        means = [_mean(method["metrics"][metric]) for metric in own]
+        row = [str(len(method["seeds"])), count(method["images"]), *means]
+        table.add_row(Text(method["method"]), *row)
+    for baseline in found["baselines"]:
+        values = [_value(baseline["metrics"].get(metric), absent="") for metric in own]
+        if any(values):
+            table.add_row(Text(baseline["name"]), "", "", *values, style="dim")
+    return table
 
 
 def _value(number: float | None, absent: str = "undefined") -> str:

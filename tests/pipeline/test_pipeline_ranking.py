@@ -13,7 +13,7 @@ from manyshot.pipeline import Workspace, compare_runs, rank_run, run
 from manyshot.pipeline.ranking import in_space
 from manyshot.pipeline.scoring import Images
 from manyshot.rank import TruthError, TruthTable
-from manyshot.recipe import RecipeError
+from manyshot.recipe import Recipe, RecipeError
 from manyshot.space import Decision, SearchSpace
 from manyshot.train import load_weights
 
@@ -82,6 +82,7 @@ def test_statistics_are_of_these_scores(ranked, truth):
 def test_the_local_sets(ranked, truth):
     found = {own["name"]: own for own in ranked["sets"]}
     assert set(found) == {"global", "local by truth", "local by prediction"}
+    assert set(ranked["absent"]) == {"local by search"}
     assert found["local by truth"]["judged_by"] == ["seed 1", "seed 2"]
     proxy = {point["arch"]: point["proxy_accuracy"] for point in ranked["points"]}
     chosen = found["local by prediction"]["archs"]
@@ -91,8 +92,10 @@ def test_the_local_sets(ranked, truth):
 def test_a_reference_chooses_the_local_set_by_prediction(copied, ranked, truth, tmp_path):
     other = tmp_path / "run"
     shutil.copytree(copied[0], other)
-    with pytest.raises(records.RecordError, match="it is the reference"):
-        rank_run(copied[1], copied[0], made(truth.archs, name="new"), reference=other)
+    for name in ("new", "made"):
+        more = made([*truth.archs, *({(3, 3, 3, 3)} - {*truth.archs})], name=name)
+        with pytest.raises(records.RecordError, match="it is the reference"):
+            rank_run(copied[1], copied[0], more, reference=other)
     path = other / "rank" / "made" / "scores.jsonl"
     rows = lines(path.parent, path.name)
     for i, row in enumerate(rows):  # as if the reference ranked in the order of the table
@@ -102,6 +105,21 @@ def test_a_reference_chooses_the_local_set_by_prediction(copied, ranked, truth, 
     again = rank_run(copied[1], copied[0], truth, reference=other)
     [local] = [own for own in again["sets"] if own["name"] == "local by prediction"]
     assert local["archs"] == calibrated[: len(local["archs"])] and "reference" in local["why"]
+
+
+def test_a_run_is_no_reference_of_its_own(copied, ranked, truth):
+    again = rank_run(copied[1], copied[0], truth, reference=copied[0])
+    [local] = [own for own in again["sets"] if own["name"] == "local by prediction"]
+    assert "favours" in local["why"]
+
+
+def test_small_batches_of_evaluation(copied, ranked, truth, tmp_path):
+    """Batches of evaluation below those of training leave enough for shared statistics."""
+    folder = tmp_path / "run"
+    shutil.copytree(copied[0], folder)
+    few = truth.subset(range(6))
+    found = rank_run(small(tmp_path / "recipe", "evaluate.batch_size=16"), folder, few)
+    assert found["points"][0]["shared_statistics_accuracy"] is not None
 
 
 def test_nothing_on_record_is_scored_again(copied, ranked, truth, monkeypatch):
@@ -241,6 +259,17 @@ class TestSharedStatistics:
         assert net.net.training
         assert all((before[name] == t).all() for name, t in net.net.state_dict().items())
 
+    def test_what_no_path_reached_does_not_depend_on_who_asked_before(self, net):
+        [batch] = [self.batches(net)[0][:16]]
+        alone = shared_statistics(net.net, [batch], np.random.default_rng(0))((3, 2, 1, 0))
+        stats_of = shared_statistics(net.net, [batch], np.random.default_rng(0))
+        for arch in ((0, 2, 1, 0), (3, 0, 1, 0), (1, 1, 1, 0)):
+            stats_of(arch)
+        for (mean, variance), (m, v) in zip(
+            alone.tensors.values(), stats_of((3, 2, 1, 0)).tensors.values(), strict=True
+        ):
+            assert (mean == m).all() and (variance == v).all()
+
     def test_no_batches(self, net):
         with pytest.raises(ValueError, match="no batches"):
             shared_statistics(net.net, [], np.random.default_rng(0))
@@ -279,9 +308,22 @@ class TestCompare:
             assert own["images"]["total"] == sum(spent.values())
             trained = spent["train"] + spent["shift"] + spent["probe"]
             assert own["images"]["trained"] == trained
+        assert "tau local by truth" in found["runs"][0]["metrics"]
+        # what each run chose for itself is another set in each
+        assert not any("prediction" in metric for metric in found["runs"][0]["metrics"])
         macs = {own["name"]: own["metrics"] for own in found["baselines"]}["macs"]
         assert macs["tau global"] == ranking["sets"][0]["predictors"]["macs"]["kendall"]["value"]
         assert any(not pair["equal_images"] for pair in found["pairs"])
+
+    def test_a_set_that_a_reference_chose_is_compared(self, runs, truth, tmp_path):
+        copies = [shutil.copytree(run, tmp_path / run.name) for run in runs[:3]]
+        for folder in copies[1:]:
+            recipe = Recipe.load(folder / "recipe.toml")
+            rank_run(recipe, folder, truth, uncalibrated=0, reference=copies[0])
+        found = compare_runs(copies[1:], tmp_path / "out")
+        assert "tau local by prediction" in found["runs"][0]["metrics"]
+        macs = {own["name"]: own["metrics"] for own in found["baselines"]}["macs"]
+        assert "tau local by prediction" in macs
 
     def test_one_name_for_two_methods(self, runs, tmp_path):
         folder = tmp_path / "three"
@@ -310,9 +352,11 @@ class TestCompare:
         assert len(found["methods"]) == 1
 
     def test_unranked_runs_compare_by_what_they_have(self, runs, base, tmp_path):
-        found = compare_runs([runs[0], base[0]], tmp_path)
+        found = compare_runs([base[0]], tmp_path)
         assert found["truth"] is None and found["baselines"] == []
         assert not any(metric.startswith("tau") for metric in found["runs"][0]["metrics"])
+        with pytest.raises(records.RecordError, match=f"against made, and {base[0]} not"):
+            compare_runs([runs[0], base[0]], tmp_path)
         with pytest.raises(records.RecordError, match="is not ranked against 'made'"):
             compare_runs([runs[0], base[0]], tmp_path, "made")
 
@@ -323,6 +367,17 @@ class TestCompare:
         with pytest.raises(records.RecordError, match="made, other: say which"):
             compare_runs([folder], tmp_path / "out")
         assert compare_runs([folder], tmp_path / "out", "other")["truth"]["name"] == "made"
+
+    def test_tables_of_one_name_must_be_one(self, runs, truth, tmp_path):
+        folder = tmp_path / "run"
+        shutil.copytree(runs[1], folder)
+        recipe = Recipe.load(folder / "recipe.toml")
+        rank_run(recipe, folder, truth.without_run(0), uncalibrated=0)
+        with pytest.raises(records.RecordError, match="rank them again, alike"):
+            compare_runs([runs[0], folder], tmp_path / "out")
+        rank_run(recipe, folder, truth, uncalibrated=0, share=0.5)
+        with pytest.raises(records.RecordError, match="rank them again, alike"):
+            compare_runs([runs[0], folder], tmp_path / "out")
 
     def test_an_unfinished_run(self, runs, tmp_path):
         folder = tmp_path / "run"

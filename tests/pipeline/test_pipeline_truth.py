@@ -14,7 +14,7 @@ import torch
 from pipeline_runs import SMALL, lines, small, stopped
 from torch import nn
 
-from manyshot import records
+from manyshot import evaluate, records
 from manyshot.pipeline import TruthFailed, Workspace, truth
 from manyshot.pipeline.workers import Failed, InProcess, Processes, Task
 from manyshot.rank import load_truth
@@ -207,6 +207,25 @@ def test_loss_that_is_no_number_is_a_failure(tmp_path):
         truth(recipe, tmp_path, archs=ARCHS[:1])
 
 
+def test_a_score_that_is_no_number_is_a_failure(tmp_path, monkeypatch):
+    module = importlib.import_module("manyshot.pipeline.truth")
+    score = evaluate.Score(0.1, math.nan, 449)
+    monkeypatch.setattr(module.evaluate, "accuracy", lambda *args: score)
+    with pytest.raises(TruthFailed, match="its loss on the test images is nan"):
+        truth(small(tmp_path / "recipe", *SETS), tmp_path, archs=ARCHS[:1])
+    assert rows(tmp_path) == []
+
+
+def test_one_command_at_a_time(done, tmp_path):
+    fcntl = pytest.importorskip("fcntl")
+    recipe = small(tmp_path / "recipe", *SETS)
+    with (tmp_path / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(records.RecordError, match="another manyshot truth is at work"):
+            truth(recipe, tmp_path, archs=ARCHS[:1])
+    assert truth(recipe, tmp_path, archs=ARCHS[:1]) == 2
+
+
 class TestPlans:
     def planned(self, tmp_path, *overrides, trained=(), **kwargs):
         """The architectures that a plan would train."""
@@ -312,7 +331,7 @@ class TestPlans:
             self.planned(tmp_path, *sets, of=[base[0]])
 
     def test_an_architecture_outside_the_space(self, tmp_path):
-        with pytest.raises(ValueError, match="option 7 is not in"):
+        with pytest.raises(RecipeError, match="--arch: .*option 7 is not in"):
             self.planned(tmp_path, archs=["7-0-0-0"])
 
 

@@ -78,6 +78,13 @@ def test_too_few_shared_seeds(seeds, said):
     assert own["verdict"] == "undefined" and said in own["sentence"] and own["low"] is None
 
 
+@pytest.mark.parametrize("by", [0.0, 0.1])
+def test_equal_differences_say_nothing_of_their_spread(by):
+    runs = [run("a", s, tau=0.5 + by) for s in range(2)] + [run("b", s, tau=0.5) for s in range(2)]
+    own = pair(compare(runs), "a", "b", "tau")
+    assert own["verdict"] == "undefined" and f"all 2 seeds differ by {by:+.4f}" in own["sentence"]
+
+
 def test_undefined_values_are_left_out():
     runs = [run("a", s, tau=0.5 + s / 100) for s in range(3)]
     runs += [run("b", s, tau=None if s == 1 else 0.4) for s in range(3)]

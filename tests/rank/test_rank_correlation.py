@@ -190,6 +190,16 @@ def test_run_to_run_is_the_mean_over_pairs() -> None:
     assert run_to_run(runs) == pytest.approx(sum(taus) / 3, abs=ROUNDING)
 
 
+def test_run_to_run_is_over_the_architectures_that_both_have() -> None:
+    runs_NR = np.random.default_rng(1).random((10, 3))
+    runs_NR[:6, 1], runs_NR[4:, 2] = np.nan, np.nan  # runs 1 and 2 share nothing
+    tau = stats.kendalltau(runs_NR[6:, 0], runs_NR[6:, 1]).statistic
+    other = stats.kendalltau(runs_NR[:4, 0], runs_NR[:4, 2]).statistic
+    assert run_to_run(runs_NR) == pytest.approx((tau + other) / 2, abs=ROUNDING)
+    runs_NR[7:, 1], runs_NR[1:, 2] = np.nan, np.nan
+    assert run_to_run(runs_NR) is None
+
+
 def test_run_to_run_undefined_and_wrong() -> None:
     assert run_to_run(np.zeros((5, 0))) is None
     assert run_to_run(np.arange(5.0)[:, None]) is None
@@ -198,7 +208,7 @@ def test_run_to_run_undefined_and_wrong() -> None:
     with pytest.raises(ValueError, match=r"\(N, R\).*got shape \(3,\)"):
         run_to_run([1, 2, 3])
     with pytest.raises(ValueError, match="run 1 must be.*1 not finite"):
-        run_to_run([[1, 2], [2, np.nan]])
+        run_to_run([[1, 2], [2, np.inf]])
 
 
 @given(columns(3, most=15), st.sampled_from([0.0, 0.5, 1.0, 2.0]))

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from manyshot.rank import TruthTable, judge, judged_sets, pearson
-from manyshot.rank.judge import ceiling, verdict
+from manyshot.rank.judge import verdict
 
 NAN = math.nan
 
@@ -169,12 +169,42 @@ class TestStatistics:
         assert record["predictors"]["proxy"]["regret"]["value"] == 0
 
 
-def test_the_ceiling_of_ragged_runs_is_over_what_both_have():
-    truth = made(10)
-    truth.accuracy_NR[:6, 1], truth.accuracy_NR[4:, 2] = NAN, NAN
-    tau = stats.kendalltau(truth.accuracy_NR[6:, 0], truth.accuracy_NR[6:, 1]).statistic
-    other = stats.kendalltau(truth.accuracy_NR[:4, 0], truth.accuracy_NR[:4, 2]).statistic
-    assert ceiling(truth) == pytest.approx((tau + other) / 2)  # runs 1 and 2 share nothing
+def test_unequal_runs_judge_the_top_alone():
+    """The best by seed 0 have two more runs; elsewhere their mean would be less lucky."""
+    truth = made(60)
+    best = np.argsort(-truth.accuracy_NR[:, 0])[:6]
+    truth.accuracy_NR[np.setdiff1d(np.arange(60), best), 1:] = NAN
+    found = sets(
+        truth, prediction=scores_of(truth, np.arange(60)), history=scores_of(truth, best_first(60))
+    )
+    for name, own in found.items():
+        expected = ("seed 1", "seed 2") if name == "local by truth" else ("seed 0",)
+        assert own.truth.runs == expected, name
+    np.testing.assert_array_equal(found["global"].truth.accuracy_N, truth.accuracy_NR[:, 0])
+
+
+def best_first(n):
+    return np.arange(n, 0, -1)
+
+
+def test_an_architecture_without_the_choosing_run_is_not_chosen():
+    truth = made(60)
+    best = int(np.argmax(truth.accuracy_NR[:, 1]))
+    truth.accuracy_NR[best, 1] = NAN
+    truth.accuracy_NR[:3, 0], truth.accuracy_NR[:2, 2] = NAN, NAN
+    local = sets(truth)["local by truth"]
+    assert "seed 1" in local.why and truth.archs[best] not in local.chosen.archs
+    assert local.truth.runs == ("seed 0", "seed 2")
+
+
+def test_what_the_verdict_says_without_a_ceiling():
+    truth = made(60, runs=2)
+    local = sets(truth)["local by truth"]
+    record = judge(local, {"proxy": scores_of(truth, np.arange(60))})
+    assert "only one run judges them" in verdict(record)
+    truth.accuracy_NR[:] = 0.5
+    record = judge(sets(truth)["global"], {"proxy": scores_of(truth, np.arange(60))})
+    assert "how well two training runs agree is undefined" in verdict(record)
 
 
 @pytest.mark.parametrize("scale", [1e-200, 1.0, 1e200])

@@ -77,6 +77,21 @@ def row(arch, seed, accuracy, **more):
     return {"arch": arch, "seed": seed, "test_accuracy": accuracy, **more}
 
 
+def test_even_has_the_runs_that_all_have():
+    ragged = table([[0.5, 0.7], [0.9, NAN]])
+    assert ragged.even.runs == ("run 0",)
+    assert ragged.even.accuracy_NR.tolist() == [[0.5], [0.9]]
+    for same in (table([[0.5, 0.7], [0.9, 0.8]]), table([[0.5, NAN], [NAN, 0.8]])):
+        assert same.even is same
+
+
+def test_digests_tell_tables_apart():
+    own = table([[0.5, 0.7], [0.9, NAN]])
+    assert own.digest == table([[0.5, 0.7], [0.9, NAN]]).digest
+    others = table([[0.5, 0.7], [0.9, 0.8]]), own.subset([1, 0]), table([[0.5], [0.9]])
+    assert len({own.digest, *(other.digest for other in others)}) == 4
+
+
 class TestRecords:
     def write(self, path, *rows):
         records.write_lines(path, rows)
@@ -127,6 +142,12 @@ class TestCsv:
         )
         np.testing.assert_array_equal(found.accuracy_NR, [[0.5, 0.6], [0.25, NAN]])
         assert found.costs["macs"].tolist() == [10, 20]
+
+    def test_another_encoding(self, tmp_path):
+        path = tmp_path / "own.csv"
+        path.write_bytes("arch,accuracy\n0,0.5é\n".encode("latin-1"))
+        with pytest.raises(TruthError, match=r"own\.csv is no CSV file in UTF-8"):
+            load_truth(path)
 
     def test_a_byte_order_mark_is_no_part_of_a_name(self, tmp_path):
         assert len(load_truth(self.write(tmp_path, "\ufeffarch,accuracy\n0,0.5\n"))) == 1

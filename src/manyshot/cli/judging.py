@@ -88,6 +88,8 @@ def rank_command(
 ) -> None:
     """Say how far a run's ranking can be trusted, against stand-alone accuracies."""
     check_alone("rank")
+    if not 0 < local <= 1:
+        raise typer.BadParameter(f"--local is a share in (0, 1], got {local}")
     settings = loaded(recipe_of(run), set_)
     from manyshot.pipeline import rank_run
     from manyshot.rank import PUBLISHED, load_truth

@@ -42,11 +42,13 @@ def shared_statistics(
         _forward(net, averages, last, net.space.sample(rng))
     if last is None:
         raise ValueError("shared_statistics got no batches; give at least one of training images")
-    averages.momentum, images = 0.0, last  # from here on nothing moves, but what is new begins
+    images = last
 
     def of(arch: Arch) -> BatchNormStats:
-        _forward(net, averages, images, arch)
-        return averages.of(arch)
+        own = RunningStatistics(net, momentum=0.0)  # nothing moves, but what no path reached begins
+        own.tensors = dict(averages.tensors)
+        _forward(net, own, images, arch)
+        return own.of(arch)
 
     return of
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,8 @@ def compare_runs(runs: Sequence[Path], folder: Path, truth: str | None = None) -
     """Compares finished runs, and writes `compare.json` in `folder`.
 
     Runs whose recipes differ in their seed alone are one method, and differences between methods
-    are paired by seed. Of rankings, those against `truth` count; by default the one truth that all
-    runs were ranked against, if there is one.
+    are paired by seed. Of rankings, those against `truth` count, by default the one truth that all
+    runs were ranked against, if there is one; and of their sets those that are the same in all.
 
     Raises:
         RecordError: if a run is not finished, or not ranked against `truth`.
@@ -45,15 +45,16 @@ def compare_runs(runs: Sequence[Path], folder: Path, truth: str | None = None) -
                 )
     truth = truth or _common_truth(runs)
     methods = _names(recipes)
+    ranked = [] if truth is None else _rankings(runs, truth)
+    frozen = _frozen(ranked)
     rows = [
-        row_of(run, recipe.seed, method, truth)
+        row_of(run, recipe.seed, method, truth, frozen)
         for run, recipe, method in zip(runs, recipes, methods, strict=True)
     ]
-    ranked = [] if truth is None else [records.read_json(_ranking(run, truth)) for run in runs]
     result = {
         "truth": ranked[0]["truth"] if ranked else None,
         "runs": rows,
-        "baselines": baselines_of(ranked),
+        "baselines": _baselines(ranked),
         **compare(rows),
     }
     records.write_json(folder / "compare.json", result)
@@ -75,10 +76,39 @@ def _ranking(run: Path, truth: str) -> Path:
     return path
 
 
+def _rankings(runs: Sequence[Path], truth: str) -> list[dict[str, Any]]:
+    """The rankings of all runs, if they are against one and the same table."""
+    ranked = [records.read_json(_ranking(run, truth)) for run in runs]
+    for run, own in zip(runs, ranked, strict=True):
+        if any(own["truth"][key] != ranked[0]["truth"][key] for key in ("digest", "share")):
+            raise records.RecordError(
+                f"{run} and {runs[0]} are ranked against different tables {truth!r}, or with other "
+                "shares in local sets: rank them again, alike"
+            )
+    return ranked
+
+
+def _frozen(ranked: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The sets that have the same architectures in all rankings.
+
+    A set that each run chose for itself favours whoever chose, and is another for each.
+    """
+    each = [{own["name"]: own["archs"] for own in ranking["sets"]} for ranking in ranked]
+    first = each[0] if each else {}
+    return [name for name, archs in first.items() if all(o.get(name) == archs for o in each)]
+
+
 def _common_truth(runs: Sequence[Path]) -> str | None:
     """The truth that all runs are ranked against, if there is exactly one."""
     each = [{path.parent.name for path in run.glob(f"{FOLDER}/*/{RESULT}")} for run in runs]
-    common = set.intersection(*each) if each else set()
+    common = set.intersection(*each)
+    if not common and any(each):
+        known = sorted(set.union(*each))
+        without = [str(run) for run, own in zip(runs, each, strict=True) if known[0] not in own]
+        raise records.RecordError(
+            f"some runs are ranked against {', '.join(known)}, and {', '.join(without)} not: rank "
+            "them too, or leave them out"
+        )
     if len(common) > 1:
         raise records.RecordError(
             f"the runs are ranked against {', '.join(sorted(common))}: say which by --truth"
@@ -86,8 +116,10 @@ def _common_truth(runs: Sequence[Path]) -> str | None:
     return common.pop() if common else None
 
 
-def row_of(run: Path, seed: int, method: str, truth: str | None) -> dict[str, Any]:
-    """What `compare` takes of a run, and its winners."""
+def row_of(
+    run: Path, seed: int, method: str, truth: str | None, sets: Collection[str]
+) -> dict[str, Any]:
+    """What `compare` takes of a run, of its ranking against `truth` these sets; and its winners."""
     result = records.read_json(_existing(run / "result.json"))
     forwarded: dict[str, int] = result["images_forwarded"]
     images = {
@@ -102,12 +134,13 @@ def row_of(run: Path, seed: int, method: str, truth: str | None) -> dict[str, An
     ]
     if truth is not None:
         ranked = records.read_json(_ranking(run, truth))
-        for own in ranked["sets"]:
+        for own in (own for own in ranked["sets"] if own["name"] in sets):
             proxy = own["predictors"]["proxy"]
             metrics[f"tau {own['name']}"] = proxy["kendall"]["value"]
             metrics[f"regret {own['name']}"] = proxy["regret"]["value"]
-        winners = ranked["winners"] or winners
+        known = {point["arch"]: point["truth"] for point in ranked["points"]}
         for winner in winners:
+            winner["truth"] = known.get(winner["arch"])
             metrics[f"winner accuracy {winner['budget']}"] = winner["truth"]
     for winner in winners:
         metrics[f"finished accuracy {winner['budget']}"] = winner["test_accuracy"]
@@ -121,16 +154,14 @@ def row_of(run: Path, seed: int, method: str, truth: str | None) -> dict[str, An
     }
 
 
-def baselines_of(ranked: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What orders without a supernet, and how well one run orders another; of the first run's sets.
-
-    Sets that every run chooses for itself, such as the local one by search, have no baseline.
-    """
+def _baselines(ranked: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What orders without a supernet, and how well one run orders another, on frozen sets."""
+    frozen = _frozen(ranked)
     found = []
     for name in ("macs", "params", "run to run"):
         metrics = {}
         for own in ranked[0]["sets"] if ranked else ():
-            if own["name"] not in ("global", "local by truth"):
+            if own["name"] not in frozen:
                 continue
             tau = own["run_to_run"]
             if name != "run to run":

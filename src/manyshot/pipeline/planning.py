@@ -40,12 +40,14 @@ def planned(
         archs: architectures as text, in place of the plan.
 
     Raises:
-        RecipeError: for a plan that cannot be made.
-        ValueError: for an architecture that is not in the space.
+        RecipeError: for a plan that cannot be made, or an architecture that is not in the space.
     """
     space, plan = ws.net.space, ws.recipe.truth.plan
     if archs:
-        return list(dict.fromkeys(space.canonical(space.from_text(text)) for text in archs))
+        try:
+            return list(dict.fromkeys(space.canonical(space.from_text(text)) for text in archs))
+        except ValueError as error:
+            raise RecipeError(f"--arch: {error}") from error
     if of and plan not in ("top", "winners"):
         raise RecipeError(f"--of is for truth.plan = 'top' or 'winners', not {plan!r}")
     makers: dict[str, Callable[[], list[Arch]]] = {

@@ -17,7 +17,7 @@ from manyshot.pipeline.scoring import Images, latest_scores
 from manyshot.pipeline.shifting import final_weights
 from manyshot.pipeline.workspace import Workspace, on_its_threads
 from manyshot.progress import Progress, Silent
-from manyshot.rank.judge import judge, judged_sets
+from manyshot.rank.judge import NEEDS, judge, judged_sets
 from manyshot.rank.truth import TruthError, TruthTable
 from manyshot.recipe import Recipe
 from manyshot.space import Arch, SearchSpace
@@ -69,7 +69,7 @@ def rank_run(
     truth = in_space(truth, ws.net.space)
     load_weights(final_weights(recipe, run), ws.net)
     folder = run / FOLDER / truth.name.replace("/", "-")
-    chosen_by = None if reference is None else _reference(reference, folder, ws.net.space)
+    chosen_by = None if reference is None else _reference(reference, folder, ws.net.space, truth)
     scoring = _Scoring(ws, folder / SCORES)
     scores = scoring.calibrated(truth.archs, progress)
     shared: Scores = {}
@@ -81,27 +81,36 @@ def rank_run(
         truth,
         share=share,
         prediction=predictors["proxy"] if chosen_by is None else chosen_by,
-        own_prediction=chosen_by is None,
+        own_prediction=reference is None or reference.resolve() == run.resolve(),
         history=history,
     )
+    judged = [judge(own, predictors) for own in sets]
+    made = {own["name"] for own in judged}
     result = {
         "run": recipe.name,
         "seed": recipe.seed,
         "weights": scoring.weights,
-        "truth": {
-            "name": truth.name,
-            "source": truth.source,
-            "runs": list(truth.runs),
-            "architectures": len(truth),
-            "run_sd": truth.run_sd,
-        },
+        "truth": _about(truth, share),
         "evaluation": scoring.account,
         "points": _points(ws, truth, scores, shared),
-        "sets": [judge(judged, predictors) for judged in sets],
+        "sets": judged,
+        "absent": {name: why for name, why in NEEDS.items() if name not in made},
         "winners": _winners(run, truth, ws.net.space),
     }
     records.write_json(folder / RESULT, result)
     return result
+
+
+def _about(truth: TruthTable, share: float) -> dict[str, Any]:
+    return {
+        "name": truth.name,
+        "source": truth.source,
+        "runs": list(truth.runs),
+        "architectures": len(truth),
+        "run_sd": truth.run_sd,
+        "digest": truth.digest,
+        "share": share,
+    }
 
 
 def in_space(truth: TruthTable, space: SearchSpace) -> TruthTable:
@@ -215,15 +224,18 @@ class _Scoring:
         self._known[arch, calibrated] = row
 
 
-def _reference(run: Path, folder: Path, space: SearchSpace) -> dict[Arch, float]:
+def _reference(run: Path, folder: Path, space: SearchSpace, truth: TruthTable) -> dict[Arch, float]:
     """The proxy accuracies of another run against the same truth."""
     path = run / FOLDER / folder.name / SCORES
     rows = [row for row in records.read_lines(path) if row["calibrated"]]
-    if not rows:
+    found = {space.from_text(row["arch"]): row["proxy_accuracy"] for row in rows}
+    missing = len(set(truth.archs) - found.keys())
+    if missing:
         raise records.RecordError(
-            f"{path} holds no scores: rank {run} against the same truth first, it is the reference"
+            f"{path} lacks the scores of {missing} architectures: rank {run} against the same "
+            "truth first, it is the reference"
         )
-    return {space.from_text(row["arch"]): row["proxy_accuracy"] for row in rows}
+    return found
 
 
 def _predictors(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import math
 import time
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,10 +59,23 @@ def truth(
         How many trainings were added.
 
     Raises:
-        RecordError: if the folder holds trainings of other settings.
+        RecordError: if the folder holds trainings of other settings, or another process writes to
+            it.
         RecipeError: if the plan cannot be made.
         TruthFailed: if trainings diverged, after all others are done.
     """
+    with _only_one(folder):
+        return _truth(recipe, folder, progress or Silent(), workers or InProcess(), of, archs)
+
+
+def _truth(
+    recipe: Recipe,
+    folder: Path,
+    progress: Progress,
+    workers: Workers,
+    of: Sequence[Path],
+    archs: Sequence[str],
+) -> int:
     log, toml = folder / LOG, bare(recipe).to_toml()
     ws = workspace(toml, recipe.truth.seeds[0])
     ws.check_batches("truth.training", recipe.truth.training)
@@ -74,8 +89,8 @@ def truth(
     asked = [(text, seed) for seed in recipe.truth.seeds for text in texts]
     tasks = [Task(toml, *key) for key in asked if key not in done]
     finished, failed = len(asked) - len(tasks), []
-    with (progress or Silent()).stage("truth", len(asked), finished) as advance:
-        for record in (workers or InProcess()).run(trained_alone, tasks):
+    with progress.stage("truth", len(asked), finished) as advance:
+        for record in workers.run(trained_alone, tasks):
             if isinstance(record, Failed):
                 failed.append(record)
                 continue
@@ -89,6 +104,29 @@ def truth(
             "truth.training.lr, or set its clip_norm, in another folder"
         )
     return len(tasks)
+
+
+@contextlib.contextmanager
+def _only_one(folder: Path) -> Iterator[None]:
+    """Refuses a second command on one folder, where the system has file locks.
+
+    Raises:
+        RecordError: then.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    with (folder / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise records.RecordError(
+                f"another manyshot truth is at work in {folder}: wait for it, or use another --out"
+            ) from error
+        yield  # the lock goes with the process, even if that is killed
 
 
 @functools.lru_cache(maxsize=2)
@@ -133,8 +171,10 @@ def trained_alone(task: Task) -> dict[str, Any] | Failed:
     began = time.perf_counter()
     try:
         score = _alone(ws.recipe, ws, arch)
-    except NonFiniteLoss as error:
+    except (NonFiniteLoss, torch.OutOfMemoryError) as error:
         return Failed(task, str(error))
+    if not math.isfinite(score.loss):
+        return Failed(task, f"its loss on the test images is {score.loss}")
     return {
         "arch": task.arch,
         "seed": task.seed,

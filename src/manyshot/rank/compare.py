@@ -13,19 +13,20 @@ from scipy import stats
 LEVEL = 0.95
 EQUAL = 0.05
 """Budgets that differ by no larger share count as equal."""
-LESS_IS_BETTER = ("regret", "images")
+LESS_IS_BETTER = "regret"
 """How the names of metrics begin of which less is better."""
 
 
 def interval(values: Sequence[float]) -> dict[str, float | int | None]:
     """Mean of one value per seed with Student's 95 % interval; None where it is undefined.
 
-    It has a meaning if seeds are independent and values roughly normal; of two or three seeds it is
+    Of one value, or of values that are all equal, it is: they say nothing about their spread. It
+    has a meaning if seeds are independent and values roughly normal; of two or three seeds it is
     wide, as it should be.
     """
     n = len(values)
     mean = sum(values) / n if n else None
-    if mean is None or n < 2:
+    if mean is None or len(set(values)) < 2:
         return {"mean": mean, "low": None, "high": None, "n": n}
     reach = float(np.std(values, ddof=1)) / math.sqrt(n) * stats.t.ppf((1 + LEVEL) / 2, n - 1)
     return {"mean": mean, "low": mean - float(reach), "high": mean + float(reach), "n": n}
@@ -133,8 +134,10 @@ def _sentence(
 ) -> Iterator[str]:
     n, mean = found["n"], found["mean"]
     if verdict == "undefined":
-        seeds = "seed has" if n == 1 else "seeds have"
-        yield f"{metric}: {first} and {second} cannot be compared, as {n or 'no'} {seeds} both."
+        why = f"as {n or 'no'} {'seed has' if n == 1 else 'seeds have'} both"
+        if mean is not None and n != 1:
+            why = f"as all {n} seeds differ by {mean:+.4f}, which tells nothing of their spread"
+        yield f"{metric}: {first} and {second} cannot be told apart, {why}."
     else:
         by = f"{mean:+.4f} (95 % interval {found['low']:+.4f} to {found['high']:+.4f}, {n} seeds)"
         says = {

@@ -179,25 +179,31 @@ def run_to_run(runs: npt.ArrayLike) -> float | None:
     less noisy than one. Among the best it is far lower than overall.
 
     Args:
-        runs: stand-alone accuracy, shape (N, R), one column per run.
+        runs: stand-alone accuracy, shape (N, R), one column per run; nan where there was none. A
+            pair counts over the architectures that have both runs, if they are two or more.
 
     Returns:
-        None for fewer than two runs, or if the tau of any pair is undefined.
+        None if no two runs share two architectures, or if the tau of such a pair is undefined.
 
     Raises:
-        ValueError: for another shape, or a number that is not finite.
+        ValueError: for another shape, or an infinite number.
     """
     runs_NR = np.asarray(runs, dtype=np.float64)
     if runs_NR.ndim != 2:
         raise ValueError(
             f"runs must have shape (N, R), architectures by runs; got shape {runs_NR.shape}"
         )
-    columns = _scores(**{f"run {number}": run_N for number, run_N in enumerate(runs_NR.T)})
-    taus = [kendall(x_N, y_N) for x_N, y_N in itertools.combinations(columns, 2)]
-    defined = [tau for tau in taus if tau is not None]
-    if not taus or len(defined) < len(taus):
-        return None
-    return sum(defined) / len(defined)
+    taus: list[float] = []
+    for one, other in itertools.combinations(range(runs_NR.shape[1]), 2):
+        both_N = ~np.isnan(runs_NR[:, [one, other]]).any(axis=1)
+        if np.count_nonzero(both_N) < 2:
+            continue
+        pair = {f"run {number}": runs_NR[both_N, number] for number in (one, other)}
+        tau = kendall(*_scores(**pair))
+        if tau is None:
+            return None
+        taus.append(tau)
+    return sum(taus) / len(taus) if taus else None
 
 
 def clear_pairs(

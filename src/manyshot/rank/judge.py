@@ -5,7 +5,6 @@ N counts the architectures of a set. Statistics without a value are None.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from manyshot.rank.correlation import (
     overlap,
     pearson,
     regret,
+    run_to_run,
     spearman,
 )
 from manyshot.rank.selection import FrozenSet
@@ -35,6 +35,12 @@ TOPS = (1, 5, 10)
 """Of `best_rank`, and but for 1 of `overlap`; beside them, a tenth of the set."""
 SMALLEST = 5
 """A local set of fewer architectures is not made."""
+NEEDS = {
+    "local by truth": "a second run of the best: truth.plan = 'best' with other truth.seeds",
+    "local by prediction": f"more than {SMALLEST} architectures",
+    "local by search": f"a search that scored {SMALLEST} architectures of the truth",
+}
+"""What a local set that cannot be made lacks."""
 Columns = Mapping[str, npt.NDArray[np.float64]]
 
 
@@ -65,8 +71,10 @@ def judged_sets(
     """The global set and the local ones, as far as they can be made.
 
     Local by truth: the best `share` by one run, judged by the others, so that no seed's luck both
-    chooses and judges. Local by prediction: the best `share` by the proxy of one supernet, which
-    should not be the one that is judged. Local by search: of what a search scored, the best.
+    chooses and judges; it needs a second run for those chosen. Local by prediction: the best
+    `share` by the proxy of one supernet, which should not be the one that is judged. Local by
+    search: of what a search scored, the best. Where some architectures have more runs than others,
+    all but the set by truth are judged by the runs that all have (see `TruthTable.even`).
 
     Args:
         truth: of the architectures that have a proxy score.
@@ -82,8 +90,9 @@ def judged_sets(
         raise ValueError(
             f"share of the architectures in a local set must be in (0, 1], got {share}"
         )
+    even = truth.even
     everything = FrozenSet("global", truth.archs)
-    yield Judged(everything, f"all {len(truth):,} architectures that have a truth", truth)
+    yield Judged(everything, f"all {len(truth):,} architectures that have a truth", even)
     count = max(SMALLEST, math.ceil(share * len(truth)))
     if count < len(truth):
         yield from _by_truth(truth, count)
@@ -92,26 +101,28 @@ def judged_sets(
             if own_prediction:
                 why = f"the {count} best by this supernet's own proxy accuracy, which favours it"
             scores = {arch: prediction[arch] for arch in truth.archs if arch in prediction}
-            yield from _best(truth, "local by prediction", why, scores, count)
+            yield from _best(even, "local by prediction", why, scores, count)
     if history is not None:
         scores = {arch: history[arch] for arch in truth.archs if arch in history}
         why = f"the best of {len(history):,} that the search scored, as far as they have a truth"
-        yield from _best(truth, "local by search", why, scores, count)
+        yield from _best(even, "local by search", why, scores, count)
 
 
 def _by_truth(truth: TruthTable, count: int) -> Iterator[Judged]:
-    """By the first run that all have, if the others judge as many."""
-    for run in np.flatnonzero(truth.complete).tolist():
-        if len(truth.runs) < 2:
-            return
-        scores = truth.accuracy_NR[:, run].tolist()
-        chosen = FrozenSet.top("local by truth", truth.archs, scores, count)
-        rest = truth.without_run(run)
-        rows = [rest.archs.index(arch) for arch in chosen.archs if arch in set(rest.archs)]
-        if len(rows) == count:
-            why = f"the {count} best by {truth.runs[run]}, which does not judge them"
-            yield Judged(chosen, why, rest.subset(rows))
-            return
+    """By the run that most architectures have, if others judge all that it chooses."""
+    has_NR = ~np.isnan(truth.accuracy_NR)
+    run = int(has_NR.sum(axis=0).argmax())
+    rows = np.flatnonzero(has_NR[:, run])
+    archs = [truth.archs[i] for i in rows]
+    if len(truth.runs) < 2 or len(archs) < count:
+        return
+    scores = truth.accuracy_NR[rows, run].tolist()
+    chosen = FrozenSet.top("local by truth", archs, scores, count)
+    rest = truth.without_run(run)
+    row_of = {arch: i for i, arch in enumerate(rest.archs)}
+    if all(arch in row_of for arch in chosen.archs):
+        why = f"the {count} best by {truth.runs[run]}, which does not judge them"
+        yield Judged(chosen, why, rest.subset(row_of[arch] for arch in chosen.archs))
 
 
 def _best(
@@ -121,7 +132,8 @@ def _best(
         return
     archs = list(scores)
     chosen = FrozenSet.top(name, archs, [scores[a] for a in archs], min(count, len(archs)))
-    yield Judged(chosen, why, truth.subset([truth.archs.index(a) for a in chosen.archs]))
+    row_of = {arch: i for i, arch in enumerate(truth.archs)}
+    yield Judged(chosen, why, truth.subset(row_of[arch] for arch in chosen.archs))
 
 
 def judge(judged: Judged, predictors: Mapping[str, Mapping[Arch, float]]) -> dict[str, Any]:
@@ -144,27 +156,13 @@ def judge(judged: Judged, predictors: Mapping[str, Mapping[Arch, float]]) -> dic
         "architectures": len(archs),
         "judged_by": list(truth.runs),
         "archs": [text_of(arch) for arch in archs],
-        "run_to_run": ceiling(truth),
+        "run_to_run": run_to_run(truth.accuracy_NR),
         "null_sd": null_sd(len(archs)) if len(archs) > 1 else None,
         "predictors": {
             name: _statistics(column_N, truth, columns.get("macs") if name != "macs" else None)
             for name, column_N in columns.items()
         },
     }
-
-
-def ceiling(truth: TruthTable) -> float | None:
-    """Mean tau-b between two runs, each pair over the architectures that have both.
-
-    As `run_to_run`, for tables in which not every architecture has every run. None if no pair of
-    runs shares two architectures that differ.
-    """
-    taus = []
-    for x_N, y_N in itertools.combinations(truth.accuracy_NR.T, 2):
-        both_N = ~np.isnan(x_N) & ~np.isnan(y_N)
-        taus.append(kendall(x_N[both_N], y_N[both_N]))
-    defined = [tau for tau in taus if tau is not None]
-    return sum(defined) / len(defined) if defined else None
 
 
 def _statistics(
@@ -236,9 +234,10 @@ def verdict(record: Mapping[str, Any], names: Sequence[str] = ("proxy",)) -> str
         else:
             parts.append(f"{said}, not distinguishable from counting MACs ({tau_of['macs']:.2f})")
     runs = record["run_to_run"]
-    parts.append(
-        "how well one training run predicts another is unknown, as no architecture has two"
-        if runs is None
-        else f"one training run orders another's with tau {runs:.2f}"
-    )
+    if runs is not None:
+        parts.append(f"one training run orders another's with tau {runs:.2f}")
+    elif len(record["judged_by"]) == 1:
+        parts.append("only one run judges them, so how well runs agree is unknown")
+    else:
+        parts.append("how well two training runs agree is undefined")
     return "; ".join(parts)

@@ -6,6 +6,9 @@ N counts architectures, R runs: trainings of one architecture that differ in the
 from __future__ import annotations
 
 import csv
+import dataclasses
+import hashlib
+import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -67,7 +70,9 @@ class TruthTable:
         given = ~np.isnan(self.accuracy_NR)
         if not given.any(1).all():
             empty = self.archs[int(np.argmin(given.any(1)))]
-            raise TruthError(f"truth {self.name!r} has no accuracy of architecture {empty}")
+            raise TruthError(
+                f"truth {self.name!r} has no accuracy of architecture {text_of(empty)}"
+            )
         values = self.accuracy_NR[given]
         if not ((values >= 0) & (values <= 1)).all():
             raise TruthError(
@@ -109,6 +114,28 @@ class TruthTable:
     def complete(self) -> npt.NDArray[np.bool_]:
         """Which runs have every architecture, shape (R,)."""
         return np.asarray(~np.isnan(self.accuracy_NR).any(axis=0))
+
+    @property
+    def even(self) -> Self:
+        """The table of the runs that all architectures have; the table itself if there is none.
+
+        Means over unequal runs are not comparable: where the best by one run were trained again,
+        their luck averages out and that of those just below does not.
+        """
+        complete_R = self.complete
+        if not complete_R.any() or complete_R.all():
+            return self
+        return dataclasses.replace(
+            self,
+            runs=tuple(r for r, own in zip(self.runs, complete_R, strict=True) if own),
+            accuracy_NR=self.accuracy_NR[:, complete_R],
+        )
+
+    @property
+    def digest(self) -> str:
+        """16 hexadecimal digits that identify architectures, runs and accuracies."""
+        contents = [self.archs, self.runs, self.accuracy_NR.tolist()]
+        return hashlib.sha256(json.dumps(contents).encode()).hexdigest()[:16]
 
     def subset(self, rows: Iterable[int], name: str | None = None) -> Self:
         """The table of some rows, in their order."""
@@ -198,11 +225,14 @@ def of_csv(path: Path) -> TruthTable:
     Raises:
         TruthError: naming the line, the column and what is allowed.
     """
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.reader(file)
-        header = [name.strip() for name in next(reader, [])]
-        runs = _check_header(path, header)
-        rows = [(reader.line_num, row) for row in reader if any(field.strip() for field in row)]
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file)
+            header = [name.strip() for name in next(reader, [])]
+            runs = _check_header(path, header)
+            rows = [(reader.line_num, row) for row in reader if any(field.strip() for field in row)]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise TruthError(f"{path} is no CSV file in UTF-8: {error}; save it as one") from error
     archs: list[Arch] = []
     accuracy: list[list[float]] = []
     costs: dict[str, list[float]] = {name: [] for name in header if name in COSTS}
@@ -235,7 +265,9 @@ def _check_header(path: Path, header: Sequence[str]) -> list[str]:
     if other or len(set(header)) < len(header):
         raise TruthError(f"{path} has columns {header}; allowed are, once each, {allowed}")
     if "arch" not in header or not runs:
-        raise TruthError(f"{path} needs the columns arch and accuracy; it has {header}")
+        raise TruthError(
+            f"{path} needs the columns arch and accuracy; it has {', '.join(header) or 'none'}"
+        )
     return runs
 
 
