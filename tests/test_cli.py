@@ -1,5 +1,6 @@
 """The command line: exact lines, exit codes, and what goes where."""
 
+import importlib
 import json
 import os
 import shutil
@@ -19,6 +20,14 @@ TINY = [
     "search.name=random", "latency.warmup=0", "latency.repeats=1", "name=small",
 ]  # fmt: skip
 SETS = [word for override in TINY for word in ("--set", override)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_draws():
+    """Bootstrap intervals, which are tested elsewhere, take most of a ranking's time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(importlib.import_module("manyshot.rank.judge"), "DRAWS", 10)
+        yield
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Ranking a run against a truth, and comparing runs: what is scored, recorded, refused."""
 
+import importlib
 import shutil
 
 import numpy as np
@@ -16,6 +17,14 @@ from manyshot.rank import TruthError, TruthTable
 from manyshot.recipe import Recipe, RecipeError
 from manyshot.space import Decision, SearchSpace
 from manyshot.train import load_weights
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_draws():
+    """Bootstrap intervals, which are tested elsewhere, take most of a ranking's time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(importlib.import_module("manyshot.rank.judge"), "DRAWS", 10)
+        yield
 
 
 def made(archs, runs=3, name="made", seed=0):
