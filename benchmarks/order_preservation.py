@@ -6,6 +6,7 @@
 `tiny` are all 256 networks of `tiny` on digits, whose truth is `tiny_truth.jsonl`; `macro` are
 networks of `macro(width=8)` on Fashion-MNIST, whose truth is `macro_truth.jsonl`, made by
 
+    manyshot truth --out truth/tiny --set truth.seeds=[0,1,2,3,4]
     manyshot truth benchmarks/order_preservation.toml --out truth/macro
     manyshot truth benchmarks/order_preservation.toml --out truth/macro \\
         --set truth.plan=best --set truth.count=16 --set truth.seeds=[1,2]
@@ -13,7 +14,7 @@ networks of `macro(width=8)` on Fashion-MNIST, whose truth is `macro_truth.jsonl
 A run is what `manyshot run` and `manyshot rank` do; every ranked run is a line of
 `order_preservation.jsonl`, with all scores in the order of the truth's architectures, and what is
 on record is not done again. All methods of a study forward equally many images in training, probes
-and shifting together, within 3 %. Local sets by prediction are chosen by another uniform supernet,
+and shifting together, within 4 %. Local sets by prediction are chosen by another uniform supernet,
 of seed 100. The page is `order_preservation.md`.
 """
 

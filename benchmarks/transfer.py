@@ -27,7 +27,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from alone import alone
 from measuring import provenance
 from torch import nn
 from transfer_page import write_page
@@ -37,6 +36,7 @@ from manyshot.pipeline import transfer_recipe
 from manyshot.pipeline.opening import WEIGHTS
 from manyshot.pipeline.run import begin, trained_images
 from manyshot.pipeline.searching import search
+from manyshot.pipeline.truth import alone
 from manyshot.pipeline.workspace import Workspace, build_network
 from manyshot.progress import Bars, Silent
 from manyshot.recipe import Recipe

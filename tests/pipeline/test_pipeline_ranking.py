@@ -9,7 +9,6 @@ from pipeline_runs import SHIFT, lines, small, stopped
 from scipy import stats
 
 from manyshot import evaluate, records
-from manyshot.evaluate.shared import shared_statistics
 from manyshot.pipeline import Workspace, compare_runs, rank_run, run
 from manyshot.pipeline.ranking import in_space
 from manyshot.pipeline.scoring import Images
@@ -122,13 +121,17 @@ def test_a_run_is_no_reference_of_its_own(copied, ranked, truth):
     assert "favours" in local["why"]
 
 
-def test_small_batches_of_evaluation(copied, ranked, truth, tmp_path):
-    """Batches of evaluation below those of training leave enough for shared statistics."""
+def test_other_batches_of_evaluation_are_other_scores(copied, ranked, truth, tmp_path):
+    """Smaller ones than those of training leave enough for shared statistics, too."""
     folder = tmp_path / "run"
     shutil.copytree(copied[0], folder)
-    few = truth.subset(range(6))
-    found = rank_run(small(tmp_path / "recipe", "evaluate.batch_size=16"), folder, few)
-    assert found["points"][0]["shared_statistics_accuracy"] is not None
+    recipe = small(tmp_path / "recipe", "evaluate.batch_size=16")
+    found = rank_run(recipe, folder, truth)
+    assert found["evaluation"]["architectures"] == len(truth)
+    for key in ("proxy_loss", "shared_statistics_accuracy"):
+        values = [point[key] for point in found["points"]]
+        assert None not in values
+        assert key != "proxy_loss" or values != [point[key] for point in ranked["points"]]
 
 
 def test_nothing_on_record_is_scored_again(copied, ranked, truth, monkeypatch):
@@ -201,14 +204,6 @@ def test_k_shot_runs_are_scored_one_by_one_and_tell_their_codes(truth, tmp_path)
         assert row["code"] == pytest.approx(code) and sum(code) == pytest.approx(1)
 
 
-def test_winners_have_their_truth(copied, base):
-    archs = [tuple(map(int, winner["arch"].split("-"))) for winner in base[2]["winners"]]
-    table = made(sorted({archs[0], (0, 0, 0, 0), (3, 3, 3, 3)}), name="winners")
-    known = dict(zip(table.archs, table.accuracy_NR.mean(1), strict=True))
-    found = rank_run(copied[1], copied[0], table, uncalibrated=0)["winners"]
-    assert [w["truth"] for w in found] == [known.get(arch) for arch in archs]
-
-
 def test_an_untrained_run(tmp_path, truth):
     with pytest.raises(records.RecordError, match="train it first"):
         rank_run(small(tmp_path), tmp_path, truth)
@@ -229,59 +224,6 @@ class TestInSpace:
         assert in_space(made([(0, 2), (1, 2)]), space).archs == ((0, 0), (1, 2))
         with pytest.raises(TruthError, match="0-1 and 0-2, which are one network, 0-0"):
             in_space(made([(0, 1), (0, 2)]), space)
-
-
-class TestSharedStatistics:
-    def batches(self, ws):
-        return [images for images, _ in ws.fixed("train", 64)]
-
-    def test_what_one_path_leaves_is_its_running_average(self, net):
-        """With one path only, torch's own batch norms hold the same averages."""
-        ws, arch = net, (1, 2, 3, 1)
-        images = [part for batch in self.batches(ws) for part in batch.split(16)]
-
-        class One:
-            integers = staticmethod(lambda counts: np.array(arch))
-
-        stats_of = shared_statistics(ws.net, images, One())
-        module = ws.net.extract(arch).train()
-        norms = {name: m for name, m in module.named_modules() if hasattr(m, "running_mean")}
-        for number, batch in enumerate(images):
-            for norm in norms.values():
-                norm.momentum = 1.0 if number == 0 else 0.1
-            module(batch)
-        found = list(stats_of(arch).tensors.values())
-        assert len(found) == len(norms) > 3
-        for (mean, variance), norm in zip(found, norms.values(), strict=True):
-            np.testing.assert_allclose(mean, norm.running_mean, rtol=1e-4, atol=1e-5)
-            np.testing.assert_allclose(variance, norm.running_var, rtol=1e-4, atol=1e-5)
-
-    def test_the_net_and_later_statistics_stay_as_they_are(self, net):
-        before = {name: t.clone() for name, t in net.net.state_dict().items()}
-        stats_of = shared_statistics(net.net, self.batches(net), np.random.default_rng(0))
-        first = stats_of((0, 1, 2, 3))
-        stats_of((3, 2, 1, 0))
-        for (mean, variance), (m, v) in zip(
-            first.tensors.values(), stats_of((0, 1, 2, 3)).tensors.values(), strict=True
-        ):
-            assert (mean == m).all() and (variance == v).all()
-        assert net.net.training
-        assert all((before[name] == t).all() for name, t in net.net.state_dict().items())
-
-    def test_what_no_path_reached_does_not_depend_on_who_asked_before(self, net):
-        [batch] = [self.batches(net)[0][:16]]
-        alone = shared_statistics(net.net, [batch], np.random.default_rng(0))((3, 2, 1, 0))
-        stats_of = shared_statistics(net.net, [batch], np.random.default_rng(0))
-        for arch in ((0, 2, 1, 0), (3, 0, 1, 0), (1, 1, 1, 0)):
-            stats_of(arch)
-        for (mean, variance), (m, v) in zip(
-            alone.tensors.values(), stats_of((3, 2, 1, 0)).tensors.values(), strict=True
-        ):
-            assert (mean == m).all() and (variance == v).all()
-
-    def test_no_batches(self, net):
-        with pytest.raises(ValueError, match="no batches"):
-            shared_statistics(net.net, [], np.random.default_rng(0))
 
 
 class TestCompare:
@@ -333,6 +275,19 @@ class TestCompare:
         assert "tau local by prediction" in found["runs"][0]["metrics"]
         macs = {own["name"]: own["metrics"] for own in found["baselines"]}["macs"]
         assert "tau local by prediction" in macs
+
+    def test_winners_have_their_truth(self, runs, truth, tmp_path):
+        folder = shutil.copytree(runs[0], tmp_path / "run")
+        [won] = records.read_json(folder / "result.json")["winners"]
+        arch = tuple(map(int, won["arch"].split("-")))
+        for archs, expected in (({arch, (0, 0, 0, 0)}, True), ({(3, 3, 3, 3)} - {arch}, False)):
+            table = made(sorted(archs), name=f"has it: {expected}")
+            rank_run(Recipe.load(folder / "recipe.toml"), folder, table, uncalibrated=0)
+            [row] = compare_runs([folder], tmp_path / "out", table.name)["runs"]
+            known = dict(zip(table.archs, table.accuracy_N, strict=True)).get(arch)
+            assert (known is not None) == expected
+            assert [winner["truth"] for winner in row["winners"]] == [known]
+            assert row["metrics"][f"winner accuracy {won['budget']}"] == known
 
     def test_one_name_for_two_methods(self, runs, tmp_path):
         folder = tmp_path / "three"

@@ -21,12 +21,13 @@ from manyshot.rank.published import (
     PUBLISHED,
     SPACES,
     columns,
+    load_truth,
     nas_bench_201,
     nas_bench_201_space,
     nas_bench_macro,
     nas_bench_macro_space,
 )
-from manyshot.rank.truth import TruthError, load_truth
+from manyshot.rank.truth import TruthError
 
 TABLES = resources.files("manyshot.rank") / "tables"
 FILES = ("nas_bench_macro", "nas_bench_201", "nas_bench_201_latency")
@@ -213,7 +214,7 @@ def test_201_is_the_rows_of_the_files(name: str, cells: list[dict[str, str]]) ->
 def test_201_names() -> None:
     with pytest.raises(TruthError, match="no 'cifar10'; have cifar10_test, cifar10_validation"):
         nas_bench_201("cifar10")
-    assert load_truth("nas_bench_201_cifar100_test", PUBLISHED).runs == ("c100_test_12ep",)
+    assert load_truth("nas_bench_201_cifar100_test").runs == ("c100_test_12ep",)
     assert 100 * nas_bench_201().accuracy_N.max() == pytest.approx(89.16, abs=5e-3)
 
 

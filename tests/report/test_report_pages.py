@@ -115,26 +115,6 @@ def test_limits_that_no_record_tells_are_said_to_be_missing(run: Path) -> None:
     assert "the cost of the largest network is not on record" in page.words
 
 
-def test_the_largest_network_on_record_gives_the_limits(run: Path) -> None:
-    record = samples.space()
-    del record["largest"]
-    samples.write_json(run / "space.json", record)
-    samples.write_lines(run / "codes.jsonl", [{"arch": "3-3-3-3", "macs": 100_000, "code": [1.0]}])
-    shapes = page_of(run).figures["Cost against accuracy"]["layout"]["shapes"]
-    assert [s["x0"] for s in shapes] == [15_000, 60_000]
-
-
-def test_a_rank_may_tell_the_cost_of_the_largest_network(run: Path) -> None:
-    record = samples.space()
-    del record["largest"]
-    samples.write_json(run / "space.json", record)
-    ranking = samples.ranking()
-    ranking["points"][0] |= {"arch": "3-3-3-3", "macs": 400_000}
-    samples.write_json(run / "rank" / "tiny" / "rank.json", ranking)
-    shapes = page_of(run).figures["Cost against accuracy"]["layout"]["shapes"]
-    assert [s["x0"] for s in shapes] == [60_000, 240_000]
-
-
 def test_scores_taken_after_the_search_are_no_progress_but_the_latest(run: Path) -> None:
     last = {**samples.scores()[0], "role": "final", "proxy_accuracy": 0.58}
     samples.write_lines(run / "search.jsonl", [*samples.scores(), last])

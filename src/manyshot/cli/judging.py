@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Annotated
@@ -19,9 +18,9 @@ from manyshot.cli.shared import (
     check_alone,
     echo,
     loaded,
-    print_tables,
     progress,
     recipe_of,
+    show,
 )
 
 
@@ -81,7 +80,10 @@ def rank_command(
     local: Annotated[float, typer.Option(help="Share of a local set.")] = 0.1,
     uncalibrated: Annotated[
         int,
-        typer.Option(min=0, help="Score so many without recalibrated batch norms, too; or none."),
+        typer.Option(
+            min=0,
+            help="Score without recalibrated batch norms too, if there are no more than so many.",
+        ),
     ] = 256,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -92,26 +94,22 @@ def rank_command(
         raise typer.BadParameter(f"--local is a share in (0, 1], got {local}")
     settings = loaded(recipe_of(run), set_)
     from manyshot.pipeline import rank_run
-    from manyshot.rank import PUBLISHED, load_truth
+    from manyshot.rank import load_truth
 
     found = rank_run(
         settings,
         run,
-        load_truth(truth, PUBLISHED),
+        load_truth(truth),
         progress(quiet),
         reference=reference,
         share=local,
         uncalibrated=uncalibrated,
     )
     from manyshot.report import write
-
-    page = write(run)
-    if as_json:
-        echo(json.dumps(found))
-        return
     from manyshot.show import rank_tables
 
-    print_tables(*rank_tables(found, page))
+    page = write(run)
+    show(found, as_json, lambda: rank_tables(found, page))
 
 
 @app.command("compare")
@@ -130,15 +128,11 @@ def compare_command(
         recipe_of(run)
     from manyshot.pipeline import compare_runs
     from manyshot.report import write
+    from manyshot.show import compare_tables
 
     found = compare_runs(runs, out, truth)
     page = write(out)
-    if as_json:
-        echo(json.dumps(found))
-        return
-    from manyshot.show import compare_tables
-
-    print_tables(*compare_tables(found, page))
+    show(found, as_json, lambda: compare_tables(found, page))
 
 
 @app.command("report")

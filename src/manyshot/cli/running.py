@@ -20,10 +20,10 @@ from manyshot.cli.shared import (
     echo,
     folder_of,
     loaded,
-    print_tables,
     progress,
     recipe_of,
     settings_of,
+    show,
     speaks,
 )
 
@@ -114,14 +114,10 @@ def space_command(
     """Show decisions, size, reachable costs, and how uniform sampling spreads over them."""
     settings = loaded(recipe, set_)
     from manyshot.pipeline import survey
+    from manyshot.show import survey_tables
 
     found = survey(settings, samples)
-    if as_json:
-        echo(json.dumps(found))
-    else:
-        from manyshot.show import survey_tables
-
-        print_tables(*survey_tables(found))
+    show(found, as_json, lambda: survey_tables(found))
 
 
 @app.command("export")
@@ -153,13 +149,12 @@ def _show(result: dict[str, Any], folder: Path, as_json: bool) -> None:
     if not speaks():
         return
     from manyshot.report import write
-
-    page = write(folder)
-    if as_json:
-        echo(json.dumps(result))
-        return
     from manyshot.show import shift_tables, winners_table
 
-    print_tables(winners_table(result, page))
-    if result["shift"] != "none" or result["order"]:
-        print_tables(*shift_tables(result))
+    page = write(folder)
+    moved = result["shift"] != "none" or result["order"]
+    show(
+        result,
+        as_json,
+        lambda: [winners_table(result, page), *(shift_tables(result) if moved else ())],
+    )

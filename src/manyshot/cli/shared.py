@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -113,3 +115,11 @@ def print_tables(*tables: Any) -> None:
     console = Console(width=None if sys.stdout.isatty() else 120)
     for table in tables:
         console.print(table)
+
+
+def show(found: Any, as_json: bool, tables: Callable[[], Iterable[Any]]) -> None:
+    """Prints a result, as JSON or as tables."""
+    if as_json:
+        echo(json.dumps(found))
+    else:
+        print_tables(*tables())

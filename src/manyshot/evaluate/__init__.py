@@ -1,8 +1,9 @@
 """Batch-norm calibration and accuracy. Nothing here changes what it evaluates."""
 
-from manyshot.evaluate.prefix import Account, Population, score_many
+from manyshot.evaluate.prefix import Account, Population
 from manyshot.evaluate.running import RunningStatistics
 from manyshot.evaluate.score import Score, accuracy, calibrate, evaluating, predict, score
+from manyshot.evaluate.shared import shared_statistics
 
 __all__ = [
     "Account",
@@ -14,5 +15,5 @@ __all__ = [
     "evaluating",
     "predict",
     "score",
-    "score_many",
+    "shared_statistics",
 ]

@@ -321,18 +321,3 @@ def _shared_statistics(
                             f"the statistics given for batch norm {norm!r} depend on later stages"
                         )
     return known
-
-
-def score_many(
-    net: Supernet,
-    archs: Sequence[Arch],
-    *,
-    calibration: Calibration,
-    validation: Iterable[Batch],
-    memory: int = MEMORY,
-) -> list[Score]:
-    """The scores of architectures, in their order, as `score` gives them; see `Population`."""
-    found = dict(
-        Population(net, archs, calibration=calibration, validation=validation, memory=memory)
-    )
-    return [found[tuple(arch)] for arch in archs]

@@ -74,7 +74,10 @@ class _Reads(Selection):
 
 
 class _Count(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts multiply-adds, by torch's own formulas."""
+    """Counts multiply-adds, by torch's own formulas.
+
+    torch's `FlopCounterMode` names modules by hooks that fail where a parameter is an input.
+    """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

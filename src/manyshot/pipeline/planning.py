@@ -13,7 +13,7 @@ from manyshot import records
 from manyshot.pipeline.scoring import latest_scores
 from manyshot.pipeline.workspace import Workspace
 from manyshot.recipe import Recipe, RecipeError
-from manyshot.search import make_searcher
+from manyshot.search import best, make_searcher
 from manyshot.space import Arch
 
 MOST = 100_000
@@ -114,8 +114,7 @@ def _of_runs(
 
 def _top(ws: Workspace, run: Path) -> list[Arch]:
     """The best by their latest proxy accuracy of all that the search of a run scored."""
-    scores = latest_scores(run, ws.net.space)
-    return sorted(scores, key=lambda arch: (-scores[arch], arch))[: ws.recipe.truth.count]
+    return best(latest_scores(run, ws.net.space), k=ws.recipe.truth.count)
 
 
 def _winners(ws: Workspace, run: Path) -> list[Arch]:
@@ -135,6 +134,6 @@ def _best(ws: Workspace, rows: Sequence[dict[str, Any]]) -> list[Arch]:
             f"truth.plan = 'best' chooses by seed {first}, which must not judge: leave it out of "
             f"truth.seeds = {ws.recipe.truth.seeds}"
         )
-    scores = {row["arch"]: row["test_accuracy"] for row in rows if row["seed"] == first}
-    ordered = sorted(scores, key=lambda text: (-scores[text], text))
-    return [ws.net.space.from_text(text) for text in ordered[: ws.recipe.truth.count]]
+    parse = ws.net.space.from_text
+    scores = {parse(row["arch"]): row["test_accuracy"] for row in rows if row["seed"] == first}
+    return best(scores, k=ws.recipe.truth.count)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,9 @@ import numpy as np
 import torch
 
 from manyshot import evaluate, records
-from manyshot.evaluate.shared import shared_statistics
+from manyshot.evaluate import Account
+from manyshot.evaluate.prefix import Calibration
+from manyshot.nn.batch_norm import BatchNormStats
 from manyshot.pipeline.scoring import LOG as SEARCHED
 from manyshot.pipeline.scoring import Images, latest_scores
 from manyshot.pipeline.shifting import final_weights
@@ -95,7 +97,6 @@ def rank_run(
         "points": _points(ws, truth, scores, shared),
         "sets": judged,
         "absent": {name: why for name, why in NEEDS.items() if name not in made},
-        "winners": _winners(run, truth, ws.net.space),
     }
     records.write_json(folder / RESULT, result)
     return result
@@ -153,64 +154,64 @@ class _Scoring:
             "weights": self.weights,
             "calibration": self.batches.calibration_id,
             "validation": self.batches.validation.images,
+            "batch_size": ws.recipe.evaluate.batch_size,
         }
         # of other weights or images nothing is kept: a resumed run may have moved on
         rows = records.keep_lines(
-            log, lambda row: all(row[key] == value for key, value in self._same.items())
+            log, lambda row: all(row.get(key) == value for key, value in self._same.items())
         )
         parse = ws.net.space.from_text
         self._known = {(parse(row["arch"]), row["calibrated"]): row for row in rows}
 
     def calibrated(self, archs: Sequence[Arch], progress: Progress) -> Scores:
         """Scores with batch norms calibrated for each architecture."""
-        left = [arch for arch in archs if (arch, True) not in self._known]
-        began, done = time.perf_counter(), len(archs) - len(left)
-        calibration, validation = self.batches.calibration, self.batches.validation
-        population = evaluate.Population(
-            self.ws.net, left, calibration=calibration, validation=validation
-        )
-        with progress.stage("rank", len(archs), done) as advance:
-            for arch, score in population if left else ():
-                done += 1
-                self._record(arch, score, calibrated=True)
-                advance(done, f"{score.accuracy:.2%}")
-        spent = population.account
+        began, images = time.perf_counter(), self.batches
+        found, spent = self._score(archs, progress, "rank", images.calibration)
+        forwarded = images.calibration.images + images.validation.images
         self.account = {
             "method": spent.method,
             "architectures": spent.architectures,
-            "images_forwarded": spent.architectures * (calibration.images + validation.images),
+            "images_forwarded": spent.architectures * forwarded,
             "macs_executed": spent.macs,
             "macs_plain": spent.plain_macs,
             "seconds": round(time.perf_counter() - began, 2),
         }
-        return {arch: self._known[arch, True] for arch in archs}
+        return found
 
     def uncalibrated(self, archs: Sequence[Arch], progress: Progress) -> Scores:
         """Scores with the batch-norm statistics that all paths share."""
-        left = [arch for arch in archs if (arch, False) not in self._known]
-        done, validation = len(archs) - len(left), self.batches.validation
-        if not left:
+        if all((arch, False) in self._known for arch in archs):
             return {arch: self._known[arch, False] for arch in archs}
-        stats = self._shared_statistics()
-        with progress.stage("without", len(archs), done) as advance:
-            for arch in left:
-                own = evaluate.score(
-                    self.ws.net, arch, calibration=stats(arch), validation=validation
-                )
-                done += 1
-                self._record(arch, own, calibrated=False)
-                advance(done, f"{own.accuracy:.2%} without recalibration")
-        return {arch: self._known[arch, False] for arch in archs}
+        return self._score(archs, progress, "without", self._shared_statistics())[0]
 
-    def _shared_statistics(self) -> Any:
+    def _score(
+        self, archs: Sequence[Arch], progress: Progress, stage: str, calibration: Calibration
+    ) -> tuple[Scores, Account]:
+        """Scores what is not on record; `calibration` is as `Population` takes it."""
+        calibrated = not callable(calibration)
+        left = [arch for arch in archs if (arch, calibrated) not in self._known]
+        population = evaluate.Population(
+            self.ws.net, left, calibration=calibration, validation=self.batches.validation
+        )
+        done = len(archs) - len(left)
+        with progress.stage(stage, len(archs), done) as advance:
+            for arch, score in population:
+                done += 1
+                self._record(arch, score, calibrated=calibrated)
+                advance(done, f"{score.accuracy:.2%}")
+        return {arch: self._known[arch, calibrated] for arch in archs}, population.account
+
+    def _shared_statistics(self) -> Callable[[Arch], BatchNormStats]:
+        """Of batches as large as those of training, as far as the images allow."""
         recipe, ws = self.ws.recipe, self.ws
         size = min(recipe.train.batch_size, len(ws.splits.train))
-        images = list(ws.fixed("train", min(_SHARED_BATCHES * size, len(ws.splits.train))))
-        pool = [
-            part for batch, _ in images for part in torch.split(batch, size) if len(part) == size
-        ]
+        images = ws.fixed("train", min(_SHARED_BATCHES * size, len(ws.splits.train)))
+        together = torch.cat([batch for batch, _ in images])
+        pool = [part for part in torch.split(together, size) if len(part) == size]
         batches = [pool[i % len(pool)] for i in range(_SHARED_BATCHES)]
-        return shared_statistics(ws.net, batches, np.random.default_rng((recipe.seed, _SHARED)))
+        return evaluate.shared_statistics(
+            ws.net, batches, np.random.default_rng((recipe.seed, _SHARED))
+        )
 
     def _record(self, arch: Arch, score: evaluate.Score, *, calibrated: bool) -> None:
         row = {
@@ -275,21 +276,4 @@ def _points(
         for i, (arch, accuracy) in enumerate(
             zip(truth.archs, truth.accuracy_N.tolist(), strict=True)
         )
-    ]
-
-
-def _winners(run: Path, truth: TruthTable, space: SearchSpace) -> list[dict[str, Any]]:
-    """The stand-alone accuracy of the run's winners, as far as the truth has them."""
-    path = run / "result.json"
-    if not path.exists():
-        return []
-    known: Mapping[Arch, float] = dict(zip(truth.archs, truth.accuracy_N.tolist(), strict=True))
-    return [
-        {
-            "budget": winner["budget"],
-            "arch": winner["arch"],
-            "truth": known.get(space.from_text(winner["arch"])),
-            "test_accuracy": winner["test_accuracy"],
-        }
-        for winner in records.read_json(path)["winners"]
     ]

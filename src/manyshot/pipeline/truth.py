@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from manyshot import evaluate, records
 from manyshot.pipeline.opening import environment
@@ -23,7 +24,7 @@ from manyshot.rank.truth import LOG
 from manyshot.recipe import Recipe
 from manyshot.space import Arch
 from manyshot.supernet import Supernet
-from manyshot.train import NonFiniteLoss, Only, Standalone, Trainer, engine, train
+from manyshot.train import NonFiniteLoss, Only, Standalone, Trainer, Training, engine, train
 
 
 class TruthFailed(RuntimeError):
@@ -189,16 +190,24 @@ def trained_alone(task: Task) -> dict[str, Any] | Failed:
 
 @on_its_threads
 def _alone(recipe: Recipe, ws: Workspace, arch: Arch) -> evaluate.Score:
-    settings = recipe.truth.training
     subnet = Supernet(build_network(recipe, ws.splits)).extract(arch)
+    return alone(ws, subnet, recipe.truth.training, recipe.seed)
+
+
+def alone(ws: Workspace, subnet: nn.Module, settings: Training, seed: int) -> evaluate.Score:
+    """Trains a network by itself, from the weights it has, and scores it on all test images.
+
+    Raises:
+        NonFiniteLoss: if training diverges.
+    """
     subnet.to(device=ws.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     run = Trainer(
         net=Standalone(subnet),
-        sampler=Only(arch),
+        sampler=Only(()),
         batches=ws.batches(settings),
         settings=settings,
-        seed=recipe.seed,
-        largest=arch,
+        seed=seed,
+        largest=(),
         accelerator=engine(ws.device, settings),
     )
     train(run)

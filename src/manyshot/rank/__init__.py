@@ -15,9 +15,9 @@ from manyshot.rank.correlation import (
     spearman,
 )
 from manyshot.rank.judge import Judged, judge, judged_sets
-from manyshot.rank.published import PUBLISHED, SPACES
+from manyshot.rank.published import PUBLISHED, SPACES, load_truth
 from manyshot.rank.selection import FrozenSet
-from manyshot.rank.truth import TruthError, TruthTable, load_truth
+from manyshot.rank.truth import TruthError, TruthTable
 
 __all__ = [
     "PUBLISHED",

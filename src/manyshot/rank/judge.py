@@ -6,7 +6,7 @@ N counts the architectures of a set. Statistics without a value are None.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -41,7 +41,6 @@ NEEDS = {
     "local by search": f"a search that scored {SMALLEST} architectures of the truth",
 }
 """What a local set that cannot be made lacks."""
-Columns = Mapping[str, npt.NDArray[np.float64]]
 
 
 @final
@@ -214,25 +213,15 @@ def _interval(
     return {"value": value, "low": low, "high": high}
 
 
-def verdict(record: Mapping[str, Any], names: Sequence[str] = ("proxy",)) -> str:
-    """A set's record in plain sentences: how the predictors order beside MACs, and the ceiling."""
-    tau_of = {name: own["kendall"]["value"] for name, own in record["predictors"].items()}
-    n, parts = record["architectures"], []
-    for name in names:
-        tau = tau_of[name]
-        if tau is None:
-            parts.append(f"tau of the {name} is undefined: its scores, or the truth, are all equal")
-            continue
-        beats = record["predictors"][name].get("beats") or {"low": None, "high": None}
-        said = f"the {name} orders these {n} architectures with tau {tau:.2f}"
-        if beats["low"] is None or tau_of.get("macs") is None:
-            parts.append(said)
-        elif beats["low"] > 0:
-            parts.append(f"{said}, better than counting MACs ({tau_of['macs']:.2f})")
-        elif beats["high"] < 0:
-            parts.append(f"{said}, worse than counting MACs ({tau_of['macs']:.2f})")
-        else:
-            parts.append(f"{said}, not distinguishable from counting MACs ({tau_of['macs']:.2f})")
+def verdict(record: Mapping[str, Any]) -> str:
+    """A set's record in plain sentences: how the proxy orders beside MACs, and the ceiling."""
+    own, n = record["predictors"]["proxy"], record["architectures"]
+    tau = own["kendall"]["value"]
+    if tau is None:
+        parts = ["tau of the proxy is undefined: its scores, or the truth, are all equal"]
+    else:
+        said = f"the proxy orders these {n} architectures with tau {tau:.2f}"
+        parts = [f"{said}{_beside_macs(record)}"]
     runs = record["run_to_run"]
     if runs is not None:
         parts.append(f"one training run orders another's with tau {runs:.2f}")
@@ -241,3 +230,14 @@ def verdict(record: Mapping[str, Any], names: Sequence[str] = ("proxy",)) -> str
     else:
         parts.append("how well two training runs agree is undefined")
     return "; ".join(parts)
+
+
+def _beside_macs(record: Mapping[str, Any]) -> str:
+    """Whether the proxy is told apart from counting MACs; nothing if that is not known."""
+    beats = record["predictors"]["proxy"].get("beats", {"low": None})
+    if beats["low"] is None:
+        return ""
+    said = "not distinguishable from"
+    if beats["low"] > 0 or beats["high"] < 0:
+        said = "better than" if beats["low"] > 0 else "worse than"
+    return f", {said} counting MACs ({record['predictors']['macs']['kendall']['value']:.2f})"

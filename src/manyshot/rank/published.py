@@ -25,11 +25,12 @@ import io
 import types
 from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from manyshot.rank.truth import TruthError, TruthTable
+from manyshot.rank.truth import LOG, TruthError, TruthTable, of_csv, of_records
 from manyshot.space import Arch, Commutation, Decision, SearchSpace, Use
 
 MACRO_OPERATIONS = ("identity", "mb3_k3", "mb6_k5")
@@ -207,3 +208,25 @@ SPACES: dict[str, Callable[[], SearchSpace]] = {
     for name in PUBLISHED
 }
 """What makes the space of each of `PUBLISHED`."""
+
+
+def load_truth(name: str | Path) -> TruthTable:
+    """A truth table: of a folder of `manyshot truth`, a `.jsonl` or `.csv` file, or of `PUBLISHED`.
+
+    Raises:
+        TruthError: if there is none, or it cannot be used.
+        RecordError: if a file of trainings is damaged.
+    """
+    if str(name) in PUBLISHED:
+        return PUBLISHED[str(name)]()
+    path = Path(name)
+    if path.is_dir() or path.suffix == ".jsonl":
+        if not (path / LOG if path.is_dir() else path).exists():
+            raise TruthError(f"{path} holds no {LOG}; make it with manyshot truth")
+        return of_records(path)
+    if path.suffix == ".csv" and path.exists():
+        return of_csv(path)
+    raise TruthError(
+        f"truth {str(name)!r} is no folder, .jsonl or .csv file that exists, nor a published "
+        f"table ({', '.join(PUBLISHED)})"
+    )

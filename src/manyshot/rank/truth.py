@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self, final
@@ -291,28 +291,3 @@ def _accuracy(text: str, where: str, name: str) -> float:
         way_out = "" if percent else "; call a column of percents accuracy_percent"
         raise TruthError(f"{where}: {text} is not in [0, {most}]{way_out}")
     return number / most
-
-
-def load_truth(
-    name: str | Path, published: Mapping[str, Callable[[], TruthTable]] | None = None
-) -> TruthTable:
-    """A truth table: of a folder of `manyshot truth`, a `.jsonl` or `.csv` file, or by name.
-
-    Raises:
-        TruthError: if there is none, or it cannot be used.
-        RecordError: if a file of trainings is damaged.
-    """
-    known = published or {}
-    if str(name) in known:
-        return known[str(name)]()
-    path = Path(name)
-    if path.is_dir() or path.suffix == ".jsonl":
-        if not (path / LOG if path.is_dir() else path).exists():
-            raise TruthError(f"{path} holds no {LOG}; make it with manyshot truth")
-        return of_records(path)
-    if path.suffix == ".csv" and path.exists():
-        return of_csv(path)
-    raise TruthError(
-        f"truth {str(name)!r} is no folder, .jsonl or .csv file that exists, nor a published "
-        f"table ({', '.join(known)})"
-    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -94,16 +95,8 @@ def _block(block: Block, left: float, centre: float, top: float, high: float) ->
     shown = block.option if block.active else "not used"
     middle = top + high / 2 + 4.5
     words = "inactive, does not matter here" if not block.active else block.option
-    rect = tag(
-        "rect",
-        x=round(centre - wide / 2, 1),
-        y=top,
-        width=round(wide, 1),
-        height=high,
-        rx=6,
-        class_="block" if block.active else "hollow",
-        style=style,
-    )
+    left_edge, width = round(centre - wide / 2, 1), round(wide, 1)
+    box = functools.partial(tag, "rect", x=left_edge, y=top, width=width, height=high, rx=6)
     name = cut(block.name, left + 1, keep_end=True)
     return [
         tag("text", name, x=round(left, 1), y=middle, text_anchor="end", class_="soft"),
@@ -111,16 +104,8 @@ def _block(block: Block, left: float, centre: float, top: float, high: float) ->
             "g",
             tag("title", f"{block.name}: {words}"),
             # an opaque ground, so that the wire does not shine through
-            tag(
-                "rect",
-                x=round(centre - wide / 2, 1),
-                y=top,
-                width=round(wide, 1),
-                height=high,
-                rx=6,
-                style="fill:var(--card)",
-            ),
-            rect,
+            box(style="fill:var(--card)"),
+            box(class_="block" if block.active else "hollow", style=style),
             tag(
                 "text",
                 cut(shown, wide),

@@ -104,27 +104,8 @@ class Run:
             return None
         if not parsed.relative:
             return parsed.metric, parsed.limit
-        largest = self._largest(parsed.metric)
-        if largest is not None:
-            return parsed.metric, parsed.absolute(largest)
-        left = ((self.result or {}).get("generated") or {}).get(budget, {}).get("below_budget")
-        for winner in self.winners:  # a generator's winners come with their distance to the limit
-            if winner["budget"] == budget and left is not None:
-                return parsed.metric, winner[parsed.metric] / (1 - left)
-        return None
-
-    def _largest(self, metric: str) -> float | None:
-        if metric in self.largest:
-            return float(self.largest[metric])
-        if self.space is None:
-            return None
-        text = self.space.to_text(self.space.canonical(self.space.largest))
-        known = [*self.lines["search"], *self.lines["order"], *self.lines["codes"]]
-        known += [point for record in self.ranks for point in record["points"]]
-        for line in known:
-            if line["arch"] == text and metric in line:
-                return float(line[metric])
-        return None
+        largest = self.largest.get(parsed.metric)
+        return None if largest is None else (parsed.metric, parsed.absolute(largest))
 
     def archs(self, lines: Sequence[Record]) -> list[Arch]:
         """The architectures of records, as tuples."""
