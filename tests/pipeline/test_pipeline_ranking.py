@@ -47,7 +47,7 @@ def copied(base, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def ranked(copied, truth):
-    return rank_run(copied[1], copied[0], truth)
+    return rank_run(copied[1], copied[0], truth, uncalibrated=len(truth))
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +107,7 @@ def test_a_reference_chooses_the_local_set_by_prediction(copied, ranked, truth, 
     path = other / "rank" / "made" / "scores.jsonl"
     rows = lines(path.parent, path.name)
     for i, row in enumerate(rows):  # as if the reference ranked in the order of the table
-        row["proxy_accuracy"] = 1 - i / 100
+        row["proxy_accuracy"] = 1 - i / 100 if row["calibrated"] else 1 + i / 100
     records.write_lines(path, rows)
     calibrated = [row["arch"] for row in rows if row["calibrated"]]
     again = rank_run(copied[1], copied[0], truth, reference=other)
@@ -158,12 +158,13 @@ def test_killed_and_ranked_again(copied, ranked, truth, tmp_path, monkeypatch, w
     assert len(lines(folder / "rank" / "made", "scores.jsonl")) == 2 * len(truth)
 
 
-def test_scores_of_other_weights_are_dropped(copied, ranked, truth, tmp_path):
+@pytest.mark.parametrize("what", ["weights", "calibration", "validation", "batch_size"])
+def test_scores_of_other_weights_or_images_are_dropped(copied, ranked, truth, tmp_path, what):
     folder = tmp_path / "run"
     shutil.copytree(copied[0], folder)
     path = folder / "rank" / "made" / "scores.jsonl"
     rows = lines(path.parent, path.name)
-    records.write_lines(path, [{**row, "weights": "other", "proxy_accuracy": 0} for row in rows])
+    records.write_lines(path, [{**row, what: "other", "proxy_accuracy": 0} for row in rows])
     assert rank_run(copied[1], folder, truth)["points"] == ranked["points"]
 
 
