@@ -152,7 +152,7 @@ def tables(rows: Rows) -> list[str]:
 def choosers(by_method: Mapping[str, Rows]) -> str:
     """Whether who is ahead by prediction depends on who chooses."""
     first = next(iter(by_method.values()))[0]
-    truth_N = load_truth(HERE / f"{first['study']}_truth.jsonl").accuracy_N
+    truth_N = load_truth(HERE / f"{first['study']}_truth.jsonl").even.accuracy_N
     if len(truth_N) != first["truth"]["architectures"]:
         raise ValueError(f"the records of {first['study']} are of another truth than is on file")
     count = math.ceil(len(truth_N) / 10)

@@ -68,6 +68,8 @@ def test_scores_are_those_of_score(ranked, truth, net):
         assert point["proxy_loss"] == pytest.approx(own.loss, rel=1e-6)
         assert point["macs"] == net.costs["macs"]([arch])[0]
         assert point["params"] == net.costs["params"]([arch])[0]
+    images_each = images.calibration.images + images.validation.images
+    assert ranked["evaluation"]["images_forwarded"] == len(truth.archs) * images_each
 
 
 def test_statistics_are_of_these_scores(ranked, truth):
@@ -95,6 +97,20 @@ def test_the_local_sets(ranked, truth):
     proxy = {point["arch"]: point["proxy_accuracy"] for point in ranked["points"]}
     chosen = found["local by prediction"]["archs"]
     assert sorted(proxy[a] for a in chosen) == sorted(proxy.values())[-len(chosen) :]
+
+
+def test_points_say_how_many_runs_and_how_far_off(copied, ranked, truth, tmp_path):
+    folder = shutil.copytree(copied[0], tmp_path / "run")
+    accuracy_NR = truth.accuracy_NR.copy()
+    accuracy_NR[3, 1:] = np.nan
+    uneven = TruthTable(truth.name, truth.archs, truth.runs, accuracy_NR)
+    points = rank_run(copied[1], folder, uneven)["points"]
+    assert [point["runs"] for point in points] == [3, 3, 3, 1] + [3] * (len(points) - 4)
+    assert points[3]["truth"] == accuracy_NR[3, 0]
+    known_NR = np.delete(accuracy_NR, 3, axis=0)
+    pooled = np.sqrt(known_NR.var(axis=1, ddof=1).mean())  # one spread for all networks
+    for point in points:
+        assert point["error"] == pytest.approx(pooled / np.sqrt(point["runs"]))
 
 
 def test_a_reference_chooses_the_local_set_by_prediction(copied, ranked, truth, tmp_path):
@@ -132,6 +148,26 @@ def test_other_batches_of_evaluation_are_other_scores(copied, ranked, truth, tmp
         values = [point[key] for point in found["points"]]
         assert None not in values
         assert key != "proxy_loss" or values != [point[key] for point in ranked["points"]]
+
+
+def test_shared_statistics_are_of_all_training_images_in_turn(copied, truth, tmp_path, monkeypatch):
+    folder, seen = shutil.copytree(copied[0], tmp_path / "run"), []
+    shutil.rmtree(folder / "rank", ignore_errors=True)
+    real = evaluate.shared_statistics
+
+    def watched(net, batches, rng):
+        seen.extend(batches)
+        return real(net, batches, rng)
+
+    monkeypatch.setattr(evaluate, "shared_statistics", watched)
+    rank_run(copied[1], folder, truth)
+    size = copied[1].train.batch_size
+    turn = len(Workspace.build(copied[1]).splits.train) // size
+    assert len(seen) == 128 and turn > 1
+    assert {len(batch) for batch in seen} == {size}
+    for i in range(turn):
+        assert all((seen[i] != other).any() for other in seen[:i])
+        assert all((seen[i] == other).all() for other in seen[i::turn])
 
 
 def test_nothing_on_record_is_scored_again(copied, ranked, truth, monkeypatch):

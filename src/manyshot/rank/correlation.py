@@ -287,18 +287,25 @@ def bootstrap(
 
     Reference: Efron and Tibshirani 1993, "An introduction to the bootstrap", chapter 13.
     """
+    if not 0 < level < 1:
+        raise ValueError(f"level must be between 0 and 1, such as 0.95; got {level}")
+    return percentiles(resampled(statistic, *columns, seed=seed, draws=draws), level)
+
+
+def resampled(
+    statistic: Callable[..., float | None], *columns: npt.ArrayLike, seed: int, draws: int
+) -> npt.NDArray[np.float64]:
+    """The statistic on each draw of `bootstrap`, shape (draws,); nan where it is undefined."""
     arrays = [np.asarray(column, dtype=np.float64) for column in columns]
     lengths = [len(array) if array.ndim else None for array in arrays]
     if not lengths or None in lengths or len(set(lengths)) > 1:
         raise ValueError(f"bootstrap needs columns with equally many rows, got {lengths}")
     if draws < 1:
         raise ValueError(f"bootstrap needs draws >= 1, got {draws}")
-    if not 0 < level < 1:
-        raise ValueError(f"level must be between 0 and 1, such as 0.95; got {level}")
     n = len(arrays[0])
     rng = np.random.default_rng(seed)
-    values: list[float] = []
-    for _ in range(draws):
+    values_D = np.full(draws, np.nan)
+    for draw in range(draws):
         rows = rng.integers(n, size=n)
         value = statistic(*(array[rows] for array in arrays))
         if value is None:
@@ -307,8 +314,14 @@ def bootstrap(
             raise ValueError(
                 f"the statistic returned {value} on a draw; return None where it is undefined"
             )
-        values.append(float(value))
-    if 2 * len(values) < draws:
+        values_D[draw] = value
+    return values_D
+
+
+def percentiles(values_D: npt.NDArray[np.float64], level: float = 0.95) -> Interval | None:
+    """The middle `level` of the draws that are not nan; None if these are fewer than half."""
+    known = values_D[~np.isnan(values_D)]
+    if 2 * len(known) < len(values_D):
         return None
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(low), float(high), len(values))
+    low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(low), float(high), len(known))

@@ -5,6 +5,7 @@ N counts the architectures of a set. Statistics without a value are None.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -15,13 +16,14 @@ import numpy.typing as npt
 
 from manyshot.rank.correlation import (
     best_rank,
-    bootstrap,
     clear_pairs,
     kendall,
     null_sd,
     overlap,
     pearson,
+    percentiles,
     regret,
+    resampled,
     run_to_run,
     spearman,
 )
@@ -149,6 +151,11 @@ def judge(judged: Judged, predictors: Mapping[str, Mapping[Arch, float]]) -> dic
     """
     truth, archs = judged.truth, judged.truth.archs
     columns = {name: np.array([own[a] for a in archs]) for name, own in predictors.items()}
+    taus = {name: _drawn(kendall, column_N, truth.accuracy_N) for name, column_N in columns.items()}
+    found = {name: _statistics(column_N, truth, taus[name]) for name, column_N in columns.items()}
+    if "macs" in taus:
+        for name in taus.keys() - {"macs"}:
+            found[name]["beats"] = _interval(taus[name] - taus["macs"])
     return {
         "name": judged.chosen.name,
         "why": judged.why,
@@ -157,58 +164,49 @@ def judge(judged: Judged, predictors: Mapping[str, Mapping[Arch, float]]) -> dic
         "archs": [text_of(arch) for arch in archs],
         "run_to_run": run_to_run(truth.accuracy_NR),
         "null_sd": null_sd(len(archs)) if len(archs) > 1 else None,
-        "predictors": {
-            name: _statistics(column_N, truth, columns.get("macs") if name != "macs" else None)
-            for name, column_N in columns.items()
-        },
+        "predictors": found,
     }
 
 
 def _statistics(
-    scores_N: npt.NDArray[np.float64],
-    truth: TruthTable,
-    baseline_N: npt.NDArray[np.float64] | None,
+    scores_N: npt.NDArray[np.float64], truth: TruthTable, tau: npt.NDArray[np.float64]
 ) -> dict[str, Any]:
     truth_N, errors_N, n = truth.accuracy_N, truth.errors_N, len(truth)
     tops = sorted({k for k in (*TOPS, math.ceil(n / 10)) if k <= n})
     clear = None if errors_N is None else clear_pairs(scores_N, truth_N, errors_N)
-    found: dict[str, Any] = {
-        "kendall": _interval(kendall, scores_N, truth_N),
-        "spearman": _interval(spearman, scores_N, truth_N),
-        "pearson": _interval(pearson, scores_N, truth_N),
+
+    def of(statistic: Callable[..., float | None]) -> dict[str, float | None]:
+        return _interval(_drawn(statistic, scores_N, truth_N))
+
+    return {
+        "kendall": _interval(tau),
+        "spearman": of(spearman),
+        "pearson": of(pearson),
         "clear_pairs": {"value": clear, "low": None, "high": None},
-        "overlap": {
-            str(k): _interval(_overlap_at(k), scores_N, truth_N) for k in tops if 1 < k < n
-        },
+        "overlap": {str(k): of(functools.partial(overlap, k=k)) for k in tops if 1 < k < n},
         "best_rank": {str(k): best_rank(scores_N, truth_N, k) for k in tops},
-        "regret": _interval(regret, scores_N, truth_N),
+        "regret": of(regret),
     }
-    if baseline_N is not None:
-        found["beats"] = _interval(_difference, scores_N, baseline_N, truth_N)
-    return found
 
 
-def _overlap_at(k: int) -> Callable[..., float]:
-    return lambda scores, truth: overlap(scores, truth, k)
-
-
-def _difference(
-    scores_N: npt.NDArray[np.float64],
-    baseline_N: npt.NDArray[np.float64],
-    truth_N: npt.NDArray[np.float64],
-) -> float | None:
-    """How much more tau the scores have than the baseline, on the same architectures."""
-    taus = kendall(scores_N, truth_N), kendall(baseline_N, truth_N)
-    return None if taus[0] is None or taus[1] is None else taus[0] - taus[1]
-
-
-def _interval(
+def _drawn(
     statistic: Callable[..., float | None], *columns: npt.NDArray[np.float64]
-) -> dict[str, float | None]:
+) -> npt.NDArray[np.float64]:
+    """The statistic, and after it that of every draw of architectures; nan where undefined.
+
+    Draws are the same for all statistics of a set, so that they may be subtracted.
+    """
     value = statistic(*columns)
     if value is None:
+        return np.full(1 + DRAWS, np.nan)
+    return np.concatenate([[value], resampled(statistic, *columns, seed=0, draws=DRAWS)])
+
+
+def _interval(drawn: npt.NDArray[np.float64]) -> dict[str, float | None]:
+    value = float(drawn[0])
+    if math.isnan(value):
         return {"value": None, "low": None, "high": None}
-    found = bootstrap(statistic, *columns, seed=0, draws=DRAWS)
+    found = percentiles(drawn[1:])
     low, high = (None, None) if found is None else (found.low, found.high)
     return {"value": value, "low": low, "high": high}
 
