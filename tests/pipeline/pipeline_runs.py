@@ -1,6 +1,8 @@
 """A run of a second, and what two runs must have in common."""
 
+import contextlib
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +121,19 @@ def again(shifted, folder, *overrides):
 
 def archs_of(ws, rows):
     return [ws.net.space.from_text(row["arch"]) for row in rows]
+
+
+class Stages:
+    """Progress that remembers: name, total, and the numbers done from before the first on."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, int, list[int]]] = []
+
+    @contextlib.contextmanager
+    def stage(self, name: str, total: int, done: int = 0) -> Iterator[Callable[[int, str], None]]:
+        counts = [done]
+        self.seen.append((name, total, counts))
+        yield lambda done, note: counts.append(done)
 
 
 class Stopped(BaseException):

@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from pipeline_runs import SHIFT, lines, small, stopped
+from pipeline_runs import SHIFT, Stages, lines, small, stopped
 from scipy import stats
 
 from manyshot import evaluate, records
@@ -189,7 +189,13 @@ def test_killed_and_ranked_again(copied, ranked, truth, tmp_path, monkeypatch, w
         rank_run(copied[1], folder, truth)
 
     assert stopped(monkeypatch, writes, work) == "scores.jsonl"
-    again = rank_run(copied[1], folder, truth)
+    calibrated = [row["calibrated"] for row in lines(folder / "rank" / "made", "scores.jsonl")]
+    n, stages = len(truth), Stages()
+    again = rank_run(copied[1], folder, truth, stages)
+    assert stages.seen == [
+        ("rank", n, list(range(sum(calibrated), n + 1))),
+        ("without", n, list(range(len(calibrated) - sum(calibrated), n + 1))),
+    ]
     assert again["points"] == ranked["points"] and again["sets"] == ranked["sets"]
     assert len(lines(folder / "rank" / "made", "scores.jsonl")) == 2 * len(truth)
 

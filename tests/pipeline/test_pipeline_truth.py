@@ -7,11 +7,12 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from pipeline_runs import SMALL, lines, small, stopped
+from pipeline_runs import SMALL, Stages, lines, small, stopped
 from torch import nn
 
 from manyshot import evaluate, records
@@ -99,7 +100,10 @@ def test_the_recipes_own_seed_sharing_and_sampler_have_no_part(done, tmp_path):
 def test_what_is_on_record_is_not_trained_again(done, tmp_path):
     recipe = small(tmp_path / "recipe", TRAINING, "truth.seeds=[4]")
     assert truth(recipe, tmp_path, archs=ARCHS[:2]) == 2
+    assert all(row["seconds"] > 0 for row in lines(tmp_path, "truth.jsonl"))
+    (tmp_path / "environment.json").write_text("where it began")
     assert truth(recipe, tmp_path, archs=ARCHS[:2]) == 0
+    assert (tmp_path / "environment.json").read_text() == "where it began"
     assert truth(small(tmp_path / "recipe", *SETS), tmp_path, archs=ARCHS) == 4
     assert rows(tmp_path) == rows(done)
 
@@ -118,9 +122,10 @@ def test_killed_after_a_durable_write(done, tmp_path, monkeypatch, writes):
         truth(recipe, tmp_path, archs=ARCHS)
 
     assert stopped(monkeypatch, writes, work) is not None
-    before = len(rows(tmp_path))
+    before, stages = len(rows(tmp_path)), Stages()
     assert before < 6
-    assert truth(recipe, tmp_path, archs=ARCHS) == 6 - before
+    assert truth(recipe, tmp_path, stages, archs=ARCHS) == 6 - before
+    assert stages.seen == [("truth", 6, list(range(before, 7)))]
     assert rows(tmp_path) == rows(done)
 
 
@@ -220,7 +225,7 @@ def test_one_command_at_a_time(done, tmp_path):
     fcntl = pytest.importorskip("fcntl")
     recipe = small(tmp_path / "recipe", *SETS)
     with (tmp_path / "lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        fcntl.flock(file, fcntl.LOCK_SH)  # leaves room for others like it, not for a command
         with pytest.raises(records.RecordError, match="another manyshot truth is at work"):
             truth(recipe, tmp_path, archs=ARCHS[:1])
     assert truth(recipe, tmp_path, archs=ARCHS[:1]) == 2
@@ -281,6 +286,12 @@ class TestPlans:
         sets = ("truth.plan=stratified", "truth.count=250", "truth.strata=9", "truth.seeds=[0]")
         assert len(set(self.planned(tmp_path, *sets))) == 250
 
+    def test_a_space_too_large_to_list_is_sampled(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("manyshot.pipeline.planning.MOST", 100)
+        monkeypatch.setattr("manyshot.pipeline.planning.DRAWS", 60)
+        sets = ("truth.plan=stratified", "truth.count=80", "truth.strata=3", "truth.seeds=[0]")
+        assert len(set(self.planned(tmp_path, *sets))) == 60
+
     def test_top_and_winners_of_runs(self, base, tmp_path):
         folder, _, result = base
         sets = ("truth.seeds=[0]", "truth.count=3")
@@ -289,6 +300,7 @@ class TestPlans:
         assert sorted(scored[a] for a in top) == sorted(scored.values())[-3:]
         winners = self.planned(tmp_path, "truth.plan=winners", *sets, of=[folder])
         assert set(winners) == {w["arch"] for w in result["winners"]}
+        assert self.planned(tmp_path, "truth.plan=winners", *sets, of=[folder] * 2) == winners
 
     def test_best_of_the_truth_so_far(self, tmp_path):
         ws = Workspace.build(small(tmp_path / "recipe", TRAINING))
@@ -298,6 +310,9 @@ class TestPlans:
             {"arch": arch, "seed": 1, "test_accuracy": accuracy, **same}
             for arch, accuracy in accuracies.items()
         ]
+        ws = Workspace.build(small(tmp_path / "recipe", TRAINING, "seed=3"))
+        same["settings"] = ws.fingerprint(ws.recipe.truth.training)
+        trained.append({"arch": "0-0-0-0", "seed": 3, "test_accuracy": 0.9, **same})
         sets = ("truth.plan=best", "truth.count=3", "truth.seeds=[2]")
         archs = self.planned(tmp_path, *sets, trained=trained)
         assert archs == ["1-0-0-0", "3-0-0-0", "2-0-0-0"]
@@ -342,6 +357,12 @@ class TestWorkers:
         with pytest.raises(ZeroDivisionError):
             list(InProcess().run(_divided, self.tasks))
 
+    def test_what_has_not_begun_is_dropped(self, tmp_path):
+        tasks = [Task(str(tmp_path), "0", seed) for seed in range(40)]
+        with pytest.raises(ZeroDivisionError):
+            list(Processes(1).run(_divided, tasks))
+        assert 0 < len(list(tmp_path.iterdir())) < 20  # what a process has been handed goes on
+
     def test_a_process_that_dies_is_an_error_with_a_way_out(self):
         with pytest.raises(RuntimeError, match="fewer --workers"):
             list(Processes(1).run(_dies, self.tasks))
@@ -359,6 +380,9 @@ class TestWorkers:
 
 
 def _divided(task):
+    if task.recipe:
+        time.sleep(0.1)
+        (Path(task.recipe) / str(task.seed)).touch()
     return {"value": 1 / task.seed}
 
 
