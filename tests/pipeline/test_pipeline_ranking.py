@@ -1,6 +1,7 @@
 """Ranking a run against a truth, and comparing runs: what is scored, recorded, refused."""
 
 import importlib
+import re
 import shutil
 
 import numpy as np
@@ -241,7 +242,8 @@ def test_k_shot_runs_are_scored_one_by_one_and_tell_their_codes(truth, tmp_path)
         )
         assert (point["proxy_accuracy"], point["proxy_loss"]) == (own.accuracy, own.loss)
     rows = lines(tmp_path / "run", "codes.jsonl")
-    assert len(rows) > 30 and [r["macs"] for r in rows] == sorted(r["macs"] for r in rows)
+    assert len(rows) > 30 and len({row["arch"] for row in rows}) == len(rows)
+    assert [r["macs"] for r in rows] == sorted(r["macs"] for r in rows)
     for row in rows[:3]:
         [code] = ws.net.sharing.code([ws.net.space.from_text(row["arch"])]).tolist()
         assert row["code"] == pytest.approx(code) and sum(code) == pytest.approx(1)
@@ -307,6 +309,7 @@ class TestCompare:
         assert not any("prediction" in metric for metric in found["runs"][0]["metrics"])
         macs = {own["name"]: own["metrics"] for own in found["baselines"]}["macs"]
         assert macs["tau global"] == ranking["sets"][0]["predictors"]["macs"]["kendall"]["value"]
+        assert not any("prediction" in metric for metric in macs)
         assert any(not pair["equal_images"] for pair in found["pairs"])
 
     def test_a_set_that_a_reference_chose_is_compared(self, runs, truth, tmp_path):
@@ -332,21 +335,39 @@ class TestCompare:
             assert [winner["truth"] for winner in row["winners"]] == [known]
             assert row["metrics"][f"winner accuracy {won['budget']}"] == known
 
+    def test_probes_and_shifting_are_training_and_scores_are_not(self, runs, tmp_path):
+        folder = shutil.copytree(runs[0], tmp_path / "run")
+        path = folder / "result.json"
+        spent = {"train": 1, "probe": 20, "shift": 300, "search": 4000}
+        records.write_json(path, {**records.read_json(path), "images_forwarded": spent})
+        [row] = compare_runs([folder], tmp_path / "out")["runs"]
+        assert (row["images"]["trained"], row["images"]["total"]) == (321, 4321)
+
     def test_one_name_for_two_methods(self, runs, tmp_path):
         folder = tmp_path / "three"
         shutil.copytree(runs[0], folder)
         path = folder / "recipe.toml"
-        path.write_text(path.read_text().replace("lr = 0.1\n", "lr = 0.2\n", 1))
+        text = path.read_text()
+        for key, value in (("train.lr", 0.2), ("train.momentum", 0.8)):
+            name = key.rpartition(".")[2]
+            assert f"\n{name} = " in text
+            text = re.sub(rf"\n{name} = .*", f"\n{name} = {value}", text, count=1)
+        path.write_text(text)
         found = compare_runs([runs[0], folder], tmp_path / "out")
-        assert len({own["method"] for own in found["methods"]}) == 2
-        assert all("lr" in own["method"] for own in found["methods"])
+        assert [own["method"] for own in found["methods"]] == [
+            "one (train.lr=0.1, train.momentum=0.9)",
+            "one (train.lr=0.2, train.momentum=0.8)",
+        ]
 
-    def test_other_images(self, runs, tmp_path):
+    def test_other_images_or_networks(self, runs, tmp_path):
         folder = tmp_path / "other"
         shutil.copytree(runs[0], folder)
         path = folder / "recipe.toml"
         path.write_text(path.read_text().replace("train_size = 128", "train_size = 64"))
         with pytest.raises(RecipeError, match="data of"):
+            compare_runs([runs[0], folder], tmp_path / "out")
+        path.write_text((runs[0] / path.name).read_text().replace("width = 3", "width = 4"))
+        with pytest.raises(RecipeError, match="network of"):
             compare_runs([runs[0], folder], tmp_path / "out")
         assert not (tmp_path / "out").exists()
 
