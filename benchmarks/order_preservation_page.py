@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from measuring import HERE, markdown, with_reading
 
 from manyshot import records
-from manyshot.rank import compare, kendall, load_truth
+from manyshot.rank import TruthTable, compare, kendall, load_truth
 from manyshot.rank.compare import interval
 
 STUDIES = {
@@ -146,15 +146,45 @@ def tables(rows: Rows) -> list[str]:
         "predicts best, by the method that chooses (rows); over all pairs of seeds, without "
         "intervals:\n",
         choosers(by_method),
+        "Mean tau over seeds among networks of like cost, a fifth of them each, from fewest to "
+        "most multiply-adds; and of the proxy with multiply-adds, over all:\n",
+        at_like_cost(by_method),
     ]
+
+
+def truth_of(by_method: Mapping[str, Rows]) -> TruthTable:
+    """The truth that all were ranked against, of the runs that all networks have."""
+    about = next(iter(by_method.values()))[0]
+    truth = load_truth(HERE / f"{about['study']}_truth.jsonl")
+    if len(truth) != about["truth"]["architectures"]:
+        raise ValueError(f"the records of {about['study']} are of another truth than is on file")
+    return truth.even
+
+
+def mean_tau(taus: Iterable[float | None]) -> str:
+    """Of those that are defined."""
+    known = [tau for tau in taus if tau is not None]
+    return number(sum(known) / len(known) if known else None)
+
+
+def at_like_cost(by_method: Mapping[str, Rows]) -> str:
+    """Whether a proxy orders more than cost does."""
+    truth = truth_of(by_method)
+    macs_N = np.array(truth.costs["macs"])
+    fifths = np.array_split(np.argsort(macs_N, kind="stable"), 5)
+    lines = []
+    for method, own in by_method.items():
+        proxies = [np.array(row["proxy_accuracy"]) for row in own]
+        taus = [[kendall(p[rows], truth.accuracy_N[rows]) for p in proxies] for rows in fifths]
+        taus.append([kendall(p, macs_N) for p in proxies])
+        lines.append([method, *map(mean_tau, taus)])
+    ordinal = ("fewest", "second", "third", "fourth", "most")
+    return markdown(("method", *ordinal, "with multiply-adds"), lines)
 
 
 def choosers(by_method: Mapping[str, Rows]) -> str:
     """Whether who is ahead by prediction depends on who chooses."""
-    first = next(iter(by_method.values()))[0]
-    truth_N = load_truth(HERE / f"{first['study']}_truth.jsonl").even.accuracy_N
-    if len(truth_N) != first["truth"]["architectures"]:
-        raise ValueError(f"the records of {first['study']} are of another truth than is on file")
+    truth_N = truth_of(by_method).accuracy_N
     count = math.ceil(len(truth_N) / 10)
     scores = {
         method: {row["seed"]: np.array(row["proxy_accuracy"]) for row in own}
@@ -165,14 +195,14 @@ def choosers(by_method: Mapping[str, Rows]) -> str:
         tops = {s: np.argsort(-own_N, kind="stable")[:count] for s, own_N in by_seed.items()}
         line = [chooser]
         for judged in scores.values():
-            taus = [
-                kendall(own_N[top], truth_N[top])
-                for seed, own_N in judged.items()
-                for other, top in tops.items()
-                if other != seed
-            ]
-            known = [tau for tau in taus if tau is not None]
-            line.append(number(sum(known) / len(known) if known else None))
+            line.append(
+                mean_tau(
+                    kendall(own_N[top], truth_N[top])
+                    for seed, own_N in judged.items()
+                    for other, top in tops.items()
+                    if other != seed
+                )
+            )
         lines.append(line)
     return markdown(("chosen by", *scores), lines)
 
