@@ -28,8 +28,9 @@ def two_processes(command: list[str]) -> list[subprocess.Popen]:
     ranks = [start(command, rank, port) for rank in (0, 1)]
     try:
         for process in ranks:
-            process.output, process.errors = process.communicate(timeout=120)
+            process.output, process.errors = process.communicate(timeout=600)
     finally:
         for process in ranks:
-            process.kill()
+            with process:
+                process.kill()
     return ranks

@@ -45,7 +45,7 @@ else:
 def run_without(blocked: set[str], code: str, *args: object) -> None:
     script = BLOCKED.format(blocked=blocked) + code
     command = [sys.executable, "-W", "error", "-c", script, *map(str, args)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
 
 

@@ -407,5 +407,5 @@ def test_ray_gives_what_one_process_gives(done, tmp_path):
     pytest.importorskip("ray")
     (tmp_path / "small.toml").write_text(SMALL)
     given = json.dumps([str(tmp_path), ARCHS, SETS])
-    subprocess.run([sys.executable, "-c", RAY, given], check=True, timeout=300)
+    subprocess.run([sys.executable, "-c", RAY, given], check=True, timeout=600)
     assert rows(tmp_path / "truth") == rows(done)

@@ -119,7 +119,7 @@ def look_at(
         f"--user-data-dir={folder / 'profile'}",
         *("--virtual-time-budget=6000", "--dump-dom", (folder / "frames.html").as_uri()),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=True)
     console = [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
     return Seen(done.stdout).frames, console
 
