@@ -49,7 +49,7 @@ of a study forward equally many images to train, probe and shift. Local sets: *b
 tenth by one run of the truth, judged by the others; *by prediction*, the best tenth by another \
 uniform supernet; *by search*, of what the run's own search scored, the best. A tau says little \
 without those beside it: of counting multiply-adds or parameters, and between two runs of the \
-truth.
+truth. In the figures, intervals that leave a panel are cut at its edge.
 """
 
 
