@@ -137,9 +137,17 @@ def test_the_page_of_shift_has_means_over_seeds(tmp_path):
     assert "| macs<=2M | 1.9M, 1.9M | 60.0 ± 14.1 | 60.0 ± 14.1 | 60.0 ± 14.1 |" in text
 
 
-@pytest.mark.parametrize("stem", ["shifting", "transfer", "searchers", "order_preservation"])
-def test_pages_are_those_of_the_records_beside_them(stem, tmp_path):
+PAGES = (
+    *("shifting_page", "transfer_page", "searchers_page", "order_preservation_page"),
+    *("prefix_tree", "truth_speed"),
+)
+"""Modules that write a page of records alone."""
+
+
+@pytest.mark.parametrize("module", PAGES)
+def test_pages_are_those_of_the_records_beside_them(module, tmp_path):
+    stem = module.removesuffix("_page")
     for name in (f"{stem}.jsonl", f"{stem}_reading.txt"):
         (tmp_path / name).write_text((BENCHMARKS / name).read_text())
-    page = importlib.import_module(f"{stem}_page").write_page(tmp_path / f"{stem}.jsonl")
+    page = importlib.import_module(module).write_page(tmp_path / f"{stem}.jsonl")
     assert page.read_text() == (BENCHMARKS / f"{stem}.md").read_text()
