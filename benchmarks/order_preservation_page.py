@@ -56,6 +56,10 @@ truth. In the figures, intervals that leave a panel are cut at its edge.
 def about(rows: Rows) -> str:
     """What the truth is, and what orders without a supernet."""
     truth, first = rows[0]["truth"], {own["name"]: own for own in rows[0]["sets"]}
+    table = load_truth(HERE / f"{rows[0]['study']}_truth.jsonl")
+    networks_R = np.count_nonzero(~np.isnan(table.accuracy_NR), axis=0).tolist()
+    runs = [f"{run} of {n}" for run, n in zip(table.runs, networks_R, strict=True)]
+    repeated = np.count_nonzero((~np.isnan(table.accuracy_NR)).sum(axis=1) > 1)
     sd = "unknown" if truth["run_sd"] is None else f"{100 * truth['run_sd']:.2f} points"
     lines = []
     for name in SETS[:3]:
@@ -65,12 +69,14 @@ def about(rows: Rows) -> str:
         taus = [own["predictors"][p]["kendall"]["value"] for p in ("macs", "params")]
         null = f"{2 * own['null_sd']:.2f}"
         lines.append([name, str(own["architectures"]), *map(number, taus),
-                      number(own["run_to_run"]), null, own["why"]])  # fmt: skip
-    columns = ("set", "networks", "MACs", "params", "run to run", "noise", "chosen")
+                      number(own["run_to_run"]), null, own["why"],
+                      ", ".join(own["judged_by"])])  # fmt: skip
+    columns = ("set", "networks", "MACs", "params", "run to run", "noise", "chosen", "judged by")
     return (
-        f"Truth: {truth['architectures']} networks, runs {', '.join(truth['runs'])}; a run is off "
-        f"its network's mean by {sd} (standard deviation). *MACs*, *params*, *run to run*: tau of "
-        "these; *noise*: what two orders that have nothing in common stay below, 95 times of 100.\n"
+        f"Truth: {truth['architectures']} networks, {', '.join(runs)}; a run is off its network's "
+        f"mean by {sd} (standard deviation, over {repeated} networks). *MACs*, *params*, *run to "
+        "run*: tau of these; *noise*: what two orders that have nothing in common stay below, "
+        "95 times of 100.\n"
         f"\n{markdown(columns, lines)}"
     )
 

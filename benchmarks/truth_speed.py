@@ -87,7 +87,10 @@ def write_page(path: Path) -> Path:
         "ratio",
     )
     title = "# Trainings alone, by one process and by two\n"
-    about = "Medians over rounds; ratios are paired by round, with 95 % of the median.\n"
+    about = (
+        "Medians over rounds; ratios are paired by round, with a bootstrap interval of the median: "
+    )
+    about += f"of {len(base)} rounds, from about the least to the most.\n"
     command = "```\npython benchmarks/truth_speed.py\n```\n"
     return with_reading(path, [title, command, about, markdown(head, lines)], rows)
 

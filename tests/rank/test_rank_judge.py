@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from manyshot.rank import TruthTable, judge, judged_sets, pearson
+from manyshot.rank import TruthTable, bootstrap, judge, judged_sets, kendall, pearson
 from manyshot.rank.judge import verdict
 
 NAN = math.nan
@@ -125,6 +125,17 @@ class TestStatistics:
         expected = own["kendall"]["value"] - macs["kendall"]["value"]
         assert own["beats"]["value"] == pytest.approx(expected)
         assert own["beats"]["low"] > 0 and "beats" not in macs
+
+    def test_beats_has_the_interval_of_differences_on_the_same_draws(self, truth, proxy_N, record):
+        def difference(proxy_N, macs_N, truth_N):
+            return kendall(proxy_N, truth_N) - kendall(macs_N, truth_N)
+
+        columns = proxy_N, np.arange(40), truth.accuracy_N
+        expected = bootstrap(difference, *columns, seed=0, draws=500)
+        found = record["predictors"]["proxy"]["beats"]
+        assert (found["low"], found["high"]) == (expected.low, expected.high)
+
+    def test_beats_is_said(self, record):
         assert "better than counting MACs" in verdict(record)
 
     def test_about_the_set(self, truth, record):

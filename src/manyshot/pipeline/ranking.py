@@ -190,11 +190,11 @@ class _Scoring:
         """Scores what is not on record; `calibration` is as `Population` takes it."""
         calibrated = not callable(calibration)
         left = [arch for arch in archs if (arch, calibrated) not in self._known]
-        population = evaluate.Population(
-            self.ws.net, left, calibration=calibration, validation=self.batches.validation
-        )
         done = len(archs) - len(left)
         with progress.stage(stage, len(archs), done) as advance:
+            population = evaluate.Population(
+                self.ws.net, left, calibration=calibration, validation=self.batches.validation
+            )
             for arch, score in population:
                 done += 1
                 self._record(arch, score, calibrated=calibrated)

@@ -287,8 +287,6 @@ def bootstrap(
 
     Reference: Efron and Tibshirani 1993, "An introduction to the bootstrap", chapter 13.
     """
-    if not 0 < level < 1:
-        raise ValueError(f"level must be between 0 and 1, such as 0.95; got {level}")
     return percentiles(resampled(statistic, *columns, seed=seed, draws=draws), level)
 
 
@@ -319,7 +317,13 @@ def resampled(
 
 
 def percentiles(values_D: npt.NDArray[np.float64], level: float = 0.95) -> Interval | None:
-    """The middle `level` of the draws that are not nan; None if these are fewer than half."""
+    """The middle `level` of the draws that are not nan; None if these are fewer than half.
+
+    Raises:
+        ValueError: if `level` is outside (0, 1).
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"level must be between 0 and 1, such as 0.95; got {level}")
     known = values_D[~np.isnan(values_D)]
     if 2 * len(known) < len(values_D):
         return None
