@@ -37,7 +37,9 @@ def write_page(path: Path) -> Path:
         figure = path.with_name(f"{path.stem}_{study}.svg")
         records.write_text(figure, figure_of(own))
         alt = f"tau of every method and seed, {title}"
-        parts += [f"## {title}\n", about(own), f"![{alt}]({figure.name})\n", *tables(own)]
+        truth = truth_of(own)
+        parts += [f"## {title}\n", about(own, truth), f"![{alt}]({figure.name})\n"]
+        parts += tables(own, truth.even)
     return with_reading(path, parts, rows)
 
 
@@ -53,14 +55,13 @@ truth. In the figures, intervals that leave a panel are cut at its edge.
 """
 
 
-def about(rows: Rows) -> str:
+def about(rows: Rows, truth: TruthTable) -> str:
     """What the truth is, and what orders without a supernet."""
-    truth, first = rows[0]["truth"], {own["name"]: own for own in rows[0]["sets"]}
-    table = load_truth(HERE / f"{rows[0]['study']}_truth.jsonl")
-    networks_R = np.count_nonzero(~np.isnan(table.accuracy_NR), axis=0).tolist()
-    runs = [f"{run} of {n}" for run, n in zip(table.runs, networks_R, strict=True)]
-    repeated = np.count_nonzero((~np.isnan(table.accuracy_NR)).sum(axis=1) > 1)
-    sd = "unknown" if truth["run_sd"] is None else f"{100 * truth['run_sd']:.2f} points"
+    first = {own["name"]: own for own in rows[0]["sets"]}
+    known_NR = ~np.isnan(truth.accuracy_NR)
+    runs = [f"{run} of {n}" for run, n in zip(truth.runs, known_NR.sum(axis=0), strict=True)]
+    repeated = np.count_nonzero(known_NR.sum(axis=1) > 1)
+    sd = "unknown" if truth.run_sd is None else f"{100 * truth.run_sd:.2f} points"
     lines = []
     for name in SETS[:3]:
         if name not in first:
@@ -68,12 +69,12 @@ def about(rows: Rows) -> str:
         own = first[name]
         taus = [own["predictors"][p]["kendall"]["value"] for p in ("macs", "params")]
         null = f"{2 * own['null_sd']:.2f}"
-        lines.append([name, str(own["architectures"]), *map(number, taus),
-                      number(own["run_to_run"]), null, own["why"],
-                      ", ".join(own["judged_by"])])  # fmt: skip
+        between = number(own["run_to_run"]) if len(own["judged_by"]) > 1 else "unknown"
+        lines.append([name, str(own["architectures"]), *map(number, taus), between, null,
+                      own["why"], ", ".join(own["judged_by"])])  # fmt: skip
     columns = ("set", "networks", "MACs", "params", "run to run", "noise", "chosen", "judged by")
     return (
-        f"Truth: {truth['architectures']} networks, {', '.join(runs)}; a run is off its network's "
+        f"Truth: {len(truth)} networks, {', '.join(runs)}; a run is off its network's "
         f"mean by {sd} (standard deviation, over {repeated} networks). *MACs*, *params*, *run to "
         "run*: tau of these; *noise*: what two orders that have nothing in common stay below, "
         "95 times of 100.\n"
@@ -107,7 +108,7 @@ def statistic(row: Mapping[str, Any], name: str, predictor: str, key: str) -> fl
     return None
 
 
-def tables(rows: Rows) -> list[str]:
+def tables(rows: Rows, truth: TruthTable) -> list[str]:
     """Methods over seeds, statistics without recalibration, pairs with uniform paths."""
     methods = list(dict.fromkeys(row["method"] for row in rows))
     by_method = {m: [row for row in rows if row["method"] == m] for m in methods}
@@ -151,20 +152,20 @@ def tables(rows: Rows) -> list[str]:
         "Mean tau of each method (columns) among the tenth that a supernet of another seed "
         "predicts best, by the method that chooses (rows); over all pairs of seeds, without "
         "intervals:\n",
-        choosers(by_method),
+        choosers(by_method, truth),
         "Mean tau over seeds among networks of like cost, a fifth of them each, from fewest to "
         "most multiply-adds; and of the proxy with multiply-adds, over all:\n",
-        at_like_cost(by_method),
+        at_like_cost(by_method, truth),
     ]
 
 
-def truth_of(by_method: Mapping[str, Rows]) -> TruthTable:
-    """The truth that all were ranked against, of the runs that all networks have."""
-    about = next(iter(by_method.values()))[0]
-    truth = load_truth(HERE / f"{about['study']}_truth.jsonl")
-    if len(truth) != about["truth"]["architectures"]:
-        raise ValueError(f"the records of {about['study']} are of another truth than is on file")
-    return truth.even
+def truth_of(rows: Rows) -> TruthTable:
+    """The truth that a study's runs were ranked against."""
+    study, ranked = rows[0]["study"], rows[0]["truth"]
+    truth = load_truth(HERE / f"{study}_truth.jsonl")
+    if (len(truth), list(truth.runs)) != (ranked["architectures"], ranked["runs"]):
+        raise ValueError(f"the records of {study} are of another truth than is on file")
+    return truth
 
 
 def mean_tau(taus: Iterable[float | None]) -> str:
@@ -173,9 +174,8 @@ def mean_tau(taus: Iterable[float | None]) -> str:
     return number(sum(known) / len(known) if known else None)
 
 
-def at_like_cost(by_method: Mapping[str, Rows]) -> str:
+def at_like_cost(by_method: Mapping[str, Rows], truth: TruthTable) -> str:
     """Whether a proxy orders more than cost does."""
-    truth = truth_of(by_method)
     macs_N = np.array(truth.costs["macs"])
     fifths = np.array_split(np.argsort(macs_N, kind="stable"), 5)
     lines = []
@@ -188,9 +188,9 @@ def at_like_cost(by_method: Mapping[str, Rows]) -> str:
     return markdown(("method", *ordinal, "with multiply-adds"), lines)
 
 
-def choosers(by_method: Mapping[str, Rows]) -> str:
+def choosers(by_method: Mapping[str, Rows], truth: TruthTable) -> str:
     """Whether who is ahead by prediction depends on who chooses."""
-    truth_N = truth_of(by_method).accuracy_N
+    truth_N = truth.accuracy_N
     count = math.ceil(len(truth_N) / 10)
     scores = {
         method: {row["seed"]: np.array(row["proxy_accuracy"]) for row in own}

@@ -1,6 +1,6 @@
 """Trainings of `manyshot truth` per second, with one process and with two, in turns.
 
-    python benchmarks/truth_speed.py [--rounds 5]
+    python benchmarks/truth_speed.py [--rounds 3]
 
 Each round trains the same 24 networks of `tiny` on digits, as `recipes/digits.toml` would, on one
 thread each: in this process, in one other process, and in two. New processes take seconds to
@@ -50,7 +50,7 @@ def timed(workers: Workers) -> tuple[float, float]:
 def main() -> None:
     """Measures, records, and writes the page."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--records", type=Path, default=HERE / "truth_speed.jsonl")
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -65,7 +65,6 @@ def main() -> None:
 
 def write_page(path: Path) -> Path:
     """The page of the records, beside them."""
-
     rows = records.read_lines(path)
     by = {name: [row for row in rows if row["workers"] == name] for name in WORKERS}
     base = by["this process"]
@@ -88,9 +87,9 @@ def write_page(path: Path) -> Path:
     )
     title = "# Trainings alone, by one process and by two\n"
     about = (
-        "Medians over rounds; ratios are paired by round, with a bootstrap interval of the median: "
+        f"Medians over {len(base)} rounds; ratios are paired by round, with a bootstrap interval "
+        "of the median.\n"
     )
-    about += f"of {len(base)} rounds, from about the least to the most.\n"
     command = "```\npython benchmarks/truth_speed.py\n```\n"
     return with_reading(path, [title, command, about, markdown(head, lines)], rows)
 

@@ -63,7 +63,7 @@ def rank_run(
             than so many.
 
     Raises:
-        RecordError: if the run has no supernet, or records are of other weights.
+        RecordError: if the run has no supernet, or the reference lacks scores of this truth.
         TruthError: if the truth is of another space.
     """
     progress = progress or Silent()
