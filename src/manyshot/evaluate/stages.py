@@ -76,7 +76,8 @@ class _Reads(Selection):
 class _Count(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts multiply-adds, by torch's own formulas.
 
-    torch's `FlopCounterMode` names modules by hooks that fail where a parameter is an input.
+    torch's `FlopCounterMode` hooks into gradients to name modules, and fails without gradients
+    where a module's output is a view of its parameter, as a class token is.
     """
 
     def __init__(self) -> None:
