@@ -77,7 +77,7 @@ def _truth(
     of: Sequence[Path],
     archs: Sequence[str],
 ) -> int:
-    log, toml = folder / LOG, bare(recipe).to_toml()
+    log, toml = folder / LOG, _bare(recipe).to_toml()
     ws = workspace(toml, recipe.truth.seeds[0])
     ws.check_batches("truth.training", recipe.truth.training)
     rows = [row for row in records.keep_lines(log, lambda row: True) if "arch" in row]
@@ -137,11 +137,10 @@ def workspace(toml: str, seed: int) -> Workspace:
     return Workspace.build(Recipe.build(values, [f"seed={seed}"], "the truth's recipe"))
 
 
-def bare(recipe: Recipe) -> Recipe:
+def _bare(recipe: Recipe) -> Recipe:
     """The recipe without what has no part in training a network alone."""
     parts = ("sharing", "sampler", "shift", "transfer", "search")
-    defaults = {part: Recipe.model_fields[part].default for part in parts}
-    return recipe.model_copy(update={**defaults, "seed": 0})
+    return recipe.model_copy(update={part: Recipe.model_fields[part].default for part in parts})
 
 
 def _check_same(ws: Workspace, rows: Sequence[dict[str, Any]], log: Path) -> None:
