@@ -1,5 +1,6 @@
 """Truth: architectures trained alone, in one process or several, killed and gone on with."""
 
+import copy
 import importlib
 import json
 import math
@@ -17,6 +18,7 @@ from torch import nn
 
 from manyshot import evaluate, records
 from manyshot.pipeline import TruthFailed, Workspace, truth
+from manyshot.pipeline.truth import alone
 from manyshot.pipeline.workers import Failed, InProcess, Processes, Task
 from manyshot.rank import load_truth
 from manyshot.recipe import RecipeError
@@ -82,6 +84,17 @@ def test_a_training_is_a_bare_loop(done, tmp_path):
                 assert row["test_accuracy"] == pytest.approx(accuracy, abs=1.01 / 449)
                 assert row["macs"] == ws.costs["macs"]([arch])[0]
                 assert row["images_forwarded"] == EPOCHS * 128
+
+
+def test_the_seed_of_a_training_draws_its_dropout(tmp_path):
+    ws = Workspace.build(small(tmp_path, TRAINING))
+    linear = nn.Linear(8 * 8, 10)
+
+    def loss(seed):
+        net = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), copy.deepcopy(linear))
+        return alone(ws, net, ws.recipe.truth.training, seed).loss
+
+    assert loss(1) == loss(1) != loss(2)
 
 
 def test_the_record_is_a_truth_table(done):

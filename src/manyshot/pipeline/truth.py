@@ -210,4 +210,4 @@ def alone(ws: Workspace, subnet: nn.Module, settings: Training, seed: int) -> ev
         accelerator=engine(ws.device, settings),
     )
     train(run)
-    return evaluate.accuracy(subnet.eval(), ws.fixed("test", None))
+    return evaluate.accuracy(subnet, ws.fixed("test", None))

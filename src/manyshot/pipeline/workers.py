@@ -86,7 +86,7 @@ class Processes:
         if not tasks:
             return
         pool = concurrent.futures.ProcessPoolExecutor(
-            min(self.count, len(tasks)), multiprocessing.get_context("spawn"), _follow_parent
+            self.count, multiprocessing.get_context("spawn"), _follow_parent
         )
         try:
             futures = [pool.submit(work, task) for task in tasks]
