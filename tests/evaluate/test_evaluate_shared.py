@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from evaluate_networks import chain, conv, supernet
+from torch import nn
 
 import manyshot as ms
 from manyshot.evaluate import shared_statistics
@@ -61,6 +63,13 @@ def test_what_no_path_reached_does_not_depend_on_who_asked_before(net):
     for arch in ((0, 2, 1, 0), (3, 0, 1, 0), (1, 1, 1, 0)):
         stats_of(arch)
     assert equal(alone, stats_of((3, 2, 1, 0)))
+
+
+def test_dropout_is_off():
+    net = supernet(lambda: nn.Sequential(*chain(nn.Dropout(0.5), conv(4, 4))))
+    arch = net.space.smallest
+    one, other = (shared_statistics(net, BATCHES, np.random.default_rng(0))(arch) for _ in "ab")
+    assert one.tensors and equal(one, other)
 
 
 def test_no_batches(net):
