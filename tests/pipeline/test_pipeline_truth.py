@@ -336,6 +336,8 @@ class TestPlans:
         network = ("network.name=macro", "network.options={width=2}")
         archs = ["0-1-1-0-1-1-0-2", "0-1-1-1-0-1-2-0"]
         assert self.planned(tmp_path, *network, "truth.seeds=[0]", archs=archs) == [archs[1]]
+        every = self.planned(tmp_path, *network, "truth.plan=all", "truth.seeds=[0]")
+        assert len(every) == len(set(every)) == 3969
 
     @pytest.mark.parametrize(
         ("sets", "given", "message"),
