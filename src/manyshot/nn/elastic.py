@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from manyshot.nn.layer import Index, Layer, Shape, Tie, elastic, largest, leading, mask_dimension
+from manyshot.nn.pointwise import conv2d
 from manyshot.nn.selection import Selection, active
 from manyshot.space import Number, Size
 
@@ -115,13 +116,13 @@ class Conv2d(Layer):
         padding: Any = self.padding
         groups: Any = self.groups
         if not self._elastic:
-            return F.conv2d(x, self.weight, self.bias, stride, padding, dilation, groups)
+            return conv2d(x, self.weight, self.bias, stride, padding, dilation, groups)
         selection = active(self)
         weight = self.cut("weight", selection)
         assert weight is not None
         if selection.policies is not None:
             weight = self._masked(weight, selection)
-        return F.conv2d(
+        return conv2d(
             x,
             weight,
             self.cut("bias", selection),

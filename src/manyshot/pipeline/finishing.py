@@ -14,6 +14,8 @@ from torch import nn
 
 from manyshot import evaluate, records
 from manyshot.export import card, export
+from manyshot.nn import BatchNormStats
+from manyshot.nn.pointwise import training_format
 from manyshot.pipeline.workspace import Workspace, build_network, fit_classes
 from manyshot.progress import Progress
 from manyshot.recipe import Finishing
@@ -128,7 +130,7 @@ class _Work:
     ) -> nn.Module:
         """The finished module, with the weights on file if there are any."""
         if self.trained:
-            subnet = ws.net.extract(self.arch)
+            subnet = _extracted(ws.net, self.arch, ws.device)
             load_weights(self.weights, subnet)
             return subnet.eval()
         folder = self.folder / "subnets"
@@ -159,6 +161,7 @@ class _Work:
             "arch": self.text,
             "mode": settings.mode,
             "fingerprint": self.fingerprint,
+            "memory_format": training_format(subnet, ws.device).to_dict(),
             "weights": self.weights.relative_to(self.folder).as_posix(),
             **scores,
             **accuracies,
@@ -196,10 +199,10 @@ def finished(
         source = Supernet(build_network(fresh, ws.splits), input_shape=ws.splits.image_shape)
         fit_classes(ws.recipe, source, ws.splits.classes)
         source.to(ws.device)
-        subnet = source.extract(arch).to(memory_format=torch.channels_last)
+        subnet = _extracted(source, arch, ws.device)
     else:
         stats = evaluate.calibrate(ws.net, arch, ws.calibration())
-        subnet = ws.net.extract(arch, stats=stats)
+        subnet = _extracted(ws.net, arch, ws.device, stats)
     if settings.mode == "inherit":
         return subnet.eval()
     text = ws.net.space.to_text(arch)
@@ -219,6 +222,15 @@ def finished(
     )
     train(run, progress, stage="finish")
     return subnet.eval()
+
+
+def _extracted(
+    source: Supernet, arch: Arch, device: torch.device, stats: BatchNormStats | None = None
+) -> nn.Module:
+    """The plain module of `arch`, in the memory format that it may be trained in."""
+    subnet = source.extract(arch, stats=stats)
+    memory_format = training_format(subnet, device).torch_format
+    return subnet.to(memory_format=memory_format)
 
 
 def costs_of(ws: Workspace, arch: Arch) -> dict[str, float]:

@@ -13,6 +13,7 @@ import torch
 
 from manyshot import records
 from manyshot._version import __version__
+from manyshot.nn.pointwise import TrainingFormat
 from manyshot.pipeline import timing
 from manyshot.pipeline.describing import CODES, SPACE
 from manyshot.pipeline.generating import SAMPLER
@@ -36,12 +37,15 @@ BEGUN = (
 """Any of these holds work; without, a folder is left from checks that failed."""
 
 
-def open_folder(folder: Path, recipe: Recipe, trained: Path | None = None) -> None:
+def open_folder(
+    folder: Path, recipe: Recipe, memory_format: TrainingFormat, trained: Path | None = None
+) -> None:
     """Makes a run's folder and writes its recipe and environment, unless they are there.
 
     Args:
         folder: the run's.
         recipe: the run's.
+        memory_format: that the supernet trains in.
         trained: the folder of a run whose supernet will be taken.
 
     Raises:
@@ -63,7 +67,8 @@ def open_folder(folder: Path, recipe: Recipe, trained: Path | None = None) -> No
     if not path.exists():
         records.write_text(path, recipe.to_toml())
     if not machine.exists():
-        records.write_json(machine, environment())
+        used = {"memory_format": memory_format.to_dict()}
+        records.write_json(machine, {**environment(), **used})
     for torn in folder.rglob(".*.part*"):  # of a killed run
         torn.unlink()
 

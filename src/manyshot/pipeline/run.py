@@ -94,7 +94,7 @@ def begin(
         load_source(ws, source / WEIGHTS)  # what does not fit is found before anything is written
     accelerator = start_engine(ws, folder)
     if accelerator.is_main_process:
-        open_folder(folder, recipe, trained)
+        open_folder(folder, recipe, ws.memory_format, trained)
         describe_space(ws, folder)
     accelerator.wait_for_everyone()
     if timing.needs_latency(ws):

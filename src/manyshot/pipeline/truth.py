@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from manyshot import evaluate, records
+from manyshot.nn.pointwise import training_format
 from manyshot.pipeline.opening import environment
 from manyshot.pipeline.planning import planned
 from manyshot.pipeline.workers import Failed, InProcess, Task, Workers
@@ -199,7 +200,8 @@ def alone(ws: Workspace, subnet: nn.Module, settings: Training, seed: int) -> ev
     Raises:
         NonFiniteLoss: if training diverges.
     """
-    subnet.to(device=ws.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    memory_format = training_format(subnet, ws.device).torch_format
+    subnet.to(device=ws.device, memory_format=memory_format)  # type: ignore[call-overload]
     run = Trainer(
         net=Standalone(subnet),
         sampler=Only(()),

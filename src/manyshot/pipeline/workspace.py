@@ -20,6 +20,7 @@ from manyshot.cost import CostTable, macs_table, params_table
 from manyshot.cost.timing import on_threads
 from manyshot.data import Augment, Batches, FixedBatches, Splits, fixed, load
 from manyshot.lookup import look_up
+from manyshot.nn.pointwise import TrainingFormat, training_format
 from manyshot.pipeline.checking import (
     GENERATOR,
     check_batch_size,
@@ -166,8 +167,9 @@ class Workspace:
         recipe: what it was built from.
         device: where tensors live.
         splits: the images.
-        net: the supernet, on the device, channels last.
+        net: the supernet, on the device, in the memory format.
         costs: exact cost tables by metric; `latency_ms` is added by a run that needs it.
+        memory_format: of the supernet and of all images, and why.
     """
 
     recipe: Recipe
@@ -175,6 +177,7 @@ class Workspace:
     splits: Splits
     net: Supernet
     costs: dict[str, CostTable]
+    memory_format: TrainingFormat
 
     @classmethod
     def build(cls, recipe: Recipe) -> Workspace:
@@ -204,8 +207,9 @@ class Workspace:
         )
         fit_classes(recipe, net, splits.classes)
         costs = {"macs": macs_table(net, splits.image_shape), "params": params_table(net)}
-        net.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return cls(recipe, device, splits, net, costs)
+        memory_format = training_format(net, device)
+        net.to(device=device, memory_format=memory_format.torch_format)  # type: ignore[call-overload]
+        return cls(recipe, device, splits, net, costs, memory_format)
 
     def limits(self, metrics: tuple[str, ...] | None = None) -> list[Limit]:
         """The recipe's budgets as limits on costs, those on `metrics` alone if given.
@@ -338,6 +342,7 @@ class Workspace:
             rank=rank,
             world=world,
             workers=self.recipe.data.workers,
+            channels_last=self.memory_format.is_channels_last,
         )
 
     def fixed(self, part: Part, images: int | None) -> FixedBatches:
@@ -352,6 +357,7 @@ class Workspace:
             seed=self.recipe.seed,
             device=self.device,
             workers=self.recipe.data.workers,
+            channels_last=self.memory_format.is_channels_last,
         )
 
     def held_out(self, images: int, seed: int) -> FixedBatches:
@@ -368,6 +374,7 @@ class Workspace:
             seed=seed,
             device=self.device,
             workers=self.recipe.data.workers,
+            channels_last=self.memory_format.is_channels_last,
         )
 
     def calibration(self) -> FixedBatches:

@@ -16,6 +16,7 @@ from manyshot.space import Decision
 from manyshot.train.plan import Path, Probe, Probed
 from manyshot.train.step import as_leaf, backward_into
 from manyshot.train.trainer import Trainer
+from manyshot.train.update import as_trained
 
 Batch = tuple[Tensor, Tensor]
 
@@ -94,7 +95,7 @@ def _loss(
     options: dict[str, Any] = {"policy": leaves, "masks": path.masks} if leaves else {}
     with torch.set_grad_enabled(bool(leaves)):
         for x, labels in batches:
-            logits = run.net(x, path.arch, stats="batch", **options)
+            logits = run.net(as_trained(x, run.contiguous), path.arch, stats="batch", **options)
             loss = F.cross_entropy(logits.float(), labels, reduction="sum") / images
             if leaves:
                 backward_into(list(leaves.values()))(loss)

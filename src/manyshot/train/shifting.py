@@ -22,7 +22,7 @@ from manyshot.supernet import Supernet
 from manyshot.train.optim import make_optimizer
 from manyshot.train.plan import Path, Plan
 from manyshot.train.trainer import NonFiniteLoss
-from manyshot.train.update import Turn, gradients, held_by, move
+from manyshot.train.update import Turn, gradients, held_by, make_safe, move
 
 _TORCH = 4
 """Names a random stream of a run's seed, beside those of training."""
@@ -111,6 +111,7 @@ class Shifter:
         for group in () if self.code_optimizer is None else self.code_optimizer.param_groups:
             group["scale"] = group["lr"] / self.trained[0]
         self.largest = self.net.space.largest
+        self.contiguous = make_safe(self.net, self.accelerator.device)
         self._wrapped: nn.Module | None = None
         self._stream = self._images()
         self._losses: list[tuple[int, Arch, Tensor]] = []

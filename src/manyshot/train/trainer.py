@@ -26,7 +26,7 @@ from manyshot.train.checkpoint import load_checkpoint, save_checkpoint
 from manyshot.train.optim import learning_rate, make_optimizer
 from manyshot.train.plan import Plan, Probe, Sampler
 from manyshot.train.standalone import Standalone
-from manyshot.train.update import Turn, held_by
+from manyshot.train.update import Turn, held_by, make_safe
 
 _PLANS, _TORCH, _PROBES = 1, 2, 3
 """Named random streams of a run's seed."""
@@ -66,6 +66,8 @@ class Trainer:
         optimizer: of all parameters of `net` but what makes its codes.
         code_optimizer: of what makes the codes, if that learns.
         sampler_optimizer: of what makes policies, if the sampler has such.
+        contiguous: whether the network must not see images in channels last (see
+            `manyshot.nn.pointwise`); its weights are contiguous then.
         saved: weights that a probe asked to keep, by name.
         probed_images: how many images were forwarded for probes.
         losses: of the paths trained since the last record.
@@ -89,6 +91,7 @@ class Trainer:
     optimizer: torch.optim.Optimizer = field(init=False)
     code_optimizer: torch.optim.Optimizer | None = field(init=False)
     sampler_optimizer: torch.optim.Optimizer | None = field(init=False)
+    contiguous: bool = field(init=False)
     saved: dict[str, Tensor] = field(init=False, default_factory=dict)
     probed_images: int = 0
     losses: list[float] = field(init=False, default_factory=list)
@@ -106,6 +109,7 @@ class Trainer:
         self.sampler_optimizer = self.sampler.optimizer()
         for group in () if self.code_optimizer is None else self.code_optimizer.param_groups:
             group["scale"] = group["lr"] / settings.lr
+        self.contiguous = make_safe(self.net, self.accelerator.device)
         self._unchecked: list[tuple[int, Arch, Tensor, bool]] = []
         self._voiced: set[str] = set()
         self._began = (time.monotonic(), self.step)

@@ -12,6 +12,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from manyshot.nn.pointwise import training_format
 from manyshot.recipe import Optimising
 from manyshot.sharing import Phase
 from manyshot.space import Arch
@@ -55,6 +56,7 @@ class Moving(Protocol):
     accelerator: Accelerator
     code_optimizer: torch.optim.Optimizer | None
     sampler_optimizer: torch.optim.Optimizer | None
+    contiguous: bool
 
     def moving(self, phase: Phase) -> list[torch.optim.Optimizer]:
         """The optimisers that a step uses."""
@@ -63,6 +65,19 @@ class Moving(Protocol):
     def watch(self, plan: Plan, losses: list[Tensor], phase: Phase) -> None:
         """Takes the losses of a plan."""
         ...
+
+
+def make_safe(net: nn.Module, device: torch.device) -> bool:
+    """Makes `net` contiguous, in place, if it may not train in channels last; returns whether."""
+    contiguous = not training_format(net, device).is_channels_last
+    if contiguous:
+        net.to(memory_format=torch.contiguous_format)
+    return contiguous
+
+
+def as_trained(images: Tensor, contiguous: bool) -> Tensor:
+    """The images, in the one format that a network which must be contiguous may see."""
+    return images.to(memory_format=torch.contiguous_format) if contiguous else images
 
 
 def held_by(optimizer: torch.optim.Optimizer | None) -> list[nn.Parameter]:
@@ -93,7 +108,7 @@ def gradients(
             losses = accumulate(
                 functools.partial(run.net if only_codes else net, phase=phase),
                 turn.plan,
-                turn.images,
+                as_trained(turn.images, run.contiguous),
                 turn.labels,
                 largest=run.largest,
                 smoothing=settings.label_smoothing,

@@ -20,10 +20,17 @@ def conv_bn(
     relu: bool,
     affine: bool = True,
 ) -> list[nn.Module]:
-    """Convolution without bias (padding `kernel // 2`), batch norm, and a ReLU if asked."""
+    """Convolution without bias (padding `kernel // 2`), batch norm, and a ReLU if asked.
+
+    A strided 1x1 convolution is one of stride 1 on every `stride`-th pixel: the same numbers, and
+    safe in channels last on every CPU (see `manyshot.nn.pointwise`).
+    """
+    every: list[nn.Module] = []
+    if kernel == 1 and stride > 1:
+        every, stride = [nn.AvgPool2d(1, stride)], 1
     conv = nn.Conv2d(into, out, kernel, stride, kernel // 2, groups=groups, bias=False)
     norm = nn.BatchNorm2d(out, affine=affine)
-    return [conv, norm, *([nn.ReLU(inplace=True)] if relu else [])]
+    return [*every, conv, norm, *([nn.ReLU(inplace=True)] if relu else [])]
 
 
 class MBConv(nn.Module):
