@@ -375,7 +375,7 @@ def digest_of(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def first_difference(before: Any, after: Any, where: str = "") -> str | None:
+def first_difference(before: Any, after: Any, where: str = "content") -> str | None:
     """Where two contents first differ, and how; None if they do not."""
     if isinstance(before, dict) and isinstance(after, dict):
         for key in [*before, *(key for key in after if key not in before)]:
