@@ -18,9 +18,9 @@ import numpy as np
 import torch
 
 from manyshot import evaluate, records
-from manyshot.pipeline.finishing import finish
-from manyshot.pipeline.run import WEIGHTS
-from manyshot.pipeline.workspace import Workspace
+from manyshot.pipeline.stages.finish import finish
+from manyshot.pipeline.verbs.run import WEIGHTS
+from manyshot.pipeline.build import Workspace
 from manyshot.progress import Bars
 from manyshot.recipe import Exporting, Recipe
 from manyshot.search import Limit

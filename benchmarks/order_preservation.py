@@ -30,7 +30,7 @@ from order_preservation_page import write_page
 
 from manyshot import records
 from manyshot.pipeline import rank_run, run
-from manyshot.pipeline.comparing import row_of
+from manyshot.pipeline.verbs.compare import row_of
 from manyshot.progress import Bars
 from manyshot.rank import TruthTable, load_truth
 from manyshot.recipe import Recipe

@@ -29,8 +29,8 @@ from measuring import markdown, provenance, with_reading
 from memory import MIB, status
 
 from manyshot import evaluate, records
-from manyshot.pipeline.scoring import Images
-from manyshot.pipeline.workspace import Workspace
+from manyshot.pipeline.stages.score import Images
+from manyshot.pipeline.build import Workspace
 from manyshot.recipe import Recipe
 from manyshot.space import Arch, SearchSpace
 

@@ -31,10 +31,10 @@ from measuring import provenance
 from shift_page import write_page
 
 from manyshot import evaluate, records
-from manyshot.pipeline.finishing import finished
-from manyshot.pipeline.generating import probed_images, trained_sampler
-from manyshot.pipeline.run import begin
-from manyshot.pipeline.workspace import Workspace
+from manyshot.pipeline.stages.finish import finished
+from manyshot.pipeline.stages.generate import probed_images, trained_sampler
+from manyshot.pipeline.verbs.run import begin
+from manyshot.pipeline.build import Workspace
 from manyshot.progress import Bars
 from manyshot.recipe import Finishing, Recipe
 from manyshot.space import Arch

@@ -24,8 +24,8 @@ from shifting_page import write_page
 
 from manyshot import records
 from manyshot.pipeline.opening import WEIGHTS
-from manyshot.pipeline.run import begin
-from manyshot.pipeline.searching import search
+from manyshot.pipeline.verbs.run import begin
+from manyshot.pipeline.stages.search import search
 from manyshot.progress import Bars, Silent
 from manyshot.recipe import Recipe
 

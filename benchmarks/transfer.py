@@ -34,10 +34,10 @@ from transfer_page import write_page
 from manyshot import evaluate, records
 from manyshot.pipeline import transfer_recipe
 from manyshot.pipeline.opening import WEIGHTS
-from manyshot.pipeline.run import begin, trained_images
-from manyshot.pipeline.searching import search
-from manyshot.pipeline.truth import alone
-from manyshot.pipeline.workspace import Workspace, build_network
+from manyshot.pipeline.verbs.run import begin, trained_images
+from manyshot.pipeline.stages.search import search
+from manyshot.pipeline.verbs.truth import alone
+from manyshot.pipeline.build import Workspace, build_network
 from manyshot.progress import Bars, Silent
 from manyshot.recipe import Recipe
 from manyshot.search import best

@@ -51,9 +51,9 @@ def main(epochs: int = 60, seed: int = 0) -> list[tuple[float, float, float]]:
     net = ms.Supernet(Net(), input_shape=splits.image_shape)
     macs = ms.cost.macs_table(net, splits.image_shape)
 
-    config = ms.train.ShiftConfig(period=50, images=128)  # 8 targets where uniform sampling is
-    sampler = ms.train.Shift(net.space, {"macs": macs}, config, seed=seed)
-    settings = ms.train.Training(epochs=epochs, optimizer="adamw", lr=2e-3, weight_decay=0.01)
+    config = ms.train.ShiftNASOptions(period=50, images=128)  # 8 targets where uniform sampling is
+    sampler = ms.train.ShiftNAS(net.space, {"macs": macs}, config, seed=seed)
+    settings = ms.train.TrainingSettings(epochs=epochs, optimizer="adamw", lr=2e-3, weight_decay=0.01)
     trainer = ms.train.Trainer(
         net=net,
         sampler=sampler,

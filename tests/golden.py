@@ -43,7 +43,7 @@ from safetensors.torch import load_file
 # -- names that a refactoring may change -----------------------------------------------------------
 
 RECIPES = Path(__file__).parents[1] / "recipes"
-SECTION = {"shifting": "shift"}
+SECTION = {"shifting": "shifting"}
 """Sections of a recipe, as called here and as they are."""
 FILES = {
     "supernet": "supernet.safetensors",
@@ -54,7 +54,7 @@ FILES = {
     "sampling": "sampler.jsonl",
     "codes": "codes.jsonl",
     "candidates": "search.jsonl",
-    "shifting": "shift.jsonl",
+    "shifting": "shifting.jsonl",
     "order": "order.jsonl",
     "finished": "finish.jsonl",
     "result": "result.json",

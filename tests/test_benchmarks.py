@@ -112,7 +112,7 @@ def test_the_page_of_shift_has_means_over_seeds(tmp_path):
 
     from manyshot import records
 
-    path = tmp_path / "shift.jsonl"
+    path = tmp_path / "shifting.jsonl"
     done = {"cores": 2, "cpu": "a CPU", "threads": 1, "torch": "2", "date": "today", "commit": "c"}
     for seed, accuracy in enumerate((0.5, 0.7)):
         key = {"setting": "vit", "method": "shift", "seed": seed}

@@ -8,16 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from manyshot.recipe import (
-    Data,
-    Evaluation,
-    Exporting,
-    Finishing,
-    Network,
+    DataSettings,
+    EvaluationSettings,
+    ExportSettings,
+    FinishSettings,
+    NetworkSettings,
     Recipe,
     RecipeError,
-    Sampling,
-    Searching,
-    Training,
+    SamplerSettings,
+    SearchSettings,
+    TrainingSettings,
     dumps,
 )
 
@@ -147,7 +147,7 @@ options = st.dictionaries(text, plain, max_size=3)
 share = st.floats(0, 1, exclude_max=True)
 above = st.floats(0, 1e300, exclude_min=True)
 training = st.builds(
-    Training,
+    TrainingSettings,
     epochs=whole,
     batch_size=whole,
     optimizer=st.sampled_from(["sgd", "adamw"]),
@@ -171,23 +171,23 @@ recipes = st.builds(
     name=st.from_regex(r"\A[A-Za-z0-9_é][A-Za-z0-9_é.-]{0,5}\Z"),
     seed=st.integers(0, 2**40),
     device=text,
-    network=st.builds(Network, name=text, options=options),
+    network=st.builds(NetworkSettings, name=text, options=options),
     data=st.builds(
-        Data,
+        DataSettings,
         root=st.none() | text,
         validation=whole | st.floats(0, 1, exclude_min=True),
         train_size=st.none() | whole,
         flip=st.booleans(),
     ),
-    sampler=st.builds(Sampling, name=text, options=options),
+    sampler=st.builds(SamplerSettings, name=text, options=options),
     train=training,
-    evaluate=st.builds(Evaluation, images=st.none() | whole),
-    search=st.builds(Searching, budgets=budgets, options=options),
+    evaluate=st.builds(EvaluationSettings, images=st.none() | whole),
+    search=st.builds(SearchSettings, budgets=budgets, options=options),
     finish=st.builds(
-        Finishing, mode=st.sampled_from(["inherit", "finetune", "scratch"]), training=training
+        FinishSettings, mode=st.sampled_from(["inherit", "finetune", "scratch"]), training=training
     ),
     export=st.builds(
-        Exporting, formats=st.lists(st.sampled_from(["pt2", "onnx", "json"]), unique=True)
+        ExportSettings, formats=st.lists(st.sampled_from(["pt2", "onnx", "json"]), unique=True)
     ),
 )
 
@@ -210,6 +210,6 @@ def test_overrides_reach_any_option(key, value):
 
 
 def test_written_files_are_utf8_whatever_the_locale(tmp_path):
-    recipe = Recipe(data=Data(root="/größe/\x07\U000e0001"))
+    recipe = Recipe(data=DataSettings(root="/größe/\x07\U000e0001"))
     (tmp_path / "r.toml").write_text(recipe.to_toml(), encoding="utf-8")
     assert Recipe.load(tmp_path / "r.toml") == recipe

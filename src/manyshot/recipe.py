@@ -31,7 +31,7 @@ class Section(BaseModel):
     )
 
 
-class Network(Section):
+class NetworkSettings(Section):
     """Which network."""
 
     name: str = "tiny"
@@ -40,7 +40,7 @@ class Network(Section):
     """Arguments of its function; `channels` and `classes` come from the data unless given."""
 
 
-class Sharing(Section):
+class SharingSettings(Section):
     """Which weights a path gets."""
 
     name: str = "one_shot"
@@ -49,7 +49,7 @@ class Sharing(Section):
     """Arguments of its scheme; `seed` is the recipe's."""
 
 
-class Data(Section):
+class DataSettings(Section):
     """Which images."""
 
     name: str = "digits"
@@ -76,7 +76,7 @@ class Data(Section):
     """Processes that read image folders."""
 
 
-class Optimising(Section):
+class OptimiserSettings(Section):
     """How an optimiser moves weights."""
 
     batch_size: Positive = 64
@@ -93,7 +93,7 @@ class Optimising(Section):
     precision: Literal["fp32", "bf16"] = "fp32"
 
 
-class Training(Optimising):
+class TrainingSettings(OptimiserSettings):
     """How weights are trained: supernet, or a finished subnet."""
 
     epochs: Positive = 100
@@ -106,7 +106,7 @@ class Training(Optimising):
     tracker: Literal["tensorboard"] | None = None
 
 
-class Sampling(Section):
+class SamplerSettings(Section):
     """Which paths train next."""
 
     name: str = "uniform"
@@ -117,7 +117,7 @@ class Sampling(Section):
     for samplers that learn from losses, such as shift."""
 
 
-class Evaluation(Section):
+class EvaluationSettings(Section):
     """How a candidate is scored with the supernet's weights."""
 
     calibration_images: Positive = 512
@@ -127,7 +127,7 @@ class Evaluation(Section):
     batch_size: Positive = 256
 
 
-class Searching(Section):
+class SearchSettings(Section):
     """Which architectures are best."""
 
     name: str = "evolution"
@@ -160,7 +160,7 @@ class Searching(Section):
         return budgets
 
 
-class Shifting(Optimising):
+class ShiftingSettings(OptimiserSettings):
     """Whether, and how, the supernet is trained between the proposals of a search."""
 
     name: Literal[
@@ -243,7 +243,7 @@ class Shifting(Optimising):
         return self
 
 
-class Transfer(Section):
+class TransferSettings(Section):
     """How a supernet that was trained on other images gets its new classifier.
 
     For `manyshot transfer`; a run that trains its own supernet has no use for it.
@@ -259,7 +259,7 @@ class Transfer(Section):
     """The module that makes the logits, as in `head.2`; by default it is found."""
 
 
-class Timing(Section):
+class LatencySettings(Section):
     """How latency is measured."""
 
     batch_size: Positive = 1
@@ -269,16 +269,16 @@ class Timing(Section):
     repeats: Positive = 30
 
 
-class Finishing(Section):
+class FinishSettings(Section):
     """What becomes of a winner."""
 
     mode: Literal["inherit", "finetune", "scratch"] = "finetune"
     """Keep the supernet's weights, train them further, or train from new ones."""
-    training: Training = Training(epochs=10, lr=0.01)
+    training: TrainingSettings = TrainingSettings(epochs=10, lr=0.01)
     """Of `finetune` and `scratch`."""
 
 
-class Truth(Section):
+class TruthSettings(Section):
     """Which architectures `manyshot truth` trains alone, and how."""
 
     plan: Literal["all", "uniform", "stratified", "top", "winners", "best"] = "all"
@@ -291,7 +291,7 @@ class Truth(Section):
     seeds: list[NotNegative] = [0, 1, 2]
     """Each trains every architecture once: it decides the new weights, which images are held out
     and kept, and their order. The test images are always the same."""
-    training: Training = Training(epochs=30)
+    training: TrainingSettings = TrainingSettings(epochs=30)
 
     @field_validator("seeds")
     @classmethod
@@ -301,7 +301,7 @@ class Truth(Section):
         return seeds
 
 
-class Exporting(Section):
+class ExportSettings(Section):
     """Which files a winner is written to."""
 
     formats: list[Literal["pt2", "onnx", "json"]] = ["pt2", "json"]
@@ -319,19 +319,19 @@ class Recipe(Section):
     threads: Positive | Literal["default"] = 1
     """Of torch on the CPU; `default` is torch's own choice. Small networks are fastest on one,
     on a busy machine many times so."""
-    network: Network = Network()
-    sharing: Sharing = Sharing()
-    data: Data = Data()
-    sampler: Sampling = Sampling()
-    train: Training = Training()
-    evaluate: Evaluation = Evaluation()
-    search: Searching = Searching()
-    shift: Shifting = Shifting()
-    transfer: Transfer = Transfer()
-    latency: Timing = Timing()
-    finish: Finishing = Finishing()
-    export: Exporting = Exporting()
-    truth: Truth = Truth()
+    network: NetworkSettings = NetworkSettings()
+    sharing: SharingSettings = SharingSettings()
+    data: DataSettings = DataSettings()
+    sampler: SamplerSettings = SamplerSettings()
+    train: TrainingSettings = TrainingSettings()
+    evaluate: EvaluationSettings = EvaluationSettings()
+    search: SearchSettings = SearchSettings()
+    shifting: ShiftingSettings = ShiftingSettings()
+    transfer: TransferSettings = TransferSettings()
+    latency: LatencySettings = LatencySettings()
+    finish: FinishSettings = FinishSettings()
+    export: ExportSettings = ExportSettings()
+    truth: TruthSettings = TruthSettings()
 
     @property
     def moves(self) -> bool:

@@ -46,7 +46,7 @@ def winners_table(result: dict[str, Any], page: Path) -> Table:
 
 def shift_tables(result: dict[str, Any]) -> list[Table]:
     """What a search that moved the weights forwarded, and how the order of networks changed."""
-    spent = Table(title=f"images forwarded, shift: {result['shift']}")
+    spent = Table(title=f"images forwarded, shifting: {result['shifting']}")
     forwarded: dict[str, int] = result["images_forwarded"]
     for stage in forwarded:
         spent.add_column(stage, justify="right")

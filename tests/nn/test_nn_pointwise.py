@@ -13,7 +13,7 @@ from torch.nn import functional as F
 import manyshot as ms
 from manyshot.nn.pointwise import SAFE_CHANNELS, training_format, unsafe_layers
 from manyshot.train import Standalone, accumulate
-from manyshot.train.plan import Path, Plan
+from manyshot.train.plan import Plan, PlannedPath
 from manyshot.train.update import as_trained, make_safe
 
 CPU = torch.device("cpu")
@@ -161,7 +161,7 @@ def test_a_step_on_plain_layers_is_taken_in_contiguous_format(copies, threads):
             for _ in range(4):
                 trained.zero_grad()
                 seen = as_trained(images, True)
-                accumulate(trained, Plan((Path(arch),)), seen, labels, largest=(1,))
+                accumulate(trained, Plan((PlannedPath(arch),)), seen, labels, largest=(1,))
             double = net.extract(arch).double()
             F.cross_entropy(double(images.double()), labels).backward()
             exact = double.op.weight.grad

@@ -100,17 +100,17 @@ SHIFT = (
     "search.candidates=12",
     "search.generation=4",
     "search.options={population=4, parents=2, mutants=2, crossovers=1}",
-    "shift.name=population",
-    "shift.steps=2",
-    "shift.batch_size=16",
-    "shift.rescored=3",
-    "shift.watched=10",
-    "shift.watched_best=4",
+    "shifting.name=population",
+    "shifting.steps=2",
+    "shifting.batch_size=16",
+    "shifting.rescored=3",
+    "shifting.watched=10",
+    "shifting.watched_best=4",
     "finish.mode=inherit",
 )
 P, G, S, B = 4, 3, 2, 16
 """Candidates per generation, generations, mini-batches per candidate, images."""
-KEPT = ("shift.elites=keep", "search.options.stale_scores=true")
+KEPT = ("shifting.elites=keep", "search.options.stale_scores=true")
 
 
 def again(shifted, folder, *overrides):

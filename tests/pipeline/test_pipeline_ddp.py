@@ -45,15 +45,15 @@ def test_a_run_of_two_processes(tmp_path):
 
 def test_a_shifting_search_of_two_processes(base, tmp_path):
     """Each candidate is scored once, by one of them, at the weights that both have."""
-    settings = ("shift.name=population", "shift.update=per_candidate", "shift.steps=2",
-                "shift.batch_size=16", "shift.rescored=2", "shift.watched=4",
-                "shift.watched_best=2", "finish.mode=inherit")  # fmt: skip
+    settings = ("shifting.name=population", "shifting.update=per_candidate", "shifting.steps=2",
+                "shifting.batch_size=16", "shifting.rescored=2", "shifting.watched=4",
+                "shifting.watched_best=2", "finish.mode=inherit")  # fmt: skip
     recipe, folder = small(tmp_path, *settings), tmp_path / "run"
     command = [sys.executable, "-m", "manyshot", "search", str(base[0]), "--out", str(folder)]
     words = [word for setting in settings for word in ("--set", setting)]
     main, other = two_processes([*command, *words, "--json"])
     assert (main.returncode, other.returncode) == (0, 0), main.errors + other.errors
-    generations = lines(folder, "shift.jsonl")
+    generations = lines(folder, "shifting.jsonl")
     assert [row["weights_version"] for row in generations] == [3, 6]
     rows = lines(folder, "search.jsonl")
     told = [row for row in rows if row["role"] == "candidate"]

@@ -52,7 +52,7 @@ budgets = ["macs<=100%", "macs<=60%"]
 candidates = 4
 generation = 2
 name = "random"
-[shift]
+[shifting]
 name = "population"
 steps = 1
 rescored = 2

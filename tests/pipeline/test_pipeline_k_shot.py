@@ -9,7 +9,7 @@ from pipeline_runs import lines, outcome, small
 
 import manyshot as ms
 from manyshot.pipeline import Workspace, run
-from manyshot.pipeline.workspace import make_network, seeded
+from manyshot.pipeline.build import make_network, seeded
 from manyshot.recipe import Recipe, RecipeError
 from manyshot.sharing.dictionary import rows
 from manyshot.train import load_weights

@@ -11,8 +11,8 @@ from scipy import stats
 
 from manyshot import evaluate, records
 from manyshot.pipeline import Workspace, compare_runs, rank_run, run
-from manyshot.pipeline.ranking import in_space
-from manyshot.pipeline.scoring import Images
+from manyshot.pipeline.stages.score import Images
+from manyshot.pipeline.verbs.rank import in_space
 from manyshot.rank import TruthError, TruthTable
 from manyshot.recipe import Recipe, RecipeError
 from manyshot.space import Decision, SearchSpace
@@ -302,7 +302,7 @@ class TestCompare:
             assert own["metrics"]["tau global"] == tau
             spent = records.read_json(folder / "result.json")["images_forwarded"]
             assert own["images"]["total"] == sum(spent.values())
-            trained = spent["train"] + spent["shift"] + spent["probe"]
+            trained = spent["train"] + spent["shifting"] + spent["probe"]
             assert own["images"]["trained"] == trained
         assert "tau local by truth" in found["runs"][0]["metrics"]
         # what each run chose for itself is another set in each
@@ -338,7 +338,7 @@ class TestCompare:
     def test_probes_and_shifting_are_training_and_scores_are_not(self, runs, tmp_path):
         folder = shutil.copytree(runs[0], tmp_path / "run")
         path = folder / "result.json"
-        spent = {"train": 1, "probe": 20, "shift": 300, "search": 4000}
+        spent = {"train": 1, "probe": 20, "shifting": 300, "search": 4000}
         records.write_json(path, {**records.read_json(path), "images_forwarded": spent})
         [row] = compare_runs([folder], tmp_path / "out")["runs"]
         assert (row["images"]["trained"], row["images"]["total"]) == (321, 4321)

@@ -7,7 +7,7 @@ from pipeline_runs import lines, outcome, small, timeless
 import manyshot as ms
 from manyshot import records
 from manyshot.pipeline import Workspace, run, train_only
-from manyshot.pipeline.run import trained_images
+from manyshot.pipeline.verbs.run import trained_images
 from manyshot.recipe import RecipeError
 from manyshot.search import Infeasible
 from manyshot.space import Budget
@@ -247,7 +247,7 @@ def test_training_only_then_the_rest(base, tmp_path):
 
 def test_images_forwarded(base, tmp_path):
     """4 steps of 32 images; 6 candidates, each 64 to calibrate and 64 to validate."""
-    expected = {"train": 128, "search": 768, "shift": 0, "order": 0, "probe": 0}
+    expected = {"train": 128, "search": 768, "shifting": 0, "order": 0, "probe": 0}
     assert base[2]["images_forwarded"] == expected
     ws = Workspace.build(small(tmp_path, "sampler.name=sandwich", "train.epochs=3"))
     assert trained_images(ws) == 3 * 128 * 4

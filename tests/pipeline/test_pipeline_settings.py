@@ -48,7 +48,7 @@ ELSEWHERE = {
     "data.jitter": "below",
     "train": "each changes the weights (tests of the loop) and the fingerprint (below)",
     "latency": "tests of latency",
-    "shift": "tests of shifting searches",
+    "shifting": "tests of shifting searches",
     "transfer": "tests of transfers",
     "truth": "tests of truths",
 }
@@ -188,7 +188,7 @@ def test_the_tracker_gets_both_stages(tmp_path):
 @pytest.mark.parametrize(("setting", "inside"), [("2", 2), ("1", 1), ("default", None)])
 def test_threads_are_set_for_the_run_and_restored(tmp_path, monkeypatch, setting, inside):
     before, seen = torch.get_num_threads(), []
-    module = sys.modules["manyshot.pipeline.run"]
+    module = sys.modules["manyshot.pipeline.verbs.run"]
     monkeypatch.setattr(module, "begin", lambda *_: seen.append(torch.get_num_threads()) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run(small(tmp_path, f"threads={setting}"), tmp_path)

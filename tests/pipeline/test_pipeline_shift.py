@@ -9,9 +9,9 @@ from pipeline_runs import Stopped, lines, outcome, small
 
 from manyshot import records
 from manyshot.pipeline import Workspace, generating, run
-from manyshot.pipeline.checking import check_sampler
-from manyshot.pipeline.generating import trained_sampler
-from manyshot.recipe import Evaluation, Recipe, RecipeError, Searching
+from manyshot.pipeline.checks import check_sampler
+from manyshot.pipeline.stages.generate import trained_sampler
+from manyshot.recipe import EvaluationSettings, Recipe, RecipeError, SearchSettings
 from manyshot.search import Infeasible, Limit
 from manyshot.train import Grid, load_checkpoint
 
@@ -213,7 +213,7 @@ def test_targets_of_latency(tmp_path):
 
 
 @pytest.mark.parametrize("grid", ["[5000, 26000, 7000]", "[5e3, 26e3, 7e3]", "[5000, 26e3, 7000]"])
-@pytest.mark.parametrize("name", ["shift", "uniform_cost", "table"])
+@pytest.mark.parametrize("name", ["shiftnas", "uniform_cost", "table"])
 def test_a_grid_is_a_list_in_a_recipe(tmp_path, workspace, grid, name):
     recipe = small(tmp_path, f"sampler.name={name}", f"sampler.options.grid={grid}")
     (tmp_path / "again.toml").write_text(recipe.to_toml())
@@ -228,8 +228,8 @@ def test_a_grid_is_a_list_in_a_recipe(tmp_path, workspace, grid, name):
     [
         (
             ["sampler.held_out=0"],
-            "sampler.name = 'shift' learns from losses on images that weights do not learn from: "
-            "give sampler.held_out",
+            "sampler.name = 'shiftnas' learns from losses on images that weights do not learn "
+            "from: give sampler.held_out",
         ),
         (
             ["sampler={name = 'uniform'}"],
@@ -285,7 +285,7 @@ def test_with_latencies_it_is_found_before_training(tmp_path, overrides, words):
 
 def test_held_out_batches_are_of_equal_size(workspace):
     """Not 59 and 1, which a batch norm could not normalise."""
-    batches = Evaluation(batch_size=59)
+    batches = EvaluationSettings(batch_size=59)
     recipe = workspace.recipe.model_copy(update={"evaluate": batches})
     ws = dataclasses.replace(workspace, recipe=recipe)
     assert [len(labels) for _, labels in ws.held_out(100, seed=0)] == [30, 30]
@@ -295,7 +295,7 @@ def test_held_out_batches_are_of_equal_size(workspace):
 def test_a_search_of_a_trained_run_knows_what_its_probes_forwarded(finished, tmp_path):
     folder, recipe, result = finished
     random = recipe.model_copy(
-        update={"search": Searching(name="random", candidates=6, budgets=BUDGETS)}
+        update={"search": SearchSettings(name="random", candidates=6, budgets=BUDGETS)}
     )
     again = run(random, tmp_path, trained=folder)
     assert again["images_forwarded"]["probe"] == result["images_forwarded"]["probe"] > 0

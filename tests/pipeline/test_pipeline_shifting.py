@@ -11,12 +11,12 @@ from safetensors.torch import load_file
 
 from manyshot import evaluate
 from manyshot.pipeline import Workspace
-from manyshot.pipeline.order import Watched
-from manyshot.pipeline.run import begin
-from manyshot.pipeline.scoring import RUNNING, Images
-from manyshot.pipeline.searching import search
-from manyshot.pipeline.shifting import SHIFTED, STATE, Shifting, operations
-from manyshot.pipeline.workspace import pick_device
+from manyshot.pipeline.build import pick_device
+from manyshot.pipeline.stages.order import Watched
+from manyshot.pipeline.stages.score import RUNNING, Images
+from manyshot.pipeline.stages.search import search
+from manyshot.pipeline.stages.shift import SHIFTED, STATE, ShiftingStage, operations
+from manyshot.pipeline.verbs.run import begin
 from manyshot.progress import Silent
 from manyshot.search import best
 from manyshot.train import (
@@ -34,24 +34,24 @@ from manyshot.train.shifting import Shifter
     [("per_step", P * S), ("per_candidate", P), ("per_generation", S)],
 )
 def test_optimiser_steps_and_images_of_a_generation(shifted, tmp_path, update, steps):
-    result = again(shifted, tmp_path, f"shift.update={update}")
-    rows = lines(tmp_path / "run", "shift.jsonl")
+    result = again(shifted, tmp_path, f"shifting.update={update}")
+    rows = lines(tmp_path / "run", "shifting.jsonl")
     assert [row["weights_version"] for row in rows] == [steps * (g + 1) for g in range(G)]
     assert [row["images"] for row in rows] == [P * S * B * (g + 1) for g in range(G)]
-    assert result["images_forwarded"]["shift"] == P * G * S * B
+    assert result["images_forwarded"]["shifting"] == P * G * S * B
     before, after = (load_file(tmp_path / "run" / f) for f in ("supernet.safetensors", SHIFTED))
     assert digest(before) != digest(after)
     assert digest(before) == digest(load_file(shifted[0] / "supernet.safetensors"))
 
 
 def test_frozen_weights_do_not_move(shifted, tmp_path):
-    recipe = small(tmp_path / "recipe", *SHIFT, "shift.name=none")
+    recipe = small(tmp_path / "recipe", *SHIFT, "shifting.name=none")
     ws, accelerator = begin(recipe, tmp_path / "run", Silent(), trained=shifted[0])
     before = copy.deepcopy(ws.net.state_dict())
     found = search(ws, accelerator, tmp_path / "run", Silent())
     assert all(bool((tensor == before[name]).all()) for name, tensor in ws.net.state_dict().items())
     assert {row["weights_version"] for row in lines(tmp_path / "run", "search.jsonl")} == {0}
-    assert found.images["shift"] == 0
+    assert found.images["shifting"] == 0
     assert not (tmp_path / "run" / SHIFTED).exists()
     assert not (tmp_path / "run" / STATE).exists()
     order = found.order["global"]
@@ -75,7 +75,7 @@ def made(ws, tmp_path):
         recipe = small(tmp_path, *SHIFT, *overrides)
         own = Workspace(recipe, ws.device, ws.splits, ws.net, ws.costs)
         accelerator = engine(pick_device("cpu"), recipe.train)
-        return Shifting(own, accelerator, tmp_path / "made")
+        return ShiftingStage(own, accelerator, tmp_path / "made")
 
     return make
 
@@ -98,7 +98,7 @@ def test_the_population_trains_in_a_fresh_order(ws, made):
 
 def test_uniform_paths_are_drawn_anew_for_every_mini_batch(ws, made):
     """Of all encodings, budgets or not: 8,000 draws of an option are 2,000 ± 4 sd (155)."""
-    _, visits = visited(made("shift.name=uniform_finetune"), 0, candidates_of(ws, 10) * 400)
+    _, visits = visited(made("shifting.name=uniform_finetune"), 0, candidates_of(ws, 10) * 400)
     paths = [arch for visit in visits for arch in visit]
     for position in range(4):
         counts = np.bincount([arch[position] for arch in paths], minlength=4)
@@ -108,7 +108,7 @@ def test_uniform_paths_are_drawn_anew_for_every_mini_batch(ws, made):
 
 
 def test_a_random_population_is_within_the_budgets_and_not_the_proposed(ws, made):
-    shifting, archs = made("shift.name=random_population"), candidates_of(ws, 12)
+    shifting, archs = made("shifting.name=random_population"), candidates_of(ws, 12)
     drawn = []
     for generation in range(2):
         order, visits = visited(shifting, generation, archs)
@@ -123,7 +123,7 @@ def test_a_random_population_is_within_the_budgets_and_not_the_proposed(ws, made
 
 def test_the_best_of_before_train_equally_often(ws, made):
     best_before, archs = candidates_of(ws, 5), candidates_of(ws, 12)
-    _, visits = visited(made("shift.name=topk_finetune"), 0, archs, best_before)
+    _, visits = visited(made("shifting.name=topk_finetune"), 0, archs, best_before)
     counts = collections.Counter(visit[0] for visit in visits)
     assert set(counts) == set(best_before)
     assert set(counts.values()) <= {2, 3}
@@ -131,23 +131,23 @@ def test_the_best_of_before_train_equally_often(ws, made):
 
 @pytest.mark.parametrize("name", ["uniform_finetune", "random_population", "topk_finetune"])
 def test_controls_forward_as_many_images(shifted, tmp_path, name):
-    own = again(shifted, tmp_path, f"shift.name={name}")
+    own = again(shifted, tmp_path, f"shifting.name={name}")
     base = shifted[2]
     for stage in ("train", "shift"):
         assert own["images_forwarded"][stage] == base["images_forwarded"][stage] > 0
     rows = lines(tmp_path / "run", "search.jsonl")
     told = [row for row in rows if row["role"] == "candidate"]
     assert len(told) == P * G
-    generations = lines(tmp_path / "run", "shift.jsonl")
+    generations = lines(tmp_path / "run", "shifting.jsonl")
     assert any(row["trained"] != row["proposed"] for row in generations)
 
 
 def test_the_best_of_the_frozen_supernet_are_what_trains(shifted, ws, tmp_path):
-    again(shifted, tmp_path, "shift.name=topk_finetune")
+    again(shifted, tmp_path, "shifting.name=topk_finetune")
     before = [r for r in lines(tmp_path / "run", "order.jsonl") if r["role"] == "before"]
     scores = {ws.net.space.from_text(r["arch"]): r["proxy_accuracy"] for r in before}
     expected = operations(ws, best(scores, k=4))["counts"]
-    for row in lines(tmp_path / "run", "shift.jsonl"):  # four candidates, two mini-batches each
+    for row in lines(tmp_path / "run", "shifting.jsonl"):  # four candidates, two mini-batches each
         assert row["trained"]["counts"] == [[S * n for n in counts] for counts in expected]
 
 
@@ -187,7 +187,7 @@ def test_operations_and_their_entropy(ws):
 def test_the_records_are_those_of_the_searcher_told_so(shifted, ws):
     """A fresh searcher, told what is on record, proposes what is on record, and elites too."""
     rows = lines(shifted[0], "search.jsonl")
-    versions = [row["weights_version"] for row in lines(shifted[0], "shift.jsonl")]
+    versions = [row["weights_version"] for row in lines(shifted[0], "shifting.jsonl")]
     searcher, rescored = ws.searcher(ws.limits()), 0
     for generation, version in enumerate(versions):
         own = [row for row in rows if row["generation"] == generation and row["role"] != "final"]
@@ -259,7 +259,7 @@ def rising(monkeypatch):
 @pytest.mark.usefixtures("rising")
 @pytest.mark.parametrize("timing", ["after_generation", "after_candidate"])
 def test_only_in_turn_are_late_candidates_favoured(shifted, tmp_path, timing):
-    again(shifted, tmp_path, f"shift.timing={timing}", *KEPT)
+    again(shifted, tmp_path, f"shifting.timing={timing}", *KEPT)
     rows = lines(tmp_path / "run", "search.jsonl")
     for generation in range(G):
         own = [
@@ -276,10 +276,10 @@ def test_only_in_turn_are_late_candidates_favoured(shifted, tmp_path, timing):
 def test_elites_are_scored_again_or_kept_stale(shifted, ws, tmp_path):
     for elites in ("score", "train", "keep"):
         stale = f"search.options.stale_scores={str(elites == 'keep').lower()}"
-        again(shifted, tmp_path / elites, f"shift.elites={elites}", stale)
+        again(shifted, tmp_path / elites, f"shifting.elites={elites}", stale)
         folder = tmp_path / elites / "run"
         rows = [r for r in lines(folder, "search.jsonl") if r["role"] == "elite"]
-        generations = lines(folder, "shift.jsonl")
+        generations = lines(folder, "shifting.jsonl")
         if elites == "keep":
             assert rows == []
         for row in rows:  # at the weights of their generation, as the candidates beside them
@@ -293,9 +293,13 @@ def test_elites_are_scored_again_or_kept_stale(shifted, ws, tmp_path):
 
 def test_in_turn_with_running_statistics(shifted, tmp_path):
     """The public code's way: each candidate scored as it was left, by averages of its training."""
-    switches = ("shift.timing=after_candidate", "shift.statistics=running", "shift.elites=keep")
-    again(shifted, tmp_path, *switches, "search.options.stale_scores=true", "shift.watched=0",
-          "shift.watched_best=0")  # fmt: skip
+    switches = (
+        "shifting.timing=after_candidate",
+        "shifting.statistics=running",
+        "shifting.elites=keep",
+    )
+    again(shifted, tmp_path, *switches, "search.options.stale_scores=true", "shifting.watched=0",
+          "shifting.watched_best=0")  # fmt: skip
     rows = lines(tmp_path / "run", "search.jsonl")
     told = [row for row in rows if row["role"] == "candidate"]
     assert [row["weights_version"] for row in told] == [S * (i + 1) for i in range(P * G)]
@@ -352,7 +356,7 @@ def test_watched_sets_are_chosen_before_and_scored_twice_alike(shifted, ws):
 def test_what_is_watched_is_not_what_the_search_begins_with(shifted, tmp_path):
     """60 of some 5,000 networks, and 20 others: 0.24 in common on average, 4 by no accident."""
     wide = "network={name='macro', options={width=1}}"
-    recipe = small(tmp_path, *SHIFT, wide, "search.budgets=['macs<=100%']", "shift.watched=60")
+    recipe = small(tmp_path, *SHIFT, wide, "search.budgets=['macs<=100%']", "shifting.watched=60")
     ws = Workspace.build(recipe)
     accelerator = engine(pick_device("cpu"), recipe.train)
     watched = Watched(ws, accelerator, tmp_path, Images(ws), {})
@@ -362,7 +366,11 @@ def test_what_is_watched_is_not_what_the_search_begins_with(shifted, tmp_path):
 
 def test_all_networks_are_watched_where_there_are_no_more(shifted, tmp_path):
     result = again(
-        shifted, tmp_path, "shift.watched=900", "shift.watched_best=900", "search.candidates=5"
+        shifted,
+        tmp_path,
+        "shifting.watched=900",
+        "shifting.watched_best=900",
+        "search.candidates=5",
     )
     within = result["order"]["global"]["architectures"]
     assert 100 < within < 256

@@ -12,11 +12,11 @@ from safetensors.torch import load_file
 
 from manyshot import evaluate, records
 from manyshot.pipeline import Workspace, run
-from manyshot.pipeline.run import begin, export_architecture
-from manyshot.pipeline.shifting import SHIFTED, STATE, Shifting
+from manyshot.pipeline.stages.shift import SHIFTED, STATE, ShiftingStage
+from manyshot.pipeline.verbs.run import begin, export_architecture
 from manyshot.progress import Silent
 from manyshot.recipe import Recipe, RecipeError
-from manyshot.recipe import Shifting as Settings
+from manyshot.recipe import ShiftingSettings as Settings
 from manyshot.show import shift_tables
 from manyshot.train import (
     CheckpointError,
@@ -38,8 +38,12 @@ from manyshot.train.shifting import Shifter
     "switches",
     [
         (),
-        ("shift.timing=after_candidate", "shift.statistics=running", "shift.elites=train"),
-        ("shift.update=per_generation", "shift.reset_momentum=true", "shift.optimizer=adamw"),
+        ("shifting.timing=after_candidate", "shifting.statistics=running", "shifting.elites=train"),
+        (
+            "shifting.update=per_generation",
+            "shifting.reset_momentum=true",
+            "shifting.optimizer=adamw",
+        ),
     ],
     ids=["after a generation", "in turn", "adamw"],
 )
@@ -56,7 +60,7 @@ def test_stopped_after_durable_writes(shifted, tmp_path, monkeypatch, switches):
     whole = outcome(tmp_path / "whole")
     weights = digest(load_file(tmp_path / "whole" / SHIFTED))
     numbers = {kind: [i for i, name in enumerate(names) if name == kind] for kind in names}
-    kinds = {"order.jsonl", "search.jsonl", "shift.jsonl", STATE, SHIFTED, "result.json"}
+    kinds = {"order.jsonl", "search.jsonl", "shifting.jsonl", STATE, SHIFTED, "result.json"}
     assert kinds <= numbers.keys()
     stops = {i for own in numbers.values() for i in (own[0], own[-1])}
     stops |= {numbers["search.jsonl"][5], numbers["search.jsonl"][P + 3]}
@@ -128,7 +132,7 @@ def test_winners_are_never_finished_from_the_weights_before(shifted, tmp_path):
     begin(recipe, folder, Silent(), trained=shifted[0])
     with pytest.raises(records.RecordError, match="is not done, finish it with manyshot run"):
         export_architecture(recipe, folder, text)
-    frozen = small(tmp_path, *SHIFT, "shift.name=none")
+    frozen = small(tmp_path, *SHIFT, "shifting.name=none")
     begin(frozen, tmp_path / "frozen", Silent(), trained=shifted[0])
     export_architecture(frozen, tmp_path / "frozen", text, test=True)
     shutil.copytree(tmp_path / "frozen" / "subnets", folder / "subnets")
@@ -149,7 +153,7 @@ def test_states_that_cannot_be_used_are_refused(shifted, tmp_path):
     for name, damage, error, message in (
         (STATE, lambda p: p.write_bytes(p.read_bytes()[:-100]), CheckpointError, "cannot be read"),
         (STATE, of_others, CheckpointError, "shift.pt belongs to other settings"),
-        ("shift.jsonl", lambda p: p.unlink(), records.RecordError, "has 0 of the 3 generations"),
+        ("shifting.jsonl", lambda p: p.unlink(), records.RecordError, "has 0 of the 3 generations"),
         ("search.jsonl", lambda p: p.unlink(), records.RecordError, "weights have moved since"),
     ):
         folder = tmp_path / message / name
@@ -167,8 +171,8 @@ def test_states_that_cannot_be_used_are_refused(shifted, tmp_path):
 
 
 def test_divergence_names_the_way_out_and_keeps_what_was(shifted, tmp_path):
-    with pytest.raises(NonFiniteLoss, match="lower shift.lr, or set shift.clip_norm"):
-        again(shifted, tmp_path, "shift.lr=1e30")
+    with pytest.raises(NonFiniteLoss, match="lower shifting.lr, or set shifting.clip_norm"):
+        again(shifted, tmp_path, "shifting.lr=1e30")
     assert not (tmp_path / "run" / SHIFTED).exists()
     assert (tmp_path / "run" / "supernet.safetensors").exists()
 
@@ -241,8 +245,11 @@ def test_settings_that_do_not_go_together_are_refused(overrides, message):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["shift.elites=keep"], "set search.options.stale_scores = true"),
-        (["shift.freeze_body=true", "transfer.classifier=nope"], "transfer.classifier: classifier"),
+        (["shifting.elites=keep"], "set search.options.stale_scores = true"),
+        (
+            ["shifting.freeze_body=true", "transfer.classifier=nope"],
+            "transfer.classifier: classifier",
+        ),
         (["search.name=generator", "search.options={}"], "trains what a search proposes, and"),
     ],
 )
@@ -253,8 +260,10 @@ def test_what_would_fail_in_the_search_is_refused_before_training(tmp_path, over
 
 
 def test_a_batch_larger_than_the_set_is_refused_before_training(tmp_path):
-    with pytest.raises(RecipeError, match="shift.batch_size = 500 is more than the 128"):
-        run(small(tmp_path, "shift.name=population", "shift.batch_size=500"), tmp_path / "run")
+    with pytest.raises(RecipeError, match="shifting.batch_size = 500 is more than the 128"):
+        run(
+            small(tmp_path, "shifting.name=population", "shifting.batch_size=500"), tmp_path / "run"
+        )
     assert not (tmp_path / "run").exists()
 
 
@@ -265,7 +274,7 @@ def test_a_simplex_net_shifts_too_or_stays(tmp_path):
     k_shot = ("sharing.name=k_shot", "sharing.options={copies=2, m=2, warm_frac=0.0, lr=0.5}")
     base = small(tmp_path / "recipe", *k_shot, *SHIFT)
     run(base, tmp_path / "true")
-    run(small(tmp_path / "recipe", *k_shot, *SHIFT, "shift.codes=false"), tmp_path / "false")
+    run(small(tmp_path / "recipe", *k_shot, *SHIFT, "shifting.codes=false"), tmp_path / "false")
     moved = {}
     for codes in ("true", "false"):
         before, after = (
@@ -280,7 +289,7 @@ def test_codes_keep_their_rate_relative_to_that_of_the_weights(tmp_path):
     sharing = "sharing={name='k_shot', options={copies=2, lr=0.5}}"
     recipe = small(tmp_path, *SHIFT, sharing, "train.lr=0.2", "train.momentum=0.7")
     ws = Workspace.build(recipe)
-    shifting = Shifting(ws, engine(ws.device, recipe.train), tmp_path)
+    shifting = ShiftingStage(ws, engine(ws.device, recipe.train), tmp_path)
     [group] = shifting.shifter.code_optimizer.param_groups
     assert (group["scale"], group["momentum"]) == (pytest.approx(2.5), 0.7)
 

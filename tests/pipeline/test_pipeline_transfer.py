@@ -20,10 +20,17 @@ import manyshot as ms
 from manyshot import cli, records
 from manyshot.data import DATASETS, Batches, ImageSet, fixed, load
 from manyshot.pipeline import Workspace, export_architecture, run, train_only, transfer_recipe
-from manyshot.pipeline.run import begin
-from manyshot.pipeline.shifting import SHIFTED
+from manyshot.pipeline.stages.shift import SHIFTED
+from manyshot.pipeline.verbs.run import begin
 from manyshot.progress import Silent
-from manyshot.recipe import Data, Recipe, RecipeError, Sampling, Searching, Training
+from manyshot.recipe import (
+    DataSettings,
+    Recipe,
+    RecipeError,
+    SamplerSettings,
+    SearchSettings,
+    TrainingSettings,
+)
 from manyshot.train import CheckpointError, NonFiniteLoss, digest, load_weights
 
 WEIGHTS, SOURCE = "supernet.safetensors", "source.safetensors"
@@ -33,9 +40,9 @@ QUICK = (
     "search.candidates=4",
     "search.generation=2",
     "search.options={population=2, parents=1, mutants=1, crossovers=1}",
-    "shift.steps=1",
-    "shift.batch_size=16",
-    "shift.rescored=2",
+    "shifting.steps=1",
+    "shifting.batch_size=16",
+    "shifting.rescored=2",
     "finish.mode=inherit",
 )
 RANDOM = ("search.name=random", "search.options={}")
@@ -111,7 +118,7 @@ def test_it_goes_the_whole_way(base, moved):
         assert [subnet[name].shape for name in HEAD] == [(4, 9), (4,)]
         assert own["params"] == sum(t.numel() for t in subnet.values())
         assert records.read_json(folder / own["files"]["json"])["data"]["classes"] == 4
-    assert result["shift"] == "population"
+    assert result["shifting"] == "population"
     rows = lines(folder, "train.jsonl")
     assert [row["images"] for row in rows] == [128, 256, 384, 512, 640]  # 4 batches of 32 of 136
     assert result["images_forwarded"]["train"] == 640
@@ -122,10 +129,14 @@ def test_settings_are_the_runs_but_for_its_images(base, moved):
     own, recipe = base[1], moved[1]
     for part in ("seed", "network", "sharing", "train", "evaluate", "search", "finish", "export"):
         assert getattr(recipe, part) == getattr(own, part)
-    assert recipe.data == Data(name="levels", validation=64)  # without train_size
-    assert recipe.sampler == Sampling()
+    assert recipe.data == DataSettings(name="levels", validation=64)  # without train_size
+    assert recipe.sampler == SamplerSettings()
     assert recipe.name == "small-levels"
-    assert (recipe.shift.name, recipe.shift.lr, recipe.shift.head_lr) == ("population", 0.005, 0.05)
+    assert (recipe.shifting.name, recipe.shifting.lr, recipe.shifting.head_lr) == (
+        "population",
+        0.005,
+        0.05,
+    )
 
 
 def test_a_moved_run_is_a_run_like_any_other(base, moved, tmp_path):
@@ -191,16 +202,16 @@ def test_its_loss_falls_before_the_search(base, tmp_path):
 def test_all_moves_in_the_search_or_only_the_classifier(base, moved, tmp_path):
     assert HEAD[0] in changed(moved[0] / WEIGHTS, moved[0] / SHIFTED)
     assert "model.chain.0.0.weight" in changed(moved[0] / WEIGHTS, moved[0] / SHIFTED)
-    move(base[0], tmp_path, *QUICK, "shift.freeze_body=true")
+    move(base[0], tmp_path, *QUICK, "shifting.freeze_body=true")
     assert changed(tmp_path / WEIGHTS, tmp_path / SHIFTED) == set(HEAD)
     assert changed(base[0] / WEIGHTS, tmp_path / SHIFTED) == set(HEAD)
 
 
 def test_the_classifier_moves_ten_times_as_fast(base, tmp_path):
     """One step of plain SGD is the rate times the gradient; weights below 1 round by 3e-8."""
-    once = ("search.candidates=1", "shift.momentum=0.0", "shift.weight_decay=0.0")
+    once = ("search.candidates=1", "shifting.momentum=0.0", "shifting.weight_decay=0.0")
     steps = []
-    for folder, rate in ((tmp_path / "10", ()), (tmp_path / "1", ("shift.head_lr=0.005",))):
+    for folder, rate in ((tmp_path / "10", ()), (tmp_path / "1", ("shifting.head_lr=0.005",))):
         move(base[0], folder, *QUICK, *RANDOM, *once, *rate)
         before, after = load_file(folder / WEIGHTS), load_file(folder / SHIFTED)
         steps.append({name: after[name] - before[name] for name in before})
@@ -261,7 +272,7 @@ def test_a_supernet_of_two_copies_moves_too(tmp_path, mixed):
 @pytest.mark.usefixtures("built_once")
 def test_stopped_after_every_durable_write(base, tmp_path, monkeypatch):
     """Before the source's weights are copied it is begun again; from then on they are enough."""
-    short = ["search.candidates=2", "search.generation=1", "shift.rescored=1"]
+    short = ["search.candidates=2", "search.generation=1", "shifting.rescored=1"]
     short += ["transfer.head_epochs=2", "train.batch_size=64", "transfer.classifier=chain.5.2"]
     recipe = transfer_recipe(base[0], None, "levels", [*QUICK, *RANDOM, *short])
     run(recipe, tmp_path / "whole", source=base[0])
@@ -290,7 +301,9 @@ def test_stopped_after_every_durable_write(base, tmp_path, monkeypatch):
         "recipe.toml", "environment.json", "space.json", SOURCE, "train.jsonl", "train.jsonl",
         WEIGHTS,
     ]  # fmt: skip
-    assert {"search.jsonl", "shift.jsonl", "shift.pt", SHIFTED, "finish.jsonl"} <= set(written)
+    assert {"search.jsonl", "shifting.jsonl", "shifting.pt", SHIFTED, "finish.jsonl"} <= set(
+        written
+    )
     assert written[-1] == "result.json"
 
 
@@ -304,47 +317,53 @@ def put(path, text):
 
 
 def test_sections_of_a_recipe_win_and_the_network_is_the_runs(base, tmp_path):
-    text = "data={name='levels', validation=32}\ntrain.lr=0.3\nshift.lr=0.002"
+    text = "data={name='levels', validation=32}\ntrain.lr=0.3\nshifting.lr=0.002"
     path = put(tmp_path / "own.toml", text)
     recipe = transfer_recipe(base[0], path, None, ["train.epochs=7", "seed=9"])
     assert (recipe.network, recipe.sharing) == (base[1].network, base[1].sharing)
-    assert recipe.data == Data(name="levels", validation=32)
-    assert recipe.train == Training(lr=0.3, epochs=7)  # all else as in no recipe, not as in the run
-    assert (recipe.search, recipe.name, recipe.seed) == (Searching(), "digits", 9)
-    shift = recipe.shift
-    assert (shift.name, shift.lr, shift.head_lr) == ("population", 0.002, pytest.approx(0.02))
+    assert recipe.data == DataSettings(name="levels", validation=32)
+    assert recipe.train == TrainingSettings(
+        lr=0.3, epochs=7
+    )  # all else as in no recipe, not as in the run
+    assert (recipe.search, recipe.name, recipe.seed) == (SearchSettings(), "digits", 9)
+    shifting = recipe.shifting
+    assert (shifting.name, shifting.lr, shifting.head_lr) == (
+        "population",
+        0.002,
+        pytest.approx(0.02),
+    )
     over = transfer_recipe(base[0], path, "digits", ["data.validation=16", "name=mine"])
-    assert (over.data, over.name) == (Data(name="digits", validation=16), "mine")
+    assert (over.data, over.name) == (DataSettings(name="digits", validation=16), "mine")
 
 
 @pytest.mark.parametrize(
     ("section", "expected"),
     [
-        ("shift.name='none'", ("none", 0.05)),
+        ("shifting.name='none'", ("none", 0.05)),
         ("shift={name='uniform_finetune', head_lr=0.3}", ("uniform_finetune", 0.3)),
-        ("shift.steps=2", ("population", 0.05)),
+        ("shifting.steps=2", ("population", 0.05)),
     ],
 )
 def test_a_recipe_may_say_how_to_shift(base, tmp_path, section, expected):
     path = put(tmp_path / "own.toml", f"data.name='levels'\n{section}\n")
-    shift = transfer_recipe(base[0], path, None, []).shift
-    assert (shift.name, shift.head_lr) == expected
+    shifting = transfer_recipe(base[0], path, None, []).shifting
+    assert (shifting.name, shifting.head_lr) == expected
 
 
 def test_how_the_run_itself_shifted_goes_on(base, tmp_path):
-    own = ["shift.name=uniform_finetune", "shift.lr=0.02", "data.pad=0", "data.image_size=8"]
+    own = ["shifting.name=uniform_finetune", "shifting.lr=0.02", "data.pad=0", "data.image_size=8"]
     recipe = Recipe.load(base[0] / "recipe.toml", [*own, "sampler.name=fair"])
     put(tmp_path / "recipe.toml", recipe.to_toml())
     shutil.copy(base[0] / WEIGHTS, tmp_path)
     recipe = transfer_recipe(tmp_path, None, "levels", [])
-    assert (recipe.shift.name, recipe.shift.head_lr) == ("uniform_finetune", 0.2)
-    assert recipe.data == Data(name="levels", validation=64, pad=0, image_size=8)
-    assert recipe.sampler == Sampling()
+    assert (recipe.shifting.name, recipe.shifting.head_lr) == ("uniform_finetune", 0.2)
+    assert recipe.data == DataSettings(name="levels", validation=64, pad=0, image_size=8)
+    assert recipe.sampler == SamplerSettings()
 
 
 def test_a_search_of_frozen_weights_may_follow(base, tmp_path):
-    _, result = move(base[0], tmp_path, *QUICK, "shift.name=none")
-    assert (result["shift"], result["images_forwarded"]["shift"]) == ("none", 0)
+    _, result = move(base[0], tmp_path, *QUICK, "shifting.name=none")
+    assert (result["shifting"], result["images_forwarded"]["shifting"]) == ("none", 0)
     assert not (tmp_path / SHIFTED).exists()
     assert {row["weights_version"] for row in lines(tmp_path, "search.jsonl")} == {0}
 
@@ -391,7 +410,7 @@ def sets(*overrides):
         (["RUN", "--data=levels", *sets(NEAR, "search.name=generator", "search.options={}")], 2,
          "takes winners from a trained sampler, and a transfer trains none"),
         (["RUN", "--data=levels", *sets(NEAR, "search.name=generator", "search.options={}",
-          "sampler={name='shift', held_out=0.2}", "shift.name=none")], 2,
+          "sampler={name='shift', held_out=0.2}", "shifting.name=none")], 2,
          "[sampler] says which paths train a supernet"),
         (["RUN", "--data=levels", *sets("transfer.classifier=chain.5.3")], 2,
          "transfer.classifier: classifier 'chain.5.3': the network has no such module; did you "
@@ -538,16 +557,18 @@ def test_how_files_are_augmented_goes_to_files_alone(base, tmp_path):
     recipe = Recipe.load(base[0] / "recipe.toml", ["data.jitter=0.1", "data.crop_scale=[0.5, 1.0]"])
     put(tmp_path / "recipe.toml", recipe.to_toml())
     shutil.copy(base[0] / WEIGHTS, tmp_path)
-    assert transfer_recipe(tmp_path, None, "levels", []).data == Data(name="levels", validation=64)
+    assert transfer_recipe(tmp_path, None, "levels", []).data == DataSettings(
+        name="levels", validation=64
+    )
     own = transfer_recipe(tmp_path, None, "folder", []).data
     assert (own.jitter, own.crop_scale) == (0.1, [0.5, 1.0])
 
 
 def test_the_rate_of_the_classifier_follows_that_of_all_else(base):
-    recipe = transfer_recipe(base[0], None, None, ["data.name=levels", "shift.lr=0.001"])
-    assert (recipe.data.name, recipe.shift.head_lr) == ("levels", pytest.approx(0.01))
+    recipe = transfer_recipe(base[0], None, None, ["data.name=levels", "shifting.lr=0.001"])
+    assert (recipe.data.name, recipe.shifting.head_lr) == ("levels", pytest.approx(0.01))
     recipe = transfer_recipe(base[0], None, "levels", ["data={validation=10}"])
-    assert recipe.data == Data(name="levels", validation=10)
+    assert recipe.data == DataSettings(name="levels", validation=10)
     recipe = transfer_recipe(base[0], None, None, ["data.name = 'levels'"])
     assert recipe.name == "small-levels"
 

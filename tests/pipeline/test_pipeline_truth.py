@@ -18,7 +18,7 @@ from torch import nn
 
 from manyshot import evaluate, records
 from manyshot.pipeline import TruthFailed, Workspace, truth
-from manyshot.pipeline.truth import alone
+from manyshot.pipeline.verbs.truth import alone
 from manyshot.pipeline.workers import Failed, InProcess, Processes, Task
 from manyshot.rank import load_truth
 from manyshot.recipe import RecipeError
@@ -207,7 +207,7 @@ def test_other_settings_need_another_folder(done, tmp_path):
 
 def test_a_training_that_diverges_is_named_after_all_others(tmp_path, monkeypatch):
     recipe = small(tmp_path / "recipe", *SETS)
-    module = importlib.import_module("manyshot.pipeline.truth")
+    module = importlib.import_module("manyshot.pipeline.verbs.truth")
     work = module.trained_alone
 
     def some_fail(task):
@@ -226,7 +226,7 @@ def test_loss_that_is_no_number_is_a_failure(tmp_path):
 
 
 def test_a_score_that_is_no_number_is_a_failure(tmp_path, monkeypatch):
-    module = importlib.import_module("manyshot.pipeline.truth")
+    module = importlib.import_module("manyshot.pipeline.verbs.truth")
     score = evaluate.Score(0.1, math.nan, 449)
     monkeypatch.setattr(module.evaluate, "accuracy", lambda *args: score)
     with pytest.raises(TruthFailed, match="its loss on the test images is nan"):
@@ -300,8 +300,8 @@ class TestPlans:
         assert len(set(self.planned(tmp_path, *sets))) == 250
 
     def test_a_space_too_large_to_list_is_sampled(self, tmp_path, monkeypatch):
-        monkeypatch.setattr("manyshot.pipeline.planning.MOST", 100)
-        monkeypatch.setattr("manyshot.pipeline.planning.DRAWS", 60)
+        monkeypatch.setattr("manyshot.pipeline.verbs.truth_plans.MOST", 100)
+        monkeypatch.setattr("manyshot.pipeline.verbs.truth_plans.DRAWS", 60)
         sets = ("truth.plan=stratified", "truth.count=80", "truth.strata=3", "truth.seeds=[0]")
         assert len(set(self.planned(tmp_path, *sets))) == 60
 

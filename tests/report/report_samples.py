@@ -161,7 +161,7 @@ def result(name: str = "sample") -> dict[str, Any]:
         },
         "space": {"size": 256, "decisions": 4},
         "searched": 5,
-        "shift": "population",
+        "shifting": "population",
         "order": {
             "global": {
                 "architectures": 3,
@@ -170,7 +170,7 @@ def result(name: str = "sample") -> dict[str, Any]:
                 "tau_before_after": None,
             }
         },
-        "images_forwarded": {"train": 25_600, "search": 4692, "shift": 15_360, "probe": 0},
+        "images_forwarded": {"train": 25_600, "search": 4692, "shifting": 15_360, "probe": 0},
     }
 
 
@@ -185,7 +185,7 @@ def write_run(folder: Path, name: str = "sample", options: tuple[str, ...] = OPT
         "train": train(),
         "search": scores(),
         "order": order(),
-        "shift": shift(),
+        "shifting": shift(),
         "sampler": sampler(),
         "codes": codes(),
     }.items():

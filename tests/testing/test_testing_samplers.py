@@ -11,13 +11,13 @@ from manyshot.train import (
     ConditionalTable,
     Fair,
     Only,
-    Path,
     Plan,
+    PlannedPath,
     Probe,
     Sampler,
     Sandwich,
-    Shift,
-    ShiftConfig,
+    ShiftNAS,
+    ShiftNASOptions,
     Stateless,
     Uniform,
     uniform_cost,
@@ -34,9 +34,9 @@ def costs_of(space: SearchSpace) -> dict[str, CostTable]:
     return {"macs": CostTable("macs", tuple(counts), 1, tables)}
 
 
-def eager(**options) -> ShiftConfig:
+def eager(**options) -> ShiftNASOptions:
     """Of 26 steps five are warm-up; every fourth after that is an update."""
-    return ShiftConfig(
+    return ShiftNASOptions(
         **{"warmup": 0.2, "period": 4, "bins": 4, "hidden": 4, "draws": 3, **options}
     )
 
@@ -67,18 +67,18 @@ class TestConditionalTable(SamplerSuite):
 
 
 class TestShift(SamplerSuite):
-    def make_sampler(self, space: SearchSpace) -> Shift:
-        return Shift(space, costs_of(space), eager())
+    def make_sampler(self, space: SearchSpace) -> ShiftNAS:
+        return ShiftNAS(space, costs_of(space), eager())
 
 
 class TestShiftByDraws(SamplerSuite):
-    def make_sampler(self, space: SearchSpace) -> Shift:
+    def make_sampler(self, space: SearchSpace) -> ShiftNAS:
         options = {"estimator": "pathwise", "jitter": True, "tau": 0.5, "masks": "active"}
-        return Shift(space, costs_of(space), eager(**options))
+        return ShiftNAS(space, costs_of(space), eager(**options))
 
 
 class TestUniformCost(SamplerSuite):
-    def make_sampler(self, space: SearchSpace) -> Shift:
+    def make_sampler(self, space: SearchSpace) -> ShiftNAS:
         return uniform_cost(space, costs_of(space), eager())
 
 
@@ -87,7 +87,7 @@ def test_the_distribution_learns_in_a_rehearsal(estimator):
     """So that what is checked above is at work."""
     [space, *_] = TestShift().spaces()
     run = Rehearsal(
-        Shift(
+        ShiftNAS(
             space,
             costs_of(space),
             eager(estimator=estimator, lr=0.05, resource_weight=5.0, hidden=16),
@@ -129,7 +129,7 @@ class Learnt(Stateless):
 
     def plan(self, rng, step):
         policies = self.policies(rng)
-        return Plan((Path(self.arch(policies), policies),), self.penalty())
+        return Plan((PlannedPath(self.arch(policies), policies),), self.penalty())
 
     def optimizer(self):
         return torch.optim.SGD([self.logits], 0.1)
@@ -227,21 +227,21 @@ class Curious(Learnt):
     """Does not say that it probes."""
 
     def probe(self, rng, step, steps):
-        return Probe((Path(self.space.smallest),))
+        return Probe((PlannedPath(self.space.smallest),))
 
 
 class Greedy(Curious):
     probes = True
 
     def probe(self, rng, step, steps):
-        return Probe((Path(self.space.smallest),), images=0)
+        return Probe((PlannedPath(self.space.smallest),), images=0)
 
 
 class OutOfSpace(Curious):
     probes = True
 
     def probe(self, rng, step, steps):
-        return Probe((Path((9,) * len(self.space)),))
+        return Probe((PlannedPath((9,) * len(self.space)),))
 
 
 class NotANumber(Learnt):

@@ -1,7 +1,7 @@
 """What each of two processes does in `test_train_ddp.py`; also run as a single process."""
 
 import sys
-from pathlib import Path
+from pathlib import PlannedPath
 
 import torch
 from shift_nets import k_shot, shifting
@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from train_nets import Dropping, seeded, trainer, weights
 
 import manyshot as ms
-from manyshot.recipe import Shifting
-from manyshot.train import Path as PathOf
+from manyshot.recipe import ShiftingSettings
 from manyshot.train import Plan, Probed, Stateless, Trainer, train
+from manyshot.train import PlannedPath as PathOf
 from manyshot.train.shifting import Shifter, schedule
 
 STEPS = 5
@@ -71,7 +71,7 @@ class Wide(nn.Module):
         return self.head(torch.relu(self.two(self.one(images.flatten(1)))))
 
 
-def without_norms(sampler: str, folder: Path | None = None) -> dict[str, object]:
+def without_norms(sampler: str, folder: PlannedPath | None = None) -> dict[str, object]:
     """Five steps in float64 on a network without batch norm or dropout."""
     sharing = None
     if sampler in K_SHOT:
@@ -97,7 +97,7 @@ SHIFTS = {
 """Options of runs with a learnt sampler; with one chunk, two processes train on what one would."""
 
 
-def with_shift(kind: str, folder: Path | None = None) -> dict[str, object]:
+def with_shift(kind: str, folder: PlannedPath | None = None) -> dict[str, object]:
     """Twelve steps in float64 on a network without batch norm or dropout."""
     options = {"shifts": {}, **SHIFTS[kind]}
     sharing = options.pop("sharing", lambda: None)()
@@ -140,7 +140,7 @@ def shifted(mode: str) -> dict[str, Tensor]:
     """Two visits of two mini-batches, in float64, on a network without batch norm or dropout."""
     sharing = ms.sharing.KShot(2, last_std=1.0) if mode == "codes" else None
     net = seeded(lambda: ms.Supernet(Dropping(dropout=0.0), sharing=sharing)).double()
-    settings = Shifting(steps=2, batch_size=32, lr=0.1, **MODES[mode])
+    settings = ShiftingSettings(steps=2, batch_size=32, lr=0.1, **MODES[mode])
     base = trainer(net, images=128, dtype=torch.float64)
     head = [p for name, p in net.named_parameters() if name.startswith("model.head")]
     shifter = Shifter(
@@ -155,7 +155,7 @@ def shifted(mode: str) -> dict[str, Tensor]:
     return {**weights(net), "loss": torch.tensor(loss, dtype=torch.float64)}
 
 
-def with_norms(folder: Path) -> dict[str, Tensor]:
+def with_norms(folder: PlannedPath) -> dict[str, Tensor]:
     net = seeded(lambda: ms.Supernet(ms.zoo.tiny(width=4)))
     run = trainer(net, folder, sampler="fair", epochs=1, log_steps=2)
     train(run)
@@ -180,7 +180,7 @@ def with_empty_buffers() -> dict[str, Tensor]:
     return weights(run.net)
 
 
-def main(out: Path) -> None:
+def main(out: PlannedPath) -> None:
     run = trainer()
     rank, world = run.accelerator.process_index, run.accelerator.num_processes
     results: dict[str, object] = {"world": world}
@@ -196,4 +196,4 @@ def main(out: Path) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    main(Path(sys.argv[1]))
+    main(PlannedPath(sys.argv[1]))

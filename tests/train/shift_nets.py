@@ -11,7 +11,15 @@ from train_nets import CPU, LOOK, seeded
 
 import manyshot as ms
 from manyshot.cost import CostTable, macs_table, params_table
-from manyshot.train import Probe, Sampler, Shift, ShiftConfig, Trainer, Training, engine
+from manyshot.train import (
+    Probe,
+    Sampler,
+    ShiftNAS,
+    ShiftNASOptions,
+    Trainer,
+    TrainingSettings,
+    engine,
+)
 
 SHAPE = (1, 8, 8)
 APART = 60
@@ -103,10 +111,10 @@ def held_out(images: int, seed: int, dtype: torch.dtype = torch.float32) -> Any:
     return ms.data.fixed(own, count, 32, dtype=dtype, **{**LOOK, "seed": seed})
 
 
-def shift(net: ms.Supernet, make: Any = Vit, **options: Any) -> Shift:
+def shift(net: ms.Supernet, make: Any = Vit, **options: Any) -> ShiftNAS:
     """An eager sampler: a warm-up of a fifth, an update every third step."""
     eager = {"warmup": 0.2, "period": 3, "lr": 3e-2, "bins": 4, "draws": 4, "hidden": 16}
-    return Shift(net.space, known_costs(make), ShiftConfig(**{**eager, **options}), seed=2)
+    return ShiftNAS(net.space, known_costs(make), ShiftNASOptions(**{**eager, **options}), seed=2)
 
 
 def shifting(
@@ -122,7 +130,7 @@ def shifting(
 ) -> Trainer:
     """A trainer of 20 steps, four to an epoch, by `shift` unless another sampler is given."""
     defaults = {"epochs": 5, "batch_size": 32, "checkpoint_steps": 4, "log_steps": 5, "lr": 3e-3}
-    training = Training(**{**defaults, "optimizer": "adamw", **settings})
+    training = TrainingSettings(**{**defaults, "optimizer": "adamw", **settings})
     net = net or supernet(make, sharing).to(dtype)
     accelerator = engine(CPU, training)
     rank, world = accelerator.process_index, accelerator.num_processes

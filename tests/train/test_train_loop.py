@@ -17,10 +17,10 @@ from train_nets import (
 import manyshot as ms
 from manyshot import records
 from manyshot.train import (
-    Path,
     Plan,
+    PlannedPath,
     Stateless,
-    Training,
+    TrainingSettings,
     accumulate,
     engine,
     train,
@@ -87,7 +87,7 @@ def test_the_loop_is_a_plain_loop():
 def test_options_that_are_not_drawn_do_not_move():
     class First(Stateless):
         def plan(self, rng, step):
-            return Plan((Path((0, 0, 0, 0)), Path((1, 0, 0, 0))))
+            return Plan((PlannedPath((0, 0, 0, 0)), PlannedPath((1, 0, 0, 0))))
 
     run = trainer()
     run.sampler = First()
@@ -151,7 +151,7 @@ def test_bf16_gradients_are_those_of_the_paths_alone():
                 separate[name] = separate.get(name, 0) + parameter.grad
         net.zero_grad()
     with torch.autocast("cpu", torch.bfloat16):
-        accumulate(net, Plan(tuple(map(Path, archs))), images, labels, largest=(3, 3, 3, 3))
+        accumulate(net, Plan(tuple(map(PlannedPath, archs))), images, labels, largest=(3, 3, 3, 3))
     for name, parameter in net.named_parameters():
         if name in separate:
             assert parameter.grad is not None, name
@@ -171,7 +171,7 @@ def test_records_are_means_since_the_last_one(tmp_path):
     losses = [row["loss"] for row in single]
     means = [sum(losses[:3]) / 3, sum(losses[3:6]) / 3, sum(losses[6:]) / 2]
     assert [row["loss"] for row in triple] == pytest.approx(means, rel=1e-6)
-    settings = Training(epochs=2, batch_size=32)
+    settings = TrainingSettings(epochs=2, batch_size=32)
     assert [row["lr"] for row in single] == [learning_rate(settings, t, 8, 4) for t in range(8)]
 
 
@@ -181,7 +181,7 @@ def test_a_batch_larger_than_the_images_is_an_error():
 
 
 def test_the_engine_is_one_process_on_the_cpu():
-    accelerator = engine(CPU, Training())
+    accelerator = engine(CPU, TrainingSettings())
     assert (accelerator.num_processes, accelerator.device.type) == (1, "cpu")
     assert accelerator.mixed_precision == "no"
     assert accelerator.trackers == []
@@ -209,6 +209,6 @@ class _Second:
 
 def test_a_tracker_that_is_not_installed_is_an_error(monkeypatch):
     monkeypatch.setattr("manyshot.train.loop.is_tensorboard_available", lambda: False)
-    settings = Training(tracker="tensorboard")
+    settings = TrainingSettings(tracker="tensorboard")
     with pytest.raises(ImportError, match=r"manyshot\[tensorboard\]"):
         engine(torch.device("cpu"), settings)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import manyshot as ms
-from manyshot.train import Training
+from manyshot.train import TrainingSettings
 from manyshot.train.optim import decay_groups, learning_rate, make_optimizer
 
 
@@ -64,7 +64,7 @@ def test_every_parameter_of_the_zoo_is_in_one_group(network):
     assert all(p.dim() > 1 for p in decay_groups(net, 0.1)[0]["params"])
 
 
-def one_parameter(settings: Training, gradients: list[float]) -> float:
+def one_parameter(settings: TrainingSettings, gradients: list[float]) -> float:
     layer = nn.Linear(1, 1, bias=False).double()
     nn.init.constant_(layer.weight, 2.0)
     optimizer = make_optimizer(layer, settings)
@@ -75,19 +75,19 @@ def one_parameter(settings: Training, gradients: list[float]) -> float:
 
 
 def test_sgd_is_nesterov_with_decay():
-    settings = Training(lr=0.1, momentum=0.9, weight_decay=0.01)
+    settings = TrainingSettings(lr=0.1, momentum=0.9, weight_decay=0.01)
     w, velocity = 2.0, 0.0
     for gradient in (1.0, -0.5):
         decayed = gradient + 0.01 * w
         velocity = 0.9 * velocity + decayed
         w -= 0.1 * (decayed + 0.9 * velocity)
     assert one_parameter(settings, [1.0, -0.5]) == pytest.approx(w, abs=1e-12)
-    plain = one_parameter(Training(lr=0.1, momentum=0.0, weight_decay=0.0), [1.0, -0.5])
+    plain = one_parameter(TrainingSettings(lr=0.1, momentum=0.0, weight_decay=0.0), [1.0, -0.5])
     assert plain == pytest.approx(2 - 0.05, abs=1e-12)
 
 
 def test_adamw_decays_apart_from_the_gradient():
-    settings = Training(optimizer="adamw", lr=0.1, weight_decay=0.5)
+    settings = TrainingSettings(optimizer="adamw", lr=0.1, weight_decay=0.5)
     w = 2.0 * (1 - 0.1 * 0.5) - 0.1 * 1.0 / (1.0 + 1e-8)  # the first step is the sign
     assert one_parameter(settings, [3.0]) == pytest.approx(w, abs=1e-7)
 
@@ -96,7 +96,7 @@ STEPS, PER_EPOCH = 100, 10
 
 
 def rates(**settings) -> list[float]:
-    recipe = Training(lr=0.4, **settings)
+    recipe = TrainingSettings(lr=0.4, **settings)
     return [learning_rate(recipe, step, STEPS, PER_EPOCH) for step in range(STEPS)]
 
 
@@ -112,7 +112,7 @@ def test_warm_up_rises_linearly_and_the_rest_starts_at_the_full_rate(schedule):
     warm = rates(schedule=schedule, warmup_epochs=2)
     assert warm[:20] == pytest.approx([0.4 * (t + 1) / 21 for t in range(20)])
     assert warm[20] == pytest.approx(0.4)
-    rest = Training(lr=0.4, schedule=schedule)
+    rest = TrainingSettings(lr=0.4, schedule=schedule)
     assert warm[20:] == pytest.approx([learning_rate(rest, t, 80, 10) for t in range(80)])
 
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from train_nets import random_states, same, weights
 
 import manyshot as ms
-from manyshot.train import Path, Probe, train
+from manyshot.train import PlannedPath, Probe, train
 from manyshot.train.probing import answer, at_weights
 
 ARCHS = [(0, 1, 1, 2, 0, 1), (2, 2, 0, 0, 1, 0), (1, 0, 1, 1, 1, 1)]
@@ -53,7 +53,8 @@ def batches_of(run, images=2048):
 
 def paths(net, gradients=True):
     return tuple(
-        Path(arch, policy_of(net, arch, torch.float64) if gradients else None) for arch in ARCHS
+        PlannedPath(arch, policy_of(net, arch, torch.float64) if gradients else None)
+        for arch in ARCHS
     )
 
 
@@ -68,7 +69,7 @@ def test_losses_are_those_by_hand_now_and_then(make, images):
     net = make() if make is with_k_shot else supernet(make)
     run, before = trained(net.double(), make=Conv if make is Conv else Vit)
     archs = [(0, 0, 1), (1, 1, 0)] if make is Conv else ARCHS
-    probed = answer(run, Probe(tuple(map(Path, archs)), images=images, since=True))
+    probed = answer(run, Probe(tuple(map(PlannedPath, archs)), images=images, since=True))
     batches = batches_of(run, images)
     assert [len(labels) for _, labels in batches] == [32, min(images, APART) - 32]
     for i, arch in enumerate(archs):
@@ -86,7 +87,7 @@ def test_losses_are_those_by_hand_now_and_then(make, images):
 @pytest.mark.parametrize("since", [False, True])
 def test_gradients_are_those_of_autograd_through_the_network(since, masks):
     run, before = trained()
-    own = tuple(Path(p.arch, p.policy, masks=masks) for p in paths(run.net))
+    own = tuple(PlannedPath(p.arch, p.policy, masks=masks) for p in paths(run.net))
     probed = answer(run, Probe(own, since=since, gradients=True))
     batches = batches_of(run)
     nets = [(copy.deepcopy(run.net), 1.0), *([(before, -1.0)] if since else [])]
@@ -114,7 +115,7 @@ def test_between_equal_weights_there_is_no_change_at_all(make):
     net = supernet(make).double()
     run, _ = trained(net, steps=1, make=make)
     answer(run, Probe(save=True))
-    own = (Path(net.space.largest, policy_of(net, net.space.largest, torch.float64)),)
+    own = (PlannedPath(net.space.largest, policy_of(net, net.space.largest, torch.float64)),)
     probed = answer(run, Probe(own, since=True, gradients=True))
     assert torch.equal(probed.losses, probed.before)
     assert all((g == 0).all() for g in probed.gradients[0].values())
@@ -148,7 +149,7 @@ def test_before_anything_was_saved_there_is_no_then():
 
 def test_paths_without_policies_have_no_gradient_and_policies_without_a_wish_slice():
     run, _ = trained()
-    mixed = (Path(ARCHS[0]), *paths(run.net)[1:])
+    mixed = (PlannedPath(ARCHS[0]), *paths(run.net)[1:])
     probed = answer(run, Probe(mixed, gradients=True))
     assert [len(g) for g in probed.gradients] == [0, 6, 6]
     unwanted = answer(run, Probe(mixed))
@@ -190,7 +191,7 @@ def test_nothing_is_changed(net, gradients):
     F.cross_entropy(net(torch.ones(4, 1, 8, 8)), torch.arange(4)).backward()  # a .grad to keep
     next(net.model.children()).eval()  # modes that differ
     arch = net.space.smallest
-    own = (Path(arch, policy_of(net, arch)), Path(net.space.largest))
+    own = (PlannedPath(arch, policy_of(net, arch)), PlannedPath(net.space.largest))
     before, kept = hashed(run), {n: t.clone() for n, t in run.saved.items()}
     answer(run, Probe(own, since=True, gradients=gradients))
     assert hashed(run) == before
@@ -257,7 +258,7 @@ def test_without_held_out_images_the_way_out_is_said():
         dataclasses.replace(run, held_out=None)
     run.held_out = lambda images, seed: []
     with pytest.raises(ValueError, match="held_out gave no images for a probe of Shift"):
-        answer(run, Probe((Path(ARCHS[0]),)))
+        answer(run, Probe((PlannedPath(ARCHS[0]),)))
     answer(run, Probe(save=True))  # which needs none
     assert same(run.saved, dict(run.net.named_parameters()))
 
@@ -274,7 +275,7 @@ def test_a_probe_asks_once_for_images_by_a_seed_of_its_step():
 
     run.held_out = noting
     run.sampler.probe = lambda rng, step, steps: Probe(
-        (Path(ARCHS[0]), Path(ARCHS[1])), images=40, since=True, save=step % 2 == 0
+        (PlannedPath(ARCHS[0]), PlannedPath(ARCHS[1])), images=40, since=True, save=step % 2 == 0
     )
     run.sampler.feedback = lambda *args: None
     train(run)

@@ -17,8 +17,8 @@ import manyshot as ms
 from manyshot import records
 from manyshot.train import (
     CheckpointError,
-    Path,
     Plan,
+    PlannedPath,
     Stateless,
     load_checkpoint,
     train,
@@ -120,7 +120,7 @@ def test_what_a_sampler_has_learnt_is_restored(tmp_path, monkeypatch):
             self.total = torch.zeros(())
 
         def plan(self, rng, step):
-            return Plan((Path((int(self.total * 1000) % 4, 0, step % 4, 3)),))
+            return Plan((PlannedPath((int(self.total * 1000) % 4, 0, step % 4, 3)),))
 
         def feedback(self, plan, losses, probed=None):
             self.total = self.total + sum(losses)

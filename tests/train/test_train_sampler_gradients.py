@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import manyshot as ms
-from manyshot.train import Path, Plan, Stateless, accumulate, train
+from manyshot.train import Plan, PlannedPath, Stateless, accumulate, train
 from manyshot.train.gumbel import straight_through
 
 WIDTHS, HIDDEN = (2, 4, 8), (3, 6)
@@ -78,9 +78,9 @@ def theta() -> list[Tensor]:
     return [widths.requires_grad_(), hidden.requires_grad_()]
 
 
-def path(net: ms.Supernet, policies: list[Tensor], row: int, **options) -> Path:
+def path(net: ms.Supernet, policies: list[Tensor], row: int, **options) -> PlannedPath:
     own = {d: p[row] for d, p in zip(net.space.decisions, policies, strict=True)}
-    return Path(tuple(int(p.argmax()) for p in own.values()), policy=own, **options)
+    return PlannedPath(tuple(int(p.argmax()) for p in own.values()), policy=own, **options)
 
 
 def penalty_of(policies: list[Tensor], theta: list[Tensor]) -> Tensor:
@@ -110,7 +110,7 @@ def test_several_paths_weights_a_teacher_a_penalty_and_a_share(net, batch, theta
     policies = [straight_through(logits) for logits in theta]
     plan = Plan(
         (
-            Path(net.space.largest, weight=0.5),
+            PlannedPath(net.space.largest, weight=0.5),
             path(net, policies, 0, weight=2.0, masks=masks),
             path(net, policies, 1, weight=0.3, target="largest", masks=masks),
         ),
@@ -154,7 +154,7 @@ def test_full_masks_have_more_to_say_than_active_ones(net, batch, theta):
 @pytest.mark.parametrize("share", [1.0, 0.25])
 def test_a_penalty_without_policies_is_scaled_by_the_share(net, batch, share):
     weight = torch.tensor([2.0, -1.0], requires_grad=True)
-    plan = Plan((Path((0, 0)),), weight.square().sum())
+    plan = Plan((PlannedPath((0, 0)),), weight.square().sum())
     accumulate(net, plan, *batch, largest=net.space.largest, share=share)
     assert weight.grad.tolist() == [4.0 * share, -2.0 * share]
 
@@ -178,7 +178,7 @@ def test_policies_that_learn_nothing(net, batch, theta, penalty):
     """Constant policies and penalties train the weights as the indices do."""
     policies = [straight_through(logits).detach() for logits in theta]
     found = []
-    for plan in (Plan((path(net, policies, 0),), penalty), Plan((Path((2, 0)),))):
+    for plan in (Plan((path(net, policies, 0),), penalty), Plan((PlannedPath((2, 0)),))):
         accumulate(net, plan, *batch, largest=net.space.largest)
         found.append(grads(list(net.parameters())))
     assert_same(*found)
@@ -221,7 +221,7 @@ class Steering(Stateless):
         policies = {d: straight_through(logits) for d, logits in self.logits.items()}
         penalty = sum(logits.sum() for logits in self.logits.values())
         arch = tuple(int(policy.argmax()) for policy in policies.values())
-        return Plan((Path(arch, policy=policies),), penalty)
+        return Plan((PlannedPath(arch, policy=policies),), penalty)
 
     def optimizer(self):
         return torch.optim.SGD(self.logits.values(), 0.1)
@@ -285,7 +285,7 @@ def test_merged_weights_train_under_masks_as_they_do_in_slices():
     arch, found = (1, 2, 0, 1, 1, 1), []
     constant = {d: policy.detach() for d, policy in policy_of(net, arch).items()}
     for policy in (None, constant):
-        plan = Plan((Path(arch, policy),))
+        plan = Plan((PlannedPath(arch, policy),))
         accumulate(net, plan, images, torch.arange(4), largest=net.space.largest)
         found.append(grads(list(net.parameters())))
     assert_same(*found)
@@ -315,7 +315,7 @@ def test_autocast_around_a_step_leaves_the_generator_alone():
     for enabled in (False, True):
         sampler = shift(net)
         plan = sampler.plan(np.random.default_rng(0), 0).penalty
-        constant = Plan((Path(net.space.smallest),), plan)
+        constant = Plan((PlannedPath(net.space.smallest),), plan)
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
             images = torch.zeros(2, 1, 8, 8)
             accumulate(net, constant, images, torch.arange(2), largest=net.space.largest)

@@ -14,11 +14,11 @@ from manyshot.train import (
     Fair,
     Grid,
     Only,
-    Path,
     Plan,
+    PlannedPath,
     Sandwich,
-    Shift,
-    ShiftConfig,
+    ShiftNAS,
+    ShiftNASOptions,
     Stateless,
     Uniform,
     make_sampler,
@@ -93,8 +93,8 @@ def test_sandwich_is_largest_smallest_and_random(space, random):
     for seed in range(100):
         plan = Sandwich(space, random=random).plan(rng(seed), 0)
         assert len(plan.paths) == 2 + random
-        assert plan.paths[0] == Path(space.largest)
-        assert plan.paths[1] == Path(space.smallest, target="largest")
+        assert plan.paths[0] == PlannedPath(space.largest)
+        assert plan.paths[1] == PlannedPath(space.smallest, target="largest")
         assert {path.weight for path in plan.paths} == {1.0}
         assert {path.target for path in plan.paths[1:]} == {"largest"}
         drawn += [path.arch for path in plan.paths[2:]]
@@ -107,7 +107,7 @@ def test_sandwich_without_distillation_learns_labels(space):
 
 
 def test_only_never_changes():
-    assert [Only((1, 0)).plan(rng(i), i) for i in range(3)] == [Plan((Path((1, 0)),))] * 3
+    assert [Only((1, 0)).plan(rng(i), i) for i in range(3)] == [Plan((PlannedPath((1, 0)),))] * 3
 
 
 @pytest.mark.parametrize("name", ["uniform", "fair", "sandwich"])
@@ -173,20 +173,20 @@ def costs(space) -> dict[str, CostTable]:
 
 def test_options_of_shift_are_the_fields_of_its_configuration(space, costs):
     made = make_sampler("shift", space, {"metric": "params", "hidden": 8}, costs=costs, seed=3)
-    assert isinstance(made, Shift)
-    assert (made.config, made.metric) == (ShiftConfig(metric="params", hidden=8), "params")
+    assert isinstance(made, ShiftNAS)
+    assert (made.config, made.metric) == (ShiftNASOptions(metric="params", hidden=8), "params")
     assert made.table is costs["params"]
-    twin = Shift(space, costs, ShiftConfig(metric="params", hidden=8), seed=3)
+    twin = ShiftNAS(space, costs, ShiftNASOptions(metric="params", hidden=8), seed=3)
     other = make_sampler("shift", space, {"metric": "params", "hidden": 8}, costs=costs, seed=4)
     cells = [sampler.generator.cell.weight_hh for sampler in (made, twin, other)]
     assert torch.equal(cells[0], cells[1])
     assert not torch.equal(cells[0], cells[2])
-    assert make_sampler("shift", space, {}, costs=costs).config == ShiftConfig()
+    assert make_sampler("shift", space, {}, costs=costs).config == ShiftNASOptions()
 
 
 def test_uniform_cost_is_shift_that_does_not_learn(space, costs):
     made = make_sampler("uniform_cost", space, {"hidden": 8, "period": 7}, costs=costs)
-    assert made.config == ShiftConfig(hidden=8, period=7)
+    assert made.config == ShiftNASOptions(hidden=8, period=7)
     assert not made.probes
     assert made.probe(rng(), 700, 1000) is None
 
@@ -250,7 +250,7 @@ class Plain(Stateless):
         self.space, self.config = space, config
 
     def plan(self, rng, step):
-        return Plan((Path(self.space.smallest),))
+        return Plan((PlannedPath(self.space.smallest),))
 
 
 class Old:

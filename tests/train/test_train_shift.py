@@ -12,8 +12,8 @@ from manyshot.train import (
     ComplexityDistribution,
     Generates,
     Probed,
-    Shift,
-    ShiftConfig,
+    ShiftNAS,
+    ShiftNASOptions,
     train,
     uniform_cost,
 )
@@ -29,7 +29,7 @@ def net():
     return supernet()
 
 
-def spied(sampler: Shift) -> list:
+def spied(sampler: ShiftNAS) -> list:
     """What its generator is asked, and answers: (weights of targets, temperature, policies)."""
     seen = []
 
@@ -40,7 +40,7 @@ def spied(sampler: Shift) -> list:
     return seen
 
 
-def planned(sampler: Shift, seed: int = 0):
+def planned(sampler: ShiftNAS, seed: int = 0):
     """A plan, what the generator decoded for it, and the target it is for."""
     seen, counts = spied(sampler), sampler.counts.clone()
     plan = sampler.plan(rng(seed), 0)
@@ -288,7 +288,7 @@ def test_it_gives_networks_without_a_search(net):
 
 
 def test_uniform_costs_stay_uniform_and_never_probe(net):
-    config = ShiftConfig(bins=4, hidden=8, warmup=0.2, period=3, all_bins=False)
+    config = ShiftNASOptions(bins=4, hidden=8, warmup=0.2, period=3, all_bins=False)
     sampler = uniform_cost(net.space, known_costs(Vit), config)
     for seed in range(400):
         sampler.feedback(sampler.plan(rng(seed), 0), [torch.ones(())])

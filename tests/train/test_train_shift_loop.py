@@ -15,10 +15,10 @@ from manyshot import records
 from manyshot.train import (
     ComplexityDistribution,
     NonFiniteLoss,
-    Path,
+    PlannedPath,
     Probe,
-    Shift,
-    ShiftConfig,
+    ShiftNAS,
+    ShiftNASOptions,
     load_checkpoint,
     train,
 )
@@ -367,10 +367,10 @@ def small_choices():
 
 def cosine(data, tables, seed) -> float:
     net = supernet(small_choices)
-    config = ShiftConfig(
+    config = ShiftNASOptions(
         estimator="pathwise", draws=32, bins=4, warmup=0.5, period=40, lr=5e-3, hidden=16
     )
-    sampler = Shift(net.space, tables, config, seed=2)
+    sampler = ShiftNAS(net.space, tables, config, seed=2)
     run = shifting(sampler, net, lr=2e-2, schedule="constant", epochs=4)
     run.batches = ms.data.Batches(data.train, 32, **{**LOOK, "seed": seed})
     run.held_out = lambda images, seed: ms.data.fixed(data.held_out, None, 100, **LOOK)
@@ -385,7 +385,7 @@ def cosine(data, tables, seed) -> float:
             with torch.no_grad():
                 drawn = sampler.generator(targets, generator=noise).policies
             archs = sampler.generator.archs(drawn)
-            probed = answer(run, Probe(tuple(map(Path, archs)), since=True))
+            probed = answer(run, Probe(tuple(map(PlannedPath, archs)), since=True))
             deltas = (probed.losses - probed.before).view(8, 4).mean(0)
             exact.append(enumerated_gradient(sampler.distribution.probabilities(), deltas))
         return own

@@ -15,8 +15,8 @@ from torch.nn import functional as F
 from train_nets import CPU, LOOK, Dropping, digits, same, seeded, weights
 
 import manyshot as ms
-from manyshot.recipe import Shifting
-from manyshot.train import NonFiniteLoss, Training, engine, load_checkpoint, save_checkpoint
+from manyshot.recipe import ShiftingSettings
+from manyshot.train import NonFiniteLoss, TrainingSettings, engine, load_checkpoint, save_checkpoint
 from manyshot.train.shifting import Shifter, schedule
 
 A, B, C = (0, 1, 2, 3), (3, 2, 1, 0), (0, 2, 0, 1)
@@ -72,8 +72,8 @@ def shifter(net, batches=None, *, seed=5, trained=(0.1, 0.9), head=(), **setting
     """Over four batches an epoch, from epoch 3, with momentum and decay that show."""
     dtype = next(net.parameters()).dtype
     own = batches or ms.data.Batches(digits().train, 32, dtype=dtype, **LOOK)
-    how = Shifting(**{"batch_size": 32, "lr": 0.05, "weight_decay": 0.1, **settings})
-    return Shifter(net, own, how, seed, engine(CPU, Training()), 3, trained, head)
+    how = ShiftingSettings(**{"batch_size": 32, "lr": 0.05, "weight_decay": 0.1, **settings})
+    return Shifter(net, own, how, seed, engine(CPU, TrainingSettings()), 3, trained, head)
 
 
 def stream_of(run):
@@ -344,8 +344,8 @@ def test_saved_after_two_of_four_generations(make, settings, tmp_path):
     losses = [whole.shift(steps) for _ in range(4)]
     half.shift(steps)
     half.shift(steps)
-    save_checkpoint(tmp_path / "shift.pt", half.state_dict())
-    resumed.load_state_dict(load_checkpoint(tmp_path / "shift.pt"))
+    save_checkpoint(tmp_path / "shifting.pt", half.state_dict())
+    resumed.load_state_dict(load_checkpoint(tmp_path / "shifting.pt"))
     assert (resumed.step, resumed.drawn) == (6, 6)
     assert [resumed.shift(steps) for _ in range(2)] == losses[2:]
     assert same(weights(resumed.net), weights(whole.net))
@@ -397,7 +397,7 @@ def test_divergence_tells_when_what_and_the_way_out(steps, rate, what):
     """Images 1000 times as bright: a gradient above 2 times the largest rate is no number."""
     images, labels = next(shifter(dropping()).batches.epoch(0))
     run = shifter(dropping(), Given([(1000 * images, labels)]), lr=float(rate))
-    assert run.remedy.startswith("lower shift.lr, or set shift.clip_norm; ")
+    assert run.remedy.startswith("lower shifting.lr, or set shifting.clip_norm; ")
     with pytest.raises(NonFiniteLoss) as caught:
         run.shift([[(0, 0)]] * steps)
     assert str(caught.value).startswith(f"shifting, {what}")

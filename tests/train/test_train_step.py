@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import manyshot as ms
-from manyshot.train import Fair, Path, Plan, Sandwich, Uniform, accumulate
+from manyshot.train import Fair, Plan, PlannedPath, Sandwich, Uniform, accumulate
 from manyshot.train.losses import distillation_loss, label_loss
 
 
@@ -98,7 +98,7 @@ def test_gradient_of_the_sandwich(net, batch):
 def test_weights_of_paths_scale_their_gradients(net, batch):
     images, labels = batch
     archs = [(0, 1, 2, 3), (3, 2, 1, 0)]
-    plan = Plan(tuple(Path(a, weight=w) for a, w in zip(archs, (0.25, 3.0), strict=True)))
+    plan = Plan(tuple(PlannedPath(a, weight=w) for a, w in zip(archs, (0.25, 3.0), strict=True)))
     losses = accumulate(net, plan, images, labels, largest=net.space.largest)
     ours = gradients(net)
     by_hand = [cross_entropy(net(images, arch), labels) for arch in archs]
@@ -122,9 +122,9 @@ def test_options_off_the_plan_get_no_gradient(net, batch):
 @pytest.mark.parametrize(
     "paths",
     [
-        lambda big: (Path((0, 0, 0, 0), target="largest"), Path(big)),
-        lambda big: (Path((0, 0, 0, 0)), Path((1, 0, 0, 0), target="largest")),
-        lambda big: (Path(big, target="largest"),),
+        lambda big: (PlannedPath((0, 0, 0, 0), target="largest"), PlannedPath(big)),
+        lambda big: (PlannedPath((0, 0, 0, 0)), PlannedPath((1, 0, 0, 0), target="largest")),
+        lambda big: (PlannedPath(big, target="largest"),),
     ],
 )
 def test_a_student_before_its_teacher_is_an_error(net, batch, paths):

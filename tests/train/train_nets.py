@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import manyshot as ms
-from manyshot.train import Standalone, Trainer, Training, engine, make_sampler
+from manyshot.train import Standalone, Trainer, TrainingSettings, engine, make_sampler
 
 CPU = torch.device("cpu")
 LOOK = {"mean": [0.3], "std": [0.4], "seed": 0}
@@ -49,7 +49,7 @@ def trainer(
     **settings: Any,
 ) -> Trainer:
     defaults = {"epochs": 2, "batch_size": 32, "checkpoint_steps": 3, "log_steps": 2}
-    training = Training(**{**defaults, **settings})
+    training = TrainingSettings(**{**defaults, **settings})
     net = net or seeded(lambda: ms.Supernet(ms.zoo.tiny(width=4)))
     accelerator = engine(CPU, training)
     rank, world = accelerator.process_index, accelerator.num_processes

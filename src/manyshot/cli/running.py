@@ -152,7 +152,7 @@ def _show(result: dict[str, Any], folder: Path, as_json: bool) -> None:
     from manyshot.show import shift_tables, winners_table
 
     page = write(folder)
-    moved = result["shift"] != "none" or result["order"]
+    moved = result["shifting"] != "none" or result["order"]
     show(
         result,
         as_json,

@@ -25,7 +25,7 @@ from manyshot.cost.timing import (
     random_images,
     round_robin,
 )
-from manyshot.cost.units import Plan, make_jobs, plan, statistics
+from manyshot.cost.units import UnitPlan, make_jobs, plan, statistics
 from manyshot.space import Arch, SearchSpace
 from manyshot.supernet import Supernet
 
@@ -214,7 +214,7 @@ def _names(space: SearchSpace) -> tuple[str, ...]:
 
 
 def _table(
-    recording: Recording, planned: Plan, archs: list[Arch], medians: npt.NDArray[np.float64]
+    recording: Recording, planned: UnitPlan, archs: list[Arch], medians: npt.NDArray[np.float64]
 ) -> tuple[CostTable, npt.NDArray[np.float64]]:
     """The table, and what was measured directly; `archs`, the first of it, give the fixed part."""
     units, direct = medians[: len(planned.jobs)], medians[len(planned.jobs) :]

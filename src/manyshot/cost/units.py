@@ -33,7 +33,7 @@ Key: TypeAlias = tuple[nn.Module, frozenset[tuple[int, int]], Inputs]
 
 @final
 @dataclass(frozen=True)
-class Plan:
+class UnitPlan:
     """What to time: one architecture to take each distinct unit from, and who uses the time.
 
     Attributes:
@@ -47,7 +47,7 @@ class Plan:
     cells: dict[nn.Module, tuple[Positions, Cells[Key]]]
 
 
-def plan(recording: Recording, limit: int) -> Plan:
+def plan(recording: Recording, limit: int) -> UnitPlan:
     """Plans the measurement of every unit at all options that it depends on.
 
     Units are choice blocks, blocks of an elastic depth, and the largest other modules that holding
@@ -68,7 +68,7 @@ def plan(recording: Recording, limit: int) -> Plan:
         )
     nothing: Inputs = ()
     seen_inputs = recording.tabulate(recording.inputs, {u: depends[u] for u in units}, nothing)
-    result = Plan({}, {}, {})
+    result = UnitPlan({}, {}, {})
     for unit in units:
         _plan_unit(recording, unit, depends[unit], seen_inputs[unit], result)
     return result
@@ -127,7 +127,7 @@ def _plan_unit(
     unit: nn.Module,
     depends: Positions,
     seen: Cells[tuple[Inputs, Arch]],
-    result: Plan,
+    result: UnitPlan,
 ) -> None:
     space = recording.space
     axes = tuple(sorted(_inside(recording, unit).union(depends)))
@@ -159,7 +159,7 @@ def _options(recording: Recording, unit: nn.Module, arch: Arch) -> frozenset[tup
     )
 
 
-def make_jobs(net: Supernet, recording: Recording, planned: Plan, images: Tensor) -> list[Job]:
+def make_jobs(net: Supernet, recording: Recording, planned: UnitPlan, images: Tensor) -> list[Job]:
     """Every unit of a plan, extracted, with the activations that it sees for `images`."""
     calls = _activations(net, recording, planned, images)
     jobs: list[Job] = []
@@ -171,7 +171,7 @@ def make_jobs(net: Supernet, recording: Recording, planned: Plan, images: Tensor
 
 
 def _activations(
-    net: Supernet, recording: Recording, planned: Plan, images: Tensor
+    net: Supernet, recording: Recording, planned: UnitPlan, images: Tensor
 ) -> dict[tuple[nn.Module, Inputs], list[Call]]:
     wanted: defaultdict[Arch, list[tuple[nn.Module, Inputs]]] = defaultdict(list)
     for unit, arch in planned.seen.items():

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from manyshot.evaluate.score import Batch, Score, evaluating, score, total
-from manyshot.evaluate.stages import Path, Survey, Unfit, stages_of
+from manyshot.evaluate.stages import StagePath, Survey, Unfit, stages_of
 from manyshot.nn.batch_norm import BatchNormStats, Collector
 from manyshot.space import Arch
 from manyshot.supernet import Supernet
@@ -27,7 +27,7 @@ MEMORY = 2**30
 Calibration: TypeAlias = Iterable[Tensor | Sequence[Tensor]] | Callable[[Arch], BatchNormStats]
 
 
-def kept_after(paths: Sequence[Path], images: int, memory: int) -> frozenset[int]:
+def kept_after(paths: Sequence[StagePath], images: int, memory: int) -> frozenset[int]:
     """After how many stages activations are carried: where paths part, as far as memory allows.
 
     While the most that a path carries is over `memory`, the place is given up that costs the fewest
@@ -174,7 +174,7 @@ class Population:
         self._given = calibration if callable(calibration) else None
         self._calibration = _Images(() if callable(calibration) else _again(calibration))
         self._validation = _again(validation)
-        self._paths: dict[Path, list[Arch]] = {}
+        self._paths: dict[StagePath, list[Arch]] = {}
         self._spent, self.method = _Spent(), "prefix tree"
         try:
             self._plan()
@@ -225,7 +225,7 @@ class Population:
             yield arch, found
 
     def _descend(
-        self, start: int, paths: Sequence[Path], source: _Carried
+        self, start: int, paths: Sequence[StagePath], source: _Carried
     ) -> Iterator[tuple[Arch, Score]]:
         """Scores the architectures of sorted paths, which part after `start` stages or later."""
         path = paths[0]
@@ -248,7 +248,7 @@ class Population:
         if carries:
             self._spent.bytes -= held
 
-    def _carry(self, start: int, stop: int, path: Path, source: _Carried) -> _Carried:
+    def _carry(self, start: int, stop: int, path: StagePath, source: _Carried) -> _Carried:
         """What all batches are after `stop` stages, from what they are after `start`."""
         with evaluating(self.net):
             calibrated: list[Tensor] = []
@@ -257,7 +257,7 @@ class Population:
                 forward = functools.partial(self._forward, start, stop, path)
                 return _Carried(calibrated, [forward(x) for x in source.validation])
 
-    def _score(self, start: int, path: Path, source: _Carried) -> Score:
+    def _score(self, start: int, path: StagePath, source: _Carried) -> Score:
         """Runs the rest of a path, carrying nothing."""
         stop = len(path)
         with evaluating(self.net):
@@ -267,7 +267,7 @@ class Population:
                 return total(zip(logits, self._labels, strict=True))
 
     def _stats(
-        self, start: int, stop: int, path: Path, source: _Carried, keep: list[Tensor] | None
+        self, start: int, stop: int, path: StagePath, source: _Carried, keep: list[Tensor] | None
     ) -> BatchNormStats:
         """The statistics of the stages from `start` to `stop`; outputs are added to `keep`."""
         arch = self._paths[path][0]
@@ -283,14 +283,14 @@ class Population:
                     keep.append(out)
         return collector.stats(arch)
 
-    def _forward(self, start: int, stop: int, path: Path, x: Tensor) -> Tensor:
+    def _forward(self, start: int, stop: int, path: StagePath, x: Tensor) -> Tensor:
         self._spent.runs += stop - start
         self._spent.macs += len(x) * sum(step.macs for step in path[start:stop])
         for stage, step in zip(self._stages[start:stop], path[start:stop], strict=True):
             x = stage(x.clone() if step.writes else x)
         return x
 
-    def _note_plain(self, path: Path) -> None:
+    def _note_plain(self, path: StagePath) -> None:
         self._spent.architectures += 1
         self._spent.plain_runs += len(path) * len(self._sizes)
         self._spent.plain_macs += sum(self._sizes) * sum(step.macs for step in path)
@@ -302,14 +302,14 @@ def _again(batches: Iterable[Any]) -> Iterable[Any]:
 
 
 def _shared_statistics(
-    given: Callable[[Arch], BatchNormStats], paths: Mapping[Path, Sequence[Arch]]
-) -> dict[tuple[Path, str], tuple[Tensor, Tensor]]:
+    given: Callable[[Arch], BatchNormStats], paths: Mapping[StagePath, Sequence[Arch]]
+) -> dict[tuple[StagePath, str], tuple[Tensor, Tensor]]:
     """Mean and variance by the steps up to a batch norm, and its path.
 
     Raises:
         Unfit: if architectures that share these steps are given different ones.
     """
-    known: dict[tuple[Path, str], tuple[Tensor, Tensor]] = {}
+    known: dict[tuple[StagePath, str], tuple[Tensor, Tensor]] = {}
     for path, archs in paths.items():
         for stats in map(given, archs):
             for i, step in enumerate(path):

@@ -50,7 +50,7 @@ class Step:
     writes: bool
 
 
-Path: TypeAlias = tuple[Step, ...]
+StagePath: TypeAlias = tuple[Step, ...]
 """All of an architecture's steps: architectures of one path are one computation."""
 
 
@@ -115,13 +115,13 @@ class Survey:
         self._steps: list[dict[Shape, dict[Options, dict[Options, Step]]]] = [{} for _ in stages]
         self._found = 0
 
-    def paths(self, archs: Iterable[Arch]) -> dict[Path, list[Arch]]:
+    def paths(self, archs: Iterable[Arch]) -> dict[StagePath, list[Arch]]:
         """The architectures by their paths.
 
         Raises:
             Unfit: if running the stages is not running the network.
         """
-        paths: dict[Path, list[Arch]] = {}
+        paths: dict[StagePath, list[Arch]] = {}
         for arch in archs:
             path = self._known(arch)
             if path is None:
@@ -132,7 +132,7 @@ class Survey:
             paths.setdefault(path, []).append(arch)
         return paths
 
-    def _known(self, arch: Arch) -> Path | None:
+    def _known(self, arch: Arch) -> StagePath | None:
         shape, path = tuple(self._batches[0].shape[1:]), []
         for steps in self._steps:
             for positions, by_options in steps.get(shape, {}).items():

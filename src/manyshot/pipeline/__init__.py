@@ -1,14 +1,15 @@
 """The stages that use everything else."""
 
-from manyshot.pipeline.comparing import compare_runs
-from manyshot.pipeline.finishing import finish
-from manyshot.pipeline.ranking import rank_run
-from manyshot.pipeline.run import export_architecture, run, train_only
-from manyshot.pipeline.searching import search, winners
-from manyshot.pipeline.survey import survey
-from manyshot.pipeline.transferring import transfer_recipe
-from manyshot.pipeline.truth import TruthFailed, truth
-from manyshot.pipeline.workspace import Workspace
+from manyshot.pipeline.build import Workspace
+from manyshot.pipeline.stages.finish import finish
+from manyshot.pipeline.stages.search import search, winners
+from manyshot.pipeline.verbs.compare import compare_runs
+from manyshot.pipeline.verbs.export import export_architecture
+from manyshot.pipeline.verbs.rank import rank_run
+from manyshot.pipeline.verbs.run import run, train_only
+from manyshot.pipeline.verbs.space import survey
+from manyshot.pipeline.verbs.transfer import transfer_recipe
+from manyshot.pipeline.verbs.truth import TruthFailed, truth
 
 __all__ = [
     "TruthFailed",

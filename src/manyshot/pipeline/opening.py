@@ -14,9 +14,9 @@ import torch
 from manyshot import records
 from manyshot._version import __version__
 from manyshot.nn.pointwise import TrainingFormat
-from manyshot.pipeline import timing
-from manyshot.pipeline.describing import CODES, SPACE
-from manyshot.pipeline.generating import SAMPLER
+from manyshot.pipeline.stages import latency
+from manyshot.pipeline.stages.describe import CODES, SPACE
+from manyshot.pipeline.stages.generate import SAMPLER
 from manyshot.recipe import Recipe, RecipeError
 
 WEIGHTS = "supernet.safetensors"
@@ -29,8 +29,8 @@ BEGUN = (
     "train.jsonl",
     "search.jsonl",
     "order.jsonl",
-    "shift.jsonl",
-    "shift.pt",
+    "shifting.jsonl",
+    "shifting.pt",
     "finish.jsonl",
     "result.json",
 )
@@ -62,7 +62,7 @@ def open_folder(
     if trained is not None:
         check_trained(recipe, trained)
     if other:
-        for stale in (folder / timing.FILE, folder / SOURCE, folder / SPACE, machine, path):
+        for stale in (folder / latency.FILE, folder / SOURCE, folder / SPACE, machine, path):
             stale.unlink(missing_ok=True)
     if not path.exists():
         records.write_text(path, recipe.to_toml())

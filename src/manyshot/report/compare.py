@@ -10,7 +10,7 @@ from manyshot.report import figures as f
 from manyshot.report import numbers
 from manyshot.report.markup import bullets, table, tag
 from manyshot.report.numbers import percent, plain, plural
-from manyshot.report.page import Figure, Page, Parts, Section
+from manyshot.report.page import Figure, Page, PageSection, Parts
 from manyshot.report.reading import Record
 
 _SHARES = ("regret", "winner accuracy", "finished accuracy")
@@ -42,11 +42,11 @@ def compare_page(record: Record) -> Page:
     else:
         lead += f"Truth: {truth['name']} ({truth['source']})."
     sections = [
-        Section("Methods", _methods(record)),
-        Section("Metrics", [_dots(record)] if record["methods"] else []),
-        Section("Pairs", _pairs(record)),
-        Section("Winners", _winners(record)),
-        Section("Images", _images(record)),
+        PageSection("Methods", _methods(record)),
+        PageSection("Metrics", [_dots(record)] if record["methods"] else []),
+        PageSection("Pairs", _pairs(record)),
+        PageSection("Winners", _winners(record)),
+        PageSection("Images", _images(record)),
     ]
     title = numbers.listed(methods) if methods else "nothing"
     if len(title) > _LONG:

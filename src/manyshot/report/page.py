@@ -44,7 +44,7 @@ Parts: TypeAlias = list[Part]
 
 
 @dataclass(frozen=True, slots=True)
-class Section:
+class PageSection:
     """A part of a page.
 
     Attributes:
@@ -71,7 +71,7 @@ class Page:
     kind: str
     title: str
     lead: str
-    sections: Sequence[Section]
+    sections: Sequence[PageSection]
     warnings: Sequence[str] = field(default_factory=tuple)
 
     def render(self) -> str:
@@ -112,7 +112,7 @@ class Page:
         return f"<!doctype html>\n{page}\n"
 
 
-def _contents(sections: Sequence[Section]) -> Html:
+def _contents(sections: Sequence[PageSection]) -> Html:
     return markup.bullets(
         tag("a", section.title, href=f"#part-{i}") for i, section in enumerate(sections)
     )
@@ -128,7 +128,7 @@ class _Drawer:
     def __init__(self) -> None:
         self.figures = 0
 
-    def section(self, number: int, section: Section) -> Html:
+    def section(self, number: int, section: PageSection) -> Html:
         """A section with its heading."""
         parts = [self._part(part) for part in section.parts]
         heading = tag("h2", section.title, id=f"part-{number}")

@@ -20,7 +20,7 @@ _MANY = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class PictureBlock:
     """A decision in an architecture.
 
     Attributes:
@@ -38,12 +38,12 @@ class Block:
     active: bool = True
 
 
-def blocks(space: SearchSpace | None, winner: Record) -> list[Block]:
+def blocks(space: SearchSpace | None, winner: Record) -> list[PictureBlock]:
     """The blocks of a winner: by its space, or if that is unknown by the names of its choices."""
     if space is None:
         options = list(dict.fromkeys(str(o) for o in winner["choices"].values()))
         return [
-            Block(str(name), str(option), options.index(str(option)) % COLOURS, 1.0)
+            PictureBlock(str(name), str(option), options.index(str(option)) % COLOURS, 1.0)
             for name, option in winner["choices"].items()
         ]
     arch = space.from_text(winner["arch"])
@@ -53,11 +53,11 @@ def blocks(space: SearchSpace | None, winner: Record) -> list[Block]:
         rank = order.index(space.ranks(decision)[option])
         size = rank / (len(order) - 1) if len(order) > 1 else 1.0
         text = str(decision.options[option])
-        drawn.append(Block(str(decision.name), text, option % COLOURS, size, active))
+        drawn.append(PictureBlock(str(decision.name), text, option % COLOURS, size, active))
     return drawn
 
 
-def picture(column: Sequence[Block], title: str) -> Html:
+def picture(column: Sequence[PictureBlock], title: str) -> Html:
     """An SVG of blocks from input to output: colour by option, wider for larger ones.
 
     Args:
@@ -88,7 +88,7 @@ def picture(column: Sequence[Block], title: str) -> Html:
     )
 
 
-def _block(block: Block, left: float, centre: float, top: float, high: float) -> list[Html]:
+def _block(block: PictureBlock, left: float, centre: float, top: float, high: float) -> list[Html]:
     wide = _BLOCKS * (0.5 + 0.5 * block.size)
     colour = f"var(--c{block.colour})"
     style = f"fill:{colour};stroke:{colour}" if block.active else None

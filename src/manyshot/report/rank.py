@@ -18,7 +18,7 @@ from manyshot.report.numbers import (
     share_statistic,
     statistic,
 )
-from manyshot.report.page import Figure, Page, Parts, Section
+from manyshot.report.page import Figure, Page, PageSection, Parts
 from manyshot.report.reading import Record
 
 _DRAWN = 4000
@@ -47,7 +47,7 @@ def rank_page(record: Record) -> Page:
     return Page("rank", title, _lead(record), rank_sections(record, 0, alone=True))
 
 
-def rank_sections(record: Record, number: int, *, alone: bool = False) -> list[Section]:
+def rank_sections(record: Record, number: int, *, alone: bool = False) -> list[PageSection]:
     """Proxy against truth, agreement, all statistics, and how it was done.
 
     Args:
@@ -59,11 +59,11 @@ def rank_sections(record: Record, number: int, *, alone: bool = False) -> list[S
     titles = ("Proxy against truth", "Agreement", "All statistics", "How it was done")
     parts = (_against(record), _agreement(record), _statistics(record), _evaluation(record))
     if alone:
-        return [Section(title, own) for title, own in zip(titles, parts, strict=True)]
+        return [PageSection(title, own) for title, own in zip(titles, parts, strict=True)]
     inside: Parts = [tag("p", _lead(record))]
     for title, own in zip(titles, parts, strict=True):
         inside += [tag("h3", title), *own]
-    return [Section(f"Ranking against {name}" + (f" ({number + 1})" if number else ""), inside)]
+    return [PageSection(f"Ranking against {name}" + (f" ({number + 1})" if number else ""), inside)]
 
 
 def _lead(record: Record) -> str:

@@ -56,7 +56,7 @@ class Run:
         path = folder / "recipe.toml"
         toml = path.read_text(encoding="utf-8") if path.exists() else ""
         space = _maybe(folder / "space.json")
-        names = ("train", "search", "order", "shift", "sampler", "finish", "codes")
+        names = ("train", "search", "order", "shifting", "sampler", "finish", "codes")
         return cls(
             folder=folder,
             recipe=tomllib.loads(toml),

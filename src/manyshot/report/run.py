@@ -9,7 +9,7 @@ from manyshot.report import numbers, searching, training
 from manyshot.report.derived import latest, merged
 from manyshot.report.markup import Html, joined, table, tag
 from manyshot.report.numbers import count, milliseconds, percent, plural
-from manyshot.report.page import Figure, Page, Parts, Section
+from manyshot.report.page import Figure, Page, PageSection, Parts
 from manyshot.report.picture import blocks, picture
 from manyshot.report.rank import rank_sections
 from manyshot.report.reading import Record, Run
@@ -17,7 +17,7 @@ from manyshot.report.reading import Record, Run
 _STAGES = {
     "train": "training",
     "search": "scoring",
-    "shift": "shifting",
+    "shifting": "shifting",
     "order": "watched networks",
     "probe": "probes of the sampler",
 }
@@ -31,17 +31,17 @@ _FINISHED = {
 def run_page(run: Run) -> Page:
     """The page of what a run has written so far."""
     sections = [
-        Section("Winners", _winners(run)),
-        Section("Search", _search(run)),
-        Section("Operations", _operations(run)),
-        Section("Shifting", _shifting(run)),
+        PageSection("Winners", _winners(run)),
+        PageSection("Search", _search(run)),
+        PageSection("Operations", _operations(run)),
+        PageSection("Shifting", _shifting(run)),
         *(part for i, record in enumerate(run.ranks) for part in rank_sections(record, i)),
-        Section("Training", _training(run)),
-        Section("Codes of paths", _codes(run)),
-        Section("Probability shift", _grid(training.shift(run.lines["sampler"]))),
-        Section("Cost", _cost(run)),
-        Section("Environment", _environment(run)),
-        Section("Recipe", _recipe(run)),
+        PageSection("Training", _training(run)),
+        PageSection("Codes of paths", _codes(run)),
+        PageSection("Probability shift", _grid(training.shift(run.lines["sampler"]))),
+        PageSection("Cost", _cost(run)),
+        PageSection("Environment", _environment(run)),
+        PageSection("Recipe", _recipe(run)),
     ]
     warnings = []
     if run.result is None:
@@ -181,7 +181,7 @@ def _shifting(run: Run) -> Parts:
         ]
         words = "The weights moved while the search went on. Networks chosen before were watched:"
         parts += [tag("p", words), table(head, rows, range(1, 5))]
-    drawn = [*searching.order(run), *searching.shifting(run.lines["shift"])]
+    drawn = [*searching.order(run), *searching.shifting(run.lines["shifting"])]
     return [*parts, drawn] if drawn else parts
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from manyshot.space import Arch, SearchSpace, choose
-from manyshot.train.plan import Path, Plan, Probe, Probed, Sampler
+from manyshot.train.plan import Plan, PlannedPath, Probe, Probed, Sampler
 
 STEPS = 13
 """Of a run; a prime, which few cycles fit into. Some checks go on for as many more."""
@@ -247,7 +247,7 @@ def _leaves(tensor: Tensor) -> Iterator[Tensor]:
         nodes += [following for following, _ in node.next_functions]
 
 
-def _check_policy(space: SearchSpace, path: Path) -> None:
+def _check_policy(space: SearchSpace, path: PlannedPath) -> None:
     chosen = dict(zip(space.decisions, path.arch, strict=True))
     for decision, policy in (path.policy or {}).items():
         one_hot = [float(i == chosen[decision]) for i in range(len(decision.options))]
@@ -260,7 +260,7 @@ def _plain(value: Any) -> Any:
     """Nested values with tensors as bytes, to be compared; nan equals nan."""
     if isinstance(value, Tensor):
         return str(value.dtype), tuple(value.shape), value.detach().cpu().numpy().tobytes()
-    if isinstance(value, Plan | Path | Probe):
+    if isinstance(value, Plan | PlannedPath | Probe):
         return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, Mapping):
         return {key: _plain(own) for key, own in value.items()}

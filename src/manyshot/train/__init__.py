@@ -1,6 +1,6 @@
 """Training: samplers, one step, the loop, checkpoints."""
 
-from manyshot.recipe import Training
+from manyshot.recipe import TrainingSettings
 from manyshot.train.checkpoint import (
     CheckpointError,
     digest,
@@ -11,7 +11,7 @@ from manyshot.train.checkpoint import (
 )
 from manyshot.train.generator import ArchitectureGenerator, Decoded, Generated
 from manyshot.train.loop import engine, train
-from manyshot.train.plan import Path, Plan, Probe, Probed, Sampler, Stateless
+from manyshot.train.plan import Plan, PlannedPath, Probe, Probed, Sampler, Stateless
 from manyshot.train.samplers import (
     SAMPLERS,
     ComplexityDistribution,
@@ -21,8 +21,8 @@ from manyshot.train.samplers import (
     Grid,
     Only,
     Sandwich,
-    Shift,
-    ShiftConfig,
+    ShiftNAS,
+    ShiftNASOptions,
     Uniform,
     make_sampler,
     uniform_cost,
@@ -45,19 +45,19 @@ __all__ = [
     "Grid",
     "NonFiniteLoss",
     "Only",
-    "Path",
+    "PlannedPath",
     "Plan",
     "Probe",
     "Probed",
     "Sampler",
     "Sandwich",
-    "Shift",
-    "ShiftConfig",
+    "ShiftNAS",
+    "ShiftNASOptions",
     "Shifter",
     "Standalone",
     "Stateless",
     "Trainer",
-    "Training",
+    "TrainingSettings",
     "TrainingWarning",
     "Uniform",
     "accumulate",

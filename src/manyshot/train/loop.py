@@ -11,14 +11,16 @@ from accelerate.utils import DistributedDataParallelKwargs, is_tensorboard_avail
 from torch import Tensor
 
 from manyshot.progress import Progress, Silent
-from manyshot.recipe import Training
+from manyshot.recipe import TrainingSettings
 from manyshot.train.plan import Plan
 from manyshot.train.probing import answer
 from manyshot.train.trainer import Trainer
 from manyshot.train.update import gradients, held_by, move
 
 
-def engine(device: torch.device, settings: Training, folder: Path | None = None) -> Accelerator:
+def engine(
+    device: torch.device, settings: TrainingSettings, folder: Path | None = None
+) -> Accelerator:
     """The accelerator: one process, or as many as torchrun or `accelerate launch` started.
 
     Raises:

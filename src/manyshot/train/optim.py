@@ -13,7 +13,7 @@ from torch.nn.utils.parametrize import ParametrizationList
 
 from manyshot.nn.batch_norm import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from manyshot.nn.layer_norm import LayerNorm
-from manyshot.recipe import Optimising, Training
+from manyshot.recipe import OptimiserSettings, TrainingSettings
 
 _NORMS = (
     *(_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm),
@@ -50,7 +50,7 @@ def decay_groups(
 
 def make_optimizer(
     net: nn.Module,
-    settings: Optimising,
+    settings: OptimiserSettings,
     apart: Collection[nn.Parameter] = (),
     scaled: Collection[nn.Parameter] = (),
     scale: float = 1.0,
@@ -74,7 +74,7 @@ def make_optimizer(
     return torch.optim.AdamW(groups, settings.lr)
 
 
-def learning_rate(settings: Training, step: int, steps: int, steps_per_epoch: int) -> float:
+def learning_rate(settings: TrainingSettings, step: int, steps: int, steps_per_epoch: int) -> float:
     """The rate of step `step` (from 0) of `steps`: linear warm-up, then the schedule to near 0.
 
     A function of the step, with no state to restore.

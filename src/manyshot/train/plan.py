@@ -17,7 +17,7 @@ Target = Literal["labels", "largest"]
 
 
 @dataclass(frozen=True, slots=True)
-class Path:
+class PlannedPath:
     """One architecture in a plan.
 
     Attributes:
@@ -46,7 +46,7 @@ class Plan:
         penalty: a further loss, of the sampler's own parameters.
     """
 
-    paths: tuple[Path, ...]
+    paths: tuple[PlannedPath, ...]
     penalty: Tensor | None = None
 
     def by_indices(self) -> Plan:
@@ -69,7 +69,7 @@ class Probe:
         save: whether the weights, as they are now, are to be saved for later probes.
     """
 
-    paths: tuple[Path, ...] = ()
+    paths: tuple[PlannedPath, ...] = ()
     images: int = 2048
     since: bool = False
     gradients: bool = False

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from manyshot.evaluate import evaluating
 from manyshot.space import Decision
-from manyshot.train.plan import Path, Probe, Probed
+from manyshot.train.plan import PlannedPath, Probe, Probed
 from manyshot.train.step import as_leaf, backward_into
 from manyshot.train.trainer import Trainer
 from manyshot.train.update import as_trained
@@ -88,7 +88,7 @@ def _evaluate(
 
 
 def _loss(
-    run: Trainer, path: Path, batches: Iterable[Batch], leaves: Mapping[Decision, Tensor]
+    run: Trainer, path: PlannedPath, batches: Iterable[Batch], leaves: Mapping[Decision, Tensor]
 ) -> float:
     """The mean loss of a path; the leaves get its gradient."""
     total, images = 0.0, sum(len(labels) for _, labels in batches)

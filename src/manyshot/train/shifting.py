@@ -15,12 +15,12 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from manyshot.data import Batches
-from manyshot.recipe import Shifting
+from manyshot.recipe import ShiftingSettings
 from manyshot.sharing import Phase
 from manyshot.space import Arch
 from manyshot.supernet import Supernet
 from manyshot.train.optim import make_optimizer
-from manyshot.train.plan import Path, Plan
+from manyshot.train.plan import Plan, PlannedPath
 from manyshot.train.trainer import NonFiniteLoss
 from manyshot.train.update import Turn, gradients, held_by, make_safe, move
 
@@ -81,13 +81,15 @@ class Shifter:
 
     net: Supernet
     batches: Batches
-    settings: Shifting
+    settings: ShiftingSettings
     seed: int
     accelerator: Accelerator
     first_epoch: int = 0
     trained: tuple[float, float] = (0.1, 0.9)
     head: Sequence[nn.Parameter] = ()
-    remedy: str = "lower shift.lr, or set shift.clip_norm; what the generations before left is kept"
+    remedy: str = (
+        "lower shifting.lr, or set shifting.clip_norm; what the generations before left is kept"
+    )
     step: int = 0
     drawn: int = 0
     optimizer: torch.optim.Optimizer = field(init=False)
@@ -160,7 +162,8 @@ class Shifter:
         state = np.random.SeedSequence(stream).generate_state(1, np.uint64)[0]
         torch.manual_seed(int(state >> 1))
         turns = (
-            Turn(Plan((Path(arch),)), images, labels, 1 / count) for arch, images, labels in parts
+            Turn(Plan((PlannedPath(arch),)), images, labels, 1 / count)
+            for arch, images, labels in parts
         )
         gradients(self, self._wrapped, self.phase, turns)
         move(self, self.phase, self.settings.lr)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from manyshot import records
 from manyshot.data import Batches
-from manyshot.recipe import Training
+from manyshot.recipe import TrainingSettings
 from manyshot.sharing import Phase
 from manyshot.space import Arch
 from manyshot.supernet import Supernet
@@ -77,7 +77,7 @@ class Trainer:
     net: Supernet | Standalone
     sampler: Sampler
     batches: Batches
-    settings: Training
+    settings: TrainingSettings
     seed: int
     largest: Arch
     accelerator: Accelerator

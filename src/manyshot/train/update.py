@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from manyshot.nn.pointwise import training_format
-from manyshot.recipe import Optimising
+from manyshot.recipe import OptimiserSettings
 from manyshot.sharing import Phase
 from manyshot.space import Arch
 from manyshot.supernet import Supernet
@@ -48,7 +48,7 @@ class Moving(Protocol):
         ...
 
     @property
-    def settings(self) -> Optimising:
+    def settings(self) -> OptimiserSettings:
         """Label smoothing, largest norm, precision."""
         ...
 
@@ -143,5 +143,7 @@ def move(run: Moving, phase: Phase, rate: float) -> None:
         optimizer.zero_grad(set_to_none=True)
 
 
-def _autocast(device: torch.device, settings: Optimising) -> contextlib.AbstractContextManager[Any]:
+def _autocast(
+    device: torch.device, settings: OptimiserSettings
+) -> contextlib.AbstractContextManager[Any]:
     return torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16")

@@ -13,15 +13,15 @@ from manyshot.space import SearchSpace
 from manyshot.train.plan import Sampler
 from manyshot.train.samplers.complexity import ComplexityDistribution, Grid
 from manyshot.train.samplers.fixed_rules import Fair, Only, Sandwich, Uniform
-from manyshot.train.samplers.shift import Generates, Shift, uniform_cost
-from manyshot.train.samplers.shift_config import ShiftConfig
+from manyshot.train.samplers.shift import Generates, ShiftNAS, uniform_cost
+from manyshot.train.samplers.shift_config import ShiftNASOptions
 from manyshot.train.samplers.table import ConditionalTable
 
 SAMPLERS: dict[str, Callable[..., Sampler]] = {
     "uniform": Uniform,
     "fair": Fair,
     "sandwich": Sandwich,
-    "shift": Shift,
+    "shiftnas": ShiftNAS,
     "table": ConditionalTable,
     "uniform_cost": uniform_cost,
 }
@@ -35,8 +35,8 @@ __all__ = [
     "Grid",
     "Only",
     "Sandwich",
-    "Shift",
-    "ShiftConfig",
+    "ShiftNAS",
+    "ShiftNASOptions",
     "Uniform",
     "make_sampler",
     "uniform_cost",

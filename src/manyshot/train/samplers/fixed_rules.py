@@ -7,7 +7,7 @@ from typing import final
 import numpy as np
 
 from manyshot.space import Arch, SearchSpace
-from manyshot.train.plan import Path, Plan, Stateless, Target
+from manyshot.train.plan import Plan, PlannedPath, Stateless, Target
 
 
 @final
@@ -23,7 +23,7 @@ class Uniform(Stateless):
     def plan(self, rng: np.random.Generator, step: int) -> Plan:
         """Independent uniform paths, whose mean loss is trained."""
         weight = 1 / self.paths
-        paths = (Path(self.space.sample(rng), weight=weight) for _ in range(self.paths))
+        paths = (PlannedPath(self.space.sample(rng), weight=weight) for _ in range(self.paths))
         return Plan(tuple(paths))
 
 
@@ -45,7 +45,7 @@ class Fair(Stateless):
         """M paths, m the largest number of options."""
         counts = self.space.counts.tolist()
         columns = [_rounds(n, max(counts), rng) for n in counts]
-        return Plan(tuple(Path(tuple(arch)) for arch in zip(*columns, strict=True)))
+        return Plan(tuple(PlannedPath(tuple(arch)) for arch in zip(*columns, strict=True)))
 
 
 def _rounds(options: int, length: int, rng: np.random.Generator) -> list[int]:
@@ -73,7 +73,9 @@ class Sandwich(Stateless):
         others: list[Arch] = [self.space.smallest]
         others += [self.space.sample(rng) for _ in range(self.random)]
         target: Target = "largest" if self.distil else "labels"
-        return Plan((Path(self.space.largest), *(Path(a, target=target) for a in others)))
+        return Plan(
+            (PlannedPath(self.space.largest), *(PlannedPath(a, target=target) for a in others))
+        )
 
 
 @final
@@ -86,4 +88,4 @@ class Only(Stateless):
 
     def plan(self, rng: np.random.Generator, step: int) -> Plan:
         """One path."""
-        return Plan((Path(self.arch),))
+        return Plan((PlannedPath(self.arch),))

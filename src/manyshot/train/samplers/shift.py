@@ -25,9 +25,9 @@ from manyshot.train.generator import (
     resource_loss,
     sampled,
 )
-from manyshot.train.plan import Path, Plan, Probe, Probed
+from manyshot.train.plan import Plan, PlannedPath, Probe, Probed
 from manyshot.train.samplers.complexity import ComplexityDistribution, Grid
-from manyshot.train.samplers.shift_config import ShiftConfig
+from manyshot.train.samplers.shift_config import ShiftNASOptions
 
 MOVED, FASTEST = 5.0, 0.05
 """By default Adam's rate times the number of updates, about how far a logit can move in all; and
@@ -56,7 +56,7 @@ class Generates(Protocol):
 
 
 @final
-class Shift:
+class ShiftNAS:
     """The sampler of ShiftNAS: a learnt distribution over costs, and a generator of architectures.
 
     Every step draws a target cost and the generator decodes one architecture for it; the step moves
@@ -83,7 +83,7 @@ class Shift:
         self,
         space: SearchSpace,
         costs: Mapping[str, CostTable],
-        config: ShiftConfig | None = None,
+        config: ShiftNASOptions | None = None,
         *,
         seed: int = 0,
         learn: bool = True,
@@ -101,7 +101,7 @@ class Shift:
             ValueError: for an unknown metric, a grid out of reach, and what
                 `ComplexityDistribution` and `ArchitectureGenerator` raise.
         """
-        config = config or ShiftConfig()
+        config = config or ShiftNASOptions()
         if config.metric not in costs:
             raise ValueError(
                 f"no costs for metric {config.metric!r}, have {', '.join(sorted(costs))}; latency "
@@ -151,10 +151,10 @@ class Shift:
         losses = resource_loss(self.cost(policies), targets, self.grid.step)
         return Plan((self._path(policies, row),), config.resource_weight * losses.mean())
 
-    def _path(self, policies: Mapping[Decision, Tensor], row: int) -> Path:
+    def _path(self, policies: Mapping[Decision, Tensor], row: int) -> PlannedPath:
         own = {decision: policy[row] for decision, policy in policies.items()}
         [arch] = self.generator.archs({d: p.unsqueeze(0) for d, p in own.items()})
-        return Path(arch, policy=own, masks=self.config.masks)
+        return PlannedPath(arch, policy=own, masks=self.config.masks)
 
     def optimizer(self) -> torch.optim.Optimizer:
         """Adam of the generator, without weight decay."""
@@ -198,7 +198,7 @@ class Shift:
         with torch.no_grad():
             encoded = self.generator.encode(self._centres[torch.from_numpy(bins)])
             archs = self.generator.archs(self.generator(encoded, greedy=True).policies)
-        return _Asked(tuple(map(Path, archs)), bins.tolist())
+        return _Asked(tuple(map(PlannedPath, archs)), bins.tolist())
 
     def _drawn(self, rng: np.random.Generator) -> _Asked:
         """Draws of targets and of the generator for them, with the graph to the logits."""
@@ -299,7 +299,7 @@ class _Asked:
         logits: of the distribution, at the end of that graph.
     """
 
-    paths: tuple[Path, ...]
+    paths: tuple[PlannedPath, ...]
     bins: list[int]
     policies: Mapping[Decision, Tensor] | None = None
     logits: Tensor | None = None
@@ -325,9 +325,9 @@ def _generator(rng: np.random.Generator) -> torch.Generator:
 def uniform_cost(
     space: SearchSpace,
     costs: Mapping[str, CostTable],
-    config: ShiftConfig | None = None,
+    config: ShiftNASOptions | None = None,
     *,
     seed: int = 0,
-) -> Shift:
+) -> ShiftNAS:
     """`Shift` with targets that stay uniform: the baseline of ShiftNAS, section 4.3."""
-    return Shift(space, costs, config, seed=seed, learn=False)
+    return ShiftNAS(space, costs, config, seed=seed, learn=False)

@@ -16,7 +16,7 @@ Estimator = Literal["enumerated", "pathwise"]
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ShiftConfig:
+class ShiftNASOptions:
     """Options of `Shift`; what the paper says is named, the rest is ours."""
 
     metric: str = "macs"

@@ -9,7 +9,7 @@ import numpy as np
 
 from manyshot.cost import CostTable
 from manyshot.space import SearchSpace
-from manyshot.train.plan import Path, Plan, Stateless
+from manyshot.train.plan import Plan, PlannedPath, Stateless
 from manyshot.train.samplers.complexity import Grid
 
 Prior = Literal["frequency", "uniform"]
@@ -97,4 +97,4 @@ class ConditionalTable(Stateless):
         inside = self.grid.bin_of(costs) == target
         far = np.abs(costs - self.grid.centres[target])
         chosen = int(inside.argmax() if inside.any() else far.argmin())
-        return Plan((Path(tuple(archs[chosen].tolist())),))
+        return Plan((PlannedPath(tuple(archs[chosen].tolist())),))

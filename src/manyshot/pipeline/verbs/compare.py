@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from manyshot import records
-from manyshot.pipeline.ranking import FOLDER, RESULT
+from manyshot.pipeline.verbs.rank import FOLDER, RESULT
 from manyshot.rank.compare import compare
 from manyshot.recipe import Recipe, RecipeError
 
-TRAINED = ("train", "probe", "shift")
+TRAINED = ("train", "probe", "shifting")
 """Of the images forwarded, those that weights or samplers learn from."""
 PLACE = {"root", "download", "workers"}
 """Of a recipe's data, what does not make other images."""

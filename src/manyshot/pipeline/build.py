@@ -10,10 +10,11 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
 import torch
-from accelerate import PartialState
+from accelerate import Accelerator, PartialState
 from torch import nn
 
 from manyshot.cost import CostTable, macs_table, params_table
@@ -21,7 +22,7 @@ from manyshot.cost.timing import on_threads
 from manyshot.data import Augment, Batches, FixedBatches, Splits, fixed, load
 from manyshot.lookup import look_up
 from manyshot.nn.pointwise import TrainingFormat, training_format
-from manyshot.pipeline.checking import (
+from manyshot.pipeline.checks import (
     GENERATOR,
     check_batch_size,
     check_breeding,
@@ -31,12 +32,12 @@ from manyshot.pipeline.checking import (
     check_search,
     check_stale,
 )
-from manyshot.recipe import Optimising, Recipe, RecipeError
+from manyshot.recipe import OptimiserSettings, Recipe, RecipeError
 from manyshot.search import Limit, Searcher, make_searcher
 from manyshot.sharing import Sharing, make_sharing
 from manyshot.space import Budget
 from manyshot.supernet import Supernet
-from manyshot.train import Sampler, make_sampler
+from manyshot.train import Sampler, engine, make_sampler
 from manyshot.transfer import classifier, new_head
 from manyshot.zoo import NETWORKS
 
@@ -276,11 +277,11 @@ class Workspace:
             table = self.costs["macs"]
             searcher = self.searcher(known or [Limit("everything", table, table.range()[1])])
             check_breeding(searcher, self.recipe.search.candidates)
-            check_stale(self.recipe.shift, searcher)
-        if self.recipe.shift.name != "none":
-            if self.recipe.shift.needs_classifier:
+            check_stale(self.recipe.shifting, searcher)
+        if self.recipe.shifting.name != "none":
+            if self.recipe.shifting.needs_classifier:
                 check_classifier(self.recipe, self.net)
-            self.check_batches("shift", self.recipe.shift, world)
+            self.check_batches("shifting", self.recipe.shifting, world)
         self.check_batches("train", self.recipe.train, world)
         check_chunks(self.net.sharing, self.recipe.train.batch_size, world)
         self.check_finish(world)
@@ -311,7 +312,7 @@ class Workspace:
         if self.recipe.finish.mode != "inherit":
             self.check_batches("finish.training", self.recipe.finish.training, world)
 
-    def check_batches(self, section: str, settings: Optimising, world: int = 1) -> None:
+    def check_batches(self, section: str, settings: OptimiserSettings, world: int = 1) -> None:
         """Finds what would fail in making training batches for `world` processes.
 
         Raises:
@@ -329,7 +330,7 @@ class Workspace:
         crop = None if data.crop_scale is None else (data.crop_scale[0], data.crop_scale[1])
         return Augment(pad=data.pad, flip=data.flip, crop_scale=crop, jitter=data.jitter)
 
-    def batches(self, settings: Optimising, rank: int = 0, world: int = 1) -> Batches:
+    def batches(self, settings: OptimiserSettings, rank: int = 0, world: int = 1) -> Batches:
         """Training batches of this process."""
         return Batches(
             self.splits.train,
@@ -381,7 +382,7 @@ class Workspace:
         """The fixed training images that batch-norm statistics come from."""
         return self.fixed("train", self.recipe.evaluate.calibration_images)
 
-    def fingerprint(self, settings: Optimising, *more: object) -> str:
+    def fingerprint(self, settings: OptimiserSettings, *more: object) -> str:
         """Identifies all that trained weights depend on."""
         recipe = self.recipe
         rest = {"checkpoint_steps", "log_steps", "tracker"}
@@ -397,3 +398,16 @@ class Workspace:
             "more": [str(item) for item in more],
         }
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def start_engine(ws: Workspace, folder: Path) -> Accelerator:
+    """The accelerator of all stages, with a tracker if any of them has one."""
+    recipe = ws.recipe
+    tracked = recipe.train if recipe.train.tracker else recipe.finish.training
+    return engine(ws.device, tracked, folder)
+
+
+def stop(accelerator: Accelerator) -> None:
+    """Closes trackers; other processes stay connected, for runs to come."""
+    for tracker in accelerator.trackers:
+        tracker.finish()

@@ -16,16 +16,16 @@ from torch import nn
 
 from manyshot import evaluate, records
 from manyshot.nn.pointwise import training_format
+from manyshot.pipeline.build import Workspace, build_network, on_its_threads
 from manyshot.pipeline.opening import environment
-from manyshot.pipeline.planning import planned
+from manyshot.pipeline.verbs.truth_plans import planned
 from manyshot.pipeline.workers import Failed, InProcess, Task, Workers
-from manyshot.pipeline.workspace import Workspace, build_network, on_its_threads
 from manyshot.progress import Progress, Silent
 from manyshot.rank.truth import LOG
 from manyshot.recipe import Recipe
 from manyshot.space import Arch
 from manyshot.supernet import Supernet
-from manyshot.train import NonFiniteLoss, Only, Standalone, Trainer, Training, engine, train
+from manyshot.train import NonFiniteLoss, Only, Standalone, Trainer, TrainingSettings, engine, train
 
 
 class TruthFailed(RuntimeError):
@@ -140,7 +140,7 @@ def workspace(toml: str, seed: int) -> Workspace:
 
 def _bare(recipe: Recipe) -> Recipe:
     """The recipe without what has no part in training a network alone."""
-    parts = ("sharing", "sampler", "shift", "transfer", "search")
+    parts = ("sharing", "sampler", "shifting", "transfer", "search")
     return recipe.model_copy(update={part: Recipe.model_fields[part].default for part in parts})
 
 
@@ -194,7 +194,9 @@ def _alone(recipe: Recipe, ws: Workspace, arch: Arch) -> evaluate.Score:
     return alone(ws, subnet, recipe.truth.training, recipe.seed)
 
 
-def alone(ws: Workspace, subnet: nn.Module, settings: Training, seed: int) -> evaluate.Score:
+def alone(
+    ws: Workspace, subnet: nn.Module, settings: TrainingSettings, seed: int
+) -> evaluate.Score:
     """Trains a network by itself, from the weights it has, and scores it on all test images.
 
     Raises:

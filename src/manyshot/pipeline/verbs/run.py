@@ -10,60 +10,19 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from manyshot import records
-from manyshot.pipeline import timing
-from manyshot.pipeline.checking import GENERATOR
-from manyshot.pipeline.describing import describe_codes, describe_space
-from manyshot.pipeline.finishing import EXPORTED, LOG, costs_of, finish
-from manyshot.pipeline.generating import probed_images, proposals, save_sampler
+from manyshot.pipeline.build import Workspace, on_its_threads, processes, start_engine, stop
+from manyshot.pipeline.checks import GENERATOR
 from manyshot.pipeline.opening import WEIGHTS, open_folder, take_over
-from manyshot.pipeline.searching import Searched, check_winners, search, winners
-from manyshot.pipeline.shifting import final_weights
-from manyshot.pipeline.transferring import adopt_source, load_source, take_source
-from manyshot.pipeline.workspace import Workspace, on_its_threads, processes
+from manyshot.pipeline.stages import latency
+from manyshot.pipeline.stages.adopt import load_source, take_source
+from manyshot.pipeline.stages.describe import describe_space
+from manyshot.pipeline.stages.finish import costs_of, finish
+from manyshot.pipeline.stages.generate import probed_images, proposals
+from manyshot.pipeline.stages.search import Searched, check_winners, search, winners
+from manyshot.pipeline.stages.train import train_stage
 from manyshot.progress import Progress, Silent
 from manyshot.recipe import Recipe
 from manyshot.space import Arch
-from manyshot.train import Trainer, engine, load_weights, save_weights, train
-
-
-def train_stage(ws: Workspace, accelerator: Accelerator, folder: Path, progress: Progress) -> None:
-    """Trains the supernet, or moves it here, or loads it if that is done already."""
-    weights = folder / WEIGHTS
-    is_trained = weights.exists()
-    accelerator.wait_for_everyone()  # all have looked before the main process writes
-    if not is_trained:
-        if ws.recipe.moves:
-            adopt_source(ws, accelerator, folder, progress)
-        else:
-            train_supernet(ws, accelerator, folder, progress)
-        if accelerator.is_main_process:
-            describe_codes(ws, folder)
-            save_weights(weights, ws.net)
-        accelerator.wait_for_everyone()
-    load_weights(weights, ws.net)
-
-
-def train_supernet(
-    ws: Workspace, accelerator: Accelerator, folder: Path, progress: Progress
-) -> None:
-    """Trains the supernet, and keeps what its sampler has learnt."""
-    settings = ws.recipe.train
-    sampler = ws.sampler()
-    run = Trainer(
-        net=ws.net,
-        sampler=sampler,
-        batches=ws.batches(settings, accelerator.process_index, accelerator.num_processes),
-        settings=settings,
-        seed=ws.recipe.seed,
-        largest=ws.net.space.largest,
-        accelerator=accelerator,
-        folder=folder,
-        fingerprint=ws.fingerprint(settings),
-        held_out=ws.held_out if len(ws.splits.held_out) else None,
-    )
-    train(run, progress)
-    if accelerator.is_main_process:
-        save_sampler(folder, sampler, run.probed_images)
 
 
 def begin(
@@ -97,8 +56,8 @@ def begin(
         open_folder(folder, recipe, ws.memory_format, trained)
         describe_space(ws, folder)
     accelerator.wait_for_everyone()
-    if timing.needs_latency(ws):
-        timing.add_latency(ws, accelerator, folder, progress, trained)
+    if latency.needs_latency(ws):
+        latency.add_latency(ws, accelerator, folder, progress, trained)
         ws.limits()  # an impossible budget, or a sampler that does not fit, fails before training
         ws.check_sampler()
     if accelerator.is_main_process:
@@ -109,19 +68,6 @@ def begin(
     accelerator.wait_for_everyone()
     train_stage(ws, accelerator, folder, progress)
     return ws, accelerator
-
-
-def start_engine(ws: Workspace, folder: Path) -> Accelerator:
-    """The accelerator of all stages, with a tracker if any of them has one."""
-    recipe = ws.recipe
-    tracked = recipe.train if recipe.train.tracker else recipe.finish.training
-    return engine(ws.device, tracked, folder)
-
-
-def stop(accelerator: Accelerator) -> None:
-    """Closes trackers; other processes stay connected, for runs to come."""
-    for tracker in accelerator.trackers:
-        tracker.finish()
 
 
 @on_its_threads
@@ -191,7 +137,7 @@ def summary(
 ) -> dict[str, Any]:
     """What `result.json` holds. Latencies are measured directly, beside what a table says."""
     recipe = ws.recipe
-    timings = {arch: timing.latency_of(ws, ws.net.extract(arch)) for arch in finished}
+    timings = {arch: latency.latency_of(ws, ws.net.extract(arch)) for arch in finished}
     if "latency_ms" in ws.costs:
         for arch, took in timings.items():
             took["table_ms"] = ws.costs["latency_ms"]([arch])[0].item()
@@ -205,50 +151,10 @@ def summary(
         "latency": {ws.net.space.to_text(arch): took for arch, took in timings.items()},
         "space": {"size": ws.net.space.size, "decisions": len(ws.net.space)},
         "searched": searched.searched,
-        "shift": recipe.shift.name,
+        "shifting": recipe.shifting.name,
         "order": searched.order,
         "images_forwarded": {"train": trained_images(ws), **searched.images},
     }
-
-
-@on_its_threads
-def export_architecture(
-    recipe: Recipe,
-    folder: Path,
-    text: str,
-    progress: Progress | None = None,
-    *,
-    test: bool = False,
-) -> dict[str, Any]:
-    """Finishes the architecture `text` of a trained run and exports it; returns its record.
-
-    Unless it is a winner, the record is a line of `exported.jsonl`, without test accuracy.
-
-    Args:
-        recipe: the run's.
-        folder: the run's.
-        text: the architecture, such as `0-2-1`.
-        progress: shows how far it is; by default nothing.
-        test: whether to score it on the test set too. To choose by that is to overfit it.
-
-    Raises:
-        RecordError: if the run has no trained supernet.
-        RecipeError: for what `Workspace.check_finish` finds.
-        ValueError: if `text` is not in the space.
-    """
-    progress = progress or Silent()
-    world = processes(recipe)
-    ws = Workspace.build(recipe)
-    ws.check_finish(world)
-    arch = ws.net.space.canonical(ws.net.space.from_text(text))
-    load_weights(final_weights(recipe, folder), ws.net)
-    accelerator = start_engine(ws, folder)
-    won = {record["arch"] for record in records.read_lines(folder / LOG)}
-    log = LOG if ws.net.space.to_text(arch) in won else EXPORTED
-    finished = finish(ws, accelerator, folder, [arch], recipe.finish, progress, log=log, test=test)
-    record = finished[arch]
-    stop(accelerator)
-    return record
 
 
 def winner(

@@ -13,7 +13,7 @@ from manyshot import records
 from manyshot.cost import LatencyTable, latency_table, measure
 from manyshot.cost.timing import describe, device_of
 from manyshot.nn.shapes import model_dtype
-from manyshot.pipeline.workspace import Workspace
+from manyshot.pipeline.build import Workspace
 from manyshot.progress import Progress
 from manyshot.space import Budget
 

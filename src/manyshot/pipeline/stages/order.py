@@ -9,9 +9,9 @@ import numpy as np
 from accelerate import Accelerator
 
 from manyshot import rank
-from manyshot.pipeline.scoring import Images, Key, Scorer
-from manyshot.pipeline.shifting import STATE
-from manyshot.pipeline.workspace import Workspace
+from manyshot.pipeline.build import Workspace
+from manyshot.pipeline.stages.score import Images, Key, Scorer
+from manyshot.pipeline.stages.shift import STATE
 from manyshot.progress import Progress
 from manyshot.search import best, make_searcher
 from manyshot.search.limit import any_of
@@ -42,8 +42,8 @@ class Watched:
         known: dict[Key, dict[str, Any]],
     ) -> None:
         """Draws the global set: a function of the recipe alone."""
-        shift = ws.recipe.shift
-        may_stay = shift.name == "none" or (folder / STATE).exists()
+        shifting = ws.recipe.shifting
+        may_stay = shifting.name == "none" or (folder / STATE).exists()
         self._scorer = Scorer(
             ws,
             accelerator,
@@ -52,16 +52,16 @@ class Watched:
             known,
             lambda record: may_stay or record["role"] == "before",
         )
-        self._best = shift.watched_best
+        self._best = shifting.watched_best
         self.overall: list[Arch] = []
         self.local: list[Arch] = []
         self._before: dict[Arch, float] = {}
         self._after: dict[Arch, float] = {}
-        if shift.watched:  # by a stream of its own: the search must not begin with the same
+        if shifting.watched:  # by a stream of its own: the search must not begin with the same
             seed = np.random.SeedSequence((ws.recipe.seed, _WATCHED)).generate_state(1)[0]
             limits = [any_of(ws.limits())]
             drawn = make_searcher("random", ws.net.space, seed=int(seed), limits=limits)
-            self.overall = drawn.ask(shift.watched)
+            self.overall = drawn.ask(shifting.watched)
 
     def score_before(self, progress: Progress) -> None:
         """Scores the global set at the weights that the search begins with; chooses the local one.

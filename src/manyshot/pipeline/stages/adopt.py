@@ -1,4 +1,4 @@
-"""Moving a trained supernet to other images: its recipe, its weights, its new classifier."""
+"""Adopting the supernet of another run: its weights, and a new classifier for these images."""
 
 from __future__ import annotations
 
@@ -11,83 +11,23 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from manyshot import records, transfer
+from manyshot.pipeline.build import Workspace
 from manyshot.pipeline.opening import SOURCE, WEIGHTS
-from manyshot.pipeline.workspace import Workspace
 from manyshot.progress import Progress
-from manyshot.recipe import Optimising, Recipe, RecipeError, Sampling, Shifting
-from manyshot.toml import override, read
+from manyshot.recipe import OptimiserSettings, ShiftingSettings
 from manyshot.train import CheckpointError, digest, load_weights
 from manyshot.train.shifting import Shifter
 
 _HEAD = 0x4EAD
 """Names a random stream of a run's seed."""
-HEAD_RATE = 10
-"""Of the classifier's rate to that of all else while the search runs, unless the recipe says."""
-_KEPT = ("validation", "pad", "flip", "workers", "image_size")
-"""Of a run's `[data]`, what goes on to its target; and if that is in files:"""
-_KEPT_OF_FILES = ("crop_scale", "jitter")
 
 
-def transfer_recipe(run: Path, path: Path | None, data: str | None, overrides: list[str]) -> Recipe:
-    """What to do on the target: the recipe at `path`, or that of the run itself.
-
-    Network and sharing are those of the run. Where the recipe does not say, the supernet shifts on
-    the population, its classifier at `HEAD_RATE` times the rate of all else.
-
-    Args:
-        run: the folder of the run whose supernet is taken.
-        path: a recipe; without one, the run's, but for images and sampler.
-        data: name of the target data set; by default the recipe's.
-        overrides: such as `data.root=PATH`.
+def digest_of(weights: Path) -> str:
+    """The digest of the weights in a file.
 
     Raises:
-        RecordError: if the run has no supernet.
-        RecipeError: for what `Recipe.load` finds, another network or sharing than the run's, or if
-            no target is given.
+        CheckpointError: if it cannot be read.
     """
-    weights, own = run / WEIGHTS, read(run / "recipe.toml")
-    if not weights.exists():
-        raise records.RecordError(f"{run} has no {WEIGHTS}: train it first with manyshot train")
-    values, source = read(path), str(run if path is None else path)
-    if path is None:
-        about_images = ("data", "sampler", "name")
-        values = {key: value for key, value in own.items() if key not in about_images}
-        values["shift"] = {k: v for k, v in own["shift"].items() if (k, v) != ("name", "none")}
-    for part in ("network", "sharing"):
-        values.setdefault(part, own[part])
-    target = [] if data is None else [f"data.name={data!r}"]
-    for text in [*overrides, *target, f"transfer.source={_digest(weights)!r}"]:
-        override(values, text)
-    for section, given in (("data", {}), ("shift", {"name": "population"})):
-        if isinstance(values.setdefault(section, {}), dict):  # else a recipe refuses it
-            values[section] = given | values[section]
-    if path is None and isinstance(values["data"], dict):
-        name = values["data"].get("name")
-        kept = (*_KEPT, *(_KEPT_OF_FILES if name == "folder" else ()))
-        look = {key: value for key, value in own["data"].items() if key in kept}
-        values = {"name": f"{own['name']}-{name}", **values, "data": look | values["data"]}
-    asked = Recipe.build(values, (), source)
-    if "name" not in asked.data.model_fields_set:
-        raise RecipeError("give the target: --data NAME, or a recipe with data.name")
-    if asked.sampler != Sampling():
-        raise RecipeError(
-            f"{source}: [sampler] says which paths train a supernet, and a transfer takes one that "
-            "is trained: leave it out"
-        )
-    if "head_lr" not in asked.shift.model_fields_set:
-        faster = asked.shift.model_copy(update={"head_lr": HEAD_RATE * asked.shift.lr})
-        asked = asked.model_copy(update={"shift": faster})
-    trained = Recipe.load(run / "recipe.toml")
-    for part in ("network", "sharing"):
-        if getattr(asked, part) != getattr(trained, part):
-            raise RecipeError(
-                f"{source}: {part} is not that of the supernet in {run}: leave it out, the run's "
-                "is taken"
-            )
-    return asked
-
-
-def _digest(weights: Path) -> str:
     try:
         return digest(load_file(weights))
     except Exception as error:  # safetensors raises its own type, which is not exported for typing
@@ -119,7 +59,7 @@ def adopt_source(ws: Workspace, accelerator: Accelerator, folder: Path, progress
             f"{folder} has no {SOURCE}: the recipe is of a transfer, start it with "
             "manyshot transfer RUN"
         )
-    if _digest(path) != recipe.transfer.source:
+    if digest_of(path) != recipe.transfer.source:
         raise records.RecordError(
             f"{path} is not what the recipe was made for ({recipe.transfer.source}): transfer the "
             "run again to another --out folder"
@@ -152,8 +92,8 @@ def _classes(path: Path, weight: str) -> int:
 
 def _train_head(ws: Workspace, accelerator: Accelerator, folder: Path, progress: Progress) -> None:
     train = ws.recipe.train
-    kept = train.model_dump(include=set(Optimising.model_fields))
-    settings = Shifting(**kept | {"lr": ws.recipe.transfer.head_lr, "freeze_body": True})
+    kept = train.model_dump(include=set(OptimiserSettings.model_fields))
+    settings = ShiftingSettings(**kept | {"lr": ws.recipe.transfer.head_lr, "freeze_body": True})
     batches = ws.batches(settings, accelerator.process_index, accelerator.num_processes)
     shifter = Shifter(
         net=ws.net,

@@ -13,7 +13,7 @@ from accelerate.utils import gather_object
 from manyshot import evaluate, records
 from manyshot.data import FixedBatches
 from manyshot.nn.batch_norm import BatchNormStats
-from manyshot.pipeline.workspace import Workspace
+from manyshot.pipeline.build import Workspace
 from manyshot.space import Arch, SearchSpace
 from manyshot.train import digest
 
@@ -139,7 +139,8 @@ class Scorer:
         if fresh and version is None:
             raise records.RecordError(
                 f"{self.log} lacks scores of generation {generation}, whose weights have moved "
-                "since: restore it from a copy, or delete shift.pt too and resume, to search anew"
+                "since: restore it from a copy, or delete shifting.pt too and resume, to search "
+                "anew"
             )
         about = {"generation": generation, "role": role}
         for start in range(0, len(fresh), world):

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from manyshot import records
-from manyshot.pipeline.workspace import Workspace
+from manyshot.pipeline.build import Workspace
 from manyshot.sharing import KShot
 
 SPACE = "space.json"

@@ -14,10 +14,10 @@ from manyshot import evaluate, records
 from manyshot.evaluate import Account
 from manyshot.evaluate.prefix import Calibration
 from manyshot.nn.batch_norm import BatchNormStats
-from manyshot.pipeline.scoring import LOG as SEARCHED
-from manyshot.pipeline.scoring import Images, latest_scores
-from manyshot.pipeline.shifting import final_weights
-from manyshot.pipeline.workspace import Workspace, on_its_threads
+from manyshot.pipeline.build import Workspace, on_its_threads
+from manyshot.pipeline.stages.score import LOG as SEARCHED
+from manyshot.pipeline.stages.score import Images, latest_scores
+from manyshot.pipeline.stages.shift import final_weights
 from manyshot.progress import Progress, Silent
 from manyshot.rank.judge import NEEDS, judge, judged_sets
 from manyshot.rank.truth import TruthError, TruthTable

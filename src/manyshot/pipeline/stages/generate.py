@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, final
 
 from manyshot import records
-from manyshot.pipeline.workspace import Workspace
+from manyshot.pipeline.build import Workspace
 from manyshot.search import Limit
 from manyshot.space import Arch
 from manyshot.train import Generates, Sampler, load_checkpoint, save_checkpoint

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from manyshot import records
-from manyshot.pipeline.scoring import latest_scores
-from manyshot.pipeline.workspace import Workspace
+from manyshot.pipeline.build import Workspace
+from manyshot.pipeline.stages.score import latest_scores
 from manyshot.recipe import Recipe, RecipeError
 from manyshot.search import best, make_searcher
 from manyshot.space import Arch

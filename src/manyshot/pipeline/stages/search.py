@@ -9,12 +9,12 @@ from typing import Any
 
 from accelerate import Accelerator
 
-from manyshot.pipeline.checking import GENERATOR
-from manyshot.pipeline.generating import Proposal, Proposed
-from manyshot.pipeline.order import Watched
-from manyshot.pipeline.scoring import LOG, Images, Key, Scorer
-from manyshot.pipeline.shifting import Shifting
-from manyshot.pipeline.workspace import Workspace
+from manyshot.pipeline.build import Workspace
+from manyshot.pipeline.checks import GENERATOR
+from manyshot.pipeline.stages.generate import Proposal, Proposed
+from manyshot.pipeline.stages.order import Watched
+from manyshot.pipeline.stages.score import LOG, Images, Key, Scorer
+from manyshot.pipeline.stages.shift import ShiftingStage
 from manyshot.progress import Advance, Progress
 from manyshot.search import Infeasible, Searcher, best
 from manyshot.space import Arch
@@ -75,9 +75,9 @@ def search(
         loop.run(candidates, advance)
     scores, searched = loop.final(progress), len(loop.scores)
     watched.score_after(loop.generation, loop.version, progress)
-    images = {"search": loop.scorer.images, "shift": 0, "order": watched.images}
+    images = {"search": loop.scorer.images, "shifting": 0, "order": watched.images}
     if loop.shifting is not None:
-        images["shift"] = loop.shifting.images
+        images["shifting"] = loop.shifting.images
     return Searched(scores, searched, images, watched.summary())
 
 
@@ -102,11 +102,11 @@ class _Loop:
         known: dict[Key, dict[str, Any]],
     ) -> None:
         self.ws, self.searcher, self.best_before = ws, searcher, best_before
-        self.shifting: Shifting | None = None
+        self.shifting: ShiftingStage | None = None
         self.scores: dict[Arch, float] = {}
         self.generation = 0
-        if ws.recipe.shift.name != "none":
-            self.shifting = Shifting(ws, accelerator, folder)
+        if ws.recipe.shifting.name != "none":
+            self.shifting = ShiftingStage(ws, accelerator, folder)
         self.scorer = Scorer(ws, accelerator, folder / LOG, batches, known, self._complete)
 
     def _complete(self, record: dict[str, Any]) -> bool:
@@ -144,7 +144,7 @@ class _Loop:
 
     def _elites(self, archs: Sequence[Arch]) -> list[Arch]:
         """What is scored again because the weights move, beside what is proposed."""
-        if self.shifting is None or self.ws.recipe.shift.elites == "keep":
+        if self.shifting is None or self.ws.recipe.shifting.elites == "keep":
             return []
         return [arch for arch in self.searcher.elites() if arch not in archs]
 
@@ -199,7 +199,7 @@ class _Loop:
         scores = self.scores
         if self.shifting is not None:
             self.shifting.finish()
-            count, limits = self.ws.recipe.shift.rescored, self.ws.limits()
+            count, limits = self.ws.recipe.shifting.rescored, self.ws.limits()
             again = list(dict.fromkeys(a for own in limits for a in best(scores, own, count)))
             scores = {}
             with progress.stage("rescore", len(again)) as advance:

@@ -12,16 +12,16 @@ from accelerate import Accelerator
 from manyshot import records, transfer
 from manyshot.evaluate import RunningStatistics
 from manyshot.nn.batch_norm import BatchNormStats
+from manyshot.pipeline.build import Workspace
 from manyshot.pipeline.opening import WEIGHTS
-from manyshot.pipeline.workspace import Workspace
 from manyshot.recipe import Recipe
 from manyshot.search import Searcher, make_searcher
 from manyshot.space import Arch
 from manyshot.train import digest, load_checkpoint, save_checkpoint, save_weights
 from manyshot.train.shifting import Shifter, Visit, schedule
 
-LOG = "shift.jsonl"
-STATE = "shift.pt"
+LOG = "shifting.jsonl"
+STATE = "shifting.pt"
 SHIFTED = "shifted.safetensors"
 """The supernet's weights after a search that moved them."""
 _VISITS = 0x51F7
@@ -36,7 +36,7 @@ def final_weights(recipe: Recipe, folder: Path) -> Path:
     """
     if not (folder / WEIGHTS).exists():
         raise records.RecordError(f"{folder} has no {WEIGHTS}: train it first with manyshot train")
-    weights = folder / (WEIGHTS if recipe.shift.name == "none" else SHIFTED)
+    weights = folder / (WEIGHTS if recipe.shifting.name == "none" else SHIFTED)
     if not weights.exists():
         raise records.RecordError(
             f"{folder} has no {weights.name}: its search trains the supernet and is not done, "
@@ -45,7 +45,7 @@ def final_weights(recipe: Recipe, folder: Path) -> Path:
     return weights
 
 
-class Shifting:
+class ShiftingStage:
     """The training of one search: on what, in which order, and how far it is.
 
     Attributes:
@@ -68,7 +68,7 @@ class Shifting:
         """
         self.ws, self.accelerator, self.folder = ws, accelerator, folder
         recipe = ws.recipe
-        self.settings, self.generation = recipe.shift, 0
+        self.settings, self.generation = recipe.shifting, 0
         name = recipe.transfer.classifier
         self.shifter = Shifter(
             net=ws.net,
@@ -82,7 +82,7 @@ class Shifting:
         )
         running = self.settings.statistics == "running"
         self.running = RunningStatistics(ws.net) if running else None
-        about = (recipe.shift, recipe.search, recipe.evaluate, digest(ws.net.state_dict()))
+        about = (recipe.shifting, recipe.search, recipe.evaluate, digest(ws.net.state_dict()))
         self._fingerprint = ws.fingerprint(recipe.train, *about)
         self._restore()
 

@@ -16,9 +16,9 @@ from manyshot import evaluate, records
 from manyshot.export import card, export
 from manyshot.nn import BatchNormStats
 from manyshot.nn.pointwise import training_format
-from manyshot.pipeline.workspace import Workspace, build_network, fit_classes
+from manyshot.pipeline.build import Workspace, build_network, fit_classes
 from manyshot.progress import Progress
-from manyshot.recipe import Finishing
+from manyshot.recipe import FinishSettings
 from manyshot.space import Arch
 from manyshot.supernet import Supernet
 from manyshot.train import Only, Standalone, Trainer, digest, load_weights, save_weights, train
@@ -35,7 +35,7 @@ def finish(
     accelerator: Accelerator,
     folder: Path,
     archs: list[Arch],
-    settings: Finishing,
+    settings: FinishSettings,
     progress: Progress,
     proxies: Mapping[Arch, float] | None = None,
     *,
@@ -96,7 +96,7 @@ class _Work:
         ws: Workspace,
         folder: Path,
         arch: Arch,
-        settings: Finishing,
+        settings: FinishSettings,
         lines: Mapping[str, dict[str, Any]],
         test: bool,
     ) -> _Work:
@@ -126,7 +126,7 @@ class _Work:
         return self.folder / "subnets" / f"{self.text}.safetensors"
 
     def subnet(
-        self, ws: Workspace, accelerator: Accelerator, settings: Finishing, progress: Progress
+        self, ws: Workspace, accelerator: Accelerator, settings: FinishSettings, progress: Progress
     ) -> nn.Module:
         """The finished module, with the weights on file if there are any."""
         if self.trained:
@@ -143,7 +143,7 @@ class _Work:
         self,
         ws: Workspace,
         subnet: nn.Module,
-        settings: Finishing,
+        settings: FinishSettings,
         proxy_accuracy: float | None,
         test: bool,
     ) -> dict[str, Any]:
@@ -169,7 +169,7 @@ class _Work:
         }
 
 
-def fingerprint_of(ws: Workspace, settings: Finishing, text: str) -> str:
+def fingerprint_of(ws: Workspace, settings: FinishSettings, text: str) -> str:
     """Identifies what the finished weights of an architecture depend on."""
     inherited = "" if settings.mode == "scratch" else digest(ws.net.state_dict())
     return ws.fingerprint(settings.training, settings.mode, text, ws.recipe.train, inherited)
@@ -186,7 +186,7 @@ def finished(
     accelerator: Accelerator,
     folder: Path,
     arch: Arch,
-    settings: Finishing,
+    settings: FinishSettings,
     progress: Progress,
 ) -> nn.Module:
     """The plain module of `arch`, with inherited, fine-tuned or newly trained weights.

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import torch
 
-from manyshot.recipe import Optimising, Recipe, RecipeError, Shifting
+from manyshot.recipe import OptimiserSettings, Recipe, RecipeError, ShiftingSettings
 from manyshot.search import Evolution, Limit, Searcher, WeakPredictor
 from manyshot.sharing import Sharing
 from manyshot.space import Budget
@@ -39,7 +39,7 @@ def check_breeding(searcher: Searcher, candidates: int) -> None:
         )
 
 
-def check_batch_size(section: str, settings: Optimising, images: int, world: int) -> None:
+def check_batch_size(section: str, settings: OptimiserSettings, images: int, world: int) -> None:
     """Refuses batches that cannot be filled, or not be shared by `world` processes.
 
     Raises:
@@ -91,7 +91,7 @@ def check_sampler(recipe: Recipe, sampler: Sampler, held_out: int, limits: Seque
     if not isinstance(sampler, Generates):
         raise RecipeError(
             f"search.name = {GENERATOR!r} takes winners from the sampler, and sampler.name = "
-            f"{name!r} generates none: take sampler.name = 'shift', or a searcher"
+            f"{name!r} generates none: take sampler.name = 'shiftnas', or a searcher"
         )
     if search.options:
         raise RecipeError(f"search.name = {GENERATOR!r} takes no options, got {search.options}")
@@ -118,7 +118,7 @@ def check_search(recipe: Recipe) -> None:
     Raises:
         RecipeError: then.
     """
-    search, shift = recipe.search.name, recipe.shift.name
+    search, shifting = recipe.search.name, recipe.shifting.name
     if search != GENERATOR:
         return
     if recipe.moves:
@@ -126,24 +126,25 @@ def check_search(recipe: Recipe) -> None:
             f"search.name = {search!r} takes winners from a trained sampler, and a transfer trains "
             "none: take a searcher, such as search.name = 'evolution'"
         )
-    if shift != "none":
+    if shifting != "none":
         raise RecipeError(
-            f"shift.name = {shift!r} trains what a search proposes, and search.name = {search!r} "
-            "is none: take a searcher, or shift.name = 'none'"
+            f"shifting.name = {shifting!r} trains what a search proposes, and search.name = "
+            f"{search!r} is none: take a searcher, or shifting.name = 'none'"
         )
 
 
-def check_stale(shift: Shifting, searcher: Searcher) -> None:
+def check_stale(shifting: ShiftingSettings, searcher: Searcher) -> None:
     """Refuses a search that forgets its elites: scores of old weights, kept but not looked at.
 
     Raises:
         RecipeError: then.
     """
     stale = getattr(getattr(searcher, "config", None), "stale_scores", True)
-    if shift.name != "none" and shift.elites == "keep" and not stale:
+    if shifting.name != "none" and shifting.elites == "keep" and not stale:
         raise RecipeError(
-            "shift.elites = 'keep' leaves elites with scores of older weights, at which the search "
-            "does not look: set search.options.stale_scores = true, or shift.elites = 'score'"
+            "shifting.elites = 'keep' leaves elites with scores of older weights, at which the "
+            "search does not look: set search.options.stale_scores = true, or shifting.elites = "
+            "'score'"
         )
 
 

@@ -1,0 +1,1 @@
+"""What verbs are made of: train, search, score, shift, finish, latency."""

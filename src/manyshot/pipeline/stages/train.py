@@ -1,0 +1,55 @@
+"""Training the supernet of a run, moving another run's to it, or loading what is done."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from accelerate import Accelerator
+
+from manyshot.pipeline.build import Workspace
+from manyshot.pipeline.opening import WEIGHTS
+from manyshot.pipeline.stages.adopt import adopt_source
+from manyshot.pipeline.stages.describe import describe_codes
+from manyshot.pipeline.stages.generate import save_sampler
+from manyshot.progress import Progress
+from manyshot.train import Trainer, load_weights, save_weights, train
+
+
+def train_stage(ws: Workspace, accelerator: Accelerator, folder: Path, progress: Progress) -> None:
+    """Trains the supernet, or moves it here, or loads it if that is done already."""
+    weights = folder / WEIGHTS
+    is_trained = weights.exists()
+    accelerator.wait_for_everyone()  # all have looked before the main process writes
+    if not is_trained:
+        if ws.recipe.moves:
+            adopt_source(ws, accelerator, folder, progress)
+        else:
+            train_supernet(ws, accelerator, folder, progress)
+        if accelerator.is_main_process:
+            describe_codes(ws, folder)
+            save_weights(weights, ws.net)
+        accelerator.wait_for_everyone()
+    load_weights(weights, ws.net)
+
+
+def train_supernet(
+    ws: Workspace, accelerator: Accelerator, folder: Path, progress: Progress
+) -> None:
+    """Trains the supernet, and keeps what its sampler has learnt."""
+    settings = ws.recipe.train
+    sampler = ws.sampler()
+    run = Trainer(
+        net=ws.net,
+        sampler=sampler,
+        batches=ws.batches(settings, accelerator.process_index, accelerator.num_processes),
+        settings=settings,
+        seed=ws.recipe.seed,
+        largest=ws.net.space.largest,
+        accelerator=accelerator,
+        folder=folder,
+        fingerprint=ws.fingerprint(settings),
+        held_out=ws.held_out if len(ws.splits.held_out) else None,
+    )
+    train(run, progress)
+    if accelerator.is_main_process:
+        save_sampler(folder, sampler, run.probed_images)

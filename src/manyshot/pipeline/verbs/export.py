@@ -1,0 +1,54 @@
+"""Finishing and exporting any architecture of a trained run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from manyshot import records
+from manyshot.pipeline.build import Workspace, on_its_threads, processes, start_engine, stop
+from manyshot.pipeline.stages.finish import EXPORTED, LOG, finish
+from manyshot.pipeline.stages.shift import final_weights
+from manyshot.progress import Progress, Silent
+from manyshot.recipe import Recipe
+from manyshot.train import load_weights
+
+
+@on_its_threads
+def export_architecture(
+    recipe: Recipe,
+    folder: Path,
+    text: str,
+    progress: Progress | None = None,
+    *,
+    test: bool = False,
+) -> dict[str, Any]:
+    """Finishes the architecture `text` of a trained run and exports it; returns its record.
+
+    Unless it is a winner, the record is a line of `exported.jsonl`, without test accuracy.
+
+    Args:
+        recipe: the run's.
+        folder: the run's.
+        text: the architecture, such as `0-2-1`.
+        progress: shows how far it is; by default nothing.
+        test: whether to score it on the test set too. To choose by that is to overfit it.
+
+    Raises:
+        RecordError: if the run has no trained supernet.
+        RecipeError: for what `Workspace.check_finish` finds.
+        ValueError: if `text` is not in the space.
+    """
+    progress = progress or Silent()
+    world = processes(recipe)
+    ws = Workspace.build(recipe)
+    ws.check_finish(world)
+    arch = ws.net.space.canonical(ws.net.space.from_text(text))
+    load_weights(final_weights(recipe, folder), ws.net)
+    accelerator = start_engine(ws, folder)
+    won = {record["arch"] for record in records.read_lines(folder / LOG)}
+    log = LOG if ws.net.space.to_text(arch) in won else EXPORTED
+    finished = finish(ws, accelerator, folder, [arch], recipe.finish, progress, log=log, test=test)
+    record = finished[arch]
+    stop(accelerator)
+    return record

@@ -1,0 +1,79 @@
+"""Moving a trained supernet to other images: its recipe, its weights, its new classifier."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from manyshot import records
+from manyshot.pipeline.opening import WEIGHTS
+from manyshot.pipeline.stages.adopt import digest_of
+from manyshot.recipe import Recipe, RecipeError, SamplerSettings
+from manyshot.toml import override, read
+
+HEAD_RATE = 10
+"""Default ratio of the classifier's learning rate to the body's while the search shifts."""
+_KEPT = ("validation", "pad", "flip", "workers", "image_size")
+"""Keys of the source run's `[data]` that the target inherits."""
+_KEPT_OF_FILES = ("crop_scale", "jitter")
+"""Further ones that it inherits if its images are in a folder."""
+
+
+def transfer_recipe(run: Path, path: Path | None, data: str | None, overrides: list[str]) -> Recipe:
+    """What to do on the target: the recipe at `path`, or that of the run itself.
+
+    Network and sharing are those of the run. Where the recipe does not say, the supernet shifts on
+    the population, its classifier at `HEAD_RATE` times the rate of all else.
+
+    Args:
+        run: the folder of the run whose supernet is taken.
+        path: a recipe; without one, the run's, but for images and sampler.
+        data: name of the target data set; by default the recipe's.
+        overrides: such as `data.root=PATH`.
+
+    Raises:
+        RecordError: if the run has no supernet.
+        RecipeError: for what `Recipe.load` finds, another network or sharing than the run's, or if
+            no target is given.
+    """
+    weights, own = run / WEIGHTS, read(run / "recipe.toml")
+    if not weights.exists():
+        raise records.RecordError(f"{run} has no {WEIGHTS}: train it first with manyshot train")
+    values, source = read(path), str(run if path is None else path)
+    if path is None:
+        about_images = ("data", "sampler", "name")
+        values = {key: value for key, value in own.items() if key not in about_images}
+        values["shifting"] = {
+            k: v for k, v in own["shifting"].items() if (k, v) != ("name", "none")
+        }
+    for part in ("network", "sharing"):
+        values.setdefault(part, own[part])
+    target = [] if data is None else [f"data.name={data!r}"]
+    for text in [*overrides, *target, f"transfer.source={digest_of(weights)!r}"]:
+        override(values, text)
+    for section, given in (("data", {}), ("shifting", {"name": "population"})):
+        if isinstance(values.setdefault(section, {}), dict):  # else a recipe refuses it
+            values[section] = given | values[section]
+    if path is None and isinstance(values["data"], dict):
+        name = values["data"].get("name")
+        kept = (*_KEPT, *(_KEPT_OF_FILES if name == "folder" else ()))
+        look = {key: value for key, value in own["data"].items() if key in kept}
+        values = {"name": f"{own['name']}-{name}", **values, "data": look | values["data"]}
+    asked = Recipe.build(values, (), source)
+    if "name" not in asked.data.model_fields_set:
+        raise RecipeError("give the target: --data NAME, or a recipe with data.name")
+    if asked.sampler != SamplerSettings():
+        raise RecipeError(
+            f"{source}: [sampler] says which paths train a supernet, and a transfer takes one that "
+            "is trained: leave it out"
+        )
+    if "head_lr" not in asked.shifting.model_fields_set:
+        faster = asked.shifting.model_copy(update={"head_lr": HEAD_RATE * asked.shifting.lr})
+        asked = asked.model_copy(update={"shifting": faster})
+    trained = Recipe.load(run / "recipe.toml")
+    for part in ("network", "sharing"):
+        if getattr(asked, part) != getattr(trained, part):
+            raise RecipeError(
+                f"{source}: {part} is not that of the supernet in {run}: leave it out, the run's "
+                "is taken"
+            )
+    return asked
