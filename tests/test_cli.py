@@ -235,7 +235,7 @@ def test_interruptions_and_missing_packages_exit_1(call, monkeypatch, error):
     def broken(*args, **kwargs):
         raise error
 
-    monkeypatch.setattr("manyshot.pipeline.verbs.run", broken)
+    monkeypatch.setattr("manyshot.pipeline.run", broken)
     text = "interrupted; go on with --resume" if isinstance(error, KeyboardInterrupt) else error
     code, out, err = call("run", *SETS, "--quiet")
     assert (code, out) == (1, "")

@@ -84,14 +84,5 @@ def test_layers_without_torch(path: Path) -> None:
     assert not {name.split(".")[0] for name in imports(path)} & heavy
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))
-def test_rooms_are_small(path: Path) -> None:
-    text = path.read_text()
-    assert text.count("\n") <= 400
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            assert (node.end_lineno or 0) - node.lineno <= 70, f"{path.name}: {node.name}"
-
-
 def test_every_layer_is_in_the_table() -> None:
     assert {layer_of(path) for path in FILES} <= set(ALLOWED) | EVERYTHING | BASE

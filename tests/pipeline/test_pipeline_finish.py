@@ -10,7 +10,8 @@ from torch import nn
 
 import manyshot as ms
 from manyshot import records
-from manyshot.pipeline import Workspace, export_architecture, finishing, run, train_only
+from manyshot.pipeline import Workspace, export_architecture, run, train_only
+from manyshot.pipeline.stages import finish as finishing
 from manyshot.progress import Silent
 from manyshot.train import engine, load_weights
 

@@ -14,7 +14,8 @@ from pipeline_runs import Stopped, lines, outcome, small, stopped
 
 from manyshot import records
 from manyshot.cli import main
-from manyshot.pipeline import finishing, run
+from manyshot.pipeline import run
+from manyshot.pipeline.stages import finish as finishing
 from manyshot.train import CheckpointError
 
 

@@ -161,7 +161,7 @@ def _loading(recipe):
 
 def _fingerprint(recipe: Recipe) -> str:
     splits = ms.data.load(**_loading(recipe))
-    ws = Workspace(recipe, torch.device("cpu"), splits, None, {})
+    ws = Workspace(recipe, torch.device("cpu"), splits, None, {}, None)
     return ws.fingerprint(recipe.train)
 
 

@@ -8,7 +8,7 @@ import torch
 from pipeline_runs import Stopped, lines, outcome, small
 
 from manyshot import records
-from manyshot.pipeline import Workspace, generating, run
+from manyshot.pipeline import Workspace, run
 from manyshot.pipeline.checks import check_sampler
 from manyshot.pipeline.stages.generate import trained_sampler
 from manyshot.recipe import EvaluationSettings, Recipe, RecipeError, SearchSettings
@@ -17,7 +17,7 @@ from manyshot.train import Grid, load_checkpoint
 
 BUDGETS = ["macs<=50%", "macs<=85%"]
 OPTIONS = "warmup = 0.25, period = 3, hidden = 8, lr = 0.03, grid = [5000, 26000, 7000]"
-SHIFT = f"sampler={{name = 'shift', held_out = 60, options = {{{OPTIONS}}}}}"
+SHIFT = f"sampler={{name = 'shiftnas', held_out = 60, options = {{{OPTIONS}}}}}"
 GENERATOR = f"search={{name = 'generator', budgets = {BUDGETS}}}"
 REST = ("finish.mode=inherit", "train.epochs=4")
 
@@ -174,7 +174,7 @@ def test_of_draws_within_the_budget_the_best_scored_wins(tmp_path):
 
 def test_no_draw_within_the_budget_is_an_error_with_a_way_out(tmp_path, monkeypatch):
     """One draw for a budget that 16 architectures of 256 meet, for a likeliest that does not."""
-    monkeypatch.setattr(generating, "DRAWS", 1)
+    monkeypatch.setattr(generate, "DRAWS", 1)
     least = int(Workspace.build(small(tmp_path)).costs["macs"].range()[0])
     search = f"search={{name = 'generator', budgets = ['macs<={least}']}}"
     grid = f"sampler.options.grid=[{least}, 26000, {26000 - least}]"
@@ -201,7 +201,7 @@ def test_uniform_costs_with_k_shot_weights_need_no_held_out_images(tmp_path):
 @pytest.mark.filterwarnings("ignore:budget 'latency_ms<=1K' .* is above the sampler's targets")
 def test_targets_of_latency(tmp_path):
     options = "metric = 'latency_ms', warmup = 0.0, period = 2, bins = 3, hidden = 8"
-    sampler = f"sampler={{name = 'shift', held_out = 60, options = {{{options}}}}}"
+    sampler = f"sampler={{name = 'shiftnas', held_out = 60, options = {{{options}}}}}"
     search = "search={name = 'generator', budgets = ['latency_ms<=1K']}"
     result = run(small(tmp_path, sampler, search, "finish.mode=inherit"), tmp_path)
     [winner] = result["winners"]
@@ -219,7 +219,7 @@ def test_a_grid_is_a_list_in_a_recipe(tmp_path, workspace, grid, name):
     (tmp_path / "again.toml").write_text(recipe.to_toml())
     again = Recipe.load(tmp_path / "again.toml")
     assert again.sampler == recipe.sampler
-    ws = Workspace(again, workspace.device, workspace.splits, workspace.net, workspace.costs)
+    ws = dataclasses.replace(workspace, recipe=again)
     assert ws.sampler().grid == Grid(5000.0, 26000.0, 7000.0)
 
 
@@ -276,7 +276,7 @@ def test_what_does_not_fit_is_found_before_anything_is_written(tmp_path, overrid
     ],
 )
 def test_with_latencies_it_is_found_before_training(tmp_path, overrides, words):
-    latency = "sampler={name = 'shift', held_out = 60, options = {metric = 'latency_ms'}}"
+    latency = "sampler={name = 'shiftnas', held_out = 60, options = {metric = 'latency_ms'}}"
     search = "search={name = 'generator', budgets = ['latency_ms<=1K']}"
     with pytest.raises(RecipeError, match=words):
         run(small(tmp_path, latency, search, *overrides), tmp_path / "run")

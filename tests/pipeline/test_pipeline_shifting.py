@@ -2,6 +2,7 @@
 
 import collections
 import copy
+import dataclasses
 
 import numpy as np
 import pytest
@@ -73,7 +74,7 @@ def made(ws, tmp_path):
 
     def make(*overrides):
         recipe = small(tmp_path, *SHIFT, *overrides)
-        own = Workspace(recipe, ws.device, ws.splits, ws.net, ws.costs)
+        own = dataclasses.replace(ws, recipe=recipe)
         accelerator = engine(pick_device("cpu"), recipe.train)
         return ShiftingStage(own, accelerator, tmp_path / "made")
 
@@ -133,7 +134,7 @@ def test_the_best_of_before_train_equally_often(ws, made):
 def test_controls_forward_as_many_images(shifted, tmp_path, name):
     own = again(shifted, tmp_path, f"shifting.name={name}")
     base = shifted[2]
-    for stage in ("train", "shift"):
+    for stage in ("train", "shifting"):
         assert own["images_forwarded"][stage] == base["images_forwarded"][stage] > 0
     rows = lines(tmp_path / "run", "search.jsonl")
     told = [row for row in rows if row["role"] == "candidate"]

@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 from manyshot import evaluate, records
 from manyshot.pipeline import Workspace, run
 from manyshot.pipeline.stages.shift import SHIFTED, STATE, ShiftingStage
-from manyshot.pipeline.verbs.run import begin, export_architecture
+from manyshot.pipeline import export_architecture
+from manyshot.pipeline.verbs.run import begin
 from manyshot.progress import Silent
 from manyshot.recipe import Recipe, RecipeError
 from manyshot.recipe import ShiftingSettings as Settings
