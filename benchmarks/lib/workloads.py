@@ -7,6 +7,7 @@ import functools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -65,9 +66,16 @@ WORKLOADS = {
 }
 
 
+class Moves(Protocol):
+    """What a step needs of an optimiser."""
+
+    def step(self) -> object: ...
+    def zero_grad(self) -> object: ...
+
+
 def step(
     forward: Callable[[Tensor], Tensor],
-    optimizer: torch.optim.Optimizer,
+    optimizer: Moves,
     images: Tensor,
     labels: Tensor,
 ) -> tuple[float, ...]:

@@ -6,13 +6,16 @@ Seconds are CPU time of this process with one thread; the bar is 10,000 architec
 """
 
 import argparse
+import functools
 import json
 import platform
 import time
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import manyshot as ms
 from manyshot import cost, zoo
@@ -29,7 +32,14 @@ SHAPES = {
 class Block(nn.Module):
     """An inverted residual with elastic width, ratio and kernel."""
 
-    def __init__(self, into, out, kernel, ratio, stride):
+    def __init__(
+        self,
+        into: ms.space.Size,
+        out: ms.space.Size,
+        kernel: ms.space.Size,
+        ratio: ms.space.Size,
+        stride: int,
+    ) -> None:
         super().__init__()
         hidden = into * ratio
         self.body = nn.Sequential(
@@ -44,7 +54,7 @@ class Block(nn.Module):
         )
         self.residual = stride == 1 and into is out
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return x + self.body(x) if self.residual else self.body(x)
 
 
@@ -65,28 +75,28 @@ def elastic() -> nn.Module:
     return nn.Sequential(*layers, *head)
 
 
-def seconds(work) -> tuple[float, object]:
+def seconds(work: Callable[[], Any]) -> tuple[float, Any]:
     start = time.process_time()
     result = work()
     return time.process_time() - start, result
 
 
-def row(name: str, model: nn.Module, shape: tuple[int, ...], archs: int) -> dict:
+def row(name: str, model: nn.Module, shape: tuple[int, ...], archs: int) -> dict[str, Any]:
     net = ms.Supernet(model)
-    record = {"network": name, "input_shape": shape, "decisions": len(net.space)}
+    record: dict[str, Any] = {"network": name, "input_shape": shape, "decisions": len(net.space)}
     rng = np.random.default_rng(0)
     drawn = [net.space.sample(rng) for _ in range(archs)]
     makers = {"macs": lambda: cost.macs_table(net, shape), "params": lambda: cost.params_table(net)}
     for metric, make in makers.items():
         record[f"{metric}_record_s"], table = seconds(make)
-        spent = [seconds(lambda table=table: table(drawn))[0] for _ in range(5)]
+        spent = [seconds(functools.partial(table, drawn))[0] for _ in range(5)]
         record[f"{metric}_archs_per_s"] = archs / float(np.median(spent))
         record[f"{metric}_range"] = list(map(int, table.range()))
     return record
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--archs", type=int, default=10_000)
     parser.add_argument("--json", action="store_true", help="one JSON row per network")
     options = parser.parse_args()

@@ -45,14 +45,16 @@ class Side:
         self.optimizer = SGD(self.weights)
         self.codes = self.net.sharing.code_optimizer(0.01, 0.9)
 
-    def weights_steps(self, images: Tensor, labels: Tensor) -> list[Callable[[], tuple[float]]]:
+    def weights_steps(
+        self, images: Tensor, labels: Tensor
+    ) -> list[Callable[[], tuple[float, ...]]]:
         """A step on the weights of every architecture."""
         return [
             functools.partial(step, self._forward(arch, "weights"), self.optimizer, images, labels)
             for arch in self.archs
         ]
 
-    def joint_steps(self, images: Tensor, labels: Tensor) -> list[Callable[[], tuple[float]]]:
+    def joint_steps(self, images: Tensor, labels: Tensor) -> list[Callable[[], tuple[float, ...]]]:
         """A step on the weights and the codes of every architecture."""
         return [
             functools.partial(step, self._forward(arch, "joint"), self, images, labels)
@@ -61,7 +63,7 @@ class Side:
 
     def chunked_steps(
         self, phase: ms.sharing.Phase, images: Tensor, labels: Tensor
-    ) -> list[Callable[[], tuple[float]]]:
+    ) -> list[Callable[[], tuple[float, ...]]]:
         """A step on codes, or on weights for comparison, of a path per chunk, from each path on."""
         return [
             functools.partial(self._chunked_step, phase, group, images, labels)
@@ -71,12 +73,18 @@ class Side:
     def step(self) -> None:
         """Of both optimisers."""
         self.optimizer.step()
-        self.codes.step()
+        self.moved_codes().step()
 
     def zero_grad(self) -> None:
         """Of both optimisers."""
         self.optimizer.zero_grad()
-        self.codes.zero_grad()
+        self.moved_codes().zero_grad()
+
+    def moved_codes(self) -> torch.optim.Optimizer:
+        """The optimiser of the codes, of a side that has learnt ones."""
+        if self.codes is None:
+            raise ValueError("a side without learnt codes takes no steps on them")
+        return self.codes
 
     def _forward(self, arch: ms.Arch, phase: ms.sharing.Phase) -> Callable[[Tensor], Tensor]:
         return functools.partial(self.net, arch=arch, phase=phase)
@@ -85,7 +93,7 @@ class Side:
         self, phase: ms.sharing.Phase, archs: list[ms.Arch], images: Tensor, labels: Tensor
     ) -> tuple[float]:
         began = time.process_time()
-        optimizer = self.codes if phase == "code" else self.optimizer
+        optimizer = self.moved_codes() if phase == "code" else self.optimizer
         for parameter in self.weights:
             parameter.requires_grad_(phase != "code")
         parts = zip(archs, images.chunk(CHUNKS), labels.chunk(CHUNKS), strict=True)

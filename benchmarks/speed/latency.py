@@ -10,13 +10,15 @@ import argparse
 import json
 import os
 import time
+from collections.abc import Callable
 
 import torch
+from torch import nn
 
 import manyshot as ms
 from manyshot import cost, zoo
 
-NETWORKS = {
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int]]] = {
     "macro(width=8), 1x28x28": (lambda: zoo.macro(width=8, channels=1), (1, 28, 28)),
     "tiny, 1x8x8": (zoo.tiny, (1, 8, 8)),
     "shufflenet(stem_stride=1), 3x32x32": (lambda: zoo.shufflenet(stem_stride=1), (3, 32, 32)),
@@ -24,7 +26,7 @@ NETWORKS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--repeats", type=int, default=60)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--batch-size", type=int, default=1)

@@ -62,7 +62,10 @@ def measure(at: str, side: str, count: int, turn: int, memory: int) -> dict[str,
     """Scores a set in this process: seconds, memory above what was there before, scores."""
     ws = Workspace.build(Recipe.load(*RECIPES[at]))
     batches = Images(ws)
-    look = {"calibration": batches.calibration, "validation": batches.validation}
+    look: dict[str, Any] = {
+        "calibration": batches.calibration,
+        "validation": batches.validation,
+    }
     archs = architectures(ws.net.space, count, turn)
     dict(evaluate.Population(ws.net, archs[:2], **look))  # what torch loads late is not counted
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew (Linux)

@@ -80,7 +80,7 @@ def measure_steps(work: Workload, rounds: int, count: int = 6) -> Found:
         yield {"what": f"step: part of the ratio in {name}", **spread(extra.ravel())}
 
 
-class Listed(train.Only):
+class Listed(train.Stateless):
     """Trains listed architectures in turn."""
 
     def __init__(self, archs: list[ms.Arch]) -> None:
@@ -135,7 +135,16 @@ def measure_loop(work: Workload, rounds: int, count: int = 6) -> Found:
     turns = TakingTurns(batches, lambda i, x, y: step(*alone[i % count], x, y))
     settings = Training(epochs=1, batch_size=work.batch, lr=0.01, schedule="constant")
     engine = train.engine(torch.device("cpu"), settings)
-    train.train(train.Trainer(net, Listed(archs), turns, settings, 0, net.space.largest, engine))
+    trainer = train.Trainer(
+        net=net,
+        sampler=Listed(archs),
+        batches=turns,  # type: ignore[arg-type]  # what the loop asks of batches, and no more
+        settings=settings,
+        seed=0,
+        largest=net.space.largest,
+        accelerator=engine,
+    )
+    train.train(trainer)
     seconds = np.array(turns.seconds[count:])
     yield {"what": "loop: train() ÷ bare", **ratio(*seconds.T), **work.bar(1.05)}
 

@@ -25,7 +25,7 @@ from benchmarks.lib import kept
 from benchmarks.studies.fashion_mnist.page import table, write_page
 from manyshot import evaluate, records
 from manyshot.pipeline.finishing import finish
-from manyshot.pipeline.run import WEIGHTS
+from manyshot.pipeline.opening import WEIGHTS
 from manyshot.pipeline.workspace import Workspace
 from manyshot.progress import Bars
 from manyshot.recipe import Exporting, Recipe

@@ -92,12 +92,13 @@ def number(value: float | None) -> str:
 def spread(values: Sequence[float | None], percent: bool = False) -> str:
     """Mean and interval of one value per seed."""
     found = interval([value for value in values if value is not None])
-    if found["mean"] is None:
+    mean, high = found["mean"], found["high"]
+    if mean is None:
         return "undefined"
     scale, digits, unit = (100, 2, " %") if percent else (1, 2, "")
-    said = f"{scale * found['mean']:.{digits}f}"
-    if found["low"] is not None:
-        said += f" ± {scale * (found['high'] - found['mean']):.{digits}f}"
+    said = f"{scale * mean:.{digits}f}"
+    if high is not None:
+        said += f" ± {scale * (high - mean):.{digits}f}"
     return said + unit
 
 
@@ -306,15 +307,16 @@ def panel_of(
                 f'font-size="10">{label} {value:.2f}</text>',
             ]
     for i, method in enumerate(methods):
-        y = TOP + ROW * i + ROW / 2
+        middle = TOP + ROW * i + ROW / 2
         values = [tau for tau in taus[method] if tau is not None]
-        parts += [f'<circle class="s" cx="{at(t):.1f}" cy="{y}" r="3"/>' for t in values]
+        parts += [f'<circle class="s" cx="{at(t):.1f}" cy="{middle}" r="3"/>' for t in values]
         found = interval(values)
-        if found["low"] is not None:
-            ends = at(found["low"]), at(found["high"])
+        low_end, high_end, mean = found["low"], found["high"], found["mean"]
+        if low_end is not None and high_end is not None:
             parts.append(
-                f'<line class="i" x1="{ends[0]:.1f}" x2="{ends[1]:.1f}" y1="{y}" y2="{y}"/>'
+                f'<line class="i" x1="{at(low_end):.1f}" x2="{at(high_end):.1f}" '
+                f'y1="{middle}" y2="{middle}"/>'
             )
-        if found["mean"] is not None:
-            parts.append(f'<circle class="d" cx="{at(found["mean"]):.1f}" cy="{y}" r="5"/>')
+        if mean is not None:
+            parts.append(f'<circle class="d" cx="{at(mean):.1f}" cy="{middle}" r="5"/>')
     return parts

@@ -93,10 +93,10 @@ TRUTH = {study: kept.TRUTHS / f"{study}_truth.jsonl" for study in METHODS}
 
 def recipe_of(study: str, method: str, seed: int) -> Recipe:
     """The recipe of one run."""
-    base = () if study == "tiny" else (KEPT.with_name("macro.toml"),)
+    base = None if study == "tiny" else KEPT.with_name("macro.toml")
     sets = TINY if study == "tiny" else ()
     own = (*sets, *METHODS[study][method], f"name={method}", f"seed={seed}")
-    return Recipe.load(*base, overrides=own)
+    return Recipe.load(base, own)
 
 
 def done(study: str, method: str, seed: int, runs: Path) -> Path:

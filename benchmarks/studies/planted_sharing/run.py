@@ -192,9 +192,9 @@ def prepare(variant: Variant, seed: int, truth: Truth) -> ms.Supernet:
     sharing = ms.sharing.KShot(**variant.options, seed=seed)
     net = ms.Supernet(Network(), sharing=sharing)
     if variant.encoder == "mean-pooled":
-        sharing.simplex_net = MeanPooled(sharing.copies, 64, seed)
+        sharing.simplex_net = MeanPooled(sharing.copies, 64, seed)  # type: ignore[assignment]
     elif variant.encoder == "given":
-        sharing.simplex_net = Given(truth)
+        sharing.simplex_net = Given(truth)  # type: ignore[assignment]
     return net
 
 
@@ -216,7 +216,9 @@ def fit(net: ms.Supernet, truth: Truth, seed: int, settings: Settings) -> None:
     peaks = [group["lr"] for group in groups]
     held = {id(parameter) for group in groups for parameter in group["params"]}
     own = [p for p in net.parameters() if id(p) not in held and p.requires_grad]
-    weights = torch.optim.SGD(own, settings.lr, settings.momentum, nesterov=True)
+    weights: torch.optim.Optimizer = torch.optim.SGD(
+        own, settings.lr, settings.momentum, nesterov=True
+    )
     inputs = stream(seed, _INPUTS)
     for step in range(settings.steps):
         phase = net.sharing.phase(step, settings.steps)
@@ -242,7 +244,10 @@ def fit(net: ms.Supernet, truth: Truth, seed: int, settings: Settings) -> None:
 def errors(net: ms.Supernet, truth: Truth, seed: int) -> dict[str, float | None]:
     """Mean squared error over all paths on the same inputs, and their codes; None if diverged."""
     x = torch.randn((1024, UNITS), generator=stream(seed, _TEST))
-    codes = net.sharing.code(PATHS)
+    sharing = net.sharing
+    if not isinstance(sharing, ms.sharing.KShot):
+        raise TypeError(f"codes are asked of {type(sharing).__name__}, which has none")
+    codes = sharing.code(PATHS)
     found = {
         "mse": float(np.mean([float(F.mse_loss(net(x, a), truth(x, a))) for a in PATHS])),
         "spread": ms.sharing.spread(codes),

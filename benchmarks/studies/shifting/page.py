@@ -162,7 +162,7 @@ def _levels(truth: Truth, rows: Rows, arms: Sequence[str]) -> str:
     for arm, found in lines:
         cells = []
         for name in names:
-            values = [f[name] for f in found if f[name] is not None]
+            values = [tau for f in found if (tau := f[name]) is not None]
             cells.append(f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}")
         table.append([arm, *cells])
     return markdown(["weights", *names], table)

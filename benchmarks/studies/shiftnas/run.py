@@ -100,6 +100,13 @@ class Trained:
         own = evaluate.score(self.ws.net, arch, calibration=self.calibration, validation=images)
         return own.accuracy
 
+    def sampler(self) -> Generates:
+        """The trained sampler, which generates networks."""
+        found = trained_sampler(self.ws, self.folder)
+        if not isinstance(found, Generates):
+            raise TypeError(f"sampler {self.ws.recipe.sampler.name!r} generates no networks")
+        return found
+
     def forwards(self) -> dict[str, Any]:
         """Images forwarded in training and for probes, and the cost of a step's network."""
         recipe, table = self.ws.recipe, self.ws.costs["macs"]
@@ -136,8 +143,7 @@ class Trained:
         table = self.ws.costs["macs"]
         sampler = None
         if self.ws.recipe.sampler.name != "uniform":
-            sampler = trained_sampler(self.ws, self.folder)
-            assert isinstance(sampler, Generates)
+            sampler = self.sampler()
         below = Grid(grid.lo - grid.step / 2, grid.hi - grid.step / 2, grid.step)
         others = near(self.ws, below, CANDIDATES, seed=self.ws.recipe.seed + 1)
         for target, archs in zip(grid.centres.tolist(), others, strict=True):
@@ -153,8 +159,7 @@ class Trained:
 
     def finishes(self, scratch_epochs: int) -> Iterator[dict[str, Any]]:
         """The networks of the recipe's budgets: inherited, fine-tuned, trained from new weights."""
-        settings, sampler = self.ws.recipe.train, trained_sampler(self.ws, self.folder)
-        assert isinstance(sampler, Generates)
+        settings, sampler = self.ws.recipe.train, self.sampler()
         short = max(1, scratch_epochs // 8)
         plans = {
             "inherited": Finishing(mode="inherit"),
