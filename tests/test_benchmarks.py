@@ -179,7 +179,7 @@ def of_records(path: Path) -> set[str]:
     stem = path.name.removesuffix(".jsonl.gz")
     if stem == "records":
         return beside
-    return {name for name in beside if re.fullmatch(rf"{stem}(_2-core.*)?\.md", name)}
+    return {name for name in beside if re.fullmatch(rf"{stem}(_\d+-core-cpu_.*)?\.md", name)}
 
 
 @pytest.mark.parametrize("path", KEPT, ids=shown)
@@ -205,9 +205,8 @@ def test_every_page_is_of_kept_records():
 
 @pytest.mark.parametrize("path", KEPT, ids=shown)
 def test_kept_records_carry_no_time_and_no_name(path):
-    magic, method, flags, time = (b := path.read_bytes())[:2], b[2], b[3], b[4:8]  # RFC 1952
-    assert (magic, method, flags, time) == (b"\x1f\x8b", 8, 0, bytes(4))
-    assert kept.packed(kept.content(path)) == kept.packed(kept.content(path))
+    magic_method_flags_time = b"\x1f\x8b" + bytes([8, 0]) + bytes(4)  # RFC 1952, section 2.3
+    assert path.read_bytes()[:8] == magic_method_flags_time
     assert kept.content(path).endswith(b"\n")
 
 
@@ -299,7 +298,7 @@ def test_the_table_of_benchmarks_has_a_row_for_each():
 @pytest.mark.parametrize("path", SPOKEN, ids=shown)
 def test_what_is_said_of_benchmarks_is_there(path):
     text = path.read_text()
-    for named in re.findall(r"(?<![\w/])benchmarks/[\w./-]*\w", text):
+    for named in re.findall(r"(?<!\w)benchmarks/[\w./-]*\w", text):
         assert (ROOT / named).exists(), f"{shown(path)} names {named}"
     for named in re.findall(r"python -m (benchmarks[\w.]*\w)", text):
         assert (ROOT / f"{named.replace('.', '/')}.py").exists(), f"{shown(path)} names {named}"
