@@ -6,8 +6,8 @@
 random networks of `macro(width=8)` on Fashion-MNIST, by the images of
 `benchmarks/studies/order_preservation/macro.toml`, twice. `few`: the same networks by 384 images,
 all 3,969 and 300 random ones, both ways. Weights are untrained. Every measurement is a process of
-its own and a record; what is on record is not done again. The page is `prefix_tree.md`. `--at
-digits --rounds 1 --fresh --work DIR` shows in a minute that it runs.
+its own and a record; what is on record is not done again. The page is `prefix_tree.md`.
+`--at digits --rounds 1 --fresh --work DIR` shows in a minute that it runs.
 """
 
 from __future__ import annotations
