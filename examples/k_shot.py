@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch.nn import functional as F
@@ -13,7 +15,7 @@ def main(epochs: int = 40, seed: int = 0) -> tuple[float, float]:
     """Trains weights and codes in turn; returns the spread of the codes and a test accuracy."""
     torch.manual_seed(seed)
     splits = ms.data.load("digits", seed=seed)
-    look = {"mean": splits.mean, "std": splits.std, "seed": seed}
+    look: dict[str, Any] = {"mean": splits.mean, "std": splits.std, "seed": seed}
     sharing = ms.sharing.KShot(4, m=2, optimizer="adam", init=ms.zoo.tiny, seed=seed)
     net = ms.Supernet(ms.zoo.tiny(), sharing=sharing, input_shape=splits.image_shape)
 

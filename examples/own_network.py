@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import nn
@@ -41,7 +43,7 @@ def main(epochs: int = 30, seed: int = 0) -> tuple[str, float]:
     """The best of ten random architectures under half the largest one's MACs, and its accuracy."""
     torch.manual_seed(seed)
     splits = ms.data.load("digits", seed=seed)
-    look = {"mean": splits.mean, "std": splits.std, "seed": seed}
+    look: dict[str, Any] = {"mean": splits.mean, "std": splits.std, "seed": seed}
     net = ms.Supernet(Net(), input_shape=splits.image_shape)
     rng = np.random.default_rng(seed)
     optimizer = torch.optim.AdamW(net.parameters(), 3e-3)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -12,7 +14,7 @@ import manyshot as ms
 class Block(nn.Module):
     """Attention and an MLP, with heads and hidden width of their own."""
 
-    def __init__(self, width: ms.Decision, name: str) -> None:
+    def __init__(self, width: ms.space.Decision, name: str) -> None:
         super().__init__()
         heads, ratio = ms.choose((1, 2, 4), f"{name}.heads"), ms.choose((1, 2, 4), f"{name}.ratio")
         self.before, self.norm = ms.nn.LayerNorm(width), ms.nn.LayerNorm(width)
@@ -47,13 +49,14 @@ def main(epochs: int = 60, seed: int = 0) -> list[tuple[float, float, float]]:
     """Trains weights, generator and distribution; returns limit, cost and test accuracy."""
     torch.manual_seed(seed)
     splits = ms.data.load("digits", held_out=0.1, seed=seed)
-    look = {"mean": splits.mean, "std": splits.std, "seed": seed}
+    look: dict[str, Any] = {"mean": splits.mean, "std": splits.std, "seed": seed}
     net = ms.Supernet(Net(), input_shape=splits.image_shape)
     macs = ms.cost.macs_table(net, splits.image_shape)
-
     config = ms.train.ShiftNASOptions(period=50, images=128)  # 8 targets where uniform sampling is
     sampler = ms.train.ShiftNAS(net.space, {"macs": macs}, config, seed=seed)
-    settings = ms.train.TrainingSettings(epochs=epochs, optimizer="adamw", lr=2e-3, weight_decay=0.01)
+    settings = ms.train.TrainingSettings(
+        epochs=epochs, optimizer="adamw", lr=2e-3, weight_decay=0.01
+    )
     trainer = ms.train.Trainer(
         net=net,
         sampler=sampler,
@@ -67,9 +70,8 @@ def main(epochs: int = 60, seed: int = 0) -> list[tuple[float, float, float]]:
     ms.train.train(trainer)
     test, found = ms.data.fixed(splits.test, None, 256, **look), []
     for limit in (100e3, 200e3, 300e3):
-        made = sampler.generate(limit)  # no search
-        subnet = net.extract(made.arch)  # plain modules, the supernet's weights
-        accuracy = ms.evaluate.accuracy(subnet, test).accuracy
+        made = sampler.generate(limit)  # no search; `extract` gives plain modules
+        accuracy = ms.evaluate.accuracy(net.extract(made.arch), test).accuracy
         print(f"limit {limit:,.0f}: {made.cost:,} MACs, test accuracy {accuracy:.1%}")
         found.append((limit, made.cost, accuracy))
     return found

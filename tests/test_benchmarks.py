@@ -1,24 +1,50 @@
 """The benchmark scripts run at toy size; what they measure is not asserted."""
 
+import argparse
+import ast
 import importlib
 import itertools
 import json
+import re
+import shutil
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+from benchmarks.lib import kept, pages, reading
+from manyshot import records
+
+ROOT = Path(__file__).parents[1]
+BENCHMARKS = ROOT / "benchmarks"
+SCRIPTS = sorted(path for path in BENCHMARKS.rglob("*.py") if path.stem != "__init__")
+RUN = [p for p in SCRIPTS if "\ndef main(" in p.read_text() and p.parent.name != "lib"]
+"""The scripts that people run."""
+KEPT = sorted(BENCHMARKS.rglob("*.jsonl.gz"))
+READINGS = sorted(BENCHMARKS.rglob("*reading.md"))
+SPOKEN = [
+    *(ROOT / name for name in ("README.md", "LOG.md", "CHANGELOG.md", "CONTRIBUTING.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "recipes").glob("*.toml")),
+    *sorted(BENCHMARKS.rglob("*.md")),
+    *sorted(BENCHMARKS.rglob("*.toml")),
+    *SCRIPTS,
+]
+"""Files that name benchmarks."""
 
 
-@pytest.fixture(autouse=True)
-def scripts(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
+def shown(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def module_name(path: Path) -> str:
+    return shown(path).removesuffix(".py").replace("/", ".")
 
 
 def test_sides_take_turns_and_the_first_round_is_left_out():
-    from measuring import alternate
+    from benchmarks.lib.measuring import alternate
 
     calls, clock = [], itertools.count()
 
@@ -35,7 +61,7 @@ def test_sides_take_turns_and_the_first_round_is_left_out():
 
 
 def test_ratio_is_of_pairs():
-    from measuring import ratio
+    from benchmarks.lib.measuring import ratio
 
     found = ratio(np.array([[2.0, 30.0], [2.0, 30.0]]), np.array([[1.0, 10.0], [1.0, 10.0]]))
     assert (found["n"], found["median"], found["q1"], found["q3"]) == (4, 2.5, 2.0, 3.0)
@@ -43,8 +69,8 @@ def test_ratio_is_of_pairs():
 
 
 def test_both_sides_of_a_step_and_of_an_evaluation():
-    from speed import measure_evaluation, measure_steps
-    from workloads import WORKLOADS
+    from benchmarks.lib.workloads import WORKLOADS
+    from benchmarks.speed.speed import measure_evaluation, measure_steps
 
     tiny = WORKLOADS["tiny"]
     steps = {record["what"]: record for record in measure_steps(tiny, 1, count=2)}
@@ -55,8 +81,8 @@ def test_both_sides_of_a_step_and_of_an_evaluation():
 
 
 def test_the_loop_times_one_bare_step_per_step(monkeypatch):
-    import speed
-    from workloads import WORKLOADS
+    from benchmarks.lib.workloads import WORKLOADS
+    from benchmarks.speed import speed
 
     bare = []
     step = speed.step
@@ -68,20 +94,19 @@ def test_the_loop_times_one_bare_step_per_step(monkeypatch):
 
 
 def test_costs_and_page(tmp_path, monkeypatch, capsys):
-    import speed
-
+    from benchmarks.speed import speed
     from manyshot.zoo import tiny
 
     networks = {"tiny": tiny}
     macs = speed.measure_macs
     monkeypatch.setattr(speed, "measure_macs", lambda rounds: macs(rounds, networks))
-    path = tmp_path / "speed.jsonl"
-    speed.main(["macs", "--rounds", "1", "--records", str(path)])
+    speed.main(["macs", "--rounds", "1", "--fresh", "--work", str(tmp_path)])
     assert "10,000" in capsys.readouterr().out
+    path = tmp_path / "records.jsonl"
     first, _ = map(json.loads, path.read_text().splitlines())
     slow = {**first, "median": 2.5}
     path.write_text(path.read_text() + json.dumps(slow) + "\n")
-    speed.main(["--page-only", "--records", str(path)])
+    speed.write_page(path)
     (page,) = tmp_path.glob("speed_*.md")
     assert "Bars missed: MACs of 10,000, zoo.tiny(): 2.5 over 1." in page.read_text()
     assert page.read_text().count("| MACs") == 2  # the newest of each
@@ -90,29 +115,27 @@ def test_costs_and_page(tmp_path, monkeypatch, capsys):
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/status")
 @pytest.mark.parametrize("side", ["supernet", "bare"])
 def test_peak_memory_of_both_sides(side):
-    from memory import peak
-    from workloads import WORKLOADS
+    from benchmarks.lib.workloads import WORKLOADS
+    from benchmarks.speed.memory import peak
 
     assert isinstance(peak(WORKLOADS["tiny"], side), int)
 
 
 def test_policies_and_the_generator_are_timed(tmp_path):
-    import shift_speed
+    from benchmarks.speed import shift_speed
 
-    path = tmp_path / "shift_speed.jsonl"
-    shift_speed.main(["--at", "digits", "--rounds", "1", "--records", str(path)])
+    shift_speed.main(["--at", "digits", "--rounds", "1", "--fresh", "--work", str(tmp_path)])
+    path = tmp_path / "records.jsonl"
     found = [json.loads(line)["what"] for line in path.read_text().splitlines()]
     assert len(found) == 5 + 2
     (page,) = tmp_path.glob("shift_speed_*.md")
     assert all(f"| {what} |" in page.read_text() for what in found)
 
 
-def test_the_page_of_shift_has_means_over_seeds(tmp_path):
-    from shift_page import write_page
+def test_the_page_of_shiftnas_has_means_over_seeds(tmp_path):
+    from benchmarks.studies.shiftnas.page import write_page
 
-    from manyshot import records
-
-    path = tmp_path / "shifting.jsonl"
+    path = tmp_path / "records.jsonl"
     done = {"cores": 2, "cpu": "a CPU", "threads": 1, "torch": "2", "date": "today", "commit": "c"}
     for seed, accuracy in enumerate((0.5, 0.7)):
         key = {"setting": "vit", "method": "shift", "seed": seed}
@@ -137,17 +160,164 @@ def test_the_page_of_shift_has_means_over_seeds(tmp_path):
     assert "| macs<=2M | 1.9M, 1.9M | 60.0 ± 14.1 | 60.0 ± 14.1 | 60.0 ± 14.1 |" in text
 
 
-PAGES = (
-    *("shifting_page", "transfer_page", "searchers_page", "order_preservation_page"),
-    *("prefix_tree", "truth_speed"),
+def test_the_planted_page_takes_the_best_rate_of_problem_0(tmp_path):
+    from benchmarks.studies.planted_sharing.page import results_of
+
+    rows = [
+        {"variant": "K=1", "steps": 10, "seed": seed, "lr": lr, "mse": mse}
+        for seed, lr, mse in ((0, 0.1, 2.0), (0, 0.2, None), (2, 0.1, 3.0), (1, 0.1, 4.0))
+    ]
+    (found,) = results_of([*rows, {**rows[0], "steps": 5, "mse": 0.5}])
+    assert [row["lr"] for row in found.tuning] == [0.1, 0.2]
+    assert found.errors.tolist() == [4.0, 3.0]  # by problem, of the longest training
+
+
+def of_records(path: Path) -> set[str]:
+    """The pages and figures beside kept records that are theirs."""
+    beside = {p.name for kind in ("*.md", "*.svg") for p in path.parent.glob(kind)}
+    beside -= {p.name for p in READINGS}
+    stem = path.name.removesuffix(".jsonl.gz")
+    if stem == "records":
+        return beside
+    return {name for name in beside if re.fullmatch(rf"{stem}(_\d+-core-cpu_.*)?\.md", name)}
+
+
+@pytest.mark.parametrize("path", KEPT, ids=shown)
+def test_pages_are_those_of_the_records_beside_them(path, tmp_path):
+    for source in (path, kept.reading_of(path)):
+        if source.exists():
+            shutil.copy(source, tmp_path)
+    inputs = set(tmp_path.iterdir())
+    pages.writer(path)(tmp_path / path.name)
+    made = {page.name: page.read_bytes() for page in set(tmp_path.iterdir()) - inputs}
+    names = made.keys() | of_records(path)
+    on_file = {n: f.read_bytes() for n in names if (f := path.with_name(n)).exists()}
+    stale = sorted(name for name in names if made.get(name) != on_file.get(name))
+    command = f"python -m benchmarks.lib.pages {pages.name_of(path)}"
+    assert not stale, f"{stale} are not the pages of {shown(path)}: run {command}"
+
+
+def test_every_page_is_of_kept_records():
+    found = {path for kind in ("*.md", "*.svg") for path in BENCHMARKS.rglob(kind)}
+    found -= {*READINGS, BENCHMARKS / "README.md"}
+    assert found == {path.with_name(name) for path in KEPT for name in of_records(path)}
+
+
+@pytest.mark.parametrize("path", KEPT, ids=shown)
+def test_kept_records_carry_no_time_and_no_name(path):
+    magic_method_flags_time = b"\x1f\x8b" + bytes([8, 0]) + bytes(4)  # RFC 1952, section 2.3
+    assert path.read_bytes()[:8] == magic_method_flags_time
+    assert kept.content(path).endswith(b"\n")
+
+
+@pytest.mark.parametrize("path", READINGS, ids=shown)
+def test_readings_are_of_the_records_beside_them(path):
+    reading.check(path)
+
+
+def test_a_reading_of_other_records_is_told_apart(tmp_path):
+    own, log = tmp_path / "reading.md", tmp_path / "records.jsonl.gz"
+    own.write_text("## Reading\n")
+    with pytest.raises(reading.ReadingError, match="no records beside it"):
+        reading.check(own)
+    kept.write(log, b'{"schema": 1}\n')
+    with pytest.raises(reading.ReadingError, match="names no records"):
+        reading.check(own)
+    reading.confirm(own)
+    reading.check(own)
+    assert reading.text(log) == "## Reading\n"
+    kept.write(log, b'{"schema": 1, "more": 2}\n')
+    with pytest.raises(reading.ReadingError, match="python -m benchmarks.lib.reading .*reading.md"):
+        reading.check(own)
+    reading.confirm(own)
+    reading.check(own)
+    assert own.read_text().count("<!--") == 1
+
+
+def told(tmp_path: Path, *words: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    kept.options(parser, tmp_path / "work")
+    return parser.parse_args(words)
+
+
+def write_count(path: Path) -> Path:
+    page = kept.page_of(path)
+    page.write_text(str(len(kept.rows(path))))
+    return page
+
+
+def test_a_run_begins_with_what_is_kept_and_keeps_when_told(tmp_path):
+    own = tmp_path / "records.jsonl.gz"
+    kept.write(own, b'{"schema": 1, "n": 0}\n')
+    before = own.read_bytes()
+    given = told(tmp_path)
+    path = kept.begin(given, own)
+    records.append(path, {"n": 1})
+    kept.end(given, own, write_count)
+    assert own.read_bytes() == before
+    assert (tmp_path / "work" / "page.md").read_text() == "2"
+    assert not (tmp_path / "page.md").exists()
+    kept.end(told(tmp_path, "--keep"), own, write_count)
+    assert [row["n"] for row in kept.rows(own)] == [0, 1]
+    assert (tmp_path / "page.md").read_text() == "2"
+
+
+def test_a_working_folder_that_lacks_records_is_not_kept(tmp_path):
+    own = tmp_path / "records.jsonl.gz"
+    kept.write(own, b'{"schema": 1, "n": 0}\n')
+    path = kept.begin(told(tmp_path, "--fresh"), own)
+    records.append(path, {"n": 1})
+    with pytest.raises(records.RecordError, match="lacks 1 of the records"):
+        kept.begin(told(tmp_path), own)
+    with pytest.raises(records.RecordError, match="lacks 1 of the records"):
+        kept.end(told(tmp_path, "--keep"), own, write_count)
+    assert [row["n"] for row in kept.rows(own)] == [0]
+    with pytest.raises(SystemExit):
+        told(tmp_path, "--fresh", "--keep")
+
+
+@pytest.mark.parametrize("path", RUN, ids=shown)
+def test_every_script_says_how_it_is_used(path, monkeypatch, capsys):
+    name = module_name(path)
+    assert f"python -m {name}" in (ast.get_docstring(ast.parse(path.read_text())) or "")
+    monkeypatch.setattr(sys, "argv", [name, "--help"])
+    with pytest.raises(SystemExit, match="0"):
+        importlib.import_module(name).main()
+    assert "usage:" in capsys.readouterr().out
+
+
+def test_the_table_of_benchmarks_has_a_row_for_each():
+    text = (BENCHMARKS / "README.md").read_text()
+    rows = [line for line in text.splitlines() if line.startswith("|")][2:]
+    commands = [re.search(r"python -m ([\w.]+)", row)[1] for row in rows]
+    assert sorted(commands) == sorted(map(module_name, RUN))
+    for link in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert (BENCHMARKS / link).exists(), link
+
+
+@pytest.mark.parametrize("path", SPOKEN, ids=shown)
+def test_what_is_said_of_benchmarks_is_there(path):
+    text = path.read_text()
+    for named in re.findall(r"(?<!\w)benchmarks/[\w./-]*\w", text):
+        assert (ROOT / named).exists(), f"{shown(path)} names {named}"
+    for named in re.findall(r"python -m (benchmarks[\w.]*\w)", text):
+        assert (ROOT / f"{named.replace('.', '/')}.py").exists(), f"{shown(path)} names {named}"
+
+
+@pytest.mark.parametrize(
+    "path", [*SCRIPTS, *sorted((ROOT / "examples").glob("*.py"))], ids=lambda p: shown(p)
 )
-"""Modules that write a page of records alone."""
+def test_names_of_the_library_exist(path):
+    """Names behind `ms` come at run time, where a type checker cannot miss them."""
+    import manyshot as ms
 
-
-@pytest.mark.parametrize("module", PAGES)
-def test_pages_are_those_of_the_records_beside_them(module, tmp_path):
-    stem = module.removesuffix("_page")
-    for name in (f"{stem}.jsonl", f"{stem}_reading.txt"):
-        (tmp_path / name).write_text((BENCHMARKS / name).read_text())
-    page = importlib.import_module(module).write_page(tmp_path / f"{stem}.jsonl")
-    assert page.read_text() == (BENCHMARKS / f"{stem}.md").read_text()
+    for node in ast.walk(ast.parse(path.read_text())):
+        names, inner = [], node
+        while isinstance(inner, ast.Attribute):
+            names.append(inner.attr)
+            inner = inner.value
+        if names and isinstance(inner, ast.Name) and inner.id == "ms":
+            found = ms
+            for name in reversed(names):
+                if isinstance(found, ModuleType):
+                    found = getattr(found, name)

@@ -10,6 +10,7 @@ from pipeline_runs import Stopped, lines, outcome, small
 from manyshot import records
 from manyshot.pipeline import Workspace, run
 from manyshot.pipeline.checks import check_sampler
+from manyshot.pipeline.stages import generate
 from manyshot.pipeline.stages.generate import trained_sampler
 from manyshot.recipe import EvaluationSettings, Recipe, RecipeError, SearchSettings
 from manyshot.search import Infeasible, Limit

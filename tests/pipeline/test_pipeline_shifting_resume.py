@@ -11,9 +11,8 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from manyshot import evaluate, records
-from manyshot.pipeline import Workspace, run
+from manyshot.pipeline import Workspace, export_architecture, run
 from manyshot.pipeline.stages.shift import SHIFTED, STATE, ShiftingStage
-from manyshot.pipeline import export_architecture
 from manyshot.pipeline.verbs.run import begin
 from manyshot.progress import Silent
 from manyshot.recipe import Recipe, RecipeError

@@ -1,0 +1,192 @@
+"""What policies cost: steps by full masks, active masks and slices, and the generator's time.
+
+    OMP_NUM_THREADS=1 python -m benchmarks.speed.shift_speed [steps generator]
+        [--at tiny_vit tiny_cnn autoformer] [--rounds 10]
+
+The sides of a ratio run in one process and one torch thread, taking turns step by step on the same
+random architectures and images, and are compared in CPU time. Every result is a record,
+from which the page is written. `--at digits --rounds 1 --fresh --work DIR` shows in seconds that it
+runs.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import manyshot as ms
+from benchmarks.lib import kept, measuring, pages
+from benchmarks.lib.measuring import alternate, ratio, spread
+from benchmarks.lib.pages import markdown, page
+from benchmarks.lib.workloads import SGD, Workload, step, without_statistics
+from manyshot.nn.agreement import one_hot
+from manyshot.nn.policy import MaskMode
+
+Found = Iterator[dict[str, Any]]
+KEPT = kept.of_speed(__file__)
+STEPS = 10
+"""Plans timed in one turn of the generator."""
+
+AT = {
+    "tiny_vit": Workload("tiny_vit, 1x8x8, batch 64", ms.zoo.tiny_vit, (1, 8, 8), 64, barred=False),
+    "tiny_cnn": Workload(
+        "tiny_cnn, 1x28x28, batch 128",
+        lambda: ms.zoo.tiny_cnn(channels=1, resolutions=(20, 28)),
+        (1, 28, 28),
+        128,
+        barred=False,
+    ),
+    "autoformer": Workload(
+        "autoformer tiny, 3x224x224, batch 2", ms.zoo.autoformer, (3, 224, 224), 2, barred=False
+    ),
+    "digits": Workload("tiny_vit, 1x8x8, batch 4", ms.zoo.tiny_vit, (1, 8, 8), 4, barred=False),
+}
+
+READING = """
+## How to read it
+
+- A step is forward, backward, SGD (Nesterov momentum, decay) and clearing of gradients of one
+  random architecture. The bare subnet is what `extract` gives, with its own optimiser. `slices` is
+  `net(images, arch)`; `active` and `full` are `net(images, arch, policy=..., masks=...)` with
+  policies that need a gradient. `largest` is the bare subnet of the largest architecture on the
+  same images: with full masks every tensor has its size, but blocks beyond the depth and options
+  beside the chosen one run forward only, and images keep the chosen resolution (in `tiny_cnn`).
+- `generator` is the sampler's share of a step: `plan` (decoding all targets, their costs, the
+  resource loss), the gradient of the penalty, and Adam, for 8 targets. It does not depend on the
+  images. `generate` decodes one budget, up to six times.
+- The machine is shared and was not idle; CPU time leaves out what others ran, not the caches they
+  took. One CPU, one thread, float32: nothing here says how a GPU would do.
+"""
+
+
+def measure_steps(work: Workload, rounds: int, count: int = 6) -> Found:
+    """Steps by masks and slices over those of the bare subnet."""
+    net, archs = work.build(count)
+    batch = work.images(work.batch)
+    optimizer = SGD(net.parameters())
+    largest = net.space.largest
+    kinds: dict[str, Callable[[ms.Arch], Callable[[], tuple[float, ...]]]] = {
+        "bare": functools.partial(_bare, net, batch),
+        "slices": lambda arch: functools.partial(
+            step, functools.partial(net, arch=arch), optimizer, *batch
+        ),
+        "active": functools.partial(_masked, net, optimizer, batch, "active"),
+        "full": functools.partial(_masked, net, optimizer, batch, "full"),
+        "largest": lambda arch: _bare(net, batch, largest),
+    }
+    sides = {name: [make(arch) for arch in archs] for name, make in kinds.items()}
+    total = {name: parts.sum(-1) for name, parts in alternate(sides, rounds).items()}
+    macs = ms.cost.macs(net, [*archs, largest], work.shape)
+    facts = {
+        "bare_ms": float(np.median(total["bare"])) * 1e3,
+        "macs": float(macs[:-1].mean()),
+        "largest_macs": int(macs[-1]),
+    }
+    for name in ("slices", "active", "full", "largest"):
+        yield {"what": f"step: {name} ÷ bare subnet", **ratio(total[name], total["bare"]), **facts}
+    yield {"what": "step: full ÷ largest bare subnet", **ratio(total["full"], total["largest"])}
+
+
+def _bare(
+    net: ms.Supernet, batch: tuple[Tensor, Tensor], arch: ms.Arch
+) -> Callable[[], tuple[float, ...]]:
+    subnet = without_statistics(net.extract(arch)).to(memory_format=torch.channels_last)
+    return functools.partial(step, subnet, SGD(subnet.parameters()), *batch)
+
+
+def _masked(
+    net: ms.Supernet,
+    optimizer: torch.optim.Optimizer,
+    batch: tuple[Tensor, Tensor],
+    masks: MaskMode,
+    arch: ms.Arch,
+) -> Callable[[], tuple[float, ...]]:
+    policy = {d: p.float().requires_grad_() for d, p in one_hot(net.space, arch).items()}
+    forward = functools.partial(net, arch=arch, policy=policy, masks=masks)
+    return functools.partial(step, forward, optimizer, *batch)
+
+
+def measure_generator(work: Workload, rounds: int) -> Found:
+    """Milliseconds of the sampler's share of a step, and of a final decoding."""
+    net, _ = work.build(1)
+    table = ms.cost.macs_table(net, work.shape)
+    sampler = ms.train.ShiftNAS(net.space, {"macs": table})
+    optimizer, rng = sampler.optimizer(), np.random.default_rng(0)
+    limits = sampler.grid.centres
+
+    def plans() -> None:
+        for _ in range(STEPS):
+            plan = sampler.plan(rng, 0)
+            assert plan.penalty is not None
+            plan.penalty.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+    def finals() -> None:
+        for limit in limits:
+            sampler.generate(limit)
+
+    for name, run, calls in (
+        ("plan, gradient and update", plans, STEPS),
+        ("generate", finals, len(limits)),
+    ):
+        run()
+        taken = []
+        for _ in range(rounds):
+            began = time.process_time()
+            run()
+            taken.append((time.process_time() - began) / calls * 1e3)
+        decisions = sum(len(d.options) > 1 for d in net.space.decisions)
+        what = f"generator: {name}, {decisions} decisions"
+        yield {"what": what, **spread(taken), "unit": " ms"}
+
+
+def _beside(found: Sequence[Mapping[str, Any]]) -> str:
+    columns = ("at", "bare step, CPU", "MACs", "MACs of the largest")
+    rows = [
+        [
+            r["at"],
+            f"{r['bare_ms']:.0f} ms",
+            f"{r['macs'] / 1e6:,.2f}M",
+            f"{r['largest_macs'] / 1e6:,.2f}M",
+        ]
+        for r in found
+        if r["what"].startswith("step: slices")
+    ]
+    return markdown(columns, rows)
+
+
+def write_page(path: Path) -> Path:
+    """Writes the page beside the records, named after their date and hardware; returns it."""
+    title, beside = "What policies cost", ("Beside the ratios", _beside)
+    command = "python -m benchmarks.speed.shift_speed"
+    return page(path, "shift_speed", title, command, beside, READING)
+
+
+SECTIONS: dict[str, Callable[[Workload, int], Found]] = {
+    "steps": measure_steps,
+    "generator": measure_generator,
+}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measures, records, prints, and writes the page anew."""
+    parser = measuring.parser(__doc__ or "", list(SECTIONS), list(AT), "shift_speed")
+    parser.set_defaults(at=["tiny_vit", "tiny_cnn", "autoformer"])
+    given = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    path = kept.begin(given, KEPT)
+    measuring.take(given, path, SECTIONS, AT)
+    pages.show(path)
+    kept.end(given, KEPT, write_page)
+
+
+if __name__ == "__main__":
+    main()

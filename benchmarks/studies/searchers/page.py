@@ -1,0 +1,312 @@
+"""The page of `run.py`: its records against the tables, and the checks that both must pass.
+
+M networks within a budget, Q numbers of queries, S searches. Accuracies are in percent.
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import special
+
+from benchmarks.lib import kept
+from benchmarks.lib.pages import markdown, with_reading
+from benchmarks.studies.searchers.problems import ARMS, QUERIES, Problem, problems
+from manyshot import rank
+from manyshot.rank.published import ACCURACIES, columns, nas_bench_201
+from manyshot.space import Arch
+
+BEST = {"none": 93.127, "macs<=30M": 89.38, "macs<=40M": 91.51, "macs<=50M": 92.17}
+BEST |= {"macs<=60M": 92.57, "macs<=80M": 93.08}
+"""Of NAS-Bench-Macro, as its description has them."""
+EXPECTED = {1: 90.25, 10: 92.43, 50: 92.77, 100: 92.87, 500: 93.02}
+"""Of the best of so many encodings of NAS-Bench-Macro drawn with replacement, as it has them."""
+Rows = list[dict[str, Any]]
+Pair = tuple[str, str]
+PAIRS: tuple[Pair, ...] = (
+    *((arm, "random") for arm in ARMS if arm != "random"),
+    ("predictor", "evolution"),
+    ("predictor", "evolution, population 20"),
+    ("predictor", "regularised_evolution"),
+    ("predictor, top 10", "predictor"),
+    ("evolution, population 20", "evolution"),
+    ("regularised_evolution", "evolution, population 20"),
+    ("nsga2", "evolution"),
+)
+
+
+class CheckFailed(Exception):
+    """A measured number is not what it must be."""
+
+
+@cache
+def within(problem: Problem) -> np.ndarray:
+    """The rows of the table within the budget."""
+    truth = problem.truth
+    if not problem.cost:
+        return np.arange(len(truth))
+    return np.flatnonzero(truth.costs[problem.cost] <= problem.limit)
+
+
+def expected(problem: Problem, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and variance, (Q,) both, of what random search of a seed returns: in closed form.
+
+    Of k networks drawn from M without replacement, the one of rank r by what is told is the best
+    with probability C(M - r, k - 1) / C(M, k).
+    """
+    truth, rows = problem.truth, within(problem)
+    told, cost = 100 * problem.oracle(seed), problem.costs
+    archs = truth.archs
+    ties = (lambda i: cost[archs[i]]) if problem.cost else (lambda i: 0)
+    order = sorted(rows.tolist(), key=lambda i: (-told[i], ties(i), archs[i]))
+    value_M = 100 * truth.accuracy_N[order]
+    m = len(order)
+    rank_M = np.arange(1, m + 1)
+    moments = []
+    for k in np.minimum(QUERIES, m):
+        with np.errstate(divide="ignore"):
+            left = _log_binomial(m - rank_M, k - 1) - _log_binomial(np.array([m]), k)
+        chance_M = np.where(m - rank_M >= k - 1, np.exp(left), 0)
+        mean = chance_M @ value_M
+        moments.append((mean, chance_M @ (value_M - mean) ** 2))
+    means, variances = zip(*moments, strict=True)
+    return np.array(means), np.array(variances)
+
+
+def _log_binomial(n: np.ndarray, k: int) -> np.ndarray:
+    n = np.maximum(n, k)
+    return special.gammaln(n + 1) - special.gammaln(k + 1) - special.gammaln(n - k + 1)
+
+
+def check(table: Mapping[tuple[Problem, str], np.ndarray], seeds: Sequence[int]) -> str:
+    """Compares random search with its expectation, and the tables with their descriptions.
+
+    Raises:
+        CheckFailed: naming what is off.
+    """
+    every = columns("nas_bench_macro")["mean_acc"]
+    count = len(every)
+    sorted_M, share_M = np.sort(every), np.arange(count + 1) / count
+    for k, value in EXPECTED.items():
+        found = float(sorted_M @ np.diff(share_M**k))
+        if abs(found - value) > 6e-3:
+            raise CheckFailed(f"the best of {k} encodings is {found:.3f}, not {value}")
+    for problem in problems():
+        if problem.table == "nas_bench_macro":
+            found = 100 * problem.truth.accuracy_N[within(problem)].max()
+            if abs(found - BEST[problem.budget]) > 6e-3:
+                raise CheckFailed(f"best within {problem.budget}: {found:.3f}")
+    rows, scores = [], []
+    for problem in problems():
+        if (problem, "random") not in table:
+            continue
+        moments = [expected(problem, seed) for seed in seeds]
+        mean_Q = np.mean([mean for mean, _ in moments], axis=0)
+        error_Q = np.sqrt(np.sum([v for _, v in moments], axis=0)) / len(seeds)
+        found_Q = table[problem, "random"].mean(0)
+        z_Q = (found_Q - mean_Q)[error_Q > 1e-9] / error_Q[error_Q > 1e-9]
+        scores.extend(z_Q.tolist())
+        title = f"{problem.table}, {problem.budget}"
+        pairs = zip(found_Q, mean_Q, strict=True)
+        rows.append([title, *(f"{f:.2f} / {m:.2f}" for f, m in pairs)])
+    worst, square = float(np.abs(scores).max()), float(np.mean(np.square(scores)))
+    if worst > 4.5:
+        raise CheckFailed(f"random search is {worst:.1f} standard errors off its expectation")
+    text = markdown(("measured / expected", *map(str, QUERIES)), rows)
+    return (
+        f"Random search against its closed form (a uniform draw without replacement): of "
+        f"{len(scores)} means the farthest is {worst:.1f} standard errors off, and the mean square "
+        f"is {square:.2f} (1 expected).\n\n{text}"
+    )
+
+
+def gathered(rows: Rows) -> tuple[dict[tuple[Problem, str], np.ndarray], list[int]]:
+    """Accuracy of what each search returned, (S, Q), in the order of the seeds that all have."""
+    by_key: dict[tuple[str, str, str], dict[int, list[str]]] = collections.defaultdict(dict)
+    for row in rows:
+        by_key[row["table"], row["budget"], row["searcher"]][row["seed"]] = row["found"]
+    seeds = sorted(set.intersection(*(set(found) for found in by_key.values())))
+    table = {}
+    for problem in problems():
+        accuracy = dict(zip(problem.truth.archs, 100 * problem.truth.accuracy_N, strict=True))
+        for arm in ARMS:
+            found = by_key.get((problem.table, problem.budget, arm))
+            if found:
+                texts = [found[seed] for seed in seeds]
+                table[problem, arm] = np.array([[accuracy[_arch(t)] for t in s] for s in texts])
+    return table, seeds
+
+
+def _arch(text: str) -> Arch:
+    return tuple(map(int, text))
+
+
+def cell(found_SQ: np.ndarray, random_SQ: np.ndarray, q: int) -> str:
+    """Mean ± s.e., and in brackets the paired difference from random ± s.e., in bold if clear."""
+    count = len(found_SQ)
+
+    def mean(values_S: np.ndarray, sign: str = "") -> str:
+        error = values_S.std(ddof=1) / count**0.5
+        return f"{values_S.mean():{sign}.2f} ± {error:.2f}"
+
+    text = mean(found_SQ[:, q])
+    if found_SQ is random_SQ:
+        return text
+    by_S = found_SQ[:, q] - random_SQ[:, q]
+    clear = abs(by_S.mean()) > 2 * by_S.std(ddof=1) / count**0.5
+    difference = mean(by_S, "+")
+    return f"{text} ({f'**{difference}**' if clear else difference})"
+
+
+def section(problem: Problem, table: Mapping[tuple[Problem, str], np.ndarray]) -> str:
+    """The table of one problem, under what is known without a search."""
+    truth, rows = problem.truth, within(problem)
+    accuracy, macs = 100 * truth.accuracy_N[rows], truth.costs["macs"][rows]
+    most = accuracy[macs == macs.max()].mean()
+    known = [
+        f"{len(rows):,} of {len(truth):,} networks are within it",
+        f"the best has {accuracy.max():.2f}",
+        f"those of the most MACs have {most:.2f}",
+    ]
+    if problem.cost.startswith("latency"):
+        cost = truth.costs[problem.cost][rows]
+        tau = rank.kendall(macs, cost)
+        known.append(f"the slowest {accuracy[cost == cost.max()].mean():.2f}")
+        known.append(f"tau of latency and MACs within it is {tau:.2f}")
+    if len(truth.runs) > 1:
+        limits = [accuracy[problem.oracle(run)[rows].argmax()] for run in range(len(truth.runs))]
+        known.append(f"the best by what is told, {' or '.join(f'{x:.2f}' for x in limits)}")
+    random_SQ = table[problem, "random"]
+    lines = [
+        [arm, *(cell(table[problem, arm], random_SQ, q) for q in range(len(QUERIES)))]
+        for arm in ARMS
+        if (problem, arm) in table
+    ]
+    head = f"### {problem.table}, budget {problem.budget}\n\n{'; '.join(known)}.\n"
+    return head + "\n" + markdown(("queries", *map(str, QUERIES)), lines)
+
+
+def summary(table: Mapping[tuple[Problem, str], np.ndarray], pairs: Sequence[Pair]) -> str:
+    """For each pair on how many problems the first is clearly above or below the second."""
+    lines = []
+    for one, two in pairs:
+        on = [p for p in problems() if (p, one) in table and (p, two) in table]
+        cells = []
+        for q in range(len(QUERIES)):
+            signs = []
+            for problem in on:
+                by_S = table[problem, one][:, q] - table[problem, two][:, q]
+                error = by_S.std(ddof=1) / len(by_S) ** 0.5
+                signs.append(np.sign(by_S.mean()) * (abs(by_S.mean()) > 2 * error))
+            cells.append(f"{signs.count(1)} / {signs.count(-1)}")
+        if on:
+            lines.append([one, two, str(len(on)), *cells])
+    head = ("above / below", "than", "budgets", *map(str, QUERIES))
+    return markdown(head, lines)
+
+
+def speed(rows: Rows) -> str:
+    """CPU time of the searchers themselves."""
+    lines = []
+    for arm in ARMS:
+        for table in dict.fromkeys(problem.table for problem in problems()):
+            own = [r for r in rows if r["searcher"] == arm and r["table"] == table]
+            full = [r["cpu_seconds"] for r in own if r["told"] == max(QUERIES)]
+            if full:
+                quartiles = 1000 * np.quantile(full, (0.25, 0.5, 0.75))
+                low, middle, high = quartiles
+                per = 1000 / middle
+                lines.append(
+                    [arm, table, str(len(full)), f"{middle:.0f} ({low:.0f} to {high:.0f})"]
+                    + [f"{per:.1f}"]
+                )
+    head = ("searcher", "table", "n", "CPU ms per search of 400 (quartiles)", "searches per second")
+    return markdown(head, lines)
+
+
+def optimism(rows: Rows) -> str:
+    """What judging by the run that was told adds, where there are other runs."""
+    (truth,) = {p.truth for p in problems() if len(p.truth.runs) > 1}
+    row_of = {arch: i for i, arch in enumerate(truth.archs)}
+    added = []
+    for row in rows:
+        if row["table"] == truth.name:
+            runs = 100 * truth.accuracy_NR[row_of[_arch(row["found"][-1])]]
+            others = np.delete(runs, row["seed"] % len(runs))
+            added.append(float(runs.mean() - others.mean()))
+    return (
+        f"By the mean of the two runs that were not told, networks returned after {QUERIES[-1]} on "
+        f"{truth.name} are {np.mean(added):.3f} points worse than by the mean of all three, which "
+        "the tables have.\n"
+    )
+
+
+def baselines() -> str:
+    """How well MACs order 12 epochs of NAS-Bench-201, and how well another training does."""
+    rows = columns("nas_bench_201")
+    connected = rows["connected"] == 1
+    functions: dict[float, list[int]] = collections.defaultdict(list)
+    for i in np.flatnonzero(connected):
+        functions[rows["iso_id"][i]].append(int(i))
+    several = [f for f in functions.values() if len(f) > 1]
+    lines = []
+    for accuracy, column in ACCURACIES.items():
+        value, macs = rows[column], rows["live_macs"]
+        truth = nas_bench_201(accuracy)
+        first, second = (np.array([value[f[i]] for f in several]) for i in (0, 1))
+        top = first >= np.quantile(first, 0.9)
+        squares = sum(len(f) * np.var(value[f]) for f in several)
+        freedom = sum(len(f) - 1 for f in several)
+        taus = (
+            rank.kendall(macs[connected], value[connected]),
+            rank.spearman(macs[connected], value[connected]),
+            rank.kendall(truth.costs["live_macs"], truth.accuracy_N),
+            rank.kendall(first, second),
+            rank.spearman(first, second),
+            rank.kendall(first[top], second[top]),
+        )
+        lines.append([accuracy, *(f"{t:.3f}" for t in taus), f"{(squares / freedom) ** 0.5:.2f}"])
+    head = (
+        *("accuracy", "tau MACs", "rho MACs", "tau MACs, canonical"),
+        *("tau of two", "rho of two", "tau of two, top tenth", "s.d. of a training"),
+    )
+    return markdown(head, lines)
+
+
+def write_page(path: Path) -> Path:
+    """Writes the page of the records at `path`, and returns it.
+
+    Raises:
+        CheckFailed: if random search is not what it must be.
+    """
+    lines = kept.rows(path)
+    rows = [row for row in lines if "found" in row]
+    table, seeds = gathered(rows)
+    parts = [
+        "# Searchers on published tables\n",
+        "Written by `python -m benchmarks.studies.searchers.run` from its records. Accuracy in "
+        "percent of what a search returns after so many queries, mean ± standard error over "
+        f"{len(seeds)} seeds; in brackets the difference from random search, paired by seed, in "
+        "bold if it is over two standard errors. What is told and what judges is said in "
+        "`run.py`.\n",
+        "## In how many budgets a searcher is clearly above, below another\n",
+        summary(table, PAIRS),
+        *(section(problem, table) for problem in problems() if (problem, "random") in table),
+        "## Time of the searchers\n",
+        speed(rows),
+        "## Checks\n",
+        check(table, seeds),
+        optimism(rows),
+        "## NAS-Bench-201, 12 epochs: baselines and noise\n",
+        "Live MACs over the 15,284 connected cells, and over the 9,444 canonical ones. Two of each "
+        "of the 1,205 functions that several cells compute, the first two by index (whose order "
+        "is a shuffle): how one training orders another; top tenth by the first. The deviation, "
+        "in points, is of a training from the mean of its function, pooled.\n",
+        baselines(),
+    ]
+    return with_reading(path, parts, [row for row in lines if "commit" in row])
