@@ -3,7 +3,7 @@
 The gradient of their weight, in channels last and float32, writes past its workspace: a crash, an
 endless loop or wrong numbers (https://github.com/uxlfoundation/oneDNN/issues/6035). It is so for 2
 to 7 input channels with AVX2 and for 2 to 15 with AVX-512. Strides of 1, other kernels, padding,
-groups, contiguous tensors, bfloat16, float64 and forwards are safe. torch 2.13.0 to 2.14.1 do it;
+groups, contiguous tensors, bfloat16, float64 and forwards are safe. torch 2.13.0 to 2.15.0 do it;
 `constraints.txt` says which versions were tried.
 
 Layers of `ms.nn` take the gradient in contiguous format. For plain layers, which run torch's own
