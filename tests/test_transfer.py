@@ -4,13 +4,12 @@ import copy
 import functools
 import itertools
 import re
-import runpy
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from scipy import stats as scipy_stats
+from small_zoo import SHAPE, small
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
@@ -21,8 +20,6 @@ from manyshot.train import CheckpointError, digest, load_weights, save_weights
 from manyshot.transfer import classifier, head_parameters, new_head
 from manyshot.zoo import NETWORKS
 
-SMALL = runpy.run_path(str(Path(__file__).parent / "zoo" / "test_zoo_networks.py"))["SMALL"]
-SHAPE = (3, 16, 16)
 OLD, NEW, COPIES = 5, 7, 3
 
 
@@ -32,8 +29,7 @@ def made(name, mix=None):
     sharing = None if mix is None else KShot(COPIES, mix_fixed_layers=mix)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = NETWORKS[name](classes=OLD, **SMALL[name])
-        return ms.Supernet(model, sharing=sharing, input_shape=SHAPE)
+        return ms.Supernet(small(name, classes=OLD), sharing=sharing, input_shape=SHAPE)
 
 
 def images(batch=4):

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from small_zoo import small
 from torch import nn
 
 import manyshot as ms
@@ -58,7 +59,7 @@ def test_norms_of_a_supernet_do_not_decay():
 
 @pytest.mark.parametrize("network", ms.zoo.NETWORKS)
 def test_every_parameter_of_the_zoo_is_in_one_group(network):
-    net = ms.Supernet(ms.zoo.NETWORKS[network]())
+    net = ms.Supernet(small(network))
     parameters = [p for group in decay_groups(net, 0.1) for p in group["params"]]
     assert len({id(p) for p in parameters}) == len(parameters) == len(list(net.parameters()))
     assert all(p.dim() > 1 for p in decay_groups(net, 0.1)[0]["params"])

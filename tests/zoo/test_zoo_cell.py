@@ -1,13 +1,12 @@
 """`cell` against the published table of all 15,625 encodings."""
 
 import copy
-import csv
-import gzip
 from collections import defaultdict
 
 import numpy as np
 import pytest
 import torch
+from published_tables import rows_of
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -41,9 +40,8 @@ def net() -> ms.Supernet:
 
 
 @pytest.fixture(scope="module")
-def rows(tables):
-    with gzip.open(tables / "nas_bench_201.csv.gz", "rt") as file:
-        return list(csv.DictReader(file))
+def rows():
+    return rows_of("nas_bench_201")
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,11 @@
 """`macro` against the published table of all 6,561 encodings."""
 
-import csv
-import gzip
 from collections import defaultdict
 
 import numpy as np
 import pytest
 import torch
+from published_tables import rows_of
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -24,9 +23,8 @@ def net() -> ms.Supernet:
 
 
 @pytest.fixture(scope="module")
-def rows(tables):
-    with gzip.open(tables / "nas_bench_macro.csv.gz", "rt") as file:
-        return list(csv.DictReader(file))
+def rows():
+    return rows_of("nas_bench_macro")
 
 
 def encoding(text: str) -> ms.Arch:

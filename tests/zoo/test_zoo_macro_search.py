@@ -1,19 +1,16 @@
 """NSGA-II on the published accuracies of NAS-Bench-Macro: mechanics, with a known optimum."""
 
-import csv
-import gzip
-
 import numpy as np
 import pytest
+from published_tables import rows_of
 
 import manyshot as ms
 from manyshot.search import Limit, make_searcher
 
 
 @pytest.fixture(scope="module")
-def published(tables):
-    with gzip.open(tables / "nas_bench_macro.csv.gz", "rt") as file:
-        rows = list(csv.DictReader(file))
+def published():
+    rows = rows_of("nas_bench_macro")
     archs = [tuple(map(int, row["arch"])) for row in rows]
     return {a: (float(r["mean_acc"]), int(r["macs"])) for a, r in zip(archs, rows, strict=True)}
 
