@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats as scipy_stats
-from small_zoo import SHAPE, small
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
@@ -19,6 +18,7 @@ from manyshot.sharing import KShot
 from manyshot.train import CheckpointError, digest, load_weights, save_weights
 from manyshot.transfer import classifier, head_parameters, new_head
 from manyshot.zoo import NETWORKS
+from small_zoo import SHAPE, small
 
 OLD, NEW, COPIES = 5, 7, 3
 

@@ -4,12 +4,12 @@ import torch
 from cost_networks import NETWORKS, Elastic, Nested, Shrinking, Transformer, subnet_costs
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_zoo import SHAPE, small
 from torch import nn
 from torch.nn import functional as F
 
 import manyshot as ms
 from manyshot import cost, zoo
+from small_zoo import SHAPE, small
 
 
 def some(space: ms.SearchSpace, most: int) -> list[ms.Arch]:

@@ -5,7 +5,6 @@ import math
 
 import numpy as np
 import pytest
-from published_tables import rows_of
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
@@ -23,6 +22,7 @@ from manyshot.rank import (
     run_to_run,
     spearman,
 )
+from published_tables import rows_of
 
 ROUNDING = 1e-12
 """Sums and square roots of numbers below a thousand, in other orders."""

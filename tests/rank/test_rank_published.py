@@ -10,7 +10,6 @@ import itertools
 
 import numpy as np
 import pytest
-from published_tables import TABLES, rows_of
 from scipy import stats
 
 import manyshot as ms
@@ -27,6 +26,7 @@ from manyshot.rank.published import (
     nas_bench_macro_space,
 )
 from manyshot.rank.truth import TruthError
+from published_tables import TABLES, rows_of
 
 DIGESTS = {
     "nas_bench_macro": "48765b4e1c404e39e1e8f8dfb654a723436030bde201b5b10c7fdf8fcb2cf0b6",

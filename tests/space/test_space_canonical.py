@@ -4,11 +4,11 @@ import itertools
 from collections import defaultdict
 
 import pytest
-from published_tables import rows_of
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from manyshot.space import Arch, Commutation, Decision, SearchSpace, Use
+from published_tables import rows_of
 
 THOROUGH = settings(deadline=None, derandomize=True, max_examples=80)
 

@@ -4,12 +4,12 @@ import math
 
 import pytest
 import torch
-from small_zoo import small
 from torch import nn
 
 import manyshot as ms
 from manyshot.train import Training
 from manyshot.train.optim import decay_groups, learning_rate, make_optimizer
+from small_zoo import small
 
 
 class Everything(nn.Module):

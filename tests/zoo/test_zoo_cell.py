@@ -6,7 +6,6 @@ from collections import defaultdict
 import numpy as np
 import pytest
 import torch
-from published_tables import rows_of
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -14,6 +13,7 @@ import manyshot as ms
 from manyshot import cost
 from manyshot.zoo import cell
 from manyshot.zoo.cell import EDGES, FourNodes, from_index, from_string, to_index, to_string
+from published_tables import rows_of
 
 IMAGE = (3, 32, 32)
 BIAS_ADDITIONS = 10  # of the classifier: by so many are the published multiply-adds more

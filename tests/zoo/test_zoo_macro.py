@@ -5,13 +5,13 @@ from collections import defaultdict
 import numpy as np
 import pytest
 import torch
-from published_tables import rows_of
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import manyshot as ms
 from manyshot import cost
 from manyshot.zoo import macro
+from published_tables import rows_of
 
 IMAGE = (3, 32, 32)
 

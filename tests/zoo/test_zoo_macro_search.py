@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from published_tables import rows_of
 
 import manyshot as ms
 from manyshot.search import Limit, make_searcher
+from published_tables import rows_of
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from small_zoo import small as small_one
 from torch import nn
 from torch.nn import functional as F
 from zoo_counting import distinct_networks
@@ -16,6 +15,7 @@ from manyshot.nn.agreement import check_agreement
 from manyshot.train.generator import head_key
 from manyshot.zoo import attentivenas, bignas, tiny_cnn
 from manyshot.zoo.mobilenet_blocks import FitChannels, InvertedResidual, pooled_shortcut
+from small_zoo import small as small_one
 
 IMAGE = (3, 224, 224)
 

@@ -6,12 +6,12 @@ import functools
 import numpy as np
 import pytest
 import torch
-from small_zoo import SHAPE, SMALL, small
 from torch import nn
 
 import manyshot as ms
 from manyshot.nn.layer import Layer
 from manyshot.zoo import NETWORKS, tiny
+from small_zoo import SHAPE, SMALL, small
 
 
 def test_every_network_is_tested():

@@ -6,7 +6,6 @@ import re
 import numpy as np
 import pytest
 import torch
-from published_tables import shufflenet_counts
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -14,6 +13,7 @@ import manyshot as ms
 from manyshot import cost
 from manyshot.zoo import shufflenet
 from manyshot.zoo.shufflenet import SplitBlock, WideningBlock
+from published_tables import shufflenet_counts
 
 IMAGE = (3, 224, 224)
 OPERATIONS = ("shuffle3", "shuffle5", "shuffle7", "xception")
