@@ -121,7 +121,7 @@ def check_logits(net):
             assert torch.equal(logits, net.extract(arch, stats=found).eval()(images()))
 
 
-@pytest.mark.parametrize("name", ["tiny", "tiny_vit"])
+@pytest.mark.parametrize("name", ["tiny", "autoformer"])
 def test_costs_recorded_anew_count_the_new_classifier(name):
     """Closed form: every further class has a weight per feature, and a bias."""
     net = copy.deepcopy(made(name))

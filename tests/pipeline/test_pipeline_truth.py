@@ -221,7 +221,7 @@ def test_a_training_that_diverges_is_named_after_all_others(tmp_path, monkeypatc
 
 
 def test_loss_that_is_no_number_is_a_failure(tmp_path):
-    recipe = small(tmp_path / "recipe", "truth.training={epochs=2, lr=1e9}", "truth.seeds=[0]")
+    recipe = small(tmp_path / "recipe", "truth.training={epochs=2, lr=1e30}", "truth.seeds=[0]")
     with pytest.raises(TruthFailed, match="1 of 1 trainings gave no accuracy"):
         truth(recipe, tmp_path, archs=ARCHS[:1])
 
