@@ -259,7 +259,7 @@ def test_several_processes_need_a_folder(call, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     code, _, err = call("run", *SETS)
     assert code == 2
-    assert "several processes need one folder: give --out, or --resume" in err
+    assert "several processes need one folder: give --out, --resume" in err
 
 
 def test_help_of_every_verb(call):
