@@ -1,7 +1,7 @@
 """Every random stream of the project, by name: a function of a seed, never of a global state.
 
-A stream is named by an entry of `STREAMS` and, where one consumer needs many, by further numbers
-or words: `numpy_rng(seed, "plan", step)`. Streams of different names, or of one name with other
+A stream is named by an entry of `STREAMS` and, where one consumer needs many, by further numbers:
+`numpy_rng(seed, "plan", step)`. Streams of different names, or of one name with other
 parts, are unrelated, also where one list of parts begins with another.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -30,8 +29,10 @@ STREAMS = {
     "flip": "random flips of images, by epoch",
     "sample": "changes of one image, by epoch and index",
     "workers": "what the processes that read images draw, by epoch",
-    "split": "which images are split off, by part",
-    "subset": "which images a smaller training set keeps",
+    "test": "which images of a set without a test part are that",
+    "validation": "which training images candidates are scored on",
+    "held_out": "which training images a sampler learns from",
+    "train_size": "which images a smaller training set keeps",
     "fixed": "which images a fixed class-balanced set has",
     "moments": "which images mean and standard deviation are estimated on",
     "plan": "the paths of a training step, by step and chunk",
@@ -55,7 +56,7 @@ STREAMS = {
 """All names, each with what it is for. A new consumer adds its own."""
 
 
-def stream(seed: int | str, name: str, *parts: int | str) -> int:
+def stream(seed: int | str, name: str, *parts: int) -> int:
     """A 63-bit number: the seed of the stream.
 
     Args:
@@ -71,23 +72,23 @@ def stream(seed: int | str, name: str, *parts: int | str) -> int:
             f"random stream {name!r} is not in manyshot.seeding.STREAMS: add it there, with what "
             "it is for"
         )
-    text = json.dumps([seed, name, *parts])
+    text = "/".join(map(str, (seed, *parts, name)))  # numbers and words without a slash
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
-def numpy_rng(seed: int | str, name: str, *parts: int | str) -> np.random.Generator:
+def numpy_rng(seed: int | str, name: str, *parts: int) -> np.random.Generator:
     """The NumPy generator of a stream; the arguments are those of `stream`."""
     return np.random.default_rng(stream(seed, name, *parts))
 
 
-def torch_generator(seed: int | str, name: str, *parts: int | str) -> torch.Generator:
+def torch_generator(seed: int | str, name: str, *parts: int) -> torch.Generator:
     """The torch generator of a stream, on the CPU; the arguments are those of `stream`."""
     import torch  # not for those who only search
 
     return torch.Generator().manual_seed(stream(seed, name, *parts))
 
 
-def seed_torch(seed: int | str, name: str, *parts: int | str) -> None:
+def seed_torch(seed: int | str, name: str, *parts: int) -> None:
     """Seeds torch's global state, for what draws from nothing else, such as dropout.
 
     To be called where that state is restored afterwards, as in `torch.random.fork_rng()`. The
@@ -99,7 +100,7 @@ def seed_torch(seed: int | str, name: str, *parts: int | str) -> None:
 
 
 @contextlib.contextmanager
-def seeded(seed: int | str, name: str, *parts: int | str) -> Iterator[None]:
+def seeded(seed: int | str, name: str, *parts: int) -> Iterator[None]:
     """Torch's global state is seeded inside the block, and restored after it.
 
     The arguments are those of `stream`.

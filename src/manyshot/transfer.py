@@ -19,6 +19,7 @@ from manyshot.nn.elastic import Linear
 from manyshot.nn.mixing import Stacked, plain_class
 from manyshot.nn.shapes import dry, meta_forward, meta_state, model_dtype
 from manyshot.nn.structure import walk
+from manyshot.seeding import torch_generator
 from manyshot.space import Size
 from manyshot.supernet import Supernet
 
@@ -91,7 +92,7 @@ def new_head(net: Supernet, classes: int, *, name: str | None = None, seed: int 
     if not isinstance(classes, int) or isinstance(classes, bool) or classes < 1:
         raise ValueError(f"new_head: classes must be an int of at least 1, got {classes!r}")
     path, layer = classifier(net, name)
-    generator = torch.Generator("cpu").manual_seed(seed)
+    generator = torch_generator(seed, "classifier")
     stacks = layer._stacks if isinstance(layer, Stacked) else {}
     for key, old in list(layer.named_parameters()):
         slices = old.detach() if key in stacks else old.detach().unsqueeze(0)

@@ -22,6 +22,7 @@ from manyshot.rank import (
     run_to_run,
     spearman,
 )
+from manyshot.seeding import numpy_rng
 from published_tables import rows_of
 
 ROUNDING = 1e-12
@@ -284,7 +285,7 @@ def test_bootstrap_draws_rows_jointly() -> None:
 
 def test_bootstrap_leaves_undefined_draws_out() -> None:
     """Of two rows, a draw is defined if it has both: it must be exactly those draws."""
-    rng = np.random.default_rng(5)
+    rng = numpy_rng(5, "resamples")
     defined = sum(len(set(rng.integers(2, size=2))) == 2 for _ in range(100))
     assert 50 <= defined < 100  # or the test would see no undefined draw, or no interval
     assert bootstrap(kendall, [0, 1], [0, 1], seed=5, draws=100) == Interval(1.0, 1.0, defined)

@@ -152,8 +152,9 @@ def test_regularised_evolution_forgets_the_old_however_good() -> None:
     searcher.tell([(4,) * 12], [100.0])
     old = searcher.ask(9)
     searcher.tell(old, [0.0] * 9)
-    # Alive: it wins nearly every tournament of ten, and mutants differ in about one decision.
-    assert np.mean([a.count(4) for a in searcher.ask(20)]) > 8
+    # Alive: it is among ten draws of ten with probability 0.65, and mutants differ in about one
+    # decision: 8 on average, with a standard error of 0.9.
+    assert np.mean([a.count(4) for a in searcher.ask(20)]) > 5
     searcher.tell([(3,) * i + (2,) * (12 - i) for i in range(10)], [0.0] * 10)
     assert (4,) * 12 not in searcher.elites()
     assert np.mean([a.count(4) for a in searcher.ask(20)]) < 2

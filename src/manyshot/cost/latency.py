@@ -26,6 +26,7 @@ from manyshot.cost.timing import (
     round_robin,
 )
 from manyshot.cost.units import UnitPlan, make_jobs, plan, statistics
+from manyshot.seeding import numpy_rng
 from manyshot.space import Arch, SearchSpace
 from manyshot.supernet import Supernet
 
@@ -236,7 +237,7 @@ def _subnet(net: Supernet, arch: Arch, images: torch.Tensor) -> Job:
 
 def _distinct(space: SearchSpace, count: int) -> list[Arch]:
     """Random architectures, distinct as far as the space has as many."""
-    rng = np.random.default_rng(0)
+    rng = numpy_rng("latency", "checks")
     found = dict.fromkeys(space.sample(rng) for _ in range(20 * count))
     return list(found)[:count]
 

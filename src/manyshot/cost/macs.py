@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -17,6 +16,7 @@ from manyshot.nn.extract import extract
 from manyshot.nn.mixing import FirstSlice
 from manyshot.nn.selection import Selection
 from manyshot.nn.shapes import dry, model_dtype
+from manyshot.seeding import numpy_rng
 from manyshot.space import Arch, SearchSpace
 from manyshot.supernet import Supernet
 
@@ -53,7 +53,7 @@ def macs_table(net: Supernet, input_shape: Sequence[int]) -> CostTable:
 
 def check_archs(space: SearchSpace) -> list[Arch]:
     """The smallest, the largest, and random architectures that contain every option."""
-    random = space.cover(np.random.default_rng(0), CHECKED)
+    random = space.cover(numpy_rng("macs", "checks"), CHECKED)
     return list(dict.fromkeys([space.smallest, space.largest, *random]))
 
 

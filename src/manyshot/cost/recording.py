@@ -18,6 +18,7 @@ from manyshot.nn.mixing import FirstSlice
 from manyshot.nn.selection import Selection, activate
 from manyshot.nn.shapes import model_dtype
 from manyshot.nn.structure import sizes_of, walk
+from manyshot.seeding import numpy_rng
 from manyshot.space import Arch, SearchSpace, Use
 
 V = TypeVar("V")
@@ -208,7 +209,7 @@ class Recording:
             CostMismatch: if one cell is observed twice and differs.
             ValueError: if there are too many cells.
         """
-        rng = np.random.default_rng(0)
+        rng = numpy_rng("recording", "checks")
         pending = self._pending(depends)
         cells: dict[nn.Module, Cells[tuple[V, Arch]]] = {module: {} for module in depends}
         while pending:

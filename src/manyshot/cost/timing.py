@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from manyshot.nn.shapes import model_dtype
+from manyshot.seeding import torch_generator
 
 Call: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
 Job: TypeAlias = tuple[nn.Module, Sequence[Call]]
@@ -187,7 +188,7 @@ def random_images(
     module: nn.Module, batch_size: int, input_shape: Sequence[int], device: torch.device
 ) -> Tensor:
     """Seeded normal noise, in the module's type and the format that is timed."""
-    generator = torch.Generator().manual_seed(0)
+    generator = torch_generator("timing", "checks")
     images = torch.randn(batch_size, *input_shape, generator=generator)
     images = images.to(device, model_dtype(module))
     batch: Tensor = copied([((images,), {})], device)[0][0][0]

@@ -12,7 +12,7 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor
 
-from manyshot.data.seeding import torch_generator
+from manyshot.seeding import torch_generator
 
 _LOG_RATIO = math.log(4 / 3)
 """Random crops have a width to height ratio in 3/4..4/3, log-uniform."""
@@ -77,7 +77,7 @@ def draw_moves(n: int, augment: Augment, seed: int, epoch: int) -> Moves | None:
     """
     if not (augment.pad or augment.flip):
         return None
-    shifts, flips = (torch_generator(seed, epoch, what) for what in ("shift", "flip"))
+    shifts, flips = (torch_generator(seed, what, epoch) for what in ("shift", "flip"))
     top, left = torch.randint(0, 2 * augment.pad + 1, (2, n), generator=shifts).unbind()
     flip = torch.rand(n, generator=flips) < 0.5
     return Moves(top, left, flip if augment.flip else torch.zeros_like(flip))

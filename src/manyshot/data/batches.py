@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from manyshot.data.augment import Augment, Moves, augmented, draw_moves, fit, move
 from manyshot.data.images import ImageSet, LabelledImages
 from manyshot.data.normalise import Normalise
-from manyshot.data.seeding import torch_generator
+from manyshot.seeding import torch_generator
 
 Batch = tuple[Tensor, Tensor]
 """(images [B, C, H, W] in the asked dtype, labels int64 [B]), both on the device."""
@@ -112,7 +112,7 @@ class Batches:
     def _shares(self, epoch: int, start: int) -> list[Tensor]:
         """The indices of this rank's images, int64 on the CPU, per step from `start`."""
         if self.shuffle:
-            generator = torch_generator(self.seed, epoch, "order")
+            generator = torch_generator(self.seed, "order", epoch)
             order = torch.randperm(len(self.dataset), generator=generator)
         else:
             order = torch.arange(len(self.dataset))
@@ -150,7 +150,7 @@ class Batches:
             num_workers=self.workers,
             pin_memory=self.device.type == "cuda",
             # Without a generator of its own the loader would draw from torch's global one.
-            generator=torch_generator(self.seed, epoch, "workers"),
+            generator=torch_generator(self.seed, "workers", epoch),
         )
         for images, labels in loader:
             images = images.to(self.device, non_blocking=True)
@@ -211,5 +211,5 @@ class _Reading(Dataset[Batch]):
         _, height, width = self._images.image_shape
         if self._augment == Augment():
             return fit(image, height, width), label
-        generator = torch_generator(self._seed, self._epoch, "sample", index)
+        generator = torch_generator(self._seed, "sample", self._epoch, index)
         return augmented(image, height, width, self._augment, generator), label

@@ -10,7 +10,7 @@ import torch
 from manyshot.data.balance import balanced
 from manyshot.data.batches import Batch, Batches
 from manyshot.data.images import LabelledImages
-from manyshot.data.seeding import numpy_rng
+from manyshot.seeding import numpy_rng
 
 KEPT_BYTES = 2**30
 """Batches larger than this in all are made anew in every pass instead of being kept."""

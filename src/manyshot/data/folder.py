@@ -9,7 +9,7 @@ import torch
 from manyshot.data.balance import hold_out
 from manyshot.data.images import ImageFolderSet
 from manyshot.data.missing import not_found
-from manyshot.data.seeding import numpy_rng
+from manyshot.seeding import numpy_rng
 
 DEFAULT_SIZE = 224
 """Side in pixels of the images in a batch when none is given."""

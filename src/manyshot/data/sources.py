@@ -15,7 +15,7 @@ from manyshot.data.folder import DEFAULT_SIZE, image_folders
 from manyshot.data.idx import read_idx_pair
 from manyshot.data.images import ImageSet, LabelledImages
 from manyshot.data.missing import not_found
-from manyshot.data.seeding import numpy_rng
+from manyshot.seeding import numpy_rng
 
 Parts = tuple[LabelledImages, LabelledImages]
 """(train, test), before anything is split off."""

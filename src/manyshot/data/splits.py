@@ -13,9 +13,9 @@ from torch import Tensor
 from manyshot.data.augment import fit
 from manyshot.data.balance import balanced, hold_out
 from manyshot.data.images import ImageSet, LabelledImages
-from manyshot.data.seeding import numpy_rng
 from manyshot.data.sources import DATASETS
 from manyshot.lookup import nearest
+from manyshot.seeding import numpy_rng
 
 _MOMENT_FILES = 4096
 """Sets of files larger than this estimate mean and std from so many of them."""
@@ -126,7 +126,7 @@ def _histogram(images: LabelledImages) -> Tensor:
             pixels = images.images[:, channel].flatten()
             counts[channel] = torch.bincount(pixels, minlength=256)
         return counts
-    rng = numpy_rng("moments")
+    rng = numpy_rng("files", "moments")
     for index in balanced(images.labels, min(len(images), _MOMENT_FILES), rng).tolist():
         pixels = fit(images.read(index), height, width).flatten(1)
         for channel in range(channels):

@@ -13,13 +13,13 @@ import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.dropout import _DropoutNd
 from torch.utils import _pytree as pytree
 
+from manyshot.seeding import numpy_rng, seed_torch, torch_generator
 from manyshot.space import Arch, Decision, SearchSpace
 
 IMAGES = 3
@@ -58,7 +58,7 @@ def check_agreement(net: Any, images: Any, archs: Iterable[Arch] | None = None) 
     space: SearchSpace = net.space
     inputs = pytree.tree_map(_few, images)
     if archs is None:
-        archs = [space.smallest, *space.cover(np.random.default_rng(0))]
+        archs = [space.smallest, *space.cover(numpy_rng("agreement", "checks"))]
     try:
         twin = _double(net)
     except RuntimeError as error:
@@ -126,7 +126,7 @@ def _double(net: Any) -> Any:
     for module in twin.modules():
         if isinstance(module, _DropoutNd):
             module.eval()
-    generator = torch.Generator().manual_seed(0)
+    generator = torch_generator("noise", "checks")
     with torch.no_grad():
         for parameter in twin.parameters():
             constant = parameter.eq(parameter.flatten()[:1]).all()
@@ -163,7 +163,7 @@ def _outputs(twin: Any, inputs: Any, arch: Arch, **options: Any) -> tuple[_Calls
     options |= {} if twin.training else {"stats": "batch"}
     try:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+            seed_torch("agreement", "checks")
             output = twin(inputs, arch, **options)
     finally:
         for handle in handles:

@@ -7,7 +7,6 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -15,6 +14,7 @@ from manyshot.nn.batch_norm import UnitStatistics
 from manyshot.nn.choice import Choice, Depth
 from manyshot.nn.mixing import FirstSlice
 from manyshot.nn.selection import Selection, activate
+from manyshot.seeding import numpy_rng
 from manyshot.space import Arch, SearchSpace
 
 RANDOM_ARCHITECTURES = 3
@@ -77,7 +77,7 @@ def check_options(model: nn.Module, space: SearchSpace, input_shape: Sequence[in
     Raises:
         ValueError: naming the block, its options and their shapes.
     """
-    rng = np.random.default_rng(0)
+    rng = numpy_rng("shapes", "checks")
     random = (space.sample(rng) for _ in range(RANDOM_ARCHITECTURES))
     archs = [space.smallest, space.largest, *random]
     images = torch.empty((1, *input_shape), device="meta", dtype=model_dtype(model))

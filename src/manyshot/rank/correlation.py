@@ -17,6 +17,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
+from manyshot.seeding import numpy_rng
+
 
 def _scores(**columns: npt.ArrayLike) -> list[npt.NDArray[np.float64]]:
     """The columns, shape (N,) each; ValueError unless they are finite and equally long."""
@@ -301,7 +303,7 @@ def resampled(
     if draws < 1:
         raise ValueError(f"bootstrap needs draws >= 1, got {draws}")
     n = len(arrays[0])
-    rng = np.random.default_rng(seed)
+    rng = numpy_rng(seed, "resamples")
     values_D = np.full(draws, np.nan)
     for draw in range(draws):
         rows = rng.integers(n, size=n)

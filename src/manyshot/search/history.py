@@ -13,10 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from manyshot.search.limit import Cost, costs_of
+from manyshot.seeding import numpy_rng
 from manyshot.space import Arch, SearchSpace
-
-_STREAM = 0x5EA7C4
-"""Separates the searchers' random streams from others made with the same run seed."""
 
 
 @final
@@ -68,7 +66,7 @@ class History:
 
     def generator(self, seed: int) -> np.random.Generator:
         """The random stream of the next ask: fixed by the seed, what was told, and asks since."""
-        return np.random.default_rng((seed, self.told, self._asks, _STREAM))
+        return numpy_rng(seed, "proposals", self.told, self._asks)
 
     def propose(self, archs: Sequence[Arch]) -> list[Arch]:
         """Notes that `archs` are out for scoring, and returns them."""

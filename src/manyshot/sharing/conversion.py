@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from manyshot.nn.mixing import combine, restack
+from manyshot.seeding import torch_generator
 from manyshot.sharing.dictionary import rows
 from manyshot.sharing.k_shot import KShot
 from manyshot.space import Arch
@@ -37,7 +38,7 @@ def widen(
     if not 0 <= spread < float("inf"):
         raise ValueError(f"widen: spread must be at least 0 and finite, got {spread}")
     copies, stacks = _scheme(net).copies, rows(net)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch_generator(seed, "copies")
     wide, made = {}, dict[int, Tensor]()
     for name, own in net.state_dict(keep_vars=True).items():
         if name.startswith(_OWN):

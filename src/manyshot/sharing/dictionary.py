@@ -13,6 +13,7 @@ from manyshot.nn.batch_norm import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from manyshot.nn.choice import Choice, Depth
 from manyshot.nn.layer import Layer, elastic
 from manyshot.nn.mixing import Stacked, stack_parameter
+from manyshot.seeding import seeded, torch_generator
 from manyshot.space import Decision, SearchSpace, Size
 
 _BATCH_NORMS = (_NormBase, BatchNorm1d, BatchNorm2d, BatchNorm3d)
@@ -134,7 +135,7 @@ def rearranged(seed: int, copy: int) -> Initial:
     and constants (such as the scales of batch norms) stay. Not for tensors whose *arrangement*
     means something, such as identity kernels or sinusoidal positions.
     """
-    generator = torch.Generator().manual_seed((seed << 16) + copy)
+    generator = torch_generator(seed, "copies", copy)
 
     def make(entry: Entry, first: Tensor) -> Tensor:
         order = torch.randperm(first.numel(), generator=generator).to(first.device)
@@ -149,8 +150,7 @@ def constructed(factory: Callable[[], nn.Module], seed: int, copy: int) -> Initi
     Raises:
         ValueError: when it has no parameter of the same path, name and shape.
     """
-    with torch.random.fork_rng():
-        torch.manual_seed((seed << 16) + copy)
+    with seeded(seed, "copies", copy):
         other = factory()
     own = {(path, name): p for path, _, name, p in _parameters(other)}
 

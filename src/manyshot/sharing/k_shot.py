@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from manyshot.nn.mixing import Combination
+from manyshot.seeding import numpy_rng
 from manyshot.sharing.codes import distinctness, entropy, slice_distance, spread
 from manyshot.sharing.dictionary import (
     Initial,
@@ -272,7 +273,7 @@ class KShot(nn.Module):
         they start equal.
         """
         space = self._attached(self._space)
-        rng = np.random.default_rng(self.seed)
+        rng = numpy_rng(self.seed, "described_codes")
         with torch.no_grad():
             codes = self.code([space.sample(rng) for _ in range(_WATCHED)])
             return {

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from manyshot.seeding import torch_generator
 from manyshot.space import Arch, Decision, SearchSpace
 
 
@@ -66,7 +67,7 @@ class SimplexNet(nn.Module):
             wide[end - len(decision.options) : end] = True
         self._wide = wide
         units = hidden or (64 if len(wide) <= 64 else 128)
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch_generator(seed, "simplex_net")
         self.operations: nn.Linear | None = None
         self.channels: nn.Linear | None = None
         if not wide.all():
