@@ -24,26 +24,26 @@ def look_up(kind: str, name: str, table: Mapping[str, Callable[..., Any]]) -> Ca
             "give package.module:attribute"
         )
     try:
-        found = getattr(importlib.import_module(module), attribute)
+        part = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"{kind} {name!r} cannot be imported: {error}") from error
-    if not callable(found):
-        raise ValueError(f"{kind} {name!r} is {found!r}, not a function that makes a {kind}")
-    return found  # type: ignore[no-any-return]
+    if not callable(part):
+        raise ValueError(f"{kind} {name!r} is {part!r}, not a function that makes a {kind}")
+    return part  # type: ignore[no-any-return]
 
 
-def check_options(kind: str, name: str, options: Iterable[str], known: Iterable[str]) -> None:
+def check_options(kind: str, name: str, options: Iterable[str], allowed: Iterable[str]) -> None:
     """Raises ValueError for an option that `name` does not take, with the nearest that it does."""
-    known = list(known)
+    allowed = list(allowed)
     for option in options:
-        if option not in known:
+        if option not in allowed:
             raise ValueError(
-                f"{kind} {name!r} has no option {option!r}; {nearest(option, known)}"
-                f"it has {', '.join(known) or 'none'}"
+                f"{kind} {name!r} has no option {option!r}; {nearest(option, allowed)}"
+                f"it has {', '.join(allowed) or 'none'}"
             )
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def nearest(name: str, names: Iterable[str]) -> str:
     """`"did you mean 'uniform'? "`, or nothing if no known name is near."""
-    near = difflib.get_close_matches(name, list(known), n=1)
+    near = difflib.get_close_matches(name, list(names), n=1)
     return f"did you mean {near[0]!r}? " if near else ""

@@ -182,15 +182,18 @@ def _check(model: nn.Module, path: str, layer: Classifier) -> None:
             f"{where} has elastic outputs, {layer.out_features!r}: a classifier has a fixed number "
             "of them; name= the layer after it, or make it so"
         )
-    own = dict(layer.named_parameters())
-    if set(own) not in ({"weight"}, {"weight", "bias"}):
+    parameters = dict(layer.named_parameters())
+    if set(parameters) not in ({"weight"}, {"weight", "bias"}):
         raise ValueError(
-            f"{where} has the parameters {', '.join(own) or 'none'} in place of weight and bias: "
-            "remove its parametrisation first (torch.nn.utils.parametrize.remove_parametrizations)"
+            f"{where} has the parameters {', '.join(parameters) or 'none'} in place of weight and "
+            "bias: remove its parametrisation first "
+            "(torch.nn.utils.parametrize.remove_parametrizations)"
         )
     for other_path, other in model.named_modules():
         held = itertools.chain(other._parameters.values(), other._buffers.values())
-        if other is not layer and any(tensor is mine for tensor in held for mine in own.values()):
+        if other is not layer and any(
+            tensor is mine for tensor in held for mine in parameters.values()
+        ):
             raise ValueError(
                 f"{where} shares a tensor with {other_path or 'the network itself'}, which would "
                 "keep the old one: give it a copy of its own first"

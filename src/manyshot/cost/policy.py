@@ -147,8 +147,8 @@ def _factors(cost: CostTable) -> _Factors:
     groups = []
     for shape, members in by_shape.items():
         for axis in reversed(range(len(shape))):
-            for own, _ in members:
-                end = ends[own[axis]]
+            for places, _ in members:
+                end = ends[places[axis]]
                 rows += range(end - shape[axis], end)
             lengths.append(len(members) * shape[axis])
         stacked = np.stack([table for _, table in members]).astype(np.float64)

@@ -97,21 +97,23 @@ class CostTable:
             "metric": self.metric,
             "counts": list(self.counts),
             "constant": self.constant,
-            "tables": [[list(own), table.tolist()] for own, table in self.tables.items()],
+            "tables": [
+                [list(positions), table.tolist()] for positions, table in self.tables.items()
+            ],
         }
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Self:
         """The table that `to_dict` described."""
         dtype = np.float64 if record["metric"] == "latency_ms" else np.int64
-        tables = {tuple(own): np.array(table, dtype) for own, table in record["tables"]}
+        tables = {tuple(positions): np.array(table, dtype) for positions, table in record["tables"]}
         return cls(record["metric"], tuple(record["counts"]), record["constant"], tables)
 
     def _extreme(self, best: Callable[..., Any]) -> float:
         factors = list(self.tables.items())
         total: float = self.constant
         while factors:
-            left = {p for own, _ in factors for p in own}
+            left = {p for positions, _ in factors for p in positions}
             position = min(left, key=lambda p: _merged(factors, p))
             touching = [f for f in factors if position in f[0]]
             factors = [f for f in factors if position not in f[0]]
@@ -127,7 +129,7 @@ class CostTable:
     def _product(
         self, factors: Sequence[tuple[tuple[int, ...], Table]]
     ) -> tuple[tuple[int, ...], Table]:
-        scope = tuple(sorted({p for own, _ in factors for p in own}))
+        scope = tuple(sorted({p for positions, _ in factors for p in positions}))
         shape = [self.counts[p] for p in scope]
         if math.prod(shape) > MAX_CELLS:
             raise ValueError(
@@ -135,10 +137,10 @@ class CostTable:
                 f"(at most {MAX_CELLS:,}): too many decisions multiply one another"
             )
         table = np.zeros(shape, self.dtype)
-        for own, values in factors:
-            table += values.reshape([self.counts[p] if p in own else 1 for p in scope])
+        for positions, values in factors:
+            table += values.reshape([self.counts[p] if p in positions else 1 for p in scope])
         return scope, table
 
 
 def _merged(factors: Sequence[tuple[tuple[int, ...], Table]], position: int) -> int:
-    return len({p for own, _ in factors if position in own for p in own})
+    return len({p for positions, _ in factors if position in positions for p in positions})

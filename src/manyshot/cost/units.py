@@ -134,10 +134,10 @@ def _plan_unit(
     cells: Cells[Key] = {}
     for cell in itertools.product(*(range(int(space.counts[p])) for p in axes)):
         options = dict(zip(axes, cell, strict=True))
-        found = seen.get(tuple(options[p] for p in depends))
-        if found is None:
+        sight = seen.get(tuple(options[p] for p in depends))
+        if sight is None:
             continue
-        inputs, example = found
+        inputs, example = sight
         arch = tuple(options.get(i, option) for i, option in enumerate(example))
         if recording.active(unit, arch):
             key = (unit, _options(recording, unit, arch), inputs)

@@ -33,7 +33,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.inputs: defaultdict[nn.Module, tuple[str, ...]] = defaultdict(tuple)
         self._describes = inputs
         self._stack: list[nn.Module] = []
-        self._known: dict[Any, _Outcome] = {}
+        self._outcomes: dict[Any, _Outcome] = {}
         for module in model.modules():
             module.register_forward_pre_hook(self._enter, with_kwargs=True)
             module.register_forward_hook(self._leave, always_call=True)
@@ -57,18 +57,18 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         kwargs = kwargs or {}
         key = _key(func, args, kwargs)
-        outcome = self._known.get(key)
+        outcome = self._outcomes.get(key)
         if outcome is None:
             return self._run(func, args, kwargs, key)
         if outcome.macs and self._stack:
             self.counts[self._stack[-1]] += outcome.macs
         if outcome.tensors is None:
             return args[0]
-        made = [
+        outputs = [
             torch.empty_strided(shape, stride, dtype=dtype, device="meta")
             for shape, stride, dtype in outcome.tensors
         ]
-        return made[0] if outcome.single else tuple(made)
+        return outputs[0] if outcome.single else tuple(outputs)
 
     def _run(self, func: Any, args: tuple[Any, ...], kwargs: Any, key: Any) -> Any:
         flops = flop_registry.get(func._overloadpacket)
@@ -83,7 +83,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.counts[self._stack[-1]] += macs
         outcome = _Outcome.of(func, args, key, out, macs)
         if outcome is not None:
-            self._known[key] = outcome
+            self._outcomes[key] = outcome
         return out
 
 
@@ -111,12 +111,12 @@ class _Outcome:
                 and _mark(out) == key[1][0]  # not one that changes the shape
             )
             return cls(macs, None, True) if in_place else None
-        made = [out] if isinstance(out, Tensor) else out
-        if not isinstance(made, list | tuple) or not made or not all(map(_is_meta, made)):
+        outputs = [out] if isinstance(out, Tensor) else out
+        if not isinstance(outputs, list | tuple) or not outputs or not all(map(_is_meta, outputs)):
             return None
         if isinstance(out, list):
             return None
-        return cls(macs, [_mark(tensor) for tensor in made], isinstance(out, Tensor))
+        return cls(macs, [_mark(tensor) for tensor in outputs], isinstance(out, Tensor))
 
 
 def _is_meta(value: Any) -> bool:

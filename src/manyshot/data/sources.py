@@ -182,10 +182,10 @@ def resized(images: ImageSet, size: int | None) -> ImageSet:
 
 def _idx_in(place: Path) -> list[Path] | None:
     """The four IDX files of a folder in the order of `_IDX_FILES`, or None if one is missing."""
-    found = []
+    paths = []
     for name in _IDX_FILES:
         path = next((p for p in (place / name, place / f"{name}.gz") if p.is_file()), None)
         if path is None:
             return None
-        found.append(path)
-    return found
+        paths.append(path)
+    return paths

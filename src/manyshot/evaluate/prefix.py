@@ -171,7 +171,7 @@ class Population:
         """
         self.net, self._memory = net, memory
         self.archs = tuple(dict.fromkeys(net.space.check(tuple(arch)) for arch in archs))
-        self._given = calibration if callable(calibration) else None
+        self._statistics_of = calibration if callable(calibration) else None
         self._calibration = _Images(() if callable(calibration) else _again(calibration))
         self._validation = _again(validation)
         self._paths: dict[StagePath, list[Arch]] = {}
@@ -184,7 +184,7 @@ class Population:
     def _plan(self) -> None:
         self._stages = stages_of(self.net, self.archs)
         images = _Images(self._validation)
-        parts = [images] if self._given else [self._calibration, images]
+        parts = [images] if self._statistics_of else [self._calibration, images]
         if not all(part.sizes for part in parts):
             raise Unfit("there are no images")
         self._root = _Carried(self._calibration, images)
@@ -193,8 +193,8 @@ class Population:
         if self.archs:
             paths = Survey(self.net, self._stages, next(iter(parts[0]))).paths(self.archs)
             self._kept = kept_after(list(paths), sum(self._sizes), self._memory)
-            if self._given is not None:
-                self._known = _shared_statistics(self._given, paths)
+            if self._statistics_of is not None:
+                self._shared = _shared_statistics(self._statistics_of, paths)
             self._paths = paths
 
     @property
@@ -219,10 +219,10 @@ class Population:
             yield from self._descend(0, sorted(self._paths, key=numbers.__getitem__), self._root)
             return
         for arch in self.archs:  # one by one; or there are none
-            stats = self._calibration if self._given is None else self._given(arch)
-            found = score(self.net, arch, calibration=stats, validation=self._validation)
+            stats = self._calibration if self._statistics_of is None else self._statistics_of(arch)
+            scored = score(self.net, arch, calibration=stats, validation=self._validation)
             self._spent.architectures += 1
-            yield arch, found
+            yield arch, scored
 
     def _descend(
         self, start: int, paths: Sequence[StagePath], source: _Carried
@@ -232,10 +232,10 @@ class Population:
         pairs = enumerate(zip(path, paths[-1], strict=True))
         split = next((i for i, (one, other) in pairs if one is not other), None)
         if split is None:
-            found = self._score(start, path, source)
+            scored = self._score(start, path, source)
             for arch in self._paths[path]:
                 self._note_plain(path)
-                yield arch, found
+                yield arch, scored
             return
         carries = split > start and split in self._kept
         if carries:
@@ -271,9 +271,9 @@ class Population:
     ) -> BatchNormStats:
         """The statistics of the stages from `start` to `stop`; outputs are added to `keep`."""
         arch = self._paths[path][0]
-        if self._given is not None:
+        if self._statistics_of is not None:
             steps = range(start, stop)
-            found = {n: self._known[path[: i + 1], n] for i in steps for n in path[i].norms}
+            found = {n: self._shared[path[: i + 1], n] for i in steps for n in path[i].norms}
             return BatchNormStats(arch, found)
         collector = Collector()
         with self.net.selecting(arch, collector):
@@ -302,22 +302,22 @@ def _again(batches: Iterable[Any]) -> Iterable[Any]:
 
 
 def _shared_statistics(
-    given: Callable[[Arch], BatchNormStats], paths: Mapping[StagePath, Sequence[Arch]]
+    statistics_of: Callable[[Arch], BatchNormStats], paths: Mapping[StagePath, Sequence[Arch]]
 ) -> dict[tuple[StagePath, str], tuple[Tensor, Tensor]]:
     """Mean and variance by the steps up to a batch norm, and its path.
 
     Raises:
         Unfit: if architectures that share these steps are given different ones.
     """
-    known: dict[tuple[StagePath, str], tuple[Tensor, Tensor]] = {}
+    shared: dict[tuple[StagePath, str], tuple[Tensor, Tensor]] = {}
     for path, archs in paths.items():
-        for stats in map(given, archs):
+        for stats in map(statistics_of, archs):
             for i, step in enumerate(path):
                 for norm in step.norms:
-                    own = stats.of(norm)
-                    first = known.setdefault((path[: i + 1], norm), own)
-                    if not all(map(torch.equal, own, first)):
+                    moments = stats.of(norm)
+                    first = shared.setdefault((path[: i + 1], norm), moments)
+                    if not all(map(torch.equal, moments, first)):
                         raise Unfit(
                             f"the statistics given for batch norm {norm!r} depend on later stages"
                         )
-    return known
+    return shared

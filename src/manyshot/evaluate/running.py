@@ -63,19 +63,19 @@ class RunningStatistics:
         dims = [d for d in range(x.dim()) if d != 1]
         exact = x.detach().to(torch.promote_types(x.dtype, torch.float32))
         variance, mean = torch.var_mean(exact, dims)
-        known = self.tensors.get(path)
-        if known is None or len(known[0]) < len(mean):
+        earlier = self.tensors.get(path)
+        if earlier is None or len(earlier[0]) < len(mean):
             grown = (mean.clone(), variance.clone())
-            for new, old in zip(grown, known or (), strict=False):
+            for new, old in zip(grown, earlier or (), strict=False):
                 new[: len(old)] = old
-            seen = 0 if known is None else len(known[0])
+            seen = 0 if earlier is None else len(earlier[0])
             self.tensors[path] = grown
         else:
             seen = len(mean)
-        own = tuple(tensor[: len(mean)] for tensor in self.tensors[path])
-        for average, value in zip(own, (mean, variance), strict=True):
+        averages = tuple(tensor[: len(mean)] for tensor in self.tensors[path])
+        for average, value in zip(averages, (mean, variance), strict=True):
             average[:seen].lerp_(value[:seen], self.momentum)
-        self._last[path] = (own[0], own[1])
+        self._last[path] = (averages[0], averages[1])
 
     def state_dict(self) -> dict[str, Tensor]:
         """The averages, by path and kind."""

@@ -45,10 +45,10 @@ def shared_statistics(
     images = last
 
     def of(arch: Arch) -> BatchNormStats:
-        own = RunningStatistics(net, momentum=0.0)  # nothing moves, but what no path reached begins
-        own.tensors = dict(averages.tensors)
-        _forward(net, own, images, arch)
-        return own.of(arch)
+        of_path = RunningStatistics(net, momentum=0.0)  # only what no path reached begins
+        of_path.tensors = dict(averages.tensors)
+        _forward(net, of_path, images, arch)
+        return of_path.of(arch)
 
     return of
 

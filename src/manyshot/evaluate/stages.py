@@ -113,7 +113,7 @@ class Survey:
         self.net, self.stages = net, stages
         self._batches = (few, few.flip(backwards))
         self._steps: list[dict[Shape, dict[Options, dict[Options, Step]]]] = [{} for _ in stages]
-        self._found = 0
+        self._step_count = 0
 
     def paths(self, archs: Iterable[Arch]) -> dict[StagePath, list[Arch]]:
         """The architectures by their paths.
@@ -123,16 +123,16 @@ class Survey:
         """
         paths: dict[StagePath, list[Arch]] = {}
         for arch in archs:
-            path = self._known(arch)
+            path = self._path_of(arch)
             if path is None:
                 with evaluating(self.net):
                     self._compare(arch)
-                path = self._known(arch)
+                path = self._path_of(arch)
                 assert path is not None
             paths.setdefault(path, []).append(arch)
         return paths
 
-    def _known(self, arch: Arch) -> StagePath | None:
+    def _path_of(self, arch: Arch) -> StagePath | None:
         shape, path = tuple(self._batches[0].shape[1:]), []
         for steps in self._steps:
             for positions, by_options in steps.get(shape, {}).items():
@@ -153,17 +153,17 @@ class Survey:
         """
         whole, apart = Collector(), Tensors()
         expected = [self.net(batch.clone(), arch, stats=whole) for batch in self._batches]
-        given = [batch.clone() for batch in self._batches]
+        batches = [batch.clone() for batch in self._batches]
         for number in range(len(self.stages)):
             try:
-                given, tensors = self._observe(number, arch, given)
+                batches, tensors = self._observe(number, arch, batches)
             except Unfit:
                 raise
             except Exception as error:
                 raise Unfit(f"its stages cannot run one after the other: {error}") from error
             apart |= tensors
         text = self.net.space.to_text(arch)
-        if not all(map(_same, given, expected)):
+        if not all(map(_same, batches, expected)):
             raise Unfit(f"stage by stage, architecture {text} gives other results")
         tensors = whole.stats(arch).tensors
         for path in {**tensors, **apart}:
@@ -173,15 +173,15 @@ class Survey:
                 raise Unfit(f"stage by stage, batch norm {path!r} of {text} sees something else")
 
     def _observe(
-        self, number: int, arch: Arch, given: Sequence[Tensor]
+        self, number: int, arch: Arch, batches: Sequence[Tensor]
     ) -> tuple[list[Tensor], Tensors]:
-        stage, (x, *_), collector = self.stages[number], given, Collector()
+        stage, (x, *_), collector = self.stages[number], batches, Collector()
         reads = _Reads(self.net.space.decisions, arch, collector)
         version = None if x.is_inference() else x._version
         with activate(reads):
-            made = [stage(batch) for batch in given]
+            outputs = [stage(batch) for batch in batches]
         writes = version is None or x._version != version
-        for out in made:
+        for out in outputs:
             if not isinstance(out, Tensor) or out.shape[:1] != x.shape[:1]:
                 raise Unfit(f"stage {number} does not give one tensor with a row per image")
         positions = tuple(sorted(self.net.space.index[decision] for decision in reads.seen))
@@ -191,12 +191,12 @@ class Survey:
         tensors = collector.stats(arch).tensors
         options = tuple(arch[p] for p in positions)
         if options not in by_options:
-            out = made[0]
+            out = outputs[0]
             size = out.untyped_storage().nbytes() // len(out)
             macs, shape = self._macs(stage, x, arch), tuple(out.shape[1:])
-            by_options[options] = Step(self._found, shape, size, macs, tuple(tensors), writes)
-            self._found += 1
-        return made, tensors
+            by_options[options] = Step(self._step_count, shape, size, macs, tuple(tensors), writes)
+            self._step_count += 1
+        return outputs, tensors
 
     def _macs(self, stage: nn.Module, x: Tensor, arch: Arch) -> int:
         """Multiply-adds of one image, as `ms.cost.macs` counts them."""

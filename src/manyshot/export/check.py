@@ -61,10 +61,10 @@ def check_program(
     for batch in CHECKED_BATCHES:
         inputs = different_rows(example, batch)
         with torch.no_grad():
-            expected, found = module(inputs), program(inputs)
+            expected, logits = module(inputs), program(inputs)
         allowed = tolerance * expected.abs().max().item()
-        if found.shape != expected.shape:
+        if logits.shape != expected.shape:
             raise ExportMismatch(kind, float("inf"), allowed, batch)
-        difference = (found - expected).abs().max().item()
+        difference = (logits - expected).abs().max().item()
         if not difference <= allowed < float("inf"):  # nan fails too
             raise ExportMismatch(kind, difference, allowed, batch)

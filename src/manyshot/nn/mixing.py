@@ -164,10 +164,10 @@ class Stacked(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         """Slice by slice, since a memory format is one of the slices."""
         stacks = [cast(nn.Parameter, self._parameters[name]) for name in self._stacks]
-        own = {id(t): t for stack in stacks for t in (stack, stack.grad) if t is not None}
+        stacked = {id(t): t for stack in stacks for t in (stack, stack.grad) if t is not None}
 
         def apply(tensor: Tensor) -> Tensor:
-            return _each_slice(fn, tensor) if id(tensor) in own else fn(tensor)
+            return _each_slice(fn, tensor) if id(tensor) in stacked else fn(tensor)
 
         return super()._apply(apply, recurse)  # type: ignore[no-untyped-call]
 

@@ -56,10 +56,10 @@ class Policies:
     def largest(self, size: Size, values: Mapping[Decision, Number]) -> Number:
         """Its largest value over the options of decisions with a policy; others as in `values`."""
         if size not in self._largest:
-            own = self.among(size)
+            free = self.among(size)
             self._largest[size] = max(
-                size.evaluate({**values, **dict(zip(own, cell, strict=True))})
-                for cell in itertools.product(*(d.values for d in own))
+                size.evaluate({**values, **dict(zip(free, cell, strict=True))})
+                for cell in itertools.product(*(d.values for d in free))
             )
         return self._largest[size]
 
@@ -90,8 +90,8 @@ class Policies:
         """The units of every combination of options, contracted with the policies."""
         key = (kind, size)
         if key not in self._masks:
-            own = self.among(size)
-            mask = self._table(kind, size, own, values, shape, units)
+            free = self.among(size)
+            mask = self._table(kind, size, free, values, shape, units)
             # All layers that ask for this size share the mask, and the first of them may be in a
             # block that runs without gradients, or is run again by checkpointing.
             with (
@@ -99,7 +99,7 @@ class Policies:
                 torch.autograd.graph.saved_tensors_hooks(_same, _same),
                 torch.autocast(mask.device.type, enabled=False),
             ):
-                for decision in own:
+                for decision in free:
                     mask = self.by_decision[decision] @ mask.view(len(decision.options), -1)
                 self._masks[key] = mask.view(shape)
         return self._masks[key]
@@ -108,21 +108,21 @@ class Policies:
         self,
         kind: str,
         size: Size,
-        own: Sequence[Decision],
+        free: Sequence[Decision],
         values: Mapping[Decision, Number],
         shape: tuple[int, ...],
         units: _Units,
     ) -> Tensor:
-        fixed = tuple(values[d] for d in size.decisions() if d not in own)
-        like = self.by_decision[own[0]]
+        fixed = tuple(values[d] for d in size.decisions() if d not in free)
+        like = self.by_decision[free[0]]
         # Without the decisions themselves: one that is its own key would never be freed.
-        which = tuple(d in own for d in size.decisions())
+        which = tuple(d in free for d in size.decisions())
         key = (kind, which, fixed, shape, like.dtype, like.device)
         tables = _TABLES.setdefault(size, {})
         if key not in tables:
-            cells = itertools.product(*(d.values for d in own))
+            cells = itertools.product(*(d.values for d in free))
             rows = [
-                units(int(size.evaluate({**values, **dict(zip(own, cell, strict=True))})))
+                units(int(size.evaluate({**values, **dict(zip(free, cell, strict=True))})))
                 for cell in cells
             ]
             tables[key] = torch.stack(rows).to(like)
@@ -173,8 +173,8 @@ class _Pick(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, policy: Tensor, given: Sequence[int], *outputs: Tensor) -> Tensor:
-        ctx.given = given
+    def forward(ctx: Any, policy: Tensor, options: Sequence[int], *outputs: Tensor) -> Tensor:
+        ctx.options = options
         ctx.save_for_backward(policy, *outputs)
         return outputs[0].clone()
 
@@ -182,12 +182,12 @@ class _Pick(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         policy, *outputs = ctx.saved_tensors
-        own = None
+        policy_grad = None
         if ctx.needs_input_grad[0]:
-            own = torch.zeros_like(policy)
-            for option, output in zip(ctx.given, outputs, strict=True):
-                own[option] = (grad * output).sum()
-        return (own, None, grad, *([None] * (len(outputs) - 1)))
+            policy_grad = torch.zeros_like(policy)
+            for option, output in zip(ctx.options, outputs, strict=True):
+                policy_grad[option] = (grad * output).sum()
+        return (policy_grad, None, grad, *([None] * (len(outputs) - 1)))
 
 
 def pick(policy: Tensor, outputs: Mapping[int, Any], path: str) -> Tensor:

@@ -78,13 +78,13 @@ class Selection:
         """The number that `size` is in this architecture."""
         if not isinstance(size, Size):
             return size
-        known = self._sizes.get(size)
-        if known is None:
+        number = self._sizes.get(size)
+        if number is None:
             try:
-                known = self._sizes[size] = size.evaluate(self._values)
+                number = self._sizes[size] = size.evaluate(self._values)
             except KeyError as error:
                 raise LookupError(_foreign(error.args[0])) from None
-        return known
+        return number
 
     def count(self, size: Number | Size) -> int:
         """`size` as a whole number.
@@ -99,13 +99,13 @@ class Selection:
         policies = self.policies
         if not isinstance(size, Size) or policies is None or policies.mode == "active":
             return self.size(size)
-        known = self._extents.get(size)
-        if known is None:
-            known = self.size(size)  # finds decisions that are not of this network
+        extent = self._extents.get(size)
+        if extent is None:
+            extent = self.size(size)  # finds decisions that are not of this network
             if policies.among(size):
-                known = policies.largest(size, self._values)
-            self._extents[size] = known
-        return known
+                extent = policies.largest(size, self._values)
+            self._extents[size] = extent
+        return extent
 
     def extent(self, size: Number | Size) -> int:
         """`bound` as a whole number: how many entries a layer takes of `size`."""

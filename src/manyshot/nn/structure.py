@@ -127,11 +127,11 @@ def _with_declared(
             for decision, uses in module.uses().items():
                 declared.setdefault(decision, {}).update(dict.fromkeys(uses))
     always: Mapping[Use, None] = {(): None}
-    found = {decision: tuple(uses) for decision, uses in declared.items()}
+    combined = {decision: tuple(uses) for decision, uses in declared.items()}
     for decision, places in nested.items():
         inner = declared.get(decision, always)
-        found[decision] = tuple((*o, *i) for o in places for i in inner)
-    return {d: uses for d, uses in found.items() if () not in uses}
+        combined[decision] = tuple((*o, *i) for o in places for i in inner)
+    return {d: uses for d, uses in combined.items() if () not in uses}
 
 
 def search_space(model: nn.Module) -> SearchSpace:
@@ -180,26 +180,26 @@ def search_space(model: nn.Module) -> SearchSpace:
 
 def parameter_uses(model: nn.Module) -> list[tuple[Tensor, list[tuple[Use, Shape]]]]:
     """Every distinct parameter with all places that hold it: when they are in, and what shape."""
-    found: dict[int, tuple[Tensor, list[tuple[Use, Shape]]]] = {}
+    entries: dict[int, tuple[Tensor, list[tuple[Use, Shape]]]] = {}
     alive: list[Tensor] = []  # so that no other tensor gets the id of one of them
     for _, module, use in walk(model):
-        own = {name: p for name, p in module._parameters.items() if p is not None}
+        parameters = {name: p for name, p in module._parameters.items() if p is not None}
         held: list[tuple[Tensor, Shape]]
         if isinstance(module, Layer):
             with dry_selection():  # a parametrisation may read a stack
                 held = [
-                    (own[name] if name in own else getattr(module, name), shape)
+                    (parameters[name] if name in parameters else getattr(module, name), shape)
                     for name, shape in module.shapes()
                 ]
             alive += [tensor for tensor, _ in held]
         else:
             stacks = module._stacks if isinstance(module, Stacked) else ()
-            held = [(p, tuple(p.shape)[name in stacks :]) for name, p in own.items()]
+            held = [(p, tuple(p.shape)[name in stacks :]) for name, p in parameters.items()]
         for tensor, shape in held:
-            entry = found.setdefault(id(tensor), (tensor, []))
+            entry = entries.setdefault(id(tensor), (tensor, []))
             if (use, shape) not in entry[1]:
                 entry[1].append((use, shape))
-    return list(found.values())
+    return list(entries.values())
 
 
 def compile_options(model: nn.Module, **kwargs: Any) -> int:

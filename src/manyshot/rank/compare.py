@@ -98,8 +98,8 @@ def _pair(
 ) -> dict[str, Any]:
     ours, theirs = (_values(by_method[name], metric) for name in (first, second))
     differences = [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
-    found = interval(differences)
-    low, high = found["low"], found["high"]
+    gain = interval(differences)
+    low, high = gain["low"], gain["high"]
     if low is None or high is None:
         verdict = "undefined"
     elif low <= 0 <= high:
@@ -113,13 +113,13 @@ def _pair(
         "first": first,
         "second": second,
         "metric": metric,
-        "n": found["n"],
-        "difference": found["mean"],
+        "n": gain["n"],
+        "difference": gain["mean"],
         "low": low,
         "high": high,
         "verdict": verdict,
         "equal_images": equal,
-        "sentence": " ".join(_sentence(first, second, metric, found, verdict, images, equal)),
+        "sentence": " ".join(_sentence(first, second, metric, gain, verdict, images, equal)),
     }
 
 
@@ -127,19 +127,19 @@ def _sentence(
     first: str,
     second: str,
     metric: str,
-    found: Mapping[str, float | int | None],
+    gain: Mapping[str, float | int | None],
     verdict: str,
     images: Sequence[float],
     equal: bool,
 ) -> Iterator[str]:
-    n, mean = found["n"], found["mean"]
+    n, mean = gain["n"], gain["mean"]
     if verdict == "undefined":
         why = f"as {n or 'no'} {'seed has' if n == 1 else 'seeds have'} both"
         if mean is not None and n != 1:
             why = f"as all {n} seeds differ by {mean:+.4f}, which tells nothing of their spread"
         yield f"{metric}: {first} and {second} cannot be told apart, {why}."
     else:
-        by = f"{mean:+.4f} (95 % interval {found['low']:+.4f} to {found['high']:+.4f}, {n} seeds)"
+        by = f"{mean:+.4f} (95 % interval {gain['low']:+.4f} to {gain['high']:+.4f}, {n} seeds)"
         says = {
             "better": f"{first} is better than {second}",
             "worse": f"{first} is worse than {second}",

@@ -324,8 +324,8 @@ def percentiles(values_D: npt.NDArray[np.float64], level: float = 0.95) -> Inter
     """
     if not 0 < level < 1:
         raise ValueError(f"level must be between 0 and 1, such as 0.95; got {level}")
-    known = values_D[~np.isnan(values_D)]
-    if 2 * len(known) < len(values_D):
+    defined_D = values_D[~np.isnan(values_D)]
+    if 2 * len(defined_D) < len(values_D):
         return None
-    low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(low), float(high), len(known))
+    low, high = np.quantile(defined_D, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(low), float(high), len(defined_D))

@@ -152,10 +152,12 @@ def judge(judged: Judged, predictors: Mapping[str, Mapping[Arch, float]]) -> dic
     truth, archs = judged.truth, judged.truth.archs
     columns = {name: np.array([own[a] for a in archs]) for name, own in predictors.items()}
     taus = {name: _drawn(kendall, column_N, truth.accuracy_N) for name, column_N in columns.items()}
-    found = {name: _statistics(column_N, truth, taus[name]) for name, column_N in columns.items()}
+    statistics = {
+        name: _statistics(column_N, truth, taus[name]) for name, column_N in columns.items()
+    }
     if "macs" in taus:
         for name in taus.keys() - {"macs"}:
-            found[name]["beats"] = _interval(taus[name] - taus["macs"])
+            statistics[name]["beats"] = _interval(taus[name] - taus["macs"])
     return {
         "name": judged.chosen.name,
         "why": judged.why,
@@ -164,7 +166,7 @@ def judge(judged: Judged, predictors: Mapping[str, Mapping[Arch, float]]) -> dic
         "archs": [text_of(arch) for arch in archs],
         "run_to_run": run_to_run(truth.accuracy_NR),
         "null_sd": null_sd(len(archs)) if len(archs) > 1 else None,
-        "predictors": found,
+        "predictors": statistics,
     }
 
 

@@ -67,13 +67,13 @@ class TruthTable:
         if len(set(self.archs)) < len(self.archs):
             twice = next(a for i, a in enumerate(self.archs) if a in self.archs[:i])
             raise TruthError(f"truth {self.name!r} has architecture {text_of(twice)} twice")
-        given = ~np.isnan(self.accuracy_NR)
-        if not given.any(1).all():
-            empty = self.archs[int(np.argmin(given.any(1)))]
+        trained_NR = ~np.isnan(self.accuracy_NR)
+        if not trained_NR.any(1).all():
+            empty = self.archs[int(np.argmin(trained_NR.any(1)))]
             raise TruthError(
                 f"truth {self.name!r} has no accuracy of architecture {text_of(empty)}"
             )
-        values = self.accuracy_NR[given]
+        values = self.accuracy_NR[trained_NR]
         if not ((values >= 0) & (values <= 1)).all():
             raise TruthError(
                 f"truth {self.name!r} has accuracies from {values.min():g} to {values.max():g}; "
@@ -193,23 +193,23 @@ def of_records(path: Path, name: str = "", source: str = "") -> TruthTable:
     rows = [row for row in records.read_lines(log) if "arch" in row]
     if not rows:
         raise TruthError(f"{log} holds no finished training; make them with manyshot truth")
-    found: dict[Arch, dict[int, float]] = {}
+    accuracies: dict[Arch, dict[int, float]] = {}
     costs: dict[Arch, dict[str, float]] = {}
     for row in rows:
         arch = arch_of(row["arch"], str(log))
-        runs = found.setdefault(arch, {})
+        runs = accuracies.setdefault(arch, {})
         if row["seed"] in runs:
             raise TruthError(f"{log} has architecture {row['arch']} with seed {row['seed']} twice")
         runs[row["seed"]] = row["test_accuracy"]
         costs[arch] = {key: row[key] for key in COSTS if key in row}
-    seeds = sorted({seed for runs in found.values() for seed in runs})
-    archs = tuple(sorted(found))
+    seeds = sorted({seed for runs in accuracies.values() for seed in runs})
+    archs = tuple(sorted(accuracies))
     shared = [key for key in COSTS if all(key in costs[arch] for arch in archs)]
     return TruthTable(
         name or (log.parent.name if log.name == LOG else log.stem),
         archs,
         tuple(f"seed {seed}" for seed in seeds),
-        np.array([[found[arch].get(seed, math.nan) for seed in seeds] for arch in archs]),
+        np.array([[accuracies[arch].get(seed, math.nan) for seed in seeds] for arch in archs]),
         {key: np.array([costs[arch][key] for arch in archs], np.float64) for key in shared},
         source or f"{len(rows)} trainings in {log.name}",
     )

@@ -57,23 +57,23 @@ class Draft:
         rng: np.random.Generator,
         want: int,
         limits: Sequence[Limit],
-        known: Sequence[Arch] = (),
+        told: Sequence[Arch] = (),
     ) -> list[Arch]:
         """Accepts up to `want` random networks; returns the accepted.
 
         Uniform over networks within the limits: a uniform encoding counts only if it is its
         network's representative. What that fails to find, a small space gives from the list of all
         that is left. A large one gives the representatives of other encodings drawn (small networks
-        may have very many aliases), then what random walks from the smallest and `known` find.
+        may have very many aliases), then what random walks from the smallest and `told` find.
 
         Args:
             rng: the random stream.
             want: how many.
             limits: all must hold.
-            known: architectures known to be within the limits.
+            told: architectures that were told before and are within the limits.
 
         Raises:
-            Infeasible: if nothing within the limits was found, nor is known.
+            Infeasible: if nothing within the limits was found, and `told` is empty.
         """
         added: list[Arch] = []
         spare: dict[Arch, None] = {}
@@ -88,7 +88,7 @@ class Draft:
         if len(added) < want and self._small:
             met += self._list(rng, want, limits, added)
         elif len(added) < want:
-            met += self._walk(rng, want, limits, known, spare, added)
+            met += self._walk(rng, want, limits, told, spare, added)
         if want and not met:
             raise self._infeasible(drawn, limits)
         return added
@@ -106,23 +106,23 @@ class Draft:
         rng: np.random.Generator,
         want: int,
         limits: Sequence[Limit],
-        known: Sequence[Arch],
+        told: Sequence[Arch],
         spare: Iterable[Arch],
         added: list[Arch],
     ) -> int:
-        """Accepts from `spare`, then mutants of mutants; returns how many were found or known."""
+        """Accepts from `spare`, then mutants of mutants; returns how many there are with `told`."""
         self._accept(spare, want, added)
         space, smallest = self._space, [self._space.canonical(self._space.smallest)]
         self._accept(self._within(smallest, limits), want, added)
-        pool = list(dict.fromkeys([*known, *self._within([*smallest, *self.archs], limits)]))
+        pool = list(dict.fromkeys([*told, *self._within([*smallest, *self.archs], limits)]))
         met = set(pool)
         for size in self._batches(want, added) if pool else ():
             starts = [pool[i] for i in rng.integers(len(pool), size=size)]
             mutants = (space.canonical(space.mutate(a, rng, 1 / len(space))) for a in starts)
-            found = self._within((a for a in mutants if a not in met), limits)
-            pool += found
-            met.update(found)
-            self._accept(found, want, added)
+            legal = self._within((a for a in mutants if a not in met), limits)
+            pool += legal
+            met.update(legal)
+            self._accept(legal, want, added)
         return len(pool)
 
     @staticmethod

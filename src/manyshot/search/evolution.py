@@ -145,15 +145,15 @@ class Evolution:
 
     def _breed(self, draft: Draft, rng: np.random.Generator, want: int, budget: int) -> list[Arch]:
         limits = self._budgets.each[budget]
-        known = [self.history.archs[i] for i in self._budgets.rows(budget)]
-        made: list[Arch] = []
+        told = [self.history.archs[i] for i in self._budgets.rows(budget)]
+        children: list[Arch] = []
         planned = 0
         for child, share in self._recipes(rng, want, budget):
-            made += draft.breed(child, share, limits, self.config.child_attempts)
+            children += draft.breed(child, share, limits, self.config.child_attempts)
             planned += share
-        sampled = draft.sample(rng, want - len(made), limits, known)
+        sampled = draft.sample(rng, want - len(children), limits, told)
         self.top_ups += max(0, len(sampled) - (want - planned))
-        return made + sampled
+        return children + sampled
 
     def _recipes(
         self, rng: np.random.Generator, want: int, budget: int

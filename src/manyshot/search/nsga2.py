@@ -103,15 +103,15 @@ class NSGA2:
         rng = history.generator(self.seed)
         draft = Draft(self.space, history.seen, self.config.attempts)
         rows = self._rows()
-        made: list[Arch] = []
+        children: list[Arch] = []
         bred = len(history) >= self.config.population and rows.size > 0
         if bred:
             child = self._child(rng, rows)
-            made += draft.breed(child, n, self.limits, self.config.child_attempts)
-        known = [history.archs[i] for i in rows]
-        sampled = draft.sample(rng, n - len(made), self.limits, known)
+            children += draft.breed(child, n, self.limits, self.config.child_attempts)
+        told = [history.archs[i] for i in rows]
+        sampled = draft.sample(rng, n - len(children), self.limits, told)
         self.top_ups += len(sampled) if bred else 0
-        return history.propose(made + sampled)
+        return history.propose(children + sampled)
 
     def tell(
         self, archs: Sequence[Arch], scores: Sequence[float], weights_version: int = 0

@@ -116,14 +116,14 @@ class WeakPredictor:
         predict = self._fitted() if len(history) >= self.config.initial else None
 
         def propose(budget: int, want: int) -> list[Arch]:
-            known = [history.archs[i] for i in budgets.rows(budget)]
+            told = [history.archs[i] for i in budgets.rows(budget)]
             picked: list[Arch] = []
-            if predict and known:
-                pool, features_MF = self._pool(rng, budget, known, refuse)
+            if predict and told:
+                pool, features_MF = self._pool(rng, budget, told, refuse)
                 if pool and want:
                     picked = self._pick(rng, want, pool, predict(features_MF), refuse)
                 taken.update(picked)
-            sampled = draft.sample(rng, want - len(picked), budgets.each[budget], known)
+            sampled = draft.sample(rng, want - len(picked), budgets.each[budget], told)
             taken.update(sampled)
             return picked + sampled
 
@@ -174,7 +174,7 @@ class WeakPredictor:
         self,
         rng: np.random.Generator,
         budget: int,
-        known: Sequence[Arch],
+        told: Sequence[Arch],
         refuse: Callable[[Arch], bool],
     ) -> tuple[Sequence[Arch], Features]:
         """Networks within a budget to predict: all of them, or random ones and mutants."""
@@ -192,7 +192,7 @@ class WeakPredictor:
             return space.mutate(parents[rng.integers(len(parents))], rng, 1 / len(space))
 
         pool.breed(mutant, self.config.pool // 2, limits, attempts=2)
-        pool.sample(rng, self.config.pool - len(pool.archs), limits, known)
+        pool.sample(rng, self.config.pool - len(pool.archs), limits, told)
         return pool.archs, _one_hot(space, pool.archs)
 
     def _pick(

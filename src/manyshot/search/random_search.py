@@ -64,8 +64,8 @@ class RandomSearch:
         draft = Draft(self.space, self.history.seen, self.config.attempts)
 
         def propose(budget: int, want: int) -> list[Arch]:
-            known = [self.history.archs[i] for i in self._budgets.rows(budget)]
-            return draft.sample(rng, want, self._budgets.each[budget], known)
+            told = [self.history.archs[i] for i in self._budgets.rows(budget)]
+            return draft.sample(rng, want, self._budgets.each[budget], told)
 
         return self.history.propose(in_turn(n, len(self._budgets), rng, propose))
 

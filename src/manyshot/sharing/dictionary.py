@@ -52,16 +52,16 @@ def dictionary(model: nn.Module, *, batch_norms: bool, fixed_layers: bool) -> li
     hangs on one choice decision, each block of a depth, every other module by itself.
     """
     searched = _searched(model)
-    found = list(_parameters(model))
+    parameters = list(_parameters(model))
     chosen: dict[int, Hashable] = {}
-    for path, module, _, parameter in found:
+    for path, module, _, parameter in parameters:
         inside = module in searched or fixed_layers
         if inside and (batch_norms or not isinstance(module, _BATCH_NORMS)):
             chosen.setdefault(id(parameter), searched.get(module, path))
     rows: dict[Hashable, int] = {}
     return [
         Entry(path, module, name, rows.setdefault(chosen[id(parameter)], len(rows)))
-        for path, module, name, parameter in found
+        for path, module, name, parameter in parameters
         if id(parameter) in chosen
     ]
 
@@ -93,7 +93,7 @@ def _searched(model: nn.Module) -> dict[nn.Module, Hashable]:
 
 def width_decisions(model: nn.Module, space: SearchSpace) -> list[Decision]:
     """The decisions that numbers of channels depend on, in the order of the space."""
-    found = {
+    widths = {
         decision
         for module in model.modules()
         if isinstance(module, Layer)
@@ -101,7 +101,7 @@ def width_decisions(model: nn.Module, space: SearchSpace) -> list[Decision]:
         if name in _CHANNELS and isinstance(size, Size)
         for decision in size.decisions()
     }
-    return [decision for decision in space.decisions if decision in found]
+    return [decision for decision in space.decisions if decision in widths]
 
 
 Initial = Callable[[Entry, Tensor], Tensor]
@@ -152,27 +152,27 @@ def constructed(factory: Callable[[], nn.Module], seed: int, copy: int) -> Initi
     with torch.random.fork_rng():
         torch.manual_seed((seed << 16) + copy)
         other = factory()
-    own = {(path, name): p for path, _, name, p in _parameters(other)}
+    fresh = {(path, name): p for path, _, name, p in _parameters(other)}
 
     def make(entry: Entry, first: Tensor) -> Tensor:
-        found = own.get((entry.path, entry.name))
-        if found is None or found.shape != first.shape:
-            shape = "nothing" if found is None else f"shape {tuple(found.shape)}"
+        parameter = fresh.get((entry.path, entry.name))
+        if parameter is None or parameter.shape != first.shape:
+            shape = "nothing" if parameter is None else f"shape {tuple(parameter.shape)}"
             raise ValueError(
                 f"KShot: the network that init() makes has {shape} at {entry.path}.{entry.name}, "
                 f"where the supernet's has shape {tuple(first.shape)}; init must make the same one"
             )
-        return found.detach().to(first.device, first.dtype)
+        return parameter.detach().to(first.device, first.dtype)
 
     return make
 
 
 def rows(model: nn.Module) -> dict[nn.Parameter, int]:
     """The stacked parameters of a network, with the rows of their layers in a code per layer."""
-    found: dict[nn.Parameter, int] = {}
+    layers: dict[nn.Parameter, int] = {}
     for module in model.modules():
         for name, row in module._stacks.items() if isinstance(module, Stacked) else ():
             parameter = module._parameters[name]
             if parameter is not None:
-                found.setdefault(parameter, row)
-    return found
+                layers.setdefault(parameter, row)
+    return layers

@@ -224,10 +224,10 @@ class KShot(nn.Module):
         """Of the simplex-net, without weight decay; None if it does not learn."""
         if self.simplex_net is None or self.codes != "learnt":
             return None
-        parameters, own = list(self.simplex_net.parameters()), self.lr or lr
+        parameters, rate = list(self.simplex_net.parameters()), self.lr or lr
         if self.optimizer == "adam":
-            return torch.optim.Adam(parameters, own)
-        return torch.optim.SGD(parameters, own, momentum, nesterov=momentum > 0)
+            return torch.optim.Adam(parameters, rate)
+        return torch.optim.SGD(parameters, rate, momentum, nesterov=momentum > 0)
 
     def penalty(self, archs: Sequence[Arch]) -> Tensor | None:
         """β times the mean `distinctness` of the width settings of each path.
@@ -244,8 +244,8 @@ class KShot(nn.Module):
         for arch in archs:
             settings, widths = self._settings(arch)
             codes = self.code(settings)
-            own = codes if codes.dim() == 2 else codes.transpose(0, 1)
-            alike = distinctness(own, widths.to(own.device), self.regulariser)
+            by_layer = codes if codes.dim() == 2 else codes.transpose(0, 1)
+            alike = distinctness(by_layer, widths.to(by_layer.device), self.regulariser)
             total = alike if total is None else total + alike
         return None if total is None else self.beta * total / len(archs)
 
@@ -283,29 +283,29 @@ class KShot(nn.Module):
 
     def concerns(self, watched: Mapping[str, float], step: int, steps: int) -> dict[str, str]:
         """Equal slices, codes that became one-hot, and one code for all paths."""
-        found: dict[str, str] = {}
+        concerns: dict[str, str] = {}
         if self.codes != "learnt" or self.copies == 1:
-            return found
+            return concerns
         if watched["slice_distance"] < _EQUAL:
-            found["dead start"] = (
+            concerns["dead start"] = (
                 f"the {self.copies} slices of every tensor are equal, so that codes change nothing "
                 "and get no gradient: start from independent slices, or widen() with a spread"
             )
         if self.phase(step, steps) == "warmup":
-            return found
+            return concerns
         if watched["code_entropy"] < _ONE_HOT:
-            found["one-hot codes"] = (
+            concerns["one-hot codes"] = (
                 f"codes collapsed to one-hot (entropy {watched['code_entropy']:.3f} of 1): slices "
                 "are separate supernets, as in few-shot NAS; raise tau, lower lr, or use "
                 "regulariser = 'target', in the options of k_shot"
             )
         elif watched["code_spread"] < _SAME and step >= steps // 2:
-            found["uniform codes"] = (
+            concerns["uniform codes"] = (
                 f"all paths have one code (spread {watched['code_spread']:.1e}, entropy "
                 f"{watched['code_entropy']:.3f} of 1), as if there were one supernet; raise lr or "
                 "lower warm_frac, in the options of k_shot"
             )
-        return found
+        return concerns
 
     def _check(self) -> None:
         for name, kinds in _NAMED.items():

@@ -282,11 +282,11 @@ class SearchSpace:
 
 
 def _check_uses(decisions: Sequence[Decision], uses: Mapping[Decision, Sequence[Use]]) -> None:
-    known = set(decisions)
+    members = set(decisions)
     for decision, places in uses.items():
         literals = [literal for use in places for literal in use]
         for other in (decision, *(d for d, _ in literals)):
-            if other not in known:
+            if other not in members:
                 raise ValueError(
                     f"uses of {decision!r} are declared with {other!r}, which is not in the space: "
                     "hold every decision that matters in a module of the network"
