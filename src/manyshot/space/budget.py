@@ -31,7 +31,7 @@ class Budget:
         """Reads `"macs<=30M"` (suffixes K, M, G) or `"params<=60%"` (of the largest architecture).
 
         Raises:
-            ValueError: naming the text and the allowed forms.
+            ValueError: if the text is of another form; the message names the allowed ones.
         """
         match = _FORM.fullmatch(text.strip())
         if match is None or match["metric"] not in METRICS:
