@@ -41,7 +41,7 @@ class Policies:
 
     Attributes:
         by_decision: for some decisions, a one-hot tensor (options,).
-        mode: see `MaskMode`.
+        mode: how layers mask (see `MaskMode`).
     """
 
     def __init__(self, by_decision: Mapping[Decision, Tensor], mode: MaskMode) -> None:
@@ -50,11 +50,11 @@ class Policies:
         self._largest: dict[Size, Number] = {}
 
     def among(self, size: Size) -> tuple[Decision, ...]:
-        """Those of the size's decisions that have a policy."""
+        """The decisions of the size that have a policy."""
         return tuple(d for d in size.decisions() if d in self.by_decision)
 
     def largest(self, size: Size, values: Mapping[Decision, Number]) -> Number:
-        """Its largest value over the options of decisions with a policy; others as in `values`."""
+        """The largest value of the size over decisions with a policy; others are as in `values`."""
         if size not in self._largest:
             free = self.among(size)
             self._largest[size] = max(
@@ -64,12 +64,24 @@ class Policies:
         return self._largest[size]
 
     def prefix(self, size: Size, values: Mapping[Decision, Number], length: int) -> Tensor:
-        """(length,): 1 for units below the size."""
+        """A mask (length,) that is 1 for units below the size.
+
+        Args:
+            size: how many units are active.
+            values: the active number of every decision.
+            length: how many units there are.
+        """
         units = torch.arange(length)
         return self._mask("prefix", size, values, (length,), lambda n: units < n)
 
     def centre(self, size: Size, values: Mapping[Decision, Number], length: int) -> Tensor:
-        """(length, length): 1 in the central square of the size."""
+        """A mask (length, length) that is 1 in the central square of the size.
+
+        Args:
+            size: the side of the active square.
+            values: the active number of every decision.
+            length: the side of the whole square.
+        """
         units = torch.arange(length)
 
         def square(n: int) -> Tensor:
@@ -136,8 +148,8 @@ def _same(tensor: Tensor) -> Tensor:
 class _Gate(torch.autograd.Function):
     """`after` where a block runs, else `before`: m * after + (1 - m) * before for a mask entry m.
 
-    Exact, whatever the numbers. The gradient of m is that of the formula; the branch that is not
-    taken gets none. A copy, since what follows may change it in place.
+    The value is exact, whatever the numbers. The gradient of m is that of the formula; the branch
+    that is not taken gets none. The result is a copy, since what follows may change it in place.
     """
 
     @staticmethod
@@ -157,6 +169,13 @@ class _Gate(torch.autograd.Function):
 def gate(entry: Tensor, runs: bool, before: Any, after: Any, path: str) -> Tensor:
     """What leaves an optional block: `after` if its mask entry is one, else `before`.
 
+    Args:
+        entry: the mask entry, whose gradient is wanted.
+        runs: whether the block runs.
+        before: what enters the block.
+        after: what the block gives.
+        path: where the block is, for messages.
+
     Raises:
         TypeError: if the block does not map one tensor to one tensor.
     """
@@ -168,8 +187,8 @@ def gate(entry: Tensor, runs: bool, before: Any, after: Any, path: str) -> Tenso
 class _Pick(torch.autograd.Function):
     """The chosen of several outputs: sum_i p_i * output_i for a one-hot p, exact.
 
-    Only the chosen one gets a gradient; the policy gets that of the formula for all that are given.
-    A copy, since what follows may change it in place.
+    Only the chosen one gets a gradient; the policy gets that of the formula for all outputs that
+    are passed. The result is a copy, since what follows may change it in place.
     """
 
     @staticmethod
@@ -191,7 +210,12 @@ class _Pick(torch.autograd.Function):
 
 
 def pick(policy: Tensor, outputs: Mapping[int, Any], path: str) -> Tensor:
-    """What leaves a choice block: the first of `outputs`, by option index.
+    """What leaves a choice block: the first of `outputs`.
+
+    Args:
+        policy: the one-hot policy of the decision.
+        outputs: what the options give, by option index, the chosen one first.
+        path: where the block is, for messages.
 
     Raises:
         TypeError: if an option does not give one tensor.
@@ -203,7 +227,7 @@ def pick(policy: Tensor, outputs: Mapping[int, Any], path: str) -> Tensor:
 
 
 def reading(where: str, run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """`run(*args, **kwargs)`, whose input what runs beside it takes too.
+    """Runs `run(*args, **kwargs)` on an input that whatever runs beside it takes too.
 
     Raises:
         ValueError: if it changes its input in place.
@@ -234,7 +258,16 @@ def _check_tensor(value: Any, where: str) -> None:
 def check_policies(
     policies: Mapping[Decision, Tensor], index: Mapping[Decision, int], mode: object
 ) -> None:
-    """Raises ValueError unless policies are one-hot tensors that agree with option indices."""
+    """Checks that policies are one-hot tensors that agree with option indices.
+
+    Args:
+        policies: one-hot tensors by decision.
+        index: the chosen option of every decision.
+        mode: how layers are to mask.
+
+    Raises:
+        ValueError: if a policy or the mode is not allowed.
+    """
     if mode not in ("full", "active"):
         raise ValueError(f"masks must be 'full' or 'active', got {mode!r}")
     for decision, policy in policies.items():

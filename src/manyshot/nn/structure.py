@@ -21,7 +21,7 @@ class DeclaresCommutations(Protocol):
     """A network that declares which of its encodings are one stand-alone network."""
 
     def commutations(self) -> Sequence[Commutation]:
-        """See `manyshot.space.Commutation`."""
+        """The options that commute (see `manyshot.space.Commutation`)."""
         ...
 
 
@@ -69,6 +69,11 @@ def walk(module: nn.Module, path: str = "", use: Use = ()) -> Iterator[tuple[str
     """Every module with its path and the option indices under which it is in the network.
 
     A module that is held in two places comes twice.
+
+    Args:
+        module: where to begin.
+        path: the path of `module`.
+        use: the options under which `module` is in the network.
     """
     yield path, module, use
     prefix = f"{path}." if path else ""
@@ -120,7 +125,7 @@ def sizes_of(module: nn.Module, path: str) -> Iterator[tuple[str, Size]]:
 def _with_declared(
     model: nn.Module, nested: Mapping[Decision, Mapping[Use, None]]
 ) -> dict[Decision, tuple[Use, ...]]:
-    """Uses by `nested` and as modules of `model` declare them: one of each kind must hold."""
+    """The uses that nesting gives and those that modules declare; one of each kind must hold."""
     declared: dict[Decision, dict[Use, None]] = {}
     for module in model.modules():
         if isinstance(module, DeclaresUses) and callable(module.uses):
@@ -179,7 +184,7 @@ def search_space(model: nn.Module) -> SearchSpace:
 
 
 def parameter_uses(model: nn.Module) -> list[tuple[Tensor, list[tuple[Use, Shape]]]]:
-    """Every distinct parameter with all places that hold it: when they are in, and what shape."""
+    """Every distinct parameter with all places that hold it: when each is in, and in what shape."""
     entries: dict[int, tuple[Tensor, list[tuple[Use, Shape]]]] = {}
     alive: list[Tensor] = []  # so that no other tensor gets the id of one of them
     for _, module, use in walk(model):

@@ -165,12 +165,12 @@ class SearchSpace:
 
     @property
     def smallest(self) -> Arch:
-        """The architecture with the smallest option, by `ranks`, of every decision (first of equals)."""
+        """The smallest option of every decision (the first of equals), by `ranks`."""
         return tuple(r.index(min(r)) for r in map(self.ranks, self.decisions))
 
     @property
     def largest(self) -> Arch:
-        """The architecture with the largest option, by `ranks`, of every decision (first of equals)."""
+        """The largest option of every decision (the first of equals), by `ranks`."""
         return tuple(r.index(max(r)) for r in map(self.ranks, self.decisions))
 
     # -- identity --------------------------------------------------------------------------
