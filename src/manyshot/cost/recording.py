@@ -24,17 +24,17 @@ V = TypeVar("V")
 Positions: TypeAlias = tuple[int, ...]
 Observe: TypeAlias = Callable[[Arch], Mapping[nn.Module, V]]
 Cells: TypeAlias = dict[Positions, V]
-"""By option indices at some positions, what was observed; cells that are in no network are out."""
+"""What was observed, by option indices at some positions; cells in no network are left out."""
 
 MAX_RUNS = 20_000
 
 
 class CostMismatch(RuntimeError):
-    """What was recorded is not what an extracted subnet has; it names the module."""
+    """What was recorded is not what an extracted subnet has; the message names the module."""
 
 
 class _Unchanged:
-    """Statistics of a forward in which only shapes matter."""
+    """The statistics of a forward in which only shapes matter."""
 
     def normalise(
         self, path: str, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
@@ -80,7 +80,15 @@ class Recording:
         batch_size: int = 1,
         inputs: bool = False,
     ) -> None:
-        """Makes the twin; with `inputs`, also the shapes of every module's inputs are observed."""
+        """Makes the twin that is observed.
+
+        Args:
+            model: the network, which is not touched.
+            space: its search space.
+            input_shape: (C, H, W) of one image.
+            batch_size: images at once.
+            inputs: whether the shapes of every module's inputs are observed too.
+        """
         memo = meta_twin(model)
         self.space = space
         self.model: nn.Module = memo[id(model)].eval()
@@ -96,7 +104,7 @@ class Recording:
         self._watch = Watch(self.model, inputs=inputs)
 
     def _free_sizes(self) -> list[int]:
-        """Positions of the decisions that may change shapes: all that are held as sizes."""
+        """The positions of the decisions that may change shapes: all that are held as sizes."""
         sizes = {
             decision
             for module in self.model.modules()
@@ -114,7 +122,7 @@ class Recording:
             self.model(self.images)
 
     def macs(self, arch: Arch) -> dict[nn.Module, int]:
-        """Multiply-adds by module in `arch`."""
+        """The multiply-adds of an architecture by module."""
         self._run(arch)
         return dict(self._watch.counts)
 
@@ -198,11 +206,16 @@ class Recording:
     def tabulate(
         self, observe: Observe[V], depends: Mapping[nn.Module, Positions], nothing: V
     ) -> dict[nn.Module, Cells[tuple[V, Arch]]]:
-        """What is observed of modules at all options of the decisions that it depends on.
+        """What is observed of modules at all options of the decisions that they depend on.
 
         Architectures are chosen greedily: each takes one pending cell of as many modules as agree,
         and random options elsewhere. With each observation comes the first architecture that had
         it.
+
+        Args:
+            observe: gives the observation of each module in an architecture.
+            depends: the decisions that each module depends on.
+            nothing: the observation of a module that does not run.
 
         Raises:
             CostMismatch: if one cell is observed twice and differs.
@@ -235,7 +248,7 @@ class Recording:
     def _pending(
         self, depends: Mapping[nn.Module, Positions]
     ) -> dict[tuple[Positions, tuple[Use, ...]], Cells[dict[int, int]]]:
-        """Cells to visit, with the options that put their module into the network."""
+        """The cells to visit, with the options that put their module into the network."""
         pending: dict[tuple[Positions, tuple[Use, ...]], Cells[dict[int, int]]] = {}
         for module, positions in depends.items():
             uses = tuple(self.uses[module])
@@ -271,7 +284,19 @@ class Recording:
     def expand(
         self, module: nn.Module, positions: Positions, cells: Cells[V]
     ) -> tuple[Positions, Any]:
-        """A table over `own` and the gates of `module`: zero where it is not in the network."""
+        """A table over `positions` and the gates of a module: zero where it is not in the network.
+
+        Args:
+            module: the module.
+            positions: the decisions that it depends on while it is in.
+            cells: its observation at their options.
+
+        Returns:
+            The decisions of the table, and the table.
+
+        Raises:
+            ValueError: if the table would be too large.
+        """
         axes = tuple(sorted({*positions, *self.gates(module)}))
         shape = [int(self.space.counts[p]) for p in axes]
         if np.prod(shape, dtype=np.float64) > 500 * MAX_RUNS:

@@ -19,11 +19,11 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the multiply-adds of every operation, by the innermost module that runs it.
 
     It counts what `torch.utils.flop_counter` counts. Operations on meta tensors give nothing but
-    shapes, and most of torch's shape functions are slow: each is run once per distinct input.
+    shapes, and most of torch's shape functions are slow, so each is run once per distinct input.
 
     Attributes:
         counts: multiply-adds by module.
-        inputs: by module, the shapes of the inputs of each call, as text; if asked for.
+        inputs: by module, the shapes of the inputs of each call, as text, if they were asked for.
     """
 
     def __init__(self, model: nn.Module, *, inputs: bool = False) -> None:
@@ -39,7 +39,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             module.register_forward_hook(self._leave, always_call=True)
 
     def clear(self) -> None:
-        """Forgets what was counted."""
+        """Forgets what was counted so far."""
         self.counts.clear()
         self.inputs.clear()
         self._stack.clear()
@@ -124,7 +124,7 @@ def _is_meta(value: Any) -> bool:
 
 
 def _key(func: Any, args: Any, kwargs: Any) -> Any:
-    """Whatever decides the outcome; None if that cannot be said."""
+    """Whatever decides the outcome of an operation; None if that cannot be said."""
     try:
         key = (func, tuple(map(_mark, args)), tuple((k, _mark(v)) for k, v in kwargs.items()))
         hash(key)
