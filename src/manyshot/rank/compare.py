@@ -14,15 +14,15 @@ LEVEL = 0.95
 EQUAL = 0.05
 """Budgets that differ by no larger share count as equal."""
 LESS_IS_BETTER = "regret"
-"""How the names of metrics begin of which less is better."""
+"""How the names of metrics begin for which less is better."""
 
 
 def interval(values: Sequence[float]) -> dict[str, float | int | None]:
-    """Mean of one value per seed with Student's 95 % interval; None where it is undefined.
+    """The mean of one value per seed with Student's 95 % interval; None where it is undefined.
 
-    Of one value, or of values that are all equal, it is: they say nothing about their spread. It
-    has a meaning if seeds are independent and values roughly normal; of two or three seeds it is
-    wide, as it should be.
+    The interval of one value, or of values that are all equal, is undefined: they say nothing about
+    their spread. It has a meaning if seeds are independent and values roughly normal; of two or
+    three seeds it is wide, as it should be.
     """
     n = len(values)
     mean = sum(values) / n if n else None
@@ -40,8 +40,8 @@ def compare(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             `total`) and `metrics`: a number by name, None where it is undefined.
 
     Returns:
-        A record with `methods` (means and intervals over seeds) and `pairs` (paired differences by
-        seed, a verdict and a sentence for each pair of methods and metric).
+        A record with `methods` (means and intervals over seeds) and `pairs` (for each pair of
+        methods and metric, paired differences by seed, a verdict and a sentence).
 
     Raises:
         ValueError: if there is no run, or a method has a seed twice.
@@ -85,7 +85,7 @@ def _mean_images(seeds: Mapping[int, Mapping[str, Any]], kind: str) -> float:
 
 
 def _values(seeds: Mapping[int, Mapping[str, Any]], metric: str) -> dict[int, float]:
-    """By seed, where it is defined."""
+    """The values of a metric by seed, where it is defined."""
     found = {seed: run["metrics"].get(metric) for seed, run in sorted(seeds.items())}
     return {seed: value for seed, value in found.items() if value is not None}
 
