@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Protocol, final
 
 Advance = Callable[[int, str], None]
-"""`advance(done, note)`: so many units are done in all, and a short note to show beside the bar."""
+"""`advance(done, note)` says how many units are done in all, and a note to show beside the bar."""
 
 
 class Progress(Protocol):

@@ -28,7 +28,7 @@ __all__ = ["classifier", "head_parameters", "new_head"]
 Classifier: TypeAlias = nn.Linear | Linear
 
 DEVIATION = 0.01
-"""Standard deviation of a new classifier's weights."""
+"""The standard deviation of a new classifier's weights."""
 
 
 def classifier(net: Supernet, name: str | None = None) -> tuple[str, Classifier]:

@@ -30,7 +30,7 @@ from manyshot.space import Arch, SearchSpace
 from manyshot.supernet import Supernet
 
 FITTED = 5
-"""Random architectures from which the fixed part is measured; a third of all in a tiny space."""
+"""How many random architectures give the fixed part; a third of all in a tiny space."""
 
 
 @final

@@ -21,9 +21,10 @@ from manyshot.space import Arch, SearchSpace
 from manyshot.supernet import Supernet
 
 CHECKED = 4
-"""Random architectures, beside the smallest and the largest, that every recording is checked on.
+"""The least number of random architectures that every recording is checked on.
 
-At least; together they contain every option of every decision.
+The smallest and the largest are checked besides. Together they contain every option of every
+decision.
 """
 
 ModuleTables = dict[nn.Module, tuple[Positions, Table]]

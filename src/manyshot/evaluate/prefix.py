@@ -22,7 +22,7 @@ from manyshot.space import Arch
 from manyshot.supernet import Supernet
 
 MEMORY = 2**30
-"""Bytes that activations may take by default."""
+"""How many bytes activations may take by default."""
 
 Calibration: TypeAlias = Iterable[Tensor | Sequence[Tensor]] | Callable[[Arch], BatchNormStats]
 
@@ -32,6 +32,11 @@ def kept_after(paths: Sequence[StagePath], images: int, memory: int) -> frozense
 
     While the most that a path carries is over `memory`, the place is given up that costs the fewest
     multiply-adds per byte: the stages up to it are then run once per branch.
+
+    Args:
+        paths: the steps of each architecture.
+        images: how many images are carried.
+        memory: bytes that they may take.
 
     Raises:
         Unfit: if nothing fits that could be shared.
@@ -64,7 +69,7 @@ class Account:
 
     Attributes:
         method: `prefix tree`, or `one by one: ` and why.
-        architectures: distinct encodings scored.
+        architectures: how many distinct encodings were scored.
         stage_runs: how often a stage ran on a batch; None one by one.
         plain_stage_runs: how often it would have, one by one.
         macs: multiply-adds of all images forwarded; None one by one.
@@ -82,7 +87,7 @@ class Account:
 
     @property
     def share(self) -> float | None:
-        """Multiply-adds over those one by one; None before anything is scored."""
+        """The multiply-adds over those one by one; None before anything is scored."""
         if self.macs is None or self.plain_macs is None:
             return 1.0 if self.architectures else None
         return self.macs / self.plain_macs if self.plain_macs else None
@@ -102,7 +107,7 @@ class _Spent:
 
 
 class _Images:
-    """The images of batches, again in every pass; `sizes` has how many each batch has."""
+    """The images of batches, anew in every pass; `sizes` has how many each batch has."""
 
     def __init__(self, batches: Iterable[Tensor | Sequence[Tensor]]) -> None:
         self._batches = batches
@@ -121,7 +126,7 @@ class _Carried:
     validation: Iterable[Tensor]
 
     def bytes(self) -> int:
-        """Of the tensors, each memory counted once."""
+        """The bytes of the tensors, each memory counted once."""
         tensors = itertools.chain(self.calibration, self.validation)
         return sum(
             {s.data_ptr(): s.nbytes() for s in (t.untyped_storage() for t in tensors)}.values()
@@ -304,10 +309,10 @@ def _again(batches: Iterable[Any]) -> Iterable[Any]:
 def _shared_statistics(
     statistics_of: Callable[[Arch], BatchNormStats], paths: Mapping[StagePath, Sequence[Arch]]
 ) -> dict[tuple[StagePath, str], tuple[Tensor, Tensor]]:
-    """Mean and variance by the steps up to a batch norm, and its path.
+    """The mean and the variance by the steps up to a batch norm, and its path.
 
     Raises:
-        Unfit: if architectures that share these steps are given different ones.
+        Unfit: if architectures that share these steps have different ones.
     """
     shared: dict[tuple[StagePath, str], tuple[Tensor, Tensor]] = {}
     for path, archs in paths.items():

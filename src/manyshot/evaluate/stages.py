@@ -25,7 +25,7 @@ Tensors: TypeAlias = dict[str, tuple[Tensor, Tensor]]
 
 
 class Unfit(Exception):
-    """Why architectures have to be scored one by one."""
+    """Says why architectures have to be scored one by one."""
 
 
 @final
@@ -35,10 +35,10 @@ class Step:
 
     Attributes:
         number: tells it from other steps, in order of discovery.
-        shape: of its output for one image.
-        bytes: of its output, per image.
-        macs: per image.
-        norms: paths of the batch norms that it runs.
+        shape: the shape of its output for one image.
+        bytes: the size of its output per image.
+        macs: multiply-adds per image.
+        norms: the paths of the batch norms that it runs.
         writes: whether it changes its input, which is then copied first.
     """
 
@@ -107,7 +107,13 @@ class Survey:
     """
 
     def __init__(self, net: Supernet, stages: Sequence[nn.Module], images: Tensor) -> None:
-        """`images` (B, ...), of which the first two are used."""
+        """Makes a survey that has seen nothing yet.
+
+        Args:
+            net: the supernet.
+            stages: the modules that its network is a chain of.
+            images: (B, ...), of which the first two are used.
+        """
         backwards = tuple(range(images.dim()))
         few = images[:2] if len(images) > 1 else torch.cat((images, images.flip(backwards)))
         self.net, self.stages = net, stages
@@ -149,7 +155,7 @@ class Survey:
         """Learns the steps of an architecture; stage by stage it must be what the forward is.
 
         Two batches go through each stage before the next one, so that a stage that remembers what
-        another one saw is found out.
+        another one saw is detected.
         """
         whole, apart = Collector(), Tensors()
         expected = [self.net(batch.clone(), arch, stats=whole) for batch in self._batches]
@@ -199,7 +205,7 @@ class Survey:
         return outputs, tensors
 
     def _macs(self, stage: nn.Module, x: Tensor, arch: Arch) -> int:
-        """Multiply-adds of one image, as `ms.cost.macs` counts them."""
+        """The multiply-adds of one image, as `ms.cost.macs` counts them."""
         selection = Selection(self.net.space.decisions, arch, Collector())
         products = sdpa_kernel(SDPBackend.MATH)  # a fused attention is counted as nothing on a CPU
         with products, activate(selection), _Count() as count:
@@ -208,7 +214,7 @@ class Survey:
 
 
 def _same(one: Tensor, other: Any) -> bool:
-    """Whether two results are one: bit by bit where kernels repeat themselves."""
+    """Whether two results are one: equal bit by bit where kernels repeat themselves."""
     if not isinstance(other, Tensor) or (one.shape, one.dtype) != (other.shape, other.dtype):
         return False
     if one.device.type == "cpu" and torch.get_num_threads() == 1:

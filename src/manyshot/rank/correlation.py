@@ -315,7 +315,8 @@ def resampled(
         (draws,); nan where the statistic is undefined.
 
     Raises:
-        ValueError: as `bootstrap` does, but for `level`.
+        ValueError: for no column, columns of unequal length, `draws` below one, or a statistic
+            that returns a number that is not finite.
     """
     arrays = [np.asarray(column, dtype=np.float64) for column in columns]
     lengths = [len(array) if array.ndim else None for array in arrays]

@@ -40,7 +40,7 @@ class PredictorConfig:
     """Proposals are a uniform sample of so many predicted best that are new (the paper's 100)."""
 
     regularisation: float = 0.1
-    """Of the ridge regression, for scores of unit variance and a kernel that is 4 at most."""
+    """The ridge of the regression, for scores of unit variance and a kernel that is 4 at most."""
 
     pool: int = 2000
     """Architectures predicted for each limit, in a space too large to be predicted as a whole."""

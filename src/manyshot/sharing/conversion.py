@@ -13,13 +13,13 @@ from manyshot.sharing.k_shot import KShot
 from manyshot.space import Arch
 
 _OWN = "sharing."
-"""Where a supernet's state dict has what belongs to its scheme."""
+"""The beginning of the names that belong to the scheme in a supernet's state dict."""
 
 
 def widen(
     net: nn.Module, state: Mapping[str, Tensor], *, spread: float = 0.1, seed: int = 0
 ) -> dict[str, Tensor]:
-    """A state dict for a K-shot supernet from that of one with one copy, or with K = 1.
+    """A state dict for a K-shot supernet, from that of one with one copy or with K = 1.
 
     Every slice is the one copy plus normal noise, whose standard deviation is `spread` times that
     of the tensor. The noises of a tensor sum to zero: uniform codes give the one copy. Codes start
@@ -27,9 +27,10 @@ def widen(
 
     Args:
         net: `ms.Supernet(model, sharing=ms.sharing.KShot(...))`.
-        state: of a supernet of the same model.
-        spread: 0 leaves the slices equal, from which codes cannot be learnt.
-        seed: of the noise.
+        state: the state dict of a supernet of the same model.
+        spread: how large the noise is; 0 leaves the slices equal, from which codes cannot be
+            learnt.
+        seed: the seed of the noise.
 
     Raises:
         ValueError: for a negative spread, or tensors of other names or shapes.

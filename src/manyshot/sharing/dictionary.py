@@ -24,10 +24,10 @@ class Entry:
     """A parameter that is stacked.
 
     Attributes:
-        path: of the module that holds it.
+        path: the path of the module that holds it.
         module: the module.
-        name: of the parameter in the module.
-        layer: the row of a code per layer.
+        name: the name of the parameter in the module.
+        layer: the row of a code per layer that mixes it.
     """
 
     path: str
@@ -46,10 +46,15 @@ class Entry:
 def dictionary(model: nn.Module, *, batch_norms: bool, fixed_layers: bool) -> list[Entry]:
     """The parameters of an adopted model that are to be stacked.
 
-    Everything in a choice or an elastic depth, and of every elastic layer; with `fixed_layers` all
-    else too; without `batch_norms` no scale and shift of a batch norm. A tensor that is held in
-    several places is stacked everywhere if it is anywhere. Layers, for a code per layer: all that
-    hangs on one choice decision, each block of a depth, every other module by itself.
+    They are everything in a choice or an elastic depth, and of every elastic layer. A tensor that
+    is held in several places is stacked everywhere if it is anywhere. The layers, for a code per
+    layer, are all that hangs on one choice decision, each block of a depth, and every other module
+    by itself.
+
+    Args:
+        model: the adopted model.
+        batch_norms: whether scales and shifts of batch norms are stacked too.
+        fixed_layers: whether everything else is stacked too.
     """
     searched = _searched(model)
     parameters = list(_parameters(model))
@@ -105,16 +110,16 @@ def width_decisions(model: nn.Module, space: SearchSpace) -> list[Decision]:
 
 
 Initial = Callable[[Entry, Tensor], Tensor]
-"""A further slice of an entry, given the first."""
+"""Makes a further slice of an entry from the first."""
 
 
 def fill(entries: list[Entry], copies: int, initial: Callable[[int], Initial]) -> None:
     """Stacks the entries, in place: the first slice is what is there.
 
     Args:
-        entries: of `dictionary`.
+        entries: what `dictionary` gives.
         copies: K.
-        initial: for each further slice k, what makes it.
+        initial: gives, for each further slice k, the function that makes it.
     """
     makers = [initial(k) for k in range(1, copies)]
     filled: set[int] = set()
@@ -131,8 +136,8 @@ def rearranged(seed: int, copy: int) -> Initial:
     """Slices whose values are those of the first, in an order drawn from (`seed`, `copy`).
 
     They have the distribution that the network's own initialisation gave the first, fan included,
-    and constants (such as the scales of batch norms) stay. Not for tensors whose *arrangement*
-    means something, such as identity kernels or sinusoidal positions.
+    and constants (such as the scales of batch norms) stay. They do not suit tensors whose
+    *arrangement* means something, such as identity kernels or sinusoidal positions.
     """
     generator = torch.Generator().manual_seed((seed << 16) + copy)
 
@@ -144,10 +149,15 @@ def rearranged(seed: int, copy: int) -> Initial:
 
 
 def constructed(factory: Callable[[], nn.Module], seed: int, copy: int) -> Initial:
-    """Slices of a network that `factory` makes afresh, torch seeded by (`seed`, `copy`).
+    """Slices of a network that is made afresh, with torch seeded by (`seed`, `copy`).
+
+    Args:
+        factory: makes the network.
+        seed: the seed of the scheme.
+        copy: the number of the slice.
 
     Raises:
-        ValueError: when it has no parameter of the same path, name and shape.
+        ValueError: when that network has no parameter of the same path, name and shape.
     """
     with torch.random.fork_rng():
         torch.manual_seed((seed << 16) + copy)
