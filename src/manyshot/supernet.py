@@ -117,11 +117,11 @@ class Supernet(nn.Module):
         Args:
             images: what the model's `forward` takes, usually (B, C, H, W).
             arch: an option index per decision; by default `space.largest`.
-            stats: eval mode only: calibrated statistics of this architecture for its batch norms,
+            stats: in eval mode, calibrated statistics of this architecture for its batch norms,
                 or `"batch"` to normalise by the batch.
             phase: in training, what the step moves (see `ms.sharing.Sharing`); it decides which
                 codes a path gets under K-shot sharing.
-            mixture: of `mixture(arch)`, to merge weights once for several forwards.
+            mixture: what `mixture(arch)` gave, to merge weights once for several forwards.
             policy: straight-through one-hot vectors (options,) of some or all decisions, which
                 agree with `arch`; with a policy for all, `arch` may be left out.
             masks: with a policy, `full` or `active` (see `manyshot.nn.policy.MaskMode`).
@@ -133,8 +133,9 @@ class Supernet(nn.Module):
             ValueError: if `arch` is not in the space, `stats` or `mixture` belong to another
                 architecture, or a policy is not one-hot or of another option than `arch` has.
             RuntimeError: in eval mode without statistics, if there is a batch norm on the path.
-            MasksDisagree: if the network does with masks something else than with slices; it names
-                the first module that differs; its base `MaskError` if they cannot be compared.
+            MasksDisagree: if the network does with masks something else than with slices; the
+                message names the first module that differs.
+            MaskError: if the two cannot be compared.
         """
         if torch.compiler.is_compiling():
             refuse_compilation()

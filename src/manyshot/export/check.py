@@ -18,7 +18,7 @@ class ExportMismatch(RuntimeError):
     """A reloaded program does not give the module's logits.
 
     Attributes:
-        difference: the largest absolute difference; nan if a logit is, inf if shapes differ.
+        difference: the largest absolute difference; nan if a logit is nan, inf if shapes differ.
         allowed: the largest difference that would have been accepted.
         batch: the batch size of the comparison.
     """

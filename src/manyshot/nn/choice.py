@@ -121,7 +121,7 @@ class Depth(Layer):
         Args:
             blocks: as many as the largest depth; each maps one tensor to one tensor.
             depths: the allowed depths, or a decision between whole numbers to share.
-            name: of the new decision; by default the module's path.
+            name: the name of the new decision; by default the module's path.
 
         Raises:
             ValueError: if depths are not whole, or the largest is not the number of blocks.

@@ -48,10 +48,10 @@ class Conv2d(Layer):
             out_channels: channels of the output.
             kernel_size: the side of the kernel, or a pair of sides; all its options are odd, or all
                 even.
-            stride: as of `torch.nn.Conv2d`.
-            padding: as of `torch.nn.Conv2d`; give an elastic kernel `kernel // 2`.
-            dilation: as of `torch.nn.Conv2d`.
-            groups: as of `torch.nn.Conv2d`.
+            stride: see `torch.nn.Conv2d`.
+            padding: see `torch.nn.Conv2d`; give an elastic kernel `kernel // 2`.
+            dilation: see `torch.nn.Conv2d`.
+            groups: see `torch.nn.Conv2d`.
             bias: whether there is one.
 
         Raises:

@@ -54,10 +54,10 @@ def conv2d(
         x: the input, (B, in, H, W).
         weight: (out, in / groups, k, k).
         bias: (out,), or None.
-        stride: as of torch's function.
-        padding: as of torch's function.
-        dilation: as of torch's function.
-        groups: as of torch's function.
+        stride: see torch's function.
+        padding: see torch's function.
+        dilation: see torch's function.
+        groups: see torch's function.
     """
     if (
         _is_unsafe(weight.shape[1], weight.shape[2:], stride, padding, groups)

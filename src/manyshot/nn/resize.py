@@ -20,7 +20,7 @@ def resized(x: Tensor, side: int, mode: Mode) -> Tensor:
 
     Args:
         x: (B, C, H, W).
-        side: of the square, in pixels.
+        side: the side of the square, in pixels.
         mode: how to interpolate, `bilinear` or `bicubic`.
     """
     if x.shape[-2:] == (side, side):

@@ -15,7 +15,7 @@ class Budget:
     """An upper limit on one cost of an architecture.
 
     Attributes:
-        text: as the user wrote it.
+        text: the budget as the user wrote it.
         metric: `macs`, `params` or `latency_ms`.
         limit: in the metric's unit, or a fraction of the largest architecture's if `relative`.
         relative: whether `limit` is such a fraction.

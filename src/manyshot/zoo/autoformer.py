@@ -146,7 +146,7 @@ class AutoFormer(Chain):
         classes: int,
         relative_position: bool,
     ) -> None:
-        """See `autoformer`."""
+        """Makes the network that `autoformer` and `tiny_vit` describe."""
         grid = (image_size // patch,) * 2
         width, depth = choose(scale.embeds, "embed"), choose(scale.depths, "depth")
         blocks = []

@@ -109,7 +109,7 @@ class Cell(Chain):
     """The network of `cell`."""
 
     def __init__(self, width: int, channels: int, classes: int, cells: int) -> None:
-        """See `cell`."""
+        """Makes the network that `cell` describes."""
         decisions = {edge: choose(OPERATIONS, f"edge{edge}") for edge in EDGES}
         chain: list[nn.Module] = [nn.Sequential(*conv_bn(channels, width, 3, relu=False))]
         for stage in range(3):

@@ -32,7 +32,7 @@ class Macro(Chain):
         layers: Sequence[int],
         hidden_factors: Sequence[float] | None,
     ) -> None:
-        """See `macro`."""
+        """Makes the network that `macro` describes."""
         chain: list[nn.Module] = [nn.Sequential(*conv_bn(channels, width, 3, relu=True))]
         into, number = width, 0
         moving: list[list[Choice]] = []

@@ -19,7 +19,7 @@ class Tiny(Chain):
     """The network of `tiny`."""
 
     def __init__(self, width: int, channels: int, classes: int) -> None:
-        """See `tiny`."""
+        """Makes the network that `tiny` describes."""
         chain: list[nn.Module] = [nn.Sequential(*conv_bn(channels, width, 3, relu=True))]
         widths = (width, width, 2 * width, 2 * width, 3 * width)
         for i, (into, out) in enumerate(zip(widths, widths[1:], strict=False)):
