@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "manyshot"
-BASE = {"_version", "lookup"}
+BASE = {"_version", "lookup", "seeding"}
 ALLOWED: dict[str, set[str]] = {
     "space": set(),
     "data": set(),

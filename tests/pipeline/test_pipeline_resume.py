@@ -181,9 +181,7 @@ def test_a_torn_last_line_is_dropped(base, copy):
 def test_a_damaged_middle_line_is_an_error(base, copy, capsys, name):
     path = copy / name
     text = path.read_text()
-    if text.count("\n") < 2:
-        pytest.skip("one winner only: no middle line")
-    path.write_text(text.replace("{", "", 1))
+    path.write_text(text.replace("{", "", 1) + text)  # more follows, even if one network won all
     assert f"{path}, line 1 is not a record" in failure(copy, capsys)
     path.unlink()
     run(base[1], copy)
@@ -240,7 +238,7 @@ def test_a_recipe_that_was_edited_is_noticed(base, copy, capsys):
 
 def test_divergence_keeps_the_last_good_checkpoint(tmp_path, capsys):
     small(tmp_path)
-    arguments = ["--set", "train.lr=1e9", "--set", "train.schedule=constant"]
+    arguments = ["--set", "train.lr=1e30", "--set", "train.schedule=constant"]
     arguments += ["--set", "train.epochs=4", "--set", "train.checkpoint_steps=1"]
     with pytest.raises(SystemExit) as left:
         out = str(tmp_path / "run")

@@ -48,7 +48,10 @@ from manyshot.train.shifting import Shifter
     ids=["after a generation", "in turn", "adamw"],
 )
 def test_stopped_after_durable_writes(shifted, tmp_path, monkeypatch, switches):
-    """After the first and last of every kind of file, and after two scores between."""
+    """After the first and last of every kind of file, and after two scores between.
+
+    With other switches: where the state is saved, and in the middle of the second generation.
+    """
     recipe = small(tmp_path, *SHIFT, *switches)
     ready = tmp_path / "ready"
     begin(recipe, ready, Silent(), trained=shifted[0])
@@ -64,6 +67,8 @@ def test_stopped_after_durable_writes(shifted, tmp_path, monkeypatch, switches):
     assert kinds <= numbers.keys()
     stops = {i for own in numbers.values() for i in (own[0], own[-1])}
     stops |= {numbers["search.jsonl"][5], numbers["search.jsonl"][P + 3]}
+    if switches:
+        stops = {numbers["search.jsonl"][P + 3], numbers[STATE][0], numbers[STATE][-1]}
     for stop in sorted(stops):
         folder = tmp_path / str(stop)
         shutil.copytree(ready, folder)

@@ -410,7 +410,7 @@ def sets(*overrides):
         (["RUN", "--data=levels", *sets(NEAR, "search.name=generator", "search.options={}")], 2,
          "takes winners from a trained sampler, and a transfer trains none"),
         (["RUN", "--data=levels", *sets(NEAR, "search.name=generator", "search.options={}",
-          "sampler={name='shift', held_out=0.2}", "shifting.name=none")], 2,
+          "sampler={name='shiftnas', held_out=0.2}", "shifting.name=none")], 2,
          "[sampler] says which paths train a supernet"),
         (["RUN", "--data=levels", *sets("transfer.classifier=chain.5.3")], 2,
          "transfer.classifier: classifier 'chain.5.3': the network has no such module; did you "

@@ -78,7 +78,7 @@ def winner(budget: str, arch: str, macs: int, accuracy: float, test: float) -> d
 def recipe(name: str = "sample") -> str:
     return (
         f"schema = 1\nname = {json.dumps(name)}\nseed = 0\n\n[network]\nname = 'tiny'\n\n"
-        "[data]\nname = 'digits'\n\n[sharing]\nname = 'k_shot'\n\n[sampler]\nname = 'shift'\n\n"
+        "[data]\nname = 'digits'\n\n[sharing]\nname = 'k_shot'\n\n[sampler]\nname = 'shiftnas'\n\n"
         "[search]\nbudgets = ['macs<=15%', 'macs<=60%', 'params<=4K']\n"
     )
 

@@ -6,24 +6,17 @@ import json
 import numpy as np
 import pytest
 import torch
-from shift_nets import Conv, Vit, costs, k_shot, shift, shifting, supernet
-from torch.nn import functional as F
-from train_nets import LOOK, Stopped, same, weights
+from shift_nets import Conv, Vit, k_shot, shift, shifting, supernet
+from train_nets import Stopped, same, weights
 
 import manyshot as ms
 from manyshot import records
 from manyshot.train import (
     ComplexityDistribution,
     NonFiniteLoss,
-    PlannedPath,
-    Probe,
-    ShiftNAS,
-    ShiftNASOptions,
     load_checkpoint,
     train,
 )
-from manyshot.train.probing import answer
-from manyshot.train.samplers.complexity import enumerated_gradient
 
 SAVED, UPDATED = 4, (7, 10, 13, 16, 19)
 """Of 20 steps a fifth is warm-up; updates follow every third."""
@@ -343,54 +336,3 @@ def test_divergence_that_a_probe_sees_first_is_divergence(tmp_path):
     with pytest.raises(NonFiniteLoss, match=r"step 9: the held-out loss of architecture .* is nan"):
         train(run)
     assert load_checkpoint(tmp_path / "trainer.pt")["step"] == 8
-
-
-# -- the two estimators ------------------------------------------------------------------------
-
-
-def test_the_two_estimators_agree_in_direction():
-    """Eq. 8 by draws against the exact gradient of sum_k P_k dL_k, over draws of architectures.
-
-    A favourable setting, chosen among many: the changes of loss differ by target, as early in
-    training. The straight-through gradient is biased, and elsewhere they may not agree at all
-    (LOG.md), so this holds the sign and the plumbing, and is no evidence for the estimator.
-    """
-    data = ms.data.load("digits", train_size=640, held_out=100)
-    tables = costs(supernet(small_choices))
-    found = [cosine(data, tables, seed) for seed in range(2)]
-    assert np.mean(found) > 0.4
-
-
-def small_choices():
-    return ms.zoo.tiny(width=3)
-
-
-def cosine(data, tables, seed) -> float:
-    net = supernet(small_choices)
-    config = ShiftNASOptions(
-        estimator="pathwise", draws=32, bins=4, warmup=0.5, period=40, lr=5e-3, hidden=16
-    )
-    sampler = ShiftNAS(net.space, tables, config, seed=2)
-    run = shifting(sampler, net, lr=2e-2, schedule="constant", epochs=4)
-    run.batches = ms.data.Batches(data.train, 32, **{**LOOK, "seed": seed})
-    run.held_out = lambda images, seed: ms.data.fixed(data.held_out, None, 100, **LOOK)
-    exact, steps, probe = [], [], sampler.probe
-    sampler.distribution.update_from = steps.append
-
-    def probing(rng, step, steps):
-        own = probe(rng, step, steps)
-        if own is not None and own.since:
-            noise = torch.Generator().manual_seed(seed)
-            targets = sampler.generator.encode(sampler.grid.centres.tolist() * 8)
-            with torch.no_grad():
-                drawn = sampler.generator(targets, generator=noise).policies
-            archs = sampler.generator.archs(drawn)
-            probed = answer(run, Probe(tuple(map(PlannedPath, archs)), since=True))
-            deltas = (probed.losses - probed.before).view(8, 4).mean(0)
-            exact.append(enumerated_gradient(sampler.distribution.probabilities(), deltas))
-        return own
-
-    sampler.probe = probing
-    train(run)
-    [one], [other] = steps, exact
-    return float(F.cosine_similarity(one, other, dim=0))

@@ -4,7 +4,7 @@ In channels last and float32, the gradient of their weight writes past its works
 crash, an endless loop or wrong numbers (https://github.com/uxlfoundation/oneDNN/issues/6035). It
 happens for 2 to 7 input channels with AVX2 and for 2 to 15 with AVX-512. Strides of 1, other
 kernels, padding, groups, contiguous tensors, bfloat16, float64 and forwards are safe. torch 2.13.0
-to 2.14.1 do it; `constraints.txt` says which versions were tried.
+to 2.15.0 do it; `constraints.txt` says which versions were tried.
 
 Layers of `ms.nn` take the gradient in contiguous format. For plain layers, which run torch's own
 code, `training_format` says which memory format a network must have.

@@ -8,12 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from manyshot.space import Arch
+from manyshot.space import Arch, Budget
 
 Cost: TypeAlias = Callable[[Sequence[Arch]], npt.ArrayLike]
 """The cost of each of N architectures, as N finite numbers, in one call."""
@@ -98,6 +98,51 @@ def any_of(limits: Sequence[Limit]) -> Limit:
         return np.asarray(np.min(shares, axis=0))
 
     return Limit(" or ".join(limit.name for limit in limits), least_share, 1.0)
+
+
+class CostRange(Protocol):
+    """A cost that knows its range over the space, such as `manyshot.cost.CostTable`."""
+
+    def __call__(self, archs: Sequence[Arch], /) -> npt.NDArray[Any]:
+        """The costs of N architectures, shape (N,)."""
+        ...
+
+    def range(self) -> tuple[float, float]:
+        """The least and the greatest cost of any architecture."""
+        ...
+
+
+def limits_of(budgets: Iterable[str], costs: Mapping[str, CostRange], largest: Arch) -> list[Limit]:
+    """Budgets such as `"macs<=60%"` as limits.
+
+    Args:
+        budgets: the texts (see `manyshot.space.Budget`).
+        costs: by metric.
+        largest: the architecture whose costs are 100 %.
+
+    Raises:
+        ValueError: for a text that is not understood, a metric without costs, or a budget that no
+            architecture meets, with the reachable range.
+    """
+    limits = []
+    for text in budgets:
+        budget = Budget.parse(text)
+        if budget.metric not in costs:
+            raise ValueError(
+                f"budget {text!r}: there are no costs for {budget.metric}, have "
+                f"{', '.join(sorted(costs))}; latencies are measured by "
+                "ms.cost.latency_table(net, input_shape)"
+            )
+        cost = costs[budget.metric]
+        limit = budget.absolute(float(cost([largest])[0]))
+        least, greatest = cost.range()
+        if limit < least:
+            raise ValueError(
+                f"budget {text!r} ({limit:,.6g}) is impossible: {budget.metric} of this space "
+                f"reach from {least:,.6g} to {greatest:,.6g}"
+            )
+        limits.append(Limit(text, cost, limit))
+    return limits
 
 
 def best(scores: Mapping[Arch, float], limit: Limit | None = None, k: int = 1) -> list[Arch]:
