@@ -29,7 +29,7 @@ def test_codes_are_on_the_simplex_and_start_near_uniform():
         assert codes.shape == (81, copies)
         assert (codes >= 0).all()
         torch.testing.assert_close(codes.sum(1), torch.ones(81))
-        assert (codes - 1 / copies).abs().max() < 0.02
+        assert (codes - 1 / copies).abs().max() < 0.05  # logits of a last layer of deviation 0.01
 
 
 def test_position_counts():
