@@ -9,7 +9,6 @@ from typing import Any, Self, final
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.stats import kendalltau
 
 from manyshot.cost.recording import Recording
 from manyshot.cost.tables import Archs, CostTable
@@ -256,6 +255,8 @@ def _spread(times: npt.NDArray[np.float64]) -> float:
 
 
 def _check(table: CostTable, archs: list[Arch], direct: npt.NDArray[np.float64]) -> LatencyCheck:
+    from scipy.stats import kendalltau  # slow to import
+
     predicted = table(archs)
     error = float(np.median(np.abs(predicted - direct) / direct)) if len(archs) else None
     constant = len({*predicted.tolist()}) < 2 or len({*direct.tolist()}) < 2

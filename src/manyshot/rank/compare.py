@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 LEVEL = 0.95
 EQUAL = 0.05
@@ -28,6 +27,8 @@ def interval(values: Sequence[float]) -> dict[str, float | int | None]:
     mean = sum(values) / n if n else None
     if mean is None or len(set(values)) < 2:
         return {"mean": mean, "low": None, "high": None, "n": n}
+    from scipy import stats  # slow to import
+
     reach = float(np.std(values, ddof=1)) / math.sqrt(n) * stats.t.ppf((1 + LEVEL) / 2, n - 1)
     return {"mean": mean, "low": mean - float(reach), "high": mean + float(reach), "n": n}
 

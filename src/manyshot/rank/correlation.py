@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
 
 def _scores(**columns: npt.ArrayLike) -> list[npt.NDArray[np.float64]]:
@@ -70,6 +69,8 @@ def kendall(x: npt.ArrayLike, y: npt.ArrayLike) -> float | None:
     x_N, y_N = _scores(x=x, y=y)
     if _undefined(x_N, y_N):
         return None
+    from scipy import stats  # slow to import
+
     return float(stats.kendalltau(x_N, y_N, variant="b").statistic)
 
 
@@ -81,6 +82,8 @@ def spearman(x: npt.ArrayLike, y: npt.ArrayLike) -> float | None:
     x_N, y_N = _scores(x=x, y=y)
     if _undefined(x_N, y_N):
         return None
+    from scipy import stats  # slow to import
+
     return float(np.corrcoef(stats.rankdata(x_N), stats.rankdata(y_N))[0, 1])
 
 
