@@ -16,7 +16,7 @@ SMALL = {
     "bignas": {"resolutions": (16, 24)},
     "cell": {"width": 4, "cells": 1},
     "macro": {"width": 4},
-    "mbv2_se": {"widths": (8, 12), "repeats": (2, 1), "strides": (2, 1)},
+    "mbv2_se": {"widths": (8,), "repeats": (2,), "strides": (2,)},
     "shufflenet": {"widths": (8, 12), "repeats": (2, 2), "strides": (2, 2), "stem": 4, "tail": 16},
     "tiny": {"channels": 3},
     "tiny_cnn": {"resolutions": (16, 24)},

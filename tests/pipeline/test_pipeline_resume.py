@@ -77,13 +77,13 @@ def killed_when(process, ready, delay):
     return process.wait() == -signal.SIGKILL
 
 
-def test_three_kills_at_random_moments(tmp_path):
-    """Of one run: while it trains, while it searches, and wherever it is then."""
+def test_two_kills_at_random_moments(tmp_path):
+    """Of one run: while it trains and while it searches."""
     seed = int.from_bytes(os.urandom(4), "little")
     print(f"moments drawn with seed {seed}")
     rng = np.random.default_rng(seed)
     evolved = "population = 16, parents = 4, mutants = 8, crossovers = 8"
-    longer = ["train.epochs=25", "search.candidates=50", "search.budgets=['macs<=95%']"]
+    longer = ["train.epochs=12", "search.candidates=50", "search.budgets=['macs<=95%']"]
     longer.append(f"search.options={{{evolved}}}")
     recipe, folder = small(tmp_path, *longer), tmp_path / "run"
     run(recipe, tmp_path / "whole")
@@ -94,13 +94,12 @@ def test_three_kills_at_random_moments(tmp_path):
         file = folder / name
         return file.read_bytes().count(b"\n") if file.exists() else 0
 
-    train_rows, search_rows = rng.integers(1, 45), rng.integers(1, 45)
+    train_rows, search_rows = rng.integers(1, 20), rng.integers(1, 45)
     moments = [
         lambda: rows("train.jsonl") >= train_rows,
         lambda: rows("search.jsonl") >= search_rows,
-        lambda: True,
     ]
-    delays = [rng.uniform(0, 0.05), rng.uniform(0, 0.05), rng.uniform(0, 5)]
+    delays = rng.uniform(0, 0.05, 2)
     arguments, killed = [str(path), "--out", str(folder)], 0
     for ready, delay in zip(moments, delays, strict=True):
         command = [sys.executable, "-m", "manyshot", "run", *arguments, "--quiet"]
@@ -109,7 +108,7 @@ def test_three_kills_at_random_moments(tmp_path):
         )
         killed += killed_when(process, ready, delay)
         arguments = ["--resume", str(folder)]
-    assert killed >= 2  # the third may come after the end
+    assert killed == 2
     with pytest.raises(SystemExit) as left:
         main(["run", "--resume", str(folder), "--quiet"])
     assert left.value.code == 0

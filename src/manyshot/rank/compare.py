@@ -8,26 +8,27 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 LEVEL = 0.95
 EQUAL = 0.05
 """Budgets that differ by no larger share count as equal."""
 LESS_IS_BETTER = "regret"
-"""How the names of metrics begin of which less is better."""
+"""How the names of metrics begin for which less is better."""
 
 
 def interval(values: Sequence[float]) -> dict[str, float | int | None]:
-    """Mean of one value per seed with Student's 95 % interval; None where it is undefined.
+    """The mean of one value per seed with Student's 95 % interval; None where it is undefined.
 
-    Of one value, or of values that are all equal, it is: they say nothing about their spread. It
-    has a meaning if seeds are independent and values roughly normal; of two or three seeds it is
-    wide, as it should be.
+    The interval of one value, or of values that are all equal, is undefined: they say nothing about
+    their spread. It has a meaning if seeds are independent and values roughly normal; of two or
+    three seeds it is wide, as it should be.
     """
     n = len(values)
     mean = sum(values) / n if n else None
     if mean is None or len(set(values)) < 2:
         return {"mean": mean, "low": None, "high": None, "n": n}
+    from scipy import stats  # slow to import
+
     reach = float(np.std(values, ddof=1)) / math.sqrt(n) * stats.t.ppf((1 + LEVEL) / 2, n - 1)
     return {"mean": mean, "low": mean - float(reach), "high": mean + float(reach), "n": n}
 
@@ -40,8 +41,8 @@ def compare(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             `total`) and `metrics`: a number by name, None where it is undefined.
 
     Returns:
-        A record with `methods` (means and intervals over seeds) and `pairs` (paired differences by
-        seed, a verdict and a sentence for each pair of methods and metric).
+        A record with `methods` (means and intervals over seeds) and `pairs` (for each pair of
+        methods and metric, paired differences by seed, a verdict and a sentence).
 
     Raises:
         ValueError: if there is no run, or a method has a seed twice.
@@ -85,7 +86,7 @@ def _mean_images(seeds: Mapping[int, Mapping[str, Any]], kind: str) -> float:
 
 
 def _values(seeds: Mapping[int, Mapping[str, Any]], metric: str) -> dict[int, float]:
-    """By seed, where it is defined."""
+    """The values of a metric by seed, where it is defined."""
     found = {seed: run["metrics"].get(metric) for seed, run in sorted(seeds.items())}
     return {seed: value for seed, value in found.items() if value is not None}
 
@@ -98,8 +99,8 @@ def _pair(
 ) -> dict[str, Any]:
     ours, theirs = (_values(by_method[name], metric) for name in (first, second))
     differences = [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
-    found = interval(differences)
-    low, high = found["low"], found["high"]
+    gain = interval(differences)
+    low, high = gain["low"], gain["high"]
     if low is None or high is None:
         verdict = "undefined"
     elif low <= 0 <= high:
@@ -113,13 +114,13 @@ def _pair(
         "first": first,
         "second": second,
         "metric": metric,
-        "n": found["n"],
-        "difference": found["mean"],
+        "n": gain["n"],
+        "difference": gain["mean"],
         "low": low,
         "high": high,
         "verdict": verdict,
         "equal_images": equal,
-        "sentence": " ".join(_sentence(first, second, metric, found, verdict, images, equal)),
+        "sentence": " ".join(_sentence(first, second, metric, gain, verdict, images, equal)),
     }
 
 
@@ -127,19 +128,19 @@ def _sentence(
     first: str,
     second: str,
     metric: str,
-    found: Mapping[str, float | int | None],
+    gain: Mapping[str, float | int | None],
     verdict: str,
     images: Sequence[float],
     equal: bool,
 ) -> Iterator[str]:
-    n, mean = found["n"], found["mean"]
+    n, mean = gain["n"], gain["mean"]
     if verdict == "undefined":
         why = f"as {n or 'no'} {'seed has' if n == 1 else 'seeds have'} both"
         if mean is not None and n != 1:
             why = f"as all {n} seeds differ by {mean:+.4f}, which tells nothing of their spread"
         yield f"{metric}: {first} and {second} cannot be told apart, {why}."
     else:
-        by = f"{mean:+.4f} (95 % interval {found['low']:+.4f} to {found['high']:+.4f}, {n} seeds)"
+        by = f"{mean:+.4f} (95 % interval {gain['low']:+.4f} to {gain['high']:+.4f}, {n} seeds)"
         says = {
             "better": f"{first} is better than {second}",
             "worse": f"{first} is worse than {second}",

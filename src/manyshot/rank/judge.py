@@ -32,9 +32,9 @@ from manyshot.rank.truth import TruthTable, text_of
 from manyshot.space import Arch
 
 DRAWS = 500
-"""Resamples of a bootstrap interval."""
+"""How many resamples a bootstrap interval has."""
 TOPS = (1, 5, 10)
-"""Of `best_rank`, and but for 1 of `overlap`; beside them, a tenth of the set."""
+"""The tops of `best_rank` and, without 1, of `overlap`; a tenth of the set is another one."""
 SMALLEST = 5
 """A local set of fewer architectures is not made."""
 NEEDS = {
@@ -71,15 +71,18 @@ def judged_sets(
 ) -> Iterator[Judged]:
     """The global set and the local ones, as far as they can be made.
 
-    Local by truth: the best `share` by one run, judged by the others, so that no seed's luck both
-    chooses and judges; it needs a second run for those chosen. Local by prediction: the best
-    `share` by the proxy of one supernet, which should not be the one that is judged. Local by
-    search: of what a search scored, the best. Where some architectures have more runs than others,
-    all but the set by truth are judged by the runs that all have (see `TruthTable.even`).
+    - Local by truth: the best `share` by one run, judged by the others, so that no seed's luck both
+      chooses and judges; it needs a second run for those chosen.
+    - Local by prediction: the best `share` by the proxy of one supernet, which should not be the
+      one that is judged.
+    - Local by search: the best of what a search scored.
+
+    Where some architectures have more runs than others, all but the set by truth are judged by the
+    runs that all have (see `TruthTable.even`).
 
     Args:
-        truth: of the architectures that have a proxy score.
-        share: of the architectures, in (0, 1], that a local set has.
+        truth: the truth of the architectures that have a proxy score.
+        share: the share of the architectures, in (0, 1], that a local set has.
         prediction: proxy scores that choose.
         own_prediction: whether these are of the weights that are judged.
         history: proxy scores of all that a search scored.
@@ -110,7 +113,7 @@ def judged_sets(
 
 
 def _by_truth(truth: TruthTable, count: int) -> Iterator[Judged]:
-    """By the run that most architectures have, if others judge all that it chooses."""
+    """The set chosen by the run that most architectures have, if others judge all of it."""
     has_NR = ~np.isnan(truth.accuracy_NR)
     run = int(has_NR.sum(axis=0).argmax())
     rows = np.flatnonzero(has_NR[:, run])
@@ -152,10 +155,12 @@ def judge(judged: Judged, predictors: Mapping[str, Mapping[Arch, float]]) -> dic
     truth, archs = judged.truth, judged.truth.archs
     columns = {name: np.array([own[a] for a in archs]) for name, own in predictors.items()}
     taus = {name: _drawn(kendall, column_N, truth.accuracy_N) for name, column_N in columns.items()}
-    found = {name: _statistics(column_N, truth, taus[name]) for name, column_N in columns.items()}
+    statistics = {
+        name: _statistics(column_N, truth, taus[name]) for name, column_N in columns.items()
+    }
     if "macs" in taus:
         for name in taus.keys() - {"macs"}:
-            found[name]["beats"] = _interval(taus[name] - taus["macs"])
+            statistics[name]["beats"] = _interval(taus[name] - taus["macs"])
     return {
         "name": judged.chosen.name,
         "why": judged.why,
@@ -164,7 +169,7 @@ def judge(judged: Judged, predictors: Mapping[str, Mapping[Arch, float]]) -> dic
         "archs": [text_of(arch) for arch in archs],
         "run_to_run": run_to_run(truth.accuracy_NR),
         "null_sd": null_sd(len(archs)) if len(archs) > 1 else None,
-        "predictors": found,
+        "predictors": statistics,
     }
 
 

@@ -38,13 +38,17 @@ __all__ = [
 def make_sharing(
     name: str, options: Mapping[str, Any], *, seed: int, init: Callable[[], nn.Module]
 ) -> Sharing:
-    """A scheme by name, or by `package.module:attribute`, called with the options.
+    """Makes a scheme by name.
 
-    Those that take them are also given `seed`, and `init`, which makes the network afresh.
+    Args:
+        name: a key of `SHARINGS`, or `package.module:attribute`.
+        options: the arguments that it is called with.
+        seed: given to schemes that take it.
+        init: makes the network afresh; given to schemes that take it.
 
     Raises:
-        ValueError: for an unknown scheme or option (it lists what exists), or one that cannot be
-            imported.
+        ValueError: for an unknown scheme or option (the message lists what exists), or one that
+            cannot be imported.
     """
     factory = look_up("sharing", name, SHARINGS)
     takes = list(inspect.signature(factory).parameters)
