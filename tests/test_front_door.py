@@ -11,7 +11,8 @@ import manyshot as ms
 from manyshot.recipe import RecipeError
 from manyshot.records import RecordError
 from manyshot.search import Infeasible
-from manyshot.train import Standalone, Trainer, Uniform, digest, engine, train
+from manyshot.train import Standalone, Trainer, Uniform, engine, train
+from manyshot.train.checkpoint import digest
 
 SETTINGS = ms.TrainingSettings(epochs=2, batch_size=32, lr=0.05)
 SHORT = {
