@@ -26,13 +26,15 @@ ALLOWED: dict[str, set[str]] = {
         *("evaluate", "cost", "sharing", "supernet", "nn", "space", "data", "records"),
         *("recipe", "progress"),
     },
+    "fitting": {"train", "recipe", "progress", "data", "supernet"},
+    "finding": {"cost", "evaluate", "data", "progress", "search", "supernet", "space"},
     "search": {"space", "records"},
     "rank": {"space", "records"},
     "report": {"space", "records"},
     "show": {"rank"},
     "export": {"supernet", "nn", "space", "records"},
 }
-EVERYTHING = {"pipeline", "cli", "testing", "__init__", "__main__"}
+EVERYTHING = {"pipeline", "runs", "cli", "testing", "__init__", "__main__"}
 NO_TORCH = {
     "lookup",
     "space",

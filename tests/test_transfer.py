@@ -15,7 +15,8 @@ from torch.nn.utils.parametrizations import weight_norm
 
 import manyshot as ms
 from manyshot.sharing import KShot
-from manyshot.train import CheckpointError, digest, load_weights, save_weights
+from manyshot.train import CheckpointError, load_weights, save_weights
+from manyshot.train.checkpoint import digest
 from manyshot.transfer import classifier, head_parameters, new_head
 from manyshot.zoo import NETWORKS
 from small_zoo import SHAPE, small

@@ -15,13 +15,12 @@ from manyshot.nn.batch_norm import (
     BatchStatistics,
     Collector,
     MaskedStatistics,
-    Statistics,
 )
 from manyshot.nn.extract import extract
 from manyshot.nn.layer import Layer
 from manyshot.nn.mixing import Kept, Stacked
 from manyshot.nn.policy import MaskMode, Policies, check_policies
-from manyshot.nn.selection import Selection, activate
+from manyshot.nn.selection import Selection, Statistics, activate
 from manyshot.nn.shapes import check_options
 from manyshot.nn.structure import adopt, compile_options, search_space, walk
 from manyshot.sharing import OneShot, Phase, Sharing

@@ -4,7 +4,7 @@ import pytest
 from pipeline_runs import SHIFT, small
 
 from manyshot import supernet
-from manyshot.pipeline import Workspace, run, workspace
+from manyshot.pipeline import Workspace, build, run
 from manyshot.space import SearchSpace
 
 
@@ -41,8 +41,8 @@ def once(measure):
 REMEMBERING = {
     (module, name): once(getattr(module, name))
     for module, name in (
-        (workspace, "macs_table"),
-        (workspace, "params_table"),
+        (build, "macs_table"),
+        (build, "params_table"),
         (supernet, "check_options"),
     )
 }

@@ -9,7 +9,7 @@ from typing import Any
 from manyshot import records
 from manyshot.pipeline import run
 from manyshot.recipe import Recipe
-from manyshot.train import digest
+from manyshot.train.checkpoint import digest
 
 SMALL = """
 schema = 1

@@ -14,7 +14,8 @@ from manyshot.pipeline.stages import generate
 from manyshot.pipeline.stages.generate import trained_sampler
 from manyshot.recipe import EvaluationSettings, Recipe, RecipeError, SearchSettings
 from manyshot.search import Infeasible, Limit
-from manyshot.train import Grid, load_checkpoint
+from manyshot.train.checkpoint import load_checkpoint
+from manyshot.train.samplers.complexity import Grid
 
 BUDGETS = ["macs<=50%", "macs<=85%"]
 OPTIONS = "warmup = 0.25, period = 3, hidden = 8, lr = 0.03, grid = [5000, 26000, 7000]"

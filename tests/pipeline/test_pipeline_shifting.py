@@ -20,11 +20,8 @@ from manyshot.pipeline.stages.shift import SHIFTED, STATE, ShiftingStage, operat
 from manyshot.pipeline.verbs.run import begin
 from manyshot.progress import Silent
 from manyshot.search import best
-from manyshot.train import (
-    digest,
-    engine,
-    load_weights,
-)
+from manyshot.train import engine, load_weights
+from manyshot.train.checkpoint import digest
 from manyshot.train.shifting import Shifter
 
 # -- what is trained -----------------------------------------------------------------------------

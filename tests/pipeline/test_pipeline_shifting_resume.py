@@ -18,16 +18,8 @@ from manyshot.progress import Silent
 from manyshot.recipe import Recipe, RecipeError
 from manyshot.recipe import ShiftingSettings as Settings
 from manyshot.show import shift_tables
-from manyshot.train import (
-    CheckpointError,
-    NonFiniteLoss,
-    digest,
-    engine,
-    load_checkpoint,
-    load_weights,
-    save_checkpoint,
-    save_weights,
-)
+from manyshot.train import CheckpointError, NonFiniteLoss, engine, load_weights, save_weights
+from manyshot.train.checkpoint import digest, load_checkpoint, save_checkpoint
 from manyshot.train.shifting import Shifter
 
 # -- resuming ------------------------------------------------------------------------------------
@@ -295,7 +287,7 @@ def test_codes_keep_their_rate_relative_to_that_of_the_weights(tmp_path):
     recipe = small(tmp_path, *SHIFT, sharing, "train.lr=0.2", "train.momentum=0.7")
     ws = Workspace.build(recipe)
     shifting = ShiftingStage(ws, engine(ws.device, recipe.train), tmp_path)
-    [group] = shifting.shifter.code_optimizer.param_groups
+    [group] = shifting.shifter.optimisation.codes.param_groups
     assert (group["scale"], group["momentum"]) == (pytest.approx(2.5), 0.7)
 
 

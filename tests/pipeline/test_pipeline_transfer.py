@@ -31,7 +31,8 @@ from manyshot.recipe import (
     SearchSettings,
     TrainingSettings,
 )
-from manyshot.train import CheckpointError, NonFiniteLoss, digest, load_weights
+from manyshot.train import CheckpointError, NonFiniteLoss, load_weights
+from manyshot.train.checkpoint import digest
 
 WEIGHTS, SOURCE = "supernet.safetensors", "source.safetensors"
 HEAD = ("model.chain.5.2.weight", "model.chain.5.2.bias")

@@ -10,12 +10,8 @@ from train_nets import (
     trainer,
 )
 
-from manyshot.train import (
-    NonFiniteLoss,
-    Standalone,
-    load_checkpoint,
-    train,
-)
+from manyshot.train import NonFiniteLoss, Standalone, train
+from manyshot.train.checkpoint import load_checkpoint
 
 
 def test_divergence_names_step_architecture_and_way_out(tmp_path):
@@ -89,7 +85,8 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path):
 def test_losses_on_a_device_are_checked_when_they_are_read(tmp_path, monkeypatch):
     """On a GPU reading a loss waits for it, so it is read for records and checkpoints only."""
     run = trainer(Standalone(seeded(lambda: Exploding(4))), tmp_path, log_steps=8)
-    monkeypatch.setattr(run, "accelerator", _Elsewhere(run.accelerator))
+    elsewhere = _Elsewhere(run.optimisation.accelerator)
+    monkeypatch.setattr(run.optimisation, "accelerator", elsewhere)
     with pytest.raises(NonFiniteLoss, match=r"^step 4: .* is nan"):
         train(run)
     assert run.step == 6  # found when the checkpoint was due

@@ -12,7 +12,6 @@ from manyshot.cost import CostTable
 from manyshot.train import (
     ConditionalTable,
     Fair,
-    Grid,
     Only,
     Plan,
     PlannedPath,
@@ -23,6 +22,7 @@ from manyshot.train import (
     Uniform,
     make_sampler,
 )
+from manyshot.train.samplers.complexity import Grid
 
 
 @pytest.fixture

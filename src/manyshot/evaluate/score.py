@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from manyshot.nn.batch_norm import BatchNormStats, Collector
 from manyshot.nn.mixing import Kept
+from manyshot.nn.modes import modes_kept
 from manyshot.space import Arch
 from manyshot.supernet import Supernet
 
@@ -36,14 +37,9 @@ class Score:
 @contextlib.contextmanager
 def evaluating(net: nn.Module) -> Iterator[None]:
     """Eval mode without gradients inside; every module's mode is as before afterwards."""
-    modes = [(module, module.training) for module in net.modules()]
-    try:
+    with modes_kept(net), torch.no_grad():
         net.eval()
-        with torch.no_grad():
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training
+        yield
 
 
 def calibrate(

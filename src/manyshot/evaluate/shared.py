@@ -10,6 +10,7 @@ from torch import Tensor
 
 from manyshot.evaluate.running import RunningStatistics
 from manyshot.nn.batch_norm import ADOPTED, BatchNormStats
+from manyshot.nn.modes import modes_kept
 from manyshot.space import Arch
 from manyshot.supernet import Supernet
 
@@ -55,13 +56,7 @@ def shared_statistics(
 
 def _forward(net: Supernet, averages: RunningStatistics, images: Tensor, arch: Arch) -> None:
     """Runs one batch of one path, in which batch norms train and all else evaluates."""
-    modes = {module: module.training for module in net.modules()}
-    try:
-        net.eval()
-        for module in modes:
+    with modes_kept(net), torch.no_grad(), averages.watching():
+        for module in net.modules():
             module.training = isinstance(module, tuple(ADOPTED.values()))
-        with torch.no_grad(), averages.watching():
-            net(images, arch)
-    finally:
-        for module, training in modes.items():
-            module.training = training
+        net(images, arch)

@@ -14,8 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from manyshot.evaluate.score import evaluating
-from manyshot.nn.batch_norm import Collector, Statistics
-from manyshot.nn.selection import Selection, activate
+from manyshot.nn.batch_norm import Collector
+from manyshot.nn.selection import Selection, Statistics, activate
 from manyshot.space import Arch, Decision, Number, Size
 from manyshot.supernet import Supernet
 

@@ -7,7 +7,7 @@ argument of the forward: `net(images, arch, stats=stats)`.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from typing import Any, ClassVar, Protocol, Self, final
+from typing import Any, ClassVar, Self, final
 
 import torch
 from torch import Tensor, nn
@@ -16,24 +16,6 @@ from torch.nn import functional as F
 from manyshot.nn.layer import Index, Layer, Shape, Tie, elastic, largest, leading
 from manyshot.nn.selection import Selection, active
 from manyshot.space import Arch, Number, Size
-
-
-class Statistics(Protocol):
-    """Where an eval-mode batch norm gets its mean and variance."""
-
-    def normalise(
-        self, path: str, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
-    ) -> Tensor:
-        """`x` normalised over all dimensions but the second.
-
-        Args:
-            path: where the layer is in the network.
-            x: (B, C, ...).
-            weight: the scale, (C,), or None.
-            bias: the shift, (C,), or None.
-            eps: what is added to the variance.
-        """
-        ...
 
 
 @final

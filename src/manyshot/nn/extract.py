@@ -7,10 +7,10 @@ import copy
 import torch
 from torch import nn
 
-from manyshot.nn.batch_norm import BatchNormStats, Statistics
+from manyshot.nn.batch_norm import BatchNormStats
 from manyshot.nn.layer import Extraction, Layer
 from manyshot.nn.mixing import Stacked, unstack
-from manyshot.nn.selection import Selection, activate
+from manyshot.nn.selection import Selection, Statistics, activate
 from manyshot.nn.structure import sizes_of, walk
 from manyshot.space import Decision, Size
 

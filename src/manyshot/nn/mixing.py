@@ -10,31 +10,14 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeVar, cast, final
+from typing import Any, TypeVar, cast, final
 
 import torch
 from torch import Tensor, nn
 
 from manyshot.nn.layer import Index, Layer, crop, memory_format
-from manyshot.nn.selection import Selection, activate, current
+from manyshot.nn.selection import Mixture, Selection, activate, current
 from manyshot.space import Arch
-
-
-class Mixture(Protocol):
-    """How the slices of a stack make the tensor of a path."""
-
-    def merge(self, module: Stacked, name: str, index: Index) -> Tensor:
-        """Mixes the slices of one stacked parameter.
-
-        Args:
-            module: the module that holds the stack.
-            name: the name of the parameter in the module.
-            index: the part of every slice that is wanted.
-
-        Returns:
-            The mixture of that part, without the axis of slices.
-        """
-        ...
 
 
 @final

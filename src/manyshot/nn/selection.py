@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 from torch.utils import checkpoint as torch_checkpoint
@@ -17,11 +17,42 @@ from torch.utils import checkpoint as torch_checkpoint
 from manyshot.nn.policy import Policies
 from manyshot.space import Arch, Decision, Number, Size, Use
 
-if TYPE_CHECKING:
-    from manyshot.nn.batch_norm import Statistics
-    from manyshot.nn.mixing import Mixture
-
 _ACTIVE: ContextVar[Selection | None] = ContextVar("manyshot_selection", default=None)
+
+
+class Statistics(Protocol):
+    """Where an eval-mode batch norm gets its mean and variance."""
+
+    def normalise(
+        self, path: str, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+    ) -> Tensor:
+        """`x` normalised over all dimensions but the second.
+
+        Args:
+            path: where the layer is in the network.
+            x: (B, C, ...).
+            weight: the scale, (C,), or None.
+            bias: the shift, (C,), or None.
+            eps: what is added to the variance.
+        """
+        ...
+
+
+class Mixture(Protocol):
+    """How the slices of a stack (see `manyshot.nn.mixing`) make the tensor of a path."""
+
+    def merge(self, module: Any, name: str, index: tuple[slice, ...]) -> Tensor:
+        """Mixes the slices of one stacked parameter.
+
+        Args:
+            module: the module that holds the stack.
+            name: the name of the parameter in the module.
+            index: the part of every slice that is wanted; an empty one is all of it.
+
+        Returns:
+            The mixture of that part, without the axis of slices.
+        """
+        ...
 
 
 class Selection:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from manyshot.nn.batch_norm import UnitStatistics
 from manyshot.nn.choice import Choice, Depth
 from manyshot.nn.mixing import FirstSlice
+from manyshot.nn.modes import modes_kept
 from manyshot.nn.selection import Selection, activate
 from manyshot.seeding import numpy_rng
 from manyshot.space import Arch, SearchSpace
@@ -34,14 +35,9 @@ def shapes_of(output: Any) -> Any:
 @contextlib.contextmanager
 def dry(model: nn.Module) -> Iterator[None]:
     """Eval mode, no gradients and a forked random stream inside; all is as before afterwards."""
-    modes = [(module, module.training) for module in model.modules()]
-    try:
+    with modes_kept(model), torch.no_grad(), torch.random.fork_rng(devices=[]):
         model.eval()
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training
+        yield
 
 
 def meta_state(model: nn.Module) -> dict[str, Tensor]:

@@ -12,8 +12,7 @@ from manyshot.lookup import check_options, look_up
 from manyshot.sharing.codes import distinctness, entropy, slice_distance, spread
 from manyshot.sharing.conversion import bake, widen
 from manyshot.sharing.k_shot import KShot
-from manyshot.sharing.one_shot import OneShot
-from manyshot.sharing.scheme import Phase, Shares, Sharing
+from manyshot.sharing.scheme import OneShot, Phase, Shares, Sharing
 from manyshot.sharing.simplex_net import SimplexNet
 
 SHARINGS: dict[str, Callable[..., Sharing]] = {"one_shot": OneShot, "k_shot": KShot}

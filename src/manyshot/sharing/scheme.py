@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, Protocol
+from typing import Literal, Protocol, final
 
 import torch
 from torch import Tensor, nn
 
-from manyshot.nn.mixing import Mixture
+from manyshot.nn.selection import Mixture
 from manyshot.space import Arch, SearchSpace
 
 Phase = Literal["warmup", "weights", "code", "joint"]
@@ -107,3 +107,8 @@ class Shares:
     def concerns(self, watched: Mapping[str, float], step: int, steps: int) -> dict[str, str]:
         """No concerns."""
         return {}
+
+
+@final
+class OneShot(Shares):
+    """Every architecture that uses an operation uses the same tensor (SPOS, arXiv:1904.00420)."""

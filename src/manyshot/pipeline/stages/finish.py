@@ -22,7 +22,8 @@ from manyshot.progress import Progress
 from manyshot.recipe import FinishSettings
 from manyshot.space import Arch
 from manyshot.supernet import Supernet
-from manyshot.train import digest, load_weights, save_weights
+from manyshot.train import load_weights, save_weights
+from manyshot.train.checkpoint import digest
 
 LOG = "finish.jsonl"
 """Winners."""

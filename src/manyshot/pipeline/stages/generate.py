@@ -11,7 +11,9 @@ from manyshot import records
 from manyshot.pipeline.build import Workspace
 from manyshot.search import Limit
 from manyshot.space import Arch
-from manyshot.train import Generates, Sampler, load_checkpoint, save_checkpoint
+from manyshot.train import Sampler
+from manyshot.train.checkpoint import load_checkpoint, save_checkpoint
+from manyshot.train.samplers.shift import Generates
 
 SAMPLER = "sampler.pt"
 """What a learnt sampler has learnt, kept beside the supernet's weights."""

@@ -15,7 +15,7 @@ from manyshot.data import FixedBatches
 from manyshot.nn.batch_norm import BatchNormStats
 from manyshot.pipeline.build import Workspace
 from manyshot.space import Arch, SearchSpace
-from manyshot.train import digest
+from manyshot.train.checkpoint import digest
 
 LOG = "search.jsonl"
 RUNNING = "running"

@@ -17,7 +17,8 @@ from manyshot.pipeline.opening import WEIGHTS
 from manyshot.recipe import Recipe
 from manyshot.search import Searcher, make_searcher
 from manyshot.space import Arch
-from manyshot.train import digest, load_checkpoint, save_checkpoint, save_weights
+from manyshot.train import save_weights
+from manyshot.train.checkpoint import digest, load_checkpoint, save_checkpoint
 from manyshot.train.shifting import Shifter, Visit, schedule
 
 LOG = "shifting.jsonl"

@@ -23,7 +23,8 @@ from manyshot.rank.judge import NEEDS, judge, judged_sets
 from manyshot.rank.truth import TruthError, TruthTable
 from manyshot.recipe import Recipe
 from manyshot.space import Arch, SearchSpace
-from manyshot.train import digest, load_weights
+from manyshot.train import load_weights
+from manyshot.train.checkpoint import digest
 
 FOLDER = "rank"
 SCORES = "scores.jsonl"
