@@ -56,6 +56,10 @@ STREAMS = {
 """All names, each with what it is for. A new consumer adds its own."""
 
 
+Stream = tuple[int | str, str, *tuple[int, ...]]
+"""The arguments of `stream`, for what adds parts of its own."""
+
+
 def stream(seed: int | str, name: str, *parts: int) -> int:
     """A 63-bit number: the seed of the stream.
 

@@ -16,6 +16,7 @@ from train_nets import (
 
 import manyshot as ms
 from manyshot import records
+from manyshot.seeding import stream
 from manyshot.train import Plan, PlannedPath, Stateless, TrainingSettings, engine, train
 from manyshot.train.gradients import accumulate
 from manyshot.train.optim import learning_rate, make_optimizer
@@ -185,11 +186,10 @@ def test_images_are_those_of_the_train_part():
 
 def test_random_streams_differ_by_step_seed_and_process():
     run = trainer().optimisation
-    seeds = [run.torch_seed(0), run.torch_seed(1), trainer(seed=6).optimisation.torch_seed(0)]
+    streams = [run.stream_of(0), run.stream_of(1), trainer(seed=6).optimisation.stream_of(0)]
     run.accelerator = _Second()
-    seeds.append(run.torch_seed(0))
-    assert len(set(seeds)) == 4
-    assert all(0 <= seed < 2**63 for seed in seeds)
+    streams.append(run.stream_of(0))
+    assert len({stream(*names) for names in streams}) == 4
 
 
 class _Second:

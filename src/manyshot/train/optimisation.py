@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, final
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
 from manyshot.nn.pointwise import training_format
 from manyshot.recipe import OptimiserSettings
+from manyshot.seeding import Stream, seed_torch
 from manyshot.sharing import OneShot, Phase
 from manyshot.space import Arch
 from manyshot.supernet import Supernet
@@ -128,7 +128,7 @@ class Optimisation:
         codes: torch.optim.Optimizer | None = None,
         sampler: Sampler | None = None,
         largest: Arch,
-        stream: tuple[int, ...],
+        stream: Stream,
         diverged: Callable[[int, str], NonFiniteLoss],
     ) -> None:
         """Makes `net` contiguous if it may not train in channels last.
@@ -176,7 +176,7 @@ class Optimisation:
         """
         if self._wrapped is None:
             self._wrapped = self.accelerator.prepare_model(self.net)
-        torch.manual_seed(self.torch_seed(number))
+        seed_torch(*self.stream_of(number))
         try:
             trained = self._add_gradients(number, self._wrapped, turns, phase)
             if self.accelerator.device.type == "cpu" and self.accelerator.num_processes == 1:
@@ -188,10 +188,9 @@ class Optimisation:
                     optimizer.zero_grad(set_to_none=True)
         return trained
 
-    def torch_seed(self, number: int) -> int:
-        """Seeds the random numbers of a step, such as dropout's, in this process."""
-        parts = (*self._stream, number, self.accelerator.process_index)
-        return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)
+    def stream_of(self, number: int) -> Stream:
+        """Names the random stream of a step in this process: what dropout draws from."""
+        return (*self._stream, number, self.accelerator.process_index)
 
     def read(self, trained: Sequence[Trained], *, averaged: bool = False) -> list[float]:
         """The losses of all paths, in order, once they are known to be finite.

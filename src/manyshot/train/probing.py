@@ -7,12 +7,12 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeAlias, final
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from manyshot.evaluate import evaluating
+from manyshot.seeding import Stream, stream
 from manyshot.space import Decision
 from manyshot.train.gradients import as_leaf, backward_into
 from manyshot.train.optimisation import Optimisation, as_trained
@@ -33,20 +33,18 @@ class Prober:
         held_out: makes batches of held-out images.
     """
 
-    def __init__(
-        self, optimisation: Optimisation, held_out: HeldOut | None, stream: tuple[int, ...]
-    ) -> None:
+    def __init__(self, optimisation: Optimisation, held_out: HeldOut | None, seeds: Stream) -> None:
         """Begins with no weights saved.
 
         Args:
             optimisation: has the network, and what moves it.
             held_out: makes batches of held-out images; None where nobody probes.
-            stream: names the random stream that says which images a step's probe sees.
+            seeds: names the random stream that says which images a step's probe sees.
         """
         self.saved: dict[str, Tensor] = {}
         self.images = 0
         self.held_out = held_out
-        self._optimisation, self._stream = optimisation, stream
+        self._optimisation, self._seeds = optimisation, seeds
 
     def answer(self, probe: Probe, step: int) -> Probed:
         """The answer to a probe, the same in all processes, which share its paths.
@@ -88,8 +86,7 @@ class Prober:
 
     def image_seed(self, step: int) -> int:
         """Decides which held-out images the probe of a step sees."""
-        stream = np.random.SeedSequence((*self._stream, step))
-        return int(stream.generate_state(1)[0])
+        return stream(*self._seeds, step)
 
     def state_dict(self) -> dict[str, Any]:
         """The weights that were saved, and the images counted."""

@@ -23,8 +23,6 @@ from manyshot.train.optim import make_code_optimizer, make_optimizer
 from manyshot.train.optimisation import NonFiniteLoss, Optimisation, Trained, Turn, held_by
 from manyshot.train.plan import Plan, PlannedPath
 
-_TORCH = 4
-"""Names a random stream of a run's seed, beside those of training."""
 REMEDY = "lower shifting.lr, or set shifting.clip_norm; what the generations before left is kept"
 """What an error says to do if shifting diverges."""
 
@@ -119,7 +117,7 @@ class Shifter:
             weights=make_optimizer(net, settings, fixed, scaled, scale),
             codes=codes if settings.codes and not settings.freeze_body else None,
             largest=net.space.largest,
-            stream=(_TORCH, seed, first_epoch),
+            stream=(seed, "shifting_step", first_epoch),
             diverged=self._diverged,
         )
         self._first_epoch = first_epoch

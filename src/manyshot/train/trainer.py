@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor
@@ -15,6 +14,7 @@ from torch import Tensor
 from manyshot.data import Batches
 from manyshot.progress import Progress, Silent
 from manyshot.recipe import TrainingSettings
+from manyshot.seeding import numpy_rng
 from manyshot.sharing import Phase
 from manyshot.space import Arch
 from manyshot.train.checkpoint import load_checkpoint, save_checkpoint
@@ -30,9 +30,6 @@ from manyshot.train.optimisation import (
 )
 from manyshot.train.plan import Plan, Probe, Sampler
 from manyshot.train.probing import HeldOut, Prober
-
-_PLANS, _TORCH, _PROBES = 1, 2, 3
-"""Named random streams of a run's seed."""
 
 
 class Trainer:
@@ -104,10 +101,10 @@ class Trainer:
             codes=codes,
             sampler=sampler,
             largest=largest,
-            stream=(_TORCH, seed),
+            stream=(seed, "step"),
             diverged=self._diverged,
         )
-        self.prober = Prober(self.optimisation, held_out, (_PROBES, seed))
+        self.prober = Prober(self.optimisation, held_out, (seed, "probe_images"))
         tracked = settings.tracker is not None
         self.journal = Journal(self.optimisation, batches, self.steps, folder, log, tracked)
 
@@ -154,8 +151,8 @@ class Trainer:
 
     def plan(self, *chunk: int) -> Plan:
         """The paths of the current step, or of a chunk of it; the same in all processes."""
-        stream = np.random.default_rng((self.seed, _PLANS, self.step, *chunk))
-        return self.sampler.plan(stream, self.step)
+        rng = numpy_rng(self.seed, "plan", self.step, *chunk)
+        return self.sampler.plan(rng, self.step)
 
     # -- what the sampler learns from it -------------------------------------------------------
 
@@ -173,8 +170,8 @@ class Trainer:
 
     def probe(self) -> Probe | None:
         """What the sampler wants to know after the step that moved the weights just now."""
-        stream = np.random.default_rng((self.seed, _PROBES, self.step))
-        return self.sampler.probe(stream, self.weight_step, self.weight_steps)
+        rng = numpy_rng(self.seed, "probe", self.step)
+        return self.sampler.probe(rng, self.weight_step, self.weight_steps)
 
     @property
     def probed_images(self) -> int:

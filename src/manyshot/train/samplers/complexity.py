@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from manyshot.cost import CostTable
+from manyshot.seeding import numpy_rng
 from manyshot.space import SearchSpace
 from manyshot.train.gumbel import gumbel, straight_through
 
@@ -92,7 +93,7 @@ class Grid:
         """
         if bins < 1:
             raise ValueError(f"grid: bins must be at least 1, got {bins}")
-        draws = np.random.default_rng(seed).integers(space.counts, size=(DRAWS, len(space)))
+        draws = numpy_rng(seed, "costs").integers(space.counts, size=(DRAWS, len(space)))
         tail = (1 - CENTRAL) / 2
         low, high = np.quantile(table(draws), (tail, 1 - tail)).tolist()
         if low == high:

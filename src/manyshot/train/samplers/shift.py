@@ -17,6 +17,7 @@ from torch import Tensor
 
 from manyshot.cost import CostTable
 from manyshot.cost.policy import PolicyCost
+from manyshot.seeding import torch_generator
 from manyshot.space import Arch, Decision, SearchSpace
 from manyshot.train.generator import (
     ArchitectureGenerator,
@@ -116,7 +117,7 @@ class ShiftNAS:
             space,
             self.grid.centres.tolist(),
             hidden=config.hidden,
-            generator=torch.Generator().manual_seed(seed),
+            generator=torch_generator(seed, "generator"),
         )
         self.distribution = ComplexityDistribution(
             len(self.grid),
@@ -257,7 +258,7 @@ class ShiftNAS:
 
     def sampled(self, limit: float, seed: int, draws: int = 64) -> list[Arch]:
         """Distinct architectures within a limit, of `draws`, for where `generate` misses it."""
-        rng = torch.Generator().manual_seed(seed)
+        rng = torch_generator(seed, "draw")
         return sampled(self.generator, self.table, limit, draws=draws, rng=rng)
 
     # -- state -----------------------------------------------------------------------------

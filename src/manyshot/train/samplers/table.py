@@ -8,6 +8,7 @@ from typing import Literal, final, get_args
 import numpy as np
 
 from manyshot.cost import CostTable
+from manyshot.seeding import numpy_rng
 from manyshot.space import SearchSpace
 from manyshot.train.plan import Plan, PlannedPath, Stateless
 from manyshot.train.samplers.complexity import Grid
@@ -72,7 +73,7 @@ class ConditionalTable(Stateless):
             )
         self.cost, self.attempts = costs[metric], attempts
         self.grid = Grid.given(grid, self.cost, space, seed=seed)
-        drawn = np.random.default_rng(seed).integers(space.counts, size=(draws, len(space)))
+        drawn = numpy_rng(seed, "costs").integers(space.counts, size=(draws, len(space)))
         bins = self.grid.bin_of(self.cost(drawn))
         self.members = tuple(drawn[bins == k] for k in range(len(self.grid)))
         weights = np.array([len(m) for m in self.members], np.float64)
