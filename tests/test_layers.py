@@ -11,6 +11,7 @@ ALLOWED: dict[str, set[str]] = {
     "space": set(),
     "data": set(),
     "records": set(),
+    "run_folder": {"records", "recipe", "space"},
     "progress": set(),
     "lookup": set(),
     "nn": {"space"},
@@ -24,12 +25,12 @@ ALLOWED: dict[str, set[str]] = {
     "toml": set(),
     "train": {
         *("evaluate", "cost", "sharing", "supernet", "nn", "space", "data", "records"),
-        *("recipe", "progress"),
+        *("recipe", "run_folder", "progress"),
     },
     "search": {"space", "records"},
-    "rank": {"space", "records"},
-    "report": {"space", "records"},
-    "show": {"rank"},
+    "rank": {"space", "run_folder"},
+    "report": {"space", "records", "recipe", "run_folder"},
+    "show": {"rank", "run_folder"},
     "export": {"supernet", "nn", "space", "records"},
 }
 EVERYTHING = {"pipeline", "cli", "testing", "__init__", "__main__"}
@@ -40,6 +41,7 @@ NO_TORCH = {
     "rank",
     "report",
     "records",
+    "run_folder",
     "recipe",
     "toml",
     "progress",

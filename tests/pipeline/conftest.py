@@ -1,7 +1,7 @@
 import pytest
-from pipeline_runs import SHIFT, small
+from pipeline_runs import SHIFT, run, small
 
-from manyshot.pipeline import Workspace, run
+from manyshot.pipeline import Workspace
 
 
 @pytest.fixture(scope="session")

@@ -3,9 +3,9 @@
 import sys
 
 import pytest
-from pipeline_runs import small
+from pipeline_runs import export_architecture, run, small
 
-from manyshot.pipeline import Workspace, export_architecture, run
+from manyshot.pipeline import Workspace
 from manyshot.recipe import Recipe, RecipeError
 
 

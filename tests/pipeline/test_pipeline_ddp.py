@@ -4,10 +4,10 @@ import json
 import sys
 
 import torch
-from pipeline_runs import lines, outcome, small
+from pipeline_runs import lines, outcome, run, small
 
 from manyshot import records
-from manyshot.pipeline import Workspace, run
+from manyshot.pipeline import Workspace
 from manyshot.train import load_weights
 from two_processes import two_processes
 

@@ -10,11 +10,10 @@ import time
 import numpy as np
 import pytest
 import torch
-from pipeline_runs import Stopped, lines, outcome, small, stopped
+from pipeline_runs import Stopped, lines, outcome, run, small, stopped
 
 from manyshot import records
 from manyshot.cli import main
-from manyshot.pipeline import run
 from manyshot.pipeline.stages import finish as finishing
 from manyshot.train import CheckpointError
 

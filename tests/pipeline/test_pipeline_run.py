@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from pipeline_runs import lines, outcome, small, timeless
+from pipeline_runs import lines, outcome, run, small, timeless
 
 import manyshot as ms
 from manyshot import records
-from manyshot.pipeline import Workspace, run, train_only
+from manyshot.pipeline import Workspace, train_only
 from manyshot.pipeline.verbs.run import trained_images
 from manyshot.recipe import RecipeError
 from manyshot.search import Infeasible

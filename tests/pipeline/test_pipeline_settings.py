@@ -4,10 +4,10 @@ import sys
 
 import pytest
 import torch
-from pipeline_runs import outcome, small
+from pipeline_runs import outcome, run, small
 
 import manyshot as ms
-from manyshot.pipeline import Workspace, run
+from manyshot.pipeline import Workspace
 from manyshot.recipe import Recipe
 
 CHANGES = {

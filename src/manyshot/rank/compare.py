@@ -5,10 +5,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import final
 
 import numpy as np
 from scipy import stats
+
+from manyshot.run_folder import ComparedMethod, ComparedPair, ComparedRun, Mean, Verdict
 
 LEVEL = 0.95
 EQUAL = 0.05
@@ -17,7 +20,22 @@ LESS_IS_BETTER = "regret"
 """How the names of metrics begin of which less is better."""
 
 
-def interval(values: Sequence[float]) -> dict[str, float | int | None]:
+@final
+@dataclass(frozen=True)
+class Compared:
+    """What a comparison says.
+
+    Attributes:
+        methods: means and intervals over seeds.
+        pairs: paired differences by seed, with a verdict and a sentence for each pair of methods
+            and metric.
+    """
+
+    methods: tuple[ComparedMethod, ...]
+    pairs: tuple[ComparedPair, ...]
+
+
+def interval(values: Sequence[float]) -> Mean:
     """Mean of one value per seed with Student's 95 % interval; None where it is undefined.
 
     Of one value, or of values that are all equal, it is: they say nothing about their spread. It
@@ -27,79 +45,69 @@ def interval(values: Sequence[float]) -> dict[str, float | int | None]:
     n = len(values)
     mean = sum(values) / n if n else None
     if mean is None or len(set(values)) < 2:
-        return {"mean": mean, "low": None, "high": None, "n": n}
+        return Mean(mean=mean, low=None, high=None, n=n)
     reach = float(np.std(values, ddof=1)) / math.sqrt(n) * stats.t.ppf((1 + LEVEL) / 2, n - 1)
-    return {"mean": mean, "low": mean - float(reach), "high": mean + float(reach), "n": n}
+    return Mean(mean=mean, low=mean - float(reach), high=mean + float(reach), n=n)
 
 
-def compare(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def compare(runs: Sequence[ComparedRun]) -> Compared:
     """Compares methods by the runs that they were repeated in.
-
-    Args:
-        runs: records with `method`, `seed`, `images` (forwarded, by what for; with `trained` and
-            `total`) and `metrics`: a number by name, None where it is undefined.
-
-    Returns:
-        A record with `methods` (means and intervals over seeds) and `pairs` (paired differences by
-        seed, a verdict and a sentence for each pair of methods and metric).
 
     Raises:
         ValueError: if there is no run, or a method has a seed twice.
     """
     if not runs:
         raise ValueError("there is nothing to compare: give at least one run")
-    by_method: dict[str, dict[int, Mapping[str, Any]]] = {}
+    by_method: dict[str, dict[int, ComparedRun]] = {}
     for run in runs:
-        seeds = by_method.setdefault(run["method"], {})
-        if run["seed"] in seeds:
+        seeds = by_method.setdefault(run.method, {})
+        if run.seed in seeds:
             raise ValueError(
-                f"{run['folder']} and {seeds[run['seed']]['folder']} are both method "
-                f"{run['method']!r} with seed {run['seed']}: leave one out"
+                f"{run.folder} and {seeds[run.seed].folder} are both method {run.method!r} with "
+                f"seed {run.seed}: leave one out"
             )
-        seeds[run["seed"]] = run
-    metrics = list(dict.fromkeys(name for run in runs for name in run["metrics"]))
-    return {
-        "methods": [_method(name, seeds, metrics) for name, seeds in by_method.items()],
-        "pairs": [
+        seeds[run.seed] = run
+    metrics = list(dict.fromkeys(name for run in runs for name in run.metrics))
+    return Compared(
+        tuple(_method(name, seeds, metrics) for name, seeds in by_method.items()),
+        tuple(
             _pair(first, second, metric, by_method)
             for first, second in itertools.combinations(by_method, 2)
             for metric in metrics
-        ],
-    }
+        ),
+    )
 
 
-def _method(
-    name: str, seeds: Mapping[int, Mapping[str, Any]], metrics: Sequence[str]
-) -> dict[str, Any]:
-    return {
-        "method": name,
-        "seeds": sorted(seeds),
-        "images": _mean_images(seeds, "total"),
-        "trained_images": _mean_images(seeds, "trained"),
-        "metrics": {metric: interval(list(_values(seeds, metric).values())) for metric in metrics},
-    }
+def _method(name: str, seeds: Mapping[int, ComparedRun], metrics: Sequence[str]) -> ComparedMethod:
+    return ComparedMethod(
+        method=name,
+        seeds=tuple(sorted(seeds)),
+        images=_mean_images(seeds, "total"),
+        metrics={metric: interval(list(_values(seeds, metric).values())) for metric in metrics},
+    )
 
 
-def _mean_images(seeds: Mapping[int, Mapping[str, Any]], kind: str) -> float:
-    return float(sum(run["images"][kind] for run in seeds.values())) / len(seeds)
+def _mean_images(seeds: Mapping[int, ComparedRun], kind: str) -> float:
+    return float(sum(run.images[kind] for run in seeds.values())) / len(seeds)
 
 
-def _values(seeds: Mapping[int, Mapping[str, Any]], metric: str) -> dict[int, float]:
+def _values(seeds: Mapping[int, ComparedRun], metric: str) -> dict[int, float]:
     """By seed, where it is defined."""
-    found = {seed: run["metrics"].get(metric) for seed, run in sorted(seeds.items())}
-    return {seed: value for seed, value in found.items() if value is not None}
+    values = {seed: run.metrics.get(metric) for seed, run in sorted(seeds.items())}
+    return {seed: value for seed, value in values.items() if value is not None}
 
 
 def _pair(
     first: str,
     second: str,
     metric: str,
-    by_method: Mapping[str, Mapping[int, Mapping[str, Any]]],
-) -> dict[str, Any]:
+    by_method: Mapping[str, Mapping[int, ComparedRun]],
+) -> ComparedPair:
     ours, theirs = (_values(by_method[name], metric) for name in (first, second))
     differences = [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
-    found = interval(differences)
-    low, high = found["low"], found["high"]
+    by = interval(differences)
+    low, high = by.low, by.high
+    verdict: Verdict
     if low is None or high is None:
         verdict = "undefined"
     elif low <= 0 <= high:
@@ -109,37 +117,38 @@ def _pair(
         verdict = "better" if gains else "worse"
     images = [_mean_images(by_method[name], "trained") for name in (first, second)]
     equal = max(images) <= (1 + EQUAL) * min(images)
-    return {
-        "first": first,
-        "second": second,
-        "metric": metric,
-        "n": found["n"],
-        "difference": found["mean"],
-        "low": low,
-        "high": high,
-        "verdict": verdict,
-        "equal_images": equal,
-        "sentence": " ".join(_sentence(first, second, metric, found, verdict, images, equal)),
-    }
+    return ComparedPair(
+        first=first,
+        second=second,
+        metric=metric,
+        n=by.n,
+        difference=by.mean,
+        low=low,
+        high=high,
+        verdict=verdict,
+        equal_images=equal,
+        sentence=" ".join(_sentence(first, second, metric, by, verdict, images, equal)),
+    )
 
 
 def _sentence(
     first: str,
     second: str,
     metric: str,
-    found: Mapping[str, float | int | None],
-    verdict: str,
+    difference: Mean,
+    verdict: Verdict,
     images: Sequence[float],
     equal: bool,
 ) -> Iterator[str]:
-    n, mean = found["n"], found["mean"]
+    n, mean = difference.n, difference.mean
     if verdict == "undefined":
         why = f"as {n or 'no'} {'seed has' if n == 1 else 'seeds have'} both"
         if mean is not None and n != 1:
             why = f"as all {n} seeds differ by {mean:+.4f}, which tells nothing of their spread"
         yield f"{metric}: {first} and {second} cannot be told apart, {why}."
     else:
-        by = f"{mean:+.4f} (95 % interval {found['low']:+.4f} to {found['high']:+.4f}, {n} seeds)"
+        low, high = difference.low, difference.high
+        by = f"{mean:+.4f} (95 % interval {low:+.4f} to {high:+.4f}, {n} seeds)"
         says = {
             "better": f"{first} is better than {second}",
             "worse": f"{first} is worse than {second}",

@@ -19,6 +19,14 @@ from torch import Tensor
 from manyshot import records
 from manyshot.data import Batches
 from manyshot.recipe import TrainingSettings
+from manyshot.run_folder import (
+    SAMPLER_LOG,
+    TRAIN_LOG,
+    TRAINER,
+    SamplerLine,
+    TrainLine,
+    sampler_line,
+)
 from manyshot.sharing import Phase
 from manyshot.space import Arch
 from manyshot.supernet import Supernet
@@ -30,9 +38,7 @@ from manyshot.train.update import Turn, held_by, make_safe
 
 _PLANS, _TORCH, _PROBES = 1, 2, 3
 """Named random streams of a run's seed."""
-SAMPLER_LOG = "sampler.jsonl"
-"""What a learnt sampler reports."""
-_SHOWN = ("loss", "code_loss", "code_entropy")
+_SHOWN = ("loss", "code_loss", "code_entropy_share")
 """Of what is recorded, what the progress bar has room for."""
 
 
@@ -82,8 +88,8 @@ class Trainer:
     largest: Arch
     accelerator: Accelerator
     folder: Path | None = None
-    checkpoint: str = "trainer.pt"
-    log: str = "train.jsonl"
+    checkpoint: str = TRAINER
+    log: str = TRAIN_LOG
     fingerprint: str = ""
     held_out: Callable[[int, int], Iterable[tuple[Tensor, Tensor]]] | None = None
     step: int = 0
@@ -178,7 +184,7 @@ class Trainer:
         """Writes down what the sampler has to say after a step."""
         report = self.sampler.report()
         if report is not None and self.folder is not None and self.accelerator.is_main_process:
-            records.append(self.folder / SAMPLER_LOG, {"step": self.step, **report})
+            records.append(self.folder / SAMPLER_LOG, sampler_line(self.step, report))
 
     def due(self, every: int) -> bool:
         """Whether something done every so many steps, and at the end, is to be done now."""
@@ -224,17 +230,16 @@ class Trainer:
         watched = {**means, **self.voice()}
         began, first = self._began
         speed = (self.step - first) * self.batches.batch_size / (time.monotonic() - began)
-        record = {
-            "step": self.step,
-            "epoch": self.step / len(self.batches),
-            "images": self.step * self.batches.batch_size,
-            "lr": rate,
-            **watched,
-        }
-        if self.probed_images:
-            record["probed_images"] = self.probed_images
         if self.folder is not None and self.accelerator.is_main_process:
-            records.append(self.folder / self.log, {**record, "images_per_second": round(speed, 1)})
+            at = {
+                "step": self.step,
+                "epoch": self.step / len(self.batches),
+                "images": self.step * self.batches.batch_size,
+                "images_per_second": round(speed, 1),
+            }
+            if self.probed_images:
+                at["probed_images"] = self.probed_images
+            records.append(self.folder / self.log, TrainLine.of({**at, "lr": rate, **watched}))
         if self.settings.tracker is not None:
             stage = self.log.removesuffix(".jsonl")
             values = {f"{stage}/{name}": value for name, value in {**watched, "lr": rate}.items()}
@@ -310,8 +315,8 @@ class Trainer:
                 waiting = state["losses"][self.accelerator.process_index]
                 self.losses, self.code_losses = map(list, waiting)
         if self.accelerator.is_main_process:
-            for log in (self.log, SAMPLER_LOG):
-                records.keep_lines(self.folder / log, lambda r: bool(r["step"] <= self.step))
+            records.keep(self.folder / self.log, TrainLine, lambda r: r.step <= self.step)
+            records.keep(self.folder / SAMPLER_LOG, SamplerLine, lambda r: r.step <= self.step)
 
     def diverged(self, step: int, what: str) -> NonFiniteLoss:
         """The error that says what step `step` (from 0) did, and what to do."""
