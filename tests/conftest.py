@@ -1,8 +1,42 @@
-"""Settings of all tests: one thread, and reproducible examples."""
+"""Settings of all tests, one thread and reproducible examples; and runs that several read."""
+
+import importlib
 
 import hypothesis
+import pytest
 import torch
 
 torch.set_num_threads(1)
 hypothesis.settings.register_profile("manyshot", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("manyshot")
+
+# Fixtures import what they need, so that other tests do not wait for it.
+
+
+@pytest.fixture(scope="session")
+def everything(tmp_path_factory):
+    """The folder of a run with every record there is: K-shot, ShiftNAS, shifting, watched sets."""
+    from pipeline_runs import EVERYTHING, run, small
+
+    folder = tmp_path_factory.mktemp("everything")
+    run(small(folder, *EVERYTHING), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def compared_runs(tmp_path_factory):
+    """The folders of two methods with two seeds each, ranked against one truth."""
+    from pipeline_runs import SHIFT, rank_run, run, small, truth_of_24
+
+    folder, folders = tmp_path_factory.mktemp("compared"), []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(importlib.import_module("manyshot.rank.rank"), "DRAWS", 10)
+        for method, sets in (("one", ()), ("two", SHIFT)):
+            for seed in (1, 2):
+                own = folder / f"{method}-{seed}"
+                same = ("search.budgets=['macs<=60%']", "finish.mode=inherit", "export.formats=[]")
+                recipe = small(own, *sets, *same, f"name={method}", f"seed={seed}")
+                run(recipe, own)
+                rank_run(recipe, own, truth_of_24(), uncalibrated=24 if seed == 1 else 0)
+                folders.append(own)
+    return folders

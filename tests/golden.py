@@ -62,9 +62,14 @@ FILES = {
     "rank": "rank/*/rank.json",
 }
 """Files in a run's folder, as called here and as they are."""
-KEYS: dict[str, str] = {"watched": "order"}
+KEYS: dict[str, str] = {
+    "watched": "order",
+    "code_entropy": "code_entropy_share",
+    "error": "error_grid_steps",
+    "entropy": "entropy_nats",
+}
 """Keys of records, as called here and as they are; all others are the same."""
-WORDS: dict[str, str] = {"shift": "shifting"}
+WORDS: dict[str, str] = {"shift": "shifting", "below_budget_share": "below_budget"}
 """Names in records (of roles, predictors, stages), as they are and as called here; likewise."""
 
 # -- the runs --------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ SETS = [word for override in TINY for word in ("--set", override)]
 def few_draws():
     """Bootstrap intervals, which are tested elsewhere, take most of a ranking's time."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(importlib.import_module("manyshot.rank.judge"), "DRAWS", 10)
+        patch.setattr(importlib.import_module("manyshot.rank.rank"), "DRAWS", 10)
         yield
 
 

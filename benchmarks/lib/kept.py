@@ -71,14 +71,18 @@ def content(path: Path) -> bytes:
     return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
 
 
+RENAMED = {"code_entropy": "code_entropy_share"}
+"""Keys of records that were kept before the library renamed them, and their names now."""
+
+
 def rows(path: Path) -> list[dict[str, Any]]:
-    """The records of a file, plain or gzipped.
+    """The records of a file, plain or gzipped, with the names that keys have now.
 
     Raises:
         RecordError: if a line is no record, or of another schema.
     """
     if path.suffix != ".gz":
-        return records.read_lines(path)
+        return [_renamed(row) for row in records.read_lines(path)]
     found = []
     for number, line in enumerate(content(path).splitlines(), start=1):
         row = json.loads(line)
@@ -87,8 +91,12 @@ def rows(path: Path) -> list[dict[str, Any]]:
                 f"{path}, line {number} has schema {row.get('schema')!r}; this version reads "
                 f"{records.SCHEMA}. Restore the file: git checkout -- {path}"
             )
-        found.append(row)
+        found.append(_renamed(row))
     return found
+
+
+def _renamed(row: dict[str, Any]) -> dict[str, Any]:
+    return {RENAMED.get(key, key): value for key, value in row.items()}
 
 
 def packed(plain: bytes) -> bytes:

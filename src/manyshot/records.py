@@ -8,7 +8,10 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_serializer
+from pydantic_core import ErrorDetails
 
 SCHEMA = 1
 """Version of every record that this package writes; readers refuse others."""
@@ -17,10 +20,94 @@ wrote: Callable[[Path], None] = lambda path: None  # noqa: E731
 """Called after every durable write; tests put their fail points here."""
 
 _WAY_OUT = "restore it from a copy, or delete it and resume: what it held is made again"
+_LONG = 60
+"""A longer value is cut in a message."""
 
 
 class RecordError(ValueError):
     """A file of a run cannot be used; the message says why and what to do."""
+
+
+class Part(BaseModel):
+    """Something inside a record: frozen and strict, without unknown keys, NaN or infinity.
+
+    A field whose default is None is absent from the file where it is None; any other None is
+    written as null.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, plain: Callable[[Part], dict[str, Any]]) -> dict[str, Any]:
+        fields = type(self).model_fields
+        return {
+            key: value
+            for key, value in plain(self).items()
+            if value is not None or key not in fields or fields[key].is_required()
+        }
+
+    @classmethod
+    def of(cls, content: Mapping[str, Any]) -> Self:
+        """The same from plain values, in which lists stand for tuples.
+
+        Raises:
+            ValueError: if a key is missing, unknown or has a wrong value.
+        """
+        return cls.model_validate_json(json.dumps(content, allow_nan=False))
+
+    def plain(self) -> dict[str, Any]:
+        """What the file holds, as dictionaries, lists, texts and numbers."""
+        return self.model_dump(mode="json", by_alias=True)
+
+
+class Record(Part):
+    """A whole file, or a line of one."""
+
+    schema_version: Literal[1] = Field(default=1, alias="schema")
+
+
+R = TypeVar("R", bound=Record)
+
+
+def parsed(kind: type[R], text: bytes | str, where: str) -> R:
+    """One record from its JSON text.
+
+    Args:
+        kind: the type of the record.
+        text: what was read.
+        where: the file, and the line if it has several; errors begin with it.
+
+    Raises:
+        RecordError: if the text is no record, is of another schema, or lacks a key or has a wrong
+            value, which the message names.
+    """
+    try:
+        record = kind.model_validate_json(text)
+    except ValidationError as error:
+        raise RecordError(f"{where} {_said(error.errors(include_url=False))}") from error
+    if "schema_version" not in record.model_fields_set:
+        raise RecordError(f"{where} has schema None; this version reads {SCHEMA}")
+    return record
+
+
+def _said(errors: list[ErrorDetails]) -> str:
+    """What is wrong with a record, the most important first, and what to do."""
+    for error in errors:
+        if error["loc"] == ("schema",):
+            return f"has schema {error['input']!r}; this version reads {SCHEMA}"
+    first = errors[0]
+    if not first["loc"]:
+        return f"is not a record: {first['msg']}; {_WAY_OUT}"
+    key = ".".join(map(str, first["loc"]))
+    if first["type"] == "missing":
+        what = f"has no {key!r}"
+    elif first["type"] == "extra_forbidden":
+        what = f"has an unknown key {key!r}"
+    else:
+        shown = repr(first["input"])
+        shown = shown if len(shown) <= _LONG else f"{shown[:_LONG]}..."
+        what = f"has {key!r} = {shown}: {first['msg'][:1].lower()}{first['msg'][1:]}"
+    return f"{what}; {_WAY_OUT}"
 
 
 @contextlib.contextmanager
@@ -68,15 +155,19 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(path: Path, record: Mapping[str, Any]) -> None:
+def _plain(record: Record | Mapping[str, Any]) -> dict[str, Any]:
+    content = record.plain() if isinstance(record, Record) else record
+    return {"schema": SCHEMA, **content}
+
+
+def write_json(path: Path, record: Record | Mapping[str, Any]) -> None:
     """Writes a record, with its schema, atomically."""
-    text = json.dumps({"schema": SCHEMA, **record}, indent=2, allow_nan=False)
-    write_text(path, text + "\n")
+    write_text(path, json.dumps(_plain(record), indent=2, allow_nan=False) + "\n")
 
 
-def write_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
+def write_lines(path: Path, lines: Iterable[Record | Mapping[str, Any]]) -> None:
     """Writes a `.jsonl` file whole, atomically."""
-    rows = (json.dumps({"schema": SCHEMA, **line}, allow_nan=False) for line in lines)
+    rows = (json.dumps(_plain(line), allow_nan=False) for line in lines)
     write_text(path, "".join(f"{row}\n" for row in rows))
 
 
@@ -93,9 +184,18 @@ def read_json(path: Path) -> dict[str, Any]:
     return _checked(path, record)
 
 
-def append(path: Path, record: Mapping[str, Any]) -> None:
+def load(path: Path, kind: type[R]) -> R:
+    """Reads a record of a known type.
+
+    Raises:
+        RecordError: if it is not one, or of another schema.
+    """
+    return parsed(kind, path.read_bytes(), str(path))
+
+
+def append(path: Path, record: Record | Mapping[str, Any]) -> None:
     """Adds one line to a `.jsonl` file, durably."""
-    line = json.dumps({"schema": SCHEMA, **record}, allow_nan=False) + "\n"
+    line = json.dumps(_plain(record), allow_nan=False) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
         file.write(line)
@@ -123,6 +223,50 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
             ) from error
         records.append(_checked(path, record))
     return records
+
+
+def load_lines(
+    path: Path, kind: type[R], only: Callable[[dict[str, Any]], bool] | None = None
+) -> list[R]:
+    """The lines of a `.jsonl` file as records of a known type; a torn last one is left out.
+
+    Args:
+        path: the file; without one there are no lines.
+        kind: the type of all lines.
+        only: passes over the lines that it refuses, which may be of any type.
+
+    Raises:
+        RecordError: if a line is not of the type, or of another schema.
+    """
+    if not path.exists():
+        return []
+    lines = path.read_bytes().split(b"\n")[:-1]
+    if only is not None:
+        accepted = [only(record) for record in read_lines(path)]
+    return [
+        parsed(kind, line, f"{path}, line {number}")
+        for number, line in enumerate(lines, start=1)
+        if only is None or accepted[number - 1]
+    ]
+
+
+def keep(path: Path, kind: type[R], wanted: Callable[[R], bool] = lambda line: True) -> list[R]:
+    """Rewrites a `.jsonl` file with the lines of a known type that are wanted, and returns them.
+
+    A torn last line is dropped too, so that appending may go on.
+
+    Args:
+        path: the file; without one nothing is written.
+        kind: the type of all lines.
+        wanted: says which lines stay; by default all.
+
+    Raises:
+        RecordError: if a line is not of the type, or of another schema.
+    """
+    lines = [(line, wanted(line)) for line in load_lines(path, kind)]
+    stays = iter([stay for _, stay in lines])
+    keep_lines(path, lambda _: next(stays))
+    return [line for line, stay in lines if stay]
 
 
 def keep_lines(path: Path, keep: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
-from manyshot import records
 from manyshot.progress import Progress
 from manyshot.recipe import Recipe, RecipeError
+from manyshot.records import RecordError
+from manyshot.run_folder import RECIPE, Result, RunFolder, WinnerRecord
 
 if TYPE_CHECKING:
     from torch import nn
@@ -164,6 +165,7 @@ class Run:
 
     Attributes:
         folder: where all records and files are.
+        records: the files in it, by name and type.
         recipe: what it did.
     """
 
@@ -175,25 +177,25 @@ class Run:
             RecipeError: if its recipe cannot be read.
         """
         self.folder = Path(folder)
-        path = self.folder / "recipe.toml"
-        if not path.exists():
-            raise records.RecordError(f"{self.folder} is not a run: it has no recipe.toml")
-        self.recipe = Recipe.load(path)
+        self.records = RunFolder(self.folder)
+        if not self.records.recipe_file.exists():
+            raise RecordError(f"{self.folder} is not a run: it has no {RECIPE}")
+        self.recipe = Recipe.load(self.records.recipe_file)
 
     @property
-    def result(self) -> dict[str, Any]:
+    def result(self) -> Result:
         """What `result.json` holds.
 
         Raises:
-            RecordError: if the run is not finished.
+            RecordError: if the run is not finished, or the record is damaged.
         """
-        path = self.folder / "result.json"
-        if not path.exists():
-            raise records.RecordError(
+        result = self.records.result()
+        if result is None:
+            raise RecordError(
                 f"{self.folder} has no result.json: finish it with manyshot run --resume "
                 f"{self.folder}, or Run.resume()"
             )
-        return records.read_json(path)
+        return result
 
     @property
     def winners(self) -> list[RunWinner]:
@@ -202,17 +204,21 @@ class Run:
         Raises:
             RecordError: if the run is not finished.
         """
-        return [self._winner(winner) for winner in self.result["winners"]]
+        return [self._winner(winner) for winner in self.result.winners]
 
-    def _winner(self, winner: Mapping[str, Any]) -> RunWinner:
+    def _winner(self, winner: WinnerRecord) -> RunWinner:
         return RunWinner(
-            budget=winner["budget"],
-            arch=tuple(int(option) for option in winner["arch"].split("-")),
-            choices=winner["choices"],
-            costs={metric: winner[metric] for metric in ("macs", "params", "latency_ms")},
-            proxy_accuracy=winner["proxy_accuracy"],
-            test_accuracy=winner["test_accuracy"],
-            files={kind: self.folder / path for kind, path in winner["files"].items()},
+            budget=winner.budget,
+            arch=tuple(int(option) for option in winner.arch.split("-")),
+            choices=winner.choices,
+            costs={
+                "macs": winner.macs,
+                "params": winner.params,
+                "latency_ms": winner.latency_ms,
+            },
+            proxy_accuracy=winner.proxy_accuracy,
+            test_accuracy=winner.test_accuracy,
+            files={kind: self.folder / path for kind, path in winner.files.items()},
             _run=self,
         )
 
@@ -239,10 +245,9 @@ class Run:
     @functools.cached_property
     def _workspace(self) -> Workspace:
         from manyshot.pipeline import Workspace
-        from manyshot.pipeline.stages.shift import final_weights
         from manyshot.train import load_weights
 
-        weights = final_weights(self.recipe, self.folder)
+        weights = self.records.final_weights(self.recipe)
         workspace = Workspace.build(self.recipe)
         load_weights(weights, workspace.net)
         return workspace
@@ -271,9 +276,9 @@ class Run:
         """
         from manyshot.train import load_weights
 
-        weights = self.folder / "subnets" / f"{self.net.space.to_text(arch)}.safetensors"
+        weights = self.records.subnets / f"{self.net.space.to_text(arch)}.safetensors"
         if not weights.exists():
-            raise records.RecordError(
+            raise RecordError(
                 f"{weights} is missing: finish the architecture with Run.export(arch, 'pt2')"
             )
         module = self.net.extract(arch)
@@ -307,7 +312,7 @@ class Run:
         recipe = Recipe.build(values, (), str(self.folder))
         text = "-".join(map(str, arch))
         record = export_architecture(recipe, self.folder, text, progress, test=test)
-        return {kind: self.folder / path for kind, path in record["files"].items()}
+        return {kind: self.folder / path for kind, path in record.files.items()}
 
     def report(self) -> Path:
         """Writes `report.html` from the records, and returns its path."""
@@ -316,14 +321,14 @@ class Run:
         return write(self.folder)
 
     def __repr__(self) -> str:
-        if not (self.folder / "result.json").exists():
+        if not self.records.result_file.exists():
             return f"Run({str(self.folder)!r}, not finished)"
         winners = ", ".join(f"{w.budget}: {w.test_accuracy:.1%}" for w in self.winners)
         return f"Run({str(self.folder)!r}, {winners})"
 
     def _repr_html_(self) -> str:
         """The winners as a table, for notebooks."""
-        if not (self.folder / "result.json").exists():
+        if not self.records.result_file.exists():
             return f"<p>{html.escape(repr(self))}</p>"
         names = ("budget", "architecture", "MACs", "params", "latency", "proxy", "test")
         rows = [

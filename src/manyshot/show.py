@@ -8,6 +8,8 @@ from typing import Any, Literal
 from rich.table import Table
 from rich.text import Text
 
+from manyshot.run_folder import SUBNETS, Comparison, Mean, Ranking, Result, Statistic
+
 
 def count(number: float) -> str:
     """A count in K, M or G, three digits."""
@@ -17,74 +19,71 @@ def count(number: float) -> str:
     return f"{number:g}"
 
 
-def winners_table(result: dict[str, Any], page: Path) -> Table:
+def winners_table(result: Result, page: Path) -> Table:
     """The winners of a run: one row per budget."""
     table = Table(
-        title=f"{result['name']}: {result['searched']:,} of {result['space']['size']:,} "
-        f"architectures scored, winners: {result['finish']}",
-        caption=Text(f"files are in {page.parent / 'subnets'}, the report is {page}"),
+        title=f"{result.name}: {result.searched:,} of {result.space.size:,} architectures scored, "
+        f"winners: {result.finish}",
+        caption=Text(f"files are in {page.parent / SUBNETS}, the report is {page}"),
     )
     right = ("MACs", "params", "latency", "proxy", "test")
     for name in ("budget", "architecture", *right, "file"):
         justify: Literal["left", "right"] = "right" if name in right else "left"
         long = name in ("architecture", "file")
         table.add_column(name, justify=justify, overflow="fold", no_wrap=not long)
-    for winner in result["winners"]:
-        files = winner["files"]
+    for winner in result.winners:
         table.add_row(
-            Text(winner["budget"]),
-            winner["arch"],
-            count(winner["macs"]),
-            count(winner["params"]),
-            f"{winner['latency_ms']:.2f} ms",
-            f"{winner['proxy_accuracy']:.2%}",
-            f"{winner['test_accuracy']:.2%}",
-            Text(Path(next(iter(files.values()))).name if files else "-"),
+            Text(winner.budget),
+            winner.arch,
+            count(winner.macs),
+            count(winner.params),
+            f"{winner.latency_ms:.2f} ms",
+            f"{winner.proxy_accuracy:.2%}",
+            f"{winner.test_accuracy:.2%}",
+            Text(Path(next(iter(winner.files.values()))).name if winner.files else "-"),
         )
     return table
 
 
-def shift_tables(result: dict[str, Any]) -> list[Table]:
+def shift_tables(result: Result) -> list[Table]:
     """What a search that moved the weights forwarded, and how the order of networks changed."""
-    spent = Table(title=f"images forwarded, shifting: {result['shifting']}")
-    forwarded: dict[str, int] = result["images_forwarded"]
-    for stage in forwarded:
+    spent = Table(title=f"images forwarded, shifting: {result.shifting}")
+    for stage in result.images_forwarded:
         spent.add_column(stage, justify="right")
-    spent.add_row(*(f"{images:,}" for images in forwarded.values()))
-    if not result["order"]:
+    spent.add_row(*(f"{images:,}" for images in result.images_forwarded.values()))
+    if not result.order:
         return [spent]
     order = Table(title="watched networks, before and after")
     columns = ("set", "networks", "mean proxy before", "after", "Kendall's tau, before with after")
     for name in columns:
         order.add_column(name, justify="left" if name == "set" else "right")
-    for name, found in result["order"].items():
-        tau = found["tau_before_after"]
+    for name, watched in result.order.items():
         order.add_row(
             name,
-            str(found["architectures"]),
-            f"{found['mean_accuracy_before']:.2%}",
-            f"{found['mean_accuracy_after']:.2%}",
-            "undefined" if tau is None else f"{tau:.3f}",
+            str(watched.architectures),
+            f"{watched.mean_accuracy_before:.2%}",
+            f"{watched.mean_accuracy_after:.2%}",
+            _value(watched.tau_before_after),
         )
     return [spent, order]
 
 
-def survey_tables(found: dict[str, Any]) -> list[Table]:
+def survey_tables(survey: dict[str, Any]) -> list[Table]:
     """What `manyshot space` prints: decisions, costs, histograms."""
-    decisions = Table(title=f"{found['name']}: {found['size']:,} encodings")
+    decisions = Table(title=f"{survey['name']}: {survey['size']:,} encodings")
     for name in ("#", "decision", "options"):
         decisions.add_column(name)
-    for i, decision in enumerate(found["decisions"]):
+    for i, decision in enumerate(survey["decisions"]):
         options = ", ".join(map(str, decision["options"]))
         decisions.add_row(str(i), Text(decision["name"]), Text(options))
     costs = Table(title="reachable costs")
     for name in ("cost", "least", "smallest", "largest", "greatest"):
         costs.add_column(name, justify="left" if name == "cost" else "right")
-    for metric, cost in found["costs"].items():
+    for metric, cost in survey["costs"].items():
         costs.add_row(
             metric, *(count(cost[key]) for key in ("least", "smallest", "largest", "greatest"))
         )
-    return [decisions, costs, *(_histogram(m, c) for m, c in found["costs"].items())]
+    return [decisions, costs, *(_histogram(m, c) for m, c in survey["costs"].items())]
 
 
 def _histogram(metric: str, cost: dict[str, Any]) -> Table:
@@ -98,45 +97,46 @@ def _histogram(metric: str, cost: dict[str, Any]) -> Table:
     return table
 
 
-def rank_tables(found: dict[str, Any], page: Path) -> list[Table]:
+def rank_tables(ranking: Ranking, page: Path) -> list[Table]:
     """What `manyshot rank` prints: a table per set, with what may be said of it."""
-    from manyshot.rank.judge import verdict  # scipy is slow to import
+    from manyshot.rank.rank import verdict  # scipy is slow to import
 
     tables = []
-    for own in found["sets"]:
+    for ranked in ranking.sets:
         table = Table(
-            title=f"{own['name']}: {own['why']}; judged by {', '.join(own['judged_by'])}",
-            caption=Text(verdict(own)),
+            title=f"{ranked.name}: {ranked.why}; judged by {', '.join(ranked.judged_by)}",
+            caption=Text(verdict(ranked)),
         )
         columns = ("orders by", "Kendall's tau", "95 %", "Spearman", "Pearson", "regret")
         for name in columns:
             table.add_column(name, justify="left" if name == "orders by" else "right")
-        for name, statistics in own["predictors"].items():
+        for name, statistics in ranked.predictors.items():
+            regret = statistics.regret.value
             table.add_row(
                 name,
-                _value(statistics["kendall"]["value"]),
-                _bounds(statistics["kendall"]),
-                _value(statistics["spearman"]["value"]),
-                _value(statistics["pearson"]["value"]),
-                f"{statistics['regret']['value']:.2%}",
+                _value(statistics.kendall.value),
+                _bounds(statistics.kendall),
+                _value(statistics.spearman.value),
+                _value(statistics.pearson.value),
+                _value(None) if regret is None else f"{regret:.2%}",
             )
         tables.append(table)
-    absent = [f"no set {name}, it needs {why}" for name, why in found["absent"].items()]
-    tables[-1].caption = Text("\n".join([verdict(found["sets"][-1]), *absent, str(page)]))
+    absent = [f"no set {name}, it needs {why}" for name, why in ranking.absent.items()]
+    tables[-1].caption = Text("\n".join([verdict(ranking.sets[-1]), *absent, str(page)]))
     return tables
 
 
-def compare_tables(found: dict[str, Any], page: Path) -> list[Table]:
+def compare_tables(comparison: Comparison, page: Path) -> list[Table]:
     """What `manyshot compare` prints: means by kind of metric, then what can be told apart."""
-    metrics = list(dict.fromkeys(name for own in found["methods"] for name in own["metrics"]))
-    tables = [_means(found, kind, metrics) for kind in KINDS if _of_kind(kind, metrics)]
-    if len(found["methods"]) > 1:
+    metrics = list(dict.fromkeys(name for m in comparison.methods for name in m.metrics))
+    tables = [_means(comparison, kind, metrics) for kind in KINDS if _of_kind(kind, metrics)]
+    if len(comparison.methods) > 1:
         pairs = Table(title="pairs of methods", show_lines=True)
         pairs.add_column("")
-        decided = [p for p in found["pairs"] if p["verdict"] in ("better", "worse")]
+        decided = [p for p in comparison.pairs if p.verdict in ("better", "worse")]
         for pair in decided:
-            pairs.add_row(Text(pair["sentence"]))
-        rest = len(found["pairs"]) - len(decided)
+            pairs.add_row(Text(pair.sentence))
+        rest = len(comparison.pairs) - len(decided)
         pairs.add_row(Text(f"{rest} other pairs are not distinguishable, or cannot be told apart."))
         tables.append(pairs)
     tables[-1].caption = Text(str(page))
@@ -156,20 +156,27 @@ def _of_kind(kind: str, metrics: list[str]) -> list[str]:
     return [metric for metric in metrics if metric.startswith(f"{kind} ")]
 
 
-def _means(found: dict[str, Any], kind: str, metrics: list[str]) -> Table:
-    """Means of one kind of metric: a row per method, then what orders without a supernet."""
-    own = _of_kind(kind, metrics)
+def _means(comparison: Comparison, kind: str, metrics: list[str]) -> Table:
+    """Means of one kind of metric: a row per method, then what orders without a supernet.
+
+    Args:
+        comparison: the record.
+        kind: how the names of the metrics begin.
+        metrics: the names of all metrics.
+    """
+    columns = _of_kind(kind, metrics)
+    short = [metric.removeprefix(f"{kind} ") for metric in columns]
     table = Table(title=f"{KINDS[kind]}; means over seeds, 95 %")
-    for name in ("method", "seeds", "images", *(metric.removeprefix(f"{kind} ") for metric in own)):
+    for name in ("method", "seeds", "images", *short):
         table.add_column(Text(name), justify="left" if name == "method" else "right")
-    for method in found["methods"]:
-        means = [_mean(method["metrics"][metric]) for metric in own]
-        row = [str(len(method["seeds"])), count(method["images"]), *means]
-        table.add_row(Text(method["method"]), *row)
-    for baseline in found["baselines"]:
-        values = [_value(baseline["metrics"].get(metric), absent="") for metric in own]
+    for method in comparison.methods:
+        means = [_mean(method.metrics[metric]) for metric in columns]
+        row = [str(len(method.seeds)), count(method.images), *means]
+        table.add_row(Text(method.method), *row)
+    for baseline in comparison.baselines:
+        values = [_value(baseline.metrics.get(metric), absent="") for metric in columns]
         if any(values):
-            table.add_row(Text(baseline["name"]), "", "", *values, style="dim")
+            table.add_row(Text(baseline.name), "", "", *values, style="dim")
     return table
 
 
@@ -177,14 +184,12 @@ def _value(number: float | None, absent: str = "undefined") -> str:
     return absent if number is None else f"{number:.3f}"
 
 
-def _bounds(found: dict[str, float | None]) -> str:
-    low, high = found["low"], found["high"]
+def _bounds(statistic: Statistic) -> str:
+    low, high = statistic.low, statistic.high
     return "" if low is None or high is None else f"{low:.3f} to {high:.3f}"
 
 
-def _mean(found: dict[str, Any]) -> str:
-    if found["mean"] is None:
-        return "undefined"
-    if found["low"] is None:
-        return f"{found['mean']:.3f}"
-    return f"{found['mean']:.3f} ± {found['high'] - found['mean']:.3f}"
+def _mean(over_seeds: Mean) -> str:
+    if over_seeds.mean is None or over_seeds.high is None:
+        return _value(over_seeds.mean)
+    return f"{over_seeds.mean:.3f} ± {over_seeds.high - over_seeds.mean:.3f}"

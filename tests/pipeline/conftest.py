@@ -1,11 +1,11 @@
 import functools
 
 import pytest
-from pipeline_runs import SHIFT, small
 
 from manyshot import supernet
-from manyshot.pipeline import Workspace, build, run
+from manyshot.pipeline import Workspace, build
 from manyshot.space import SearchSpace
+from pipeline_runs import SHIFT, run, small
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -5,15 +5,15 @@ import shutil
 
 import pytest
 import torch
-from pipeline_runs import lines, outcome, small
 from torch import nn
 
 import manyshot as ms
 from manyshot import records
-from manyshot.pipeline import Workspace, export_architecture, run, train_only
+from manyshot.pipeline import Workspace, train_only
 from manyshot.pipeline.stages import finish as finishing
 from manyshot.progress import Silent
 from manyshot.train import engine, load_weights
+from pipeline_runs import export_architecture, lines, outcome, run, small
 
 
 def test_modes_differ_and_inherit_is_the_supernets_own(base, tmp_path):

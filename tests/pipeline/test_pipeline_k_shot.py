@@ -5,14 +5,14 @@ import inspect
 
 import pytest
 import torch
-from pipeline_runs import lines, outcome, small
 
 import manyshot as ms
-from manyshot.pipeline import Workspace, run
+from manyshot.pipeline import Workspace
 from manyshot.pipeline.build import make_network, seeded
 from manyshot.recipe import Recipe, RecipeError
 from manyshot.sharing.dictionary import rows
 from manyshot.train import load_weights
+from pipeline_runs import lines, outcome, run, small
 
 K_SHOT = ("sharing.name=k_shot", "sharing.options={copies = 2, m = 2}")
 
@@ -28,7 +28,7 @@ def test_a_run_goes_the_whole_way(finished):
     folder, recipe, result = finished
     assert [winner["budget"] for winner in result["winners"]] == ["macs<=20%", "macs<=90%"]
     assert all(
-        set(row) >= {"code_entropy", "slice_distance"} for row in lines(folder, "train.jsonl")
+        set(row) >= {"code_entropy_share", "slice_distance"} for row in lines(folder, "train.jsonl")
     )
     ws = Workspace.build(recipe)
     load_weights(folder / "supernet.safetensors", ws.net)

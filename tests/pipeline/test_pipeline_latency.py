@@ -3,12 +3,11 @@
 import shutil
 
 import pytest
-from pipeline_runs import small
 
 from manyshot import records
 from manyshot.cost import LatencyTable
-from manyshot.pipeline import run
-from manyshot.pipeline.stages import latency
+from manyshot.run_folder import LATENCY
+from pipeline_runs import run, small
 
 BUDGET = ("search.budgets=['latency_ms<=1K']", "finish.mode=inherit")
 
@@ -22,7 +21,7 @@ def timed(tmp_path_factory):
 
 
 def table_of(folder):
-    return records.read_json(folder / latency.FILE)
+    return records.read_json(folder / LATENCY)
 
 
 def test_both_latencies_of_a_winner_are_kept(timed):
@@ -53,7 +52,7 @@ def test_with_other_settings_it_is_measured_anew(timed, tmp_path):
 def test_the_table_of_another_machine_is_measured_anew(timed, tmp_path):
     folder = tmp_path / "elsewhere"
     shutil.copytree(timed[0], folder)
-    records.write_json(folder / latency.FILE, table_of(folder) | {"device": "cpu: abacus"})
+    records.write_json(folder / LATENCY, table_of(folder) | {"device": "cpu: abacus"})
     run(timed[1], tmp_path / "again", trained=folder)
     assert table_of(tmp_path / "again")["device"] == table_of(timed[0])["device"]
 
@@ -73,6 +72,6 @@ def test_the_table_of_another_machine_is_measured_anew(timed, tmp_path):
 def test_a_run_does_not_go_on_with_another_table(timed, tmp_path, field, value):
     folder = tmp_path / "run"
     shutil.copytree(timed[0], folder)
-    records.write_json(folder / latency.FILE, table_of(folder) | {field: value})
+    records.write_json(folder / LATENCY, table_of(folder) | {field: value})
     with pytest.raises(records.RecordError, match=f"measured with {field} = .*delete the file"):
         run(timed[1], folder)

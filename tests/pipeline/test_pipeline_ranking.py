@@ -6,36 +6,40 @@ import shutil
 
 import numpy as np
 import pytest
-from pipeline_runs import SHIFT, Stages, lines, small, stopped
 from scipy import stats
 
 from manyshot import evaluate, records
-from manyshot.pipeline import Workspace, compare_runs, rank_run, run
+from manyshot.pipeline import Workspace
 from manyshot.pipeline.stages.score import Images
 from manyshot.pipeline.verbs.rank import in_space
 from manyshot.rank import TruthError, TruthTable
 from manyshot.recipe import Recipe, RecipeError
 from manyshot.space import Decision, SearchSpace
 from manyshot.train import load_weights
+from pipeline_runs import (
+    Stages,
+    compare_runs,
+    lines,
+    random_truth,
+    rank_run,
+    run,
+    small,
+    stopped,
+    truth_of_24,
+)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def few_draws():
     """Bootstrap intervals, which are tested elsewhere, take most of a ranking's time."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(importlib.import_module("manyshot.rank.judge"), "DRAWS", 10)
+        patch.setattr(importlib.import_module("manyshot.rank.rank"), "DRAWS", 10)
         yield
-
-
-def made(archs, runs=3, name="made", seed=0):
-    accuracy_NR = np.random.default_rng(seed).uniform(0.5, 0.9, (len(archs), runs))
-    return TruthTable(name, tuple(archs), tuple(f"seed {i}" for i in range(runs)), accuracy_NR)
 
 
 @pytest.fixture(scope="module")
 def truth():
-    rng = np.random.default_rng(0)
-    return made(sorted({tuple(arch) for arch in rng.integers(4, size=(24, 4)).tolist()}))
+    return truth_of_24()
 
 
 @pytest.fixture(scope="module")
@@ -118,13 +122,13 @@ def test_a_reference_chooses_the_local_set_by_prediction(copied, ranked, truth, 
     other = tmp_path / "run"
     shutil.copytree(copied[0], other)
     for name in ("new", "made"):
-        more = made([*truth.archs, *({(3, 3, 3, 3)} - {*truth.archs})], name=name)
+        more = random_truth([*truth.archs, *({(3, 3, 3, 3)} - {*truth.archs})], name=name)
         with pytest.raises(records.RecordError, match="it is the reference"):
             rank_run(copied[1], copied[0], more, reference=other)
     path = other / "rank" / "made" / "scores.jsonl"
     rows = lines(path.parent, path.name)
     for i, row in enumerate(rows):  # as if the reference ranked in the order of the table
-        row["proxy_accuracy"] = 1 - i / 100 if row["calibrated"] else 1 + i / 100
+        row["proxy_accuracy"] = 0.5 - i / 500 if row["calibrated"] else 0.5 + i / 500
     records.write_lines(path, rows)
     calibrated = [row["arch"] for row in rows if row["calibrated"]]
     again = rank_run(copied[1], copied[0], truth, reference=other)
@@ -201,13 +205,14 @@ def test_killed_and_ranked_again(copied, ranked, truth, tmp_path, monkeypatch, w
     assert len(lines(folder / "rank" / "made", "scores.jsonl")) == 2 * len(truth)
 
 
-@pytest.mark.parametrize("what", ["weights", "calibration", "validation", "batch_size"])
+@pytest.mark.parametrize("what", ["weights", "calibration", "validation_images", "batch_size"])
 def test_scores_of_other_weights_or_images_are_dropped(copied, ranked, truth, tmp_path, what):
     folder = tmp_path / "run"
     shutil.copytree(copied[0], folder)
     path = folder / "rank" / "made" / "scores.jsonl"
     rows = lines(path.parent, path.name)
-    records.write_lines(path, [{**row, what: "other", "proxy_accuracy": 0} for row in rows])
+    other = "other" if isinstance(rows[0][what], str) else 7
+    records.write_lines(path, [{**row, what: other, "proxy_accuracy": 0.0} for row in rows])
     assert rank_run(copied[1], folder, truth)["points"] == ranked["points"]
 
 
@@ -259,34 +264,24 @@ class TestInSpace:
 
     def test_another_space(self):
         with pytest.raises(TruthError, match="of another space.*2 decisions"):
-            in_space(made([(0, 1, 1)]), self.space)
+            in_space(random_truth([(0, 1, 1)]), self.space)
         with pytest.raises(TruthError, match="of another space.*option 3"):
-            in_space(made([(0, 3)]), self.space)
+            in_space(random_truth([(0, 3)]), self.space)
 
     def test_aliases(self, net):
         uses = {self.space.decisions[1]: [((self.space.decisions[0], frozenset({1})),)]}
         space = SearchSpace(self.space.decisions, uses=uses)
-        assert in_space(made([(0, 2), (1, 2)]), space).archs == ((0, 0), (1, 2))
+        assert in_space(random_truth([(0, 2), (1, 2)]), space).archs == ((0, 0), (1, 2))
         with pytest.raises(TruthError, match="0-1 and 0-2, which are one network, 0-0"):
-            in_space(made([(0, 1), (0, 2)]), space)
+            in_space(random_truth([(0, 1), (0, 2)]), space)
 
 
 class TestCompare:
     @pytest.fixture(scope="class")
     @classmethod
-    def runs(cls, tmp_path_factory, truth):
-        """Two methods with two seeds each, ranked."""
-        folder = tmp_path_factory.mktemp("compared")
-        found = []
-        for method, sets in (("one", ()), ("two", SHIFT)):
-            for seed in (1, 2):
-                own = folder / f"{method}-{seed}"
-                same = ("search.budgets=['macs<=60%']", "finish.mode=inherit", "export.formats=[]")
-                recipe = small(own, *sets, *same, f"name={method}", f"seed={seed}")
-                run(recipe, own)
-                rank_run(recipe, own, truth, uncalibrated=0)
-                found.append(own)
-        return found
+    def runs(cls, compared_runs):
+        """Two methods with two seeds each, ranked; tests only read them."""
+        return compared_runs
 
     def test_runs_of_one_recipe_are_one_method(self, runs, truth, tmp_path):
         found = compare_runs(runs, tmp_path)
@@ -327,7 +322,7 @@ class TestCompare:
         [won] = records.read_json(folder / "result.json")["winners"]
         arch = tuple(map(int, won["arch"].split("-")))
         for archs, expected in (({arch, (0, 0, 0, 0)}, True), ({(3, 3, 3, 3)} - {arch}, False)):
-            table = made(sorted(archs), name=f"has it: {expected}")
+            table = random_truth(sorted(archs), name=f"has it: {expected}")
             rank_run(Recipe.load(folder / "recipe.toml"), folder, table, uncalibrated=0)
             [row] = compare_runs([folder], tmp_path / "out", table.name)["runs"]
             known = dict(zip(table.archs, table.accuracy_N, strict=True)).get(arch)

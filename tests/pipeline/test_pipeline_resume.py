@@ -10,13 +10,12 @@ import time
 import numpy as np
 import pytest
 import torch
-from pipeline_runs import Stopped, lines, outcome, small, stopped
 
 from manyshot import records
 from manyshot.cli import main
-from manyshot.pipeline import run
 from manyshot.pipeline.stages import finish as finishing
 from manyshot.train import CheckpointError
+from pipeline_runs import Stopped, lines, outcome, run, small, stopped
 
 
 @pytest.mark.usefixtures("built_once")

@@ -2,17 +2,17 @@
 
 import pytest
 import torch
-from pipeline_runs import lines, outcome, small, timeless
 
 import manyshot as ms
 from manyshot import records
-from manyshot.pipeline import Workspace, run, train_only
+from manyshot.pipeline import Workspace, train_only
 from manyshot.pipeline.verbs.run import trained_images
 from manyshot.recipe import RecipeError
 from manyshot.search import Infeasible
 from manyshot.space import Budget
 from manyshot.train import load_weights
 from manyshot.zoo import NETWORKS
+from pipeline_runs import lines, outcome, run, small, timeless
 
 FIELDS = [
     "budget", "arch", "choices", "macs", "params", "latency_ms", "proxy_accuracy",

@@ -5,17 +5,17 @@ import shutil
 
 import pytest
 import torch
-from pipeline_runs import Stopped, lines, outcome, small
 
 from manyshot import records
-from manyshot.pipeline import Workspace, run
+from manyshot.pipeline import Workspace
 from manyshot.pipeline.checks import check_sampler
 from manyshot.pipeline.stages import generate
-from manyshot.pipeline.stages.generate import trained_sampler
+from manyshot.pipeline.stages.generate import probed_images, trained_sampler
 from manyshot.recipe import EvaluationSettings, Recipe, RecipeError, SearchSettings
 from manyshot.search import Infeasible, Limit
 from manyshot.train.checkpoint import load_checkpoint
 from manyshot.train.samplers.complexity import Grid
+from pipeline_runs import Stopped, lines, outcome, run, small
 
 BUDGETS = ["macs<=50%", "macs<=85%"]
 OPTIONS = "warmup = 0.25, period = 3, hidden = 8, lr = 0.03, grid = [5000, 26000, 7000]"
@@ -50,7 +50,7 @@ def test_one_winner_per_budget_within_it_from_the_generator(finished, workspace)
         assert result["generated"][winner["budget"]] == {
             "decodes": generated.decodes,
             "drawn": False,
-            "below_budget": 1 - generated.cost / limit.limit,
+            "below_budget_share": 1 - generated.cost / limit.limit,
         }
     assert result == {
         k: v for k, v in records.read_json(folder / "result.json").items() if k != "schema"
@@ -67,7 +67,7 @@ def test_what_was_forwarded(finished):
     assert result["images_forwarded"]["probe"] == 4 * 4 * 2 * 60
     rows = lines(folder, "sampler.jsonl")
     assert [row["step"] for row in rows if row.get("update")] == [7, 10, 13, 16]
-    assert lines(folder, "train.jsonl")[-1]["probed_images"] == 4 * 4 * 2 * 60
+    assert probed_images(folder) == 4 * 4 * 2 * 60
 
 
 def test_what_is_kept_of_the_sampler_is_what_training_ended_with(finished, workspace):
@@ -166,7 +166,7 @@ def test_of_draws_within_the_budget_the_best_scored_wins(tmp_path):
     rows, [winner] = lines(tmp_path, "search.jsonl"), result["winners"]
     told = result["generated"]["macs<=20%"]
     assert told["drawn"]
-    assert told["below_budget"] >= 0
+    assert told["below_budget_share"] >= 0
     assert result["searched"] == len(rows) > 1
     ws = Workspace.build(small(tmp_path, RAW, search, "finish.mode=inherit"))
     [limit] = ws.limits()

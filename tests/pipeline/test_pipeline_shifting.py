@@ -7,7 +7,6 @@ import dataclasses
 import numpy as np
 import pytest
 import scipy.stats
-from pipeline_runs import KEPT, SHIFT, B, G, P, S, again, archs_of, lines, small
 from safetensors.torch import load_file
 
 from manyshot import evaluate
@@ -16,13 +15,16 @@ from manyshot.pipeline.build import pick_device
 from manyshot.pipeline.stages.order import Watched
 from manyshot.pipeline.stages.score import RUNNING, Images
 from manyshot.pipeline.stages.search import search
-from manyshot.pipeline.stages.shift import SHIFTED, STATE, ShiftingStage, operations
+from manyshot.pipeline.stages.shift import ShiftingStage, operations
 from manyshot.pipeline.verbs.run import begin
 from manyshot.progress import Silent
+from manyshot.run_folder import SHIFTED
+from manyshot.run_folder import SHIFTING_STATE as STATE
 from manyshot.search import best
 from manyshot.train import engine, load_weights
 from manyshot.train.checkpoint import digest
 from manyshot.train.shifting import Shifter
+from pipeline_runs import KEPT, SHIFT, B, G, P, S, again, archs_of, lines, small
 
 # -- what is trained -----------------------------------------------------------------------------
 
@@ -144,7 +146,7 @@ def test_the_best_of_the_frozen_supernet_are_what_trains(shifted, ws, tmp_path):
     again(shifted, tmp_path, "shifting.name=topk_finetune")
     before = [r for r in lines(tmp_path / "run", "order.jsonl") if r["role"] == "before"]
     scores = {ws.net.space.from_text(r["arch"]): r["proxy_accuracy"] for r in before}
-    expected = operations(ws, best(scores, k=4))["counts"]
+    expected = operations(ws, best(scores, k=4)).counts
     for row in lines(tmp_path / "run", "shifting.jsonl"):  # four candidates, two mini-batches each
         assert row["trained"]["counts"] == [[S * n for n in counts] for counts in expected]
 
@@ -172,11 +174,11 @@ def test_nothing_beyond_the_budgets_is_trained_or_scored(
 def test_operations_and_their_entropy(ws):
     archs = candidates_of(ws, 9)
     found = operations(ws, archs)
-    for i, counts in enumerate(found["counts"]):
+    for i, counts in enumerate(found.counts):
         own = collections.Counter(arch[i] for arch in archs)
-        assert counts == [own[option] for option in range(4)]
-        assert found["entropy"][i] == pytest.approx(scipy.stats.entropy(counts), abs=1e-12)
-    assert operations(ws, archs[:1])["entropy"] == [0.0] * 4
+        assert counts == tuple(own[option] for option in range(4))
+        assert found.entropy_nats[i] == pytest.approx(scipy.stats.entropy(counts), abs=1e-12)
+    assert operations(ws, archs[:1]).entropy_nats == (0.0,) * 4
 
 
 # -- what is scored, and when --------------------------------------------------------------------
@@ -231,7 +233,10 @@ def test_winners_are_the_best_of_those_scored_again_at_the_final_weights(shifted
 def test_final_scores_are_on_all_validation_images(shifted, tmp_path):
     again(shifted, tmp_path, "evaluate.images=32")
     rows = lines(tmp_path / "run", "search.jsonl")
-    assert {(r["role"] == "final", r["validation"]) for r in rows} == {(False, 32), (True, 64)}
+    assert {(r["role"] == "final", r["validation_images"]) for r in rows} == {
+        (False, 32),
+        (True, 64),
+    }
     final = [r for r in rows if r["role"] == "final"]
     assert {r["images_forwarded"] for r in final} == {64 + 64}  # none is that of 32 images
 
@@ -333,10 +338,10 @@ def test_watched_sets_are_chosen_before_and_scored_twice_alike(shifted, ws):
     assert len(set(archs)) == 10
     assert ws.limits()[0].satisfied(archs).all()
     assert archs_of(ws, after) == archs
-    assert {(r["weights_version"], r["calibration"], r["validation"]) for r in before} == {
+    assert {(r["weights_version"], r["calibration"], r["validation_images"]) for r in before} == {
         (0, before[0]["calibration"], 64)
     }
-    assert {(r["weights_version"], r["calibration"], r["validation"]) for r in after} == {
+    assert {(r["weights_version"], r["calibration"], r["validation_images"]) for r in after} == {
         (P * G * S, before[0]["calibration"], 64)
     }
     scores = [np.array([r["proxy_accuracy"] for r in part]) for part in (before, after)]

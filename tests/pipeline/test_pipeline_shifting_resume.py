@@ -6,21 +6,35 @@ import io
 import shutil
 
 import pytest
-from pipeline_runs import SHIFT, P, S, Stopped, again, lines, outcome, small, stopped
 from rich.console import Console
 from safetensors.torch import load_file
 
 from manyshot import evaluate, records
-from manyshot.pipeline import Workspace, export_architecture, run
-from manyshot.pipeline.stages.shift import SHIFTED, STATE, ShiftingStage
+from manyshot.pipeline import Workspace
+from manyshot.pipeline.stages.shift import ShiftingStage
 from manyshot.pipeline.verbs.run import begin
 from manyshot.progress import Silent
 from manyshot.recipe import Recipe, RecipeError
 from manyshot.recipe import ShiftingSettings as Settings
+from manyshot.run_folder import SHIFTED
+from manyshot.run_folder import SHIFTING_STATE as STATE
 from manyshot.show import shift_tables
 from manyshot.train import CheckpointError, NonFiniteLoss, engine, load_weights, save_weights
 from manyshot.train.checkpoint import digest, load_checkpoint, save_checkpoint
 from manyshot.train.shifting import Shifter
+from pipeline_runs import (
+    SHIFT,
+    P,
+    S,
+    Stopped,
+    again,
+    export_architecture,
+    lines,
+    outcome,
+    run,
+    small,
+    stopped,
+)
 
 # -- resuming ------------------------------------------------------------------------------------
 

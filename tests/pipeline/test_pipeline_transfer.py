@@ -12,15 +12,13 @@ import pytest
 import scipy.stats
 import torch
 from PIL import Image
-from pipeline_runs import lines, outcome, small, stopped, timeless
 from safetensors.torch import load_file
 from test_pipeline_resume import snapshot
 
 import manyshot as ms
 from manyshot import cli, records
 from manyshot.data import DATASETS, Batches, ImageSet, fixed, load
-from manyshot.pipeline import Workspace, export_architecture, run, train_only, transfer_recipe
-from manyshot.pipeline.stages.shift import SHIFTED
+from manyshot.pipeline import Workspace, train_only, transfer_recipe
 from manyshot.pipeline.verbs.run import begin
 from manyshot.progress import Silent
 from manyshot.recipe import (
@@ -31,8 +29,10 @@ from manyshot.recipe import (
     SearchSettings,
     TrainingSettings,
 )
+from manyshot.run_folder import SHIFTED
 from manyshot.train import CheckpointError, NonFiniteLoss, load_weights
 from manyshot.train.checkpoint import digest
+from pipeline_runs import export_architecture, lines, outcome, run, small, stopped, timeless
 
 WEIGHTS, SOURCE = "supernet.safetensors", "source.safetensors"
 HEAD = ("model.chain.5.2.weight", "model.chain.5.2.bias")

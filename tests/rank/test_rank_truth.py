@@ -8,7 +8,7 @@ import pytest
 
 from manyshot import records
 from manyshot.rank import PUBLISHED, TruthError, TruthTable, load_truth
-from manyshot.rank.truth import LOG
+from manyshot.run_folder import TRUTH_LOG as LOG
 
 NAN = math.nan
 

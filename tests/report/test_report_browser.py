@@ -4,6 +4,7 @@ A browser window cannot be narrower than 500 pixels, so a page is shown in frame
 a script added to a copy of the page tells that what it sees.
 """
 
+import copy
 import json
 import re
 import shutil
@@ -14,7 +15,7 @@ from typing import Any
 
 import plotly.offline
 import pytest
-import report_samples as samples
+from report_folders import EVIL, copy_of, named, with_options, write_json
 
 import manyshot.report as report
 
@@ -140,35 +141,41 @@ def is_dark(colour: str) -> bool:
     return sum(map(int, re.findall(r"\d+", colour)[:3])) < 3 * 64
 
 
-def test_a_run_with_markup_for_names(tmp_path: Path) -> None:
-    folder = samples.write_run(tmp_path, name=samples.EVIL, options=(BOLD, "b", "c", "d"))
+def test_a_run_with_markup_for_names(everything: Path, tmp_path: Path) -> None:
+    folder = with_options(copy_of(everything, tmp_path / "run"), BOLD, "b", "c", "d")
+    named(folder, EVIL)
     frames, console = look_at(folder, (PHONE, DESK))
-    check(frames, console, figures=19)
+    check(frames, console, figures=20)
     assert frames[DESK]["widest"] > 900
     for seen in frames.values():
-        assert seen["heading"] == samples.EVIL and samples.EVIL in seen["title"]
+        assert seen["heading"] == EVIL and EVIL in seen["title"]
         assert BOLD in seen["texts"], "plotly shows markup as text"
         assert not is_dark(seen["page"]) and is_dark(seen["letters"])
 
 
-def test_a_rank_in_the_dark(tmp_path: Path) -> None:
-    samples.write_json(tmp_path / "rank.json", samples.ranking())
+def test_a_rank_in_the_dark(ranking: dict[str, Any], tmp_path: Path) -> None:
+    record = copy.deepcopy(ranking)
+    undefined = dict.fromkeys(("value", "low", "high"))
+    record["sets"][0]["predictors"]["macs"]["kendall"] = undefined
+    write_json(tmp_path / "rank.json", record)
     frames, console = look_at(tmp_path, dark=True)
-    check(frames, console, figures=6)
+    check(frames, console, figures=3 + len(record["sets"]))
     for seen in frames.values():
         assert is_dark(seen["page"]) and not is_dark(seen["letters"])
         assert "undefined" in seen["texts"]
 
 
-def test_a_comparison(tmp_path: Path) -> None:
-    samples.write_json(tmp_path / "compare.json", samples.comparison())
+def test_a_comparison(comparison: dict[str, Any], tmp_path: Path) -> None:
+    write_json(tmp_path / "compare.json", comparison)
     frames, console = look_at(tmp_path, again=True)
-    check(frames, console, figures=4)
+    check(frames, console, figures=len(comparison["methods"][0]["metrics"]))
     assert frames[PHONE]["letters"] == "rgb(1, 2, 3)", "figures follow the colours of the page"
 
 
-def test_the_console_is_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    samples.write_json(tmp_path / "compare.json", samples.comparison())
+def test_the_console_is_heard(
+    comparison: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_json(tmp_path / "compare.json", comparison)
     monkeypatch.setattr(plotly.offline, "get_plotlyjs", lambda: "fetch('https://example.org/')")
     frames, console = look_at(tmp_path)
     assert any("Content Security Policy" in line for line in console)

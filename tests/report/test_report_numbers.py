@@ -1,6 +1,7 @@
 import pytest
 
 from manyshot.report import numbers
+from manyshot.run_folder import Statistic
 
 
 @pytest.mark.parametrize(
@@ -22,7 +23,7 @@ def test_counts_have_three_digits(number: float | None, text: str) -> None:
 
 
 def test_undefined_is_never_zero() -> None:
-    nothing = {"value": None, "low": None, "high": None}
+    nothing = Statistic(value=None, low=None, high=None)
     shown = {
         numbers.count(None),
         numbers.whole(None),
@@ -37,10 +38,10 @@ def test_undefined_is_never_zero() -> None:
 
 
 def test_statistics_show_their_interval_if_they_have_one() -> None:
-    found = {"value": -0.0456, "low": -0.104, "high": 0.016}
+    found = Statistic(value=-0.0456, low=-0.104, high=0.016)
     assert numbers.statistic(found) == "−0.046 [−0.10, 0.02]"
-    assert numbers.statistic({**found, "low": None}) == "−0.046"
-    shares = {"value": 0.0123, "low": 0.01, "high": 0.02}
+    assert numbers.statistic(found.model_copy(update={"low": None})) == "−0.046"
+    shares = Statistic(value=0.0123, low=0.01, high=0.02)
     assert numbers.share_statistic(shares, 2).replace("\u202f", " ") == "1.23 % [1.00, 2.00]"
 
 

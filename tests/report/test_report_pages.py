@@ -1,16 +1,28 @@
 """Pages hold what records say, and nothing of them is ever markup."""
 
 import ast
+import copy
 import json
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import plotly.graph_objects
 import plotly.offline
 import pytest
-import report_samples as samples
+from report_folders import (
+    EVIL,
+    copy_of,
+    many_points,
+    named,
+    read_json,
+    read_lines,
+    with_options,
+    write_json,
+    write_lines,
+)
 from report_parsed import Parsed
 
 import manyshot.report as report
@@ -37,13 +49,18 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Path:
-    return samples.write_run(tmp_path / "run")
+def run(everything: Path, tmp_path: Path) -> Path:
+    """A copy of a finished run with every record there is but a rank."""
+    return copy_of(everything, tmp_path / "run")
 
 
 def trace(figure: dict[str, Any], name: str = "") -> dict[str, Any]:
     [found] = [t for t in figure["data"] if t.get("name", "") == name]
     return found
+
+
+def edited(path: Path, **changes: Any) -> None:
+    write_json(path, {**read_json(path), **changes})
 
 
 def test_a_run_has_all_its_figures(run: Path) -> None:
@@ -53,6 +70,7 @@ def test_a_run_has_all_its_figures(run: Path) -> None:
         "Search progress",
         "First generation",
         "Last generation",
+        "Best 5 scored",
         "Watched architectures, before and after",
         "Loss of shifting",
         "Variety of proposals",
@@ -69,96 +87,160 @@ def test_a_run_has_all_its_figures(run: Path) -> None:
         "How far the generator misses its targets",
         "Images forwarded by stage",
     ]
-    assert page.count("svg", role="img") == 2  # one network won two budgets
-    assert page.count("a", href="subnets/0-1-1-2.pt2") == 2
+    winners = read_json(run / "result.json")["winners"]
+    networks = {winner["arch"] for winner in winners}
+    assert len(networks) < len(winners) == 3, "else no network has won two budgets"
+    assert page.count("svg", role="img") == len(networks)
+    for arch in networks:
+        assert page.count("a", href=f"subnets/{arch}.json") == [
+            winner["arch"] for winner in winners
+        ].count(arch)
 
 
-def test_figures_of_a_run_hold_the_numbers_of_its_records(run: Path) -> None:
-    figures = page_of(run).figures
-    trade = figures["Cost against accuracy"]
+def test_figures_of_a_search_hold_the_numbers_of_its_records(run: Path) -> None:
+    figures, result = page_of(run).figures, read_json(run / "result.json")
+    trade, lines = figures["Cost against accuracy"], read_lines(run / "search.jsonl")
     scored = trace(trade, "scored")
-    assert dict(zip(scored["text"], scored["y"], strict=True))["3-1-2-0"] == 0.55
-    assert trace(trade, "Pareto front")["x"] == [20_000, 29_000, 90_000]
-    assert [s["x0"] for s in trade["layout"]["shapes"]] == [30_000, 120_000]  # 15, 60 % of 200 K
+    last = {line["arch"]: (line["macs"], line["proxy_accuracy"]) for line in lines}
+    drawn = zip(scored["text"], zip(scored["x"], scored["y"], strict=True), strict=True)
+    assert dict(drawn) == last
+    best = trace(trade, "Pareto front")
+    for x, y in zip(best["x"], best["y"], strict=True):
+        assert not [p for p in last.values() if p != (x, y) and p[0] <= x and p[1] >= y]
+    largest = read_json(run / "space.json")["largest"]["macs"]
+    expected = [0.2 * largest, 0.9 * largest]  # the third budget is on parameters
+    assert [shape["x0"] for shape in trade["layout"]["shapes"]] == pytest.approx(expected)
     stars = [t for t in trade["data"] if t.get("marker", {}).get("symbol") == "star"]
-    assert [(t["x"], t["y"]) for t in stars] == [([29_000], [0.50]), ([90_000], [0.55])]
-    loss = figures["Training loss"]["data"]
-    assert loss[0]["x"][-1] == 25_600 and loss[0]["y"][-1] == pytest.approx(1.3)
-    assert loss[1]["y"][-1] == pytest.approx(1.6)
-    heat = figures["Probability of target costs over time"]["data"][0]
-    assert heat["x"] == [50, 100, 150, 200] and heat["y"] == [7e5, 1.1e6, 1.5e6]
-    assert [row[-1] for row in heat["z"]] == pytest.approx([1 / 3 - 0.2, 1 / 3, 1 / 3 + 0.2])
+    won = {winner["arch"]: winner for winner in result["winners"]}.values()
+    assert [(t["x"], t["y"]) for t in stars] == [([w["macs"]], [w["proxy_accuracy"]]) for w in won]
     watched = trace(figures["Watched architectures, before and after"], "watched")
-    assert watched["x"] == pytest.approx([0.3, 0.35, 0.4])
-    assert watched["y"] == pytest.approx([0.265, 0.385, 0.505])
+    order = read_lines(run / "order.jsonl")
+    for axis, role in (("x", "before"), ("y", "after")):
+        scores = {s["arch"]: s["proxy_accuracy"] for s in order if s["role"] == role}
+        assert dict(zip(watched["text"], watched[axis], strict=True)) == scores
+    generations = read_lines(run / "shifting.jsonl")
+    variety = figures["Variety of proposals"]
+    assert variety["data"][0]["y"] == pytest.approx(
+        [np.mean(line["proposed"]["entropy_nats"]) for line in generations]
+    )
+    assert variety["layout"]["yaxis"]["title"]["text"] == "mean entropy (nats)"
     spent = figures["Images forwarded by stage"]["data"][0]
+    names = {"train": "training", "search": "scoring", "order": "watched networks"}
+    names |= {"probe": "probes of the sampler"}
     assert dict(zip(spent["y"], spent["x"], strict=True)) == {
-        "training": 25_600,
-        "scoring": 4692,
-        "shifting": 15_360,
+        names.get(stage, stage): images for stage, images in result["images_forwarded"].items()
     }
+
+
+def test_figures_of_training_hold_the_numbers_of_its_records(run: Path) -> None:
+    figures, lines = page_of(run).figures, read_lines(run / "train.jsonl")
+    for title, keys in (
+        ("Training loss", ("loss", "code_loss")),
+        ("Learning rate", ("lr",)),
+        ("Entropy of codes", ("code_entropy_share",)),
+        ("Spread of codes", ("code_spread",)),
+        ("Distance between copies", ("slice_distance",)),
+    ):
+        for key, drawn in zip(keys, figures[title]["data"], strict=True):
+            there = [line for line in lines if key in line]
+            assert there, f"the run has no {key}"
+            assert drawn["x"] == [line["images"] for line in there]
+            assert drawn["y"] == [line[key] for line in there]
+    reports = read_lines(run / "sampler.jsonl")
+    assert len(reports) > 2
+    heat = figures["Probability of target costs over time"]["data"][0]
+    assert heat["x"] == [line["step"] for line in reports]
+    assert heat["y"] == reports[0]["targets"]
+    assert np.array(heat["z"]).T.tolist() == [line["probabilities"] for line in reports]
+    assert figures["Steps trained per target"]["data"][0]["y"] == reports[-1]["counts"]
+    missed = figures["How far the generator misses its targets"]
+    assert missed["data"][0]["y"] == reports[-1]["error_grid_steps"]
+
+
+def test_entropies_of_codes_are_shares_of_the_largest_and_say_so(run: Path) -> None:
+    figures = page_of(run).figures
+    for title in ("Entropy of codes", "Entropy of the code of each path"):
+        words = figures[title]["layout"]["yaxis"]["title"]["text"]
+        assert "share" in words and "nats" not in words
+    lines = read_lines(run / "codes.jsonl")
+    code_NK = np.array([line["code"] for line in lines])
+    share_NK = code_NK / code_NK.sum(1, keepdims=True)
+    expected = -(share_NK * np.log2(share_NK)).sum(1) / np.log2(code_NK.shape[1])
+    [drawn] = figures["Entropy of the code of each path"]["data"]
+    assert sorted(drawn["y"]) == pytest.approx(sorted(expected))
+
+
+def test_codes_are_sorted_by_cost(run: Path) -> None:
+    lines = read_lines(run / "codes.jsonl")
+    assert len({line["macs"] for line in lines}) > 1
+    write_lines(run / "codes.jsonl", lines[::-1])
+    [heat] = page_of(run).figures["Share of each copy of the weights in each path"]["data"]
+    ordered = sorted(lines, key=lambda line: (line["macs"], line["arch"]))
+    assert np.array(heat["z"]).T.tolist() == [line["code"] for line in ordered]
 
 
 def test_progress_stays_within_each_budget(run: Path) -> None:
     progress = page_of(run).figures["Search progress"]
-    curves = {t["name"].split("\u00a0")[-1]: t for t in progress["data"][1:]}
-    assert curves["15%"]["y"][-1] == 0.50 and curves["60%"]["y"][-1] == 0.55
-    assert curves["15%"]["x"][-1] == 6
+    curves = {t["name"].split("\u00a0")[-1]: t for t in progress["data"][1:] if "macs" in t["name"]}
+    largest = read_json(run / "space.json")["largest"]["macs"]
+    proposed = [s for s in read_lines(run / "search.jsonl") if s["role"] != "final"]
+    for percent in (20, 90):
+        within = [s for s in proposed if s["macs"] <= percent / 100 * largest]
+        curve = curves[f"{percent}%"]
+        assert curve["y"][-1] == max(s["proxy_accuracy"] for s in within)
+        assert curve["x"][-1] == len(proposed)
+        assert curve["y"] == sorted(curve["y"])
 
 
 def test_limits_that_no_record_tells_are_said_to_be_missing(run: Path) -> None:
-    record = samples.space()
-    del record["largest"]
-    samples.write_json(run / "space.json", record)
+    edited(run / "space.json", largest={})
     page = page_of(run)
     assert page.figures["Cost against accuracy"]["layout"]["shapes"] == []
     assert "the cost of the largest network is not on record" in page.words
 
 
 def test_scores_taken_after_the_search_are_no_progress_but_the_latest(run: Path) -> None:
-    last = {**samples.scores()[0], "role": "final", "proxy_accuracy": 0.58}
-    samples.write_lines(run / "search.jsonl", [*samples.scores(), last])
+    lines = read_lines(run / "search.jsonl")
+    assert {line["role"] for line in lines} == {"candidate", "elite", "final"}
+    before = [line["proxy_accuracy"] for line in lines if line["role"] != "final"]
+    last = lines[-1]
+    assert last["role"] == "final"
+    write_lines(run / "search.jsonl", [*lines[:-1], {**last, "proxy_accuracy": 0.99}])
     figures = page_of(run).figures
-    assert max(trace(figures["Search progress"], "scored")["y"]) == 0.55
+    assert trace(figures["Search progress"], "scored")["y"] == before
     scored = trace(figures["Cost against accuracy"], "scored")
-    assert dict(zip(scored["text"], scored["y"], strict=True))["0-0-1-0"] == 0.58
-
-
-def test_codes_are_sorted_by_cost(run: Path) -> None:
-    samples.write_lines(run / "codes.jsonl", samples.codes()[::-1])
-    figures = page_of(run).figures
-    [heat] = figures["Share of each copy of the weights in each path"]["data"]
-    assert heat["z"][0] == pytest.approx([i / 12 for i in range(12)])
-    [entropy] = figures["Entropy of the code of each path"]["data"]
-    assert entropy["y"][6] == pytest.approx(0.6931, abs=1e-4) and entropy["y"][0] == 0
+    assert dict(zip(scored["text"], scored["y"], strict=True))[last["arch"]] == 0.99
 
 
 def test_undefined_is_written_out(run: Path) -> None:
+    order = read_json(run / "result.json")["order"]
+    order["global"]["tau_before_after"] = None
+    edited(run / "result.json", order=order)
     page = page_of(run)
     start = page.words.index("Kendall's τ, before with after")
     assert "undefined" in page.words[start : start + 120]
 
 
-@pytest.mark.parametrize("name", [samples.EVIL, "</title><img src=x onerror=alert(1)>", "a & b"])
-def test_the_name_of_a_run_is_text(tmp_path: Path, name: str) -> None:
-    folder = samples.write_run(tmp_path / "run", name=name)
-    page = page_of(folder)
-    plain = page_of(samples.write_run(tmp_path / "plain"))
+@pytest.mark.parametrize("name", [EVIL, "</title><img src=x onerror=alert(1)>", "a & b"])
+def test_the_name_of_a_run_is_text(everything: Path, tmp_path: Path, name: str) -> None:
+    page = page_of(named(copy_of(everything, tmp_path / "run"), name))
+    plain = page_of(named(copy_of(everything, tmp_path / "plain"), "plain"))
     assert name in page.words
     assert [tag for tag, _ in page.elements] == [tag for tag, _ in plain.elements]
 
 
-def test_options_are_text_in_pages_pictures_and_figures(tmp_path: Path) -> None:
-    folder = samples.write_run(tmp_path / "run", options=NAMES)
-    page = page_of(folder)
-    plain = page_of(samples.write_run(tmp_path / "plain"))
+def test_options_are_text_in_pages_pictures_and_figures(run: Path, tmp_path: Path) -> None:
+    plain = page_of(with_options(copy_of(run, tmp_path / "plain"), "a", "b", "c", "d"))
+    page = page_of(with_options(run, *NAMES))
     assert [tag for tag, _ in page.elements] == [tag for tag, _ in plain.elements]
     shown = {word for t in page.figures["First generation"]["data"] for word in t["text"]}
     assert "&lt;b&gt;bold&lt;/b&gt;" in shown  # plotly would read tags
     assert not any("<" in word for word in shown)
 
 
-def test_every_text_of_every_record_is_text(tmp_path: Path) -> None:
+def test_every_text_of_every_record_is_text(
+    ranking: dict[str, Any], comparison: dict[str, Any], tmp_path: Path
+) -> None:
     """All strings of a comparison and a rank that people choose are replaced by markup."""
     chosen = {"name", "source", "run", "method", "folder", "why", "sentence", "first", "second"}
 
@@ -167,16 +249,16 @@ def test_every_text_of_every_record_is_text(tmp_path: Path) -> None:
             return {k: evil(v, k) for k, v in value.items()}
         if isinstance(value, list):
             return [evil(v, key) for v in value]
-        return f"{value}{samples.EVIL}" if isinstance(value, str) and key in chosen else value
+        return f"{value}{EVIL}" if isinstance(value, str) and key in chosen else value
 
-    for file, record in (("rank.json", samples.ranking()), ("compare.json", samples.comparison())):
+    for file, record in (("rank.json", ranking), ("compare.json", comparison)):
         baselines = {"baselines": record["baselines"]} if "baselines" in record else {}
         for name, content in (("plain", record), ("evil", {**evil(record), **baselines})):
-            samples.write_json(tmp_path / name / file, content)
+            write_json(tmp_path / name / file, content)
         plain, page = page_of(tmp_path / "plain"), page_of(tmp_path / "evil")
-        assert samples.EVIL in page.words
+        assert EVIL in page.words
         assert [tag for tag, _ in page.elements] == [tag for tag, _ in plain.elements]
-        assert samples.EVIL not in json.dumps(list(page.figures.values()))
+        assert EVIL not in json.dumps(list(page.figures.values()))
         (tmp_path / "plain" / file).unlink()
         (tmp_path / "evil" / file).unlink()
 
@@ -192,11 +274,13 @@ def test_nothing_is_loaded_from_anywhere(run: Path) -> None:
 
 def test_a_torn_run_gets_a_page_of_what_is_there(run: Path) -> None:
     (run / "result.json").unlink()
+    lines = read_lines(run / "search.jsonl")
     with (run / "search.jsonl").open("a") as file:
         file.write('{"schema": 1, "generation": 1, "arch"')
     page = page_of(run)
     assert "This run is not finished" in page.words
-    assert len(trace(page.figures["Cost against accuracy"], "scored")["x"]) == 5
+    scored = trace(page.figures["Cost against accuracy"], "scored")
+    assert len(scored["x"]) == len({line["arch"] for line in lines})
     assert "Images forwarded by stage" not in page.figures
 
 
@@ -224,76 +308,101 @@ def test_a_missing_space_is_said(run: Path) -> None:
 
 
 def test_a_budget_without_a_winner_is_said(run: Path) -> None:
-    result = samples.result()
-    del result["winners"][1]
-    samples.write_json(run / "result.json", result)
-    assert "No scored network is within macs\u00a0≤\u00a060%" in page_of(run).words
+    edited(run / "result.json", winners=read_json(run / "result.json")["winners"][:1])
+    words = page_of(run).words
+    assert "No scored network is within macs\u00a0≤\u00a090% and params\u00a0≤\u00a090%" in words
 
 
-def test_a_run_shows_its_ranks(run: Path) -> None:
-    samples.write_json(run / "rank" / "tiny" / "rank.json", samples.ranking())
-    page = page_of(run)
-    assert "Ranking against tiny-digits" in page.words
-    assert len(page.figures["Proxy accuracy against truth"]["data"][0]["x"]) == 120
+def test_a_run_shows_its_ranks(compared_runs: list[Path], ranking: dict[str, Any], tmp_path: Path):
+    page = page_of(copy_of(compared_runs[0], tmp_path / "run"))
+    assert "Ranking against made" in page.words
+    drawn = page.figures["Proxy accuracy against truth"]["data"][0]
+    assert drawn["x"] == [point["proxy_accuracy"] for point in ranking["points"]]
 
 
-def test_a_rank_holds_its_numbers(tmp_path: Path) -> None:
-    record = samples.ranking()
-    samples.write_json(tmp_path / "rank.json", record)
+def test_a_rank_holds_its_numbers(ranking: dict[str, Any], tmp_path: Path) -> None:
+    record = copy.deepcopy(ranking)
+    first, *_, last = record["sets"]
+    taus = {name: of["kendall"] for name, of in first["predictors"].items()}
+    assert list(taus) == ["proxy", "proxy loss", "without recalibration", "macs", "params"]
+    first["predictors"]["proxy"]["kendall"] = {"value": 0.612, "low": 0.57, "high": 0.65}
+    last["predictors"]["macs"]["kendall"] = dict.fromkeys(("value", "low", "high"))
+    last["run_to_run"] = last["null_sd"] = None
+    record["evaluation"] |= {"macs_executed": 3_000_000_000, "macs_plain": 9_000_000_000}
+    write_json(tmp_path / "rank.json", record)
     page = page_of(tmp_path)
-    points = page.figures["Proxy accuracy against truth"]["data"][0]
-    assert points["y"] == [p["truth"] for p in record["points"]]
-    assert points["error_y"]["array"] == [0.012] * 120
-    bars = page.figures["Global"]
-    assert bars["data"][0]["x"] == [0.612, 0.588, 0.417, 0.433, 0.391]
-    assert bars["data"][0]["error_x"]["array"] == pytest.approx([0.04] * 5)
+    drawn = page.figures["Proxy accuracy against truth"]["data"][0]
+    assert drawn["y"] == [p["truth"] for p in record["points"]]
+    assert drawn["error_y"]["array"] == [2 * p["error"] for p in record["points"]]
+    bars = page.figures[first["name"].capitalize()]
+    values = [taus[name]["value"] for name in list(taus)[1:]]
+    assert bars["data"][0]["x"] == [0.612, *values]
+    assert bars["data"][0]["error_x"]["array"][0] == pytest.approx(0.038)
+    assert bars["data"][0]["error_x"]["arrayminus"][0] == pytest.approx(0.042)
     band, ceiling = bars["layout"]["shapes"]
-    assert (band["x0"], band["x1"]) == (-0.124, 0.124) and ceiling["x0"] == 0.871
-    unknown = page.figures["Local by prediction"]
+    far = 2 * first["null_sd"]
+    assert (band["x0"], band["x1"]) == (-far, far) and ceiling["x0"] == first["run_to_run"]
+    unknown = page.figures[last["name"].capitalize()]
     assert unknown["data"][0]["x"][3] is None and unknown["layout"]["shapes"] == []
-    assert [a["y"] for a in unknown["layout"]["annotations"]] == ["MACs"]
-    assert "0.612 [0.57, 0.65]" in page.words and "17, 3, 1" in page.words
-    assert "3.0 times fewer MACs" in page.words
-    assert "0.195" in page.words  # with recalibration minus without
+    assert "MACs" in [a["y"] for a in unknown["layout"]["annotations"]]
+    assert "0.612 [0.57, 0.65]" in page.words and "3.0 times fewer MACs" in page.words
+    assert ", ".join(map(str, first["predictors"]["proxy"]["best_rank"].values())) in page.words
 
 
-def test_a_rank_of_many_is_thinned_out_and_says_so(tmp_path: Path) -> None:
-    samples.write_json(tmp_path / "rank.json", samples.ranking(4100))
+def test_a_rank_of_many_is_thinned_out_and_says_so(ranking: dict[str, Any], tmp_path: Path) -> None:
+    write_json(tmp_path / "rank.json", many_points(ranking, 4100))
     page = page_of(tmp_path)
     points = page.figures["Proxy accuracy against truth"]["data"][0]
     assert len(points["x"]) == 4000 and "4,000 of 4,100" in page.words
     assert "error_y" not in points
 
 
-def test_a_comparison_holds_its_numbers(tmp_path: Path) -> None:
-    samples.write_json(tmp_path / "compare.json", samples.comparison())
+def test_a_comparison_holds_its_numbers(comparison: dict[str, Any], tmp_path: Path) -> None:
+    write_json(tmp_path / "compare.json", comparison)
     page = page_of(tmp_path)
     figure = page.figures["Tau global"]
     means, seeds = figure["data"]
-    assert means["x"] == [0.61, 0.65] and means["text"] == ["one-shot", "k-shot"]
-    assert means["error_x"]["array"] == pytest.approx([0.07 * 0.61, 0.07 * 0.65])
-    assert seeds["x"] == pytest.approx(
-        [0.61 * f for f in (0.97, 1, 1.03)] + [0.65 * f for f in (0.97, 1, 1.03)]
-    )
-    names = ["one-shot", "k-shot", "supernet shifting"]
-    assert [a["text"] for a in figure["layout"]["annotations"]] == [*names, "undefined"]
-    assert [s["x0"] for s in figure["layout"]["shapes"]] == [0.433, 0.871]
-    assert "one-shot against k-shot over 3 seeds: better." in page.words
-    assert "Not at equal cost" in page.words and "one-shot and supernet shifting" in page.words
-    assert "one-shot and k-shot" not in page.words
+    summaries = [method["metrics"]["tau global"] for method in comparison["methods"]]
+    assert means["x"] == [summary["mean"] for summary in summaries]
+    assert means["text"] == ["one", "two"]
+    assert means["error_x"]["array"] == pytest.approx([s["high"] - s["mean"] for s in summaries])
+    assert seeds["x"] == [run["metrics"]["tau global"] for run in comparison["runs"]]
+    assert [a["text"] for a in figure["layout"]["annotations"]] == ["one", "two"]
+    lines = [own["metrics"].get("tau global") for own in comparison["baselines"]]
+    assert [s["x0"] for s in figure["layout"]["shapes"]] == lines and len(lines) == 3
+    for pair in comparison["pairs"]:
+        assert pair["sentence"].replace("<=", "\u00a0≤\u00a0") in page.words
+    assert "Not at equal cost" in page.words and "one and two" in page.words
 
 
-def test_a_comparison_at_equal_cost_warns_of_nothing(tmp_path: Path) -> None:
-    record = samples.comparison()
-    del record["pairs"][1], record["baselines"]
-    samples.write_json(tmp_path / "compare.json", {**record, "truth": None})
+def test_a_method_without_a_value_is_undefined(comparison: dict[str, Any], tmp_path: Path) -> None:
+    record = copy.deepcopy(comparison)
+    nothing = {"mean": None, "low": None, "high": None, "n": 0}
+    record["methods"][1]["metrics"]["tau global"] = nothing
+    for run in record["runs"][2:]:
+        run["metrics"]["tau global"] = None
+    write_json(tmp_path / "compare.json", record)
+    figure = page_of(tmp_path).figures["Tau global"]
+    assert len(figure["data"][0]["x"]) == 1 and len(figure["data"][1]["x"]) == 2
+    words = [a["text"] for a in figure["layout"]["annotations"]]
+    assert words == ["one", "two", "undefined"]
+
+
+def test_a_comparison_at_equal_cost_warns_of_nothing(
+    comparison: dict[str, Any], tmp_path: Path
+) -> None:
+    pairs = [{**pair, "equal_images": True} for pair in comparison["pairs"]]
+    changes = {"pairs": pairs, "baselines": [], "truth": None}
+    write_json(tmp_path / "compare.json", {**comparison, **changes})
     page = page_of(tmp_path)
     assert page.count("p", class_="warning") == 0 and "no truth" in page.words
 
 
-def test_plotly_accepts_every_figure(run: Path, tmp_path: Path) -> None:
-    samples.write_json(run / "rank" / "tiny" / "rank.json", samples.ranking())
-    samples.write_json(tmp_path / "c" / "compare.json", samples.comparison())
+def test_plotly_accepts_every_figure(
+    run: Path, ranking: dict[str, Any], comparison: dict[str, Any], tmp_path: Path
+) -> None:
+    write_json(run / "rank" / "made" / "rank.json", ranking)
+    write_json(tmp_path / "c" / "compare.json", comparison)
     figures = [*page_of(run).figures.values(), *page_of(tmp_path / "c").figures.values()]
     assert len(figures) > 25
 
@@ -316,11 +425,23 @@ def test_a_folder_without_records_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "report.html").exists()
 
 
-def test_a_damaged_record_is_named_and_the_old_page_stays(run: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("result.json", '{"schema": 1,', "result.json is not a record"),
+        ("result.json", '{"schema": 1}', "result.json has no 'name'"),
+        ("search.jsonl", '{"schema": 1, "arch": 5}\n', "search.jsonl, line 1 has "),
+        ("train.jsonl", "[]\n", "train.jsonl, line 1 is not a record"),
+        ("codes.jsonl", '{"schema": 1, "arch": "0", "macs": 1}\n', "line 1 has no 'code'"),
+    ],
+)
+def test_a_damaged_record_is_named_and_the_old_page_stays(
+    run: Path, name: str, text: str, said: str
+) -> None:
     report.write(run)
     before = (run / "report.html").read_bytes()
-    (run / "result.json").write_text('{"schema": 1,')
-    with pytest.raises(records.RecordError, match="result.json"):
+    (run / name).write_text(text)
+    with pytest.raises(records.RecordError, match=said):
         report.write(run)
     assert (run / "report.html").read_bytes() == before
 

@@ -179,7 +179,7 @@ def test_records_have_both_losses_and_what_is_watched(tmp_path):
     rows = records.read_lines(tmp_path / "train.jsonl")
     assert ["code_loss" in row for row in rows] == [False, False, True, True]
     for row in rows:
-        assert {"loss", "code_entropy", "code_spread", "slice_distance"} <= set(row)
+        assert {"loss", "code_entropy_share", "code_spread", "slice_distance"} <= set(row)
     with torch.no_grad():
         watched = run.net.sharing.watch(run.net)
     assert {k: rows[-1][k] for k in watched} == watched
@@ -216,7 +216,7 @@ def told(run):
     ],
 )
 def test_collapse_is_told(entropy, spread, step, kinds):
-    watched = {"code_entropy": entropy, "code_spread": spread, "slice_distance": 0.5}
+    watched = {"code_entropy_share": entropy, "code_spread": spread, "slice_distance": 0.5}
     assert set(k_shot().sharing.concerns(watched, step, 100)) == kinds
     assert not k_shot(codes="uniform").sharing.concerns(watched, step, 100)
 

@@ -175,8 +175,9 @@ def test_records(tmp_path):
     train(run)
     rows = records.read_lines(tmp_path / "sampler.jsonl")
     assert [row["step"] for row in rows] == sorted({3, 6, 9, 12, 15, 18, 20, *UPDATED})
-    always = {"schema", "step", "metric", "targets", "probabilities", "counts", "error", "entropy"}
-    of_updates = {"update", "bins", "held_out_loss", "change"}
+    always = {"schema", "step", "metric", "targets", "probabilities", "counts"}
+    always |= {"kind", "update", "error_grid_steps", "entropy_nats"}
+    of_updates = {"bins", "held_out_loss", "change"}
     for row in rows:
         assert set(row) == always | (of_updates if row["step"] in UPDATED else set())
         assert row["metric"] == "macs"
@@ -188,8 +189,10 @@ def test_records(tmp_path):
             losses, before = probed[row["step"]].losses, probed[row["step"]].before
             assert row["held_out_loss"] == losses.tolist()
             assert row["change"] == (losses - before).tolist()
-    assert rows[-1]["error"] == pytest.approx(errors(run.sampler), abs=1e-12)  # of costs, float64
-    assert all(0 < entropy < 6 * np.log(3) for row in rows for entropy in row["entropy"])
+    assert rows[-1]["error_grid_steps"] == pytest.approx(
+        errors(run.sampler), abs=1e-12
+    )  # of costs, float64
+    assert all(0 < entropy < 6 * np.log(3) for row in rows for entropy in row["entropy_nats"])
     assert rows[-1]["probabilities"] == run.sampler.distribution.probabilities().tolist()
     for row in records.read_lines(tmp_path / "train.jsonl"):
         # 60 images for four targets, at two weights each
@@ -199,7 +202,7 @@ def test_records(tmp_path):
 def test_records_of_drawn_updates(tmp_path):
     train(shifting(folder=tmp_path, shifts={"estimator": "pathwise"}))
     rows = {row["step"]: row for row in records.read_lines(tmp_path / "sampler.jsonl")}
-    assert {step for step, row in rows.items() if "update" in row} == set(UPDATED)
+    assert {step for step, row in rows.items() if row["update"]} == set(UPDATED)
     assert all(len(rows[step]["change"]) == 4 for step in UPDATED)
     assert "bins" not in rows[UPDATED[0]]
 

@@ -25,10 +25,10 @@ from benchmarks.lib import kept
 from benchmarks.studies.fashion_mnist.page import table, write_page
 from manyshot import evaluate, records
 from manyshot.pipeline.build import Workspace
-from manyshot.pipeline.opening import WEIGHTS
 from manyshot.pipeline.stages.finish import finish
 from manyshot.progress import Bars
 from manyshot.recipe import ExportSettings, Recipe
+from manyshot.run_folder import Result, RunFolder
 from manyshot.search import Limit
 from manyshot.space import Arch
 from manyshot.train import engine, load_weights
@@ -90,17 +90,18 @@ def choose(ws: Workspace, seeds: int, log: Path) -> list[Row]:
     return list(known.values())
 
 
-def rows_of(ws: Workspace, chosen: list[Row], result: Row, tested: dict[str, Row]) -> list[Row]:
+def rows_of(
+    ws: Workspace, chosen: list[Row], result: Result, tested: dict[str, float | None]
+) -> list[Row]:
     """One row per budget and rule, the run's winner first."""
     rows = []
-    for winner in result["winners"]:
-        mine = [c for c in chosen if c["budget"] == winner["budget"]]
-        rows.append({**winner, "rule": f"search ({ws.recipe.search.name})"})
+    for winner in result.winners:
+        mine = [c for c in chosen if c["budget"] == winner.budget]
+        rows.append({**winner.plain(), "rule": f"search ({ws.recipe.search.name})"})
         for baseline in mine:
             arch = ws.net.space.from_text(baseline["arch"])
             costs = {m: ws.costs[m]([arch])[0].item() for m in ("macs", "params")}
-            test = tested[baseline["arch"]]["test_accuracy"]
-            rows.append({**baseline, **costs, "test_accuracy": test})
+            rows.append({**baseline, **costs, "test_accuracy": tested[baseline["arch"]]})
     keys = ("budget", "rule", "arch", "macs", "params", "proxy_accuracy", "test_accuracy")
     return [{key: row[key] for key in keys} for row in rows]
 
@@ -120,14 +121,14 @@ def main() -> None:
     recipe = Recipe.load(options.run / "recipe.toml")
     recipe = recipe.model_copy(update={"export": ExportSettings(formats=[])})
     ws = Workspace.build(recipe)
-    load_weights(options.run / WEIGHTS, ws.net)
+    load_weights(RunFolder(options.run).weights, ws.net)
     folder = options.work or options.run / "baselines"
     chosen = choose(ws, options.seeds, folder / "chosen.jsonl")
-    result = records.read_json(options.run / "result.json")
-    own = {w["arch"]: w for w in result["winners"]}
-    archs = [ws.net.space.from_text(c["arch"]) for c in chosen if c["arch"] not in own]
+    result = records.load(RunFolder(options.run).result_file, Result)
+    tested: dict[str, float | None] = {w.arch: w.test_accuracy for w in result.winners}
+    archs = [ws.net.space.from_text(c["arch"]) for c in chosen if c["arch"] not in tested]
     done = finish(ws, engine(ws.device, recipe.train), folder, archs, recipe.finish, Bars())
-    tested = own | {ws.net.space.to_text(arch): record for arch, record in done.items()}
+    tested |= {line.arch: line.test_accuracy for line in done.values()}
     rows = rows_of(ws, chosen, result, tested)
     records.write_lines(folder / kept.WORKING, rows)
     print(table(rows))

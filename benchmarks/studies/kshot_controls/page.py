@@ -44,7 +44,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         accuracy = 100 * np.array([row["accuracy"] for row in own])
         cells = [f"{accuracy.mean():.1f} ± {accuracy.std(ddof=len(own) > 1):.1f}"]
         cells.append(f"{np.mean([row['loss'] for row in own]):.3f}")
-        for key, digits in (("code_entropy", 3), ("code_spread", 4), ("slice_distance", 2)):
+        for key, digits in (("code_entropy_share", 3), ("code_spread", 4), ("slice_distance", 2)):
             known = [row[key] for row in own if key in row]
             cells.append(f"{np.mean(known):.{digits}f}" if known else "")
         cells.append(f"{np.mean([row['cpu_seconds'] for row in own]):.0f}")

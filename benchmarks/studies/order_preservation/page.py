@@ -14,6 +14,7 @@ from benchmarks.lib.pages import markdown, with_reading
 from manyshot import records
 from manyshot.rank import TruthTable, compare, kendall, load_truth
 from manyshot.rank.compare import interval
+from manyshot.run_folder import ComparedRun
 
 STUDIES = {
     "tiny": "All 256 networks of `tiny` on digits",
@@ -91,8 +92,8 @@ def number(value: float | None) -> str:
 
 def spread(values: Sequence[float | None], percent: bool = False) -> str:
     """Mean and interval of one value per seed."""
-    found = interval([value for value in values if value is not None])
-    mean, high = found["mean"], found["high"]
+    over_seeds = interval([value for value in values if value is not None])
+    mean, high = over_seeds.mean, over_seeds.high
     if mean is None:
         return "undefined"
     scale, digits, unit = (100, 2, " %") if percent else (1, 2, "")
@@ -224,23 +225,26 @@ def winners_alone(row: Mapping[str, Any]) -> float | None:
 
 def sentences(rows: Rows) -> str:
     """What may be said of every method beside uniform paths."""
-    found = compare(
+    compared = compare(
         [
-            {
-                **row,
-                "folder": f"{row['method']}-{row['seed']}",
-                "metrics": {**row["metrics"], WINNERS: winners_alone(row)},
-            }
+            ComparedRun(
+                folder=f"{row['method']}-{row['seed']}",
+                method=row["method"],
+                seed=row["seed"],
+                images=row["images"],
+                metrics={**row["metrics"], WINNERS: winners_alone(row)},
+            )
             for row in rows
         ]
     )
     lines = []
-    for pair in found["pairs"]:
-        if pair["first"] == "uniform" and pair["metric"] in SHOWN and pair["low"] is not None:
-            by = [-pair["difference"], -pair["high"], -pair["low"]]
-            other = {"better": "worse", "worse": "better"}.get(pair["verdict"], pair["verdict"])
-            lines.append([pair["second"], pair["metric"], f"{by[0]:+.3f}",
-                          f"{by[1]:+.3f} to {by[2]:+.3f}", str(pair["n"]), other])  # fmt: skip
+    for pair in compared.pairs:
+        ends = pair.difference, pair.high, pair.low
+        if pair.first == "uniform" and pair.metric in SHOWN and None not in ends:
+            by = [-end for end in ends if end is not None]
+            other = {"better": "worse", "worse": "better"}.get(pair.verdict, pair.verdict)
+            lines.append([pair.second, pair.metric, f"{by[0]:+.3f}",
+                          f"{by[1]:+.3f} to {by[2]:+.3f}", str(pair.n), other])  # fmt: skip
     return markdown(("method", "metric", "difference", "95 %", "seeds", "verdict"), lines)
 
 
@@ -310,8 +314,8 @@ def panel_of(
         middle = TOP + ROW * i + ROW / 2
         values = [tau for tau in taus[method] if tau is not None]
         parts += [f'<circle class="s" cx="{at(t):.1f}" cy="{middle}" r="3"/>' for t in values]
-        found = interval(values)
-        low_end, high_end, mean = found["low"], found["high"], found["mean"]
+        over_seeds = interval(values)
+        low_end, high_end, mean = over_seeds.low, over_seeds.high, over_seeds.mean
         if low_end is not None and high_end is not None:
             parts.append(
                 f'<line class="i" x1="{at(low_end):.1f}" x2="{at(high_end):.1f}" '

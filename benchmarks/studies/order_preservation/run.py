@@ -35,6 +35,7 @@ from manyshot.pipeline.verbs.compare import row_of
 from manyshot.progress import Bars
 from manyshot.rank import TruthTable, load_truth
 from manyshot.recipe import Recipe
+from manyshot.run_folder import RunFolder
 
 KEPT = kept.of_study(__file__)
 REFERENCE = 100
@@ -102,7 +103,7 @@ def recipe_of(study: str, method: str, seed: int) -> Recipe:
 def done(study: str, method: str, seed: int, runs: Path) -> Path:
     """The folder of a finished run."""
     folder = runs / study / f"{method}-{seed}"
-    if not (folder / "result.json").exists():
+    if not RunFolder(folder).result_file.exists():
         run(recipe_of(study, method, seed), folder, Bars())
     return folder
 
@@ -114,17 +115,19 @@ def ranked(
     folder = done(study, method, seed, runs)
     recipe = Recipe.load(folder / "recipe.toml")
     uncalibrated = len(truth) if method == "uniform" else 0
-    found = rank_run(recipe, folder, truth, Bars(), reference=reference, uncalibrated=uncalibrated)
+    ranking = rank_run(
+        recipe, folder, truth, Bars(), reference=reference, uncalibrated=uncalibrated
+    ).plain()
     frozen = ("global", "local by truth", "local by prediction")
-    row = row_of(folder, seed, method, truth.name, frozen)
+    row = row_of(folder, seed, method, truth.name, frozen).plain()
     scores = ["proxy_accuracy", "proxy_loss"]
     scores += ["shared_statistics_accuracy"] if uncalibrated else []
     return {
         "study": study,
         **{key: row[key] for key in ("method", "seed", "images", "metrics", "winners")},
-        "sets": [shortened(own) for own in found["sets"]],
-        "truth": found["truth"],
-        **{key: [round(point[key], 5) for point in found["points"]] for key in scores},
+        "sets": [shortened(own) for own in ranking["sets"]],
+        "truth": ranking["truth"],
+        **{key: [round(point[key], 5) for point in ranking["points"]] for key in scores},
         **provenance(),
     }
 

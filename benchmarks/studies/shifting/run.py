@@ -25,11 +25,11 @@ from benchmarks.lib import kept
 from benchmarks.lib.measuring import provenance
 from benchmarks.studies.shifting.page import write_page
 from manyshot import records
-from manyshot.pipeline.opening import WEIGHTS
 from manyshot.pipeline.stages.search import search
 from manyshot.pipeline.verbs.run import begin
 from manyshot.progress import Bars, Silent
 from manyshot.recipe import Recipe
+from manyshot.run_folder import RunFolder
 
 KEPT = kept.of_study(__file__)
 RECIPE = kept.RECIPES / "supernet_shifting.toml"
@@ -80,18 +80,19 @@ def searched(arm: str, seed: int, supernet: Path, folder: Path) -> dict[str, Any
     found = search(ws, accelerator, folder, Silent())
     seconds = time.perf_counter() - began
     scores: dict[str, dict[str, dict[str, float]]] = {"before": {}, "after": {}}
-    for row in records.read_lines(folder / "order.jsonl"):
-        scores[row["role"]][row["arch"]] = row
+    for line in RunFolder(folder).order_lines():
+        own = {"accuracy": line.proxy_accuracy, "loss": line.proxy_loss}
+        scores[line.role][line.arch] = own
     best = max(found.scores, key=lambda arch: found.scores[arch])
     archs = sorted(scores["before"])
-    generations = records.read_lines(folder / "shifting.jsonl")
+    generations = RunFolder(folder).shifting_lines()
     return {
         "winner": ws.net.space.to_text(best),
         "images": found.images,
         "seconds": round(seconds, 2),
-        "entropy": [sum(g["proposed"]["entropy"]) for g in generations],
+        "entropy": [sum(g.proposed.entropy_nats) for g in generations],
         **{
-            f"{kind}_{when}": [round(scores[when][a][f"proxy_{kind}"], 5) for a in archs]
+            f"{kind}_{when}": [round(scores[when][a][kind], 5) for a in archs]
             for when in scores
             for kind in ("accuracy", "loss")
         },
@@ -101,7 +102,7 @@ def searched(arm: str, seed: int, supernet: Path, folder: Path) -> dict[str, Any
 def trained(seed: int, runs: Path) -> Path:
     """The folder of the supernet of a seed, trained if it is not."""
     folder = runs / f"supernet-{seed}"
-    if not (folder / WEIGHTS).exists():
+    if not RunFolder(folder).weights.exists():
         begin(recipe_of("none", seed), folder, Bars())
     return folder
 

@@ -39,6 +39,7 @@ from manyshot.pipeline.stages.generate import probed_images, trained_sampler
 from manyshot.pipeline.verbs.run import begin
 from manyshot.progress import Bars
 from manyshot.recipe import FinishSettings, Recipe
+from manyshot.run_folder import RunFolder
 from manyshot.space import Arch
 from manyshot.train import TrainingSettings
 from manyshot.train.samplers.complexity import Grid
@@ -125,11 +126,10 @@ class Trained:
 
     def shift(self) -> Iterator[dict[str, Any]]:
         """Where the distribution ended, and how often it moved."""
-        rows = records.read_lines(self.folder / "sampler.jsonl")
-        updates = sum("update" in row for row in rows)
+        lines = RunFolder(self.folder).targets_lines()
+        updates, last = sum(line.update for line in lines), lines[-1]
         for target, share, count, nats in zip(
-            *(rows[-1][key] for key in ("targets", "probabilities", "counts", "entropy")),
-            strict=True,
+            last.targets, last.probabilities, last.counts, last.entropy_nats, strict=True
         ):
             drawn = {"probability": share, "count": count, "entropy": nats}
             yield {"target": target, "updates": updates, **drawn}

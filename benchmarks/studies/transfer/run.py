@@ -35,12 +35,12 @@ from benchmarks.studies.transfer.page import write_page
 from manyshot import evaluate, records
 from manyshot.pipeline import transfer_recipe
 from manyshot.pipeline.build import Workspace, build_network
-from manyshot.pipeline.opening import WEIGHTS
 from manyshot.pipeline.stages.search import search
 from manyshot.pipeline.verbs.run import begin, trained_images
 from manyshot.pipeline.verbs.truth import alone
 from manyshot.progress import Bars, Silent
 from manyshot.recipe import Recipe
+from manyshot.run_folder import RunFolder
 from manyshot.search import best
 from manyshot.space import Arch
 from manyshot.supernet import Supernet
@@ -150,7 +150,7 @@ def main() -> None:
     done = {(row["seed"], row["arm"]) for row in rows if row["measure"] == "arm"}
     for seed in arguments.seeds:
         source = arguments.work / f"source-{seed}"
-        if not (source / WEIGHTS).exists():
+        if not RunFolder(source).weights.exists():
             own = Recipe.load(kept.RECIPES / "digits.toml", [*COMMON, *SOURCE, f"seed={seed}"])
             begin(own, source, Bars())
         for arm in ARMS:

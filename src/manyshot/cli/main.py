@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from manyshot.cli import judging as judging
+from manyshot.cli import ranking as ranking
 from manyshot.cli import running as running
 from manyshot.cli.shared import app
 

@@ -14,7 +14,7 @@ from manyshot.cli.shared import (
     Quiet,
     RecipePath,
     Resume,
-    RunFolder,
+    RunPath,
     app,
     echo,
     folder_of,
@@ -57,14 +57,15 @@ def train_command(
     """Train the supernet only."""
     settings, folder = settings_of(recipe, set_, out, resume)
     from manyshot.pipeline import train_only
+    from manyshot.run_folder import RunFolder
 
     train_only(settings, folder, progress(quiet))
-    echo(folder / "supernet.safetensors")
+    echo(RunFolder(folder).weights)
 
 
 @app.command("search")
 def search_command(
-    run: RunFolder,
+    run: RunPath,
     set_: Overrides = None,
     out: Out = None,
     as_json: Json = False,
@@ -84,7 +85,7 @@ def search_command(
 
 @app.command("transfer")
 def transfer_command(
-    run: RunFolder,
+    run: RunPath,
     recipe: RecipePath = None,
     data: Annotated[str | None, typer.Option(help="The target data set's name.")] = None,
     set_: Overrides = None,
@@ -117,13 +118,13 @@ def space_command(
     from manyshot.pipeline import survey
     from manyshot.show import survey_tables
 
-    found = survey(settings, samples)
-    show(found, as_json, lambda: survey_tables(found))
+    survey_of_space = survey(settings, samples)
+    show(survey_of_space, as_json, lambda: survey_tables(survey_of_space))
 
 
 @app.command("export")
 def export_command(
-    run: RunFolder,
+    run: RunPath,
     arch: Annotated[str, typer.Option(help="An architecture, such as 0-2-1.")],
     formats: Annotated[
         list[str] | None, typer.Option("--format", help="pt2, onnx, json; repeatable.")
@@ -137,11 +138,11 @@ def export_command(
     settings = loaded(recipe_of(run), overrides)
     from manyshot.pipeline import export_architecture
 
-    record = export_architecture(settings, run, arch, progress(quiet), test=test)
+    line = export_architecture(settings, run, arch, progress(quiet), test=test)
     if as_json:
-        echo(json.dumps(record))
+        echo(json.dumps(line.plain()))
     else:
-        for path in record["files"].values():
+        for path in line.files.values():
             echo(run / path)
 
 
@@ -152,9 +153,9 @@ def _show(run: Run, as_json: bool) -> None:
     from manyshot.show import shift_tables, winners_table
 
     result, page = run.result, run.folder / "report.html"
-    moved = result["shifting"] != "none" or result["order"]
+    moved = result.shifting != "none" or result.order
     show(
-        result,
+        result.plain(),
         as_json,
         lambda: [winners_table(result, page), *(shift_tables(result) if moved else ())],
     )

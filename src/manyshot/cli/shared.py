@@ -35,7 +35,7 @@ Out = Annotated[
 Resume = Annotated[Path | None, typer.Option(help="Go on with the run in this folder.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on standard error.")]
-RunFolder = Annotated[Path, typer.Argument(help="The folder of a run.")]
+RunPath = Annotated[Path, typer.Argument(help="The folder of a run.")]
 
 
 def loaded(path: Path | None, overrides: list[str] | None) -> Recipe:
@@ -70,9 +70,11 @@ def folder_of(name: str, out: Path | None) -> Path:
 
 def recipe_of(run: Path) -> Path:
     """The recipe of a run; a usage error if it is none."""
-    path = run / "recipe.toml"
+    from manyshot.run_folder import RunFolder
+
+    path = RunFolder(run).recipe_file
     if not path.exists():
-        raise typer.BadParameter(f"{run} is not a run: it has no recipe.toml")
+        raise typer.BadParameter(f"{run} is not a run: it has no {path.name}")
     return path
 
 
@@ -111,9 +113,15 @@ def print_tables(*tables: Any) -> None:
         console.print(table)
 
 
-def show(found: Any, as_json: bool, tables: Callable[[], Iterable[Any]]) -> None:
-    """Prints a result, as JSON or as tables."""
+def show(content: Any, as_json: bool, tables: Callable[[], Iterable[Any]]) -> None:
+    """Prints a result, as JSON or as tables.
+
+    Args:
+        content: plain values.
+        as_json: whether to print these.
+        tables: makes the tables to print otherwise.
+    """
     if as_json:
-        echo(json.dumps(found))
+        echo(json.dumps(content))
     else:
         print_tables(*tables())

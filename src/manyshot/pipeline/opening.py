@@ -7,34 +7,14 @@ import platform
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from manyshot import records
 from manyshot._version import __version__
 from manyshot.nn.pointwise import TrainingFormat
-from manyshot.pipeline.stages import latency
-from manyshot.pipeline.stages.describe import CODES, SPACE
-from manyshot.pipeline.stages.generate import SAMPLER
 from manyshot.recipe import Recipe, RecipeError
-
-WEIGHTS = "supernet.safetensors"
-SOURCE = "source.safetensors"
-"""The weights that a transfer begins with."""
-BEGUN = (
-    WEIGHTS,
-    SAMPLER,
-    "trainer.pt",
-    "train.jsonl",
-    "search.jsonl",
-    "order.jsonl",
-    "shifting.jsonl",
-    "shifting.pt",
-    "finish.jsonl",
-    "result.json",
-)
-"""Any of these holds work; without, a folder is left from checks that failed."""
+from manyshot.run_folder import CODES, SAMPLER, WEIGHTS, EnvironmentRecord, MemoryFormat, RunFolder
 
 
 def open_folder(
@@ -52,9 +32,10 @@ def open_folder(
         RecordError: if the folder holds a run of another recipe, or `trained` has no supernet.
         RecipeError: if the supernet of `trained` was made in another way.
     """
-    path, machine = folder / "recipe.toml", folder / "environment.json"
-    other = path.exists() and Recipe.load(path) != recipe
-    if other and any((folder / name).exists() for name in BEGUN):
+    own = RunFolder(folder)
+    path, machine = own.recipe_file, own.environment_file
+    other = path.exists() and own.recipe() != recipe
+    if other and own.has_begun:
         raise records.RecordError(
             f"{folder} holds a run of another recipe: resume it with --resume {folder}, or "
             "choose another --out folder"
@@ -62,13 +43,12 @@ def open_folder(
     if trained is not None:
         check_trained(recipe, trained)
     if other:
-        for stale in (folder / latency.FILE, folder / SOURCE, folder / SPACE, machine, path):
+        for stale in (own.latency_file, own.source, own.space_file, machine, path):
             stale.unlink(missing_ok=True)
     if not path.exists():
         records.write_text(path, recipe.to_toml())
     if not machine.exists():
-        used = {"memory_format": memory_format.to_dict()}
-        records.write_json(machine, {**environment(), **used})
+        records.write_json(machine, environment(memory_format))
     for torn in folder.rglob(".*.part*"):  # of a killed run
         torn.unlink()
 
@@ -80,14 +60,14 @@ def check_trained(recipe: Recipe, trained: Path) -> None:
         RecordError: if it has no supernet yet.
         RecipeError: if the recipe differs in something that the supernet depends on.
     """
-    if not (trained / WEIGHTS).exists():
+    if not RunFolder(trained).weights.exists():
         raise records.RecordError(
             f"{trained} has no {WEIGHTS}: train it first with manyshot train, or manyshot run "
             f"--resume {trained}"
         )
-    own, other = recipe, Recipe.load(trained / "recipe.toml")
+    other = RunFolder(trained).recipe()
     for part in ("seed", "network", "sharing", "data", "sampler", "train", "transfer"):
-        if getattr(own, part) != getattr(other, part):
+        if getattr(recipe, part) != getattr(other, part):
             raise RecipeError(
                 f"{part} is not as the supernet of {trained} was trained with: other settings of "
                 "it need a run of their own"
@@ -99,7 +79,7 @@ def take_over(folder: Path, trained: Path) -> None:
 
     Unless it has one.
     """
-    if (folder / WEIGHTS).exists():
+    if RunFolder(folder).weights.exists():
         return
     for name in (SAMPLER, CODES, WEIGHTS):
         if (trained / name).exists():
@@ -107,15 +87,17 @@ def take_over(folder: Path, trained: Path) -> None:
                 shutil.copyfile(trained / name, temporary)
 
 
-def environment() -> dict[str, Any]:
-    """Where a run was made: versions, machine, threads."""
-    return {
-        "manyshot": __version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "platform": platform.platform(),
-        "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "argv": sys.argv[1:],
-    }
+def environment(memory_format: TrainingFormat | None = None) -> EnvironmentRecord:
+    """Where a run is made: versions, machine, threads, and the memory format it trains in."""
+    used = None if memory_format is None else MemoryFormat(**memory_format.to_dict())
+    return EnvironmentRecord(
+        manyshot=__version__,
+        python=platform.python_version(),
+        torch=str(torch.__version__),
+        platform=platform.platform(),
+        processor=platform.processor() or platform.machine(),
+        cores=os.cpu_count(),
+        threads=torch.get_num_threads(),
+        argv=tuple(sys.argv[1:]),
+        memory_format=used,
+    )

@@ -11,6 +11,8 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Any, Protocol, final
 
+from manyshot.run_folder import TruthLine
+
 
 @dataclass(frozen=True, slots=True)
 class Task:
@@ -35,7 +37,7 @@ class Failed:
     why: str
 
 
-Outcome = dict[str, Any] | Failed
+Outcome = TruthLine | Failed
 Work = Callable[[Task], Outcome]
 """A function of a module, which other processes import by name."""
 

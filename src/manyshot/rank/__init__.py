@@ -14,8 +14,8 @@ from manyshot.rank.correlation import (
     run_to_run,
     spearman,
 )
-from manyshot.rank.judge import Judged, judge, judged_sets
 from manyshot.rank.published import PUBLISHED, SPACES, load_truth
+from manyshot.rank.rank import RankSet, rank_set, rank_sets
 from manyshot.rank.selection import FrozenSet
 from manyshot.rank.truth import TruthError, TruthTable
 
@@ -24,20 +24,20 @@ __all__ = [
     "SPACES",
     "FrozenSet",
     "Interval",
-    "Judged",
+    "RankSet",
     "TruthError",
     "TruthTable",
     "best_rank",
     "bootstrap",
     "clear_pairs",
     "compare",
-    "judge",
-    "judged_sets",
     "kendall",
     "load_truth",
     "null_sd",
     "overlap",
     "pearson",
+    "rank_set",
+    "rank_sets",
     "regret",
     "run_to_run",
     "spearman",

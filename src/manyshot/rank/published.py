@@ -30,7 +30,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from manyshot.rank.truth import LOG, TruthError, TruthTable, of_csv, of_records
+from manyshot.rank.truth import TruthError, TruthTable, of_csv, of_records
+from manyshot.run_folder import TRUTH_LOG
 from manyshot.space import Arch, Commutation, Decision, SearchSpace, Use
 
 MACRO_OPERATIONS = ("identity", "mb3_k3", "mb6_k5")
@@ -224,8 +225,8 @@ def load_truth(name: str | Path) -> TruthTable:
         return PUBLISHED[str(name)]()
     path = Path(name)
     if path.is_dir() or path.suffix == ".jsonl":
-        if not (path / LOG if path.is_dir() else path).exists():
-            raise TruthError(f"{path} holds no {LOG}; make it with manyshot truth")
+        if not (path / TRUTH_LOG if path.is_dir() else path).exists():
+            raise TruthError(f"{path} holds no {TRUTH_LOG}; make it with manyshot truth")
         return of_records(path)
     if path.suffix == ".csv" and path.exists():
         return of_csv(path)

@@ -18,11 +18,9 @@ from typing import Self, final
 import numpy as np
 import numpy.typing as npt
 
-from manyshot import records
+from manyshot.run_folder import TRUTH_LOG, truth_lines
 from manyshot.space import Arch
 
-LOG = "truth.jsonl"
-"""The file of a truth folder that has a line per finished training."""
 COSTS = ("macs", "params", "latency_ms")
 
 
@@ -194,29 +192,29 @@ def of_records(path: Path, name: str = "", source: str = "") -> TruthTable:
         TruthError: if there is no training, or one is there twice.
         RecordError: if the file cannot be read.
     """
-    log = path / LOG if path.is_dir() else path
-    rows = [row for row in records.read_lines(log) if "arch" in row]
-    if not rows:
+    log = path / TRUTH_LOG if path.is_dir() else path
+    lines = truth_lines(log)
+    if not lines:
         raise TruthError(f"{log} holds no finished training; make them with manyshot truth")
     accuracies: dict[Arch, dict[int, float]] = {}
     costs: dict[Arch, dict[str, float]] = {}
-    for row in rows:
-        arch = arch_of(row["arch"], str(log))
+    for line in lines:
+        arch = arch_of(line.arch, str(log))
         runs = accuracies.setdefault(arch, {})
-        if row["seed"] in runs:
-            raise TruthError(f"{log} has architecture {row['arch']} with seed {row['seed']} twice")
-        runs[row["seed"]] = row["test_accuracy"]
-        costs[arch] = {key: row[key] for key in COSTS if key in row}
+        if line.seed in runs:
+            raise TruthError(f"{log} has architecture {line.arch} with seed {line.seed} twice")
+        runs[line.seed] = line.test_accuracy
+        costs[arch] = {key: getattr(line, key) for key in COSTS if getattr(line, key) is not None}
     seeds = sorted({seed for runs in accuracies.values() for seed in runs})
     archs = tuple(sorted(accuracies))
     shared = [key for key in COSTS if all(key in costs[arch] for arch in archs)]
     return TruthTable(
-        name or (log.parent.name if log.name == LOG else log.stem),
+        name or (log.parent.name if log.name == TRUTH_LOG else log.stem),
         archs,
         tuple(f"seed {seed}" for seed in seeds),
         np.array([[accuracies[arch].get(seed, math.nan) for seed in seeds] for arch in archs]),
         {key: np.array([costs[arch][key] for arch in archs], np.float64) for key in shared},
-        source or f"{len(rows)} trainings in {log.name}",
+        source or f"{len(lines)} trainings in {log.name}",
     )
 
 

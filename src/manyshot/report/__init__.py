@@ -6,13 +6,22 @@ from pathlib import Path
 
 from manyshot import records
 from manyshot.report.compare import compare_page
+from manyshot.report.page import Page
 from manyshot.report.rank import rank_page
-from manyshot.report.reading import COMPARE, RANK, Run, kind_of
+from manyshot.report.reading import RunRecords
 from manyshot.report.run import run_page
+from manyshot.run_folder import (
+    COMPARISON,
+    RANKING,
+    RESULT,
+    SEARCH_LOG,
+    TRAIN_LOG,
+    CompareFolder,
+    RankFolder,
+    RunFolder,
+)
 
-__all__ = ["FILE", "write"]
-
-FILE = "report.html"
+__all__ = ["write"]
 
 
 def write(folder: Path) -> Path:
@@ -27,14 +36,22 @@ def write(folder: Path) -> Path:
         ValueError: if the folder holds no records.
         RecordError: for a damaged one.
     """
-    folder = Path(folder)
-    kind = kind_of(folder)
-    if kind == "run":
-        page = run_page(Run.read(folder))
-    elif kind == "rank":
-        page = rank_page(records.read_json(folder / RANK))
-    else:
-        page = compare_page(records.read_json(folder / COMPARE))
-    path = folder / FILE
-    records.write_text(path, page.render())
-    return path
+    run = RunFolder(folder)
+    records.write_text(run.report, _page(run).render())
+    return run.report
+
+
+def _page(run: RunFolder) -> Page:
+    """The page of a folder, of whatever it is."""
+    if run.has_records:
+        return run_page(RunRecords.read(run))
+    ranking = RankFolder(run.path).ranking()
+    if ranking is not None:
+        return rank_page(ranking)
+    comparison = CompareFolder(run.path).comparison()
+    if comparison is not None:
+        return compare_page(comparison)
+    raise ValueError(
+        f"{run.path} holds no records: looked for {RESULT}, {SEARCH_LOG}, {TRAIN_LOG} of a run, "
+        f"{RANKING} of a rank and {COMPARISON} of a compare; give the folder that manyshot wrote to"
+    )

@@ -11,7 +11,7 @@ from manyshot.report import numbers
 from manyshot.report.markup import bullets, table, tag
 from manyshot.report.numbers import percent, plain, plural
 from manyshot.report.page import Figure, Page, PageSection, Parts
-from manyshot.report.reading import Record
+from manyshot.run_folder import ComparedMethod, ComparedPair, Comparison, Mean, Statistic
 
 _SHARES = ("regret", "winner accuracy", "finished accuracy")
 """Metrics that begin so are accuracies or differences of them."""
@@ -30,93 +30,95 @@ _DASHES = {"dot": "Dotted", "dashdot": "Dash-dotted", "dash": "Dashed"}
 _SYMBOLS = {"better": "▲", "worse": "▼", "not distinguishable": "≈", "undefined": "–"}
 
 
-def compare_page(record: Record) -> Page:
+def compare_page(comparison: Comparison) -> Page:
     """The page of a comparison."""
-    methods = [m["method"] for m in record["methods"]]
-    seeds = sorted({run["seed"] for run in record["runs"]})
-    truth = record["truth"]
-    lead = f"{plural(len(methods), 'method')}, {plural(len(record['runs']), 'run')}, "
+    methods = [m.method for m in comparison.methods]
+    seeds = sorted({run.seed for run in comparison.runs})
+    truth = comparison.truth
+    lead = f"{plural(len(methods), 'method')}, {plural(len(comparison.runs), 'run')}, "
     lead += f"{plural(len(seeds), 'random seed')}. "
     if truth is None:
         lead += "There is no truth to rank against: winners are compared by test accuracy."
     else:
-        lead += f"Truth: {truth['name']} ({truth['source']})."
+        lead += f"Truth: {truth.name} ({truth.source})."
     sections = [
-        PageSection("Methods", _methods(record)),
-        PageSection("Metrics", [_dots(record)] if record["methods"] else []),
-        PageSection("Pairs", _pairs(record)),
-        PageSection("Winners", _winners(record)),
-        PageSection("Images", _images(record)),
+        PageSection("Methods", _methods(comparison)),
+        PageSection("Metrics", [_dots(comparison)] if comparison.methods else []),
+        PageSection("Pairs", _pairs(comparison)),
+        PageSection("Winners", _winners(comparison)),
+        PageSection("Images", _images(comparison)),
     ]
     title = numbers.listed(methods) if methods else "nothing"
     if len(title) > _LONG:
         title = plural(len(methods), "method")
-    return Page("compare", title, lead, sections, _warnings(record))
+    return Page("compare", title, lead, sections, _warnings(comparison))
 
 
-def _warnings(record: Record) -> list[str]:
-    uneven = {(p["first"], p["second"]) for p in record["pairs"] if not p["equal_images"]}
+def _warnings(comparison: Comparison) -> list[str]:
+    uneven = {(p.first, p.second) for p in comparison.pairs if not p.equal_images}
     if not uneven:
         return []
     named = "; ".join(f"{first} and {second}" for first, second in sorted(uneven))
     return [f"Not at equal cost: the images that these methods forwarded differ: {named}."]
 
 
-def _metrics(record: Record) -> list[str]:
+def _metrics(comparison: Comparison) -> list[str]:
     """All metrics, in the order of their first appearance."""
-    return list(dict.fromkeys(name for m in record["methods"] for name in m["metrics"]))
+    return list(dict.fromkeys(name for m in comparison.methods for name in m.metrics))
 
 
-def _summary(metric: str, found: Record | None) -> str:
-    """A mean with its interval."""
-    if found is None or found["mean"] is None:
-        return numbers.UNDEFINED
+def _shown(metric: str, value: float | None, low: float | None, high: float | None) -> str:
+    """A value with its interval, as people read the metric."""
     if metric == _IMAGES:
-        return numbers.count(found["mean"])
-    return _shown(metric, {**found, "value": found["mean"]})
-
-
-def _shown(metric: str, found: Record) -> str:
-    about = {"low": None, "high": None, **found}
+        return numbers.count(value)
+    taken = Statistic(value=value, low=low, high=high)
     is_share = metric.startswith(_SHARES)
-    return numbers.share_statistic(about, 2) if is_share else numbers.statistic(about)
+    return numbers.share_statistic(taken, 2) if is_share else numbers.statistic(taken)
 
 
-def _methods(record: Record) -> Parts:
-    metrics = [metric for metric in _metrics(record) if metric != _IMAGES]
+def _mean(metric: str, over_seeds: Mean | None) -> str:
+    """A mean with its interval."""
+    if over_seeds is None:
+        return numbers.UNDEFINED
+    return _shown(metric, over_seeds.mean, over_seeds.low, over_seeds.high)
+
+
+def _methods(comparison: Comparison) -> Parts:
+    metrics = [metric for metric in _metrics(comparison) if metric != _IMAGES]
     head = ["Method", "Seeds", "Images", *(numbers.budget(metric) for metric in metrics)]
     rows = [
         [
-            m["method"],
-            ", ".join(map(str, m["seeds"])),
-            numbers.count(m["images"]),
-            *(_summary(metric, m["metrics"].get(metric)) for metric in metrics),
+            m.method,
+            ", ".join(map(str, m.seeds)),
+            numbers.count(m.images),
+            *(_mean(metric, m.metrics.get(metric)) for metric in metrics),
         ]
-        for m in record["methods"]
+        for m in comparison.methods
     ]
-    for own in record.get("baselines", []):
-        known = own["metrics"]
-        cells = (_shown(m, {"value": known[m]}) if m in known else "" for m in metrics)
-        rows.append([_BASELINES[own["name"]][0], "", "", *cells])
+    for baseline in comparison.baselines:
+        values = baseline.metrics
+        cells = (_shown(m, values[m], None, None) if m in values else "" for m in metrics)
+        rows.append([_BASELINES[baseline.name][0], "", "", *cells])
     words = "Means over random seeds with 95 % intervals. What has no value is undefined."
     return [table(head, rows, range(2, len(head))), tag("p", words, class_="note")]
 
 
-def _dots(record: Record) -> list[Figure]:
-    return [_panel(record, metric) for metric in _metrics(record)]
+def _dots(comparison: Comparison) -> list[Figure]:
+    return [_panel(comparison, metric) for metric in _metrics(comparison)]
 
 
-def _panel(record: Record, metric: str) -> Figure:
+def _panel(comparison: Comparison, metric: str) -> Figure:
     """A row per method: mean and interval, and a small dot per seed below it."""
-    methods = record["methods"]
+    methods = comparison.methods
     count, rows = len(methods), range(len(methods))
-    position = {m["method"]: i for i, m in enumerate(methods)}
+    position = {m.method: i for i, m in enumerate(methods)}
     single = [
-        (run["metrics"][metric], position[run["method"]], run["seed"])
-        for run in record["runs"]
-        if run["metrics"].get(metric) is not None and run["method"] in position
+        (run.metrics[metric], position[run.method], run.seed)
+        for run in comparison.runs
+        if run.metrics.get(metric) is not None and run.method in position
     ]
-    found = [m["metrics"].get(metric) or dict.fromkeys(("mean", "low", "high")) for m in methods]
+    undefined = Mean(mean=None, low=None, high=None, n=0)
+    means_of = [m.metrics.get(metric, undefined) for m in methods]
     seeds = f.dots(
         [x for x, _, _ in single],
         [y + 0.17 for _, y, _ in single],
@@ -125,26 +127,26 @@ def _panel(record: Record, metric: str) -> Figure:
         hovertemplate="%{text}: %{x}<extra></extra>",
         marker={"size": 6, "color": [f.colour(y) for _, y, _ in single], "opacity": 0.6},
     )
-    known = [i for i in rows if found[i]["mean"] is not None]
+    defined = [i for i in rows if means_of[i].mean is not None]
     means = f.dots(
-        [found[i]["mean"] for i in known],
-        known,
+        [means_of[i].mean for i in defined],
+        defined,
         "",
-        text=[plain(methods[i]["method"]) for i in known],
+        text=[plain(methods[i].method) for i in defined],
         hovertemplate="%{text}: %{x}<extra></extra>",
-        marker={"size": 11, "color": [f.colour(i) for i in known], "opacity": 1},
+        marker={"size": 11, "color": [f.colour(i) for i in defined], "opacity": 1},
         error_x={
             "type": "data",
             "symmetric": False,
-            "array": [_away(found[i], "high") for i in known],
-            "arrayminus": [_away(found[i], "low") for i in known],
+            "array": [_away(means_of[i], means_of[i].high) for i in defined],
+            "arrayminus": [_away(means_of[i], means_of[i].low) for i in defined],
             "color": f.INK,
             "thickness": 1.5,
             "width": 5,
         },
     )
-    unknown = [i for i in rows if found[i]["mean"] is None]
-    shapes, caption = _baselines(record, metric)
+    unknown = [i for i in rows if means_of[i].mean is None]
+    shapes, caption = _baselines(comparison, metric)
     layout: dict[str, Any] = {
         "xaxis": _axis(metric),
         "yaxis": f.axis(
@@ -163,25 +165,25 @@ def _panel(record: Record, metric: str) -> Figure:
     return Figure(title, [means, seeds], layout, caption, height=60 + 80 * count)
 
 
-def _words(methods: Sequence[Record], unknown: Sequence[int]) -> list[dict[str, Any]]:
+def _words(methods: Sequence[ComparedMethod], unknown: Sequence[int]) -> list[dict[str, Any]]:
     """The names of methods above their rows, and which are undefined."""
     left = {"xref": "paper", "xanchor": "left", "align": "left"}
     names = [
-        f.note(0, i - 0.12, _wrapped(m["method"]), yanchor="bottom", **left)
+        f.note(0, i - 0.12, _wrapped(m.method), yanchor="bottom", **left)
         for i, m in enumerate(methods)
     ]
     return names + [f.note(0.02, i, numbers.UNDEFINED, **left) for i in unknown]
 
 
-def _baselines(record: Record, metric: str) -> tuple[list[dict[str, Any]], str]:
+def _baselines(comparison: Comparison, metric: str) -> tuple[list[dict[str, Any]], str]:
     """Lines at what orders without a supernet, and what they are."""
     shapes, words = [], []
-    for own in record.get("baselines", []):
-        name, dash, colour = _BASELINES[own["name"]]
-        at = own["metrics"].get(metric)
+    for baseline in comparison.baselines:
+        name, dash, colour = _BASELINES[baseline.name]
+        at = baseline.metrics.get(metric)
         if at is not None:
             shapes.append(f.rule("x", at, line={"dash": dash, "color": colour}))
-            words.append(f"{_DASHES[dash]}: {name}, {_shown(metric, {'value': at})}.")
+            words.append(f"{_DASHES[dash]}: {name}, {_shown(metric, at, None, None)}.")
     return shapes, " ".join(words)
 
 
@@ -198,27 +200,27 @@ def _axis(metric: str) -> dict[str, Any]:
     return f.share_axis("", nticks=4) if metric.startswith(_SHARES) else f.axis("", nticks=5)
 
 
-def _away(found: Record, end: str) -> float:
-    return 0.0 if found[end] is None else float(abs(found[end] - found["mean"]))
+def _away(over_seeds: Mean, end: float | None) -> float:
+    return 0.0 if end is None or over_seeds.mean is None else abs(end - over_seeds.mean)
 
 
-def _pairs(record: Record) -> Parts:
-    if not record["pairs"]:
+def _pairs(comparison: Comparison) -> Parts:
+    if not comparison.pairs:
         return []
     rows = [
         (
-            numbers.budget(pair["metric"]),
-            pair["first"],
-            pair["second"],
-            tag("span", f"{_SYMBOLS[pair['verdict']]} {pair['verdict']}", class_="together"),
+            numbers.budget(pair.metric),
+            pair.first,
+            pair.second,
+            tag("span", f"{_SYMBOLS[pair.verdict]} {pair.verdict}", class_="together"),
             _difference(pair),
-            str(pair["n"]),
-            "equal" if pair["equal_images"] else "different",
+            str(pair.n),
+            "equal" if pair.equal_images else "different",
         )
-        for pair in record["pairs"]
+        for pair in comparison.pairs
     ]
-    said = [numbers.budget(p["sentence"]) for p in record["pairs"] if p["verdict"] != "undefined"]
-    unknown = [p["sentence"] for p in record["pairs"] if p["verdict"] == "undefined"]
+    said = [numbers.budget(p.sentence) for p in comparison.pairs if p.verdict != "undefined"]
+    unknown = [p.sentence for p in comparison.pairs if p.verdict == "undefined"]
     parts: Parts = [bullets(said)] if said else []
     if unknown:
         summary = tag("summary", f"{plural(len(unknown), 'difference')} undefined")
@@ -229,39 +231,38 @@ def _pairs(record: Record) -> Parts:
     return [*parts, table(head, rows, (4, 5)), note]
 
 
-def _difference(pair: Record) -> str:
-    found = {"mean": pair["difference"], "low": pair["low"], "high": pair["high"]}
-    return _summary(pair["metric"], found)
+def _difference(pair: ComparedPair) -> str:
+    return _shown(pair.metric, pair.difference, pair.low, pair.high)
 
 
-def _winners(record: Record) -> Parts:
+def _winners(comparison: Comparison) -> Parts:
     rows = [
         (
-            run["method"],
-            str(run["seed"]),
-            numbers.budget(winner["budget"]),
-            tag("code", winner["arch"]),
-            numbers.UNDEFINED if winner["truth"] is None else percent(winner["truth"], 2),
-            percent(winner["test_accuracy"], 2),
-            tag("code", run["folder"]),
+            run.method,
+            str(run.seed),
+            numbers.budget(winner.budget),
+            tag("code", winner.arch),
+            numbers.UNDEFINED if winner.truth is None else percent(winner.truth, 2),
+            percent(winner.test_accuracy, 2),
+            tag("code", run.folder),
         )
-        for run in record["runs"]
-        for winner in run["winners"]
+        for run in comparison.runs
+        for winner in run.winners
     ]
     head = ("Method", "Seed", "Budget", "Architecture", "Truth", "Test", "Folder")
     return [table(head, rows, (1, 4, 5))] if rows else []
 
 
-def _images(record: Record) -> Parts:
-    stages = list(dict.fromkeys(s for run in record["runs"] for s in run["images"]))
+def _images(comparison: Comparison) -> Parts:
+    stages = list(dict.fromkeys(s for run in comparison.runs for s in run.images))
     stages = [*(s for s in stages if s != "total"), "total"]
     rows = [
         (
-            run["method"],
-            str(run["seed"]),
-            *(numbers.whole(run["images"].get(stage, 0)) for stage in stages),
+            run.method,
+            str(run.seed),
+            *(numbers.whole(run.images.get(stage, 0)) for stage in stages),
         )
-        for run in record["runs"]
+        for run in comparison.runs
     ]
     head = ("Method", "Seed", *stages)
     return [table(head, rows, range(1, len(head)))] if rows else []

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import TypeVar
 
-from manyshot.report.reading import Record
+from manyshot.run_folder import CodesLine, ScoreLine, SearchLine, WinnerRecord
 from manyshot.space import Arch, SearchSpace
+
+S = TypeVar("S", bound=ScoreLine)
 
 PROPOSED = ("candidate", "elite")
 """Roles of scores that a search takes on its way; `final` ones are taken after it."""
@@ -14,25 +17,25 @@ TIE = 1e-9
 """A cost exceeds a limit by more than this share of it, or not."""
 
 
-def latest(lines: Sequence[Record]) -> list[Record]:
-    """The last record of every architecture, in the order of their first."""
-    return list({line["arch"]: line for line in lines}.values())
+def latest(lines: Sequence[S]) -> list[S]:
+    """The last score of every architecture, in the order of their first."""
+    return list({line.arch: line for line in lines}.values())
 
 
-def front(points: Sequence[Record], cost: str, value: str) -> list[Record]:
-    """The records that no other beats: none costs as little with so high a value.
+def front(points: Sequence[S]) -> list[S]:
+    """The scores that no other beats: none has as few MACs with so high an accuracy.
 
     Cheapest first; of equal ones the first.
     """
-    kept: list[Record] = []
-    for point in sorted(points, key=lambda p: (p[cost], -p[value])):
-        if not kept or point[value] > kept[-1][value]:
+    kept: list[S] = []
+    for point in sorted(points, key=lambda p: (p.macs, -p.proxy_accuracy)):
+        if not kept or point.proxy_accuracy > kept[-1].proxy_accuracy:
             kept.append(point)
     return kept
 
 
 def best_so_far(
-    lines: Sequence[Record], limit: tuple[str, float] | None
+    lines: Sequence[SearchLine], limit: tuple[str, float] | None
 ) -> list[tuple[int, float]]:
     """Where the best score within a limit rose: (scores taken, best accuracy).
 
@@ -42,10 +45,11 @@ def best_so_far(
     """
     steps: list[tuple[int, float]] = []
     for number, line in enumerate(lines, start=1):
-        if limit is not None and line[limit[0]] > limit[1] * (1 + TIE):
+        cost = None if limit is None else line.cost(limit[0])
+        if limit is not None and (cost is None or cost > limit[1] * (1 + TIE)):
             continue
-        if not steps or line["proxy_accuracy"] > steps[-1][1]:
-            steps.append((number, line["proxy_accuracy"]))
+        if not steps or line.proxy_accuracy > steps[-1][1]:
+            steps.append((number, line.proxy_accuracy))
     return steps
 
 
@@ -61,28 +65,33 @@ def shares(space: SearchSpace, archs: Sequence[Arch]) -> list[list[float]]:
     return [[n / sum(row) if any(row) else 0.0 for n in row] for row in counts]
 
 
-def code_of(record: Record) -> list[float]:
+def layers_of(line: CodesLine) -> list[tuple[float, ...]]:
+    """The codes of a path: one per layer, or the one of all layers."""
+    layers = [layer for layer in line.code if isinstance(layer, tuple)]
+    return layers or [tuple(share for share in line.code if not isinstance(share, tuple))]
+
+
+def code_of(line: CodesLine) -> list[float]:
     """The code of a path: K numbers, those of layers averaged."""
-    code = record["code"]
-    if code and isinstance(code[0], list):
-        return [sum(column) / len(code) for column in zip(*code, strict=True)]
-    return list(code)
+    layers = layers_of(line)
+    return [sum(column) / len(layers) for column in zip(*layers, strict=True)]
 
 
-def entropy(code: Sequence[float]) -> float:
-    """Of the magnitudes of a code as a distribution, in nats."""
+def entropy_share(code: Sequence[float]) -> float:
+    """The entropy of the magnitudes of a code as a distribution, as a share of log K."""
     total = sum(map(abs, code))
     parts = [abs(c) / total for c in code] if total else []
-    return -sum(p * math.log(p) for p in parts if p > 0) + 0.0
+    nats = -sum(p * math.log(p) for p in parts if p > 0) + 0.0
+    return nats / math.log(len(code)) if len(code) > 1 else 0.0
 
 
-def merged(winners: Sequence[Record]) -> list[tuple[list[str], Record]]:
+def merged(winners: Sequence[WinnerRecord]) -> list[tuple[list[str], WinnerRecord]]:
     """Winners with the budgets that they won; one network may win several."""
     budgets: dict[str, list[str]] = {}
     for winner in winners:
-        budgets.setdefault(winner["arch"], []).append(winner["budget"])
-    own: Mapping[str, Record] = {winner["arch"]: winner for winner in winners}
-    return [(names, own[arch]) for arch, names in budgets.items()]
+        budgets.setdefault(winner.arch, []).append(winner.budget)
+    by_arch = {winner.arch: winner for winner in winners}
+    return [(names, by_arch[arch]) for arch, names in budgets.items()]
 
 
 def chosen_rows(values: Sequence[float], most: int) -> list[int]:

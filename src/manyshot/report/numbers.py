@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping
-from typing import Any
+
+from manyshot.run_folder import Statistic
 
 UNDEFINED = "undefined"
 _THIN = "\N{NARROW NO-BREAK SPACE}"
@@ -54,17 +54,17 @@ def seconds(number: float | None) -> str:
     return f"{hours}{_THIN}h {minutes}{_THIN}min"
 
 
-def statistic(found: Mapping[str, Any]) -> str:
+def statistic(taken: Statistic) -> str:
     """A value with its interval: `0.463 [0.41, 0.52]`; without one if it has none."""
-    value, low, high = found["value"], found["low"], found["high"]
+    value, low, high = taken.value, taken.low, taken.high
     if value is None or low is None or high is None:
         return decimal(value)
     return f"{decimal(value)} [{decimal(low, 2)}, {decimal(high, 2)}]"
 
 
-def share_statistic(found: Mapping[str, Any], digits: int = 0) -> str:
+def share_statistic(taken: Statistic, digits: int = 0) -> str:
     """A share with its interval, in percent: `40 % [20, 60]`."""
-    value, low, high = found["value"], found["low"], found["high"]
+    value, low, high = taken.value, taken.low, taken.high
     if value is None or low is None or high is None:
         return percent(value, digits)
     ends = (decimal(100 * end, digits) for end in (low, high))

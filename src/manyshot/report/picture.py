@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from manyshot.report.figures import COLOURS
 from manyshot.report.markup import Html, tag
-from manyshot.report.reading import Record
+from manyshot.run_folder import WinnerRecord
 from manyshot.space import SearchSpace
 
 _LABELS, _BLOCKS, _GAP = 130, 210, 10
@@ -38,15 +38,15 @@ class PictureBlock:
     active: bool = True
 
 
-def blocks(space: SearchSpace | None, winner: Record) -> list[PictureBlock]:
+def blocks(space: SearchSpace | None, winner: WinnerRecord) -> list[PictureBlock]:
     """The blocks of a winner: by its space, or if that is unknown by the names of its choices."""
     if space is None:
-        options = list(dict.fromkeys(str(o) for o in winner["choices"].values()))
+        options = list(dict.fromkeys(str(o) for o in winner.choices.values()))
         return [
             PictureBlock(str(name), str(option), options.index(str(option)) % COLOURS, 1.0)
-            for name, option in winner["choices"].items()
+            for name, option in winner.choices.items()
         ]
-    arch = space.from_text(winner["arch"])
+    arch = space.from_text(winner.arch)
     drawn = []
     for decision, option, active in zip(space.decisions, arch, space.active(arch), strict=True):
         order = sorted(set(space.ranks(decision)))

@@ -19,7 +19,7 @@ from manyshot.report.numbers import (
     statistic,
 )
 from manyshot.report.page import Figure, Page, PageSection, Parts
-from manyshot.report.reading import Record
+from manyshot.run_folder import RankedSet, Ranking, RankPoint, Statistic
 
 _DRAWN = 4000
 """More points than this make a page slow; they are thinned out evenly."""
@@ -40,72 +40,72 @@ _AXES = (
 _TAU = "Kendall's τ"
 
 
-def rank_page(record: Record) -> Page:
+def rank_page(ranking: Ranking) -> Page:
     """The page of a rank."""
-    truth = record["truth"]
-    title = f"{record['run']} against {truth['name']}"
-    return Page("rank", title, _lead(record), rank_sections(record, 0, alone=True))
+    truth = ranking.truth
+    title = f"{ranking.run} against {truth.name}"
+    return Page("rank", title, _lead(ranking), rank_sections(ranking, 0, alone=True))
 
 
-def rank_sections(record: Record, number: int, *, alone: bool = False) -> list[PageSection]:
+def rank_sections(ranking: Ranking, number: int, *, alone: bool = False) -> list[PageSection]:
     """Proxy against truth, agreement, all statistics, and how it was done.
 
     Args:
-        record: of a `rank.json`.
+        ranking: the record.
         number: of this rank in the page.
         alone: whether the page is about nothing else.
     """
-    name = record["truth"]["name"]
+    name = ranking.truth.name
     titles = ("Proxy against truth", "Agreement", "All statistics", "How it was done")
-    parts = (_against(record), _agreement(record), _statistics(record), _evaluation(record))
+    parts = (_against(ranking), _agreement(ranking), _statistics(ranking), _evaluation(ranking))
     if alone:
-        return [PageSection(title, own) for title, own in zip(titles, parts, strict=True)]
-    inside: Parts = [tag("p", _lead(record))]
-    for title, own in zip(titles, parts, strict=True):
-        inside += [tag("h3", title), *own]
+        return [PageSection(title, part) for title, part in zip(titles, parts, strict=True)]
+    inside: Parts = [tag("p", _lead(ranking))]
+    for title, part in zip(titles, parts, strict=True):
+        inside += [tag("h3", title), *part]
     return [PageSection(f"Ranking against {name}" + (f" ({number + 1})" if number else ""), inside)]
 
 
-def _lead(record: Record) -> str:
-    truth, sets = record["truth"], record["sets"]
+def _lead(ranking: Ranking) -> str:
+    truth, sets = ranking.truth, ranking.sets
     words = (
-        f"The supernet of {record['run']} scored {plural(len(record['points']), 'architecture')} "
-        f"whose accuracy after a training of their own is known ({truth['name']}, "
-        f"{plural(len(truth['runs']), 'training')} each at most)."
+        f"The supernet of {ranking.run} scored {plural(len(ranking.points), 'architecture')} "
+        f"whose accuracy after a training of their own is known ({truth.name}, "
+        f"{plural(len(truth.runs), 'training')} each at most)."
     )
-    for own in sets[:1]:
-        found = own["predictors"]
-        words += f" Over the {own['name']} set, {_TAU} of proxy accuracy with truth is "
-        words += statistic(found["proxy"]["kendall"])
-        if "macs" in found:
-            words += f"; ordering by MACs alone gives {decimal(found['macs']['kendall']['value'])}"
-        if own["run_to_run"] is None:
+    for ranked in sets[:1]:
+        predictors = ranked.predictors
+        words += f" Over the {ranked.name} set, {_TAU} of proxy accuracy with truth is "
+        words += statistic(predictors["proxy"].kendall)
+        if "macs" in predictors:
+            words += f"; ordering by MACs alone gives {decimal(predictors['macs'].kendall.value)}"
+        if ranked.run_to_run is None:
             words += "; how well two trainings agree is undefined"
         else:
-            words += f"; two trainings of the truth agree with {decimal(own['run_to_run'])}"
+            words += f"; two trainings of the truth agree with {decimal(ranked.run_to_run)}"
         words += "."
     return words
 
 
-def _against(record: Record) -> Parts:
-    points = record["points"]
+def _against(ranking: Ranking) -> Parts:
+    points = ranking.points
     if not points:
         return []
-    rows = chosen_rows([p["truth"] for p in points], _DRAWN)
+    rows = chosen_rows([p.truth for p in points], _DRAWN)
     drawn = [points[i] for i in rows]
     caption = "Truth is the mean test accuracy of all trainings of an architecture on its own."
     if len(drawn) < len(points):
         caption += f" Drawn: {len(drawn):,} of {len(points):,}, evenly by truth."
-    errors = any(p["error"] for p in drawn) and len(drawn) <= _BARS
+    errors = any(p.error for p in drawn) and len(drawn) <= _BARS
     if errors:
         caption += " Bars: two standard errors by the random seed of trainings."
     first, *others = [_scatter(drawn, *axis, errors=errors) for axis in _AXES]
     large = Figure(first.title, first.traces, first.layout, caption, height=440)
-    ceiling = [own for own in record["sets"] if own["run_to_run"] is not None]
+    ceiling = [ranked for ranked in ranking.sets if ranked.run_to_run is not None]
     words = bullets(
-        f"{own['name']}: proxy {statistic(own['predictors']['proxy']['kendall'])}, two trainings "
-        f"{decimal(own['run_to_run'])}"
-        for own in ceiling
+        f"{ranked.name}: proxy {statistic(ranked.predictors['proxy'].kendall)}, two trainings "
+        f"{decimal(ranked.run_to_run)}"
+        for ranked in ceiling
     )
     intro = tag(
         "p",
@@ -116,16 +116,16 @@ def _against(record: Record) -> Parts:
 
 
 def _scatter(
-    points: Sequence[Record], key: str, title: str, share: bool, *, errors: bool
+    points: Sequence[RankPoint], key: str, title: str, share: bool, *, errors: bool
 ) -> Figure:
-    x, y = [p[key] for p in points], [p["truth"] for p in points]
-    spread = [2 * (p["error"] or 0.0) for p in points]
+    x, y = [getattr(p, key) for p in points], [p.truth for p in points]
+    spread = [2 * (p.error or 0.0) for p in points]
     shown = "%{x:.1%}" if share else "%{x:.3s}"
     trace = f.dots(
         x,
         y,
         "",
-        text=[p["arch"] for p in points],
+        text=[p.arch for p in points],
         hovertemplate=f"%{{text}}<br>{title} {shown}<br>truth %{{y:.2%}}<extra></extra>",
         marker={"size": 6 if len(points) < 1000 else 4, "color": f.colour(0 if share else 7)},
     )
@@ -139,57 +139,57 @@ def _scatter(
     return Figure(f"{title} against truth", [trace], layout, height=300)
 
 
-def _agreement(record: Record) -> Parts:
+def _agreement(ranking: Ranking) -> Parts:
     words = (
         "Bars are Kendall's τ with truth, with 95 % intervals by bootstrap over architectures. "
         "Dashed: how well two trainings of the truth agree. Grey: what orders that have nothing in "
         "common reach by chance, two standard deviations to both sides."
     )
     parts: Parts = [tag("p", words)]
-    reach = _range(record["sets"])
-    parts.append([_bars(own, reach) for own in record["sets"]])
+    reach = _range(ranking.sets)
+    parts.append([_bars(ranked, reach) for ranked in ranking.sets])
     rows = []
-    for own in record["sets"]:
-        found = own["predictors"]
-        if "without recalibration" in found:
-            with_it = found["proxy"]["kendall"]
-            without = found["without recalibration"]["kendall"]
+    for ranked in ranking.sets:
+        predictors = ranked.predictors
+        if "without recalibration" in predictors:
+            with_it = predictors["proxy"].kendall
+            without = predictors["without recalibration"].kendall
             rows.append(
-                (own["name"], statistic(with_it), statistic(without), _gain(with_it, without))
+                (ranked.name, statistic(with_it), statistic(without), _gain(with_it, without))
             )
     if rows:
         head = ("Set", "τ with own statistics", "τ with shared statistics", "Difference")
         parts.append(tag("h3", "What recalibrating batch norms does"))
         parts.append(table(head, rows, (1, 2, 3)))
-        parts.append(tag("p", _accuracies(record), class_="note"))
+        parts.append(tag("p", _accuracies(ranking), class_="note"))
     return parts
 
 
-def _gain(with_it: Record, without: Record) -> str:
-    if with_it["value"] is None or without["value"] is None:
+def _gain(with_it: Statistic, without: Statistic) -> str:
+    if with_it.value is None or without.value is None:
         return numbers.UNDEFINED
-    return decimal(with_it["value"] - without["value"])
+    return decimal(with_it.value - without.value)
 
 
-def _accuracies(record: Record) -> str:
+def _accuracies(ranking: Ranking) -> str:
     both = [
-        (p["proxy_accuracy"], p["shared_statistics_accuracy"])
-        for p in record["points"]
-        if p["shared_statistics_accuracy"] is not None
+        (p.proxy_accuracy, p.shared_statistics_accuracy)
+        for p in ranking.points
+        if p.shared_statistics_accuracy is not None
     ]
     if not both:
         return "Accuracy with shared statistics was not taken."
-    own, shared = (sum(column) / len(both) for column in zip(*both, strict=True))
+    calibrated, shared = (sum(column) / len(both) for column in zip(*both, strict=True))
     return (
-        f"Mean accuracy of {plural(len(both), 'architecture')}: {percent(own)} with statistics "
-        f"calibrated for each, {percent(shared)} with statistics shared by all."
+        f"Mean accuracy of {plural(len(both), 'architecture')}: {percent(calibrated)} with "
+        f"statistics calibrated for each, {percent(shared)} with statistics shared by all."
     )
 
 
-def _bars(own: Record, reach: list[float]) -> Figure:
-    names = [_NAMES.get(name, plain(name)) for name in own["predictors"]]
-    taus = [stats["kendall"] for stats in own["predictors"].values()]
-    values = [tau["value"] for tau in taus]
+def _bars(ranked: RankedSet, reach: list[float]) -> Figure:
+    names = [_NAMES.get(name, plain(name)) for name in ranked.predictors]
+    taus = [stats.kendall for stats in ranked.predictors.values()]
+    values = [tau.value for tau in taus]
     trace = {
         "type": "bar",
         "orientation": "h",
@@ -198,8 +198,8 @@ def _bars(own: Record, reach: list[float]) -> Figure:
         "error_x": {
             "type": "data",
             "symmetric": False,
-            "array": [_above(tau, "high") for tau in taus],
-            "arrayminus": [_above(tau, "low") for tau in taus],
+            "array": [_away(tau, tau.high) for tau in taus],
+            "arrayminus": [_away(tau, tau.low) for tau in taus],
             "color": f.INK,
             "thickness": 1.5,
             "width": 4,
@@ -209,18 +209,18 @@ def _bars(own: Record, reach: list[float]) -> Figure:
         "hovertemplate": "%{y}: %{x:.3f}<extra></extra>",
     }
     shapes: list[dict[str, Any]] = []
-    if own["null_sd"] is not None:
-        far = 2 * own["null_sd"]
+    if ranked.null_sd is not None:
+        far = 2 * ranked.null_sd
         band = {"type": "rect", "x0": -far, "x1": far, "y0": 0, "y1": 1, "yref": "paper"}
         shapes.append(
             {**band, "fillcolor": f.SOFT, "opacity": 0.18, "line": {"width": 0}, "layer": "below"}
         )
-    caption = f"{plural(own['architectures'], 'architecture')}. {_sentence(own['why'])}"
-    if own["run_to_run"] is None:
+    caption = f"{plural(ranked.architectures, 'architecture')}. {_sentence(ranked.why)}"
+    if ranked.run_to_run is None:
         caption += " How well two trainings agree is undefined."
     else:
-        shapes.append(f.rule("x", own["run_to_run"], layer="above"))
-        caption += f" Two trainings agree with {decimal(own['run_to_run'])}."
+        shapes.append(f.rule("x", ranked.run_to_run, layer="above"))
+        caption += f" Two trainings agree with {decimal(ranked.run_to_run)}."
     undefined = [
         f.note(0, names[i], numbers.UNDEFINED, xanchor="left", xshift=4)
         for i, value in enumerate(values)
@@ -233,9 +233,9 @@ def _bars(own: Record, reach: list[float]) -> Figure:
         "annotations": undefined,
         "bargap": 0.35,
     }
-    judged = f" Judged by: {', '.join(own['judged_by'])}." if own["judged_by"] else ""
+    judged = f" Judged by: {', '.join(ranked.judged_by)}." if ranked.judged_by else ""
     return Figure(
-        _sentence(own["name"]).rstrip("."),
+        _sentence(ranked.name).rstrip("."),
         [trace],
         layout,
         caption + judged,
@@ -247,22 +247,22 @@ def _sentence(words: str) -> str:
     return f"{words[:1].upper()}{words[1:].rstrip('.')}."
 
 
-def _above(tau: Record, end: str) -> float:
-    return 0.0 if tau[end] is None else float(abs(tau[end] - tau["value"]))
+def _away(tau: Statistic, end: float | None) -> float:
+    return 0.0 if end is None or tau.value is None else abs(end - tau.value)
 
 
-def _range(sets: Sequence[Record]) -> list[float]:
+def _range(sets: Sequence[RankedSet]) -> list[float]:
     """Of all axes of tau alike: all that is drawn, with some room."""
-    known = [0.0, 0.2]
-    for own in sets:
-        taus = [stats["kendall"] for stats in own["predictors"].values()]
-        ends = [tau[key] for tau in taus for key in ("value", "low", "high")]
-        chance = [] if own["null_sd"] is None else [-2 * own["null_sd"], 2 * own["null_sd"]]
-        known += [end for end in (*ends, *chance, own["run_to_run"]) if end is not None]
-    return [max(-1.05, min(known) - 0.05), min(1.05, max(known) + 0.05)]
+    reached = [0.0, 0.2]
+    for ranked in sets:
+        taus = [stats.kendall for stats in ranked.predictors.values()]
+        ends = [end for tau in taus for end in (tau.value, tau.low, tau.high)]
+        chance = [] if ranked.null_sd is None else [-2 * ranked.null_sd, 2 * ranked.null_sd]
+        reached += [end for end in (*ends, *chance, ranked.run_to_run) if end is not None]
+    return [max(-1.05, min(reached) - 0.05), min(1.05, max(reached) + 0.05)]
 
 
-def _statistics(record: Record) -> Parts:
+def _statistics(ranking: Ranking) -> Parts:
     words = (
         "Clear pairs: τ over pairs whose true difference exceeds two standard errors. Top k: the "
         "share of the truly best k that is among the predicted best k. Best rank: the best true "
@@ -270,47 +270,47 @@ def _statistics(record: Record) -> Parts:
         "Beats MACs by: the difference of τ to that of MACs."
     )
     parts: Parts = [tag("p", words, class_="note")]
-    for own in record["sets"]:
-        stats = next(iter(own["predictors"].values()), None)
+    for ranked in ranking.sets:
+        stats = next(iter(ranked.predictors.values()), None)
         if stats is None:
             continue
-        tops = list(stats["overlap"])
-        ranks = list(stats["best_rank"])
+        tops = list(stats.overlap)
+        ranks = list(stats.best_rank)
         head = ["Predictor", _TAU, "Spearman's ρ", "Pearson's r", "Clear pairs"]
         head += [f"Top {k}" for k in tops] + [f"Best rank, k = {', '.join(ranks)}", "Regret"]
         head += ["Beats MACs by"]
         rows = [
             [
                 _NAMES.get(name, name),
-                *(statistic(found[key]) for key in ("kendall", "spearman", "pearson")),
-                statistic(found["clear_pairs"]),
-                *(share_statistic(found["overlap"][k]) for k in tops),
-                ", ".join(numbers.whole(found["best_rank"][k]) for k in ranks),
-                share_statistic(found["regret"], 2),
-                statistic(found["beats"]) if "beats" in found else "",
+                *map(statistic, (taken.kendall, taken.spearman, taken.pearson)),
+                statistic(taken.clear_pairs),
+                *(share_statistic(taken.overlap[k]) for k in tops),
+                ", ".join(numbers.whole(taken.best_rank[k]) for k in ranks),
+                share_statistic(taken.regret, 2),
+                "" if taken.beats is None else statistic(taken.beats),
             ]
-            for name, found in own["predictors"].items()
+            for name, taken in ranked.predictors.items()
         ]
-        title = f"{own['name']}, {plural(own['architectures'], 'architecture')}"
+        title = f"{ranked.name}, {plural(ranked.architectures, 'architecture')}"
         parts += [tag("h3", title), table(head, rows, range(1, len(head)))]
     return parts
 
 
-def _evaluation(record: Record) -> Parts:
-    done, truth = record["evaluation"], record["truth"]
-    executed, plainly = done["macs_executed"], done["macs_plain"]
+def _evaluation(ranking: Ranking) -> Parts:
+    done, truth = ranking.evaluation, ranking.truth
+    executed, plainly = done.macs_executed, done.macs_plain
     rows = [
-        ("Method", done["method"]),
-        ("Architectures", numbers.whole(done["architectures"])),
-        ("Images forwarded", numbers.whole(done["images_forwarded"])),
+        ("Method", done.method),
+        ("Architectures", numbers.whole(done.architectures)),
+        ("Images forwarded", numbers.whole(done.images_forwarded)),
         ("MACs executed", count(executed)),
         ("MACs, one by one", count(plainly)),
-        ("Time", numbers.seconds(done["seconds"])),
-        ("Truth", f"{truth['name']}: {truth['source']}"),
-        ("Trainings of the truth", ", ".join(truth["runs"])),
-        ("Architectures of the truth", numbers.whole(truth["architectures"])),
-        ("Seed", str(record["seed"])),
-        ("Weights", tag("code", str(record["weights"]))),
+        ("Time", numbers.seconds(done.seconds)),
+        ("Truth", f"{truth.name}: {truth.source}"),
+        ("Trainings of the truth", ", ".join(truth.runs)),
+        ("Architectures of the truth", numbers.whole(truth.architectures)),
+        ("Seed", str(ranking.seed)),
+        ("Weights", tag("code", str(ranking.weights))),
     ]
     parts: Parts = [table(("What", "Value"), rows)]
     if executed and plainly:

@@ -12,7 +12,8 @@ from manyshot.report.numbers import count, milliseconds, percent, plural
 from manyshot.report.page import Figure, Page, PageSection, Parts
 from manyshot.report.picture import blocks, picture
 from manyshot.report.rank import rank_sections
-from manyshot.report.reading import Record, Run
+from manyshot.report.reading import RunRecords
+from manyshot.run_folder import CODES, SPACE, WinnerRecord
 
 _STAGES = {
     "train": "training",
@@ -28,17 +29,17 @@ _FINISHED = {
 }
 
 
-def run_page(run: Run) -> Page:
+def run_page(run: RunRecords) -> Page:
     """The page of what a run has written so far."""
     sections = [
         PageSection("Winners", _winners(run)),
         PageSection("Search", _search(run)),
         PageSection("Operations", _operations(run)),
         PageSection("Shifting", _shifting(run)),
-        *(part for i, record in enumerate(run.ranks) for part in rank_sections(record, i)),
+        *(part for i, ranking in enumerate(run.rankings) for part in rank_sections(ranking, i)),
         PageSection("Training", _training(run)),
         PageSection("Codes of paths", _codes(run)),
-        PageSection("Probability shift", _grid(training.shift(run.lines["sampler"]))),
+        PageSection("Probability shift", _grid(training.shift(run.targets))),
         PageSection("Cost", _cost(run)),
         PageSection("Environment", _environment(run)),
         PageSection("Recipe", _recipe(run)),
@@ -46,51 +47,49 @@ def run_page(run: Run) -> Page:
     warnings = []
     if run.result is None:
         warnings.append("This run is not finished. The page shows what is on record so far.")
-    missing = set(run.budgets) - {winner["budget"] for winner in run.winners}
+    missing = set(run.budgets) - {winner.budget for winner in run.winners}
     if run.result is not None and missing:
         names = numbers.listed([numbers.budget(b) for b in run.budgets if b in missing])
         warnings.append(f"No scored network is within {names}.")
     return Page("run", run.name, _lead(run), sections, warnings)
 
 
-def _lead(run: Run) -> str:
-    network, data = run.setting("network", "name"), run.setting("data", "name")
-    sharing, sampler = run.setting("sharing", "name"), run.setting("sampler", "name")
-    words = []
-    if network and data:
+def _lead(run: RunRecords) -> str:
+    recipe, words = run.recipe, []
+    if recipe is not None:
         words.append(
-            f"One supernet of {network} was trained on {data} (sharing: {sharing}, sampler: "
-            f"{sampler})."
+            f"One supernet of {recipe.network.name} was trained on {recipe.data.name} (sharing: "
+            f"{recipe.sharing.name}, sampler: {recipe.sampler.name})."
         )
-    scored = latest(run.lines["search"])
-    size = (run.result or {}).get("space", {}).get("size") or (run.space and run.space.size)
+    scored = latest(run.search)
+    size = 0 if run.space is None else run.space.size
+    size = size if run.result is None else run.result.space.size
     if scored:
         of = f" of {size:,}" if size else ""
         words.append(f"{len(scored):,}{of} architectures were scored with its weights.")
     won = [
-        f"{numbers.budget(', '.join(budgets))}: {winner['arch']} with "
-        f"{percent(winner['test_accuracy'])}"
+        f"{numbers.budget(', '.join(budgets))}: {winner.arch} with {percent(winner.test_accuracy)}"
         for budgets, winner in merged(run.winners)
     ]
-    if won:
-        how = _FINISHED.get(str((run.result or {}).get("finish")), "finished")
+    if run.result is not None and won:
+        how = _FINISHED[run.result.finish]
         words.append(f"The best within each budget, {how}, on test images: {'; '.join(won)}.")
     return " ".join(words) or "Nothing but the beginning of a run is on record."
 
 
-def _winners(run: Run) -> Parts:
+def _winners(run: RunRecords) -> Parts:
     if not run.winners:
         return []
     head = ("Budget", "Architecture", "MACs", "Parameters", "Latency", "Proxy", "Test", "Files")
     rows = [
         (
-            numbers.budget(winner["budget"]),
-            tag("code", winner["arch"]),
-            count(winner["macs"]),
-            count(winner["params"]),
-            milliseconds(winner["latency_ms"]),
-            percent(winner["proxy_accuracy"], 2),
-            percent(winner["test_accuracy"], 2),
+            numbers.budget(winner.budget),
+            tag("code", winner.arch),
+            count(winner.macs),
+            count(winner.params),
+            milliseconds(winner.latency_ms),
+            percent(winner.proxy_accuracy, 2),
+            percent(winner.test_accuracy, 2),
             _files(winner),
         )
         for winner in run.winners
@@ -103,59 +102,59 @@ def _winners(run: Run) -> Parts:
     return [table(head, rows, range(2, 7)), tag("p", note, class_="note"), pictures]
 
 
-def _files(winner: Record) -> Html:
-    links = (tag("a", kind, href=quote(path)) for kind, path in winner["files"].items())
+def _files(winner: WinnerRecord) -> Html:
+    links = (tag("a", kind, href=quote(path)) for kind, path in winner.files.items())
     return tag("span", joined(links, " "), class_="together")
 
 
-def _clock(run: Run) -> str:
-    took = next(iter((run.result or {}).get("latency", {}).values()), None)
+def _clock(run: RunRecords) -> str:
+    took = None if run.result is None else next(iter(run.result.latency.values()), None)
     if took is None:
         return "measured directly"
     return (
-        f"median of {took['repeats']} runs, batch of {took['batch_size']}, "
-        f"{plural(took['threads'], 'thread')}, {took['device']}"
+        f"median of {took.repeats} runs, batch of {took.batch_size}, "
+        f"{plural(took.threads, 'thread')}, {took.device}"
     )
 
 
-def _picture(run: Run, budgets: list[str], winner: Record) -> Html:
+def _picture(run: RunRecords, budgets: list[str], winner: WinnerRecord) -> Html:
     names = ", ".join(numbers.budget(budget) for budget in budgets)
     column = blocks(run.space, winner)
     said = ", ".join(f"{b.name} {b.option}" for b in column if b.active)
-    drawing = picture(column, f"Architecture {winner['arch']}: {said}")
-    caption = (
-        f"{winner['arch']} · {count(winner['macs'])} MACs · {percent(winner['test_accuracy'])}"
-    )
+    drawing = picture(column, f"Architecture {winner.arch}: {said}")
+    caption = f"{winner.arch} · {count(winner.macs)} MACs · {percent(winner.test_accuracy)}"
     return tag("figure", tag("p", names, class_="title"), drawing, tag("figcaption", caption))
 
 
-def _search(run: Run) -> Parts:
-    if not run.lines["search"]:
+def _search(run: RunRecords) -> Parts:
+    if not run.search:
         return []
     parts: Parts = [searching.trade_off(run)]
-    generated = (run.result or {}).get("generated")
+    generated = None if run.result is None else run.result.generated
     if generated is None:
         parts.append(searching.progress(run))
         return parts
     rows = [
         (
             numbers.budget(budget),
-            str(made["decodes"]),
-            "drawn" if made["drawn"] else "likeliest",
-            percent(made["below_budget"]) if "below_budget" in made else "no winner",
+            str(proposal.decodes),
+            "drawn" if proposal.drawn else "likeliest",
+            "no winner"
+            if proposal.below_budget_share is None
+            else percent(proposal.below_budget_share),
         )
-        for budget, made in generated.items()
+        for budget, proposal in generated.items()
     ]
     words = "There was no search: a generator made the architectures, for each budget its own."
     head = ("Budget", "Decoded", "Architecture", "Left of the budget")
     return [*parts, tag("p", words), table(head, rows, (1, 3))]
 
 
-def _operations(run: Run) -> Parts:
-    if not run.lines["search"]:
+def _operations(run: RunRecords) -> Parts:
+    if not run.search:
         return []
     if run.space is None:
-        missing = "Not shown: the names of options are in space.json, which this folder lacks."
+        missing = f"Not shown: the names of options are in {SPACE}, which this folder lacks."
         return [tag("p", missing, class_="note")]
     words = (
         "How often each option was proposed, by decision; of the architectures in which the "
@@ -164,38 +163,38 @@ def _operations(run: Run) -> Parts:
     return [tag("p", words), searching.operations(run)]
 
 
-def _shifting(run: Run) -> Parts:
+def _shifting(run: RunRecords) -> Parts:
     parts: Parts = []
-    order = (run.result or {}).get("order") or {}
+    order = {} if run.result is None else run.result.order
     if order:
         head = ("Set", "Networks", "Mean before", "Mean after", "Kendall's τ, before with after")
         rows = [
             (
                 name,
-                str(found["architectures"]),
-                percent(found["mean_accuracy_before"]),
-                percent(found["mean_accuracy_after"]),
-                numbers.decimal(found["tau_before_after"]),
+                str(watched.architectures),
+                percent(watched.mean_accuracy_before),
+                percent(watched.mean_accuracy_after),
+                numbers.decimal(watched.tau_before_after),
             )
-            for name, found in order.items()
+            for name, watched in order.items()
         ]
         words = "The weights moved while the search went on. Networks chosen before were watched:"
         parts += [tag("p", words), table(head, rows, range(1, 5))]
-    drawn = [*searching.order(run), *searching.shifting(run.lines["shifting"])]
+    drawn = [*searching.order(run), *searching.shifting(run.shifting)]
     return [*parts, drawn] if drawn else parts
 
 
-def _training(run: Run) -> Parts:
-    curves = training.curves(run.lines["train"])
+def _training(run: RunRecords) -> Parts:
+    curves = training.curves(run.train)
     return [curves[0], curves[1:]] if curves else []
 
 
-def _codes(run: Run) -> Parts:
-    drawn = training.codes(run.lines["codes"])
+def _codes(run: RunRecords) -> Parts:
+    drawn = training.codes(run.codes)
     if drawn:
         return list(drawn)
-    if run.setting("sharing", "name") == "k_shot" and run.lines["train"]:
-        missing = "Not shown: the codes of paths are in codes.jsonl, which this folder lacks."
+    if run.recipe is not None and run.recipe.sharing.name == "k_shot" and run.train:
+        missing = f"Not shown: the codes of paths are in {CODES}, which this folder lacks."
         return [tag("p", missing, class_="note")]
     return []
 
@@ -204,8 +203,8 @@ def _grid(drawn: list[Figure]) -> Parts:
     return [drawn[0], drawn[1:]] if drawn else []
 
 
-def _cost(run: Run) -> Parts:
-    forwarded: dict[str, int] = (run.result or {}).get("images_forwarded", {})
+def _cost(run: RunRecords) -> Parts:
+    forwarded = {} if run.result is None else run.result.images_forwarded
     spent = {_STAGES.get(stage, stage): images for stage, images in forwarded.items() if images}
     if not spent:
         return []
@@ -231,8 +230,10 @@ def _cost(run: Run) -> Parts:
     return [table(("Stage", "Images", "Share"), rows, (1, 2)), drawn]
 
 
-def _environment(run: Run) -> Parts:
-    shown = {key: value for key, value in run.environment.items() if key != "schema"}
+def _environment(run: RunRecords) -> Parts:
+    if run.environment is None:
+        return []
+    shown = {key: value for key, value in run.environment.plain().items() if key != "schema"}
     rows = [
         (key, " ".join(map(str, value)) if isinstance(value, list) else str(value))
         for key, value in shown.items()
@@ -240,7 +241,7 @@ def _environment(run: Run) -> Parts:
     return [table(("What", "Value"), rows)] if rows else []
 
 
-def _recipe(run: Run) -> Parts:
+def _recipe(run: RunRecords) -> Parts:
     if not run.toml:
         return []
     return [tag("details", tag("summary", "The whole recipe, as it was run"), tag("pre", run.toml))]

@@ -11,7 +11,8 @@ from manyshot.report import numbers
 from manyshot.report.derived import PROPOSED, best_so_far, front, latest, merged, shares
 from manyshot.report.numbers import plain
 from manyshot.report.page import Figure
-from manyshot.report.reading import Record, Run
+from manyshot.report.reading import RunRecords, archs_of
+from manyshot.run_folder import SearchLine, ShiftingLine
 
 _HOVER = "%{text}<br>%{x:.3s} MACs, %{y:.1%}<extra></extra>"
 _BEST = 10
@@ -22,23 +23,23 @@ _WIDE = 28
 """Longer names of decisions are cut."""
 
 
-def trade_off(run: Run) -> Figure:
+def trade_off(run: RunRecords) -> Figure:
     """All scored architectures by cost and accuracy, the front, limits and winners."""
-    scored = latest(run.lines["search"])
-    best = front(scored, "macs", "proxy_accuracy")
-    costs = [s["macs"] for s in scored] + [w["macs"] for w in run.winners]
+    scored = latest(run.search)
+    best = front(scored)
+    costs = [s.macs for s in scored] + [w.macs for w in run.winners]
     cost_axis = f.cost_axis("MACs", costs)
     traces = [
         f.dots(
-            [s["macs"] for s in scored],
-            [s["proxy_accuracy"] for s in scored],
+            [s.macs for s in scored],
+            [s.proxy_accuracy for s in scored],
             "scored",
-            text=[s["arch"] for s in scored],
+            text=[s.arch for s in scored],
             hovertemplate=_HOVER,
         ),
         f.line(
-            [s["macs"] for s in best],
-            [s["proxy_accuracy"] for s in best],
+            [s.macs for s in best],
+            [s.proxy_accuracy for s in best],
             "Pareto front",
             line={"shape": "hv", "width": 1.5},
             hoverinfo="skip",
@@ -72,16 +73,16 @@ def trade_off(run: Run) -> Figure:
     return Figure("Cost against accuracy", traces, layout, caption, height=460)
 
 
-def _stars(run: Run) -> list[dict[str, Any]]:
+def _stars(run: RunRecords) -> list[dict[str, Any]]:
     """A star per winning network."""
     stars: list[dict[str, Any]] = []
     for budgets, winner in merged(run.winners):
         own = run.budgets.index(budgets[0]) if budgets[0] in run.budgets else len(stars)
         star = f.dots(
-            [winner["macs"]],
-            [winner["proxy_accuracy"]],
+            [winner.macs],
+            [winner.proxy_accuracy],
             plain(", ".join(map(numbers.budget, budgets))),
-            text=[winner["arch"]],
+            text=[winner.arch],
             hovertemplate="%{text}<br>%{x:.3s} MACs, %{y:.1%}<extra>winner</extra>",
             marker={
                 "symbol": "star",
@@ -96,7 +97,7 @@ def _stars(run: Run) -> list[dict[str, Any]]:
     return stars
 
 
-def _labels(run: Run, costs: Sequence[float], logarithmic: bool) -> list[dict[str, Any]]:
+def _labels(run: RunRecords, costs: Sequence[float], logarithmic: bool) -> list[dict[str, Any]]:
     """The limits that each winner meets, above its star, away from the nearer edge."""
 
     def at(cost: float) -> float:
@@ -104,12 +105,12 @@ def _labels(run: Run, costs: Sequence[float], logarithmic: bool) -> list[dict[st
 
     labels = []
     for budgets, winner in merged(run.winners):
-        place = at(winner["macs"])
+        place = at(winner.macs)
         is_left = place - at(min(costs)) < at(max(costs)) - place
         labels.append(
             f.note(
                 place,
-                winner["proxy_accuracy"],
+                winner.proxy_accuracy,
                 plain(", ".join(map(numbers.limit_of, budgets))),
                 xanchor="left" if is_left else "right",
                 xshift=-8 if is_left else 8,
@@ -121,16 +122,16 @@ def _labels(run: Run, costs: Sequence[float], logarithmic: bool) -> list[dict[st
     return labels
 
 
-def progress(run: Run) -> Figure:
+def progress(run: RunRecords) -> Figure:
     """Every score in the order it was taken in, and the best so far within each budget."""
-    lines = [s for s in run.lines["search"] if s.get("role", "candidate") in PROPOSED]
+    lines = [s for s in run.search if s.role in PROPOSED]
     numbered = list(range(1, len(lines) + 1))
     traces = [
         f.dots(
             numbered,
-            [s["proxy_accuracy"] for s in lines],
+            [s.proxy_accuracy for s in lines],
             "scored",
-            text=[s["arch"] for s in lines],
+            text=[s.arch for s in lines],
             hovertemplate="%{text}<br>%{y:.1%}<extra></extra>",
             marker={"size": 5},
         )
@@ -149,7 +150,7 @@ def progress(run: Run) -> Figure:
             traces.append(f.line(x, y, plain(name), line=own, hoverinfo="skip"))
     missing = len(limits) - len(known)
     caption = ""
-    if any(s.get("weights_version") for s in lines):
+    if any(s.weights_version for s in lines):
         caption = "Weights moved meanwhile: scores of different generations are of other weights."
     if missing:
         caption = f"{caption} Limits that are not on record are left out: {missing}.".strip()
@@ -161,30 +162,30 @@ def progress(run: Run) -> Figure:
     return Figure("Search progress", traces, layout, caption, height=380)
 
 
-def operations(run: Run) -> list[Figure]:
+def operations(run: RunRecords) -> list[Figure]:
     """How often options occur: first and last generation, and the best of all that was scored."""
-    lines = [s for s in run.lines["search"] if s.get("role", "candidate") in PROPOSED]
+    lines = [s for s in run.search if s.role in PROPOSED]
     if run.space is None or not lines:
         return []
-    generations = sorted({s["generation"] for s in lines})
+    generations = sorted({s.generation for s in lines})
     groups = {}
     if len(generations) > 1:
         for title, number in (("First", generations[0]), ("Last", generations[-1])):
-            own = [s for s in lines if s["generation"] == number]
+            own = [s for s in lines if s.generation == number]
             groups[f"{title} generation"] = own
     else:
         groups["Proposed"] = lines
-    scored = latest(run.lines["search"])
+    scored = latest(run.search)
     count = max(_FEWEST, len(scored) // _BEST)
     if len(scored) > count:
-        ordered = sorted(scored, key=lambda s: (-s["proxy_accuracy"], s["macs"]))
+        ordered = sorted(scored, key=lambda s: (-s.proxy_accuracy, s.macs))
         groups[f"Best {count} scored"] = ordered[:count]
     return [_shares(run, title, own) for title, own in groups.items()]
 
 
-def _shares(run: Run, title: str, lines: Sequence[Record]) -> Figure:
+def _shares(run: RunRecords, title: str, lines: Sequence[SearchLine]) -> Figure:
     assert run.space is not None
-    rows = shares(run.space, run.archs(lines))
+    rows = shares(run.space, archs_of(lines))
     names = [_short(str(d.name)) for d in run.space.decisions]
     traces = []
     for option in range(max(len(row) for row in rows)):
@@ -226,10 +227,10 @@ def _short(name: str) -> str:
     return plain(name if len(name) <= _WIDE else f"…{name[1 - _WIDE :]}")
 
 
-def order(run: Run) -> list[Figure]:
+def order(run: RunRecords) -> list[Figure]:
     """Scores of the watched architectures before and after the weights moved."""
-    before = {s["arch"]: s["proxy_accuracy"] for s in run.lines["order"] if s["role"] == "before"}
-    after = {s["arch"]: s["proxy_accuracy"] for s in run.lines["order"] if s["role"] == "after"}
+    before = {s.arch: s.proxy_accuracy for s in run.order if s.role == "before"}
+    after = {s.arch: s.proxy_accuracy for s in run.order if s.role == "after"}
     both = [arch for arch in before if arch in after]
     if not both:
         return []
@@ -248,14 +249,14 @@ def order(run: Run) -> list[Figure]:
     return [Figure("Watched architectures, before and after", [same, scatter], layout, words)]
 
 
-def shifting(lines: Sequence[Record]) -> list[Figure]:
+def shifting(lines: Sequence[ShiftingLine]) -> list[Figure]:
     """Loss of the shifting steps, and how varied proposals were, by generation."""
     if not lines:
         return []
-    x = [line["generation"] for line in lines]
-    varied = [sum(e) / len(e) for e in (line["proposed"]["entropy"] for line in lines)]
+    x = [line.generation for line in lines]
+    varied = [sum(e) / len(e) for e in (line.proposed.entropy_nats for line in lines)]
     panels = (
-        ("Loss of shifting", "mean loss", [line["loss"] for line in lines], 0),
+        ("Loss of shifting", "mean loss", [line.loss for line in lines], 0),
         ("Variety of proposals", "mean entropy (nats)", varied, 2),
     )
     return [

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from manyshot.report import figures as f
 from manyshot.report import numbers
-from manyshot.report.derived import chosen_rows, code_of, entropy
+from manyshot.report.derived import chosen_rows, code_of, entropy_share, layers_of
 from manyshot.report.page import Figure
-from manyshot.report.reading import Record
+from manyshot.run_folder import CodesLine, TargetsLine, TrainLine
 
 _PATHS = 400
 """A heat map has at most so many columns of paths; more would be thinner than a pixel."""
 
 
-def curves(lines: Sequence[Record]) -> list[Figure]:
+def curves(lines: Sequence[TrainLine]) -> list[Figure]:
     """Loss, learning rate, speed, and what a sharing scheme watches, over images."""
     if not lines:
         return []
@@ -24,7 +23,7 @@ def curves(lines: Sequence[Record]) -> list[Figure]:
     panels = {
         "Learning rate": {"lr": "learning rate"},
         "Images per second": {"images_per_second": "images per second"},
-        "Entropy of codes": {"code_entropy": "entropy (nats)"},
+        "Entropy of codes": {"code_entropy_share": "share of the largest"},
         "Spread of codes": {"code_spread": "spread"},
         "Distance between copies": {"slice_distance": "distance"},
     }
@@ -44,29 +43,30 @@ def _layout(title: str, **more: object) -> dict[str, object]:
     }
 
 
-def _curve(lines: Sequence[Record], keys: dict[str, str]) -> list[dict[str, object]]:
+def _curve(lines: Sequence[TrainLine], keys: dict[str, str]) -> list[dict[str, object]]:
     traces = []
     for i, (key, name) in enumerate(keys.items()):
-        own = [(line["images"], line[key]) for line in lines if key in line]
-        if own:
-            x, y = zip(*own, strict=True)
-            marks = {"mode": "lines+markers" if len(own) < 40 else "lines", "marker": {"size": 5}}
+        values = [(line.images, getattr(line, key)) for line in lines]
+        drawn = [(images, value) for images, value in values if value is not None]
+        if drawn:
+            x, y = zip(*drawn, strict=True)
+            marks = {"mode": "lines+markers" if len(drawn) < 40 else "lines", "marker": {"size": 5}}
             traces.append(f.line(x, y, name, line={"color": f.colour(4 * i)}, **marks))
     for trace in traces:
         trace["showlegend"] = len(traces) > 1
     return traces
 
 
-def codes(lines: Sequence[Record]) -> list[Figure]:
+def codes(lines: Sequence[CodesLine]) -> list[Figure]:
     """The codes of paths, cheapest first; and how far each is from using one copy alone."""
     if not lines:
         return []
-    lines = sorted(lines, key=lambda line: (line["macs"], line["arch"]))
+    lines = sorted(lines, key=lambda line: (line.macs, line.arch))
     lines = [lines[i] for i in chosen_rows(range(len(lines)), _PATHS)]
     values = [code_of(line) for line in lines]
     copies = len(values[0])
-    nested = isinstance(lines[0]["code"][0], list)
-    words = [f"{line['arch']}, {numbers.count(line['macs'])} MACs" for line in lines]
+    nested = len(layers_of(lines[0])) > 1
+    words = [f"{line.arch}, {numbers.count(line.macs)} MACs" for line in lines]
     largest = max(abs(v) for code in values for v in code)
     rows = [f"copy {k + 1}" for k in range(copies)]
     heat = f.heatmap(
@@ -89,36 +89,35 @@ def codes(lines: Sequence[Record]) -> list[Figure]:
         f"{numbers.plural(len(lines), 'path')}, sorted by MACs.{mean}",
         height=110 + 38 * copies,
     )
-    entropies = [entropy(code) for code in values]
-    top = math.log(copies)
-    costs = [line["macs"] for line in lines]
+    entropies = [entropy_share(code) for code in values]
+    costs = [line.macs for line in lines]
     scatter = f.dots(
-        costs, entropies, "", text=words, hovertemplate="%{text}<br>%{y:.3f} nats<extra></extra>"
+        costs, entropies, "", text=words, hovertemplate="%{text}<br>%{y:.3f}<extra></extra>"
     )
     spread = Figure(
         "Entropy of the code of each path",
         [scatter],
         {
             "xaxis": f.cost_axis("MACs", costs),
-            "yaxis": f.axis("entropy (nats)", range=[-0.05 * (top or 1), 1.12 * (top or 1)]),
-            "shapes": [f.rule("y", top)],
+            "yaxis": f.axis("share of the largest entropy", range=[-0.05, 1.12]),
+            "shapes": [f.rule("y", 1)],
             "showlegend": False,
         },
-        f"0: a path uses one copy. Dashed, ln {copies} = {numbers.decimal(top)}: it uses all "
-        f"{copies} alike. Mean: {numbers.decimal(sum(entropies) / len(entropies))}.",
+        f"0: a path uses one copy. Dashed, 1: it uses all {copies} alike. Mean: "
+        f"{numbers.decimal(sum(entropies) / len(entropies))}.",
         height=300,
     )
     return [code_map, spread]
 
 
-def shift(lines: Sequence[Record]) -> list[Figure]:
+def shift(lines: Sequence[TargetsLine]) -> list[Figure]:
     """How the probability of target costs moved; how well the generator met them at the end."""
-    lines = [line for line in lines if "probabilities" in line]
     if not lines:
         return []
-    targets, metric = lines[-1]["targets"], numbers.metric(lines[-1]["metric"])
-    steps = [line["step"] for line in lines]
-    columns = [line["probabilities"] for line in lines]
+    last = lines[-1]
+    targets, metric = list(last.targets), numbers.metric(last.metric)
+    steps = [line.step for line in lines]
+    columns = [line.probabilities for line in lines]
     heat = f.heatmap(
         steps,
         targets,
@@ -126,7 +125,7 @@ def shift(lines: Sequence[Record]) -> list[Figure]:
         hovertemplate="step %{x}, target %{y:.3s}<br>probability %{z:.3f}<extra></extra>",
     )
     heat["colorbar"]["tickformat"] = ".0%"
-    updates = sum(bool(line.get("update")) for line in lines)
+    updates = sum(line.update for line in lines)
     moved = Figure(
         "Probability of target costs over time",
         [heat],
@@ -138,11 +137,10 @@ def shift(lines: Sequence[Record]) -> list[Figure]:
         f"{numbers.plural(len(targets), 'target')}; uniform is "
         f"{numbers.percent(1 / len(targets))}.",
     )
-    last = lines[-1]
     bars = {
         "type": "bar",
         "x": targets,
-        "y": last["counts"],
+        "y": last.counts,
         "marker": {"color": f.colour(0)},
         "hovertemplate": "target %{x:.3s}<br>%{y} steps<extra></extra>",
     }
@@ -158,7 +156,7 @@ def shift(lines: Sequence[Record]) -> list[Figure]:
             {
                 "type": "bar",
                 "x": targets,
-                "y": last["error"],
+                "y": last.error_grid_steps,
                 "marker": {"color": f.colour(4)},
                 "hovertemplate": "target %{x:.3s}<br>%{y:.2f} grid steps<extra></extra>",
             }

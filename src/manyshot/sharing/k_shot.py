@@ -280,7 +280,7 @@ class KShot(nn.Module):
         with torch.no_grad():
             codes = self.code([space.sample(rng) for _ in range(_WATCHED)])
             return {
-                "code_entropy": entropy(codes),
+                "code_entropy_share": entropy(codes),
                 "code_spread": spread(codes),
                 "slice_distance": slice_distance(_weights(net)),
             }
@@ -290,6 +290,7 @@ class KShot(nn.Module):
         concerns: dict[str, str] = {}
         if self.codes != "learnt" or self.copies == 1:
             return concerns
+        share = watched["code_entropy_share"]
         if watched["slice_distance"] < _EQUAL:
             concerns["dead start"] = (
                 f"the {self.copies} slices of every tensor are equal, so that codes change nothing "
@@ -297,16 +298,16 @@ class KShot(nn.Module):
             )
         if self.phase(step, steps) == "warmup":
             return concerns
-        if watched["code_entropy"] < _ONE_HOT:
+        if share < _ONE_HOT:
             concerns["one-hot codes"] = (
-                f"codes collapsed to one-hot (entropy {watched['code_entropy']:.3f} of 1): slices "
+                f"codes collapsed to one-hot (entropy {share:.3f} of 1): slices "
                 "are separate supernets, as in few-shot NAS; raise tau, lower lr, or use "
                 "regulariser = 'target', in the options of k_shot"
             )
         elif watched["code_spread"] < _SAME and step >= steps // 2:
             concerns["uniform codes"] = (
                 f"all paths have one code (spread {watched['code_spread']:.1e}, entropy "
-                f"{watched['code_entropy']:.3f} of 1), as if there were one supernet; raise lr or "
+                f"{share:.3f} of 1), as if there were one supernet; raise lr or "
                 "lower warm_frac, in the options of k_shot"
             )
         return concerns

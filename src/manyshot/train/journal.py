@@ -14,11 +14,10 @@ from accelerate.utils import gather_object
 
 from manyshot import records
 from manyshot.data import Batches
+from manyshot.run_folder import SAMPLER_LOG, SamplerLine, TrainLine, sampler_line
 from manyshot.train.optimisation import Optimisation, Trained
 
-SAMPLER_LOG = "sampler.jsonl"
-"""What a learnt sampler reports."""
-_SHOWN = ("loss", "code_loss", "code_entropy")
+_SHOWN = ("loss", "code_loss", "code_entropy_share")
 """Of what is recorded, what the progress bar has room for."""
 
 
@@ -101,16 +100,15 @@ class Journal:
         watched = {**self._means(), **self.warn(step)}
         began, first = self._began
         speed = (step - first) * self._batches.batch_size / (time.monotonic() - began)
-        record = {
+        at = {
             "step": step,
             "epoch": step / len(self._batches),
             "images": step * self._batches.batch_size,
-            "lr": rate,
-            **watched,
+            "images_per_second": round(speed, 1),
         }
         if probed_images:
-            record["probed_images"] = probed_images
-        self._append(self._log, {**record, "images_per_second": round(speed, 1)})
+            at["probed_images"] = probed_images
+        self._append(self._log, TrainLine.of({**at, "lr": rate, **watched}))
         if self._tracked:
             stage = self._log.removesuffix(".jsonl")
             values = {f"{stage}/{name}": value for name, value in {**watched, "lr": rate}.items()}
@@ -121,7 +119,7 @@ class Journal:
     def note(self, step: int, report: dict[str, Any] | None) -> None:
         """Writes what a sampler has to say after a step, if anything."""
         if report is not None:
-            self._append(SAMPLER_LOG, {"step": step, **report})
+            self._append(SAMPLER_LOG, sampler_line(step, report))
 
     def warn(self, step: int) -> dict[str, float]:
         """What the sharing scheme watches; each kind of concern it has is a warning, once."""
@@ -154,8 +152,9 @@ class Journal:
         if len(waiting) == accelerator.num_processes:
             self.losses, self.code_losses = map(list, waiting[accelerator.process_index])
         if self._folder is not None and accelerator.is_main_process:
-            for log in (self._log, SAMPLER_LOG):
-                records.keep_lines(self._folder / log, lambda row: bool(row["step"] <= step))
+            records.keep(self._folder / self._log, TrainLine, lambda line: line.step <= step)
+            sampled = self._folder / SAMPLER_LOG
+            records.keep(sampled, SamplerLine, lambda line: line.step <= step)
 
     def _means(self) -> dict[str, float]:
         """The mean losses since the last record, over all processes, which are then forgotten."""
@@ -167,6 +166,6 @@ class Journal:
                 losses.clear()
         return means
 
-    def _append(self, log: str, record: dict[str, Any]) -> None:
+    def _append(self, log: str, record: records.Record) -> None:
         if self._folder is not None and self._optimisation.accelerator.is_main_process:
             records.append(self._folder / log, record)

@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 
 from manyshot import records, transfer
 from manyshot.pipeline.build import Workspace
-from manyshot.pipeline.opening import SOURCE, WEIGHTS
 from manyshot.progress import Progress
 from manyshot.recipe import OptimiserSettings, ShiftingSettings
+from manyshot.run_folder import SOURCE, RunFolder, TrainLine
 from manyshot.train import CheckpointError, load_weights
 from manyshot.train.checkpoint import digest
 from manyshot.train.shifting import Shifter
@@ -40,8 +40,8 @@ def digest_of(weights: Path) -> str:
 
 def take_source(folder: Path, run: Path) -> None:
     """Copies the supernet of `run`, to be moved, to `folder`."""
-    with records.atomic(folder / SOURCE) as temporary:
-        shutil.copyfile(run / WEIGHTS, temporary)
+    with records.atomic(RunFolder(folder).source) as temporary:
+        shutil.copyfile(RunFolder(run).weights, temporary)
 
 
 def adopt_source(ws: Workspace, accelerator: Accelerator, folder: Path, progress: Progress) -> None:
@@ -54,7 +54,7 @@ def adopt_source(ws: Workspace, accelerator: Accelerator, folder: Path, progress
         RecordError: if the source's weights are not in `folder`, or are others than the recipe's.
         CheckpointError: if they do not fit the network.
     """
-    path, recipe = folder / SOURCE, ws.recipe
+    path, recipe = RunFolder(folder).source, ws.recipe
     if not path.exists():
         raise records.RecordError(
             f"{folder} has no {SOURCE}: the recipe is of a transfer, start it with "
@@ -107,15 +107,17 @@ def _train_head(ws: Workspace, accelerator: Accelerator, folder: Path, progress:
     )
     rng = np.random.default_rng((ws.recipe.seed, _HEAD))
     epochs = ws.recipe.transfer.head_epochs
-    log = folder / "train.jsonl"
+    log = RunFolder(folder).train_log
     if accelerator.is_main_process:
-        records.keep_lines(log, lambda row: False)
+        records.keep(log, TrainLine, lambda line: False)
     with progress.stage("head", epochs * len(batches)) as advance:
         for epoch in range(epochs):
             paths = [[ws.net.space.sample(rng)] for _ in range(len(batches))]
             loss = shifter.shift(paths)
             images = shifter.drawn * settings.batch_size
-            record = {"step": shifter.step, "epoch": epoch + 1, "images": images}
+            line = TrainLine(
+                step=shifter.step, epoch=epoch + 1, images=images, lr=settings.lr, loss=loss
+            )
             if accelerator.is_main_process:
-                records.append(log, {**record, "lr": settings.lr, "loss": loss})
+                records.append(log, line)
             advance(shifter.step, f"loss {loss:.3f}")

@@ -9,21 +9,22 @@ import torch
 
 from manyshot import records
 from manyshot.pipeline.build import Workspace
+from manyshot.run_folder import CodesLine, RunFolder, SpaceDescription, SpaceRecord
 from manyshot.sharing import KShot
 
-SPACE = "space.json"
-CODES = "codes.jsonl"
 SAMPLED = 64
 """Architectures whose codes are recorded: the smallest, the largest, and random ones."""
 
 
 def describe_space(ws: Workspace, folder: Path) -> None:
     """Writes what the option indices in all records mean, and budgets in %, unless it is there."""
-    if (folder / SPACE).exists():
+    path = RunFolder(folder).space_file
+    if path.exists():
         return
     space = ws.net.space
     largest = {metric: table([space.largest])[0].item() for metric, table in ws.costs.items()}
-    records.write_json(folder / SPACE, {"space": space.to_dict(), "largest": largest})
+    described = SpaceDescription.of(space.to_dict())
+    records.write_json(path, SpaceRecord(space=described, largest=largest))
 
 
 def describe_codes(ws: Workspace, folder: Path) -> None:
@@ -39,6 +40,9 @@ def describe_codes(ws: Workspace, folder: Path) -> None:
     macs = ws.costs["macs"](archs).tolist()
     rows = sorted(zip(archs, macs, codes, strict=True), key=lambda row: row[1])
     records.write_lines(
-        folder / CODES,
-        [{"arch": space.to_text(arch), "macs": cost, "code": code} for arch, cost, code in rows],
+        RunFolder(folder).codes_log,
+        [
+            CodesLine.of({"arch": space.to_text(arch), "macs": cost, "code": code})
+            for arch, cost, code in rows
+        ],
     )

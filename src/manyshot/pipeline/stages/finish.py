@@ -20,16 +20,11 @@ from manyshot.nn.pointwise import training_format
 from manyshot.pipeline.build import Workspace, build_network, fit_classes
 from manyshot.progress import Progress
 from manyshot.recipe import FinishSettings
+from manyshot.run_folder import FINISH_LOG, FinishLine, MemoryFormat, RunFolder
 from manyshot.space import Arch
 from manyshot.supernet import Supernet
 from manyshot.train import load_weights, save_weights
 from manyshot.train.checkpoint import digest
-
-LOG = "finish.jsonl"
-"""Winners."""
-EXPORTED = "exported.jsonl"
-"""Other architectures that somebody asked for."""
-SCORES = ("test_accuracy", "test_loss")
 
 
 def finish(
@@ -41,32 +36,49 @@ def finish(
     progress: Progress,
     proxies: Mapping[Arch, float] | None = None,
     *,
-    log: str = LOG,
+    log: str = FINISH_LOG,
     test: bool = True,
-) -> dict[Arch, dict[str, Any]]:
+) -> dict[Arch, FinishLine]:
     """Finishes, tests and exports architectures; what is on record is not done again.
 
-    Each is a line of `log`: files, and accuracy on the test set, which is touched here only, and
-    only if `test`. Processes train together; the main one tests and writes.
+    The test set is touched here only. Processes train together; the main one tests and writes.
+
+    Args:
+        ws: the run, with the weights that its search ended with.
+        accelerator: of the run.
+        folder: the run's.
+        archs: the architectures; one that is there twice is finished once.
+        settings: how to finish.
+        progress: shows how far it is.
+        proxies: the proxy accuracies of architectures that have one.
+        log: the name of the file that gets a line per architecture.
+        test: whether to score on the test set.
+
+    Returns:
+        The line of each architecture.
+
+    Raises:
+        RecordError: if the log is damaged.
+        NonFiniteLoss: if training diverges.
     """
     path, proxies = folder / log, proxies or {}
     if accelerator.is_main_process:
-        records.keep_lines(path, lambda record: True)
+        records.keep(path, FinishLine)
     accelerator.wait_for_everyone()
-    lines = {record["arch"]: record for record in records.read_lines(path)}
+    lines = {line.arch: line for line in records.load_lines(path, FinishLine)}
     works = [_Work.of(ws, folder, arch, settings, lines, test) for arch in dict.fromkeys(archs)]
     accelerator.wait_for_everyone()  # all have looked before the main process writes again
-    finished_archs = {}
+    finished_archs: dict[Arch, FinishLine] = {}
     for work in works:
-        record = work.record
+        line = work.line
         if not work.done:
             subnet = work.subnet(ws, accelerator, settings, progress)
             if accelerator.is_main_process:
-                record = work.recorded(ws, subnet, settings, proxies.get(work.arch), test)
-                _put(path, record)
+                line = work.recorded(ws, subnet, settings, proxies.get(work.arch), test)
+                _put(path, line)
         if accelerator.is_main_process:
-            (folder / "subnets" / f"{work.text}.trainer.pt").unlink(missing_ok=True)
-        [finished_archs[work.arch]] = broadcast_object_list([record])
+            (RunFolder(folder).subnets / f"{work.text}.trainer.pt").unlink(missing_ok=True)
+        [finished_archs[work.arch]] = broadcast_object_list([line])
     return finished_archs
 
 
@@ -78,7 +90,7 @@ class _Work:
         folder: the run's.
         arch: the architecture.
         text: its text form.
-        record: its line so far; empty if there is none.
+        line: its line so far; None if there is none.
         done: whether all that is asked for is there.
         trained: whether its finished weights are there.
         fingerprint: identifies what its weights depend on.
@@ -87,7 +99,7 @@ class _Work:
     folder: Path
     arch: Arch
     text: str
-    record: dict[str, Any]
+    line: FinishLine | None
     done: bool
     trained: bool
     fingerprint: str
@@ -99,33 +111,32 @@ class _Work:
         folder: Path,
         arch: Arch,
         settings: FinishSettings,
-        lines: Mapping[str, dict[str, Any]],
+        lines: Mapping[str, FinishLine],
         test: bool,
     ) -> _Work:
         """Compares what is asked for with the lines of a log and the files they list."""
         text = ws.net.space.to_text(arch)
-        record = lines.get(text, {})
-        files = record.get("files", {})
-        weights = record.get("weights")
-        listed = [*files.values(), *([] if weights is None else [weights])]
-        asked = set(ws.recipe.export.formats) <= set(files)
-        asked &= not test or "test_accuracy" in record
         fingerprint = fingerprint_of(ws, settings, text)
-        same = record.get("fingerprint") == fingerprint
+        line = lines.get(text)
+        if line is None or line.fingerprint != fingerprint:
+            return cls(folder, arch, text, line, False, False, fingerprint)
+        asked = set(ws.recipe.export.formats) <= set(line.files)
+        asked &= not test or line.test_accuracy is not None
+        listed = (*line.files.values(), line.weights)
         return cls(
             folder,
             arch,
             text,
-            record,
-            done=same and asked and all((folder / path).exists() for path in listed),
-            trained=same and (folder / str(weights)).exists(),
+            line,
+            done=asked and all((folder / path).exists() for path in listed),
+            trained=(folder / line.weights).exists(),
             fingerprint=fingerprint,
         )
 
     @property
     def weights(self) -> Path:
         """Where the finished weights are kept, so that formats can be added."""
-        return self.folder / "subnets" / f"{self.text}.safetensors"
+        return RunFolder(self.folder).subnets / f"{self.text}.safetensors"
 
     def subnet(
         self, ws: Workspace, accelerator: Accelerator, settings: FinishSettings, progress: Progress
@@ -135,7 +146,7 @@ class _Work:
             subnet = _extracted(ws.net, self.arch, ws.device)
             load_weights(self.weights, subnet)
             return subnet.eval()
-        folder = self.folder / "subnets"
+        folder = RunFolder(self.folder).subnets
         subnet = finished(ws, accelerator, folder, self.arch, settings, progress)
         if accelerator.is_main_process:
             save_weights(self.weights, subnet)
@@ -148,27 +159,31 @@ class _Work:
         settings: FinishSettings,
         proxy_accuracy: float | None,
         test: bool,
-    ) -> dict[str, Any]:
+    ) -> FinishLine:
         """Tests if asked to, exports, and returns the line; weights are not tested twice."""
-        scores = {key: self.record[key] for key in SCORES if key in self.record}
-        if (test and not scores) or (scores and not self.trained):
+        before = self.line
+        formats: list[str] = list(ws.recipe.export.formats)
+        accuracy, loss = None, None
+        if before is not None:
+            accuracy, loss = before.test_accuracy, before.test_loss
+            proxy_accuracy = before.proxy_accuracy if proxy_accuracy is None else proxy_accuracy
+            formats += [kind for kind in before.files if kind not in formats]
+        if (test and accuracy is None) or (accuracy is not None and not self.trained):
             score = evaluate.accuracy(subnet, ws.fixed("test", None))
-            scores = {"test_accuracy": score.accuracy, "test_loss": score.loss}
-        if proxy_accuracy is None:
-            proxy_accuracy = self.record.get("proxy_accuracy")
-        known = {"test_accuracy": scores.get("test_accuracy"), "proxy_accuracy": proxy_accuracy}
-        accuracies = {name: value for name, value in known.items() if value is not None}
-        kinds = dict.fromkeys([*ws.recipe.export.formats, *self.record.get("files", {})])
-        return {
-            "arch": self.text,
-            "mode": settings.mode,
-            "fingerprint": self.fingerprint,
-            "memory_format": training_format(subnet, ws.device).to_dict(),
-            "weights": self.weights.relative_to(self.folder).as_posix(),
-            **scores,
-            **accuracies,
-            "files": exported(ws, subnet, self.folder, self.arch, list(kinds), accuracies),
-        }
+            accuracy, loss = score.accuracy, score.loss
+        all_accuracies = {"test_accuracy": accuracy, "proxy_accuracy": proxy_accuracy}
+        accuracies = {name: value for name, value in all_accuracies.items() if value is not None}
+        return FinishLine(
+            arch=self.text,
+            mode=settings.mode,
+            fingerprint=self.fingerprint,
+            memory_format=MemoryFormat(**training_format(subnet, ws.device).to_dict()),
+            weights=self.weights.relative_to(self.folder).as_posix(),
+            proxy_accuracy=proxy_accuracy,
+            test_accuracy=accuracy,
+            test_loss=loss,
+            files=exported(ws, subnet, self.folder, self.arch, formats, accuracies),
+        )
 
 
 def fingerprint_of(ws: Workspace, settings: FinishSettings, text: str) -> str:
@@ -177,10 +192,10 @@ def fingerprint_of(ws: Workspace, settings: FinishSettings, text: str) -> str:
     return ws.fingerprint(settings.training, settings.mode, text, ws.recipe.train, inherited)
 
 
-def _put(log: Path, record: dict[str, Any]) -> None:
+def _put(log: Path, line: FinishLine) -> None:
     """Writes the line of an architecture, in place of an earlier one."""
-    records.keep_lines(log, lambda other: bool(other["arch"] != record["arch"]))
-    records.append(log, record)
+    records.keep(log, FinishLine, lambda other: other.arch != line.arch)
+    records.append(log, line)
 
 
 def finished(
@@ -267,7 +282,7 @@ def exported(
     files = export(
         subnet.cpu(),
         example=images.cpu(),
-        folder=folder / "subnets",
+        folder=RunFolder(folder).subnets,
         stem=space.to_text(arch),
         formats=formats,
         card=card(space, arch, costs=costs, accuracies=accuracies, data=data_card(ws)),

@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import final
 
 from manyshot import records
 from manyshot.pipeline.build import Workspace
+from manyshot.run_folder import SAMPLER, GeneratedRecord, RunFolder
 from manyshot.search import Limit
 from manyshot.space import Arch
 from manyshot.train import Sampler
 from manyshot.train.checkpoint import load_checkpoint, save_checkpoint
 from manyshot.train.samplers.shift import Generates
 
-SAMPLER = "sampler.pt"
-"""What a learnt sampler has learnt, kept beside the supernet's weights."""
 DRAWS = 64
 """Architectures drawn where the likeliest is beyond its budget."""
 
@@ -38,12 +37,12 @@ class Proposal:
     decodes: int
     drawn: bool
 
-    def record(self, winner: Arch | None) -> dict[str, Any]:
-        """Its part of `result.json`: `below_budget` is the share of the budget left over."""
-        found: dict[str, Any] = {"decodes": self.decodes, "drawn": self.drawn}
+    def record(self, winner: Arch | None) -> GeneratedRecord:
+        """Its part of `result.json`."""
+        left = None
         if winner is not None:
-            found["below_budget"] = 1 - float(self.limit.costs([winner])[0]) / self.limit.limit
-        return found
+            left = 1 - float(self.limit.costs([winner])[0]) / self.limit.limit
+        return GeneratedRecord(decodes=self.decodes, drawn=self.drawn, below_budget_share=left)
 
 
 @final
@@ -92,12 +91,14 @@ def save_sampler(folder: Path, sampler: Sampler, probed_images: int) -> None:
     """Writes what a learnt sampler has learnt, and at what price; nothing for others."""
     state = sampler.state_dict()
     if state:
-        save_checkpoint(folder / SAMPLER, {"sampler": state, "probed_images": probed_images})
+        save_checkpoint(
+            RunFolder(folder).sampler, {"sampler": state, "probed_images": probed_images}
+        )
 
 
 def probed_images(folder: Path) -> int:
     """Images forwarded for the probes of the sampler that was trained in `folder`."""
-    path = folder / SAMPLER
+    path = RunFolder(folder).sampler
     return int(load_checkpoint(path)["probed_images"]) if path.exists() else 0
 
 
@@ -107,7 +108,7 @@ def trained_sampler(ws: Workspace, folder: Path) -> Sampler:
     Raises:
         RecordError: if it is not there.
     """
-    path = folder / SAMPLER
+    path = RunFolder(folder).sampler
     if not path.exists():
         raise records.RecordError(
             f"{folder} has no {SAMPLER}: train it first with manyshot train, or manyshot run"

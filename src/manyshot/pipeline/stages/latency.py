@@ -15,9 +15,8 @@ from manyshot.cost.timing import describe, device_of
 from manyshot.nn.shapes import model_dtype
 from manyshot.pipeline.build import Workspace
 from manyshot.progress import Progress
+from manyshot.run_folder import LatencyRecord, RunFolder, Timing
 from manyshot.space import Budget
-
-FILE = "latency.json"
 
 
 def needs_latency(ws: Workspace) -> bool:
@@ -54,12 +53,12 @@ def add_latency(
     Raises:
         RecordError: if the record was measured otherwise than the recipe says, or elsewhere.
     """
-    path = folder / FILE
+    path = RunFolder(folder).latency_file
     if accelerator.is_main_process and not path.exists():
-        table = None if trained is None else _taken(ws, trained / FILE)
-        records.write_json(path, (table or measured(ws, progress)).to_dict())
+        table = None if trained is None else _taken(ws, RunFolder(trained).latency_file)
+        records.write_json(path, LatencyRecord.of((table or measured(ws, progress)).to_dict()))
     accelerator.wait_for_everyone()
-    table = LatencyTable.from_dict(records.read_json(path))
+    table = _read(path)
     # Other processes may have other devices: the main one, which measures, decides for all.
     [difference] = broadcast_object_list([_difference(ws, table)])
     if difference is not None:
@@ -75,8 +74,12 @@ def _taken(ws: Workspace, path: Path) -> LatencyTable | None:
     """The table of another run, unless it is missing or differs from what would be measured."""
     if not path.exists():
         return None
-    table = LatencyTable.from_dict(records.read_json(path))
+    table = _read(path)
     return table if _difference(ws, table) is None else None
+
+
+def _read(path: Path) -> LatencyTable:
+    return LatencyTable.from_dict(records.load(path, LatencyRecord).plain())
 
 
 def _difference(ws: Workspace, table: LatencyTable) -> tuple[str, Any, Any] | None:
@@ -94,8 +97,14 @@ def _difference(ws: Workspace, table: LatencyTable) -> tuple[str, Any, Any] | No
     return None
 
 
-def latency_of(ws: Workspace, subnet: nn.Module) -> dict[str, Any]:
-    """A direct measurement of a plain subnet, with what decides its meaning."""
+def latency_of(ws: Workspace, subnet: nn.Module, table_ms: float | None = None) -> Timing:
+    """A direct measurement of a plain subnet, beside what the latency table says if there is one.
+
+    Args:
+        ws: the run.
+        subnet: the network.
+        table_ms: its latency by the table.
+    """
     settings = ws.recipe.latency
     timing = measure(
         subnet,
@@ -106,12 +115,13 @@ def latency_of(ws: Workspace, subnet: nn.Module) -> dict[str, Any]:
         repeats=settings.repeats,
         device=ws.device,
     )
-    return {
-        "median_ms": timing.median_ms,
-        "iqr_ms": timing.iqr_ms,
-        "batch_size": timing.batch_size,
-        "threads": timing.threads,
-        "repeats": timing.repeats,
-        "clock": timing.clock,
-        "device": timing.device,
-    }
+    return Timing(
+        median_ms=timing.median_ms,
+        iqr_ms=timing.iqr_ms,
+        batch_size=timing.batch_size,
+        threads=timing.threads,
+        repeats=timing.repeats,
+        clock=timing.clock,
+        device=timing.device,
+        table_ms=table_ms,
+    )

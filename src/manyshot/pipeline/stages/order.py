@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from accelerate import Accelerator
@@ -11,13 +10,12 @@ from accelerate import Accelerator
 from manyshot import rank
 from manyshot.pipeline.build import Workspace
 from manyshot.pipeline.stages.score import Images, Key, Scorer
-from manyshot.pipeline.stages.shift import STATE
 from manyshot.progress import Progress
+from manyshot.run_folder import OrderLine, RunFolder, ScoreLine, WatchedSet
 from manyshot.search import best, make_searcher
 from manyshot.search.limit import any_of
 from manyshot.space import Arch
 
-LOG = "order.jsonl"
 _WATCHED = 0x5EE9
 """Names a random stream of a run's seed."""
 
@@ -39,18 +37,19 @@ class Watched:
         accelerator: Accelerator,
         folder: Path,
         batches: Images,
-        known: dict[Key, dict[str, Any]],
+        known: dict[Key, ScoreLine],
     ) -> None:
         """Draws the global set: a function of the recipe alone."""
-        shifting = ws.recipe.shifting
-        may_stay = shifting.name == "none" or (folder / STATE).exists()
+        shifting, own = ws.recipe.shifting, RunFolder(folder)
+        may_stay = shifting.name == "none" or own.shifting_state.exists()
         self._scorer = Scorer(
             ws,
             accelerator,
-            folder / LOG,
+            own.order_log,
+            OrderLine,
             batches,
             known,
-            lambda record: may_stay or record["role"] == "before",
+            lambda line: may_stay or line.role == "before",
         )
         self._best = shifting.watched_best
         self.overall: list[Arch] = []
@@ -94,16 +93,16 @@ class Watched:
         """Images forwarded to score them."""
         return self._scorer.images
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, WatchedSet]:
         """How far the order moved: Kendall's tau between the scores before and after, per set."""
-        found = {}
+        sets = {}
         for name, archs in (("global", self.overall), ("local", self.local)):
             if archs:
                 before, after = ([s[arch] for arch in archs] for s in (self._before, self._after))
-                found[name] = {
-                    "architectures": len(archs),
-                    "mean_accuracy_before": sum(before) / len(before),
-                    "mean_accuracy_after": sum(after) / len(after),
-                    "tau_before_after": rank.kendall(before, after),
-                }
-        return found
+                sets[name] = WatchedSet(
+                    architectures=len(archs),
+                    mean_accuracy_before=sum(before) / len(before),
+                    mean_accuracy_after=sum(after) / len(after),
+                    tau_before_after=rank.kendall(before, after),
+                )
+        return sets

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Generic, TypeVar
 
 from accelerate import Accelerator
 from accelerate.utils import gather_object
@@ -14,10 +14,10 @@ from manyshot import evaluate, records
 from manyshot.data import FixedBatches
 from manyshot.nn.batch_norm import BatchNormStats
 from manyshot.pipeline.build import Workspace
+from manyshot.run_folder import SEARCH_LOG, SHIFTING_STATE, RunFolder, ScoreLine
 from manyshot.space import Arch, SearchSpace
 from manyshot.train.checkpoint import digest
 
-LOG = "search.jsonl"
 RUNNING = "running"
 """The calibration of scores with running averages."""
 
@@ -50,17 +50,22 @@ def latest_scores(run: Path, space: SearchSpace) -> dict[Arch, float]:
     Raises:
         RecordError: if it has scored nothing.
     """
-    rows = records.read_lines(run / LOG)
-    if not rows:
-        raise records.RecordError(f"{run} has no {LOG}: search it with manyshot search {run}")
-    return {space.from_text(row["arch"]): row["proxy_accuracy"] for row in rows}
+    lines = RunFolder(run).search_lines()
+    if not lines:
+        raise records.RecordError(
+            f"{run} has no {SEARCH_LOG}: search it with manyshot search {run}"
+        )
+    return {space.from_text(line.arch): line.proxy_accuracy for line in lines}
 
 
 Key = tuple[Arch, int, str, int]
 """Architecture, weights version, calibration, validation images: what a score is a function of."""
 
 
-class Scorer:
+L = TypeVar("L", bound=ScoreLine)
+
+
+class Scorer(Generic[L]):
     """Scores architectures; what is on record is replayed, and nothing is scored twice.
 
     Attributes:
@@ -73,9 +78,10 @@ class Scorer:
         ws: Workspace,
         accelerator: Accelerator,
         log: Path,
+        kind: type[L],
         batches: Images,
-        known: dict[Key, dict[str, Any]],
-        keep: Callable[[dict[str, Any]], bool],
+        known: dict[Key, ScoreLine],
+        keep: Callable[[L], bool],
     ) -> None:
         """Opens a log.
 
@@ -83,24 +89,25 @@ class Scorer:
             ws: the run.
             accelerator: processes share the architectures of a call.
             log: the file.
+            kind: the type of its lines.
             batches: what to score on.
             known: see the class.
             keep: which records on file to replay; the others are dropped.
         """
-        self.ws, self.accelerator, self.log = ws, accelerator, log
+        self.ws, self.accelerator, self.log, self.kind = ws, accelerator, log, kind
         self.known, self.batches = known, batches
         self._weights: tuple[int, str] | None = None
         self.images = 0
         if accelerator.is_main_process:
-            records.keep_lines(log, keep)
+            records.keep(log, kind, keep)
         accelerator.wait_for_everyone()
-        self.recorded = [self._checked(record) for record in records.read_lines(log)]
+        self.recorded = [self._checked(line) for line in records.load_lines(log, kind)]
 
-    def _checked(self, record: dict[str, Any]) -> dict[str, Any]:
+    def _checked(self, line: L) -> L:
         own = self.batches.calibration_id
-        if record["calibration"] not in (own, RUNNING):
-            raise self._other("calibration", record["calibration"], own)
-        return record
+        if line.calibration not in (own, RUNNING):
+            raise self._other("calibration", line.calibration, own)
+        return line
 
     def _other(self, what: str, recorded: str, now: str) -> records.RecordError:
         return records.RecordError(
@@ -133,50 +140,49 @@ class Scorer:
         """
         world = self.accelerator.num_processes
         replayed = self._replayed(generation, archs, version, role)
-        for arch, record in zip(archs, replayed, strict=False):
-            yield arch, record["proxy_accuracy"]
+        for arch, line in zip(archs, replayed, strict=False):
+            yield arch, line.proxy_accuracy
         fresh = archs[len(replayed) :]
         if fresh and version is None:
             raise records.RecordError(
                 f"{self.log} lacks scores of generation {generation}, whose weights have moved "
-                "since: restore it from a copy, or delete shifting.pt too and resume, to search "
-                "anew"
+                f"since: restore it from a copy, or delete {SHIFTING_STATE} too and resume, to "
+                "search anew"
             )
-        about = {"generation": generation, "role": role}
         for start in range(0, len(fresh), world):
             turn = fresh[start : start + world]
             mine = turn[self.accelerator.process_index :][:1]
-            own = [self._scored(arch, version or 0, whole, stats) for arch in mine]
-            found = gather_object(own) if world > 1 else own
-            for arch, record in zip(turn, found, strict=True):
-                self._remember(arch, record)
+            about: dict[str, int | str] = {"generation": generation, "role": role}
+            own = [self._scored(arch, version or 0, whole, stats, about) for arch in mine]
+            lines = gather_object(own) if world > 1 else own
+            for arch, line in zip(turn, lines, strict=True):
+                self._remember(arch, line)
                 if self.accelerator.is_main_process:
-                    records.append(self.log, {**about, **record})
-                yield arch, record["proxy_accuracy"]
+                    records.append(self.log, line)
+                yield arch, line.proxy_accuracy
 
     def _replayed(
         self, generation: int, archs: Sequence[Arch], version: int | None, role: str
-    ) -> list[dict[str, Any]]:
+    ) -> list[L]:
         """The records of the first of `archs`: as many as are left on file."""
         replayed, self.recorded = self.recorded[: len(archs)], self.recorded[len(archs) :]
-        for record, arch in zip(replayed, archs, strict=False):
-            asked = {"generation": generation, "role": role}
-            asked |= {"arch": self.ws.net.space.to_text(arch)}
-            if any(record.get(key) != value for key, value in asked.items()):
+        for line, arch in zip(replayed, archs, strict=False):
+            text = self.ws.net.space.to_text(arch)
+            if (line.generation, line.role, line.arch) != (generation, role, text):
                 raise records.RecordError(
-                    f"{self.log} has architecture {record['arch']} in generation "
-                    f"{record['generation']} where this search proposes {asked['arch']} in "
-                    f"{generation}: its settings have changed, use another --out folder"
+                    f"{self.log} has architecture {line.arch} in generation {line.generation} "
+                    f"where this search proposes {text} in {generation}: its settings have "
+                    "changed, use another --out folder"
                 )
-            if version is not None and record["weights"] != self.weights_of(version):
-                raise self._other("weights", record["weights"], self.weights_of(version))
-            self._remember(arch, record)
+            if version is not None and line.weights != self.weights_of(version):
+                raise self._other("weights", line.weights, self.weights_of(version))
+            self._remember(arch, line)
         return replayed
 
-    def _remember(self, arch: Arch, record: dict[str, Any]) -> None:
-        key = (arch, record["weights_version"], record["calibration"], record["validation"])
-        self.known[key] = record
-        self.images += record["images_forwarded"]
+    def _remember(self, arch: Arch, line: L) -> None:
+        key = (arch, line.weights_version, line.calibration, line.validation_images)
+        self.known[key] = line
+        self.images += line.images_forwarded
 
     def _scored(
         self,
@@ -184,31 +190,35 @@ class Scorer:
         version: int,
         whole: bool,
         stats: Callable[[Arch], BatchNormStats] | None,
-    ) -> dict[str, Any]:
+        about: dict[str, int | str],
+    ) -> L:
         ws, batches = self.ws, self.batches
         validation = batches.whole if whole else batches.validation
         calibration: FixedBatches | BatchNormStats
         calibration, name = batches.calibration, batches.calibration_id
         if stats is not None:
             calibration, name = stats(arch), RUNNING
-        about = {"weights_version": version, "calibration": name, "validation": validation.images}
-        known = self.known.get((arch, version, name, validation.images))
-        if known is not None:
-            score = {key: known[key] for key in ("proxy_accuracy", "proxy_loss")}
-            forwarded = 0
+        before = self.known.get((arch, version, name, validation.images))
+        if before is not None:
+            accuracy, loss, forwarded = before.proxy_accuracy, before.proxy_loss, 0
         else:
-            own = evaluate.score(ws.net, arch, calibration=calibration, validation=validation)
-            score = {"proxy_accuracy": own.accuracy, "proxy_loss": own.loss}
+            score = evaluate.score(ws.net, arch, calibration=calibration, validation=validation)
+            accuracy, loss = score.accuracy, score.loss
             calibrated = 0 if stats is not None else batches.calibration.images
             forwarded = calibrated + validation.images
-        return {
-            "arch": ws.net.space.to_text(arch),
-            **score,
-            **{metric: table([arch])[0].item() for metric, table in ws.costs.items()},
+        content = {
             **about,
+            "arch": ws.net.space.to_text(arch),
+            "proxy_accuracy": accuracy,
+            "proxy_loss": loss,
+            **{metric: table([arch])[0].item() for metric, table in ws.costs.items()},
+            "weights_version": version,
+            "calibration": name,
+            "validation_images": validation.images,
             "weights": self.weights_of(version),
             "images_forwarded": forwarded,
         }
+        return self.kind(**content)
 
     def weights_of(self, version: int) -> str:
         """The digest of the supernet's weights, taken once per version."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from accelerate import Accelerator
 
@@ -13,9 +12,10 @@ from manyshot.pipeline.build import Workspace
 from manyshot.pipeline.checks import GENERATOR
 from manyshot.pipeline.stages.generate import Proposal, Proposed
 from manyshot.pipeline.stages.order import Watched
-from manyshot.pipeline.stages.score import LOG, Images, Key, Scorer
+from manyshot.pipeline.stages.score import Images, Key, Scorer
 from manyshot.pipeline.stages.shift import ShiftingStage
 from manyshot.progress import Advance, Progress
+from manyshot.run_folder import RunFolder, ScoreLine, SearchLine, WatchedSet
 from manyshot.search import Infeasible, Searcher, best, generations
 from manyshot.space import Arch
 
@@ -35,7 +35,7 @@ class Searched:
     scores: dict[Arch, float]
     searched: int
     images: dict[str, int]
-    order: dict[str, Any]
+    order: dict[str, WatchedSet]
 
 
 def search(
@@ -60,7 +60,7 @@ def search(
         NonFiniteLoss: if shifting diverges.
         Infeasible: if no architecture within a budget is found.
     """
-    known: dict[Key, dict[str, Any]] = {}
+    known: dict[Key, ScoreLine] = {}
     batches = Images(ws)
     watched = Watched(ws, accelerator, folder, batches, known)
     watched.score_before(progress)
@@ -99,7 +99,7 @@ class _Loop:
         searcher: Searcher,
         best_before: Sequence[Arch],
         batches: Images,
-        known: dict[Key, dict[str, Any]],
+        known: dict[Key, ScoreLine],
     ) -> None:
         self.ws, self.searcher, self.best_before = ws, searcher, best_before
         self.shifting: ShiftingStage | None = None
@@ -107,14 +107,15 @@ class _Loop:
         self.generation = 0
         if ws.recipe.shifting.name != "none":
             self.shifting = ShiftingStage(ws, accelerator, folder)
-        self.scorer = Scorer(ws, accelerator, folder / LOG, batches, known, self._complete)
+        log = RunFolder(folder).search_log
+        self.scorer = Scorer(ws, accelerator, log, SearchLine, batches, known, self._complete)
 
-    def _complete(self, record: dict[str, Any]) -> bool:
+    def _complete(self, line: SearchLine) -> bool:
         """Whether a record is of a generation after which the weights were saved, or needs none."""
         if self.shifting is None:
             return True
-        is_final = record["role"] == "final"
-        return bool(record["generation"] < self.shifting.generation + is_final)
+        is_final = line.role == "final"
+        return line.generation < self.shifting.generation + is_final
 
     @property
     def version(self) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from accelerate import Accelerator
@@ -13,37 +12,15 @@ from manyshot import records, transfer
 from manyshot.evaluate import RunningStatistics
 from manyshot.nn.batch_norm import BatchNormStats
 from manyshot.pipeline.build import Workspace
-from manyshot.pipeline.opening import WEIGHTS
-from manyshot.recipe import Recipe
+from manyshot.run_folder import SHIFTING_STATE, Operations, RunFolder, ShiftingLine
 from manyshot.search import Searcher, make_searcher
 from manyshot.space import Arch
 from manyshot.train import save_weights
 from manyshot.train.checkpoint import digest, load_checkpoint, save_checkpoint
 from manyshot.train.shifting import Shifter, Visit, schedule
 
-LOG = "shifting.jsonl"
-STATE = "shifting.pt"
-SHIFTED = "shifted.safetensors"
-"""The supernet's weights after a search that moved them."""
 _VISITS = 0x51F7
 """Names a random stream of a run's seed."""
-
-
-def final_weights(recipe: Recipe, folder: Path) -> Path:
-    """The file of a run's supernet as its search left it.
-
-    Raises:
-        RecordError: if the supernet is not trained, or its search moves it and is not done.
-    """
-    if not (folder / WEIGHTS).exists():
-        raise records.RecordError(f"{folder} has no {WEIGHTS}: train it first with manyshot train")
-    weights = folder / (WEIGHTS if recipe.shifting.name == "none" else SHIFTED)
-    if not weights.exists():
-        raise records.RecordError(
-            f"{folder} has no {weights.name}: its search trains the supernet and is not done, "
-            f"finish it with manyshot run --resume {folder}"
-        )
-    return weights
 
 
 class ShiftingStage:
@@ -67,7 +44,7 @@ class ShiftingStage:
         Raises:
             CheckpointError: if the state is damaged, or of another search.
         """
-        self.ws, self.accelerator, self.folder = ws, accelerator, folder
+        self.ws, self.accelerator, self.folder = ws, accelerator, RunFolder(folder)
         recipe = ws.recipe
         self.settings, self.generation = recipe.shifting, 0
         name = recipe.transfer.classifier
@@ -88,7 +65,7 @@ class ShiftingStage:
         self._restore()
 
     def _restore(self) -> None:
-        path = self.folder / STATE
+        path, log = self.folder.shifting_state, self.folder.shifting_log
         if path.exists():
             state = load_checkpoint(path, self._fingerprint)
             self.generation = state["generation"]
@@ -96,19 +73,15 @@ class ShiftingStage:
             if self.running is not None:
                 self.running.load_state_dict(state["running"])
         elif self.accelerator.is_main_process:
-            (self.folder / SHIFTED).unlink(missing_ok=True)
+            self.folder.shifted.unlink(missing_ok=True)
         if self.accelerator.is_main_process:
-            records.keep_lines(
-                self.folder / LOG, lambda row: bool(row["generation"] < self.generation)
-            )
+            records.keep(log, ShiftingLine, lambda line: line.generation < self.generation)
         self.accelerator.wait_for_everyone()
-        self.versions: list[int] = [
-            row["weights_version"] for row in records.read_lines(self.folder / LOG)
-        ]
+        self.versions = [line.weights_version for line in self.folder.shifting_lines()]
         if len(self.versions) != self.generation:
             raise records.RecordError(
-                f"{self.folder / LOG} has {len(self.versions)} of the {self.generation} "
-                f"generations in {STATE}: restore it from a copy, or delete {STATE} too and "
+                f"{log} has {len(self.versions)} of the {self.generation} generations in "
+                f"{SHIFTING_STATE}: restore it from a copy, or delete {SHIFTING_STATE} too and "
                 "resume, to search anew"
             )
 
@@ -168,42 +141,42 @@ class ShiftingStage:
     ) -> None:
         """Records a generation whose candidates are scored and told, and saves all that moved."""
         trained = [arch for visit in visits for arch in visit]
-        record = {
-            "generation": self.generation,
-            "weights_version": self.shifter.step,
-            "images": self.images,
-            "loss": float(np.mean(losses)),
-            "candidates": len(proposed),
-            "elites": len(elites),
-            "top_ups": getattr(searcher, "top_ups", 0),
-            "proposed": operations(self.ws, proposed),
-            "trained": operations(self.ws, trained),
-        }
+        line = ShiftingLine(
+            generation=self.generation,
+            weights_version=self.shifter.step,
+            images=self.images,
+            loss=float(np.mean(losses)),
+            candidates=len(proposed),
+            elites=len(elites),
+            top_ups=getattr(searcher, "top_ups", 0),
+            proposed=operations(self.ws, proposed),
+            trained=operations(self.ws, trained),
+        )
         if self.settings.reset_momentum:
             self.shifter.forget()
         self.generation += 1
         self.versions.append(self.shifter.step)
         if self.accelerator.is_main_process:
-            records.append(self.folder / LOG, record)
+            records.append(self.folder.shifting_log, line)
             state = {
                 "fingerprint": self._fingerprint,
                 "generation": self.generation,
                 "shifter": self.shifter.state_dict(),
                 "running": None if self.running is None else self.running.state_dict(),
             }
-            save_checkpoint(self.folder / STATE, state)
+            save_checkpoint(self.folder.shifting_state, state)
         self.accelerator.wait_for_everyone()
 
     def finish(self) -> None:
         """Writes the weights as they are after the search."""
-        path = self.folder / SHIFTED
+        path = self.folder.shifted
         if self.accelerator.is_main_process and not path.exists():
             save_weights(path, self.ws.net)
         self.accelerator.wait_for_everyone()
 
 
-def operations(ws: Workspace, archs: Sequence[Arch]) -> dict[str, Any]:
-    """How often each option of each decision occurs, and the entropy of each decision in nats.
+def operations(ws: Workspace, archs: Sequence[Arch]) -> Operations:
+    """How often each option of each decision occurs, and the entropy of each decision.
 
     Decisions that do not show in an architecture count as their first option if it is canonical.
     """
@@ -211,10 +184,10 @@ def operations(ws: Workspace, archs: Sequence[Arch]) -> dict[str, Any]:
         np.bincount([arch[i] for arch in archs], minlength=len(decision.options))
         for i, decision in enumerate(ws.net.space.decisions)
     ]
-    return {
-        "counts": [count.tolist() for count in counts],
-        "entropy": [entropy(count / len(archs)) for count in counts],
-    }
+    return Operations(
+        counts=tuple(tuple(count.tolist()) for count in counts),
+        entropy_nats=tuple(entropy(count / len(archs)) for count in counts),
+    )
 
 
 def entropy(shares: np.ndarray) -> float:

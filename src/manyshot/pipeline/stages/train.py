@@ -8,17 +8,17 @@ from accelerate import Accelerator
 
 from manyshot.fitting import fit
 from manyshot.pipeline.build import Workspace
-from manyshot.pipeline.opening import WEIGHTS
 from manyshot.pipeline.stages.adopt import adopt_source
 from manyshot.pipeline.stages.describe import describe_codes
 from manyshot.pipeline.stages.generate import save_sampler
 from manyshot.progress import Progress
+from manyshot.run_folder import RunFolder
 from manyshot.train import load_weights, save_weights
 
 
 def train_stage(ws: Workspace, accelerator: Accelerator, folder: Path, progress: Progress) -> None:
     """Trains the supernet, or moves it here, or loads it if that is done already."""
-    weights = folder / WEIGHTS
+    weights = RunFolder(folder).weights
     is_trained = weights.exists()
     accelerator.wait_for_everyone()  # all have looked before the main process writes
     if not is_trained:

@@ -5,15 +5,25 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from manyshot import records
-from manyshot.pipeline.verbs.rank import FOLDER, RESULT
 from manyshot.rank.compare import compare
 from manyshot.recipe import Recipe, RecipeError
+from manyshot.run_folder import (
+    Baseline,
+    ComparedRun,
+    ComparedWinner,
+    CompareFolder,
+    Comparison,
+    Ranking,
+    RunFolder,
+)
 
 TRAINED = ("train", "probe", "shifting")
 """Of the images forwarded, those that weights or samplers learn from."""
+METRICS: tuple[Literal["macs", "params"], ...] = ("macs", "params")
+"""Costs that order without a supernet."""
 PLACE = {"root", "download", "workers"}
 """Of a recipe's data, what does not make other images."""
 BESIDE: dict[str, Any] = {
@@ -23,7 +33,7 @@ BESIDE: dict[str, Any] = {
 """Of a recipe, what does not make another method."""
 
 
-def compare_runs(runs: Sequence[Path], folder: Path, truth: str | None = None) -> dict[str, Any]:
+def compare_runs(runs: Sequence[Path], folder: Path, truth: str | None = None) -> Comparison:
     """Compares finished runs, and writes `compare.json` in `folder`.
 
     Runs whose recipes differ in their seed alone are one method, and differences between methods
@@ -34,7 +44,7 @@ def compare_runs(runs: Sequence[Path], folder: Path, truth: str | None = None) -
         RecordError: if a run is not finished, or not ranked against `truth`.
         RecipeError: if runs are of different images or networks.
     """
-    recipes = [Recipe.load(_existing(run / "recipe.toml")) for run in runs]
+    recipes = [Recipe.load(_existing(RunFolder(run).recipe_file)) for run in runs]
     for run, recipe in zip(runs, recipes, strict=True):
         for part in ("network", "data"):
             own, other = (getattr(r, part).model_dump(exclude=PLACE) for r in (recipe, recipes[0]))
@@ -47,18 +57,20 @@ def compare_runs(runs: Sequence[Path], folder: Path, truth: str | None = None) -
     methods = _names(recipes)
     ranked = [] if truth is None else _rankings(runs, truth)
     frozen = _frozen(ranked)
-    rows = [
+    rows = tuple(
         row_of(run, recipe.seed, method, truth, frozen)
         for run, recipe, method in zip(runs, recipes, methods, strict=True)
-    ]
-    result = {
-        "truth": ranked[0]["truth"] if ranked else None,
-        "runs": rows,
-        "baselines": _baselines(ranked),
-        **compare(rows),
-    }
-    records.write_json(folder / "compare.json", result)
-    return result
+    )
+    compared = compare(rows)
+    comparison = Comparison(
+        truth=ranked[0].truth if ranked else None,
+        runs=rows,
+        baselines=_baselines(ranked),
+        methods=compared.methods,
+        pairs=compared.pairs,
+    )
+    records.write_json(CompareFolder(folder).comparison_file, comparison)
+    return comparison
 
 
 def _existing(path: Path) -> Path:
@@ -67,20 +79,21 @@ def _existing(path: Path) -> Path:
     return path
 
 
-def _ranking(run: Path, truth: str) -> Path:
-    path = run / FOLDER / truth.replace("/", "-") / RESULT
-    if not path.exists():
+def _ranking(run: Path, truth: str) -> Ranking:
+    ranking = RunFolder(run).rank(truth).ranking()
+    if ranking is None:
         raise records.RecordError(
             f"{run} is not ranked against {truth!r}: do it with manyshot rank {run} --truth ..."
         )
-    return path
+    return ranking
 
 
-def _rankings(runs: Sequence[Path], truth: str) -> list[dict[str, Any]]:
+def _rankings(runs: Sequence[Path], truth: str) -> list[Ranking]:
     """The rankings of all runs, if they are against one and the same table."""
-    ranked = [records.read_json(_ranking(run, truth)) for run in runs]
-    for run, own in zip(runs, ranked, strict=True):
-        if any(own["truth"][key] != ranked[0]["truth"][key] for key in ("digest", "share")):
+    ranked = [_ranking(run, truth) for run in runs]
+    first = ranked[0].truth
+    for run, ranking in zip(runs, ranked, strict=True):
+        if (ranking.truth.digest, ranking.truth.share) != (first.digest, first.share):
             raise records.RecordError(
                 f"{run} and {runs[0]} are ranked against different tables {truth!r}, or with other "
                 "shares in local sets: rank them again, alike"
@@ -88,25 +101,25 @@ def _rankings(runs: Sequence[Path], truth: str) -> list[dict[str, Any]]:
     return ranked
 
 
-def _frozen(ranked: Sequence[Mapping[str, Any]]) -> list[str]:
+def _frozen(ranked: Sequence[Ranking]) -> list[str]:
     """The sets that have the same architectures in all rankings.
 
     A set that each run chose for itself favours whoever chose, and is another for each.
     """
-    each = [{own["name"]: own["archs"] for own in ranking["sets"]} for ranking in ranked]
+    each = [{ranked_set.name: ranked_set.archs for ranked_set in r.sets} for r in ranked]
     first = each[0] if each else {}
     return [name for name, archs in first.items() if all(o.get(name) == archs for o in each)]
 
 
 def _common_truth(runs: Sequence[Path]) -> str | None:
     """The truth that all runs are ranked against, if there is exactly one."""
-    each = [{path.parent.name for path in run.glob(f"{FOLDER}/*/{RESULT}")} for run in runs]
+    each = [{rank.path.name for rank in RunFolder(run).ranks()} for run in runs]
     common = set.intersection(*each)
     if not common and any(each):
-        known = sorted(set.union(*each))
-        without = [str(run) for run, own in zip(runs, each, strict=True) if known[0] not in own]
+        names = sorted(set.union(*each))
+        without = [str(run) for run, own in zip(runs, each, strict=True) if names[0] not in own]
         raise records.RecordError(
-            f"some runs are ranked against {', '.join(known)}, and {', '.join(without)} not: rank "
+            f"some runs are ranked against {', '.join(names)}, and {', '.join(without)} not: rank "
             "them too, or leave them out"
         )
     if len(common) > 1:
@@ -118,60 +131,70 @@ def _common_truth(runs: Sequence[Path]) -> str | None:
 
 def row_of(
     run: Path, seed: int, method: str, truth: str | None, sets: Collection[str]
-) -> dict[str, Any]:
-    """What `compare` takes of a run, of its ranking against `truth` these sets; and its winners."""
-    result = records.read_json(_existing(run / "result.json"))
-    forwarded: dict[str, int] = result["images_forwarded"]
+) -> ComparedRun:
+    """What `compare` takes of a run, of its ranking against `truth` these sets; and its winners.
+
+    Args:
+        run: the folder of a finished run.
+        seed: of the run.
+        method: that the run is of.
+        truth: the name of what it is ranked against; None for nothing.
+        sets: the names of the sets whose statistics count.
+
+    Raises:
+        RecordError: if the run is not finished, or not ranked against `truth`.
+    """
+    _existing(RunFolder(run).result_file)
+    result = RunFolder(run).result()
+    assert result is not None  # it exists
+    forwarded = result.images_forwarded
     images = {
         **forwarded,
         "trained": sum(forwarded.get(kind, 0) for kind in TRAINED),
         "total": sum(forwarded.values()),
     }
     metrics: dict[str, float | None] = {}
-    winners = [
-        {key: winner[key] for key in ("budget", "arch", "test_accuracy")} | {"truth": None}
-        for winner in result["winners"]
-    ]
+    truths: dict[str, float] = {}
     if truth is not None:
-        ranked = records.read_json(_ranking(run, truth))
-        for own in (own for own in ranked["sets"] if own["name"] in sets):
-            proxy = own["predictors"]["proxy"]
-            metrics[f"tau {own['name']}"] = proxy["kendall"]["value"]
-            metrics[f"regret {own['name']}"] = proxy["regret"]["value"]
-        known = {point["arch"]: point["truth"] for point in ranked["points"]}
-        for winner in winners:
-            winner["truth"] = known.get(winner["arch"])
-            metrics[f"winner accuracy {winner['budget']}"] = winner["truth"]
-    for winner in winners:
-        metrics[f"finished accuracy {winner['budget']}"] = winner["test_accuracy"]
-    return {
-        "folder": str(run),
-        "method": method,
-        "seed": seed,
-        "images": images,
-        "metrics": metrics,
-        "winners": winners,
-    }
+        ranking = _ranking(run, truth)
+        for ranked_set in (each for each in ranking.sets if each.name in sets):
+            proxy = ranked_set.predictors["proxy"]
+            metrics[f"tau {ranked_set.name}"] = proxy.kendall.value
+            metrics[f"regret {ranked_set.name}"] = proxy.regret.value
+        truths = {point.arch: point.truth for point in ranking.points}
+        for winner in result.winners:
+            metrics[f"winner accuracy {winner.budget}"] = truths.get(winner.arch)
+    for winner in result.winners:
+        metrics[f"finished accuracy {winner.budget}"] = winner.test_accuracy
+    winners = tuple(
+        ComparedWinner(
+            budget=winner.budget,
+            arch=winner.arch,
+            test_accuracy=winner.test_accuracy,
+            truth=truths.get(winner.arch),
+        )
+        for winner in result.winners
+    )
+    return ComparedRun(
+        folder=str(run), method=method, seed=seed, images=images, metrics=metrics, winners=winners
+    )
 
 
-def _baselines(ranked: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _baselines(ranked: Sequence[Ranking]) -> tuple[Baseline, ...]:
     """What orders without a supernet, and how well one run orders another, on frozen sets."""
     frozen = _frozen(ranked)
-    found = []
-    for name in ("macs", "params", "run to run"):
-        metrics = {}
-        for own in ranked[0]["sets"] if ranked else ():
-            if own["name"] not in frozen:
-                continue
-            tau = own["run_to_run"]
-            if name != "run to run":
-                tau = own["predictors"][name]["kendall"]["value"]
-                regret = own["predictors"][name]["regret"]["value"]
-                metrics[f"regret {own['name']}"] = regret
-            metrics[f"tau {own['name']}"] = tau
-        if metrics:
-            found.append({"name": name, "metrics": metrics})
-    return found
+    sets = [each for each in (ranked[0].sets if ranked else ()) if each.name in frozen]
+    if not sets:
+        return ()
+    baselines = []
+    for name in METRICS:
+        metrics: dict[str, float | None] = {}
+        for each in sets:
+            metrics[f"regret {each.name}"] = each.predictors[name].regret.value
+            metrics[f"tau {each.name}"] = each.predictors[name].kendall.value
+        baselines.append(Baseline(name=name, metrics=metrics))
+    between = {f"tau {each.name}": each.run_to_run for each in sets}
+    return (*baselines, Baseline(name="run to run", metrics=between))
 
 
 def _names(recipes: Sequence[Recipe]) -> list[str]:
@@ -191,10 +214,10 @@ def _names(recipes: Sequence[Recipe]) -> list[str]:
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    found: dict[str, str] = {}
+    flat: dict[str, str] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):
-            found |= _flat(value, f"{prefix}{key}.")
+            flat |= _flat(value, f"{prefix}{key}.")
         else:
-            found[prefix + key] = json.dumps(value)
-    return found
+            flat[prefix + key] = json.dumps(value)
+    return flat

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from manyshot import records
 from manyshot.pipeline.build import Workspace, on_its_threads, processes, start_engine, stop
-from manyshot.pipeline.stages.finish import EXPORTED, LOG, finish
-from manyshot.pipeline.stages.shift import final_weights
+from manyshot.pipeline.stages.finish import finish
 from manyshot.progress import Progress, Silent
 from manyshot.recipe import Recipe
+from manyshot.run_folder import EXPORTED_LOG, FINISH_LOG, FinishLine, RunFolder
 from manyshot.train import load_weights
 
 
@@ -22,7 +20,7 @@ def export_architecture(
     progress: Progress | None = None,
     *,
     test: bool = False,
-) -> dict[str, Any]:
+) -> FinishLine:
     """Finishes the architecture `text` of a trained run and exports it; returns its record.
 
     Unless it is a winner, the record is a line of `exported.jsonl`, without test accuracy.
@@ -44,11 +42,10 @@ def export_architecture(
     ws = Workspace.build(recipe)
     ws.check_finish(world)
     arch = ws.net.space.canonical(ws.net.space.from_text(text))
-    load_weights(final_weights(recipe, folder), ws.net)
+    load_weights(RunFolder(folder).final_weights(recipe), ws.net)
     accelerator = start_engine(ws, folder)
-    won = {record["arch"] for record in records.read_lines(folder / LOG)}
-    log = LOG if ws.net.space.to_text(arch) in won else EXPORTED
+    won = {line.arch for line in RunFolder(folder).finish_lines()}
+    log = FINISH_LOG if ws.net.space.to_text(arch) in won else EXPORTED_LOG
     finished = finish(ws, accelerator, folder, [arch], recipe.finish, progress, log=log, test=test)
-    record = finished[arch]
     stop(accelerator)
-    return record
+    return finished[arch]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,25 +14,29 @@ from manyshot.evaluate import Account
 from manyshot.evaluate.prefix import Calibration
 from manyshot.nn.batch_norm import BatchNormStats
 from manyshot.pipeline.build import Workspace, on_its_threads
-from manyshot.pipeline.stages.score import LOG as SEARCHED
 from manyshot.pipeline.stages.score import Images, latest_scores
-from manyshot.pipeline.stages.shift import final_weights
 from manyshot.progress import Progress, Silent
-from manyshot.rank.judge import NEEDS, judge, judged_sets
+from manyshot.rank.rank import NEEDS, rank_set, rank_sets
 from manyshot.rank.truth import TruthError, TruthTable
 from manyshot.recipe import Recipe
+from manyshot.run_folder import (
+    Evaluation,
+    RankedTruth,
+    RankFolder,
+    Ranking,
+    RankPoint,
+    RankScoreLine,
+    RunFolder,
+)
 from manyshot.space import Arch, SearchSpace
 from manyshot.train import load_weights
 from manyshot.train.checkpoint import digest
 
-FOLDER = "rank"
-SCORES = "scores.jsonl"
-RESULT = "rank.json"
 _SHARED_BATCHES = 128
 """Batches of random paths behind the statistics without recalibration."""
 _SHARED = 0x5BA7
 """Names a random stream of a run's seed."""
-Scores = dict[Arch, dict[str, Any]]
+Scores = dict[Arch, RankScoreLine]
 
 
 @on_its_threads
@@ -46,7 +49,7 @@ def rank_run(
     reference: Path | None = None,
     share: float = 0.1,
     uncalibrated: int = 256,
-) -> dict[str, Any]:
+) -> Ranking:
     """Scores a truth's architectures with a run's supernet and compares the two orders.
 
     Scores are lines of `rank/TRUTH/scores.jsonl` in the run's folder, and those on record are not
@@ -70,49 +73,50 @@ def rank_run(
     progress = progress or Silent()
     ws = Workspace.build(recipe)
     truth = in_space(truth, ws.net.space)
-    load_weights(final_weights(recipe, run), ws.net)
-    folder = run / FOLDER / truth.name.replace("/", "-")
-    chosen_by = None if reference is None else _reference(reference, folder, ws.net.space, truth)
-    scoring = _Scoring(ws, folder / SCORES)
-    scores = scoring.calibrated(truth.archs, progress)
+    folder = RunFolder(run)
+    load_weights(folder.final_weights(recipe), ws.net)
+    files = folder.rank(truth.name)
+    chosen_by = None if reference is None else _reference(reference, ws.net.space, truth)
+    scoring = _Scoring(ws, files)
+    scores, evaluation = scoring.calibrated(truth.archs, progress)
     shared: Scores = {}
     if len(truth) <= uncalibrated:
         shared = scoring.uncalibrated(truth.archs, progress)
     predictors = _predictors(ws, truth.archs, scores, shared)
-    history = latest_scores(run, ws.net.space) if (run / SEARCHED).exists() else None
-    sets = judged_sets(
+    history = latest_scores(run, ws.net.space) if folder.search_log.exists() else None
+    sets = rank_sets(
         truth,
         share=share,
         prediction=predictors["proxy"] if chosen_by is None else chosen_by,
         own_prediction=reference is None or reference.resolve() == run.resolve(),
         history=history,
     )
-    judged = [judge(own, predictors) for own in sets]
-    made = {own["name"] for own in judged}
-    result = {
-        "run": recipe.name,
-        "seed": recipe.seed,
-        "weights": scoring.weights,
-        "truth": _about(truth, share),
-        "evaluation": scoring.account,
-        "points": _points(ws, truth, scores, shared),
-        "sets": judged,
-        "absent": {name: why for name, why in NEEDS.items() if name not in made},
-    }
-    records.write_json(folder / RESULT, result)
-    return result
+    ranked = tuple(rank_set(each, predictors) for each in sets)
+    names = {each.name for each in ranked}
+    ranking = Ranking(
+        run=recipe.name,
+        seed=recipe.seed,
+        weights=scoring.weights,
+        truth=_about(truth, share),
+        evaluation=evaluation,
+        points=_points(ws, truth, scores, shared),
+        sets=ranked,
+        absent={name: why for name, why in NEEDS.items() if name not in names},
+    )
+    records.write_json(files.ranking_file, ranking)
+    return ranking
 
 
-def _about(truth: TruthTable, share: float) -> dict[str, Any]:
-    return {
-        "name": truth.name,
-        "source": truth.source,
-        "runs": list(truth.runs),
-        "architectures": len(truth),
-        "run_sd": truth.run_sd,
-        "digest": truth.digest,
-        "share": share,
-    }
+def _about(truth: TruthTable, share: float) -> RankedTruth:
+    return RankedTruth(
+        name=truth.name,
+        source=truth.source,
+        runs=truth.runs,
+        architectures=len(truth),
+        run_sd=truth.run_sd,
+        digest=truth.digest,
+        share=share,
+    )
 
 
 def in_space(truth: TruthTable, space: SearchSpace) -> TruthTable:
@@ -121,21 +125,21 @@ def in_space(truth: TruthTable, space: SearchSpace) -> TruthTable:
     Raises:
         TruthError: if one is not in the space, or two are one network.
     """
-    found: dict[Arch, Arch] = {}
+    given_as: dict[Arch, Arch] = {}
     for arch in truth.archs:
         try:
             canonical = space.canonical(arch)
         except ValueError as error:
             raise TruthError(f"truth {truth.name!r} is of another space: {error}") from error
-        if canonical in found:
+        if canonical in given_as:
             raise TruthError(
-                f"truth {truth.name!r} has {space.to_text(found[canonical])} and "
+                f"truth {truth.name!r} has {space.to_text(given_as[canonical])} and "
                 f"{space.to_text(arch)}, which are one network, {space.to_text(canonical)}: keep "
                 "one of them"
             )
-        found[canonical] = arch
+        given_as[canonical] = arch
     return TruthTable(
-        truth.name, tuple(found), truth.runs, truth.accuracy_NR, truth.costs, truth.source
+        truth.name, tuple(given_as), truth.runs, truth.accuracy_NR, truth.costs, truth.source
     )
 
 
@@ -144,40 +148,45 @@ class _Scoring:
 
     Attributes:
         weights: their digest.
-        account: how the calibrated scores were made, and what that took.
     """
 
-    def __init__(self, ws: Workspace, log: Path) -> None:
-        self.ws, self.log, self.batches = ws, log, Images(ws)
+    def __init__(self, ws: Workspace, files: RankFolder) -> None:
+        self.ws, self.log, self.batches = ws, files.scores_log, Images(ws)
         self.weights = digest(ws.net.state_dict())
-        self.account: dict[str, Any] = {}
-        self._same = {
-            "weights": self.weights,
-            "calibration": self.batches.calibration_id,
-            "validation": self.batches.validation.images,
-            "batch_size": ws.recipe.evaluate.batch_size,
-        }
         # of other weights or images nothing is kept: a resumed run may have moved on
-        rows = records.keep_lines(
-            log, lambda row: all(row.get(key) == value for key, value in self._same.items())
-        )
+        lines = records.keep(self.log, RankScoreLine, self._is_same)
         parse = ws.net.space.from_text
-        self._known = {(parse(row["arch"]), row["calibrated"]): row for row in rows}
+        self._known = {(parse(line.arch), line.calibrated): line for line in lines}
 
-    def calibrated(self, archs: Sequence[Arch], progress: Progress) -> Scores:
-        """Scores with batch norms calibrated for each architecture."""
+    def _is_same(self, line: RankScoreLine) -> bool:
+        """Whether a score is of these weights and these images."""
+        return line == self._line(line.arch, line.calibrated, line.proxy_accuracy, line.proxy_loss)
+
+    def _line(self, text: str, calibrated: bool, accuracy: float, loss: float) -> RankScoreLine:
+        return RankScoreLine(
+            arch=text,
+            calibrated=calibrated,
+            proxy_accuracy=accuracy,
+            proxy_loss=loss,
+            weights=self.weights,
+            calibration=self.batches.calibration_id,
+            validation_images=self.batches.validation.images,
+            batch_size=self.ws.recipe.evaluate.batch_size,
+        )
+
+    def calibrated(self, archs: Sequence[Arch], progress: Progress) -> tuple[Scores, Evaluation]:
+        """Scores with batch norms calibrated for each architecture, and what they took."""
         began, images = time.perf_counter(), self.batches
-        found, spent = self._score(archs, progress, "rank", images.calibration)
+        scores, spent = self._score(archs, progress, "rank", images.calibration)
         forwarded = images.calibration.images + images.validation.images
-        self.account = {
-            "method": spent.method,
-            "architectures": spent.architectures,
-            "images_forwarded": spent.architectures * forwarded,
-            "macs_executed": spent.macs,
-            "macs_plain": spent.plain_macs,
-            "seconds": round(time.perf_counter() - began, 2),
-        }
-        return found
+        return scores, Evaluation(
+            method=spent.method,
+            architectures=spent.architectures,
+            images_forwarded=spent.architectures * forwarded,
+            macs_executed=spent.macs,
+            macs_plain=spent.plain_macs,
+            seconds=round(time.perf_counter() - began, 2),
+        )
 
     def uncalibrated(self, archs: Sequence[Arch], progress: Progress) -> Scores:
         """Scores with the batch-norm statistics that all paths share."""
@@ -215,66 +224,61 @@ class _Scoring:
         )
 
     def _record(self, arch: Arch, score: evaluate.Score, *, calibrated: bool) -> None:
-        row = {
-            "arch": self.ws.net.space.to_text(arch),
-            "calibrated": calibrated,
-            "proxy_accuracy": score.accuracy,
-            "proxy_loss": score.loss,
-            **self._same,
-        }
-        records.append(self.log, row)
-        self._known[arch, calibrated] = row
+        text = self.ws.net.space.to_text(arch)
+        line = self._line(text, calibrated, score.accuracy, score.loss)
+        records.append(self.log, line)
+        self._known[arch, calibrated] = line
 
 
-def _reference(run: Path, folder: Path, space: SearchSpace, truth: TruthTable) -> dict[Arch, float]:
+def _reference(run: Path, space: SearchSpace, truth: TruthTable) -> dict[Arch, float]:
     """The proxy accuracies of another run against the same truth."""
-    path = run / FOLDER / folder.name / SCORES
-    rows = [row for row in records.read_lines(path) if row["calibrated"]]
-    found = {space.from_text(row["arch"]): row["proxy_accuracy"] for row in rows}
-    missing = len(set(truth.archs) - found.keys())
+    files = RunFolder(run).rank(truth.name)
+    lines = [line for line in files.score_lines() if line.calibrated]
+    scores = {space.from_text(line.arch): line.proxy_accuracy for line in lines}
+    missing = len(set(truth.archs) - scores.keys())
     if missing:
         raise records.RecordError(
-            f"{path} lacks the scores of {missing} architectures: rank {run} against the same "
-            "truth first, it is the reference"
+            f"{files.scores_log} lacks the scores of {missing} architectures: rank {run} against "
+            "the same truth first, it is the reference"
         )
-    return found
+    return scores
 
 
 def _predictors(
     ws: Workspace, archs: Sequence[Arch], scores: Scores, shared: Scores
 ) -> dict[str, dict[Arch, float]]:
     """By name, what orders the architectures; higher is better."""
-    found = {
-        "proxy": {arch: scores[arch]["proxy_accuracy"] for arch in archs},
-        "proxy loss": {arch: -scores[arch]["proxy_loss"] for arch in archs},
+    predictors = {
+        "proxy": {arch: scores[arch].proxy_accuracy for arch in archs},
+        "proxy loss": {arch: -scores[arch].proxy_loss for arch in archs},
     }
     if shared:
-        found["without recalibration"] = {a: shared[a]["proxy_accuracy"] for a in archs}
+        predictors["without recalibration"] = {a: shared[a].proxy_accuracy for a in archs}
     for metric in ("macs", "params"):
         costs = ws.costs[metric](archs).tolist()
-        found[metric] = dict(zip(archs, map(float, costs), strict=True))
-    return found
+        predictors[metric] = dict(zip(archs, map(float, costs), strict=True))
+    return predictors
 
 
 def _points(
     ws: Workspace, truth: TruthTable, scores: Scores, shared: Scores
-) -> list[dict[str, Any]]:
+) -> tuple[RankPoint, ...]:
     errors = truth.errors_N
     macs, params = (ws.costs[metric](truth.archs).tolist() for metric in ("macs", "params"))
     runs = np.count_nonzero(~np.isnan(truth.accuracy_NR), axis=1).tolist()
-    return [
-        {
-            "arch": ws.net.space.to_text(arch),
-            "truth": accuracy,
-            "runs": runs[i],
-            "error": None if errors is None else float(errors[i]),
-            "macs": macs[i],
-            "params": params[i],
-            "proxy_accuracy": scores[arch]["proxy_accuracy"],
-            "proxy_loss": scores[arch]["proxy_loss"],
-            "shared_statistics_accuracy": shared[arch]["proxy_accuracy"] if shared else None,
-        }
+    return tuple(
+        RankPoint(
+            arch=ws.net.space.to_text(arch),
+            truth=accuracy,
+            runs=runs[i],
+            error=None if errors is None else float(errors[i]),
+            macs=macs[i],
+            params=params[i],
+            proxy_accuracy=scores[arch].proxy_accuracy,
+            proxy_loss=scores[arch].proxy_loss,
+            shared_statistics_accuracy=shared[arch].proxy_accuracy if shared else None,
+        )
         for i, (arch, accuracy) in enumerate(
             zip(truth.archs, truth.accuracy_N.tolist(), strict=True)
         )
-    ]
+    )

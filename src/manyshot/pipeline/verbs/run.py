@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from accelerate import Accelerator
@@ -12,16 +11,25 @@ from accelerate.utils import broadcast_object_list
 from manyshot import records
 from manyshot.pipeline.build import Workspace, on_its_threads, processes, start_engine, stop
 from manyshot.pipeline.checks import GENERATOR
-from manyshot.pipeline.opening import WEIGHTS, open_folder, take_over
+from manyshot.pipeline.opening import open_folder, take_over
 from manyshot.pipeline.stages import latency
 from manyshot.pipeline.stages.adopt import load_source, take_source
 from manyshot.pipeline.stages.describe import describe_space
-from manyshot.pipeline.stages.finish import costs_of, finish
+from manyshot.pipeline.stages.finish import finish
 from manyshot.pipeline.stages.generate import probed_images, proposals
 from manyshot.pipeline.stages.search import Searched, check_winners, search, winners
 from manyshot.pipeline.stages.train import train_stage
 from manyshot.progress import Progress, Silent
 from manyshot.recipe import Recipe
+from manyshot.run_folder import (
+    FinishLine,
+    GeneratedRecord,
+    Result,
+    RunFolder,
+    SpaceSize,
+    Timing,
+    WinnerRecord,
+)
 from manyshot.space import Arch
 
 
@@ -50,7 +58,9 @@ def begin(
     ws = Workspace.build(recipe)
     ws.check(world)
     if source is not None:
-        load_source(ws, source / WEIGHTS)  # what does not fit is found before anything is written
+        load_source(
+            ws, RunFolder(source).weights
+        )  # what does not fit is found before anything is written
     accelerator = start_engine(ws, folder)
     if accelerator.is_main_process:
         open_folder(folder, recipe, ws.memory_format, trained)
@@ -61,7 +71,7 @@ def begin(
         ws.limits()  # an impossible budget, or a sampler that does not fit, fails before training
         ws.check_sampler()
     if accelerator.is_main_process:
-        if source is not None and not (folder / WEIGHTS).exists():
+        if source is not None and not RunFolder(folder).weights.exists():
             take_source(folder, source)
         if trained is not None:
             take_over(folder, trained)
@@ -85,7 +95,7 @@ def run(
     *,
     trained: Path | None = None,
     source: Path | None = None,
-) -> dict[str, Any]:
+) -> Result:
     """Does everything a recipe says in `folder`; what is done already is not done again.
 
     Args:
@@ -116,45 +126,58 @@ def run(
     finished = finish(ws, accelerator, folder, archs, recipe.finish, progress, scores)
     result = None
     if accelerator.is_main_process:
-        result = summary(ws, searched, chosen, finished)
-        result["images_forwarded"]["probe"] = probed_images(folder)
+        images = {"train": trained_images(ws), **searched.images, "probe": probed_images(folder)}
+        generated = None
         if proposed is not None:
-            names = [p.limit.name for p in proposed]
-            made = [p.record(chosen.get(p.limit.name)) for p in proposed]
-            result["generated"] = dict(zip(names, made, strict=True))
-        records.write_json(folder / "result.json", result)
+            generated = {p.limit.name: p.record(chosen.get(p.limit.name)) for p in proposed}
+        result = summary(ws, searched, chosen, finished, images, generated)
+        records.write_json(RunFolder(folder).result_file, result)
     stop(accelerator)
     check_winners(ws, scores, chosen)
-    found: dict[str, Any] = broadcast_object_list([result])[0]
-    return found
+    [shared] = broadcast_object_list([result])
+    assert isinstance(shared, Result)  # the main process has sent it
+    return shared
 
 
 def summary(
     ws: Workspace,
     searched: Searched,
     chosen: dict[str, Arch],
-    finished: dict[Arch, dict[str, Any]],
-) -> dict[str, Any]:
-    """What `result.json` holds. Latencies are measured directly, beside what a table says."""
-    recipe = ws.recipe
-    timings = {arch: latency.latency_of(ws, ws.net.extract(arch)) for arch in finished}
-    if "latency_ms" in ws.costs:
-        for arch, took in timings.items():
-            took["table_ms"] = ws.costs["latency_ms"]([arch])[0].item()
-    return {
-        "name": recipe.name,
-        "winners": [
+    finished: dict[Arch, FinishLine],
+    images: dict[str, int],
+    generated: dict[str, GeneratedRecord] | None = None,
+) -> Result:
+    """What `result.json` holds. Latencies are measured directly, beside what a table says.
+
+    Args:
+        ws: the run.
+        searched: what its search ended with.
+        chosen: the winners by budget.
+        finished: their lines.
+        images: forwarded, by what for.
+        generated: by budget, what a generator proposed in place of a search.
+    """
+    recipe, space, timings = ws.recipe, ws.net.space, {}
+    for arch in finished:
+        by_table = None
+        if "latency_ms" in ws.costs:
+            by_table = ws.costs["latency_ms"]([arch])[0].item()
+        timings[arch] = latency.latency_of(ws, ws.net.extract(arch), by_table)
+    return Result(
+        name=recipe.name,
+        winners=tuple(
             winner(ws, budget, arch, searched.scores[arch], finished[arch], timings[arch])
             for budget, arch in chosen.items()
-        ],
-        "finish": recipe.finish.mode,
-        "latency": {ws.net.space.to_text(arch): took for arch, took in timings.items()},
-        "space": {"size": ws.net.space.size, "decisions": len(ws.net.space)},
-        "searched": searched.searched,
-        "shifting": recipe.shifting.name,
-        "order": searched.order,
-        "images_forwarded": {"train": trained_images(ws), **searched.images},
-    }
+        ),
+        finish=recipe.finish.mode,
+        latency={space.to_text(arch): took for arch, took in timings.items()},
+        space=SpaceSize(size=space.size, decisions=len(space)),
+        searched=searched.searched,
+        shifting=recipe.shifting.name,
+        order=searched.order,
+        images_forwarded=images,
+        generated=generated,
+    )
 
 
 def winner(
@@ -162,20 +185,31 @@ def winner(
     budget: str,
     arch: Arch,
     proxy_accuracy: float,
-    record: dict[str, Any],
-    took: dict[str, Any],
-) -> dict[str, Any]:
-    """One entry of `result.json`."""
-    return {
-        "budget": budget,
-        "arch": ws.net.space.to_text(arch),
-        "choices": ws.net.space.choices(arch),
-        **costs_of(ws, arch),
-        "latency_ms": took["median_ms"],
-        "proxy_accuracy": proxy_accuracy,
-        "test_accuracy": record["test_accuracy"],
-        "files": record["files"],
-    }
+    line: FinishLine,
+    took: Timing,
+) -> WinnerRecord:
+    """One entry of `result.json`.
+
+    Args:
+        ws: the run.
+        budget: that it won.
+        arch: the architecture.
+        proxy_accuracy: that it won by.
+        line: its line, tested.
+        took: its latency.
+    """
+    assert line.test_accuracy is not None
+    return WinnerRecord(
+        budget=budget,
+        arch=ws.net.space.to_text(arch),
+        choices=ws.net.space.choices(arch),
+        macs=ws.costs["macs"]([arch])[0].item(),
+        params=ws.costs["params"]([arch])[0].item(),
+        latency_ms=took.median_ms,
+        proxy_accuracy=proxy_accuracy,
+        test_accuracy=line.test_accuracy,
+        files=line.files,
+    )
 
 
 def trained_images(ws: Workspace) -> int:

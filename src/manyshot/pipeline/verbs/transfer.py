@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from manyshot import records
-from manyshot.pipeline.opening import WEIGHTS
 from manyshot.pipeline.stages.adopt import digest_of
 from manyshot.recipe import Recipe, RecipeError, SamplerSettings
+from manyshot.run_folder import WEIGHTS, RunFolder
 from manyshot.toml import override, read
 
 HEAD_RATE = 10
@@ -35,7 +35,7 @@ def transfer_recipe(run: Path, path: Path | None, data: str | None, overrides: l
         RecipeError: for what `Recipe.load` finds, another network or sharing than the run's, or if
             no target is given.
     """
-    weights, own = run / WEIGHTS, read(run / "recipe.toml")
+    weights, own = RunFolder(run).weights, read(RunFolder(run).recipe_file)
     if not weights.exists():
         raise records.RecordError(f"{run} has no {WEIGHTS}: train it first with manyshot train")
     values, source = read(path), str(run if path is None else path)
@@ -69,7 +69,7 @@ def transfer_recipe(run: Path, path: Path | None, data: str | None, overrides: l
     if "head_lr" not in asked.shifting.model_fields_set:
         faster = asked.shifting.model_copy(update={"head_lr": HEAD_RATE * asked.shifting.lr})
         asked = asked.model_copy(update={"shifting": faster})
-    trained = Recipe.load(run / "recipe.toml")
+    trained = RunFolder(run).recipe()
     for part in ("network", "sharing"):
         if getattr(asked, part) != getattr(trained, part):
             raise RecipeError(

@@ -9,7 +9,6 @@ import time
 import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -22,8 +21,8 @@ from manyshot.pipeline.opening import environment
 from manyshot.pipeline.verbs.truth_plans import planned
 from manyshot.pipeline.workers import Failed, InProcess, Task, Workers
 from manyshot.progress import Progress, Silent
-from manyshot.rank.truth import LOG
 from manyshot.recipe import Recipe
+from manyshot.run_folder import TruthFolder, TruthLine
 from manyshot.space import Arch
 from manyshot.supernet import Supernet
 from manyshot.train import NonFiniteLoss, TrainingSettings
@@ -79,27 +78,28 @@ def _truth(
     of: Sequence[Path],
     archs: Sequence[str],
 ) -> int:
-    log, toml = folder / LOG, _bare(recipe).to_toml()
+    log, toml = TruthFolder(folder).log, _bare(recipe).to_toml()
     ws = workspace(toml, recipe.truth.seeds[0])
     ws.check_batches("truth.training", recipe.truth.training)
-    rows = [row for row in records.keep_lines(log, lambda row: True) if "arch" in row]
-    for seed in sorted({row["seed"] for row in rows}):
-        _check_same(workspace(toml, seed), rows, log)
-    chosen = planned(ws, rows, seed=recipe.seed, of=of, archs=archs)
+    records.keep_lines(log, lambda row: True)  # a line torn by a kill is dropped
+    lines = TruthFolder(folder).lines()
+    for seed in sorted({line.seed for line in lines}):
+        _check_same(workspace(toml, seed), lines, log)
+    chosen = planned(ws, lines, seed=recipe.seed, of=of, archs=archs)
     texts = [ws.net.space.to_text(arch) for arch in chosen]
     _open(folder, recipe)
-    done = {(row["arch"], row["seed"]) for row in rows}
+    done = {(line.arch, line.seed) for line in lines}
     asked = [(text, seed) for seed in recipe.truth.seeds for text in texts]
     tasks = [Task(toml, *key) for key in asked if key not in done]
     finished, failed = len(asked) - len(tasks), []
     with progress.stage("truth", len(asked), finished) as advance:
-        for record in workers.run(trained_alone, tasks):
-            if isinstance(record, Failed):
-                failed.append(record)
+        for line in workers.run(trained_alone, tasks):
+            if isinstance(line, Failed):
+                failed.append(line)
                 continue
-            records.append(log, record)
+            records.append(log, line)
             finished += 1
-            advance(finished, f"{record['arch']} {record['test_accuracy']:.2%}")
+            advance(finished, f"{line.arch} {line.test_accuracy:.2%}")
     if failed:
         raise TruthFailed(
             f"{len(failed)} of {len(tasks)} trainings gave no accuracy, the first "
@@ -122,7 +122,7 @@ def _only_one(folder: Path) -> Iterator[None]:
     except ImportError:  # Windows
         yield
         return
-    with (folder / "lock").open("w") as file:
+    with TruthFolder(folder).lock.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -145,9 +145,9 @@ def _bare(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={part: Recipe.model_fields[part].default for part in parts})
 
 
-def _check_same(ws: Workspace, rows: Sequence[dict[str, Any]], log: Path) -> None:
+def _check_same(ws: Workspace, lines: Sequence[TruthLine], log: Path) -> None:
     own = ws.fingerprint(ws.recipe.truth.training)
-    other = {row.get("settings") for row in rows if row["seed"] == ws.recipe.seed} - {own}
+    other = {line.settings for line in lines if line.seed == ws.recipe.seed} - {own}
     if other:
         raise records.RecordError(
             f"{log} holds trainings of another network, images or truth.training (settings "
@@ -157,12 +157,13 @@ def _check_same(ws: Workspace, rows: Sequence[dict[str, Any]], log: Path) -> Non
 
 def _open(folder: Path, recipe: Recipe) -> None:
     """Writes the recipe as last used, and where the trainings began."""
-    records.write_text(folder / "recipe.toml", recipe.to_toml())
-    if not (folder / "environment.json").exists():
-        records.write_json(folder / "environment.json", environment())
+    files = TruthFolder(folder)
+    records.write_text(files.recipe_file, recipe.to_toml())
+    if not files.environment_file.exists():
+        records.write_json(files.environment_file, environment())
 
 
-def trained_alone(task: Task) -> dict[str, Any] | Failed:
+def trained_alone(task: Task) -> TruthLine | Failed:
     """Trains one architecture from new weights and scores it on all test images.
 
     New weights are those that a supernet of the seed begins with, so that a network's own
@@ -177,16 +178,16 @@ def trained_alone(task: Task) -> dict[str, Any] | Failed:
         return Failed(task, str(error))
     if not math.isfinite(score.loss):
         return Failed(task, f"its loss on the test images is {score.loss}")
-    return {
-        "arch": task.arch,
-        "seed": task.seed,
-        "test_accuracy": score.accuracy,
-        "test_loss": score.loss,
+    return TruthLine(
+        arch=task.arch,
+        seed=task.seed,
+        test_accuracy=score.accuracy,
+        test_loss=score.loss,
         **{metric: table([arch])[0].item() for metric, table in ws.costs.items()},
-        "images_forwarded": settings.epochs * len(ws.batches(settings)) * settings.batch_size,
-        "seconds": round(time.perf_counter() - began, 2),
-        "settings": ws.fingerprint(settings),
-    }
+        images_forwarded=settings.epochs * len(ws.batches(settings)) * settings.batch_size,
+        seconds=round(time.perf_counter() - began, 2),
+        settings=ws.fingerprint(settings),
+    )
 
 
 @on_its_threads

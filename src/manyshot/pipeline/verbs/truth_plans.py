@@ -5,14 +5,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from manyshot import records
 from manyshot.pipeline.build import Workspace
 from manyshot.pipeline.stages.score import latest_scores
-from manyshot.recipe import Recipe, RecipeError
+from manyshot.recipe import RecipeError
+from manyshot.run_folder import RESULT, RunFolder, TruthLine
 from manyshot.search import best, make_searcher
 from manyshot.space import Arch
 
@@ -24,7 +24,7 @@ DRAWS = 20_000
 
 def planned(
     ws: Workspace,
-    rows: Sequence[dict[str, Any]],
+    lines: Sequence[TruthLine],
     *,
     seed: int,
     of: Sequence[Path] = (),
@@ -34,7 +34,7 @@ def planned(
 
     Args:
         ws: the network, its costs, the plan (`recipe.truth`).
-        rows: the trainings on record, for the plan `best`.
+        lines: the trainings on record, for the plan `best`.
         seed: of what is drawn, whatever seeds train it.
         of: folders of runs, for `top` and `winners`.
         archs: architectures as text, in place of the plan.
@@ -56,7 +56,7 @@ def planned(
         "stratified": lambda: _stratified(ws, seed),
         "top": lambda: _of_runs(ws, of, _top),
         "winners": lambda: _of_runs(ws, of, _winners),
-        "best": lambda: _best(ws, rows),
+        "best": lambda: _best(ws, lines),
     }
     return makers[plan]()
 
@@ -102,7 +102,7 @@ def _of_runs(
         )
     found: list[Arch] = []
     for run in of:
-        other = Recipe.load(run / "recipe.toml").network
+        other = RunFolder(run).recipe().network
         if other != ws.recipe.network:
             raise RecipeError(
                 f"{run} is of network {other.name!r} with options {other.options}; the truth's is "
@@ -118,22 +118,22 @@ def _top(ws: Workspace, run: Path) -> list[Arch]:
 
 
 def _winners(ws: Workspace, run: Path) -> list[Arch]:
-    path = run / "result.json"
-    if not path.exists():
-        raise records.RecordError(f"{run} has no result.json: finish it with --resume {run}")
-    return [ws.net.space.from_text(winner["arch"]) for winner in records.read_json(path)["winners"]]
+    result = RunFolder(run).result()
+    if result is None:
+        raise records.RecordError(f"{run} has no {RESULT}: finish it with --resume {run}")
+    return [ws.net.space.from_text(winner.arch) for winner in result.winners]
 
 
-def _best(ws: Workspace, rows: Sequence[dict[str, Any]]) -> list[Arch]:
+def _best(ws: Workspace, lines: Sequence[TruthLine]) -> list[Arch]:
     """The best by the first seed on record, to be trained with others: it chooses, they judge."""
-    if not rows:
+    if not lines:
         raise RecipeError("truth.plan = 'best' is of trainings on record, and there are none yet")
-    first = min(row["seed"] for row in rows)
+    first = min(line.seed for line in lines)
     if first in ws.recipe.truth.seeds:
         raise RecipeError(
             f"truth.plan = 'best' chooses by seed {first}, which must not judge: leave it out of "
             f"truth.seeds = {ws.recipe.truth.seeds}"
         )
     parse = ws.net.space.from_text
-    scores = {parse(row["arch"]): row["test_accuracy"] for row in rows if row["seed"] == first}
+    scores = {parse(line.arch): line.test_accuracy for line in lines if line.seed == first}
     return best(scores, k=ws.recipe.truth.count)

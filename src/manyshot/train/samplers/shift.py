@@ -234,6 +234,7 @@ class ShiftNAS:
         if news is None:
             return None
         return {
+            "kind": "target costs",
             "metric": self.metric,
             "targets": self._centres.tolist(),
             "probabilities": self.distribution.probabilities().tolist(),
@@ -248,7 +249,7 @@ class ShiftNAS:
         decoded = self.generator(self.generator.encode(self._centres), greedy=True)
         costs = torch.from_numpy(self.table(self.generator.archs(decoded.policies)))
         errors = (costs - self._centres) / self.grid.step
-        return {"error": errors.tolist(), "entropy": decoded.entropy.tolist()}
+        return {"error_grid_steps": errors.tolist(), "entropy_nats": decoded.entropy.tolist()}
 
     # -- final networks --------------------------------------------------------------------
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from manyshot.rank import TruthTable, bootstrap, judge, judged_sets, kendall, pearson
-from manyshot.rank.judge import verdict
+from manyshot.rank import TruthTable, bootstrap, kendall, pearson, rank_set, rank_sets
+from manyshot.rank.rank import verdict
+from manyshot.run_folder import Statistic
 
 NAN = math.nan
 
@@ -25,7 +26,7 @@ def made(n, runs=3, seed=0, noise=0.05):
 
 
 def sets(truth, **kwargs):
-    return {own.chosen.name: own for own in judged_sets(truth, **kwargs)}
+    return {own.chosen.name: own for own in rank_sets(truth, **kwargs)}
 
 
 def scores_of(truth, column_N):
@@ -33,7 +34,7 @@ def scores_of(truth, column_N):
 
 
 class TestSets:
-    def test_local_by_truth_is_chosen_by_a_run_that_does_not_judge(self):
+    def test_local_by_truth_is_chosen_by_a_run_that_does_not_rank_set(self):
         truth = made(60)
         local = sets(truth)["local by truth"]
         best = np.argsort(-truth.accuracy_NR[:, 0])[:6]
@@ -41,7 +42,7 @@ class TestSets:
         assert local.truth.runs == ("seed 1", "seed 2")
         np.testing.assert_array_equal(local.truth.accuracy_NR, truth.accuracy_NR[best, 1:])
 
-    def test_one_run_cannot_choose_and_judge(self):
+    def test_one_run_cannot_choose_and_rank_set(self):
         assert list(sets(made(60, runs=1))) == ["global"]
 
     def test_two_more_seeds_for_the_top_are_enough(self):
@@ -93,38 +94,38 @@ def proxy_N(truth):
 
 @pytest.fixture(scope="module")
 def record(truth, proxy_N):
-    [everything] = [own for own in judged_sets(truth) if own.chosen.name == "global"]
+    [everything] = [own for own in rank_sets(truth) if own.chosen.name == "global"]
     macs = scores_of(truth, np.arange(40))
-    return judge(everything, {"proxy": scores_of(truth, proxy_N), "macs": macs})
+    return rank_set(everything, {"proxy": scores_of(truth, proxy_N), "macs": macs})
 
 
 class TestStatistics:
     def test_correlations_are_scipys(self, truth, proxy_N, record):
-        found, true_N = record["predictors"]["proxy"], truth.accuracy_N
+        found, true_N = record.predictors["proxy"], truth.accuracy_N
         assert len(np.unique(proxy_N)) < 40
         for name, function in (
             ("kendall", stats.kendalltau),
             ("spearman", stats.spearmanr),
             ("pearson", stats.pearsonr),
         ):
-            assert found[name]["value"] == pytest.approx(function(proxy_N, true_N).statistic)
-            assert found[name]["low"] < found[name]["value"] < found[name]["high"]
+            assert getattr(found, name).value == pytest.approx(function(proxy_N, true_N).statistic)
+            assert getattr(found, name).low < getattr(found, name).value < getattr(found, name).high
 
     def test_regret_and_ranks_by_hand(self, truth, proxy_N, record):
-        found, true_N = record["predictors"]["proxy"], truth.accuracy_N
+        found, true_N = record.predictors["proxy"], truth.accuracy_N
         picked = true_N[proxy_N == proxy_N.max()]
-        assert found["regret"]["value"] == pytest.approx((true_N.max() - picked).mean())
-        assert list(found["best_rank"]) == ["1", "4", "5", "10"]
+        assert found.regret.value == pytest.approx((true_N.max() - picked).mean())
+        assert list(found.best_rank) == ["1", "4", "5", "10"]
         order = np.lexsort((true_N, -proxy_N))
         expected = 1 + np.count_nonzero(true_N > true_N[order[:5]].max())
-        assert found["best_rank"]["5"] == expected
-        assert set(found["overlap"]) == {"4", "5", "10"}
+        assert found.best_rank["5"] == expected
+        assert set(found.overlap) == {"4", "5", "10"}
 
     def test_beats_is_the_difference_of_taus(self, record):
-        own, macs = (record["predictors"][name] for name in ("proxy", "macs"))
-        expected = own["kendall"]["value"] - macs["kendall"]["value"]
-        assert own["beats"]["value"] == pytest.approx(expected)
-        assert own["beats"]["low"] > 0 and "beats" not in macs
+        own, macs = (record.predictors[name] for name in ("proxy", "macs"))
+        expected = own.kendall.value - macs.kendall.value
+        assert own.beats.value == pytest.approx(expected)
+        assert own.beats.low > 0 and macs.beats is None
 
     def test_beats_has_the_interval_of_differences_on_the_same_draws(self, truth, proxy_N, record):
         def difference(proxy_N, macs_N, truth_N):
@@ -132,52 +133,50 @@ class TestStatistics:
 
         columns = proxy_N, np.arange(40), truth.accuracy_N
         expected = bootstrap(difference, *columns, seed=0, draws=500)
-        found = record["predictors"]["proxy"]["beats"]
-        assert (found["low"], found["high"]) == (expected.low, expected.high)
+        found = record.predictors["proxy"].beats
+        assert (found.low, found.high) == (expected.low, expected.high)
 
     def test_beats_is_said(self, record):
         assert "better than counting MACs" in verdict(record)
 
     def test_about_the_set(self, truth, record):
-        assert record["architectures"] == 40 and record["judged_by"] == list(truth.runs)
+        assert record.architectures == 40 and record.judged_by == truth.runs
         taus = [
             stats.kendalltau(truth.accuracy_NR[:, i], truth.accuracy_NR[:, j]).statistic
             for i, j in ((0, 1), (0, 2), (1, 2))
         ]
-        assert record["run_to_run"] == pytest.approx(np.mean(taus))
-        assert record["null_sd"] == pytest.approx(math.sqrt(2 * 85 / (9 * 40 * 39)))
+        assert record.run_to_run == pytest.approx(np.mean(taus))
+        assert record.null_sd == pytest.approx(math.sqrt(2 * 85 / (9 * 40 * 39)))
         assert f"tau {np.mean(taus):.2f}" in verdict(record)
 
     def test_a_constant_proxy_is_undefined(self, truth):
-        [everything, *_] = judged_sets(truth)
-        record = judge(everything, {"proxy": scores_of(truth, np.ones(40))})
-        own = record["predictors"]["proxy"]
-        undefined = {"value": None, "low": None, "high": None}
-        assert own["kendall"] == own["spearman"] == own["pearson"] == undefined
-        assert own["regret"]["value"] == pytest.approx(
-            truth.accuracy_N.max() - truth.accuracy_N.mean()
-        )
+        [everything, *_] = rank_sets(truth)
+        record = rank_set(everything, {"proxy": scores_of(truth, np.ones(40))})
+        own = record.predictors["proxy"]
+        undefined = Statistic(value=None, low=None, high=None)
+        assert own.kendall == own.spearman == own.pearson == undefined
+        assert own.regret.value == pytest.approx(truth.accuracy_N.max() - truth.accuracy_N.mean())
         assert "undefined" in verdict(record)
 
     def test_worse_and_not_distinguishable(self, truth):
-        [everything, *_] = judged_sets(truth)
+        [everything, *_] = rank_sets(truth)
         good, noise = truth.accuracy_N, np.random.default_rng(0).random(40)
         for own, macs, said in (
             (noise, good, "worse than counting MACs"),
             (good, good + 1e-9 * noise, "not distinguishable from counting MACs"),
         ):
-            record = judge(
+            record = rank_set(
                 everything, {"proxy": scores_of(truth, own), "macs": scores_of(truth, macs)}
             )
             assert said in verdict(record)
 
     def test_one_architecture_has_no_tau(self):
         truth = made(1)
-        [everything] = judged_sets(truth)
-        record = judge(everything, {"proxy": scores_of(truth, [0.5])})
-        assert record["null_sd"] is None and record["run_to_run"] is None
-        assert record["predictors"]["proxy"]["kendall"]["value"] is None
-        assert record["predictors"]["proxy"]["regret"]["value"] == 0
+        [everything] = rank_sets(truth)
+        record = rank_set(everything, {"proxy": scores_of(truth, [0.5])})
+        assert record.null_sd is None and record.run_to_run is None
+        assert record.predictors["proxy"].kendall.value is None
+        assert record.predictors["proxy"].regret.value == 0
 
 
 def test_unequal_runs_judge_the_top_alone():
@@ -211,10 +210,10 @@ def test_an_architecture_without_the_choosing_run_is_not_chosen():
 def test_what_the_verdict_says_without_a_ceiling():
     truth = made(60, runs=2)
     local = sets(truth)["local by truth"]
-    record = judge(local, {"proxy": scores_of(truth, np.arange(60))})
+    record = rank_set(local, {"proxy": scores_of(truth, np.arange(60))})
     assert "only one run judges them" in verdict(record)
     truth.accuracy_NR[:] = 0.5
-    record = judge(sets(truth)["global"], {"proxy": scores_of(truth, np.arange(60))})
+    record = rank_set(sets(truth)["global"], {"proxy": scores_of(truth, np.arange(60))})
     assert "how well two training runs agree is undefined" in verdict(record)
 
 

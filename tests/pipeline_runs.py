@@ -6,10 +6,38 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from manyshot import records
-from manyshot.pipeline import run
+import numpy as np
+
+from manyshot import pipeline, records
+from manyshot.rank import TruthTable
 from manyshot.recipe import Recipe
 from manyshot.train.checkpoint import digest
+
+
+def run(*arguments: Any, **options: Any) -> dict[str, Any]:
+    """What `pipeline.run` returns, as plain values."""
+    return plain(pipeline.run(*arguments, **options))
+
+
+def rank_run(*arguments: Any, **options: Any) -> dict[str, Any]:
+    """What `pipeline.rank_run` returns, as plain values."""
+    return plain(pipeline.rank_run(*arguments, **options))
+
+
+def compare_runs(*arguments: Any, **options: Any) -> dict[str, Any]:
+    """What `pipeline.compare_runs` returns, as plain values."""
+    return plain(pipeline.compare_runs(*arguments, **options))
+
+
+def export_architecture(*arguments: Any, **options: Any) -> dict[str, Any]:
+    """What `pipeline.export_architecture` returns, as plain values."""
+    return plain(pipeline.export_architecture(*arguments, **options))
+
+
+def plain(record: records.Record) -> dict[str, Any]:
+    """The content of a record but for its schema."""
+    return {key: value for key, value in record.plain().items() if key != "schema"}
+
 
 SMALL = """
 schema = 1
@@ -53,6 +81,18 @@ def small(folder: Path, *overrides: str) -> Recipe:
     path = folder / "small.toml"
     path.write_text(SMALL)
     return Recipe.load(path, overrides)
+
+
+def random_truth(archs, runs=3, name="made", seed=0) -> TruthTable:
+    """A truth of random accuracies."""
+    accuracy_NR = np.random.default_rng(seed).uniform(0.5, 0.9, (len(archs), runs))
+    return TruthTable(name, tuple(archs), tuple(f"seed {i}" for i in range(runs)), accuracy_NR)
+
+
+def truth_of_24() -> TruthTable:
+    """A random truth of about so many networks of the small recipe."""
+    rng = np.random.default_rng(0)
+    return random_truth(sorted({tuple(arch) for arch in rng.integers(4, size=(24, 4)).tolist()}))
 
 
 def lines(folder: Path, name: str) -> list[dict[str, Any]]:
@@ -110,6 +150,16 @@ SHIFT = (
 )
 P, G, S, B = 4, 3, 2, 16
 """Candidates per generation, generations, mini-batches per candidate, images."""
+EVERYTHING = (
+    *SHIFT,
+    "search.budgets=['macs<=20%', 'macs<=90%', 'params<=90%']",
+    "train.epochs=2",
+    "sharing.name=k_shot",
+    "sharing.options={copies=2}",
+    "sampler.name=shiftnas",
+    "sampler.held_out=32",
+    "sampler.options={grid=[5000, 26000, 7000], period=2, images=32, warmup=0.25}",
+)
 KEPT = ("shifting.elites=keep", "search.options.stale_scores=true")
 
 

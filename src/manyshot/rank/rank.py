@@ -1,4 +1,4 @@
-"""Proxy scores against the truth: every statistic, of the whole space and of its top.
+"""Ranking: proxy scores against the truth, of the whole space and of its top, by all statistics.
 
 N counts the architectures of a set. Statistics without a value are None.
 """
@@ -9,7 +9,7 @@ import functools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,7 @@ from manyshot.rank.correlation import (
 )
 from manyshot.rank.selection import FrozenSet
 from manyshot.rank.truth import TruthTable, text_of
+from manyshot.run_folder import PredictorStatistics, RankedSet, Statistic
 from manyshot.space import Arch
 
 DRAWS = 500
@@ -47,8 +48,8 @@ NEEDS = {
 
 @final
 @dataclass(frozen=True)
-class Judged:
-    """A set of architectures and what judges it.
+class RankSet:
+    """A set of architectures to rank, and the truth that judges it.
 
     Attributes:
         chosen: the architectures, and what chose them.
@@ -61,14 +62,14 @@ class Judged:
     truth: TruthTable
 
 
-def judged_sets(
+def rank_sets(
     truth: TruthTable,
     *,
     share: float = 0.1,
     prediction: Mapping[Arch, float] | None = None,
     own_prediction: bool = True,
     history: Mapping[Arch, float] | None = None,
-) -> Iterator[Judged]:
+) -> Iterator[RankSet]:
     """The global set and the local ones, as far as they can be made.
 
     - Local by truth: the best `share` by one run, judged by the others, so that no seed's luck both
@@ -96,7 +97,7 @@ def judged_sets(
         )
     even = truth.even
     everything = FrozenSet("global", truth.archs)
-    yield Judged(everything, f"all {len(truth):,} architectures that have a truth", even)
+    yield RankSet(everything, f"all {len(truth):,} architectures that have a truth", even)
     count = max(SMALLEST, math.ceil(share * len(truth)))
     if count < len(truth):
         yield from _by_truth(truth, count)
@@ -112,8 +113,8 @@ def judged_sets(
         yield from _best(even, "local by search", why, scores, count)
 
 
-def _by_truth(truth: TruthTable, count: int) -> Iterator[Judged]:
-    """The set chosen by the run that most architectures have, if others judge all of it."""
+def _by_truth(truth: TruthTable, count: int) -> Iterator[RankSet]:
+    """By the run that most architectures have, if others judge all that it chooses."""
     has_NR = ~np.isnan(truth.accuracy_NR)
     run = int(has_NR.sum(axis=0).argmax())
     rows = np.flatnonzero(has_NR[:, run])
@@ -126,25 +127,25 @@ def _by_truth(truth: TruthTable, count: int) -> Iterator[Judged]:
     row_of = {arch: i for i, arch in enumerate(rest.archs)}
     if all(arch in row_of for arch in chosen.archs):
         why = f"the {count} best by {truth.runs[run]}, which does not judge them"
-        yield Judged(chosen, why, rest.subset(row_of[arch] for arch in chosen.archs))
+        yield RankSet(chosen, why, rest.subset(row_of[arch] for arch in chosen.archs))
 
 
 def _best(
     truth: TruthTable, name: str, why: str, scores: Mapping[Arch, float], count: int
-) -> Iterator[Judged]:
+) -> Iterator[RankSet]:
     if min(count, len(scores)) < SMALLEST:
         return
     archs = list(scores)
     chosen = FrozenSet.top(name, archs, [scores[a] for a in archs], min(count, len(archs)))
     row_of = {arch: i for i, arch in enumerate(truth.archs)}
-    yield Judged(chosen, why, truth.subset(row_of[arch] for arch in chosen.archs))
+    yield RankSet(chosen, why, truth.subset(row_of[arch] for arch in chosen.archs))
 
 
-def judge(judged: Judged, predictors: Mapping[str, Mapping[Arch, float]]) -> dict[str, Any]:
+def rank_set(ranked: RankSet, predictors: Mapping[str, Mapping[Arch, float]]) -> RankedSet:
     """All statistics of a set.
 
     Args:
-        judged: the set.
+        ranked: the set.
         predictors: by name, a score of every architecture of the set; higher is better.
 
     Returns:
@@ -152,46 +153,48 @@ def judge(judged: Judged, predictors: Mapping[str, Mapping[Arch, float]]) -> dic
         the bounds of a 95 % bootstrap interval over architectures where it has one. `beats` is the
         difference of Kendall's tau to that of `macs`.
     """
-    truth, archs = judged.truth, judged.truth.archs
-    columns = {name: np.array([own[a] for a in archs]) for name, own in predictors.items()}
+    truth, archs = ranked.truth, ranked.truth.archs
+    columns = {name: np.array([by[a] for a in archs]) for name, by in predictors.items()}
     taus = {name: _drawn(kendall, column_N, truth.accuracy_N) for name, column_N in columns.items()}
     statistics = {
-        name: _statistics(column_N, truth, taus[name]) for name, column_N in columns.items()
+        name: _statistics(column_N, truth, taus[name], None if name == "macs" else taus.get("macs"))
+        for name, column_N in columns.items()
     }
-    if "macs" in taus:
-        for name in taus.keys() - {"macs"}:
-            statistics[name]["beats"] = _interval(taus[name] - taus["macs"])
-    return {
-        "name": judged.chosen.name,
-        "why": judged.why,
-        "architectures": len(archs),
-        "judged_by": list(truth.runs),
-        "archs": [text_of(arch) for arch in archs],
-        "run_to_run": run_to_run(truth.accuracy_NR),
-        "null_sd": null_sd(len(archs)) if len(archs) > 1 else None,
-        "predictors": statistics,
-    }
+    return RankedSet(
+        name=ranked.chosen.name,
+        why=ranked.why,
+        architectures=len(archs),
+        judged_by=truth.runs,
+        archs=tuple(text_of(arch) for arch in archs),
+        run_to_run=run_to_run(truth.accuracy_NR),
+        null_sd=null_sd(len(archs)) if len(archs) > 1 else None,
+        predictors=statistics,
+    )
 
 
 def _statistics(
-    scores_N: npt.NDArray[np.float64], truth: TruthTable, tau: npt.NDArray[np.float64]
-) -> dict[str, Any]:
+    scores_N: npt.NDArray[np.float64],
+    truth: TruthTable,
+    tau: npt.NDArray[np.float64],
+    tau_of_macs: npt.NDArray[np.float64] | None,
+) -> PredictorStatistics:
     truth_N, errors_N, n = truth.accuracy_N, truth.errors_N, len(truth)
     tops = sorted({k for k in (*TOPS, math.ceil(n / 10)) if k <= n})
     clear = None if errors_N is None else clear_pairs(scores_N, truth_N, errors_N)
 
-    def of(statistic: Callable[..., float | None]) -> dict[str, float | None]:
+    def of(statistic: Callable[..., float | None]) -> Statistic:
         return _interval(_drawn(statistic, scores_N, truth_N))
 
-    return {
-        "kendall": _interval(tau),
-        "spearman": of(spearman),
-        "pearson": of(pearson),
-        "clear_pairs": {"value": clear, "low": None, "high": None},
-        "overlap": {str(k): of(functools.partial(overlap, k=k)) for k in tops if 1 < k < n},
-        "best_rank": {str(k): best_rank(scores_N, truth_N, k) for k in tops},
-        "regret": of(regret),
-    }
+    return PredictorStatistics(
+        kendall=_interval(tau),
+        spearman=of(spearman),
+        pearson=of(pearson),
+        clear_pairs=Statistic(value=clear, low=None, high=None),
+        overlap={str(k): of(functools.partial(overlap, k=k)) for k in tops if 1 < k < n},
+        best_rank={str(k): best_rank(scores_N, truth_N, k) for k in tops},
+        regret=of(regret),
+        beats=None if tau_of_macs is None else _interval(tau - tau_of_macs),
+    )
 
 
 def _drawn(
@@ -207,40 +210,39 @@ def _drawn(
     return np.concatenate([[value], resampled(statistic, *columns, seed=0, draws=DRAWS)])
 
 
-def _interval(drawn: npt.NDArray[np.float64]) -> dict[str, float | None]:
+def _interval(drawn: npt.NDArray[np.float64]) -> Statistic:
     value = float(drawn[0])
     if math.isnan(value):
-        return {"value": None, "low": None, "high": None}
-    found = percentiles(drawn[1:])
-    low, high = (None, None) if found is None else (found.low, found.high)
-    return {"value": value, "low": low, "high": high}
+        return Statistic(value=None, low=None, high=None)
+    bounds = percentiles(drawn[1:])
+    low, high = (None, None) if bounds is None else (bounds.low, bounds.high)
+    return Statistic(value=value, low=low, high=high)
 
 
-def verdict(record: Mapping[str, Any]) -> str:
+def verdict(ranked: RankedSet) -> str:
     """A set's record in plain sentences: how the proxy orders beside MACs, and the ceiling."""
-    own, n = record["predictors"]["proxy"], record["architectures"]
-    tau = own["kendall"]["value"]
+    n, tau = ranked.architectures, ranked.predictors["proxy"].kendall.value
     if tau is None:
         parts = ["tau of the proxy is undefined: its scores, or the truth, are all equal"]
     else:
         said = f"the proxy orders these {n} architectures with tau {tau:.2f}"
-        parts = [f"{said}{_beside_macs(record)}"]
-    runs = record["run_to_run"]
+        parts = [f"{said}{_beside_macs(ranked)}"]
+    runs = ranked.run_to_run
     if runs is not None:
         parts.append(f"one training run orders another's with tau {runs:.2f}")
-    elif len(record["judged_by"]) == 1:
+    elif len(ranked.judged_by) == 1:
         parts.append("only one run judges them, so how well runs agree is unknown")
     else:
         parts.append("how well two training runs agree is undefined")
     return "; ".join(parts)
 
 
-def _beside_macs(record: Mapping[str, Any]) -> str:
+def _beside_macs(ranked: RankedSet) -> str:
     """Whether the proxy is told apart from counting MACs; nothing if that is not known."""
-    beats = record["predictors"]["proxy"].get("beats", {"low": None})
-    if beats["low"] is None:
+    beats = ranked.predictors["proxy"].beats
+    if beats is None or beats.low is None or beats.high is None:
         return ""
     said = "not distinguishable from"
-    if beats["low"] > 0 or beats["high"] < 0:
-        said = "better than" if beats["low"] > 0 else "worse than"
-    return f", {said} counting MACs ({record['predictors']['macs']['kendall']['value']:.2f})"
+    if beats.low > 0 or beats.high < 0:
+        said = "better than" if beats.low > 0 else "worse than"
+    return f", {said} counting MACs ({ranked.predictors['macs'].kendall.value:.2f})"

@@ -1,4 +1,4 @@
-"""Commands that judge runs: truth, rank, compare, report."""
+"""Commands that say how far runs can be trusted: truth, rank, compare, report."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from manyshot.cli.shared import (
     Overrides,
     Quiet,
     RecipePath,
-    RunFolder,
+    RunPath,
     app,
     check_alone,
     echo,
@@ -63,12 +63,14 @@ def truth_command(
         of=of or [],
         archs=arch or [],
     )
-    echo(folder / "truth.jsonl")
+    from manyshot.run_folder import TruthFolder
+
+    echo(TruthFolder(folder).log)
 
 
 @app.command("rank")
 def rank_command(
-    run: RunFolder,
+    run: RunPath,
     truth: Annotated[
         str, typer.Option(help="A folder of manyshot truth, a CSV file, or a published table.")
     ],
@@ -96,7 +98,7 @@ def rank_command(
     from manyshot.pipeline import rank_run
     from manyshot.rank import load_truth
 
-    found = rank_run(
+    ranking = rank_run(
         settings,
         run,
         load_truth(truth),
@@ -109,7 +111,7 @@ def rank_command(
     from manyshot.show import rank_tables
 
     page = write(run)
-    show(found, as_json, lambda: rank_tables(found, page))
+    show(ranking.plain(), as_json, lambda: rank_tables(ranking, page))
 
 
 @app.command("compare")
@@ -130,9 +132,9 @@ def compare_command(
     from manyshot.report import write
     from manyshot.show import compare_tables
 
-    found = compare_runs(runs, out, truth)
+    comparison = compare_runs(runs, out, truth)
     page = write(out)
-    show(found, as_json, lambda: compare_tables(found, page))
+    show(comparison.plain(), as_json, lambda: compare_tables(comparison, page))
 
 
 @app.command("report")

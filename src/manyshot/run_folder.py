@@ -1,0 +1,888 @@
+"""The folders that manyshot writes: every file name, the type of every record, and their readers.
+
+What is written is made of these types, and what is read becomes them, so that a damaged or foreign
+file is a `RecordError` that names the file, the line and the key. Accuracies are shares in [0, 1];
+other units are in the names. No torch here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, final
+
+from pydantic import ConfigDict, Field, StringConstraints
+
+from manyshot import records
+from manyshot.recipe import Recipe
+from manyshot.records import Part, Record, RecordError
+from manyshot.space import SearchSpace
+
+# -- names of files --------------------------------------------------------------------------------
+
+RECIPE = "recipe.toml"
+ENVIRONMENT = "environment.json"
+SPACE = "space.json"
+LATENCY = "latency.json"
+WEIGHTS = "supernet.safetensors"
+"""The weights of the trained supernet."""
+SOURCE = "source.safetensors"
+"""The weights that a transfer begins with."""
+SHIFTED = "shifted.safetensors"
+"""The supernet's weights after a search that moved them."""
+SAMPLER = "sampler.pt"
+"""What a learnt sampler has learnt, kept beside the supernet's weights."""
+TRAINER = "trainer.pt"
+"""The checkpoint of a training that is not done."""
+SHIFTING_STATE = "shifting.pt"
+"""All that a search which moves the weights saves after every generation."""
+TRAIN_LOG = "train.jsonl"
+SAMPLER_LOG = "sampler.jsonl"
+CODES = "codes.jsonl"
+SEARCH_LOG = "search.jsonl"
+ORDER_LOG = "order.jsonl"
+SHIFTING_LOG = "shifting.jsonl"
+FINISH_LOG = "finish.jsonl"
+"""Winners."""
+EXPORTED_LOG = "exported.jsonl"
+"""Other architectures that somebody asked for."""
+RESULT = "result.json"
+SUBNETS = "subnets"
+"""The folder of finished networks."""
+RANKS = "rank"
+"""The folder that has a folder per truth that a run was ranked against."""
+RANKING = "rank.json"
+RANK_SCORES = "scores.jsonl"
+TRUTH_LOG = "truth.jsonl"
+"""A line per finished training of one architecture alone."""
+TRUTH_LOCK = "lock"
+COMPARISON = "compare.json"
+REPORT = "report.html"
+
+_BEGUN = (
+    *(WEIGHTS, SAMPLER, TRAINER, TRAIN_LOG, SEARCH_LOG, ORDER_LOG),
+    *(SHIFTING_LOG, SHIFTING_STATE, FINISH_LOG, RESULT),
+)
+"""Any of these holds work; without, a folder is left from checks that failed."""
+_OF_A_RUN = (RESULT, SEARCH_LOG, TRAIN_LOG)
+"""Any of these makes a folder one of a run, for its report."""
+
+# -- parts of records ------------------------------------------------------------------------------
+
+ArchText = Annotated[str, StringConstraints(pattern=r"^\d+(-\d+)*$")]
+"""An architecture as text, such as `0-2-1`."""
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class MemoryFormat(Part):
+    """The memory format that a network trains in, and why."""
+
+    name: str
+    why: str
+
+
+class DecisionRecord(Part):
+    """One decision of a search space."""
+
+    name: str
+    options: tuple[Any, ...]
+    ranks: tuple[float, ...]
+
+
+class SpaceDescription(Record):
+    """What `SearchSpace.to_dict` says of a space."""
+
+    decisions: tuple[DecisionRecord, ...]
+    uses: dict[str, tuple[tuple[tuple[int, tuple[int, ...]], ...], ...]]
+    commutations: tuple[tuple[tuple[int, ...], int], ...]
+
+
+class Operations(Part):
+    """How often each option of each decision occurs, and the entropy of each decision."""
+
+    counts: tuple[tuple[Count, ...], ...]
+    entropy_nats: tuple[float, ...]
+
+
+class WinnerRecord(Part):
+    """The best network within one budget."""
+
+    budget: str
+    arch: ArchText
+    choices: dict[str, Any]
+    macs: Count
+    params: Count
+    latency_ms: float
+    proxy_accuracy: Share
+    test_accuracy: Share
+    files: dict[str, str]
+
+
+class Timing(Part):
+    """A direct measurement of a network's latency, with what decides its meaning."""
+
+    median_ms: float
+    iqr_ms: float
+    batch_size: Count
+    threads: Count
+    repeats: Count
+    clock: str
+    device: str
+    table_ms: float | None = None
+    """What the latency table of the run says, if there is one."""
+
+
+class WatchedSet(Part):
+    """How a search that moved the weights changed the scores and order of watched networks."""
+
+    architectures: Count
+    mean_accuracy_before: Share
+    mean_accuracy_after: Share
+    tau_before_after: float | None
+
+
+class GeneratedRecord(Part):
+    """How a generator met one budget; `below_budget_share` is the share of it that is left."""
+
+    decodes: Count
+    drawn: bool
+    below_budget_share: float | None = None
+
+
+class SpaceSize(Part):
+    """How large a search space is: its encodings and its decisions."""
+
+    size: Count
+    decisions: Count
+
+
+class LatencyTableRecord(Part):
+    """Milliseconds as a sum: of a constant, and of a table for each set of decisions."""
+
+    metric: str
+    counts: tuple[int, ...]
+    constant: float
+    tables: tuple[tuple[tuple[int, ...], Any], ...]
+
+
+class LatencyCheckRecord(Part):
+    """A latency table beside direct measurements."""
+
+    archs: tuple[tuple[int, ...], ...]
+    measured_ms: tuple[float, ...]
+    predicted_ms: tuple[float, ...]
+    median_error: float | None
+    kendall_tau: float | None
+
+
+# -- a run -----------------------------------------------------------------------------------------
+
+
+class EnvironmentRecord(Record):
+    """`environment.json`: where a run or a truth was made."""
+
+    manyshot: str
+    python: str
+    torch: str
+    platform: str
+    processor: str
+    cores: int | None
+    threads: Count
+    argv: tuple[str, ...]
+    memory_format: MemoryFormat | None = None
+
+
+class SpaceRecord(Record):
+    """`space.json`: what the option indices in all records mean, and budgets in %."""
+
+    space: SpaceDescription
+    largest: dict[str, float]
+    """Costs of the largest architecture by metric."""
+
+    def search_space(self) -> SearchSpace:
+        """The space that is described.
+
+        Raises:
+            RecordError: if its parts contradict each other.
+        """
+        try:
+            return SearchSpace.from_dict(self.space.plain())
+        except (ValueError, LookupError) as error:
+            raise RecordError(
+                f"{SPACE} describes no search space ({error}): restore it from a copy, or delete "
+                "it and resume: it is made again"
+            ) from error
+
+
+class LatencyRecord(Record):
+    """`latency.json`: a latency table and how it was measured."""
+
+    table: LatencyTableRecord
+    decisions: tuple[str, ...]
+    input_shape: tuple[int, ...]
+    batch_size: Count
+    threads: Count
+    device: str
+    clock: str
+    torch_version: str
+    dtype: str
+    warmup: Count
+    repeats: Count
+    cells: Count
+    spread: float
+    check: LatencyCheckRecord
+
+
+class TrainLine(Record):
+    """A line of `train.jsonl`: the steps since the last one.
+
+    Other keys are what a sharing scheme watches, each a number.
+    """
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, float] = Field(init=False)
+
+    step: Count
+    epoch: float
+    images: Count
+    lr: float
+    loss: float | None = None
+    code_loss: float | None = None
+    code_entropy_share: float | None = None
+    """The entropy of codes as a share of log K: 1 is uniform, 0 is one copy alone."""
+    code_spread: float | None = None
+    slice_distance: float | None = None
+    images_per_second: float | None = None
+    probed_images: Count | None = None
+    """Images forwarded so far for the probes of a sampler."""
+
+
+class SamplerLine(Record):
+    """A line of `sampler.jsonl`: what a learnt sampler reports after a step.
+
+    Other keys are the sampler's, and may be anything.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    step: Count
+
+
+class TargetsLine(SamplerLine):
+    """What ShiftNAS reports, and its baseline of uniform costs; lists are in order of `targets`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    kind: Literal["target costs"]
+    metric: str
+    targets: tuple[float, ...]
+    probabilities: tuple[Share, ...]
+    counts: tuple[Count, ...]
+    error_grid_steps: tuple[float, ...]
+    """By how much the generator's likeliest architecture misses its target."""
+    entropy_nats: tuple[float, ...]
+    """Of the generator's policies."""
+    update: bool = False
+    """Whether the probabilities were updated."""
+    held_out_loss: tuple[float, ...] | None = None
+    change: tuple[float, ...] | None = None
+    """Of the losses, since the last update."""
+    bins: tuple[int, ...] | None = None
+    """The targets that `held_out_loss` and `change` are of, by their number."""
+
+
+class CodesLine(Record):
+    """A line of `codes.jsonl`: the code of one path when training ends, or one per layer."""
+
+    arch: ArchText
+    macs: Count
+    code: tuple[float, ...] | tuple[tuple[float, ...], ...]
+
+
+class ScoreLine(Record):
+    """One score of one architecture with the supernet's weights, and what it is a function of."""
+
+    generation: Count
+    role: str
+    arch: ArchText
+    proxy_accuracy: Share
+    proxy_loss: float
+    macs: Count
+    params: Count
+    latency_ms: float | None = None
+    weights_version: Count
+    calibration: str
+    validation_images: Count
+    weights: str
+    """The digest of the supernet's weights."""
+    images_forwarded: Count
+
+    def cost(self, metric: str) -> float | None:
+        """Its cost by a metric; None if that is not on record."""
+        costs = {"macs": self.macs, "params": self.params, "latency_ms": self.latency_ms}
+        return costs.get(metric)
+
+
+class SearchLine(ScoreLine):
+    """A line of `search.jsonl`; `final` scores are taken after the search."""
+
+    role: Literal["candidate", "elite", "final"]
+
+
+class OrderLine(ScoreLine):
+    """A line of `order.jsonl`: a watched architecture, before or after the weights moved."""
+
+    role: Literal["before", "after"]
+
+
+class ShiftingLine(Record):
+    """A line of `shifting.jsonl`: a generation that a search trained on before scoring it."""
+
+    generation: Count
+    weights_version: Count
+    images: Count
+    loss: float
+    candidates: Count
+    elites: Count
+    top_ups: Count
+    proposed: Operations
+    trained: Operations
+
+
+class FinishLine(Record):
+    """A line of `finish.jsonl` or `exported.jsonl`: a network that is finished and exported."""
+
+    arch: ArchText
+    mode: Literal["inherit", "finetune", "scratch"]
+    fingerprint: str
+    memory_format: MemoryFormat
+    weights: str
+    """The path of its weights."""
+    proxy_accuracy: Share | None = None
+    test_accuracy: Share | None = None
+    test_loss: float | None = None
+    files: dict[str, str]
+
+
+class Result(Record):
+    """`result.json`: the winners of a run, and what was spent."""
+
+    name: str
+    winners: tuple[WinnerRecord, ...]
+    finish: Literal["inherit", "finetune", "scratch"]
+    latency: dict[str, Timing]
+    space: SpaceSize
+    searched: Count
+    shifting: str
+    order: dict[str, WatchedSet]
+    images_forwarded: dict[str, Count]
+    generated: dict[str, GeneratedRecord] | None = None
+
+
+# -- a truth ---------------------------------------------------------------------------------------
+
+
+class TruthLine(Record):
+    """A line of `truth.jsonl`: one architecture trained alone with one seed."""
+
+    arch: ArchText
+    seed: int
+    test_accuracy: Share
+    test_loss: float | None = None
+    macs: Count | None = None
+    params: Count | None = None
+    latency_ms: float | None = None
+    images_forwarded: Count | None = None
+    seconds: float | None = None
+    settings: str | None = None
+    """Identifies the network, the images and how it was trained."""
+
+
+# -- a rank ----------------------------------------------------------------------------------------
+
+
+class RankScoreLine(Record):
+    """A line of `scores.jsonl`: a proxy score of an architecture of the truth."""
+
+    arch: ArchText
+    calibrated: bool
+    proxy_accuracy: Share
+    proxy_loss: float
+    weights: str
+    calibration: str
+    validation_images: Count
+    batch_size: Count
+
+
+class Statistic(Part):
+    """A value with the bounds of a 95 % interval; None where it is undefined."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+class PredictorStatistics(Part):
+    """How well one predictor orders a set; keys of dictionaries are sizes of tops."""
+
+    kendall: Statistic
+    spearman: Statistic
+    pearson: Statistic
+    clear_pairs: Statistic
+    overlap: dict[str, Statistic]
+    best_rank: dict[str, Count]
+    regret: Statistic
+    beats: Statistic | None = None
+    """The difference of Kendall's tau to that of `macs`."""
+
+
+class RankedSet(Part):
+    """A set of architectures: who judges it, and how well each predictor orders it."""
+
+    name: str
+    why: str
+    architectures: Count
+    judged_by: tuple[str, ...]
+    archs: tuple[ArchText, ...]
+    run_to_run: float | None
+    null_sd: float | None
+    predictors: dict[str, PredictorStatistics]
+
+
+class RankedTruth(Part):
+    """The truth that a run is ranked against; `share` of its networks is in a local set."""
+
+    name: str
+    source: str
+    runs: tuple[str, ...]
+    architectures: Count
+    run_sd: float | None
+    digest: str
+    share: Share
+
+
+class Evaluation(Part):
+    """How the architectures of a truth were scored, and what that took."""
+
+    method: str
+    architectures: Count
+    images_forwarded: Count
+    macs_executed: Count | None
+    macs_plain: Count | None
+    seconds: float
+
+
+class RankPoint(Part):
+    """An architecture of the truth with its proxy scores."""
+
+    arch: ArchText
+    truth: Share
+    runs: Count
+    error: float | None
+    """The standard error of `truth` by the seed."""
+    macs: Count
+    params: Count
+    proxy_accuracy: Share
+    proxy_loss: float
+    shared_statistics_accuracy: Share | None
+
+
+class Ranking(Record):
+    """`rank.json`: how far the ranking of a run can be trusted, against one truth."""
+
+    run: str
+    seed: int
+    weights: str
+    truth: RankedTruth
+    evaluation: Evaluation
+    points: tuple[RankPoint, ...]
+    sets: tuple[RankedSet, ...]
+    absent: dict[str, str]
+    """Sets that could not be made, and what each needs."""
+
+
+# -- a comparison ----------------------------------------------------------------------------------
+
+
+class ComparedWinner(Part):
+    """A winner of a compared run, with its accuracy trained alone if the truth has it."""
+
+    budget: str
+    arch: ArchText
+    test_accuracy: Share
+    truth: Share | None
+
+
+class ComparedRun(Part):
+    """What a comparison takes of one run."""
+
+    folder: str
+    method: str
+    seed: int
+    images: dict[str, Count]
+    """Forwarded, by what for; with `trained` and `total`."""
+    metrics: dict[str, float | None]
+    winners: tuple[ComparedWinner, ...] = ()
+
+
+class Mean(Part):
+    """A mean over `n` seeds with a 95 % interval; None where it is undefined."""
+
+    mean: float | None
+    low: float | None
+    high: float | None
+    n: Count
+
+
+class ComparedMethod(Part):
+    """A method over its seeds."""
+
+    method: str
+    seeds: tuple[int, ...]
+    images: float
+    metrics: dict[str, Mean]
+
+
+Verdict = Literal["better", "worse", "not distinguishable", "undefined"]
+
+
+class ComparedPair(Part):
+    """Two methods by one metric: the first minus the second, paired by seed."""
+
+    first: str
+    second: str
+    metric: str
+    n: Count
+    difference: float | None
+    low: float | None
+    high: float | None
+    verdict: Verdict
+    equal_images: bool
+    sentence: str
+
+
+class Baseline(Part):
+    """What orders without a supernet, or one training of the truth another."""
+
+    name: Literal["macs", "params", "run to run"]
+    metrics: dict[str, float | None]
+
+
+class Comparison(Record):
+    """`compare.json`: methods over seeds."""
+
+    truth: RankedTruth | None
+    runs: tuple[ComparedRun, ...]
+    baselines: tuple[Baseline, ...]
+    methods: tuple[ComparedMethod, ...]
+    pairs: tuple[ComparedPair, ...]
+
+
+# -- folders ---------------------------------------------------------------------------------------
+
+R = TypeVar("R", bound=Record)
+
+
+def _maybe(path: Path, kind: type[R]) -> R | None:
+    return records.load(path, kind) if path.exists() else None
+
+
+def _has_targets(report: Mapping[str, Any]) -> bool:
+    return report.get("kind") == "target costs"
+
+
+def sampler_line(step: int, report: Mapping[str, Any]) -> SamplerLine:
+    """A line of `sampler.jsonl` from what a sampler reports after a step.
+
+    Raises:
+        ValueError: if its `kind` is one of ours, and it is not so.
+    """
+    kind = TargetsLine if _has_targets(report) else SamplerLine
+    return kind.of({"step": step, **report})
+
+
+class _Folder:
+    """A folder, by its path."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+
+    @property
+    def recipe_file(self) -> Path:
+        """The recipe, with every default filled in."""
+        return self.path / RECIPE
+
+    @property
+    def environment_file(self) -> Path:
+        """Where it was made."""
+        return self.path / ENVIRONMENT
+
+    @property
+    def report(self) -> Path:
+        """The page that is drawn from the records."""
+        return self.path / REPORT
+
+    def recipe(self) -> Recipe:
+        """The recipe.
+
+        Raises:
+            RecordError: if there is none.
+            RecipeError: if it is damaged.
+        """
+        if not self.recipe_file.exists():
+            raise RecordError(
+                f"{self.path} has no {RECIPE}: give the folder that manyshot wrote to"
+            )
+        return Recipe.load(self.recipe_file)
+
+    def environment(self) -> EnvironmentRecord | None:
+        """Versions and machine; None if they are not on record."""
+        return _maybe(self.environment_file, EnvironmentRecord)
+
+
+@final
+class RunFolder(_Folder):
+    """The folder of a run: where its files are, and what they say.
+
+    Readers of lines return an empty list, and readers of one record None, if there is no file yet.
+    All of them raise `RecordError` for a damaged file.
+    """
+
+    @property
+    def weights(self) -> Path:
+        """The trained supernet."""
+        return self.path / WEIGHTS
+
+    @property
+    def source(self) -> Path:
+        """The weights that a transfer begins with."""
+        return self.path / SOURCE
+
+    @property
+    def shifted(self) -> Path:
+        """The supernet after a search that moved its weights."""
+        return self.path / SHIFTED
+
+    @property
+    def sampler(self) -> Path:
+        """What a learnt sampler has learnt."""
+        return self.path / SAMPLER
+
+    @property
+    def shifting_state(self) -> Path:
+        """What a search that moves the weights saves after every generation."""
+        return self.path / SHIFTING_STATE
+
+    @property
+    def space_file(self) -> Path:
+        """The description of the search space."""
+        return self.path / SPACE
+
+    @property
+    def latency_file(self) -> Path:
+        """The latency table."""
+        return self.path / LATENCY
+
+    @property
+    def train_log(self) -> Path:
+        """A line every so many steps of the supernet's training."""
+        return self.path / TRAIN_LOG
+
+    @property
+    def sampler_log(self) -> Path:
+        """What a learnt sampler reported."""
+        return self.path / SAMPLER_LOG
+
+    @property
+    def codes_log(self) -> Path:
+        """The codes of paths when training ended."""
+        return self.path / CODES
+
+    @property
+    def search_log(self) -> Path:
+        """A line per score of the search."""
+        return self.path / SEARCH_LOG
+
+    @property
+    def order_log(self) -> Path:
+        """A line per score of a watched architecture."""
+        return self.path / ORDER_LOG
+
+    @property
+    def shifting_log(self) -> Path:
+        """A line per generation that was trained on."""
+        return self.path / SHIFTING_LOG
+
+    @property
+    def finish_log(self) -> Path:
+        """A line per finished winner."""
+        return self.path / FINISH_LOG
+
+    @property
+    def exported_log(self) -> Path:
+        """A line per other architecture that was exported."""
+        return self.path / EXPORTED_LOG
+
+    @property
+    def result_file(self) -> Path:
+        """The winners, written last."""
+        return self.path / RESULT
+
+    @property
+    def subnets(self) -> Path:
+        """The folder of finished networks."""
+        return self.path / SUBNETS
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether anything is there that took work."""
+        return any((self.path / name).exists() for name in _BEGUN)
+
+    @property
+    def has_records(self) -> bool:
+        """Whether there is anything to report."""
+        return any((self.path / name).exists() for name in _OF_A_RUN)
+
+    def final_weights(self, recipe: Recipe) -> Path:
+        """The file of the supernet as the search of a recipe left it.
+
+        Raises:
+            RecordError: if the supernet is not trained, or its search moves it and is not done.
+        """
+        if not self.weights.exists():
+            raise RecordError(
+                f"{self.path} has no {WEIGHTS}: train it first with manyshot train, or manyshot "
+                f"run --resume {self.path}"
+            )
+        if recipe.shifting.name == "none":
+            return self.weights
+        if not self.shifted.exists():
+            raise RecordError(
+                f"{self.path} has no {SHIFTED}: its search trains the supernet and is not done, "
+                f"finish it with manyshot run --resume {self.path}"
+            )
+        return self.shifted
+
+    def space(self) -> SpaceRecord | None:
+        """The search space and the costs of its largest architecture."""
+        return _maybe(self.space_file, SpaceRecord)
+
+    def latency(self) -> LatencyRecord | None:
+        """The latency table, which there is if a budget is in milliseconds."""
+        return _maybe(self.latency_file, LatencyRecord)
+
+    def train_lines(self) -> list[TrainLine]:
+        """What was recorded of the supernet's training."""
+        return records.load_lines(self.train_log, TrainLine)
+
+    def sampler_lines(self) -> list[SamplerLine]:
+        """What a learnt sampler reported, of whoever it is."""
+        return records.load_lines(self.sampler_log, SamplerLine)
+
+    def targets_lines(self) -> list[TargetsLine]:
+        """What a sampler over target costs reported; none of another sampler."""
+        return records.load_lines(self.sampler_log, TargetsLine, _has_targets)
+
+    def codes_lines(self) -> list[CodesLine]:
+        """The codes of paths, which there are with K-shot sharing."""
+        return records.load_lines(self.codes_log, CodesLine)
+
+    def search_lines(self) -> list[SearchLine]:
+        """All scores of the search, in the order that they were taken in."""
+        return records.load_lines(self.search_log, SearchLine)
+
+    def order_lines(self) -> list[OrderLine]:
+        """The scores of watched architectures, before and after the weights moved."""
+        return records.load_lines(self.order_log, OrderLine)
+
+    def shifting_lines(self) -> list[ShiftingLine]:
+        """The generations that were trained on."""
+        return records.load_lines(self.shifting_log, ShiftingLine)
+
+    def finish_lines(self) -> list[FinishLine]:
+        """The finished winners."""
+        return records.load_lines(self.finish_log, FinishLine)
+
+    def exported_lines(self) -> list[FinishLine]:
+        """Other architectures that were exported."""
+        return records.load_lines(self.exported_log, FinishLine)
+
+    def result(self) -> Result | None:
+        """The winners and what was spent; None before the run is finished."""
+        return _maybe(self.result_file, Result)
+
+    def rank(self, truth: str) -> RankFolder:
+        """The folder of the ranking against the truth of a name, which need not be there."""
+        return RankFolder(self.path / RANKS / truth.replace("/", "-"))
+
+    def ranks(self) -> list[RankFolder]:
+        """The folders of all finished rankings, by name."""
+        return [RankFolder(path.parent) for path in sorted(self.path.glob(f"{RANKS}/*/{RANKING}"))]
+
+
+@final
+class RankFolder(_Folder):
+    """The folder of a run's ranking against one truth."""
+
+    @property
+    def scores_log(self) -> Path:
+        """A line per proxy score."""
+        return self.path / RANK_SCORES
+
+    @property
+    def ranking_file(self) -> Path:
+        """The ranking, written last."""
+        return self.path / RANKING
+
+    def score_lines(self) -> list[RankScoreLine]:
+        """All proxy scores on record."""
+        return records.load_lines(self.scores_log, RankScoreLine)
+
+    def ranking(self) -> Ranking | None:
+        """The ranking; None if it is not finished."""
+        return _maybe(self.ranking_file, Ranking)
+
+
+@final
+class TruthFolder(_Folder):
+    """The folder of a truth: architectures trained alone."""
+
+    @property
+    def log(self) -> Path:
+        """A line per finished training."""
+        return self.path / TRUTH_LOG
+
+    @property
+    def lock(self) -> Path:
+        """Held by the process that trains."""
+        return self.path / TRUTH_LOCK
+
+    def lines(self) -> list[TruthLine]:
+        """All finished trainings."""
+        return truth_lines(self.log)
+
+
+@final
+class CompareFolder(_Folder):
+    """The folder of a comparison."""
+
+    @property
+    def comparison_file(self) -> Path:
+        """The comparison."""
+        return self.path / COMPARISON
+
+    def comparison(self) -> Comparison | None:
+        """The comparison; None if there is none."""
+        return _maybe(self.comparison_file, Comparison)
+
+
+def truth_lines(log: Path) -> list[TruthLine]:
+    """The finished trainings in a file like `truth.jsonl`, whatever its name.
+
+    Lines without an `arch` say something about the trainings and are passed over.
+
+    Raises:
+        RecordError: if a line is damaged.
+    """
+    return records.load_lines(log, TruthLine, lambda line: "arch" in line)
