@@ -54,3 +54,9 @@ def test_the_state_of_torch_is_restored():
 def test_a_name_that_is_not_in_the_table():
     with pytest.raises(ValueError, match="'ordre' is not in manyshot.seeding.STREAMS"):
         seeding.stream(0, "ordre")
+
+
+def test_every_name_is_somebodys_and_nobody_makes_up_another():
+    source = "\n".join(path.read_text() for path in SOURCE.rglob("*.py") if path.name != "seeding.py")
+    unused = [name for name in seeding.STREAMS if not re.search(rf'"{name}"', source)]
+    assert unused == []

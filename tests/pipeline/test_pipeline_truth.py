@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pipeline_runs import SMALL, Stages, lines, small, stopped
 from torch import nn
 
 from manyshot import evaluate, records
@@ -22,6 +21,7 @@ from manyshot.pipeline.verbs.truth import alone
 from manyshot.pipeline.workers import Failed, InProcess, Processes, Task
 from manyshot.rank import load_truth
 from manyshot.recipe import RecipeError
+from pipeline_runs import SMALL, Stages, lines, small, stopped
 
 EPOCHS = 12  # fewer leave batch norms where they began, and all accuracies equal
 TRAINING = f"truth.training={{epochs={EPOCHS}, batch_size=32, lr=0.05}}"

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 import inspect
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
@@ -34,6 +33,7 @@ from manyshot.pipeline.checks import (
 )
 from manyshot.recipe import OptimiserSettings, Recipe, RecipeError
 from manyshot.search import Limit, Searcher, limits_of, make_searcher
+from manyshot.seeding import seeded
 from manyshot.sharing import Sharing, make_sharing
 from manyshot.space import Budget
 from manyshot.supernet import Supernet
@@ -43,14 +43,6 @@ from manyshot.zoo import NETWORKS
 
 Stage = TypeVar("Stage", bound=Callable[..., Any])
 Part = Literal["train", "validation", "test"]
-
-
-@contextlib.contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Modules made inside are initialised from `seed`; torch's random state is restored."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        yield
 
 
 def on_its_threads(stage: Stage) -> Stage:
@@ -97,7 +89,7 @@ def processes(recipe: Recipe) -> int:
 
 def build_network(recipe: Recipe, splits: Splits) -> nn.Module:
     """The recipe's module, initialised from its seed; raises what `make_network` does."""
-    with seeded(recipe.seed):
+    with seeded(recipe.seed, "weights"):
         return make_network(recipe, splits)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import numpy as np
 from accelerate import Accelerator
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -15,12 +14,10 @@ from manyshot.pipeline.build import Workspace
 from manyshot.progress import Progress
 from manyshot.recipe import OptimiserSettings, ShiftingSettings
 from manyshot.run_folder import SOURCE, RunFolder, TrainLine
+from manyshot.seeding import numpy_rng
 from manyshot.train import CheckpointError, load_weights
 from manyshot.train.checkpoint import digest
 from manyshot.train.shifting import Shifter
-
-_HEAD = 0x4EAD
-"""Names a random stream of a run's seed."""
 
 
 def digest_of(weights: Path) -> str:
@@ -105,7 +102,7 @@ def _train_head(ws: Workspace, accelerator: Accelerator, folder: Path, progress:
         head=transfer.head_parameters(ws.net, ws.recipe.transfer.classifier),
         remedy="lower transfer.head_lr, or set train.clip_norm",
     )
-    rng = np.random.default_rng((ws.recipe.seed, _HEAD))
+    rng = numpy_rng(ws.recipe.seed, "head")
     epochs = ws.recipe.transfer.head_epochs
     log = RunFolder(folder).train_log
     if accelerator.is_main_process:

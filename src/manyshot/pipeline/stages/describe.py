@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from manyshot import records
 from manyshot.pipeline.build import Workspace
 from manyshot.run_folder import CodesLine, RunFolder, SpaceDescription, SpaceRecord
+from manyshot.seeding import numpy_rng
 from manyshot.sharing import KShot
 
 SAMPLED = 64
@@ -32,7 +32,7 @@ def describe_codes(ws: Workspace, folder: Path) -> None:
     sharing, space = ws.net.sharing, ws.net.space
     if not isinstance(sharing, KShot):
         return
-    rng = np.random.default_rng(ws.recipe.seed)
+    rng = numpy_rng(ws.recipe.seed, "described_codes")
     drawn = [space.smallest, space.largest, *(space.sample(rng) for _ in range(SAMPLED - 2))]
     archs = list(dict.fromkeys(map(space.canonical, drawn)))
     with torch.no_grad():

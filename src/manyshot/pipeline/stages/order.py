@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 from accelerate import Accelerator
 
 from manyshot import rank
@@ -14,10 +13,8 @@ from manyshot.progress import Progress
 from manyshot.run_folder import OrderLine, RunFolder, ScoreLine, WatchedSet
 from manyshot.search import best, make_searcher
 from manyshot.search.limit import any_of
+from manyshot.seeding import stream
 from manyshot.space import Arch
-
-_WATCHED = 0x5EE9
-"""Names a random stream of a run's seed."""
 
 
 class Watched:
@@ -57,9 +54,9 @@ class Watched:
         self._before: dict[Arch, float] = {}
         self._after: dict[Arch, float] = {}
         if shifting.watched:  # by a stream of its own: the search must not begin with the same
-            seed = np.random.SeedSequence((ws.recipe.seed, _WATCHED)).generate_state(1)[0]
+            seed = stream(ws.recipe.seed, "watched")
             limits = [any_of(ws.limits())]
-            drawn = make_searcher("random", ws.net.space, seed=int(seed), limits=limits)
+            drawn = make_searcher("random", ws.net.space, seed=seed, limits=limits)
             self.overall = drawn.ask(shifting.watched)
 
     def score_before(self, progress: Progress) -> None:

@@ -14,13 +14,11 @@ from manyshot.nn.batch_norm import BatchNormStats
 from manyshot.pipeline.build import Workspace
 from manyshot.run_folder import SHIFTING_STATE, Operations, RunFolder, ShiftingLine
 from manyshot.search import Searcher, make_searcher
+from manyshot.seeding import numpy_rng
 from manyshot.space import Arch
 from manyshot.train import save_weights
 from manyshot.train.checkpoint import digest, load_checkpoint, save_checkpoint
 from manyshot.train.shifting import Shifter, Visit, schedule
-
-_VISITS = 0x51F7
-"""Names a random stream of a run's seed."""
 
 
 class ShiftingStage:
@@ -100,7 +98,7 @@ class ShiftingStage:
             candidates: what the search proposes, and its elites if they train.
             best: the best of the frozen supernet, for `topk_finetune`.
         """
-        rng = np.random.default_rng((self.ws.recipe.seed, _VISITS, generation))
+        rng = numpy_rng(self.ws.recipe.seed, "visits", generation)
         order = [candidates[i] for i in rng.permutation(len(candidates))]
         name, steps, space = self.settings.name, self.settings.steps, self.ws.net.space
         if name == "uniform_finetune":  # as in training: encodings, a new one for every mini-batch

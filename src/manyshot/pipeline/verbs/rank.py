@@ -28,14 +28,13 @@ from manyshot.run_folder import (
     RankScoreLine,
     RunFolder,
 )
+from manyshot.seeding import numpy_rng
 from manyshot.space import Arch, SearchSpace
 from manyshot.train import load_weights
 from manyshot.train.checkpoint import digest
 
 _SHARED_BATCHES = 128
 """Batches of random paths behind the statistics without recalibration."""
-_SHARED = 0x5BA7
-"""Names a random stream of a run's seed."""
 Scores = dict[Arch, RankScoreLine]
 
 
@@ -220,7 +219,7 @@ class _Scoring:
         pool = [part for part in torch.split(together, size) if len(part) == size]
         batches = [pool[i % len(pool)] for i in range(_SHARED_BATCHES)]
         return evaluate.shared_statistics(
-            ws.net, batches, np.random.default_rng((recipe.seed, _SHARED))
+            ws.net, batches, numpy_rng(recipe.seed, "shared_statistics")
         )
 
     def _record(self, arch: Arch, score: evaluate.Score, *, calibrated: bool) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
@@ -30,6 +29,7 @@ from manyshot.run_folder import (
     Timing,
     WinnerRecord,
 )
+from manyshot.seeding import numpy_rng
 from manyshot.space import Arch
 
 
@@ -215,5 +215,7 @@ def winner(
 def trained_images(ws: Workspace) -> int:
     """Images that training forwards, whatever network they go through."""
     recipe = ws.recipe
-    paths = 1 if recipe.moves else len(ws.sampler().plan(np.random.default_rng(0), 0).paths)
+    paths = (
+        1 if recipe.moves else len(ws.sampler().plan(numpy_rng(recipe.seed, "plan", 0), 0).paths)
+    )
     return recipe.trained_epochs * len(ws.batches(recipe.train)) * recipe.train.batch_size * paths

@@ -10,6 +10,7 @@ from manyshot.pipeline.build import Workspace, on_its_threads
 from manyshot.pipeline.stages.latency import measured, needs_latency
 from manyshot.progress import Silent
 from manyshot.recipe import Recipe
+from manyshot.seeding import numpy_rng
 
 BINS = 12
 
@@ -24,7 +25,7 @@ def survey(recipe: Recipe, samples: int) -> dict[str, Any]:
     if needs_latency(ws):
         ws.costs["latency_ms"] = measured(ws, Silent()).table
     space = ws.net.space
-    rng = np.random.default_rng(recipe.seed)
+    rng = numpy_rng(recipe.seed, "survey")
     drawn = rng.integers(space.counts, size=(samples, len(space)))
     costs = {}
     for metric, table in ws.costs.items():

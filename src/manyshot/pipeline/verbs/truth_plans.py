@@ -14,6 +14,7 @@ from manyshot.pipeline.stages.score import latest_scores
 from manyshot.recipe import RecipeError
 from manyshot.run_folder import RESULT, RunFolder, TruthLine
 from manyshot.search import best, make_searcher
+from manyshot.seeding import numpy_rng
 from manyshot.space import Arch
 
 MOST = 100_000
@@ -72,7 +73,7 @@ def _listed(ws: Workspace) -> list[Arch]:
 
 
 def _shuffled(archs: list[Arch], seed: int) -> list[Arch]:
-    order = np.random.default_rng(seed).permutation(len(archs))
+    order = numpy_rng(seed, "truth_plan").permutation(len(archs))
     return [archs[i] for i in order]
 
 
