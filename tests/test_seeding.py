@@ -1,5 +1,6 @@
 """Random streams: named in one table, unrelated, and used by nobody else's name."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -56,7 +57,9 @@ def test_a_name_that_is_not_in_the_table():
         seeding.stream(0, "ordre")
 
 
-def test_every_name_is_somebodys_and_nobody_makes_up_another():
-    source = "\n".join(path.read_text() for path in SOURCE.rglob("*.py") if path.name != "seeding.py")
+def test_every_name_in_the_table_is_used():
+    source = "\n".join(
+        path.read_text() for path in SOURCE.rglob("*.py") if path.name != "seeding.py"
+    )
     unused = [name for name in seeding.STREAMS if not re.search(rf'"{name}"', source)]
     assert unused == []
