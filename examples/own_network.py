@@ -1,10 +1,9 @@
-"""Your own network and loop: train a supernet by hand, rank a few architectures, keep the best."""
+"""Your own network: train its supernet, search it, keep the best as a plain module."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -40,34 +39,22 @@ class Net(nn.Module):
 
 
 def main(epochs: int = 30, seed: int = 0) -> tuple[str, float]:
-    """The best of ten random architectures under half the largest one's MACs, and its accuracy."""
+    """The best network under half of the largest one's MACs, and its test accuracy."""
     torch.manual_seed(seed)
     splits = ms.data.load("digits", seed=seed)
-    look: dict[str, Any] = {"mean": splits.mean, "std": splits.std, "seed": seed}
     net = ms.Supernet(Net(), input_shape=splits.image_shape)
-    rng = np.random.default_rng(seed)
-    optimizer = torch.optim.AdamW(net.parameters(), 3e-3)
-    batches = ms.data.Batches(splits.train, 64, **look)
-    for epoch in range(epochs):
-        for images, labels in batches.epoch(epoch):
-            loss = F.cross_entropy(net(images, net.space.sample(rng)), labels)
-            loss.backward()
-            optimizer.step()
-            optimizer.zero_grad()  # gradients become None: unused options do not move
-    calibration = ms.data.fixed(splits.train, 512, 256, **look)
-    validation = ms.data.fixed(splits.validation, None, 256, **look)
-    half = ms.cost.macs(net, [net.space.largest], splits.image_shape)[0] / 2
-    drawn = [net.space.canonical(net.space.sample(rng)) for _ in range(200)]
-    fitting = [a for a in drawn if ms.cost.macs(net, [a], splits.image_shape)[0] <= half][:10]
-    scores = {
-        arch: ms.evaluate.score(net, arch, calibration=calibration, validation=validation).accuracy
-        for arch in fitting
-    }
-    best = max(scores, key=lambda arch: scores[arch])
-    subnet = net.extract(best, stats=ms.evaluate.calibrate(net, best, calibration))
-    test = ms.evaluate.accuracy(subnet, ms.data.fixed(splits.test, None, 256, **look)).accuracy
-    print(f"{net.space.to_text(best)} {net.space.choices(best)}: test accuracy {test:.1%}")
-    return net.space.to_text(best), test
+    settings = ms.TrainingSettings(epochs=epochs, optimizer="adamw", lr=3e-3, weight_decay=0.01)
+    ms.fit(net, splits, settings=settings, seed=seed)
+    budget = "macs<=50%"
+    searched = ms.find(net, budgets=[budget], score=splits, searcher="random", candidates=10)
+    winner = searched.winner(budget)
+
+    looks: dict[str, Any] = {"mean": splits.mean, "std": splits.std, "seed": seed}
+    calibration = ms.data.fixed(splits.train, 512, 256, **looks)
+    subnet = net.extract(winner.arch, stats=ms.evaluate.calibrate(net, winner.arch, calibration))
+    test = ms.evaluate.accuracy(subnet, ms.data.fixed(splits.test, None, 256, **looks)).accuracy
+    print(f"{net.space.to_text(winner.arch)} {winner.choices}: test accuracy {test:.1%}")
+    return net.space.to_text(winner.arch), test
 
 
 if __name__ == "__main__":

@@ -49,32 +49,20 @@ def main(epochs: int = 60, seed: int = 0) -> list[tuple[float, float, float]]:
     """Trains weights, generator and distribution; returns limit, cost and test accuracy."""
     torch.manual_seed(seed)
     splits = ms.data.load("digits", held_out=0.1, seed=seed)
-    look: dict[str, Any] = {"mean": splits.mean, "std": splits.std, "seed": seed}
     net = ms.Supernet(Net(), input_shape=splits.image_shape)
     macs = ms.cost.macs_table(net, splits.image_shape)
     config = ms.train.ShiftNASOptions(period=50, images=128)  # 8 targets where uniform sampling is
     sampler = ms.train.ShiftNAS(net.space, {"macs": macs}, config, seed=seed)
-    settings = ms.train.TrainingSettings(
-        epochs=epochs, optimizer="adamw", lr=2e-3, weight_decay=0.01
-    )
-    trainer = ms.train.Trainer(
-        net=net,
-        sampler=sampler,
-        batches=ms.data.Batches(splits.train, settings.batch_size, **look),
-        settings=settings,
-        seed=seed,
-        largest=net.space.largest,
-        accelerator=ms.train.engine(torch.device("cpu"), settings),
-        held_out=lambda n, draw: ms.data.fixed(splits.held_out, None, n, **look),
-    )
-    ms.train.train(trainer)
-    test, found = ms.data.fixed(splits.test, None, 256, **look), []
+    settings = ms.TrainingSettings(epochs=epochs, optimizer="adamw", lr=2e-3, weight_decay=0.01)
+    ms.fit(net, splits, sampler=sampler, settings=settings, seed=seed)
+    looks: dict[str, Any] = {"mean": splits.mean, "std": splits.std, "seed": seed}
+    test, networks = ms.data.fixed(splits.test, None, 256, **looks), []
     for limit in (100e3, 200e3, 300e3):
         made = sampler.generate(limit)  # no search; `extract` gives plain modules
         accuracy = ms.evaluate.accuracy(net.extract(made.arch), test).accuracy
         print(f"limit {limit:,.0f}: {made.cost:,} MACs, test accuracy {accuracy:.1%}")
-        found.append((limit, made.cost, accuracy))
-    return found
+        networks.append((limit, made.cost, accuracy))
+    return networks
 
 
 if __name__ == "__main__":

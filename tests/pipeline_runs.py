@@ -11,7 +11,7 @@ import numpy as np
 from manyshot import pipeline, records
 from manyshot.rank import TruthTable
 from manyshot.recipe import Recipe
-from manyshot.train import digest
+from manyshot.train.checkpoint import digest
 
 
 def run(*arguments: Any, **options: Any) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "manyshot"
-BASE = {"_version", "lookup"}
+BASE = {"_version", "lookup", "seeding"}
 ALLOWED: dict[str, set[str]] = {
     "space": set(),
     "data": set(),
@@ -27,13 +27,15 @@ ALLOWED: dict[str, set[str]] = {
         *("evaluate", "cost", "sharing", "supernet", "nn", "space", "data", "records"),
         *("recipe", "run_folder", "progress"),
     },
+    "fitting": {"train", "recipe", "progress", "data", "supernet"},
+    "finding": {"cost", "evaluate", "data", "progress", "search", "supernet", "space"},
     "search": {"space", "records"},
     "rank": {"space", "run_folder"},
     "report": {"space", "records", "recipe", "run_folder"},
     "show": {"rank", "run_folder"},
     "export": {"supernet", "nn", "space", "records"},
 }
-EVERYTHING = {"pipeline", "cli", "testing", "__init__", "__main__"}
+EVERYTHING = {"pipeline", "runs", "cli", "testing", "__init__", "__main__"}
 NO_TORCH = {
     "lookup",
     "space",

@@ -4,7 +4,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from manyshot.recipe import (
@@ -192,6 +192,7 @@ recipes = st.builds(
 )
 
 
+@settings(max_examples=30)
 @given(recipes)
 def test_a_recipe_written_and_read_is_the_same(recipe):
     toml = recipe.to_toml()

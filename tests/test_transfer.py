@@ -4,8 +4,6 @@ import copy
 import functools
 import itertools
 import re
-import runpy
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,12 +15,12 @@ from torch.nn.utils.parametrizations import weight_norm
 
 import manyshot as ms
 from manyshot.sharing import KShot
-from manyshot.train import CheckpointError, digest, load_weights, save_weights
+from manyshot.train import CheckpointError, load_weights, save_weights
+from manyshot.train.checkpoint import digest
 from manyshot.transfer import classifier, head_parameters, new_head
 from manyshot.zoo import NETWORKS
+from small_zoo import SHAPE, small
 
-SMALL = runpy.run_path(str(Path(__file__).parent / "zoo" / "test_zoo_networks.py"))["SMALL"]
-SHAPE = (3, 16, 16)
 OLD, NEW, COPIES = 5, 7, 3
 
 
@@ -32,8 +30,7 @@ def made(name, mix=None):
     sharing = None if mix is None else KShot(COPIES, mix_fixed_layers=mix)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = NETWORKS[name](classes=OLD, **SMALL[name])
-        return ms.Supernet(model, sharing=sharing, input_shape=SHAPE)
+        return ms.Supernet(small(name, classes=OLD), sharing=sharing, input_shape=SHAPE)
 
 
 def images(batch=4):
@@ -125,7 +122,7 @@ def check_logits(net):
             assert torch.equal(logits, net.extract(arch, stats=found).eval()(images()))
 
 
-@pytest.mark.parametrize("name", ["tiny", "tiny_vit"])
+@pytest.mark.parametrize("name", ["tiny", "autoformer"])
 def test_costs_recorded_anew_count_the_new_classifier(name):
     """Closed form: every further class has a weight per feature, and a bias."""
     net = copy.deepcopy(made(name))

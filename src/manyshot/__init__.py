@@ -25,9 +25,21 @@ if TYPE_CHECKING:
         transfer,
         zoo,
     )
+    from manyshot.finding import find
+    from manyshot.fitting import fit
     from manyshot.nn import value
-    from manyshot.recipe import Recipe
-    from manyshot.space import Arch, Budget, SearchSpace, choose, round_to, scope
+    from manyshot.recipe import Recipe, TrainingSettings
+    from manyshot.runs import Run, run
+    from manyshot.space import (
+        Arch,
+        Budget,
+        Decision,
+        SearchSpace,
+        Size,
+        choose,
+        round_to,
+        scope,
+    )
     from manyshot.supernet import Supernet
 
 _MODULES = (
@@ -37,11 +49,18 @@ _MODULES = (
 _NAMES = {
     "Arch": "manyshot.space",
     "Budget": "manyshot.space",
+    "Decision": "manyshot.space",
     "Recipe": "manyshot.recipe",
+    "Run": "manyshot.runs",
     "SearchSpace": "manyshot.space",
+    "Size": "manyshot.space",
     "Supernet": "manyshot.supernet",
+    "TrainingSettings": "manyshot.recipe",
     "choose": "manyshot.space",
+    "find": "manyshot.finding",
+    "fit": "manyshot.fitting",
     "round_to": "manyshot.space",
+    "run": "manyshot.runs",
     "scope": "manyshot.space",
     "value": "manyshot.nn",
 }
@@ -49,18 +68,25 @@ _NAMES = {
 __all__ = [
     "Arch",
     "Budget",
+    "Decision",
     "Recipe",
+    "Run",
     "SearchSpace",
+    "Size",
     "Supernet",
+    "TrainingSettings",
     "__version__",
     "choose",
     "cost",
     "data",
     "evaluate",
     "export",
+    "find",
+    "fit",
     "nn",
     "rank",
     "round_to",
+    "run",
     "scope",
     "search",
     "sharing",
@@ -71,16 +97,17 @@ __all__ = [
     "zoo",
 ]
 
+if not TYPE_CHECKING:  # a type checker must see names that do not exist
 
-def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return importlib.import_module(f"manyshot.{name}")
-    if name in _NAMES:
-        found = getattr(importlib.import_module(_NAMES[name]), name)
-        globals()[name] = found
-        return found
-    raise AttributeError(f"module 'manyshot' has no attribute {name!r}")
+    def __getattr__(name: str) -> Any:
+        if name in _MODULES:
+            return importlib.import_module(f"manyshot.{name}")
+        if name in _NAMES:
+            attribute = getattr(importlib.import_module(_NAMES[name]), name)
+            globals()[name] = attribute
+            return attribute
+        raise AttributeError(f"module 'manyshot' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted(__all__)

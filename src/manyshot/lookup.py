@@ -9,11 +9,16 @@ from typing import Any
 
 
 def look_up(kind: str, name: str, table: Mapping[str, Callable[..., Any]]) -> Callable[..., Any]:
-    """The callable of that name in `table`, or what `package.module:attribute` names.
+    """The callable that a name stands for.
+
+    Args:
+        kind: what is looked up, such as "sampler", for messages.
+        name: a key of `table`, or `package.module:attribute`.
+        table: the callables that come with manyshot, by name.
 
     Raises:
-        ValueError: for an unknown name (listing the known ones, the nearest first), or one that
-            cannot be imported or called.
+        ValueError: for an unknown name (the message lists what exists, the nearest first), or one
+            that cannot be imported or called.
     """
     if name in table:
         return table[name]
@@ -24,26 +29,36 @@ def look_up(kind: str, name: str, table: Mapping[str, Callable[..., Any]]) -> Ca
             "give package.module:attribute"
         )
     try:
-        found = getattr(importlib.import_module(module), attribute)
+        part = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"{kind} {name!r} cannot be imported: {error}") from error
-    if not callable(found):
-        raise ValueError(f"{kind} {name!r} is {found!r}, not a function that makes a {kind}")
-    return found  # type: ignore[no-any-return]
+    if not callable(part):
+        raise ValueError(f"{kind} {name!r} is {part!r}, not a function that makes a {kind}")
+    return part  # type: ignore[no-any-return]
 
 
-def check_options(kind: str, name: str, options: Iterable[str], known: Iterable[str]) -> None:
-    """Raises ValueError for an option that `name` does not take, with the nearest that it does."""
-    known = list(known)
+def check_options(kind: str, name: str, options: Iterable[str], allowed: Iterable[str]) -> None:
+    """Refuses options that a part does not take.
+
+    Args:
+        kind: what the part is, such as "sampler", for messages.
+        name: the name of the part.
+        options: the names of the options that somebody gave.
+        allowed: the names of the options that the part takes.
+
+    Raises:
+        ValueError: for any other option; the message has the nearest that is allowed.
+    """
+    allowed = list(allowed)
     for option in options:
-        if option not in known:
+        if option not in allowed:
             raise ValueError(
-                f"{kind} {name!r} has no option {option!r}; {nearest(option, known)}"
-                f"it has {', '.join(known) or 'none'}"
+                f"{kind} {name!r} has no option {option!r}; {nearest(option, allowed)}"
+                f"it has {', '.join(allowed) or 'none'}"
             )
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """`"did you mean 'uniform'? "`, or nothing if no known name is near."""
-    near = difflib.get_close_matches(name, list(known), n=1)
+def nearest(name: str, names: Iterable[str]) -> str:
+    """The words `did you mean 'uniform'? `, or nothing if none of `names` is near."""
+    near = difflib.get_close_matches(name, list(names), n=1)
     return f"did you mean {near[0]!r}? " if near else ""

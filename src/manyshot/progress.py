@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Protocol, final
 
 Advance = Callable[[int, str], None]
-"""`advance(done, note)`: so many units are done in all, and a short note to show beside the bar."""
+"""`advance(done, note)` says how many units are done in all, and a note to show beside the bar."""
 
 
 class Progress(Protocol):
@@ -17,7 +17,13 @@ class Progress(Protocol):
     def stage(
         self, name: str, total: int, done: int = 0
     ) -> contextlib.AbstractContextManager[Advance]:
-        """A stage of `total` units, `done` of them before it starts."""
+        """A context that shows a stage; it gives the function that says how far the stage is.
+
+        Args:
+            name: what is done.
+            total: how many units the stage has.
+            done: how many of them were done before it starts.
+        """
         ...
 
 
@@ -27,16 +33,16 @@ class Silent:
 
     @contextlib.contextmanager
     def stage(self, name: str, total: int, done: int = 0) -> Iterator[Advance]:
-        """A stage nobody watches."""
+        """A stage that nobody watches (see `Progress.stage`)."""
         yield lambda done, note: None
 
 
 @final
 class Bars:
-    """A bar per stage with rate and time left; off a terminal, a plain line now and then."""
+    """Shows a bar per stage with rate and time left; off a terminal, a plain line now and then."""
 
     def __init__(self, every_s: float = 30.0) -> None:
-        """`every_s` seconds pass between two plain lines."""
+        """Makes bars; off a terminal, `every_s` seconds pass between two plain lines."""
         from rich.console import Console  # slow to import, and only the command line needs it
 
         self._console, self._every = Console(stderr=True), every_s
@@ -44,7 +50,7 @@ class Bars:
     def stage(
         self, name: str, total: int, done: int = 0
     ) -> contextlib.AbstractContextManager[Advance]:
-        """Shows a stage until the block ends."""
+        """Shows a stage until the block ends (see `Progress.stage`)."""
         if self._console.is_terminal:
             return self._bar(name, total, done)
         return self._lines(name, total, done)
@@ -83,13 +89,13 @@ class Bars:
 
 
 class _Pace:
-    """Rate and time left, from what was done since the stage began."""
+    """The rate and the time left, from what was done since the stage began."""
 
     def __init__(self, total: int, done: int) -> None:
         self.total, self.first, self.began = total, done, time.monotonic()
 
     def text(self, done: int) -> str:
-        """Such as `"12.3/s, 0:45 gone, 1:10 left"`."""
+        """A text such as `"12.3/s, 0:45 gone, 1:10 left"`."""
         gone = time.monotonic() - self.began
         rate = (done - self.first) / gone if gone > 0 else 0.0
         left = _clock((self.total - done) / rate) if rate > 0 else "?"

@@ -15,13 +15,12 @@ from manyshot.nn.batch_norm import (
     BatchStatistics,
     Collector,
     MaskedStatistics,
-    Statistics,
 )
 from manyshot.nn.extract import extract
 from manyshot.nn.layer import Layer
 from manyshot.nn.mixing import Kept, Stacked
 from manyshot.nn.policy import MaskMode, Policies, check_policies
-from manyshot.nn.selection import Selection, activate
+from manyshot.nn.selection import Selection, Statistics, activate
 from manyshot.nn.shapes import check_options
 from manyshot.nn.structure import adopt, compile_options, search_space, walk
 from manyshot.sharing import OneShot, Phase, Sharing
@@ -31,7 +30,11 @@ _BATCH = BatchStatistics()
 
 
 def refuse_compilation() -> NoReturn:
-    """Raises RuntimeError with the ways out of compiling a whole supernet."""
+    """Refuses to compile a whole supernet.
+
+    Raises:
+        RuntimeError: always, with the ways out.
+    """
     raise RuntimeError(
         "torch.compile of a whole supernet would compile once per architecture: compile option "
         "bodies of fixed size by net.compile_options(), or the subnet that net.extract() gives"
@@ -113,11 +116,11 @@ class Supernet(nn.Module):
         Args:
             images: what the model's `forward` takes, usually (B, C, H, W).
             arch: an option index per decision; by default `space.largest`.
-            stats: eval mode only: calibrated statistics of this architecture for its batch norms,
+            stats: in eval mode, calibrated statistics of this architecture for its batch norms,
                 or `"batch"` to normalise by the batch.
             phase: in training, what the step moves (see `ms.sharing.Sharing`); it decides which
                 codes a path gets under K-shot sharing.
-            mixture: of `mixture(arch)`, to merge weights once for several forwards.
+            mixture: what `mixture(arch)` gave, to merge weights once for several forwards.
             policy: straight-through one-hot vectors (options,) of some or all decisions, which
                 agree with `arch`; with a policy for all, `arch` may be left out.
             masks: with a policy, `full` or `active` (see `manyshot.nn.policy.MaskMode`).
@@ -129,8 +132,9 @@ class Supernet(nn.Module):
             ValueError: if `arch` is not in the space, `stats` or `mixture` belong to another
                 architecture, or a policy is not one-hot or of another option than `arch` has.
             RuntimeError: in eval mode without statistics, if there is a batch norm on the path.
-            MasksDisagree: if the network does with masks something else than with slices; it names
-                the first module that differs; its base `MaskError` if they cannot be compared.
+            MasksDisagree: if the network does with masks something else than with slices; the
+                message names the first module that differs.
+            MaskError: if the two cannot be compared.
         """
         if torch.compiler.is_compiling():
             refuse_compilation()
@@ -156,8 +160,8 @@ class Supernet(nn.Module):
     def mixture(self, arch: Arch) -> Kept | None:
         """The weights of `arch` for several forwards without gradients, merged only once.
 
-        Give it to `net(images, arch, mixture=...)`, for as long as no weight changes. None if
-        there is nothing to merge, with one copy.
+        Give them to `net(images, arch, mixture=...)` for as long as no weight changes. The result
+        is None if there is nothing to merge, as with one copy.
         """
         chosen = self.space.check(tuple(arch))
         with torch.no_grad():
@@ -177,7 +181,22 @@ class Supernet(nn.Module):
     ) -> Iterator[Selection]:
         """Makes `arch` active for the modules called inside, for example `net.model.stages()`.
 
-        With a policy nothing is compared here, as `forward` does the first time.
+        Masks and slices are not compared here, as `forward` does the first time it gets a policy.
+
+        Args:
+            arch: an option index per decision; by default `space.largest`.
+            stats: where eval-mode batch norms get their statistics from, as in `forward`, or a
+                `Collector` that gathers them.
+            phase: what a training step moves, as in `forward`.
+            mixture: merged weights of `arch`, made by `mixture`.
+            policy: one-hot vectors by decision, as in `forward`.
+            masks: how layers mask, as in `forward`.
+
+        Returns:
+            A context that gives the selection.
+
+        Raises:
+            ValueError: if an argument is not allowed, or belongs to another architecture.
         """
         chosen = self.space.largest if arch is None else self.space.check(tuple(arch))
         if isinstance(stats, str) and stats != "batch":
@@ -215,8 +234,8 @@ class Supernet(nn.Module):
     def extract(self, arch: Arch, *, stats: BatchNormStats | None = None) -> nn.Module:
         """The architecture `arch` as an independent plain module with copied weights.
 
-        Its classes are the model's own with plain `torch.nn` layers; none of `ms.nn` is left. With
-        `stats` its batch norms get these statistics and eval-mode logits equal
+        Its classes are the model's own with plain `torch.nn` layers; no layer of `ms.nn` is left.
+        With `stats` its batch norms get these statistics, and its eval-mode logits equal
         `net(images, arch, stats=stats)`; without, they start fresh, for training. Every module
         keeps its mode.
 
@@ -234,22 +253,23 @@ class Supernet(nn.Module):
         return extract(self.model, selection)
 
     def compile(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Refuses: see `compile_options`."""
+        """Refuses to compile the supernet as a whole; see `compile_options`."""
         refuse_compilation()
 
     def compile_options(self, **kwargs: Any) -> int:
         """Compiles option bodies of fixed size, for train mode, and returns how many.
 
-        Left alone: options with sizes or choices inside, which would compile once per architecture,
-        and options without parameters (compiling an `nn.Identity` first makes later compilations
-        empty). Eval mode runs uncompiled, because its statistics are arguments.
+        Two kinds of options are left alone: those with sizes or choices inside, which would compile
+        once per architecture, and those without parameters (compiling an `nn.Identity` first makes
+        later compilations empty). Eval mode runs uncompiled, because its statistics are arguments.
+
+        Args:
+            **kwargs: arguments of `torch.compile`. Options of one class share its recompile limit
+                (8): give `isolate_recompiles=True` if a network has more shapes of one class than
+                that.
 
         Raises:
             RuntimeError: if paths have weights of their own, which a compiled body would not see.
-
-        Args:
-            **kwargs: of `torch.compile`. Options of one class share its recompile limit (8): give
-                `isolate_recompiles=True` if a network has more shapes of one class than that.
         """
         if any(isinstance(module, Stacked) for module in self.model.modules()):
             raise RuntimeError(

@@ -16,10 +16,10 @@ class RecipeError(ValueError):
 
 
 def read(path: Path | None) -> dict[str, Any]:
-    """The values in a recipe's file; none without a path.
+    """The values in the file of a recipe; an empty recipe without a path.
 
     Raises:
-        RecipeError: if it cannot be read, or is not TOML.
+        RecipeError: if the file cannot be read, or is not TOML.
     """
     if path is None:
         return {}
@@ -34,10 +34,11 @@ def read(path: Path | None) -> dict[str, Any]:
 
 
 def override(values: dict[str, Any], text: str) -> None:
-    """Sets the value of a recipe that a text such as `"train.epochs=5"` says.
+    """Sets one value of a recipe from a text such as `"train.epochs=5"`.
 
     Raises:
-        RecipeError: for a text of another form, or below a value that is no section.
+        RecipeError: if the text is of another form, or names something below a value that is no
+            section.
     """
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
@@ -55,7 +56,7 @@ def override(values: dict[str, Any], text: str) -> None:
 
 
 def dumps(values: Mapping[str, Any], prefix: str = "") -> str:
-    """`values` as TOML: plain values first, then tables; keys that are None are left out."""
+    """`values` as TOML, plain values first, then tables; keys that are None are left out."""
     lines = [
         f"{key if _BARE.fullmatch(key) else _literal(key)} = {_literal(value)}"
         for key, value in values.items()

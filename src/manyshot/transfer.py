@@ -1,8 +1,9 @@
 """A new classifier for a trained supernet, to carry it over to other classes.
 
-Supernet Shifting (Zhang et al., CVPR 2024, arXiv:2403.11380) transfers a supernet so: the last
-classifier layer is unset, and learns while the search runs on the new images. Its initial values
-are those of the authors' public code, and of Single Path One-Shot's. Finding the layer is ours.
+Supernet Shifting (Zhang et al., CVPR 2024, arXiv:2403.11380) transfers a supernet in this way: the
+last classifier layer is unset, and learns while the search runs on the new images. Its initial
+values are those of the authors' public code, and of Single Path One-Shot's. Finding the layer is
+ours.
 """
 
 from __future__ import annotations
@@ -27,22 +28,23 @@ __all__ = ["classifier", "head_parameters", "new_head"]
 Classifier: TypeAlias = nn.Linear | Linear
 
 DEVIATION = 0.01
-"""Standard deviation of a new classifier's weights."""
+"""The standard deviation of a new classifier's weights."""
 
 
 def classifier(net: Supernet, name: str | None = None) -> tuple[str, Classifier]:
     """The linear layer that makes the logits: its path in `net.model`, and the layer.
 
-    Without `name`, dry runs of the smallest and the largest architecture on images of
-    `net.input_shape` find it: its output is what the network returns, as it is, in both.
+    Without `name` it is found by dry runs of the smallest and the largest architecture on images of
+    `net.input_shape`: it is the layer whose output the network returns, as it is, in both.
 
     Args:
         net: the supernet.
         name: the path, one of `net.model.named_modules()`, as in "head.2".
 
     Raises:
-        ValueError: if it is not found or is no linear layer, or cannot be replaced: inside a
-            choice, of elastic output, its tensors computed or shared with another module.
+        ValueError: if the layer is not found, is not linear, or cannot be replaced, because it is
+            inside a choice, has elastic outputs, or has tensors that are computed or shared with
+            another module.
     """
     path, layer = _found(net) if name is None else _named(net.model, name)
     _check(net.model, path, layer)
@@ -50,16 +52,16 @@ def classifier(net: Supernet, name: str | None = None) -> tuple[str, Classifier]
 
 
 def head_parameters(net: Supernet, name: str | None = None) -> list[nn.Parameter]:
-    """The classifier's weight and, if it has one, bias: what an optimiser holds.
+    """The weight of the classifier and, if it has one, its bias: what an optimiser holds.
 
-    A stacked one (K-shot sharing) is the stack of K slices.
+    Under K-shot sharing these are the stacks of K slices.
 
     Args:
         net: the supernet.
-        name: of the classifier, by default found (see `classifier`).
+        name: the path of the classifier; by default it is found (see `classifier`).
 
     Raises:
-        ValueError: as `classifier`.
+        ValueError: for the reasons that `classifier` has.
     """
     _, layer = classifier(net, name)
     return list(layer.parameters())
@@ -68,8 +70,9 @@ def head_parameters(net: Supernet, name: str | None = None) -> list[nn.Parameter
 def new_head(net: Supernet, classes: int, *, name: str | None = None, seed: int = 0) -> str:
     """Gives the classifier another number of outputs, in place; all else stays as it is.
 
-    Weights (classes, in) are normal with standard deviation 0.01, a bias (classes,) is zero. A
-    stack has K slices of that, each drawn for itself. Device, type and `requires_grad` are kept.
+    Weights (classes, in) are normal with standard deviation 0.01, a bias (classes,) is zero. Under
+    K-shot sharing each of the K slices is drawn by itself. Device, type and `requires_grad` are
+    kept.
 
     The parameters are new objects, so make a new optimiser afterwards: an old one would go on to
     move what is no longer in the network. Cost tables recorded before count the old classifier, and
@@ -79,14 +82,15 @@ def new_head(net: Supernet, classes: int, *, name: str | None = None, seed: int 
     Args:
         net: the supernet.
         classes: the new number, which may be the old one.
-        name: of the classifier, by default found (see `classifier`).
-        seed: of the weights, the same on all devices; global random streams are left alone.
+        name: the path of the classifier; by default it is found (see `classifier`).
+        seed: decides the weights, the same on all devices; global random streams are left alone.
 
     Returns:
         The path of the classifier in `net.model`.
 
     Raises:
-        ValueError: if `classes` is no whole number from 1, or as `classifier`.
+        ValueError: if `classes` is no whole number from 1, or for the reasons that `classifier`
+            has.
     """
     if not isinstance(classes, int) or isinstance(classes, bool) or classes < 1:
         raise ValueError(f"new_head: classes must be an int of at least 1, got {classes!r}")
@@ -147,7 +151,7 @@ def _found(net: Supernet) -> tuple[str, Classifier]:
 
 
 def _last(net: Supernet, input_shape: tuple[int, ...]) -> list[list[Classifier]]:
-    """The linear layers whose output the network returns: of the smallest, of the largest."""
+    """The linear layers whose output the network returns, in the smallest and in the largest."""
     model, space = net.model, net.space
     outputs: list[tuple[Classifier, Any]] = []  # held, so that `is` tells them apart
     handles = [
@@ -170,7 +174,7 @@ def _last(net: Supernet, input_shape: tuple[int, ...]) -> list[list[Classifier]]
 
 
 def _check(model: nn.Module, path: str, layer: Classifier) -> None:
-    """Refuses what cannot be replaced."""
+    """Refuses a classifier that cannot be replaced."""
     where = f"classifier {path!r}"
     if any(use for _, module, use in walk(model) if module is layer):
         raise ValueError(
@@ -182,15 +186,18 @@ def _check(model: nn.Module, path: str, layer: Classifier) -> None:
             f"{where} has elastic outputs, {layer.out_features!r}: a classifier has a fixed number "
             "of them; name= the layer after it, or make it so"
         )
-    own = dict(layer.named_parameters())
-    if set(own) not in ({"weight"}, {"weight", "bias"}):
+    parameters = dict(layer.named_parameters())
+    if set(parameters) not in ({"weight"}, {"weight", "bias"}):
         raise ValueError(
-            f"{where} has the parameters {', '.join(own) or 'none'} in place of weight and bias: "
-            "remove its parametrisation first (torch.nn.utils.parametrize.remove_parametrizations)"
+            f"{where} has the parameters {', '.join(parameters) or 'none'} in place of weight and "
+            "bias: remove its parametrisation first "
+            "(torch.nn.utils.parametrize.remove_parametrizations)"
         )
     for other_path, other in model.named_modules():
         held = itertools.chain(other._parameters.values(), other._buffers.values())
-        if other is not layer and any(tensor is mine for tensor in held for mine in own.values()):
+        if other is not layer and any(
+            tensor is mine for tensor in held for mine in parameters.values()
+        ):
             raise ValueError(
                 f"{where} shares a tensor with {other_path or 'the network itself'}, which would "
                 "keep the old one: give it a copy of its own first"
@@ -203,6 +210,6 @@ def _kind(module: nn.Module) -> str:
 
 
 def _listed(paths: Iterable[str | None]) -> str:
-    """The last three, quoted; the logits are made near the end."""
+    """The last three paths, quoted; the logits are made near the end of a network."""
     quoted = [repr(path) for path in paths]
     return ", ".join([*["..."][: len(quoted) > 3], *quoted[-3:]]) or "none"

@@ -1,8 +1,3 @@
-import csv
-import gzip
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -14,21 +9,7 @@ from torch.nn import functional as F
 
 import manyshot as ms
 from manyshot import cost, zoo
-
-DATA = Path(__file__).parents[2].parent / "shared" / "data"
-SHAPES = {
-    "macro": (3, 16, 16),
-    "tiny": (1, 8, 8),
-    "shufflenet": (3, 32, 32),
-    "tiny_vit": (1, 8, 8),
-}
-SMALLER = {
-    "macro": {"width": 4},
-    "shufflenet": {"stem_stride": 1},
-    "autoformer": {"image_size": 32},
-    "bignas": {"resolutions": (32, 48)},
-    "attentivenas": {"resolutions": (32, 48)},
-}
+from small_zoo import SHAPE, small
 
 
 def some(space: ms.SearchSpace, most: int) -> list[ms.Arch]:
@@ -54,9 +35,8 @@ def test_hard_networks_are_exact(name):
 
 @pytest.mark.parametrize("name", zoo.NETWORKS)
 def test_zoo_is_exact(name):
-    shape = SHAPES.get(name, (3, 32, 32))
-    net = ms.Supernet(zoo.NETWORKS[name](**SMALLER.get(name, {})))
-    check(net, shape, most=6)
+    net = ms.Supernet(small(name))
+    check(net, SHAPE, most=6)
     check_policies(net)
 
 
@@ -107,30 +87,6 @@ def test_closed_form_by_hand():
         (w * 3 * k * k + w) + 2 * w + (7 * w + 7) for w, k in sizes
     ]
     assert cost.macs(net, archs, (3, 8, 10)).dtype == np.int64
-
-
-@pytest.mark.skipif(not DATA.exists(), reason="no folder of published tables beside the repository")
-def test_macro_equals_the_published_table():
-    with gzip.open(DATA / "nas_bench_macro.csv.gz", "rt") as file:
-        rows = list(csv.DictReader(file))
-    net = ms.Supernet(zoo.macro())
-    archs = [tuple(map(int, row["arch"])) for row in rows]
-    assert len(set(archs)) == 6561
-    assert cost.macs(net, archs, (3, 32, 32)).tolist() == [int(row["macs"]) for row in rows]
-    assert cost.params(net, archs).tolist() == [int(row["params"]) for row in rows]
-
-
-@pytest.mark.skipif(not DATA.exists(), reason="no folder of published tables beside the repository")
-def test_shufflenet_equals_the_authors_counts():
-    record = json.loads((DATA / "spos_shufflenet_macs.json").read_text())
-    net = ms.Supernet(zoo.shufflenet())
-    fixed = record["stem_macs"] + record["conv_last_macs"] + record["classifier_macs"]
-    archs = some(net.space, 50)
-    expected = [
-        fixed + sum(layer["ops"][o]["macs"] for layer, o in zip(record["layers"], a, strict=True))
-        for a in archs
-    ]
-    assert cost.macs(net, archs, (3, 224, 224)).tolist() == expected
 
 
 BLOCK = st.tuples(

@@ -285,7 +285,7 @@ def test_download_is_asked_of_torchvision_only_when_files_are_missing(
 
 def test_fashion_mnist_as_debian_installs_it():
     if not DEBIAN["fashion_mnist"].is_dir():
-        pytest.skip("the Debian package dataset-fashion-mnist is not installed")
+        pytest.skip("the set is not there: apt-get install dataset-fashion-mnist (Debian)")
     splits = load("fashion_mnist", root=DEBIAN["fashion_mnist"], validation=0)
     assert torch.bincount(splits.train.labels).tolist() == [6000] * 10
     assert torch.bincount(splits.test.labels).tolist() == [1000] * 10

@@ -23,7 +23,7 @@ from torch import nn
 import manyshot as ms
 from manyshot.evaluate import Population, calibrate, score
 from manyshot.nn import BatchNormStats
-from manyshot.train import digest
+from manyshot.train.checkpoint import digest
 from manyshot.zoo.blocks import Chain
 
 SMALL_SHUFFLE = {

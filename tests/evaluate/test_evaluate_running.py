@@ -9,7 +9,7 @@ from torch import nn
 import manyshot as ms
 from manyshot.evaluate import RunningStatistics, calibrate
 from manyshot.nn.batch_norm import ADOPTED
-from manyshot.train import load_checkpoint, save_checkpoint
+from manyshot.train.checkpoint import load_checkpoint, save_checkpoint
 
 A, B = (3, 0, 3, 0), (3, 1, 2, 0)
 """Paths of `tiny` with some layers in common."""

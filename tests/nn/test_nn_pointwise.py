@@ -12,9 +12,10 @@ from torch.nn import functional as F
 
 import manyshot as ms
 from manyshot.nn.pointwise import SAFE_CHANNELS, training_format, unsafe_layers
-from manyshot.train import Standalone, accumulate
+from manyshot.train import Standalone
+from manyshot.train.gradients import accumulate
+from manyshot.train.optimisation import as_trained, make_safe
 from manyshot.train.plan import Plan, PlannedPath
-from manyshot.train.update import as_trained, make_safe
 
 CPU = torch.device("cpu")
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}

@@ -3,10 +3,10 @@
 import sys
 
 import pytest
-from pipeline_runs import export_architecture, run, small
 
 from manyshot.pipeline import Workspace
 from manyshot.recipe import Recipe, RecipeError
+from pipeline_runs import export_architecture, run, small
 
 
 @pytest.mark.parametrize(

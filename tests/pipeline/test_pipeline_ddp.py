@@ -4,11 +4,11 @@ import json
 import sys
 
 import torch
-from pipeline_runs import lines, outcome, run, small
 
 from manyshot import records
 from manyshot.pipeline import Workspace
 from manyshot.train import load_weights
+from pipeline_runs import lines, outcome, run, small
 from two_processes import two_processes
 
 UNUSED = "Warning: find_unused_parameters=True was specified"  # true of winners, not of supernets

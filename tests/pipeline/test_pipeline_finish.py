@@ -5,7 +5,6 @@ import shutil
 
 import pytest
 import torch
-from pipeline_runs import export_architecture, lines, outcome, run, small
 from torch import nn
 
 import manyshot as ms
@@ -14,6 +13,7 @@ from manyshot.pipeline import Workspace, train_only
 from manyshot.pipeline.stages import finish as finishing
 from manyshot.progress import Silent
 from manyshot.train import engine, load_weights
+from pipeline_runs import export_architecture, lines, outcome, run, small
 
 
 def test_modes_differ_and_inherit_is_the_supernets_own(base, tmp_path):

@@ -7,9 +7,9 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from pipeline_runs import lines
 
 from manyshot import records
+from pipeline_runs import lines
 
 NETWORK = """
 import manyshot as ms

@@ -10,12 +10,12 @@ import time
 import numpy as np
 import pytest
 import torch
-from pipeline_runs import Stopped, lines, outcome, run, small, stopped
 
 from manyshot import records
 from manyshot.cli import main
 from manyshot.pipeline.stages import finish as finishing
 from manyshot.train import CheckpointError
+from pipeline_runs import Stopped, lines, outcome, run, small, stopped
 
 
 @pytest.mark.usefixtures("built_once")
@@ -76,13 +76,13 @@ def killed_when(process, ready, delay):
     return process.wait() == -signal.SIGKILL
 
 
-def test_three_kills_at_random_moments(tmp_path):
-    """Of one run: while it trains, while it searches, and wherever it is then."""
+def test_two_kills_at_random_moments(tmp_path):
+    """Of one run: while it trains and while it searches."""
     seed = int.from_bytes(os.urandom(4), "little")
     print(f"moments drawn with seed {seed}")
     rng = np.random.default_rng(seed)
     evolved = "population = 16, parents = 4, mutants = 8, crossovers = 8"
-    longer = ["train.epochs=25", "search.candidates=50", "search.budgets=['macs<=95%']"]
+    longer = ["train.epochs=12", "search.candidates=50", "search.budgets=['macs<=95%']"]
     longer.append(f"search.options={{{evolved}}}")
     recipe, folder = small(tmp_path, *longer), tmp_path / "run"
     run(recipe, tmp_path / "whole")
@@ -93,13 +93,12 @@ def test_three_kills_at_random_moments(tmp_path):
         file = folder / name
         return file.read_bytes().count(b"\n") if file.exists() else 0
 
-    train_rows, search_rows = rng.integers(1, 45), rng.integers(1, 45)
+    train_rows, search_rows = rng.integers(1, 20), rng.integers(1, 45)
     moments = [
         lambda: rows("train.jsonl") >= train_rows,
         lambda: rows("search.jsonl") >= search_rows,
-        lambda: True,
     ]
-    delays = [rng.uniform(0, 0.05), rng.uniform(0, 0.05), rng.uniform(0, 5)]
+    delays = rng.uniform(0, 0.05, 2)
     arguments, killed = [str(path), "--out", str(folder)], 0
     for ready, delay in zip(moments, delays, strict=True):
         command = [sys.executable, "-m", "manyshot", "run", *arguments, "--quiet"]
@@ -108,7 +107,7 @@ def test_three_kills_at_random_moments(tmp_path):
         )
         killed += killed_when(process, ready, delay)
         arguments = ["--resume", str(folder)]
-    assert killed >= 2  # the third may come after the end
+    assert killed == 2
     with pytest.raises(SystemExit) as left:
         main(["run", "--resume", str(folder), "--quiet"])
     assert left.value.code == 0
@@ -180,9 +179,7 @@ def test_a_torn_last_line_is_dropped(base, copy):
 def test_a_damaged_middle_line_is_an_error(base, copy, capsys, name):
     path = copy / name
     text = path.read_text()
-    if text.count("\n") < 2:
-        pytest.skip("one winner only: no middle line")
-    path.write_text(text.replace("{", "", 1))
+    path.write_text(text.replace("{", "", 1) + text)  # more follows, even if one network won all
     assert f"{path}, line 1 is not a record" in failure(copy, capsys)
     path.unlink()
     run(base[1], copy)
@@ -239,7 +236,7 @@ def test_a_recipe_that_was_edited_is_noticed(base, copy, capsys):
 
 def test_divergence_keeps_the_last_good_checkpoint(tmp_path, capsys):
     small(tmp_path)
-    arguments = ["--set", "train.lr=1e9", "--set", "train.schedule=constant"]
+    arguments = ["--set", "train.lr=1e30", "--set", "train.schedule=constant"]
     arguments += ["--set", "train.epochs=4", "--set", "train.checkpoint_steps=1"]
     with pytest.raises(SystemExit) as left:
         out = str(tmp_path / "run")

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from pipeline_runs import lines, outcome, run, small, timeless
 
 import manyshot as ms
 from manyshot import records
@@ -13,6 +12,7 @@ from manyshot.search import Infeasible
 from manyshot.space import Budget
 from manyshot.train import load_weights
 from manyshot.zoo import NETWORKS
+from pipeline_runs import lines, outcome, run, small, timeless
 
 FIELDS = [
     "budget", "arch", "choices", "macs", "params", "latency_ms", "proxy_accuracy",

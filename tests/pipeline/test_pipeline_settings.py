@@ -4,11 +4,11 @@ import sys
 
 import pytest
 import torch
-from pipeline_runs import outcome, run, small
 
 import manyshot as ms
 from manyshot.pipeline import Workspace
 from manyshot.recipe import Recipe
+from pipeline_runs import outcome, run, small
 
 CHANGES = {
     "name": "name=other",

@@ -13,7 +13,8 @@ from manyshot.pipeline.stages import generate
 from manyshot.pipeline.stages.generate import probed_images, trained_sampler
 from manyshot.recipe import EvaluationSettings, Recipe, RecipeError, SearchSettings
 from manyshot.search import Infeasible, Limit
-from manyshot.train import Grid, load_checkpoint
+from manyshot.train.checkpoint import load_checkpoint
+from manyshot.train.samplers.complexity import Grid
 from pipeline_runs import Stopped, lines, outcome, run, small
 
 BUDGETS = ["macs<=50%", "macs<=85%"]

@@ -21,11 +21,8 @@ from manyshot.progress import Silent
 from manyshot.run_folder import SHIFTED
 from manyshot.run_folder import SHIFTING_STATE as STATE
 from manyshot.search import best
-from manyshot.train import (
-    digest,
-    engine,
-    load_weights,
-)
+from manyshot.train import engine, load_weights
+from manyshot.train.checkpoint import digest
 from manyshot.train.shifting import Shifter
 from pipeline_runs import KEPT, SHIFT, B, G, P, S, again, archs_of, lines, small
 

@@ -6,19 +6,6 @@ import io
 import shutil
 
 import pytest
-from pipeline_runs import (
-    SHIFT,
-    P,
-    S,
-    Stopped,
-    again,
-    export_architecture,
-    lines,
-    outcome,
-    run,
-    small,
-    stopped,
-)
 from rich.console import Console
 from safetensors.torch import load_file
 
@@ -32,17 +19,22 @@ from manyshot.recipe import ShiftingSettings as Settings
 from manyshot.run_folder import SHIFTED
 from manyshot.run_folder import SHIFTING_STATE as STATE
 from manyshot.show import shift_tables
-from manyshot.train import (
-    CheckpointError,
-    NonFiniteLoss,
-    digest,
-    engine,
-    load_checkpoint,
-    load_weights,
-    save_checkpoint,
-    save_weights,
-)
+from manyshot.train import CheckpointError, NonFiniteLoss, engine, load_weights, save_weights
+from manyshot.train.checkpoint import digest, load_checkpoint, save_checkpoint
 from manyshot.train.shifting import Shifter
+from pipeline_runs import (
+    SHIFT,
+    P,
+    S,
+    Stopped,
+    again,
+    export_architecture,
+    lines,
+    outcome,
+    run,
+    small,
+    stopped,
+)
 
 # -- resuming ------------------------------------------------------------------------------------
 
@@ -62,7 +54,10 @@ from manyshot.train.shifting import Shifter
     ids=["after a generation", "in turn", "adamw"],
 )
 def test_stopped_after_durable_writes(shifted, tmp_path, monkeypatch, switches):
-    """After the first and last of every kind of file, and after two scores between."""
+    """After the first and last of every kind of file, and after two scores between.
+
+    With other switches: where the state is saved, and in the middle of the second generation.
+    """
     recipe = small(tmp_path, *SHIFT, *switches)
     ready = tmp_path / "ready"
     begin(recipe, ready, Silent(), trained=shifted[0])
@@ -78,6 +73,8 @@ def test_stopped_after_durable_writes(shifted, tmp_path, monkeypatch, switches):
     assert kinds <= numbers.keys()
     stops = {i for own in numbers.values() for i in (own[0], own[-1])}
     stops |= {numbers["search.jsonl"][5], numbers["search.jsonl"][P + 3]}
+    if switches:
+        stops = {numbers["search.jsonl"][P + 3], numbers[STATE][0], numbers[STATE][-1]}
     for stop in sorted(stops):
         folder = tmp_path / str(stop)
         shutil.copytree(ready, folder)
@@ -304,7 +301,7 @@ def test_codes_keep_their_rate_relative_to_that_of_the_weights(tmp_path):
     recipe = small(tmp_path, *SHIFT, sharing, "train.lr=0.2", "train.momentum=0.7")
     ws = Workspace.build(recipe)
     shifting = ShiftingStage(ws, engine(ws.device, recipe.train), tmp_path)
-    [group] = shifting.shifter.code_optimizer.param_groups
+    [group] = shifting.shifter.optimisation.codes.param_groups
     assert (group["scale"], group["momentum"]) == (pytest.approx(2.5), 0.7)
 
 

@@ -12,7 +12,6 @@ import pytest
 import scipy.stats
 import torch
 from PIL import Image
-from pipeline_runs import export_architecture, lines, outcome, run, small, stopped, timeless
 from safetensors.torch import load_file
 from test_pipeline_resume import snapshot
 
@@ -31,7 +30,9 @@ from manyshot.recipe import (
     TrainingSettings,
 )
 from manyshot.run_folder import SHIFTED
-from manyshot.train import CheckpointError, NonFiniteLoss, digest, load_weights
+from manyshot.train import CheckpointError, NonFiniteLoss, load_weights
+from manyshot.train.checkpoint import digest
+from pipeline_runs import export_architecture, lines, outcome, run, small, stopped, timeless
 
 WEIGHTS, SOURCE = "supernet.safetensors", "source.safetensors"
 HEAD = ("model.chain.5.2.weight", "model.chain.5.2.bias")
@@ -410,7 +411,7 @@ def sets(*overrides):
         (["RUN", "--data=levels", *sets(NEAR, "search.name=generator", "search.options={}")], 2,
          "takes winners from a trained sampler, and a transfer trains none"),
         (["RUN", "--data=levels", *sets(NEAR, "search.name=generator", "search.options={}",
-          "sampler={name='shift', held_out=0.2}", "shifting.name=none")], 2,
+          "sampler={name='shiftnas', held_out=0.2}", "shifting.name=none")], 2,
          "[sampler] says which paths train a supernet"),
         (["RUN", "--data=levels", *sets("transfer.classifier=chain.5.3")], 2,
          "transfer.classifier: classifier 'chain.5.3': the network has no such module; did you "

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pipeline_runs import SMALL, Stages, lines, small, stopped
 from torch import nn
 
 from manyshot import evaluate, records
@@ -22,10 +21,12 @@ from manyshot.pipeline.verbs.truth import alone
 from manyshot.pipeline.workers import Failed, InProcess, Processes, Task
 from manyshot.rank import load_truth
 from manyshot.recipe import RecipeError
+from pipeline_runs import SMALL, Stages, lines, small, stopped
 
 EPOCHS = 12  # fewer leave batch norms where they began, and all accuracies equal
 TRAINING = f"truth.training={{epochs={EPOCHS}, batch_size=32, lr=0.05}}"
 SETS = (TRAINING, "truth.seeds=[1, 4]")
+OF_ONE_SEED = (TRAINING, "truth.seeds=[4]")
 ARCHS = ("0-1-2-3", "3-0-0-1", "1-1-1-1")
 
 
@@ -122,12 +123,12 @@ def test_what_is_on_record_is_not_trained_again(done, tmp_path):
 
 
 def test_processes_give_what_one_gives(done, tmp_path):
-    recipe = small(tmp_path / "recipe", *SETS)
-    assert truth(recipe, tmp_path, archs=ARCHS, workers=Processes(2)) == 6
-    assert rows(tmp_path) == rows(done)
+    recipe = small(tmp_path / "recipe", *OF_ONE_SEED)
+    assert truth(recipe, tmp_path, archs=ARCHS, workers=Processes(2)) == 3
+    assert rows(tmp_path) == [row for row in rows(done) if row["seed"] == 4]
 
 
-@pytest.mark.parametrize("writes", [1, 3, 4])
+@pytest.mark.parametrize("writes", [1, 4])
 def test_killed_after_a_durable_write(done, tmp_path, monkeypatch, writes):
     recipe = small(tmp_path / "recipe", *SETS)
 
@@ -220,7 +221,7 @@ def test_a_training_that_diverges_is_named_after_all_others(tmp_path, monkeypatc
 
 
 def test_loss_that_is_no_number_is_a_failure(tmp_path):
-    recipe = small(tmp_path / "recipe", "truth.training={epochs=2, lr=1e9}", "truth.seeds=[0]")
+    recipe = small(tmp_path / "recipe", "truth.training={epochs=2, lr=1e30}", "truth.seeds=[0]")
     with pytest.raises(TruthFailed, match="1 of 1 trainings gave no accuracy"):
         truth(recipe, tmp_path, archs=ARCHS[:1])
 
@@ -242,6 +243,12 @@ def test_one_command_at_a_time(done, tmp_path):
         with pytest.raises(records.RecordError, match="another manyshot truth is at work"):
             truth(recipe, tmp_path, archs=ARCHS[:1])
     assert truth(recipe, tmp_path, archs=ARCHS[:1]) == 2
+
+
+MANY = [
+    "network.name=shufflenet",
+    "network.options={widths=[8], repeats=[9], strides=[2], stem=4, tail=8}",
+]
 
 
 class TestPlans:
@@ -345,12 +352,11 @@ class TestPlans:
             (["truth.plan=best"], {}, "there are none yet"),
             (["truth.plan=top"], {}, "give their folders by --of"),
             (["truth.plan=all"], {"of": ["run"]}, "--of is for"),
-            (["network.name=shufflenet"], {}, "at most 100,000 encodings"),
+            (MANY, {}, "at most 100,000 encodings"),
             (["truth.training.batch_size=4096"], {}, "truth.training"),
         ],
     )
     def test_what_cannot_be_planned(self, tmp_path, sets, given, message):
-        sets = [*sets, "network.options={}"] if "shufflenet" in sets[0] else sets
         with pytest.raises(RecipeError, match=message):
             self.planned(tmp_path, *sets, **given)
         assert not (tmp_path / "truth.jsonl").exists()
@@ -414,13 +420,15 @@ from manyshot.recipe import Recipe
 folder, archs, sets = json.loads(sys.argv[1])
 recipe = Recipe.load(Path(folder) / "small.toml", sets)
 added = truth(recipe, Path(folder) / "truth", workers=Ray(2, 1), archs=archs)
-sys.exit(added - 6)
+sys.exit(added - 3)
 """
 
 
 def test_ray_gives_what_one_process_gives(done, tmp_path):
     pytest.importorskip("ray")
     (tmp_path / "small.toml").write_text(SMALL)
-    given = json.dumps([str(tmp_path), ARCHS, SETS])
-    subprocess.run([sys.executable, "-c", RAY, given], check=True, timeout=600)
-    assert rows(tmp_path / "truth") == rows(done)
+    given = json.dumps([str(tmp_path), ARCHS, OF_ONE_SEED])
+    # Ray's workers are nice by 15 and would starve beside other tests.
+    settings = os.environ | {"RAY_worker_niceness": "0", "OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, "-c", RAY, given], check=True, timeout=600, env=settings)
+    assert rows(tmp_path / "truth") == [row for row in rows(done) if row["seed"] == 4]

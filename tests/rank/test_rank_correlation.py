@@ -1,10 +1,7 @@
 """Statistics of order against the formulas, scipy, double loops and a published table."""
 
-import csv
-import gzip
 import itertools
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,8 +22,8 @@ from manyshot.rank import (
     run_to_run,
     spearman,
 )
+from published_tables import rows_of
 
-TABLE = Path(__file__).resolve().parents[3] / "shared" / "data" / "nas_bench_macro.csv.gz"
 ROUNDING = 1e-12
 """Sums and square roots of numbers below a thousand, in other orders."""
 
@@ -322,12 +319,9 @@ def test_bootstrap_arguments_are_checked() -> None:
 
 def test_seed_noise_of_a_published_table() -> None:
     """NAS-Bench-Macro: a tau of 0.88 overall, and 0.35 among the tenth that another run chose."""
-    if not TABLE.exists():
-        pytest.skip("needs ../shared/data/nas_bench_macro.csv.gz beside the repository")
-    with gzip.open(TABLE, "rt") as file:
-        rows = list(csv.DictReader(file))
     runs = {
-        tuple(map(int, row["arch"])): [float(row[f"acc_{i}"]) for i in (1, 2, 3)] for row in rows
+        tuple(map(int, row["arch"])): [float(row[f"acc_{i}"]) for i in (1, 2, 3)]
+        for row in rows_of("nas_bench_macro")
     }
     assert len(runs) == 6561
     everything = np.array(list(runs.values()))

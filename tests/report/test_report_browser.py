@@ -70,7 +70,8 @@ onmessage = (event) => {
 """
 
 pytestmark = pytest.mark.skipif(
-    BROWSER is None, reason=f"no browser on PATH: none of {', '.join(BROWSERS)}"
+    BROWSER is None,
+    reason=f"no browser on PATH (none of {', '.join(BROWSERS)}): install one, such as chromium",
 )
 
 

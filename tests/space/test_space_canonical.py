@@ -1,19 +1,16 @@
 """Which encodings are one network: checked against networks actually written out."""
 
-import csv
-import gzip
 import itertools
 from collections import defaultdict
-from pathlib import Path
 
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from manyshot.space import Arch, Commutation, Decision, SearchSpace, Use
+from published_tables import rows_of
 
 THOROUGH = settings(deadline=None, derandomize=True, max_examples=80)
-TABLE = Path(__file__).resolve().parents[3] / "shared" / "data" / "nas_bench_macro.csv.gz"
 
 Tree = list[tuple[Decision, list["Tree"]]]
 """Places in a network, in order: the decision made there, and what each of its options holds."""
@@ -189,11 +186,7 @@ def test_macro_has_6561_encodings_and_3969_networks() -> None:
 
 
 def test_macro_agrees_with_the_published_table() -> None:
-    if not TABLE.exists():
-        pytest.skip("needs ../shared/data/nas_bench_macro.csv.gz beside the repository")
-    space = macro()
-    with gzip.open(TABLE, "rt") as file:
-        rows = list(csv.DictReader(file))
+    space, rows = macro(), rows_of("nas_bench_macro")
     assert len(rows) == 6561
     for row in rows:
         canonical = space.canonical(tuple(map(int, row["arch"])))

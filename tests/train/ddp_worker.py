@@ -1,7 +1,7 @@
 """What each of two processes does in `test_train_ddp.py`; also run as a single process."""
 
 import sys
-from pathlib import PlannedPath
+from pathlib import Path
 
 import torch
 from shift_nets import k_shot, shifting
@@ -10,8 +10,7 @@ from train_nets import Dropping, seeded, trainer, weights
 
 import manyshot as ms
 from manyshot.recipe import ShiftingSettings
-from manyshot.train import Plan, Probed, Stateless, Trainer, train
-from manyshot.train import PlannedPath as PathOf
+from manyshot.train import Plan, PlannedPath, Probed, Stateless, Trainer, train
 from manyshot.train.shifting import Shifter, schedule
 
 STEPS = 5
@@ -21,15 +20,15 @@ class Some(Stateless):
     """Two paths per step that leave out the options "4" and "b" (6 and a alternate)."""
 
     def plan(self, rng, step):
-        return Plan((PathOf((1, 0)), PathOf((2, 0), weight=0.5)))
+        return Plan((PlannedPath((1, 0)), PlannedPath((2, 0), weight=0.5)))
 
 
 def watched(run: Trainer) -> tuple[list, list]:
     """The plans and, for each step, the names of parameters without gradient."""
     plans, absent = [], []
-    plan, step, code_step = run.plan, run.optimizer.step, None
-    if run.code_optimizer is not None:
-        code_step = run.code_optimizer.step
+    plan, step, code_step = run.plan, run.optimisation.weights.step, None
+    if run.optimisation.codes is not None:
+        code_step = run.optimisation.codes.step
 
     def planning(*chunk: int) -> Plan:
         plans.append([path.arch for path in plan(*chunk).paths])
@@ -42,9 +41,9 @@ def watched(run: Trainer) -> tuple[list, list]:
 
         return stepping
 
-    run.plan, run.optimizer.step = planning, noting(step)
-    if run.code_optimizer is not None:
-        run.code_optimizer.step = noting(code_step)
+    run.plan, run.optimisation.weights.step = planning, noting(step)
+    if run.optimisation.codes is not None:
+        run.optimisation.codes.step = noting(code_step)
     return plans, absent
 
 
@@ -71,7 +70,7 @@ class Wide(nn.Module):
         return self.head(torch.relu(self.two(self.one(images.flatten(1)))))
 
 
-def without_norms(sampler: str, folder: PlannedPath | None = None) -> dict[str, object]:
+def without_norms(sampler: str, folder: Path | None = None) -> dict[str, object]:
     """Five steps in float64 on a network without batch norm or dropout."""
     sharing = None
     if sampler in K_SHOT:
@@ -97,7 +96,7 @@ SHIFTS = {
 """Options of runs with a learnt sampler; with one chunk, two processes train on what one would."""
 
 
-def with_shift(kind: str, folder: PlannedPath | None = None) -> dict[str, object]:
+def with_shift(kind: str, folder: Path | None = None) -> dict[str, object]:
     """Twelve steps in float64 on a network without batch norm or dropout."""
     options = {"shifts": {}, **SHIFTS[kind]}
     sharing = options.pop("sharing", lambda: None)()
@@ -117,12 +116,12 @@ def with_shift(kind: str, folder: PlannedPath | None = None) -> dict[str, object
     train(run)
     return {
         "weights": weights(run.net),
-        "saved": {name: tensor.clone() for name, tensor in run.saved.items()},
+        "saved": {name: tensor.clone() for name, tensor in run.prober.saved.items()},
         "generator": run.sampler.state_dict()["generator"],
         "logits": run.sampler.distribution.logits,
         "plans": plans,
         "answers": answers,
-        "probed_images": run.probed_images,
+        "probed_images": run.prober.images,
     }
 
 
@@ -148,14 +147,14 @@ def shifted(mode: str) -> dict[str, Tensor]:
         batches=base.batches,
         settings=settings,
         seed=0,
-        accelerator=base.accelerator,
+        accelerator=base.optimisation.accelerator,
         head=head,
     )
     loss = shifter.shift(schedule(settings.update, [((1, 0),) * 2, ((2, 1),) * 2]))
     return {**weights(net), "loss": torch.tensor(loss, dtype=torch.float64)}
 
 
-def with_norms(folder: PlannedPath) -> dict[str, Tensor]:
+def with_norms(folder: Path) -> dict[str, Tensor]:
     net = seeded(lambda: ms.Supernet(ms.zoo.tiny(width=4)))
     run = trainer(net, folder, sampler="fair", epochs=1, log_steps=2)
     train(run)
@@ -180,9 +179,10 @@ def with_empty_buffers() -> dict[str, Tensor]:
     return weights(run.net)
 
 
-def main(out: PlannedPath) -> None:
+def main(out: Path) -> None:
     run = trainer()
-    rank, world = run.accelerator.process_index, run.accelerator.num_processes
+    accelerator = run.optimisation.accelerator
+    rank, world = accelerator.process_index, accelerator.num_processes
     results: dict[str, object] = {"world": world}
     for sampler in ("uniform", "fair", "sandwich", "some", *K_SHOT):
         results[sampler] = without_norms(sampler, out / f"{sampler}-{world}")
@@ -196,4 +196,4 @@ def main(out: PlannedPath) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    main(PlannedPath(sys.argv[1]))
+    main(Path(sys.argv[1]))

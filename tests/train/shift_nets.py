@@ -126,6 +126,7 @@ def shifting(
     sharing: Any = None,
     dtype: torch.dtype = torch.float32,
     shifts: dict[str, Any] | None = None,
+    probes: bool = True,
     **settings: Any,
 ) -> Trainer:
     """A trainer of 20 steps, four to an epoch, by `shift` unless another sampler is given."""
@@ -146,7 +147,7 @@ def shifting(
         accelerator=accelerator,
         folder=folder,
         fingerprint="mine",
-        held_out=functools.partial(held_out, dtype=dtype),
+        held_out=functools.partial(held_out, dtype=dtype) if probes else None,
     )
 
 

@@ -7,14 +7,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 import manyshot as ms
-from manyshot.train import (
-    CheckpointError,
-    digest,
-    load_checkpoint,
-    load_weights,
-    save_checkpoint,
-    save_weights,
-)
+from manyshot.train import CheckpointError, load_weights, save_weights
+from manyshot.train.checkpoint import digest, load_checkpoint, save_checkpoint
 
 
 class Tied(nn.Module):

@@ -12,9 +12,9 @@ from train_nets import Dropping, same, seeded, trainer, weights
 import manyshot as ms
 from manyshot import records
 from manyshot.sharing import widen
-from manyshot.train import Plan, Uniform, train
+from manyshot.train import Plan, TrainingWarning, Uniform, train
 from manyshot.train.optim import decay_groups
-from manyshot.train.trainer import TrainingWarning, held_by
+from manyshot.train.optimisation import held_by
 
 
 def k_shot(copies=3, make=lambda: Dropping(dropout=0.0), **options):
@@ -27,7 +27,7 @@ class Moves:
 
     def __init__(self, run):
         self.run, self.kinds, self.before = run, [], weights(run.net)
-        for optimizer in (run.optimizer, run.code_optimizer):
+        for optimizer in (run.optimisation.weights, run.optimisation.codes):
             if optimizer is not None:
                 optimizer.step = self.noting(optimizer.step)
 
@@ -67,7 +67,7 @@ def test_without_learnt_codes_every_step_is_of_weights(options):
     assert [run.net.sharing.phase(step, 8) for step in range(8)] == ["weights"] * 8
     after = weights(run.net)
     assert all(same({"": before[n]}, {"": after[n]}) for n in before if n.startswith("sharing."))
-    assert run.code_losses == []
+    assert run.journal.code_losses == []
 
 
 @pytest.mark.parametrize("sampler", ["uniform", "fair", "sandwich"])

@@ -191,8 +191,8 @@ def test_mass_moves_to_what_trains_slowest():
     # half a unit in the last place that was recorded
     assert p[4:].sum() == pytest.approx(0.84, abs=5e-3)
     assert p[[0, 7]] == pytest.approx([0.04, 0.36], abs=5e-3)
-    assert simulate(slow_last[::-1], **PAPER)[4:].sum() < 0.25
-    assert simulate(slow_last)[4:].sum() > 0.75
+    assert simulate(slow_last[::-1], updates=1600, **PAPER)[4:].sum() < 0.25
+    assert simulate(slow_last, updates=1600)[4:].sum() > 0.75
 
 
 def test_equal_targets_stay_equal():

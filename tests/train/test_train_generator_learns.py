@@ -20,14 +20,14 @@ from manyshot.train.generator import (
     sampled,
 )
 
-EMBED, DEPTH, HEADS, RATIO, BLOCKS = (192, 216, 240), (12, 13, 14), (3, 4), (3.5, 4), 14
-VIT_GRID = np.linspace(1.3e9, 2.0e9, 8)
-DELTA = 1e8
+EMBED, DEPTH, HEADS, RATIO, BLOCKS = (192, 216, 240), (4, 5, 6), (3, 4), (3.5, 4), 6
+VIT_GRID = np.linspace(4.8e8, 8.3e8, 8)  # the space has 408 to 991 million
+DELTA = 5e7
 N = 197
 
 
 def vit_space() -> ms.SearchSpace:
-    """AutoFormer-T."""
+    """AutoFormer-T with 4 to 6 blocks in place of 12 to 14."""
     decisions = [ms.choose(EMBED, "embed"), ms.choose(DEPTH, "depth")]
     for block in range(BLOCKS):
         decisions += [ms.choose(HEADS, f"heads{block}"), ms.choose(RATIO, f"ratio{block}")]
@@ -78,11 +78,13 @@ def test_the_cost_of_a_vit_is_its_closed_form():
         for i, d in enumerate(VIT.decisions)
     }
     assert PolicyCost(TABLE, VIT)(policies).tolist() == expected
-    # published to four digits: AutoFormer-T's released network, and the ends of its space
+    # published to four digits, with 12 to 14 blocks: a released network, and the ends of the space
     heads = [3] * 10 + [4, 3, 3]
     ratios = [3.5, 3.5, 3, 3.5, 3, 3, 4, 4, 3.5, 4, 3.5, 4, 3.5]
     assert vit_macs(192, heads, ratios) == pytest.approx(1.283e9, rel=1e-3)
-    assert TABLE.range() == pytest.approx((1.1668e9, 2.2629e9), rel=1e-3)
+    assert vit_macs(192, [3] * 12, [3.5] * 12) == pytest.approx(1.1668e9, rel=1e-3)
+    assert vit_macs(240, [4] * 14, [4] * 14) == pytest.approx(2.2629e9, rel=1e-3)
+    assert TABLE.range() == (vit_macs(192, [3] * 4, [3.5] * 4), vit_macs(240, [4] * 6, [4] * 6))
 
 
 def learn(
@@ -123,24 +125,25 @@ class Learnt:
 
 @pytest.fixture(scope="module")
 def learnt() -> Learnt:
-    """900 steps on AutoFormer-T."""
+    """700 steps."""
     generator = ArchitectureGenerator(VIT, VIT_GRID, generator=seeded())
     cost = PolicyCost(TABLE, VIT)
     learn(generator, cost, DELTA, 500, weight=0.1)
     after_500 = greedy_errors(generator, VIT_GRID)
-    learn(generator, cost, DELTA, 400, weight=0.1)
+    learn(generator, cost, DELTA, 200, weight=0.1)
     return Learnt(generator, after_500)
 
 
 def test_it_learns_to_meet_its_targets(learnt):
-    """After 500 steps half a step on average (measured: 0.19 to 0.34 with 5 seeds).
+    """After 500 steps half a step on average (measured: 0.11 to 0.25 with 5 seeds).
 
-    After 900, half a step at most (0.20 to 0.39), and off the grid 0.3 on average (0.09 to 0.22).
+    After 700, 0.75 at most (0.20 to 0.35), and off the grid 0.4 on average (0.10 to 0.20). Bounds
+    are twice of what was measured, for other processors are other seeds.
     """
     assert np.abs(learnt.after_500).mean() <= 0.5
-    assert np.abs(greedy_errors(learnt.generator, VIT_GRID)).max() <= 0.5
+    assert np.abs(greedy_errors(learnt.generator, VIT_GRID)).max() <= 0.75
     between = np.linspace(VIT_GRID[0], VIT_GRID[-1], 29)
-    assert np.abs(greedy_errors(learnt.generator, between)).mean() <= 0.3
+    assert np.abs(greedy_errors(learnt.generator, between)).mean() <= 0.4
 
 
 def test_larger_targets_cost_more(learnt):
@@ -148,14 +151,14 @@ def test_larger_targets_cost_more(learnt):
 
 
 def test_it_stays_random(learnt):
-    """The reference sheet has 6 to 11 of 21.6 nats; one option everywhere would be 0."""
+    """Measured with 3 seeds: 4.6 to 4.8 of 10.5 nats; one option everywhere would be 0."""
     generator = learnt.generator
     entropy = generator(torch.eye(8), generator=seeded()).entropy
-    assert 2 < entropy.mean() < np.log(VIT.size)
+    assert 1 < entropy.mean() < np.log(VIT.size)
 
 
 def test_generated_architectures_are_within_the_limit(learnt):
-    limits = np.linspace(1.32e9, 1.99e9, 25)
+    limits = np.linspace(VIT_GRID[0] + 0.6 * DELTA, VIT_GRID[-1], 25)
     found = [generate(learnt.generator, TABLE, limit) for limit in limits]
     for limit, result in zip(limits, found, strict=True):
         assert result.within
@@ -171,14 +174,14 @@ def test_generated_architectures_are_within_the_limit(learnt):
 
 def test_limits_beyond_the_grid(learnt):
     generator = learnt.generator
-    with pytest.warns(UserWarning, match="cost target 2.15e"):
-        above = generate(generator, TABLE, 2.15e9)
+    with pytest.warns(UserWarning, match="cost target 9.1e"):
+        above = generate(generator, TABLE, 9.1e8)
     assert above.within and above.decodes == 1
-    assert above.arch == generate(generator, TABLE, 2.0e9, repairs=0).arch
-    below = generate(generator, TABLE, 1.0e9)
+    assert above.arch == generate(generator, TABLE, VIT_GRID[-1], repairs=0).arch
+    below = generate(generator, TABLE, 4.0e8)
     assert not below.within
     assert below.decodes == 1  # the lowest target was decoded: no other could be lower
-    assert below.cost == arch_macs(below.arch) > 1.0e9
+    assert below.cost == arch_macs(below.arch) > 4.0e8
 
 
 @pytest.mark.parametrize(
@@ -204,13 +207,13 @@ def test_repairs_lower_the_target_by_the_excess(limit, excess, repairs, targets,
 
 
 def test_sampled_architectures_are_distinct_and_within_the_limit(learnt):
-    found = sampled(learnt.generator, TABLE, 1.5e9, rng=seeded())
-    assert 5 < len(found) == len(set(found)) < 64
-    assert all(arch_macs(arch) <= 1.5e9 for arch in found)
-    assert found == sampled(learnt.generator, TABLE, 1.5e9, rng=seeded())
-    assert len(sampled(learnt.generator, TABLE, 1.5e9, draws=8, rng=seeded())) < len(found)
+    found = sampled(learnt.generator, TABLE, 6e8, rng=seeded())
+    assert 2 < len(found) == len(set(found)) < 64
+    assert all(arch_macs(arch) <= 6e8 for arch in found)
+    assert found == sampled(learnt.generator, TABLE, 6e8, rng=seeded())
+    assert len(sampled(learnt.generator, TABLE, 6e8, draws=8, rng=seeded())) < len(found)
     dear = dataclasses.replace(TABLE, constant=10**10)
-    assert sampled(learnt.generator, dear, 1.5e9, rng=seeded()) == []
+    assert sampled(learnt.generator, dear, 6e8, rng=seeded()) == []
     free = CostTable("macs", tuple(SMALL.counts.tolist()), 0, {})
     few = sampled(small(), free, 3, draws=200, rng=seeded())
     assert len(few) == len(set(few)) < SMALL.size < 200
@@ -218,8 +221,8 @@ def test_sampled_architectures_are_distinct_and_within_the_limit(learnt):
 
 def test_generating_leaves_no_graph_and_no_trace(learnt):
     before, weights = random_states(), [p.clone() for p in learnt.generator.parameters()]
-    generate(learnt.generator, TABLE, 1.5e9)
-    sampled(learnt.generator, TABLE, 1.5e9, rng=seeded())
+    generate(learnt.generator, TABLE, 6e8)
+    sampled(learnt.generator, TABLE, 6e8, rng=seeded())
     assert random_states() == before
     after = learnt.generator.parameters()
     assert all(torch.equal(a, b) for a, b in zip(weights, after, strict=True))

@@ -16,15 +16,8 @@ from train_nets import (
 
 import manyshot as ms
 from manyshot import records
-from manyshot.train import (
-    Plan,
-    PlannedPath,
-    Stateless,
-    TrainingSettings,
-    accumulate,
-    engine,
-    train,
-)
+from manyshot.train import Plan, PlannedPath, Stateless, TrainingSettings, engine, train
+from manyshot.train.gradients import accumulate
 from manyshot.train.optim import learning_rate, make_optimizer
 
 
@@ -54,8 +47,7 @@ def test_same_seed_same_weights_and_the_callers_randomness_is_untouched(sampler)
 
 
 def test_another_seed_gives_other_weights():
-    one, two = trainer(), trainer()
-    two.seed = 6
+    one, two = trainer(), trainer(seed=6)
     train(one)
     train(two)
     assert not same(weights(one.net), weights(two.net))
@@ -192,13 +184,10 @@ def test_images_are_those_of_the_train_part():
 
 
 def test_random_streams_differ_by_step_seed_and_process():
-    run = trainer()
-    seeds = []
-    for step, seed in ((0, 5), (1, 5), (0, 6)):
-        run.step, run.seed = step, seed
-        seeds.append(run.torch_seed())
-    run.step, run.seed, run.accelerator = 0, 5, _Second()
-    seeds.append(run.torch_seed())
+    run = trainer().optimisation
+    seeds = [run.torch_seed(0), run.torch_seed(1), trainer(seed=6).optimisation.torch_seed(0)]
+    run.accelerator = _Second()
+    seeds.append(run.torch_seed(0))
     assert len(set(seeds)) == 4
     assert all(0 <= seed < 2**63 for seed in seeds)
 
@@ -208,7 +197,7 @@ class _Second:
 
 
 def test_a_tracker_that_is_not_installed_is_an_error(monkeypatch):
-    monkeypatch.setattr("manyshot.train.loop.is_tensorboard_available", lambda: False)
+    monkeypatch.setattr("manyshot.train.accelerator.is_tensorboard_available", lambda: False)
     settings = TrainingSettings(tracker="tensorboard")
     with pytest.raises(ImportError, match=r"manyshot\[tensorboard\]"):
         engine(torch.device("cpu"), settings)

@@ -9,6 +9,7 @@ from torch import nn
 import manyshot as ms
 from manyshot.train import TrainingSettings
 from manyshot.train.optim import decay_groups, learning_rate, make_optimizer
+from small_zoo import small
 
 
 class Everything(nn.Module):
@@ -58,7 +59,7 @@ def test_norms_of_a_supernet_do_not_decay():
 
 @pytest.mark.parametrize("network", ms.zoo.NETWORKS)
 def test_every_parameter_of_the_zoo_is_in_one_group(network):
-    net = ms.Supernet(ms.zoo.NETWORKS[network]())
+    net = ms.Supernet(small(network))
     parameters = [p for group in decay_groups(net, 0.1) for p in group["params"]]
     assert len({id(p) for p in parameters}) == len(parameters) == len(list(net.parameters()))
     assert all(p.dim() > 1 for p in decay_groups(net, 0.1)[0]["params"])

@@ -1,7 +1,6 @@
 """Probes: what they answer, against losses by hand, and what they leave as it was: everything."""
 
 import copy
-import dataclasses
 import hashlib
 
 import pytest
@@ -12,7 +11,7 @@ from train_nets import random_states, same, weights
 
 import manyshot as ms
 from manyshot.train import PlannedPath, Probe, train
-from manyshot.train.probing import answer, at_weights
+from manyshot.train.probing import at_weights
 
 ARCHS = [(0, 1, 1, 2, 0, 1), (2, 2, 0, 0, 1, 0), (1, 0, 1, 1, 1, 1)]
 
@@ -31,13 +30,17 @@ def trained(net=None, steps=2, dtype=torch.float64, **options):
     return run, before
 
 
+def answer(run, probe):
+    return run.prober.answer(probe, run.step)
+
+
 def learn(run, steps):
     """Plain steps on the largest architecture; the sampler has no part in it."""
     run.net.train()
     for images, labels in [*run.batches.epoch(run.step)][:steps]:
         F.cross_entropy(run.net(images), labels).backward()
-        run.optimizer.step()
-        run.optimizer.zero_grad(set_to_none=True)
+        run.optimisation.weights.step()
+        run.optimisation.weights.zero_grad(set_to_none=True)
     run.step += 1
 
 
@@ -48,7 +51,7 @@ def by_hand(net, arch, batches):
 
 
 def batches_of(run, images=2048):
-    return list(held_out(images, run.probe_seed(), torch.float64))
+    return list(held_out(images, run.prober.image_seed(run.step), torch.float64))
 
 
 def paths(net, gradients=True):
@@ -126,8 +129,8 @@ def test_with_now_and_then_swapped_the_sign_flips():
     probe = Probe(paths(run.net), since=True, gradients=True)
     one = answer(run, probe)
     now = {name: p.detach().clone() for name, p in run.net.named_parameters()}
-    run.net.load_state_dict(run.saved)
-    run.saved = now
+    run.net.load_state_dict(run.prober.saved)
+    run.prober.saved = now
     other = answer(run, probe)
     assert torch.equal(one.losses, other.before)
     assert torch.equal(one.before, other.losses)
@@ -192,10 +195,10 @@ def test_nothing_is_changed(net, gradients):
     next(net.model.children()).eval()  # modes that differ
     arch = net.space.smallest
     own = (PlannedPath(arch, policy_of(net, arch)), PlannedPath(net.space.largest))
-    before, kept = hashed(run), {n: t.clone() for n, t in run.saved.items()}
+    before, kept = hashed(run), {n: t.clone() for n, t in run.prober.saved.items()}
     answer(run, Probe(own, since=True, gradients=gradients))
     assert hashed(run) == before
-    assert same(run.saved, kept)
+    assert same(run.prober.saved, kept)
     answer(run, Probe(save=True))
     assert hashed(run) == before
 
@@ -206,15 +209,15 @@ class Nobody(ms.train.Stateless):
 
 def test_what_is_saved_is_a_snapshot():
     run, before = trained(steps=1)
-    saved = {n: t.clone() for n, t in run.saved.items()}
+    saved = {n: t.clone() for n, t in run.prober.saved.items()}
     assert same(saved, dict(before.named_parameters()))
     learn(run, 2)
-    assert same(run.saved, saved)
+    assert same(run.prober.saved, saved)
     answer(run, Probe(paths(run.net), since=True, gradients=True))
-    assert same(run.saved, saved)
+    assert same(run.prober.saved, saved)
     answer(run, Probe(save=True))
-    assert same(run.saved, dict(run.net.named_parameters()))
-    assert not same(run.saved, saved)
+    assert same(run.prober.saved, dict(run.net.named_parameters()))
+    assert not same(run.prober.saved, saved)
 
 
 def test_saving_comes_after_the_losses():
@@ -231,12 +234,12 @@ class Broken(Exception):
 def test_weights_come_back_after_an_error():
     run, _ = trained()
     before, kept = hashed(run), weights(run.net)
-    with pytest.raises(Broken), at_weights(run.net, run.saved):
-        assert same(dict(run.net.named_parameters()), run.saved)
+    with pytest.raises(Broken), at_weights(run.net, run.prober.saved):
+        assert same(dict(run.net.named_parameters()), run.prober.saved)
         raise Broken
     assert hashed(run) == before
-    images, labels = run.held_out(8, 0)._kept[0]
-    run.held_out = lambda images, seed: [(images_, labels)]
+    images, labels = run.prober.held_out(8, 0)._kept[0]
+    run.prober.held_out = lambda images, seed: [(images_, labels)]
     images_ = images[:, :, :3]  # of a shape that the network does not take
     with pytest.raises(RuntimeError):
         answer(run, Probe(paths(run.net, False), since=True))
@@ -254,13 +257,13 @@ def test_weights_of_another_network_change_nothing():
 
 def test_without_held_out_images_the_way_out_is_said():
     run = shifting()
-    with pytest.raises(ValueError, match=r"Shift learns from losses .* sampler.held_out in a"):
-        dataclasses.replace(run, held_out=None)
-    run.held_out = lambda images, seed: []
-    with pytest.raises(ValueError, match="held_out gave no images for a probe of Shift"):
+    with pytest.raises(ValueError, match=r"ShiftNAS learns from losses .* sampler.held_out in a"):
+        shifting(probes=False)
+    run.prober.held_out = lambda images, seed: []
+    with pytest.raises(ValueError, match="held_out gave no images for a probe"):
         answer(run, Probe((PlannedPath(ARCHS[0]),)))
     answer(run, Probe(save=True))  # which needs none
-    assert same(run.saved, dict(run.net.named_parameters()))
+    assert same(run.prober.saved, dict(run.net.named_parameters()))
 
 
 # -- which images ------------------------------------------------------------------------------
@@ -273,7 +276,7 @@ def test_a_probe_asks_once_for_images_by_a_seed_of_its_step():
         asked.append((run.step, images, seed))
         return make(images, seed)
 
-    run.held_out = noting
+    run.prober.held_out = noting
     run.sampler.probe = lambda rng, step, steps: Probe(
         (PlannedPath(ARCHS[0]), PlannedPath(ARCHS[1])), images=40, since=True, save=step % 2 == 0
     )
@@ -283,12 +286,11 @@ def test_a_probe_asks_once_for_images_by_a_seed_of_its_step():
     assert len({seed for _, _, seed in asked}) == 20
     again = shifting()
     for step, _, seed in asked:
-        again.step = step
-        assert again.probe_seed() == seed
+        assert again.prober.image_seed(step) == seed
     one, other = (next(iter(make(40, seed)))[1] for _, _, seed in asked[:2])
     assert not torch.equal(one, other)
     # two paths, at the weights of now, and from the third on (saved after the second) of then
-    assert run.probed_images == 2 * 40 * (20 + 18)
+    assert run.prober.images == 2 * 40 * (20 + 18)
 
 
 def test_few_are_balanced_and_all_are_all():

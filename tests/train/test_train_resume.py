@@ -15,14 +15,8 @@ from train_nets import (
 
 import manyshot as ms
 from manyshot import records
-from manyshot.train import (
-    CheckpointError,
-    Plan,
-    PlannedPath,
-    Stateless,
-    load_checkpoint,
-    train,
-)
+from manyshot.train import CheckpointError, Plan, PlannedPath, Stateless, train
+from manyshot.train.checkpoint import load_checkpoint
 
 
 def without_times(path):
@@ -107,7 +101,7 @@ def test_a_checkpoint_holds_the_optimiser(tmp_path):
     }  # fmt: skip
     assert (state["schema"], state["step"]) == (1, 8)
     momenta = {i: s["momentum_buffer"] for i, s in state["optimizer"]["state"].items()}
-    own = run.optimizer.state_dict()["state"]
+    own = run.optimisation.weights.state_dict()["state"]
     assert len(momenta) > 0
     assert all(torch.equal(momenta[i], own[i]["momentum_buffer"]) for i in momenta)
 
@@ -158,8 +152,7 @@ def test_a_finished_run_is_not_trained_again(tmp_path):
 
 def test_a_checkpoint_of_other_settings_is_refused(tmp_path):
     train(trainer(folder=tmp_path))
-    other = trainer(folder=tmp_path)
-    other.fingerprint = "other"
+    other = trainer(folder=tmp_path, fingerprint="other")
     with pytest.raises(CheckpointError, match=r"trainer.pt belongs to other settings \(mine, now"):
         train(other)
 

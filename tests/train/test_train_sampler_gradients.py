@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import manyshot as ms
-from manyshot.train import Plan, PlannedPath, Stateless, accumulate, train
+from manyshot.train import Plan, PlannedPath, Stateless, train
+from manyshot.train.gradients import accumulate
 from manyshot.train.gumbel import straight_through
 
 WIDTHS, HIDDEN = (2, 4, 8), (3, 6)
@@ -239,7 +240,7 @@ def test_in_a_code_phase_the_sampler_rests():
     net = supernet(sharing=k_shot())
     run = shifting(Steering(net.space), net, epochs=2)
     logits, turns, moved = run.sampler.logits, run.turns, []
-    trained = run.code_optimizer.step
+    trained = run.optimisation.codes.step
 
     def watching(phase, images, labels):
         for turn in turns(phase, images, labels):
@@ -252,7 +253,7 @@ def test_in_a_code_phase_the_sampler_rests():
         moved.append([own.detach().clone() for own in logits.values()])
         trained()
 
-    run.turns, run.code_optimizer.step = watching, stepping
+    run.turns, run.optimisation.codes.step = watching, stepping
     train(run)
     of_weights, expected = iter(range(1, 6)), []
     for step, phase in enumerate(["warmup"] * 2 + ["weights", "code"] * 3):

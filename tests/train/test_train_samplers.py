@@ -12,7 +12,6 @@ from manyshot.cost import CostTable
 from manyshot.train import (
     ConditionalTable,
     Fair,
-    Grid,
     Only,
     Plan,
     PlannedPath,
@@ -23,6 +22,7 @@ from manyshot.train import (
     Uniform,
     make_sampler,
 )
+from manyshot.train.samplers.complexity import Grid
 
 
 @pytest.fixture
@@ -141,8 +141,8 @@ def test_make_sampler_imports_factories(space):
         (
             "unform",
             {},
-            "unknown sampler 'unform'; did you mean 'uniform'? have fair, sandwich, shift, table, "
-            "uniform, uniform_cost, or give package.module:attribute",
+            "unknown sampler 'unform'; did you mean 'uniform'? have fair, sandwich, shiftnas, "
+            "table, uniform, uniform_cost, or give package.module:attribute",
         ),
         ("uniform", {"path": 2}, "no option 'path'; did you mean 'paths'? it has paths"),
         ("fair", {"paths": 2}, "sampler 'fair' has no option 'paths'; it has none"),
@@ -150,7 +150,7 @@ def test_make_sampler_imports_factories(space):
         ("sandwich", {"random": -1}, "random must be at least 0, got -1"),
         ("no_such_module:x", {}, "cannot be imported: No module named 'no_such_module'"),
         ("math:no_such", {}, "cannot be imported: module 'math' has no attribute 'no_such'"),
-        ("shift", {}, "sampler 'shift' needs the costs of the space: pass costs="),
+        ("shiftnas", {}, "sampler 'shiftnas' needs the costs of the space: pass costs="),
         ("table", {}, "sampler 'table' needs the costs of the space: pass costs="),
     ],
 )
@@ -172,16 +172,16 @@ def costs(space) -> dict[str, CostTable]:
 
 
 def test_options_of_shift_are_the_fields_of_its_configuration(space, costs):
-    made = make_sampler("shift", space, {"metric": "params", "hidden": 8}, costs=costs, seed=3)
+    made = make_sampler("shiftnas", space, {"metric": "params", "hidden": 8}, costs=costs, seed=3)
     assert isinstance(made, ShiftNAS)
     assert (made.config, made.metric) == (ShiftNASOptions(metric="params", hidden=8), "params")
     assert made.table is costs["params"]
     twin = ShiftNAS(space, costs, ShiftNASOptions(metric="params", hidden=8), seed=3)
-    other = make_sampler("shift", space, {"metric": "params", "hidden": 8}, costs=costs, seed=4)
+    other = make_sampler("shiftnas", space, {"metric": "params", "hidden": 8}, costs=costs, seed=4)
     cells = [sampler.generator.cell.weight_hh for sampler in (made, twin, other)]
     assert torch.equal(cells[0], cells[1])
     assert not torch.equal(cells[0], cells[2])
-    assert make_sampler("shift", space, {}, costs=costs).config == ShiftNASOptions()
+    assert make_sampler("shiftnas", space, {}, costs=costs).config == ShiftNASOptions()
 
 
 def test_uniform_cost_is_shift_that_does_not_learn(space, costs):
@@ -192,7 +192,7 @@ def test_uniform_cost_is_shift_that_does_not_learn(space, costs):
 
 
 @pytest.mark.parametrize("grid", [[1, 7, 2], [1.0, 7.0, 2.0], (1, 7.0, 2), Grid(1, 7, 2)])
-@pytest.mark.parametrize("name", ["shift", "uniform_cost", "table"])
+@pytest.mark.parametrize("name", ["shiftnas", "uniform_cost", "table"])
 def test_a_grid_may_be_three_numbers(space, costs, name, grid):
     made = make_sampler(name, space, {"grid": grid}, costs=costs)
     assert made.grid == Grid(1.0, 7.0, 2.0)
@@ -225,15 +225,15 @@ def test_others_samplers_get_what_they_take(space, costs):
     ("name", "options", "message"),
     [
         (
-            "shift",
+            "shiftnas",
             {"perod": 3},
             "has no option 'perod'; did you mean 'period'? it has metric, grid",
         ),
-        ("shift", {"seed": 3}, "sampler 'shift' has no option 'seed'"),
+        ("shiftnas", {"seed": 3}, "sampler 'shiftnas' has no option 'seed'"),
         ("uniform_cost", {"config": 3}, "sampler 'uniform_cost' has no option 'config'"),
-        ("shift", {"metric": "flops"}, "no costs for metric 'flops', have macs, params"),
+        ("shiftnas", {"metric": "flops"}, "no costs for metric 'flops', have macs, params"),
         ("table", {"metric": "flops"}, "no costs for metric 'flops'; have ['macs', 'params']"),
-        ("shift", {"grid": [1, 7]}, "a grid is (lo, hi, step), three numbers, got [1, 7]"),
+        ("shiftnas", {"grid": [1, 7]}, "a grid is (lo, hi, step), three numbers, got [1, 7]"),
         ("table", {"grid": [1, 9, 2]}, "not all within the reachable 0 .. 7"),
     ],
 )

@@ -8,16 +8,10 @@ from shift_nets import Vit, known_costs, probes_of, shift, shifting, supernet
 from torch.nn import functional as F
 
 from manyshot.cost.policy import PolicyCost
-from manyshot.train import (
-    ComplexityDistribution,
-    Generates,
-    Probed,
-    ShiftNAS,
-    ShiftNASOptions,
-    train,
-    uniform_cost,
-)
+from manyshot.train import Probed, ShiftNAS, ShiftNASOptions, train, uniform_cost
 from manyshot.train.gumbel import gumbel
+from manyshot.train.samplers.complexity import ComplexityDistribution
+from manyshot.train.samplers.shift import Generates
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -295,7 +289,7 @@ def test_uniform_costs_stay_uniform_and_never_probe(net):
     assert sampler.counts.sum() == 400
     assert chisquare(sampler.counts.numpy()).pvalue > 1e-3
     run = shifting(sampler, net)
-    run.held_out = None
+    run.prober.held_out = None
     assert list(probes_of(run)) == []
     run.step = run.weight_step = 0
     train(run)

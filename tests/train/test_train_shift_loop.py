@@ -6,24 +6,14 @@ import json
 import numpy as np
 import pytest
 import torch
-from shift_nets import Conv, Vit, costs, k_shot, shift, shifting, supernet
-from torch.nn import functional as F
-from train_nets import LOOK, Stopped, same, weights
+from shift_nets import Conv, Vit, k_shot, shift, shifting, supernet
+from train_nets import Stopped, same, weights
 
 import manyshot as ms
 from manyshot import records
-from manyshot.train import (
-    ComplexityDistribution,
-    NonFiniteLoss,
-    PlannedPath,
-    Probe,
-    ShiftNAS,
-    ShiftNASOptions,
-    load_checkpoint,
-    train,
-)
-from manyshot.train.probing import answer
-from manyshot.train.samplers.complexity import enumerated_gradient
+from manyshot.train import NonFiniteLoss, train
+from manyshot.train.checkpoint import load_checkpoint
+from manyshot.train.samplers.complexity import ComplexityDistribution
 
 SAVED, UPDATED = 4, (7, 10, 13, 16, 19)
 """Of 20 steps a fifth is warm-up; updates follow every third."""
@@ -33,12 +23,12 @@ def learnt(run) -> dict[str, bytes]:
     """All that a run has learnt: weights, generator, distribution, optimisers, saved weights."""
     state = {
         "net": run.net.state_dict(),
-        "saved": run.saved,
+        "saved": run.prober.saved,
         "sampler": run.sampler.state_dict(),
-        "optimizer": run.optimizer.state_dict()["state"],
-        "codes": run.code_optimizer and run.code_optimizer.state_dict()["state"],
-        "sampler_optimizer": run.sampler_optimizer.state_dict()["state"],
-        "counts": [run.step, run.weight_step, run.probed_images],
+        "optimizer": run.optimisation.weights.state_dict()["state"],
+        "codes": run.optimisation.codes and run.optimisation.codes.state_dict()["state"],
+        "sampler_optimizer": run.optimisation.sampler.state_dict()["state"],
+        "counts": [run.step, run.weight_step, run.prober.images],
     }
     leaves, _ = torch.utils._pytree.tree_flatten_with_path(state)
     kept = [(str(path), leaf) for path, leaf in leaves if leaf is not None]
@@ -70,8 +60,8 @@ def errors(sampler) -> list[float]:
 def test_what_moves_when(estimator):
     run = shifting(shifts={"estimator": estimator})
     sampler, history = run.sampler, [learnt(run)]
-    logits, note, feedback = sampler.distribution.logits, run.note, sampler.feedback
-    step, before = run.sampler_optimizer.step, []
+    logits, note, feedback = sampler.distribution.logits, run.journal.note, sampler.feedback
+    step, before = run.optimisation.sampler.step, []
 
     def stepping():
         rests = logits.clone()
@@ -83,11 +73,11 @@ def test_what_moves_when(estimator):
         feedback(*args)
         assert same(before[-1], sampler.generator.state_dict())  # nor the distribution on this
 
-    def noting():
-        note()
+    def noting(*args):
+        note(*args)
         history.append(learnt(run))
 
-    run.sampler_optimizer.step, sampler.feedback, run.note = stepping, feeding, noting
+    run.optimisation.sampler.step, sampler.feedback, run.journal.note = stepping, feeding, noting
     train(run)
     assert len(before) == 20
     for step, (one, other) in enumerate(zip(history, history[1:], strict=False), start=1):
@@ -97,14 +87,14 @@ def test_what_moves_when(estimator):
         assert step in UPDATED or not any("'distribution'" in n for n in moved)
         assert any("'saved'" in n for n in moved) == (step in (SAVED, *UPDATED))
     assert any("'logits'" in n for n in moved_in(history[0], history[-1]))
-    assert not same(run.saved, dict(run.net.named_parameters()))  # of step 19, not of 20
+    assert not same(run.prober.saved, dict(run.net.named_parameters()))  # of step 19, not of 20
     assert sampler.counts.sum() == run.weight_step == 20
 
 
 @pytest.mark.parametrize("limit", [None, 0.01, 0.1])
 def test_the_gradient_of_the_generator_is_clipped_apart(limit):
     run = shifting(shifts={"clip_norm": limit}, epochs=1, clip_norm=1e-3)
-    step, norms, others = run.sampler_optimizer.step, [], []
+    step, norms, others = run.optimisation.sampler.step, [], []
 
     def norm(parameters):
         return float(torch.stack([p.grad.norm() for p in parameters if p.grad is not None]).norm())
@@ -113,9 +103,9 @@ def test_the_gradient_of_the_generator_is_clipped_apart(limit):
         norms.append(norm(run.sampler.generator.parameters()))
         step()
 
-    own = run.optimizer.step
-    run.optimizer.step = lambda: (others.append(norm(run.net.parameters())), own())
-    run.sampler_optimizer.step = stepping
+    own = run.optimisation.weights.step
+    run.optimisation.weights.step = lambda: (others.append(norm(run.net.parameters())), own())
+    run.optimisation.sampler.step = stepping
     train(run)
     if limit is None:
         assert min(norms) > 0.12  # so that the limits limit
@@ -143,8 +133,8 @@ def test_losses_fall_and_costs_come_near_their_targets(make):
 def test_held_out_images_are_for_the_distribution_alone():
     """Of eight steps the last has the only update: the weights have not heard of it yet."""
     runs = [shifting(epochs=2, shifts={"warmup": 0.5, "period": 4}) for _ in range(2)]
-    make = runs[1].held_out
-    runs[1].held_out = lambda *args: [(1 - images, labels) for images, labels in make(*args)]
+    make = runs[1].prober.held_out
+    runs[1].prober.held_out = lambda *args: [(1 - images, labels) for images, labels in make(*args)]
     for run in runs:
         train(run)
     one, other = runs
@@ -156,7 +146,7 @@ def test_held_out_images_are_for_the_distribution_alone():
 @pytest.mark.parametrize("estimator", ["enumerated", "pathwise"])
 def test_in_half_precision_the_generator_gets_whole_gradients(estimator):
     run, kinds = shifting(precision="bf16", shifts={"estimator": estimator}, epochs=3), set()
-    step, before = run.sampler_optimizer.step, learnt(run)
+    step, before = run.optimisation.sampler.step, learnt(run)
 
     def stepping():
         grads = [p.grad for p in run.sampler.generator.parameters()]
@@ -164,7 +154,7 @@ def test_in_half_precision_the_generator_gets_whole_gradients(estimator):
         assert all(grad.isfinite().all() for grad in grads)
         step()
 
-    run.sampler_optimizer.step = stepping
+    run.optimisation.sampler.step = stepping
     train(run)
     assert kinds == {torch.float32}
     assert any("'logits'" in name for name in moved_in(before, learnt(run)))
@@ -265,7 +255,7 @@ def test_stopped_it_goes_on_to_the_same_end(kind, writes, tmp_path, monkeypatch)
     assert learnt(whole) == learnt(again)
     for name in ("train.jsonl", "sampler.jsonl"):
         assert rows_of(tmp_path / "part", name) == rows_of(tmp_path / "whole", name)
-    assert whole.probed_images > 0
+    assert whole.prober.images > 0
     assert (whole.sampler.distribution.logits != 0).any()
 
 
@@ -291,7 +281,7 @@ def test_twenty_steps_and_twenty_more_are_forty(tmp_path, monkeypatch):
     train(again)
     assert again.step == 40
     assert learnt(whole) == learnt(again)
-    assert not same(whole.saved, first.saved)
+    assert not same(whole.prober.saved, first.prober.saved)
     for name in ("train.jsonl", "sampler.jsonl"):
         assert rows_of(tmp_path / "parts", name) == rows_of(tmp_path / "whole", name)
 
@@ -346,54 +336,3 @@ def test_divergence_that_a_probe_sees_first_is_divergence(tmp_path):
     with pytest.raises(NonFiniteLoss, match=r"step 9: the held-out loss of architecture .* is nan"):
         train(run)
     assert load_checkpoint(tmp_path / "trainer.pt")["step"] == 8
-
-
-# -- the two estimators ------------------------------------------------------------------------
-
-
-def test_the_two_estimators_agree_in_direction():
-    """Eq. 8 by draws against the exact gradient of sum_k P_k dL_k, over draws of architectures.
-
-    A favourable setting, chosen among many: the changes of loss differ by target, as early in
-    training. The straight-through gradient is biased, and elsewhere they may not agree at all
-    (LOG.md), so this holds the sign and the plumbing, and is no evidence for the estimator.
-    """
-    data = ms.data.load("digits", train_size=640, held_out=100)
-    tables = costs(supernet(small_choices))
-    found = [cosine(data, tables, seed) for seed in range(2)]
-    assert np.mean(found) > 0.4
-
-
-def small_choices():
-    return ms.zoo.tiny(width=3)
-
-
-def cosine(data, tables, seed) -> float:
-    net = supernet(small_choices)
-    config = ShiftNASOptions(
-        estimator="pathwise", draws=32, bins=4, warmup=0.5, period=40, lr=5e-3, hidden=16
-    )
-    sampler = ShiftNAS(net.space, tables, config, seed=2)
-    run = shifting(sampler, net, lr=2e-2, schedule="constant", epochs=4)
-    run.batches = ms.data.Batches(data.train, 32, **{**LOOK, "seed": seed})
-    run.held_out = lambda images, seed: ms.data.fixed(data.held_out, None, 100, **LOOK)
-    exact, steps, probe = [], [], sampler.probe
-    sampler.distribution.update_from = steps.append
-
-    def probing(rng, step, steps):
-        own = probe(rng, step, steps)
-        if own is not None and own.since:
-            noise = torch.Generator().manual_seed(seed)
-            targets = sampler.generator.encode(sampler.grid.centres.tolist() * 8)
-            with torch.no_grad():
-                drawn = sampler.generator(targets, generator=noise).policies
-            archs = sampler.generator.archs(drawn)
-            probed = answer(run, Probe(tuple(map(PlannedPath, archs)), since=True))
-            deltas = (probed.losses - probed.before).view(8, 4).mean(0)
-            exact.append(enumerated_gradient(sampler.distribution.probabilities(), deltas))
-        return own
-
-    sampler.probe = probing
-    train(run)
-    [one], [other] = steps, exact
-    return float(F.cosine_similarity(one, other, dim=0))

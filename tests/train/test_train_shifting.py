@@ -16,7 +16,8 @@ from train_nets import CPU, LOOK, Dropping, digits, same, seeded, weights
 
 import manyshot as ms
 from manyshot.recipe import ShiftingSettings
-from manyshot.train import NonFiniteLoss, TrainingSettings, engine, load_checkpoint, save_checkpoint
+from manyshot.train import NonFiniteLoss, TrainingSettings, engine
+from manyshot.train.checkpoint import load_checkpoint, save_checkpoint
 from manyshot.train.shifting import Shifter, schedule
 
 A, B, C = (0, 1, 2, 3), (3, 2, 1, 0), (0, 2, 0, 1)
@@ -149,7 +150,7 @@ def test_unequal_visits_and_unknown_updates_are_errors(update):
 def test_three_candidates_of_two_mini_batches(update, steps):
     """P * S, P and S steps, by all counts."""
     run, moves = shifter(dropping()), []
-    run.optimizer.register_step_post_hook(lambda *_: moves.append(1))
+    run.optimisation.weights.register_step_post_hook(lambda *_: moves.append(1))
     for generation in (1, 2):
         run.shift(schedule(update, [((0, 0),) * 2, ((1, 1),) * 2, ((2, 0),) * 2]))
         assert (run.step, run.drawn) == (generation * steps, generation * 6)
@@ -315,12 +316,12 @@ def test_forgetting_is_a_fresh_shifter(make):
     batches, ends = Given([next(shifter(make()).batches.epoch(0))]), []
     for what in ("kept", "cleared", "fresh"):
         run = shifter(make(), batches)
-        run.shift([[run.largest]] * 3)
+        run.shift([[run.net.space.largest]] * 3)
         before = weights(run.net)
         if what == "cleared":
             run.forget()
         run = shifter(run.net, batches) if what == "fresh" else run
-        run.shift([[run.largest]] * 3)
+        run.shift([[run.net.space.largest]] * 3)
         ends.append(weights(run.net))
     assert same(ends[1], ends[2])
     trained = moved(run.net, before)

@@ -7,8 +7,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import manyshot as ms
-from manyshot.train import Fair, Plan, PlannedPath, Sandwich, Uniform, accumulate
-from manyshot.train.losses import distillation_loss, label_loss
+from manyshot.train import Fair, Plan, PlannedPath, Sandwich, Uniform
+from manyshot.train.gradients import accumulate, distillation_loss, label_loss
 
 
 @pytest.fixture

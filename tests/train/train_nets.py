@@ -46,6 +46,8 @@ def trainer(
     sampler: str = "uniform",
     images: int = 128,
     dtype: torch.dtype = torch.float32,
+    seed: int = 5,
+    fingerprint: str = "mine",
     **settings: Any,
 ) -> Trainer:
     defaults = {"epochs": 2, "batch_size": 32, "checkpoint_steps": 3, "log_steps": 2}
@@ -61,11 +63,11 @@ def trainer(
             digits(images).train, training.batch_size, dtype=dtype, rank=rank, world=world, **LOOK
         ),
         settings=training,
-        seed=5,
+        seed=seed,
         largest=space.largest,
         accelerator=accelerator,
         folder=folder,
-        fingerprint="mine",
+        fingerprint=fingerprint,
     )
 
 

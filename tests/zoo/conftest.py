@@ -1,19 +1,7 @@
-from pathlib import Path
-
 import pytest
 import torch
 
 from manyshot.nn.batch_norm import Collector
-
-
-@pytest.fixture(scope="session")
-def tables() -> Path:
-    """The folder of published tables, which is no part of the package."""
-    repository = Path(__file__).parents[2]
-    for folder in (repository / "shared" / "data", repository.parent / "shared" / "data"):
-        if folder.is_dir():
-            return folder
-    pytest.skip("the published tables (shared/data) are not beside this checkout")
 
 
 @pytest.fixture(scope="session")

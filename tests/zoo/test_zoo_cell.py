@@ -1,8 +1,6 @@
 """`cell` against the published table of all 15,625 encodings."""
 
 import copy
-import csv
-import gzip
 from collections import defaultdict
 
 import numpy as np
@@ -15,6 +13,7 @@ import manyshot as ms
 from manyshot import cost
 from manyshot.zoo import cell
 from manyshot.zoo.cell import EDGES, FourNodes, from_index, from_string, to_index, to_string
+from published_tables import rows_of
 
 IMAGE = (3, 32, 32)
 BIAS_ADDITIONS = 10  # of the classifier: by so many are the published multiply-adds more
@@ -41,9 +40,8 @@ def net() -> ms.Supernet:
 
 
 @pytest.fixture(scope="module")
-def rows(tables):
-    with gzip.open(tables / "nas_bench_201.csv.gz", "rt") as file:
-        return list(csv.DictReader(file))
+def rows():
+    return rows_of("nas_bench_201")
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,5 @@
 """`macro` against the published table of all 6,561 encodings."""
 
-import csv
-import gzip
 from collections import defaultdict
 
 import numpy as np
@@ -13,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import manyshot as ms
 from manyshot import cost
 from manyshot.zoo import macro
+from published_tables import rows_of
 
 IMAGE = (3, 32, 32)
 
@@ -24,9 +23,8 @@ def net() -> ms.Supernet:
 
 
 @pytest.fixture(scope="module")
-def rows(tables):
-    with gzip.open(tables / "nas_bench_macro.csv.gz", "rt") as file:
-        return list(csv.DictReader(file))
+def rows():
+    return rows_of("nas_bench_macro")
 
 
 def encoding(text: str) -> ms.Arch:

@@ -11,19 +11,7 @@ from torch import nn
 import manyshot as ms
 from manyshot.nn.layer import Layer
 from manyshot.zoo import NETWORKS, tiny
-
-SMALL = {
-    "attentivenas": {"resolutions": (16, 24)},
-    "autoformer": {"image_size": 16, "patch": 8},
-    "bignas": {"resolutions": (16, 24)},
-    "cell": {"width": 4, "cells": 1},
-    "macro": {"width": 4},
-    "mbv2_se": {"widths": (8,), "repeats": (2,), "strides": (2,)},
-    "shufflenet": {"widths": (8, 12), "repeats": (2, 2), "strides": (2, 2), "stem": 4, "tail": 16},
-    "tiny": {"channels": 3},
-    "tiny_cnn": {"resolutions": (16, 24)},
-    "tiny_vit": {"image_size": 16, "channels": 3, "relative_position": True},
-}
+from small_zoo import SHAPE, SMALL, small
 
 
 def test_every_network_is_tested():
@@ -33,7 +21,7 @@ def test_every_network_is_tested():
 @functools.cache
 def made(name: str) -> ms.Supernet:
     torch.manual_seed(0)
-    return ms.Supernet(NETWORKS[name](classes=5, **SMALL[name]), input_shape=(3, 16, 16))
+    return ms.Supernet(small(name, classes=5), input_shape=SHAPE)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -84,7 +72,7 @@ class TestNetworks:
         states = []
         for _ in range(2):
             torch.manual_seed(3)
-            states.append(NETWORKS[name](**SMALL[name]).state_dict())
+            states.append(small(name).state_dict())
         assert states[0].keys() == states[1].keys()
         assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
 

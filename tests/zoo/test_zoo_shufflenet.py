@@ -1,7 +1,6 @@
 """Sizes and construction of `shufflenet`, against published numbers and by behaviour."""
 
 import itertools
-import json
 import re
 
 import numpy as np
@@ -14,6 +13,7 @@ import manyshot as ms
 from manyshot import cost
 from manyshot.zoo import shufflenet
 from manyshot.zoo.shufflenet import SplitBlock, WideningBlock
+from published_tables import shufflenet_counts
 
 IMAGE = (3, 224, 224)
 OPERATIONS = ("shuffle3", "shuffle5", "shuffle7", "xception")
@@ -104,12 +104,16 @@ class TestPublishedSizes:
         assert cost.params(net, [SPOS]).tolist() == [3_529_312]
         assert cost.params(on_meta(affine=True), [SPOS]).tolist() == [3_558_464]
 
-    def test_table(self, tables, counted):
-        record = json.loads((tables / "spos_shufflenet_macs.json").read_text())
+    def test_table(self, net, counted):
+        record = shufflenet_counts()
         rest, table = counted
         parts = ("stem_macs", "conv_last_macs", "classifier_macs")
         assert rest == sum(record[part] for part in parts)
         assert table.tolist() == [[op["macs"] for op in row["ops"]] for row in record["layers"]]
+        rng = np.random.default_rng(0)
+        drawn = [net.space.sample(rng) for _ in range(50)]
+        sums = [rest + table[np.arange(20), arch].sum() for arch in drawn]
+        assert cost.macs(net, drawn, IMAGE).tolist() == sums
         affine = on_meta(affine=True)
         params = [[op["params"] for op in row["ops"]] for row in record["layers"]]
         archs = [(operation,) * 20 for operation in range(4)]

@@ -41,7 +41,9 @@ from manyshot.progress import Bars
 from manyshot.recipe import FinishSettings, Recipe
 from manyshot.run_folder import RunFolder
 from manyshot.space import Arch
-from manyshot.train import Generates, Grid, TrainingSettings
+from manyshot.train import TrainingSettings
+from manyshot.train.samplers.complexity import Grid
+from manyshot.train.samplers.shift import Generates
 
 KEPT = kept.of_study(__file__)
 METHODS = ("shift", "uniform_cost", "uniform")

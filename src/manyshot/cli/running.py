@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -28,7 +27,7 @@ from manyshot.cli.shared import (
 )
 
 if TYPE_CHECKING:
-    from manyshot.run_folder import Result
+    from manyshot.runs import Run
 
 
 @app.command("run")
@@ -42,9 +41,9 @@ def run_command(
 ) -> None:
     """Train, search, finish and export: the whole way."""
     settings, folder = settings_of(recipe, set_, out, resume)
-    from manyshot.pipeline import run  # torch loads here, not for --help
+    from manyshot.runs import perform  # slow to import, so not for --help
 
-    _show(run(settings, folder, progress(quiet)), folder, as_json)
+    _show(perform(settings, folder, progress(quiet)), as_json)
 
 
 @app.command("train")
@@ -79,10 +78,9 @@ def search_command(
     if set_ and out is None:
         raise typer.BadParameter("other settings need another folder: give --out too")
     settings = loaded(recipe_of(run), set_)
-    from manyshot.pipeline import run as run_all
+    from manyshot.runs import perform
 
-    folder = out or run
-    _show(run_all(settings, folder, progress(quiet), trained=run), folder, as_json)
+    _show(perform(settings, out or run, progress(quiet), trained=run), as_json)
 
 
 @app.command("transfer")
@@ -100,12 +98,12 @@ def transfer_command(
     Without a recipe, settings are the run's; `--set data.root=PATH` says where the images are.
     """
     recipe_of(run)
-    from manyshot.pipeline import run as run_all
     from manyshot.pipeline import transfer_recipe
+    from manyshot.runs import perform
 
     settings = transfer_recipe(run, recipe, data, set_ or [])
     folder = folder_of(settings.name, out)
-    _show(run_all(settings, folder, progress(quiet), source=run), folder, as_json)
+    _show(perform(settings, folder, progress(quiet), source=run), as_json)
 
 
 @app.command("space")
@@ -148,14 +146,13 @@ def export_command(
             echo(run / path)
 
 
-def _show(result: Result, folder: Path, as_json: bool) -> None:
-    """Writes the report, and prints the winners."""
+def _show(run: Run, as_json: bool) -> None:
+    """Prints the winners of a finished run."""
     if not speaks():
         return
-    from manyshot.report import write
     from manyshot.show import shift_tables, winners_table
 
-    page = write(folder)
+    result, page = run.result, run.files.report
     moved = result.shifting != "none" or result.order
     show(
         result.plain(),

@@ -61,9 +61,11 @@ def settings_of(
 
 def folder_of(name: str, out: Path | None) -> Path:
     """Where a run goes: as asked for, or a new folder by its name."""
-    if out is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise typer.BadParameter("several processes need one folder: give --out, or --resume")
-    return out or free(Path("runs") / name)
+    if out is not None:
+        return out
+    from manyshot.runs import new_folder
+
+    return new_folder(name)
 
 
 def recipe_of(run: Path) -> Path:
@@ -74,14 +76,6 @@ def recipe_of(run: Path) -> Path:
     if not path.exists():
         raise typer.BadParameter(f"{run} is not a run: it has no {path.name}")
     return path
-
-
-def free(folder: Path) -> Path:
-    """`folder`, or the first of folder-2, folder-3, ... that does not exist."""
-    number, free = 2, folder
-    while free.exists():
-        free, number = folder.with_name(f"{folder.name}-{number}"), number + 1
-    return free
 
 
 def speaks() -> bool:

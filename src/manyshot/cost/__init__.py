@@ -40,9 +40,14 @@ _recorded: WeakKeyDictionary[Supernet, dict[Any, CostTable]] = WeakKeyDictionary
 
 
 def macs(net: Supernet, archs: Archs, input_shape: Sequence[int]) -> npt.NDArray[np.int64]:
-    """Multiply-adds of architectures for one image of shape (C, H, W): exact integers, (N,).
+    """Multiply-adds of architectures for one image: exact integers, (N,).
 
-    What papers print as FLOPs. The first call for a network records its tables (see `macs_table`).
+    Papers print them as FLOPs. The first call for a network records its tables (see `macs_table`).
+
+    Args:
+        net: the supernet.
+        archs: N architectures.
+        input_shape: (C, H, W) of one image.
     """
     tables = _recorded.setdefault(net, {})
     key = ("macs", tuple(input_shape))
@@ -52,7 +57,7 @@ def macs(net: Supernet, archs: Archs, input_shape: Sequence[int]) -> npt.NDArray
 
 
 def params(net: Supernet, archs: Archs) -> npt.NDArray[np.int64]:
-    """Parameters of architectures, as `extract(arch)` would hold: exact integers, (N,)."""
+    """Parameters of architectures, as `extract(arch)` would hold them: exact integers, (N,)."""
     tables = _recorded.setdefault(net, {})
     if "params" not in tables:
         tables["params"] = params_table(net)

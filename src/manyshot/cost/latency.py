@@ -9,7 +9,6 @@ from typing import Any, Self, final
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.stats import kendalltau
 
 from manyshot.cost.recording import Recording
 from manyshot.cost.tables import Archs, CostTable
@@ -30,7 +29,7 @@ from manyshot.space import Arch, SearchSpace
 from manyshot.supernet import Supernet
 
 FITTED = 5
-"""Random architectures from which the fixed part is measured; a third of all in a tiny space."""
+"""How many random architectures give the fixed part; a third of all in a tiny space."""
 
 
 @final
@@ -39,9 +38,9 @@ class LatencyCheck:
     """A latency table against direct measurements of architectures it was not made from.
 
     Attributes:
-        archs: random ones, distinct, none of those that gave the fixed part.
+        archs: distinct random architectures, none of which gave the fixed part.
         measured_ms: medians of the extracted subnets, measured in the same rounds as the table.
-        predicted_ms: by the table.
+        predicted_ms: what the table says.
         median_error: median of |predicted - measured| / measured; None for no architectures.
         kendall_tau: tau-b between the two; None if either is constant.
     """
@@ -56,23 +55,23 @@ class LatencyCheck:
 @final
 @dataclass(frozen=True, eq=False)
 class LatencyTable:
-    """Latency of any architecture of a space for one batch, in eval mode; a record of a run.
+    """The latency of any architecture of a space for one batch, in eval mode; a record of a run.
 
     Attributes:
         table: milliseconds as sums; its constant is the part that no decision changes.
-        decisions: their names, in the order of the space.
+        decisions: the names of the decisions, in the order of the space.
         input_shape: (C, H, W) of one image.
         batch_size: images at once.
-        threads: of torch, on the CPU.
+        threads: the number of torch's threads on the CPU.
         device: the hardware, as text.
         clock: `thread` (time of the one thread), `wall`, or `given`.
-        torch_version: of torch.
-        dtype: of the images.
+        torch_version: the version of torch.
+        dtype: the type of the images.
         warmup: untimed rounds.
         repeats: timed rounds.
-        cells: distinct things that were timed.
+        cells: how many distinct things were timed.
         spread: the median over them of interquartile range / median.
-        check: how well it predicts.
+        check: how well the table predicts.
     """
 
     table: CostTable
@@ -91,7 +90,7 @@ class LatencyTable:
     check: LatencyCheck
 
     def __call__(self, archs: Archs) -> npt.NDArray[np.float64]:
-        """Milliseconds of architectures, shape (N,)."""
+        """The milliseconds of architectures, (N,)."""
         return self.table(archs)
 
     def range(self) -> tuple[float, float]:
@@ -99,7 +98,7 @@ class LatencyTable:
         return self.table.range()
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-able record; `from_dict` restores an equal table."""
+        """A record that JSON can hold; `from_dict` restores an equal table."""
         fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
         record = {"schema": 1, **fields, "table": self.table.to_dict()}
         return {**record, "check": asdict(self.check)}
@@ -109,7 +108,7 @@ class LatencyTable:
         """The table that `to_dict` described.
 
         Raises:
-            ValueError: for an unknown schema.
+            ValueError: if the record has an unknown schema.
         """
         if record.get("schema") != 1:
             raise ValueError(f"latency table has schema {record.get('schema')!r}; this reads 1")
@@ -125,7 +124,12 @@ class LatencyTable:
 
 
 def latency_ms(net: Supernet, archs: Archs, table: LatencyTable) -> npt.NDArray[np.float64]:
-    """Milliseconds of architectures by a table made for `net` (see `latency_table`), (N,).
+    """The milliseconds of architectures by a table that `latency_table` made, (N,).
+
+    Args:
+        net: the supernet that the table was made for.
+        archs: N architectures.
+        table: the latency table.
 
     Raises:
         ValueError: if the table was made for another search space.
@@ -161,17 +165,20 @@ def latency_table(
     timed in turn, one run each per round. The table then predicts other random architectures.
 
     Args:
-        net: is measured on the device where it is, and not changed.
+        net: the supernet, which is measured on the device where it is, and not changed.
         input_shape: (C, H, W) of one image.
         batch_size: images at once; a latency is that of the batch.
-        threads: of torch while measuring.
+        threads: the number of torch's threads while measuring.
         warmup: untimed rounds.
         repeats: timed rounds; entries are medians over them.
-        checked: random architectures that the table is checked on; fewer in a tiny space.
+        checked: how many random architectures the table is checked on; fewer in a tiny space.
         max_cells: the most things to time.
         progress: called as `progress(rounds done, rounds)`.
         stopwatch: what times one run; by default the time of the thread on the CPU with one
             thread, else wall-clock time.
+
+    Returns:
+        The table, with how well it predicts.
 
     Raises:
         ValueError: if there is too much to time, or a number is too small.
@@ -235,7 +242,7 @@ def _subnet(net: Supernet, arch: Arch, images: torch.Tensor) -> Job:
 
 
 def _distinct(space: SearchSpace, count: int) -> list[Arch]:
-    """Random architectures, distinct as far as the space has as many."""
+    """Random architectures, distinct as far as the space has so many."""
     rng = np.random.default_rng(0)
     found = dict.fromkeys(space.sample(rng) for _ in range(20 * count))
     return list(found)[:count]
@@ -248,6 +255,8 @@ def _spread(times: npt.NDArray[np.float64]) -> float:
 
 
 def _check(table: CostTable, archs: list[Arch], direct: npt.NDArray[np.float64]) -> LatencyCheck:
+    from scipy.stats import kendalltau  # slow to import
+
     predicted = table(archs)
     error = float(np.median(np.abs(predicted - direct) / direct)) if len(archs) else None
     constant = len({*predicted.tolist()}) < 2 or len({*direct.tolist()}) < 2

@@ -21,16 +21,17 @@ from manyshot.space import Arch, SearchSpace
 from manyshot.supernet import Supernet
 
 CHECKED = 4
-"""Random architectures, beside the smallest and the largest, that every recording is checked on.
+"""The least number of random architectures that every recording is checked on.
 
-At least; together they contain every option of every decision.
+The smallest and the largest are checked besides. Together they contain every option of every
+decision.
 """
 
 ModuleTables = dict[nn.Module, tuple[Positions, Table]]
 
 
 def macs_table(net: Supernet, input_shape: Sequence[int]) -> CostTable:
-    """Multiply-adds of one image of shape (C, H, W), for any architecture, exact.
+    """The multiply-adds of any architecture for one image of shape (C, H, W), exact.
 
     Convolutions and matrix products of any module are counted (biases, norms and activations are
     not), as `torch.utils.flop_counter` does, divided by two. Each decision that is held as a size
@@ -113,6 +114,6 @@ def plain_path(model: nn.Module, path: str) -> str:
 
 
 def subnet_macs(module: nn.Module, input_shape: Sequence[int]) -> int:
-    """Multiply-adds of a plain module for one image of shape (C, H, W), by torch's counter."""
+    """The multiply-adds of a plain module for one image of shape (C, H, W), by torch's counter."""
     images = torch.empty((1, *input_shape), device="meta", dtype=model_dtype(module))
     return _flops(meta_twin(module)[id(module)], images) // 2

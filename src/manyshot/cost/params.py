@@ -24,7 +24,7 @@ from manyshot.supernet import Supernet
 def params_table(net: Supernet) -> CostTable:
     """The number of parameters of any architecture, exact; tied weights count once.
 
-    Checked on extracted subnets.
+    The table is checked on extracted subnets.
 
     Raises:
         CostMismatch: if the check fails.
@@ -80,7 +80,7 @@ def _positions(
 
 
 def _numel(places: list[tuple[Use, Shape]], selection: Selection) -> int:
-    """Extraction keeps one tensor per distinct active part of a shared one."""
+    """The parameters in `selection`: extraction keeps one tensor per distinct active part."""
     shapes = {
         tuple(map(selection.count, shape))
         for use, shape in places

@@ -25,9 +25,9 @@ class PolicyCost:
     cost when a decision moves from option j to i and the others stay, also where the cost is
     quadratic in a size (the square of an expected size would not give that).
 
-    The resource model of ShiftNAS (arXiv:2307.08300, eq. 10) is a sum over decisions. Costs are
-    not, as sizes multiply one another, so the exact form is ours. `additive` is the paper's, around
-    a reference: F(ref) + sum_d sum_i (F(ref with option i of d) - F(ref)) p_di. The paper
+    The resource model of ShiftNAS (arXiv:2307.08300, eq. 10) is a sum over decisions. Costs are no
+    such sum, as sizes multiply one another, so the exact form is ours. `additive` is the paper's,
+    around a reference: F(ref) + sum_d sum_i (F(ref with option i of d) - F(ref)) p_di. The paper
     multiplies costs with cumulative masks, which gives the same only if they are increments from
     one option to the next: the full costs of options would be counted several times.
     """
@@ -43,11 +43,11 @@ class PolicyCost:
         """Makes the cost of policies over the decisions of `space`.
 
         Args:
-            table: of any metric; of a `LatencyTable`, its `table`.
-            space: whose decisions are the keys of policies.
-            form: see the class.
-            reference: of the additive form; by default `space.largest`, which leaves no block out,
-                so that no decision of a block is without effect.
+            table: a cost table of any metric; of a `LatencyTable` give its `table`.
+            space: the space whose decisions are the keys of policies.
+            form: `exact` or `additive` (see the class).
+            reference: the architecture of the additive form; by default `space.largest`, which
+                leaves no block out, so that no decision of a block is without effect.
 
         Raises:
             ValueError: if the table is of another space, for an unknown form, or for a reference
@@ -73,8 +73,8 @@ class PolicyCost:
         """Costs in float64: (N,) for policies (N, options), a scalar for policies (options,).
 
         Raises:
-            ValueError: if a decision has no policy, for a policy of a decision that is not in the
-                space, or for shapes that disagree.
+            ValueError: if a decision has no policy, a policy is of a decision that is not in the
+                space, or shapes disagree.
         """
         vectors = self._vectors(policies)
         stacked = torch.cat(vectors, dim=-1).double()
@@ -147,8 +147,8 @@ def _factors(cost: CostTable) -> _Factors:
     groups = []
     for shape, members in by_shape.items():
         for axis in reversed(range(len(shape))):
-            for own, _ in members:
-                end = ends[own[axis]]
+            for places, _ in members:
+                end = ends[places[axis]]
                 rows += range(end - shape[axis], end)
             lengths.append(len(members) * shape[axis])
         stacked = np.stack([table for _, table in members]).astype(np.float64)
@@ -158,7 +158,7 @@ def _factors(cost: CostTable) -> _Factors:
 
 
 def _around(cost: CostTable, reference: Arch) -> CostTable:
-    """The sum of the changes of single decisions of `reference`."""
+    """The cost table that sums the changes which single decisions make to `reference`."""
     base = cost([reference])[0]
     tables: dict[tuple[int, ...], Table] = {}
     for position, count in enumerate(cost.counts):

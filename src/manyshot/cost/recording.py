@@ -24,17 +24,17 @@ V = TypeVar("V")
 Positions: TypeAlias = tuple[int, ...]
 Observe: TypeAlias = Callable[[Arch], Mapping[nn.Module, V]]
 Cells: TypeAlias = dict[Positions, V]
-"""By option indices at some positions, what was observed; cells that are in no network are out."""
+"""What was observed, by option indices at some positions; cells in no network are left out."""
 
 MAX_RUNS = 20_000
 
 
 class CostMismatch(RuntimeError):
-    """What was recorded is not what an extracted subnet has; it names the module."""
+    """What was recorded is not what an extracted subnet has; the message names the module."""
 
 
 class _Unchanged:
-    """Statistics of a forward in which only shapes matter."""
+    """The statistics of a forward in which only shapes matter."""
 
     def normalise(
         self, path: str, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
@@ -80,7 +80,15 @@ class Recording:
         batch_size: int = 1,
         inputs: bool = False,
     ) -> None:
-        """Makes the twin; with `inputs`, also the shapes of every module's inputs are observed."""
+        """Makes the twin that is observed.
+
+        Args:
+            model: the network, which is not touched.
+            space: its search space.
+            input_shape: (C, H, W) of one image.
+            batch_size: images at once.
+            inputs: whether the shapes of every module's inputs are observed too.
+        """
         memo = meta_twin(model)
         self.space = space
         self.model: nn.Module = memo[id(model)].eval()
@@ -96,7 +104,7 @@ class Recording:
         self._watch = Watch(self.model, inputs=inputs)
 
     def _free_sizes(self) -> list[int]:
-        """Positions of the decisions that may change shapes: all that are held as sizes."""
+        """The positions of the decisions that may change shapes: all that are held as sizes."""
         sizes = {
             decision
             for module in self.model.modules()
@@ -114,7 +122,7 @@ class Recording:
             self.model(self.images)
 
     def macs(self, arch: Arch) -> dict[nn.Module, int]:
-        """Multiply-adds by module in `arch`."""
+        """The multiply-adds of an architecture by module."""
         self._run(arch)
         return dict(self._watch.counts)
 
@@ -141,17 +149,17 @@ class Recording:
         """
         everywhere = dict.fromkeys(use for uses in self.uses.values() for use in uses)
         starts = [self.space.largest, *([self.space.smallest] if self._varying else [])]
-        found: defaultdict[nn.Module, set[int]] = defaultdict(set)
+        depends: defaultdict[nn.Module, set[int]] = defaultdict(set)
         for base in dict.fromkeys(a for s in starts for a in self._covering(everywhere, s)):
             seen = observe(base)
             for module in seen:
-                found[module].update(self.gates(module) if len(self.uses[module]) > 1 else ())
+                depends[module].update(self.gates(module) if len(self.uses[module]) > 1 else ())
             for i in self._varying:
                 for option in range(int(self.space.counts[i])):
                     varied = (*base[:i], option, *base[i + 1 :])
                     if option != base[i]:
-                        self._compare(base, seen, varied, observe(varied), i, found)
-        return {module: tuple(sorted(positions)) for module, positions in found.items()}
+                        self._compare(base, seen, varied, observe(varied), i, depends)
+        return {module: tuple(sorted(positions)) for module, positions in depends.items()}
 
     def _compare(
         self,
@@ -160,13 +168,13 @@ class Recording:
         varied: Arch,
         now: Mapping[nn.Module, V],
         position: int,
-        found: defaultdict[nn.Module, set[int]],
+        depends: defaultdict[nn.Module, set[int]],
     ) -> None:
         for module in {**seen, **now}:
             if seen.get(module) == now.get(module):
                 continue
             if self.active(module, base) and self.active(module, varied):
-                found[module].add(position)
+                depends[module].add(position)
 
     def _covering(self, gates: Iterable[Use], start: Arch) -> Iterator[Arch]:
         """Variants of `start` such that every satisfiable gate holds in one of them."""
@@ -198,11 +206,16 @@ class Recording:
     def tabulate(
         self, observe: Observe[V], depends: Mapping[nn.Module, Positions], nothing: V
     ) -> dict[nn.Module, Cells[tuple[V, Arch]]]:
-        """What is observed of modules at all options of the decisions that it depends on.
+        """What is observed of modules at all options of the decisions that they depend on.
 
         Architectures are chosen greedily: each takes one pending cell of as many modules as agree,
         and random options elsewhere. With each observation comes the first architecture that had
         it.
+
+        Args:
+            observe: gives the observation of each module in an architecture.
+            depends: the decisions that each module depends on.
+            nothing: the observation of a module that does not run.
 
         Raises:
             CostMismatch: if one cell is observed twice and differs.
@@ -220,14 +233,14 @@ class Recording:
                         break
             arch = tuple(fixed.get(i, o) for i, o in enumerate(self.space.sample(rng)))
             seen = observe(arch)
-            for module, own in depends.items():
+            for module, positions in depends.items():
                 if not self.active(module, arch):
                     continue
-                cell, value = tuple(arch[p] for p in own), seen.get(module, nothing)
+                cell, value = tuple(arch[p] for p in positions), seen.get(module, nothing)
                 first = cells[module].setdefault(cell, (value, arch))[0]
                 if first != value:
-                    raise CostMismatch(self._conflict(module, own, first, value))
-                group = (own, tuple(self.uses[module]))
+                    raise CostMismatch(self._conflict(module, positions, first, value))
+                group = (positions, tuple(self.uses[module]))
                 pending.get(group, {}).pop(cell, None)
             pending = {group: left for group, left in pending.items() if left}
         return cells
@@ -235,22 +248,22 @@ class Recording:
     def _pending(
         self, depends: Mapping[nn.Module, Positions]
     ) -> dict[tuple[Positions, tuple[Use, ...]], Cells[dict[int, int]]]:
-        """Cells to visit, with the options that put their module into the network."""
+        """The cells to visit, with the options that put their module into the network."""
         pending: dict[tuple[Positions, tuple[Use, ...]], Cells[dict[int, int]]] = {}
-        for module, own in depends.items():
+        for module, positions in depends.items():
             uses = tuple(self.uses[module])
-            shape = [int(self.space.counts[p]) for p in own]
+            shape = [int(self.space.counts[p]) for p in positions]
             if np.prod(shape, dtype=np.float64) > MAX_RUNS:
                 raise ValueError(
-                    f"module {self.paths[module]!r} depends on {self._names(own)} at once, "
+                    f"module {self.paths[module]!r} depends on {self._names(positions)} at once, "
                     f"{int(np.prod(shape, dtype=np.float64)):,} combinations (at most "
                     f"{MAX_RUNS:,}): let fewer sizes meet in it"
                 )
-            if (own, uses) in pending:
+            if (positions, uses) in pending:
                 continue
-            cells = pending[own, uses] = {}
+            cells = pending[positions, uses] = {}
             for cell in itertools.product(*map(range, shape)):
-                fixed = dict(zip(own, cell, strict=True))
+                fixed = dict(zip(positions, cell, strict=True))
                 options = (self._satisfy(use, fixed, self.space.largest) for use in uses)
                 wanted = next((option for option in options if option is not None), None)
                 if wanted is not None:
@@ -260,16 +273,31 @@ class Recording:
     def _names(self, positions: Positions) -> str:
         return ", ".join(str(self.space.decisions[p].name) for p in positions) or "no decision"
 
-    def _conflict(self, module: nn.Module, own: Positions, first: object, now: object) -> str:
+    def _conflict(self, module: nn.Module, positions: Positions, first: object, now: object) -> str:
         return (
-            f"module {self.paths[module]!r}: its cost depends on more than {self._names(own)} "
-            f"({first} and {now} at the same options). Let it hold every decision that its forward "
-            "reads (self.width = width, then ms.value(self.width)), not carry it in attributes"
+            f"module {self.paths[module]!r}: its cost depends on more than "
+            f"{self._names(positions)} ({first} and {now} at the same options). Let it hold every "
+            "decision that its forward reads (self.width = width, then ms.value(self.width)), not "
+            "carry it in attributes"
         )
 
-    def expand(self, module: nn.Module, own: Positions, cells: Cells[V]) -> tuple[Positions, Any]:
-        """A table over `own` and the gates of `module`: zero where it is not in the network."""
-        axes = tuple(sorted({*own, *self.gates(module)}))
+    def expand(
+        self, module: nn.Module, positions: Positions, cells: Cells[V]
+    ) -> tuple[Positions, Any]:
+        """A table over `positions` and the gates of a module: zero where it is not in the network.
+
+        Args:
+            module: the module.
+            positions: the decisions that it depends on while it is in.
+            cells: its observation at their options.
+
+        Returns:
+            The decisions of the table, and the table.
+
+        Raises:
+            ValueError: if the table would be too large.
+        """
+        axes = tuple(sorted({*positions, *self.gates(module)}))
         shape = [int(self.space.counts[p]) for p in axes]
         if np.prod(shape, dtype=np.float64) > 500 * MAX_RUNS:
             raise ValueError(
@@ -283,5 +311,5 @@ class Recording:
             for position, option in zip(axes, cell, strict=True):
                 arch[position] = option
             if self.active(module, tuple(arch)):
-                table[cell] = cells[tuple(arch[p] for p in own)]
+                table[cell] = cells[tuple(arch[p] for p in positions)]
         return axes, table

@@ -20,13 +20,13 @@ MAX_CELLS = 10_000_000
 @final
 @dataclass(frozen=True, eq=False)
 class CostTable:
-    """Exact cost of any architecture of a space: a constant plus one table per set of decisions.
+    """The exact cost of any architecture: a constant plus one table per set of decisions.
 
     Attributes:
-        metric: what is counted: `macs`, `params`, `latency_ms`.
+        metric: what is counted: `macs`, `params` or `latency_ms`.
         counts: the number of options of every decision.
         constant: the part that no decision changes.
-        tables: for each set of decisions (positions in an architecture, ascending), an array with
+        tables: for each set of decisions (positions in an architecture, ascending) an array with
             one axis per decision.
     """
 
@@ -39,7 +39,13 @@ class CostTable:
     def of(
         cls, metric: str, counts: tuple[int, ...], parts: Iterable[tuple[tuple[int, ...], Table]]
     ) -> Self:
-        """The sum of parts, each a set of decisions and a table over them."""
+        """The table that is the sum of parts.
+
+        Args:
+            metric: what is counted.
+            counts: the number of options of every decision.
+            parts: sets of decisions, each with a table over them.
+        """
         tables: dict[tuple[int, ...], Table] = {}
         for positions, table in parts:
             tables[positions] = tables[positions] + table if positions in tables else table
@@ -47,7 +53,7 @@ class CostTable:
         return cls(metric, counts, constant, tables)
 
     def __call__(self, archs: Archs) -> npt.NDArray[Any]:
-        """Costs of architectures: shape (N,), integers for `macs` and `params`.
+        """The costs of architectures, (N,): integers for `macs` and `params`.
 
         Raises:
             ValueError: for an architecture that is not in the space.
@@ -84,7 +90,7 @@ class CostTable:
 
     @property
     def dtype(self) -> type[np.int64] | type[np.float64]:
-        """Integers for counts, floating point for time."""
+        """The type of costs: integers for counts, floating point for time."""
         return np.float64 if self.metric == "latency_ms" else np.int64
 
     def range(self) -> tuple[float, float]:
@@ -92,26 +98,28 @@ class CostTable:
         return self._extreme(np.min), self._extreme(np.max)
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-able record; `from_dict` restores an equal table."""
+        """A record that JSON can hold; `from_dict` restores an equal table."""
         return {
             "metric": self.metric,
             "counts": list(self.counts),
             "constant": self.constant,
-            "tables": [[list(own), table.tolist()] for own, table in self.tables.items()],
+            "tables": [
+                [list(positions), table.tolist()] for positions, table in self.tables.items()
+            ],
         }
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Self:
         """The table that `to_dict` described."""
         dtype = np.float64 if record["metric"] == "latency_ms" else np.int64
-        tables = {tuple(own): np.array(table, dtype) for own, table in record["tables"]}
+        tables = {tuple(positions): np.array(table, dtype) for positions, table in record["tables"]}
         return cls(record["metric"], tuple(record["counts"]), record["constant"], tables)
 
     def _extreme(self, best: Callable[..., Any]) -> float:
         factors = list(self.tables.items())
         total: float = self.constant
         while factors:
-            left = {p for own, _ in factors for p in own}
+            left = {p for positions, _ in factors for p in positions}
             position = min(left, key=lambda p: _merged(factors, p))
             touching = [f for f in factors if position in f[0]]
             factors = [f for f in factors if position not in f[0]]
@@ -127,7 +135,7 @@ class CostTable:
     def _product(
         self, factors: Sequence[tuple[tuple[int, ...], Table]]
     ) -> tuple[tuple[int, ...], Table]:
-        scope = tuple(sorted({p for own, _ in factors for p in own}))
+        scope = tuple(sorted({p for positions, _ in factors for p in positions}))
         shape = [self.counts[p] for p in scope]
         if math.prod(shape) > MAX_CELLS:
             raise ValueError(
@@ -135,10 +143,10 @@ class CostTable:
                 f"(at most {MAX_CELLS:,}): too many decisions multiply one another"
             )
         table = np.zeros(shape, self.dtype)
-        for own, values in factors:
-            table += values.reshape([self.counts[p] if p in own else 1 for p in scope])
+        for positions, values in factors:
+            table += values.reshape([self.counts[p] if p in positions else 1 for p in scope])
         return scope, table
 
 
 def _merged(factors: Sequence[tuple[tuple[int, ...], Table]], position: int) -> int:
-    return len({p for own, _ in factors if position in own for p in own})
+    return len({p for positions, _ in factors if position in positions for p in positions})

@@ -24,7 +24,7 @@ Job: TypeAlias = tuple[nn.Module, Sequence[Call]]
 """A module and the calls that are timed together."""
 
 Stopwatch: TypeAlias = Callable[[nn.Module, Sequence[Call]], float]
-"""Runs a module on calls, one after the other, and returns the milliseconds that took."""
+"""Runs a module on calls, one after the other, and returns the milliseconds that it took."""
 
 
 @dataclass(frozen=True)
@@ -32,16 +32,16 @@ class Measurement:
     """The latency of one module for one batch.
 
     Attributes:
-        median_ms: over the repeats.
+        median_ms: the median over the repeats.
         iqr_ms: the interquartile range over the repeats.
         repeats: how many runs were timed.
         warmup: how many ran before, untimed.
         batch_size: images at once.
-        threads: of torch, on the CPU.
+        threads: the number of torch's threads on the CPU.
         device: the hardware, as text.
         clock: `thread` (time of the one thread), `wall`, or `given`.
-        torch_version: of torch.
-        dtype: of the images.
+        torch_version: the version of torch.
+        dtype: the type of the images.
     """
 
     median_ms: float
@@ -67,20 +67,23 @@ def measure(
     device: torch.device | str | None = None,
     stopwatch: Stopwatch | None = None,
 ) -> Measurement:
-    """The measured latency of a plain module, such as `net.extract(arch)`, in eval mode.
+    """Measures the latency of a plain module, such as `net.extract(arch)`, in eval mode.
 
     A copy of the module is timed: in channels-last format on the CPU, synchronised on a GPU.
 
     Args:
-        module: it is not changed.
+        module: the module, which is not changed.
         input_shape: (C, H, W) of one image.
         batch_size: images at once; the latency is that of the batch.
-        threads: of torch while measuring; by default as many as it has now.
+        threads: the number of torch's threads while measuring; by default as many as it has now.
         warmup: untimed runs.
         repeats: timed runs.
-        device: where; by default where the module is.
+        device: where to measure; by default where the module is.
         stopwatch: what times one run; by default the time of the thread on the CPU with one
             thread, else wall-clock time.
+
+    Returns:
+        The latency, with what decides its meaning.
 
     Raises:
         ValueError: if a number is too small.
@@ -121,9 +124,19 @@ def round_robin(
     stopwatch: Stopwatch,
     progress: Callable[[int, int], None] | None = None,
 ) -> npt.NDArray[np.float64]:
-    """Times in ms, shape (repeats, jobs): every job once per round, so that drift hits all alike.
+    """Times every job once per round, so that drift hits all alike.
 
     Inputs are copied before each run, because a module may change its input.
+
+    Args:
+        jobs: what is timed.
+        warmup: untimed rounds.
+        repeats: timed rounds.
+        stopwatch: what times one run of a job.
+        progress: called as `progress(rounds done, rounds)`.
+
+    Returns:
+        Times in ms, (repeats, jobs).
     """
     times = np.zeros((repeats, len(jobs)))
     with torch.inference_mode():
@@ -138,10 +151,11 @@ def round_robin(
 
 
 def default_clock(device: torch.device, threads: int) -> tuple[str, Stopwatch]:
-    """What latency is read from, with its name.
+    """The stopwatch that latency is read from, with its name.
 
     With one thread on the CPU it is the time of that thread, which other programs on the machine
-    do not lengthen as they do wall-clock time; otherwise wall-clock time, synchronised with a GPU.
+    do not lengthen as they do wall-clock time; otherwise it is wall-clock time, synchronised with a
+    GPU.
     """
     if device.type == "cuda":
         return "wall", _clock(time.perf_counter_ns, lambda: torch.cuda.synchronize(device))
@@ -163,7 +177,7 @@ def _clock(now: Callable[[], int], synchronize: Callable[[], None]) -> Stopwatch
 
 
 def copied(calls: Sequence[Call], device: torch.device | None = None) -> list[Call]:
-    """The calls with fresh tensors; those with a `device` in the format that is timed there."""
+    """The calls with fresh tensors; with a `device`, in the memory format that is timed there."""
 
     def fresh(value: Any) -> Any:
         if not isinstance(value, Tensor):
@@ -176,7 +190,7 @@ def copied(calls: Sequence[Call], device: torch.device | None = None) -> list[Ca
 
 
 def prepared(module: nn.Module, device: torch.device) -> nn.Module:
-    """`module` in eval mode on `device`, channels last on the CPU."""
+    """`module` in eval mode on `device`, in channels last on the CPU."""
     module = module.to(device).eval()
     if device.type == "cpu":
         module = module.to(memory_format=torch.channels_last)
@@ -186,7 +200,14 @@ def prepared(module: nn.Module, device: torch.device) -> nn.Module:
 def random_images(
     module: nn.Module, batch_size: int, input_shape: Sequence[int], device: torch.device
 ) -> Tensor:
-    """Seeded normal noise, in the module's type and the format that is timed."""
+    """Seeded normal noise, in the module's type and the memory format that is timed.
+
+    Args:
+        module: what the images are for.
+        batch_size: how many.
+        input_shape: (C, H, W) of one image.
+        device: where they go.
+    """
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(batch_size, *input_shape, generator=generator)
     images = images.to(device, model_dtype(module))
@@ -196,7 +217,7 @@ def random_images(
 
 @contextlib.contextmanager
 def on_threads(threads: int) -> Iterator[None]:
-    """Sets torch's threads inside the block."""
+    """Sets the number of torch's threads inside the block."""
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(threads)
@@ -206,12 +227,12 @@ def on_threads(threads: int) -> Iterator[None]:
 
 
 def device_of(module: nn.Module) -> torch.device:
-    """Where its first parameter is; the CPU without any."""
+    """The device of the module's first parameter; the CPU if it has none."""
     return next((p.device for p in module.parameters()), torch.device("cpu"))
 
 
 def describe(device: torch.device) -> str:
-    """The hardware, as text."""
+    """The hardware of a device, as text."""
     if device.type == "cuda":
         return f"{device}: {torch.cuda.get_device_name(device)}"
     name = platform.processor() or platform.machine()
@@ -222,7 +243,11 @@ def describe(device: torch.device) -> str:
 
 
 def check_counts(**counts: int) -> None:
-    """Raises ValueError for a count below one."""
+    """Refuses a count below one.
+
+    Raises:
+        ValueError: for such a count.
+    """
     for name, count in counts.items():
         if count < 1:
             least = 0 if name == "warmup" else 1

@@ -37,9 +37,9 @@ class UnitPlan:
     """What to time: one architecture to take each distinct unit from, and who uses the time.
 
     Attributes:
-        jobs: an architecture that has it, for each thing to time.
-        seen: an architecture in which a unit sees inputs of these shapes.
-        cells: for each unit, the decisions it depends on, and what to look up at their options.
+        jobs: for each thing to time, an architecture that has it.
+        seen: for each unit and shapes of its inputs, an architecture in which it sees them.
+        cells: for each unit the decisions it depends on, and what to look up at their options.
     """
 
     jobs: dict[Key, Arch]
@@ -50,7 +50,7 @@ class UnitPlan:
 def plan(recording: Recording, limit: int) -> UnitPlan:
     """Plans the measurement of every unit at all options that it depends on.
 
-    Units are choice blocks, blocks of an elastic depth, and the largest other modules that holding
+    Units are choice blocks, blocks of an elastic depth, and the largest other modules that taking
     apart would not make cheaper to measure; and modules without decisions whose inputs vary.
 
     Raises:
@@ -93,7 +93,7 @@ def _units(
     top: bool = False,
     block: bool = False,
 ) -> Iterator[tuple[nn.Module, int]]:
-    """The units below and including `module`, with the number of their cells."""
+    """The units below and including `module`, each with the number of its cells."""
     inside, called = _inside(recording, module), module in depends
     axes = inside.union(depends.get(module, ()))
     cells = math.prod(int(recording.space.counts[p]) for p in axes)
@@ -134,10 +134,10 @@ def _plan_unit(
     cells: Cells[Key] = {}
     for cell in itertools.product(*(range(int(space.counts[p])) for p in axes)):
         options = dict(zip(axes, cell, strict=True))
-        found = seen.get(tuple(options[p] for p in depends))
-        if found is None:
+        sight = seen.get(tuple(options[p] for p in depends))
+        if sight is None:
             continue
-        inputs, example = found
+        inputs, example = sight
         arch = tuple(options.get(i, option) for i, option in enumerate(example))
         if recording.active(unit, arch):
             key = (unit, _options(recording, unit, arch), inputs)
@@ -160,7 +160,14 @@ def _options(recording: Recording, unit: nn.Module, arch: Arch) -> frozenset[tup
 
 
 def make_jobs(net: Supernet, recording: Recording, planned: UnitPlan, images: Tensor) -> list[Job]:
-    """Every unit of a plan, extracted, with the activations that it sees for `images`."""
+    """Every unit of a plan, extracted, with the activations that it sees.
+
+    Args:
+        net: the supernet.
+        recording: what its modules depend on.
+        planned: the plan.
+        images: what the supernet is run on.
+    """
     calls = _activations(net, recording, planned, images)
     jobs: list[Job] = []
     for (unit, _, inputs), arch in planned.jobs.items():
@@ -205,7 +212,13 @@ def _keeper(kept: list[Call], device: torch.device) -> Any:
 
 
 def statistics(net: Supernet, arch: Arch, images: Tensor) -> BatchNormStats:
-    """Statistics of `arch` on noise, so that activations keep a natural scale."""
+    """Batch-norm statistics of an architecture on noise, so that activations keep a natural scale.
+
+    Args:
+        net: the supernet.
+        arch: the architecture.
+        images: the noise.
+    """
     collector = Collector()
     pair = images if len(images) > 1 else torch.cat((images, images.flip(-1)))
     with dry(net):

@@ -19,11 +19,11 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the multiply-adds of every operation, by the innermost module that runs it.
 
     It counts what `torch.utils.flop_counter` counts. Operations on meta tensors give nothing but
-    shapes, and most of torch's shape functions are slow: each is run once per distinct input.
+    shapes, and most of torch's shape functions are slow, so each is run once per distinct input.
 
     Attributes:
         counts: multiply-adds by module.
-        inputs: by module, the shapes of the inputs of each call, as text; if asked for.
+        inputs: by module, the shapes of the inputs of each call, as text, if they were asked for.
     """
 
     def __init__(self, model: nn.Module, *, inputs: bool = False) -> None:
@@ -33,13 +33,13 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.inputs: defaultdict[nn.Module, tuple[str, ...]] = defaultdict(tuple)
         self._describes = inputs
         self._stack: list[nn.Module] = []
-        self._known: dict[Any, _Outcome] = {}
+        self._outcomes: dict[Any, _Outcome] = {}
         for module in model.modules():
             module.register_forward_pre_hook(self._enter, with_kwargs=True)
             module.register_forward_hook(self._leave, always_call=True)
 
     def clear(self) -> None:
-        """Forgets what was counted."""
+        """Forgets what was counted so far."""
         self.counts.clear()
         self.inputs.clear()
         self._stack.clear()
@@ -57,18 +57,18 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         kwargs = kwargs or {}
         key = _key(func, args, kwargs)
-        outcome = self._known.get(key)
+        outcome = self._outcomes.get(key)
         if outcome is None:
             return self._run(func, args, kwargs, key)
         if outcome.macs and self._stack:
             self.counts[self._stack[-1]] += outcome.macs
         if outcome.tensors is None:
             return args[0]
-        made = [
+        outputs = [
             torch.empty_strided(shape, stride, dtype=dtype, device="meta")
             for shape, stride, dtype in outcome.tensors
         ]
-        return made[0] if outcome.single else tuple(made)
+        return outputs[0] if outcome.single else tuple(outputs)
 
     def _run(self, func: Any, args: tuple[Any, ...], kwargs: Any, key: Any) -> Any:
         flops = flop_registry.get(func._overloadpacket)
@@ -83,7 +83,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.counts[self._stack[-1]] += macs
         outcome = _Outcome.of(func, args, key, out, macs)
         if outcome is not None:
-            self._known[key] = outcome
+            self._outcomes[key] = outcome
         return out
 
 
@@ -111,12 +111,12 @@ class _Outcome:
                 and _mark(out) == key[1][0]  # not one that changes the shape
             )
             return cls(macs, None, True) if in_place else None
-        made = [out] if isinstance(out, Tensor) else out
-        if not isinstance(made, list | tuple) or not made or not all(map(_is_meta, made)):
+        outputs = [out] if isinstance(out, Tensor) else out
+        if not isinstance(outputs, list | tuple) or not outputs or not all(map(_is_meta, outputs)):
             return None
         if isinstance(out, list):
             return None
-        return cls(macs, [_mark(tensor) for tensor in made], isinstance(out, Tensor))
+        return cls(macs, [_mark(tensor) for tensor in outputs], isinstance(out, Tensor))
 
 
 def _is_meta(value: Any) -> bool:
@@ -124,7 +124,7 @@ def _is_meta(value: Any) -> bool:
 
 
 def _key(func: Any, args: Any, kwargs: Any) -> Any:
-    """Whatever decides the outcome; None if that cannot be said."""
+    """Whatever decides the outcome of an operation; None if that cannot be said."""
     try:
         key = (func, tuple(map(_mark, args)), tuple((k, _mark(v)) for k, v in kwargs.items()))
         hash(key)

@@ -23,15 +23,15 @@ class Augment:
     """What may happen to a training image; everything is off by default.
 
     Attributes:
-        pad: shift by up to so many pixels in each direction; what comes in is black.
-        flip: mirror left and right with probability 1/2.
-        crop_scale: (smallest, largest) share of the area that a random crop keeps, which is then
-            resized; only for images in files.
+        pad: images are shifted by up to so many pixels in each direction; what comes in is black.
+        flip: whether images are mirrored left and right with probability 1/2.
+        crop_scale: the (smallest, largest) share of the area that a random crop keeps, which is
+            then resized; only for images in files.
         jitter: brightness, contrast and saturation are each multiplied by a factor in
             1-jitter..1+jitter; only for images in files.
 
     Raises:
-        ValueError: naming the option and what it allows.
+        ValueError: if an option is not allowed; the message names it and what it allows.
     """
 
     pad: int = 0
@@ -67,10 +67,10 @@ def draw_moves(n: int, augment: Augment, seed: int, epoch: int) -> Moves | None:
     """The moves of every image of a set in one epoch; None if the images stay as they are.
 
     Args:
-        n: number of images in the set.
-        augment: `pad` and `flip` are used.
-        seed: of the run.
-        epoch: which epoch.
+        n: the number of images in the set.
+        augment: what may happen; `pad` and `flip` are used.
+        seed: the seed of the run.
+        epoch: the number of the epoch.
 
     Returns:
         int64 [n] tops and lefts in 0..2*pad, and bool [n]; on the CPU.
@@ -84,7 +84,13 @@ def draw_moves(n: int, augment: Augment, seed: int, epoch: int) -> Moves | None:
 
 
 def move(images_BCHW: Tensor, moves_B: Moves, pad: int) -> Tensor:
-    """The images shifted and mirrored, one gather for the whole batch; black comes in."""
+    """The images shifted and mirrored by one gather for the whole batch; black comes in.
+
+    Args:
+        images_BCHW: the batch.
+        moves_B: the move of each image.
+        pad: the largest shift.
+    """
     batch, channels, height, width = images_BCHW.shape
     padded = torch.nn.functional.pad(images_BCHW, (pad, pad, pad, pad)) if pad else images_BCHW
     device = images_BCHW.device
@@ -97,7 +103,13 @@ def move(images_BCHW: Tensor, moves_B: Moves, pad: int) -> Tensor:
 
 
 def fit(image_CHW: Tensor, height: int, width: int) -> Tensor:
-    """The image resized to just cover height x width, then cropped in the centre."""
+    """The image resized to just cover a rectangle, then cropped in the centre.
+
+    Args:
+        image_CHW: the image.
+        height: the height of the rectangle, in pixels.
+        width: its width, in pixels.
+    """
     old_height, old_width = image_CHW.shape[1:]
     if (old_height, old_width) == (height, width):
         return image_CHW
@@ -115,12 +127,13 @@ def augmented(
 ) -> Tensor:
     """One image of any size, augmented and brought to height x width.
 
-    Every call draws the same amount of numbers, so an option does not change what another draws.
+    Every call draws the same amount of numbers, so that an option does not change what another
+    draws.
 
     Args:
-        image_CHW: uint8.
-        height: in pixels, of the result.
-        width: likewise.
+        image_CHW: the image, uint8.
+        height: the height of the result, in pixels.
+        width: the width of the result, in pixels.
         augment: what may happen.
         generator: all the randomness.
     """
@@ -151,10 +164,16 @@ def augmented(
 def crop_box(
     height: int, width: int, scale: tuple[float, float], draws: list[float]
 ) -> tuple[int, int, int, int]:
-    """(top, left, height, width) of a random crop inside a height x width image.
+    """The (top, left, height, width) of a random crop.
 
     A crop that would be longer than a side is cut to that side (torchvision draws again), so that
-    every image uses up the same four numbers `draws` in [0, 1): area, ratio, top, left.
+    every image uses up the same four numbers.
+
+    Args:
+        height: the height of the image.
+        width: the width of the image.
+        scale: the smallest and the largest share of the area that is kept.
+        draws: four numbers in [0, 1) for area, ratio, top and left.
     """
     low, high = scale
     area = height * width * (low + (high - low) * draws[0])

@@ -42,10 +42,15 @@ def balanced(
 
 
 def hold_out(labels: Tensor, n: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Splits indices into those kept and `n` class-balanced ones held out; both ascending.
+    """Splits indices into those kept and `n` class-balanced ones held out; both are ascending.
 
     No class gives more than half of its images unless `n` cannot be reached otherwise, and every
     class keeps at least one image.
+
+    Args:
+        labels: int64 [N].
+        n: how many to hold out.
+        rng: decides which.
 
     Raises:
         ValueError: if `n` is negative or above what can be held out.

@@ -18,7 +18,7 @@ from manyshot.data.normalise import Normalise
 from manyshot.data.seeding import torch_generator
 
 Batch = tuple[Tensor, Tensor]
-"""(images [B, C, H, W] in the asked dtype, labels int64 [B]), both on the device."""
+"""Images [B, C, H, W] in the asked dtype and labels int64 [B], both on the device."""
 
 
 @final
@@ -35,19 +35,19 @@ class Batches:
         batch_size: images per step over all ranks together; a multiple of `world`.
         mean: per channel, subtracted from pixels divided by 255.
         std: per channel, above 0; divides what is left.
-        seed: of the run.
+        seed: the seed of the run.
         augment: random changes; None for none.
-        shuffle: whether each epoch has an order of its own; else the order of the set.
-        drop_last: leave out a last batch that would be smaller than `batch_size`.
+        shuffle: whether each epoch has an order of its own; else it is the order of the set.
+        drop_last: whether a last batch that would be smaller than `batch_size` is left out.
         device: where the batches are.
-        dtype: of the images; the arithmetic is float32 whatever it is.
-        rank: of this process, in 0..world-1.
-        world: number of processes; each gets a contiguous share of every batch.
+        dtype: the type of the images; the arithmetic is float32 whatever it is.
+        rank: the number of this process, in 0..world-1.
+        world: the number of processes; each gets a contiguous share of every batch.
         workers: processes that read files; unused for sets in memory.
-        channels_last: memory format of the images.
+        channels_last: whether the images are in channels last.
 
     Raises:
-        ValueError: naming the argument that does not fit.
+        ValueError: if an argument does not fit; the message names it.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Batches:
         """This rank's batches of one epoch.
 
         Args:
-            epoch: which one, from 0.
+            epoch: the number of the epoch, from 0.
             start: the step to begin at, in 0..len(self); the batches equal those of a whole epoch.
 
         Raises:
@@ -157,7 +157,7 @@ class Batches:
             yield self._normalise(images), labels.to(self.device, non_blocking=True)
 
     def _check_sizes(self) -> None:
-        """Require numbers with which every rank gets an image in every step."""
+        """Refuses numbers with which a rank gets no image in some step."""
         count, size = len(self.dataset), self.batch_size
         if self.world < 1 or not 0 <= self.rank < self.world:
             raise ValueError(
@@ -184,7 +184,7 @@ class Batches:
             )
 
     def _check_augment(self) -> None:
-        """Require an augmentation that this kind of set can do."""
+        """Refuses an augmentation that this kind of set cannot do."""
         side = min(self.dataset.image_shape[1:])
         if self.augment.pad >= side:
             raise ValueError(
@@ -200,7 +200,7 @@ class Batches:
 
 @final
 class _Reading(Dataset[Batch]):
-    """Map-style view of a set for one epoch; an item depends on (seed, epoch, index) only."""
+    """A map-style view of a set for one epoch; an item depends on (seed, epoch, index) only."""
 
     def __init__(self, images: LabelledImages, augment: Augment, seed: int, epoch: int) -> None:
         self._images, self._augment = images, augment

@@ -25,7 +25,7 @@ class FixedBatches:
     """
 
     def __init__(self, batches: Batches) -> None:
-        """Epoch 0 of `batches`, which neither shuffle nor augment."""
+        """Makes fixed batches of epoch 0 of `batches`, which must neither shuffle nor augment."""
         self._batches, self.images = batches, len(batches.dataset)
         channels, height, width = batches.dataset.image_shape
         small = self.images * channels * height * width * 4 <= KEPT_BYTES
@@ -52,23 +52,23 @@ def fixed(
     workers: int = 0,
     channels_last: bool = True,
 ) -> FixedBatches:
-    """The same batches every time, without augmentation, for calibration and for scoring.
+    """Makes batches that are the same every time, without augmentation, to calibrate and to score.
 
     Args:
         dataset: the images.
-        n: how many, class-balanced as far as the counts allow, in an order that cycles through the
-            classes; None for all of them in the order of the set.
+        n: how many images, class-balanced as far as the counts allow, in an order that cycles
+            through the classes; None for all of them in the order of the set.
         batch_size: images per batch; the last one may be smaller.
-        mean: see `Batches`.
-        std: see `Batches`.
+        mean: per channel, subtracted from pixels divided by 255.
+        std: per channel, above 0; divides what is left.
         seed: decides which images; unused if `n` is None.
-        device: see `Batches`.
-        dtype: see `Batches`.
-        workers: see `Batches`.
-        channels_last: see `Batches`.
+        device: where the batches are.
+        dtype: the type of the images.
+        workers: processes that read files; unused for sets in memory.
+        channels_last: whether the images are in channels last.
 
     Raises:
-        ValueError: if `n` is not in 1..len(dataset), and as in `Batches`.
+        ValueError: if `n` is not in 1..len(dataset), or for the reasons that `Batches` has.
     """
     if n is not None:
         if not 1 <= n <= len(dataset):

@@ -12,10 +12,10 @@ from manyshot.data.missing import not_found
 from manyshot.data.seeding import numpy_rng
 
 DEFAULT_SIZE = 224
-"""Side in pixels of the images in a batch when none is given."""
+"""The side in pixels of the images in a batch when none is given."""
 
 SUFFIXES = (".jpeg", ".jpg", ".png", ".webp")
-"""Endings of image files, in any case; other files are ignored."""
+"""The endings of image files, in any case; other files are ignored."""
 
 
 def image_folders(root: Path, size: int) -> tuple[ImageFolderSet, ImageFolderSet]:
@@ -26,7 +26,7 @@ def image_folders(root: Path, size: int) -> tuple[ImageFolderSet, ImageFolderSet
 
     Args:
         root: the folder.
-        size: side in pixels of the square images in a batch.
+        size: the side in pixels of the square images in a batch.
 
     Raises:
         DataNotFound: if there is no `root/train`.

@@ -17,19 +17,19 @@ _UNSIGNED_BYTE = 8
 
 
 def read_idx(path: Path, ndim: int) -> Tensor:
-    """The array in an IDX file of unsigned bytes, gzipped if its name ends in `.gz`.
+    """The array in an IDX file of unsigned bytes, which is gzipped if its name ends in `.gz`.
 
-    Only the content is checked, never a checksum of the file: packagers compress anew.
+    Only the content is checked, never a checksum of the file, because packagers compress anew.
 
     Args:
         path: the file.
         ndim: the number of dimensions it must have.
 
     Returns:
-        uint8, with the shape of the header.
+        The array as uint8, with the shape of the header.
 
     Raises:
-        ValueError: naming the file, if it is not such an array or is cut off.
+        ValueError: if it is not such an array or is cut off; the message names the file.
     """
     data = _content(path)
     header = 4 + 4 * ndim
@@ -58,8 +58,14 @@ def read_idx(path: Path, ndim: int) -> Tensor:
 def read_idx_pair(images: Path, labels: Path, classes: int) -> ImageSet:
     """The grey images [N, 1, H, W] and labels of two IDX files.
 
+    Args:
+        images: the file of the images.
+        labels: the file of the labels.
+        classes: the number of classes, which every label must be below.
+
     Raises:
-        ValueError: naming the file, if one is damaged or the two do not belong together.
+        ValueError: if one is damaged, or the two do not belong together; the message names the
+            file.
     """
     pixels, label = read_idx(images, 3), read_idx(labels, 1)
     if len(pixels) != len(label):
@@ -75,7 +81,7 @@ def read_idx_pair(images: Path, labels: Path, classes: int) -> ImageSet:
 
 
 def _content(path: Path) -> bytearray:
-    """The bytes of the file, decompressed; a bytearray, so that tensors on it are writable."""
+    """The bytes of the file, decompressed, as a bytearray, so that tensors on it are writable."""
     if path.suffix != ".gz":
         return bytearray(path.read_bytes())
     try:

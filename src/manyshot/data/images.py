@@ -28,7 +28,7 @@ class LabelledImages(Protocol):
 
     @property
     def classes(self) -> int:
-        """Number of classes."""
+        """The number of classes."""
         ...
 
     @property
@@ -37,7 +37,7 @@ class LabelledImages(Protocol):
         ...
 
     def __len__(self) -> int:
-        """Number of images."""
+        """The number of images."""
         ...
 
     def read(self, index: int) -> Tensor:
@@ -49,7 +49,7 @@ class LabelledImages(Protocol):
         ...
 
     def digest(self) -> str:
-        """A sha256 over what the set holds, in its order; no path of this machine goes in."""
+        """A sha256 over what the set holds, in its order; no path of this machine goes into it."""
         ...
 
 
@@ -59,9 +59,9 @@ class ImageSet:
     """Images in memory.
 
     Attributes:
-        images: uint8 [N, C, H, W], 0 is black.
+        images: uint8 [N, C, H, W]; 0 is black.
         labels: int64 [N], each in 0..classes-1.
-        classes: number of classes; a set may hold no image of some.
+        classes: the number of classes; a set may hold no image of some.
 
     Raises:
         ValueError: if a type, a shape or a label does not fit.
@@ -81,12 +81,12 @@ class ImageSet:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(C, H, W)."""
+        """(C, H, W) of the images."""
         channels, height, width = self.images.shape[1:]
         return channels, height, width
 
     def __len__(self) -> int:
-        """Number of images."""
+        """The number of images."""
         return len(self.images)
 
     def read(self, index: int) -> Tensor:
@@ -101,7 +101,7 @@ class ImageSet:
         )
 
     def digest(self) -> str:
-        """A sha256 over number of classes, shape, labels and pixels."""
+        """A sha256 over the number of classes, the shape, the labels and the pixels."""
         digest = hashlib.sha256(f"{self.classes} {list(self.images.shape)}".encode())
         for tensor in (self.labels, self.images):
             digest.update(tensor.cpu().contiguous().numpy().data)
@@ -117,8 +117,8 @@ class ImageFolderSet:
         root: the folder that `paths` start from.
         paths: one file per image, relative to `root`, with forward slashes.
         labels: int64 [N], indices into `class_names`.
-        class_names: sorted.
-        size: side in pixels of the square images in a batch.
+        class_names: the names of the classes, sorted.
+        size: the side in pixels of the square images in a batch.
 
     Raises:
         ValueError: if the lengths disagree, a label does not fit or `size` is below 1.
@@ -137,16 +137,16 @@ class ImageFolderSet:
 
     @property
     def classes(self) -> int:
-        """Number of classes."""
+        """The number of classes."""
         return len(self.class_names)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(3, size, size)."""
+        """(3, size, size) of the images in a batch."""
         return 3, self.size, self.size
 
     def __len__(self) -> int:
-        """Number of files."""
+        """The number of files."""
         return len(self.paths)
 
     def read(self, index: int) -> Tensor:
@@ -154,7 +154,7 @@ class ImageFolderSet:
 
         Raises:
             FileNotFoundError: if the file is gone.
-            ValueError: naming the file, if it cannot be decoded.
+            ValueError: if it cannot be decoded; the message names the file.
         """
         # Imported here: only images in files need Pillow, which torchvision brings along.
         from PIL import Image
@@ -179,7 +179,7 @@ class ImageFolderSet:
         return replace(self, paths=paths, labels=self.labels[chosen])
 
     def digest(self) -> str:
-        """A sha256 over class names, size, and each file's relative path, label and length."""
+        """A sha256 over class names, size, and the relative path, label and length of each file."""
         digest = hashlib.sha256(f"{self.class_names} {self.size}".encode())
         for path, label in zip(self.paths, self.labels.tolist(), strict=True):
             length = (self.root / path).stat().st_size
@@ -188,10 +188,15 @@ class ImageFolderSet:
 
 
 def check_labels(labels: Tensor, count: int, classes: int) -> None:
-    """Require int64 [count] with values in 0..classes-1.
+    """Checks that labels are int64 [count] with values in 0..classes-1.
+
+    Args:
+        labels: the labels.
+        count: how many there must be.
+        classes: the number of classes.
 
     Raises:
-        ValueError: naming what does not fit.
+        ValueError: if they are not; the message names what does not fit.
     """
     if labels.dtype != torch.int64 or labels.ndim != 1:
         raise ValueError(f"labels must be int64 [N], got {labels.dtype} {list(labels.shape)}")

@@ -13,12 +13,12 @@ class DataNotFound(FileNotFoundError):
 
 
 def not_found(name: str, *, wanted: str, places: Sequence[Path], way_out: str) -> DataNotFound:
-    """The error to raise.
+    """Makes the error for data that is not there, to be raised.
 
     Args:
         name: the data set.
         wanted: what was looked for.
-        places: where, in order.
+        places: where it was looked for, in order.
         way_out: what the reader can do.
     """
     looked = "\n  ".join(map(str, places))

@@ -13,7 +13,7 @@ from torch import Tensor
 @final
 @dataclass(frozen=True, slots=True)
 class Normalise:
-    """uint8 batches to (x / 255 - mean) / std, as one multiplication and one addition."""
+    """Turns uint8 batches into (x / 255 - mean) / std, by one multiplication and one addition."""
 
     scale_1C11: Tensor
     offset_1C11: Tensor
@@ -30,10 +30,18 @@ class Normalise:
         dtype: torch.dtype,
         channels_last: bool,
     ) -> Normalise:
-        """Check the numbers and put them on the device.
+        """Checks the numbers and puts them on the device.
+
+        Args:
+            mean: per channel, subtracted from pixels divided by 255.
+            std: per channel, above 0; divides what is left.
+            channels: how many channels the images have.
+            device: where the batches are.
+            dtype: the type of the result.
+            channels_last: whether the result is in channels last.
 
         Raises:
-            ValueError: naming the argument that does not fit.
+            ValueError: if an argument does not fit; the message names it.
         """
         if len(mean) != channels or len(std) != channels:
             raise ValueError(

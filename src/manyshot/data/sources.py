@@ -18,10 +18,10 @@ from manyshot.data.missing import not_found
 from manyshot.data.seeding import numpy_rng
 
 Parts = tuple[LabelledImages, LabelledImages]
-"""(train, test), before anything is split off."""
+"""The train and the test part, before anything is split off."""
 
 Source = Callable[[Path | None, int | None, bool], Parts]
-"""Called with root, image_size and download."""
+"""A function of root, image_size and download that loads a data set."""
 
 DEBIAN = {"fashion_mnist": Path("/usr/share/datasets/fashion-mnist")}
 """Where Debian's packages put the files: `dataset-fashion-mnist`."""
@@ -45,10 +45,18 @@ def default_places(name: str) -> list[Path]:
 
 
 def digits(root: Path | None, image_size: int | None, download: bool) -> Parts:
-    """scikit-learn's 1,797 handwritten digits, 1x8x8; a fixed class-balanced quarter is the test.
+    """The 1,797 handwritten digits of scikit-learn, 1x8x8; a class-balanced quarter is the test.
 
     The set has no official test part: ours is the same 449 images whatever the seed of the run.
     The values 0..16 become 0..255.
+
+    Args:
+        root: must be None, since the images come with scikit-learn.
+        image_size: the side to resize to; None keeps the images.
+        download: has no effect, since there is nothing to fetch.
+
+    Raises:
+        ValueError: if `root` is given.
     """
     # Imported here: scikit-learn costs more than a second and only this data set needs it.
     from sklearn.datasets import load_digits
@@ -74,11 +82,15 @@ def idx_files(
     """MNIST or Fashion-MNIST, 1x28x28, from IDX files (gzipped or not).
 
     Args:
-        name: key of `DATASETS`.
-        folder: torchvision's class name, also the name of its folder below a root.
+        name: a key of `DATASETS`.
+        folder: torchvision's class name, which is also the name of its folder below a root.
         root: a folder with the four files, or torchvision's root (`root/<folder>/raw`).
-        image_size: see `load`.
+        image_size: the side to resize to; None keeps the images.
         download: whether torchvision may fetch the files when no place has them.
+
+    Raises:
+        DataNotFound: if no place has the files.
+        ValueError: if a file is damaged.
     """
     places = [root] if root is not None else default_places(name)
     candidates = [path for place in places for path in (place, place / folder / "raw")]
@@ -108,11 +120,14 @@ def cifar(
     """CIFAR-10 or CIFAR-100, 3x32x32, read and checked by torchvision.
 
     Args:
-        name: key of `DATASETS`.
+        name: a key of `DATASETS`.
         folder: the folder of the extracted archive below a root.
         root: torchvision's root, the folder that holds `folder`.
-        image_size: see `load`.
+        image_size: the side to resize to; None keeps the images.
         download: whether torchvision may fetch the archive.
+
+    Raises:
+        DataNotFound: if no place has the files.
     """
     # Imported here: torchvision costs a second and the sets in other formats do without it.
     from torchvision import datasets
@@ -143,7 +158,17 @@ def cifar(
 
 
 def own_files(root: Path | None, image_size: int | None, download: bool) -> Parts:
-    """Your own image files, one folder per class, see `image_folders`."""
+    """The image files of a user, in one folder per class (see `image_folders`).
+
+    Args:
+        root: the folder, which must be given.
+        image_size: the side in pixels of the square images in a batch; 224 if it is None.
+        download: must be false, since these are the user's own files.
+
+    Raises:
+        DataNotFound: if the files are not there.
+        ValueError: if `root` is not given, `download` is true, or a class is empty or missing.
+    """
     if root is None:
         raise ValueError(
             "folder needs root=, the folder that holds train/<class>/ and test/<class>/"
@@ -165,7 +190,7 @@ DATASETS: Mapping[str, Source] = {
 
 
 def resized(images: ImageSet, size: int | None) -> ImageSet:
-    """The images scaled to `size` x `size` pixels (bilinear, antialiased); unchanged if None."""
+    """The images scaled to `size` x `size` pixels (bilinear, antialiased); as they are for None."""
     if size is None or images.image_shape[1:] == (size, size):
         return images
     # Imported here: torchvision costs a second and is only needed to resize.
@@ -182,10 +207,10 @@ def resized(images: ImageSet, size: int | None) -> ImageSet:
 
 def _idx_in(place: Path) -> list[Path] | None:
     """The four IDX files of a folder in the order of `_IDX_FILES`, or None if one is missing."""
-    found = []
+    paths = []
     for name in _IDX_FILES:
         path = next((p for p in (place / name, place / f"{name}.gz") if p.is_file()), None)
         if path is None:
             return None
-        found.append(path)
-    return found
+        paths.append(path)
+    return paths

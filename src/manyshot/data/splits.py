@@ -18,7 +18,7 @@ from manyshot.data.sources import DATASETS
 from manyshot.lookup import nearest
 
 _MOMENT_FILES = 4096
-"""Sets of files larger than this estimate mean and std from so many of them."""
+"""Mean and std of a set of more files than this are estimated from so many of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -26,14 +26,14 @@ class Splits:
     """A data set in disjoint parts.
 
     Attributes:
-        name: key of `DATASETS`.
+        name: a key of `DATASETS`.
         train: what weights learn from.
-        validation: class-balanced, split off the official train part; may be empty.
+        validation: class-balanced, split off the official train part; it may be empty.
         held_out: split off train for samplers that learn from losses; empty unless asked for.
-        test: to be touched once, at the end.
-        classes: number of classes.
-        mean: per channel, of the train part's pixels divided by 255.
-        std: likewise, the population's standard deviation.
+        test: what is to be touched once, at the end.
+        classes: the number of classes.
+        mean: the mean per channel of the train part's pixels divided by 255.
+        std: the standard deviation per channel of these pixels, as of a population.
         image_shape: (C, H, W) of the images in a batch.
         fingerprint: 16 hexadecimal digits that identify the contents of all parts.
     """
@@ -61,19 +61,20 @@ def load(
     image_size: int | None = None,
     download: bool = False,
 ) -> Splits:
-    """The data set `name`, split. The test part depends on none of the other arguments but size.
+    """Loads a data set and splits it; of the other arguments the test part depends on size alone.
 
     Args:
-        name: key of `DATASETS`.
+        name: a key of `DATASETS`.
         root: where the files are. If None, `$MANYSHOT_DATA/<name>`, `~/.cache/manyshot/<name>` and
             for fashion_mnist `/usr/share/datasets/fashion-mnist` are searched.
         validation: how many images to split off train, class-balanced as far as the counts allow:
             a count (int) or a fraction of the official train part (float, in [0, 1)).
-        held_out: likewise, of what the validation left: for a sampler that learns from losses.
+        held_out: how many images to split off what is left, likewise, for a sampler that learns
+            from losses.
         seed: decides the validation part, the held-out part and the subset of train.
-        train_size: keep so many class-balanced images of what the other parts left, so these are
-            the same for every `train_size`; all of them if None.
-        image_size: side in pixels of the square images; None keeps them (folder: 224).
+        train_size: keep so many class-balanced images of what the other parts left, so that these
+            are the same for every `train_size`; all of them if None.
+        image_size: the side in pixels of the square images; None keeps them (folder: 224).
         download: whether missing files may be fetched from the internet.
 
     Raises:
@@ -104,9 +105,9 @@ def _split(
 
 
 def moments(images: LabelledImages) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel, of pixels divided by 255.
+    """The mean and the standard deviation per channel, of pixels divided by 255.
 
-    Exact for sets in memory. For files they are taken after resizing, and over a fixed
+    They are exact for sets in memory. For files they are taken after resizing, and over a fixed
     class-balanced sample of 4,096 if there are more.
     """
     counts = _histogram(images)
@@ -153,7 +154,7 @@ def _assembled(
     held_out: LabelledImages,
     test: LabelledImages,
 ) -> Splits:
-    """The splits with what follows from them."""
+    """The splits, with what follows from their parts."""
     mean, std = moments(train)
     parts = (train, validation, *([held_out] if len(held_out) else []), test)
     digests = "/".join(part.digest() for part in parts)

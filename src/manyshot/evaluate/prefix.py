@@ -22,7 +22,7 @@ from manyshot.space import Arch
 from manyshot.supernet import Supernet
 
 MEMORY = 2**30
-"""Bytes that activations may take by default."""
+"""How many bytes activations may take by default."""
 
 Calibration: TypeAlias = Iterable[Tensor | Sequence[Tensor]] | Callable[[Arch], BatchNormStats]
 
@@ -32,6 +32,11 @@ def kept_after(paths: Sequence[StagePath], images: int, memory: int) -> frozense
 
     While the most that a path carries is over `memory`, the place is given up that costs the fewest
     multiply-adds per byte: the stages up to it are then run once per branch.
+
+    Args:
+        paths: the steps of each architecture.
+        images: how many images are carried.
+        memory: bytes that they may take.
 
     Raises:
         Unfit: if nothing fits that could be shared.
@@ -64,7 +69,7 @@ class Account:
 
     Attributes:
         method: `prefix tree`, or `one by one: ` and why.
-        architectures: distinct encodings scored.
+        architectures: how many distinct encodings were scored.
         stage_runs: how often a stage ran on a batch; None one by one.
         plain_stage_runs: how often it would have, one by one.
         macs: multiply-adds of all images forwarded; None one by one.
@@ -82,7 +87,7 @@ class Account:
 
     @property
     def share(self) -> float | None:
-        """Multiply-adds over those one by one; None before anything is scored."""
+        """The multiply-adds over those one by one; None before anything is scored."""
         if self.macs is None or self.plain_macs is None:
             return 1.0 if self.architectures else None
         return self.macs / self.plain_macs if self.plain_macs else None
@@ -102,7 +107,7 @@ class _Spent:
 
 
 class _Images:
-    """The images of batches, again in every pass; `sizes` has how many each batch has."""
+    """The images of batches, anew in every pass; `sizes` has how many each batch has."""
 
     def __init__(self, batches: Iterable[Tensor | Sequence[Tensor]]) -> None:
         self._batches = batches
@@ -121,7 +126,7 @@ class _Carried:
     validation: Iterable[Tensor]
 
     def bytes(self) -> int:
-        """Of the tensors, each memory counted once."""
+        """The bytes of the tensors, each memory counted once."""
         tensors = itertools.chain(self.calibration, self.validation)
         return sum(
             {s.data_ptr(): s.nbytes() for s in (t.untyped_storage() for t in tensors)}.values()
@@ -171,7 +176,7 @@ class Population:
         """
         self.net, self._memory = net, memory
         self.archs = tuple(dict.fromkeys(net.space.check(tuple(arch)) for arch in archs))
-        self._given = calibration if callable(calibration) else None
+        self._statistics_of = calibration if callable(calibration) else None
         self._calibration = _Images(() if callable(calibration) else _again(calibration))
         self._validation = _again(validation)
         self._paths: dict[StagePath, list[Arch]] = {}
@@ -184,7 +189,7 @@ class Population:
     def _plan(self) -> None:
         self._stages = stages_of(self.net, self.archs)
         images = _Images(self._validation)
-        parts = [images] if self._given else [self._calibration, images]
+        parts = [images] if self._statistics_of else [self._calibration, images]
         if not all(part.sizes for part in parts):
             raise Unfit("there are no images")
         self._root = _Carried(self._calibration, images)
@@ -193,8 +198,8 @@ class Population:
         if self.archs:
             paths = Survey(self.net, self._stages, next(iter(parts[0]))).paths(self.archs)
             self._kept = kept_after(list(paths), sum(self._sizes), self._memory)
-            if self._given is not None:
-                self._known = _shared_statistics(self._given, paths)
+            if self._statistics_of is not None:
+                self._shared = _shared_statistics(self._statistics_of, paths)
             self._paths = paths
 
     @property
@@ -219,10 +224,10 @@ class Population:
             yield from self._descend(0, sorted(self._paths, key=numbers.__getitem__), self._root)
             return
         for arch in self.archs:  # one by one; or there are none
-            stats = self._calibration if self._given is None else self._given(arch)
-            found = score(self.net, arch, calibration=stats, validation=self._validation)
+            stats = self._calibration if self._statistics_of is None else self._statistics_of(arch)
+            scored = score(self.net, arch, calibration=stats, validation=self._validation)
             self._spent.architectures += 1
-            yield arch, found
+            yield arch, scored
 
     def _descend(
         self, start: int, paths: Sequence[StagePath], source: _Carried
@@ -232,10 +237,10 @@ class Population:
         pairs = enumerate(zip(path, paths[-1], strict=True))
         split = next((i for i, (one, other) in pairs if one is not other), None)
         if split is None:
-            found = self._score(start, path, source)
+            scored = self._score(start, path, source)
             for arch in self._paths[path]:
                 self._note_plain(path)
-                yield arch, found
+                yield arch, scored
             return
         carries = split > start and split in self._kept
         if carries:
@@ -271,9 +276,9 @@ class Population:
     ) -> BatchNormStats:
         """The statistics of the stages from `start` to `stop`; outputs are added to `keep`."""
         arch = self._paths[path][0]
-        if self._given is not None:
+        if self._statistics_of is not None:
             steps = range(start, stop)
-            found = {n: self._known[path[: i + 1], n] for i in steps for n in path[i].norms}
+            found = {n: self._shared[path[: i + 1], n] for i in steps for n in path[i].norms}
             return BatchNormStats(arch, found)
         collector = Collector()
         with self.net.selecting(arch, collector):
@@ -302,22 +307,22 @@ def _again(batches: Iterable[Any]) -> Iterable[Any]:
 
 
 def _shared_statistics(
-    given: Callable[[Arch], BatchNormStats], paths: Mapping[StagePath, Sequence[Arch]]
+    statistics_of: Callable[[Arch], BatchNormStats], paths: Mapping[StagePath, Sequence[Arch]]
 ) -> dict[tuple[StagePath, str], tuple[Tensor, Tensor]]:
-    """Mean and variance by the steps up to a batch norm, and its path.
+    """The mean and the variance by the steps up to a batch norm, and its path.
 
     Raises:
-        Unfit: if architectures that share these steps are given different ones.
+        Unfit: if architectures that share these steps have different ones.
     """
-    known: dict[tuple[StagePath, str], tuple[Tensor, Tensor]] = {}
+    shared: dict[tuple[StagePath, str], tuple[Tensor, Tensor]] = {}
     for path, archs in paths.items():
-        for stats in map(given, archs):
+        for stats in map(statistics_of, archs):
             for i, step in enumerate(path):
                 for norm in step.norms:
-                    own = stats.of(norm)
-                    first = known.setdefault((path[: i + 1], norm), own)
-                    if not all(map(torch.equal, own, first)):
+                    moments = stats.of(norm)
+                    first = shared.setdefault((path[: i + 1], norm), moments)
+                    if not all(map(torch.equal, moments, first)):
                         raise Unfit(
                             f"the statistics given for batch norm {norm!r} depend on later stages"
                         )
-    return known
+    return shared

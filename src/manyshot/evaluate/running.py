@@ -20,25 +20,25 @@ _BATCH_NORMS = tuple(ADOPTED.values())
 class RunningStatistics:
     """Exponential averages of means and unbiased variances over training batches of any path.
 
-    What a supernet with ordinary batch norms would keep, as the public code of Supernet Shifting
-    does (momentum 0.1; what came before n batches weighs 0.9^n): the averages of a layer go on from
-    one path to the next. Ours: a feature starts from the first batch that it sees. A baseline; see
-    `calibrate` for statistics that belong to one architecture. Under activation checkpointing a
-    batch counts twice.
+    They are what a supernet with ordinary batch norms would keep, as the public code of Supernet
+    Shifting does (momentum 0.1; what came before n batches weighs 0.9^n): the averages of a layer
+    go on from one path to the next. Ours is that a feature starts from the first batch that it
+    sees. They are a baseline; see `calibrate` for statistics that belong to one architecture. Under
+    activation checkpointing a batch counts twice.
 
     Attributes:
-        tensors: for each batch-norm layer by path, mean and variance of all its features.
+        tensors: for each batch-norm layer by path, the mean and the variance of all its features.
     """
 
     def __init__(self, net: Supernet, momentum: float = 0.1) -> None:
-        """Nothing is known yet."""
+        """Makes averages that have seen nothing yet."""
         self.net, self.momentum = net, momentum
         self.tensors: dict[str, tuple[Tensor, Tensor]] = {}
         self._last: dict[str, tuple[Tensor, Tensor]] = {}
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
-        """Inside, every training batch counts; `of` tells of those since the last entry."""
+        """A context in which training batches count; `of` tells of those since the last entry."""
         self._last.clear()
         handles = [
             module.register_forward_pre_hook(functools.partial(self._take, module.path))
@@ -63,19 +63,19 @@ class RunningStatistics:
         dims = [d for d in range(x.dim()) if d != 1]
         exact = x.detach().to(torch.promote_types(x.dtype, torch.float32))
         variance, mean = torch.var_mean(exact, dims)
-        known = self.tensors.get(path)
-        if known is None or len(known[0]) < len(mean):
+        earlier = self.tensors.get(path)
+        if earlier is None or len(earlier[0]) < len(mean):
             grown = (mean.clone(), variance.clone())
-            for new, old in zip(grown, known or (), strict=False):
+            for new, old in zip(grown, earlier or (), strict=False):
                 new[: len(old)] = old
-            seen = 0 if known is None else len(known[0])
+            seen = 0 if earlier is None else len(earlier[0])
             self.tensors[path] = grown
         else:
             seen = len(mean)
-        own = tuple(tensor[: len(mean)] for tensor in self.tensors[path])
-        for average, value in zip(own, (mean, variance), strict=True):
+        averages = tuple(tensor[: len(mean)] for tensor in self.tensors[path])
+        for average, value in zip(averages, (mean, variance), strict=True):
             average[:seen].lerp_(value[:seen], self.momentum)
-        self._last[path] = (own[0], own[1])
+        self._last[path] = (averages[0], averages[1])
 
     def state_dict(self) -> dict[str, Tensor]:
         """The averages, by path and kind."""

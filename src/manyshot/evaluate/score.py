@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from manyshot.nn.batch_norm import BatchNormStats, Collector
 from manyshot.nn.mixing import Kept
+from manyshot.nn.modes import modes_kept
 from manyshot.space import Arch
 from manyshot.supernet import Supernet
 
@@ -23,9 +24,9 @@ class Score:
     """How well one architecture does on a set of images.
 
     Attributes:
-        accuracy: share of images classified correctly, in [0, 1].
-        loss: mean cross-entropy, without label smoothing.
-        images: how many there were.
+        accuracy: the share of images classified correctly, in [0, 1].
+        loss: the mean cross-entropy, without label smoothing.
+        images: how many images there were.
     """
 
     accuracy: float
@@ -36,14 +37,9 @@ class Score:
 @contextlib.contextmanager
 def evaluating(net: nn.Module) -> Iterator[None]:
     """Eval mode without gradients inside; every module's mode is as before afterwards."""
-    modes = [(module, module.training) for module in net.modules()]
-    try:
+    with modes_kept(net), torch.no_grad():
         net.eval()
-        with torch.no_grad():
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training
+        yield
 
 
 def calibrate(
@@ -52,17 +48,17 @@ def calibrate(
     batches: Iterable[Tensor | Sequence[Tensor]],
     mixture: Kept | None = None,
 ) -> BatchNormStats:
-    """Batch-norm statistics of `arch`: reset, then the cumulative average over `batches`.
+    """The batch-norm statistics of `arch`: reset, then the cumulative average over `batches`.
 
-    As SPOS recalibrates (arXiv:1904.00420, section 3.4), but with a cumulative average instead of
-    an exponential one, over the same fixed batches for every architecture. Dropout is off. The
-    supernet is left bit-identical.
+    SPOS recalibrates so too (arXiv:1904.00420, section 3.4), but here it is a cumulative average
+    instead of an exponential one, over the same fixed batches for every architecture. Dropout is
+    off. The supernet is left bit-identical.
 
     Args:
         net: the supernet.
         arch: an architecture of its space.
         batches: images (B, C, H, W), or (images, labels) pairs; at least one.
-        mixture: of `net.mixture(arch)`, if that is at hand.
+        mixture: what `net.mixture(arch)` gave, if that is at hand.
 
     Returns:
         Statistics for `net(images, arch, stats=stats)` and `net.extract(arch, stats=stats)`.
@@ -85,7 +81,7 @@ def calibrate(
 def predict(
     forward: Callable[[Tensor], Tensor], batches: Iterable[Batch]
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Logits (B, classes) and labels (B,) of every batch."""
+    """The logits (B, classes) and labels (B,) of every batch."""
     for images, labels in batches:
         yield forward(images), labels
 
@@ -114,7 +110,16 @@ def score(
     """The proxy score of `arch`: calibrated, then scored with the supernet's weights.
 
     It depends on neither earlier calls nor their order, and leaves the supernet bit-identical.
-    `calibration` is what `calibrate` takes, or statistics of `arch` that are there already.
+
+    Args:
+        net: the supernet.
+        arch: an architecture of its space.
+        calibration: batches, as `calibrate` takes them, or statistics of `arch` that are there
+            already.
+        validation: batches of images and labels.
+
+    Raises:
+        ValueError: for the reasons that `calibrate` has, or if there is no validation batch.
     """
     mixture = net.mixture(arch)
     stats = calibration

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from manyshot.evaluate.running import RunningStatistics
 from manyshot.nn.batch_norm import ADOPTED, BatchNormStats
+from manyshot.nn.modes import modes_kept
 from manyshot.space import Arch
 from manyshot.supernet import Supernet
 
@@ -19,16 +20,16 @@ def shared_statistics(
 ) -> Callable[[Arch], BatchNormStats]:
     """What running averages hold after batches of uniform random paths, for any architecture.
 
-    The control of `calibrate`: in a supernet with ordinary batch norms the averages blend all
-    paths, and accuracies taken with them rank badly (SPOS, arXiv:1904.00420, section 3.4). Made
-    after training, at fixed weights, momentum 0.1; dropout is off. The supernet is left
-    bit-identical.
+    This is the control of `calibrate`: in a supernet with ordinary batch norms the averages blend
+    all paths, and accuracies taken with them rank badly (SPOS, arXiv:1904.00420, section 3.4). They
+    are made after training, at fixed weights, with momentum 0.1; dropout is off. The supernet is
+    left bit-identical.
 
     Args:
         net: the supernet.
         batches: images (B, C, H, W), or (images, labels) pairs; a hundred or more, each for another
             path.
-        rng: of the paths.
+        rng: draws the paths.
 
     Returns:
         A function from architectures to statistics. What no path reached comes from one batch.
@@ -45,23 +46,17 @@ def shared_statistics(
     images = last
 
     def of(arch: Arch) -> BatchNormStats:
-        own = RunningStatistics(net, momentum=0.0)  # nothing moves, but what no path reached begins
-        own.tensors = dict(averages.tensors)
-        _forward(net, own, images, arch)
-        return own.of(arch)
+        of_path = RunningStatistics(net, momentum=0.0)  # only what no path reached begins
+        of_path.tensors = dict(averages.tensors)
+        _forward(net, of_path, images, arch)
+        return of_path.of(arch)
 
     return of
 
 
 def _forward(net: Supernet, averages: RunningStatistics, images: Tensor, arch: Arch) -> None:
-    """One batch of one path: batch norms train, all else evaluates."""
-    modes = {module: module.training for module in net.modules()}
-    try:
-        net.eval()
-        for module in modes:
+    """Runs one batch of one path, in which batch norms train and all else evaluates."""
+    with modes_kept(net), torch.no_grad(), averages.watching():
+        for module in net.modules():
             module.training = isinstance(module, tuple(ADOPTED.values()))
-        with torch.no_grad(), averages.watching():
-            net(images, arch)
-    finally:
-        for module, training in modes.items():
-            module.training = training
+        net(images, arch)

@@ -14,8 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from manyshot.evaluate.score import evaluating
-from manyshot.nn.batch_norm import Collector, Statistics
-from manyshot.nn.selection import Selection, activate
+from manyshot.nn.batch_norm import Collector
+from manyshot.nn.selection import Selection, Statistics, activate
 from manyshot.space import Arch, Decision, Number, Size
 from manyshot.supernet import Supernet
 
@@ -25,7 +25,7 @@ Tensors: TypeAlias = dict[str, tuple[Tensor, Tensor]]
 
 
 class Unfit(Exception):
-    """Why architectures have to be scored one by one."""
+    """Says why architectures have to be scored one by one."""
 
 
 @final
@@ -35,10 +35,10 @@ class Step:
 
     Attributes:
         number: tells it from other steps, in order of discovery.
-        shape: of its output for one image.
-        bytes: of its output, per image.
-        macs: per image.
-        norms: paths of the batch norms that it runs.
+        shape: the shape of its output for one image.
+        bytes: the size of its output per image.
+        macs: multiply-adds per image.
+        norms: the paths of the batch norms that it runs.
         writes: whether it changes its input, which is then copied first.
     """
 
@@ -107,13 +107,19 @@ class Survey:
     """
 
     def __init__(self, net: Supernet, stages: Sequence[nn.Module], images: Tensor) -> None:
-        """`images` (B, ...), of which the first two are used."""
+        """Makes a survey that has seen nothing yet.
+
+        Args:
+            net: the supernet.
+            stages: the modules that its network is a chain of.
+            images: (B, ...), of which the first two are used.
+        """
         backwards = tuple(range(images.dim()))
         few = images[:2] if len(images) > 1 else torch.cat((images, images.flip(backwards)))
         self.net, self.stages = net, stages
         self._batches = (few, few.flip(backwards))
         self._steps: list[dict[Shape, dict[Options, dict[Options, Step]]]] = [{} for _ in stages]
-        self._found = 0
+        self._step_count = 0
 
     def paths(self, archs: Iterable[Arch]) -> dict[StagePath, list[Arch]]:
         """The architectures by their paths.
@@ -123,16 +129,16 @@ class Survey:
         """
         paths: dict[StagePath, list[Arch]] = {}
         for arch in archs:
-            path = self._known(arch)
+            path = self._path_of(arch)
             if path is None:
                 with evaluating(self.net):
                     self._compare(arch)
-                path = self._known(arch)
+                path = self._path_of(arch)
                 assert path is not None
             paths.setdefault(path, []).append(arch)
         return paths
 
-    def _known(self, arch: Arch) -> StagePath | None:
+    def _path_of(self, arch: Arch) -> StagePath | None:
         shape, path = tuple(self._batches[0].shape[1:]), []
         for steps in self._steps:
             for positions, by_options in steps.get(shape, {}).items():
@@ -149,21 +155,21 @@ class Survey:
         """Learns the steps of an architecture; stage by stage it must be what the forward is.
 
         Two batches go through each stage before the next one, so that a stage that remembers what
-        another one saw is found out.
+        another one saw is detected.
         """
         whole, apart = Collector(), Tensors()
         expected = [self.net(batch.clone(), arch, stats=whole) for batch in self._batches]
-        given = [batch.clone() for batch in self._batches]
+        batches = [batch.clone() for batch in self._batches]
         for number in range(len(self.stages)):
             try:
-                given, tensors = self._observe(number, arch, given)
+                batches, tensors = self._observe(number, arch, batches)
             except Unfit:
                 raise
             except Exception as error:
                 raise Unfit(f"its stages cannot run one after the other: {error}") from error
             apart |= tensors
         text = self.net.space.to_text(arch)
-        if not all(map(_same, given, expected)):
+        if not all(map(_same, batches, expected)):
             raise Unfit(f"stage by stage, architecture {text} gives other results")
         tensors = whole.stats(arch).tensors
         for path in {**tensors, **apart}:
@@ -173,15 +179,15 @@ class Survey:
                 raise Unfit(f"stage by stage, batch norm {path!r} of {text} sees something else")
 
     def _observe(
-        self, number: int, arch: Arch, given: Sequence[Tensor]
+        self, number: int, arch: Arch, batches: Sequence[Tensor]
     ) -> tuple[list[Tensor], Tensors]:
-        stage, (x, *_), collector = self.stages[number], given, Collector()
+        stage, (x, *_), collector = self.stages[number], batches, Collector()
         reads = _Reads(self.net.space.decisions, arch, collector)
         version = None if x.is_inference() else x._version
         with activate(reads):
-            made = [stage(batch) for batch in given]
+            outputs = [stage(batch) for batch in batches]
         writes = version is None or x._version != version
-        for out in made:
+        for out in outputs:
             if not isinstance(out, Tensor) or out.shape[:1] != x.shape[:1]:
                 raise Unfit(f"stage {number} does not give one tensor with a row per image")
         positions = tuple(sorted(self.net.space.index[decision] for decision in reads.seen))
@@ -191,15 +197,15 @@ class Survey:
         tensors = collector.stats(arch).tensors
         options = tuple(arch[p] for p in positions)
         if options not in by_options:
-            out = made[0]
+            out = outputs[0]
             size = out.untyped_storage().nbytes() // len(out)
             macs, shape = self._macs(stage, x, arch), tuple(out.shape[1:])
-            by_options[options] = Step(self._found, shape, size, macs, tuple(tensors), writes)
-            self._found += 1
-        return made, tensors
+            by_options[options] = Step(self._step_count, shape, size, macs, tuple(tensors), writes)
+            self._step_count += 1
+        return outputs, tensors
 
     def _macs(self, stage: nn.Module, x: Tensor, arch: Arch) -> int:
-        """Multiply-adds of one image, as `ms.cost.macs` counts them."""
+        """The multiply-adds of one image, as `ms.cost.macs` counts them."""
         selection = Selection(self.net.space.decisions, arch, Collector())
         products = sdpa_kernel(SDPBackend.MATH)  # a fused attention is counted as nothing on a CPU
         with products, activate(selection), _Count() as count:
@@ -208,7 +214,7 @@ class Survey:
 
 
 def _same(one: Tensor, other: Any) -> bool:
-    """Whether two results are one: bit by bit where kernels repeat themselves."""
+    """Whether two results are one: equal bit by bit where kernels repeat themselves."""
     if not isinstance(other, Tensor) or (one.shape, one.dtype) != (other.shape, other.dtype):
         return False
     if one.device.type == "cpu" and torch.get_num_threads() == 1:

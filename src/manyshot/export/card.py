@@ -33,8 +33,8 @@ def card(
     Args:
         space: the search space.
         arch: an architecture of it.
-        costs: by name, such as `macs`, `params`, `latency_ms`.
-        accuracies: by name, such as `proxy_accuracy`, `test_accuracy`, in [0, 1].
+        costs: its costs by name, such as `macs`, `params`, `latency_ms`.
+        accuracies: its accuracies by name, such as `proxy_accuracy`, `test_accuracy`, in [0, 1].
         data: `name` and `fingerprint` of the data set.
 
     Raises:
@@ -57,7 +57,7 @@ def write_card(path: str | os.PathLike[str], record: Mapping[str, Any]) -> Path:
     manyshot that write it.
 
     Args:
-        path: ends with `.json`; folders are made.
+        path: where to write; it ends with `.json`, and folders are made.
         record: any of the fields above but `schema` and `versions`, as `card` gives them. `files`
             maps a kind to a path relative to the card.
 

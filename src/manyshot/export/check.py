@@ -18,7 +18,7 @@ class ExportMismatch(RuntimeError):
     """A reloaded program does not give the module's logits.
 
     Attributes:
-        difference: the largest absolute difference; nan if a logit is, inf if shapes differ.
+        difference: the largest absolute difference; nan if a logit is nan, inf if shapes differ.
         allowed: the largest difference that would have been accepted.
         batch: the batch size of the comparison.
     """
@@ -32,8 +32,10 @@ class ExportMismatch(RuntimeError):
 
 
 def different_rows(example: Tensor, batch: int) -> Tensor:
-    """`batch` different inputs like those of `example` (B, ...): its rows in turn, the i-th rolled
-    by i along the last dimension, which keeps the range of values (fine for integers too).
+    """`batch` different inputs like those of `example` (B, ...).
+
+    They are its rows in turn, the i-th rolled by i along the last dimension, which keeps the range
+    of values (and suits integers too).
     """
     rows = [example[i % len(example)].roll(i, -1) for i in range(batch)]
     return torch.stack(rows)
@@ -49,11 +51,11 @@ def check_program(
     """Compares `program` with `module` at `CHECKED_BATCHES`.
 
     Args:
-        kind: of program, for the message.
-        program: inputs (B, ...) to logits (B, ...), reloaded from its file.
+        kind: the kind of program, for the message.
+        program: maps inputs (B, ...) to logits (B, ...); reloaded from its file.
         module: the original, in eval mode on the CPU.
         example: inputs (any batch, ...).
-        tolerance: the largest accepted absolute difference, in units of the largest logit.
+        tolerance: the largest accepted |program - module| relative to max |module|.
 
     Raises:
         ExportMismatch: if it differs by more, in shape, or any logit is not finite.
@@ -61,10 +63,10 @@ def check_program(
     for batch in CHECKED_BATCHES:
         inputs = different_rows(example, batch)
         with torch.no_grad():
-            expected, found = module(inputs), program(inputs)
+            expected, logits = module(inputs), program(inputs)
         allowed = tolerance * expected.abs().max().item()
-        if found.shape != expected.shape:
+        if logits.shape != expected.shape:
             raise ExportMismatch(kind, float("inf"), allowed, batch)
-        difference = (found - expected).abs().max().item()
+        difference = (logits - expected).abs().max().item()
         if not difference <= allowed < float("inf"):  # nan fails too
             raise ExportMismatch(kind, difference, allowed, batch)

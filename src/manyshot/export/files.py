@@ -18,8 +18,8 @@ def replace_file(
     never a part; if `check` raises, the temporary file is removed.
 
     Args:
-        path: where to.
-        content: all of it.
+        path: where to write.
+        content: all that the file holds.
         check: reads the temporary file, which has the suffix of `path`, and raises if it is bad.
 
     Returns:
@@ -32,7 +32,7 @@ def replace_file(
 
 
 def with_suffix(path: str | os.PathLike[str], suffix: str) -> Path:
-    """`path`, which must end with `suffix`.
+    """`path`, after a check that it ends with `suffix`.
 
     Raises:
         ValueError: if it does not; the readers of these formats go by the suffix.

@@ -18,13 +18,19 @@ from manyshot.nn.layer import Layer
 from manyshot.supernet import Supernet
 
 PT2_TOLERANCE = 1e-5
-"""In units of the largest logit. The program calls the same kernels as the module, so 0 is usual;
-this leaves room for kernels that are chosen by machine or memory format."""
+"""Largest accepted |program - module| relative to max |module|.
+
+The program calls the same kernels as the module, so 0 is usual; this leaves room for kernels that
+are chosen by machine or memory format.
+"""
 
 ONNX_TOLERANCE = 1e-3
-"""In units of the largest logit. ONNX Runtime folds batch norms into convolutions and sums in other
-orders, so it may differ by as much as rounding does: 1e-6 for `macro`, 8e-5 for an untrained
-20-layer `shufflenet`, whose float32 logits in torch are 6e-5 from its float64 ones."""
+"""Largest accepted |program - module| relative to max |module|.
+
+ONNX Runtime folds batch norms into convolutions and sums in other orders, so it may differ by as
+much as rounding does: 1e-6 for `macro`, 8e-5 for an untrained 20-layer `shufflenet`, whose float32
+logits in torch are 6e-5 from its float64 ones.
+"""
 
 
 def to_pt2(module: nn.Module, example: Tensor, path: str | os.PathLike[str]) -> Path:
@@ -39,7 +45,7 @@ def to_pt2(module: nn.Module, example: Tensor, path: str | os.PathLike[str]) -> 
         module: a plain network, as `net.extract(arch, stats=stats)` gives, that takes one tensor
             and returns one.
         example: inputs (B, ...) of any batch size; only the shape of one input matters to the file.
-        path: ends with `.pt2`; folders are made.
+        path: where to write; it ends with `.pt2`, and folders are made.
 
     Raises:
         ExportMismatch: if the reloaded program disagrees; an earlier file at `path` stays.
@@ -61,14 +67,20 @@ def to_pt2(module: nn.Module, example: Tensor, path: str | os.PathLike[str]) -> 
 def to_onnx(module: nn.Module, example: Tensor, path: str | os.PathLike[str]) -> Path:
     """Writes `module` as one ONNX file with a free batch size; returns its path.
 
-    Input `images`, output `logits`. It is run by ONNX Runtime and compared with the module's logits
-    before it gets its name. See `to_pt2` for the arguments, whose suffix is `.onnx` here. Weights
-    are inside the file, so they must be below the 2 GB that ONNX allows there.
+    Its input is `images`, its output `logits`. It is run by ONNX Runtime and compared with the
+    module's logits before it gets its name. Weights are inside the file, so they must be below the
+    2 GB that ONNX allows there.
+
+    Args:
+        module: a plain network (see `to_pt2`).
+        example: inputs (B, ...) of any batch size.
+        path: where to write; it ends with `.onnx`, and folders are made.
 
     Raises:
         ExportMismatch: if ONNX Runtime disagrees; an earlier file at `path` stays.
-        ImportError: without the optional packages; it names the command that installs them.
-        ValueError: as `to_pt2`.
+        ImportError: without the optional packages; the message names the command that installs
+            them.
+        ValueError: for the reasons that `to_pt2` has.
     """
     path = with_suffix(path, ".onnx")
     runtime = _onnx_runtime()

@@ -19,7 +19,7 @@ FORMATS: dict[str, Format] = {
     "onnx": lambda module, example, path, record: to_onnx(module, example, path),
     "json": lambda module, example, path, record: write_card(path, record),
 }
-"""What `export` can write: (module, example, path, record of the card) to the path written."""
+"""What `export` can write: functions of module, example, path and card that return the path."""
 
 
 def export(
@@ -37,12 +37,12 @@ def export(
     if a format fails, those before it stay and there is no new card.
 
     Args:
-        module: as `net.extract(arch, stats=stats)` gives.
+        module: a plain network, as `net.extract(arch, stats=stats)` gives.
         example: inputs (B, ...), see `to_pt2`.
-        folder: is made if missing.
-        stem: file name without suffix, usually the architecture's text.
+        folder: where the files go; it is made if missing.
+        stem: the file name without suffix, usually the architecture's text.
         formats: keys of `FORMATS`.
-        card: record for the JSON card (see `ms.export.card`); `files` is filled in.
+        card: the record for the JSON card (see `ms.export.card`); `files` is filled in.
 
     Raises:
         ValueError: for an unknown format, listing what exists, or a stem with a folder in it.

@@ -1,8 +1,8 @@
 """Whether a network does with masks what it does with slices, tried on a few architectures.
 
-A softmax over elastic channels, a plain `LayerNorm` over them, a concatenation along them: whatever
-mixes channels outside the layers of `ms.nn` takes in what masks leave in the tail of tensors. That
-would be silently wrong, so it is compared.
+Whatever mixes channels outside the layers of `ms.nn` takes in what masks leave in the tail of
+tensors: a softmax over elastic channels, a plain `LayerNorm` over them, a concatenation along them.
+That would be silently wrong, so the two forms are compared.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from torch.utils import _pytree as pytree
 from manyshot.space import Arch, Decision, SearchSpace
 
 IMAGES = 3
-"""Of a batch; batch norm needs more than one."""
+"""How many images of a batch are used; batch norm needs more than one."""
 NOISE = 0.1
-"""Standard deviation of what is added to parameters that are constant."""
+"""Standard deviation of the noise that is added to parameters that are constant."""
 TOLERANCE = 1e-7
-"""Of the difference, in units of the largest output: float64 leaves 1e-12 or so."""
+"""Largest accepted |masked - sliced| relative to max |output|: float64 leaves 1e-12 or so."""
 
 
 class MaskError(RuntimeError):
@@ -100,7 +100,7 @@ def _cannot(error: RuntimeError) -> MaskError:
 
 
 def _reached(output: Any, policy: Mapping[Decision, Tensor]) -> set[Decision]:
-    """The decisions whose policy gets a gradient of the output."""
+    """The decisions whose policy gets a gradient from the output."""
     leaves = [v for v in pytree.tree_leaves(output) if isinstance(v, Tensor) and v.requires_grad]
     if not leaves:
         return set()
@@ -110,16 +110,16 @@ def _reached(output: Any, policy: Mapping[Decision, Tensor]) -> set[Decision]:
 
 
 def one_hot(space: SearchSpace, arch: Arch) -> dict[Decision, Tensor]:
-    """The policy of an architecture, in float64, by decision."""
+    """The policy of an architecture by decision, in float64."""
     pairs = zip(space.decisions, arch, strict=True)
     return {d: F.one_hot(torch.tensor(i), len(d.options)).double() for d, i in pairs}
 
 
 def _double(net: Any) -> Any:
-    """A copy in float64 on the CPU that shares the decisions and checks nothing itself.
+    """A copy in float64 on the CPU that shares the decisions and compares nothing itself.
 
-    Its zeros and ones, of a classifier or of the last scale in a branch, get noise: they would hide
-    what is before them.
+    Parameters that are all zeros or ones, as of a classifier or of the last scale in a branch, get
+    noise: they would hide what is before them.
     """
     twin: Any = copy.deepcopy(net, {id(d): d for d in net.space.decisions}).double().cpu()
     twin._masks_agree = True
@@ -147,9 +147,9 @@ _Calls = list[tuple[str, Any]]
 
 
 def _outputs(twin: Any, inputs: Any, arch: Arch, **options: Any) -> tuple[_Calls, Any]:
-    """The outputs of all modules in order, by path, the network's own last; and that with a graph.
+    """The outputs of all modules in order, by path, the network's last; and that with a graph.
 
-    Random numbers of training are the same each time.
+    The random numbers of training are the same each time.
     """
     calls: _Calls = []
 

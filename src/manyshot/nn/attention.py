@@ -33,7 +33,13 @@ class QueryKeyValue(Layer):
     """
 
     def __init__(self, width: int | Size, features: int | Size, bias: bool = True) -> None:
-        """From `width` to three times `features` = heads * head_dim."""
+        """Makes a projection.
+
+        Args:
+            width: features of a token.
+            features: heads * head_dim, for each of queries, keys and values.
+            bias: whether there is one.
+        """
         super().__init__()
         self.width, self.features = width, features
         self._elastic = elastic(width, features)
@@ -50,7 +56,7 @@ class QueryKeyValue(Layer):
             nn.init.uniform_(self.bias, -bound, bound)
 
     def sizes(self) -> Iterator[tuple[str, Number | Size]]:
-        """Width and features."""
+        """The width and the features."""
         yield "width", self.width
         yield "features", self.features
 
@@ -80,7 +86,7 @@ class QueryKeyValue(Layer):
         return PlainQueryKeyValue(tie("weight"), tie("bias") if self.has("bias") else None)
 
     def extra_repr(self) -> str:
-        """The sizes."""
+        """The sizes, for people."""
         return f"{self.width!r}, {self.features!r}, bias={self.has('bias')}"
 
 
@@ -104,10 +110,10 @@ def _project(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 class RelativePosition(nn.Module):
     """Learnt relative positions on a grid of patches, for keys and values (AutoFormer).
 
-    As in the public code of AutoFormer (microsoft/Cream): a vector per row distance and one per
-    column distance, clipped to `max_distance`, added; entry 0 is for tokens that are on no grid.
-    Shared by all heads. Distances index products of queries with the tables, so that no tensor of
-    (N, N, head_dim) is made.
+    As in the public code of AutoFormer (microsoft/Cream), there is a vector per row distance and
+    one per column distance, clipped to `max_distance`, and the two are added; entry 0 is for tokens
+    that are on no grid. All heads share them. Distances index products of queries with the tables,
+    so that no tensor of (N, N, head_dim) is made.
     """
 
     def __init__(
@@ -117,7 +123,13 @@ class RelativePosition(nn.Module):
         max_distance: int = 14,
         extra_tokens: int = 1,
     ) -> None:
-        """Tables for `extra_tokens` tokens followed by rows * columns patches, row by row.
+        """Makes tables for `extra_tokens` tokens followed by rows * columns patches, row by row.
+
+        Args:
+            grid: rows and columns of patches.
+            head_dim: features of a head.
+            max_distance: the largest distance that has a vector of its own.
+            extra_tokens: tokens before the patches, such as a class token.
 
         Raises:
             ValueError: if a number is below 1 (`extra_tokens` below 0).
@@ -143,32 +155,38 @@ class RelativePosition(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Truncated normal of standard deviation 0.02."""
+        """Draws the tables from a truncated normal of standard deviation 0.02."""
         for table in self.parameters():
             nn.init.trunc_normal_(table, std=0.02)
 
     def _distances(self, place: Tensor) -> Tensor:
-        """(N, N): for token i and j the entry of their distance along one axis."""
+        """For tokens i and j the entry of their distance along one axis, (N, N)."""
         far = self.max_distance
         entries = (place[None] - place[:, None]).clamp(-far, far) + far + 1
         extra = self.extra_tokens
         return F.pad(entries, (extra, 0, extra, 0))
 
     def scores(self, queries: Tensor) -> Tensor:
-        """(B, heads, N, head_dim) to (B, heads, N, N): products with the keys' positions."""
+        """The products of queries with the positions of keys.
+
+        (B, heads, N, head_dim) becomes (B, heads, N, N).
+        """
         shape = (*queries.shape[:-1], queries.shape[-2])
         by_row = (queries @ self.key_rows.T).gather(-1, self.rows.expand(shape))
         return by_row + (queries @ self.key_columns.T).gather(-1, self.columns.expand(shape))
 
     def values(self, attention: Tensor) -> Tensor:
-        """(B, heads, N, N) to (B, heads, N, head_dim): the attended values' positions."""
+        """The positions of values, weighted by the attention.
+
+        (B, heads, N, N) becomes (B, heads, N, head_dim).
+        """
         by_row = attention.new_zeros(*attention.shape[:-1], len(self.value_rows))
         by_column = by_row.scatter_add(-1, self.columns.expand(attention.shape), attention)
         by_row = by_row.scatter_add(-1, self.rows.expand(attention.shape), attention)
         return by_row @ self.value_rows + by_column @ self.value_columns
 
     def extra_repr(self) -> str:
-        """Grid and reach."""
+        """Grid and reach, for people."""
         return f"grid={self.grid}, max_distance={self.max_distance}"
 
 
@@ -188,14 +206,14 @@ class SelfAttention(nn.Module):
         bias: bool = True,
         relative: RelativePosition | None = None,
     ) -> None:
-        """Self-attention.
+        """Makes self-attention.
 
         Args:
-            width: of the tokens.
+            width: features of a token.
             heads: number of heads.
             head_dim: features of a head.
-            bias: of queries, keys and values; the output projection always has one.
-            relative: learnt relative positions.
+            bias: whether queries, keys and values have one; the output projection always has.
+            relative: learnt relative positions, if there are any.
 
         Raises:
             ValueError: if `head_dim` is below 1.

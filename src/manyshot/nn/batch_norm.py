@@ -7,7 +7,7 @@ argument of the forward: `net(images, arch, stats=stats)`.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from typing import Any, ClassVar, Protocol, Self, final
+from typing import Any, ClassVar, Self, final
 
 import torch
 from torch import Tensor, nn
@@ -18,16 +18,6 @@ from manyshot.nn.selection import Selection, active
 from manyshot.space import Arch, Number, Size
 
 
-class Statistics(Protocol):
-    """Where an eval-mode batch norm gets its mean and variance."""
-
-    def normalise(
-        self, path: str, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
-    ) -> Tensor:
-        """`x` normalised over all dimensions but the second, for the layer at `path`."""
-        ...
-
-
 @final
 class BatchStatistics:
     """The batch's own statistics, in eval mode: `net(images, arch, stats="batch")`."""
@@ -35,7 +25,7 @@ class BatchStatistics:
     def normalise(
         self, path: str, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
     ) -> Tensor:
-        """Normalises by the batch."""
+        """Normalises by the batch (see `Statistics.normalise`)."""
         return F.batch_norm(x, None, None, weight, bias, True, 0.0, eps)
 
 
@@ -46,10 +36,10 @@ class UnitStatistics:
     def normalise(
         self, path: str, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
     ) -> Tensor:
-        """`x` as it is, on meta tensors, if scale and shift fit.
+        """`x` as it is, on meta tensors, if scale and shift fit (see `Statistics.normalise`).
 
         Raises:
-            ValueError: if they do not.
+            ValueError: if they do not fit.
         """
         if weight is not None and len(weight) != x.shape[1]:
             raise ValueError(
@@ -71,7 +61,7 @@ class BatchNormStats:
         self.arch, self.tensors = arch, tensors
 
     def of(self, path: str) -> tuple[Tensor, Tensor]:
-        """Mean and variance of the layer at `path`.
+        """The mean and the variance of the layer at `path`.
 
         Raises:
             LookupError: if these statistics have none for it.
@@ -87,7 +77,7 @@ class BatchNormStats:
     def normalise(
         self, path: str, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
     ) -> Tensor:
-        """Normalises by the calibrated statistics."""
+        """Normalises by the calibrated statistics (see `Statistics.normalise`)."""
         mean, variance = self.of(path)
         return F.batch_norm(x, mean, variance, weight, bias, False, 0.0, eps)
 
@@ -105,7 +95,7 @@ class MaskedStatistics:
     mean zero and variance one: masks drop what comes of them.
 
     Attributes:
-        stats: of the architecture.
+        stats: the statistics of the architecture.
         runs: the paths of the layers that it runs.
     """
 
@@ -115,7 +105,7 @@ class MaskedStatistics:
     def normalise(
         self, path: str, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
     ) -> Tensor:
-        """Normalises the active features by their statistics.
+        """Normalises the active features by their statistics (see `Statistics.normalise`).
 
         Raises:
             LookupError: if there are none for a layer that the architecture runs.
@@ -132,8 +122,8 @@ class MaskedStatistics:
 class Collector:
     """Collects cumulative averages of the batches' means and unbiased variances, from nothing.
 
-    `torch`'s batch norm with `momentum=None`: the variance is the mean of the batches' variances,
-    not the variance of the pooled batches.
+    This is `torch`'s batch norm with `momentum=None`: the variance is the mean of the batches'
+    variances, not the variance of the pooled batches.
     """
 
     def __init__(self) -> None:
@@ -143,7 +133,7 @@ class Collector:
     def normalise(
         self, path: str, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
     ) -> Tensor:
-        """Normalises by the batch and takes it into the averages."""
+        """Normalises by the batch and takes it into the averages (see `Statistics.normalise`)."""
         if path not in self._running:
             zeros = torch.zeros(x.shape[1], device=x.device, dtype=_running_dtype(x, weight))
             self._running[path], self._batches[path] = (zeros, torch.ones_like(zeros)), 0
@@ -159,7 +149,7 @@ class Collector:
 
 
 def _running_dtype(x: Tensor, weight: Tensor | None) -> torch.dtype:
-    """What `torch`'s kernels ask of running statistics: the type of the scale, at least float32."""
+    """The type that `torch`'s kernels ask of running statistics: the scale's, at least float32."""
     if weight is not None:
         return weight.dtype
     return torch.float64 if x.dtype == torch.float64 else torch.float32
@@ -177,7 +167,14 @@ class _BatchNorm(Layer):
         momentum: float | None = 0.1,
         affine: bool = True,
     ) -> None:
-        """As `torch.nn.BatchNorm2d`; `momentum` matters only to the extracted layer."""
+        """Makes a batch norm as `torch.nn.BatchNorm2d` is made.
+
+        Args:
+            num_features: the number of features, which may be a size.
+            eps: what is added to the variance.
+            momentum: matters only to the extracted layer.
+            affine: whether there are a scale and a shift.
+        """
         super().__init__()
         self.num_features, self.eps, self.momentum = num_features, eps, momentum
         self._elastic = elastic(num_features)
@@ -194,7 +191,7 @@ class _BatchNorm(Layer):
             self.register_buffer("_like", empty, persistent=False)
 
     def reset_parameters(self) -> None:
-        """Scale one, shift zero."""
+        """Sets the scale to one and the shift to zero."""
         if self.weight is not None:
             nn.init.ones_(self.weight)
         if self.bias is not None:
@@ -213,7 +210,7 @@ class _BatchNorm(Layer):
         norm._remember_like(like)
 
     def sizes(self) -> Iterator[tuple[str, Number | Size]]:
-        """The features."""
+        """The number of features."""
         yield "num_features", self.num_features
 
     def shapes(self) -> Iterator[tuple[str, Shape]]:
@@ -230,7 +227,8 @@ class _BatchNorm(Layer):
         """(B, C, ...) normalised per channel.
 
         Raises:
-            RuntimeError: in eval mode without statistics; it names the call that makes them.
+            RuntimeError: in eval mode without statistics; the message names the call that makes
+                them.
         """
         if self.training and not self._elastic:
             return F.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, self.eps)
@@ -248,10 +246,10 @@ class _BatchNorm(Layer):
         return selection.statistics.normalise(self.path, x, weight, bias, self.eps)
 
     def plain(self, selection: Selection, tie: Tie) -> nn.Module:
-        """A `torch.nn` batch norm, its running statistics those of the selection, or fresh.
+        """A `torch.nn` batch norm, whose running statistics are those of the selection, or fresh.
 
-        Fresh ones (mean 0, variance 1) also for a layer that did not run in the calibration, such
-        as an auxiliary head: it does not run in eval mode.
+        Fresh ones (mean 0, variance 1) are also for a layer that did not run in the calibration,
+        such as an auxiliary head: it does not run in eval mode.
         """
         features = selection.count(self.num_features)
         norm = self._plain(features, self.eps, self.momentum, self.has("weight"))
@@ -266,27 +264,27 @@ class _BatchNorm(Layer):
         return norm
 
     def extra_repr(self) -> str:
-        """The features."""
+        """The number of features, for people."""
         return f"{self.num_features!r}, eps={self.eps}, affine={self.has('weight')}"
 
 
 @final
 class BatchNorm1d(_BatchNorm):
-    """Elastic counterpart of `torch.nn.BatchNorm1d`."""
+    """The elastic counterpart of `torch.nn.BatchNorm1d`."""
 
     _plain = nn.BatchNorm1d
 
 
 @final
 class BatchNorm2d(_BatchNorm):
-    """Elastic counterpart of `torch.nn.BatchNorm2d`."""
+    """The elastic counterpart of `torch.nn.BatchNorm2d`."""
 
     _plain = nn.BatchNorm2d
 
 
 @final
 class BatchNorm3d(_BatchNorm):
-    """Elastic counterpart of `torch.nn.BatchNorm3d`."""
+    """The elastic counterpart of `torch.nn.BatchNorm3d`."""
 
     _plain = nn.BatchNorm3d
 

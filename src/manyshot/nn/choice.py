@@ -17,7 +17,7 @@ from manyshot.space import Decision, choose
 
 
 class _Bodies(dict[str, Callable[..., Any]]):
-    """Compiled options by name; a copy of their choice block starts without."""
+    """Compiled options by name; a copy of their choice block starts without any."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Bodies:
         return _Bodies()
@@ -25,9 +25,9 @@ class _Bodies(dict[str, Callable[..., Any]]):
 
 @final
 class Choice(Layer):
-    """A choice block: holds all options of one decision; exactly one runs.
+    """A choice block, which holds all options of one decision; exactly one of them runs.
 
-    All options must agree in the shape of their output (checked by `Supernet` on request).
+    All options must agree in the shape of their output (`Supernet` checks it on request).
     """
 
     def __init__(
@@ -73,14 +73,14 @@ class Choice(Layer):
         self._compiled[name] = torch.compile(self.options[name], **kwargs)
 
     def become(self, extraction: Extraction) -> nn.Module:
-        """The chosen option."""
+        """The chosen option, which takes the place of this block."""
         chosen = self.option(extraction.selection.option(self.decision))
         return copy.deepcopy(chosen, extraction)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Runs the chosen option.
 
-        With full masks also the others, without gradients, for the gradient of the policy.
+        With full masks the others run too, without gradients, for the gradient of the policy.
         """
         selection = active(self)
         chosen = selection.option(self.decision)
@@ -121,7 +121,7 @@ class Depth(Layer):
         Args:
             blocks: as many as the largest depth; each maps one tensor to one tensor.
             depths: the allowed depths, or a decision between whole numbers to share.
-            name: of the new decision; by default the module's path.
+            name: the name of the new decision; by default the module's path.
 
         Raises:
             ValueError: if depths are not whole, or the largest is not the number of blocks.
@@ -142,7 +142,7 @@ class Depth(Layer):
         self.blocks = nn.ModuleList(blocks)
 
     def become(self, extraction: Extraction) -> nn.Module:
-        """A `Sequential` of the first blocks."""
+        """A `Sequential` of the first blocks, which takes the place of this one."""
         kept = self.blocks[: extraction.selection.count(self.decision)]
         sequence = nn.Sequential(*(copy.deepcopy(block, extraction) for block in kept))
         sequence.training = self.training
@@ -161,7 +161,7 @@ class Depth(Layer):
     def forward(self, x: Any) -> Any:
         """Runs the first blocks in order.
 
-        With full masks also the others, without gradients, for the gradient of the policy.
+        With full masks the others run too, without gradients, for the gradient of the policy.
         """
         selection = active(self)
         depth, mask = selection.count(self.decision), selection.mask(self.decision)

@@ -41,7 +41,18 @@ class Conv2d(Layer):
         groups: int | Size = 1,
         bias: bool = True,
     ) -> None:
-        """As `torch.nn.Conv2d`, with sizes allowed for channels, kernel, padding and groups.
+        """Makes a convolution; channels, kernel, padding and groups may be sizes.
+
+        Args:
+            in_channels: channels of the input.
+            out_channels: channels of the output.
+            kernel_size: the side of the kernel, or a pair of sides; all its options are odd, or all
+                even.
+            stride: see `torch.nn.Conv2d`.
+            padding: see `torch.nn.Conv2d`; give an elastic kernel `kernel // 2`.
+            dilation: see `torch.nn.Conv2d`.
+            groups: see `torch.nn.Conv2d`.
+            bias: whether there is one.
 
         Raises:
             ValueError: for kernels of mixed parity, or channels that groups do not divide.
@@ -78,7 +89,7 @@ class Conv2d(Layer):
             nn.init.uniform_(self.bias, -bound, bound)
 
     def sizes(self) -> Iterator[tuple[str, Number | Size]]:
-        """Channels, groups, and kernel and padding where they are single numbers."""
+        """Channels, groups, and those of kernel and padding that are single numbers."""
         yield "in_channels", self.in_channels
         yield "out_channels", self.out_channels
         yield "groups", self.groups
@@ -98,7 +109,7 @@ class Conv2d(Layer):
             yield "bias", (self.out_channels,)
 
     def part(self, name: str, selection: Selection) -> Index:
-        """The first channels, the centre of the kernel."""
+        """The first channels and the centre of the kernel."""
         out = selection.extent(self.out_channels)
         if name == "bias":
             return leading(self._stored, out)
@@ -174,7 +185,7 @@ class Conv2d(Layer):
                 )
 
     def plain(self, selection: Selection, tie: Tie) -> nn.Conv2d:
-        """A `torch.nn.Conv2d`."""
+        """The convolution as a `torch.nn.Conv2d`."""
         size = selection.count
         conv = nn.Conv2d(
             size(self.in_channels),
@@ -193,7 +204,7 @@ class Conv2d(Layer):
         return conv
 
     def extra_repr(self) -> str:
-        """The sizes."""
+        """The sizes, for people."""
         return (
             f"{self.in_channels!r}, {self.out_channels!r}, kernel_size={self.kernel_size!r}, "
             f"stride={self.stride}, padding={self.padding!r}, groups={self.groups!r}"
@@ -217,12 +228,18 @@ def _values(size: int | Size) -> list[Number]:
 
 @final
 class Linear(Layer):
-    """Linear layer whose features may be sizes; the first rows and columns are used."""
+    """A linear layer whose features may be sizes; the first rows and columns are used."""
 
     def __init__(
         self, in_features: int | Size, out_features: int | Size, bias: bool = True
     ) -> None:
-        """As `torch.nn.Linear`, with sizes allowed."""
+        """Makes a linear layer.
+
+        Args:
+            in_features: features of the input, which may be a size.
+            out_features: features of the output, which may be a size.
+            bias: whether there is one.
+        """
         super().__init__()
         self.in_features, self.out_features = in_features, out_features
         self._elastic = elastic(in_features, out_features)
@@ -265,7 +282,7 @@ class Linear(Layer):
         return F.linear(x, weight, self.cut("bias", selection))
 
     def plain(self, selection: Selection, tie: Tie) -> nn.Linear:
-        """A `torch.nn.Linear`."""
+        """The layer as a `torch.nn.Linear`."""
         linear = nn.Linear(
             selection.count(self.in_features),
             selection.count(self.out_features),
@@ -278,7 +295,7 @@ class Linear(Layer):
         return linear
 
     def extra_repr(self) -> str:
-        """The sizes."""
+        """The sizes, for people."""
         return f"{self.in_features!r}, {self.out_features!r}, bias={self.has('bias')}"
 
 
@@ -306,7 +323,7 @@ class Parameter(Layer):
         shape: Sequence[int | Size],
         init: Callable[[Tensor], object] = nn.init.zeros_,
     ) -> None:
-        """A tensor of the largest `shape`, filled in place by `init` (default zeros)."""
+        """Makes a tensor of the largest `shape`, filled in place by `init` (default zeros)."""
         super().__init__()
         self.shape = tuple(shape)
         self._elastic = elastic(*self.shape)
@@ -316,17 +333,17 @@ class Parameter(Layer):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Fills it by `init`."""
+        """Fills the tensor by `init`."""
         with torch.no_grad():
             self._init(self.weight)
 
     def sizes(self) -> Iterator[tuple[str, Number | Size]]:
-        """Its shape, by dimension."""
+        """The sizes of the shape, by dimension."""
         for i, size in enumerate(self.shape):
             yield f"shape_{i}", size
 
     def shapes(self) -> Iterator[tuple[str, Shape]]:
-        """The tensor."""
+        """The tensor, which is its only parameter."""
         yield "weight", self.shape
 
     def part(self, name: str, selection: Selection) -> Index:
@@ -346,5 +363,5 @@ class Parameter(Layer):
         return PlainParameter(tie("weight"))
 
     def extra_repr(self) -> str:
-        """The shape."""
+        """The shape, for people."""
         return ", ".join(map(repr, self.shape))

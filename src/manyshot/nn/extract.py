@@ -7,10 +7,10 @@ import copy
 import torch
 from torch import nn
 
-from manyshot.nn.batch_norm import BatchNormStats, Statistics
+from manyshot.nn.batch_norm import BatchNormStats
 from manyshot.nn.layer import Extraction, Layer
 from manyshot.nn.mixing import Stacked, unstack
-from manyshot.nn.selection import Selection, activate
+from manyshot.nn.selection import Selection, Statistics, activate
 from manyshot.nn.structure import sizes_of, walk
 from manyshot.space import Decision, Size
 
@@ -18,10 +18,10 @@ from manyshot.space import Decision, Size
 def extract(model: nn.Module, selection: Selection) -> nn.Module:
     """The network of `selection` as an independent plain module.
 
-    It is one `deepcopy`. User classes stay themselves, sizes they hold become numbers, a choice
-    becomes its option, an elastic depth a `Sequential`, a layer its `torch.nn` namesake, and a
-    compiled module its original. Tied weights stay tied; memory format, dtype, device and mode are
-    kept.
+    It is one `deepcopy`. The user's classes stay themselves, sizes they hold become numbers, a
+    choice becomes its option, an elastic depth a `Sequential`, a layer its `torch.nn` namesake, and
+    a compiled module its original. Tied weights stay tied; memory format, dtype, device and mode
+    are kept.
 
     Raises:
         LookupError: if the selection has statistics of batch norms that are not in `model`.
@@ -46,7 +46,7 @@ def extract(model: nn.Module, selection: Selection) -> nn.Module:
 
 
 def _merge(module: Stacked, extraction: Extraction) -> None:
-    """Lets the copies of a plain module's stacks be their mixtures; layers see to their own."""
+    """Lets the copies of a plain module's stacks be mixtures; layers see to their own."""
     for name in () if isinstance(module, Layer) else module._stacks:
         stack = module._parameters[name]
         assert stack is not None

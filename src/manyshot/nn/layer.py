@@ -23,7 +23,7 @@ Tie: TypeAlias = Callable[[str], nn.Parameter]
 class Extraction(dict[int, Any]):
     """The memo of a `deepcopy` that extracts: every `Layer` it meets becomes plain.
 
-    Whatever the copied objects hold, and in whichever way they hold it, thus becomes one thing.
+    So whatever the copied objects hold, and in whichever way they hold it, becomes one thing.
     """
 
     def __init__(self, selection: Selection) -> None:
@@ -33,7 +33,7 @@ class Extraction(dict[int, Any]):
         self._held: list[Tensor] = []  # alive, so that no other tensor gets the id of one of them
 
     def tie(self, layer: Layer, name: str) -> nn.Parameter:
-        """One new parameter per (tensor, part of it): whatever was tied before is tied after.
+        """Makes one new parameter per (tensor, part of it): whatever was tied before is tied after.
 
         A tensor that a parametrisation computes is new each time: those are never tied.
         """
@@ -61,16 +61,16 @@ class Layer(nn.Module):
     path: str = ""
 
     def sizes(self) -> Iterator[tuple[str, Number | Size]]:
-        """Its sizes by name, elastic or fixed."""
+        """The sizes of the layer by name, elastic or fixed."""
         return iter(())
 
     def has(self, name: str) -> bool:
-        """Whether it has a parameter `name`, stored or computed by a parametrisation."""
+        """Whether the layer has a parameter `name`, stored or computed by a parametrisation."""
         holders = (self._parameters, self.__dict__)
         return all(holder.get(name, self) is not None for holder in holders)
 
     def shapes(self) -> Iterator[tuple[str, Shape]]:
-        """Its parameters: name, and the active shape as sizes."""
+        """The parameters of the layer: the name of each, and its active shape as sizes."""
         return iter(())
 
     def part(self, name: str, selection: Selection) -> Index:
@@ -78,15 +78,15 @@ class Layer(nn.Module):
         raise NotImplementedError
 
     def cut(self, name: str, selection: Selection) -> Tensor | None:
-        """Parameter `name`, cut to what `selection` uses; None if it has none."""
+        """Parameter `name`, cut to what `selection` uses; None if there is none of that name."""
         return crop(getattr(self, name), self.part(name, selection)) if self.has(name) else None
 
     def plain(self, selection: Selection, tie: Tie) -> nn.Module:
-        """The `torch.nn` layer that computes the same in `selection`, weights copied."""
+        """The `torch.nn` layer that computes the same in `selection`, with copied weights."""
         raise NotImplementedError
 
     def become(self, extraction: Extraction) -> nn.Module:
-        """What this layer is in an extracted network, with what it holds."""
+        """What this layer is in an extracted network, together with what it holds."""
         tie = functools.partial(extraction.tie, self)
         return self.plain(extraction.selection, tie).train(self.training)
 
@@ -140,7 +140,13 @@ def crop(tensor: Tensor, index: Index) -> Tensor:
 
 
 def mask_dimension(tensor: Tensor, dim: int, mask: Tensor | None) -> Tensor:
-    """`tensor` times a mask (n,) along dimension `dim`; as it is without one."""
+    """`tensor` times a mask along one dimension.
+
+    Args:
+        tensor: any tensor.
+        dim: the dimension.
+        mask: a factor for each of its n entries, (n,); None leaves the tensor as it is.
+    """
     if mask is None:
         return tensor
     shape = [1] * tensor.dim()
@@ -149,7 +155,7 @@ def mask_dimension(tensor: Tensor, dim: int, mask: Tensor | None) -> Tensor:
 
 
 def memory_format(tensor: Tensor) -> torch.memory_format:
-    """Channels last for a 4-D tensor that is stored so, else contiguous."""
+    """The memory format of a tensor: channels last if it is 4-D and stored so, else contiguous."""
     if tensor.dim() == 4 and not tensor.is_contiguous():
         return torch.channels_last
     return torch.contiguous_format

@@ -29,7 +29,14 @@ class LayerNorm(Layer):
         elementwise_affine: bool = True,
         bias: bool = True,
     ) -> None:
-        """As `torch.nn.LayerNorm` over one dimension, with a size allowed."""
+        """Makes a layer norm as `torch.nn.LayerNorm` over one dimension.
+
+        Args:
+            features: the length of the last dimension, which may be a size.
+            eps: what is added to the variance.
+            elementwise_affine: whether there is a scale.
+            bias: whether there is a shift beside the scale.
+        """
         super().__init__()
         self.features, self.eps = features, eps
         self._elastic = elastic(features)
@@ -39,14 +46,14 @@ class LayerNorm(Layer):
         self.bias = nn.Parameter(torch.zeros(self._stored)) if shift else None
 
     def reset_parameters(self) -> None:
-        """Scale one, shift zero."""
+        """Sets the scale to one and the shift to zero."""
         if self.weight is not None:
             nn.init.ones_(self.weight)
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
     def sizes(self) -> Iterator[tuple[str, Number | Size]]:
-        """The features."""
+        """The number of features."""
         yield "features", self.features
 
     def shapes(self) -> Iterator[tuple[str, Shape]]:
@@ -79,7 +86,7 @@ class LayerNorm(Layer):
         return norm
 
     def extra_repr(self) -> str:
-        """The features."""
+        """The number of features, for people."""
         return f"{self.features!r}, eps={self.eps}, affine={self.has('weight')}"
 
 
@@ -88,16 +95,16 @@ def masked_layer_norm(
 ) -> Tensor:
     """Layer normalisation over the features whose mask is one; the others come out arbitrary.
 
-    Mean sum(m x) / n and variance sum(m (x - mean)^2) / n with n = sum(m): at one-hot masks, the
-    numbers of the sliced layer, with gradients also for entries that are zero. Computed in float32
-    at least, as `torch.nn.functional.layer_norm` does it.
+    The mean is sum(m x) / n and the variance sum(m (x - mean)^2) / n with n = sum(m): at one-hot
+    masks these are the numbers of the sliced layer, with gradients also for entries that are zero.
+    They are computed in float32 at least, as `torch.nn.functional.layer_norm` does.
 
     Args:
         x: (..., C).
         mask: (C,) of zeros and ones.
         weight: (C,) or None.
         bias: (C,) or None.
-        eps: added to the variance.
+        eps: what is added to the variance.
 
     Returns:
         (..., C) in the type of `x`.

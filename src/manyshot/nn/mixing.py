@@ -10,30 +10,22 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeVar, cast, final
+from typing import Any, TypeVar, cast, final
 
 import torch
 from torch import Tensor, nn
 
 from manyshot.nn.layer import Index, Layer, crop, memory_format
-from manyshot.nn.selection import Selection, activate, current
+from manyshot.nn.selection import Mixture, Selection, activate, current
 from manyshot.space import Arch
-
-
-class Mixture(Protocol):
-    """How the slices of a stack make the tensor of a path."""
-
-    def merge(self, module: Stacked, name: str, index: Index) -> Tensor:
-        """The mixture of the `index` of all slices of parameter `name` of `module`."""
-        ...
 
 
 @final
 class FirstSlice:
-    """The first slice alone: for dry runs, where only shapes matter."""
+    """A mixture that is the first slice alone: for dry runs, where only shapes matter."""
 
     def merge(self, module: Stacked, name: str, index: Index) -> Tensor:
-        """The first slice."""
+        """The first slice (see `Mixture.merge`)."""
         return crop(cast(Tensor, module._parameters[name])[0], index)
 
 
@@ -42,14 +34,14 @@ class Combination:
     """The weights of one path: sums of slices, weighted by its code (K-shot NAS, arXiv:2106.06442).
 
     Attributes:
-        code: (K,), or (layers, K) with a row per layer of the network.
+        code: the weights of the slices, (K,), or (layers, K) with a row per layer of the network.
     """
 
     def __init__(self, code: Tensor) -> None:
         self.code = code
 
     def merge(self, module: Stacked, name: str, index: Index) -> Tensor:
-        """Σ_k code_k · slice_k; the stack is cut to `index` before it is mixed."""
+        """Mixes Σ_k code_k · slice_k of the stack, cut first (see `Mixture.merge`)."""
         stack = cast(Tensor, module._parameters[name])
         code = self.code if self.code.dim() == 1 else self.code[module._stacks[name]]
         return combine(code, stack, index)
@@ -60,7 +52,7 @@ class Kept:
     """A mixture whose merged tensors are kept, for several forwards of one path.
 
     Attributes:
-        arch: the path.
+        arch: the architecture that it is the mixture of.
     """
 
     def __init__(self, arch: Arch, mixture: Mixture) -> None:
@@ -68,7 +60,7 @@ class Kept:
         self._tensors: dict[tuple[int, str, str], Tensor] = {}
 
     def merge(self, module: Stacked, name: str, index: Index) -> Tensor:
-        """What the mixture merges; without gradients, only once."""
+        """Merges (see `Mixture.merge`); without gradients each tensor only once."""
         if torch.is_grad_enabled():
             return self._mixture.merge(module, name, index)
         key = (id(module), name, str(index))
@@ -78,15 +70,15 @@ class Kept:
 
 
 def combine(code: Tensor, stack: Tensor, index: Index = ()) -> Tensor:
-    """Σ_k code[k] · stack[k][index], dense; of 4-D slices that are channels last, so is it.
+    """The dense sum Σ_k code[k] · stack[k][index]; it is channels last if 4-D slices are.
 
-    In the stack's floating-point type, whatever autocast is active: batch norm and optimisers
-    need it. A stack of one slice is that slice.
+    It is computed in the stack's floating-point type, whatever autocast is active, because batch
+    norm and optimisers need it. Of a stack of one slice the result is that slice.
 
     Args:
-        code: (K,).
-        stack: (K, ...).
-        index: the part of every slice.
+        code: the weights of the slices, (K,).
+        stack: the slices, (K, ...).
+        index: the part of every slice that is wanted.
     """
     if len(stack) == 1:
         return crop(stack.squeeze(0), index)
@@ -117,7 +109,7 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 def _dry(method: Method) -> Method:
-    """`method`, in which reading a stack gives its first slice: for what does not compute."""
+    """Runs `method` so that reading a stack gives its first slice: for what does not compute."""
 
     @functools.wraps(method)
     def run(*args: Any, **kwargs: Any) -> Any:
@@ -154,7 +146,7 @@ class Stacked(nn.Module):
         return super().__getattr__(name)
 
     def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
-        """As of any module; a new stack for an old one, which `load_state_dict` may assign."""
+        """Registers a parameter; a stack may be replaced by another, as `load_state_dict` does."""
         if name in self.__dict__.get("_stacks", ()):
             self._parameters[name] = param
         else:
@@ -162,18 +154,18 @@ class Stacked(nn.Module):
 
     @_dry
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        """Slice by slice, since a memory format is one of the slices."""
+        """Applies `fn` slice by slice, since a memory format is one of the slices."""
         stacks = [cast(nn.Parameter, self._parameters[name]) for name in self._stacks]
-        own = {id(t): t for stack in stacks for t in (stack, stack.grad) if t is not None}
+        stacked = {id(t): t for stack in stacks for t in (stack, stack.grad) if t is not None}
 
         def apply(tensor: Tensor) -> Tensor:
-            return _each_slice(fn, tensor) if id(tensor) in own else fn(tensor)
+            return _each_slice(fn, tensor) if id(tensor) in stacked else fn(tensor)
 
         return super()._apply(apply, recurse)  # type: ignore[no-untyped-call]
 
     @_dry
     def extra_repr(self) -> str:
-        """As the module's own, which may ask whether it has a bias."""
+        """The text of the module's own class, which may ask whether there is a bias."""
         return super().extra_repr()
 
     @_dry
@@ -186,7 +178,7 @@ class _StackedLayer(Stacked):
     """The half of a searchable layer's class: stacks are cut before they are mixed."""
 
     def cut(self, name: str, selection: Selection) -> Tensor | None:
-        """As `Layer.cut`."""
+        """The mixture of what `selection` uses of parameter `name` (see `Layer.cut`)."""
         if name not in self._stacks or selection.mixture is None:
             return super().cut(name, selection)  # type: ignore[misc,no-any-return]
         index = cast(Layer, self).part(name, selection)
@@ -205,7 +197,7 @@ _CLASSES: dict[type[nn.Module], type[Stacked]] = {}
 
 
 def stacked_class(base: type[nn.Module]) -> type[Stacked]:
-    """`base` with stacked parameters."""
+    """The subclass of `base` whose parameters may be stacked."""
     if base not in _CLASSES:
         half = _StackedLayer if issubclass(base, Layer) else Stacked
         _CLASSES[base] = cast(type[Stacked], type(f"Stacked{base.__name__}", (half, base), {}))
@@ -213,7 +205,7 @@ def stacked_class(base: type[nn.Module]) -> type[Stacked]:
 
 
 def plain_class(stacked: type[nn.Module]) -> type[nn.Module]:
-    """What `stacked_class` was made from."""
+    """The class that `stacked_class` made `stacked` from."""
     return stacked.__bases__[1]
 
 
@@ -227,14 +219,14 @@ def stack_parameter(
 ) -> None:
     """Makes parameter `name` of `module` a stack, in place; the parameter object stays.
 
-    A tensor that several modules hold is stacked at each of them, with slices at the first.
+    A tensor that several modules hold is stacked at each of them, and gets its slices at the first.
 
     Args:
-        module: becomes an instance of a subclass of its class.
-        name: of one of its parameters.
+        module: it becomes an instance of a subclass of its class.
+        name: the name of one of its parameters.
         slices: K tensors of the parameter's shape; none if it is stacked already.
-        layer: the row of a code per layer.
-        path: of the module, for messages.
+        layer: the row of a code per layer that mixes this parameter.
+        path: where the module is in the network, for messages.
     """
     if not isinstance(module, Stacked):
         object.__setattr__(module, "__class__", stacked_class(type(module)))
@@ -248,7 +240,7 @@ def stack_parameter(
 
 
 def unstack(module: nn.Module) -> None:
-    """Makes a copy whose parameters were replaced by mixtures a plain module again, in place."""
+    """Makes a module plain again, in place: a copy whose parameters were replaced by mixtures."""
     if isinstance(module, Stacked):
         del module.__dict__["_stacks"], module.__dict__["_stacked_at"]
         object.__setattr__(module, "__class__", plain_class(type(module)))

@@ -1,10 +1,10 @@
 """Strided 1x1 convolutions of few channels, whose gradient torch computes unsafely on x86 CPUs.
 
-The gradient of their weight, in channels last and float32, writes past its workspace: a crash, an
-endless loop or wrong numbers (https://github.com/uxlfoundation/oneDNN/issues/6035). It is so for 2
-to 7 input channels with AVX2 and for 2 to 15 with AVX-512. Strides of 1, other kernels, padding,
-groups, contiguous tensors, bfloat16, float64 and forwards are safe. torch 2.13.0 to 2.14.1 do it;
-`constraints.txt` says which versions were tried.
+In channels last and float32, the gradient of their weight writes past its workspace: there is a
+crash, an endless loop or wrong numbers (https://github.com/uxlfoundation/oneDNN/issues/6035). It
+happens for 2 to 7 input channels with AVX2 and for 2 to 15 with AVX-512. Strides of 1, other
+kernels, padding, groups, contiguous tensors, bfloat16, float64 and forwards are safe. torch 2.13.0
+to 2.15.0 do it; `constraints.txt` says which versions were tried.
 
 Layers of `ms.nn` take the gradient in contiguous format. For plain layers, which run torch's own
 code, `training_format` says which memory format a network must have.
@@ -51,13 +51,13 @@ def conv2d(
     tensors.
 
     Args:
-        x: (B, in, H, W).
+        x: the input, (B, in, H, W).
         weight: (out, in / groups, k, k).
         bias: (out,), or None.
-        stride: as torch's.
-        padding: as torch's.
-        dilation: as torch's.
-        groups: as torch's.
+        stride: see torch's function.
+        padding: see torch's function.
+        dilation: see torch's function.
+        groups: see torch's function.
     """
     if (
         _is_unsafe(weight.shape[1], weight.shape[2:], stride, padding, groups)
@@ -123,16 +123,16 @@ class TrainingFormat:
 
     @property
     def is_channels_last(self) -> bool:
-        """Whether it is channels last."""
+        """Whether the format is channels last."""
         return self.name == "channels_last"
 
     @property
     def torch_format(self) -> torch.memory_format:
-        """Torch's name of it."""
+        """The format as torch names it."""
         return torch.channels_last if self.is_channels_last else torch.contiguous_format
 
     def to_dict(self) -> dict[str, str]:
-        """For records."""
+        """The format as a record."""
         return {"name": self.name, "why": self.why}
 
 

@@ -41,7 +41,7 @@ class Policies:
 
     Attributes:
         by_decision: for some decisions, a one-hot tensor (options,).
-        mode: see `MaskMode`.
+        mode: how layers mask (see `MaskMode`).
     """
 
     def __init__(self, by_decision: Mapping[Decision, Tensor], mode: MaskMode) -> None:
@@ -50,26 +50,38 @@ class Policies:
         self._largest: dict[Size, Number] = {}
 
     def among(self, size: Size) -> tuple[Decision, ...]:
-        """Those of the size's decisions that have a policy."""
+        """The decisions of the size that have a policy."""
         return tuple(d for d in size.decisions() if d in self.by_decision)
 
     def largest(self, size: Size, values: Mapping[Decision, Number]) -> Number:
-        """Its largest value over the options of decisions with a policy; others as in `values`."""
+        """The largest value of the size over decisions with a policy; others are as in `values`."""
         if size not in self._largest:
-            own = self.among(size)
+            free = self.among(size)
             self._largest[size] = max(
-                size.evaluate({**values, **dict(zip(own, cell, strict=True))})
-                for cell in itertools.product(*(d.values for d in own))
+                size.evaluate({**values, **dict(zip(free, cell, strict=True))})
+                for cell in itertools.product(*(d.values for d in free))
             )
         return self._largest[size]
 
     def prefix(self, size: Size, values: Mapping[Decision, Number], length: int) -> Tensor:
-        """(length,): 1 for units below the size."""
+        """A mask (length,) that is 1 for units below the size.
+
+        Args:
+            size: how many units are active.
+            values: the active number of every decision.
+            length: how many units there are.
+        """
         units = torch.arange(length)
         return self._mask("prefix", size, values, (length,), lambda n: units < n)
 
     def centre(self, size: Size, values: Mapping[Decision, Number], length: int) -> Tensor:
-        """(length, length): 1 in the central square of the size."""
+        """A mask (length, length) that is 1 in the central square of the size.
+
+        Args:
+            size: the side of the active square.
+            values: the active number of every decision.
+            length: the side of the whole square.
+        """
         units = torch.arange(length)
 
         def square(n: int) -> Tensor:
@@ -90,8 +102,8 @@ class Policies:
         """The units of every combination of options, contracted with the policies."""
         key = (kind, size)
         if key not in self._masks:
-            own = self.among(size)
-            mask = self._table(kind, size, own, values, shape, units)
+            free = self.among(size)
+            mask = self._table(kind, size, free, values, shape, units)
             # All layers that ask for this size share the mask, and the first of them may be in a
             # block that runs without gradients, or is run again by checkpointing.
             with (
@@ -99,7 +111,7 @@ class Policies:
                 torch.autograd.graph.saved_tensors_hooks(_same, _same),
                 torch.autocast(mask.device.type, enabled=False),
             ):
-                for decision in own:
+                for decision in free:
                     mask = self.by_decision[decision] @ mask.view(len(decision.options), -1)
                 self._masks[key] = mask.view(shape)
         return self._masks[key]
@@ -108,21 +120,21 @@ class Policies:
         self,
         kind: str,
         size: Size,
-        own: Sequence[Decision],
+        free: Sequence[Decision],
         values: Mapping[Decision, Number],
         shape: tuple[int, ...],
         units: _Units,
     ) -> Tensor:
-        fixed = tuple(values[d] for d in size.decisions() if d not in own)
-        like = self.by_decision[own[0]]
+        fixed = tuple(values[d] for d in size.decisions() if d not in free)
+        like = self.by_decision[free[0]]
         # Without the decisions themselves: one that is its own key would never be freed.
-        which = tuple(d in own for d in size.decisions())
+        which = tuple(d in free for d in size.decisions())
         key = (kind, which, fixed, shape, like.dtype, like.device)
         tables = _TABLES.setdefault(size, {})
         if key not in tables:
-            cells = itertools.product(*(d.values for d in own))
+            cells = itertools.product(*(d.values for d in free))
             rows = [
-                units(int(size.evaluate({**values, **dict(zip(own, cell, strict=True))})))
+                units(int(size.evaluate({**values, **dict(zip(free, cell, strict=True))})))
                 for cell in cells
             ]
             tables[key] = torch.stack(rows).to(like)
@@ -136,8 +148,8 @@ def _same(tensor: Tensor) -> Tensor:
 class _Gate(torch.autograd.Function):
     """`after` where a block runs, else `before`: m * after + (1 - m) * before for a mask entry m.
 
-    Exact, whatever the numbers. The gradient of m is that of the formula; the branch that is not
-    taken gets none. A copy, since what follows may change it in place.
+    The value is exact, whatever the numbers. The gradient of m is that of the formula; the branch
+    that is not taken gets none. The result is a copy, since what follows may change it in place.
     """
 
     @staticmethod
@@ -157,6 +169,13 @@ class _Gate(torch.autograd.Function):
 def gate(entry: Tensor, runs: bool, before: Any, after: Any, path: str) -> Tensor:
     """What leaves an optional block: `after` if its mask entry is one, else `before`.
 
+    Args:
+        entry: the mask entry, whose gradient is wanted.
+        runs: whether the block runs.
+        before: what enters the block.
+        after: what the block gives.
+        path: where the block is, for messages.
+
     Raises:
         TypeError: if the block does not map one tensor to one tensor.
     """
@@ -168,13 +187,13 @@ def gate(entry: Tensor, runs: bool, before: Any, after: Any, path: str) -> Tenso
 class _Pick(torch.autograd.Function):
     """The chosen of several outputs: sum_i p_i * output_i for a one-hot p, exact.
 
-    Only the chosen one gets a gradient; the policy gets that of the formula for all that are given.
-    A copy, since what follows may change it in place.
+    Only the chosen one gets a gradient; the policy gets that of the formula for all outputs that
+    are passed. The result is a copy, since what follows may change it in place.
     """
 
     @staticmethod
-    def forward(ctx: Any, policy: Tensor, given: Sequence[int], *outputs: Tensor) -> Tensor:
-        ctx.given = given
+    def forward(ctx: Any, policy: Tensor, options: Sequence[int], *outputs: Tensor) -> Tensor:
+        ctx.options = options
         ctx.save_for_backward(policy, *outputs)
         return outputs[0].clone()
 
@@ -182,16 +201,21 @@ class _Pick(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         policy, *outputs = ctx.saved_tensors
-        own = None
+        policy_grad = None
         if ctx.needs_input_grad[0]:
-            own = torch.zeros_like(policy)
-            for option, output in zip(ctx.given, outputs, strict=True):
-                own[option] = (grad * output).sum()
-        return (own, None, grad, *([None] * (len(outputs) - 1)))
+            policy_grad = torch.zeros_like(policy)
+            for option, output in zip(ctx.options, outputs, strict=True):
+                policy_grad[option] = (grad * output).sum()
+        return (policy_grad, None, grad, *([None] * (len(outputs) - 1)))
 
 
 def pick(policy: Tensor, outputs: Mapping[int, Any], path: str) -> Tensor:
-    """What leaves a choice block: the first of `outputs`, by option index.
+    """What leaves a choice block: the first of `outputs`.
+
+    Args:
+        policy: the one-hot policy of the decision.
+        outputs: what the options give, by option index, the chosen one first.
+        path: where the block is, for messages.
 
     Raises:
         TypeError: if an option does not give one tensor.
@@ -203,7 +227,7 @@ def pick(policy: Tensor, outputs: Mapping[int, Any], path: str) -> Tensor:
 
 
 def reading(where: str, run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """`run(*args, **kwargs)`, whose input what runs beside it takes too.
+    """Runs `run(*args, **kwargs)` on an input that whatever runs beside it takes too.
 
     Raises:
         ValueError: if it changes its input in place.
@@ -234,7 +258,16 @@ def _check_tensor(value: Any, where: str) -> None:
 def check_policies(
     policies: Mapping[Decision, Tensor], index: Mapping[Decision, int], mode: object
 ) -> None:
-    """Raises ValueError unless policies are one-hot tensors that agree with option indices."""
+    """Checks that policies are one-hot tensors that agree with option indices.
+
+    Args:
+        policies: one-hot tensors by decision.
+        index: the chosen option of every decision.
+        mode: how layers are to mask.
+
+    Raises:
+        ValueError: if a policy or the mode is not allowed.
+    """
     if mode not in ("full", "active"):
         raise ValueError(f"masks must be 'full' or 'active', got {mode!r}")
     for decision, policy in policies.items():

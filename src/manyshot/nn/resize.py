@@ -16,7 +16,13 @@ Mode = Literal["bilinear", "bicubic"]
 
 
 def resized(x: Tensor, side: int, mode: Mode) -> Tensor:
-    """(B, C, H, W) interpolated to (B, C, side, side); as it is if it has that size."""
+    """Images interpolated to a square; they are returned as they are if they have that size.
+
+    Args:
+        x: (B, C, H, W).
+        side: the side of the square, in pixels.
+        mode: how to interpolate, `bilinear` or `bicubic`.
+    """
     if x.shape[-2:] == (side, side):
         return x
     return F.interpolate(x, (side, side), mode=mode, antialias=True)
@@ -34,7 +40,7 @@ class PlainResize(nn.Module):
         return resized(x, self.side, self.mode)
 
     def extra_repr(self) -> str:
-        """Side and mode."""
+        """Side and mode, for people."""
         return f"{self.side}, mode={self.mode!r}"
 
 
@@ -47,7 +53,7 @@ class Resize(Layer):
     """
 
     def __init__(self, side: int | Size, mode: Mode = "bicubic") -> None:
-        """Antialiased interpolation, with corners not aligned.
+        """Makes a layer that interpolates with antialiasing, corners not aligned.
 
         Raises:
             ValueError: for another mode, or a side below 1.
@@ -78,9 +84,9 @@ class Resize(Layer):
         return x
 
     def plain(self, selection: Selection, tie: Tie) -> PlainResize:
-        """A module without choices."""
+        """A module of a fixed side."""
         return PlainResize(selection.count(self.side), self.mode)
 
     def extra_repr(self) -> str:
-        """Side and mode."""
+        """Side and mode, for people."""
         return f"{self.side!r}, mode={self.mode!r}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 from torch.utils import checkpoint as torch_checkpoint
@@ -17,11 +17,42 @@ from torch.utils import checkpoint as torch_checkpoint
 from manyshot.nn.policy import Policies
 from manyshot.space import Arch, Decision, Number, Size, Use
 
-if TYPE_CHECKING:
-    from manyshot.nn.batch_norm import Statistics
-    from manyshot.nn.mixing import Mixture
-
 _ACTIVE: ContextVar[Selection | None] = ContextVar("manyshot_selection", default=None)
+
+
+class Statistics(Protocol):
+    """Where an eval-mode batch norm gets its mean and variance."""
+
+    def normalise(
+        self, path: str, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+    ) -> Tensor:
+        """`x` normalised over all dimensions but the second.
+
+        Args:
+            path: where the layer is in the network.
+            x: (B, C, ...).
+            weight: the scale, (C,), or None.
+            bias: the shift, (C,), or None.
+            eps: what is added to the variance.
+        """
+        ...
+
+
+class Mixture(Protocol):
+    """How the slices of a stack (see `manyshot.nn.mixing`) make the tensor of a path."""
+
+    def merge(self, module: Any, name: str, index: tuple[slice, ...]) -> Tensor:
+        """Mixes the slices of one stacked parameter.
+
+        Args:
+            module: the module that holds the stack.
+            name: the name of the parameter in the module.
+            index: the part of every slice that is wanted; an empty one is all of it.
+
+        Returns:
+            The mixture of that part, without the axis of slices.
+        """
+        ...
 
 
 class Selection:
@@ -60,7 +91,7 @@ class Selection:
         self._extents: dict[Size, Number] = {}
 
     def option(self, decision: Decision) -> int:
-        """The chosen option's index.
+        """The index of the chosen option.
 
         Raises:
             LookupError: if `decision` is not one of this network's.
@@ -71,48 +102,48 @@ class Selection:
             raise LookupError(_foreign(decision)) from None
 
     def holds(self, use: Use) -> bool:
-        """Whether all (decision, option indices) of `use` hold."""
+        """Whether all the conditions of `use`, each a decision and option indices, hold."""
         return all(self.option(decision) in allowed for decision, allowed in use)
 
     def size(self, size: Number | Size) -> Number:
         """The number that `size` is in this architecture."""
         if not isinstance(size, Size):
             return size
-        known = self._sizes.get(size)
-        if known is None:
+        number = self._sizes.get(size)
+        if number is None:
             try:
-                known = self._sizes[size] = size.evaluate(self._values)
+                number = self._sizes[size] = size.evaluate(self._values)
             except KeyError as error:
                 raise LookupError(_foreign(error.args[0])) from None
-        return known
+        return number
 
     def count(self, size: Number | Size) -> int:
         """`size` as a whole number.
 
         Raises:
-            ValueError: if it is not whole, with the way out.
+            ValueError: if it is not whole; the message has the way out.
         """
         return _whole(size, self.size(size))
 
     def bound(self, size: Number | Size) -> Number:
-        """The number that tensors have in place of `size`: with full masks, its largest."""
+        """The number that tensors have in place of `size`: with full masks it is the largest."""
         policies = self.policies
         if not isinstance(size, Size) or policies is None or policies.mode == "active":
             return self.size(size)
-        known = self._extents.get(size)
-        if known is None:
-            known = self.size(size)  # finds decisions that are not of this network
+        extent = self._extents.get(size)
+        if extent is None:
+            extent = self.size(size)  # finds decisions that are not of this network
             if policies.among(size):
-                known = policies.largest(size, self._values)
-            self._extents[size] = known
-        return known
+                extent = policies.largest(size, self._values)
+            self._extents[size] = extent
+        return extent
 
     def extent(self, size: Number | Size) -> int:
         """`bound` as a whole number: how many entries a layer takes of `size`."""
         return _whole(size, self.bound(size))
 
     def mask(self, size: Number | Size) -> Tensor | None:
-        """(extent,): one for units below `size`, else zero; None where no policy decides."""
+        """A mask (extent,) that is one below `size`; None where no policy decides."""
         policies = self.policies
         if policies is None or not isinstance(size, Size) or not policies.among(size):
             return None
@@ -120,7 +151,7 @@ class Selection:
         return policies.prefix(size, self._values, length)[: self.extent(size)]
 
     def centre_mask(self, size: Number | Size) -> Tensor | None:
-        """(extent, extent): one in the central square of `size`; None where no policy decides."""
+        """A mask (extent, extent), one in the central square of `size`; None without a policy."""
         policies = self.policies
         if policies is None or not isinstance(size, Size) or not policies.among(size):
             return None
@@ -130,7 +161,7 @@ class Selection:
         return policies.centre(size, self._values, length)[middle, middle]
 
     def policy(self, decision: Decision) -> Tensor | None:
-        """The policy of a decision, if it has one."""
+        """The policy of a decision; None if it has none."""
         return None if self.policies is None else self.policies.by_decision.get(decision)
 
 
@@ -153,7 +184,7 @@ def active(layer: nn.Module) -> Selection:
     """The active selection, for `layer`.
 
     Raises:
-        RuntimeError: if there is none; it names the layer and the ways to get one.
+        RuntimeError: if there is none; the message names the layer and the ways to get one.
     """
     selection = _ACTIVE.get()
     if selection is None:
@@ -168,13 +199,13 @@ def active(layer: nn.Module) -> Selection:
 
 
 def current() -> Selection | None:
-    """The active selection, if there is one."""
+    """The active selection; None if there is none."""
     return _ACTIVE.get()
 
 
 @contextlib.contextmanager
 def activate(selection: Selection | None) -> Iterator[None]:
-    """Makes `selection` the active one inside the block, whatever happens in it."""
+    """Makes `selection` the active one inside the block; it is reset whatever happens there."""
     token = _ACTIVE.set(selection)
     try:
         yield
@@ -186,8 +217,8 @@ def value(size: Any) -> Any:
     """The active number of a size inside a `forward`; of a choice between names, the chosen name.
 
     Plain numbers pass through. After `extract`, sizes held by modules are plain numbers, so the
-    same `forward` still works. With full masks (`net(images, arch, policy=...)`), the number that
-    tensors have in its place: the largest.
+    same `forward` still works. With full masks (`net(images, arch, policy=...)`) it is the number
+    that tensors have in its place, the largest.
 
     Raises:
         RuntimeError: outside a forward of a supernet.
@@ -210,8 +241,8 @@ def value(size: Any) -> Any:
 def checkpoint(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Activation checkpointing that carries the active selection into the recomputation.
 
-    `torch.utils.checkpoint.checkpoint(fn, *args, use_reentrant=False)`, which alone would recompute
-    without a selection (and so raise).
+    It calls `torch.utils.checkpoint.checkpoint(fn, *args, use_reentrant=False)`, which alone would
+    recompute without a selection (and so raise).
     """
     selection = _ACTIVE.get()
 

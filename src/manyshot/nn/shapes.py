@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from manyshot.nn.batch_norm import UnitStatistics
 from manyshot.nn.choice import Choice, Depth
 from manyshot.nn.mixing import FirstSlice
+from manyshot.nn.modes import modes_kept
 from manyshot.nn.selection import Selection, activate
 from manyshot.space import Arch, SearchSpace
 
@@ -21,7 +22,7 @@ RANDOM_ARCHITECTURES = 3
 
 
 def shapes_of(output: Any) -> Any:
-    """The shapes of all tensors in an output, in its own structure."""
+    """The shapes of all tensors in an output, in the structure of the output."""
     if isinstance(output, Tensor):
         return tuple(output.shape)
     if isinstance(output, list | tuple):
@@ -33,15 +34,10 @@ def shapes_of(output: Any) -> Any:
 
 @contextlib.contextmanager
 def dry(model: nn.Module) -> Iterator[None]:
-    """Eval mode, no gradients and a forked random stream inside; all as before afterwards."""
-    modes = [(module, module.training) for module in model.modules()]
-    try:
+    """Eval mode, no gradients and a forked random stream inside; all is as before afterwards."""
+    with modes_kept(model), torch.no_grad(), torch.random.fork_rng(devices=[]):
         model.eval()
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training
+        yield
 
 
 def meta_state(model: nn.Module) -> dict[str, Tensor]:
@@ -62,7 +58,15 @@ def meta_state(model: nn.Module) -> dict[str, Tensor]:
 def meta_forward(
     model: nn.Module, space: SearchSpace, arch: Arch, images: Tensor, state: dict[str, Tensor]
 ) -> Any:
-    """One forward of `arch` on `meta_state`; the model's own tensors are not touched."""
+    """One forward of an architecture on meta tensors; the model's own tensors are not touched.
+
+    Args:
+        model: the network.
+        space: its search space.
+        arch: the architecture.
+        images: the input, on the meta device.
+        state: what `meta_state` gives.
+    """
     selection = Selection(space.decisions, arch, UnitStatistics(), FirstSlice())
     with activate(selection), torch.device("meta"):
         return torch.func.functional_call(model, dict(state), (images,), tie_weights=False)
@@ -74,8 +78,13 @@ def check_options(model: nn.Module, space: SearchSpace, input_shape: Sequence[in
     The architectures are the smallest, the largest and a few random ones; the options of an elastic
     depth are its depths.
 
+    Args:
+        model: the network.
+        space: its search space.
+        input_shape: (C, H, W) of one image.
+
     Raises:
-        ValueError: naming the block, its options and their shapes.
+        ValueError: if they disagree; the message names the block, its options and their shapes.
     """
     rng = np.random.default_rng(0)
     random = (space.sample(rng) for _ in range(RANDOM_ARCHITECTURES))
@@ -97,7 +106,7 @@ def check_options(model: nn.Module, space: SearchSpace, input_shape: Sequence[in
 
 
 def model_dtype(model: nn.Module) -> torch.dtype:
-    """The floating-point type of its first parameter."""
+    """The floating-point type of the model's first parameter."""
     return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
 
 

@@ -21,7 +21,7 @@ class DeclaresCommutations(Protocol):
     """A network that declares which of its encodings are one stand-alone network."""
 
     def commutations(self) -> Sequence[Commutation]:
-        """See `manyshot.space.Commutation`."""
+        """The options that commute (see `manyshot.space.Commutation`)."""
         ...
 
 
@@ -69,6 +69,11 @@ def walk(module: nn.Module, path: str = "", use: Use = ()) -> Iterator[tuple[str
     """Every module with its path and the option indices under which it is in the network.
 
     A module that is held in two places comes twice.
+
+    Args:
+        module: where to begin.
+        path: the path of `module`.
+        use: the options under which `module` is in the network.
     """
     yield path, module, use
     prefix = f"{path}." if path else ""
@@ -120,18 +125,18 @@ def sizes_of(module: nn.Module, path: str) -> Iterator[tuple[str, Size]]:
 def _with_declared(
     model: nn.Module, nested: Mapping[Decision, Mapping[Use, None]]
 ) -> dict[Decision, tuple[Use, ...]]:
-    """Uses by `nested` and as modules of `model` declare them: one of each kind must hold."""
+    """The uses that nesting gives and those that modules declare; one of each kind must hold."""
     declared: dict[Decision, dict[Use, None]] = {}
     for module in model.modules():
         if isinstance(module, DeclaresUses) and callable(module.uses):
             for decision, uses in module.uses().items():
                 declared.setdefault(decision, {}).update(dict.fromkeys(uses))
     always: Mapping[Use, None] = {(): None}
-    found = {decision: tuple(uses) for decision, uses in declared.items()}
+    combined = {decision: tuple(uses) for decision, uses in declared.items()}
     for decision, places in nested.items():
         inner = declared.get(decision, always)
-        found[decision] = tuple((*o, *i) for o in places for i in inner)
-    return {d: uses for d, uses in found.items() if () not in uses}
+        combined[decision] = tuple((*o, *i) for o in places for i in inner)
+    return {d: uses for d, uses in combined.items() if () not in uses}
 
 
 def search_space(model: nn.Module) -> SearchSpace:
@@ -179,27 +184,27 @@ def search_space(model: nn.Module) -> SearchSpace:
 
 
 def parameter_uses(model: nn.Module) -> list[tuple[Tensor, list[tuple[Use, Shape]]]]:
-    """Every distinct parameter with all places that hold it: when they are in, and what shape."""
-    found: dict[int, tuple[Tensor, list[tuple[Use, Shape]]]] = {}
+    """Every distinct parameter with all places that hold it: when each is in, and in what shape."""
+    entries: dict[int, tuple[Tensor, list[tuple[Use, Shape]]]] = {}
     alive: list[Tensor] = []  # so that no other tensor gets the id of one of them
     for _, module, use in walk(model):
-        own = {name: p for name, p in module._parameters.items() if p is not None}
+        parameters = {name: p for name, p in module._parameters.items() if p is not None}
         held: list[tuple[Tensor, Shape]]
         if isinstance(module, Layer):
             with dry_selection():  # a parametrisation may read a stack
                 held = [
-                    (own[name] if name in own else getattr(module, name), shape)
+                    (parameters[name] if name in parameters else getattr(module, name), shape)
                     for name, shape in module.shapes()
                 ]
             alive += [tensor for tensor, _ in held]
         else:
             stacks = module._stacks if isinstance(module, Stacked) else ()
-            held = [(p, tuple(p.shape)[name in stacks :]) for name, p in own.items()]
+            held = [(p, tuple(p.shape)[name in stacks :]) for name, p in parameters.items()]
         for tensor, shape in held:
-            entry = found.setdefault(id(tensor), (tensor, []))
+            entry = entries.setdefault(id(tensor), (tensor, []))
             if (use, shape) not in entry[1]:
                 entry[1].append((use, shape))
-    return list(found.values())
+    return list(entries.values())
 
 
 def compile_options(model: nn.Module, **kwargs: Any) -> int:

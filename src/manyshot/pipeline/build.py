@@ -33,7 +33,7 @@ from manyshot.pipeline.checks import (
     check_stale,
 )
 from manyshot.recipe import OptimiserSettings, Recipe, RecipeError
-from manyshot.search import Limit, Searcher, make_searcher
+from manyshot.search import Limit, Searcher, limits_of, make_searcher
 from manyshot.sharing import Sharing, make_sharing
 from manyshot.space import Budget
 from manyshot.supernet import Supernet
@@ -218,21 +218,15 @@ class Workspace:
         Raises:
             RecipeError: for a budget that no architecture meets, with the reachable range.
         """
-        limits = []
-        for text in self.recipe.search.budgets:
-            budget = Budget.parse(text)
-            if metrics is not None and budget.metric not in metrics:
-                continue
-            table = self.costs[budget.metric]
-            limit = budget.absolute(float(table([self.net.space.largest])[0]))
-            least, greatest = table.range()
-            if limit < least:
-                raise RecipeError(
-                    f"budget {text!r} ({limit:,.6g}) is impossible: {budget.metric} of this space "
-                    f"reach from {least:,.6g} to {greatest:,.6g}"
-                )
-            limits.append(Limit(text, table, limit))
-        return limits
+        budgets = [
+            text
+            for text in self.recipe.search.budgets
+            if metrics is None or Budget.parse(text).metric in metrics
+        ]
+        try:
+            return limits_of(budgets, self.costs, self.net.space.largest)
+        except ValueError as error:
+            raise RecipeError(str(error)) from error
 
     def sampler(self) -> Sampler:
         """A new sampler, as the recipe says.

@@ -12,7 +12,8 @@ from manyshot.recipe import OptimiserSettings, Recipe, RecipeError, ShiftingSett
 from manyshot.search import Evolution, Limit, Searcher, WeakPredictor
 from manyshot.sharing import Sharing
 from manyshot.space import Budget
-from manyshot.train import Generates, Sampler
+from manyshot.train import Sampler
+from manyshot.train.samplers.shift import Generates
 
 GENERATOR = "generator"
 """The `search.name` that takes winners from the sampler."""

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import final
 
 import numpy as np
-from scipy import stats
 
 from manyshot.run_folder import ComparedMethod, ComparedPair, ComparedRun, Mean, Verdict
 
@@ -17,7 +16,7 @@ LEVEL = 0.95
 EQUAL = 0.05
 """Budgets that differ by no larger share count as equal."""
 LESS_IS_BETTER = "regret"
-"""How the names of metrics begin of which less is better."""
+"""How the names of metrics begin for which less is better."""
 
 
 @final
@@ -38,14 +37,16 @@ class Compared:
 def interval(values: Sequence[float]) -> Mean:
     """Mean of one value per seed with Student's 95 % interval; None where it is undefined.
 
-    Of one value, or of values that are all equal, it is: they say nothing about their spread. It
-    has a meaning if seeds are independent and values roughly normal; of two or three seeds it is
-    wide, as it should be.
+    The interval of one value, or of values that are all equal, is undefined: they say nothing about
+    their spread. It has a meaning if seeds are independent and values roughly normal; of two or
+    three seeds it is wide, as it should be.
     """
     n = len(values)
     mean = sum(values) / n if n else None
     if mean is None or len(set(values)) < 2:
         return Mean(mean=mean, low=None, high=None, n=n)
+    from scipy import stats  # slow to import
+
     reach = float(np.std(values, ddof=1)) / math.sqrt(n) * stats.t.ppf((1 + LEVEL) / 2, n - 1)
     return Mean(mean=mean, low=mean - float(reach), high=mean + float(reach), n=n)
 
@@ -92,7 +93,7 @@ def _mean_images(seeds: Mapping[int, ComparedRun], kind: str) -> float:
 
 
 def _values(seeds: Mapping[int, ComparedRun], metric: str) -> dict[int, float]:
-    """By seed, where it is defined."""
+    """The values of a metric by seed, where it is defined."""
     values = {seed: run.metrics.get(metric) for seed, run in sorted(seeds.items())}
     return {seed: value for seed, value in values.items() if value is not None}
 

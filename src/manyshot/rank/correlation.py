@@ -15,11 +15,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
 
 def _scores(**columns: npt.ArrayLike) -> list[npt.NDArray[np.float64]]:
-    """The columns, shape (N,) each; ValueError unless they are finite and equally long."""
+    """The columns, (N,) each.
+
+    Raises:
+        ValueError: unless they are finite and equally long.
+    """
     arrays = [np.asarray(column, dtype=np.float64) for column in columns.values()]
     for name, array in zip(columns, arrays, strict=True):
         if array.ndim != 1 or not np.isfinite(array).all():
@@ -66,6 +69,8 @@ def kendall(x: npt.ArrayLike, y: npt.ArrayLike) -> float | None:
     x_N, y_N = _scores(x=x, y=y)
     if _undefined(x_N, y_N):
         return None
+    from scipy import stats  # slow to import
+
     return float(stats.kendalltau(x_N, y_N, variant="b").statistic)
 
 
@@ -77,6 +82,8 @@ def spearman(x: npt.ArrayLike, y: npt.ArrayLike) -> float | None:
     x_N, y_N = _scores(x=x, y=y)
     if _undefined(x_N, y_N):
         return None
+    from scipy import stats  # slow to import
+
     return float(np.corrcoef(stats.rankdata(x_N), stats.rankdata(y_N))[0, 1])
 
 
@@ -94,10 +101,10 @@ def pearson(x: npt.ArrayLike, y: npt.ArrayLike) -> float | None:
 
 
 def null_sd(n: int) -> float:
-    """Standard deviation of tau over `n` architectures if the two orders have nothing in common.
+    """The standard deviation of tau over `n` architectures if two orders have nothing in common.
 
-    `sqrt(2(2n + 5) / (9n(n - 1)))`, without ties: 0.248 at n = 10, 0.068 at n = 100. A tau within
-    two of these of zero shows no agreement.
+    It is `sqrt(2(2n + 5) / (9n(n - 1)))`, without ties: 0.248 at n = 10, 0.068 at n = 100. A tau
+    within two of these of zero shows no agreement.
 
     Raises:
         ValueError: if `n` is below two.
@@ -110,7 +117,7 @@ def null_sd(n: int) -> float:
 
 
 def _in_top(values_N: npt.NDArray[np.float64], k: int) -> npt.NDArray[np.float64]:
-    """How often each is among the `k` best, shape (N,), over all orders of those tied."""
+    """How often each is among the `k` best, (N,), over all orders of those tied."""
     last = np.sort(values_N)[-k]
     above_N, tied_N = values_N > last, values_N == last
     share = (k - np.count_nonzero(above_N)) / np.count_nonzero(tied_N)
@@ -145,7 +152,13 @@ def best_rank(proxy: npt.ArrayLike, truth: npt.ArrayLike, k: int) -> int:
     itself be sorted by truth, so of tied predictions the truly worst are taken first: ties never
     flatter. A constant proxy gets `N - k + 1`.
 
-    Arguments and errors are those of `overlap`.
+    Args:
+        proxy: proxy scores, shape (N,).
+        truth: stand-alone accuracy, shape (N,).
+        k: how many count as top.
+
+    Raises:
+        ValueError: for unequal lengths, a number that is not finite, or `k` outside 1..N.
     """
     proxy_N, truth_N = _scores(proxy=proxy, truth=truth)
     _check_k(k, len(proxy_N))
@@ -172,11 +185,11 @@ def regret(proxy: npt.ArrayLike, truth: npt.ArrayLike) -> float:
 
 
 def run_to_run(runs: npt.ArrayLike) -> float | None:
-    """Mean tau-b between two runs of the ground truth, over all pairs of runs.
+    """The mean tau-b between two runs of the ground truth, over all pairs of runs.
 
-    The reference for any tau against that truth: how well one training run predicts the order of
-    another, only the seed differing. Not a strict upper bound, because a mean of several runs is
-    less noisy than one. Among the best it is far lower than overall.
+    It is the reference for any tau against that truth: how well one training run predicts the order
+    of another, only the seed differing. It is not a strict upper bound, because a mean of several
+    runs is less noisy than one. Among the best it is far lower than overall.
 
     Args:
         runs: stand-alone accuracy, shape (N, R), one column per run; nan where there was none. A
@@ -212,9 +225,9 @@ def clear_pairs(
     """Tau over the pairs whose difference in `y` is clear, in [-1, 1].
 
     A pair is clear if its difference in `y` exceeds `z` standard errors of that difference (errors
-    of different architectures being independent). Concordant minus discordant pairs, over all
-    clear pairs: one tied in `x` is neither, but counts below. With no errors this is Somers' D of
-    `x` given `y`. Takes N^2 time and N memory.
+    of different architectures being independent). The result is concordant minus discordant pairs,
+    over all clear pairs: one tied in `x` is neither, but counts below. With no errors this is
+    Somers' D of `x` given `y`. It takes N^2 time and N memory.
 
     Args:
         x: proxy scores, shape (N,).
@@ -264,9 +277,9 @@ def bootstrap(
     draws: int = 1000,
     level: float = 0.95,
 ) -> Interval | None:
-    """Percentile bootstrap interval of `statistic(*columns)` over architectures.
+    """A percentile bootstrap interval of `statistic(*columns)` over architectures.
 
-    Says how much the value hangs on which architectures were drawn, not on the seeds of their
+    It says how much the value hangs on which architectures were drawn, not on the seeds of their
     training. Rows are drawn with replacement, the same ones in all columns, so a draw repeats
     architectures: `kendall` leaves such ties out, `overlap` and `best_rank` see them and are a
     little lower. For few architectures, or near -1 and 1, the interval is too narrow.
@@ -274,7 +287,7 @@ def bootstrap(
     Args:
         statistic: a function of the columns that returns a number, or None where undefined.
         columns: at least one, with N rows each: shape (N,), or (N, R) for `run_to_run`.
-        seed: of the draws; equal seeds draw equal rows from columns of equal length.
+        seed: the seed of the draws; equal seeds draw equal rows from columns of equal length.
         draws: how many resamples; those on which the statistic is None are left out.
         level: the share of the draws within the interval.
 
@@ -293,7 +306,21 @@ def bootstrap(
 def resampled(
     statistic: Callable[..., float | None], *columns: npt.ArrayLike, seed: int, draws: int
 ) -> npt.NDArray[np.float64]:
-    """The statistic on each draw of `bootstrap`, shape (draws,); nan where it is undefined."""
+    """The statistic on each draw of `bootstrap`.
+
+    Args:
+        statistic: a function of the columns that returns a number, or None where undefined.
+        columns: at least one, with N rows each.
+        seed: the seed of the draws.
+        draws: how many resamples.
+
+    Returns:
+        (draws,); nan where the statistic is undefined.
+
+    Raises:
+        ValueError: for no column, columns of unequal length, `draws` below one, or a statistic
+            that returns a number that is not finite.
+    """
     arrays = [np.asarray(column, dtype=np.float64) for column in columns]
     lengths = [len(array) if array.ndim else None for array in arrays]
     if not lengths or None in lengths or len(set(lengths)) > 1:
@@ -324,8 +351,8 @@ def percentiles(values_D: npt.NDArray[np.float64], level: float = 0.95) -> Inter
     """
     if not 0 < level < 1:
         raise ValueError(f"level must be between 0 and 1, such as 0.95; got {level}")
-    known = values_D[~np.isnan(values_D)]
-    if 2 * len(known) < len(values_D):
+    defined_D = values_D[~np.isnan(values_D)]
+    if 2 * len(defined_D) < len(values_D):
         return None
-    low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(low), float(high), len(known))
+    low, high = np.quantile(defined_D, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(low), float(high), len(defined_D))

@@ -70,7 +70,7 @@ def columns(file: str) -> Mapping[str, npt.NDArray[np.float64]]:
 
 
 def _options(archs_N: npt.NDArray[np.float64], length: int) -> npt.NDArray[np.int64]:
-    """The digits of architectures, shape (N, length)."""
+    """The digits of architectures, (N, length)."""
     powers = 10 ** np.arange(length - 1, -1, -1)
     return np.asarray(archs_N.astype(np.int64)[:, None] // powers % 10)
 
@@ -104,7 +104,7 @@ def nas_bench_macro() -> TruthTable:
 
 
 def live(options_N6: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """Which edges of cells are on a path from input to output without a `none`, shape (N, 6)."""
+    """Which edges of cells are on a path from input to output without a `none`, (N, 6)."""
     there_N6 = options_N6 != 0
     live_N6 = np.zeros(there_N6.shape, np.bool_)
     for path in CELL_PATHS:
@@ -123,9 +123,9 @@ def nas_bench_201(accuracy: str = "cifar10_test", *, connected: bool = True) -> 
     costs of its representative's own row.
 
     Args:
-        accuracy: of `ACCURACIES`.
-        connected: without the cell that gives nothing, which is at chance and stands for the 341
-            that have no path from input to output.
+        accuracy: one of `ACCURACIES`.
+        connected: whether to leave out the cell that gives nothing, which is at chance and stands
+            for the 341 that have no path from input to output.
 
     Raises:
         TruthError: for another accuracy.
@@ -153,7 +153,7 @@ def nas_bench_201(accuracy: str = "cifar10_test", *, connected: bool = True) -> 
 
 
 def _block_params(into: int, out: int, kernel: int, factor: int) -> float:
-    """Parameters of an inverted residual block with batch norms."""
+    """The parameters of an inverted residual block with batch norms."""
     hidden = factor * into
     return float(hidden * (into + kernel**2 + out + 4) + 2 * out)
 
@@ -212,7 +212,10 @@ SPACES: dict[str, Callable[[], SearchSpace]] = {
 
 
 def load_truth(name: str | Path) -> TruthTable:
-    """A truth table: of a folder of `manyshot truth`, a `.jsonl` or `.csv` file, or of `PUBLISHED`.
+    """A truth table by name.
+
+    Args:
+        name: a folder of `manyshot truth`, a `.jsonl` or `.csv` file, or a key of `PUBLISHED`.
 
     Raises:
         TruthError: if there is none, or it cannot be used.

@@ -33,9 +33,9 @@ from manyshot.run_folder import PredictorStatistics, RankedSet, Statistic
 from manyshot.space import Arch
 
 DRAWS = 500
-"""Resamples of a bootstrap interval."""
+"""How many resamples a bootstrap interval has."""
 TOPS = (1, 5, 10)
-"""Of `best_rank`, and but for 1 of `overlap`; beside them, a tenth of the set."""
+"""The tops of `best_rank` and, without 1, of `overlap`; a tenth of the set is another one."""
 SMALLEST = 5
 """A local set of fewer architectures is not made."""
 NEEDS = {
@@ -72,15 +72,18 @@ def rank_sets(
 ) -> Iterator[RankSet]:
     """The global set and the local ones, as far as they can be made.
 
-    Local by truth: the best `share` by one run, judged by the others, so that no seed's luck both
-    chooses and judges; it needs a second run for those chosen. Local by prediction: the best
-    `share` by the proxy of one supernet, which should not be the one that is judged. Local by
-    search: of what a search scored, the best. Where some architectures have more runs than others,
-    all but the set by truth are judged by the runs that all have (see `TruthTable.even`).
+    - Local by truth: the best `share` by one run, judged by the others, so that no seed's luck both
+      chooses and judges; it needs a second run for those chosen.
+    - Local by prediction: the best `share` by the proxy of one supernet, which should not be the
+      one that is judged.
+    - Local by search: the best of what a search scored.
+
+    Where some architectures have more runs than others, all but the set by truth are judged by the
+    runs that all have (see `TruthTable.even`).
 
     Args:
-        truth: of the architectures that have a proxy score.
-        share: of the architectures, in (0, 1], that a local set has.
+        truth: the truth of the architectures that have a proxy score.
+        share: the share of the architectures, in (0, 1], that a local set has.
         prediction: proxy scores that choose.
         own_prediction: whether these are of the weights that are judged.
         history: proxy scores of all that a search scored.
@@ -111,7 +114,7 @@ def rank_sets(
 
 
 def _by_truth(truth: TruthTable, count: int) -> Iterator[RankSet]:
-    """By the run that most architectures have, if others judge all that it chooses."""
+    """The set chosen by the run that most architectures have, if others judge all of it."""
     has_NR = ~np.isnan(truth.accuracy_NR)
     run = int(has_NR.sum(axis=0).argmax())
     rows = np.flatnonzero(has_NR[:, run])

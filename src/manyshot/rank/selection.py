@@ -29,8 +29,8 @@ class FrozenSet:
     Attributes:
         name: how a report calls it, such as `"L-pred(26)"`.
         archs: distinct architectures, in a fixed order.
-        weights_version: of the supernet weights by whose scores the set was chosen; 0 for those
-            before any shifting, and for a set that no supernet chose.
+        weights_version: the version of the supernet weights by whose scores the set was chosen; 0
+            for those before any shifting, and for a set that no supernet chose.
 
     Raises:
         ValueError: for an empty name or set, an architecture given twice, or a negative version.
@@ -61,15 +61,15 @@ class FrozenSet:
         k: int,
         weights_version: int = 0,
     ) -> FrozenSet:
-        """The `k` best of `archs`, best first; equal scores are ordered by the tuples themselves.
+        """The set of the `k` best of `archs`, best first; equal scores are ordered by the tuples.
 
         Args:
-            name: of the set.
+            name: the name of the set.
             archs: N distinct architectures.
-            scores: of each of `archs`; higher is better. For a set of the truly best, take runs
-                that are not part of the truth they are then judged by.
+            scores: the score of each of `archs`; higher is better. For a set of the truly best,
+                take runs that are not part of the truth they are then judged by.
             k: how many, in 1..N.
-            weights_version: of the supernet weights that the scores were taken at.
+            weights_version: the version of the supernet weights that the scores were taken at.
 
         Raises:
             ValueError: for unequal lengths, a score that is not a number, an architecture given

@@ -37,8 +37,8 @@ class TruthTable:
         name: how people call it.
         archs: distinct architectures, N of them.
         runs: the names of the runs, R of them.
-        accuracy_NR: test accuracy of every run, a share in [0, 1]; nan where there was none.
-        costs: other columns of numbers by name, such as `macs`, shape (N,) each; may be empty.
+        accuracy_NR: the test accuracy of every run, a share in [0, 1]; nan where there was none.
+        costs: other columns of numbers by name, such as `macs`, (N,) each; may be empty.
         source: where it comes from, for people.
 
     Raises:
@@ -65,13 +65,13 @@ class TruthTable:
         if len(set(self.archs)) < len(self.archs):
             twice = next(a for i, a in enumerate(self.archs) if a in self.archs[:i])
             raise TruthError(f"truth {self.name!r} has architecture {text_of(twice)} twice")
-        given = ~np.isnan(self.accuracy_NR)
-        if not given.any(1).all():
-            empty = self.archs[int(np.argmin(given.any(1)))]
+        trained_NR = ~np.isnan(self.accuracy_NR)
+        if not trained_NR.any(1).all():
+            empty = self.archs[int(np.argmin(trained_NR.any(1)))]
             raise TruthError(
                 f"truth {self.name!r} has no accuracy of architecture {text_of(empty)}"
             )
-        values = self.accuracy_NR[given]
+        values = self.accuracy_NR[trained_NR]
         if not ((values >= 0) & (values <= 1)).all():
             raise TruthError(
                 f"truth {self.name!r} has accuracies from {values.min():g} to {values.max():g}; "
@@ -83,15 +83,15 @@ class TruthTable:
 
     @property
     def accuracy_N(self) -> npt.NDArray[np.float64]:
-        """The mean over the runs that an architecture has."""
+        """The mean accuracy over the runs that an architecture has."""
         return np.asarray(np.nanmean(self.accuracy_NR, axis=1))
 
     @property
     def run_sd(self) -> float | None:
-        """Standard deviation of a run about its architecture's mean, pooled over architectures.
+        """The standard deviation of a run about its architecture's mean, pooled over architectures.
 
-        The square root of the mean of the unbiased variances, weighed by their degrees of freedom;
-        None if no architecture has two runs.
+        It is the square root of the mean of the unbiased variances, weighed by their degrees of
+        freedom; None if no architecture has two runs.
         """
         count_N = np.count_nonzero(~np.isnan(self.accuracy_NR), axis=1)
         freedom = int((count_N - 1).sum())
@@ -102,7 +102,7 @@ class TruthTable:
 
     @property
     def errors_N(self) -> npt.NDArray[np.float64] | None:
-        """Standard error of `accuracy_N` by the seed: `run_sd` over the root of the runs."""
+        """The standard error of `accuracy_N` by the seed: `run_sd` over the root of the runs."""
         sd = self.run_sd
         if sd is None:
             return None
@@ -110,7 +110,7 @@ class TruthTable:
 
     @property
     def complete(self) -> npt.NDArray[np.bool_]:
-        """Which runs have every architecture, shape (R,)."""
+        """Which runs have every architecture, (R,)."""
         return np.asarray(~np.isnan(self.accuracy_NR).any(axis=0))
 
     @property
@@ -150,8 +150,8 @@ class TruthTable:
     def without_run(self, run: int) -> Self:
         """The table without one run, of the architectures that have another.
 
-        For choosing the local set: the best by the run left out (see `FrozenSet.top`) are judged by
-        the others, so that no seed's luck both chooses and judges.
+        It is for choosing the local set: the best by the run left out (see `FrozenSet.top`) are
+        judged by the others, so that no seed's luck both chooses and judges.
         """
         rest = np.delete(self.accuracy_NR, run, axis=1)
         rows = np.flatnonzero(~np.isnan(rest).all(axis=1))
@@ -166,12 +166,12 @@ class TruthTable:
 
 
 def text_of(arch: Arch) -> str:
-    """`(0, 2, 1)` as `"0-2-1"`."""
+    """The text form of an architecture: `(0, 2, 1)` becomes `"0-2-1"`."""
     return "-".join(map(str, arch))
 
 
 def arch_of(text: str, where: str) -> Arch:
-    """`"0-2-1"` as `(0, 2, 1)`; errors say `where` it is from."""
+    """The architecture of a text such as `"0-2-1"`; errors say `where` it is from."""
     parts = text.strip().split("-")
     if not all(part.isascii() and part.isdigit() for part in parts):
         raise TruthError(f"{where}: architecture {text!r} is not of the form '0-2-1'")
@@ -179,13 +179,18 @@ def arch_of(text: str, where: str) -> Arch:
 
 
 def of_records(path: Path, name: str = "", source: str = "") -> TruthTable:
-    """The table of finished trainings: of `truth.jsonl`, or of the folder that holds it.
+    """The table of finished trainings.
 
     Lines without an `arch` say something about the trainings and are passed over.
 
+    Args:
+        path: a `truth.jsonl`, or the folder that holds it.
+        name: how people call the table; by default the name of the folder or the file.
+        source: where it comes from, for people; by default the number of trainings and the file.
+
     Raises:
         TruthError: if there is no training, or one is there twice.
-        RecordError: if it cannot be read.
+        RecordError: if the file cannot be read.
     """
     log = path / TRUTH_LOG if path.is_dir() else path
     lines = truth_lines(log)
@@ -216,12 +221,13 @@ def of_records(path: Path, name: str = "", source: str = "") -> TruthTable:
 def of_csv(path: Path) -> TruthTable:
     """The table of a CSV file with a header.
 
-    A row per architecture. Columns: `arch` (as `0-2-1`); runs whose names begin with `accuracy`, as
-    shares in [0, 1], or with `accuracy_percent` (an empty field where there was none); and if there
-    are any `macs`, `params`, `latency_ms`.
+    There is a row per architecture. The columns are `arch` (as `0-2-1`); runs whose names begin
+    with `accuracy`, as shares in [0, 1], or with `accuracy_percent` (an empty field where there was
+    none); and, if there are any, `macs`, `params`, `latency_ms`.
 
     Raises:
-        TruthError: naming the line, the column and what is allowed.
+        TruthError: if it cannot be used; the message names the line, the column and what is
+            allowed.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:

@@ -2,7 +2,8 @@
 
 from manyshot.search.evolution import Evolution, EvolutionConfig
 from manyshot.search.history import History
-from manyshot.search.limit import Cost, Infeasible, Limit, best
+from manyshot.search.limit import Cost, CostRange, Infeasible, Limit, best, limits_of
+from manyshot.search.loop import generations
 from manyshot.search.nsga2 import NSGA2, NSGA2Config
 from manyshot.search.pareto import non_dominated
 from manyshot.search.predictor import PredictorConfig, WeakPredictor
@@ -14,6 +15,7 @@ __all__ = [
     "NSGA2",
     "SEARCHERS",
     "Cost",
+    "CostRange",
     "Evolution",
     "EvolutionConfig",
     "History",
@@ -27,6 +29,8 @@ __all__ = [
     "SearcherFactory",
     "WeakPredictor",
     "best",
+    "generations",
+    "limits_of",
     "make_searcher",
     "non_dominated",
 ]

@@ -12,10 +12,10 @@ from manyshot.search.limit import Infeasible, Limit, within
 from manyshot.space import Arch, SearchSpace
 
 _BATCH = 64
-"""At least so many draws have their costs computed in one call."""
+"""The least number of draws whose costs are computed in one call."""
 
 _ENUMERABLE = 20_000
-"""A space of no more encodings is listed once as many as it has were drawn in vain."""
+"""A space of at most so many encodings is listed once as many were drawn in vain."""
 
 
 @final
@@ -27,7 +27,7 @@ class Draft:
     """
 
     def __init__(self, space: SearchSpace, refuse: Callable[[Arch], bool], attempts: int) -> None:
-        """An empty proposal.
+        """Makes an empty proposal.
 
         Args:
             space: where architectures come from.
@@ -42,9 +42,16 @@ class Draft:
     def breed(
         self, child: Callable[[], Arch], want: int, limits: Sequence[Limit], attempts: int
     ) -> list[Arch]:
-        """Accepts up to `want` of the networks that `child` draws; returns the accepted.
+        """Accepts up to `want` of the networks that `child` draws.
 
-        `attempts` draws are allowed per architecture wanted.
+        Args:
+            child: draws an encoding.
+            want: how many are wanted.
+            limits: all must hold.
+            attempts: draws allowed per architecture wanted.
+
+        Returns:
+            The accepted architectures.
         """
         added: list[Arch] = []
         for size in self._batches(want, added, attempts):
@@ -57,23 +64,27 @@ class Draft:
         rng: np.random.Generator,
         want: int,
         limits: Sequence[Limit],
-        known: Sequence[Arch] = (),
+        told: Sequence[Arch] = (),
     ) -> list[Arch]:
-        """Accepts up to `want` random networks; returns the accepted.
+        """Accepts up to `want` random networks.
 
-        Uniform over networks within the limits: a uniform encoding counts only if it is its
-        network's representative. What that fails to find, a small space gives from the list of all
-        that is left. A large one gives the representatives of other encodings drawn (small networks
-        may have very many aliases), then what random walks from the smallest and `known` find.
+        They are uniform over networks within the limits: a uniform encoding counts only if it is
+        its network's representative. What that fails to find, a small space gives from the list of
+        all that is left. A large one gives the representatives of other encodings drawn (small
+        networks may have very many aliases), then what random walks from the smallest and `told`
+        find.
 
         Args:
             rng: the random stream.
-            want: how many.
+            want: how many are wanted.
             limits: all must hold.
-            known: architectures known to be within the limits.
+            told: architectures that were told before and are within the limits.
+
+        Returns:
+            The accepted architectures.
 
         Raises:
-            Infeasible: if nothing within the limits was found, nor is known.
+            Infeasible: if nothing within the limits was found, and `told` is empty.
         """
         added: list[Arch] = []
         spare: dict[Arch, None] = {}
@@ -88,7 +99,7 @@ class Draft:
         if len(added) < want and self._small:
             met += self._list(rng, want, limits, added)
         elif len(added) < want:
-            met += self._walk(rng, want, limits, known, spare, added)
+            met += self._walk(rng, want, limits, told, spare, added)
         if want and not met:
             raise self._infeasible(drawn, limits)
         return added
@@ -106,23 +117,23 @@ class Draft:
         rng: np.random.Generator,
         want: int,
         limits: Sequence[Limit],
-        known: Sequence[Arch],
+        told: Sequence[Arch],
         spare: Iterable[Arch],
         added: list[Arch],
     ) -> int:
-        """Accepts from `spare`, then mutants of mutants; returns how many were found or known."""
+        """Accepts from `spare`, then mutants of mutants; returns how many there are with `told`."""
         self._accept(spare, want, added)
         space, smallest = self._space, [self._space.canonical(self._space.smallest)]
         self._accept(self._within(smallest, limits), want, added)
-        pool = list(dict.fromkeys([*known, *self._within([*smallest, *self.archs], limits)]))
+        pool = list(dict.fromkeys([*told, *self._within([*smallest, *self.archs], limits)]))
         met = set(pool)
         for size in self._batches(want, added) if pool else ():
             starts = [pool[i] for i in rng.integers(len(pool), size=size)]
             mutants = (space.canonical(space.mutate(a, rng, 1 / len(space))) for a in starts)
-            found = self._within((a for a in mutants if a not in met), limits)
-            pool += found
-            met.update(found)
-            self._accept(found, want, added)
+            legal = self._within((a for a in mutants if a not in met), limits)
+            pool += legal
+            met.update(legal)
+            self._accept(legal, want, added)
         return len(pool)
 
     @staticmethod
@@ -134,7 +145,7 @@ class Draft:
     def _batches(
         self, want: int, added: Sequence[Arch], attempts: int | None = None
     ) -> Iterator[int]:
-        """Numbers of draws to make until `want` are in `added`, or all attempts are made."""
+        """The numbers of draws to make until `want` are in `added`, or all attempts are made."""
         left = want * (attempts or self._attempts)
         if self._small:
             left = min(left, self._space.size)
@@ -173,7 +184,7 @@ def in_turn(
     """Up to `n` architectures proposed for the budgets in turn, starting at a random one.
 
     Args:
-        n: how many.
+        n: how many are wanted.
         budgets: how many budgets there are.
         rng: the random stream.
         propose: `propose(budget, want)` gives up to `want` architectures for that budget.

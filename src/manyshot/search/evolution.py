@@ -21,7 +21,7 @@ DEDUPE = ("global", "per_generation")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvolutionConfig:
-    """Options of `Evolution`; the defaults are those of SPOS's public code."""
+    """The options of `Evolution`; the defaults are those of SPOS's public code."""
 
     population: int = 50
     """Architectures per generation; so many random ones come first."""
@@ -88,11 +88,11 @@ class Evolution:
     An `ask` for another number than `population` keeps the shares of mutants and crossovers.
     Where no new child is found in the attempts allowed, a random network takes its place.
 
-    Reference: Guo et al. 2020 (arXiv:1904.00420), algorithm 1. Differs from its public code in
+    Reference: Guo et al. 2020 (arXiv:1904.00420), algorithm 1. It differs from the public code in
     proposing canonical architectures, in the bounded random draws, and in that the last generation
-    counts as soon as it is told. `regularised`: Real et al. 2019 (arXiv:1802.01548), algorithm 1;
-    differs in that a mutant may change several decisions or, once, none that a network shows
-    (then it is redrawn); an architecture scored again does not become younger.
+    counts as soon as it is told. `regularised` is Real et al. 2019 (arXiv:1802.01548), algorithm 1;
+    it differs in that a mutant may change several decisions or, once, none that a network shows
+    (then it is redrawn), and in that an architecture scored again does not become younger.
 
     Attributes:
         history: what was told.
@@ -107,7 +107,14 @@ class Evolution:
         limits: Sequence[Limit] = (),
         config: EvolutionConfig | None = None,
     ) -> None:
-        """Makes a searcher; `limits` are alternatives, each proposal satisfies one of them."""
+        """Makes a searcher.
+
+        Args:
+            space: what is searched.
+            seed: the seed of the random stream.
+            limits: alternatives, of which each proposal satisfies one.
+            config: the options.
+        """
         check_whole("seed", seed, 0)
         self.space, self.seed, self.limits = space, seed, tuple(limits)
         self.config = EvolutionConfig() if config is None else config
@@ -116,7 +123,7 @@ class Evolution:
         self.history = self._budgets.history
 
     def ask(self, n: int) -> list[Arch]:
-        """Up to `n` architectures, a generation of them; see `Searcher.ask`."""
+        """Up to `n` architectures, which are a generation (see `Searcher.ask`)."""
         check_whole("n", n, 1)
         history = self.history
         rng = history.generator(self.seed)
@@ -145,20 +152,20 @@ class Evolution:
 
     def _breed(self, draft: Draft, rng: np.random.Generator, want: int, budget: int) -> list[Arch]:
         limits = self._budgets.each[budget]
-        known = [self.history.archs[i] for i in self._budgets.rows(budget)]
-        made: list[Arch] = []
+        told = [self.history.archs[i] for i in self._budgets.rows(budget)]
+        children: list[Arch] = []
         planned = 0
         for child, share in self._recipes(rng, want, budget):
-            made += draft.breed(child, share, limits, self.config.child_attempts)
+            children += draft.breed(child, share, limits, self.config.child_attempts)
             planned += share
-        sampled = draft.sample(rng, want - len(made), limits, known)
+        sampled = draft.sample(rng, want - len(children), limits, told)
         self.top_ups += max(0, len(sampled) - (want - planned))
-        return made + sampled
+        return children + sampled
 
     def _recipes(
         self, rng: np.random.Generator, want: int, budget: int
     ) -> list[tuple[Callable[[], Arch], int]]:
-        """The ways to make a child, each with how many of the `want` are made so."""
+        """The ways to make a child, each with how many of the `want` are made in that way."""
         config, space = self.config, self.space
         if config.regularised:
             alive = self._alive(budget)

@@ -87,7 +87,12 @@ class History:
     def tell(
         self, archs: Sequence[Arch], scores: Sequence[float], weights_version: int = 0
     ) -> None:
-        """Records scores; see `Searcher.tell`. Telling nothing changes nothing.
+        """Records scores (see `Searcher.tell`). Telling nothing changes nothing.
+
+        Args:
+            archs: canonical architectures.
+            scores: one finite number each.
+            weights_version: which supernet weights they were scored with.
 
         Raises:
             ValueError: for lists of unequal length, an architecture that is not canonical, or a

@@ -8,12 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from manyshot.space import Arch
+from manyshot.space import Arch, Budget
 
 Cost: TypeAlias = Callable[[Sequence[Arch]], npt.ArrayLike]
 """The cost of each of N architectures, as N finite numbers, in one call."""
@@ -24,7 +24,12 @@ class Infeasible(ValueError):
 
 
 def costs_of(cost: Cost, archs: Sequence[Arch], name: str) -> npt.NDArray[np.float64]:
-    """The costs of `archs`, shape (N,); an empty list is not passed on to `cost`.
+    """The costs of architectures, (N,); an empty list is not passed on to `cost`.
+
+    Args:
+        cost: gives the cost of each of N architectures.
+        archs: N architectures.
+        name: what the cost is called in messages.
 
     Raises:
         ValueError: if `cost` did not return one finite number per architecture.
@@ -47,7 +52,7 @@ class Limit:
 
     Attributes:
         name: how people write it, such as `"macs<=30M"`; error messages use it.
-        cost: the cost of each of N architectures.
+        cost: a function that gives the cost of each of N architectures.
         limit: the largest cost allowed, in the unit of `cost`.
     """
 
@@ -62,16 +67,16 @@ class Limit:
             raise ValueError(f"limit {self.name!r} must be a finite number, got {self.limit}")
 
     def costs(self, archs: Sequence[Arch]) -> npt.NDArray[np.float64]:
-        """The costs of `archs`, shape (N,)."""
+        """The costs of `archs`, (N,)."""
         return costs_of(self.cost, archs, self.name)
 
     def satisfied(self, archs: Sequence[Arch]) -> npt.NDArray[np.bool_]:
-        """Which of `archs` cost no more than the limit, shape (N,)."""
+        """Which of `archs` cost no more than the limit, (N,)."""
         return np.asarray(self.costs(archs) <= self.limit)
 
 
 def within(archs: Sequence[Arch], limits: Iterable[Limit]) -> npt.NDArray[np.bool_]:
-    """Which of `archs` satisfy every one of `limits`, shape (N,)."""
+    """Which of `archs` satisfy every one of `limits`, (N,)."""
     satisfied_N = np.ones(len(archs), dtype=np.bool_)
     for limit in limits:
         satisfied_N &= limit.satisfied(archs)
@@ -82,7 +87,7 @@ def any_of(limits: Sequence[Limit]) -> Limit:
     """The limit that holds where at least one of `limits` does; all must be above zero.
 
     Raises:
-        ValueError: if one is not.
+        ValueError: if one is not above zero.
     """
     for limit in limits:
         if limit.limit <= 0:
@@ -95,6 +100,51 @@ def any_of(limits: Sequence[Limit]) -> Limit:
     return Limit(" or ".join(limit.name for limit in limits), least_share, 1.0)
 
 
+class CostRange(Protocol):
+    """A cost that knows its range over the space, such as `manyshot.cost.CostTable`."""
+
+    def __call__(self, archs: Sequence[Arch], /) -> npt.NDArray[Any]:
+        """The costs of N architectures, shape (N,)."""
+        ...
+
+    def range(self) -> tuple[float, float]:
+        """The least and the greatest cost of any architecture."""
+        ...
+
+
+def limits_of(budgets: Iterable[str], costs: Mapping[str, CostRange], largest: Arch) -> list[Limit]:
+    """Budgets such as `"macs<=60%"` as limits.
+
+    Args:
+        budgets: the texts (see `manyshot.space.Budget`).
+        costs: by metric.
+        largest: the architecture whose costs are 100 %.
+
+    Raises:
+        ValueError: for a text that is not understood, a metric without costs, or a budget that no
+            architecture meets, with the reachable range.
+    """
+    limits = []
+    for text in budgets:
+        budget = Budget.parse(text)
+        if budget.metric not in costs:
+            raise ValueError(
+                f"budget {text!r}: there are no costs for {budget.metric}, have "
+                f"{', '.join(sorted(costs))}; latencies are measured by "
+                "ms.cost.latency_table(net, input_shape)"
+            )
+        cost = costs[budget.metric]
+        limit = budget.absolute(float(cost([largest])[0]))
+        least, greatest = cost.range()
+        if limit < least:
+            raise ValueError(
+                f"budget {text!r} ({limit:,.6g}) is impossible: {budget.metric} of this space "
+                f"reach from {least:,.6g} to {greatest:,.6g}"
+            )
+        limits.append(Limit(text, cost, limit))
+    return limits
+
+
 def best(scores: Mapping[Arch, float], limit: Limit | None = None, k: int = 1) -> list[Arch]:
     """The `k` best-scored architectures within `limit`, best first; fewer if there are fewer.
 
@@ -104,7 +154,7 @@ def best(scores: Mapping[Arch, float], limit: Limit | None = None, k: int = 1) -
         scores: the score of every architecture told, such as `searcher.history.scores`; higher is
             better. Scores taken at different supernet weights compare badly: re-score first.
         limit: what the chosen architectures must satisfy.
-        k: how many, at least one.
+        k: how many are wanted, at least one.
 
     Raises:
         ValueError: if `k` is below one.

@@ -19,7 +19,7 @@ from manyshot.space import Arch, SearchSpace
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NSGA2Config:
-    """Options of `NSGA2`."""
+    """The options of `NSGA2`."""
 
     population: int = 50
     """Survivors that breed; so many random architectures come first."""
@@ -58,7 +58,7 @@ class NSGA2:
     that the searcher stays a function of its history; nothing told is proposed again.
 
     Reference: Deb et al. 2002, "A fast and elitist multiobjective genetic algorithm: NSGA-II".
-    Differs as said above, and in the operators, which are the space's own; equal crowding is
+    It differs as said above, and in the operators, which are the space's own; equal crowding is
     settled by tuple order among survivors and at random in tournaments.
 
     Attributes:
@@ -79,10 +79,13 @@ class NSGA2:
 
         Args:
             space: what is searched.
-            seed: of its random stream.
-            objective: the cost to minimise; of a `Limit`, only its cost is used.
+            seed: the seed of the random stream.
+            objective: the cost to minimise; of a `Limit` only the cost is used.
             limits: every proposal satisfies all of them.
             config: the options.
+
+        Raises:
+            ValueError: if `seed` is no whole number from 0.
         """
         check_whole("seed", seed, 0)
         self.space, self.seed, self.limits = space, seed, tuple(limits)
@@ -103,15 +106,15 @@ class NSGA2:
         rng = history.generator(self.seed)
         draft = Draft(self.space, history.seen, self.config.attempts)
         rows = self._rows()
-        made: list[Arch] = []
+        children: list[Arch] = []
         bred = len(history) >= self.config.population and rows.size > 0
         if bred:
             child = self._child(rng, rows)
-            made += draft.breed(child, n, self.limits, self.config.child_attempts)
-        known = [history.archs[i] for i in rows]
-        sampled = draft.sample(rng, n - len(made), self.limits, known)
+            children += draft.breed(child, n, self.limits, self.config.child_attempts)
+        told = [history.archs[i] for i in rows]
+        sampled = draft.sample(rng, n - len(children), self.limits, told)
         self.top_ups += len(sampled) if bred else 0
-        return history.propose(made + sampled)
+        return history.propose(children + sampled)
 
     def tell(
         self, archs: Sequence[Arch], scores: Sequence[float], weights_version: int = 0
@@ -139,7 +142,7 @@ class NSGA2:
         return np.column_stack([-self.history.scores_N, self.history.costs_NL[:, 0]])[rows]
 
     def _child(self, rng: np.random.Generator, rows: npt.NDArray[np.intp]) -> Callable[[], Arch]:
-        """Draws children of binary tournaments among the survivors of `rows`."""
+        """A function that draws children of binary tournaments among the survivors of `rows`."""
         config = self.config
         archs: list[Arch] = [self.history.archs[i] for i in rows]
         rank, crowding = rank_and_crowding(self._points(rows), config.population)

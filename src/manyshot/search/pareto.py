@@ -19,10 +19,10 @@ def _checked(points_ND: npt.ArrayLike) -> npt.NDArray[np.float64]:
 
 
 def non_dominated(points_ND: npt.ArrayLike) -> npt.NDArray[np.bool_]:
-    """Which points no other point dominates, shape (N,); flip signs of what is maximised.
+    """Which points no other point dominates, (N,); flip the signs of what is maximised.
 
     A point dominates another if it is nowhere larger and somewhere smaller, so equal points do not
-    dominate each other and duplicates are all kept. Sorted by pymoo.
+    dominate each other and duplicates are all kept. pymoo sorts them.
 
     Raises:
         ValueError: for another shape than (N, D), or a nan.

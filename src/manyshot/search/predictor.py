@@ -23,7 +23,7 @@ from manyshot.search.options import check_switch, check_whole
 from manyshot.space import Arch, SearchSpace
 
 _LISTED = 20_000
-"""A space of no more encodings is predicted as a whole."""
+"""A space of at most so many encodings is predicted as a whole."""
 
 Features = npt.NDArray[np.float64]
 Predict = Callable[[Features], npt.NDArray[np.float64]]
@@ -31,7 +31,7 @@ Predict = Callable[[Features], npt.NDArray[np.float64]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PredictorConfig:
-    """Options of `WeakPredictor`."""
+    """The options of `WeakPredictor`."""
 
     initial: int = 20
     """Random architectures told before the first fit."""
@@ -40,7 +40,7 @@ class PredictorConfig:
     """Proposals are a uniform sample of so many predicted best that are new (the paper's 100)."""
 
     regularisation: float = 0.1
-    """Of the ridge regression, for scores of unit variance and a kernel that is 4 at most."""
+    """The ridge of the regression, for scores of unit variance and a kernel that is 4 at most."""
 
     pool: int = 2000
     """Architectures predicted for each limit, in a space too large to be predicted as a whole."""
@@ -74,13 +74,14 @@ class WeakPredictor:
 
     The regression is ridge regression on options and on pairs of options, written as a kernel of
     how many decisions are equal; it is fitted anew in every `ask`. A space of at most 20,000
-    encodings is predicted as a whole. Of a larger one it is a pool drawn anew: random networks
-    within the limit, and mutants of the best told. With several limits each proposal is made for
-    one of them in turn; one regression on one history serves all. Nothing told is proposed again.
+    encodings is predicted as a whole. Of a larger one a pool is predicted, which is drawn anew each
+    time: random networks within the limit, and mutants of the best told. With several limits each
+    proposal is made for one of them in turn; one regression on one history serves all. Nothing told
+    is proposed again.
 
     Reference: Wu et al. 2021, "Stronger NAS with Weaker Predictors" (arXiv:2102.10490), section 3.
-    Differs in the predictor (theirs: an MLP, a regression tree or a random forest), in the pool of
-    a large space, and in the limits.
+    It differs in the predictor (theirs is an MLP, a regression tree or a random forest), in the
+    pool of a large space, and in the limits.
 
     Attributes:
         history: what was told.
@@ -94,7 +95,14 @@ class WeakPredictor:
         limits: Sequence[Limit] = (),
         config: PredictorConfig | None = None,
     ) -> None:
-        """Makes a searcher; `limits` are alternatives, each proposal satisfies one of them."""
+        """Makes a searcher.
+
+        Args:
+            space: what is searched.
+            seed: the seed of the random stream.
+            limits: alternatives, of which each proposal satisfies one.
+            config: the options.
+        """
         check_whole("seed", seed, 0)
         self.space, self.seed, self.limits = space, seed, tuple(limits)
         self.config = PredictorConfig() if config is None else config
@@ -116,14 +124,14 @@ class WeakPredictor:
         predict = self._fitted() if len(history) >= self.config.initial else None
 
         def propose(budget: int, want: int) -> list[Arch]:
-            known = [history.archs[i] for i in budgets.rows(budget)]
+            told = [history.archs[i] for i in budgets.rows(budget)]
             picked: list[Arch] = []
-            if predict and known:
-                pool, features_MF = self._pool(rng, budget, known, refuse)
+            if predict and told:
+                pool, features_MF = self._pool(rng, budget, told, refuse)
                 if pool and want:
                     picked = self._pick(rng, want, pool, predict(features_MF), refuse)
                 taken.update(picked)
-            sampled = draft.sample(rng, want - len(picked), budgets.each[budget], known)
+            sampled = draft.sample(rng, want - len(picked), budgets.each[budget], told)
             taken.update(sampled)
             return picked + sampled
 
@@ -136,7 +144,7 @@ class WeakPredictor:
         self.history.tell(archs, scores, weights_version)
 
     def elites(self) -> list[Arch]:
-        """The `parents` best within each limit, of the scores that are fitted."""
+        """The `parents` best architectures within each limit, of the scores that are fitted."""
         parents = (self._parents(budget) for budget in range(len(self._budgets)))
         return list(dict.fromkeys(itertools.chain.from_iterable(parents)))
 
@@ -153,7 +161,7 @@ class WeakPredictor:
         return np.arange(len(self.history)) if self.config.stale_scores or few else fresh
 
     def _fitted(self) -> Predict:
-        """What predicts scores, in units of their own."""
+        """A function that predicts scores, in units of their own."""
         from sklearn.kernel_ridge import KernelRidge  # takes a second to import
 
         rows = self._fitted_rows()
@@ -174,7 +182,7 @@ class WeakPredictor:
         self,
         rng: np.random.Generator,
         budget: int,
-        known: Sequence[Arch],
+        told: Sequence[Arch],
         refuse: Callable[[Arch], bool],
     ) -> tuple[Sequence[Arch], Features]:
         """Networks within a budget to predict: all of them, or random ones and mutants."""
@@ -192,7 +200,7 @@ class WeakPredictor:
             return space.mutate(parents[rng.integers(len(parents))], rng, 1 / len(space))
 
         pool.breed(mutant, self.config.pool // 2, limits, attempts=2)
-        pool.sample(rng, self.config.pool - len(pool.archs), limits, known)
+        pool.sample(rng, self.config.pool - len(pool.archs), limits, told)
         return pool.archs, _one_hot(space, pool.archs)
 
     def _pick(

@@ -16,7 +16,7 @@ from manyshot.space import Arch, SearchSpace
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RandomConfig:
-    """Options of `RandomSearch`."""
+    """The options of `RandomSearch`."""
 
     keep: int = 10
     """How many of the best `elites` returns, for each limit."""
@@ -50,7 +50,14 @@ class RandomSearch:
         limits: Sequence[Limit] = (),
         config: RandomConfig | None = None,
     ) -> None:
-        """Makes a searcher; `limits` are alternatives, each proposal satisfies one of them."""
+        """Makes a searcher.
+
+        Args:
+            space: what is searched.
+            seed: the seed of the random stream.
+            limits: alternatives, of which each proposal satisfies one.
+            config: the options.
+        """
         check_whole("seed", seed, 0)
         self.space, self.seed, self.limits = space, seed, tuple(limits)
         self.config = RandomConfig() if config is None else config
@@ -64,8 +71,8 @@ class RandomSearch:
         draft = Draft(self.space, self.history.seen, self.config.attempts)
 
         def propose(budget: int, want: int) -> list[Arch]:
-            known = [self.history.archs[i] for i in self._budgets.rows(budget)]
-            return draft.sample(rng, want, self._budgets.each[budget], known)
+            told = [self.history.archs[i] for i in self._budgets.rows(budget)]
+            return draft.sample(rng, want, self._budgets.each[budget], told)
 
         return self.history.propose(in_turn(n, len(self._budgets), rng, propose))
 
@@ -76,7 +83,7 @@ class RandomSearch:
         self.history.tell(archs, scores, weights_version)
 
     def elites(self) -> list[Arch]:
-        """The `keep` best within each limit, of all scores told."""
+        """The `keep` best architectures within each limit, of all scores told."""
         budgets = self._budgets
         kept = (budgets.ranked(i, budgets.rows(i))[: self.config.keep] for i in range(len(budgets)))
         return list(dict.fromkeys(itertools.chain.from_iterable(kept)))

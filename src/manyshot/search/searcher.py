@@ -19,9 +19,9 @@ class Searcher(Protocol):
     """
 
     def ask(self, n: int) -> list[Arch]:
-        """Up to `n` distinct architectures to score: canonical, and within the limits.
+        """Up to `n` distinct architectures to score, all canonical and within the limits.
 
-        Fewer only when no more can be found.
+        There are fewer only when no more can be found.
 
         Raises:
             Infeasible: if no architecture met a limit within the attempts allowed.

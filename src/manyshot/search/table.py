@@ -27,21 +27,28 @@ class SearcherFactory(Protocol):
         limits: Sequence[Limit],
         options: Mapping[str, Any],
     ) -> Searcher:
-        """A searcher of `space`, with options of its own by name."""
+        """Makes a searcher.
+
+        Args:
+            space: what is searched.
+            seed: the seed of the random stream.
+            limits: what proposals must satisfy.
+            options: the searcher's own options by name.
+        """
         ...
 
 
 def make_random(
     space: SearchSpace, *, seed: int, limits: Sequence[Limit], options: Mapping[str, Any]
 ) -> RandomSearch:
-    """A `RandomSearch`; options are the fields of `RandomConfig`."""
+    """Makes a `RandomSearch`, whose options are the fields of `RandomConfig`."""
     return RandomSearch(space, seed=seed, limits=limits, config=configured(RandomConfig, options))
 
 
 def make_evolution(
     space: SearchSpace, *, seed: int, limits: Sequence[Limit], options: Mapping[str, Any]
 ) -> Evolution:
-    """An `Evolution`; options are the fields of `EvolutionConfig`."""
+    """Makes an `Evolution`, whose options are the fields of `EvolutionConfig`."""
     return Evolution(space, seed=seed, limits=limits, config=configured(EvolutionConfig, options))
 
 
@@ -52,7 +59,7 @@ REGULARISED: Mapping[str, Any] = {"population": 20, "parents": 5, "tournament": 
 def make_regularised(
     space: SearchSpace, *, seed: int, limits: Sequence[Limit], options: Mapping[str, Any]
 ) -> Evolution:
-    """A regularised `Evolution`; options are the fields of `EvolutionConfig` but `regularised`.
+    """Makes a regularised `Evolution`; options are those of `EvolutionConfig` but `regularised`.
 
     By default 20 are alive, and the best of 5 of them drawn at random has the next mutant: for
     hundreds of scores. (The paper has 100 and 25, for 20,000.)
@@ -72,7 +79,7 @@ def make_regularised(
 def make_predictor(
     space: SearchSpace, *, seed: int, limits: Sequence[Limit], options: Mapping[str, Any]
 ) -> WeakPredictor:
-    """A `WeakPredictor`; options are the fields of `PredictorConfig`."""
+    """Makes a `WeakPredictor`, whose options are the fields of `PredictorConfig`."""
     config = configured(PredictorConfig, options)
     return WeakPredictor(space, seed=seed, limits=limits, config=config)
 
@@ -80,10 +87,10 @@ def make_predictor(
 def make_nsga2(
     space: SearchSpace, *, seed: int, limits: Sequence[Limit], options: Mapping[str, Any]
 ) -> NSGA2:
-    """An `NSGA2`; options are `objective` and the fields of `NSGA2Config`.
+    """Makes an `NSGA2`, whose options are `objective` and the fields of `NSGA2Config`.
 
-    `objective` is a `Limit` or a cost function; by default the cost of the first limit. Several
-    limits are budgets served by one front: a proposal is within at least one of them.
+    `objective` is a `Limit` or a cost function; by default it is the cost of the first limit.
+    Several limits are budgets served by one front: a proposal is within at least one of them.
 
     Raises:
         ValueError: if there is neither an objective nor a limit.
@@ -118,10 +125,17 @@ def make_searcher(
     limits: Sequence[Limit] = (),
     options: Mapping[str, Any] | None = None,
 ) -> Searcher:
-    """A searcher by its name in `SEARCHERS`, or a factory's `"package.module:attribute"`.
+    """Makes a searcher by name.
+
+    Args:
+        name: a key of `SEARCHERS`, or the `package.module:attribute` of a factory.
+        space: what is searched.
+        seed: the seed of the random stream.
+        limits: what proposals must satisfy.
+        options: the searcher's own options by name.
 
     Raises:
-        ValueError: for an unknown name (listing the known ones), a factory that cannot be
+        ValueError: for an unknown name (the message lists the known ones), a factory that cannot be
             imported, or an unknown option.
     """
     factory = cast(SearcherFactory, look_up("searcher", name, SEARCHERS))

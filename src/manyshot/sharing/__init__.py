@@ -12,8 +12,7 @@ from manyshot.lookup import check_options, look_up
 from manyshot.sharing.codes import distinctness, entropy, slice_distance, spread
 from manyshot.sharing.conversion import bake, widen
 from manyshot.sharing.k_shot import KShot
-from manyshot.sharing.one_shot import OneShot
-from manyshot.sharing.scheme import Phase, Shares, Sharing
+from manyshot.sharing.scheme import OneShot, Phase, Shares, Sharing
 from manyshot.sharing.simplex_net import SimplexNet
 
 SHARINGS: dict[str, Callable[..., Sharing]] = {"one_shot": OneShot, "k_shot": KShot}
@@ -39,13 +38,17 @@ __all__ = [
 def make_sharing(
     name: str, options: Mapping[str, Any], *, seed: int, init: Callable[[], nn.Module]
 ) -> Sharing:
-    """A scheme by name, or by `package.module:attribute`, called with the options.
+    """Makes a scheme by name.
 
-    Those that take them are also given `seed`, and `init`, which makes the network afresh.
+    Args:
+        name: a key of `SHARINGS`, or `package.module:attribute`.
+        options: the arguments that it is called with.
+        seed: given to schemes that take it.
+        init: makes the network afresh; given to schemes that take it.
 
     Raises:
-        ValueError: for an unknown scheme or option (it lists what exists), or one that cannot be
-            imported.
+        ValueError: for an unknown scheme or option (the message lists what exists), or one that
+            cannot be imported.
     """
     factory = look_up("sharing", name, SHARINGS)
     takes = list(inspect.signature(factory).parameters)

@@ -14,7 +14,7 @@ Regulariser = Literal["target", "cos", "instance"]
 
 
 def distinctness(codes: Tensor, widths: Tensor, kind: Regulariser = "target") -> Tensor:
-    """How alike the codes of one architecture's width settings are; to be made small.
+    """How alike the codes of one architecture's width settings are; it is to be made small.
 
     That a term without parameters makes the codes of different widths distinct is K-shot NAS's
     (arXiv:2106.06442); its formula we did not see, these are ours. With G the cosines between the
@@ -28,7 +28,7 @@ def distinctness(codes: Tensor, widths: Tensor, kind: Regulariser = "target") ->
     Args:
         codes: (..., W, K).
         widths: (W,), each as a share of the largest.
-        kind: which.
+        kind: `cos`, `target` or `instance`.
 
     Returns:
         A scalar, the mean over leading dimensions; 0 for one setting.
@@ -55,7 +55,7 @@ def distinctness(codes: Tensor, widths: Tensor, kind: Regulariser = "target") ->
 
 
 def entropy(codes: Tensor) -> float:
-    """Mean entropy of codes (..., K) as a share of the largest, log K: 1 uniform, 0 one-hot."""
+    """The mean entropy of codes (..., K) as a share of the largest, log K: 1 uniform, 0 one-hot."""
     copies = codes.shape[-1]
     if copies == 1:
         return 0.0
@@ -63,15 +63,15 @@ def entropy(codes: Tensor) -> float:
 
 
 def spread(codes: Tensor) -> float:
-    """Mean standard deviation of the entries of codes (B, ..., K) over the B architectures."""
+    """The mean standard deviation of the entries of codes (B, ..., K) over the B architectures."""
     return float(codes.std(0, correction=0).mean())
 
 
 def slice_distance(stacks: Iterable[Tensor]) -> float:
     """How far apart the slices of stacks (K, ...) are: 0 for equal slices.
 
-    Root mean square distance between two different slices, over the root mean square norm of a
-    slice, all stacks taken as one vector; √2 for independent ones of mean zero.
+    It is the root mean square distance between two different slices, over the root mean square norm
+    of a slice, all stacks taken as one vector; √2 for independent ones of mean zero.
     """
     apart = norms = 0.0
     copies = 1

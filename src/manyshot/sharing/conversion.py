@@ -13,13 +13,13 @@ from manyshot.sharing.k_shot import KShot
 from manyshot.space import Arch
 
 _OWN = "sharing."
-"""Where a supernet's state dict has what belongs to its scheme."""
+"""The beginning of the names that belong to the scheme in a supernet's state dict."""
 
 
 def widen(
     net: nn.Module, state: Mapping[str, Tensor], *, spread: float = 0.1, seed: int = 0
 ) -> dict[str, Tensor]:
-    """A state dict for a K-shot supernet from that of one with one copy, or with K = 1.
+    """A state dict for a K-shot supernet, from that of one with one copy or with K = 1.
 
     Every slice is the one copy plus normal noise, whose standard deviation is `spread` times that
     of the tensor. The noises of a tensor sum to zero: uniform codes give the one copy. Codes start
@@ -27,9 +27,10 @@ def widen(
 
     Args:
         net: `ms.Supernet(model, sharing=ms.sharing.KShot(...))`.
-        state: of a supernet of the same model.
-        spread: 0 leaves the slices equal, from which codes cannot be learnt.
-        seed: of the noise.
+        state: the state dict of a supernet of the same model.
+        spread: how large the noise is; 0 leaves the slices equal, from which codes cannot be
+            learnt.
+        seed: the seed of the noise.
 
     Raises:
         ValueError: for a negative spread, or tensors of other names or shapes.
@@ -38,29 +39,29 @@ def widen(
         raise ValueError(f"widen: spread must be at least 0 and finite, got {spread}")
     copies, stacks = _scheme(net).copies, rows(net)
     generator = torch.Generator().manual_seed(seed)
-    wide, made = {}, dict[int, Tensor]()
-    for name, own in net.state_dict(keep_vars=True).items():
+    wide, noisy = {}, dict[int, Tensor]()
+    for name, target in net.state_dict(keep_vars=True).items():
         if name.startswith(_OWN):
-            wide[name] = own.detach()
+            wide[name] = target.detach()
             continue
         if name not in state:
             raise ValueError(f"widen: the state dict has no {name}; is it of the same model?")
         one = state[name]
-        if own in stacks:
-            if one.dim() == own.dim():
+        if target in stacks:
+            if one.dim() == target.dim():
                 if len(one) > 1:
                     raise ValueError(
                         f"widen: {name} has {len(one)} slices; give the state dict of one copy "
                         "(of ms.sharing.bake, for a path), or load one of equal copies as it is"
                     )
                 one = one.squeeze(0)
-            if id(own) not in made:
-                made[id(own)] = _noisy(one, copies, spread, generator)
-            one = made[id(own)]
-        if one.shape != own.shape:
+            if id(target) not in noisy:
+                noisy[id(target)] = _noisy(one, copies, spread, generator)
+            one = noisy[id(target)]
+        if one.shape != target.shape:
             raise ValueError(
                 f"widen: {name} has shape {tuple(state[name].shape)}, which does not become "
-                f"{tuple(own.shape)}: the state dict is of another model"
+                f"{tuple(target.shape)}: the state dict is of another model"
             )
         wide[name] = one
     return wide
@@ -85,13 +86,13 @@ def bake(net: nn.Module, arch: Arch) -> dict[str, Tensor]:
     [code] = _scheme(net).code([arch])
     stacks = rows(net)
     baked = {}
-    for name, own in net.state_dict(keep_vars=True).items():
+    for name, tensor in net.state_dict(keep_vars=True).items():
         if name.startswith(_OWN):
             continue
-        if own in stacks:
-            mixed = combine(code if code.dim() == 1 else code[stacks[own]], own)
+        if tensor in stacks:
+            mixed = combine(code if code.dim() == 1 else code[stacks[tensor]], tensor)
         else:
-            mixed = own.detach()
+            mixed = tensor.detach()
         baked[name] = mixed.clone()
     return baked
 

@@ -24,10 +24,10 @@ class Entry:
     """A parameter that is stacked.
 
     Attributes:
-        path: of the module that holds it.
+        path: the path of the module that holds it.
         module: the module.
-        name: of the parameter in the module.
-        layer: the row of a code per layer.
+        name: the name of the parameter in the module.
+        layer: the row of a code per layer that mixes it.
     """
 
     path: str
@@ -46,22 +46,27 @@ class Entry:
 def dictionary(model: nn.Module, *, batch_norms: bool, fixed_layers: bool) -> list[Entry]:
     """The parameters of an adopted model that are to be stacked.
 
-    Everything in a choice or an elastic depth, and of every elastic layer; with `fixed_layers` all
-    else too; without `batch_norms` no scale and shift of a batch norm. A tensor that is held in
-    several places is stacked everywhere if it is anywhere. Layers, for a code per layer: all that
-    hangs on one choice decision, each block of a depth, every other module by itself.
+    They are everything in a choice or an elastic depth, and of every elastic layer. A tensor that
+    is held in several places is stacked everywhere if it is anywhere. The layers, for a code per
+    layer, are all that hangs on one choice decision, each block of a depth, and every other module
+    by itself.
+
+    Args:
+        model: the adopted model.
+        batch_norms: whether scales and shifts of batch norms are stacked too.
+        fixed_layers: whether everything else is stacked too.
     """
     searched = _searched(model)
-    found = list(_parameters(model))
+    parameters = list(_parameters(model))
     chosen: dict[int, Hashable] = {}
-    for path, module, _, parameter in found:
+    for path, module, _, parameter in parameters:
         inside = module in searched or fixed_layers
         if inside and (batch_norms or not isinstance(module, _BATCH_NORMS)):
             chosen.setdefault(id(parameter), searched.get(module, path))
     rows: dict[Hashable, int] = {}
     return [
         Entry(path, module, name, rows.setdefault(chosen[id(parameter)], len(rows)))
-        for path, module, name, parameter in found
+        for path, module, name, parameter in parameters
         if id(parameter) in chosen
     ]
 
@@ -93,7 +98,7 @@ def _searched(model: nn.Module) -> dict[nn.Module, Hashable]:
 
 def width_decisions(model: nn.Module, space: SearchSpace) -> list[Decision]:
     """The decisions that numbers of channels depend on, in the order of the space."""
-    found = {
+    widths = {
         decision
         for module in model.modules()
         if isinstance(module, Layer)
@@ -101,20 +106,20 @@ def width_decisions(model: nn.Module, space: SearchSpace) -> list[Decision]:
         if name in _CHANNELS and isinstance(size, Size)
         for decision in size.decisions()
     }
-    return [decision for decision in space.decisions if decision in found]
+    return [decision for decision in space.decisions if decision in widths]
 
 
 Initial = Callable[[Entry, Tensor], Tensor]
-"""A further slice of an entry, given the first."""
+"""Makes a further slice of an entry from the first."""
 
 
 def fill(entries: list[Entry], copies: int, initial: Callable[[int], Initial]) -> None:
     """Stacks the entries, in place: the first slice is what is there.
 
     Args:
-        entries: of `dictionary`.
+        entries: what `dictionary` gives.
         copies: K.
-        initial: for each further slice k, what makes it.
+        initial: gives, for each further slice k, the function that makes it.
     """
     makers = [initial(k) for k in range(1, copies)]
     filled: set[int] = set()
@@ -131,8 +136,8 @@ def rearranged(seed: int, copy: int) -> Initial:
     """Slices whose values are those of the first, in an order drawn from (`seed`, `copy`).
 
     They have the distribution that the network's own initialisation gave the first, fan included,
-    and constants (such as the scales of batch norms) stay. Not for tensors whose *arrangement*
-    means something, such as identity kernels or sinusoidal positions.
+    and constants (such as the scales of batch norms) stay. They do not suit tensors whose
+    *arrangement* means something, such as identity kernels or sinusoidal positions.
     """
     generator = torch.Generator().manual_seed((seed << 16) + copy)
 
@@ -144,35 +149,40 @@ def rearranged(seed: int, copy: int) -> Initial:
 
 
 def constructed(factory: Callable[[], nn.Module], seed: int, copy: int) -> Initial:
-    """Slices of a network that `factory` makes afresh, torch seeded by (`seed`, `copy`).
+    """Slices of a network that is made afresh, with torch seeded by (`seed`, `copy`).
+
+    Args:
+        factory: makes the network.
+        seed: the seed of the scheme.
+        copy: the number of the slice.
 
     Raises:
-        ValueError: when it has no parameter of the same path, name and shape.
+        ValueError: when that network has no parameter of the same path, name and shape.
     """
     with torch.random.fork_rng():
         torch.manual_seed((seed << 16) + copy)
         other = factory()
-    own = {(path, name): p for path, _, name, p in _parameters(other)}
+    fresh = {(path, name): p for path, _, name, p in _parameters(other)}
 
     def make(entry: Entry, first: Tensor) -> Tensor:
-        found = own.get((entry.path, entry.name))
-        if found is None or found.shape != first.shape:
-            shape = "nothing" if found is None else f"shape {tuple(found.shape)}"
+        parameter = fresh.get((entry.path, entry.name))
+        if parameter is None or parameter.shape != first.shape:
+            shape = "nothing" if parameter is None else f"shape {tuple(parameter.shape)}"
             raise ValueError(
                 f"KShot: the network that init() makes has {shape} at {entry.path}.{entry.name}, "
                 f"where the supernet's has shape {tuple(first.shape)}; init must make the same one"
             )
-        return found.detach().to(first.device, first.dtype)
+        return parameter.detach().to(first.device, first.dtype)
 
     return make
 
 
 def rows(model: nn.Module) -> dict[nn.Parameter, int]:
     """The stacked parameters of a network, with the rows of their layers in a code per layer."""
-    found: dict[nn.Parameter, int] = {}
+    layers: dict[nn.Parameter, int] = {}
     for module in model.modules():
         for name, row in module._stacks.items() if isinstance(module, Stacked) else ():
             parameter = module._parameters[name]
             if parameter is not None:
-                found.setdefault(parameter, row)
-    return found
+                layers.setdefault(parameter, row)
+    return layers

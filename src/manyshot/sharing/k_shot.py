@@ -41,7 +41,7 @@ _NAMED = {
     "optimizer": Optimiser,
 }
 _WATCHED = 256
-"""Random architectures whose codes are watched."""
+"""How many random architectures have their codes watched."""
 _SAME, _ONE_HOT, _EQUAL = 1e-3, 0.05, 1e-6
 """Below these spreads, entropies and slice distances, codes or slices are called collapsed."""
 
@@ -50,10 +50,10 @@ _SAME, _ONE_HOT, _EQUAL = 1e-3, 0.05, 1e-6
 class KShot(nn.Module):
     """θ(a) = Σ_k λ_k(a) θ_k: K slices of every searched tensor, mixed by a code per path.
 
-    K-shot NAS (Su et al. 2021, arXiv:2106.06442). The paper's: the dictionary of K supernets, the
+    K-shot NAS (Su et al. 2021, arXiv:2106.06442). The paper has the dictionary of K supernets, the
     convex combination, the simplex-net, training the two in turn, a channel branch and a term for
-    distinct codes when widths are searched. An implementation of the idea from its abstract;
-    simplex-net details, schedule, treatment of batch norm and regulariser are ours.
+    distinct codes when widths are searched. This is an implementation of the idea from its
+    abstract; simplex-net details, schedule, treatment of batch norm and regulariser are ours.
 
     In a "code" step only the simplex-net moves, otherwise (but for "joint") all else does. In the
     warm-up codes are uniform, and weights train like one copy at lr / K with weight decay K · wd.
@@ -66,21 +66,24 @@ class KShot(nn.Module):
         mix_bn_affine: whether scales and shifts of batch norms are stacked too.
         mix_fixed_layers: whether stem, last convolution and classifier are stacked too.
         update_mode: after the warm-up, weights and codes `alternate`, or move in `joint` steps.
-        warm_frac: share of the steps with uniform codes, in [0, 1].
-        chunks: `m`, the plans in a code step, one per chunk of the batch.
-        hidden, tau: of the simplex-net; see there.
-        last_std: of the weights of its last layer; by default 0.01, for random codes 1.
+        warm_frac: the share of the steps with uniform codes, in [0, 1].
+        chunks: `m`, the number of plans in a code step, one per chunk of the batch.
+        hidden: the hidden units of the simplex-net (see there).
+        tau: the temperature of its softmax.
+        last_std: the standard deviation of the weights of its last layer; by default 0.01, for
+            random codes 1.
         split: for one-hot codes, the name of the decision that splits; by default the first. Option
             i uses slice i modulo K.
-        regulariser, beta: `target`, `cos` or `instance` times beta is a further loss of codes, if
-            the space has width decisions (see `distinctness`); or `none`.
-        optimizer: of the simplex-net: `sgd`, with the momentum of the weights, or `adam`. Its
-            weights do not decay.
-        lr: of the simplex-net; by default that of the weights.
-        seed: of all that is drawn here.
+        regulariser: `target`, `cos` or `instance` for a further loss of codes, if the space has
+            width decisions (see `distinctness`); or `none`.
+        beta: the factor of that loss.
+        optimizer: the optimiser of the simplex-net: `sgd`, with the momentum of the weights, or
+            `adam`. Its weights do not decay.
+        lr: the learning rate of the simplex-net; by default that of the weights.
+        seed: the seed of all that is drawn here.
         init: makes the network afresh; its parameters are the further slices. Without it, they are
             random rearrangements of the first's values.
-        simplex_net: once attached, if codes are learnt or random.
+        simplex_net: the net, once attached, if codes are learnt or random.
         layers: how many layers the dictionary has, once attached.
     """
 
@@ -210,7 +213,7 @@ class KShot(nn.Module):
     # -- what the training loop asks ---------------------------------------------------------
 
     def phase(self, step: int, steps: int) -> Phase:
-        """Warm-up, then by `update_mode`; codes that are not learnt leave only the weights."""
+        """The warm-up, then by `update_mode`; codes that are not learnt leave only weights."""
         if self.codes != "learnt" or self.copies == 1:
             return "weights"
         warm = math.ceil(self.warm_frac * steps)
@@ -221,13 +224,13 @@ class KShot(nn.Module):
         return "code" if (step - warm) % 2 else "weights"
 
     def code_optimizer(self, lr: float, momentum: float) -> torch.optim.Optimizer | None:
-        """Of the simplex-net, without weight decay; None if it does not learn."""
+        """An optimiser of the simplex-net, without weight decay; None if it does not learn."""
         if self.simplex_net is None or self.codes != "learnt":
             return None
-        parameters, own = list(self.simplex_net.parameters()), self.lr or lr
+        parameters, rate = list(self.simplex_net.parameters()), self.lr or lr
         if self.optimizer == "adam":
-            return torch.optim.Adam(parameters, own)
-        return torch.optim.SGD(parameters, own, momentum, nesterov=momentum > 0)
+            return torch.optim.Adam(parameters, rate)
+        return torch.optim.SGD(parameters, rate, momentum, nesterov=momentum > 0)
 
     def penalty(self, archs: Sequence[Arch]) -> Tensor | None:
         """β times the mean `distinctness` of the width settings of each path.
@@ -244,8 +247,8 @@ class KShot(nn.Module):
         for arch in archs:
             settings, widths = self._settings(arch)
             codes = self.code(settings)
-            own = codes if codes.dim() == 2 else codes.transpose(0, 1)
-            alike = distinctness(own, widths.to(own.device), self.regulariser)
+            by_layer = codes if codes.dim() == 2 else codes.transpose(0, 1)
+            alike = distinctness(by_layer, widths.to(by_layer.device), self.regulariser)
             total = alike if total is None else total + alike
         return None if total is None else self.beta * total / len(archs)
 
@@ -266,10 +269,10 @@ class KShot(nn.Module):
         return settings, torch.tensor(widths)
 
     def watch(self, net: nn.Module) -> dict[str, float]:
-        """Entropy and spread of the codes of random architectures; distance between slices.
+        """Entropy and spread of the codes of random architectures, and the distance of slices.
 
-        The distance is that of weights, vectors such as biases and norms left out if there are any:
-        they start equal.
+        The distance is that of weights; vectors such as biases and norms are left out if there are
+        any weights, because they start equal.
         """
         space = self._attached(self._space)
         rng = np.random.default_rng(self.seed)
@@ -282,31 +285,31 @@ class KShot(nn.Module):
             }
 
     def concerns(self, watched: Mapping[str, float], step: int, steps: int) -> dict[str, str]:
-        """Equal slices, codes that became one-hot, and one code for all paths."""
-        found: dict[str, str] = {}
+        """Warns of equal slices, of codes that became one-hot, and of one code for all paths."""
+        concerns: dict[str, str] = {}
         if self.codes != "learnt" or self.copies == 1:
-            return found
+            return concerns
         share = watched["code_entropy_share"]
         if watched["slice_distance"] < _EQUAL:
-            found["dead start"] = (
+            concerns["dead start"] = (
                 f"the {self.copies} slices of every tensor are equal, so that codes change nothing "
                 "and get no gradient: start from independent slices, or widen() with a spread"
             )
         if self.phase(step, steps) == "warmup":
-            return found
+            return concerns
         if share < _ONE_HOT:
-            found["one-hot codes"] = (
+            concerns["one-hot codes"] = (
                 f"codes collapsed to one-hot (entropy {share:.3f} of 1): slices "
                 "are separate supernets, as in few-shot NAS; raise tau, lower lr, or use "
                 "regulariser = 'target', in the options of k_shot"
             )
         elif watched["code_spread"] < _SAME and step >= steps // 2:
-            found["uniform codes"] = (
+            concerns["uniform codes"] = (
                 f"all paths have one code (spread {watched['code_spread']:.1e}, entropy "
                 f"{share:.3f} of 1), as if there were one supernet; raise lr or "
                 "lower warm_frac, in the options of k_shot"
             )
-        return found
+        return concerns
 
     def _check(self) -> None:
         for name, kinds in _NAMED.items():
@@ -332,7 +335,7 @@ class KShot(nn.Module):
         _check("init", self.init, self.init is None or callable(self.init), "a function")
 
     def extra_repr(self) -> str:
-        """The main settings."""
+        """The main settings, for people."""
         return f"copies={self.copies}, codes={self.codes!r}, code_scope={self.code_scope!r}"
 
     def _attached(self, held: T | None) -> T:
@@ -358,7 +361,7 @@ def _finite(value: object) -> bool:
 
 
 def _weights(net: nn.Module) -> list[nn.Parameter]:
-    """The stacks of tensors of two dimensions or more; all, if there are none."""
+    """The stacks of tensors of two dimensions or more; if there are none, all stacks."""
     found = list(rows(net))
     return [stack for stack in found if stack.dim() > 2] or found
 

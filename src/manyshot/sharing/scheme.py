@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, Protocol
+from typing import Literal, Protocol, final
 
 import torch
 from torch import Tensor, nn
 
-from manyshot.nn.mixing import Mixture
+from manyshot.nn.selection import Mixture
 from manyshot.space import Arch, SearchSpace
 
 Phase = Literal["warmup", "weights", "code", "joint"]
@@ -65,7 +65,13 @@ class Sharing(Protocol):
         ...
 
     def concerns(self, watched: Mapping[str, float], step: int, steps: int) -> dict[str, str]:
-        """What is wrong with what `watch` saw before step `step` of `steps`: kind and words."""
+        """What is wrong with how training goes: words by the kind of concern.
+
+        Args:
+            watched: what `watch` saw.
+            step: the optimiser step before which it was seen, from 0.
+            steps: how many steps there are.
+        """
         ...
 
 
@@ -76,28 +82,33 @@ class Shares:
     chunks = 1
 
     def attach(self, model: nn.Module, space: SearchSpace) -> None:
-        """Nothing to prepare."""
+        """Does nothing, since there is nothing to prepare."""
 
     def mixture(self, arch: Arch, phase: Phase | None = None) -> Mixture | None:
-        """Nothing is stacked."""
+        """None, since nothing is stacked."""
         return None
 
     def phase(self, step: int, steps: int) -> Phase:
-        """Always the weights."""
+        """The phase in which the weights move, always."""
         return "weights"
 
     def code_optimizer(self, lr: float, momentum: float) -> torch.optim.Optimizer | None:
-        """Nothing to learn."""
+        """None, since there are no codes to learn."""
         return None
 
     def penalty(self, archs: Sequence[Arch]) -> Tensor | None:
-        """No further loss."""
+        """None, since there is no further loss."""
         return None
 
     def watch(self, net: nn.Module) -> dict[str, float]:
-        """Nothing to log."""
+        """No numbers, since there is nothing to log."""
         return {}
 
     def concerns(self, watched: Mapping[str, float], step: int, steps: int) -> dict[str, str]:
-        """None."""
+        """No concerns."""
         return {}
+
+
+@final
+class OneShot(Shares):
+    """Every architecture that uses an operation uses the same tensor (SPOS, arXiv:1904.00420)."""

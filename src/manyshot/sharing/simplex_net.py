@@ -17,10 +17,11 @@ class SimplexNet(nn.Module):
     """Codes λ(a) ≥ 0 with Σ_k λ_k = 1 of architectures, learnt (K-shot NAS, arXiv:2106.06442).
 
     That a net gives a code per path, with a further branch for channel widths, is the paper's, of
-    which we saw no more than the abstract and summaries. Ours: one-hots of all decisions of the
-    *canonical* architecture, concatenated (encodings of one network get one code; position counts),
-    `Linear → ReLU → Linear → softmax(· / tau)`. A channel branch (`Linear` without bias over the
-    one-hots of the width decisions) is added before the ReLU.
+    which we saw no more than the abstract and summaries. The rest is ours: the one-hots of all
+    decisions of the *canonical* architecture are concatenated (encodings of one network get one
+    code; position counts) and go through `Linear → ReLU → Linear → softmax(· / tau)`. A channel
+    branch (`Linear` without bias over the one-hots of the width decisions) is added before the
+    ReLU.
     """
 
     def __init__(
@@ -38,15 +39,15 @@ class SimplexNet(nn.Module):
         """Makes a net, initialised from `seed` alone.
 
         Args:
-            space: whose architectures are encoded.
+            space: the space whose architectures are encoded.
             copies: K.
-            layers: give a code for each of so many layers; by default one code.
-            widths: decisions that go through the channel branch.
-            hidden: units; by default 64 for up to 64 inputs, else 128.
-            tau: temperature of the softmax.
-            last_std: standard deviation of the last layer's weights; a small one starts all codes
-                near uniform.
-            seed: of the weights.
+            layers: gives a code for each of so many layers; by default there is one code.
+            widths: the decisions that go through the channel branch.
+            hidden: the number of hidden units; by default 64 for up to 64 inputs, else 128.
+            tau: the temperature of the softmax.
+            last_std: the standard deviation of the last layer's weights; a small one starts all
+                codes near uniform.
+            seed: the seed of the weights.
 
         Raises:
             ValueError: if a number is out of range.
@@ -79,14 +80,14 @@ class SimplexNet(nn.Module):
             self.last.bias.zero_()
 
     def encode(self, archs: Sequence[Arch]) -> Tensor:
-        """One-hots of the canonical architectures, shape (B, options of all decisions)."""
+        """The one-hots of the canonical architectures, (B, options of all decisions)."""
         rows = [self.space.one_hot(self.space.canonical(arch)) for arch in archs]
         return torch.from_numpy(np.array(rows, np.float32).reshape(len(rows), len(self._wide))).to(
             self.last.weight.device, self.last.weight.dtype
         )
 
     def forward(self, encoded: Tensor) -> Tensor:
-        """Codes (B, K), or (B, layers, K), of `encode`d architectures; whatever autocast says."""
+        """Codes (B, K), or (B, layers, K), of `encode`d architectures, whatever autocast says."""
         with torch.autocast(encoded.device.type, enabled=False):
             total: Tensor | None = None
             if self.operations is not None:
@@ -102,7 +103,7 @@ class SimplexNet(nn.Module):
 
 
 def _linear(into: int, out: int, bias: bool, generator: torch.Generator) -> nn.Linear:
-    """As torch initialises it, but from `generator`."""
+    """A linear layer as torch initialises it, but from `generator`."""
     linear = nn.Linear(into, out, bias, device="meta").to_empty(device="cpu")
     bound = into**-0.5
     with torch.no_grad():

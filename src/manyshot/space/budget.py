@@ -15,7 +15,7 @@ class Budget:
     """An upper limit on one cost of an architecture.
 
     Attributes:
-        text: as the user wrote it.
+        text: the budget as the user wrote it.
         metric: `macs`, `params` or `latency_ms`.
         limit: in the metric's unit, or a fraction of the largest architecture's if `relative`.
         relative: whether `limit` is such a fraction.
@@ -31,7 +31,7 @@ class Budget:
         """Reads `"macs<=30M"` (suffixes K, M, G) or `"params<=60%"` (of the largest architecture).
 
         Raises:
-            ValueError: naming the text and the allowed forms.
+            ValueError: if the text is of another form; the message names the allowed ones.
         """
         match = _FORM.fullmatch(text.strip())
         if match is None or match["metric"] not in METRICS:

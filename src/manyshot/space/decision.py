@@ -48,15 +48,15 @@ class Size:
     __hash__ = object.__hash__
 
     def decisions(self) -> tuple[Decision, ...]:
-        """The distinct decisions it depends on, in order of first appearance."""
+        """The distinct decisions that the size depends on, in order of first appearance."""
         raise NotImplementedError
 
     def evaluate(self, values: Mapping[Decision, Number]) -> Number:
-        """The number under the given value of every decision it depends on."""
+        """The number that the size is when each of its decisions has its entry in `values`."""
         raise NotImplementedError
 
     def over_options(self) -> Iterator[Number]:
-        """Its value for every combination of options of its decisions."""
+        """The values of the size for all combinations of options of its decisions."""
         own = self.decisions()
         for combination in itertools.product(*(d.values for d in own)):
             yield self.evaluate(dict(zip(own, combination, strict=True)))
@@ -123,7 +123,11 @@ class Decision(Size):
     """
 
     def __init__(self, options: Sequence[Option], name: str | None = None) -> None:
-        """Makes a decision; prefer `ms.choose`, which applies the current scope to the name."""
+        """Makes a decision; prefer `ms.choose`, which applies the current scope to the name.
+
+        Raises:
+            ValueError: if options are empty, repeated, not finite, or mix numbers and names.
+        """
         options = tuple(options)
         if not options:
             raise ValueError(f"decision {name or '(unnamed)'} has no options; give at least one")
@@ -147,22 +151,26 @@ class Decision(Size):
 
     @property
     def is_number(self) -> bool:
-        """Whether its options are numbers, so that it can be used as a size."""
+        """Whether the options are numbers, so that the decision can be used as a size."""
         return not isinstance(self.options[0], str)
 
     @property
     def values(self) -> tuple[Number, ...]:
-        """Its options as numbers; raises TypeError for named options."""
+        """The options as numbers.
+
+        Raises:
+            TypeError: if the options are names.
+        """
         if not self.is_number:
             raise TypeError(f"{self!r} chooses between names and has no size")
         return self.options  # type: ignore[return-value]
 
     def decisions(self) -> tuple[Decision, ...]:
-        """Itself."""
+        """The decision itself, alone."""
         return (self,)
 
     def evaluate(self, values: Mapping[Decision, Number]) -> Number:
-        """Its entry in `values`."""
+        """The entry of the decision in `values`."""
         return values[self]
 
     def __deepcopy__(self, memo: dict[Any, Any]) -> Decision:
@@ -229,7 +237,8 @@ class _RoundTo(_Expression):
 def round_number(number: Number, divisor: int) -> int:
     """`number` rounded to the nearest multiple of `divisor`, halves up, never 10 % below it.
 
-    The rule of MobileNetV2 (Sandler et al. 2018, arXiv:1801.04381), at least one `divisor`.
+    This is the rule of MobileNetV2 (Sandler et al. 2018, arXiv:1801.04381). The result is at least
+    one `divisor`.
     """
     rounded = max(divisor, int(number + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * number else rounded
@@ -252,12 +261,12 @@ def scoped(name: str | None) -> str | None:
 
 
 def choose(options: Sequence[Option], name: str | None = None) -> Decision:
-    """A decision between `options` (numbers for a size, or names), usable as a size.
+    """Makes a decision between `options`: numbers, to be used as a size, or names.
 
     Args:
         options: distinct numbers, or distinct names, in the order that encodings will use.
-        name: its name, prefixed by the enclosing `ms.scope`; by default a supernet derives it from
-            the module that holds it.
+        name: its name, which the enclosing `ms.scope` prefixes; by default a supernet derives it
+            from the module that holds it.
 
     Raises:
         ValueError: if options are empty, repeated, or mix numbers and names.

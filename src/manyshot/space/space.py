@@ -40,7 +40,8 @@ class SearchSpace:
 
     Attributes:
         decisions: the decisions, in the order of the indices of an `Arch`.
-        uses: for each decision, the places where it matters; no entry means that it always does.
+        uses: for each decision the places where it matters; a decision without an entry always
+            does.
         commutations: what the network declares to commute (see `Commutation`).
     """
 
@@ -55,9 +56,10 @@ class SearchSpace:
         """Makes a space.
 
         Args:
-            decisions: distinct, each with a distinct name.
-            uses: see the class; a decision none of whose uses holds is inactive.
-            commutations: see `Commutation`.
+            decisions: distinct decisions, each with a distinct name.
+            uses: the places where decisions matter (see the class); a decision none of whose uses
+                holds is inactive.
+            commutations: what the network declares to commute.
             ranks: for decisions between names, the size of each option (a supernet records
                 parameters), by which `smallest` and `largest` choose.
 
@@ -97,7 +99,7 @@ class SearchSpace:
     # -- drawing and listing ---------------------------------------------------------------
 
     def sample(self, rng: np.random.Generator) -> Arch:
-        """A uniform random encoding: every decision uniform and independent (SPOS)."""
+        """A uniform random encoding: every decision is drawn uniformly and independently (SPOS)."""
         return tuple(rng.integers(self.counts).tolist())
 
     def enumerate(self) -> Iterator[Arch]:
@@ -113,9 +115,17 @@ class SearchSpace:
                     yield (*arch[:i], option, *arch[i + 1 :])
 
     def mutate(self, arch: Arch, rng: np.random.Generator, probability: float = 0.1) -> Arch:
-        """`arch` with each decision redrawn uniformly with `probability` (maybe to the same).
+        """A copy of `arch` in which decisions are redrawn at random.
 
-        The rule of SPOS (Guo et al. 2020, arXiv:1904.00420), as its public code has it.
+        This is the rule of SPOS (Guo et al. 2020, arXiv:1904.00420), as its public code has it.
+
+        Args:
+            arch: an architecture of the space.
+            rng: the random stream.
+            probability: with which each decision is redrawn, uniformly, perhaps to the same option.
+
+        Raises:
+            ValueError: if `probability` is not in [0, 1], or `arch` is not in the space.
         """
         if not 0 <= probability <= 1:
             raise ValueError(f"mutation probability must be in [0, 1], got {probability}")
@@ -125,13 +135,22 @@ class SearchSpace:
         return tuple(np.where(redraw, fresh, arch).tolist())
 
     def crossover(self, a: Arch, b: Arch, rng: np.random.Generator) -> Arch:
-        """Each decision from `a` or `b` with probability one half."""
+        """A child that has each decision from either parent with probability one half.
+
+        Args:
+            a: the first parent.
+            b: the second parent.
+            rng: the random stream.
+
+        Raises:
+            ValueError: if a parent is not in the space.
+        """
         self.check(a)
         self.check(b)
         return tuple(np.where(rng.random(len(a)) < 0.5, a, b).tolist())
 
     def cover(self, rng: np.random.Generator, least: int = 1) -> list[Arch]:
-        """Random encodings, at least so many, that together contain every option."""
+        """At least `least` random encodings that together contain every option."""
         count = max(least, int(self.counts.max(initial=1)))
         columns = [rng.permutation(count) % n for n in self.counts]
         return [tuple(column[i].item() for column in columns) for i in range(count)]
@@ -160,7 +179,7 @@ class SearchSpace:
         """Returns `arch` if it is in the space.
 
         Raises:
-            ValueError: naming the decision, the value and what is allowed.
+            ValueError: if it is not; the message names the decision, the value and what is allowed.
         """
         if len(arch) != len(self.decisions):
             raise ValueError(
@@ -176,7 +195,7 @@ class SearchSpace:
         return arch
 
     def active(self, arch: Arch) -> tuple[bool, ...]:
-        """Which decisions matter in `arch`, as it is: some use of theirs is in the network."""
+        """Which decisions matter in `arch` as it is: those of which some use is in the network."""
         return tuple(self._matters(i, arch) for i in range(len(self)))
 
     def _matters(self, position: int, arch: Sequence[int]) -> bool:
@@ -186,9 +205,9 @@ class SearchSpace:
     def canonical(self, arch: Arch) -> Arch:
         """The representative of all encodings of the stand-alone network that `arch` is.
 
-        Inactive decisions become 0, one after the other, until all that are left are active or 0;
-        then declared commutations are sorted, the commuting option last. Aliases by commutation use
-        *other* supernet weights: evaluate the representative.
+        Inactive decisions become 0, one after the other, until all that are left are active or 0.
+        Then declared commutations are sorted, so that the commuting option comes last. Aliases by
+        commutation use *other* supernet weights: evaluate the representative.
         """
         canonical, before = list(self.check(arch)), None
         while canonical != before:  # what became 0 may decide what else matters
@@ -205,14 +224,14 @@ class SearchSpace:
         return tuple(canonical)
 
     def to_text(self, arch: Arch) -> str:
-        """`(0, 2, 1)` as `"0-2-1"`."""
+        """The text form of an architecture: `(0, 2, 1)` becomes `"0-2-1"`."""
         return "-".join(map(str, self.check(arch)))
 
     def from_text(self, text: str) -> Arch:
-        """`"0-2-1"` as `(0, 2, 1)`.
+        """The architecture of a text form: `"0-2-1"` becomes `(0, 2, 1)`.
 
         Raises:
-            ValueError: if it is not of that form or not in the space.
+            ValueError: if the text is not of that form, or the architecture is not in the space.
         """
         parts = text.strip().split("-")
         if not all(p.isascii() and p.isdigit() for p in parts):
@@ -220,7 +239,7 @@ class SearchSpace:
         return self.check(tuple(map(int, parts)))
 
     def choices(self, arch: Arch) -> dict[str, Option]:
-        """Names of the active decisions and their chosen options, for people."""
+        """The names of the active decisions with their chosen options, for people."""
         self.check(arch)
         return {
             str(d.name): d.options[o]
@@ -229,7 +248,7 @@ class SearchSpace:
         }
 
     def one_hot(self, arch: Arch) -> npt.NDArray[np.float32]:
-        """One-hot encodings of all decisions, concatenated: shape (sum of option counts,)."""
+        """The concatenated one-hot encodings of all decisions, shape (sum of option counts,)."""
         self.check(arch)
         vector = np.zeros(int(self.counts.sum()), np.float32)
         vector[np.concatenate(([0], self.counts.cumsum()[:-1])) + np.array(arch, np.int64)] = 1
@@ -238,7 +257,7 @@ class SearchSpace:
     # -- records ---------------------------------------------------------------------------
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-able description; `from_dict` restores an equal space."""
+        """A description that JSON can hold; `from_dict` restores an equal space."""
         at = self.index
         return {
             "schema": 1,
@@ -255,10 +274,10 @@ class SearchSpace:
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> SearchSpace:
-        """The space that `to_dict` described, with decisions of its own.
+        """The space that `to_dict` described, with new decisions.
 
         Raises:
-            ValueError: for an unknown schema.
+            ValueError: if the description has an unknown schema.
         """
         if record.get("schema") != 1:
             raise ValueError(f"search space has schema {record.get('schema')!r}; this reads 1")
@@ -282,11 +301,11 @@ class SearchSpace:
 
 
 def _check_uses(decisions: Sequence[Decision], uses: Mapping[Decision, Sequence[Use]]) -> None:
-    known = set(decisions)
+    members = set(decisions)
     for decision, places in uses.items():
         literals = [literal for use in places for literal in use]
         for other in (decision, *(d for d, _ in literals)):
-            if other not in known:
+            if other not in members:
                 raise ValueError(
                     f"uses of {decision!r} are declared with {other!r}, which is not in the space: "
                     "hold every decision that matters in a module of the network"

@@ -14,6 +14,7 @@ from torch.nn.utils.parametrize import ParametrizationList
 from manyshot.nn.batch_norm import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from manyshot.nn.layer_norm import LayerNorm
 from manyshot.recipe import OptimiserSettings, TrainingSettings
+from manyshot.sharing import Sharing
 
 _NORMS = (
     *(_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm),
@@ -24,10 +25,15 @@ _NORMS = (
 def decay_groups(
     net: nn.Module, weight_decay: float, apart: Collection[nn.Parameter] = ()
 ) -> list[dict[str, Any]]:
-    """Parameter groups by role: biases and norms do not decay, all else does; none of `apart`.
+    """Parameter groups by role: biases and norms do not decay, all else does.
 
     The role is that of the module's tensor, whatever its shape, also where a parametrisation
     computes it.
+
+    Args:
+        net: the network.
+        weight_decay: of what decays.
+        apart: parameters that are in no group.
     """
     decayed: dict[nn.Parameter, None] = {}
     free: dict[nn.Parameter, None] = {}
@@ -55,18 +61,23 @@ def make_optimizer(
     scaled: Collection[nn.Parameter] = (),
     scale: float = 1.0,
 ) -> torch.optim.Optimizer:
-    """SGD with Nesterov momentum, or AdamW, over all parameters but those `apart`.
+    """SGD with Nesterov momentum, or AdamW.
 
-    Those `scaled` are in groups of their own, whose rate is to be `scale` times that of the others.
+    Args:
+        net: the network.
+        settings: say which of the two, and how.
+        apart: parameters that it does not hold.
+        scaled: parameters whose rate is to be another than that of all others.
+        scale: their rate, as a factor of that of the others; their groups have it as `scale`.
     """
     groups = decay_groups(net, settings.weight_decay, apart)
-    own = {id(parameter) for parameter in scaled}
-    if own:
+    scaled_ids = {id(parameter) for parameter in scaled}
+    if scaled_ids:
         groups = [
             {**group, "params": kept, **({"scale": scale} if inside else {})}
             for group in groups
             for inside in (False, True)
-            if (kept := [p for p in group["params"] if (id(p) in own) == inside])
+            if (kept := [p for p in group["params"] if (id(p) in scaled_ids) == inside])
         ]
     if settings.optimizer == "sgd":
         nesterov = settings.momentum > 0
@@ -74,10 +85,35 @@ def make_optimizer(
     return torch.optim.AdamW(groups, settings.lr)
 
 
-def learning_rate(settings: TrainingSettings, step: int, steps: int, steps_per_epoch: int) -> float:
-    """The rate of step `step` (from 0) of `steps`: linear warm-up, then the schedule to near 0.
+def make_code_optimizer(
+    sharing: Sharing, lr: float, momentum: float
+) -> torch.optim.Optimizer | None:
+    """A sharing scheme's optimiser of its codes, at a rate that is relative to that of weights.
 
-    A function of the step, with no state to restore.
+    Args:
+        sharing: the scheme.
+        lr: the rate of weights that the codes' rates are meant for.
+        momentum: that of weights.
+
+    Returns:
+        The optimiser, each group with the `scale` of its rate; None if the scheme learns no codes.
+    """
+    optimizer = sharing.code_optimizer(lr, momentum)
+    for group in () if optimizer is None else optimizer.param_groups:
+        group["scale"] = group["lr"] / lr
+    return optimizer
+
+
+def learning_rate(settings: TrainingSettings, step: int, steps: int, steps_per_epoch: int) -> float:
+    """The rate of a step: linear warm-up, then the schedule to near 0.
+
+    It is a function of the step, with no state to restore.
+
+    Args:
+        settings: the peak, the warm-up and the schedule.
+        step: the number of the step, from 0.
+        steps: how many there are in all.
+        steps_per_epoch: how many of them see every image once.
     """
     warmup = settings.warmup_epochs * steps_per_epoch
     if step < warmup:

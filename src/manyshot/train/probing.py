@@ -4,132 +4,180 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeAlias, final
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from manyshot.evaluate import evaluating
 from manyshot.space import Decision
+from manyshot.train.gradients import as_leaf, backward_into
+from manyshot.train.optimisation import Optimisation, as_trained
 from manyshot.train.plan import PlannedPath, Probe, Probed
-from manyshot.train.step import as_leaf, backward_into
-from manyshot.train.trainer import Trainer
-from manyshot.train.update import as_trained
 
-Batch = tuple[Tensor, Tensor]
+Batch: TypeAlias = tuple[Tensor, Tensor]
+HeldOut: TypeAlias = Callable[[int, int], Iterable[Batch]]
+"""`held_out(images, seed)`: batches of so many held-out images."""
 
 
-def answer(run: Trainer, probe: Probe) -> Probed:
-    """The answer to a probe, the same in all processes, which share its paths.
+@final
+class Prober:
+    """Answers a sampler's probes with a network that is being trained.
 
-    No weight, buffer, mode or random stream is changed. Afterwards the weights are saved, if the
-    probe asks for it.
-
-    Raises:
-        ValueError: if there are paths and the run's held-out images are none.
-        NonFiniteLoss: if a loss at the weights as they are is not finite.
+    Attributes:
+        saved: the weights that a probe asked to keep, by name.
+        images: how many images were forwarded so far.
+        held_out: makes batches of held-out images.
     """
-    net = run.net
-    losses = torch.zeros(len(probe.paths), dtype=torch.float64)
-    before = losses.clone() if probe.since and run.saved else None
-    widths = [len(policy) for path in probe.paths for policy in (path.policy or {}).values()]
-    grads = torch.zeros(sum(widths), dtype=torch.float64) if probe.gradients else None
-    if probe.paths:
-        batches = _batches(run, probe)
-        with evaluating(net), torch.random.fork_rng():
-            _evaluate(run, probe, batches, losses, grads, 1.0)
-            if before is not None:
-                with at_weights(net, run.saved):
-                    _evaluate(run, probe, batches, before, grads, -1.0)
-        forwards = len(probe.paths) * (1 if before is None else 2)
-        run.probed_images += forwards * sum(len(labels) for _, labels in batches)
-    if probe.save:
-        run.saved = {name: p.detach().clone() for name, p in net.named_parameters()}
-    losses = _summed(run, losses)
-    for path, loss in zip(probe.paths, losses.tolist(), strict=True):
-        if not math.isfinite(loss):
-            what = f"the held-out loss of architecture {path.arch} is {loss}"
-            raise run.diverged(run.step, what)
-    gradients = () if grads is None else tuple(_by_path(probe, _summed(run, grads)))
-    earlier = None if before is None else _summed(run, before)
-    return Probed(losses, earlier, gradients)
 
+    def __init__(
+        self, optimisation: Optimisation, held_out: HeldOut | None, stream: tuple[int, ...]
+    ) -> None:
+        """Begins with no weights saved.
 
-def _batches(run: Trainer, probe: Probe) -> list[Batch]:
-    assert run.held_out is not None  # see `Trainer`
-    batches = list(run.held_out(probe.images, run.probe_seed()))
-    if not sum(len(labels) for _, labels in batches):
-        raise ValueError(f"held_out gave no images for a probe of {type(run.sampler).__name__}")
-    return batches
+        Args:
+            optimisation: has the network, and what moves it.
+            held_out: makes batches of held-out images; None where nobody probes.
+            stream: names the random stream that says which images a step's probe sees.
+        """
+        self.saved: dict[str, Tensor] = {}
+        self.images = 0
+        self.held_out = held_out
+        self._optimisation, self._stream = optimisation, stream
 
+    def answer(self, probe: Probe, step: int) -> Probed:
+        """The answer to a probe, the same in all processes, which share its paths.
 
-def _evaluate(
-    run: Trainer,
-    probe: Probe,
-    batches: Iterable[Batch],
-    losses: Tensor,
-    grads: Tensor | None,
-    sign: float,
-) -> None:
-    """Fills this process's share of `losses`, and adds `sign` times gradients to `grads`."""
-    world, rank = run.accelerator.num_processes, run.accelerator.process_index
-    at = 0
-    for i, path in enumerate(probe.paths):
-        leaves = {d: as_leaf(p, run.accelerator.device) for d, p in (path.policy or {}).items()}
-        length = sum(map(len, leaves.values()))
-        if i % world == rank:
-            losses[i] = _loss(run, path, batches, leaves if grads is not None else {})
-            if grads is not None and length:
-                own = [torch.zeros_like(p) if p.grad is None else p.grad for p in leaves.values()]
-                grads[at : at + length] += sign * torch.cat(own).to(grads)
-        at += length
+        No weight, buffer, mode or random stream is changed. Afterwards the weights are saved, if
+        the probe asks for it.
 
+        Args:
+            probe: what a sampler asks.
+            step: the number of the step that moved the weights last.
 
-def _loss(
-    run: Trainer, path: PlannedPath, batches: Iterable[Batch], leaves: Mapping[Decision, Tensor]
-) -> float:
-    """The mean loss of a path; the leaves get its gradient."""
-    total, images = 0.0, sum(len(labels) for _, labels in batches)
-    options: dict[str, Any] = {"policy": leaves, "masks": path.masks} if leaves else {}
-    with torch.set_grad_enabled(bool(leaves)):
-        for x, labels in batches:
-            logits = run.net(as_trained(x, run.contiguous), path.arch, stats="batch", **options)
-            loss = F.cross_entropy(logits.float(), labels, reduction="sum") / images
-            if leaves:
-                backward_into(list(leaves.values()))(loss)
-            total += float(loss.detach())
-    return total
+        Raises:
+            ValueError: if there are paths and the held-out images are none.
+            NonFiniteLoss: if a loss at the weights as they are is not finite.
+        """
+        net = self._optimisation.net
+        losses = torch.zeros(len(probe.paths), dtype=torch.float64)
+        before = losses.clone() if probe.since and self.saved else None
+        widths = [len(policy) for path in probe.paths for policy in (path.policy or {}).values()]
+        grads = torch.zeros(sum(widths), dtype=torch.float64) if probe.gradients else None
+        if probe.paths:
+            batches = self._batches(probe, step)
+            with evaluating(net), torch.random.fork_rng():
+                self._evaluate(probe, batches, losses, grads, 1.0)
+                if before is not None:
+                    with at_weights(net, self.saved):
+                        self._evaluate(probe, batches, before, grads, -1.0)
+            forwards = len(probe.paths) * (1 if before is None else 2)
+            self.images += forwards * sum(len(labels) for _, labels in batches)
+        if probe.save:
+            self.saved = {name: p.detach().clone() for name, p in net.named_parameters()}
+        losses = self._summed(losses)
+        for path, loss in zip(probe.paths, losses.tolist(), strict=True):
+            if not math.isfinite(loss):
+                what = f"the held-out loss of architecture {path.arch} is {loss}"
+                raise self._optimisation.diverged(step, what)
+        gradients = () if grads is None else tuple(_by_path(probe, self._summed(grads)))
+        return Probed(losses, None if before is None else self._summed(before), gradients)
+
+    def image_seed(self, step: int) -> int:
+        """Decides which held-out images the probe of a step sees."""
+        stream = np.random.SeedSequence((*self._stream, step))
+        return int(stream.generate_state(1)[0])
+
+    def state_dict(self) -> dict[str, Any]:
+        """The weights that were saved, and the images counted."""
+        return {"saved": self.saved, "probed_images": self.images}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores `state_dict`; the weights that were saved go where the network's are."""
+        weights = dict(self._optimisation.net.state_dict())
+        self.saved = {name: tensor.to(weights[name]) for name, tensor in state["saved"].items()}
+        self.images = state["probed_images"]
+
+    def _batches(self, probe: Probe, step: int) -> list[Batch]:
+        batches: list[Batch] = []
+        if self.held_out is not None:
+            batches = list(self.held_out(probe.images, self.image_seed(step)))
+        if not sum(len(labels) for _, labels in batches):
+            raise ValueError(
+                "held_out gave no images for a probe: a sampler that probes needs some"
+            )
+        return batches
+
+    def _evaluate(
+        self,
+        probe: Probe,
+        batches: Iterable[Batch],
+        losses: Tensor,
+        grads: Tensor | None,
+        sign: float,
+    ) -> None:
+        """Fills this process's share of `losses`, and adds `sign` times gradients to `grads`."""
+        accelerator, at = self._optimisation.accelerator, 0
+        for i, path in enumerate(probe.paths):
+            leaves = {d: as_leaf(p, accelerator.device) for d, p in (path.policy or {}).items()}
+            length = sum(map(len, leaves.values()))
+            if i % accelerator.num_processes == accelerator.process_index:
+                losses[i] = self._loss(path, batches, leaves if grads is not None else {})
+                if grads is not None and length:
+                    parts = [
+                        torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
+                        for leaf in leaves.values()
+                    ]
+                    grads[at : at + length] += sign * torch.cat(parts).to(grads)
+            at += length
+
+    def _loss(
+        self, path: PlannedPath, batches: Iterable[Batch], leaves: Mapping[Decision, Tensor]
+    ) -> float:
+        """The mean loss of a path; the leaves get its gradient."""
+        net, contiguous = self._optimisation.net, self._optimisation.contiguous
+        total, images = 0.0, sum(len(labels) for _, labels in batches)
+        options: dict[str, Any] = {"policy": leaves, "masks": path.masks} if leaves else {}
+        with torch.set_grad_enabled(bool(leaves)):
+            for x, labels in batches:
+                logits = net(as_trained(x, contiguous), path.arch, stats="batch", **options)
+                loss = F.cross_entropy(logits.float(), labels, reduction="sum") / images
+                if leaves:
+                    backward_into(list(leaves.values()))(loss)
+                total += float(loss.detach())
+        return total
+
+    def _summed(self, values: Tensor) -> Tensor:
+        """The sum over processes, each of which filled in a share."""
+        accelerator = self._optimisation.accelerator
+        if accelerator.num_processes == 1:
+            return values
+        total: Any = accelerator.reduce(values.to(accelerator.device), "sum")
+        return total.to("cpu", torch.float64)  # type: ignore[no-any-return]
 
 
 def _by_path(probe: Probe, grads: Tensor) -> Iterator[dict[Decision, Tensor]]:
+    """The gradients of all policies, one after the other, by path and decision."""
     at = 0
     for path in probe.paths:
-        own = {}
+        parts = {}
         for decision, policy in (path.policy or {}).items():
-            own[decision], at = grads[at : at + len(policy)], at + len(policy)
-        yield own
-
-
-def _summed(run: Trainer, values: Tensor) -> Tensor:
-    """The sum over processes, each of which filled in its own share."""
-    if run.accelerator.num_processes == 1:
-        return values
-    device = run.accelerator.device
-    total: Any = run.accelerator.reduce(values.to(device), "sum")
-    return total.to("cpu", torch.float64)  # type: ignore[no-any-return]
+            parts[decision], at = grads[at : at + len(policy)], at + len(policy)
+        yield parts
 
 
 @contextlib.contextmanager
 def at_weights(net: torch.nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
-    """The network with other weights inside; afterwards it has its own tensors again."""
-    own = dict(net.named_parameters())
-    kept = {name: own[name].data for name in weights}
+    """The network with other weights inside; afterwards it has the same tensors as before."""
+    parameters = dict(net.named_parameters())
+    kept = {name: parameters[name].data for name in weights}
     try:
         for name, tensor in weights.items():
-            own[name].data = tensor
+            parameters[name].data = tensor
         yield
     finally:
         for name, tensor in kept.items():
-            own[name].data = tensor
+            parameters[name].data = tensor

@@ -35,9 +35,9 @@ class Scale:
     """What a vision transformer may be.
 
     Attributes:
-        embeds: widths of the tokens.
-        depths: numbers of blocks.
-        heads: of a block.
+        embeds: the widths of the tokens.
+        depths: the numbers of blocks.
+        heads: the numbers of heads of a block.
         ratios: hidden features of a block's MLP, in units of the width; rounded to whole ones.
         head_dim: features of a head.
     """
@@ -61,7 +61,14 @@ class Tokens(nn.Module):
     """Images as tokens: a class token and one per patch, each with its position added."""
 
     def __init__(self, channels: int, image_size: int, patch: int, width: Width) -> None:
-        """Square patches of square images."""
+        """Makes tokens of square patches of square images.
+
+        Args:
+            channels: channels of the images.
+            image_size: the side of the images.
+            patch: the side of a patch.
+            width: features of a token.
+        """
         super().__init__()
         self.image_size, tokens = image_size, 1 + (image_size // patch) ** 2
         self.patches = msnn.Conv2d(channels, width, patch, patch)
@@ -91,7 +98,15 @@ class Block(nn.Module):
         head_dim: int,
         relative: msnn.RelativePosition | None,
     ) -> None:
-        """A block; `width * ratio` features are hidden."""
+        """Makes a block, in which `width * ratio` features are hidden.
+
+        Args:
+            width: features of a token.
+            heads: the number of heads.
+            ratio: hidden features of the MLP, in units of the width.
+            head_dim: features of a head.
+            relative: learnt relative positions, if there are any.
+        """
         super().__init__()
         hidden = round_to(width * ratio, 1)
         self.attention = nn.Sequential(
@@ -131,7 +146,7 @@ class AutoFormer(Chain):
         classes: int,
         relative_position: bool,
     ) -> None:
-        """See `autoformer`."""
+        """Makes the network that `autoformer` and `tiny_vit` describe."""
         grid = (image_size // patch,) * 2
         width, depth = choose(scale.embeds, "embed"), choose(scale.depths, "depth")
         blocks = []
@@ -165,10 +180,10 @@ def autoformer(
 
     Args:
         scale: tiny, small or base.
-        image_size: side of the images.
-        patch: side of a patch, which divides `image_size`.
-        channels: of the images.
-        classes: of the classifier.
+        image_size: the side of the images.
+        patch: the side of a patch, which divides `image_size`.
+        channels: channels of the images.
+        classes: outputs of the classifier.
         relative_position: whether attention has learnt relative positions.
 
     Raises:
@@ -188,16 +203,16 @@ def tiny_vit(
     classes: int = 10,
     relative_position: bool = False,
 ) -> AutoFormer:
-    """A vision transformer for small images, to be wrapped by `ms.Supernet`; ours.
+    """A vision transformer for small images, to be wrapped by `ms.Supernet`; it is ours.
 
-    Like `autoformer`, with at most 5 blocks of at most 64 features: 12 decisions, and 0.48 to 4.37
-    MMACs at the default size.
+    It is like `autoformer`, with at most 5 blocks of at most 64 features: 12 decisions, and 0.48 to
+    4.37 MMACs at the default size.
 
     Args:
-        image_size: side of the images.
-        patch: side of a patch, which divides `image_size`.
-        channels: of the images.
-        classes: of the classifier.
+        image_size: the side of the images.
+        patch: the side of a patch, which divides `image_size`.
+        channels: channels of the images.
+        classes: outputs of the classifier.
         relative_position: whether attention has learnt relative positions.
 
     Raises:

@@ -20,10 +20,19 @@ def conv_bn(
     relu: bool,
     affine: bool = True,
 ) -> list[nn.Module]:
-    """Convolution without bias (padding `kernel // 2`), batch norm, and a ReLU if asked.
+    """A convolution without bias, batch norm, and a ReLU if asked.
 
-    A strided 1x1 convolution is one of stride 1 on every `stride`-th pixel: the same numbers, and
-    safe in channels last on every CPU (see `manyshot.nn.pointwise`).
+    A strided 1x1 convolution becomes one of stride 1 on every `stride`-th pixel: the same numbers,
+    and safe in channels last on every CPU (see `manyshot.nn.pointwise`).
+
+    Args:
+        into: channels of the input.
+        out: channels of the output.
+        kernel: the side of the kernel; the padding is `kernel // 2`.
+        stride: the stride.
+        groups: the groups of channels.
+        relu: whether a ReLU follows.
+        affine: whether the batch norm scales and shifts.
     """
     every: list[nn.Module] = []
     if kernel == 1 and stride > 1:
@@ -34,18 +43,23 @@ def conv_bn(
 
 
 class MBConv(nn.Module):
-    """Inverted residual of MobileNetV2 (Sandler et al. 2018, arXiv:1801.04381).
+    """The inverted residual of MobileNetV2 (Sandler et al. 2018, arXiv:1801.04381).
 
-    Expand 1x1, depthwise kxk, project 1x1, each with batch norm, ReLU after the first two; a
-    residual only when the stride is 1 and the widths are equal.
+    It expands 1x1, convolves depthwise kxk and projects 1x1, each with batch norm, and a ReLU after
+    the first two. There is a residual only when the stride is 1 and the widths are equal.
     """
 
     def __init__(
         self, into: int, out: int, kernel: int, stride: int, expansion: int | Size
     ) -> None:
-        """Widths in and out, depthwise kernel, stride, and the (elastic) expansion factor.
+        """Makes a block, in which `into * expansion` channels are hidden, rounded by `ms.round_to`.
 
-        `into * expansion` channels are hidden, rounded by `ms.round_to`.
+        Args:
+            into: channels of the input.
+            out: channels of the output.
+            kernel: the kernel of the depthwise convolution.
+            stride: the stride of the depthwise convolution.
+            expansion: the factor of the hidden channels, which may be a size.
         """
         super().__init__()
         hidden = round_to(into * expansion, 1)
@@ -86,5 +100,5 @@ class Chain(nn.Module):
 
 
 def pooled_classifier(width: int, classes: int) -> nn.Sequential:
-    """Global average pool and a linear layer."""
+    """A global average pool and a linear layer."""
     return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, classes))

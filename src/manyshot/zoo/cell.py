@@ -45,10 +45,10 @@ PATHS: Mapping[str, tuple[tuple[str, ...], ...]] = {
 
 
 class Nothing(nn.Module):
-    """The operation `none`: zeros, one number in memory, which is how `FourNodes` knows them."""
+    """The operation `none`: zeros, one number in memory, by which `FourNodes` knows them."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Zeros of the shape of `x`, all strides zero."""
+        """Zeros of the shape of `x`; all their strides are zero."""
         return x.new_zeros(()).expand_as(x)
 
 
@@ -56,13 +56,13 @@ class FourNodes(nn.Module):
     """One cell: node 0 is the input, each later node a sum over edges from all nodes before it."""
 
     def __init__(self, width: int, decisions: Mapping[str, Decision]) -> None:
-        """The width, and the decision of every edge."""
+        """Makes a cell of a width, with the decision of every edge."""
         super().__init__()
         edges = {edge: Choice(_operations(width), decisions[edge]) for edge in EDGES}
         self.edges = nn.ModuleDict(edges)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to the same shape: node 3."""
+        """(B, C, H, W) to the same shape, which is node 3."""
         nodes = [x]
         for incoming in INCOMING:
             given = [self._along(edge, node) for edge, node in zip(incoming, nodes, strict=True)]
@@ -109,7 +109,7 @@ class Cell(Chain):
     """The network of `cell`."""
 
     def __init__(self, width: int, channels: int, classes: int, cells: int) -> None:
-        """See `cell`."""
+        """Makes the network that `cell` describes."""
         decisions = {edge: choose(OPERATIONS, f"edge{edge}") for edge in EDGES}
         chain: list[nn.Module] = [nn.Sequential(*conv_bn(channels, width, 3, relu=False))]
         for stage in range(3):
@@ -140,10 +140,10 @@ def cell(width: int = 16, channels: int = 3, classes: int = 10, cells: int = 5) 
     `OPERATIONS`; all cells share them. Sides of images must be multiples of 4.
 
     Args:
-        width: of the stem and the first stage; the next two have 2 and 4 times as many channels.
-        channels: of the images.
-        classes: of the classifier.
-        cells: in each of the three stages.
+        width: channels of the stem and the first stage; the next two have 2 and 4 times as many.
+        channels: channels of the images.
+        classes: outputs of the classifier.
+        cells: the number of cells in each of the three stages.
 
     Raises:
         ValueError: if a number is below one.

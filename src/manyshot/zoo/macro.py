@@ -32,7 +32,7 @@ class Macro(Chain):
         layers: Sequence[int],
         hidden_factors: Sequence[float] | None,
     ) -> None:
-        """See `macro`."""
+        """Makes the network that `macro` describes."""
         chain: list[nn.Module] = [nn.Sequential(*conv_bn(channels, width, 3, relu=True))]
         into, number = width, 0
         moving: list[list[Choice]] = []
@@ -51,9 +51,9 @@ class Macro(Chain):
         self._moving = moving
 
     def commutations(self) -> list[Commutation]:
-        """Identities inside a stage, but for its first layer, commute.
+        """The identities inside a stage, which commute but for that of its first layer.
 
-        Nothing does with `hidden_factors`: the hidden width would not move with its operation.
+        With `hidden_factors` none do: the hidden width would not move with its operation.
         """
         stages = [[c.decision for c in s if isinstance(c, Choice)] for s in self._moving]
         return [Commutation(tuple(decisions), 0) for decisions in stages]
@@ -84,9 +84,9 @@ def macro(
     """The NAS-Bench-Macro network, to be wrapped by `ms.Supernet`.
 
     Args:
-        width: of the stem; stages have 2, 4 and 8 times as many channels, the head 40 times.
-        channels: of the images.
-        classes: of the classifier.
+        width: channels of the stem; stages have 2, 4 and 8 times as many, the head 40 times.
+        channels: channels of the images.
+        classes: outputs of the classifier.
         layers: searchable layers per stage; the first of each halves the resolution.
         hidden_factors: if given, layer i has a second decision `layer{i}.hidden`, inactive under
             `identity`: by which of these its blocks multiply their hidden channels, which

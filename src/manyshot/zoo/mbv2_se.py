@@ -28,7 +28,7 @@ class MobileNetSE(Chain):
     """The network of `mbv2_se`."""
 
     def __init__(self, chain: Sequence[nn.Module], moving: Sequence[Sequence[Choice]]) -> None:
-        """The chain, and for each stage the layers whose identities commute."""
+        """Makes the network of a chain; identities of the `moving` layers of a stage commute."""
         super().__init__(chain)
         self._moving = moving
 
@@ -52,12 +52,12 @@ def mbv2_se(
     `mb6_k7_se`, `identity`.
 
     Args:
-        channels: of the images.
-        classes: of the classifier.
+        channels: channels of the images.
+        classes: outputs of the classifier.
         widths: channels of each stage; the stem has 32, a first fixed block 16, the head 1280.
         repeats: layers of each stage.
-        strides: of the first layer of each stage.
-        stem_stride: of the first convolution.
+        strides: the stride of the first layer of each stage.
+        stem_stride: the stride of the first convolution.
 
     Raises:
         ValueError: if lengths differ or a number is below one.

@@ -36,11 +36,11 @@ class Stage:
     """What the blocks of a stage may be.
 
     Attributes:
-        widths: channels, of all its blocks.
-        depths: numbers of blocks, at least 1.
-        kernels: of depthwise convolutions.
-        expansions: of all its blocks.
-        stride: of its first block.
+        widths: the numbers of channels that all its blocks may have.
+        depths: the numbers of blocks, at least 1.
+        kernels: the kernels that depthwise convolutions may have.
+        expansions: the expansions that all its blocks may have.
+        stride: the stride of its first block.
         squeeze: whether blocks have squeeze-and-excitation.
     """
 
@@ -90,13 +90,14 @@ def bignas(
     """The BigNAS space, to be wrapped by `ms.Supernet`: 38 decisions, 0.21 to 1.85 GMACs.
 
     Decisions are `resolution`, `first`, then per stage `mb1.width`, `mb1.depth` and, per block,
-    `mb3.block0.kernel`, and `last`. Expansion 6 (1 in `mb1`), squeeze-and-excitation everywhere. A
-    stage's first block adds nothing to its result, the others add their input.
+    `mb3.block0.kernel`, and `last`. Expansions are 6 (1 in `mb1`), and all blocks have
+    squeeze-and-excitation. A stage's first block adds nothing to its result, the others add their
+    input.
 
     Args:
-        channels: of the images.
-        classes: of the classifier.
-        resolutions: sides to which images are resized.
+        channels: channels of the images.
+        classes: outputs of the classifier.
+        resolutions: the sides to which images are resized.
 
     Raises:
         ValueError: if a number is below one.
@@ -119,9 +120,9 @@ def attentivenas(
     to `last` channels by a convolution without batch norm.
 
     Args:
-        channels: of the images.
-        classes: of the classifier.
-        resolutions: sides to which images are resized.
+        channels: channels of the images.
+        classes: outputs of the classifier.
+        resolutions: the sides to which images are resized.
 
     Raises:
         ValueError: if a number is below one.
@@ -146,15 +147,17 @@ def tiny_cnn(
     stem_stride: int = 2,
     last: int = 96,
 ) -> MobileNet:
-    """A mobile network for small images, to be wrapped by `ms.Supernet`; ours.
+    """A mobile network for small images, to be wrapped by `ms.Supernet`; it is ours.
 
-    Like `bignas`, with three stages, expansions decided per stage, and no squeeze-and-excitation.
+    It is like `bignas`, with three stages, expansions decided per stage, and no
+    squeeze-and-excitation.
 
     Args:
-        channels: of the images.
-        classes: of the classifier.
-        resolutions: sides to which images are resized.
-        stem_stride: of the first convolution; two of the stages halve the resolution further.
+        channels: channels of the images.
+        classes: outputs of the classifier.
+        resolutions: the sides to which images are resized.
+        stem_stride: the stride of the first convolution; two of the stages halve the resolution
+            further.
         last: channels before the classifier.
 
     Raises:
@@ -175,7 +178,7 @@ def _body(
     *,
     attentive: bool,
 ) -> tuple[list[nn.Module], Width]:
-    """All up to the last stage, and its width."""
+    """The modules up to the last stage, and its width."""
     resolution = decide(resolutions, "resolution")
     width: Width = decide(first, "first")
     stem = elastic_conv_bn(channels, width, 3, stem_stride, activation=nn.SiLU)

@@ -15,10 +15,10 @@ Width: TypeAlias = int | Size
 
 
 def decide(options: Sequence[Number], name: str) -> Any:
-    """A decision between `options`; the number itself if there is only one, which is no decision.
+    """A decision between `options`; if there is only one, which is no decision, the number itself.
 
     Raises:
-        ValueError: as `ms.choose`.
+        ValueError: for the reasons that `ms.choose` has.
     """
     return options[0] if len(options) == 1 else choose(options, name)
 
@@ -32,7 +32,16 @@ def elastic_conv_bn(
     *,
     activation: type[nn.Module] | None,
 ) -> list[nn.Module]:
-    """Convolution without bias (padding `kernel // 2`), batch norm, and an activation if given."""
+    """A convolution without bias, batch norm, and an activation if there is one.
+
+    Args:
+        into: channels of the input.
+        out: channels of the output.
+        kernel: the side of the kernel; the padding is `kernel // 2`.
+        stride: the stride.
+        groups: the groups of channels.
+        activation: makes the activation; None for none.
+    """
     conv = msnn.Conv2d(into, out, kernel, stride, kernel // 2, groups=groups, bias=False)
     norm = msnn.BatchNorm2d(out)
     return [conv, norm, *([activation()] if activation else [])]
@@ -44,7 +53,14 @@ class SqueezeExcite(nn.Module):
     def __init__(
         self, width: Width, hidden: Width, activation: type[nn.Module], gate: type[nn.Module]
     ) -> None:
-        """Channels, hidden channels, and the functions after the first and the second layer."""
+        """Makes a gate.
+
+        Args:
+            width: channels of the input.
+            hidden: hidden channels.
+            activation: the function after the first layer.
+            gate: the function after the second layer.
+        """
         super().__init__()
         self.gate = nn.Sequential(
             nn.AdaptiveAvgPool2d(1),
@@ -60,11 +76,11 @@ class SqueezeExcite(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """Expand 1x1, depthwise kxk, gate by squeeze-and-excitation if asked, project 1x1.
+    """Expands 1x1, convolves depthwise kxk, gates channels if asked, projects 1x1.
 
-    MobileNetV2 (Sandler et al. 2018, arXiv:1801.04381) with the gate of MnasNet on the expanded
-    channels. Batch norm after each convolution, an activation after the first two. What is added to
-    the result, if anything, is the caller's.
+    This is MobileNetV2 (Sandler et al. 2018, arXiv:1801.04381) with the gate of MnasNet on the
+    expanded channels. Batch norm follows each convolution, an activation the first two. What is
+    added to the result, if anything, is the caller's.
     """
 
     def __init__(
@@ -80,20 +96,20 @@ class InvertedResidual(nn.Module):
         activation: type[nn.Module] = nn.SiLU,
         gate: type[nn.Module] = nn.Sigmoid,
     ) -> None:
-        """An inverted residual.
+        """Makes an inverted residual.
 
         Args:
             into: channels of the input.
             out: channels of the output.
-            kernel: of the depthwise convolution.
-            stride: of the depthwise convolution.
+            kernel: the kernel of the depthwise convolution.
+            stride: the stride of the depthwise convolution.
             expansion: `into * expansion` channels, rounded to a multiple of 8, are hidden; with the
-                number 1 there is no first convolution, and `into` are.
+                number 1 there is no first convolution, and `into` channels are.
             squeeze: the gate has a quarter of the hidden channels, rounded to a multiple of this;
                 0 for no gate.
             shortcut: maps the input to what is added to the output; None to add nothing.
-            activation: after the first two convolutions and inside the gate.
-            gate: last function of the gate.
+            activation: the activation after the first two convolutions and inside the gate.
+            gate: the last function of the gate.
         """
         super().__init__()
         expands = isinstance(expansion, Size) or expansion != 1
@@ -114,7 +130,7 @@ class InvertedResidual(nn.Module):
 
 
 class FitChannels(nn.Module):
-    """The input, cut or filled up with zeros to a number of channels.
+    """Cuts the input, or fills it up with zeros, to a number of channels.
 
     It is the identity where it is chosen. Beside other options it keeps their shape, for masks and
     for the check that options agree.
@@ -131,10 +147,16 @@ class FitChannels(nn.Module):
 
 
 def pooled_shortcut(into: Width, out: Width, stride: int) -> nn.Module:
-    """Average pool if there is a stride, 1x1 convolution in architectures whose widths differ.
+    """The shortcut of AttentiveNAS (arXiv:2011.09011).
 
-    The shortcut of AttentiveNAS (arXiv:2011.09011); the convolution has no bias and no batch norm.
-    At odd sizes a last window of the pool is of what is there, which is ours.
+    It is an average pool if there is a stride, and a 1x1 convolution, without bias and batch norm,
+    in architectures whose widths differ. At odd sizes a last window of the pool is of what is
+    there, which is ours.
+
+    Args:
+        into: channels of the input.
+        out: channels of the output.
+        stride: the stride of the block beside it.
     """
     pool = [nn.AvgPool2d(stride, ceil_mode=True)] if stride > 1 else []
     convolution, same = msnn.Conv2d(into, out, 1, bias=False), FitChannels(out)

@@ -27,8 +27,8 @@ KERNELS = {"shuffle3": 3, "shuffle5": 5, "shuffle7": 7}
 def split_channels(x: Tensor) -> tuple[Tensor, Tensor]:
     """The even and the odd channels of (B, C, H, W), each (B, C / 2, H, W).
 
-    The channel shuffle of ShuffleNetV2: the two branches of the block before were concatenated, so
-    each half holds channels of both.
+    This is the channel shuffle of ShuffleNetV2: the two branches of the block before were
+    concatenated, so each half holds channels of both.
     """
     batch, channels, height, width = x.shape
     even, odd = x.view(batch, channels // 2, 2, height, width).unbind(2)
@@ -136,15 +136,15 @@ def shufflenet(
     With the default arguments an image is halved five times, so for 32x32 take `stem_stride=1`.
 
     Args:
-        channels: of the images.
-        classes: of the classifier, which has no bias.
+        channels: channels of the images.
+        classes: outputs of the classifier, which has no bias.
         widths: channels of each stage, even and growing from `stem` on.
         repeats: searchable blocks per stage.
         stem: channels of the first convolution.
         tail: channels of the last convolution.
-        stem_stride: of the first convolution.
-        strides: of the first block of each stage; the other blocks have stride 1.
-        dropout: probability, before the classifier.
+        stem_stride: the stride of the first convolution.
+        strides: the stride of the first block of each stage; the other blocks have stride 1.
+        dropout: the probability of dropout before the classifier.
         affine: whether batch norms scale and shift. The authors' supernet does not; an architecture
             that is trained alone does, so extract it from a supernet made with `affine=True`.
 

@@ -1,7 +1,7 @@
 """A toy space for tests and ground truth on a laptop: 4 layers of 4 operations on 8x8 images.
 
-Ours. Every layer has weights, and no operation is an identity, so that no two of the 256 encodings
-are one network.
+It is ours. Every layer has weights, and no operation is an identity, so that no two of the 256
+encodings are one network.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class Tiny(Chain):
     """The network of `tiny`."""
 
     def __init__(self, width: int, channels: int, classes: int) -> None:
-        """See `tiny`."""
+        """Makes the network that `tiny` describes."""
         chain: list[nn.Module] = [nn.Sequential(*conv_bn(channels, width, 3, relu=True))]
         widths = (width, width, 2 * width, 2 * width, 3 * width)
         for i, (into, out) in enumerate(zip(widths, widths[1:], strict=False)):
@@ -49,8 +49,8 @@ def tiny(width: int = 8, channels: int = 1, classes: int = 10) -> Tiny:
     """The toy network, to be wrapped by `ms.Supernet`: 256 encodings, 256 networks.
 
     Args:
-        width: of the stem; layers have 1, 2, 2 and 3 times as many channels.
-        channels: of the images, which must be at least 4x4.
-        classes: of the classifier.
+        width: channels of the stem; layers have 1, 2, 2 and 3 times as many.
+        channels: channels of the images, which must be at least 4x4.
+        classes: outputs of the classifier.
     """
     return Tiny(width, channels, classes)

@@ -15,7 +15,8 @@ from manyshot.pipeline.build import Workspace
 from manyshot.progress import Progress
 from manyshot.recipe import OptimiserSettings, ShiftingSettings
 from manyshot.run_folder import SOURCE, RunFolder, TrainLine
-from manyshot.train import CheckpointError, digest, load_weights
+from manyshot.train import CheckpointError, load_weights
+from manyshot.train.checkpoint import digest
 from manyshot.train.shifting import Shifter
 
 _HEAD = 0x4EAD

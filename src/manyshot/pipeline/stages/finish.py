@@ -14,6 +14,7 @@ from torch import nn
 
 from manyshot import evaluate, records
 from manyshot.export import card, export
+from manyshot.fitting import fit
 from manyshot.nn import BatchNormStats
 from manyshot.nn.pointwise import training_format
 from manyshot.pipeline.build import Workspace, build_network, fit_classes
@@ -22,7 +23,8 @@ from manyshot.recipe import FinishSettings
 from manyshot.run_folder import FINISH_LOG, FinishLine, MemoryFormat, RunFolder
 from manyshot.space import Arch
 from manyshot.supernet import Supernet
-from manyshot.train import Only, Standalone, Trainer, digest, load_weights, save_weights, train
+from manyshot.train import load_weights, save_weights
+from manyshot.train.checkpoint import digest
 
 
 def finish(
@@ -222,20 +224,19 @@ def finished(
         return subnet.eval()
     text = ws.net.space.to_text(arch)
     world, rank = accelerator.num_processes, accelerator.process_index
-    run = Trainer(
-        net=Standalone(subnet),
-        sampler=Only(arch),
-        batches=ws.batches(settings.training, rank, world),
+    fit(
+        subnet,
+        ws.batches(settings.training, rank, world),
         settings=settings.training,
         seed=ws.recipe.seed + 1,
-        largest=arch,
-        accelerator=accelerator,
+        progress=progress,
         folder=folder,
+        accelerator=accelerator,
+        fingerprint=fingerprint_of(ws, settings, text),
+        stage="finish",
         checkpoint=f"{text}.trainer.pt",
         log=f"{text}.train.jsonl",
-        fingerprint=fingerprint_of(ws, settings, text),
     )
-    train(run, progress, stage="finish")
     return subnet.eval()
 
 

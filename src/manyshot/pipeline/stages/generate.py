@@ -12,7 +12,9 @@ from manyshot.pipeline.build import Workspace
 from manyshot.run_folder import SAMPLER, Generated, RunFolder
 from manyshot.search import Limit
 from manyshot.space import Arch
-from manyshot.train import Generates, Sampler, load_checkpoint, save_checkpoint
+from manyshot.train import Sampler
+from manyshot.train.checkpoint import load_checkpoint, save_checkpoint
+from manyshot.train.samplers.shift import Generates
 
 DRAWS = 64
 """Architectures drawn where the likeliest is beyond its budget."""

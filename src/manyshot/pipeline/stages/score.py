@@ -16,7 +16,7 @@ from manyshot.nn.batch_norm import BatchNormStats
 from manyshot.pipeline.build import Workspace
 from manyshot.run_folder import SEARCH_LOG, SHIFTING_STATE, RunFolder, ScoreLine
 from manyshot.space import Arch, SearchSpace
-from manyshot.train import digest
+from manyshot.train.checkpoint import digest
 
 RUNNING = "running"
 """The calibration of scores with running averages."""

@@ -16,7 +16,7 @@ from manyshot.pipeline.stages.score import Images, Key, Scorer
 from manyshot.pipeline.stages.shift import ShiftingStage
 from manyshot.progress import Advance, Progress
 from manyshot.run_folder import RunFolder, ScoreLine, SearchLine, WatchedSet
-from manyshot.search import Infeasible, Searcher, best
+from manyshot.search import Infeasible, Searcher, best, generations
 from manyshot.space import Arch
 
 
@@ -124,11 +124,8 @@ class _Loop:
 
     def run(self, candidates: int, advance: Advance) -> None:
         """Proposes and tells generation after generation, so many candidates in all."""
-        told, size = 0, self.ws.recipe.search.generation
-        while told < candidates:
-            archs = self.searcher.ask(min(size, candidates - told))
-            if not archs:
-                return  # every network within the budgets is scored
+        told = 0
+        for archs in generations(self.searcher, candidates, self.ws.recipe.search.generation):
             elites = self._elites(archs)
 
             def scored(arch: Arch, accuracy: float, archs: list[Arch] = archs) -> None:

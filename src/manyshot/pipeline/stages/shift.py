@@ -15,7 +15,8 @@ from manyshot.pipeline.build import Workspace
 from manyshot.run_folder import SHIFTING_STATE, Operations, RunFolder, ShiftingLine
 from manyshot.search import Searcher, make_searcher
 from manyshot.space import Arch
-from manyshot.train import digest, load_checkpoint, save_checkpoint, save_weights
+from manyshot.train import save_weights
+from manyshot.train.checkpoint import digest, load_checkpoint, save_checkpoint
 from manyshot.train.shifting import Shifter, Visit, schedule
 
 _VISITS = 0x51F7

@@ -6,13 +6,14 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
+from manyshot.fitting import fit
 from manyshot.pipeline.build import Workspace
 from manyshot.pipeline.stages.adopt import adopt_source
 from manyshot.pipeline.stages.describe import describe_codes
 from manyshot.pipeline.stages.generate import save_sampler
 from manyshot.progress import Progress
 from manyshot.run_folder import RunFolder
-from manyshot.train import Trainer, load_weights, save_weights, train
+from manyshot.train import load_weights, save_weights
 
 
 def train_stage(ws: Workspace, accelerator: Accelerator, folder: Path, progress: Progress) -> None:
@@ -38,18 +39,17 @@ def train_supernet(
     """Trains the supernet, and keeps what its sampler has learnt."""
     settings = ws.recipe.train
     sampler = ws.sampler()
-    run = Trainer(
-        net=ws.net,
+    trainer = fit(
+        ws.net,
+        ws.batches(settings, accelerator.process_index, accelerator.num_processes),
         sampler=sampler,
-        batches=ws.batches(settings, accelerator.process_index, accelerator.num_processes),
         settings=settings,
         seed=ws.recipe.seed,
-        largest=ws.net.space.largest,
-        accelerator=accelerator,
+        progress=progress,
         folder=folder,
-        fingerprint=ws.fingerprint(settings),
         held_out=ws.held_out if len(ws.splits.held_out) else None,
+        accelerator=accelerator,
+        fingerprint=ws.fingerprint(settings),
     )
-    train(run, progress)
     if accelerator.is_main_process:
-        save_sampler(folder, sampler, run.probed_images)
+        save_sampler(folder, sampler, trainer.probed_images)

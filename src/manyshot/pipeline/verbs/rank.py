@@ -29,7 +29,8 @@ from manyshot.run_folder import (
     RunFolder,
 )
 from manyshot.space import Arch, SearchSpace
-from manyshot.train import digest, load_weights
+from manyshot.train import load_weights
+from manyshot.train.checkpoint import digest
 
 _SHARED_BATCHES = 128
 """Batches of random paths behind the statistics without recalibration."""

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from manyshot import evaluate, records
+from manyshot.fitting import fit
 from manyshot.nn.pointwise import training_format
 from manyshot.pipeline.build import Workspace, build_network, on_its_threads
 from manyshot.pipeline.opening import environment
@@ -24,7 +25,7 @@ from manyshot.recipe import Recipe
 from manyshot.run_folder import TruthFolder, TruthLine
 from manyshot.space import Arch
 from manyshot.supernet import Supernet
-from manyshot.train import NonFiniteLoss, Only, Standalone, Trainer, TrainingSettings, engine, train
+from manyshot.train import NonFiniteLoss, TrainingSettings
 
 
 class TruthFailed(RuntimeError):
@@ -205,14 +206,5 @@ def alone(
     """
     memory_format = training_format(subnet, ws.device).torch_format
     subnet.to(device=ws.device, memory_format=memory_format)  # type: ignore[call-overload]
-    run = Trainer(
-        net=Standalone(subnet),
-        sampler=Only(()),
-        batches=ws.batches(settings),
-        settings=settings,
-        seed=seed,
-        largest=(),
-        accelerator=engine(ws.device, settings),
-    )
-    train(run)
+    fit(subnet, ws.batches(settings), settings=settings, seed=seed)
     return evaluate.accuracy(subnet, ws.fixed("test", None))

@@ -1,4 +1,4 @@
-"""The gradient of one plan."""
+"""From a plan and its images to gradients: the losses of paths, forward and backward."""
 
 from __future__ import annotations
 
@@ -8,10 +8,32 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from manyshot.space import Arch
-from manyshot.train.losses import distillation_loss, label_loss
 from manyshot.train.plan import Plan
+
+
+def label_loss(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
+    """Mean cross-entropy with label smoothing: the target is (1 - s) one-hot + s / classes.
+
+    Args:
+        logits: (B, classes).
+        labels: (B,).
+        smoothing: the share s of the target that all classes get alike.
+
+    Returns:
+        The loss, a scalar.
+    """
+    return F.cross_entropy(logits, labels, label_smoothing=smoothing)
+
+
+def distillation_loss(logits: Tensor, teacher: Tensor) -> Tensor:
+    """Mean cross-entropy to the teacher's (detached) predicted probabilities.
+
+    This is the in-place distillation of Yu & Huang 2019, arXiv:1903.05134, at temperature one.
+    """
+    return F.cross_entropy(logits, teacher.detach().softmax(1))
 
 
 class Forward(Protocol):
@@ -34,11 +56,11 @@ def accumulate(
     backward: Callable[[Tensor], Any] = Tensor.backward,
     no_sync: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext,
 ) -> list[Tensor]:
-    """Adds the gradient of the plan's weighted losses; returns the detached loss of each path.
+    """Adds the gradient of the plan's weighted losses to what holds gradients already.
 
     Every path runs forward and backward on its own, so that memory is one path's, and processes
-    exchange gradients (leave `no_sync`) only in the last. Policies enter as leaves of their own;
-    their gradients and that of the penalty go on together to whatever made them, at the end, once.
+    exchange gradients (leave `no_sync`) only in the last. Policies enter as new leaves. Their
+    gradients and that of the penalty go on together to whatever made them, once, at the end.
 
     Args:
         forward: (images, arch) to logits; `policy` and `masks` besides, if the path has a policy.
@@ -50,6 +72,9 @@ def accumulate(
         share: factor of all losses: the images' share of the step's.
         backward: in place of `Tensor.backward`, for losses of paths.
         no_sync: a context in which processes do not exchange gradients.
+
+    Returns:
+        The detached loss of each path, before its weight and `share`.
 
     Raises:
         ValueError: if a path learns from the largest architecture and that did not come before.
@@ -85,12 +110,18 @@ def accumulate(
 
 
 def as_leaf(policy: Tensor, device: torch.device) -> Tensor:
-    """A copy of a policy on the network's device that gathers a gradient of its own."""
+    """A copy of a policy, on the network's device, that gathers the gradient itself."""
     return policy.detach().to(device, copy=True).requires_grad_()
 
 
 def _pass_on(learnt: Sequence[tuple[Tensor, Tensor]], penalty: Tensor | None, share: float) -> None:
-    """Adds the gradients of policies and penalty to those of the parameters behind them."""
+    """Adds the gradients of policies and penalty to those of the parameters behind them.
+
+    Args:
+        learnt: what made each policy, and the leaf in its place.
+        penalty: a further loss, if there is one.
+        share: the factor of the penalty.
+    """
     reached = [(policy, leaf.grad) for policy, leaf in learnt if leaf.grad is not None]
     outputs = [(policy, grad.to(policy)) for policy, grad in reached if policy.requires_grad]
     if penalty is not None and penalty.requires_grad:

@@ -1,0 +1,192 @@
+"""`ms.find`: a whole search in Python, without a recipe and without files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+from manyshot import cost, evaluate
+from manyshot.data import Splits, fixed
+from manyshot.progress import Progress, Silent
+from manyshot.search import (
+    CostRange,
+    Infeasible,
+    Limit,
+    Searcher,
+    best,
+    generations,
+    limits_of,
+    make_searcher,
+)
+from manyshot.space import Arch
+from manyshot.supernet import Supernet
+
+CALIBRATION_IMAGES = 512
+BATCH_SIZE = 256
+ScoreOf = Callable[[Arch], float]
+"""How good an architecture is: higher is better, one finite number."""
+
+
+@final
+@dataclass(frozen=True)
+class Winner:
+    """The best architecture that a search scored within one budget.
+
+    Attributes:
+        budget: as it was asked for, such as `"macs<=50%"`.
+        arch: the architecture.
+        choices: the chosen option of every decision that matters, by name.
+        costs: by metric.
+        score: what it was chosen by.
+    """
+
+    budget: str
+    arch: Arch
+    choices: dict[str, Any]
+    costs: dict[str, float]
+    score: float
+
+
+@final
+@dataclass(frozen=True)
+class SearchResult:
+    """What `find` returns.
+
+    Attributes:
+        winners: one per budget, in the order of the budgets.
+        history: every architecture scored with its score, in order.
+    """
+
+    winners: tuple[Winner, ...]
+    history: tuple[tuple[Arch, float], ...]
+
+    def winner(self, budget: str) -> Winner:
+        """The winner within one of the budgets.
+
+        Raises:
+            KeyError: if it is none of them; it names those that there are.
+        """
+        for winner in self.winners:
+            if winner.budget == budget:
+                return winner
+        have = ", ".join(repr(winner.budget) for winner in self.winners)
+        raise KeyError(f"budget {budget!r} was not searched for, have {have}")
+
+    def __repr__(self) -> str:
+        winners = ", ".join(f"{w.budget}: {w.arch} ({w.score:.4g})" for w in self.winners)
+        return f"SearchResult({len(self.history)} architectures scored; {winners})"
+
+
+def find(
+    net: Supernet,
+    *,
+    budgets: Sequence[str],
+    score: ScoreOf | Splits,
+    searcher: str | Searcher = "evolution",
+    options: Mapping[str, Any] | None = None,
+    candidates: int = 120,
+    generation: int = 30,
+    costs: Mapping[str, CostRange] | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> SearchResult:
+    """Searches the best architecture for every budget. Nothing of the supernet changes.
+
+    Args:
+        net: a trained supernet.
+        budgets: such as `"macs<=30M"`, `"params<=60%"` or, with a table of it, `"latency_ms<=2"`.
+        score: the score of an architecture, higher is better; or a data set, on whose validation
+            part the accuracy is taken after batch norms are calibrated on 512 training images.
+        searcher: a name (`random`, `evolution`, `nsga2`, ...), `package.module:attribute`, or a
+            searcher that is made already, whose limits are its maker's.
+        options: of the searcher, by name.
+        candidates: how many architectures are scored in all.
+        generation: how many of them between two proposals.
+        costs: by metric; by default exact `macs` and `params`.
+        seed: of the searcher, and of the choice of calibration images.
+        progress: shows how far it is; by default nothing.
+
+    Raises:
+        ValueError: for a budget, searcher or option that does not exist or cannot be met, or costs
+            that need the supernet's `input_shape`.
+        Infeasible: if no architecture within some budget was scored.
+    """
+    if not budgets:
+        raise ValueError("give at least one budget, such as budgets=['macs<=50%']")
+    costs = _default_costs(net) if costs is None else costs
+    limits = limits_of(budgets, costs, net.space.largest)
+    if isinstance(score, Splits):
+        score = proxy_accuracy(net, score, seed=seed)
+    if isinstance(searcher, str):
+        searcher = make_searcher(
+            searcher, net.space, seed=seed, limits=limits, options=options or {}
+        )
+    elif options:
+        raise ValueError(f"options {dict(options)} are for a searcher by name")
+    scores: dict[Arch, float] = {}
+    with (progress or Silent()).stage("search", candidates) as advance:
+        for archs in generations(searcher, candidates, generation):
+            for arch in archs:
+                scores[arch] = float(score(arch))
+                advance(len(scores), f"best {max(scores.values()):.4f}")
+            searcher.tell(archs, [scores[arch] for arch in archs])
+    winners = tuple(_winner(net, limit, scores, costs) for limit in limits)
+    return SearchResult(winners, tuple(scores.items()))
+
+
+def proxy_accuracy(net: Supernet, splits: Splits, *, seed: int = 0) -> ScoreOf:
+    """The default score of `find`: validation accuracy with calibrated batch norms.
+
+    Args:
+        net: the supernet.
+        splits: a data set with a validation part.
+        seed: of the choice of calibration images.
+
+    Raises:
+        ValueError: if the data set has no validation part.
+    """
+    if not len(splits.validation):
+        raise ValueError(
+            f"data set {splits.name!r} has no validation part to score on: load it with "
+            "validation=0.1"
+        )
+    device = next((p.device for p in net.parameters()), None) or "cpu"
+    looks: dict[str, Any] = {"mean": splits.mean, "std": splits.std, "seed": seed, "device": device}
+    images = min(CALIBRATION_IMAGES, len(splits.train))
+    calibration = fixed(splits.train, images, BATCH_SIZE, **looks)
+    validation = fixed(splits.validation, None, BATCH_SIZE, **looks)
+
+    def accuracy(arch: Arch) -> float:
+        score = evaluate.score(net, arch, calibration=calibration, validation=validation)
+        return score.accuracy
+
+    return accuracy
+
+
+def _default_costs(net: Supernet) -> dict[str, CostRange]:
+    if net.input_shape is None:
+        raise ValueError(
+            "costs need the shape of an image: make the supernet with "
+            "ms.Supernet(model, input_shape=(C, H, W)), or give costs="
+        )
+    return {"macs": cost.macs_table(net, net.input_shape), "params": cost.params_table(net)}
+
+
+def _winner(
+    net: Supernet, limit: Limit, scores: Mapping[Arch, float], costs: Mapping[str, CostRange]
+) -> Winner:
+    within = best(scores, limit)
+    if not within:
+        raise Infeasible(
+            f"none of the {len(scores)} architectures scored is within {limit.name!r}: raise "
+            "candidates (at least one per budget)"
+        )
+    arch = within[0]
+    return Winner(
+        budget=limit.name,
+        arch=arch,
+        choices=net.space.choices(arch),
+        costs={metric: table([arch])[0].item() for metric, table in costs.items()},
+        score=scores[arch],
+    )

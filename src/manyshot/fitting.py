@@ -1,0 +1,113 @@
+"""`ms.fit`: training a supernet, or any module, with everything wired by default."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from manyshot.data import Augment, Batches, Splits, fixed
+from manyshot.progress import Progress
+from manyshot.recipe import TrainingSettings
+from manyshot.supernet import Supernet
+from manyshot.train import Only, Sampler, Standalone, Trainer, Uniform, engine, train
+
+HeldOut = Callable[[int, int], Iterable[tuple[Tensor, Tensor]]]
+"""Makes batches of held-out images from their number and a seed."""
+
+
+def fit(
+    net: Supernet | nn.Module,
+    train_on: Batches | Splits,
+    *,
+    sampler: Sampler | None = None,
+    settings: TrainingSettings | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+    folder: Path | str | None = None,
+    augment: Augment | None = None,
+    held_out: HeldOut | None = None,
+    accelerator: Accelerator | None = None,
+    fingerprint: str = "",
+    stage: str = "train",
+    checkpoint: str = "trainer.pt",
+    log: str = "train.jsonl",
+) -> Trainer:
+    """Trains `net` in place, to the end of its settings.
+
+    Same seed, same weights. With a `folder`, a run that was killed and is started again ends with
+    the same weights as one that never was.
+
+    Args:
+        net: a supernet; any other module is trained as it is.
+        train_on: batches of training images, or a data set whose training part is batched here.
+        sampler: which paths train next; by default uniform ones.
+        settings: optimiser, schedule and length; by default `TrainingSettings()`.
+        seed: of the sampler's draws, of dropout, and of batches made here.
+        progress: shows how far it is, such as `manyshot.progress.Bars()`; by default nothing.
+        folder: where checkpoints and records go; by default nothing is written.
+        augment: random changes of images batched here; by default none.
+        held_out: for samplers that learn from losses; by default the data set's held-out part.
+        accelerator: by default that of `manyshot.train.engine` on the network's device.
+        fingerprint: identifies everything the run depends on; a checkpoint of another is refused.
+        stage: how progress names it.
+        checkpoint: the checkpoint's file name in `folder`.
+        log: the records' file name in `folder`.
+
+    Returns:
+        What trained: its `sampler`, its `step`, its optimiser.
+
+    Raises:
+        ValueError: for batches that cannot be made, or a sampler that needs held-out images.
+        NonFiniteLoss: if training diverges; the last good checkpoint is kept.
+        CheckpointError: if a checkpoint in `folder` is damaged or of another run.
+    """
+    settings = TrainingSettings() if settings is None else settings
+    device = _device_of(net)
+    if isinstance(train_on, Splits):
+        splits = train_on
+        looks: dict[str, Any] = {"mean": splits.mean, "std": splits.std, "device": device}
+        train_on = Batches(splits.train, settings.batch_size, seed=seed, augment=augment, **looks)
+        if held_out is None and len(splits.held_out):
+
+            def held_out(images: int, seed: int) -> Iterable[tuple[Tensor, Tensor]]:
+                count = min(images, len(splits.held_out))
+                return fixed(splits.held_out, count, count, seed=seed, **looks)
+
+    elif augment is not None:
+        raise ValueError("augment is for batches that are made here: give it to ms.data.Batches")
+    if isinstance(net, Supernet):
+        trained: Supernet | Standalone = net
+        sampler = Uniform(net.space) if sampler is None else sampler
+        largest = net.space.largest
+    elif sampler is not None:
+        raise ValueError("a sampler chooses paths of a ms.Supernet, and this module has none")
+    else:
+        trained, sampler, largest = Standalone(net), Only(()), ()
+    path = None if folder is None else Path(folder)
+    if path is not None:
+        path.mkdir(parents=True, exist_ok=True)
+    trainer = Trainer(
+        net=trained,
+        sampler=sampler,
+        batches=train_on,
+        settings=settings,
+        seed=seed,
+        largest=largest,
+        accelerator=engine(device, settings, path) if accelerator is None else accelerator,
+        folder=path,
+        checkpoint=checkpoint,
+        log=log,
+        fingerprint=fingerprint,
+        held_out=held_out,
+    )
+    train(trainer, progress, stage)
+    return trainer
+
+
+def _device_of(net: nn.Module) -> torch.device:
+    return next((parameter.device for parameter in net.parameters()), torch.device("cpu"))

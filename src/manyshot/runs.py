@@ -1,0 +1,348 @@
+"""`ms.run` and `ms.Run`: everything that `manyshot run` does, and any run's results, in Python."""
+
+from __future__ import annotations
+
+import functools
+import html
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, final
+
+from manyshot import records
+from manyshot.progress import Progress
+from manyshot.recipe import Recipe, RecipeError
+from manyshot.run_folder import RECIPE, RESULT, Result, RunFolder, Winner
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from manyshot.nn import BatchNormStats
+    from manyshot.pipeline import Workspace
+    from manyshot.space import Arch
+    from manyshot.supernet import Supernet
+
+RUNS = Path("runs")
+"""Where runs go that are not told where."""
+
+
+def run(
+    recipe: Recipe | Path | str | None = None,
+    *,
+    out: Path | str | None = None,
+    overrides: Sequence[str] = (),
+    progress: Progress | None = None,
+    **sections: Any,
+) -> Run:
+    """Trains, searches, finishes, exports and reports, as a recipe says; returns the run.
+
+    `ms.run("recipes/kshot.toml", overrides=["train.epochs=5"])`, or without a file
+    `ms.run(name="mine", data={"name": "fashion_mnist"}, train={"epochs": 5})`.
+
+    Args:
+        recipe: the file of a recipe, or a recipe; by default the default one, on digits.
+        out: the run's folder; by default a new one, `runs/NAME`. A folder that holds a run of this
+            recipe goes on where that was stopped.
+        overrides: such as `"train.epochs=5"` (TOML values).
+        progress: shows how far it is, such as `manyshot.progress.Bars()`; by default nothing.
+        **sections: sections and keys of a recipe, in place of a file.
+
+    Raises:
+        RecipeError: for an unknown key (with the nearest), a bad value, or what cannot be built.
+        RecordError, CheckpointError: if the folder holds something else, or something damaged.
+        DataNotFound: if images are missing.
+        NonFiniteLoss: if training diverges.
+        Infeasible: if a budget has no winner; the run has those of the others.
+    """
+    settings = _settings(recipe, overrides, sections)
+    folder = new_folder(settings.name) if out is None else Path(out)
+    return perform(settings, folder, progress)
+
+
+def perform(
+    recipe: Recipe,
+    folder: Path,
+    progress: Progress | None = None,
+    *,
+    trained: Path | None = None,
+    source: Path | None = None,
+) -> Run:
+    """Does everything a recipe says in `folder`, and writes the report.
+
+    Args:
+        recipe: what to do.
+        folder: the run's.
+        progress: shows how far it is; by default nothing.
+        trained: the folder of a run whose supernet is taken instead of training one.
+        source: the folder of a run whose supernet is moved to the recipe's images.
+
+    It raises what `run` does.
+    """
+    from manyshot.pipeline import run as everything
+
+    everything(recipe, folder, progress, trained=trained, source=source)
+    finished = Run(folder)
+    if is_main_process():
+        finished.report()
+    return finished
+
+
+def _settings(
+    recipe: Recipe | Path | str | None, overrides: Sequence[str], sections: Mapping[str, Any]
+) -> Recipe:
+    if recipe is not None and sections:
+        raise RecipeError(
+            f"a recipe and its sections ({', '.join(sections)}) cannot both be given: change a "
+            "recipe by overrides=['section.key=value']"
+        )
+    if isinstance(recipe, Recipe):
+        if overrides:
+            return Recipe.build(recipe.model_dump(by_alias=True), overrides, "the recipe")
+        return recipe
+    if recipe is None and sections:
+        return Recipe.build(dict(sections), overrides, "the arguments of run")
+    return Recipe.load(None if recipe is None else Path(recipe), overrides)
+
+
+def new_folder(name: str) -> Path:
+    """`runs/NAME`, or the first of `runs/NAME-2`, `runs/NAME-3`, ... that does not exist.
+
+    Raises:
+        RecipeError: for one of several processes, which would each take another.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise RecipeError(
+            "several processes need one folder: give --out, --resume, or out= in Python"
+        )
+    folder, number = RUNS / name, 2
+    while folder.exists():
+        folder, number = RUNS / f"{name}-{number}", number + 1
+    return folder
+
+
+def is_main_process() -> bool:
+    """Whether this process reports: of several that torchrun started, only the first does."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+@final
+@dataclass(frozen=True)
+class RunWinner:
+    """The network that a run delivers for one budget.
+
+    Attributes:
+        budget: such as `"macs<=25%"`.
+        arch: the architecture.
+        choices: the chosen option of every decision that matters, by name.
+        costs: `macs`, `params` and the measured `latency_ms`.
+        proxy_accuracy: with the supernet's weights, on validation images.
+        test_accuracy: of the finished network, on the test images.
+        files: paths of the exported files, by format.
+    """
+
+    budget: str
+    arch: Arch
+    choices: dict[str, Any]
+    costs: dict[str, float]
+    proxy_accuracy: float
+    test_accuracy: float
+    files: dict[str, Path]
+    _run: Run = field(repr=False, compare=False)
+
+    def module(self) -> nn.Module:
+        """The finished network, in eval mode: your own class with plain torch layers.
+
+        Raises:
+            RecordError: if its weights are not in the run's folder.
+        """
+        return self._run.finished(self.arch)
+
+
+@final
+class Run:
+    """A run by its folder: what it found, and what can be done with it.
+
+    Attributes:
+        folder: where all records and files are.
+        files: the files in it, and what they say.
+        recipe: what it did.
+    """
+
+    def __init__(self, folder: Path | str) -> None:
+        """Opens a run, finished or not.
+
+        Raises:
+            RecordError: if the folder is not a run.
+            RecipeError: if its recipe cannot be read.
+        """
+        self.folder, self.files = Path(folder), RunFolder(folder)
+        if not self.files.recipe_file.exists():
+            raise records.RecordError(f"{self.folder} is not a run: it has no {RECIPE}")
+        self.recipe = self.files.recipe()
+
+    @property
+    def result(self) -> Result:
+        """What `result.json` holds.
+
+        Raises:
+            RecordError: if the run is not finished.
+        """
+        result = self.files.result()
+        if result is None:
+            raise records.RecordError(
+                f"{self.folder} has no {RESULT}: finish it with manyshot run --resume "
+                f"{self.folder}, or Run.resume()"
+            )
+        return result
+
+    @property
+    def winners(self) -> list[RunWinner]:
+        """One network per budget, in the order of the recipe.
+
+        Raises:
+            RecordError: if the run is not finished.
+        """
+        return [self._winner(winner) for winner in self.result.winners]
+
+    def _winner(self, winner: Winner) -> RunWinner:
+        costs = {"macs": winner.macs, "params": winner.params, "latency_ms": winner.latency_ms}
+        return RunWinner(
+            budget=winner.budget,
+            arch=tuple(int(option) for option in winner.arch.split("-")),
+            choices=winner.choices,
+            costs=costs,
+            proxy_accuracy=winner.proxy_accuracy,
+            test_accuracy=winner.test_accuracy,
+            files={kind: self.folder / path for kind, path in winner.files.items()},
+            _run=self,
+        )
+
+    def winner(self, budget: str) -> RunWinner:
+        """The network for one budget.
+
+        Raises:
+            KeyError: for a budget that the run was not asked for; it names those it was.
+            RecordError: if the run is not finished.
+        """
+        winners = {winner.budget: winner for winner in self.winners}
+        if budget not in winners:
+            have = ", ".join(map(repr, winners))
+            raise KeyError(f"budget {budget!r} has no winner in {self.folder}, have {have}")
+        return winners[budget]
+
+    def resume(self, progress: Progress | None = None) -> Run:
+        """Goes on with a run that was stopped, to the same result as if it never was.
+
+        It raises what `run` does.
+        """
+        return perform(self.recipe, self.folder, progress)
+
+    @functools.cached_property
+    def _workspace(self) -> Workspace:
+        from manyshot.pipeline import Workspace
+        from manyshot.train import load_weights
+
+        weights = self.files.final_weights(self.recipe)
+        workspace = Workspace.build(self.recipe)
+        load_weights(weights, workspace.net)
+        return workspace
+
+    @property
+    def net(self) -> Supernet:
+        """The supernet with the weights that the search ended with.
+
+        Raises:
+            RecordError: if it is not trained.
+            DataNotFound: if the run's images are missing.
+        """
+        return self._workspace.net
+
+    def stats(self, arch: Arch) -> BatchNormStats:
+        """Batch-norm statistics of an architecture, for `run.net(images, arch, stats=stats)`."""
+        from manyshot.evaluate import calibrate
+
+        return calibrate(self.net, arch, self._workspace.calibration())
+
+    def finished(self, arch: Arch) -> nn.Module:
+        """The finished network of a winner, or of an architecture that was exported.
+
+        Raises:
+            RecordError: if its weights are not in the run's folder.
+        """
+        from manyshot.train import load_weights
+
+        weights = self.files.subnets / f"{self.net.space.to_text(arch)}.safetensors"
+        if not weights.exists():
+            raise records.RecordError(
+                f"{weights} is missing: finish the architecture with Run.export(arch, 'pt2')"
+            )
+        module = self.net.extract(arch)
+        load_weights(weights, module)
+        return module.eval()
+
+    def export(
+        self, arch: Arch, *formats: str, test: bool = False, progress: Progress | None = None
+    ) -> dict[str, Path]:
+        """Finishes any architecture as the recipe says, and writes it to files.
+
+        Args:
+            arch: the architecture.
+            *formats: `pt2`, `onnx`, `json`; by default those of the recipe.
+            test: whether to score it on the test images too. To choose by that is to overfit them.
+            progress: shows how far it is; by default nothing.
+
+        Returns:
+            The paths written, by format.
+
+        Raises:
+            RecordError: if the run has no trained supernet.
+            RecipeError: for an unknown format, or one whose packages are missing.
+            ValueError: if `arch` is not in the space.
+        """
+        from manyshot.pipeline import export_architecture
+
+        values = self.recipe.model_dump(by_alias=True)
+        if formats:
+            values["export"] = {"formats": list(formats)}
+        recipe = Recipe.build(values, (), str(self.folder))
+        text = "-".join(map(str, arch))
+        line = export_architecture(recipe, self.folder, text, progress, test=test)
+        return {kind: self.folder / path for kind, path in line.files.items()}
+
+    def report(self) -> Path:
+        """Writes `report.html` from the records, and returns its path."""
+        from manyshot.report import write
+
+        return write(self.folder)
+
+    def __repr__(self) -> str:
+        if not self.files.result_file.exists():
+            return f"Run({str(self.folder)!r}, not finished)"
+        winners = ", ".join(f"{w.budget}: {w.test_accuracy:.1%}" for w in self.winners)
+        return f"Run({str(self.folder)!r}, {winners})"
+
+    def _repr_html_(self) -> str:
+        """The winners as a table, for notebooks."""
+        if not self.files.result_file.exists():
+            return f"<p>{html.escape(repr(self))}</p>"
+        names = ("budget", "architecture", "MACs", "params", "latency", "proxy", "test")
+        rows = [
+            (
+                winner.budget,
+                "-".join(map(str, winner.arch)),
+                f"{winner.costs['macs']:,}",
+                f"{winner.costs['params']:,}",
+                f"{winner.costs['latency_ms']:.2f} ms",
+                f"{winner.proxy_accuracy:.1%}",
+                f"{winner.test_accuracy:.1%}",
+            )
+            for winner in self.winners
+        ]
+        head = "".join(f"<th>{name}</th>" for name in names)
+        body = "".join(
+            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
+            for row in rows
+        )
+        title = html.escape(f"{self.recipe.name} ({self.folder})")
+        return f"<table><caption>{title}</caption><tr>{head}</tr>{body}</table>"

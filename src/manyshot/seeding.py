@@ -1,0 +1,111 @@
+"""Every random stream of the project, by name: a function of a seed, never of a global state.
+
+A stream is named by an entry of `STREAMS` and, where one consumer needs many, by further numbers
+or words: `numpy_rng(seed, "plan", step)`. Streams of different names, or of one name with other
+parts, are unrelated, also where one list of parts begins with another.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+STREAMS = {
+    "weights": "initial weights of a network",
+    "copies": "initial weights of further slices of K-shot sharing, by slice",
+    "simplex_net": "initial weights of a simplex-net",
+    "codes": "codes that are drawn once and stay fixed",
+    "generator": "initial weights of an architecture generator",
+    "classifier": "initial weights of a new classifier",
+    "order": "the order of training images, by epoch",
+    "shift": "random shifts of images, by epoch",
+    "flip": "random flips of images, by epoch",
+    "sample": "changes of one image, by epoch and index",
+    "workers": "what the processes that read images draw, by epoch",
+    "split": "which images are split off, by part",
+    "subset": "which images a smaller training set keeps",
+    "fixed": "which images a fixed class-balanced set has",
+    "moments": "which images mean and standard deviation are estimated on",
+    "plan": "the paths of a training step, by step and chunk",
+    "step": "dropout and the like in a training step, by step and process",
+    "probe": "what a sampler asks, by step",
+    "probe_images": "which held-out images a probe sees, by step",
+    "draw": "draws of an architecture generator",
+    "costs": "architectures whose costs a sampler's table or grid is made from",
+    "proposals": "the proposals of a searcher, by what it was told",
+    "visits": "the order and the paths of a generation that trains, by generation",
+    "shifting_step": "dropout and the like in a shifting step, by step and process",
+    "head": "paths on which a new classifier trains",
+    "watched": "architectures watched before and after a search",
+    "described_codes": "architectures whose codes are recorded",
+    "shared_statistics": "paths whose batch norms share their statistics",
+    "truth_plan": "architectures that are trained alone",
+    "survey": "architectures that show how uniform sampling spreads",
+    "resamples": "bootstrap resamples",
+    "checks": "architectures and inputs of checks that do not depend on a run's seed",
+}
+"""All names, each with what it is for. A new consumer adds its own."""
+
+
+def stream(seed: int | str, name: str, *parts: int | str) -> int:
+    """A 63-bit number: the seed of the stream.
+
+    Args:
+        seed: of the run; a word for what does not depend on one.
+        name: a key of `STREAMS`.
+        *parts: which of the consumer's streams.
+
+    Raises:
+        ValueError: for a name that is not in the table.
+    """
+    if name not in STREAMS:
+        raise ValueError(
+            f"random stream {name!r} is not in manyshot.seeding.STREAMS: add it there, with what "
+            "it is for"
+        )
+    text = json.dumps([seed, name, *parts])
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def numpy_rng(seed: int | str, name: str, *parts: int | str) -> np.random.Generator:
+    """The NumPy generator of a stream; the arguments are those of `stream`."""
+    return np.random.default_rng(stream(seed, name, *parts))
+
+
+def torch_generator(seed: int | str, name: str, *parts: int | str) -> torch.Generator:
+    """The torch generator of a stream, on the CPU; the arguments are those of `stream`."""
+    import torch  # not for those who only search
+
+    return torch.Generator().manual_seed(stream(seed, name, *parts))
+
+
+def seed_torch(seed: int | str, name: str, *parts: int | str) -> None:
+    """Seeds torch's global state, for what draws from nothing else, such as dropout.
+
+    To be called where that state is restored afterwards, as in `torch.random.fork_rng()`. The
+    arguments are those of `stream`.
+    """
+    import torch
+
+    torch.manual_seed(stream(seed, name, *parts))
+
+
+@contextlib.contextmanager
+def seeded(seed: int | str, name: str, *parts: int | str) -> Iterator[None]:
+    """Torch's global state is seeded inside the block, and restored after it.
+
+    The arguments are those of `stream`.
+    """
+    import torch
+
+    with torch.random.fork_rng():
+        seed_torch(seed, name, *parts)
+        yield

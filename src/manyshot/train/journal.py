@@ -1,0 +1,171 @@
+"""What a training run writes down and says: records, a tracker's values, warnings."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import torch
+from accelerate.utils import gather_object
+
+from manyshot import records
+from manyshot.data import Batches
+from manyshot.run_folder import SAMPLER_LOG, SamplerLine, TrainLine, sampler_line
+from manyshot.train.optimisation import Optimisation, Trained
+
+_SHOWN = ("loss", "code_loss", "code_entropy_share")
+"""Of what is recorded, what the progress bar has room for."""
+
+
+class TrainingWarning(UserWarning):
+    """Training goes on, but what it learns may be of little use."""
+
+
+@final
+class Journal:
+    """The records of a run, one every so many steps, and the losses since the last one.
+
+    Attributes:
+        losses: of the paths trained since the last record.
+        code_losses: of those that only codes were trained on.
+    """
+
+    def __init__(
+        self,
+        optimisation: Optimisation,
+        batches: Batches,
+        steps: int,
+        folder: Path | None,
+        log: str,
+        tracked: bool,
+    ) -> None:
+        """Begins with no losses.
+
+        Args:
+            optimisation: reads the losses, and has the network whose sharing scheme is watched.
+            batches: the images, which say how long an epoch is.
+            steps: of the whole run.
+            folder: where records go; nothing is written without it.
+            log: the name of the records' file, and of the stage for a tracker.
+            tracked: whether the accelerator has a tracker.
+        """
+        self.losses: list[float] = []
+        self.code_losses: list[float] = []
+        self._optimisation, self._batches, self._steps = optimisation, batches, steps
+        self._folder, self._log, self._tracked = folder, log, tracked
+        self._unread: list[Trained] = []
+        self._warned: set[str] = set()
+        self._began = (time.monotonic(), 0)
+
+    def begin(self, step: int) -> None:
+        """Starts the clock, before step `step`, and warns if the sharing scheme is concerned."""
+        self._began = (time.monotonic(), step)
+        self.warn(step)
+
+    def take(self, trained: Sequence[Trained]) -> None:
+        """Takes what a step trained; losses are read later."""
+        self._unread += trained
+
+    def read(self) -> None:
+        """Reads the losses taken since the last time.
+
+        Raises:
+            NonFiniteLoss: if one is not finite.
+        """
+        unread, self._unread = self._unread, []
+        values = iter(self._optimisation.read(unread))
+        for done in unread:
+            losses = self.code_losses if done.phase == "code" else self.losses
+            losses += [next(values) for _ in done.losses]
+
+    def record(self, step: int, rate: float, probed_images: int) -> str:
+        """Writes a record of the steps since the last one.
+
+        Args:
+            step: how many steps are done.
+            rate: the learning rate of the last one.
+            probed_images: how many images were forwarded for probes so far.
+
+        Returns:
+            A note for a progress bar.
+
+        Raises:
+            NonFiniteLoss: if a loss is not finite.
+        """
+        self.read()
+        watched = {**self._means(), **self.warn(step)}
+        began, first = self._began
+        speed = (step - first) * self._batches.batch_size / (time.monotonic() - began)
+        record = {
+            "step": step,
+            "epoch": step / len(self._batches),
+            "images": step * self._batches.batch_size,
+            "lr": rate,
+            **watched,
+        }
+        if probed_images:
+            record["probed_images"] = probed_images
+        self._append(self._log, TrainLine.of({**record, "images_per_second": round(speed, 1)}))
+        if self._tracked:
+            stage = self._log.removesuffix(".jsonl")
+            values = {f"{stage}/{name}": value for name, value in {**watched, "lr": rate}.items()}
+            self._optimisation.accelerator.log(values, step=step)
+        shown = (f"{n.replace('_', ' ')} {watched[n]:.3f}" for n in _SHOWN if n in watched)
+        return f"{', '.join(shown)}, {speed:,.0f} images/s"
+
+    def note(self, step: int, report: dict[str, Any] | None) -> None:
+        """Writes what a sampler has to say after a step, if anything."""
+        if report is not None:
+            self._append(SAMPLER_LOG, sampler_line(step, report))
+
+    def warn(self, step: int) -> dict[str, float]:
+        """What the sharing scheme watches; each kind of concern it has is a warning, once."""
+        net = self._optimisation.net
+        watched = net.sharing.watch(net)
+        for kind, words in net.sharing.concerns(watched, step, self._steps).items():
+            if kind not in self._warned and self._optimisation.accelerator.is_main_process:
+                warnings.warn(f"{kind}: {words}", TrainingWarning, stacklevel=2)
+            self._warned.add(kind)
+        return watched
+
+    def waiting(self) -> list[list[list[float]]]:
+        """For each process its losses, and those of codes, that no record holds yet.
+
+        Raises:
+            NonFiniteLoss: if one is not finite.
+        """
+        self.read()
+        gathered: list[list[list[float]]] = gather_object([[self.losses, self.code_losses]])
+        return gathered
+
+    def resume(self, step: int, waiting: Sequence[Sequence[Sequence[float]]]) -> None:
+        """Goes on after step `step`: records of later ones are dropped, to be made again.
+
+        Args:
+            step: how many steps are done.
+            waiting: what `waiting` gave then; left out if there were other processes.
+        """
+        accelerator = self._optimisation.accelerator
+        if len(waiting) == accelerator.num_processes:
+            self.losses, self.code_losses = map(list, waiting[accelerator.process_index])
+        if self._folder is not None and accelerator.is_main_process:
+            records.keep(self._folder / self._log, TrainLine, lambda line: line.step <= step)
+            records.keep(self._folder / SAMPLER_LOG, SamplerLine, lambda line: line.step <= step)
+
+    def _means(self) -> dict[str, float]:
+        """The mean losses since the last record, over all processes, which are then forgotten."""
+        accelerator, means = self._optimisation.accelerator, {}
+        for name, losses in (("loss", self.losses), ("code_loss", self.code_losses)):
+            if losses:
+                mean = torch.tensor(float(np.mean(losses)), device=accelerator.device)
+                means[name] = float(accelerator.reduce(mean, "mean"))
+                losses.clear()
+        return means
+
+    def _append(self, log: str, record: TrainLine | SamplerLine) -> None:
+        if self._folder is not None and self._optimisation.accelerator.is_main_process:
+            records.append(self._folder / log, record)

@@ -1,0 +1,319 @@
+"""One optimiser step, from images to moved weights, for all that trains a network.
+
+The training loop (`Trainer`) and training between the proposals of a search (`Shifter`) say which
+paths train on which images, and when; `Optimisation` does the rest, the same for both.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias, final
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from manyshot.nn.pointwise import training_format
+from manyshot.recipe import OptimiserSettings
+from manyshot.sharing import OneShot, Phase
+from manyshot.space import Arch
+from manyshot.supernet import Supernet
+from manyshot.train.gradients import accumulate, backward_into
+from manyshot.train.plan import Plan, Sampler
+
+
+class NonFiniteLoss(RuntimeError):
+    """The loss or a weight stopped being a number; the last good checkpoint is kept."""
+
+
+class Standalone(nn.Module):
+    """A plain module as a network that takes, and ignores, an architecture."""
+
+    sharing = OneShot()
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, images: Tensor, arch: Arch, *, phase: Phase | None = None) -> Any:
+        """The module's output."""
+        return self.module(images)
+
+
+Network: TypeAlias = Supernet | Standalone
+"""What can be trained."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A plan and the images that it is trained on.
+
+    Attributes:
+        plan: the paths.
+        images: (B, C, H, W).
+        labels: (B,).
+        share: the part of the step's images that these are.
+    """
+
+    plan: Plan
+    images: Tensor
+    labels: Tensor
+    share: float
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A plan after the step that it was part of.
+
+    Attributes:
+        step: the number of the step.
+        phase: what the step moved.
+        plan: the paths.
+        losses: the detached loss of each path, still on the device.
+    """
+
+    step: int
+    phase: Phase
+    plan: Plan
+    losses: Sequence[Tensor]
+
+
+def make_safe(net: nn.Module, device: torch.device) -> bool:
+    """Makes `net` contiguous, in place, if it may not train in channels last; returns whether."""
+    contiguous = not training_format(net, device).is_channels_last
+    if contiguous:
+        net.to(memory_format=torch.contiguous_format)
+    return contiguous
+
+
+def as_trained(images: Tensor, contiguous: bool) -> Tensor:
+    """The images, in the one format that a network which must be contiguous may see."""
+    return images.to(memory_format=torch.contiguous_format) if contiguous else images
+
+
+def held_by(optimizer: torch.optim.Optimizer | None) -> list[nn.Parameter]:
+    """The parameters that an optimiser moves."""
+    groups = [] if optimizer is None else optimizer.param_groups
+    return [parameter for group in groups for parameter in group["params"]]
+
+
+@final
+class Optimisation:
+    """A network, what moves it, and the steps that do.
+
+    Attributes:
+        net: the network, past any wrapper of Accelerate's.
+        settings: label smoothing, the largest norm of the gradient, and the precision.
+        accelerator: see `manyshot.train.engine`.
+        weights: the optimiser of weights.
+        codes: that of what makes the codes of a sharing scheme, if they move.
+        sampler: that of what makes policies, if the sampler has such.
+        contiguous: whether the network must not see images in channels last (see
+            `manyshot.nn.pointwise`); its weights are contiguous then.
+        diverged: makes the error for what the step of a number did: it knows the way out.
+    """
+
+    def __init__(
+        self,
+        net: Network,
+        settings: OptimiserSettings,
+        accelerator: Accelerator,
+        *,
+        weights: torch.optim.Optimizer,
+        codes: torch.optim.Optimizer | None = None,
+        sampler: Sampler | None = None,
+        largest: Arch,
+        stream: tuple[int, ...],
+        diverged: Callable[[int, str], NonFiniteLoss],
+    ) -> None:
+        """Makes `net` contiguous if it may not train in channels last.
+
+        Args:
+            net: the network.
+            settings: label smoothing, the largest norm of the gradient, and the precision.
+            accelerator: see `manyshot.train.engine`.
+            weights: an optimiser of what is not a code, at a rate that each step is given; a
+                parameter group may have a `scale`, a factor of the rate.
+            codes: likewise of what makes the codes; None if they stay as they are.
+            sampler: one whose optimiser, if it has any, moves in each step of weights too.
+            largest: the architecture that teaches in in-place distillation.
+            stream: names the stream of torch's random numbers; each step and each process has a
+                part of it.
+            diverged: makes the error for what the step of a number did: it knows the way out.
+        """
+        self.net, self.settings, self.accelerator = net, settings, accelerator
+        self.weights, self.codes = weights, codes
+        self.sampler = None if sampler is None else sampler.optimizer()
+        self.contiguous = make_safe(net, accelerator.device)
+        self._sampler_clip = None if sampler is None else sampler.clip_norm
+        self.diverged, self._largest, self._stream = diverged, largest, stream
+        self._wrapped: nn.Module | None = None
+
+    def step(
+        self, number: int, turns: Iterable[Turn], phase: Phase, rate: float
+    ) -> Sequence[Trained]:
+        """Moves what `phase` names on the summed gradient of the turns, then drops the gradients.
+
+        Torch's random state is set from the stream, the step's number and the process. Losses are
+        checked before anything moves where that costs nothing; else call `read`.
+
+        Args:
+            number: of the step, from 0.
+            turns: plans with their images; no more than two are held at once.
+            phase: what moves: weights, codes, or both. A sampler's optimiser moves with weights.
+            rate: the learning rate of weights; that of codes is relative to it.
+
+        Returns:
+            The plans with the losses of their paths, in the order of the turns.
+
+        Raises:
+            NonFiniteLoss: if a loss is not finite, on the CPU with one process.
+        """
+        if self._wrapped is None:
+            self._wrapped = self.accelerator.prepare_model(self.net)
+        torch.manual_seed(self.torch_seed(number))
+        try:
+            trained = self._add_gradients(number, self._wrapped, turns, phase)
+            if self.accelerator.device.type == "cpu" and self.accelerator.num_processes == 1:
+                self.read(trained)
+            self._move(phase, rate)
+        finally:
+            for optimizer in (self.weights, self.codes, self.sampler):
+                if optimizer is not None:
+                    optimizer.zero_grad(set_to_none=True)
+        return trained
+
+    def torch_seed(self, number: int) -> int:
+        """Seeds the random numbers of a step, such as dropout's, in this process."""
+        parts = (*self._stream, number, self.accelerator.process_index)
+        return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)
+
+    def read(self, trained: Sequence[Trained], *, averaged: bool = False) -> list[float]:
+        """The losses of all paths, in order, once they are known to be finite.
+
+        Args:
+            trained: what `step` returned, of any number of steps.
+            averaged: whether to take the means over all processes, which then fail together.
+
+        Raises:
+            NonFiniteLoss: if a loss is not finite.
+        """
+        paths = [(done, path.arch) for done in trained for path in done.plan.paths]
+        if not paths:
+            return []
+        losses = torch.stack([loss for done in trained for loss in done.losses])
+        if averaged:
+            losses = self.accelerator.reduce(losses, "mean")
+        values: list[float] = losses.tolist()
+        for (done, arch), value in zip(paths, values, strict=True):
+            if not math.isfinite(value):
+                what = f"the loss of architecture {arch} is {value}"
+                raise self.diverged(done.step, what)
+        return values
+
+    def check_weights(self, number: int) -> None:
+        """Looks at all that moves, and the buffers, after the step of a number.
+
+        Raises:
+            NonFiniteLoss: if any of it is not finite.
+        """
+        for name, tensor in self.net.state_dict().items():
+            if tensor.is_floating_point() and not tensor.isfinite().all():
+                raise self.diverged(number, f"it left weight {name!r} not finite")
+        if not all(parameter.isfinite().all() for parameter in held_by(self.sampler)):
+            raise self.diverged(number, "it left the sampler's parameters not finite")
+
+    def moving(self, phase: Phase) -> list[torch.optim.Optimizer]:
+        """The optimisers that a step moves at the rate that it is given."""
+        weights = [] if phase == "code" else [self.weights]
+        codes = self.codes if phase in ("code", "joint") else None
+        return weights if codes is None else [*weights, codes]
+
+    def forget(self) -> None:
+        """Clears what the optimisers of weights and codes remember, such as momentum."""
+        for optimizer in self.moving("joint"):
+            optimizer.state.clear()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The weights, and what all optimisers remember."""
+        return {
+            "weights": self.net.state_dict(),
+            "optimizer": self.weights.state_dict(),
+            "code_optimizer": self.codes and self.codes.state_dict(),
+            "sampler_optimizer": self.sampler and self.sampler.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores `state_dict`."""
+        self.net.load_state_dict(state["weights"])
+        self.weights.load_state_dict(state["optimizer"])
+        if self.codes is not None:
+            self.codes.load_state_dict(state["code_optimizer"])
+        if self.sampler is not None:
+            self.sampler.load_state_dict(state["sampler_optimizer"])
+
+    def _add_gradients(
+        self, number: int, net: nn.Module, turns: Iterable[Turn], phase: Phase
+    ) -> list[Trained]:
+        """Adds up the gradients of a step's turns.
+
+        In a code step they are those of the codes alone, past the wrapper `net` that exchanges
+        those of weights: it would wait for all the others.
+        """
+        only_codes, codes, left = phase == "code", held_by(self.codes), iter(turns)
+        no_sync = functools.partial(self.accelerator.no_sync, net)
+        alone = contextlib.nullcontext if only_codes else no_sync
+        trained = []
+        turn, following = next(left, None), next(left, None)
+        while turn is not None:
+            with contextlib.nullcontext() if following is None else alone(), self._autocast():
+                losses = accumulate(
+                    functools.partial(self.net if only_codes else net, phase=phase),
+                    turn.plan,
+                    as_trained(turn.images, self.contiguous),
+                    turn.labels,
+                    largest=self._largest,
+                    smoothing=self.settings.label_smoothing,
+                    share=turn.share,
+                    backward=backward_into(codes) if only_codes else self.accelerator.backward,
+                    no_sync=alone,
+                )
+            trained.append(Trained(number, phase, turn.plan, losses))
+            turn, following = following, next(left, None)
+        self._exchange([*(codes if only_codes else ()), *held_by(self.sampler)])
+        if phase in ("code", "joint"):
+            archs = [path.arch for done in trained for path in done.plan.paths]
+            penalty = self.net.sharing.penalty(archs)
+            if penalty is not None:  # the same in all processes
+                backward_into(codes)(penalty)
+        return trained
+
+    def _exchange(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Averages gradients that the wrapper does not: all processes have the same paths."""
+        if self.accelerator.num_processes > 1:
+            for parameter in parameters:
+                if parameter.grad is not None:
+                    summed = parameter.grad.to(self.accelerator.device)
+                    mean = self.accelerator.reduce(summed, "mean")
+                    parameter.grad = mean.to(parameter.device)
+
+    def _move(self, phase: Phase, rate: float) -> None:
+        if self.settings.clip_norm is not None:
+            self.accelerator.clip_grad_norm_(self.net.parameters(), self.settings.clip_norm)
+        for optimizer in self.moving(phase):
+            for group in optimizer.param_groups:
+                group["lr"] = rate * group.get("scale", 1.0)
+            optimizer.step()
+        if phase != "code" and self.sampler is not None:
+            if self._sampler_clip is not None:
+                nn.utils.clip_grad_norm_(held_by(self.sampler), self._sampler_clip)
+            self.sampler.step()
+
+    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
+        enabled = self.settings.precision == "bf16"
+        return torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=enabled)
