@@ -11,7 +11,8 @@ import manyshot as ms
 from manyshot.recipe import RecipeError
 from manyshot.records import RecordError
 from manyshot.search import Infeasible
-from manyshot.train import Standalone, Trainer, Uniform, digest, engine, train
+from manyshot.train import Standalone, Trainer, Uniform, engine, train
+from manyshot.train.checkpoint import digest
 
 SETTINGS = ms.TrainingSettings(epochs=2, batch_size=32, lr=0.05)
 SHORT = {
@@ -79,7 +80,7 @@ class TestFit:
         costs = {"macs": ms.cost.macs_table(net, (1, 8, 8))}
         options = ms.train.ShiftNASOptions(period=2, hidden=8, warmup=0.2, images=16)
         sampler = ms.train.ShiftNAS(net.space, costs, options, seed=0)
-        assert ms.fit(net, splits, sampler=sampler, settings=SETTINGS).probed_images > 0
+        assert ms.fit(net, splits, sampler=sampler, settings=SETTINGS).prober.images > 0
 
     def test_augmentation_is_for_batches_made_here(self, splits):
         looks = {"mean": splits.mean, "std": splits.std, "seed": 0}

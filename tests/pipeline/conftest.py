@@ -3,7 +3,7 @@ import functools
 import pytest
 
 from manyshot import supernet
-from manyshot.pipeline import Workspace, workspace
+from manyshot.pipeline import Workspace, build
 from manyshot.space import SearchSpace
 from pipeline_runs import SHIFT, run, small
 
@@ -41,8 +41,8 @@ def once(measure):
 REMEMBERING = {
     (module, name): once(getattr(module, name))
     for module, name in (
-        (workspace, "macs_table"),
-        (workspace, "params_table"),
+        (build, "macs_table"),
+        (build, "params_table"),
         (supernet, "check_options"),
     )
 }
