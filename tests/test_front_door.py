@@ -221,7 +221,7 @@ class TestRun:
 
     def test_what_is_done_is_not_done_again(self, run):
         weights = (run.folder / "supernet.safetensors").stat().st_mtime_ns
-        assert run.resume().result["winners"][0]["arch"] == run.result["winners"][0]["arch"]
+        assert run.resume().result.winners[0].arch == run.result.winners[0].arch
         assert (run.folder / "supernet.safetensors").stat().st_mtime_ns == weights
 
     def test_folders_that_are_no_run(self, tmp_path, run):

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
+from manyshot import records
 from manyshot.progress import Progress
 from manyshot.recipe import Recipe, RecipeError
-from manyshot.records import RecordError
-from manyshot.run_folder import RECIPE, Result, RunFolder, WinnerRecord
+from manyshot.run_folder import RECIPE, RESULT, Result, RunFolder, WinnerRecord
 
 if TYPE_CHECKING:
     from torch import nn
@@ -165,7 +165,7 @@ class Run:
 
     Attributes:
         folder: where all records and files are.
-        records: the files in it, by name and type.
+        files: the files in it, and what they say.
         recipe: what it did.
     """
 
@@ -176,23 +176,22 @@ class Run:
             RecordError: if the folder is not a run.
             RecipeError: if its recipe cannot be read.
         """
-        self.folder = Path(folder)
-        self.records = RunFolder(self.folder)
-        if not self.records.recipe_file.exists():
-            raise RecordError(f"{self.folder} is not a run: it has no {RECIPE}")
-        self.recipe = Recipe.load(self.records.recipe_file)
+        self.folder, self.files = Path(folder), RunFolder(folder)
+        if not self.files.recipe_file.exists():
+            raise records.RecordError(f"{self.folder} is not a run: it has no {RECIPE}")
+        self.recipe = self.files.recipe()
 
     @property
     def result(self) -> Result:
         """What `result.json` holds.
 
         Raises:
-            RecordError: if the run is not finished, or the record is damaged.
+            RecordError: if the run is not finished.
         """
-        result = self.records.result()
+        result = self.files.result()
         if result is None:
-            raise RecordError(
-                f"{self.folder} has no result.json: finish it with manyshot run --resume "
+            raise records.RecordError(
+                f"{self.folder} has no {RESULT}: finish it with manyshot run --resume "
                 f"{self.folder}, or Run.resume()"
             )
         return result
@@ -207,15 +206,12 @@ class Run:
         return [self._winner(winner) for winner in self.result.winners]
 
     def _winner(self, winner: WinnerRecord) -> RunWinner:
+        costs = {"macs": winner.macs, "params": winner.params, "latency_ms": winner.latency_ms}
         return RunWinner(
             budget=winner.budget,
             arch=tuple(int(option) for option in winner.arch.split("-")),
             choices=winner.choices,
-            costs={
-                "macs": winner.macs,
-                "params": winner.params,
-                "latency_ms": winner.latency_ms,
-            },
+            costs=costs,
             proxy_accuracy=winner.proxy_accuracy,
             test_accuracy=winner.test_accuracy,
             files={kind: self.folder / path for kind, path in winner.files.items()},
@@ -247,7 +243,7 @@ class Run:
         from manyshot.pipeline import Workspace
         from manyshot.train import load_weights
 
-        weights = self.records.final_weights(self.recipe)
+        weights = self.files.final_weights(self.recipe)
         workspace = Workspace.build(self.recipe)
         load_weights(weights, workspace.net)
         return workspace
@@ -276,9 +272,9 @@ class Run:
         """
         from manyshot.train import load_weights
 
-        weights = self.records.subnets / f"{self.net.space.to_text(arch)}.safetensors"
+        weights = self.files.subnets / f"{self.net.space.to_text(arch)}.safetensors"
         if not weights.exists():
-            raise RecordError(
+            raise records.RecordError(
                 f"{weights} is missing: finish the architecture with Run.export(arch, 'pt2')"
             )
         module = self.net.extract(arch)
@@ -311,8 +307,8 @@ class Run:
             values["export"] = {"formats": list(formats)}
         recipe = Recipe.build(values, (), str(self.folder))
         text = "-".join(map(str, arch))
-        record = export_architecture(recipe, self.folder, text, progress, test=test)
-        return {kind: self.folder / path for kind, path in record.files.items()}
+        line = export_architecture(recipe, self.folder, text, progress, test=test)
+        return {kind: self.folder / path for kind, path in line.files.items()}
 
     def report(self) -> Path:
         """Writes `report.html` from the records, and returns its path."""
@@ -321,14 +317,14 @@ class Run:
         return write(self.folder)
 
     def __repr__(self) -> str:
-        if not self.records.result_file.exists():
+        if not self.files.result_file.exists():
             return f"Run({str(self.folder)!r}, not finished)"
         winners = ", ".join(f"{w.budget}: {w.test_accuracy:.1%}" for w in self.winners)
         return f"Run({str(self.folder)!r}, {winners})"
 
     def _repr_html_(self) -> str:
         """The winners as a table, for notebooks."""
-        if not self.records.result_file.exists():
+        if not self.files.result_file.exists():
             return f"<p>{html.escape(repr(self))}</p>"
         names = ("budget", "architecture", "MACs", "params", "latency", "proxy", "test")
         rows = [

@@ -163,7 +163,7 @@ def test_states_that_cannot_be_used_are_refused(shifted, tmp_path):
     recipe = shifted[1]
     for name, damage, error, message in (
         (STATE, lambda p: p.write_bytes(p.read_bytes()[:-100]), CheckpointError, "cannot be read"),
-        (STATE, of_others, CheckpointError, "shift.pt belongs to other settings"),
+        (STATE, of_others, CheckpointError, "shifting.pt belongs to other settings"),
         ("shifting.jsonl", lambda p: p.unlink(), records.RecordError, "has 0 of the 3 generations"),
         ("search.jsonl", lambda p: p.unlink(), records.RecordError, "weights have moved since"),
     ):
@@ -220,7 +220,7 @@ def test_no_setting_is_forgotten():
 
 @pytest.mark.parametrize("setting", list(CHANGES))
 def test_changing_it_changes_the_search(shifted, tmp_path, setting):
-    again(shifted, tmp_path, f"shift.{setting}={CHANGES[setting]}")
+    again(shifted, tmp_path, f"shifting.{setting}={CHANGES[setting]}")
     base, other = outcome(shifted[0]), outcome(tmp_path / "run")
     assert base["weights"] == other["weights"]  # those before
     changed = [name for name in ("search.jsonl", "order.jsonl") if base[name] != other[name]]
@@ -245,12 +245,12 @@ def test_changing_it_changes_the_search(shifted, tmp_path, setting):
             ],
             "name = 'uniform_finetune' trains others",
         ),
-        (["nam=population"], "unknown key 'shift.nam'; did you mean 'name'"),
+        (["nam=population"], "unknown key 'shifting.nam'; did you mean 'name'"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(overrides, message):
     with pytest.raises(RecipeError, match=message):
-        Recipe.load(None, [f"shift.{override}" for override in overrides])
+        Recipe.load(None, [f"shifting.{override}" for override in overrides])
 
 
 @pytest.mark.parametrize(

@@ -341,7 +341,7 @@ def test_sections_of_a_recipe_win_and_the_network_is_the_runs(base, tmp_path):
     ("section", "expected"),
     [
         ("shifting.name='none'", ("none", 0.05)),
-        ("shift={name='uniform_finetune', head_lr=0.3}", ("uniform_finetune", 0.3)),
+        ("shifting={name='uniform_finetune', head_lr=0.3}", ("uniform_finetune", 0.3)),
         ("shifting.steps=2", ("population", 0.05)),
     ],
 )

@@ -152,7 +152,7 @@ def _show(run: Run, as_json: bool) -> None:
         return
     from manyshot.show import shift_tables, winners_table
 
-    result, page = run.result, run.folder / "report.html"
+    result, page = run.result, run.files.report
     moved = result.shifting != "none" or result.order
     show(
         result.plain(),

@@ -93,7 +93,7 @@ def _mean_images(seeds: Mapping[int, ComparedRun], kind: str) -> float:
 
 
 def _values(seeds: Mapping[int, ComparedRun], metric: str) -> dict[int, float]:
-    """By seed, where it is defined."""
+    """The values of a metric by seed, where it is defined."""
     values = {seed: run.metrics.get(metric) for seed, run in sorted(seeds.items())}
     return {seed: value for seed, value in values.items() if value is not None}
 

@@ -114,7 +114,7 @@ def rank_sets(
 
 
 def _by_truth(truth: TruthTable, count: int) -> Iterator[RankSet]:
-    """By the run that most architectures have, if others judge all that it chooses."""
+    """The set chosen by the run that most architectures have, if others judge all of it."""
     has_NR = ~np.isnan(truth.accuracy_NR)
     run = int(has_NR.sum(axis=0).argmax())
     rows = np.flatnonzero(has_NR[:, run])

@@ -14,6 +14,7 @@ from torch import Tensor
 from manyshot.data import Batches
 from manyshot.progress import Progress, Silent
 from manyshot.recipe import TrainingSettings
+from manyshot.run_folder import TRAIN_LOG, TRAINER
 from manyshot.seeding import numpy_rng
 from manyshot.sharing import Phase
 from manyshot.space import Arch
@@ -58,8 +59,8 @@ class Trainer:
         largest: Arch,
         accelerator: Accelerator,
         folder: Path | None = None,
-        checkpoint: str = "trainer.pt",
-        log: str = "train.jsonl",
+        checkpoint: str = TRAINER,
+        log: str = TRAIN_LOG,
         fingerprint: str = "",
         held_out: HeldOut | None = None,
     ) -> None:
