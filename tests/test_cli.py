@@ -334,7 +334,6 @@ class TestJudging:
         assert found == {
             key: None if key == "evaluation" else value
             for key, value in records.read_json(folder / "rank/own/rank.json").items()
-            if key != "schema"
         }
 
     def test_compare(self, call, ranked):

@@ -12,6 +12,7 @@ from manyshot import records
 from manyshot.pipeline import Workspace, train_only
 from manyshot.pipeline.stages import finish as finishing
 from manyshot.progress import Silent
+from manyshot.seeding import seeded
 from manyshot.train import engine, load_weights
 from pipeline_runs import export_architecture, lines, outcome, run, small
 
@@ -63,15 +64,14 @@ def test_scratch_weights_owe_nothing_to_the_supernet(tmp_path):
 def test_scratch_begins_from_weights_of_its_own(base, monkeypatch):
     """Those of the seed after the run's, not those that the supernet began with."""
     folder, recipe, _ = base
-    monkeypatch.setattr(finishing, "train", lambda *args, **kwargs: None)
+    monkeypatch.setattr(finishing, "fit", lambda *args, **kwargs: None)
     ws = Workspace.build(recipe)
     accelerator = engine(ws.device, recipe.train)
     settings = recipe.finish.model_copy(update={"mode": "scratch"})
     arch = (3, 2, 1, 0)
     subnet = finishing.finished(ws, accelerator, folder, arch, settings, Silent())
     begun = ws.net.extract(arch).state_dict()
-    with torch.random.fork_rng():
-        torch.manual_seed(recipe.seed + 1)
+    with seeded(recipe.seed + 1, "weights"):
         fresh = ms.Supernet(ms.zoo.tiny(width=3)).extract(arch).state_dict()
     assert subnet.state_dict().keys() == fresh.keys()
     assert all(torch.equal(subnet.state_dict()[name], fresh[name]) for name in fresh)
@@ -180,7 +180,7 @@ def test_a_format_is_added_without_training_again(base, tmp_path, monkeypatch, m
     def untouched(*args, **kwargs):
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(finishing, "train", untouched)
+    monkeypatch.setattr(finishing, "fit", untouched)
     monkeypatch.setattr(finishing, "finished", untouched)
     more = small(tmp_path, f"finish.mode={mode}", "export.formats=['json']")
     again = export_architecture(more, folder, record["arch"])

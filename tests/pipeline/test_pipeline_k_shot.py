@@ -58,7 +58,7 @@ def test_slices_are_networks_made_from_other_seeds():
     ws = Workspace.build(Recipe.load(None, K_SHOT))
     plain = Workspace.build(Recipe()).net.state_dict()
     name = "model.chain.1.options.conv3.0.weight"
-    with seeded((0 << 16) + 1):
+    with seeded(0, "copies", 1):
         other = make_network(ws.recipe, ws.splits).state_dict()
     stack = ws.net.state_dict()[name]
     assert torch.equal(stack[0], plain[name])

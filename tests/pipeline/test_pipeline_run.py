@@ -157,7 +157,8 @@ def test_searchers_that_repropose_come_to_an_end(tmp_path):
 def test_fewer_candidates_than_budgets_is_an_error_with_a_way_out(tmp_path):
     """The budgets that have a winner get it, all the same."""
     budgets = ["macs<=18%", "params<=30%"]
-    one = ("search.name=random", "search.options={}", "search.candidates=1")
+    # Drawn within the first budget alone.
+    one = ("search.name=random", "search.options={}", "search.candidates=1", "seed=7")
     with pytest.raises(Infeasible, match=r"raise search.candidates \(at least") as caught:
         run(small(tmp_path, f"search.budgets={budgets}", *one), tmp_path)
     [winner] = records.read_json(tmp_path / "result.json")["winners"]

@@ -55,8 +55,8 @@ def test_frozen_weights_do_not_move(shifted, tmp_path):
     assert not (tmp_path / "run" / SHIFTED).exists()
     assert not (tmp_path / "run" / STATE).exists()
     order = found.order["global"]
-    assert order["mean_accuracy_before"] == order["mean_accuracy_after"]
-    assert order["tau_before_after"] == pytest.approx(1)
+    assert order.mean_accuracy_before == order.mean_accuracy_after
+    assert order.tau_before_after == pytest.approx(1)
 
 
 def visited(shifting, generation, candidates, best=()):

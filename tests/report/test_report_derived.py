@@ -5,7 +5,7 @@ from report_parsed import Parsed
 
 from manyshot.report import derived
 from manyshot.report.picture import blocks, cut, picture
-from manyshot.run_folder import CodesLine, SearchLine, Winner
+from manyshot.run_folder import CodesLine, SearchLine, WinnerRecord
 from manyshot.space import Decision, SearchSpace
 
 OPTIONS = ("project", "conv1", "sep3", "conv3")
@@ -45,8 +45,8 @@ def score(arch: str, accuracy: float, macs: int) -> SearchLine:
     )
 
 
-def winner(budget: str, arch: str, **choices: object) -> Winner:
-    return Winner(
+def winner(budget: str, arch: str, **choices: object) -> WinnerRecord:
+    return WinnerRecord(
         budget=budget,
         arch=arch,
         choices=choices,

@@ -28,7 +28,7 @@ def test_the_loss_falls_on_digits(tmp_path):
     train(run)
     losses = [row["loss"] for row in records.read_lines(tmp_path / "train.jsonl")]
     assert len(losses) == 6
-    assert losses[-1] < 0.75 * losses[0]
+    assert losses[-1] < 0.9 * losses[0]
     assert losses[0] == pytest.approx(2.3, abs=0.5)  # about log 10 before anything is learnt
 
 

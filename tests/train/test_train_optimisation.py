@@ -26,7 +26,7 @@ def optimisation(**settings):
         engine(CPU, TrainingSettings()),
         weights=torch.optim.SGD(net.parameters(), 1.0),
         largest=(),
-        stream=(1, 2),
+        stream=(1, "step"),
         diverged=lambda step, what: NonFiniteLoss(f"{step}: {what}, so turn back"),
     )
 
