@@ -181,7 +181,7 @@ def test_no_draw_within_the_budget_is_an_error_with_a_way_out(tmp_path, monkeypa
     search = f"search={{name = 'generator', budgets = ['macs<={least}']}}"
     grid = f"sampler.options.grid=[{least}, 26000, {26000 - least}]"
     with pytest.raises(Infeasible, match=r"none of the 0 .*: the generator misses its targets"):
-        run(small(tmp_path, RAW, grid, search, "seed=7", *REST), tmp_path / "run")
+        run(small(tmp_path, RAW, grid, search, "seed=1", *REST), tmp_path / "run")
     assert records.read_json(tmp_path / "run" / "result.json")["winners"] == []
 
 
