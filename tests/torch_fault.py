@@ -19,9 +19,9 @@ last = torch.channels_last
 for _ in range(20):
     x = torch.randn(32, int(sys.argv[1]), 64, 64)
     weight = torch.randn(16, int(sys.argv[1]), 1, 1)
-    leaf = weight.contiguous(memory_format=last).requires_grad_()
+    leaf = weight.clone(memory_format=last).requires_grad_()
     torch.nn.functional.conv2d(x.contiguous(memory_format=last), leaf, stride=2).sum().backward()
-    exact = weight.double().requires_grad_()
+    exact = weight.double().detach().requires_grad_()
     torch.nn.functional.conv2d(x.double(), exact, stride=2).sum().backward()
     assert torch.allclose(leaf.grad.double(), exact.grad, rtol=1e-4, atol=1e-2), "wrong gradient"
 """
