@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,7 @@ from manyshot.progress import Progress
 from manyshot.recipe import TrainingSettings
 from manyshot.supernet import Supernet
 from manyshot.train import Only, Sampler, Standalone, Trainer, Uniform, engine, train
-
-HeldOut = Callable[[int, int], Iterable[tuple[Tensor, Tensor]]]
-"""Makes batches of held-out images from their number and a seed."""
+from manyshot.train.probing import HeldOut
 
 
 def fit(

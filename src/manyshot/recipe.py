@@ -110,11 +110,11 @@ class SamplerSettings(Section):
     """Which paths train next."""
 
     name: str = "uniform"
-    """uniform, fair, sandwich, shift, uniform_cost, table, or `package.module:attribute`."""
+    """uniform, fair, sandwich, shiftnas, uniform_cost, table, or `package.module:attribute`."""
     options: Options = {}
     held_out: int | float = Field(default=0, ge=0)
     """Share (below 1) or number of training images, class-balanced, that weights do not learn from:
-    for samplers that learn from losses, such as shift."""
+    for samplers that learn from losses, such as shiftnas."""
 
 
 class EvaluationSettings(Section):

@@ -148,9 +148,10 @@ def training_format(module: nn.Module, device: torch.device) -> TrainingFormat:
         return TrainingFormat(
             "channels_last", "the fastest for convolutions, and safe for every layer of the network"
         )
+    plural = "" if len(unsafe) == 1 else "s"
     return TrainingFormat(
         "contiguous",
-        f"{len(unsafe)} strided 1x1 convolutions, the first {unsafe[0]!r}, have fewer than "
-        f"{SAFE_CHANNELS} input channels: torch corrupts memory when it takes their gradient in "
-        "channels last on x86 (https://github.com/uxlfoundation/oneDNN/issues/6035)",
+        f"{len(unsafe)} strided 1x1 convolution{plural} of fewer than {SAFE_CHANNELS} input "
+        f"channels, the first {unsafe[0]!r}: torch corrupts memory when it takes such a gradient "
+        "in channels last on x86 (https://github.com/uxlfoundation/oneDNN/issues/6035)",
     )

@@ -1,4 +1,4 @@
-"""The options of the `shift` sampler."""
+"""The options of the sampler `shiftnas`."""
 
 from __future__ import annotations
 
