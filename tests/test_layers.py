@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "manyshot"
-BASE = {"_version", "lookup", "seeding"}
+BASE = {"_version", "plugins", "seeding"}
 ALLOWED: dict[str, set[str]] = {
     "space": set(),
     "data": set(),
     "records": set(),
     "run_folder": {"records", "recipe", "space"},
     "progress": set(),
-    "lookup": set(),
+    "plugins": set(),
     "nn": {"space"},
     "sharing": {"nn", "space"},
     "zoo": {"nn", "space"},
@@ -37,7 +37,7 @@ ALLOWED: dict[str, set[str]] = {
 }
 EVERYTHING = {"pipeline", "runs", "cli", "testing", "__init__", "__main__"}
 NO_TORCH = {
-    "lookup",
+    "plugins",
     "space",
     "search",
     "rank",

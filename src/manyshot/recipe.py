@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from manyshot.lookup import nearest
+from manyshot.plugins import nearest
 from manyshot.space import Budget
 from manyshot.toml import RecipeError as RecipeError
 from manyshot.toml import dumps, override, read

@@ -15,11 +15,11 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from manyshot.lookup import nearest
 from manyshot.nn.elastic import Linear
 from manyshot.nn.mixing import Stacked, plain_class
 from manyshot.nn.shapes import dry, meta_forward, meta_state, model_dtype
 from manyshot.nn.structure import walk
+from manyshot.plugins import nearest
 from manyshot.seeding import torch_generator
 from manyshot.space import Size
 from manyshot.supernet import Supernet

@@ -103,7 +103,7 @@ def test_the_searcher_is_the_one_named(tmp_path, name, kind):
 def test_options_of_the_searcher_reach_it(tmp_path):
     ws = Workspace.build(small(tmp_path, "search.options={population = 60, parents = 7}"))
     searcher = ws.searcher(ws.limits())
-    assert (searcher.config.population, searcher.config.parents) == (60, 7)
+    assert (searcher.options.population, searcher.options.parents) == (60, 7)
 
 
 def test_where_images_come_from_reaches_the_loader(tmp_path):

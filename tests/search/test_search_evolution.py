@@ -7,15 +7,15 @@ import pytest
 
 from manyshot.search import (
     Evolution,
-    EvolutionConfig,
+    EvolutionOptions,
     Limit,
-    RandomConfig,
+    RandomOptions,
     RandomSearch,
     best,
 )
 from manyshot.space import Arch, Decision, SearchSpace
 
-SMALL = EvolutionConfig(population=20, parents=5, mutants=10, crossovers=10)
+SMALL = EvolutionOptions(population=20, parents=5, mutants=10, crossovers=10)
 
 
 def flat(counts: Sequence[int]) -> SearchSpace:
@@ -50,32 +50,32 @@ class Additive:
 
 
 @pytest.mark.parametrize(
-    "config",
-    [EvolutionConfig(), EvolutionConfig(regularised=True, tournament=15)],
+    "options",
+    [EvolutionOptions(), EvolutionOptions(regularised=True, tournament=15)],
     ids=["spos", "regularised"],
 )
-def test_the_planted_optimum_is_found(config: EvolutionConfig) -> None:
+def test_the_planted_optimum_is_found(options: EvolutionOptions) -> None:
     """In at most 12 generations of 50: 600 of 65,536, where random draws have 1 chance in 109."""
     found = 0
     for seed in range(20):
         score = Additive([4] * 8, seed)
-        searcher = Evolution(flat([4] * 8), seed=seed, config=config)
+        searcher = Evolution(flat([4] * 8), seed=seed, options=options)
         generations(searcher, [50] * 12, score)
         found += best(searcher.history.scores) == [score.optimum]
     assert found >= 17
 
 
 def test_children_of_zero_mutation_are_the_parents_so_random_ones_top_up() -> None:
-    config = EvolutionConfig(
+    options = EvolutionOptions(
         population=10, parents=3, mutants=4, crossovers=0, mutation_probability=0.0, attempts=20
     )
-    searcher = Evolution(flat([4] * 6), seed=0, config=config)
+    searcher = Evolution(flat([4] * 6), seed=0, options=options)
     generations(searcher, [10, 10, 10], sum)
     assert searcher.top_ups == 8  # four mutants in each of two generations; six were random anyway
     again = Evolution(
         flat([4] * 6),
         seed=0,
-        config=EvolutionConfig(population=10, parents=3, mutants=4, crossovers=0, attempts=20),
+        options=EvolutionOptions(population=10, parents=3, mutants=4, crossovers=0, attempts=20),
     )
     generations(again, [10, 10, 10], sum)
     assert again.top_ups == 0
@@ -88,8 +88,8 @@ def differences(arch: Arch, parents: Sequence[Arch]) -> int:
 @pytest.mark.parametrize("n", [1, 7, 50, 120])
 def test_shares_of_mutants_and_crossovers_scale_with_n(n: int) -> None:
     """Parents from two all-different families: mutants stay near one, crossovers mix both."""
-    config = EvolutionConfig(population=10, parents=2, mutants=6, crossovers=4)
-    searcher = Evolution(flat([5] * 16), seed=3, config=config)
+    options = EvolutionOptions(population=10, parents=2, mutants=6, crossovers=4)
+    searcher = Evolution(flat([5] * 16), seed=3, options=options)
     families = [(4,) * 16, (3,) * 16]
     searcher.tell(families, [1.0, 1.0])
     weak = [tuple(row) for row in np.random.default_rng(0).integers(0, 3, (20, 16)).tolist()]
@@ -101,8 +101,8 @@ def test_shares_of_mutants_and_crossovers_scale_with_n(n: int) -> None:
 
 
 def test_crossover_genes_come_from_the_parents() -> None:
-    config = EvolutionConfig(population=10, parents=2, mutants=0, crossovers=10, attempts=5000)
-    searcher = Evolution(flat([5] * 16), seed=3, config=config)
+    options = EvolutionOptions(population=10, parents=2, mutants=0, crossovers=10, attempts=5000)
+    searcher = Evolution(flat([5] * 16), seed=3, options=options)
     searcher.tell([(4,) * 16, (3,) * 16], [1.0, 1.0])
     searcher.tell([(0,) * i + (1,) * (16 - i) for i in range(8)], [0.0] * 8)
     archs = searcher.ask(10)
@@ -112,7 +112,7 @@ def test_crossover_genes_come_from_the_parents() -> None:
 def test_every_generation_serves_every_limit_from_one_history() -> None:
     limits = [total_limit(8), total_limit(12), total_limit(16)]
     score = Additive([4] * 8, 1)
-    searcher = Evolution(flat([4] * 8), seed=0, limits=limits, config=SMALL)
+    searcher = Evolution(flat([4] * 8), seed=0, limits=limits, options=SMALL)
     asked = generations(searcher, [30] * 8, score)
     for archs in asked:
         costs = total(archs)
@@ -129,7 +129,7 @@ def test_every_generation_serves_every_limit_from_one_history() -> None:
 
 
 def test_the_last_generation_counts() -> None:
-    searcher = Evolution(flat([4] * 8), seed=0, config=SMALL)
+    searcher = Evolution(flat([4] * 8), seed=0, options=SMALL)
     generations(searcher, [20, 20], sum)
     last = searcher.ask(20)
     searcher.tell(last, [1000.0 + i for i in range(20)])
@@ -138,8 +138,8 @@ def test_the_last_generation_counts() -> None:
 
 def test_global_dedupe_never_repeats_and_per_generation_does() -> None:
     def repeats(dedupe: str) -> int:
-        config = EvolutionConfig(population=20, parents=5, mutants=10, crossovers=10, dedupe=dedupe)
-        asked = generations(Evolution(flat([4] * 8), seed=0, config=config), [20] * 10, sum)
+        options = EvolutionOptions(population=20, parents=5, mutants=10, crossovers=10, dedupe=dedupe)
+        asked = generations(Evolution(flat([4] * 8), seed=0, options=options), [20] * 10, sum)
         assert all(len(set(archs)) == 20 for archs in asked)
         return sum(map(len, asked)) - len({arch for archs in asked for arch in archs})
 
@@ -147,8 +147,8 @@ def test_global_dedupe_never_repeats_and_per_generation_does() -> None:
 
 
 def test_regularised_evolution_forgets_the_old_however_good() -> None:
-    config = EvolutionConfig(population=10, parents=3, regularised=True, tournament=10)
-    searcher = Evolution(flat([5] * 12), seed=0, config=config)
+    options = EvolutionOptions(population=10, parents=3, regularised=True, tournament=10)
+    searcher = Evolution(flat([5] * 12), seed=0, options=options)
     searcher.tell([(4,) * 12], [100.0])
     old = searcher.ask(9)
     searcher.tell(old, [0.0] * 9)
@@ -165,7 +165,7 @@ def test_regularised_evolution_forgets_the_old_however_good() -> None:
 @pytest.mark.parametrize(("tournament", "expected"), [(1, 1 / 10), (3, 1 - 0.9**3)])
 def test_tournament_picks_the_best_of_its_entrants(tournament: int, expected: float) -> None:
     """Drawn with replacement: the best of 10 is among k entrants with probability 1 - 0.9^k."""
-    config = EvolutionConfig(
+    options = EvolutionOptions(
         population=10,
         parents=1,
         regularised=True,
@@ -174,7 +174,7 @@ def test_tournament_picks_the_best_of_its_entrants(tournament: int, expected: fl
     )
     families = [(option,) * 30 for option in range(10)]
     wins, n = 0, 600
-    searcher = Evolution(flat([10] * 30), seed=1, config=config)
+    searcher = Evolution(flat([10] * 30), seed=1, options=options)
     searcher.tell(families, [float(i == 7) for i in range(10)])
     for arch in searcher.ask(n):
         wins += max(set(arch), key=arch.count) == 7
@@ -185,10 +185,10 @@ def test_tournament_picks_the_best_of_its_entrants(tournament: int, expected: fl
 def test_scores_of_older_weights_do_not_compete_unless_asked_to() -> None:
     archs = [(i, j, 0, 0) for i in range(4) for j in range(4)]
     for stale in (False, True):
-        config = EvolutionConfig(
+        options = EvolutionOptions(
             population=10, parents=2, mutants=5, stale_scores=stale, crossovers=0
         )
-        searcher = Evolution(flat([4] * 4), seed=0, config=config)
+        searcher = Evolution(flat([4] * 4), seed=0, options=options)
         searcher.tell(archs[:10], [float(i) for i in range(10)], weights_version=0)
         searcher.tell(archs[8:12], [-1.0, -2.0, -3.0, -4.0], weights_version=1)
         assert searcher.elites() == ([archs[7], archs[6]] if stale else [archs[8], archs[9]])
@@ -196,7 +196,7 @@ def test_scores_of_older_weights_do_not_compete_unless_asked_to() -> None:
 
 def test_a_limit_without_fresh_scores_falls_back_on_older_ones() -> None:
     limits = [total_limit(2), total_limit(12)]
-    searcher = Evolution(flat([4] * 4), seed=0, limits=limits, config=SMALL)
+    searcher = Evolution(flat([4] * 4), seed=0, limits=limits, options=SMALL)
     searcher.tell([(1, 0, 0, 0), (0, 1, 1, 0)], [0.1, 0.2], weights_version=0)
     searcher.tell([(3, 3, 0, 0)], [0.0], weights_version=1)
     assert searcher.elites() == [(0, 1, 1, 0), (1, 0, 0, 0), (3, 3, 0, 0)]
@@ -204,7 +204,7 @@ def test_a_limit_without_fresh_scores_falls_back_on_older_ones() -> None:
 
 def test_ties_go_to_the_cheaper_then_to_tuple_order() -> None:
     searcher = Evolution(
-        flat([4] * 3), seed=0, limits=[total_limit(9)], config=EvolutionConfig(parents=4)
+        flat([4] * 3), seed=0, limits=[total_limit(9)], options=EvolutionOptions(parents=4)
     )
     archs = [(3, 3, 3), (0, 2, 1), (2, 0, 1), (3, 0, 0), (0, 0, 1), (1, 0, 0)]
     searcher.tell(archs, [0.5, 0.5, 0.5, 0.5, 0.4, 0.5])
@@ -224,7 +224,6 @@ RULED = {**BASE, "regularised": True, "tournament": 6}
         (BASE, {"mutants": 8}),
         (BASE, {"crossovers": 6}),
         (BASE, {"mutation_probability": 0.4}),
-        (BASE, {"child_attempts": 1}),
         (BASE, {"attempts": 1}),
         (BASE, {"dedupe": "per_generation"}),
         (BASE, {"stale_scores": True}),
@@ -237,7 +236,7 @@ def test_every_option_is_used(base: dict, change: dict) -> None:
     """Changing one changes the history."""
 
     def history(options: dict) -> list[list[Arch]]:
-        searcher = Evolution(flat([3] * 5), seed=0, config=EvolutionConfig(**options))
+        searcher = Evolution(flat([3] * 5), seed=0, options=EvolutionOptions(**options))
         asked = []
         for version in range(8):
             asked.append(searcher.ask(12))
@@ -248,37 +247,11 @@ def test_every_option_is_used(base: dict, change: dict) -> None:
     assert history(base) != history({**base, **change})
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"population": 0}, "population must be a whole number at least 1, got 0"),
-        ({"population": "50"}, "population must be a whole number at least 1, got '50'"),
-        ({"parents": 51}, r"parents must be a whole number in 1\.\.50, got 51"),
-        ({"mutants": 26}, r"mutants \(26\) and crossovers \(25\) exceed the population \(50\)"),
-        ({"mutants": True}, "mutants must be a whole number at least 0, got True"),
-        ({"mutation_probability": 1.1}, r"mutation_probability must be a number in \[0, 1\]"),
-        ({"attempts": 0}, "^attempts must be"),
-        ({"child_attempts": 0}, "^child_attempts must be"),
-        ({"tournament": 0}, "tournament must be a whole number at least 1, got 0"),
-        ({"dedupe": "none"}, "dedupe must be one of global, per_generation, got 'none'"),
-        ({"regularised": 1}, "regularised must be true or false, got 1"),
-        ({"stale_scores": "no"}, "stale_scores must be true or false, got 'no'"),
-    ],
-)
-def test_bad_options(options: dict, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        EvolutionConfig(**options)
-
-
 def test_random_search_keeps_the_best_of_each_limit() -> None:
     limits = [total_limit(6), total_limit(14)]
-    searcher = RandomSearch(flat([4] * 6), seed=0, limits=limits, config=RandomConfig(keep=3))
+    searcher = RandomSearch(flat([4] * 6), seed=0, limits=limits, options=RandomOptions(keep=3))
     generations(searcher, [40], sum)
     expected = [a for x in limits for a in best(searcher.history.scores, x, 3)]
     assert searcher.elites() == list(dict.fromkeys(expected))
-    with pytest.raises(ValueError, match="keep must be"):
-        RandomConfig(keep=0)
-    with pytest.raises(ValueError, match="n must be a whole number at least 1, got 0"):
+    with pytest.raises(ValueError, match=r"RandomSearch.ask: n = 0: .*greater than or equal to 1"):
         searcher.ask(0)
-    with pytest.raises(ValueError, match="seed must be"):
-        RandomSearch(flat([4]), seed=-1)

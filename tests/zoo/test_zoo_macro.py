@@ -178,17 +178,3 @@ class TestHiddenFactors:
         for op in (1, 2):
             convolutions = [m for m in net.extract((op, 0)).modules() if isinstance(m, nn.Conv2d)]
             assert [m.out_channels for m in convolutions] == [1, 1, 1, 2, 40]
-
-
-@pytest.mark.parametrize("factors", [(), (0.0, 1.0), (-0.5,)])
-def test_bad_hidden_factors(factors):
-    with pytest.raises(ValueError, match="hidden_factors must be above zero"):
-        macro(hidden_factors=factors)
-
-
-@pytest.mark.parametrize(
-    "options", [{"width": 0}, {"channels": 0}, {"classes": 0}, {"layers": ()}, {"layers": (2, 0)}]
-)
-def test_bad_options(options):
-    with pytest.raises(ValueError, match=next(iter(options))):
-        macro(**options)

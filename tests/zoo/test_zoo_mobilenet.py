@@ -261,21 +261,6 @@ def test_masks_slices_and_extracted_subnets_agree(name):
     check_agreement(net, images, random)
 
 
-@pytest.mark.parametrize("make", [bignas, attentivenas, tiny_cnn])
-def test_bad_options(make):
-    for options in ({"channels": 0}, {"classes": 0}, {"resolutions": ()}, {"resolutions": (0, 8)}):
-        with pytest.raises(
-            ValueError, match=f"{make.__name__}: {next(iter(options))} must be at least 1"
-        ):
-            make(**options)
-
-
-@pytest.mark.parametrize("options", [{"stem_stride": 0}, {"last": 0}])
-def test_bad_options_of_tiny_cnn(options):
-    with pytest.raises(ValueError, match=f"tiny_cnn: {next(iter(options))} must be at least 1"):
-        tiny_cnn(**options)
-
-
 def test_inverted_residual_by_hand():
     torch.manual_seed(0)
     block = InvertedResidual(6, 6, 5, 1, 3, squeeze=8, shortcut=nn.Identity())

@@ -14,7 +14,7 @@ from manyshot.data.augment import fit
 from manyshot.data.balance import balanced, hold_out
 from manyshot.data.images import ImageSet, LabelledImages
 from manyshot.data.sources import DATASETS
-from manyshot.lookup import nearest
+from manyshot.plugins import nearest
 from manyshot.seeding import numpy_rng
 
 _MOMENT_FILES = 4096

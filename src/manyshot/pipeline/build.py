@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import inspect
 import json
 import math
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, TypeVar, cast
 
 import torch
@@ -19,7 +19,6 @@ from torch import nn
 from manyshot.cost import CostTable, macs_table, params_table
 from manyshot.cost.timing import on_threads
 from manyshot.data import Augment, Batches, FixedBatches, Splits, fixed, load
-from manyshot.lookup import look_up
 from manyshot.nn.pointwise import TrainingFormat, training_format
 from manyshot.pipeline.checks import (
     GENERATOR,
@@ -31,6 +30,7 @@ from manyshot.pipeline.checks import (
     check_search,
     check_stale,
 )
+from manyshot.plugins import build
 from manyshot.recipe import OptimiserSettings, Recipe, RecipeError
 from manyshot.search import Limit, Searcher, limits_of, make_searcher
 from manyshot.seeding import seeded
@@ -99,21 +99,18 @@ def make_network(recipe: Recipe, splits: Splits) -> nn.Module:
     Raises:
         RecipeError: for an unknown network, or arguments it does not take.
     """
-    name, options = recipe.network.name, dict(recipe.network.options)
     try:
-        factory = look_up("network", name, NETWORKS)
+        return build(
+            "network",
+            recipe.network.name,
+            recipe.network.options,
+            table=NETWORKS,
+            contract=nn.Module,
+            context={},
+            defaults={"channels": splits.image_shape[0], "classes": splits.classes},
+        )
     except ValueError as error:
-        raise RecipeError(f"network.name: {error}") from error
-    given = {"channels": splits.image_shape[0], "classes": splits.classes}
-    try:
-        takes = inspect.signature(factory).parameters
-        options = {k: v for k, v in given.items() if k in takes} | options
-        network = factory(**options)
-    except (TypeError, ValueError) as error:
-        raise RecipeError(f"network {name!r} with options {options}: {error}") from error
-    if not isinstance(network, nn.Module):
-        raise RecipeError(f"network.name = {name!r} gives {type(network).__name__}, not a module")
-    return network
+        raise RecipeError(str(error)) from error
 
 
 def build_sharing(recipe: Recipe, splits: Splits) -> Sharing:
@@ -126,8 +123,8 @@ def build_sharing(recipe: Recipe, splits: Splits) -> Sharing:
     init = functools.partial(make_network, recipe, splits)
     try:
         return make_sharing(sharing.name, sharing.options, seed=recipe.seed, init=init)
-    except (ValueError, TypeError) as error:
-        raise RecipeError(f"sharing: {error}") from error
+    except ValueError as error:
+        raise RecipeError(str(error)) from error
 
 
 def check_classifier(recipe: Recipe, net: Supernet) -> int:
@@ -161,7 +158,7 @@ class Workspace:
         device: where tensors live.
         splits: the images.
         net: the supernet, on the device, in the memory format.
-        costs: exact cost tables by metric; `latency_ms` is added by a run that needs it.
+        costs: exact cost tables by metric.
         memory_format: of the supernet and of all images, and why.
     """
 
@@ -169,7 +166,7 @@ class Workspace:
     device: torch.device
     splits: Splits
     net: Supernet
-    costs: dict[str, CostTable]
+    costs: Mapping[str, CostTable]
     memory_format: TrainingFormat
 
     @classmethod
@@ -177,7 +174,8 @@ class Workspace:
         """Loads the images, makes the supernet, records its costs.
 
         Raises:
-            RecipeError: for a network or device that does not fit.
+            RecipeError: for a device that does not fit, or what a network, a sharing scheme, a
+                sampler or a searcher says of its name and options.
             DataNotFound: if the images are missing.
             ValueError: for options that disagree in shape, and what `load` raises.
         """
@@ -202,7 +200,13 @@ class Workspace:
         costs = {"macs": macs_table(net, splits.image_shape), "params": params_table(net)}
         memory_format = training_format(net, device)
         net.to(device=device, memory_format=memory_format.torch_format)  # type: ignore[call-overload]
-        return cls(recipe, device, splits, net, costs, memory_format)
+        ws = cls(recipe, device, splits, net, MappingProxyType(costs), memory_format)
+        ws.check_plugins()
+        return ws
+
+    def with_costs(self, **costs: CostTable) -> Workspace:
+        """The same workspace with further costs, such as measured latencies."""
+        return replace(self, costs=MappingProxyType({**self.costs, **costs}))
 
     def limits(self, metrics: tuple[str, ...] | None = None) -> list[Limit]:
         """The recipe's budgets as limits on costs, those on `metrics` alone if given.
@@ -231,8 +235,8 @@ class Workspace:
             return make_sampler(
                 sampler.name, self.net.space, sampler.options, costs=self.costs, seed=seed
             )
-        except (ValueError, TypeError) as error:
-            raise RecipeError(f"sampler: {error}") from error
+        except ValueError as error:
+            raise RecipeError(str(error)) from error
 
     def searcher(self, limits: list[Limit]) -> Searcher:
         """A new searcher, as the recipe says.
@@ -245,8 +249,26 @@ class Workspace:
             return make_searcher(
                 search.name, self.net.space, seed=seed, limits=limits, options=search.options
             )
-        except (ValueError, TypeError) as error:
-            raise RecipeError(f"search: {error}") from error
+        except ValueError as error:
+            raise RecipeError(str(error)) from error
+
+    def check_plugins(self) -> None:
+        """Makes the recipe's sampler and searcher, so that no verb accepts options that they do not.
+
+        A sampler of latencies waits for them; that of a moved supernet is not used.
+
+        Raises:
+            RecipeError: for an unknown one, or options it does not take.
+        """
+        if not self.recipe.moves and not self._waits_for_latency():
+            self.sampler()
+        if self.recipe.search.name != GENERATOR:
+            self.searcher([self.everything()])
+
+    def everything(self) -> Limit:
+        """A limit within which all architectures are."""
+        table = self.costs["macs"]
+        return Limit("everything", table, table.range()[1])
 
     def check(self, world: int = 1) -> None:
         """Finds now, before anything is trained by `world` processes, what would fail later.
@@ -260,8 +282,7 @@ class Workspace:
         if not self._waits_for_latency():
             self.check_sampler()
         if self.recipe.search.name != GENERATOR:
-            table = self.costs["macs"]
-            searcher = self.searcher(known or [Limit("everything", table, table.range()[1])])
+            searcher = self.searcher(known or [self.everything()])
             check_breeding(searcher, self.recipe.search.candidates)
             check_stale(self.recipe.shifting, searcher)
         if self.recipe.shifting.name != "none":

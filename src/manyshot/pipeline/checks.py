@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 
 from manyshot.recipe import OptimiserSettings, Recipe, RecipeError, ShiftingSettings
-from manyshot.search import Evolution, Limit, Searcher, WeakPredictor
+from manyshot.search import LearnsFromScores, Limit, Searcher
 from manyshot.sharing import Sharing
 from manyshot.space import Budget
 from manyshot.train import Sampler
@@ -21,22 +21,16 @@ ONNX = ("onnx", "onnxscript", "onnxruntime")
 
 
 def check_breeding(searcher: Searcher, candidates: int) -> None:
-    """Refuses an evolution, or a predictor, that ends before it learns from a score.
+    """Refuses a search that ends before it learns from a score.
 
     Raises:
-        RecipeError: then.
+        RecipeError: if `candidates` is not above the random start, so no score would ever be used.
     """
-    if isinstance(searcher, Evolution):
-        what, option, first = "evolution breeds", "population", searcher.config.population
-    elif isinstance(searcher, WeakPredictor):
-        what, option, first = "a predictor is fitted", "initial", searcher.config.initial
-    else:
-        return
-    if candidates <= first:
+    if isinstance(searcher, LearnsFromScores) and candidates <= searcher.random_start:
         raise RecipeError(
-            f"search.candidates = {candidates} are all drawn at random, because {what} only after "
-            f"search.options.{option} = {first}: lower that, raise search.candidates, or set "
-            "search.name = 'random'"
+            f"search.candidates = {candidates} are all drawn at random, because the searcher only "
+            f"learns from scores after the first {searcher.random_start}: lower that in "
+            "search.options, raise search.candidates, or set search.name = 'random'"
         )
 
 
@@ -140,8 +134,8 @@ def check_stale(shifting: ShiftingSettings, searcher: Searcher) -> None:
     Raises:
         RecipeError: then.
     """
-    stale = getattr(getattr(searcher, "config", None), "stale_scores", True)
-    if shifting.name != "none" and shifting.elites == "keep" and not stale:
+    forgets = isinstance(searcher, LearnsFromScores) and not searcher.stale_scores
+    if shifting.name != "none" and shifting.elites == "keep" and forgets:
         raise RecipeError(
             "shifting.elites = 'keep' leaves elites with scores of older weights, at which the "
             "search does not look: set search.options.stale_scores = true, or shifting.elites = "

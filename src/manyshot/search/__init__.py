@@ -1,15 +1,15 @@
 """Which architectures are best: ask / tell searchers on encodings and numbers. No torch here."""
 
-from manyshot.search.evolution import Evolution, EvolutionConfig
+from manyshot.search.evolution import Evolution, EvolutionOptions, RegularisedOptions
 from manyshot.search.history import History
 from manyshot.search.limit import Cost, CostRange, Infeasible, Limit, best, limits_of
 from manyshot.search.loop import generations
-from manyshot.search.nsga2 import NSGA2, NSGA2Config
+from manyshot.search.nsga2 import NSGA2, NSGA2Options
 from manyshot.search.pareto import non_dominated
-from manyshot.search.predictor import PredictorConfig, WeakPredictor
-from manyshot.search.random_search import RandomConfig, RandomSearch
-from manyshot.search.searcher import Searcher
-from manyshot.search.table import SEARCHERS, SearcherFactory, make_searcher
+from manyshot.search.predictor import PredictorOptions, WeakPredictor
+from manyshot.search.random_search import RandomOptions, RandomSearch
+from manyshot.search.searcher import LearnsFromScores, Searcher
+from manyshot.search.table import SEARCHERS, make_searcher
 
 __all__ = [
     "NSGA2",
@@ -17,16 +17,17 @@ __all__ = [
     "Cost",
     "CostRange",
     "Evolution",
-    "EvolutionConfig",
+    "EvolutionOptions",
     "History",
     "Infeasible",
+    "LearnsFromScores",
     "Limit",
-    "NSGA2Config",
-    "PredictorConfig",
-    "RandomConfig",
+    "NSGA2Options",
+    "PredictorOptions",
+    "RandomOptions",
     "RandomSearch",
+    "RegularisedOptions",
     "Searcher",
-    "SearcherFactory",
     "WeakPredictor",
     "best",
     "generations",

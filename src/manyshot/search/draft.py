@@ -14,6 +14,9 @@ from manyshot.space import Arch, SearchSpace
 _BATCH = 64
 """The least number of draws whose costs are computed in one call."""
 
+CHILD_ATTEMPTS = 10
+"""Children bred per one wanted before a random network takes its place."""
+
 _ENUMERABLE = 20_000
 """A space of at most so many encodings is listed once as many were drawn in vain."""
 
@@ -40,7 +43,11 @@ class Draft:
         self._accepted: set[Arch] = set()
 
     def breed(
-        self, child: Callable[[], Arch], want: int, limits: Sequence[Limit], attempts: int
+        self,
+        child: Callable[[], Arch],
+        want: int,
+        limits: Sequence[Limit],
+        attempts: int = CHILD_ATTEMPTS,
     ) -> list[Arch]:
         """Accepts up to `want` of the networks that `child` draws.
 

@@ -4,47 +4,42 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import final
+from typing import Literal, final
 
 import numpy as np
 import numpy.typing as npt
+from pydantic.dataclasses import dataclass
 
+from manyshot.plugins import STRICT, NotNegative, Positive, Probability, checked
 from manyshot.search.budgets import Budgets
 from manyshot.search.draft import Draft, in_turn
 from manyshot.search.limit import Limit
-from manyshot.search.options import check_fraction, check_switch, check_whole
 from manyshot.space import Arch, SearchSpace
 
-DEDUPE = ("global", "per_generation")
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EvolutionConfig:
+@dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
+class EvolutionOptions:
     """The options of `Evolution`; the defaults are those of SPOS's public code."""
 
-    population: int = 50
+    population: Positive = 50
     """Architectures per generation; so many random ones come first."""
 
-    parents: int = 10
+    parents: Positive = 10
     """The best of each limit that breed (the paper's top-k); `elites` returns them."""
 
-    mutants: int = 25
+    mutants: NotNegative = 25
     """Architectures per generation made by mutation of one parent."""
 
-    crossovers: int = 25
+    crossovers: NotNegative = 25
     """Architectures per generation made from two parents; what is left over is random."""
 
-    mutation_probability: float = 0.1
+    mutation_probability: Probability = 0.1
     """Probability that a decision is redrawn, perhaps to the same option."""
 
-    child_attempts: int = 10
-    """Children bred per one wanted before a random network takes its place."""
-
-    attempts: int = 500
+    attempts: Positive = 500
     """Random draws per network wanted before giving up (SPOS: unbounded)."""
 
-    dedupe: str = "global"
+    dedupe: Literal["global", "per_generation"] = "global"
     """`global`: nothing told is proposed again (SPOS). `per_generation`: it may be, to be trained
     or scored again at moved weights (the code of Supernet Shifting)."""
 
@@ -56,27 +51,20 @@ class EvolutionConfig:
     """Regularised evolution: every proposal is a mutant of the winner of a tournament among the
     newest `population`; `mutants` and `crossovers` have no effect."""
 
-    tournament: int = 10
+    tournament: Positive = 10
     """Entrants of a tournament, drawn with replacement (only with `regularised`)."""
 
     def __post_init__(self) -> None:
-        check_whole("population", self.population, 1)
-        check_whole("parents", self.parents, 1, self.population)
-        check_whole("mutants", self.mutants, 0)
-        check_whole("crossovers", self.crossovers, 0)
-        check_whole("child_attempts", self.child_attempts, 1)
-        check_whole("attempts", self.attempts, 1)
-        check_whole("tournament", self.tournament, 1)
-        check_fraction("mutation_probability", self.mutation_probability)
-        check_switch("stale_scores", self.stale_scores)
-        check_switch("regularised", self.regularised)
+        if self.parents > self.population:
+            raise ValueError(
+                f"parents ({self.parents}) are chosen among the population ({self.population}): "
+                "lower them or raise it"
+            )
         if not self.regularised and self.mutants + self.crossovers > self.population:
             raise ValueError(
                 f"mutants ({self.mutants}) and crossovers ({self.crossovers}) exceed the "
                 f"population ({self.population}); lower them or raise it"
             )
-        if self.dedupe not in DEDUPE:
-            raise ValueError(f"dedupe must be one of {', '.join(DEDUPE)}, got {self.dedupe!r}")
 
 
 @final
@@ -96,6 +84,8 @@ class Evolution:
 
     Attributes:
         history: what was told.
+        random_start: see `LearnsFromScores`.
+        stale_scores: likewise.
         top_ups: random networks proposed since construction for want of children.
     """
 
@@ -105,7 +95,7 @@ class Evolution:
         *,
         seed: int,
         limits: Sequence[Limit] = (),
-        config: EvolutionConfig | None = None,
+        options: EvolutionOptions | None = None,
     ) -> None:
         """Makes a searcher.
 
@@ -113,27 +103,28 @@ class Evolution:
             space: what is searched.
             seed: the seed of the random stream.
             limits: alternatives, of which each proposal satisfies one.
-            config: the options.
+            options: sizes of generations, probabilities, and what counts.
         """
-        check_whole("seed", seed, 0)
         self.space, self.seed, self.limits = space, seed, tuple(limits)
-        self.config = EvolutionConfig() if config is None else config
+        self.options = options or EvolutionOptions()
+        self.random_start = self.options.population
+        self.stale_scores = self.options.stale_scores
         self.top_ups = 0
         self._budgets = Budgets(space, self.limits)
         self.history = self._budgets.history
 
-    def ask(self, n: int) -> list[Arch]:
+    @checked
+    def ask(self, n: Positive) -> list[Arch]:
         """Up to `n` architectures, which are a generation (see `Searcher.ask`)."""
-        check_whole("n", n, 1)
         history = self.history
         rng = history.generator(self.seed)
-        refuse = history.seen if self.config.dedupe == "global" else history.pending
-        draft = Draft(self.space, refuse, self.config.attempts)
+        refuse = history.seen if self.options.dedupe == "global" else history.pending
+        draft = Draft(self.space, refuse, self.options.attempts)
 
         def propose(budget: int, want: int) -> list[Arch]:
             rows = self._budgets.rows(budget)
             limits = self._budgets.each[budget]
-            if len(history) < self.config.population or not rows.size:
+            if len(history) < self.options.population or not rows.size:
                 return draft.sample(rng, want, limits, [history.archs[i] for i in rows])
             return self._breed(draft, rng, want, budget)
 
@@ -156,7 +147,7 @@ class Evolution:
         children: list[Arch] = []
         planned = 0
         for child, share in self._recipes(rng, want, budget):
-            children += draft.breed(child, share, limits, self.config.child_attempts)
+            children += draft.breed(child, share, limits)
             planned += share
         sampled = draft.sample(rng, want - len(children), limits, told)
         self.top_ups += max(0, len(sampled) - (want - planned))
@@ -166,16 +157,16 @@ class Evolution:
         self, rng: np.random.Generator, want: int, budget: int
     ) -> list[tuple[Callable[[], Arch], int]]:
         """The ways to make a child, each with how many of the `want` are made in that way."""
-        config, space = self.config, self.space
-        if config.regularised:
+        options, space = self.options, self.space
+        if options.regularised:
             alive = self._alive(budget)
             scores = self.history.scores_N[alive]
 
             def winner() -> Arch:
-                entrants = rng.integers(len(alive), size=config.tournament)
+                entrants = rng.integers(len(alive), size=options.tournament)
                 return self.history.archs[int(alive[entrants[np.argmax(scores[entrants])]])]
 
-            return [(lambda: space.mutate(winner(), rng, config.mutation_probability), want)]
+            return [(lambda: space.mutate(winner(), rng, options.mutation_probability), want)]
         parents = self._parents(budget)
 
         def parent() -> Arch:
@@ -183,23 +174,49 @@ class Evolution:
 
         # Evenly spaced positions on the scale of one generation: exact shares when want is the
         # population, else rounded up or down at random.
-        positions = (np.arange(want) + rng.random()) * config.population / want
-        ends = (config.mutants, config.mutants + config.crossovers)
+        positions = (np.arange(want) + rng.random()) * options.population / want
+        ends = (options.mutants, options.mutants + options.crossovers)
         mutants, bred = np.searchsorted(positions, ends).tolist()
         return [
-            (lambda: space.mutate(parent(), rng, config.mutation_probability), mutants),
+            (lambda: space.mutate(parent(), rng, options.mutation_probability), mutants),
             (lambda: space.crossover(parent(), parent(), rng), bred - mutants),
         ]
 
     def _alive(self, budget: int) -> npt.NDArray[np.intp]:
         """The rows that may become parents."""
         rows = self._budgets.rows(budget)
-        if self.config.regularised:
-            rows = rows[-self.config.population :]
-        if self.config.stale_scores:
+        if self.options.regularised:
+            rows = rows[-self.options.population :]
+        if self.options.stale_scores:
             return rows
         fresh = rows[self.history.fresh_N[rows]]
         return fresh if fresh.size else rows
 
     def _parents(self, budget: int) -> list[Arch]:
-        return self._budgets.ranked(budget, self._alive(budget))[: self.config.parents]
+        return self._budgets.ranked(budget, self._alive(budget))[: self.options.parents]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
+class RegularisedOptions(EvolutionOptions):
+    """The options of `regularised_evolution`: those of `Evolution`, with smaller defaults.
+
+    20 are alive, and the best of 5 of them drawn at random has the next mutant: for hundreds of
+    scores. (The paper has 100 and 25, for 20,000.)
+    """
+
+    population: Positive = 20
+    parents: Positive = 5
+    tournament: Positive = 5
+    regularised: Literal[True] = True
+
+
+def regularised_evolution(
+    space: SearchSpace,
+    *,
+    seed: int,
+    limits: Sequence[Limit] = (),
+    options: RegularisedOptions | None = None,
+) -> Evolution:
+    """An `Evolution` that is regularised; the arguments are those of `Evolution`."""
+    options = options or RegularisedOptions()
+    return Evolution(space, seed=seed, limits=limits, options=options)

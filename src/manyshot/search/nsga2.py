@@ -3,50 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import final
+from typing import Annotated, final
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
+from manyshot.plugins import STRICT, Positive, Probability, checked
 from manyshot.search.draft import Draft
 from manyshot.search.history import History
-from manyshot.search.limit import Cost, Limit
-from manyshot.search.options import check_fraction, check_switch, check_whole
+from manyshot.search.limit import Cost, Limit, any_of
 from manyshot.search.pareto import non_dominated, rank_and_crowding
 from manyshot.space import Arch, SearchSpace
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NSGA2Config:
+@dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
+class NSGA2Options:
     """The options of `NSGA2`."""
 
-    population: int = 50
+    objective: Limit | Cost | None = None
+    """The cost to minimise, that of a `Limit` or a function from architectures to costs; by default
+    the cost of the first limit."""
+
+    population: Annotated[int, Field(ge=2)] = 50
     """Survivors that breed; so many random architectures come first."""
 
-    crossover_probability: float = 0.9
+    crossover_probability: Probability = 0.9
     """Probability that a child has two parents; each decision comes from either."""
 
-    mutation_probability: float = 0.1
+    mutation_probability: Probability = 0.1
     """Probability that a decision of a child is redrawn, perhaps to the same option."""
 
-    child_attempts: int = 10
-    """Children bred per one wanted before a random network takes its place."""
-
-    attempts: int = 500
+    attempts: Positive = 500
     """Random draws per network wanted before giving up."""
 
     stale_scores: bool = False
     """Whether scores told at older weights versions compete; if not, only scores of the latest
     version do, as long as there are any."""
-
-    def __post_init__(self) -> None:
-        check_whole("population", self.population, 2)
-        check_whole("child_attempts", self.child_attempts, 1)
-        check_whole("attempts", self.attempts, 1)
-        check_fraction("crossover_probability", self.crossover_probability)
-        check_fraction("mutation_probability", self.mutation_probability)
-        check_switch("stale_scores", self.stale_scores)
 
 
 @final
@@ -63,6 +57,8 @@ class NSGA2:
 
     Attributes:
         history: what was told.
+        random_start: see `LearnsFromScores`.
+        stale_scores: likewise.
         top_ups: random networks proposed since construction for want of children.
     """
 
@@ -71,46 +67,48 @@ class NSGA2:
         space: SearchSpace,
         *,
         seed: int,
-        objective: Limit | Cost,
         limits: Sequence[Limit] = (),
-        config: NSGA2Config | None = None,
+        options: NSGA2Options | None = None,
     ) -> None:
         """Makes a searcher.
 
         Args:
             space: what is searched.
             seed: the seed of the random stream.
-            objective: the cost to minimise; of a `Limit` only the cost is used.
-            limits: every proposal satisfies all of them.
-            config: the options.
+            limits: alternatives, of which each proposal satisfies one.
+            options: the cost to minimise, sizes of generations, and probabilities.
 
         Raises:
-            ValueError: if `seed` is no whole number from 0.
+            ValueError: if there is neither an objective nor a limit.
         """
-        check_whole("seed", seed, 0)
-        self.space, self.seed, self.limits = space, seed, tuple(limits)
-        self.config = NSGA2Config() if config is None else config
+        self.space, self.seed = space, seed
+        self.limits = (any_of(limits),) if len(limits) > 1 else tuple(limits)
+        self.options = options or NSGA2Options()
+        self.random_start = self.options.population
+        self.stale_scores = self.options.stale_scores
         self.top_ups = 0
+        objective = self.options.objective or next(iter(limits), None)
+        if objective is None:
+            raise ValueError(
+                "nsga2 needs a cost to minimise: give a limit, or the option 'objective', a Limit "
+                "or a function from architectures to costs"
+            )
         cost = objective.cost if isinstance(objective, Limit) else objective
         costs = {"the objective": cost, **{limit.name: limit.cost for limit in self.limits}}
-        if len(costs) <= len(self.limits):
-            raise ValueError(
-                f"limits must have distinct names, got {[limit.name for limit in self.limits]}"
-            )
         self.history = History(space, costs)
 
-    def ask(self, n: int) -> list[Arch]:
+    @checked
+    def ask(self, n: Positive) -> list[Arch]:
         """Up to `n` architectures; see `Searcher.ask`."""
-        check_whole("n", n, 1)
         history = self.history
         rng = history.generator(self.seed)
-        draft = Draft(self.space, history.seen, self.config.attempts)
+        draft = Draft(self.space, history.seen, self.options.attempts)
         rows = self._rows()
         children: list[Arch] = []
-        bred = len(history) >= self.config.population and rows.size > 0
+        bred = len(history) >= self.options.population and rows.size > 0
         if bred:
             child = self._child(rng, rows)
-            children += draft.breed(child, n, self.limits, self.config.child_attempts)
+            children += draft.breed(child, n, self.limits)
         told = [history.archs[i] for i in rows]
         sampled = draft.sample(rng, n - len(children), self.limits, told)
         self.top_ups += len(sampled) if bred else 0
@@ -133,7 +131,7 @@ class NSGA2:
         """The rows within all limits that compete."""
         limits_L = np.array([limit.limit for limit in self.limits])
         rows = np.flatnonzero((self.history.costs_NL[:, 1:] <= limits_L).all(axis=1))
-        if self.config.stale_scores:
+        if self.options.stale_scores:
             return rows
         fresh = rows[self.history.fresh_N[rows]]
         return fresh if fresh.size else rows
@@ -143,11 +141,11 @@ class NSGA2:
 
     def _child(self, rng: np.random.Generator, rows: npt.NDArray[np.intp]) -> Callable[[], Arch]:
         """A function that draws children of binary tournaments among the survivors of `rows`."""
-        config = self.config
+        options = self.options
         archs: list[Arch] = [self.history.archs[i] for i in rows]
-        rank, crowding = rank_and_crowding(self._points(rows), config.population)
+        rank, crowding = rank_and_crowding(self._points(rows), options.population)
         order = sorted(range(len(rows)), key=lambda i: (rank[i], -crowding[i], archs[i]))
-        survivors = order[: config.population]
+        survivors = order[: options.population]
 
         def parent() -> Arch:
             a, b = (int(i) for i in rng.integers(len(survivors), size=2))
@@ -156,8 +154,8 @@ class NSGA2:
 
         def child() -> Arch:
             one, two = parent(), parent()
-            if rng.random() < config.crossover_probability:
+            if rng.random() < options.crossover_probability:
                 one = self.space.crossover(one, two, rng)
-            return self.space.mutate(one, rng, config.mutation_probability)
+            return self.space.mutate(one, rng, options.mutation_probability)
 
         return child

@@ -7,20 +7,22 @@ from __future__ import annotations
 
 import functools
 import itertools
-import math
-import numbers
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import final
+from typing import Annotated, final
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
+from manyshot.plugins import STRICT, Positive, checked
 from manyshot.search.budgets import Budgets
 from manyshot.search.draft import Draft, in_turn
 from manyshot.search.limit import Limit, within
-from manyshot.search.options import check_switch, check_whole
 from manyshot.space import Arch, SearchSpace
+
+_RIDGE = 0.1
+"""Of the regression, for scores of unit variance and a kernel that is 4 at most."""
 
 _LISTED = 20_000
 """A space of at most so many encodings is predicted as a whole."""
@@ -29,43 +31,28 @@ Features = npt.NDArray[np.float64]
 Predict = Callable[[Features], npt.NDArray[np.float64]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PredictorConfig:
+@dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
+class PredictorOptions:
     """The options of `WeakPredictor`."""
 
-    initial: int = 20
+    initial: Annotated[int, Field(ge=2)] = 20
     """Random architectures told before the first fit."""
 
-    top: int = 100
+    top: Positive = 100
     """Proposals are a uniform sample of so many predicted best that are new (the paper's 100)."""
 
-    regularisation: float = 0.1
-    """The ridge of the regression, for scores of unit variance and a kernel that is 4 at most."""
-
-    pool: int = 2000
+    pool: Positive = 2000
     """Architectures predicted for each limit, in a space too large to be predicted as a whole."""
 
-    parents: int = 10
+    parents: Positive = 10
     """The best of each limit: `elites` returns them, half of a pool are their mutants."""
 
-    attempts: int = 500
+    attempts: Positive = 500
     """Random draws per network wanted before giving up."""
 
     stale_scores: bool = False
     """Whether scores told at older weights versions are fitted; if not, only those of the latest
     version are, as long as there are `initial` of them."""
-
-    def __post_init__(self) -> None:
-        check_whole("initial", self.initial, 2)
-        check_whole("top", self.top, 1)
-        check_whole("pool", self.pool, 1)
-        check_whole("parents", self.parents, 1)
-        check_whole("attempts", self.attempts, 1)
-        check_switch("stale_scores", self.stale_scores)
-        value: object = self.regularisation
-        number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-        if not (number and math.isfinite(self.regularisation) and self.regularisation > 0):
-            raise ValueError(f"regularisation must be a number above zero, got {value!r}")
 
 
 @final
@@ -85,6 +72,8 @@ class WeakPredictor:
 
     Attributes:
         history: what was told.
+        random_start: see `LearnsFromScores`.
+        stale_scores: likewise.
     """
 
     def __init__(
@@ -93,7 +82,7 @@ class WeakPredictor:
         *,
         seed: int,
         limits: Sequence[Limit] = (),
-        config: PredictorConfig | None = None,
+        options: PredictorOptions | None = None,
     ) -> None:
         """Makes a searcher.
 
@@ -101,18 +90,19 @@ class WeakPredictor:
             space: what is searched.
             seed: the seed of the random stream.
             limits: alternatives, of which each proposal satisfies one.
-            config: the options.
+            options: when the first regression is fitted, and on what it chooses.
         """
-        check_whole("seed", seed, 0)
         self.space, self.seed, self.limits = space, seed, tuple(limits)
-        self.config = PredictorConfig() if config is None else config
+        self.options = options or PredictorOptions()
+        self.random_start = self.options.initial
+        self.stale_scores = self.options.stale_scores
         self._budgets = Budgets(space, self.limits)
         self._legal: dict[int, tuple[Sequence[Arch], Features]] = {}
         self.history = self._budgets.history
 
-    def ask(self, n: int) -> list[Arch]:
+    @checked
+    def ask(self, n: Positive) -> list[Arch]:
         """Up to `n` architectures; see `Searcher.ask`."""
-        check_whole("n", n, 1)
         history, budgets = self.history, self._budgets
         rng = history.generator(self.seed)
         taken: set[Arch] = set()
@@ -120,8 +110,8 @@ class WeakPredictor:
         def refuse(arch: Arch) -> bool:
             return arch in taken or history.seen(arch)
 
-        draft = Draft(self.space, refuse, self.config.attempts)
-        predict = self._fitted() if len(history) >= self.config.initial else None
+        draft = Draft(self.space, refuse, self.options.attempts)
+        predict = self._fitted() if len(history) >= self.options.initial else None
 
         def propose(budget: int, want: int) -> list[Arch]:
             told = [history.archs[i] for i in budgets.rows(budget)]
@@ -152,13 +142,13 @@ class WeakPredictor:
         rows, fitted = self._budgets.rows(budget), self._fitted_rows()
         competing = rows[np.isin(rows, fitted)]
         ranked = self._budgets.ranked(budget, competing if competing.size else rows)
-        return ranked[: self.config.parents]
+        return ranked[: self.options.parents]
 
     def _fitted_rows(self) -> npt.NDArray[np.intp]:
         """The rows of the history that the regression is fitted on."""
         fresh = np.flatnonzero(self.history.fresh_N)
-        few = len(fresh) < self.config.initial
-        return np.arange(len(self.history)) if self.config.stale_scores or few else fresh
+        few = len(fresh) < self.options.initial
+        return np.arange(len(self.history)) if self.options.stale_scores or few else fresh
 
     def _fitted(self) -> Predict:
         """A function that predicts scores, in units of their own."""
@@ -168,7 +158,7 @@ class WeakPredictor:
         score_N = self.history.scores_N[rows]
         spread = float(score_N.std()) or 1.0
         model = KernelRidge(
-            alpha=self.config.regularisation,
+            alpha=_RIDGE,
             kernel="poly",
             degree=2,
             gamma=1 / len(self.space),
@@ -199,8 +189,8 @@ class WeakPredictor:
         def mutant() -> Arch:
             return space.mutate(parents[rng.integers(len(parents))], rng, 1 / len(space))
 
-        pool.breed(mutant, self.config.pool // 2, limits, attempts=2)
-        pool.sample(rng, self.config.pool - len(pool.archs), limits, told)
+        pool.breed(mutant, self.options.pool // 2, limits, attempts=2)
+        pool.sample(rng, self.options.pool - len(pool.archs), limits, told)
         return pool.archs, _one_hot(space, pool.archs)
 
     def _pick(
@@ -214,7 +204,7 @@ class WeakPredictor:
         """A sample of the new ones of `pool` that are predicted best."""
         order = np.argsort(-predicted_M, kind="stable").tolist()
         new = (pool[i] for i in order if not refuse(pool[i]))
-        best = list(itertools.islice(new, max(want, self.config.top)))
+        best = list(itertools.islice(new, max(want, self.options.top)))
         return [best[i] for i in rng.permutation(len(best))[:want]]
 
 

@@ -4,29 +4,26 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import final
 
+from pydantic.dataclasses import dataclass
+
+from manyshot.plugins import STRICT, Positive, checked
 from manyshot.search.budgets import Budgets
 from manyshot.search.draft import Draft, in_turn
 from manyshot.search.limit import Limit
-from manyshot.search.options import check_whole
 from manyshot.space import Arch, SearchSpace
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RandomConfig:
+@dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
+class RandomOptions:
     """The options of `RandomSearch`."""
 
-    keep: int = 10
+    keep: Positive = 10
     """How many of the best `elites` returns, for each limit."""
 
-    attempts: int = 500
+    attempts: Positive = 500
     """Random draws per network wanted before giving up."""
-
-    def __post_init__(self) -> None:
-        check_whole("keep", self.keep, 1)
-        check_whole("attempts", self.attempts, 1)
 
 
 @final
@@ -48,7 +45,7 @@ class RandomSearch:
         *,
         seed: int,
         limits: Sequence[Limit] = (),
-        config: RandomConfig | None = None,
+        options: RandomOptions | None = None,
     ) -> None:
         """Makes a searcher.
 
@@ -56,19 +53,18 @@ class RandomSearch:
             space: what is searched.
             seed: the seed of the random stream.
             limits: alternatives, of which each proposal satisfies one.
-            config: the options.
+            options: how many it keeps, and how often it tries.
         """
-        check_whole("seed", seed, 0)
         self.space, self.seed, self.limits = space, seed, tuple(limits)
-        self.config = RandomConfig() if config is None else config
+        self.options = options or RandomOptions()
         self._budgets = Budgets(space, self.limits)
         self.history = self._budgets.history
 
-    def ask(self, n: int) -> list[Arch]:
+    @checked
+    def ask(self, n: Positive) -> list[Arch]:
         """Up to `n` random architectures; see `Searcher.ask`."""
-        check_whole("n", n, 1)
         rng = self.history.generator(self.seed)
-        draft = Draft(self.space, self.history.seen, self.config.attempts)
+        draft = Draft(self.space, self.history.seen, self.options.attempts)
 
         def propose(budget: int, want: int) -> list[Arch]:
             told = [self.history.archs[i] for i in self._budgets.rows(budget)]
@@ -85,5 +81,7 @@ class RandomSearch:
     def elites(self) -> list[Arch]:
         """The `keep` best architectures within each limit, of all scores told."""
         budgets = self._budgets
-        kept = (budgets.ranked(i, budgets.rows(i))[: self.config.keep] for i in range(len(budgets)))
+        kept = (
+            budgets.ranked(i, budgets.rows(i))[: self.options.keep] for i in range(len(budgets))
+        )
         return list(dict.fromkeys(itertools.chain.from_iterable(kept)))

@@ -43,3 +43,18 @@ class Searcher(Protocol):
     def elites(self) -> list[Arch]:
         """The told architectures that the next proposals build on, such as those to re-score."""
         ...
+
+
+@runtime_checkable
+class LearnsFromScores(Protocol):
+    """A searcher whose proposals come to depend on the scores told.
+
+    A recipe under which it would never look at a score is refused.
+
+    Attributes:
+        random_start: so many architectures are told before a proposal depends on a score.
+        stale_scores: whether scores that were told at older weights versions count.
+    """
+
+    random_start: int
+    stale_scores: bool

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import Any
 
 from torch import nn
 
-from manyshot.lookup import check_options, look_up
+from manyshot.plugins import build
 from manyshot.sharing.codes import distinctness, entropy, slice_distance, spread
 from manyshot.sharing.conversion import bake, widen
 from manyshot.sharing.k_shot import KShot
-from manyshot.sharing.scheme import OneShot, Phase, Shares, Sharing
+from manyshot.sharing.scheme import Coded, OneShot, Phase, Shares, Sharing
 from manyshot.sharing.simplex_net import SimplexNet
 
 SHARINGS: dict[str, Callable[..., Sharing]] = {"one_shot": OneShot, "k_shot": KShot}
 
 __all__ = [
     "SHARINGS",
+    "Coded",
     "KShot",
     "OneShot",
     "Phase",
@@ -42,16 +42,12 @@ def make_sharing(
 
     Args:
         name: a key of `SHARINGS`, or `package.module:attribute`.
-        options: the arguments that it is called with.
-        seed: given to schemes that take it.
-        init: makes the network afresh; given to schemes that take it.
+        options: the scheme's options by name.
+        seed: of what it draws; like `init`, for a scheme with such a parameter.
+        init: makes the network afresh.
 
     Raises:
-        ValueError: for an unknown scheme or option (the message lists what exists), or one that
-            cannot be imported.
+        ValueError: what `manyshot.plugins.build` says.
     """
-    factory = look_up("sharing", name, SHARINGS)
-    takes = list(inspect.signature(factory).parameters)
-    given = {k: v for k, v in {"seed": seed, "init": init}.items() if k in takes}
-    check_options("sharing", name, options, [option for option in takes if option not in given])
-    return cast(Sharing, factory(**options, **given))
+    context = {"seed": seed, "init": init}
+    return build("sharing", name, options, table=SHARINGS, contract=Sharing, context=context)

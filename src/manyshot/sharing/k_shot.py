@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, TypeVar, cast, final, get_args
+from typing import Literal, TypeVar, cast, final
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from manyshot.nn.mixing import Combination
+from manyshot.plugins import AboveZero, AtLeastZero, NotNegative, Positive, Probability, checked
 from manyshot.seeding import numpy_rng
 from manyshot.sharing.codes import distinctness, entropy, slice_distance, spread
 from manyshot.sharing.dictionary import (
@@ -34,13 +35,6 @@ Penalty = Literal["target", "cos", "instance", "none"]
 Optimiser = Literal["sgd", "adam"]
 T = TypeVar("T")
 
-_NAMED = {
-    "codes": Codes,
-    "code_scope": CodeScope,
-    "update_mode": UpdateMode,
-    "regulariser": Penalty,
-    "optimizer": Optimiser,
-}
 _WATCHED = 256
 """How many random architectures have their codes watched."""
 _SAME, _ONE_HOT, _EQUAL = 1e-3, 0.05, 1e-6
@@ -88,26 +82,27 @@ class KShot(nn.Module):
         layers: how many layers the dictionary has, once attached.
     """
 
+    @checked
     def __init__(
         self,
-        copies: int = 4,
+        copies: Positive = 4,
         *,
         codes: Codes = "learnt",
         code_scope: CodeScope = "path",
         mix_bn_affine: bool = True,
         mix_fixed_layers: bool = False,
         update_mode: UpdateMode = "alternate",
-        warm_frac: float = 0.05,
-        m: int = 4,
-        hidden: int | None = None,
-        tau: float = 1.0,
-        last_std: float | None = None,
+        warm_frac: Probability = 0.05,
+        m: Positive = 4,
+        hidden: Positive | None = None,
+        tau: AboveZero = 1.0,
+        last_std: AtLeastZero | None = None,
         split: str | None = None,
         regulariser: Penalty = "target",
-        beta: float = 0.1,
+        beta: AtLeastZero = 0.1,
         optimizer: Optimiser = "sgd",
-        lr: float | None = None,
-        seed: int = 0,
+        lr: AboveZero | None = None,
+        seed: NotNegative = 0,
         init: Callable[[], nn.Module] | None = None,
     ) -> None:
         """Makes a scheme for one supernet, with the settings that the class lists.
@@ -128,7 +123,6 @@ class KShot(nn.Module):
         self._space: SearchSpace | None = None
         self._split = 0
         self.register_buffer("_like", torch.empty(0), persistent=False)
-        self._check()
 
     # -- what a supernet asks ----------------------------------------------------------------
 
@@ -172,10 +166,14 @@ class KShot(nn.Module):
     def _splitting(self, space: SearchSpace) -> int:
         names = [str(decision.name) for decision in space.decisions]
         split = names[0] if self.split is None else self.split
-        _check("split", split, split in names, f"one of {', '.join(names)}")
+        if split not in names:
+            raise ValueError(f"KShot: split must be one of {', '.join(names)}, got {split!r}")
         options = len(space.decisions[names.index(split)].options)
-        allowed = f"at most {options}, the options of {split!r}, which split one-hot codes"
-        _check("copies", self.copies, self.copies <= options, allowed)
+        if self.copies > options:
+            raise ValueError(
+                f"KShot: copies must be at most {options}, the options of {split!r}, which split "
+                f"one-hot codes; got {self.copies}"
+            )
         return names.index(split)
 
     def code(self, archs: Sequence[Arch]) -> Tensor:
@@ -197,8 +195,8 @@ class KShot(nn.Module):
         if self.codes == "uniform":
             codes = like.new_full(shape, 1 / self.copies)
         else:
-            own = [space.canonical(arch)[self._split] % self.copies for arch in archs]
-            picked = nn.functional.one_hot(torch.tensor(own, device=like.device), self.copies)
+            slices = [space.canonical(arch)[self._split] % self.copies for arch in archs]
+            picked = nn.functional.one_hot(torch.tensor(slices, device=like.device), self.copies)
             codes = picked.to(like.dtype)[:, None].expand(shape)
         return codes[:, 0] if self.code_scope == "path" else codes
 
@@ -312,29 +310,6 @@ class KShot(nn.Module):
             )
         return concerns
 
-    def _check(self) -> None:
-        for name, kinds in _NAMED.items():
-            value = getattr(self, name)
-            _check(name, value, value in get_args(kinds), f"one of {', '.join(get_args(kinds))}")
-        for name in ("mix_bn_affine", "mix_fixed_layers"):
-            _check(
-                name, getattr(self, name), isinstance(getattr(self, name), bool), "true or false"
-            )
-        for name, count in (("copies", self.copies), ("m", self.chunks), ("hidden", self.hidden)):
-            absent = name == "hidden" and count is None
-            _check(name, count, absent or _whole(count), "a whole number from 1")
-        seeded = isinstance(self.seed, int) and 0 <= self.seed < 2**40
-        _check("seed", self.seed, seeded, "a whole number from 0 to 2^40")
-        _check("beta", self.beta, _finite(self.beta) and self.beta >= 0, "a number, at least 0")
-        _check("tau", self.tau, _finite(self.tau) and self.tau > 0, "a number above 0")
-        last = self.last_std
-        _check("last_std", last, _finite(last) and last >= 0, "a number, at least 0")
-        warm = self.warm_frac
-        _check("warm_frac", warm, _finite(warm) and 0 <= warm <= 1, "in [0, 1]")
-        rate = self.lr
-        _check("lr", rate, rate is None or (_finite(rate) and rate > 0), "a number above 0")
-        _check("init", self.init, self.init is None or callable(self.init), "a function")
-
     def extra_repr(self) -> str:
         """The main settings, for people."""
         return f"copies={self.copies}, codes={self.codes!r}, code_scope={self.code_scope!r}"
@@ -345,20 +320,6 @@ class KShot(nn.Module):
                 "KShot has no codes before ms.Supernet(model, sharing=...) is made with it"
             )
         return held
-
-
-def _check(name: str, value: object, allowed: bool, what: str) -> None:
-    if not allowed:
-        raise ValueError(f"KShot: {name} must be {what}, got {value!r}")
-
-
-def _whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
-def _finite(value: object) -> bool:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and math.isfinite(cast(float, value))
 
 
 def _weights(net: nn.Module) -> list[nn.Parameter]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, Protocol, final
+from typing import Literal, Protocol, final, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -72,6 +72,15 @@ class Sharing(Protocol):
             step: the optimiser step before which it was seen, from 0.
             steps: how many steps there are.
         """
+        ...
+
+
+@runtime_checkable
+class Coded(Protocol):
+    """A scheme under which every path has a code: the weights of a convex combination."""
+
+    def code(self, archs: Sequence[Arch]) -> Tensor:
+        """The codes of architectures, (B, K), or (B, layers, K) if layers have their own."""
         ...
 
 

@@ -16,12 +16,13 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias, final
+from typing import Literal, TypeAlias, final
 
 import torch
 from torch import Tensor, nn
 
 from manyshot import nn as msnn
+from manyshot.plugins import Positive, checked
 from manyshot.space import Size, choose, round_to
 from manyshot.zoo.blocks import Chain
 
@@ -164,12 +165,13 @@ class AutoFormer(Chain):
         )
 
 
+@checked
 def autoformer(
-    scale: str = "tiny",
-    image_size: int = 224,
-    patch: int = 16,
-    channels: int = 3,
-    classes: int = 1000,
+    scale: Literal["tiny", "small", "base"] = "tiny",
+    image_size: Positive = 224,
+    patch: Positive = 16,
+    channels: Positive = 3,
+    classes: Positive = 1000,
     relative_position: bool = True,
 ) -> AutoFormer:
     """A space of AutoFormer, to be wrapped by `ms.Supernet`: 30 decisions (34 for `base`).
@@ -189,18 +191,16 @@ def autoformer(
     Raises:
         ValueError: for another scale, a number below one, or a patch that does not divide.
     """
-    if scale not in SCALES:
-        raise ValueError(f"autoformer: scale must be one of {', '.join(SCALES)}, got {scale!r}")
-    numbers = {"image_size": image_size, "patch": patch, "channels": channels, "classes": classes}
-    _check("autoformer", **numbers)
+    _check_patch("autoformer", image_size, patch)
     return AutoFormer(SCALES[scale], image_size, patch, channels, classes, relative_position)
 
 
+@checked
 def tiny_vit(
-    image_size: int = 8,
-    patch: int = 2,
-    channels: int = 1,
-    classes: int = 10,
+    image_size: Positive = 8,
+    patch: Positive = 2,
+    channels: Positive = 1,
+    classes: Positive = 10,
     relative_position: bool = False,
 ) -> AutoFormer:
     """A vision transformer for small images, to be wrapped by `ms.Supernet`; it is ours.
@@ -218,15 +218,10 @@ def tiny_vit(
     Raises:
         ValueError: for a number below one, or a patch that does not divide.
     """
-    numbers = {"image_size": image_size, "patch": patch, "channels": channels, "classes": classes}
-    _check("tiny_vit", **numbers)
+    _check_patch("tiny_vit", image_size, patch)
     return AutoFormer(TINY, image_size, patch, channels, classes, relative_position)
 
 
-def _check(network: str, **numbers: int) -> None:
-    for name, number in numbers.items():
-        if number < 1:
-            raise ValueError(f"{network}: {name} must be at least 1, got {number}")
-    image_size, patch = numbers["image_size"], numbers["patch"]
+def _check_patch(network: str, image_size: int, patch: int) -> None:
     if image_size % patch:
         raise ValueError(f"{network}: patches of {patch} do not divide images of {image_size}")

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from manyshot.nn import Choice
+from manyshot.plugins import Positive, checked
 from manyshot.space import Arch, Decision, Use, choose
 from manyshot.zoo.blocks import Chain, conv_bn, pooled_classifier
 
@@ -133,7 +134,10 @@ class Cell(Chain):
         }
 
 
-def cell(width: int = 16, channels: int = 3, classes: int = 10, cells: int = 5) -> Cell:
+@checked
+def cell(
+    width: Positive = 16, channels: Positive = 3, classes: Positive = 10, cells: Positive = 5
+) -> Cell:
     """The NAS-Bench-201 network, to be wrapped by `ms.Supernet`.
 
     Decisions are `edge01`, `edge02`, `edge12`, `edge03`, `edge13`, `edge23`, in this order, each of
@@ -148,10 +152,6 @@ def cell(width: int = 16, channels: int = 3, classes: int = 10, cells: int = 5) 
     Raises:
         ValueError: if a number is below one.
     """
-    numbers = {"width": width, "channels": channels, "classes": classes, "cells": cells}
-    for name, number in numbers.items():
-        if number < 1:
-            raise ValueError(f"cell: {name} must be at least 1, got {number}")
     return Cell(width, channels, classes, cells)
 
 

@@ -9,11 +9,13 @@ So are elastic hidden widths.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import final
+from typing import Annotated, final
 
+from pydantic import Field
 from torch import nn
 
 from manyshot.nn import Choice
+from manyshot.plugins import AboveZero, Counts, Positive, checked
 from manyshot.space import Commutation, choose
 from manyshot.zoo.blocks import Chain, MBConv, conv_bn, pooled_classifier
 
@@ -74,12 +76,13 @@ def _layer(
     return Choice(dict(zip(OPERATIONS, modules, strict=True)), operation)
 
 
+@checked
 def macro(
-    width: int = 32,
-    channels: int = 3,
-    classes: int = 10,
-    layers: Sequence[int] = (2, 3, 3),
-    hidden_factors: Sequence[float] | None = None,
+    width: Positive = 32,
+    channels: Positive = 3,
+    classes: Positive = 10,
+    layers: Counts = (2, 3, 3),
+    hidden_factors: Annotated[Sequence[AboveZero], Field(min_length=1)] | None = None,
 ) -> Macro:
     """The NAS-Bench-Macro network, to be wrapped by `ms.Supernet`.
 
@@ -95,11 +98,4 @@ def macro(
     Raises:
         ValueError: if a count is below one, or a factor is not above zero.
     """
-    for name, number in {"width": width, "channels": channels, "classes": classes}.items():
-        if number < 1:
-            raise ValueError(f"macro: {name} must be at least 1, got {number}")
-    if not layers or min(layers) < 1:
-        raise ValueError(f"macro: layers must be positive counts per stage, got {layers}")
-    if hidden_factors is not None and not (hidden_factors and min(hidden_factors) > 0):
-        raise ValueError(f"macro: hidden_factors must be above zero, got {hidden_factors}")
     return Macro(width, channels, classes, layers, hidden_factors)

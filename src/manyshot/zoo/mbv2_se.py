@@ -18,6 +18,7 @@ from typing import final
 from torch import nn
 
 from manyshot.nn import Choice
+from manyshot.plugins import Counts, Positive, checked
 from manyshot.space import Commutation
 from manyshot.zoo.blocks import Chain, conv_bn, pooled_classifier
 from manyshot.zoo.mobilenet_blocks import InvertedResidual, elastic_conv_bn
@@ -38,13 +39,14 @@ class MobileNetSE(Chain):
         return [Commutation(tuple(decisions), 12) for decisions in stages if decisions]
 
 
+@checked
 def mbv2_se(
-    channels: int = 3,
-    classes: int = 1000,
-    widths: Sequence[int] = (32, 40, 80, 96, 192, 320),
-    repeats: Sequence[int] = (4, 4, 4, 4, 4, 1),
-    strides: Sequence[int] = (2, 2, 2, 1, 2, 1),
-    stem_stride: int = 2,
+    channels: Positive = 3,
+    classes: Positive = 1000,
+    widths: Counts = (32, 40, 80, 96, 192, 320),
+    repeats: Counts = (4, 4, 4, 4, 4, 1),
+    strides: Counts = (2, 2, 2, 1, 2, 1),
+    stem_stride: Positive = 2,
 ) -> MobileNetSE:
     """The 13-operation space, to be wrapped by `ms.Supernet`.
 
@@ -62,14 +64,11 @@ def mbv2_se(
     Raises:
         ValueError: if lengths differ or a number is below one.
     """
-    _check(
-        widths=widths,
-        repeats=repeats,
-        strides=strides,
-        channels=(channels,),
-        classes=(classes,),
-        stem_stride=(stem_stride,),
-    )
+    if not len(widths) == len(repeats) == len(strides):
+        raise ValueError(
+            f"mbv2_se: widths {widths}, repeats {repeats} and strides {strides} must have one "
+            "entry per stage each"
+        )
     stem = elastic_conv_bn(channels, 32, 3, stem_stride, activation=nn.Hardswish)
     first = InvertedResidual(32, 16, 3, 1, 1, activation=nn.Hardswish)
     chain: list[nn.Module] = [nn.Sequential(*stem, first)]
@@ -107,14 +106,3 @@ def _layer(into: int, out: int, stride: int, name: str) -> Choice:
     }
     project = [] if fits else conv_bn(into, out, 1, stride, relu=False)
     return Choice({**options, "identity": nn.Sequential(*project)}, name)
-
-
-def _check(**numbers: Sequence[int]) -> None:
-    for name, values in numbers.items():
-        if not values or min(values) < 1:
-            given = values[0] if len(values) == 1 else values
-            raise ValueError(f"mbv2_se: {name} must be at least 1, got {given}")
-    per_stage = ("widths", "repeats", "strides")
-    if len({len(numbers[name]) for name in per_stage}) > 1:
-        listed = ", ".join(f"{name} {numbers[name]}" for name in per_stage)
-        raise ValueError(f"mbv2_se: {listed} must have one entry per stage each")

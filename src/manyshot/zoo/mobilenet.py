@@ -12,13 +12,14 @@ channels and the centre of kernels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
 from torch import nn
 
 from manyshot import nn as msnn
+from manyshot.plugins import Counts, Positive, checked
 from manyshot.space import Decision, scope
 from manyshot.zoo.blocks import Chain
 from manyshot.zoo.mobilenet_blocks import (
@@ -82,10 +83,11 @@ class MobileNet(Chain):
     """The network of `bignas`, `attentivenas` and `tiny_cnn`."""
 
 
+@checked
 def bignas(
-    channels: int = 3,
-    classes: int = 1000,
-    resolutions: Sequence[int] = (192, 224, 288, 320),
+    channels: Positive = 3,
+    classes: Positive = 1000,
+    resolutions: Counts = (192, 224, 288, 320),
 ) -> MobileNet:
     """The BigNAS space, to be wrapped by `ms.Supernet`: 38 decisions, 0.21 to 1.85 GMACs.
 
@@ -102,15 +104,15 @@ def bignas(
     Raises:
         ValueError: if a number is below one.
     """
-    _check("bignas", channels=channels, classes=classes, resolutions=resolutions)
     chain, width = _body(channels, resolutions, (32, 40), 2, BIGNAS, attentive=False)
     return MobileNet([*chain, *_head(width, (1280, 1408), classes)])
 
 
+@checked
 def attentivenas(
-    channels: int = 3,
-    classes: int = 1000,
-    resolutions: Sequence[int] = (192, 224, 256, 288),
+    channels: Positive = 3,
+    classes: Positive = 1000,
+    resolutions: Counts = (192, 224, 256, 288),
 ) -> MobileNet:
     """The AttentiveNAS space, to be wrapped by `ms.Supernet`: 28 decisions, 0.20 to 1.94 GMACs.
 
@@ -127,7 +129,6 @@ def attentivenas(
     Raises:
         ValueError: if a number is below one.
     """
-    _check("attentivenas", channels=channels, classes=classes, resolutions=resolutions)
     chain, width = _body(channels, resolutions, (16, 24), 2, ATTENTIVENAS, attentive=True)
     last = decide((1792, 1984), "last")
     mix = [nn.AdaptiveAvgPool2d(1), msnn.Conv2d(6 * width, last, 1, bias=False), nn.SiLU()]
@@ -140,12 +141,13 @@ def attentivenas(
     )
 
 
+@checked
 def tiny_cnn(
-    channels: int = 3,
-    classes: int = 10,
-    resolutions: Sequence[int] = (24, 32),
-    stem_stride: int = 2,
-    last: int = 96,
+    channels: Positive = 3,
+    classes: Positive = 10,
+    resolutions: Counts = (24, 32),
+    stem_stride: Positive = 2,
+    last: Positive = 96,
 ) -> MobileNet:
     """A mobile network for small images, to be wrapped by `ms.Supernet`; it is ours.
 
@@ -163,8 +165,6 @@ def tiny_cnn(
     Raises:
         ValueError: if a number is below one.
     """
-    numbers = {"channels": channels, "classes": classes, "stem_stride": stem_stride, "last": last}
-    _check("tiny_cnn", **numbers, resolutions=resolutions)
     chain, width = _body(channels, resolutions, (8, 12), stem_stride, TINY, attentive=False)
     return MobileNet([*chain, *_head(width, (last,), classes)])
 
@@ -225,11 +225,3 @@ def _head(width: Width, lasts: Sequence[int], classes: int) -> list[nn.Module]:
         nn.Sequential(*elastic_conv_bn(width, last, 1, activation=nn.SiLU)),
         nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), linear),
     ]
-
-
-def _check(network: str, *, resolutions: Sequence[int], **numbers: int) -> None:
-    listed: Mapping[str, Sequence[int]] = {k: (v,) for k, v in numbers.items()}
-    for name, values in {**listed, "resolutions": resolutions}.items():
-        if not values or min(values) < 1:
-            given = values[0] if name in numbers else values
-            raise ValueError(f"{network}: {name} must be at least 1, got {given}")

@@ -12,13 +12,14 @@ RGB and normalised (the authors' code feeds BGR in 0..255).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import final
 
 import torch
 from torch import Tensor, nn
 
 from manyshot.nn import Choice
+from manyshot.plugins import Counts, Positive, Share, checked
 from manyshot.zoo.blocks import Chain, conv_bn
 
 KERNELS = {"shuffle3": 3, "shuffle5": 5, "shuffle7": 7}
@@ -118,16 +119,17 @@ class ShuffleNet(Chain):
                 nn.init.constant_(module.bias, 1e-4)
 
 
+@checked
 def shufflenet(
-    channels: int = 3,
-    classes: int = 1000,
-    widths: Sequence[int] = (64, 160, 320, 640),
-    repeats: Sequence[int] = (4, 4, 8, 4),
-    stem: int = 16,
-    tail: int = 1024,
-    stem_stride: int = 2,
-    strides: Sequence[int] = (2, 2, 2, 2),
-    dropout: float = 0.1,
+    channels: Positive = 3,
+    classes: Positive = 1000,
+    widths: Counts = (64, 160, 320, 640),
+    repeats: Counts = (4, 4, 8, 4),
+    stem: Positive = 16,
+    tail: Positive = 1024,
+    stem_stride: Positive = 2,
+    strides: Counts = (2, 2, 2, 2),
+    dropout: Share = 0.1,
     affine: bool = False,
 ) -> ShuffleNet:
     """The ShuffleNetV2 space of Single Path One-Shot, to be wrapped by `ms.Supernet`.
@@ -151,8 +153,7 @@ def shufflenet(
     Raises:
         ValueError: if lengths differ, a number is below one, or widths are odd or do not grow.
     """
-    numbers = {"channels": channels, "classes": classes, "stem": stem, "tail": tail}
-    _check({**numbers, "stem_stride": stem_stride}, widths, repeats, strides)
+    _check_stages((stem, *widths), repeats, strides)
     first = conv_bn(channels, stem, 3, stem_stride, relu=True, affine=affine)
     last = conv_bn(widths[-1], tail, 1, relu=True, affine=affine)
     head = nn.Linear(tail, classes, bias=False)
@@ -181,27 +182,18 @@ def _layers(
     return layers
 
 
-def _check(
-    numbers: Mapping[str, int],
-    widths: Sequence[int],
-    repeats: Sequence[int],
-    strides: Sequence[int],
-) -> None:
-    for name, number in numbers.items():
-        if number < 1:
-            raise ValueError(f"shufflenet: {name} must be at least 1, got {number}")
-    if not len(widths) == len(repeats) == len(strides) > 0:
+def _check_stages(widths: Sequence[int], repeats: Sequence[int], strides: Sequence[int]) -> None:
+    if not len(widths) - 1 == len(repeats) == len(strides):
         raise ValueError(
-            f"shufflenet: widths {widths}, repeats {repeats} and strides {strides} must have one "
-            "entry per stage each"
+            f"shufflenet: widths {widths[1:]}, repeats {repeats} and strides {strides} must have "
+            "one entry per stage each"
         )
-    if min(*repeats, *strides) < 1:
-        raise ValueError(f"shufflenet: repeats {repeats} and strides {strides} must be at least 1")
-    if any(width % 2 for width in widths):
-        raise ValueError(f"shufflenet: widths {widths} must be even, blocks split channels in half")
-    growing = (numbers["stem"], *widths)
-    if any(wide <= narrow for narrow, wide in zip(growing, growing[1:], strict=False)):
+    if any(width % 2 for width in widths[1:]):
         raise ValueError(
-            f"shufflenet: widths {widths} must grow from the stem's {growing[0]} on, because the "
-            "first block of a stage adds channels to the projection of its input"
+            f"shufflenet: widths {widths[1:]} must be even, blocks split channels in half"
+        )
+    if any(wide <= narrow for narrow, wide in zip(widths, widths[1:], strict=False)):
+        raise ValueError(
+            f"shufflenet: widths {widths[1:]} must grow from the stem's {widths[0]} on, because "
+            "the first block of a stage adds channels to the projection of its input"
         )

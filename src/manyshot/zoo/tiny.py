@@ -11,6 +11,7 @@ from typing import final
 from torch import nn
 
 from manyshot.nn import Choice
+from manyshot.plugins import Positive, checked
 from manyshot.zoo.blocks import Chain, conv_bn, pooled_classifier
 
 
@@ -45,7 +46,8 @@ def _layer(into: int, out: int, name: str) -> Choice:
     )
 
 
-def tiny(width: int = 8, channels: int = 1, classes: int = 10) -> Tiny:
+@checked
+def tiny(width: Positive = 8, channels: Positive = 1, classes: Positive = 10) -> Tiny:
     """The toy network, to be wrapped by `ms.Supernet`: 256 encodings, 256 networks.
 
     Args:

@@ -10,7 +10,7 @@ from manyshot import records
 from manyshot.pipeline.build import Workspace
 from manyshot.run_folder import CodesLine, RunFolder, SpaceDescription, SpaceRecord
 from manyshot.seeding import numpy_rng
-from manyshot.sharing import KShot
+from manyshot.sharing import Coded
 
 SAMPLED = 64
 """Architectures whose codes are recorded: the smallest, the largest, and random ones."""
@@ -28,9 +28,9 @@ def describe_space(ws: Workspace, folder: Path) -> None:
 
 
 def describe_codes(ws: Workspace, folder: Path) -> None:
-    """Writes the codes that paths have when training ends; nothing without K-shot sharing."""
+    """Writes the codes that paths have when training ends; nothing if paths have none."""
     sharing, space = ws.net.sharing, ws.net.space
-    if not isinstance(sharing, KShot):
+    if not isinstance(sharing, Coded):
         return
     rng = numpy_rng(ws.recipe.seed, "described_codes")
     drawn = [space.smallest, space.largest, *(space.sample(rng) for _ in range(SAMPLED - 2))]

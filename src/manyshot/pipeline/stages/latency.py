@@ -39,14 +39,14 @@ def measured(ws: Workspace, progress: Progress) -> LatencyTable:
         )
 
 
-def add_latency(
+def with_latency(
     ws: Workspace,
     accelerator: Accelerator,
     folder: Path,
     progress: Progress,
     trained: Path | None = None,
-) -> None:
-    """Adds `latency_ms` to the workspace's costs from `latency.json`, which is made if missing.
+) -> Workspace:
+    """The workspace with costs in `latency_ms` from `latency.json`, which is made if missing.
 
     The table of the run in `trained` is taken if it is what would be measured now.
 
@@ -67,7 +67,7 @@ def add_latency(
             f"{path} was measured with {name} = {recorded!r}, but now it is {own!r}: go on as it "
             "was measured, or delete the file to measure again"
         )
-    ws.costs["latency_ms"] = table.table
+    return ws.with_costs(latency_ms=table.table)
 
 
 def _taken(ws: Workspace, path: Path) -> LatencyTable | None:

@@ -67,7 +67,7 @@ def begin(
         describe_space(ws, folder)
     accelerator.wait_for_everyone()
     if latency.needs_latency(ws):
-        latency.add_latency(ws, accelerator, folder, progress, trained)
+        ws = latency.with_latency(ws, accelerator, folder, progress, trained)
         ws.limits()  # an impossible budget, or a sampler that does not fit, fails before training
         ws.check_sampler()
     if accelerator.is_main_process:

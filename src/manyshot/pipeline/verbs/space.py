@@ -23,7 +23,7 @@ def survey(recipe: Recipe, samples: int) -> dict[str, Any]:
     """
     ws = Workspace.build(recipe)
     if needs_latency(ws):
-        ws.costs["latency_ms"] = measured(ws, Silent()).table
+        ws = ws.with_costs(latency_ms=measured(ws, Silent()).table)
     space = ws.net.space
     rng = numpy_rng(recipe.seed, "survey")
     drawn = rng.integers(space.counts, size=(samples, len(space)))

@@ -6,6 +6,7 @@ from typing import final
 
 import numpy as np
 
+from manyshot.plugins import NotNegative, Positive, checked
 from manyshot.space import Arch, SearchSpace
 from manyshot.train.plan import Plan, PlannedPath, Stateless, Target
 
@@ -14,10 +15,9 @@ from manyshot.train.plan import Plan, PlannedPath, Stateless, Target
 class Uniform(Stateless):
     """Each decision uniform and independent (SPOS: Guo et al. 2020, arXiv:1904.00420)."""
 
-    def __init__(self, space: SearchSpace, *, paths: int = 1) -> None:
+    @checked
+    def __init__(self, space: SearchSpace, *, paths: Positive = 1) -> None:
         """`paths` architectures per step; SPOS has one."""
-        if paths < 1:
-            raise ValueError(f"uniform: paths must be at least 1, got {paths}")
         self.space, self.paths = space, paths
 
     def plan(self, rng: np.random.Generator, step: int) -> Plan:
@@ -62,10 +62,9 @@ class Sandwich(Stateless):
     predictions of the same step (in-place distillation); else from the labels.
     """
 
-    def __init__(self, space: SearchSpace, *, random: int = 2, distil: bool = True) -> None:
+    @checked
+    def __init__(self, space: SearchSpace, *, random: NotNegative = 2, distil: bool = True) -> None:
         """`random` architectures beside the two ends."""
-        if random < 0:
-            raise ValueError(f"sandwich: random must be at least 0, got {random}")
         self.space, self.random, self.distil = space, random, distil
 
     def plan(self, rng: np.random.Generator, step: int) -> Plan:

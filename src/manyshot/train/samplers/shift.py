@@ -28,7 +28,7 @@ from manyshot.train.generator import (
 )
 from manyshot.train.plan import Plan, PlannedPath, Probe, Probed
 from manyshot.train.samplers.complexity import ComplexityDistribution, Grid
-from manyshot.train.samplers.shift_config import ShiftNASOptions
+from manyshot.train.samplers.shift_options import ShiftNASOptions
 
 MOVED, FASTEST = 5.0, 0.05
 """By default Adam's rate times the number of updates, about how far a logit can move in all; and
@@ -84,7 +84,7 @@ class ShiftNAS:
         self,
         space: SearchSpace,
         costs: Mapping[str, CostTable],
-        config: ShiftNASOptions | None = None,
+        options: ShiftNASOptions | None = None,
         *,
         seed: int = 0,
         learn: bool = True,
@@ -94,7 +94,7 @@ class ShiftNAS:
         Args:
             space: the search space.
             costs: its cost tables by metric.
-            config: options; by default `ShiftConfig()`.
+            options: see there; by default `ShiftNASOptions()`.
             seed: of the generator's weights, and of an automatic grid.
             learn: whether the distribution moves; see `uniform_cost`.
 
@@ -102,33 +102,33 @@ class ShiftNAS:
             ValueError: for an unknown metric, a grid out of reach, and what
                 `ComplexityDistribution` and `ArchitectureGenerator` raise.
         """
-        config = config or ShiftNASOptions()
-        if config.metric not in costs:
+        options = options or ShiftNASOptions()
+        if options.metric not in costs:
             raise ValueError(
-                f"no costs for metric {config.metric!r}, have {', '.join(sorted(costs))}; latency "
+                f"no costs for metric {options.metric!r}, have {', '.join(sorted(costs))}; latency "
                 "is measured where a budget of the recipe is on latency_ms"
             )
-        self.space, self.config, self.metric = space, config, config.metric
-        self.table = costs[config.metric]
-        self.grid = Grid.given(config.grid, self.table, space, bins=config.bins or 8, seed=seed)
-        self.cost = PolicyCost(self.table, space, form=config.cost_form)
+        self.space, self.options, self.metric = space, options, options.metric
+        self.table = costs[options.metric]
+        self.grid = Grid.given(options.grid, self.table, space, bins=options.bins or 8, seed=seed)
+        self.cost = PolicyCost(self.table, space, form=options.cost_form)
         self._centres = torch.from_numpy(self.grid.centres)
         self.generator = ArchitectureGenerator(
             space,
             self.grid.centres.tolist(),
-            hidden=config.hidden,
+            hidden=options.hidden,
             generator=torch_generator(seed, "generator"),
         )
         self.distribution = ComplexityDistribution(
             len(self.grid),
-            lr=config.distribution_lr or 1e-3,
-            ema=config.ema,
-            floor=config.floor,
-            clip=config.logit_clip or math.inf,
-            signal=config.signal,
+            lr=options.distribution_lr or 1e-3,
+            ema=options.ema,
+            floor=options.floor,
+            clip=options.logit_clip or math.inf,
+            signal=options.signal,
         )
         self.probes = learn and len(self.grid) > 1
-        self.clip_norm = config.clip_norm or None
+        self.clip_norm = options.clip_norm or None
         self.counts = torch.zeros(len(self.grid), dtype=torch.int64)
         self._target = 0  # of the last plan
         self._asked: _Asked | None = None
@@ -138,43 +138,43 @@ class ShiftNAS:
 
     def plan(self, rng: np.random.Generator, step: int) -> Plan:
         """One path for a drawn target, with the resource loss as penalty."""
-        config = self.config
+        options = self.options
         self._target = self.distribution.sample(rng)
         targets, row = self._centres, self._target
-        if config.jitter:
+        if options.jitter:
             off = (rng.random() - 0.5) * self.grid.step
             near = (self._centres[row] + off).clamp(self._centres[0], self._centres[-1])
             targets, row = torch.cat((targets, near.view(1))), len(targets)
-        if not config.all_bins:
+        if not options.all_bins:
             targets, row = targets[row : row + 1], 0
         encoded = self.generator.encode(targets)
-        policies = self.generator(encoded, tau=config.tau, generator=_generator(rng)).policies
+        policies = self.generator(encoded, tau=options.tau, generator=_generator(rng)).policies
         losses = resource_loss(self.cost(policies), targets, self.grid.step)
-        return Plan((self._path(policies, row),), config.resource_weight * losses.mean())
+        return Plan((self._path(policies, row),), options.resource_weight * losses.mean())
 
     def _path(self, policies: Mapping[Decision, Tensor], row: int) -> PlannedPath:
         own = {decision: policy[row] for decision, policy in policies.items()}
         [arch] = self.generator.archs({d: p.unsqueeze(0) for d, p in own.items()})
-        return PlannedPath(arch, policy=own, masks=self.config.masks)
+        return PlannedPath(arch, policy=own, masks=self.options.masks)
 
     def optimizer(self) -> torch.optim.Optimizer:
         """Adam of the generator, without weight decay."""
-        return torch.optim.Adam(self.generator.parameters(), self.config.lr)
+        return torch.optim.Adam(self.generator.parameters(), self.options.lr)
 
     # -- the distribution ------------------------------------------------------------------
 
     def probe(self, rng: np.random.Generator, step: int, steps: int) -> Probe | None:
         """The losses of all targets at their present architectures, every `period` steps."""
-        config, self._asked = self.config, None
-        first = round(config.warmup * steps) or config.period  # weights are saved, for the next
-        updates, since = max(0, steps - first) // config.period, step - first
-        due = since > 0 and since % config.period == 0
-        if step % config.period == 0 or step == steps or due:
+        options, self._asked = self.options, None
+        first = round(options.warmup * steps) or options.period  # weights are saved, for the next
+        updates, since = max(0, steps - first) // options.period, step - first
+        due = since > 0 and since % options.period == 0
+        if step % options.period == 0 or step == steps or due:
             self._news = {}
         if self.probes and not updates and step == 1:
             warnings.warn(
                 f"the distribution over costs will not move: {steps} weight steps, the first "
-                f"{first} without it, have no {config.period} left to its first update; lower "
+                f"{first} without it, have no {options.period} left to its first update; lower "
                 "period or warmup, or train for longer",
                 stacklevel=2,
             )
@@ -182,14 +182,14 @@ class ShiftNAS:
             return None
         if since == 0:
             return Probe(save=True)
-        if config.distribution_lr is None:
+        if options.distribution_lr is None:
             self.distribution.lr = min(FASTEST, MOVED / updates)
-        self._asked = self._drawn(rng) if config.estimator == "pathwise" else self._listed(rng)
+        self._asked = self._drawn(rng) if options.estimator == "pathwise" else self._listed(rng)
         return Probe(
             self._asked.paths,
-            images=config.images,
+            images=options.images,
             since=True,
-            gradients=config.estimator == "pathwise",
+            gradients=options.estimator == "pathwise",
             save=True,
         )
 
@@ -203,9 +203,9 @@ class ShiftNAS:
 
     def _drawn(self, rng: np.random.Generator) -> _Asked:
         """Draws of targets and of the generator for them, with the graph to the logits."""
-        draws, noise = self.config.draws, _generator(rng)
+        draws, noise = self.options.draws, _generator(rng)
         one_hots, logits = self.distribution.straight_through(draws, noise)
-        policies = self.generator(one_hots, tau=self.config.tau, generator=noise).policies
+        policies = self.generator(one_hots, tau=self.options.tau, generator=noise).policies
         paths = tuple(self._path(policies, row) for row in range(draws))
         return _Asked(paths, [], policies, logits)
 
@@ -327,9 +327,9 @@ def _generator(rng: np.random.Generator) -> torch.Generator:
 def uniform_cost(
     space: SearchSpace,
     costs: Mapping[str, CostTable],
-    config: ShiftNASOptions | None = None,
+    options: ShiftNASOptions | None = None,
     *,
     seed: int = 0,
 ) -> ShiftNAS:
-    """`Shift` with targets that stay uniform: the baseline of ShiftNAS, section 4.3."""
-    return ShiftNAS(space, costs, config, seed=seed, learn=False)
+    """`ShiftNAS` with targets that stay uniform: the baseline of ShiftNAS, section 4.3."""
+    return ShiftNAS(space, costs, options, seed=seed, learn=False)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, final, get_args
+from typing import Literal, final
 
 import numpy as np
 
 from manyshot.cost import CostTable
+from manyshot.plugins import Positive, checked
 from manyshot.seeding import numpy_rng
 from manyshot.space import SearchSpace
 from manyshot.train.plan import Plan, PlannedPath, Stateless
@@ -30,6 +31,7 @@ class ConditionalTable(Stateless):
         members: the table: the drawn architectures of each bin, shape (number, decisions).
     """
 
+    @checked
     def __init__(
         self,
         space: SearchSpace,
@@ -37,10 +39,10 @@ class ConditionalTable(Stateless):
         *,
         metric: str = "macs",
         grid: Grid | Sequence[float] | None = None,
-        draws: int = 20_000,
+        draws: Positive = 20_000,
         seed: int = 0,
         prior: Prior = "frequency",
-        attempts: int = 100,
+        attempts: Positive = 100,
     ) -> None:
         """Draws the table.
 
@@ -56,20 +58,12 @@ class ConditionalTable(Stateless):
             attempts: architectures drawn for one path, at most.
 
         Raises:
-            ValueError: for an unknown metric or prior, a number below 1, a grid beyond the reach of
-                the space, or one in which no draw falls.
+            ValueError: for an unknown metric, a value that its type does not allow, a
+                grid beyond the reach of the space, or one in which no draw falls.
         """
         if metric not in costs:
             raise ValueError(
                 f"conditional table: no costs for metric {metric!r}; have {sorted(costs)}"
-            )
-        if prior not in get_args(Prior):
-            raise ValueError(
-                f"conditional table: prior must be one of {get_args(Prior)}, got {prior!r}"
-            )
-        if draws < 1 or attempts < 1:
-            raise ValueError(
-                f"conditional table: draws and attempts must be at least 1, got {draws}, {attempts}"
             )
         self.cost, self.attempts = costs[metric], attempts
         self.grid = Grid.given(grid, self.cost, space, seed=seed)

@@ -1,0 +1,188 @@
+"""Plug-ins by name: from a visible table, or anybody's by `package.module:attribute`.
+
+A plug-in is a class, or a function that makes an object. It takes by name what it needs of the
+*context* that its kind is offered (a sampler for example `space`, `costs`, `seed`), and its options
+either as further keyword parameters, or as the fields of the dataclass that its parameter `options`
+is annotated with. What is allowed is said by types: our functions and constructors are `checked`,
+our dataclasses of options are pydantic's with `STRICT`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import importlib
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Annotated, Any, ParamSpec, Protocol, TypeVar, cast, get_args
+
+from pydantic import ConfigDict, Field, ValidationError, validate_call
+
+T = TypeVar("T")
+Parameters = ParamSpec("Parameters")
+
+STRICT = ConfigDict(strict=True, arbitrary_types_allowed=True, allow_inf_nan=False)
+"""How options are validated: nothing is converted, and numbers are finite."""
+
+Positive = Annotated[int, Field(ge=1)]
+NotNegative = Annotated[int, Field(ge=0)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+AboveZero = Annotated[float, Field(gt=0)]
+AtLeastZero = Annotated[float, Field(ge=0)]
+Counts = Annotated[Sequence[Positive], Field(min_length=1)]
+
+
+def checked(function: Callable[Parameters, T]) -> Callable[Parameters, T]:
+    """Makes a function or constructor refuse arguments that its annotations do not allow.
+
+    Raises:
+        ValueError: for such an argument; it names the function, the argument, its value, and what
+            is allowed.
+    """
+    validated: Callable[..., T] = validate_call(config=STRICT)(function)
+    signature = inspect.signature(function)
+    name = function.__qualname__.removesuffix(".__init__")
+
+    @functools.wraps(function)
+    def call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> T:
+        named = signature.bind(*args, **kwargs).arguments
+        try:
+            return validated(**named)
+        except ValidationError as error:
+            raise ValueError(f"{name}: {explained(error)}") from error
+
+    return call
+
+
+def explained(error: ValidationError) -> str:
+    """What a validation finds wrong, in one line: each key, its value, and what is allowed."""
+    return "; ".join(
+        ".".join(map(str, problem["loc"])) + f" = {problem['input']!r}: {problem['msg']}"
+        if problem["loc"]
+        else problem["msg"].removeprefix("Value error, ")
+        for problem in error.errors()
+    )
+
+
+def build(
+    kind: str,
+    name: str,
+    options: Mapping[str, Any],
+    *,
+    table: Mapping[str, Callable[..., T]],
+    contract: type[Any],
+    context: Mapping[str, Any],
+    defaults: Mapping[str, Any] | None = None,
+) -> T:
+    """Makes a plug-in from its name and options.
+
+    Args:
+        kind: what it is, such as "sampler", for messages.
+        name: a key of `table`, or `package.module:attribute`.
+        options: its options by name.
+        table: the plug-ins of this kind that come with manyshot, by name.
+        contract: the protocol that what is made must satisfy, or the class that it must be of.
+        context: what plug-ins of this kind may ask for by the name of a parameter; no options.
+        defaults: options that are set unless `options` has them, if the plug-in takes them.
+
+    Raises:
+        ValueError: for an unknown name or option (the message has the nearest), a value that is not
+            allowed, something needed that is not in the context, or what breaks the contract.
+    """
+    plugin = look_up(kind, name, table)
+    takes = {
+        key: parameter
+        for key, parameter in inspect.signature(plugin).parameters.items()
+        if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    }
+    offered = {key: value for key, value in context.items() if key in takes}
+    fields = _dataclass_of_options(plugin)
+    if fields is not None:
+        allowed: Iterable[str] = [field.name for field in dataclasses.fields(fields)]
+    elif len(takes) < len(inspect.signature(plugin).parameters):
+        allowed = options  # it takes any
+    else:
+        allowed = [key for key in takes if key not in context]
+    for option in options:
+        if option not in allowed:
+            raise ValueError(
+                f"{kind} {name!r} has no option {option!r}; {nearest(option, allowed)}"
+                f"it has {', '.join(allowed) or 'none'}"
+            )
+    options = {k: v for k, v in (defaults or {}).items() if k in takes} | dict(options)
+    needed = [key for key, parameter in takes.items() if parameter.default is parameter.empty]
+    missing = [key for key in needed if key not in {*offered, *options, "options"}]
+    if missing:
+        raise ValueError(f"{kind} {name!r} needs {', '.join(missing)}")
+    try:
+        if fields is not None:
+            options = {"options": fields(**options)}
+        built = plugin(**offered, **options)
+    except ValidationError as error:
+        raise ValueError(f"{kind} {name!r}: {explained(error)}") from error
+    except (TypeError, ValueError) as error:
+        words = str(error).removeprefix(f"{getattr(plugin, '__qualname__', name)}: ")
+        raise ValueError(f"{kind} {name!r}: {words}") from error
+    lacks = _lacks(built, contract)
+    if lacks:
+        raise ValueError(f"{kind} {name!r} gives {type(built).__name__}, which {lacks}")
+    return cast(T, built)
+
+
+def look_up(kind: str, name: str, table: Mapping[str, Callable[..., Any]]) -> Callable[..., Any]:
+    """The callable that a name stands for.
+
+    Args:
+        kind: what is looked up, such as "sampler", for messages.
+        name: a key of `table`, or `package.module:attribute`.
+        table: the callables that come with manyshot, by name.
+
+    Raises:
+        ValueError: for an unknown name (the message lists what exists, the nearest first), or one
+            that cannot be imported or called.
+    """
+    if name in table:
+        return table[name]
+    module, _, attribute = name.partition(":")
+    if not (module and attribute):
+        raise ValueError(
+            f"unknown {kind} {name!r}; {nearest(name, table)}have {', '.join(sorted(table))}, or "
+            "give package.module:attribute"
+        )
+    try:
+        plugin = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"{kind} {name!r} cannot be imported: {error}") from error
+    if not callable(plugin):
+        raise ValueError(f"{kind} {name!r} is {plugin!r}, not a function that makes a {kind}")
+    return plugin  # type: ignore[no-any-return]
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """The words `did you mean 'uniform'? `, or nothing if none of `names` is near."""
+    near = difflib.get_close_matches(name, list(names), n=1)
+    return f"did you mean {near[0]!r}? " if near else ""
+
+
+def _dataclass_of_options(plugin: Callable[..., Any]) -> type[Any] | None:
+    """The dataclass that the parameter `options` is annotated with, if there is one."""
+    if "options" not in inspect.signature(plugin).parameters:
+        return None
+    try:
+        annotation = inspect.signature(plugin, eval_str=True).parameters["options"].annotation
+    except NameError:
+        return None  # annotated with what is imported for type checkers alone
+    classes = (annotation, *get_args(annotation))
+    return next((c for c in classes if inspect.isclass(c) and dataclasses.is_dataclass(c)), None)
+
+
+def _lacks(built: object, contract: type[Any]) -> str:
+    """What keeps an object from being of a class, or from having the members of a protocol."""
+    if Protocol not in contract.__bases__:
+        return "" if isinstance(built, contract) else f"is no {contract.__name__}"
+    members = (*contract.__annotations__, *vars(contract))
+    missing = [m for m in members if not m.startswith("_") and not hasattr(built, m)]
+    named = f"{contract.__module__}.{contract.__name__}"
+    return f"has no {', '.join(missing)}; what it needs is in {named}" if missing else ""
