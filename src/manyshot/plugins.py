@@ -9,12 +9,15 @@ our dataclasses of options are pydantic's with `STRICT`.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import functools
 import importlib
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, ParamSpec, Protocol, TypeVar, cast, get_args
 
 from pydantic import ConfigDict, Field, ValidationError, validate_call
@@ -92,6 +95,10 @@ def build(
             allowed, something needed that is not in the context, or what breaks the contract.
     """
     plugin = look_up(kind, name, table)
+    if inspect.isclass(plugin):  # that it is of this kind is seen before it is made
+        lacks = _lacks(plugin, contract, vars(contract))
+        if lacks:
+            raise ValueError(f"{kind} {name!r} {lacks}")
     takes = {
         key: parameter
         for key, parameter in inspect.signature(plugin).parameters.items()
@@ -125,7 +132,7 @@ def build(
     except (TypeError, ValueError) as error:
         words = str(error).removeprefix(f"{getattr(plugin, '__qualname__', name)}: ")
         raise ValueError(f"{kind} {name!r}: {words}") from error
-    lacks = _lacks(built, contract)
+    lacks = _lacks(built, contract, (*contract.__annotations__, *vars(contract)))
     if lacks:
         raise ValueError(f"{kind} {name!r} gives {type(built).__name__}, which {lacks}")
     return cast(T, built)
@@ -152,12 +159,27 @@ def look_up(kind: str, name: str, table: Mapping[str, Callable[..., Any]]) -> Ca
             "give package.module:attribute"
         )
     try:
-        plugin = getattr(importlib.import_module(module), attribute)
+        with _working_folder_last():
+            plugin = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"{kind} {name!r} cannot be imported: {error}") from error
-    if not callable(plugin):
-        raise ValueError(f"{kind} {name!r} is {plugin!r}, not a function that makes a {kind}")
-    return plugin  # type: ignore[no-any-return]
+    if not (inspect.isfunction(plugin) or inspect.isclass(plugin)):
+        raise ValueError(
+            f"{kind} {name!r} is {plugin!r}; give a class, or a function written in Python, that "
+            f"makes a {kind}"
+        )
+    return plugin
+
+
+@contextlib.contextmanager
+def _working_folder_last() -> Iterator[None]:
+    """The working folder's modules can be imported inside, but hide none that is installed."""
+    here = os.getcwd()
+    sys.path.append(here)
+    try:
+        yield
+    finally:
+        sys.path.remove(here)
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
@@ -178,11 +200,11 @@ def _dataclass_of_options(plugin: Callable[..., Any]) -> type[Any] | None:
     return next((c for c in classes if inspect.isclass(c) and dataclasses.is_dataclass(c)), None)
 
 
-def _lacks(built: object, contract: type[Any]) -> str:
-    """What keeps an object from being of a class, or from having the members of a protocol."""
+def _lacks(plug: object, contract: type[Any], members: Iterable[str]) -> str:
+    """What keeps an object or a class from being of a class, or from having these members."""
     if Protocol not in contract.__bases__:
-        return "" if isinstance(built, contract) else f"is no {contract.__name__}"
-    members = (*contract.__annotations__, *vars(contract))
-    missing = [m for m in members if not m.startswith("_") and not hasattr(built, m)]
+        fits = issubclass(plug, contract) if isinstance(plug, type) else isinstance(plug, contract)
+        return "" if fits else f"is no {contract.__name__}"
+    missing = [m for m in members if not m.startswith("_") and not hasattr(plug, m)]
     named = f"{contract.__module__}.{contract.__name__}"
     return f"has no {', '.join(missing)}; what it needs is in {named}" if missing else ""

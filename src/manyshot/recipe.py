@@ -183,8 +183,6 @@ class ShiftingSettings(OptimiserSettings):
     """Whether only the classifier moves."""
     codes: bool = True
     """Whether codes that a sharing scheme learns move too."""
-    reset_momentum: bool = False
-    """Whether the optimiser forgets its state after every generation."""
     elites: Literal["score", "train", "keep"] = "score"
     """What becomes of what the search builds on: scored again at the new weights, trained with the
     population and scored again, or neither."""
@@ -342,6 +340,13 @@ class Recipe(Section):
     def trained_epochs(self) -> int:
         """Epochs that the supernet trains before the search, if it is moved its classifier."""
         return self.transfer.head_epochs if self.moves else self.train.epochs
+
+    @property
+    def named_code(self) -> dict[str, str]:
+        """The keys whose value names code outside manyshot, `package.module:attribute`."""
+        sections = ("network", "sharing", "sampler", "search")
+        names = {f"{section}.name": getattr(self, section).name for section in sections}
+        return {key: name for key, name in names.items() if ":" in name}
 
     @classmethod
     def load(cls, path: Path | None = None, overrides: Sequence[str] = ()) -> Self:

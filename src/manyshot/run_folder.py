@@ -21,6 +21,8 @@ from manyshot.space import SearchSpace
 # -- names of files --------------------------------------------------------------------------------
 
 RECIPE = "recipe.toml"
+SIGNATURE = "recipe.sig"
+"""Says whose command wrote the recipe."""
 ENVIRONMENT = "environment.json"
 SPACE = "space.json"
 LATENCY = "latency.json"
@@ -612,6 +614,11 @@ class _Folder:
     def recipe_file(self) -> Path:
         """The recipe, with every default filled in."""
         return self.path / RECIPE
+
+    @property
+    def signature_file(self) -> Path:
+        """Whose command wrote the recipe."""
+        return self.path / SIGNATURE
 
     @property
     def environment_file(self) -> Path:

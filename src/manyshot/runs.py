@@ -14,6 +14,7 @@ from manyshot import records
 from manyshot.progress import Progress
 from manyshot.recipe import Recipe, RecipeError
 from manyshot.run_folder import RECIPE, RESULT, Result, RunFolder, WinnerRecord
+from manyshot.trust import check_trusted
 
 if TYPE_CHECKING:
     from torch import nn
@@ -169,8 +170,12 @@ class Run:
         recipe: what it did.
     """
 
-    def __init__(self, folder: Path | str) -> None:
+    def __init__(self, folder: Path | str, *, trust: bool = False) -> None:
         """Opens a run, finished or not.
+
+        Args:
+            folder: the run's.
+            trust: whether code that its recipe names may run, if somebody else wrote the folder.
 
         Raises:
             RecordError: if the folder is not a run.
@@ -179,7 +184,7 @@ class Run:
         self.folder, self.files = Path(folder), RunFolder(folder)
         if not self.files.recipe_file.exists():
             raise records.RecordError(f"{self.folder} is not a run: it has no {RECIPE}")
-        self.recipe = self.files.recipe()
+        self.recipe, self._trust = self.files.recipe(), trust
 
     @property
     def result(self) -> Result:
@@ -236,16 +241,17 @@ class Run:
 
         It raises what `run` does.
         """
+        check_trusted(self.files, trust=self._trust)
         return perform(self.recipe, self.folder, progress)
 
     @functools.cached_property
     def _workspace(self) -> Workspace:
         from manyshot.pipeline import Workspace
-        from manyshot.train import load_weights
 
-        weights = self.files.final_weights(self.recipe)
+        check_trusted(self.files, trust=self._trust)
+        self.files.final_weights(self.recipe)  # that they are missing is said before all is built
         workspace = Workspace.build(self.recipe)
-        load_weights(weights, workspace.net)
+        workspace.load_final_weights(self.files)
         return workspace
 
     @property
@@ -272,13 +278,17 @@ class Run:
         """
         from manyshot.train import load_weights
 
-        weights = self.files.subnets / f"{self.net.space.to_text(arch)}.safetensors"
-        if not weights.exists():
+        text = self.net.space.to_text(arch)
+        weights = self.files.subnets / f"{text}.safetensors"
+        lines = {
+            line.arch: line for line in (*self.files.exported_lines(), *self.files.finish_lines())
+        }
+        if text not in lines or not weights.exists():
             raise records.RecordError(
                 f"{weights} is missing: finish the architecture with Run.export(arch, 'pt2')"
             )
         module = self.net.extract(arch)
-        load_weights(weights, module)
+        load_weights(weights, module, lines[text].fingerprint)
         return module.eval()
 
     def export(
@@ -302,6 +312,7 @@ class Run:
         """
         from manyshot.pipeline import export_architecture
 
+        check_trusted(self.files, trust=self._trust)
         values = self.recipe.model_dump(by_alias=True)
         if formats:
             values["export"] = {"formats": list(formats)}

@@ -45,11 +45,7 @@ from pipeline_runs import (
     [
         (),
         ("shifting.timing=after_candidate", "shifting.statistics=running", "shifting.elites=train"),
-        (
-            "shifting.update=per_generation",
-            "shifting.reset_momentum=true",
-            "shifting.optimizer=adamw",
-        ),
+        ("shifting.update=per_generation", "shifting.optimizer=adamw"),
     ],
     ids=["after a generation", "in turn", "adamw"],
 )
@@ -206,7 +202,6 @@ CHANGES = {
     "label_smoothing": "0.3",
     "clip_norm": "0.01",
     "precision": "bf16",
-    "reset_momentum": "true",
     "elites": "train",
     "timing": "after_candidate",
     "rescored": "1",

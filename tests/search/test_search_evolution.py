@@ -138,7 +138,9 @@ def test_the_last_generation_counts() -> None:
 
 def test_global_dedupe_never_repeats_and_per_generation_does() -> None:
     def repeats(dedupe: str) -> int:
-        options = EvolutionOptions(population=20, parents=5, mutants=10, crossovers=10, dedupe=dedupe)
+        options = EvolutionOptions(
+            population=20, parents=5, mutants=10, crossovers=10, dedupe=dedupe
+        )
         asked = generations(Evolution(flat([4] * 8), seed=0, options=options), [20] * 10, sum)
         assert all(len(set(archs)) == 20 for archs in asked)
         return sum(map(len, asked)) - len({arch for archs in asked for arch in archs})

@@ -40,8 +40,6 @@ def _place(error: BaseException) -> str:
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Runs the command line: exit 0 done, 1 failed, 2 usage."""
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # package.module:attribute may be in the working directory
     try:
         code = app(args=arguments, standalone_mode=False)
     except _USAGE as error:

@@ -14,6 +14,7 @@ from manyshot.cli.shared import (
     Quiet,
     RecipePath,
     RunPath,
+    Trust,
     app,
     check_alone,
     echo,
@@ -21,6 +22,7 @@ from manyshot.cli.shared import (
     progress,
     recipe_of,
     show,
+    trusted_recipe_of,
 )
 
 
@@ -87,6 +89,7 @@ def rank_command(
             help="Score without recalibrated batch norms too, if there are no more than so many.",
         ),
     ] = 256,
+    trust: Trust = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -94,7 +97,7 @@ def rank_command(
     check_alone("rank")
     if not 0 < local <= 1:
         raise typer.BadParameter(f"--local is a share in (0, 1], got {local}")
-    settings = loaded(recipe_of(run), set_)
+    settings = loaded(trusted_recipe_of(run, trust), set_)
     from manyshot.pipeline import rank_run
     from manyshot.rank import load_truth
 

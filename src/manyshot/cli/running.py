@@ -15,15 +15,16 @@ from manyshot.cli.shared import (
     RecipePath,
     Resume,
     RunPath,
+    Trust,
     app,
     echo,
     folder_of,
     loaded,
     progress,
-    recipe_of,
     settings_of,
     show,
     speaks,
+    trusted_recipe_of,
 )
 
 if TYPE_CHECKING:
@@ -36,11 +37,12 @@ def run_command(
     set_: Overrides = None,
     out: Out = None,
     resume: Resume = None,
+    trust: Trust = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Train, search, finish and export: the whole way."""
-    settings, folder = settings_of(recipe, set_, out, resume)
+    settings, folder = settings_of(recipe, set_, out, resume, trust)
     from manyshot.runs import perform  # slow to import, so not for --help
 
     _show(perform(settings, folder, progress(quiet)), as_json)
@@ -52,10 +54,11 @@ def train_command(
     set_: Overrides = None,
     out: Out = None,
     resume: Resume = None,
+    trust: Trust = False,
     quiet: Quiet = False,
 ) -> None:
     """Train the supernet only."""
-    settings, folder = settings_of(recipe, set_, out, resume)
+    settings, folder = settings_of(recipe, set_, out, resume, trust)
     from manyshot.pipeline import train_only
     from manyshot.run_folder import RunFolder
 
@@ -68,6 +71,7 @@ def search_command(
     run: RunPath,
     set_: Overrides = None,
     out: Out = None,
+    trust: Trust = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -77,7 +81,7 @@ def search_command(
     """
     if set_ and out is None:
         raise typer.BadParameter("other settings need another folder: give --out too")
-    settings = loaded(recipe_of(run), set_)
+    settings = loaded(trusted_recipe_of(run, trust), set_)
     from manyshot.runs import perform
 
     _show(perform(settings, out or run, progress(quiet), trained=run), as_json)
@@ -90,6 +94,7 @@ def transfer_command(
     data: Annotated[str | None, typer.Option(help="The target data set's name.")] = None,
     set_: Overrides = None,
     out: Out = None,
+    trust: Trust = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -97,7 +102,7 @@ def transfer_command(
 
     Without a recipe, settings are the run's; `--set data.root=PATH` says where the images are.
     """
-    recipe_of(run)
+    trusted_recipe_of(run, trust)
     from manyshot.pipeline import transfer_recipe
     from manyshot.runs import perform
 
@@ -130,12 +135,13 @@ def export_command(
         list[str] | None, typer.Option("--format", help="pt2, onnx, json; repeatable.")
     ] = None,
     test: Annotated[bool, typer.Option("--test", help="Score it on the test set too.")] = False,
+    trust: Trust = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Finish any architecture of a trained run as its recipe says, and export it."""
     overrides = None if formats is None else [f"export.formats={json.dumps(formats)}"]
-    settings = loaded(recipe_of(run), overrides)
+    settings = loaded(trusted_recipe_of(run, trust), overrides)
     from manyshot.pipeline import export_architecture
 
     line = export_architecture(settings, run, arch, progress(quiet), test=test)

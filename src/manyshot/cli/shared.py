@@ -35,6 +35,9 @@ Out = Annotated[
 Resume = Annotated[Path | None, typer.Option(help="Go on with the run in this folder.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on standard error.")]
+Trust = Annotated[
+    bool, typer.Option("--trust", help="Run code that the recipe of somebody's run names.")
+]
 RunPath = Annotated[Path, typer.Argument(help="The folder of a run.")]
 
 
@@ -46,7 +49,11 @@ def loaded(path: Path | None, overrides: list[str] | None) -> Recipe:
 
 
 def settings_of(
-    recipe: Path | None, overrides: list[str] | None, out: Path | None, resume: Path | None
+    recipe: Path | None,
+    overrides: list[str] | None,
+    out: Path | None,
+    resume: Path | None,
+    trust: bool = False,
 ) -> tuple[Recipe, Path]:
     """The recipe and the folder of a run that begins or goes on."""
     if resume is None:
@@ -56,7 +63,7 @@ def settings_of(
         raise typer.BadParameter(
             "--resume goes on with a run as it is: give no recipe, --set, --out"
         )
-    return loaded(recipe_of(resume), None), resume
+    return loaded(trusted_recipe_of(resume, trust), None), resume
 
 
 def folder_of(name: str, out: Path | None) -> Path:
@@ -75,6 +82,16 @@ def recipe_of(run: Path) -> Path:
     path = RunFolder(run).recipe_file
     if not path.exists():
         raise typer.BadParameter(f"{run} is not a run: it has no {path.name}")
+    return path
+
+
+def trusted_recipe_of(run: Path, trust: bool) -> Path:
+    """The recipe of a run whose network is to be built, which may be code that somebody names."""
+    path = recipe_of(run)
+    from manyshot.run_folder import RunFolder
+    from manyshot.trust import check_trusted
+
+    check_trusted(RunFolder(run), trust=trust)
     return path
 
 

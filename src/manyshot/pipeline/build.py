@@ -32,12 +32,13 @@ from manyshot.pipeline.checks import (
 )
 from manyshot.plugins import build
 from manyshot.recipe import OptimiserSettings, Recipe, RecipeError
+from manyshot.run_folder import RunFolder
 from manyshot.search import Limit, Searcher, limits_of, make_searcher
 from manyshot.seeding import seeded
 from manyshot.sharing import Sharing, make_sharing
 from manyshot.space import Budget
 from manyshot.supernet import Supernet
-from manyshot.train import Sampler, engine, make_sampler
+from manyshot.train import Sampler, engine, load_weights, make_sampler
 from manyshot.transfer import classifier, new_head
 from manyshot.zoo import NETWORKS
 
@@ -253,7 +254,7 @@ class Workspace:
             raise RecipeError(str(error)) from error
 
     def check_plugins(self) -> None:
-        """Makes the recipe's sampler and searcher, so that no verb accepts options that they do not.
+        """Makes sampler and searcher, so that no verb accepts options which these do not.
 
         A sampler of latencies waits for them; that of a moved supernet is not used.
 
@@ -405,6 +406,21 @@ class Workspace:
             "more": [str(item) for item in more],
         }
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
+
+    def weights_fingerprint(self, *, shifted: bool = False) -> str:
+        """Identifies what the supernet's weights depend on, as trained, or `shifted` after it."""
+        return self.fingerprint(self.recipe.train, *([self.recipe.shifting] if shifted else []))
+
+    def load_final_weights(self, folder: RunFolder) -> None:
+        """Loads the supernet as the search of this recipe left it in the folder of its run.
+
+        Raises:
+            RecordError: if it is not trained, or its search moves it and is not done.
+            CheckpointError: if the file is damaged, or belongs to another run.
+        """
+        weights = folder.final_weights(self.recipe)
+        shifted = weights == folder.shifted
+        load_weights(weights, self.net, self.weights_fingerprint(shifted=shifted))
 
 
 def start_engine(ws: Workspace, folder: Path) -> Accelerator:

@@ -15,6 +15,7 @@ from manyshot._version import __version__
 from manyshot.nn.pointwise import TrainingFormat
 from manyshot.recipe import Recipe, RecipeError
 from manyshot.run_folder import CODES, SAMPLER, WEIGHTS, EnvironmentRecord, MemoryFormat, RunFolder
+from manyshot.trust import sign
 
 
 def open_folder(
@@ -43,10 +44,18 @@ def open_folder(
     if trained is not None:
         check_trained(recipe, trained)
     if other:
-        for stale in (own.latency_file, own.source, own.space_file, machine, path):
+        for stale in (
+            own.latency_file,
+            own.source,
+            own.space_file,
+            machine,
+            own.signature_file,
+            path,
+        ):
             stale.unlink(missing_ok=True)
     if not path.exists():
         records.write_text(path, recipe.to_toml())
+        sign(own)
     if not machine.exists():
         records.write_json(machine, environment(memory_format))
     for torn in folder.rglob(".*.part*"):  # of a killed run

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from manyshot.records import SCHEMA, atomic
+
+_METADATA, _DIGEST = "__metadata__", "digest"
+_WAY_OUT = "delete the file and resume: it is made again from trainer.pt, or restore it from a copy"
 
 
 class CheckpointError(ValueError):
@@ -57,8 +60,16 @@ def load_checkpoint(path: Path, fingerprint: str | None = None) -> dict[str, Any
     return state
 
 
-def save_weights(path: Path, net: nn.Module) -> None:
-    """The weights as a safetensors file, each tensor contiguous, atomically; tied ones once."""
+def save_weights(path: Path, net: nn.Module, fingerprint: str = "") -> None:
+    """The weights as a safetensors file, each tensor contiguous, atomically; tied ones once.
+
+    Equal weights give equal files, byte for byte. The file has a digest of all that is in it.
+
+    Args:
+        path: the file.
+        net: the network.
+        fingerprint: identifies what the weights depend on.
+    """
     tensors: dict[str, Tensor] = {}
     seen: dict[int, str] = {}
     tied: dict[str, str] = {}
@@ -71,32 +82,36 @@ def save_weights(path: Path, net: nn.Module) -> None:
         if tensor.dim() == 4 and not tensor.is_contiguous():
             formats[name] = "channels_last"
         tensors[name] = tensor.detach().cpu().contiguous()
-    metadata = {"schema": str(SCHEMA)}
+    metadata = {"schema": str(SCHEMA), "fingerprint": fingerprint}
     metadata |= {f"tied:{name}": first for name, first in tied.items()}
     metadata |= {f"memory_format:{name}": kept for name, kept in formats.items()}
+    header, data = _split(save(tensors, metadata))
+    header[_METADATA][_DIGEST] = _digest_of_file(header, data)
+    text = _canonical(header)
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of eight bytes
     with atomic(path) as temporary:
-        save_file(tensors, temporary, metadata)
+        temporary.write_bytes(len(text).to_bytes(8, "little") + text + data)
 
 
-def load_weights(path: Path, net: nn.Module) -> None:
+def load_weights(path: Path, net: nn.Module, fingerprint: str | None = None) -> None:
     """Loads `save_weights` into a network of the same structure.
 
+    Args:
+        path: the file.
+        net: the network.
+        fingerprint: what the weights must depend on; None if that is not known.
+
     Raises:
-        CheckpointError: if the file is damaged, or tensors are missing, unknown or of other shapes.
+        CheckpointError: if the file is damaged, has another fingerprint, or tensors are missing,
+            unknown or of other shapes.
     """
-    try:
-        with safe_open(path, "pt") as file:
-            schema = (file.metadata() or {}).get("schema")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # safetensors raises its own type, which is not exported for typing
+    tensors, metadata = read_weights(path)
+    if fingerprint is not None and metadata["fingerprint"] != fingerprint:
         raise CheckpointError(
-            f"weights {path} cannot be read ({error}); delete the file and resume: it is made "
-            "again from trainer.pt, or restore it from a copy"
-        ) from error
-    if schema != str(SCHEMA):
-        raise CheckpointError(f"weights {path} have schema {schema}; this version reads {SCHEMA}")
+            f"weights {path} belong to other settings, another seed or other images (fingerprint "
+            f"{metadata['fingerprint']}, here {fingerprint}): restore the file of this run, or "
+            "delete it and resume, so that it is made again"
+        )
     own = net.state_dict(keep_vars=True)
     by_tensor: dict[int, Tensor] = {id(own[name]): t for name, t in tensors.items() if name in own}
     complete = {name: by_tensor.get(id(tensor)) for name, tensor in own.items()}
@@ -116,6 +131,48 @@ def load_weights(path: Path, net: nn.Module) -> None:
             + ("; for other classes, manyshot transfer gives it a new classifier" * classes)
         )
     net.load_state_dict({n: t for n, t in complete.items() if t is not None})
+
+
+def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors in a file of `save_weights`, by name, and what it says beside them.
+
+    Raises:
+        CheckpointError: if the file is damaged, was changed, or is of another schema.
+    """
+    content = path.read_bytes()
+    try:
+        tensors = load(content)
+        header, data = _split(content)
+        metadata: dict[str, str] = header.get(_METADATA, {})
+        kept = metadata.pop(_DIGEST, None)
+    except Exception as error:  # safetensors raises its own type, which is not exported for typing
+        raise CheckpointError(f"weights {path} cannot be read ({error}); {_WAY_OUT}") from error
+    if metadata.get("schema") != str(SCHEMA):
+        raise CheckpointError(
+            f"weights {path} have schema {metadata.get('schema')}; this version reads {SCHEMA}"
+        )
+    if kept != _digest_of_file(header, data):
+        raise CheckpointError(
+            f"weights {path} are damaged: their content is not what was written; {_WAY_OUT}"
+        )
+    return tensors, metadata
+
+
+def _split(content: bytes) -> tuple[dict[str, Any], bytes]:
+    """Header and data of a safetensors file."""
+    length = int.from_bytes(content[:8], "little")
+    return json.loads(content[8 : 8 + length]), content[8 + length :]
+
+
+def _canonical(header: Mapping[str, Any]) -> bytes:
+    return json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
+
+
+def _digest_of_file(header: Mapping[str, Any], data: bytes) -> str:
+    """Of everything in the file; the header is without its digest."""
+    sha = hashlib.sha256(_canonical(header))
+    sha.update(data)
+    return sha.hexdigest()
 
 
 def _other_classes(shapes: Sequence[tuple[Sequence[int], Sequence[int]]]) -> bool:

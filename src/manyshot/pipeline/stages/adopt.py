@@ -6,8 +6,6 @@ import shutil
 from pathlib import Path
 
 from accelerate import Accelerator
-from safetensors import safe_open
-from safetensors.torch import load_file
 
 from manyshot import records, transfer
 from manyshot.pipeline.build import Workspace
@@ -16,7 +14,7 @@ from manyshot.recipe import OptimiserSettings, ShiftingSettings
 from manyshot.run_folder import SOURCE, RunFolder, TrainLine
 from manyshot.seeding import numpy_rng
 from manyshot.train import CheckpointError, load_weights
-from manyshot.train.checkpoint import digest
+from manyshot.train.checkpoint import digest, read_weights
 from manyshot.train.shifting import Shifter
 
 
@@ -26,13 +24,8 @@ def digest_of(weights: Path) -> str:
     Raises:
         CheckpointError: if it cannot be read.
     """
-    try:
-        return digest(load_file(weights))
-    except Exception as error:  # safetensors raises its own type, which is not exported for typing
-        raise CheckpointError(
-            f"weights {weights} cannot be read ({error}); if they are of a transfer, delete them "
-            "and transfer again, else resume that run to make them again"
-        ) from error
+    tensors, _ = read_weights(weights)
+    return digest(tensors)
 
 
 def take_source(folder: Path, run: Path) -> None:
@@ -80,12 +73,12 @@ def load_source(ws: Workspace, weights: Path) -> None:
 
 
 def _classes(path: Path, weight: str) -> int:
-    with safe_open(path, "pt") as file:
-        if weight not in file.keys():  # noqa: SIM118
-            raise CheckpointError(
-                f"weights {path} have no {weight!r}, the classifier: they are of another network"
-            )
-        return int(file.get_slice(weight).get_shape()[-2])
+    tensors, _ = read_weights(path)
+    if weight not in tensors:
+        raise CheckpointError(
+            f"weights {path} have no {weight!r}, the classifier: they are of another network"
+        )
+    return int(tensors[weight].shape[-2])
 
 
 def _train_head(ws: Workspace, accelerator: Accelerator, folder: Path, progress: Progress) -> None:

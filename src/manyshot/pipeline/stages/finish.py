@@ -144,12 +144,12 @@ class _Work:
         """The finished module, with the weights on file if there are any."""
         if self.trained:
             subnet = _extracted(ws.net, self.arch, ws.device)
-            load_weights(self.weights, subnet)
+            load_weights(self.weights, subnet, self.fingerprint)
             return subnet.eval()
         folder = RunFolder(self.folder).subnets
         subnet = finished(ws, accelerator, folder, self.arch, settings, progress)
         if accelerator.is_main_process:
-            save_weights(self.weights, subnet)
+            save_weights(self.weights, subnet, self.fingerprint)
         return subnet
 
     def recorded(

@@ -150,8 +150,6 @@ class ShiftingStage:
             proposed=operations(self.ws, proposed),
             trained=operations(self.ws, trained),
         )
-        if self.settings.reset_momentum:
-            self.shifter.forget()
         self.generation += 1
         self.versions.append(self.shifter.step)
         if self.accelerator.is_main_process:
@@ -169,7 +167,7 @@ class ShiftingStage:
         """Writes the weights as they are after the search."""
         path = self.folder.shifted
         if self.accelerator.is_main_process and not path.exists():
-            save_weights(path, self.ws.net)
+            save_weights(path, self.ws.net, self.ws.weights_fingerprint(shifted=True))
         self.accelerator.wait_for_everyone()
 
 

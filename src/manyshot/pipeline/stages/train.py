@@ -28,9 +28,9 @@ def train_stage(ws: Workspace, accelerator: Accelerator, folder: Path, progress:
             train_supernet(ws, accelerator, folder, progress)
         if accelerator.is_main_process:
             describe_codes(ws, folder)
-            save_weights(weights, ws.net)
+            save_weights(weights, ws.net, ws.weights_fingerprint())
         accelerator.wait_for_everyone()
-    load_weights(weights, ws.net)
+    load_weights(weights, ws.net, ws.weights_fingerprint())
 
 
 def train_supernet(

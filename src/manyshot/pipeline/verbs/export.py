@@ -9,7 +9,6 @@ from manyshot.pipeline.stages.finish import finish
 from manyshot.progress import Progress, Silent
 from manyshot.recipe import Recipe
 from manyshot.run_folder import EXPORTED_LOG, FINISH_LOG, FinishLine, RunFolder
-from manyshot.train import load_weights
 
 
 @on_its_threads
@@ -42,7 +41,7 @@ def export_architecture(
     ws = Workspace.build(recipe)
     ws.check_finish(world)
     arch = ws.net.space.canonical(ws.net.space.from_text(text))
-    load_weights(RunFolder(folder).final_weights(recipe), ws.net)
+    ws.load_final_weights(RunFolder(folder))
     accelerator = start_engine(ws, folder)
     won = {line.arch for line in RunFolder(folder).finish_lines()}
     log = FINISH_LOG if ws.net.space.to_text(arch) in won else EXPORTED_LOG

@@ -30,7 +30,6 @@ from manyshot.run_folder import (
 )
 from manyshot.seeding import numpy_rng
 from manyshot.space import Arch, SearchSpace
-from manyshot.train import load_weights
 from manyshot.train.checkpoint import digest
 
 _SHARED_BATCHES = 128
@@ -73,7 +72,7 @@ def rank_run(
     ws = Workspace.build(recipe)
     truth = in_space(truth, ws.net.space)
     folder = RunFolder(run)
-    load_weights(folder.final_weights(recipe), ws.net)
+    ws.load_final_weights(folder)
     files = folder.rank(truth.name)
     chosen_by = None if reference is None else _reference(reference, ws.net.space, truth)
     scoring = _Scoring(ws, files)
