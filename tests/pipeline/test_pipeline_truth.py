@@ -21,6 +21,7 @@ from manyshot.pipeline.verbs.truth import alone
 from manyshot.pipeline.workers import Failed, InProcess, Processes, Task
 from manyshot.rank import load_truth
 from manyshot.recipe import RecipeError
+from manyshot.run_folder import locked
 from pipeline_runs import SMALL, Stages, lines, small, stopped
 
 EPOCHS = 12  # fewer leave batch norms where they began, and all accuracies equal
@@ -236,12 +237,11 @@ def test_a_score_that_is_no_number_is_a_failure(tmp_path, monkeypatch):
 
 
 def test_one_command_at_a_time(done, tmp_path):
-    fcntl = pytest.importorskip("fcntl")
     recipe = small(tmp_path / "recipe", *SETS)
-    with (tmp_path / "lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_SH)  # leaves room for others like it, not for a command
-        with pytest.raises(records.RecordError, match="another manyshot truth is at work"):
+    with locked(tmp_path, "another command"):
+        with pytest.raises(records.RecordError, match="another command .* is at work"):
             truth(recipe, tmp_path, archs=ARCHS[:1])
+        assert not (tmp_path / "truth.jsonl").exists()
     assert truth(recipe, tmp_path, archs=ARCHS[:1]) == 2
 
 

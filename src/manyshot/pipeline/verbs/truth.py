@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import math
 import time
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -22,7 +21,7 @@ from manyshot.pipeline.verbs.truth_plans import planned
 from manyshot.pipeline.workers import Failed, InProcess, Task, Workers
 from manyshot.progress import Progress, Silent
 from manyshot.recipe import Recipe
-from manyshot.run_folder import TruthFolder, TruthLine
+from manyshot.run_folder import TruthFolder, TruthLine, locked
 from manyshot.space import Arch
 from manyshot.supernet import Supernet
 from manyshot.train import NonFiniteLoss, TrainingSettings
@@ -66,7 +65,7 @@ def truth(
         RecipeError: if the plan cannot be made.
         TruthFailed: if trainings diverged, after all others are done.
     """
-    with _only_one(folder):
+    with locked(folder, "manyshot truth"):
         return _truth(recipe, folder, progress or Silent(), workers or InProcess(), of, archs)
 
 
@@ -107,29 +106,6 @@ def _truth(
             "truth.training.lr, or set its clip_norm, in another folder"
         )
     return len(tasks)
-
-
-@contextlib.contextmanager
-def _only_one(folder: Path) -> Iterator[None]:
-    """Refuses a second command on one folder, where the system has file locks.
-
-    Raises:
-        RecordError: then.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    with TruthFolder(folder).lock.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise records.RecordError(
-                f"another manyshot truth is at work in {folder}: wait for it, or use another --out"
-            ) from error
-        yield  # the lock goes with the process, even if that is killed
 
 
 @functools.lru_cache(maxsize=2)
