@@ -18,7 +18,7 @@ from manyshot.nn.pointwise import training_format
 from manyshot.pipeline.build import Workspace, build_network, on_its_threads
 from manyshot.pipeline.opening import environment
 from manyshot.pipeline.verbs.truth_plans import planned
-from manyshot.pipeline.workers import Failed, InProcess, Task, Workers
+from manyshot.pipeline.workers import Failed, Processes, Task, Workers
 from manyshot.progress import Progress, Silent
 from manyshot.recipe import Recipe
 from manyshot.run_folder import TruthFolder, TruthLine, locked
@@ -66,7 +66,7 @@ def truth(
         TruthFailed: if trainings diverged, after all others are done.
     """
     with locked(folder, "manyshot truth"):
-        return _truth(recipe, folder, progress or Silent(), workers or InProcess(), of, archs)
+        return _truth(recipe, folder, progress or Silent(), workers or Processes(1), of, archs)
 
 
 def _truth(
