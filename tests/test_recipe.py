@@ -1,5 +1,6 @@
 """Recipes: defaults, overrides, messages, and TOML that comes back the same."""
 
+import tempfile
 import tomllib
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from manyshot import records
 from manyshot.recipe import (
     DataSettings,
     EvaluationSettings,
@@ -20,6 +22,7 @@ from manyshot.recipe import (
     TrainingSettings,
     dumps,
 )
+from manyshot.toml import read
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.toml"))
 
@@ -214,3 +217,29 @@ def test_written_files_are_utf8_whatever_the_locale(tmp_path):
     recipe = Recipe(data=DataSettings(root="/größe/\x07\U000e0001"))
     (tmp_path / "r.toml").write_text(recipe.to_toml(), encoding="utf-8")
     assert Recipe.load(tmp_path / "r.toml") == recipe
+
+
+nested = st.recursive(
+    st.none() | plain, lambda inner: st.dictionaries(text, inner, max_size=4), max_leaves=12
+)
+
+
+def without_none(value):
+    if not isinstance(value, dict):
+        return value
+    return {key: without_none(inner) for key, inner in value.items() if inner is not None}
+
+
+@given(st.dictionaries(text, nested, max_size=4))
+def test_any_tables_written_to_a_file_and_read_are_the_same(values):
+    """Tables before plain values, inside tables, and with any key: nothing slips elsewhere."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "any.toml"
+        records.write_text(path, dumps(values))
+        assert read(path) == without_none(values)
+
+
+def test_a_path_of_other_bytes_than_utf8_is_refused():
+    recipe = Recipe(data=DataSettings(root="/images\udcff"))
+    with pytest.raises(RecipeError, match=r"UTF-8 text and cannot hold 'root = .*udcff.*another"):
+        recipe.to_toml()

@@ -1,6 +1,7 @@
 """Typed records: what real runs wrote is read, and nothing malformed is."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from manyshot.run_folder import (
     TrainLine,
     TruthFolder,
     TruthLine,
+    locked,
     sampler_line,
 )
 
@@ -287,3 +289,40 @@ def test_absent_and_undefined_differ():
         arch="0", mode="inherit", fingerprint="f", memory_format=memory, weights="w", files={}
     )
     assert "test_accuracy" not in line.plain()
+
+
+HOLDS = """
+import sys, time
+from pathlib import Path
+from manyshot.run_folder import locked
+with locked(Path(sys.argv[1]), "manyshot sleep"):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_lock_is_held_by_one_process_and_ends_with_it(tmp_path):
+    folder = tmp_path / "new"
+    command = [sys.executable, "-c", HOLDS, str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "held\n"
+        message = rf"^manyshot sleep \(process {process.pid} on .+\) is at work in {folder}: wait"
+        for _ in range(2):  # neither attempt spoils what the message is made of
+            with pytest.raises(RecordError, match=message), locked(folder, "manyshot truth"):
+                pass
+        process.kill()
+    assert (folder / "lock.json").exists()  # left by the kill, and in nobody's way
+    with locked(folder, "manyshot truth"):
+        with pytest.raises(RecordError, match="manyshot truth"), locked(folder, "manyshot rank"):
+            pass
+        assert json.loads((folder / "lock.json").read_text())["pid"] == os.getpid()
+    assert not (folder / "lock.json").exists()
+
+
+def test_a_lock_is_free_again_after_an_error_and_says_little_without_a_note(tmp_path):
+    with pytest.raises(ZeroDivisionError), locked(tmp_path, "manyshot truth"):
+        raise ZeroDivisionError
+    with locked(tmp_path, "manyshot truth"):
+        (tmp_path / "lock.json").unlink()
+        with pytest.raises(RecordError, match="^another process is"), locked(tmp_path, "second"):
+            pass

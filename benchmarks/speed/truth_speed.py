@@ -3,9 +3,11 @@
     python -m benchmarks.speed.truth_speed [--rounds 3]
 
 Each round trains the same 24 networks of `tiny` on digits, as `recipes/digits.toml` would, on one
-thread each: in this process, in one other process, and in two. New processes take seconds to
-import torch and to load the images, once; a second figure leaves that out, as the time from the
-first record to the last. On an otherwise idle machine two processes can at best halve it.
+thread each: in this process, and in two others. New processes take seconds to import torch and to
+load the images, once; a second figure leaves that out, as the time from the first record to the
+last. On an otherwise idle machine two processes can at best halve it. The records of 2026-11-22
+have one other process too, and their processes were made by `concurrent.futures`; now joblib makes
+them.
 """
 
 from __future__ import annotations
@@ -23,20 +25,16 @@ from benchmarks.lib.measuring import provenance, ratio, spread
 from benchmarks.lib.pages import markdown, with_reading
 from manyshot import records
 from manyshot.pipeline import truth
-from manyshot.pipeline.workers import InProcess, Processes, Workers
+from manyshot.pipeline.workers import Processes
 from manyshot.recipe import Recipe
 
 KEPT = kept.of_speed(__file__)
 NETWORKS = 24
 SETS = ("truth.plan=uniform", f"truth.count={NETWORKS}", "truth.seeds=[0]")
-WORKERS: dict[str, Workers] = {
-    "this process": InProcess(),
-    "one other process": Processes(1),
-    "two processes": Processes(2),
-}
+WORKERS = {"this process": Processes(1), "two processes": Processes(2)}
 
 
-def timed(workers: Workers) -> tuple[float, float]:
+def timed(workers: Processes) -> tuple[float, float]:
     """Seconds in all, and seconds per training between the first record and the last."""
     stamps: list[float] = []
     records.wrote = lambda path: stamps.append(time.perf_counter())
@@ -57,9 +55,9 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     path = kept.begin(given, KEPT)
-    timed(InProcess())
+    timed(Processes(1))
     for turn in range(given.rounds):
-        for name in list(WORKERS)[turn % 3 :] + list(WORKERS)[: turn % 3]:
+        for name in list(WORKERS)[turn % 2 :] + list(WORKERS)[: turn % 2]:
             seconds, each = timed(WORKERS[name])
             row = {"workers": name, "turn": turn, "seconds": seconds, "each": each}
             records.append(path, {**row, **provenance()})
@@ -69,7 +67,8 @@ def main() -> None:
 def write_page(path: Path) -> Path:
     """The page of the records, beside them."""
     rows = kept.rows(path)
-    by = {name: [row for row in rows if row["workers"] == name] for name in WORKERS}
+    names = dict.fromkeys(row["workers"] for row in rows)
+    by = {name: [row for row in rows if row["workers"] == name] for name in names}
     base = by["this process"]
     lines = []
     for name, own in by.items():

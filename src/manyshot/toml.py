@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-_BARE = re.compile(r"[A-Za-z0-9_-]+")  # keys that TOML takes without quotes
+import tomli_w
 
 
 class RecipeError(ValueError):
@@ -55,29 +54,27 @@ def override(values: dict[str, Any], text: str) -> None:
     values[last] = parsed
 
 
-def dumps(values: Mapping[str, Any], prefix: str = "") -> str:
-    """`values` as TOML, plain values first, then tables; keys that are None are left out."""
-    lines = [
-        f"{key if _BARE.fullmatch(key) else _literal(key)} = {_literal(value)}"
-        for key, value in values.items()
-        if value is not None and not isinstance(value, Mapping)
-    ]
-    text = "\n".join(lines) + "\n" if lines else ""
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            inner = dumps(value, f"{prefix}{key}.")
-            has_own = any(v is not None and not isinstance(v, Mapping) for v in value.values())
-            header = f"\n[{prefix}{key}]\n" if has_own or not value else ""
-            text += header + inner
+def dumps(values: Mapping[str, Any]) -> str:
+    """`values` as TOML, plain values first, then tables; keys that are None are left out.
+
+    Raises:
+        RecipeError: if a text cannot be written as UTF-8, as a path of other bytes cannot.
+    """
+    text = tomli_w.dumps(_without_none(values))
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        line = text.split("\n")[text[: error.start].count("\n")]
+        raise RecipeError(
+            f"a recipe is UTF-8 text and cannot hold {ascii(line)}: give another name to the "
+            "file or folder"
+        ) from error
     return text
 
 
-def _literal(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-        return '"' + "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in escaped) + '"'
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(_literal, value)) + "]"
-    return repr(value)
+def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: _without_none(value) if isinstance(value, Mapping) else value
+        for key, value in values.items()
+        if value is not None
+    }

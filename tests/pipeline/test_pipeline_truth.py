@@ -16,11 +16,13 @@ import torch
 from torch import nn
 
 from manyshot import evaluate, records
+from manyshot.cost.timing import on_threads
 from manyshot.pipeline import TruthFailed, Workspace, truth
 from manyshot.pipeline.verbs.truth import alone
-from manyshot.pipeline.workers import Failed, InProcess, Processes, Task
+from manyshot.pipeline.workers import Failed, Processes, Task
 from manyshot.rank import load_truth
 from manyshot.recipe import RecipeError
+from manyshot.run_folder import locked
 from pipeline_runs import SMALL, Stages, lines, small, stopped
 
 EPOCHS = 12  # fewer leave batch norms where they began, and all accuracies equal
@@ -236,12 +238,11 @@ def test_a_score_that_is_no_number_is_a_failure(tmp_path, monkeypatch):
 
 
 def test_one_command_at_a_time(done, tmp_path):
-    fcntl = pytest.importorskip("fcntl")
     recipe = small(tmp_path / "recipe", *SETS)
-    with (tmp_path / "lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_SH)  # leaves room for others like it, not for a command
-        with pytest.raises(records.RecordError, match="another manyshot truth is at work"):
+    with locked(tmp_path, "another command"):
+        with pytest.raises(records.RecordError, match="another command .* is at work"):
             truth(recipe, tmp_path, archs=ARCHS[:1])
+        assert not (tmp_path / "truth.jsonl").exists()
     assert truth(recipe, tmp_path, archs=ARCHS[:1]) == 2
 
 
@@ -376,28 +377,82 @@ class TestWorkers:
 
     def test_an_exception_ends_it(self):
         with pytest.raises(ZeroDivisionError):
-            list(InProcess().run(_divided, self.tasks))
+            list(Processes(1).run(_divided, self.tasks))
 
     def test_what_has_not_begun_is_dropped(self, tmp_path):
         tasks = [Task(str(tmp_path), "0", seed) for seed in range(40)]
         with pytest.raises(ZeroDivisionError):
-            list(Processes(1).run(_divided, tasks))
-        assert 0 < len(list(tmp_path.iterdir())) < 20  # what a process has been handed goes on
+            list(Processes(2).run(_divided, tasks))
+        begun = len(list(tmp_path.iterdir()))
+        assert 0 < begun < 20  # what a process has been handed may go on
+        time.sleep(1)
+        assert len(list(tmp_path.iterdir())) == begun
 
     def test_a_process_that_dies_is_an_error_with_a_way_out(self):
-        with pytest.raises(RuntimeError, match="fewer --workers"):
-            list(Processes(1).run(_dies, self.tasks))
+        with pytest.raises(RuntimeError, match="one of 2 processes .* fewer --workers"):
+            list(Processes(2).run(_dies, self.tasks))
 
-    def test_no_tasks_no_processes(self):
+    def test_outcomes_come_as_tasks_finish(self, tmp_path):
+        """The first task waits until the outcome of the second has arrived."""
+        outcomes = Processes(2).run(_waits, [Task(str(tmp_path / "go"), "0", s) for s in (1, 0)])
+        assert next(outcomes) == {"value": 0}
+        (tmp_path / "go").touch()
+        assert list(outcomes) == [{"value": 1}]
+
+    @pytest.mark.parametrize("threads", [1, 3])
+    def test_each_has_as_many_threads_as_this_process(self, threads):
+        with on_threads(threads):
+            assert list(Processes(2).run(_threads, self.tasks[:2])) == [threads] * 2
+
+    def test_a_process_in_the_middle_of_hours_of_work_ends_with_its_parent(self, tmp_path):
+        (tmp_path / "sleeping.py").write_text(SLEEPING)
+        command = [sys.executable, "-c", "import sleeping; sleeping.main()", str(tmp_path)]
+        with subprocess.Popen(command, cwd=tmp_path) as process:
+            until = time.monotonic() + 120
+            while len(busy := [int(path.name) for path in tmp_path.glob("[0-9]*")]) < 2:
+                assert time.monotonic() < until and process.poll() is None
+                time.sleep(0.05)
+            assert all(map(_alive, busy)) and process.pid not in busy
+            process.kill()
+        until = time.monotonic() + 30
+        while any(map(_alive, busy)):
+            assert time.monotonic() < until, "a process goes on with work that nobody waits for"
+            time.sleep(0.1)
+
+    def test_a_process_without_work_ends(self, monkeypatch):
+        monkeypatch.setattr("manyshot.pipeline.workers._IDLE_SECONDS", 0.5)
+        others = set(Processes(2).run(_who, self.tasks))  # one may be ready before the other is
+        until = time.monotonic() + 30
+        while any(map(_alive, others)):
+            assert time.monotonic() < until, "processes wait for more work for ever"
+            time.sleep(0.1)
+        assert os.getpid() not in others
+
+    def test_no_tasks(self):
         assert list(Processes(2).run(_dies, [])) == []
 
     def test_at_least_one(self):
         with pytest.raises(ValueError, match="at least 1, got 0"):
             Processes(0)
 
-    def test_in_process_is_lazy(self):
-        outcomes = InProcess().run(_divided, self.tasks[1:])
+    def test_one_is_this_process_and_does_a_task_when_asked(self):
+        assert list(Processes(1).run(_who, self.tasks[:1])) == [os.getpid()]
+        outcomes = Processes(1).run(_divided, self.tasks[1:])
         assert next(outcomes) == {"value": 1.0}
+
+
+SLEEPING = """
+import os, sys, time
+from pathlib import Path
+from manyshot.pipeline.workers import Processes, Task
+
+def work(task):
+    Path(task.recipe, str(os.getpid())).touch()
+    time.sleep(3600)
+
+def main():
+    list(Processes(2).run(work, [Task(sys.argv[1], "0", seed) for seed in range(4)]))
+"""
 
 
 def _divided(task):
@@ -409,6 +464,22 @@ def _divided(task):
 
 def _dies(task):
     os._exit(3)
+
+
+def _waits(task):
+    until = time.monotonic() + 60
+    while task.seed and not Path(task.recipe).exists():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    return {"value": task.seed}
+
+
+def _threads(task):
+    return torch.get_num_threads()
+
+
+def _who(task):
+    return os.getpid()
 
 
 RAY = """

@@ -52,16 +52,15 @@ def truth_command(
     for run in of or []:
         recipe_of(run)
     from manyshot.pipeline import truth
-    from manyshot.pipeline.workers import InProcess, Processes, Ray
+    from manyshot.pipeline.workers import Processes, Ray
 
     threads = settings.threads if isinstance(settings.threads, int) else os.cpu_count() or 1
-    alone = InProcess() if workers == 1 else Processes(workers)
     folder = out or Path("truth") / settings.name
     truth(
         settings,
         folder,
         progress(quiet),
-        workers=Ray(workers, threads) if ray else alone,
+        workers=Ray(workers, threads) if ray else Processes(workers),
         of=of or [],
         archs=arch or [],
     )

@@ -1,15 +1,17 @@
-"""Independent tasks done in this process, in others of this machine, or through Ray in many."""
+"""Independent tasks done in this process, in others of this machine, or through Ray on many."""
 
 from __future__ import annotations
 
-import concurrent.futures
-import multiprocessing
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Any, Protocol, final
+
+import joblib
+import torch
 
 from manyshot.run_folder import TruthLine
 
@@ -37,6 +39,9 @@ class Failed:
     why: str
 
 
+_IDLE_SECONDS = 10
+"""A process that has had nothing to do for so long ends, and its memory is free."""
+
 Outcome = TruthLine | Failed
 Work = Callable[[Task], Outcome]
 """A function of a module, which other processes import by name."""
@@ -54,19 +59,11 @@ class Workers(Protocol):
 
 
 @final
-class InProcess:
-    """This process, one task after the other."""
-
-    def run(self, work: Work, tasks: Sequence[Task]) -> Iterator[Outcome]:
-        """See `Workers`."""
-        yield from map(work, tasks)
-
-
-@final
 class Processes:
-    """So many new processes of this machine, each with its own threads.
+    """So many processes of this machine, as joblib makes them; one is this process itself.
 
-    They end with this process, even if it is killed.
+    Each has as many threads as this one. They end with it even if it is killed; on Windows each
+    then does its task to the end.
     """
 
     def __init__(self, count: int) -> None:
@@ -85,31 +82,32 @@ class Processes:
         Raises:
             RuntimeError: if a process ends without an answer, as one killed for memory does.
         """
-        if not tasks:
-            return
-        pool = concurrent.futures.ProcessPoolExecutor(
-            self.count, multiprocessing.get_context("spawn"), _follow_parent
-        )
+        with joblib.parallel_config(
+            "loky",
+            idle_worker_timeout=_IDLE_SECONDS,
+            initializer=_follow,
+            initargs=(os.getpid(), torch.get_num_threads()),
+        ):
+            parallel = joblib.Parallel(self.count, return_as="generator_unordered", batch_size=1)
         try:
-            futures = [pool.submit(work, task) for task in tasks]
-            for future in concurrent.futures.as_completed(futures):
-                yield future.result()
+            yield from parallel(joblib.delayed(work)(task) for task in tasks)
         except BrokenProcessPool as error:
             raise RuntimeError(
                 f"one of {self.count} processes ended without an answer, perhaps for lack of "
                 "memory; what is finished is on record: go on with fewer --workers"
             ) from error
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _follow_parent() -> None:
-    """Ends this process when the one that made it has ended."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
+def _follow(parent: int, threads: int) -> None:
+    """Gives this process its threads, and ends it when the one that made it has ended.
+
+    By itself a process of joblib then goes on to the end of its task, which may be hours away.
+    """
+    torch.set_num_threads(threads)
 
     def watch() -> None:
-        parent.join()
+        while os.getppid() == parent:
+            time.sleep(1)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
@@ -119,7 +117,9 @@ def _follow_parent() -> None:
 class Ray:
     """The machines of a Ray cluster: that of `RAY_ADDRESS`, or one made here for the time.
 
-    manyshot and the images must be on each of them, the images where the recipe says.
+    manyshot and the images must be on each of them, the images where the recipe says. This is not
+    joblib's Ray backend, because that gives no result before all tasks are done (Ray 2.60 with
+    joblib 1.6), so that a killed command would lose what was finished.
     """
 
     def __init__(self, count: int, cpus: int) -> None:

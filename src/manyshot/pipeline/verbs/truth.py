@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import math
 import time
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -19,10 +18,10 @@ from manyshot.nn.pointwise import training_format
 from manyshot.pipeline.build import Workspace, build_network, on_its_threads
 from manyshot.pipeline.opening import environment
 from manyshot.pipeline.verbs.truth_plans import planned
-from manyshot.pipeline.workers import Failed, InProcess, Task, Workers
+from manyshot.pipeline.workers import Failed, Processes, Task, Workers
 from manyshot.progress import Progress, Silent
 from manyshot.recipe import Recipe
-from manyshot.run_folder import TruthFolder, TruthLine
+from manyshot.run_folder import TruthFolder, TruthLine, locked
 from manyshot.space import Arch
 from manyshot.supernet import Supernet
 from manyshot.train import NonFiniteLoss, TrainingSettings
@@ -66,8 +65,8 @@ def truth(
         RecipeError: if the plan cannot be made.
         TruthFailed: if trainings diverged, after all others are done.
     """
-    with _only_one(folder):
-        return _truth(recipe, folder, progress or Silent(), workers or InProcess(), of, archs)
+    with locked(folder, "manyshot truth"):
+        return _truth(recipe, folder, progress or Silent(), workers or Processes(1), of, archs)
 
 
 def _truth(
@@ -107,29 +106,6 @@ def _truth(
             "truth.training.lr, or set its clip_norm, in another folder"
         )
     return len(tasks)
-
-
-@contextlib.contextmanager
-def _only_one(folder: Path) -> Iterator[None]:
-    """Refuses a second command on one folder, where the system has file locks.
-
-    Raises:
-        RecordError: then.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    with TruthFolder(folder).lock.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise records.RecordError(
-                f"another manyshot truth is at work in {folder}: wait for it, or use another --out"
-            ) from error
-        yield  # the lock goes with the process, even if that is killed
 
 
 @functools.lru_cache(maxsize=2)
