@@ -91,8 +91,8 @@ def test_train_then_run_then_search(call):
     assert call("train", *SETS, "--out", "r", "--quiet") == (0, "r/supernet.safetensors\n", "")
     assert call("train", "--resume", "r", "--quiet") == (0, "r/supernet.safetensors\n", "")
     assert sorted(p.name for p in Path("r").iterdir()) == [
-        "environment.json", "recipe.toml", "space.json", "supernet.safetensors", "train.jsonl",
-        "trainer.pt",
+        "environment.json", "lock", "recipe.sig", "recipe.toml", "space.json", "subnets",
+        "supernet.safetensors", "train.jsonl", "trainer.pt",
     ]  # fmt: skip
     code, out, _ = call("run", "--resume", "r", "--quiet", "--json")
     assert code == 0

@@ -11,7 +11,7 @@ from manyshot.records import RecordError
 
 
 def test_a_record_comes_back_with_its_schema(tmp_path):
-    path = tmp_path / "deep" / "er" / "r.json"
+    path = tmp_path / "r.json"
     records.write_json(path, {"accuracy": 0.1 + 0.2, "name": "größe"})
     assert records.read_json(path) == {"schema": 1, "accuracy": 0.1 + 0.2, "name": "größe"}
     assert path.read_text().endswith("}\n")

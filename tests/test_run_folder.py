@@ -21,7 +21,6 @@ from manyshot.run_folder import (
     TrainLine,
     TruthFolder,
     TruthLine,
-    locked,
     sampler_line,
 )
 
@@ -85,7 +84,7 @@ def test_a_ranking_and_its_scores_hold_all_that_is_in_the_file(compared_runs):
 def test_a_folder_names_every_file_that_a_run_wrote(everything):
     """No name is spelled anywhere else."""
     names = {value for key, value in vars(run_folder).items() if key.isupper()}
-    there = {path.name for path in everything.iterdir()} - {"small.toml"}  # the test's recipe
+    there = {path.name for path in everything.iterdir()}
     assert there <= names
 
 
@@ -289,40 +288,3 @@ def test_absent_and_undefined_differ():
         arch="0", mode="inherit", fingerprint="f", memory_format=memory, weights="w", files={}
     )
     assert "test_accuracy" not in line.plain()
-
-
-HOLDS = """
-import sys, time
-from pathlib import Path
-from manyshot.run_folder import locked
-with locked(Path(sys.argv[1]), "manyshot sleep"):
-    print("held", flush=True)
-    time.sleep(600)
-"""
-
-
-def test_a_lock_is_held_by_one_process_and_ends_with_it(tmp_path):
-    folder = tmp_path / "new"
-    command = [sys.executable, "-c", HOLDS, str(folder)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout.readline() == "held\n"
-        message = rf"^manyshot sleep \(process {process.pid} on .+\) is at work in {folder}: wait"
-        for _ in range(2):  # neither attempt spoils what the message is made of
-            with pytest.raises(RecordError, match=message), locked(folder, "manyshot truth"):
-                pass
-        process.kill()
-    assert (folder / "lock.json").exists()  # left by the kill, and in nobody's way
-    with locked(folder, "manyshot truth"):
-        with pytest.raises(RecordError, match="manyshot truth"), locked(folder, "manyshot rank"):
-            pass
-        assert json.loads((folder / "lock.json").read_text())["pid"] == os.getpid()
-    assert not (folder / "lock.json").exists()
-
-
-def test_a_lock_is_free_again_after_an_error_and_says_little_without_a_note(tmp_path):
-    with pytest.raises(ZeroDivisionError), locked(tmp_path, "manyshot truth"):
-        raise ZeroDivisionError
-    with locked(tmp_path, "manyshot truth"):
-        (tmp_path / "lock.json").unlink()
-        with pytest.raises(RecordError, match="^another process is"), locked(tmp_path, "second"):
-            pass

@@ -76,6 +76,7 @@ def test_nothing_of_a_strangers_run_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "theirs.py").write_text(CODE)
     run = folder_with(tmp_path / "run", "network.name=theirs:net").path
+    (run / "environment.json").touch()
     for command in (
         ["run", "--resume", str(run)],
         ["search", str(run)],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import tempfile
@@ -20,6 +21,8 @@ wrote: Callable[[Path], None] = lambda path: None  # noqa: E731
 """Called after every durable write; tests put their fail points here."""
 
 _WAY_OUT = "restore it from a copy, or delete it and resume: what it held is made again"
+_TORN = ".manyshot-part"
+"""In the names of temporary files, before the suffix."""
 _LONG = 60
 """A longer value is cut in a message."""
 
@@ -114,23 +117,61 @@ def _said(errors: list[ErrorDetails]) -> str:
 def atomic(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that replaces it when the block ends well, and durably.
 
-    It has the suffix of `path`, and folders are made. A reader sees the old file or the new one,
-    whole; after an error nothing is left.
+    It has the suffix of `path`. A reader sees the old file or the new one, whole; after an error
+    nothing is left.
+
+    Raises:
+        RecordError: if the folder is not there (any more).
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(f".part{path.suffix}", f".{path.stem}.", path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+    _check_folder(path.parent)
+    with _full_disk_said(path):
+        handle, name = tempfile.mkstemp(f"{_TORN}{path.suffix}", f".{path.stem}.", path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.chmod(0o666 & ~_umask())
+            os.replace(temporary, path)
+            _sync_folder(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
     wrote(path)
+
+
+@contextlib.contextmanager
+def _full_disk_said(path: Path) -> Iterator[None]:
+    """An error for want of space says of which file it is, and what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise OSError(
+            error.errno, f"the disk is full, so {path} was not written: make room, then resume"
+        ) from error
+
+
+def remove_torn(folder: Path) -> None:
+    """Removes from a folder, not from those in it, the temporary files of a killed `atomic`."""
+    for path in folder.glob(f".*{_TORN}*"):
+        if is_torn(path):
+            path.unlink(missing_ok=True)
+
+
+def is_torn(path: Path) -> bool:
+    """Whether a path is a temporary file of `atomic`."""
+    named = path.name.startswith(".") and (path.suffix == _TORN or path.stem.endswith(_TORN))
+    return named and path.is_file() and not path.is_symlink()
+
+
+def _check_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        raise RecordError(
+            f"folder {folder} is not there: if it was removed or renamed while a command wrote to "
+            "it, start that command again"
+        )
 
 
 def _sync_folder(folder: Path) -> None:
@@ -196,8 +237,8 @@ def load(path: Path, kind: type[R]) -> R:
 def append(path: Path, record: Record | Mapping[str, Any]) -> None:
     """Adds one line to a `.jsonl` file, durably."""
     line = json.dumps(_plain(record), allow_nan=False) + "\n"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
+    _check_folder(path.parent)
+    with _full_disk_said(path), path.open("a", encoding="utf-8") as file:
         file.write(line)
         file.flush()
         os.fsync(file.fileno())

@@ -7,14 +7,10 @@ other units are in the names. No torch here.
 
 from __future__ import annotations
 
-import contextlib
-import os
-import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, final
 
-from filelock import FileLock, Timeout
 from pydantic import ConfigDict, Field, StringConstraints
 
 from manyshot import records
@@ -616,40 +612,6 @@ class Holder(Record):
     doing: str
     pid: Count
     host: str
-
-
-@contextlib.contextmanager
-def locked(folder: Path, doing: str) -> Iterator[None]:
-    """Holds the lock of a folder, so that one process at a time writes to it.
-
-    The lock ends with the process, even if that is killed; nothing needs to be removed by hand.
-
-    Args:
-        folder: is made if there is none.
-        doing: the command that holds the lock, such as `manyshot truth`; whoever comes second
-            reads it.
-
-    Raises:
-        RecordError: at once, if the lock is held already.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    note = folder / HOLDER  # beside the lock, which filelock empties whenever it tries it
-    try:
-        lock = FileLock(folder / LOCK).acquire(blocking=False)
-    except Timeout:
-        holder = _maybe(note, Holder)
-        who = "another process"
-        if holder is not None:
-            who = f"{holder.doing} (process {holder.pid} on {holder.host})"
-        raise RecordError(
-            f"{who} is at work in {folder}: wait until it ends, or choose another --out folder"
-        ) from None
-    with lock:
-        records.write_json(note, Holder(doing=doing, pid=os.getpid(), host=platform.node()))
-        try:
-            yield
-        finally:
-            note.unlink(missing_ok=True)
 
 
 class _Folder:

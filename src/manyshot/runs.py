@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import html
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from manyshot.progress import Progress
 from manyshot.recipe import Recipe, RecipeError
 from manyshot.run_folder import RECIPE, RESULT, Result, RunFolder, WinnerRecord
 from manyshot.trust import check_trusted
+from manyshot.writing import is_main_process, new_folder
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from manyshot.pipeline import Workspace
     from manyshot.space import Arch
     from manyshot.supernet import Supernet
-
-RUNS = Path("runs")
-"""Where runs go that are not told where."""
 
 
 def run(
@@ -104,27 +101,6 @@ def _settings(
     if recipe is None and sections:
         return Recipe.build(dict(sections), overrides, "the arguments of run")
     return Recipe.load(None if recipe is None else Path(recipe), overrides)
-
-
-def new_folder(name: str) -> Path:
-    """`runs/NAME`, or the first of `runs/NAME-2`, `runs/NAME-3`, ... that does not exist.
-
-    Raises:
-        RecipeError: for one of several processes, which would each take another.
-    """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise RecipeError(
-            "several processes need one folder: give --out, --resume, or out= in Python"
-        )
-    folder, number = RUNS / name, 2
-    while folder.exists():
-        folder, number = RUNS / f"{name}-{number}", number + 1
-    return folder
-
-
-def is_main_process() -> bool:
-    """Whether this process reports: of several that torchrun started, only the first does."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 @final

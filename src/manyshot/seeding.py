@@ -21,7 +21,6 @@ STREAMS = {
     "weights": "initial weights of a network",
     "copies": "initial weights of further slices of K-shot sharing, by slice",
     "simplex_net": "initial weights of a simplex-net",
-    "codes": "codes that are drawn once and stay fixed",
     "generator": "initial weights of an architecture generator",
     "classifier": "initial weights of a new classifier",
     "order": "the order of training images, by epoch",

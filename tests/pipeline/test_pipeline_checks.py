@@ -21,13 +21,13 @@ from pipeline_runs import export_architecture, run, small
         (["data.jitter=0.1"], "data: crop_scale and jitter work on images in files only"),
         (
             ["search.candidates=3"],
-            "search.candidates = 3 are all drawn at random, because evolution breeds only after "
-            "search.options.population = 3: lower that, raise search.candidates, or set",
+            "search.candidates = 3 are all drawn at random, because the searcher only learns from "
+            "scores after the first 3: lower that in search.options, raise search.candidates, or",
         ),
         (
             ["search.name=predictor", "search.options={}", "search.candidates=20"],
-            "are all drawn at random, because a predictor is fitted only after "
-            "search.options.initial = 20: lower that",
+            "search.candidates = 20 are all drawn at random, because the searcher only learns from "
+            "scores after the first 20",
         ),
         (["device='cuda:1'"], "choose the GPU by the environment: CUDA_VISIBLE_DEVICES=1"),
     ],

@@ -15,7 +15,7 @@ from manyshot import records
 from manyshot.cli import main
 from manyshot.pipeline.stages import finish as finishing
 from manyshot.train import CheckpointError
-from pipeline_runs import Stopped, lines, outcome, run, small, stopped
+from pipeline_runs import SMALL, Stopped, lines, outcome, run, small, stopped
 
 
 @pytest.mark.usefixtures("built_once")
@@ -59,8 +59,8 @@ def test_stopped_between_the_files_of_a_winner_and_its_record(base, tmp_path, mo
 def test_what_a_kill_left_half_written_is_swept_away(base, tmp_path):
     whole, recipe = outcome(base[0]), base[1]
     (tmp_path / "subnets").mkdir()
-    (tmp_path / ".trainer.abc.part.pt").write_bytes(b"half")
-    (tmp_path / "subnets" / ".0-1-2-3.abc.part.json").write_bytes(b"half")
+    (tmp_path / ".trainer.abc.manyshot-part.pt").write_bytes(b"half")
+    (tmp_path / "subnets" / ".0-1-2-3.abc.manyshot-part.json").write_bytes(b"half")
     run(recipe, tmp_path)
     assert outcome(tmp_path) == whole
 
@@ -235,7 +235,7 @@ def test_a_recipe_that_was_edited_is_noticed(base, copy, capsys):
 
 
 def test_divergence_keeps_the_last_good_checkpoint(tmp_path, capsys):
-    small(tmp_path)
+    (tmp_path / "small.toml").write_text(SMALL)
     arguments = ["--set", "train.lr=1e30", "--set", "train.schedule=constant"]
     arguments += ["--set", "train.epochs=4", "--set", "train.checkpoint_steps=1"]
     with pytest.raises(SystemExit) as left:

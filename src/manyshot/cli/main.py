@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 import sysconfig
+import threading
 import traceback
 from pathlib import Path
 from typing import Any, NoReturn
@@ -38,18 +41,35 @@ def _place(error: BaseException) -> str:
     return ""
 
 
+def _words(error: Exception) -> str:
+    """One line about an error, or its own lines if it was raised with words for people."""
+    text = f"{error}{_place(error)}"
+    if isinstance(error, ValueError | OSError | RuntimeError | LookupError | ImportError):
+        return text
+    return f"{type(error).__name__}: {text} (MANYSHOT_DEBUG=1 shows where)"
+
+
+def _terminate(signum: int, frame: object) -> NoReturn:
+    """What a scheduler's SIGTERM does is what Ctrl-C does."""
+    raise KeyboardInterrupt
+
+
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Runs the command line: exit 0 done, 1 failed, 2 usage."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminate)
     try:
         code = app(args=arguments, standalone_mode=False)
     except _USAGE as error:
         _fail(error.format_message(), 2)
     except (KeyboardInterrupt, typer.Abort):
         code = _INTERRUPTED
-    except (ValueError, OSError, RuntimeError, LookupError, ImportError) as error:
+    except Exception as error:
+        if os.environ.get("MANYSHOT_DEBUG"):
+            raise
         from manyshot.recipe import RecipeError  # slow to import, so not for --help
 
-        _fail(f"{error}{_place(error)}", 2 if isinstance(error, RecipeError) else 1)
+        _fail(_words(error), 2 if isinstance(error, RecipeError) else 1)
     if code == _INTERRUPTED:
         _fail("interrupted; go on with --resume, or by the same command (truth, rank)", 1)
     sys.exit(code or 0)

@@ -88,6 +88,10 @@ def rank_command(
             help="Score without recalibrated batch norms too, if there are no more than so many.",
         ),
     ] = 256,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Where scores and page go, if not into the run, which may be read-only."),
+    ] = None,
     trust: Trust = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -108,11 +112,12 @@ def rank_command(
         reference=reference,
         share=local,
         uncalibrated=uncalibrated,
+        out=out,
     )
     from manyshot.report import write
     from manyshot.show import rank_tables
 
-    page = write(run)
+    page = write(run if out is None else out)
     show(ranking.plain(), as_json, lambda: rank_tables(ranking, page))
 
 
@@ -142,8 +147,11 @@ def compare_command(
 @app.command("report")
 def report_command(
     folder: Annotated[Path, typer.Argument(help="The folder of a run, a rank or a compare.")],
+    out: Annotated[
+        Path | None, typer.Option(help="The page's file, if not report.html in the folder.")
+    ] = None,
 ) -> None:
     """Write report.html: one page that needs nothing else."""
     from manyshot.report import write
 
-    echo(write(folder))
+    echo(write(folder, out))

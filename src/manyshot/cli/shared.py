@@ -70,7 +70,7 @@ def folder_of(name: str, out: Path | None) -> Path:
     """Where a run goes: as asked for, or a new folder by its name."""
     if out is not None:
         return out
-    from manyshot.runs import new_folder
+    from manyshot.writing import new_folder
 
     return new_folder(name)
 

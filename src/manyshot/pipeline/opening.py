@@ -53,13 +53,12 @@ def open_folder(
             path,
         ):
             stale.unlink(missing_ok=True)
+    if not machine.exists():  # first of all: it says that the folder is ours
+        records.write_json(machine, environment(memory_format))
     if not path.exists():
         records.write_text(path, recipe.to_toml())
-        sign(own)
-    if not machine.exists():
-        records.write_json(machine, environment(memory_format))
-    for torn in folder.rglob(".*.part*"):  # of a killed run
-        torn.unlink()
+    sign(own)
+    own.subnets.mkdir(exist_ok=True)
 
 
 def check_trained(recipe: Recipe, trained: Path) -> None:

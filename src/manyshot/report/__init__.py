@@ -24,21 +24,23 @@ from manyshot.run_folder import (
 __all__ = ["write"]
 
 
-def write(folder: Path) -> Path:
-    """Writes `report.html` of a run, a rank or a comparison, and returns its path.
+def write(folder: Path, out: Path | None = None) -> Path:
+    """Writes the page of a run, a rank or a comparison, and returns its path.
 
     A run need not be finished: its page shows what is on record.
 
     Args:
-        folder: holds the records, and gets the page.
+        folder: holds the records.
+        out: the page; by default `report.html` in the folder.
 
     Raises:
         ValueError: if the folder holds no records.
         RecordError: for a damaged one.
     """
     run = RunFolder(folder)
-    records.write_text(run.report, _page(run).render())
-    return run.report
+    page = run.report if out is None else out
+    records.write_text(page, _page(run).render())
+    return page
 
 
 def _page(run: RunFolder) -> Page:

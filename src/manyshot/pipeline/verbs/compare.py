@@ -19,6 +19,7 @@ from manyshot.run_folder import (
     Ranking,
     RunFolder,
 )
+from manyshot.writing import writing
 
 TRAINED = ("train", "probe", "shifting")
 """Of the images forwarded, those that weights or samplers learn from."""
@@ -41,7 +42,8 @@ def compare_runs(runs: Sequence[Path], folder: Path, truth: str | None = None) -
     runs were ranked against, if there is one; and of their sets those that are the same in all.
 
     Raises:
-        RecordError: if a run is not finished, or not ranked against `truth`.
+        RecordError: if a run is not finished, or not ranked against `truth`, or if another process
+            writes to the folder, or it holds other files.
         RecipeError: if runs are of different images or networks.
     """
     recipes = [Recipe.load(_existing(RunFolder(run).recipe_file)) for run in runs]
@@ -69,7 +71,8 @@ def compare_runs(runs: Sequence[Path], folder: Path, truth: str | None = None) -
         methods=compared.methods,
         pairs=compared.pairs,
     )
-    records.write_json(CompareFolder(folder).comparison_file, comparison)
+    with writing(folder, "manyshot compare"):
+        records.write_json(CompareFolder(folder).comparison_file, comparison)
     return comparison
 
 

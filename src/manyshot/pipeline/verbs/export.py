@@ -9,6 +9,7 @@ from manyshot.pipeline.stages.finish import finish
 from manyshot.progress import Progress, Silent
 from manyshot.recipe import Recipe
 from manyshot.run_folder import EXPORTED_LOG, FINISH_LOG, FinishLine, RunFolder
+from manyshot.writing import writing
 
 
 @on_its_threads
@@ -32,11 +33,17 @@ def export_architecture(
         test: whether to score it on the test set too. To choose by that is to overfit it.
 
     Raises:
-        RecordError: if the run has no trained supernet.
+        RecordError: if the run has no trained supernet, or another process writes to its folder.
         RecipeError: for what `Workspace.check_finish` finds.
         ValueError: if `text` is not in the space.
     """
-    progress = progress or Silent()
+    with writing(folder, "manyshot export"):
+        return _exported(recipe, folder, text, progress or Silent(), test)
+
+
+def _exported(
+    recipe: Recipe, folder: Path, text: str, progress: Progress, test: bool
+) -> FinishLine:
     world = processes(recipe)
     ws = Workspace.build(recipe)
     ws.check_finish(world)

@@ -14,6 +14,7 @@ from manyshot.evaluate import Account
 from manyshot.evaluate.prefix import Calibration
 from manyshot.nn.batch_norm import BatchNormStats
 from manyshot.pipeline.build import Workspace, on_its_threads
+from manyshot.pipeline.opening import environment
 from manyshot.pipeline.stages.score import Images, latest_scores
 from manyshot.progress import Progress, Silent
 from manyshot.rank.rank import NEEDS, rank_set, rank_sets
@@ -31,6 +32,7 @@ from manyshot.run_folder import (
 from manyshot.seeding import numpy_rng
 from manyshot.space import Arch, SearchSpace
 from manyshot.train.checkpoint import digest
+from manyshot.writing import writing
 
 _SHARED_BATCHES = 128
 """Batches of random paths behind the statistics without recalibration."""
@@ -47,6 +49,7 @@ def rank_run(
     reference: Path | None = None,
     share: float = 0.1,
     uncalibrated: int = 256,
+    out: Path | None = None,
 ) -> Ranking:
     """Scores a truth's architectures with a run's supernet and compares the two orders.
 
@@ -63,17 +66,35 @@ def rank_run(
         share: of the architectures that are in a local set.
         uncalibrated: score without recalibrated batch norms too, if there are no more architectures
             than so many.
+        out: where scores and ranking go instead; for runs that cannot be written to.
 
     Raises:
-        RecordError: if the run has no supernet, or the reference lacks scores of this truth.
+        RecordError: if the run has no supernet, another process writes to its folder, or the
+            reference lacks scores of this truth.
         TruthError: if the truth is of another space.
     """
-    progress = progress or Silent()
-    ws = Workspace.build(recipe)
-    truth = in_space(truth, ws.net.space)
-    folder = RunFolder(run)
-    ws.load_final_weights(folder)
-    files = folder.rank(truth.name)
+    files = RunFolder(run).rank(truth.name) if out is None else RankFolder(out)
+    with writing(run if out is None else out, "manyshot rank"):
+        if out is not None and not files.environment_file.exists():
+            records.write_json(files.environment_file, environment())
+        ws = Workspace.build(recipe)
+        truth = in_space(truth, ws.net.space)
+        ws.load_final_weights(RunFolder(run))
+        files.path.mkdir(parents=True, exist_ok=True)
+        return _ranked(ws, run, files, truth, progress or Silent(), reference, share, uncalibrated)
+
+
+def _ranked(
+    ws: Workspace,
+    run: Path,
+    files: RankFolder,
+    truth: TruthTable,
+    progress: Progress,
+    reference: Path | None,
+    share: float,
+    uncalibrated: int,
+) -> Ranking:
+    folder, recipe = RunFolder(run), ws.recipe
     chosen_by = None if reference is None else _reference(reference, ws.net.space, truth)
     scoring = _Scoring(ws, files)
     scores, evaluation = scoring.calibrated(truth.archs, progress)

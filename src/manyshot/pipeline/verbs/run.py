@@ -31,6 +31,7 @@ from manyshot.run_folder import (
 )
 from manyshot.seeding import numpy_rng
 from manyshot.space import Arch
+from manyshot.writing import writing
 
 
 def begin(
@@ -83,8 +84,9 @@ def begin(
 @on_its_threads
 def train_only(recipe: Recipe, folder: Path, progress: Progress | None = None) -> None:
     """Trains the supernet of a recipe in `folder`."""
-    _, accelerator = begin(recipe, folder, progress or Silent())
-    stop(accelerator)
+    with writing(folder, "manyshot train"):
+        _, accelerator = begin(recipe, folder, progress or Silent())
+        stop(accelerator)
 
 
 @on_its_threads
@@ -110,12 +112,19 @@ def run(
         What `result.json` holds: `winners`, one per budget, and what was spent.
 
     Raises:
-        RecordError, CheckpointError: if the folder holds something else, or something damaged.
+        RecordError, CheckpointError: if another process writes to the folder, or it holds something
+            else, or something damaged.
         RecipeError, DataNotFound, ValueError: if the recipe cannot be built.
         NonFiniteLoss: if training diverges.
         Infeasible: if a budget has no winner; `result.json` has those of the others.
     """
-    progress = progress or Silent()
+    with writing(folder, "manyshot run"):
+        return _run(recipe, folder, progress or Silent(), trained, source)
+
+
+def _run(
+    recipe: Recipe, folder: Path, progress: Progress, trained: Path | None, source: Path | None
+) -> Result:
     ws, accelerator = begin(recipe, folder, progress, trained, source)
     generates = recipe.search.name == GENERATOR
     proposed = proposals(ws, folder) if generates else None

@@ -21,10 +21,11 @@ from manyshot.pipeline.verbs.truth_plans import planned
 from manyshot.pipeline.workers import Failed, Processes, Task, Workers
 from manyshot.progress import Progress, Silent
 from manyshot.recipe import Recipe
-from manyshot.run_folder import TruthFolder, TruthLine, locked
+from manyshot.run_folder import TruthFolder, TruthLine
 from manyshot.space import Arch
 from manyshot.supernet import Supernet
 from manyshot.train import NonFiniteLoss, TrainingSettings
+from manyshot.writing import writing
 
 
 class TruthFailed(RuntimeError):
@@ -65,7 +66,7 @@ def truth(
         RecipeError: if the plan cannot be made.
         TruthFailed: if trainings diverged, after all others are done.
     """
-    with locked(folder, "manyshot truth"):
+    with writing(folder, "manyshot truth"):
         return _truth(recipe, folder, progress or Silent(), workers or Processes(1), of, archs)
 
 
@@ -134,9 +135,9 @@ def _check_same(ws: Workspace, lines: Sequence[TruthLine], log: Path) -> None:
 def _open(folder: Path, recipe: Recipe) -> None:
     """Writes the recipe as last used, and where the trainings began."""
     files = TruthFolder(folder)
-    records.write_text(files.recipe_file, recipe.to_toml())
-    if not files.environment_file.exists():
+    if not files.environment_file.exists():  # first of all: it says that the folder is ours
         records.write_json(files.environment_file, environment())
+    records.write_text(files.recipe_file, recipe.to_toml())
 
 
 def trained_alone(task: Task) -> TruthLine | Failed:

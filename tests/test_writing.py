@@ -1,0 +1,151 @@
+"""One writer per folder, and nothing of anybody else's is touched."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from manyshot import records, writing
+from manyshot.records import RecordError
+
+HOLDS = """
+import sys, time
+from pathlib import Path
+from manyshot.writing import writing
+with writing(Path(sys.argv[1]), "manyshot sleep"):
+    (Path(sys.argv[1]) / "environment.json").touch()
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_lock_is_held_by_one_process_and_ends_with_it(tmp_path):
+    folder = tmp_path / "new"
+    command = [sys.executable, "-c", HOLDS, str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "held\n"
+        message = rf"^manyshot sleep \(process {process.pid} on .+\) is at work in {folder}: wait"
+        for _ in range(2):  # neither attempt spoils what the message is made of
+            with pytest.raises(RecordError, match=message), writing.writing(folder, "another"):
+                pass
+        process.kill()
+    assert (folder / "lock.json").exists()  # left by the kill, and in nobody's way
+    with writing.writing(folder, "one"):
+        with pytest.raises(RecordError, match="^one"), writing.writing(folder, "two"):
+            pass
+        assert json.loads((folder / "lock.json").read_text())["pid"] == os.getpid()
+    assert not (folder / "lock.json").exists()
+
+
+def test_a_lock_is_free_again_after_an_error_and_says_little_without_a_note(tmp_path):
+    with pytest.raises(ZeroDivisionError), writing.writing(tmp_path, "one"):
+        raise ZeroDivisionError
+    with writing.writing(tmp_path, "one"):
+        (tmp_path / "lock.json").unlink()
+        with pytest.raises(RecordError, match="^another process is"):
+            writing.writing(tmp_path, "two").__enter__()
+
+
+def test_only_the_main_process_locks(tmp_path, monkeypatch):
+    with writing.writing(tmp_path, "main"):
+        monkeypatch.setenv("RANK", "1")
+        with writing.writing(tmp_path, "its helper"):
+            pass
+
+
+def test_a_folder_in_which_nothing_was_written_goes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = writing.new_folder("name")
+    with pytest.raises(ZeroDivisionError), writing.writing(folder, "run"):
+        raise ZeroDivisionError
+    assert not Path("runs").exists()
+    folder = writing.new_folder("name")
+    with writing.writing(folder, "run"):
+        records.write_text(folder / "environment.json", "{}")
+    assert {path.name for path in folder.iterdir()} == {"lock", "environment.json"}
+
+
+def test_new_folders_are_claimed(tmp_path, monkeypatch):
+    """By so many threads at once: each gets its own, and no number is left out."""
+    monkeypatch.chdir(tmp_path)
+    folders: list[Path] = []
+    gate = threading.Barrier(20)
+
+    def claim() -> None:
+        gate.wait()
+        folders.append(writing.new_folder("name"))
+
+    threads = [threading.Thread(target=claim) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {f.name for f in folders} == {"name", *(f"name-{i}" for i in range(2, 21))}
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "recipe.toml", ".part", "a folder"])
+def test_a_folder_with_other_files_is_refused_and_left_as_it_is(tmp_path, name):
+    (tmp_path / name).mkdir() if name == "a folder" else (tmp_path / name).write_text("mine")
+    with pytest.raises(RecordError, match=rf"holds {name}, which manyshot did not write: choose"):
+        writing.writing(tmp_path, "run").__enter__()
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    with pytest.raises(RecordError, match="is a file"):
+        writing.writing(Path(__file__), "run").__enter__()
+
+
+def test_only_torn_files_of_ours_are_removed(tmp_path):
+    ours, subnets = tmp_path / ".trainer.abc.manyshot-part.pt", tmp_path / "subnets"
+    theirs = [tmp_path / ".x.part.txt", tmp_path / "deep" / ".y.abc.manyshot-part.pt"]
+    for folder in (subnets, tmp_path / "deep", tmp_path / ".folder.manyshot-part"):
+        folder.mkdir()
+    for path in (ours, subnets / ".0-1.abc.manyshot-part", tmp_path / "environment.json", *theirs):
+        path.write_text("x")
+    (tmp_path / ".link.manyshot-part.pt").symlink_to(theirs[0])
+    with writing.writing(tmp_path, "run"):
+        assert not ours.exists() and not list(subnets.iterdir())
+    assert all(path.read_text() == "x" for path in theirs)
+    assert (tmp_path / ".link.manyshot-part.pt").is_symlink()
+    assert (tmp_path / ".folder.manyshot-part").is_dir()
+
+
+def test_a_folder_that_is_removed_stays_removed(tmp_path):
+    folder = tmp_path / "run"
+    with pytest.raises(RecordError, match="run is not there: if it was removed or renamed"):
+        with writing.writing(folder, "run"):
+            records.append(folder / "a.jsonl", {"x": 1})
+            shutil.rmtree(folder)
+            records.append(folder / "a.jsonl", {"x": 2})
+    assert not folder.exists()
+
+
+def test_a_full_disk_says_so(tmp_path):
+    """`/dev/full` has no room."""
+    if not Path("/dev/full").exists():
+        pytest.skip("needs /dev/full: Linux")
+    (tmp_path / "log.jsonl").symlink_to("/dev/full")
+    with pytest.raises(OSError, match=r"the disk is full, so .*log.jsonl was not written: make"):
+        records.append(tmp_path / "log.jsonl", {"x": 1})
+
+
+def test_a_scheduler_may_end_a_command(tmp_path):
+    """SIGTERM is said in one line, and what is done stays done."""
+    command = [sys.executable, "-m", "manyshot", "run", "--set", "train.epochs=500", "--out", "r"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        while not (tmp_path / "r" / "train.jsonl").exists():
+            assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert err.splitlines()[-1] == (
+        "error: interrupted; go on with --resume, or by the same command (truth, rank)"
+    )
+    assert "Traceback" not in err
+    assert not (tmp_path / "r" / "lock.json").exists()
