@@ -31,8 +31,9 @@ ALLOWED: dict[str, set[str]] = {
     "finding": {"cost", "evaluate", "data", "progress", "search", "supernet", "space"},
     "search": {"space", "records"},
     "rank": {"space", "run_folder"},
-    "report": {"space", "records", "recipe", "run_folder"},
-    "show": {"rank", "run_folder"},
+    "tables": {"rank", "run_folder"},
+    "report": {"space", "records", "recipe", "run_folder", "tables"},
+    "show": {"run_folder", "tables"},
     "export": {"supernet", "nn", "space", "records"},
 }
 EVERYTHING = {"pipeline", "runs", "cli", "testing", "__init__", "__main__"}
@@ -41,6 +42,7 @@ NO_TORCH = {
     "space",
     "search",
     "rank",
+    "tables",
     "report",
     "records",
     "run_folder",

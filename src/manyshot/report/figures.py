@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
 from typing import Any
 
@@ -94,8 +95,13 @@ def rule(across: str, at: float, **more: Any) -> dict[str, Any]:
     }
 
 
+def plain(text: object) -> str:
+    """Text for a figure: plotly reads tags in labels, and entities as what they stand for."""
+    return html.escape(str(text), quote=False)
+
+
 def note(x: float, y: float | str, text: str, **more: Any) -> dict[str, Any]:
-    """Words in the plot; `text` is a plain string of ours or went through `numbers.plain`."""
+    """Words in the plot; `text` is a plain string of ours or went through `plain`."""
     return {"x": x, "y": y, "text": text, "showarrow": False, "bgcolor": CARD, **more}
 
 

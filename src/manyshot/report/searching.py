@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from manyshot.report import figures as f
-from manyshot.report import numbers
 from manyshot.report.derived import PROPOSED, best_so_far, front, latest, merged, shares
-from manyshot.report.numbers import plain
+from manyshot.report.figures import plain
 from manyshot.report.page import Figure
 from manyshot.report.reading import RunRecords, archs_of
 from manyshot.run_folder import SearchLine, ShiftingLine
+from manyshot.tables import numbers
 
 _HOVER = "%{text}<br>%{x:.3s} MACs, %{y:.1%}<extra></extra>"
 _BEST = 10
@@ -77,7 +77,7 @@ def _stars(run: RunRecords) -> list[dict[str, Any]]:
     """A star per winning network."""
     stars: list[dict[str, Any]] = []
     for budgets, winner in merged(run.winners):
-        own = run.budgets.index(budgets[0]) if budgets[0] in run.budgets else len(stars)
+        number = run.budgets.index(budgets[0]) if budgets[0] in run.budgets else len(stars)
         star = f.dots(
             [winner.macs],
             [winner.proxy_accuracy],
@@ -87,7 +87,7 @@ def _stars(run: RunRecords) -> list[dict[str, Any]]:
             marker={
                 "symbol": "star",
                 "size": 17,
-                "color": f.colour(own),
+                "color": f.colour(number),
                 "opacity": 1,
                 "line": {"color": f.CARD, "width": 1},
             },
@@ -137,18 +137,19 @@ def progress(run: RunRecords) -> Figure:
         )
     ]
     limits = {budget: run.limit(budget) for budget in run.budgets}
-    known = {budget: limit for budget, limit in limits.items() if limit is not None}
     curves: list[tuple[str, tuple[str, float] | None]] = [
-        (f"best, {numbers.budget(b)}", limit) for b, limit in known.items()
+        (f"best, {numbers.budget(budget)}", limit)
+        for budget, limit in limits.items()
+        if limit is not None
     ]
     for i, (name, limit) in enumerate(curves or [("best of all", None)]):
         steps = best_so_far(lines, limit)
         if steps:
             steps.append((len(lines), steps[-1][1]))
             x, y = zip(*steps, strict=True)
-            own = {"shape": "hv", "color": f.colour(i)}
-            traces.append(f.line(x, y, plain(name), line=own, hoverinfo="skip"))
-    missing = len(limits) - len(known)
+            style = {"shape": "hv", "color": f.colour(i)}
+            traces.append(f.line(x, y, plain(name), line=style, hoverinfo="skip"))
+    missing = len(limits) - len(curves)
     caption = ""
     if any(s.weights_version for s in lines):
         caption = "Weights moved meanwhile: scores of different generations are of other weights."
@@ -171,8 +172,7 @@ def operations(run: RunRecords) -> list[Figure]:
     groups = {}
     if len(generations) > 1:
         for title, number in (("First", generations[0]), ("Last", generations[-1])):
-            own = [s for s in lines if s.generation == number]
-            groups[f"{title} generation"] = own
+            groups[f"{title} generation"] = [s for s in lines if s.generation == number]
     else:
         groups["Proposed"] = lines
     scored = latest(run.search)
@@ -180,23 +180,23 @@ def operations(run: RunRecords) -> list[Figure]:
     if len(scored) > count:
         ordered = sorted(scored, key=lambda s: (-s.proxy_accuracy, s.macs))
         groups[f"Best {count} scored"] = ordered[:count]
-    return [_shares(run, title, own) for title, own in groups.items()]
+    return [_shares(run, title, group) for title, group in groups.items()]
 
 
 def _shares(run: RunRecords, title: str, lines: Sequence[SearchLine]) -> Figure:
     assert run.space is not None
     rows = shares(run.space, archs_of(lines))
-    names = [_short(str(d.name)) for d in run.space.decisions]
+    names = [plain(numbers.shortened(str(d.name), _WIDE)) for d in run.space.decisions]
     traces = []
     for option in range(max(len(row) for row in rows)):
-        own = [i for i, row in enumerate(rows) if option < len(row)]
-        words = [plain(run.space.decisions[i].options[option]) for i in own]
+        having = [i for i, row in enumerate(rows) if option < len(row)]
+        words = [plain(run.space.decisions[i].options[option]) for i in having]
         traces.append(
             {
                 "type": "bar",
                 "orientation": "h",
-                "y": [names[i] for i in own],
-                "x": [rows[i][option] for i in own],
+                "y": [names[i] for i in having],
+                "x": [rows[i][option] for i in having],
                 "text": words,
                 "textposition": "inside",
                 "insidetextanchor": "middle",
@@ -221,10 +221,6 @@ def _shares(run: RunRecords, title: str, lines: Sequence[SearchLine]) -> Figure:
     }
     caption = numbers.plural(len(lines), "architecture")
     return Figure(title, traces, layout, caption, height=50 + 28 * len(names))
-
-
-def _short(name: str) -> str:
-    return plain(name if len(name) <= _WIDE else f"…{name[1 - _WIDE :]}")
 
 
 def order(run: RunRecords) -> list[Figure]:

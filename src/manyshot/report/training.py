@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from manyshot.report import figures as f
-from manyshot.report import numbers
 from manyshot.report.derived import chosen_rows, code_of, entropy_share, layers_of
 from manyshot.report.page import Figure
 from manyshot.run_folder import CodesLine, TargetsLine, TrainLine
+from manyshot.tables import numbers
 
 _PATHS = 400
 """A heat map has at most so many columns of paths; more would be thinner than a pixel."""
