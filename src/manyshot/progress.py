@@ -8,17 +8,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Protocol, final
 
-import rich.progress
+from rich import progress as rich
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Column
 from rich.text import Text
 
@@ -53,10 +44,10 @@ class Silent:
 
 
 @final
-class Rate(ProgressColumn):
+class Rate(rich.ProgressColumn):
     """How many units a second are done, of those that were not done before the stage began."""
 
-    def render(self, task: Task) -> Text:
+    def render(self, task: rich.Task) -> Text:
         """The rate; a question mark until it is measured."""
         speed = task.finished_speed or task.speed
         return Text("?/s" if speed is None else f"{speed:.3g}/s")
@@ -75,21 +66,21 @@ class Bars:
         """Shows a stage until the block ends (see `Progress.stage`)."""
         on_terminal = self._console.is_terminal
         columns = (
-            TextColumn("{task.description:<8}", markup=False),
-            *((BarColumn(bar_width=16),) if on_terminal else ()),
-            MofNCompleteColumn(),
+            rich.TextColumn("{task.description:<8}", markup=False),
+            *((rich.BarColumn(bar_width=16),) if on_terminal else ()),
+            rich.MofNCompleteColumn(),
             Rate(),
-            TimeElapsedColumn(),
-            TextColumn("gone"),
-            TimeRemainingColumn(),
-            TextColumn("left"),
-            TextColumn(
+            rich.TimeElapsedColumn(),
+            rich.TextColumn("gone"),
+            rich.TimeRemainingColumn(),
+            rich.TextColumn("left"),
+            rich.TextColumn(
                 "{task.fields[note]}",
                 markup=False,
                 table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"),
             ),
         )
-        progress = rich.progress.Progress(
+        progress = rich.Progress(
             *columns,
             console=self._console,
             expand=True,  # so that the note is what is cut where there is no room

@@ -12,19 +12,11 @@ from manyshot.run_folder import SUBNETS, Comparison, Ranking, Result
 from manyshot.tables import compare, numbers, rank, run, space
 from manyshot.tables.table import Cell, Table
 
-_ASCII = str.maketrans(
-    {
-        "\N{NARROW NO-BREAK SPACE}": "",
-        "\N{NO-BREAK SPACE}": " ",
-        "−": "-",
-        "–": "-",
-        "≈": "=",
-        "▲": "+",
-        "▼": "-",
-        "τ": "tau",
-        "ρ": "rho",
-    }
-)
+_ASCII = {
+    **str.maketrans("\N{NO-BREAK SPACE}−–≈▲▼", " --=+-", "\N{NARROW NO-BREAK SPACE}"),
+    ord("τ"): "tau",
+    ord("ρ"): "rho",
+}
 """What every terminal and log can show, and a recipe can hold."""
 
 

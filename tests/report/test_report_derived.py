@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from report_parsed import Parsed
 
 from manyshot.report import derived, html_of
-from manyshot.report.picture import blocks, picture
+from manyshot.report.picture import Picture, blocks
 from manyshot.run_folder import CodesLine, SearchLine, WinnerRecord
 from manyshot.space import Decision, SearchSpace
 
@@ -129,7 +129,7 @@ def test_pictures_show_chosen_options_and_leave_inactive_ones_hollow() -> None:
     assert [b.option for b in column] == ["conv3", "conv1", "project", "project"]
     assert [b.active for b in column] == [True, True, True, False]
     assert column[0].size == 1 and column[2].size == 0
-    parsed = Parsed(html_of(picture(space(), winner("", "3-1-0-0"), "title <&>")))
+    parsed = Parsed(html_of(Picture("title <&>", winner("", "3-1-0-0"), column)))
     assert parsed.count("span", class_="block") == 3
     assert parsed.count("span", class_="hollow") == 1
     assert parsed.count("ol", role="img") == 1

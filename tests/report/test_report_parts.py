@@ -12,16 +12,28 @@ from report_folders import EVIL
 from report_parsed import Parsed
 
 from manyshot.report import html_of
-from manyshot.report.page import Bullets, Code, Figure, Folded, Heading, Note, Page, PageSection
+from manyshot.report.page import Bullets, Code, Figure, Folded, Heading, Page, PageSection
 from manyshot.report.picture import Picture, PictureBlock
+from manyshot.run_folder import WinnerRecord
 from manyshot.tables.table import Table
+
+WINNER = WinnerRecord(
+    budget="macs<=5%",
+    arch="0-1",
+    choices={},
+    macs=1,
+    params=1,
+    latency_ms=1.0,
+    proxy_accuracy=0.5,
+    test_accuracy=0.5,
+    files={},
+)
 
 
 @pytest.mark.parametrize(
     "part",
     [
         EVIL,
-        Note(EVIL),
         Heading(EVIL),
         Bullets([EVIL]),
         Folded(EVIL, Code(EVIL)),
@@ -29,7 +41,7 @@ from manyshot.tables.table import Table
         Table([{EVIL: EVIL}], (), [EVIL], note=EVIL),
         Table([{"files": {EVIL: "a.json"}}], ["files"]),
         [Figure(EVIL, [], {}, EVIL)],
-        [Picture(EVIL, [PictureBlock(EVIL, EVIL, 0, 1.0)], EVIL, EVIL)],
+        [Picture(EVIL, WINNER, [PictureBlock(EVIL, EVIL, 0, 1.0)])],
     ],
 )
 def test_every_part_escapes_its_text(part: Any) -> None:

@@ -40,13 +40,12 @@ def compare_page(comparison: Comparison) -> Page:
         lead += f"Truth: {truth.name} ({truth.source})."
     metrics = tables.metrics_of(comparison)
     means = tables.methods(comparison, [metric for metric in metrics if metric != IMAGES])
-    winners, images = tables.winners(comparison.runs), tables.images(comparison.runs)
     sections = [
-        PageSection("Methods", [means] if means.rows else []),
-        PageSection("Metrics", [[_panel(comparison, m) for m in metrics]] if metrics else []),
+        PageSection("Methods", [means]),
+        PageSection("Metrics", [[_panel(comparison, m) for m in metrics]]),
         PageSection("Pairs", _pairs(comparison)),
-        PageSection("Winners", [winners] if winners.rows else []),
-        PageSection("Images", [images] if images.rows else []),
+        PageSection("Winners", [tables.winners(comparison.runs)]),
+        PageSection("Images", [tables.images(comparison.runs)]),
     ]
     title = numbers.listed(methods) if methods else "nothing"
     if len(title) > _LONG:
@@ -90,31 +89,20 @@ def _panel(comparison: Comparison, metric: str) -> Figure:
         text=[plain(methods[i].method) for i in defined],
         hovertemplate="%{text}: %{x}<extra></extra>",
         marker={"size": 11, "color": [f.colour(i) for i in defined], "opacity": 1},
-        error_x={
-            "type": "data",
-            "symmetric": False,
-            "array": [_away(means_of[i], means_of[i].high) for i in defined],
-            "arrayminus": [_away(means_of[i], means_of[i].low) for i in defined],
-            "color": f.INK,
-            "thickness": 1.5,
-            "width": 5,
-        },
+        error_x=f.intervals(
+            [(means_of[i].mean, means_of[i].low, means_of[i].high) for i in defined]
+        ),
     )
     unknown = [i for i in rows if means_of[i].mean is None]
     shapes, caption = _baselines(comparison, metric)
-    layout: dict[str, Any] = {
-        "xaxis": _axis(metric),
-        "yaxis": f.axis(
-            "",
-            range=[count - 0.7, -0.62],
-            tickvals=list(rows),
-            showticklabels=False,
-            showgrid=False,
-        ),
-        "annotations": _words(methods, unknown),
-        "shapes": shapes,
-        "showlegend": False,
-    }
+    ticks = {"tickvals": list(rows), "showticklabels": False, "showgrid": False}
+    layout = f.layout(
+        _axis(metric),
+        f.axis("", range=[count - 0.7, -0.62], **ticks),
+        annotations=_words(methods, unknown),
+        shapes=shapes,
+        showlegend=False,
+    )
     title = numbers.budget(metric)
     title = f"{title[:1].upper()}{title[1:]}"
     return Figure(title, [means, seeds], layout, caption, height=60 + 80 * count)
@@ -145,8 +133,7 @@ def _baselines(comparison: Comparison, metric: str) -> tuple[list[dict[str, Any]
 
 def _wrapped(name: str) -> str:
     """A name in lines, as text of a figure."""
-    lines = textwrap.wrap(name, _LINE) or [""]
-    lines = lines if len(lines) <= _LINES else [*lines[: _LINES - 1], f"{lines[_LINES - 1]}…"]
+    lines = textwrap.wrap(name, _LINE, max_lines=_LINES, placeholder="…")
     return "<br>".join(map(plain, lines))
 
 
@@ -156,13 +143,7 @@ def _axis(metric: str) -> dict[str, Any]:
     return f.share_axis("", nticks=4) if tables.is_share(metric) else f.axis("", nticks=5)
 
 
-def _away(over_seeds: Mean, end: float | None) -> float:
-    return 0.0 if end is None or over_seeds.mean is None else abs(end - over_seeds.mean)
-
-
 def _pairs(comparison: Comparison) -> Parts:
-    if not comparison.pairs:
-        return []
     told = [numbers.budget(p.sentence) for p in comparison.pairs if p.verdict != "undefined"]
     untold = [numbers.budget(p.sentence) for p in comparison.pairs if p.verdict == "undefined"]
     parts: list[Part] = [Bullets(told)] if told else []

@@ -14,7 +14,7 @@ import jinja2
 
 from manyshot._version import __version__
 from manyshot.report.picture import Picture
-from manyshot.tables.numbers import shortened
+from manyshot.tables.numbers import count, percent, shortened
 from manyshot.tables.table import Table
 
 
@@ -36,13 +36,6 @@ class Figure:
     layout: Mapping[str, Any]
     caption: str = ""
     height: int = 340
-
-
-@dataclass(frozen=True, slots=True)
-class Note:
-    """A paragraph in small print."""
-
-    words: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +67,7 @@ class Folded:
     part: Bullets | Code
 
 
-Part: TypeAlias = str | Note | Heading | Bullets | Folded | Table | Figure | Picture
+Part: TypeAlias = str | Heading | Bullets | Folded | Table | Figure | Picture
 Parts: TypeAlias = Sequence[Part | list[Figure] | list[Picture]]
 """What a section shows: a string is a paragraph, and a list stands side by side where it can."""
 
@@ -85,7 +78,7 @@ class PageSection:
 
     Attributes:
         title: its heading, in the table of contents too.
-        parts: what it shows; without any, the section is left out.
+        parts: what it shows. Empty ones are left out, and so is a section without any.
     """
 
     title: str
@@ -100,7 +93,7 @@ class Page:
         kind: of record, a word.
         title: its name.
         lead: what it shows, in a few sentences.
-        sections: its parts; those without parts are left out.
+        sections: its parts.
         warnings: what a reader must know first.
     """
 
@@ -114,7 +107,11 @@ class Page:
         """The whole document."""
         import plotly.offline  # slow to import, and only whole pages need it
 
-        sections = [section for section in self.sections if section.parts]
+        sections = [
+            PageSection(section.title, parts)
+            for section in self.sections
+            if (parts := [part for part in section.parts if part])
+        ]
         has_figures = any(_has_figures(section.parts) for section in sections)
         return _TEMPLATES.get_template("page.html").render(
             page=self,
@@ -144,5 +141,6 @@ _TEMPLATES = jinja2.Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_TEMPLATES.filters |= {"html": html_of, "shortened": shortened}
+_TEMPLATES.filters |= {"html": html_of}
+_TEMPLATES.filters |= {"count": count, "percent": percent, "shortened": shortened}
 _TEMPLATES.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from manyshot.report.figures import COLOURS
 from manyshot.run_folder import WinnerRecord
 from manyshot.space import SearchSpace
-from manyshot.tables.numbers import count, percent
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,29 +35,13 @@ class Picture:
 
     Attributes:
         title: above it.
-        blocks: in order.
-        said: what a screen reader says.
-        caption: below it.
+        winner: whose architecture it is.
+        blocks: its decisions, in order.
     """
 
     title: str
+    winner: WinnerRecord
     blocks: Sequence[PictureBlock]
-    said: str
-    caption: str
-
-
-def picture(space: SearchSpace | None, winner: WinnerRecord, title: str) -> Picture:
-    """The picture of a winner.
-
-    Args:
-        space: what was searched; None if it is not on record.
-        winner: whose architecture is drawn.
-        title: above the picture.
-    """
-    column = blocks(space, winner)
-    chosen = ", ".join(f"{block.name} {block.option}" for block in column if block.active)
-    caption = f"{winner.arch} · {count(winner.macs)} MACs · {percent(winner.test_accuracy)}"
-    return Picture(title, column, f"Architecture {winner.arch}: {chosen}", caption)
 
 
 def blocks(space: SearchSpace | None, winner: WinnerRecord) -> list[PictureBlock]:

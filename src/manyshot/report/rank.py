@@ -8,8 +8,8 @@ from typing import Any
 from manyshot.report import figures as f
 from manyshot.report.derived import chosen_rows
 from manyshot.report.figures import plain
-from manyshot.report.page import Bullets, Figure, Heading, Note, Page, PageSection, Part, Parts
-from manyshot.run_folder import RankedSet, Ranking, RankPoint, Statistic
+from manyshot.report.page import Bullets, Figure, Heading, Page, PageSection, Part, Parts
+from manyshot.run_folder import RankedSet, Ranking, RankPoint
 from manyshot.tables import numbers
 from manyshot.tables import rank as tables
 from manyshot.tables.numbers import decimal, plural, sentence, statistic
@@ -117,11 +117,8 @@ def _scatter(
     )
     if errors:
         trace["error_y"] = {"array": spread, "thickness": 1, "width": 0, "color": f.SOFT}
-    layout = {
-        "xaxis": f.share_axis("proxy accuracy") if share else f.cost_axis(title, x),
-        "yaxis": f.share_axis("truth"),
-        "showlegend": False,
-    }
+    axis = f.share_axis("proxy accuracy") if share else f.cost_axis(title, x)
+    layout = f.layout(axis, f.share_axis("truth"), showlegend=False)
     return Figure(f"{title} against truth", [trace], layout, height=300)
 
 
@@ -143,24 +140,15 @@ def _bars(ranked: RankedSet, reach: list[float]) -> Figure:
     names = [PREDICTORS.get(name, plain(name)) for name in ranked.predictors]
     taus = [stats.kendall for stats in ranked.predictors.values()]
     values = [tau.value for tau in taus]
-    trace = {
-        "type": "bar",
-        "orientation": "h",
-        "y": names,
-        "x": values,
-        "error_x": {
-            "type": "data",
-            "symmetric": False,
-            "array": [_away(tau, tau.high) for tau in taus],
-            "arrayminus": [_away(tau, tau.low) for tau in taus],
-            "color": f.INK,
-            "thickness": 1.5,
-            "width": 4,
-        },
-        "marker": {"color": [f.colour(0 if i == 0 else 7) for i in range(len(names))]},
-        "opacity": 0.85,
-        "hovertemplate": "%{y}: %{x:.3f}<extra></extra>",
-    }
+    trace = f.bars(
+        values,
+        names,
+        [f.colour(0 if i == 0 else 7) for i in range(len(names))],
+        orientation="h",
+        error_x=f.intervals([(tau.value, tau.low, tau.high) for tau in taus]),
+        opacity=0.85,
+        hovertemplate="%{y}: %{x:.3f}<extra></extra>",
+    )
     shapes: list[dict[str, Any]] = []
     if ranked.null_sd is not None:
         far = 2 * ranked.null_sd
@@ -179,13 +167,13 @@ def _bars(ranked: RankedSet, reach: list[float]) -> Figure:
         for i, value in enumerate(values)
         if value is None
     ]
-    layout = {
-        "xaxis": f.axis(TAU, range=reach, zeroline=True, nticks=5),
-        "yaxis": f.rows_axis(names),
-        "shapes": shapes,
-        "annotations": undefined,
-        "bargap": 0.35,
-    }
+    layout = f.layout(
+        f.axis(TAU, range=reach, zeroline=True, nticks=5),
+        f.rows_axis(names),
+        shapes=shapes,
+        annotations=undefined,
+        bargap=0.35,
+    )
     judged = f" Judged by: {', '.join(ranked.judged_by)}." if ranked.judged_by else ""
     return Figure(
         sentence(ranked.name).rstrip("."),
@@ -194,10 +182,6 @@ def _bars(ranked: RankedSet, reach: list[float]) -> Figure:
         caption + judged,
         height=110 + 40 * len(names),
     )
-
-
-def _away(tau: Statistic, end: float | None) -> float:
-    return 0.0 if end is None or tau.value is None else abs(end - tau.value)
 
 
 def _range(sets: Sequence[RankedSet]) -> list[float]:
@@ -218,7 +202,7 @@ def _statistics(ranking: Ranking) -> Parts:
         "rank among the predicted best k. Regret: accuracy lost by taking the predicted best. "
         "Beats MACs by: the difference of τ to that of MACs."
     )
-    parts: list[Part] = [Note(words)]
+    parts: list[Part] = [words]
     for ranked in ranking.sets:
         title = f"{ranked.name}, {plural(ranked.architectures, 'architecture')}"
         parts += [Heading(title), tables.statistics(ranked)]

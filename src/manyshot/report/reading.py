@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from manyshot.recipe import Recipe
@@ -19,7 +18,7 @@ from manyshot.run_folder import (
     TrainLine,
     WinnerRecord,
 )
-from manyshot.space import Arch, Budget, SearchSpace
+from manyshot.space import Budget, SearchSpace
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,13 +114,3 @@ class RunRecords:
             return parsed.metric, parsed.limit
         largest = self.largest.get(parsed.metric)
         return None if largest is None else (parsed.metric, parsed.absolute(largest))
-
-
-def arch_of(text: str) -> Arch:
-    """`"0-2-1"` as `(0, 2, 1)`."""
-    return tuple(map(int, text.split("-")))
-
-
-def archs_of(lines: Sequence[SearchLine]) -> list[Arch]:
-    """The architectures of scores, as tuples."""
-    return [arch_of(line.arch) for line in lines]

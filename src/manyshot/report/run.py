@@ -5,8 +5,8 @@ from __future__ import annotations
 from manyshot.report import figures as f
 from manyshot.report import searching, training
 from manyshot.report.derived import latest, merged
-from manyshot.report.page import Code, Figure, Folded, Note, Page, PageSection, Parts
-from manyshot.report.picture import picture
+from manyshot.report.page import Code, Figure, Folded, Page, PageSection, Parts
+from manyshot.report.picture import Picture, blocks
 from manyshot.report.rank import rank_sections
 from manyshot.report.reading import RunRecords
 from manyshot.run_folder import CODES, SPACE
@@ -29,7 +29,7 @@ def run_page(run: RunRecords) -> Page:
         PageSection("Operations", _operations(run)),
         PageSection("Shifting", _shifting(run)),
         *(part for i, ranking in enumerate(run.rankings) for part in rank_sections(ranking, i)),
-        PageSection("Training", _training(run)),
+        PageSection("Training", _grid(training.curves(run.train))),
         PageSection("Codes of paths", _codes(run)),
         PageSection("Probability shift", _grid(training.shift(run.targets))),
         PageSection("Cost", _cost(run)),
@@ -70,10 +70,10 @@ def _lead(run: RunRecords) -> str:
 
 
 def _winners(run: RunRecords) -> Parts:
-    if run.result is None or not run.winners:
+    if run.result is None:
         return []
     pictures = [
-        picture(run.space, winner, ", ".join(map(numbers.budget, budgets)))
+        Picture(", ".join(map(numbers.budget, budgets)), winner, blocks(run.space, winner))
         for budgets, winner in merged(run.winners)
     ]
     return [tables.winners(run.result), pictures]
@@ -93,8 +93,7 @@ def _operations(run: RunRecords) -> Parts:
     if not run.search:
         return []
     if run.space is None:
-        missing = f"Not shown: the names of options are in {SPACE}, which this folder lacks."
-        return [Note(missing)]
+        return [f"Not shown: the names of options are in {SPACE}, which this folder lacks."]
     words = (
         "How often each option was proposed, by decision; of the architectures in which the "
         "decision matters."
@@ -105,28 +104,20 @@ def _operations(run: RunRecords) -> Parts:
 def _shifting(run: RunRecords) -> Parts:
     order = {} if run.result is None else run.result.order
     words = "The weights moved while the search went on. Networks chosen before were watched:"
-    watched: Parts = [words, tables.watched(order)] if order else []
     drawn = [*searching.order(run), *searching.shifting(run.shifting)]
-    return [*watched, drawn] if drawn else watched
-
-
-def _training(run: RunRecords) -> Parts:
-    curves = training.curves(run.train)
-    return [curves[0], curves[1:]] if curves else []
+    return [words if order else "", tables.watched(order), drawn]
 
 
 def _codes(run: RunRecords) -> Parts:
-    drawn = training.codes(run.codes)
-    if drawn:
-        return list(drawn)
-    if run.recipe is not None and run.recipe.sharing.name == "k_shot" and run.train:
-        missing = f"Not shown: the codes of paths are in {CODES}, which this folder lacks."
-        return [Note(missing)]
-    return []
+    is_k_shot = run.recipe is not None and run.recipe.sharing.name == "k_shot"
+    if is_k_shot and run.train and not run.codes:
+        return [f"Not shown: the codes of paths are in {CODES}, which this folder lacks."]
+    return training.codes(run.codes)
 
 
 def _grid(drawn: list[Figure]) -> Parts:
-    return [drawn[0], drawn[1:]] if drawn else []
+    """The first figure, and the others side by side."""
+    return [*drawn[:1], drawn[1:]]
 
 
 def _cost(run: RunRecords) -> Parts:
@@ -135,19 +126,15 @@ def _cost(run: RunRecords) -> Parts:
     if not spent:
         return []
     names = [f.plain(name) for name in spent]
-    bars = {
-        "type": "bar",
-        "orientation": "h",
-        "x": list(spent.values()),
-        "y": names,
-        "marker": {"color": [f.colour(i) for i in range(len(names))]},
-        "hovertemplate": "%{y}: %{x:,} images<extra></extra>",
-    }
-    layout = {
-        "xaxis": f.axis("images forwarded", tickformat="~s", nticks=6),
-        "yaxis": f.rows_axis(names),
-        "bargap": 0.3,
-    }
+    bars = f.bars(
+        list(spent.values()),
+        names,
+        [f.colour(i) for i in range(len(names))],
+        orientation="h",
+        hovertemplate="%{y}: %{x:,} images<extra></extra>",
+    )
+    forward = f.axis("images forwarded", tickformat="~s", nticks=6)
+    layout = f.layout(forward, f.rows_axis(names), bargap=0.3)
     words = "Images that went forward through a network, not counting the finishing of winners."
     drawn = Figure("Images forwarded by stage", [bars], layout, words, height=90 + 34 * len(names))
     return [tables.images(forwarded), drawn]

@@ -26,6 +26,9 @@ class Table:
     code: Collection[str] = ()
     note: str = ""
 
+    def __len__(self) -> int:
+        return len(self.rows)
+
     @property
     def head(self) -> list[str]:
         """The titles of the columns."""

@@ -38,6 +38,8 @@
       hoverlabel: { bgcolor: variable("--card"), bordercolor: variable("--line"),
                     font: { color: variable("--ink") }, align: "left" },
       margin: { l: 8, r: 12, t: 12, b: 8 },
+      // Above the plot; it wraps where there is little room.
+      legend: { orientation: "h", x: 0, xanchor: "left", y: 1.02, yanchor: "bottom" },
       xaxis: axis, yaxis: axis, dragmode: touch ? false : "zoom", hovermode: "closest",
     } };
   };
