@@ -1,4 +1,4 @@
-"""What figures share: colours, axes, marks, legends. Dicts as plotly reads them."""
+"""What figures share: colours, axes and marks, as the dicts that plotly reads."""
 
 from __future__ import annotations
 
@@ -46,18 +46,18 @@ def cost_axis(title: str, values: Sequence[float], **more: Any) -> dict[str, Any
 
 
 def layout(x: dict[str, Any], y: dict[str, Any], **more: Any) -> dict[str, Any]:
-    """A layout by its axes."""
+    """The layout of a figure with these axes."""
     return {"xaxis": x, "yaxis": y, **more}
 
 
 def dots(x: Sequence[Any], y: Sequence[Any], name: str, **more: Any) -> dict[str, Any]:
-    """Points."""
+    """A dot at every point."""
     marker = {"size": 7, "color": DOT, "opacity": 0.75, **more.pop("marker", {})}
     return _trace("scatter", x, y, name=name, mode="markers", marker=marker, **more)
 
 
 def line(x: Sequence[Any], y: Sequence[Any], name: str, **more: Any) -> dict[str, Any]:
-    """A curve."""
+    """A curve through points."""
     style = {"width": 2, "color": INK, **more.pop("line", {})}
     return _trace("scatter", x, y, name=name, line=style, **{"mode": "lines", **more})
 
@@ -65,7 +65,7 @@ def line(x: Sequence[Any], y: Sequence[Any], name: str, **more: Any) -> dict[str
 def bars(
     x: Sequence[Any], y: Sequence[Any], colours: str | list[str], **more: Any
 ) -> dict[str, Any]:
-    """Bars of one colour, or of one each."""
+    """A bar for every value, all of one colour or each of its own."""
     marker = {"color": colours, **more.pop("marker", {})}
     return _trace("bar", x, y, marker=marker, **more)
 

@@ -23,12 +23,12 @@ class Figure:
     """A plotly figure with words.
 
     Attributes:
-        title: above it.
-        traces: plotly's `data`. Text of records went through `figures.plain`; a colour may be a
-            variable of the page, such as `"--c0"`.
-        layout: plotly's `layout` but for fonts, margins and colours, which the page sets.
-        caption: below it.
-        height: in pixels.
+        title: the line above it.
+        traces: what plotly calls data. Text of records went through `figures.plain`; a colour may
+            be a variable of the page, such as `"--c0"`.
+        layout: what plotly calls layout; fonts, margins, legend and colours are set by the page.
+        caption: the words below it.
+        height: how high it is, in pixels.
     """
 
     title: str
@@ -77,7 +77,7 @@ class PageSection:
     """A part of a page.
 
     Attributes:
-        title: its heading, in the table of contents too.
+        title: the heading, which the table of contents shows too.
         parts: what it shows. Empty ones are left out, and so is a section without any.
     """
 
@@ -90,10 +90,10 @@ class Page:
     """All that a page holds.
 
     Attributes:
-        kind: of record, a word.
-        title: its name.
-        lead: what it shows, in a few sentences.
-        sections: its parts.
+        kind: the word for what it is about, such as `"run"`.
+        title: the name of that.
+        lead: what the page shows, in a few sentences.
+        sections: what it consists of.
         warnings: what a reader must know first.
     """
 

@@ -15,10 +15,10 @@ class PictureBlock:
     """A decision in an architecture.
 
     Attributes:
-        name: of the decision.
-        option: that was chosen.
-        colour: number of it in the palette.
-        size: from 0, the smallest option of the decision, to 1, the largest.
+        name: what the decision is called.
+        option: the option that was chosen.
+        colour: the number of that option in the palette.
+        size: how large the option is, from 0, the smallest of the decision, to 1, the largest.
         active: whether the decision matters.
     """
 
@@ -34,9 +34,9 @@ class Picture:
     """Blocks from input to output: a colour for each option, wider for larger ones.
 
     Attributes:
-        title: above it.
-        winner: whose architecture it is.
-        blocks: its decisions, in order.
+        title: the line above it.
+        winner: the network whose architecture it is.
+        blocks: the decisions of the architecture, in order.
     """
 
     title: str
@@ -45,7 +45,7 @@ class Picture:
 
 
 def blocks(space: SearchSpace | None, winner: WinnerRecord) -> list[PictureBlock]:
-    """The blocks of a winner: by its space, or if that is unknown by the names of its choices."""
+    """The blocks of a winner; without the space, those of its choices, all of one size."""
     if space is None:
         options = list(dict.fromkeys(str(option) for option in winner.choices.values()))
         return [

@@ -28,17 +28,17 @@ def whole(number: float | None) -> str:
 
 
 def percent(share: float | None, digits: int = 1) -> str:
-    """A share in [0, 1] in percent."""
+    """A share in [0, 1] in percent: `12.3 %`."""
     return UNDEFINED if share is None else f"{_signed(f'{100 * share:.{digits}f}')}{_THIN}%"
 
 
 def decimal(number: float | None, digits: int = 3) -> str:
-    """A number with so many decimals."""
+    """A number with so many decimals: `0.463`."""
     return UNDEFINED if number is None else _signed(f"{number:.{digits}f}")
 
 
 def milliseconds(number: float | None) -> str:
-    """A latency."""
+    """A latency: `0.394 ms`."""
     return UNDEFINED if number is None else f"{number:.3g}{_THIN}ms"
 
 
@@ -101,7 +101,7 @@ def limit_of(text: str) -> str:
 
 
 def together(text: str) -> str:
-    """Words that stay on one line."""
+    """The same words, which stay on one line."""
     return text.replace(" ", _NO_BREAK)
 
 
