@@ -217,7 +217,8 @@ class TestRun:
         assert again.recipe == run.recipe and again.result == run.result
         assert repr(again).startswith("Run(") and "macs<=40%: " in repr(again)
         page = again._repr_html_()
-        assert page.count("<tr>") == 3 and "macs&lt;=40%" in page
+        assert page.count("<tr>") == 3 and "macs\u00a0≤\u00a040%" in page
+        assert "macs&lt;=40%" in page, "its repr is escaped"
 
     def test_what_is_done_is_not_done_again(self, run):
         weights = (run.folder / "supernet.safetensors").stat().st_mtime_ns

@@ -33,8 +33,9 @@ ALLOWED: dict[str, set[str]] = {
     "rank": {"space", "run_folder"},
     "trust": {"records", "recipe", "run_folder"},
     "writing": {"records", "recipe", "run_folder"},
-    "report": {"space", "records", "recipe", "run_folder"},
-    "show": {"rank", "run_folder"},
+    "tables": {"rank", "run_folder"},
+    "report": {"space", "records", "recipe", "run_folder", "tables"},
+    "show": {"run_folder", "tables"},
     "export": {"supernet", "nn", "space", "records"},
 }
 EVERYTHING = {"pipeline", "runs", "cli", "testing", "__init__", "__main__"}
@@ -43,6 +44,7 @@ NO_TORCH = {
     "space",
     "search",
     "rank",
+    "tables",
     "report",
     "records",
     "run_folder",

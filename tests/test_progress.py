@@ -1,11 +1,12 @@
 """Progress off a terminal: plain lines now and then on standard error, and always the last."""
 
+import itertools
 import re
+import time
 
 import pytest
 
 from manyshot.progress import Bars, Silent
-from manyshot.show import count
 
 
 def test_silence(capsys):
@@ -18,28 +19,44 @@ def test_silence(capsys):
 def test_plain_lines(capsys, every_s, shown):
     with Bars(every_s).stage("train", 10) as advance:
         for done in (1, 4, 10):
-            advance(done, f"loss {done}.5")
+            advance(done, f"loss [b]{done}.5")
     out, err = capsys.readouterr()
     assert out == ""
     lines = err.splitlines()
-    assert [line.split()[1] for line in lines] == shown
-    form = r"train    10/10  [\d.e+]+/s, \d+:\d\d gone, 0:00 left  loss 10\.5"
+    assert [re.findall(r"\d+/10", line) for line in lines] == [[count] for count in shown]
+    form = r"train    10/10 [\d.e+]+/s 0:00:0\d gone 0:00:00 left loss \[b\]10\.5"
     assert re.fullmatch(form, lines[-1])
 
 
-def test_a_resumed_stage_counts_its_own_pace(capsys):
-    with Bars(0).stage("train", 10, done=4) as advance:
-        advance(4, "")
-        advance(10, "")
+def test_a_resumed_stage_counts_the_pace_of_this_process_alone(capsys):
+    with Bars(0).stage("train", 1010, done=1000) as advance:
+        advance(1000, "")
+        time.sleep(0.1)
+        advance(1010, "")
     first, last = capsys.readouterr().err.splitlines()
-    assert "0/s" in first
-    assert "? left" in first
-    assert last.startswith("train    10/10")
+    assert first.split()[1:] == ["1000/1010", "?/s", "0:00:00", "gone", "-:--:--", "left"]
+    assert last.startswith("train    1010/1010")
+    assert float(last.split()[2].removesuffix("/s")) < 10 / 0.1
 
 
-@pytest.mark.parametrize(
-    ("number", "text"),
-    [(0, "0"), (999, "999"), (1000, "1K"), (12345, "12.3K"), (30e6, "30M"), (1.5e9, "1.5G")],
-)
-def test_counts_for_people(number, text):
-    assert count(number) == text
+def test_a_rate_is_of_the_whole_stage_however_long_a_unit_takes(capsys, monkeypatch):
+    hours = itertools.count(0.0, 3600.0)
+    bars = Bars(0)
+    monkeypatch.setattr(bars._console, "get_time", lambda: next(hours))
+    with bars.stage("truth", 100) as advance:
+        advance(1, "")
+        advance(2, "")
+    for line in capsys.readouterr().err.splitlines():
+        assert "?" not in line and "-:--:--" not in line
+
+
+def test_a_bar_cuts_its_note_where_there_is_no_room(capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
+    with Bars().stage("train", 10) as advance:
+        advance(10, "loss [b]10.5, and this is so long that it does not fit")
+    err = re.sub(r"\x1b\[[^A-Za-z]*[A-Za-z]", "", capsys.readouterr().err)
+    last = err.splitlines()[-1]
+    assert re.search(r"10/10 [\d.e+]+/s 0:00:00 gone 0:00:00 left loss \[b\]1\S* *.*…", last)
+    assert len(last) <= 80

@@ -1,7 +1,6 @@
 """Typed records: what real runs wrote is read, and nothing malformed is."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -311,25 +310,10 @@ class Run:
 
     def _repr_html_(self) -> str:
         """The winners as a table, for notebooks."""
+        from manyshot.report import html_of
+        from manyshot.tables.run import winners
+
+        shown = html_of(repr(self))
         if not self.files.result_file.exists():
-            return f"<p>{html.escape(repr(self))}</p>"
-        names = ("budget", "architecture", "MACs", "params", "latency", "proxy", "test")
-        rows = [
-            (
-                winner.budget,
-                "-".join(map(str, winner.arch)),
-                f"{winner.costs['macs']:,}",
-                f"{winner.costs['params']:,}",
-                f"{winner.costs['latency_ms']:.2f} ms",
-                f"{winner.proxy_accuracy:.1%}",
-                f"{winner.test_accuracy:.1%}",
-            )
-            for winner in self.winners
-        ]
-        head = "".join(f"<th>{name}</th>" for name in names)
-        body = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
-            for row in rows
-        )
-        title = html.escape(f"{self.recipe.name} ({self.folder})")
-        return f"<table><caption>{title}</caption><tr>{head}</tr>{body}</table>"
+            return shown
+        return shown + html_of(winners(self.result).without("Files"))

@@ -1,195 +1,118 @@
-"""Tables for people, from records."""
+"""Tables for the terminal, from records."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any, Literal
 
-from rich.table import Table
+from rich.table import Table as RichTable
 from rich.text import Text
 
-from manyshot.run_folder import SUBNETS, Comparison, Mean, Ranking, Result, Statistic
+from manyshot.run_folder import SUBNETS, Comparison, Ranking, Result
+from manyshot.tables import compare, numbers, rank, run, space
+from manyshot.tables.table import Cell, Table
+
+_ASCII = {
+    **str.maketrans("\N{NO-BREAK SPACE}−–≈▲▼", " --=+-", "\N{NARROW NO-BREAK SPACE}"),
+    ord("τ"): "tau",
+    ord("ρ"): "rho",
+}
+"""What every terminal and log can show, and a recipe can hold."""
 
 
-def count(number: float) -> str:
-    """A count in K, M or G, three digits."""
-    for suffix, unit in (("G", 1e9), ("M", 1e6), ("K", 1e3)):
-        if number >= unit:
-            return f"{number / unit:.3g}{suffix}"
-    return f"{number:g}"
+def _text(cell: Cell) -> Text:
+    words = cell if isinstance(cell, str) else ", ".join(cell)
+    return Text(words.replace(numbers.AT_MOST, "<=").translate(_ASCII))
 
 
-def winners_table(result: Result, page: Path) -> Table:
+def _drawn(table: Table, title: str, *captions: str) -> RichTable:
+    """A table as rich prints it, with its note and `captions` below."""
+    below = "\n".join(filter(None, (table.note, *captions)))
+    drawn = RichTable(title=_text(title), caption=_text(below) if below else None)
+    for name in table.head:
+        justify: Literal["left", "right"] = "left" if name in table.words else "right"
+        is_one_line = justify == "right" and not any("[" in row[name] for row in table.rows)
+        drawn.add_column(_text(name), justify=justify, overflow="fold", no_wrap=is_one_line)
+    for row in table.rows:
+        drawn.add_row(*map(_text, row.values()))
+    return drawn
+
+
+def winners_table(result: Result, page: Path) -> RichTable:
     """The winners of a run: one row per budget."""
-    table = Table(
-        title=f"{result.name}: {result.searched:,} of {result.space.size:,} architectures scored, "
-        f"winners: {result.finish}",
-        caption=Text(f"files are in {page.parent / SUBNETS}, the report is {page}"),
+    title = (
+        f"{result.name}: {result.searched:,} of {result.space.size:,} architectures scored, "
+        f"winners: {result.finish}"
     )
-    right = ("MACs", "params", "latency", "proxy", "test")
-    for name in ("budget", "architecture", *right, "file"):
-        justify: Literal["left", "right"] = "right" if name in right else "left"
-        long = name in ("architecture", "file")
-        table.add_column(name, justify=justify, overflow="fold", no_wrap=not long)
-    for winner in result.winners:
-        table.add_row(
-            Text(winner.budget),
-            winner.arch,
-            count(winner.macs),
-            count(winner.params),
-            f"{winner.latency_ms:.2f} ms",
-            f"{winner.proxy_accuracy:.2%}",
-            f"{winner.test_accuracy:.2%}",
-            Text(Path(next(iter(winner.files.values()))).name if winner.files else "-"),
-        )
-    return table
+    where = f"Files are in {page.parent / SUBNETS}, the report is {page}"
+    return _drawn(run.winners(result).without("Files"), title, where)
 
 
-def shift_tables(result: Result) -> list[Table]:
+def shift_tables(result: Result) -> list[RichTable]:
     """What a search that moved the weights forwarded, and how the order of networks changed."""
-    spent = Table(title=f"images forwarded, shifting: {result.shifting}")
-    for stage in result.images_forwarded:
-        spent.add_column(stage, justify="right")
-    spent.add_row(*(f"{images:,}" for images in result.images_forwarded.values()))
-    if not result.order:
-        return [spent]
-    order = Table(title="watched networks, before and after")
-    columns = ("set", "networks", "mean proxy before", "after", "Kendall's tau, before with after")
-    for name in columns:
-        order.add_column(name, justify="left" if name == "set" else "right")
-    for name, watched in result.order.items():
-        order.add_row(
-            name,
-            str(watched.architectures),
-            f"{watched.mean_accuracy_before:.2%}",
-            f"{watched.mean_accuracy_after:.2%}",
-            _value(watched.tau_before_after),
-        )
-    return [spent, order]
+    spent = run.images(result.images_forwarded)
+    tables = [_drawn(spent, f"Images forwarded, shifting: {result.shifting}")]
+    if result.order:
+        tables.append(_drawn(run.watched(result.order), "Watched networks, before and after"))
+    return tables
 
 
-def survey_tables(survey: dict[str, Any]) -> list[Table]:
+def survey_tables(survey: dict[str, Any]) -> list[RichTable]:
     """What `manyshot space` prints: decisions, costs, histograms."""
-    decisions = Table(title=f"{survey['name']}: {survey['size']:,} encodings")
-    for name in ("#", "decision", "options"):
-        decisions.add_column(name)
-    for i, decision in enumerate(survey["decisions"]):
-        options = ", ".join(map(str, decision["options"]))
-        decisions.add_row(str(i), Text(decision["name"]), Text(options))
-    costs = Table(title="reachable costs")
-    for name in ("cost", "least", "smallest", "largest", "greatest"):
-        costs.add_column(name, justify="left" if name == "cost" else "right")
-    for metric, cost in survey["costs"].items():
-        costs.add_row(
-            metric, *(count(cost[key]) for key in ("least", "smallest", "largest", "greatest"))
+    title = f"{survey['name']}: {survey['size']:,} encodings"
+    histograms = [
+        _drawn(
+            space.histogram(cost),
+            f"{metric} of {sum(cost['histogram']):,} uniform random architectures",
         )
-    return [decisions, costs, *(_histogram(m, c) for m, c in survey["costs"].items())]
+        for metric, cost in survey["costs"].items()
+    ]
+    return [
+        _drawn(space.decisions(survey["decisions"]), title),
+        _drawn(space.costs(survey["costs"]), "Reachable costs"),
+        *histograms,
+    ]
 
 
-def _histogram(metric: str, cost: dict[str, Any]) -> Table:
-    total, peak = sum(cost["histogram"]), max(cost["histogram"])
-    table = Table(title=f"{metric} of {total:,} uniform random architectures")
-    table.add_column("from", justify="right")
-    table.add_column("share", justify="right")
-    table.add_column("")
-    for low, number in zip(cost["edges"], cost["histogram"], strict=False):
-        table.add_row(count(low), f"{number / total:.1%}", "#" * round(40 * number / peak))
-    return table
-
-
-def rank_tables(ranking: Ranking, page: Path) -> list[Table]:
+def rank_tables(ranking: Ranking, page: Path) -> list[RichTable | Text]:
     """What `manyshot rank` prints: a table per set, with what may be said of it."""
-    from manyshot.rank.rank import verdict  # scipy is slow to import
-
-    tables = []
-    for ranked in ranking.sets:
-        table = Table(
-            title=f"{ranked.name}: {ranked.why}; judged by {', '.join(ranked.judged_by)}",
-            caption=Text(verdict(ranked)),
+    columns = ("Predictor", rank.TAU, rank.RHO, rank.R, "Regret")
+    tables = [
+        _drawn(
+            rank.statistics(ranked).only(*columns),
+            f"{ranked.name}: {ranked.why}; judged by {', '.join(ranked.judged_by)}",
         )
-        columns = ("orders by", "Kendall's tau", "95 %", "Spearman", "Pearson", "regret")
-        for name in columns:
-            table.add_column(name, justify="left" if name == "orders by" else "right")
-        for name, statistics in ranked.predictors.items():
-            regret = statistics.regret.value
-            table.add_row(
-                name,
-                _value(statistics.kendall.value),
-                _bounds(statistics.kendall),
-                _value(statistics.spearman.value),
-                _value(statistics.pearson.value),
-                _value(None) if regret is None else f"{regret:.2%}",
-            )
-        tables.append(table)
-    absent = [f"no set {name}, it needs {why}" for name, why in ranking.absent.items()]
-    tables[-1].caption = Text("\n".join([verdict(ranking.sets[-1]), *absent, str(page)]))
-    return tables
+        for ranked in ranking.sets
+    ]
+    absent = [Text(f"There is no set {s}: it needs {why}.") for s, why in ranking.absent.items()]
+    return [*tables, *absent, _page(page)]
 
 
-def compare_tables(comparison: Comparison, page: Path) -> list[Table]:
+def compare_tables(comparison: Comparison, page: Path) -> list[RichTable | Text]:
     """What `manyshot compare` prints: means by kind of metric, then what can be told apart."""
-    metrics = list(dict.fromkeys(name for m in comparison.methods for name in m.metrics))
-    tables = [_means(comparison, kind, metrics) for kind in KINDS if _of_kind(kind, metrics)]
-    if len(comparison.methods) > 1:
-        pairs = Table(title="pairs of methods", show_lines=True)
-        pairs.add_column("")
-        decided = [p for p in comparison.pairs if p.verdict in ("better", "worse")]
-        for pair in decided:
-            pairs.add_row(Text(pair.sentence))
-        rest = len(comparison.pairs) - len(decided)
-        pairs.add_row(Text(f"{rest} other pairs are not distinguishable, or cannot be told apart."))
-        tables.append(pairs)
-    tables[-1].caption = Text(str(page))
-    return tables
+    shown: list[RichTable | Text] = []
+    for kind, words in KINDS.items():
+        metrics = [m for m in compare.metrics_of(comparison) if m.startswith(f"{kind} ")]
+        if metrics:
+            shown.append(_drawn(compare.methods(comparison, metrics), words))
+    decided = [pair for pair in comparison.pairs if pair.verdict in ("better", "worse")]
+    if decided:
+        shown.append(_drawn(compare.pairs(decided), "Pairs of methods"))
+    rest = len(comparison.pairs) - len(decided)
+    if rest:
+        pairs = numbers.plural(rest, "pair is", "pairs are")
+        shown.append(Text(f"{pairs} not distinguishable, or cannot be told apart."))
+    return [*shown, _page(page)]
+
+
+def _page(page: Path) -> Text:
+    return Text(f"The report is {page}")
 
 
 KINDS = {
-    "tau": "Kendall's tau of the proxy with truth",
-    "regret": "accuracy lost by the first pick",
-    "winner accuracy": "winners' accuracy trained alone, as far as the truth has them",
-    "finished accuracy": "winners' accuracy on test images, finished as the recipe says",
+    "tau": "Kendall's τ of the proxy with truth",
+    "regret": "Accuracy lost by the first pick",
+    "winner accuracy": "Winners' accuracy trained alone, as far as the truth has them",
+    "finished accuracy": "Winners' accuracy on test images, finished as the recipe says",
 }
 """How the names of metrics begin, and what they are."""
-
-
-def _of_kind(kind: str, metrics: list[str]) -> list[str]:
-    return [metric for metric in metrics if metric.startswith(f"{kind} ")]
-
-
-def _means(comparison: Comparison, kind: str, metrics: list[str]) -> Table:
-    """Means of one kind of metric: a row per method, then what orders without a supernet.
-
-    Args:
-        comparison: the record.
-        kind: how the names of the metrics begin.
-        metrics: the names of all metrics.
-    """
-    columns = _of_kind(kind, metrics)
-    short = [metric.removeprefix(f"{kind} ") for metric in columns]
-    table = Table(title=f"{KINDS[kind]}; means over seeds, 95 %")
-    for name in ("method", "seeds", "images", *short):
-        table.add_column(Text(name), justify="left" if name == "method" else "right")
-    for method in comparison.methods:
-        means = [_mean(method.metrics[metric]) for metric in columns]
-        row = [str(len(method.seeds)), count(method.images), *means]
-        table.add_row(Text(method.method), *row)
-    for baseline in comparison.baselines:
-        values = [_value(baseline.metrics.get(metric), absent="") for metric in columns]
-        if any(values):
-            table.add_row(Text(baseline.name), "", "", *values, style="dim")
-    return table
-
-
-def _value(number: float | None, absent: str = "undefined") -> str:
-    return absent if number is None else f"{number:.3f}"
-
-
-def _bounds(statistic: Statistic) -> str:
-    low, high = statistic.low, statistic.high
-    return "" if low is None or high is None else f"{low:.3f} to {high:.3f}"
-
-
-def _mean(over_seeds: Mean) -> str:
-    if over_seeds.mean is None or over_seeds.high is None:
-        return _value(over_seeds.mean)
-    return f"{over_seeds.mean:.3f} ± {over_seeds.high - over_seeds.mean:.3f}"

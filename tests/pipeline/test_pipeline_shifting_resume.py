@@ -309,7 +309,7 @@ def test_what_was_forwarded_and_how_the_order_changed_are_shown(shifted):
     console.print(*shift_tables(Result.of(result)))
     text = console.export_text()
     for images in result["images_forwarded"].values():
-        assert f" {images:,} " in text
+        assert f" {images:,} " in text or not images
     assert f" {result['order']['global']['tau_before_after']:.3f} " in text
     assert " undefined " in text
     assert "population" in text

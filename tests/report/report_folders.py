@@ -49,6 +49,15 @@ def with_options(folder: Path, *options: str) -> Path:
     return folder
 
 
+def undefined_macs(ranked: dict[str, Any]) -> None:
+    """Makes a set one of networks that have all the same multiply-adds."""
+    undefined = dict.fromkeys(("value", "low", "high"))
+    ranked["predictors"]["macs"]["kendall"] = undefined
+    for statistics in ranked["predictors"].values():
+        if statistics.get("beats"):
+            statistics["beats"] = undefined
+
+
 def many_points(ranking: dict[str, Any], count: int) -> dict[str, Any]:
     """The same ranking with its points over and over again, a little apart."""
     points = ranking["points"]

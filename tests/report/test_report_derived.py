@@ -3,8 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from report_parsed import Parsed
 
-from manyshot.report import derived
-from manyshot.report.picture import blocks, cut, picture
+from manyshot.report import derived, html_of
+from manyshot.report.picture import Picture, blocks
 from manyshot.run_folder import CodesLine, SearchLine, WinnerRecord
 from manyshot.space import Decision, SearchSpace
 
@@ -129,20 +129,13 @@ def test_pictures_show_chosen_options_and_leave_inactive_ones_hollow() -> None:
     assert [b.option for b in column] == ["conv3", "conv1", "project", "project"]
     assert [b.active for b in column] == [True, True, True, False]
     assert column[0].size == 1 and column[2].size == 0
-    drawn = picture(column, "title <&>")
-    parsed = Parsed(drawn)
-    assert parsed.count("rect", class_="block") == 3
-    assert parsed.count("rect", class_="hollow") == 1
-    assert parsed.count("svg", role="img") == 1
+    parsed = Parsed(html_of(Picture("title <&>", winner("", "3-1-0-0"), column)))
+    assert parsed.count("span", class_="block") == 3
+    assert parsed.count("span", class_="hollow") == 1
+    assert parsed.count("ol", role="img") == 1
     assert "title <&>" in parsed.words and "not used" in parsed.words
 
 
 def test_pictures_need_no_space() -> None:
     column = blocks(None, winner("", "0-1", a="x", b=3))
     assert [(b.name, b.option, b.active) for b in column] == [("a", "x", True), ("b", "3", True)]
-
-
-def test_long_names_are_cut() -> None:
-    assert cut("abcdefghij", 38.0) == "abcd…"
-    assert cut("abcdefghij", 38.0, keep_end=True) == "…ghij"
-    assert cut("abcde", 38.0) == "abcde"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from manyshot import records
 from manyshot.report.compare import compare_page
-from manyshot.report.page import Page
+from manyshot.report.page import Page, html_of
 from manyshot.report.rank import rank_page
 from manyshot.report.reading import RunRecords
 from manyshot.report.run import run_page
@@ -21,7 +21,7 @@ from manyshot.run_folder import (
     RunFolder,
 )
 
-__all__ = ["write"]
+__all__ = ["html_of", "write"]
 
 
 def write(folder: Path, out: Path | None = None) -> Path:

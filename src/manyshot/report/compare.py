@@ -7,27 +7,24 @@ from collections.abc import Sequence
 from typing import Any
 
 from manyshot.report import figures as f
-from manyshot.report import numbers
-from manyshot.report.markup import bullets, table, tag
-from manyshot.report.numbers import percent, plain, plural
-from manyshot.report.page import Figure, Page, PageSection, Parts
-from manyshot.run_folder import ComparedMethod, ComparedPair, Comparison, Mean, Statistic
+from manyshot.report.figures import plain
+from manyshot.report.page import Bullets, Figure, Folded, Page, PageSection, Part, Parts
+from manyshot.run_folder import ComparedMethod, Comparison, Mean
+from manyshot.tables import compare as tables
+from manyshot.tables import numbers
+from manyshot.tables.compare import IMAGES
+from manyshot.tables.numbers import plural
 
-_SHARES = ("regret", "winner accuracy", "finished accuracy")
-"""Metrics that begin so are accuracies or differences of them."""
-_IMAGES = "images"
 _LINE, _LINES = 36, 2
 """A name in a figure has lines of so many letters, and at most so many lines."""
 _LONG = 70
 """A longer title says how many methods there are instead of their names."""
 _BASELINES = {
-    "macs": ("MACs alone", "dot", f.SOFT),
-    "params": ("parameters alone", "dashdot", f.SOFT),
-    "run to run": ("two trainings of the truth", "dash", f.INK),
+    "macs": ("Dotted", "dot", f.SOFT),
+    "params": ("Dash-dotted", "dashdot", f.SOFT),
+    "run to run": ("Dashed", "dash", f.INK),
 }
-"""What orders without a supernet: its name, and how it is drawn."""
-_DASHES = {"dot": "Dotted", "dashdot": "Dash-dotted", "dash": "Dashed"}
-_SYMBOLS = {"better": "▲", "worse": "▼", "not distinguishable": "≈", "undefined": "–"}
+"""How lines are drawn at what orders without a supernet."""
 
 
 def compare_page(comparison: Comparison) -> Page:
@@ -41,12 +38,14 @@ def compare_page(comparison: Comparison) -> Page:
         lead += "There is no truth to rank against: winners are compared by test accuracy."
     else:
         lead += f"Truth: {truth.name} ({truth.source})."
+    metrics = tables.metrics_of(comparison)
+    means = tables.methods(comparison, [metric for metric in metrics if metric != IMAGES])
     sections = [
-        PageSection("Methods", _methods(comparison)),
-        PageSection("Metrics", [_dots(comparison)] if comparison.methods else []),
+        PageSection("Methods", [means]),
+        PageSection("Metrics", [[_panel(comparison, m) for m in metrics]]),
         PageSection("Pairs", _pairs(comparison)),
-        PageSection("Winners", _winners(comparison)),
-        PageSection("Images", _images(comparison)),
+        PageSection("Winners", [tables.winners(comparison.runs)]),
+        PageSection("Images", [tables.images(comparison.runs)]),
     ]
     title = numbers.listed(methods) if methods else "nothing"
     if len(title) > _LONG:
@@ -60,51 +59,6 @@ def _warnings(comparison: Comparison) -> list[str]:
         return []
     named = "; ".join(f"{first} and {second}" for first, second in sorted(uneven))
     return [f"Not at equal cost: the images that these methods forwarded differ: {named}."]
-
-
-def _metrics(comparison: Comparison) -> list[str]:
-    """All metrics, in the order of their first appearance."""
-    return list(dict.fromkeys(name for m in comparison.methods for name in m.metrics))
-
-
-def _shown(metric: str, value: float | None, low: float | None, high: float | None) -> str:
-    """A value with its interval, as people read the metric."""
-    if metric == _IMAGES:
-        return numbers.count(value)
-    taken = Statistic(value=value, low=low, high=high)
-    is_share = metric.startswith(_SHARES)
-    return numbers.share_statistic(taken, 2) if is_share else numbers.statistic(taken)
-
-
-def _mean(metric: str, over_seeds: Mean | None) -> str:
-    """A mean with its interval."""
-    if over_seeds is None:
-        return numbers.UNDEFINED
-    return _shown(metric, over_seeds.mean, over_seeds.low, over_seeds.high)
-
-
-def _methods(comparison: Comparison) -> Parts:
-    metrics = [metric for metric in _metrics(comparison) if metric != _IMAGES]
-    head = ["Method", "Seeds", "Images", *(numbers.budget(metric) for metric in metrics)]
-    rows = [
-        [
-            m.method,
-            ", ".join(map(str, m.seeds)),
-            numbers.count(m.images),
-            *(_mean(metric, m.metrics.get(metric)) for metric in metrics),
-        ]
-        for m in comparison.methods
-    ]
-    for baseline in comparison.baselines:
-        values = baseline.metrics
-        cells = (_shown(m, values[m], None, None) if m in values else "" for m in metrics)
-        rows.append([_BASELINES[baseline.name][0], "", "", *cells])
-    words = "Means over random seeds with 95 % intervals. What has no value is undefined."
-    return [table(head, rows, range(2, len(head))), tag("p", words, class_="note")]
-
-
-def _dots(comparison: Comparison) -> list[Figure]:
-    return [_panel(comparison, metric) for metric in _metrics(comparison)]
 
 
 def _panel(comparison: Comparison, metric: str) -> Figure:
@@ -135,31 +89,20 @@ def _panel(comparison: Comparison, metric: str) -> Figure:
         text=[plain(methods[i].method) for i in defined],
         hovertemplate="%{text}: %{x}<extra></extra>",
         marker={"size": 11, "color": [f.colour(i) for i in defined], "opacity": 1},
-        error_x={
-            "type": "data",
-            "symmetric": False,
-            "array": [_away(means_of[i], means_of[i].high) for i in defined],
-            "arrayminus": [_away(means_of[i], means_of[i].low) for i in defined],
-            "color": f.INK,
-            "thickness": 1.5,
-            "width": 5,
-        },
+        error_x=f.intervals(
+            [(means_of[i].mean, means_of[i].low, means_of[i].high) for i in defined]
+        ),
     )
     unknown = [i for i in rows if means_of[i].mean is None]
     shapes, caption = _baselines(comparison, metric)
-    layout: dict[str, Any] = {
-        "xaxis": _axis(metric),
-        "yaxis": f.axis(
-            "",
-            range=[count - 0.7, -0.62],
-            tickvals=list(rows),
-            showticklabels=False,
-            showgrid=False,
-        ),
-        "annotations": _words(methods, unknown),
-        "shapes": shapes,
-        "showlegend": False,
-    }
+    ticks = {"tickvals": list(rows), "showticklabels": False, "showgrid": False}
+    layout = f.layout(
+        _axis(metric),
+        f.axis("", range=[count - 0.7, -0.62], **ticks),
+        annotations=_words(methods, unknown),
+        shapes=shapes,
+        showlegend=False,
+    )
     title = numbers.budget(metric)
     title = f"{title[:1].upper()}{title[1:]}"
     return Figure(title, [means, seeds], layout, caption, height=60 + 80 * count)
@@ -179,90 +122,31 @@ def _baselines(comparison: Comparison, metric: str) -> tuple[list[dict[str, Any]
     """Lines at what orders without a supernet, and what they are."""
     shapes, words = [], []
     for baseline in comparison.baselines:
-        name, dash, colour = _BASELINES[baseline.name]
+        look, dash, colour = _BASELINES[baseline.name]
         at = baseline.metrics.get(metric)
         if at is not None:
             shapes.append(f.rule("x", at, line={"dash": dash, "color": colour}))
-            words.append(f"{_DASHES[dash]}: {name}, {_shown(metric, at, None, None)}.")
+            name = tables.BASELINES[baseline.name]
+            words.append(f"{look}: {name}, {tables.value(metric, at)}.")
     return shapes, " ".join(words)
 
 
 def _wrapped(name: str) -> str:
     """A name in lines, as text of a figure."""
-    lines = textwrap.wrap(name, _LINE) or [""]
-    lines = lines if len(lines) <= _LINES else [*lines[: _LINES - 1], f"{lines[_LINES - 1]}…"]
+    lines = textwrap.wrap(name, _LINE, max_lines=_LINES, placeholder="…")
     return "<br>".join(map(plain, lines))
 
 
 def _axis(metric: str) -> dict[str, Any]:
-    if metric == _IMAGES:
+    if metric == IMAGES:
         return f.axis("images forwarded", tickformat="~s", nticks=4, rangemode="tozero")
-    return f.share_axis("", nticks=4) if metric.startswith(_SHARES) else f.axis("", nticks=5)
-
-
-def _away(over_seeds: Mean, end: float | None) -> float:
-    return 0.0 if end is None or over_seeds.mean is None else abs(end - over_seeds.mean)
+    return f.share_axis("", nticks=4) if tables.is_share(metric) else f.axis("", nticks=5)
 
 
 def _pairs(comparison: Comparison) -> Parts:
-    if not comparison.pairs:
-        return []
-    rows = [
-        (
-            numbers.budget(pair.metric),
-            pair.first,
-            pair.second,
-            tag("span", f"{_SYMBOLS[pair.verdict]} {pair.verdict}", class_="together"),
-            _difference(pair),
-            str(pair.n),
-            "equal" if pair.equal_images else "different",
-        )
-        for pair in comparison.pairs
-    ]
-    said = [numbers.budget(p.sentence) for p in comparison.pairs if p.verdict != "undefined"]
-    unknown = [p.sentence for p in comparison.pairs if p.verdict == "undefined"]
-    parts: Parts = [bullets(said)] if said else []
-    if unknown:
-        summary = tag("summary", f"{plural(len(unknown), 'difference')} undefined")
-        parts.append(tag("details", summary, bullets(map(numbers.budget, unknown))))
-    head = ("Metric", "First", "Second", "First is", "Difference", "Seeds", "Images")
-    words = "First minus second, over the random seeds that both have, with 95 % intervals."
-    note = tag("p", words, class_="note")
-    return [*parts, table(head, rows, (4, 5)), note]
-
-
-def _difference(pair: ComparedPair) -> str:
-    return _shown(pair.metric, pair.difference, pair.low, pair.high)
-
-
-def _winners(comparison: Comparison) -> Parts:
-    rows = [
-        (
-            run.method,
-            str(run.seed),
-            numbers.budget(winner.budget),
-            tag("code", winner.arch),
-            numbers.UNDEFINED if winner.truth is None else percent(winner.truth, 2),
-            percent(winner.test_accuracy, 2),
-            tag("code", run.folder),
-        )
-        for run in comparison.runs
-        for winner in run.winners
-    ]
-    head = ("Method", "Seed", "Budget", "Architecture", "Truth", "Test", "Folder")
-    return [table(head, rows, (1, 4, 5))] if rows else []
-
-
-def _images(comparison: Comparison) -> Parts:
-    stages = list(dict.fromkeys(s for run in comparison.runs for s in run.images))
-    stages = [*(s for s in stages if s != "total"), "total"]
-    rows = [
-        (
-            run.method,
-            str(run.seed),
-            *(numbers.whole(run.images.get(stage, 0)) for stage in stages),
-        )
-        for run in comparison.runs
-    ]
-    head = ("Method", "Seed", *stages)
-    return [table(head, rows, range(1, len(head)))] if rows else []
+    told = [numbers.budget(p.sentence) for p in comparison.pairs if p.verdict != "undefined"]
+    untold = [numbers.budget(p.sentence) for p in comparison.pairs if p.verdict == "undefined"]
+    parts: list[Part] = [Bullets(told)] if told else []
+    if untold:
+        parts.append(Folded(f"{plural(len(untold), 'difference')} undefined", Bullets(untold)))
+    return [*parts, tables.pairs(comparison.pairs)]

@@ -14,7 +14,7 @@ S = TypeVar("S", bound=ScoreLine)
 PROPOSED = ("candidate", "elite")
 """Roles of scores that a search takes on its way; `final` ones are taken after it."""
 TIE = 1e-9
-"""A cost exceeds a limit by more than this share of it, or not."""
+"""A cost exceeds a limit only if it does so by more than this share of the limit."""
 
 
 def latest(lines: Sequence[S]) -> list[S]:
@@ -66,13 +66,13 @@ def shares(space: SearchSpace, archs: Sequence[Arch]) -> list[list[float]]:
 
 
 def layers_of(line: CodesLine) -> list[tuple[float, ...]]:
-    """The codes of a path: one per layer, or the one of all layers."""
+    """The codes of a path: one for each layer, or a single one for all of them."""
     layers = [layer for layer in line.code if isinstance(layer, tuple)]
     return layers or [tuple(share for share in line.code if not isinstance(share, tuple))]
 
 
 def code_of(line: CodesLine) -> list[float]:
-    """The code of a path: K numbers, those of layers averaged."""
+    """The K numbers of the code of a path, averaged over layers if each has its own."""
     layers = layers_of(line)
     return [sum(column) / len(layers) for column in zip(*layers, strict=True)]
 
@@ -95,7 +95,7 @@ def merged(winners: Sequence[WinnerRecord]) -> list[tuple[list[str], WinnerRecor
 
 
 def chosen_rows(values: Sequence[float], most: int) -> list[int]:
-    """Rows to draw of many: all, or `most` evenly spread over the order of `values`."""
+    """The rows to draw: all, or `most` of them, spread evenly over the order of `values`."""
     if len(values) <= most:
         return list(range(len(values)))
     order = sorted(range(len(values)), key=values.__getitem__)

@@ -1,7 +1,8 @@
-"""What figures share: colours, axes, marks, legends. Dicts as plotly reads them."""
+"""What figures share: colours, axes and marks, as the dicts that plotly reads."""
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
 from typing import Any
 
@@ -44,36 +45,51 @@ def cost_axis(title: str, values: Sequence[float], **more: Any) -> dict[str, Any
     return axis(title, **{"tickformat": "~s", "nticks": 7, **more})
 
 
-def legend() -> dict[str, Any]:
-    """A legend above the plot, that wraps where there is little room."""
-    return {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom"}
+def layout(x: dict[str, Any], y: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """The layout of a figure with these axes."""
+    return {"xaxis": x, "yaxis": y, **more}
 
 
 def dots(x: Sequence[Any], y: Sequence[Any], name: str, **more: Any) -> dict[str, Any]:
-    """Points."""
+    """A dot at every point."""
     marker = {"size": 7, "color": DOT, "opacity": 0.75, **more.pop("marker", {})}
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "x": list(x),
-        "y": list(y),
-        "name": name,
-        "marker": marker,
-        **more,
-    }
+    return _trace("scatter", x, y, name=name, mode="markers", marker=marker, **more)
 
 
 def line(x: Sequence[Any], y: Sequence[Any], name: str, **more: Any) -> dict[str, Any]:
-    """A curve."""
+    """A curve through points."""
     style = {"width": 2, "color": INK, **more.pop("line", {})}
+    return _trace("scatter", x, y, name=name, line=style, **{"mode": "lines", **more})
+
+
+def bars(
+    x: Sequence[Any], y: Sequence[Any], colours: str | list[str], **more: Any
+) -> dict[str, Any]:
+    """A bar for every value, all of one colour or each of its own."""
+    marker = {"color": colours, **more.pop("marker", {})}
+    return _trace("bar", x, y, marker=marker, **more)
+
+
+def _trace(kind: str, x: Sequence[Any], y: Sequence[Any], **more: Any) -> dict[str, Any]:
+    return {"type": kind, "x": list(x), "y": list(y), **more}
+
+
+def intervals(
+    values: Sequence[tuple[float | None, float | None, float | None]],
+) -> dict[str, Any]:
+    """Error bars from values to both ends of their intervals; none where something is undefined."""
+
+    def away(value: float | None, end: float | None) -> float:
+        return 0.0 if value is None or end is None else abs(end - value)
+
     return {
-        "type": "scatter",
-        "mode": "lines",
-        "x": list(x),
-        "y": list(y),
-        "name": name,
-        "line": style,
-        **more,
+        "type": "data",
+        "symmetric": False,
+        "array": [away(value, high) for value, _, high in values],
+        "arrayminus": [away(value, low) for value, low, _ in values],
+        "color": INK,
+        "thickness": 1.5,
+        "width": 4,
     }
 
 
@@ -94,8 +110,13 @@ def rule(across: str, at: float, **more: Any) -> dict[str, Any]:
     }
 
 
+def plain(text: object) -> str:
+    """Text for a figure: plotly reads tags in labels, and entities as what they stand for."""
+    return html.escape(str(text), quote=False)
+
+
 def note(x: float, y: float | str, text: str, **more: Any) -> dict[str, Any]:
-    """Words in the plot; `text` is a plain string of ours or went through `numbers.plain`."""
+    """Words in the plot; `text` is a plain string of ours or went through `plain`."""
     return {"x": x, "y": y, "text": text, "showarrow": False, "bgcolor": CARD, **more}
 
 
@@ -103,15 +124,9 @@ def heatmap(
     x: Sequence[Any], y: Sequence[Any], z: Sequence[Sequence[float | None]], **more: Any
 ) -> dict[str, Any]:
     """A heat map with a thin bar of colours."""
-    return {
-        "type": "heatmap",
-        "x": list(x),
-        "y": list(y),
-        "z": [list(row) for row in z],
-        "colorscale": SCALE,
-        "colorbar": {"thickness": 10, "outlinewidth": 0, "xpad": 6},
-        **more,
-    }
+    colours = {"thickness": 10, "outlinewidth": 0, "xpad": 6, **more.pop("colorbar", {})}
+    rows = [list(row) for row in z]
+    return _trace("heatmap", x, y, z=rows, colorscale=SCALE, colorbar=colours, **more)
 
 
 def padded(values: Sequence[float], share: float = 0.08) -> list[float]:

@@ -1,21 +1,21 @@
-"""A self-contained page from sections: nothing is loaded from anywhere."""
+"""A self-contained page from sections: nothing is loaded from anywhere.
+
+`templates/page.html` is the page, and `templates/parts.html` draws each kind of part. Both escape
+whatever they are given: no text of a record is ever markup.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from manyshot._version import __version__
-from manyshot.report import markup
-from manyshot.report.markup import Html, joined, tag
-from manyshot.report.script import SCRIPT
-from manyshot.report.style import CSS
+import jinja2
 
-_POLICY = (
-    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data: blob:"
-)
-"""A browser that reads this makes no request, whatever a record holds."""
+from manyshot._version import __version__
+from manyshot.report.picture import Picture
+from manyshot.tables.numbers import count, percent, shortened
+from manyshot.tables.table import Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +23,12 @@ class Figure:
     """A plotly figure with words.
 
     Attributes:
-        title: above it, a plain string.
-        traces: plotly's `data`. Text of records went through `numbers.plain`; a colour may be a
-            variable of the page, such as `"--c0"`.
-        layout: plotly's `layout` but for fonts and colours, which the page sets.
-        caption: below it; plain strings are escaped.
-        height: in pixels.
+        title: the line above it.
+        traces: what plotly calls data. Text of records went through `figures.plain`; a colour may
+            be a variable of the page, such as `"--c0"`.
+        layout: what plotly calls layout; fonts, margins, legend and colours are set by the page.
+        caption: the words below it.
+        height: how high it is, in pixels.
     """
 
     title: str
@@ -38,9 +38,38 @@ class Figure:
     height: int = 340
 
 
-Part: TypeAlias = Html | Figure | Sequence[Figure | Html]
-"""What a section is made of; a sequence stands side by side where there is room."""
-Parts: TypeAlias = list[Part]
+@dataclass(frozen=True, slots=True)
+class Heading:
+    """A heading inside a section."""
+
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bullets:
+    """A list of sentences."""
+
+    sentences: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """The text of a file."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """A part that is shown when a reader asks for it."""
+
+    summary: str
+    part: Bullets | Code
+
+
+Part: TypeAlias = str | Heading | Bullets | Folded | Table | Figure | Picture
+Parts: TypeAlias = Sequence[Part | list[Figure] | list[Picture]]
+"""What a section shows: a string is a paragraph, and a list stands side by side where it can."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +77,8 @@ class PageSection:
     """A part of a page.
 
     Attributes:
-        title: its heading, in the table of contents too.
-        parts: see `Part`; without any, the section is left out.
+        title: the heading, which the table of contents shows too.
+        parts: what it shows. Empty ones are left out, and so is a section without any.
     """
 
     title: str
@@ -61,10 +90,10 @@ class Page:
     """All that a page holds.
 
     Attributes:
-        kind: of record, a word.
-        title: its name.
-        lead: what it shows, in a few sentences.
-        sections: its parts; those without parts are left out.
+        kind: the word for what it is about, such as `"run"`.
+        title: the name of that.
+        lead: what the page shows, in a few sentences.
+        sections: what it consists of.
         warnings: what a reader must know first.
     """
 
@@ -72,86 +101,46 @@ class Page:
     title: str
     lead: str
     sections: Sequence[PageSection]
-    warnings: Sequence[str] = field(default_factory=tuple)
+    warnings: Sequence[str] = ()
 
     def render(self) -> str:
         """The whole document."""
-        import plotly.offline
+        import plotly.offline  # slow to import, and only whole pages need it
 
-        sections = [section for section in self.sections if section.parts]
-        drawer = _Drawer()
-        body = [
-            tag("p", f"manyshot {self.kind}", class_="kind"),
-            tag("h1", self.title),
-            tag("p", self.lead, class_="lead"),
-            *(tag("p", warning, class_="warning") for warning in self.warnings),
-            tag("nav", _contents(sections), aria_label="Contents"),
-            *(drawer.section(i, section) for i, section in enumerate(sections)),
-            tag(
-                "footer",
-                f"Drawn from records by manyshot {__version__}. Drag in a figure to zoom, double "
-                "click to go back.",
-            ),
+        sections = [
+            PageSection(section.title, parts)
+            for section in self.sections
+            if (parts := [part for part in section.parts if part])
         ]
-        scripts: tuple[Html, ...] = ()
-        if drawer.figures:
-            scripts = (
-                tag("noscript", tag("p", "Figures need JavaScript; tables do not.")),
-                tag("script", Html(plotly.offline.get_plotlyjs())),
-                tag("script", Html(SCRIPT)),
-            )
-        head = tag(
-            "head",
-            tag("meta", charset="utf-8"),
-            tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-            Html(f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'),
-            tag("title", f"{self.title} · manyshot {self.kind}"),
-            tag("style", Html(CSS)),
+        has_figures = any(_has_figures(section.parts) for section in sections)
+        return _TEMPLATES.get_template("page.html").render(
+            page=self,
+            sections=sections,
+            plotly=plotly.offline.get_plotlyjs() if has_figures else "",
+            version=__version__,
         )
-        page = tag("html", head, tag("body", tag("main", *body), *scripts), lang="en")
-        return f"<!doctype html>\n{page}\n"
 
 
-def _contents(sections: Sequence[PageSection]) -> Html:
-    return markup.bullets(
-        tag("a", section.title, href=f"#part-{i}") for i, section in enumerate(sections)
+def _has_figures(parts: Sequence[Any]) -> bool:
+    return any(
+        _has_figures(part) if isinstance(part, list) else isinstance(part, Figure) for part in parts
     )
 
 
-class _Drawer:
-    """Numbers the figures of a page.
+def html_of(part: Part | list[Figure] | list[Picture]) -> str:
+    """One part of a page as HTML: the macro in `parts.html` that is called as its class is."""
+    macros = _TEMPLATES.get_template("parts.html").module
+    html: str = getattr(macros, type(part).__name__)(part)
+    return html
 
-    Attributes:
-        figures: how many there are so far.
-    """
 
-    def __init__(self) -> None:
-        self.figures = 0
-
-    def section(self, number: int, section: PageSection) -> Html:
-        """A section with its heading."""
-        parts = [self._part(part) for part in section.parts]
-        heading = tag("h2", section.title, id=f"part-{number}")
-        return tag("section", heading, *parts, aria_labelledby=f"part-{number}")
-
-    def _part(self, part: Part) -> Html:
-        if isinstance(part, Figure):
-            return self._figure(part)
-        if isinstance(part, str):
-            return Html(part)
-        return tag("div", joined(self._part(own) for own in part), class_="grid")
-
-    def _figure(self, figure: Figure) -> Html:
-        self.figures += 1
-        name = f"figure-{self.figures}"
-        margin = {"l": 8, "r": 12, "t": 12, "b": 8, **figure.layout.get("margin", {})}
-        layout = {**figure.layout, "margin": margin}
-        content = {"data": list(figure.traces), "layout": layout}
-        return tag(
-            "figure",
-            tag("p", figure.title, id=f"{name}-title", class_="title"),
-            tag("div", class_="drawing", id=name, style=f"height:{figure.height}px"),
-            tag("figcaption", figure.caption) if figure.caption else "",
-            tag("script", markup.data(content), type="application/json", id=f"{name}-data"),
-            aria_labelledby=f"{name}-title",
-        )
+_TEMPLATES = jinja2.Environment(
+    loader=jinja2.PackageLoader("manyshot.report"),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_TEMPLATES.filters |= {"html": html_of}
+_TEMPLATES.filters |= {"count": count, "percent": percent, "shortened": shortened}
+_TEMPLATES.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}

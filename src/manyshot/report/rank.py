@@ -6,38 +6,24 @@ from collections.abc import Sequence
 from typing import Any
 
 from manyshot.report import figures as f
-from manyshot.report import numbers
 from manyshot.report.derived import chosen_rows
-from manyshot.report.markup import bullets, table, tag
-from manyshot.report.numbers import (
-    count,
-    decimal,
-    percent,
-    plain,
-    plural,
-    share_statistic,
-    statistic,
-)
-from manyshot.report.page import Figure, Page, PageSection, Parts
-from manyshot.run_folder import RankedSet, Ranking, RankPoint, Statistic
+from manyshot.report.figures import plain
+from manyshot.report.page import Bullets, Figure, Heading, Page, PageSection, Part, Parts
+from manyshot.run_folder import RankedSet, Ranking, RankPoint
+from manyshot.tables import numbers
+from manyshot.tables import rank as tables
+from manyshot.tables.numbers import decimal, plural, sentence, statistic
+from manyshot.tables.rank import PREDICTORS, TAU
 
 _DRAWN = 4000
 """More points than this make a page slow; they are thinned out evenly."""
 _BARS = 300
 """More error bars than this hide the points."""
-_NAMES = {
-    "proxy": "proxy accuracy",
-    "proxy loss": "proxy loss",
-    "without recalibration": "not recalibrated",
-    "macs": "MACs",
-    "params": "parameters",
-}
 _AXES = (
     ("proxy_accuracy", "Proxy accuracy", True),
     ("macs", "MACs", False),
     ("params", "Parameters", False),
 )
-_TAU = "Kendall's τ"
 
 
 def rank_page(ranking: Ranking) -> Page:
@@ -60,9 +46,9 @@ def rank_sections(ranking: Ranking, number: int, *, alone: bool = False) -> list
     parts = (_against(ranking), _agreement(ranking), _statistics(ranking), _evaluation(ranking))
     if alone:
         return [PageSection(title, part) for title, part in zip(titles, parts, strict=True)]
-    inside: Parts = [tag("p", _lead(ranking))]
+    inside: list[Any] = [_lead(ranking)]
     for title, part in zip(titles, parts, strict=True):
-        inside += [tag("h3", title), *part]
+        inside += [Heading(title), *part]
     return [PageSection(f"Ranking against {name}" + (f" ({number + 1})" if number else ""), inside)]
 
 
@@ -75,7 +61,7 @@ def _lead(ranking: Ranking) -> str:
     )
     for ranked in sets[:1]:
         predictors = ranked.predictors
-        words += f" Over the {ranked.name} set, {_TAU} of proxy accuracy with truth is "
+        words += f" Over the {ranked.name} set, {TAU} of proxy accuracy with truth is "
         words += statistic(predictors["proxy"].kendall)
         if "macs" in predictors:
             words += f"; ordering by MACs alone gives {decimal(predictors['macs'].kendall.value)}"
@@ -101,18 +87,18 @@ def _against(ranking: Ranking) -> Parts:
         caption += " Bars: two standard errors by the random seed of trainings."
     first, *others = [_scatter(drawn, *axis, errors=errors) for axis in _AXES]
     large = Figure(first.title, first.traces, first.layout, caption, height=440)
-    ceiling = [ranked for ranked in ranking.sets if ranked.run_to_run is not None]
-    words = bullets(
+    ceiling = [
         f"{ranked.name}: proxy {statistic(ranked.predictors['proxy'].kendall)}, two trainings "
         f"{decimal(ranked.run_to_run)}"
-        for ranked in ceiling
+        for ranked in ranking.sets
+        if ranked.run_to_run is not None
+    ]
+    intro = (
+        "How well one training predicts the order of another, only the seed differing, is what any "
+        f"{TAU} is to be compared with:"
     )
-    intro = tag(
-        "p",
-        f"How well one training predicts the order of another, only the seed differing, is what "
-        f"any {_TAU} is to be compared with:",
-    )
-    return [large, others, *([intro, words] if ceiling else [])]
+    parts: Parts = [large, others]
+    return [*parts, intro, Bullets(ceiling)] if ceiling else parts
 
 
 def _scatter(
@@ -131,11 +117,8 @@ def _scatter(
     )
     if errors:
         trace["error_y"] = {"array": spread, "thickness": 1, "width": 0, "color": f.SOFT}
-    layout = {
-        "xaxis": f.share_axis("proxy accuracy") if share else f.cost_axis(title, x),
-        "yaxis": f.share_axis("truth"),
-        "showlegend": False,
-    }
+    axis = f.share_axis("proxy accuracy") if share else f.cost_axis(title, x)
+    layout = f.layout(axis, f.share_axis("truth"), showlegend=False)
     return Figure(f"{title} against truth", [trace], layout, height=300)
 
 
@@ -145,69 +128,27 @@ def _agreement(ranking: Ranking) -> Parts:
         "Dashed: how well two trainings of the truth agree. Grey: what orders that have nothing in "
         "common reach by chance, two standard deviations to both sides."
     )
-    parts: Parts = [tag("p", words)]
     reach = _range(ranking.sets)
-    parts.append([_bars(ranked, reach) for ranked in ranking.sets])
-    rows = []
-    for ranked in ranking.sets:
-        predictors = ranked.predictors
-        if "without recalibration" in predictors:
-            with_it = predictors["proxy"].kendall
-            without = predictors["without recalibration"].kendall
-            rows.append(
-                (ranked.name, statistic(with_it), statistic(without), _gain(with_it, without))
-            )
-    if rows:
-        head = ("Set", "τ with own statistics", "τ with shared statistics", "Difference")
-        parts.append(tag("h3", "What recalibrating batch norms does"))
-        parts.append(table(head, rows, (1, 2, 3)))
-        parts.append(tag("p", _accuracies(ranking), class_="note"))
-    return parts
-
-
-def _gain(with_it: Statistic, without: Statistic) -> str:
-    if with_it.value is None or without.value is None:
-        return numbers.UNDEFINED
-    return decimal(with_it.value - without.value)
-
-
-def _accuracies(ranking: Ranking) -> str:
-    both = [
-        (p.proxy_accuracy, p.shared_statistics_accuracy)
-        for p in ranking.points
-        if p.shared_statistics_accuracy is not None
-    ]
-    if not both:
-        return "Accuracy with shared statistics was not taken."
-    calibrated, shared = (sum(column) / len(both) for column in zip(*both, strict=True))
-    return (
-        f"Mean accuracy of {plural(len(both), 'architecture')}: {percent(calibrated)} with "
-        f"statistics calibrated for each, {percent(shared)} with statistics shared by all."
-    )
+    bars = [_bars(ranked, reach) for ranked in ranking.sets]
+    recalibrated = tables.recalibration(ranking)
+    if not recalibrated.rows:
+        return [words, bars]
+    return [words, bars, Heading("What recalibrating batch norms does"), recalibrated]
 
 
 def _bars(ranked: RankedSet, reach: list[float]) -> Figure:
-    names = [_NAMES.get(name, plain(name)) for name in ranked.predictors]
+    names = [PREDICTORS.get(name, plain(name)) for name in ranked.predictors]
     taus = [stats.kendall for stats in ranked.predictors.values()]
     values = [tau.value for tau in taus]
-    trace = {
-        "type": "bar",
-        "orientation": "h",
-        "y": names,
-        "x": values,
-        "error_x": {
-            "type": "data",
-            "symmetric": False,
-            "array": [_away(tau, tau.high) for tau in taus],
-            "arrayminus": [_away(tau, tau.low) for tau in taus],
-            "color": f.INK,
-            "thickness": 1.5,
-            "width": 4,
-        },
-        "marker": {"color": [f.colour(0 if i == 0 else 7) for i in range(len(names))]},
-        "opacity": 0.85,
-        "hovertemplate": "%{y}: %{x:.3f}<extra></extra>",
-    }
+    trace = f.bars(
+        values,
+        names,
+        [f.colour(0 if i == 0 else 7) for i in range(len(names))],
+        orientation="h",
+        error_x=f.intervals([(tau.value, tau.low, tau.high) for tau in taus]),
+        opacity=0.85,
+        hovertemplate="%{y}: %{x:.3f}<extra></extra>",
+    )
     shapes: list[dict[str, Any]] = []
     if ranked.null_sd is not None:
         far = 2 * ranked.null_sd
@@ -215,7 +156,7 @@ def _bars(ranked: RankedSet, reach: list[float]) -> Figure:
         shapes.append(
             {**band, "fillcolor": f.SOFT, "opacity": 0.18, "line": {"width": 0}, "layer": "below"}
         )
-    caption = f"{plural(ranked.architectures, 'architecture')}. {_sentence(ranked.why)}"
+    caption = f"{plural(ranked.architectures, 'architecture')}. {sentence(ranked.why)}"
     if ranked.run_to_run is None:
         caption += " How well two trainings agree is undefined."
     else:
@@ -226,29 +167,21 @@ def _bars(ranked: RankedSet, reach: list[float]) -> Figure:
         for i, value in enumerate(values)
         if value is None
     ]
-    layout = {
-        "xaxis": f.axis(_TAU, range=reach, zeroline=True, nticks=5),
-        "yaxis": f.rows_axis(names),
-        "shapes": shapes,
-        "annotations": undefined,
-        "bargap": 0.35,
-    }
+    layout = f.layout(
+        f.axis(TAU, range=reach, zeroline=True, nticks=5),
+        f.rows_axis(names),
+        shapes=shapes,
+        annotations=undefined,
+        bargap=0.35,
+    )
     judged = f" Judged by: {', '.join(ranked.judged_by)}." if ranked.judged_by else ""
     return Figure(
-        _sentence(ranked.name).rstrip("."),
+        sentence(ranked.name).rstrip("."),
         [trace],
         layout,
         caption + judged,
         height=110 + 40 * len(names),
     )
-
-
-def _sentence(words: str) -> str:
-    return f"{words[:1].upper()}{words[1:].rstrip('.')}."
-
-
-def _away(tau: Statistic, end: float | None) -> float:
-    return 0.0 if end is None or tau.value is None else abs(end - tau.value)
 
 
 def _range(sets: Sequence[RankedSet]) -> list[float]:
@@ -269,53 +202,15 @@ def _statistics(ranking: Ranking) -> Parts:
         "rank among the predicted best k. Regret: accuracy lost by taking the predicted best. "
         "Beats MACs by: the difference of τ to that of MACs."
     )
-    parts: Parts = [tag("p", words, class_="note")]
+    parts: list[Part] = [words]
     for ranked in ranking.sets:
-        stats = next(iter(ranked.predictors.values()), None)
-        if stats is None:
-            continue
-        tops = list(stats.overlap)
-        ranks = list(stats.best_rank)
-        head = ["Predictor", _TAU, "Spearman's ρ", "Pearson's r", "Clear pairs"]
-        head += [f"Top {k}" for k in tops] + [f"Best rank, k = {', '.join(ranks)}", "Regret"]
-        head += ["Beats MACs by"]
-        rows = [
-            [
-                _NAMES.get(name, name),
-                *map(statistic, (taken.kendall, taken.spearman, taken.pearson)),
-                statistic(taken.clear_pairs),
-                *(share_statistic(taken.overlap[k]) for k in tops),
-                ", ".join(numbers.whole(taken.best_rank[k]) for k in ranks),
-                share_statistic(taken.regret, 2),
-                "" if taken.beats is None else statistic(taken.beats),
-            ]
-            for name, taken in ranked.predictors.items()
-        ]
         title = f"{ranked.name}, {plural(ranked.architectures, 'architecture')}"
-        parts += [tag("h3", title), table(head, rows, range(1, len(head)))]
+        parts += [Heading(title), tables.statistics(ranked)]
     return parts
 
 
 def _evaluation(ranking: Ranking) -> Parts:
-    done, truth = ranking.evaluation, ranking.truth
-    executed, plainly = done.macs_executed, done.macs_plain
-    rows = [
-        ("Method", done.method),
-        ("Architectures", numbers.whole(done.architectures)),
-        ("Images forwarded", numbers.whole(done.images_forwarded)),
-        ("MACs executed", count(executed)),
-        ("MACs, one by one", count(plainly)),
-        ("Time", numbers.seconds(done.seconds)),
-        ("Truth", f"{truth.name}: {truth.source}"),
-        ("Trainings of the truth", ", ".join(truth.runs)),
-        ("Architectures of the truth", numbers.whole(truth.architectures)),
-        ("Seed", str(ranking.seed)),
-        ("Weights", tag("code", str(ranking.weights))),
-    ]
-    parts: Parts = [table(("What", "Value"), rows)]
-    if executed and plainly:
-        factor = plainly / executed
-        words = f"Sharing what architectures have in common took {factor:.1f} times fewer MACs."
-        if factor > 1.005:
-            parts.append(tag("p", words))
-    return parts
+    executed, plainly = ranking.evaluation.macs_executed, ranking.evaluation.macs_plain
+    factor = plainly / executed if executed and plainly else 1.0
+    words = f"Sharing what architectures have in common took {factor:.1f} times fewer MACs."
+    return [tables.evaluation(ranking), *([words] if factor > 1.005 else [])]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from manyshot.recipe import Recipe
@@ -19,7 +18,7 @@ from manyshot.run_folder import (
     TrainLine,
     WinnerRecord,
 )
-from manyshot.space import Arch, Budget, SearchSpace
+from manyshot.space import Budget, SearchSpace
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,20 +26,20 @@ class RunRecords:
     """What a run has written so far; lists are empty, and all else is None, where there is nothing.
 
     Attributes:
-        folder: the run's.
+        folder: where the run is.
         recipe: what the run does.
-        toml: the text of its file.
-        environment: versions and machine.
-        train: the training of the supernet.
+        toml: the text of the recipe's file.
+        environment: the versions and the machine that it ran with.
+        train: how the supernet was trained.
         search: all scores of the search.
         order: the scores of watched architectures.
         shifting: the generations that were trained on.
         targets: what a sampler over target costs reported.
         codes: the codes of paths.
-        result: of a finished run.
+        result: the result of a finished run.
         space: what was searched.
-        largest: the costs of its largest architecture by metric.
-        rankings: against truths.
+        largest: the costs of the largest architecture, by metric.
+        rankings: how the run ranks against each truth.
     """
 
     folder: RunFolder
@@ -88,19 +87,19 @@ class RunRecords:
 
     @property
     def name(self) -> str:
-        """The run's name, by its recipe, else by its result or its folder."""
+        """The name of the run: its recipe says it, else its result, else its folder."""
         if self.recipe is not None:
             return self.recipe.name
         return self.folder.path.resolve().name if self.result is None else self.result.name
 
     @property
     def winners(self) -> tuple[WinnerRecord, ...]:
-        """One per budget; none before the run is finished."""
+        """The winners, one per budget; there are none before the run is finished."""
         return () if self.result is None else self.result.winners
 
     @property
     def budgets(self) -> list[str]:
-        """Of the recipe, else of the winners."""
+        """The budgets of the recipe; without a recipe those of the winners."""
         if self.recipe is not None:
             return list(self.recipe.search.budgets)
         return [winner.budget for winner in self.winners]
@@ -115,13 +114,3 @@ class RunRecords:
             return parsed.metric, parsed.limit
         largest = self.largest.get(parsed.metric)
         return None if largest is None else (parsed.metric, parsed.absolute(largest))
-
-
-def arch_of(text: str) -> Arch:
-    """`"0-2-1"` as `(0, 2, 1)`."""
-    return tuple(map(int, text.split("-")))
-
-
-def archs_of(lines: Sequence[SearchLine]) -> list[Arch]:
-    """The architectures of scores, as tuples."""
-    return [arch_of(line.arch) for line in lines]

@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from manyshot.report import figures as f
-from manyshot.report import numbers
 from manyshot.report.derived import PROPOSED, best_so_far, front, latest, merged, shares
-from manyshot.report.numbers import plain
+from manyshot.report.figures import plain
 from manyshot.report.page import Figure
-from manyshot.report.reading import RunRecords, archs_of
+from manyshot.report.reading import RunRecords
 from manyshot.run_folder import SearchLine, ShiftingLine
+from manyshot.tables import numbers
 
-_HOVER = "%{text}<br>%{x:.3s} MACs, %{y:.1%}<extra></extra>"
 _BEST = 10
 """Operations are shown of the best one in so many."""
 _FEWEST = 5
@@ -30,13 +29,7 @@ def trade_off(run: RunRecords) -> Figure:
     costs = [s.macs for s in scored] + [w.macs for w in run.winners]
     cost_axis = f.cost_axis("MACs", costs)
     traces = [
-        f.dots(
-            [s.macs for s in scored],
-            [s.proxy_accuracy for s in scored],
-            "scored",
-            text=[s.arch for s in scored],
-            hovertemplate=_HOVER,
-        ),
+        _dots([s.macs for s in scored], scored, "%{x:.3s} MACs, %{y:.1%}"),
         f.line(
             [s.macs for s in best],
             [s.proxy_accuracy for s in best],
@@ -62,22 +55,35 @@ def trade_off(run: RunRecords) -> Figure:
             f" Not drawn, because the cost of the largest network is not on record: the limits of "
             f"{numbers.listed(unknown)}."
         )
-    layout = {
-        "xaxis": cost_axis,
-        "yaxis": f.share_axis("proxy accuracy"),
-        "shapes": shapes,
-        "annotations": _labels(run, costs, cost_axis.get("type") == "log"),
-        "legend": f.legend(),
-        "margin": {"r": 24},
-    }
+    layout = f.layout(
+        cost_axis,
+        f.share_axis("proxy accuracy"),
+        shapes=shapes,
+        annotations=_labels(run, costs, cost_axis.get("type") == "log"),
+        margin={"r": 24},
+    )
     return Figure("Cost against accuracy", traces, layout, caption, height=460)
+
+
+def _dots(
+    x: Sequence[int], scores: Sequence[SearchLine], hover: str, **more: Any
+) -> dict[str, Any]:
+    """A dot per score."""
+    return f.dots(
+        x,
+        [score.proxy_accuracy for score in scores],
+        "scored",
+        text=[score.arch for score in scores],
+        hovertemplate=f"%{{text}}<br>{hover}<extra></extra>",
+        **more,
+    )
 
 
 def _stars(run: RunRecords) -> list[dict[str, Any]]:
     """A star per winning network."""
     stars: list[dict[str, Any]] = []
     for budgets, winner in merged(run.winners):
-        own = run.budgets.index(budgets[0]) if budgets[0] in run.budgets else len(stars)
+        number = run.budgets.index(budgets[0]) if budgets[0] in run.budgets else len(stars)
         star = f.dots(
             [winner.macs],
             [winner.proxy_accuracy],
@@ -87,7 +93,7 @@ def _stars(run: RunRecords) -> list[dict[str, Any]]:
             marker={
                 "symbol": "star",
                 "size": 17,
-                "color": f.colour(own),
+                "color": f.colour(number),
                 "opacity": 1,
                 "line": {"color": f.CARD, "width": 1},
             },
@@ -125,40 +131,27 @@ def _labels(run: RunRecords, costs: Sequence[float], logarithmic: bool) -> list[
 def progress(run: RunRecords) -> Figure:
     """Every score in the order it was taken in, and the best so far within each budget."""
     lines = [s for s in run.search if s.role in PROPOSED]
-    numbered = list(range(1, len(lines) + 1))
-    traces = [
-        f.dots(
-            numbered,
-            [s.proxy_accuracy for s in lines],
-            "scored",
-            text=[s.arch for s in lines],
-            hovertemplate="%{text}<br>%{y:.1%}<extra></extra>",
-            marker={"size": 5},
-        )
-    ]
+    traces = [_dots(range(1, len(lines) + 1), lines, "%{y:.1%}", marker={"size": 5})]
     limits = {budget: run.limit(budget) for budget in run.budgets}
-    known = {budget: limit for budget, limit in limits.items() if limit is not None}
     curves: list[tuple[str, tuple[str, float] | None]] = [
-        (f"best, {numbers.budget(b)}", limit) for b, limit in known.items()
+        (f"best, {numbers.budget(budget)}", limit)
+        for budget, limit in limits.items()
+        if limit is not None
     ]
     for i, (name, limit) in enumerate(curves or [("best of all", None)]):
         steps = best_so_far(lines, limit)
         if steps:
             steps.append((len(lines), steps[-1][1]))
             x, y = zip(*steps, strict=True)
-            own = {"shape": "hv", "color": f.colour(i)}
-            traces.append(f.line(x, y, plain(name), line=own, hoverinfo="skip"))
-    missing = len(limits) - len(known)
+            style = {"shape": "hv", "color": f.colour(i)}
+            traces.append(f.line(x, y, plain(name), line=style, hoverinfo="skip"))
+    missing = len(limits) - len(curves)
     caption = ""
     if any(s.weights_version for s in lines):
         caption = "Weights moved meanwhile: scores of different generations are of other weights."
     if missing:
         caption = f"{caption} Limits that are not on record are left out: {missing}.".strip()
-    layout = {
-        "xaxis": f.axis("scores taken", rangemode="tozero"),
-        "yaxis": f.share_axis("proxy accuracy"),
-        "legend": f.legend(),
-    }
+    layout = f.layout(f.axis("scores taken", rangemode="tozero"), f.share_axis("proxy accuracy"))
     return Figure("Search progress", traces, layout, caption, height=380)
 
 
@@ -171,8 +164,7 @@ def operations(run: RunRecords) -> list[Figure]:
     groups = {}
     if len(generations) > 1:
         for title, number in (("First", generations[0]), ("Last", generations[-1])):
-            own = [s for s in lines if s.generation == number]
-            groups[f"{title} generation"] = own
+            groups[f"{title} generation"] = [s for s in lines if s.generation == number]
     else:
         groups["Proposed"] = lines
     scored = latest(run.search)
@@ -180,51 +172,43 @@ def operations(run: RunRecords) -> list[Figure]:
     if len(scored) > count:
         ordered = sorted(scored, key=lambda s: (-s.proxy_accuracy, s.macs))
         groups[f"Best {count} scored"] = ordered[:count]
-    return [_shares(run, title, own) for title, own in groups.items()]
+    return [_shares(run, title, group) for title, group in groups.items()]
 
 
 def _shares(run: RunRecords, title: str, lines: Sequence[SearchLine]) -> Figure:
     assert run.space is not None
-    rows = shares(run.space, archs_of(lines))
-    names = [_short(str(d.name)) for d in run.space.decisions]
+    rows = shares(run.space, [run.space.from_text(line.arch) for line in lines])
+    names = [plain(numbers.shortened(str(d.name), _WIDE)) for d in run.space.decisions]
     traces = []
     for option in range(max(len(row) for row in rows)):
-        own = [i for i, row in enumerate(rows) if option < len(row)]
-        words = [plain(run.space.decisions[i].options[option]) for i in own]
+        having = [i for i, row in enumerate(rows) if option < len(row)]
+        words = [plain(run.space.decisions[i].options[option]) for i in having]
         traces.append(
-            {
-                "type": "bar",
-                "orientation": "h",
-                "y": [names[i] for i in own],
-                "x": [rows[i][option] for i in own],
-                "text": words,
-                "textposition": "inside",
-                "insidetextanchor": "middle",
-                "textangle": 0,
-                "insidetextfont": {"color": f.INK},
-                "marker": {
-                    "color": f.colour(option),
-                    "opacity": 0.5,
-                    "line": {"width": 1, "color": f.CARD},
-                },
-                "hovertemplate": "%{y}: %{text}<br>%{x:.0%}<extra></extra>",
-                "showlegend": False,
-            }
+            f.bars(
+                [rows[i][option] for i in having],
+                [names[i] for i in having],
+                f.colour(option),
+                orientation="h",
+                text=words,
+                textposition="inside",
+                insidetextanchor="middle",
+                textangle=0,
+                insidetextfont={"color": f.INK},
+                marker={"opacity": 0.5, "line": {"width": 1, "color": f.CARD}},
+                hovertemplate="%{y}: %{text}<br>%{x:.0%}<extra></extra>",
+                showlegend=False,
+            )
         )
-    layout = {
-        "barmode": "stack",
-        "bargap": 0.15,
-        "margin": {"r": 26},
-        "uniformtext": {"mode": "hide", "minsize": 9},
-        "xaxis": f.share_axis("", range=[0, 1], tickvals=[0, 0.5, 1], showgrid=False),
-        "yaxis": f.rows_axis(names),
-    }
+    layout = f.layout(
+        f.share_axis("", range=[0, 1], tickvals=[0, 0.5, 1], showgrid=False),
+        f.rows_axis(names),
+        barmode="stack",
+        bargap=0.15,
+        margin={"r": 26},
+        uniformtext={"mode": "hide", "minsize": 9},
+    )
     caption = numbers.plural(len(lines), "architecture")
     return Figure(title, traces, layout, caption, height=50 + 28 * len(names))
-
-
-def _short(name: str) -> str:
-    return plain(name if len(name) <= _WIDE else f"…{name[1 - _WIDE :]}")
 
 
 def order(run: RunRecords) -> list[Figure]:
@@ -240,11 +224,10 @@ def order(run: RunRecords) -> list[Figure]:
     scatter = f.dots(
         x, y, "watched", text=both, hovertemplate="%{text}<br>%{x:.1%} → %{y:.1%}<extra></extra>"
     )
-    layout = {
-        "xaxis": f.share_axis("proxy accuracy before", range=[low, high]),
-        "yaxis": f.share_axis("proxy accuracy after", range=[low, high]),
-        "legend": f.legend(),
-    }
+    layout = f.layout(
+        f.share_axis("proxy accuracy before", range=[low, high]),
+        f.share_axis("proxy accuracy after", range=[low, high]),
+    )
     words = f"{numbers.plural(len(both), 'architecture')}, on the same images both times."
     return [Figure("Watched architectures, before and after", [same, scatter], layout, words)]
 
@@ -263,10 +246,7 @@ def shifting(lines: Sequence[ShiftingLine]) -> list[Figure]:
         Figure(
             title,
             [f.line(x, y, "", mode="lines+markers", line={"color": f.colour(number)})],
-            {
-                "xaxis": f.axis("generation", dtick=1 if len(x) < 12 else None),
-                "yaxis": f.axis(name),
-            },
+            f.layout(f.axis("generation", dtick=1 if len(x) < 12 else None), f.axis(name)),
             height=260,
         )
         for title, name, y, number in panels

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from manyshot.report import figures as f
-from manyshot.report import numbers
 from manyshot.report.derived import chosen_rows, code_of, entropy_share, layers_of
 from manyshot.report.page import Figure
 from manyshot.run_folder import CodesLine, TargetsLine, TrainLine
+from manyshot.tables import numbers
 
 _PATHS = 400
 """A heat map has at most so many columns of paths; more would be thinner than a pixel."""
@@ -36,11 +36,8 @@ def curves(lines: Sequence[TrainLine]) -> list[Figure]:
 
 
 def _layout(title: str, **more: object) -> dict[str, object]:
-    return {
-        "xaxis": f.axis("images trained on", tickformat="~s", rangemode="tozero", nticks=6),
-        "yaxis": f.axis(title, **more),
-        "legend": f.legend(),
-    }
+    images = f.axis("images trained on", tickformat="~s", rangemode="tozero", nticks=6)
+    return f.layout(images, f.axis(title, **more))
 
 
 def _curve(lines: Sequence[TrainLine], keys: dict[str, str]) -> list[dict[str, object]]:
@@ -82,10 +79,7 @@ def codes(lines: Sequence[CodesLine]) -> list[Figure]:
     code_map = Figure(
         "Share of each copy of the weights in each path",
         [heat],
-        {
-            "xaxis": f.axis("paths, from few MACs to many"),
-            "yaxis": f.rows_axis(rows),
-        },
+        f.layout(f.axis("paths, from few MACs to many"), f.rows_axis(rows)),
         f"{numbers.plural(len(lines), 'path')}, sorted by MACs.{mean}",
         height=110 + 38 * copies,
     )
@@ -97,12 +91,12 @@ def codes(lines: Sequence[CodesLine]) -> list[Figure]:
     spread = Figure(
         "Entropy of the code of each path",
         [scatter],
-        {
-            "xaxis": f.cost_axis("MACs", costs),
-            "yaxis": f.axis("share of the largest entropy", range=[-0.05, 1.12]),
-            "shapes": [f.rule("y", 1)],
-            "showlegend": False,
-        },
+        f.layout(
+            f.cost_axis("MACs", costs),
+            f.axis("share of the largest entropy", range=[-0.05, 1.12]),
+            shapes=[f.rule("y", 1)],
+            showlegend=False,
+        ),
         f"0: a path uses one copy. Dashed, 1: it uses all {copies} alike. Mean: "
         f"{numbers.decimal(sum(entropies) / len(entropies))}.",
         height=300,
@@ -115,56 +109,34 @@ def shift(lines: Sequence[TargetsLine]) -> list[Figure]:
     if not lines:
         return []
     last = lines[-1]
-    targets, metric = list(last.targets), numbers.metric(last.metric)
-    steps = [line.step for line in lines]
-    columns = [line.probabilities for line in lines]
+    targets = f.axis(f"target {numbers.metric(last.metric)}", tickformat="~s")
     heat = f.heatmap(
-        steps,
-        targets,
-        list(zip(*columns, strict=True)),
+        [line.step for line in lines],
+        last.targets,
+        list(zip(*(line.probabilities for line in lines), strict=True)),
         hovertemplate="step %{x}, target %{y:.3s}<br>probability %{z:.3f}<extra></extra>",
+        colorbar={"tickformat": ".0%"},
     )
-    heat["colorbar"]["tickformat"] = ".0%"
-    updates = sum(line.update for line in lines)
     moved = Figure(
         "Probability of target costs over time",
         [heat],
-        {
-            "xaxis": f.axis("training step", tickformat="~s", nticks=6),
-            "yaxis": f.axis(f"target {metric}", tickformat="~s"),
-        },
-        f"{numbers.plural(updates, 'update')} of the distribution over "
-        f"{numbers.plural(len(targets), 'target')}; uniform is "
-        f"{numbers.percent(1 / len(targets))}.",
+        f.layout(f.axis("training step", tickformat="~s", nticks=6), targets),
+        f"{numbers.plural(sum(line.update for line in lines), 'update')} of the distribution over "
+        f"{numbers.plural(len(last.targets), 'target')}; uniform is "
+        f"{numbers.percent(1 / len(last.targets))}.",
     )
-    bars = {
-        "type": "bar",
-        "x": targets,
-        "y": last.counts,
-        "marker": {"color": f.colour(0)},
-        "hovertemplate": "target %{x:.3s}<br>%{y} steps<extra></extra>",
-    }
+    steps = "target %{x:.3s}<br>%{y} steps<extra></extra>"
     trained = Figure(
         "Steps trained per target",
-        [bars],
-        {"xaxis": f.axis(f"target {metric}", tickformat="~s"), "yaxis": f.axis("steps")},
+        [f.bars(last.targets, last.counts, f.colour(0), hovertemplate=steps)],
+        f.layout(targets, f.axis("steps")),
         height=260,
     )
+    errors = "target %{x:.3s}<br>%{y:.2f} grid steps<extra></extra>"
     missed = Figure(
         "How far the generator misses its targets",
-        [
-            {
-                "type": "bar",
-                "x": targets,
-                "y": last.error_grid_steps,
-                "marker": {"color": f.colour(4)},
-                "hovertemplate": "target %{x:.3s}<br>%{y:.2f} grid steps<extra></extra>",
-            }
-        ],
-        {
-            "xaxis": f.axis(f"target {metric}", tickformat="~s"),
-            "yaxis": f.axis("grid steps", zeroline=True),
-        },
+        [f.bars(last.targets, last.error_grid_steps, f.colour(4), hovertemplate=errors)],
+        f.layout(targets, f.axis("grid steps", zeroline=True)),
         "At the last record: cost of the likeliest architecture minus its target.",
         height=260,
     )

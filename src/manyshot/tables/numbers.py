@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import html
-
 from manyshot.run_folder import Statistic
 
 UNDEFINED = "undefined"
 _THIN = "\N{NARROW NO-BREAK SPACE}"
 _MINUS = "\N{MINUS SIGN}"
+_NO_BREAK = "\N{NO-BREAK SPACE}"
+AT_MOST = f"{_NO_BREAK}≤{_NO_BREAK}"
+"""What people read for the `<=` of a budget."""
 
 
 def count(number: float | None) -> str:
@@ -27,17 +28,17 @@ def whole(number: float | None) -> str:
 
 
 def percent(share: float | None, digits: int = 1) -> str:
-    """A share in [0, 1] in percent."""
+    """A share in [0, 1] in percent: `12.3 %`."""
     return UNDEFINED if share is None else f"{_signed(f'{100 * share:.{digits}f}')}{_THIN}%"
 
 
 def decimal(number: float | None, digits: int = 3) -> str:
-    """A number with so many decimals."""
+    """A number with so many decimals: `0.463`."""
     return UNDEFINED if number is None else _signed(f"{number:.{digits}f}")
 
 
 def milliseconds(number: float | None) -> str:
-    """A latency."""
+    """A latency: `0.394 ms`."""
     return UNDEFINED if number is None else f"{number:.3g}{_THIN}ms"
 
 
@@ -54,17 +55,17 @@ def seconds(number: float | None) -> str:
     return f"{hours}{_THIN}h {minutes}{_THIN}min"
 
 
-def statistic(taken: Statistic) -> str:
+def statistic(estimate: Statistic) -> str:
     """A value with its interval: `0.463 [0.41, 0.52]`; without one if it has none."""
-    value, low, high = taken.value, taken.low, taken.high
+    value, low, high = estimate.value, estimate.low, estimate.high
     if value is None or low is None or high is None:
         return decimal(value)
     return f"{decimal(value)} [{decimal(low, 2)}, {decimal(high, 2)}]"
 
 
-def share_statistic(taken: Statistic, digits: int = 0) -> str:
+def share_statistic(estimate: Statistic, digits: int = 0) -> str:
     """A share with its interval, in percent: `40 % [20, 60]`."""
-    value, low, high = taken.value, taken.low, taken.high
+    value, low, high = estimate.value, estimate.low, estimate.high
     if value is None or low is None or high is None:
         return percent(value, digits)
     ends = (decimal(100 * end, digits) for end in (low, high))
@@ -91,7 +92,7 @@ def metric(name: str) -> str:
 
 def budget(text: str) -> str:
     """A budget as people write it: `macs ≤ 15%`."""
-    return "\N{NO-BREAK SPACE}≤\N{NO-BREAK SPACE}".join(part.strip() for part in text.split("<="))
+    return AT_MOST.join(part.strip() for part in text.split("<="))
 
 
 def limit_of(text: str) -> str:
@@ -99,9 +100,19 @@ def limit_of(text: str) -> str:
     return "≤" + budget(text).partition("≤")[2] if "<=" in text else text
 
 
-def plain(text: object) -> str:
-    """Text for a figure: plotly reads tags in labels, and entities as what they stand for."""
-    return html.escape(str(text), quote=False)
+def together(text: str) -> str:
+    """The same words, which stay on one line."""
+    return text.replace(" ", _NO_BREAK)
+
+
+def shortened(name: str, most: int) -> str:
+    """A name of at most so many letters: of a longer one its end, which tells more."""
+    return name if len(name) <= most else f"…{name[1 - most :]}"
+
+
+def sentence(words: str) -> str:
+    """Words with a capital and a full stop."""
+    return f"{words[:1].upper()}{words[1:].rstrip('.')}."
 
 
 def _signed(text: str) -> str:

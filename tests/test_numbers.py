@@ -1,7 +1,7 @@
 import pytest
 
-from manyshot.report import numbers
 from manyshot.run_folder import Statistic
+from manyshot.tables import numbers
 
 
 @pytest.mark.parametrize(
@@ -62,3 +62,13 @@ def test_budgets_are_written_as_people_do() -> None:
 
 def test_names_in_a_row() -> None:
     assert [numbers.listed(list(n)) for n in ("a", "ab", "abc")] == ["a", "a and b", "a, b and c"]
+
+
+def test_long_names_keep_their_end() -> None:
+    assert numbers.shortened("abcdefghij", 5) == "…ghij"
+    assert numbers.shortened("abcde", 5) == "abcde"
+
+
+def test_sentences() -> None:
+    assert numbers.sentence("all of them.") == numbers.sentence("all of them") == "All of them."
+    assert numbers.sentence("") == "."

@@ -1,6 +1,4 @@
-"""Draws the figures of a page, again when the colour scheme changes."""
-
-SCRIPT = """
+// Draws the figures of a page, again when the colour scheme changes.
 (() => {
   const root = document.documentElement;
   const touch = matchMedia("(pointer: coarse)").matches;
@@ -21,8 +19,8 @@ SCRIPT = """
     if (Array.isArray(value)) return value.map((item) => painted(item, isColour));
     if (value === null || typeof value !== "object") return value;
     const copy = {};
-    for (const [key, own] of Object.entries(value)) {
-      copy[key] = painted(own, /color$/.test(key));
+    for (const [key, item] of Object.entries(value)) {
+      copy[key] = painted(item, /color$/.test(key));
     }
     return copy;
   };
@@ -39,6 +37,9 @@ SCRIPT = """
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
       hoverlabel: { bgcolor: variable("--card"), bordercolor: variable("--line"),
                     font: { color: variable("--ink") }, align: "left" },
+      margin: { l: 8, r: 12, t: 12, b: 8 },
+      // Above the plot; it wraps where there is little room.
+      legend: { orientation: "h", x: 0, xanchor: "left", y: 1.02, yanchor: "bottom" },
       xaxis: axis, yaxis: axis, dragmode: touch ? false : "zoom", hovermode: "closest",
     } };
   };
@@ -49,14 +50,14 @@ SCRIPT = """
     variables = new Map();
     let drawn = 0;
     for (const plot of document.querySelectorAll(".drawing")) {
-      const figure = JSON.parse(document.getElementById(plot.id + "-data").textContent);
+      const figure = JSON.parse(plot.parentElement.querySelector("script").textContent);
       const layout = { ...painted(figure.layout, false), template: template(), autosize: true };
       try {
         await Plotly.react(plot, painted(figure.data, false), layout, config);
         plot.dataset.drawn = "yes";
         drawn += 1;
       } catch (error) {
-        console.error(plot.id, error);
+        console.error(error);
         plot.textContent = "This figure could not be drawn: " + error.message;
       }
     }
@@ -66,4 +67,3 @@ SCRIPT = """
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
   draw();
 })();
-"""

@@ -1,0 +1,128 @@
+"""Tables of a comparison: methods, pairs of them, and the winners and images of their runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from manyshot.run_folder import ComparedPair, ComparedRun, Comparison, Mean, Statistic
+from manyshot.tables import numbers
+from manyshot.tables.table import Table
+
+IMAGES = "images"
+"""The metric that is a number of images."""
+BASELINES = {
+    "macs": "MACs alone",
+    "params": "parameters alone",
+    "run to run": "two trainings of the truth",
+}
+"""What orders without a supernet, or one training of the truth another."""
+_SHARES = ("regret", "winner accuracy", "finished accuracy")
+_SYMBOLS = {"better": "▲", "worse": "▼", "not distinguishable": "≈", "undefined": "–"}
+
+
+def is_share(metric: str) -> bool:
+    """Whether a metric is an accuracy or a difference of accuracies."""
+    return metric.startswith(_SHARES)
+
+
+def metrics_of(comparison: Comparison) -> list[str]:
+    """All metrics, in the order of their first appearance."""
+    return list(dict.fromkeys(name for m in comparison.methods for name in m.metrics))
+
+
+def value(
+    metric: str, number: float | None, low: float | None = None, high: float | None = None
+) -> str:
+    """A value as people read its metric, with its interval if it has one.
+
+    Args:
+        metric: the name of the metric.
+        number: the value; None if it is undefined.
+        low: where its interval begins.
+        high: where its interval ends.
+    """
+    if metric == IMAGES:
+        return numbers.count(number)
+    estimate = Statistic(value=number, low=low, high=high)
+    return numbers.share_statistic(estimate, 2) if is_share(metric) else numbers.statistic(estimate)
+
+
+def _mean(metric: str, over_seeds: Mean | None) -> str:
+    if over_seeds is None:
+        return numbers.UNDEFINED
+    return value(metric, over_seeds.mean, over_seeds.low, over_seeds.high)
+
+
+def methods(comparison: Comparison, metrics: Sequence[str]) -> Table:
+    """Means of some metrics: a row per method, then what orders without a supernet."""
+    rows = [
+        {
+            "Method": method.method,
+            "Seeds": ", ".join(map(str, method.seeds)),
+            "Images": numbers.count(method.images),
+            **{numbers.budget(m): _mean(m, method.metrics.get(m)) for m in metrics},
+        }
+        for method in comparison.methods
+    ]
+    for baseline in comparison.baselines:
+        cells = {
+            numbers.budget(m): value(m, baseline.metrics[m]) if m in baseline.metrics else ""
+            for m in metrics
+        }
+        if any(cells.values()):
+            name = BASELINES[baseline.name]
+            rows.append({"Method": name, "Seeds": "", "Images": "", **cells})
+    note = "Means over random seeds with 95 % intervals. What has no value is undefined."
+    return Table(rows, ("Method", "Seeds"), note=note)
+
+
+def pairs(compared: Iterable[ComparedPair]) -> Table:
+    """Differences of methods, a row per pair and metric."""
+    rows = [
+        {
+            "Metric": numbers.budget(pair.metric),
+            "First": pair.first,
+            "Second": pair.second,
+            "First is": numbers.together(f"{_SYMBOLS[pair.verdict]} {pair.verdict}"),
+            "Difference": value(pair.metric, pair.difference, pair.low, pair.high),
+            "Seeds": str(pair.n),
+            "Images": "equal" if pair.equal_images else "different",
+        }
+        for pair in compared
+    ]
+    note = "First minus second, over the random seeds that both have, with 95 % intervals."
+    return Table(rows, ("Metric", "First", "Second", "First is", "Images"), note=note)
+
+
+def winners(runs: Iterable[ComparedRun]) -> Table:
+    """The winners of all runs."""
+    rows = [
+        {
+            "Method": run.method,
+            "Seed": str(run.seed),
+            "Budget": numbers.budget(winner.budget),
+            "Architecture": winner.arch,
+            "Truth": numbers.percent(winner.truth, 2),
+            "Test": numbers.percent(winner.test_accuracy, 2),
+            "Folder": run.folder,
+        }
+        for run in runs
+        for winner in run.winners
+    ]
+    code = ("Architecture", "Folder")
+    return Table(rows, ("Method", "Budget", *code), code)
+
+
+def images(runs: Sequence[ComparedRun]) -> Table:
+    """The images that every run forwarded, by what for."""
+    stages = dict.fromkeys(stage for run in runs for stage in run.images)
+    stages.pop("total", None)
+    rows = [
+        {
+            "Method": run.method,
+            "Seed": str(run.seed),
+            **{stage: numbers.whole(run.images.get(stage, 0)) for stage in (*stages, "total")},
+        }
+        for run in runs
+    ]
+    return Table(rows, ("Method",))

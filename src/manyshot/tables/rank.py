@@ -1,0 +1,101 @@
+"""Tables of a rank: how well each predictor orders, what recalibration does, how it was done."""
+
+from __future__ import annotations
+
+from manyshot.run_folder import PredictorStatistics, RankedSet, Ranking
+from manyshot.tables import numbers
+from manyshot.tables.numbers import count, decimal, share_statistic, statistic
+from manyshot.tables.table import Table
+
+TAU, RHO, R = "Kendall's τ", "Spearman's ρ", "Pearson's r"
+PREDICTORS = {
+    "proxy": "proxy accuracy",
+    "proxy loss": "proxy loss",
+    "without recalibration": "not recalibrated",
+    "macs": "MACs",
+    "params": "parameters",
+}
+"""What predictors are called."""
+
+
+def statistics(ranked: RankedSet) -> Table:
+    """Every statistic of a set, a row per predictor; the note says what may be said of it."""
+    from manyshot.rank.rank import verdict  # scipy is slow to import
+
+    rows = [
+        _statistics_row(PREDICTORS.get(name, name), of) for name, of in ranked.predictors.items()
+    ]
+    return Table(rows, ("Predictor",), note=numbers.sentence(verdict(ranked)))
+
+
+def _statistics_row(name: str, of: PredictorStatistics) -> dict[str, str]:
+    return {
+        "Predictor": name,
+        TAU: statistic(of.kendall),
+        RHO: statistic(of.spearman),
+        R: statistic(of.pearson),
+        "Clear pairs": statistic(of.clear_pairs),
+        **{f"Top {k}": share_statistic(share) for k, share in of.overlap.items()},
+        f"Best rank, k = {', '.join(of.best_rank)}": ", ".join(
+            numbers.whole(rank) for rank in of.best_rank.values()
+        ),
+        "Regret": share_statistic(of.regret, 2),
+        "Beats MACs by": "" if of.beats is None else statistic(of.beats),
+    }
+
+
+def recalibration(ranking: Ranking) -> Table:
+    """What recalibrating batch norms does to the order of each set that was scored without."""
+    rows = []
+    for ranked in ranking.sets:
+        if "without recalibration" in ranked.predictors:
+            calibrated = ranked.predictors["proxy"].kendall
+            shared = ranked.predictors["without recalibration"].kendall
+            gain = None
+            if calibrated.value is not None and shared.value is not None:
+                gain = calibrated.value - shared.value
+            rows.append(
+                {
+                    "Set": ranked.name,
+                    "τ with own statistics": statistic(calibrated),
+                    "τ with shared statistics": statistic(shared),
+                    "Difference": decimal(gain),
+                }
+            )
+    return Table(rows, ("Set",), note=_accuracies(ranking))
+
+
+def _accuracies(ranking: Ranking) -> str:
+    both = [
+        (point.proxy_accuracy, point.shared_statistics_accuracy)
+        for point in ranking.points
+        if point.shared_statistics_accuracy is not None
+    ]
+    if not both:
+        return "Accuracy with shared statistics was not taken."
+    calibrated, shared = (sum(column) / len(both) for column in zip(*both, strict=True))
+    return (
+        f"Mean accuracy of {numbers.plural(len(both), 'architecture')}: "
+        f"{numbers.percent(calibrated)} with statistics calibrated for each, "
+        f"{numbers.percent(shared)} with statistics shared by all."
+    )
+
+
+def evaluation(ranking: Ranking) -> Table:
+    """How the architectures of a truth were scored, and what that took."""
+    done, truth = ranking.evaluation, ranking.truth
+    values = {
+        "Method": done.method,
+        "Architectures": numbers.whole(done.architectures),
+        "Images forwarded": numbers.whole(done.images_forwarded),
+        "MACs executed": count(done.macs_executed),
+        "MACs, one by one": count(done.macs_plain),
+        "Time": numbers.seconds(done.seconds),
+        "Truth": f"{truth.name}: {truth.source}",
+        "Trainings of the truth": ", ".join(truth.runs),
+        "Architectures of the truth": numbers.whole(truth.architectures),
+        "Seed": str(ranking.seed),
+        "Weights": str(ranking.weights),
+    }
+    rows = [{"What": what, "Value": value} for what, value in values.items()]
+    return Table(rows, ("What", "Value"))

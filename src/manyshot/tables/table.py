@@ -1,0 +1,43 @@
+"""A table before it is drawn anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+Cell: TypeAlias = str | Mapping[str, str]
+"""Text, or the paths of files by what they are called."""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows of cells as people read them.
+
+    Attributes:
+        rows: the cells of each row by the titles of their columns, which are the same in all rows.
+        words: the titles of columns that hold words; all others hold numbers, and stand right.
+        code: the titles of columns that hold what a computer reads too, such as architectures.
+        note: what one should know to read the numbers.
+    """
+
+    rows: Sequence[Mapping[str, Cell]]
+    words: Collection[str]
+    code: Collection[str] = ()
+    note: str = ""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def head(self) -> list[str]:
+        """The titles of the columns."""
+        return list(self.rows[0]) if self.rows else []
+
+    def only(self, *titles: str) -> Table:
+        """The same table with some of its columns."""
+        return replace(self, rows=[{title: row[title] for title in titles} for row in self.rows])
+
+    def without(self, title: str) -> Table:
+        """The same table but for one of its columns."""
+        return self.only(*(name for name in self.head if name != title))
