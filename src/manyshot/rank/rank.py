@@ -1,4 +1,4 @@
-"""Ranking: proxy scores against the truth, of the whole space and of its top, by all statistics.
+"""How proxy scores agree with the truth, over the whole space and at its top, by all statistics.
 
 N counts the architectures of a set. Statistics without a value are None.
 """
@@ -37,7 +37,7 @@ OfRows = Callable[[npt.NDArray[np.float64]], float | None]
 DRAWS = 500
 """How many resamples a bootstrap interval has."""
 TOPS = (1, 5, 10)
-"""The tops of `best_rank` and, without 1, of `overlap`; a tenth of the set is another one."""
+"""`best_rank` is reported for these tops and `overlap` for all but 1, both for a tenth too."""
 SMALLEST = 5
 """A local set of fewer architectures is not made."""
 NEEDS = {
