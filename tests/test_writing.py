@@ -118,10 +118,10 @@ def test_only_torn_files_of_ours_are_removed(tmp_path):
 
 def test_a_folder_that_is_removed_stays_removed(tmp_path):
     folder = tmp_path / "run"
-    with pytest.raises(RecordError, match="run is not there: if it was removed or renamed"):
-        with writing.writing(folder, "run"):
-            records.append(folder / "a.jsonl", {"x": 1})
-            shutil.rmtree(folder)
+    with writing.writing(folder, "run"):
+        records.append(folder / "a.jsonl", {"x": 1})
+        shutil.rmtree(folder)
+        with pytest.raises(RecordError, match="run is not there: if it was removed or renamed"):
             records.append(folder / "a.jsonl", {"x": 2})
     assert not folder.exists()
 

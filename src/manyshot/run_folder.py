@@ -419,12 +419,18 @@ class RankScoreLine(Record):
     batch_size: Count
 
 
+IntervalMethod = Literal["BCa", "percentile"]
+"""How the bounds of a bootstrap interval follow from its draws (`manyshot.rank.bootstrap`)."""
+
+
 class Statistic(Part):
     """A value with the bounds of a 95 % interval; None where it is undefined."""
 
     value: float | None
     low: float | None
     high: float | None
+    interval: IntervalMethod | None = None
+    """How the bounds were found; absent without them, and in records from before it was written."""
 
 
 class PredictorStatistics(Part):

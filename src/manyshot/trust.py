@@ -35,8 +35,6 @@ def sign(folder: RunFolder) -> None:
     its recipe names code.
     """
     path = key_file()
-    if _is_signed(folder):
-        return
     if not path.exists():
         try:
             _make_key(path)

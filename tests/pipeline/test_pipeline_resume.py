@@ -58,6 +58,7 @@ def test_stopped_between_the_files_of_a_winner_and_its_record(base, tmp_path, mo
 
 def test_what_a_kill_left_half_written_is_swept_away(base, tmp_path):
     whole, recipe = outcome(base[0]), base[1]
+    shutil.copy(base[0] / "environment.json", tmp_path)
     (tmp_path / "subnets").mkdir()
     (tmp_path / ".trainer.abc.manyshot-part.pt").write_bytes(b"half")
     (tmp_path / "subnets" / ".0-1-2-3.abc.manyshot-part.json").write_bytes(b"half")

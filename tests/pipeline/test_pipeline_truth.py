@@ -22,7 +22,7 @@ from manyshot.pipeline.verbs.truth import alone
 from manyshot.pipeline.workers import Failed, Processes, Task
 from manyshot.rank import load_truth
 from manyshot.recipe import RecipeError
-from manyshot.run_folder import locked
+from manyshot.writing import writing
 from pipeline_runs import SMALL, Stages, lines, small, stopped
 
 EPOCHS = 12  # fewer leave batch norms where they began, and all accuracies equal
@@ -239,7 +239,7 @@ def test_a_score_that_is_no_number_is_a_failure(tmp_path, monkeypatch):
 
 def test_one_command_at_a_time(done, tmp_path):
     recipe = small(tmp_path / "recipe", *SETS)
-    with locked(tmp_path, "another command"):
+    with writing(tmp_path, "another command"):
         with pytest.raises(records.RecordError, match="another command .* is at work"):
             truth(recipe, tmp_path, archs=ARCHS[:1])
         assert not (tmp_path / "truth.jsonl").exists()

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import statistics
 
 import numpy as np
 import pytest
@@ -76,12 +77,13 @@ def test_kendall_is_the_formula_and_scipys(xy) -> None:
 
 
 @given(columns(2))
-def test_spearman_is_scipys(xy) -> None:
+def test_spearman_is_the_correlation_of_ranks_by_counting(xy) -> None:
     x, y = xy
     if len(x) < 2 or len(set(x)) == 1 or len(set(y)) == 1:
         assert spearman(x, y) is None
-    elif len(x) > 2:  # with two, scipy's p-value divides by zero
-        assert spearman(x, y) == pytest.approx(stats.spearmanr(x, y).statistic, abs=ROUNDING)
+    else:
+        ranks = [[sum(sign(a, b) for b in column) for a in column] for column in (x, y)]
+        assert spearman(x, y) == pytest.approx(np.corrcoef(*ranks)[0, 1], abs=ROUNDING)
 
 
 @pytest.mark.parametrize("statistic", [kendall, spearman])
@@ -261,7 +263,53 @@ def test_bootstrap_is_that_of_the_mean() -> None:
     # A 5 % quantile of 4,000 draws is off by sqrt(.05 * .95 / 4000) / pdf = 0.033 sd: 0.1 is 3.
     assert interval.low == pytest.approx(values.mean() - half, abs=0.1 * half / 1.645)
     assert interval.high == pytest.approx(values.mean() + half, abs=0.1 * half / 1.645)
-    assert interval.draws == 4000
+    assert (interval.draws, interval.method) == (4000, "BCa")
+
+
+def bca(values_D, value, without_N, level):
+    """Efron 1987, equations 2.3, 2.7 and 6.6: the ends, written out."""
+    normal = statistics.NormalDist()
+    below = (np.mean(values_D < value) + np.mean(values_D <= value)) / 2
+    bias = normal.inv_cdf(below)
+    pull_N = without_N.mean() - without_N
+    skew = (pull_N**3).sum() / (6 * (pull_N**2).sum() ** 1.5)
+    ends = [bias + normal.inv_cdf(share) for share in ((1 - level) / 2, (1 + level) / 2)]
+    shares = [normal.cdf(bias + end / (1 - skew * end)) for end in ends]
+    return np.quantile(values_D, shares)
+
+
+@pytest.mark.parametrize("level", [0.5, 0.95])
+def test_bootstrap_is_bca_written_out(level) -> None:
+    """A tau near 1, where draws lean to one side and percentiles differ clearly."""
+    proxy, truth = noisy(25)
+    rows_DN = numpy_rng(3, "resamples").integers(25, size=(600, 25))
+    values_D = np.array([kendall(proxy[rows], truth[rows]) for rows in rows_DN])
+    without_N = np.array([kendall(np.delete(proxy, i), np.delete(truth, i)) for i in range(25)])
+    expected = bca(values_D, kendall(proxy, truth), without_N, level)
+    interval = bootstrap(kendall, proxy, truth, seed=3, draws=600, level=level)
+    assert (interval.low, interval.high) == pytest.approx(tuple(expected), abs=1e-9)
+    plain = np.quantile(values_D, [(1 - level) / 2, (1 + level) / 2])
+    assert np.abs(expected - plain).max() > 0.003
+
+
+def test_bootstrap_is_of_percentiles_where_bca_has_no_value() -> None:
+    proxy, truth = noisy(301)
+    rows_DN = numpy_rng(0, "resamples").integers(301, size=(50, 301))
+    plain = np.quantile([kendall(proxy[rows], truth[rows]) for rows in rows_DN], [0.025, 0.975])
+    interval = bootstrap(kendall, proxy, truth, seed=0, draws=50)  # too many to leave out each
+    assert (interval.low, interval.high) == pytest.approx(tuple(plain), abs=ROUNDING)
+    assert interval.method == "percentile"
+    proxy, truth = proxy[:300], truth[:300]
+    assert bootstrap(kendall, proxy, truth, seed=0, draws=50).method == "BCa"
+    assert bootstrap(lambda x: float(x.max()), truth, seed=0).method == "BCa"
+    one_side = bootstrap(lambda x: float(len(set(x))), truth, seed=0)  # of all rows: the most
+    assert one_side.method == "percentile" and one_side.high < 300
+
+    def needs_the_best(x):
+        return None if x.max() < truth.max() else float(x.mean())
+
+    undefined_without = bootstrap(needs_the_best, truth, seed=0)
+    assert undefined_without.method == "percentile" and undefined_without.draws < 1000
 
 
 def test_bootstrap_holds_the_estimate_and_depends_on_the_seed_only() -> None:
@@ -288,9 +336,12 @@ def test_bootstrap_leaves_undefined_draws_out() -> None:
     rng = numpy_rng(5, "resamples")
     defined = sum(len(set(rng.integers(2, size=2))) == 2 for _ in range(100))
     assert 50 <= defined < 100  # or the test would see no undefined draw, or no interval
-    assert bootstrap(kendall, [0, 1], [0, 1], seed=5, draws=100) == Interval(1.0, 1.0, defined)
+    assert bootstrap(kendall, [0, 1], [0, 1], seed=5, draws=100) == Interval(
+        1.0, 1.0, defined, "percentile"
+    )
     assert bootstrap(kendall, [0, 0], [0, 1], seed=0) is None
     assert bootstrap(kendall, [], [], seed=0) is None
+    assert bootstrap(regret, [1], [1], seed=0) is None
 
 
 @pytest.mark.parametrize("undefined", [0, 49, 50, 51, 100])
@@ -300,7 +351,7 @@ def test_bootstrap_is_none_where_most_draws_are_undefined(undefined) -> None:
     def statistic(x):
         return None if next(calls) < undefined else 3.0
 
-    expected = Interval(3.0, 3.0, 100 - undefined) if undefined <= 50 else None
+    expected = Interval(3.0, 3.0, 100 - undefined, "percentile") if undefined <= 50 else None
     assert bootstrap(statistic, [1.0, 2.0], seed=0, draws=100) == expected
 
 

@@ -110,6 +110,8 @@ class TestStatistics:
         ):
             assert getattr(found, name).value == pytest.approx(function(proxy_N, true_N).statistic)
             assert getattr(found, name).low < getattr(found, name).value < getattr(found, name).high
+            assert getattr(found, name).interval == "BCa"
+        assert found.clear_pairs.interval is None
 
     def test_regret_and_ranks_by_hand(self, truth, proxy_N, record):
         found, true_N = record.predictors["proxy"], truth.accuracy_N
@@ -135,6 +137,7 @@ class TestStatistics:
         expected = bootstrap(difference, *columns, seed=0, draws=500)
         found = record.predictors["proxy"].beats
         assert (found.low, found.high) == (expected.low, expected.high)
+        assert found.interval == expected.method == "BCa"
 
     def test_beats_is_said(self, record):
         assert "better than counting MACs" in verdict(record)
@@ -155,6 +158,7 @@ class TestStatistics:
         own = record.predictors["proxy"]
         undefined = Statistic(value=None, low=None, high=None)
         assert own.kendall == own.spearman == own.pearson == undefined
+        assert "interval" not in own.kendall.plain()
         assert own.regret.value == pytest.approx(truth.accuracy_N.max() - truth.accuracy_N.mean())
         assert "undefined" in verdict(record)
 
@@ -221,6 +225,9 @@ def test_what_the_verdict_says_without_a_ceiling():
 def test_pearson_does_not_under_or_overflow(scale):
     rng = np.random.default_rng(0)
     x_N, y_N = rng.random((2, 30))
-    assert pearson(scale * x_N, y_N) == pytest.approx(stats.pearsonr(x_N, y_N).statistic)
-    assert pearson([1, 2, 3], [2, 4, 6]) == 1 and pearson([1, 2, 3], [3, 2, 1]) == -1
+    assert pearson(scale * x_N, y_N) == pytest.approx(np.corrcoef(x_N, y_N)[0, 1])
+    assert pearson([1, 2, 3], [2, 4, 6]) == pytest.approx(1)
+    assert pearson([1, 2, 3], [3, 2, 1]) == pytest.approx(-1)
+    nearly_constant = [1, 1, 1 + 5e-14]  # with digits of 2e-16
+    assert pearson(nearly_constant, [1, 2, 4]) == pytest.approx(5 / 28**0.5, abs=0.02)
     assert pearson([1, 1], [1, 2]) is None and pearson([1], [1]) is None

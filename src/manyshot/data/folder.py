@@ -1,4 +1,9 @@
-"""Image files in one folder per class."""
+"""Image files in one folder per class.
+
+Not torchvision's `make_dataset`: its errors do not name the folder of an empty class, it takes
+hidden files, such as the `._` ones of macOS, for images, and its import costs what `data/idx.py`
+says.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""IDX files, the format of MNIST and its relatives: a big-endian header, then the bytes."""
+"""IDX files, the format of MNIST and its relatives: a big-endian header, then the bytes.
+
+Not torchvision's reader: it reads no gzip, names no file when one is damaged, and its import takes
+two seconds beside the two and a half of `manyshot.data` with torch, and 176 MB.
+"""
 
 from __future__ import annotations
 
@@ -35,8 +39,8 @@ def read_idx(path: Path, ndim: int) -> Tensor:
     header = 4 + 4 * ndim
     if len(data) < 4:
         raise ValueError(f"{path}: {len(data)} bytes are too few for an IDX file; fetch it anew")
-    zero, kind, found = struct.unpack_from(">HBB", data)
-    if zero or kind != _UNSIGNED_BYTE or found != ndim:
+    zero, kind, dimensions = struct.unpack_from(">HBB", data)
+    if zero or kind != _UNSIGNED_BYTE or dimensions != ndim:
         raise ValueError(
             f"{path}: magic number is {bytes(data[:4]).hex()}, expected "
             f"{struct.pack('>HBB', 0, _UNSIGNED_BYTE, ndim).hex()} "

@@ -57,7 +57,8 @@ def open_folder(
         records.write_json(machine, environment(memory_format))
     if not path.exists():
         records.write_text(path, recipe.to_toml())
-    sign(own)
+    if not own.signature_file.exists():
+        sign(own)
     own.subnets.mkdir(exist_ok=True)
 
 

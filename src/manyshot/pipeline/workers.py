@@ -21,9 +21,9 @@ class Task:
     """One architecture to train alone: all that it takes, so that any process can do it.
 
     Attributes:
-        recipe: as TOML; its seed is not used.
+        recipe: the recipe as TOML; its seed is not used.
         arch: the architecture as text.
-        seed: of the training.
+        seed: the seed of the training.
     """
 
     recipe: str
@@ -33,7 +33,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A task that gave no record, and why."""
+    """A task that ended without a record, and the reason."""
 
     task: Task
     why: str
@@ -48,7 +48,7 @@ Work = Callable[[Task], Outcome]
 
 
 class Workers(Protocol):
-    """What does tasks."""
+    """Somebody who does tasks, in this process or in others."""
 
     def run(self, work: Work, tasks: Sequence[Task]) -> Iterator[Outcome]:
         """What `work` makes of each task, as they finish, in any order.
@@ -60,14 +60,14 @@ class Workers(Protocol):
 
 @final
 class Processes:
-    """So many processes of this machine, as joblib makes them; one is this process itself.
+    """Processes of this machine, which joblib makes.
 
-    Each has as many threads as this one. They end with it even if it is killed; on Windows each
-    then does its task to the end.
+    One is this process itself. More are new ones, each with as many threads as this process, and
+    they end with it, even if it is killed; on Windows each then does its task to the end.
     """
 
     def __init__(self, count: int) -> None:
-        """Makes none yet.
+        """Says how many there will be; they are made by `run`.
 
         Raises:
             ValueError: if `count` is below one.
@@ -123,7 +123,7 @@ class Ray:
     """
 
     def __init__(self, count: int, cpus: int) -> None:
-        """`count` tasks at once, each on `cpus` cores.
+        """Says that `count` tasks run at once, each on `cpus` cores.
 
         Raises:
             ImportError: without Ray.

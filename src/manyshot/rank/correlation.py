@@ -8,14 +8,18 @@ space and among the best, and its measure is not known to us.
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import itertools
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from manyshot.run_folder import IntervalMethod
 from manyshot.seeding import numpy_rng
 
 
@@ -79,20 +83,22 @@ def kendall(x: npt.ArrayLike, y: npt.ArrayLike) -> float | None:
 def spearman(x: npt.ArrayLike, y: npt.ArrayLike) -> float | None:
     """Spearman's rho of two score columns, in [-1, 1]: the correlation of their ranks.
 
-    Tied scores share their mean rank. Arguments, None and errors are those of `kendall`.
+    Tied scores share their mean rank. Computed by scipy; arguments, None and errors are those of
+    `kendall`.
     """
     x_N, y_N = _scores(x=x, y=y)
     if _undefined(x_N, y_N):
         return None
     from scipy import stats  # slow to import
 
-    return float(np.corrcoef(stats.rankdata(x_N), stats.rankdata(y_N))[0, 1])
+    return float(stats.spearmanr(x_N, y_N).statistic)
 
 
 def pearson(x: npt.ArrayLike, y: npt.ArrayLike) -> float | None:
     """Pearson's r of two score columns, in [-1, 1]: how linear their relation is.
 
-    Arguments, None and errors are those of `kendall`.
+    Arguments, None and errors are those of `kendall`. Not scipy's `pearsonr`: it takes eight times
+    as long (350 µs beside 46 for 256 architectures), on every draw of `bootstrap`.
     """
     x_N, y_N = _scores(x=x, y=y)
     if _undefined(x_N, y_N):
@@ -257,6 +263,11 @@ def clear_pairs(
     return agreeing / clear if clear else None
 
 
+MOST_LEFT_OUT = 300
+"""For more architectures intervals are percentiles: to leave out each of 500 made a ranking take
+more than twice as long, and what BCa corrects shrinks as 1 / N."""
+
+
 @dataclass(frozen=True, slots=True)
 class Interval:
     """A bootstrap interval of a statistic.
@@ -265,11 +276,13 @@ class Interval:
         low: its lower end.
         high: its upper end.
         draws: how many resamples it rests on: those on which the statistic was defined.
+        method: how its ends follow from the draws, which `bootstrap` explains.
     """
 
     low: float
     high: float
     draws: int
+    method: IntervalMethod
 
 
 def bootstrap(
@@ -279,12 +292,18 @@ def bootstrap(
     draws: int = 1000,
     level: float = 0.95,
 ) -> Interval | None:
-    """A percentile bootstrap interval of `statistic(*columns)` over architectures.
+    """A bootstrap interval of `statistic(*columns)` over architectures, computed by scipy.
 
     It says how much the value hangs on which architectures were drawn, not on the seeds of their
     training. Rows are drawn with replacement, the same ones in all columns, so a draw repeats
     architectures: `kendall` leaves such ties out, `overlap` and `best_rank` see them and are a
-    little lower. For few architectures, or near -1 and 1, the interval is too narrow.
+    little lower.
+
+    The ends are bias-corrected and accelerated (BCa), from the draws and from the statistic without
+    each architecture in turn. They are percentiles of the draws where BCa has no value, and for
+    more than `MOST_LEFT_OUT` architectures. BCa has no value if all draws are equal, or lie on one
+    side of the statistic, or if the statistic is undefined without some architecture. Percentiles
+    are too narrow for few architectures, or near -1 and 1.
 
     Args:
         statistic: a function of the columns that returns a number, or None where undefined.
@@ -294,34 +313,14 @@ def bootstrap(
         level: the share of the draws within the interval.
 
     Returns:
-        None if the statistic is undefined on more than half of the draws.
+        None for fewer than two architectures, or if the statistic is undefined on more than half
+        of the draws.
 
     Raises:
         ValueError: for no column, columns of unequal length, `draws` below one, `level` outside
             (0, 1), or a statistic that returns a number that is not finite.
 
-    Reference: Efron and Tibshirani 1993, "An introduction to the bootstrap", chapter 13.
-    """
-    return percentiles(resampled(statistic, *columns, seed=seed, draws=draws), level)
-
-
-def resampled(
-    statistic: Callable[..., float | None], *columns: npt.ArrayLike, seed: int, draws: int
-) -> npt.NDArray[np.float64]:
-    """The statistic on each draw of `bootstrap`.
-
-    Args:
-        statistic: a function of the columns that returns a number, or None where undefined.
-        columns: at least one, with N rows each.
-        seed: the seed of the draws.
-        draws: how many resamples.
-
-    Returns:
-        (draws,); nan where the statistic is undefined.
-
-    Raises:
-        ValueError: for no column, columns of unequal length, `draws` below one, or a statistic
-            that returns a number that is not finite.
+    Reference: Efron 1987, "Better bootstrap confidence intervals".
     """
     arrays = [np.asarray(column, dtype=np.float64) for column in columns]
     lengths = [len(array) if array.ndim else None for array in arrays]
@@ -329,32 +328,45 @@ def resampled(
         raise ValueError(f"bootstrap needs columns with equally many rows, got {lengths}")
     if draws < 1:
         raise ValueError(f"bootstrap needs draws >= 1, got {draws}")
-    n = len(arrays[0])
-    rng = numpy_rng(seed, "resamples")
-    values_D = np.full(draws, np.nan)
-    for draw in range(draws):
-        rows = rng.integers(n, size=n)
+    if not 0 < level < 1:
+        raise ValueError(f"level must be between 0 and 1, such as 0.95; got {level}")
+
+    def of_rows(rows: npt.NDArray[np.int64]) -> float:
         value = statistic(*(array[rows] for array in arrays))
         if value is None:
-            continue
+            return math.nan
         if not math.isfinite(value):
             raise ValueError(
                 f"the statistic returned {value} on a draw; return None where it is undefined"
             )
-        values_D[draw] = value
-    return values_D
+        return value
 
-
-def percentiles(values_D: npt.NDArray[np.float64], level: float = 0.95) -> Interval | None:
-    """The middle `level` of the draws that are not nan; None if these are fewer than half.
-
-    Raises:
-        ValueError: if `level` is outside (0, 1).
-    """
-    if not 0 < level < 1:
-        raise ValueError(f"level must be between 0 and 1, such as 0.95; got {level}")
-    defined_D = values_D[~np.isnan(values_D)]
-    if 2 * len(defined_D) < len(values_D):
+    n = len(arrays[0])
+    if n < 2:
         return None
-    low, high = np.quantile(defined_D, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(low), float(high), len(defined_D))
+    from scipy import stats  # slow to import
+
+    resample = functools.partial(
+        stats.bootstrap,
+        (np.arange(n),),
+        of_rows,
+        vectorized=False,
+        batch=100,
+        confidence_level=level,
+        rng=numpy_rng(seed, "resamples"),
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
+        warnings.simplefilter("ignore", RuntimeWarning)  # where BCa divides by zero
+        drawn = resample(n_resamples=draws, method="percentile")
+        values_D = drawn.bootstrap_distribution[~np.isnan(drawn.bootstrap_distribution)]
+        if 2 * len(values_D) < draws:
+            return None
+        defined = dataclasses.replace(drawn, bootstrap_distribution=values_D)
+        methods: tuple[IntervalMethod, ...] = ("BCa", "percentile")
+        for method in methods[n > MOST_LEFT_OUT :]:
+            again = resample(n_resamples=0, bootstrap_result=defined, method=method)
+            low, high = map(float, again.confidence_interval)
+            if math.isfinite(low) and math.isfinite(high):
+                break
+    return Interval(low, high, len(values_D), method)

@@ -1,4 +1,4 @@
-"""Ranking: proxy scores against the truth, of the whole space and of its top, by all statistics.
+"""How proxy scores agree with the truth, over the whole space and at its top, by all statistics.
 
 N counts the architectures of a set. Statistics without a value are None.
 """
@@ -6,6 +6,7 @@ N counts the architectures of a set. Statistics without a value are None.
 from __future__ import annotations
 
 import functools
+import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,14 +17,13 @@ import numpy.typing as npt
 
 from manyshot.rank.correlation import (
     best_rank,
+    bootstrap,
     clear_pairs,
     kendall,
     null_sd,
     overlap,
     pearson,
-    percentiles,
     regret,
-    resampled,
     run_to_run,
     spearman,
 )
@@ -32,10 +32,12 @@ from manyshot.rank.truth import TruthTable, text_of
 from manyshot.run_folder import PredictorStatistics, RankedSet, Statistic
 from manyshot.space import Arch
 
+OfRows = Callable[[npt.NDArray[np.float64]], float | None]
+"""A statistic of rows of a set, by their numbers."""
 DRAWS = 500
 """How many resamples a bootstrap interval has."""
 TOPS = (1, 5, 10)
-"""The tops of `best_rank` and, without 1, of `overlap`; a tenth of the set is another one."""
+"""`best_rank` is reported for these tops and `overlap` for all but 1, both for a tenth too."""
 SMALLEST = 5
 """A local set of fewer architectures is not made."""
 NEEDS = {
@@ -155,7 +157,9 @@ def rank_set(ranked: RankSet, predictors: Mapping[str, Mapping[Arch, float]]) ->
     """
     truth, archs = ranked.truth, ranked.truth.archs
     columns = {name: np.array([by[a] for a in archs]) for name, by in predictors.items()}
-    taus = {name: _drawn(kendall, column_N, truth.accuracy_N) for name, column_N in columns.items()}
+    taus = {
+        name: _of_rows(kendall, column_N, truth.accuracy_N) for name, column_N in columns.items()
+    }
     statistics = {
         name: _statistics(column_N, truth, taus[name], None if name == "macs" else taus.get("macs"))
         for name, column_N in columns.items()
@@ -175,48 +179,57 @@ def rank_set(ranked: RankSet, predictors: Mapping[str, Mapping[Arch, float]]) ->
 def _statistics(
     scores_N: npt.NDArray[np.float64],
     truth: TruthTable,
-    tau: npt.NDArray[np.float64],
-    tau_of_macs: npt.NDArray[np.float64] | None,
+    tau: OfRows,
+    tau_of_macs: OfRows | None,
 ) -> PredictorStatistics:
     truth_N, errors_N, n = truth.accuracy_N, truth.errors_N, len(truth)
     tops = sorted({k for k in (*TOPS, math.ceil(n / 10)) if k <= n})
     clear = None if errors_N is None else clear_pairs(scores_N, truth_N, errors_N)
+    rows_N = np.arange(n, dtype=np.float64)
 
     def of(statistic: Callable[..., float | None]) -> Statistic:
-        return _interval(_drawn(statistic, scores_N, truth_N))
+        return _with_interval(statistic, scores_N, truth_N)
+
+    def beats(rows_N: npt.NDArray[np.float64]) -> float | None:
+        mine, other = tau(rows_N), None if tau_of_macs is None else tau_of_macs(rows_N)
+        return None if mine is None or other is None else mine - other
 
     return PredictorStatistics(
-        kendall=_interval(tau),
+        kendall=_with_interval(tau, rows_N),
         spearman=of(spearman),
         pearson=of(pearson),
         clear_pairs=Statistic(value=clear, low=None, high=None),
         overlap={str(k): of(functools.partial(overlap, k=k)) for k in tops if 1 < k < n},
         best_rank={str(k): best_rank(scores_N, truth_N, k) for k in tops},
         regret=of(regret),
-        beats=None if tau_of_macs is None else _interval(tau - tau_of_macs),
+        beats=None if tau_of_macs is None else _with_interval(beats, rows_N),
     )
 
 
-def _drawn(
-    statistic: Callable[..., float | None], *columns: npt.NDArray[np.float64]
-) -> npt.NDArray[np.float64]:
-    """The statistic, and after it that of every draw of architectures; nan where undefined.
+def _of_rows(statistic: Callable[..., float | None], *columns: npt.NDArray[np.float64]) -> OfRows:
+    """The statistic as a function of row numbers that remembers what it returned.
 
-    Draws are the same for all statistics of a set, so that they may be subtracted.
+    Draws are the same for all statistics of a set, so a difference of two costs nothing more.
     """
+    known: dict[bytes, float | None] = {}
+
+    def of_rows(rows_N: npt.NDArray[np.float64]) -> float | None:
+        key = hashlib.sha256(rows_N.tobytes()).digest()
+        if key not in known:
+            known[key] = statistic(*(column[rows_N.astype(np.int64)] for column in columns))
+        return known[key]
+
+    return of_rows
+
+
+def _with_interval(
+    statistic: Callable[..., float | None], *columns: npt.NDArray[np.float64]
+) -> Statistic:
     value = statistic(*columns)
-    if value is None:
-        return np.full(1 + DRAWS, np.nan)
-    return np.concatenate([[value], resampled(statistic, *columns, seed=0, draws=DRAWS)])
-
-
-def _interval(drawn: npt.NDArray[np.float64]) -> Statistic:
-    value = float(drawn[0])
-    if math.isnan(value):
-        return Statistic(value=None, low=None, high=None)
-    bounds = percentiles(drawn[1:])
-    low, high = (None, None) if bounds is None else (bounds.low, bounds.high)
-    return Statistic(value=value, low=low, high=high)
+    bounds = None if value is None else bootstrap(statistic, *columns, seed=0, draws=DRAWS)
+    if bounds is None:
+        return Statistic(value=value, low=None, high=None)
+    return Statistic(value=value, low=bounds.low, high=bounds.high, interval=bounds.method)
 
 
 def verdict(ranked: RankedSet) -> str:
