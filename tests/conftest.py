@@ -19,7 +19,7 @@ def everything(tmp_path_factory):
     from pipeline_runs import EVERYTHING, run, small
 
     folder = tmp_path_factory.mktemp("everything")
-    run(small(folder, *EVERYTHING), folder)
+    run(small(*EVERYTHING), folder)
     return folder
 
 
@@ -35,7 +35,7 @@ def compared_runs(tmp_path_factory):
             for seed in (1, 2):
                 own = folder / f"{method}-{seed}"
                 same = ("search.budgets=['macs<=60%']", "finish.mode=inherit", "export.formats=[]")
-                recipe = small(own, *sets, *same, f"name={method}", f"seed={seed}")
+                recipe = small(*sets, *same, f"name={method}", f"seed={seed}")
                 run(recipe, own)
                 rank_run(recipe, own, truth_of_24(), uncalibrated=24 if seed == 1 else 0)
                 folders.append(own)

@@ -76,9 +76,8 @@ formats = ["json"]
 """
 
 
-def small(folder: Path, *overrides: str) -> Recipe:
-    """The small recipe, for a run in `folder`, which is made."""
-    folder.mkdir(parents=True, exist_ok=True)
+def small(*overrides: str) -> Recipe:
+    """The small recipe."""
     return Recipe.build(tomllib.loads(SMALL), overrides, "small.toml")
 
 
@@ -164,7 +163,7 @@ KEPT = ("shifting.elites=keep", "search.options.stale_scores=true")
 
 def again(shifted, folder, *overrides):
     """The search of the shifted run's supernet under other settings."""
-    recipe = small(folder / "recipe", *SHIFT, *overrides)
+    recipe = small(*SHIFT, *overrides)
     return run(recipe, folder / "run", trained=shifted[0])
 
 

@@ -52,7 +52,7 @@ REMEMBERING = {
 def base(tmp_path_factory):
     """A finished run, which tests only read: its folder, its recipe and what it returned."""
     folder = tmp_path_factory.mktemp("base")
-    recipe = small(folder)
+    recipe = small()
     return folder, recipe, run(recipe, folder)
 
 
@@ -77,7 +77,7 @@ def built_once(monkeypatch):
 def shifted(tmp_path_factory):
     """A finished run whose supernet shifted, which tests only read."""
     folder = tmp_path_factory.mktemp("shifted")
-    recipe = small(folder, *SHIFT)
+    recipe = small(*SHIFT)
     return folder, recipe, run(recipe, folder)
 
 

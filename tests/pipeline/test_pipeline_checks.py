@@ -35,7 +35,7 @@ from pipeline_runs import export_architecture, run, small
 )
 def test_found_before_anything_is_written(tmp_path, overrides, text):
     with pytest.raises(RecipeError) as caught:
-        run(small(tmp_path, *overrides), tmp_path / "run")
+        run(small(*overrides), tmp_path / "run")
     assert text in str(caught.value)
     assert not (tmp_path / "run").exists()
 
@@ -43,11 +43,11 @@ def test_found_before_anything_is_written(tmp_path, overrides, text):
 def test_settings_that_are_not_used_are_not_checked(tmp_path):
     overrides = ("finish.training.batch_size=999", "finish.mode=inherit", "search.candidates=3")
     random = ("search.name=random", "search.options={}")
-    Workspace.build(small(tmp_path, *overrides, *random)).check()
+    Workspace.build(small(*overrides, *random)).check()
 
 
 def test_batches_are_shared_by_all_processes(tmp_path):
-    ws = Workspace.build(small(tmp_path))
+    ws = Workspace.build(small())
     ws.check(world=2)
     with pytest.raises(RecipeError, match=r"train.batch_size = 32 is not a multiple of the 3 proc"):
         ws.check(world=3)
@@ -55,7 +55,7 @@ def test_batches_are_shared_by_all_processes(tmp_path):
 
 def test_packages_for_onnx_are_looked_for_first(base, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    recipe = small(tmp_path, "export.formats=['onnx']")
+    recipe = small("export.formats=['onnx']")
     with pytest.raises(RecipeError, match=r"onnxscript.*pip install 'manyshot\[onnx\]'"):
         run(recipe, tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -16,7 +16,7 @@ UNUSED = "Warning: find_unused_parameters=True was specified"  # true of winners
 
 def test_a_run_of_two_processes(tmp_path):
     overrides = ("sampler.name=sandwich", "export.formats=['json']", "finish.mode=finetune")
-    recipe, folder = small(tmp_path, *overrides), tmp_path / "run"
+    recipe, folder = small(*overrides), tmp_path / "run"
     path = tmp_path / "two.toml"
     path.write_text(recipe.to_toml())
     command = [sys.executable, "-m", "manyshot", "run", str(path), "--out", str(folder), "--json"]
@@ -48,7 +48,7 @@ def test_a_shifting_search_of_two_processes(base, tmp_path):
     settings = ("shifting.name=population", "shifting.update=per_candidate", "shifting.steps=2",
                 "shifting.batch_size=16", "shifting.rescored=2", "shifting.watched=4",
                 "shifting.watched_best=2", "finish.mode=inherit")  # fmt: skip
-    recipe, folder = small(tmp_path, *settings), tmp_path / "run"
+    recipe, folder = small(*settings), tmp_path / "run"
     command = [sys.executable, "-m", "manyshot", "search", str(base[0]), "--out", str(folder)]
     words = [word for setting in settings for word in ("--set", setting)]
     main, other = two_processes([*command, *words, "--json"])

@@ -21,7 +21,7 @@ def test_modes_differ_and_inherit_is_the_supernets_own(base, tmp_path):
     folder, recipe, finetuned = base
     results = {"finetune": finetuned}
     for mode in ("inherit", "scratch"):
-        other = small(tmp_path, f"finish.mode={mode}")
+        other = small(f"finish.mode={mode}")
         results[mode] = run(other, tmp_path / mode, trained=folder)
     winners = {mode: [w["arch"] for w in r["winners"]] for mode, r in results.items()}
     assert winners["inherit"] == winners["scratch"] == winners["finetune"]
@@ -50,7 +50,7 @@ def test_scratch_weights_owe_nothing_to_the_supernet(tmp_path):
     rows = []
     for epochs in (1, 2):
         recipe = small(
-            tmp_path, "finish.mode=scratch", f"train.lr={0.1 * epochs}", "search.candidates=256",
+            "finish.mode=scratch", f"train.lr={0.1 * epochs}", "search.candidates=256",
             "search.generation=256", "search.budgets=['macs<=18%']",
         )  # fmt: skip
         folder = tmp_path / str(epochs)
@@ -89,20 +89,20 @@ def test_the_test_set_is_not_touched_before_the_end(tmp_path, monkeypatch):
         return fixed(self, part, images)
 
     monkeypatch.setattr(Workspace, "fixed", spy)
-    result = run(small(tmp_path), tmp_path)
+    result = run(small(), tmp_path)
     assert touched == [None] * len({w["arch"] for w in result["winners"]})
 
 
 def test_the_test_images_decide_nothing(tmp_path, monkeypatch):
     """With other labels on the test images, only test scores differ."""
-    run(small(tmp_path), tmp_path / "a")
+    run(small(), tmp_path / "a")
     accuracy = ms.evaluate.accuracy
 
     def shifted(module: nn.Module, batches):
         return accuracy(module, [(x, (y + 1) % 10) for x, y in batches])
 
     monkeypatch.setattr(ms.evaluate, "accuracy", shifted)
-    run(small(tmp_path), tmp_path / "b")
+    run(small(), tmp_path / "b")
     one, two = outcome(tmp_path / "a"), outcome(tmp_path / "b")
     assert one["finish.jsonl"] != two["finish.jsonl"]
     assert one["search.jsonl"] == two["search.jsonl"]
@@ -113,7 +113,7 @@ def test_the_test_images_decide_nothing(tmp_path, monkeypatch):
 
 def test_any_architecture_can_be_exported(base, tmp_path):
     folder, recipe, result = base
-    own = small(tmp_path, "finish.mode=inherit", "export.formats=['pt2', 'json']")
+    own = small("finish.mode=inherit", "export.formats=['pt2', 'json']")
     run(own, tmp_path / "run", trained=folder)
     record = export_architecture(own, tmp_path / "run", "3-0-2-1")
     assert record["arch"] == "3-0-2-1"
@@ -168,7 +168,7 @@ def test_an_export_touches_the_test_images_only_if_told_to(base, tmp_path, monke
 
 @pytest.mark.parametrize("mode", ["inherit", "finetune", "scratch"])
 def test_a_format_is_added_without_training_again(base, tmp_path, monkeypatch, mode):
-    recipe = small(tmp_path, f"finish.mode={mode}", "export.formats=['pt2']")
+    recipe = small(f"finish.mode={mode}", "export.formats=['pt2']")
     folder = tmp_path / "run"
     run(recipe, folder, trained=base[0])
     record = lines(folder, "finish.jsonl")[0]
@@ -182,7 +182,7 @@ def test_a_format_is_added_without_training_again(base, tmp_path, monkeypatch, m
 
     monkeypatch.setattr(finishing, "fit", untouched)
     monkeypatch.setattr(finishing, "finished", untouched)
-    more = small(tmp_path, f"finish.mode={mode}", "export.formats=['json']")
+    more = small(f"finish.mode={mode}", "export.formats=['json']")
     again = export_architecture(more, folder, record["arch"])
     assert again["files"].keys() == {"pt2", "json"}
     assert again["test_loss"] == record["test_loss"]
@@ -208,11 +208,11 @@ def test_a_file_that_is_missing_is_made_again(base, tmp_path, kind):
 
 def test_a_format_that_is_missing_is_added(tmp_path):
     """What is on record is not done again, unless another format is asked for."""
-    result = run(small(tmp_path, "finish.mode=inherit", "export.formats=[]"), tmp_path)
+    result = run(small("finish.mode=inherit", "export.formats=[]"), tmp_path)
     arch = result["winners"][0]["arch"]
     before = lines(tmp_path, "finish.jsonl")
     assert [row["files"] for row in before] == [{}] * len(before)
-    more = small(tmp_path, "finish.mode=inherit", "export.formats=['json']")
+    more = small("finish.mode=inherit", "export.formats=['json']")
     record = export_architecture(more, tmp_path, arch)
     assert record["files"] == {"json": f"subnets/{arch}.json"}
     assert (tmp_path / record["files"]["json"]).is_file()

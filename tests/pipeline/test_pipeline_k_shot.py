@@ -20,7 +20,7 @@ K_SHOT = ("sharing.name=k_shot", "sharing.options={copies = 2, m = 2}")
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("k_shot")
-    recipe = small(folder, *K_SHOT)
+    recipe = small(*K_SHOT)
     return folder, recipe, run(recipe, folder)
 
 
@@ -41,13 +41,13 @@ def test_a_run_goes_the_whole_way(finished):
 
 
 def test_the_same_recipe_gives_the_same_run(finished, tmp_path):
-    run(small(tmp_path, *K_SHOT), tmp_path)
+    run(small(*K_SHOT), tmp_path)
     assert outcome(tmp_path) == outcome(finished[0])
 
 
 @pytest.mark.parametrize("searcher", ["nsga2", "random"])
 def test_other_searchers_take_its_supernet(finished, tmp_path, searcher):
-    recipe = small(tmp_path, *K_SHOT, f"search.name={searcher}", "search.options={}",
+    recipe = small(*K_SHOT, f"search.name={searcher}", "search.options={}",
                    "search.budgets=['macs<=90%']", "finish.mode=inherit")  # fmt: skip
     result = run(recipe, tmp_path, trained=finished[0])
     [winner] = result["winners"]
@@ -139,7 +139,6 @@ def test_what_does_not_fit_is_found_before_training(override, words):
 def test_width_search_end_to_end(tmp_path):
     """Elastic expansion with five width factors, a channel branch and its regulariser."""
     recipe = small(
-        tmp_path,
         "sharing.name=k_shot",
         "sharing.options={copies = 2, m = 2, optimizer = 'adam', lr = 0.01}",
         "search.budgets=['macs<=50%', 'macs<=90%']",

@@ -16,7 +16,7 @@ BUDGET = ("search.budgets=['latency_ms<=1K']", "finish.mode=inherit")
 def timed(tmp_path_factory):
     """A run with a latency budget, which tests only read: its folder, recipe and result."""
     folder = tmp_path_factory.mktemp("timed")
-    recipe = small(folder, *BUDGET)
+    recipe = small(*BUDGET)
     return folder, recipe, run(recipe, folder)
 
 
@@ -38,13 +38,13 @@ def test_without_a_table_there_is_one_latency(base):
 
 
 def test_the_table_of_another_run_is_taken_if_it_is_the_same(timed, tmp_path):
-    again = small(tmp_path, *BUDGET, "search.candidates=4")
+    again = small(*BUDGET, "search.candidates=4")
     run(again, tmp_path / "again", trained=timed[0])
     assert table_of(tmp_path / "again") == table_of(timed[0])
 
 
 def test_with_other_settings_it_is_measured_anew(timed, tmp_path):
-    other = small(tmp_path, *BUDGET, "latency.batch_size=3")
+    other = small(*BUDGET, "latency.batch_size=3")
     run(other, tmp_path / "again", trained=timed[0])
     assert table_of(tmp_path / "again")["batch_size"] == 3
 

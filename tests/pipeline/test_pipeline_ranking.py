@@ -146,7 +146,7 @@ def test_other_batches_of_evaluation_are_other_scores(copied, ranked, truth, tmp
     """Smaller ones than those of training leave enough for shared statistics, too."""
     folder = tmp_path / "run"
     shutil.copytree(copied[0], folder)
-    recipe = small(tmp_path / "recipe", "evaluate.batch_size=16")
+    recipe = small("evaluate.batch_size=16")
     found = rank_run(recipe, folder, truth)
     assert found["evaluation"]["architectures"] == len(truth)
     for key in ("proxy_loss", "shared_statistics_accuracy"):
@@ -229,7 +229,6 @@ def test_the_final_weights_of_a_shifted_run_are_ranked(shifted, truth, tmp_path)
 def test_k_shot_runs_are_scored_one_by_one_and_tell_their_codes(truth, tmp_path):
     """Weights depend on the whole path: T14 of K-shot sharing."""
     recipe = small(
-        tmp_path / "recipe",
         "sharing.name=k_shot",
         "sharing.options={copies=2, m=2}",
         "finish.mode=inherit",
@@ -256,7 +255,7 @@ def test_k_shot_runs_are_scored_one_by_one_and_tell_their_codes(truth, tmp_path)
 
 def test_an_untrained_run(tmp_path, truth):
     with pytest.raises(records.RecordError, match="train it first"):
-        rank_run(small(tmp_path), tmp_path, truth)
+        rank_run(small(), tmp_path, truth)
 
 
 class TestInSpace:

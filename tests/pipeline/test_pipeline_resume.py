@@ -20,7 +20,7 @@ from pipeline_runs import SMALL, Stopped, lines, outcome, run, small, stopped
 
 @pytest.mark.usefixtures("built_once")
 def test_stopped_after_every_durable_write(tmp_path, monkeypatch):
-    recipe = small(tmp_path, "search.candidates=4", "search.generation=2")
+    recipe = small("search.candidates=4", "search.generation=2")
     run(recipe, tmp_path / "whole")
     whole = outcome(tmp_path / "whole")
     written: list[str] = []
@@ -85,7 +85,7 @@ def test_two_kills_at_random_moments(tmp_path):
     evolved = "population = 16, parents = 4, mutants = 8, crossovers = 8"
     longer = ["train.epochs=12", "search.candidates=50", "search.budgets=['macs<=95%']"]
     longer.append(f"search.options={{{evolved}}}")
-    recipe, folder = small(tmp_path, *longer), tmp_path / "run"
+    recipe, folder = small(*longer), tmp_path / "run"
     run(recipe, tmp_path / "whole")
     path = tmp_path / "long.toml"
     path.write_text(recipe.to_toml())

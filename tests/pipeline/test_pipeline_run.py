@@ -95,7 +95,7 @@ def test_a_finished_run_is_not_done_again(base):
 
 
 def test_the_same_recipe_gives_the_same_run(base, tmp_path):
-    run(small(tmp_path), tmp_path)
+    run(small(), tmp_path)
     assert outcome(tmp_path) == outcome(base[0])
 
 
@@ -114,7 +114,7 @@ def test_the_same_recipe_gives_the_same_run(base, tmp_path):
 def test_searchers_stay_within_budgets(overrides, tmp_path):
     budgets = ["macs<=20%", "params<=30%", "macs<=70%"]
     recipe = small(
-        tmp_path, *overrides, f"search.budgets={budgets}", "search.candidates=20",
+        *overrides, f"search.budgets={budgets}", "search.candidates=20",
         "finish.mode=inherit",
     )  # fmt: skip
     result = run(recipe, tmp_path)
@@ -134,7 +134,7 @@ def test_searchers_stay_within_budgets(overrides, tmp_path):
 
 def test_a_space_may_be_smaller_than_the_candidates_asked_for(tmp_path):
     recipe = small(
-        tmp_path, "search.budgets=['macs<=18%']", "search.candidates=200", "finish.mode=inherit",
+        "search.budgets=['macs<=18%']", "search.candidates=200", "finish.mode=inherit",
         "search.generation=100",
     )  # fmt: skip
     ws = Workspace.build(recipe)
@@ -148,7 +148,7 @@ def test_a_space_may_be_smaller_than_the_candidates_asked_for(tmp_path):
 def test_searchers_that_repropose_come_to_an_end(tmp_path):
     """Candidates are counted as scored, so a population that has converged cannot hang."""
     recipe = small(
-        tmp_path, "search.options={dedupe = 'per_generation', population = 4, parents = 1, "
+        "search.options={dedupe = 'per_generation', population = 4, parents = 1, "
         "mutants = 2, crossovers = 2}", "search.candidates=24", "finish.mode=inherit",
     )  # fmt: skip
     run(recipe, tmp_path)
@@ -161,7 +161,7 @@ def test_fewer_candidates_than_budgets_is_an_error_with_a_way_out(tmp_path):
     # Drawn within the first budget alone.
     one = ("search.name=random", "search.options={}", "search.candidates=1", "seed=7")
     with pytest.raises(Infeasible, match=r"raise search.candidates \(at least") as caught:
-        run(small(tmp_path, f"search.budgets={budgets}", *one), tmp_path)
+        run(small(f"search.budgets={budgets}", *one), tmp_path)
     [winner] = records.read_json(tmp_path / "result.json")["winners"]
     [missing] = set(budgets) - {winner["budget"]}
     assert f"none of the 1 architectures scored is within {missing!r}: " in str(caught.value)
@@ -200,7 +200,7 @@ def test_fewer_candidates_than_budgets_is_an_error_with_a_way_out(tmp_path):
 )
 def test_what_cannot_work_is_found_before_anything_is_written(override, text, tmp_path):
     with pytest.raises(RecipeError) as caught:
-        run(small(tmp_path, override), tmp_path / "run")
+        run(small(override), tmp_path / "run")
     assert text in str(caught.value)
     assert not (tmp_path / "run").exists()
 
@@ -210,7 +210,7 @@ def test_what_cannot_work_is_found_before_anything_is_written(override, text, tm
 
 def test_searching_again_trains_nothing(base, tmp_path, monkeypatch):
     folder, _, result = base
-    recipe = small(tmp_path, "search.candidates=8", "finish.mode=inherit", "name=again")
+    recipe = small("search.candidates=8", "finish.mode=inherit", "name=again")
     found = run(recipe, tmp_path / "again", trained=folder)
     assert not (tmp_path / "again" / "train.jsonl").exists()
     assert outcome(tmp_path / "again")["weights"] == outcome(folder)["weights"]
@@ -225,7 +225,7 @@ def test_searching_again_trains_nothing(base, tmp_path, monkeypatch):
 def test_a_supernet_trained_otherwise_is_refused(base, tmp_path, override):
     section = override.split(".")[0].split("=")[0]
     with pytest.raises(RecipeError, match=f"^{section} is not as the supernet of .* was trained"):
-        run(small(tmp_path, override), tmp_path / "again", trained=base[0])
+        run(small(override), tmp_path / "again", trained=base[0])
     assert not (tmp_path / "again").exists()
 
 
@@ -233,14 +233,14 @@ def test_a_folder_of_another_recipe_is_refused(base, tmp_path):
     folder, recipe, _ = base
     before = outcome(folder)
     with pytest.raises(records.RecordError, match="holds a run of another recipe: resume it with"):
-        run(small(tmp_path, "train.epochs=2"), folder)
+        run(small("train.epochs=2"), folder)
     with pytest.raises(records.RecordError, match="train it first with manyshot train"):
         run(recipe, tmp_path / "again", trained=tmp_path)
     assert outcome(folder) == before
 
 
 def test_training_only_then_the_rest(base, tmp_path):
-    recipe = small(tmp_path)
+    recipe = small()
     train_only(recipe, tmp_path)
     assert not (tmp_path / "search.jsonl").exists()
     run(recipe, tmp_path)
@@ -251,14 +251,14 @@ def test_images_forwarded(base, tmp_path):
     """4 steps of 32 images; 6 candidates, each 64 to calibrate and 64 to validate."""
     expected = {"train": 128, "search": 768, "shifting": 0, "order": 0, "probe": 0}
     assert base[2]["images_forwarded"] == expected
-    ws = Workspace.build(small(tmp_path, "sampler.name=sandwich", "train.epochs=3"))
+    ws = Workspace.build(small("sampler.name=sandwich", "train.epochs=3"))
     assert trained_images(ws) == 3 * 128 * 4
 
 
 def test_at_the_same_weights_nothing_is_scored_twice(tmp_path):
     again = "{dedupe = 'per_generation', population = 4, parents = 1, mutants = 2, crossovers = 2}"
     overrides = (f"search.options={again}", "search.candidates=24", "finish.mode=inherit")
-    recipe = small(tmp_path, *overrides)
+    recipe = small(*overrides)
     result = run(recipe, tmp_path)
     assert result["searched"] < 24
     assert result["images_forwarded"]["search"] == result["searched"] * 128

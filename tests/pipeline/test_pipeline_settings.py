@@ -66,7 +66,7 @@ def test_no_setting_is_forgotten():
 
 @pytest.mark.parametrize("setting", list(CHANGES))
 def test_changing_it_changes_the_run(base, tmp_path, setting):
-    run(small(tmp_path, CHANGES[setting]), tmp_path)
+    run(small(CHANGES[setting]), tmp_path)
     base, other = outcome(base[0]), outcome(tmp_path)
     assert {k: v for k, v in other.items() if k != "recipe"} != {
         k: v for k, v in base.items() if k != "recipe"
@@ -77,9 +77,7 @@ def test_changing_it_changes_the_run(base, tmp_path, setting):
 
 
 def test_the_network_is_the_one_named(tmp_path):
-    ws = Workspace.build(
-        small(tmp_path, "network={name='macro', options={width=1, layers=[1, 1]}}")
-    )
+    ws = Workspace.build(small("network={name='macro', options={width=1, layers=[1, 1]}}"))
     assert type(ws.net.model).__name__ == "Macro"
     assert [len(d.options) for d in ws.net.space.decisions] == [3, 3]
 
@@ -96,28 +94,28 @@ def test_the_network_is_the_one_named(tmp_path):
 )
 def test_the_searcher_is_the_one_named(tmp_path, name, kind):
     """With few candidates they all draw at random, and so agree."""
-    ws = Workspace.build(small(tmp_path, f"search.name={name}", "search.options={}"))
+    ws = Workspace.build(small(f"search.name={name}", "search.options={}"))
     assert type(ws.searcher(ws.limits())).__name__ == kind
 
 
 def test_options_of_the_searcher_reach_it(tmp_path):
-    ws = Workspace.build(small(tmp_path, "search.options={population = 60, parents = 7}"))
+    ws = Workspace.build(small("search.options={population = 60, parents = 7}"))
     searcher = ws.searcher(ws.limits())
     assert (searcher.options.population, searcher.options.parents) == (60, 7)
 
 
 def test_where_images_come_from_reaches_the_loader(tmp_path):
     with pytest.raises(ms.data.DataNotFound, match="mnist"):
-        Workspace.build(small(tmp_path, "data.name=mnist", f"data.root={tmp_path}"))
+        Workspace.build(small("data.name=mnist", f"data.root={tmp_path}"))
     with pytest.raises(ValueError, match="digits comes with scikit-learn and takes no root"):
-        Workspace.build(small(tmp_path, f"data.root={tmp_path}"))
-    ws = Workspace.build(small(tmp_path, "data.workers=3"))
+        Workspace.build(small(f"data.root={tmp_path}"))
+    ws = Workspace.build(small("data.workers=3"))
     assert ws.batches(ws.recipe.train).workers == 3
 
 
 @pytest.mark.parametrize("override", ["data.crop_scale=[0.5, 1.0]", "data.jitter=0.2"])
 def test_augmentations_of_files_reach_the_batches(tmp_path, override):
-    ws = Workspace.build(small(tmp_path, override))
+    ws = Workspace.build(small(override))
     with pytest.raises(ValueError, match="crop_scale and jitter work on images in files only"):
         ws.batches(ws.recipe.train)
 
@@ -166,7 +164,7 @@ def _fingerprint(recipe: Recipe) -> str:
 
 
 def test_two_stages_have_fingerprints_of_their_own(tmp_path):
-    ws = Workspace.build(small(tmp_path))
+    ws = Workspace.build(small())
     settings = ws.recipe.train
     prints = {ws.fingerprint(settings), ws.fingerprint(settings, "finetune", "0-0-0-0")}
     prints |= {ws.fingerprint(settings, "scratch", "0-0-0-0")}
@@ -176,7 +174,7 @@ def test_two_stages_have_fingerprints_of_their_own(tmp_path):
 def test_the_tracker_gets_both_stages(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    recipe = small(tmp_path, "train.tracker=tensorboard", "finish.training.tracker=tensorboard")
+    recipe = small("train.tracker=tensorboard", "finish.training.tracker=tensorboard")
     result = run(recipe, tmp_path)
     [folder] = {p.parent for p in tmp_path.rglob("events.out.tfevents.*")}
     events = EventAccumulator(str(folder)).Reload()
@@ -191,6 +189,6 @@ def test_threads_are_set_for_the_run_and_restored(tmp_path, monkeypatch, setting
     module = sys.modules["manyshot.pipeline.verbs.run"]
     monkeypatch.setattr(module, "begin", lambda *_: seen.append(torch.get_num_threads()) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        run(small(tmp_path, f"threads={setting}"), tmp_path)
+        run(small(f"threads={setting}"), tmp_path)
     assert seen == [before if inside is None else inside]
     assert torch.get_num_threads() == before

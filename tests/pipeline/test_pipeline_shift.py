@@ -28,7 +28,7 @@ REST = ("finish.mode=inherit", "train.epochs=4")
 def finished(tmp_path_factory):
     """A finished run, which tests only read: its folder, its recipe and what it returned."""
     folder = tmp_path_factory.mktemp("shift")
-    recipe = small(folder, SHIFT, GENERATOR, *REST)
+    recipe = small(SHIFT, GENERATOR, *REST)
     return folder, recipe, run(recipe, folder)
 
 
@@ -129,7 +129,7 @@ def test_stopped_after_a_write_it_goes_on_to_the_same_end(
 
 
 def test_its_supernet_and_sampler_serve_other_budgets(finished, tmp_path):
-    recipe = small(tmp_path, SHIFT, "search={name = 'generator', budgets = ['macs<=70%']}", *REST)
+    recipe = small(SHIFT, "search={name = 'generator', budgets = ['macs<=70%']}", *REST)
     result = run(recipe, tmp_path, trained=finished[0])
     for name in ("sampler.pt", "supernet.safetensors"):
         assert (tmp_path / name).read_bytes() == (finished[0] / name).read_bytes()
@@ -140,7 +140,7 @@ def test_its_supernet_and_sampler_serve_other_budgets(finished, tmp_path):
 
 def test_its_supernet_can_be_searched(finished, tmp_path):
     search = "search={name = 'random', budgets = ['params<=60%'], candidates = 4}"
-    result = run(small(tmp_path, SHIFT, search, *REST), tmp_path, trained=finished[0])
+    result = run(small(SHIFT, search, *REST), tmp_path, trained=finished[0])
     assert result["searched"] == 4
     assert "generated" not in result
     assert (tmp_path / "sampler.pt").exists()
@@ -162,13 +162,13 @@ RAW = SHIFT.replace("lr = 0.03", "lr = 1e-9, resource_weight = 0.0")
 
 def test_of_draws_within_the_budget_the_best_scored_wins(tmp_path):
     search = "search={name = 'generator', budgets = ['macs<=20%']}"
-    result = run(small(tmp_path, RAW, search, "finish.mode=inherit", "seed=7"), tmp_path)
+    result = run(small(RAW, search, "finish.mode=inherit", "seed=7"), tmp_path)
     rows, [winner] = lines(tmp_path, "search.jsonl"), result["winners"]
     told = result["generated"]["macs<=20%"]
     assert told["drawn"]
     assert told["below_budget_share"] >= 0
     assert result["searched"] == len(rows) > 1
-    ws = Workspace.build(small(tmp_path, RAW, search, "finish.mode=inherit", "seed=7"))
+    ws = Workspace.build(small(RAW, search, "finish.mode=inherit", "seed=7"))
     [limit] = ws.limits()
     assert all(row["macs"] <= limit.limit for row in rows)
     assert winner["proxy_accuracy"] == max(row["proxy_accuracy"] for row in rows)
@@ -177,11 +177,11 @@ def test_of_draws_within_the_budget_the_best_scored_wins(tmp_path):
 def test_no_draw_within_the_budget_is_an_error_with_a_way_out(tmp_path, monkeypatch):
     """One draw for a budget that 16 architectures of 256 meet, for a likeliest that does not."""
     monkeypatch.setattr(generate, "DRAWS", 1)
-    least = int(Workspace.build(small(tmp_path)).costs["macs"].range()[0])
+    least = int(Workspace.build(small()).costs["macs"].range()[0])
     search = f"search={{name = 'generator', budgets = ['macs<={least}']}}"
     grid = f"sampler.options.grid=[{least}, 26000, {26000 - least}]"
     with pytest.raises(Infeasible, match=r"none of the 0 .*: the generator misses its targets"):
-        run(small(tmp_path, RAW, grid, search, "seed=1", *REST), tmp_path / "run")
+        run(small(RAW, grid, search, "seed=1", *REST), tmp_path / "run")
     assert records.read_json(tmp_path / "run" / "result.json")["winners"] == []
 
 
@@ -191,7 +191,7 @@ def test_no_draw_within_the_budget_is_an_error_with_a_way_out(tmp_path, monkeypa
 def test_uniform_costs_with_k_shot_weights_need_no_held_out_images(tmp_path):
     sampler = SHIFT.replace("'shiftnas', held_out = 60", "'uniform_cost'")
     sharing = "sharing={name = 'k_shot', options = {copies = 2, m = 2}}"
-    result = run(small(tmp_path, sampler, sharing, GENERATOR, *REST), tmp_path)
+    result = run(small(sampler, sharing, GENERATOR, *REST), tmp_path)
     assert len(result["winners"]) == 2
     assert result["images_forwarded"]["probe"] == 0
     last = lines(tmp_path, "sampler.jsonl")[-1]
@@ -205,9 +205,9 @@ def test_targets_of_latency(tmp_path):
     options = "metric = 'latency_ms', warmup = 0.0, period = 2, bins = 3, hidden = 8"
     sampler = f"sampler={{name = 'shiftnas', held_out = 60, options = {{{options}}}}}"
     search = "search={name = 'generator', budgets = ['latency_ms<=1K']}"
-    result = run(small(tmp_path, sampler, search, "finish.mode=inherit"), tmp_path)
+    result = run(small(sampler, search, "finish.mode=inherit"), tmp_path)
     [winner] = result["winners"]
-    ws = Workspace.build(small(tmp_path, sampler, search, "finish.mode=inherit"))
+    ws = Workspace.build(small(sampler, search, "finish.mode=inherit"))
     table = records.read_json(tmp_path / "latency.json")
     assert winner["arch"] in {row["arch"] for row in lines(tmp_path, "search.jsonl")}
     assert lines(tmp_path, "sampler.jsonl")[-1]["metric"] == "latency_ms"
@@ -217,7 +217,7 @@ def test_targets_of_latency(tmp_path):
 @pytest.mark.parametrize("grid", ["[5000, 26000, 7000]", "[5e3, 26e3, 7e3]", "[5000, 26e3, 7000]"])
 @pytest.mark.parametrize("name", ["shiftnas", "uniform_cost", "table"])
 def test_a_grid_is_a_list_in_a_recipe(tmp_path, workspace, grid, name):
-    recipe = small(tmp_path, f"sampler.name={name}", f"sampler.options.grid={grid}")
+    recipe = small(f"sampler.name={name}", f"sampler.options.grid={grid}")
     (tmp_path / "again.toml").write_text(recipe.to_toml())
     again = Recipe.load(tmp_path / "again.toml")
     assert again.sampler == recipe.sampler
@@ -265,7 +265,7 @@ def test_a_grid_is_a_list_in_a_recipe(tmp_path, workspace, grid, name):
 )
 def test_what_does_not_fit_is_found_before_anything_is_written(tmp_path, overrides, words):
     with pytest.raises(RecipeError) as caught:
-        run(small(tmp_path, SHIFT, GENERATOR, *REST, *overrides), tmp_path / "run")
+        run(small(SHIFT, GENERATOR, *REST, *overrides), tmp_path / "run")
     assert words in str(caught.value)
     assert not (tmp_path / "run").exists()
 
@@ -281,7 +281,7 @@ def test_with_latencies_it_is_found_before_training(tmp_path, overrides, words):
     latency = "sampler={name = 'shiftnas', held_out = 60, options = {metric = 'latency_ms'}}"
     search = "search={name = 'generator', budgets = ['latency_ms<=1K']}"
     with pytest.raises(RecipeError, match=words):
-        run(small(tmp_path, latency, search, *overrides), tmp_path / "run")
+        run(small(latency, search, *overrides), tmp_path / "run")
     assert not (tmp_path / "run" / "train.jsonl").exists()
 
 

@@ -45,7 +45,7 @@ def test_optimiser_steps_and_images_of_a_generation(shifted, tmp_path, update, s
 
 
 def test_frozen_weights_do_not_move(shifted, tmp_path):
-    recipe = small(tmp_path / "recipe", *SHIFT, "shifting.name=none")
+    recipe = small(*SHIFT, "shifting.name=none")
     ws, accelerator = begin(recipe, tmp_path / "run", Silent(), trained=shifted[0])
     before = copy.deepcopy(ws.net.state_dict())
     found = search(ws, accelerator, tmp_path / "run", Silent())
@@ -72,7 +72,7 @@ def made(ws, tmp_path):
     """Makes the training of a search under overrides."""
 
     def make(*overrides):
-        recipe = small(tmp_path, *SHIFT, *overrides)
+        recipe = small(*SHIFT, *overrides)
         own = dataclasses.replace(ws, recipe=recipe)
         accelerator = engine(pick_device("cpu"), recipe.train)
         return ShiftingStage(own, accelerator, tmp_path / "made")
@@ -359,7 +359,7 @@ def test_watched_sets_are_chosen_before_and_scored_twice_alike(shifted, ws):
 def test_what_is_watched_is_not_what_the_search_begins_with(shifted, tmp_path):
     """60 of some 5,000 networks, and 20 others: 0.24 in common on average, 4 by no accident."""
     wide = "network={name='macro', options={width=1}}"
-    recipe = small(tmp_path, *SHIFT, wide, "search.budgets=['macs<=100%']", "shifting.watched=60")
+    recipe = small(*SHIFT, wide, "search.budgets=['macs<=100%']", "shifting.watched=60")
     ws = Workspace.build(recipe)
     accelerator = engine(pick_device("cpu"), recipe.train)
     watched = Watched(ws, accelerator, tmp_path, Images(ws), {})

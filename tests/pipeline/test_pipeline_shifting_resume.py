@@ -54,7 +54,7 @@ def test_stopped_after_durable_writes(shifted, tmp_path, monkeypatch, switches):
 
     With other switches: where the state is saved, and in the middle of the second generation.
     """
-    recipe = small(tmp_path, *SHIFT, *switches)
+    recipe = small(*SHIFT, *switches)
     ready = tmp_path / "ready"
     begin(recipe, ready, Silent(), trained=shifted[0])
     shutil.copytree(ready, tmp_path / "whole")
@@ -84,7 +84,7 @@ def test_stopped_after_durable_writes(shifted, tmp_path, monkeypatch, switches):
 
 def test_a_generation_that_was_not_saved_is_made_again(shifted, tmp_path, monkeypatch):
     """Killed between two scores of the second generation: the first is replayed, not trained."""
-    recipe, folder = small(tmp_path, *SHIFT), tmp_path / "run"
+    recipe, folder = small(*SHIFT), tmp_path / "run"
     begin(recipe, folder, Silent(), trained=shifted[0])
 
     def wrote(path):
@@ -135,11 +135,11 @@ def test_without_its_state_a_search_is_made_anew(shifted, tmp_path):
 def test_winners_are_never_finished_from_the_weights_before(shifted, tmp_path):
     """An export before the search is refused, and what an earlier one left is not taken up."""
     text = shifted[2]["winners"][0]["arch"]
-    recipe, folder = small(tmp_path, *SHIFT), tmp_path / "run"
+    recipe, folder = small(*SHIFT), tmp_path / "run"
     begin(recipe, folder, Silent(), trained=shifted[0])
     with pytest.raises(records.RecordError, match="is not done, finish it with manyshot run"):
         export_architecture(recipe, folder, text)
-    frozen = small(tmp_path, *SHIFT, "shifting.name=none")
+    frozen = small(*SHIFT, "shifting.name=none")
     begin(frozen, tmp_path / "frozen", Silent(), trained=shifted[0])
     export_architecture(frozen, tmp_path / "frozen", text, test=True)
     shutil.copytree(tmp_path / "frozen" / "subnets", folder / "subnets")
@@ -173,7 +173,7 @@ def test_states_that_cannot_be_used_are_refused(shifted, tmp_path):
     folder = tmp_path / "other"
     shutil.copytree(shifted[0], folder)
     path = folder / "supernet.safetensors"
-    net = Workspace.build(small(tmp_path, *SHIFT, "seed=5")).net
+    net = Workspace.build(small(*SHIFT, "seed=5")).net
     save_weights(path, net)
     with pytest.raises(records.RecordError, match="made with other weights"):
         run(recipe, folder)
@@ -263,15 +263,13 @@ def test_settings_that_do_not_go_together_are_refused(overrides, message):
 )
 def test_what_would_fail_in_the_search_is_refused_before_training(tmp_path, overrides, message):
     with pytest.raises(RecipeError, match=message):
-        run(small(tmp_path, *SHIFT, *overrides), tmp_path / "run")
+        run(small(*SHIFT, *overrides), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 def test_a_batch_larger_than_the_set_is_refused_before_training(tmp_path):
     with pytest.raises(RecipeError, match="shifting.batch_size = 500 is more than the 128"):
-        run(
-            small(tmp_path, "shifting.name=population", "shifting.batch_size=500"), tmp_path / "run"
-        )
+        run(small("shifting.name=population", "shifting.batch_size=500"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -280,9 +278,9 @@ def test_a_batch_larger_than_the_set_is_refused_before_training(tmp_path):
 
 def test_a_simplex_net_shifts_too_or_stays(tmp_path):
     k_shot = ("sharing.name=k_shot", "sharing.options={copies=2, m=2, warm_frac=0.0, lr=0.5}")
-    base = small(tmp_path / "recipe", *k_shot, *SHIFT)
+    base = small(*k_shot, *SHIFT)
     run(base, tmp_path / "true")
-    run(small(tmp_path / "recipe", *k_shot, *SHIFT, "shifting.codes=false"), tmp_path / "false")
+    run(small(*k_shot, *SHIFT, "shifting.codes=false"), tmp_path / "false")
     moved = {}
     for codes in ("true", "false"):
         before, after = (
@@ -295,7 +293,7 @@ def test_a_simplex_net_shifts_too_or_stays(tmp_path):
 
 def test_codes_keep_their_rate_relative_to_that_of_the_weights(tmp_path):
     sharing = "sharing={name='k_shot', options={copies=2, lr=0.5}}"
-    recipe = small(tmp_path, *SHIFT, sharing, "train.lr=0.2", "train.momentum=0.7")
+    recipe = small(*SHIFT, sharing, "train.lr=0.2", "train.momentum=0.7")
     ws = Workspace.build(recipe)
     shifting = ShiftingStage(ws, engine(ws.device, recipe.train), tmp_path)
     [group] = shifting.shifter.optimisation.codes.param_groups

@@ -252,7 +252,7 @@ def test_batch_norms_are_calibrated_on_the_target(base, moved):
 def test_a_supernet_of_two_copies_moves_too(tmp_path, mixed):
     """With one classifier for both, or a stack; its simplex-net is kept as all else is."""
     k_shot = f"sharing={{name='k_shot', options={{copies=2, m=2, mix_fixed_layers={mixed}}}}}"
-    train_only(small(tmp_path / "source", k_shot), tmp_path / "source")
+    train_only(small(k_shot), tmp_path / "source")
     _, result = move(tmp_path / "source", tmp_path / "run", *QUICK)
     assert changed(tmp_path / "source" / WEIGHTS, tmp_path / "run" / WEIGHTS) == set(HEAD)
     weights = load_file(tmp_path / "run" / WEIGHTS)
@@ -462,7 +462,7 @@ def test_weights_to_begin_with_must_be_those_of_the_recipe(call, moved, tmp_path
 
 def test_nothing_else_takes_weights_of_other_classes(base, tmp_path, monkeypatch):
     """Not from another run, nor from the folder itself; the way out is named."""
-    other = small(tmp_path, "data.name=levels", "data.train_size=100")
+    other = small("data.name=levels", "data.train_size=100")
     with pytest.raises(RecipeError, match="data is not as the supernet of .* was trained with"):
         run(other, tmp_path / "run", trained=base[0])
     message = r"5.2.weight \(10, 9\) instead of \(4, 9\).*; for other classes, manyshot transfer "
@@ -531,7 +531,7 @@ def test_image_files_of_other_classes(call, base, tmp_path):
     root, target = image_folders(tmp_path / "3", 3), image_folders(tmp_path / "5", 5)
     on = ("data.name=folder", f"data.root={root}", "data.image_size=8", "data.train_size=40")
     smaller = ("data.validation=16", "train.batch_size=16", "data.jitter=0.1", *QUICK)
-    train_only(small(tmp_path / "source", *on, *smaller), tmp_path / "source")
+    train_only(small(*on, *smaller), tmp_path / "source")
     words = ("--data=folder", *sets(f"data.root={target}"))
     code, out, err = call("transfer", tmp_path / "source", *words)
     assert code == 0

@@ -45,7 +45,7 @@ def rows(folder):
 def done(tmp_path_factory):
     """A finished truth, which tests only read."""
     folder = tmp_path_factory.mktemp("truth")
-    recipe = small(folder / "recipe", *SETS)
+    recipe = small(*SETS)
     assert truth(recipe, folder, archs=ARCHS) == 6
     return folder
 
@@ -77,7 +77,7 @@ def bare_loop(ws, arch):
 def test_a_training_is_a_bare_loop(done, tmp_path):
     torch.set_num_threads(1)
     for seed in (1, 4):
-        ws = Workspace.build(small(tmp_path, *SETS, f"seed={seed}"))
+        ws = Workspace.build(small(*SETS, f"seed={seed}"))
         for row in rows(done):
             if row["seed"] == seed:
                 arch = ws.net.space.from_text(row["arch"])
@@ -90,7 +90,7 @@ def test_a_training_is_a_bare_loop(done, tmp_path):
 
 
 def test_the_seed_of_a_training_draws_its_dropout(tmp_path):
-    ws = Workspace.build(small(tmp_path, TRAINING))
+    ws = Workspace.build(small(TRAINING))
     linear = nn.Linear(8 * 8, 10)
 
     def loss(seed):
@@ -109,30 +109,30 @@ def test_the_record_is_a_truth_table(done):
 
 def test_the_recipes_own_seed_sharing_and_sampler_have_no_part(done, tmp_path):
     other = ("seed=9", "sharing.name=k_shot", "sampler.held_out=16", "sampler.name=fair")
-    truth(small(tmp_path / "recipe", *SETS, *other), tmp_path, archs=ARCHS[:1])
+    truth(small(*SETS, *other), tmp_path, archs=ARCHS[:1])
     assert rows(tmp_path) == [row for row in rows(done) if row["arch"] == ARCHS[0]]
 
 
 def test_what_is_on_record_is_not_trained_again(done, tmp_path):
-    recipe = small(tmp_path / "recipe", TRAINING, "truth.seeds=[4]")
+    recipe = small(TRAINING, "truth.seeds=[4]")
     assert truth(recipe, tmp_path, archs=ARCHS[:2]) == 2
     assert all(row["seconds"] > 0 for row in lines(tmp_path, "truth.jsonl"))
     (tmp_path / "environment.json").write_text("where it began")
     assert truth(recipe, tmp_path, archs=ARCHS[:2]) == 0
     assert (tmp_path / "environment.json").read_text() == "where it began"
-    assert truth(small(tmp_path / "recipe", *SETS), tmp_path, archs=ARCHS) == 4
+    assert truth(small(*SETS), tmp_path, archs=ARCHS) == 4
     assert rows(tmp_path) == rows(done)
 
 
 def test_processes_give_what_one_gives(done, tmp_path):
-    recipe = small(tmp_path / "recipe", *OF_ONE_SEED)
+    recipe = small(*OF_ONE_SEED)
     assert truth(recipe, tmp_path, archs=ARCHS, workers=Processes(2)) == 3
     assert rows(tmp_path) == [row for row in rows(done) if row["seed"] == 4]
 
 
 @pytest.mark.parametrize("writes", [1, 4])
 def test_killed_after_a_durable_write(done, tmp_path, monkeypatch, writes):
-    recipe = small(tmp_path / "recipe", *SETS)
+    recipe = small(*SETS)
 
     def work():
         truth(recipe, tmp_path, archs=ARCHS)
@@ -146,7 +146,7 @@ def test_killed_after_a_durable_write(done, tmp_path, monkeypatch, writes):
 
 
 def test_killed_in_the_middle_of_a_line(done, tmp_path):
-    recipe = small(tmp_path / "recipe", *SETS)
+    recipe = small(*SETS)
     truth(recipe, tmp_path, archs=ARCHS[:1])
     log = tmp_path / "truth.jsonl"
     log.write_bytes(log.read_bytes()[:-20])
@@ -177,7 +177,7 @@ def test_killed_for_good_with_processes(done, tmp_path):
     while any(_alive(child) for child in children):
         assert time.monotonic() < until, "a process outlives the command that made it"
         time.sleep(0.1)
-    recipe = small(tmp_path / "recipe", *SETS)
+    recipe = small(*SETS)
     truth(recipe, tmp_path / "truth", archs=ARCHS)
     assert [r for r in rows(tmp_path / "truth") if r["seed"] in (1, 4)] == rows(done)
 
@@ -199,9 +199,9 @@ def _alive(pid):
 
 
 def test_other_settings_need_another_folder(done, tmp_path):
-    other = small(tmp_path, *SETS, "truth.training.epochs=2")
+    other = small(*SETS, "truth.training.epochs=2")
     before = (done / "truth.jsonl").read_bytes()
-    unseen = small(tmp_path, *SETS, "truth.training.epochs=2", "truth.seeds=[8]")
+    unseen = small(*SETS, "truth.training.epochs=2", "truth.seeds=[8]")
     for recipe in (other, unseen):
         with pytest.raises(records.RecordError, match="another network, images or truth.training"):
             truth(recipe, done, archs=["2-2-2-2"])
@@ -209,7 +209,7 @@ def test_other_settings_need_another_folder(done, tmp_path):
 
 
 def test_a_training_that_diverges_is_named_after_all_others(tmp_path, monkeypatch):
-    recipe = small(tmp_path / "recipe", *SETS)
+    recipe = small(*SETS)
     module = importlib.import_module("manyshot.pipeline.verbs.truth")
     work = module.trained_alone
 
@@ -223,7 +223,7 @@ def test_a_training_that_diverges_is_named_after_all_others(tmp_path, monkeypatc
 
 
 def test_loss_that_is_no_number_is_a_failure(tmp_path):
-    recipe = small(tmp_path / "recipe", "truth.training={epochs=2, lr=1e30}", "truth.seeds=[0]")
+    recipe = small("truth.training={epochs=2, lr=1e30}", "truth.seeds=[0]")
     with pytest.raises(TruthFailed, match="1 of 1 trainings gave no accuracy"):
         truth(recipe, tmp_path, archs=ARCHS[:1])
 
@@ -233,12 +233,12 @@ def test_a_score_that_is_no_number_is_a_failure(tmp_path, monkeypatch):
     score = evaluate.Score(0.1, math.nan, 449)
     monkeypatch.setattr(module.evaluate, "accuracy", lambda *args: score)
     with pytest.raises(TruthFailed, match="its loss on the test images is nan"):
-        truth(small(tmp_path / "recipe", *SETS), tmp_path, archs=ARCHS[:1])
+        truth(small(*SETS), tmp_path, archs=ARCHS[:1])
     assert rows(tmp_path) == []
 
 
 def test_one_command_at_a_time(done, tmp_path):
-    recipe = small(tmp_path / "recipe", *SETS)
+    recipe = small(*SETS)
     with writing(tmp_path, "another command"):
         with pytest.raises(records.RecordError, match="another command .* is at work"):
             truth(recipe, tmp_path, archs=ARCHS[:1])
@@ -255,7 +255,7 @@ MANY = [
 class TestPlans:
     def planned(self, tmp_path, *overrides, trained=(), **kwargs):
         """The architectures that a plan would train."""
-        recipe = small(tmp_path / "recipe", TRAINING, *overrides)
+        recipe = small(TRAINING, *overrides)
         for record in trained:
             records.append(tmp_path / "truth.jsonl", record)
 
@@ -295,7 +295,7 @@ class TestPlans:
     def test_stratified(self, tmp_path):
         sets = ("truth.plan=stratified", "truth.count=24", "truth.strata=4", "truth.seeds=[0]")
         archs = self.planned(tmp_path, *sets)
-        ws = Workspace.build(small(tmp_path / "recipe"))
+        ws = Workspace.build(small())
         costs = ws.costs["macs"]
         everything = costs(list(ws.net.space.enumerate()))
         edges = np.linspace(everything.min(), everything.max(), 5)
@@ -324,14 +324,14 @@ class TestPlans:
         assert self.planned(tmp_path, "truth.plan=winners", *sets, of=[folder] * 2) == winners
 
     def test_best_of_the_truth_so_far(self, tmp_path):
-        ws = Workspace.build(small(tmp_path / "recipe", TRAINING))
+        ws = Workspace.build(small(TRAINING))
         same = {"settings": ws.fingerprint(ws.recipe.truth.training), "schema": 1}
         accuracies = {"0-0-0-0": 0.4, "1-0-0-0": 0.6, "2-0-0-0": 0.5, "3-0-0-0": 0.6}
         trained = [
             {"arch": arch, "seed": 1, "test_accuracy": accuracy, **same}
             for arch, accuracy in accuracies.items()
         ]
-        ws = Workspace.build(small(tmp_path / "recipe", TRAINING, "seed=3"))
+        ws = Workspace.build(small(TRAINING, "seed=3"))
         same["settings"] = ws.fingerprint(ws.recipe.truth.training)
         trained.append({"arch": "0-0-0-0", "seed": 3, "test_accuracy": 0.9, **same})
         sets = ("truth.plan=best", "truth.count=3", "truth.seeds=[2]")
