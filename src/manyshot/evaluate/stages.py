@@ -10,11 +10,10 @@ from typing import Any, TypeAlias, final
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 from manyshot.evaluate.score import evaluating
 from manyshot.nn.batch_norm import Collector
+from manyshot.nn.counting import MultiplyAdds
 from manyshot.nn.selection import Selection, Statistics, activate
 from manyshot.space import Arch, Decision, Number, Size
 from manyshot.supernet import Supernet
@@ -71,32 +70,6 @@ class _Reads(Selection):
         if isinstance(size, Size):
             self.seen.update(size.decisions())
         return super().size(size)
-
-
-class _Count(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts multiply-adds, by torch's own formulas.
-
-    torch's `FlopCounterMode` hooks into gradients to name modules, and fails without gradients
-    where a module's output is a view of its parameter, as a class token is.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.macs = 0
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        flops = flop_registry.get(func._overloadpacket)
-        if flops is None:
-            with self:
-                out = func.decompose(*args, **kwargs)
-            if out is not NotImplemented:
-                return out
-        out = func(*args, **kwargs)
-        self.macs += 0 if flops is None else flops(*args, **kwargs, out_val=out) // 2
-        return out
 
 
 class Survey:
@@ -208,9 +181,9 @@ class Survey:
         """The multiply-adds of one image, as `ms.cost.macs` counts them."""
         selection = Selection(self.net.space.decisions, arch, Collector())
         products = sdpa_kernel(SDPBackend.MATH)  # a fused attention is counted as nothing on a CPU
-        with products, activate(selection), _Count() as count:
+        with products, activate(selection), MultiplyAdds() as count:
             stage(x.clone())
-        return int(count.macs) // len(x)
+        return int(count.total) // len(x)
 
 
 def _same(one: Tensor, other: Any) -> bool:
