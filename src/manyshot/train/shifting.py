@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -13,7 +12,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from manyshot.data import Batches
+from manyshot.data import Batch, Batches
 from manyshot.nn.modes import modes_kept
 from manyshot.recipe import ShiftingSettings
 from manyshot.sharing import Phase
@@ -174,11 +173,9 @@ class Shifter:
         self.optimisation.load_state_dict(state)
         self._stream = self._images()
 
-    def _images(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def _images(self) -> Iterator[Batch]:
         """Mini-batches without end, from those that were drawn already."""
-        first, start = divmod(self.drawn, len(self.batches))
-        for epoch in itertools.count(first):
-            yield from self.batches.epoch(self._first_epoch + epoch, start if epoch == first else 0)
+        return self.batches.from_step(self._first_epoch * len(self.batches) + self.drawn)
 
     @contextlib.contextmanager
     def _only_moving_ones(self) -> Iterator[None]:
