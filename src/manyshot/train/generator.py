@@ -6,7 +6,7 @@ import math
 import warnings
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, TypeAlias, TypeVar, final
+from typing import NamedTuple, TypeAlias, final
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from manyshot.cost import CostTable
+from manyshot.nn.initial import initialised
 from manyshot.space import Arch, Decision, SearchSpace
 from manyshot.train.gumbel import check_temperature, gumbel, straight_through
 
@@ -91,15 +92,14 @@ class ArchitectureGenerator(nn.Module):
         self.cond = nn.Parameter(_normal(len(targets), hidden, generator))
         self.start = nn.Parameter(torch.zeros(hidden))
         self.pos = nn.Parameter(_normal(len(steps), hidden, generator))
-        cell = nn.LSTMCell(hidden, hidden, device="meta")
-        self.cell = _uniform(cell, hidden, generator)
+        self.cell = initialised(nn.LSTMCell(hidden, hidden, device="meta"), hidden, generator)
         self.heads = nn.ModuleDict()
         self.feed = nn.ModuleDict()
         for key, n in dict(steps).items():
-            self.heads[key] = _uniform(nn.Linear(hidden, n, device="meta"), hidden, generator)
+            self.heads[key] = initialised(nn.Linear(hidden, n, device="meta"), hidden, generator)
         for key, n in dict(steps[:-1]).items():  # the last choice is not fed back
             linear = nn.Linear(n, hidden, bias=False, device="meta")
-            self.feed[key] = _uniform(linear, n, generator)
+            self.feed[key] = initialised(linear, n, generator)
         self._warned = False
 
     def encode(self, targets: Targets) -> Tensor:
@@ -306,18 +306,6 @@ def sampled(
     o = generator.encode([limit]).expand(draws, -1)
     archs = list(dict.fromkeys(generator.archs(generator(o, generator=rng).policies)))
     return [arch for arch, cost in zip(archs, table(archs), strict=True) if cost <= limit]
-
-
-_Module = TypeVar("_Module", bound=nn.Module)
-
-
-def _uniform(module: _Module, inputs: int, generator: torch.Generator) -> _Module:
-    """`module`, off the meta device, initialised as torch would, but from `generator`."""
-    module = module.to_empty(device="cpu")
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.uniform_(-(inputs**-0.5), inputs**-0.5, generator=generator)
-    return module
 
 
 def _normal(rows: int, columns: int, generator: torch.Generator) -> Tensor:
