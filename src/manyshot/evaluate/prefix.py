@@ -15,9 +15,11 @@ from typing import Any, TypeAlias, final
 import torch
 from torch import Tensor
 
-from manyshot.evaluate.score import Batch, Score, evaluating, score, total
+from manyshot.data import Batch
+from manyshot.evaluate.score import Score, images_of, score, total
 from manyshot.evaluate.stages import StagePath, Survey, Unfit, stages_of
 from manyshot.nn.batch_norm import BatchNormStats, Collector
+from manyshot.nn.modes import evaluating
 from manyshot.space import Arch
 from manyshot.supernet import Supernet
 
@@ -114,8 +116,7 @@ class _Images:
         self.sizes = [len(images) for images in self]
 
     def __iter__(self) -> Iterator[Tensor]:
-        for batch in self._batches:
-            yield batch if isinstance(batch, Tensor) else batch[0]
+        return images_of(self._batches)
 
 
 @dataclass(frozen=True, slots=True)

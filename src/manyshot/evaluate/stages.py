@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from manyshot.evaluate.score import evaluating
 from manyshot.nn.batch_norm import Collector
 from manyshot.nn.counting import MultiplyAdds
+from manyshot.nn.modes import evaluating
 from manyshot.nn.selection import Selection, Statistics, activate
 from manyshot.space import Arch, Decision, Number, Size
 from manyshot.supernet import Supernet

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from manyshot.nn.batch_norm import UnitStatistics
 from manyshot.nn.choice import Choice, Depth
 from manyshot.nn.mixing import FirstSlice
-from manyshot.nn.modes import modes_kept
+from manyshot.nn.modes import evaluating
 from manyshot.nn.selection import Selection, activate
 from manyshot.nn.structure import sizes_of
 from manyshot.seeding import numpy_rng
@@ -37,8 +37,7 @@ def shapes_of(output: Any) -> Any:
 @contextlib.contextmanager
 def dry(model: nn.Module) -> Iterator[None]:
     """Eval mode, no gradients and a forked random stream inside; all is as before afterwards."""
-    with modes_kept(model), torch.no_grad(), torch.random.fork_rng(devices=[]):
-        model.eval()
+    with evaluating(model), torch.random.fork_rng(devices=[]):
         yield
 
 

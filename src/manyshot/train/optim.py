@@ -11,15 +11,11 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.utils.parametrize import ParametrizationList
 
-from manyshot.nn.batch_norm import BatchNorm1d, BatchNorm2d, BatchNorm3d
-from manyshot.nn.layer_norm import LayerNorm
+from manyshot.nn.layer import Norm
 from manyshot.recipe import OptimiserSettings, TrainingSettings
 from manyshot.sharing import Sharing
 
-_NORMS = (
-    *(_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm),
-    *(BatchNorm1d, BatchNorm2d, BatchNorm3d, LayerNorm),
-)
+_NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, Norm)
 
 
 def decay_groups(
