@@ -26,7 +26,7 @@ from manyshot.nn.structure import adopt, compile_options, search_space, walk
 from manyshot.sharing import OneShot, Phase, Sharing
 from manyshot.space import Arch, Decision
 
-_BATCH = BatchStatistics()
+_BY_THE_BATCH = BatchStatistics()
 
 
 def refuse_compilation() -> NoReturn:
@@ -144,8 +144,7 @@ class Supernet(nn.Module):
             if masks == "full" and not self._masks_agree:
                 check_agreement(self, images)
                 self._masks_agree = True
-        options: dict[str, Any] = {"phase": phase, "mixture": mixture}
-        with self.selecting(arch, stats, policy=policy, masks=masks, **options):
+        with self.selecting(arch, stats, phase=phase, mixture=mixture, policy=policy, masks=masks):
             return self.model(images)
 
     def _chosen(self, policy: Mapping[Decision, Tensor]) -> Arch:
@@ -201,7 +200,7 @@ class Supernet(nn.Module):
         chosen = self.space.largest if arch is None else self.space.check(tuple(arch))
         if isinstance(stats, str) and stats != "batch":
             raise ValueError(f"stats must be calibrated statistics or 'batch', got {stats!r}")
-        statistics: Statistics | None = _BATCH if isinstance(stats, str) else stats
+        statistics: Statistics | None = _BY_THE_BATCH if isinstance(stats, str) else stats
         if stats is not None and self.training:
             raise ValueError("statistics are for eval mode: call net.eval() before passing stats")
         if isinstance(stats, BatchNormStats):

@@ -48,7 +48,7 @@ def classifier(net: Supernet, name: str | None = None) -> tuple[str, Classifier]
             inside a choice, has elastic outputs, or has tensors that are computed or shared with
             another module.
     """
-    path, layer = _found(net) if name is None else _named(net.model, name)
+    path, layer = _by_dry_run(net) if name is None else _by_name(net.model, name)
     _check(net.model, path, layer)
     return path, layer
 
@@ -115,7 +115,7 @@ def _drawn(key: str, shape: tuple[int, ...], generator: torch.Generator) -> Tens
     return values if key == "bias" else values.normal_(0, DEVIATION, generator=generator)
 
 
-def _named(model: nn.Module, name: str) -> tuple[str, Classifier]:
+def _by_name(model: nn.Module, name: str) -> tuple[str, Classifier]:
     modules = dict(model.named_modules(remove_duplicate=False))
     linears = [path for path, module in modules.items() if isinstance(module, Classifier)]
     if name not in modules:
@@ -132,7 +132,7 @@ def _named(model: nn.Module, name: str) -> tuple[str, Classifier]:
     return name, layer
 
 
-def _found(net: Supernet) -> tuple[str, Classifier]:
+def _by_dry_run(net: Supernet) -> tuple[str, Classifier]:
     if net.input_shape is None:
         raise ValueError(
             "the classifier is found by a dry run, for which the shape of an image is not known: "

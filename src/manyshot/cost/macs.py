@@ -84,8 +84,8 @@ def _first_difference(
     with dry(subnet), torch.device("meta"), watch:
         subnet(recording.images)
     plain = {path: watch.counts.get(module, 0) for path, module in subnet.named_modules()}
-    for module, (own, table) in by_module.items():
-        recorded = int(table[tuple(arch[p] for p in own)])
+    for module, (positions, table) in by_module.items():
+        recorded = int(table[tuple(arch[p] for p in positions)])
         if recording.active(module, arch):
             path = plain_path(recording.model, recording.paths[module])
             has = plain.get(path, 0)

@@ -279,8 +279,8 @@ class Population:
         arch = self._paths[path][0]
         if self._statistics_of is not None:
             steps = range(start, stop)
-            found = {n: self._shared[path[: i + 1], n] for i in steps for n in path[i].norms}
-            return BatchNormStats(arch, found)
+            tensors = {n: self._shared[path[: i + 1], n] for i in steps for n in path[i].norms}
+            return BatchNormStats(arch, tensors)
         collector = Collector()
         with self.net.selecting(arch, collector):
             for images in source.calibration:

@@ -18,9 +18,12 @@ from manyshot.nn.selection import Selection, Statistics, activate
 from manyshot.space import Arch, Decision, Number, Size
 from manyshot.supernet import Supernet
 
-Shape: TypeAlias = tuple[int, ...]
-Options: TypeAlias = tuple[int, ...]
-Tensors: TypeAlias = dict[str, tuple[Tensor, Tensor]]
+ImageShape: TypeAlias = tuple[int, ...]
+"""The shape of what a stage gets or gives for one image."""
+Indices: TypeAlias = tuple[int, ...]
+"""Positions of decisions in an architecture, or option indices of these decisions."""
+Moments: TypeAlias = dict[str, tuple[Tensor, Tensor]]
+"""The mean and the variance of each batch norm, by its path."""
 
 
 class Unfit(Exception):
@@ -42,7 +45,7 @@ class Step:
     """
 
     number: int
-    shape: Shape
+    shape: ImageShape
     bytes: int
     macs: int
     norms: tuple[str, ...]
@@ -91,7 +94,9 @@ class Survey:
         few = images[:2] if len(images) > 1 else torch.cat((images, images.flip(backwards)))
         self.net, self.stages = net, stages
         self._batches = (few, few.flip(backwards))
-        self._steps: list[dict[Shape, dict[Options, dict[Options, Step]]]] = [{} for _ in stages]
+        self._steps: list[dict[ImageShape, dict[Indices, dict[Indices, Step]]]] = [
+            {} for _ in stages
+        ]
         self._step_count = 0
 
     def paths(self, archs: Iterable[Arch]) -> dict[StagePath, list[Arch]]:
@@ -130,7 +135,7 @@ class Survey:
         Two batches go through each stage before the next one, so that a stage that remembers what
         another one saw is detected.
         """
-        whole, apart = Collector(), Tensors()
+        whole, apart = Collector(), Moments()
         expected = [self.net(batch.clone(), arch, stats=whole) for batch in self._batches]
         batches = [batch.clone() for batch in self._batches]
         for number in range(len(self.stages)):
@@ -153,7 +158,7 @@ class Survey:
 
     def _observe(
         self, number: int, arch: Arch, batches: Sequence[Tensor]
-    ) -> tuple[list[Tensor], Tensors]:
+    ) -> tuple[list[Tensor], Moments]:
         stage, (x, *_), collector = self.stages[number], batches, Collector()
         reads = _Reads(self.net.space.decisions, arch, collector)
         version = None if x.is_inference() else x._version

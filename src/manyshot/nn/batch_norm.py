@@ -113,8 +113,8 @@ class MaskedStatistics:
         mean = torch.zeros(x.shape[1], device=x.device, dtype=_running_dtype(x, weight))
         variance = torch.ones_like(mean)
         if path in self.runs:
-            for padded, own in zip((mean, variance), self.stats.of(path), strict=True):
-                padded[: len(own)] = own
+            for padded, values in zip((mean, variance), self.stats.of(path), strict=True):
+                padded[: len(values)] = values
         return F.batch_norm(x, mean, variance, weight, bias, False, 0.0, eps)
 
 

@@ -97,15 +97,15 @@ def load_weights(path: Path, net: nn.Module) -> None:
         ) from error
     if schema != str(SCHEMA):
         raise CheckpointError(f"weights {path} have schema {schema}; this version reads {SCHEMA}")
-    own = net.state_dict(keep_vars=True)
-    by_tensor: dict[int, Tensor] = {id(own[name]): t for name, t in tensors.items() if name in own}
-    complete = {name: by_tensor.get(id(tensor)) for name, tensor in own.items()}
+    held = net.state_dict(keep_vars=True)
+    by_tensor = {id(held[name]): tensor for name, tensor in tensors.items() if name in held}
+    complete = {name: by_tensor.get(id(tensor)) for name, tensor in held.items()}
     missing = [name for name, tensor in complete.items() if tensor is None]
-    unknown = [name for name in tensors if name not in own]
+    unknown = [name for name in tensors if name not in held]
     shapes = {
-        name: (tuple(tensor.shape), tuple(own[name].shape))
+        name: (tuple(tensor.shape), tuple(held[name].shape))
         for name, tensor in complete.items()
-        if tensor is not None and tensor.shape != own[name].shape
+        if tensor is not None and tensor.shape != held[name].shape
     }
     wrong = [f"{name} {on_file} instead of {wanted}" for name, (on_file, wanted) in shapes.items()]
     if missing or unknown or wrong:

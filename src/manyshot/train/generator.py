@@ -46,7 +46,7 @@ class ArchitectureGenerator(nn.Module):
     number of options. Decisions with one option are no step.
 
     Attributes:
-        space: whose architectures it generates.
+        space: the space whose architectures it generates.
         grid: (K,) cost targets in float64, in the unit of the cost.
         keys: for every decision, which head it has; None for a decision with one option.
     """
@@ -67,10 +67,10 @@ class ArchitectureGenerator(nn.Module):
         drawn as torch does.
 
         Args:
-            space: whose architectures are generated.
+            space: the space whose architectures are generated.
             grid: increasing cost targets, in the unit of the cost (MACs, say).
             hidden: units of the LSTM.
-            generator: on the CPU.
+            generator: the random stream, on the CPU.
 
         Raises:
             ValueError: if the grid does not increase, or `hidden` is below one.
@@ -148,7 +148,7 @@ class ArchitectureGenerator(nn.Module):
             o: (N, K), one-hot or of any weights; its gradient is non-zero for all K.
             tau: temperature of the straight-through gradient; draws do not depend on it.
             greedy: the likeliest option of every decision, each given those before; else draws.
-            generator: of the draws, which are made on its device.
+            generator: the random stream of the draws, which are made on its device.
 
         Raises:
             ValueError: for a shape other than (N, K), a temperature that is not positive, or draws
@@ -179,10 +179,10 @@ class ArchitectureGenerator(nn.Module):
             if key is None:
                 policies[decision] = o.new_ones(len(o), 1)
                 continue
-            embedded, own = next(steps)
+            embedded, step_noise = next(steps)
             state = self.cell(embedded + fed, state)
             scores = self.heads[key](state[0])
-            policies[decision] = straight_through(scores, own, tau=tau)
+            policies[decision] = straight_through(scores, step_noise, tau=tau)
             logits[key].append(scores)
             if key in self.feed:
                 fed = self.feed[key](policies[decision])
@@ -257,7 +257,7 @@ def generate(
 
     Args:
         generator: a trained one.
-        table: of the cost that the grid is in.
+        table: the costs that the grid is in.
         limit: the highest cost allowed, which is also the first target.
         repairs: 0 decodes once, as the paper.
 

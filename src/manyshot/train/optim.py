@@ -28,7 +28,7 @@ def decay_groups(
 
     Args:
         net: the network.
-        weight_decay: of what decays.
+        weight_decay: the weight decay of what decays.
         apart: parameters that are in no group.
     """
     decayed: dict[nn.Parameter, None] = {}
@@ -89,7 +89,7 @@ def make_code_optimizer(
     Args:
         sharing: the scheme.
         lr: the rate of weights that the codes' rates are meant for.
-        momentum: that of weights.
+        momentum: the momentum of weights.
 
     Returns:
         The optimiser, each group with the `scale` of its rate; None if the scheme learns no codes.

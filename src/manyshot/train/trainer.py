@@ -42,7 +42,7 @@ class Trainer:
         sampler: says which paths train.
         batches: this process's share of the images.
         settings: optimiser, schedule, length.
-        seed: of the run.
+        seed: the seed of the run.
         step: how many optimiser steps are done.
         weight_step: how many of them moved weights.
         optimisation: the network with all optimisers; takes the steps.
@@ -72,13 +72,13 @@ class Trainer:
             sampler: says which paths train.
             batches: this process's share of the images.
             settings: optimiser, schedule, length.
-            seed: of the run.
+            seed: the seed of the run.
             largest: the architecture that teaches in in-place distillation.
             accelerator: see `engine`.
             folder: where `checkpoint` and `log` go; nothing is written without it.
             checkpoint: the name of the checkpoint file.
             log: the name of the records' file.
-            fingerprint: of everything the run depends on; a checkpoint of another one is refused.
+            fingerprint: that of everything the run depends on; a checkpoint of another is refused.
             held_out: makes batches of held-out images for probes, from their number and a seed.
 
         Raises:
