@@ -26,7 +26,7 @@ from manyshot.nn.structure import adopt, compile_options, search_space, walk
 from manyshot.sharing import OneShot, Phase, Sharing
 from manyshot.space import Arch, Decision
 
-_BATCH = BatchStatistics()
+_BY_THE_BATCH = BatchStatistics()
 
 
 def refuse_compilation() -> NoReturn:
@@ -144,8 +144,7 @@ class Supernet(nn.Module):
             if masks == "full" and not self._masks_agree:
                 check_agreement(self, images)
                 self._masks_agree = True
-        options: dict[str, Any] = {"phase": phase, "mixture": mixture}
-        with self.selecting(arch, stats, policy=policy, masks=masks, **options):
+        with self.selecting(arch, stats, phase=phase, mixture=mixture, policy=policy, masks=masks):
             return self.model(images)
 
     def _chosen(self, policy: Mapping[Decision, Tensor]) -> Arch:
@@ -201,14 +200,11 @@ class Supernet(nn.Module):
         chosen = self.space.largest if arch is None else self.space.check(tuple(arch))
         if isinstance(stats, str) and stats != "batch":
             raise ValueError(f"stats must be calibrated statistics or 'batch', got {stats!r}")
-        statistics: Statistics | None = _BATCH if isinstance(stats, str) else stats
+        statistics: Statistics | None = _BY_THE_BATCH if isinstance(stats, str) else stats
         if stats is not None and self.training:
             raise ValueError("statistics are for eval mode: call net.eval() before passing stats")
-        if isinstance(stats, BatchNormStats) and stats.arch != chosen:
-            raise ValueError(
-                f"the statistics were calibrated for architecture {stats.arch}, not {chosen}; "
-                "call ms.evaluate.calibrate(net, arch, batches) for it"
-            )
+        if isinstance(stats, BatchNormStats):
+            _check_statistics(stats, chosen)
         if phase is not None and phase not in get_args(Phase):
             raise ValueError(f"phase must be one of {', '.join(get_args(Phase))}, got {phase!r}")
         if mixture is not None and mixture.arch != chosen:
@@ -243,12 +239,9 @@ class Supernet(nn.Module):
             ValueError: if `arch` is not in the space, or `stats` belong to another architecture.
             LookupError: if `stats` belong to another network.
         """
-        if stats is not None and stats.arch != tuple(arch):
-            raise ValueError(
-                f"the statistics were calibrated for architecture {stats.arch}, not {arch}; "
-                "call ms.evaluate.calibrate(net, arch, batches) for it"
-            )
         chosen = self.space.check(tuple(arch))
+        if stats is not None:
+            _check_statistics(stats, chosen)
         selection = Selection(self.space.decisions, chosen, stats, self.mixture(chosen))
         return extract(self.model, selection)
 
@@ -277,3 +270,11 @@ class Supernet(nn.Module):
                 "subnet that net.extract() gives"
             )
         return compile_options(self.model, **kwargs)
+
+
+def _check_statistics(stats: BatchNormStats, arch: Arch) -> None:
+    if stats.arch != arch:
+        raise ValueError(
+            f"the statistics were calibrated for architecture {stats.arch}, not {arch}; "
+            "call ms.evaluate.calibrate(net, arch, batches) for it"
+        )

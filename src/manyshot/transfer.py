@@ -8,6 +8,7 @@ ours.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterable
 from typing import Any, TypeAlias
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from manyshot.nn.elastic import Linear
 from manyshot.nn.mixing import Stacked, plain_class
-from manyshot.nn.shapes import dry, meta_forward, meta_state, model_dtype
+from manyshot.nn.shapes import meta_twin, model_dtype, on_meta
 from manyshot.nn.structure import walk
 from manyshot.plugins import nearest
 from manyshot.seeding import torch_generator
@@ -47,7 +48,7 @@ def classifier(net: Supernet, name: str | None = None) -> tuple[str, Classifier]
             inside a choice, has elastic outputs, or has tensors that are computed or shared with
             another module.
     """
-    path, layer = _found(net) if name is None else _named(net.model, name)
+    path, layer = _by_dry_run(net) if name is None else _by_name(net.model, name)
     _check(net.model, path, layer)
     return path, layer
 
@@ -114,7 +115,7 @@ def _drawn(key: str, shape: tuple[int, ...], generator: torch.Generator) -> Tens
     return values if key == "bias" else values.normal_(0, DEVIATION, generator=generator)
 
 
-def _named(model: nn.Module, name: str) -> tuple[str, Classifier]:
+def _by_name(model: nn.Module, name: str) -> tuple[str, Classifier]:
     modules = dict(model.named_modules(remove_duplicate=False))
     linears = [path for path, module in modules.items() if isinstance(module, Classifier)]
     if name not in modules:
@@ -131,7 +132,7 @@ def _named(model: nn.Module, name: str) -> tuple[str, Classifier]:
     return name, layer
 
 
-def _found(net: Supernet) -> tuple[str, Classifier]:
+def _by_dry_run(net: Supernet) -> tuple[str, Classifier]:
     if net.input_shape is None:
         raise ValueError(
             "the classifier is found by a dry run, for which the shape of an image is not known: "
@@ -154,24 +155,25 @@ def _found(net: Supernet) -> tuple[str, Classifier]:
 def _last(net: Supernet, input_shape: tuple[int, ...]) -> list[list[Classifier]]:
     """The linear layers whose output the network returns, in the smallest and in the largest."""
     model, space = net.model, net.space
+    memo = meta_twin(model)
     outputs: list[tuple[Classifier, Any]] = []  # held, so that `is` tells them apart
-    handles = [
-        module.register_forward_hook(lambda layer, _, output: outputs.append((layer, output)))
-        for module in model.modules()
-        if isinstance(module, Classifier)
-    ]
+    for layer in (module for module in model.modules() if isinstance(module, Classifier)):
+        note = functools.partial(_note, outputs, layer)
+        memo[id(layer)].register_forward_hook(note)
+    twin = memo[id(model)].eval()
+    images = torch.empty((1, *input_shape), device="meta", dtype=model_dtype(model))
     last = []
-    try:
-        images = torch.empty((1, *input_shape), device="meta", dtype=model_dtype(model))
-        state = meta_state(model)
-        with dry(model):
-            for arch in (space.smallest, space.largest):
-                logits = meta_forward(model, space, arch, images, state)
-                last.append([layer for layer, output in outputs if output is logits])
-    finally:
-        for handle in handles:
-            handle.remove()
+    for arch in (space.smallest, space.largest):
+        with on_meta(space, arch):
+            logits = twin(images)
+        last.append([layer for layer, output in outputs if output is logits])
     return last
+
+
+def _note(
+    outputs: list[tuple[Classifier, Any]], layer: Classifier, twin: nn.Module, args: Any, out: Any
+) -> None:
+    outputs.append((layer, out))
 
 
 def _check(model: nn.Module, path: str, layer: Classifier) -> None:

@@ -1,3 +1,4 @@
+import itertools
 import random  # noqa: TID251 - to see that its state is left alone
 
 import numpy as np
@@ -112,6 +113,13 @@ def test_entering_an_epoch_late_gives_its_tail(either, drop_last):
     assert len(make(either, 7, drop_last=drop_last)) == 2
     for start in range(len(batches) + 1):
         assert equal(batches.epoch(2, start=start), whole[start:])
+
+
+def test_steps_are_counted_through_all_epochs(either):
+    batches = make(either, augment=Augment(pad=1, flip=True))
+    three = [batch for epoch in range(3) for batch in batches.epoch(epoch)]
+    for step in range(2 * len(batches) + 1):
+        assert equal(itertools.islice(batches.from_step(step), len(three) - step), three[step:])
 
 
 @pytest.mark.parametrize("world", [2, 3])

@@ -8,7 +8,7 @@ from torch import nn
 
 import manyshot as ms
 from manyshot.evaluate import RunningStatistics, calibrate
-from manyshot.nn.batch_norm import ADOPTED
+from manyshot.nn.batch_norm import BatchNorm
 from manyshot.train.checkpoint import load_checkpoint, save_checkpoint
 
 A, B = (3, 0, 3, 0), (3, 1, 2, 0)
@@ -70,7 +70,7 @@ def inputs(net):
     """What each batch norm gets from now on, by path."""
     found = {}
     for module in net.modules():
-        if isinstance(module, tuple(ADOPTED.values())):
+        if isinstance(module, BatchNorm):
             own = found.setdefault(module.path, [])
             module.register_forward_pre_hook(lambda _, xs, own=own: own.append(xs[0].detach()))
     return found

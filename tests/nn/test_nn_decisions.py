@@ -232,8 +232,9 @@ def test_active_decisions_change_something():
     rng = np.random.default_rng(0)
     for _ in range(60):
         arch = space.sample(rng)
-        for neighbour in space.neighbours(arch):
-            i = next(i for i in range(len(arch)) if arch[i] != neighbour[i])
+        others = ((i, o) for i, n in enumerate(space.counts) for o in range(n) if o != arch[i])
+        for i, option in others:
+            neighbour = (*arch[:i], option, *arch[i + 1 :])
             if space.active(arch)[i] and space.active(neighbour)[i]:
                 assert not torch.equal(NET(X, arch), NET(X, neighbour)), (arch, neighbour)
                 changed.add(space.decisions[i].name)

@@ -141,7 +141,7 @@ def test_the_check_leaves_no_trace(wrong):
 
 
 def test_shared_modules_and_tied_weights_are_restored():
-    # torch.func.functional_call leaves meta tensors behind in a module that is held twice.
+    # What leaves meta tensors behind does so first in a module that is held twice.
     model = Nasty()
     pointers = {name: (id(p), p.data_ptr()) for name, p in model.named_parameters()}
     net = ms.Supernet(model, input_shape=INPUT)

@@ -1,6 +1,5 @@
 """Drawing, listing and varying architectures."""
 
-import itertools
 from collections import Counter
 
 import numpy as np
@@ -17,18 +16,6 @@ COUNTS = st.lists(st.integers(1, 5), min_size=1, max_size=6)
 
 def flat(counts) -> SearchSpace:
     return SearchSpace([Decision(range(m), f"d{i}") for i, m in enumerate(counts)])
-
-
-@QUICK
-@given(COUNTS, st.integers(0, 2**32))
-def test_neighbours_are_all_at_distance_one(counts: list[int], seed: int) -> None:
-    space = flat(counts)
-    arch = space.sample(np.random.default_rng(seed))
-    neighbours = list(space.neighbours(arch))
-    everything = itertools.product(*map(range, counts))
-    expected = {a for a in everything if sum(x != y for x, y in zip(a, arch, strict=True)) == 1}
-    assert set(neighbours) == expected
-    assert len(neighbours) == sum(m - 1 for m in counts)
 
 
 @QUICK
@@ -93,8 +80,6 @@ def test_bad_probability_and_bad_architectures() -> None:
                 use(bad)
     with pytest.raises(ValueError, match="has 3 entries; this space has 2 decisions"):
         space.crossover((0, 0), (0, 0, 0), rng)
-    with pytest.raises(ValueError, match="d1: option"):
-        list(space.neighbours((0, 5)))
 
 
 def test_smallest_and_largest_rank_sizes_by_value_and_names_by_record() -> None:

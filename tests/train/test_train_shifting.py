@@ -41,6 +41,8 @@ class Wide(nn.Module):
 class Given(list):
     """Batches that are the same in every epoch; an exception in the place of one is raised."""
 
+    from_step = ms.data.Batches.from_step
+
     def epoch(self, epoch, start=0):
         for batch in self[start:]:
             if isinstance(batch, Exception):

@@ -245,8 +245,8 @@ def _subnet(net: Supernet, arch: Arch, images: torch.Tensor) -> Job:
 def _distinct(space: SearchSpace, count: int) -> list[Arch]:
     """Random architectures, distinct as far as the space has so many."""
     rng = numpy_rng("latency", "checks")
-    found = dict.fromkeys(space.sample(rng) for _ in range(20 * count))
-    return list(found)[:count]
+    archs = dict.fromkeys(space.sample(rng) for _ in range(20 * count))
+    return list(archs)[:count]
 
 
 def _spread(times: npt.NDArray[np.float64]) -> float:

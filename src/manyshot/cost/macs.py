@@ -8,14 +8,14 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from manyshot.cost.recording import CostMismatch, Positions, Recording, meta_twin
+from manyshot.cost.recording import CostMismatch, Positions, Recording
 from manyshot.cost.tables import CostTable, Table
 from manyshot.cost.watch import Watch
 from manyshot.nn.choice import Choice, Depth
 from manyshot.nn.extract import extract
 from manyshot.nn.mixing import FirstSlice
 from manyshot.nn.selection import Selection
-from manyshot.nn.shapes import dry, model_dtype
+from manyshot.nn.shapes import dry, meta_twin, model_dtype
 from manyshot.seeding import numpy_rng
 from manyshot.space import Arch, SearchSpace
 from manyshot.supernet import Supernet
@@ -84,8 +84,8 @@ def _first_difference(
     with dry(subnet), torch.device("meta"), watch:
         subnet(recording.images)
     plain = {path: watch.counts.get(module, 0) for path, module in subnet.named_modules()}
-    for module, (own, table) in by_module.items():
-        recorded = int(table[tuple(arch[p] for p in own)])
+    for module, (positions, table) in by_module.items():
+        recorded = int(table[tuple(arch[p] for p in positions)])
         if recording.active(module, arch):
             path = plain_path(recording.model, recording.paths[module])
             has = plain.get(path, 0)

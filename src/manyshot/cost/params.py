@@ -10,12 +10,13 @@ import numpy as np
 from torch import Tensor, nn
 
 from manyshot.cost.macs import check_archs
-from manyshot.cost.recording import CostMismatch, meta_twin
+from manyshot.cost.recording import CostMismatch
 from manyshot.cost.tables import MAX_CELLS, CostTable
 from manyshot.nn.extract import extract
 from manyshot.nn.layer import Shape
 from manyshot.nn.mixing import FirstSlice
 from manyshot.nn.selection import Selection
+from manyshot.nn.shapes import meta_twin
 from manyshot.nn.structure import parameter_uses
 from manyshot.space import SearchSpace, Size, Use
 from manyshot.supernet import Supernet

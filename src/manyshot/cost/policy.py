@@ -27,31 +27,22 @@ class PolicyCost:
 
     The resource model of ShiftNAS (arXiv:2307.08300, eq. 10) is a sum over decisions. Costs are no
     such sum, as sizes multiply one another, so the exact form is ours. `additive` is the paper's,
-    around a reference: F(ref) + sum_d sum_i (F(ref with option i of d) - F(ref)) p_di. The paper
+    around the largest architecture a: F(a) + sum_d sum_i (F(a with option i of d) - F(a)) p_di; the
+    largest leaves no block out, so that no decision of a block is without effect. The paper
     multiplies costs with cumulative masks, which gives the same only if they are increments from
     one option to the next: the full costs of options would be counted several times.
     """
 
-    def __init__(
-        self,
-        table: CostTable,
-        space: SearchSpace,
-        *,
-        form: CostForm = "exact",
-        reference: Arch | None = None,
-    ) -> None:
+    def __init__(self, table: CostTable, space: SearchSpace, *, form: CostForm = "exact") -> None:
         """Makes the cost of policies over the decisions of `space`.
 
         Args:
             table: a cost table of any metric; of a `LatencyTable` give its `table`.
             space: the space whose decisions are the keys of policies.
             form: `exact` or `additive` (see the class).
-            reference: the architecture of the additive form; by default `space.largest`, which
-                leaves no block out, so that no decision of a block is without effect.
 
         Raises:
-            ValueError: if the table is of another space, for an unknown form, or for a reference
-                that is not in the space or not used.
+            ValueError: if the table is of another space, or for an unknown form.
         """
         counts = tuple(space.counts.tolist())
         if table.counts != counts or not counts:
@@ -61,10 +52,8 @@ class PolicyCost:
             )
         if form not in get_args(CostForm):
             raise ValueError(f"form must be one of {get_args(CostForm)}, got {form!r}")
-        if form == "exact" and reference is not None:
-            raise ValueError(f"reference {reference} is not used by form='exact'; leave it out")
         if form == "additive":
-            table = _around(table, space.largest if reference is None else space.check(reference))
+            table = _around(table, space.largest)
         self.space, self.metric = space, table.metric
         self._constant = float(table.constant)
         self._on = {torch.device("cpu"): _factors(table)}

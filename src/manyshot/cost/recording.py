@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -10,13 +9,11 @@ from typing import Any, TypeAlias, TypeVar, final
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from manyshot.cost.watch import Watch
 from manyshot.nn.choice import Choice
-from manyshot.nn.mixing import FirstSlice
-from manyshot.nn.selection import Selection, activate
-from manyshot.nn.shapes import model_dtype
+from manyshot.nn.shapes import meta_twin, model_dtype, on_meta
 from manyshot.nn.structure import sizes_of, walk
 from manyshot.seeding import numpy_rng
 from manyshot.space import Arch, SearchSpace, Use
@@ -32,33 +29,6 @@ MAX_RUNS = 20_000
 
 class CostMismatch(RuntimeError):
     """What was recorded is not what an extracted subnet has; the message names the module."""
-
-
-class _Unchanged:
-    """The statistics of a forward in which only shapes matter."""
-
-    def normalise(
-        self, path: str, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
-    ) -> Tensor:
-        return x
-
-
-def meta_twin(model: nn.Module) -> dict[int, Any]:
-    """Copies `model` to meta tensors; returns the memo of the copy, by `id` of what was copied.
-
-    The copy shares the decisions, so the same selections run it. Nothing of `model` is touched.
-    """
-    memo: dict[int, Any] = {}
-    held = (v for m in model.modules() for v in vars(m).values() if isinstance(v, Tensor))
-    for tensor in itertools.chain(model.parameters(), model.buffers(), held):
-        fresh = torch.empty_like(tensor, device="meta")
-        is_parameter = isinstance(tensor, nn.Parameter)
-        memo[id(tensor)] = nn.Parameter(fresh, tensor.requires_grad) if is_parameter else fresh
-    for module in model.modules():
-        for _, size in sizes_of(module, ""):
-            memo.update((id(part), part) for part in (size, *size.decisions()))
-    copy.deepcopy(model, memo)
-    return memo
 
 
 @final
@@ -117,9 +87,7 @@ class Recording:
 
     def _run(self, arch: Arch) -> None:
         self._watch.clear()
-        selection = Selection(self.space.decisions, arch, _Unchanged(), FirstSlice())
-        quiet = torch.random.fork_rng(devices=[])
-        with torch.no_grad(), quiet, torch.device("meta"), activate(selection), self._watch:
+        with on_meta(self.space, arch), self._watch:
             self.model(self.images)
 
     def macs(self, arch: Arch) -> dict[nn.Module, int]:

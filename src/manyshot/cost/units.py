@@ -27,7 +27,7 @@ from manyshot.supernet import Supernet
 Inputs: TypeAlias = tuple[str, ...]
 """The shapes of the inputs of a unit's calls, as text."""
 
-Key: TypeAlias = tuple[nn.Module, frozenset[tuple[int, int]], Inputs]
+TimedUnit: TypeAlias = tuple[nn.Module, frozenset[tuple[int, int]], Inputs]
 """What is timed once: a unit, the options that matter in it, and its inputs."""
 
 
@@ -42,9 +42,9 @@ class UnitPlan:
         cells: for each unit the decisions it depends on, and what to look up at their options.
     """
 
-    jobs: dict[Key, Arch]
+    jobs: dict[TimedUnit, Arch]
     seen: dict[tuple[nn.Module, Inputs], Arch]
-    cells: dict[nn.Module, tuple[Positions, Cells[Key]]]
+    cells: dict[nn.Module, tuple[Positions, Cells[TimedUnit]]]
 
 
 def plan(recording: Recording, limit: int) -> UnitPlan:
@@ -131,7 +131,7 @@ def _plan_unit(
 ) -> None:
     space = recording.space
     axes = tuple(sorted(_inside(recording, unit).union(depends)))
-    cells: Cells[Key] = {}
+    cells: Cells[TimedUnit] = {}
     for cell in itertools.product(*(range(int(space.counts[p])) for p in axes)):
         options = dict(zip(axes, cell, strict=True))
         sight = seen.get(tuple(options[p] for p in depends))

@@ -8,18 +8,17 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 from torch._ops import OpOverload
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
+from manyshot.nn.counting import MultiplyAdds
 from manyshot.nn.shapes import shapes_of
 
 
 @final
-class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Watch(MultiplyAdds):  # type: ignore[no-untyped-call]
     """Counts the multiply-adds of every operation, by the innermost module that runs it.
 
-    It counts what `torch.utils.flop_counter` counts. Operations on meta tensors give nothing but
-    shapes, and most of torch's shape functions are slow, so each is run once per distinct input.
+    Operations on meta tensors give nothing but shapes, and most of torch's shape functions are
+    slow, so each is run once per distinct input.
 
     Attributes:
         counts: multiply-adds by module.
@@ -28,7 +27,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self, model: nn.Module, *, inputs: bool = False) -> None:
         """Puts hooks on all of `model`, which is a copy made to be watched."""
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.counts: defaultdict[nn.Module, int] = defaultdict(int)
         self.inputs: defaultdict[nn.Module, tuple[str, ...]] = defaultdict(tuple)
         self._describes = inputs
@@ -59,9 +58,14 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         key = _key(func, args, kwargs)
         outcome = self._outcomes.get(key)
         if outcome is None:
-            return self._run(func, args, kwargs, key)
-        if outcome.macs and self._stack:
-            self.counts[self._stack[-1]] += outcome.macs
+            out, macs = self.run(func, args, kwargs)
+            if macs is not None:
+                self._add(macs)
+                outcome = _Outcome.of(func, args, key, out, macs)
+                if outcome is not None:
+                    self._outcomes[key] = outcome
+            return out
+        self._add(outcome.macs)
         if outcome.tensors is None:
             return args[0]
         outputs = [
@@ -70,21 +74,9 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         ]
         return outputs[0] if outcome.single else tuple(outputs)
 
-    def _run(self, func: Any, args: tuple[Any, ...], kwargs: Any, key: Any) -> Any:
-        flops = flop_registry.get(func._overloadpacket)
-        if flops is None:
-            with self:
-                out = func.decompose(*args, **kwargs)
-            if out is not NotImplemented:
-                return out
-        out = func(*args, **kwargs)
-        macs = 0 if flops is None else flops(*args, **kwargs, out_val=out) // 2
+    def _add(self, macs: int) -> None:
         if macs and self._stack:
             self.counts[self._stack[-1]] += macs
-        outcome = _Outcome.of(func, args, key, out, macs)
-        if outcome is not None:
-            self._outcomes[key] = outcome
-        return out
 
 
 @final

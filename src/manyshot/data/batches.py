@@ -5,6 +5,7 @@ Shape letters: N images of a set, B of a batch, C channels, H height, W width.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import final
 
@@ -108,6 +109,12 @@ class Batches:
         if self._memory is not None:
             return self._from_memory(*self._memory, epoch, shares)
         return self._from_files(epoch, shares)
+
+    def from_step(self, step: int) -> Iterator[Batch]:
+        """This rank's batches without end, from a step on that is counted through all epochs."""
+        first, start = divmod(step, len(self))
+        for epoch in itertools.count(first):
+            yield from self.epoch(epoch, start if epoch == first else 0)
 
     def _shares(self, epoch: int, start: int) -> list[Tensor]:
         """The indices of this rank's images, int64 on the CPU, per step from `start`."""

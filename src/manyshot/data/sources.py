@@ -17,10 +17,10 @@ from manyshot.data.images import ImageSet, LabelledImages
 from manyshot.data.missing import not_found
 from manyshot.seeding import numpy_rng
 
-Parts = tuple[LabelledImages, LabelledImages]
+TrainAndTest = tuple[LabelledImages, LabelledImages]
 """The train and the test part, before anything is split off."""
 
-Source = Callable[[Path | None, int | None, bool], Parts]
+Source = Callable[[Path | None, int | None, bool], TrainAndTest]
 """A function of root, image_size and download that loads a data set."""
 
 DEBIAN = {"fashion_mnist": Path("/usr/share/datasets/fashion-mnist")}
@@ -44,7 +44,7 @@ def default_places(name: str) -> list[Path]:
     return places
 
 
-def digits(root: Path | None, image_size: int | None, download: bool) -> Parts:
+def digits(root: Path | None, image_size: int | None, download: bool) -> TrainAndTest:
     """The 1,797 handwritten digits of scikit-learn, 1x8x8; a class-balanced quarter is the test.
 
     The set has no official test part: ours is the same 449 images whatever the seed of the run.
@@ -78,7 +78,7 @@ def digits(root: Path | None, image_size: int | None, download: bool) -> Parts:
 
 def idx_files(
     name: str, folder: str, root: Path | None, image_size: int | None, download: bool
-) -> Parts:
+) -> TrainAndTest:
     """MNIST or Fashion-MNIST, 1x28x28, from IDX files (gzipped or not).
 
     Args:
@@ -94,7 +94,7 @@ def idx_files(
     """
     places = [root] if root is not None else default_places(name)
     candidates = [path for place in places for path in (place, place / folder / "raw")]
-    files = next((found for path in candidates if (found := _idx_in(path))), None)
+    files = next(filter(None, map(_idx_in, candidates)), None)
     if files is None and download:
         # Imported here: torchvision costs a second and is only needed to download.
         from torchvision import datasets
@@ -116,7 +116,7 @@ def idx_files(
 
 def cifar(
     name: str, folder: str, root: Path | None, image_size: int | None, download: bool
-) -> Parts:
+) -> TrainAndTest:
     """CIFAR-10 or CIFAR-100, 3x32x32, read and checked by torchvision.
 
     Args:
@@ -157,7 +157,7 @@ def cifar(
     return resized(train, image_size), resized(test, image_size)
 
 
-def own_files(root: Path | None, image_size: int | None, download: bool) -> Parts:
+def own_files(root: Path | None, image_size: int | None, download: bool) -> TrainAndTest:
     """The image files of a user, in one folder per class (see `image_folders`).
 
     Args:
@@ -196,13 +196,9 @@ def resized(images: ImageSet, size: int | None) -> ImageSet:
     # Imported here: torchvision costs a second and is only needed to resize.
     from torchvision.transforms.v2 import functional
 
-    chunks = [
-        functional.resize(chunk, [size, size], antialias=True)
-        for chunk in torch.split(
-            images.images, 4096
-        )  # bounds the memory of the intermediate floats
-    ]
-    return ImageSet(images=torch.cat(chunks), labels=images.labels, classes=images.classes)
+    chunks = torch.split(images.images, 4096)  # bounds the memory of the intermediate floats
+    scaled = [functional.resize(chunk, [size, size], antialias=True) for chunk in chunks]
+    return ImageSet(images=torch.cat(scaled), labels=images.labels, classes=images.classes)
 
 
 def _idx_in(place: Path) -> list[Path] | None:

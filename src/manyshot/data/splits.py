@@ -82,14 +82,15 @@ def load(
         ValueError: for an unknown name, damaged files or impossible numbers.
     """
     if name not in DATASETS:
-        known = ", ".join(sorted(DATASETS))
-        raise ValueError(f"unknown data set {name!r}; {nearest(name, DATASETS)}have {known}")
+        names = ", ".join(sorted(DATASETS))
+        raise ValueError(f"unknown data set {name!r}; {nearest(name, DATASETS)}have {names}")
     if image_size is not None and image_size < 1:
         raise ValueError(f"image_size must be at least 1 pixel, got {image_size}")
     whole, test = DATASETS[name](None if root is None else Path(root), image_size, download)
-    rest, held = _split(whole, "validation", validation, seed)
-    own, apart = _split(rest, "held_out", held_out, seed)
-    return _assembled(name, _shrunk(own, train_size, seed), held, apart, test)
+    rest, for_validation = _split(whole, "validation", validation, seed)
+    rest, for_samplers = _split(rest, "held_out", held_out, seed)
+    train = _shrunk(rest, train_size, seed)
+    return _assembled(name, train, for_validation, for_samplers, test)
 
 
 def _split(

@@ -1,9 +1,9 @@
 """Batch-norm calibration and accuracy. Nothing here changes what it evaluates."""
 
 from manyshot.evaluate.prefix import Account, Population
-from manyshot.evaluate.running import RunningStatistics
-from manyshot.evaluate.score import Score, accuracy, calibrate, evaluating, predict, score
-from manyshot.evaluate.shared import shared_statistics
+from manyshot.evaluate.running import RunningStatistics, shared_statistics
+from manyshot.evaluate.score import Score, accuracy, calibrate, predict, score
+from manyshot.nn.modes import evaluating
 
 __all__ = [
     "Account",

@@ -15,9 +15,11 @@ from typing import Any, TypeAlias, final
 import torch
 from torch import Tensor
 
-from manyshot.evaluate.score import Batch, Score, evaluating, score, total
+from manyshot.data import Batch
+from manyshot.evaluate.score import Score, images_of, score, total
 from manyshot.evaluate.stages import StagePath, Survey, Unfit, stages_of
 from manyshot.nn.batch_norm import BatchNormStats, Collector
+from manyshot.nn.modes import evaluating
 from manyshot.space import Arch
 from manyshot.supernet import Supernet
 
@@ -114,8 +116,7 @@ class _Images:
         self.sizes = [len(images) for images in self]
 
     def __iter__(self) -> Iterator[Tensor]:
-        for batch in self._batches:
-            yield batch if isinstance(batch, Tensor) else batch[0]
+        return images_of(self._batches)
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,8 +279,8 @@ class Population:
         arch = self._paths[path][0]
         if self._statistics_of is not None:
             steps = range(start, stop)
-            found = {n: self._shared[path[: i + 1], n] for i in steps for n in path[i].norms}
-            return BatchNormStats(arch, found)
+            tensors = {n: self._shared[path[: i + 1], n] for i in steps for n in path[i].norms}
+            return BatchNormStats(arch, tensors)
         collector = Collector()
         with self.net.selecting(arch, collector):
             for images in source.calibration:

@@ -1,20 +1,21 @@
-"""Batch-norm statistics as the training of a path leaves them, without a calibration."""
+"""Batch-norm statistics without a calibration: running averages, which paths share."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from manyshot.nn.batch_norm import ADOPTED, BatchNormStats
+from manyshot.evaluate.score import images_of
+from manyshot.nn.batch_norm import BatchNorm, BatchNormStats
+from manyshot.nn.modes import modes_kept
 from manyshot.space import Arch
 from manyshot.supernet import Supernet
-
-_BATCH_NORMS = tuple(ADOPTED.values())
 
 
 class RunningStatistics:
@@ -43,7 +44,7 @@ class RunningStatistics:
         handles = [
             module.register_forward_pre_hook(functools.partial(self._take, module.path))
             for module in self.net.modules()
-            if isinstance(module, _BATCH_NORMS)
+            if isinstance(module, BatchNorm)
         ]
         try:
             yield
@@ -98,3 +99,49 @@ class RunningStatistics:
             for path in paths
         }
         self._last.clear()
+
+
+def shared_statistics(
+    net: Supernet, batches: Iterable[Tensor | Sequence[Tensor]], rng: np.random.Generator
+) -> Callable[[Arch], BatchNormStats]:
+    """What running averages hold after batches of uniform random paths, for any architecture.
+
+    This is the control of `calibrate`: in a supernet with ordinary batch norms the averages blend
+    all paths, and accuracies taken with them rank badly (SPOS, arXiv:1904.00420, section 3.4). They
+    are made after training, at fixed weights, with momentum 0.1; dropout is off. The supernet is
+    left bit-identical.
+
+    Args:
+        net: the supernet.
+        batches: images (B, C, H, W), or (images, labels) pairs; a hundred or more, each for another
+            path.
+        rng: draws the paths.
+
+    Returns:
+        A function from architectures to statistics. What no path reached comes from one batch.
+
+    Raises:
+        ValueError: if there is no batch.
+    """
+    averages, images = RunningStatistics(net), None
+    for images in images_of(batches):
+        _forward(net, averages, images, net.space.sample(rng))
+    if images is None:
+        raise ValueError("shared_statistics got no batches; give at least one of training images")
+    last = images
+
+    def of(arch: Arch) -> BatchNormStats:
+        of_path = RunningStatistics(net, momentum=0.0)  # only what no path reached begins
+        of_path.tensors = dict(averages.tensors)
+        _forward(net, of_path, last, arch)
+        return of_path.of(arch)
+
+    return of
+
+
+def _forward(net: Supernet, averages: RunningStatistics, images: Tensor, arch: Arch) -> None:
+    """Runs one batch of one path, in which batch norms train and all else evaluates."""
+    with modes_kept(net), torch.no_grad(), averages.watching():
+        for module in net.modules():
+            module.training = isinstance(module, BatchNorm)
+        net(images, arch)

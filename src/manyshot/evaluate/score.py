@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from manyshot.data import Batch
 from manyshot.nn.batch_norm import BatchNormStats, Collector
 from manyshot.nn.mixing import Kept
-from manyshot.nn.modes import modes_kept
+from manyshot.nn.modes import evaluating
 from manyshot.space import Arch
 from manyshot.supernet import Supernet
-
-Batch = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +29,6 @@ class Score:
     accuracy: float
     loss: float
     images: int
-
-
-@contextlib.contextmanager
-def evaluating(net: nn.Module) -> Iterator[None]:
-    """Eval mode without gradients inside; every module's mode is as before afterwards."""
-    with modes_kept(net), torch.no_grad():
-        net.eval()
-        yield
 
 
 def calibrate(
@@ -69,13 +58,18 @@ def calibrate(
     arch, collector, seen = tuple(arch), Collector(), 0
     mixture = mixture or net.mixture(arch)
     with evaluating(net):
-        for batch in batches:
-            images = batch if isinstance(batch, Tensor) else batch[0]
+        for images in images_of(batches):
             net(images, arch, stats=collector, mixture=mixture)
             seen += 1
     if not seen:
         raise ValueError("calibrate got no batches; give at least one batch of training images")
     return collector.stats(arch)
+
+
+def images_of(batches: Iterable[Tensor | Sequence[Tensor]]) -> Iterator[Tensor]:
+    """The images of batches, which are images alone or images and labels."""
+    for batch in batches:
+        yield batch if isinstance(batch, Tensor) else batch[0]
 
 
 def predict(

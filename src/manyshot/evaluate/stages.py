@@ -10,18 +10,20 @@ from typing import Any, TypeAlias, final
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
-from manyshot.evaluate.score import evaluating
 from manyshot.nn.batch_norm import Collector
+from manyshot.nn.counting import MultiplyAdds
+from manyshot.nn.modes import evaluating
 from manyshot.nn.selection import Selection, Statistics, activate
 from manyshot.space import Arch, Decision, Number, Size
 from manyshot.supernet import Supernet
 
-Shape: TypeAlias = tuple[int, ...]
-Options: TypeAlias = tuple[int, ...]
-Tensors: TypeAlias = dict[str, tuple[Tensor, Tensor]]
+ImageShape: TypeAlias = tuple[int, ...]
+"""The shape of what a stage gets or gives for one image."""
+Indices: TypeAlias = tuple[int, ...]
+"""Positions of decisions in an architecture, or option indices of these decisions."""
+Moments: TypeAlias = dict[str, tuple[Tensor, Tensor]]
+"""The mean and the variance of each batch norm, by its path."""
 
 
 class Unfit(Exception):
@@ -43,7 +45,7 @@ class Step:
     """
 
     number: int
-    shape: Shape
+    shape: ImageShape
     bytes: int
     macs: int
     norms: tuple[str, ...]
@@ -73,32 +75,6 @@ class _Reads(Selection):
         return super().size(size)
 
 
-class _Count(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts multiply-adds, by torch's own formulas.
-
-    torch's `FlopCounterMode` hooks into gradients to name modules, and fails without gradients
-    where a module's output is a view of its parameter, as a class token is.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.macs = 0
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        flops = flop_registry.get(func._overloadpacket)
-        if flops is None:
-            with self:
-                out = func.decompose(*args, **kwargs)
-            if out is not NotImplemented:
-                return out
-        out = func(*args, **kwargs)
-        self.macs += 0 if flops is None else flops(*args, **kwargs, out_val=out) // 2
-        return out
-
-
 class Survey:
     """Finds the steps of architectures, by running few of them on two small batches.
 
@@ -118,7 +94,9 @@ class Survey:
         few = images[:2] if len(images) > 1 else torch.cat((images, images.flip(backwards)))
         self.net, self.stages = net, stages
         self._batches = (few, few.flip(backwards))
-        self._steps: list[dict[Shape, dict[Options, dict[Options, Step]]]] = [{} for _ in stages]
+        self._steps: list[dict[ImageShape, dict[Indices, dict[Indices, Step]]]] = [
+            {} for _ in stages
+        ]
         self._step_count = 0
 
     def paths(self, archs: Iterable[Arch]) -> dict[StagePath, list[Arch]]:
@@ -157,7 +135,7 @@ class Survey:
         Two batches go through each stage before the next one, so that a stage that remembers what
         another one saw is detected.
         """
-        whole, apart = Collector(), Tensors()
+        whole, apart = Collector(), Moments()
         expected = [self.net(batch.clone(), arch, stats=whole) for batch in self._batches]
         batches = [batch.clone() for batch in self._batches]
         for number in range(len(self.stages)):
@@ -180,7 +158,7 @@ class Survey:
 
     def _observe(
         self, number: int, arch: Arch, batches: Sequence[Tensor]
-    ) -> tuple[list[Tensor], Tensors]:
+    ) -> tuple[list[Tensor], Moments]:
         stage, (x, *_), collector = self.stages[number], batches, Collector()
         reads = _Reads(self.net.space.decisions, arch, collector)
         version = None if x.is_inference() else x._version
@@ -208,9 +186,9 @@ class Survey:
         """The multiply-adds of one image, as `ms.cost.macs` counts them."""
         selection = Selection(self.net.space.decisions, arch, Collector())
         products = sdpa_kernel(SDPBackend.MATH)  # a fused attention is counted as nothing on a CPU
-        with products, activate(selection), _Count() as count:
+        with products, activate(selection), MultiplyAdds() as count:
             stage(x.clone())
-        return int(count.macs) // len(x)
+        return int(count.total) // len(x)
 
 
 def _same(one: Tensor, other: Any) -> bool:

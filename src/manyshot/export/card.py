@@ -16,7 +16,7 @@ from manyshot._version import __version__
 from manyshot.export.files import replace_file, with_suffix
 from manyshot.space import Arch, SearchSpace
 
-SCHEMA = 1
+CARD_SCHEMA = 1
 FIELDS = ("architecture", "choices", "costs", "accuracies", "data", "files")
 
 
@@ -69,7 +69,7 @@ def write_card(path: str | os.PathLike[str], record: Mapping[str, Any]) -> Path:
     path = with_suffix(path, ".json")
     _check(record)
     content = {
-        "schema": SCHEMA,
+        "schema": CARD_SCHEMA,
         **{field: record.get(field) for field in FIELDS},
         "versions": {
             "python": platform.python_version(),

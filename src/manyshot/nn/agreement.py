@@ -25,9 +25,9 @@ from manyshot.space import Arch, Decision, SearchSpace
 IMAGES = 3
 """How many images of a batch are used; batch norm needs more than one."""
 NOISE = 0.1
-"""Standard deviation of the noise that is added to parameters that are constant."""
+"""The standard deviation of the noise that is added to constant parameters."""
 TOLERANCE = 1e-7
-"""Largest accepted |masked - sliced| relative to max |output|: float64 leaves 1e-12 or so."""
+"""The largest accepted |masked - sliced| relative to max |output|; float64 leaves about 1e-12."""
 
 
 class MaskError(RuntimeError):
@@ -69,8 +69,8 @@ def check_agreement(net: Any, images: Any, archs: Iterable[Arch] | None = None) 
     reached: set[Decision] = set()
     for arch in dict.fromkeys(archs):
         policy = one_hot(space, arch)
-        for own in policy.values():
-            own.requires_grad_()
+        for vector in policy.values():
+            vector.requires_grad_()
         try:
             with torch.no_grad():
                 sliced, _ = _outputs(twin, inputs, arch)

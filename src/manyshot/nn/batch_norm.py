@@ -6,16 +6,16 @@ argument of the forward: `net(images, arch, stats=stats)`.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from typing import Any, ClassVar, Self, final
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from manyshot.nn.layer import Index, Layer, Shape, Tie, elastic, largest, leading
+from manyshot.nn.layer import Norm, Tie, largest
 from manyshot.nn.selection import Selection, active
-from manyshot.space import Arch, Number, Size
+from manyshot.space import Arch, Size
 
 
 @final
@@ -113,8 +113,8 @@ class MaskedStatistics:
         mean = torch.zeros(x.shape[1], device=x.device, dtype=_running_dtype(x, weight))
         variance = torch.ones_like(mean)
         if path in self.runs:
-            for padded, own in zip((mean, variance), self.stats.of(path), strict=True):
-                padded[: len(own)] = own
+            for padded, values in zip((mean, variance), self.stats.of(path), strict=True):
+                padded[: len(values)] = values
         return F.batch_norm(x, mean, variance, weight, bias, False, 0.0, eps)
 
 
@@ -155,9 +155,10 @@ def _running_dtype(x: Tensor, weight: Tensor | None) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
-class _BatchNorm(Layer):
+class BatchNorm(Norm):
     """Batch normalisation over the second dimension; the number of features may be a size."""
 
+    _size_name = "num_features"
     _plain: ClassVar[type[nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d]]
 
     def __init__(
@@ -177,25 +178,13 @@ class _BatchNorm(Layer):
         """
         super().__init__()
         self.num_features, self.eps, self.momentum = num_features, eps, momentum
-        self._elastic = elastic(num_features)
-        self._stored = (largest(num_features),)
-        self.weight = nn.Parameter(torch.ones(self._stored)) if affine else None
-        self.bias = nn.Parameter(torch.zeros(self._stored)) if affine else None
+        self._make_parameters(affine, affine)
         self._remember_like()
 
     def _remember_like(self, like: Tensor | None = None) -> None:
-        if not self.has(
-            "weight"
-        ):  # an empty tensor knows the device and type of the extracted layer
+        if not self.has("weight"):  # an empty tensor knows device and type of the extracted layer
             empty = torch.empty(0) if like is None else torch.empty_like(like[:0])
             self.register_buffer("_like", empty, persistent=False)
-
-    def reset_parameters(self) -> None:
-        """Sets the scale to one and the shift to zero."""
-        if self.weight is not None:
-            nn.init.ones_(self.weight)
-        if self.bias is not None:
-            nn.init.zeros_(self.bias)
 
     @classmethod
     def adopt(cls, norm: nn.Module) -> None:
@@ -208,20 +197,6 @@ class _BatchNorm(Layer):
         norm._elastic = False
         norm._stored = (largest(norm.num_features),)
         norm._remember_like(like)
-
-    def sizes(self) -> Iterator[tuple[str, Number | Size]]:
-        """The number of features."""
-        yield "num_features", self.num_features
-
-    def shapes(self) -> Iterator[tuple[str, Shape]]:
-        """Scale and shift, where there are any."""
-        for name in ("weight", "bias"):
-            if self.has(name):
-                yield name, (self.num_features,)
-
-    def part(self, name: str, selection: Selection) -> Index:
-        """The first features."""
-        return leading(self._stored, selection.extent(self.num_features))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, ...) normalised per channel.
@@ -255,41 +230,36 @@ class _BatchNorm(Layer):
         norm = self._plain(features, self.eps, self.momentum, self.has("weight"))
         like: Any = tie("weight") if self.has("weight") else self._like
         norm.to(like.device, like.dtype)
-        for name in ("weight", "bias"):
-            norm.register_parameter(name, tie(name) if self.has(name) else None)
+        self._give_parameters(norm, tie)
         stats = selection.statistics
         if isinstance(stats, BatchNormStats) and self.path in stats.tensors:
             mean, variance = stats.of(self.path)
             norm.running_mean, norm.running_var = mean.clone(), variance.clone()
         return norm
 
-    def extra_repr(self) -> str:
-        """The number of features, for people."""
-        return f"{self.num_features!r}, eps={self.eps}, affine={self.has('weight')}"
-
 
 @final
-class BatchNorm1d(_BatchNorm):
+class BatchNorm1d(BatchNorm):
     """The elastic counterpart of `torch.nn.BatchNorm1d`."""
 
     _plain = nn.BatchNorm1d
 
 
 @final
-class BatchNorm2d(_BatchNorm):
+class BatchNorm2d(BatchNorm):
     """The elastic counterpart of `torch.nn.BatchNorm2d`."""
 
     _plain = nn.BatchNorm2d
 
 
 @final
-class BatchNorm3d(_BatchNorm):
+class BatchNorm3d(BatchNorm):
     """The elastic counterpart of `torch.nn.BatchNorm3d`."""
 
     _plain = nn.BatchNorm3d
 
 
-ADOPTED: dict[type[nn.Module], type[_BatchNorm]] = {
+ADOPTED: dict[type[nn.Module], type[BatchNorm]] = {
     nn.BatchNorm1d: BatchNorm1d,
     nn.BatchNorm2d: BatchNorm2d,
     nn.BatchNorm3d: BatchNorm3d,

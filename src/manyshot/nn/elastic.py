@@ -13,7 +13,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from manyshot.nn.layer import Index, Layer, Shape, Tie, elastic, largest, leading, mask_dimension
+from manyshot.nn.layer import (
+    Index,
+    Layer,
+    Shape,
+    Tie,
+    elastic,
+    largest,
+    leading,
+    mask_dimension,
+    values_of,
+)
 from manyshot.nn.pointwise import conv2d
 from manyshot.nn.selection import Selection, active
 from manyshot.space import Number, Size
@@ -69,17 +79,11 @@ class Conv2d(Layer):
         _check_groups(groups, in_channels=in_channels, out_channels=out_channels)
         self._per_group, self._out_per_group = in_channels // groups, out_channels // groups
         kernel = (largest(kernel_size),) * 2 if not isinstance(kernel_size, tuple) else kernel_size
-        self._elastic = elastic(
-            in_channels, out_channels, groups, *self._scalars(kernel_size), *self._scalars(padding)
-        )
+        self._elastic = elastic(in_channels, out_channels, groups, kernel_size, padding)
         self._stored = (largest(out_channels), largest(self._per_group), *kernel)
         self.weight = nn.Parameter(torch.empty(self._stored))
         self.bias = nn.Parameter(torch.empty(self._stored[0])) if bias else None
         self.reset_parameters()
-
-    @staticmethod
-    def _scalars(size: object) -> list[Size]:
-        return [size] if isinstance(size, Size) else []
 
     def reset_parameters(self) -> None:
         """Initialises as `torch.nn.Conv2d` does, with the fan of the largest weight."""
@@ -212,18 +216,14 @@ class Conv2d(Layer):
 
 
 def _check_groups(groups: int | Size, **channels: int | Size) -> None:
-    if largest(groups) < 1 or min(_values(groups)) < 1:
+    if largest(groups) < 1 or min(values_of(groups)) < 1:
         raise ValueError(f"Conv2d: groups {groups!r} must be at least 1 in every architecture")
     for name, count in channels.items():
-        if any(_values(count - count // groups * groups)):
+        if any(values_of(count - count // groups * groups)):
             raise ValueError(
                 f"Conv2d: {name} {count!r} are not divided by groups {groups!r} in every "
                 "architecture; round the channels to a multiple by ms.round_to(size, multiple)"
             )
-
-
-def _values(size: int | Size) -> list[Number]:
-    return list(size.over_options()) if isinstance(size, Size) else [size]
 
 
 @final

@@ -57,8 +57,8 @@ def _merge(module: Stacked, extraction: Extraction) -> None:
 
 def _check_statistics(model: nn.Module, statistics: Statistics | None) -> None:
     if isinstance(statistics, BatchNormStats):
-        known = {module.path for module in model.modules() if isinstance(module, Layer)}
-        unknown = sorted(statistics.tensors.keys() - known)
+        layer_paths = {module.path for module in model.modules() if isinstance(module, Layer)}
+        unknown = sorted(statistics.tensors.keys() - layer_paths)
         if unknown:
             raise LookupError(
                 f"the statistics of {statistics.arch} are of another network: this one has no "

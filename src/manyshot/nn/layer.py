@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeAlias, final
+from typing import Any, ClassVar, TypeAlias, final
 
 import torch
 from torch import Tensor, nn
@@ -100,13 +100,67 @@ class Layer(nn.Module):
         return duplicate
 
 
+class Norm(Layer):
+    """What normalising layers have in common: a scale and a shift per feature, if there are any.
+
+    Their number may be a size, which the layer holds under the name `_size_name`.
+    """
+
+    _size_name: ClassVar[str]
+
+    def _make_parameters(self, scale: bool, shift: bool) -> None:
+        self._elastic = elastic(self._features)
+        self._stored = (largest(self._features),)
+        self.weight = nn.Parameter(torch.ones(self._stored)) if scale else None
+        self.bias = nn.Parameter(torch.zeros(self._stored)) if shift else None
+
+    @property
+    def _features(self) -> Number | Size:
+        return getattr(self, self._size_name)  # type: ignore[no-any-return]
+
+    def reset_parameters(self) -> None:
+        """Sets the scale to one and the shift to zero."""
+        if self.weight is not None:
+            nn.init.ones_(self.weight)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    def sizes(self) -> Iterator[tuple[str, Number | Size]]:
+        """The number of features."""
+        yield self._size_name, self._features
+
+    def shapes(self) -> Iterator[tuple[str, Shape]]:
+        """Scale and shift, where there are any."""
+        for name in ("weight", "bias"):
+            if self.has(name):
+                yield name, (self._features,)
+
+    def part(self, name: str, selection: Selection) -> Index:
+        """The first features."""
+        return leading(self._stored, selection.extent(self._features))
+
+    def _give_parameters(self, plain: nn.Module, tie: Tie) -> None:
+        """Gives the plain layer copies of scale and shift, or none."""
+        for name in ("weight", "bias"):
+            plain.register_parameter(name, tie(name) if self.has(name) else None)
+
+    def extra_repr(self) -> str:
+        """The number of features, for people."""
+        return f"{self._features!r}, eps={self.eps}, affine={self.has('weight')}"
+
+
+def values_of(size: Number | Size) -> list[Number]:
+    """All values of a size over the options of its decisions; of a number, itself."""
+    return list(size.over_options()) if isinstance(size, Size) else [size]
+
+
 def largest(size: Number | Size) -> int:
     """The largest value of a size over all options of its decisions.
 
     Raises:
         ValueError: if a value is not whole or below zero.
     """
-    numbers = list(size.over_options()) if isinstance(size, Size) else [size]
+    numbers = values_of(size)
     for number in numbers:
         if number != int(number) or number < 0:
             raise ValueError(
@@ -116,8 +170,8 @@ def largest(size: Number | Size) -> int:
     return int(max(numbers))
 
 
-def elastic(*sizes: Number | Size) -> bool:
-    """Whether any size depends on the architecture."""
+def elastic(*sizes: object) -> bool:
+    """Whether any of these is a size, which depends on the architecture."""
     return any(isinstance(size, Size) for size in sizes)
 
 

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import final
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from manyshot.nn.layer import Index, Layer, Shape, Tie, elastic, largest, leading
+from manyshot.nn.layer import Norm, Tie
 from manyshot.nn.selection import Selection, active
-from manyshot.space import Number, Size
+from manyshot.space import Size
 
 
 @final
-class LayerNorm(Layer):
+class LayerNorm(Norm):
     """Layer normalisation over the last dimension, whose length may be a size.
 
     Mean and variance are those of the active features: a plain `LayerNorm` behind a mask would take
     in the others.
     """
+
+    _size_name = "features"
 
     def __init__(
         self,
@@ -39,32 +40,7 @@ class LayerNorm(Layer):
         """
         super().__init__()
         self.features, self.eps = features, eps
-        self._elastic = elastic(features)
-        self._stored = (largest(features),)
-        shift = elementwise_affine and bias
-        self.weight = nn.Parameter(torch.ones(self._stored)) if elementwise_affine else None
-        self.bias = nn.Parameter(torch.zeros(self._stored)) if shift else None
-
-    def reset_parameters(self) -> None:
-        """Sets the scale to one and the shift to zero."""
-        if self.weight is not None:
-            nn.init.ones_(self.weight)
-        if self.bias is not None:
-            nn.init.zeros_(self.bias)
-
-    def sizes(self) -> Iterator[tuple[str, Number | Size]]:
-        """The number of features."""
-        yield "features", self.features
-
-    def shapes(self) -> Iterator[tuple[str, Shape]]:
-        """Scale and shift, where there are any."""
-        for name in ("weight", "bias"):
-            if self.has(name):
-                yield name, (self.features,)
-
-    def part(self, name: str, selection: Selection) -> Index:
-        """The first features."""
-        return leading(self._stored, selection.extent(self.features))
+        self._make_parameters(elementwise_affine, elementwise_affine and bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., features) normalised over the last dimension."""
@@ -81,13 +57,8 @@ class LayerNorm(Layer):
         """A `torch.nn.LayerNorm`."""
         features, affine = selection.count(self.features), self.has("weight")
         norm = nn.LayerNorm(features, self.eps, affine, self.has("bias"), device="meta")
-        for name in ("weight", "bias"):
-            norm.register_parameter(name, tie(name) if self.has(name) else None)
+        self._give_parameters(norm, tie)
         return norm
-
-    def extra_repr(self) -> str:
-        """The number of features, for people."""
-        return f"{self.features!r}, eps={self.eps}, affine={self.has('weight')}"
 
 
 def masked_layer_norm(

@@ -1,10 +1,11 @@
-"""The modes of modules, training or not, kept."""
+"""Keeps the modes of modules, training or not, whatever is done with a network."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
 
+import torch
 from torch import nn
 
 
@@ -17,3 +18,11 @@ def modes_kept(net: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+@contextlib.contextmanager
+def evaluating(net: nn.Module) -> Iterator[None]:
+    """Eval mode without gradients inside; every module's mode is as before afterwards."""
+    with modes_kept(net), torch.no_grad():
+        net.eval()
+        yield

@@ -162,8 +162,8 @@ class _Gate(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         entry, before, after = ctx.saved_tensors
-        own = (grad * (after - before)).sum().to(entry) if ctx.needs_input_grad[0] else None
-        return (own, None, None, grad) if ctx.runs else (own, None, grad, None)
+        entry_grad = (grad * (after - before)).sum().to(entry) if ctx.needs_input_grad[0] else None
+        return entry_grad, None, None if ctx.runs else grad, grad if ctx.runs else None
 
 
 def gate(entry: Tensor, runs: bool, before: Any, after: Any, path: str) -> Tensor:
@@ -282,8 +282,8 @@ def check_policies(
         expected = [
             torch.nn.functional.one_hot(torch.tensor(index[d]), len(d.options)) for d in policies
         ]
-        given = torch.cat([policy.detach() for policy in policies.values()])
-        wrong = (given != torch.cat(expected).to(given)).nonzero()
+        entries = torch.cat([policy.detach() for policy in policies.values()])
+        wrong = (entries != torch.cat(expected).to(entries)).nonzero()
         if len(wrong):
             ends = itertools.accumulate(len(d.options) for d in policies)
             bad = next(d for d, end in zip(policies, ends, strict=True) if int(wrong[0]) < end)

@@ -8,7 +8,7 @@ from typing import Literal, final
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from manyshot.nn.layer import Layer, Tie, largest
+from manyshot.nn.layer import Layer, Tie, largest, values_of
 from manyshot.nn.selection import Selection, active
 from manyshot.space import Number, Size
 
@@ -60,8 +60,7 @@ class Resize(Layer):
         """
         super().__init__()
         largest(side)
-        sides = list(side.over_options()) if isinstance(side, Size) else [side]
-        if min(sides) < 1:
+        if min(values_of(side)) < 1:
             raise ValueError(f"Resize: side {side!r} must be at least 1 in every architecture")
         if mode not in ("bilinear", "bicubic"):
             raise ValueError(f"Resize: mode must be 'bilinear' or 'bicubic', got {mode!r}")

@@ -1,8 +1,9 @@
-"""Checks that all options of every choice agree in shape, on meta tensors."""
+"""Runs on meta tensors: what shapes a network has, and whether the options of choices agree."""
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -13,8 +14,9 @@ from torch import Tensor, nn
 from manyshot.nn.batch_norm import UnitStatistics
 from manyshot.nn.choice import Choice, Depth
 from manyshot.nn.mixing import FirstSlice
-from manyshot.nn.modes import modes_kept
+from manyshot.nn.modes import evaluating
 from manyshot.nn.selection import Selection, activate
+from manyshot.nn.structure import sizes_of
 from manyshot.seeding import numpy_rng
 from manyshot.space import Arch, SearchSpace
 
@@ -35,41 +37,35 @@ def shapes_of(output: Any) -> Any:
 @contextlib.contextmanager
 def dry(model: nn.Module) -> Iterator[None]:
     """Eval mode, no gradients and a forked random stream inside; all is as before afterwards."""
-    with modes_kept(model), torch.no_grad(), torch.random.fork_rng(devices=[]):
-        model.eval()
+    with evaluating(model), torch.random.fork_rng(devices=[]):
         yield
 
 
-def meta_state(model: nn.Module) -> dict[str, Tensor]:
-    """Meta copies of all parameters and buffers, for `meta_forward`.
+def meta_twin(model: nn.Module) -> dict[int, Any]:
+    """Copies `model` to meta tensors; returns the memo of the copy, by `id` of what was copied.
 
-    A module that is held twice is named once: `functional_call` would not restore it otherwise.
+    The copy shares the decisions, so the same selections run it. Nothing of `model` is touched.
     """
-    state: dict[str, Tensor] = {}
-    copies: dict[Tensor, Tensor] = {}  # tied tensors have one copy
-    for path, module in model.named_modules():
-        for name, tensor in itertools.chain(module._parameters.items(), module._buffers.items()):
-            if tensor is not None:
-                fresh = copies.setdefault(tensor, torch.empty_like(tensor, device="meta"))
-                state[f"{path}.{name}" if path else name] = fresh
-    return state
+    memo: dict[int, Any] = {}
+    held = (v for m in model.modules() for v in vars(m).values() if isinstance(v, Tensor))
+    for tensor in itertools.chain(model.parameters(), model.buffers(), held):
+        fresh = torch.empty_like(tensor, device="meta")
+        is_parameter = isinstance(tensor, nn.Parameter)
+        memo[id(tensor)] = nn.Parameter(fresh, tensor.requires_grad) if is_parameter else fresh
+    for module in model.modules():
+        for _, size in sizes_of(module, ""):
+            memo.update((id(part), part) for part in (size, *size.decisions()))
+    copy.deepcopy(model, memo)
+    return memo
 
 
-def meta_forward(
-    model: nn.Module, space: SearchSpace, arch: Arch, images: Tensor, state: dict[str, Tensor]
-) -> Any:
-    """One forward of an architecture on meta tensors; the model's own tensors are not touched.
-
-    Args:
-        model: the network.
-        space: its search space.
-        arch: the architecture.
-        images: the input, on the meta device.
-        state: what `meta_state` gives.
-    """
+@contextlib.contextmanager
+def on_meta(space: SearchSpace, arch: Arch) -> Iterator[None]:
+    """A context in which a `meta_twin` runs `arch`: what comes out has a shape and no numbers."""
     selection = Selection(space.decisions, arch, UnitStatistics(), FirstSlice())
-    with activate(selection), torch.device("meta"):
-        return torch.func.functional_call(model, dict(state), (images,), tie_weights=False)
+    quiet = torch.random.fork_rng(devices=[])
+    with torch.no_grad(), quiet, torch.device("meta"), activate(selection):
+        yield
 
 
 def check_options(model: nn.Module, space: SearchSpace, input_shape: Sequence[int]) -> None:
@@ -89,20 +85,14 @@ def check_options(model: nn.Module, space: SearchSpace, input_shape: Sequence[in
     rng = numpy_rng("shapes", "checks")
     random = (space.sample(rng) for _ in range(RANDOM_ARCHITECTURES))
     archs = [space.smallest, space.largest, *random]
+    twin = meta_twin(model)[id(model)].eval()
+    for module in twin.modules():
+        if isinstance(module, Choice | Depth):
+            module.register_forward_pre_hook(_compare, with_kwargs=True)
     images = torch.empty((1, *input_shape), device="meta", dtype=model_dtype(model))
-    handles = [
-        module.register_forward_pre_hook(_compare, with_kwargs=True)
-        for module in model.modules()
-        if isinstance(module, Choice | Depth)
-    ]
-    try:
-        state = meta_state(model)
-        with dry(model):
-            for arch in dict.fromkeys(archs):
-                meta_forward(model, space, arch, images, state)
-    finally:
-        for handle in handles:
-            handle.remove()
+    for arch in dict.fromkeys(archs):
+        with on_meta(space, arch):
+            twin(images)
 
 
 def model_dtype(model: nn.Module) -> torch.dtype:

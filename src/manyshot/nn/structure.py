@@ -159,8 +159,8 @@ def search_space(model: nn.Module) -> SearchSpace:
                 float(sum(p.numel() for p in module.option(i).parameters()))
                 for i in range(len(module.decision.options))
             ]
-            known = weights.setdefault(module.decision, [0.0] * len(counts))
-            weights[module.decision] = [a + b for a, b in zip(known, counts, strict=True)]
+            so_far = weights.get(module.decision, [0.0] * len(counts))
+            weights[module.decision] = [a + b for a, b in zip(so_far, counts, strict=True)]
     if not uses:
         raise ValueError(
             f"{type(model).__name__} has no decisions: give it an ms.nn.Choice, an ms.nn.Depth, "

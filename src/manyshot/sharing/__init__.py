@@ -43,7 +43,7 @@ def make_sharing(
     Args:
         name: a key of `SHARINGS`, or `package.module:attribute`.
         options: the scheme's options by name.
-        seed: of what it draws; like `init`, for a scheme with such a parameter.
+        seed: the seed of what it draws; like `init`, it goes to a scheme with such a parameter.
         init: makes the network afresh.
 
     Raises:

@@ -13,7 +13,7 @@ from manyshot.sharing.dictionary import rows
 from manyshot.sharing.k_shot import KShot
 from manyshot.space import Arch
 
-_OWN = "sharing."
+_SCHEME = "sharing."
 """The beginning of the names that belong to the scheme in a supernet's state dict."""
 
 
@@ -42,7 +42,7 @@ def widen(
     generator = torch_generator(seed, "copies")
     wide, noisy = {}, dict[int, Tensor]()
     for name, target in net.state_dict(keep_vars=True).items():
-        if name.startswith(_OWN):
+        if name.startswith(_SCHEME):
             wide[name] = target.detach()
             continue
         if name not in state:
@@ -88,7 +88,7 @@ def bake(net: nn.Module, arch: Arch) -> dict[str, Tensor]:
     stacks = rows(net)
     baked = {}
     for name, tensor in net.state_dict(keep_vars=True).items():
-        if name.startswith(_OWN):
+        if name.startswith(_SCHEME):
             continue
         if tensor in stacks:
             mixed = combine(code if code.dim() == 1 else code[stacks[tensor]], tensor)

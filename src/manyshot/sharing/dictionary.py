@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from manyshot.nn.batch_norm import BatchNorm1d, BatchNorm2d, BatchNorm3d
+from manyshot.nn.batch_norm import BatchNorm
 from manyshot.nn.choice import Choice, Depth
 from manyshot.nn.layer import Layer, elastic
 from manyshot.nn.mixing import Stacked, stack_parameter
 from manyshot.seeding import seeded, torch_generator
 from manyshot.space import Decision, SearchSpace, Size
 
-_BATCH_NORMS = (_NormBase, BatchNorm1d, BatchNorm2d, BatchNorm3d)
+_BATCH_NORMS = (_NormBase, BatchNorm)
 _CHANNELS = {"in_channels", "out_channels", "in_features", "out_features", "num_features"}
 
 

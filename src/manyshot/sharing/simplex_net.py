@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from manyshot.nn.initial import initialised
 from manyshot.seeding import torch_generator
 from manyshot.space import Arch, Decision, SearchSpace
 
@@ -69,13 +70,17 @@ class SimplexNet(nn.Module):
         self._wide = wide
         units = hidden or (64 if len(wide) <= 64 else 128)
         generator = torch_generator(seed, "simplex_net")
+
+        def linear(inputs: int, outputs: int, bias: bool = True) -> nn.Linear:
+            return initialised(nn.Linear(inputs, outputs, bias, device="meta"), inputs, generator)
+
         self.operations: nn.Linear | None = None
         self.channels: nn.Linear | None = None
         if not wide.all():
-            self.operations = _linear(int((~wide).sum()), units, True, generator)
+            self.operations = linear(int((~wide).sum()), units)
         if wide.any():
-            self.channels = _linear(int(wide.sum()), units, False, generator)
-        self.last = _linear(units, copies * (layers or 1), True, generator)
+            self.channels = linear(int(wide.sum()), units, bias=False)
+        self.last = linear(units, copies * (layers or 1))
         with torch.no_grad():
             self.last.weight.normal_(0, last_std, generator=generator)
             self.last.bias.zero_()
@@ -101,14 +106,3 @@ class SimplexNet(nn.Module):
             if self.layers is not None:
                 logits = logits.view(len(encoded), self.layers, self.copies)
             return torch.softmax(logits / self.tau, dim=-1)
-
-
-def _linear(into: int, out: int, bias: bool, generator: torch.Generator) -> nn.Linear:
-    """A linear layer as torch initialises it, but from `generator`."""
-    linear = nn.Linear(into, out, bias, device="meta").to_empty(device="cpu")
-    bound = into**-0.5
-    with torch.no_grad():
-        linear.weight.uniform_(-bound, bound, generator=generator)
-        if bias:
-            linear.bias.uniform_(-bound, bound, generator=generator)
-    return linear

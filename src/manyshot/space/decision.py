@@ -57,9 +57,9 @@ class Size:
 
     def over_options(self) -> Iterator[Number]:
         """The values of the size for all combinations of options of its decisions."""
-        own = self.decisions()
-        for combination in itertools.product(*(d.values for d in own)):
-            yield self.evaluate(dict(zip(own, combination, strict=True)))
+        decisions = self.decisions()
+        for numbers in itertools.product(*(d.values for d in decisions)):
+            yield self.evaluate(dict(zip(decisions, numbers, strict=True)))
 
     def __add__(self, other: Number | Size) -> Size:
         return _Binary("+", self, other)

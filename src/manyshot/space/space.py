@@ -106,14 +106,6 @@ class SearchSpace:
         """Every encoding, in lexicographic order."""
         return itertools.product(*(range(int(n)) for n in self.counts))
 
-    def neighbours(self, arch: Arch) -> Iterator[Arch]:
-        """Every encoding that differs from `arch` in exactly one decision."""
-        self.check(arch)
-        for i, count in enumerate(self.counts.tolist()):
-            for option in range(count):
-                if option != arch[i]:
-                    yield (*arch[:i], option, *arch[i + 1 :])
-
     def mutate(self, arch: Arch, rng: np.random.Generator, probability: float = 0.1) -> Arch:
         """A copy of `arch` in which decisions are redrawn at random.
 

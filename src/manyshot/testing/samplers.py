@@ -17,7 +17,7 @@ from manyshot.space import Arch, SearchSpace, choose
 from manyshot.train.plan import Plan, PlannedPath, Probe, Probed, Sampler
 
 STEPS = 13
-"""Of a run; a prime, which few cycles fit into. Some checks go on for as many more."""
+"""How many steps a run has: a prime, which few cycles fit into. Some checks do as many more."""
 
 
 @final
@@ -111,7 +111,7 @@ class SamplerSuite:
             yield space, Rehearsal(self.make_sampler(space))
 
     def test_plans_hold_architectures_of_the_space(self) -> None:
-        """At least one path, each in the space, with a finite weight above zero."""
+        """A plan has at least one path; each is in the space and has a finite weight above zero."""
         for space, run in self.rehearsals():
             for plan in run.go():
                 assert plan.paths
@@ -132,7 +132,7 @@ class SamplerSuite:
                 assert not taught or min(teachers) < min(taught)
 
     def test_policies_are_the_one_hots_of_their_architectures(self) -> None:
-        """Exactly, in plans and probes, for decisions of the space."""
+        """Policies in plans and probes are exactly one-hot, and of decisions of the space."""
         for space, run in self.rehearsals():
             paths = [path for plan in run.go() for path in plan.paths]
             paths += [path for probe in run.probes for path in probe.paths]
@@ -165,7 +165,7 @@ class SamplerSuite:
                 assert all(p.is_leaf and p.requires_grad for p in again)
 
     def test_same_seed_same_plans(self) -> None:
-        """A function of the seed, the step and what was fed back; so are probes and reports."""
+        """Plans, probes and reports are functions of the seed, the step and what was fed back."""
         for space in self.spaces():
             first, second = (Rehearsal(self.make_sampler(space)) for _ in range(2))
             assert _plain(first.go()) == _plain(second.go())
@@ -183,14 +183,14 @@ class SamplerSuite:
             assert _plain(run.sampler.state_dict()) == state
 
     def test_only_who_says_so_probes(self) -> None:
-        """And asks for at least one image."""
+        """A sampler without `probes` asks nothing; one that probes asks for at least one image."""
         for _, run in self.rehearsals():
             run.go(steps=2 * STEPS)
             assert run.sampler.probes or not run.probes
             assert all(probe.images >= 1 for probe in run.probes)
 
     def test_reports_are_records(self) -> None:
-        """JSON without infinities, beside the `step` and `schema` that the loop adds."""
+        """A report is JSON without infinities, and leaves `step` and `schema` to the loop."""
         for _, run in self.rehearsals():
             run.go(steps=2 * STEPS)
             for report in run.reports:
@@ -263,9 +263,9 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Plan | PlannedPath | Probe):
         return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, Mapping):
-        return {key: _plain(own) for key, own in value.items()}
+        return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(own) for own in value]
+        return [_plain(item) for item in value]
     return repr(value)
 
 

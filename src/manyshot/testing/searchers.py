@@ -40,7 +40,7 @@ class SearcherSuite:
         assert isinstance(self.make_searcher(nested_space(), 0, [weight_limit(9)]), Searcher)
 
     def test_proposals_are_legal_canonical_and_unique(self) -> None:
-        """Through the first population and well beyond, for several sizes of a proposal."""
+        """Proposals of several sizes are such, through the first population and well beyond."""
         space = nested_space()
         searcher = self.make_searcher(space, 0, [weight_limit(12)])
         for archs in proposals(searcher, (30, 30, 1, 7, 30)):
@@ -56,7 +56,7 @@ class SearcherSuite:
         assert [len(archs) for archs in run(searcher, sizes)] == list(sizes)
 
     def test_proposals_are_within_the_limit(self) -> None:
-        """Every proposal, through the first population and well beyond."""
+        """Every proposal is within it, through the first population and well beyond."""
         limit = weight_limit(8)
         searcher = self.make_searcher(nested_space(), 1, [limit])
         for archs in run(searcher, (25, 25, 10, 25)):
@@ -73,7 +73,7 @@ class SearcherSuite:
             assert np.any([x.satisfied(archs) for x in limits], axis=0).all()
 
     def test_large_spaces_are_searched_too(self) -> None:
-        """One that cannot be listed: legal, canonical and distinct proposals, and a replay."""
+        """Where a space cannot be listed, proposals are legal, canonical, distinct and replayed."""
         space, limits = nested_space(more=8), [weight_limit(14), weight_limit(20)]
         searcher, replayed = (self.make_searcher(space, 8, limits) for _ in range(2))
         for archs in proposals(searcher, (25, 25, 10)):
@@ -93,7 +93,7 @@ class SearcherSuite:
             searcher.tell(archs, [0.5] * 25)
 
     def test_two_proposals_before_a_tell_have_nothing_in_common(self) -> None:
-        """So that two machines may score at once; at first, and when something was told."""
+        """Two machines may score at once: at first, and after something was told."""
         searcher = self.make_searcher(nested_space(), 10, [weight_limit(12)])
         for _ in range(3):
             one, two = searcher.ask(25), searcher.ask(25)
@@ -132,7 +132,7 @@ class SearcherSuite:
     # -- history ---------------------------------------------------------------------------
 
     def test_same_seed_same_history(self) -> None:
-        """And another seed, another history."""
+        """The same seed gives the same history, and another seed another."""
         limits = [weight_limit(12)]
         runs = [
             run(self.make_searcher(nested_space(), seed, limits), (20, 20, 20, 20, 5))
@@ -178,7 +178,7 @@ class SearcherSuite:
         assert not (self.dedupes_globally and set(archs) & set(others)), "told, yet proposed"
 
     def test_elites_were_told(self) -> None:
-        """None at first; then distinct architectures that were told."""
+        """There are no elites at first; later they are distinct architectures that were told."""
         searcher = self.make_searcher(nested_space(), 0, [weight_limit(12)])
         assert searcher.elites() == []
         told = {arch for archs in run(searcher, (20, 20)) for arch in archs}
@@ -186,7 +186,7 @@ class SearcherSuite:
         assert elites and len(set(elites)) == len(elites) and set(elites) <= told
 
     def test_a_later_tell_replaces_the_score(self) -> None:
-        """As if only the later score had ever been told; the newest, if best, is an elite."""
+        """It is as if only the later score had ever been told; the newest, if best, is an elite."""
         space, limits = nested_space(), [weight_limit(12)]
         for new in (100.0, -100.0):
             changed = self.make_searcher(space, 7, limits)
@@ -198,7 +198,7 @@ class SearcherSuite:
             assert new < 0 or archs[-1] in changed.elites()
 
     def test_global_random_state_is_untouched(self) -> None:
-        """Neither used nor changed: the standard library's and numpy's."""
+        """The random streams of the standard library and of numpy are neither used nor changed."""
         histories = []
         for seed in (1, 2):
             random.seed(seed)

@@ -112,15 +112,15 @@ def load_weights(path: Path, net: nn.Module, fingerprint: str | None = None) -> 
             f"{metadata['fingerprint']}, here {fingerprint}): restore the file of this run, or "
             "delete it and resume, so that it is made again"
         )
-    own = net.state_dict(keep_vars=True)
-    by_tensor: dict[int, Tensor] = {id(own[name]): t for name, t in tensors.items() if name in own}
-    complete = {name: by_tensor.get(id(tensor)) for name, tensor in own.items()}
+    held = net.state_dict(keep_vars=True)
+    by_tensor = {id(held[name]): tensor for name, tensor in tensors.items() if name in held}
+    complete = {name: by_tensor.get(id(tensor)) for name, tensor in held.items()}
     missing = [name for name, tensor in complete.items() if tensor is None]
-    unknown = [name for name in tensors if name not in own]
+    unknown = [name for name in tensors if name not in held]
     shapes = {
-        name: (tuple(tensor.shape), tuple(own[name].shape))
+        name: (tuple(tensor.shape), tuple(held[name].shape))
         for name, tensor in complete.items()
-        if tensor is not None and tensor.shape != own[name].shape
+        if tensor is not None and tensor.shape != held[name].shape
     }
     wrong = [f"{name} {on_file} instead of {wanted}" for name, (on_file, wanted) in shapes.items()]
     if missing or unknown or wrong:

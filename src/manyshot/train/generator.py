@@ -6,7 +6,7 @@ import math
 import warnings
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, TypeAlias, TypeVar, final
+from typing import NamedTuple, TypeAlias, final
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from manyshot.cost import CostTable
+from manyshot.nn.initial import initialised
 from manyshot.space import Arch, Decision, SearchSpace
 from manyshot.train.gumbel import check_temperature, gumbel, straight_through
 
@@ -45,7 +46,7 @@ class ArchitectureGenerator(nn.Module):
     number of options. Decisions with one option are no step.
 
     Attributes:
-        space: whose architectures it generates.
+        space: the space whose architectures it generates.
         grid: (K,) cost targets in float64, in the unit of the cost.
         keys: for every decision, which head it has; None for a decision with one option.
     """
@@ -66,10 +67,10 @@ class ArchitectureGenerator(nn.Module):
         drawn as torch does.
 
         Args:
-            space: whose architectures are generated.
+            space: the space whose architectures are generated.
             grid: increasing cost targets, in the unit of the cost (MACs, say).
             hidden: units of the LSTM.
-            generator: on the CPU.
+            generator: the random stream, on the CPU.
 
         Raises:
             ValueError: if the grid does not increase, or `hidden` is below one.
@@ -91,15 +92,14 @@ class ArchitectureGenerator(nn.Module):
         self.cond = nn.Parameter(_normal(len(targets), hidden, generator))
         self.start = nn.Parameter(torch.zeros(hidden))
         self.pos = nn.Parameter(_normal(len(steps), hidden, generator))
-        cell = nn.LSTMCell(hidden, hidden, device="meta")
-        self.cell = _uniform(cell, hidden, generator)
+        self.cell = initialised(nn.LSTMCell(hidden, hidden, device="meta"), hidden, generator)
         self.heads = nn.ModuleDict()
         self.feed = nn.ModuleDict()
         for key, n in dict(steps).items():
-            self.heads[key] = _uniform(nn.Linear(hidden, n, device="meta"), hidden, generator)
+            self.heads[key] = initialised(nn.Linear(hidden, n, device="meta"), hidden, generator)
         for key, n in dict(steps[:-1]).items():  # the last choice is not fed back
             linear = nn.Linear(n, hidden, bias=False, device="meta")
-            self.feed[key] = _uniform(linear, n, generator)
+            self.feed[key] = initialised(linear, n, generator)
         self._warned = False
 
     def encode(self, targets: Targets) -> Tensor:
@@ -148,7 +148,7 @@ class ArchitectureGenerator(nn.Module):
             o: (N, K), one-hot or of any weights; its gradient is non-zero for all K.
             tau: temperature of the straight-through gradient; draws do not depend on it.
             greedy: the likeliest option of every decision, each given those before; else draws.
-            generator: of the draws, which are made on its device.
+            generator: the random stream of the draws, which are made on its device.
 
         Raises:
             ValueError: for a shape other than (N, K), a temperature that is not positive, or draws
@@ -179,10 +179,10 @@ class ArchitectureGenerator(nn.Module):
             if key is None:
                 policies[decision] = o.new_ones(len(o), 1)
                 continue
-            embedded, own = next(steps)
+            embedded, step_noise = next(steps)
             state = self.cell(embedded + fed, state)
             scores = self.heads[key](state[0])
-            policies[decision] = straight_through(scores, own, tau=tau)
+            policies[decision] = straight_through(scores, step_noise, tau=tau)
             logits[key].append(scores)
             if key in self.feed:
                 fed = self.feed[key](policies[decision])
@@ -257,7 +257,7 @@ def generate(
 
     Args:
         generator: a trained one.
-        table: of the cost that the grid is in.
+        table: the costs that the grid is in.
         limit: the highest cost allowed, which is also the first target.
         repairs: 0 decodes once, as the paper.
 
@@ -306,18 +306,6 @@ def sampled(
     o = generator.encode([limit]).expand(draws, -1)
     archs = list(dict.fromkeys(generator.archs(generator(o, generator=rng).policies)))
     return [arch for arch, cost in zip(archs, table(archs), strict=True) if cost <= limit]
-
-
-_Module = TypeVar("_Module", bound=nn.Module)
-
-
-def _uniform(module: _Module, inputs: int, generator: torch.Generator) -> _Module:
-    """`module`, off the meta device, initialised as torch would, but from `generator`."""
-    module = module.to_empty(device="cpu")
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.uniform_(-(inputs**-0.5), inputs**-0.5, generator=generator)
-    return module
 
 
 def _normal(rows: int, columns: int, generator: torch.Generator) -> Tensor:

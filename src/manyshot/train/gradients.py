@@ -68,9 +68,9 @@ def accumulate(
         images: (B, C, H, W).
         labels: (B,).
         largest: the architecture that teaches in in-place distillation.
-        smoothing: of the labels.
+        smoothing: the smoothing of the labels.
         share: factor of all losses: the images' share of the step's.
-        backward: in place of `Tensor.backward`, for losses of paths.
+        backward: what runs in place of `Tensor.backward` for losses of paths.
         no_sync: a context in which processes do not exchange gradients.
 
     Returns:

@@ -30,8 +30,8 @@ class Journal:
     """The records of a run, one every so many steps, and the losses since the last one.
 
     Attributes:
-        losses: of the paths trained since the last record.
-        code_losses: of those that only codes were trained on.
+        losses: those of the paths trained since the last record.
+        code_losses: those of the paths that only codes were trained on.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Journal:
         Args:
             optimisation: reads the losses, and has the network whose sharing scheme is watched.
             batches: the images, which say how long an epoch is.
-            steps: of the whole run.
+            steps: how many steps the whole run has.
             folder: where records go; nothing is written without it.
             log: the name of the records' file, and of the stage for a tracker.
             tracked: whether the accelerator has a tracker.

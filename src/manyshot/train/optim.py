@@ -11,15 +11,11 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.utils.parametrize import ParametrizationList
 
-from manyshot.nn.batch_norm import BatchNorm1d, BatchNorm2d, BatchNorm3d
-from manyshot.nn.layer_norm import LayerNorm
+from manyshot.nn.layer import Norm
 from manyshot.recipe import OptimiserSettings, TrainingSettings
 from manyshot.sharing import Sharing
 
-_NORMS = (
-    *(_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm),
-    *(BatchNorm1d, BatchNorm2d, BatchNorm3d, LayerNorm),
-)
+_NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, Norm)
 
 
 def decay_groups(
@@ -32,7 +28,7 @@ def decay_groups(
 
     Args:
         net: the network.
-        weight_decay: of what decays.
+        weight_decay: the weight decay of what decays.
         apart: parameters that are in no group.
     """
     decayed: dict[nn.Parameter, None] = {}
@@ -93,7 +89,7 @@ def make_code_optimizer(
     Args:
         sharing: the scheme.
         lr: the rate of weights that the codes' rates are meant for.
-        momentum: that of weights.
+        momentum: the momentum of weights.
 
     Returns:
         The optimiser, each group with the `scale` of its rate; None if the scheme learns no codes.

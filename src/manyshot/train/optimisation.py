@@ -111,8 +111,8 @@ class Optimisation:
         settings: label smoothing, the largest norm of the gradient, and the precision.
         accelerator: see `manyshot.train.engine`.
         weights: the optimiser of weights.
-        codes: that of what makes the codes of a sharing scheme, if they move.
-        sampler: that of what makes policies, if the sampler has such.
+        codes: the optimiser of what makes the codes of a sharing scheme, if they move.
+        sampler: the optimiser of what makes policies, if the sampler has one.
         contiguous: whether the network must not see images in channels last (see
             `manyshot.nn.pointwise`); its weights are contiguous then.
         diverged: makes the error for what the step of a number did: it knows the way out.
@@ -139,7 +139,7 @@ class Optimisation:
             accelerator: see `manyshot.train.engine`.
             weights: an optimiser of what is not a code, at a rate that each step is given; a
                 parameter group may have a `scale`, a factor of the rate.
-            codes: likewise of what makes the codes; None if they stay as they are.
+            codes: an optimiser of what makes the codes; None if they stay as they are.
             sampler: one whose optimiser, if it has any, moves in each step of weights too.
             largest: the architecture that teaches in in-place distillation.
             stream: names the stream of torch's random numbers; each step and each process has a
@@ -163,7 +163,7 @@ class Optimisation:
         checked before anything moves where that costs nothing; else call `read`.
 
         Args:
-            number: of the step, from 0.
+            number: the number of the step, from 0.
             turns: plans with their images; no more than two are held at once.
             phase: what moves: weights, codes, or both. A sampler's optimiser moves with weights.
             rate: the learning rate of weights; that of codes is relative to it.

@@ -82,7 +82,7 @@ class Probed:
 
     Attributes:
         losses: mean cross-entropy of each path at the weights as they are, (N,), float64.
-        before: likewise at the saved weights; None if not asked for, or if none were saved.
+        before: the same at the saved weights; None if not asked for, or if none were saved.
         gradients: for each path the gradient, by decision, of its loss in its policy, less that at
             the saved weights if `before` is there; empty if not asked for.
     """
@@ -149,26 +149,26 @@ class Stateless:
     clip_norm: float | None = None
 
     def optimizer(self) -> torch.optim.Optimizer | None:
-        """Nothing to optimise."""
+        """None, since there are no parameters to optimise."""
         return None
 
     def probe(self, rng: np.random.Generator, step: int, steps: int) -> Probe | None:
-        """Nothing to ask."""
+        """None, since there is nothing to ask."""
         return None
 
     def feedback(self, plan: Plan, losses: Sequence[Tensor], probed: Probed | None = None) -> None:
-        """Learns nothing."""
+        """Does nothing, since there is nothing to learn."""
 
     def report(self) -> dict[str, Any] | None:
-        """Nothing to say."""
+        """None, since there is nothing to say."""
         return None
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing."""
+        """An empty state, since nothing is learnt."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Nothing to restore.
+        """Does nothing, since there is nothing to restore.
 
         Raises:
             ValueError: if there is something, which is then of another sampler.

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from manyshot.data import Batch
 from manyshot.evaluate import evaluating
 from manyshot.seeding import Stream, stream
 from manyshot.space import Decision
@@ -18,7 +19,6 @@ from manyshot.train.gradients import as_leaf, backward_into
 from manyshot.train.optimisation import Optimisation, as_trained
 from manyshot.train.plan import PlannedPath, Probe, Probed
 
-Batch: TypeAlias = tuple[Tensor, Tensor]
 HeldOut: TypeAlias = Callable[[int, int], Iterable[Batch]]
 """`held_out(images, seed)`: batches of so many held-out images."""
 

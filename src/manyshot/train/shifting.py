@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -13,7 +12,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from manyshot.data import Batches
+from manyshot.data import Batch, Batches
 from manyshot.nn.modes import modes_kept
 from manyshot.recipe import ShiftingSettings
 from manyshot.sharing import Phase
@@ -28,7 +27,7 @@ REMEDY = "lower shifting.lr, or set shifting.clip_norm; what the generations bef
 
 Visit = tuple[Arch, ...]
 """One candidate's part of a generation: the path that each of its mini-batches trains."""
-Part = tuple[Arch, Tensor, Tensor]
+PathBatch = tuple[Arch, Tensor, Tensor]
 """A path, and the images (B, C, H, W) and labels (B,) that it is trained on."""
 
 
@@ -88,9 +87,10 @@ class Shifter:
             net: the supernet.
             batches: this process's share of the images.
             settings: how it moves.
-            seed: of the run.
+            seed: the seed of the run.
             accelerator: see `manyshot.train.engine`.
-            first_epoch: of `batches`, so that the images come in other orders than in training.
+            first_epoch: the first epoch of `batches` to use, so that the images come in other
+                orders than in training.
             trained: learning rate and momentum of the training before; codes keep their rate
                 relative to that of the weights.
             head: the classifier's parameters; needed if they move alone, or at another rate.
@@ -146,7 +146,7 @@ class Shifter:
         self.optimisation.check_weights(self.step - 1)
         return float(np.mean(losses)) if losses else math.nan
 
-    def take(self, parts: Iterable[Part], count: int) -> Sequence[Trained]:
+    def take(self, parts: Iterable[PathBatch], count: int) -> Sequence[Trained]:
         """One optimiser step on the mean gradient of `count` parts; returns them with their losses.
 
         Torch's random state is seeded, and all parameters may get gradients: `shift` restores the
@@ -174,11 +174,9 @@ class Shifter:
         self.optimisation.load_state_dict(state)
         self._stream = self._images()
 
-    def _images(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def _images(self) -> Iterator[Batch]:
         """Mini-batches without end, from those that were drawn already."""
-        first, start = divmod(self.drawn, len(self.batches))
-        for epoch in itertools.count(first):
-            yield from self.batches.epoch(self._first_epoch + epoch, start if epoch == first else 0)
+        return self.batches.from_step(self._first_epoch * len(self.batches) + self.drawn)
 
     @contextlib.contextmanager
     def _only_moving_ones(self) -> Iterator[None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ class Trainer:
         sampler: says which paths train.
         batches: this process's share of the images.
         settings: optimiser, schedule, length.
-        seed: of the run.
+        seed: the seed of the run.
         step: how many optimiser steps are done.
         weight_step: how many of them moved weights.
         optimisation: the network with all optimisers; takes the steps.
@@ -71,13 +72,13 @@ class Trainer:
             sampler: says which paths train.
             batches: this process's share of the images.
             settings: optimiser, schedule, length.
-            seed: of the run.
+            seed: the seed of the run.
             largest: the architecture that teaches in in-place distillation.
             accelerator: see `engine`.
             folder: where `checkpoint` and `log` go; nothing is written without it.
             checkpoint: the name of the checkpoint file.
             log: the name of the records' file.
-            fingerprint: of everything the run depends on; a checkpoint of another one is refused.
+            fingerprint: that of everything the run depends on; a checkpoint of another is refused.
             held_out: makes batches of held-out images for probes, from their number and a seed.
 
         Raises:
@@ -121,12 +122,6 @@ class Trainer:
         """How many of all steps move weights."""
         phases = (self.net.sharing.phase(step, self.steps) for step in range(self.steps))
         return sum(phase != "code" for phase in phases)
-
-    def remaining(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches of the steps still to do."""
-        first, start = divmod(self.step, len(self.batches))
-        for epoch in range(first, self.settings.epochs):
-            yield from self.batches.epoch(epoch, start if epoch == first else 0)
 
     def phase(self) -> Phase:
         """What the current step moves."""
@@ -256,7 +251,8 @@ def train(run: Trainer, progress: Progress | None = None, stage: str = "train") 
     run.net.train()
     journal.begin(run.step)
     with torch.random.fork_rng(), bars.stage(stage, run.steps, run.step) as show:
-        for images, labels in run.remaining():
+        batches = run.batches.from_step(run.step)
+        for images, labels in itertools.islice(batches, run.steps - run.step):
             phase, rate = run.phase(), run.rate()
             turns = run.turns(phase, images, labels)
             trained = run.optimisation.step(run.step, turns, phase, rate)
