@@ -8,10 +8,10 @@ other units are in the names. No torch here.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, TypeVar, final
 
-from pydantic import ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, ConfigDict, Field, StringConstraints
 
 from manyshot import records
 from manyshot.recipe import Recipe
@@ -79,6 +79,16 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
 
 
+def _stays_inside(path: str) -> str:
+    if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts or "\\" in path:
+        raise ValueError("it must be a path inside the folder")
+    return path
+
+
+InnerPath = Annotated[str, AfterValidator(_stays_inside)]
+"""A path relative to the folder, and inside it."""
+
+
 class MemoryFormat(Part):
     """The memory format that a network trains in, and why."""
 
@@ -120,7 +130,9 @@ class WinnerRecord(Part):
     latency_ms: float
     proxy_accuracy: Share
     test_accuracy: Share
-    files: dict[str, str]
+    files: dict[str, InnerPath]
+    failed: dict[str, str] | None = None
+    """The formats that could not be written, and why."""
 
 
 class Timing(Part):
@@ -361,12 +373,14 @@ class FinishLine(Record):
     mode: Literal["inherit", "finetune", "scratch"]
     fingerprint: str
     memory_format: MemoryFormat
-    weights: str
+    weights: InnerPath
     """The path of its weights."""
     proxy_accuracy: Share | None = None
     test_accuracy: Share | None = None
     test_loss: float | None = None
-    files: dict[str, str]
+    files: dict[str, InnerPath]
+    failed: dict[str, str] | None = None
+    """The formats that could not be written, and why."""
 
 
 class Result(Record):
@@ -657,7 +671,13 @@ class _Folder:
             raise RecordError(
                 f"{self.path} has no {RECIPE}: give the folder that manyshot wrote to"
             )
-        return Recipe.load(self.recipe_file)
+        recipe = Recipe.load(self.recipe_file)
+        if "schema_version" not in recipe.model_fields_set:  # ours have every key
+            raise RecordError(
+                f"{self.recipe_file} has no schema, so it is not the recipe that a run wrote: "
+                "restore it from a copy, or start the run again in another folder"
+            )
+        return recipe
 
     def environment(self) -> EnvironmentRecord | None:
         """Versions and machine; None if they are not on record."""

@@ -19,8 +19,8 @@ from manyshot.run_folder import COMPARISON, ENVIRONMENT, HOLDER, LOCK, RANKING, 
 
 RUNS = Path("runs")
 """Where runs go that are not told where."""
-_OURS = (ENVIRONMENT, COMPARISON, RANKING)
-"""Any of these says that a folder is one that manyshot wrote: each is the first file in it."""
+_OURS = (LOCK, ENVIRONMENT, COMPARISON, RANKING)
+"""Any of these says that a folder is one that manyshot wrote; the lock is the first file in it."""
 
 
 def is_main_process() -> bool:
@@ -83,7 +83,8 @@ def writing(folder: Path, doing: str) -> Iterator[None]:
     with lock:
         for part in (folder, folder / "subnets", *folder.glob("rank/*")):
             records.remove_torn(part)
-        records.write_json(note, Holder(doing=doing, pid=os.getpid(), host=platform.node()))
+        holder = Holder(doing=doing, pid=os.getpid(), host=platform.node())
+        note.write_text(holder.model_dump_json(by_alias=True), encoding="utf-8")
         try:
             yield
         finally:
@@ -104,8 +105,7 @@ def _check_ours(folder: Path) -> None:
         raise records.RecordError(f"{folder} is a file: choose another --out folder")
     if any((folder / name).exists() for name in _OURS):
         return
-    other = sorted(path.name for path in folder.iterdir() if path.name not in (LOCK, HOLDER))
-    other = [name for name in other if not records.is_torn(folder / name)]
+    other = sorted(path.name for path in folder.iterdir() if not records.is_torn(path))
     if other:
         raise records.RecordError(
             f"{folder} holds {', '.join(other[:3])}{' and more' if len(other) > 3 else ''}, which "

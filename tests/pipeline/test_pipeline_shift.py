@@ -255,7 +255,7 @@ def test_a_grid_is_a_list_in_a_recipe(tmp_path, workspace, grid, name):
             "budget of the recipe is on latency_ms",
         ),
         (["sampler.options.perod=3"], "has no option 'perod'; did you mean 'period'"),
-        (["sampler.options.jitter=False"], "jitter must be true or false, got 'False'"),
+        (["sampler.options.jitter=False"], "jitter = 'False'"),
         (["search.budgets=['macs<=1']"], "is impossible"),
         (["sampler.options.grid=[5000, 26000]"], "a grid is (lo, hi, step), three numbers"),
         (["sampler.options.grid=[1, 26000, 25999]"], "not all within the reachable"),

@@ -142,7 +142,7 @@ def test_winners_are_never_finished_from_the_weights_before(shifted, tmp_path):
     frozen = small(*SHIFT, "shifting.name=none")
     begin(frozen, tmp_path / "frozen", Silent(), trained=shifted[0])
     export_architecture(frozen, tmp_path / "frozen", text, test=True)
-    shutil.copytree(tmp_path / "frozen" / "subnets", folder / "subnets")
+    shutil.copytree(tmp_path / "frozen" / "subnets", folder / "subnets", dirs_exist_ok=True)
     line = lines(tmp_path / "frozen", "exported.jsonl")[0]
     records.append(folder / "finish.jsonl", line)
     run(recipe, folder)
@@ -174,7 +174,7 @@ def test_states_that_cannot_be_used_are_refused(shifted, tmp_path):
     shutil.copytree(shifted[0], folder)
     path = folder / "supernet.safetensors"
     net = Workspace.build(small(*SHIFT, "seed=5")).net
-    save_weights(path, net)
+    save_weights(path, net, Workspace.build(recipe).weights_fingerprint())
     with pytest.raises(records.RecordError, match="made with other weights"):
         run(recipe, folder)
 

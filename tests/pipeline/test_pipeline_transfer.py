@@ -293,9 +293,9 @@ def test_stopped_after_every_durable_write(base, tmp_path, monkeypatch):
             run(resumed, folder, source=base[0])
         assert everything(folder) == whole, written[-1]
         shutil.rmtree(folder)
-    assert written[:7] == [
-        "recipe.toml", "environment.json", "space.json", SOURCE, "train.jsonl", "train.jsonl",
-        WEIGHTS,
+    assert written[:8] == [
+        "recipe.toml", "environment.json", "recipe.sig", "space.json", SOURCE, "train.jsonl",
+        "train.jsonl", WEIGHTS,
     ]  # fmt: skip
     assert {"search.jsonl", "shifting.jsonl", "shifting.pt", SHIFTED, "finish.jsonl"} <= set(
         written
@@ -451,7 +451,7 @@ def test_errors_come_in_one_line_before_anything_is_written(
     ids=["missing", "damaged", "of another run"],
 )
 def test_weights_to_begin_with_must_be_those_of_the_recipe(call, moved, tmp_path, damage, message):
-    for name in ("recipe.toml", SOURCE):
+    for name in ("lock", "recipe.toml", SOURCE):
         shutil.copy(moved[0] / name, tmp_path)
     damage(tmp_path / SOURCE, moved[0] / WEIGHTS)
     code, out, err = call("run", "--resume", tmp_path, "--quiet")
@@ -469,6 +469,7 @@ def test_nothing_else_takes_weights_of_other_classes(base, tmp_path, monkeypatch
     with pytest.raises(CheckpointError, match=message):
         load_weights(base[0] / WEIGHTS, Workspace.build(other).net)
     shutil.copy(base[0] / WEIGHTS, tmp_path)
+    (tmp_path / "lock").touch()
     with pytest.raises(CheckpointError, match=message):
         run(other, tmp_path)
     monkeypatch.setitem(DATASETS, "digits", functools.partial(levels, 4))  # the set has changed
@@ -602,7 +603,7 @@ def test_the_classifier_and_the_search_see_other_orders_of_the_images(base, tmp_
 
 def test_another_try_may_follow_into_the_same_folder(base, moved, tmp_path):
     """What was copied before a classifier was trained is no work to keep."""
-    shutil.copy(moved[0] / "recipe.toml", tmp_path)
-    shutil.copy(moved[0] / SOURCE, tmp_path)
+    for name in ("lock", "recipe.toml", SOURCE):
+        shutil.copy(moved[0] / name, tmp_path)
     _, result = move(base[0], tmp_path, *QUICK)
     assert len(result["winners"]) == 1

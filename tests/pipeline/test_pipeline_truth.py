@@ -256,6 +256,7 @@ class TestPlans:
     def planned(self, tmp_path, *overrides, trained=(), **kwargs):
         """The architectures that a plan would train."""
         recipe = small(TRAINING, *overrides)
+        (tmp_path / "lock").touch()
         for record in trained:
             records.append(tmp_path / "truth.jsonl", record)
 

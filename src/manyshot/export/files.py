@@ -25,6 +25,7 @@ def replace_file(
     Returns:
         `path`.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     with records.atomic(path) as temporary:
         temporary.write_bytes(content)
         check(temporary)

@@ -30,6 +30,7 @@ def export(
     stem: str,
     formats: Sequence[str] = ("pt2", "onnx", "json"),
     card: Mapping[str, Any] | None = None,
+    failures: dict[str, str] | None = None,
 ) -> dict[str, Path]:
     """Writes `folder/stem.FORMAT` for each format; returns the paths by format.
 
@@ -43,6 +44,8 @@ def export(
         stem: the file name without suffix, usually the architecture's text.
         formats: keys of `FORMATS`.
         card: the record for the JSON card (see `ms.export.card`); `files` is filled in.
+        failures: if given, a format that fails is noted here with the reason, and the others are
+            written; by default it is an error.
 
     Raises:
         ValueError: for an unknown format, listing what exists, or a stem with a folder in it.
@@ -56,6 +59,13 @@ def export(
         raise ValueError(f"stem must be a file name without folders, got {stem!r}")
     kinds = [kind for kind in FORMATS if kind in formats]  # the card is the last
     paths = {kind: Path(folder) / f"{stem}.{kind}" for kind in kinds}
-    files = {kind: path.name for kind, path in paths.items() if kind != "json"}
-    record = {**(card or {}), "files": files}
-    return {kind: FORMATS[kind](module, example, path, record) for kind, path in paths.items()}
+    written: dict[str, Path] = {}
+    for kind, path in paths.items():
+        record = {**(card or {}), "files": {key: file.name for key, file in written.items()}}
+        try:
+            written[kind] = FORMATS[kind](module, example, path, record)
+        except Exception as error:  # tracing somebody's network may raise anything
+            if failures is None:
+                raise
+            failures[kind] = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+    return written

@@ -33,6 +33,7 @@ def open_folder(
         RecordError: if the folder holds a run of another recipe, or `trained` has no supernet.
         RecipeError: if the supernet of `trained` was made in another way.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     own = RunFolder(folder)
     path, machine = own.recipe_file, own.environment_file
     other = path.exists() and own.recipe() != recipe
@@ -53,10 +54,10 @@ def open_folder(
             path,
         ):
             stale.unlink(missing_ok=True)
-    if not machine.exists():  # first of all: it says that the folder is ours
-        records.write_json(machine, environment(memory_format))
     if not path.exists():
         records.write_text(path, recipe.to_toml())
+    if not machine.exists():
+        records.write_json(machine, environment(memory_format))
     if not own.signature_file.exists():
         sign(own)
     own.subnets.mkdir(exist_ok=True)

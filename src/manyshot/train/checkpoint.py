@@ -106,12 +106,6 @@ def load_weights(path: Path, net: nn.Module, fingerprint: str | None = None) -> 
             unknown or of other shapes.
     """
     tensors, metadata = read_weights(path)
-    if fingerprint is not None and metadata["fingerprint"] != fingerprint:
-        raise CheckpointError(
-            f"weights {path} belong to other settings, another seed or other images (fingerprint "
-            f"{metadata['fingerprint']}, here {fingerprint}): restore the file of this run, or "
-            "delete it and resume, so that it is made again"
-        )
     held = net.state_dict(keep_vars=True)
     by_tensor = {id(held[name]): tensor for name, tensor in tensors.items() if name in held}
     complete = {name: by_tensor.get(id(tensor)) for name, tensor in held.items()}
@@ -129,6 +123,12 @@ def load_weights(path: Path, net: nn.Module, fingerprint: str | None = None) -> 
             f"weights {path} are of another network: missing {missing[:3]}, unknown {unknown[:3]}, "
             f"other shapes {wrong[:3]} ({len(missing)}, {len(unknown)}, {len(wrong)} in all)"
             + ("; for other classes, manyshot transfer gives it a new classifier" * classes)
+        )
+    if fingerprint is not None and metadata["fingerprint"] != fingerprint:
+        raise CheckpointError(
+            f"weights {path} belong to other settings, another seed or other images (fingerprint "
+            f"{metadata['fingerprint']}, here {fingerprint}): restore the file of this run, or "
+            "delete it and resume, so that it is made again"
         )
     net.load_state_dict({n: t for n, t in complete.items() if t is not None})
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import tempfile
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -173,6 +175,7 @@ class _Work:
             accuracy, loss = score.accuracy, score.loss
         all_accuracies = {"test_accuracy": accuracy, "proxy_accuracy": proxy_accuracy}
         accuracies = {name: value for name, value in all_accuracies.items() if value is not None}
+        files, failed = exported(ws, subnet, self.folder, self.arch, formats, accuracies)
         return FinishLine(
             arch=self.text,
             mode=settings.mode,
@@ -182,7 +185,8 @@ class _Work:
             proxy_accuracy=proxy_accuracy,
             test_accuracy=accuracy,
             test_loss=loss,
-            files=exported(ws, subnet, self.folder, self.arch, formats, accuracies),
+            files=files,
+            failed=failed or None,
         )
 
 
@@ -275,10 +279,15 @@ def exported(
     arch: Arch,
     formats: Sequence[str],
     accuracies: Mapping[str, float],
-) -> dict[str, str]:
-    """Writes a finished subnet to files; returns their paths relative to `folder` by format."""
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Writes a finished subnet to files, in all formats that can be written.
+
+    Returns:
+        The paths relative to `folder` by format, and why the other formats failed.
+    """
     images, _ = next(iter(ws.fixed("validation", 2)))
     space, costs = ws.net.space, costs_of(ws, arch)
+    failed: dict[str, str] = {}
     files = export(
         subnet.cpu(),
         example=images.cpu(),
@@ -286,5 +295,47 @@ def exported(
         stem=space.to_text(arch),
         formats=formats,
         card=card(space, arch, costs=costs, accuracies=accuracies, data=data_card(ws)),
+        failures=failed,
     )
-    return {kind: path.relative_to(folder).as_posix() for kind, path in files.items()}
+    return {kind: path.relative_to(folder).as_posix() for kind, path in files.items()}, failed
+
+
+def try_formats(ws: Workspace, progress: Progress) -> None:
+    """Writes the smallest and the largest network, untrained, in every format; warns of failures.
+
+    What fails here will fail when training and search are done, which then still give all else.
+    """
+    space, formats = ws.net.space, ws.recipe.export.formats
+    ends = list(dict.fromkeys((space.canonical(space.smallest), space.canonical(space.largest))))
+    failed: dict[str, str] = {}
+    with tempfile.TemporaryDirectory() as place, progress.stage("formats", len(ends)) as advance:
+        folder = Path(place)
+        RunFolder(folder).subnets.mkdir()
+        for number, arch in enumerate(ends, start=1):
+            subnet = _extracted(ws.net, arch, ws.device).eval()
+            failed |= exported(ws, subnet, folder, arch, formats, {})[1]
+            advance(number, ", ".join(formats))
+    for kind, why in failed.items():
+        warnings.warn(
+            f"this network cannot be written as {kind} ({why}): its winners will have no such "
+            f"file; stop now to mend that, or leave {kind} out of export.formats",
+            stacklevel=2,
+        )
+
+
+def check_exported(lines: Iterable[FinishLine]) -> None:
+    """Refuses to end as if all was well when a format could not be written.
+
+    Raises:
+        ExportFailed: then; all else is on file.
+    """
+    for line in lines:
+        for kind, why in (line.failed or {}).items():
+            raise ExportFailed(
+                f"{line.arch} could not be written as {kind} ({why}); all else is on file: set "
+                "export.formats without it, or mend the network, and resume"
+            )
+
+
+class ExportFailed(RuntimeError):
+    """Networks are finished, but could not be written in a format that was asked for."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from manyshot.pipeline.build import Workspace, on_its_threads, processes, start_engine, stop
-from manyshot.pipeline.stages.finish import finish
+from manyshot.pipeline.stages.finish import check_exported, finish
 from manyshot.progress import Progress, Silent
 from manyshot.recipe import Recipe
 from manyshot.run_folder import EXPORTED_LOG, FINISH_LOG, FinishLine, RunFolder
@@ -54,4 +54,5 @@ def _exported(
     log = FINISH_LOG if ws.net.space.to_text(arch) in won else EXPORTED_LOG
     finished = finish(ws, accelerator, folder, [arch], recipe.finish, progress, log=log, test=test)
     stop(accelerator)
+    check_exported(finished.values())
     return finished[arch]

@@ -14,7 +14,6 @@ from manyshot.evaluate import Account
 from manyshot.evaluate.prefix import Calibration
 from manyshot.nn.batch_norm import BatchNormStats
 from manyshot.pipeline.build import Workspace, on_its_threads
-from manyshot.pipeline.opening import environment
 from manyshot.pipeline.stages.score import Images, latest_scores
 from manyshot.progress import Progress, Silent
 from manyshot.rank.rank import NEEDS, rank_set, rank_sets
@@ -75,8 +74,6 @@ def rank_run(
     """
     files = RunFolder(run).rank(truth.name) if out is None else RankFolder(out)
     with writing(run if out is None else out, "manyshot rank"):
-        if out is not None and not files.environment_file.exists():
-            records.write_json(files.environment_file, environment())
         ws = Workspace.build(recipe)
         truth = in_space(truth, ws.net.space)
         ws.load_final_weights(RunFolder(run))

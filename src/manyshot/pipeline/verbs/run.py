@@ -14,7 +14,7 @@ from manyshot.pipeline.opening import open_folder, take_over
 from manyshot.pipeline.stages import latency
 from manyshot.pipeline.stages.adopt import load_source, take_source
 from manyshot.pipeline.stages.describe import describe_space
-from manyshot.pipeline.stages.finish import finish
+from manyshot.pipeline.stages.finish import check_exported, finish, try_formats
 from manyshot.pipeline.stages.generate import probed_images, proposals
 from manyshot.pipeline.stages.search import Searched, check_winners, search, winners
 from manyshot.pipeline.stages.train import train_stage
@@ -64,6 +64,8 @@ def begin(
         )  # what does not fit is found before anything is written
     accelerator = start_engine(ws, folder)
     if accelerator.is_main_process:
+        if not RunFolder(folder).has_begun:
+            try_formats(ws, progress)
         open_folder(folder, recipe, ws.memory_format, trained)
         describe_space(ws, folder)
     accelerator.wait_for_everyone()
@@ -117,6 +119,7 @@ def run(
         RecipeError, DataNotFound, ValueError: if the recipe cannot be built.
         NonFiniteLoss: if training diverges.
         Infeasible: if a budget has no winner; `result.json` has those of the others.
+        ExportFailed: if a format could not be written; all else is on file.
     """
     with writing(folder, "manyshot run"):
         return _run(recipe, folder, progress or Silent(), trained, source)
@@ -143,6 +146,7 @@ def _run(
         records.write_json(RunFolder(folder).result_file, result)
     stop(accelerator)
     check_winners(ws, scores, chosen)
+    check_exported(finished.values())
     [shared] = broadcast_object_list([result])
     assert isinstance(shared, Result)  # the main process has sent it
     return shared
@@ -218,6 +222,7 @@ def winner(
         proxy_accuracy=proxy_accuracy,
         test_accuracy=line.test_accuracy,
         files=line.files,
+        failed=line.failed,
     )
 
 

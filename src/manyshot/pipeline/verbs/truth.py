@@ -135,9 +135,9 @@ def _check_same(ws: Workspace, lines: Sequence[TruthLine], log: Path) -> None:
 def _open(folder: Path, recipe: Recipe) -> None:
     """Writes the recipe as last used, and where the trainings began."""
     files = TruthFolder(folder)
-    if not files.environment_file.exists():  # first of all: it says that the folder is ours
-        records.write_json(files.environment_file, environment())
     records.write_text(files.recipe_file, recipe.to_toml())
+    if not files.environment_file.exists():
+        records.write_json(files.environment_file, environment())
 
 
 def trained_alone(task: Task) -> TruthLine | Failed:
