@@ -196,6 +196,8 @@ def stopped(monkeypatch, writes: int, work) -> str | None:
     left, last = [writes], []
 
     def wrote(path: Path) -> None:
+        if "manyshot-formats-" in str(path):  # a trial, which leaves nothing
+            return
         left[0] -= 1
         if left[0] < 0:
             last.append(path.name)

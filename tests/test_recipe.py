@@ -95,7 +95,7 @@ def test_overrides_change_what_a_file_says(tmp_path):
         ("train.lr=nan", "train.lr = nan: Input should be a finite number"),
         ("train.optimizer=adam", "Input should be 'sgd' or 'adamw'"),
         ("data.validation=0", "data.validation"),
-        ("schema=2", "schema = 2: Input should be 1"),
+        ("schema=2", "schema = 2: Input should be less than or equal to 1"),
         ("name=../up", "name = '../up': String should match pattern"),
         ("name=..", "name = '..': String should match pattern"),
         ("search.budgets=[]", "give at least one budget, such as 'macs<=50%'"),
@@ -140,7 +140,7 @@ def test_a_recipe_is_frozen():
 # -- TOML comes back the same ------------------------------------------------------------------
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
-whole = st.integers(1, 10**12)
+whole = st.integers(1, 10**9)
 numbers = st.floats(allow_nan=False, allow_infinity=False)
 plain = st.one_of(
     text, st.booleans(), st.integers(-(2**62), 2**62), numbers,
@@ -243,3 +243,43 @@ def test_a_path_of_other_bytes_than_utf8_is_refused():
     recipe = Recipe(data=DataSettings(root="/images\udcff"))
     with pytest.raises(RecipeError, match=r"UTF-8 text and cannot hold 'root = .*udcff.*another"):
         recipe.to_toml()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("schema=true", "schema = True: Input should be a valid integer"),
+        ("threads=1000000", "threads.* = 1000000: Input should be less than or equal to 1024"),
+        ("search.budgets=['macs<=60%', 'macs <= 60.0 %']", "budgets macs<=60%, macs<=60% repeat"),
+        ("search.budgets=['macs<=" + "9" * 400 + "']", "must be above zero, and below 1e"),
+        ("train.epochs=5\nseed=3", "has more than one line: give each its own --set"),
+        ("seed=1" + "0" * 30, "seed = 10+: Input should be less than"),
+        ("name='" + "x" * 5000 + "!'", "name = 'x{59}..."),
+    ],
+    ids=range(7),
+)
+def test_values_beyond_reason_are_refused_in_few_words(override, message):
+    with pytest.raises(RecipeError, match=message) as caught:
+        Recipe.load(None, [override])
+    assert len(str(caught.value)) < 300
+
+
+def test_setting_one_option_of_the_default_searcher_keeps_the_others():
+    options = Recipe().search.options
+    changed = Recipe.load(None, ["search.options.population=40"]).search.options
+    assert changed == {**options, "population": 40} != options
+
+
+def test_a_run_is_named_after_its_data(tmp_path):
+    assert Recipe.load(None, ["data.name=mnist"]).name == "mnist"
+    assert Recipe.load(None, ["data.name=mnist", "name=mine"]).name == "mine"
+    root = tmp_path / "my photos (2)"
+    assert Recipe.load(None, ["data.name=folder", f"data.root={root}"]).name == "my-photos-2"
+
+
+def test_images_are_where_they_were_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe = Recipe.load(None, ["data.name=folder", "data.root=photos"])
+    assert recipe.data.root == str(tmp_path / "photos")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert Recipe.load(None, ["data.root=~/x"]).data.root == str(tmp_path / "x")

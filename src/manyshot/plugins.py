@@ -28,6 +28,9 @@ Parameters = ParamSpec("Parameters")
 STRICT = ConfigDict(strict=True, arbitrary_types_allowed=True, allow_inf_nan=False)
 """How options are validated: nothing is converted, and numbers are finite."""
 
+LONG = 60
+"""A longer value is cut in a message."""
+
 Positive = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[int, Field(ge=0)]
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -62,11 +65,17 @@ def checked(function: Callable[Parameters, T]) -> Callable[Parameters, T]:
 def explained(error: ValidationError) -> str:
     """What a validation finds wrong, in one line: each key, its value, and what is allowed."""
     return "; ".join(
-        ".".join(map(str, problem["loc"])) + f" = {problem['input']!r}: {problem['msg']}"
+        ".".join(map(str, problem["loc"])) + f" = {shown(problem['input'])}: {problem['msg']}"
         if problem["loc"]
         else problem["msg"].removeprefix("Value error, ")
         for problem in error.errors()
     )
+
+
+def shown(value: object) -> str:
+    """A value as Python writes it, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= LONG else f"{text[:LONG]}..."
 
 
 def build(

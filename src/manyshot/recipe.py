@@ -5,19 +5,21 @@ The defaults of every section are the settings of `manyshot run` without a recip
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from manyshot.plugins import nearest
+from manyshot.plugins import nearest, shown
 from manyshot.space import Budget
 from manyshot.toml import RecipeError as RecipeError
 from manyshot.toml import dumps, override, read
 
-Positive = Annotated[int, Field(ge=1)]
-NotNegative = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1, le=10**9)]
+NotNegative = Annotated[int, Field(ge=0, le=10**18)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Plain = str | bool | int | float | list[int] | list[float] | list[str]
 Options = dict[str, Plain]
@@ -74,6 +76,12 @@ class DataSettings(Section):
     """Image folders: strength of random changes of brightness, contrast and saturation."""
     workers: NotNegative = 0
     """Processes that read image folders."""
+
+    @field_validator("root")
+    @classmethod
+    def _from_anywhere(cls, root: str | None) -> str | None:
+        """Later commands on the run find the images from any working folder."""
+        return None if root is None else os.path.abspath(os.path.expanduser(root))
 
 
 class OptimiserSettings(Section):
@@ -134,30 +142,38 @@ class SearchSettings(Section):
     """random, evolution, regularised_evolution, nsga2, predictor, `package.module:attribute`, or
     generator: no search, the sampler's generator says which."""
     budgets: list[str] = ["macs<=15%", "macs<=25%", "macs<=60%"]
-    """Limits on macs, params or latency_ms, absolute or in % of the largest; one winner each."""
+    """Limits on macs, params or latency_ms, absolute or in % of the largest; one winner each. If
+    none are set and the network cannot meet these, quantiles of its MACs take their place."""
     candidates: Positive = 120
     """Architectures scored in all."""
     generation: Positive = 30
     """Architectures scored between two proposals."""
     options: Options = {"population": 30, "parents": 10, "mutants": 15, "crossovers": 15}
-    """Those here are for the default searcher; with a `name` given, none are."""
+    """Those here are for the default searcher, and stay if only some are set; with a `name`, a
+    searcher has its own."""
 
     @model_validator(mode="before")
     @classmethod
-    def _own_options(cls, values: Any) -> Any:
-        named = isinstance(values, Mapping) and "name" in values
-        return {"options": {}, **values} if named else values
+    def _with_options(cls, values: Any) -> Any:
+        """Options of a searcher that is named are its own; else those asked for join ours."""
+        if not isinstance(values, Mapping):
+            return values
+        if "name" in values:
+            return {"options": {}, **values}
+        asked = values.get("options", {})
+        if not isinstance(asked, Mapping):
+            return values
+        return {**values, "options": {**cls.model_fields["options"].default, **asked}}
 
     @field_validator("budgets")
     @classmethod
     def _readable(cls, budgets: list[str]) -> list[str]:
         if not budgets:
             raise ValueError("give at least one budget, such as 'macs<=50%'")
-        if len(set(budgets)) != len(budgets):
-            raise ValueError(f"budgets {budgets} repeat one")
-        for text in budgets:
-            Budget.parse(text)
-        return budgets
+        plain = [Budget.parse(text).text for text in budgets]
+        if len(set(plain)) != len(plain):
+            raise ValueError(f"budgets {', '.join(plain)} repeat one")
+        return plain
 
 
 class ShiftingSettings(OptimiserSettings):
@@ -308,13 +324,13 @@ class ExportSettings(Section):
 class Recipe(Section):
     """Everything a run depends on, but for the machine."""
 
-    schema_version: Literal[1] = Field(default=1, alias="schema")
+    schema_version: int = Field(default=1, ge=1, le=1, alias="schema")
     name: str = Field(default="digits", pattern=r"^\w[\w.-]*$")
-    """Names the run's folder."""
+    """Names the run's folder; by default the data, or the folder that they are in."""
     seed: NotNegative = 0
     device: str = "auto"
     """auto (a GPU if there is one), cpu, cuda; which GPU is for CUDA_VISIBLE_DEVICES to say."""
-    threads: Positive | Literal["default"] = 1
+    threads: Annotated[int, Field(ge=1, le=1024)] | Literal["default"] = 1
     """Of torch on the CPU; `default` is torch's own choice. Small networks are fastest on one,
     on a busy machine many times so."""
     network: NetworkSettings = NetworkSettings()
@@ -330,6 +346,17 @@ class Recipe(Section):
     finish: FinishSettings = FinishSettings()
     export: ExportSettings = ExportSettings()
     truth: TruthSettings = TruthSettings()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named_after_data(cls, values: Any) -> Any:
+        data = values.get("data") if isinstance(values, Mapping) else None
+        if not isinstance(data, Mapping) or "name" in values:
+            return values
+        name, root = str(data.get("name", "digits")), str(data.get("root", ""))
+        if name == "folder" and root:
+            name = re.sub(r"[^\w.-]+", "-", Path(root).absolute().name).strip("-.") or name
+        return {**values, "name": name}
 
     @property
     def moves(self) -> bool:
@@ -387,7 +414,7 @@ def _explain(recipe: type[BaseModel], error: ValidationError) -> str:
             hint = nearest(str(problem["loc"][-1]), known).strip() or f"have {', '.join(known)}"
             parts.append(f"unknown key {where!r}; {hint}")
         else:
-            parts.append(f"{where} = {problem['input']!r}: {problem['msg']}")
+            parts.append(f"{where} = {shown(problem['input'])}: {problem['msg']}")
     return "; ".join(parts)
 
 

@@ -9,10 +9,12 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_serializer
 from pydantic_core import ErrorDetails
+
+from manyshot.plugins import shown
 
 SCHEMA = 1
 """Version of every record that this package writes; readers refuse others."""
@@ -23,8 +25,6 @@ wrote: Callable[[Path], None] = lambda path: None  # noqa: E731
 _WAY_OUT = "restore it from a copy, or delete it and resume: what it held is made again"
 _TORN = ".manyshot-part"
 """In the names of temporary files, before the suffix."""
-_LONG = 60
-"""A longer value is cut in a message."""
 
 
 class RecordError(ValueError):
@@ -66,7 +66,7 @@ class Part(BaseModel):
 class Record(Part):
     """A whole file, or a line of one."""
 
-    schema_version: Literal[1] = Field(default=1, alias="schema")
+    schema_version: int = Field(default=SCHEMA, ge=SCHEMA, le=SCHEMA, alias="schema")
 
 
 R = TypeVar("R", bound=Record)
@@ -97,7 +97,7 @@ def _said(errors: list[ErrorDetails]) -> str:
     """What is wrong with a record, the most important first, and what to do."""
     for error in errors:
         if error["loc"] == ("schema",):
-            return f"has schema {error['input']!r}; this version reads {SCHEMA}"
+            return f"has schema {shown(error['input'])}; this version reads {SCHEMA}"
     first = errors[0]
     if not first["loc"]:
         return f"is not a record: {first['msg']}; {_WAY_OUT}"
@@ -107,9 +107,8 @@ def _said(errors: list[ErrorDetails]) -> str:
     elif first["type"] == "extra_forbidden":
         what = f"has an unknown key {key!r}"
     else:
-        shown = repr(first["input"])
-        shown = shown if len(shown) <= _LONG else f"{shown[:_LONG]}..."
-        what = f"has {key!r} = {shown}: {first['msg'][:1].lower()}{first['msg'][1:]}"
+        said = f"{first['msg'][:1].lower()}{first['msg'][1:]}"
+        what = f"has {key!r} = {shown(first['input'])}: {said}"
     return f"{what}; {_WAY_OUT}"
 
 

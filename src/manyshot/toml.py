@@ -43,9 +43,12 @@ def override(values: dict[str, Any], text: str) -> None:
     if not equals or not key.strip():
         raise RecipeError(f"--set {text!r} is not of the form section.key=value")
     try:
-        parsed = tomllib.loads(f"value = {value}")["value"]
+        whole = tomllib.loads(f"value = {value}")
     except tomllib.TOMLDecodeError:
-        parsed = value.strip()  # a bare word is a string
+        whole = {"value": value.strip()}  # a bare word is a string
+    if whole.keys() != {"value"}:
+        raise RecipeError(f"--set {text!r} has more than one line: give each its own --set")
+    parsed = whole["value"]
     *sections, last = key.strip().split(".")
     for section in sections:
         values = values.setdefault(section, {})

@@ -321,7 +321,7 @@ def test_sections_of_a_recipe_win_and_the_network_is_the_runs(base, tmp_path):
     assert recipe.train == TrainingSettings(
         lr=0.3, epochs=7
     )  # all else as in no recipe, not as in the run
-    assert (recipe.search, recipe.name, recipe.seed) == (SearchSettings(), "digits", 9)
+    assert (recipe.search, recipe.name, recipe.seed) == (SearchSettings(), "levels", 9)
     shifting = recipe.shifting
     assert (shifting.name, shifting.lr, shifting.head_lr) == (
         "population",

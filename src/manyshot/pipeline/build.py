@@ -12,6 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, TypeVar, cast
 
+import numpy as np
 import torch
 from accelerate import Accelerator, PartialState
 from torch import nn
@@ -31,12 +32,12 @@ from manyshot.pipeline.checks import (
     check_stale,
 )
 from manyshot.plugins import build
-from manyshot.recipe import OptimiserSettings, Recipe, RecipeError
+from manyshot.recipe import OptimiserSettings, Recipe, RecipeError, SearchSettings
 from manyshot.run_folder import RunFolder
 from manyshot.search import Limit, Searcher, limits_of, make_searcher
-from manyshot.seeding import seeded
+from manyshot.seeding import numpy_rng, seeded
 from manyshot.sharing import Sharing, make_sharing
-from manyshot.space import Budget
+from manyshot.space import Budget, SearchSpace
 from manyshot.supernet import Supernet
 from manyshot.train import Sampler, engine, load_weights, make_sampler
 from manyshot.transfer import classifier, new_head
@@ -150,12 +151,42 @@ def fit_classes(recipe: Recipe, net: Supernet, classes: int) -> None:
         new_head(net, classes, name=recipe.transfer.classifier, seed=recipe.seed)
 
 
+QUANTILES = (0.1, 0.35, 0.7)
+"""Of the MACs of uniform architectures: budgets where the default ones cannot be met."""
+
+
+def with_reachable_budgets(
+    recipe: Recipe, costs: Mapping[str, CostTable], space: SearchSpace
+) -> Recipe:
+    """The recipe, with other budgets if it has the default ones and the network cannot meet them.
+
+    A quantile is rounded up to three digits, so that many an architecture is within it.
+    """
+    search, table = recipe.search, costs["macs"]
+    if "budgets" in search.model_fields_set:
+        return recipe
+    try:
+        limits_of(search.budgets, costs, space.largest)
+    except ValueError:
+        drawn = numpy_rng("any", "survey").integers(space.counts, size=(4096, len(space)))
+        limits = [_three_digits(x) for x in np.quantile(table(drawn), QUANTILES).tolist()]
+        budgets = [f"macs<={limit}" for limit in dict.fromkeys(limits)]
+        values = search.model_dump() | {"budgets": budgets}
+        return recipe.model_copy(update={"search": SearchSettings(**values)})
+    return recipe
+
+
+def _three_digits(number: float) -> int:
+    unit = int(10 ** max(0, math.floor(math.log10(max(number, 1))) - 2))
+    return unit * math.ceil(number / unit)
+
+
 @dataclass(frozen=True)
 class Workspace:
     """A recipe made concrete.
 
     Attributes:
-        recipe: what it was built from.
+        recipe: what it was built from; see `with_reachable_budgets`.
         device: where tensors live.
         splits: the images.
         net: the supernet, on the device, in the memory format.
@@ -199,6 +230,7 @@ class Workspace:
         )
         fit_classes(recipe, net, splits.classes)
         costs = {"macs": macs_table(net, splits.image_shape), "params": params_table(net)}
+        recipe = with_reachable_budgets(recipe, costs, net.space)
         memory_format = training_format(net, device)
         net.to(device=device, memory_format=memory_format.torch_format)  # type: ignore[call-overload]
         ws = cls(recipe, device, splits, net, MappingProxyType(costs), memory_format)

@@ -18,10 +18,12 @@ from typing import Self, final
 import numpy as np
 import numpy.typing as npt
 
+from manyshot.plugins import shown
 from manyshot.run_folder import TRUTH_LOG, truth_lines
 from manyshot.space import Arch
 
 COSTS = ("macs", "params", "latency_ms")
+_MOST = 1e18
 
 
 class TruthError(ValueError):
@@ -248,7 +250,7 @@ def of_csv(path: Path) -> TruthTable:
         archs.append(arch_of(fields["arch"], where))
         accuracy.append([_accuracy(fields[name], f"{where}, {name}", name) for name in runs])
         for name, column in costs.items():
-            column.append(_number(fields[name], f"{where}, {name}"))
+            column.append(_cost(fields[name], f"{where}, {name}"))
     if not archs:
         raise TruthError(f"{path} holds no architecture below its header")
     return TruthTable(
@@ -281,8 +283,15 @@ def _number(text: str, where: str) -> float:
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        raise TruthError(f"{where}: {text!r} is not a finite number")
+        raise TruthError(f"{where}: {shown(text)} is not a finite number")
     return number
+
+
+def _cost(text: str, where: str) -> float:
+    cost = _number(text, where)
+    if not 0 <= cost < _MOST:
+        raise TruthError(f"{where}: {text} is no cost, which is at least 0 and below {_MOST:g}")
+    return cost
 
 
 def _accuracy(text: str, where: str, name: str) -> float:

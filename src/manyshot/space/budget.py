@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 METRICS = ("macs", "params", "latency_ms")
 _SUFFIX = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9}
+_MOST = 1e18
 _FORM = re.compile(r"(?P<metric>\w+)\s*<=\s*(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[KMG%]?)")
 
 
@@ -15,7 +16,7 @@ class Budget:
     """An upper limit on one cost of an architecture.
 
     Attributes:
-        text: the budget as the user wrote it.
+        text: the budget as it is written everywhere, without spaces and needless zeros.
         metric: `macs`, `params` or `latency_ms`.
         limit: in the metric's unit, or a fraction of the largest architecture's if `relative`.
         relative: whether `limit` is such a fraction.
@@ -36,15 +37,19 @@ class Budget:
         match = _FORM.fullmatch(text.strip())
         if match is None or match["metric"] not in METRICS:
             raise ValueError(
-                f"budget {text!r} is not understood; write for example 'macs<=30M', 'params<=60%' "
+                f"budget {text[:60]!r} is not understood; write such as 'macs<=30M', 'params<=60%' "
                 f"or 'latency_ms<=2.5' (metrics: {', '.join(METRICS)}; suffixes K, M, G or %)"
             )
         number, unit = float(match["number"]), match["unit"]
-        if number <= 0:
-            raise ValueError(f"budget {text!r} must be above zero")
+        if not 0 < number < _MOST:
+            raise ValueError(f"budget {text[:60]!r} must be above zero, and below {_MOST:g}")
+        plain = match["number"].lstrip("0")
+        plain = plain.rstrip("0").rstrip(".") if "." in plain else plain
+        plain = f"0{plain}" if plain.startswith(".") else plain
+        name = f"{match['metric']}<={plain}{unit}"
         if unit == "%":
-            return cls(text.strip(), match["metric"], number / 100, relative=True)
-        return cls(text.strip(), match["metric"], number * _SUFFIX[unit], relative=False)
+            return cls(name, match["metric"], number / 100, relative=True)
+        return cls(name, match["metric"], number * _SUFFIX[unit], relative=False)
 
     def absolute(self, largest: float) -> float:
         """The limit in the metric's unit, given the cost of the largest architecture."""

@@ -308,7 +308,10 @@ def try_formats(ws: Workspace, progress: Progress) -> None:
     space, formats = ws.net.space, ws.recipe.export.formats
     ends = list(dict.fromkeys((space.canonical(space.smallest), space.canonical(space.largest))))
     failed: dict[str, str] = {}
-    with tempfile.TemporaryDirectory() as place, progress.stage("formats", len(ends)) as advance:
+    with (
+        tempfile.TemporaryDirectory(prefix="manyshot-formats-") as place,
+        progress.stage("formats", len(ends)) as advance,
+    ):
         folder = Path(place)
         RunFolder(folder).subnets.mkdir()
         for number, arch in enumerate(ends, start=1):

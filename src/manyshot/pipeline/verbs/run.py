@@ -57,6 +57,7 @@ def begin(
     """
     world = processes(recipe)  # before anything is put on a device
     ws = Workspace.build(recipe)
+    recipe = ws.recipe
     ws.check(world)
     if source is not None:
         load_source(
@@ -64,10 +65,10 @@ def begin(
         )  # what does not fit is found before anything is written
     accelerator = start_engine(ws, folder)
     if accelerator.is_main_process:
-        if not RunFolder(folder).has_begun:
-            try_formats(ws, progress)
         open_folder(folder, recipe, ws.memory_format, trained)
         describe_space(ws, folder)
+        if not RunFolder(folder).has_begun:
+            try_formats(ws, progress)
     accelerator.wait_for_everyone()
     if latency.needs_latency(ws):
         ws = latency.with_latency(ws, accelerator, folder, progress, trained)
@@ -129,6 +130,7 @@ def _run(
     recipe: Recipe, folder: Path, progress: Progress, trained: Path | None, source: Path | None
 ) -> Result:
     ws, accelerator = begin(recipe, folder, progress, trained, source)
+    recipe = ws.recipe
     generates = recipe.search.name == GENERATOR
     proposed = proposals(ws, folder) if generates else None
     searched = search(ws, accelerator, folder, progress, proposed)
