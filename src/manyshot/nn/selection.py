@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 from torch.utils import checkpoint as torch_checkpoint
 
-from manyshot.nn.policy import Policies
+from manyshot.nn.policy import MaskKind, Policies
 from manyshot.space import Arch, Decision, Number, Size, Use
 
 _ACTIVE: ContextVar[Selection | None] = ContextVar("manyshot_selection", default=None)
@@ -144,21 +144,24 @@ class Selection:
 
     def mask(self, size: Number | Size) -> Tensor | None:
         """A mask (extent,) that is one below `size`; None where no policy decides."""
+        mask = self._largest_mask("prefix", size)
+        return None if mask is None else mask[: self.extent(size)]
+
+    def centre_mask(self, size: Number | Size) -> Tensor | None:
+        """A mask (extent, extent), one in the central square of `size`; None without a policy."""
+        mask = self._largest_mask("centre", size)
+        if mask is None:
+            return None
+        extent = self.extent(size)
+        start = (len(mask) - extent) // 2
+        return mask[start : start + extent, start : start + extent]
+
+    def _largest_mask(self, kind: MaskKind, size: Number | Size) -> Tensor | None:
         policies = self.policies
         if policies is None or not isinstance(size, Size) or not policies.among(size):
             return None
         length = _whole(size, policies.largest(size, self._values))
-        return policies.prefix(size, self._values, length)[: self.extent(size)]
-
-    def centre_mask(self, size: Number | Size) -> Tensor | None:
-        """A mask (extent, extent), one in the central square of `size`; None without a policy."""
-        policies = self.policies
-        if policies is None or not isinstance(size, Size) or not policies.among(size):
-            return None
-        length, kept = _whole(size, policies.largest(size, self._values)), self.extent(size)
-        start = (length - kept) // 2
-        middle = slice(start, start + kept)
-        return policies.centre(size, self._values, length)[middle, middle]
+        return policies.mask(kind, size, self._values, length)
 
     def policy(self, decision: Decision) -> Tensor | None:
         """The policy of a decision; None if it has none."""

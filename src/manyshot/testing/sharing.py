@@ -13,6 +13,7 @@ from manyshot.nn import Choice, Linear
 from manyshot.sharing import Phase, Sharing
 from manyshot.space import Arch, choose
 from manyshot.supernet import Supernet
+from manyshot.train.optimisation import held_by
 
 RUN_STEPS = 40
 
@@ -105,9 +106,7 @@ class SharingSuite:
     def test_phases_are_known_and_move_something(self) -> None:
         """In a code step the code's own parameters get a gradient, in others those of the path."""
         net = self.net()
-        optimizer = net.sharing.code_optimizer(0.1, 0.9)
-        groups = optimizer.param_groups if optimizer else []
-        codes = {id(parameter) for group in groups for parameter in group["params"]}
+        codes = {id(parameter) for parameter in held_by(net.sharing.code_optimizer(0.1, 0.9))}
         phases = {net.sharing.phase(step, RUN_STEPS) for step in range(RUN_STEPS)}
         assert phases <= set(get_args(Phase))
         assert codes or not phases & {"code", "joint"}
