@@ -63,7 +63,6 @@ class Selection:
     """
 
     __slots__ = (
-        "_extents",
         "_sizes",
         "_values",
         "arch",
@@ -88,7 +87,6 @@ class Selection:
             d: d.values[i] for d, i in self.indices.items() if d.is_number
         }
         self._sizes: dict[Size, Number] = {}
-        self._extents: dict[Size, Number] = {}
 
     def option(self, decision: Decision) -> int:
         """The index of the chosen option.
@@ -127,16 +125,10 @@ class Selection:
 
     def bound(self, size: Number | Size) -> Number:
         """The number that tensors have in place of `size`: with full masks it is the largest."""
-        policies = self.policies
+        number, policies = self.size(size), self.policies
         if not isinstance(size, Size) or policies is None or policies.mode == "active":
-            return self.size(size)
-        extent = self._extents.get(size)
-        if extent is None:
-            extent = self.size(size)  # finds decisions that are not of this network
-            if policies.among(size):
-                extent = policies.largest(size, self._values)
-            self._extents[size] = extent
-        return extent
+            return number
+        return policies.largest(size, self._values) if policies.among(size) else number
 
     def extent(self, size: Number | Size) -> int:
         """`bound` as a whole number: how many entries a layer takes of `size`."""
