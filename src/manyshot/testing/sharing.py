@@ -34,7 +34,7 @@ class Subject(nn.Module):
         self.wide, self.head = Linear(6, width), Linear(width, 4)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, 6) to (B, 4)."""
+        """Maps (B, 6) to (B, 4)."""
         logits: Tensor = self.head(torch.relu(self.wide(self.op(self.stem(x)))))
         return logits
 
@@ -56,7 +56,7 @@ class SharingSuite:
             return Supernet(Subject(), sharing=self.make_sharing(), input_shape=(6,))
 
     def images(self) -> Tensor:
-        """(8, 6)."""
+        """The images of a batch, (8, 6)."""
         return torch.randn((8, 6), generator=torch.Generator().manual_seed(1))
 
     def archs(self, net: Supernet) -> list[Arch]:
