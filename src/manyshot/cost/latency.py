@@ -185,7 +185,7 @@ def latency_table(
         ValueError: if there is too much to time, or a number is too small.
     """
     check_counts(
-        batch_size=batch_size, threads=threads, warmup=warmup + 1, repeats=repeats, checked=checked
+        batch_size=batch_size, threads=threads, warmup=warmup, repeats=repeats, checked=checked
     )
     device = device_of(net)
     recording = Recording(net.model, net.space, input_shape, batch_size=batch_size, inputs=True)

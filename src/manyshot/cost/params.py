@@ -82,9 +82,5 @@ def _positions(
 
 def _numel(places: list[tuple[Use, Shape]], selection: Selection) -> int:
     """The parameters in `selection`: extraction keeps one tensor per distinct active part."""
-    shapes = {
-        tuple(map(selection.count, shape))
-        for use, shape in places
-        if all(selection.indices[d] in allowed for d, allowed in use)
-    }
+    shapes = {tuple(map(selection.count, shape)) for use, shape in places if selection.holds(use)}
     return sum(map(math.prod, shapes))

@@ -127,23 +127,10 @@ class Recording:
                 for option in range(int(self.space.counts[i])):
                     varied = (*base[:i], option, *base[i + 1 :])
                     if option != base[i]:
-                        self._compare(base, seen, varied, observe(varied), i, depends)
+                        for module in _differences(seen, observe(varied)):
+                            if self.active(module, base) and self.active(module, varied):
+                                depends[module].add(i)
         return {module: tuple(sorted(positions)) for module, positions in depends.items()}
-
-    def _compare(
-        self,
-        base: Arch,
-        seen: Mapping[nn.Module, V],
-        varied: Arch,
-        now: Mapping[nn.Module, V],
-        position: int,
-        depends: defaultdict[nn.Module, set[int]],
-    ) -> None:
-        for module in {**seen, **now}:
-            if seen.get(module) == now.get(module):
-                continue
-            if self.active(module, base) and self.active(module, varied):
-                depends[module].add(position)
 
     def _covering(self, gates: Iterable[Use], start: Arch) -> Iterator[Arch]:
         """Variants of `start` such that every satisfiable gate holds in one of them."""
@@ -282,3 +269,8 @@ class Recording:
             if self.active(module, tuple(arch)):
                 table[cell] = cells[tuple(arch[p] for p in positions)]
         return axes, table
+
+
+def _differences(one: Mapping[nn.Module, V], other: Mapping[nn.Module, V]) -> list[nn.Module]:
+    """The modules that were observed to differ."""
+    return [module for module in {**one, **other} if one.get(module) != other.get(module)]

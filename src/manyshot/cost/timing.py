@@ -89,16 +89,11 @@ def measure(
     Raises:
         ValueError: if a number is too small.
     """
-    check_counts(
-        batch_size=batch_size,
-        repeats=repeats,
-        warmup=warmup + 1,
-        threads=1 if threads is None else threads,
-    )
+    threads = torch.get_num_threads() if threads is None else threads
+    check_counts(batch_size=batch_size, repeats=repeats, warmup=warmup, threads=threads)
     place = torch.device(device) if device is not None else device_of(module)
     timed = prepared(copy.deepcopy(module), place)
     images = random_images(module, batch_size, input_shape, place)
-    threads = torch.get_num_threads() if threads is None else threads
     clock, default = default_clock(place, threads)
     with on_threads(threads):
         job: Job = (timed, [((images,), {})])
@@ -244,12 +239,12 @@ def describe(device: torch.device) -> str:
 
 
 def check_counts(**counts: int) -> None:
-    """Refuses a count below one.
+    """Refuses a count below one; `warmup` may be zero.
 
     Raises:
         ValueError: for such a count.
     """
     for name, count in counts.items():
-        if count < 1:
-            least = 0 if name == "warmup" else 1
-            raise ValueError(f"{name} must be at least {least}, got {count - 1 + least}")
+        least = 0 if name == "warmup" else 1
+        if count < least:
+            raise ValueError(f"{name} must be at least {least}, got {count}")

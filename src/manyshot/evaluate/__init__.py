@@ -2,7 +2,7 @@
 
 from manyshot.evaluate.prefix import Account, Population
 from manyshot.evaluate.running import RunningStatistics, shared_statistics
-from manyshot.evaluate.score import Score, accuracy, calibrate, predict, score
+from manyshot.evaluate.score import Score, accuracy, calibrate, score
 from manyshot.nn.modes import evaluating
 
 __all__ = [
@@ -13,7 +13,6 @@ __all__ = [
     "accuracy",
     "calibrate",
     "evaluating",
-    "predict",
     "score",
     "shared_statistics",
 ]

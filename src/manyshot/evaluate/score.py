@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -72,14 +72,6 @@ def images_of(batches: Iterable[Tensor | Sequence[Tensor]]) -> Iterator[Tensor]:
         yield batch if isinstance(batch, Tensor) else batch[0]
 
 
-def predict(
-    forward: Callable[[Tensor], Tensor], batches: Iterable[Batch]
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """The logits (B, classes) and labels (B,) of every batch."""
-    for images, labels in batches:
-        yield forward(images), labels
-
-
 def total(outputs: Iterable[tuple[Tensor, Tensor]]) -> Score:
     """The score of logits (B, classes) and labels (B,) of every batch."""
     correct: Tensor | int = 0
@@ -119,16 +111,14 @@ def score(
     stats = calibration
     if not isinstance(stats, BatchNormStats):
         stats = calibrate(net, arch, stats, mixture)
-
-    def forward(images: Tensor) -> Tensor:
-        logits: Tensor = net(images, tuple(arch), stats=stats, mixture=mixture)
-        return logits
-
     with evaluating(net):
-        return total(predict(forward, validation))
+        return total(
+            (net(images, tuple(arch), stats=stats, mixture=mixture), labels)
+            for images, labels in validation
+        )
 
 
 def accuracy(module: nn.Module, batches: Iterable[Batch]) -> Score:
     """The score of a plain module, such as an extracted subnet, in eval mode."""
     with evaluating(module):
-        return total(predict(module, batches))
+        return total((module(images), labels) for images, labels in batches)

@@ -12,8 +12,9 @@ from typing import Any
 
 import torch
 
+from manyshot import records
 from manyshot._version import __version__
-from manyshot.export.files import replace_file, with_suffix
+from manyshot.export.check import with_suffix
 from manyshot.space import Arch, SearchSpace
 
 CARD_SCHEMA = 1
@@ -78,7 +79,10 @@ def write_card(path: str | os.PathLike[str], record: Mapping[str, Any]) -> Path:
         },
     }
     text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False, default=_plain)
-    return replace_file(path, f"{text}\n".encode())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with records.atomic(path) as temporary:
+        temporary.write_bytes(f"{text}\n".encode())
+    return path
 
 
 def _check(record: Mapping[str, Any]) -> None:

@@ -1,8 +1,10 @@
-"""Compares an exported program with the module it came from."""
+"""Checks of an exported file: its name, and its program against the module it came from."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import final
 
 import torch
@@ -29,6 +31,18 @@ class ExportMismatch(RuntimeError):
             f"(allowed {allowed:.3g}); no file was written"
         )
         self.difference, self.allowed, self.batch = difference, allowed, batch
+
+
+def with_suffix(path: str | os.PathLike[str], suffix: str) -> Path:
+    """`path`, after a check that it ends with `suffix`.
+
+    Raises:
+        ValueError: if it does not; the readers of these formats go by the suffix.
+    """
+    checked = Path(path)
+    if checked.suffix != suffix:
+        raise ValueError(f"{checked.name!r} must end with {suffix!r}")
+    return checked
 
 
 def different_rows(example: Tensor, batch: int) -> Tensor:

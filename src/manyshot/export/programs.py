@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from manyshot.export.check import check_program
-from manyshot.export.files import replace_file, with_suffix
+from manyshot import records
+from manyshot.export.check import check_program, with_suffix
 from manyshot.nn.layer import Layer
 from manyshot.supernet import Supernet
 
@@ -56,12 +56,12 @@ def to_pt2(module: nn.Module, example: Tensor, path: str | os.PathLike[str]) -> 
     program = _traced(module, example)
     buffer = io.BytesIO()
     torch.export.save(program, buffer)
-
-    def check(file: Path) -> None:
-        reloaded = torch.export.load(file).module()
-        check_program("pt2", reloaded, module, example, PT2_TOLERANCE)
-
-    return replace_file(path, buffer.getvalue(), check)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with records.atomic(path) as temporary:
+        temporary.write_bytes(buffer.getvalue())
+        program = torch.export.load(temporary)
+        check_program("pt2", program.module(), module, example, PT2_TOLERANCE)
+    return path
 
 
 def to_onnx(module: nn.Module, example: Tensor, path: str | os.PathLike[str]) -> Path:
@@ -94,18 +94,22 @@ def to_onnx(module: nn.Module, example: Tensor, path: str | os.PathLike[str]) ->
         verbose=False,
     )
     assert program is not None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with records.atomic(path) as temporary:
+        temporary.write_bytes(_serialised(program.model_proto))
+        _check_onnx(runtime, temporary, module, example)
+    return path
 
-    def check(file: Path) -> None:
-        options = runtime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        session = runtime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
 
-        def run(images: Tensor) -> Tensor:
-            return torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0])
+def _check_onnx(runtime: Any, file: Path, module: nn.Module, example: Tensor) -> None:
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = runtime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
 
-        check_program("onnx", run, module, example, ONNX_TOLERANCE)
+    def run(images: Tensor) -> Tensor:
+        return torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0])
 
-    return replace_file(path, _serialised(program.model_proto), check)
+    check_program("onnx", run, module, example, ONNX_TOLERANCE)
 
 
 def _onnx_runtime() -> Any:

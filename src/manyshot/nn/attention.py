@@ -72,7 +72,7 @@ class QueryKeyValue(Layer):
         return leading(self._stored, 3, *map(selection.extent, sizes))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, N, width) to (B, N, 3, features)."""
+        """Maps (B, N, width) to (B, N, 3, features)."""
         if not self._elastic:
             return _project(x, self.weight, self.bias)
         selection = active(self)
@@ -98,7 +98,7 @@ class PlainQueryKeyValue(nn.Module):
         self.weight, self.bias = weight, bias
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, N, width) to (B, N, 3, features)."""
+        """Maps (B, N, width) to (B, N, 3, features)."""
         return _project(x, self.weight, self.bias)
 
 
@@ -227,7 +227,7 @@ class SelfAttention(nn.Module):
         self.relative = relative
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, N, width) to the same shape."""
+        """Maps (B, N, width) to the same shape."""
         batch, tokens, _ = x.shape
         split = self.qkv(x).view(batch, tokens, 3, -1, self.head_dim)
         queries, keys, values = split.permute(2, 0, 3, 1, 4).unbind(0)

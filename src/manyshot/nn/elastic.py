@@ -126,7 +126,7 @@ class Conv2d(Layer):
         return index
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, in, H, W) to (B, out, H', W')."""
+        """Maps (B, in, H, W) to (B, out, H', W')."""
         stride, dilation = self.stride, self.dilation
         padding: Any = self.padding
         groups: Any = self.groups
@@ -272,7 +272,7 @@ class Linear(Layer):
         return leading(self._stored, *map(selection.extent, sizes))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., in) to (..., out)."""
+        """Maps (..., in) to (..., out)."""
         if not self._elastic:
             return F.linear(x, self.weight, self.bias)
         selection = active(self)

@@ -31,7 +31,7 @@ MaskMode: TypeAlias = Literal["full", "active"]
 `active`: tensors are cut as for option indices, and masks are all ones: cheap, but options larger
 than the chosen one get its gradient."""
 
-_Units: TypeAlias = Callable[[int], Tensor]
+MaskKind: TypeAlias = Literal["prefix", "centre"]
 _TABLES: WeakKeyDictionary[Size, dict[Any, Tensor]] = WeakKeyDictionary()
 
 
@@ -63,47 +63,22 @@ class Policies:
             )
         return self._largest[size]
 
-    def prefix(self, size: Size, values: Mapping[Decision, Number], length: int) -> Tensor:
-        """A mask (length,) that is 1 for units below the size.
+    def mask(
+        self, kind: MaskKind, size: Size, values: Mapping[Decision, Number], length: int
+    ) -> Tensor:
+        """A mask that is 1 where `size` is active: every combination of options, contracted.
 
         Args:
+            kind: `prefix` for a mask (length,) that is 1 below the size, `centre` for a mask
+                (length, length) that is 1 in the central square of the size.
             size: how many units are active.
             values: the active number of every decision.
             length: how many units there are.
         """
-        units = torch.arange(length)
-        return self._mask("prefix", size, values, (length,), lambda n: units < n)
-
-    def centre(self, size: Size, values: Mapping[Decision, Number], length: int) -> Tensor:
-        """A mask (length, length) that is 1 in the central square of the size.
-
-        Args:
-            size: the side of the active square.
-            values: the active number of every decision.
-            length: the side of the whole square.
-        """
-        units = torch.arange(length)
-
-        def square(n: int) -> Tensor:
-            start = (length - n) // 2
-            inside = (units >= start) & (units < start + n)
-            return inside[:, None] & inside[None]
-
-        return self._mask("centre", size, values, (length, length), square)
-
-    def _mask(
-        self,
-        kind: str,
-        size: Size,
-        values: Mapping[Decision, Number],
-        shape: tuple[int, ...],
-        units: _Units,
-    ) -> Tensor:
-        """The units of every combination of options, contracted with the policies."""
         key = (kind, size)
         if key not in self._masks:
             free = self.among(size)
-            mask = self._table(kind, size, free, values, shape, units)
+            table = mask = self._table(kind, size, free, values, length)
             # All layers that ask for this size share the mask, and the first of them may be in a
             # block that runs without gradients, or is run again by checkpointing.
             with (
@@ -113,32 +88,42 @@ class Policies:
             ):
                 for decision in free:
                     mask = self.by_decision[decision] @ mask.view(len(decision.options), -1)
-                self._masks[key] = mask.view(shape)
+                self._masks[key] = mask.view(table.shape[1:])
         return self._masks[key]
 
     def _table(
         self,
-        kind: str,
+        kind: MaskKind,
         size: Size,
         free: Sequence[Decision],
         values: Mapping[Decision, Number],
-        shape: tuple[int, ...],
-        units: _Units,
+        length: int,
     ) -> Tensor:
+        """The mask of every combination of options of the `free` decisions, one after the other."""
         fixed = tuple(values[d] for d in size.decisions() if d not in free)
         like = self.by_decision[free[0]]
         # Without the decisions themselves: one that is its own key would never be freed.
         which = tuple(d in free for d in size.decisions())
-        key = (kind, which, fixed, shape, like.dtype, like.device)
+        key = (kind, which, fixed, length, like.dtype, like.device)
         tables = _TABLES.setdefault(size, {})
         if key not in tables:
             cells = itertools.product(*(d.values for d in free))
-            rows = [
-                units(int(size.evaluate({**values, **dict(zip(free, cell, strict=True))})))
+            active = (
+                int(size.evaluate({**values, **dict(zip(free, cell, strict=True))}))
                 for cell in cells
-            ]
-            tables[key] = torch.stack(rows).to(like)
+            )
+            tables[key] = torch.stack([_ones(kind, n, length) for n in active]).to(like)
         return tables[key]
+
+
+def _ones(kind: MaskKind, count: int, length: int) -> Tensor:
+    """Where the mask of `count` active units of `length` is one."""
+    units = torch.arange(length)
+    if kind == "prefix":
+        return units < count
+    start = (length - count) // 2
+    inside = (units >= start) & (units < start + count)
+    return inside[:, None] & inside[None]
 
 
 def _same(tensor: Tensor) -> Tensor:

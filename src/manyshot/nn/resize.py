@@ -36,7 +36,7 @@ class PlainResize(nn.Module):
         self.side, self.mode = side, mode
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, C, side, side)."""
+        """Maps (B, C, H, W) to (B, C, side, side)."""
         return resized(x, self.side, self.mode)
 
     def extra_repr(self) -> str:
@@ -71,7 +71,7 @@ class Resize(Layer):
         yield "side", self.side
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, C, side, side)."""
+        """Maps (B, C, H, W) to (B, C, side, side)."""
         if not isinstance(self.side, Size):
             return resized(x, self.side, self.mode)
         selection = active(self)

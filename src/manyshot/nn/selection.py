@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 from torch.utils import checkpoint as torch_checkpoint
 
-from manyshot.nn.policy import Policies
+from manyshot.nn.policy import MaskKind, Policies
 from manyshot.space import Arch, Decision, Number, Size, Use
 
 _ACTIVE: ContextVar[Selection | None] = ContextVar("manyshot_selection", default=None)
@@ -63,7 +63,6 @@ class Selection:
     """
 
     __slots__ = (
-        "_extents",
         "_sizes",
         "_values",
         "arch",
@@ -88,7 +87,6 @@ class Selection:
             d: d.values[i] for d, i in self.indices.items() if d.is_number
         }
         self._sizes: dict[Size, Number] = {}
-        self._extents: dict[Size, Number] = {}
 
     def option(self, decision: Decision) -> int:
         """The index of the chosen option.
@@ -127,16 +125,10 @@ class Selection:
 
     def bound(self, size: Number | Size) -> Number:
         """The number that tensors have in place of `size`: with full masks it is the largest."""
-        policies = self.policies
+        number, policies = self.size(size), self.policies
         if not isinstance(size, Size) or policies is None or policies.mode == "active":
-            return self.size(size)
-        extent = self._extents.get(size)
-        if extent is None:
-            extent = self.size(size)  # finds decisions that are not of this network
-            if policies.among(size):
-                extent = policies.largest(size, self._values)
-            self._extents[size] = extent
-        return extent
+            return number
+        return policies.largest(size, self._values) if policies.among(size) else number
 
     def extent(self, size: Number | Size) -> int:
         """`bound` as a whole number: how many entries a layer takes of `size`."""
@@ -144,21 +136,24 @@ class Selection:
 
     def mask(self, size: Number | Size) -> Tensor | None:
         """A mask (extent,) that is one below `size`; None where no policy decides."""
+        mask = self._largest_mask("prefix", size)
+        return None if mask is None else mask[: self.extent(size)]
+
+    def centre_mask(self, size: Number | Size) -> Tensor | None:
+        """A mask (extent, extent), one in the central square of `size`; None without a policy."""
+        mask = self._largest_mask("centre", size)
+        if mask is None:
+            return None
+        extent = self.extent(size)
+        start = (len(mask) - extent) // 2
+        return mask[start : start + extent, start : start + extent]
+
+    def _largest_mask(self, kind: MaskKind, size: Number | Size) -> Tensor | None:
         policies = self.policies
         if policies is None or not isinstance(size, Size) or not policies.among(size):
             return None
         length = _whole(size, policies.largest(size, self._values))
-        return policies.prefix(size, self._values, length)[: self.extent(size)]
-
-    def centre_mask(self, size: Number | Size) -> Tensor | None:
-        """A mask (extent, extent), one in the central square of `size`; None without a policy."""
-        policies = self.policies
-        if policies is None or not isinstance(size, Size) or not policies.among(size):
-            return None
-        length, kept = _whole(size, policies.largest(size, self._values)), self.extent(size)
-        start = (length - kept) // 2
-        middle = slice(start, start + kept)
-        return policies.centre(size, self._values, length)[middle, middle]
+        return policies.mask(kind, size, self._values, length)
 
     def policy(self, decision: Decision) -> Tensor | None:
         """The policy of a decision; None if it has none."""

@@ -16,9 +16,10 @@ from manyshot.space.decision import Decision, Option
 Arch: TypeAlias = tuple[int, ...]
 """One architecture: an option index per decision, in the order of `space.decisions`."""
 
-Literal_: TypeAlias = tuple[Decision, frozenset[int]]
-Use: TypeAlias = tuple[Literal_, ...]
-"""One place where a decision matters: the (decision, option indices) that all must hold there."""
+Condition: TypeAlias = tuple[Decision, frozenset[int]]
+"""It holds in an architecture that has one of the option indices of the decision."""
+Use: TypeAlias = tuple[Condition, ...]
+"""One place where a decision matters: the conditions that all must hold there."""
 
 
 @dataclass(frozen=True)
@@ -295,14 +296,14 @@ class SearchSpace:
 def _check_uses(decisions: Sequence[Decision], uses: Mapping[Decision, Sequence[Use]]) -> None:
     members = set(decisions)
     for decision, places in uses.items():
-        literals = [literal for use in places for literal in use]
-        for other in (decision, *(d for d, _ in literals)):
+        conditions = [condition for use in places for condition in use]
+        for other in (decision, *(d for d, _ in conditions)):
             if other not in members:
                 raise ValueError(
                     f"uses of {decision!r} are declared with {other!r}, which is not in the space: "
                     "hold every decision that matters in a module of the network"
                 )
-        for other, allowed in literals:
+        for other, allowed in conditions:
             if not allowed <= set(range(len(other.options))):
                 raise ValueError(
                     f"uses of {decision!r} are declared under options {sorted(allowed)} of "

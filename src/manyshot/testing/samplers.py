@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from manyshot.space import Arch, SearchSpace, choose
+from manyshot.train.optimisation import held_by
 from manyshot.train.plan import Plan, PlannedPath, Probe, Probed, Sampler
 
 STEPS = 13
@@ -144,7 +145,7 @@ class SamplerSuite:
         """What the loop's gradients reach is what its optimiser moves; penalties are numbers."""
         for _, run in self.rehearsals():
             run.go()
-            held = {id(p) for p in _parameters(run)}
+            held = {id(p) for p in held_by(run.optimizer)}
             plan = run.plan(1)
             policies = [p for path in plan.paths for p in (path.policy or {}).values()]
             for tensor in policies if plan.penalty is None else [*policies, plan.penalty]:
@@ -160,8 +161,8 @@ class SamplerSuite:
             assert (other is None) == (run.optimizer is None)
             if other is not None:
                 assert other is not run.optimizer
-                again = [p for group in other.param_groups for p in group["params"]]
-                assert [id(p) for p in again] == [id(p) for p in _parameters(run)]
+                again = held_by(other)
+                assert [id(p) for p in again] == [id(p) for p in held_by(run.optimizer)]
                 assert all(p.is_leaf and p.requires_grad for p in again)
 
     def test_same_seed_same_plans(self) -> None:
@@ -224,11 +225,6 @@ def _loss(arch: Arch, step: int) -> float:
 
 def _slope(policy: Tensor) -> Tensor:
     return torch.linspace(-1, 1, len(policy), dtype=policy.dtype)
-
-
-def _parameters(run: Rehearsal) -> list[Tensor]:
-    groups = [] if run.optimizer is None else run.optimizer.param_groups
-    return [parameter for group in groups for parameter in group["params"]]
 
 
 def _leaves(tensor: Tensor) -> Iterator[Tensor]:

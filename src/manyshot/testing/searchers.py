@@ -236,7 +236,7 @@ def weight(archs: Sequence[Arch]) -> npt.NDArray[np.float64]:
 
 
 def weight_limit(limit: int) -> Limit:
-    """`weight<=limit`."""
+    """The limit `weight<=limit` on the cost of the suite."""
     return Limit(f"weight<={limit}", weight, limit)
 
 

@@ -13,6 +13,7 @@ from manyshot.nn import Choice, Linear
 from manyshot.sharing import Phase, Sharing
 from manyshot.space import Arch, choose
 from manyshot.supernet import Supernet
+from manyshot.train.optimisation import held_by
 
 RUN_STEPS = 40
 
@@ -33,7 +34,7 @@ class Subject(nn.Module):
         self.wide, self.head = Linear(6, width), Linear(width, 4)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, 6) to (B, 4)."""
+        """Maps (B, 6) to (B, 4)."""
         logits: Tensor = self.head(torch.relu(self.wide(self.op(self.stem(x)))))
         return logits
 
@@ -55,7 +56,7 @@ class SharingSuite:
             return Supernet(Subject(), sharing=self.make_sharing(), input_shape=(6,))
 
     def images(self) -> Tensor:
-        """(8, 6)."""
+        """The images of a batch, (8, 6)."""
         return torch.randn((8, 6), generator=torch.Generator().manual_seed(1))
 
     def archs(self, net: Supernet) -> list[Arch]:
@@ -105,9 +106,7 @@ class SharingSuite:
     def test_phases_are_known_and_move_something(self) -> None:
         """In a code step the code's own parameters get a gradient, in others those of the path."""
         net = self.net()
-        optimizer = net.sharing.code_optimizer(0.1, 0.9)
-        groups = optimizer.param_groups if optimizer else []
-        codes = {id(parameter) for group in groups for parameter in group["params"]}
+        codes = {id(parameter) for parameter in held_by(net.sharing.code_optimizer(0.1, 0.9))}
         phases = {net.sharing.phase(step, RUN_STEPS) for step in range(RUN_STEPS)}
         assert phases <= set(get_args(Phase))
         assert codes or not phases & {"code", "joint"}

@@ -40,7 +40,7 @@ class Forward(Protocol):
     """Runs a path: `net(images, arch)`, with a policy and masks where the path has them."""
 
     def __call__(self, images: Tensor, arch: Arch, **policy: Any) -> Tensor:
-        """Logits (B, classes)."""
+        """Gives logits (B, classes)."""
         ...
 
 

@@ -165,7 +165,7 @@ class Shifter:
         self.optimisation.forget()
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that moves."""
+        """The state of everything that moves."""
         return {"step": self.step, "drawn": self.drawn, **self.optimisation.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
