@@ -1,0 +1,13 @@
+"""A short part of `python -m benchmarks.robustness`, always the same."""
+
+import pytest
+
+from benchmarks.robustness import SECTIONS, faults
+
+
+@pytest.mark.parametrize(
+    ("section", "count"), [("kills", 1), ("inputs", 48), ("flips", 40), ("starts", 1)]
+)
+def test_nothing_is_lost_and_nothing_silently_wrong(section: str, count: int) -> None:
+    assert section in SECTIONS
+    assert list(faults(section, count, seed=1)) == []
