@@ -28,7 +28,6 @@ from manyshot.pipeline.checks import (
     check_chunks,
     check_formats,
     check_sampler,
-    check_search,
     check_stale,
 )
 from manyshot.plugins import build
@@ -310,7 +309,6 @@ class Workspace:
             RecipeError: for an impossible budget, an unknown sampler or searcher, their options,
                 training batches that cannot be made, or what `check_finish` finds.
         """
-        check_search(self.recipe)
         known = self.limits(metrics=("macs", "params"))
         if not self._waits_for_latency():
             self.check_sampler()

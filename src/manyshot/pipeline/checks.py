@@ -9,15 +9,42 @@ from collections.abc import Sequence
 import torch
 
 from manyshot.recipe import OptimiserSettings, Recipe, RecipeError, ShiftingSettings
-from manyshot.search import LearnsFromScores, Limit, Searcher
+from manyshot.search import LearnsFromScores, Limit, Searcher, make_searcher
 from manyshot.sharing import Sharing
-from manyshot.space import Budget
+from manyshot.space import Budget, Decision, SearchSpace
 from manyshot.train import Sampler
 from manyshot.train.samplers.shift import Generates
 
 GENERATOR = "generator"
 """The `search.name` that takes winners from the sampler."""
 ONNX = ("onnx", "onnxscript", "onnxruntime")
+
+
+def check_settings(recipe: Recipe) -> None:
+    """Finds, before any image is read, what settings alone say will fail.
+
+    Of searchers only ours are made for it, on a space of one decision; anybody else's may need the
+    real one.
+
+    Raises:
+        RecipeError: for what `check_search`, `check_formats`, `check_breeding` and `check_stale`
+            find, and an unknown searcher or its options.
+    """
+    check_search(recipe)
+    check_formats(recipe.export.formats)
+    name = recipe.search.name
+    if name == GENERATOR or ":" in name:
+        return
+    anything = Limit("anything", lambda archs: [1.0] * len(archs), 1.0)
+    space = SearchSpace([Decision((0, 1), "any")])
+    try:
+        searcher = make_searcher(
+            name, space, seed=0, limits=[anything], options=recipe.search.options
+        )
+    except ValueError as error:
+        raise RecipeError(str(error)) from error
+    check_breeding(searcher, recipe.search.candidates)
+    check_stale(recipe.shifting, searcher)
 
 
 def check_breeding(searcher: Searcher, candidates: int) -> None:

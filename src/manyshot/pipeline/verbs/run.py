@@ -9,7 +9,7 @@ from accelerate.utils import broadcast_object_list
 
 from manyshot import records
 from manyshot.pipeline.build import Workspace, on_its_threads, processes, start_engine, stop
-from manyshot.pipeline.checks import GENERATOR
+from manyshot.pipeline.checks import GENERATOR, check_settings
 from manyshot.pipeline.opening import open_folder, take_over
 from manyshot.pipeline.stages import latency
 from manyshot.pipeline.stages.adopt import load_source, take_source
@@ -55,6 +55,7 @@ def begin(
         RecordError: if `trained` has no supernet, or `folder` holds another run.
         RecipeError: for what `Workspace.check` finds, before anything is written.
     """
+    check_settings(recipe)
     world = processes(recipe)  # before anything is put on a device
     ws = Workspace.build(recipe)
     recipe = ws.recipe
