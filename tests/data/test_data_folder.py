@@ -160,8 +160,9 @@ def test_what_is_left_out_is_counted_by_kind_and_warned_of(tmp_path, write_folde
 
 def test_an_unused_validation_folder_is_warned_of(tmp_path, write_folder_set):
     write_folder_set(tmp_path, parts=("train", "val", "test"))
-    with pytest.warns(UserWarning, match="val/ is not used, since test/ is there"):
-        load("folder", root=tmp_path, image_size=8)
+    with pytest.warns(UserWarning, match="20 used; val/ is not used, since test/ is there"):
+        splits = load("folder", root=tmp_path, image_size=8)
+    assert {path.split("/")[0] for path in splits.test.paths} == {"test"}
 
 
 def test_links_are_followed_but_not_in_a_circle(tmp_path, write_folder_set):

@@ -69,7 +69,9 @@ def test_a_bad_file_is_looked_at_every_time(tmp_path, decoded):
 def test_folders_are_remembered_apart(tmp_path, decoded):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-        look(tmp_path / name, write(tmp_path / name, 2))
+        paths = write(tmp_path / name, 2)
+    for name in ("a", "b", "a"):
+        look(tmp_path / name, paths)
     assert len(decoded) == 4
 
 
