@@ -13,6 +13,14 @@ hypothesis.settings.load_profile("manyshot")
 # Fixtures import what they need, so that other tests do not wait for it.
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _cache_folder(tmp_path_factory):
+    """What manyshot remembers of image files is remembered here, not in the user's folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def everything(tmp_path_factory):
     """The folder of a run with every record there is: K-shot, ShiftNAS, shifting, watched sets."""

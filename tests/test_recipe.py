@@ -61,7 +61,9 @@ def test_overrides_are_toml_values():
         "sampler.options.paths=3",
         "finish.training.clip_norm=0.5",
         "network.options={width = 4}",
+        "data.image_size=[6, 10]",
     )
+    assert recipe.data.image_size == [6, 10]
     assert recipe.train.epochs == 5
     assert recipe.train.lr == 1.0
     assert (recipe.name, recipe.device, recipe.data.flip) == ("other", "cpu", True)
@@ -95,6 +97,10 @@ def test_overrides_change_what_a_file_says(tmp_path):
         ("train.lr=nan", "train.lr = nan: Input should be a finite number"),
         ("train.optimizer=adam", "Input should be 'sgd' or 'adamw'"),
         ("data.validation=0", "data.validation"),
+        ("data.image_size=0", "data.image_size = 0: Value error, give at least 1 pixel, or"),
+        ("data.image_size=[4]", "give at least 1 pixel, or [height, width]"),
+        ("data.image_size=[4, 0]", "give at least 1 pixel, or [height, width]"),
+        ("data.bad=ignore", "data.bad = 'ignore': Input should be 'refuse' or 'skip'"),
         ("schema=2", "schema = 2: Input should be less than or equal to 1"),
         ("name=../up", "name = '../up': String should match pattern"),
         ("name=..", "name = '..': String should match pattern"),

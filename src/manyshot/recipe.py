@@ -61,11 +61,15 @@ class DataSettings(Section):
     download: bool = False
     """Whether torchvision may download missing files."""
     validation: int | float = Field(default=0.2, gt=0)
-    """Share (below 1) or number of training images held out, class-balanced, to score on."""
+    """Share (below 1) or number of training images held out to score on: class-balanced, but of
+    every class the same share if the images are in folders."""
     train_size: Positive | None = None
     """Use so many class-balanced training images; by default all."""
-    image_size: Positive | None = None
-    """Resize to so many pixels."""
+    image_size: int | list[int] | None = None
+    """Resize to so many pixels, or to [height, width]; by default images keep their size, and those
+    in folders become squares of the median shorter side, of 224 pixels at most."""
+    bad: Literal["refuse", "skip"] = "refuse"
+    """Image folders: files that cannot be used are an error that lists them, or are left out."""
     pad: NotNegative = 1
     """Random shifts of up to so many pixels."""
     flip: bool = False
@@ -82,6 +86,14 @@ class DataSettings(Section):
     def _from_anywhere(cls, root: str | None) -> str | None:
         """Later commands on the run find the images from any working folder."""
         return None if root is None else os.path.abspath(os.path.expanduser(root))
+
+    @field_validator("image_size")
+    @classmethod
+    def _is_a_size(cls, size: int | list[int] | None) -> int | list[int] | None:
+        sides = [1, 1] if size is None else [size, size] if isinstance(size, int) else size
+        if len(sides) != 2 or min(sides) < 1:
+            raise ValueError("give at least 1 pixel, or [height, width]")
+        return size
 
 
 class OptimiserSettings(Section):

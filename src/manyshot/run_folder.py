@@ -166,6 +166,19 @@ class GeneratedRecord(Part):
     below_budget_share: float | None = None
 
 
+class ImagesRecord(Part):
+    """The images of a run, and what is worth knowing of their files."""
+
+    name: str
+    fingerprint: str
+    image_shape: tuple[int, ...]
+    class_counts: dict[str, tuple[Count, ...]]
+    """By the name of the part, in the order of the labels."""
+    class_names: tuple[str, ...] | None = None
+    notes: tuple[str, ...] = ()
+    """How many files are used and left out, and what was converted."""
+
+
 class SpaceSize(Part):
     """How large a search space is: its encodings and its decisions."""
 
@@ -210,11 +223,12 @@ class EnvironmentRecord(Record):
 
 
 class SpaceRecord(Record):
-    """`space.json`: what the option indices in all records mean, and budgets in %."""
+    """`space.json`: what the option indices in all records mean, and budgets in %; the images."""
 
     space: SpaceDescription
     largest: dict[str, float]
     """Costs of the largest architecture by metric."""
+    images: ImagesRecord | None = None
 
     def search_space(self) -> SearchSpace:
         """The space that is described.

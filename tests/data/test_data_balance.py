@@ -74,3 +74,41 @@ def test_images_and_extra_classes_are_drawn_evenly():
     assert per_image.max() <= 54
     assert per_class.min() >= 260
     assert per_class.max() <= 340
+
+
+# -- the same share of every class -----------------------------------------------------------------
+
+
+@SETTINGS
+@given(LABELS, st.data())
+def test_every_class_gives_its_share(labels, data):
+    """Beside the exact share: within one image, but where a class must give or keep one."""
+    label, counts = torch.tensor(labels), np.bincount(labels, minlength=5)
+    n = data.draw(st.integers(0, len(labels) - len(set(labels))))
+    kept, held = hold_out(label, n, np.random.default_rng(n), stratified=True)
+    assert len(held) == n
+    assert sorted(kept.tolist() + held.tolist()) == list(range(len(labels)))
+    assert {labels[i] for i in kept} == set(labels)
+    gave, several = np.bincount([labels[i] for i in held], minlength=5), counts >= 2
+    if n >= several.sum():
+        assert (gave[several] >= 1).all()
+    share = counts * n / len(labels)
+    if ((share >= 1) & (share <= counts - 1)).all():
+        assert np.abs(gave - share).max() < 1
+
+
+def test_shares_of_classes_of_different_size():
+    label = torch.tensor([0] * 950 + [1] * 50)
+    kept, held = hold_out(label, 200, np.random.default_rng(0), stratified=True)
+    assert torch.bincount(label[held]).tolist() == [190, 10]
+    assert torch.bincount(label[kept]).tolist() == [760, 40]
+    label = torch.tensor([0] * 95 + [1] * 3 + [2])
+    _, held = hold_out(label, 10, np.random.default_rng(0), stratified=True)
+    assert torch.bincount(label[held], minlength=3).tolist() == [9, 1, 0]
+
+
+def test_which_class_gives_one_more_is_drawn():
+    # One of 4 equal classes gives the one image in each of 400 draws: 100 times each (sd 8.7).
+    label = torch.arange(40) % 4
+    first = [hold_out(label, 1, np.random.default_rng(s), stratified=True)[1] for s in range(400)]
+    assert torch.bincount(label[torch.cat(first)], minlength=4).min() > 60

@@ -91,7 +91,7 @@ def test_validation_is_a_count_or_a_fraction(validation, count):
         ({"validation": float("nan")}, "got nan"),
         ({"train_size": 0}, r"train_size must be in 1\.\.1213"),
         ({"train_size": 1214}, r"train_size must be in 1\.\.1213 .* got 1214"),
-        ({"image_size": 0}, "image_size must be at least 1 pixel, got 0"),
+        ({"image_size": 0}, r"image_size must be at least 1 pixel, or a pair .* got 0"),
         ({"root": "/nowhere"}, "takes no root, got root='/nowhere'"),
     ],
 )

@@ -542,6 +542,11 @@ def test_image_files_of_other_classes(call, base, tmp_path):
     [winner] = records.read_json(folder / "result.json")["winners"]
     assert subnet_of(folder, winner["arch"])[HEAD[0]].shape == (5, 9)
     assert records.read_json(folder / winner["files"]["json"])["data"]["image_shape"] == [3, 8, 8]
+    images = records.read_json(folder / "space.json")["images"]
+    assert images["class_names"] == ["0", "1", "2", "3", "4"]
+    assert images["class_counts"]["test"] == [4] * 5
+    assert sum(images["class_counts"]["validation"]) == 16
+    assert images["notes"][0] == "140 used"
     size = ("data.image_size=8", *smaller[:2], QUICK[0])
     code, out, err = call("transfer", base[0], *words, *sets(*size), "--quiet", "--out=grey")
     assert (code, out) == (1, "")

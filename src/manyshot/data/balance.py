@@ -1,4 +1,4 @@
-"""Seeded, class-balanced choices of images."""
+"""Seeded choices of images: class-balanced, or the same share of every class."""
 
 from __future__ import annotations
 
@@ -41,16 +41,20 @@ def balanced(
     return torch.from_numpy(order[:n].copy())
 
 
-def hold_out(labels: Tensor, n: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Splits indices into those kept and `n` class-balanced ones held out; both are ascending.
+def hold_out(
+    labels: Tensor, n: int, rng: np.random.Generator, *, stratified: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Splits indices into those kept and `n` held out; both are ascending.
 
-    No class gives more than half of its images unless `n` cannot be reached otherwise, and every
-    class keeps at least one image.
+    Those held out are class-balanced, and no class gives more than half of its images unless `n`
+    cannot be reached otherwise; or `stratified`. Every class keeps at least one image.
 
     Args:
         labels: int64 [N].
         n: how many to hold out.
         rng: decides which.
+        stratified: whether every class gives the same share of its images, rounded so that they
+            are `n` in all, and at least one where it has two or more and `n` allows.
 
     Raises:
         ValueError: if `n` is negative or above what can be held out.
@@ -64,7 +68,28 @@ def hold_out(labels: Tensor, n: int, rng: np.random.Generator) -> tuple[Tensor, 
             f"cannot hold out {n} of {len(labels)} images: allowed are 0..{most}, "
             f"so that every class keeps an image"
         )
-    held = balanced(labels, n, rng, caps=half if n <= int(half.sum()) else keep_one)
+    if stratified:
+        caps = _same_share(counts, n, rng)
+    elif n <= int(half.sum()):
+        caps = half
+    else:
+        caps = keep_one
+    held = balanced(labels, n, rng, caps=caps)
     kept = torch.ones(len(labels), dtype=torch.bool)
     kept[held] = False
     return kept.nonzero().flatten(), held.sort().values
+
+
+def _same_share(counts: Tensor, n: int, rng: np.random.Generator) -> Tensor:
+    """How many of `n` images each class gives, int64 [classes]; `rng` decides between equals."""
+    share = counts.double() * n / counts.sum() + torch.from_numpy(1e-6 * rng.random(len(counts)))
+    most = (counts - 1).clamp(min=0)
+    least = most.clamp(max=1)
+    if int(least.sum()) > n:
+        least = torch.zeros_like(least)
+    gives = torch.maximum(torch.minimum(share.long(), most), least)
+    while int(gives.sum()) < n:  # to the class that lacks most of its share
+        gives[torch.where(gives < most, share - gives, -torch.inf).argmax()] += 1
+    while int(gives.sum()) > n:  # from the class that has most above its share
+        gives[torch.where(gives > least, gives - share, -torch.inf).argmax()] -= 1
+    return gives

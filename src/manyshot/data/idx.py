@@ -11,13 +11,18 @@ import math
 import struct
 import zlib
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import torch
 from torch import Tensor
 
+from manyshot.data.decoding import regular
 from manyshot.data.images import ImageSet
 
 _UNSIGNED_BYTE = 8
+
+_MOST_BYTES = 2**32
+"""A header that promises more is refused."""
 
 
 def read_idx(path: Path, ndim: int) -> Tensor:
@@ -35,28 +40,29 @@ def read_idx(path: Path, ndim: int) -> Tensor:
     Raises:
         ValueError: if it is not such an array or is cut off; the message names the file.
     """
-    data = _content(path)
     header = 4 + 4 * ndim
-    if len(data) < 4:
-        raise ValueError(f"{path}: {len(data)} bytes are too few for an IDX file; fetch it anew")
-    zero, kind, dimensions = struct.unpack_from(">HBB", data)
-    if zero or kind != _UNSIGNED_BYTE or dimensions != ndim:
+    try:
+        regular(path)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; fetch it anew") from error
+    try:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+            shape = _shape(path, file.read(header), ndim)
+            promised = math.prod(shape)
+            data = _at_most(cast(BinaryIO, file), promised + 1)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(
-            f"{path}: magic number is {bytes(data[:4]).hex()}, expected "
-            f"{struct.pack('>HBB', 0, _UNSIGNED_BYTE, ndim).hex()} "
-            f"(unsigned bytes, {ndim} dimensions); it is another file, or a damaged one"
-        )
-    if len(data) < header:
-        raise ValueError(f"{path}: cut off inside its header; fetch it anew")
-    shape = struct.unpack_from(f">{ndim}I", data, 4)
-    if len(data) - header != math.prod(shape):
+            f"{path}: not a complete gzip file ({error}); it is cut off or damaged, fetch it anew"
+        ) from error
+    if len(data) != promised:
         raise ValueError(
-            f"{path}: header promises {math.prod(shape)} bytes (shape {list(shape)}), "
-            f"found {len(data) - header}; the file is cut off or damaged, fetch it anew"
+            f"{path}: header promises {promised} bytes (shape {list(shape)}), "
+            f"found {'more' if len(data) > promised else len(data)}; the file is cut off or "
+            "damaged, fetch it anew"
         )
-    if not math.prod(shape):
+    if not promised:
         raise ValueError(f"{path}: holds no data (shape {list(shape)})")
-    return torch.frombuffer(data, dtype=torch.uint8, offset=header).reshape(shape)
+    return torch.frombuffer(data, dtype=torch.uint8).reshape(shape)
 
 
 def read_idx_pair(images: Path, labels: Path, classes: int) -> ImageSet:
@@ -84,14 +90,34 @@ def read_idx_pair(images: Path, labels: Path, classes: int) -> ImageSet:
     return ImageSet(images=pixels.unsqueeze(1), labels=label.to(torch.int64), classes=classes)
 
 
-def _content(path: Path) -> bytearray:
-    """The bytes of the file, decompressed, as a bytearray, so that tensors on it are writable."""
-    if path.suffix != ".gz":
-        return bytearray(path.read_bytes())
-    try:
-        with gzip.open(path, "rb") as file:
-            return bytearray(file.read())
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+def _shape(path: Path, header: bytes, ndim: int) -> tuple[int, ...]:
+    """The shape in the first bytes of an IDX file, checked."""
+    if len(header) < 4:
+        raise ValueError(f"{path}: {len(header)} bytes are too few for an IDX file; fetch it anew")
+    zero, kind, dimensions = struct.unpack_from(">HBB", header)
+    if zero or kind != _UNSIGNED_BYTE or dimensions != ndim:
         raise ValueError(
-            f"{path}: not a complete gzip file ({error}); it is cut off or damaged, fetch it anew"
-        ) from error
+            f"{path}: magic number is {header[:4].hex()}, expected "
+            f"{struct.pack('>HBB', 0, _UNSIGNED_BYTE, ndim).hex()} "
+            f"(unsigned bytes, {ndim} dimensions); it is another file, or a damaged one"
+        )
+    if len(header) < 4 + 4 * ndim:
+        raise ValueError(f"{path}: cut off inside its header; fetch it anew")
+    shape = struct.unpack_from(f">{ndim}I", header, 4)
+    if math.prod(shape) > _MOST_BYTES:
+        raise ValueError(
+            f"{path}: header promises {math.prod(shape)} bytes (shape {list(shape)}), allowed are "
+            f"{_MOST_BYTES:,}; it is another file, or a damaged one"
+        )
+    return shape
+
+
+def _at_most(file: BinaryIO, most: int) -> bytearray:
+    """The next bytes of a file; memory grows with what is there, not with what is promised.
+
+    A bytearray, so that tensors on it are writable.
+    """
+    data = bytearray()
+    while chunk := file.read(min(2**20, most - len(data))):
+        data += chunk
+    return data

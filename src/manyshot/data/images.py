@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from manyshot.data.decoding import decode
+
 Indices = Tensor | Sequence[int]
 
 
@@ -111,28 +113,33 @@ class ImageSet:
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ImageFolderSet:
-    """Images in files, decoded to RGB each time they are asked for.
+    """Images in files, decoded each time they are asked for.
 
     Attributes:
         root: the folder that `paths` start from.
         paths: one file per image, relative to `root`, with forward slashes.
         labels: int64 [N], indices into `class_names`.
         class_names: the names of the classes, sorted.
-        size: the side in pixels of the square images in a batch.
+        image_shape: (C, H, W) of the images in a batch; C is 1 for grey images and 3 for colours.
+        notes: what is worth knowing of the files, such as how many were left out.
 
     Raises:
-        ValueError: if the lengths disagree, a label does not fit or `size` is below 1.
+        ValueError: if the lengths disagree, or a label or the shape does not fit.
     """
 
     root: Path
     paths: tuple[str, ...]
     labels: Tensor
     class_names: tuple[str, ...]
-    size: int
+    image_shape: tuple[int, int, int]
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.size < 1:
-            raise ValueError(f"size must be at least 1 pixel, got {self.size}")
+        if self.image_shape[0] not in (1, 3) or min(self.image_shape[1:]) < 1:
+            raise ValueError(
+                "image_shape must be 1 or 3 channels, and at least 1 pixel high and wide, "
+                f"got {self.image_shape}"
+            )
         check_labels(self.labels, len(self.paths), self.classes)
 
     @property
@@ -140,37 +147,26 @@ class ImageFolderSet:
         """The number of classes."""
         return len(self.class_names)
 
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(3, size, size) of the images in a batch."""
-        return 3, self.size, self.size
-
     def __len__(self) -> int:
         """The number of files."""
         return len(self.paths)
 
     def read(self, index: int) -> Tensor:
-        """Image `index` at its size on disk, uint8 [3, height, width]; transparency is dropped.
+        """Image `index` at its size on disk, uint8 [C, height, width], upright.
+
+        Of 16 bits a pixel has the 8 that are nearest; what is transparent is on white.
 
         Raises:
             FileNotFoundError: if the file is gone.
             ValueError: if it cannot be decoded; the message names the file.
         """
-        # Imported here: only images in files need Pillow, which torchvision brings along.
-        from PIL import Image
-
         path = self.root / self.paths[index]
         try:
-            with Image.open(path) as image:
-                if image.mode[0] in "IF":  # conversion would clip their values to 0..255
-                    raise ValueError(f"has pixels of mode {image.mode}, convert it to 8 bits")
-                # Through RGBA, because a palette with transparency does not convert directly.
-                colours = image.convert("RGBA" if image.mode == "P" else "RGB").convert("RGB")
-        except FileNotFoundError:
-            raise
-        except (OSError, SyntaxError, ValueError) as error:  # Pillow raises all three
-            raise ValueError(f"{path} cannot be decoded as an image: {error}") from error
-        return torch.from_numpy(np.array(colours)).permute(2, 0, 1)
+            image, _ = decode(path)
+        except ValueError as error:
+            raise ValueError(f"{path} {error}") from error
+        pixels = np.array(image.convert("L" if self.image_shape[0] == 1 else "RGB"))
+        return torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1)).permute(2, 0, 1)
 
     def subset(self, indices: Indices) -> ImageFolderSet:
         """The files at `indices`, in that order."""
@@ -179,11 +175,11 @@ class ImageFolderSet:
         return replace(self, paths=paths, labels=self.labels[chosen])
 
     def digest(self) -> str:
-        """A sha256 over class names, size, and the relative path, label and length of each file."""
-        digest = hashlib.sha256(f"{self.class_names} {self.size}".encode())
+        """A sha256 over class names, shape, and relative path, label and length of each file."""
+        digest = hashlib.sha256(f"{self.class_names} {self.image_shape}".encode())
         for path, label in zip(self.paths, self.labels.tolist(), strict=True):
             length = (self.root / path).stat().st_size
-            digest.update(f"\n{path}\t{label}\t{length}".encode())
+            digest.update(f"\n{path}\t{label}\t{length}".encode(errors="surrogateescape"))
         return digest.hexdigest()
 
 

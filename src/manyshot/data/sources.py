@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from manyshot.data.balance import hold_out
-from manyshot.data.folder import DEFAULT_SIZE, image_folders
+from manyshot.data.folder import Bad, image_folders
 from manyshot.data.idx import read_idx_pair
 from manyshot.data.images import ImageSet, LabelledImages
 from manyshot.data.missing import not_found
@@ -20,7 +20,10 @@ from manyshot.seeding import numpy_rng
 TrainAndTest = tuple[LabelledImages, LabelledImages]
 """The train and the test part, before anything is split off."""
 
-Source = Callable[[Path | None, int | None, bool], TrainAndTest]
+Size = tuple[int, int]
+"""(height, width) of images, in pixels."""
+
+Source = Callable[[Path | None, Size | None, bool], TrainAndTest]
 """A function of root, image_size and download that loads a data set."""
 
 DEBIAN = {"fashion_mnist": Path("/usr/share/datasets/fashion-mnist")}
@@ -44,7 +47,7 @@ def default_places(name: str) -> list[Path]:
     return places
 
 
-def digits(root: Path | None, image_size: int | None, download: bool) -> TrainAndTest:
+def digits(root: Path | None, image_size: Size | None, download: bool) -> TrainAndTest:
     """The 1,797 handwritten digits of scikit-learn, 1x8x8; a class-balanced quarter is the test.
 
     The set has no official test part: ours is the same 449 images whatever the seed of the run.
@@ -52,7 +55,7 @@ def digits(root: Path | None, image_size: int | None, download: bool) -> TrainAn
 
     Args:
         root: must be None, since the images come with scikit-learn.
-        image_size: the side to resize to; None keeps the images.
+        image_size: (height, width) to resize to; None keeps the images.
         download: has no effect, since there is nothing to fetch.
 
     Raises:
@@ -77,7 +80,7 @@ def digits(root: Path | None, image_size: int | None, download: bool) -> TrainAn
 
 
 def idx_files(
-    name: str, folder: str, root: Path | None, image_size: int | None, download: bool
+    name: str, folder: str, root: Path | None, image_size: Size | None, download: bool
 ) -> TrainAndTest:
     """MNIST or Fashion-MNIST, 1x28x28, from IDX files (gzipped or not).
 
@@ -85,7 +88,7 @@ def idx_files(
         name: a key of `DATASETS`.
         folder: torchvision's class name, which is also the name of its folder below a root.
         root: a folder with the four files, or torchvision's root (`root/<folder>/raw`).
-        image_size: the side to resize to; None keeps the images.
+        image_size: (height, width) to resize to; None keeps the images.
         download: whether torchvision may fetch the files when no place has them.
 
     Raises:
@@ -115,7 +118,7 @@ def idx_files(
 
 
 def cifar(
-    name: str, folder: str, root: Path | None, image_size: int | None, download: bool
+    name: str, folder: str, root: Path | None, image_size: Size | None, download: bool
 ) -> TrainAndTest:
     """CIFAR-10 or CIFAR-100, 3x32x32, read and checked by torchvision.
 
@@ -123,7 +126,7 @@ def cifar(
         name: a key of `DATASETS`.
         folder: the folder of the extracted archive below a root.
         root: torchvision's root, the folder that holds `folder`.
-        image_size: the side to resize to; None keeps the images.
+        image_size: (height, width) to resize to; None keeps the images.
         download: whether torchvision may fetch the archive.
 
     Raises:
@@ -157,17 +160,21 @@ def cifar(
     return resized(train, image_size), resized(test, image_size)
 
 
-def own_files(root: Path | None, image_size: int | None, download: bool) -> TrainAndTest:
+def own_files(
+    root: Path | None, image_size: Size | None, download: bool, bad: Bad = "refuse"
+) -> TrainAndTest:
     """The image files of a user, in one folder per class (see `image_folders`).
 
     Args:
         root: the folder, which must be given.
-        image_size: the side in pixels of the square images in a batch; 224 if it is None.
+        image_size: (height, width) of the images in a batch; by default the files decide.
         download: must be false, since these are the user's own files.
+        bad: whether files that cannot be used are an error, or left out.
 
     Raises:
         DataNotFound: if the files are not there.
-        ValueError: if `root` is not given, `download` is true, or a class is empty or missing.
+        ValueError: if `root` is not given, `download` is true, a class is empty or missing, or
+            files cannot be used.
     """
     if root is None:
         raise ValueError(
@@ -175,7 +182,7 @@ def own_files(root: Path | None, image_size: int | None, download: bool) -> Trai
         )
     if download:
         raise ValueError("folder reads your own files and cannot download; drop download=True")
-    return image_folders(root, DEFAULT_SIZE if image_size is None else image_size)
+    return image_folders(root, image_size, bad)
 
 
 DATASETS: Mapping[str, Source] = {
@@ -189,15 +196,15 @@ DATASETS: Mapping[str, Source] = {
 """Every data set by name."""
 
 
-def resized(images: ImageSet, size: int | None) -> ImageSet:
-    """The images scaled to `size` x `size` pixels (bilinear, antialiased); as they are for None."""
-    if size is None or images.image_shape[1:] == (size, size):
+def resized(images: ImageSet, size: Size | None) -> ImageSet:
+    """The images scaled to (height, width), bilinear and antialiased; as they are for None."""
+    if size is None or images.image_shape[1:] == size:
         return images
     # Imported here: torchvision costs a second and is only needed to resize.
     from torchvision.transforms.v2 import functional
 
     chunks = torch.split(images.images, 4096)  # bounds the memory of the intermediate floats
-    scaled = [functional.resize(chunk, [size, size], antialias=True) for chunk in chunks]
+    scaled = [functional.resize(chunk, list(size), antialias=True) for chunk in chunks]
     return ImageSet(images=torch.cat(scaled), labels=images.labels, classes=images.classes)
 
 
@@ -205,7 +212,8 @@ def _idx_in(place: Path) -> list[Path] | None:
     """The four IDX files of a folder in the order of `_IDX_FILES`, or None if one is missing."""
     paths = []
     for name in _IDX_FILES:
-        path = next((p for p in (place / name, place / f"{name}.gz") if p.is_file()), None)
+        both = (place / name, place / f"{name}.gz")
+        path = next((p for p in both if p.exists() and not p.is_dir()), None)
         if path is None:
             return None
         paths.append(path)

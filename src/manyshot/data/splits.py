@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +13,9 @@ from torch import Tensor
 
 from manyshot.data.augment import fit
 from manyshot.data.balance import balanced, hold_out
-from manyshot.data.images import ImageSet, LabelledImages
-from manyshot.data.sources import DATASETS
+from manyshot.data.folder import Bad
+from manyshot.data.images import ImageFolderSet, ImageSet, LabelledImages
+from manyshot.data.sources import DATASETS, own_files
 from manyshot.plugins import nearest
 from manyshot.seeding import numpy_rng
 
@@ -28,7 +30,7 @@ class Splits:
     Attributes:
         name: a key of `DATASETS`.
         train: what weights learn from.
-        validation: class-balanced, split off the official train part; it may be empty.
+        validation: split off the official train part; it may be empty.
         held_out: split off train for samplers that learn from losses; empty unless asked for.
         test: what is to be touched once, at the end.
         classes: the number of classes.
@@ -36,6 +38,8 @@ class Splits:
         std: the standard deviation per channel of these pixels, as of a population.
         image_shape: (C, H, W) of the images in a batch.
         fingerprint: 16 hexadecimal digits that identify the contents of all parts.
+        class_names: the names of the classes in the order of their labels, if these are folders.
+        notes: what is worth knowing of image files: how many are used and left out, and why.
     """
 
     name: str
@@ -48,6 +52,16 @@ class Splits:
     std: tuple[float, ...]
     image_shape: tuple[int, int, int]
     fingerprint: str
+    class_names: tuple[str, ...] | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def class_counts(self) -> dict[str, tuple[int, ...]]:
+        """How many images of each class the parts hold, by the name of the part."""
+        return {
+            part: tuple(torch.bincount(getattr(self, part).labels, minlength=self.classes).tolist())
+            for part in ("train", "validation", "held_out", "test")
+        }
 
 
 def load(
@@ -58,24 +72,32 @@ def load(
     held_out: int | float = 0,
     seed: int = 0,
     train_size: int | None = None,
-    image_size: int | None = None,
+    image_size: int | Sequence[int] | None = None,
     download: bool = False,
+    bad: Bad = "refuse",
 ) -> Splits:
     """Loads a data set and splits it; of the other arguments the test part depends on size alone.
+
+    What is split off train is class-balanced as far as the counts allow for the public sets, whose
+    classes are of nearly one size. Of `folder` every class gives the same share instead, so that a
+    rare class does not lose more of its images than was asked for.
 
     Args:
         name: a key of `DATASETS`.
         root: where the files are. If None, `$MANYSHOT_DATA/<name>`, `~/.cache/manyshot/<name>` and
             for fashion_mnist `/usr/share/datasets/fashion-mnist` are searched.
-        validation: how many images to split off train, class-balanced as far as the counts allow:
-            a count (int) or a fraction of the official train part (float, in [0, 1)).
+        validation: how many images to split off train: a count (int) or a fraction of the official
+            train part (float, in [0, 1)).
         held_out: how many images to split off what is left, likewise, for a sampler that learns
             from losses.
         seed: decides the validation part, the held-out part and the subset of train.
         train_size: keep so many class-balanced images of what the other parts left, so that these
             are the same for every `train_size`; all of them if None.
-        image_size: the side in pixels of the square images; None keeps them (folder: 224).
+        image_size: the side in pixels of square images, or (height, width). None keeps the images;
+            those of folder become squares of the median shorter side, of 224 pixels at most.
         download: whether missing files may be fetched from the internet.
+        bad: of folder, whether image files that cannot be used are an error that lists them
+            ("refuse"), or are left out with a warning ("skip").
 
     Raises:
         DataNotFound: if the files are not there.
@@ -84,22 +106,41 @@ def load(
     if name not in DATASETS:
         names = ", ".join(sorted(DATASETS))
         raise ValueError(f"unknown data set {name!r}; {nearest(name, DATASETS)}have {names}")
-    if image_size is not None and image_size < 1:
-        raise ValueError(f"image_size must be at least 1 pixel, got {image_size}")
-    whole, test = DATASETS[name](None if root is None else Path(root), image_size, download)
-    rest, for_validation = _split(whole, "validation", validation, seed)
-    rest, for_samplers = _split(rest, "held_out", held_out, seed)
+    if bad not in ("refuse", "skip"):
+        raise ValueError(f"bad must be 'refuse' or 'skip', got {bad!r}")
+    path, size, stratified = None if root is None else Path(root), _size(image_size), False
+    if name == "folder":
+        whole, test = own_files(path, size, download, bad)
+        stratified = True
+    else:
+        whole, test = DATASETS[name](path, size, download)
+    rest, for_validation = _split(whole, "validation", validation, seed, stratified)
+    rest, for_samplers = _split(rest, "held_out", held_out, seed, stratified)
     train = _shrunk(rest, train_size, seed)
     return _assembled(name, train, for_validation, for_samplers, test)
 
 
+def _size(image_size: int | Sequence[int] | None) -> tuple[int, int] | None:
+    """The (height, width) asked for."""
+    if image_size is None:
+        return None
+    sides = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+    if len(sides) != 2 or min(sides) < 1:
+        raise ValueError(
+            "image_size must be at least 1 pixel, or a pair of such (height, width), "
+            f"got {image_size}"
+        )
+    return sides
+
+
 def _split(
-    images: LabelledImages, part: str, asked: int | float, seed: int
+    images: LabelledImages, part: str, asked: int | float, seed: int, stratified: bool
 ) -> tuple[LabelledImages, LabelledImages]:
-    """What is left, and a class-balanced part by a count or a fraction."""
+    """What is left, and a part by a count or a fraction, drawn as `hold_out` says."""
     count = _count(part, asked, len(images))
     try:
-        kept, held = hold_out(images.labels, count, numpy_rng(seed, part))
+        rng = numpy_rng(seed, part)
+        kept, held = hold_out(images.labels, count, rng, stratified=stratified)
     except ValueError as error:
         raise ValueError(f"{part} = {asked}: {error}") from error
     return images.subset(kept), images.subset(held)
@@ -159,6 +200,7 @@ def _assembled(
     mean, std = moments(train)
     parts = (train, validation, *([held_out] if len(held_out) else []), test)
     digests = "/".join(part.digest() for part in parts)
+    files = train if isinstance(train, ImageFolderSet) else None
     return Splits(
         name=name,
         train=train,
@@ -170,6 +212,8 @@ def _assembled(
         std=std,
         image_shape=train.image_shape,
         fingerprint=hashlib.sha256(digests.encode()).hexdigest()[:16],
+        class_names=None if files is None else files.class_names,
+        notes=() if files is None else files.notes,
     )
 
 

@@ -221,6 +221,7 @@ class Workspace:
             train_size=data.train_size,
             image_size=data.image_size,
             download=data.download,
+            bad=data.bad,
         )
         net = Supernet(
             build_network(recipe, splits),

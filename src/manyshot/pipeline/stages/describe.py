@@ -8,7 +8,7 @@ import torch
 
 from manyshot import records
 from manyshot.pipeline.build import Workspace
-from manyshot.run_folder import CodesLine, RunFolder, SpaceDescription, SpaceRecord
+from manyshot.run_folder import CodesLine, ImagesRecord, RunFolder, SpaceDescription, SpaceRecord
 from manyshot.seeding import numpy_rng
 from manyshot.sharing import Coded
 
@@ -17,14 +17,26 @@ SAMPLED = 64
 
 
 def describe_space(ws: Workspace, folder: Path) -> None:
-    """Writes what the option indices in all records mean, and budgets in %, unless it is there."""
+    """Writes what the option indices in all records mean, budgets in % and which images there are.
+
+    Unless it is there.
+    """
     path = RunFolder(folder).space_file
     if path.exists():
         return
     space = ws.net.space
     largest = {metric: table([space.largest])[0].item() for metric, table in ws.costs.items()}
     described = SpaceDescription.of(space.to_dict())
-    records.write_json(path, SpaceRecord(space=described, largest=largest))
+    splits = ws.splits
+    images = ImagesRecord(
+        name=splits.name,
+        fingerprint=splits.fingerprint,
+        image_shape=splits.image_shape,
+        class_counts=splits.class_counts,
+        class_names=splits.class_names,
+        notes=splits.notes,
+    )
+    records.write_json(path, SpaceRecord(space=described, largest=largest, images=images))
 
 
 def describe_codes(ws: Workspace, folder: Path) -> None:

@@ -1,0 +1,124 @@
+"""All image files of a set, each looked at once, before anything learns from them.
+
+What is learnt of a good file is remembered under its path, length and time of change, so that it is
+not decoded for this again; bad ones are looked at every time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+from manyshot.data.decoding import Look, decode
+
+State = tuple[int, int]
+"""The length of a file and its time of change in nanoseconds."""
+
+_CHUNK = 64
+"""Files that a thread takes at once."""
+
+_THREADS = min(8, os.cpu_count() or 1)
+"""Pillow decodes outside of Python's lock. Each thread holds one image."""
+
+
+def look(root: Path, paths: Sequence[str]) -> list[Look]:
+    """What each file is, or what is wrong with it.
+
+    Args:
+        root: the folder that `paths` start from.
+        paths: relative to `root`.
+    """
+    remembered = _recalled(root)
+    states = [_state(root / path) for path in paths]
+    looks = {
+        path: remembered[path][1]
+        for path, state in zip(paths, states, strict=True)
+        if path in remembered and remembered[path][0] == state
+    }
+    new = [path for path in paths if path not in looks]
+    chunks = [new[start : start + _CHUNK] for start in range(0, len(new), _CHUNK)]
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for chunk, seen in zip(chunks, pool.map(partial(_look_at, root), chunks), strict=True):
+            looks.update(zip(chunk, seen, strict=True))
+    if any(not looks[path].wrong for path in new):
+        good = {
+            path: (state, looks[path])
+            for path, state in zip(paths, states, strict=True)
+            if not looks[path].wrong
+        }
+        _remember(root, good)
+    return [looks[path] for path in paths]
+
+
+def _look_at(root: Path, paths: Sequence[str]) -> list[Look]:
+    """What some of the files are, or what is wrong with them."""
+    looks = []
+    for path in paths:
+        try:
+            looks.append(decode(root / path)[1])
+        except ValueError as error:
+            looks.append(Look(0, 0, False, wrong=str(error)))
+        except OSError as error:
+            looks.append(Look(0, 0, False, wrong=f"cannot be read: {error.strerror}"))
+    return looks
+
+
+def _state(path: Path) -> State:
+    """The length of a file and its time of change; zeros if they cannot be asked."""
+    try:
+        status = path.stat()
+    except OSError:
+        return 0, 0
+    return status.st_size, status.st_mtime_ns
+
+
+# -- what is remembered ----------------------------------------------------------------------------
+
+
+def _memory(root: Path) -> Path:
+    """The file in the user's cache folder that remembers the files below `root`.
+
+    Raises:
+        RuntimeError: if the user has no home folder.
+    """
+    # Imported here, like all of Pillow; another version may decode other files.
+    from PIL import __version__
+
+    chosen = os.environ.get("XDG_CACHE_HOME")
+    folder = Path(chosen) if chosen else Path.home() / ".cache"
+    name = hashlib.sha256(f"1 {__version__} {root.resolve()}".encode(errors="surrogateescape"))
+    return folder / "manyshot" / "looked_at" / f"{name.hexdigest()[:32]}.json"
+
+
+def _recalled(root: Path) -> dict[str, tuple[State, Look]]:
+    """What is remembered, by path; nothing if there is no such file, or a damaged one."""
+    try:
+        return {
+            path: ((size, changed), Look(height, width, is_grey, tuple(traits)))
+            for path, (size, changed, height, width, is_grey, traits) in json.loads(
+                _memory(root).read_bytes()
+            ).items()
+        }
+    except (OSError, RuntimeError, ValueError, TypeError, AttributeError):
+        return {}
+
+
+def _remember(root: Path, good: Mapping[str, tuple[State, Look]]) -> None:
+    """Replaces what is remembered; where that cannot be written, files are looked at again."""
+    with contextlib.suppress(OSError, RuntimeError):
+        memory = _memory(root)
+        memory.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=memory.parent)
+        try:
+            with open(handle, "w") as file:
+                json.dump({path: [*state, *look[:4]] for path, (state, look) in good.items()}, file)
+            os.replace(temporary, memory)
+        finally:
+            Path(temporary).unlink(missing_ok=True)
