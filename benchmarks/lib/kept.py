@@ -140,6 +140,7 @@ def begin(given: argparse.Namespace, kept: Path) -> Path:
         RecordError: if the working folder lacks records that are kept.
     """
     path: Path = given.work / WORKING
+    given.work.mkdir(parents=True, exist_ok=True)
     if not given.fresh:
         if not path.exists():
             write(path, content(kept))

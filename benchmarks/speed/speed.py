@@ -105,9 +105,20 @@ class TakingTurns:
     def __len__(self) -> int:
         return len(self.batches)
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches of the timed loop; odd steps come after the bare loop's, even ones before."""
-        ours, theirs = self.batches.epoch(epoch, start), self.batches.epoch(epoch, start)
+    def from_step(self, step: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches of the timed loop; odd steps come after the bare loop's, even ones before.
+
+        The step of a batch is timed when the next is asked for, so `finish` ends the last.
+        """
+        self._running = self._in_turns(step)
+        return self._running
+
+    def finish(self) -> None:
+        """Times the last step."""
+        next(self._running, None)
+
+    def _in_turns(self, step: int) -> Iterator[tuple[Tensor, Tensor]]:
+        ours, theirs = self.batches.from_step(step), self.batches.from_step(step)
         for number in range(len(self)):
             alone = self._alone(number, theirs) if number % 2 else 0.0
             began = time.process_time()
@@ -145,6 +156,7 @@ def measure_loop(work: Workload, rounds: int, count: int = 6) -> Found:
         accelerator=engine,
     )
     train.train(trainer)
+    turns.finish()
     seconds = np.array(turns.seconds[count:])
     yield {"what": "loop: train() ÷ bare", **ratio(*seconds.T), **work.bar(1.05)}
 

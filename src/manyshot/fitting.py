@@ -87,8 +87,6 @@ def fit(
     else:
         trained, sampler, largest = Standalone(net), Only(()), ()
     path = None if folder is None else Path(folder)
-    if path is not None:
-        path.mkdir(parents=True, exist_ok=True)
     trainer = Trainer(
         net=trained,
         sampler=sampler,

@@ -75,7 +75,8 @@ class Trainer:
             seed: the seed of the run.
             largest: the architecture that teaches in in-place distillation.
             accelerator: see `engine`.
-            folder: where `checkpoint` and `log` go; nothing is written without it.
+            folder: where `checkpoint` and `log` go, made if there is none; nothing is written
+                without it.
             checkpoint: the name of the checkpoint file.
             log: the name of the records' file.
             fingerprint: that of everything the run depends on; a checkpoint of another is refused.
@@ -93,6 +94,8 @@ class Trainer:
         self.settings, self.seed = settings, seed
         self.step, self.weight_step = 0, 0
         self._fingerprint = fingerprint
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
         self._checkpoint = None if folder is None else folder / checkpoint
         codes = make_code_optimizer(net.sharing, settings.lr, settings.momentum)
         self.optimisation = Optimisation(
