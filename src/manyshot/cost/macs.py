@@ -14,7 +14,7 @@ from manyshot.nn.choice import Choice, Depth
 from manyshot.nn.extract import extract
 from manyshot.nn.mixing import FirstSlice
 from manyshot.nn.selection import Selection
-from manyshot.nn.shapes import dry, explained, meta_twin, model_dtype
+from manyshot.nn.shapes import check_channels, dry, explained, meta_twin, model_dtype
 from manyshot.seeding import numpy_rng
 from manyshot.space import Arch, SearchSpace
 from manyshot.supernet import Supernet
@@ -76,6 +76,7 @@ def _check(cost: CostTable, recording: Recording, by_module: ModuleTables) -> No
 def _counts(plain: nn.Module, images: torch.Tensor) -> dict[str, int]:
     """The multiply-adds of a module on meta tensors, by the path of what is in it."""
     watch = Watch(plain)
+    check_channels(plain)
     with explained(plain, images), dry(plain), torch.device("meta"), watch:
         plain(images)
     return {path: watch.counts.get(module, 0) for path, module in plain.named_modules()}

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import functools
 import re
+import textwrap
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
+from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
 
 from manyshot.nn.batch_norm import UnitStatistics
@@ -28,19 +30,26 @@ from manyshot.seeding import numpy_rng
 from manyshot.space import Arch, SearchSpace
 
 RANDOM_ARCHITECTURES = 3
+WIDTH = 200
+"""How much of an error of torch a message has, in characters."""
 
 _REMEDIES = (
     (
         r"numpy",
-        "it meets an array of numpy: hold it as a tensor, by self.register_buffer(name, "
-        "torch.from_numpy(array)) in its __init__",
+        "it mixes tensors and arrays of numpy: compute by torch alone, and hold constants as "
+        "tensors, by self.register_buffer(name, torch.from_numpy(array))",
     ),
     (
-        r"item\(\)|data-dependent|_local_scalar_dense|Tensor\.tolist|nonzero|masked_select|equal|"
-        r"cannot be called on meta|out of meta tensor",
-        "it reads values of tensors, and a dry run has shapes alone: let its forward depend on "
-        "shapes and decisions, not on values (.item(), .tolist(), `if` on a tensor, masks that "
-        "select)",
+        r"item\(\)|data-dependent|nonzero|masked_select|_unique|cannot be called on meta|"
+        r"out of meta tensor|output_size",
+        "it reads values of tensors, of which a dry run knows the shapes alone: let its forward "
+        "depend on shapes and decisions (no .item(), .tolist(), `if` on a tensor, mask that "
+        "selects)",
+    ),
+    (
+        r"fake impl|[Mm]eta kernel|Meta tensors",
+        "torch does not know the shape that this operation gives: register one by "
+        "torch.library.register_fake, or use another operation",
     ),
     (
         r"device",
@@ -79,16 +88,25 @@ def meta_twin(model: nn.Module) -> dict[int, Any]:
     The copy shares the decisions, so the same selections run it. Nothing of `model` is touched.
     """
     memo: dict[int, Any] = {}
-    held = (leaf for module in model.modules() for leaf in pytree.tree_leaves(vars(module)))
-    for tensor in (leaf for leaf in held if isinstance(leaf, Tensor)):
-        fresh = torch.empty_like(tensor, device="meta")
-        is_parameter = isinstance(tensor, nn.Parameter)
-        memo[id(tensor)] = nn.Parameter(fresh, tensor.requires_grad) if is_parameter else fresh
+    for path, module in model.named_modules():
+        for tensor in pytree.tree_leaves(vars(module)):
+            if isinstance(tensor, Tensor) and id(tensor) not in memo:
+                memo[id(tensor)] = _without_values(tensor, f"module {path!r}")
     for module in model.modules():
         for _, size in sizes_of(module, ""):
             memo.update((id(part), part) for part in (size, *size.decisions()))
     copy.deepcopy(model, memo)
     return memo
+
+
+def _without_values(tensor: Tensor, where: str) -> Tensor:
+    if is_lazy(tensor):
+        raise DryRunError(
+            f"{where} has a lazy parameter, which has no shape yet: run the network once before "
+            "making a supernet, or give the layer its sizes"
+        )
+    fresh = torch.empty_like(tensor, device="meta")
+    return nn.Parameter(fresh, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else fresh
 
 
 @contextlib.contextmanager
@@ -118,7 +136,7 @@ def described(error: Exception, model: nn.Module) -> str:
             inner = running
     remedies = (what for pattern, what in _REMEDIES if re.search(pattern, str(error)))
     remedy = next(remedies, "make it fit what it gets, or what it gets fit it")
-    words = str(error).strip().partition("\n")[0].rstrip(".") or "no message"
+    words = textwrap.shorten(str(error).strip(), WIDTH, placeholder=" ...").rstrip(".")
     return f"{named(paths, inner)} failed with {type(error).__name__}: {words}; {remedy}"
 
 
@@ -135,8 +153,8 @@ def explained(model: nn.Module, images: Tensor) -> Iterator[None]:
         raise
     except Exception as error:
         raise DryRunError(
-            f"{described(error, model)}. This is a dry run on images of shape "
-            f"{tuple(images.shape[1:])}, on tensors without values"
+            f"{described(error, model)}. This was a dry run without values, on images of "
+            f"input_shape {tuple(images.shape[1:])}"
         ) from error
 
 
@@ -174,7 +192,8 @@ def _compare_channels(paths: Mapping[nn.Module, str], layer: nn.Module, args: An
         if takes and shape[dimension] != takes:
             raise DryRunError(
                 f"{named(paths, layer)} takes {takes} channels ({name}), its input of shape "
-                f"{shape} has {shape[dimension]}: change {name}, or what comes before it"
+                f"{shape} has {shape[dimension]}: change {name}, what comes before this layer, or "
+                "the channels of the images"
             )
 
 
