@@ -49,7 +49,7 @@ def macs_table(net: Supernet, input_shape: Sequence[int]) -> CostTable:
         for module, cells in recording.tabulate(recording.macs, depends, 0).items()
     }
     cost = CostTable.of("macs", tuple(net.space.counts.tolist()), by_module.values())
-    _check(cost, recording, by_module)
+    _check(cost, net, recording, by_module)
     return cost
 
 
@@ -59,10 +59,11 @@ def check_archs(space: SearchSpace) -> list[Arch]:
     return list(dict.fromkeys([space.smallest, space.largest, *random]))
 
 
-def _check(cost: CostTable, recording: Recording, by_module: ModuleTables) -> None:
-    space = recording.space
+def _check(cost: CostTable, net: Supernet, recording: Recording, by_module: ModuleTables) -> None:
+    space = net.space
+    twin: nn.Module = meta_twin(net.model)[id(net.model)]  # without the recording's hooks
     for arch in check_archs(space):
-        subnet = extract(recording.model, Selection(space.decisions, arch, mixture=FirstSlice()))
+        subnet = extract(twin, Selection(space.decisions, arch, mixture=FirstSlice()))
         counts = _counts(subnet, recording.images)
         expected, got = sum(counts.values()), int(cost([arch])[0])
         if expected != got:

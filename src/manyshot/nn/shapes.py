@@ -27,7 +27,7 @@ from manyshot.nn.modes import evaluating
 from manyshot.nn.selection import Selection, activate, active
 from manyshot.nn.structure import sizes_of
 from manyshot.seeding import numpy_rng
-from manyshot.space import Arch, SearchSpace
+from manyshot.space import Arch, SearchSpace, Size
 
 RANDOM_ARCHITECTURES = 3
 WIDTH = 200
@@ -129,15 +129,17 @@ def described(error: Exception, model: nn.Module) -> str:
     if isinstance(error, DryRunError | UncountedOperation):
         return str(error)
     paths = {module: path for path, module in model.named_modules()}
-    inner = model
+    inner, shapes = model, ""
     for frame, _ in traceback.walk_tb(error.__traceback__):
         running = frame.f_locals.get("self")
         if isinstance(running, nn.Module) and running in paths:
             inner = running
-    remedies = (what for pattern, what in _REMEDIES if re.search(pattern, str(error)))
-    remedy = next(remedies, "make it fit what it gets, or what it gets fit it")
+            if "args" in frame.f_locals:  # torch's frame around the forward
+                shapes = f" on inputs of shapes {shapes_of(frame.f_locals['args'])}"
     words = textwrap.shorten(str(error).strip(), WIDTH, placeholder=" ...").rstrip(".")
-    return f"{named(paths, inner)} failed with {type(error).__name__}: {words}; {remedy}"
+    remedies = (f"; {what}" for pattern, what in _REMEDIES if re.search(pattern, str(error)))
+    failure = f"{named(paths, inner)} failed{shapes} with {type(error).__name__}: {words}"
+    return failure + next(remedies, "")
 
 
 @contextlib.contextmanager
@@ -165,36 +167,37 @@ def check_channels(twin: nn.Module) -> None:
     deformable convolution of the wrong channels would run.
     """
     paths = {module: path for path, module in twin.named_modules()}
+    kinds = _ConvNd | nn.Linear | _BatchNorm | nn.GroupNorm | Layer
     for module in paths:
-        if isinstance(module, _ConvNd | nn.Linear | _BatchNorm | nn.GroupNorm | Layer) or type(
-            module
-        ).__module__.startswith("torchvision.ops."):
-            module.register_forward_pre_hook(functools.partial(_compare_channels, paths))
+        if isinstance(module, kinds) or type(module).__module__.startswith("torchvision.ops."):
+            kernel = getattr(module, "kernel_size", None)
+            spatial = len(kernel) if isinstance(kernel, tuple) else 2
+            dimensions = {
+                "in_channels": -1 - spatial,
+                "in_features": -1,
+                "num_features": 1,
+                "num_channels": 1,
+            }
+            for name, dimension in dimensions.items():
+                if isinstance(getattr(module, name, None), int | Size):
+                    hook = functools.partial(_compare_channels, paths, name, dimension)
+                    module.register_forward_pre_hook(hook)
 
 
-def _compare_channels(paths: Mapping[nn.Module, str], layer: nn.Module, args: Any) -> None:
-    if not args or not isinstance(args[0], Tensor):
+def _compare_channels(
+    paths: Mapping[nn.Module, str], name: str, dimension: int, layer: nn.Module, args: Any
+) -> None:
+    shape = args[0].shape if args and isinstance(args[0], Tensor) else ()
+    if len(shape) < max(-dimension, dimension + 1):
         return
-    kernel = getattr(layer, "kernel_size", None)
-    spatial = len(kernel) if isinstance(kernel, tuple) else 2
-    dimensions = {
-        "in_channels": -1 - spatial,
-        "in_features": -1,
-        "num_features": 1,
-        "num_channels": 1,
-    }
-    shape = tuple(args[0].shape)
-    for name, dimension in dimensions.items():
-        size = getattr(layer, name, None)
-        if size is None or len(shape) < max(-dimension, dimension + 1):
-            continue
-        takes = active(layer).count(size) if isinstance(layer, Layer) else size
-        if takes and shape[dimension] != takes:
-            raise DryRunError(
-                f"{named(paths, layer)} takes {takes} channels ({name}), its input of shape "
-                f"{shape} has {shape[dimension]}: change {name}, what comes before this layer, or "
-                "the channels of the images"
-            )
+    size = getattr(layer, name)
+    takes = active(layer).count(size) if isinstance(size, Size) else size
+    if shape[dimension] != takes:
+        raise DryRunError(
+            f"{named(paths, layer)} takes {takes} channels ({name}), its input of shape "
+            f"{tuple(shape)} has {shape[dimension]}: change {name}, what comes before this layer, "
+            "or the channels of the images"
+        )
 
 
 def check_options(model: nn.Module, space: SearchSpace, input_shape: Sequence[int]) -> None:
