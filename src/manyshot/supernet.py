@@ -19,7 +19,7 @@ from manyshot.nn.batch_norm import (
 from manyshot.nn.extract import extract
 from manyshot.nn.layer import Layer
 from manyshot.nn.mixing import Kept, Stacked
-from manyshot.nn.policy import MaskMode, Policies, check_policies
+from manyshot.nn.policy import MaskMode, Policies, check_known, check_policies
 from manyshot.nn.selection import Selection, Statistics, activate
 from manyshot.nn.shapes import check_options
 from manyshot.nn.structure import adopt, compile_options, search_space, walk
@@ -75,8 +75,10 @@ class Supernet(nn.Module):
                 checked on meta tensors to agree in shape.
 
         Raises:
-            ValueError: without decisions, for two decisions of one name, options that disagree, or
-                a model whose parameters are stacked already.
+            ValueError: without decisions, for two decisions of one name, or a model whose
+                parameters are stacked already.
+            DryRunError: with `input_shape`, if options disagree or a module cannot run; the message
+                names it.
             TypeError: for a batch norm that cannot be shared.
         """
         super().__init__()
@@ -139,6 +141,7 @@ class Supernet(nn.Module):
         if torch.compiler.is_compiling():
             refuse_compilation()
         if policy is not None:
+            check_known(policy, self.space.decisions)
             if arch is None:
                 arch = self._chosen(policy)
             if masks == "full" and not self._masks_agree:

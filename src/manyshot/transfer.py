@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from manyshot.nn.elastic import Linear
 from manyshot.nn.mixing import Stacked, plain_class
-from manyshot.nn.shapes import meta_twin, model_dtype, on_meta
+from manyshot.nn.shapes import explained, meta_twin, model_dtype, on_meta
 from manyshot.nn.structure import walk
 from manyshot.plugins import nearest
 from manyshot.seeding import torch_generator
@@ -164,7 +164,7 @@ def _last(net: Supernet, input_shape: tuple[int, ...]) -> list[list[Classifier]]
     images = torch.empty((1, *input_shape), device="meta", dtype=model_dtype(model))
     last = []
     for arch in (space.smallest, space.largest):
-        with on_meta(space, arch):
+        with explained(twin, images), on_meta(space, arch):
             logits = twin(images)
         last.append([layer for layer, output in outputs if output is logits])
     return last

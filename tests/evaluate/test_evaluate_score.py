@@ -176,3 +176,95 @@ def test_evaluating_is_eval_mode_without_gradients(net):
 def test_a_score_is_a_plain_value():
     assert Score(0.5, 1.0, 2) == Score(0.5, 1.0, 2)
     assert Score(0.5, 1.0, 2) != Score(0.5, 1.0, 4)
+
+
+class Giving(nn.Module):
+    """A searchable network that gives whatever `give` makes of its features (B, 4, 8, 8)."""
+
+    def __init__(self, give):
+        super().__init__()
+        self.give, width = give, ms.choose((4, 6), "width")
+        self.first, self.last = ms.nn.Conv2d(1, width, 1), ms.nn.Conv2d(width, 4, 1)
+
+    def forward(self, images):
+        return self.give(self.last(self.first(images)))
+
+
+def pooled(x):
+    return x.mean((2, 3))
+
+
+def labels(*shape, to=4, dtype=torch.int64):
+    return torch.arange(torch.Size(shape).numel()).view(shape).remainder(to).to(dtype)
+
+
+NOT_CLASSES = {
+    "dense": (lambda x: x, labels(6, 8, 8), "(6, 4, 8, 8)", "(6, 8, 8)"),
+    "dense outputs, labels by image": (lambda x: x, labels(6), "(6, 4, 8, 8)", "(6,)"),
+    "several labels": (pooled, labels(6, 4, to=2).float(), "(6, 4)", "(6, 4) and type torch.float"),
+    "several whole labels": (pooled, labels(6, 4, to=2), "(6, 4)", "(6, 4) and type torch.int64"),
+    # shapes that broadcast, with as many images as classes
+    "square": (lambda x: pooled(x[:4]), labels(4, 4, to=2).float(), "(4, 4)", "(4, 4)"),
+    "regression": (lambda x: pooled(x)[:, :1], torch.randn(6, 1), "(6, 1)", "(6, 1)"),
+    "regression of vectors": (lambda x: pooled(x)[:, 0], torch.randn(6), "(6,)", "(6,)"),
+    "labels in a column": (pooled, labels(6, 1), "(6, 4)", "(6, 1)"),
+    "floats for classes": (pooled, labels(6).float(), "(6, 4)", "(6,) and type torch.float32"),
+    "bools": (pooled, labels(6, to=2).bool(), "(6, 4)", "(6,) and type torch.bool"),
+    "other integers": (pooled, labels(6, dtype=torch.int32), "(6, 4)", "type torch.int32"),
+    "fewer labels": (pooled, labels(5), "(6, 4)", "(5,)"),
+    "no tensor": (pooled, [0, 1, 2, 3, 0, 1], "(6, 4)", "a list of 6"),
+    "predicted classes": (lambda x: pooled(x).argmax(1), labels(6), "(6,)", "(6,)"),
+    "whole outputs": (lambda x: pooled(x).long(), labels(6), "(6, 4) and type torch.int64", "(6,)"),
+    "a tuple": (lambda x: (pooled(x), x), labels(6), "a tuple of 2 (a tensor of shape", "(6,)"),
+    "a dict": (lambda x: {"out": pooled(x), "aux": x}, labels(6), "a dict of 'out', 'aux'", "(6,)"),
+    "nothing": (lambda x: None, labels(6), "a NoneType", "(6,)"),
+}
+
+
+def scorers(give):
+    """Every way to an accuracy, as a function of (images, labels)."""
+    net = ms.Supernet(Giving(give))
+    archs = list(net.space.enumerate())
+
+    def population(images, labels):
+        return list(
+            ms.evaluate.Population(net, archs, calibration=[images], validation=[(images, labels)])
+        )
+
+    return {
+        "score": lambda x, y: score(net, (1,), calibration=[x], validation=[(x, y)]),
+        "accuracy": lambda x, y: accuracy(net.extract((1,)), [(x, y)]),
+        "population": population,
+    }
+
+
+@pytest.mark.parametrize("way", ["score", "accuracy", "population"])
+@pytest.mark.parametrize("name", NOT_CLASSES)
+def test_what_is_no_classification_has_no_accuracy(name, way):
+    give, wrong, shown, also = NOT_CLASSES[name]
+    with pytest.raises(ValueError) as error:
+        scorers(give)[way](torch.ones(6, 1, 8, 8), wrong)
+    first, _, second = str(error.value).partition(", the labels ")
+    assert shown in first and also in second
+    assert "Allowed are outputs (B, classes)" in second and "0..classes-1" in second
+
+
+@pytest.mark.parametrize("way", ["score", "accuracy", "population"])
+@pytest.mark.parametrize(("wrong", "shown"), [(4, "0..4"), (-1, "-1..3"), (-100, "-100..3")])
+def test_labels_outside_the_classes_are_errors(way, wrong, shown):
+    classes = labels(6)
+    assert scorers(pooled)[way](torch.ones(6, 1, 8, 8), classes)
+    classes[4] = wrong
+    pattern = (
+        rf"labels are in {shown}, the network's outputs of shape \(6, 4\) have 4 classes, 0..3"
+    )
+    with pytest.raises(ValueError, match=pattern.replace("..", r"\.\.")):
+        scorers(pooled)[way](torch.ones(6, 1, 8, 8), classes)
+
+
+def test_bytes_are_class_indices_too():
+    batch = torch.randn(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    scored = scorers(pooled)["score"]
+    module = scorers(pooled)["accuracy"]
+    assert module(batch, labels(6, dtype=torch.uint8)).images == 6
+    assert 0 <= scored(batch, labels(6, dtype=torch.uint8)).accuracy <= 1

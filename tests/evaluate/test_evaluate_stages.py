@@ -9,7 +9,7 @@ from torch import nn
 
 import manyshot as ms
 from manyshot.evaluate import Population
-from manyshot.zoo.blocks import Chain
+from manyshot.zoo.blocks import Chain, pooled_classifier
 
 
 class Residual(Chain):
@@ -203,3 +203,25 @@ def test_reads_that_depend_on_the_shape_of_the_input():
     assert population.account.plain_macs == FORWARDED * int(macs.sum())
     # Per side: resizing, stem, layer 0; the factor matters at one of them; layer 1 and head.
     assert population.account.stage_runs == BATCHES * (2 + 2 + 4 + (2 + 4) + (4 + 8) + (4 + 8))
+
+
+def test_a_stage_that_cannot_be_counted_is_scored_one_by_one():
+    class Spectrum(nn.Module):
+        def forward(self, x):
+            return torch.fft.fft2(x).real
+
+    def network(*more):
+        ops = [nn.Conv2d(1, 4, 1), nn.Conv2d(1, 4, 3, padding=1)]
+        return Chain([ms.nn.Choice(ops, "op"), *more, pooled_classifier(4, 10)])
+
+    images = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    batches = [(images, torch.arange(4))]
+    counted, uncounted = (
+        Population(ms.Supernet(model), [(0,), (1,)], calibration=batches, validation=batches)
+        for model in (network(), network(Spectrum()))
+    )
+    assert counted.method == "prefix tree"
+    assert uncounted.method.startswith("one by one: stage 1 cannot be counted: the network runs")
+    assert "aten::_fft_" in uncounted.method and "ms.cost.register" in uncounted.method
+    assert uncounted.account.macs is None
+    assert [arch for arch, _ in uncounted] == [(0,), (1,)]

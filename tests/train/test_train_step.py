@@ -144,6 +144,32 @@ def test_label_smoothing_is_torchs_and_the_definition(classes, smoothing):
     torch.testing.assert_close(ours, cross_entropy(logits, labels, smoothing))
 
 
+@pytest.mark.parametrize(
+    ("logits", "labels", "shown"),
+    [
+        (torch.ones(4, 3, 2, 2), torch.zeros(4, 2, 2, dtype=torch.int64), r"\(4, 2, 2\)"),
+        (torch.ones(4, 3), torch.ones(4, 3), r"\(4, 3\) and type torch.float32"),
+        (torch.ones(4, 1), torch.ones(4, 1), r"\(4, 1\)"),
+        (torch.ones(4, 3), torch.zeros(4, dtype=torch.int32), "torch.int32"),
+        ((torch.ones(4, 3),), torch.zeros(4, dtype=torch.int64), "a tuple of 1"),
+        (torch.ones(4, 3), torch.tensor([0, 1, 2, 3]), r"0\.\.3, .* 0\.\.2"),
+        (torch.ones(4, 3), torch.tensor([0, 1, 2, -100]), r"-100\.\.2, .* 0\.\.2"),
+    ],
+)
+def test_a_loss_of_what_is_no_classification_is_an_error(logits, labels, shown):
+    with pytest.raises(ValueError, match=f"{shown}.*Allowed are outputs"):
+        label_loss(logits, labels, 0.1)
+
+
+def test_training_on_pixels_stops_at_the_first_step():
+    width = ms.choose((2, 4), "width")
+    net = ms.Supernet(nn.Sequential(ms.nn.Conv2d(1, width, 1), ms.nn.Conv2d(width, 3, 1)))
+    images, pixels = torch.ones(4, 1, 2, 2), torch.zeros(4, 2, 2, dtype=torch.int64)
+    plan = Plan((PlannedPath(net.space.largest),))
+    with pytest.raises(ValueError, match=r"\(4, 3, 2, 2\) .*Allowed are outputs \(B, classes\)"):
+        accumulate(net, plan, images, pixels, largest=net.space.largest)
+
+
 def test_distillation_gradient_is_the_difference_of_probabilities():
     """d/dlogits of the cross-entropy to p is (softmax(logits) - p) / B; the teacher gets none."""
     generator = torch.Generator().manual_seed(0)

@@ -16,16 +16,22 @@ from manyshot.cost.policy import CostForm, PolicyCost
 from manyshot.cost.recording import CostMismatch
 from manyshot.cost.tables import Archs, CostTable
 from manyshot.cost.timing import Measurement, measure
+from manyshot.nn import counting
+from manyshot.nn.counting import Formula, UncountedOperation
+from manyshot.nn.shapes import DryRunError
 from manyshot.supernet import Supernet
 
 __all__ = [
     "CostForm",
     "CostMismatch",
     "CostTable",
+    "DryRunError",
+    "Formula",
     "LatencyCheck",
     "LatencyTable",
     "Measurement",
     "PolicyCost",
+    "UncountedOperation",
     "latency_ms",
     "latency_table",
     "macs",
@@ -33,6 +39,7 @@ __all__ = [
     "measure",
     "params",
     "params_table",
+    "register",
     "subnet_macs",
 ]
 
@@ -62,3 +69,26 @@ def params(net: Supernet, archs: Archs) -> npt.NDArray[np.int64]:
     if "params" not in tables:
         tables["params"] = params_table(net)
     return tables["params"](archs)
+
+
+def register(op: Any, formula: Formula) -> None:
+    """Says how many multiply-adds one call of an operation takes, in place of what was known.
+
+    For example, of a layer that calls `torch.ops.mylib.mix(x, weight)`:
+
+        ms.cost.register("mylib::mix", lambda out, x, weight: out.numel() * weight.shape[1])
+
+    What was recorded before for `macs` is forgotten; tables made by `macs_table` stay as they are.
+    A recipe's network registers where its module is imported, so that every process knows.
+
+    Args:
+        op: the operation, as `torch.ops.NAMESPACE.NAME` or `"NAMESPACE::NAME"`, all overloads.
+        formula: `formula(out, *args, **kwargs)` gets the result and the arguments of the call,
+            tensors of which shapes alone may be read, and gives a whole number from 0.
+
+    Raises:
+        ValueError: if `op` is no operation's name.
+        TypeError: if the formula is no function.
+    """
+    counting.register(op, formula)
+    _recorded.clear()

@@ -1,4 +1,4 @@
-"""Multiply-adds of architectures, recorded once and checked against torch's own counter."""
+"""Multiply-adds of architectures, recorded once and checked on extracted subnets."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from manyshot.cost.recording import CostMismatch, Positions, Recording
 from manyshot.cost.tables import CostTable, Table
@@ -15,7 +14,7 @@ from manyshot.nn.choice import Choice, Depth
 from manyshot.nn.extract import extract
 from manyshot.nn.mixing import FirstSlice
 from manyshot.nn.selection import Selection
-from manyshot.nn.shapes import dry, meta_twin, model_dtype
+from manyshot.nn.shapes import check_channels, dry, explained, meta_twin, model_dtype
 from manyshot.seeding import numpy_rng
 from manyshot.space import Arch, SearchSpace
 from manyshot.supernet import Supernet
@@ -33,12 +32,14 @@ ModuleTables = dict[nn.Module, tuple[Positions, Table]]
 def macs_table(net: Supernet, input_shape: Sequence[int]) -> CostTable:
     """The multiply-adds of any architecture for one image of shape (C, H, W), exact.
 
-    Convolutions and matrix products of any module are counted (biases, norms and activations are
-    not), as `torch.utils.flop_counter` does, divided by two. Each decision that is held as a size
-    is varied to see what depends on it; the result is checked on extracted subnets.
+    Convolutions and matrix products of any module are counted; biases, norms, activations and all
+    else in `manyshot.nn.counting.FREE` are not. Each decision that is held as a size is varied to
+    see what depends on it; the result is checked on extracted subnets.
 
     Raises:
         CostMismatch: if the check fails, which a hidden dependence between decisions can cause.
+        UncountedOperation: if an operation may multiply and has no formula (see `register`).
+        DryRunError: if a module cannot run on tensors without values; the message names it.
         ValueError: if one module depends on so many decisions that no table can hold it.
     """
     recording = Recording(net.model, net.space, input_shape)
@@ -48,7 +49,7 @@ def macs_table(net: Supernet, input_shape: Sequence[int]) -> CostTable:
         for module, cells in recording.tabulate(recording.macs, depends, 0).items()
     }
     cost = CostTable.of("macs", tuple(net.space.counts.tolist()), by_module.values())
-    _check(cost, recording, by_module)
+    _check(cost, net, recording, by_module)
     return cost
 
 
@@ -58,32 +59,33 @@ def check_archs(space: SearchSpace) -> list[Arch]:
     return list(dict.fromkeys([space.smallest, space.largest, *random]))
 
 
-def _check(cost: CostTable, recording: Recording, by_module: ModuleTables) -> None:
-    space = recording.space
+def _check(cost: CostTable, net: Supernet, recording: Recording, by_module: ModuleTables) -> None:
+    space = net.space
+    twin: nn.Module = meta_twin(net.model)[id(net.model)]  # without the recording's hooks
     for arch in check_archs(space):
-        subnet = extract(recording.model, Selection(space.decisions, arch, mixture=FirstSlice()))
-        expected, got = _flops(subnet, recording.images) // 2, int(cost([arch])[0])
+        subnet = extract(twin, Selection(space.decisions, arch, mixture=FirstSlice()))
+        counts = _counts(subnet, recording.images)
+        expected, got = sum(counts.values()), int(cost([arch])[0])
         if expected != got:
             raise CostMismatch(
                 f"architecture {space.to_text(arch)}: recorded {got:,} multiply-adds, its "
                 f"extracted subnet has {expected:,}; first difference in "
-                f"{_first_difference(recording, by_module, arch, subnet)}"
+                f"{_first_difference(recording, by_module, arch, counts)}"
             )
 
 
-def _flops(subnet: nn.Module, images: torch.Tensor) -> int:
-    with dry(subnet), torch.device("meta"), FlopCounterMode(display=False) as counter:
-        subnet(images)
-    return int(counter.get_total_flops())
+def _counts(plain: nn.Module, images: torch.Tensor) -> dict[str, int]:
+    """The multiply-adds of a module on meta tensors, by the path of what is in it."""
+    watch = Watch(plain)
+    check_channels(plain)
+    with explained(plain, images), dry(plain), torch.device("meta"), watch:
+        plain(images)
+    return {path: watch.counts.get(module, 0) for path, module in plain.named_modules()}
 
 
 def _first_difference(
-    recording: Recording, by_module: ModuleTables, arch: Arch, subnet: nn.Module
+    recording: Recording, by_module: ModuleTables, arch: Arch, plain: dict[str, int]
 ) -> str:
-    watch = Watch(subnet)
-    with dry(subnet), torch.device("meta"), watch:
-        subnet(recording.images)
-    plain = {path: watch.counts.get(module, 0) for path, module in subnet.named_modules()}
     for module, (positions, table) in by_module.items():
         recorded = int(table[tuple(arch[p] for p in positions)])
         if recording.active(module, arch):
@@ -114,6 +116,11 @@ def plain_path(model: nn.Module, path: str) -> str:
 
 
 def subnet_macs(module: nn.Module, input_shape: Sequence[int]) -> int:
-    """The multiply-adds of a plain module for one image of shape (C, H, W), by torch's counter."""
+    """The multiply-adds of a plain module for one image of shape (C, H, W), as `macs_table` counts.
+
+    Raises:
+        UncountedOperation: if an operation may multiply and has no formula (see `register`).
+        DryRunError: if a module cannot run on tensors without values; the message names it.
+    """
     images = torch.empty((1, *input_shape), device="meta", dtype=model_dtype(module))
-    return _flops(meta_twin(module)[id(module)], images) // 2
+    return sum(_counts(meta_twin(module)[id(module)], images).values())

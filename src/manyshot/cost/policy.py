@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from manyshot.cost.tables import CostTable, Table
+from manyshot.nn.policy import check_known
 from manyshot.space import Arch, Decision, SearchSpace
 
 CostForm: TypeAlias = Literal["exact", "additive"]
@@ -80,15 +81,13 @@ class PolicyCost:
         return total.view(stacked.shape[:-1])
 
     def _vectors(self, policies: Mapping[Decision, Tensor]) -> list[Tensor]:
+        check_known(policies, self.space.decisions)
         missing = [str(d.name) for d in self.space.decisions if d not in policies]
         if missing:
             raise ValueError(
                 f"{self.metric}: no policy for {', '.join(missing)}; give one for every decision "
                 "of the space (ones, where there is one option)"
             )
-        foreign = [d for d in policies if d not in self.space.index]
-        if foreign:
-            raise ValueError(f"{self.metric}: {foreign[0]!r} has a policy but is not in the space")
         vectors = [policies[d] for d in self.space.decisions]
         batch = vectors[0].shape[:-1]
         for decision, vector in zip(self.space.decisions, vectors, strict=True):

@@ -13,7 +13,7 @@ from torch import nn
 
 from manyshot.cost.watch import Watch
 from manyshot.nn.choice import Choice
-from manyshot.nn.shapes import meta_twin, model_dtype, on_meta
+from manyshot.nn.shapes import check_channels, explained, meta_twin, model_dtype, on_meta
 from manyshot.nn.structure import sizes_of, walk
 from manyshot.seeding import numpy_rng
 from manyshot.space import Arch, SearchSpace, Use
@@ -73,6 +73,7 @@ class Recording:
             self.uses[module].append(use)
         self._varying = self._free_sizes()
         self._watch = Watch(self.model, inputs=inputs)
+        check_channels(self.model)
 
     def _free_sizes(self) -> list[int]:
         """The positions of the decisions that may change shapes: all that are held as sizes."""
@@ -87,7 +88,7 @@ class Recording:
 
     def _run(self, arch: Arch) -> None:
         self._watch.clear()
-        with on_meta(self.space, arch), self._watch:
+        with explained(self.model, self.images), on_meta(self.space, arch), self._watch:
             self.model(self.images)
 
     def macs(self, arch: Arch) -> dict[nn.Module, int]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch._ops import OpOverload
 
 from manyshot.nn.counting import MultiplyAdds
-from manyshot.nn.shapes import shapes_of
+from manyshot.nn.shapes import named, shapes_of
 
 
 @final
@@ -33,9 +33,14 @@ class Watch(MultiplyAdds):  # type: ignore[no-untyped-call]
         self._describes = inputs
         self._stack: list[nn.Module] = []
         self._outcomes: dict[Any, _Outcome] = {}
-        for module in model.modules():
+        self._paths = {module: path for path, module in model.named_modules()}
+        for module in self._paths:
             module.register_forward_pre_hook(self._enter, with_kwargs=True)
             module.register_forward_hook(self._leave, always_call=True)
+
+    def where(self) -> str:
+        """The innermost module that is running."""
+        return named(self._paths, self._stack[-1]) if self._stack else super().where()
 
     def clear(self) -> None:
         """Forgets what was counted so far."""

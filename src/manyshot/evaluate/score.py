@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -14,6 +16,9 @@ from manyshot.nn.mixing import Kept
 from manyshot.nn.modes import evaluating
 from manyshot.space import Arch
 from manyshot.supernet import Supernet
+
+NEVER = -(2**31)
+"""The label that losses leave out, in place of torch's -100: labels are in 0..classes-1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +77,73 @@ def images_of(batches: Iterable[Tensor | Sequence[Tensor]]) -> Iterator[Tensor]:
         yield batch if isinstance(batch, Tensor) else batch[0]
 
 
+def check_classes(outputs: Any, labels: Any) -> None:
+    """Checks that outputs and labels are of classification, one class per image.
+
+    The range of labels is checked on the CPU alone: elsewhere that would wait for the device, whose
+    losses stop at such labels by themselves.
+
+    Args:
+        outputs: what a network gave.
+        labels: what it should have given.
+
+    Raises:
+        ValueError: if outputs are no floating-point tensor (B, classes), or labels no tensor (B,)
+            of class indices in 0..classes-1.
+    """
+    fits = (
+        isinstance(outputs, Tensor)
+        and isinstance(labels, Tensor)
+        and outputs.dim() == 2
+        and outputs.is_floating_point()
+        and labels.shape == outputs.shape[:1]
+        and labels.dtype in (torch.int64, torch.uint8)
+    )
+    allowed = (
+        "Allowed are outputs (B, classes) of a floating-point type and labels (B,) of type "
+        "torch.int64, class indices in 0..classes-1 (labels.long() makes them of other integers). "
+        "Dense or several labels per image, and regression, are tasks that manyshot does not train "
+        "or score on: give ms.find a score of your own, score=function(arch)"
+    )
+    if not fits:
+        raise ValueError(
+            f"the network's outputs are {_described(outputs)}, the labels {_described(labels)}. "
+            f"{allowed}"
+        )
+    if labels.device.type == "cpu" and len(labels):
+        least, most, classes = int(labels.min()), int(labels.max()), outputs.shape[1]
+        if least < 0 or most >= classes:
+            raise ValueError(
+                f"the labels are in {least}..{most}, the network's outputs of shape "
+                f"{tuple(outputs.shape)} have {classes} classes, 0..{classes - 1}. {allowed}"
+            )
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)} and type {value.dtype}"
+    if isinstance(value, dict):
+        return f"a {type(value).__name__} of {', '.join(map(repr, value))}"
+    if isinstance(value, list | tuple):
+        parts = ", ".join(map(_described, value[:3])) + (", ..." if len(value) > 3 else "")
+        return f"a {type(value).__name__} of {len(value)} ({parts})"
+    return f"a {type(value).__name__}"
+
+
 def total(outputs: Iterable[tuple[Tensor, Tensor]]) -> Score:
-    """The score of logits (B, classes) and labels (B,) of every batch."""
+    """The score of logits (B, classes) and labels (B,) of every batch.
+
+    Raises:
+        ValueError: if outputs and labels are none of classification, or there are no images.
+    """
     correct: Tensor | int = 0
     loss: Tensor | float = 0.0
     images = 0
     for logits, labels in outputs:
+        check_classes(logits, labels)
         correct = correct + (logits.argmax(1) == labels).sum()
-        loss = loss + F.cross_entropy(logits.float(), labels, reduction="sum").double()
+        losses = F.cross_entropy(logits.float(), labels, reduction="sum", ignore_index=NEVER)
+        loss = loss + losses.double()
         images += len(labels)
     if not images:
         raise ValueError("there are no images to score on")
@@ -105,7 +169,8 @@ def score(
         validation: batches of images and labels.
 
     Raises:
-        ValueError: for the reasons that `calibrate` has, or if there is no validation batch.
+        ValueError: for the reasons that `calibrate` has, if there is no validation batch, or if
+            outputs are not (B, classes) or labels not class indices (B,).
     """
     mixture = net.mixture(arch)
     stats = calibration
@@ -119,6 +184,11 @@ def score(
 
 
 def accuracy(module: nn.Module, batches: Iterable[Batch]) -> Score:
-    """The score of a plain module, such as an extracted subnet, in eval mode."""
+    """The score of a plain module, such as an extracted subnet, in eval mode.
+
+    Raises:
+        ValueError: if there is no batch, or if outputs are not (B, classes) or labels not class
+            indices (B,).
+    """
     with evaluating(module):
         return total((module(images), labels) for images, labels in batches)

@@ -9,10 +9,9 @@ from typing import Any, TypeAlias, final
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from manyshot.nn.batch_norm import Collector
-from manyshot.nn.counting import MultiplyAdds
+from manyshot.nn.counting import MultiplyAdds, UncountedOperation
 from manyshot.nn.modes import evaluating
 from manyshot.nn.selection import Selection, Statistics, activate
 from manyshot.space import Arch, Decision, Number, Size
@@ -143,6 +142,8 @@ class Survey:
                 batches, tensors = self._observe(number, arch, batches)
             except Unfit:
                 raise
+            except UncountedOperation as error:
+                raise Unfit(f"stage {number} cannot be counted: {error}") from error
             except Exception as error:
                 raise Unfit(f"its stages cannot run one after the other: {error}") from error
             apart |= tensors
@@ -185,8 +186,7 @@ class Survey:
     def _macs(self, stage: nn.Module, x: Tensor, arch: Arch) -> int:
         """The multiply-adds of one image, as `ms.cost.macs` counts them."""
         selection = Selection(self.net.space.decisions, arch, Collector())
-        products = sdpa_kernel(SDPBackend.MATH)  # a fused attention is counted as nothing on a CPU
-        with products, activate(selection), MultiplyAdds() as count:
+        with activate(selection), MultiplyAdds() as count:
             stage(x.clone())
         return int(count.total) // len(x)
 

@@ -15,7 +15,7 @@ but where a mask follows what was masked before, its gradient is zero.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias, final
 from weakref import WeakKeyDictionary
 
@@ -240,6 +240,22 @@ def _check_tensor(value: Any, where: str) -> None:
         )
 
 
+def check_known(policies: Iterable[Decision], known: Iterable[Decision]) -> None:
+    """Checks that policies are of decisions of the network.
+
+    Raises:
+        ValueError: if one is not; another network's decision of the same name is not.
+    """
+    decisions = frozenset(known)
+    for decision in policies:
+        if decision not in decisions:
+            raise ValueError(
+                f"a policy is given for {decision!r}, which is not in this network (a decision of "
+                "another network is another one, whatever its name): policies are by the decisions "
+                "of this network, net.space.decisions"
+            )
+
+
 def check_policies(
     policies: Mapping[Decision, Tensor], index: Mapping[Decision, int], mode: object
 ) -> None:
@@ -255,9 +271,8 @@ def check_policies(
     """
     if mode not in ("full", "active"):
         raise ValueError(f"masks must be 'full' or 'active', got {mode!r}")
+    check_known(policies, index)
     for decision, policy in policies.items():
-        if decision not in index:
-            raise ValueError(f"a policy is given for {decision!r}, which is not in this network")
         if policy.shape != (len(decision.options),):
             raise ValueError(
                 f"the policy of {decision!r} has shape {tuple(policy.shape)}; it needs one entry "

@@ -4,23 +4,64 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import itertools
-from collections.abc import Callable, Iterator, Sequence
+import functools
+import re
+import textwrap
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.parameter import is_lazy
+from torch.utils import _pytree as pytree
 
 from manyshot.nn.batch_norm import UnitStatistics
 from manyshot.nn.choice import Choice, Depth
+from manyshot.nn.counting import UncountedOperation
+from manyshot.nn.layer import Layer
 from manyshot.nn.mixing import FirstSlice
 from manyshot.nn.modes import evaluating
-from manyshot.nn.selection import Selection, activate
+from manyshot.nn.selection import Selection, activate, active
 from manyshot.nn.structure import sizes_of
 from manyshot.seeding import numpy_rng
-from manyshot.space import Arch, SearchSpace
+from manyshot.space import Arch, SearchSpace, Size
 
 RANDOM_ARCHITECTURES = 3
+WIDTH = 200
+"""How much of an error of torch a message has, in characters."""
+
+_REMEDIES = (
+    (
+        r"numpy",
+        "it mixes tensors and arrays of numpy: compute by torch alone, and hold constants as "
+        "tensors, by self.register_buffer(name, torch.from_numpy(array))",
+    ),
+    (
+        r"item\(\)|data-dependent|nonzero|masked_select|_unique|cannot be called on meta|"
+        r"out of meta tensor|output_size",
+        "it reads values of tensors, of which a dry run knows the shapes alone: let its forward "
+        "depend on shapes and decisions (no .item(), .tolist(), `if` on a tensor, mask that "
+        "selects)",
+    ),
+    (
+        r"fake impl|[Mm]eta kernel|Meta tensors",
+        "torch does not know the shape that this operation gives: register one by "
+        "torch.library.register_fake, or use another operation",
+    ),
+    (
+        r"device",
+        "it meets a tensor that did not move with the network: hold tensors by "
+        "self.register_buffer(name, tensor) or as nn.Parameter, and make others on x.device",
+    ),
+)
+"""What the errors of torch on tensors without values say, and what to do about it."""
+
+
+class DryRunError(ValueError):
+    """A network cannot run on tensors without values; the message names module and way out."""
 
 
 def shapes_of(output: Any) -> Any:
@@ -47,16 +88,25 @@ def meta_twin(model: nn.Module) -> dict[int, Any]:
     The copy shares the decisions, so the same selections run it. Nothing of `model` is touched.
     """
     memo: dict[int, Any] = {}
-    held = (v for m in model.modules() for v in vars(m).values() if isinstance(v, Tensor))
-    for tensor in itertools.chain(model.parameters(), model.buffers(), held):
-        fresh = torch.empty_like(tensor, device="meta")
-        is_parameter = isinstance(tensor, nn.Parameter)
-        memo[id(tensor)] = nn.Parameter(fresh, tensor.requires_grad) if is_parameter else fresh
+    for path, module in model.named_modules():
+        for tensor in pytree.tree_leaves(vars(module)):
+            if isinstance(tensor, Tensor) and id(tensor) not in memo:
+                memo[id(tensor)] = _without_values(tensor, f"module {path!r}")
     for module in model.modules():
         for _, size in sizes_of(module, ""):
             memo.update((id(part), part) for part in (size, *size.decisions()))
     copy.deepcopy(model, memo)
     return memo
+
+
+def _without_values(tensor: Tensor, where: str) -> Tensor:
+    if is_lazy(tensor):
+        raise DryRunError(
+            f"{where} has a lazy parameter, which has no shape yet: run the network once before "
+            "making a supernet, or give the layer its sizes"
+        )
+    fresh = torch.empty_like(tensor, device="meta")
+    return nn.Parameter(fresh, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else fresh
 
 
 @contextlib.contextmanager
@@ -66,6 +116,88 @@ def on_meta(space: SearchSpace, arch: Arch) -> Iterator[None]:
     quiet = torch.random.fork_rng(devices=[])
     with torch.no_grad(), quiet, torch.device("meta"), activate(selection):
         yield
+
+
+def named(paths: Mapping[nn.Module, str], module: nn.Module) -> str:
+    """A module as messages name it, by its path and its class."""
+    kind = type(module).__name__
+    return f"module {paths[module]!r} ({kind})" if paths.get(module) else f"the network ({kind})"
+
+
+def described(error: Exception, model: nn.Module) -> str:
+    """An error of a dry run in words: the innermost module of `model`, and what to do."""
+    if isinstance(error, DryRunError | UncountedOperation):
+        return str(error)
+    paths = {module: path for path, module in model.named_modules()}
+    inner, shapes = model, ""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        running = frame.f_locals.get("self")
+        if isinstance(running, nn.Module) and running in paths:
+            inner = running
+            if "args" in frame.f_locals:  # torch's frame around the forward
+                shapes = f" on inputs of shapes {shapes_of(frame.f_locals['args'])}"
+    words = textwrap.shorten(str(error).strip(), WIDTH, placeholder=" ...").rstrip(".")
+    remedies = (f"; {what}" for pattern, what in _REMEDIES if re.search(pattern, str(error)))
+    failure = f"{named(paths, inner)} failed{shapes} with {type(error).__name__}: {words}"
+    return failure + next(remedies, "")
+
+
+@contextlib.contextmanager
+def explained(model: nn.Module, images: Tensor) -> Iterator[None]:
+    """A context for a dry run of `model`, whose errors name the module and what to do.
+
+    Raises:
+        DryRunError: for any error inside but an `UncountedOperation`.
+    """
+    try:
+        yield
+    except UncountedOperation:
+        raise
+    except Exception as error:
+        raise DryRunError(
+            f"{described(error, model)}. This was a dry run without values, on images of "
+            f"input_shape {tuple(images.shape[1:])}"
+        ) from error
+
+
+def check_channels(twin: nn.Module) -> None:
+    """Lets every layer of `twin` compare its channels with those of its input when it is called.
+
+    torch does so itself for most layers, but not on meta tensors for all: a transposed or a
+    deformable convolution of the wrong channels would run.
+    """
+    paths = {module: path for path, module in twin.named_modules()}
+    kinds = _ConvNd | nn.Linear | _BatchNorm | nn.GroupNorm | Layer
+    for module in paths:
+        if isinstance(module, kinds) or type(module).__module__.startswith("torchvision.ops."):
+            kernel = getattr(module, "kernel_size", None)
+            spatial = len(kernel) if isinstance(kernel, tuple) else 2
+            dimensions = {
+                "in_channels": -1 - spatial,
+                "in_features": -1,
+                "num_features": 1,
+                "num_channels": 1,
+            }
+            for name, dimension in dimensions.items():
+                if isinstance(getattr(module, name, None), int | Size):
+                    hook = functools.partial(_compare_channels, paths, name, dimension)
+                    module.register_forward_pre_hook(hook)
+
+
+def _compare_channels(
+    paths: Mapping[nn.Module, str], name: str, dimension: int, layer: nn.Module, args: Any
+) -> None:
+    shape = args[0].shape if args and isinstance(args[0], Tensor) else ()
+    if len(shape) < max(-dimension, dimension + 1):
+        return
+    size = getattr(layer, name)
+    takes = active(layer).count(size) if isinstance(size, Size) else size
+    if shape[dimension] != takes:
+        raise DryRunError(
+            f"{named(paths, layer)} takes {takes} channels ({name}), its input of shape "
+            f"{tuple(shape)} has {shape[dimension]}: change {name}, what comes before this layer, "
+            "or the channels of the images"
+        )
 
 
 def check_options(model: nn.Module, space: SearchSpace, input_shape: Sequence[int]) -> None:
@@ -80,18 +212,21 @@ def check_options(model: nn.Module, space: SearchSpace, input_shape: Sequence[in
         input_shape: (C, H, W) of one image.
 
     Raises:
-        ValueError: if they disagree; the message names the block, its options and their shapes.
+        DryRunError: if they disagree, and then the message names the block, its options and their
+            shapes; or if a module cannot run, or has other channels than its input.
     """
     rng = numpy_rng("shapes", "checks")
     random = (space.sample(rng) for _ in range(RANDOM_ARCHITECTURES))
     archs = [space.smallest, space.largest, *random]
     twin = meta_twin(model)[id(model)].eval()
+    check_channels(twin)
     for module in twin.modules():
         if isinstance(module, Choice | Depth):
-            module.register_forward_pre_hook(_compare, with_kwargs=True)
+            hook = functools.partial(_compare, twin)
+            module.register_forward_pre_hook(hook, with_kwargs=True)
     images = torch.empty((1, *input_shape), device="meta", dtype=model_dtype(model))
     for arch in dict.fromkeys(archs):
-        with on_meta(space, arch):
+        with explained(twin, images), on_meta(space, arch):
             twin(images)
 
 
@@ -107,7 +242,7 @@ def _options(block: nn.Module) -> Iterator[tuple[str, Callable[..., Any]]]:
         yield from ((f"depth {d}", block.first(int(d))) for d in block.decision.values)
 
 
-def _compare(block: nn.Module, args: Any, kwargs: Any) -> None:
+def _compare(twin: nn.Module, block: nn.Module, args: Any, kwargs: Any) -> None:
     assert isinstance(block, Choice | Depth)
     where = f"{type(block).__name__.lower()} {block.path!r}"
     shapes = {}
@@ -115,12 +250,13 @@ def _compare(block: nn.Module, args: Any, kwargs: Any) -> None:
         try:
             shapes[name] = shapes_of(option(*args, **kwargs))
         except Exception as error:
-            raise ValueError(
-                f"{where}: option {name} cannot run on an input of shape {shapes_of(args)}: {error}"
+            raise DryRunError(
+                f"{where}: option {name} cannot run on an input of shape {shapes_of(args)}: "
+                f"{described(error, twin)}"
             ) from error
     if len(set(map(str, shapes.values()))) > 1:
         listed = ", ".join(f"{name} gives {shape}" for name, shape in shapes.items())
-        raise ValueError(
+        raise DryRunError(
             f"{where}: its options disagree in shape for an input of shape {shapes_of(args)}: "
             f"{listed}; all options must agree"
         )

@@ -88,7 +88,8 @@ class Size:
     def _no_number(self, what: str) -> NoReturn:
         raise TypeError(
             f"{what} of {self!r} is not defined: its value depends on the architecture; "
-            "call ms.value(size) inside a forward, or pass the size itself to an ms.nn layer"
+            "call ms.value(size) inside a forward, or pass the size itself to an ms.nn layer "
+            "(ms.nn.Conv2d in place of torch.nn.Conv2d)"
         )
 
     def __int__(self) -> int:
@@ -102,6 +103,30 @@ class Size:
 
     def __bool__(self) -> bool:
         self._no_number("the truth value")
+
+    def __mod__(self, other: object) -> Size:
+        self._no_number("a remainder")
+
+    __rmod__ = __mod__
+
+    def __len__(self) -> int:
+        self._no_number("the length")
+
+    def __iter__(self) -> NoReturn:
+        self._no_number("an iteration")
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Where torch wants a number, as in the shape of a new tensor, a size is refused."""
+        given = itertools.chain(args, (kwargs or {}).values())
+        parts = itertools.chain.from_iterable(
+            part if isinstance(part, tuple | list) else (part,) for part in given
+        )
+        size = next((part for part in parts if isinstance(part, Size)), None)
+        name = getattr(func, "__name__", "a function")
+        if size is None:
+            raise TypeError(f"torch.{name} takes no sizes; call ms.value(size) inside a forward")
+        size._no_number(f"torch.{name}")
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, int | float):

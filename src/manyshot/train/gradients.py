@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from manyshot.evaluate.score import NEVER, check_classes
 from manyshot.space import Arch
 from manyshot.train.plan import Plan
 
@@ -24,8 +25,12 @@ def label_loss(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
 
     Returns:
         The loss, a scalar.
+
+    Raises:
+        ValueError: if logits are not (B, classes) or labels not class indices (B,).
     """
-    return F.cross_entropy(logits, labels, label_smoothing=smoothing)
+    check_classes(logits, labels)
+    return F.cross_entropy(logits, labels, label_smoothing=smoothing, ignore_index=NEVER)
 
 
 def distillation_loss(logits: Tensor, teacher: Tensor) -> Tensor:
@@ -77,7 +82,8 @@ def accumulate(
         The detached loss of each path, before its weight and `share`.
 
     Raises:
-        ValueError: if a path learns from the largest architecture and that did not come before.
+        ValueError: if a path learns from the largest architecture and that did not come before, or
+            for outputs or labels that are none of classification.
     """
     teacher: Tensor | None = None
     losses = []

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from manyshot.data import Batch
 from manyshot.evaluate import evaluating
+from manyshot.evaluate.score import NEVER, check_classes
 from manyshot.seeding import Stream, stream
 from manyshot.space import Decision
 from manyshot.train.gradients import as_leaf, backward_into
@@ -141,7 +142,11 @@ class Prober:
         with torch.set_grad_enabled(bool(leaves)):
             for x, labels in batches:
                 logits = net(as_trained(x, contiguous), path.arch, stats="batch", **options)
-                loss = F.cross_entropy(logits.float(), labels, reduction="sum") / images
+                check_classes(logits, labels)
+                summed = F.cross_entropy(
+                    logits.float(), labels, reduction="sum", ignore_index=NEVER
+                )
+                loss = summed / images
                 if leaves:
                     backward_into(list(leaves.values()))(loss)
                 total += float(loss.detach())
