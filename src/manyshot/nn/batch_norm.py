@@ -6,15 +6,15 @@ argument of the forward: `net(images, arch, stats=stats)`.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Mapping
 from typing import Any, ClassVar, Self, final
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from manyshot.nn.layer import Norm, Tie, largest
-from manyshot.nn.selection import Selection, active
+from manyshot.nn.layer import Channels, Norm, Tie, channels, largest, put
+from manyshot.nn.selection import Part, Selection, active
 from manyshot.space import Arch, Size
 
 
@@ -96,11 +96,11 @@ class MaskedStatistics:
 
     Attributes:
         stats: the statistics of the architecture.
-        runs: the paths of the layers that it runs.
+        places: for each layer that it runs, by path, which of the features are active.
     """
 
-    def __init__(self, stats: BatchNormStats, runs: Collection[str]) -> None:
-        self.stats, self.runs = stats, runs
+    def __init__(self, stats: BatchNormStats, places: Mapping[str, Part]) -> None:
+        self.stats, self.places = stats, places
 
     def normalise(
         self, path: str, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
@@ -112,9 +112,9 @@ class MaskedStatistics:
         """
         mean = torch.zeros(x.shape[1], device=x.device, dtype=_running_dtype(x, weight))
         variance = torch.ones_like(mean)
-        if path in self.runs:
+        if path in self.places:
             for padded, values in zip((mean, variance), self.stats.of(path), strict=True):
-                padded[: len(values)] = values
+                put(padded, self.places[path], values)
         return F.batch_norm(x, mean, variance, weight, bias, False, 0.0, eps)
 
 
@@ -163,7 +163,7 @@ class BatchNorm(Norm):
 
     def __init__(
         self,
-        num_features: int | Size,
+        num_features: Channels,
         eps: float = 1e-5,
         momentum: float | None = 0.1,
         affine: bool = True,
@@ -175,9 +175,14 @@ class BatchNorm(Norm):
             eps: what is added to the variance.
             momentum: matters only to the extracted layer.
             affine: whether there are a scale and a shift.
+
+        Raises:
+            ValueError: for a sum of sizes (see `ms.concat`).
         """
         super().__init__()
-        self.num_features, self.eps, self.momentum = num_features, eps, momentum
+        what = f"{type(self).__name__}: num_features"
+        self.num_features: int | Size = channels(num_features, what)
+        self.eps, self.momentum = eps, momentum
         self._make_parameters(affine, affine)
         self._remember_like()
 

@@ -15,8 +15,8 @@ from typing import Any, TypeVar, cast, final
 import torch
 from torch import Tensor, nn
 
-from manyshot.nn.layer import Index, Layer, crop, memory_format
-from manyshot.nn.selection import Mixture, Selection, activate, current
+from manyshot.nn.layer import Layer, crop, memory_format, take
+from manyshot.nn.selection import Index, Mixture, Selection, activate, current
 from manyshot.space import Arch
 
 
@@ -83,7 +83,7 @@ def combine(code: Tensor, stack: Tensor, index: Index = ()) -> Tensor:
     if len(stack) == 1:
         return crop(stack.squeeze(0), index)
     last = memory_format(stack[0]) == torch.channels_last
-    cut = stack[(slice(None), *index)] if index else stack
+    cut = take(stack, (slice(None), *index)) if index else stack
     ordered = cut.permute(0, 1, 3, 4, 2) if last else cut
     with _without_autocast(stack.device.type):
         flat = code.to(stack).unsqueeze(0) @ ordered.reshape(len(stack), -1)
