@@ -120,26 +120,39 @@ class MaskedStatistics:
 
 @final
 class Collector:
-    """Collects cumulative averages of the batches' means and unbiased variances, from nothing.
+    """Collects averages of the batches' means and unbiased variances, weighted by their images.
 
-    This is `torch`'s batch norm with `momentum=None`: the variance is the mean of the batches'
-    variances, not the variance of the pooled batches.
+    Of batches i with n_i images each, N in all, with mean m_i and variance v_i (over images and
+    places, divided by their number less one, as `torch`'s running variance), the mean is
+    sum(n_i m_i) / N, which is the mean of all images pooled, and the variance is
+    sum(n_i v_i) / N, which leaves out how much the means of batches differ. Where batches have
+    equal numbers this is `torch`'s batch norm with `momentum=None`.
     """
 
     def __init__(self) -> None:
         self._running: dict[str, tuple[Tensor, Tensor]] = {}
-        self._batches: dict[str, int] = {}
+        self._images: dict[str, int] = {}
 
     def normalise(
         self, path: str, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
     ) -> Tensor:
-        """Normalises by the batch and takes it into the averages (see `Statistics.normalise`)."""
+        """Normalises by the batch and takes it into the averages (see `Statistics.normalise`).
+
+        Raises:
+            ValueError: for one value per feature, which has no variance.
+        """
+        if x.numel() == x.shape[1]:
+            raise ValueError(
+                f"batch norm {path!r} gets one value per feature, of a batch of one image, which "
+                "has no variance: give calibration batches of at least two images each, for "
+                "example by ms.data.fixed"
+            )
         if path not in self._running:
             zeros = torch.zeros(x.shape[1], device=x.device, dtype=_running_dtype(x, weight))
-            self._running[path], self._batches[path] = (zeros, torch.ones_like(zeros)), 0
-        self._batches[path] += 1
+            self._running[path], self._images[path] = (zeros, torch.ones_like(zeros)), 0
+        self._images[path] += len(x)
         mean, variance = self._running[path]
-        momentum = 1 / self._batches[path]
+        momentum = len(x) / self._images[path]
         return F.batch_norm(x, mean, variance, weight, bias, True, momentum, eps)
 
     def stats(self, arch: Arch) -> BatchNormStats:
