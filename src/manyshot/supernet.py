@@ -78,7 +78,8 @@ class Supernet(nn.Module):
         Raises:
             ValueError: without decisions, for two decisions of one name, options that disagree, or
                 a model whose parameters are stacked already.
-            TypeError: for a batch norm that cannot be shared.
+            TypeError: for a batch norm that cannot be shared, or a weight that a hook computes (a
+                pruned one, or by the old `torch.nn.utils.weight_norm`).
         """
         super().__init__()
         for path, module in model.named_modules():

@@ -14,6 +14,8 @@ from typing import Any, TypeVar, cast, final
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import _WeightNorm
+from torch.nn.utils.parametrize import ParametrizationList
 
 from manyshot.nn.layer import Layer, crop, memory_format, take
 from manyshot.nn.selection import Index, Mixture, Selection, activate, current
@@ -44,7 +46,28 @@ class Combination:
         """Mixes Σ_k code_k · slice_k of the stack, cut first (see `Mixture.merge`)."""
         stack = cast(Tensor, module._parameters[name])
         code = self.code if self.code.dim() == 1 else self.code[module._stacks[name]]
+        if len(stack) > 1 and is_weight_norm(module):
+            return crop(_of_mixed_weights(module, code)[name], index)
         return combine(code, stack, index)
+
+
+def is_weight_norm(module: nn.Module) -> bool:
+    """Whether a module holds magnitude and direction of a weight, for `weight_norm` of torch."""
+    return isinstance(module, ParametrizationList) and isinstance(module[0], _WeightNorm)
+
+
+def _of_mixed_weights(module: Stacked, code: Tensor) -> dict[str, Tensor]:
+    """Magnitude and direction of the mixture of the weights that every slice's two make.
+
+    Mixed apart they would make another weight: g v / |v| is not linear in them.
+    """
+    names = ("original0", "original1")
+    held = [(cast(Tensor, module._parameters[name]), name in module._stacks) for name in names]
+    norm: Any = cast(ParametrizationList, module)[0]
+    with _without_autocast(code.device.type):
+        slices = [norm(*(t[k] if own else t for t, own in held)) for k in range(len(code))]
+    mixed = norm.right_inverse(combine(code, restack(slices)))
+    return dict(zip(names, mixed, strict=True))
 
 
 @final
