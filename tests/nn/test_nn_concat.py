@@ -350,8 +350,31 @@ def test_every_layer_uses_the_first_entries_of_every_part(make_layer, parts, dat
     x = torch.randn((batch, *sides), generator=generator, dtype=torch.float64)
     with torch.no_grad():
         expected = by_hand(x, columns, rows)
+        outputs = rows_of(make_layer, columns, rows)
         torch.testing.assert_close(net(x, arch), expected, **CLOSE)
         torch.testing.assert_close(net.extract(arch)(x), expected, **CLOSE)
+        check_masks(net, arch, parts, x, expected, columns, outputs)
+
+
+def rows_of(make_layer, columns, rows):
+    """Where a layer's active outputs are among the largest."""
+    if make_layer is multiplied:
+        return [2 * entry + j for entry in columns for j in (0, 1)]
+    return rows if make_layer in (linear, conv) else columns
+
+
+def check_masks(net, arch, parts, x, expected, columns, rows):
+    """With masks, whatever is where the unused channels are; their numbers are large."""
+    dim = 2 if x.dim() == 3 else 1
+    full = list(x.shape)
+    full[dim] = sum(max(p.over_options()) if isinstance(p, Size) else p for p in parts)
+    wide = 30 * torch.randn(full, generator=torch.Generator().manual_seed(3), dtype=x.dtype)
+    wide.index_copy_(dim, torch.tensor(columns), x)
+    with net.selecting(arch, policy=policies(net, arch)):
+        out = net.model(wide)
+    torch.testing.assert_close(out.index_select(dim, torch.tensor(rows)), expected, **CLOSE)
+    with net.selecting(arch, policy=policies(net, arch), masks="active"):
+        torch.testing.assert_close(net.model(x), expected, **CLOSE)
 
 
 # -- sizes -----------------------------------------------------------------------------------

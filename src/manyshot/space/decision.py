@@ -290,6 +290,7 @@ def concat(*parts: int | Size) -> Any:
     """The size of channels that are concatenated in this order, such as `torch.cat([x, y], 1)`.
 
     Give it to the layers that take the concatenated tensor: `ms.nn.Conv2d(ms.concat(a, b), ...)`.
+    Two tensors of one width are `ms.concat(a, a)`, while `2 * a` is one of twice the width.
     Concatenations in it are taken apart; of numbers alone it is their sum.
 
     Raises:
