@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         SearchSpace,
         Size,
         choose,
+        concat,
         round_to,
         scope,
     )
@@ -57,6 +58,7 @@ _NAMES = {
     "Supernet": "manyshot.supernet",
     "TrainingSettings": "manyshot.recipe",
     "choose": "manyshot.space",
+    "concat": "manyshot.space",
     "find": "manyshot.finding",
     "fit": "manyshot.fitting",
     "round_to": "manyshot.space",
@@ -77,6 +79,7 @@ __all__ = [
     "TrainingSettings",
     "__version__",
     "choose",
+    "concat",
     "cost",
     "data",
     "evaluate",

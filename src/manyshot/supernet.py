@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 from manyshot.nn.agreement import check_agreement
 from manyshot.nn.batch_norm import (
+    BatchNorm,
     BatchNormStats,
     BatchStatistics,
     Collector,
     MaskedStatistics,
 )
 from manyshot.nn.extract import extract
-from manyshot.nn.layer import Layer
+from manyshot.nn.layer import active_part
 from manyshot.nn.mixing import Kept, Stacked
 from manyshot.nn.policy import MaskMode, Policies, check_known, check_policies
 from manyshot.nn.selection import Selection, Statistics, activate
@@ -79,7 +80,8 @@ class Supernet(nn.Module):
                 parameters are stacked already.
             DryRunError: with `input_shape`, if options disagree or a module cannot run; the message
                 names it.
-            TypeError: for a batch norm that cannot be shared.
+            TypeError: for a batch norm that cannot be shared, or a weight that a hook computes (a
+                pruned one, or by the old `torch.nn.utils.weight_norm`).
         """
         super().__init__()
         for path, module in model.named_modules():
@@ -224,9 +226,15 @@ class Supernet(nn.Module):
         mixing = self.sharing.mixture(chosen, phase) if mixture is None else mixture
         selection = Selection(self.space.decisions, chosen, statistics, mixing, policies)
         if isinstance(stats, BatchNormStats) and policies is not None and masks == "full":
-            held = ((m, use) for _, m, use in walk(self.model) if isinstance(m, Layer))
-            runs = {layer.path for layer, use in held if selection.holds(use)}
-            selection.statistics = MaskedStatistics(stats, runs)
+            norms = ((m, use) for _, m, use in walk(self.model) if isinstance(m, BatchNorm))
+            selection.statistics = MaskedStatistics(
+                stats,
+                {
+                    norm.path: active_part(selection, norm.num_features)
+                    for norm, use in norms
+                    if selection.holds(use)
+                },
+            )
         with activate(selection):
             yield selection
 

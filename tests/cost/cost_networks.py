@@ -102,7 +102,7 @@ class Groups(nn.Module):
         groups, ratio = ms.choose((1, 2, 4), "groups"), ms.choose((0.5, 0.75, 1.0), "ratio")
         mid = ms.round_to((a + b) * ratio, 4)
         self.a, self.b = ms.nn.Conv2d(3, a, (1, 3), padding=(0, 1)), ms.nn.Conv2d(3, b, 1)
-        self.mix = ms.nn.Conv2d(a + b, mid, 1, groups=groups)
+        self.mix = ms.nn.Conv2d(ms.round_to(a + b, 8), mid, 1, groups=groups)
         self.own = ms.nn.Conv2d(mid, mid, 3, 2, 1, groups=mid // 4)
         self.head = pooled(mid)
 

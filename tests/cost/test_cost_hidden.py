@@ -54,7 +54,7 @@ def test_too_many_sizes_in_one_module_is_an_error_that_names_it():
         def __init__(self):
             super().__init__()
             self.branches = nn.ModuleList(ms.nn.Conv2d(3, w, 1) for w in widths)
-            self.joined = ms.nn.Conv2d(sum(widths), 4, 1)
+            self.joined = ms.nn.Conv2d(tuple(widths), 4, 1)
 
         def forward(self, x):
             return self.joined(torch.cat([branch(x) for branch in self.branches], 1))

@@ -252,6 +252,25 @@ def test_fixed_without_a_number_is_everything_in_order(either):
     assert equal(batches, make(either, 4, shuffle=False, drop_last=False).epoch(0))
 
 
+@pytest.mark.parametrize("keep", [True, False])
+@pytest.mark.parametrize(
+    ("n", "size", "lengths"),
+    [(13, 4, [4, 4, 5]), (13, 12, [13]), (13, 13, [13]), (3, 1, [1, 1, 1]), (1, 4, [1])],
+)
+def test_a_rest_of_one_image_joins_the_batch_before(either, monkeypatch, keep, n, size, lengths):
+    if not keep:
+        monkeypatch.setattr("manyshot.data.fixed_batches.KEPT_BYTES", 0)
+    batches = fixed(either, n, size, mean=MEAN, std=STD, seed=0)
+    for _ in range(2):
+        assert [len(labels) for _, labels in batches] == lengths
+    assert len(batches) == len(lengths) and batches.images == n
+    [(whole, labels)] = fixed(either, n, n, mean=MEAN, std=STD, seed=0)
+    assert torch.equal(torch.cat([images for images, _ in batches]), whole)
+    assert torch.equal(torch.cat([labels for _, labels in batches]), labels)
+    last = list(batches)[-1][0]
+    assert last.stride() == whole[: len(last)].clone().stride()
+
+
 @pytest.mark.parametrize("n", [0, 15])
 def test_fixed_needs_a_possible_number(either, n):
     with pytest.raises(ValueError, match=rf"n must be in 1\.\.14 .* got {n}"):

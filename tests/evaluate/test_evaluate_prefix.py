@@ -49,6 +49,24 @@ class SharedWidth(Chain):
         super().__init__([conv(1, width), outer, depth, conv(width, late), head])
 
 
+class Joining(nn.Module):
+    """Gives its input beside what a convolution makes of it."""
+
+    def __init__(self, width, more) -> None:
+        super().__init__()
+        self.conv = conv(width, more)
+
+    def forward(self, x):
+        return torch.cat([x, self.conv(x)], 1)
+
+
+def joined_widths() -> Chain:
+    a, b, c = (ms.choose((2, 3, 4), name) for name in "abc")
+    late = ms.concat(a, b, c)
+    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), ms.nn.Linear(late, 10))
+    return Chain([conv(1, a), Joining(a, b), Joining(ms.concat(a, b), c), head])
+
+
 NETWORKS = {
     "macro": (lambda: ms.zoo.macro(width=4, channels=1), (1, 8, 8), True),
     "macro, elastic": (
@@ -61,6 +79,7 @@ NETWORKS = {
     "transformer": (lambda: ms.zoo.tiny_vit(), (1, 8, 8), True),
     "cell": (lambda: ms.zoo.cell(width=4, channels=1, cells=1), (1, 8, 8), True),
     "shared width": (SharedWidth, (1, 8, 8), True),
+    "joined widths": (joined_widths, (1, 8, 8), True),
 }
 
 

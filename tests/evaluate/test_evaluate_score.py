@@ -76,13 +76,12 @@ def test_modes_come_back_after_an_error(net):
 
 
 def test_the_first_batch_norm_by_hand(net):
-    """Mean of the batches' means; mean of their unbiased variances, not the pooled variance."""
+    """The mean of all images; their batches' unbiased variances, weighted by the images."""
     stats = calibrate(net, ARCHS[0], batches(0))
     [conv] = [m for n, m in net.named_modules() if n == "model.body.chain.0.0"]
     seen = [F.conv2d(x.double(), conv.weight.double(), padding=1) for x, _ in batches(0)]
-    mean = torch.stack([x.mean((0, 2, 3)) for x in seen]).mean(0)
-    variance = torch.stack([x.var((0, 2, 3)) for x in seen]).mean(0)
-    pooled = torch.cat(seen).var((0, 2, 3))
+    mean, pooled = torch.cat(seen).mean((0, 2, 3)), torch.cat(seen).var((0, 2, 3))
+    variance = sum(len(x) * x.var((0, 2, 3)) for x in seen) / 39
     ours = stats.of("body.chain.0.1")
     torch.testing.assert_close(ours[0].double(), mean, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(ours[1].double(), variance, rtol=1e-5, atol=1e-6)
@@ -90,17 +89,18 @@ def test_the_first_batch_norm_by_hand(net):
 
 
 def test_all_batch_norms_against_torch(net):
-    """`torch.nn.BatchNorm2d` with momentum None in train mode averages the same way."""
+    """`torch.nn.BatchNorm2d` in train mode, whose momentum is the share of the batch's images."""
     for arch in ARCHS:
         stats = calibrate(net, arch, batches(0))
         subnet = net.extract(arch).eval()
         norms = [m for m in subnet.modules() if isinstance(m, nn.BatchNorm2d)]
         for norm in norms:
             norm.train()
-            norm.momentum = None
             norm.reset_running_stats()
         with torch.no_grad():
-            for images, _ in batches(0):
+            for (images, _), seen in zip(batches(0), (16, 32, 39), strict=True):
+                for norm in norms:
+                    norm.momentum = len(images) / seen
                 subnet(images)
         expected = net.extract(arch, stats=stats)
         others = [m for m in expected.modules() if isinstance(m, nn.BatchNorm2d)]
@@ -108,6 +108,31 @@ def test_all_batch_norms_against_torch(net):
         for norm, other in zip(norms, others, strict=True):
             assert torch.equal(norm.running_mean, other.running_mean)
             assert torch.equal(norm.running_var, other.running_var)
+
+
+def test_equal_batches_average_bit_for_bit_as_torch_with_cumulative_momentum(net):
+    equal = batches(0, (8,) * 7)
+    stats = calibrate(net, ARCHS[0], equal)
+    subnet = net.extract(ARCHS[0]).eval()
+    first = next(m for m in subnet.modules() if isinstance(m, nn.BatchNorm2d))
+    first.train()
+    first.momentum = None
+    with torch.no_grad():
+        for images, _ in equal:
+            subnet(images)
+    mean, variance = stats.of("body.chain.0.1")
+    assert torch.equal(first.running_mean, mean) and torch.equal(first.running_var, variance)
+
+
+def test_one_more_image_moves_the_statistics_by_its_share(net):
+    """As 257 images in batches of 256 have: the last one weighs one part in 257."""
+    [(most, _)] = batches(3, (256,))
+    odd = torch.full((1, 1, 8, 8), 50.0)
+    [conv] = [m for n, m in net.named_modules() if n == "model.body.chain.0.0"]
+    with torch.no_grad():
+        values = F.conv2d(torch.cat([most, odd]).double(), conv.weight.double(), padding=1)
+    mean, _ = calibrate(net, ARCHS[0], [most, odd]).of("body.chain.0.1")
+    torch.testing.assert_close(mean.double(), values.mean((0, 2, 3)), rtol=1e-4, atol=1e-5)
 
 
 def test_scores_depend_neither_on_order_nor_on_earlier_calls(net):

@@ -87,22 +87,31 @@ def test_batch_statistics_by_hand(option):
     torch.testing.assert_close(got, by_hand(net, x, mean, variance), rtol=1e-5, atol=1e-5)
 
 
-def test_collected_averages_are_means_over_batches_and_not_pooled():
+def test_collected_averages_weigh_batches_by_their_images():
     net = single()
-    batches = [torch.randn(n, 2, 4, 4, dtype=torch.float64) * n + n for n in (2, 3, 7)]
+    sizes = (2, 3, 7)
+    batches = [torch.randn(n, 2, 4, 4, dtype=torch.float64) * n + n for n in sizes]
     net.to(torch.float64)
     stats = calibrated(net, (0,), *batches)
     mean, variance = stats.of("norm")
-    means = torch.stack([b.mean((0, 2, 3)) for b in batches]).mean(0)
-    variances = torch.stack([b.var((0, 2, 3), unbiased=True) for b in batches]).mean(0)
-    pooled = torch.cat(batches).var((0, 2, 3), unbiased=True)
+    pooled = torch.cat(batches)
+    of_batches = torch.stack([b.var((0, 2, 3), unbiased=True) for b in batches])
+    variances = torch.tensor(sizes, dtype=torch.float64) @ of_batches / 12
     # float64: only the order of a few additions differs.
-    torch.testing.assert_close(mean, means, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(mean, pooled.mean((0, 2, 3)), rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(variance, variances, rtol=1e-12, atol=1e-12)
-    assert (variance - pooled).abs().min() > 1
+    assert (variance - pooled.var((0, 2, 3))).abs().min() > 1  # means of batches differ
     x = torch.randn(1, 2, 4, 4, dtype=torch.float64)
     got = net(x, (0,), stats=stats)
-    torch.testing.assert_close(got, by_hand(net, x, means, variances), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(got, by_hand(net, x, mean, variances), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("kind", [ms.nn.BatchNorm1d, ms.nn.BatchNorm2d])
+def test_a_batch_of_one_value_per_feature_is_named(kind):
+    net = ms.Supernet(nn.Sequential(kind(ms.choose((2, 3), "width")))).eval()
+    shape = (1, 2) if kind is ms.nn.BatchNorm1d else (1, 2, 1, 1)
+    with pytest.raises(ValueError, match=r"batch norm '0' gets one value.*ms\.data\.fixed"):
+        calibrated(net, (0,), torch.randn(shape))
 
 
 def test_collected_averages_equal_torch_with_cumulative_momentum():

@@ -65,7 +65,7 @@ class TestMatrices:
     def test_columns_are_prefixes_of_their_sizes(self, options, data):
         width = ms.choose(tuple(options), "width")
         chosen = data.draw(st.integers(0, len(options) - 1))
-        net = held(ms.nn.Linear(2, width + 1), width)
+        net = held(ms.nn.Linear(2, width), width)
         mask, (columns,) = masks_of(net, width, (chosen,))
         assert columns.shape == (max(options), len(options))
         assert (columns[1:] <= columns[:-1]).all()  # no one after a zero

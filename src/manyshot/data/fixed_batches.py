@@ -20,6 +20,9 @@ KEPT_BYTES = 2**30
 class FixedBatches:
     """Batches that are equal in every pass; small sets are kept on the device, ready to use.
 
+    A last batch of one image is joined to the one before it: a batch norm may have nothing to
+    average over in it.
+
     Attributes:
         images: how many images there are in all.
     """
@@ -29,14 +32,31 @@ class FixedBatches:
         self._batches, self.images = batches, len(batches.dataset)
         channels, height, width = batches.dataset.image_shape
         small = self.images * channels * height * width * 4 <= KEPT_BYTES
-        self._kept = list(batches.epoch(0)) if small else None
+        self._joins = self.images > batches.batch_size > 1 == self.images % batches.batch_size
+        self._kept = list(self._made()) if small else None
 
     def __len__(self) -> int:
         """The number of batches."""
-        return len(self._batches)
+        return len(self._batches) - self._joins
 
     def __iter__(self) -> Iterator[Batch]:
-        return self._batches.epoch(0) if self._kept is None else iter(self._kept)
+        return self._made() if self._kept is None else iter(self._kept)
+
+    def _made(self) -> Iterator[Batch]:
+        batches = self._batches.epoch(0)
+        return _last_two_joined(batches) if self._joins else batches
+
+
+def _last_two_joined(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """The batches, of which one of one image is part of the one before."""
+    images, labels = next(batches)
+    for more_images, more_labels in batches:
+        if len(more_labels) == 1:
+            images, labels = torch.cat([images, more_images]), torch.cat([labels, more_labels])
+            break
+        yield images, labels
+        images, labels = more_images, more_labels
+    yield images, labels
 
 
 def fixed(
@@ -58,7 +78,7 @@ def fixed(
         dataset: the images.
         n: how many images, class-balanced as far as the counts allow, in an order that cycles
             through the classes; None for all of them in the order of the set.
-        batch_size: images per batch; the last one may be smaller.
+        batch_size: images per batch; the last one may be smaller, or by one image larger.
         mean: per channel, subtracted from pixels divided by 255.
         std: per channel, above 0; divides what is left.
         seed: decides which images; unused if `n` is None.

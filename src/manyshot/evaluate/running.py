@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 from manyshot.evaluate.score import images_of
 from manyshot.nn.batch_norm import BatchNorm, BatchNormStats
+from manyshot.nn.layer import leading, put, take
 from manyshot.nn.modes import modes_kept
+from manyshot.nn.selection import active
 from manyshot.space import Arch
 from manyshot.supernet import Supernet
 
@@ -28,7 +30,8 @@ class RunningStatistics:
     activation checkpointing a batch counts twice.
 
     Attributes:
-        tensors: for each batch-norm layer by path, the mean and the variance of all its features.
+        tensors: for each batch-norm layer by path, the mean and the variance of all its features;
+            those of a feature that no batch has reached are not numbers.
     """
 
     def __init__(self, net: Supernet, momentum: float = 0.1) -> None:
@@ -64,19 +67,17 @@ class RunningStatistics:
         dims = [d for d in range(x.dim()) if d != 1]
         exact = x.detach().to(torch.promote_types(x.dtype, torch.float32))
         variance, mean = torch.var_mean(exact, dims)
-        earlier = self.tensors.get(path)
-        if earlier is None or len(earlier[0]) < len(mean):
-            grown = (mean.clone(), variance.clone())
-            for new, old in zip(grown, earlier or (), strict=False):
-                new[: len(old)] = old
-            seen = 0 if earlier is None else len(earlier[0])
-            self.tensors[path] = grown
-        else:
-            seen = len(mean)
-        averages = tuple(tensor[: len(mean)] for tensor in self.tensors[path])
-        for average, value in zip(averages, (mean, variance), strict=True):
-            average[:seen].lerp_(value[:seen], self.momentum)
-        self._last[path] = (averages[0], averages[1])
+        assert isinstance(module, BatchNorm)
+        [part] = leading(active(module), module._stored, module.num_features)
+        unseen = mean.new_full(module._stored, float("nan"))
+        grown, last = [], []
+        pairs = zip(self.tensors.get(path, (unseen, unseen)), (mean, variance), strict=True)
+        for average, value in pairs:
+            before, after = take(average, (part,)), average.clone()
+            last.append(torch.where(before.isnan(), value, before.lerp(value, self.momentum)))
+            put(after, part, last[-1])
+            grown.append(after)
+        self.tensors[path], self._last[path] = (grown[0], grown[1]), (last[0], last[1])
 
     def state_dict(self) -> dict[str, Tensor]:
         """The averages, by path and kind."""

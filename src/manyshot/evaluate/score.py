@@ -42,11 +42,11 @@ def calibrate(
     batches: Iterable[Tensor | Sequence[Tensor]],
     mixture: Kept | None = None,
 ) -> BatchNormStats:
-    """The batch-norm statistics of `arch`: reset, then the cumulative average over `batches`.
+    """The batch-norm statistics of `arch`: reset, then averages over `batches` by their images.
 
-    SPOS recalibrates so too (arXiv:1904.00420, section 3.4), but here it is a cumulative average
-    instead of an exponential one, over the same fixed batches for every architecture. Dropout is
-    off. The supernet is left bit-identical.
+    SPOS recalibrates so too (arXiv:1904.00420, section 3.4), but here every image weighs the same
+    (`manyshot.nn.batch_norm.Collector` has the formula) instead of later ones more, and the fixed
+    batches are the same for every architecture. Dropout is off. The supernet is left bit-identical.
 
     Args:
         net: the supernet.

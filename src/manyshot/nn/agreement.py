@@ -1,16 +1,17 @@
 """Whether a network does with masks what it does with slices, tried on a few architectures.
 
 Whatever mixes channels outside the layers of `ms.nn` takes in what masks leave in the tail of
-tensors: a softmax over elastic channels, a plain `LayerNorm` over them, a concatenation along them.
-That would be silently wrong, so the two forms are compared.
+tensors: a softmax over elastic channels, a plain `LayerNorm` over them, a concatenation along them
+that the next layer does not know of. That would be silently wrong, so the two forms are compared.
 """
 
 from __future__ import annotations
 
 import copy
 import functools
+import itertools
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -19,8 +20,11 @@ from torch.nn import functional as F
 from torch.nn.modules.dropout import _DropoutNd
 from torch.utils import _pytree as pytree
 
+from manyshot.nn.layer import active_part, take
+from manyshot.nn.selection import Part, Selection
+from manyshot.nn.structure import sizes_of, walk
 from manyshot.seeding import numpy_rng, seed_torch, torch_generator
-from manyshot.space import Arch, Decision, SearchSpace
+from manyshot.space import Arch, Concat, Decision, SearchSpace
 
 IMAGES = 3
 """How many images of a batch are used; batch norm needs more than one."""
@@ -79,7 +83,8 @@ def check_agreement(net: Any, images: Any, archs: Iterable[Arch] | None = None) 
         with torch.enable_grad():
             masked, output = _outputs(twin, inputs, arch, policy=policy)
             reached |= _reached(output, policy)
-        _compare(space.to_text(arch), sliced, masked)
+        with twin.selecting(arch, policy=policy) as selection:
+            _compare(space.to_text(arch), sliced, masked, _places(twin.model, selection))
         matter = zip(space.decisions, space.active(arch), strict=True)
         tried |= {decision for decision, active in matter if active and len(decision.options) > 1}
     deaf = tried - reached
@@ -185,8 +190,19 @@ def _detached(out: Any) -> Any:
     return pytree.tree_map(lambda v: v.detach().clone() if isinstance(v, Tensor) else v, out)
 
 
-def _compare(text: str, sliced: _Calls, masked: _Calls) -> None:
-    if _same(sliced[-1][1], masked[-1][1], whole=True):
+_Places = list[tuple[int, int, Part]]
+"""How many entries of a dimension are active, of how many, and which."""
+
+
+def _places(model: nn.Module, selection: Selection) -> _Places:
+    """Where the active entries of the concatenations are that a network holds."""
+    held = (size for path, m, _ in walk(model) for _, size in sizes_of(m, path))
+    sizes = [size for size in held if isinstance(size, Concat)]
+    return [(selection.count(s), selection.extent(s), active_part(selection, s)) for s in sizes]
+
+
+def _compare(text: str, sliced: _Calls, masked: _Calls, places: _Places) -> None:
+    if _same(sliced[-1][1], masked[-1][1]):
         return
     by_path: dict[str, list[Any]] = {}
     for path, out in masked:
@@ -195,14 +211,15 @@ def _compare(text: str, sliced: _Calls, masked: _Calls) -> None:
         others = by_path.get(path)
         if not others:
             continue
-        if not _same(out, others.pop(0), whole=False):
+        if not _same(out, others.pop(0), places):
             raise MasksDisagree(
                 f"architecture {text}: with masks, module {path or '(the network)'!r} gives other "
                 "active outputs than with slices. It, or what the network does between it and the "
                 "module before, mixes elastic channels that are not active: use ms.nn.LayerNorm, "
-                "ms.nn.Conv2d, ms.nn.Linear or ms.nn.SelfAttention there (softmax, normalisation, "
-                "concatenation or reduction over elastic channels cannot be masked), or train by "
-                "option indices, without a learnt sampler"
+                "ms.nn.Conv2d, ms.nn.Linear or ms.nn.SelfAttention there (softmax, normalisation "
+                "or reduction over elastic channels cannot be masked; what takes concatenated "
+                "channels needs ms.concat of them, in order), or train by option indices, without "
+                "a learnt sampler"
             )
     raise MasksDisagree(
         f"architecture {text}: the network's output with masks is not that with slices, though "
@@ -210,8 +227,8 @@ def _compare(text: str, sliced: _Calls, masked: _Calls) -> None:
     )
 
 
-def _same(sliced: Any, masked: Any, *, whole: bool) -> bool:
-    """Whether all tensors agree; unless `whole`, in the leading part of the masked ones."""
+def _same(sliced: Any, masked: Any, places: _Places | None = None) -> bool:
+    """Whether all tensors agree; with `places`, in what may be the active part of the masked."""
     ours, theirs = pytree.tree_leaves(sliced), pytree.tree_leaves(masked)
     if len(ours) != len(theirs):
         return False
@@ -219,10 +236,19 @@ def _same(sliced: Any, masked: Any, *, whole: bool) -> bool:
     for one, other in pairs:
         if not isinstance(other, Tensor) or one.dim() != other.dim():
             return False
-        part = other if whole else other[tuple(slice(n) for n in one.shape)]
-        if part.shape != one.shape:
-            return False
+        parts = [other] if places is None else _parts(one, other, places)
         scale = one.abs().max().clamp(min=1.0) if one.numel() else torch.tensor(1.0)
-        if not torch.allclose(part, one, rtol=0.0, atol=float(TOLERANCE * scale)):
+        far = float(TOLERANCE * scale)
+        fitting = (part for part in parts if part.shape == one.shape)
+        if not any(torch.allclose(part, one, rtol=0.0, atol=far) for part in fitting):
             return False
     return True
+
+
+def _parts(one: Tensor, other: Tensor, places: _Places) -> Iterator[Tensor]:
+    """The leading part of `other` that has the shape of `one`, and those of concatenations."""
+    choices = [
+        [slice(n), *(part for count, of, part in places if (count, of) == (n, m))]
+        for n, m in zip(one.shape, other.shape, strict=True)
+    ]
+    return (take(other, index) for index in itertools.product(*choices))

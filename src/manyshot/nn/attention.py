@@ -11,16 +11,17 @@ from torch.nn import functional as F
 
 from manyshot.nn.elastic import Linear
 from manyshot.nn.layer import (
-    Index,
+    Channels,
     Layer,
     Shape,
     Tie,
+    channels,
     elastic,
     largest,
     leading,
     mask_dimension,
 )
-from manyshot.nn.selection import Selection, active
+from manyshot.nn.selection import Index, Selection, active
 from manyshot.space import Number, Size
 
 
@@ -32,18 +33,22 @@ class QueryKeyValue(Layer):
     first rows and columns of each of the three.
     """
 
-    def __init__(self, width: int | Size, features: int | Size, bias: bool = True) -> None:
+    def __init__(self, width: Channels, features: Channels, bias: bool = True) -> None:
         """Makes a projection.
 
         Args:
             width: features of a token.
             features: heads * head_dim, for each of queries, keys and values.
             bias: whether there is one.
+
+        Raises:
+            ValueError: for a sum of sizes (see `ms.concat`).
         """
         super().__init__()
-        self.width, self.features = width, features
-        self._elastic = elastic(width, features)
-        self._stored = (3, largest(features), largest(width))
+        self.width: int | Size = channels(width, "QueryKeyValue: width")
+        self.features: int | Size = channels(features, "QueryKeyValue: features")
+        self._elastic = elastic(self.width, self.features)
+        self._stored = (3, largest(self.features), largest(self.width))
         self.weight = nn.Parameter(torch.empty(self._stored))
         self.bias = nn.Parameter(torch.empty(self._stored[:2])) if bias else None
         self.reset_parameters()
@@ -69,7 +74,7 @@ class QueryKeyValue(Layer):
     def part(self, name: str, selection: Selection) -> Index:
         """The first rows and columns of each of the three."""
         sizes = (self.features, self.width)[: 1 if name == "bias" else 2]
-        return leading(self._stored, 3, *map(selection.extent, sizes))
+        return leading(selection, self._stored, 3, *sizes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, N, width) to (B, N, 3, features)."""
@@ -199,7 +204,7 @@ class SelfAttention(nn.Module):
 
     def __init__(
         self,
-        width: int | Size,
+        width: Channels,
         heads: int | Size,
         head_dim: int,
         *,
@@ -216,7 +221,8 @@ class SelfAttention(nn.Module):
             relative: learnt relative positions, if there are any.
 
         Raises:
-            ValueError: if `head_dim` is below 1.
+            ValueError: if `head_dim` is below 1, or for a width that is a sum of sizes (see
+                `ms.concat`).
         """
         super().__init__()
         if head_dim < 1:

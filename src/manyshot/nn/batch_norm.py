@@ -6,15 +6,15 @@ argument of the forward: `net(images, arch, stats=stats)`.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Mapping
 from typing import Any, ClassVar, Self, final
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from manyshot.nn.layer import Norm, Tie, largest
-from manyshot.nn.selection import Selection, active
+from manyshot.nn.layer import Channels, Norm, Tie, channels, largest, put
+from manyshot.nn.selection import Part, Selection, active
 from manyshot.space import Arch, Size
 
 
@@ -96,11 +96,11 @@ class MaskedStatistics:
 
     Attributes:
         stats: the statistics of the architecture.
-        runs: the paths of the layers that it runs.
+        places: for each layer that it runs, by path, which of the features are active.
     """
 
-    def __init__(self, stats: BatchNormStats, runs: Collection[str]) -> None:
-        self.stats, self.runs = stats, runs
+    def __init__(self, stats: BatchNormStats, places: Mapping[str, Part]) -> None:
+        self.stats, self.places = stats, places
 
     def normalise(
         self, path: str, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
@@ -112,34 +112,47 @@ class MaskedStatistics:
         """
         mean = torch.zeros(x.shape[1], device=x.device, dtype=_running_dtype(x, weight))
         variance = torch.ones_like(mean)
-        if path in self.runs:
+        if path in self.places:
             for padded, values in zip((mean, variance), self.stats.of(path), strict=True):
-                padded[: len(values)] = values
+                put(padded, self.places[path], values)
         return F.batch_norm(x, mean, variance, weight, bias, False, 0.0, eps)
 
 
 @final
 class Collector:
-    """Collects cumulative averages of the batches' means and unbiased variances, from nothing.
+    """Collects averages of the batches' means and unbiased variances, weighted by their images.
 
-    This is `torch`'s batch norm with `momentum=None`: the variance is the mean of the batches'
-    variances, not the variance of the pooled batches.
+    Of batches i with n_i images each, N in all, with mean m_i and variance v_i (over images and
+    places, divided by their number less one, as `torch`'s running variance), the mean is
+    sum(n_i m_i) / N, which is the mean of all images pooled, and the variance is
+    sum(n_i v_i) / N, which leaves out how much the means of batches differ. Where batches have
+    equal numbers this is `torch`'s batch norm with `momentum=None`.
     """
 
     def __init__(self) -> None:
         self._running: dict[str, tuple[Tensor, Tensor]] = {}
-        self._batches: dict[str, int] = {}
+        self._images: dict[str, int] = {}
 
     def normalise(
         self, path: str, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
     ) -> Tensor:
-        """Normalises by the batch and takes it into the averages (see `Statistics.normalise`)."""
+        """Normalises by the batch and takes it into the averages (see `Statistics.normalise`).
+
+        Raises:
+            ValueError: for one value per feature, which has no variance.
+        """
+        if x.numel() == x.shape[1]:
+            raise ValueError(
+                f"batch norm {path!r} gets one value per feature, of a batch of one image, which "
+                "has no variance: give calibration batches of at least two images each, for "
+                "example by ms.data.fixed"
+            )
         if path not in self._running:
             zeros = torch.zeros(x.shape[1], device=x.device, dtype=_running_dtype(x, weight))
-            self._running[path], self._batches[path] = (zeros, torch.ones_like(zeros)), 0
-        self._batches[path] += 1
+            self._running[path], self._images[path] = (zeros, torch.ones_like(zeros)), 0
+        self._images[path] += len(x)
         mean, variance = self._running[path]
-        momentum = 1 / self._batches[path]
+        momentum = len(x) / self._images[path]
         return F.batch_norm(x, mean, variance, weight, bias, True, momentum, eps)
 
     def stats(self, arch: Arch) -> BatchNormStats:
@@ -163,7 +176,7 @@ class BatchNorm(Norm):
 
     def __init__(
         self,
-        num_features: int | Size,
+        num_features: Channels,
         eps: float = 1e-5,
         momentum: float | None = 0.1,
         affine: bool = True,
@@ -175,9 +188,14 @@ class BatchNorm(Norm):
             eps: what is added to the variance.
             momentum: matters only to the extracted layer.
             affine: whether there are a scale and a shift.
+
+        Raises:
+            ValueError: for a sum of sizes (see `ms.concat`).
         """
         super().__init__()
-        self.num_features, self.eps, self.momentum = num_features, eps, momentum
+        what = f"{type(self).__name__}: num_features"
+        self.num_features: int | Size = channels(num_features, what)
+        self.eps, self.momentum = eps, momentum
         self._make_parameters(affine, affine)
         self._remember_like()
 

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from manyshot.nn.layer import (
-    Index,
+    Channels,
     Layer,
     Shape,
     Tie,
+    channels,
     elastic,
     largest,
     leading,
@@ -25,8 +26,8 @@ from manyshot.nn.layer import (
     values_of,
 )
 from manyshot.nn.pointwise import conv2d
-from manyshot.nn.selection import Selection, active
-from manyshot.space import Number, Size
+from manyshot.nn.selection import Index, Selection, active
+from manyshot.space import Concat, Number, Size
 
 
 @final
@@ -37,18 +38,20 @@ class Conv2d(Layer):
     channels and the centre of the kernel. Give an elastic kernel its padding as a size
     (`padding=kernel // 2`). With elastic channels and a *fixed* number of groups, each group of the
     smaller convolution takes the leading rows, as the extracted layer does; `groups=width` is
-    depthwise, and `groups=width // 8` keeps groups of 8 channels.
+    depthwise, and `groups=width // 8` keeps groups of 8 channels. Of concatenated channels
+    (`ms.concat`) the first of every part are used, and groups are those of the parts:
+    `groups=channels` is depthwise.
     """
 
     def __init__(
         self,
-        in_channels: int | Size,
-        out_channels: int | Size,
+        in_channels: Channels,
+        out_channels: Channels,
         kernel_size: int | Size | tuple[int, int],
         stride: int | tuple[int, int] = 1,
         padding: int | Size | tuple[int, int] | Literal["same", "valid"] = 0,
         dilation: int | tuple[int, int] = 1,
-        groups: int | Size = 1,
+        groups: Channels = 1,
         bias: bool = True,
     ) -> None:
         """Makes a convolution; channels, kernel, padding and groups may be sizes.
@@ -65,10 +68,13 @@ class Conv2d(Layer):
             bias: whether there is one.
 
         Raises:
-            ValueError: for kernels of mixed parity, or channels that groups do not divide.
+            ValueError: for kernels of mixed parity, channels that groups do not divide, a sum of
+                sizes as channels (see `ms.concat`), or groups across concatenated channels.
         """
         super().__init__()
-        self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
+        self.in_channels: int | Size = channels(in_channels, "Conv2d: in_channels")
+        self.out_channels: int | Size = channels(out_channels, "Conv2d: out_channels")
+        self.groups: int | Size = channels(groups, "Conv2d: groups")
         self.kernel_size, self.stride, self.dilation = kernel_size, stride, dilation
         self.padding = padding
         self._elastic_kernel = isinstance(kernel_size, Size)
@@ -76,11 +82,11 @@ class Conv2d(Layer):
             raise ValueError(
                 f"kernel {kernel_size!r} mixes odd and even sizes, which have no common centre"
             )
-        _check_groups(groups, in_channels=in_channels, out_channels=out_channels)
-        self._per_group, self._out_per_group = in_channels // groups, out_channels // groups
+        self._per_group = _per_group("in_channels", self.in_channels, self.groups)
+        self._out_per_group = _per_group("out_channels", self.out_channels, self.groups)
         kernel = (largest(kernel_size),) * 2 if not isinstance(kernel_size, tuple) else kernel_size
-        self._elastic = elastic(in_channels, out_channels, groups, kernel_size, padding)
-        self._stored = (largest(out_channels), largest(self._per_group), *kernel)
+        self._elastic = elastic(*(size for _, size in self.sizes()))
+        self._stored = (largest(self.out_channels), largest(self._per_group), *kernel)
         self.weight = nn.Parameter(torch.empty(self._stored))
         self.bias = nn.Parameter(torch.empty(self._stored[0])) if bias else None
         self.reset_parameters()
@@ -114,10 +120,9 @@ class Conv2d(Layer):
 
     def part(self, name: str, selection: Selection) -> Index:
         """The first channels and the centre of the kernel."""
-        out = selection.extent(self.out_channels)
         if name == "bias":
-            return leading(self._stored, out)
-        index = leading(self._stored, out, selection.extent(self._per_group))
+            return leading(selection, self._stored, self.out_channels)
+        index = leading(selection, self._stored, self.out_channels, self._per_group)
         if self._elastic_kernel:
             kernel = selection.extent(self.kernel_size)  # type: ignore[arg-type]
             start = (self._stored[-1] - kernel) // 2
@@ -215,35 +220,69 @@ class Conv2d(Layer):
         )
 
 
-def _check_groups(groups: int | Size, **channels: int | Size) -> None:
+def _per_group(name: str, channels: int | Size, groups: int | Size) -> int | Size:
+    """The channels of one group; of concatenated channels, the number that all groups have.
+
+    Raises:
+        ValueError: if groups do not divide the channels, or would reach across a concatenation.
+    """
+    if isinstance(groups, int) and groups == 1:
+        return channels
     if largest(groups) < 1 or min(values_of(groups)) < 1:
         raise ValueError(f"Conv2d: groups {groups!r} must be at least 1 in every architecture")
-    for name, count in channels.items():
-        if any(values_of(count - count // groups * groups)):
+    if isinstance(channels, Concat) or isinstance(groups, Concat):
+        counts = set(_counts_per_group(channels, groups))
+        if len(counts) != 1 or None in counts:
             raise ValueError(
-                f"Conv2d: {name} {count!r} are not divided by groups {groups!r} in every "
-                "architecture; round the channels to a multiple by ms.round_to(size, multiple)"
+                f"Conv2d: groups {groups!r} of {name} {channels!r} would reach across concatenated "
+                "channels, and meet others in every width: give groups the same parts, as "
+                "groups=ms.concat(a, b) for depthwise on ms.concat(a, b), or "
+                "ms.concat(a // 8, b // 8), with as many channels per group in all of them"
             )
+        return int(counts.pop())  # type: ignore[arg-type]
+    if any(values_of(channels - channels // groups * groups)):
+        raise ValueError(
+            f"Conv2d: {name} {channels!r} are not divided by groups {groups!r} in every "
+            "architecture; round the channels to a multiple by ms.round_to(size, multiple)"
+        )
+    return channels // groups
+
+
+def _counts_per_group(channels: int | Size, groups: int | Size) -> Iterator[Number | None]:
+    """The channels per group of every part in every architecture; None where there is no number."""
+    if not (isinstance(channels, Concat) and isinstance(groups, Concat)) or (
+        len(channels.operands) != len(groups.operands)
+    ):
+        yield None
+        return
+    for part, each in zip(channels.operands, groups.operands, strict=True):
+        if isinstance(part, Size) or isinstance(each, Size):
+            rest = values_of(part - part // each * each)
+            yield from values_of(part // each) if not any(rest) else [None]
+        else:
+            yield part // each if part % each == 0 else None
 
 
 @final
 class Linear(Layer):
     """A linear layer whose features may be sizes; the first rows and columns are used."""
 
-    def __init__(
-        self, in_features: int | Size, out_features: int | Size, bias: bool = True
-    ) -> None:
+    def __init__(self, in_features: Channels, out_features: Channels, bias: bool = True) -> None:
         """Makes a linear layer.
 
         Args:
             in_features: features of the input, which may be a size.
             out_features: features of the output, which may be a size.
             bias: whether there is one.
+
+        Raises:
+            ValueError: for a sum of sizes as features (see `ms.concat`).
         """
         super().__init__()
-        self.in_features, self.out_features = in_features, out_features
-        self._elastic = elastic(in_features, out_features)
-        self._stored = (largest(out_features), largest(in_features))
+        self.in_features: int | Size = channels(in_features, "Linear: in_features")
+        self.out_features: int | Size = channels(out_features, "Linear: out_features")
+        self._elastic = elastic(self.in_features, self.out_features)
+        self._stored = (largest(self.out_features), largest(self.in_features))
         self.weight = nn.Parameter(torch.empty(self._stored))
         self.bias = nn.Parameter(torch.empty(self._stored[0])) if bias else None
         self.reset_parameters()
@@ -269,7 +308,7 @@ class Linear(Layer):
     def part(self, name: str, selection: Selection) -> Index:
         """The first rows and columns."""
         sizes = (self.out_features, self.in_features)[: 1 if name == "bias" else 2]
-        return leading(self._stored, *map(selection.extent, sizes))
+        return leading(selection, self._stored, *sizes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (..., in) to (..., out)."""
@@ -320,12 +359,18 @@ class Parameter(Layer):
 
     def __init__(
         self,
-        shape: Sequence[int | Size],
+        shape: Sequence[Channels],
         init: Callable[[Tensor], object] = nn.init.zeros_,
     ) -> None:
-        """Makes a tensor of the largest `shape`, filled in place by `init` (default zeros)."""
+        """Makes a tensor of the largest `shape`, filled in place by `init` (default zeros).
+
+        Raises:
+            ValueError: for a sum of sizes in the shape (see `ms.concat`).
+        """
         super().__init__()
-        self.shape = tuple(shape)
+        self.shape: tuple[int | Size, ...] = tuple(
+            channels(size, f"Parameter: shape[{i}]") for i, size in enumerate(shape)
+        )
         self._elastic = elastic(*self.shape)
         self._init = init
         self._stored = tuple(map(largest, self.shape))
@@ -348,7 +393,7 @@ class Parameter(Layer):
 
     def part(self, name: str, selection: Selection) -> Index:
         """The leading entries of every dimension."""
-        return leading(self._stored, *map(selection.extent, self.shape))
+        return leading(selection, self._stored, *self.shape)
 
     def forward(self) -> Tensor:
         """The active slice, of the active shape."""

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, ClassVar, TypeAlias, final
 
 import torch
 from torch import Tensor, nn
 
-from manyshot.nn.selection import Selection
-from manyshot.space import Number, Size
+from manyshot.nn.selection import Index, Part, Selection
+from manyshot.space import Concat, Number, Size, concat, is_plain_sum
 
-Index: TypeAlias = tuple[slice, ...]
+Channels: TypeAlias = int | Size | tuple[int | Size, ...]
+"""A number of channels; a tuple is short for `ms.concat` of its entries."""
 Shape: TypeAlias = tuple[Number | Size, ...]
 Tie: TypeAlias = Callable[[str], nn.Parameter]
 """`tie(name)`: the parameter of an extracted layer that holds a copy of what is used of `name`."""
@@ -137,7 +138,7 @@ class Norm(Layer):
 
     def part(self, name: str, selection: Selection) -> Index:
         """The first features."""
-        return leading(self._stored, selection.extent(self._features))
+        return leading(selection, self._stored, self._features)
 
     def _give_parameters(self, plain: nn.Module, tie: Tie) -> None:
         """Gives the plain layer copies of scale and shift, or none."""
@@ -155,11 +156,14 @@ def values_of(size: Number | Size) -> list[Number]:
 
 
 def largest(size: Number | Size) -> int:
-    """The largest value of a size over all options of its decisions.
+    """The largest value of a size over all options of its decisions; of a concatenation, the sum
+    of the largest parts.
 
     Raises:
         ValueError: if a value is not whole or below zero.
     """
+    if isinstance(size, Concat):
+        return sum(map(largest, size.operands))  # checks the parts, as `rooms` does not
     numbers = values_of(size)
     for number in numbers:
         if number != int(number) or number < 0:
@@ -170,27 +174,104 @@ def largest(size: Number | Size) -> int:
     return int(max(numbers))
 
 
+def channels(size: Any, what: str) -> Any:
+    """A number of channels as a layer holds it: a tuple becomes the `ms.concat` of its entries.
+
+    Args:
+        size: a number, a size or a tuple of them.
+        what: the layer and the name of its argument, for the message.
+
+    Raises:
+        ValueError: for a sum of sizes, whose channels would meet other weights in every width.
+    """
+    if isinstance(size, tuple | list):
+        size = concat(*size)
+    if is_plain_sum(size):
+        raise ValueError(
+            f"{what} {size!r} is a sum of sizes: concatenated channels would meet other weights "
+            "wherever one of the sizes before them changes. Say what is concatenated, in order, "
+            "by ms.concat(a, b) in place of a + b"
+        )
+    return size
+
+
 def elastic(*sizes: object) -> bool:
     """Whether any of these is a size, which depends on the architecture."""
     return any(isinstance(size, Size) for size in sizes)
 
 
-def leading(stored: Sequence[int], *lengths: int) -> Index:
-    """The index of the first `lengths` entries of the leading dimensions of shape `stored`."""
+def leading(selection: Selection, stored: Sequence[int], *sizes: Number | Size) -> Index:
+    """The index of what a selection uses of the leading dimensions of a stored tensor.
+
+    Args:
+        selection: what is active.
+        stored: the shape of the tensor, which has room for the largest of all sizes.
+        sizes: the sizes of its dimensions: the first entries of each are used, of a concatenation
+            the first ones of each part.
+    """
     return tuple(
-        slice(None) if n == full else slice(n) for n, full in zip(lengths, stored, strict=False)
+        runs(size.rooms, map(selection.extent, size.operands))
+        if isinstance(size, Concat)
+        else slice(None)
+        if (n := selection.extent(size)) == full
+        else slice(n)
+        for size, full in zip(sizes, stored, strict=False)
     )
 
 
+def active_part(selection: Selection, size: Number | Size) -> Part:
+    """Which entries are active, of those that tensors have for `size`: all but with full masks."""
+    if not isinstance(size, Concat):
+        return slice(selection.count(size))
+    rooms = tuple(map(selection.extent, size.operands))
+    return runs(rooms, map(selection.count, size.operands))
+
+
+def runs(rooms: Sequence[int], used: Iterable[int]) -> Part:
+    """The first `used` of the entries that a dimension has for each segment, adjacent ones joined.
+
+    Args:
+        rooms: how many entries it has for each segment, in order.
+        used: how many of them are used.
+    """
+    joined: list[slice] = []
+    start = 0
+    for room, count in zip(rooms, used, strict=True):
+        if joined and joined[-1].stop == start:
+            joined[-1] = slice(joined[-1].start, start + count)
+        elif count:
+            joined.append(slice(start, start + count))
+        start += room
+    if joined == [slice(0, start)]:
+        return slice(None)
+    return tuple(joined) if len(joined) > 1 else joined[0] if joined else slice(0)
+
+
 def crop(tensor: Tensor, index: Index) -> Tensor:
-    """`tensor[index]`, dense and in the memory format of `tensor`.
+    """`take(tensor, index)`, dense and in the memory format of `tensor`.
 
     Products take other kernels for strided slices than for small dense tensors; dense ones are
     bit-equal to the extracted layer's. Nothing is copied when the index takes everything.
     """
     if all(part == slice(None) for part in index):
         return tensor
-    return tensor[index].contiguous(memory_format=memory_format(tensor))
+    return take(tensor, index).contiguous(memory_format=memory_format(tensor))
+
+
+def take(tensor: Tensor, index: Index) -> Tensor:
+    """The part of a tensor that an index says, where several runs of a dimension are joined."""
+    tensor = tensor[tuple(slice(None) if isinstance(part, tuple) else part for part in index)]
+    for dim, part in enumerate(index):
+        if isinstance(part, tuple):
+            tensor = torch.cat([tensor.narrow(dim, s.start, s.stop - s.start) for s in part], dim)
+    return tensor
+
+
+def put(target: Tensor, part: Part, values: Tensor) -> None:
+    """Writes `values` to the part of `target` (n,), run by run, in place."""
+    for run in part if isinstance(part, tuple) else (part,):
+        n = len(target[run])
+        target[run], values = values[:n], values[n:]
 
 
 def mask_dimension(tensor: Tensor, dim: int, mask: Tensor | None) -> Tensor:

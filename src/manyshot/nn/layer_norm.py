@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from manyshot.nn.layer import Norm, Tie
+from manyshot.nn.layer import Channels, Norm, Tie, channels
 from manyshot.nn.selection import Selection, active
 from manyshot.space import Size
 
@@ -25,7 +25,7 @@ class LayerNorm(Norm):
 
     def __init__(
         self,
-        features: int | Size,
+        features: Channels,
         eps: float = 1e-5,
         elementwise_affine: bool = True,
         bias: bool = True,
@@ -37,9 +37,13 @@ class LayerNorm(Norm):
             eps: what is added to the variance.
             elementwise_affine: whether there is a scale.
             bias: whether there is a shift beside the scale.
+
+        Raises:
+            ValueError: for a sum of sizes (see `ms.concat`).
         """
         super().__init__()
-        self.features, self.eps = features, eps
+        self.features: int | Size = channels(features, "LayerNorm: features")
+        self.eps = eps
         self._make_parameters(elementwise_affine, elementwise_affine and bias)
 
     def forward(self, x: Tensor) -> Tensor:

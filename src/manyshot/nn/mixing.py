@@ -14,9 +14,11 @@ from typing import Any, TypeVar, cast, final
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import _WeightNorm
+from torch.nn.utils.parametrize import ParametrizationList
 
-from manyshot.nn.layer import Index, Layer, crop, memory_format
-from manyshot.nn.selection import Mixture, Selection, activate, current
+from manyshot.nn.layer import Layer, crop, memory_format, take
+from manyshot.nn.selection import Index, Mixture, Selection, activate, current
 from manyshot.space import Arch
 
 
@@ -44,7 +46,28 @@ class Combination:
         """Mixes Σ_k code_k · slice_k of the stack, cut first (see `Mixture.merge`)."""
         stack = cast(Tensor, module._parameters[name])
         code = self.code if self.code.dim() == 1 else self.code[module._stacks[name]]
+        if len(stack) > 1 and is_weight_norm(module):
+            return crop(_of_mixed_weights(module, code)[name], index)
         return combine(code, stack, index)
+
+
+def is_weight_norm(module: nn.Module) -> bool:
+    """Whether a module holds magnitude and direction of a weight, for `weight_norm` of torch."""
+    return isinstance(module, ParametrizationList) and isinstance(module[0], _WeightNorm)
+
+
+def _of_mixed_weights(module: Stacked, code: Tensor) -> dict[str, Tensor]:
+    """Magnitude and direction of the mixture of the weights that every slice's two make.
+
+    Mixed apart they would make another weight: g v / |v| is not linear in them.
+    """
+    names = ("original0", "original1")
+    held = [(cast(Tensor, module._parameters[name]), name in module._stacks) for name in names]
+    norm: Any = cast(ParametrizationList, module)[0]
+    with _without_autocast(code.device.type):
+        slices = [norm(*(t[k] if own else t for t, own in held)) for k in range(len(code))]
+    mixed = norm.right_inverse(combine(code, restack(slices)))
+    return dict(zip(names, mixed, strict=True))
 
 
 @final
@@ -83,7 +106,7 @@ def combine(code: Tensor, stack: Tensor, index: Index = ()) -> Tensor:
     if len(stack) == 1:
         return crop(stack.squeeze(0), index)
     last = memory_format(stack[0]) == torch.channels_last
-    cut = stack[(slice(None), *index)] if index else stack
+    cut = take(stack, (slice(None), *index)) if index else stack
     ordered = cut.permute(0, 1, 3, 4, 2) if last else cut
     with _without_autocast(stack.device.type):
         flat = code.to(stack).unsqueeze(0) @ ordered.reshape(len(stack), -1)

@@ -9,13 +9,18 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
+import torch
 from torch import Tensor, nn
 from torch.utils import checkpoint as torch_checkpoint
 
 from manyshot.nn.policy import MaskKind, Policies
-from manyshot.space import Arch, Decision, Number, Size, Use
+from manyshot.space import Arch, Concat, Decision, Number, Size, Use
+
+Part: TypeAlias = slice | tuple[slice, ...]
+"""What is used of one dimension; of concatenated channels, a run of each segment."""
+Index: TypeAlias = tuple[Part, ...]
 
 _ACTIVE: ContextVar[Selection | None] = ContextVar("manyshot_selection", default=None)
 
@@ -41,7 +46,7 @@ class Statistics(Protocol):
 class Mixture(Protocol):
     """How the slices of a stack (see `manyshot.nn.mixing`) make the tensor of a path."""
 
-    def merge(self, module: Any, name: str, index: tuple[slice, ...]) -> Tensor:
+    def merge(self, module: Any, name: str, index: Index) -> Tensor:
         """Mixes the slices of one stacked parameter.
 
         Args:
@@ -128,6 +133,8 @@ class Selection:
         number, policies = self.size(size), self.policies
         if not isinstance(size, Size) or policies is None or policies.mode == "active":
             return number
+        if isinstance(size, Concat):
+            return sum(map(self.bound, size.operands))
         return policies.largest(size, self._values) if policies.among(size) else number
 
     def extent(self, size: Number | Size) -> int:
@@ -135,7 +142,17 @@ class Selection:
         return _whole(size, self.bound(size))
 
     def mask(self, size: Number | Size) -> Tensor | None:
-        """A mask (extent,) that is one below `size`; None where no policy decides."""
+        """A mask (extent,) that is one below `size`; None where no policy decides.
+
+        Of concatenated channels it is the masks of the parts, one after the other.
+        """
+        if isinstance(size, Concat):
+            masks = [self.mask(part) for part in size.operands]
+            like = next((mask for mask in masks if mask is not None), None)
+            if like is None:
+                return None
+            pairs = zip(size.operands, masks, strict=True)
+            return torch.cat([like.new_ones(self.extent(p)) if m is None else m for p, m in pairs])
         mask = self._largest_mask("prefix", size)
         return None if mask is None else mask[: self.extent(size)]
 

@@ -8,12 +8,18 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase as TorchNorm
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from manyshot.nn.batch_norm import ADOPTED
 from manyshot.nn.choice import Choice, Depth
 from manyshot.nn.layer import Layer, Shape
 from manyshot.nn.mixing import Stacked, dry_selection
 from manyshot.space import Commutation, Decision, SearchSpace, Size, Use
+
+_HOOKS: dict[type, str] = {WeightNorm: "weight_norm", SpectralNorm: "spectral_norm"}
+"""Hooks that compute a weight, and the name of each, which torch's parametrisations have too."""
 
 
 @runtime_checkable
@@ -44,8 +50,11 @@ def adopt(model: nn.Module) -> None:
     Norms made with `track_running_stats=False` stay as they are: they have nothing to blend.
 
     Raises:
-        TypeError: for a norm that keeps running statistics and is no plain `torch.nn` batch norm.
+        TypeError: for a norm that keeps running statistics and is no plain `torch.nn` batch norm,
+            or a module whose weight is computed by a hook before its forward.
     """
+    for path, module in model.named_modules():
+        _check_hooks(path or "the model", module)
     norms = [
         (path, module)
         for path, module in model.named_modules()
@@ -63,6 +72,26 @@ def adopt(model: nn.Module) -> None:
     for path, module in model.named_modules():
         if isinstance(module, Layer):
             module.path = path
+
+
+def _check_hooks(path: str, module: nn.Module) -> None:
+    """Refuses hooks that compute a weight before a forward: what reads it otherwise is stale."""
+    for hook in module._forward_pre_hooks.values():
+        name = getattr(hook, "name", None) or getattr(hook, "_tensor_name", "weight")
+        if isinstance(hook, BasePruningMethod):
+            raise TypeError(
+                f"{path}: {name} of {type(module).__name__} is pruned by torch.nn.utils.prune, "
+                "whose hook computes it before every forward, where no path can mix or cut it: "
+                f"make the pruning permanent by torch.nn.utils.prune.remove(module, {name!r})"
+            )
+        kind = _HOOKS.get(type(hook))
+        if kind is not None:
+            raise TypeError(
+                f"{path}: {name} of {type(module).__name__} has the old torch.nn.utils.{kind}, "
+                "whose hook computes it before every forward, where no path can mix or cut it: "
+                f"use torch.nn.utils.parametrizations.{kind}, or undo it by "
+                f"torch.nn.utils.remove_{kind}(module)"
+            )
 
 
 def walk(module: nn.Module, path: str = "", use: Use = ()) -> Iterator[tuple[str, nn.Module, Use]]:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.utils.parametrize import ParametrizationList
 
 from manyshot.nn.batch_norm import BatchNorm
 from manyshot.nn.choice import Choice, Depth
 from manyshot.nn.layer import Layer, elastic
-from manyshot.nn.mixing import Stacked, stack_parameter
+from manyshot.nn.mixing import Stacked, is_weight_norm, stack_parameter
 from manyshot.seeding import seeded, torch_generator
 from manyshot.space import Decision, SearchSpace, Size
 
@@ -56,13 +59,17 @@ def dictionary(model: nn.Module, *, batch_norms: bool, fixed_layers: bool) -> li
         model: the adopted model.
         batch_norms: whether scales and shifts of batch norms are stacked too.
         fixed_layers: whether everything else is stacked too.
+
+    Raises:
+        ValueError: for a complex parameter, or a parametrisation that cannot be mixed.
     """
     searched = _searched(model)
     parameters = list(_parameters(model))
     chosen: dict[int, Hashable] = {}
-    for path, module, _, parameter in parameters:
+    for path, module, name, parameter in parameters:
         inside = module in searched or fixed_layers
         if inside and (batch_norms or not isinstance(module, _BATCH_NORMS)):
+            _check_mixes(path, module, name, parameter)
             chosen.setdefault(id(parameter), searched.get(module, path))
     rows: dict[Hashable, int] = {}
     return [
@@ -75,8 +82,31 @@ def dictionary(model: nn.Module, *, batch_norms: bool, fixed_layers: bool) -> li
 def _parameters(model: nn.Module) -> Iterator[tuple[str, nn.Module, str, nn.Parameter]]:
     for path, module in model.named_modules():
         for name, parameter in module._parameters.items():
-            if parameter is not None and parameter.is_floating_point():
+            if parameter is not None and (parameter.is_floating_point() or parameter.is_complex()):
                 yield path, module, name, parameter
+
+
+def _check_mixes(path: str, module: nn.Module, name: str, parameter: nn.Parameter) -> None:
+    """Refuses what a sum of slices would be wrong of."""
+    where = f"{path}.{name}" if path else name
+    if parameter.is_complex():
+        raise ValueError(
+            f"KShot: {where} is a complex parameter ({parameter.dtype}), which codes do not mix: "
+            "hold its real and imaginary parts as real parameters (torch.view_as_complex in the "
+            "forward), or use ms.sharing.OneShot()"
+        )
+    if (
+        isinstance(module, ParametrizationList)
+        and not module.is_tensor
+        and not is_weight_norm(module)
+    ):
+        kind = type(module[0]).__name__
+        raise ValueError(
+            f"KShot: {where} is one of several tensors that the parametrisation {kind} makes one "
+            "weight of, which mixed apart would make another: only weight_norm of "
+            "torch.nn.utils.parametrizations is mixed as a whole. Remove the parametrisation "
+            "(torch.nn.utils.parametrize.remove_parametrizations), or use ms.sharing.OneShot()"
+        )
 
 
 def _searched(model: nn.Module) -> dict[nn.Module, Hashable]:
@@ -123,24 +153,49 @@ def fill(entries: list[Entry], copies: int, initial: Callable[[int], Initial]) -
         initial: gives, for each further slice k, the function that makes it.
     """
     makers = [initial(k) for k in range(1, copies)]
-    filled: set[int] = set()
-    for entry in entries:
-        slices: list[Tensor] = []
-        if id(entry.parameter) not in filled:
+    slices: dict[int, list[Tensor]] = {}
+    for entry in entries:  # all of them before any module changes
+        if id(entry.parameter) not in slices:
             first = entry.parameter.detach()
-            slices = [first, *(make(entry, first) for make in makers)]
-            filled.add(id(entry.parameter))
-        stack_parameter(entry.module, entry.name, slices, layer=entry.layer, path=entry.path)
+            slices[id(entry.parameter)] = [first, *(make(entry, first) for make in makers)]
+    for entry in entries:
+        own = slices.pop(id(entry.parameter), [])
+        stack_parameter(entry.module, entry.name, own, layer=entry.layer, path=entry.path)
 
 
-def rearranged(seed: int, copy: int) -> Initial:
-    """Slices whose values are those of the first, in an order drawn from (`seed`, `copy`).
+def redrawn(seed: int, copy_number: int) -> Initial:
+    """Slices that a module's own `reset_parameters` draws, with torch seeded for each module.
+
+    Parameters of a module that has no such method, as of a parametrisation, are `rearranged`.
+
+    Args:
+        seed: the seed of the scheme.
+        copy_number: the number of the slice.
+    """
+    rearrange = rearranged(seed, copy_number)
+    twins: dict[nn.Module, nn.Module] = {}
+
+    def make(entry: Entry, first: Tensor) -> Tensor:
+        if not callable(getattr(entry.module, "reset_parameters", None)):
+            return rearrange(entry, first)
+        if entry.module not in twins:
+            twin: Any = copy.deepcopy(entry.module)
+            with torch.no_grad(), seeded(seed, "copies", copy_number, len(twins)):
+                twin.reset_parameters()
+            twins[entry.module] = twin
+        return cast(Tensor, twins[entry.module]._parameters[entry.name]).detach()
+
+    return make
+
+
+def rearranged(seed: int, copy_number: int) -> Initial:
+    """Slices whose values are those of the first, in an order drawn from (`seed`, `copy_number`).
 
     They have the distribution that the network's own initialisation gave the first, fan included,
-    and constants (such as the scales of batch norms) stay. They do not suit tensors whose
+    and constants stay. They do not suit tensors whose
     *arrangement* means something, such as identity kernels or sinusoidal positions.
     """
-    generator = torch_generator(seed, "copies", copy)
+    generator = torch_generator(seed, "copies", copy_number)
 
     def make(entry: Entry, first: Tensor) -> Tensor:
         order = torch.randperm(first.numel(), generator=generator).to(first.device)
@@ -149,18 +204,18 @@ def rearranged(seed: int, copy: int) -> Initial:
     return make
 
 
-def constructed(factory: Callable[[], nn.Module], seed: int, copy: int) -> Initial:
-    """Slices of a network that is made afresh, with torch seeded by (`seed`, `copy`).
+def constructed(factory: Callable[[], nn.Module], seed: int, copy_number: int) -> Initial:
+    """Slices of a network that is made afresh, with torch seeded by (`seed`, `copy_number`).
 
     Args:
         factory: makes the network.
         seed: the seed of the scheme.
-        copy: the number of the slice.
+        copy_number: the number of the slice.
 
     Raises:
         ValueError: when that network has no parameter of the same path, name and shape.
     """
-    with seeded(seed, "copies", copy):
+    with seeded(seed, "copies", copy_number):
         other = factory()
     fresh = {(path, name): p for path, _, name, p in _parameters(other)}
 

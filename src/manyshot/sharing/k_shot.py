@@ -20,7 +20,7 @@ from manyshot.sharing.dictionary import (
     constructed,
     dictionary,
     fill,
-    rearranged,
+    redrawn,
     rows,
     width_decisions,
 )
@@ -77,7 +77,8 @@ class KShot(nn.Module):
         lr: the learning rate of the simplex-net; by default that of the weights.
         seed: the seed of all that is drawn here.
         init: makes the network afresh; its parameters are the further slices. Without it, they are
-            random rearrangements of the first's values.
+            what the modules' own `reset_parameters` draw, and random rearrangements of the first's
+            values where a module has none: give it where a network initialises its modules itself.
         simplex_net: the net, once attached, if codes are learnt or random.
         layers: how many layers the dictionary has, once attached.
     """
@@ -131,7 +132,8 @@ class KShot(nn.Module):
 
         Raises:
             RuntimeError: if this scheme has a supernet already.
-            ValueError: if there is nothing to stack, or `split` is no decision.
+            ValueError: if there is nothing to stack, `split` is no decision, or a parameter cannot
+                be mixed.
         """
         if self._space is not None:
             raise RuntimeError("this KShot belongs to another supernet already: make a new one")
@@ -329,4 +331,4 @@ def _weights(net: nn.Module) -> list[nn.Parameter]:
 
 
 def _slices(init: Callable[[], nn.Module] | None, seed: int, copy: int) -> Initial:
-    return rearranged(seed, copy) if init is None else constructed(init, seed, copy)
+    return redrawn(seed, copy) if init is None else constructed(init, seed, copy)

@@ -2,11 +2,14 @@
 
 from manyshot.space.budget import METRICS, Budget
 from manyshot.space.decision import (
+    Concat,
     Decision,
     Number,
     Option,
     Size,
     choose,
+    concat,
+    is_plain_sum,
     round_number,
     round_to,
     scope,
@@ -19,6 +22,7 @@ __all__ = [
     "Arch",
     "Budget",
     "Commutation",
+    "Concat",
     "Decision",
     "Number",
     "Option",
@@ -26,6 +30,8 @@ __all__ = [
     "Size",
     "Use",
     "choose",
+    "concat",
+    "is_plain_sum",
     "round_number",
     "round_to",
     "scope",

@@ -7,10 +7,11 @@ arithmetic expressions over decisions (`width * ratio`), evaluated when an archi
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import math
 import operator
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any, NoReturn
 
@@ -56,7 +57,7 @@ class Size:
         raise NotImplementedError
 
     def over_options(self) -> Iterator[Number]:
-        """The values of the size for all combinations of options of its decisions."""
+        """The values of the size over all combinations of options of its decisions."""
         decisions = self.decisions()
         for numbers in itertools.product(*(d.values for d in decisions)):
             yield self.evaluate(dict(zip(decisions, numbers, strict=True)))
@@ -74,7 +75,7 @@ class Size:
         return _Binary("-", other, self)
 
     def __mul__(self, other: Number | Size) -> Size:
-        return _Binary("*", self, other)
+        return other * self if isinstance(other, Concat) else _Binary("*", self, other)
 
     def __rmul__(self, other: Number) -> Size:
         return _Binary("*", other, self)
@@ -227,8 +228,30 @@ class _Expression(Size):
         sizes = (o for o in self.operands if isinstance(o, Size))
         return tuple(dict.fromkeys(d for size in sizes for d in size.decisions()))
 
-    def _operands(self, values: Mapping[Decision, Number]) -> list[Number]:
-        return [o.evaluate(values) if isinstance(o, Size) else o for o in self.operands]
+    def compute(self, numbers: Sequence[Number]) -> Number:
+        """The number that the size is when its operands are these numbers."""
+        raise NotImplementedError
+
+    def evaluate(self, values: Mapping[Decision, Number]) -> Number:
+        """The number that the size is when each of its decisions has its entry in `values`."""
+        return self.compute(
+            [o.evaluate(values) if isinstance(o, Size) else o for o in self.operands]
+        )
+
+    def over_options(self) -> Iterator[Number]:
+        """The values of the size; operands that share no decision are listed one by one."""
+        sizes = [o for o in self.operands if isinstance(o, Size)]
+        if len(self.decisions()) < sum(len(size.decisions()) for size in sizes):
+            yield from super().over_options()
+        else:
+            yield from self._over([_values(operand) for operand in self.operands])
+
+    def _over(self, values: Sequence[Sequence[Number]]) -> Iterable[Number]:
+        return map(self.compute, itertools.product(*values))
+
+
+def _values(operand: Number | Size) -> list[Number]:
+    return list(dict.fromkeys(operand.over_options())) if isinstance(operand, Size) else [operand]
 
 
 class _Binary(_Expression):
@@ -240,20 +263,96 @@ class _Binary(_Expression):
                 raise TypeError(f"{side!r} chooses between names and has no size")
         self.symbol, self.operands = symbol, (left, right)
 
-    def evaluate(self, values: Mapping[Decision, Number]) -> Number:
-        left, right = self._operands(values)
+    def compute(self, numbers: Sequence[Number]) -> Number:
+        left, right = numbers
         return _OPERATIONS[self.symbol](left, right)
 
     def __repr__(self) -> str:
         return f"({self.operands[0]!r} {self.symbol} {self.operands[1]!r})"
 
 
+class Concat(_Expression):
+    """Channels that are concatenated: the sum of its parts, each of which stays where it is.
+
+    A layer of such a size keeps room for the largest of every part, and uses the first entries of
+    each. So a channel meets the same weights whatever the parts before it are. A product with a
+    number or a size is that of every part, as flattening has it; any other arithmetic is that of
+    the sum.
+
+    Attributes:
+        operands: the parts, numbers or sizes, of which none is a concatenation itself.
+    """
+
+    def __init__(self, parts: Sequence[Number | Size]) -> None:
+        nested = (part.operands if isinstance(part, Concat) else (part,) for part in parts)
+        self.operands = tuple(itertools.chain.from_iterable(nested))
+
+    @functools.cached_property
+    def rooms(self) -> tuple[int, ...]:
+        """The largest value of every part: the entries that a stored tensor has for it."""
+        return tuple(int(max(_values(part))) for part in self.operands)
+
+    def compute(self, numbers: Sequence[Number]) -> Number:
+        """The sum of the parts."""
+        return sum(numbers)
+
+    def _over(self, values: Sequence[Sequence[Number]]) -> Iterable[Number]:
+        sums: dict[Number, None] = {0: None}
+        for numbers in values:
+            sums = dict.fromkeys(total + number for total in sums for number in numbers)
+        return sums
+
+    def __mul__(self, other: Number | Size) -> Size:
+        return Concat([part * other for part in self.operands])
+
+    __rmul__ = __mul__
+
+    def __repr__(self) -> str:
+        return f"concat({', '.join(map(repr, self.operands))})"
+
+
+def concat(*parts: int | Size) -> Any:
+    """The size of channels that are concatenated in this order, such as `torch.cat([x, y], 1)`.
+
+    Give it to the layers that take the concatenated tensor: `ms.nn.Conv2d(ms.concat(a, b), ...)`.
+    Two tensors of one width are `ms.concat(a, a)`, while `2 * a` is one of twice the width.
+    Concatenations in it are taken apart; of numbers alone it is their sum.
+
+    Raises:
+        ValueError: without parts, or for a number that is not whole or below zero.
+        TypeError: if a part is neither a number nor a size.
+    """
+    if not parts:
+        raise ValueError("concat has no parts; give the channels of each tensor: ms.concat(a, b)")
+    for part in parts:
+        if isinstance(part, Decision) and not part.is_number:
+            raise TypeError(f"{part!r} chooses between names and has no size")
+        if isinstance(part, bool) or not isinstance(part, int | float | Size):
+            raise TypeError(f"concat takes whole numbers and sizes, got {part!r}")
+        if not isinstance(part, Size) and (part != int(part) or part < 0):
+            raise ValueError(f"concat takes whole numbers of at least 0 and sizes, got {part!r}")
+    return Concat(parts) if any(isinstance(part, Size) for part in parts) else sum(parts)
+
+
+def is_plain_sum(size: object) -> bool:
+    """Whether a size adds sizes up, or is a multiple of such a sum, or has one among its parts.
+
+    As a number of channels it would be read as one run of them, though what was added up are
+    mostly channels that a network concatenates.
+    """
+    if isinstance(size, Concat):
+        return any(map(is_plain_sum, size.operands))
+    if not isinstance(size, _Binary):
+        return False
+    return size.symbol == "+" or (size.symbol == "*" and any(map(is_plain_sum, size.operands)))
+
+
 class _RoundTo(_Expression):
     def __init__(self, size: Size, divisor: int) -> None:
         self.operands, self.divisor = (size,), divisor
 
-    def evaluate(self, values: Mapping[Decision, Number]) -> Number:
-        return round_number(self._operands(values)[0], self.divisor)
+    def compute(self, numbers: Sequence[Number]) -> Number:
+        return round_number(numbers[0], self.divisor)
 
     def __repr__(self) -> str:
         return f"round_to({self.operands[0]!r}, {self.divisor})"
