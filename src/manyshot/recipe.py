@@ -154,8 +154,9 @@ class SearchSettings(Section):
     """random, evolution, regularised_evolution, nsga2, predictor, `package.module:attribute`, or
     generator: no search, the sampler's generator says which."""
     budgets: list[str] = ["macs<=15%", "macs<=25%", "macs<=60%"]
-    """Limits on macs, params or latency_ms, absolute or in % of the largest; one winner each. If
-    none are set and the network cannot meet these, quantiles of its MACs take their place."""
+    """Limits on macs, params or latency_ms, absolute or in % of the largest, or several at once
+    (`"macs<=30M and params<=1M"`); one winner each. If none are set and the network cannot meet
+    these, quantiles of its MACs take their place."""
     candidates: Positive = 120
     """Architectures scored in all."""
     generation: Positive = 30
@@ -182,7 +183,7 @@ class SearchSettings(Section):
     def _readable(cls, budgets: list[str]) -> list[str]:
         if not budgets:
             raise ValueError("give at least one budget, such as 'macs<=50%'")
-        plain = [Budget.parse(text).text for text in budgets]
+        plain = [" and ".join(part.text for part in Budget.parse_all(text)) for text in budgets]
         if len(set(plain)) != len(plain):
             raise ValueError(f"budgets {', '.join(plain)} repeat one")
         return plain

@@ -269,3 +269,37 @@ def test_at_the_same_weights_nothing_is_scored_twice(tmp_path):
         new = row["arch"] not in scores
         assert row["images_forwarded"] == 128 * new
         assert scores.setdefault(row["arch"], row["proxy_accuracy"]) == row["proxy_accuracy"]
+
+
+def test_a_winner_may_have_to_meet_two_limits_at_once(tmp_path):
+    text = "search.budgets=['macs<=60%, params<=30%', 'macs<=60%']"
+    recipe = small(text, "search.name=random", "search.options={}", "search.candidates=40")
+    result = run(recipe, tmp_path)
+    both, _ = result["winners"]
+    assert both["budget"] == "macs<=60% and params<=30%"
+    net = ms.Supernet(ms.zoo.tiny(width=3))
+    for metric, share in (("macs", 0.6), ("params", 0.3)):
+        table = {"macs": ms.cost.macs(net, [net.space.largest], (1, 8, 8)),
+                 "params": ms.cost.params(net, [net.space.largest])}[metric]  # fmt: skip
+        assert both[metric] <= share * table[0]
+    within = [
+        row["proxy_accuracy"]
+        for row in lines(tmp_path, "search.jsonl")
+        if row["macs"] <= 0.6 * ms.cost.macs(net, [net.space.largest], (1, 8, 8))[0]
+        and row["params"] <= 0.3 * ms.cost.params(net, [net.space.largest])[0]
+    ]
+    assert within and both["proxy_accuracy"] == max(within)
+
+
+def test_two_limits_at_once_may_be_too_much(tmp_path):
+    ws = Workspace.build(small())
+    nothing = ms.search.Limit("a<=1 and b<=1", lambda archs: [2.0] * len(archs), 1.0)
+    with pytest.raises(RecipeError, match="none of 4,097 architectures is within all of it"):
+        ws._check_joint([nothing])
+    generated = [
+        "search={name = 'generator', budgets = ['macs<=60%, params<=50%']}",
+        "sampler={name = 'shiftnas', held_out = 20}",
+    ]
+    with pytest.raises(RecipeError, match="the generator is trained for one cost"):
+        run(small(*generated), tmp_path / "run")
+    assert not (tmp_path / "run").exists()

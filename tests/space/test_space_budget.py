@@ -30,3 +30,18 @@ def test_other_forms_are_refused_with_examples(text: str) -> None:
 def test_zero_is_refused() -> None:
     with pytest.raises(ValueError, match="must be above zero"):
         Budget.parse("macs<=0")
+
+
+@pytest.mark.parametrize(
+    "text", ["macs<=30M,params <= 60.0%", "macs<=30M and params<=60%", " macs<=30M & params<=60% "]
+)
+def test_several_at_once(text: str) -> None:
+    parts = Budget.parse_all(text)
+    assert [part.text for part in parts] == ["macs<=30M", "params<=60%"]
+    assert Budget.parse_all("macs<=30M") == (Budget.parse("macs<=30M"),)
+
+
+@pytest.mark.parametrize("text", ["macs<=1M and macs<=2M", "macs<=1M and", "macs<=1M, flops<=2"])
+def test_several_at_once_may_be_wrong(text: str) -> None:
+    with pytest.raises(ValueError, match="limits a metric twice|is not understood"):
+        Budget.parse_all(text)

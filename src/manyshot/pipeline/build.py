@@ -6,7 +6,7 @@ import functools
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -150,6 +150,11 @@ def fit_classes(recipe: Recipe, net: Supernet, classes: int) -> None:
         new_head(net, classes, name=recipe.transfer.classifier, seed=recipe.seed)
 
 
+def budget_metrics(recipe: Recipe) -> set[str]:
+    """The costs that the recipe's budgets are on."""
+    return {part.metric for text in recipe.search.budgets for part in Budget.parse_all(text)}
+
+
 QUANTILES = (0.1, 0.35, 0.7)
 """Of the MACs of uniform architectures: budgets where the default ones cannot be met."""
 
@@ -250,7 +255,7 @@ class Workspace:
         budgets = [
             text
             for text in self.recipe.search.budgets
-            if metrics is None or Budget.parse(text).metric in metrics
+            if metrics is None or {part.metric for part in Budget.parse_all(text)} <= {*metrics}
         ]
         try:
             return limits_of(budgets, self.costs, self.net.space.largest)
@@ -311,6 +316,7 @@ class Workspace:
                 training batches that cannot be made, or what `check_finish` finds.
         """
         known = self.limits(metrics=("macs", "params"))
+        self._check_joint(known)
         if not self._waits_for_latency():
             self.check_sampler()
         if self.recipe.search.name != GENERATOR:
@@ -325,6 +331,18 @@ class Workspace:
         check_chunks(self.net.sharing, self.recipe.train.batch_size, world)
         self.check_finish(world)
 
+    def _check_joint(self, limits: Sequence[Limit]) -> None:
+        """Refuses limits that each could be met, but not together by any of many architectures."""
+        space, draws = self.net.space, 4096
+        drawn = numpy_rng("any", "survey").integers(space.counts, size=(draws, len(space)))
+        archs = [space.smallest, *(tuple(arch) for arch in drawn.tolist())]
+        for limit in limits:
+            if " and " in limit.name and not limit.satisfied(archs).any():
+                raise RecipeError(
+                    f"budget {limit.name!r}: none of {len(archs):,} architectures is within all of "
+                    "it, the smallest included: raise a limit, or leave one out"
+                )
+
     def check_sampler(self) -> None:
         """Finds what would fail in training with the sampler, or in taking winners from it.
 
@@ -337,9 +355,8 @@ class Workspace:
 
     def _waits_for_latency(self) -> bool:
         """Whether the sampler's costs are latencies, which are measured later, for a budget."""
-        metrics = {Budget.parse(text).metric for text in self.recipe.search.budgets}
         metric = self.recipe.sampler.options.get("metric")
-        return metric == "latency_ms" and metric in metrics - self.costs.keys()
+        return metric == "latency_ms" and metric in budget_metrics(self.recipe) - self.costs.keys()
 
     def check_finish(self, world: int = 1) -> None:
         """Finds what would fail when an architecture is finished and exported.

@@ -118,7 +118,12 @@ def check_sampler(recipe: Recipe, sampler: Sampler, held_out: int, limits: Seque
     if search.options:
         raise RecipeError(f"search.name = {GENERATOR!r} takes no options, got {search.options}")
     for text in search.budgets:
-        metric = Budget.parse(text).metric
+        (metric, *further) = (part.metric for part in Budget.parse_all(text))
+        if further:
+            raise RecipeError(
+                f"budget {text!r}: the generator is trained for one cost; give one limit, or a "
+                "searcher as search.name"
+            )
         if metric != sampler.metric:
             raise RecipeError(
                 f"budget {text!r}: the generator is trained for {sampler.metric}; give budgets on "

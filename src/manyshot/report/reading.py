@@ -105,11 +105,13 @@ class RunRecords:
         return [winner.budget for winner in self.winners]
 
     def limit(self, budget: str) -> tuple[str, float] | None:
-        """Metric and limit of a budget; None if the records do not say.
+        """Metric and limit of a budget; None if it has several, or the records do not say.
 
         A share is of the largest architecture, whose cost must be on record.
         """
-        parsed = Budget.parse(budget)
+        parsed, *further = Budget.parse_all(budget)
+        if further:
+            return None
         if not parsed.relative:
             return parsed.metric, parsed.limit
         largest = self.largest.get(parsed.metric)

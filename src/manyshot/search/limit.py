@@ -89,15 +89,27 @@ def any_of(limits: Sequence[Limit]) -> Limit:
     Raises:
         ValueError: if one is not above zero.
     """
+    return _joined(limits, " or ", np.min)
+
+
+def all_of(limits: Sequence[Limit]) -> Limit:
+    """The limit that holds where all of `limits` do; its cost is the greatest share of one.
+
+    Raises:
+        ValueError: if one is not above zero.
+    """
+    return _joined(limits, " and ", np.max)
+
+
+def _joined(limits: Sequence[Limit], word: str, pick: Callable[..., Any]) -> Limit:
     for limit in limits:
         if limit.limit <= 0:
             raise ValueError(f"limit {limit.name!r} must be above zero, got {limit.limit}")
 
-    def least_share(archs: Sequence[Arch]) -> npt.NDArray[np.float64]:
-        shares = [limit.costs(archs) / limit.limit for limit in limits]
-        return np.asarray(np.min(shares, axis=0))
+    def share(archs: Sequence[Arch]) -> npt.NDArray[np.float64]:
+        return np.asarray(pick([limit.costs(archs) / limit.limit for limit in limits], axis=0))
 
-    return Limit(" or ".join(limit.name for limit in limits), least_share, 1.0)
+    return Limit(word.join(limit.name for limit in limits), share, 1.0)
 
 
 class CostRange(Protocol):
@@ -126,23 +138,27 @@ def limits_of(budgets: Iterable[str], costs: Mapping[str, CostRange], largest: A
     """
     limits = []
     for text in budgets:
-        budget = Budget.parse(text)
-        if budget.metric not in costs:
-            raise ValueError(
-                f"budget {text!r}: there are no costs for {budget.metric}, have "
-                f"{', '.join(sorted(costs))}; latencies are measured by "
-                "ms.cost.latency_table(net, input_shape)"
-            )
-        cost = costs[budget.metric]
-        limit = budget.absolute(float(cost([largest])[0]))
-        least, greatest = cost.range()
-        if limit < least:
-            raise ValueError(
-                f"budget {text!r} ({limit:,.6g}) is impossible: {budget.metric} of this space "
-                f"reach from {least:,.6g} to {greatest:,.6g}"
-            )
-        limits.append(Limit(text, cost, limit))
+        parts = [_limit_of(part, costs, largest) for part in Budget.parse_all(text)]
+        limits.append(parts[0] if len(parts) == 1 else all_of(parts))
     return limits
+
+
+def _limit_of(budget: Budget, costs: Mapping[str, CostRange], largest: Arch) -> Limit:
+    if budget.metric not in costs:
+        raise ValueError(
+            f"budget {budget.text!r}: there are no costs for {budget.metric}, have "
+            f"{', '.join(sorted(costs))}; latencies are measured by "
+            "ms.cost.latency_table(net, input_shape)"
+        )
+    cost = costs[budget.metric]
+    limit = budget.absolute(float(cost([largest])[0]))
+    least, greatest = cost.range()
+    if limit < least:
+        raise ValueError(
+            f"budget {budget.text!r} ({limit:,.6g}) is impossible: {budget.metric} of this space "
+            f"reach from {least:,.6g} to {greatest:,.6g}"
+        )
+    return Limit(budget.text, cost, limit)
 
 
 def best(scores: Mapping[Arch, float], limit: Limit | None = None, k: int = 1) -> list[Arch]:

@@ -1,4 +1,4 @@
-"""Budgets: `"macs<=30M"`, `"params<=60%"`, `"latency_ms<=2.5"`."""
+"""Budgets: `"macs<=30M"`, `"params<=60%"`, `"latency_ms<=2.5"`, `"macs<=30M and params<=1M"`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 METRICS = ("macs", "params", "latency_ms")
 _SUFFIX = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9}
+_JOINED = re.compile(r"\s+and\s+|\s*[,&]\s*")
 _MOST = 1e18
 _FORM = re.compile(r"(?P<metric>\w+)\s*<=\s*(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[KMG%]?)")
 
@@ -50,6 +51,20 @@ class Budget:
         if unit == "%":
             return cls(name, match["metric"], number / 100, relative=True)
         return cls(name, match["metric"], number * _SUFFIX[unit], relative=False)
+
+    @classmethod
+    def parse_all(cls, text: str) -> tuple[Budget, ...]:
+        """Reads a budget, or several that must hold at once: `"macs<=30M and params<=1M"`.
+
+        A comma or `&` is the same as `and`. As a text they are joined by `and`.
+
+        Raises:
+            ValueError: as `parse`, or for two budgets on one metric.
+        """
+        parts = tuple(cls.parse(part) for part in _JOINED.split(text))
+        if len({part.metric for part in parts}) < len(parts):
+            raise ValueError(f"budget {text[:60]!r} limits a metric twice: leave one out")
+        return parts
 
     def absolute(self, largest: float) -> float:
         """The limit in the metric's unit, given the cost of the largest architecture."""

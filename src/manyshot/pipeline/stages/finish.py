@@ -261,7 +261,9 @@ def costs_of(ws: Workspace, arch: Arch) -> dict[str, float]:
 def data_card(ws: Workspace) -> dict[str, Any]:
     """What a user of a subnet must know of the images it was trained on."""
     splits = ws.splits
+    names = {} if splits.class_names is None else {"class_names": list(splits.class_names)}
     return {
+        **names,
         "name": splits.name,
         "fingerprint": splits.fingerprint,
         "image_shape": list(splits.image_shape),

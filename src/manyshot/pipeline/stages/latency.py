@@ -13,15 +13,14 @@ from manyshot import records
 from manyshot.cost import LatencyTable, latency_table, measure
 from manyshot.cost.timing import describe, device_of
 from manyshot.nn.shapes import model_dtype
-from manyshot.pipeline.build import Workspace
+from manyshot.pipeline.build import Workspace, budget_metrics
 from manyshot.progress import Progress
 from manyshot.run_folder import LatencyRecord, RunFolder, Timing
-from manyshot.space import Budget
 
 
 def needs_latency(ws: Workspace) -> bool:
     """Whether a budget of the recipe is in milliseconds."""
-    return any(Budget.parse(text).metric == "latency_ms" for text in ws.recipe.search.budgets)
+    return "latency_ms" in budget_metrics(ws.recipe)
 
 
 def measured(ws: Workspace, progress: Progress) -> LatencyTable:
