@@ -130,6 +130,8 @@ class WinnerRecord(Part):
     latency_ms: float
     proxy_accuracy: Share
     test_accuracy: Share
+    test_balanced_accuracy: Share | None = None
+    """The mean over classes: where some are rare, it says what the accuracy hides."""
     files: dict[str, InnerPath]
     failed: dict[str, str] | None = None
     """The formats that could not be written, and why."""
@@ -392,6 +394,7 @@ class FinishLine(Record):
     proxy_accuracy: Share | None = None
     test_accuracy: Share | None = None
     test_loss: float | None = None
+    test_balanced_accuracy: Share | None = None
     files: dict[str, InnerPath]
     failed: dict[str, str] | None = None
     """The formats that could not be written, and why."""

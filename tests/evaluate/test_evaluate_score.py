@@ -293,3 +293,20 @@ def test_bytes_are_class_indices_too():
     module = scorers(pooled)["accuracy"]
     assert module(batch, labels(6, dtype=torch.uint8)).images == 6
     assert 0 <= scored(batch, labels(6, dtype=torch.uint8)).accuracy <= 1
+
+
+def test_balanced_accuracy_is_the_mean_over_the_classes_that_there_are():
+    """Scikit-learn's is the oracle; the class that is in no label counts for nothing."""
+    from sklearn.metrics import balanced_accuracy_score
+
+    from manyshot.evaluate.score import total
+
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(200, 5, generator=generator)
+    labels = torch.multinomial(
+        torch.tensor([0.8, 0.1, 0.07, 0.03, 0]), 200, True, generator=generator
+    )
+    scored = total(zip(logits.split(64), labels.split(64), strict=True))
+    expected = balanced_accuracy_score(labels.numpy(), logits.argmax(1).numpy())
+    assert scored.balanced_accuracy == pytest.approx(expected, abs=1e-12)
+    assert scored.accuracy == float((logits.argmax(1) == labels).double().mean())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -29,11 +29,15 @@ class Score:
         accuracy: the share of images classified correctly, in [0, 1].
         loss: the mean cross-entropy, without label smoothing.
         images: how many images there were.
+        balanced_accuracy: the mean over classes of the share of their images classified correctly,
+            over the classes that there were; where one class is most of the images, always naming
+            it gets a high accuracy, and here 1 over the number of classes.
     """
 
     accuracy: float
     loss: float
     images: int
+    balanced_accuracy: float | None = field(default=None, compare=False)
 
 
 def calibrate(
@@ -136,18 +140,24 @@ def total(outputs: Iterable[tuple[Tensor, Tensor]]) -> Score:
     Raises:
         ValueError: if outputs and labels are none of classification, or there are no images.
     """
-    correct: Tensor | int = 0
+    correct: Tensor | float = 0.0
+    present: Tensor | float = 0.0
     loss: Tensor | float = 0.0
     images = 0
     for logits, labels in outputs:
         check_classes(logits, labels)
-        correct = correct + (logits.argmax(1) == labels).sum()
+        right = (logits.argmax(1) == labels).double()
+        none, labels = logits.new_zeros(logits.shape[1], dtype=torch.float64), labels.long()
+        correct = correct + none.index_add(0, labels, right)
+        present = present + none.index_add(0, labels, torch.ones_like(right))
         losses = F.cross_entropy(logits.float(), labels, reduction="sum", ignore_index=NEVER)
         loss = loss + losses.double()
         images += len(labels)
     if not images:
         raise ValueError("there are no images to score on")
-    return Score(float(correct) / images, float(loss) / images, images)
+    assert isinstance(correct, Tensor) and isinstance(present, Tensor)  # there were images
+    balanced = float((correct / present)[present > 0].mean())
+    return Score(float(correct.sum()) / images, float(loss) / images, images, balanced)
 
 
 def score(

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from manyshot.run_folder import EnvironmentRecord, GeneratedRecord, Result, Timing, WatchedSet
+from manyshot.run_folder import (
+    EnvironmentRecord,
+    GeneratedRecord,
+    Result,
+    Timing,
+    WatchedSet,
+    WinnerRecord,
+)
 from manyshot.tables import numbers
 from manyshot.tables.numbers import count, percent
 from manyshot.tables.table import Cell, Table
@@ -21,6 +28,7 @@ STAGES = {
 
 def winners(result: Result) -> Table:
     """The winners of a run: one row per budget."""
+    hides = any(_hidden(winner) for winner in result.winners)
     rows: list[dict[str, Cell]] = [
         {
             "Budget": numbers.budget(winner.budget),
@@ -30,6 +38,7 @@ def winners(result: Result) -> Table:
             "Latency": numbers.milliseconds(winner.latency_ms),
             "Proxy": percent(winner.proxy_accuracy, 2),
             "Test": percent(winner.test_accuracy, 2),
+            **_balanced(winner, hides),
             "Files": winner.files,
         }
         for winner in result.winners
@@ -37,9 +46,22 @@ def winners(result: Result) -> Table:
     note = (
         "Proxy: accuracy on validation images with shared weights, by which winners are chosen. "
         "Test: on test images, once, at the end. "
+        f"{'Balanced: the mean of that over classes. ' if hides else ''}"
         f"Latency: {_clock(next(iter(result.latency.values()), None))}."
     )
     return Table(rows, ("Budget", "Architecture", "Files"), ("Architecture",), note)
+
+
+def _hidden(winner: WinnerRecord) -> bool:
+    """Whether the accuracy and the mean over classes differ by a point or more."""
+    balanced = winner.test_balanced_accuracy
+    return balanced is not None and abs(balanced - winner.test_accuracy) >= 0.01
+
+
+def _balanced(winner: WinnerRecord, shown: bool) -> dict[str, Cell]:
+    """The mean over classes, where it says something else than the accuracy."""
+    balanced = winner.test_balanced_accuracy
+    return {"Balanced": percent(balanced, 2)} if shown and balanced is not None else {}
 
 
 def _clock(timing: Timing | None) -> str:

@@ -165,14 +165,15 @@ class _Work:
         """Tests if asked to, exports, and returns the line; weights are not tested twice."""
         before = self.line
         formats: list[str] = list(ws.recipe.export.formats)
-        accuracy, loss = None, None
+        accuracy, loss, balanced = None, None, None
         if before is not None:
             accuracy, loss = before.test_accuracy, before.test_loss
+            balanced = before.test_balanced_accuracy
             proxy_accuracy = before.proxy_accuracy if proxy_accuracy is None else proxy_accuracy
             formats += [kind for kind in before.files if kind not in formats]
         if (test and accuracy is None) or (accuracy is not None and not self.trained):
             score = evaluate.accuracy(subnet, ws.fixed("test", None))
-            accuracy, loss = score.accuracy, score.loss
+            accuracy, loss, balanced = score.accuracy, score.loss, score.balanced_accuracy
         all_accuracies = {"test_accuracy": accuracy, "proxy_accuracy": proxy_accuracy}
         accuracies = {name: value for name, value in all_accuracies.items() if value is not None}
         files, failed = exported(ws, subnet, self.folder, self.arch, formats, accuracies)
@@ -185,6 +186,7 @@ class _Work:
             proxy_accuracy=proxy_accuracy,
             test_accuracy=accuracy,
             test_loss=loss,
+            test_balanced_accuracy=balanced,
             files=files,
             failed=failed or None,
         )
@@ -332,13 +334,14 @@ def check_exported(lines: Iterable[FinishLine]) -> None:
     """Refuses to end as if all was well when a format could not be written.
 
     Raises:
-        ExportFailed: then; all else is on file.
+        ExportFailed: if one could not; all else is on file.
     """
     for line in lines:
         for kind, why in (line.failed or {}).items():
             raise ExportFailed(
-                f"{line.arch} could not be written as {kind} ({why}); all else is on file: set "
-                "export.formats without it, or mend the network, and resume"
+                f"{line.arch} could not be written as {kind} ({why}); all else is on file: mend "
+                "the network and resume, or write it in another format by manyshot export RUN "
+                f"--arch {line.arch} --format FORMAT"
             )
 
 

@@ -224,6 +224,7 @@ def winner(
         latency_ms=took.median_ms,
         proxy_accuracy=proxy_accuracy,
         test_accuracy=line.test_accuracy,
+        test_balanced_accuracy=line.test_balanced_accuracy,
         files=line.files,
         failed=line.failed,
     )
