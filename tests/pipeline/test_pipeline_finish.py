@@ -1,5 +1,6 @@
 """What becomes of winners, and of any architecture: finished, tested once, exported."""
 
+import contextlib
 import json
 import shutil
 
@@ -11,6 +12,7 @@ import manyshot as ms
 from manyshot import records
 from manyshot.pipeline import Workspace, train_only
 from manyshot.pipeline.stages import finish as finishing
+from manyshot.pipeline.stages.finish import ExportFailed
 from manyshot.progress import Silent
 from manyshot.seeding import seeded
 from manyshot.train import engine, load_weights
@@ -229,3 +231,44 @@ def test_exports_that_cannot_be(base, tmp_path):
         export_architecture(recipe, folder, "best")
     with pytest.raises(records.RecordError, match=r"has no supernet.safetensors: train it first"):
         export_architecture(recipe, tmp_path, "0-0-0-0")
+
+
+class Branches(nn.Module):
+    """Looks at its activations, which torch.export cannot follow."""
+
+    def __init__(self, channels: int, classes: int) -> None:
+        super().__init__()
+        self.op = ms.nn.Choice(
+            {"a": nn.Conv2d(channels, 4, 1), "b": nn.Conv2d(channels, 4, 3, padding=1)}, "op"
+        )
+        self.head = nn.Linear(4, classes)
+
+    def forward(self, x):
+        y = self.op(x).mean((2, 3))
+        if y.device.type != "meta" and y.mean() > 1e6:
+            y = y + 1
+        return self.head(y)
+
+
+def test_a_format_that_fails_is_said_at_the_start_and_all_else_is_written(tmp_path):
+    recipe = small(
+        f"network={{name = '{__name__}:Branches', options = {{}}}}",
+        "search={name = 'random', budgets = ['macs<=100%'], candidates = 2, options = {}}",
+        "finish.mode=inherit",
+        "export.formats=['pt2', 'json']",
+    )
+    for _ in range(2):  # again when it is resumed, unless that is mended
+        with (
+            pytest.warns(UserWarning, match="cannot be written as pt2 .* stop now to mend that")
+            if not (tmp_path / "run").exists()
+            else contextlib.nullcontext(),
+            pytest.raises(
+                ExportFailed, match=r"could not be written as pt2 \(.*all else is on file"
+            ),
+        ):
+            run(recipe, tmp_path / "run")
+        [winner] = records.read_json(tmp_path / "run" / "result.json")["winners"]
+        assert winner["files"].keys() == {"json"}
+        assert "data-dependent" in winner["failed"]["pt2"]
+    mended = recipe.model_copy(update={"export": type(recipe.export)(formats=["json"])})
+    assert not export_architecture(mended, tmp_path / "run", "0").get("failed")
