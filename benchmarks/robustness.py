@@ -322,8 +322,7 @@ def bad_record(rng: random.Random, text: str, *, lines: bool) -> str:
 def inputs(work: Path, count: int, rng: random.Random) -> Iterator[tuple[str, str]]:
     """Inputs with one fault; gives those that are not refused."""
     base = work / "for-inputs"
-    status, output = done(work, "run", *arguments(*SHIFTS), "--out", str(base), "--quiet")
-    assert status == 0, output
+    ms.run(overrides=[*SMALL, *SHIFTS], out=base)
     images = torch.zeros(20, 28, 28, dtype=torch.uint8).numpy().tobytes()
     idx = b"".join(n.to_bytes(4, "big") for n in (0x803, 20, 28, 28)) + images
     labels = b"".join(n.to_bytes(4, "big") for n in (0x801, 20)) + bytes(i % 10 for i in range(20))
@@ -377,9 +376,7 @@ def inputs(work: Path, count: int, rng: random.Random) -> Iterator[tuple[str, st
 def flips(work: Path, count: int, rng: random.Random) -> Iterator[tuple[str, str]]:
     """Flipped bits of weights; gives those that load."""
     base = work / "for-flips"
-    status, output = done(work, "run", *arguments(*SHIFTS), "--out", str(base), "--quiet")
-    assert status == 0, output
-    run = ms.Run(base)
+    run = ms.run(overrides=[*SMALL, *SHIFTS], out=base)
     arch = run.winners[0].arch
     text = "-".join(map(str, arch))
     files = RunFolder(base)

@@ -49,6 +49,7 @@ ELSEWHERE = {
     "train": "each changes the weights (tests of the loop) and the fingerprint (below)",
     "latency": "tests of latency",
     "shifting": "tests of shifting searches",
+    "data.bad": "tests of image folders",
     "transfer": "tests of transfers",
     "truth": "tests of truths",
 }
