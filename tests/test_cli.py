@@ -376,3 +376,15 @@ class TestJudging:
     def test_an_unknown_truth_lists_the_published_tables(self, call, finished):
         code, out, err = call("rank", str(finished), "--truth", "nas_bench")
         assert (code, out) == (1, "") and "nas_bench_macro" in err
+
+
+def test_warnings_are_a_line_for_people(tmp_path):
+    """Not the place in our source that they come from."""
+    code = (
+        "import warnings; from manyshot.cli import main, running; "
+        "running.loaded = lambda *a: warnings.warn('look at this') or exit(3); main(['space'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert (done.returncode, done.stderr) == (3, "warning: look at this\n")

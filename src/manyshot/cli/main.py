@@ -8,6 +8,7 @@ import sys
 import sysconfig
 import threading
 import traceback
+import warnings
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -49,6 +50,17 @@ def _words(error: Exception) -> str:
     return f"{type(error).__name__}: {text} (MANYSHOT_DEBUG=1 shows where)"
 
 
+def _warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    line: str | None = None,
+) -> str:
+    """A warning for people, who have no use for the line of source that it comes from."""
+    return f"warning: {message}\n"
+
+
 def _terminate(signum: int, frame: object) -> NoReturn:
     """What a scheduler's SIGTERM does is what Ctrl-C does."""
     raise KeyboardInterrupt
@@ -58,6 +70,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     """Runs the command line: exit 0 done, 1 failed, 2 usage."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _terminate)
+    formatted, warnings.formatwarning = warnings.formatwarning, _warning
     try:
         code = app(args=arguments, standalone_mode=False)
     except _USAGE as error:
@@ -70,6 +83,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         from manyshot.recipe import RecipeError  # slow to import, so not for --help
 
         _fail(_words(error), 2 if isinstance(error, RecipeError) else 1)
+    finally:
+        warnings.formatwarning = formatted
     if code == _INTERRUPTED:
         _fail("interrupted; go on with --resume, or by the same command (truth, rank)", 1)
     sys.exit(code or 0)
