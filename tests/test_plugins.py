@@ -154,7 +154,7 @@ def silent(space: SearchSpace) -> object:
 
 
 def greedy(space: SearchSpace, costs: object, wish: int) -> Dog:
-    return Dog(space)
+    return Dog(space, wish=wish)
 
 
 def broken() -> Dog:
@@ -184,8 +184,8 @@ def test_defaults_are_options_that_a_plugin_may_not_take() -> None:
             defaults={"wish": 4, "hope": 5},
         )
 
-    assert build_with({}).arguments[0] is SPACE
-    assert build_with({"wish": 1}).arguments[0] is SPACE
+    assert build_with({}).arguments == (SPACE, False, {"wish": 4})
+    assert build_with({"wish": 1}).arguments == (SPACE, False, {"wish": 1})
 
 
 @pytest.mark.parametrize(

@@ -109,3 +109,7 @@ def test_the_working_folder_hides_nothing_that_is_installed(tmp_path, monkeypatc
     import sys
 
     assert str(tmp_path) not in sys.path
+    monkeypatch.syspath_prepend(str(tmp_path))  # as python -m does
+    before = list(sys.path)
+    look_up("network", "mine:net", {})
+    assert sys.path == before

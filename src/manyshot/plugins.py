@@ -127,7 +127,8 @@ def build(
                 f"{kind} {name!r} has no option {option!r}; {nearest(option, allowed)}"
                 f"it has {', '.join(allowed) or 'none'}"
             )
-    options = {k: v for k, v in (defaults or {}).items() if k in takes} | dict(options)
+    usual = {k: v for k, v in (defaults or {}).items() if k in takes and k not in options}
+    offered, options = offered | usual, dict(options)
     needed = [key for key, parameter in takes.items() if parameter.default is parameter.empty]
     missing = [key for key in needed if key not in {*offered, *options, "options"}]
     if missing:
@@ -188,7 +189,8 @@ def _working_folder_last() -> Iterator[None]:
     try:
         yield
     finally:
-        sys.path.remove(here)
+        last = len(sys.path) - 1 - sys.path[::-1].index(here)  # it may be there before, too
+        del sys.path[last]
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
