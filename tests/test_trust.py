@@ -39,15 +39,20 @@ def test_code_of_a_stranger_is_refused_until_trusted(tmp_path, section):
     trust.check_trusted(folder, trust=True)
 
 
-def test_a_signed_folder_may_be_moved_but_not_changed(tmp_path, home):
+def test_a_signed_folder_may_neither_be_moved_nor_changed(tmp_path, home):
+    """Beside a copy there may be a stranger's module of the name that the recipe has."""
     folder = folder_with(tmp_path / "run", "network.name=my:net")
     trust.sign(folder)
     trust.check_trusted(folder)
     moved = RunFolder(shutil.copytree(tmp_path / "run", tmp_path / "moved"))
-    trust.check_trusted(moved)
-    moved.recipe_file.write_text(Recipe.load(None, ["network.name=your:net"]).to_toml())
-    with pytest.raises(RecipeError, match="your:net"):
+    with pytest.raises(RecipeError, match="my:net"):
         trust.check_trusted(moved)
+    text = folder.recipe_file.read_text()
+    folder.recipe_file.write_text(Recipe.load(None, ["network.name=your:net"]).to_toml())
+    with pytest.raises(RecipeError, match="your:net"):
+        trust.check_trusted(folder)
+    folder.recipe_file.write_text(text)
+    trust.check_trusted(folder)
     shutil.rmtree(home)  # another user has another key
     with pytest.raises(RecipeError, match="my:net"):
         trust.check_trusted(folder)
@@ -76,7 +81,7 @@ def test_nothing_of_a_strangers_run_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "theirs.py").write_text(CODE)
     run = folder_with(tmp_path / "run", "network.name=theirs:net").path
-    (run / "environment.json").touch()
+    (run / "lock").touch()
     for command in (
         ["run", "--resume", str(run)],
         ["search", str(run)],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from manyshot import records, writing
+from manyshot.recipe import RecipeError
 from manyshot.records import RecordError
 
 HOLDS = """
@@ -21,7 +23,7 @@ import sys, time
 from pathlib import Path
 from manyshot.writing import writing
 with writing(Path(sys.argv[1]), "manyshot sleep"):
-    (Path(sys.argv[1]) / "environment.json").touch()
+    (Path(sys.argv[1]) / "recipe.toml").touch()
     print("held", flush=True)
     time.sleep(600)
 """
@@ -57,8 +59,14 @@ def test_a_lock_is_free_again_after_an_error_and_says_little_without_a_note(tmp_
 def test_only_the_main_process_locks(tmp_path, monkeypatch):
     with writing.writing(tmp_path, "main"):
         monkeypatch.setenv("RANK", "1")
+        with pytest.raises(RecordError, match="^main"):  # nobody else was started with it
+            writing.writing(tmp_path, "alone after all").__enter__()
+        monkeypatch.setenv("WORLD_SIZE", "2")
         with writing.writing(tmp_path, "its helper"):
             pass
+    monkeypatch.setenv("WORLD_SIZE", "x")
+    with pytest.raises(RecipeError, match="WORLD_SIZE is 'x', not a number"):
+        writing.processes()
 
 
 def test_a_folder_in_which_nothing_was_written_goes(tmp_path, monkeypatch):
@@ -91,6 +99,57 @@ def test_new_folders_are_claimed(tmp_path, monkeypatch):
     assert {f.name for f in folders} == {"name", *(f"name-{i}" for i in range(2, 21))}
 
 
+def test_a_folder_that_was_there_stays(tmp_path):
+    with pytest.raises(ZeroDivisionError), writing.writing(tmp_path, "run"):
+        raise ZeroDivisionError
+    assert tmp_path.exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "file"), [("truth", "space.json"), ("run", "truth.jsonl"), ("rank", "result.json")]
+)
+def test_what_is_of_another_kind_is_refused(tmp_path, kind, file):
+    for name in ("lock", "recipe.toml", file):
+        (tmp_path / name).touch()
+    with pytest.raises(RecordError, match=f"and this command writes a {kind}: choose another"):
+        writing.writing(tmp_path, "x", kind).__enter__()
+
+
+def test_files_that_are_called_like_ours_are_not_ours(tmp_path):
+    (tmp_path / "environment.json").write_text('{"name": "conda"}')
+    (tmp_path / "lock").write_text("yarn")
+    with pytest.raises(RecordError, match="holds environment.json, which manyshot did not write"):
+        writing.writing(tmp_path, "run").__enter__()
+
+
+def test_links_do_not_lead_out_of_a_folder(tmp_path):
+    theirs, folder = tmp_path / "theirs", tmp_path / "run"
+    theirs.write_text("mine")
+    folder.mkdir()
+    for name in ("lock", "recipe.toml"):
+        (folder / name).touch()
+    (folder / "lock.json").symlink_to(theirs)
+    (folder / "search.jsonl").symlink_to(tmp_path / "new")
+    with writing.writing(folder, "run"), pytest.raises(RecordError, match="jsonl is a link"):
+        records.append(folder / "search.jsonl", {"x": 1})
+    assert theirs.read_text() == "mine" and not (tmp_path / "new").exists()
+    (folder / "subnets").symlink_to(tmp_path)
+    with pytest.raises(RecordError, match="subnets is a link"):
+        writing.writing(folder, "run").__enter__()
+
+
+def test_another_folder_in_its_place_is_not_written_to(tmp_path):
+    folder = tmp_path / "run"
+    with writing.writing(folder, "run"):
+        (folder / "subnets").mkdir()
+        folder.rename(tmp_path / "away")
+        (folder / "subnets").mkdir(parents=True)
+        for path in (folder / "a.json", folder / "subnets" / "b.json"):
+            with pytest.raises(RecordError, match="removed, renamed or replaced"):
+                records.write_text(path, "x")
+    assert list((folder / "subnets").iterdir()) == []
+
+
 @pytest.mark.parametrize("name", ["notes.txt", "recipe.toml", ".part", "a folder"])
 def test_a_folder_with_other_files_is_refused_and_left_as_it_is(tmp_path, name):
     (tmp_path / name).mkdir() if name == "a folder" else (tmp_path / name).write_text("mine")
@@ -106,8 +165,9 @@ def test_only_torn_files_of_ours_are_removed(tmp_path):
     theirs = [tmp_path / ".x.part.txt", tmp_path / "deep" / ".y.abc.manyshot-part.pt"]
     for folder in (subnets, tmp_path / "deep", tmp_path / ".folder.manyshot-part"):
         folder.mkdir()
-    for path in (ours, subnets / ".0-1.abc.manyshot-part", tmp_path / "environment.json", *theirs):
+    for path in (ours, subnets / ".0-1.abc.manyshot-part", tmp_path / "recipe.toml", *theirs):
         path.write_text("x")
+    (tmp_path / "lock").touch()
     (tmp_path / ".link.manyshot-part.pt").symlink_to(theirs[0])
     with writing.writing(tmp_path, "run"):
         assert not ours.exists() and not list(subnets.iterdir())
@@ -121,16 +181,16 @@ def test_a_folder_that_is_removed_stays_removed(tmp_path):
     with writing.writing(folder, "run"):
         records.append(folder / "a.jsonl", {"x": 1})
         shutil.rmtree(folder)
-        with pytest.raises(RecordError, match="run is not there: if it was removed or renamed"):
+        with pytest.raises(RecordError, match="run is not there: if it was removed"):
             records.append(folder / "a.jsonl", {"x": 2})
     assert not folder.exists()
 
 
-def test_a_full_disk_says_so(tmp_path):
-    """`/dev/full` has no room."""
-    if not Path("/dev/full").exists():
-        pytest.skip("needs /dev/full: Linux")
-    (tmp_path / "log.jsonl").symlink_to("/dev/full")
+def test_a_full_disk_says_so(tmp_path, monkeypatch):
+    def full(handle):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match=r"the disk is full, so .*log.jsonl was not written: make"):
         records.append(tmp_path / "log.jsonl", {"x": 1})
 

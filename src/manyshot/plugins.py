@@ -31,8 +31,8 @@ STRICT = ConfigDict(strict=True, arbitrary_types_allowed=True, allow_inf_nan=Fal
 LONG = 60
 """A longer value is cut in a message."""
 
-Positive = Annotated[int, Field(ge=1)]
-NotNegative = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1, le=10**9)]
+NotNegative = Annotated[int, Field(ge=0, le=10**18)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 AboveZero = Annotated[float, Field(gt=0)]
@@ -108,6 +108,8 @@ def build(
         lacks = _lacks(plugin, contract, vars(contract))
         if lacks:
             raise ValueError(f"{kind} {name!r} {lacks}")
+    kinds = {parameter.kind for parameter in inspect.signature(plugin).parameters.values()}
+    takes_any = inspect.Parameter.VAR_KEYWORD in kinds
     takes = {
         key: parameter
         for key, parameter in inspect.signature(plugin).parameters.items()
@@ -117,8 +119,8 @@ def build(
     fields = _dataclass_of_options(plugin)
     if fields is not None:
         allowed: Iterable[str] = [field.name for field in dataclasses.fields(fields)]
-    elif len(takes) < len(inspect.signature(plugin).parameters):
-        allowed = options  # it takes any
+    elif takes_any:
+        allowed = options
     else:
         allowed = [key for key in takes if key not in context]
     for option in options:
@@ -127,7 +129,11 @@ def build(
                 f"{kind} {name!r} has no option {option!r}; {nearest(option, allowed)}"
                 f"it has {', '.join(allowed) or 'none'}"
             )
-    usual = {k: v for k, v in (defaults or {}).items() if k in takes and k not in options}
+    usual = {
+        key: value
+        for key, value in (defaults or {}).items()
+        if (key in takes or takes_any) and key not in options
+    }
     offered, options = offered | usual, dict(options)
     needed = [key for key, parameter in takes.items() if parameter.default is parameter.empty]
     missing = [key for key in needed if key not in {*offered, *options, "options"}]
@@ -171,7 +177,7 @@ def look_up(kind: str, name: str, table: Mapping[str, Callable[..., Any]]) -> Ca
     try:
         with _working_folder_last():
             plugin = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"{kind} {name!r} cannot be imported: {error}") from error
     if not (inspect.isfunction(plugin) or inspect.isclass(plugin)):
         raise ValueError(

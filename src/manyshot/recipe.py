@@ -368,7 +368,8 @@ class Recipe(Section):
             return values
         name, root = str(data.get("name", "digits")), str(data.get("root", ""))
         if name == "folder" and root:
-            name = re.sub(r"[^\w.-]+", "-", Path(root).absolute().name).strip("-.") or name
+            plain = re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(root).absolute().name)
+            name = plain.strip("-.")[:60] or name
         return {**values, "name": name}
 
     @property

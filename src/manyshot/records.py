@@ -165,11 +165,36 @@ def is_torn(path: Path) -> bool:
     return named and path.is_file() and not path.is_symlink()
 
 
+_HELD: dict[Path, tuple[int, int]] = {}
+"""The folders that this process holds the locks of, and which folders they were then."""
+
+
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Nothing is written below a path inside the block if another folder has taken its place."""
+    _HELD[folder] = _identity(folder)
+    try:
+        yield
+    finally:
+        del _HELD[folder]
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a held folder is still the one that it was."""
+    return folder.is_dir() and _HELD.get(folder) == _identity(folder)
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
+
+
 def _check_folder(folder: Path) -> None:
-    if not folder.is_dir():
+    replaced = [one for one in (folder, *folder.parents) if one in _HELD and not is_held(one)]
+    if replaced or not folder.is_dir():
         raise RecordError(
-            f"folder {folder} is not there: if it was removed or renamed while a command wrote to "
-            "it, start that command again"
+            f"folder {(*replaced, folder)[0]} is not there: if it was removed, renamed or replaced "
+            "while a command wrote to it, start that command again"
         )
 
 
@@ -237,11 +262,18 @@ def append(path: Path, record: Record | Mapping[str, Any]) -> None:
     """Adds one line to a `.jsonl` file, durably."""
     line = json.dumps(_plain(record), allow_nan=False) + "\n"
     _check_folder(path.parent)
-    with _full_disk_said(path), path.open("a", encoding="utf-8") as file:
+    with _full_disk_said(path), open(path, "a", encoding="utf-8", opener=_no_link) as file:
         file.write(line)
         file.flush()
         os.fsync(file.fileno())
     wrote(path)
+
+
+def _no_link(path: str, flags: int) -> int:
+    """Opens a file that must not be a link, which could lead out of the folder."""
+    if os.path.islink(path):
+        raise RecordError(f"{path} is a link: the files of a run are none, remove it")
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

@@ -874,7 +874,7 @@ class RunFolder(_Folder):
 
     def rank(self, truth: str) -> RankFolder:
         """The folder of the ranking against the truth of a name, which need not be there."""
-        return RankFolder(self.path / RANKS / truth.replace("/", "-"))
+        return RankFolder(self.path / RANKS / (truth.replace("/", "-").strip(".") or "truth"))
 
     def ranks(self) -> list[RankFolder]:
         """The folders of all finished rankings, by name."""

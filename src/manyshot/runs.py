@@ -78,11 +78,12 @@ def perform(
     """
     from manyshot.pipeline import run as everything
 
-    everything(recipe, folder, progress, trained=trained, source=source)
-    finished = Run(folder)
-    if is_main_process():
-        finished.report()
-    return finished
+    try:
+        everything(recipe, folder, progress, trained=trained, source=source)
+    finally:  # also of a run that found no winner for a budget, or could not write a format
+        if is_main_process() and RunFolder(folder).result_file.exists():
+            Run(folder).report()
+    return Run(folder)
 
 
 def _settings(

@@ -76,8 +76,9 @@ def check_trusted(folder: RunFolder, *, trust: bool = False) -> None:
         return
     names = ", ".join(f"{key} = {name!r}" for key, name in code.items())
     raise RecipeError(
-        f"{folder.path} was not written by a command of yours, and its recipe names code that "
-        f"would be run: {names}; look at it, and say --trust (in Python trust=True) to run it"
+        f"{folder.path} was not written by a command of yours, at least not there, and its recipe "
+        f"names code that would be run: {names}; look at it, and say --trust (in Python "
+        "trust=True) to run it"
     )
 
 
@@ -90,4 +91,6 @@ def _is_signed(folder: RunFolder) -> bool:
 
 
 def _signature(key: bytes, folder: RunFolder) -> str:
-    return hmac.new(key, folder.recipe_file.read_bytes(), hashlib.sha256).hexdigest()
+    """Of the recipe and its place: beside a copy there may be other code of the same name."""
+    content = str(folder.path.resolve()).encode() + b"\0" + folder.recipe_file.read_bytes()
+    return hmac.new(key, content, hashlib.sha256).hexdigest()

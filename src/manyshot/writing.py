@@ -10,22 +10,59 @@ import os
 import platform
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 from filelock import FileLock, Timeout
 
 from manyshot import records
 from manyshot.recipe import RecipeError
-from manyshot.run_folder import COMPARISON, ENVIRONMENT, HOLDER, LOCK, RANKING, Holder
+from manyshot.run_folder import (
+    COMPARISON,
+    HOLDER,
+    LOCK,
+    RANK_SCORES,
+    RANKING,
+    RANKS,
+    RECIPE,
+    RESULT,
+    SPACE,
+    SUBNETS,
+    TRAIN_LOG,
+    TRUTH_LOG,
+    WEIGHTS,
+    Holder,
+    RunFolder,
+)
 
 RUNS = Path("runs")
 """Where runs go that are not told where."""
-_OURS = (LOCK, ENVIRONMENT, COMPARISON, RANKING)
-"""Any of these says that a folder is one that manyshot wrote; the lock is the first file in it."""
+Kind = Literal["run", "truth", "rank", "comparison"]
+_KINDS: dict[Kind, tuple[str, ...]] = {
+    "run": (SPACE, TRAIN_LOG, WEIGHTS, RESULT),
+    "truth": (TRUTH_LOG,),
+    "rank": (RANKING, RANK_SCORES),
+    "comparison": (COMPARISON,),
+}
+"""Files that only a folder of that kind has."""
+_NEW: set[Path] = set()
+"""Folders that `new_folder` made and nothing was written to yet."""
+
+
+def processes() -> int:
+    """How many processes torchrun, or accelerate, started together.
+
+    Raises:
+        RecipeError: if the environment does not say a number.
+    """
+    text = os.environ.get("WORLD_SIZE", "1")
+    if not text.isdecimal():
+        raise RecipeError(f"the environment's WORLD_SIZE is {text!r}, not a number: unset it")
+    return int(text)
 
 
 def is_main_process() -> bool:
-    """Whether this process writes: of several that torchrun started, only the first does."""
-    return os.environ.get("RANK", "0") == "0"
+    """Whether this process writes: of several that were started together, only the first does."""
+    return processes() <= 1 or os.environ.get("RANK", "0") == "0"
 
 
 def new_folder(name: str) -> Path:
@@ -36,7 +73,7 @@ def new_folder(name: str) -> Path:
     Raises:
         RecipeError: for one of several processes, which would each take another.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if processes() > 1:
         raise RecipeError(
             "several processes need one folder: give --out, --resume, or out= in Python"
         )
@@ -48,11 +85,12 @@ def new_folder(name: str) -> Path:
         except FileExistsError:
             folder, number = RUNS / f"{name}-{number}", number + 1
         else:
+            _NEW.add(folder)
             return folder
 
 
 @contextlib.contextmanager
-def writing(folder: Path, doing: str) -> Iterator[None]:
+def writing(folder: Path, doing: str, kind: Kind = "run") -> Iterator[None]:
     """Makes this process the only one that writes to a folder, for as long as the block lasts.
 
     The folder is made if there is none, temporary files of a killed command are removed from it,
@@ -62,14 +100,18 @@ def writing(folder: Path, doing: str) -> Iterator[None]:
     Args:
         folder: the folder of a run, a truth, a rank or a comparison.
         doing: the command, such as `manyshot truth`; whoever comes second reads it.
+        kind: what the folder is to hold.
 
     Raises:
-        RecordError: at once, if another process writes to it, or if it holds other files.
+        RecordError: at once, if another process writes to it, or if it holds other files or
+            something of another kind.
     """
     if not is_main_process():
         yield
         return
-    _check_ours(folder)
+    _check_ours(folder, kind)
+    new = not folder.exists() or folder in _NEW
+    _NEW.discard(folder)
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / LOCK)
     try:
@@ -80,37 +122,60 @@ def writing(folder: Path, doing: str) -> Iterator[None]:
             "--out folder"
         ) from None
     note = folder / HOLDER  # beside the lock, which filelock empties whenever it tries it
-    with lock:
-        for part in (folder, folder / "subnets", *folder.glob("rank/*")):
+    with lock, records.held(folder):
+        for part in (folder, folder / SUBNETS, *folder.glob(f"{RANKS}/*")):
             records.remove_torn(part)
         holder = Holder(doing=doing, pid=os.getpid(), host=platform.node())
-        note.write_text(holder.model_dump_json(by_alias=True), encoding="utf-8")
+        note.unlink(missing_ok=True)
+        with note.open("x", encoding="utf-8") as file:
+            file.write(holder.model_dump_json(by_alias=True))
         try:
             yield
         finally:
-            note.unlink(missing_ok=True)
-            if [path.name for path in folder.glob("*")] == [LOCK]:
-                (folder / LOCK).unlink()
-                with contextlib.suppress(OSError):  # somebody has put something there just now
-                    folder.rmdir()
-                    if folder.parent == RUNS:
-                        RUNS.rmdir()
+            if records.is_held(folder):
+                note.unlink(missing_ok=True)
+                if new and [path.name for path in folder.glob("*")] == [LOCK]:
+                    (folder / LOCK).unlink()
+                    with contextlib.suppress(OSError):  # somebody has put something there just now
+                        folder.rmdir()
+                        if folder.parent == RUNS:
+                            RUNS.rmdir()
 
 
-def _check_ours(folder: Path) -> None:
-    """Refuses a folder with files in it that manyshot did not write."""
+def _check_ours(folder: Path, kind: Kind) -> None:
+    """Refuses a folder with files in it that manyshot did not write, or of another kind."""
     if not folder.exists():
         return
     if not folder.is_dir():
         raise records.RecordError(f"{folder} is a file: choose another --out folder")
-    if any((folder / name).exists() for name in _OURS):
-        return
-    other = sorted(path.name for path in folder.iterdir() if not records.is_torn(path))
-    if other:
+    for name in (LOCK, SUBNETS, RANKS):
+        if (folder / name).is_symlink():
+            raise records.RecordError(f"{folder / name} is a link: runs have none, remove it")
+    for other, files in _KINDS.items():
+        if other != kind and any((folder / name).exists() for name in files):
+            raise records.RecordError(
+                f"{folder} holds a {other}, and this command writes a {kind}: choose another --out "
+                "folder"
+            )
+    names = {path.name for path in folder.iterdir() if not records.is_torn(path)} - {LOCK, HOLDER}
+    if names and not _is_ours(folder, names):
+        listed = ", ".join(sorted(names)[:3])
         raise records.RecordError(
-            f"{folder} holds {', '.join(other[:3])}{' and more' if len(other) > 3 else ''}, which "
-            "manyshot did not write: choose a new or an empty --out folder"
+            f"{folder} holds {listed}{' and more' if len(names) > 3 else ''}, which manyshot did "
+            "not write: choose a new or an empty --out folder"
         )
+
+
+def _is_ours(folder: Path, names: set[str]) -> bool:
+    """Whether manyshot wrote to it: it has our lock and a file of ours, or our environment."""
+    lock = folder / LOCK
+    ours = {RECIPE, *(name for kind in _KINDS.values() for name in kind)}
+    if lock.is_file() and lock.stat().st_size == 0 and names & ours:
+        return True
+    try:
+        return RunFolder(folder).environment() is not None
+    except records.RecordError:
+        return False
 
 
 def _holder(folder: Path) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -28,6 +29,7 @@ from manyshot.cli.shared import (
 )
 
 if TYPE_CHECKING:
+    from manyshot.recipe import Recipe
     from manyshot.runs import Run
 
 
@@ -43,9 +45,7 @@ def run_command(
 ) -> None:
     """Train, search, finish and export: the whole way."""
     settings, folder = settings_of(recipe, set_, out, resume, trust)
-    from manyshot.runs import perform  # slow to import, so not for --help
-
-    _show(perform(settings, folder, progress(quiet)), as_json)
+    _perform_and_show(settings, folder, as_json, progress(quiet))
 
 
 @app.command("train")
@@ -82,9 +82,8 @@ def search_command(
     if set_ and out is None:
         raise typer.BadParameter("other settings need another folder: give --out too")
     settings = loaded(trusted_recipe_of(run, trust), set_)
-    from manyshot.runs import perform
 
-    _show(perform(settings, out or run, progress(quiet), trained=run), as_json)
+    _perform_and_show(settings, out or run, as_json, progress(quiet), trained=run)
 
 
 @app.command("transfer")
@@ -104,11 +103,10 @@ def transfer_command(
     """
     trusted_recipe_of(run, trust)
     from manyshot.pipeline import transfer_recipe
-    from manyshot.runs import perform
 
     settings = transfer_recipe(run, recipe, data, set_ or [])
     folder = folder_of(settings.name, out)
-    _show(perform(settings, folder, progress(quiet), source=run), as_json)
+    _perform_and_show(settings, folder, as_json, progress(quiet), source=run)
 
 
 @app.command("space")
@@ -150,6 +148,24 @@ def export_command(
     else:
         for path in line.files.values():
             echo(run / path)
+
+
+def _perform_and_show(
+    settings: Recipe, folder: Path, as_json: bool, bars: Any, **sources: Path
+) -> None:
+    """Does a run and prints its winners, also those there are where something is missing."""
+    from manyshot.pipeline.stages.finish import ExportFailed  # slow to import, so not for --help
+    from manyshot.run_folder import RunFolder
+    from manyshot.runs import Run, perform
+    from manyshot.search import Infeasible
+
+    try:
+        perform(settings, folder, bars, **sources)
+    except (ExportFailed, Infeasible):
+        if RunFolder(folder).result_file.exists():
+            _show(Run(folder), as_json)
+        raise
+    _show(Run(folder), as_json)
 
 
 def _show(run: Run, as_json: bool) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -97,12 +96,16 @@ def trusted_recipe_of(run: Path, trust: bool) -> Path:
 
 def speaks() -> bool:
     """Whether this process prints: of several, only the main one does."""
-    return os.environ.get("RANK", "0") == "0"
+    from manyshot.writing import is_main_process
+
+    return is_main_process()
 
 
 def check_alone(command: str) -> None:
     """Refuses to be one of several processes, which would all do the same."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    from manyshot.writing import processes
+
+    if processes() > 1:
         raise typer.BadParameter(f"manyshot {command} is one process: start it without torchrun")
 
 

@@ -122,8 +122,8 @@ class _Part(NamedTuple):
 def _list(root: Path, part: str, left_out: Counter[str]) -> _Part:
     """The files of `root/part/<class>/**`, sorted by name; counts the others in `left_out`."""
     entries = _visible(root / part)
-    left_out.update(f"{_kind(e.name)} in no class folder" for e in entries if not e.is_dir())
-    names = tuple(entry.name for entry in entries if entry.is_dir())
+    left_out.update(f"{_kind(e.name)} in no class folder" for e in entries if not _is_folder(e))
+    names = tuple(entry.name for entry in entries if _is_folder(entry))
     if not names:
         raise ValueError(f"{root / part} holds no class folders; put images in {part}/<class>/")
     paths: list[str] = []
@@ -147,10 +147,18 @@ def _below(folder: str, root: Path, above: tuple[str, ...] = ()) -> Iterator[str
     if real in above:
         return
     for entry in _visible(root / folder):
-        if entry.is_dir():
+        if _is_folder(entry):
             yield from _below(f"{folder}/{entry.name}", root, (*above, real))
         else:
             yield f"{folder}/{entry.name}"
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder; a link that leads nowhere is a file that cannot be read."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def _visible(folder: Path) -> list[os.DirEntry[str]]:

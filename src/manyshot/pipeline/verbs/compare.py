@@ -71,7 +71,7 @@ def compare_runs(runs: Sequence[Path], folder: Path, truth: str | None = None) -
         methods=compared.methods,
         pairs=compared.pairs,
     )
-    with writing(folder, "manyshot compare"):
+    with writing(folder, "manyshot compare", "comparison"):
         records.write_json(CompareFolder(folder).comparison_file, comparison)
     return comparison
 

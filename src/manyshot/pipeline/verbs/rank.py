@@ -31,7 +31,7 @@ from manyshot.run_folder import (
 from manyshot.seeding import numpy_rng
 from manyshot.space import Arch, SearchSpace
 from manyshot.train.checkpoint import digest
-from manyshot.writing import writing
+from manyshot.writing import Kind, writing
 
 _SHARED_BATCHES = 128
 """Batches of random paths behind the statistics without recalibration."""
@@ -73,7 +73,8 @@ def rank_run(
         TruthError: if the truth is of another space.
     """
     files = RunFolder(run).rank(truth.name) if out is None else RankFolder(out)
-    with writing(run if out is None else out, "manyshot rank"):
+    place: tuple[Path, Kind] = (run, "run") if out is None else (out, "rank")
+    with writing(place[0], "manyshot rank", place[1]):
         ws = Workspace.build(recipe)
         truth = in_space(truth, ws.net.space)
         ws.load_final_weights(RunFolder(run))

@@ -66,7 +66,7 @@ def truth(
         RecipeError: if the plan cannot be made.
         TruthFailed: if trainings diverged, after all others are done.
     """
-    with writing(folder, "manyshot truth"):
+    with writing(folder, "manyshot truth", "truth"):
         return _truth(recipe, folder, progress or Silent(), workers or Processes(1), of, archs)
 
 
