@@ -46,6 +46,8 @@ _KINDS: dict[Kind, tuple[str, ...]] = {
 """Files that only a folder of that kind has."""
 _NEW: set[Path] = set()
 """Folders that `new_folder` made and nothing was written to yet."""
+_INTERRUPTED: list[Path] = []
+"""The folders that were written to when somebody interrupted."""
 
 
 def processes() -> int:
@@ -87,6 +89,15 @@ def new_folder(name: str) -> Path:
         else:
             _NEW.add(folder)
             return folder
+
+
+def interrupted() -> Path | None:
+    """The folder that was written to when somebody interrupted; empty new ones are removed."""
+    for folder in _NEW:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+            RUNS.rmdir()
+    return next((folder for folder in _INTERRUPTED if folder.exists()), None)
 
 
 @contextlib.contextmanager
@@ -131,6 +142,9 @@ def writing(folder: Path, doing: str, kind: Kind = "run") -> Iterator[None]:
             file.write(holder.model_dump_json(by_alias=True))
         try:
             yield
+        except KeyboardInterrupt:
+            _INTERRUPTED.append(folder)
+            raise
         finally:
             if records.is_held(folder):
                 note.unlink(missing_ok=True)

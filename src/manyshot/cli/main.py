@@ -86,5 +86,12 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     finally:
         warnings.formatwarning = formatted
     if code == _INTERRUPTED:
-        _fail("interrupted; go on with --resume, or by the same command (truth, rank)", 1)
+        from manyshot.run_folder import RunFolder
+        from manyshot.writing import interrupted
+
+        folder = interrupted()
+        again = "the same command"
+        if folder is not None and RunFolder(folder).recipe_file.exists():
+            again = f"manyshot run --resume {folder}, or {again} (truth, rank)"
+        _fail(f"interrupted; go on with {again}", 1)
     sys.exit(code or 0)

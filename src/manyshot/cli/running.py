@@ -148,6 +148,8 @@ def export_command(
     else:
         for path in line.files.values():
             echo(run / path)
+        if test and line.test_accuracy is not None:
+            echo(f"test accuracy {line.test_accuracy:.2%}")
 
 
 def _perform_and_show(
@@ -155,10 +157,13 @@ def _perform_and_show(
 ) -> None:
     """Does a run and prints its winners, also those there are where something is missing."""
     from manyshot.pipeline.stages.finish import ExportFailed  # slow to import, so not for --help
+    from manyshot.progress import Silent
     from manyshot.run_folder import RunFolder
     from manyshot.runs import Run, perform
     from manyshot.search import Infeasible
 
+    if not isinstance(bars, Silent):
+        typer.echo(f"run folder: {folder}", err=True)
     try:
         perform(settings, folder, bars, **sources)
     except (ExportFailed, Infeasible):

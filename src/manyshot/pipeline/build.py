@@ -174,10 +174,17 @@ def with_reachable_budgets(
     except ValueError:
         drawn = numpy_rng("any", "survey").integers(space.counts, size=(4096, len(space)))
         limits = [_three_digits(x) for x in np.quantile(table(drawn), QUANTILES).tolist()]
-        budgets = [f"macs<={limit}" for limit in dict.fromkeys(limits)]
+        budgets = [f"macs<={_with_suffix(limit)}" for limit in dict.fromkeys(limits)]
         values = search.model_dump() | {"budgets": budgets}
         return recipe.model_copy(update={"search": SearchSettings(**values)})
     return recipe
+
+
+def _with_suffix(number: int) -> str:
+    for unit, suffix in ((10**9, "G"), (10**6, "M"), (10**3, "K")):
+        if number % unit == 0:
+            return f"{number // unit}{suffix}"
+    return str(number)
 
 
 def _three_digits(number: float) -> int:

@@ -39,6 +39,7 @@ def write(folder: Path, out: Path | None = None) -> Path:
     """
     run = RunFolder(folder)
     page = run.report if out is None else out
+    page.parent.mkdir(parents=True, exist_ok=True)
     records.write_text(page, _page(run).render())
     return page
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +123,7 @@ def load_weights(path: Path, net: nn.Module, fingerprint: str | None = None) -> 
             f"weights {path} are of another network: missing {missing[:3]}, unknown {unknown[:3]}, "
             f"other shapes {wrong[:3]} ({len(missing)}, {len(unknown)}, {len(wrong)} in all)"
             + ("; for other classes, manyshot transfer gives it a new classifier" * classes)
+            + ("; these images have another number of channels" * _other_channels(shapes.values()))
         )
     if fingerprint is not None and metadata["fingerprint"] != fingerprint:
         raise CheckpointError(
@@ -173,6 +174,13 @@ def _digest_of_file(header: Mapping[str, Any], data: bytes) -> str:
     sha = hashlib.sha256(_canonical(header))
     sha.update(data)
     return sha.hexdigest()
+
+
+def _other_channels(shapes: Iterable[tuple[Sequence[int], Sequence[int]]]) -> bool:
+    """Whether shapes look like those of one first convolution, of another number of channels."""
+    return [
+        [i for i, (a, b) in enumerate(zip(*pair, strict=True)) if a != b] for pair in shapes
+    ] == [[1]]
 
 
 def _other_classes(shapes: Sequence[tuple[Sequence[int], Sequence[int]]]) -> bool:
