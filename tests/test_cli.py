@@ -247,7 +247,11 @@ def test_interruptions_and_missing_packages_exit_1(call, monkeypatch, error):
         raise error
 
     monkeypatch.setattr("manyshot.pipeline.run", broken)
-    text = "interrupted; go on with --resume" if isinstance(error, KeyboardInterrupt) else error
+    text = (
+        "interrupted; go on with the same command"
+        if isinstance(error, KeyboardInterrupt)
+        else error
+    )
     code, out, err = call("run", *SETS, "--quiet")
     assert (code, out) == (1, "")
     assert err.startswith(f"error: {text}")

@@ -16,7 +16,7 @@ from pipeline_runs import lines, outcome, run, small, timeless
 
 FIELDS = [
     "budget", "arch", "choices", "macs", "params", "latency_ms", "proxy_accuracy",
-    "test_accuracy", "files",
+    "test_accuracy", "test_balanced_accuracy", "files",
 ]  # fmt: skip
 
 

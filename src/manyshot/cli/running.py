@@ -157,13 +157,10 @@ def _perform_and_show(
 ) -> None:
     """Does a run and prints its winners, also those there are where something is missing."""
     from manyshot.pipeline.stages.finish import ExportFailed  # slow to import, so not for --help
-    from manyshot.progress import Silent
     from manyshot.run_folder import RunFolder
     from manyshot.runs import Run, perform
     from manyshot.search import Infeasible
 
-    if not isinstance(bars, Silent):
-        typer.echo(f"run folder: {folder}", err=True)
     try:
         perform(settings, folder, bars, **sources)
     except (ExportFailed, Infeasible):
