@@ -312,25 +312,6 @@ def test_fixed_codes_stay_bit_for_bit(codes):
     assert not any(name.startswith("sharing.") for name in moved(net, before))
 
 
-@NETS
-def test_forgetting_is_a_fresh_shifter(make):
-    """On one batch, so that only what is remembered differs, of all that trained."""
-    batches, ends = Given([next(shifter(make()).batches.epoch(0))]), []
-    for what in ("kept", "cleared", "fresh"):
-        run = shifter(make(), batches)
-        run.shift([[run.net.space.largest]] * 3)
-        before = weights(run.net)
-        if what == "cleared":
-            run.forget()
-        run = shifter(run.net, batches) if what == "fresh" else run
-        run.shift([[run.net.space.largest]] * 3)
-        ends.append(weights(run.net))
-    assert same(ends[1], ends[2])
-    trained = moved(run.net, before)
-    assert not any(torch.equal(ends[0][name], ends[1][name]) for name in trained)
-    assert any(name.startswith("sharing.") for name in trained) == (make is k_shot)
-
-
 @pytest.mark.parametrize(
     ("make", "settings"),
     [

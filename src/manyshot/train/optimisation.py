@@ -233,11 +233,6 @@ class Optimisation:
         codes = self.codes if phase in ("code", "joint") else None
         return weights if codes is None else [*weights, codes]
 
-    def forget(self) -> None:
-        """Clears what the optimisers of weights and codes remember, such as momentum."""
-        for optimizer in self.moving("joint"):
-            optimizer.state.clear()
-
     def state_dict(self) -> dict[str, Any]:
         """The weights, and what all optimisers remember."""
         return {

@@ -160,10 +160,6 @@ class Shifter:
         self.step += 1
         return trained
 
-    def forget(self) -> None:
-        """Clears what the optimisers remember, such as momentum."""
-        self.optimisation.forget()
-
     def state_dict(self) -> dict[str, Any]:
         """The state of everything that moves."""
         return {"step": self.step, "drawn": self.drawn, **self.optimisation.state_dict()}
