@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, NoReturn, final, get_args
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, final, get_args
 
 import torch
 from torch import Tensor, nn
@@ -18,14 +18,18 @@ from manyshot.nn.batch_norm import (
     MaskedStatistics,
 )
 from manyshot.nn.extract import extract
+from manyshot.nn.inputs import Inputs, as_call, images_of, without_values
 from manyshot.nn.layer import active_part
 from manyshot.nn.mixing import Kept, Stacked
 from manyshot.nn.policy import MaskMode, Policies, check_known, check_policies
 from manyshot.nn.selection import Selection, Statistics, activate
-from manyshot.nn.shapes import check_options
+from manyshot.nn.shapes import check_options, model_dtype
 from manyshot.nn.structure import adopt, compile_options, search_space, walk
 from manyshot.sharing import OneShot, Phase, Sharing
 from manyshot.space import Arch, Decision
+
+if TYPE_CHECKING:
+    from manyshot.conversion.report import Conversion
 
 _BY_THE_BATCH = BatchStatistics()
 
@@ -58,6 +62,7 @@ class Supernet(nn.Module):
         space: its search space, derived from the module, so that the two cannot disagree.
         sharing: the weight-sharing scheme.
         input_shape: (C, H, W) of one image, if that was given, else None.
+        conversion: what `ms.convert` did, if it made this supernet, else None.
     """
 
     def __init__(
@@ -66,6 +71,7 @@ class Supernet(nn.Module):
         *,
         sharing: Sharing | None = None,
         input_shape: Sequence[int] | None = None,
+        example_inputs: Inputs = None,
     ) -> None:
         """Makes a supernet.
 
@@ -74,6 +80,8 @@ class Supernet(nn.Module):
             sharing: which weights a path gets; by default one copy (`ms.sharing.OneShot`).
             input_shape: (C, H, W) of one image. When given, all options of every choice are
                 checked on meta tensors to agree in shape.
+            example_inputs: the same of any other inputs: a tensor, a tuple of positional or a dict
+                of keyword arguments of the model's `forward`, with a batch in front.
 
         Raises:
             ValueError: without decisions, for two decisions of one name, or a model whose
@@ -96,13 +104,16 @@ class Supernet(nn.Module):
         self.sharing: Sharing = OneShot() if sharing is None else sharing
         self.sharing.attach(self.model, self.space)
         self._masks_agree = False
+        self.conversion: Conversion | None = None
         self.input_shape = None if input_shape is None else tuple(input_shape)
         if self.input_shape is not None:
-            check_options(self.model, self.space, self.input_shape)
+            example_inputs = images_of(self.input_shape, model_dtype(self.model))
+        if example_inputs is not None:
+            check_options(self.model, self.space, without_values(example_inputs))
 
     def forward(
         self,
-        images: Any,
+        inputs: Inputs,
         arch: Arch | None = None,
         *,
         stats: BatchNormStats | Collector | Literal["batch"] | None = None,
@@ -118,7 +129,8 @@ class Supernet(nn.Module):
         that contain every option, on a copy of the network in float64 on the CPU.
 
         Args:
-            images: what the model's `forward` takes, usually (B, C, H, W).
+            inputs: what the model's `forward` takes: a tensor, usually (B, C, H, W); a tuple of
+                positional or a dict of keyword arguments.
             arch: an option index per decision; by default `space.largest`.
             stats: in eval mode, calibrated statistics of this architecture for its batch norms,
                 or `"batch"` to normalise by the batch.
@@ -147,10 +159,11 @@ class Supernet(nn.Module):
             if arch is None:
                 arch = self._chosen(policy)
             if masks == "full" and not self._masks_agree:
-                check_agreement(self, images)
+                check_agreement(self, inputs)
                 self._masks_agree = True
         with self.selecting(arch, stats, phase=phase, mixture=mixture, policy=policy, masks=masks):
-            return self.model(images)
+            args, kwargs = as_call(inputs)
+            return self.model(*args, **kwargs)
 
     def _chosen(self, policy: Mapping[Decision, Tensor]) -> Arch:
         missing = [decision for decision in self.space.decisions if decision not in policy]

@@ -34,6 +34,10 @@ class Context(Protocol):
         """Notes that an operation sums over a dimension of a tensor."""
         ...
 
+    def gives(self, tensor: Tensor, dim: int) -> None:
+        """Notes that a dimension of a tensor is that of an operation's output."""
+        ...
+
     def heads_axis(self, shape: Sequence[int]) -> int | None:
         """Which of the dimensions that channels are split into counts heads, if one does."""
         ...
@@ -134,6 +138,7 @@ def _convolution(context: Context, arguments: dict[str, Any], out: Tensor) -> Di
     if groups == 1:
         _meet(context, into, of[takes])
         context.contracts(weight, takes)
+        context.gives(weight, gives)
         layout = of[gives]
     else:
         units = Group(groups)
@@ -145,9 +150,11 @@ def _convolution(context: Context, arguments: dict[str, Any], out: Tensor) -> Di
         layout = ((units, out.shape[1] // groups),)
         if not transposed:
             _meet(context, layout, of[0])
+        context.gives(weight, 0)
     if bias is not None:
         _meet(context, layout, context.dims(bias)[0])
     _fixed(context, context.dims(x), "runs along it", range(2, x.dim()))
+    _fixed(context, of, "has a kernel of it", range(2, weight.dim()))
     return (context.dims(x)[0], layout, *(None for _ in range(out.dim() - 2)))
 
 
@@ -160,6 +167,10 @@ def _product(context: Context, arguments: dict[str, Any], out: Tensor) -> Dims:
     _meet(context, a[-1], b[row])
     context.contracts(left, left.dim() - 1)
     context.contracts(right, right.dim() + row)
+    if row == -2:
+        context.gives(right, right.dim() - 1)
+    if left.dim() > 1:
+        context.gives(left, left.dim() - 2)
     batch = tuple(_meet(context, i, j) for i, j in zip(a[:-2], b[:-2], strict=True))
     dims = (*batch, a[-2], *b[row + 1 :][: right.dim() - 1]) if row == -2 else (a[-2],)
     if len(names) == 3:
@@ -469,6 +480,7 @@ def _unbind(context: Context, arguments: dict[str, Any], out: Any) -> Any:
 def _embedding(context: Context, arguments: dict[str, Any], out: Tensor) -> Dims:
     entries, features = context.dims(arguments["weight"])
     fix(entries, "entries of a table")
+    context.gives(arguments["weight"], 1)
     return (*(None for _ in range(out.dim() - 1)), features)
 
 

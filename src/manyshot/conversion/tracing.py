@@ -27,6 +27,8 @@ class Call:
     module: nn.Module
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
+    gives_tensor: bool
+    """Whether a tensor is its first argument, and all that it returns."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,9 +47,12 @@ class Trace(TorchDispatchMode):
         parameters: the layouts of parameters and buffers, by name.
         readers: the innermost modules that read a parameter or buffer, by its name.
         summed: dimensions of parameters that operations sum over, as (name, dimension).
+        given: dimensions of parameters that are the channels of what an operation gives.
         met: the layouts that the operations of a module met, by module.
         calls: all calls of modules, in the order in which they ended.
         producers: what made a value, by its number.
+        shapes: the shape of every value.
+        value_dims: the layouts of every value's dimensions.
     """
 
     def __init__(self, model: nn.Module, heads: Callable[[nn.Module], set[int]]) -> None:
@@ -61,11 +66,12 @@ class Trace(TorchDispatchMode):
         self.parameters: dict[str, Dims] = {}
         self.readers: defaultdict[str, set[nn.Module]] = defaultdict(set)
         self.summed: set[tuple[str, int]] = set()
+        self.given: set[tuple[str, int]] = set()
         self.met: defaultdict[nn.Module, dict[Layout, None]] = defaultdict(dict)
         self.calls: list[Call] = []
         self.producers: dict[int, Producer] = {}
-        self.shapes: dict[int, tuple[int, ...]] = {}
-        self.value_dims: dict[int, Dims] = {}
+        self.shapes: list[tuple[int, ...]] = []
+        self.value_dims: list[Dims] = []
         self._model, self._heads = model, heads
         self._stack: list[nn.Module] = []
         self._open: list[tuple[int, ...]] = []
@@ -88,7 +94,7 @@ class Trace(TorchDispatchMode):
     @property
     def where(self) -> str:
         """The operation that runs, for messages."""
-        return f"{self._operation} in {type(self._stack[-1]).__name__}" if self._stack else self._operation
+        return f"{self._operation.lstrip('_')} in {type(self.innermost).__name__}"
 
     @property
     def innermost(self) -> nn.Module:
@@ -116,9 +122,16 @@ class Trace(TorchDispatchMode):
 
     def contracts(self, tensor: Tensor, dim: int) -> None:
         """Notes that an operation sums over a dimension of what may be a parameter."""
+        self._note(self.summed, tensor, dim)
+
+    def gives(self, tensor: Tensor, dim: int) -> None:
+        """Notes that a dimension of what may be a parameter is that of an operation's output."""
+        self._note(self.given, tensor, dim)
+
+    def _note(self, held: set[tuple[str, int]], tensor: Tensor, dim: int) -> None:
         origin = self._origin.get(id(tensor))
         if origin is not None:
-            self.summed.add((origin[0], origin[1][dim]))
+            held.add((origin[0], origin[1][dim]))
 
     def of(self, tensor: Tensor) -> int:
         """The number of the value that a tensor has now."""
@@ -129,8 +142,8 @@ class Trace(TorchDispatchMode):
 
     def _number(self, tensor: Tensor) -> int:
         number = len(self.shapes)
-        self.shapes[number] = tuple(tensor.shape)
-        self.value_dims[number] = self.dims(tensor)
+        self.shapes.append(tuple(tensor.shape))
+        self.value_dims.append(self.dims(tensor))
         return number
 
     def _keep(self, tensor: Tensor, dims: Dims) -> None:
@@ -144,7 +157,9 @@ class Trace(TorchDispatchMode):
     def _leave(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         self._stack.pop()
         inputs = self._open.pop()
-        self.calls.append(Call(module, inputs, tuple(map(self.of, _tensors(output)))))
+        outputs = tuple(map(self.of, _tensors(output)))
+        is_block = isinstance(output, Tensor) and bool(args) and isinstance(args[0], Tensor)
+        self.calls.append(Call(module, inputs, outputs, is_block))
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -155,8 +170,8 @@ class Trace(TorchDispatchMode):
         self._note_readers((args, kwargs))
         out = func(*args, **kwargs)
         name = func._schema.name.split("::")[-1].rstrip("_")
-        self._operation = name.lstrip("_")
-        apply = RULES.get(func._schema.name.split("::")[-1]) or RULES.get(name)
+        self._operation = name
+        apply = RULES.get(name)
         if apply is None:
             apply = elementwise if torch.Tag.pointwise in func.tags else unknown
         self._note_met(args, kwargs)

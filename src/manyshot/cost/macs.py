@@ -108,7 +108,8 @@ def plain_path(model: nn.Module, path: str) -> str:
             module, names = module.options[names[1]], names[2:]
             continue
         if isinstance(module, Depth):
-            module, names = module.blocks, names[1:]
+            piece = module.is_piece
+            module, names = (module.blocks[0], names[2:]) if piece else (module.blocks, names[1:])
             continue
         kept.append(names[0])
         module, names = module._modules[names[0]] or module, names[1:]

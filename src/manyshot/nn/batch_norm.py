@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from manyshot.nn.layer import Channels, Norm, Tie, channels, largest, put
+from manyshot.nn.layer import Channels, Norm, Tie, channels, elastic, largest, put
 from manyshot.nn.selection import Part, Selection, active
 from manyshot.space import Arch, Size
 
@@ -205,14 +205,21 @@ class BatchNorm(Norm):
             self.register_buffer("_like", empty, persistent=False)
 
     @classmethod
-    def adopt(cls, norm: nn.Module) -> None:
-        """Makes a plain `norm` one of these, in place: whoever holds it holds this layer then."""
+    def adopt(cls, norm: nn.Module, num_features: Channels | None = None) -> None:
+        """Makes a plain `norm` one of these, in place: whoever holds it holds this layer then.
+
+        Args:
+            norm: a batch norm of `torch.nn`.
+            num_features: its number of features from now on, of which it has the largest.
+        """
         like = norm._buffers["running_mean"]
         for name in ("running_mean", "running_var", "num_batches_tracked"):
             del norm._buffers[name]
         norm.__class__ = cls
         assert isinstance(norm, cls)
-        norm._elastic = False
+        if num_features is not None:
+            norm.num_features = channels(num_features, f"{cls.__name__}: num_features")
+        norm._elastic = elastic(norm.num_features)
         norm._stored = (largest(norm.num_features),)
         norm._remember_like(like)
 

@@ -108,13 +108,19 @@ class Choice(Layer):
 
 @final
 class Depth(Layer):
-    """A sequence of blocks of which the first `depth` run; later ones are dropped."""
+    """A sequence of blocks of which the first `depth` run; later ones are dropped.
+
+    A sequence that must stay in pieces, such as blocks that an own `forward` runs one by one, is
+    several of these that share a decision: each is told how many blocks come before it.
+    """
 
     def __init__(
         self,
         blocks: Sequence[nn.Module],
         depths: Sequence[int] | Decision,
         name: str | None = None,
+        *,
+        start: int = 0,
     ) -> None:
         """Makes an elastic sequence.
 
@@ -122,6 +128,7 @@ class Depth(Layer):
             blocks: as many as the largest depth; each maps one tensor to one tensor.
             depths: the allowed depths, or a decision between whole numbers to share.
             name: the name of the new decision; by default the module's path.
+            start: how many blocks of the sequence come before these, in other modules.
 
         Raises:
             ValueError: if depths are not whole, or the largest is not the number of blocks.
@@ -134,43 +141,56 @@ class Depth(Layer):
         else:
             self.decision = choose(depths, name)
         values = self.decision.values
-        if any(v != int(v) or v < 0 for v in values) or max(values) != len(blocks):
+        last = start + len(blocks)
+        fits = max(values) >= last if start else max(values) == last
+        if any(v != int(v) or v < 0 for v in values) or not fits:
             raise ValueError(
-                f"depths {values} do not fit {len(blocks)} blocks: the largest must be "
-                f"{len(blocks)} and all whole"
+                f"depths {values} do not fit {last} blocks: the largest must be {last} and all "
+                "whole"
             )
+        self.start = start
         self.blocks = nn.ModuleList(blocks)
 
+    @property
+    def is_piece(self) -> bool:
+        """Whether this is one block of a sequence, which stands by itself when extracted."""
+        return self.start > 0 and len(self.blocks) == 1
+
     def become(self, extraction: Extraction) -> nn.Module:
-        """A `Sequential` of the first blocks, which takes the place of this one."""
-        kept = self.blocks[: extraction.selection.count(self.decision)]
+        """A `Sequential` of the first blocks; of one that is a piece, the block or `Identity`."""
+        kept = self.blocks[: max(0, extraction.selection.count(self.decision) - self.start)]
+        if self.is_piece:
+            return copy.deepcopy(kept[0], extraction) if kept else nn.Identity()
         sequence = nn.Sequential(*(copy.deepcopy(block, extraction) for block in kept))
         sequence.training = self.training
         return sequence
 
-    def first(self, depth: int) -> Callable[[Any], Any]:
-        """The function that the first `depth` blocks are."""
+    def first(self, depth: int) -> Callable[..., Any]:
+        """The function that the blocks among the first `depth` of the sequence are."""
 
-        def run(x: Any) -> Any:
-            for block in itertools.islice(self.blocks, depth):
-                x = block(x)
+        def run(x: Any, *args: Any, **kwargs: Any) -> Any:
+            for block in itertools.islice(self.blocks, max(0, depth - self.start)):
+                x = block(x, *args, **kwargs)
             return x
 
         return run
 
-    def forward(self, x: Any) -> Any:
-        """Runs the first blocks in order.
+    def forward(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        """Runs the first blocks in order; what they get besides `x` is the same for all.
 
         With full masks the others run too, without gradients, for the gradient of the policy.
         """
         selection = active(self)
         depth, mask = selection.count(self.decision), selection.mask(self.decision)
         if mask is None:
-            return self.first(depth)(x)
+            return self.first(depth)(x, *args, **kwargs)
         always = int(min(self.decision.values))
-        x = self.first(always)(x)
-        for i in range(always, len(mask)):
+        x = self.first(always)(x, *args, **kwargs)
+        for i, block in enumerate(self.blocks, self.start):
+            if i < always:
+                continue
             with torch.set_grad_enabled(torch.is_grad_enabled() and i < depth):
-                after = reading(f"depth {self.path!r}: block {i}", self.blocks[i], x)
+                where = f"depth {self.path!r}: block {i}"
+                after = reading(where, block, x, *args, **kwargs)
             x = gate(mask[i], i < depth, x, after, self.path)
         return x

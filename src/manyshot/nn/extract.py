@@ -7,9 +7,11 @@ import copy
 import torch
 from torch import nn
 
+from manyshot.nn.adapted import Adapted, restore, settle
 from manyshot.nn.batch_norm import BatchNormStats
 from manyshot.nn.layer import Extraction, Layer
 from manyshot.nn.mixing import Stacked, unstack
+from manyshot.nn.multihead import MultiheadAttention
 from manyshot.nn.selection import Selection, Statistics, activate
 from manyshot.nn.structure import sizes_of, walk
 from manyshot.space import Decision, Size
@@ -35,13 +37,18 @@ def extract(model: nn.Module, selection: Selection) -> nn.Module:
                 _settle(size, extraction)
             if "_orig_mod" in module._modules and selection.holds(use):
                 compiled.append(module)
-            if isinstance(module, Stacked) and selection.holds(use):
+            if selection.holds(use) and isinstance(module, Adapted):
+                settle(module, extraction)
+            if selection.holds(use) and isinstance(module, Stacked):
                 _merge(module, extraction)
         for module in reversed(compiled):  # innermost first
             extraction[id(module)] = copy.deepcopy(module._modules["_orig_mod"], extraction)
         plain: nn.Module = copy.deepcopy(model, extraction)
     for module in plain.modules():
         unstack(module)
+        restore(module)
+        if isinstance(module, MultiheadAttention):
+            module.release()
     return plain
 
 

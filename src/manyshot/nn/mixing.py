@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import _WeightNorm
 from torch.nn.utils.parametrize import ParametrizationList
 
+from manyshot.nn.adapted import Adapted
 from manyshot.nn.layer import Layer, crop, memory_format, take
 from manyshot.nn.selection import Index, Mixture, Selection, activate, current
 from manyshot.space import Arch
@@ -165,7 +166,10 @@ class Stacked(nn.Module):
                     "or inside net.selecting(arch). Recomputation and other threads start without "
                     "a path: use ms.nn.checkpoint for activation checkpointing"
                 )
-            return selection.mixture.merge(self, name, ())
+            if not isinstance(self, Adapted) or name not in self._shapes or not selection.indices:
+                return selection.mixture.merge(self, name, ())
+            used = selection.mixture.merge(self, name, self.part(name, selection))
+            return self.masked(name, used, selection)
         return super().__getattr__(name)
 
     def register_parameter(self, name: str, param: nn.Parameter | None) -> None:

@@ -21,6 +21,7 @@ from torch.utils import _pytree as pytree
 from manyshot.nn.batch_norm import UnitStatistics
 from manyshot.nn.choice import Choice, Depth
 from manyshot.nn.counting import UncountedOperation
+from manyshot.nn.inputs import Inputs, as_call, shapes_in_words
 from manyshot.nn.layer import Layer
 from manyshot.nn.mixing import FirstSlice
 from manyshot.nn.modes import evaluating
@@ -124,18 +125,25 @@ def named(paths: Mapping[nn.Module, str], module: nn.Module) -> str:
     return f"module {paths[module]!r} ({kind})" if paths.get(module) else f"the network ({kind})"
 
 
+def innermost(error: BaseException, model: nn.Module) -> tuple[nn.Module, Any]:
+    """The innermost module of `model` that ran when an error was raised, and its arguments."""
+    modules = set(model.modules())
+    inner, args = model, None
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        running = frame.f_locals.get("self")
+        if isinstance(running, nn.Module) and running in modules:
+            inner = running
+            args = frame.f_locals.get("args", args)  # torch's frame around the forward
+    return inner, args
+
+
 def described(error: Exception, model: nn.Module) -> str:
     """An error of a dry run in words: the innermost module of `model`, and what to do."""
     if isinstance(error, DryRunError | UncountedOperation):
         return str(error)
     paths = {module: path for path, module in model.named_modules()}
-    inner, shapes = model, ""
-    for frame, _ in traceback.walk_tb(error.__traceback__):
-        running = frame.f_locals.get("self")
-        if isinstance(running, nn.Module) and running in paths:
-            inner = running
-            if "args" in frame.f_locals:  # torch's frame around the forward
-                shapes = f" on inputs of shapes {shapes_of(frame.f_locals['args'])}"
+    inner, args = innermost(error, model)
+    shapes = "" if args is None else f" on inputs of shapes {shapes_of(args)}"
     words = textwrap.shorten(str(error).strip(), WIDTH, placeholder=" ...").rstrip(".")
     remedies = (f"; {what}" for pattern, what in _REMEDIES if re.search(pattern, str(error)))
     failure = f"{named(paths, inner)} failed{shapes} with {type(error).__name__}: {words}"
@@ -143,7 +151,7 @@ def described(error: Exception, model: nn.Module) -> str:
 
 
 @contextlib.contextmanager
-def explained(model: nn.Module, images: Tensor) -> Iterator[None]:
+def explained(model: nn.Module, inputs: Inputs) -> Iterator[None]:
     """A context for a dry run of `model`, whose errors name the module and what to do.
 
     Raises:
@@ -155,8 +163,8 @@ def explained(model: nn.Module, images: Tensor) -> Iterator[None]:
         raise
     except Exception as error:
         raise DryRunError(
-            f"{described(error, model)}. This was a dry run without values, on images of "
-            f"input_shape {tuple(images.shape[1:])}"
+            f"{described(error, model)}. This was a dry run without values, on inputs of shape "
+            f"{shapes_in_words(inputs)}"
         ) from error
 
 
@@ -200,7 +208,7 @@ def _compare_channels(
         )
 
 
-def check_options(model: nn.Module, space: SearchSpace, input_shape: Sequence[int]) -> None:
+def check_options(model: nn.Module, space: SearchSpace, inputs: Inputs) -> None:
     """Runs all options of every choice met by a few architectures and compares their shapes.
 
     The architectures are the smallest, the largest and a few random ones; the options of an elastic
@@ -209,7 +217,7 @@ def check_options(model: nn.Module, space: SearchSpace, input_shape: Sequence[in
     Args:
         model: the network.
         space: its search space.
-        input_shape: (C, H, W) of one image.
+        inputs: what its `forward` takes, without values.
 
     Raises:
         DryRunError: if they disagree, and then the message names the block, its options and their
@@ -224,10 +232,10 @@ def check_options(model: nn.Module, space: SearchSpace, input_shape: Sequence[in
         if isinstance(module, Choice | Depth):
             hook = functools.partial(_compare, twin)
             module.register_forward_pre_hook(hook, with_kwargs=True)
-    images = torch.empty((1, *input_shape), device="meta", dtype=model_dtype(model))
+    args, kwargs = as_call(inputs)
     for arch in dict.fromkeys(archs):
-        with explained(twin, images), on_meta(space, arch):
-            twin(images)
+        with explained(twin, inputs), on_meta(space, arch):
+            twin(*args, **kwargs)
 
 
 def model_dtype(model: nn.Module) -> torch.dtype:

@@ -12,6 +12,7 @@ from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
+from manyshot.nn.adapted import Adapted
 from manyshot.nn.batch_norm import ADOPTED
 from manyshot.nn.choice import Choice, Depth
 from manyshot.nn.layer import Layer, Shape
@@ -112,7 +113,8 @@ def walk(module: nn.Module, path: str = "", use: Use = ()) -> Iterator[tuple[str
             yield from walk(module.option(i), f"{prefix}options.{name}", inner)
     elif isinstance(module, Depth):
         for i, block in enumerate(module.blocks):
-            allowed = frozenset(j for j, d in enumerate(module.decision.values) if d > i)
+            at = i + module.start
+            allowed = frozenset(j for j, d in enumerate(module.decision.values) if d > at)
             everywhere = len(allowed) == len(module.decision.options)
             inner = use if everywhere else (*use, (module.decision, allowed))
             yield from walk(block, f"{prefix}blocks.{i}", inner)
@@ -228,7 +230,11 @@ def parameter_uses(model: nn.Module) -> list[tuple[Tensor, list[tuple[Use, Shape
             alive += [tensor for tensor, _ in held]
         else:
             stacks = module._stacks if isinstance(module, Stacked) else ()
-            held = [(p, tuple(p.shape)[name in stacks :]) for name, p in parameters.items()]
+            varying = module._shapes if isinstance(module, Adapted) else {}
+            held = [
+                (p, varying.get(name, tuple(p.shape)[name in stacks :]))
+                for name, p in parameters.items()
+            ]
         for tensor, shape in held:
             entry = entries.setdefault(id(tensor), (tensor, []))
             if (use, shape) not in entry[1]:

@@ -1,0 +1,7 @@
+"""Any network as a supernet: `ms.convert`."""
+
+from manyshot.conversion.attributes import register
+from manyshot.conversion.convert import ConversionError, convert
+from manyshot.conversion.report import Conversion, Converted, Kept
+
+__all__ = ["Conversion", "ConversionError", "Converted", "Kept", "convert", "register"]
