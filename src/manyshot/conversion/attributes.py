@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from manyshot.conversion.groups import Layout
+from manyshot.conversion.groups import Layout, resolved
 
 _HEADS: dict[type[nn.Module], tuple[str, ...]] = {
     nn.Module: ("num_heads", "n_heads", "heads", "n_head", "nhead", "num_attention_heads"),
@@ -104,9 +104,10 @@ def _of_convolution(
 
 def _divided(layout: Layout | None, by: int) -> Layout | None:
     """A layout with `by` times fewer entries per unit; None if units would be split."""
-    if layout is None or any(entries % by for _, entries in layout):
+    whole = resolved(layout or ())
+    if not whole or any(entries % by for _, entries in whole):
         return None
-    return tuple((group, entries // by) for group, entries in layout)
+    return tuple((group, entries // by) for group, entries in whole)
 
 
 def _varying(layouts: Mapping[str, Layout | None], size: _Sizes) -> dict[str, Any]:

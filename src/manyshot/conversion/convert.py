@@ -20,12 +20,14 @@ from manyshot.conversion.ordering import Importance, orders, reorder
 from manyshot.conversion.report import Conversion, Converted, Kept, Kind
 from manyshot.conversion.rewriting import Plan, prepare, rewrite, tensors_of
 from manyshot.conversion.rules import Dims
-from manyshot.conversion.tracing import Trace, run as run_traced
+from manyshot.conversion.tracing import Trace
+from manyshot.conversion.tracing import run as run_traced
 from manyshot.nn.batch_norm import BatchNorm, BatchNormStats
 from manyshot.nn.inputs import Inputs, as_call, without_values
 from manyshot.nn.layer import Layer
 from manyshot.nn.modes import evaluating
-from manyshot.nn.shapes import DryRunError, described, innermost, meta_twin, on_meta
+from manyshot.nn.outcomes import Remembering
+from manyshot.nn.shapes import described, innermost, meta_twin, on_meta
 from manyshot.nn.structure import search_space
 from manyshot.seeding import numpy_rng
 from manyshot.sharing import Sharing
@@ -35,7 +37,7 @@ from manyshot.supernet import Supernet
 
 ROUNDS = 8
 """How often attributes of modules are tried for one decision before it is given up."""
-RANDOM = 3
+RANDOM = 8
 """How many random architectures are tried besides the smallest and the largest."""
 TOLERANCE = 1e-5
 """The largest accepted difference of original and largest, relative to the largest output."""
@@ -74,14 +76,14 @@ def convert(
 
     Args:
         model: any network; it is copied, and stays as it is.
-        example_inputs: what its `forward` takes: a tensor, a tuple of positional or a dict of keyword
-            arguments. Give a batch of two or more.
+        example_inputs: what its `forward` takes: a tensor, a tuple of positional or a dict of
+            keyword arguments. Give a batch of two or more.
         ratios: the widths, as parts of the original's channels, above 0 and at most 1. 1 is always
             among them.
         divisor: channels are multiples of it, rounded as in MobileNetV2.
         depth: whether residual blocks can be left out, from the end of what holds them; the first
             always stays.
-        kernel: whether convolutions of kernels of 5 and more can have smaller, odd ones: the centre.
+        kernel: whether convolutions with kernels of 5 and more can have smaller ones, the centre.
         heads: whether attention can have fewer heads (see `ms.conversion.register`).
         importance: by what channels are ordered: `l1` or `l2` norms of their weights, `scale` of
             their norms, a function `importance(tensor, dim)` that gives a number per entry, or None
@@ -108,14 +110,13 @@ def convert(
         raise ConversionError(converter.nothing())
     if importance is not None:
         _order(model, plan, importance)
-    norms = [(m, _running(m)) for m in model.modules() if _running(m) is not None]
+    running = {id(m): held for m in model.modules() if (held := _running(m)) is not None}
     share = _share(model, plan)
     net = Supernet(rewrite(model, plan), sharing=sharing, example_inputs=example_inputs)
-    by_norm = {id(norm): running for norm, running in norms}
     tensors = {
-        norm.path: by_norm[id(norm)]
+        norm.path: running[id(norm)]
         for norm in net.model.modules()
-        if isinstance(norm, BatchNorm) and id(norm) in by_norm
+        if isinstance(norm, BatchNorm) and id(norm) in running
     }
     stats = BatchNormStats(net.space.largest, tensors)
     net.conversion = Conversion(
@@ -178,6 +179,7 @@ class _Converter:
         self._twin: nn.Module = meta_twin(model)[id(model)].eval()
         self._inputs, self._heads = without_values(inputs), heads
         self.opaque: dict[str, str] = {}
+        self._remembering = Remembering()
         self._real = (model, inputs)
         self._refused: dict[str, str] = {}  # depths and kernels that do not run, by name
         self._reasons: dict[Group, str] = {}
@@ -221,7 +223,7 @@ class _Converter:
         finally:
             handle.remove()
         shown = iter(itertools.cycle(outputs))
-        self._twin.get_submodule(path).forward = lambda *args, **kwargs: pytree.tree_map(  # type: ignore[method-assign]
+        self._twin.get_submodule(path).forward = lambda *args, **kwargs: pytree.tree_map(
             lambda v: torch.empty_like(v) if isinstance(v, Tensor) else v, next(shown)
         )
         self.opaque[path] = why
@@ -309,8 +311,8 @@ class _Converter:
                     kind = "heads" if group.heads else "width"
                     self.plan.widths[group] = choose(options, f"{self._name(modules)}.{kind}")
         for run in self._runs:
-            options = range(1, len(run.blocks) + 2)
-            self.plan.depths[run] = choose(tuple(options), run.name)
+            depths = tuple(range(1, len(run.blocks) + 2))
+            self.plan.depths[run] = choose(depths, run.name)
         if kernel:
             self._decide_kernels()
         self._try_all()
@@ -358,26 +360,25 @@ class _Converter:
     def _failures(
         self, twin: nn.Module, space: SearchSpace
     ) -> Iterator[tuple[Decision | None, Exception]]:
-        """Decisions that do not run at their smallest, then whole architectures that do not."""
-        error = self._run(twin, space, space.largest)
-        if error is not None:
-            yield None, error
+        """Decisions that do not run at their smallest, or else what an architecture failed with."""
+        rng = numpy_rng("conversion", "checks")
+        archs = (space.largest, space.smallest, *(space.sample(rng) for _ in range(RANDOM)))
+        errors = (self._run(twin, space, arch) for arch in archs)
+        failed = next((error for error in errors if error is not None), None)
+        if failed is None:
+            return
         for decision in space.decisions:
             at = space.index[decision]
             arch = (*space.largest[:at], space.smallest[at], *space.largest[at + 1 :])
             error = self._run(twin, space, arch)
             if error is not None:
                 yield decision, error
-        rng = numpy_rng("conversion", "checks")
-        for arch in (space.smallest, *(space.sample(rng) for _ in range(RANDOM))):
-            error = self._run(twin, space, arch)
-            if error is not None:
-                yield None, error
+        yield None, failed
 
     def _run(self, twin: nn.Module, space: SearchSpace, arch: Any) -> Exception | None:
         args, kwargs = as_call(self._inputs)
         try:
-            with on_meta(space, arch):
+            with on_meta(space, arch), self._remembering:
                 twin(*args, **kwargs)
         except Exception as error:
             return error
@@ -505,7 +506,7 @@ def _copied(twin: nn.Module) -> nn.Module:
 
 def _path_of(module: nn.Module, rewritten: nn.Module, plan: Plan) -> str:
     """Where a module of a rewritten network is in the original, where blocks are not wrapped."""
-    path = next(p for p, m in rewritten.named_modules() if m is module)
+    path: str = next(p for p, m in rewritten.named_modules() if m is module)
     for run in plan.depths:
         for block in run.blocks:
             inside = f"{block}.blocks.0"
@@ -577,7 +578,7 @@ def _unit_statistics(net: Supernet, arch: Any) -> BatchNormStats:
     with net.selecting(arch) as selection:
         for norm in net.model.modules():
             if isinstance(norm, BatchNorm):
-                like = norm.weight if norm.weight is not None else norm._like
+                like: Any = norm._like if norm.weight is None else norm.weight
                 n = selection.count(norm.num_features)
                 tensors[norm.path] = (like.new_zeros(n).detach(), like.new_ones(n).detach())
     return BatchNormStats(tuple(arch), tensors)

@@ -1,4 +1,4 @@
-"""Writes decisions into a network: layers of `ms.nn` and adapted modules take the places of its own.
+"""Writes decisions into a network: layers of `ms.nn` and adapted modules take its modules' places.
 
 The classes of the user, their `forward` and the names of their modules stay.
 """
@@ -114,7 +114,7 @@ def _rewritten(path: str, module: nn.Module, plan: Plan) -> nn.Module:
     sizes = numbers(module, dims, plan.size)
     plain = not bound and path not in plan.read and not _has_hooks(module)
     if plain and type(module) in _LAYERS:
-        layer = _LAYERS[type(module)](module, sizes, plan.kernels.get(path))
+        layer: nn.Module | None = _LAYERS[type(module)](module, sizes, plan.kernels.get(path))
         if layer is not None:
             return layer
     if plain and type(module) in ADOPTED:

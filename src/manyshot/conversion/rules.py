@@ -114,10 +114,11 @@ def _leaves(value: Any) -> list[Tensor]:
     return [t for t in value if isinstance(t, Tensor)] if isinstance(value, list | tuple) else []
 
 
-for _name in (
-    "hardswish dropout copy _to_copy detach alias lift_fresh bernoulli empty_like zeros_like "
-    "ones_like rand_like randn_like full_like contiguous clone fill zero native_dropout hardsigmoid"
-).split():
+_ELEMENTWISE = (
+    "hardswish hardsigmoid dropout native_dropout copy _to_copy detach alias lift_fresh clone "
+    "contiguous fill zero bernoulli empty_like zeros_like ones_like full_like rand_like randn_like"
+)
+for _name in _ELEMENTWISE.split():
     RULES[_name] = elementwise
 
 
@@ -231,15 +232,15 @@ def _spatial(count: int) -> Rule:
     return keep
 
 
+_SPATIAL = (
+    "max_pool{}d_with_indices max_pool{}d avg_pool{}d _adaptive_avg_pool{}d adaptive_avg_pool{}d "
+    "adaptive_max_pool{}d upsample_nearest{}d _upsample_nearest_exact{}d reflection_pad{}d "
+    "replication_pad{}d"
+)
 for _count in (1, 2, 3):
-    for _name in (
-        f"max_pool{_count}d_with_indices avg_pool{_count}d _adaptive_avg_pool{_count}d "
-        f"adaptive_avg_pool{_count}d adaptive_max_pool{_count}d upsample_nearest{_count}d "
-        f"_upsample_nearest_exact{_count}d reflection_pad{_count}d replication_pad{_count}d "
-        f"max_pool{_count}d"
-    ).split():
-        RULES[_name] = _spatial(_count)
-for _name in "upsample_bilinear2d upsample_bicubic2d _upsample_bilinear2d_aa".split():
+    for _name in _SPATIAL.split():
+        RULES[_name.format(_count)] = _spatial(_count)
+for _name in ("upsample_bilinear2d", "upsample_bicubic2d", "_upsample_bilinear2d_aa"):
     RULES[_name] = _spatial(2)
 RULES["upsample_linear1d"], RULES["upsample_trilinear3d"] = _spatial(1), _spatial(3)
 
@@ -363,7 +364,7 @@ def _block(
             fix(each, f"{context.where} merges it with other channels")
         return [None] * len(outs)
     whole = merged(outer, layout, math.prod(ins[at + 1 :]))
-    parts = factored(whole, outs)
+    parts: Sequence[Layout | None] | None = factored(whole, outs)
     if parts is None:
         parts = _heads(context, whole, outs)
     if parts is None:

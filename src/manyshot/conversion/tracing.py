@@ -40,7 +40,7 @@ class Producer:
 
 
 @final
-class Trace(TorchDispatchMode):
+class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """The layouts of all tensors of a network in one forward.
 
     Attributes:
@@ -62,7 +62,7 @@ class Trace(TorchDispatchMode):
             model: the network.
             heads: the numbers of heads that a module says it has.
         """
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.parameters: dict[str, Dims] = {}
         self.readers: defaultdict[str, set[nn.Module]] = defaultdict(set)
         self.summed: set[tuple[str, int]] = set()

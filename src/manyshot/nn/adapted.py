@@ -32,7 +32,7 @@ class Adapted(nn.Module):
     def __getattr__(self, name: str) -> Any:
         held = self.__dict__
         if name in held.get("_shapes", ()):
-            stored = super().__getattr__(name)
+            stored: Any = super().__getattr__(name)
             selection = selected()
             if selection is None or stored is None:
                 return stored

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 Inputs: TypeAlias = Any
-"""A tensor, a tuple of positional arguments, or a dict of keyword arguments; any trees of tensors."""
+"""A tensor, a tuple of positional or a dict of keyword arguments; each may be a tree of tensors."""
 
 
 def as_call(inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -46,7 +46,7 @@ class MultiheadAttention(nn.MultiheadAttention):
         """No, so that nobody takes torch's fast path around this forward."""
         return False
 
-    def forward(  # type: ignore[override]
+    def forward(
         self,
         query: Tensor,
         key: Tensor,
@@ -75,7 +75,7 @@ class MultiheadAttention(nn.MultiheadAttention):
         if is_causal and attn_mask is None:
             raise RuntimeError("MultiheadAttention: is_causal is a hint, and needs attn_mask too")
         single, shared = query.dim() == 2, query is key and key is value
-        inputs = (query,) if shared else (query, key, value)
+        inputs: tuple[Tensor, ...] = (query,) if shared else (query, key, value)
         if single:
             inputs = tuple(x.unsqueeze(0) for x in inputs)
         elif not self.batch_first:
@@ -106,8 +106,10 @@ class MultiheadAttention(nn.MultiheadAttention):
         else:
             biases = (None,) * 3 if bias is None else bias.chunk(3)
             parts = tuple(map(F.linear, inputs, weight.chunk(3), biases))
-        shape = (self.num_heads, self.head_dim)
-        return tuple(part.unflatten(-1, shape).transpose(1, 2) for part in parts)
+        return tuple(self._by_head(part) for part in parts)
+
+    def _by_head(self, x: Tensor) -> Tensor:
+        return x.view(*x.shape[:2], self.num_heads, self.head_dim).transpose(1, 2)
 
 
 def _merged_mask(padding: Tensor | None, attention: Tensor | None, like: Tensor) -> Tensor | None:
@@ -117,7 +119,7 @@ def _merged_mask(padding: Tensor | None, attention: Tensor | None, like: Tensor)
         merged = _additive(padding, like)[:, None, None, :]
     if attention is not None:
         added = _additive(attention, like)
-        added = added.unflatten(0, like.shape[:2]) if added.dim() == 3 else added
+        added = added.view(*like.shape[:2], *added.shape[1:]) if added.dim() == 3 else added
         merged = added if merged is None else merged + added
     return merged
 
