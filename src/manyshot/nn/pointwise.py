@@ -138,6 +138,7 @@ class TrainingFormat:
 
 def _five_dimensional(module: nn.Module) -> str | None:
     """The path of a module that holds a tensor of five dimensions, as a 3-D convolution does."""
+    path: str
     for path, layer in module.named_modules():
         stacks = getattr(layer, "_stacks", ())  # of slices, which have a dimension less
         for name, tensor in (*layer._parameters.items(), *layer._buffers.items()):
@@ -150,8 +151,8 @@ def training_format(module: nn.Module, device: torch.device) -> TrainingFormat:
     """Channels last, unless `module` holds a layer that cannot take it.
 
     That is a plain layer whose gradient is unsafe in it, or one that holds a tensor of five
-    dimensions, where torch's channels last is for four. It does not depend on the processor, so that a run is
-    the same on all of them.
+    dimensions, where torch's channels last is for four. It does not depend on the processor, so
+    that a run is the same on all of them.
     """
     deep = _five_dimensional(module)
     if deep is not None:
