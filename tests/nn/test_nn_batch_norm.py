@@ -7,6 +7,7 @@ import torch
 from nn_nets import Nasty, archs, calibrated, images, make, same_snapshot, snapshot
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils import parametrizations
 
 import manyshot as ms
 from manyshot.nn.batch_norm import Collector
@@ -251,11 +252,18 @@ class Own(nn.BatchNorm2d):
     pass
 
 
+class Two(nn.BatchNorm2d):
+    """A scale of two dimensions, which a parametrisation can take."""
+
+    def __init__(self, features):
+        super().__init__(features)
+        self.weight = nn.Parameter(torch.ones(features, 1))
+
+
 @pytest.mark.parametrize(
     ("norm", "name"),
     [
-        (lambda: nn.SyncBatchNorm(4), "SyncBatchNorm"),
-        (lambda: Own(4), "Own"),
+        (lambda: parametrizations.spectral_norm(Two(4)), "ParametrizedTwo"),
         (lambda: nn.InstanceNorm2d(4, track_running_stats=True), "InstanceNorm2d"),
         (lambda: nn.LazyBatchNorm2d(), "LazyBatchNorm2d"),
     ],

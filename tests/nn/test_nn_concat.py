@@ -264,6 +264,69 @@ def conv(parts):
     return layer, (6, 2, 2), lambda x, i, o: F.conv2d(x, layer.weight[o][:, i], layer.bias[o])
 
 
+def spatial(parts, kind, d, sides):
+    layer = kind(tuple(parts), tuple(reversed(parts)), 2)
+    function = getattr(F, f"conv{'_transpose' if kind.__name__.startswith('ConvT') else ''}{d}d")
+    rows = (lambda i, o: (i, o)) if "transpose" in function.__name__ else (lambda i, o: (o, i))
+
+    def by_hand(x, i, o):
+        first, second = rows(i, o)
+        return function(x, layer.weight[first][:, second], layer.bias[o])
+
+    return layer, (6, *sides), by_hand
+
+
+def conv_1d(parts):
+    return spatial(parts, ms.nn.Conv1d, 1, (4,))
+
+
+def conv_3d(parts):
+    return spatial(parts, ms.nn.Conv3d, 3, (3, 2, 2))
+
+
+def transposed(parts):
+    return spatial(parts, ms.nn.ConvTranspose2d, 2, (3, 2))
+
+
+def transposed_depthwise(parts):
+    channels = ms.concat(*parts)
+    layer = ms.nn.ConvTranspose1d(channels, channels, 2, groups=channels)
+
+    def by_hand(x, i, o):
+        return F.conv_transpose1d(x, layer.weight[i], layer.bias[i], groups=len(i))
+
+    return layer, (6, 3), by_hand
+
+
+def group_norm(parts):
+    channels = ms.concat(*parts)
+    layer = ms.nn.GroupNorm(channels, channels)
+
+    def by_hand(x, i, o):
+        return F.group_norm(x, len(i), layer.weight[i], layer.bias[i], layer.eps)
+
+    return layer, (6, 3, 2), by_hand
+
+
+def instance_norm(parts):
+    layer = ms.nn.InstanceNorm1d(tuple(parts), affine=True)
+
+    def by_hand(x, i, o):
+        return F.instance_norm(x, None, None, layer.weight[i], layer.bias[i], eps=layer.eps)
+
+    return layer, (6, 5), by_hand
+
+
+def rms_norm(parts):
+    layer = ms.nn.RMSNorm(tuple(parts), eps=1e-3)
+    return layer, (6,), lambda x, i, o: F.rms_norm(x, x.shape[1:], layer.weight[i], 1e-3)
+
+
+def prelu(parts):
+    layer = ms.nn.PReLU(tuple(parts))
+    return layer, (6,), lambda x, i, o: torch.where(x > 0, x, x * layer.weight[i])
+
+
 def depthwise(parts):
     channels = ms.concat(*parts)
     layer = ms.nn.Conv2d(channels, channels, 1, groups=channels)
@@ -313,7 +376,12 @@ def parameter(parts):
     return layer, (6,), lambda x, i, o: x * layer.scale.weight[:, i]
 
 
-LAYERS = [linear, layer_norm, batch_norm, conv, depthwise, multiplied, attention, parameter]
+LAYERS = [
+    *(linear, layer_norm, batch_norm, conv, depthwise, multiplied, attention, parameter),
+    *(conv_1d, conv_3d, transposed, transposed_depthwise, group_norm, instance_norm, rms_norm),
+    prelu,
+]
+MIXING = (linear, conv, conv_1d, conv_3d, transposed)
 
 
 @st.composite
@@ -360,12 +428,12 @@ def rows_of(make_layer, columns, rows):
     """Where a layer's active outputs are among the largest."""
     if make_layer is multiplied:
         return [2 * entry + j for entry in columns for j in (0, 1)]
-    return rows if make_layer in (linear, conv) else columns
+    return rows if make_layer in MIXING else columns
 
 
 def check_masks(net, arch, parts, x, expected, columns, rows):
     """With masks, whatever is where the unused channels are; their numbers are large."""
-    dim = 2 if x.dim() == 3 else 1
+    dim = 2 if isinstance(net.model.layer, ms.nn.SelfAttention) else 1
     full = list(x.shape)
     full[dim] = sum(max(p.over_options()) if isinstance(p, Size) else p for p in parts)
     wide = 30 * torch.randn(full, generator=torch.Generator().manual_seed(3), dtype=x.dtype)
@@ -404,6 +472,15 @@ def test_many_parts_are_not_combined_one_by_one():
     assert layer.weight.shape == (72, 150, 1, 1)  # 75 rounded
 
 
+def test_embeddings_of_concatenated_entries():
+    a, b = ms.choose((1, 2), "a"), ms.choose((1, 3), "b")
+    net = held(ms.nn.Embedding(4, (a, b)))
+    indices, table = torch.tensor([[0, 3], [2, 2]]), net.model.layer.weight
+    for arch, entries in {(0, 0): [0, 2], (1, 0): [0, 1, 2], (0, 1): [0, 2, 3, 4]}.items():
+        assert torch.equal(net(indices, arch), table[:, entries][indices])
+        assert torch.equal(net.extract(arch)(indices), table[:, entries][indices])
+
+
 def test_flattened_channels_are_multiples_of_every_part():
     a, b = ms.choose((1, 2), "a"), ms.choose((1, 3), "b")
     net = held(ms.nn.Linear(ms.concat(a, b) * 4, 2))
@@ -433,6 +510,12 @@ A, B = ms.choose((4, 8), "a"), ms.choose((4, 8), "b")
         lambda n: ms.nn.Linear(2, n),
         lambda n: ms.nn.BatchNorm2d(n),
         lambda n: ms.nn.LayerNorm(n),
+        lambda n: ms.nn.RMSNorm(n),
+        lambda n: ms.nn.GroupNorm(1, n),
+        lambda n: ms.nn.InstanceNorm2d(n),
+        lambda n: ms.nn.ConvTranspose3d(2, n, 1),
+        lambda n: ms.nn.PReLU(n),
+        lambda n: ms.nn.Embedding(2, n),
         lambda n: ms.nn.SelfAttention(n, 2, 2),
         lambda n: ms.nn.Parameter((1, n)),
     ],

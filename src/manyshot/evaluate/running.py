@@ -61,7 +61,7 @@ class RunningStatistics:
 
     @torch.no_grad()
     def _take(self, path: str, module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        (x,) = inputs
+        x, *_ = inputs
         if not module.training:
             return
         dims = [d for d in range(x.dim()) if d != 1]

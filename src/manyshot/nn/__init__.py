@@ -3,8 +3,17 @@
 from manyshot.nn.attention import RelativePosition, SelfAttention
 from manyshot.nn.batch_norm import BatchNorm1d, BatchNorm2d, BatchNorm3d, BatchNormStats
 from manyshot.nn.choice import Choice, Depth
-from manyshot.nn.elastic import Conv2d, Linear, Parameter
-from manyshot.nn.layer_norm import LayerNorm
+from manyshot.nn.convolution import (
+    Conv1d,
+    Conv2d,
+    Conv3d,
+    ConvTranspose1d,
+    ConvTranspose2d,
+    ConvTranspose3d,
+)
+from manyshot.nn.elastic import Embedding, Linear, Parameter, PReLU
+from manyshot.nn.group_norm import GroupNorm, InstanceNorm1d, InstanceNorm2d, InstanceNorm3d
+from manyshot.nn.layer_norm import LayerNorm, RMSNorm
 from manyshot.nn.resize import Resize
 from manyshot.nn.selection import checkpoint, value
 
@@ -14,11 +23,23 @@ __all__ = [
     "BatchNorm3d",
     "BatchNormStats",
     "Choice",
+    "Conv1d",
     "Conv2d",
+    "Conv3d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConvTranspose3d",
     "Depth",
+    "Embedding",
+    "GroupNorm",
+    "InstanceNorm1d",
+    "InstanceNorm2d",
+    "InstanceNorm3d",
     "LayerNorm",
     "Linear",
+    "PReLU",
     "Parameter",
+    "RMSNorm",
     "RelativePosition",
     "Resize",
     "SelfAttention",

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Self, final
 
 import torch
 from torch import Tensor, nn
+from torch import distributed as dist
 from torch.nn import functional as F
 
 from manyshot.nn.layer import Channels, Norm, Tie, channels, elastic, largest, put
@@ -172,7 +173,7 @@ class BatchNorm(Norm):
     """Batch normalisation over the second dimension; the number of features may be a size."""
 
     _size_name = "num_features"
-    _plain: ClassVar[type[nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d]]
+    _plain: ClassVar[Any]
 
     def __init__(
         self,
@@ -210,18 +211,37 @@ class BatchNorm(Norm):
 
         Args:
             norm: a batch norm of `torch.nn`.
-            num_features: its number of features from now on, of which it has the largest.
+            num_features: its number of features as a size, if that is to be elastic; the largest
+                must be what `norm` has.
+
+        Raises:
+            ValueError: if it is another, or for a sum of sizes (see `ms.concat`).
         """
+        features: Any = norm.num_features
+        if num_features is not None:
+            what = f"{type(norm).__name__}: num_features"
+            features = channels(num_features, what)
+            if largest(features) != norm.num_features:
+                raise ValueError(
+                    f"{what} {features!r} is {largest(features)} at its largest, the layer has "
+                    f"{norm.num_features}: both must be the same"
+                )
         like = norm._buffers["running_mean"]
         for name in ("running_mean", "running_var", "num_batches_tracked"):
             del norm._buffers[name]
         norm.__class__ = cls
         assert isinstance(norm, cls)
-        if num_features is not None:
-            norm.num_features = channels(num_features, f"{cls.__name__}: num_features")
-        norm._elastic = elastic(norm.num_features)
-        norm._stored = (largest(norm.num_features),)
+        norm.num_features = features
+        norm._elastic = elastic(features)
+        norm._stored = (largest(features),)
         norm._remember_like(like)
+
+    def operands(self) -> tuple[Tensor | None, Tensor | None]:
+        """Scale and shift as the active selection uses them; None for what there is not."""
+        if self.training and not self._elastic:
+            return self.weight, self.bias
+        selection = active(self)
+        return self.cut("weight", selection), self.cut("bias", selection)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, ...) normalised per channel.
@@ -230,12 +250,23 @@ class BatchNorm(Norm):
             RuntimeError: in eval mode without statistics; the message names the call that makes
                 them.
         """
-        if self.training and not self._elastic:
-            return F.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, self.eps)
-        selection = active(self)
-        weight, bias = self.cut("weight", selection), self.cut("bias", selection)
+        weight, bias = self.operands()
+        return self.normalise(x, weight, bias, self.eps)
+
+    def normalise(
+        self, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+    ) -> Tensor:
+        """Normalises by the batch, or in eval mode by the statistics of the active selection.
+
+        Args:
+            x: (B, C, ...).
+            weight: the scale, (C,), or None.
+            bias: the shift, (C,), or None.
+            eps: what is added to the variance.
+        """
         if self.training:
-            return F.batch_norm(x, None, None, weight, bias, True, 0.0, self.eps)
+            return F.batch_norm(x, None, None, weight, bias, True, 0.0, eps)
+        selection = active(self)
         if selection.statistics is None:
             raise RuntimeError(
                 f"batch norm {self.path!r} in eval mode has no statistics for architecture "
@@ -243,24 +274,33 @@ class BatchNorm(Norm):
                 "stats = ms.evaluate.calibrate(net, arch, batches), or stats='batch' to use the "
                 "batch's own"
             )
-        return selection.statistics.normalise(self.path, x, weight, bias, self.eps)
+        return selection.statistics.normalise(self.path, x, weight, bias, eps)
 
-    def plain(self, selection: Selection, tie: Tie) -> nn.Module:
-        """A `torch.nn` batch norm, whose running statistics are those of the selection, or fresh.
+    def statistics(self, selection: Selection) -> dict[str, Tensor]:
+        """The buffers of the extracted norm: those of the selection, or fresh ones.
 
         Fresh ones (mean 0, variance 1) are also for a layer that did not run in the calibration,
         such as an auxiliary head: it does not run in eval mode.
         """
-        features = selection.count(self.num_features)
-        norm = self._plain(features, self.eps, self.momentum, self.has("weight"))
-        like: Any = tie("weight") if self.has("weight") else self._like
-        norm.to(like.device, like.dtype)
-        self._give_parameters(norm, tie)
+        like: Any = self.weight if self.has("weight") else self._like
         stats = selection.statistics
         if isinstance(stats, BatchNormStats) and self.path in stats.tensors:
-            mean, variance = stats.of(self.path)
-            norm.running_mean, norm.running_var = mean.clone(), variance.clone()
-        return norm
+            mean, variance = (tensor.clone() for tensor in stats.of(self.path))
+        else:
+            mean = torch.zeros(
+                selection.count(self.num_features), device=like.device, dtype=like.dtype
+            )
+            variance = torch.ones_like(mean)
+        batches = torch.zeros((), dtype=torch.long, device=like.device)
+        return {"running_mean": mean, "running_var": variance, "num_batches_tracked": batches}
+
+    def plain(self, selection: Selection, tie: Tie) -> nn.Module:
+        """A batch norm of `torch.nn`, with the statistics of the selection or fresh ones."""
+        features = selection.count(self.num_features)
+        norm = self._plain(features, self.eps, self.momentum, self.has("weight"), device="meta")
+        self._give_parameters(norm, tie)
+        norm._buffers.update(self.statistics(selection))
+        return norm  # type: ignore[no-any-return]
 
 
 @final
@@ -284,8 +324,42 @@ class BatchNorm3d(BatchNorm):
     _plain = nn.BatchNorm3d
 
 
+@final
+class SyncBatchNorm(BatchNorm):
+    """What a `torch.nn.SyncBatchNorm` becomes: in one process it is a batch norm."""
+
+    _plain = nn.SyncBatchNorm
+    process_group: Any
+
+    def normalise(
+        self, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+    ) -> Tensor:
+        """Normalises (see `BatchNorm.normalise`).
+
+        Raises:
+            RuntimeError: in training by several processes.
+        """
+        if self.training and dist.is_available() and dist.is_initialized():
+            processes = dist.get_world_size(self.process_group)
+            if processes > 1:
+                raise RuntimeError(
+                    f"SyncBatchNorm {self.path!r} trains in {processes} processes, whose batches "
+                    "it would normalise together; a supernet normalises that of each by itself. "
+                    "Use torch.nn.BatchNorm1d/2d/3d, with larger batches where statistics of one "
+                    "process are too noisy, or train in one process"
+                )
+        return super().normalise(x, weight, bias, eps)
+
+    def plain(self, selection: Selection, tie: Tie) -> nn.Module:
+        """A `torch.nn.SyncBatchNorm` of the same processes."""
+        norm: Any = super().plain(selection, tie)
+        norm.process_group = self.process_group
+        return norm  # type: ignore[no-any-return]
+
+
 ADOPTED: dict[type[nn.Module], type[BatchNorm]] = {
     nn.BatchNorm1d: BatchNorm1d,
     nn.BatchNorm2d: BatchNorm2d,
     nn.BatchNorm3d: BatchNorm3d,
+    nn.SyncBatchNorm: SyncBatchNorm,
 }

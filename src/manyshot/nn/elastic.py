@@ -1,13 +1,9 @@
-"""Elastic layers: slices of the largest weight, as in once-for-all (Cai et al. 2020).
-
-Lower-index channels come first; kernels are centre crops. Unlike once-for-all there is no learnt
-transformation between kernel sizes.
-"""
+"""Elastic linear layers, embeddings, slopes and free tensors: slices of the largest tensor."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal, final
+from typing import final
 
 import torch
 from torch import Tensor, nn
@@ -23,244 +19,9 @@ from manyshot.nn.layer import (
     largest,
     leading,
     mask_dimension,
-    values_of,
 )
-from manyshot.nn.pointwise import conv2d
 from manyshot.nn.selection import Index, Selection, active
-from manyshot.space import Concat, Number, Size
-
-
-@final
-class Conv2d(Layer):
-    """2-D convolution whose channels, kernel and groups may be sizes.
-
-    The weight is stored at its largest, (out, in / groups, k, k); an architecture uses the first
-    channels and the centre of the kernel. Give an elastic kernel its padding as a size
-    (`padding=kernel // 2`). With elastic channels and a *fixed* number of groups, each group of the
-    smaller convolution takes the leading rows, as the extracted layer does; `groups=width` is
-    depthwise, and `groups=width // 8` keeps groups of 8 channels. Of concatenated channels
-    (`ms.concat`) the first of every part are used, and groups are those of the parts:
-    `groups=channels` is depthwise.
-    """
-
-    def __init__(
-        self,
-        in_channels: Channels,
-        out_channels: Channels,
-        kernel_size: int | Size | tuple[int, int],
-        stride: int | tuple[int, int] = 1,
-        padding: int | Size | tuple[int, int] | Literal["same", "valid"] = 0,
-        dilation: int | tuple[int, int] = 1,
-        groups: Channels = 1,
-        bias: bool = True,
-    ) -> None:
-        """Makes a convolution; channels, kernel, padding and groups may be sizes.
-
-        Args:
-            in_channels: channels of the input.
-            out_channels: channels of the output.
-            kernel_size: the side of the kernel, or a pair of sides; all its options are odd, or all
-                even.
-            stride: see `torch.nn.Conv2d`.
-            padding: see `torch.nn.Conv2d`; give an elastic kernel `kernel // 2`.
-            dilation: see `torch.nn.Conv2d`.
-            groups: see `torch.nn.Conv2d`.
-            bias: whether there is one.
-
-        Raises:
-            ValueError: for kernels of mixed parity, channels that groups do not divide, a sum of
-                sizes as channels (see `ms.concat`), or groups across concatenated channels.
-        """
-        super().__init__()
-        self.in_channels: int | Size = channels(in_channels, "Conv2d: in_channels")
-        self.out_channels: int | Size = channels(out_channels, "Conv2d: out_channels")
-        self.groups: int | Size = channels(groups, "Conv2d: groups")
-        self.kernel_size, self.stride, self.dilation = kernel_size, stride, dilation
-        self.padding = padding
-        self._elastic_kernel = isinstance(kernel_size, Size)
-        if isinstance(kernel_size, Size) and len({k % 2 for k in kernel_size.over_options()}) > 1:
-            raise ValueError(
-                f"kernel {kernel_size!r} mixes odd and even sizes, which have no common centre"
-            )
-        self._per_group = _per_group("in_channels", self.in_channels, self.groups)
-        self._out_per_group = _per_group("out_channels", self.out_channels, self.groups)
-        kernel = (largest(kernel_size),) * 2 if not isinstance(kernel_size, tuple) else kernel_size
-        self._elastic = elastic(*(size for _, size in self.sizes()))
-        self._stored = (largest(self.out_channels), largest(self._per_group), *kernel)
-        self.weight = nn.Parameter(torch.empty(self._stored))
-        self.bias = nn.Parameter(torch.empty(self._stored[0])) if bias else None
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Initialises as `torch.nn.Conv2d` does, with the fan of the largest weight."""
-        nn.init.kaiming_uniform_(self.weight, a=5**0.5)
-        if self.bias is not None:
-            bound = self.weight[0].numel() ** -0.5
-            nn.init.uniform_(self.bias, -bound, bound)
-
-    def sizes(self) -> Iterator[tuple[str, Number | Size]]:
-        """Channels, groups, and those of kernel and padding that are single numbers."""
-        yield "in_channels", self.in_channels
-        yield "out_channels", self.out_channels
-        yield "groups", self.groups
-        for name, size in (("kernel_size", self.kernel_size), ("padding", self.padding)):
-            if isinstance(size, int | Size):
-                yield name, size
-
-    def shapes(self) -> Iterator[tuple[str, Shape]]:
-        """Weight and bias."""
-        kernel: Shape = (
-            self.kernel_size
-            if isinstance(self.kernel_size, tuple)
-            else (self.kernel_size, self.kernel_size)
-        )
-        yield "weight", (self.out_channels, self._per_group, *kernel)
-        if self.has("bias"):
-            yield "bias", (self.out_channels,)
-
-    def part(self, name: str, selection: Selection) -> Index:
-        """The first channels and the centre of the kernel."""
-        if name == "bias":
-            return leading(selection, self._stored, self.out_channels)
-        index = leading(selection, self._stored, self.out_channels, self._per_group)
-        if self._elastic_kernel:
-            kernel = selection.extent(self.kernel_size)  # type: ignore[arg-type]
-            start = (self._stored[-1] - kernel) // 2
-            middle = slice(start, start + kernel) if start else slice(None)
-            index = (*index, middle, middle)
-        return index
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps (B, in, H, W) to (B, out, H', W')."""
-        stride, dilation = self.stride, self.dilation
-        padding: Any = self.padding
-        groups: Any = self.groups
-        if not self._elastic:
-            return conv2d(x, self.weight, self.bias, stride, padding, dilation, groups)
-        selection = active(self)
-        weight = self.cut("weight", selection)
-        assert weight is not None
-        if selection.policies is not None:
-            weight = self._masked(weight, selection)
-        return conv2d(
-            x,
-            weight,
-            self.cut("bias", selection),
-            stride,
-            selection.extent(padding) if isinstance(padding, Size) else padding,
-            dilation,
-            selection.extent(groups),
-        )
-
-    def _masked(self, weight: Tensor, selection: Selection) -> Tensor:
-        """The weight without the input channels and kernel positions that are not active."""
-        self._check_maskable(selection)
-        if not isinstance(self.groups, Size) and self.groups == 1:
-            weight = mask_dimension(weight, 1, selection.mask(self.in_channels))
-        if self._elastic_kernel:
-            centre = selection.centre_mask(self.kernel_size)  # type: ignore[arg-type]
-            weight = weight if centre is None else weight * centre.to(weight.dtype)
-        return weight
-
-    def _check_maskable(self, selection: Selection) -> None:
-        """Refuses what full masks cannot express."""
-        where = f"Conv2d {self.path!r}"
-        if not isinstance(self.groups, int) or self.groups > 1:
-            groups = selection.extent(self.groups)
-            for channels, per_group in (
-                (self.in_channels, self._per_group),
-                (self.out_channels, self._out_per_group),
-            ):
-                each, all_groups = selection.extent(per_group), selection.extent(channels)
-                if each != selection.count(per_group) or each * groups != all_groups:
-                    raise ValueError(
-                        f"{where}: with {self.groups!r} groups its channels per group are elastic, "
-                        "so each width groups other channels, which masks cannot express: keep "
-                        "channels per group fixed (groups=width // 8), or give masks='active'"
-                    )
-        if self._elastic_kernel:
-            kernel: Any = self.kernel_size
-            dilation = self.dilation if isinstance(self.dilation, tuple) else (self.dilation,) * 2
-            more = selection.extent(kernel) - selection.count(kernel)
-            padding = self.padding if isinstance(self.padding, int | Size) else None
-            wider = (
-                selection.extent(padding) - selection.count(padding) if padding is not None else 0
-            )
-            if self.padding != "same" and any(2 * wider != d * more for d in dilation):
-                raise ValueError(
-                    f"{where}: masking its elastic kernel {kernel!r} needs a padding that grows "
-                    f"with it, got {self.padding!r}: give padding=kernel // 2 (times the "
-                    "dilation), or masks='active'"
-                )
-
-    def plain(self, selection: Selection, tie: Tie) -> nn.Conv2d:
-        """The convolution as a `torch.nn.Conv2d`."""
-        size = selection.count
-        conv = nn.Conv2d(
-            size(self.in_channels),
-            size(self.out_channels),
-            self.kernel_size if isinstance(self.kernel_size, tuple) else size(self.kernel_size),
-            self.stride,
-            size(self.padding) if isinstance(self.padding, Size) else self.padding,
-            self.dilation,
-            size(self.groups),
-            bias=self.has("bias"),
-            device="meta",
-        )
-        conv.weight = tie("weight")
-        if self.has("bias"):
-            conv.bias = tie("bias")
-        return conv
-
-    def extra_repr(self) -> str:
-        """The sizes, for people."""
-        return (
-            f"{self.in_channels!r}, {self.out_channels!r}, kernel_size={self.kernel_size!r}, "
-            f"stride={self.stride}, padding={self.padding!r}, groups={self.groups!r}"
-        )
-
-
-def _per_group(name: str, channels: int | Size, groups: int | Size) -> int | Size:
-    """The channels of one group; of concatenated channels, the number that all groups have.
-
-    Raises:
-        ValueError: if groups do not divide the channels, or would reach across a concatenation.
-    """
-    if isinstance(groups, int) and groups == 1:
-        return channels
-    if largest(groups) < 1 or min(values_of(groups)) < 1:
-        raise ValueError(f"Conv2d: groups {groups!r} must be at least 1 in every architecture")
-    if isinstance(channels, Concat) or isinstance(groups, Concat):
-        counts = set(_counts_per_group(channels, groups))
-        if len(counts) != 1 or None in counts:
-            raise ValueError(
-                f"Conv2d: groups {groups!r} of {name} {channels!r} would reach across concatenated "
-                "channels, and meet others in every width: give groups the same parts, as "
-                "groups=ms.concat(a, b) for depthwise on ms.concat(a, b), or "
-                "ms.concat(a // 8, b // 8), with as many channels per group in all of them"
-            )
-        return int(counts.pop())  # type: ignore[arg-type]
-    if any(values_of(channels - channels // groups * groups)):
-        raise ValueError(
-            f"Conv2d: {name} {channels!r} are not divided by groups {groups!r} in every "
-            "architecture; round the channels to a multiple by ms.round_to(size, multiple)"
-        )
-    return channels // groups
-
-
-def _counts_per_group(channels: int | Size, groups: int | Size) -> Iterator[Number | None]:
-    """The channels per group of every part in every architecture; None where there is no number."""
-    if not (isinstance(channels, Concat) and isinstance(groups, Concat)) or (
-        len(channels.operands) != len(groups.operands)
-    ):
-        yield None
-        return
-    for part, each in zip(channels.operands, groups.operands, strict=True):
-        if isinstance(part, Size) or isinstance(each, Size):
-            rest = values_of(part - part // each * each)
-            yield from values_of(part // each) if not any(rest) else [None]
-        else:
-            yield part // each if part % each == 0 else None
+from manyshot.space import Number, Size
 
 
 @final
@@ -336,6 +97,146 @@ class Linear(Layer):
     def extra_repr(self) -> str:
         """The sizes, for people."""
         return f"{self.in_features!r}, {self.out_features!r}, bias={self.has('bias')}"
+
+
+@final
+class Embedding(Layer):
+    """A table of vectors whose length may be a size; the first entries of each are used."""
+
+    def __init__(
+        self,
+        num_embeddings: int,
+        embedding_dim: Channels,
+        padding_idx: int | None = None,
+        max_norm: None = None,
+    ) -> None:
+        """Makes a table; vectors are drawn as `torch.nn.Embedding` draws them.
+
+        Args:
+            num_embeddings: how many vectors there are.
+            embedding_dim: the length of a vector, which may be a size.
+            padding_idx: the index of a vector that is zero and gets no gradient, if there is one.
+            max_norm: must be None.
+
+        Raises:
+            ValueError: for a sum of sizes (see `ms.concat`), an index of padding outside the table,
+                or a largest norm, to which torch would shorten stored vectors in a forward.
+        """
+        super().__init__()
+        if max_norm is not None:
+            raise ValueError(
+                f"Embedding: max_norm={max_norm!r} changes stored vectors in every forward, by the "
+                "norm that they have in one architecture alone: leave it out, and bound norms by "
+                "weight decay or an ms.nn.LayerNorm behind the embedding"
+            )
+        if padding_idx is not None and not -num_embeddings <= padding_idx < num_embeddings:
+            raise ValueError(
+                f"Embedding: padding_idx {padding_idx} must be within the {num_embeddings} "
+                "embeddings"
+            )
+        self.num_embeddings = num_embeddings
+        self.embedding_dim: int | Size = channels(embedding_dim, "Embedding: embedding_dim")
+        self.padding_idx = None if padding_idx is None else padding_idx % num_embeddings
+        self._elastic = elastic(self.embedding_dim)
+        self._stored = (num_embeddings, largest(self.embedding_dim))
+        self.weight = nn.Parameter(torch.empty(self._stored))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draws vectors from a normal distribution; that of the padding is zero."""
+        nn.init.normal_(self.weight)
+        if self.padding_idx is not None:
+            with torch.no_grad():
+                self.weight[self.padding_idx].zero_()
+
+    def sizes(self) -> Iterator[tuple[str, Number | Size]]:
+        """The length of a vector."""
+        yield "embedding_dim", self.embedding_dim
+
+    def shapes(self) -> Iterator[tuple[str, Shape]]:
+        """The table, which is its only parameter."""
+        yield "weight", (self.num_embeddings, self.embedding_dim)
+
+    def part(self, name: str, selection: Selection) -> Index:
+        """The first entries of every vector."""
+        return leading(selection, self._stored, self.num_embeddings, self.embedding_dim)
+
+    def forward(self, indices: Tensor) -> Tensor:
+        """Maps whole numbers (...) to vectors (..., embedding_dim)."""
+        weight: Tensor | None = (
+            self.weight if not self._elastic else self.cut("weight", active(self))
+        )
+        assert weight is not None
+        return F.embedding(indices, weight, self.padding_idx)
+
+    def plain(self, selection: Selection, tie: Tie) -> nn.Embedding:
+        """The table as a `torch.nn.Embedding`."""
+        shape = (self.num_embeddings, selection.count(self.embedding_dim))
+        table = nn.Embedding(*shape, padding_idx=self.padding_idx, device="meta")
+        table.weight = tie("weight")
+        return table
+
+    def extra_repr(self) -> str:
+        """The sizes, for people."""
+        padding = "" if self.padding_idx is None else f", padding_idx={self.padding_idx}"
+        return f"{self.num_embeddings}, {self.embedding_dim!r}{padding}"
+
+
+@final
+class PReLU(Layer):
+    """Where the input is below zero, it times a learnt slope: one, or one for each channel."""
+
+    def __init__(self, num_parameters: Channels = 1, init: float = 0.25) -> None:
+        """Makes the slopes.
+
+        Args:
+            num_parameters: 1, or the number of channels, which may be a size.
+            init: the value that slopes start from.
+
+        Raises:
+            ValueError: for a sum of sizes (see `ms.concat`).
+        """
+        super().__init__()
+        self.num_parameters: int | Size = channels(num_parameters, "PReLU: num_parameters")
+        self.init = init
+        self._elastic = elastic(self.num_parameters)
+        self._stored = (largest(self.num_parameters),)
+        self.weight = nn.Parameter(torch.empty(self._stored))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Sets all slopes to their first value."""
+        nn.init.constant_(self.weight, self.init)
+
+    def sizes(self) -> Iterator[tuple[str, Number | Size]]:
+        """The number of slopes."""
+        yield "num_parameters", self.num_parameters
+
+    def shapes(self) -> Iterator[tuple[str, Shape]]:
+        """The slopes, which are its only parameter."""
+        yield "weight", (self.num_parameters,)
+
+    def part(self, name: str, selection: Selection) -> Index:
+        """The slopes of the first channels."""
+        return leading(selection, self._stored, self.num_parameters)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, C, ...) to the same shape."""
+        weight: Tensor | None = (
+            self.weight if not self._elastic else self.cut("weight", active(self))
+        )
+        assert weight is not None
+        return F.prelu(x, weight)
+
+    def plain(self, selection: Selection, tie: Tie) -> nn.PReLU:
+        """The slopes as a `torch.nn.PReLU`."""
+        slopes = nn.PReLU(selection.count(self.num_parameters), self.init, device="meta")
+        slopes.weight = tie("weight")
+        return slopes
+
+    def extra_repr(self) -> str:
+        """The number of slopes, for people."""
+        return f"num_parameters={self.num_parameters!r}"
 
 
 class PlainParameter(nn.Module):

@@ -1,4 +1,4 @@
-"""Layer normalisation over the active features alone."""
+"""Layer and root-mean-square normalisation over the active features alone."""
 
 from __future__ import annotations
 
@@ -65,6 +65,52 @@ class LayerNorm(Norm):
         return norm
 
 
+@final
+class RMSNorm(Norm):
+    """Division by the root of the mean square over the last dimension, whose length may be a size.
+
+    With masks the mean is that of the active features.
+    """
+
+    _size_name = "features"
+
+    def __init__(
+        self, features: Channels, eps: float | None = None, elementwise_affine: bool = True
+    ) -> None:
+        """Makes a norm as `torch.nn.RMSNorm` over one dimension.
+
+        Args:
+            features: the length of the last dimension, which may be a size.
+            eps: what is added to the mean square; by default the machine epsilon of the type that
+                torch computes in.
+            elementwise_affine: whether there is a scale.
+
+        Raises:
+            ValueError: for a sum of sizes (see `ms.concat`).
+        """
+        super().__init__()
+        self.features: int | Size = channels(features, "RMSNorm: features")
+        self.eps = eps
+        self._make_parameters(elementwise_affine, False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., features) divided by the root of their mean square."""
+        if not self._elastic:
+            return F.rms_norm(x, self._stored, self.weight, self.eps)
+        selection = active(self)
+        weight, mask = self.cut("weight", selection), selection.mask(self.features)
+        if mask is None:
+            return F.rms_norm(x, (selection.count(self.features),), weight, self.eps)
+        return masked_rms_norm(x, mask, weight, self.eps)
+
+    def plain(self, selection: Selection, tie: Tie) -> nn.RMSNorm:
+        """A `torch.nn.RMSNorm`."""
+        features = selection.count(self.features)
+        norm = nn.RMSNorm(features, self.eps, self.has("weight"), device="meta")
+        norm.register_parameter("weight", tie("weight") if self.has("weight") else None)
+        return norm
+
+
 def masked_layer_norm(
     x: Tensor, mask: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> Tensor:
@@ -94,3 +140,27 @@ def masked_layer_norm(
         if weight is not None:
             normalised = normalised * weight
         return (normalised if bias is None else normalised + bias).to(x.dtype)
+
+
+def masked_rms_norm(x: Tensor, mask: Tensor, weight: Tensor | None, eps: float | None) -> Tensor:
+    """Division by the root of the mean square of the features whose mask is one.
+
+    It is sum(m x^2) / n with n = sum(m), in float32 at least (see `masked_layer_norm`).
+
+    Args:
+        x: (..., C).
+        mask: (C,) of zeros and ones.
+        weight: (C,) or None.
+        eps: what is added to the mean square; None for the machine epsilon.
+
+    Returns:
+        (..., C) in the type of `x`.
+    """
+    with torch.autocast(x.device.type, enabled=False):
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        mask = mask.to(wide)
+        square = (wide.square() @ mask / mask.sum()).unsqueeze(-1)
+        normalised = wide * torch.rsqrt(
+            square + (torch.finfo(wide.dtype).eps if eps is None else eps)
+        )
+        return (normalised if weight is None else normalised * weight).to(x.dtype)

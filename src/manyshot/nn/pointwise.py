@@ -136,11 +136,31 @@ class TrainingFormat:
         return {"name": self.name, "why": self.why}
 
 
-def training_format(module: nn.Module, device: torch.device) -> TrainingFormat:
-    """Channels last, unless `module` holds a plain layer whose gradient is unsafe in it.
+def _five_dimensional(module: nn.Module) -> str | None:
+    """The path of a module that holds a tensor of five dimensions, as a 3-D convolution does."""
+    path: str
+    for path, layer in module.named_modules():
+        stacks = getattr(layer, "_stacks", ())  # of slices, which have a dimension less
+        for name, tensor in (*layer._parameters.items(), *layer._buffers.items()):
+            if tensor is not None and tensor.dim() - (name in stacks) == 5:
+                return path
+    return None
 
-    It does not depend on the processor, so that a run is the same on all of them.
+
+def training_format(module: nn.Module, device: torch.device) -> TrainingFormat:
+    """Channels last, unless `module` holds a layer that cannot take it.
+
+    That is a plain layer whose gradient is unsafe in it, or one that holds a tensor of five
+    dimensions, where torch's channels last is for four. It does not depend on the processor, so
+    that a run is the same on all of them.
     """
+    deep = _five_dimensional(module)
+    if deep is not None:
+        return TrainingFormat(
+            "contiguous",
+            f"{deep or 'the network'!r} holds a tensor of five dimensions, and channels last is a "
+            "format of four",
+        )
     if device.type != "cpu":
         return TrainingFormat("channels_last", "the fastest for convolutions")
     unsafe = unsafe_layers(module)

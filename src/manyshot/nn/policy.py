@@ -31,7 +31,8 @@ MaskMode: TypeAlias = Literal["full", "active"]
 `active`: tensors are cut as for option indices, and masks are all ones: cheap, but options larger
 than the chosen one get its gradient."""
 
-MaskKind: TypeAlias = Literal["prefix", "centre"]
+MaskKind: TypeAlias = Literal["prefix"] | int
+"""`prefix`: one below a size; a number: one in the centre of as many dimensions."""
 _TABLES: WeakKeyDictionary[Size, dict[Any, Tensor]] = WeakKeyDictionary()
 
 
@@ -46,7 +47,7 @@ class Policies:
 
     def __init__(self, by_decision: Mapping[Decision, Tensor], mode: MaskMode) -> None:
         self.by_decision, self.mode = by_decision, mode
-        self._masks: dict[tuple[str, Size], Tensor] = {}
+        self._masks: dict[tuple[MaskKind, Size], Tensor] = {}
         self._largest: dict[Size, Number] = {}
 
     def among(self, size: Size) -> tuple[Decision, ...]:
@@ -69,8 +70,8 @@ class Policies:
         """A mask that is 1 where `size` is active: every combination of options, contracted.
 
         Args:
-            kind: `prefix` for a mask (length,) that is 1 below the size, `centre` for a mask
-                (length, length) that is 1 in the central square of the size.
+            kind: `prefix` for a mask (length,) that is 1 below the size; a number of dimensions,
+                each of `length`, for a mask that is 1 in the central cube of the size.
             size: how many units are active.
             values: the active number of every decision.
             length: how many units there are.
@@ -122,8 +123,10 @@ def _ones(kind: MaskKind, count: int, length: int) -> Tensor:
     if kind == "prefix":
         return units < count
     start = (length - count) // 2
-    inside = (units >= start) & (units < start + count)
-    return inside[:, None] & inside[None]
+    inside = cube = (units >= start) & (units < start + count)
+    for _ in range(kind - 1):
+        cube = cube.unsqueeze(-1) & inside
+    return cube
 
 
 def _same(tensor: Tensor) -> Tensor:

@@ -156,14 +156,14 @@ class Selection:
         mask = self._largest_mask("prefix", size)
         return None if mask is None else mask[: self.extent(size)]
 
-    def centre_mask(self, size: Number | Size) -> Tensor | None:
-        """A mask (extent, extent), one in the central square of `size`; None without a policy."""
-        mask = self._largest_mask("centre", size)
+    def centre_mask(self, size: Number | Size, dimensions: int = 2) -> Tensor | None:
+        """A mask (extent, ...), one in the central cube of `size`; None without a policy."""
+        mask = self._largest_mask(dimensions, size)
         if mask is None:
             return None
         extent = self.extent(size)
         start = (len(mask) - extent) // 2
-        return mask[start : start + extent, start : start + extent]
+        return mask[(slice(start, start + extent),) * dimensions]
 
     def _largest_mask(self, kind: MaskKind, size: Number | Size) -> Tensor | None:
         policies = self.policies

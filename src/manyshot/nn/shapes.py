@@ -179,11 +179,13 @@ def check_channels(twin: nn.Module) -> None:
     for module in paths:
         if isinstance(module, kinds) or type(module).__module__.startswith("torchvision.ops."):
             kernel = getattr(module, "kernel_size", None)
-            spatial = len(kernel) if isinstance(kernel, tuple) else 2
+            usual = len(kernel) if isinstance(kernel, tuple) else None
+            spatial = getattr(module, "dimensions", usual)
+            channels = 1 if spatial is None else -1 - spatial
             dimensions = {
-                "in_channels": -1 - spatial,
+                "in_channels": channels,
                 "in_features": -1,
-                "num_features": 1,
+                "num_features": channels,
                 "num_channels": 1,
             }
             for name, dimension in dimensions.items():

@@ -13,8 +13,8 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from manyshot.nn.adapted import Adapted
-from manyshot.nn.batch_norm import ADOPTED
 from manyshot.nn.choice import Choice, Depth
+from manyshot.nn.kept import Kept, searchable
 from manyshot.nn.layer import Layer, Shape
 from manyshot.nn.mixing import Stacked, dry_selection
 from manyshot.space import Commutation, Decision, SearchSpace, Size, Use
@@ -48,28 +48,34 @@ class DeclaresUses(Protocol):
 def adopt(model: nn.Module) -> None:
     """Makes `model` ready: plain batch norms become ours, in place; every layer learns its path.
 
-    Norms made with `track_running_stats=False` stay as they are: they have nothing to blend.
+    Of a subclass of a batch norm its own forward is kept (see `manyshot.nn.kept`). Norms made with
+    `track_running_stats=False` stay as they are: they have nothing to blend.
 
     Raises:
-        TypeError: for a norm that keeps running statistics and is no plain `torch.nn` batch norm,
-            or a module whose weight is computed by a hook before its forward.
+        TypeError: for a norm that keeps running statistics and is no batch norm of torch, or a
+            module whose weight is computed by a hook before its forward.
     """
     for path, module in model.named_modules():
         _check_hooks(path or "the model", module)
     norms = [
         (path, module)
         for path, module in model.named_modules()
-        if isinstance(module, TorchNorm) and module.track_running_stats
+        if isinstance(module, TorchNorm)
+        and module.track_running_stats
+        and not isinstance(module, Layer)
     ]
+    layers = []
     for path, norm in norms:
-        if type(norm) not in ADOPTED:
+        layer = searchable(norm)
+        if layer is None:
             raise TypeError(
                 f"{path or 'the model'}: {type(norm).__name__} keeps running statistics, which a "
                 "supernet cannot share between paths; use torch.nn.BatchNorm1d/2d/3d, "
                 "ms.nn.BatchNorm2d, or track_running_stats=False"
             )
-    for _, norm in norms:
-        ADOPTED[type(norm)].adopt(norm)
+        layers.append((norm, layer))
+    for norm, layer in layers:
+        layer.adopt(norm)
     for path, module in model.named_modules():
         if isinstance(module, Layer):
             module.path = path
@@ -118,9 +124,10 @@ def walk(module: nn.Module, path: str = "", use: Use = ()) -> Iterator[tuple[str
             everywhere = len(allowed) == len(module.decision.options)
             inner = use if everywhere else (*use, (module.decision, allowed))
             yield from walk(block, f"{prefix}blocks.{i}", inner)
-    elif not isinstance(module, Layer):  # what a layer holds besides, parametrises its tensors
+    elif not isinstance(module, Layer) or isinstance(module, Kept):
+        # What other layers hold besides, parametrises their tensors.
         for name, child in module._modules.items():
-            if child is not None:
+            if child is not None and not (name == "parametrizations" and isinstance(module, Kept)):
                 yield from walk(child, f"{prefix}{name}", use)
 
 

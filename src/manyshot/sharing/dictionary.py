@@ -20,7 +20,10 @@ from manyshot.seeding import seeded, torch_generator
 from manyshot.space import Decision, SearchSpace, Size
 
 _BATCH_NORMS = (_NormBase, BatchNorm)
-_CHANNELS = {"in_channels", "out_channels", "in_features", "out_features", "num_features"}
+_CHANNELS = {
+    *("in_channels", "out_channels", "in_features", "out_features", "num_features"),
+    *("num_channels", "embedding_dim"),
+}
 
 
 @dataclass(frozen=True)
