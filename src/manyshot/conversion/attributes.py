@@ -71,7 +71,7 @@ def numbers(
         per_group = module.num_channels // module.num_groups
         groups = _divided(bare, per_group)
         return _varying({"num_channels": bare, "num_groups": groups}, size)
-    if isinstance(module, nn.LayerNorm) and len(weight) == 1 and bare is not None:
+    if isinstance(module, nn.LayerNorm | nn.RMSNorm) and len(weight) == 1 and bare is not None:
         return {"normalized_shape": (size(bare),)}
     if isinstance(module, nn.Embedding) and len(weight) == 2:
         return _varying({"embedding_dim": weight[1]}, size)

@@ -35,8 +35,6 @@ from manyshot.space import Decision, SearchSpace, choose
 from manyshot.space.decision import round_number
 from manyshot.supernet import Supernet
 
-ROUNDS = 8
-"""How often attributes of modules are tried for one decision before it is given up."""
 RANDOM = 8
 """How many random architectures are tried besides the smallest and the largest."""
 TOLERANCE = 1e-5
@@ -349,31 +347,36 @@ class _Converter:
         """Runs small architectures on meta tensors until all do; what does not run is fixed."""
         while self.plan.decisions():
             twin = rewrite(_copied(self._twin), self.plan)
-            space = search_space(twin)
-            failed = next(self._failures(twin, space), None)
-            if failed is None:
+            failures = list(self._failures(twin, search_space(twin)))
+            if not failures:
                 return
-            decision, error = failed
-            if not self._mend(decision, error, twin):
-                self._give_up(decision, error, twin)
+            mended = [self._mend(error, twin) for _, error in failures]
+            if not any(mended):  # what could follow is tried before anything is given up
+                for decision, error in failures:
+                    self._drop(decision, f"another number does not run: {described(error, twin)}")
 
     def _failures(
         self, twin: nn.Module, space: SearchSpace
-    ) -> Iterator[tuple[Decision | None, Exception]]:
-        """Decisions that do not run at their smallest, or else what an architecture failed with."""
+    ) -> Iterator[tuple[Decision, Exception]]:
+        """Decisions that do not run at their smallest; or else one that does not among others."""
         rng = numpy_rng("conversion", "checks")
-        archs = (space.largest, space.smallest, *(space.sample(rng) for _ in range(RANDOM)))
-        errors = (self._run(twin, space, arch) for arch in archs)
-        failed = next((error for error in errors if error is not None), None)
+        archs = (space.smallest, *(space.sample(rng) for _ in range(RANDOM)))
+        failed = next((arch for arch in archs if self._run(twin, space, arch) is not None), None)
         if failed is None:
             return
-        for decision in space.decisions:
-            at = space.index[decision]
+        alone = False
+        for at, decision in enumerate(space.decisions):
             arch = (*space.largest[:at], space.smallest[at], *space.largest[at + 1 :])
             error = self._run(twin, space, arch)
             if error is not None:
+                alone = True
                 yield decision, error
-        yield None, failed
+        for at, decision in enumerate(space.decisions):
+            if not alone:
+                error = self._run(twin, space, (*failed[: at + 1], *space.largest[at + 1 :]))
+                if error is not None:
+                    yield decision, error
+                    return
 
     def _run(self, twin: nn.Module, space: SearchSpace, arch: Any) -> Exception | None:
         args, kwargs = as_call(self._inputs)
@@ -384,7 +387,7 @@ class _Converter:
             return error
         return None
 
-    def _mend(self, decision: Decision | None, error: Exception, twin: nn.Module) -> bool:
+    def _mend(self, error: Exception, twin: nn.Module) -> bool:
         """Lets attributes of the module that failed follow the layouts that it met.
 
         A `forward` reads its numbers of channels and heads from attributes of its module. One that
@@ -409,29 +412,18 @@ class _Converter:
                 bound = True
         return bound
 
-    def _give_up(self, decision: Decision | None, error: Exception, twin: nn.Module) -> None:
-        """Fixes a decision, or all that meets in the module that failed."""
-        why = f"another number does not run: {described(error, twin)}"
-        inner, _ = innermost(error, twin)
-        path = _path_of(inner, twin, self.plan)
-        if decision is not None:
-            self._drop([decision], why)
-        else:
-            layouts = self._bindable.get(path, ())
-            groups = [g for g in groups_of(layouts) if g in self.plan.widths]
-            self._drop([self.plan.widths[g] for g in groups] or self.plan.decisions(), why)
-
-    def _drop(self, decisions: Sequence[Decision], why: str) -> None:
+    def _drop(self, dropped: Decision, why: str) -> None:
+        """Lets what a decision would vary stay as it is."""
         for group, decision in list(self.plan.widths.items()):
-            if decision in decisions:
+            if decision is dropped:
                 group.fix(why)
                 del self.plan.widths[group]
         for run, decision in list(self.plan.depths.items()):
-            if decision in decisions:
+            if decision is dropped:
                 self._refused[run.name] = why
                 del self.plan.depths[run]
         for path, decision in list(self.plan.kernels.items()):
-            if decision in decisions:
+            if decision is dropped:
                 self._refused[f"{path}.kernel"] = why
                 del self.plan.kernels[path]
         for key, (layout, _) in list(self.plan.bound.items()):

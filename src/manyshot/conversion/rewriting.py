@@ -11,16 +11,26 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase as BatchNorm
 
 from manyshot.conversion.attributes import numbers
 from manyshot.conversion.blocks import Run
 from manyshot.conversion.groups import Group, Layout, resolved
 from manyshot.conversion.rules import Dims
 from manyshot.nn.adapted import adapt
-from manyshot.nn.batch_norm import ADOPTED
 from manyshot.nn.choice import Depth
-from manyshot.nn.elastic import Conv2d, Linear
-from manyshot.nn.layer_norm import LayerNorm
+from manyshot.nn.convolution import (
+    Conv1d,
+    Conv2d,
+    Conv3d,
+    ConvTranspose1d,
+    ConvTranspose2d,
+    ConvTranspose3d,
+)
+from manyshot.nn.elastic import Embedding, Linear, PReLU
+from manyshot.nn.group_norm import GroupNorm
+from manyshot.nn.kept import searchable
+from manyshot.nn.layer_norm import LayerNorm, RMSNorm
 from manyshot.nn.multihead import MultiheadAttention
 from manyshot.space import Decision, Size, concat
 
@@ -113,13 +123,15 @@ def _rewritten(path: str, module: nn.Module, plan: Plan) -> nn.Module:
         return module
     sizes = numbers(module, dims, plan.size)
     plain = not bound and path not in plan.read and not _has_hooks(module)
-    if plain and type(module) in _LAYERS:
-        layer: nn.Module | None = _LAYERS[type(module)](module, sizes, plan.kernels.get(path))
-        if layer is not None:
-            return layer
-    if plain and type(module) in ADOPTED:
-        ADOPTED[type(module)].adopt(module, sizes["num_features"])
+    norm = searchable(module) if isinstance(module, BatchNorm) else None
+    if plain and norm is not None:
+        norm.adopt(module, sizes["num_features"])
         return module
+    if plain:
+        with torch.device("meta"):
+            layer = _layer(module, sizes, plan.kernels.get(path))
+        if layer is not None:
+            return _with_tensors(layer, module)
     for name, (layout, in_tuple) in bound.items():
         sizes[name] = (plan.size(layout),) if in_tuple else plan.size(layout)
     adapt(
@@ -148,50 +160,54 @@ def _has_hooks(module: nn.Module) -> bool:
     return any(getattr(module, kind) for kind in kinds) or "parametrizations" in module._modules
 
 
-def _convolution(old: nn.Module, sizes: Mapping[str, Any], kernel: Decision | None) -> Any:
-    assert isinstance(old, nn.Conv2d)
-    if old.padding_mode != "zeros":
-        return None
-    side: Any = old.kernel_size if kernel is None else kernel
-    padding: Any = old.padding
-    if kernel is not None:
-        padding = kernel // 2 if old.dilation[0] == 1 else kernel // 2 * old.dilation[0]
-    with torch.device("meta"):
-        new = Conv2d(
-            sizes.get("in_channels", old.in_channels),
-            sizes.get("out_channels", old.out_channels),
-            side,
-            old.stride,  # type: ignore[arg-type]
-            padding,
-            old.dilation,  # type: ignore[arg-type]
-            sizes.get("groups", old.groups),
-            bias=old.bias is not None,
-        )
-    return _with_tensors(new, old)
+_CONVOLUTIONS: dict[type[nn.Module], Any] = {
+    nn.Conv1d: Conv1d,
+    nn.Conv2d: Conv2d,
+    nn.Conv3d: Conv3d,
+    nn.ConvTranspose1d: ConvTranspose1d,
+    nn.ConvTranspose2d: ConvTranspose2d,
+    nn.ConvTranspose3d: ConvTranspose3d,
+}
 
 
-def _linear(old: nn.Module, sizes: Mapping[str, Any], kernel: Decision | None) -> Any:
-    assert isinstance(old, nn.Linear)
-    with torch.device("meta"):
-        new = Linear(
-            sizes.get("in_features", old.in_features),
-            sizes.get("out_features", old.out_features),
-            bias=old.bias is not None,
-        )
-    return _with_tensors(new, old)
+def _layer(old: Any, sizes: Mapping[str, Any], kernel: Decision | None) -> nn.Module | None:
+    """The layer of `ms.nn` that takes the place of one of torch; None if there is none.
 
+    Args:
+        old: a module.
+        sizes: those of its numbers that vary, by the names that torch has for them.
+        kernel: the side of its kernel, if that varies.
+    """
 
-def _layer_norm(old: nn.Module, sizes: Mapping[str, Any], kernel: Decision | None) -> Any:
-    assert isinstance(old, nn.LayerNorm)
-    if old.weight is None or len(old.normalized_shape) > 1:
-        return None
-    with torch.device("meta"):
-        features = sizes["normalized_shape"][0]
-        new = LayerNorm(features, old.eps, bias=old.bias is not None)
-    return _with_tensors(new, old)
+    def size(name: str) -> Any:
+        return sizes.get(name, getattr(old, name))
 
-
-_LAYERS = {nn.Conv2d: _convolution, nn.Linear: _linear, nn.LayerNorm: _layer_norm}
+    kind, bias = type(old), getattr(old, "bias", None) is not None
+    if kind in _CONVOLUTIONS:
+        how = {name: getattr(old, name) for name in ("stride", "padding", "dilation")}
+        if "Transpose" in kind.__name__:
+            how["output_padding"] = old.output_padding
+        else:
+            how["padding_mode"] = old.padding_mode
+        if kernel is not None:
+            how["padding"] = kernel // 2 * old.dilation[0]
+        side = old.kernel_size if kernel is None else kernel
+        into, out, groups = map(size, ("in_channels", "out_channels", "groups"))
+        layer: nn.Module = _CONVOLUTIONS[kind](into, out, side, groups=groups, bias=bias, **how)
+        return layer
+    if kind is nn.Linear:
+        return Linear(size("in_features"), size("out_features"), bias)
+    if kind is nn.LayerNorm and old.weight is not None and len(old.normalized_shape) == 1:
+        return LayerNorm(size("normalized_shape")[0], old.eps, bias=bias)
+    if kind is nn.RMSNorm and old.weight is not None and len(old.normalized_shape) == 1:
+        return RMSNorm(size("normalized_shape")[0], old.eps)
+    if kind is nn.GroupNorm and old.weight is not None:
+        return GroupNorm(size("num_groups"), size("num_channels"), old.eps)
+    if kind is nn.PReLU:
+        return PReLU(size("num_parameters"))
+    if kind is nn.Embedding and old.max_norm is None and not (old.sparse or old.scale_grad_by_freq):
+        return Embedding(old.num_embeddings, size("embedding_dim"), old.padding_idx)
+    return None
 
 
 def _with_tensors(new: nn.Module, old: nn.Module) -> nn.Module:
