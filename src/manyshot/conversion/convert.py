@@ -87,7 +87,8 @@ def convert(
             their norms, a function `importance(tensor, dim)` that gives a number per entry, or None
             to leave them in their order.
         keep: patterns of paths of modules, such as `"fc"` or `"layer1.*"`, whose channels stay.
-        sharing: which weights a path gets; by default one copy.
+        sharing: which weights a path gets; by default one copy. Further copies begin as the scheme
+            says; `ms.sharing.widen` lets all begin as the network's weights.
 
     Returns:
         A supernet, with what was done as `net.conversion`.
@@ -110,13 +111,16 @@ def convert(
         _order(model, plan, importance)
     running = {id(m): held for m in model.modules() if (held := _running(m)) is not None}
     share = _share(model, plan)
-    net = Supernet(rewrite(model, plan), sharing=sharing, example_inputs=example_inputs)
+    net = Supernet(rewrite(model, plan), example_inputs=example_inputs)
     tensors = {
         norm.path: running[id(norm)]
         for norm in net.model.modules()
         if isinstance(norm, BatchNorm) and id(norm) in running
     }
     stats = BatchNormStats(net.space.largest, tensors)
+    difference = _check(net, example_inputs, original, stats)
+    if sharing is not None:
+        net = Supernet(net.model, sharing=sharing)
     net.conversion = Conversion(
         decisions=tuple(converter.converted()),
         fixed=tuple(converter.kept()),
@@ -124,7 +128,7 @@ def convert(
         opaque=converter.opaque,
         stats=stats,
         share=share,
-        difference=_check(net, example_inputs, original, stats),
+        difference=difference,
         importance=getattr(importance, "__name__", str(importance or "none")),
     )
     return net
