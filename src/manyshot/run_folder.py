@@ -173,6 +173,9 @@ class ImagesRecord(Part):
 
     name: str
     fingerprint: str
+    """Of all parts."""
+    digests: dict[str, str] = Field(default_factory=dict)
+    """Of each part, by its name."""
     image_shape: tuple[int, ...]
     class_counts: dict[str, tuple[Count, ...]]
     """By the name of the part, in the order of the labels."""
@@ -388,10 +391,13 @@ class FinishLine(Record):
     arch: ArchText
     mode: Literal["inherit", "finetune", "scratch"]
     fingerprint: str
+    """Identifies what its weights depend on, which the test images are no part of."""
     memory_format: MemoryFormat
     weights: InnerPath
     """The path of its weights."""
     proxy_accuracy: Share | None = None
+    tested_on: str | None = None
+    """The digest of the test images that the figures below are of."""
     test_accuracy: Share | None = None
     test_loss: float | None = None
     test_balanced_accuracy: Share | None = None
@@ -431,7 +437,11 @@ class TruthLine(Record):
     images_forwarded: Count | None = None
     seconds: float | None = None
     settings: str | None = None
-    """Identifies the network, the images and how it was trained."""
+    """Identifies the network, the images of all parts and how it was trained."""
+    trained_on: str | None = None
+    """The digest of the training images."""
+    tested_on: str | None = None
+    """The digest of the test images."""
 
 
 # -- a rank ----------------------------------------------------------------------------------------

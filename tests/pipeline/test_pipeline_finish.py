@@ -131,7 +131,7 @@ def test_any_architecture_can_be_exported(base, tmp_path):
         torch.testing.assert_close(program(images), expected, rtol=1e-4, atol=1e-5)
     card = json.loads((tmp_path / "run" / "subnets" / "3-0-2-1.json").read_text())
     assert card["accuracies"] == {}
-    assert card["data"]["fingerprint"] == ws.splits.fingerprint
+    assert card["data"]["fingerprint"] == ws.splits.training_fingerprint
 
 
 def test_an_export_touches_the_test_images_only_if_told_to(base, tmp_path, monkeypatch):

@@ -43,7 +43,8 @@ def finish(
 ) -> dict[Arch, FinishLine]:
     """Finishes, tests and exports architectures; what is on record is not done again.
 
-    The test set is touched here only. Processes train together; the main one tests and writes.
+    Finished weights are tested again if the test images are others than those on record. The test
+    set is touched here only. Processes train together; the main one tests and writes.
 
     Args:
         ws: the run, with the weights that its search ended with.
@@ -70,6 +71,8 @@ def finish(
     lines = {line.arch: line for line in records.load_lines(path, FinishLine)}
     works = [_Work.of(ws, folder, arch, settings, lines, test) for arch in dict.fromkeys(archs)]
     accelerator.wait_for_everyone()  # all have looked before the main process writes again
+    if accelerator.is_main_process:
+        _say_what_is_tested_again(ws, works, test)
     finished_archs: dict[Arch, FinishLine] = {}
     for work in works:
         line = work.line
@@ -123,7 +126,7 @@ class _Work:
         if line is None or line.fingerprint != fingerprint:
             return cls(folder, arch, text, line, False, False, fingerprint)
         asked = set(ws.recipe.export.formats) <= set(line.files)
-        asked &= not test or line.test_accuracy is not None
+        asked &= not test or line.tested_on == ws.splits.digests["test"]
         listed = (*line.files.values(), line.weights)
         return cls(
             folder,
@@ -162,21 +165,26 @@ class _Work:
         proxy_accuracy: float | None,
         test: bool,
     ) -> FinishLine:
-        """Tests if asked to, exports, and returns the line; weights are not tested twice."""
+        """Tests if asked to, exports, and returns the line.
+
+        The same weights are not tested twice on the same images.
+        """
         before = self.line
         formats: list[str] = list(ws.recipe.export.formats)
-        accuracy, loss, balanced = None, None, None
+        tested_on, accuracy, loss, balanced = None, None, None, None
         if before is not None:
-            accuracy, loss = before.test_accuracy, before.test_loss
+            tested_on, accuracy, loss = before.tested_on, before.test_accuracy, before.test_loss
             balanced = before.test_balanced_accuracy
             proxy_accuracy = before.proxy_accuracy if proxy_accuracy is None else proxy_accuracy
             formats += [kind for kind in before.files if kind not in formats]
-        if (test and accuracy is None) or (accuracy is not None and not self.trained):
+        images = ws.splits.digests["test"]
+        if (test and tested_on != images) or (accuracy is not None and not self.trained):
             score = evaluate.accuracy(subnet, ws.fixed("test", None))
             accuracy, loss, balanced = score.accuracy, score.loss, score.balanced_accuracy
+            tested_on = images
         all_accuracies = {"test_accuracy": accuracy, "proxy_accuracy": proxy_accuracy}
         accuracies = {name: value for name, value in all_accuracies.items() if value is not None}
-        files, failed = exported(ws, subnet, self.folder, self.arch, formats, accuracies)
+        files, failed = exported(ws, subnet, self.folder, self.arch, formats, accuracies, tested_on)
         return FinishLine(
             arch=self.text,
             mode=settings.mode,
@@ -184,6 +192,7 @@ class _Work:
             memory_format=MemoryFormat(**training_format(subnet, ws.device).to_dict()),
             weights=self.weights.relative_to(self.folder).as_posix(),
             proxy_accuracy=proxy_accuracy,
+            tested_on=tested_on,
             test_accuracy=accuracy,
             test_loss=loss,
             test_balanced_accuracy=balanced,
@@ -196,6 +205,22 @@ def fingerprint_of(ws: Workspace, settings: FinishSettings, text: str) -> str:
     """Identifies what the finished weights of an architecture depend on."""
     inherited = "" if settings.mode == "scratch" else digest(ws.net.state_dict())
     return ws.fingerprint(settings.training, settings.mode, text, ws.recipe.train, inherited)
+
+
+def _say_what_is_tested_again(ws: Workspace, works: Sequence[_Work], test: bool) -> None:
+    """Warns of networks that were tested on other images, whose figures will be other ones."""
+    images = ws.splits.digests["test"]
+    texts = [
+        work.text
+        for work in works
+        if test and work.trained and work.line and work.line.tested_on not in (None, images)
+    ]
+    if texts:
+        warnings.warn(
+            f"the test images are others than those that {', '.join(texts)} had been tested on: "
+            "nothing is trained for that, and what is finished is tested again",
+            stacklevel=2,
+        )
 
 
 def _put(log: Path, line: FinishLine) -> None:
@@ -260,14 +285,15 @@ def costs_of(ws: Workspace, arch: Arch) -> dict[str, float]:
     return {metric: table([arch])[0].item() for metric, table in ws.costs.items()}
 
 
-def data_card(ws: Workspace) -> dict[str, Any]:
-    """What a user of a subnet must know of the images it was trained on."""
+def data_card(ws: Workspace, tested_on: str | None) -> dict[str, Any]:
+    """What a user of a subnet must know of the images that it was trained and tested on."""
     splits = ws.splits
     names = {} if splits.class_names is None else {"class_names": list(splits.class_names)}
     return {
         **names,
         "name": splits.name,
-        "fingerprint": splits.fingerprint,
+        "fingerprint": splits.training_fingerprint,
+        **({} if tested_on is None else {"tested_on": tested_on}),
         "image_shape": list(splits.image_shape),
         "classes": splits.classes,
         "mean": list(splits.mean),
@@ -283,8 +309,18 @@ def exported(
     arch: Arch,
     formats: Sequence[str],
     accuracies: Mapping[str, float],
+    tested_on: str | None = None,
 ) -> tuple[dict[str, str], dict[str, str]]:
     """Writes a finished subnet to files, in all formats that can be written.
+
+    Args:
+        ws: the run.
+        subnet: the network.
+        folder: the run's.
+        arch: the architecture.
+        formats: keys of `FORMATS`.
+        accuracies: by name, for the card.
+        tested_on: the digest of the test images, for the card; None if it was not tested.
 
     Returns:
         The paths relative to `folder` by format, and why the other formats failed.
@@ -298,7 +334,7 @@ def exported(
         folder=RunFolder(folder).subnets,
         stem=space.to_text(arch),
         formats=formats,
-        card=card(space, arch, costs=costs, accuracies=accuracies, data=data_card(ws)),
+        card=card(space, arch, costs=costs, accuracies=accuracies, data=data_card(ws, tested_on)),
         failures=failed,
     )
     return {kind: path.relative_to(folder).as_posix() for kind, path in files.items()}, failed
