@@ -402,8 +402,20 @@ class FinishLine(Record):
     test_loss: float | None = None
     test_balanced_accuracy: Share | None = None
     files: dict[str, InnerPath]
+    sha256: dict[str, str] = Field(default_factory=dict)
+    """Of each of `files`, by the same format."""
     failed: dict[str, str] | None = None
     """The formats that could not be written, and why."""
+
+    def is_written(self, folder: Path, kind: str) -> bool:
+        """Whether the file of a format is there and holds what was written.
+
+        Args:
+            folder: the run's.
+            kind: the format, one of `files`.
+        """
+        path = folder / self.files[kind]
+        return path.is_file() and records.sha256_of(path) == self.sha256.get(kind)
 
 
 class Result(Record):

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from accelerate.utils import broadcast_object_list
 from torch import nn
 
 from manyshot import evaluate, records
-from manyshot.export import card, export
+from manyshot.export import CARD, FORMATS, card, export
 from manyshot.fitting import fit
 from manyshot.nn import BatchNormStats
 from manyshot.nn.pointwise import training_format
@@ -43,8 +44,9 @@ def finish(
 ) -> dict[Arch, FinishLine]:
     """Finishes, tests and exports architectures; what is on record is not done again.
 
-    Finished weights are tested again if the test images are others than those on record. The test
-    set is touched here only. Processes train together; the main one tests and writes.
+    Finished weights are tested again if the test images are others than those on record, and files
+    that are not what was written are written again. The test set is touched here only. Processes
+    train together; the main one tests and writes.
 
     Args:
         ws: the run, with the weights that its search ended with.
@@ -73,6 +75,7 @@ def finish(
     accelerator.wait_for_everyone()  # all have looked before the main process writes again
     if accelerator.is_main_process:
         _say_what_is_tested_again(ws, works, test)
+        _say_what_is_written_again(works)
     finished_archs: dict[Arch, FinishLine] = {}
     for work in works:
         line = work.line
@@ -98,6 +101,7 @@ class _Work:
         line: its line so far; None if there is none.
         done: whether all that is asked for is there.
         trained: whether its finished weights are there.
+        intact: the formats whose files are there and hold what was written.
         fingerprint: identifies what its weights depend on.
     """
 
@@ -107,6 +111,7 @@ class _Work:
     line: FinishLine | None
     done: bool
     trained: bool
+    intact: frozenset[str]
     fingerprint: str
 
     @classmethod
@@ -124,17 +129,19 @@ class _Work:
         fingerprint = fingerprint_of(ws, settings, text)
         line = lines.get(text)
         if line is None or line.fingerprint != fingerprint:
-            return cls(folder, arch, text, line, False, False, fingerprint)
-        asked = set(ws.recipe.export.formats) <= set(line.files)
+            return cls(folder, arch, text, line, False, False, frozenset(), fingerprint)
+        trained = (folder / line.weights).exists()
+        intact = frozenset(kind for kind in line.files if line.is_written(folder, kind))
+        asked = set(ws.recipe.export.formats) <= intact == set(line.files)
         asked &= not test or line.tested_on == ws.splits.digests["test"]
-        listed = (*line.files.values(), line.weights)
         return cls(
             folder,
             arch,
             text,
             line,
-            done=asked and all((folder / path).exists() for path in listed),
-            trained=(folder / line.weights).exists(),
+            done=asked and trained,
+            trained=trained,
+            intact=intact if trained else frozenset(),
             fingerprint=fingerprint,
         )
 
@@ -184,7 +191,18 @@ class _Work:
             tested_on = images
         all_accuracies = {"test_accuracy": accuracy, "proxy_accuracy": proxy_accuracy}
         accuracies = {name: value for name, value in all_accuracies.items() if value is not None}
-        files, failed = exported(ws, subnet, self.folder, self.arch, formats, accuracies, tested_on)
+        intact = {kind: before.files[kind] for kind in self.intact - {CARD}} if before else {}
+        written, failed = exported(
+            ws,
+            subnet,
+            self.folder,
+            self.arch,
+            [kind for kind in formats if kind not in intact],
+            accuracies,
+            intact=intact,
+            tested_on=tested_on,
+        )
+        files = {k: path for k in FORMATS if (path := (intact | written).get(k)) is not None}
         return FinishLine(
             arch=self.text,
             mode=settings.mode,
@@ -197,6 +215,7 @@ class _Work:
             test_loss=loss,
             test_balanced_accuracy=balanced,
             files=files,
+            sha256={kind: records.sha256_of(self.folder / path) for kind, path in files.items()},
             failed=failed or None,
         )
 
@@ -221,6 +240,19 @@ def _say_what_is_tested_again(ws: Workspace, works: Sequence[_Work], test: bool)
             "nothing is trained for that, and what is finished is tested again",
             stacklevel=2,
         )
+
+
+def _say_what_is_written_again(works: Sequence[_Work]) -> None:
+    """Warns of files that are there, but hold something else than what was written."""
+    for work in works:
+        files = {} if work.line is None or not work.trained else work.line.files
+        for kind, path in files.items():
+            if kind not in work.intact and (work.folder / path).exists():
+                warnings.warn(
+                    f"{work.folder / path} was damaged or changed after it was written: it is "
+                    "written again",
+                    stacklevel=3,
+                )
 
 
 def _put(log: Path, line: FinishLine) -> None:
@@ -309,6 +341,8 @@ def exported(
     arch: Arch,
     formats: Sequence[str],
     accuracies: Mapping[str, float],
+    *,
+    intact: Mapping[str, str] = MappingProxyType({}),
     tested_on: str | None = None,
 ) -> tuple[dict[str, str], dict[str, str]]:
     """Writes a finished subnet to files, in all formats that can be written.
@@ -320,6 +354,7 @@ def exported(
         arch: the architecture.
         formats: keys of `FORMATS`.
         accuracies: by name, for the card.
+        intact: the paths of files in other formats, for the card.
         tested_on: the digest of the test images, for the card; None if it was not tested.
 
     Returns:
@@ -334,7 +369,10 @@ def exported(
         folder=RunFolder(folder).subnets,
         stem=space.to_text(arch),
         formats=formats,
-        card=card(space, arch, costs=costs, accuracies=accuracies, data=data_card(ws, tested_on)),
+        card={
+            **card(space, arch, costs=costs, accuracies=accuracies, data=data_card(ws, tested_on)),
+            "files": {kind: Path(path).name for kind, path in intact.items()},
+        },
         failures=failed,
     )
     return {kind: path.relative_to(folder).as_posix() for kind, path in files.items()}, failed
