@@ -470,6 +470,8 @@ class RankScoreLine(Record):
     calibration: str
     validation_images: Count
     batch_size: Count
+    seconds: float
+    """From the score before it, or the beginning of its command, to this one."""
 
 
 IntervalMethod = Literal["BCa", "percentile"]
@@ -526,7 +528,10 @@ class RankedTruth(Part):
 
 
 class Evaluation(Part):
-    """How the architectures of a truth were scored, and what that took."""
+    """How the architectures of a truth were scored, and what that took, over all commands.
+
+    What a kill made a command compute again is left out.
+    """
 
     method: str
     architectures: Count
