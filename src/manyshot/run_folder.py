@@ -147,6 +147,8 @@ class Timing(Part):
     repeats: Count
     clock: str
     device: str
+    warmup: Count | None = None
+    torch_version: str | None = None
     table_ms: float | None = None
     """What the latency table of the run says, if there is one."""
 
