@@ -285,7 +285,7 @@ class Run:
             )
         path = self.folder / line.files[kind]
         if not line.is_written(self.folder, kind):
-            what = "was damaged or changed after it was written" if path.exists() else "is missing"
+            what = "is not what is on record of it" if path.exists() else "is missing"
             raise records.RecordError(f"{path} {what}: restore it from a copy, or {way_out}")
         return path
 

@@ -237,12 +237,12 @@ def test_a_file_that_was_changed_is_written_again(programs, tmp_path, monkeypatc
     program = folder / row["files"]["pt2"]
     times = {p: p.stat().st_mtime_ns for p in {program, other} - {path}}
     if kind == "pt2":
-        with pytest.raises(records.RecordError, match="damaged or changed after it was written"):
+        with pytest.raises(records.RecordError, match="is not what is on record of it: restore"):
             ms.Run(folder).winners[0].file("pt2")
     for name in ("fit", "finished"):
         monkeypatch.setattr(finishing, name, None)
     with (
-        pytest.warns(UserWarning, match=rf"{path} was damaged or changed .* is written again"),
+        pytest.warns(UserWarning, match=rf"{path} is not what is on record .* is written again"),
         pytest.raises(SystemExit) as left,
     ):
         main(["run", "--resume", str(folder), "--quiet"])

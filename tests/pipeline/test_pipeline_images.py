@@ -17,7 +17,7 @@ from manyshot.pipeline.stages.score import Images
 from manyshot.pipeline.verbs.truth import workspace
 from manyshot.recipe import Recipe
 from manyshot.train import CheckpointError
-from pipeline_runs import lines, outcome, run, small
+from pipeline_runs import lines, outcome, run, small, stopped
 
 CLASSES = ("dark", "light")
 
@@ -136,6 +136,29 @@ def test_it_ends_as_a_run_on_the_new_images(photos, copy, replaced, tmp_path, cu
     for name in ("space.json", "recipe.toml"):
         assert (copy / name).read_bytes() == (tmp_path / "new" / name).read_bytes()
     run(on(photos), copy)  # and nothing is said any more
+
+
+@pytest.mark.filterwarnings("ignore:the test images are others", "ignore:.*not what is on record")
+def test_stopped_after_every_write_while_it_tests_again(
+    photos, finished, replaced, tmp_path, monkeypatch
+):
+    replaced("test")
+    run(on(photos), tmp_path / "new")
+    new = outcome(tmp_path / "new")
+    for name in ("fit", "finished"):
+        monkeypatch.setattr(finishing, name, None)
+    written: list[str] = []
+    while True:
+        folder = shutil.copytree(finished, tmp_path / str(len(written)))
+        name = stopped(monkeypatch, len(written), lambda folder=folder: run(on(photos), folder))
+        if name is None:
+            break
+        written.append(name)
+        run(on(photos), folder)
+        assert outcome(folder) == new, name
+    cards = [name for name in written if name.count("-") == 3]
+    assert len(cards) == written.count("finish.jsonl") == 2
+    assert {*written} - {*cards} == {"space.json", "finish.jsonl", "result.json"}
 
 
 def contents(folder):

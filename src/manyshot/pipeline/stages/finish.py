@@ -243,22 +243,26 @@ def _say_what_is_tested_again(ws: Workspace, works: Sequence[_Work], test: bool)
 
 
 def _say_what_is_written_again(works: Sequence[_Work]) -> None:
-    """Warns of files that are there, but hold something else than what was written."""
+    """Warns of files that are there, but hold something else than what is on record."""
     for work in works:
         files = {} if work.line is None or not work.trained else work.line.files
         for kind, path in files.items():
             if kind not in work.intact and (work.folder / path).exists():
                 warnings.warn(
-                    f"{work.folder / path} was damaged or changed after it was written: it is "
-                    "written again",
+                    f"{work.folder / path} is not what is on record of it (it was damaged, "
+                    "changed, or written by a command that was killed): it is written again",
                     stacklevel=3,
                 )
 
 
 def _put(log: Path, line: FinishLine) -> None:
-    """Writes the line of an architecture, in place of an earlier one."""
-    records.keep(log, FinishLine, lambda other: other.arch != line.arch)
-    records.append(log, line)
+    """Writes the line of an architecture, in place of an earlier one, which no kill loses."""
+    lines = records.load_lines(log, FinishLine)
+    others = [other for other in lines if other.arch != line.arch]
+    if len(others) == len(lines):
+        records.append(log, line)
+    else:
+        records.write_lines(log, [*others, line])
 
 
 def finished(
