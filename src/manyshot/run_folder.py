@@ -147,6 +147,8 @@ class Timing(Part):
     repeats: Count
     clock: str
     device: str
+    warmup: Count | None = None
+    torch_version: str | None = None
     table_ms: float | None = None
     """What the latency table of the run says, if there is one."""
 
@@ -173,6 +175,9 @@ class ImagesRecord(Part):
 
     name: str
     fingerprint: str
+    """Of all parts."""
+    digests: dict[str, str] = Field(default_factory=dict)
+    """Of each part, by its name."""
     image_shape: tuple[int, ...]
     class_counts: dict[str, tuple[Count, ...]]
     """By the name of the part, in the order of the labels."""
@@ -388,16 +393,31 @@ class FinishLine(Record):
     arch: ArchText
     mode: Literal["inherit", "finetune", "scratch"]
     fingerprint: str
+    """Identifies what its weights depend on, which the test images are no part of."""
     memory_format: MemoryFormat
     weights: InnerPath
     """The path of its weights."""
     proxy_accuracy: Share | None = None
+    tested_on: str | None = None
+    """The digest of the test images that the figures below are of."""
     test_accuracy: Share | None = None
     test_loss: float | None = None
     test_balanced_accuracy: Share | None = None
     files: dict[str, InnerPath]
+    sha256: dict[str, str] = Field(default_factory=dict)
+    """Of each of `files`, by the same format."""
     failed: dict[str, str] | None = None
     """The formats that could not be written, and why."""
+
+    def is_written(self, folder: Path, kind: str) -> bool:
+        """Whether the file of a format is there and holds what was written.
+
+        Args:
+            folder: the run's.
+            kind: the format, one of `files`.
+        """
+        path = folder / self.files[kind]
+        return path.is_file() and records.sha256_of(path) == self.sha256.get(kind)
 
 
 class Result(Record):
@@ -431,7 +451,11 @@ class TruthLine(Record):
     images_forwarded: Count | None = None
     seconds: float | None = None
     settings: str | None = None
-    """Identifies the network, the images and how it was trained."""
+    """Identifies the network, the images of all parts and how it was trained."""
+    trained_on: str | None = None
+    """The digest of the training images."""
+    tested_on: str | None = None
+    """The digest of the test images."""
 
 
 # -- a rank ----------------------------------------------------------------------------------------
@@ -448,6 +472,8 @@ class RankScoreLine(Record):
     calibration: str
     validation_images: Count
     batch_size: Count
+    seconds: float
+    """From the score before it, or the beginning of its command, to this one."""
 
 
 IntervalMethod = Literal["BCa", "percentile"]
@@ -504,7 +530,10 @@ class RankedTruth(Part):
 
 
 class Evaluation(Part):
-    """How the architectures of a truth were scored, and what that took."""
+    """How the architectures of a truth were scored, and what that took, over all commands.
+
+    What a kill made a command compute again is left out.
+    """
 
     method: str
     architectures: Count

@@ -181,6 +181,16 @@ def test_the_fingerprint_is_as_it_was_without_and_changes_with_it():
     assert plain == hashlib.sha256(digests.encode()).hexdigest()[:16]
 
 
+@pytest.mark.parametrize("held_out", [0, 20])
+def test_parts_have_digests_of_their_own_and_training_one_without_the_test_images(held_out):
+    splits = load("digits", held_out=held_out)
+    parts = ["train", "validation", *(["held_out"] if held_out else []), "test"]
+    whole = {part: getattr(splits, part).digest() for part in parts}
+    assert dict(splits.digests) == {part: digest[:16] for part, digest in whole.items()}
+    together = "/".join(whole[part] for part in parts[:-1])
+    assert splits.training_fingerprint == hashlib.sha256(together.encode()).hexdigest()[:16]
+
+
 @pytest.mark.parametrize(
     ("held_out", "message"),
     [

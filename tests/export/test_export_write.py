@@ -110,6 +110,22 @@ class TestExport:
             found = torch.export.load(paths["pt2"]).module()(images)
             torch.testing.assert_close(found, module(images), rtol=0, atol=1e-6)
 
+    def test_the_card_lists_files_that_were_there_before(self, images, tmp_path):
+        module = nn.Sequential(nn.Flatten(), nn.Linear(768, 2))
+        listed = {"onnx": "1-2.onnx", "pt2": "old.pt2"}
+        record = {**full_card(), "files": listed}
+        paths = export(
+            module,
+            example=images,
+            folder=tmp_path,
+            stem="1-2",
+            formats=["pt2", "json"],
+            card=record,
+        )
+        kept = json.loads(paths["json"].read_text())["files"]
+        assert list(kept.items()) == [("pt2", "1-2.pt2"), ("onnx", "1-2.onnx")]
+        assert listed == {"onnx": "1-2.onnx", "pt2": "old.pt2"}
+
     def test_only_the_formats_asked_for(self, images, tmp_path, files):
         module = nn.Sequential(nn.Flatten(), nn.Linear(768, 2))
         paths = export(

@@ -96,6 +96,7 @@ def image_folders(
         ImageFolderSet(
             root=root,
             paths=part.paths,
+            contents=tuple(good[path].content for path in part.paths),
             labels=torch.tensor(part.labels, dtype=torch.int64),
             class_names=part.class_names,
             image_shape=(1 if is_grey else 3, height, width),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -38,6 +39,8 @@ class Splits:
         std: the standard deviation per channel of these pixels, as of a population.
         image_shape: (C, H, W) of the images in a batch.
         fingerprint: 16 hexadecimal digits that identify the contents of all parts.
+        training_fingerprint: likewise of all parts but test: what training and scores depend on.
+        digests: likewise of each part, by its name; `held_out` only if it is not empty.
         class_names: the names of the classes in the order of their labels, if these are folders.
         notes: what is worth knowing of image files: how many are used and left out, and why.
     """
@@ -52,6 +55,8 @@ class Splits:
     std: tuple[float, ...]
     image_shape: tuple[int, int, int]
     fingerprint: str
+    training_fingerprint: str
+    digests: Mapping[str, str]
     class_names: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
 
@@ -198,8 +203,10 @@ def _assembled(
 ) -> Splits:
     """The splits, with what follows from their parts."""
     mean, std = moments(train)
-    parts = (train, validation, *([held_out] if len(held_out) else []), test)
-    digests = "/".join(part.digest() for part in parts)
+    parts = {"train": train, "validation": validation, "held_out": held_out, "test": test}
+    digests = {
+        part: images.digest() for part, images in parts.items() if part != "held_out" or len(images)
+    }
     files = train if isinstance(train, ImageFolderSet) else None
     return Splits(
         name=name,
@@ -211,10 +218,17 @@ def _assembled(
         mean=mean,
         std=std,
         image_shape=train.image_shape,
-        fingerprint=hashlib.sha256(digests.encode()).hexdigest()[:16],
+        fingerprint=_together(digests.values()),
+        training_fingerprint=_together(d for part, d in digests.items() if part != "test"),
+        digests=MappingProxyType({part: digest[:16] for part, digest in digests.items()}),
         class_names=None if files is None else files.class_names,
         notes=() if files is None else files.notes,
     )
+
+
+def _together(digests: Iterable[str]) -> str:
+    """16 hexadecimal digits that identify several parts by their digests."""
+    return hashlib.sha256("/".join(digests).encode()).hexdigest()[:16]
 
 
 def _count(part: str, asked: int | float, available: int) -> int:

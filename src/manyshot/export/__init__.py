@@ -3,9 +3,10 @@
 from manyshot.export.card import card, write_card
 from manyshot.export.check import CHECKED_BATCHES, ExportMismatch
 from manyshot.export.programs import ONNX_TOLERANCE, PT2_TOLERANCE, to_onnx, to_pt2
-from manyshot.export.write import FORMATS, export
+from manyshot.export.write import CARD, FORMATS, export
 
 __all__ = [
+    "CARD",
     "CHECKED_BATCHES",
     "FORMATS",
     "ONNX_TOLERANCE",

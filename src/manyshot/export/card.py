@@ -36,7 +36,7 @@ def card(
         arch: an architecture of it.
         costs: its costs by name, such as `macs`, `params`, `latency_ms`.
         accuracies: its accuracies by name, such as `proxy_accuracy`, `test_accuracy`, in [0, 1].
-        data: `name` and `fingerprint` of the data set.
+        data: `name` and `fingerprint` of the data set, and whatever else is worth knowing of it.
 
     Raises:
         ValueError: if `arch` is not in the space.

@@ -446,7 +446,14 @@ class Workspace:
         return self.fixed("train", self.recipe.evaluate.calibration_images)
 
     def fingerprint(self, settings: OptimiserSettings, *more: object) -> str:
-        """Identifies all that trained weights depend on."""
+        """Identifies all that trained weights depend on, which the test images are no part of."""
+        return self._identified(settings, self.splits.training_fingerprint, more)
+
+    def truth_fingerprint(self, settings: OptimiserSettings) -> str:
+        """Identifies all that the accuracy of a network that is trained alone depends on."""
+        return self._identified(settings, self.splits.fingerprint, ())
+
+    def _identified(self, settings: OptimiserSettings, images: str, more: Sequence[object]) -> str:
         recipe = self.recipe
         rest = {"checkpoint_steps", "log_steps", "tracker"}
         kept = {
@@ -457,7 +464,7 @@ class Workspace:
             "training": settings.model_dump(exclude=rest),
             "seed": recipe.seed,
             "augment": asdict(self.augment()),
-            "images": self.splits.fingerprint,
+            "images": images,
             "more": [str(item) for item in more],
         }
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]

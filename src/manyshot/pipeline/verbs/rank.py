@@ -177,9 +177,12 @@ class _Scoring:
 
     def _is_same(self, line: RankScoreLine) -> bool:
         """Whether a score is of these weights and these images."""
-        return line == self._line(line.arch, line.calibrated, line.proxy_accuracy, line.proxy_loss)
+        score = line.proxy_accuracy, line.proxy_loss
+        return line == self._line(line.arch, line.calibrated, *score, line.seconds)
 
-    def _line(self, text: str, calibrated: bool, accuracy: float, loss: float) -> RankScoreLine:
+    def _line(
+        self, text: str, calibrated: bool, accuracy: float, loss: float, seconds: float
+    ) -> RankScoreLine:
         return RankScoreLine(
             arch=text,
             calibrated=calibrated,
@@ -189,11 +192,15 @@ class _Scoring:
             calibration=self.batches.calibration_id,
             validation_images=self.batches.validation.images,
             batch_size=self.ws.recipe.evaluate.batch_size,
+            seconds=seconds,
         )
 
     def calibrated(self, archs: Sequence[Arch], progress: Progress) -> tuple[Scores, Evaluation]:
-        """Scores with batch norms calibrated for each architecture, and what they took."""
-        began, images = time.perf_counter(), self.batches
+        """Scores with batch norms calibrated for each architecture, and what they took.
+
+        Those on record count too: a ranking that was killed and one that was not took the same.
+        """
+        images = self.batches
         scores, spent = self._score(archs, progress, "rank", images.calibration)
         forwarded = images.calibration.images + images.validation.images
         return scores, Evaluation(
@@ -202,7 +209,7 @@ class _Scoring:
             images_forwarded=spent.architectures * forwarded,
             macs_executed=spent.macs,
             macs_plain=spent.plain_macs,
-            seconds=round(time.perf_counter() - began, 2),
+            seconds=round(sum(line.seconds for line in scores.values()), 2),
         )
 
     def uncalibrated(self, archs: Sequence[Arch], progress: Progress) -> Scores:
@@ -216,15 +223,21 @@ class _Scoring:
     ) -> tuple[Scores, Account]:
         """Scores what is not on record; `calibration` is as `Population` takes it."""
         calibrated = not callable(calibration)
-        left = [arch for arch in archs if (arch, calibrated) not in self._known]
-        done = len(archs) - len(left)
+        known = {arch for arch in archs if (arch, calibrated) in self._known}
+        done, began = len(known), time.perf_counter()
         with progress.stage(stage, len(archs), done) as advance:
             population = evaluate.Population(
-                self.ws.net, left, calibration=calibration, validation=self.batches.validation
+                self.ws.net,
+                archs,
+                calibration=calibration,
+                validation=self.batches.validation,
+                known=known,
             )
             for arch, score in population:
                 done += 1
-                self._record(arch, score, calibrated=calibrated)
+                now = time.perf_counter()
+                self._record(arch, score, calibrated=calibrated, seconds=round(now - began, 4))
+                began = now
                 advance(done, f"{score.accuracy:.2%}")
         return {arch: self._known[arch, calibrated] for arch in archs}, population.account
 
@@ -240,9 +253,11 @@ class _Scoring:
             ws.net, batches, numpy_rng(recipe.seed, "shared_statistics")
         )
 
-    def _record(self, arch: Arch, score: evaluate.Score, *, calibrated: bool) -> None:
+    def _record(
+        self, arch: Arch, score: evaluate.Score, *, calibrated: bool, seconds: float
+    ) -> None:
         text = self.ws.net.space.to_text(arch)
-        line = self._line(text, calibrated, score.accuracy, score.loss)
+        line = self._line(text, calibrated, score.accuracy, score.loss, seconds)
         records.append(self.log, line)
         self._known[arch, calibrated] = line
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -145,7 +146,8 @@ def _run(
         generated = None
         if proposed is not None:
             generated = {p.limit.name: p.record(chosen.get(p.limit.name)) for p in proposed}
-        result = summary(ws, searched, chosen, finished, images, generated)
+        timings = _timings(ws, folder, finished)
+        result = summary(ws, searched, chosen, finished, timings, images, generated)
         records.write_json(RunFolder(folder).result_file, result)
     stop(accelerator)
     check_winners(ws, scores, chosen)
@@ -155,30 +157,41 @@ def _run(
     return shared
 
 
+def _timings(ws: Workspace, folder: Path, archs: Iterable[Arch]) -> dict[Arch, Timing]:
+    """The latencies of networks, measured directly unless they are on record, beside a table's."""
+    before, timings = latency.on_record(ws, folder), {}
+    for arch in archs:
+        by_table = None
+        if "latency_ms" in ws.costs:
+            by_table = ws.costs["latency_ms"]([arch])[0].item()
+        timing = before.get(ws.net.space.to_text(arch))
+        if timing is None:
+            timing = latency.latency_of(ws, ws.net.extract(arch), by_table)
+        timings[arch] = timing.model_copy(update={"table_ms": by_table})
+    return timings
+
+
 def summary(
     ws: Workspace,
     searched: Searched,
     chosen: dict[str, Arch],
     finished: dict[Arch, FinishLine],
+    timings: dict[Arch, Timing],
     images: dict[str, int],
     generated: dict[str, GeneratedRecord] | None = None,
 ) -> Result:
-    """What `result.json` holds. Latencies are measured directly, beside what a table says.
+    """What `result.json` holds.
 
     Args:
         ws: the run.
         searched: what its search ended with.
         chosen: the winners by budget.
         finished: their lines.
+        timings: their latencies.
         images: forwarded, by what for.
         generated: by budget, what a generator proposed in place of a search.
     """
-    recipe, space, timings = ws.recipe, ws.net.space, {}
-    for arch in finished:
-        by_table = None
-        if "latency_ms" in ws.costs:
-            by_table = ws.costs["latency_ms"]([arch])[0].item()
-        timings[arch] = latency.latency_of(ws, ws.net.extract(arch), by_table)
+    recipe, space = ws.recipe, ws.net.space
     return Result(
         name=recipe.name,
         winners=tuple(

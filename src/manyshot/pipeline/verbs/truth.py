@@ -123,12 +123,17 @@ def _bare(recipe: Recipe) -> Recipe:
 
 
 def _check_same(ws: Workspace, lines: Sequence[TruthLine], log: Path) -> None:
-    own = ws.fingerprint(ws.recipe.truth.training)
-    other = {line.settings for line in lines if line.seed == ws.recipe.seed} - {own}
-    if other:
+    settings = ws.truth_fingerprint(ws.recipe.truth.training)
+    for line in lines:
+        if line.seed != ws.recipe.seed or line.settings == settings:
+            continue
+        what = "of another network, images or truth.training"
+        for part, images in (("test", line.tested_on), ("train", line.trained_on)):
+            if images not in (None, ws.splits.digests[part]):
+                what = f"on other {part} images ({images}, now {ws.splits.digests[part]})"
         raise records.RecordError(
-            f"{log} holds trainings of another network, images or truth.training (settings "
-            f"{other.pop()}, now {own}): use another --out folder"
+            f"{log} holds trainings {what} (settings {line.settings}, now {settings}): use another "
+            "--out folder"
         )
 
 
@@ -163,7 +168,9 @@ def trained_alone(task: Task) -> TruthLine | Failed:
         **{metric: table([arch])[0].item() for metric, table in ws.costs.items()},
         images_forwarded=settings.epochs * len(ws.batches(settings)) * settings.batch_size,
         seconds=round(time.perf_counter() - began, 2),
-        settings=ws.fingerprint(settings),
+        settings=ws.truth_fingerprint(settings),
+        trained_on=ws.splits.digests["train"],
+        tested_on=ws.splits.digests["test"],
     )
 
 
