@@ -23,9 +23,10 @@ from manyshot.conversion.rules import Dims
 from manyshot.conversion.tracing import Trace
 from manyshot.conversion.tracing import run as run_traced
 from manyshot.nn.batch_norm import BatchNorm, BatchNormStats
-from manyshot.nn.inputs import Inputs, as_call, without_values
+from manyshot.nn.inputs import Inputs, as_call, shapes_in_words, without_values
 from manyshot.nn.layer import Layer
 from manyshot.nn.modes import evaluating
+from manyshot.nn.multihead import MultiheadAttention
 from manyshot.nn.outcomes import Remembering
 from manyshot.nn.shapes import described, innermost, meta_twin, on_meta
 from manyshot.nn.structure import search_space
@@ -100,7 +101,7 @@ def convert(
     """
     _check_arguments(model, ratios, divisor, keep)
     model = copy.deepcopy(model)
-    original = _output(model, example_inputs)
+    original = _original(model, example_inputs)
     prepare(model, heads=heads)
     converter = _Converter(model, example_inputs, keep, depth=depth, heads=heads)
     converter.decide(ratios, divisor, kernel=kernel)
@@ -111,7 +112,8 @@ def convert(
         _order(model, plan, importance)
     running = {id(m): held for m in model.modules() if (held := _running(m)) is not None}
     share = _share(model, plan)
-    net = Supernet(rewrite(model, plan), example_inputs=example_inputs)
+    shown = None if converter.opaque else example_inputs  # what is opaque runs on values alone
+    net = Supernet(rewrite(model, plan), example_inputs=shown)
     tensors = {
         norm.path: running[id(norm)]
         for norm in net.model.modules()
@@ -515,6 +517,16 @@ def _output(model: nn.Module, inputs: Inputs) -> Any:
     args, kwargs = as_call(inputs)
     with evaluating(model), torch.random.fork_rng(devices=[]):
         return model(*args, **kwargs)
+
+
+def _original(model: nn.Module, inputs: Inputs) -> Any:
+    try:
+        return _output(model, inputs)
+    except Exception as error:
+        raise ConversionError(
+            f"convert: the network does not run on example_inputs, of shape "
+            f"{shapes_in_words(inputs)}: {described(error, model)}"
+        ) from error
 
 
 def _running(module: nn.Module) -> tuple[Tensor, Tensor] | None:
