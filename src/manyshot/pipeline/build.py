@@ -6,7 +6,7 @@ import functools
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -27,6 +27,7 @@ from manyshot.pipeline.checks import (
     check_breeding,
     check_chunks,
     check_formats,
+    check_joint,
     check_sampler,
     check_stale,
 )
@@ -323,7 +324,7 @@ class Workspace:
                 training batches that cannot be made, or what `check_finish` finds.
         """
         known = self.limits(metrics=("macs", "params"))
-        self._check_joint(known)
+        self.check_joint()
         if not self._waits_for_latency():
             self.check_sampler()
         if self.recipe.search.name != GENERATOR:
@@ -338,17 +339,20 @@ class Workspace:
         check_chunks(self.net.sharing, self.recipe.train.batch_size, world)
         self.check_finish(world)
 
-    def _check_joint(self, limits: Sequence[Limit]) -> None:
-        """Refuses limits that each could be met, but not together by any of many architectures."""
-        space, draws = self.net.space, 4096
-        drawn = numpy_rng("any", "survey").integers(space.counts, size=(draws, len(space)))
-        archs = [space.smallest, *(tuple(arch) for arch in drawn.tolist())]
-        for limit in limits:
-            if " and " in limit.name and not limit.satisfied(archs).any():
-                raise RecipeError(
-                    f"budget {limit.name!r}: none of {len(archs):,} architectures is within all of "
-                    "it, the smallest included: raise a limit, or leave one out"
-                )
+    def check_joint(self) -> None:
+        """Refuses budgets of several limits that no architecture meets together.
+
+        Those on a cost that is not known yet, such as a latency, are left for later.
+
+        Raises:
+            RecipeError: then.
+        """
+        largest = self.net.space.largest
+        for text in self.recipe.search.budgets:
+            budgets = Budget.parse_all(text)
+            if len(budgets) > 1 and {budget.metric for budget in budgets} <= self.costs.keys():
+                shares = {b.metric: b.absolute(self.costs[b.metric]([largest])[0]) for b in budgets}
+                check_joint(text, self.net.space, self.costs, shares)
 
     def check_sampler(self) -> None:
         """Finds what would fail in training with the sampler, or in taking winners from it.

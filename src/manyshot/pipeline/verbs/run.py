@@ -74,6 +74,7 @@ def begin(
     if latency.needs_latency(ws):
         ws = latency.with_latency(ws, accelerator, folder, progress, trained)
         ws.limits()  # an impossible budget, or a sampler that does not fit, fails before training
+        ws.check_joint()
         ws.check_sampler()
     if accelerator.is_main_process:
         if source is not None and not RunFolder(folder).weights.exists():
