@@ -27,12 +27,12 @@ from pipeline_runs import export_architecture, run, small
         (
             ["search.candidates=3"],
             "search.candidates = 3 are all drawn at random, because the searcher only learns from "
-            "scores after the first 3: lower that in search.options, raise search.candidates, or",
+            "scores after the first 3: lower search.options.population, raise search.candidates,",
         ),
         (
             ["search.name=predictor", "search.options={}", "search.candidates=20"],
             "search.candidates = 20 are all drawn at random, because the searcher only learns from "
-            "scores after the first 20",
+            "scores after the first 20: lower search.options.initial,",
         ),
         (["device='cuda:1'"], "choose the GPU by the environment: CUDA_VISIBLE_DEVICES=1"),
     ],

@@ -329,7 +329,7 @@ class Workspace:
             self.check_sampler()
         if self.recipe.search.name != GENERATOR:
             searcher = self.searcher(known or [self.everything()])
-            check_breeding(searcher, self.recipe.search.candidates)
+            check_breeding(searcher, self.recipe.search)
             check_stale(self.recipe.shifting, searcher)
         if self.recipe.shifting.name != "none":
             if self.recipe.shifting.needs_classifier:

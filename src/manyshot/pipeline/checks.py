@@ -11,10 +11,11 @@ import numpy as np
 import torch
 
 from manyshot.cost import CostTable
-from manyshot.recipe import OptimiserSettings, Recipe, RecipeError, ShiftingSettings
+from manyshot.recipe import OptimiserSettings, Recipe, RecipeError, SearchSettings, ShiftingSettings
 from manyshot.search import LearnsFromScores, Limit, Searcher, make_searcher
 from manyshot.search.limit import within
 from manyshot.search.reach import ATTEMPTS, reach
+from manyshot.search.table import RANDOM_START
 from manyshot.seeding import numpy_rng
 from manyshot.sharing import Sharing
 from manyshot.space import Budget, Decision, SearchSpace
@@ -53,21 +54,23 @@ def check_settings(recipe: Recipe) -> None:
         )
     except ValueError as error:
         raise RecipeError(str(error)) from error
-    check_breeding(searcher, recipe.search.candidates)
+    check_breeding(searcher, recipe.search)
     check_stale(recipe.shifting, searcher)
 
 
-def check_breeding(searcher: Searcher, candidates: int) -> None:
+def check_breeding(searcher: Searcher, search: SearchSettings) -> None:
     """Refuses a search that ends before it learns from a score.
 
     Raises:
         RecipeError: if `candidates` is not above the random start, so no score would ever be used.
     """
-    if isinstance(searcher, LearnsFromScores) and candidates <= searcher.random_start:
+    if isinstance(searcher, LearnsFromScores) and search.candidates <= searcher.random_start:
+        option = RANDOM_START.get(search.name)
+        which = "what says so in search.options" if option is None else f"search.options.{option}"
         raise RecipeError(
-            f"search.candidates = {candidates} are all drawn at random, because the searcher only "
-            f"learns from scores after the first {searcher.random_start}: lower that in "
-            "search.options, raise search.candidates, or set search.name = 'random'"
+            f"search.candidates = {search.candidates} are all drawn at random, because the "
+            f"searcher only learns from scores after the first {searcher.random_start}: lower "
+            f"{which}, raise search.candidates, or set search.name = 'random'"
         )
 
 

@@ -44,6 +44,9 @@ def export_architecture(
 def _exported(
     recipe: Recipe, folder: Path, text: str, progress: Progress, test: bool
 ) -> FinishLine:
+    described = RunFolder(folder).space()
+    if described is not None:  # so that a wrong architecture is refused before all is built
+        described.search_space().from_text(text)
     world = processes(recipe)
     ws = Workspace.build(recipe)
     ws.check_finish(world)
