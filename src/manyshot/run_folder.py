@@ -231,6 +231,8 @@ class SpaceRecord(Record):
     largest: dict[str, float]
     """Costs of the largest architecture by metric."""
     images: ImagesRecord | None = None
+    default_budgets: tuple[str, ...] | None = None
+    """The budgets, if the recipe that the run began with had none."""
 
     def search_space(self) -> SearchSpace:
         """The space that is described.

@@ -202,6 +202,9 @@ DATASETS: Mapping[str, Source] = {
 }
 """Every data set by name."""
 
+CHANNELS = {"cifar10": 3, "cifar100": 3, "digits": 1, "fashion_mnist": 1, "mnist": 1}
+"""The channels of images by data set; those of folder are as the files are."""
+
 
 def resized(images: ImageSet, size: Size | None) -> ImageSet:
     """The images scaled to (height, width), bilinear and antialiased; as they are for None."""

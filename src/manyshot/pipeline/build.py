@@ -181,6 +181,27 @@ def with_reachable_budgets(
     return recipe
 
 
+def said_of_budgets(asked: Recipe, recipe: Recipe, costs: Mapping[str, CostTable]) -> str:
+    """Which budgets a run uses in place of the default ones, and why; empty if it does not.
+
+    Args:
+        asked: the recipe as it was given.
+        recipe: what `with_reachable_budgets` made of it.
+        costs: by metric.
+    """
+    if recipe.search.budgets == asked.search.budgets:
+        return ""
+    least, greatest = costs["macs"].range()
+    shares = ", ".join(f"{share:.0%}" for share in QUANTILES)
+    return (
+        f"search.budgets is not set, and the default ones ({', '.join(asked.search.budgets)}) "
+        f"cannot all be met, since architectures of this network have {least / greatest:.1%} to "
+        f"100% of the largest's MACs. The budgets of this run are "
+        f"{', '.join(recipe.search.budgets)}: {shares} of uniformly drawn architectures are within "
+        "them; set search.budgets to choose others"
+    )
+
+
 def _with_suffix(number: int) -> str:
     for unit, suffix in ((10**9, "G"), (10**6, "M"), (10**3, "K")):
         if number % unit == 0:
@@ -204,6 +225,7 @@ class Workspace:
         net: the supernet, on the device, in the memory format.
         costs: exact cost tables by metric.
         memory_format: of the supernet and of all images, and why.
+        has_default_budgets: whether the recipe that it was built from had no budgets.
     """
 
     recipe: Recipe
@@ -212,6 +234,7 @@ class Workspace:
     net: Supernet
     costs: Mapping[str, CostTable]
     memory_format: TrainingFormat
+    has_default_budgets: bool = False
 
     @classmethod
     def build(cls, recipe: Recipe) -> Workspace:
@@ -243,10 +266,19 @@ class Workspace:
         )
         fit_classes(recipe, net, splits.classes)
         costs = {"macs": macs_table(net, splits.image_shape), "params": params_table(net)}
+        has_default_budgets = "budgets" not in recipe.search.model_fields_set
         recipe = with_reachable_budgets(recipe, costs, net.space)
         memory_format = training_format(net, device)
         net.to(device=device, memory_format=memory_format.torch_format)  # type: ignore[call-overload]
-        ws = cls(recipe, device, splits, net, MappingProxyType(costs), memory_format)
+        ws = cls(
+            recipe,
+            device,
+            splits,
+            net,
+            MappingProxyType(costs),
+            memory_format,
+            has_default_budgets,
+        )
         ws.check_plugins()
         return ws
 

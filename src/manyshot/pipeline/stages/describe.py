@@ -36,7 +36,11 @@ def describe_space(ws: Workspace, folder: Path) -> None:
         class_names=splits.class_names,
         notes=splits.notes,
     )
-    records.write_json(path, SpaceRecord(space=described, largest=largest, images=images))
+    chosen = tuple(ws.recipe.search.budgets) if ws.has_default_budgets else None
+    records.write_json(
+        path,
+        SpaceRecord(space=described, largest=largest, images=images, default_budgets=chosen),
+    )
 
 
 def describe_codes(ws: Workspace, folder: Path) -> None:
