@@ -36,7 +36,7 @@ ALLOWED: dict[str, set[str]] = {
     "tables": {"rank", "run_folder"},
     "report": {"space", "records", "recipe", "run_folder", "tables"},
     "show": {"run_folder", "tables"},
-    "export": {"supernet", "nn", "space", "records"},
+    "export": {"supernet", "nn", "space", "records", "data"},
 }
 EVERYTHING = {"pipeline", "runs", "cli", "testing", "__init__", "__main__"}
 NO_TORCH = {

@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -15,7 +14,7 @@ from accelerate.utils import broadcast_object_list
 from torch import nn
 
 from manyshot import evaluate, records
-from manyshot.export import card, export
+from manyshot.export import about_images, card, export
 from manyshot.fitting import fit
 from manyshot.nn import BatchNormStats
 from manyshot.nn.pointwise import training_format
@@ -260,22 +259,6 @@ def costs_of(ws: Workspace, arch: Arch) -> dict[str, float]:
     return {metric: table([arch])[0].item() for metric, table in ws.costs.items()}
 
 
-def data_card(ws: Workspace) -> dict[str, Any]:
-    """What a user of a subnet must know of the images it was trained on."""
-    splits = ws.splits
-    names = {} if splits.class_names is None else {"class_names": list(splits.class_names)}
-    return {
-        **names,
-        "name": splits.name,
-        "fingerprint": splits.fingerprint,
-        "image_shape": list(splits.image_shape),
-        "classes": splits.classes,
-        "mean": list(splits.mean),
-        "std": list(splits.std),
-        "pixels": "divided by 255, minus mean, divided by std",
-    }
-
-
 def exported(
     ws: Workspace,
     subnet: nn.Module,
@@ -298,7 +281,7 @@ def exported(
         folder=RunFolder(folder).subnets,
         stem=space.to_text(arch),
         formats=formats,
-        card=card(space, arch, costs=costs, accuracies=accuracies, data=data_card(ws)),
+        card=card(space, arch, costs=costs, accuracies=accuracies, data=about_images(ws.splits)),
         failures=failed,
     )
     return {kind: path.relative_to(folder).as_posix() for kind, path in files.items()}, failed
