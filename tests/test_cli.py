@@ -403,14 +403,3 @@ def test_warnings_are_a_line_for_people(tmp_path):
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path
     )
     assert (done.returncode, done.stderr) == (3, "warning: look at this\n")
-
-
-def test_a_truth_of_other_images_is_warned_of(call, monkeypatch):
-    Path("truth").mkdir()
-    Path("truth/recipe.toml").write_text(Recipe.load(None, ["data.name=mnist"]).to_toml())
-    from manyshot.cli import ranking
-
-    with pytest.warns(UserWarning, match="truth is of the images 'mnist', the run of 'digits'"):
-        ranking._warn_of_other_images(Recipe(), Path("truth"))
-    ranking._warn_of_other_images(Recipe.load(None, ["data.name=mnist"]), Path("truth"))
-    ranking._warn_of_other_images(Recipe(), Path("nas-bench-macro"))
