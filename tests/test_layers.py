@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "manyshot"
-BASE = {"_version", "plugins", "seeding"}
+BASE = {"_version", "plugins", "seeding", "watching"}
 ALLOWED: dict[str, set[str]] = {
     "space": set(),
     "data": set(),

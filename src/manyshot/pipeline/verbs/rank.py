@@ -16,7 +16,7 @@ from manyshot.evaluate.prefix import Calibration
 from manyshot.nn.batch_norm import BatchNormStats
 from manyshot.pipeline.build import Workspace, on_its_threads
 from manyshot.pipeline.stages.score import Images, latest_scores
-from manyshot.progress import Progress, Silent
+from manyshot.progress import Progress, Silent, showing
 from manyshot.rank.rank import NEEDS, rank_set, rank_sets
 from manyshot.rank.truth import TruthError, TruthTable
 from manyshot.recipe import Recipe
@@ -77,7 +77,8 @@ def rank_run(
     files = RunFolder(run).rank(truth.name) if out is None else RankFolder(out)
     place: tuple[Path, Kind] = (run, "run") if out is None else (out, "rank")
     with writing(place[0], "manyshot rank", place[1]):
-        ws = Workspace.build(recipe)
+        with showing(progress or Silent()):
+            ws = Workspace.build(recipe)
         truth = in_space(truth, ws.net.space)
         ws.load_final_weights(RunFolder(run))
         files.path.mkdir(parents=True, exist_ok=True)

@@ -27,7 +27,7 @@ from manyshot.pipeline.stages.generate import probed_images, proposals
 from manyshot.pipeline.stages.search import Searched, check_winners, search, winners
 from manyshot.pipeline.stages.train import train_stage
 from manyshot.pipeline.verbs.transfer import check_channels
-from manyshot.progress import Progress, Silent
+from manyshot.progress import Progress, Silent, showing
 from manyshot.recipe import Recipe
 from manyshot.run_folder import (
     FinishLine,
@@ -66,7 +66,8 @@ def begin(
     """
     check_settings(recipe)
     world = processes(recipe)  # before anything is put on a device
-    ws = Workspace.build(recipe)
+    with showing(progress):
+        ws = Workspace.build(recipe)
     note = said_of_budgets(recipe, ws.recipe, ws.costs)
     if note and is_main_process():
         warnings.warn(note, stacklevel=2)
