@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal, TypeVar, final
+from typing import Annotated, Any, Literal, Self, TypeVar, final
 
-from pydantic import AfterValidator, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, model_validator
 
 from manyshot import records
 from manyshot.recipe import Recipe
@@ -236,6 +236,8 @@ class SpaceRecord(Record):
     largest: dict[str, float]
     """Costs of the largest architecture by metric."""
     images: ImagesRecord | None = None
+    default_budgets: tuple[str, ...] | None = None
+    """The budgets, if the recipe that the run began with had none."""
 
     def search_space(self) -> SearchSpace:
         """The space that is described.
@@ -489,6 +491,14 @@ class Statistic(Part):
     interval: IntervalMethod | None = None
     """How the bounds were found; absent without them, and in records from before it was written."""
 
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        if (self.low is None) != (self.high is None):
+            raise ValueError("an interval has two bounds, low and high, or none")
+        if self.value is None and self.low is not None:
+            raise ValueError("an interval needs a value")
+        return self
+
 
 class PredictorStatistics(Part):
     """How well one predictor orders a set; keys of dictionaries are sizes of tops."""
@@ -515,6 +525,21 @@ class RankedSet(Part):
     run_to_run: float | None
     null_sd: float | None
     predictors: dict[str, PredictorStatistics]
+
+    @model_validator(mode="after")
+    def _can_be_compared(self) -> Self:
+        """What beats MACs is compared with the tau of MACs."""
+        macs = self.predictors.get("macs")
+        for name, statistics in self.predictors.items():
+            beats = statistics.beats
+            if beats is None or beats.value is None:
+                continue
+            if macs is None or macs.kendall.value is None or statistics.kendall.value is None:
+                raise ValueError(
+                    f"predictors.{name}.beats is a difference of two taus: predictors.{name} and "
+                    "predictors.macs need kendall.value"
+                )
+        return self
 
 
 class RankedTruth(Part):
@@ -570,6 +595,13 @@ class Ranking(Record):
     sets: tuple[RankedSet, ...]
     absent: dict[str, str]
     """Sets that could not be made, and what each needs."""
+
+    @model_validator(mode="after")
+    def _has_a_proxy(self) -> Self:
+        for ranked in self.sets:
+            if "proxy" not in ranked.predictors:
+                raise ValueError(f"set {ranked.name!r} has no predictors.proxy")
+        return self
 
 
 # -- a comparison ----------------------------------------------------------------------------------

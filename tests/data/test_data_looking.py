@@ -10,6 +10,7 @@ from PIL import Image
 
 from manyshot.data import load, looking
 from manyshot.data.looking import look
+from manyshot.watching import watched
 
 
 @pytest.fixture
@@ -44,6 +45,21 @@ def test_each_file_gets_its_own_look(tmp_path):
         digest = hashlib.blake2b(content, digest_size=8).hexdigest()
         assert seen.content == ("" if i == 77 else digest)
     assert look(tmp_path, paths[::-1]) == looks[::-1]
+
+
+def test_a_long_look_tells_how_far_it_is_and_a_short_one_nothing(tmp_path):
+    told = []
+    paths = write(tmp_path, 150)
+    with watched(lambda *news: told.append(news)):
+        look(tmp_path, paths)
+        assert [(what, total) for what, _, total in told] == [("images", 150)] * len(told)
+        counts = [done for _, done, _ in told]
+        assert len(told) > 1 and counts == sorted(set(counts)) and counts[-1] == 150
+        told.clear()
+        look(tmp_path, paths)  # remembered
+        (tmp_path / "few").mkdir()
+        look(tmp_path / "few", write(tmp_path / "few", 3))
+    assert told == []
 
 
 def test_a_good_file_is_decoded_once_until_it_changes(tmp_path, decoded):

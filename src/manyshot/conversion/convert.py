@@ -26,7 +26,6 @@ from manyshot.nn.batch_norm import BatchNorm, BatchNormStats
 from manyshot.nn.inputs import Inputs, as_call, shapes_in_words, without_values
 from manyshot.nn.layer import Layer
 from manyshot.nn.modes import evaluating
-from manyshot.nn.multihead import MultiheadAttention
 from manyshot.nn.outcomes import Remembering
 from manyshot.nn.shapes import described, innermost, meta_twin, on_meta
 from manyshot.nn.structure import search_space

@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from manyshot.data.decoding import Look, look_at
+from manyshot.watching import tell
 
 State = tuple[int, int, int]
 """The length of a file, and in nanoseconds the times of change of its content and of its status.
@@ -47,8 +48,12 @@ def look(root: Path, paths: Sequence[str]) -> list[Look]:
     new = [path for path in paths if path not in looks]
     chunks = [new[start : start + _CHUNK] for start in range(0, len(new), _CHUNK)]
     with ThreadPoolExecutor(_THREADS) as pool:
+        done = 0
         for chunk, seen in zip(chunks, pool.map(partial(_look_at, root), chunks), strict=True):
             looks.update(zip(chunk, seen, strict=True))
+            done += len(chunk)
+            if len(chunks) > 1:
+                tell("images", done, len(new))
     if any(not looks[path].wrong for path in new):
         good = {
             path: (state, looks[path])

@@ -23,6 +23,9 @@ from manyshot.seeding import numpy_rng
 _MOMENT_FILES = 4096
 """Mean and std of a set of more files than this are estimated from so many of them."""
 
+_SETTING = {"validation": "data.validation", "held_out": "sampler.held_out"}
+"""What a recipe calls the size of a part; messages do, whoever loads the images."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Splits:
@@ -112,7 +115,7 @@ def load(
         names = ", ".join(sorted(DATASETS))
         raise ValueError(f"unknown data set {name!r}; {nearest(name, DATASETS)}have {names}")
     if bad not in ("refuse", "skip"):
-        raise ValueError(f"bad must be 'refuse' or 'skip', got {bad!r}")
+        raise ValueError(f"data.bad must be 'refuse' or 'skip', got {bad!r}")
     path, size, stratified = None if root is None else Path(root), _size(image_size), False
     if name == "folder":
         whole, test = own_files(path, size, download, bad)
@@ -132,7 +135,7 @@ def _size(image_size: int | Sequence[int] | None) -> tuple[int, int] | None:
     sides = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
     if len(sides) != 2 or min(sides) < 1:
         raise ValueError(
-            "image_size must be at least 1 pixel, or a pair of such (height, width), "
+            "data.image_size must be at least 1 pixel, or a pair of such (height, width), "
             f"got {image_size}"
         )
     return sides
@@ -147,7 +150,7 @@ def _split(
         rng = numpy_rng(seed, part)
         kept, held = hold_out(images.labels, count, rng, stratified=stratified)
     except ValueError as error:
-        raise ValueError(f"{part} = {asked}: {error}") from error
+        raise ValueError(f"{_SETTING[part]} = {asked}: {error}") from error
     return images.subset(kept), images.subset(held)
 
 
@@ -188,7 +191,7 @@ def _shrunk(train: LabelledImages, size: int | None, seed: int) -> LabelledImage
         return train
     if not 1 <= size <= len(train):
         raise ValueError(
-            f"train_size must be in 1..{len(train)} (the images that the other parts leave), "
+            f"data.train_size must be in 1..{len(train)} (the images that the other parts leave), "
             f"got {size}"
         )
     return train.subset(balanced(train.labels, size, numpy_rng(seed, "train_size")).sort().values)
@@ -234,9 +237,11 @@ def _together(digests: Iterable[str]) -> str:
 def _count(part: str, asked: int | float, available: int) -> int:
     """The number of images asked for by a count or a fraction."""
     if isinstance(asked, bool) or not isinstance(asked, int | float):
-        raise ValueError(f"{part} must be a count or a fraction, got {asked!r}")
+        raise ValueError(f"{_SETTING[part]} must be a count or a fraction, got {asked!r}")
     if isinstance(asked, int):
         return asked
     if not 0 <= asked < 1:
-        raise ValueError(f"{part} as a fraction must be in [0, 1), got {asked}; a count is an int")
+        raise ValueError(
+            f"{_SETTING[part]} as a fraction must be in [0, 1), got {asked}; a count is an int"
+        )
     return round(asked * available)

@@ -9,14 +9,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from manyshot.export.card import write_card
+from manyshot.export.card import carried, write_card
 from manyshot.export.programs import to_onnx, to_pt2
 
 Format = Callable[[nn.Module, Tensor, Path, Mapping[str, Any]], Path]
 
 FORMATS: dict[str, Format] = {
-    "pt2": lambda module, example, path, record: to_pt2(module, example, path),
-    "onnx": lambda module, example, path, record: to_onnx(module, example, path),
+    "pt2": lambda module, example, path, record: to_pt2(module, example, path, carried(record)),
+    "onnx": lambda module, example, path, record: to_onnx(module, example, path, carried(record)),
     "json": lambda module, example, path, record: write_card(path, record),
 }
 """What `export` can write: functions of module, example, path and card that return the path."""
@@ -48,7 +48,8 @@ def export(
         stem: the file name without suffix, usually the architecture's text.
         formats: keys of `FORMATS`.
         card: the record for the JSON card (see `ms.export.card`); what is written is added to its
-            `files`.
+            `files`. What using the network needs (architecture, choices, data) goes into its own
+            files too.
         failures: if given, a format that fails is noted here with the reason, and the others are
             written; by default it is an error.
 

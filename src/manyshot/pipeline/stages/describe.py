@@ -42,7 +42,11 @@ def describe_space(ws: Workspace, folder: Path) -> None:
     space = ws.net.space
     largest = {metric: table([space.largest])[0].item() for metric, table in ws.costs.items()}
     described = SpaceDescription.of(space.to_dict())
-    records.write_json(path, SpaceRecord(space=described, largest=largest, images=images))
+    chosen = tuple(ws.recipe.search.budgets) if ws.has_default_budgets else None
+    records.write_json(
+        path,
+        SpaceRecord(space=described, largest=largest, images=images, default_budgets=chosen),
+    )
 
 
 def _but_test(images: ImagesRecord) -> dict[str, str]:

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -16,7 +15,7 @@ from accelerate.utils import broadcast_object_list
 from torch import nn
 
 from manyshot import evaluate, records
-from manyshot.export import CARD, FORMATS, card, export
+from manyshot.export import CARD, FORMATS, about_images, card, export
 from manyshot.fitting import fit
 from manyshot.nn import BatchNormStats
 from manyshot.nn.pointwise import training_format
@@ -321,23 +320,6 @@ def costs_of(ws: Workspace, arch: Arch) -> dict[str, float]:
     return {metric: table([arch])[0].item() for metric, table in ws.costs.items()}
 
 
-def data_card(ws: Workspace, tested_on: str | None) -> dict[str, Any]:
-    """What a user of a subnet must know of the images that it was trained and tested on."""
-    splits = ws.splits
-    names = {} if splits.class_names is None else {"class_names": list(splits.class_names)}
-    return {
-        **names,
-        "name": splits.name,
-        "fingerprint": splits.training_fingerprint,
-        **({} if tested_on is None else {"tested_on": tested_on}),
-        "image_shape": list(splits.image_shape),
-        "classes": splits.classes,
-        "mean": list(splits.mean),
-        "std": list(splits.std),
-        "pixels": "divided by 255, minus mean, divided by std",
-    }
-
-
 def exported(
     ws: Workspace,
     subnet: nn.Module,
@@ -374,7 +356,13 @@ def exported(
         stem=space.to_text(arch),
         formats=formats,
         card={
-            **card(space, arch, costs=costs, accuracies=accuracies, data=data_card(ws, tested_on)),
+            **card(
+                space,
+                arch,
+                costs=costs,
+                accuracies=accuracies,
+                data=about_images(ws.splits, tested_on),
+            ),
             "files": {kind: Path(path).name for kind, path in intact.items()},
         },
         failures=failed,

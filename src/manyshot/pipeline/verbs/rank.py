@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from manyshot.evaluate.prefix import Calibration
 from manyshot.nn.batch_norm import BatchNormStats
 from manyshot.pipeline.build import Workspace, on_its_threads
 from manyshot.pipeline.stages.score import Images, latest_scores
-from manyshot.progress import Progress, Silent
+from manyshot.progress import Progress, Silent, showing
 from manyshot.rank.rank import NEEDS, rank_set, rank_sets
 from manyshot.rank.truth import TruthError, TruthTable
 from manyshot.recipe import Recipe
@@ -53,7 +54,7 @@ def rank_run(
     """Scores a truth's architectures with a run's supernet and compares the two orders.
 
     Scores are lines of `rank/TRUTH/scores.jsonl` in the run's folder, and those on record are not
-    made again; what is returned is `rank.json` beside them.
+    made again; what is returned is `rank.json` beside them. A truth of other images is warned of.
 
     Args:
         recipe: the run's.
@@ -72,14 +73,26 @@ def rank_run(
             reference lacks scores of this truth.
         TruthError: if the truth is of another space.
     """
+    _warn_of_other_images(recipe, truth)
     files = RunFolder(run).rank(truth.name) if out is None else RankFolder(out)
     place: tuple[Path, Kind] = (run, "run") if out is None else (out, "rank")
     with writing(place[0], "manyshot rank", place[1]):
-        ws = Workspace.build(recipe)
+        with showing(progress or Silent()):
+            ws = Workspace.build(recipe)
         truth = in_space(truth, ws.net.space)
         ws.load_final_weights(RunFolder(run))
         files.path.mkdir(parents=True, exist_ok=True)
         return _ranked(ws, run, files, truth, progress or Silent(), reference, share, uncalibrated)
+
+
+def _warn_of_other_images(recipe: Recipe, truth: TruthTable) -> None:
+    """Warns if a truth is known to be of another data set than the run."""
+    if truth.images and truth.images != recipe.data.described:
+        warnings.warn(
+            f"the truth is of the images {truth.images!r}, the run of {recipe.data.described!r}: "
+            "that their orders agree or not says nothing about the run",
+            stacklevel=4,  # past the threads of the recipe, to who called `rank_run`
+        )
 
 
 def _ranked(
@@ -156,7 +169,13 @@ def in_space(truth: TruthTable, space: SearchSpace) -> TruthTable:
             )
         given_as[canonical] = arch
     return TruthTable(
-        truth.name, tuple(given_as), truth.runs, truth.accuracy_NR, truth.costs, truth.source
+        truth.name,
+        tuple(given_as),
+        truth.runs,
+        truth.accuracy_NR,
+        truth.costs,
+        truth.source,
+        truth.images,
     )
 
 

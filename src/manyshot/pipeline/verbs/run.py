@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -9,7 +10,14 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from manyshot import records
-from manyshot.pipeline.build import Workspace, on_its_threads, processes, start_engine, stop
+from manyshot.pipeline.build import (
+    Workspace,
+    on_its_threads,
+    processes,
+    said_of_budgets,
+    start_engine,
+    stop,
+)
 from manyshot.pipeline.checks import GENERATOR, check_settings
 from manyshot.pipeline.opening import open_folder, take_over
 from manyshot.pipeline.stages import latency
@@ -19,7 +27,8 @@ from manyshot.pipeline.stages.finish import check_exported, finish, try_formats
 from manyshot.pipeline.stages.generate import probed_images, proposals
 from manyshot.pipeline.stages.search import Searched, check_winners, search, winners
 from manyshot.pipeline.stages.train import train_stage
-from manyshot.progress import Progress, Silent
+from manyshot.pipeline.verbs.transfer import check_channels
+from manyshot.progress import Progress, Silent, showing
 from manyshot.recipe import Recipe
 from manyshot.run_folder import (
     FinishLine,
@@ -32,7 +41,7 @@ from manyshot.run_folder import (
 )
 from manyshot.seeding import numpy_rng
 from manyshot.space import Arch
-from manyshot.writing import writing
+from manyshot.writing import is_main_process, writing
 
 
 def begin(
@@ -58,8 +67,14 @@ def begin(
     """
     check_settings(recipe)
     world = processes(recipe)  # before anything is put on a device
-    ws = Workspace.build(recipe)
+    with showing(progress):
+        ws = Workspace.build(recipe)
+    note = said_of_budgets(recipe, ws.recipe, ws.costs)
+    if note and is_main_process():
+        warnings.warn(note, stacklevel=2)
     recipe = ws.recipe
+    if source is not None:
+        check_channels(source, ws.splits.image_shape[0], recipe.data.name)
     ws.check(world)
     if source is not None:
         load_source(
@@ -75,6 +90,7 @@ def begin(
     if latency.needs_latency(ws):
         ws = latency.with_latency(ws, accelerator, folder, progress, trained)
         ws.limits()  # an impossible budget, or a sampler that does not fit, fails before training
+        ws.check_joint()
         ws.check_sampler()
     if accelerator.is_main_process:
         if source is not None and not RunFolder(folder).weights.exists():

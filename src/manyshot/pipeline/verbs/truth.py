@@ -19,7 +19,7 @@ from manyshot.pipeline.build import Workspace, build_network, on_its_threads
 from manyshot.pipeline.opening import environment
 from manyshot.pipeline.verbs.truth_plans import planned
 from manyshot.pipeline.workers import Failed, Processes, Task, Workers
-from manyshot.progress import Progress, Silent
+from manyshot.progress import Progress, Silent, showing
 from manyshot.recipe import Recipe
 from manyshot.run_folder import TruthFolder, TruthLine
 from manyshot.space import Arch
@@ -79,7 +79,8 @@ def _truth(
     archs: Sequence[str],
 ) -> int:
     log, toml = TruthFolder(folder).log, _bare(recipe).to_toml()
-    ws = workspace(toml, recipe.truth.seeds[0])
+    with showing(progress):
+        ws = workspace(toml, recipe.truth.seeds[0])
     ws.check_batches("truth.training", recipe.truth.training)
     records.keep_lines(log, lambda row: True)  # a line torn by a kill is dropped
     lines = TruthFolder(folder).lines()
