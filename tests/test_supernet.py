@@ -193,5 +193,7 @@ def test_any_input_and_output_structure():
             return {"y": self.fc(batch["x"]), "n": batch["n"]}
 
     net = ms.Supernet(Net())
-    out = net({"x": torch.randn(2, 3), "n": 7}, (0,))
-    assert out["y"].shape == (2, 2) and out["n"] == 7
+    batch = {"x": torch.randn(2, 3), "n": 7}
+    for inputs in ((batch,), {"batch": batch}):  # positional, or by name
+        out = net(inputs, (0,))
+        assert out["y"].shape == (2, 2) and out["n"] == 7

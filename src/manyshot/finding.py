@@ -109,7 +109,7 @@ def find(
 
     Raises:
         ValueError: for a budget, searcher or option that does not exist or cannot be met, or costs
-            that need the supernet's `input_shape`.
+            that need what the supernet takes.
         Infeasible: if no architecture within some budget was scored.
     """
     if not budgets:
@@ -165,12 +165,12 @@ def proxy_accuracy(net: Supernet, splits: Splits, *, seed: int = 0) -> ScoreOf:
 
 
 def _default_costs(net: Supernet) -> dict[str, CostRange]:
-    if net.input_shape is None:
+    if net.input_shape is None and net.example_inputs is None:
         raise ValueError(
-            "costs need the shape of an image: make the supernet with "
-            "ms.Supernet(model, input_shape=(C, H, W)), or give costs="
+            "costs need the shape of the inputs: make the supernet with "
+            "ms.Supernet(model, input_shape=(C, H, W)) or example_inputs=, or give costs="
         )
-    return {"macs": cost.macs_table(net, net.input_shape), "params": cost.params_table(net)}
+    return {"macs": cost.macs_table(net), "params": cost.params_table(net)}
 
 
 def _winner(

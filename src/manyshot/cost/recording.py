@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeAlias, TypeVar, final
 
 import numpy as np
-import torch
 from torch import nn
 
 from manyshot.cost.watch import Watch
 from manyshot.nn.choice import Choice
-from manyshot.nn.shapes import check_channels, explained, meta_twin, model_dtype, on_meta
+from manyshot.nn.inputs import Inputs, as_call
+from manyshot.nn.shapes import check_channels, explained, meta_twin, on_meta
 from manyshot.nn.structure import sizes_of, walk
 from manyshot.seeding import numpy_rng
 from manyshot.space import Arch, SearchSpace, Use
@@ -38,6 +38,7 @@ class Recording:
     Attributes:
         model: the twin.
         original: for each module of the twin, the network's own.
+        example: the inputs that it is run on.
         paths: where each module is.
         uses: under which options each module is in the network.
     """
@@ -46,33 +47,30 @@ class Recording:
         self,
         model: nn.Module,
         space: SearchSpace,
-        input_shape: Sequence[int],
+        inputs: Inputs,
         *,
-        batch_size: int = 1,
-        inputs: bool = False,
+        watch_inputs: bool = False,
     ) -> None:
         """Makes the twin that is observed.
 
         Args:
             model: the network, which is not touched.
             space: its search space.
-            input_shape: (C, H, W) of one image.
-            batch_size: images at once.
-            inputs: whether the shapes of every module's inputs are observed too.
+            inputs: what its `forward` takes, without values.
+            watch_inputs: whether the shapes of every module's inputs are observed too.
         """
         memo = meta_twin(model)
         self.space = space
         self.model: nn.Module = memo[id(model)].eval()
         self.original = {memo[id(m)]: m for m in model.modules() if id(m) in memo}
-        shape = (batch_size, *input_shape)
-        self.images = torch.empty(shape, device="meta", dtype=model_dtype(model))
+        self.example = inputs
         self.paths: dict[nn.Module, str] = {}
         self.uses: defaultdict[nn.Module, list[Use]] = defaultdict(list)
         for path, module, use in walk(self.model):
             self.paths.setdefault(module, path)
             self.uses[module].append(use)
         self._varying = self._free_sizes()
-        self._watch = Watch(self.model, inputs=inputs)
+        self._watch = Watch(self.model, inputs=watch_inputs)
         check_channels(self.model)
 
     def _free_sizes(self) -> list[int]:
@@ -88,8 +86,9 @@ class Recording:
 
     def _run(self, arch: Arch) -> None:
         self._watch.clear()
-        with explained(self.model, self.images), on_meta(self.space, arch), self._watch:
-            self.model(self.images)
+        args, kwargs = as_call(self.example)
+        with explained(self.model, self.example), on_meta(self.space, arch), self._watch:
+            self.model(*args, **kwargs)
 
     def macs(self, arch: Arch) -> dict[nn.Module, int]:
         """The multiply-adds of an architecture by module."""

@@ -20,6 +20,7 @@ from torch import nn
 from manyshot.cost import CostTable, macs_table, params_table
 from manyshot.cost.timing import on_threads
 from manyshot.data import Augment, Batches, FixedBatches, Splits, fixed, load
+from manyshot.nn.inputs import Inputs, inputs_of
 from manyshot.nn.pointwise import TrainingFormat, training_format
 from manyshot.pipeline.checks import (
     GENERATOR,
@@ -265,7 +266,7 @@ class Workspace:
             input_shape=splits.image_shape,
         )
         fit_classes(recipe, net, splits.classes)
-        costs = {"macs": macs_table(net, splits.image_shape), "params": params_table(net)}
+        costs = {"macs": macs_table(net), "params": params_table(net)}
         has_default_budgets = "budgets" not in recipe.search.model_fields_set
         recipe = with_reachable_budgets(recipe, costs, net.space)
         memory_format = training_format(net, device)
@@ -476,6 +477,10 @@ class Workspace:
             workers=self.recipe.data.workers,
             channels_last=self.memory_format.is_channels_last,
         )
+
+    def example_inputs(self) -> Inputs:
+        """What a network takes; of images without values."""
+        return inputs_of(self.net)
 
     def calibration(self) -> FixedBatches:
         """The fixed training images that batch-norm statistics come from."""
