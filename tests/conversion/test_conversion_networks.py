@@ -116,7 +116,7 @@ def unit_stats(net, arch):
     return ms.nn.BatchNormStats(tuple(arch), tensors)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small"])
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "squeezenet1_1"])
 def test_macs_are_those_of_what_is_extracted(name):
     net = convert(network(name), torch.randn(2, 3, SIZE, SIZE))
     macs = ms.cost.macs_table(net, (3, SIZE, SIZE))

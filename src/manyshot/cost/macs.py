@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import itertools
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
 
+from manyshot.cost.concatenated import Concatenated, concatenated_tables
 from manyshot.cost.recording import CostMismatch, Positions, Recording
 from manyshot.cost.tables import CostTable, Table
 from manyshot.cost.watch import Watch
@@ -27,7 +30,7 @@ The smallest and the largest are checked besides. Together they contain every op
 decision.
 """
 
-ModuleTables = dict[nn.Module, tuple[Positions, Table]]
+ModuleTables = dict[nn.Module, list[tuple[Positions, Table]]]
 
 
 def macs_table(
@@ -37,7 +40,8 @@ def macs_table(
 
     Convolutions and matrix products of any module are counted; biases, norms, activations and all
     else in `manyshot.nn.counting.FREE` are not. Each decision that is held as a size is varied to
-    see what depends on it; the result is checked on extracted subnets.
+    see what depends on it; of modules that take many concatenated sizes see
+    `manyshot.cost.concatenated`. The result is checked on extracted subnets.
 
     Args:
         net: the supernet.
@@ -54,12 +58,26 @@ def macs_table(
     """
     inputs = with_samples(inputs_of(net, input_shape, example_inputs), 1)
     recording = Recording(net.model, net.space, inputs)
-    depends = recording.dependences(recording.macs)
+    if recording.is_large:
+        with contextlib.suppress(CostMismatch):
+            return _checked(net, recording, recording.held(recording.macs))
+    return _checked(net, recording, recording.dependences(recording.macs))
+
+
+def _checked(
+    net: Supernet, recording: Recording, depends: Mapping[nn.Module, Positions]
+) -> CostTable:
+    """The table by what modules depend on, after its check."""
+    forms = {module: Concatenated.of(recording, module, p) for module, p in depends.items()}
+    listed = {module: depends[module] for module, form in forms.items() if form is None}
     by_module: ModuleTables = {
-        module: recording.expand(module, depends[module], {c: n for c, (n, _) in cells.items()})
-        for module, cells in recording.tabulate(recording.macs, depends, 0).items()
+        module: [recording.expand(module, depends[module], {c: n for c, (n, _) in cells.items()})]
+        for module, cells in recording.tabulate(recording.macs, listed, 0).items()
     }
-    cost = CostTable.of("macs", tuple(net.space.counts.tolist()), by_module.values())
+    held = [form for form in forms.values() if form is not None]
+    by_module |= concatenated_tables(recording, recording.macs, held)
+    parts = itertools.chain.from_iterable(by_module.values())
+    cost = CostTable.of("macs", tuple(net.space.counts.tolist()), parts)
     _check(cost, net, recording, by_module)
     return cost
 
@@ -98,8 +116,8 @@ def _counts(plain: nn.Module, inputs: Inputs) -> dict[str, int]:
 def _first_difference(
     recording: Recording, by_module: ModuleTables, arch: Arch, plain: dict[str, int]
 ) -> str:
-    for module, (positions, table) in by_module.items():
-        recorded = int(table[tuple(arch[p] for p in positions)])
+    for module, tables in by_module.items():
+        recorded = sum(int(table[tuple(arch[p] for p in at)]) for at, table in tables)
         if recording.active(module, arch):
             path = plain_path(recording.model, recording.paths[module])
             has = plain.get(path, 0)

@@ -25,6 +25,8 @@ Cells: TypeAlias = dict[Positions, V]
 """What was observed, by option indices at some positions; cells in no network are left out."""
 
 MAX_RUNS = 20_000
+MAX_VARIED = 400
+"""In a network that needs more runs to vary every decision, what modules hold is tried first."""
 
 
 class CostMismatch(RuntimeError):
@@ -132,6 +134,29 @@ class Recording:
                                 depends[module].add(i)
         return {module: tuple(sorted(positions)) for module, positions in depends.items()}
 
+    @property
+    def is_large(self) -> bool:
+        """Whether varying every decision by itself, as `dependences` does, takes too many runs."""
+        varied = sum(int(self.space.counts[i]) - 1 for i in self._varying)
+        return 2 * varied > MAX_VARIED
+
+    def held(self, observe: Observe[V]) -> dict[nn.Module, Positions]:
+        """For every module observed, the decisions that it holds as sizes.
+
+        These are all that it depends on, unless it sees others through the shapes of its inputs.
+        Then what is observed contradicts itself, and `dependences` is what tells.
+        """
+        everywhere = dict.fromkeys(use for uses in self.uses.values() for use in uses)
+        depends: dict[nn.Module, Positions] = {}
+        for base in self._covering(everywhere, self.space.largest):
+            for module in observe(base):
+                inside = {
+                    self.space.index[d] for _, s in sizes_of(module, "") for d in s.decisions()
+                }
+                inside |= self.gates(module) if len(self.uses[module]) > 1 else set()
+                depends[module] = tuple(sorted(inside))
+        return depends
+
     def _covering(self, gates: Iterable[Use], start: Arch) -> Iterator[Arch]:
         """Variants of `start` such that every satisfiable gate holds in one of them."""
         pending = list(gates)
@@ -139,7 +164,7 @@ class Recording:
             fixed: dict[int, int] = {}
             left = []
             for use in pending:
-                wanted = self._satisfy(use, fixed, start)
+                wanted = self.satisfy(use, fixed, start)
                 if wanted is None:
                     left.append(use)
                 else:
@@ -149,8 +174,20 @@ class Recording:
             pending = left
             yield tuple(fixed.get(i, option) for i, option in enumerate(start))
 
-    def _satisfy(self, use: Use, fixed: dict[int, int], start: Arch) -> dict[int, int] | None:
-        """`fixed` extended so that `use` holds, keeping to `start` where allowed; or None."""
+    def satisfy(
+        self, use: Use, fixed: dict[int, int], start: Arch | None = None
+    ) -> dict[int, int] | None:
+        """Options extended so that a module is in the network by one of its uses.
+
+        Args:
+            use: under which options it is in.
+            fixed: option indices by position.
+            start: the architecture that is kept to where allowed; by default the largest.
+
+        Returns:
+            `fixed` and what else has to be so; None if it contradicts the use.
+        """
+        start = self.space.largest if start is None else start
         extended = dict(fixed)
         for decision, allowed in use:
             i = self.space.index[decision]
@@ -220,7 +257,7 @@ class Recording:
             cells = pending[positions, uses] = {}
             for cell in itertools.product(*map(range, shape)):
                 fixed = dict(zip(positions, cell, strict=True))
-                options = (self._satisfy(use, fixed, self.space.largest) for use in uses)
+                options = (self.satisfy(use, fixed) for use in uses)
                 wanted = next((option for option in options if option is not None), None)
                 if wanted is not None:
                     cells[cell] = wanted
