@@ -103,10 +103,28 @@ def with_samples(inputs: Inputs, count: int) -> Inputs:
     return inputs if count == batch else pytree.tree_map(chosen, inputs)
 
 
-def rows_of(inputs: Inputs, rows: slice) -> Inputs:
-    """Some samples of inputs, in order."""
+def in_chunks(inputs: Inputs, chunks: int) -> list[Inputs]:
+    """The samples of inputs in so many parts of nearly equal size, or fewer, as `Tensor.chunk`."""
+    return in_parts(inputs, -(-batch_of(inputs) // chunks))
+
+
+def in_parts(inputs: Inputs, size: int) -> list[Inputs]:
+    """The samples of inputs in parts of so many; the last may have fewer."""
     batch = batch_of(inputs)
-    return pytree.tree_map(lambda v: v[rows] if is_batched(v, batch) else v, inputs)
+    leaves, structure = pytree.tree_flatten(inputs)
+    return [
+        pytree.tree_unflatten(
+            [leaf[at : at + size] if is_batched(leaf, batch) else leaf for leaf in leaves],
+            structure,
+        )
+        for at in range(0, batch, size)
+    ]
+
+
+def device_of(inputs: Inputs) -> torch.device:
+    """Where the first tensor of inputs is; the CPU if there is none."""
+    tensors = (leaf for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, Tensor))
+    return next((tensor.device for tensor in tensors), torch.device("cpu"))
 
 
 def to_device(inputs: Inputs, device: torch.device, *, non_blocking: bool = False) -> Inputs:

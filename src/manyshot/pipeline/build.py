@@ -19,7 +19,7 @@ from torch import nn
 
 from manyshot.cost import CostTable, macs_table, params_table
 from manyshot.cost.timing import on_threads
-from manyshot.data import Augment, Batches, FixedBatches, Splits, fixed, load
+from manyshot.data import Augment, Batches, FixedBatches, Splits, fixed
 from manyshot.nn.inputs import Inputs, inputs_of
 from manyshot.nn.pointwise import TrainingFormat, training_format
 from manyshot.pipeline.checks import (
@@ -32,8 +32,9 @@ from manyshot.pipeline.checks import (
     check_sampler,
     check_stale,
 )
+from manyshot.pipeline.given import given_network, load_data
 from manyshot.plugins import build
-from manyshot.recipe import OptimiserSettings, Recipe, RecipeError, SearchSettings
+from manyshot.recipe import GIVEN, OptimiserSettings, Recipe, RecipeError, SearchSettings
 from manyshot.run_folder import RunFolder
 from manyshot.search import Limit, Searcher, limits_of, make_searcher
 from manyshot.seeding import numpy_rng, seeded
@@ -102,6 +103,8 @@ def make_network(recipe: Recipe, splits: Splits) -> nn.Module:
     Raises:
         RecipeError: for an unknown network, or arguments it does not take.
     """
+    if recipe.network.name == GIVEN:
+        return given_network(recipe)
     try:
         return build(
             "network",
@@ -110,7 +113,7 @@ def make_network(recipe: Recipe, splits: Splits) -> nn.Module:
             table=NETWORKS,
             contract=nn.Module,
             context={},
-            defaults={"channels": splits.image_shape[0], "classes": splits.classes},
+            defaults=splits.defaults,
         )
     except ValueError as error:
         raise RecipeError(str(error)) from error
@@ -248,22 +251,11 @@ class Workspace:
             ValueError: for options that disagree in shape, and what `load` raises.
         """
         device = pick_device(recipe.device)
-        data = recipe.data
-        splits = load(
-            data.name,
-            root=data.root,
-            validation=data.validation,
-            held_out=recipe.sampler.held_out,
-            seed=recipe.seed,
-            train_size=data.train_size,
-            image_size=data.image_size,
-            download=data.download,
-            bad=data.bad,
-        )
+        splits = load_data(recipe)
         net = Supernet(
             build_network(recipe, splits),
             sharing=build_sharing(recipe, splits),
-            input_shape=splits.image_shape,
+            **splits.takes,
         )
         fit_classes(recipe, net, splits.classes)
         costs = {"macs": macs_table(net), "params": params_table(net)}
@@ -480,7 +472,7 @@ class Workspace:
 
     def example_inputs(self) -> Inputs:
         """What a network takes; of images without values."""
-        return inputs_of(self.net)
+        return inputs_of(self.net) if self.splits.example is None else self.splits.example
 
     def calibration(self) -> FixedBatches:
         """The fixed training images that batch-norm statistics come from."""

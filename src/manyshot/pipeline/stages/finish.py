@@ -18,6 +18,7 @@ from manyshot import evaluate, records
 from manyshot.export import CARD, FORMATS, about_images, card, export
 from manyshot.fitting import fit
 from manyshot.nn import BatchNormStats
+from manyshot.nn.inputs import to_device
 from manyshot.nn.pointwise import training_format
 from manyshot.pipeline.build import Workspace, build_network, fit_classes
 from manyshot.progress import Progress
@@ -279,7 +280,7 @@ def finished(
     """
     if settings.mode == "scratch":
         fresh = ws.recipe.model_copy(update={"seed": ws.recipe.seed + 1})
-        source = Supernet(build_network(fresh, ws.splits), input_shape=ws.splits.image_shape)
+        source = Supernet(build_network(fresh, ws.splits), **ws.splits.takes)
         fit_classes(ws.recipe, source, ws.splits.classes)
         source.to(ws.device)
         subnet = _extracted(source, arch, ws.device)
@@ -346,12 +347,12 @@ def exported(
     Returns:
         The paths relative to `folder` by format, and why the other formats failed.
     """
-    images, _ = next(iter(ws.fixed("validation", 2)))
+    inputs, _ = next(iter(ws.fixed("validation", 2)))
     space, costs = ws.net.space, costs_of(ws, arch)
     failed: dict[str, str] = {}
     files = export(
         subnet.cpu(),
-        example=images.cpu(),
+        example=to_device(inputs, torch.device("cpu")),
         folder=RunFolder(folder).subnets,
         stem=space.to_text(arch),
         formats=formats,
