@@ -17,12 +17,12 @@ from manyshot.conversion.attributes import heads_of
 from manyshot.conversion.blocks import runs
 from manyshot.conversion.groups import Group, Layout, fix, groups_of, length, resolved
 from manyshot.conversion.ordering import Importance, orders, reorder
-from manyshot.conversion.report import Conversion, Converted, Kept, Kind
 from manyshot.conversion.rewriting import Plan, prepare, rewrite, tensors_of
 from manyshot.conversion.rules import Dims
 from manyshot.conversion.tracing import Trace
 from manyshot.conversion.tracing import run as run_traced
 from manyshot.nn.batch_norm import BatchNorm, BatchNormStats
+from manyshot.nn.converted import Conversion, Converted, Kept, Kind
 from manyshot.nn.inputs import Inputs, as_call, shapes_in_words, without_values
 from manyshot.nn.layer import Layer
 from manyshot.nn.modes import evaluating
