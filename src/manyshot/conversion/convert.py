@@ -26,6 +26,7 @@ from manyshot.nn.converted import Conversion, Converted, Kept, Kind
 from manyshot.nn.inputs import Inputs, as_call, shapes_in_words, without_values
 from manyshot.nn.layer import Layer
 from manyshot.nn.modes import evaluating
+from manyshot.nn.multihead import MultiheadAttention
 from manyshot.nn.outcomes import Remembering
 from manyshot.nn.shapes import described, innermost, meta_twin, on_meta
 from manyshot.nn.structure import search_space
@@ -212,6 +213,11 @@ class _Converter:
                     ) from error
                 self._make_opaque(path, described(error, copied))
                 continue
+            opaque = {copied.get_submodule(path) for path in self.opaque}
+            for call in trace.calls:
+                if call.module in opaque:
+                    for layout in (d for value in call.inputs for d in trace.value_dims[value]):
+                        fix(layout, f"{type(call.module).__name__} cannot be looked into")
             return trace, copied
 
     def _make_opaque(self, path: str, why: str) -> None:
@@ -400,15 +406,26 @@ class _Converter:
         """
         inner, _ = innermost(error, twin)
         path = _path_of(inner, twin, self.plan)
+        while True:  # it may have been given something wrong by the modules around it
+            if self._bind(path):
+                return True
+            if not path:
+                return False
+            path = path.rpartition(".")[0]
+
+    def _bind(self, path: str) -> bool:
+        """Lets attributes of one module follow what it met; returns whether there were any."""
+        module = self._twin.get_submodule(path)
+        if type(module).__module__.startswith("torch.nn.") or isinstance(
+            module, MultiheadAttention
+        ):
+            return False  # numbers of these follow from their parameters
         met: dict[int, set[Layout]] = {}
         for layout in self._bindable.get(path, ()):
             whole = resolved(layout)
             met.setdefault(length(whole), set()).add(whole)
         bound = False
-        module = (
-            self._twin.get_submodule(path) if path in dict(self._twin.named_modules()) else None
-        )
-        for name, value in vars(module).items() if module is not None else ():
+        for name, value in vars(module).items():
             number, in_tuple = _number(value)
             layouts = met.get(number, set()) if number is not None else set()
             varying = [layout for layout in layouts if self.plan.varies(layout)]
