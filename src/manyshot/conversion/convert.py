@@ -186,7 +186,7 @@ class _Converter:
         self._remembering = Remembering()
         self._real = (model, inputs)
         self._refused: dict[str, str] = {}  # depths and kernels that do not run, by name
-        self._reasons: dict[Group, str] = {}
+        self._unlike: set[tuple[str, str]] = set()  # attributes that only looked like numbers of it
         self._trace, traced = self._traced()
         self._paths = {module: path for path, module in traced.named_modules()}
         self.plan = self._planned(traced)
@@ -358,7 +358,12 @@ class _Converter:
         """Runs small architectures on meta tensors until all do; what does not run is fixed."""
         while self.plan.decisions():
             twin = rewrite(_copied(self._twin), self.plan)
-            failures = list(self._failures(twin, search_space(twin)))
+            space = search_space(twin)
+            error = self._run(twin, space, space.largest)
+            if error is not None:
+                self._unbind(error, twin)
+                continue
+            failures = list(self._failures(twin, space))
             if not failures:
                 return
             mended = [self._mend(error, twin) for _, error in failures]
@@ -429,10 +434,27 @@ class _Converter:
             number, in_tuple = _number(value)
             layouts = met.get(number, set()) if number is not None else set()
             varying = [layout for layout in layouts if self.plan.varies(layout)]
-            if len(varying) == 1 and (path, name) not in self.plan.bound:
+            if len(varying) == 1 and (path, name) not in (*self.plan.bound, *self._unlike):
                 self.plan.bound[path, name] = (varying[0], in_tuple)
                 bound = True
         return bound
+
+    def _unbind(self, error: Exception, twin: nn.Module) -> None:
+        """Lets attributes go their own way again that broke the largest architecture.
+
+        Raises:
+            ConversionError: if none were bound that could have.
+        """
+        if not self.plan.bound:
+            raise ConversionError(f"convert: the largest does not run: {described(error, twin)}")
+        inner, _ = innermost(error, twin)
+        path = _path_of(inner, twin, self.plan)
+        names = path.split(".") if path else []
+        inside = {".".join(names[:i]) for i in range(len(names) + 1)}
+        around = [key for key in self.plan.bound if key[0] in inside]
+        for key in around or list(self.plan.bound):
+            self._unlike.add(key)
+            del self.plan.bound[key]
 
     def _drop(self, dropped: Decision, why: str) -> None:
         """Lets what a decision would vary stay as it is."""
