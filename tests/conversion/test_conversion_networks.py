@@ -30,7 +30,7 @@ TORCHVISION = {
     "densenet121": 120,
     "efficientnet_b0": 36,
     "convnext_tiny": 22,
-    "googlenet": 57,
+    "googlenet": 61,
     "squeezenet1_1": 25,
     "mnasnet1_0": 25,
     "resnext50_32x4d": 21,
