@@ -234,7 +234,7 @@ class _Converter:
             self.opaque[TRAINING] = described(error, copied)
         copied.eval()
         ran = {call.module for call in trace.calls}
-        self._trains_more = bool(trace.trained - ran)
+        self._trains_more = TRAINING not in self.opaque and bool(trace.trained - ran)
 
     def _make_opaque(self, path: str, why: str) -> None:
         """Lets a module of the twin give tensors of the shapes that the real one gives."""
