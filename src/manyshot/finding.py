@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, final
 
 from manyshot import cost, evaluate
-from manyshot.data import Splits, fixed
+from manyshot.data import Splits, fixed, own_data
 from manyshot.progress import Progress, Silent
 from manyshot.search import (
     CostRange,
@@ -82,7 +82,7 @@ def find(
     net: Supernet,
     *,
     budgets: Sequence[str],
-    score: ScoreOf | Splits,
+    score: ScoreOf | Splits | tuple[Any, Any],
     searcher: str | Searcher = "evolution",
     options: Mapping[str, Any] | None = None,
     candidates: int = 120,
@@ -97,7 +97,8 @@ def find(
         net: a trained supernet.
         budgets: such as `"macs<=30M"`, `"params<=60%"` or, with a table of it, `"latency_ms<=2"`.
         score: the score of an architecture, higher is better; or a data set, on whose validation
-            part the accuracy is taken after batch norms are calibrated on 512 training images.
+            part the accuracy is taken after batch norms are calibrated on 512 training images; or
+            of data of your own a pair (training, validation) of data sets or `DataLoader`s.
         searcher: a name (`random`, `evolution`, `nsga2`, ...), `package.module:attribute`, or a
             searcher that is made already, whose limits are its maker's.
         options: of the searcher, by name.
@@ -116,6 +117,9 @@ def find(
         raise ValueError("give at least one budget, such as budgets=['macs<=50%']")
     costs = _default_costs(net) if costs is None else costs
     limits = limits_of(budgets, costs, net.space.largest)
+    if isinstance(score, tuple):
+        train, validation = score
+        score = own_data({"train": train, "validation": validation, "test": validation}, seed=seed)
     if isinstance(score, Splits):
         score = proxy_accuracy(net, score, seed=seed)
     if isinstance(searcher, str):

@@ -181,6 +181,9 @@ def own_data(
         ValueError: for parts that are none, or impossible numbers.
     """
     sets = {part: OwnSet.of(data, f"data.{part}") for part, data in parts_of(parts).items()}
+    empty = next((part for part, own in sets.items() if not len(own)), None)
+    if empty is not None:
+        raise ValueError(f"data.{empty} has no samples; each part that is given must have some")
     train = sets["train"]
     if "validation" in sets:
         own_validation = sets["validation"]
@@ -195,8 +198,6 @@ def own_data(
             )
         rng = numpy_rng(seed, "train_size")
         train = train.subset(train.drawn(train_size, rng).sort().values)
-    if not len(train) or not len(sets["test"]):
-        raise ValueError("data: train and test must have samples, and one of them has none")
     every = {"train": train, "validation": own_validation, "held_out": for_samplers}
     every["test"] = sets["test"]
     digests = {part: own.digest() for part, own in every.items() if part != "held_out" or len(own)}

@@ -401,6 +401,12 @@ class Workspace:
             RecipeError: for training batches that cannot be made, or formats without packages.
         """
         check_formats(self.recipe.export.formats)
+        if self.recipe.network.name == GIVEN and self.recipe.finish.mode == "scratch":
+            raise RecipeError(
+                "finish.mode = 'scratch' needs new weights, and the network was given with those "
+                "that it has: take 'finetune' or 'inherit', or name a function that makes the "
+                "network (network.name = 'package.module:function')"
+            )
         if self.recipe.finish.mode != "inherit":
             self.check_batches("finish.training", self.recipe.finish.training, world)
 

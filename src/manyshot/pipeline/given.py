@@ -66,8 +66,8 @@ def given_network(recipe: Recipe) -> nn.Module:
     wanted = recipe.network.options.get("identity")
     if identity_of(network) != wanted:
         raise RecipeError(
-            f"the network that is given ({identity_of(network)}) is not the one that this run began "
-            f"with ({wanted}): give it as it was made, with the weights that it had then"
+            f"the network that is given ({identity_of(network)}) is not the one that this run "
+            f"began with ({wanted}): give it as it was made, with the weights that it had then"
         )
     if isinstance(network, Supernet):
         if network.sharing.copies != 1:
