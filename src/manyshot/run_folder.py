@@ -30,6 +30,8 @@ WEIGHTS = "supernet.safetensors"
 """The weights of the trained supernet."""
 SOURCE = "source.safetensors"
 """The weights that a transfer begins with."""
+ORIGINAL = "original.safetensors"
+"""The weights that were given to a network, as the run began with them."""
 SHIFTED = "shifted.safetensors"
 """The supernet's weights after a search that moved them."""
 SAMPLER = "sampler.pt"
@@ -779,6 +781,11 @@ class RunFolder(_Folder):
     def source(self) -> Path:
         """The weights that a transfer begins with."""
         return self.path / SOURCE
+
+    @property
+    def original(self) -> Path:
+        """The weights that were given to the network, as the run began with them."""
+        return self.path / ORIGINAL
 
     @property
     def shifted(self) -> Path:

@@ -237,7 +237,7 @@ class Run:
 
         check_trusted(self.files, trust=self._trust)
         self.files.final_weights(self.recipe)  # that they are missing is said before all is built
-        workspace = Workspace.build(self.recipe)
+        workspace = Workspace.build(self.recipe, self.folder)
         workspace.load_final_weights(self.files)
         return workspace
 

@@ -15,7 +15,6 @@ from typing import Any, Literal, TypeVar, cast
 import numpy as np
 import torch
 from accelerate import Accelerator, PartialState
-from torch import nn
 
 from manyshot.cost import CostTable, macs_table, params_table
 from manyshot.cost.timing import on_threads
@@ -30,18 +29,17 @@ from manyshot.pipeline.checks import (
     check_joint,
     check_sampler,
     check_stale,
+    check_teachers,
 )
-from manyshot.plugins import build
+from manyshot.pipeline.networks import Original, build_sharing, build_supernet
 from manyshot.recipe import OptimiserSettings, Recipe, RecipeError, SearchSettings
 from manyshot.run_folder import RunFolder
 from manyshot.search import Limit, Searcher, limits_of, make_searcher
-from manyshot.seeding import numpy_rng, seeded
-from manyshot.sharing import Sharing, make_sharing
+from manyshot.seeding import numpy_rng
 from manyshot.space import Budget, SearchSpace
 from manyshot.supernet import Supernet
 from manyshot.train import Sampler, engine, load_weights, make_sampler
 from manyshot.transfer import classifier, new_head
-from manyshot.zoo import NETWORKS
 
 Stage = TypeVar("Stage", bound=Callable[..., Any])
 Part = Literal["train", "validation", "test"]
@@ -87,46 +85,6 @@ def processes(recipe: Recipe) -> int:
     """How many processes were started together; each takes its own GPU, if it uses one."""
     on_cpu = pick_device(recipe.device).type == "cpu"
     return int(PartialState(cpu=on_cpu).num_processes)
-
-
-def build_network(recipe: Recipe, splits: Splits) -> nn.Module:
-    """The recipe's module, initialised from its seed; raises what `make_network` does."""
-    with seeded(recipe.seed, "weights"):
-        return make_network(recipe, splits)
-
-
-def make_network(recipe: Recipe, splits: Splits) -> nn.Module:
-    """The recipe's module, initialised from torch's random state.
-
-    Raises:
-        RecipeError: for an unknown network, or arguments it does not take.
-    """
-    try:
-        return build(
-            "network",
-            recipe.network.name,
-            recipe.network.options,
-            table=NETWORKS,
-            contract=nn.Module,
-            context={},
-            defaults={"channels": splits.image_shape[0], "classes": splits.classes},
-        )
-    except ValueError as error:
-        raise RecipeError(str(error)) from error
-
-
-def build_sharing(recipe: Recipe, splits: Splits) -> Sharing:
-    """The recipe's weight-sharing scheme.
-
-    Raises:
-        RecipeError: for an unknown one, or options it does not take.
-    """
-    sharing = recipe.sharing
-    init = functools.partial(make_network, recipe, splits)
-    try:
-        return make_sharing(sharing.name, sharing.options, seed=recipe.seed, init=init)
-    except ValueError as error:
-        raise RecipeError(str(error)) from error
 
 
 def check_classifier(recipe: Recipe, net: Supernet) -> int:
@@ -226,6 +184,7 @@ class Workspace:
         costs: exact cost tables by metric.
         memory_format: of the supernet and of all images, and why.
         has_default_budgets: whether the recipe that it was built from had no budgets.
+        original: what the supernet was made of.
     """
 
     recipe: Recipe
@@ -235,10 +194,16 @@ class Workspace:
     costs: Mapping[str, CostTable]
     memory_format: TrainingFormat
     has_default_budgets: bool = False
+    original: Original = Original()
 
     @classmethod
-    def build(cls, recipe: Recipe) -> Workspace:
+    def build(cls, recipe: Recipe, folder: Path | None = None) -> Workspace:
         """Loads the images, makes the supernet, records its costs.
+
+        Args:
+            recipe: what to build.
+            folder: the folder of a run, if it is one that has begun: the weights that were given to
+                its network are kept there.
 
         Raises:
             RecipeError: for a device that does not fit, or what a network, a sharing scheme, a
@@ -259,17 +224,21 @@ class Workspace:
             download=data.download,
             bad=data.bad,
         )
-        net = Supernet(
-            build_network(recipe, splits),
+        net, original = build_supernet(
+            recipe,
+            splits,
             sharing=build_sharing(recipe, splits),
-            input_shape=splits.image_shape,
+            given=not recipe.moves,  # a moved supernet has all its weights from another run
+            kept=None if folder is None else RunFolder(folder).original,
         )
         fit_classes(recipe, net, splits.classes)
         costs = {"macs": macs_table(net, splits.image_shape), "params": params_table(net)}
         has_default_budgets = "budgets" not in recipe.search.model_fields_set
         recipe = with_reachable_budgets(recipe, costs, net.space)
         memory_format = training_format(net, device)
-        net.to(device=device, memory_format=memory_format.torch_format)  # type: ignore[call-overload]
+        for module in (net, original.module):
+            if module is not None:
+                module.to(device=device, memory_format=memory_format.torch_format)  # type: ignore[call-overload]
         ws = cls(
             recipe,
             device,
@@ -278,9 +247,26 @@ class Workspace:
             MappingProxyType(costs),
             memory_format,
             has_default_budgets,
+            original,
         )
         ws.check_plugins()
-        return ws
+        return replace(ws, recipe=ws.with_teacher())
+
+    def with_teacher(self) -> Recipe:
+        """The recipe, with what paths learn from where it does not say."""
+        train = self.recipe.train
+        if train.teacher is not None:
+            return self.recipe
+        teaches = self.original.teaches and self._distils()
+        train = train.model_copy(update={"teacher": "original" if teaches else "largest"})
+        return self.recipe.model_copy(update={"train": train})
+
+    def _distils(self) -> bool:
+        """Whether the sampler lets paths learn from the largest architecture."""
+        if self.recipe.moves or self._waits_for_latency():
+            return False
+        plan = self.sampler().plan(numpy_rng(self.recipe.seed, "plan", 0), 0)
+        return any(path.target == "largest" for path in plan.paths)
 
     def with_costs(self, **costs: CostTable) -> Workspace:
         """The same workspace with further costs, such as measured latencies."""
@@ -408,6 +394,7 @@ class Workspace:
             RecipeError: for training batches that cannot be made, or formats without packages.
         """
         check_formats(self.recipe.export.formats)
+        check_teachers(self.recipe, self.original)
         if self.recipe.finish.mode != "inherit":
             self.check_batches("finish.training", self.recipe.finish.training, world)
 
@@ -503,6 +490,8 @@ class Workspace:
             "images": images,
             "more": [str(item) for item in more],
         }
+        if self.original.digest is not None:
+            kept["weights"] = self.original.digest
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
 
     def weights_fingerprint(self, *, shifted: bool = False) -> str:

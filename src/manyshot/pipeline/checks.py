@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from manyshot.cost import CostTable
+from manyshot.pipeline.networks import Original
 from manyshot.recipe import OptimiserSettings, Recipe, RecipeError, SearchSettings, ShiftingSettings
 from manyshot.search import LearnsFromScores, Limit, Searcher, make_searcher
 from manyshot.search.limit import within
@@ -88,6 +89,49 @@ def check_batch_size(section: str, settings: OptimiserSettings, images: int, wor
     if size % world:
         raise RecipeError(
             f"{section}.batch_size = {size} is not a multiple of the {world} processes"
+        )
+
+
+def check_teachers(recipe: Recipe, original: Original) -> None:
+    """Refuses an original as a teacher that is none, and not to train what must be trained.
+
+    Raises:
+        RecipeError: then.
+    """
+    network, classes = recipe.network, "the weights are of other classes"
+    new = original.new_classifier
+    keys = [
+        key
+        for key, section in (("train", recipe.train), ("finish", recipe.finish))
+        if section.teacher == "original"
+    ]
+    reasons = {
+        "it is not converted": original.module is None,
+        "it has new weights: give network.pretrained = true, or network.weights = FILE": (
+            network.library is not None and not network.has_weights
+        ),
+        f"its classifier {new!r} is new, since {classes}": new is not None,
+    }
+    for why, holds in reasons.items():
+        if keys and holds:
+            raise RecipeError(
+                f"{keys[0]}.teacher = 'original' needs the network with weights for the classes of "
+                f"these images, and of network.name = {network.name!r} {why}"
+            )
+    if recipe.trained_epochs or recipe.moves:
+        return
+    if recipe.search.name == GENERATOR:
+        raise RecipeError(
+            f"train.epochs = 0 trains no generator, from which search.name = {GENERATOR!r} takes "
+            "winners: take a searcher, such as search.name = 'evolution'"
+        )
+    if new is not None or not (original.is_given or original.digest is not None):
+        why = "the weights are new: give network.pretrained = true, or network.weights = FILE"
+        if new is not None:
+            why = f"the classifier {new!r} is new, since {classes}"
+        raise RecipeError(
+            f"train.epochs = 0 searches a supernet as it is, and of network.name = "
+            f"{network.name!r} {why}; or train for at least 1 epoch"
         )
 
 
