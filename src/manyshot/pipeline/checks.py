@@ -120,11 +120,6 @@ def check_teachers(recipe: Recipe, original: Original) -> None:
             )
     if recipe.trained_epochs or recipe.moves:
         return
-    if recipe.search.name == GENERATOR:
-        raise RecipeError(
-            f"train.epochs = 0 trains no generator, from which search.name = {GENERATOR!r} takes "
-            "winners: take a searcher, such as search.name = 'evolution'"
-        )
     if new is not None or not (original.is_given or original.digest is not None):
         why = "the weights are new: give network.pretrained = true, or network.weights = FILE"
         if new is not None:
@@ -256,7 +251,7 @@ def check_sampler(recipe: Recipe, sampler: Sampler, held_out: int, limits: Seque
 
 
 def check_search(recipe: Recipe) -> None:
-    """Refuses to shift a supernet without a search, and a transfer without a searcher.
+    """Refuses to shift a supernet without a search, and a generator that nothing has trained.
 
     Raises:
         RecipeError: then.
@@ -268,6 +263,11 @@ def check_search(recipe: Recipe) -> None:
         raise RecipeError(
             f"search.name = {search!r} takes winners from a trained sampler, and a transfer trains "
             "none: take a searcher, such as search.name = 'evolution'"
+        )
+    if not recipe.train.epochs:
+        raise RecipeError(
+            f"train.epochs = 0 trains no generator, from which search.name = {search!r} takes "
+            "winners: take a searcher, such as search.name = 'evolution'"
         )
     if shifting != "none":
         raise RecipeError(

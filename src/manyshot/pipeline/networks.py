@@ -343,8 +343,9 @@ def read_state(path: Path) -> Mapping[str, Tensor]:
     except FileNotFoundError:
         raise RecipeError(f"network.weights: there is no file {path}") from None
     except Exception as error:  # torch and safetensors raise half a dozen types
+        words = str(error).partition(".")[0]  # torch goes on to say how code in it could be run
         raise RecipeError(
-            f"network.weights = {str(path)!r} cannot be read ({error}): give a safetensors file, "
+            f"network.weights = {str(path)!r} cannot be read ({words}): give a safetensors file, "
             "or what torch.save(model.state_dict(), FILE) wrote"
         ) from error
     for key in _WRAPPED:
