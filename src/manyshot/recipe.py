@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from manyshot.plugins import nearest, shown
-from manyshot.space import Budget
+from manyshot.space import METRICS, Budget
 from manyshot.toml import RecipeError as RecipeError
 from manyshot.toml import dumps, override, read
 
@@ -247,8 +247,9 @@ class SearchSettings(Section):
     """random, evolution, regularised_evolution, nsga2, predictor, `package.module:attribute`, or
     generator: no search, the sampler's generator says which."""
     budgets: list[str] = ["macs<=15%", "macs<=25%", "macs<=60%"]
-    """Limits on macs, params or latency_ms, absolute or in % of the largest, or several at once
-    (`"macs<=30M and params<=1M"`); one winner each. If none are set and the network cannot meet
+    """Limits on macs, params, size (of weights, as in `"size<=5MB"`), latency_ms or one of [costs],
+    absolute or in % of the largest, or several at once (`"macs<=30M and params<=1M"`); one winner
+    each. If none are set and the network cannot meet
     these, quantiles of its MACs take their place."""
     candidates: Positive = 120
     """Architectures scored in all."""
@@ -455,6 +456,35 @@ class Recipe(Section):
     finish: FinishSettings = FinishSettings()
     export: ExportSettings = ExportSettings()
     truth: TruthSettings = TruthSettings()
+    costs: dict[str, str] = {}
+    """Further costs for budgets: by name `package.module:function`, which gives a number for the
+    extracted `module` or for its `choices`, as its parameter is called (`ms.cost.FunctionCost`)."""
+
+    @field_validator("costs")
+    @classmethod
+    def _named(cls, costs: dict[str, str]) -> dict[str, str]:
+        for name, function in costs.items():
+            if not re.fullmatch(r"[A-Za-z]\w*", name) or name in METRICS:
+                raise ValueError(
+                    f"{name!r} cannot name a cost: take a word of letters, digits and _, other "
+                    f"than {', '.join(METRICS)}"
+                )
+            if ":" not in function:
+                raise ValueError(f"{name} = {function!r}: give package.module:function")
+        return costs
+
+    @model_validator(mode="after")
+    def _known_costs(self) -> Self:
+        have = (*METRICS, *self.costs)
+        for text in self.search.budgets:
+            for part in Budget.parse_all(text):
+                if part.metric not in have:
+                    raise ValueError(
+                        f"search.budgets: budget {part.text!r} is on {part.metric!r}, which is no "
+                        f"cost; {nearest(part.metric, have)}have {', '.join(have)}, and [costs] "
+                        "adds others"
+                    )
+        return self
 
     @model_validator(mode="before")
     @classmethod
@@ -498,6 +528,7 @@ class Recipe(Section):
         names = {f"{section}.name": getattr(self, section).name for section in sections}
         if self.network.library is not None:
             del names["network.name"]
+        names |= {f"costs.{name}": function for name, function in self.costs.items()}
         return {key: name for key, name in names.items() if ":" in name}
 
     @classmethod
@@ -547,8 +578,10 @@ def _explain(recipe: type[BaseModel], error: ValidationError) -> str:
             known = _keys(recipe, problem["loc"][:-1])
             hint = nearest(str(problem["loc"][-1]), known).strip() or f"have {', '.join(known)}"
             parts.append(f"unknown key {where!r}; {hint}")
-        else:
+        elif where:
             parts.append(f"{where} = {shown(problem['input'])}: {problem['msg']}")
+        else:
+            parts.append(problem["msg"].removeprefix("Value error, "))
     return "; ".join(parts)
 
 

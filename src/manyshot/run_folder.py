@@ -130,6 +130,8 @@ class WinnerRecord(Part):
     macs: Count
     params: Count
     latency_ms: float
+    costs: dict[str, float] | None = None
+    """Further ones that a budget is on: the size of weights in bytes, and the recipe's own."""
     proxy_accuracy: Share
     test_accuracy: Share
     test_balanced_accuracy: Share | None = None
@@ -352,6 +354,8 @@ class ScoreLine(Record):
     macs: Count
     params: Count
     latency_ms: float | None = None
+    costs: dict[str, float] | None = None
+    """Further ones that a budget is on: the size of weights in bytes, and the recipe's own."""
     weights_version: Count
     calibration: str
     validation_images: Count
@@ -362,7 +366,7 @@ class ScoreLine(Record):
     def cost(self, metric: str) -> float | None:
         """Its cost by a metric; None if that is not on record."""
         costs = {"macs": self.macs, "params": self.params, "latency_ms": self.latency_ms}
-        return costs.get(metric)
+        return {**(self.costs or {}), **costs}.get(metric)
 
 
 class SearchLine(ScoreLine):

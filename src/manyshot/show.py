@@ -66,6 +66,7 @@ def survey_tables(survey: dict[str, Any]) -> list[RichTable]:
             f"{metric} of {sum(cost['histogram']):,} uniform random architectures",
         )
         for metric, cost in survey["costs"].items()
+        if cost["histogram"]
     ]
     conversion = survey["conversion"]
     converted = [] if conversion is None else space.converted(conversion)

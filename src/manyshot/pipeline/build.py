@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, TypeVar, cast
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator, PartialState
 
-from manyshot.cost import CostTable, macs_table, params_table
+from manyshot.cost import CostTable, FunctionCost, macs_table, params_table, size_table
 from manyshot.cost.timing import on_threads
 from manyshot.data import Augment, Batches, FixedBatches, Splits, fixed, load
 from manyshot.nn.pointwise import TrainingFormat, training_format
@@ -32,11 +32,13 @@ from manyshot.pipeline.checks import (
     check_teachers,
 )
 from manyshot.pipeline.networks import Original, build_sharing, build_supernet
+from manyshot.plugins import look_up
 from manyshot.recipe import OptimiserSettings, Recipe, RecipeError, SearchSettings
 from manyshot.run_folder import RunFolder
-from manyshot.search import Limit, Searcher, limits_of, make_searcher
+from manyshot.search import Cost, Limit, Searcher, limits_of, make_searcher
+from manyshot.search.limit import costs_of
 from manyshot.seeding import numpy_rng
-from manyshot.space import Budget, SearchSpace
+from manyshot.space import Arch, Budget, SearchSpace
 from manyshot.supernet import Supernet
 from manyshot.train import Sampler, engine, load_weights, make_sampler
 from manyshot.transfer import classifier, new_head
@@ -107,6 +109,21 @@ def fit_classes(recipe: Recipe, net: Supernet, classes: int) -> None:
     """
     if recipe.moves and check_classifier(recipe, net) != classes:
         new_head(net, classes, name=recipe.transfer.classifier, seed=recipe.seed)
+
+
+def build_costs(recipe: Recipe, net: Supernet) -> dict[str, FunctionCost]:
+    """The costs that the recipe names, by name.
+
+    Raises:
+        RecipeError: for a function that cannot be imported, or takes what is not offered.
+    """
+    try:
+        return {
+            name: FunctionCost(net, look_up("cost", function, {}), name)
+            for name, function in recipe.costs.items()
+        }
+    except ValueError as error:
+        raise RecipeError(f"costs: {error}") from error
 
 
 def budget_metrics(recipe: Recipe) -> set[str]:
@@ -181,10 +198,11 @@ class Workspace:
         device: where tensors live.
         splits: the images.
         net: the supernet, on the device, in the memory format.
-        costs: exact cost tables by metric.
+        costs: exact cost tables by metric: `macs`, `params`, `size` if a budget is on it.
         memory_format: of the supernet and of all images, and why.
         has_default_budgets: whether the recipe that it was built from had no budgets.
         original: what the supernet was made of.
+        functions: the recipe's own costs by name.
     """
 
     recipe: Recipe
@@ -195,6 +213,7 @@ class Workspace:
     memory_format: TrainingFormat
     has_default_budgets: bool = False
     original: Original = Original()
+    functions: Mapping[str, FunctionCost] = field(default_factory=dict)
 
     @classmethod
     def build(cls, recipe: Recipe, folder: Path | None = None) -> Workspace:
@@ -233,6 +252,8 @@ class Workspace:
         )
         fit_classes(recipe, net, splits.classes)
         costs = {"macs": macs_table(net, splits.image_shape), "params": params_table(net)}
+        if "size" in budget_metrics(recipe):
+            costs["size"] = size_table(net, costs["params"])
         has_default_budgets = "budgets" not in recipe.search.model_fields_set
         recipe = with_reachable_budgets(recipe, costs, net.space)
         memory_format = training_format(net, device)
@@ -248,6 +269,7 @@ class Workspace:
             memory_format,
             has_default_budgets,
             original,
+            MappingProxyType(build_costs(recipe, net)),
         )
         ws.check_plugins()
         return replace(ws, recipe=ws.with_teacher())
@@ -272,6 +294,22 @@ class Workspace:
         """The same workspace with further costs, such as measured latencies."""
         return replace(self, costs=MappingProxyType({**self.costs, **costs}))
 
+    @property
+    def all_costs(self) -> dict[str, Cost]:
+        """Every cost by metric, the recipe's own among them."""
+        return {**self.costs, **self.functions}
+
+    def costs_of(self, arch: Arch) -> dict[str, float]:
+        """The costs of an architecture by metric."""
+        return {m: costs_of(cost, [arch], m)[0].item() for m, cost in self.all_costs.items()}
+
+    def recorded_costs(self, arch: Arch) -> dict[str, Any]:
+        """The costs of an architecture, as a record of a candidate holds them."""
+        fields = ("macs", "params", "latency_ms")
+        own = {m: table([arch])[0].item() for m, table in self.costs.items() if m in fields}
+        further = {m: cost for m, cost in self.costs_of(arch).items() if m not in fields}
+        return {**own, "costs": further or None}
+
     def limits(self, metrics: tuple[str, ...] | None = None) -> list[Limit]:
         """The recipe's budgets as limits on costs, those on `metrics` alone if given.
 
@@ -284,7 +322,7 @@ class Workspace:
             if metrics is None or {part.metric for part in Budget.parse_all(text)} <= {*metrics}
         ]
         try:
-            return limits_of(budgets, self.costs, self.net.space.largest)
+            return limits_of(budgets, self.all_costs, self.net.space.largest)
         except ValueError as error:
             raise RecipeError(str(error)) from error
 
@@ -341,7 +379,7 @@ class Workspace:
             RecipeError: for an impossible budget, an unknown sampler or searcher, their options,
                 training batches that cannot be made, or what `check_finish` finds.
         """
-        known = self.limits(metrics=("macs", "params"))
+        known = self.limits(metrics=tuple(self.all_costs.keys() - {"latency_ms"}))
         self.check_joint()
         if not self._waits_for_latency():
             self.check_sampler()
@@ -358,19 +396,23 @@ class Workspace:
         self.check_finish(world)
 
     def check_joint(self) -> None:
-        """Refuses budgets of several limits that no architecture meets together.
+        """Refuses budgets of several limits, or on a cost of one's own, that none meets.
 
         Those on a cost that is not known yet, such as a latency, are left for later.
 
         Raises:
             RecipeError: then.
         """
-        largest = self.net.space.largest
+        costs, space = self.all_costs, self.net.space
         for text in self.recipe.search.budgets:
             budgets = Budget.parse_all(text)
-            if len(budgets) > 1 and {budget.metric for budget in budgets} <= self.costs.keys():
-                shares = {b.metric: b.absolute(self.costs[b.metric]([largest])[0]) for b in budgets}
-                check_joint(text, self.net.space, self.costs, shares)
+            metrics = {budget.metric for budget in budgets}
+            if metrics <= costs.keys() and (len(budgets) > 1 or metrics & self.functions.keys()):
+                greatest = {
+                    b.metric: b.absolute(costs_of(costs[b.metric], [space.largest], text)[0])
+                    for b in budgets
+                }
+                check_joint(text, space, costs, greatest)
 
     def check_sampler(self) -> None:
         """Finds what would fail in training with the sampler, or in taking winners from it.

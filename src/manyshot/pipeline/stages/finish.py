@@ -319,11 +319,6 @@ def _extracted(
     return subnet.to(memory_format=memory_format)
 
 
-def costs_of(ws: Workspace, arch: Arch) -> dict[str, float]:
-    """Its costs by metric."""
-    return {metric: table([arch])[0].item() for metric, table in ws.costs.items()}
-
-
 def exported(
     ws: Workspace,
     subnet: nn.Module,
@@ -351,7 +346,7 @@ def exported(
         The paths relative to `folder` by format, and why the other formats failed.
     """
     images, _ = next(iter(ws.fixed("validation", 2)))
-    space, costs = ws.net.space, costs_of(ws, arch)
+    space, costs = ws.net.space, ws.costs_of(arch)
     failed: dict[str, str] = {}
     files = export(
         subnet.cpu(),

@@ -43,6 +43,16 @@ def survey(recipe: Recipe, samples: int) -> dict[str, Any]:
             "edges": edges.tolist(),
             "histogram": histogram.tolist(),
         }
+    for metric, cost in ws.functions.items():  # one call per architecture: the two ends alone
+        smallest, largest = cost([space.smallest, space.largest]).tolist()
+        costs[metric] = {
+            "least": None,
+            "smallest": smallest,
+            "largest": largest,
+            "greatest": None,
+            "edges": [],
+            "histogram": [],
+        }
     return {
         "name": recipe.name,
         "size": space.size,
