@@ -498,6 +498,14 @@ class Recipe(Section):
             name = plain.strip("-.")[:60] or name
         return {**values, "name": name}
 
+    @field_validator("train", mode="before")
+    @classmethod
+    def _of_a_supernet(cls, train: Any) -> Any:
+        """Plain settings of training are those of a supernet's too."""
+        if isinstance(train, TrainingSettings) and not isinstance(train, SupernetSettings):
+            return train.model_dump(exclude_unset=True)
+        return train
+
     @model_validator(mode="before")
     @classmethod
     def _sampled(cls, values: Any) -> Any:

@@ -93,7 +93,7 @@ def test_the_command_line_from_images_to_files(photos, tmp_path, monkeypatch, ca
     assert type(winner.module()).__module__.startswith("timm.")
     assert sum(p.numel() for p in winner.module().parameters()) == winner.costs["params"]
     written = Recipe.load(tmp_path / "run" / "recipe.toml")
-    assert (written.sampler.name, written.train.teacher) == ("sandwich", "largest")
+    assert (written.sampler.name, written.train.teacher) == ("sandwich", None)
     assert written.network.convert.ratios == [0.5]
 
 
@@ -160,8 +160,8 @@ def test_paths_learn_from_the_original_alone(weights) -> None:
     ("overrides", "teacher"),
     [
         ((), "original"),
-        (("sampler.name=uniform",), "largest"),
-        (("sampler.options.distil=false",), "largest"),
+        (("sampler.name=uniform",), None),
+        (("sampler.options.distil=false",), None),
         (("train.teacher=none",), "none"),
         (("sampler.name=uniform", "train.teacher=original"), "original"),
     ],
@@ -307,7 +307,7 @@ def test_a_new_classifier_has_to_be_trained(asked, tmp_path) -> None:
     torch.save(worn(classes=7).state_dict(), tmp_path / "seven.pt")
     given = f"network.weights={tmp_path / 'seven.pt'}"
     ws = Workspace.build(asked(given))
-    assert ws.recipe.train.teacher == "largest" and ws.original.new_classifier == "head"
+    assert ws.recipe.train.teacher is None and ws.original.new_classifier == "head"
     ws.check()
     for refused in ("train.epochs=0", "train.teacher=original"):
         with pytest.raises(RecipeError, match="'head' is new, since the weights are of other"):

@@ -275,12 +275,11 @@ class Workspace:
         return replace(ws, recipe=ws.with_teacher())
 
     def with_teacher(self) -> Recipe:
-        """The recipe, with what paths learn from where it does not say."""
+        """The recipe, with the original as teacher where it does not say, if that can teach."""
         train = self.recipe.train
-        if train.teacher is not None:
+        if train.teacher is not None or not (self.original.teaches and self._distils()):
             return self.recipe
-        teaches = self.original.teaches and self._distils()
-        train = train.model_copy(update={"teacher": "original" if teaches else "largest"})
+        train = train.model_copy(update={"teacher": "original"})
         return self.recipe.model_copy(update={"train": train})
 
     def _distils(self) -> bool:

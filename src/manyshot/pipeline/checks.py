@@ -102,9 +102,9 @@ def check_teachers(recipe: Recipe, original: Original) -> None:
     """
     network, classes = recipe.network, "the weights are of other classes"
     new = original.new_classifier
-    teachers: dict[str, str] = {"finish": recipe.finish.teacher}
+    teachers: dict[str, str | None] = {"finish": recipe.finish.teacher}
     if not recipe.moves:
-        teachers = {"train": recipe.train.teacher or "largest", **teachers}
+        teachers = {"train": recipe.train.teacher, **teachers}
     keys = [key for key, teacher in teachers.items() if teacher == "original"]
     reasons = {
         "the weights are those of another run": recipe.moves,
