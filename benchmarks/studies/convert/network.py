@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from torchvision.models import ResNet
 from torchvision.models.resnet import BasicBlock
 
 import manyshot as ms
-from manyshot.data import Augment, Batch
+from manyshot.data import Augment, Batch, LabelledImages
 
 SHAPE = (1, 28, 28)
 PLANES = (16, 32, 64, 128)
@@ -57,17 +58,17 @@ class Task:
     seed: int
     work: Path
 
-    def calibration(self) -> list[Batch]:
+    def calibration(self, images: int = CALIBRATION, batch: int = 256) -> list[Batch]:
         """A few training images, for statistics of batch norms."""
-        return self._fixed(self.splits.train, CALIBRATION)
+        return self._fixed(self.splits.train, images, batch)
 
     def validation(self) -> list[Batch]:
         """Images to choose by."""
-        return self._fixed(self.splits.validation, None)
+        return self._fixed(self.splits.validation, None, 256)
 
-    def _fixed(self, images: ms.data.LabelledImages, count: int | None) -> list[Batch]:
-        looks = {"mean": self.splits.mean, "std": self.splits.std, "seed": self.seed}
-        return list(ms.data.fixed(images, count, 256, **looks))
+    def _fixed(self, images: LabelledImages, count: int | None, batch: int) -> list[Batch]:
+        looks: dict[str, Any] = {"mean": self.splits.mean, "std": self.splits.std}
+        return list(ms.data.fixed(images, count, batch, seed=self.seed, **looks))
 
 
 Method = Callable[[nn.Module, Task], dict[float, nn.Module]]
