@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "manyshot"
-BASE = {"_version", "plugins", "seeding"}
+BASE = {"_version", "plugins", "seeding", "watching"}
 ALLOWED: dict[str, set[str]] = {
     "space": set(),
     "data": set(),
@@ -18,6 +18,7 @@ ALLOWED: dict[str, set[str]] = {
     "sharing": {"nn", "space"},
     "zoo": {"nn", "space"},
     "supernet": {"sharing", "nn", "space"},
+    "conversion": {"supernet", "sharing", "nn", "space"},
     "transfer": {"supernet", "nn", "space"},
     "cost": {"supernet", "nn", "space"},
     "evaluate": {"supernet", "nn", "space", "data"},
@@ -36,7 +37,7 @@ ALLOWED: dict[str, set[str]] = {
     "tables": {"rank", "run_folder"},
     "report": {"space", "records", "recipe", "run_folder", "tables"},
     "show": {"run_folder", "tables"},
-    "export": {"supernet", "nn", "space", "records"},
+    "export": {"supernet", "nn", "space", "records", "data"},
 }
 EVERYTHING = {"pipeline", "runs", "cli", "testing", "__init__", "__main__"}
 NO_TORCH = {

@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from manyshot.progress import Bars, Silent
+from manyshot.progress import Bars, Silent, showing
+from manyshot.watching import tell
 
 
 def test_silence(capsys):
@@ -60,3 +61,16 @@ def test_a_bar_cuts_its_note_where_there_is_no_room(capsys, monkeypatch):
     last = err.splitlines()[-1]
     assert re.search(r"10/10 [\d.e+]+/s 0:00:00 gone 0:00:00 left loss \[b\]1\S* *.*…", last)
     assert len(last) <= 80
+
+
+def test_work_that_tells_how_far_it_is_becomes_a_stage(capsys):
+    tell("images", 1, 2)  # nobody watches
+    with showing(Bars(0)):
+        tell("images", 64, 100)
+        tell("images", 100, 100)
+    tell("images", 7, 9)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split()[:2] for line in lines] == [["images", "64/100"], ["images", "100/100"]]
+    with showing(Bars(0)):
+        pass
+    assert capsys.readouterr().err == ""

@@ -1,9 +1,13 @@
 """What README.md shows, runs."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -16,7 +20,7 @@ def marked_blocks(text: str) -> list[str]:
 @pytest.mark.parametrize(
     ("page", "least"),
     [
-        ("README.md", 4),
+        ("README.md", 5),
         ("docs/kshot.md", 1),
         ("docs/shiftnas.md", 1),
         ("docs/supernet_shifting.md", 2),
@@ -27,12 +31,58 @@ def test_marked_blocks_run(
     page: str, least: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    Image.fromarray(np.arange(300, dtype=np.uint8).reshape(15, 20)).save("photo.png")
     text = (ROOT / page).read_text()
     blocks = marked_blocks(text)
     assert len(blocks) == text.count("<!-- run -->") >= least
     names: dict[str, object] = {"__name__": "readme"}
     for block in blocks:
         exec(compile(block, page, "exec"), names)
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 10, 6)], ids=str)
+def test_a_file_of_a_network_is_used_as_shown_without_manyshot(
+    tmp_path: Path, shape: tuple[int, int, int]
+) -> None:
+    """The class is that of pixels which manyshot itself reads, resizes and normalises."""
+    import torch
+    from torch import nn
+
+    import manyshot as ms
+    from manyshot.data.augment import fit
+
+    [block] = [block for block in marked_blocks(README) if "torch.export.load" in block]
+    assert "manyshot as" not in block and "import manyshot" not in block
+    channels, height, width = shape
+    rows, columns = np.meshgrid(np.arange(15), np.arange(20), indexing="ij")
+    pixels = np.stack([17 * rows, 12 * columns, 250 - 8 * rows], -1).astype(np.uint8)
+    pixels = pixels[:, :, 0] if channels == 1 else pixels
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Flatten(), nn.Linear(channels * height * width, 7))
+    mean, std = [0.3, 0.4, 0.5][:channels], [0.2, 0.3, 0.4][:channels]
+    names = [f"class {i}" for i in range(7)]
+    data = {"name": "mine", "fingerprint": "0", "image_shape": list(shape), "class_names": names}
+    data |= {"mean": mean, "std": std}
+    ms.export.export(
+        module,
+        example=torch.zeros(1, *shape),
+        folder=tmp_path / "out",
+        stem="digits",
+        formats=["pt2"],
+        card={"data": data},
+    )
+    image = torch.tensor(pixels).view(15, 20, channels).permute(2, 0, 1)
+    sized = fit(image, height, width) / 255
+    by_hand = (sized - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+    logits = module(by_hand[None])[0].detach()
+    best, second = logits.topk(2).values
+    assert best - second > 0.1  # more than resizing by another library changes
+    without = f"import sys; sys.modules['manyshot'] = None\n{block}"
+    found = subprocess.run(
+        [sys.executable, "-c", without], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert found.stdout.strip() == names[int(logits.argmax())]
 
 
 def test_ci_runs_the_test_command() -> None:

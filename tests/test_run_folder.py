@@ -13,6 +13,7 @@ from manyshot.records import RecordError
 from manyshot.run_folder import (
     CompareFolder,
     FinishLine,
+    RankFolder,
     RunFolder,
     SamplerLine,
     SearchLine,
@@ -78,6 +79,34 @@ def test_a_ranking_and_its_scores_hold_all_that_is_in_the_file(compared_runs):
     assert rank.ranking().plain() == json.loads((rank.path / "rank.json").read_text())
     lines = [line.plain() for line in rank.score_lines()]
     assert lines == raw(rank.path / "scores.jsonl")
+
+
+def nothing(ranking, name):
+    ranking["sets"][0]["predictors"][name]["kendall"] = {"value": None, "low": None, "high": None}
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda r: nothing(r, "macs"), "predictors.macs need kendall.value"),
+        (lambda r: nothing(r, "proxy"), "predictors.proxy and predictors.macs need kendall.value"),
+        (lambda r: r["sets"][0]["predictors"].pop("macs"), "predictors.macs need kendall.value"),
+        (lambda r: r["sets"][0]["predictors"].pop("proxy"), "has no predictors.proxy"),
+        (lambda r: r["sets"][0]["predictors"]["macs"]["kendall"].update(low=None), "two bounds"),
+    ],
+)
+def test_a_ranking_whose_figures_contradict_each_other_is_none(
+    compared_runs, tmp_path, damage, said
+):
+    """Whoever reads one compares taus without asking whether they are there."""
+    [rank] = RunFolder(compared_runs[0]).ranks()
+    ranking = json.loads((rank.path / "rank.json").read_text())
+    assert ranking["sets"][0]["predictors"]["proxy"]["beats"]["value"] is not None
+    damage(ranking)
+    (tmp_path / "rank.json").write_text(json.dumps(ranking))
+    with pytest.raises(RecordError, match=said) as caught:
+        RankFolder(tmp_path).ranking()
+    assert str(tmp_path / "rank.json") in str(caught.value)
 
 
 def test_a_folder_names_every_file_that_a_run_wrote(everything):

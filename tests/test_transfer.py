@@ -301,7 +301,9 @@ class TestFinding:
 
     def test_what_changes_the_logits_needs_a_name(self):
         net = one_layer(nn.LogSoftmax(1))
-        with pytest.raises(ValueError, match=r"not found.*smallest.*none.*Give name=.*'1'"):
+        with pytest.raises(
+            ValueError, match=r"not found.*smallest.*none.*Give the path .*name=.*'1'"
+        ):
             new_head(net, NEW)
         assert new_head(net, NEW, name="1") == "1"
         total = net(torch.randn(2, 4)).exp().sum(1)
@@ -310,7 +312,7 @@ class TestFinding:
     def test_no_shape_needs_a_name(self):
         net = one_layer(input_shape=None)
         assert net.input_shape is None
-        with pytest.raises(ValueError, match=r"give name=.* or make .*input_shape="):
+        with pytest.raises(ValueError, match=r"give the path .*name=.* or make .*input_shape="):
             new_head(net, NEW)
         assert (new_head(net, NEW, name="1"), len(head_parameters(net, "1"))) == ("1", 2)
 

@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.table import Column
 from rich.text import Text
 
+from manyshot.watching import watched
+
 Advance = Callable[[int, str], None]
 """`advance(done, note)` says how many units are done in all, and a note to show beside the bar."""
 
@@ -102,3 +104,18 @@ class Bars:
 
         with progress if on_terminal else contextlib.nullcontext():
             yield advance
+
+
+@contextlib.contextmanager
+def showing(progress: Progress) -> Iterator[None]:
+    """Inside the block, work that tells how far it is (`manyshot.watching`) is a stage each."""
+    advances: dict[str, Advance] = {}
+    with contextlib.ExitStack() as stages:
+
+        def show(what: str, done: int, total: int) -> None:
+            if what not in advances:
+                advances[what] = stages.enter_context(progress.stage(what, total))
+            advances[what](done, "")
+
+        with watched(show):
+            yield

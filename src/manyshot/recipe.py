@@ -87,6 +87,11 @@ class DataSettings(Section):
         """Later commands on the run find the images from any working folder."""
         return None if root is None else os.path.abspath(os.path.expanduser(root))
 
+    @property
+    def described(self) -> str:
+        """The data set, and where its files are if that is given."""
+        return self.name if self.root is None else f"{self.name} in {self.root}"
+
     @field_validator("image_size")
     @classmethod
     def _is_a_size(cls, size: int | list[int] | None) -> int | list[int] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import tempfile
@@ -150,6 +151,12 @@ def _full_disk_said(path: Path) -> Iterator[None]:
         raise OSError(
             error.errno, f"the disk is full, so {path} was not written: make room, then resume"
         ) from error
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of the content of a file, as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def remove_torn(folder: Path) -> None:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal, TypeVar, final
+from typing import Annotated, Any, Literal, Self, TypeVar, final
 
-from pydantic import AfterValidator, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, model_validator
 
 from manyshot import records
 from manyshot.recipe import Recipe
@@ -147,6 +147,8 @@ class Timing(Part):
     repeats: Count
     clock: str
     device: str
+    warmup: Count | None = None
+    torch_version: str | None = None
     table_ms: float | None = None
     """What the latency table of the run says, if there is one."""
 
@@ -173,6 +175,9 @@ class ImagesRecord(Part):
 
     name: str
     fingerprint: str
+    """Of all parts."""
+    digests: dict[str, str] = Field(default_factory=dict)
+    """Of each part, by its name."""
     image_shape: tuple[int, ...]
     class_counts: dict[str, tuple[Count, ...]]
     """By the name of the part, in the order of the labels."""
@@ -231,6 +236,8 @@ class SpaceRecord(Record):
     largest: dict[str, float]
     """Costs of the largest architecture by metric."""
     images: ImagesRecord | None = None
+    default_budgets: tuple[str, ...] | None = None
+    """The budgets, if the recipe that the run began with had none."""
 
     def search_space(self) -> SearchSpace:
         """The space that is described.
@@ -388,16 +395,31 @@ class FinishLine(Record):
     arch: ArchText
     mode: Literal["inherit", "finetune", "scratch"]
     fingerprint: str
+    """Identifies what its weights depend on, which the test images are no part of."""
     memory_format: MemoryFormat
     weights: InnerPath
     """The path of its weights."""
     proxy_accuracy: Share | None = None
+    tested_on: str | None = None
+    """The digest of the test images that the figures below are of."""
     test_accuracy: Share | None = None
     test_loss: float | None = None
     test_balanced_accuracy: Share | None = None
     files: dict[str, InnerPath]
+    sha256: dict[str, str] = Field(default_factory=dict)
+    """Of each of `files`, by the same format."""
     failed: dict[str, str] | None = None
     """The formats that could not be written, and why."""
+
+    def is_written(self, folder: Path, kind: str) -> bool:
+        """Whether the file of a format is there and holds what was written.
+
+        Args:
+            folder: the run's.
+            kind: the format, one of `files`.
+        """
+        path = folder / self.files[kind]
+        return path.is_file() and records.sha256_of(path) == self.sha256.get(kind)
 
 
 class Result(Record):
@@ -431,7 +453,11 @@ class TruthLine(Record):
     images_forwarded: Count | None = None
     seconds: float | None = None
     settings: str | None = None
-    """Identifies the network, the images and how it was trained."""
+    """Identifies the network, the images of all parts and how it was trained."""
+    trained_on: str | None = None
+    """The digest of the training images."""
+    tested_on: str | None = None
+    """The digest of the test images."""
 
 
 # -- a rank ----------------------------------------------------------------------------------------
@@ -448,6 +474,8 @@ class RankScoreLine(Record):
     calibration: str
     validation_images: Count
     batch_size: Count
+    seconds: float
+    """From the score before it, or the beginning of its command, to this one."""
 
 
 IntervalMethod = Literal["BCa", "percentile"]
@@ -462,6 +490,14 @@ class Statistic(Part):
     high: float | None
     interval: IntervalMethod | None = None
     """How the bounds were found; absent without them, and in records from before it was written."""
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        if (self.low is None) != (self.high is None):
+            raise ValueError("an interval has two bounds, low and high, or none")
+        if self.value is None and self.low is not None:
+            raise ValueError("an interval needs a value")
+        return self
 
 
 class PredictorStatistics(Part):
@@ -490,6 +526,21 @@ class RankedSet(Part):
     null_sd: float | None
     predictors: dict[str, PredictorStatistics]
 
+    @model_validator(mode="after")
+    def _can_be_compared(self) -> Self:
+        """What beats MACs is compared with the tau of MACs."""
+        macs = self.predictors.get("macs")
+        for name, statistics in self.predictors.items():
+            beats = statistics.beats
+            if beats is None or beats.value is None:
+                continue
+            if macs is None or macs.kendall.value is None or statistics.kendall.value is None:
+                raise ValueError(
+                    f"predictors.{name}.beats is a difference of two taus: predictors.{name} and "
+                    "predictors.macs need kendall.value"
+                )
+        return self
+
 
 class RankedTruth(Part):
     """The truth that a run is ranked against; `share` of its networks is in a local set."""
@@ -504,7 +555,10 @@ class RankedTruth(Part):
 
 
 class Evaluation(Part):
-    """How the architectures of a truth were scored, and what that took."""
+    """How the architectures of a truth were scored, and what that took, over all commands.
+
+    What a kill made a command compute again is left out.
+    """
 
     method: str
     architectures: Count
@@ -541,6 +595,13 @@ class Ranking(Record):
     sets: tuple[RankedSet, ...]
     absent: dict[str, str]
     """Sets that could not be made, and what each needs."""
+
+    @model_validator(mode="after")
+    def _has_a_proxy(self) -> Self:
+        for ranked in self.sets:
+            if "proxy" not in ranked.predictors:
+                raise ValueError(f"set {ranked.name!r} has no predictors.proxy")
+        return self
 
 
 # -- a comparison ----------------------------------------------------------------------------------

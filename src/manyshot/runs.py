@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, final
 from manyshot import records
 from manyshot.progress import Progress
 from manyshot.recipe import Recipe, RecipeError
-from manyshot.run_folder import RECIPE, RESULT, Result, RunFolder, WinnerRecord
+from manyshot.run_folder import RECIPE, RESULT, FinishLine, Result, RunFolder, WinnerRecord
 from manyshot.trust import check_trusted
 from manyshot.writing import is_main_process, new_folder
 
@@ -115,7 +115,7 @@ class RunWinner:
         costs: `macs`, `params` and the measured `latency_ms`.
         proxy_accuracy: with the supernet's weights, on validation images.
         test_accuracy: of the finished network, on the test images.
-        files: paths of the exported files, by format.
+        files: paths of the exported files, by format; `file` looks at what is in one.
     """
 
     budget: str
@@ -126,6 +126,17 @@ class RunWinner:
     test_accuracy: float
     files: dict[str, Path]
     _run: Run = field(repr=False, compare=False)
+
+    def file(self, kind: str) -> Path:
+        """The path of an exported file, once it is seen to hold what was written.
+
+        Args:
+            kind: the format, one of `files`.
+
+        Raises:
+            RecordError: as `Run.file`.
+        """
+        return self._run.file(self.arch, kind)
 
     def module(self) -> nn.Module:
         """The finished network, in eval mode: your own class with plain torch layers.
@@ -246,6 +257,38 @@ class Run:
 
         return calibrate(self.net, arch, self._workspace.calibration())
 
+    def _finished_line(self, text: str) -> FinishLine | None:
+        """The record of a winner, or of an architecture that was exported; None without one."""
+        lines = (*self.files.exported_lines(), *self.files.finish_lines())
+        return {line.arch: line for line in lines}.get(text)
+
+    def file(self, arch: Arch, kind: str) -> Path:
+        """The path of an exported file, once it is seen to hold what was written.
+
+        `torch.export.load(run.file(arch, "pt2"))` opens no file that was damaged or changed.
+
+        Args:
+            arch: a winner, or an architecture that was exported.
+            kind: the format, such as `pt2`.
+
+        Raises:
+            RecordError: if it was not exported so, or its file is missing, damaged or changed.
+        """
+        text = "-".join(map(str, arch))
+        line = self._finished_line(text)
+        way_out = f"write it again with Run.export({tuple(arch)}, {kind!r})"
+        if line is None or kind not in line.files:
+            have = ", ".join(line.files) if line is not None and line.files else "nothing"
+            raise records.RecordError(
+                f"{self.folder} has no {kind} of architecture {text} on record, have {have}: "
+                f"{way_out.replace(' again', '')}"
+            )
+        path = self.folder / line.files[kind]
+        if not line.is_written(self.folder, kind):
+            what = "is not what is on record of it" if path.exists() else "is missing"
+            raise records.RecordError(f"{path} {what}: restore it from a copy, or {way_out}")
+        return path
+
     def finished(self, arch: Arch) -> nn.Module:
         """The finished network of a winner, or of an architecture that was exported.
 
@@ -256,15 +299,13 @@ class Run:
 
         text = self.net.space.to_text(arch)
         weights = self.files.subnets / f"{text}.safetensors"
-        lines = {
-            line.arch: line for line in (*self.files.exported_lines(), *self.files.finish_lines())
-        }
-        if text not in lines or not weights.exists():
+        line = self._finished_line(text)
+        if line is None or not weights.exists():
             raise records.RecordError(
                 f"{weights} is missing: finish the architecture with Run.export(arch, 'pt2')"
             )
         module = self.net.extract(arch)
-        load_weights(weights, module, lines[text].fingerprint)
+        load_weights(weights, module, line.fingerprint)
         return module.eval()
 
     def export(

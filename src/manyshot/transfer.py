@@ -136,7 +136,8 @@ def _by_dry_run(net: Supernet) -> tuple[str, Classifier]:
     if net.input_shape is None:
         raise ValueError(
             "the classifier is found by a dry run, for which the shape of an image is not known: "
-            "give name=, the path of the linear layer that makes the logits, or make the network "
+            "give the path of the linear layer that makes the logits (name= in Python, "
+            "transfer.classifier in a recipe), or make the network "
             "by ms.Supernet(model, input_shape=(C, H, W))"
         )
     smallest, largest = _last(net, net.input_shape)
@@ -145,8 +146,9 @@ def _by_dry_run(net: Supernet) -> tuple[str, Classifier]:
         raise ValueError(
             "the classifier was not found: a linear layer whose output is what the network "
             f"returns. In the smallest architecture that is {_listed(map(paths.get, smallest))}, "
-            f"in the largest {_listed(map(paths.get, largest))}. Give name=, the path of the layer "
-            f"that makes the logits, one of {_listed(paths.values())}"
+            f"in the largest {_listed(map(paths.get, largest))}. Give the path of the "
+            "layer that makes the logits (name= in Python, transfer.classifier in a recipe), one "
+            f"of {_listed(paths.values())}"
         )
     [layer] = smallest
     return paths[layer], layer
@@ -187,7 +189,7 @@ def _check(model: nn.Module, path: str, layer: Classifier) -> None:
     if isinstance(layer.out_features, Size):
         raise ValueError(
             f"{where} has elastic outputs, {layer.out_features!r}: a classifier has a fixed number "
-            "of them; name= the layer after it, or make it so"
+            "of them; give the path of the layer after it, or make it so"
         )
     parameters = dict(layer.named_parameters())
     if set(parameters) not in ({"weight"}, {"weight", "bias"}):

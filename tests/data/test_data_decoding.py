@@ -32,6 +32,7 @@ def read(path, channels=3):
     files = ImageFolderSet(
         root=path.parent,
         paths=(path.name,),
+        contents=("",),
         labels=torch.tensor([0]),
         class_names=("a",),
         image_shape=(channels, 4, 4),
@@ -109,7 +110,7 @@ def test_what_is_transparent_is_put_on_white(tmp_path, kind):
     assert np.abs(seen - expected).max() <= 1
     assert np.array_equal(seen[alpha == 255], colours[alpha == 255])
     assert (seen[alpha == 0] == 255).all()
-    assert decode(path)[1] == (5, 7, kind == "LA", ("transparent",), "")
+    assert decode(path)[1] == (5, 7, kind == "LA", ("transparent",), "", "")
 
 
 def test_an_alpha_channel_that_is_opaque_is_nothing_to_say(tmp_path, write_folder_set):

@@ -68,6 +68,7 @@ def test_folder_set_reads_what_was_written(tmp_path):
     files = ImageFolderSet(
         root=tmp_path,
         paths=("rgba.png", "grey.png", "palette.png"),
+        contents=("1", "2", "3"),
         labels=torch.tensor([1, 0, 1]),
         class_names=("a", "b"),
         image_shape=(3, 4, 4),
@@ -83,6 +84,10 @@ def test_folder_set_reads_what_was_written(tmp_path):
     assert reversed_.digest() != files.digest()
     assert replace(files, labels=1 - files.labels).digest() != files.digest()
     assert replace(files, class_names=("a", "c")).digest() != files.digest()
+    assert replace(files, contents=("1", "2", "4")).digest() != files.digest()
+    assert reversed_.contents == ("2", "1")
+    with pytest.raises(ValueError, match="3 paths but 2 contents"):
+        replace(files, contents=("1", "2"))
 
 
 @pytest.mark.parametrize("damage", ["text", "cut", "header", "nothing"])
@@ -96,6 +101,7 @@ def test_a_file_that_cannot_be_decoded_is_named(tmp_path, damage):
     files = ImageFolderSet(
         root=tmp_path,
         paths=("broken.png",),
+        contents=("",),
         labels=torch.tensor([0]),
         class_names=("a",),
         image_shape=(3, 4, 4),

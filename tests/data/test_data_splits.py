@@ -89,10 +89,10 @@ def test_validation_is_a_count_or_a_fraction(validation, count):
         ({"validation": 5000}, r"cannot hold out 5000 .* 0\.\.1338"),
         ({"validation": True}, "count or a fraction, got True"),
         ({"validation": float("nan")}, "got nan"),
-        ({"train_size": 0}, r"train_size must be in 1\.\.1213"),
-        ({"train_size": 1214}, r"train_size must be in 1\.\.1213 .* got 1214"),
-        ({"image_size": 0}, r"image_size must be at least 1 pixel, or a pair .* got 0"),
-        ({"root": "/nowhere"}, "takes no root, got root='/nowhere'"),
+        ({"train_size": 0}, r"data.train_size must be in 1\.\.1213"),
+        ({"train_size": 1214}, r"data.train_size must be in 1\.\.1213 .* got 1214"),
+        ({"image_size": 0}, r"data.image_size must be at least 1 pixel, or a pair .* got 0"),
+        ({"root": "/nowhere"}, "takes no data.root, got '/nowhere': leave it out"),
     ],
 )
 def test_impossible_numbers_are_named(arguments, message):
@@ -181,6 +181,16 @@ def test_the_fingerprint_is_as_it_was_without_and_changes_with_it():
     assert plain == hashlib.sha256(digests.encode()).hexdigest()[:16]
 
 
+@pytest.mark.parametrize("held_out", [0, 20])
+def test_parts_have_digests_of_their_own_and_training_one_without_the_test_images(held_out):
+    splits = load("digits", held_out=held_out)
+    parts = ["train", "validation", *(["held_out"] if held_out else []), "test"]
+    whole = {part: getattr(splits, part).digest() for part in parts}
+    assert dict(splits.digests) == {part: digest[:16] for part, digest in whole.items()}
+    together = "/".join(whole[part] for part in parts[:-1])
+    assert splits.training_fingerprint == hashlib.sha256(together.encode()).hexdigest()[:16]
+
+
 @pytest.mark.parametrize(
     ("held_out", "message"),
     [
@@ -196,7 +206,7 @@ def test_an_impossible_held_out_part_is_named(held_out, message):
 
 
 def test_train_size_counts_what_the_held_out_part_leaves():
-    with pytest.raises(ValueError, match=r"train_size must be in 1\.\.1113 .* got 1114"):
+    with pytest.raises(ValueError, match=r"data.train_size must be in 1\.\.1113 .* got 1114"):
         load("digits", held_out=100, train_size=1114)
 
 
@@ -252,8 +262,8 @@ def test_missing_idx_files_are_explained(tmp_path, monkeypatch):
         str(tmp_path / ".cache/manyshot/fashion_mnist/FashionMNIST/raw"),
         str(tmp_path / "debian"),
         "apt-get install dataset-fashion-mnist",
-        "root=",
-        "download=True",
+        "--set data.root=DIR",
+        "--set data.download=true",
     ):
         assert part in text
     assert isinstance(error.value, FileNotFoundError)
@@ -350,4 +360,4 @@ def test_missing_cifar_is_explained(tmp_path):
     with pytest.raises(DataNotFound, match="'cifar10' was not found") as error:
         load("cifar10", root=tmp_path)
     assert str(tmp_path) in str(error.value)
-    assert "download=True" in str(error.value)
+    assert "--set data.download=true" in str(error.value)

@@ -1,5 +1,6 @@
 """Architectures scored together: the scores of `score`, the work of a tree, within memory."""
 
+import dataclasses
 import gc
 import itertools
 
@@ -154,6 +155,45 @@ def test_any_subset_within_any_memory(tiny, all_tiny, archs, memory):
         least = BATCHES * sum(prefixes)
         assert least <= account.stage_runs <= account.plain_stage_runs
         assert account.stage_runs == least or memory < CARRIED
+
+
+@hypothesis.settings(max_examples=10)
+@hypothesis.given(
+    st.lists(st.tuples(*[st.integers(0, 3)] * 4), min_size=1, max_size=12, unique=True),
+    st.data(),
+    st.sampled_from([2**30, CARRIED // 2, 100]),
+)
+def test_what_is_known_is_counted_and_not_computed(tiny, all_tiny, archs, data, memory):
+    """However scoring is interrupted, the account is that of scoring at once."""
+    whole = Population(tiny, archs, **LOOK, memory=memory)
+    order = list(dict(whole))
+    known = data.draw(st.sets(st.sampled_from(archs)))
+    forwarded = []
+    hook = tiny.model.register_forward_pre_hook(lambda *args: forwarded.append(1))
+    hooks = [
+        hook,
+        *(s.register_forward_pre_hook(lambda *_: forwarded.append(1)) for s in stages(tiny)),
+    ]
+    rest = Population(tiny, archs, **LOOK, memory=memory, known=known)
+    try:
+        forwarded.clear()
+        found = dict(rest)
+    finally:
+        for each in hooks:
+            each.remove()
+    assert found == {arch: all_tiny[arch] for arch in archs if arch not in known}
+    assert list(found) == [arch for arch in order if arch not in known]
+    one, other = rest.account, whole.account
+    assert dataclasses.replace(one, carried_bytes=0) == dataclasses.replace(other, carried_bytes=0)
+    assert one.carried_bytes <= other.carried_bytes
+    assert bool(forwarded) == bool(found)
+    if rest.method == "prefix tree" and memory >= CARRIED and found:
+        prefixes = (len({arch[:n] for arch in found}) for n in (0, 1, 2, 3, 4, 4))
+        assert len(forwarded) == BATCHES * sum(prefixes)
+
+
+def stages(net):
+    return net.model.stages()
 
 
 def tensors() -> dict[int, int]:

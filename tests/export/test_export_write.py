@@ -5,12 +5,14 @@ import os
 import platform
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 import manyshot as ms
-from manyshot.export import FORMATS, ExportMismatch, card, export, write_card
+from manyshot.export import FORMATS, ExportMismatch, about_images, card, export, write_card
 from manyshot.space import SearchSpace
 
 SPACE = SearchSpace([ms.choose(("conv", "skip"), "layer0"), ms.choose((8, 16, 24), "width")])
@@ -96,6 +98,30 @@ class TestCard:
         assert files(tmp_path) == ["a.json"]
 
 
+@pytest.mark.parametrize(("size", "expected"), [(None, [12, 12]), ((8, 16), [8, 16])])
+def test_a_card_says_how_images_in_files_are_resized(size, expected, tmp_path):
+    for part in ("train", "test"):
+        for label, name in enumerate(("cat", "dog")):
+            (tmp_path / part / name).mkdir(parents=True)
+            for i in range(4):
+                pixels = np.random.default_rng(i).integers(0, 255, (12, 20, 3), np.uint8)
+                Image.fromarray(pixels).save(tmp_path / part / name / f"{i}{label}.png")
+    splits = ms.data.load("folder", root=tmp_path, image_size=size, validation=2)
+    about = about_images(splits)
+    assert (about["class_names"], about["classes"]) == (["cat", "dog"], 2)
+    assert about["image_shape"] == [3, *expected] and about["colours"] == "RGB"
+    assert about["resize"] == {
+        "size": expected,
+        "interpolation": "bilinear, antialiased",
+        "aspect": "kept",
+        "crop": "centre",
+        "how": "scaled to cover height x width, then cut in the centre",
+    }
+    own = about_images(ms.data.load("digits", image_size=(16, 8)))
+    assert (own["resize"]["aspect"], own["resize"]["crop"]) == ("not kept", "none")
+    assert own["resize"]["size"] == [16, 8] and own["colours"] == "grey"
+
+
 class TestExport:
     def test_all_formats(self, images, tmp_path, files):
         module, folder = nn.Sequential(nn.Flatten(), nn.Linear(768, 2)), tmp_path / "subnets"
@@ -109,6 +135,48 @@ class TestExport:
         with torch.no_grad():
             found = torch.export.load(paths["pt2"]).module()(images)
             torch.testing.assert_close(found, module(images), rtol=0, atol=1e-6)
+
+    def test_the_card_lists_files_that_were_there_before(self, images, tmp_path):
+        module = nn.Sequential(nn.Flatten(), nn.Linear(768, 2))
+        listed = {"onnx": "1-2.onnx", "pt2": "old.pt2"}
+        record = {**full_card(), "files": listed}
+        paths = export(
+            module,
+            example=images,
+            folder=tmp_path,
+            stem="1-2",
+            formats=["pt2", "json"],
+            card=record,
+        )
+        kept = json.loads(paths["json"].read_text())["files"]
+        assert list(kept.items()) == [("pt2", "1-2.pt2"), ("onnx", "1-2.onnx")]
+        assert listed == {"onnx": "1-2.onnx", "pt2": "old.pt2"}
+
+    def test_files_of_networks_carry_what_using_them_needs(self, images, tmp_path):
+        module = nn.Sequential(nn.Flatten(), nn.Linear(768, 2))
+        data = {**DATA, "class_names": ["ä", "b"], "mean": [0.1], "image_shape": [3, 16, 16]}
+        record = {**full_card(), "data": data}
+        paths = export(module, example=images, folder=tmp_path, stem="a", card=record)
+        expected = {
+            "schema": 1,
+            "architecture": "1-2",
+            "choices": {"layer0": "skip", "width": 24},
+            "data": data,
+        }
+        extra = {"manyshot.json": ""}
+        torch.export.load(paths["pt2"], extra_files=extra)
+        assert json.loads(extra["manyshot.json"]) == expected
+        session = onnxruntime.InferenceSession(paths["onnx"])
+        assert json.loads(session.get_modelmeta().custom_metadata_map["manyshot"]) == expected
+
+    def test_without_a_card_nothing_is_carried(self, images, tmp_path):
+        module = nn.Sequential(nn.Flatten(), nn.Linear(768, 2))
+        paths = export(module, example=images, folder=tmp_path, stem="a", formats=["pt2", "onnx"])
+        extra = {"manyshot.json": ""}
+        torch.export.load(paths["pt2"], extra_files=extra)
+        assert extra["manyshot.json"] == ""
+        session = onnxruntime.InferenceSession(paths["onnx"])
+        assert "manyshot" not in session.get_modelmeta().custom_metadata_map
 
     def test_only_the_formats_asked_for(self, images, tmp_path, files):
         module = nn.Sequential(nn.Flatten(), nn.Linear(768, 2))

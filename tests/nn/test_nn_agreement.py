@@ -13,6 +13,7 @@ from manyshot import supernet
 from manyshot.nn.agreement import MaskError, MasksDisagree, check_agreement
 from manyshot.nn.batch_norm import Collector
 from manyshot.nn.selection import current
+from manyshot.watching import watched
 
 # float64: what a few layers leave of rounding, in logits of size 1 to 100.
 CLOSE = {"rtol": 1e-9, "atol": 1e-9}
@@ -245,6 +246,13 @@ def test_comparing_runs_once_and_touches_nothing(monkeypatch):
     net(inputs, (1,), policy=single(net, (1,)))
     net(inputs, (1,), policy=single(net, (1,)), masks="active")
     assert len(calls) == 1
+
+
+def test_comparing_tells_how_far_it_is():
+    told, net = [], ms.Supernet(Noisy())
+    with watched(lambda *news: told.append(news)):
+        net({"x": X, "weight": torch.tensor(3)}, (0,), policy=single(net, (0,)))
+    assert told == [("masks compared with slices", i, 2) for i in range(2)]
 
 
 def test_slices_and_active_masks_are_not_compared(monkeypatch):

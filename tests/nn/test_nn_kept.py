@@ -418,6 +418,48 @@ def test_forwards_that_cannot_be_kept_are_refused(kind, training, what):
     assert plain(torch.randn(3, 4, 2, 2)).shape == (3, 4, 2, 2), "nothing is left behind"
 
 
+class Zero(nn.BatchNorm2d):
+    """Starts from other values than torch's."""
+
+    def reset_parameters(self):
+        super().reset_parameters()
+        nn.init.constant_(self.weight, 0.5)
+
+    def extra_repr(self):
+        return f"half of {super().extra_repr()}"
+
+
+def test_its_own_initial_values_are_those_of_every_slice():
+    net = ms.Supernet(Net(Zero(8), True), sharing=ms.sharing.KShot(3))
+    stored = net.model.norm._parameters
+    assert torch.equal(stored["weight"], torch.full((3, 8), 0.5)) and not stored["bias"].any()
+    assert "half of Decision(width: 4, 6, 8), eps=1e-05" in repr(net.model.norm)
+
+
+class Named(nn.BatchNorm2d):
+    def normalise(self, x):
+        return x
+
+    def forward(self, x):
+        return self.normalise(super().forward(x))
+
+
+def with_path():
+    norm = Nothing(4)
+    norm.path = "mine"
+    return norm
+
+
+@pytest.mark.parametrize(("norm", "name"), [(lambda: Named(4), "normalise"), (with_path, "path")])
+def test_names_that_ours_would_hide_are_refused(norm, name):
+    kernel = ms.choose((1, 3), "kernel")
+    first, last = nn.BatchNorm2d(4), norm()
+    model = nn.Sequential(ms.nn.Conv2d(3, 4, kernel, padding=kernel // 2), first, last)
+    with pytest.raises(TypeError, match=rf"2: \w+, a batch norm .*has {name}, which a supernet"):
+        ms.Supernet(model)
+    assert type(first) is nn.BatchNorm2d, "a refusal leaves the module as it was"
+
+
 def test_a_dry_run_names_it():
     kernel = ms.choose((1, 3), "kernel")
     model = nn.Sequential(ms.nn.Conv2d(3, 4, kernel, padding=kernel // 2), Never(4))

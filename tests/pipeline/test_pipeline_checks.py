@@ -1,11 +1,16 @@
 """What would fail only after training is found before anything is written."""
 
+import itertools
 import sys
 
+import numpy as np
 import pytest
 
+from manyshot.cost import CostTable
 from manyshot.pipeline import Workspace
+from manyshot.pipeline.checks import check_joint
 from manyshot.recipe import Recipe, RecipeError
+from manyshot.space import SearchSpace, choose
 from pipeline_runs import export_architecture, run, small
 
 
@@ -22,12 +27,12 @@ from pipeline_runs import export_architecture, run, small
         (
             ["search.candidates=3"],
             "search.candidates = 3 are all drawn at random, because the searcher only learns from "
-            "scores after the first 3: lower that in search.options, raise search.candidates, or",
+            "scores after the first 3: lower search.options.population, raise search.candidates,",
         ),
         (
             ["search.name=predictor", "search.options={}", "search.candidates=20"],
             "search.candidates = 20 are all drawn at random, because the searcher only learns from "
-            "scores after the first 20",
+            "scores after the first 20: lower search.options.initial,",
         ),
         (["device='cuda:1'"], "choose the GPU by the environment: CUDA_VISIBLE_DEVICES=1"),
     ],
@@ -67,3 +72,56 @@ def test_options_of_the_default_searcher_are_not_those_of_a_named_one():
     assert Recipe().search.options["population"] == 30
     assert Recipe.load(None, ["search.name=random"]).search.options == {}
     assert Recipe.load(None, ["search.candidates=9"]).search.options["population"] == 30
+
+
+LISTED = np.array(list(itertools.product(range(4), repeat=9)))
+"""All 262,144 architectures of nine decisions between four options."""
+
+
+def opposed(seed):
+    """A space, two costs of which one rises where the other falls, and the best of both."""
+    rng = np.random.default_rng(seed)
+    up_DO = rng.integers(1, 1000, (9, 4)).cumsum(1)
+    down_DO = rng.integers(1, 1000, (9, 4)).cumsum(1)[:, ::-1]
+    space = SearchSpace([choose((0, 1, 2, 3), f"d{i}") for i in range(9)])
+    costs = {
+        metric: CostTable(metric, (4,) * 9, 7, {(i,): table[i] for i in range(9)})
+        for metric, table in (("macs", up_DO), ("params", down_DO))
+    }
+    total = {metric: table(LISTED) for metric, table in costs.items()}
+    middle = (
+        total["macs"] / total["macs"].mean() + total["params"] / total["params"].mean()
+    ).argmin()
+    return space, costs, {metric: int(total[metric][middle]) for metric in total}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_limits_that_few_of_a_large_space_meet_are_accepted(seed):
+    space, costs, limits = opposed(seed)
+    within = (costs["macs"](LISTED) <= limits["macs"]) & (
+        costs["params"](LISTED) <= limits["params"]
+    )
+    assert 1 <= within.sum() <= 5  # 4,097 random draws are as good as certain to miss them
+    check_joint("both", space, costs, limits)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_limits_that_exclude_each_other_are_proven_to(seed):
+    space, costs, limits = opposed(seed)
+    less = {metric: 0.98 * limit for metric, limit in limits.items()}
+    within = (costs["macs"](LISTED) <= less["macs"]) & (costs["params"](LISTED) <= less["params"])
+    assert not within.any()
+    assert all((costs[metric](LISTED) <= less[metric]).any() for metric in less)
+    with pytest.raises(RecipeError, match="no architecture is within its limits on macs and param"):
+        check_joint("both", space, costs, less)
+
+
+def test_what_is_not_found_and_not_proven_says_so():
+    """Only one option of every decision is cheap in both costs, and nothing leads there."""
+    space, target = SearchSpace([choose((0, 1, 2, 3), f"d{i}") for i in range(9)]), (1,) * 9
+    needle = np.full((4,) * 9, 10)
+    needle[target] = 1
+    tables = {"macs": needle, "params": np.full((4,) * 9, 1)}
+    costs = {m: CostTable(m, (4,) * 9, 0, {tuple(range(9)): t}) for m, t in tables.items()}
+    with pytest.raises(RecipeError, match="none was found within all of it among 20,000 archite"):
+        check_joint("both", space, costs, {"macs": 5, "params": 5})

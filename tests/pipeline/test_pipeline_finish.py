@@ -1,6 +1,7 @@
 """What becomes of winners, and of any architecture: finished, tested once, exported."""
 
 import contextlib
+import hashlib
 import json
 import shutil
 
@@ -10,6 +11,7 @@ from torch import nn
 
 import manyshot as ms
 from manyshot import records
+from manyshot.cli import main
 from manyshot.pipeline import Workspace, train_only
 from manyshot.pipeline.stages import finish as finishing
 from manyshot.pipeline.stages.finish import ExportFailed
@@ -131,7 +133,7 @@ def test_any_architecture_can_be_exported(base, tmp_path):
         torch.testing.assert_close(program(images), expected, rtol=1e-4, atol=1e-5)
     card = json.loads((tmp_path / "run" / "subnets" / "3-0-2-1.json").read_text())
     assert card["accuracies"] == {}
-    assert card["data"]["fingerprint"] == ws.splits.fingerprint
+    assert card["data"]["fingerprint"] == ws.splits.training_fingerprint
 
 
 def test_an_export_touches_the_test_images_only_if_told_to(base, tmp_path, monkeypatch):
@@ -206,6 +208,78 @@ def test_a_file_that_is_missing_is_made_again(base, tmp_path, kind):
     for found in (before, after):
         found["finish.jsonl"] = sorted(map(str, found["finish.jsonl"]))
     assert after == before
+
+
+@pytest.fixture(scope="module")
+def programs(base, tmp_path_factory):
+    """A finished run with programs and cards, which tests only read."""
+    folder = tmp_path_factory.mktemp("programs") / "run"
+    run(small("finish.mode=inherit", "export.formats=['pt2', 'json']"), folder, trained=base[0])
+    return folder
+
+
+def test_records_have_the_digest_of_every_exported_file(programs, tmp_path):
+    for row in lines(programs, "finish.jsonl"):
+        contents = {kind: (programs / path).read_bytes() for kind, path in row["files"].items()}
+        assert row["sha256"] == {k: hashlib.sha256(c).hexdigest() for k, c in contents.items()}
+        assert row["sha256"].keys() == {"pt2", "json"}
+        card = json.loads(contents["json"])
+        assert card["files"] == {"pt2": f"{row['arch']}.pt2"}
+
+
+@pytest.mark.parametrize("kind", ["pt2", "json"])
+def test_a_file_that_was_changed_is_written_again(programs, tmp_path, monkeypatch, kind):
+    folder = shutil.copytree(programs, tmp_path / "run")
+    before, row = outcome(folder), lines(folder, "finish.jsonl")[0]
+    path, other = (folder / "subnets" / f"{row['arch']}.{k}" for k in (kind, "safetensors"))
+    content, at = path.read_bytes(), len(path.read_bytes()) // 2
+    path.write_bytes(content[:at] + bytes([content[at] ^ 4]) + content[at + 1 :])
+    program = folder / row["files"]["pt2"]
+    times = {p: p.stat().st_mtime_ns for p in {program, other} - {path}}
+    if kind == "pt2":
+        with pytest.raises(records.RecordError, match="is not what is on record of it: restore"):
+            ms.Run(folder).winners[0].file("pt2")
+    for name in ("fit", "finished"):
+        monkeypatch.setattr(finishing, name, None)
+    with (
+        pytest.warns(UserWarning, match=rf"{path} is not what is on record .* is written again"),
+        pytest.raises(SystemExit) as left,
+    ):
+        main(["run", "--resume", str(folder), "--quiet"])
+    assert left.value.code == 0
+    assert path.read_bytes() == content
+    assert {p: p.stat().st_mtime_ns for p in times} == times
+    after = outcome(folder)
+    for found in (before, after):
+        found["finish.jsonl"] = sorted(map(str, found["finish.jsonl"]))
+        found["files"] = [name for name in found["files"] if name != "report.html"]
+    assert after == before
+    assert ms.Run(folder).winners[0].file(kind).read_bytes() == content
+
+
+def test_a_changed_file_of_an_exported_architecture_is_noticed(programs, tmp_path):
+    folder = shutil.copytree(programs, tmp_path / "run")
+    opened, arch = ms.Run(folder), (3, 0, 2, 1)
+    with pytest.raises(records.RecordError, match="no pt2 of architecture 3-0-2-1 on record, have"):
+        opened.file(arch, "pt2")
+    path = opened.export(arch, "pt2")["pt2"]
+    assert opened.file(arch, "pt2") == path
+    content = path.read_bytes()
+    path.write_bytes(content[:-1])
+    with pytest.raises(
+        records.RecordError, match=r"restore it .* Run\.export\(\(3, 0, 2, 1\), 'pt2'"
+    ):
+        opened.file(arch, "pt2")
+    with pytest.warns(UserWarning, match="is written again"):
+        opened.export(arch, "json")
+    assert opened.file(arch, "pt2").read_bytes() == content
+    card = json.loads(opened.file(arch, "json").read_text())
+    assert card["files"] == {"pt2": path.name}
+    path.unlink()
+    with pytest.raises(records.RecordError, match="is missing: restore it"):
+        opened.file(arch, "pt2")
+    opened.export(arch)  # what is missing is made again without a word
+    assert opened.file(arch, "pt2").read_bytes() == content
 
 
 def test_a_format_that_is_missing_is_added(tmp_path):

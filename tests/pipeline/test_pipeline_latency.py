@@ -6,6 +6,7 @@ import pytest
 
 from manyshot import records
 from manyshot.cost import LatencyTable
+from manyshot.pipeline.stages import latency
 from manyshot.run_folder import LATENCY
 from pipeline_runs import run, small
 
@@ -31,6 +32,76 @@ def test_both_latencies_of_a_winner_are_kept(timed):
     assert winner["latency_ms"] == took["median_ms"]
     arch = tuple(map(int, winner["arch"].split("-")))
     assert took["table_ms"] == LatencyTable.from_dict(table_of(folder))([arch])[0]
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """The networks whose latency was measured directly, one entry each."""
+    modules, measure = [], latency.measure
+
+    def watched(module, *args, **kwargs):
+        modules.append(module)
+        return measure(module, *args, **kwargs)
+
+    monkeypatch.setattr(latency, "measure", watched)
+    return modules
+
+
+@pytest.mark.parametrize("kind", ["base", "timed"])
+def test_what_is_on_record_is_not_measured_again(request, tmp_path, measured, kind):
+    done, recipe, _ = request.getfixturevalue(kind)
+    measured.clear()
+    folder = shutil.copytree(done, tmp_path / "run")
+    result = (folder / "result.json").read_bytes()
+    run(recipe, folder)
+    assert measured == []
+    assert (folder / "result.json").read_bytes() == result
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("batch_size", 7),
+        ("threads", 9),
+        ("repeats", 77),
+        ("warmup", 77),
+        ("clock", "given"),
+        ("device", "cpu: abacus"),
+        ("torch_version", "1.0"),
+    ],
+)
+def test_what_was_measured_otherwise_is_measured_again(base, tmp_path, measured, field, value):
+    folder = shutil.copytree(base[0], tmp_path / "run")
+    result = records.read_json(folder / "result.json")
+    timings = list(result["latency"].values())
+    assert timings[0][field] != value
+    timings[0][field] = value
+    records.write_json(folder / "result.json", result)
+    again = run(base[1], folder)
+    assert len(measured) == 1
+    after = list(again["latency"].values())
+    assert after[0][field] != value
+    assert after[1:] == timings[1:]
+
+
+def test_a_network_that_has_no_latency_yet_is_measured(base, tmp_path, measured):
+    folder = shutil.copytree(base[0], tmp_path / "run")
+    result = records.read_json(folder / "result.json")
+    arch, _ = result["latency"].popitem()
+    records.write_json(folder / "result.json", result)
+    assert run(base[1], folder)["latency"][arch]["median_ms"] > 0
+    assert len(measured) == 1
+
+
+def test_a_new_table_stands_beside_the_old_measurement(timed, tmp_path, measured):
+    folder = shutil.copytree(timed[0], tmp_path / "run")
+    table = table_of(folder)
+    table["table"]["constant"] += 1
+    records.write_json(folder / LATENCY, table)
+    [before], [after] = (r["latency"].values() for r in (timed[2], run(timed[1], folder)))
+    assert measured == []
+    assert after.pop("table_ms") == pytest.approx(before["table_ms"] + 1)
+    assert after == {key: value for key, value in before.items() if key != "table_ms"}
 
 
 def test_without_a_table_there_is_one_latency(base):

@@ -1,8 +1,10 @@
 """Ranking a run against a truth, and comparing runs: what is scored, recorded, refused."""
 
 import importlib
+import json
 import re
 import shutil
+import warnings
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from manyshot import evaluate, records
 from manyshot.pipeline import Workspace
 from manyshot.pipeline.stages.score import Images
 from manyshot.pipeline.verbs.rank import in_space
-from manyshot.rank import TruthError, TruthTable
+from manyshot.rank import TruthError, TruthTable, load_truth
 from manyshot.recipe import Recipe, RecipeError
 from manyshot.space import Decision, SearchSpace
 from manyshot.train import load_weights
@@ -75,6 +77,28 @@ def test_scores_are_those_of_score(ranked, truth, net):
         assert point["params"] == net.costs["params"]([arch])[0]
     images_each = images.calibration.images + images.validation.images
     assert ranked["evaluation"]["images_forwarded"] == len(truth.archs) * images_each
+
+
+def test_a_truth_of_other_images_is_warned_of(copied, truth, tmp_path):
+    """Whether it is read from a folder of ours, and whoever calls."""
+    folder, recipe = copied
+    rows = [
+        {"schema": 1, "arch": "-".join(map(str, arch)), "seed": seed, "test_accuracy": accuracy}
+        for arch, accuracies in zip(truth.archs, truth.accuracy_NR.tolist(), strict=True)
+        for seed, accuracy in enumerate(accuracies[:1])
+    ]
+    for name, of in (("same", "digits"), ("other", "mnist")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "truth.jsonl").write_text("".join(f"{json.dumps(r)}\n" for r in rows))
+        text = Recipe.load(None, [f"data.name={of}"]).to_toml()
+        (tmp_path / name / "recipe.toml").write_text(text)
+    same, other = (load_truth(tmp_path / name) for name in ("same", "other"))
+    with pytest.warns(UserWarning, match="of the images 'mnist', the run of 'digits'") as caught:
+        rank_run(recipe, folder, other, uncalibrated=0, out=tmp_path / "a")
+    assert len(caught) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        rank_run(recipe, folder, same, uncalibrated=0, out=tmp_path / "b")
 
 
 def test_statistics_are_of_these_scores(ranked, truth):
@@ -180,8 +204,12 @@ def test_nothing_on_record_is_scored_again(copied, ranked, truth, monkeypatch):
     monkeypatch.setattr(evaluate, "score", None)
     again = rank_run(copied[1], copied[0], truth)
     assert again["points"] == ranked["points"] and again["sets"] == ranked["sets"]
-    assert again["evaluation"]["architectures"] == 0
+    assert again["evaluation"] == ranked["evaluation"]
     assert (copied[0] / "rank" / "made" / "scores.jsonl").read_bytes() == before
+
+
+def timeless(record):
+    return {key: value for key, value in record.items() if key != "seconds"}
 
 
 @pytest.mark.parametrize("writes", [3, 30])
@@ -201,8 +229,12 @@ def test_killed_and_ranked_again(copied, ranked, truth, tmp_path, monkeypatch, w
         ("rank", n, list(range(sum(calibrated), n + 1))),
         ("without", n, list(range(len(calibrated) - sum(calibrated), n + 1))),
     ]
-    assert again["points"] == ranked["points"] and again["sets"] == ranked["sets"]
-    assert len(lines(folder / "rank" / "made", "scores.jsonl")) == 2 * len(truth)
+    rows = lines(folder / "rank" / "made", "scores.jsonl")
+    took = sum(row["seconds"] for row in rows if row["calibrated"])
+    assert again["evaluation"].pop("seconds") == pytest.approx(took, abs=0.006)
+    assert again == ranked | {"evaluation": timeless(ranked["evaluation"])}
+    whole = lines(copied[0] / "rank" / "made", "scores.jsonl")
+    assert [timeless(row) for row in rows] == [timeless(row) for row in whole]
 
 
 @pytest.mark.parametrize("what", ["weights", "calibration", "validation_images", "batch_size"])

@@ -1,10 +1,14 @@
 """The whole way, against what its own records say when they are recomputed by hand."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 
 import manyshot as ms
 from manyshot import records
+from manyshot.cost import CostTable
 from manyshot.pipeline import Workspace, train_only
 from manyshot.pipeline.verbs.run import trained_images
 from manyshot.recipe import RecipeError
@@ -292,10 +296,19 @@ def test_a_winner_may_have_to_meet_two_limits_at_once(tmp_path):
 
 
 def test_two_limits_at_once_may_be_too_much(tmp_path):
-    ws = Workspace.build(small())
-    nothing = ms.search.Limit("a<=1 and b<=1", lambda archs: [2.0] * len(archs), 1.0)
-    with pytest.raises(RecipeError, match="none of 4,097 architectures is within all of it"):
-        ws._check_joint([nothing])
+    for budget, within in (("macs<=6 and params<=6", True), ("macs<=6 and params<=5", False)):
+        ws = Workspace.build(small("search.budgets=['macs<=99%']"))
+        ws = replace(ws, recipe=small(f"search.budgets=['{budget}']")).with_costs(
+            # each of 4 decisions has 4 options: more of the one cost is less of the other
+            macs=CostTable("macs", (4,) * 4, 0, {(i,): np.arange(4) for i in range(4)}),
+            params=CostTable("params", (4,) * 4, 0, {(i,): 3 - np.arange(4) for i in range(4)}),
+        )
+        if within:
+            ws.check_joint()
+        else:
+            text = r"and params<=5': none of the 256 architectures is within all of it: raise one"
+            with pytest.raises(RecipeError, match=text):
+                ws.check_joint()
     generated = [
         "search={name = 'generator', budgets = ['macs<=60%, params<=50%']}",
         "sampler={name = 'shiftnas', held_out = 20}",

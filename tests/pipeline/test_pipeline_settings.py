@@ -108,7 +108,7 @@ def test_options_of_the_searcher_reach_it(tmp_path):
 def test_where_images_come_from_reaches_the_loader(tmp_path):
     with pytest.raises(ms.data.DataNotFound, match="mnist"):
         Workspace.build(small("data.name=mnist", f"data.root={tmp_path}"))
-    with pytest.raises(ValueError, match="digits comes with scikit-learn and takes no root"):
+    with pytest.raises(ValueError, match="digits comes with scikit-learn and takes no data.root"):
         Workspace.build(small(f"data.root={tmp_path}"))
     ws = Workspace.build(small("data.workers=3"))
     assert ws.batches(ws.recipe.train).workers == 3

@@ -398,7 +398,7 @@ def sets(*overrides):
         (["RUN", "bare.toml"], 2, "give the target: --data NAME, or a recipe with data.name"),
         (["RUN", "none.toml"], 2, "there is no recipe none.toml"),
         (["RUN", "--data=level"], 1, "unknown data set 'level'; did you mean 'levels'?"),
-        (["RUN", "--data=folder"], 1, "folder needs root="),
+        (["RUN", "--data=folder"], 1, "'folder' needs data.root"),
         (["RUN", "net.toml"], 2, "net.toml: network is not that of the supernet in RUN: leave it "
          "out, the run's is taken"),
         (["RUN", "--data=levels", *sets("sharing.name=k_shot")], 2, "RUN: sharing is not that of "
@@ -549,21 +549,54 @@ def test_image_files_of_other_classes(call, base, tmp_path):
     assert images["notes"][0] == "140 used"
     size = ("data.image_size=8", *smaller[:2], QUICK[0])
     code, out, err = call("transfer", base[0], *words, *sets(*size), "--quiet", "--out=grey")
-    assert (code, out) == (1, "")
-    assert "model.chain.0.0.weight (3, 1, 3, 3) instead of (3, 3, 3, 3)" in err
-    assert "manyshot transfer" not in err  # which would not help
+    assert (code, out) == (2, "")
+    assert "data.name = 'folder' has images of 3 channels, and the supernet in " in err
+    assert "was trained on 1 (digits): " in err
+    assert err.count("\n") == 1
     assert not (tmp_path / "grey").exists()
 
 
 def test_how_files_are_augmented_goes_to_files_alone(base, tmp_path):
-    recipe = Recipe.load(base[0] / "recipe.toml", ["data.jitter=0.1", "data.crop_scale=[0.5, 1.0]"])
+    looks = ["data.jitter=0.1", "data.crop_scale=[0.5, 1.0]", "data.bad=skip"]
+    recipe = Recipe.load(base[0] / "recipe.toml", looks)
     put(tmp_path / "recipe.toml", recipe.to_toml())
     shutil.copy(base[0] / WEIGHTS, tmp_path)
     assert transfer_recipe(tmp_path, None, "levels", []).data == DataSettings(
         name="levels", validation=64
     )
     own = transfer_recipe(tmp_path, None, "folder", []).data
-    assert (own.jitter, own.crop_scale) == (0.1, [0.5, 1.0])
+    assert (own.jitter, own.crop_scale, own.bad) == (0.1, [0.5, 1.0], "skip")
+
+
+def test_images_known_to_have_other_channels_are_refused_before_they_are_loaded(
+    call, base, monkeypatch
+):
+    monkeypatch.setattr("manyshot.pipeline.build.load", None)
+    code, out, err = call("transfer", base[0], "--data=cifar10")
+    assert (code, out) == (2, "")
+    assert "data.name = 'cifar10' has images of 3 channels" in err
+    assert "a transfer keeps all weights but the classifier's" in err
+
+
+def test_budgets_that_nobody_wrote_are_chosen_for_the_target(tmp_path):
+    values = small("data.name=levels").model_dump(by_alias=True)
+    del values["search"]["budgets"]  # of which the first default one cannot be met
+    recipe = Recipe.build(values, (), "without budgets")
+    with pytest.warns(UserWarning, match="search.budgets is not set, and the default ones .macs<="):
+        train_only(recipe, tmp_path / "source")
+    chosen = Recipe.load(tmp_path / "source" / "recipe.toml").search.budgets
+    assert chosen != recipe.search.budgets
+    assert records.read_json(tmp_path / "source" / "space.json")["default_budgets"] == chosen
+    target = transfer_recipe(tmp_path / "source", None, "digits", [])
+    assert "budgets" not in target.search.model_fields_set
+    assert target.search.candidates == 6
+    asked = transfer_recipe(tmp_path / "source", None, "digits", [f"search.budgets={chosen}"])
+    assert asked.search.budgets == chosen and "budgets" in asked.search.model_fields_set
+
+
+def test_budgets_that_somebody_wrote_are_kept(base):
+    assert records.read_json(base[0] / "space.json").get("default_budgets") is None
+    assert transfer_recipe(base[0], None, "levels", []).search == base[1].search
 
 
 def test_the_rate_of_the_classifier_follows_that_of_all_else(base):

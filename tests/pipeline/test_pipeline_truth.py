@@ -326,14 +326,14 @@ class TestPlans:
 
     def test_best_of_the_truth_so_far(self, tmp_path):
         ws = Workspace.build(small(TRAINING))
-        same = {"settings": ws.fingerprint(ws.recipe.truth.training), "schema": 1}
+        same = {"settings": ws.truth_fingerprint(ws.recipe.truth.training), "schema": 1}
         accuracies = {"0-0-0-0": 0.4, "1-0-0-0": 0.6, "2-0-0-0": 0.5, "3-0-0-0": 0.6}
         trained = [
             {"arch": arch, "seed": 1, "test_accuracy": accuracy, **same}
             for arch, accuracy in accuracies.items()
         ]
         ws = Workspace.build(small(TRAINING, "seed=3"))
-        same["settings"] = ws.fingerprint(ws.recipe.truth.training)
+        same["settings"] = ws.truth_fingerprint(ws.recipe.truth.training)
         trained.append({"arch": "0-0-0-0", "seed": 3, "test_accuracy": 0.9, **same})
         sets = ("truth.plan=best", "truth.count=3", "truth.seeds=[2]")
         archs = self.planned(tmp_path, *sets, trained=trained)

@@ -1,6 +1,7 @@
 """Sets of architectures, and all statistics of one, against scipy and by hand."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -219,6 +220,51 @@ def test_what_the_verdict_says_without_a_ceiling():
     truth.accuracy_NR[:] = 0.5
     record = rank_set(sets(truth)["global"], {"proxy": scores_of(truth, np.arange(60))})
     assert "how well two training runs agree is undefined" in verdict(record)
+
+
+class TestTooFewToTell:
+    """That an order is no random one is said only where it could be told."""
+
+    def ranked(self, n, noise, seed=0):
+        truth = made(n, noise=0.0)
+        proxy_N = truth.accuracy_N + noise * np.random.default_rng(seed).standard_normal(n)
+        return rank_set(sets(truth)["global"], {"proxy": scores_of(truth, proxy_N)})
+
+    @pytest.mark.parametrize("n", [2, 3])
+    def test_the_same_order_of_two_or_three_may_be_chance(self, n):
+        """By chance it comes once in two, or in six, and every draw repeats it."""
+        record = self.ranked(n, 0.0)
+        assert record.predictors["proxy"].kendall.value == pytest.approx(1)
+        assert f"these {n} architectures are too few to tell" in verdict(record)
+
+    def test_an_interval_that_holds_0(self):
+        record = self.ranked(12, 0.4)
+        own = record.predictors["proxy"].kendall
+        assert own.low < 0 < own.value < own.high
+        said = verdict(record)
+        assert said.startswith("these 12 architectures are too few to tell the proxy's order from ")
+        assert f"(tau {own.value:.2f}, 95 % interval {own.low:.2f} to {own.high:.2f})" in said
+        [needed] = re.findall(r"about ([\d,]+) would be needed", said)
+        needed = int(needed.replace(",", ""))
+        shrunk = math.sqrt(12 / needed)  # as the width of an interval does
+        assert needed > 12 and own.value - shrunk * (own.value - own.low) >= 0
+        assert own.value > 2 * math.sqrt(2 * (2 * needed + 5) / (9 * needed * (needed - 1)))
+
+    def test_enough_are_not_too_few(self):
+        record = self.ranked(60, 0.1)
+        assert record.predictors["proxy"].kendall.low > 0.2
+        assert verdict(record).startswith("the proxy orders these 60 architectures with tau ")
+        assert "too few" not in verdict(record)
+
+    def test_a_tau_of_0_has_no_number_that_would_be_enough(self):
+        truth = TruthTable(
+            "made", ((0,), (1,), (2,), (3,)), ("seed 0",), np.arange(4.0)[:, None] / 4
+        )
+        record = rank_set(sets(truth)["global"], {"proxy": scores_of(truth, [2, 1, 3, 0][::-1])})
+        zero = record.predictors["proxy"].kendall.model_copy(update={"value": 0.0})
+        statistics = record.predictors["proxy"].model_copy(update={"kendall": zero})
+        said = verdict(record.model_copy(update={"predictors": {"proxy": statistics}}))
+        assert "too few" in said and "would be needed" not in said
 
 
 @pytest.mark.parametrize("scale", [1e-200, 1.0, 1e200])

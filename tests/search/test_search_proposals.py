@@ -86,20 +86,24 @@ def test_a_limit_that_is_used_up_leaves_its_share_to_the_others() -> None:
 
 
 def test_infeasible_only_while_nothing_feasible_is_known() -> None:
-    nines = Limit("nines>=8", lambda archs: [8 - arch.count(9) for arch in archs], 0)
-    searcher = Evolution(flat([10] * 10), seed=0, limits=[nines, total_limit(99)], options=SMALL)
+    def lacking(archs: Sequence[Arch]) -> list[int]:
+        return [0 if arch.count(5) >= 8 else 8 for arch in archs]  # no slope leads there
+
+    fives = Limit("fives>=8", lacking, 0)
+    searcher = Evolution(flat([10] * 10), seed=0, limits=[fives, total_limit(99)], options=SMALL)
     with pytest.raises(Infeasible) as error:
         searcher.ask(4)
     for part in (
         "0 of 1,000",
-        "met nines>=8;",
+        "and 20,000 bred towards it",
+        "met fives>=8;",
         "0-0-0-0-0-0-0-0-0-0",
         "costs 8",
         "'attempts' (now",
     ):
         assert part in str(error.value)
-    searcher.tell([(9,) * 10], [1.0])
-    assert [a.count(9) >= 8 for a in searcher.ask(8)].count(True) == 4
+    searcher.tell([(5,) * 10], [1.0])
+    assert [a.count(5) >= 8 for a in searcher.ask(8)].count(True) == 4
 
 
 def test_a_limit_near_the_smallest_is_reached_though_no_random_draw_meets_it() -> None:

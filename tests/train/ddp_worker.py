@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import torch
+from accelerate import Accelerator
 from shift_nets import k_shot, shifting
 from torch import Tensor, nn
 from train_nets import Dropping, seeded, trainer, weights
@@ -11,6 +12,7 @@ from train_nets import Dropping, seeded, trainer, weights
 import manyshot as ms
 from manyshot.recipe import ShiftingSettings
 from manyshot.train import Plan, PlannedPath, Probed, Stateless, Trainer, train
+from manyshot.train.exchange import average_gradients
 from manyshot.train.shifting import Shifter, schedule
 
 STEPS = 5
@@ -179,11 +181,44 @@ def with_empty_buffers() -> dict[str, Tensor]:
     return weights(run.net)
 
 
+def exchanged(accelerator: Accelerator) -> dict[str, Tensor | None]:
+    """Gradients after they are averaged, of parameters that some processes have used."""
+    rank, values = accelerator.process_index, torch.arange(48.0).view(2, 2, 3, 4)
+    grads = {
+        "both": values * (1 + rank),
+        "last": values.to(memory_format=torch.channels_last) * (1 + rank),
+        "first": values if rank == 0 else None,
+        "none": None,
+        "complex": torch.tensor([1 + 2j, 3j]) * (1 + rank),
+        "double": torch.tensor(rank, dtype=torch.float64),
+    }
+    like = {"complex": torch.zeros(2) + 0j, "double": torch.zeros((), dtype=torch.float64)}
+    parameters = {name: nn.Parameter(like.get(name, torch.zeros(2, 2, 3, 4))) for name in grads}
+    for name, grad in grads.items():
+        parameters[name].grad = grad
+    average_gradients([*parameters.values(), parameters["both"]], accelerator)
+    return {name: parameter.grad for name, parameter in parameters.items()}
+
+
+def from_first(accelerator: Accelerator) -> Tensor:
+    """A weight and a buffer, a step of rate 0 after they were made different in every process."""
+    own = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.BatchNorm1d(10))
+    net = ms.train.Standalone(own)
+    run = trainer(net)
+    with torch.no_grad():
+        own[1].bias.fill_(accelerator.process_index)
+        own[2].num_batches_tracked.fill_(10 * accelerator.process_index)
+    turn = next(iter(run.turns("weights", *next(run.batches.from_step(0)))))
+    run.optimisation.step(0, [turn], "weights", 0.0)
+    return torch.stack([own[1].bias[0].detach().long(), own[2].num_batches_tracked])
+
+
 def main(out: Path) -> None:
     run = trainer()
     accelerator = run.optimisation.accelerator
     rank, world = accelerator.process_index, accelerator.num_processes
-    results: dict[str, object] = {"world": world}
+    results: dict[str, object] = {"world": world, "exchanged": exchanged(accelerator)}
+    results["from_first"] = from_first(accelerator)
     for sampler in ("uniform", "fair", "sandwich", "some", *K_SHOT):
         results[sampler] = without_norms(sampler, out / f"{sampler}-{world}")
     for kind in SHIFTS:

@@ -52,6 +52,23 @@ def test_two_processes_equal_one_with_the_whole_batch(ranks, sampler):
     assert same(ranks[1][0][sampler]["weights"], ranks[1][1][sampler]["weights"])
 
 
+def test_gradients_are_averaged_also_of_what_one_process_alone_used(ranks):
+    values = torch.arange(48.0).view(2, 2, 3, 4)
+    for result in ranks[1]:
+        grads = result["exchanged"]
+        assert torch.equal(grads["both"], 1.5 * values)
+        assert torch.equal(grads["last"], 1.5 * values)
+        assert torch.equal(grads["first"], 0.5 * values)
+        assert torch.equal(grads["complex"], torch.tensor([1.5 + 3j, 4.5j]))
+        assert torch.equal(grads["double"], torch.tensor(0.5, dtype=torch.float64))
+        assert grads["none"] is None
+
+
+def test_weights_and_buffers_of_the_first_process_are_those_of_all(ranks):
+    for result in ranks[1]:
+        assert result["from_first"].tolist() == [0, 1]
+
+
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_what_no_path_uses_has_no_gradient(ranks, sampler):
     alone = ddp_worker.without_norms(sampler)

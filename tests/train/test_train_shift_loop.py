@@ -1,7 +1,9 @@
 """ShiftNAS's sampler in the training loop: what moves when, records, and stops at any moment."""
 
+import contextlib
 import functools
 import json
+import re
 
 import numpy as np
 import pytest
@@ -336,3 +338,18 @@ def test_divergence_that_a_probe_sees_first_is_divergence(tmp_path):
     with pytest.raises(NonFiniteLoss, match=r"step 9: the held-out loss of architecture .* is nan"):
         train(run)
     assert load_checkpoint(tmp_path / "trainer.pt")["step"] == 8
+
+
+def test_the_bar_of_training_says_that_masks_are_compared_first():
+    notes = []
+
+    class Noted:
+        @contextlib.contextmanager
+        def stage(self, name, total, done=0):
+            yield lambda done, note: notes.append((done, note))
+
+    train(shifting(None, None, None, epochs=1), Noted())
+    compared = [note for note in notes if "masks compared" in note[1]]
+    assert compared[0][0] == 0
+    assert re.fullmatch(r"masks compared with slices: 0 of \d+", compared[0][1])
+    assert notes[: len(compared)] == compared and len(notes) > len(compared)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -25,9 +24,6 @@ from manyshot.cli.shared import (
     show,
     trusted_recipe_of,
 )
-
-if TYPE_CHECKING:
-    from manyshot.recipe import Recipe
 
 
 @app.command("truth")
@@ -105,7 +101,6 @@ def rank_command(
     if not 0 < local <= 1:
         raise typer.BadParameter(f"--local is a share in (0, 1], got {local}")
     settings = loaded(trusted_recipe_of(run, trust), set_)
-    _warn_of_other_images(settings, Path(truth))
     from manyshot.pipeline import rank_run
     from manyshot.rank import load_truth
 
@@ -124,21 +119,6 @@ def rank_command(
 
     page = write(run if out is None else out)
     show(ranking.plain(), as_json, lambda: rank_tables(ranking, page))
-
-
-def _warn_of_other_images(settings: Recipe, truth: Path) -> None:
-    """Warns if a truth that was trained here is of another data set than the run."""
-    from manyshot.run_folder import TruthFolder
-
-    if not TruthFolder(truth).recipe_file.exists():
-        return
-    theirs = TruthFolder(truth).recipe().data
-    if (theirs.name, theirs.root) != (settings.data.name, settings.data.root):
-        warnings.warn(
-            f"the truth is of the images {theirs.name!r}, the run of {settings.data.name!r}: that "
-            "their orders agree or not says nothing about the run",
-            stacklevel=2,
-        )
 
 
 @app.command("compare")

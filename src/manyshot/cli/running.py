@@ -99,7 +99,8 @@ def transfer_command(
 ) -> None:
     """Move a trained run's supernet to other images, and search it there while it shifts.
 
-    Without a recipe, settings are the run's; `--set data.root=PATH` says where the images are.
+    Without a recipe, settings are the run's; `--set data.root=PATH` says where the images are. They
+    must have as many channels as those of the run.
     """
     trusted_recipe_of(run, trust)
     from manyshot.pipeline import transfer_recipe

@@ -78,8 +78,11 @@ def numbers(
     if isinstance(module, nn.PReLU) and bare is not None:
         return _varying({"num_parameters": bare}, size)
     if isinstance(module, nn.MultiheadAttention) and "in_proj_weight" in dims:
-        width = dims["in_proj_weight"][1]
-        return _varying({"embed_dim": width, "kdim": width, "vdim": width}, size)
+        rows, width = dims["in_proj_weight"]
+        whole = resolved(rows or ())
+        heads = _divided(whole[: len(whole) // 3], module.head_dim)  # of queries, keys and values
+        of_width = {"embed_dim": width, "kdim": width, "vdim": width}
+        return _varying({**of_width, "num_heads": heads}, size)
     return {}
 
 

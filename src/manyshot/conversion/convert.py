@@ -17,15 +17,16 @@ from manyshot.conversion.attributes import heads_of
 from manyshot.conversion.blocks import runs
 from manyshot.conversion.groups import Group, Layout, fix, groups_of, length, resolved
 from manyshot.conversion.ordering import Importance, orders, reorder
-from manyshot.conversion.report import Conversion, Converted, Kept, Kind
 from manyshot.conversion.rewriting import Plan, prepare, rewrite, tensors_of
 from manyshot.conversion.rules import Dims
 from manyshot.conversion.tracing import Trace
 from manyshot.conversion.tracing import run as run_traced
 from manyshot.nn.batch_norm import BatchNorm, BatchNormStats
-from manyshot.nn.inputs import Inputs, as_call, without_values
+from manyshot.nn.converted import Conversion, Converted, Kept, Kind
+from manyshot.nn.inputs import Inputs, as_call, shapes_in_words, without_values
 from manyshot.nn.layer import Layer
 from manyshot.nn.modes import evaluating
+from manyshot.nn.multihead import MultiheadAttention
 from manyshot.nn.outcomes import Remembering
 from manyshot.nn.shapes import described, innermost, meta_twin, on_meta
 from manyshot.nn.structure import search_space
@@ -87,7 +88,8 @@ def convert(
             their norms, a function `importance(tensor, dim)` that gives a number per entry, or None
             to leave them in their order.
         keep: patterns of paths of modules, such as `"fc"` or `"layer1.*"`, whose channels stay.
-        sharing: which weights a path gets; by default one copy.
+        sharing: which weights a path gets; by default one copy. Further copies begin as the scheme
+            says; `ms.sharing.widen` lets all begin as the network's weights.
 
     Returns:
         A supernet, with what was done as `net.conversion`.
@@ -99,7 +101,7 @@ def convert(
     """
     _check_arguments(model, ratios, divisor, keep)
     model = copy.deepcopy(model)
-    original = _output(model, example_inputs)
+    original = _original(model, example_inputs)
     prepare(model, heads=heads)
     converter = _Converter(model, example_inputs, keep, depth=depth, heads=heads)
     converter.decide(ratios, divisor, kernel=kernel)
@@ -110,13 +112,17 @@ def convert(
         _order(model, plan, importance)
     running = {id(m): held for m in model.modules() if (held := _running(m)) is not None}
     share = _share(model, plan)
-    net = Supernet(rewrite(model, plan), sharing=sharing, example_inputs=example_inputs)
+    shown = None if converter.opaque else example_inputs  # what is opaque runs on values alone
+    net = Supernet(rewrite(model, plan), example_inputs=shown)
     tensors = {
         norm.path: running[id(norm)]
         for norm in net.model.modules()
         if isinstance(norm, BatchNorm) and id(norm) in running
     }
     stats = BatchNormStats(net.space.largest, tensors)
+    difference = _check(net, example_inputs, original, stats)
+    if sharing is not None:
+        net = Supernet(net.model, sharing=sharing)
     net.conversion = Conversion(
         decisions=tuple(converter.converted()),
         fixed=tuple(converter.kept()),
@@ -124,7 +130,7 @@ def convert(
         opaque=converter.opaque,
         stats=stats,
         share=share,
-        difference=_check(net, example_inputs, original, stats),
+        difference=difference,
         importance=getattr(importance, "__name__", str(importance or "none")),
     )
     return net
@@ -207,6 +213,11 @@ class _Converter:
                     ) from error
                 self._make_opaque(path, described(error, copied))
                 continue
+            opaque = {copied.get_submodule(path) for path in self.opaque}
+            for call in trace.calls:
+                if call.module in opaque:
+                    for layout in (d for value in call.inputs for d in trace.value_dims[value]):
+                        fix(layout, f"{type(call.module).__name__} cannot be looked into")
             return trace, copied
 
     def _make_opaque(self, path: str, why: str) -> None:
@@ -395,15 +406,26 @@ class _Converter:
         """
         inner, _ = innermost(error, twin)
         path = _path_of(inner, twin, self.plan)
+        while True:  # it may have been given something wrong by the modules around it
+            if self._bind(path):
+                return True
+            if not path:
+                return False
+            path = path.rpartition(".")[0]
+
+    def _bind(self, path: str) -> bool:
+        """Lets attributes of one module follow what it met; returns whether there were any."""
+        module = self._twin.get_submodule(path)
+        if type(module).__module__.startswith("torch.nn.") or isinstance(
+            module, MultiheadAttention
+        ):
+            return False  # numbers of these follow from their parameters
         met: dict[int, set[Layout]] = {}
         for layout in self._bindable.get(path, ()):
             whole = resolved(layout)
             met.setdefault(length(whole), set()).add(whole)
         bound = False
-        module = (
-            self._twin.get_submodule(path) if path in dict(self._twin.named_modules()) else None
-        )
-        for name, value in vars(module).items() if module is not None else ():
+        for name, value in vars(module).items():
             number, in_tuple = _number(value)
             layouts = met.get(number, set()) if number is not None else set()
             varying = [layout for layout in layouts if self.plan.varies(layout)]
@@ -511,6 +533,16 @@ def _output(model: nn.Module, inputs: Inputs) -> Any:
     args, kwargs = as_call(inputs)
     with evaluating(model), torch.random.fork_rng(devices=[]):
         return model(*args, **kwargs)
+
+
+def _original(model: nn.Module, inputs: Inputs) -> Any:
+    try:
+        return _output(model, inputs)
+    except Exception as error:
+        raise ConversionError(
+            f"convert: the network does not run on example_inputs, of shape "
+            f"{shapes_in_words(inputs)}: {described(error, model)}"
+        ) from error
 
 
 def _running(module: nn.Module) -> tuple[Tensor, Tensor] | None:

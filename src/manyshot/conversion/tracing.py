@@ -190,13 +190,13 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._keep(tensor, dims)
         number = self._values[id(tensor)] = self._number(tensor)
         self.producers[number] = Producer(operation, tuple(before))
-        for layout in dims:
-            if layout is not None:
-                self.met[self.innermost][layout] = None
+        self._note_met(tensor)
 
-    def _note_met(self, args: Any, kwargs: Any) -> None:
-        for tensor in _tensors((args, kwargs)):
-            for layout in self.dims(tensor):
+    def _note_met(self, *arguments: Any) -> None:
+        """Notes the layouts of tensors, but for the first dimension of those with a batch."""
+        for tensor in _tensors(arguments):
+            has_batch = id(tensor) not in self._origin
+            for layout in self.dims(tensor)[has_batch and tensor.dim() > 1 :]:
                 if layout is not None:
                     self.met[self.innermost][layout] = None
 

@@ -15,6 +15,8 @@ from manyshot.space import Arch
 Archs = Sequence[Arch] | npt.NDArray[np.int64]
 Table = npt.NDArray[Any]
 MAX_CELLS = 10_000_000
+COUNTED = ("macs", "params")
+"""The metrics whose costs are whole numbers."""
 
 
 @final
@@ -23,7 +25,7 @@ class CostTable:
     """The exact cost of any architecture: a constant plus one table per set of decisions.
 
     Attributes:
-        metric: what is counted: `macs`, `params` or `latency_ms`.
+        metric: what is counted: `macs`, `params`, `latency_ms`, or `share` of something.
         counts: the number of options of every decision.
         constant: the part that no decision changes.
         tables: for each set of decisions (positions in an architecture, ascending) an array with
@@ -91,11 +93,22 @@ class CostTable:
     @property
     def dtype(self) -> type[np.int64] | type[np.float64]:
         """The type of costs: integers for counts, floating point for time."""
-        return np.float64 if self.metric == "latency_ms" else np.int64
+        return np.int64 if self.metric in COUNTED else np.float64
 
     def range(self) -> tuple[float, float]:
         """The least and the greatest cost in the space, exact (by eliminating decisions)."""
         return self._extreme(np.min), self._extreme(np.max)
+
+    @classmethod
+    def weighed(cls, weighed: Iterable[tuple[Self, float]]) -> Self:
+        """The sum of tables of one space, each times a number; its metric is `share`."""
+        pairs = list(weighed)
+        parts = [
+            (positions, table * weight)
+            for one, weight in pairs
+            for positions, table in (*one.tables.items(), ((), np.array(one.constant)))
+        ]
+        return cls.of("share", pairs[0][0].counts, parts)
 
     def to_dict(self) -> dict[str, Any]:
         """A record that JSON can hold; `from_dict` restores an equal table."""
@@ -111,7 +124,7 @@ class CostTable:
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Self:
         """The table that `to_dict` described."""
-        dtype = np.float64 if record["metric"] == "latency_ms" else np.int64
+        dtype = np.int64 if record["metric"] in COUNTED else np.float64
         tables = {tuple(positions): np.array(table, dtype) for positions, table in record["tables"]}
         return cls(record["metric"], tuple(record["counts"]), record["constant"], tables)
 

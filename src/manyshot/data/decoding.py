@@ -7,9 +7,11 @@ and a few bytes can stand for gigabytes of pixels.
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import stat
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import IO, TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -38,6 +40,9 @@ TRAITS = {
 _GREY = ("1", "L", "LA")
 """Pillow's modes of grey pixels of 8 bits or less."""
 
+_CONTENT = functools.partial(hashlib.blake2b, digest_size=8)
+"""Identifies the bytes of a file: a digest for accidents, not against forgers."""
+
 _TURNED = {
     2: "FLIP_LEFT_RIGHT",
     3: "ROTATE_180",
@@ -59,6 +64,7 @@ class Look(NamedTuple):
         is_grey: whether it is stored without colours.
         traits: keys of `TRAITS`.
         wrong: why it cannot be used; empty if it can.
+        content: 16 hexadecimal digits that identify the bytes of the file, if it can be used.
     """
 
     height: int
@@ -66,6 +72,7 @@ class Look(NamedTuple):
     is_grey: bool
     traits: tuple[str, ...] = ()
     wrong: str = ""
+    content: str = ""
 
 
 def regular(path: Path) -> int:
@@ -90,12 +97,29 @@ def decode(path: Path) -> tuple[Image, Look]:
         FileNotFoundError: if nothing is there.
         ValueError: if it cannot be decoded; the message says why, without the file's name.
     """
+    regular(path)
+    with path.open("rb") as file:
+        return _decoded(file)
+
+
+def look_at(path: Path) -> Look:
+    """What `decode` says that a file is, with the digest of the bytes that it was decoded from.
+
+    It raises what `decode` does.
+    """
+    regular(path)
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, _CONTENT).hexdigest()
+        file.seek(0)
+        return _decoded(file)[1]._replace(content=digest)
+
+
+def _decoded(file: IO[bytes]) -> tuple[Image, Look]:
     # Imported here: only images in files need Pillow, which torchvision brings along.
     from PIL import Image, UnidentifiedImageError
 
-    regular(path)
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with Image.open(file, formats=FORMATS) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise Image.DecompressionBombError
             image.load()
@@ -107,8 +131,6 @@ def decode(path: Path) -> tuple[Image, Look]:
             f"has more than the {MOST_PIXELS:,} pixels that are allowed (8,192 x 8,192); "
             "make it smaller"
         ) from error
-    except FileNotFoundError:
-        raise
     except Exception as error:  # decoders raise a dozen types on damage, struct.error among them
         raise ValueError(f"cannot be decoded: {error or type(error).__name__}") from error
 

@@ -63,7 +63,7 @@ def image_folders(
             "folder",
             wanted="train/<class>/ with image files",
             places=[root],
-            way_out="give root= (the folder that holds train/)",
+            way_out="give data.root, the folder that holds train/ (--set data.root=DIR)",
         )
     tests = [name for name in ("test", "val") if (root / name).is_dir()]
     left_out: Counter[str] = Counter()
@@ -77,7 +77,7 @@ def image_folders(
         raise ValueError(
             f"{len(wrong)} of {len(paths)} image files in {root} cannot be used:"
             f"{_listed(wrong)}\nrepair or delete them, or leave them out by data.bad = 'skip' "
-            "(bad='skip' in Python)"
+            "(--set data.bad=skip)"
         )
     parts = [_without(root, part, wrong) for part in parts]
     good = {path: seen for path, seen in looks.items() if not seen.wrong}
@@ -96,6 +96,7 @@ def image_folders(
         ImageFolderSet(
             root=root,
             paths=part.paths,
+            contents=tuple(good[path].content for path in part.paths),
             labels=torch.tensor(part.labels, dtype=torch.int64),
             class_names=part.class_names,
             image_shape=(1 if is_grey else 3, height, width),

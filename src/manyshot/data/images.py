@@ -118,6 +118,7 @@ class ImageFolderSet:
     Attributes:
         root: the folder that `paths` start from.
         paths: one file per image, relative to `root`, with forward slashes.
+        contents: what identifies the bytes of each file, such as `Look.content`.
         labels: int64 [N], indices into `class_names`.
         class_names: the names of the classes, sorted.
         image_shape: (C, H, W) of the images in a batch; C is 1 for grey images and 3 for colours.
@@ -129,6 +130,7 @@ class ImageFolderSet:
 
     root: Path
     paths: tuple[str, ...]
+    contents: tuple[str, ...]
     labels: Tensor
     class_names: tuple[str, ...]
     image_shape: tuple[int, int, int]
@@ -139,6 +141,10 @@ class ImageFolderSet:
             raise ValueError(
                 "image_shape must be 1 or 3 channels, and at least 1 pixel high and wide, "
                 f"got {self.image_shape}"
+            )
+        if len(self.contents) != len(self.paths):
+            raise ValueError(
+                f"{len(self.paths)} paths but {len(self.contents)} contents; give one per file"
             )
         check_labels(self.labels, len(self.paths), self.classes)
 
@@ -172,14 +178,15 @@ class ImageFolderSet:
         """The files at `indices`, in that order."""
         chosen = torch.as_tensor(indices, dtype=torch.int64)
         paths = tuple(self.paths[i] for i in chosen.tolist())
-        return replace(self, paths=paths, labels=self.labels[chosen])
+        contents = tuple(self.contents[i] for i in chosen.tolist())
+        return replace(self, paths=paths, contents=contents, labels=self.labels[chosen])
 
     def digest(self) -> str:
-        """A sha256 over class names, shape, and relative path, label and length of each file."""
+        """A sha256 over class names, shape, and relative path, label and content of each file."""
         digest = hashlib.sha256(f"{self.class_names} {self.image_shape}".encode())
-        for path, label in zip(self.paths, self.labels.tolist(), strict=True):
-            length = (self.root / path).stat().st_size
-            digest.update(f"\n{path}\t{label}\t{length}".encode(errors="surrogateescape"))
+        files = zip(self.paths, self.labels.tolist(), self.contents, strict=True)
+        for path, label, content in files:
+            digest.update(f"\n{path}\t{label}\t{content}".encode(errors="surrogateescape"))
         return digest.hexdigest()
 
 

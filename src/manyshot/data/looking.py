@@ -1,7 +1,7 @@
 """All image files of a set, each looked at once, before anything learns from them.
 
-What is learnt of a good file is remembered under its path, length and time of change, so that it is
-not decoded for this again; bad ones are looked at every time.
+What is learnt of a good file, the digest of its bytes too, is remembered under its path, length and
+times of change, so that it is not read for this again; bad ones are looked at every time.
 """
 
 from __future__ import annotations
@@ -16,10 +16,13 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from manyshot.data.decoding import Look, decode
+from manyshot.data.decoding import Look, look_at
+from manyshot.watching import tell
 
-State = tuple[int, int]
-"""The length of a file and its time of change in nanoseconds."""
+State = tuple[int, int, int]
+"""The length of a file, and in nanoseconds the times of change of its content and of its status.
+
+Programs set the first time back, as `cp -p` does; no ordinary one does that to the second."""
 
 _CHUNK = 64
 """Files that a thread takes at once."""
@@ -45,8 +48,12 @@ def look(root: Path, paths: Sequence[str]) -> list[Look]:
     new = [path for path in paths if path not in looks]
     chunks = [new[start : start + _CHUNK] for start in range(0, len(new), _CHUNK)]
     with ThreadPoolExecutor(_THREADS) as pool:
+        done = 0
         for chunk, seen in zip(chunks, pool.map(partial(_look_at, root), chunks), strict=True):
             looks.update(zip(chunk, seen, strict=True))
+            done += len(chunk)
+            if len(chunks) > 1:
+                tell("images", done, len(new))
     if any(not looks[path].wrong for path in new):
         good = {
             path: (state, looks[path])
@@ -62,7 +69,7 @@ def _look_at(root: Path, paths: Sequence[str]) -> list[Look]:
     looks = []
     for path in paths:
         try:
-            looks.append(decode(root / path)[1])
+            looks.append(look_at(root / path))
         except ValueError as error:
             looks.append(Look(0, 0, False, wrong=str(error)))
         except OSError as error:
@@ -71,12 +78,12 @@ def _look_at(root: Path, paths: Sequence[str]) -> list[Look]:
 
 
 def _state(path: Path) -> State:
-    """The length of a file and its time of change; zeros if they cannot be asked."""
+    """The length of a file and its times of change; zeros if they cannot be asked."""
     try:
         status = path.stat()
     except OSError:
-        return 0, 0
-    return status.st_size, status.st_mtime_ns
+        return 0, 0, 0
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 # -- what is remembered ----------------------------------------------------------------------------
@@ -93,7 +100,7 @@ def _memory(root: Path) -> Path:
 
     chosen = os.environ.get("XDG_CACHE_HOME")
     folder = Path(chosen) if chosen else Path.home() / ".cache"
-    name = hashlib.sha256(f"1 {__version__} {root.resolve()}".encode(errors="surrogateescape"))
+    name = hashlib.sha256(f"2 {__version__} {root.resolve()}".encode(errors="surrogateescape"))
     return folder / "manyshot" / "looked_at" / f"{name.hexdigest()[:32]}.json"
 
 
@@ -101,8 +108,8 @@ def _recalled(root: Path) -> dict[str, tuple[State, Look]]:
     """What is remembered, by path; nothing if there is no such file, or a damaged one."""
     try:
         return {
-            path: ((size, changed), Look(height, width, is_grey, tuple(traits)))
-            for path, (size, changed, height, width, is_grey, traits) in json.loads(
+            path: (tuple(state), Look(height, width, is_grey, tuple(traits), content=content))
+            for path, (*state, height, width, is_grey, traits, content) in json.loads(
                 _memory(root).read_bytes()
             ).items()
         }
@@ -118,7 +125,10 @@ def _remember(root: Path, good: Mapping[str, tuple[State, Look]]) -> None:
         handle, temporary = tempfile.mkstemp(dir=memory.parent)
         try:
             with open(handle, "w") as file:
-                json.dump({path: [*state, *look[:4]] for path, (state, look) in good.items()}, file)
+                kept = {
+                    path: [*state, *look[:4], look.content] for path, (state, look) in good.items()
+                }
+                json.dump(kept, file)
             os.replace(temporary, memory)
         finally:
             Path(temporary).unlink(missing_ok=True)

@@ -66,7 +66,8 @@ def digits(root: Path | None, image_size: Size | None, download: bool) -> TrainA
 
     if root is not None:
         raise ValueError(
-            f"digits comes with scikit-learn and takes no root, got root={str(root)!r}"
+            f"digits comes with scikit-learn and takes no data.root, got {str(root)!r}: leave it "
+            "out"
         )
     bunch = load_digits()
     pixels = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
@@ -110,8 +111,9 @@ def idx_files(
             name,
             wanted=f"the four IDX files {', '.join(_IDX_FILES)} (each also as .gz)",
             places=candidates,
-            way_out=f"give root= (a folder that holds them), set MANYSHOT_DATA to the folder above "
-            f"{name!r}, pass download=True{package}",
+            way_out=f"give data.root, a folder that holds them (--set data.root=DIR), set "
+            f"MANYSHOT_DATA to the folder above {name!r}, or have them fetched "
+            f"(--set data.download=true){package}",
         )
     train, test = (read_idx_pair(files[i], files[i + 1], classes=10) for i in (0, 2))
     return resized(train, image_size), resized(test, image_size)
@@ -146,8 +148,9 @@ def cifar(
             name,
             wanted=f"an intact {folder}/",
             places=places,
-            way_out=f"give root= (the folder that holds {folder}/), set MANYSHOT_DATA to the "
-            f"folder above {name!r}, or pass download=True",
+            way_out=f"give data.root, the folder that holds {folder}/ (--set data.root=DIR), set "
+            f"MANYSHOT_DATA to the folder above {name!r}, or have it fetched "
+            "(--set data.download=true)",
         ) from error
     train, test = (
         ImageSet(
@@ -178,10 +181,14 @@ def own_files(
     """
     if root is None:
         raise ValueError(
-            "folder needs root=, the folder that holds train/<class>/ and test/<class>/"
+            "the data set 'folder' needs data.root, the folder that holds train/<class>/ and "
+            "test/<class>/ (--set data.root=DIR)"
         )
     if download:
-        raise ValueError("folder reads your own files and cannot download; drop download=True")
+        raise ValueError(
+            "the data set 'folder' is your own files and cannot be downloaded: leave data.download "
+            "out"
+        )
     return image_folders(root, image_size, bad)
 
 
@@ -194,6 +201,9 @@ DATASETS: Mapping[str, Source] = {
     "mnist": partial(idx_files, "mnist", "MNIST"),
 }
 """Every data set by name."""
+
+CHANNELS = {"cifar10": 3, "cifar100": 3, "digits": 1, "fashion_mnist": 1, "mnist": 1}
+"""The channels of images by data set; those of folder are as the files are."""
 
 
 def resized(images: ImageSet, size: Size | None) -> ImageSet:

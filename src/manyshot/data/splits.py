@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -21,6 +22,9 @@ from manyshot.seeding import numpy_rng
 
 _MOMENT_FILES = 4096
 """Mean and std of a set of more files than this are estimated from so many of them."""
+
+_SETTING = {"validation": "data.validation", "held_out": "sampler.held_out"}
+"""What a recipe calls the size of a part; messages do, whoever loads the images."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -38,6 +42,8 @@ class Splits:
         std: the standard deviation per channel of these pixels, as of a population.
         image_shape: (C, H, W) of the images in a batch.
         fingerprint: 16 hexadecimal digits that identify the contents of all parts.
+        training_fingerprint: likewise of all parts but test: what training and scores depend on.
+        digests: likewise of each part, by its name; `held_out` only if it is not empty.
         class_names: the names of the classes in the order of their labels, if these are folders.
         notes: what is worth knowing of image files: how many are used and left out, and why.
     """
@@ -52,6 +58,8 @@ class Splits:
     std: tuple[float, ...]
     image_shape: tuple[int, int, int]
     fingerprint: str
+    training_fingerprint: str
+    digests: Mapping[str, str]
     class_names: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
 
@@ -107,7 +115,7 @@ def load(
         names = ", ".join(sorted(DATASETS))
         raise ValueError(f"unknown data set {name!r}; {nearest(name, DATASETS)}have {names}")
     if bad not in ("refuse", "skip"):
-        raise ValueError(f"bad must be 'refuse' or 'skip', got {bad!r}")
+        raise ValueError(f"data.bad must be 'refuse' or 'skip', got {bad!r}")
     path, size, stratified = None if root is None else Path(root), _size(image_size), False
     if name == "folder":
         whole, test = own_files(path, size, download, bad)
@@ -127,7 +135,7 @@ def _size(image_size: int | Sequence[int] | None) -> tuple[int, int] | None:
     sides = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
     if len(sides) != 2 or min(sides) < 1:
         raise ValueError(
-            "image_size must be at least 1 pixel, or a pair of such (height, width), "
+            "data.image_size must be at least 1 pixel, or a pair of such (height, width), "
             f"got {image_size}"
         )
     return sides
@@ -142,7 +150,7 @@ def _split(
         rng = numpy_rng(seed, part)
         kept, held = hold_out(images.labels, count, rng, stratified=stratified)
     except ValueError as error:
-        raise ValueError(f"{part} = {asked}: {error}") from error
+        raise ValueError(f"{_SETTING[part]} = {asked}: {error}") from error
     return images.subset(kept), images.subset(held)
 
 
@@ -183,7 +191,7 @@ def _shrunk(train: LabelledImages, size: int | None, seed: int) -> LabelledImage
         return train
     if not 1 <= size <= len(train):
         raise ValueError(
-            f"train_size must be in 1..{len(train)} (the images that the other parts leave), "
+            f"data.train_size must be in 1..{len(train)} (the images that the other parts leave), "
             f"got {size}"
         )
     return train.subset(balanced(train.labels, size, numpy_rng(seed, "train_size")).sort().values)
@@ -198,8 +206,10 @@ def _assembled(
 ) -> Splits:
     """The splits, with what follows from their parts."""
     mean, std = moments(train)
-    parts = (train, validation, *([held_out] if len(held_out) else []), test)
-    digests = "/".join(part.digest() for part in parts)
+    parts = {"train": train, "validation": validation, "held_out": held_out, "test": test}
+    digests = {
+        part: images.digest() for part, images in parts.items() if part != "held_out" or len(images)
+    }
     files = train if isinstance(train, ImageFolderSet) else None
     return Splits(
         name=name,
@@ -211,18 +221,27 @@ def _assembled(
         mean=mean,
         std=std,
         image_shape=train.image_shape,
-        fingerprint=hashlib.sha256(digests.encode()).hexdigest()[:16],
+        fingerprint=_together(digests.values()),
+        training_fingerprint=_together(d for part, d in digests.items() if part != "test"),
+        digests=MappingProxyType({part: digest[:16] for part, digest in digests.items()}),
         class_names=None if files is None else files.class_names,
         notes=() if files is None else files.notes,
     )
 
 
+def _together(digests: Iterable[str]) -> str:
+    """16 hexadecimal digits that identify several parts by their digests."""
+    return hashlib.sha256("/".join(digests).encode()).hexdigest()[:16]
+
+
 def _count(part: str, asked: int | float, available: int) -> int:
     """The number of images asked for by a count or a fraction."""
     if isinstance(asked, bool) or not isinstance(asked, int | float):
-        raise ValueError(f"{part} must be a count or a fraction, got {asked!r}")
+        raise ValueError(f"{_SETTING[part]} must be a count or a fraction, got {asked!r}")
     if isinstance(asked, int):
         return asked
     if not 0 <= asked < 1:
-        raise ValueError(f"{part} as a fraction must be in [0, 1), got {asked}; a count is an int")
+        raise ValueError(
+            f"{_SETTING[part]} as a fraction must be in [0, 1), got {asked}; a count is an int"
+        )
     return round(asked * available)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, final
 
@@ -68,6 +68,8 @@ def kept_after(paths: Sequence[StagePath], images: int, memory: int) -> frozense
 @dataclass(frozen=True, slots=True)
 class Account:
     """What scoring took so far, beside what it takes one by one.
+
+    Scores that were known before are counted as if they were made now, in their place in the tree.
 
     Attributes:
         method: `prefix tree`, or `one by one: ` and why.
@@ -148,7 +150,7 @@ class Population:
     on the whole architecture (K-shot), architectures are scored one by one; `method` says why.
 
     Attributes:
-        archs: what is scored, without repetition, in the order given.
+        archs: what is scored or known, without repetition, in the order given.
         method: `prefix tree`, or `one by one: ` and why.
     """
 
@@ -160,6 +162,7 @@ class Population:
         calibration: Calibration,
         validation: Iterable[Batch],
         memory: int = MEMORY,
+        known: Collection[Arch] = (),
     ) -> None:
         """Reads the network; nothing is scored yet.
 
@@ -171,12 +174,15 @@ class Population:
             validation: batches of images and labels.
             memory: bytes that carried activations may take, without the images and without what
                 one batch needs. With fewer, more is computed again.
+            known: those of `archs` whose scores are known, so that iterating leaves them out. The
+                account counts them, so that it is the same however often scoring was interrupted.
 
         Raises:
             ValueError: if an architecture is not in the space.
         """
         self.net, self._memory = net, memory
         self.archs = tuple(dict.fromkeys(net.space.check(tuple(arch)) for arch in archs))
+        self._known = frozenset(map(tuple, known))
         self._statistics_of = calibration if callable(calibration) else None
         self._calibration = _Images(() if callable(calibration) else _again(calibration))
         self._validation = _again(validation)
@@ -225,34 +231,48 @@ class Population:
             yield from self._descend(0, sorted(self._paths, key=numbers.__getitem__), self._root)
             return
         for arch in self.archs:  # one by one; or there are none
+            if arch in self._known:
+                self._spent.architectures += 1
+                continue
             stats = self._calibration if self._statistics_of is None else self._statistics_of(arch)
             scored = score(self.net, arch, calibration=stats, validation=self._validation)
             self._spent.architectures += 1
             yield arch, scored
 
     def _descend(
-        self, start: int, paths: Sequence[StagePath], source: _Carried
+        self, start: int, paths: Sequence[StagePath], source: _Carried | None
     ) -> Iterator[tuple[Arch, Score]]:
-        """Scores the architectures of sorted paths, which part after `start` stages or later."""
+        """Scores the architectures of sorted paths, which part after `start` stages or later.
+
+        Without a source, or if the scores of all are known, they are counted and not computed.
+        """
         path = paths[0]
+        if self._known.issuperset(itertools.chain(*map(self._paths.__getitem__, paths))):
+            source = None
         pairs = enumerate(zip(path, paths[-1], strict=True))
         split = next((i for i, (one, other) in pairs if one is not other), None)
         if split is None:
-            scored = self._score(start, path, source)
+            scored = None if source is None else self._score(start, path, source)
+            if scored is None:
+                self._note(start, len(path), path)
             for arch in self._paths[path]:
                 self._note_plain(path)
-                yield arch, scored
+                if scored is not None and arch not in self._known:
+                    yield arch, scored
             return
-        carries = split > start and split in self._kept
-        if carries:
-            source, start = self._carry(start, split, path, source), split
-            held = source.bytes()
-            self._spent.bytes += held
-            self._spent.most_bytes = max(self._spent.most_bytes, self._spent.bytes)
+        held = 0
+        if split > start and split in self._kept:
+            if source is None:
+                self._note(start, split, path)
+            else:
+                source = self._carry(start, split, path, source)
+                held = source.bytes()
+            start = split
+        self._spent.bytes += held
+        self._spent.most_bytes = max(self._spent.most_bytes, self._spent.bytes)
         for _, branch in itertools.groupby(paths, key=lambda path: path[split]):
             yield from self._descend(start, list(branch), source)
-        if carries:
-            self._spent.bytes -= held
+        self._spent.bytes -= held
 
     def _carry(self, start: int, stop: int, path: StagePath, source: _Carried) -> _Carried:
         """What all batches are after `stop` stages, from what they are after `start`."""
@@ -295,6 +315,11 @@ class Population:
         for stage, step in zip(self._stages[start:stop], path[start:stop], strict=True):
             x = stage(x.clone() if step.writes else x)
         return x
+
+    def _note(self, start: int, stop: int, path: StagePath) -> None:
+        """Counts what running all images through some stages takes, as `_forward` does."""
+        self._spent.runs += (stop - start) * len(self._sizes)
+        self._spent.macs += sum(self._sizes) * sum(step.macs for step in path[start:stop])
 
     def _note_plain(self, path: StagePath) -> None:
         self._spent.architectures += 1

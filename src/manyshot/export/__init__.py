@@ -1,16 +1,18 @@
 """Writes an extracted network to files that need no manyshot, and checks each before it is kept."""
 
-from manyshot.export.card import card, write_card
+from manyshot.export.card import about_images, card, write_card
 from manyshot.export.check import CHECKED_BATCHES, ExportMismatch
 from manyshot.export.programs import ONNX_TOLERANCE, PT2_TOLERANCE, to_onnx, to_pt2
-from manyshot.export.write import FORMATS, export
+from manyshot.export.write import CARD, FORMATS, export
 
 __all__ = [
+    "CARD",
     "CHECKED_BATCHES",
     "FORMATS",
     "ONNX_TOLERANCE",
     "PT2_TOLERANCE",
     "ExportMismatch",
+    "about_images",
     "card",
     "export",
     "to_onnx",

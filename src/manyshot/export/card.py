@@ -14,10 +14,12 @@ import torch
 
 from manyshot import records
 from manyshot._version import __version__
+from manyshot.data import ImageFolderSet, Splits
 from manyshot.export.check import with_suffix
 from manyshot.space import Arch, SearchSpace
 
 CARD_SCHEMA = 1
+CARRIED = ("architecture", "choices", "data")
 FIELDS = ("architecture", "choices", "costs", "accuracies", "data", "files")
 
 
@@ -27,7 +29,7 @@ def card(
     *,
     costs: Mapping[str, float] | None = None,
     accuracies: Mapping[str, float | None] | None = None,
-    data: Mapping[str, str] | None = None,
+    data: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The record of one architecture, for `write_card` or `export(..., card=...)`.
 
@@ -36,7 +38,7 @@ def card(
         arch: an architecture of it.
         costs: its costs by name, such as `macs`, `params`, `latency_ms`.
         accuracies: its accuracies by name, such as `proxy_accuracy`, `test_accuracy`, in [0, 1].
-        data: `name` and `fingerprint` of the data set.
+        data: `name` and `fingerprint` of the data set, and what else `about_images` says of it.
 
     Raises:
         ValueError: if `arch` is not in the space.
@@ -48,6 +50,56 @@ def card(
         "accuracies": dict(accuracies or {}),
         "data": None if data is None else dict(data),
     }
+
+
+def about_images(splits: Splits, tested_on: str | None = None) -> dict[str, Any]:
+    """What whoever uses a network must know of the images it was trained on: `data` of a card.
+
+    Args:
+        splits: the data set.
+        tested_on: the digest of the test images that its accuracy is of, if it was tested.
+    """
+    channels, *size = splits.image_shape
+    names = {} if splits.class_names is None else {"class_names": list(splits.class_names)}
+    in_files = isinstance(splits.train, ImageFolderSet)
+    return {
+        **names,
+        "name": splits.name,
+        "fingerprint": splits.training_fingerprint,
+        **({} if tested_on is None else {"tested_on": tested_on}),
+        "image_shape": list(splits.image_shape),
+        "classes": splits.classes,
+        "mean": list(splits.mean),
+        "std": list(splits.std),
+        "colours": "grey" if channels == 1 else "RGB",
+        "resize": {
+            "size": size,
+            "interpolation": "bilinear, antialiased",
+            "aspect": "kept" if in_files else "not kept",
+            "crop": "centre" if in_files else "none",
+            "how": (
+                "scaled to cover height x width, then cut in the centre"
+                if in_files
+                else "the whole image scaled to height x width"
+            ),
+        },
+        "pixels": "divided by 255, minus mean, divided by std",
+    }
+
+
+def carried(record: Mapping[str, Any]) -> str | None:
+    """What of a card goes into the file of a network itself, as JSON; None if there is nothing.
+
+    It is `schema`, `architecture`, `choices` and `data`: what using the network needs, and nothing
+    that may be found out later.
+    """
+    content = {key: record[key] for key in CARRIED if record.get(key) is not None}
+    if "data" in content:
+        content["data"] = {k: v for k, v in content["data"].items() if k != "tested_on"}
+    if not content:
+        return None
+    text = {"schema": CARD_SCHEMA, **content}
+    return json.dumps(text, allow_nan=False, ensure_ascii=False, default=_plain)
 
 
 def write_card(path: str | os.PathLike[str], record: Mapping[str, Any]) -> Path:

@@ -33,7 +33,13 @@ logits in torch are 6e-5 from its float64 ones.
 """
 
 
-def to_pt2(module: nn.Module, example: Tensor, path: str | os.PathLike[str]) -> Path:
+CARRIED = "manyshot.json"
+"""The name under which a `.pt2` file carries what is said about its network."""
+
+
+def to_pt2(
+    module: nn.Module, example: Tensor, path: str | os.PathLike[str], about: str | None = None
+) -> Path:
     """Writes `module` as a `torch.export` program with a free batch size; returns its path.
 
     The file is loaded by `torch.export.load(path).module()` where torch is, and nothing else. It is
@@ -46,6 +52,8 @@ def to_pt2(module: nn.Module, example: Tensor, path: str | os.PathLike[str]) -> 
             and returns one.
         example: inputs (B, ...) of any batch size; only the shape of one input matters to the file.
         path: where to write; it ends with `.pt2`, and folders are made.
+        about: a text that the file carries as the extra file `manyshot.json`, which
+            `torch.export.load(path, extra_files={"manyshot.json": ""})` fills in; by default none.
 
     Raises:
         ExportMismatch: if the reloaded program disagrees; an earlier file at `path` stays.
@@ -55,7 +63,7 @@ def to_pt2(module: nn.Module, example: Tensor, path: str | os.PathLike[str]) -> 
     module, example = _prepared(module, example)
     program = _traced(module, example)
     buffer = io.BytesIO()
-    torch.export.save(program, buffer)
+    torch.export.save(program, buffer, extra_files=None if about is None else {CARRIED: about})
     path.parent.mkdir(parents=True, exist_ok=True)
     with records.atomic(path) as temporary:
         temporary.write_bytes(buffer.getvalue())
@@ -64,7 +72,9 @@ def to_pt2(module: nn.Module, example: Tensor, path: str | os.PathLike[str]) -> 
     return path
 
 
-def to_onnx(module: nn.Module, example: Tensor, path: str | os.PathLike[str]) -> Path:
+def to_onnx(
+    module: nn.Module, example: Tensor, path: str | os.PathLike[str], about: str | None = None
+) -> Path:
     """Writes `module` as one ONNX file with a free batch size; returns its path.
 
     Its input is `images`, its output `logits`. It is run by ONNX Runtime and compared with the
@@ -75,6 +85,8 @@ def to_onnx(module: nn.Module, example: Tensor, path: str | os.PathLike[str]) ->
         module: a plain network (see `to_pt2`).
         example: inputs (B, ...) of any batch size.
         path: where to write; it ends with `.onnx`, and folders are made.
+        about: a text that the file carries as the property `manyshot` of the model (ONNX Runtime:
+            `session.get_modelmeta().custom_metadata_map`); by default none.
 
     Raises:
         ExportMismatch: if ONNX Runtime disagrees; an earlier file at `path` stays.
@@ -96,7 +108,7 @@ def to_onnx(module: nn.Module, example: Tensor, path: str | os.PathLike[str]) ->
     assert program is not None
     path.parent.mkdir(parents=True, exist_ok=True)
     with records.atomic(path) as temporary:
-        temporary.write_bytes(_serialised(program.model_proto))
+        temporary.write_bytes(_serialised(program.model_proto, about))
         _check_onnx(runtime, temporary, module, example)
     return path
 
@@ -161,11 +173,14 @@ def _traced(module: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
     return program
 
 
-def _serialised(model: Any) -> bytes:
-    """The ONNX model as bytes, without the exporter's notes (traces, class names) on its nodes."""
+def _serialised(model: Any, about: str | None) -> bytes:
+    """The ONNX model as bytes, with `about` in place of the exporter's notes on its nodes."""
     for nodes in (model.graph.node, *(function.node for function in model.functions)):
         for node in nodes:
             del node.metadata_props[:]
+    if about is not None:
+        carried = model.metadata_props.add()
+        carried.key, carried.value = "manyshot", about
     content = model.SerializeToString()
     assert isinstance(content, bytes)
     return content

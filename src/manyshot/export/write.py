@@ -9,17 +9,20 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from manyshot.export.card import write_card
+from manyshot.export.card import carried, write_card
 from manyshot.export.programs import to_onnx, to_pt2
 
 Format = Callable[[nn.Module, Tensor, Path, Mapping[str, Any]], Path]
 
 FORMATS: dict[str, Format] = {
-    "pt2": lambda module, example, path, record: to_pt2(module, example, path),
-    "onnx": lambda module, example, path, record: to_onnx(module, example, path),
+    "pt2": lambda module, example, path, record: to_pt2(module, example, path, carried(record)),
+    "onnx": lambda module, example, path, record: to_onnx(module, example, path, carried(record)),
     "json": lambda module, example, path, record: write_card(path, record),
 }
 """What `export` can write: functions of module, example, path and card that return the path."""
+
+CARD = "json"
+"""The format of the card, which is written last, since it lists the others."""
 
 
 def export(
@@ -34,8 +37,9 @@ def export(
 ) -> dict[str, Path]:
     """Writes `folder/stem.FORMAT` for each format; returns the paths by format.
 
-    Every file is checked before it gets its name. The card is written last and lists the others;
-    if a format fails, those before it stay and there is no new card.
+    Every file is checked before it gets its name. The card is written last and lists the others,
+    beside those that it is given under `files`; if a format fails, those before it stay and there
+    is no new card.
 
     Args:
         module: a plain network, as `net.extract(arch, stats=stats)` gives.
@@ -43,7 +47,9 @@ def export(
         folder: where the files go; it is made if missing.
         stem: the file name without suffix, usually the architecture's text.
         formats: keys of `FORMATS`.
-        card: the record for the JSON card (see `ms.export.card`); `files` is filled in.
+        card: the record for the JSON card (see `ms.export.card`); what is written is added to its
+            `files`. What using the network needs (architecture, choices, data) goes into its own
+            files too.
         failures: if given, a format that fails is noted here with the reason, and the others are
             written; by default it is an error.
 
@@ -61,7 +67,9 @@ def export(
     paths = {kind: Path(folder) / f"{stem}.{kind}" for kind in kinds}
     written: dict[str, Path] = {}
     for kind, path in paths.items():
-        record = {**(card or {}), "files": {key: file.name for key, file in written.items()}}
+        record = dict(card or {})
+        names = {**(record.get("files") or {}), **{key: at.name for key, at in written.items()}}
+        record["files"] = {key: names[key] for key in sorted(names, key=list(FORMATS).index)}
         try:
             written[kind] = FORMATS[kind](module, example, path, record)
         except Exception as error:  # tracing somebody's network may raise anything

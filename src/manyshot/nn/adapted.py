@@ -8,11 +8,14 @@ Nothing else of the module changes, and in an extracted network it is what it wa
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any, cast, final
 
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from manyshot.nn.layer import Extraction, Shape, crop, elastic, largest, leading, mask_dimension
+from manyshot.nn.layer_norm import masked_layer_norm
 from manyshot.nn.selection import Index, Selection, current
 from manyshot.space import Number, Size
 
@@ -57,6 +60,47 @@ class Adapted(nn.Module):
         return cast(Tensor, getattr(self, name))
 
 
+class _AdaptedLayerNorm(Adapted):
+    """The half of a class of layer norms: with masks they are over the active features."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Runs the forward of the other half, in which `layer_norm` knows of the mask."""
+        selection, shape = selected(), self._numbers.get("normalized_shape")
+        mask = None
+        if selection is not None and isinstance(shape, tuple):
+            mask = selection.mask(shape[0])
+        forward = super().forward
+        if mask is None:
+            return forward(*args, **kwargs)
+        with _Masking(mask):
+            return forward(*args, **kwargs)
+
+
+@final
+class _Masking(TorchFunctionMode):
+    """A context in which layer norms are over the features of a mask."""
+
+    def __init__(self, mask: Tensor) -> None:
+        super().__init__()
+        self.mask = mask
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        return self._norm(*args, **kwargs) if func is F.layer_norm else func(*args, **kwargs)
+
+    def _norm(
+        self,
+        input: Tensor,  # noqa: A002 - the names of torch's arguments
+        normalized_shape: Sequence[int],
+        weight: Tensor | None = None,
+        bias: Tensor | None = None,
+        eps: float = 1e-5,
+    ) -> Tensor:
+        return masked_layer_norm(input, self.mask, weight, bias, eps)
+
+
 def selected() -> Selection | None:
     """The active selection; None outside of a forward, and where only names matter."""
     selection = current()
@@ -77,7 +121,8 @@ _CLASSES: dict[type[nn.Module], type[Adapted]] = {}
 def adapted_class(base: type[nn.Module]) -> type[Adapted]:
     """The subclass of `base` whose parameters and numbers may vary."""
     if base not in _CLASSES:
-        _CLASSES[base] = cast(type[Adapted], type(f"Adapted{base.__name__}", (Adapted, base), {}))
+        half = _AdaptedLayerNorm if issubclass(base, nn.LayerNorm) else Adapted
+        _CLASSES[base] = cast(type[Adapted], type(f"Adapted{base.__name__}", (half, base), {}))
     return _CLASSES[base]
 
 

@@ -25,6 +25,7 @@ from manyshot.nn.selection import Part, Selection
 from manyshot.nn.structure import sizes_of, walk
 from manyshot.seeding import numpy_rng, seed_torch, torch_generator
 from manyshot.space import Arch, Concat, Decision, SearchSpace
+from manyshot.watching import tell
 
 IMAGES = 3
 """How many images of a batch are used; batch norm needs more than one."""
@@ -71,7 +72,9 @@ def check_agreement(net: Any, images: Any, archs: Iterable[Arch] | None = None) 
         raise _cannot(error) from error
     tried: set[Decision] = set()
     reached: set[Decision] = set()
-    for arch in dict.fromkeys(archs):
+    distinct = list(dict.fromkeys(archs))
+    for number, arch in enumerate(distinct):
+        tell("masks compared with slices", number, len(distinct))
         policy = one_hot(space, arch)
         for vector in policy.values():
             vector.requires_grad_()

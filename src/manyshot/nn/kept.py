@@ -23,13 +23,18 @@ from torch.nn.utils.parametrize import is_parametrized
 from torch.overrides import TorchFunctionMode
 
 from manyshot.nn.batch_norm import ADOPTED, BatchNorm
-from manyshot.nn.layer import Extraction, Shape
+from manyshot.nn.layer import Extraction, Layer, Norm, Shape
 from manyshot.nn.selection import Index, Selection, active
 from manyshot.space import Number
 
 _RUNNING: ContextVar[_Call | None] = ContextVar("manyshot_kept_forward", default=None)
 _ROUTED = ("num_features", "weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 _OURS = ("path", "_elastic", "_stored", "_stacks", "_stacked_at", "_compiled_call_impl")
+_DEFERRED = (
+    *("forward", "extra_repr", "reset_parameters", "reset_running_stats"),
+    "_load_from_state_dict",
+)
+"""Methods of ours that run those of the user's class, or that no class has for something else."""
 _HARMLESS = ("__get__", "size", "dim", "numel", "__len__")
 """Names of functions that read of a stand-in what is right: its shape, type and device."""
 
@@ -182,6 +187,17 @@ class Kept(BatchNorm):
         norm.__dict__["_non_persistent_buffers_set"] = self._non_persistent_buffers_set - {"_like"}
         return norm
 
+    def reset_parameters(self) -> None:
+        """What the user's class does."""
+        cast(Any, self.kept).reset_parameters(self)
+
+    def reset_running_stats(self) -> None:
+        """Nothing: a supernet has no running statistics."""
+
+    def extra_repr(self) -> str:
+        """The text of the user's class."""
+        return cast(str, cast(Any, self.kept).extra_repr(self))
+
     def _load_from_state_dict(self, *args: Any) -> None:
         # torch's own adds a number of batches to states that say no version.
         nn.Module._load_from_state_dict(self, *args)
@@ -208,12 +224,34 @@ def _pickled(cls: _KeptClass) -> Any:
 copyreg.pickle(cast(Any, _KeptClass), _pickled)
 
 
-def searchable(norm: nn.Module) -> type[BatchNorm] | None:
-    """The class of ours that a norm may be of; None if paths cannot share it."""
+def searchable(norm: nn.Module, path: str = "") -> type[BatchNorm] | None:
+    """The class of ours that a norm may be of; None if paths cannot share it.
+
+    Raises:
+        TypeError: for a class that has names which layers of ours have too, for something else.
+    """
     kind = type(norm)
     if kind in ADOPTED:
         return ADOPTED[kind]
     lazy = isinstance(norm, LazyModuleMixin)
     if isinstance(norm, tuple(ADOPTED)) and not lazy and not is_parametrized(norm):
+        clashes = _clashes(norm)
+        if clashes:
+            raise TypeError(
+                f"{path or 'the model'}: {kind.__name__}, a batch norm of its own class, has "
+                f"{', '.join(clashes)}, which a supernet gives its layers too: rename what is "
+                "yours, or use torch.nn.BatchNorm1d/2d/3d and do the rest in modules of their own"
+            )
         return kept_class(kind)
     return None
+
+
+def _clashes(norm: nn.Module) -> list[str]:
+    """The names of a norm and of its class that would be hidden by ours."""
+    held = set(vars(norm))
+    for cls in type(norm).__mro__:
+        if not cls.__module__.startswith("torch.nn.modules"):
+            held |= set(vars(cls))
+    ours = {name for cls in (Kept, BatchNorm, Norm, Layer) for name in vars(cls)} | set(_OURS)
+    theirs = (*_DEFERRED, "_compiled_call_impl")
+    return sorted(n for n in held & ours if not n.startswith("__") and n not in theirs)

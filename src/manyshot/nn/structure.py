@@ -52,8 +52,9 @@ def adopt(model: nn.Module) -> None:
     `track_running_stats=False` stay as they are: they have nothing to blend.
 
     Raises:
-        TypeError: for a norm that keeps running statistics and is no batch norm of torch, or a
-            module whose weight is computed by a hook before its forward.
+        TypeError: for a norm that keeps running statistics and is no batch norm of torch, or has
+            names that layers of ours have too; or for a module whose weight is computed by a hook
+            before its forward.
     """
     for path, module in model.named_modules():
         _check_hooks(path or "the model", module)
@@ -66,7 +67,7 @@ def adopt(model: nn.Module) -> None:
     ]
     layers = []
     for path, norm in norms:
-        layer = searchable(norm)
+        layer = searchable(norm, path)
         if layer is None:
             raise TypeError(
                 f"{path or 'the model'}: {type(norm).__name__} keeps running statistics, which a "

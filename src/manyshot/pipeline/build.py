@@ -27,6 +27,7 @@ from manyshot.pipeline.checks import (
     check_breeding,
     check_chunks,
     check_formats,
+    check_joint,
     check_sampler,
     check_stale,
 )
@@ -180,6 +181,27 @@ def with_reachable_budgets(
     return recipe
 
 
+def said_of_budgets(asked: Recipe, recipe: Recipe, costs: Mapping[str, CostTable]) -> str:
+    """Which budgets a run uses in place of the default ones, and why; empty if it does not.
+
+    Args:
+        asked: the recipe as it was given.
+        recipe: what `with_reachable_budgets` made of it.
+        costs: by metric.
+    """
+    if recipe.search.budgets == asked.search.budgets:
+        return ""
+    least, greatest = costs["macs"].range()
+    shares = ", ".join(f"{share:.0%}" for share in QUANTILES)
+    return (
+        f"search.budgets is not set, and the default ones ({', '.join(asked.search.budgets)}) "
+        f"cannot all be met, since architectures of this network have {least / greatest:.1%} to "
+        f"100% of the largest's MACs. The budgets of this run are "
+        f"{', '.join(recipe.search.budgets)}: {shares} of uniformly drawn architectures are within "
+        "them; set search.budgets to choose others"
+    )
+
+
 def _with_suffix(number: int) -> str:
     for unit, suffix in ((10**9, "G"), (10**6, "M"), (10**3, "K")):
         if number % unit == 0:
@@ -203,6 +225,7 @@ class Workspace:
         net: the supernet, on the device, in the memory format.
         costs: exact cost tables by metric.
         memory_format: of the supernet and of all images, and why.
+        has_default_budgets: whether the recipe that it was built from had no budgets.
     """
 
     recipe: Recipe
@@ -211,6 +234,7 @@ class Workspace:
     net: Supernet
     costs: Mapping[str, CostTable]
     memory_format: TrainingFormat
+    has_default_budgets: bool = False
 
     @classmethod
     def build(cls, recipe: Recipe) -> Workspace:
@@ -242,10 +266,19 @@ class Workspace:
         )
         fit_classes(recipe, net, splits.classes)
         costs = {"macs": macs_table(net, splits.image_shape), "params": params_table(net)}
+        has_default_budgets = "budgets" not in recipe.search.model_fields_set
         recipe = with_reachable_budgets(recipe, costs, net.space)
         memory_format = training_format(net, device)
         net.to(device=device, memory_format=memory_format.torch_format)  # type: ignore[call-overload]
-        ws = cls(recipe, device, splits, net, MappingProxyType(costs), memory_format)
+        ws = cls(
+            recipe,
+            device,
+            splits,
+            net,
+            MappingProxyType(costs),
+            memory_format,
+            has_default_budgets,
+        )
         ws.check_plugins()
         return ws
 
@@ -323,12 +356,12 @@ class Workspace:
                 training batches that cannot be made, or what `check_finish` finds.
         """
         known = self.limits(metrics=("macs", "params"))
-        self._check_joint(known)
+        self.check_joint()
         if not self._waits_for_latency():
             self.check_sampler()
         if self.recipe.search.name != GENERATOR:
             searcher = self.searcher(known or [self.everything()])
-            check_breeding(searcher, self.recipe.search.candidates)
+            check_breeding(searcher, self.recipe.search)
             check_stale(self.recipe.shifting, searcher)
         if self.recipe.shifting.name != "none":
             if self.recipe.shifting.needs_classifier:
@@ -338,17 +371,20 @@ class Workspace:
         check_chunks(self.net.sharing, self.recipe.train.batch_size, world)
         self.check_finish(world)
 
-    def _check_joint(self, limits: Sequence[Limit]) -> None:
-        """Refuses limits that each could be met, but not together by any of many architectures."""
-        space, draws = self.net.space, 4096
-        drawn = numpy_rng("any", "survey").integers(space.counts, size=(draws, len(space)))
-        archs = [space.smallest, *(tuple(arch) for arch in drawn.tolist())]
-        for limit in limits:
-            if " and " in limit.name and not limit.satisfied(archs).any():
-                raise RecipeError(
-                    f"budget {limit.name!r}: none of {len(archs):,} architectures is within all of "
-                    "it, the smallest included: raise a limit, or leave one out"
-                )
+    def check_joint(self) -> None:
+        """Refuses budgets of several limits that no architecture meets together.
+
+        Those on a cost that is not known yet, such as a latency, are left for later.
+
+        Raises:
+            RecipeError: then.
+        """
+        largest = self.net.space.largest
+        for text in self.recipe.search.budgets:
+            budgets = Budget.parse_all(text)
+            if len(budgets) > 1 and {budget.metric for budget in budgets} <= self.costs.keys():
+                shares = {b.metric: b.absolute(self.costs[b.metric]([largest])[0]) for b in budgets}
+                check_joint(text, self.net.space, self.costs, shares)
 
     def check_sampler(self) -> None:
         """Finds what would fail in training with the sampler, or in taking winners from it.
@@ -446,7 +482,14 @@ class Workspace:
         return self.fixed("train", self.recipe.evaluate.calibration_images)
 
     def fingerprint(self, settings: OptimiserSettings, *more: object) -> str:
-        """Identifies all that trained weights depend on."""
+        """Identifies all that trained weights depend on, which the test images are no part of."""
+        return self._identified(settings, self.splits.training_fingerprint, more)
+
+    def truth_fingerprint(self, settings: OptimiserSettings) -> str:
+        """Identifies all that the accuracy of a network that is trained alone depends on."""
+        return self._identified(settings, self.splits.fingerprint, ())
+
+    def _identified(self, settings: OptimiserSettings, images: str, more: Sequence[object]) -> str:
         recipe = self.recipe
         rest = {"checkpoint_steps", "log_steps", "tracker"}
         kept = {
@@ -457,7 +500,7 @@ class Workspace:
             "training": settings.model_dump(exclude=rest),
             "seed": recipe.seed,
             "augment": asdict(self.augment()),
-            "images": self.splits.fingerprint,
+            "images": images,
             "more": [str(item) for item in more],
         }
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]

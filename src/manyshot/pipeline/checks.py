@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 
-from manyshot.recipe import OptimiserSettings, Recipe, RecipeError, ShiftingSettings
+from manyshot.cost import CostTable
+from manyshot.recipe import OptimiserSettings, Recipe, RecipeError, SearchSettings, ShiftingSettings
 from manyshot.search import LearnsFromScores, Limit, Searcher, make_searcher
+from manyshot.search.limit import within
+from manyshot.search.reach import ATTEMPTS, reach
+from manyshot.search.table import RANDOM_START
+from manyshot.seeding import numpy_rng
 from manyshot.sharing import Sharing
 from manyshot.space import Budget, Decision, SearchSpace
 from manyshot.train import Sampler
@@ -18,6 +25,10 @@ from manyshot.train.samplers.shift import Generates
 GENERATOR = "generator"
 """The `search.name` that takes winners from the sampler."""
 ONNX = ("onnx", "onnxscript", "onnxruntime")
+LISTED = 20_000
+"""A space of at most so many encodings is listed to find one within a budget."""
+WEIGHTS = 33
+"""So many ways to weigh two costs are tried to prove that no architecture is within both limits."""
 
 
 def check_settings(recipe: Recipe) -> None:
@@ -43,21 +54,23 @@ def check_settings(recipe: Recipe) -> None:
         )
     except ValueError as error:
         raise RecipeError(str(error)) from error
-    check_breeding(searcher, recipe.search.candidates)
+    check_breeding(searcher, recipe.search)
     check_stale(recipe.shifting, searcher)
 
 
-def check_breeding(searcher: Searcher, candidates: int) -> None:
+def check_breeding(searcher: Searcher, search: SearchSettings) -> None:
     """Refuses a search that ends before it learns from a score.
 
     Raises:
         RecipeError: if `candidates` is not above the random start, so no score would ever be used.
     """
-    if isinstance(searcher, LearnsFromScores) and candidates <= searcher.random_start:
+    if isinstance(searcher, LearnsFromScores) and search.candidates <= searcher.random_start:
+        option = RANDOM_START.get(search.name)
+        which = "what says so in search.options" if option is None else f"search.options.{option}"
         raise RecipeError(
-            f"search.candidates = {candidates} are all drawn at random, because the searcher only "
-            f"learns from scores after the first {searcher.random_start}: lower that in "
-            "search.options, raise search.candidates, or set search.name = 'random'"
+            f"search.candidates = {search.candidates} are all drawn at random, because the "
+            f"searcher only learns from scores after the first {searcher.random_start}: lower "
+            f"{which}, raise search.candidates, or set search.name = 'random'"
         )
 
 
@@ -91,6 +104,65 @@ def check_chunks(sharing: Sharing, batch_size: int, world: int) -> None:
             f"images that a process has in a batch (train.batch_size = {batch_size}): lower m, or "
             "raise train.batch_size"
         )
+
+
+def check_joint(
+    text: str, space: SearchSpace, costs: Mapping[str, CostTable], largest: Mapping[str, float]
+) -> None:
+    """Refuses limits that no architecture meets together, as far as that can be found out.
+
+    A small space is listed. In a large one it is proven where some weighted sum of two costs, each
+    as a share of its limit, is above 1 for all architectures; else it is refused if a search for
+    one is in vain.
+
+    Args:
+        text: the budget.
+        space: the search space.
+        costs: by metric.
+        largest: by metric, the largest cost allowed.
+
+    Raises:
+        RecipeError: then.
+    """
+    limits = [Limit(f"{metric}<={most:g}", costs[metric], most) for metric, most in largest.items()]
+    way_out = "raise one of its limits, or leave one out"
+    if space.size <= LISTED:
+        if within(list(space.enumerate()), limits).any():
+            return
+        raise RecipeError(
+            f"budget {text!r}: none of the {space.size:,} architectures is within all of it: "
+            f"{way_out}"
+        )
+    if reach(space, limits, numpy_rng("any", "survey"), ATTEMPTS) is not None:
+        return
+    for pair in itertools.combinations(largest, 2):
+        if _exclude_each_other(costs, {metric: largest[metric] for metric in pair}):
+            raise RecipeError(
+                f"budget {text!r}: no architecture is within its limits on {pair[0]} and "
+                f"{pair[1]} together, though each can be met: {way_out}"
+            )
+    raise RecipeError(
+        f"budget {text!r}: none was found within all of it among {ATTEMPTS:,} architectures, bred "
+        f"towards it from the smallest, the largest and random ones: {way_out}"
+    )
+
+
+def _exclude_each_other(costs: Mapping[str, CostTable], largest: Mapping[str, float]) -> bool:
+    """Whether two limits are proven to exclude each other.
+
+    For an architecture within both, any mean of the two costs as shares of their limits is at most
+    1. The least mean over the space is exact, so that above 1 there is none.
+    """
+    (one, most), (other, most_other) = largest.items()
+    for weight in np.linspace(0, 1, WEIGHTS).tolist():
+        pairs = [(costs[one], weight / most), (costs[other], (1 - weight) / most_other)]
+        try:
+            least, _ = CostTable.weighed(pairs).range()
+        except ValueError:  # too many decisions multiply one another: it stays unproven
+            return False
+        if least > 1 + 1e-9:
+            return True
+    return False
 
 
 def check_sampler(recipe: Recipe, sampler: Sampler, held_out: int, limits: Sequence[Limit]) -> None:

@@ -233,12 +233,18 @@ def _with_interval(
 
 
 def verdict(ranked: RankedSet) -> str:
-    """A set's record in plain sentences: how the proxy orders beside MACs, and the ceiling."""
-    n, tau = ranked.architectures, ranked.predictors["proxy"].kendall.value
-    if tau is None:
+    """A set's record in plain sentences: how the proxy orders beside MACs, and the ceiling.
+
+    Where the 95 % interval of tau holds 0, or tau is within two standard deviations of unrelated
+    orders, the architectures are too few to tell, and the sentence says how many would be needed.
+    """
+    n, tau = ranked.architectures, ranked.predictors["proxy"].kendall
+    if tau.value is None:
         parts = ["tau of the proxy is undefined: its scores, or the truth, are all equal"]
+    elif _is_untold(tau, n):
+        parts = [f"{_untold(tau, n)}{_beside_macs(ranked, only_told=True)}"]
     else:
-        said = f"the proxy orders these {n} architectures with tau {tau:.2f}"
+        said = f"the proxy orders these {n} architectures with tau {tau.value:.2f}"
         parts = [f"{said}{_beside_macs(ranked)}"]
     runs = ranked.run_to_run
     if runs is not None:
@@ -250,12 +256,56 @@ def verdict(ranked: RankedSet) -> str:
     return "; ".join(parts)
 
 
-def _beside_macs(ranked: RankedSet) -> str:
-    """Whether the proxy is told apart from counting MACs; nothing if that is not known."""
+def _is_untold(tau: Statistic, n: int) -> bool:
+    """Whether `n` architectures are too few to tell such an order from a random one."""
+    if tau.value is None or tau.low is None or tau.high is None:
+        return True
+    return tau.low <= 0 <= tau.high or abs(tau.value) <= 2 * null_sd(n)
+
+
+def _untold(tau: Statistic, n: int) -> str:
+    """That `n` architectures are too few, and how many would be enough."""
+    assert tau.value is not None
+    bounds = ""
+    if tau.low is not None and tau.high is not None:
+        bounds = f", 95 % interval {tau.low:.2f} to {tau.high:.2f}"
+    needed = _needed(tau, n)
+    more = "" if needed is None else f"; for a tau of this size about {needed:,} would be needed"
+    return (
+        f"these {n} architectures are too few to tell the proxy's order from a random one (tau "
+        f"{tau.value:.2f}{bounds}){more}"
+    )
+
+
+def _needed(tau: Statistic, n: int) -> int | None:
+    """About how many architectures would tell a tau of this size from 0; None if it is 0.
+
+    The interval shrinks with the root of their number, and so does `null_sd`.
+    """
+    if not tau.value:
+        return None
+    needed = max(2, math.ceil(16 / (9 * tau.value**2)))
+    while 2 * null_sd(needed) >= abs(tau.value):
+        needed += 1
+    beyond = tau.low if tau.value > 0 else tau.high  # the end of the interval towards 0
+    if beyond is not None:
+        needed = max(needed, math.ceil(n * ((tau.value - beyond) / tau.value) ** 2))
+    return max(needed, n + 1)
+
+
+def _beside_macs(ranked: RankedSet, *, only_told: bool = False) -> str:
+    """Whether the proxy is told apart from counting MACs; nothing if that is not known.
+
+    Args:
+        ranked: the record.
+        only_told: whether to say nothing either where it is not.
+    """
     beats = ranked.predictors["proxy"].beats
     if beats is None or beats.low is None or beats.high is None:
         return ""
     said = "not distinguishable from"
     if beats.low > 0 or beats.high < 0:
         said = "better than" if beats.low > 0 else "worse than"
+    elif only_told:
+        return ""
     return f", {said} counting MACs ({ranked.predictors['macs'].kendall.value:.2f})"

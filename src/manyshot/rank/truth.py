@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from manyshot.plugins import shown
-from manyshot.run_folder import TRUTH_LOG, truth_lines
+from manyshot.run_folder import TRUTH_LOG, TruthFolder, truth_lines
 from manyshot.space import Arch
 
 COSTS = ("macs", "params", "latency_ms")
@@ -42,6 +42,7 @@ class TruthTable:
         accuracy_NR: the test accuracy of every run, a share in [0, 1]; nan where there was none.
         costs: other columns of numbers by name, such as `macs`, (N,) each; may be empty.
         source: where it comes from, for people.
+        images: of which images (see `DataSettings.described`); empty if that is not known.
 
     Raises:
         TruthError: for no architecture, one given twice, one without any run, shapes that disagree,
@@ -54,6 +55,7 @@ class TruthTable:
     accuracy_NR: npt.NDArray[np.float64]
     costs: Mapping[str, npt.NDArray[np.float64]] = field(default_factory=dict)
     source: str = ""
+    images: str = ""
 
     def __post_init__(self) -> None:
         shape, expected = self.accuracy_NR.shape, (len(self.archs), len(self.runs))
@@ -147,6 +149,7 @@ class TruthTable:
             self.accuracy_NR[chosen],
             {key: column[chosen] for key, column in self.costs.items()},
             self.source,
+            self.images,
         )
 
     def without_run(self, run: int) -> Self:
@@ -164,6 +167,7 @@ class TruthTable:
             rest[rows],
             {key: column[rows] for key, column in self.costs.items()},
             self.source,
+            self.images,
         )
 
 
@@ -193,6 +197,7 @@ def of_records(path: Path, name: str = "", source: str = "") -> TruthTable:
     Raises:
         TruthError: if there is no training, or one is there twice.
         RecordError: if the file cannot be read.
+        RecipeError: if the recipe beside it is damaged.
     """
     log = path / TRUTH_LOG if path.is_dir() else path
     lines = truth_lines(log)
@@ -209,6 +214,8 @@ def of_records(path: Path, name: str = "", source: str = "") -> TruthTable:
         costs[arch] = {key: getattr(line, key) for key in COSTS if getattr(line, key) is not None}
     seeds = sorted({seed for runs in accuracies.values() for seed in runs})
     archs = tuple(sorted(accuracies))
+    folder = TruthFolder(log.parent)
+    known = log.name == TRUTH_LOG and folder.recipe_file.exists()
     shared = [key for key in COSTS if all(key in costs[arch] for arch in archs)]
     return TruthTable(
         name or (log.parent.name if log.name == TRUTH_LOG else log.stem),
@@ -217,6 +224,7 @@ def of_records(path: Path, name: str = "", source: str = "") -> TruthTable:
         np.array([[accuracies[arch].get(seed, math.nan) for seed in seeds] for arch in archs]),
         {key: np.array([costs[arch][key] for arch in archs], np.float64) for key in shared},
         source or f"{len(lines)} trainings in {log.name}",
+        folder.recipe().data.described if known else "",
     )
 
 

@@ -19,6 +19,7 @@ from manyshot.run_folder import (
     CompareFolder,
     RankFolder,
     RunFolder,
+    TruthFolder,
 )
 
 __all__ = ["html_of", "write"]
@@ -54,6 +55,12 @@ def _page(run: RunFolder) -> Page:
     comparison = CompareFolder(run.path).comparison()
     if comparison is not None:
         return compare_page(comparison)
+    if TruthFolder(run.path).log.exists():
+        raise ValueError(
+            f"{run.path} is a truth: accuracies of networks trained alone, which have no page of "
+            f"their own; rank a run against it with manyshot rank RUN --truth {run.path}, whose "
+            "page shows both"
+        )
     raise ValueError(
         f"{run.path} holds no records: looked for {RESULT}, {SEARCH_LOG}, {TRAIN_LOG} of a run, "
         f"{RANKING} of a rank and {COMPARISON} of a compare; give the folder that manyshot wrote to"

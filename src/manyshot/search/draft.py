@@ -9,6 +9,7 @@ from typing import final
 import numpy as np
 
 from manyshot.search.limit import Infeasible, Limit, within
+from manyshot.search.reach import ATTEMPTS, reach
 from manyshot.space import Arch, SearchSpace
 
 _BATCH = 64
@@ -79,7 +80,7 @@ class Draft:
         its network's representative. What that fails to find, a small space gives from the list of
         all that is left. A large one gives the representatives of other encodings drawn (small
         networks may have very many aliases), then what random walks from the smallest and `told`
-        find.
+        find; if neither is within the limits, from what `reach` finds.
 
         Args:
             rng: the random stream.
@@ -133,6 +134,10 @@ class Draft:
         space, smallest = self._space, [self._space.canonical(self._space.smallest)]
         self._accept(self._within(smallest, limits), want, added)
         pool = list(dict.fromkeys([*told, *self._within([*smallest, *self.archs], limits)]))
+        if not pool:
+            nearest = reach(space, limits, rng)
+            pool = [] if nearest is None else [space.canonical(nearest)]
+            self._accept(pool, want, added)
         met = set(pool)
         for size in self._batches(want, added) if pool else ():
             starts = [pool[i] for i in rng.integers(len(pool), size=size)]
@@ -177,8 +182,9 @@ class Draft:
         smallest = self._space.canonical(self._space.smallest)
         costs = ", ".join(f"{limit.costs([smallest])[0]:,g} ({limit.name})" for limit in limits)
         way_out = f" or the searcher's option 'attempts' (now {self._attempts:,} per architecture)"
+        more = " (nor any other)" if self._small else f" and {ATTEMPTS:,} bred towards it"
         return Infeasible(
-            f"0 of {drawn:,} sampled architectures{' (nor any other)' if self._small else ''} met "
+            f"0 of {drawn:,} sampled architectures{more} met "
             f"{' and '.join(limit.name for limit in limits)}; the smallest architecture, "
             f"{self._space.to_text(smallest)}, costs {costs}: raise the limit"
             f"{'' if self._small else way_out}"

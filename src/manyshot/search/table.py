@@ -23,6 +23,14 @@ SEARCHERS: dict[str, Callable[..., Searcher]] = {
 }
 """The searchers that come with manyshot."""
 
+RANDOM_START = {
+    "evolution": "population",
+    "regularised_evolution": "population",
+    "nsga2": "population",
+    "predictor": "initial",
+}
+"""By searcher, the option that says how many architectures it draws at random at first."""
+
 
 def make_searcher(
     name: str,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, is_tensorboard_available
+from accelerate.utils import is_tensorboard_available
 
 from manyshot.recipe import TrainingSettings
 
@@ -28,11 +28,9 @@ def engine(
         raise ImportError(
             "train.tracker = 'tensorboard' needs: pip install 'manyshot[tensorboard]'"
         )
-    ddp = DistributedDataParallelKwargs(find_unused_parameters=True)
     accelerator = Accelerator(
         cpu=device.type == "cpu",
         mixed_precision="no",  # `train.precision` says, whatever `accelerate launch` was told
-        kwargs_handlers=[ddp],
         log_with=settings.tracker,
         project_dir=None if folder is None else str(folder),
     )

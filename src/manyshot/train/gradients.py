@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -59,13 +58,12 @@ def accumulate(
     smoothing: float = 0.0,
     share: float = 1.0,
     backward: Callable[[Tensor], Any] = Tensor.backward,
-    no_sync: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext,
 ) -> list[Tensor]:
     """Adds the gradient of the plan's weighted losses to what holds gradients already.
 
-    Every path runs forward and backward on its own, so that memory is one path's, and processes
-    exchange gradients (leave `no_sync`) only in the last. Policies enter as new leaves. Their
-    gradients and that of the penalty go on together to whatever made them, once, at the end.
+    Every path runs forward and backward on its own, so that memory is one path's. Policies enter as
+    new leaves. Their gradients and that of the penalty go on together to whatever made them, once,
+    at the end.
 
     Args:
         forward: (images, arch) to logits; `policy` and `masks` besides, if the path has a policy.
@@ -76,7 +74,6 @@ def accumulate(
         smoothing: the smoothing of the labels.
         share: factor of all losses: the images' share of the step's.
         backward: what runs in place of `Tensor.backward` for losses of paths.
-        no_sync: a context in which processes do not exchange gradients.
 
     Returns:
         The detached loss of each path, before its weight and `share`.
@@ -88,26 +85,24 @@ def accumulate(
     teacher: Tensor | None = None
     losses = []
     learnt: list[tuple[Tensor, Tensor]] = []  # what made a policy, and the leaf in its place
-    for i, path in enumerate(plan.paths):
+    for path in plan.paths:
         weight = share * path.weight
-        last = i == len(plan.paths) - 1
-        with contextlib.nullcontext() if last else no_sync():
-            masked: dict[str, Any] = {}
-            if path.policy is not None:
-                leaves = {d: as_leaf(policy, images.device) for d, policy in path.policy.items()}
-                learnt += zip(path.policy.values(), leaves.values(), strict=True)
-                masked = {"policy": leaves, "masks": path.masks}
-            logits = forward(images, path.arch, **masked)
-            if path.target == "labels":
-                loss = label_loss(logits, labels, smoothing)
-            elif teacher is None:
-                raise ValueError(
-                    f"path {path.arch} learns from the largest architecture {largest}, which must "
-                    "come before it in the plan, learning from labels"
-                )
-            else:
-                loss = distillation_loss(logits, teacher)
-            backward(loss if weight == 1 else weight * loss)
+        masked: dict[str, Any] = {}
+        if path.policy is not None:
+            leaves = {d: as_leaf(policy, images.device) for d, policy in path.policy.items()}
+            learnt += zip(path.policy.values(), leaves.values(), strict=True)
+            masked = {"policy": leaves, "masks": path.masks}
+        logits = forward(images, path.arch, **masked)
+        if path.target == "labels":
+            loss = label_loss(logits, labels, smoothing)
+        elif teacher is None:
+            raise ValueError(
+                f"path {path.arch} learns from the largest architecture {largest}, which must "
+                "come before it in the plan, learning from labels"
+            )
+        else:
+            loss = distillation_loss(logits, teacher)
+        backward(loss if weight == 1 else weight * loss)
         if path.arch == largest and path.target == "labels":
             teacher = logits.detach()
         losses.append(loss.detach())

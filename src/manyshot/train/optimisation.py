@@ -23,6 +23,7 @@ from manyshot.seeding import Stream, seed_torch
 from manyshot.sharing import OneShot, Phase
 from manyshot.space import Arch
 from manyshot.supernet import Supernet
+from manyshot.train.exchange import average_gradients, take_from_first
 from manyshot.train.gradients import accumulate, backward_into
 from manyshot.train.plan import Plan, Sampler
 
@@ -107,7 +108,7 @@ class Optimisation:
     """A network, what moves it, and the steps that do.
 
     Attributes:
-        net: the network, past any wrapper of Accelerate's.
+        net: the network.
         settings: label smoothing, the largest norm of the gradient, and the precision.
         accelerator: see `manyshot.train.engine`.
         weights: the optimiser of weights.
@@ -152,19 +153,20 @@ class Optimisation:
         self.contiguous = make_safe(net, accelerator.device)
         self._sampler_clip = None if sampler is None else sampler.clip_norm
         self.diverged, self._largest, self._stream = diverged, largest, stream
-        self._wrapped: nn.Module | None = None
+        self._begun = False
 
     def step(
         self, number: int, turns: Iterable[Turn], phase: Phase, rate: float
     ) -> Sequence[Trained]:
         """Moves what `phase` names on the summed gradient of the turns, then drops the gradients.
 
-        Torch's random state is set from the stream, the step's number and the process. Losses are
-        checked before anything moves where that costs nothing; else call `read`.
+        Processes that train together begin with the weights of the first, and have its buffers in
+        each step. Torch's random state is set from the stream, the step's number and the process.
+        Losses are checked before anything moves where that costs nothing; else call `read`.
 
         Args:
             number: the number of the step, from 0.
-            turns: plans with their images; no more than two are held at once.
+            turns: plans with their images; one is held at a time.
             phase: what moves: weights, codes, or both. A sampler's optimiser moves with weights.
             rate: the learning rate of weights; that of codes is relative to it.
 
@@ -174,11 +176,13 @@ class Optimisation:
         Raises:
             NonFiniteLoss: if a loss is not finite, on the CPU with one process.
         """
-        if self._wrapped is None:
-            self._wrapped = self.accelerator.prepare_model(self.net)
+        take_from_first(
+            [*(() if self._begun else self.net.parameters()), *self.net.buffers()], self.accelerator
+        )
+        self._begun = True
         seed_torch(*self.stream_of(number))
         try:
-            trained = self._add_gradients(number, self._wrapped, turns, phase)
+            trained = self._add_gradients(number, turns, phase)
             if self.accelerator.device.type == "cpu" and self.accelerator.num_processes == 1:
                 self.read(trained)
             self._move(phase, rate)
@@ -251,23 +255,17 @@ class Optimisation:
         if self.sampler is not None:
             self.sampler.load_state_dict(state["sampler_optimizer"])
 
-    def _add_gradients(
-        self, number: int, net: nn.Module, turns: Iterable[Turn], phase: Phase
-    ) -> list[Trained]:
-        """Adds up the gradients of a step's turns.
+    def _add_gradients(self, number: int, turns: Iterable[Turn], phase: Phase) -> list[Trained]:
+        """Adds up the gradients of a step's turns, and averages them over all processes.
 
-        In a code step they are those of the codes alone, past the wrapper `net` that exchanges
-        those of weights: it would wait for all the others.
+        In a code step they are those of the codes alone.
         """
-        only_codes, codes, left = phase == "code", held_by(self.codes), iter(turns)
-        no_sync = functools.partial(self.accelerator.no_sync, net)
-        alone = contextlib.nullcontext if only_codes else no_sync
+        only_codes, codes = phase == "code", held_by(self.codes)
         trained = []
-        turn, following = next(left, None), next(left, None)
-        while turn is not None:
-            with contextlib.nullcontext() if following is None else alone(), self._autocast():
+        for turn in turns:
+            with self._autocast():
                 losses = accumulate(
-                    functools.partial(self.net if only_codes else net, phase=phase),
+                    functools.partial(self.net, phase=phase),
                     turn.plan,
                     as_trained(turn.images, self.contiguous),
                     turn.labels,
@@ -275,26 +273,16 @@ class Optimisation:
                     smoothing=self.settings.label_smoothing,
                     share=turn.share,
                     backward=backward_into(codes) if only_codes else self.accelerator.backward,
-                    no_sync=alone,
                 )
             trained.append(Trained(number, phase, turn.plan, losses))
-            turn, following = following, next(left, None)
-        self._exchange([*(codes if only_codes else ()), *held_by(self.sampler)])
+        weights = () if only_codes else self.net.parameters()
+        average_gradients([*weights, *codes, *held_by(self.sampler)], self.accelerator)
         if phase in ("code", "joint"):
             archs = [path.arch for done in trained for path in done.plan.paths]
             penalty = self.net.sharing.penalty(archs)
             if penalty is not None:  # the same in all processes
                 backward_into(codes)(penalty)
         return trained
-
-    def _exchange(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Averages gradients that the wrapper does not: all processes have the same paths."""
-        if self.accelerator.num_processes > 1:
-            for parameter in parameters:
-                if parameter.grad is not None:
-                    summed = parameter.grad.to(self.accelerator.device)
-                    mean = self.accelerator.reduce(summed, "mean")
-                    parameter.grad = mean.to(parameter.device)
 
     def _move(self, phase: Phase, rate: float) -> None:
         if self.settings.clip_norm is not None:

@@ -32,6 +32,7 @@ from manyshot.train.optimisation import (
 )
 from manyshot.train.plan import Plan, Probe, Sampler
 from manyshot.train.probing import HeldOut, Prober
+from manyshot.watching import watched
 
 
 class Trainer:
@@ -253,7 +254,11 @@ def train(run: Trainer, progress: Progress | None = None, stage: str = "train") 
     run.restore()
     run.net.train()
     journal.begin(run.step)
-    with torch.random.fork_rng(), bars.stage(stage, run.steps, run.step) as show:
+    with (
+        torch.random.fork_rng(),
+        bars.stage(stage, run.steps, run.step) as show,
+        watched(lambda what, done, total: show(run.step, f"{what}: {done} of {total}")),
+    ):
         batches = run.batches.from_step(run.step)
         for images, labels in itertools.islice(batches, run.steps - run.step):
             phase, rate = run.phase(), run.rate()

@@ -19,24 +19,39 @@ SAMPLED = 64
 def describe_space(ws: Workspace, folder: Path) -> None:
     """Writes what the option indices in all records mean, budgets in % and which images there are.
 
-    Unless it is there.
+    Unless it is there. If the test images are others since, what it says of images is renewed.
     """
     path = RunFolder(folder).space_file
-    if path.exists():
-        return
-    space = ws.net.space
-    largest = {metric: table([space.largest])[0].item() for metric, table in ws.costs.items()}
-    described = SpaceDescription.of(space.to_dict())
     splits = ws.splits
     images = ImagesRecord(
         name=splits.name,
         fingerprint=splits.fingerprint,
+        digests=dict(splits.digests),
         image_shape=splits.image_shape,
         class_counts=splits.class_counts,
         class_names=splits.class_names,
         notes=splits.notes,
     )
-    records.write_json(path, SpaceRecord(space=described, largest=largest, images=images))
+    before = RunFolder(folder).space()
+    if before is not None:
+        if before.images is not None and _but_test(before.images) == _but_test(images):
+            renewed = before.model_copy(update={"images": images})
+            if renewed != before:
+                records.write_json(path, renewed)
+        return
+    space = ws.net.space
+    largest = {metric: table([space.largest])[0].item() for metric, table in ws.costs.items()}
+    described = SpaceDescription.of(space.to_dict())
+    chosen = tuple(ws.recipe.search.budgets) if ws.has_default_budgets else None
+    records.write_json(
+        path,
+        SpaceRecord(space=described, largest=largest, images=images, default_budgets=chosen),
+    )
+
+
+def _but_test(images: ImagesRecord) -> dict[str, str]:
+    """The digests of all parts that training and scores depend on."""
+    return {part: digest for part, digest in images.digests.items() if part != "test"}
 
 
 def describe_codes(ws: Workspace, folder: Path) -> None:

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
 
 import torch
 from accelerate import Accelerator
@@ -15,7 +15,7 @@ from accelerate.utils import broadcast_object_list
 from torch import nn
 
 from manyshot import evaluate, records
-from manyshot.export import card, export
+from manyshot.export import CARD, FORMATS, about_images, card, export
 from manyshot.fitting import fit
 from manyshot.nn import BatchNormStats
 from manyshot.nn.pointwise import training_format
@@ -43,7 +43,9 @@ def finish(
 ) -> dict[Arch, FinishLine]:
     """Finishes, tests and exports architectures; what is on record is not done again.
 
-    The test set is touched here only. Processes train together; the main one tests and writes.
+    Finished weights are tested again if the test images are others than those on record, and files
+    that are not what was written are written again. The test set is touched here only. Processes
+    train together; the main one tests and writes.
 
     Args:
         ws: the run, with the weights that its search ended with.
@@ -70,6 +72,9 @@ def finish(
     lines = {line.arch: line for line in records.load_lines(path, FinishLine)}
     works = [_Work.of(ws, folder, arch, settings, lines, test) for arch in dict.fromkeys(archs)]
     accelerator.wait_for_everyone()  # all have looked before the main process writes again
+    if accelerator.is_main_process:
+        _say_what_is_tested_again(ws, works, test)
+        _say_what_is_written_again(works)
     finished_archs: dict[Arch, FinishLine] = {}
     for work in works:
         line = work.line
@@ -95,6 +100,7 @@ class _Work:
         line: its line so far; None if there is none.
         done: whether all that is asked for is there.
         trained: whether its finished weights are there.
+        intact: the formats whose files are there and hold what was written.
         fingerprint: identifies what its weights depend on.
     """
 
@@ -104,6 +110,7 @@ class _Work:
     line: FinishLine | None
     done: bool
     trained: bool
+    intact: frozenset[str]
     fingerprint: str
 
     @classmethod
@@ -121,17 +128,19 @@ class _Work:
         fingerprint = fingerprint_of(ws, settings, text)
         line = lines.get(text)
         if line is None or line.fingerprint != fingerprint:
-            return cls(folder, arch, text, line, False, False, fingerprint)
-        asked = set(ws.recipe.export.formats) <= set(line.files)
-        asked &= not test or line.test_accuracy is not None
-        listed = (*line.files.values(), line.weights)
+            return cls(folder, arch, text, line, False, False, frozenset(), fingerprint)
+        trained = (folder / line.weights).exists()
+        intact = frozenset(kind for kind in line.files if line.is_written(folder, kind))
+        asked = set(ws.recipe.export.formats) <= intact == set(line.files)
+        asked &= not test or line.tested_on == ws.splits.digests["test"]
         return cls(
             folder,
             arch,
             text,
             line,
-            done=asked and all((folder / path).exists() for path in listed),
-            trained=(folder / line.weights).exists(),
+            done=asked and trained,
+            trained=trained,
+            intact=intact if trained else frozenset(),
             fingerprint=fingerprint,
         )
 
@@ -162,21 +171,37 @@ class _Work:
         proxy_accuracy: float | None,
         test: bool,
     ) -> FinishLine:
-        """Tests if asked to, exports, and returns the line; weights are not tested twice."""
+        """Tests if asked to, exports, and returns the line.
+
+        The same weights are not tested twice on the same images.
+        """
         before = self.line
         formats: list[str] = list(ws.recipe.export.formats)
-        accuracy, loss, balanced = None, None, None
+        tested_on, accuracy, loss, balanced = None, None, None, None
         if before is not None:
-            accuracy, loss = before.test_accuracy, before.test_loss
+            tested_on, accuracy, loss = before.tested_on, before.test_accuracy, before.test_loss
             balanced = before.test_balanced_accuracy
             proxy_accuracy = before.proxy_accuracy if proxy_accuracy is None else proxy_accuracy
             formats += [kind for kind in before.files if kind not in formats]
-        if (test and accuracy is None) or (accuracy is not None and not self.trained):
+        images = ws.splits.digests["test"]
+        if (test and tested_on != images) or (accuracy is not None and not self.trained):
             score = evaluate.accuracy(subnet, ws.fixed("test", None))
             accuracy, loss, balanced = score.accuracy, score.loss, score.balanced_accuracy
+            tested_on = images
         all_accuracies = {"test_accuracy": accuracy, "proxy_accuracy": proxy_accuracy}
         accuracies = {name: value for name, value in all_accuracies.items() if value is not None}
-        files, failed = exported(ws, subnet, self.folder, self.arch, formats, accuracies)
+        intact = {kind: before.files[kind] for kind in self.intact - {CARD}} if before else {}
+        written, failed = exported(
+            ws,
+            subnet,
+            self.folder,
+            self.arch,
+            [kind for kind in formats if kind not in intact],
+            accuracies,
+            intact=intact,
+            tested_on=tested_on,
+        )
+        files = {k: path for k in FORMATS if (path := (intact | written).get(k)) is not None}
         return FinishLine(
             arch=self.text,
             mode=settings.mode,
@@ -184,10 +209,12 @@ class _Work:
             memory_format=MemoryFormat(**training_format(subnet, ws.device).to_dict()),
             weights=self.weights.relative_to(self.folder).as_posix(),
             proxy_accuracy=proxy_accuracy,
+            tested_on=tested_on,
             test_accuracy=accuracy,
             test_loss=loss,
             test_balanced_accuracy=balanced,
             files=files,
+            sha256={kind: records.sha256_of(self.folder / path) for kind, path in files.items()},
             failed=failed or None,
         )
 
@@ -198,10 +225,43 @@ def fingerprint_of(ws: Workspace, settings: FinishSettings, text: str) -> str:
     return ws.fingerprint(settings.training, settings.mode, text, ws.recipe.train, inherited)
 
 
+def _say_what_is_tested_again(ws: Workspace, works: Sequence[_Work], test: bool) -> None:
+    """Warns of networks that were tested on other images, whose figures will be other ones."""
+    images = ws.splits.digests["test"]
+    texts = [
+        work.text
+        for work in works
+        if test and work.trained and work.line and work.line.tested_on not in (None, images)
+    ]
+    if texts:
+        warnings.warn(
+            f"the test images are others than those that {', '.join(texts)} had been tested on: "
+            "nothing is trained for that, and what is finished is tested again",
+            stacklevel=2,
+        )
+
+
+def _say_what_is_written_again(works: Sequence[_Work]) -> None:
+    """Warns of files that are there, but hold something else than what is on record."""
+    for work in works:
+        files = {} if work.line is None or not work.trained else work.line.files
+        for kind, path in files.items():
+            if kind not in work.intact and (work.folder / path).exists():
+                warnings.warn(
+                    f"{work.folder / path} is not what is on record of it (it was damaged, "
+                    "changed, or written by a command that was killed): it is written again",
+                    stacklevel=3,
+                )
+
+
 def _put(log: Path, line: FinishLine) -> None:
-    """Writes the line of an architecture, in place of an earlier one."""
-    records.keep(log, FinishLine, lambda other: other.arch != line.arch)
-    records.append(log, line)
+    """Writes the line of an architecture, in place of an earlier one, which no kill loses."""
+    lines = records.load_lines(log, FinishLine)
+    others = [other for other in lines if other.arch != line.arch]
+    if len(others) == len(lines):
+        records.append(log, line)
+    else:
+        records.write_lines(log, [*others, line])
 
 
 def finished(
@@ -260,22 +320,6 @@ def costs_of(ws: Workspace, arch: Arch) -> dict[str, float]:
     return {metric: table([arch])[0].item() for metric, table in ws.costs.items()}
 
 
-def data_card(ws: Workspace) -> dict[str, Any]:
-    """What a user of a subnet must know of the images it was trained on."""
-    splits = ws.splits
-    names = {} if splits.class_names is None else {"class_names": list(splits.class_names)}
-    return {
-        **names,
-        "name": splits.name,
-        "fingerprint": splits.fingerprint,
-        "image_shape": list(splits.image_shape),
-        "classes": splits.classes,
-        "mean": list(splits.mean),
-        "std": list(splits.std),
-        "pixels": "divided by 255, minus mean, divided by std",
-    }
-
-
 def exported(
     ws: Workspace,
     subnet: nn.Module,
@@ -283,8 +327,21 @@ def exported(
     arch: Arch,
     formats: Sequence[str],
     accuracies: Mapping[str, float],
+    *,
+    intact: Mapping[str, str] = MappingProxyType({}),
+    tested_on: str | None = None,
 ) -> tuple[dict[str, str], dict[str, str]]:
     """Writes a finished subnet to files, in all formats that can be written.
+
+    Args:
+        ws: the run.
+        subnet: the network.
+        folder: the run's.
+        arch: the architecture.
+        formats: keys of `FORMATS`.
+        accuracies: by name, for the card.
+        intact: the paths of files in other formats, for the card.
+        tested_on: the digest of the test images, for the card; None if it was not tested.
 
     Returns:
         The paths relative to `folder` by format, and why the other formats failed.
@@ -298,7 +355,16 @@ def exported(
         folder=RunFolder(folder).subnets,
         stem=space.to_text(arch),
         formats=formats,
-        card=card(space, arch, costs=costs, accuracies=accuracies, data=data_card(ws)),
+        card={
+            **card(
+                space,
+                arch,
+                costs=costs,
+                accuracies=accuracies,
+                data=about_images(ws.splits, tested_on),
+            ),
+            "files": {kind: Path(path).name for kind, path in intact.items()},
+        },
         failures=failed,
     )
     return {kind: path.relative_to(folder).as_posix() for kind, path in files.items()}, failed

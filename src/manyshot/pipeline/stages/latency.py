@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from torch import nn
 
 from manyshot import records
 from manyshot.cost import LatencyTable, latency_table, measure
-from manyshot.cost.timing import describe, device_of
+from manyshot.cost.timing import default_clock, describe, device_of
 from manyshot.nn.shapes import model_dtype
 from manyshot.pipeline.build import Workspace, budget_metrics
 from manyshot.progress import Progress
@@ -96,6 +98,30 @@ def _difference(ws: Workspace, table: LatencyTable) -> tuple[str, Any, Any] | No
     return None
 
 
+def on_record(ws: Workspace, folder: Path) -> Mapping[str, Timing]:
+    """The latencies in the result of a run that would be measured in the same way now.
+
+    They are of the plain networks by the text of their architectures, since weights do not matter.
+
+    Raises:
+        RecordError: if the result is damaged.
+    """
+    result, settings = RunFolder(folder).result(), ws.recipe.latency
+    if result is None:
+        return {}
+    now = {
+        **settings.model_dump(),
+        "clock": default_clock(ws.device, settings.threads)[0],
+        "device": describe(ws.device),
+        "torch_version": str(torch.__version__),
+    }
+    return {
+        text: timing
+        for text, timing in result.latency.items()
+        if all(getattr(timing, name) == value for name, value in now.items())
+    }
+
+
 def latency_of(ws: Workspace, subnet: nn.Module, table_ms: float | None = None) -> Timing:
     """A direct measurement of a plain subnet, beside what the latency table says if there is one.
 
@@ -122,5 +148,7 @@ def latency_of(ws: Workspace, subnet: nn.Module, table_ms: float | None = None) 
         repeats=timing.repeats,
         clock=timing.clock,
         device=timing.device,
+        warmup=timing.warmup,
+        torch_version=str(timing.torch_version),
         table_ms=table_ms,
     )

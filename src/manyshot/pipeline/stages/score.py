@@ -28,14 +28,15 @@ class Images:
     Attributes:
         validation: as many as the recipe says.
         calibration: training images that batch-norm statistics come from.
-        calibration_id: identifies these.
+        calibration_id: identifies these, and with them all that scores are taken on.
     """
 
     def __init__(self, ws: Workspace) -> None:
         self._ws = ws
         self.validation = ws.fixed("validation", ws.recipe.evaluate.images)
         self.calibration = ws.calibration()
-        self.calibration_id = f"{ws.splits.fingerprint}:{ws.recipe.seed}:{self.calibration.images}"
+        images = ws.splits.training_fingerprint
+        self.calibration_id = f"{images}:{ws.recipe.seed}:{self.calibration.images}"
 
     @functools.cached_property
     def whole(self) -> FixedBatches:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from manyshot.pipeline.build import Workspace, on_its_threads, processes, start_engine, stop
 from manyshot.pipeline.stages.finish import check_exported, finish
-from manyshot.progress import Progress, Silent
+from manyshot.progress import Progress, Silent, showing
 from manyshot.recipe import Recipe
 from manyshot.run_folder import EXPORTED_LOG, FINISH_LOG, FinishLine, RunFolder
 from manyshot.writing import writing
@@ -44,8 +44,12 @@ def export_architecture(
 def _exported(
     recipe: Recipe, folder: Path, text: str, progress: Progress, test: bool
 ) -> FinishLine:
+    described = RunFolder(folder).space()
+    if described is not None:  # so that a wrong architecture is refused before all is built
+        described.search_space().from_text(text)
     world = processes(recipe)
-    ws = Workspace.build(recipe)
+    with showing(progress):
+        ws = Workspace.build(recipe)
     ws.check_finish(world)
     arch = ws.net.space.canonical(ws.net.space.from_text(text))
     ws.load_final_weights(RunFolder(folder))

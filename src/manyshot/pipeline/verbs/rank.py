@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from manyshot.evaluate.prefix import Calibration
 from manyshot.nn.batch_norm import BatchNormStats
 from manyshot.pipeline.build import Workspace, on_its_threads
 from manyshot.pipeline.stages.score import Images, latest_scores
-from manyshot.progress import Progress, Silent
+from manyshot.progress import Progress, Silent, showing
 from manyshot.rank.rank import NEEDS, rank_set, rank_sets
 from manyshot.rank.truth import TruthError, TruthTable
 from manyshot.recipe import Recipe
@@ -53,7 +54,7 @@ def rank_run(
     """Scores a truth's architectures with a run's supernet and compares the two orders.
 
     Scores are lines of `rank/TRUTH/scores.jsonl` in the run's folder, and those on record are not
-    made again; what is returned is `rank.json` beside them.
+    made again; what is returned is `rank.json` beside them. A truth of other images is warned of.
 
     Args:
         recipe: the run's.
@@ -72,14 +73,26 @@ def rank_run(
             reference lacks scores of this truth.
         TruthError: if the truth is of another space.
     """
+    _warn_of_other_images(recipe, truth)
     files = RunFolder(run).rank(truth.name) if out is None else RankFolder(out)
     place: tuple[Path, Kind] = (run, "run") if out is None else (out, "rank")
     with writing(place[0], "manyshot rank", place[1]):
-        ws = Workspace.build(recipe)
+        with showing(progress or Silent()):
+            ws = Workspace.build(recipe)
         truth = in_space(truth, ws.net.space)
         ws.load_final_weights(RunFolder(run))
         files.path.mkdir(parents=True, exist_ok=True)
         return _ranked(ws, run, files, truth, progress or Silent(), reference, share, uncalibrated)
+
+
+def _warn_of_other_images(recipe: Recipe, truth: TruthTable) -> None:
+    """Warns if a truth is known to be of another data set than the run."""
+    if truth.images and truth.images != recipe.data.described:
+        warnings.warn(
+            f"the truth is of the images {truth.images!r}, the run of {recipe.data.described!r}: "
+            "that their orders agree or not says nothing about the run",
+            stacklevel=4,  # past the threads of the recipe, to who called `rank_run`
+        )
 
 
 def _ranked(
@@ -156,7 +169,13 @@ def in_space(truth: TruthTable, space: SearchSpace) -> TruthTable:
             )
         given_as[canonical] = arch
     return TruthTable(
-        truth.name, tuple(given_as), truth.runs, truth.accuracy_NR, truth.costs, truth.source
+        truth.name,
+        tuple(given_as),
+        truth.runs,
+        truth.accuracy_NR,
+        truth.costs,
+        truth.source,
+        truth.images,
     )
 
 
@@ -177,9 +196,12 @@ class _Scoring:
 
     def _is_same(self, line: RankScoreLine) -> bool:
         """Whether a score is of these weights and these images."""
-        return line == self._line(line.arch, line.calibrated, line.proxy_accuracy, line.proxy_loss)
+        score = line.proxy_accuracy, line.proxy_loss
+        return line == self._line(line.arch, line.calibrated, *score, line.seconds)
 
-    def _line(self, text: str, calibrated: bool, accuracy: float, loss: float) -> RankScoreLine:
+    def _line(
+        self, text: str, calibrated: bool, accuracy: float, loss: float, seconds: float
+    ) -> RankScoreLine:
         return RankScoreLine(
             arch=text,
             calibrated=calibrated,
@@ -189,11 +211,15 @@ class _Scoring:
             calibration=self.batches.calibration_id,
             validation_images=self.batches.validation.images,
             batch_size=self.ws.recipe.evaluate.batch_size,
+            seconds=seconds,
         )
 
     def calibrated(self, archs: Sequence[Arch], progress: Progress) -> tuple[Scores, Evaluation]:
-        """Scores with batch norms calibrated for each architecture, and what they took."""
-        began, images = time.perf_counter(), self.batches
+        """Scores with batch norms calibrated for each architecture, and what they took.
+
+        Those on record count too: a ranking that was killed and one that was not took the same.
+        """
+        images = self.batches
         scores, spent = self._score(archs, progress, "rank", images.calibration)
         forwarded = images.calibration.images + images.validation.images
         return scores, Evaluation(
@@ -202,7 +228,7 @@ class _Scoring:
             images_forwarded=spent.architectures * forwarded,
             macs_executed=spent.macs,
             macs_plain=spent.plain_macs,
-            seconds=round(time.perf_counter() - began, 2),
+            seconds=round(sum(line.seconds for line in scores.values()), 2),
         )
 
     def uncalibrated(self, archs: Sequence[Arch], progress: Progress) -> Scores:
@@ -216,15 +242,21 @@ class _Scoring:
     ) -> tuple[Scores, Account]:
         """Scores what is not on record; `calibration` is as `Population` takes it."""
         calibrated = not callable(calibration)
-        left = [arch for arch in archs if (arch, calibrated) not in self._known]
-        done = len(archs) - len(left)
+        known = {arch for arch in archs if (arch, calibrated) in self._known}
+        done, began = len(known), time.perf_counter()
         with progress.stage(stage, len(archs), done) as advance:
             population = evaluate.Population(
-                self.ws.net, left, calibration=calibration, validation=self.batches.validation
+                self.ws.net,
+                archs,
+                calibration=calibration,
+                validation=self.batches.validation,
+                known=known,
             )
             for arch, score in population:
                 done += 1
-                self._record(arch, score, calibrated=calibrated)
+                now = time.perf_counter()
+                self._record(arch, score, calibrated=calibrated, seconds=round(now - began, 4))
+                began = now
                 advance(done, f"{score.accuracy:.2%}")
         return {arch: self._known[arch, calibrated] for arch in archs}, population.account
 
@@ -240,9 +272,11 @@ class _Scoring:
             ws.net, batches, numpy_rng(recipe.seed, "shared_statistics")
         )
 
-    def _record(self, arch: Arch, score: evaluate.Score, *, calibrated: bool) -> None:
+    def _record(
+        self, arch: Arch, score: evaluate.Score, *, calibrated: bool, seconds: float
+    ) -> None:
         text = self.ws.net.space.to_text(arch)
-        line = self._line(text, calibrated, score.accuracy, score.loss)
+        line = self._line(text, calibrated, score.accuracy, score.loss, seconds)
         records.append(self.log, line)
         self._known[arch, calibrated] = line
 

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterable
 from pathlib import Path
 
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from manyshot import records
-from manyshot.pipeline.build import Workspace, on_its_threads, processes, start_engine, stop
+from manyshot.pipeline.build import (
+    Workspace,
+    on_its_threads,
+    processes,
+    said_of_budgets,
+    start_engine,
+    stop,
+)
 from manyshot.pipeline.checks import GENERATOR, check_settings
 from manyshot.pipeline.opening import open_folder, take_over
 from manyshot.pipeline.stages import latency
@@ -18,7 +27,8 @@ from manyshot.pipeline.stages.finish import check_exported, finish, try_formats
 from manyshot.pipeline.stages.generate import probed_images, proposals
 from manyshot.pipeline.stages.search import Searched, check_winners, search, winners
 from manyshot.pipeline.stages.train import train_stage
-from manyshot.progress import Progress, Silent
+from manyshot.pipeline.verbs.transfer import check_channels
+from manyshot.progress import Progress, Silent, showing
 from manyshot.recipe import Recipe
 from manyshot.run_folder import (
     FinishLine,
@@ -31,7 +41,7 @@ from manyshot.run_folder import (
 )
 from manyshot.seeding import numpy_rng
 from manyshot.space import Arch
-from manyshot.writing import writing
+from manyshot.writing import is_main_process, writing
 
 
 def begin(
@@ -57,8 +67,14 @@ def begin(
     """
     check_settings(recipe)
     world = processes(recipe)  # before anything is put on a device
-    ws = Workspace.build(recipe)
+    with showing(progress):
+        ws = Workspace.build(recipe)
+    note = said_of_budgets(recipe, ws.recipe, ws.costs)
+    if note and is_main_process():
+        warnings.warn(note, stacklevel=2)
     recipe = ws.recipe
+    if source is not None:
+        check_channels(source, ws.splits.image_shape[0], recipe.data.name)
     ws.check(world)
     if source is not None:
         load_source(
@@ -74,6 +90,7 @@ def begin(
     if latency.needs_latency(ws):
         ws = latency.with_latency(ws, accelerator, folder, progress, trained)
         ws.limits()  # an impossible budget, or a sampler that does not fit, fails before training
+        ws.check_joint()
         ws.check_sampler()
     if accelerator.is_main_process:
         if source is not None and not RunFolder(folder).weights.exists():
@@ -145,7 +162,8 @@ def _run(
         generated = None
         if proposed is not None:
             generated = {p.limit.name: p.record(chosen.get(p.limit.name)) for p in proposed}
-        result = summary(ws, searched, chosen, finished, images, generated)
+        timings = _timings(ws, folder, finished)
+        result = summary(ws, searched, chosen, finished, timings, images, generated)
         records.write_json(RunFolder(folder).result_file, result)
     stop(accelerator)
     check_winners(ws, scores, chosen)
@@ -155,30 +173,41 @@ def _run(
     return shared
 
 
+def _timings(ws: Workspace, folder: Path, archs: Iterable[Arch]) -> dict[Arch, Timing]:
+    """The latencies of networks, measured directly unless they are on record, beside a table's."""
+    before, timings = latency.on_record(ws, folder), {}
+    for arch in archs:
+        by_table = None
+        if "latency_ms" in ws.costs:
+            by_table = ws.costs["latency_ms"]([arch])[0].item()
+        timing = before.get(ws.net.space.to_text(arch))
+        if timing is None:
+            timing = latency.latency_of(ws, ws.net.extract(arch), by_table)
+        timings[arch] = timing.model_copy(update={"table_ms": by_table})
+    return timings
+
+
 def summary(
     ws: Workspace,
     searched: Searched,
     chosen: dict[str, Arch],
     finished: dict[Arch, FinishLine],
+    timings: dict[Arch, Timing],
     images: dict[str, int],
     generated: dict[str, GeneratedRecord] | None = None,
 ) -> Result:
-    """What `result.json` holds. Latencies are measured directly, beside what a table says.
+    """What `result.json` holds.
 
     Args:
         ws: the run.
         searched: what its search ended with.
         chosen: the winners by budget.
         finished: their lines.
+        timings: their latencies.
         images: forwarded, by what for.
         generated: by budget, what a generator proposed in place of a search.
     """
-    recipe, space, timings = ws.recipe, ws.net.space, {}
-    for arch in finished:
-        by_table = None
-        if "latency_ms" in ws.costs:
-            by_table = ws.costs["latency_ms"]([arch])[0].item()
-        timings[arch] = latency.latency_of(ws, ws.net.extract(arch), by_table)
+    recipe, space = ws.recipe, ws.net.space
     return Result(
         name=recipe.name,
         winners=tuple(

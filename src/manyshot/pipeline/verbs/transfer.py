@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from manyshot import records
+from manyshot.data.sources import CHANNELS
 from manyshot.pipeline.stages.adopt import digest_of
 from manyshot.recipe import Recipe, RecipeError, SamplerSettings
 from manyshot.run_folder import WEIGHTS, RunFolder
@@ -14,15 +16,17 @@ HEAD_RATE = 10
 """Default ratio of the classifier's learning rate to the body's while the search shifts."""
 _KEPT = ("validation", "pad", "flip", "workers", "image_size")
 """Keys of the source run's `[data]` that the target inherits."""
-_KEPT_OF_FILES = ("crop_scale", "jitter")
+_KEPT_OF_FILES = ("crop_scale", "jitter", "bad")
 """Further ones that it inherits if its images are in a folder."""
 
 
 def transfer_recipe(run: Path, path: Path | None, data: str | None, overrides: list[str]) -> Recipe:
     """What to do on the target: the recipe at `path`, or that of the run itself.
 
-    Network and sharing are those of the run. Where the recipe does not say, the supernet shifts on
-    the population, its classifier at `HEAD_RATE` times the rate of all else.
+    Network and sharing are those of the run. Budgets that it chose itself, because its recipe had
+    none, are not taken over: the target gets default ones as any run does. Where the recipe does
+    not say, the supernet shifts on the population, its classifier at `HEAD_RATE` times the rate of
+    all else.
 
     Args:
         run: the folder of the run whose supernet is taken.
@@ -32,8 +36,8 @@ def transfer_recipe(run: Path, path: Path | None, data: str | None, overrides: l
 
     Raises:
         RecordError: if the run has no supernet.
-        RecipeError: for what `Recipe.load` finds, another network or sharing than the run's, or if
-            no target is given.
+        RecipeError: for what `Recipe.load` finds, another network or sharing than the run's, if no
+            target is given, or if its images are known to have other channels than the run's.
     """
     weights, own = RunFolder(run).weights, read(RunFolder(run).recipe_file)
     if not weights.exists():
@@ -42,6 +46,7 @@ def transfer_recipe(run: Path, path: Path | None, data: str | None, overrides: l
     if path is None:
         about_images = ("data", "sampler", "name")
         values = {key: value for key, value in own.items() if key not in about_images}
+        values["search"] = _without_default_budgets(run, own["search"])
         values["shifting"] = {
             k: v for k, v in own["shifting"].items() if (k, v) != ("name", "none")
         }
@@ -61,6 +66,7 @@ def transfer_recipe(run: Path, path: Path | None, data: str | None, overrides: l
     asked = Recipe.build(values, (), source)
     if "name" not in asked.data.model_fields_set:
         raise RecipeError("give the target: --data NAME, or a recipe with data.name")
+    check_channels(run, CHANNELS.get(asked.data.name), asked.data.name)
     if asked.sampler != SamplerSettings():
         raise RecipeError(
             f"{source}: [sampler] says which paths train a supernet, and a transfer takes one that "
@@ -77,3 +83,37 @@ def transfer_recipe(run: Path, path: Path | None, data: str | None, overrides: l
                 "is taken"
             )
     return asked
+
+
+def check_channels(run: Path, channels: int | None, name: str) -> None:
+    """Refuses images of other channels than those that the supernet of a run was trained on.
+
+    Args:
+        run: the folder of the run.
+        channels: of the images to move to; None if they are not known yet.
+        name: of the data set.
+
+    Raises:
+        RecipeError: then.
+    """
+    described = RunFolder(run).space()
+    if channels is None or described is None or described.images is None:
+        return
+    trained = described.images.image_shape[0]
+    if channels != trained:
+        raise RecipeError(
+            f"data.name = {name!r} has images of {channels} channel{'s' * (channels > 1)}, and the "
+            f"supernet in {run} was trained on {trained} ({described.images.name}): a transfer "
+            "keeps all weights but the classifier's, so give images of as many channels, or train "
+            "a supernet on these by manyshot run"
+        )
+
+
+def _without_default_budgets(run: Path, search: dict[str, Any]) -> dict[str, Any]:
+    """The `[search]` of a run without budgets, if it chose them itself."""
+    described = RunFolder(run).space()
+    if described is None or described.default_budgets is None:
+        return search
+    if list(described.default_budgets) != search.get("budgets"):
+        return search
+    return {key: value for key, value in search.items() if key != "budgets"}

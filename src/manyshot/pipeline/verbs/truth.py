@@ -19,7 +19,7 @@ from manyshot.pipeline.build import Workspace, build_network, on_its_threads
 from manyshot.pipeline.opening import environment
 from manyshot.pipeline.verbs.truth_plans import planned
 from manyshot.pipeline.workers import Failed, Processes, Task, Workers
-from manyshot.progress import Progress, Silent
+from manyshot.progress import Progress, Silent, showing
 from manyshot.recipe import Recipe
 from manyshot.run_folder import TruthFolder, TruthLine
 from manyshot.space import Arch
@@ -79,7 +79,8 @@ def _truth(
     archs: Sequence[str],
 ) -> int:
     log, toml = TruthFolder(folder).log, _bare(recipe).to_toml()
-    ws = workspace(toml, recipe.truth.seeds[0])
+    with showing(progress):
+        ws = workspace(toml, recipe.truth.seeds[0])
     ws.check_batches("truth.training", recipe.truth.training)
     records.keep_lines(log, lambda row: True)  # a line torn by a kill is dropped
     lines = TruthFolder(folder).lines()
@@ -123,12 +124,17 @@ def _bare(recipe: Recipe) -> Recipe:
 
 
 def _check_same(ws: Workspace, lines: Sequence[TruthLine], log: Path) -> None:
-    own = ws.fingerprint(ws.recipe.truth.training)
-    other = {line.settings for line in lines if line.seed == ws.recipe.seed} - {own}
-    if other:
+    settings = ws.truth_fingerprint(ws.recipe.truth.training)
+    for line in lines:
+        if line.seed != ws.recipe.seed or line.settings == settings:
+            continue
+        what = "of another network, images or truth.training"
+        for part, images in (("test", line.tested_on), ("train", line.trained_on)):
+            if images not in (None, ws.splits.digests[part]):
+                what = f"on other {part} images ({images}, now {ws.splits.digests[part]})"
         raise records.RecordError(
-            f"{log} holds trainings of another network, images or truth.training (settings "
-            f"{other.pop()}, now {own}): use another --out folder"
+            f"{log} holds trainings {what} (settings {line.settings}, now {settings}): use another "
+            "--out folder"
         )
 
 
@@ -163,7 +169,9 @@ def trained_alone(task: Task) -> TruthLine | Failed:
         **{metric: table([arch])[0].item() for metric, table in ws.costs.items()},
         images_forwarded=settings.epochs * len(ws.batches(settings)) * settings.batch_size,
         seconds=round(time.perf_counter() - began, 2),
-        settings=ws.fingerprint(settings),
+        settings=ws.truth_fingerprint(settings),
+        trained_on=ws.splits.digests["train"],
+        tested_on=ws.splits.digests["test"],
     )
 
 
