@@ -6,7 +6,6 @@ from torch import nn
 
 import manyshot as ms
 from benchmarks.studies.convert.network import AUGMENT, SHAPE, SUPERNET, Task, example
-from manyshot.conversion import convert
 from manyshot.train import Sandwich
 
 CANDIDATES = 120
@@ -14,16 +13,14 @@ CANDIDATES = 120
 
 def untrained(model: nn.Module, task: Task) -> dict[float, nn.Module]:
     """With the original's weights, channels in the order of their importance."""
-    return searched(convert(model, example(), importance="l1"), task)
+    return searched(ms.convert(model, example(), importance="l1"), task)
 
 
 def trained(model: nn.Module, task: Task) -> dict[float, nn.Module]:
     """The supernet trains first: the sandwich rule, the others taught by the largest."""
-    net = convert(model, example(), importance="l1")
+    net = ms.convert(model, example(), importance="l1")
     sampler = Sandwich(net.space, random=2, distil=True)
-    ms.fit(
-        net, task.splits, sampler=sampler, settings=SUPERNET, seed=task.seed, augment=AUGMENT
-    )
+    ms.fit(net, task.splits, sampler=sampler, settings=SUPERNET, seed=task.seed, augment=AUGMENT)
     return searched(net, task)
 
 

@@ -27,9 +27,11 @@ import ast
 import copy
 import importlib
 import inspect
+import io
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+import tokenize
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,6 +53,15 @@ from manyshot.seeding import seeded
 KEPT = kept.of_study(__file__)
 ROUNDS = 100
 """Of timing a network and the original in turn."""
+SILENT = (
+    tokenize.COMMENT,
+    tokenize.NL,
+    tokenize.NEWLINE,
+    tokenize.INDENT,
+    tokenize.DEDENT,
+    tokenize.ENDMARKER,
+)
+"""Tokens that are no code."""
 Row = dict[str, Any]
 
 
@@ -80,26 +91,21 @@ def itself(model: nn.Module, task: Task) -> dict[float, nn.Module]:
     return {1.0: copy.deepcopy(model)}
 
 
-def lines(functions: list[Callable[..., Any]]) -> int:
+def lines(functions: Sequence[Callable[..., Any]]) -> int:
     """Lines of code in functions: without comments, docstrings and blank lines."""
-    return sum(len(set(_code(textwrap.dedent(inspect.getsource(f))))) for f in functions)
+    return sum(_lines(textwrap.dedent(inspect.getsource(function))) for function in functions)
 
 
-def _code(source: str) -> Iterator[int]:
-    """The numbers of the lines that have code, some more than once."""
+def _lines(source: str) -> int:
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    spans = [(t.start[0], t.end[0]) for t in tokens if t.type not in SILENT]
+    says = {number for first, last in spans for number in range(first, last + 1)}
     [function] = ast.parse(source).body
-    for node in ast.walk(function):
-        is_docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-        if isinstance(node, ast.stmt) and not is_docstring:
-            first = node.lineno
-            inner = getattr(node, "body", None)
-            last = inner[0].lineno - 1 if inner else node.end_lineno or first
-            text = source.splitlines()[first - 1 : last]
-            yield from (n for n, line in enumerate(text, start=first) if _says(line))
-
-
-def _says(line: str) -> bool:
-    return bool(line.strip()) and not line.strip().startswith(("#", '"""'))
+    assert isinstance(function, ast.FunctionDef)
+    if ast.get_docstring(function) is not None:
+        said = function.body[0]
+        says -= set(range(said.lineno, (said.end_lineno or said.lineno) + 1))
+    return len(says)
 
 
 class Stopwatch:
@@ -179,9 +185,7 @@ def measured(
     for share, network in networks.items():
         before = evaluate.accuracy(network, validation).accuracy
         watch = Stopwatch()
-        ms.fit(
-            network, task.splits, settings=arm.settings, seed=task.seed, augment=common.AUGMENT
-        )
+        ms.fit(network, task.splits, settings=arm.settings, seed=task.seed, augment=common.AUGMENT)
         yield {
             "share": share,
             "epochs": arm.settings.epochs,
