@@ -60,7 +60,7 @@ class Task:
 
     def calibration(self, images: int = CALIBRATION, batch: int = 256) -> list[Batch]:
         """A few training images, for statistics of batch norms."""
-        return self._fixed(self.splits.train, images, batch)
+        return self._fixed(self.splits.train, min(images, len(self.splits.train)), batch)
 
     def validation(self) -> list[Batch]:
         """Images to choose by."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bisect
+
 from torch import nn
 
 import manyshot as ms
@@ -14,12 +16,16 @@ STEPS = 200
 
 def scaled(model: nn.Module, task: Task) -> dict[float, nn.Module]:
     """The widest network within each cost; the original is not used."""
-    networks: dict[float, nn.Module] = {}
-    for share, macs in task.macs.items():
-        for step in range(STEPS, 0, -1):
-            with seeded(task.seed, "weights"):
-                network = SmallResNet([max(1, round(step / STEPS * width)) for width in PLANES])
-            if ms.cost.subnet_macs(network, SHAPE) <= macs:
-                break
-        networks[share] = network
-    return networks
+
+    def narrowed(step: int) -> nn.Module:
+        with seeded(task.seed, "weights"):
+            return SmallResNet([max(1, round(step / STEPS * width)) for width in PLANES])
+
+    def macs_of(step: int) -> int:
+        return ms.cost.subnet_macs(narrowed(step), SHAPE)
+
+    steps = range(1, STEPS + 1)
+    return {
+        share: narrowed(bisect.bisect_right(steps, macs, key=macs_of))
+        for share, macs in task.macs.items()
+    }
