@@ -25,6 +25,7 @@ PRETRAINING = ms.TrainingSettings(epochs=10, batch_size=128, lr=0.1)
 FINISHING = ms.TrainingSettings(epochs=3, batch_size=128, lr=0.05)
 SUPERNET = ms.TrainingSettings(epochs=3, batch_size=128, lr=0.05)
 SCRATCH = PRETRAINING.model_copy(update={"epochs": PRETRAINING.epochs + FINISHING.epochs})
+SHORT = PRETRAINING.model_copy(update={"epochs": FINISHING.epochs})
 LONGER = FINISHING.model_copy(update={"epochs": 3 * FINISHING.epochs})
 
 
