@@ -19,13 +19,12 @@ def main(epochs: int = 12, seed: int = 0) -> tuple[float, float]:
     test = ms.data.fixed(splits.test, None, 256, **look)
 
     stages = [[1, 16, 1, 1], [4, 24, 2, 1], [4, 32, 3, 2]]  # expansion, channels, blocks, stride
-    model: nn.Module = MobileNetV2(splits.classes, inverted_residual_setting=stages)
-    model.features[0][0] = nn.Conv2d(1, 32, 3, padding=1, bias=False)  # grey images of 8 x 8
+    model = MobileNetV2(splits.classes, inverted_residual_setting=stages)
+    model.features[0].register_module("0", nn.Conv2d(1, 32, 3, padding=1, bias=False))  # grey
     ms.fit(model, splits, settings=ms.TrainingSettings(epochs=epochs, lr=0.05), seed=seed)
     whole = ms.evaluate.accuracy(model.eval(), test).accuracy
 
     net = ms.convert(model, torch.randn(2, *splits.image_shape), ratios=(0.5, 0.75, 1.0))
-    net.input_shape = splits.image_shape
     print(net.conversion)
 
     searched = ms.find(net, budgets=["macs<=50%"], score=splits, candidates=60, seed=seed)

@@ -14,7 +14,7 @@ from manyshot.data import Augment, Batches, OwnSet, Splits, fixed
 from manyshot.progress import Progress
 from manyshot.recipe import TrainingSettings
 from manyshot.supernet import Supernet
-from manyshot.train import Only, Sampler, Standalone, Trainer, Uniform, engine, train
+from manyshot.train import Only, Sampler, Standalone, Taught, Trainer, Uniform, engine, train
 from manyshot.train.probing import HeldOut
 
 
@@ -23,6 +23,7 @@ def fit(
     train_on: Batches | Splits | Any,
     *,
     sampler: Sampler | None = None,
+    teacher: nn.Module | None = None,
     settings: TrainingSettings | None = None,
     seed: int = 0,
     progress: Progress | None = None,
@@ -46,6 +47,8 @@ def fit(
             data of your own, as a torch data set or a `DataLoader` of pairs of inputs and targets,
             whose samples are ordered and batched here too.
         sampler: which paths train next; by default uniform ones.
+        teacher: a trained network, such as the one that `ms.convert` was given; everything learns
+            from its predictions in place of labels, and it stays as it is.
         settings: optimiser, schedule and length; by default `TrainingSettings()`.
         seed: of the sampler's draws, of dropout, and of batches made here.
         progress: shows how far it is, such as `manyshot.progress.Bars()`; by default nothing.
@@ -93,6 +96,8 @@ def fit(
         raise ValueError("a sampler chooses paths of a ms.Supernet, and this module has none")
     else:
         trained, sampler, largest = Standalone(net), Only(()), ()
+    if teacher is not None:
+        sampler = Taught(sampler, "original")
     path = None if folder is None else Path(folder)
     trainer = Trainer(
         net=trained,
@@ -107,6 +112,7 @@ def fit(
         log=log,
         fingerprint=fingerprint,
         held_out=held_out,
+        original=teacher,
     )
     train(trainer, progress, stage)
     return trainer

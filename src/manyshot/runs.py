@@ -47,7 +47,8 @@ def run(
         overrides: such as `"train.epochs=5"` (TOML values).
         progress: shows how far it is, such as `manyshot.progress.Bars()`; by default nothing.
         **sections: sections and keys of a recipe, in place of a file. Besides, `network` may be a
-            module or a supernet (it is copied), or its name; `data` may be `(train, test)`,
+            module or a supernet (it is copied), or its name; a module without decisions is
+            converted (see `ms.convert`), as `convert` says; `data` may be `(train, test)`,
             `(train, validation, test)` or a dict with these names (see `ms.data.own_data`), or a
             name; and `budgets` are those of `search`.
 
@@ -76,9 +77,12 @@ def _taken_out(sections: Mapping[str, Any]) -> tuple[nn.Module | None, Any, dict
     if network is None or isinstance(network, str | Mapping):
         network = None
     else:
+        from manyshot.nn.structure import has_decisions
         from manyshot.pipeline.given import identity_of
 
         values["network"] = {"name": GIVEN, "options": {"identity": identity_of(network)}}
+        if not has_decisions(network):
+            values["network"]["convert"] = values.pop("convert", {})
     if data is None or isinstance(data, str) or (isinstance(data, Mapping) and "train" not in data):
         data = None
     else:
@@ -147,7 +151,7 @@ class RunWinner:
         budget: such as `"macs<=25%"`.
         arch: the architecture.
         choices: the chosen option of every decision that matters, by name.
-        costs: `macs`, `params` and the measured `latency_ms`.
+        costs: `macs`, `params`, the measured `latency_ms`, and what else a budget is on.
         proxy_accuracy: with the supernet's weights, on validation images.
         test_accuracy: of the finished network, on the test images.
         files: paths of the exported files, by format; `file` looks at what is in one.
@@ -244,6 +248,7 @@ class Run:
 
     def _winner(self, winner: WinnerRecord) -> RunWinner:
         costs = {"macs": winner.macs, "params": winner.params, "latency_ms": winner.latency_ms}
+        costs |= winner.costs or {}
         return RunWinner(
             budget=winner.budget,
             arch=tuple(int(option) for option in winner.arch.split("-")),
@@ -288,7 +293,7 @@ class Run:
         check_trusted(self.files, trust=self._trust)
         self.files.final_weights(self.recipe)  # that they are missing is said before all is built
         with self._giving():
-            workspace = Workspace.build(self.recipe)
+            workspace = Workspace.build(self.recipe, self.folder)
         workspace.load_final_weights(self.files)
         return workspace
 

@@ -34,7 +34,8 @@ from benchmarks.lib.measuring import provenance
 from benchmarks.studies.transfer.page import write_page
 from manyshot import evaluate, records
 from manyshot.pipeline import transfer_recipe
-from manyshot.pipeline.build import Workspace, build_network
+from manyshot.pipeline.build import Workspace
+from manyshot.pipeline.networks import build_network
 from manyshot.pipeline.stages.search import search
 from manyshot.pipeline.verbs.run import begin, trained_images
 from manyshot.pipeline.verbs.truth import alone

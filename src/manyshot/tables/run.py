@@ -36,6 +36,7 @@ def winners(result: Result) -> Table:
             "MACs": count(winner.macs),
             "Parameters": count(winner.params),
             "Latency": numbers.milliseconds(winner.latency_ms),
+            **{numbers.metric(m).capitalize(): count(c) for m, c in (winner.costs or {}).items()},
             "Proxy": percent(winner.proxy_accuracy, 2),
             "Test": percent(winner.test_accuracy, 2),
             **_balanced(winner, hides),

@@ -6,13 +6,14 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from manyshot.evaluate.score import NEVER, check_classes
 from manyshot.nn.inputs import Inputs, device_of
+from manyshot.nn.modes import evaluating
 from manyshot.space import Arch
-from manyshot.train.plan import Plan
+from manyshot.train.plan import Plan, Target
 
 
 def label_loss(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
@@ -58,6 +59,7 @@ def accumulate(
     largest: Arch,
     smoothing: float = 0.0,
     share: float = 1.0,
+    original: nn.Module | None = None,
     backward: Callable[[Tensor], Any] = Tensor.backward,
 ) -> list[Tensor]:
     """Adds the gradient of the plan's weighted losses to what holds gradients already.
@@ -74,16 +76,21 @@ def accumulate(
         largest: the architecture that teaches in in-place distillation.
         smoothing: the smoothing of the labels.
         share: factor of all losses: the images' share of the step's.
+        original: the network that paths with this target learn from, in eval mode.
         backward: what runs in place of `Tensor.backward` for losses of paths.
 
     Returns:
         The detached loss of each path, before its weight and `share`.
 
     Raises:
-        ValueError: if a path learns from the largest architecture and that did not come before, or
-            for outputs or labels that are none of classification.
+        ValueError: if a path learns from the largest architecture and that did not come before,
+            from an original that is not given, or for outputs or labels that are none of
+            classification.
     """
-    teacher: Tensor | None = None
+    teachers: dict[Target, Tensor] = {}
+    if original is not None and any(path.target == "original" for path in plan.paths):
+        with evaluating(original):
+            teachers["original"] = original(images)
     losses = []
     learnt: list[tuple[Tensor, Tensor]] = []  # what made a policy, and the leaf in its place
     device = device_of(images)
@@ -97,16 +104,21 @@ def accumulate(
         logits = forward(images, path.arch, **masked)
         if path.target == "labels":
             loss = label_loss(logits, labels, smoothing)
-        elif teacher is None:
+        elif path.target in teachers:
+            loss = distillation_loss(logits, teachers[path.target])
+        elif path.target == "original":
+            raise ValueError(
+                f"path {path.arch} learns from the original, and there is none: give "
+                "fit(..., teacher=...), or in a recipe a network that is converted"
+            )
+        else:
             raise ValueError(
                 f"path {path.arch} learns from the largest architecture {largest}, which must "
                 "come before it in the plan, learning from labels"
             )
-        else:
-            loss = distillation_loss(logits, teacher)
         backward(loss if weight == 1 else weight * loss)
         if path.arch == largest and path.target == "labels":
-            teacher = logits.detach()
+            teachers["largest"] = logits.detach()
         losses.append(loss.detach())
     _pass_on(learnt, plan.penalty, share)
     return losses
