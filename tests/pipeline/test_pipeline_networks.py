@@ -106,6 +106,14 @@ def test_what_a_library_does_not_have_is_said(overrides, words) -> None:
         make_network(recipe(*overrides), Coloured)
 
 
+def test_a_function_may_name_its_sizes_as_libraries_do(digits) -> None:
+    asked = recipe("network.name=plain_nets:named_otherwise", "network.convert={}")
+    made = make_network(asked, digits)
+    assert (made.stem[0].in_channels, made.head.out_features) == (1, 10)
+    five = recipe("network.name=plain_nets:named_otherwise", "network.options.num_classes=5")
+    assert make_network(five, digits).head.out_features == 5
+
+
 def test_images_of_other_channels_are_refused() -> None:
     class Infrared(Coloured):
         image_shape = (4, 32, 32)

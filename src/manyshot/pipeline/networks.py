@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 
 from manyshot.conversion import convert
 from manyshot.data import Splits
-from manyshot.plugins import build, nearest
+from manyshot.plugins import build, look_up, nearest
 from manyshot.recipe import NetworkSettings, Recipe, RecipeError
 from manyshot.seeding import seeded, torch_generator
 from manyshot.sharing import Sharing, make_sharing, widen
@@ -32,6 +33,8 @@ _WRAPPED = ("state_dict", "model_state_dict", "model")
 """The keys under which checkpoints of training scripts hold a state dict."""
 _PREFIX = "module."
 """What torch's data parallelism puts before every name."""
+_OTHER_NAMES = {"num_classes": "classes", "in_channels": "channels", "in_chans": "channels"}
+"""What parameters of people's functions are called, in place of ours."""
 _RESERVED = ("weights", "checkpoint", "pretrained")
 """How arguments of torchvision and timm begin that load weights, as `network` does."""
 
@@ -82,6 +85,7 @@ def make_network(recipe: Recipe, splits: Splits) -> nn.Module:
         return _of_torchvision(settings, channels, splits.classes)
     if settings.library == "timm":
         return _of_timm(settings, in_chans=channels, num_classes=splits.classes)
+    sizes = {"channels": channels, "classes": splits.classes}
     try:
         return build(
             "network",
@@ -90,10 +94,16 @@ def make_network(recipe: Recipe, splits: Splits) -> nn.Module:
             table=NETWORKS,
             contract=nn.Module,
             context={},
-            defaults={"channels": channels, "classes": splits.classes},
+            defaults=sizes | _by_other_names(settings.name, sizes),
         )
     except ValueError as error:
         raise RecipeError(str(error)) from error
+
+
+def _by_other_names(name: str, sizes: Mapping[str, int]) -> dict[str, int]:
+    """The sizes by the names that libraries give them, as far as a function has such parameters."""
+    takes = inspect.signature(look_up("network", name, NETWORKS)).parameters
+    return {other: sizes[ours] for other, ours in _OTHER_NAMES.items() if other in takes}
 
 
 def build_supernet(
