@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, final
 
 from manyshot import cost, evaluate
-from manyshot.data import Splits, fixed
+from manyshot.data import Splits, fixed, own_data
 from manyshot.progress import Progress, Silent
 from manyshot.search import (
     Cost,
@@ -84,7 +84,7 @@ def find(
     net: Supernet,
     *,
     budgets: Sequence[str],
-    score: ScoreOf | Splits,
+    score: ScoreOf | Splits | tuple[Any, Any],
     searcher: str | Searcher = "evolution",
     options: Mapping[str, Any] | None = None,
     candidates: int = 120,
@@ -99,7 +99,8 @@ def find(
         net: a trained supernet.
         budgets: such as `"macs<=30M"`, `"params<=60%"`, `"size<=5MB"`, or on any of `costs`.
         score: the score of an architecture, higher is better; or a data set, on whose validation
-            part the accuracy is taken after batch norms are calibrated on 512 training images.
+            part the accuracy is taken after batch norms are calibrated on 512 training images; or
+            of data of your own a pair (training, validation) of data sets or `DataLoader`s.
         searcher: a name (`random`, `evolution`, `nsga2`, ...), `package.module:attribute`, or a
             searcher that is made already, whose limits are its maker's.
         options: of the searcher, by name.
@@ -113,13 +114,16 @@ def find(
 
     Raises:
         ValueError: for a budget, searcher or option that does not exist or cannot be met, or costs
-            that need the supernet's `input_shape`.
+            that need what the supernet takes.
         Infeasible: if no architecture within some budget was scored.
     """
     if not budgets:
         raise ValueError("give at least one budget, such as budgets=['macs<=50%']")
     by_metric = _all_costs(net, budgets, costs or {})
     limits = limits_of(budgets, by_metric, net.space.largest)
+    if isinstance(score, tuple):
+        train, validation = score
+        score = own_data({"train": train, "validation": validation, "test": validation}, seed=seed)
     if isinstance(score, Splits):
         score = proxy_accuracy(net, score, seed=seed)
     if isinstance(searcher, str):
@@ -180,12 +184,12 @@ def _all_costs(
         for name, one in given.items()
     }
     if "macs" in asked - costs.keys():
-        if net.input_shape is None:
+        if net.input_shape is None and net.example_inputs is None:
             raise ValueError(
-                "macs need the shape of an image: make the supernet with "
-                "ms.Supernet(model, input_shape=(C, H, W)), or give costs="
+                "macs need the shape of the inputs: make the supernet with "
+                "ms.Supernet(model, input_shape=(C, H, W)) or example_inputs=, or give costs="
             )
-        costs["macs"] = cost.macs_table(net, net.input_shape)
+        costs["macs"] = cost.macs_table(net)
     if "params" in asked - costs.keys():
         costs["params"] = cost.params_table(net)
     if "size" in asked - costs.keys():

@@ -131,16 +131,8 @@ def test_paths_learn_from_the_original_alone(weights) -> None:
     before = {n: t.clone() for n, t in teacher.state_dict().items()}
     modes = [m.training for m in teacher.modules()]
 
-    class OneBatch:
-        batch_size = 8
-
-        def __len__(self):
-            return 1
-
-        def from_step(self, step):
-            yield images, labels
-
-    ms.fit(net, OneBatch(), sampler=Smallest(), teacher=teacher, settings=settings)
+    samples = list(zip(images, labels.tolist(), strict=True))
+    ms.fit(net, samples, sampler=Smallest(), teacher=teacher, settings=settings)
     with torch.no_grad():
         probabilities = teacher(images).softmax(1)
     divergence = F.kl_div(

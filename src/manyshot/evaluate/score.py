@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from manyshot.data import Batch
 from manyshot.nn.batch_norm import BatchNormStats, Collector
+from manyshot.nn.inputs import Inputs, as_call
 from manyshot.nn.mixing import Kept
 from manyshot.nn.modes import evaluating
 from manyshot.space import Arch
@@ -43,7 +44,7 @@ class Score:
 def calibrate(
     net: Supernet,
     arch: Arch,
-    batches: Iterable[Tensor | Sequence[Tensor]],
+    batches: Iterable[Any],
     mixture: Kept | None = None,
 ) -> BatchNormStats:
     """The batch-norm statistics of `arch`: reset, then averages over `batches` by their images.
@@ -55,7 +56,8 @@ def calibrate(
     Args:
         net: the supernet.
         arch: an architecture of its space.
-        batches: images (B, C, H, W), or (images, labels) pairs; at least one.
+        batches: pairs of inputs and targets, or inputs alone that are a tensor or a dict; at least
+            one. Inputs are what `net(inputs, arch)` takes, usually images (B, C, H, W).
         mixture: what `net.mixture(arch)` gave, if that is at hand.
 
     Returns:
@@ -75,10 +77,10 @@ def calibrate(
     return collector.stats(arch)
 
 
-def images_of(batches: Iterable[Tensor | Sequence[Tensor]]) -> Iterator[Tensor]:
-    """The images of batches, which are images alone or images and labels."""
+def images_of(batches: Iterable[Any]) -> Iterator[Inputs]:
+    """The inputs of batches, which are pairs of inputs and targets, or a tensor or dict alone."""
     for batch in batches:
-        yield batch if isinstance(batch, Tensor) else batch[0]
+        yield batch if isinstance(batch, Tensor | Mapping) else batch[0]
 
 
 def check_classes(outputs: Any, labels: Any) -> None:
@@ -164,7 +166,7 @@ def score(
     net: Supernet,
     arch: Arch,
     *,
-    calibration: Iterable[Tensor | Sequence[Tensor]] | BatchNormStats,
+    calibration: Iterable[Any] | BatchNormStats,
     validation: Iterable[Batch],
 ) -> Score:
     """The proxy score of `arch`: calibrated, then scored with the supernet's weights.
@@ -201,4 +203,9 @@ def accuracy(module: nn.Module, batches: Iterable[Batch]) -> Score:
             indices (B,).
     """
     with evaluating(module):
-        return total((module(images), labels) for images, labels in batches)
+        return total((_called(module, inputs), labels) for inputs, labels in batches)
+
+
+def _called(module: nn.Module, inputs: Inputs) -> Any:
+    args, kwargs = as_call(inputs)
+    return module(*args, **kwargs)

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 
 from manyshot.conversion import convert
 from manyshot.data import Splits
+from manyshot.pipeline.given import given_network
 from manyshot.plugins import build, look_up, nearest
-from manyshot.recipe import NetworkSettings, Recipe, RecipeError
+from manyshot.recipe import GIVEN, NetworkSettings, Recipe, RecipeError
 from manyshot.seeding import seeded, torch_generator
 from manyshot.sharing import Sharing, make_sharing, widen
 from manyshot.supernet import Supernet
@@ -80,12 +81,19 @@ def make_network(recipe: Recipe, splits: Splits) -> nn.Module:
         RecipeError: for an unknown network, arguments it does not take, or images that do not fit.
         ImportError: for one of timm without timm.
     """
-    settings, channels = recipe.network, splits.image_shape[0]
+    settings, defaults = recipe.network, splits.defaults
+    if settings.name == GIVEN:
+        return given_network(recipe)
+    if settings.library is not None and not {"channels", "classes"} <= defaults.keys():
+        raise RecipeError(
+            f"network.name = {settings.name!r} is for images of classes; for other data name a "
+            "function of your own (network.name = 'package.module:function') or give a network in "
+            "Python: ms.run(network=...)"
+        )
     if settings.library == "torchvision":
-        return _of_torchvision(settings, channels, splits.classes)
+        return _of_torchvision(settings, defaults["channels"], defaults["classes"])
     if settings.library == "timm":
-        return _of_timm(settings, in_chans=channels, num_classes=splits.classes)
-    sizes = {"channels": channels, "classes": splits.classes}
+        return _of_timm(settings, in_chans=defaults["channels"], num_classes=defaults["classes"])
     try:
         return build(
             "network",
@@ -94,7 +102,7 @@ def make_network(recipe: Recipe, splits: Splits) -> nn.Module:
             table=NETWORKS,
             contract=nn.Module,
             context={},
-            defaults=sizes | _by_other_names(settings.name, sizes),
+            defaults={**defaults, **_by_other_names(settings.name, defaults)},
         )
     except ValueError as error:
         raise RecipeError(str(error)) from error
@@ -103,7 +111,11 @@ def make_network(recipe: Recipe, splits: Splits) -> nn.Module:
 def _by_other_names(name: str, sizes: Mapping[str, int]) -> dict[str, int]:
     """The sizes by the names that libraries give them, as far as a function has such parameters."""
     takes = inspect.signature(look_up("network", name, NETWORKS)).parameters
-    return {other: sizes[ours] for other, ours in _OTHER_NAMES.items() if other in takes}
+    return {
+        other: sizes[ours]
+        for other, ours in _OTHER_NAMES.items()
+        if other in takes and ours in sizes
+    }
 
 
 def build_supernet(
@@ -147,7 +159,7 @@ def build_supernet(
         if is_given:
             original = replace(original, module=copy.deepcopy(module).eval())
         state, conversion = {f"model.{n}": t for n, t in module.state_dict().items()}, None
-    net = Supernet(module, sharing=sharing, input_shape=splits.image_shape)
+    net = Supernet(module, sharing=sharing, **splits.takes)
     net.conversion = conversion
     if is_given and net.sharing.copies > 1:
         net.load_state_dict(widen(net, state, seed=recipe.seed))
@@ -164,17 +176,22 @@ def converted(recipe: Recipe, splits: Splits, module: nn.Module) -> Supernet:
     options = recipe.network.convert.model_dump()
     if options["importance"] == "none":
         options["importance"] = None
-    generator = torch_generator("any", "checks")
-    images = torch.randn((2, *splits.image_shape), generator=generator)
+    inputs = splits.example
+    if inputs is None:
+        generator = torch_generator("any", "checks")
+        inputs = torch.randn((2, *splits.image_shape), generator=generator)
     try:
-        net = convert(module, images, **options)
+        net = convert(module, inputs, **options)
     except ValueError as error:
-        raise RecipeError(
-            f"network.name = {recipe.network.name!r}: {error}. Images are of shape "
-            f"{splits.image_shape}: data.image_size changes that, and network.options say it to a "
-            "network that is made for one size (image_size in torchvision, img_size in timm)"
-        ) from error
-    net.input_shape = splits.image_shape
+        hint = ""
+        if splits.example is None:
+            hint = (
+                f". Images are of shape {splits.image_shape}: data.image_size changes that, and "
+                "network.options say it to a network that is made for one size (image_size in "
+                "torchvision, img_size in timm)"
+            )
+        raise RecipeError(f"network.name = {recipe.network.name!r}: {error}{hint}") from error
+    net.input_shape = splits.takes.get("input_shape")
     return net
 
 
@@ -322,8 +339,7 @@ def _load(recipe: Recipe, splits: Splits, plain: nn.Module, kept: Path | None) -
 
 def _made_for(recipe: Recipe, splits: Splits) -> str:
     """Identifies what the weights that a run keeps depend on, beside their source."""
-    told = [recipe.network.model_dump(exclude={"convert"}), recipe.seed]
-    told += [splits.image_shape[0], splits.classes]
+    told = [recipe.network.model_dump(exclude={"convert"}), recipe.seed, splits.defaults]
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
 
 

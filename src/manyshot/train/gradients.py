@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from manyshot.evaluate.score import NEVER, check_classes
+from manyshot.nn.inputs import Inputs, device_of
 from manyshot.nn.modes import evaluating
 from manyshot.space import Arch
 from manyshot.train.plan import Plan, Target
@@ -44,7 +45,7 @@ def distillation_loss(logits: Tensor, teacher: Tensor) -> Tensor:
 class Forward(Protocol):
     """Runs a path: `net(images, arch)`, with a policy and masks where the path has them."""
 
-    def __call__(self, images: Tensor, arch: Arch, **policy: Any) -> Tensor:
+    def __call__(self, images: Inputs, arch: Arch, **policy: Any) -> Tensor:
         """Gives logits (B, classes)."""
         ...
 
@@ -52,7 +53,7 @@ class Forward(Protocol):
 def accumulate(
     forward: Forward,
     plan: Plan,
-    images: Tensor,
+    images: Inputs,
     labels: Tensor,
     *,
     largest: Arch,
@@ -70,7 +71,7 @@ def accumulate(
     Args:
         forward: (images, arch) to logits; `policy` and `masks` besides, if the path has a policy.
         plan: the paths.
-        images: (B, C, H, W).
+        images: (B, C, H, W), or other inputs.
         labels: (B,).
         largest: the architecture that teaches in in-place distillation.
         smoothing: the smoothing of the labels.
@@ -92,11 +93,12 @@ def accumulate(
             teachers["original"] = original(images)
     losses = []
     learnt: list[tuple[Tensor, Tensor]] = []  # what made a policy, and the leaf in its place
+    device = device_of(images)
     for path in plan.paths:
         weight = share * path.weight
         masked: dict[str, Any] = {}
         if path.policy is not None:
-            leaves = {d: as_leaf(policy, images.device) for d, policy in path.policy.items()}
+            leaves = {d: as_leaf(policy, device) for d, policy in path.policy.items()}
             learnt += zip(path.policy.values(), leaves.values(), strict=True)
             masked = {"policy": leaves, "masks": path.masks}
         logits = forward(images, path.arch, **masked)

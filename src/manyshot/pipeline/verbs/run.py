@@ -76,7 +76,7 @@ def begin(
         if words:
             warnings.warn(words, stacklevel=2)
     recipe = ws.recipe
-    if source is not None:
+    if source is not None and ws.splits.image_shape:
         check_channels(source, ws.splits.image_shape[0], recipe.data.name)
     ws.check(world)
     if source is not None:
