@@ -237,7 +237,7 @@ class TestRun:
     def test_a_recipe_in_three_forms(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         done = []
-        monkeypatch.setattr("manyshot.runs.perform", lambda *given: done.append(given))
+        monkeypatch.setattr("manyshot.runs.perform", lambda *given, **_: done.append(given))
         ms.run(**SHORT)
         ms.run(ms.Recipe.build(SHORT, (), "here"))
         (tmp_path / "short.toml").write_text(done[0][0].to_toml())
