@@ -282,10 +282,7 @@ def _of_timm(settings: NetworkSettings, **arguments: Any) -> nn.Module:
             f"network.name = {settings.name!r} needs timm: pip install 'manyshot[timm]'"
         ) from error
     name = settings.name.partition(":")[2]
-    if not timm.is_model(name):
-        _known(settings, timm.list_models())
-    else:
-        _known(settings, [name])
+    _known(settings, [name] if timm.is_model(name) else timm.list_models())
     try:
         model: nn.Module = timm.create_model(name, **{**arguments, **settings.options})
     except (TypeError, ValueError, RuntimeError) as error:
