@@ -61,7 +61,7 @@ def test_winners_have_the_same_cells_everywhere(result, everything) -> None:
         assert cell in page
     for winner in result.winners:
         assert winner.budget in terminal
-        assert f"{winner.test_accuracy:.2%}" in terminal
+        assert f"{winner.test_score:.2%}" in terminal
 
 
 def test_a_rank_has_the_same_cells_everywhere(ranking, tmp_path) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         search,
         sharing,
         space,
+        tasks,
         train,
         transfer,
         zoo,
@@ -44,8 +45,8 @@ if TYPE_CHECKING:
     from manyshot.supernet import Supernet
 
 _MODULES = (
-    "cost", "data", "evaluate", "export", "nn", "rank", "search", "sharing", "space", "train",
-    "transfer", "zoo"
+    "cost", "data", "evaluate", "export", "nn", "rank", "search", "sharing", "space", "tasks",
+    "train", "transfer", "zoo"
 )  # fmt: skip
 _NAMES = {
     "Arch": "manyshot.space",
@@ -94,6 +95,7 @@ __all__ = [
     "search",
     "sharing",
     "space",
+    "tasks",
     "train",
     "transfer",
     "value",

@@ -14,6 +14,7 @@ from manyshot.data import Augment, Batches, Splits, fixed
 from manyshot.progress import Progress
 from manyshot.recipe import TrainingSettings
 from manyshot.supernet import Supernet
+from manyshot.tasks import Task, as_task
 from manyshot.train import Only, Sampler, Standalone, Trainer, Uniform, engine, train
 from manyshot.train.probing import HeldOut
 
@@ -22,6 +23,7 @@ def fit(
     net: Supernet | nn.Module,
     train_on: Batches | Splits,
     *,
+    task: Task | str = "classification",
     sampler: Sampler | None = None,
     settings: TrainingSettings | None = None,
     seed: int = 0,
@@ -43,6 +45,7 @@ def fit(
     Args:
         net: a supernet; any other module is trained as it is.
         train_on: batches of training images, or a data set whose training part is batched here.
+        task: what is learnt: its loss, and what it checks of the first batch; or its name.
         sampler: which paths train next; by default uniform ones.
         settings: optimiser, schedule and length; by default `TrainingSettings()`.
         seed: of the sampler's draws, of dropout, and of batches made here.
@@ -60,7 +63,8 @@ def fit(
         What trained: its `sampler`, its `step`, its optimiser.
 
     Raises:
-        ValueError: for batches that cannot be made, or a sampler that needs held-out images.
+        ValueError: for batches that cannot be made, a sampler that needs held-out images, or
+            outputs and targets that are not what the task allows.
         NonFiniteLoss: if training diverges; the last good checkpoint is kept.
         CheckpointError: if a checkpoint in `folder` is damaged or of another run.
     """
@@ -94,6 +98,7 @@ def fit(
         settings=settings,
         seed=seed,
         largest=largest,
+        task=as_task(task),
         accelerator=engine(device, settings, path) if accelerator is None else accelerator,
         folder=path,
         checkpoint=checkpoint,

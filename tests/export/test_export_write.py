@@ -24,7 +24,7 @@ def full_card():
         SPACE,
         (1, 2),
         costs={"macs": np.int64(1200), "latency_ms": np.float32(0.5)},
-        accuracies={"proxy_accuracy": 0.75, "test_accuracy": None},
+        accuracies={"proxy_score": 0.75, "test_score": None},
         data=DATA,
     )
 
@@ -41,7 +41,7 @@ class TestCard:
             "architecture": "1-2",
             "choices": {"layer0": "skip", "width": 24},
             "costs": {"macs": 1200, "latency_ms": 0.5},
-            "accuracies": {"proxy_accuracy": 0.75, "test_accuracy": None},
+            "accuracies": {"proxy_score": 0.75, "test_score": None},
             "data": DATA,
             "files": {"pt2": "a.pt2"},
         }
@@ -64,8 +64,8 @@ class TestCard:
         [
             ({"acuracies": {}}, "no field 'acuracies'; have .*'accuracies'"),
             ({"versions": {}}, "no field 'versions'"),
-            ({"accuracies": {"test_accuracy": 93.1}}, r"test_accuracy must be in \[0, 1\]"),
-            ({"accuracies": {"test_accuracy": float("nan")}}, r"must be in \[0, 1\]"),
+            ({"accuracies": {"test_score": 93.1}}, r"test_score must be in \[0, 1\]"),
+            ({"accuracies": {"test_score": float("nan")}}, r"must be in \[0, 1\]"),
             ({"data": {"name": "digits"}}, "'fingerprint'"),
             ({"costs": {"latency_ms": float("inf")}}, "JSON"),
         ],

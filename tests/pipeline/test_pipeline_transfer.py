@@ -243,8 +243,8 @@ def test_batch_norms_are_calibrated_on_the_target(base, moved):
         )
         for images in (target, source)
     )
-    assert (record["proxy_accuracy"], record["proxy_loss"]) == (on_target.accuracy, on_target.loss)
-    assert winner["proxy_accuracy"] == on_target.accuracy
+    assert (record["proxy_score"], record["proxy_loss"]) == (on_target.value, on_target.loss)
+    assert winner["proxy_score"] == on_target.value
     assert on_source.loss != on_target.loss
 
 

@@ -14,15 +14,15 @@ NAN = math.nan
 
 
 def table(accuracy, **kwargs):
-    accuracy_NR = np.array(accuracy, np.float64)
-    n, r = accuracy_NR.shape
+    scores_NR = np.array(accuracy, np.float64)
+    n, r = scores_NR.shape
     archs = tuple((i, 0) for i in range(n))
-    return TruthTable("t", archs, tuple(f"run {i}" for i in range(r)), accuracy_NR, **kwargs)
+    return TruthTable("t", archs, tuple(f"run {i}" for i in range(r)), scores_NR, **kwargs)
 
 
 class TestTable:
     def test_mean_is_over_the_runs_there_are(self):
-        assert table([[0.5, 0.7], [0.9, NAN]]).accuracy_N.tolist() == pytest.approx([0.6, 0.9])
+        assert table([[0.5, 0.7], [0.9, NAN]]).scores_N.tolist() == pytest.approx([0.6, 0.9])
 
     def test_run_sd_pools_by_degrees_of_freedom(self):
         rows = [[0.5, 0.7, NAN], [0.2, 0.3, 0.7], [0.9, NAN, NAN]]
@@ -42,11 +42,11 @@ class TestTable:
     def test_without_a_run_drops_what_has_no_other(self):
         found = table([[0.5, 0.7], [0.9, NAN]], costs={"macs": np.array([1.0, 2])}).without_run(0)
         assert found.archs == ((0, 0),) and found.runs == ("run 1",)
-        assert found.accuracy_NR.tolist() == [[0.7]] and found.costs["macs"].tolist() == [1]
+        assert found.scores_NR.tolist() == [[0.7]] and found.costs["macs"].tolist() == [1]
 
     def test_subset_keeps_the_order_asked_for(self):
         found = table([[0.1], [0.2], [0.3]], costs={"macs": np.array([1.0, 2, 3])}).subset([2, 0])
-        assert found.archs == ((2, 0), (0, 0)) and found.accuracy_N.tolist() == [0.3, 0.1]
+        assert found.archs == ((2, 0), (0, 0)) and found.scores_N.tolist() == [0.3, 0.1]
         assert found.costs["macs"].tolist() == [3, 1]
 
     @pytest.mark.parametrize(
@@ -74,13 +74,13 @@ class TestTable:
 
 
 def row(arch, seed, accuracy, **more):
-    return {"arch": arch, "seed": seed, "test_accuracy": accuracy, **more}
+    return {"arch": arch, "seed": seed, "test_score": accuracy, **more}
 
 
 def test_even_has_the_runs_that_all_have():
     ragged = table([[0.5, 0.7], [0.9, NAN]])
     assert ragged.even.runs == ("run 0",)
-    assert ragged.even.accuracy_NR.tolist() == [[0.5], [0.9]]
+    assert ragged.even.scores_NR.tolist() == [[0.5], [0.9]]
     for same in (table([[0.5, 0.7], [0.9, 0.8]]), table([[0.5, NAN], [NAN, 0.8]])):
         assert same.even is same
 
@@ -101,7 +101,7 @@ class TestRecords:
         rows = row("1-0", 3, 0.5, macs=9), row("0-2", 0, 0.25, macs=7), row("1-0", 0, 0.75, macs=9)
         found = load_truth(self.write(tmp_path / LOG, *rows).parent)
         assert found.archs == ((0, 2), (1, 0)) and found.runs == ("seed 0", "seed 3")
-        np.testing.assert_array_equal(found.accuracy_NR, [[0.25, NAN], [0.75, 0.5]])
+        np.testing.assert_array_equal(found.scores_NR, [[0.25, NAN], [0.75, 0.5]])
         assert found.costs["macs"].tolist() == [7, 9] and list(found.costs) == ["macs"]
         assert found.name == tmp_path.name
 
@@ -140,7 +140,7 @@ class TestCsv:
             "accuracy_a",
             "accuracy_percent_b",
         )
-        np.testing.assert_array_equal(found.accuracy_NR, [[0.5, 0.6], [0.25, NAN]])
+        np.testing.assert_array_equal(found.scores_NR, [[0.5, 0.6], [0.25, NAN]])
         assert found.costs["macs"].tolist() == [10, 20]
 
     def test_another_encoding(self, tmp_path):

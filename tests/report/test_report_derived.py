@@ -33,7 +33,7 @@ def score(arch: str, accuracy: float, macs: int) -> SearchLine:
         generation=0,
         role="candidate",
         arch=arch,
-        proxy_accuracy=accuracy,
+        proxy_score=accuracy,
         proxy_loss=1.0,
         macs=macs,
         params=macs // 20,
@@ -53,8 +53,8 @@ def winner(budget: str, arch: str, **choices: object) -> WinnerRecord:
         macs=1,
         params=1,
         latency_ms=1.0,
-        proxy_accuracy=0.5,
-        test_accuracy=0.5,
+        proxy_score=0.5,
+        test_score=0.5,
         files={},
     )
 
@@ -65,7 +65,7 @@ POINTS = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), max_size=12)
 @given(POINTS)
 def test_the_front_is_what_nothing_beats(points: list[tuple[int, int]]) -> None:
     scores = [score("0", accuracy / 6, macs) for macs, accuracy in points]
-    drawn = [(p.macs, round(6 * p.proxy_accuracy)) for p in derived.front(scores)]
+    drawn = [(p.macs, round(6 * p.proxy_score)) for p in derived.front(scores)]
     free = {p for p in points if not any(q != p and q[0] <= p[0] and q[1] >= p[1] for q in points)}
     assert drawn == sorted(free)
 
@@ -79,7 +79,7 @@ def test_the_latest_score_counts() -> None:
         "0-1-1-2",
         "3-3-0-0",
     ]
-    assert lines[2].proxy_accuracy == 0.55
+    assert lines[2].proxy_score == 0.55
 
 
 def test_progress_counts_all_scores_but_only_those_within_a_limit_rise() -> None:

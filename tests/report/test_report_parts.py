@@ -24,8 +24,8 @@ WINNER = WinnerRecord(
     macs=1,
     params=1,
     latency_ms=1.0,
-    proxy_accuracy=0.5,
-    test_accuracy=0.5,
+    proxy_score=0.5,
+    test_score=0.5,
     files={},
 )
 

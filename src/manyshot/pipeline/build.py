@@ -20,6 +20,7 @@ from torch import nn
 from manyshot.cost import CostTable, macs_table, params_table
 from manyshot.cost.timing import on_threads
 from manyshot.data import Augment, Batches, FixedBatches, Splits, fixed, load
+from manyshot.nn.modes import evaluating
 from manyshot.nn.pointwise import TrainingFormat, training_format
 from manyshot.pipeline.checks import (
     GENERATOR,
@@ -32,13 +33,15 @@ from manyshot.pipeline.checks import (
     check_stale,
 )
 from manyshot.plugins import build
-from manyshot.recipe import OptimiserSettings, Recipe, RecipeError, SearchSettings
-from manyshot.run_folder import RunFolder
+from manyshot.recipe import OptimiserSettings, Recipe, RecipeError, SearchSettings, TaskSettings
+from manyshot.run_folder import MetricRecord, RunFolder, TaskRecord
 from manyshot.search import Limit, Searcher, limits_of, make_searcher
 from manyshot.seeding import numpy_rng, seeded
 from manyshot.sharing import Sharing, make_sharing
 from manyshot.space import Budget, SearchSpace
 from manyshot.supernet import Supernet
+from manyshot.tasks import Task, make_task
+from manyshot.tasks.task import loss_function, metrics_of
 from manyshot.train import Sampler, engine, load_weights, make_sampler
 from manyshot.transfer import classifier, new_head
 from manyshot.zoo import NETWORKS
@@ -111,6 +114,18 @@ def make_network(recipe: Recipe, splits: Splits) -> nn.Module:
             context={},
             defaults={"channels": splits.image_shape[0], "classes": splits.classes},
         )
+    except ValueError as error:
+        raise RecipeError(str(error)) from error
+
+
+def build_task(recipe: Recipe) -> Task:
+    """The recipe's task.
+
+    Raises:
+        RecipeError: for an unknown one, or options it does not take.
+    """
+    try:
+        return make_task(recipe.task.name, recipe.task.options)
     except ValueError as error:
         raise RecipeError(str(error)) from error
 
@@ -221,6 +236,7 @@ class Workspace:
     Attributes:
         recipe: what it was built from; see `with_reachable_budgets`.
         device: where tensors live.
+        task: what is learnt and scored.
         splits: the images.
         net: the supernet, on the device, in the memory format.
         costs: exact cost tables by metric.
@@ -230,6 +246,7 @@ class Workspace:
 
     recipe: Recipe
     device: torch.device
+    task: Task
     splits: Splits
     net: Supernet
     costs: Mapping[str, CostTable]
@@ -242,11 +259,11 @@ class Workspace:
 
         Raises:
             RecipeError: for a device that does not fit, or what a network, a sharing scheme, a
-                sampler or a searcher says of its name and options.
+                task, a sampler or a searcher says of its name and options.
             DataNotFound: if the images are missing.
             ValueError: for options that disagree in shape, and what `load` raises.
         """
-        device = pick_device(recipe.device)
+        device, task = pick_device(recipe.device), build_task(recipe)
         data = recipe.data
         splits = load(
             data.name,
@@ -273,6 +290,7 @@ class Workspace:
         ws = cls(
             recipe,
             device,
+            task,
             splits,
             net,
             MappingProxyType(costs),
@@ -281,6 +299,32 @@ class Workspace:
         )
         ws.check_plugins()
         return ws
+
+    @functools.cached_property
+    def task_record(self) -> TaskRecord:
+        """What scores are, seen by two validation images through the smallest network.
+
+        Raises:
+            RecipeError: if its outputs and the targets are not what the task allows.
+        """
+        net, recipe = self.net, self.recipe
+        [(images, targets)] = self.fixed("validation", 2)
+        try:
+            with evaluating(net):
+                outputs = net(images, net.space.smallest, stats="batch")
+            self.task.check(outputs, targets)
+            name, metric = next(iter(metrics_of(self.task, outputs).items()))
+        except ValueError as error:
+            raise RecipeError(f"task = {recipe.task.name!r}: {error}") from error
+        return TaskRecord(
+            name=recipe.task.name,
+            metric=MetricRecord(
+                name=name,
+                higher_is_better=bool(metric.higher_is_better),
+                share=name in self.task.shares,
+            ),
+            fitness=recipe.evaluate.fitness,
+        )
 
     def with_costs(self, **costs: CostTable) -> Workspace:
         """The same workspace with further costs, such as measured latencies."""
@@ -355,6 +399,7 @@ class Workspace:
             RecipeError: for an impossible budget, an unknown sampler or searcher, their options,
                 training batches that cannot be made, or what `check_finish` finds.
         """
+        self.check_task()
         known = self.limits(metrics=("macs", "params"))
         self.check_joint()
         if not self._waits_for_latency():
@@ -370,6 +415,22 @@ class Workspace:
         self.check_batches("train", self.recipe.train, world)
         check_chunks(self.net.sharing, self.recipe.train.batch_size, world)
         self.check_finish(world)
+
+    def check_task(self) -> None:
+        """Finds what would fail in the first batch: other outputs or targets than the task's.
+
+        Raises:
+            RecipeError: for these, or targets to be smoothed by a task that does not say how.
+        """
+        recipe = self.recipe
+        sections: dict[str, OptimiserSettings] = {"train": recipe.train}
+        sections["shifting"], sections["finish.training"] = recipe.shifting, recipe.finish.training
+        for section, settings in sections.items():
+            try:
+                loss_function(self.task, settings.label_smoothing)
+            except ValueError as error:
+                raise RecipeError(f"{section}.{error}") from error
+        assert self.task_record
 
     def check_joint(self) -> None:
         """Refuses budgets of several limits that no architecture meets together.
@@ -486,7 +547,7 @@ class Workspace:
         return self._identified(settings, self.splits.training_fingerprint, more)
 
     def truth_fingerprint(self, settings: OptimiserSettings) -> str:
-        """Identifies all that the accuracy of a network that is trained alone depends on."""
+        """Identifies all that the score of a network that is trained alone depends on."""
         return self._identified(settings, self.splits.fingerprint, ())
 
     def _identified(self, settings: OptimiserSettings, images: str, more: Sequence[object]) -> str:
@@ -499,6 +560,7 @@ class Workspace:
             "transfer": recipe.transfer.model_dump(),
             "training": settings.model_dump(exclude=rest),
             "seed": recipe.seed,
+            **({} if recipe.task == TaskSettings() else {"task": recipe.task.model_dump()}),
             "augment": asdict(self.augment()),
             "images": images,
             "more": [str(item) for item in more],

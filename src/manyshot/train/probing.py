@@ -9,11 +9,9 @@ from typing import Any, TypeAlias, final
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from manyshot.data import Batch
 from manyshot.evaluate import evaluating
-from manyshot.evaluate.score import NEVER, check_classes
 from manyshot.seeding import Stream, stream
 from manyshot.space import Decision
 from manyshot.train.gradients import as_leaf, backward_into
@@ -137,16 +135,14 @@ class Prober:
     ) -> float:
         """The mean loss of a path; the leaves get its gradient."""
         net, contiguous = self._optimisation.net, self._optimisation.contiguous
-        total, images = 0.0, sum(len(labels) for _, labels in batches)
+        task, total = self._optimisation.task, 0.0
+        whole = sum(task.weight(targets) for _, targets in batches)
         options: dict[str, Any] = {"policy": leaves, "masks": path.masks} if leaves else {}
         with torch.set_grad_enabled(bool(leaves)):
-            for x, labels in batches:
-                logits = net(as_trained(x, contiguous), path.arch, stats="batch", **options)
-                check_classes(logits, labels)
-                summed = F.cross_entropy(
-                    logits.float(), labels, reduction="sum", ignore_index=NEVER
-                )
-                loss = summed / images
+            for x, targets in batches:
+                outputs = net(as_trained(x, contiguous), path.arch, stats="batch", **options)
+                task.check(outputs, targets)
+                loss = task.loss(outputs, targets) * (task.weight(targets) / whole)
                 if leaves:
                     backward_into(list(leaves.values()))(loss)
                 total += float(loss.detach())

@@ -18,6 +18,7 @@ from manyshot.recipe import ShiftingSettings
 from manyshot.sharing import Phase
 from manyshot.space import Arch
 from manyshot.supernet import Supernet
+from manyshot.tasks import DEFAULT, Task
 from manyshot.train.optim import make_code_optimizer, make_optimizer
 from manyshot.train.optimisation import NonFiniteLoss, Optimisation, Trained, Turn, held_by
 from manyshot.train.plan import Plan, PlannedPath
@@ -79,6 +80,7 @@ class Shifter:
         first_epoch: int = 0,
         trained: tuple[float, float] = (0.1, 0.9),
         head: Sequence[nn.Parameter] = (),
+        task: Task = DEFAULT,
         remedy: str = REMEDY,
     ) -> None:
         """Makes the optimisers.
@@ -94,6 +96,7 @@ class Shifter:
             trained: learning rate and momentum of the training before; codes keep their rate
                 relative to that of the weights.
             head: the classifier's parameters; needed if they move alone, or at another rate.
+            task: what is learnt.
             remedy: what an error says to do if training diverges.
 
         Raises:
@@ -114,6 +117,7 @@ class Shifter:
             net,
             settings,
             accelerator,
+            task=task,
             weights=make_optimizer(net, settings, fixed, scaled, scale),
             codes=codes if settings.codes and not settings.freeze_body else None,
             largest=net.space.largest,

@@ -19,6 +19,7 @@ from manyshot.run_folder import TRAIN_LOG, TRAINER
 from manyshot.seeding import numpy_rng
 from manyshot.sharing import Phase
 from manyshot.space import Arch
+from manyshot.tasks import DEFAULT, Task
 from manyshot.train.checkpoint import load_checkpoint, save_checkpoint
 from manyshot.train.journal import Journal
 from manyshot.train.optim import learning_rate, make_code_optimizer, make_optimizer
@@ -60,6 +61,7 @@ class Trainer:
         seed: int,
         largest: Arch,
         accelerator: Accelerator,
+        task: Task = DEFAULT,
         folder: Path | None = None,
         checkpoint: str = TRAINER,
         log: str = TRAIN_LOG,
@@ -76,6 +78,7 @@ class Trainer:
             seed: the seed of the run.
             largest: the architecture that teaches in in-place distillation.
             accelerator: see `engine`.
+            task: what is learnt.
             folder: where `checkpoint` and `log` go, made if there is none; nothing is written
                 without it.
             checkpoint: the name of the checkpoint file.
@@ -84,7 +87,8 @@ class Trainer:
             held_out: makes batches of held-out images for probes, from their number and a seed.
 
         Raises:
-            ValueError: if the sampler probes, and there are no held-out images.
+            ValueError: if the sampler probes, and there are no held-out images, or if targets are
+                to be smoothed, and the task does not say how.
         """
         if sampler.probes and held_out is None:
             raise ValueError(
@@ -103,6 +107,7 @@ class Trainer:
             net,
             settings,
             accelerator,
+            task=task,
             weights=make_optimizer(net, settings, held_by(codes)),
             codes=codes,
             sampler=sampler,

@@ -42,6 +42,7 @@ def train_supernet(
     trainer = fit(
         ws.net,
         ws.batches(settings, accelerator.process_index, accelerator.num_processes),
+        task=ws.task,
         sampler=sampler,
         settings=settings,
         seed=ws.recipe.seed,
