@@ -265,13 +265,13 @@ def scorers(give):
 
 @pytest.mark.parametrize("way", ["score", "module", "population"])
 @pytest.mark.parametrize("name", NOT_CLASSES)
-def test_what_is_no_classification_has_no_accuracy(name, way):
+def test_what_is_no_classification_has_no_score(name, way):
     give, wrong, shown, also = NOT_CLASSES[name]
     with pytest.raises(ValueError) as error:
         scorers(give)[way](torch.ones(6, 1, 8, 8), wrong)
-    first, _, second = str(error.value).partition(", the labels ")
+    first, _, second = str(error.value).partition(", the targets ")
     assert shown in first and also in second
-    assert "Allowed are outputs (B, classes)" in second and "0..classes-1" in second
+    assert "are outputs (B, classes)" in second and "0..classes-1" in second
 
 
 @pytest.mark.parametrize("way", ["score", "module", "population"])
@@ -281,7 +281,7 @@ def test_labels_outside_the_classes_are_errors(way, wrong, shown):
     assert scorers(pooled)[way](torch.ones(6, 1, 8, 8), classes)
     classes[4] = wrong
     pattern = (
-        rf"labels are in {shown}, the network's outputs of shape \(6, 4\) have 4 classes, 0..3"
+        rf"targets are in {shown}, the network's outputs of shape \(6, 4\) have 4 classes, 0..3"
     )
     with pytest.raises(ValueError, match=pattern.replace("..", r"\.\.")):
         scorers(pooled)[way](torch.ones(6, 1, 8, 8), classes)
@@ -301,13 +301,14 @@ def test_balanced_accuracy_is_the_mean_over_the_classes_that_there_are():
     from sklearn.metrics import balanced_accuracy_score
 
     from manyshot.evaluate.score import total
+    from manyshot.tasks import DEFAULT
 
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(200, 5, generator=generator)
     labels = torch.multinomial(
         torch.tensor([0.8, 0.1, 0.07, 0.03, 0]), 200, True, generator=generator
     )
-    scored = total(zip(logits.split(64), labels.split(64), strict=True))
+    scored = total(DEFAULT, zip(logits.split(64), labels.split(64), strict=True))
     expected = balanced_accuracy_score(labels.numpy(), logits.argmax(1).numpy())
     assert scored.metrics["balanced accuracy"] == pytest.approx(expected, abs=1e-12)
     assert scored.value == float((logits.argmax(1) == labels).double().mean())

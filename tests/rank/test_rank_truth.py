@@ -54,7 +54,7 @@ class TestTable:
         [
             ([[0.5], [1.5]], "0.5 to 1.5"),
             ([[-0.1]], "shares in"),
-            ([[NAN]], "no accuracy of architecture"),
+            ([[NAN]], "no score of architecture"),
             (np.zeros((0, 1)), "no architecture"),
         ],
     )
@@ -74,7 +74,9 @@ class TestTable:
 
 
 def row(arch, seed, accuracy, **more):
-    return {"arch": arch, "seed": seed, "test_score": accuracy, **more}
+    metric = {"name": "accuracy", "higher_is_better": True, "share": True}
+    key = {"schema": 2, "arch": arch, "seed": seed, "metric": metric}
+    return {**key, "test_score": accuracy, **more}
 
 
 def test_even_has_the_runs_that_all_have():
@@ -123,7 +125,7 @@ class TestRecords:
     def test_a_torn_last_line_is_left_out(self, tmp_path):
         path = self.write(tmp_path / LOG, row("1-0", 3, 0.5))
         with path.open("a") as file:
-            file.write(json.dumps({"schema": 1, **row("1-1", 3, 0.5)})[:20])
+            file.write(json.dumps(row("1-1", 3, 0.5))[:20])
         assert load_truth(path).archs == ((1, 0),)
 
 
@@ -167,7 +169,7 @@ class TestCsv:
             ("arch,accuracy\n0-1,93.1\n", "call a column of percents accuracy_percent"),
             ("arch,accuracy_percent\n0-1,101\n", r"101 is not in \[0, 100\]$"),
             ("arch,accuracy,macs\n0-1,0.5,\n", "line 2, macs: '' is not a finite number"),
-            ("arch,accuracy\n0-1,\n", "no accuracy of architecture"),
+            ("arch,accuracy\n0-1,\n", "no score of architecture"),
             ("arch,accuracy\n0-1,0.5\n0-1,0.6\n", "0-1 twice"),
         ],
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, final
 
@@ -25,19 +26,24 @@ class AveragePrecision:
         self._by_label = MultilabelAveragePrecision(
             labels, average=None, validate_args=False, sync_on_compute=False
         )
+        self._images = torch.zeros(labels, dtype=torch.int64)
 
     def to(self, device: torch.device) -> None:
         """Moves what it holds."""
         self._by_label.to(device)
+        self._images = self._images.to(device)
 
     def update(self, probabilities: Tensor, targets: Tensor) -> None:
         """Takes in a batch."""
         self._by_label.update(probabilities, targets)
+        self._images = self._images + targets.sum(0)
 
     def compute(self) -> Tensor:
         """The mean; not a number if no image has a label."""
-        by_label = torch.as_tensor(self._by_label.compute()).double()
-        return by_label[~by_label.isnan()].mean()
+        with warnings.catch_warnings():  # of labels that no image has, which are left out here
+            warnings.simplefilter("ignore")
+            by_label = torch.as_tensor(self._by_label.compute())
+        return by_label[self._images > 0].double().mean()
 
 
 class LabelAccuracy(Accuracy):
