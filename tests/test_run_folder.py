@@ -273,8 +273,8 @@ def test_lines_of_a_truth_that_are_no_trainings_are_passed_over(tmp_path):
     line = TruthLine(arch="0-1", seed=3, metric=run_folder.ACCURACY, test_score=0.5)
     records.write_lines(truth.log, [{"about": "two machines"}, line])
     assert truth.lines() == [line]
-    records.append(truth.log, {"arch": "0-1", "seed": 4})
-    with pytest.raises(RecordError, match=r"truth\.jsonl, line 3 has no 'test_score'"):
+    records.append(truth.log, {"schema": 2, "arch": "0-1", "seed": 4})
+    with pytest.raises(RecordError, match=r"truth\.jsonl, line 3 has no 'metric'"):
         truth.lines()
 
 

@@ -432,8 +432,8 @@ def test_a_folder_without_records_is_refused(tmp_path: Path) -> None:
     ("name", "text", "said"),
     [
         ("result.json", '{"schema": 1,', "result.json is not a record"),
-        ("result.json", '{"schema": 1}', "result.json has no 'name'"),
-        ("search.jsonl", '{"schema": 1, "arch": 5}\n', "search.jsonl, line 1 has "),
+        ("result.json", '{"schema": 2}', "result.json has no 'name'"),
+        ("search.jsonl", '{"schema": 2, "arch": 5}\n', "search.jsonl, line 1 has "),
         ("train.jsonl", "[]\n", "train.jsonl, line 1 is not a record"),
         ("codes.jsonl", '{"schema": 1, "arch": "0", "macs": 1}\n', "line 1 has no 'code'"),
     ],

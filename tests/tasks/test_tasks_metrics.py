@@ -149,7 +149,10 @@ def test_a_task_picks_its_part_of_the_outputs(output):
 
 
 def test_pixels_are_distilled_by_their_divergence():
-    student, teacher = drawn(3, 4, 2, 2).double().requires_grad_(), drawn(3, 4, 2, 2, seed=6).double()
+    student, teacher = (
+        drawn(3, 4, 2, 2).double().requires_grad_(),
+        drawn(3, 4, 2, 2, seed=6).double(),
+    )
     Dense(ignore_index=255).distillation(student, teacher).backward()
     own = student.detach().requires_grad_()
     p = teacher.softmax(1)
@@ -175,7 +178,13 @@ def test_numbers_are_distilled_by_the_loss():
 
 CASES = {
     "dense, a class per image": (Dense(), drawn(4, 3, 2, 2), classes(4), "(4, 3, 2, 2)", "(4,)"),
-    "dense, another size": (Dense(), drawn(4, 3, 2, 2), classes(4, 4, 4), "(4, 3, 2, 2)", "(4, 4, 4)"),
+    "dense, another size": (
+        Dense(),
+        drawn(4, 3, 2, 2),
+        classes(4, 4, 4),
+        "(4, 3, 2, 2)",
+        "(4, 4, 4)",
+    ),
     "dense, floats": (Dense(), drawn(4, 3, 2, 2), drawn(4, 2, 2), "(4, 3, 2, 2)", "torch.float32"),
     "dense, a dict": (Dense(), {"out": drawn(4, 3, 2, 2)}, classes(4, 2, 2), "'out'", "(4, 2, 2)"),
     "multi-label, classes": (MultiLabel(), drawn(4, 3), classes(4), "(4, 3)", "(4,)"),

@@ -117,14 +117,14 @@ def _scatter(
         y,
         "",
         text=[p.arch for p in points],
-        hovertemplate=f"%{{text}}<br>{title} {shown}<br>truth {judged}<extra></extra>",
+        hovertemplate=f"%{{text}}<br>{plain(title)} {shown}<br>truth {judged}<extra></extra>",
         marker={"size": 6 if len(points) < 1000 else 4, "color": f.colour(0 if is_score else 7)},
     )
     if errors:
         trace["error_y"] = {"array": spread, "thickness": 1, "width": 0, "color": f.SOFT}
     axis = f.cost_axis(title, x)
     if is_score:
-        axis = f.score_axis(f"proxy {ranking.task.metric.name}", ranking.task.metric.share)
+        axis = f.score_axis(plain(f"proxy {ranking.task.metric.name}"), ranking.task.metric.share)
     layout = f.layout(axis, f.score_axis("truth", truth.share), showlegend=False)
     return Figure(f"{title} against truth", [trace], layout, height=300)
 

@@ -55,7 +55,7 @@ def trade_off(run: RunRecords, task: TaskRecord) -> Figure:
             style = {"color": f.colour(i), "dash": "dot", "width": 2}
             shapes.append(f.rule("x", limit[1], line=style))
     traces += _stars(run, metric)
-    name = f"proxy {metric.name}"
+    name = plain(f"proxy {metric.name}")
     caption = f"Proxy {metric.name} on validation images, with the supernet's weights."
     if shapes:
         caption += " Dotted: the limits of budgets on MACs."
@@ -167,7 +167,7 @@ def progress(run: RunRecords, task: TaskRecord) -> Figure:
         caption = f"{caption} Limits that are not on record are left out: {missing}.".strip()
     layout = f.layout(
         f.axis("scores taken", rangemode="tozero"),
-        f.score_axis(f"proxy {task.metric.name}", task.metric.share),
+        f.score_axis(plain(f"proxy {task.metric.name}"), task.metric.share),
     )
     return Figure("Search progress", traces, layout, caption, height=380)
 
@@ -248,8 +248,8 @@ def order(run: RunRecords) -> list[Figure]:
         hovertemplate=f"%{{text}}<br>{_y(metric, 'x')} → {_y(metric)}<extra></extra>",
     )
     layout = f.layout(
-        f.score_axis(f"proxy {metric.name} before", metric.share, range=[low, high]),
-        f.score_axis(f"proxy {metric.name} after", metric.share, range=[low, high]),
+        f.score_axis(plain(f"proxy {metric.name} before"), metric.share, range=[low, high]),
+        f.score_axis(plain(f"proxy {metric.name} after"), metric.share, range=[low, high]),
     )
     words = f"{numbers.plural(len(both), 'architecture')}, on the same images both times."
     return [Figure("Watched architectures, before and after", [same, scatter], layout, words)]
