@@ -28,7 +28,7 @@ format: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch torchvision
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,onnx,tensorboard,ray]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,onnx,tensorboard,ray,timm]'
 	touch $@
 
 clean:

@@ -18,6 +18,7 @@ ALLOWED: dict[str, set[str]] = {
     "sharing": {"nn", "space"},
     "zoo": {"nn", "space"},
     "supernet": {"sharing", "nn", "space"},
+    "conversion": {"supernet", "sharing", "nn", "space"},
     "transfer": {"supernet", "nn", "space"},
     "cost": {"supernet", "nn", "space"},
     "tasks": set(),

@@ -12,6 +12,7 @@ from manyshot._version import __version__
 
 if TYPE_CHECKING:
     from manyshot import (
+        conversion,
         cost,
         data,
         evaluate,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
         transfer,
         zoo,
     )
+    from manyshot.conversion import convert
     from manyshot.finding import find
     from manyshot.fitting import fit
     from manyshot.nn import value
@@ -45,8 +47,8 @@ if TYPE_CHECKING:
     from manyshot.supernet import Supernet
 
 _MODULES = (
-    "cost", "data", "evaluate", "export", "nn", "rank", "search", "sharing", "space", "tasks",
-    "train", "transfer", "zoo"
+    "conversion", "cost", "data", "evaluate", "export", "nn", "rank", "search", "sharing", "space",
+    "tasks", "train", "transfer", "zoo"
 )  # fmt: skip
 _NAMES = {
     "Arch": "manyshot.space",
@@ -60,6 +62,7 @@ _NAMES = {
     "TrainingSettings": "manyshot.recipe",
     "choose": "manyshot.space",
     "concat": "manyshot.space",
+    "convert": "manyshot.conversion",
     "find": "manyshot.finding",
     "fit": "manyshot.fitting",
     "round_to": "manyshot.space",
@@ -81,6 +84,8 @@ __all__ = [
     "__version__",
     "choose",
     "concat",
+    "conversion",
+    "convert",
     "cost",
     "data",
     "evaluate",

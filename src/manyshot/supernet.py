@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, final, get_args
+from typing import Any, Literal, NoReturn, final, get_args
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from manyshot.nn.batch_norm import (
     Collector,
     MaskedStatistics,
 )
+from manyshot.nn.converted import Conversion
 from manyshot.nn.extract import extract
 from manyshot.nn.inputs import Inputs, as_call, images_of, without_values
 from manyshot.nn.layer import active_part
@@ -27,9 +28,6 @@ from manyshot.nn.shapes import check_options, model_dtype
 from manyshot.nn.structure import adopt, compile_options, search_space, walk
 from manyshot.sharing import OneShot, Phase, Sharing
 from manyshot.space import Arch, Decision
-
-if TYPE_CHECKING:
-    from manyshot.conversion.report import Conversion
 
 _BY_THE_BATCH = BatchStatistics()
 

@@ -61,7 +61,7 @@ def test_a_constant_in_a_forward_fixes_what_it_counts():
     model = built(ConstantView)
     net = convert(model, IMAGES)
     assert names(net) == {"hidden.width": (8, 16, 24, 32)}
-    assert "another number does not run: the network (ConstantView)" in why(net)["conv"]
+    assert "another number does not run: module 'hidden' (Linear)" in why(net)["conv"]
     check_forms(net, model, IMAGES)
 
 
@@ -149,7 +149,7 @@ def test_encoders_of_torch(batch_first, norm_first):
     assert type(whole.encoder.layers[0].self_attn) is nn.MultiheadAttention
     few = net.extract(net.space.smallest)
     assert type(few.encoder.layers[0].self_attn) is MultiheadAttention
-    assert type(few.encoder.layers[1]) is nn.Identity
+    assert isinstance(few.encoder.layers[1], nn.Identity)
 
 
 def test_heads_are_masked_as_they_are_cut():
@@ -249,7 +249,7 @@ def test_arguments_that_are_not_allowed():
         convert(ms.zoo.tiny(), IMAGES)
     with pytest.raises(ConversionError, match="nothing in the network can vary: 0"):
         convert(nn.Sequential(nn.Linear(4, 3)), torch.randn(2, 4))
-    with pytest.raises(ConversionError, match="cannot run on tensors without values"):
+    with pytest.raises(ConversionError, match="does not run on example_inputs"):
         convert(model, torch.randn(2, 5, 16, 16))
 
 
@@ -260,3 +260,31 @@ def test_the_text_of_a_conversion_has_all_of_it():
         assert words in text
     assert text.endswith(net.conversion.summary())
     assert "1 decisions" not in text
+
+
+class Auxiliary(nn.Module):
+    """A second head that only training has."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.body = nn.Conv2d(3, 32, 3), nn.Conv2d(32, 64, 3)
+        self.norm = nn.BatchNorm2d(64)
+        self.aux, self.head = nn.Linear(32, 5), nn.Linear(64, 5)
+
+    def forward(self, x):
+        x = self.stem(x)
+        aux = self.aux(x.mean((2, 3))) if self.training else None
+        x = self.head(self.norm(self.body(x.relu())).mean((2, 3)))
+        return (x, aux) if self.training else x
+
+
+def test_a_head_that_only_training_has():
+    model = built(Auxiliary)
+    net = convert(model, IMAGES)
+    assert set(names(net)) == {"stem.width", "body.width"}
+    check_forms(net, model, IMAGES)
+    logits, aux = net.train()(IMAGES, net.space.smallest)
+    assert logits.shape == aux.shape == (4, 5)
+    (logits.sum() + aux.sum()).backward()
+    assert net.model.aux.weight.grad[:, :8].abs().sum() > 0
+    assert net.model.aux.weight.grad[:, 8:].abs().sum() == 0

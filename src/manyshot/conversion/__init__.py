@@ -2,6 +2,6 @@
 
 from manyshot.conversion.attributes import register
 from manyshot.conversion.convert import ConversionError, convert
-from manyshot.conversion.report import Conversion, Converted, Kept
+from manyshot.nn.converted import Conversion, Converted, Kept
 
 __all__ = ["Conversion", "ConversionError", "Converted", "Kept", "convert", "register"]

@@ -116,7 +116,8 @@ def _leaves(value: Any) -> list[Tensor]:
 
 _ELEMENTWISE = (
     "hardswish hardsigmoid _prelu_kernel dropout native_dropout copy _to_copy detach alias "
-    "lift_fresh clone contiguous fill zero bernoulli empty_like zeros_like ones_like full_like rand_like randn_like"
+    "lift_fresh clone contiguous fill zero bernoulli empty_like zeros_like ones_like full_like "
+    "rand_like randn_like"
 )
 for _name in _ELEMENTWISE.split():
     RULES[_name] = elementwise

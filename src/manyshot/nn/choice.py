@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, final
@@ -160,7 +161,7 @@ class Depth(Layer):
         """A `Sequential` of the first blocks; of one that is a piece, the block or `Identity`."""
         kept = self.blocks[: max(0, extraction.selection.count(self.decision) - self.start)]
         if self.is_piece:
-            return copy.deepcopy(kept[0], extraction) if kept else nn.Identity()
+            return copy.deepcopy(kept[0], extraction) if kept else _passing(self.blocks[0])
         sequence = nn.Sequential(*(copy.deepcopy(block, extraction) for block in kept))
         sequence.training = self.training
         return sequence
@@ -194,3 +195,16 @@ class Depth(Layer):
                 after = reading(where, block, x, *args, **kwargs)
             x = gate(mask[i], i < depth, x, after, self.path)
         return x
+
+
+class Passing(nn.Identity):
+    """What a dropped block becomes that is called with more than its input."""
+
+    def forward(self, input: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: A002 - torch's name
+        """The input."""
+        return input
+
+
+def _passing(block: nn.Module) -> nn.Identity:
+    """An identity that can be called as `block` is."""
+    return nn.Identity() if len(inspect.signature(block.forward).parameters) == 1 else Passing()

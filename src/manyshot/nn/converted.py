@@ -92,9 +92,9 @@ class Conversion:
         """One sentence on how much varies."""
         kinds = {kind: sum(d.kind == kind for d in self.decisions) for kind in Kind.__args__}  # type: ignore[attr-defined]
         counts = ", ".join(f"{n} of {kind}" for kind, n in kinds.items() if n)
-        said = (
-            f"{len(self.decisions)} decisions ({counts}); {self.share:.0%} of the parameters vary"
-        )
+        number = len(self.decisions)
+        said = f"{number} decision{'s' * (number != 1)} ({counts}); "
+        said += f"{self.share:.0%} of the parameters are in tensors that vary"
         if self.difference is not None:
             said += f"; the largest differs from the original by {self.difference:.1e}"
         return f"{said}."
