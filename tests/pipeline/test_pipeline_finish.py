@@ -132,7 +132,7 @@ def test_any_architecture_can_be_exported(base, tmp_path):
         expected = ws.net.eval()(images, arch, stats=stats)
         torch.testing.assert_close(program(images), expected, rtol=1e-4, atol=1e-5)
     card = json.loads((tmp_path / "run" / "subnets" / "3-0-2-1.json").read_text())
-    assert card["accuracies"] == {}
+    assert card["scores"] == {}
     assert card["data"]["fingerprint"] == ws.splits.training_fingerprint
 
 
@@ -157,7 +157,8 @@ def test_an_export_touches_the_test_images_only_if_told_to(base, tmp_path, monke
     record = export_architecture(recipe, folder, "3-0-2-1", test=True)
     assert touched.count("test") == 1
     card = json.loads((folder / "subnets" / "3-0-2-1.json").read_text())
-    assert card["accuracies"] == {"test_score": record["test_score"]}
+    scores = {f"test {name}": value for name, value in record["test_metrics"].items()}
+    assert card["scores"] == scores and scores["test accuracy"] == record["test_score"]
     [row] = lines(folder, "exported.jsonl")
     assert row["test_score"] == record["test_score"]
 

@@ -82,8 +82,9 @@ def test_scores_are_those_of_score(ranked, truth, net):
 def test_a_truth_of_other_images_is_warned_of(copied, truth, tmp_path):
     """Whether it is read from a folder of ours, and whoever calls."""
     folder, recipe = copied
+    same = {"schema": 2, "metric": truth.metric.plain()}
     rows = [
-        {"schema": 1, "arch": "-".join(map(str, arch)), "seed": seed, "test_score": accuracy}
+        {**same, "arch": "-".join(map(str, arch)), "seed": seed, "test_score": accuracy}
         for arch, accuracies in zip(truth.archs, truth.scores_NR.tolist(), strict=True)
         for seed, accuracy in enumerate(accuracies[:1])
     ]

@@ -326,7 +326,9 @@ class TestPlans:
 
     def test_best_of_the_truth_so_far(self, tmp_path):
         ws = Workspace.build(small(TRAINING))
-        same = {"settings": ws.truth_fingerprint(ws.recipe.truth.training), "schema": 1}
+        metric = ws.task_record.metric.plain()
+        same = {"metric": metric, "schema": 2}
+        same["settings"] = ws.truth_fingerprint(ws.recipe.truth.training)
         accuracies = {"0-0-0-0": 0.4, "1-0-0-0": 0.6, "2-0-0-0": 0.5, "3-0-0-0": 0.6}
         trained = [
             {"arch": arch, "seed": 1, "test_score": accuracy, **same}
