@@ -17,7 +17,6 @@ from typing import Any
 import torch
 import torchvision
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 import manyshot as ms
 
@@ -73,11 +72,13 @@ def network(name: str) -> nn.Module:
     for parameter in model.parameters():
         if parameter.numel() > 1 and parameter.eq(parameter.flatten()[0]).all():
             parameter.uniform_(0.5, 1.0)
-    for module in model.modules():
-        if isinstance(module, _BatchNorm) and module.track_running_stats:
-            module.running_mean.normal_()
-            module.running_var.uniform_(0.5, 1.5)
-    return model.eval()
+    for name, buffer in model.named_buffers():
+        if name.endswith("running_mean"):
+            buffer.normal_()
+        elif name.endswith("running_var"):
+            buffer.uniform_(0.5, 1.5)
+    network: nn.Module = model.eval()
+    return network
 
 
 if __name__ == "__main__":

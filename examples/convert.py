@@ -19,8 +19,8 @@ def main(epochs: int = 12, seed: int = 0) -> tuple[float, float]:
     test = ms.data.fixed(splits.test, None, 256, **look)
 
     stages = [[1, 16, 1, 1], [4, 24, 2, 1], [4, 32, 3, 2]]  # expansion, channels, blocks, stride
-    model: nn.Module = MobileNetV2(splits.classes, inverted_residual_setting=stages)
-    model.features[0][0] = nn.Conv2d(1, 32, 3, padding=1, bias=False)  # grey images of 8 x 8
+    model = MobileNetV2(splits.classes, inverted_residual_setting=stages)
+    model.features[0].register_module("0", nn.Conv2d(1, 32, 3, padding=1, bias=False))  # grey
     ms.fit(model, splits, settings=ms.TrainingSettings(epochs=epochs, lr=0.05), seed=seed)
     whole = ms.evaluate.score_module(model.eval(), test).value
 

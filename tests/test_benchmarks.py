@@ -13,6 +13,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+import torch
 
 from benchmarks.lib import kept, pages, reading
 from manyshot import records
@@ -170,6 +171,97 @@ def test_the_planted_page_takes_the_best_rate_of_problem_0(tmp_path):
     (found,) = results_of([*rows, {**rows[0], "steps": 5, "mse": 0.5}])
     assert [row["lr"] for row in found.tuning] == [0.1, 0.2]
     assert found.errors.tolist() == [4.0, 3.0]  # by problem, of the longest training
+
+
+def test_lines_of_code_leave_out_what_is_none():
+    from benchmarks.studies.convert.run import lines
+
+    def counted(a):
+        """Said.
+
+        And more.
+        """
+        # a remark
+        b = [
+            a,
+        ]
+
+        if b:
+            return "text"  # another
+        return """two
+        lines"""
+
+    assert lines([counted]) == 8
+    assert lines([counted, counted]) == 16
+
+
+def test_the_scaled_network_is_the_widest_within_its_cost(tmp_path):
+    from benchmarks.studies.convert.network import SmallResNet, Task
+    from benchmarks.studies.convert.scaled import scaled
+
+    def macs(widths):
+        """Of 28x28 pixels, by hand: convolutions at 14, 14, 7, 4 and 2 pixels, and the head."""
+        total, before = widths[0] * 9 * 14**2, widths[0]
+        for width, side in zip(widths, (14, 7, 4, 2), strict=True):
+            shortcut = 0 if side == 14 else before * width
+            total += side**2 * (9 * before * width + 3 * 9 * width**2 + shortcut)
+            before = width
+        return total + 10 * before
+
+    limit = macs((16, 32, 64, 128)) // 3
+    found = scaled(SmallResNet(), Task(None, {0.3: limit}, 0, tmp_path))[0.3]
+    widths = [found.get_submodule(f"layer{i}.0.conv1").out_channels for i in range(1, 5)]
+    assert macs(widths) <= limit
+    assert macs([width + 1 for width in widths]) > limit
+
+
+def test_arms_of_the_study_of_conversion_are_within_their_costs(monkeypatch, tmp_path):
+    import manyshot as ms
+    from benchmarks.studies.convert import network, ours, run
+    from benchmarks.studies.convert.network import Task
+
+    monkeypatch.setattr(ours, "CANDIDATES", 8)
+    few = ms.TrainingSettings(epochs=1, batch_size=128, lr=0.01)
+    names = ("convert, untrained", "scaled")
+    for name in names:
+        monkeypatch.setitem(run.ARMS, name, run.ARMS[name]._replace(settings=few))
+    splits = ms.data.load("digits", image_size=28, train_size=128, validation=64)
+    test = list(ms.data.fixed(splits.test, 64, 64, mean=splits.mean, std=splits.std, seed=0))
+    original = network.SmallResNet().eval()
+    before = {name: tensor.clone() for name, tensor in original.state_dict().items()}
+    limit = ms.cost.subnet_macs(original, network.SHAPE) // 2
+    task = Task(splits, {0.5: limit}, 0, tmp_path)
+    for name in names:
+        [row] = run.measured(name, original, task, test, rounds=1)
+        assert row["macs"] <= limit
+        assert row["epochs"] == 1
+        assert 0 <= row["accuracy"] <= 1
+        assert row["ms_1"] > 0
+    assert all(torch.equal(before[n], t) for n, t in original.state_dict().items())
+
+
+def test_the_page_of_conversion_has_a_row_per_arm_and_cost(tmp_path):
+    from benchmarks.studies.convert.page import write_page
+
+    path = tmp_path / "records.jsonl"
+    done = {"cores": 2, "cpu": "a CPU", "threads": 1, "torch": "2", "date": "today", "commit": "c"}
+    size = {"macs": 4_000_000, "params": 300_000}
+    original = {"measure": "original", "accuracy": 0.9, "train_cpu_seconds": 100.0}
+    records.append(path, {**original, **size, "macs": 8_000_000, **done})
+    for seed, accuracy in enumerate((0.8, 0.9)):
+        for share in (0.5, 0.25):
+            row = {"measure": "arm", "arm": "pruned", "seed": seed, "share": share, "epochs": 3}
+            row |= {"lines": 7, "method_seconds": 20.0, "method_cpu_seconds": 10.0}
+            row |= {"finish_seconds": 9.0, "finish_cpu_seconds": 4.0, "validation_before": 0.5}
+            row |= {"ms_1": 1.0, "original_ms_1": 2.0, "ms_64": 3.0, "original_ms_64": 4.0}
+            records.append(path, {**row, "accuracy": accuracy - share, **size, **done})
+    text = write_page(path).read_text()
+    start = "| pruned (2 seeds) | 3 "
+    assert f"{start}| 35.00 ± 7.07 | 50.0 ± 0.0 | 4.00 M | 300 K |" in text
+    assert f"{start}| 60.00 ± 7.07 |" in text
+    assert "| 1.00 (0.50 of the original's) | 3.00 (0.75 of the original's) |" in text
+    assert "| pruned | 7 | 10 | 8 | 38 |" in text  # a half and a quarter share the method
+    assert text.index("50% of the multiply-adds") < text.index("25% of the multiply-adds")
 
 
 def of_records(path: Path) -> set[str]:

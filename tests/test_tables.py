@@ -106,6 +106,7 @@ def test_names_are_no_markup_in_the_terminal() -> None:
         "size": 4,
         "decisions": [{"name": "[b]layer", "options": ["[/b]", "<i>"]}],
         "costs": {},
+        "conversion": None,
     }
     terminal = printed(*survey_tables(survey))
     for name in ("[red]net", "[b]layer", "[/b], <i>"):

@@ -10,6 +10,7 @@ from manyshot import cost, evaluate
 from manyshot.data import Splits, fixed
 from manyshot.progress import Progress, Silent
 from manyshot.search import (
+    Cost,
     CostRange,
     Infeasible,
     Limit,
@@ -19,7 +20,8 @@ from manyshot.search import (
     limits_of,
     make_searcher,
 )
-from manyshot.space import Arch
+from manyshot.search.limit import costs_of
+from manyshot.space import Arch, Budget
 from manyshot.supernet import Supernet
 from manyshot.tasks import Task, as_task
 
@@ -90,7 +92,7 @@ def find(
     options: Mapping[str, Any] | None = None,
     candidates: int = 120,
     generation: int = 30,
-    costs: Mapping[str, CostRange] | None = None,
+    costs: Mapping[str, CostRange | Callable[..., Any]] | None = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> SearchResult:
@@ -98,7 +100,7 @@ def find(
 
     Args:
         net: a trained supernet.
-        budgets: such as `"macs<=30M"`, `"params<=60%"` or, with a table of it, `"latency_ms<=2"`.
+        budgets: such as `"macs<=30M"`, `"params<=60%"`, `"size<=5MB"`, or on any of `costs`.
         score: the score of an architecture, higher is better; or a data set, on whose validation
             part the task is scored after batch norms are calibrated on 512 training images.
         task: what a data set is scored by, or its name.
@@ -108,7 +110,9 @@ def find(
         options: of the searcher, by name.
         candidates: how many architectures are scored in all.
         generation: how many of them between two proposals.
-        costs: by metric; by default exact `macs` and `params`.
+        costs: further ones by name: a table, such as `latency_ms` by `ms.cost.latency_table`, or a
+            function that gives a number (see `ms.cost.FunctionCost`). What budgets are on is exact
+            besides, for `macs`, `params` and `size`.
         seed: of the searcher, and of the choice of calibration images.
         progress: shows how far it is; by default nothing.
 
@@ -119,8 +123,8 @@ def find(
     """
     if not budgets:
         raise ValueError("give at least one budget, such as budgets=['macs<=50%']")
-    costs = _default_costs(net) if costs is None else costs
-    limits = limits_of(budgets, costs, net.space.largest)
+    by_metric = _all_costs(net, budgets, costs or {})
+    limits = limits_of(budgets, by_metric, net.space.largest)
     if isinstance(score, Splits):
         score = proxy_fitness(net, score, as_task(task), fitness=fitness, seed=seed)
     if isinstance(searcher, str):
@@ -136,7 +140,7 @@ def find(
                 scores[arch] = float(score(arch))
                 advance(len(scores), f"best {max(scores.values()):.4f}")
             searcher.tell(archs, [scores[arch] for arch in archs])
-    winners = tuple(_winner(net, limit, scores, costs) for limit in limits)
+    winners = tuple(_winner(net, limit, scores, by_metric) for limit in limits)
     return SearchResult(winners, tuple(scores.items()))
 
 
@@ -178,17 +182,33 @@ def proxy_fitness(
     return score_of
 
 
-def _default_costs(net: Supernet) -> dict[str, CostRange]:
-    if net.input_shape is None:
-        raise ValueError(
-            "costs need the shape of an image: make the supernet with "
-            "ms.Supernet(model, input_shape=(C, H, W)), or give costs="
-        )
-    return {"macs": cost.macs_table(net, net.input_shape), "params": cost.params_table(net)}
+def _all_costs(
+    net: Supernet, budgets: Sequence[str], given: Mapping[str, CostRange | Callable[..., Any]]
+) -> dict[str, Cost]:
+    """The costs that are given, and those of ours: what budgets are on, or all without any."""
+    asked = {part.metric for text in budgets for part in Budget.parse_all(text)}
+    if not given:
+        asked |= {"macs", "params"}
+    costs: dict[str, Cost] = {
+        name: one if isinstance(one, CostRange) else cost.FunctionCost(net, one, name)
+        for name, one in given.items()
+    }
+    if "macs" in asked - costs.keys():
+        if net.input_shape is None:
+            raise ValueError(
+                "macs need the shape of an image: make the supernet with "
+                "ms.Supernet(model, input_shape=(C, H, W)), or give costs="
+            )
+        costs["macs"] = cost.macs_table(net, net.input_shape)
+    if "params" in asked - costs.keys():
+        costs["params"] = cost.params_table(net)
+    if "size" in asked - costs.keys():
+        costs["size"] = cost.size_table(net)
+    return costs
 
 
 def _winner(
-    net: Supernet, limit: Limit, scores: Mapping[Arch, float], costs: Mapping[str, CostRange]
+    net: Supernet, limit: Limit, scores: Mapping[Arch, float], costs: Mapping[str, Cost]
 ) -> Winner:
     within = best(scores, limit)
     if not within:
@@ -201,6 +221,6 @@ def _winner(
         budget=limit.name,
         arch=arch,
         choices=net.space.choices(arch),
-        costs={metric: table([arch])[0].item() for metric, table in costs.items()},
+        costs={m: costs_of(one, [arch], m)[0].item() for m, one in costs.items()},
         score=scores[arch],
     )

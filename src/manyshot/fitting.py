@@ -15,7 +15,7 @@ from manyshot.progress import Progress
 from manyshot.recipe import TrainingSettings
 from manyshot.supernet import Supernet
 from manyshot.tasks import Task, as_task
-from manyshot.train import Only, Sampler, Standalone, Trainer, Uniform, engine, train
+from manyshot.train import Only, Sampler, Standalone, Taught, Trainer, Uniform, engine, train
 from manyshot.train.probing import HeldOut
 
 
@@ -25,6 +25,7 @@ def fit(
     *,
     task: Task | str = "classification",
     sampler: Sampler | None = None,
+    teacher: nn.Module | None = None,
     settings: TrainingSettings | None = None,
     seed: int = 0,
     progress: Progress | None = None,
@@ -47,6 +48,8 @@ def fit(
         train_on: batches of training images, or a data set whose training part is batched here.
         task: what is learnt: its loss, and what it checks of the first batch; or its name.
         sampler: which paths train next; by default uniform ones.
+        teacher: a trained network, such as the one that `ms.convert` was given; everything learns
+            from its predictions in place of labels, and it stays as it is.
         settings: optimiser, schedule and length; by default `TrainingSettings()`.
         seed: of the sampler's draws, of dropout, and of batches made here.
         progress: shows how far it is, such as `manyshot.progress.Bars()`; by default nothing.
@@ -90,6 +93,8 @@ def fit(
         raise ValueError("a sampler chooses paths of a ms.Supernet, and this module has none")
     else:
         trained, sampler, largest = Standalone(net), Only(()), ()
+    if teacher is not None:
+        sampler = Taught(sampler, "original")
     path = None if folder is None else Path(folder)
     trainer = Trainer(
         net=trained,
@@ -105,6 +110,7 @@ def fit(
         log=log,
         fingerprint=fingerprint,
         held_out=held_out,
+        original=teacher,
     )
     train(trainer, progress, stage)
     return trainer

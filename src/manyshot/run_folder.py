@@ -31,6 +31,8 @@ WEIGHTS = "supernet.safetensors"
 """The weights of the trained supernet."""
 SOURCE = "source.safetensors"
 """The weights that a transfer begins with."""
+ORIGINAL = "original.safetensors"
+"""The weights that were given to a network, as the run began with them."""
 SHIFTED = "shifted.safetensors"
 """The supernet's weights after a search that moved them."""
 SAMPLER = "sampler.pt"
@@ -159,6 +161,8 @@ class WinnerRecord(Part):
     macs: Count
     params: Count
     latency_ms: float
+    costs: dict[str, float] | None = None
+    """Further ones that a budget is on: the size of weights in bytes, and the recipe's own."""
     proxy_score: float
     proxy_loss: float
     test_score: float
@@ -384,6 +388,8 @@ class ScoreLine(ScoresRecord):
     macs: Count
     params: Count
     latency_ms: float | None = None
+    costs: dict[str, float] | None = None
+    """Further ones that a budget is on: the size of weights in bytes, and the recipe's own."""
     weights_version: Count
     calibration: str
     validation_images: Count
@@ -394,7 +400,7 @@ class ScoreLine(ScoresRecord):
     def cost(self, metric: str) -> float | None:
         """Its cost by a metric; None if that is not on record."""
         costs = {"macs": self.macs, "params": self.params, "latency_ms": self.latency_ms}
-        return costs.get(metric)
+        return {**(self.costs or {}), **costs}.get(metric)
 
 
 class SearchLine(ScoreLine):
@@ -820,6 +826,11 @@ class RunFolder(_Folder):
     def source(self) -> Path:
         """The weights that a transfer begins with."""
         return self.path / SOURCE
+
+    @property
+    def original(self) -> Path:
+        """The weights that were given to the network, as the run began with them."""
+        return self.path / ORIGINAL
 
     @property
     def shifted(self) -> Path:

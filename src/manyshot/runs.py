@@ -112,7 +112,7 @@ class RunWinner:
         budget: such as `"macs<=25%"`.
         arch: the architecture.
         choices: the chosen option of every decision that matters, by name.
-        costs: `macs`, `params` and the measured `latency_ms`.
+        costs: `macs`, `params`, the measured `latency_ms`, and what else a budget is on.
         metric: the name of the metric that scores are values of.
         proxy_score: with the supernet's weights, on validation images.
         test_score: of the finished network, on the test images.
@@ -204,6 +204,7 @@ class Run:
 
     def _winner(self, winner: WinnerRecord, metric: str) -> RunWinner:
         costs = {"macs": winner.macs, "params": winner.params, "latency_ms": winner.latency_ms}
+        costs |= winner.costs or {}
         return RunWinner(
             budget=winner.budget,
             arch=tuple(int(option) for option in winner.arch.split("-")),
@@ -244,7 +245,7 @@ class Run:
 
         check_trusted(self.files, trust=self._trust)
         self.files.final_weights(self.recipe)  # that they are missing is said before all is built
-        workspace = Workspace.build(self.recipe)
+        workspace = Workspace.build(self.recipe, self.folder)
         workspace.load_final_weights(self.files)
         return workspace
 

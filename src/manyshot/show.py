@@ -58,7 +58,7 @@ def shift_tables(result: Result) -> list[RichTable]:
 
 
 def survey_tables(survey: dict[str, Any]) -> list[RichTable]:
-    """What `manyshot space` prints: decisions, costs, histograms."""
+    """What `manyshot space` prints: decisions, what a conversion did, costs, histograms."""
     title = f"{survey['name']}: {survey['size']:,} encodings"
     histograms = [
         _drawn(
@@ -66,9 +66,13 @@ def survey_tables(survey: dict[str, Any]) -> list[RichTable]:
             f"{metric} of {sum(cost['histogram']):,} uniform random architectures",
         )
         for metric, cost in survey["costs"].items()
+        if cost["histogram"]
     ]
+    conversion = survey["conversion"]
+    converted = [] if conversion is None else space.converted(conversion)
     return [
         _drawn(space.decisions(survey["decisions"]), title),
+        *(_drawn(table, words) for words, table in converted),
         _drawn(space.costs(survey["costs"]), "Reachable costs"),
         *histograms,
     ]

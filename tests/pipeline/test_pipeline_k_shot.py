@@ -8,8 +8,9 @@ import torch
 
 import manyshot as ms
 from manyshot.pipeline import Workspace
-from manyshot.pipeline.build import make_network, seeded
+from manyshot.pipeline.networks import make_network
 from manyshot.recipe import Recipe, RecipeError
+from manyshot.seeding import seeded
 from manyshot.sharing.dictionary import rows
 from manyshot.train import load_weights
 from pipeline_runs import lines, outcome, run, small

@@ -27,7 +27,7 @@ from manyshot.recipe import (
     RecipeError,
     SamplerSettings,
     SearchSettings,
-    TrainingSettings,
+    SupernetSettings,
 )
 from manyshot.run_folder import SHIFTED
 from manyshot.train import CheckpointError, NonFiniteLoss, load_weights
@@ -318,7 +318,7 @@ def test_sections_of_a_recipe_win_and_the_network_is_the_runs(base, tmp_path):
     recipe = transfer_recipe(base[0], path, None, ["train.epochs=7", "seed=9"])
     assert (recipe.network, recipe.sharing) == (base[1].network, base[1].sharing)
     assert recipe.data == DataSettings(name="levels", validation=32)
-    assert recipe.train == TrainingSettings(
+    assert recipe.train == SupernetSettings(
         lr=0.3, epochs=7
     )  # all else as in no recipe, not as in the run
     assert (recipe.search, recipe.name, recipe.seed) == (SearchSettings(), "levels", 9)

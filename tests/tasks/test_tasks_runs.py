@@ -118,9 +118,12 @@ def test_by_loss_other_networks_rank_first(tmp_path):
     """With losses that order against the metric, fitness says which of the two is followed."""
     order = {}
     for fitness in ("metric", "loss"):
-        recipe = small('task.name="tests.tasks.test_tasks_runs:Opposed"', f'evaluate.fitness="{fitness}"',
-                       'search.name="random"', "search.options={}", 'search.budgets=["macs<=100%"]',
-                       'finish.mode="inherit"')  # fmt: skip
+        recipe = small(
+            'task="tests.tasks.test_tasks_runs:Opposed"',
+            f'evaluate.fitness="{fitness}"',
+            *('search.name="random"', "search.options={}", 'search.budgets=["macs<=100%"]'),
+            'finish.mode="inherit"',
+        )
         run = ms.run(recipe, out=tmp_path / fitness)
         scored = {line["arch"]: line for line in lines_of(tmp_path / fitness, "search.jsonl")}
         order[fitness] = scored

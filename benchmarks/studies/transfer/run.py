@@ -34,7 +34,8 @@ from benchmarks.lib.measuring import provenance
 from benchmarks.studies.transfer.page import write_page
 from manyshot import evaluate, records
 from manyshot.pipeline import transfer_recipe
-from manyshot.pipeline.build import Workspace, build_network
+from manyshot.pipeline.build import Workspace
+from manyshot.pipeline.networks import build_network
 from manyshot.pipeline.stages.search import search
 from manyshot.pipeline.verbs.run import begin, trained_images
 from manyshot.pipeline.verbs.truth import alone
@@ -124,7 +125,8 @@ def measured(arm: str, seed: int, source: Path, folder: Path, root: Path) -> dic
     inherited = evaluate.score_module(
         ws.net.extract(winner, stats=stats).eval(), ws.fixed("test", None)
     )
-    look = {"calibration": ws.calibration(), "validation": ws.fixed("validation", None)}
+    look: dict[str, Any] = {"calibration": ws.calibration()}
+    look["validation"] = ws.fixed("validation", None)
     scores = [evaluate.score(ws.net, arch, **look) for arch in fixed_archs(ws)]
     return {
         "images": {"train": trained_images(ws), **found.images},

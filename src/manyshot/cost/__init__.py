@@ -1,4 +1,4 @@
-"""What an architecture costs: multiply-adds, parameters, milliseconds."""
+"""What an architecture costs: multiply-adds, parameters, bytes, milliseconds."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import numpy.typing as npt
 
+from manyshot.cost.functions import FunctionCost
 from manyshot.cost.latency import LatencyCheck, LatencyTable, latency_ms, latency_table
 from manyshot.cost.macs import macs_table, subnet_macs
-from manyshot.cost.params import params_table
+from manyshot.cost.params import params_table, size_table
 from manyshot.cost.policy import CostForm, PolicyCost
 from manyshot.cost.recording import CostMismatch
 from manyshot.cost.tables import Archs, CostTable
@@ -27,6 +28,7 @@ __all__ = [
     "CostTable",
     "DryRunError",
     "Formula",
+    "FunctionCost",
     "LatencyCheck",
     "LatencyTable",
     "Measurement",
@@ -40,6 +42,7 @@ __all__ = [
     "params",
     "params_table",
     "register",
+    "size_table",
     "subnet_macs",
 ]
 

@@ -16,7 +16,7 @@ from manyshot.nn.extract import extract
 from manyshot.nn.layer import Shape
 from manyshot.nn.mixing import FirstSlice
 from manyshot.nn.selection import Selection
-from manyshot.nn.shapes import meta_twin
+from manyshot.nn.shapes import meta_twin, model_dtype
 from manyshot.nn.structure import parameter_uses
 from manyshot.space import SearchSpace, Size, Use
 from manyshot.supernet import Supernet
@@ -48,6 +48,21 @@ def params_table(net: Supernet) -> CostTable:
     cost = CostTable.of("params", tuple(space.counts.tolist()), tables.items())
     _check(net, cost)
     return cost
+
+
+def size_table(net: Supernet, params: CostTable | None = None) -> CostTable:
+    """The bytes that the parameters of any architecture take, in the type that they have.
+
+    Exported files are that large, but for what surrounds the weights: a few hundred kilobytes.
+
+    Args:
+        net: the supernet.
+        params: the table of its parameters, if that is there.
+    """
+    counted = params_table(net) if params is None else params
+    each = model_dtype(net.model).itemsize
+    tables = {positions: table * each for positions, table in counted.tables.items()}
+    return CostTable("size", counted.counts, counted.constant * each, tables)
 
 
 def _check(net: Supernet, cost: CostTable) -> None:

@@ -15,7 +15,7 @@ from manyshot.space import Arch
 Archs = Sequence[Arch] | npt.NDArray[np.int64]
 Table = npt.NDArray[Any]
 MAX_CELLS = 10_000_000
-COUNTED = ("macs", "params")
+COUNTED = ("macs", "params", "size")
 """The metrics whose costs are whole numbers."""
 
 
@@ -25,7 +25,7 @@ class CostTable:
     """The exact cost of any architecture: a constant plus one table per set of decisions.
 
     Attributes:
-        metric: what is counted: `macs`, `params`, `latency_ms`, or `share` of something.
+        metric: what is counted: `macs`, `params`, `size`, `latency_ms`, or `share` of something.
         counts: the number of options of every decision.
         constant: the part that no decision changes.
         tables: for each set of decisions (positions in an architecture, ascending) an array with
@@ -55,7 +55,7 @@ class CostTable:
         return cls(metric, counts, constant, tables)
 
     def __call__(self, archs: Archs) -> npt.NDArray[Any]:
-        """The costs of architectures, (N,): integers for `macs` and `params`.
+        """The costs of architectures, (N,): integers for `macs`, `params` and `size`.
 
         Raises:
             ValueError: for an architecture that is not in the space.

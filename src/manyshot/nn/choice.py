@@ -188,7 +188,7 @@ class Depth(Layer):
         always = int(min(self.decision.values))
         x = self.first(always)(x, *args, **kwargs)
         for i, block in enumerate(self.blocks, self.start):
-            if i < always:
+            if not always <= i < len(mask):
                 continue
             with torch.set_grad_enabled(torch.is_grad_enabled() and i < depth):
                 where = f"depth {self.path!r}: block {i}"

@@ -203,7 +203,8 @@ def search_space(model: nn.Module) -> SearchSpace:
     if not uses:
         raise ValueError(
             f"{type(model).__name__} has no decisions: give it an ms.nn.Choice, an ms.nn.Depth, "
-            "or a layer of ms.nn with a size from ms.choose(...)"
+            "or a layer of ms.nn with a size from ms.choose(...); or let ms.convert(model, "
+            "example_inputs) find what can vary, in a recipe by a section [network.convert]"
         )
     for decision, path in paths.items():
         if not decision.named:

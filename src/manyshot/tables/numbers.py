@@ -95,7 +95,12 @@ def listed(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-_METRICS = {"macs": "MACs", "params": "parameters", "latency_ms": "latency (ms)"}
+_METRICS = {
+    "macs": "MACs",
+    "params": "parameters",
+    "size": "size (bytes)",
+    "latency_ms": "latency (ms)",
+}
 
 
 def metric(name: str) -> str:

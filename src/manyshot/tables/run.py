@@ -35,6 +35,7 @@ def winners(result: Result) -> Table:
             "MACs": count(winner.macs),
             "Parameters": count(winner.params),
             "Latency": numbers.milliseconds(winner.latency_ms),
+            **{numbers.metric(m).capitalize(): count(c) for m, c in (winner.costs or {}).items()},
             "Proxy": numbers.score(winner.proxy_score, metric.share, 2),
             "Test": numbers.score(winner.test_score, metric.share, 2),
             **{

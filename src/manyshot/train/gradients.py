@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from manyshot.nn.modes import evaluating
 from manyshot.space import Arch
 from manyshot.tasks import DEFAULT, Task
 from manyshot.tasks.task import detached, loss_function
-from manyshot.train.plan import Plan
+from manyshot.train.plan import Plan, Target
 
 
 class Forward(Protocol):
@@ -32,6 +33,7 @@ def accumulate(
     largest: Arch,
     smoothing: float = 0.0,
     share: float = 1.0,
+    original: nn.Module | None = None,
     backward: Callable[[Tensor], Any] = Tensor.backward,
 ) -> list[Tensor]:
     """Adds the gradient of the plan's weighted losses to what holds gradients already.
@@ -49,16 +51,20 @@ def accumulate(
         largest: the architecture that teaches in in-place distillation.
         smoothing: the share of a target that all classes get alike, in tasks of classes.
         share: factor of all losses: the images' share of the step's.
+        original: the network that paths with this target learn from, in eval mode.
         backward: what runs in place of `Tensor.backward` for losses of paths.
 
     Returns:
         The detached loss of each path, before its weight and `share`.
 
     Raises:
-        ValueError: if a path learns from the largest architecture and that did not come before, or
-            for outputs or targets that are none of the task.
+        ValueError: if a path learns from the largest architecture and that did not come before,
+            from an original that is not given, or for outputs or targets that are none of the task.
     """
-    teacher: Any = None
+    teachers: dict[Target, Any] = {}
+    if original is not None and any(path.target == "original" for path in plan.paths):
+        with evaluating(original):
+            teachers["original"] = original(images)
     loss_of, losses = loss_function(task, smoothing), []
     learnt: list[tuple[Tensor, Tensor]] = []  # what made a policy, and the leaf in its place
     for path in plan.paths:
@@ -72,16 +78,21 @@ def accumulate(
         if path.target == "labels":
             task.check(outputs, targets)
             loss = loss_of(outputs, targets)
-        elif teacher is None:
+        elif path.target in teachers:
+            loss = task.distillation(outputs, teachers[path.target])
+        elif path.target == "original":
+            raise ValueError(
+                f"path {path.arch} learns from the original, and there is none: give "
+                "fit(..., teacher=...), or in a recipe a network that is converted"
+            )
+        else:
             raise ValueError(
                 f"path {path.arch} learns from the largest architecture {largest}, which must "
                 "come before it in the plan, learning from labels"
             )
-        else:
-            loss = task.distillation(outputs, teacher)
         backward(loss if weight == 1 else weight * loss)
         if path.arch == largest and path.target == "labels":
-            teacher = detached(outputs)
+            teachers["largest"] = detached(outputs)
         losses.append(loss.detach())
     _pass_on(learnt, plan.penalty, share)
     return losses

@@ -133,6 +133,7 @@ class Optimisation:
         codes: torch.optim.Optimizer | None = None,
         sampler: Sampler | None = None,
         largest: Arch,
+        original: nn.Module | None = None,
         stream: Stream,
         diverged: Callable[[int, str], NonFiniteLoss],
     ) -> None:
@@ -148,6 +149,7 @@ class Optimisation:
             codes: an optimiser of what makes the codes; None if they stay as they are.
             sampler: one whose optimiser, if it has any, moves in each step of weights too.
             largest: the architecture that teaches in in-place distillation.
+            original: the network that teaches paths of this target; it stays as it is.
             stream: names the stream of torch's random numbers; each step and each process has a
                 part of it.
             diverged: makes the error for what the step of a number did: it knows the way out.
@@ -162,6 +164,7 @@ class Optimisation:
         self.contiguous = make_safe(net, accelerator.device)
         self._sampler_clip = None if sampler is None else sampler.clip_norm
         self.diverged, self._largest, self._stream = diverged, largest, stream
+        self._original = original
         self._begun = False
 
     def step(
@@ -282,6 +285,7 @@ class Optimisation:
                     largest=self._largest,
                     smoothing=self.settings.label_smoothing,
                     share=turn.share,
+                    original=self._original,
                     backward=backward_into(codes) if only_codes else self.accelerator.backward,
                 )
             trained.append(Trained(number, phase, turn.plan, losses))

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
 
 from manyshot.data import Batches
 from manyshot.progress import Progress, Silent
@@ -67,6 +67,7 @@ class Trainer:
         log: str = TRAIN_LOG,
         fingerprint: str = "",
         held_out: HeldOut | None = None,
+        original: nn.Module | None = None,
     ) -> None:
         """Makes the optimisers; `train` does the rest.
 
@@ -85,6 +86,8 @@ class Trainer:
             log: the name of the records' file.
             fingerprint: that of everything the run depends on; a checkpoint of another is refused.
             held_out: makes batches of held-out images for probes, from their number and a seed.
+            original: the network that teaches paths of this target, on the same device; it stays as
+                it is, and is no part of checkpoints.
 
         Raises:
             ValueError: if the sampler probes, and there are no held-out images, or if targets are
@@ -112,6 +115,7 @@ class Trainer:
             codes=codes,
             sampler=sampler,
             largest=largest,
+            original=original,
             stream=(seed, "step"),
             diverged=self._diverged,
         )

@@ -19,7 +19,8 @@ from manyshot.export import CARD, FORMATS, about_images, card, export
 from manyshot.fitting import fit
 from manyshot.nn import BatchNormStats
 from manyshot.nn.pointwise import training_format
-from manyshot.pipeline.build import Workspace, build_network, fit_classes
+from manyshot.pipeline.build import Workspace, fit_classes
+from manyshot.pipeline.networks import build_supernet
 from manyshot.progress import Progress
 from manyshot.recipe import FinishSettings
 from manyshot.run_folder import FINISH_LOG, FinishLine, MemoryFormat, RunFolder
@@ -223,7 +224,9 @@ class _Work:
 def fingerprint_of(ws: Workspace, settings: FinishSettings, text: str) -> str:
     """Identifies what the finished weights of an architecture depend on."""
     inherited = "" if settings.mode == "scratch" else digest(ws.net.state_dict())
-    return ws.fingerprint(settings.training, settings.mode, text, ws.recipe.train, inherited)
+    return ws.fingerprint(
+        settings.training, settings.mode, settings.teacher, text, ws.recipe.train, inherited
+    )
 
 
 def _say_what_is_tested_again(ws: Workspace, works: Sequence[_Work], test: bool) -> None:
@@ -280,7 +283,7 @@ def finished(
     """
     if settings.mode == "scratch":
         fresh = ws.recipe.model_copy(update={"seed": ws.recipe.seed + 1})
-        source = Supernet(build_network(fresh, ws.splits), input_shape=ws.splits.image_shape)
+        source, _ = build_supernet(fresh, ws.splits, given=False)
         fit_classes(ws.recipe, source, ws.splits.classes)
         source.to(ws.device)
         subnet = _extracted(source, arch, ws.device)
@@ -295,6 +298,7 @@ def finished(
         subnet,
         ws.batches(settings.training, rank, world),
         task=ws.task,
+        teacher=ws.original.module if settings.teacher == "original" else None,
         settings=settings.training,
         seed=ws.recipe.seed + 1,
         progress=progress,
@@ -315,11 +319,6 @@ def _extracted(
     subnet = source.extract(arch, stats=stats)
     memory_format = training_format(subnet, device).torch_format
     return subnet.to(memory_format=memory_format)
-
-
-def costs_of(ws: Workspace, arch: Arch) -> dict[str, float]:
-    """Its costs by metric."""
-    return {metric: table([arch])[0].item() for metric, table in ws.costs.items()}
 
 
 def exported(
@@ -349,7 +348,7 @@ def exported(
         The paths relative to `folder` by format, and why the other formats failed.
     """
     images, _ = next(iter(ws.fixed("validation", 2)))
-    space, costs = ws.net.space, costs_of(ws, arch)
+    space, costs = ws.net.space, ws.costs_of(arch)
     failed: dict[str, str] = {}
     files = export(
         subnet.cpu(),

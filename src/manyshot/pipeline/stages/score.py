@@ -224,7 +224,7 @@ class Scorer(Generic[L]):
             "arch": ws.net.space.to_text(arch),
             "proxy_score": value,
             "proxy_loss": loss,
-            **{metric: table([arch])[0].item() for metric, table in ws.costs.items()},
+            **ws.recorded_costs(arch),
             "weights_version": version,
             "calibration": name,
             "validation_images": validation.images,

@@ -49,7 +49,7 @@ def _exported(
         described.search_space().from_text(text)
     world = processes(recipe)
     with showing(progress):
-        ws = Workspace.build(recipe)
+        ws = Workspace.build(recipe, folder)
     ws.check_finish(world)
     arch = ws.net.space.canonical(ws.net.space.from_text(text))
     ws.load_final_weights(RunFolder(folder))

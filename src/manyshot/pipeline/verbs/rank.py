@@ -79,7 +79,7 @@ def rank_run(
     place: tuple[Path, Kind] = (run, "run") if out is None else (out, "rank")
     with writing(place[0], "manyshot rank", place[1]):
         with showing(progress or Silent()):
-            ws = Workspace.build(recipe)
+            ws = Workspace.build(recipe, run)
         truth = in_space(truth, ws.net.space)
         ws.load_final_weights(RunFolder(run))
         files.path.mkdir(parents=True, exist_ok=True)

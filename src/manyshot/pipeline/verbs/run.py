@@ -19,6 +19,7 @@ from manyshot.pipeline.build import (
     stop,
 )
 from manyshot.pipeline.checks import GENERATOR, check_settings
+from manyshot.pipeline.networks import keep_original
 from manyshot.pipeline.opening import open_folder, take_over
 from manyshot.pipeline.stages import latency
 from manyshot.pipeline.stages.adopt import load_source, take_source
@@ -69,7 +70,7 @@ def begin(
     check_settings(recipe)
     world = processes(recipe)  # before anything is put on a device
     with showing(progress):
-        ws = Workspace.build(recipe)
+        ws = Workspace.build(recipe, folder if trained is None else trained)
     note = said_of_budgets(recipe, ws.recipe, ws.costs)
     if note and is_main_process():
         warnings.warn(note, stacklevel=2)
@@ -84,6 +85,7 @@ def begin(
     accelerator = start_engine(ws, folder)
     if accelerator.is_main_process:
         open_folder(folder, recipe, ws.memory_format, trained)
+        keep_original(ws.original, recipe, ws.splits, RunFolder(folder).original)
         describe_space(ws, folder)
         if not RunFolder(folder).has_begun:
             try_formats(ws, progress)
@@ -251,9 +253,7 @@ def winner(
         budget=budget,
         arch=ws.net.space.to_text(arch),
         choices=ws.net.space.choices(arch),
-        macs=ws.costs["macs"]([arch])[0].item(),
-        params=ws.costs["params"]([arch])[0].item(),
-        latency_ms=took.median_ms,
+        **ws.recorded_costs(arch) | {"latency_ms": took.median_ms},
         proxy_score=proxy.proxy_score,
         proxy_loss=proxy.proxy_loss,
         test_score=line.test_score,
@@ -267,6 +267,8 @@ def winner(
 def trained_images(ws: Workspace) -> int:
     """Images that training forwards, whatever network they go through."""
     recipe = ws.recipe
+    if not recipe.trained_epochs:
+        return 0
     paths = (
         1 if recipe.moves else len(ws.sampler().plan(numpy_rng(recipe.seed, "plan", 0), 0).paths)
     )

@@ -15,7 +15,8 @@ from torch import nn
 from manyshot import evaluate, records
 from manyshot.fitting import fit
 from manyshot.nn.pointwise import training_format
-from manyshot.pipeline.build import Workspace, build_network, on_its_threads
+from manyshot.pipeline.build import Workspace, on_its_threads
+from manyshot.pipeline.networks import build_supernet
 from manyshot.pipeline.opening import environment
 from manyshot.pipeline.verbs.truth_plans import planned
 from manyshot.pipeline.workers import Failed, Processes, Task, Workers
@@ -23,7 +24,6 @@ from manyshot.progress import Progress, Silent, showing
 from manyshot.recipe import Recipe
 from manyshot.run_folder import TruthFolder, TruthLine
 from manyshot.space import Arch
-from manyshot.supernet import Supernet
 from manyshot.train import NonFiniteLoss, TrainingSettings
 from manyshot.writing import writing
 
@@ -179,7 +179,8 @@ def trained_alone(task: Task) -> TruthLine | Failed:
 
 @on_its_threads
 def _alone(recipe: Recipe, ws: Workspace, arch: Arch) -> evaluate.Score:
-    subnet = Supernet(build_network(recipe, ws.splits)).extract(arch)
+    net, _ = build_supernet(recipe, ws.splits, given=False)
+    subnet = net.extract(arch)
     return alone(ws, subnet, recipe.truth.training, recipe.seed)
 
 
