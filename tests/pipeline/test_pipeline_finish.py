@@ -165,7 +165,7 @@ def test_an_export_touches_the_test_images_only_if_told_to(base, tmp_path, monke
     arch = finished[0]["arch"]  # a winner was tested, and keeps its accuracies
     card = (folder / "subnets" / f"{arch}.json").read_text()
     (folder / "subnets" / f"{arch}.json").unlink()
-    assert {"schema": 1, **export_architecture(recipe, folder, arch)} == finished[0]
+    assert {"schema": 2, **export_architecture(recipe, folder, arch)} == finished[0]
     assert touched.count("test") == 1
     assert (folder / "subnets" / f"{arch}.json").read_text() == card
     assert sorted(map(str, lines(folder, "finish.jsonl"))) == sorted(map(str, finished))

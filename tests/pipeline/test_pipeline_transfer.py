@@ -109,7 +109,7 @@ def test_it_goes_the_whole_way(base, moved):
     assert (folder / SOURCE).read_bytes() == (base[0] / WEIGHTS).read_bytes()
     assert Recipe.load(folder / "recipe.toml") == recipe
     assert recipe.transfer.source == digest(load_file(base[0] / WEIGHTS))
-    assert {"schema": 1, **result} == records.read_json(folder / "result.json")
+    assert {"schema": 2, **result} == records.read_json(folder / "result.json")
     assert result.keys() == base[2].keys()
     assert [winner["budget"] for winner in result["winners"]] == ["macs<=20%", "macs<=90%"]
     for own, other in zip(result["winners"], base[2]["winners"], strict=True):
