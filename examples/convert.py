@@ -25,7 +25,6 @@ def main(epochs: int = 12, seed: int = 0) -> tuple[float, float]:
     whole = ms.evaluate.score_module(model.eval(), test).value
 
     net = ms.convert(model, torch.randn(2, *splits.image_shape), ratios=(0.5, 0.75, 1.0))
-    net.input_shape = splits.image_shape
     print(net.conversion)
 
     searched = ms.find(net, budgets=["macs<=50%"], score=splits, candidates=60, seed=seed)

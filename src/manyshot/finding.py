@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, final
 
 from manyshot import cost, evaluate
-from manyshot.data import Splits, fixed
+from manyshot.data import Splits, fixed, own_data
 from manyshot.progress import Progress, Silent
 from manyshot.search import (
     Cost,
@@ -85,7 +85,7 @@ def find(
     net: Supernet,
     *,
     budgets: Sequence[str],
-    score: ScoreOf | Splits,
+    score: ScoreOf | Splits | tuple[Any, Any],
     task: Task | str = "classification",
     fitness: Literal["metric", "loss"] = "metric",
     searcher: str | Searcher = "evolution",
@@ -102,7 +102,8 @@ def find(
         net: a trained supernet.
         budgets: such as `"macs<=30M"`, `"params<=60%"`, `"size<=5MB"`, or on any of `costs`.
         score: the score of an architecture, higher is better; or a data set, on whose validation
-            part the task is scored after batch norms are calibrated on 512 training images.
+            part the task is scored after batch norms are calibrated on 512 training images; or of
+            data of your own a pair (training, validation) of data sets or `DataLoader`s.
         task: what a data set is scored by, or its name.
         fitness: whether by its metric or its loss.
         searcher: a name (`random`, `evolution`, `nsga2`, ...), `package.module:attribute`, or a
@@ -118,13 +119,16 @@ def find(
 
     Raises:
         ValueError: for a budget, searcher or option that does not exist or cannot be met, or costs
-            that need the supernet's `input_shape`.
+            that need what the supernet takes.
         Infeasible: if no architecture within some budget was scored.
     """
     if not budgets:
         raise ValueError("give at least one budget, such as budgets=['macs<=50%']")
     by_metric = _all_costs(net, budgets, costs or {})
     limits = limits_of(budgets, by_metric, net.space.largest)
+    if isinstance(score, tuple):
+        train, validation = score
+        score = own_data({"train": train, "validation": validation, "test": validation}, seed=seed)
     if isinstance(score, Splits):
         score = proxy_fitness(net, score, as_task(task), fitness=fitness, seed=seed)
     if isinstance(searcher, str):
@@ -194,12 +198,12 @@ def _all_costs(
         for name, one in given.items()
     }
     if "macs" in asked - costs.keys():
-        if net.input_shape is None:
+        if net.input_shape is None and net.example_inputs is None:
             raise ValueError(
-                "macs need the shape of an image: make the supernet with "
-                "ms.Supernet(model, input_shape=(C, H, W)), or give costs="
+                "macs need the shape of the inputs: make the supernet with "
+                "ms.Supernet(model, input_shape=(C, H, W)) or example_inputs=, or give costs="
             )
-        costs["macs"] = cost.macs_table(net, net.input_shape)
+        costs["macs"] = cost.macs_table(net)
     if "params" in asked - costs.keys():
         costs["params"] = cost.params_table(net)
     if "size" in asked - costs.keys():

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import nn
 
-from manyshot.data import Augment, Batches, Splits, fixed
+from manyshot.data import Augment, Batches, OwnSet, Splits, fixed
 from manyshot.progress import Progress
 from manyshot.recipe import TrainingSettings
 from manyshot.supernet import Supernet
@@ -21,7 +21,7 @@ from manyshot.train.probing import HeldOut
 
 def fit(
     net: Supernet | nn.Module,
-    train_on: Batches | Splits,
+    train_on: Batches | Splits | Any,
     *,
     task: Task | str = "classification",
     sampler: Sampler | None = None,
@@ -45,7 +45,9 @@ def fit(
 
     Args:
         net: a supernet; any other module is trained as it is.
-        train_on: batches of training images, or a data set whose training part is batched here.
+        train_on: batches of training images, or a data set whose training part is batched here; or
+            data of your own, as a torch data set or a `DataLoader` of pairs of inputs and targets,
+            whose samples are ordered and batched here too.
         task: what is learnt: its loss, and what it checks of the first batch; or its name.
         sampler: which paths train next; by default uniform ones.
         teacher: a trained network, such as the one that `ms.convert` was given; everything learns
@@ -79,10 +81,15 @@ def fit(
         train_on = Batches(splits.train, settings.batch_size, seed=seed, augment=augment, **looks)
         if held_out is None and len(splits.held_out):
 
-            def held_out(images: int, seed: int) -> Iterable[tuple[Tensor, Tensor]]:
+            def held_out(images: int, seed: int) -> Iterable[tuple[Any, Any]]:
                 count = min(images, len(splits.held_out))
                 return fixed(splits.held_out, count, count, seed=seed, **looks)
 
+    elif not isinstance(train_on, Batches):
+        if augment is not None:
+            raise ValueError("augment is for images: data of your own come as they are to be")
+        own = OwnSet.of(train_on, "train_on")
+        train_on = Batches(own, settings.batch_size, seed=seed, device=device)
     elif augment is not None:
         raise ValueError("augment is for batches that are made here: give it to ms.data.Batches")
     if isinstance(net, Supernet):

@@ -33,6 +33,10 @@ class Section(BaseModel):
     )
 
 
+GIVEN = "given"
+"""The name of a network, or of data, that was given in Python and is in no file."""
+
+
 class ConvertSettings(Section):
     """How a network without decisions becomes a supernet (see `ms.convert`)."""
 
@@ -68,7 +72,7 @@ class NetworkSettings(Section):
 
     name: str = "tiny"
     """A network of the zoo, `torchvision:NAME`, `timm:NAME`, or `package.module:attribute` of your
-    own."""
+    own; `given` in Python."""
     options: Options = {}
     """Arguments of its function; how many channels and classes comes from the data unless given."""
     pretrained: bool = False
@@ -141,18 +145,40 @@ class TaskSettings(Section):
         return {"name": values} if isinstance(values, str) else values
 
 
+_AS_THEY_ARE: dict[str, Any] = {
+    "root": None,
+    "download": False,
+    "image_size": None,
+    "bad": "refuse",
+    "pad": 0,
+    "flip": False,
+    "crop_scale": None,
+    "jitter": 0.0,
+}
+"""What says nothing to be done to data, of all settings that are of images alone."""
+
+
+def _is_own(name: object) -> bool:
+    """Whether data are of your own: a function's, or given in Python."""
+    return isinstance(name, str) and (":" in name or name == GIVEN)
+
+
 class DataSettings(Section):
-    """Which images."""
+    """Which images, or which data of your own."""
 
     name: str = "digits"
-    """digits, fashion_mnist, mnist, cifar10, cifar100, or folder."""
+    """digits, fashion_mnist, mnist, cifar10, cifar100, or folder; or of your own
+    `package.module:function`, which gives `(train, test)` or `(train, validation, test)`."""
+    options: Options = {}
+    """Arguments of your own function."""
     root: str | None = None
     """Where the files are; by default the places that the error for missing data lists."""
     download: bool = False
     """Whether torchvision may download missing files."""
     validation: int | float = Field(default=0.2, gt=0)
     """Share (below 1) or number of training images held out to score on: class-balanced, but of
-    every class the same share if the images are in folders."""
+    every class the same share if the images are in folders. Not used if your own data have a
+    validation part."""
     train_size: Positive | None = None
     """Use so many class-balanced training images; by default all."""
     image_size: int | list[int] | None = None
@@ -170,6 +196,35 @@ class DataSettings(Section):
     """Image folders: strength of random changes of brightness, contrast and saturation."""
     workers: NotNegative = 0
     """Processes that read image folders."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nothing_done_to_own(cls, values: Any) -> Any:
+        """Data of your own are not shifted by default, as images are."""
+        own = isinstance(values, Mapping) and _is_own(values.get("name"))
+        return {"pad": 0, **values} if own else values
+
+    @model_validator(mode="after")
+    def _is_for_its_kind(self) -> Self:
+        if not self.is_own:
+            if self.options:
+                raise ValueError(
+                    f"options are arguments of a function of your own, and name = {self.name!r} is "
+                    "none: leave them out"
+                )
+            return self
+        for key, nothing in _AS_THEY_ARE.items():
+            if getattr(self, key) != nothing:
+                raise ValueError(
+                    f"{key} = {getattr(self, key)!r} is for images; data of your own "
+                    f"({self.name!r}) come as they are to be: leave {key} out"
+                )
+        return self
+
+    @property
+    def is_own(self) -> bool:
+        """Whether these are data of your own."""
+        return _is_own(self.name)
 
     @field_validator("root")
     @classmethod
@@ -512,6 +567,8 @@ class Recipe(Section):
         if not isinstance(data, Mapping) or "name" in values:
             return values
         name, root = str(data.get("name", "digits")), str(data.get("root", ""))
+        if ":" in name:
+            name = name.rpartition(":")[2]
         if name == "folder" and root:
             plain = re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(root).absolute().name)
             name = plain.strip("-.")[:60] or name
@@ -551,7 +608,7 @@ class Recipe(Section):
     @property
     def named_code(self) -> dict[str, str]:
         """The keys whose value names code outside manyshot, `package.module:attribute`."""
-        sections = ("network", "sharing", "task", "sampler", "search")
+        sections = ("network", "sharing", "task", "data", "sampler", "search")
         names = {f"{section}.name": getattr(self, section).name for section in sections}
         if self.network.library is not None:
             del names["network.name"]

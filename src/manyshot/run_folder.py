@@ -297,7 +297,8 @@ class LatencyRecord(Record):
 
     table: LatencyTableRecord
     decisions: tuple[str, ...]
-    input_shape: tuple[int, ...]
+    inputs: str
+    """The shapes of one sample."""
     batch_size: Count
     threads: Count
     device: str

@@ -11,9 +11,10 @@ from torch.nn import functional as F
 
 import manyshot as ms
 from manyshot import cli, records
-from manyshot.pipeline import Workspace
+from manyshot.pipeline import Workspace, train_only, transfer_recipe
 from manyshot.pipeline import run as whole_run
 from manyshot.pipeline.checks import check_settings
+from manyshot.pipeline.networks import build_supernet
 from manyshot.recipe import Recipe, RecipeError
 from manyshot.train import CheckpointError
 from pipeline_runs import outcome, stopped
@@ -233,6 +234,20 @@ def test_a_run_goes_on_without_the_file(asked, weights, tmp_path) -> None:
     run.export(run.net.space.smallest, "json")
 
 
+def test_a_network_with_decisions_may_begin_with_weights(photos, tmp_path) -> None:
+    sets = [s for s in BASE if not s.startswith("network")]
+    model = ms.zoo.tiny(channels=3, classes=3)
+    torch.save(model.state_dict(), tmp_path / "tiny.pt")
+    given = [f"network.weights={tmp_path / 'tiny.pt'}", f"data.root={photos}", "train.epochs=0"]
+    recipe = Recipe.load(None, [*sets, "data.image_size=8", *given])
+    whole_run(recipe, tmp_path / "run")
+    (tmp_path / "tiny.pt").unlink()
+    net = ms.Run(tmp_path / "run").net
+    held = dict(net.model.named_parameters())
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, held[name])
+
+
 def test_other_weights_are_another_run(asked, weights, tmp_path) -> None:
     moved = tmp_path / "weights.pt"
     shutil.copy(weights, moved)
@@ -309,6 +324,8 @@ def test_a_new_classifier_has_to_be_trained(asked, tmp_path) -> None:
     ws = Workspace.build(asked(given))
     assert ws.recipe.train.teacher is None and ws.original.new_classifier == "head"
     ws.check()
+    with pytest.warns(UserWarning, match="classifier 'head' is new, and learns by training"):
+        train_only(asked(given), tmp_path / "run")
     for refused in ("train.epochs=0", "train.teacher=original"):
         with pytest.raises(RecipeError, match="'head' is new, since the weights are of other"):
             Workspace.build(asked(given, refused)).check()
@@ -331,3 +348,34 @@ def test_what_cannot_be_converted_says_so(asked) -> None:
         Workspace.build(asked("network.convert.keep=['*']"))
     with pytest.raises(RecipeError, match="is a layer of ms.nn already"):
         Workspace.build(asked("network.name=tiny"))
+
+
+def test_new_weights_are_not_those_that_are_given(asked, weights) -> None:
+    """Networks that are trained alone, for a truth or from scratch, begin anew."""
+    recipe = asked(f"network.weights={weights}")
+    splits = Workspace.build(recipe).splits
+    fresh, original = build_supernet(recipe, splits, given=False)
+    assert not original.is_given
+    given, _ = build_supernet(recipe, splits)
+    for name, parameter in fresh.named_parameters():
+        if parameter.dim() > 1:
+            assert not torch.equal(parameter, dict(given.named_parameters())[name])
+
+
+def test_a_converted_supernet_moves_to_other_classes(asked, weights, photos, tmp_path) -> None:
+    whole_run(asked(f"network.weights={weights}", "finish.teacher=original"), tmp_path / "run")
+    shutil.copytree(photos / "train" / "red", tmp_path / "more" / "train" / "one")
+    shutil.copytree(photos / "train" / "blue", tmp_path / "more" / "train" / "two")
+    to = [f"data.root={tmp_path / 'more'}", "data.validation=8", "transfer.head_epochs=1"]
+    shift = ["shifting.batch_size=4", "shifting.steps=1", "train.batch_size=8"]
+    finish = ["finish.training.batch_size=8"]
+    refused = transfer_recipe(tmp_path / "run", None, "folder", [*to, *shift, *finish])
+    with pytest.raises(RecipeError, match="finish.teacher.*the weights are those of another run"):
+        whole_run(refused, tmp_path / "refused", source=tmp_path / "run")
+    recipe = transfer_recipe(
+        tmp_path / "run", None, "folder", [*to, *shift, *finish, "finish.teacher=none"]
+    )
+    whole_run(recipe, tmp_path / "moved", source=tmp_path / "run")
+    moved = ms.Run(tmp_path / "moved")
+    assert moved.winners[0].module()(torch.rand(1, 3, 24, 24)).shape == (1, 2)
+    assert not (tmp_path / "moved" / "original.safetensors").exists()

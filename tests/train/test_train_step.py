@@ -179,3 +179,33 @@ def test_distillation_gradient_is_the_difference_of_probabilities():
     Classification().distillation(logits, teacher).backward()
     expected = (logits.softmax(1) - teacher.softmax(1)).detach() / 8
     torch.testing.assert_close(logits.grad, expected)
+
+
+def test_the_original_teaches_by_its_probabilities(net, batch):
+    """The gradient is that of the cross-entropy to them, by its definition."""
+    images, labels = batch
+    original = nn.Sequential(nn.Flatten(), nn.Dropout(), nn.Linear(64, 10)).double()
+    paths = (net.space.smallest, net.space.largest)
+    plan = Plan(tuple(PlannedPath(arch, target="original", weight=0.5) for arch in paths))
+    losses = accumulate(
+        net, plan, images, labels, largest=net.space.largest, original=original, smoothing=0.3
+    )
+    ours = gradients(net)
+    assert original.training and all(p.grad is None for p in original.parameters())
+    weight, bias = original[2].weight.detach(), original[2].bias.detach()
+    scores = images.flatten(1) @ weight.T + bias  # without dropout
+    taught = (scores - scores.logsumexp(1, keepdim=True)).exp()
+
+    def by_hand(logits):
+        return -(taught * (logits - logits.logsumexp(1, keepdim=True))).sum(1).mean()
+
+    expected = [by_hand(net(images, arch)) for arch in paths]
+    for one, other in zip(losses, expected, strict=True):
+        torch.testing.assert_close(one, other.detach(), rtol=1e-12, atol=0)
+    assert_same(ours, summed(net, [0.5 * loss for loss in expected]))
+
+
+def test_without_an_original_nobody_learns_from_it(net, batch):
+    plan = Plan((PlannedPath(net.space.smallest, target="original"),))
+    with pytest.raises(ValueError, match="learns from the original, and there is none"):
+        accumulate(net, plan, *batch, largest=net.space.largest)

@@ -13,6 +13,7 @@ epochs:
 - torch-pruning, layerwise: the same share of every layer;
 - torch-pruning, longer: layerwise, finished for three times as many epochs;
 - scaled: fewer channels everywhere, trained from scratch for the epochs of all trainings together;
+- scaled, short: the same, trained only for the epochs of finishing;
 - FastNAS: that of nvidia-modelopt.
 
 torch-pruning 1.6.1 and nvidia-modelopt 0.47.0 are no requirements of manyshot: put them into
@@ -80,6 +81,7 @@ ARMS = {
     "torch-pruning, global": Arm("pruning", ("globally", "pruned")),
     "torch-pruning, layerwise": Arm("pruning", ("layerwise", "pruned")),
     "scaled": Arm("scaled", ("scaled",), common.SCRATCH),
+    "scaled, short": Arm("scaled", ("scaled",), common.SHORT),
     "FastNAS": Arm("fastnas", ("pruned",)),
     "torch-pruning, longer": Arm("pruning", ("layerwise", "pruned"), common.LONGER),
 }

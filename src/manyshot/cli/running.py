@@ -154,7 +154,7 @@ def export_command(
 
 
 def _perform_and_show(
-    settings: Recipe, folder: Path, as_json: bool, bars: Any, **sources: Path
+    settings: Recipe, folder: Path, as_json: bool, bars: Any, **sources: Any
 ) -> None:
     """Does a run and prints its winners, also those there are where something is missing."""
     from manyshot.pipeline.stages.finish import ExportFailed  # slow to import, so not for --help

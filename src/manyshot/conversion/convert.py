@@ -125,6 +125,7 @@ def convert(
     difference = _check(net, example_inputs, original, stats)
     if sharing is not None:
         net = Supernet(net.model, sharing=sharing)
+    net.example_inputs = without_values(example_inputs)
     net.conversion = Conversion(
         decisions=tuple(converter.converted()),
         fixed=tuple(converter.kept()),

@@ -19,6 +19,7 @@ from manyshot.cost.tables import Archs, CostTable
 from manyshot.cost.timing import Measurement, measure
 from manyshot.nn import counting
 from manyshot.nn.counting import Formula, UncountedOperation
+from manyshot.nn.inputs import Inputs, described, inputs_of, with_samples
 from manyshot.nn.shapes import DryRunError
 from manyshot.supernet import Supernet
 
@@ -49,8 +50,14 @@ __all__ = [
 _recorded: WeakKeyDictionary[Supernet, dict[Any, CostTable]] = WeakKeyDictionary()
 
 
-def macs(net: Supernet, archs: Archs, input_shape: Sequence[int]) -> npt.NDArray[np.int64]:
-    """Multiply-adds of architectures for one image: exact integers, (N,).
+def macs(
+    net: Supernet,
+    archs: Archs,
+    input_shape: Sequence[int] | None = None,
+    *,
+    example_inputs: Inputs = None,
+) -> npt.NDArray[np.int64]:
+    """Multiply-adds of architectures for one sample: exact integers, (N,).
 
     Papers print them as FLOPs. The first call for a network records its tables (see `macs_table`).
 
@@ -58,11 +65,14 @@ def macs(net: Supernet, archs: Archs, input_shape: Sequence[int]) -> npt.NDArray
         net: the supernet.
         archs: N architectures.
         input_shape: (C, H, W) of one image.
+        example_inputs: other inputs (see `macs_table`). Without both, those that the supernet was
+            made with.
     """
     tables = _recorded.setdefault(net, {})
-    key = ("macs", tuple(input_shape))
+    inputs = with_samples(inputs_of(net, input_shape, example_inputs), 1)
+    key = ("macs", described(inputs))
     if key not in tables:
-        tables[key] = macs_table(net, input_shape)
+        tables[key] = macs_table(net, example_inputs=inputs)
     return tables[key](archs)
 
 

@@ -132,6 +132,10 @@ class CostTable:
         factors = list(self.tables.items())
         total: float = self.constant
         while factors:
+            factors, constant = self._without_the_decided(factors, best)
+            total += constant
+            if not factors:
+                break
             left = {p for positions, _ in factors for p in positions}
             position = min(left, key=lambda p: _merged(factors, p))
             touching = [f for f in factors if position in f[0]]
@@ -144,6 +148,33 @@ class CostTable:
             else:
                 total += table.item()
         return total
+
+    def _without_the_decided(
+        self, factors: list[tuple[tuple[int, ...], Table]], best: Callable[..., Any]
+    ) -> tuple[list[tuple[tuple[int, ...], Table]], float]:
+        """Factors without the decisions one of whose options is best whatever the others are.
+
+        Returns:
+            The factors left, and the sum of those that no decision is left in.
+        """
+        constant = 0.0
+        for position in sorted({p for positions, _ in factors for p in positions}):
+            touching = [f for f in factors if position in f[0]]
+            options = [
+                _best_options(positions.index(position), t, best) for positions, t in touching
+            ]
+            agreed = np.flatnonzero(np.logical_and.reduce(options))
+            if not len(agreed):
+                continue
+            factors = [f for f in factors if position not in f[0]]
+            for positions, table in touching:
+                chosen = table.take(agreed[0], axis=positions.index(position))
+                rest = tuple(p for p in positions if p != position)
+                if rest:
+                    factors.append((rest, chosen))
+                else:
+                    constant += chosen.item()
+        return factors, constant
 
     def _product(
         self, factors: Sequence[tuple[tuple[int, ...], Table]]
@@ -159,6 +190,12 @@ class CostTable:
         for positions, values in factors:
             table += values.reshape([self.counts[p] if p in positions else 1 for p in scope])
         return scope, table
+
+
+def _best_options(axis: int, table: Table, best: Callable[..., Any]) -> npt.NDArray[np.bool_]:
+    """Which options of a decision are best at all options of the others."""
+    moved = np.moveaxis(table, axis, 0).reshape(table.shape[axis], -1)
+    return np.asarray((moved == best(moved, axis=0)).all(1))
 
 
 def _merged(factors: Sequence[tuple[tuple[int, ...], Table]], position: int) -> int:

@@ -19,6 +19,7 @@ from manyshot.data import Batch
 from manyshot.evaluate.score import Score, images_of, score, total
 from manyshot.evaluate.stages import StagePath, Survey, Unfit, stages_of
 from manyshot.nn.batch_norm import BatchNormStats, Collector
+from manyshot.nn.inputs import batch_of
 from manyshot.nn.modes import evaluating
 from manyshot.space import Arch
 from manyshot.supernet import Supernet
@@ -116,7 +117,7 @@ class _Images:
 
     def __init__(self, batches: Iterable[Tensor | Sequence[Tensor]]) -> None:
         self._batches = batches
-        self.sizes = [len(images) for images in self]
+        self.sizes = [batch_of(images) for images in self]
 
     def __iter__(self) -> Iterator[Tensor]:
         return images_of(self._batches)
@@ -203,6 +204,8 @@ class Population:
         parts = [images] if self._statistics_of else [self._calibration, images]
         if not all(part.sizes for part in parts):
             raise Unfit("there are no images")
+        if not all(isinstance(images, Tensor) for part in parts for images in part):
+            raise Unfit("what the network takes is more than one tensor")
         self._root = _Carried(self._calibration, images)
         self._targets = [targets for _, targets in self._validation]
         self._sizes = [size for part in parts for size in part.sizes]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from manyshot.data import Batch
 from manyshot.nn.batch_norm import BatchNormStats, Collector
+from manyshot.nn.inputs import Inputs, as_call
 from manyshot.nn.mixing import Kept
 from manyshot.nn.modes import evaluating
 from manyshot.space import Arch
@@ -47,7 +48,7 @@ class Score:
 def calibrate(
     net: Supernet,
     arch: Arch,
-    batches: Iterable[Tensor | Sequence[Tensor]],
+    batches: Iterable[Any],
     mixture: Kept | None = None,
 ) -> BatchNormStats:
     """The batch-norm statistics of `arch`: reset, then averages over `batches` by their images.
@@ -59,7 +60,8 @@ def calibrate(
     Args:
         net: the supernet.
         arch: an architecture of its space.
-        batches: images (B, C, H, W), or (images, labels) pairs; at least one.
+        batches: pairs of inputs and targets, or inputs alone that are a tensor or a dict; at least
+            one. Inputs are what `net(inputs, arch)` takes, usually images (B, C, H, W).
         mixture: what `net.mixture(arch)` gave, if that is at hand.
 
     Returns:
@@ -79,10 +81,10 @@ def calibrate(
     return collector.stats(arch)
 
 
-def images_of(batches: Iterable[Tensor | Sequence[Tensor]]) -> Iterator[Tensor]:
-    """The images of batches, which are images alone or images and labels."""
+def images_of(batches: Iterable[Any]) -> Iterator[Inputs]:
+    """The inputs of batches, which are pairs of inputs and targets, or a tensor or dict alone."""
     for batch in batches:
-        yield batch if isinstance(batch, Tensor) else batch[0]
+        yield batch if isinstance(batch, Tensor | Mapping) else batch[0]
 
 
 def total(task: Task, batches: Iterable[tuple[Any, Any]]) -> Score:
@@ -119,7 +121,7 @@ def score(
     net: Supernet,
     arch: Arch,
     *,
-    calibration: Iterable[Tensor | Sequence[Tensor]] | BatchNormStats,
+    calibration: Iterable[Any] | BatchNormStats,
     validation: Iterable[Batch],
     task: Task | str = "classification",
 ) -> Score:
@@ -166,4 +168,11 @@ def score_module(
         ValueError: if there is no batch, or if outputs and targets are not what the task allows.
     """
     with evaluating(module):
-        return total(as_task(task), ((module(images), targets) for images, targets in batches))
+        return total(
+            as_task(task), ((_called(module, inputs), targets) for inputs, targets in batches)
+        )
+
+
+def _called(module: nn.Module, inputs: Inputs) -> Any:
+    args, kwargs = as_call(inputs)
+    return module(*args, **kwargs)

@@ -16,6 +16,7 @@ from manyshot import records
 from manyshot._version import __version__
 from manyshot.data import ImageFolderSet, Splits
 from manyshot.export.check import with_suffix
+from manyshot.nn.inputs import shapes_in_words, with_samples
 from manyshot.space import Arch, SearchSpace
 
 CARD_SCHEMA = 2
@@ -59,6 +60,13 @@ def about_images(splits: Splits, tested_on: str | None = None) -> dict[str, Any]
         splits: the data set.
         tested_on: the digest of the test images that its scores are of, if it was tested.
     """
+    if splits.example is not None:
+        return {
+            "name": splits.name,
+            "fingerprint": splits.training_fingerprint,
+            **({} if tested_on is None else {"tested_on": tested_on}),
+            "inputs": shapes_in_words(with_samples(splits.example, 1)),
+        }
     channels, *size = splits.image_shape
     names = {} if splits.class_names is None else {"class_names": list(splits.class_names)}
     in_files = isinstance(splits.train, ImageFolderSet)

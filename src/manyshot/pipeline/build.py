@@ -18,7 +18,8 @@ from accelerate import Accelerator, PartialState
 
 from manyshot.cost import CostTable, FunctionCost, macs_table, params_table, size_table
 from manyshot.cost.timing import on_threads
-from manyshot.data import Augment, Batches, FixedBatches, Splits, fixed, load
+from manyshot.data import Augment, Batches, FixedBatches, Splits, fixed
+from manyshot.nn.inputs import Inputs, inputs_of
 from manyshot.nn.modes import evaluating
 from manyshot.nn.pointwise import TrainingFormat, training_format
 from manyshot.pipeline.checks import (
@@ -32,9 +33,17 @@ from manyshot.pipeline.checks import (
     check_stale,
     check_teachers,
 )
+from manyshot.pipeline.given import load_data
 from manyshot.pipeline.networks import Original, build_sharing, build_supernet
 from manyshot.plugins import look_up
-from manyshot.recipe import OptimiserSettings, Recipe, RecipeError, SearchSettings, TaskSettings
+from manyshot.recipe import (
+    GIVEN,
+    OptimiserSettings,
+    Recipe,
+    RecipeError,
+    SearchSettings,
+    TaskSettings,
+)
 from manyshot.run_folder import MetricRecord, RunFolder, TaskRecord
 from manyshot.search import Cost, Limit, Searcher, limits_of, make_searcher
 from manyshot.search.limit import costs_of
@@ -248,18 +257,7 @@ class Workspace:
             ValueError: for options that disagree in shape, and what `load` raises.
         """
         device, task = pick_device(recipe.device), build_task(recipe)
-        data = recipe.data
-        splits = load(
-            data.name,
-            root=data.root,
-            validation=data.validation,
-            held_out=recipe.sampler.held_out,
-            seed=recipe.seed,
-            train_size=data.train_size,
-            image_size=data.image_size,
-            download=data.download,
-            bad=data.bad,
-        )
+        splits = load_data(recipe)
         net, original = build_supernet(
             recipe,
             splits,
@@ -268,7 +266,7 @@ class Workspace:
             kept=None if folder is None else RunFolder(folder).original,
         )
         fit_classes(recipe, net, splits.classes)
-        costs = {"macs": macs_table(net, splits.image_shape), "params": params_table(net)}
+        costs = {"macs": macs_table(net), "params": params_table(net)}
         if "size" in budget_metrics(recipe):
             costs["size"] = size_table(net, costs["params"])
         has_default_budgets = "budgets" not in recipe.search.model_fields_set
@@ -497,6 +495,12 @@ class Workspace:
         """
         check_formats(self.recipe.export.formats)
         check_teachers(self.recipe, self.original)
+        if self.recipe.network.name == GIVEN and self.recipe.finish.mode == "scratch":
+            raise RecipeError(
+                "finish.mode = 'scratch' needs new weights, and the network was given with those "
+                "that it has: take 'finetune' or 'inherit', or name a function that makes the "
+                "network (network.name = 'package.module:function')"
+            )
         if self.recipe.finish.mode != "inherit":
             self.check_batches("finish.training", self.recipe.finish.training, world)
 
@@ -565,6 +569,10 @@ class Workspace:
             workers=self.recipe.data.workers,
             channels_last=self.memory_format.is_channels_last,
         )
+
+    def example_inputs(self) -> Inputs:
+        """What a network takes; of images without values."""
+        return inputs_of(self.net) if self.splits.example is None else self.splits.example
 
     def calibration(self) -> FixedBatches:
         """The fixed training images that batch-norm statistics come from."""

@@ -108,7 +108,7 @@ def check_teachers(recipe: Recipe, original: Original) -> None:
     keys = [key for key, teacher in teachers.items() if teacher == "original"]
     reasons = {
         "the weights are those of another run": recipe.moves,
-        "it is not converted": original.module is None,
+        "it is not converted": not original.is_converted,
         "it has new weights: give network.pretrained = true, or network.weights = FILE": (
             network.library is not None and not network.has_weights
         ),

@@ -5,6 +5,7 @@ A network that has no decisions is converted. What it was before is kept: it may
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Mapping
@@ -18,8 +19,9 @@ from torch import Tensor, nn
 
 from manyshot.conversion import convert
 from manyshot.data import Splits
+from manyshot.pipeline.given import given_network
 from manyshot.plugins import build, nearest
-from manyshot.recipe import NetworkSettings, Recipe, RecipeError
+from manyshot.recipe import GIVEN, NetworkSettings, Recipe, RecipeError
 from manyshot.seeding import seeded, torch_generator
 from manyshot.sharing import Sharing, make_sharing, widen
 from manyshot.supernet import Supernet
@@ -41,14 +43,16 @@ class Original:
     """What a supernet was made of.
 
     Attributes:
-        module: the network as it was before its conversion, in eval mode; None if it was not
-            converted.
+        module: the network with its weights as they were, in eval mode; None if its weights are
+            new and it was not converted.
+        is_converted: whether it has no decisions, so that it runs by itself.
         digest: of its weights; None if they are new, drawn from the recipe's seed.
         is_given: whether the recipe gives its weights.
         new_classifier: the module that is new, because the weights are of other classes.
     """
 
     module: nn.Module | None = None
+    is_converted: bool = False
     digest: str | None = None
     is_given: bool = False
     new_classifier: str | None = None
@@ -56,7 +60,7 @@ class Original:
     @property
     def teaches(self) -> bool:
         """Whether it is known to be trained for the classes of the images."""
-        return self.module is not None and self.is_given and self.new_classifier is None
+        return self.is_converted and self.is_given and self.new_classifier is None
 
 
 def build_network(recipe: Recipe, splits: Splits) -> nn.Module:
@@ -74,11 +78,19 @@ def make_network(recipe: Recipe, splits: Splits) -> nn.Module:
         RecipeError: for an unknown network, arguments it does not take, or images that do not fit.
         ImportError: for one of timm without timm.
     """
-    settings, channels = recipe.network, splits.image_shape[0]
+    settings, defaults = recipe.network, splits.defaults
+    if settings.name == GIVEN:
+        return given_network(recipe)
+    if settings.library is not None and not {"channels", "classes"} <= defaults.keys():
+        raise RecipeError(
+            f"network.name = {settings.name!r} is for images of classes; for other data name a "
+            "function of your own (network.name = 'package.module:function') or give a network in "
+            "Python: ms.run(network=...)"
+        )
     if settings.library == "torchvision":
-        return _of_torchvision(settings, channels, splits.classes)
+        return _of_torchvision(settings, defaults["channels"], defaults["classes"])
     if settings.library == "timm":
-        return _of_timm(settings, in_chans=channels, num_classes=splits.classes)
+        return _of_timm(settings, in_chans=defaults["channels"], num_classes=defaults["classes"])
     try:
         return build(
             "network",
@@ -87,7 +99,7 @@ def make_network(recipe: Recipe, splits: Splits) -> nn.Module:
             table=NETWORKS,
             contract=nn.Module,
             context={},
-            defaults={"channels": channels, "classes": splits.classes},
+            defaults=defaults,
         )
     except ValueError as error:
         raise RecipeError(str(error)) from error
@@ -123,7 +135,7 @@ def build_supernet(
         new_classifier = _load(recipe, splits, module, kept)
     is_code = settings.library is None and settings.convert is not None
     marked = digest(module.state_dict()) if is_given or is_code else None
-    original = Original(None, marked, is_given, new_classifier)
+    original = Original(None, settings.convert is not None, marked, is_given, new_classifier)
     if settings.convert is not None:
         net = converted(recipe, splits, module)
         original = replace(original, module=module.eval())
@@ -131,8 +143,10 @@ def build_supernet(
             return net, original
         state, conversion, module = net.state_dict(), net.conversion, net.model
     else:
+        if is_given:
+            original = replace(original, module=copy.deepcopy(module).eval())
         state, conversion = {f"model.{n}": t for n, t in module.state_dict().items()}, None
-    net = Supernet(module, sharing=sharing, input_shape=splits.image_shape)
+    net = Supernet(module, sharing=sharing, **splits.takes)
     net.conversion = conversion
     if is_given and net.sharing.copies > 1:
         net.load_state_dict(widen(net, state, seed=recipe.seed))
@@ -149,10 +163,12 @@ def converted(recipe: Recipe, splits: Splits, module: nn.Module) -> Supernet:
     options = recipe.network.convert.model_dump()
     if options["importance"] == "none":
         options["importance"] = None
-    generator = torch_generator("any", "checks")
-    images = torch.randn((2, *splits.image_shape), generator=generator)
+    inputs = splits.example
+    if inputs is None:
+        generator = torch_generator("any", "checks")
+        inputs = torch.randn((2, *splits.image_shape), generator=generator)
     try:
-        net = convert(module, images, **options)
+        net = convert(module, inputs, **options)
     except ValueError as error:
         raise RecipeError(
             f"network.name = {recipe.network.name!r}: {error}. Images are of shape "
@@ -181,9 +197,19 @@ def build_sharing(recipe: Recipe, splits: Splits) -> Sharing:
         raise RecipeError(str(error)) from error
 
 
+def said_of_classifier(original: Original) -> str:
+    """That the classifier is new, where weights are of other classes; empty if it is not."""
+    if original.new_classifier is None:
+        return ""
+    return (
+        "the weights that network.weights or network.pretrained give are of other classes than "
+        f"these images: the classifier {original.new_classifier!r} is new, and learns by training"
+    )
+
+
 def keep_original(original: Original, recipe: Recipe, splits: Splits, path: Path) -> None:
     """Writes given weights to the folder of a run, which needs nothing but itself to go on."""
-    if original.is_given and original.module is not None and not path.exists():
+    if original.module is not None and original.is_given and not path.exists():
         made_for = f"{_made_for(recipe, splits)} {original.new_classifier or ''}"
         save_weights(path, original.module, made_for)
 

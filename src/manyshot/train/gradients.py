@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from manyshot.nn.inputs import Inputs, device_of
 from manyshot.nn.modes import evaluating
 from manyshot.space import Arch
 from manyshot.tasks import DEFAULT, Task
@@ -18,7 +19,7 @@ from manyshot.train.plan import Plan, Target
 class Forward(Protocol):
     """Runs a path: `net(images, arch)`, with a policy and masks where the path has them."""
 
-    def __call__(self, images: Tensor, arch: Arch, **policy: Any) -> Any:
+    def __call__(self, images: Inputs, arch: Arch, **policy: Any) -> Any:
         """Gives what the task takes as outputs."""
         ...
 
@@ -26,7 +27,7 @@ class Forward(Protocol):
 def accumulate(
     forward: Forward,
     plan: Plan,
-    images: Tensor,
+    images: Inputs,
     targets: Any,
     *,
     task: Task = DEFAULT,
@@ -45,7 +46,7 @@ def accumulate(
     Args:
         forward: (images, arch) to outputs; `policy` and `masks` besides, if the path has a policy.
         plan: the paths.
-        images: (B, C, H, W).
+        images: (B, C, H, W), or other inputs.
         targets: what the outputs should be.
         task: says how far they are off.
         largest: the architecture that teaches in in-place distillation.
@@ -67,11 +68,12 @@ def accumulate(
             teachers["original"] = original(images)
     loss_of, losses = loss_function(task, smoothing), []
     learnt: list[tuple[Tensor, Tensor]] = []  # what made a policy, and the leaf in its place
+    device = device_of(images)
     for path in plan.paths:
         weight = share * path.weight
         masked: dict[str, Any] = {}
         if path.policy is not None:
-            leaves = {d: as_leaf(policy, images.device) for d, policy in path.policy.items()}
+            leaves = {d: as_leaf(policy, device) for d, policy in path.policy.items()}
             learnt += zip(path.policy.values(), leaves.values(), strict=True)
             masked = {"policy": leaves, "masks": path.masks}
         outputs = forward(images, path.arch, **masked)

@@ -16,7 +16,9 @@ from typing import Any, TypeAlias, final
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
+from manyshot.nn.inputs import Inputs, as_call
 from manyshot.nn.pointwise import training_format
 from manyshot.recipe import OptimiserSettings
 from manyshot.seeding import Stream, seed_torch
@@ -43,9 +45,10 @@ class Standalone(nn.Module):
         super().__init__()
         self.module = module
 
-    def forward(self, images: Tensor, arch: Arch, *, phase: Phase | None = None) -> Any:
+    def forward(self, images: Inputs, arch: Arch, *, phase: Phase | None = None) -> Any:
         """The module's output."""
-        return self.module(images)
+        args, kwargs = as_call(images)
+        return self.module(*args, **kwargs)
 
 
 Network: TypeAlias = Supernet | Standalone
@@ -58,13 +61,13 @@ class Turn:
 
     Attributes:
         plan: the paths.
-        images: (B, C, H, W).
+        images: (B, C, H, W), or other inputs.
         targets: what the network should give.
         share: the part of the step's images that these are.
     """
 
     plan: Plan
-    images: Tensor
+    images: Inputs
     targets: Any
     share: float
 
@@ -94,9 +97,15 @@ def make_safe(net: nn.Module, device: torch.device) -> bool:
     return contiguous
 
 
-def as_trained(images: Tensor, contiguous: bool) -> Tensor:
+def as_trained(images: Inputs, contiguous: bool) -> Inputs:
     """The images, in the one format that a network which must be contiguous may see."""
-    return images.to(memory_format=torch.contiguous_format) if contiguous else images
+
+    def formatted(value: Any) -> Any:
+        if not contiguous or not isinstance(value, Tensor):
+            return value
+        return value.to(memory_format=torch.contiguous_format)
+
+    return pytree.tree_map(formatted, images)
 
 
 def held_by(optimizer: torch.optim.Optimizer | None) -> list[nn.Parameter]:

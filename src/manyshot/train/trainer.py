@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import nn
 
 from manyshot.data import Batches
+from manyshot.nn.inputs import Inputs, batch_of, in_chunks
 from manyshot.progress import Progress, Silent
 from manyshot.recipe import TrainingSettings
 from manyshot.run_folder import TRAIN_LOG, TRAINER
@@ -144,19 +145,19 @@ class Trainer:
         """The learning rate of the current step."""
         return learning_rate(self.settings, self.step, self.steps, len(self.batches))
 
-    def turns(self, phase: Phase, images: Tensor, labels: Tensor) -> Iterator[Turn]:
+    def turns(self, phase: Phase, images: Inputs, labels: Any) -> Iterator[Turn]:
         """The plans of the current step with their images: in a code step, one for each chunk.
 
         Args:
             phase: what the step moves.
-            images: (B, C, H, W), all images of the step.
+            images: (B, C, H, W) or other inputs, all of the step.
             labels: (B,).
         """
         chunks = self.net.sharing.chunks if phase == "code" else 1
-        parts = zip(images.chunk(chunks), labels.chunk(chunks), strict=True)
+        parts = zip(in_chunks(images, chunks), in_chunks(labels, chunks), strict=True)
         for i, (some_images, some_labels) in enumerate(parts):
             plan = self.plan(i).by_indices() if phase == "code" else self.plan()
-            yield Turn(plan, some_images, some_labels, len(some_labels) / len(labels))
+            yield Turn(plan, some_images, some_labels, batch_of(some_labels) / batch_of(labels))
 
     def plan(self, *chunk: int) -> Plan:
         """The paths of the current step, or of a chunk of it; the same in all processes."""

@@ -18,6 +18,7 @@ from manyshot import evaluate, records
 from manyshot.export import CARD, FORMATS, about_images, card, export
 from manyshot.fitting import fit
 from manyshot.nn import BatchNormStats
+from manyshot.nn.inputs import to_device
 from manyshot.nn.pointwise import training_format
 from manyshot.pipeline.build import Workspace, fit_classes
 from manyshot.pipeline.networks import build_supernet
@@ -347,12 +348,12 @@ def exported(
     Returns:
         The paths relative to `folder` by format, and why the other formats failed.
     """
-    images, _ = next(iter(ws.fixed("validation", 2)))
+    inputs, _ = next(iter(ws.fixed("validation", 2)))
     space, costs = ws.net.space, ws.costs_of(arch)
     failed: dict[str, str] = {}
     files = export(
         subnet.cpu(),
-        example=images.cpu(),
+        example=to_device(inputs, torch.device("cpu")),
         folder=RunFolder(folder).subnets,
         stem=space.to_text(arch),
         formats=formats,

@@ -9,12 +9,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from manyshot import evaluate, records
+from manyshot.data.own import joined
 from manyshot.evaluate import Account
 from manyshot.evaluate.prefix import Calibration
 from manyshot.nn.batch_norm import BatchNormStats
+from manyshot.nn.inputs import batch_of, in_parts
 from manyshot.pipeline.build import Workspace, on_its_threads
 from manyshot.pipeline.stages.score import Images, latest_scores
 from manyshot.progress import Progress, Silent, showing
@@ -263,8 +264,8 @@ class _Scoring:
         recipe, ws = self.ws.recipe, self.ws
         size = min(recipe.train.batch_size, len(ws.splits.train))
         images = ws.fixed("train", min(_SHARED_BATCHES * size, len(ws.splits.train)))
-        together = torch.cat([batch for batch, _ in images])
-        pool = [part for part in torch.split(together, size) if len(part) == size]
+        together = joined([inputs for inputs, _ in images])
+        pool = [part for part in in_parts(together, size) if batch_of(part) == size]
         batches = [pool[i % len(pool)] for i in range(_SHARED_BATCHES)]
         return evaluate.shared_statistics(
             ws.net, batches, numpy_rng(recipe.seed, "shared_statistics")

@@ -19,7 +19,7 @@ from manyshot.pipeline.build import (
     stop,
 )
 from manyshot.pipeline.checks import GENERATOR, check_settings
-from manyshot.pipeline.networks import keep_original
+from manyshot.pipeline.networks import keep_original, said_of_classifier
 from manyshot.pipeline.opening import open_folder, take_over
 from manyshot.pipeline.stages import latency
 from manyshot.pipeline.stages.adopt import load_source, take_source
@@ -72,10 +72,12 @@ def begin(
     with showing(progress):
         ws = Workspace.build(recipe, folder if trained is None else trained)
     note = said_of_budgets(recipe, ws.recipe, ws.costs)
-    if note and is_main_process():
-        warnings.warn(note, stacklevel=2)
+    notes = (note, said_of_classifier(ws.original))
+    for words in notes if is_main_process() else ():
+        if words:
+            warnings.warn(words, stacklevel=2)
     recipe = ws.recipe
-    if source is not None:
+    if source is not None and ws.splits.image_shape:
         check_channels(source, ws.splits.image_shape[0], recipe.data.name)
     ws.check(world)
     if source is not None:
