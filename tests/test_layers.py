@@ -21,7 +21,7 @@ ALLOWED: dict[str, set[str]] = {
     "conversion": {"supernet", "sharing", "nn", "space"},
     "transfer": {"supernet", "nn", "space"},
     "cost": {"supernet", "nn", "space"},
-    "tasks": set(),
+    "tasks": {"nn"},
     "evaluate": {"supernet", "nn", "space", "data", "tasks"},
     "recipe": {"space", "toml"},
     "toml": set(),

@@ -5,15 +5,16 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
+from torch.utils.data import TensorDataset
 
 import manyshot as ms
 from manyshot import pipeline, rank, records
-from manyshot.data import Batches
 from manyshot.pipeline import Workspace
 from manyshot.recipe import RecipeError
 from manyshot.run_folder import RunFolder
-from manyshot.tasks import Dense, Regression, make_task
+from manyshot.tasks import Dense, make_task
 from pipeline_runs import EVERYTHING, plain, small
 
 SIZE = ('task.name="tests.tasks.own:Size"', "network.options.classes=1")
@@ -202,37 +203,6 @@ def test_what_cannot_be_learnt_is_said_before_anything_is_written(settings, mess
 # -- in Python -------------------------------------------------------------------------------------
 
 
-class Pixels:
-    """Images and targets of any shape in memory, read one by one."""
-
-    def __init__(self, images, labels):
-        self.images, self.labels, self.image_shape = images, labels, tuple(images.shape[1:])
-
-    def __len__(self):
-        return len(self.images)
-
-    def read(self, index):
-        return self.images[index]
-
-
-def batches(images, targets, size=32):
-    return Batches(Pixels(images, targets), size, mean=[0.5], std=[0.25], seed=0)
-
-
-def stored(images, targets, size=48):
-    """The same as batches that are the same every time."""
-    given = Batches(
-        Pixels(images, targets),
-        size,
-        mean=[0.5],
-        std=[0.25],
-        seed=0,
-        shuffle=False,
-        drop_last=False,
-    )
-    return list(given.epoch(0))
-
-
 class Convs(nn.Module):
     """Two convolutions, and a mean over the image if there is one answer per image."""
 
@@ -249,60 +219,85 @@ class Convs(nn.Module):
 
 
 def toy(kind):
-    """Noise images with, per pixel, whether it is bright, or per image how bright it is."""
+    """Noise, with whether each pixel is bright (none in the first row), or how bright it all is."""
     generator = torch.Generator().manual_seed(0)
-    images = torch.randint(256, (160, 1, 8, 8), generator=generator, dtype=torch.uint8)
+    images = torch.randn((160, 1, 8, 8), generator=generator)
     if kind == "dense":
-        targets = (images[:, 0] > 127).long()
+        targets = (images[:, 0] > 0).long()
         targets[:, 0] = 255
-        return images, targets, Convs(2, dense=True), Dense(output="out", ignore_index=255)
-    images = (images * torch.rand(160, 1, 1, 1, generator=generator)).byte()
-    targets = images.float().mean((1, 2, 3))[:, None] / 64
-    return images, targets, Convs(1, dense=False), Regression(metric="MAE")
+        task = {"name": "dense", "options": {"output": "out", "ignore_index": 255}}
+        return images, targets, Convs(2, dense=True), task
+    images = images * torch.rand((160, 1, 1, 1), generator=generator)
+    targets = images.abs().mean((1, 2, 3))[:, None]
+    task = {"name": "regression", "options": {"metric": "MAE"}}
+    return images, targets, Convs(1, dense=False), task
 
 
 @pytest.mark.parametrize("kind", ["dense", "regression"])
-def test_a_toy_is_learnt_searched_and_finished(kind):
+def test_a_toy_is_learnt_searched_and_finished(kind, tmp_path):
     images, targets, model, task = toy(kind)
-    net = ms.Supernet(model, input_shape=(1, 8, 8))
-    settings = ms.TrainingSettings(epochs=15, batch_size=32, lr=0.1)
-    parts = images[:96], targets[:96]
-    ms.fit(net, batches(*parts), task=task, settings=settings, sampler=ms.train.Sandwich(net.space))
-    calibration, validation = stored(*parts), stored(images[96:128], targets[96:128])
-
-    def score(arch):
-        return ms.evaluate.score(
-            net, arch, calibration=calibration, validation=validation, task=task
-        ).fitness
-
-    found = ms.find(
-        net, budgets=["macs<=100%"], score=score, searcher="random", candidates=3, generation=3
+    parts = [TensorDataset(images[a:b], targets[a:b]) for a, b in ((0, 96), (96, 128), (128, 160))]
+    run = ms.run(
+        out=tmp_path / "run",
+        network=model,
+        data=tuple(parts),
+        task=task,
+        budgets=["macs<=100%"],
+        sampler={"name": "sandwich"},
+        train={"epochs": 30, "batch_size": 32},
+        search={"name": "random", "candidates": 3, "generation": 3},
+        finish={"training": {"epochs": 15, "batch_size": 32, "lr": 0.1}},
+        latency={"warmup": 0, "repeats": 1},
+        export={"formats": ["json"]},
     )
-    assert dict(found.history) == {arch: score(arch) for arch in net.space.enumerate()}
-    winner = found.winners[0].arch
-    stats = ms.evaluate.calibrate(net, winner, calibration)
-    subnet = net.extract(winner, stats=stats)
-    ms.fit(subnet, batches(*parts), task=task, settings=settings)
-    tested = ms.evaluate.score_module(subnet, stored(images[128:], targets[128:]), task=task)
-    outputs = torch.cat([subnet(x)["out" if kind == "dense" else slice(None)].detach()
-                         for x, _ in stored(images[128:], targets[128:])])  # fmt: skip
+    [winner] = run.result.winners
+    scored = [line["proxy_score"] for line in lines_of(tmp_path / "run", "search.jsonl")]
+    assert winner.proxy_score == (max if kind == "dense" else min)(scored)
+    subnet = model_of(run, kind, winner)
+    with torch.no_grad():
+        outputs = subnet(images[128:])
     if kind == "dense":
-        right = (outputs.argmax(1) == targets[128:])[:, 1:]
-        assert tested.metrics["pixel accuracy"] == float(right.double().mean()) > 0.9
+        right = (outputs["out"].argmax(1) == targets[128:])[:, 1:]
+        assert winner.test_metrics["pixel accuracy"] == float(right.double().mean()) > 0.9
     else:
         off = (outputs - targets[128:]).double().abs().mean()
-        assert tested.value == pytest.approx(float(off), rel=1e-6)
+        assert winner.test_score == pytest.approx(float(off), rel=1e-6)
         mean = (targets[128:] - targets[:96].mean()).abs().mean()
-        assert tested.value < 0.5 * float(mean), "else nothing is learnt"
+        assert winner.test_score < 0.5 * float(mean), "else nothing is learnt"
+    assert "class" not in json.loads((tmp_path / "run" / "space.json").read_text())["task"]["name"]
+
+
+def model_of(run, kind, winner):
+    """The finished network, by its weights on file."""
+    outputs, dense = (2, True) if kind == "dense" else (1, False)
+    net = ms.Supernet(Convs(outputs, dense=dense))
+    subnet = net.extract(net.space.from_text(winner.arch)).eval()
+    subnet.load_state_dict(load_file(run.files.subnets / f"{winner.arch}.safetensors"))
+    return subnet
 
 
 def test_many_at_once_and_one_by_one_have_the_same_scores():
     images, targets, model, task = toy("regression")
     net = ms.Supernet(model, input_shape=(1, 8, 8))
-    calibration, validation = stored(images, targets), stored(images[:50], targets[:50], 30)
-    how = {"calibration": calibration, "validation": validation, "task": task}
+    uneven = list(zip(images.split(70), targets.split(70), strict=True))
+    how = {"calibration": uneven, "validation": uneven, "task": make_task(**task)}
     for arch, score in ms.evaluate.Population(net, net.space.enumerate(), **how):
         assert score == ms.evaluate.score(net, arch, **how)
+
+
+def test_find_ranks_by_the_task_and_by_the_loss():
+    images, targets, model, task = toy("regression")
+    net, task = ms.Supernet(model, input_shape=(1, 8, 8)), make_task(**task)
+    data = [TensorDataset(images[a:b], targets[a:b]) for a, b in ((0, 96), (96, 160))]
+    ms.fit(net, data[0], task=task, settings=ms.TrainingSettings(epochs=2, batch_size=32))
+    budgets, how = ["macs<=100%"], {"searcher": "random", "candidates": 3, "generation": 3}
+    for fitness in ("metric", "loss"):
+        found = ms.find(net, budgets=budgets, score=tuple(data), task=task, fitness=fitness, **how)
+        for arch, score in found.history:
+            with torch.no_grad():
+                off = (net(images[96:], arch) - targets[96:]).double()
+            error = off.abs().mean() if fitness == "metric" else off.square().mean()
+            assert score == pytest.approx(-float(error), rel=1e-5)
 
 
 def test_a_task_by_its_name_is_that_of_its_class():

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from manyshot.data import Batch
 from manyshot.nn.batch_norm import BatchNormStats, Collector
-from manyshot.nn.inputs import Inputs, as_call
+from manyshot.nn.inputs import Inputs, as_call, batch_of
 from manyshot.nn.mixing import Kept
 from manyshot.nn.modes import evaluating
 from manyshot.space import Arch
 from manyshot.supernet import Supernet
 from manyshot.tasks import Task, as_task
-from manyshot.tasks.task import Metric, batch_length, metrics_of
+from manyshot.tasks.task import Metric, metrics_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ def total(task: Task, batches: Iterable[tuple[Any, Any]]) -> Score:
         counts = task.weight(targets)
         loss = loss + task.loss(outputs, targets).double() * counts
         weight = weight + counts
-        images += batch_length(targets)
+        images += batch_of(targets)
     if not images:
         raise ValueError("there are no images to score on")
     values = {name: float(metric.compute()) for name, metric in metrics.items()}

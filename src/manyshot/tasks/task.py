@@ -7,6 +7,9 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from manyshot.nn.inputs import batch_of, device_of
 
 Output = str | int | None
 """Which part of a network's outputs a task is about: a key, an index, or all of it."""
@@ -97,7 +100,7 @@ class OneLoss:
 
     def weight(self, targets: Any) -> Tensor | int:
         """The number of images."""
-        return batch_length(targets)
+        return batch_of(targets)
 
     def compared(self, outputs: Any, targets: Any) -> Sequence[Any]:
         """Outputs and targets as they are."""
@@ -175,41 +178,11 @@ def picked(outputs: Any, output: Output) -> Any:
         ) from error
 
 
-def leaves_of(tree: Any) -> list[Tensor]:
-    """The tensors in dictionaries, lists and tuples."""
-    if isinstance(tree, Tensor):
-        return [tree]
-    parts = tree.values() if isinstance(tree, Mapping) else tree
-    return [leaf for part in parts for leaf in leaves_of(part)] if _holds_parts(tree) else []
-
-
-def _holds_parts(tree: Any) -> bool:
-    return isinstance(tree, Mapping | list | tuple)
-
-
-def detached(tree: Any) -> Any:
+def detached(outputs: Any) -> Any:
     """The same without gradients."""
-    if isinstance(tree, Tensor):
-        return tree.detach()
-    if isinstance(tree, Mapping):
-        return {key: detached(part) for key, part in tree.items()}
-    if isinstance(tree, list | tuple):
-        return [detached(part) for part in tree]
-    return tree
-
-
-def batch_length(targets: Any) -> int:
-    """How many images the targets of a batch are of."""
-    leaves = leaves_of(targets)
-    if not leaves or not leaves[0].dim():
-        raise ValueError(f"the targets are {described(targets)}: their first axis is the images'")
-    return len(leaves[0])
-
-
-def device_of(tree: Any) -> torch.device:
-    """Where tensors are."""
-    leaves = leaves_of(tree)
-    return leaves[0].device if leaves else torch.device("cpu")
+    return pytree.tree_map(
+        lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, outputs
+    )
 
 
 def exact(outputs: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from manyshot.data import Batch
 from manyshot.evaluate import evaluating
+from manyshot.nn.inputs import batch_of
 from manyshot.seeding import Stream, stream
 from manyshot.space import Decision
 from manyshot.train.gradients import as_leaf, backward_into
@@ -72,7 +73,7 @@ class Prober:
                     with at_weights(net, self.saved):
                         self._evaluate(probe, batches, before, grads, -1.0)
             forwards = len(probe.paths) * (1 if before is None else 2)
-            self.images += forwards * sum(len(labels) for _, labels in batches)
+            self.images += forwards * sum(batch_of(targets) for _, targets in batches)
         if probe.save:
             self.saved = {name: p.detach().clone() for name, p in net.named_parameters()}
         losses = self._summed(losses)
@@ -101,7 +102,7 @@ class Prober:
         batches: list[Batch] = []
         if self.held_out is not None:
             batches = list(self.held_out(probe.images, self.image_seed(step)))
-        if not sum(len(labels) for _, labels in batches):
+        if not sum(batch_of(targets) for _, targets in batches):
             raise ValueError(
                 "held_out gave no images for a probe: a sampler that probes needs some"
             )

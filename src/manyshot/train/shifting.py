@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import nn
 
 from manyshot.data import Batch, Batches
 from manyshot.nn.modes import modes_kept
@@ -28,8 +28,8 @@ REMEDY = "lower shifting.lr, or set shifting.clip_norm; what the generations bef
 
 Visit = tuple[Arch, ...]
 """One candidate's part of a generation: the path that each of its mini-batches trains."""
-PathBatch = tuple[Arch, Tensor, Tensor]
-"""A path, and the images (B, C, H, W) and labels (B,) that it is trained on."""
+PathBatch = tuple[Arch, Any, Any]
+"""A path, and the inputs and the targets that it is trained on."""
 
 
 def schedule(update: str, visits: Sequence[Visit]) -> list[list[Arch]]:
@@ -157,8 +157,8 @@ class Shifter:
         one and leaves out those that do not move.
         """
         turns = (
-            Turn(Plan((PlannedPath(arch),)), images, labels, 1 / count)
-            for arch, images, labels in parts
+            Turn(Plan((PlannedPath(arch),)), images, targets, 1 / count)
+            for arch, images, targets in parts
         )
         trained = self.optimisation.step(self.step, turns, self.phase, self.settings.lr)
         self.step += 1

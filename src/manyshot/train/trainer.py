@@ -145,19 +145,19 @@ class Trainer:
         """The learning rate of the current step."""
         return learning_rate(self.settings, self.step, self.steps, len(self.batches))
 
-    def turns(self, phase: Phase, images: Inputs, labels: Any) -> Iterator[Turn]:
+    def turns(self, phase: Phase, images: Inputs, targets: Any) -> Iterator[Turn]:
         """The plans of the current step with their images: in a code step, one for each chunk.
 
         Args:
             phase: what the step moves.
             images: (B, C, H, W) or other inputs, all of the step.
-            labels: (B,).
+            targets: likewise.
         """
         chunks = self.net.sharing.chunks if phase == "code" else 1
-        parts = zip(in_chunks(images, chunks), in_chunks(labels, chunks), strict=True)
-        for i, (some_images, some_labels) in enumerate(parts):
+        parts = zip(in_chunks(images, chunks), in_chunks(targets, chunks), strict=True)
+        for i, (some_images, some_targets) in enumerate(parts):
             plan = self.plan(i).by_indices() if phase == "code" else self.plan()
-            yield Turn(plan, some_images, some_labels, batch_of(some_labels) / batch_of(labels))
+            yield Turn(plan, some_images, some_targets, batch_of(some_targets) / batch_of(targets))
 
     def plan(self, *chunk: int) -> Plan:
         """The paths of the current step, or of a chunk of it; the same in all processes."""
@@ -270,9 +270,9 @@ def train(run: Trainer, progress: Progress | None = None, stage: str = "train") 
         watched(lambda what, done, total: show(run.step, f"{what}: {done} of {total}")),
     ):
         batches = run.batches.from_step(run.step)
-        for images, labels in itertools.islice(batches, run.steps - run.step):
+        for images, targets in itertools.islice(batches, run.steps - run.step):
             phase, rate = run.phase(), run.rate()
-            turns = run.turns(phase, images, labels)
+            turns = run.turns(phase, images, targets)
             trained = run.optimisation.step(run.step, turns, phase, rate)
             journal.take(trained)
             if phase != "code":
