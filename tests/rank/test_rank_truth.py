@@ -116,6 +116,12 @@ class TestRecords:
         with pytest.raises(TruthError, match="1-0 with seed 3 twice"):
             load_truth(path)
 
+    def test_trainings_of_two_metrics_are_refused(self, tmp_path):
+        other = {"name": "R2", "higher_is_better": True, "share": False}
+        rows = row("1-0", 3, 0.5), row("1-0", 4, 0.6, metric=other)
+        with pytest.raises(TruthError, match="by 'accuracy' and by 'R2'"):
+            load_truth(self.write(tmp_path / LOG, *rows))
+
     def test_nothing_finished(self, tmp_path):
         with pytest.raises(TruthError, match="manyshot truth"):
             load_truth(tmp_path)
@@ -145,6 +151,16 @@ class TestCsv:
         np.testing.assert_array_equal(found.scores_NR, [[0.5, 0.6], [0.25, NAN]])
         assert found.costs["macs"].tolist() == [10, 20]
 
+    def test_scores_and_errors_are_any_numbers(self, tmp_path):
+        """Of errors the lowest ranks highest."""
+        scores = load_truth(self.write(tmp_path, "arch,score_a,score_b\n0-1,-3.5,\n1-1,2,40\n"))
+        np.testing.assert_array_equal(scores.scores_NR, [[-3.5, NAN], [2, 40]])
+        assert scores.fitness_N.tolist() == [-3.5, 21] and not scores.metric.share
+        errors = load_truth(self.write(tmp_path, "arch,error\n0-1,1.5\n1-1,0.25\n"))
+        assert errors.scores_N.tolist() == [1.5, 0.25]
+        assert errors.fitness_N.tolist() == [-1.5, -0.25]
+        assert not errors.metric.higher_is_better
+
     def test_another_encoding(self, tmp_path):
         path = tmp_path / "own.csv"
         path.write_bytes("arch,accuracy\n0,0.5é\n".encode("latin-1"))
@@ -161,6 +177,7 @@ class TestCsv:
             ("arch,macs\n0-1,3\n", "needs the columns arch and accuracy"),
             ("arch,accuracy,flops\n0-1,0.5,3\n", "flops.*allowed"),
             ("arch,accuracy,accuracy\n0-1,0.5,0.5\n", "once each"),
+            ("arch,accuracy,error\n0-1,0.5,0.5\n", "several metrics .accuracy, error."),
             ("arch,accuracy\n", "no architecture below"),
             ("arch,accuracy\n0-1,0.5\n0-2\n", "line 3 has 1 fields"),
             ("arch,accuracy\n0_1,0.5\n", "line 2: architecture '0_1'"),

@@ -313,7 +313,7 @@ class Workspace:
             RecipeError: if its outputs and the targets are not what the task allows.
         """
         net, recipe = self.net, self.recipe
-        [(images, targets)] = self.fixed("validation", 2)
+        images, targets = next(iter(self.fixed("validation", 2)))
         try:
             with evaluating(net):
                 outputs = net(images, net.space.smallest, stats="batch")
