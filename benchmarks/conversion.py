@@ -8,8 +8,8 @@ Weights are random, with statistics and scales as of a trained network, so that 
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
-import sys
 import time
 import warnings
 from typing import Any
@@ -32,8 +32,11 @@ TIMM = (
 HEAD = ("network", "widths", "heads", "depths", "fixed", "share", "difference", "CPU s")
 
 
-def main(names: list[str]) -> None:
+def main() -> None:
     """Converts networks and prints a row for each."""
+    parser = argparse.ArgumentParser(description="What ms.convert makes of networks.")
+    parser.add_argument("names", nargs="*", help="such as resnet18 or timm:efficientnet_b0")
+    names = parser.parse_args().names
     torch.set_num_threads(1)
     if not names:
         has_timm = importlib.util.find_spec("timm") is not None
@@ -82,4 +85,4 @@ def network(name: str) -> nn.Module:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -241,8 +241,10 @@ def test_arguments_that_are_not_allowed():
             convert(model, IMAGES, ratios=ratios)
     with pytest.raises(ValueError, match="divisor must be a whole number"):
         convert(model, IMAGES, divisor=0)
-    with pytest.raises(ValueError, match="no module has such a path"):
-        convert(model, IMAGES, keep=("encoder",))
+    with pytest.raises(ValueError, match="no module has such a path; did you mean 'down1'"):
+        convert(model, IMAGES, keep=("dwon1",))
+    with pytest.raises(ValueError, match="importance must be one of l1, l2, scale"):
+        convert(model, IMAGES, importance="L1")
     with pytest.raises(ValueError, match="keep must be a sequence of patterns"):
         convert(model, IMAGES, keep="up")
     with pytest.raises(ConversionError, match="is a layer of ms.nn already"):

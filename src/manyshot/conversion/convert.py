@@ -16,7 +16,7 @@ from torch.utils import _pytree as pytree
 from manyshot.conversion.attributes import heads_of
 from manyshot.conversion.blocks import runs
 from manyshot.conversion.groups import Group, Layout, fix, groups_of, length, resolved
-from manyshot.conversion.ordering import Importance, orders, reorder
+from manyshot.conversion.ordering import IMPORTANCES, Importance, orders, reorder
 from manyshot.conversion.rewriting import Plan, prepare, rewrite, tensors_of
 from manyshot.conversion.rules import Dims
 from manyshot.conversion.tracing import Trace
@@ -30,6 +30,7 @@ from manyshot.nn.multihead import MultiheadAttention
 from manyshot.nn.outcomes import Remembering
 from manyshot.nn.shapes import described, innermost, meta_twin, on_meta
 from manyshot.nn.structure import search_space
+from manyshot.plugins import nearest
 from manyshot.seeding import numpy_rng
 from manyshot.sharing import Sharing
 from manyshot.space import Decision, SearchSpace, choose
@@ -99,9 +100,9 @@ def convert(
     Raises:
         ConversionError: if nothing can vary, the network has decisions already, or it computes
             something else in the end.
-        ValueError: for ratios, divisor or patterns that are not allowed.
+        ValueError: for ratios, divisor, importance or patterns that are not allowed.
     """
-    _check_arguments(model, ratios, divisor, keep)
+    _check_arguments(model, ratios, divisor, importance, keep)
     model = copy.deepcopy(model)
     original = _original(model, example_inputs)
     prepare(model, heads=heads)
@@ -140,7 +141,11 @@ def convert(
 
 
 def _check_arguments(
-    model: nn.Module, ratios: Sequence[float], divisor: int, keep: Sequence[str]
+    model: nn.Module,
+    ratios: Sequence[float],
+    divisor: int,
+    importance: Importance | None,
+    keep: Sequence[str],
 ) -> None:
     if not ratios or not all(0 < ratio <= 1 for ratio in ratios):
         raise ValueError(
@@ -149,6 +154,11 @@ def _check_arguments(
         )
     if not isinstance(divisor, int) or divisor < 1:
         raise ValueError(f"convert: divisor must be a whole number of at least 1, got {divisor!r}")
+    if not (importance is None or callable(importance) or importance in IMPORTANCES):
+        raise ValueError(
+            f"convert: importance must be one of {', '.join(IMPORTANCES)}, a function of a tensor "
+            f"and a dimension, or None, got {importance!r}"
+        )
     if isinstance(keep, str):
         raise ValueError(f"convert: keep must be a sequence of patterns, got {keep!r}: ({keep!r},)")
     held = next((path for path, m in model.named_modules() if isinstance(m, Layer)), None)
@@ -161,8 +171,8 @@ def _check_arguments(
     for pattern in keep:
         if not fnmatch.filter(paths, pattern):
             raise ValueError(
-                f"convert: keep has {pattern!r}, but no module has such a path; paths are like "
-                f"{', '.join(paths[1:4])}"
+                f"convert: keep has {pattern!r}, but no module has such a path; "
+                f"{nearest(pattern, paths)}paths are like {', '.join(paths[1:4])}"
             )
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from manyshot.conversion.groups import Group, Layout, resolved
 from manyshot.conversion.rules import Dims
 
+IMPORTANCES = ("l1", "l2", "scale")
 Importance: TypeAlias = Literal["l1", "l2", "scale"] | Callable[[Tensor, int], Tensor]
 """How important the entries of a tensor are along a dimension: `importance(tensor, dim)`, (n,)."""
 

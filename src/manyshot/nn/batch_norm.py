@@ -272,7 +272,8 @@ class BatchNorm(Norm):
                 f"batch norm {self.path!r} in eval mode has no statistics for architecture "
                 f"{selection.arch}: pass net(images, arch, stats=stats) with "
                 "stats = ms.evaluate.calibrate(net, arch, batches), or stats='batch' to use the "
-                "batch's own"
+                "batch's own (of a converted network net.conversion.stats are the original's, for "
+                "the largest architecture)"
             )
         return selection.statistics.normalise(self.path, x, weight, bias, eps)
 
