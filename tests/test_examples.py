@@ -41,3 +41,9 @@ def test_shiftnas() -> None:
     found = load(example).main(epochs=5)
     assert [limit for limit, *_ in found] == [100e3, 200e3, 300e3]
     assert all(cost > 0 and 0 <= test <= 1 for _, cost, test in found)
+
+
+def test_convert() -> None:
+    example = next(path for path in EXAMPLES if path.stem == "convert")
+    for accuracy in load(example).main(epochs=1):
+        assert 0 <= accuracy <= 1

@@ -122,7 +122,7 @@ class TestFind:
         validation = ms.data.fixed(splits.validation, None, 256, **looks)
         for arch, accuracy in searched.history:
             score = ms.evaluate.score(net, arch, calibration=calibration, validation=validation)
-            assert score.accuracy == accuracy
+            assert score.value == accuracy
         assert digest(net.state_dict()) == before
 
     def test_same_seed_same_history(self):
@@ -148,7 +148,7 @@ class TestFind:
             ms.find(supernet(), **{"budgets": ["macs<=50%"], "score": sum, **arguments})
 
     def test_a_network_without_a_shape_has_no_costs(self):
-        with pytest.raises(ValueError, match="costs need the shape of an image"):
+        with pytest.raises(ValueError, match="macs need the shape of the inputs"):
             ms.find(ms.Supernet(ms.zoo.tiny(width=3)), budgets=["macs<=50%"], score=sum)
 
     def test_a_budget_that_nothing_scored_meets(self):
@@ -183,7 +183,7 @@ class TestRun:
         for winner, record in zip(run.winners, result["winners"], strict=True):
             assert run.net.space.to_text(winner.arch) == record["arch"]
             assert winner.costs["macs"] == record["macs"]
-            assert winner.test_accuracy == record["test_accuracy"]
+            assert winner.test_score == record["test_score"]
             assert all(path.exists() for path in winner.files.values())
         assert (run.folder / "report.html").exists()
         with pytest.raises(KeyError, match="'macs<=7%' has no winner in .*, have 'macs<=40%'"):
@@ -194,7 +194,7 @@ class TestRun:
         module = winner.module()
         splits = ms.data.load("digits", validation=64, train_size=128)
         test = ms.data.fixed(splits.test, None, 256, mean=splits.mean, std=splits.std, seed=0)
-        assert ms.evaluate.accuracy(module, test).accuracy == winner.test_accuracy
+        assert ms.evaluate.score_module(module, test).value == winner.test_score
         assert not any(type(m).__module__.startswith("manyshot.nn") for m in module.modules())
 
     def test_statistics_and_the_supernet(self, run):
@@ -237,7 +237,7 @@ class TestRun:
     def test_a_recipe_in_three_forms(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         done = []
-        monkeypatch.setattr("manyshot.runs.perform", lambda *given: done.append(given))
+        monkeypatch.setattr("manyshot.runs.perform", lambda *given, **_: done.append(given))
         ms.run(**SHORT)
         ms.run(ms.Recipe.build(SHORT, (), "here"))
         (tmp_path / "short.toml").write_text(done[0][0].to_toml())

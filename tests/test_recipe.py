@@ -88,8 +88,8 @@ def test_overrides_change_what_a_file_says(tmp_path):
         ("trian.epochs=3", "unknown key 'trian'; did you mean 'train'?"),
         ("finish.training.momentun=0", "unknown key 'finish.training.momentun'; did you mean"),
         ("shema=1", "unknown key 'shema'; did you mean 'schema'?"),
-        ("data.zzzzzz=1", "unknown key 'data.zzzzzz'; have name, root, download"),
-        ("train.epochs=0", "train.epochs = 0: Input should be greater than or equal to 1"),
+        ("data.zzzzzz=1", "unknown key 'data.zzzzzz'; have name, options, root, download"),
+        ("train.epochs=-1", "train.epochs = -1: Input should be greater than or equal to 0"),
         ("train.epochs=1.5", "train.epochs = 1.5: Input should be a valid integer"),
         ("train.epochs=true", "train.epochs = True: Input should be a valid integer"),
         ("train.lr=0", "train.lr = 0: Input should be greater than 0"),
@@ -106,7 +106,7 @@ def test_overrides_change_what_a_file_says(tmp_path):
         ("name=..", "name = '..': String should match pattern"),
         ("search.budgets=[]", "give at least one budget, such as 'macs<=50%'"),
         ("search.budgets=['macs<50%']", "budget 'macs<50%' is not understood"),
-        ("search.budgets=['flops<=50%']", "(metrics: macs, params, latency_ms;"),
+        ("search.budgets=['flops<=50%']", "is no cost; have macs, params, size, latency_ms,"),
         ("search.budgets=['macs<=9%', 'macs<=9%']", "repeat one"),
         ("export.formats=['tflite']", "Input should be 'pt2', 'onnx' or 'json'"),
         ("train=5", "train = 5: Input should be"),
@@ -124,8 +124,8 @@ def test_an_override_inside_a_value_is_an_error():
 
 
 def test_every_problem_is_named_at_once():
-    text = message("train.epochs=0", "sede=3")
-    assert "train.epochs = 0" in text
+    text = message("train.epochs=-1", "sede=3")
+    assert "train.epochs = -1" in text
     assert "unknown key 'sede'; did you mean 'seed'?" in text
 
 

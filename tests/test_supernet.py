@@ -189,9 +189,13 @@ def test_any_input_and_output_structure():
             super().__init__()
             self.fc = ms.nn.Linear(3, ms.choose((2, 4), "w"))
 
-        def forward(self, batch):
-            return {"y": self.fc(batch["x"]), "n": batch["n"]}
+        def forward(self, x, n=1, *, more=None):
+            return {"y": self.fc(x["x"] if isinstance(x, dict) else x), "n": n, "more": more}
 
-    net = ms.Supernet(Net())
-    out = net({"x": torch.randn(2, 3), "n": 7}, (0,))
-    assert out["y"].shape == (2, 2) and out["n"] == 7
+    net, x = ms.Supernet(Net()), torch.randn(2, 3)
+    out = net({"x": x, "n": 7, "more": [3]}, (0,))  # by keyword
+    assert (out["y"].shape, out["n"], out["more"]) == ((2, 2), 7, [3])
+    out = net((x, 5), (0,))  # by position
+    assert (out["y"].shape, out["n"]) == ((2, 2), 5)
+    out = net(({"x": x},), (1,))  # one argument that is a dict
+    assert (out["y"].shape, out["n"]) == ((2, 4), 1)

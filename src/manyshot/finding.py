@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, Literal, final
 
 from manyshot import cost, evaluate
-from manyshot.data import Splits, fixed
+from manyshot.data import Splits, fixed, own_data
 from manyshot.progress import Progress, Silent
 from manyshot.search import (
+    Cost,
     CostRange,
     Infeasible,
     Limit,
@@ -19,8 +20,10 @@ from manyshot.search import (
     limits_of,
     make_searcher,
 )
-from manyshot.space import Arch
+from manyshot.search.limit import costs_of
+from manyshot.space import Arch, Budget
 from manyshot.supernet import Supernet
+from manyshot.tasks import Task, as_task
 
 CALIBRATION_IMAGES = 512
 BATCH_SIZE = 256
@@ -82,12 +85,14 @@ def find(
     net: Supernet,
     *,
     budgets: Sequence[str],
-    score: ScoreOf | Splits,
+    score: ScoreOf | Splits | tuple[Any, Any],
+    task: Task | str = "classification",
+    fitness: Literal["metric", "loss"] = "metric",
     searcher: str | Searcher = "evolution",
     options: Mapping[str, Any] | None = None,
     candidates: int = 120,
     generation: int = 30,
-    costs: Mapping[str, CostRange] | None = None,
+    costs: Mapping[str, CostRange | Callable[..., Any]] | None = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> SearchResult:
@@ -95,29 +100,37 @@ def find(
 
     Args:
         net: a trained supernet.
-        budgets: such as `"macs<=30M"`, `"params<=60%"` or, with a table of it, `"latency_ms<=2"`.
+        budgets: such as `"macs<=30M"`, `"params<=60%"`, `"size<=5MB"`, or on any of `costs`.
         score: the score of an architecture, higher is better; or a data set, on whose validation
-            part the accuracy is taken after batch norms are calibrated on 512 training images.
+            part the task is scored after batch norms are calibrated on 512 training images; or of
+            data of your own a pair (training, validation) of data sets or `DataLoader`s.
+        task: what a data set is scored by, or its name.
+        fitness: whether by its metric or its loss.
         searcher: a name (`random`, `evolution`, `nsga2`, ...), `package.module:attribute`, or a
             searcher that is made already, whose limits are its maker's.
         options: of the searcher, by name.
         candidates: how many architectures are scored in all.
         generation: how many of them between two proposals.
-        costs: by metric; by default exact `macs` and `params`.
+        costs: further ones by name: a table, such as `latency_ms` by `ms.cost.latency_table`, or a
+            function that gives a number (see `ms.cost.FunctionCost`). What budgets are on is exact
+            besides, for `macs`, `params` and `size`.
         seed: of the searcher, and of the choice of calibration images.
         progress: shows how far it is; by default nothing.
 
     Raises:
         ValueError: for a budget, searcher or option that does not exist or cannot be met, or costs
-            that need the supernet's `input_shape`.
+            that need what the supernet takes.
         Infeasible: if no architecture within some budget was scored.
     """
     if not budgets:
         raise ValueError("give at least one budget, such as budgets=['macs<=50%']")
-    costs = _default_costs(net) if costs is None else costs
-    limits = limits_of(budgets, costs, net.space.largest)
+    by_metric = _all_costs(net, budgets, costs or {})
+    limits = limits_of(budgets, by_metric, net.space.largest)
+    if isinstance(score, tuple):
+        train, validation = score
+        score = own_data({"train": train, "validation": validation, "test": validation}, seed=seed)
     if isinstance(score, Splits):
-        score = proxy_accuracy(net, score, seed=seed)
+        score = proxy_fitness(net, score, as_task(task), fitness=fitness, seed=seed)
     if isinstance(searcher, str):
         searcher = make_searcher(
             searcher, net.space, seed=seed, limits=limits, options=options or {}
@@ -131,16 +144,25 @@ def find(
                 scores[arch] = float(score(arch))
                 advance(len(scores), f"best {max(scores.values()):.4f}")
             searcher.tell(archs, [scores[arch] for arch in archs])
-    winners = tuple(_winner(net, limit, scores, costs) for limit in limits)
+    winners = tuple(_winner(net, limit, scores, by_metric) for limit in limits)
     return SearchResult(winners, tuple(scores.items()))
 
 
-def proxy_accuracy(net: Supernet, splits: Splits, *, seed: int = 0) -> ScoreOf:
-    """The default score of `find`: validation accuracy with calibrated batch norms.
+def proxy_fitness(
+    net: Supernet,
+    splits: Splits,
+    task: Task,
+    *,
+    fitness: Literal["metric", "loss"] = "metric",
+    seed: int = 0,
+) -> ScoreOf:
+    """The default score of `find`: of validation images, with calibrated batch norms.
 
     Args:
         net: the supernet.
         splits: a data set with a validation part.
+        task: what is scored.
+        fitness: by its metric, or by its loss. Where lower is better, the sign is turned.
         seed: of the choice of calibration images.
 
     Raises:
@@ -157,24 +179,40 @@ def proxy_accuracy(net: Supernet, splits: Splits, *, seed: int = 0) -> ScoreOf:
     calibration = fixed(splits.train, images, BATCH_SIZE, **looks)
     validation = fixed(splits.validation, None, BATCH_SIZE, **looks)
 
-    def accuracy(arch: Arch) -> float:
-        score = evaluate.score(net, arch, calibration=calibration, validation=validation)
-        return score.accuracy
+    def score_of(arch: Arch) -> float:
+        score = evaluate.score(net, arch, calibration=calibration, validation=validation, task=task)
+        return -score.loss if fitness == "loss" else score.fitness
 
-    return accuracy
+    return score_of
 
 
-def _default_costs(net: Supernet) -> dict[str, CostRange]:
-    if net.input_shape is None:
-        raise ValueError(
-            "costs need the shape of an image: make the supernet with "
-            "ms.Supernet(model, input_shape=(C, H, W)), or give costs="
-        )
-    return {"macs": cost.macs_table(net, net.input_shape), "params": cost.params_table(net)}
+def _all_costs(
+    net: Supernet, budgets: Sequence[str], given: Mapping[str, CostRange | Callable[..., Any]]
+) -> dict[str, Cost]:
+    """The costs that are given, and those of ours: what budgets are on, or all without any."""
+    asked = {part.metric for text in budgets for part in Budget.parse_all(text)}
+    if not given:
+        asked |= {"macs", "params"}
+    costs: dict[str, Cost] = {
+        name: one if isinstance(one, CostRange) else cost.FunctionCost(net, one, name)
+        for name, one in given.items()
+    }
+    if "macs" in asked - costs.keys():
+        if net.input_shape is None and net.example_inputs is None:
+            raise ValueError(
+                "macs need the shape of the inputs: make the supernet with "
+                "ms.Supernet(model, input_shape=(C, H, W)) or example_inputs=, or give costs="
+            )
+        costs["macs"] = cost.macs_table(net)
+    if "params" in asked - costs.keys():
+        costs["params"] = cost.params_table(net)
+    if "size" in asked - costs.keys():
+        costs["size"] = cost.size_table(net)
+    return costs
 
 
 def _winner(
-    net: Supernet, limit: Limit, scores: Mapping[Arch, float], costs: Mapping[str, CostRange]
+    net: Supernet, limit: Limit, scores: Mapping[Arch, float], costs: Mapping[str, Cost]
 ) -> Winner:
     within = best(scores, limit)
     if not within:
@@ -187,6 +225,6 @@ def _winner(
         budget=limit.name,
         arch=arch,
         choices=net.space.choices(arch),
-        costs={metric: table([arch])[0].item() for metric, table in costs.items()},
+        costs={m: costs_of(one, [arch], m)[0].item() for m, one in costs.items()},
         score=scores[arch],
     )

@@ -8,21 +8,24 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import nn
 
-from manyshot.data import Augment, Batches, Splits, fixed
+from manyshot.data import Augment, Batches, OwnSet, Splits, fixed
 from manyshot.progress import Progress
 from manyshot.recipe import TrainingSettings
 from manyshot.supernet import Supernet
-from manyshot.train import Only, Sampler, Standalone, Trainer, Uniform, engine, train
+from manyshot.tasks import Task, as_task
+from manyshot.train import Only, Sampler, Standalone, Taught, Trainer, Uniform, engine, train
 from manyshot.train.probing import HeldOut
 
 
 def fit(
     net: Supernet | nn.Module,
-    train_on: Batches | Splits,
+    train_on: Batches | Splits | Any,
     *,
+    task: Task | str = "classification",
     sampler: Sampler | None = None,
+    teacher: nn.Module | None = None,
     settings: TrainingSettings | None = None,
     seed: int = 0,
     progress: Progress | None = None,
@@ -42,8 +45,13 @@ def fit(
 
     Args:
         net: a supernet; any other module is trained as it is.
-        train_on: batches of training images, or a data set whose training part is batched here.
+        train_on: batches of training images, or a data set whose training part is batched here; or
+            data of your own, as a torch data set or a `DataLoader` of pairs of inputs and targets,
+            whose samples are ordered and batched here too.
+        task: what is learnt: its loss, and what it checks of the first batch; or its name.
         sampler: which paths train next; by default uniform ones.
+        teacher: a trained network, such as the one that `ms.convert` was given; everything learns
+            from its predictions in place of labels, and it stays as it is.
         settings: optimiser, schedule and length; by default `TrainingSettings()`.
         seed: of the sampler's draws, of dropout, and of batches made here.
         progress: shows how far it is, such as `manyshot.progress.Bars()`; by default nothing.
@@ -60,7 +68,8 @@ def fit(
         What trained: its `sampler`, its `step`, its optimiser.
 
     Raises:
-        ValueError: for batches that cannot be made, or a sampler that needs held-out images.
+        ValueError: for batches that cannot be made, a sampler that needs held-out images, or
+            outputs and targets that are not what the task allows.
         NonFiniteLoss: if training diverges; the last good checkpoint is kept.
         CheckpointError: if a checkpoint in `folder` is damaged or of another run.
     """
@@ -72,10 +81,15 @@ def fit(
         train_on = Batches(splits.train, settings.batch_size, seed=seed, augment=augment, **looks)
         if held_out is None and len(splits.held_out):
 
-            def held_out(images: int, seed: int) -> Iterable[tuple[Tensor, Tensor]]:
+            def held_out(images: int, seed: int) -> Iterable[tuple[Any, Any]]:
                 count = min(images, len(splits.held_out))
                 return fixed(splits.held_out, count, count, seed=seed, **looks)
 
+    elif not isinstance(train_on, Batches):
+        if augment is not None:
+            raise ValueError("augment is for images: data of your own come as they are to be")
+        own = OwnSet.of(train_on, "train_on")
+        train_on = Batches(own, settings.batch_size, seed=seed, device=device)
     elif augment is not None:
         raise ValueError("augment is for batches that are made here: give it to ms.data.Batches")
     if isinstance(net, Supernet):
@@ -86,6 +100,8 @@ def fit(
         raise ValueError("a sampler chooses paths of a ms.Supernet, and this module has none")
     else:
         trained, sampler, largest = Standalone(net), Only(()), ()
+    if teacher is not None:
+        sampler = Taught(sampler, "original")
     path = None if folder is None else Path(folder)
     trainer = Trainer(
         net=trained,
@@ -94,12 +110,14 @@ def fit(
         settings=settings,
         seed=seed,
         largest=largest,
+        task=as_task(task),
         accelerator=engine(device, settings, path) if accelerator is None else accelerator,
         folder=path,
         checkpoint=checkpoint,
         log=log,
         fingerprint=fingerprint,
         held_out=held_out,
+        original=teacher,
     )
     train(trainer, progress, stage)
     return trainer

@@ -9,12 +9,12 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from manyshot.plugins import nearest, shown
-from manyshot.space import Budget
+from manyshot.space import METRICS, Budget
 from manyshot.toml import RecipeError as RecipeError
 from manyshot.toml import dumps, override, read
 
@@ -33,13 +33,92 @@ class Section(BaseModel):
     )
 
 
+GIVEN = "given"
+"""The name of a network, or of data, that was given in Python and is in no file."""
+
+
+class ConvertSettings(Section):
+    """How a network without decisions becomes a supernet (see `ms.convert`)."""
+
+    ratios: list[Annotated[float, Field(gt=0, le=1)]] = [0.25, 0.5, 0.75, 1.0]
+    """Widths, as parts of the original's channels; 1 is always among them."""
+    divisor: Positive = 8
+    """Channels are multiples of it."""
+    depth: bool = True
+    """Whether residual blocks can be left out."""
+    kernel: bool = False
+    """Whether kernels of 5 and more can be smaller."""
+    heads: bool = True
+    """Whether attention can have fewer heads."""
+    importance: Literal["l1", "l2", "scale", "none"] = "l1"
+    """By what channels are ordered, so that narrow slices keep the best."""
+    keep: list[str] = []
+    """Patterns of paths of modules whose channels stay, such as `layer1.*`."""
+
+    @field_validator("ratios")
+    @classmethod
+    def _some(cls, ratios: list[float]) -> list[float]:
+        if not ratios:
+            raise ValueError("give at least one, such as 0.5")
+        return ratios
+
+
+LIBRARIES = ("torchvision", "timm")
+"""Where `network.name` may take a network from, as in `torchvision:resnet18`."""
+
+
 class NetworkSettings(Section):
     """Which network."""
 
     name: str = "tiny"
-    """A network of the zoo, or `package.module:attribute` of your own."""
+    """A network of the zoo, `torchvision:NAME`, `timm:NAME`, or `package.module:attribute` of your
+    own; `given` in Python."""
     options: Options = {}
-    """Arguments of its function; `channels` and `classes` come from the data unless given."""
+    """Arguments of its function; how many `channels` and `classes` (or `in_chans`, `in_channels`,
+    `num_classes`) comes from the data unless given."""
+    pretrained: bool = False
+    """Begin with the weights that torchvision or timm publishes, which are downloaded."""
+    weights: str | None = None
+    """Begin with the weights in this file: safetensors, or a state dict saved by torch."""
+    convert: ConvertSettings | None = None
+    """Make decisions in a network that has none. Networks of torchvision and timm always are
+    converted; one of your own where this section is there, if empty."""
+
+    @field_validator("weights")
+    @classmethod
+    def _from_anywhere(cls, weights: str | None) -> str | None:
+        """Later commands on the run find the file from any working folder."""
+        return None if weights is None else os.path.abspath(os.path.expanduser(weights))
+
+    @property
+    def library(self) -> str | None:
+        """The library that the network is taken from; None if it is of the zoo or your own."""
+        library, colon, _ = self.name.partition(":")
+        return library if colon and library in LIBRARIES else None
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether it begins with weights that are given, and not with new ones."""
+        return self.pretrained or self.weights is not None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _converted(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping) or "convert" in values:
+            return values
+        is_plain = str(values.get("name")).startswith(tuple(f"{name}:" for name in LIBRARIES))
+        return {**values, "convert": {}} if is_plain else values
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if self.pretrained and self.library is None:
+            raise ValueError(
+                f"pretrained = true is for networks of {' and '.join(LIBRARIES)}, and name = "
+                f"{self.name!r} is none: give weights = FILE"
+            )
+        if self.pretrained and self.weights is not None:
+            raise ValueError("pretrained = true and weights = FILE contradict each other: give one")
+        return self
 
 
 class SharingSettings(Section):
@@ -51,18 +130,56 @@ class SharingSettings(Section):
     """Arguments of its scheme; `seed` is the recipe's."""
 
 
+class TaskSettings(Section):
+    """What networks learn, and how well they do."""
+
+    name: str = "classification"
+    """classification, dense (a class per pixel), multi_label, regression, or
+    `package.module:attribute`; `task = "dense"` is short for a section with the name alone."""
+    options: Options = {}
+    """Of the task: for example `output`, the key or index of its part of a network's outputs, or
+    `ignore_index` of dense."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_name(cls, values: Any) -> Any:
+        return {"name": values} if isinstance(values, str) else values
+
+
+_AS_THEY_ARE: dict[str, Any] = {
+    "root": None,
+    "download": False,
+    "image_size": None,
+    "bad": "refuse",
+    "pad": 0,
+    "flip": False,
+    "crop_scale": None,
+    "jitter": 0.0,
+}
+"""What says nothing to be done to data, of all settings that are of images alone."""
+
+
+def _is_own(name: object) -> bool:
+    """Whether data are of your own: a function's, or given in Python."""
+    return isinstance(name, str) and (":" in name or name == GIVEN)
+
+
 class DataSettings(Section):
-    """Which images."""
+    """Which images, or which data of your own."""
 
     name: str = "digits"
-    """digits, fashion_mnist, mnist, cifar10, cifar100, or folder."""
+    """digits, fashion_mnist, mnist, cifar10, cifar100, or folder; or of your own
+    `package.module:function`, which gives `(train, test)` or `(train, validation, test)`."""
+    options: Options = {}
+    """Arguments of your own function."""
     root: str | None = None
     """Where the files are; by default the places that the error for missing data lists."""
     download: bool = False
     """Whether torchvision may download missing files."""
     validation: int | float = Field(default=0.2, gt=0)
     """Share (below 1) or number of training images held out to score on: class-balanced, but of
-    every class the same share if the images are in folders."""
+    every class the same share if the images are in folders. Not used if your own data have a
+    validation part."""
     train_size: Positive | None = None
     """Use so many class-balanced training images; by default all."""
     image_size: int | list[int] | None = None
@@ -80,6 +197,35 @@ class DataSettings(Section):
     """Image folders: strength of random changes of brightness, contrast and saturation."""
     workers: NotNegative = 0
     """Processes that read image folders."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nothing_done_to_own(cls, values: Any) -> Any:
+        """Data of your own are not shifted by default, as images are."""
+        own = isinstance(values, Mapping) and _is_own(values.get("name"))
+        return {"pad": 0, **values} if own else values
+
+    @model_validator(mode="after")
+    def _is_for_its_kind(self) -> Self:
+        if not self.is_own:
+            if self.options:
+                raise ValueError(
+                    f"options are arguments of a function of your own, and name = {self.name!r} is "
+                    "none: leave them out"
+                )
+            return self
+        for key, nothing in _AS_THEY_ARE.items():
+            if getattr(self, key) != nothing:
+                raise ValueError(
+                    f"{key} = {getattr(self, key)!r} is for images; data of your own "
+                    f"({self.name!r}) come as they are to be: leave {key} out"
+                )
+        return self
+
+    @property
+    def is_own(self) -> bool:
+        """Whether these are data of your own."""
+        return _is_own(self.name)
 
     @field_validator("root")
     @classmethod
@@ -131,11 +277,25 @@ class TrainingSettings(OptimiserSettings):
     tracker: Literal["tensorboard"] | None = None
 
 
+class SupernetSettings(TrainingSettings):
+    """How the supernet is trained."""
+
+    epochs: NotNegative = 100
+    """0 trains nothing: a converted network with weights is searched by its ordered slices, as
+    pruning does."""
+    teacher: Literal["original", "largest", "none"] | None = None
+    """What paths learn from: the network as it was before its conversion, in place of labels; the
+    largest architecture where the sampler says so (sandwich does); labels alone. By default the
+    original where the sampler would take the largest, if it has weights and classifier for these
+    classes."""
+
+
 class SamplerSettings(Section):
     """Which paths train next."""
 
     name: str = "uniform"
-    """uniform, fair, sandwich, shiftnas, uniform_cost, table, or `package.module:attribute`."""
+    """uniform, fair, sandwich, shiftnas, uniform_cost, table, or `package.module:attribute`; by
+    default sandwich for a converted network."""
     options: Options = {}
     held_out: int | float = Field(default=0, ge=0)
     """Share (below 1) or number of training images, class-balanced, that weights do not learn from:
@@ -150,6 +310,8 @@ class EvaluationSettings(Section):
     images: Positive | None = None
     """Validation images; by default, or if there are fewer, all."""
     batch_size: Positive = 256
+    fitness: Literal["metric", "loss"] = "metric"
+    """By what networks rank: the metric of the task, or its loss, which few images tell better."""
 
 
 class SearchSettings(Section):
@@ -159,8 +321,9 @@ class SearchSettings(Section):
     """random, evolution, regularised_evolution, nsga2, predictor, `package.module:attribute`, or
     generator: no search, the sampler's generator says which."""
     budgets: list[str] = ["macs<=15%", "macs<=25%", "macs<=60%"]
-    """Limits on macs, params or latency_ms, absolute or in % of the largest, or several at once
-    (`"macs<=30M and params<=1M"`); one winner each. If none are set and the network cannot meet
+    """Limits on macs, params, size (of weights, as in `"size<=5MB"`), latency_ms or one of [costs],
+    absolute or in % of the largest, or several at once (`"macs<=30M and params<=1M"`); one winner
+    each. If none are set and the network cannot meet
     these, quantiles of its MACs take their place."""
     candidates: Positive = 120
     """Architectures scored in all."""
@@ -308,6 +471,9 @@ class FinishSettings(Section):
     """Keep the supernet's weights, train them further, or train from new ones."""
     training: TrainingSettings = TrainingSettings(epochs=10, lr=0.01)
     """Of `finetune` and `scratch`."""
+    teacher: Literal["original", "none"] = "none"
+    """Learn from labels alone, so that winners of all methods are finished alike; or from the
+    network as it was before its conversion, which is run for every batch."""
 
 
 class TruthSettings(Section):
@@ -353,9 +519,10 @@ class Recipe(Section):
     on a busy machine many times so."""
     network: NetworkSettings = NetworkSettings()
     sharing: SharingSettings = SharingSettings()
+    task: TaskSettings = TaskSettings()
     data: DataSettings = DataSettings()
     sampler: SamplerSettings = SamplerSettings()
-    train: TrainingSettings = TrainingSettings()
+    train: SupernetSettings = SupernetSettings()
     evaluate: EvaluationSettings = EvaluationSettings()
     search: SearchSettings = SearchSettings()
     shifting: ShiftingSettings = ShiftingSettings()
@@ -364,6 +531,35 @@ class Recipe(Section):
     finish: FinishSettings = FinishSettings()
     export: ExportSettings = ExportSettings()
     truth: TruthSettings = TruthSettings()
+    costs: dict[str, str] = {}
+    """Further costs for budgets: by name `package.module:function`, which gives a number for the
+    extracted `module` or for its `choices`, as its parameter is called (`ms.cost.FunctionCost`)."""
+
+    @field_validator("costs")
+    @classmethod
+    def _named(cls, costs: dict[str, str]) -> dict[str, str]:
+        for name, function in costs.items():
+            if not re.fullmatch(r"[A-Za-z]\w*", name) or name in METRICS:
+                raise ValueError(
+                    f"{name!r} cannot name a cost: take a word of letters, digits and _, other "
+                    f"than {', '.join(METRICS)}"
+                )
+            if ":" not in function:
+                raise ValueError(f"{name} = {function!r}: give package.module:function")
+        return costs
+
+    @model_validator(mode="after")
+    def _known_costs(self) -> Self:
+        have = (*METRICS, *self.costs)
+        for text in self.search.budgets:
+            for part in Budget.parse_all(text):
+                if part.metric not in have:
+                    raise ValueError(
+                        f"search.budgets: budget {part.text!r} is on {part.metric!r}, which is no "
+                        f"cost; {nearest(part.metric, have)}have {', '.join(have)}, and [costs] "
+                        "adds others"
+                    )
+        return self
 
     @model_validator(mode="before")
     @classmethod
@@ -372,10 +568,33 @@ class Recipe(Section):
         if not isinstance(data, Mapping) or "name" in values:
             return values
         name, root = str(data.get("name", "digits")), str(data.get("root", ""))
+        if ":" in name:
+            name = name.rpartition(":")[2]
         if name == "folder" and root:
             plain = re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(root).absolute().name)
             name = plain.strip("-.")[:60] or name
         return {**values, "name": name}
+
+    @field_validator("train", mode="before")
+    @classmethod
+    def _of_a_supernet(cls, train: Any) -> Any:
+        """Plain settings of training are those of a supernet's too."""
+        if isinstance(train, TrainingSettings) and not isinstance(train, SupernetSettings):
+            return train.model_dump(exclude_unset=True)
+        return train
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sampled(cls, values: Any) -> Any:
+        """A converted network trains by the sandwich rule unless a sampler is named."""
+        network, sampler = (_section(values, name) for name in ("network", "sampler"))
+        if network is None or sampler is None or "name" in sampler:
+            return values
+        try:
+            is_converted = NetworkSettings.model_validate(network).convert is not None
+        except ValidationError:
+            return values  # which is said of the network itself
+        return {**values, "sampler": {"name": "sandwich", **sampler}} if is_converted else values
 
     @property
     def moves(self) -> bool:
@@ -390,8 +609,11 @@ class Recipe(Section):
     @property
     def named_code(self) -> dict[str, str]:
         """The keys whose value names code outside manyshot, `package.module:attribute`."""
-        sections = ("network", "sharing", "sampler", "search")
+        sections = ("network", "sharing", "task", "data", "sampler", "search")
         names = {f"{section}.name": getattr(self, section).name for section in sections}
+        if self.network.library is not None:
+            del names["network.name"]
+        names |= {f"costs.{name}": function for name, function in self.costs.items()}
         return {key: name for key, name in names.items() if ":" in name}
 
     @classmethod
@@ -424,6 +646,15 @@ class Recipe(Section):
         return dumps(self.model_dump(by_alias=True))
 
 
+def _section(values: Any, name: str) -> Mapping[str, Any] | None:
+    """The values of a section, empty if it is not there; None if it is no table."""
+    if not isinstance(values, Mapping):
+        return None
+    section = values.get(name, {})
+    section = section.model_dump(exclude_unset=True) if isinstance(section, Section) else section
+    return section if isinstance(section, Mapping) else None
+
+
 def _explain(recipe: type[BaseModel], error: ValidationError) -> str:
     parts = []
     for problem in error.errors():
@@ -432,14 +663,16 @@ def _explain(recipe: type[BaseModel], error: ValidationError) -> str:
             known = _keys(recipe, problem["loc"][:-1])
             hint = nearest(str(problem["loc"][-1]), known).strip() or f"have {', '.join(known)}"
             parts.append(f"unknown key {where!r}; {hint}")
-        else:
+        elif where:
             parts.append(f"{where} = {shown(problem['input'])}: {problem['msg']}")
+        else:
+            parts.append(problem["msg"].removeprefix("Value error, "))
     return "; ".join(parts)
 
 
 def _keys(model: type[BaseModel], location: Sequence[int | str]) -> list[str]:
     for part in location:
         annotation = model.model_fields[str(part)].annotation
-        assert isinstance(annotation, type) and issubclass(annotation, BaseModel)
-        model = annotation
+        kinds = (annotation, *get_args(annotation))  # a section that may be left out is a union
+        model = next(k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel))
     return [field.alias or name for name, field in model.model_fields.items()]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 from manyshot import records
 from manyshot.progress import Progress
-from manyshot.recipe import Recipe, RecipeError
+from manyshot.recipe import GIVEN, Recipe, RecipeError
 from manyshot.run_folder import RECIPE, RESULT, FinishLine, Result, RunFolder, WinnerRecord
 from manyshot.trust import check_trusted
 from manyshot.writing import is_main_process, new_folder
@@ -35,7 +36,9 @@ def run(
     """Trains, searches, finishes, exports and reports, as a recipe says; returns the run.
 
     `ms.run("recipes/kshot.toml", overrides=["train.epochs=5"])`, or without a file
-    `ms.run(name="mine", data={"name": "fashion_mnist"}, train={"epochs": 5})`.
+    `ms.run(name="mine", data={"name": "fashion_mnist"}, train={"epochs": 5})`. A network and data
+    of your own can be given as they are: `ms.run(network=net, data=(train, test),
+    budgets=["macs<=50%"])`. Their folder does not hold these, so give them again to go on.
 
     Args:
         recipe: the file of a recipe, or a recipe; by default the default one, on digits.
@@ -43,7 +46,11 @@ def run(
             recipe goes on where that was stopped.
         overrides: such as `"train.epochs=5"` (TOML values).
         progress: shows how far it is, such as `manyshot.progress.Bars()`; by default nothing.
-        **sections: sections and keys of a recipe, in place of a file.
+        **sections: sections and keys of a recipe, in place of a file. Besides, `network` may be a
+            module or a supernet (it is copied), or its name; a module without decisions is
+            converted (see `ms.convert`), as `convert` says; `data` may be `(train, test)`,
+            `(train, validation, test)` or a dict with these names (see `ms.data.own_data`), or a
+            name; and `budgets` are those of `search`.
 
     Raises:
         RecipeError: for an unknown key (with the nearest), a bad value, or what cannot be built.
@@ -52,9 +59,35 @@ def run(
         NonFiniteLoss: if training diverges.
         Infeasible: if a budget has no winner; the run has those of the others.
     """
+    network, data, sections = _taken_out(sections)
     settings = _settings(recipe, overrides, sections)
     folder = new_folder(settings.name) if out is None else Path(out)
-    return perform(settings, folder, progress)
+    return perform(settings, folder, progress, network=network, data=data)
+
+
+def _taken_out(sections: Mapping[str, Any]) -> tuple[nn.Module | None, Any, dict[str, Any]]:
+    """A network and data that are given as they are, and sections that say so in their place."""
+    values = dict(sections)
+    network, data, budgets = values.get("network"), values.get("data"), values.pop("budgets", None)
+    for key, value in (("network", network), ("data", data)):
+        if isinstance(value, str):
+            values[key] = {"name": value}
+    if budgets is not None:
+        values["search"] = {**values.get("search", {}), "budgets": list(budgets)}
+    if network is None or isinstance(network, str | Mapping):
+        network = None
+    else:
+        from manyshot.nn.structure import has_decisions
+        from manyshot.pipeline.given import identity_of
+
+        values["network"] = {"name": GIVEN, "options": {"identity": identity_of(network)}}
+        if not has_decisions(network):
+            values["network"]["convert"] = values.pop("convert", {})
+    if data is None or isinstance(data, str) or (isinstance(data, Mapping) and "train" not in data):
+        data = None
+    else:
+        values["data"] = {"name": GIVEN}
+    return network, data, values
 
 
 def perform(
@@ -64,6 +97,8 @@ def perform(
     *,
     trained: Path | None = None,
     source: Path | None = None,
+    network: nn.Module | None = None,
+    data: Any = None,
 ) -> Run:
     """Does everything a recipe says in `folder`, and writes the report.
 
@@ -73,17 +108,21 @@ def perform(
         progress: shows how far it is; by default nothing.
         trained: the folder of a run whose supernet is taken instead of training one.
         source: the folder of a run whose supernet is moved to the recipe's images.
+        network: what a recipe means that says `given`, as in `run`.
+        data: likewise.
 
     It raises what `run` does.
     """
     from manyshot.pipeline import run as everything
+    from manyshot.pipeline.given import Given, giving
 
     try:
-        everything(recipe, folder, progress, trained=trained, source=source)
+        with giving(Given(network, data)):
+            everything(recipe, folder, progress, trained=trained, source=source)
     finally:  # also of a run that found no winner for a budget, or could not write a format
         if is_main_process() and RunFolder(folder).result_file.exists():
             Run(folder).report()
-    return Run(folder)
+    return Run(folder, network=network, data=data)
 
 
 def _settings(
@@ -112,9 +151,11 @@ class RunWinner:
         budget: such as `"macs<=25%"`.
         arch: the architecture.
         choices: the chosen option of every decision that matters, by name.
-        costs: `macs`, `params` and the measured `latency_ms`.
-        proxy_accuracy: with the supernet's weights, on validation images.
-        test_accuracy: of the finished network, on the test images.
+        costs: `macs`, `params`, the measured `latency_ms`, and what else a budget is on.
+        metric: the name of the metric that scores are values of.
+        proxy_score: with the supernet's weights, on validation images.
+        test_score: of the finished network, on the test images.
+        test_metrics: likewise all metrics of the task by name.
         files: paths of the exported files, by format; `file` looks at what is in one.
     """
 
@@ -122,8 +163,10 @@ class RunWinner:
     arch: Arch
     choices: dict[str, Any]
     costs: dict[str, float]
-    proxy_accuracy: float
-    test_accuracy: float
+    metric: str
+    proxy_score: float
+    test_score: float
+    test_metrics: dict[str, float]
     files: dict[str, Path]
     _run: Run = field(repr=False, compare=False)
 
@@ -157,12 +200,21 @@ class Run:
         recipe: what it did.
     """
 
-    def __init__(self, folder: Path | str, *, trust: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path | str,
+        *,
+        trust: bool = False,
+        network: nn.Module | None = None,
+        data: Any = None,
+    ) -> None:
         """Opens a run, finished or not.
 
         Args:
             folder: the run's.
             trust: whether code that its recipe names may run, if somebody else wrote the folder.
+            network: the network that the run was given in Python, as it was then.
+            data: the data that it was given.
 
         Raises:
             RecordError: if the folder is not a run.
@@ -172,6 +224,7 @@ class Run:
         if not self.files.recipe_file.exists():
             raise records.RecordError(f"{self.folder} is not a run: it has no {RECIPE}")
         self.recipe, self._trust = self.files.recipe(), trust
+        self._network, self._data = network, data
 
     @property
     def result(self) -> Result:
@@ -195,17 +248,21 @@ class Run:
         Raises:
             RecordError: if the run is not finished.
         """
-        return [self._winner(winner) for winner in self.result.winners]
+        result = self.result
+        return [self._winner(winner, result.task.metric.name) for winner in result.winners]
 
-    def _winner(self, winner: WinnerRecord) -> RunWinner:
+    def _winner(self, winner: WinnerRecord, metric: str) -> RunWinner:
         costs = {"macs": winner.macs, "params": winner.params, "latency_ms": winner.latency_ms}
+        costs |= winner.costs or {}
         return RunWinner(
             budget=winner.budget,
             arch=tuple(int(option) for option in winner.arch.split("-")),
             choices=winner.choices,
             costs=costs,
-            proxy_accuracy=winner.proxy_accuracy,
-            test_accuracy=winner.test_accuracy,
+            metric=metric,
+            proxy_score=winner.proxy_score,
+            test_score=winner.test_score,
+            test_metrics=winner.test_metrics,
             files={kind: self.folder / path for kind, path in winner.files.items()},
             _run=self,
         )
@@ -229,7 +286,12 @@ class Run:
         It raises what `run` does.
         """
         check_trusted(self.files, trust=self._trust)
-        return perform(self.recipe, self.folder, progress)
+        return perform(self.recipe, self.folder, progress, network=self._network, data=self._data)
+
+    def _giving(self) -> AbstractContextManager[None]:
+        from manyshot.pipeline.given import Given, giving
+
+        return giving(Given(self._network, self._data))
 
     @functools.cached_property
     def _workspace(self) -> Workspace:
@@ -237,7 +299,8 @@ class Run:
 
         check_trusted(self.files, trust=self._trust)
         self.files.final_weights(self.recipe)  # that they are missing is said before all is built
-        workspace = Workspace.build(self.recipe)
+        with self._giving():
+            workspace = Workspace.build(self.recipe, self.folder)
         workspace.load_final_weights(self.files)
         return workspace
 
@@ -335,7 +398,8 @@ class Run:
             values["export"] = {"formats": list(formats)}
         recipe = Recipe.build(values, (), str(self.folder))
         text = "-".join(map(str, arch))
-        line = export_architecture(recipe, self.folder, text, progress, test=test)
+        with self._giving():
+            line = export_architecture(recipe, self.folder, text, progress, test=test)
         return {kind: self.folder / path for kind, path in line.files.items()}
 
     def report(self) -> Path:
@@ -347,7 +411,7 @@ class Run:
     def __repr__(self) -> str:
         if not self.files.result_file.exists():
             return f"Run({str(self.folder)!r}, not finished)"
-        winners = ", ".join(f"{w.budget}: {w.test_accuracy:.1%}" for w in self.winners)
+        winners = ", ".join(f"{w.budget}: {w.metric} {w.test_score:.4g}" for w in self.winners)
         return f"Run({str(self.folder)!r}, {winners})"
 
     def _repr_html_(self) -> str:

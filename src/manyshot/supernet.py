@@ -19,12 +19,12 @@ from manyshot.nn.batch_norm import (
 )
 from manyshot.nn.converted import Conversion
 from manyshot.nn.extract import extract
-from manyshot.nn.inputs import Inputs, as_call, images_of, without_values
+from manyshot.nn.inputs import Inputs, as_call, inputs_of
 from manyshot.nn.layer import active_part
 from manyshot.nn.mixing import Kept, Stacked
 from manyshot.nn.policy import MaskMode, Policies, check_known, check_policies
 from manyshot.nn.selection import Selection, Statistics, activate
-from manyshot.nn.shapes import check_options, model_dtype
+from manyshot.nn.shapes import check_options
 from manyshot.nn.structure import adopt, compile_options, search_space, walk
 from manyshot.sharing import OneShot, Phase, Sharing
 from manyshot.space import Arch, Decision
@@ -60,6 +60,7 @@ class Supernet(nn.Module):
         space: its search space, derived from the module, so that the two cannot disagree.
         sharing: the weight-sharing scheme.
         input_shape: (C, H, W) of one image, if that was given, else None.
+        example_inputs: inputs without values, if these were given, else None.
         conversion: what `ms.convert` did, if it made this supernet, else None.
     """
 
@@ -79,12 +80,13 @@ class Supernet(nn.Module):
             input_shape: (C, H, W) of one image. When given, all options of every choice are
                 checked on meta tensors to agree in shape.
             example_inputs: the same of any other inputs: a tensor, a tuple of positional or a dict
-                of keyword arguments of the model's `forward`, with a batch in front.
+                of keyword arguments of the model's `forward`, with a batch in front. Their shapes
+                and types are remembered, for costs and exports.
 
         Raises:
-            ValueError: without decisions, for two decisions of one name, or a model whose
-                parameters are stacked already.
-            DryRunError: with `input_shape`, if options disagree or a module cannot run; the message
+            ValueError: without decisions, for two decisions of one name, a model whose parameters
+                are stacked already, or both `input_shape` and `example_inputs`.
+            DryRunError: with one of these, if options disagree or a module cannot run; the message
                 names it.
             TypeError: for a batch norm that cannot be shared, or a weight that a hook computes (a
                 pruned one, or by the old `torch.nn.utils.weight_norm`).
@@ -104,10 +106,11 @@ class Supernet(nn.Module):
         self._masks_agree = False
         self.conversion: Conversion | None = None
         self.input_shape = None if input_shape is None else tuple(input_shape)
-        if self.input_shape is not None:
-            example_inputs = images_of(self.input_shape, model_dtype(self.model))
-        if example_inputs is not None:
-            check_options(self.model, self.space, without_values(example_inputs))
+        self.example_inputs: Inputs = None
+        if input_shape is not None or example_inputs is not None:
+            shown = inputs_of(self.model, input_shape, example_inputs)
+            check_options(self.model, self.space, shown)
+            self.example_inputs = None if example_inputs is None else shown
 
     def forward(
         self,

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from manyshot.nn.elastic import Linear
+from manyshot.nn.inputs import as_call, inputs_of
 from manyshot.nn.mixing import Stacked, plain_class
-from manyshot.nn.shapes import explained, meta_twin, model_dtype, on_meta
+from manyshot.nn.shapes import explained, meta_twin, on_meta
 from manyshot.nn.structure import walk
 from manyshot.plugins import nearest
 from manyshot.seeding import torch_generator
@@ -36,8 +37,9 @@ DEVIATION = 0.01
 def classifier(net: Supernet, name: str | None = None) -> tuple[str, Classifier]:
     """The linear layer that makes the logits: its path in `net.model`, and the layer.
 
-    Without `name` it is found by dry runs of the smallest and the largest architecture on images of
-    `net.input_shape`: it is the layer whose output the network returns, as it is, in both.
+    Without `name` it is found by dry runs of the smallest and the largest architecture on the
+    inputs that it was made with: it is the layer whose output the network returns, as it is, in
+    both.
 
     Args:
         net: the supernet.
@@ -133,14 +135,14 @@ def _by_name(model: nn.Module, name: str) -> tuple[str, Classifier]:
 
 
 def _by_dry_run(net: Supernet) -> tuple[str, Classifier]:
-    if net.input_shape is None:
+    if net.input_shape is None and net.example_inputs is None:
         raise ValueError(
-            "the classifier is found by a dry run, for which the shape of an image is not known: "
+            "the classifier is found by a dry run, for which the shape of its inputs is not known: "
             "give the path of the linear layer that makes the logits (name= in Python, "
             "transfer.classifier in a recipe), or make the network "
-            "by ms.Supernet(model, input_shape=(C, H, W))"
+            "by ms.Supernet(model, input_shape=(C, H, W)) or example_inputs="
         )
-    smallest, largest = _last(net, net.input_shape)
+    smallest, largest = _last(net)
     paths = {layer: p for p, layer in net.model.named_modules() if isinstance(layer, Classifier)}
     if len(smallest) != 1 or smallest != largest:
         raise ValueError(
@@ -154,7 +156,7 @@ def _by_dry_run(net: Supernet) -> tuple[str, Classifier]:
     return paths[layer], layer
 
 
-def _last(net: Supernet, input_shape: tuple[int, ...]) -> list[list[Classifier]]:
+def _last(net: Supernet) -> list[list[Classifier]]:
     """The linear layers whose output the network returns, in the smallest and in the largest."""
     model, space = net.model, net.space
     memo = meta_twin(model)
@@ -163,11 +165,12 @@ def _last(net: Supernet, input_shape: tuple[int, ...]) -> list[list[Classifier]]
         note = functools.partial(_note, outputs, layer)
         memo[id(layer)].register_forward_hook(note)
     twin = memo[id(model)].eval()
-    images = torch.empty((1, *input_shape), device="meta", dtype=model_dtype(model))
+    inputs = inputs_of(net)
+    args, kwargs = as_call(inputs)
     last = []
     for arch in (space.smallest, space.largest):
-        with explained(twin, images), on_meta(space, arch):
-            logits = twin(images)
+        with explained(twin, inputs), on_meta(space, arch):
+            logits = twin(*args, **kwargs)
         last.append([layer for layer, output in outputs if output is logits])
     return last
 

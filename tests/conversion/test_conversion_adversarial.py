@@ -260,3 +260,31 @@ def test_the_text_of_a_conversion_has_all_of_it():
         assert words in text
     assert text.endswith(net.conversion.summary())
     assert "1 decisions" not in text
+
+
+class Auxiliary(nn.Module):
+    """A second head that only training has."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.body = nn.Conv2d(3, 32, 3), nn.Conv2d(32, 64, 3)
+        self.norm = nn.BatchNorm2d(64)
+        self.aux, self.head = nn.Linear(32, 5), nn.Linear(64, 5)
+
+    def forward(self, x):
+        x = self.stem(x)
+        aux = self.aux(x.mean((2, 3))) if self.training else None
+        x = self.head(self.norm(self.body(x.relu())).mean((2, 3)))
+        return (x, aux) if self.training else x
+
+
+def test_a_head_that_only_training_has():
+    model = built(Auxiliary)
+    net = convert(model, IMAGES)
+    assert set(names(net)) == {"stem.width", "body.width"}
+    check_forms(net, model, IMAGES)
+    logits, aux = net.train()(IMAGES, net.space.smallest)
+    assert logits.shape == aux.shape == (4, 5)
+    (logits.sum() + aux.sum()).backward()
+    assert net.model.aux.weight.grad[:, :8].abs().sum() > 0
+    assert net.model.aux.weight.grad[:, 8:].abs().sum() == 0

@@ -10,6 +10,7 @@ import warnings
 import pytest
 import torch
 import torchvision
+from conversion_nets import Grouped, RawParameters, UNet
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -29,7 +30,7 @@ TORCHVISION = {
     "densenet121": 120,
     "efficientnet_b0": 36,
     "convnext_tiny": 22,
-    "googlenet": 57,
+    "googlenet": 61,
     "squeezenet1_1": 25,
     "mnasnet1_0": 25,
     "resnext50_32x4d": 21,
@@ -116,13 +117,23 @@ def unit_stats(net, arch):
     return ms.nn.BatchNormStats(tuple(arch), tensors)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small"])
-def test_macs_are_those_of_what_is_extracted(name):
-    net = convert(network(name), torch.randn(2, 3, SIZE, SIZE))
-    macs = ms.cost.macs_table(net, (3, SIZE, SIZE))
+def small_convnext():
+    """Depthwise convolutions, layer norms of a class of their own, and a parameter per block."""
+    from torchvision.models.convnext import CNBlockConfig, ConvNeXt
+
+    torch.manual_seed(0)
+    stages = [CNBlockConfig(32, 48, 2), CNBlockConfig(48, None, 2)]
+    return lively(ConvNeXt(stages, num_classes=7))
+
+
+@pytest.mark.parametrize("kind", [UNet, Grouped, RawParameters, small_convnext])
+def test_macs_are_those_of_what_is_extracted(kind):
+    torch.manual_seed(0)
+    net = convert(kind(), torch.randn(2, 3, 32, 32))
+    macs = ms.cost.macs_table(net, (3, 32, 32))
     rng = numpy_rng(1, "checks")
     for arch in (net.space.smallest, net.space.largest, net.space.sample(rng)):
-        counted = ms.cost.subnet_macs(net.extract(arch), (3, SIZE, SIZE))
+        counted = ms.cost.subnet_macs(net.extract(arch), (3, 32, 32))
         assert int(macs([arch])[0]) == counted
 
 
@@ -179,7 +190,7 @@ def test_kernels_are_centres():
 
 def test_masks_do_what_slices_do():
     """Converted networks take policies, for samplers that learn."""
-    model = network("convnext_tiny")
+    model = small_convnext()
     images = torch.randn(2, 3, 32, 32)
     net = convert(model, images).eval()
     check_agreement(net, images, archs=[net.space.smallest])
@@ -187,8 +198,7 @@ def test_masks_do_what_slices_do():
 
 def test_k_shot_sharing_of_a_converted_network():
     """Slices that are equal give what one copy gives, also of parameters without a layer."""
-    torch.manual_seed(0)
-    model = network("convnext_tiny")
+    model = small_convnext()
     images = torch.randn(2, 3, 32, 32)
     one = convert(model, images, importance=None).eval()
     many = convert(model, images, importance=None, sharing=ms.sharing.KShot(copies=2)).eval()

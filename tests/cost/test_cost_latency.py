@@ -180,7 +180,7 @@ def test_record_round_trip():
     assert again.to_dict() == table.to_dict()
     assert again.check == table.check
     assert again.decisions == ("width", "a", "b", "depth", "inner", "outer")
-    assert (again.input_shape, again.dtype, again.clock) == ((3, 6, 6), "torch.float32", "given")
+    assert (again.inputs, again.dtype, again.clock) == ("(1, 3, 6, 6)", "torch.float32", "given")
     assert again.torch_version == torch.__version__
     assert again.device.startswith("cpu: ")
     with pytest.raises(ValueError, match="schema 2; this reads 1"):

@@ -68,9 +68,19 @@ def test_range_of_networks_equals_brute_force(name):
 
 def test_range_says_when_it_is_out_of_reach(monkeypatch):
     monkeypatch.setattr(tables, "MAX_CELLS", 20)
-    table = CostTable("macs", COUNTS, 0, {(0, 1, 3): np.ones((2, 3, 4), np.int64)})
+    entries = np.random.default_rng(0).integers(100, size=(2, 3, 4))  # no option is best in all
+    table = CostTable("macs", COUNTS, 0, {(0, 1, 3): entries})
     with pytest.raises(ValueError, match="macs: the exact range needs a table of 24 cells"):
         table.range()
+
+
+def test_an_option_that_is_best_whatever_the_others_are_needs_no_table(monkeypatch):
+    """Costs that grow with every size, as those of dense networks, have their range at the ends."""
+    monkeypatch.setattr(tables, "MAX_CELLS", 20)
+    grows = np.arange(24).reshape(2, 3, 4)
+    table = CostTable("macs", COUNTS, 3, {(0, 1, 3): grows, (0, 3): np.arange(8).reshape(2, 4)})
+    every = table(encodings(COUNTS))
+    assert table.range() == (every.min(), every.max()) == (3, 33)
 
 
 def test_parts_over_the_same_decisions_add_up():

@@ -202,7 +202,7 @@ def test_ordinary_modules_are_masked(name):
 
 
 class Noisy(nn.Module):
-    """Inputs in a dictionary, dropout, a batch norm, a frozen tensor, and what is shared."""
+    """Inputs by keyword, dropout, a batch norm, a frozen tensor, and what is shared."""
 
     def __init__(self):
         super().__init__()
@@ -212,9 +212,9 @@ class Noisy(nn.Module):
         self.register_buffer("scale", torch.tensor([2.0]))
         self.stem.bias.requires_grad_(False)
 
-    def forward(self, inputs):
-        x = self.norm(inputs["x"]) * self.scale
-        return self.head(self.drop(self.stem(x))) * inputs["weight"]
+    def forward(self, x, weight):
+        x = self.norm(x) * self.scale
+        return self.head(self.drop(self.stem(x))) * weight
 
 
 def test_comparing_runs_once_and_touches_nothing(monkeypatch):

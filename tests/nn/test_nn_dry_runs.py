@@ -88,9 +88,7 @@ def test_what_a_dry_run_cannot_follow_is_named_with_the_way_out(name):
     for words in dry_runs(lambda: network(make())):
         assert words.startswith("module '1.1' (Own) failed on inputs of shapes ((1, ")
         assert remedy in words
-        assert words.endswith(
-            "This was a dry run without values, on images of input_shape (3, 8, 8)"
-        )
+        assert words.endswith("This was a dry run without values, on inputs of shape (1, 3, 8, 8)")
 
 
 def test_an_operation_without_shapes_is_named():
@@ -207,7 +205,7 @@ def test_images_of_other_channels_are_named():
             assert words.startswith("module '0' (Conv2d) takes 3 channels (in_channels)")
             assert f"has {has}: change in_channels" in words
             assert "the channels of the images. This was a dry run without values, " in words
-            assert words.endswith(f"on images of input_shape {shape}")
+            assert words.endswith(f"on inputs of shape {(1, *shape)}")
 
 
 def test_plain_modules_are_named_too():

@@ -133,7 +133,7 @@ def test_the_table_of_another_machine_is_measured_anew(timed, tmp_path):
     [
         ("batch_size", 7),
         ("threads", 9),
-        ("input_shape", [1, 9, 9]),
+        ("inputs", "(1, 1, 9, 9)"),
         ("device", "cpu: abacus"),
         ("dtype", "torch.bfloat16"),
         ("decisions", ["a", "b", "c", "d"]),

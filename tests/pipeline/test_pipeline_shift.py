@@ -171,7 +171,7 @@ def test_of_draws_within_the_budget_the_best_scored_wins(tmp_path):
     ws = Workspace.build(small(RAW, search, "finish.mode=inherit", "seed=7"))
     [limit] = ws.limits()
     assert all(row["macs"] <= limit.limit for row in rows)
-    assert winner["proxy_accuracy"] == max(row["proxy_accuracy"] for row in rows)
+    assert winner["proxy_score"] == max(row["proxy_score"] for row in rows)
 
 
 def test_no_draw_within_the_budget_is_an_error_with_a_way_out(tmp_path, monkeypatch):
@@ -211,7 +211,7 @@ def test_targets_of_latency(tmp_path):
     table = records.read_json(tmp_path / "latency.json")
     assert winner["arch"] in {row["arch"] for row in lines(tmp_path, "search.jsonl")}
     assert lines(tmp_path, "sampler.jsonl")[-1]["metric"] == "latency_ms"
-    assert table["input_shape"] == list(ws.splits.image_shape)
+    assert table["inputs"] == str((1, *ws.splits.image_shape))
 
 
 @pytest.mark.parametrize("grid", ["[5000, 26000, 7000]", "[5e3, 26e3, 7e3]", "[5000, 26e3, 7000]"])

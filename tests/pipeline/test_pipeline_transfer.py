@@ -27,7 +27,7 @@ from manyshot.recipe import (
     RecipeError,
     SamplerSettings,
     SearchSettings,
-    TrainingSettings,
+    SupernetSettings,
 )
 from manyshot.run_folder import SHIFTED
 from manyshot.train import CheckpointError, NonFiniteLoss, load_weights
@@ -109,7 +109,7 @@ def test_it_goes_the_whole_way(base, moved):
     assert (folder / SOURCE).read_bytes() == (base[0] / WEIGHTS).read_bytes()
     assert Recipe.load(folder / "recipe.toml") == recipe
     assert recipe.transfer.source == digest(load_file(base[0] / WEIGHTS))
-    assert {"schema": 1, **result} == records.read_json(folder / "result.json")
+    assert {"schema": 2, **result} == records.read_json(folder / "result.json")
     assert result.keys() == base[2].keys()
     assert [winner["budget"] for winner in result["winners"]] == ["macs<=20%", "macs<=90%"]
     for own, other in zip(result["winners"], base[2]["winners"], strict=True):
@@ -243,8 +243,8 @@ def test_batch_norms_are_calibrated_on_the_target(base, moved):
         )
         for images in (target, source)
     )
-    assert (record["proxy_accuracy"], record["proxy_loss"]) == (on_target.accuracy, on_target.loss)
-    assert winner["proxy_accuracy"] == on_target.accuracy
+    assert (record["proxy_score"], record["proxy_loss"]) == (on_target.value, on_target.loss)
+    assert winner["proxy_score"] == on_target.value
     assert on_source.loss != on_target.loss
 
 
@@ -318,7 +318,7 @@ def test_sections_of_a_recipe_win_and_the_network_is_the_runs(base, tmp_path):
     recipe = transfer_recipe(base[0], path, None, ["train.epochs=7", "seed=9"])
     assert (recipe.network, recipe.sharing) == (base[1].network, base[1].sharing)
     assert recipe.data == DataSettings(name="levels", validation=32)
-    assert recipe.train == TrainingSettings(
+    assert recipe.train == SupernetSettings(
         lr=0.3, epochs=7
     )  # all else as in no recipe, not as in the run
     assert (recipe.search, recipe.name, recipe.seed) == (SearchSettings(), "levels", 9)

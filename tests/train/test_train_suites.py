@@ -2,7 +2,7 @@
 
 from manyshot.space import SearchSpace
 from manyshot.testing.samplers import SamplerSuite
-from manyshot.train import Fair, Sampler, Sandwich, Uniform
+from manyshot.train import Fair, Sampler, Sandwich, Taught, Uniform
 
 
 class TestUniform(SamplerSuite):
@@ -13,6 +13,11 @@ class TestUniform(SamplerSuite):
 class TestFair(SamplerSuite):
     def make_sampler(self, space: SearchSpace) -> Sampler:
         return Fair(space)
+
+
+class TestTaught(SamplerSuite):
+    def make_sampler(self, space: SearchSpace) -> Sampler:
+        return Taught(Uniform(space, paths=2), "labels")
 
 
 class TestSandwich(SamplerSuite):

@@ -13,7 +13,7 @@ from torchvision.models import ResNet
 from torchvision.models.resnet import BasicBlock
 
 import manyshot as ms
-from manyshot.data import Augment, Batch, LabelledImages
+from manyshot.data import Augment, Batch
 
 SHAPE = (1, 28, 28)
 PLANES = (16, 32, 64, 128)
@@ -67,7 +67,7 @@ class Task:
         """Images to choose by."""
         return self._fixed(self.splits.validation, None, 256)
 
-    def _fixed(self, images: LabelledImages, count: int | None, batch: int) -> list[Batch]:
+    def _fixed(self, images: Any, count: int | None, batch: int) -> list[Batch]:
         looks: dict[str, Any] = {"mean": self.splits.mean, "std": self.splits.std}
         return list(ms.data.fixed(images, count, batch, seed=self.seed, **looks))
 

@@ -138,7 +138,7 @@ def pretrained(splits: ms.data.Splits, test: list[Batch], work: Path, path: Path
     watch = Stopwatch()
     ms.fit(model, splits, settings=common.PRETRAINING, augment=common.AUGMENT)
     row = {"measure": "original", **watch.read("train"), **described(model)}
-    row |= {"accuracy": evaluate.accuracy(model, test).accuracy}
+    row |= {"accuracy": evaluate.score_module(model, test).value}
     known = [row for row in records.read_lines(path) if row["measure"] == "original"]
     if not known:
         records.append(path, {**row, **provenance()})
@@ -198,7 +198,7 @@ def measured(
     made = watch.read("method")
     validation = task.validation()
     for share, network in networks.items():
-        before = evaluate.accuracy(network, validation).accuracy
+        before = evaluate.score_module(network, validation).value
         watch = Stopwatch()
         ms.fit(network, task.splits, settings=arm.settings, seed=task.seed, augment=common.AUGMENT)
         yield {
@@ -210,8 +210,8 @@ def measured(
             **described(network),
             **latencies(network, original, rounds),
             "validation_before": before,
-            "validation": evaluate.accuracy(network, validation).accuracy,
-            "accuracy": evaluate.accuracy(network, test).accuracy,
+            "validation": evaluate.score_module(network, validation).value,
+            "accuracy": evaluate.score_module(network, test).value,
         }
 
 

@@ -149,12 +149,12 @@ def export_command(
     else:
         for path in line.files.values():
             echo(run / path)
-        if test and line.test_accuracy is not None:
-            echo(f"test accuracy {line.test_accuracy:.2%}")
+        for name, value in (line.test_metrics or {}).items() if test else ():
+            echo(f"test {name} {value:.4f}")
 
 
 def _perform_and_show(
-    settings: Recipe, folder: Path, as_json: bool, bars: Any, **sources: Path
+    settings: Recipe, folder: Path, as_json: bool, bars: Any, **sources: Any
 ) -> None:
     """Does a run and prints its winners, also those there are where something is missing."""
     from manyshot.pipeline.stages.finish import ExportFailed  # slow to import, so not for --help

@@ -49,7 +49,7 @@ def runs(trace: Trace, model: nn.Module) -> list[Run]:
     found = [
         Run(paths[container], tuple(paths[block] for block in blocks))
         for container in paths
-        if isinstance(container, nn.Sequential | nn.ModuleList)
+        if isinstance(container, nn.Sequential | nn.ModuleList | nn.ModuleDict)
         for blocks in _in(container, trace, calls)
     ]
     stages = {run.container for run in found}

@@ -36,6 +36,8 @@ from manyshot.space import Decision, SearchSpace, choose
 from manyshot.space.decision import round_number
 from manyshot.supernet import Supernet
 
+TRAINING = "(train mode)"
+"""What cannot be looked into if a network does not run in train mode."""
 RANDOM = 8
 """How many random architectures are tried besides the smallest and the largest."""
 TOLERANCE = 1e-5
@@ -123,6 +125,7 @@ def convert(
     difference = _check(net, example_inputs, original, stats)
     if sharing is not None:
         net = Supernet(net.model, sharing=sharing)
+    net.example_inputs = without_values(example_inputs)
     net.conversion = Conversion(
         decisions=tuple(converter.converted()),
         fixed=tuple(converter.kept()),
@@ -184,9 +187,10 @@ class _Converter:
         self._inputs, self._heads = without_values(inputs), heads
         self.opaque: dict[str, str] = {}
         self._remembering = Remembering()
+        self._trains_more = False  # whether modules run that only train mode has
         self._real = (model, inputs)
         self._refused: dict[str, str] = {}  # depths and kernels that do not run, by name
-        self._reasons: dict[Group, str] = {}
+        self._unlike: set[tuple[str, str]] = set()  # attributes that only looked like numbers of it
         self._trace, traced = self._traced()
         self._paths = {module: path for path, module in traced.named_modules()}
         self.plan = self._planned(traced)
@@ -213,12 +217,25 @@ class _Converter:
                     ) from error
                 self._make_opaque(path, described(error, copied))
                 continue
-            opaque = {copied.get_submodule(path) for path in self.opaque}
+            self._trace_training(trace, copied)
+            opaque = {copied.get_submodule(path) for path in self.opaque if path != TRAINING}
             for call in trace.calls:
                 if call.module in opaque:
                     for layout in (d for value in call.inputs for d in trace.value_dims[value]):
                         fix(layout, f"{type(call.module).__name__} cannot be looked into")
             return trace, copied
+
+    def _trace_training(self, trace: Trace, copied: nn.Module) -> None:
+        """Follows the network in train mode too: heads that only training has meet channels."""
+        args, kwargs = as_call(self._inputs)
+        copied.train()
+        try:
+            run_traced(trace, copied, args, kwargs)
+        except Exception as error:
+            self.opaque[TRAINING] = described(error, copied)
+        copied.eval()
+        ran = {call.module for call in trace.calls}
+        self._trains_more = TRAINING not in self.opaque and bool(trace.trained - ran)
 
     def _make_opaque(self, path: str, why: str) -> None:
         """Lets a module of the twin give tensors of the shapes that the real one gives."""
@@ -246,7 +263,7 @@ class _Converter:
         summed: dict[str, dict[str, tuple[int, ...]]] = {}
         given: dict[str, dict[str, tuple[int, ...]]] = {}
         read: set[str] = set()
-        ran = {call.module for call in self._trace.calls}
+        ran = self._trace.trained.union(call.module for call in self._trace.calls)
         for path, attribute, tensor in tensors_of(traced):
             name, module = names[id(tensor)], traced.get_submodule(path)
             dims.setdefault(path, {})[attribute] = self._trace.parameters[name]
@@ -358,7 +375,12 @@ class _Converter:
         """Runs small architectures on meta tensors until all do; what does not run is fixed."""
         while self.plan.decisions():
             twin = rewrite(_copied(self._twin), self.plan)
-            failures = list(self._failures(twin, search_space(twin)))
+            space = search_space(twin)
+            error = self._run(twin, space, space.largest)
+            if error is not None:
+                self._unbind(error, twin)
+                continue
+            failures = list(self._failures(twin, space))
             if not failures:
                 return
             mended = [self._mend(error, twin) for _, error in failures]
@@ -394,8 +416,12 @@ class _Converter:
         try:
             with on_meta(space, arch), self._remembering:
                 twin(*args, **kwargs)
+                if self._trains_more:
+                    twin.train()(*args, **kwargs)
         except Exception as error:
             return error
+        finally:
+            twin.eval()
         return None
 
     def _mend(self, error: Exception, twin: nn.Module) -> bool:
@@ -429,10 +455,27 @@ class _Converter:
             number, in_tuple = _number(value)
             layouts = met.get(number, set()) if number is not None else set()
             varying = [layout for layout in layouts if self.plan.varies(layout)]
-            if len(varying) == 1 and (path, name) not in self.plan.bound:
+            if len(varying) == 1 and (path, name) not in (*self.plan.bound, *self._unlike):
                 self.plan.bound[path, name] = (varying[0], in_tuple)
                 bound = True
         return bound
+
+    def _unbind(self, error: Exception, twin: nn.Module) -> None:
+        """Lets attributes go their own way again that broke the largest architecture.
+
+        Raises:
+            ConversionError: if none were bound that could have.
+        """
+        if not self.plan.bound:
+            raise ConversionError(f"convert: the largest does not run: {described(error, twin)}")
+        inner, _ = innermost(error, twin)
+        path = _path_of(inner, twin, self.plan)
+        names = path.split(".") if path else []
+        inside = {".".join(names[:i]) for i in range(len(names) + 1)}
+        around = [key for key in self.plan.bound if key[0] in inside]
+        for key in around or list(self.plan.bound):
+            self._unlike.add(key)
+            del self.plan.bound[key]
 
     def _drop(self, dropped: Decision, why: str) -> None:
         """Lets what a decision would vary stay as it is."""
@@ -579,7 +622,7 @@ def _check(net: Supernet, inputs: Inputs, original: Any, stats: BatchNormStats) 
     """Compares the largest with the original, and small architectures with what is extracted.
 
     Returns:
-        The largest difference of an output of the largest and the original.
+        The difference of the largest and the original, see `_difference`.
 
     Raises:
         ConversionError: if the largest computes something else, or an extracted network does.
@@ -609,6 +652,11 @@ def _unit_statistics(net: Supernet, arch: Any) -> BatchNormStats:
 
 
 def _difference(output: Any, expected: Any, what: str) -> float:
+    """The largest difference of two outputs, relative to the largest entry (1 if that is smaller).
+
+    Raises:
+        ConversionError: if it is too large, and says that `what` gives something else.
+    """
     ours, theirs = (pytree.tree_leaves(tree) for tree in (output, expected))
     worst = 0.0
     for one, other in zip(ours, theirs, strict=True):
@@ -621,5 +669,5 @@ def _difference(output: Any, expected: Any, what: str) -> float:
                     "network depends on the order of channels in a way that its operations do not "
                     "show. Give importance=None, or leave modules as they are by keep=(...)"
                 )
-            worst = max(worst, far)
+            worst = max(worst, far / scale)
     return worst

@@ -123,7 +123,7 @@ def _rewritten(path: str, module: nn.Module, plan: Plan) -> nn.Module:
         return module
     sizes = numbers(module, dims, plan.size)
     plain = not bound and path not in plan.read and not _has_hooks(module)
-    norm = searchable(module) if isinstance(module, BatchNorm) else None
+    norm = searchable(module, path) if isinstance(module, BatchNorm) else None
     if plain and norm is not None:
         norm.adopt(module, sizes["num_features"])
         return module

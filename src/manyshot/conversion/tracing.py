@@ -49,7 +49,8 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         summed: dimensions of parameters that operations sum over, as (name, dimension).
         given: dimensions of parameters that are the channels of what an operation gives.
         met: the layouts that the operations of a module met, by module.
-        calls: all calls of modules, in the order in which they ended.
+        calls: all calls of modules in eval mode, in the order in which they ended.
+        trained: modules that ran in train mode.
         producers: what made a value, by its number.
         shapes: the shape of every value.
         value_dims: the layouts of every value's dimensions.
@@ -69,6 +70,7 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.given: set[tuple[str, int]] = set()
         self.met: defaultdict[nn.Module, dict[Layout, None]] = defaultdict(dict)
         self.calls: list[Call] = []
+        self.trained: set[nn.Module] = set()
         self.producers: dict[int, Producer] = {}
         self.shapes: list[tuple[int, ...]] = []
         self.value_dims: list[Dims] = []
@@ -158,6 +160,9 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._stack.pop()
         inputs = self._open.pop()
         outputs = tuple(map(self.of, _tensors(output)))
+        if self._model.training:
+            self.trained.add(module)
+            return
         is_block = isinstance(output, Tensor) and bool(args) and isinstance(args[0], Tensor)
         self.calls.append(Call(module, inputs, outputs, is_block))
 
@@ -230,7 +235,7 @@ def _tensors(tree: Any) -> Iterator[Tensor]:
 
 
 def run(trace: Trace, model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-    """Runs `model` under a trace, and fixes the channels of its inputs and outputs."""
+    """Runs `model` under a trace, in its mode, and fixes the channels of what it returns."""
     with torch.no_grad(), torch.random.fork_rng(devices=[]), torch.device("meta"), trace:
         output = model(*args, **kwargs)
     for tensor in _tensors(output):

@@ -1,4 +1,4 @@
-"""What an architecture costs: multiply-adds, parameters, milliseconds."""
+"""What an architecture costs: multiply-adds, parameters, bytes, milliseconds."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import numpy.typing as npt
 
+from manyshot.cost.functions import FunctionCost
 from manyshot.cost.latency import LatencyCheck, LatencyTable, latency_ms, latency_table
 from manyshot.cost.macs import macs_table, subnet_macs
-from manyshot.cost.params import params_table
+from manyshot.cost.params import params_table, size_table
 from manyshot.cost.policy import CostForm, PolicyCost
 from manyshot.cost.recording import CostMismatch
 from manyshot.cost.tables import Archs, CostTable
 from manyshot.cost.timing import Measurement, measure
 from manyshot.nn import counting
 from manyshot.nn.counting import Formula, UncountedOperation
+from manyshot.nn.inputs import Inputs, described, inputs_of, with_samples
 from manyshot.nn.shapes import DryRunError
 from manyshot.supernet import Supernet
 
@@ -27,6 +29,7 @@ __all__ = [
     "CostTable",
     "DryRunError",
     "Formula",
+    "FunctionCost",
     "LatencyCheck",
     "LatencyTable",
     "Measurement",
@@ -40,14 +43,21 @@ __all__ = [
     "params",
     "params_table",
     "register",
+    "size_table",
     "subnet_macs",
 ]
 
 _recorded: WeakKeyDictionary[Supernet, dict[Any, CostTable]] = WeakKeyDictionary()
 
 
-def macs(net: Supernet, archs: Archs, input_shape: Sequence[int]) -> npt.NDArray[np.int64]:
-    """Multiply-adds of architectures for one image: exact integers, (N,).
+def macs(
+    net: Supernet,
+    archs: Archs,
+    input_shape: Sequence[int] | None = None,
+    *,
+    example_inputs: Inputs = None,
+) -> npt.NDArray[np.int64]:
+    """Multiply-adds of architectures for one sample: exact integers, (N,).
 
     Papers print them as FLOPs. The first call for a network records its tables (see `macs_table`).
 
@@ -55,11 +65,14 @@ def macs(net: Supernet, archs: Archs, input_shape: Sequence[int]) -> npt.NDArray
         net: the supernet.
         archs: N architectures.
         input_shape: (C, H, W) of one image.
+        example_inputs: other inputs (see `macs_table`). Without both, those that the supernet was
+            made with.
     """
     tables = _recorded.setdefault(net, {})
-    key = ("macs", tuple(input_shape))
+    inputs = with_samples(inputs_of(net, input_shape, example_inputs), 1)
+    key = ("macs", described(inputs))
     if key not in tables:
-        tables[key] = macs_table(net, input_shape)
+        tables[key] = macs_table(net, example_inputs=inputs)
     return tables[key](archs)
 
 

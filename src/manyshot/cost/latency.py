@@ -19,12 +19,20 @@ from manyshot.cost.timing import (
     default_clock,
     describe,
     device_of,
+    inputs_to_time,
     on_threads,
     prepared,
-    random_images,
     round_robin,
 )
 from manyshot.cost.units import UnitPlan, make_jobs, plan, statistics
+from manyshot.nn.inputs import (
+    Inputs,
+    as_call,
+    model_dtype,
+    shapes_in_words,
+    with_samples,
+    without_values,
+)
 from manyshot.seeding import numpy_rng
 from manyshot.space import Arch, SearchSpace
 from manyshot.supernet import Supernet
@@ -61,13 +69,13 @@ class LatencyTable:
     Attributes:
         table: milliseconds as sums; its constant is the part that no decision changes.
         decisions: the names of the decisions, in the order of the space.
-        input_shape: (C, H, W) of one image.
-        batch_size: images at once.
+        inputs: the shapes of one sample, with a batch of one in front, as text.
+        batch_size: samples at once.
         threads: the number of torch's threads on the CPU.
         device: the hardware, as text.
         clock: `thread` (time of the one thread), `wall`, or `given`.
         torch_version: the version of torch.
-        dtype: the type of the images.
+        dtype: the floating-point type of the network.
         warmup: untimed rounds.
         repeats: timed rounds.
         cells: how many distinct things were timed.
@@ -77,7 +85,7 @@ class LatencyTable:
 
     table: CostTable
     decisions: tuple[str, ...]
-    input_shape: tuple[int, ...]
+    inputs: str
     batch_size: int
     threads: int
     device: str
@@ -119,8 +127,7 @@ class LatencyTable:
         for name in ("measured_ms", "predicted_ms"):
             check[name] = tuple(check[name])
         fields |= {"check": LatencyCheck(**check), "table": CostTable.from_dict(record["table"])}
-        for name in ("decisions", "input_shape"):
-            fields[name] = tuple(fields[name])
+        fields["decisions"] = tuple(fields["decisions"])
         return cls(**fields)
 
 
@@ -147,8 +154,9 @@ def latency_ms(net: Supernet, archs: Archs, table: LatencyTable) -> npt.NDArray[
 
 def latency_table(
     net: Supernet,
-    input_shape: Sequence[int],
+    input_shape: Sequence[int] | None = None,
     *,
+    example_inputs: Inputs = None,
     batch_size: int = 1,
     threads: int = 1,
     warmup: int = 5,
@@ -168,7 +176,9 @@ def latency_table(
     Args:
         net: the supernet, which is measured on the device where it is, and not changed.
         input_shape: (C, H, W) of one image.
-        batch_size: images at once; a latency is that of the batch.
+        example_inputs: other inputs, whose samples fill the batch in turn. Without both, those that
+            the supernet was made with (see `manyshot.cost.timing.inputs_to_time`).
+        batch_size: samples at once; a latency is that of the batch.
         threads: the number of torch's threads while measuring.
         warmup: untimed rounds.
         repeats: timed rounds; entries are medians over them.
@@ -188,27 +198,27 @@ def latency_table(
         batch_size=batch_size, threads=threads, warmup=warmup, repeats=repeats, checked=checked
     )
     device = device_of(net)
-    recording = Recording(net.model, net.space, input_shape, batch_size=batch_size, inputs=True)
+    example = inputs_to_time(net, batch_size, input_shape, example_inputs, device)
+    recording = Recording(net.model, net.space, without_values(example), watch_inputs=True)
     planned = plan(recording, max_cells)
-    images = random_images(net, batch_size, input_shape, device)
     archs = _distinct(net.space, FITTED + checked)
     fitted = min(FITTED, -(-len(archs) // 3))
     clock, default = default_clock(device, threads)
     with on_threads(threads):
-        jobs = make_jobs(net, recording, planned, images)
-        jobs += [_subnet(net, arch, images) for arch in archs]
+        jobs = make_jobs(net, recording, planned, example, device)
+        jobs += [_subnet(net, arch, example, device) for arch in archs]
         times = round_robin(jobs, warmup, repeats, stopwatch or default, progress)
     table, direct = _table(recording, planned, archs[:fitted], np.median(times, axis=0))
     return LatencyTable(
         table=table,
         decisions=_names(net.space),
-        input_shape=tuple(input_shape),
+        inputs=shapes_in_words(without_values(with_samples(example, 1))),
         batch_size=batch_size,
         threads=threads,
         device=describe(device),
         clock=clock if stopwatch is None else "given",
         torch_version=torch.__version__,
-        dtype=str(images.dtype),
+        dtype=str(model_dtype(net)),
         warmup=warmup,
         repeats=repeats,
         cells=len(planned.jobs),
@@ -237,9 +247,9 @@ def _table(
     return replace(table, constant=table.constant + float(np.median(rest))), direct
 
 
-def _subnet(net: Supernet, arch: Arch, images: torch.Tensor) -> Job:
-    subnet = net.extract(arch, stats=statistics(net, arch, images))
-    return prepared(subnet, images.device), [((images,), {})]
+def _subnet(net: Supernet, arch: Arch, example: Inputs, device: torch.device) -> Job:
+    subnet = net.extract(arch, stats=statistics(net, arch, example))
+    return prepared(subnet, device), [as_call(example)]
 
 
 def _distinct(space: SearchSpace, count: int) -> list[Arch]:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import itertools
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
 
+from manyshot.cost.concatenated import Concatenated, concatenated_tables
 from manyshot.cost.recording import CostMismatch, Positions, Recording
 from manyshot.cost.tables import CostTable, Table
 from manyshot.cost.watch import Watch
 from manyshot.nn.choice import Choice, Depth
 from manyshot.nn.extract import extract
+from manyshot.nn.inputs import Inputs, as_call, inputs_of, with_samples
 from manyshot.nn.mixing import FirstSlice
 from manyshot.nn.selection import Selection
-from manyshot.nn.shapes import check_channels, dry, explained, meta_twin, model_dtype
+from manyshot.nn.shapes import check_channels, dry, explained, meta_twin
 from manyshot.seeding import numpy_rng
 from manyshot.space import Arch, SearchSpace
 from manyshot.supernet import Supernet
@@ -26,15 +30,25 @@ The smallest and the largest are checked besides. Together they contain every op
 decision.
 """
 
-ModuleTables = dict[nn.Module, tuple[Positions, Table]]
+ModuleTables = dict[nn.Module, list[tuple[Positions, Table]]]
 
 
-def macs_table(net: Supernet, input_shape: Sequence[int]) -> CostTable:
-    """The multiply-adds of any architecture for one image of shape (C, H, W), exact.
+def macs_table(
+    net: Supernet, input_shape: Sequence[int] | None = None, *, example_inputs: Inputs = None
+) -> CostTable:
+    """The multiply-adds of any architecture for one sample, exact.
 
     Convolutions and matrix products of any module are counted; biases, norms, activations and all
     else in `manyshot.nn.counting.FREE` are not. Each decision that is held as a size is varied to
-    see what depends on it; the result is checked on extracted subnets.
+    see what depends on it; of modules that take many concatenated sizes see
+    `manyshot.cost.concatenated`. The result is checked on extracted subnets.
+
+    Args:
+        net: the supernet.
+        input_shape: (C, H, W) of one image.
+        example_inputs: other inputs, of which the first sample is counted: the first row of every
+            tensor whose first dimension is the batch (see `manyshot.nn.inputs`). Without both, the
+            inputs that the supernet was made with.
 
     Raises:
         CostMismatch: if the check fails, which a hidden dependence between decisions can cause.
@@ -42,13 +56,28 @@ def macs_table(net: Supernet, input_shape: Sequence[int]) -> CostTable:
         DryRunError: if a module cannot run on tensors without values; the message names it.
         ValueError: if one module depends on so many decisions that no table can hold it.
     """
-    recording = Recording(net.model, net.space, input_shape)
-    depends = recording.dependences(recording.macs)
+    inputs = with_samples(inputs_of(net, input_shape, example_inputs), 1)
+    recording = Recording(net.model, net.space, inputs)
+    if recording.is_large:
+        with contextlib.suppress(CostMismatch):
+            return _checked(net, recording, recording.held(recording.macs))
+    return _checked(net, recording, recording.dependences(recording.macs))
+
+
+def _checked(
+    net: Supernet, recording: Recording, depends: Mapping[nn.Module, Positions]
+) -> CostTable:
+    """The table by what modules depend on, after its check."""
+    forms = {module: Concatenated.of(recording, module, p) for module, p in depends.items()}
+    listed = {module: depends[module] for module, form in forms.items() if form is None}
     by_module: ModuleTables = {
-        module: recording.expand(module, depends[module], {c: n for c, (n, _) in cells.items()})
-        for module, cells in recording.tabulate(recording.macs, depends, 0).items()
+        module: [recording.expand(module, depends[module], {c: n for c, (n, _) in cells.items()})]
+        for module, cells in recording.tabulate(recording.macs, listed, 0).items()
     }
-    cost = CostTable.of("macs", tuple(net.space.counts.tolist()), by_module.values())
+    held = [form for form in forms.values() if form is not None]
+    by_module |= concatenated_tables(recording, recording.macs, held)
+    parts = itertools.chain.from_iterable(by_module.values())
+    cost = CostTable.of("macs", tuple(net.space.counts.tolist()), parts)
     _check(cost, net, recording, by_module)
     return cost
 
@@ -64,7 +93,7 @@ def _check(cost: CostTable, net: Supernet, recording: Recording, by_module: Modu
     twin: nn.Module = meta_twin(net.model)[id(net.model)]  # without the recording's hooks
     for arch in check_archs(space):
         subnet = extract(twin, Selection(space.decisions, arch, mixture=FirstSlice()))
-        counts = _counts(subnet, recording.images)
+        counts = _counts(subnet, recording.example)
         expected, got = sum(counts.values()), int(cost([arch])[0])
         if expected != got:
             raise CostMismatch(
@@ -74,20 +103,21 @@ def _check(cost: CostTable, net: Supernet, recording: Recording, by_module: Modu
             )
 
 
-def _counts(plain: nn.Module, images: torch.Tensor) -> dict[str, int]:
+def _counts(plain: nn.Module, inputs: Inputs) -> dict[str, int]:
     """The multiply-adds of a module on meta tensors, by the path of what is in it."""
     watch = Watch(plain)
     check_channels(plain)
-    with explained(plain, images), dry(plain), torch.device("meta"), watch:
-        plain(images)
+    args, kwargs = as_call(inputs)
+    with explained(plain, inputs), dry(plain), torch.device("meta"), watch:
+        plain(*args, **kwargs)
     return {path: watch.counts.get(module, 0) for path, module in plain.named_modules()}
 
 
 def _first_difference(
     recording: Recording, by_module: ModuleTables, arch: Arch, plain: dict[str, int]
 ) -> str:
-    for module, (positions, table) in by_module.items():
-        recorded = int(table[tuple(arch[p] for p in positions)])
+    for module, tables in by_module.items():
+        recorded = sum(int(table[tuple(arch[p] for p in at)]) for at, table in tables)
         if recording.active(module, arch):
             path = plain_path(recording.model, recording.paths[module])
             has = plain.get(path, 0)
@@ -116,12 +146,19 @@ def plain_path(model: nn.Module, path: str) -> str:
     return ".".join(kept)
 
 
-def subnet_macs(module: nn.Module, input_shape: Sequence[int]) -> int:
-    """The multiply-adds of a plain module for one image of shape (C, H, W), as `macs_table` counts.
+def subnet_macs(
+    module: nn.Module, input_shape: Sequence[int] | None = None, *, example_inputs: Inputs = None
+) -> int:
+    """The multiply-adds of a plain module for one sample, as `macs_table` counts.
+
+    Args:
+        module: the module, which is not touched.
+        input_shape: (C, H, W) of one image.
+        example_inputs: other inputs, of which the first sample is counted.
 
     Raises:
         UncountedOperation: if an operation may multiply and has no formula (see `register`).
         DryRunError: if a module cannot run on tensors without values; the message names it.
     """
-    images = torch.empty((1, *input_shape), device="meta", dtype=model_dtype(module))
-    return sum(_counts(meta_twin(module)[id(module)], images).values())
+    inputs = with_samples(inputs_of(module, input_shape, example_inputs), 1)
+    return sum(_counts(meta_twin(module)[id(module)], inputs).values())

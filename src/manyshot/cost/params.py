@@ -13,12 +13,14 @@ from manyshot.cost.macs import check_archs
 from manyshot.cost.recording import CostMismatch
 from manyshot.cost.tables import MAX_CELLS, CostTable
 from manyshot.nn.extract import extract
+from manyshot.nn.inputs import model_dtype
 from manyshot.nn.layer import Shape
 from manyshot.nn.mixing import FirstSlice
 from manyshot.nn.selection import Selection
 from manyshot.nn.shapes import meta_twin
 from manyshot.nn.structure import parameter_uses
 from manyshot.space import SearchSpace, Size, Use
+from manyshot.space.decision import Concat
 from manyshot.supernet import Supernet
 
 
@@ -33,9 +35,10 @@ def params_table(net: Supernet) -> CostTable:
     """
     space = net.space
     tables: dict[tuple[int, ...], np.ndarray] = {}
-    parts: defaultdict[tuple[int, ...], list[list[tuple[Use, Shape]]]] = defaultdict(list)
+    parts: defaultdict[tuple[int, ...], list[Places]] = defaultdict(list)
     for tensor, places in parameter_uses(net.model):
-        parts[_positions(space, tensor, places)].append(places)
+        for part in _parts(places):
+            parts[_positions(space, tensor, part)].append(part)
     for positions, tensors in parts.items():
         table = np.zeros([int(space.counts[p]) for p in positions], np.int64)
         for cell in itertools.product(*(range(n) for n in table.shape)):
@@ -50,6 +53,21 @@ def params_table(net: Supernet) -> CostTable:
     return cost
 
 
+def size_table(net: Supernet, params: CostTable | None = None) -> CostTable:
+    """The bytes that the parameters of any architecture take, in the type that they have.
+
+    Exported files are that large, but for what surrounds the weights: a few hundred kilobytes.
+
+    Args:
+        net: the supernet.
+        params: the table of its parameters, if that is there.
+    """
+    counted = params_table(net) if params is None else params
+    each = model_dtype(net.model).itemsize
+    tables = {positions: table * each for positions, table in counted.tables.items()}
+    return CostTable("size", counted.counts, counted.constant * each, tables)
+
+
 def _check(net: Supernet, cost: CostTable) -> None:
     twin: nn.Module = meta_twin(net.model)[id(net.model)]
     for arch in check_archs(net.space):
@@ -62,9 +80,30 @@ def _check(net: Supernet, cost: CostTable) -> None:
             )
 
 
-def _positions(
-    space: SearchSpace, tensor: Tensor, places: list[tuple[Use, Shape]]
-) -> tuple[int, ...]:
+Places = list[tuple[Use, Shape]]
+"""Where a tensor is in the network: when, and in what shape."""
+
+
+def _parts(places: Places) -> list[Places]:
+    """Places whose numbers add up to that of `places`: concatenations are taken apart.
+
+    A tensor that has several shapes is left whole: extraction keeps one for each of them.
+    """
+    (_, shape), *others = places
+    if not all(_is(shape, other) for _, other in others):
+        return [places]
+    sizes = (size.operands if isinstance(size, Concat) else (size,) for size in shape)
+    return [[(use, part) for use, _ in places] for part in itertools.product(*sizes)]
+
+
+def _is(one: Shape, other: Shape) -> bool:
+    pairs = zip(one, other, strict=False)
+    return len(one) == len(other) and all(
+        a is b or (isinstance(a, int) and isinstance(b, int) and a == b) for a, b in pairs
+    )
+
+
+def _positions(space: SearchSpace, tensor: Tensor, places: Places) -> tuple[int, ...]:
     decisions = {d for use, _ in places for d, _ in use}
     for _, shape in places:
         for size in shape:
@@ -80,7 +119,7 @@ def _positions(
     return positions
 
 
-def _numel(places: list[tuple[Use, Shape]], selection: Selection) -> int:
+def _numel(places: Places, selection: Selection) -> int:
     """The parameters in `selection`: extraction keeps one tensor per distinct active part."""
     shapes = {tuple(map(selection.count, shape)) for use, shape in places if selection.holds(use)}
     return sum(map(math.prod, shapes))

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeAlias, TypeVar, final
 
 import numpy as np
-import torch
 from torch import nn
 
 from manyshot.cost.watch import Watch
 from manyshot.nn.choice import Choice
-from manyshot.nn.shapes import check_channels, explained, meta_twin, model_dtype, on_meta
+from manyshot.nn.inputs import Inputs, as_call
+from manyshot.nn.shapes import check_channels, explained, meta_twin, on_meta
 from manyshot.nn.structure import sizes_of, walk
 from manyshot.seeding import numpy_rng
 from manyshot.space import Arch, SearchSpace, Use
@@ -25,6 +25,8 @@ Cells: TypeAlias = dict[Positions, V]
 """What was observed, by option indices at some positions; cells in no network are left out."""
 
 MAX_RUNS = 20_000
+MAX_VARIED = 400
+"""In a network that needs more runs to vary every decision, what modules hold is tried first."""
 
 
 class CostMismatch(RuntimeError):
@@ -38,6 +40,7 @@ class Recording:
     Attributes:
         model: the twin.
         original: for each module of the twin, the network's own.
+        example: the inputs that it is run on.
         paths: where each module is.
         uses: under which options each module is in the network.
     """
@@ -46,33 +49,30 @@ class Recording:
         self,
         model: nn.Module,
         space: SearchSpace,
-        input_shape: Sequence[int],
+        inputs: Inputs,
         *,
-        batch_size: int = 1,
-        inputs: bool = False,
+        watch_inputs: bool = False,
     ) -> None:
         """Makes the twin that is observed.
 
         Args:
             model: the network, which is not touched.
             space: its search space.
-            input_shape: (C, H, W) of one image.
-            batch_size: images at once.
-            inputs: whether the shapes of every module's inputs are observed too.
+            inputs: what its `forward` takes, without values.
+            watch_inputs: whether the shapes of every module's inputs are observed too.
         """
         memo = meta_twin(model)
         self.space = space
         self.model: nn.Module = memo[id(model)].eval()
         self.original = {memo[id(m)]: m for m in model.modules() if id(m) in memo}
-        shape = (batch_size, *input_shape)
-        self.images = torch.empty(shape, device="meta", dtype=model_dtype(model))
+        self.example = inputs
         self.paths: dict[nn.Module, str] = {}
         self.uses: defaultdict[nn.Module, list[Use]] = defaultdict(list)
         for path, module, use in walk(self.model):
             self.paths.setdefault(module, path)
             self.uses[module].append(use)
         self._varying = self._free_sizes()
-        self._watch = Watch(self.model, inputs=inputs)
+        self._watch = Watch(self.model, inputs=watch_inputs)
         check_channels(self.model)
 
     def _free_sizes(self) -> list[int]:
@@ -88,8 +88,9 @@ class Recording:
 
     def _run(self, arch: Arch) -> None:
         self._watch.clear()
-        with explained(self.model, self.images), on_meta(self.space, arch), self._watch:
-            self.model(self.images)
+        args, kwargs = as_call(self.example)
+        with explained(self.model, self.example), on_meta(self.space, arch), self._watch:
+            self.model(*args, **kwargs)
 
     def macs(self, arch: Arch) -> dict[nn.Module, int]:
         """The multiply-adds of an architecture by module."""
@@ -133,6 +134,29 @@ class Recording:
                                 depends[module].add(i)
         return {module: tuple(sorted(positions)) for module, positions in depends.items()}
 
+    @property
+    def is_large(self) -> bool:
+        """Whether varying every decision by itself, as `dependences` does, takes too many runs."""
+        varied = sum(int(self.space.counts[i]) - 1 for i in self._varying)
+        return 2 * varied > MAX_VARIED
+
+    def held(self, observe: Observe[V]) -> dict[nn.Module, Positions]:
+        """For every module observed, the decisions that it holds as sizes.
+
+        These are all that it depends on, unless it sees others through the shapes of its inputs.
+        Then what is observed contradicts itself, and `dependences` is what tells.
+        """
+        everywhere = dict.fromkeys(use for uses in self.uses.values() for use in uses)
+        depends: dict[nn.Module, Positions] = {}
+        for base in self._covering(everywhere, self.space.largest):
+            for module in observe(base):
+                inside = {
+                    self.space.index[d] for _, s in sizes_of(module, "") for d in s.decisions()
+                }
+                inside |= self.gates(module) if len(self.uses[module]) > 1 else set()
+                depends[module] = tuple(sorted(inside))
+        return depends
+
     def _covering(self, gates: Iterable[Use], start: Arch) -> Iterator[Arch]:
         """Variants of `start` such that every satisfiable gate holds in one of them."""
         pending = list(gates)
@@ -140,7 +164,7 @@ class Recording:
             fixed: dict[int, int] = {}
             left = []
             for use in pending:
-                wanted = self._satisfy(use, fixed, start)
+                wanted = self.satisfy(use, fixed, start)
                 if wanted is None:
                     left.append(use)
                 else:
@@ -150,8 +174,20 @@ class Recording:
             pending = left
             yield tuple(fixed.get(i, option) for i, option in enumerate(start))
 
-    def _satisfy(self, use: Use, fixed: dict[int, int], start: Arch) -> dict[int, int] | None:
-        """`fixed` extended so that `use` holds, keeping to `start` where allowed; or None."""
+    def satisfy(
+        self, use: Use, fixed: dict[int, int], start: Arch | None = None
+    ) -> dict[int, int] | None:
+        """Options extended so that a module is in the network by one of its uses.
+
+        Args:
+            use: under which options it is in.
+            fixed: option indices by position.
+            start: the architecture that is kept to where allowed; by default the largest.
+
+        Returns:
+            `fixed` and what else has to be so; None if it contradicts the use.
+        """
+        start = self.space.largest if start is None else start
         extended = dict(fixed)
         for decision, allowed in use:
             i = self.space.index[decision]
@@ -221,7 +257,7 @@ class Recording:
             cells = pending[positions, uses] = {}
             for cell in itertools.product(*map(range, shape)):
                 fixed = dict(zip(positions, cell, strict=True))
-                options = (self._satisfy(use, fixed, self.space.largest) for use in uses)
+                options = (self.satisfy(use, fixed) for use in uses)
                 wanted = next((option for option in options if option is not None), None)
                 if wanted is not None:
                     cells[cell] = wanted

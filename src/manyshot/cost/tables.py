@@ -15,7 +15,7 @@ from manyshot.space import Arch
 Archs = Sequence[Arch] | npt.NDArray[np.int64]
 Table = npt.NDArray[Any]
 MAX_CELLS = 10_000_000
-COUNTED = ("macs", "params")
+COUNTED = ("macs", "params", "size")
 """The metrics whose costs are whole numbers."""
 
 
@@ -25,7 +25,7 @@ class CostTable:
     """The exact cost of any architecture: a constant plus one table per set of decisions.
 
     Attributes:
-        metric: what is counted: `macs`, `params`, `latency_ms`, or `share` of something.
+        metric: what is counted: `macs`, `params`, `size`, `latency_ms`, or `share` of something.
         counts: the number of options of every decision.
         constant: the part that no decision changes.
         tables: for each set of decisions (positions in an architecture, ascending) an array with
@@ -55,7 +55,7 @@ class CostTable:
         return cls(metric, counts, constant, tables)
 
     def __call__(self, archs: Archs) -> npt.NDArray[Any]:
-        """The costs of architectures, (N,): integers for `macs` and `params`.
+        """The costs of architectures, (N,): integers for `macs`, `params` and `size`.
 
         Raises:
             ValueError: for an architecture that is not in the space.
@@ -132,6 +132,10 @@ class CostTable:
         factors = list(self.tables.items())
         total: float = self.constant
         while factors:
+            factors, constant = self._without_the_decided(factors, best)
+            total += constant
+            if not factors:
+                break
             left = {p for positions, _ in factors for p in positions}
             position = min(left, key=lambda p: _merged(factors, p))
             touching = [f for f in factors if position in f[0]]
@@ -144,6 +148,33 @@ class CostTable:
             else:
                 total += table.item()
         return total
+
+    def _without_the_decided(
+        self, factors: list[tuple[tuple[int, ...], Table]], best: Callable[..., Any]
+    ) -> tuple[list[tuple[tuple[int, ...], Table]], float]:
+        """Factors without the decisions one of whose options is best whatever the others are.
+
+        Returns:
+            The factors left, and the sum of those that no decision is left in.
+        """
+        constant = 0.0
+        for position in sorted({p for positions, _ in factors for p in positions}):
+            touching = [f for f in factors if position in f[0]]
+            options = [
+                _best_options(positions.index(position), t, best) for positions, t in touching
+            ]
+            agreed = np.flatnonzero(np.logical_and.reduce(options))
+            if not len(agreed):
+                continue
+            factors = [f for f in factors if position not in f[0]]
+            for positions, table in touching:
+                chosen = table.take(agreed[0], axis=positions.index(position))
+                rest = tuple(p for p in positions if p != position)
+                if rest:
+                    factors.append((rest, chosen))
+                else:
+                    constant += chosen.item()
+        return factors, constant
 
     def _product(
         self, factors: Sequence[tuple[tuple[int, ...], Table]]
@@ -159,6 +190,12 @@ class CostTable:
         for positions, values in factors:
             table += values.reshape([self.counts[p] if p in positions else 1 for p in scope])
         return scope, table
+
+
+def _best_options(axis: int, table: Table, best: Callable[..., Any]) -> npt.NDArray[np.bool_]:
+    """Which options of a decision are best at all options of the others."""
+    moved = np.moveaxis(table, axis, 0).reshape(table.shape[axis], -1)
+    return np.asarray((moved == best(moved, axis=0)).all(1))
 
 
 def _merged(factors: Sequence[tuple[tuple[int, ...], Table]], position: int) -> int:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from manyshot.nn.shapes import model_dtype
+from manyshot.nn.inputs import Inputs, as_call, inputs_of, model_dtype, to_device, with_samples
 from manyshot.seeding import torch_generator
 
 Call: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
@@ -37,12 +37,12 @@ class Measurement:
         iqr_ms: the interquartile range over the repeats.
         repeats: how many runs were timed.
         warmup: how many ran before, untimed.
-        batch_size: images at once.
+        batch_size: samples at once.
         threads: the number of torch's threads on the CPU.
         device: the hardware, as text.
         clock: `thread` (time of the one thread), `wall`, or `given`.
         torch_version: the version of torch.
-        dtype: the type of the images.
+        dtype: the floating-point type of the network.
     """
 
     median_ms: float
@@ -59,8 +59,9 @@ class Measurement:
 
 def measure(
     module: nn.Module,
-    input_shape: Sequence[int],
+    input_shape: Sequence[int] | None = None,
     *,
+    example_inputs: Inputs = None,
     batch_size: int = 1,
     threads: int | None = None,
     warmup: int = 5,
@@ -75,7 +76,8 @@ def measure(
     Args:
         module: the module, which is not changed.
         input_shape: (C, H, W) of one image.
-        batch_size: images at once; the latency is that of the batch.
+        example_inputs: other inputs, whose samples fill the batch in turn (see `inputs_to_time`).
+        batch_size: samples at once; the latency is that of the batch.
         threads: the number of torch's threads while measuring; by default as many as it has now.
         warmup: untimed runs.
         repeats: timed runs.
@@ -93,10 +95,10 @@ def measure(
     check_counts(batch_size=batch_size, repeats=repeats, warmup=warmup, threads=threads)
     place = torch.device(device) if device is not None else device_of(module)
     timed = prepared(copy.deepcopy(module), place)
-    images = random_images(module, batch_size, input_shape, place)
+    inputs = inputs_to_time(module, batch_size, input_shape, example_inputs, place)
     clock, default = default_clock(place, threads)
     with on_threads(threads):
-        job: Job = (timed, [((images,), {})])
+        job: Job = (timed, [as_call(inputs)])
         times = round_robin([job], warmup, repeats, stopwatch or default)[:, 0]
     quarter, median, three_quarters = np.percentile(times, (25, 50, 75)).tolist()
     return Measurement(
@@ -109,7 +111,7 @@ def measure(
         describe(place),
         clock if stopwatch is None else "given",
         torch.__version__,
-        str(images.dtype),
+        str(model_dtype(module)),
     )
 
 
@@ -193,22 +195,38 @@ def prepared(module: nn.Module, device: torch.device) -> nn.Module:
     return module
 
 
-def random_images(
-    module: nn.Module, batch_size: int, input_shape: Sequence[int], device: torch.device
-) -> Tensor:
-    """Seeded normal noise, in the module's type and the memory format that is timed.
+def inputs_to_time(
+    module: nn.Module,
+    batch_size: int,
+    input_shape: Sequence[int] | None,
+    example_inputs: Inputs,
+    device: torch.device,
+) -> Inputs:
+    """A batch to time on, in the memory format that is timed.
+
+    What has values keeps them. Of images, and of inputs that a supernet remembers without values,
+    floating-point tensors are seeded normal noise, and others (indices, masks) are zeros.
 
     Args:
-        module: what the images are for.
-        batch_size: how many.
+        module: what the inputs are for.
+        batch_size: how many samples.
         input_shape: (C, H, W) of one image.
+        example_inputs: other inputs.
         device: where they go.
     """
+    inputs = inputs_of(module, input_shape, example_inputs)
+    inputs = with_samples(inputs if example_inputs is None else example_inputs, batch_size)
     generator = torch_generator("timing", "checks")
-    images = torch.randn(batch_size, *input_shape, generator=generator)
-    images = images.to(device, model_dtype(module))
-    batch: Tensor = copied([((images,), {})], device)[0][0][0]
-    return batch
+
+    def valued(value: Any) -> Any:
+        if not isinstance(value, Tensor) or not value.is_meta:
+            return value
+        if not value.is_floating_point():
+            return torch.zeros(value.shape, dtype=value.dtype)
+        return torch.randn(value.shape, generator=generator).to(value.dtype)
+
+    inputs = to_device(tree_map(valued, inputs), device)
+    return copied([((inputs,), {})], device)[0][0][0]
 
 
 @contextlib.contextmanager

@@ -10,13 +10,16 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias, final
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+from torch.utils import _pytree as pytree
 
 from manyshot.cost.recording import Cells, Positions, Recording
 from manyshot.cost.timing import Call, Job, copied, prepared
 from manyshot.nn.batch_norm import BatchNormStats, Collector
 from manyshot.nn.choice import Choice, Depth
 from manyshot.nn.extract import extract
+from manyshot.nn.inputs import Inputs as Example
+from manyshot.nn.inputs import batch_of, is_batched
 from manyshot.nn.mixing import FirstSlice
 from manyshot.nn.selection import Selection
 from manyshot.nn.shapes import dry
@@ -159,26 +162,29 @@ def _options(recording: Recording, unit: nn.Module, arch: Arch) -> frozenset[tup
     )
 
 
-def make_jobs(net: Supernet, recording: Recording, planned: UnitPlan, images: Tensor) -> list[Job]:
+def make_jobs(
+    net: Supernet, recording: Recording, planned: UnitPlan, example: Example, device: torch.device
+) -> list[Job]:
     """Every unit of a plan, extracted, with the activations that it sees.
 
     Args:
         net: the supernet.
         recording: what its modules depend on.
         planned: the plan.
-        images: what the supernet is run on.
+        example: what the supernet is run on.
+        device: where it is.
     """
-    calls = _activations(net, recording, planned, images)
+    calls = _activations(net, recording, planned, example, device)
     jobs: list[Job] = []
     for (unit, _, inputs), arch in planned.jobs.items():
         selection = Selection(net.space.decisions, arch, mixture=FirstSlice())
         plain = extract(recording.original[unit], selection)
-        jobs.append((prepared(plain, images.device), calls[unit, inputs]))
+        jobs.append((prepared(plain, device), calls[unit, inputs]))
     return jobs
 
 
 def _activations(
-    net: Supernet, recording: Recording, planned: UnitPlan, images: Tensor
+    net: Supernet, recording: Recording, planned: UnitPlan, example: Example, device: torch.device
 ) -> dict[tuple[nn.Module, Inputs], list[Call]]:
     wanted: defaultdict[Arch, list[tuple[nn.Module, Inputs]]] = defaultdict(list)
     for unit, arch in planned.seen.items():
@@ -188,16 +194,16 @@ def _activations(
         handles = []
         for unit in units:
             calls[unit] = []
-            hook = _keeper(calls[unit], images.device)
+            hook = _keeper(calls[unit], device)
             handles.append(
                 recording.original[unit[0]].register_forward_pre_hook(hook, with_kwargs=True)
             )
         try:
-            stats = statistics(net, arch, images)
+            stats = statistics(net, arch, example)
             for unit in units:
                 calls[unit].clear()
             with dry(net):
-                net(images, arch, stats=stats)
+                net(example, arch, stats=stats)
         finally:
             for handle in handles:
                 handle.remove()
@@ -211,16 +217,21 @@ def _keeper(kept: list[Call], device: torch.device) -> Any:
     return keep
 
 
-def statistics(net: Supernet, arch: Arch, images: Tensor) -> BatchNormStats:
-    """Batch-norm statistics of an architecture on noise, so that activations keep a natural scale.
+def statistics(net: Supernet, arch: Arch, example: Example) -> BatchNormStats:
+    """Batch-norm statistics of an architecture on few samples, so that activations keep a scale.
 
     Args:
         net: the supernet.
         arch: the architecture.
-        images: the noise.
+        example: what it is run on; of a single sample, it and its mirror image.
     """
     collector = Collector()
-    pair = images if len(images) > 1 else torch.cat((images, images.flip(-1)))
+    if batch_of(example) == 1:
+        example = pytree.tree_map(_with_its_mirror, example)
     with dry(net):
-        net(pair, arch, stats=collector)
+        net(example, arch, stats=collector)
     return collector.stats(arch)
+
+
+def _with_its_mirror(value: Any) -> Any:
+    return torch.cat((value, value.flip(-1))) if is_batched(value, 1) else value

@@ -5,8 +5,9 @@ from manyshot.data.batches import Batch, Batches
 from manyshot.data.fixed_batches import FixedBatches, fixed
 from manyshot.data.images import ImageFolderSet, ImageSet, LabelledImages
 from manyshot.data.missing import DataNotFound
+from manyshot.data.own import OwnSet
 from manyshot.data.sources import DATASETS
-from manyshot.data.splits import Splits, load
+from manyshot.data.splits import Splits, load, own_data
 
 __all__ = [
     "Augment",
@@ -18,7 +19,9 @@ __all__ = [
     "ImageFolderSet",
     "ImageSet",
     "LabelledImages",
+    "OwnSet",
     "Splits",
     "fixed",
     "load",
+    "own_data",
 ]

@@ -7,19 +7,22 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 from torch.utils.data import DataLoader, Dataset
 
 from manyshot.data.augment import Augment, Moves, augmented, draw_moves, fit, move
 from manyshot.data.images import ImageSet, LabelledImages
 from manyshot.data.normalise import Normalise
+from manyshot.data.own import OwnSet
 from manyshot.seeding import torch_generator
 
-Batch = tuple[Tensor, Tensor]
-"""Images [B, C, H, W] in the asked dtype and labels int64 [B], both on the device."""
+Batch = tuple[Any, Any]
+"""Inputs and targets on the device: images [B, C, H, W] in the asked dtype and labels int64 [B], or
+what a data set of your own has."""
 
 
 @final
@@ -29,13 +32,14 @@ class Batches:
     They depend neither on `workers`, nor on the step an epoch is entered at, nor on the number of
     processes: the shares of all ranks, concatenated, are the batch of a single process. An
     `ImageSet` is moved to the device once, as uint8, and batches are made there; any other set is
-    read, augmented one by one in `workers` processes, and normalised on the device.
+    read, augmented one by one in `workers` processes, and normalised on the device. A data set of
+    your own gives its samples as they are, to which nothing is done.
 
     Args:
-        dataset: the images.
+        dataset: the images, or an `OwnSet`.
         batch_size: images per step over all ranks together; a multiple of `world`.
-        mean: per channel, subtracted from pixels divided by 255.
-        std: per channel, above 0; divides what is left.
+        mean: per channel, subtracted from pixels divided by 255; nothing for an `OwnSet`.
+        std: per channel, above 0; divides what is left; likewise.
         seed: the seed of the run.
         augment: random changes; None for none.
         shuffle: whether each epoch has an order of its own; else it is the order of the set.
@@ -53,11 +57,11 @@ class Batches:
 
     def __init__(
         self,
-        dataset: LabelledImages,
+        dataset: LabelledImages | OwnSet,
         batch_size: int,
         *,
-        mean: Sequence[float],
-        std: Sequence[float],
+        mean: Sequence[float] = (),
+        std: Sequence[float] = (),
         seed: int,
         augment: Augment | None = None,
         shuffle: bool = True,
@@ -78,11 +82,18 @@ class Batches:
         self.device = torch.device(device)
         self.rank, self.world, self.workers = rank, world, workers
         self._check_sizes()
-        self._check_augment()
+        self._memory: Batch | None = None
+        if isinstance(dataset, OwnSet):
+            if self.augment != Augment() or mean or std:
+                raise ValueError(
+                    "images are normalised and augmented, a data set of your own gives its samples "
+                    "as they are to be: leave out mean, std and augment"
+                )
+            return
+        self._check_augment(dataset)
         self._normalise = Normalise.build(
             mean, std, dataset.image_shape[0], self.device, dtype, channels_last
         )
-        self._memory: Batch | None = None
         if isinstance(dataset, ImageSet):
             self._memory = (dataset.images.to(self.device), dataset.labels.to(self.device))
 
@@ -106,9 +117,11 @@ class Batches:
         if not 0 <= start <= len(self):
             raise ValueError(f"start must be in 0..{len(self)} (steps per epoch), got {start}")
         shares = self._shares(epoch, start)
+        if isinstance(self.dataset, OwnSet):
+            return self._from_own(self.dataset, epoch, shares)
         if self._memory is not None:
             return self._from_memory(*self._memory, epoch, shares)
-        return self._from_files(epoch, shares)
+        return self._from_files(self.dataset, epoch, shares)
 
     def from_step(self, step: int) -> Iterator[Batch]:
         """This rank's batches without end, from a step on that is counted through all epochs."""
@@ -147,12 +160,27 @@ class Batches:
                 images = move(images, chosen, self.augment.pad)
             yield self._normalise(images), labels_N[index_B]
 
-    def _from_files(self, epoch: int, shares: list[Tensor]) -> Iterator[Batch]:
+    def _from_own(self, dataset: OwnSet, epoch: int, shares: list[Tensor]) -> Iterator[Batch]:
+        """Batches of a data set of your own, as it gives them."""
+        batches: Iterator[Batch]
+        if dataset.is_in_memory:
+            batches = (dataset.batch(share.tolist()) for share in shares)
+        else:
+            batches = dataset.loader(shares, self.workers, (self.seed, "sample", epoch))
+        for inputs, targets in batches:
+            yield pytree.tree_map(self._moved, (inputs, targets))
+
+    def _moved(self, leaf: Any) -> Any:
+        return leaf.to(self.device, non_blocking=True) if isinstance(leaf, Tensor) else leaf
+
+    def _from_files(
+        self, dataset: LabelledImages, epoch: int, shares: list[Tensor]
+    ) -> Iterator[Batch]:
         """Batches read by worker processes, normalised on the device."""
         if not shares:
             return
         loader: DataLoader[Batch] = DataLoader(
-            _Reading(self.dataset, self.augment, self.seed, epoch),
+            _Reading(dataset, self.augment, self.seed, epoch),
             batch_sampler=[share.tolist() for share in shares],
             num_workers=self.workers,
             pin_memory=self.device.type == "cuda",
@@ -190,15 +218,15 @@ class Batches:
                 f"without any; pass drop_last=True, or another batch_size than {size}"
             )
 
-    def _check_augment(self) -> None:
+    def _check_augment(self, dataset: LabelledImages) -> None:
         """Refuses an augmentation that this kind of set cannot do."""
-        side = min(self.dataset.image_shape[1:])
+        side = min(dataset.image_shape[1:])
         if self.augment.pad >= side:
             raise ValueError(
                 f"pad must be below the side of the images ({side} pixels), got {self.augment.pad}"
             )
         by_one = self.augment.crop_scale is not None or self.augment.jitter > 0
-        if by_one and isinstance(self.dataset, ImageSet):
+        if by_one and isinstance(dataset, ImageSet):
             raise ValueError(
                 "crop_scale and jitter work on images in files only; "
                 "for a set in memory use pad and flip"

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import final
 
 import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from manyshot.data.balance import balanced
 from manyshot.data.batches import Batch, Batches
 from manyshot.data.images import LabelledImages
+from manyshot.data.own import OwnSet, joined
 from manyshot.seeding import numpy_rng
 
 KEPT_BYTES = 2**30
@@ -30,8 +34,7 @@ class FixedBatches:
     def __init__(self, batches: Batches) -> None:
         """Makes fixed batches of epoch 0 of `batches`, which must neither shuffle nor augment."""
         self._batches, self.images = batches, len(batches.dataset)
-        channels, height, width = batches.dataset.image_shape
-        small = self.images * channels * height * width * 4 <= KEPT_BYTES
+        small = self.images * _bytes_of_one(batches.dataset) <= KEPT_BYTES
         self._joins = self.images > batches.batch_size > 1 == self.images % batches.batch_size
         self._kept = list(self._made()) if small else None
 
@@ -49,23 +52,32 @@ class FixedBatches:
 
 def _last_two_joined(batches: Iterator[Batch]) -> Iterator[Batch]:
     """The batches, of which one of one image is part of the one before."""
-    images, labels = next(batches)
-    for more_images, more_labels in batches:
-        if len(more_labels) == 1:
-            images, labels = torch.cat([images, more_images]), torch.cat([labels, more_labels])
+    before = next(batches)
+    for batch in batches:
+        leaves = pytree.tree_leaves(batch[0])
+        if next(len(leaf) for leaf in leaves if isinstance(leaf, Tensor) and leaf.dim()) == 1:
+            before = joined([before, batch])
             break
-        yield images, labels
-        images, labels = more_images, more_labels
-    yield images, labels
+        yield before
+        before = batch
+    yield before
+
+
+def _bytes_of_one(dataset: LabelledImages | OwnSet) -> int:
+    """What one image takes in a batch, or one sample."""
+    if isinstance(dataset, OwnSet):
+        leaves = pytree.tree_leaves(dataset.batch([0])) if len(dataset) else []
+        return sum(leaf.nbytes for leaf in leaves if isinstance(leaf, Tensor))
+    return 4 * math.prod(dataset.image_shape)
 
 
 def fixed(
-    dataset: LabelledImages,
+    dataset: LabelledImages | OwnSet,
     n: int | None,
     batch_size: int,
     *,
-    mean: Sequence[float],
-    std: Sequence[float],
+    mean: Sequence[float] = (),
+    std: Sequence[float] = (),
     seed: int,
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
@@ -75,7 +87,7 @@ def fixed(
     """Makes batches that are the same every time, without augmentation, to calibrate and to score.
 
     Args:
-        dataset: the images.
+        dataset: the images, or an `OwnSet`.
         n: how many images, class-balanced as far as the counts allow, in an order that cycles
             through the classes; None for all of them in the order of the set.
         batch_size: images per batch; the last one may be smaller, or by one image larger.
@@ -93,7 +105,11 @@ def fixed(
     if n is not None:
         if not 1 <= n <= len(dataset):
             raise ValueError(f"n must be in 1..{len(dataset)} (the images there are), got {n}")
-        dataset = dataset.subset(balanced(dataset.labels, n, numpy_rng(seed, "fixed")))
+        rng = numpy_rng(seed, "fixed")
+        if isinstance(dataset, OwnSet):
+            dataset = dataset.subset(dataset.drawn(n, rng))
+        else:
+            dataset = dataset.subset(balanced(dataset.labels, n, rng))
     batches = Batches(
         dataset,
         batch_size,

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from manyshot.data.augment import fit
 from manyshot.data.balance import balanced, hold_out
 from manyshot.data.folder import Bad
 from manyshot.data.images import ImageFolderSet, ImageSet, LabelledImages
+from manyshot.data.own import PARTS, OwnSet, parts_of
 from manyshot.data.sources import DATASETS, own_files
 from manyshot.plugins import nearest
 from manyshot.seeding import numpy_rng
@@ -32,43 +34,61 @@ class Splits:
     """A data set in disjoint parts.
 
     Attributes:
-        name: a key of `DATASETS`.
+        name: a key of `DATASETS`, or what data of your own are called.
         train: what weights learn from.
         validation: split off the official train part; it may be empty.
         held_out: split off train for samplers that learn from losses; empty unless asked for.
         test: what is to be touched once, at the end.
-        classes: the number of classes.
+        classes: the number of classes; of your own data 0 if targets are no class indices.
         mean: the mean per channel of the train part's pixels divided by 255.
         std: the standard deviation per channel of these pixels, as of a population.
-        image_shape: (C, H, W) of the images in a batch.
+        image_shape: (C, H, W) of the images in a batch; of your own data, like mean and std, empty.
         fingerprint: 16 hexadecimal digits that identify the contents of all parts.
         training_fingerprint: likewise of all parts but test: what training and scores depend on.
         digests: likewise of each part, by its name; `held_out` only if it is not empty.
         class_names: the names of the classes in the order of their labels, if these are folders.
-        notes: what is worth knowing of image files: how many are used and left out, and why.
+        notes: what is worth knowing of image files: how many are used and left out, and why; or of
+            the digests of your own data.
+        example: of your own data, the inputs of the first samples.
     """
 
     name: str
-    train: LabelledImages
-    validation: LabelledImages
-    held_out: LabelledImages
-    test: LabelledImages
+    train: LabelledImages | OwnSet
+    validation: LabelledImages | OwnSet
+    held_out: LabelledImages | OwnSet
+    test: LabelledImages | OwnSet
     classes: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, ...]
     fingerprint: str
     training_fingerprint: str
     digests: Mapping[str, str]
     class_names: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
+    example: Any = None
+
+    @property
+    def takes(self) -> dict[str, Any]:
+        """What a network takes, as arguments of `ms.Supernet`."""
+        if self.example is None:
+            return {"input_shape": self.image_shape}
+        return {"example_inputs": self.example}
+
+    @property
+    def defaults(self) -> dict[str, int]:
+        """Arguments of a network that come from the data, as far as these have them."""
+        channels = {"channels": self.image_shape[0]} if self.image_shape else {}
+        return channels | ({"classes": self.classes} if self.classes else {})
 
     @property
     def class_counts(self) -> dict[str, tuple[int, ...]]:
-        """How many images of each class the parts hold, by the name of the part."""
+        """How many images of each class the parts hold, by the name of the part, if known."""
+        labels = {part: getattr(self, part).labels for part in (*PARTS[:2], "held_out", PARTS[2])}
         return {
-            part: tuple(torch.bincount(getattr(self, part).labels, minlength=self.classes).tolist())
-            for part in ("train", "validation", "held_out", "test")
+            part: tuple(torch.bincount(own, minlength=self.classes).tolist())
+            for part, own in labels.items()
+            if own is not None
         }
 
 
@@ -126,6 +146,94 @@ def load(
     rest, for_samplers = _split(rest, "held_out", held_out, seed, stratified)
     train = _shrunk(rest, train_size, seed)
     return _assembled(name, train, for_validation, for_samplers, test)
+
+
+def own_data(
+    parts: Any,
+    *,
+    name: str = "own",
+    validation: int | float = 0.1,
+    held_out: int | float = 0,
+    seed: int = 0,
+    train_size: int | None = None,
+) -> Splits:
+    """Data of your own, split.
+
+    Samples are pairs of inputs and targets, each a tensor or a tree of tensors. They come as the
+    data set gives them: nothing is normalised or augmented. What it draws from torch's random
+    numbers is a function of seed, epoch and sample.
+
+    Args:
+        parts: `(train, test)`, `(train, validation, test)` or a dict with these names, of map-style
+            data sets, lists of samples or `DataLoader`s, of which the data set and the
+            `collate_fn` are used.
+        name: what the data are called in records.
+        validation: how many samples to split off train if there is no validation part: a count
+            (int) or a fraction (float, in [0, 1)). If targets are class indices, every class gives
+            the same share.
+        held_out: how many to split off what is left, likewise, for a sampler that learns from
+            losses.
+        seed: decides these parts and the subset of train.
+        train_size: keep so many of what the other parts left, class-balanced if targets are class
+            indices; all of them if None.
+
+    Raises:
+        ValueError: for parts that are none, or impossible numbers.
+    """
+    sets = {part: OwnSet.of(data, f"data.{part}") for part, data in parts_of(parts).items()}
+    empty = next((part for part, own in sets.items() if not len(own)), None)
+    if empty is not None:
+        raise ValueError(f"data.{empty} has no samples; each part that is given must have some")
+    train = sets["train"]
+    if "validation" in sets:
+        own_validation = sets["validation"]
+    else:
+        train, own_validation = _own_split(train, "validation", validation, seed)
+    train, for_samplers = _own_split(train, "held_out", held_out, seed)
+    if train_size is not None:
+        if not 1 <= train_size <= len(train):
+            raise ValueError(
+                f"data.train_size must be in 1..{len(train)} (the samples that the other parts "
+                f"leave), got {train_size}"
+            )
+        rng = numpy_rng(seed, "train_size")
+        train = train.subset(train.drawn(train_size, rng).sort().values)
+    every = {"train": train, "validation": own_validation, "held_out": for_samplers}
+    every["test"] = sets["test"]
+    digests = {part: own.digest() for part, own in every.items() if part != "held_out" or len(own)}
+    ends = [part for part, own in every.items() if len(own) and not own.is_in_memory]
+    note = (
+        f"the digests of {', '.join(ends)} are of their length and their first and last samples: "
+        "others may change unseen"
+    )
+    return Splits(
+        name=name,
+        train=train,
+        validation=own_validation,
+        held_out=for_samplers,
+        test=sets["test"],
+        classes=max(own.classes for own in every.values()) if _all_labelled(every) else 0,
+        mean=(),
+        std=(),
+        image_shape=(),
+        fingerprint=_together(digests.values()),
+        training_fingerprint=_together(d for part, d in digests.items() if part != "test"),
+        digests=MappingProxyType({part: digest[:16] for part, digest in digests.items()}),
+        notes=(note,) if ends else (),
+        example=train.batch(range(min(2, len(train))))[0],
+    )
+
+
+def _all_labelled(parts: Mapping[str, OwnSet]) -> bool:
+    return all(own.labels is not None for own in parts.values() if len(own))
+
+
+def _own_split(own: OwnSet, part: str, asked: int | float, seed: int) -> tuple[OwnSet, OwnSet]:
+    count = _count(part, asked, len(own))
+    try:
+        return own.split(count, numpy_rng(seed, part))
+    except ValueError as error:
+        raise ValueError(f"{_SETTING[part]} = {asked}: {error}") from error
 
 
 def _size(image_size: int | Sequence[int] | None) -> tuple[int, int] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from manyshot.evaluate.score import images_of
 from manyshot.nn.batch_norm import BatchNorm, BatchNormStats
+from manyshot.nn.inputs import Inputs
 from manyshot.nn.layer import leading, put, take
 from manyshot.nn.modes import modes_kept
 from manyshot.nn.selection import active
@@ -103,7 +104,7 @@ class RunningStatistics:
 
 
 def shared_statistics(
-    net: Supernet, batches: Iterable[Tensor | Sequence[Tensor]], rng: np.random.Generator
+    net: Supernet, batches: Iterable[Any], rng: np.random.Generator
 ) -> Callable[[Arch], BatchNormStats]:
     """What running averages hold after batches of uniform random paths, for any architecture.
 
@@ -114,8 +115,8 @@ def shared_statistics(
 
     Args:
         net: the supernet.
-        batches: images (B, C, H, W), or (images, labels) pairs; a hundred or more, each for another
-            path.
+        batches: pairs of inputs and targets, or inputs alone (see `calibrate`); a hundred or more,
+            each for another path.
         rng: draws the paths.
 
     Returns:
@@ -140,7 +141,7 @@ def shared_statistics(
     return of
 
 
-def _forward(net: Supernet, averages: RunningStatistics, images: Tensor, arch: Arch) -> None:
+def _forward(net: Supernet, averages: RunningStatistics, images: Inputs, arch: Arch) -> None:
     """Runs one batch of one path, in which batch norms train and all else evaluates."""
     with modes_kept(net), torch.no_grad(), averages.watching():
         for module in net.modules():

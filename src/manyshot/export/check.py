@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from manyshot.nn.inputs import Inputs, as_call, batch_of, is_batched
 
 CHECKED_BATCHES = (1, 3)
 """Batch sizes at which a program is compared: 1 is the size that exporters specialise on, and
@@ -17,10 +20,10 @@ neither is the 2 that programs are traced with."""
 
 @final
 class ExportMismatch(RuntimeError):
-    """A reloaded program does not give the module's logits.
+    """A reloaded program does not give the module's outputs.
 
     Attributes:
-        difference: the largest absolute difference; nan if a logit is nan, inf if shapes differ.
+        difference: the largest absolute difference; nan if an output is nan, inf if shapes differ.
         allowed: the largest difference that would have been accepted.
         batch: the batch size of the comparison.
     """
@@ -45,42 +48,59 @@ def with_suffix(path: str | os.PathLike[str], suffix: str) -> Path:
     return checked
 
 
-def different_rows(example: Tensor, batch: int) -> Tensor:
-    """`batch` different inputs like those of `example` (B, ...).
+def different_rows(example: Inputs, batch: int) -> Inputs:
+    """`batch` different inputs like those of `example`, which has a batch in front.
 
-    They are its rows in turn, the i-th rolled by i along the last dimension, which keeps the range
-    of values (and suits integers too).
+    They are its samples in turn, in the i-th of which every tensor is rolled by i along the last
+    dimension. That keeps the range of values, and suits integers too; tensors of one sample stay
+    together.
     """
-    rows = [example[i % len(example)].roll(i, -1) for i in range(batch)]
-    return torch.stack(rows)
+    rows = batch_of(example)
+
+    def rolled(value: Any) -> Any:
+        if not is_batched(value, rows):
+            return value
+        chosen = (value[i % rows] for i in range(batch))
+        return torch.stack([v.roll(i, -1) if v.dim() else v for i, v in enumerate(chosen)])
+
+    return pytree.tree_map(rolled, example)
 
 
 def check_program(
     kind: str,
-    program: Callable[[Tensor], Tensor],
+    program: Callable[..., Any],
     module: nn.Module,
-    example: Tensor,
+    example: Inputs,
     tolerance: float,
 ) -> None:
     """Compares `program` with `module` at `CHECKED_BATCHES`.
 
     Args:
         kind: the kind of program, for the message.
-        program: maps inputs (B, ...) to logits (B, ...); reloaded from its file.
+        program: takes and gives what the module does; reloaded from its file.
         module: the original, in eval mode on the CPU.
-        example: inputs (any batch, ...).
-        tolerance: the largest accepted |program - module| relative to max |module|.
+        example: inputs with any batch in front.
+        tolerance: the largest accepted |program - module| of a tensor of the output, relative to
+            max |module|.
 
     Raises:
-        ExportMismatch: if it differs by more, in shape, or any logit is not finite.
+        ExportMismatch: if it differs by more, in shape, or any output is not finite.
     """
     for batch in CHECKED_BATCHES:
-        inputs = different_rows(example, batch)
+        args, kwargs = as_call(different_rows(example, batch))
         with torch.no_grad():
-            expected, logits = module(inputs), program(inputs)
-        allowed = tolerance * expected.abs().max().item()
-        if logits.shape != expected.shape:
-            raise ExportMismatch(kind, float("inf"), allowed, batch)
-        difference = (logits - expected).abs().max().item()
-        if not difference <= allowed < float("inf"):  # nan fails too
-            raise ExportMismatch(kind, difference, allowed, batch)
+            expected, got = module(*args, **kwargs), program(*args, **kwargs)
+        ours, theirs = (list(map(_number, pytree.tree_leaves(v))) for v in (got, expected))
+        if [tensor.shape for tensor in ours] != [tensor.shape for tensor in theirs]:
+            raise ExportMismatch(kind, float("inf"), 0.0, batch)
+        for one, other in zip(ours, theirs, strict=True):
+            allowed = tolerance * other.abs().max().item() if other.numel() else 0.0
+            difference = (one - other).abs().max().item() if other.numel() else 0.0
+            if not difference <= allowed < float("inf"):  # nan fails too
+                raise ExportMismatch(kind, difference, allowed, batch)
+
+
+def _number(leaf: Any) -> Tensor:
+    """A part of an output as numbers that can be subtracted."""
+    tensor = torch.as_tensor(leaf)
+    return tensor if tensor.is_floating_point() else tensor.double()

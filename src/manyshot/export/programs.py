@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import copy
 import importlib
+import inspect
 import io
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from manyshot import records
 from manyshot.export.check import check_program, with_suffix
+from manyshot.nn.inputs import Inputs, as_call, batch_of, is_batched, shapes_in_words
 from manyshot.nn.layer import Layer
 from manyshot.supernet import Supernet
 
@@ -38,7 +42,7 @@ CARRIED = "manyshot.json"
 
 
 def to_pt2(
-    module: nn.Module, example: Tensor, path: str | os.PathLike[str], about: str | None = None
+    module: nn.Module, example: Inputs, path: str | os.PathLike[str], about: str | None = None
 ) -> Path:
     """Writes `module` as a `torch.export` program with a free batch size; returns its path.
 
@@ -48,9 +52,10 @@ def to_pt2(
     `example` and paths of source files are not stored.
 
     Args:
-        module: a plain network, as `net.extract(arch, stats=stats)` gives, that takes one tensor
-            and returns one.
-        example: inputs (B, ...) of any batch size; only the shape of one input matters to the file.
+        module: a plain network, as `net.extract(arch, stats=stats)` gives.
+        example: what its `forward` takes, with any batch in front: a tensor, a tuple of positional
+            or a dict of keyword arguments. Only the shapes of a sample matter to the file. Tensors
+            whose first dimension is the batch have a free one in the program; others are fixed.
         path: where to write; it ends with `.pt2`, and folders are made.
         about: a text that the file carries as the extra file `manyshot.json`, which
             `torch.export.load(path, extra_files={"manyshot.json": ""})` fills in; by default none.
@@ -73,17 +78,19 @@ def to_pt2(
 
 
 def to_onnx(
-    module: nn.Module, example: Tensor, path: str | os.PathLike[str], about: str | None = None
+    module: nn.Module, example: Inputs, path: str | os.PathLike[str], about: str | None = None
 ) -> Path:
     """Writes `module` as one ONNX file with a free batch size; returns its path.
 
-    Its input is `images`, its output `logits`. It is run by ONNX Runtime and compared with the
-    module's logits before it gets its name. Weights are inside the file, so they must be below the
-    2 GB that ONNX allows there.
+    The input of a network that takes one floating-point tensor is `images`; of any other, inputs
+    have the names of the parameters of its `forward`. An output that is one tensor is `logits`;
+    of a dict, outputs have the names of its keys, and else numbers (`output0`). It is run by ONNX
+    Runtime and compared with the module before it gets its name. Weights are inside the file, so
+    they must be below the 2 GB that ONNX allows there.
 
     Args:
         module: a plain network (see `to_pt2`).
-        example: inputs (B, ...) of any batch size.
+        example: what its `forward` takes, with any batch in front (see `to_pt2`).
         path: where to write; it ends with `.onnx`, and folders are made.
         about: a text that the file carries as the property `manyshot` of the model (ONNX Runtime:
             `session.get_modelmeta().custom_metadata_map`); by default none.
@@ -100,9 +107,10 @@ def to_onnx(
     program = torch.onnx.export(
         _traced(module, example),
         dynamo=True,
-        dynamic_shapes=({0: "batch"},),  # known from the trace, but this gives the axis its name
-        input_names=["images"],
-        output_names=["logits"],
+        # Known from the trace, but this gives the axis its name.
+        dynamic_shapes=_free_batch(module, example, "batch", only_first=True),
+        input_names=_input_names(module, example),
+        output_names=_output_names(module, example),
         verbose=False,
     )
     assert program is not None
@@ -113,15 +121,50 @@ def to_onnx(
     return path
 
 
-def _check_onnx(runtime: Any, file: Path, module: nn.Module, example: Tensor) -> None:
+def _check_onnx(runtime: Any, file: Path, module: nn.Module, example: Inputs) -> None:
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = runtime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    names = _input_names(module, example)
+    used = {node.name for node in session.get_inputs()}
+    args, kwargs = as_call(example)
+    with torch.no_grad():
+        structure = pytree.tree_structure(module(*args, **kwargs))
 
-    def run(images: Tensor) -> Tensor:
-        return torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0])
+    def run(*args: Any, **kwargs: Any) -> Any:
+        leaves = (leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor))
+        fed = {n: t.numpy() for n, t in zip(names, leaves, strict=True) if n in used}
+        outputs = session.run(_output_names(module, example), fed)
+        return pytree.tree_unflatten(map(torch.from_numpy, outputs), structure)
 
     check_program("onnx", run, module, example, ONNX_TOLERANCE)
+
+
+def _input_names(module: nn.Module, example: Inputs) -> list[str]:
+    """The names of all tensors that the module takes, in order."""
+    if isinstance(example, Tensor) and example.is_floating_point():
+        return ["images"]
+    args, kwargs = as_call(example)
+    bound = inspect.signature(module.forward).bind(*args, **kwargs).arguments
+    return [name for key, value in bound.items() for name in _names(key, value)]
+
+
+def _output_names(module: nn.Module, example: Inputs) -> list[str]:
+    """The names of all tensors that the module gives, in order."""
+    args, kwargs = as_call(example)
+    with torch.no_grad():
+        output = module(*args, **kwargs)
+    if isinstance(output, Tensor):
+        return ["logits"]
+    parts = output.items() if isinstance(output, Mapping) else enumerate(pytree.tree_leaves(output))
+    prefix = "" if isinstance(output, Mapping) else "output"
+    return [name for key, value in parts for name in _names(f"{prefix}{key}", value)]
+
+
+def _names(key: str, value: Any) -> list[str]:
+    """`key` for a tensor, numbered names for the tensors of a tree."""
+    leaves = [leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, Tensor)]
+    return [key] if len(leaves) == 1 else [f"{key}{i}" for i in range(len(leaves))]
 
 
 def _onnx_runtime() -> Any:
@@ -136,7 +179,7 @@ def _onnx_runtime() -> Any:
         ) from error
 
 
-def _prepared(module: nn.Module, example: Tensor) -> tuple[nn.Module, Tensor]:
+def _prepared(module: nn.Module, example: Inputs) -> tuple[nn.Module, Inputs]:
     """A copy of `module` in eval mode on the CPU, tensors contiguous, and the example there."""
     for part in module.modules():
         if isinstance(part, Supernet | Layer):
@@ -144,9 +187,10 @@ def _prepared(module: nn.Module, example: Tensor) -> tuple[nn.Module, Tensor]:
                 f"{type(part).__name__} depends on an architecture and cannot be exported: export "
                 "net.extract(arch, stats=stats)"
             )
-    if example.dim() < 2 or len(example) < 1:
-        raise ValueError(f"example must be a batch of inputs, got shape {tuple(example.shape)}")
-    for tensor in (example, *module.state_dict().values()):
+    tensors = [leaf for leaf in pytree.tree_leaves(example) if isinstance(leaf, Tensor)]
+    if not any(tensor.dim() >= 2 for tensor in tensors) or batch_of(example) < 1:
+        raise ValueError(f"example must be a batch of inputs, got shape {shapes_in_words(example)}")
+    for tensor in (*tensors, *module.state_dict().values()):
         if tensor.is_floating_point() and tensor.dtype not in (torch.float32, torch.float64):
             raise ValueError(
                 f"cannot check a program in {tensor.dtype}, whose rounding hides mistakes: export "
@@ -155,22 +199,53 @@ def _prepared(module: nn.Module, example: Tensor) -> tuple[nn.Module, Tensor]:
     plain = copy.deepcopy(module).cpu().eval().requires_grad_(False)
     for tensor in (*plain.parameters(), *plain.buffers()):
         tensor.data = tensor.data.contiguous()  # torch.export.save warns of any other layout
-    return plain, example.detach().cpu()
+    return plain, pytree.tree_map(
+        lambda v: v.detach().cpu() if isinstance(v, Tensor) else v, example
+    )
 
 
-def _traced(module: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
+def _traced(module: nn.Module, example: Inputs) -> torch.export.ExportedProgram:
     """The program of `module` for any batch size, without values of the example or source paths."""
     # Two rows, because a batch of one would be taken for a constant; zeros, because the exported
     # file keeps the traced inputs.
-    inputs = torch.zeros((2, *example.shape[1:]), dtype=example.dtype)
-    batch = torch.export.Dim("batch")
+    batch = batch_of(example)
+    args, kwargs = as_call(
+        pytree.tree_map(lambda v: _zeros(v) if is_batched(v, batch) else v, example)
+    )
+    free = _free_batch(module, example, torch.export.Dim("batch"))
     with torch.no_grad():
-        program = torch.export.export(module, (inputs,), dynamic_shapes=({0: batch},))
+        program = torch.export.export(module, args, kwargs, dynamic_shapes=free)
     for graph in program.graph_module.modules():
         if isinstance(graph, torch.fx.GraphModule):
             for node in graph.graph.nodes:
                 node.meta.pop("stack_trace", None)
     return program
+
+
+def _zeros(value: Tensor) -> Tensor:
+    return torch.zeros((2, *value.shape[1:]), dtype=value.dtype)
+
+
+def _free_batch(module: nn.Module, example: Inputs, dim: Any, *, only_first: bool = False) -> Any:
+    """Which dimensions a program leaves free: the first of what has a row per sample.
+
+    Args:
+        module: the network.
+        example: its inputs.
+        dim: what says that a dimension is free.
+        only_first: whether to say it of the first such tensor alone, whose batch is that of all.
+    """
+    batch, said = batch_of(example), False
+
+    def free(value: Any) -> Any:
+        nonlocal said
+        if not is_batched(value, batch) or (said and only_first):
+            return None
+        said = True
+        return {0: dim}
+
+    args, kwargs = as_call(example)
+    return pytree.tree_map(free, inspect.signature(module.forward).bind(*args, **kwargs).arguments)
 
 
 def _serialised(model: Any, about: str | None) -> bytes:

@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from manyshot.export.card import carried, write_card
 from manyshot.export.programs import to_onnx, to_pt2
+from manyshot.nn.inputs import Inputs
 
-Format = Callable[[nn.Module, Tensor, Path, Mapping[str, Any]], Path]
+Format = Callable[[nn.Module, Inputs, Path, Mapping[str, Any]], Path]
 
 FORMATS: dict[str, Format] = {
     "pt2": lambda module, example, path, record: to_pt2(module, example, path, carried(record)),
@@ -28,7 +29,7 @@ CARD = "json"
 def export(
     module: nn.Module,
     *,
-    example: Tensor,
+    example: Inputs,
     folder: str | os.PathLike[str],
     stem: str,
     formats: Sequence[str] = ("pt2", "onnx", "json"),
@@ -43,7 +44,7 @@ def export(
 
     Args:
         module: a plain network, as `net.extract(arch, stats=stats)` gives.
-        example: inputs (B, ...), see `to_pt2`.
+        example: what its `forward` takes, with any batch in front, see `to_pt2`.
         folder: where the files go; it is made if missing.
         stem: the file name without suffix, usually the architecture's text.
         formats: keys of `FORMATS`.

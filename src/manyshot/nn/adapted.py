@@ -7,8 +7,9 @@ Nothing else of the module changes, and in an extracted network it is what it wa
 
 from __future__ import annotations
 
+import copyreg
 from collections.abc import Mapping, Sequence
-from typing import Any, cast, final
+from typing import Any, ClassVar, cast, final
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -23,9 +24,17 @@ Numbers = Mapping[str, "Size | tuple[Number | Size, ...]"]
 """Attributes that vary, by name."""
 
 
+class _AdaptedClass(type):
+    """The class of classes that `adapted_class` makes, by which they are pickled."""
+
+    adapted: type[nn.Module]
+
+
 class Adapted(nn.Module):
     """The half of a module's class that makes its parameters and numbers read as active ones."""
 
+    adapted: ClassVar[type[nn.Module]]
+    """The class that the module was of."""
     _shapes: dict[str, Shape]
     """Names of the parameters and buffers that vary, and their active shapes."""
     _summed: dict[str, tuple[int, ...]]
@@ -122,8 +131,17 @@ def adapted_class(base: type[nn.Module]) -> type[Adapted]:
     """The subclass of `base` whose parameters and numbers may vary."""
     if base not in _CLASSES:
         half = _AdaptedLayerNorm if issubclass(base, nn.LayerNorm) else Adapted
-        _CLASSES[base] = cast(type[Adapted], type(f"Adapted{base.__name__}", (half, base), {}))
+        meta: Any = _AdaptedClass if type(base) is type else type(base)
+        held = {"adapted": base, "__doc__": base.__doc__, "__module__": base.__module__}
+        _CLASSES[base] = meta(base.__name__, (half, base), held)
     return _CLASSES[base]
+
+
+def _pickled(cls: _AdaptedClass) -> Any:
+    return adapted_class, (cls.adapted,)
+
+
+copyreg.pickle(cast(Any, _AdaptedClass), _pickled)
 
 
 def adapt(
@@ -167,5 +185,5 @@ def restore(module: nn.Module) -> None:
     if isinstance(module, Adapted):
         numbers = module.__dict__.pop("_numbers")
         del module.__dict__["_shapes"], module.__dict__["_summed"]
-        object.__setattr__(module, "__class__", type(module).__bases__[1])
+        object.__setattr__(module, "__class__", module.adapted)
         module.__dict__.update(numbers)

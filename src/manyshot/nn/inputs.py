@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 Inputs: TypeAlias = Any
@@ -36,6 +36,111 @@ def images_of(shape: Sequence[int], dtype: torch.dtype = torch.float32, batch: i
     return torch.empty((batch, *shape), device="meta", dtype=dtype)
 
 
+def inputs_of(
+    model: nn.Module, input_shape: Sequence[int] | None = None, example_inputs: Inputs = None
+) -> Inputs:
+    """What a model's `forward` takes, without values, by either of two ways to say it.
+
+    Without both it is what the model, a supernet, was made with.
+
+    Args:
+        model: whose `forward` it is; images are of the type of its parameters.
+        input_shape: (C, H, W) of one image.
+        example_inputs: any inputs, with a batch in front.
+
+    Raises:
+        ValueError: for both, or for neither where the model does not know its inputs.
+    """
+    if input_shape is not None and example_inputs is not None:
+        raise ValueError("input_shape and example_inputs both say what the network takes: give one")
+    if example_inputs is not None:
+        return without_values(example_inputs)
+    if input_shape is None:
+        input_shape = getattr(model, "input_shape", None)
+    if input_shape is not None:
+        return images_of(input_shape, model_dtype(model))
+    remembered = getattr(model, "example_inputs", None)
+    if remembered is None:
+        raise ValueError(
+            "what the network takes is not known: give input_shape=(C, H, W) of an image, or "
+            "example_inputs, or make the supernet with either"
+        )
+    return remembered
+
+
+def batch_of(inputs: Inputs) -> int:
+    """How many samples inputs are: the length of the first dimension of their first tensor.
+
+    Raises:
+        ValueError: if there is no tensor with a dimension.
+    """
+    for leaf in pytree.tree_leaves(inputs):
+        if isinstance(leaf, Tensor) and leaf.dim():
+            return len(leaf)
+    raise ValueError("inputs must hold a tensor with a batch as its first dimension, and have none")
+
+
+def is_batched(value: Any, batch: int) -> bool:
+    """Whether a part of inputs has a row per sample: a tensor whose first dimension is the batch.
+
+    What else there is, such as a mask that all samples share, is for the whole batch. One whose
+    first dimension is as long as the batch by chance is taken for a row per sample.
+    """
+    return isinstance(value, Tensor) and value.dim() > 0 and len(value) == batch
+
+
+def with_samples(inputs: Inputs, count: int) -> Inputs:
+    """`count` samples of inputs: theirs, again from the first where there are fewer."""
+    batch = batch_of(inputs)
+    if batch < 1:
+        raise ValueError(f"inputs must hold a sample, got {shapes_in_words(inputs)}")
+
+    def chosen(value: Any) -> Any:
+        if not is_batched(value, batch):
+            return value
+        return value[torch.arange(count, device=value.device) % batch]
+
+    return inputs if count == batch else pytree.tree_map(chosen, inputs)
+
+
+def in_chunks(inputs: Inputs, chunks: int) -> list[Inputs]:
+    """The samples of inputs in so many parts of nearly equal size, or fewer, as `Tensor.chunk`."""
+    return in_parts(inputs, -(-batch_of(inputs) // chunks))
+
+
+def in_parts(inputs: Inputs, size: int) -> list[Inputs]:
+    """The samples of inputs in parts of so many; the last may have fewer."""
+    batch = batch_of(inputs)
+    leaves, structure = pytree.tree_flatten(inputs)
+    return [
+        pytree.tree_unflatten(
+            [leaf[at : at + size] if is_batched(leaf, batch) else leaf for leaf in leaves],
+            structure,
+        )
+        for at in range(0, batch, size)
+    ]
+
+
+def device_of(inputs: Inputs) -> torch.device:
+    """Where the first tensor of inputs is; the CPU if there is none."""
+    tensors = (leaf for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, Tensor))
+    return next((tensor.device for tensor in tensors), torch.device("cpu"))
+
+
+def to_device(inputs: Inputs, device: torch.device, *, non_blocking: bool = False) -> Inputs:
+    """Inputs with all tensors on a device."""
+
+    def moved(value: Any) -> Any:
+        return value.to(device, non_blocking=non_blocking) if isinstance(value, Tensor) else value
+
+    return pytree.tree_map(moved, inputs)
+
+
+def model_dtype(model: nn.Module) -> torch.dtype:
+    """The floating-point type of the model's first parameter."""
+    return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+
+
 def shapes_in_words(inputs: Inputs) -> str:
     """The shapes of inputs, for messages."""
     args, kwargs = as_call(inputs)
@@ -48,3 +153,12 @@ def _shape(value: Any) -> str:
     if isinstance(value, Tensor):
         return str(tuple(value.shape))
     return f"{type(value).__name__} of {', '.join(str(tuple(t.shape)) for t in leaves) or value!r}"
+
+
+def described(inputs: Inputs) -> str:
+    """The structure, the shapes and the types of inputs, as text that tells inputs apart."""
+
+    def said(value: Any) -> Any:
+        return f"{tuple(value.shape)} {value.dtype}" if isinstance(value, Tensor) else value
+
+    return repr(pytree.tree_map(said, inputs))

@@ -240,11 +240,6 @@ def check_options(model: nn.Module, space: SearchSpace, inputs: Inputs) -> None:
             twin(*args, **kwargs)
 
 
-def model_dtype(model: nn.Module) -> torch.dtype:
-    """The floating-point type of the model's first parameter."""
-    return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
-
-
 def _options(block: nn.Module) -> Iterator[tuple[str, Callable[..., Any]]]:
     if isinstance(block, Choice):
         yield from ((repr(name), option) for name, option in block.options.items())

@@ -178,6 +178,13 @@ def _with_declared(
     return {d: uses for d, uses in combined.items() if () not in uses}
 
 
+def has_decisions(model: nn.Module) -> bool:
+    """Whether a network holds decisions of its own, and need not be converted."""
+    return any(isinstance(module, Layer) for module in model.modules()) or any(
+        True for path, module in model.named_modules() for _ in sizes_of(module, path)
+    )
+
+
 def search_space(model: nn.Module) -> SearchSpace:
     """The space of an adopted network: decisions in order of definition, with their uses.
 
@@ -203,7 +210,8 @@ def search_space(model: nn.Module) -> SearchSpace:
     if not uses:
         raise ValueError(
             f"{type(model).__name__} has no decisions: give it an ms.nn.Choice, an ms.nn.Depth, "
-            "or a layer of ms.nn with a size from ms.choose(...)"
+            "or a layer of ms.nn with a size from ms.choose(...); or let ms.convert(model, "
+            "example_inputs) find what can vary, in a recipe by a section [network.convert]"
         )
     for decision, path in paths.items():
         if not decision.named:

@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, TypeVar, cast
@@ -15,11 +15,12 @@ from typing import Any, Literal, TypeVar, cast
 import numpy as np
 import torch
 from accelerate import Accelerator, PartialState
-from torch import nn
 
-from manyshot.cost import CostTable, macs_table, params_table
+from manyshot.cost import CostTable, FunctionCost, macs_table, params_table, size_table
 from manyshot.cost.timing import on_threads
-from manyshot.data import Augment, Batches, FixedBatches, Splits, fixed, load
+from manyshot.data import Augment, Batches, FixedBatches, Splits, fixed
+from manyshot.nn.inputs import Inputs, inputs_of
+from manyshot.nn.modes import evaluating
 from manyshot.nn.pointwise import TrainingFormat, training_format
 from manyshot.pipeline.checks import (
     GENERATOR,
@@ -30,18 +31,29 @@ from manyshot.pipeline.checks import (
     check_joint,
     check_sampler,
     check_stale,
+    check_teachers,
 )
-from manyshot.plugins import build
-from manyshot.recipe import OptimiserSettings, Recipe, RecipeError, SearchSettings
-from manyshot.run_folder import RunFolder
-from manyshot.search import Limit, Searcher, limits_of, make_searcher
-from manyshot.seeding import numpy_rng, seeded
-from manyshot.sharing import Sharing, make_sharing
-from manyshot.space import Budget, SearchSpace
+from manyshot.pipeline.given import load_data
+from manyshot.pipeline.networks import Original, build_sharing, build_supernet
+from manyshot.plugins import look_up
+from manyshot.recipe import (
+    GIVEN,
+    OptimiserSettings,
+    Recipe,
+    RecipeError,
+    SearchSettings,
+    TaskSettings,
+)
+from manyshot.run_folder import MetricRecord, RunFolder, TaskRecord
+from manyshot.search import Cost, Limit, Searcher, limits_of, make_searcher
+from manyshot.search.limit import costs_of
+from manyshot.seeding import numpy_rng
+from manyshot.space import Arch, Budget, SearchSpace
 from manyshot.supernet import Supernet
+from manyshot.tasks import Task, make_task
+from manyshot.tasks.task import loss_function, metrics_of
 from manyshot.train import Sampler, engine, load_weights, make_sampler
 from manyshot.transfer import classifier, new_head
-from manyshot.zoo import NETWORKS
 
 Stage = TypeVar("Stage", bound=Callable[..., Any])
 Part = Literal["train", "validation", "test"]
@@ -89,42 +101,14 @@ def processes(recipe: Recipe) -> int:
     return int(PartialState(cpu=on_cpu).num_processes)
 
 
-def build_network(recipe: Recipe, splits: Splits) -> nn.Module:
-    """The recipe's module, initialised from its seed; raises what `make_network` does."""
-    with seeded(recipe.seed, "weights"):
-        return make_network(recipe, splits)
-
-
-def make_network(recipe: Recipe, splits: Splits) -> nn.Module:
-    """The recipe's module, initialised from torch's random state.
-
-    Raises:
-        RecipeError: for an unknown network, or arguments it does not take.
-    """
-    try:
-        return build(
-            "network",
-            recipe.network.name,
-            recipe.network.options,
-            table=NETWORKS,
-            contract=nn.Module,
-            context={},
-            defaults={"channels": splits.image_shape[0], "classes": splits.classes},
-        )
-    except ValueError as error:
-        raise RecipeError(str(error)) from error
-
-
-def build_sharing(recipe: Recipe, splits: Splits) -> Sharing:
-    """The recipe's weight-sharing scheme.
+def build_task(recipe: Recipe) -> Task:
+    """The recipe's task.
 
     Raises:
         RecipeError: for an unknown one, or options it does not take.
     """
-    sharing = recipe.sharing
-    init = functools.partial(make_network, recipe, splits)
     try:
-        return make_sharing(sharing.name, sharing.options, seed=recipe.seed, init=init)
+        return make_task(recipe.task.name, recipe.task.options)
     except ValueError as error:
         raise RecipeError(str(error)) from error
 
@@ -149,6 +133,21 @@ def fit_classes(recipe: Recipe, net: Supernet, classes: int) -> None:
     """
     if recipe.moves and check_classifier(recipe, net) != classes:
         new_head(net, classes, name=recipe.transfer.classifier, seed=recipe.seed)
+
+
+def build_costs(recipe: Recipe, net: Supernet) -> dict[str, FunctionCost]:
+    """The costs that the recipe names, by name.
+
+    Raises:
+        RecipeError: for a function that cannot be imported, or takes what is not offered.
+    """
+    try:
+        return {
+            name: FunctionCost(net, look_up("cost", function, {}), name)
+            for name, function in recipe.costs.items()
+        }
+    except ValueError as error:
+        raise RecipeError(f"costs: {error}") from error
 
 
 def budget_metrics(recipe: Recipe) -> set[str]:
@@ -221,70 +220,136 @@ class Workspace:
     Attributes:
         recipe: what it was built from; see `with_reachable_budgets`.
         device: where tensors live.
+        task: what is learnt and scored.
         splits: the images.
         net: the supernet, on the device, in the memory format.
-        costs: exact cost tables by metric.
+        costs: exact cost tables by metric: `macs`, `params`, `size` if a budget is on it.
         memory_format: of the supernet and of all images, and why.
         has_default_budgets: whether the recipe that it was built from had no budgets.
+        original: what the supernet was made of.
+        functions: the recipe's own costs by name.
     """
 
     recipe: Recipe
     device: torch.device
+    task: Task
     splits: Splits
     net: Supernet
     costs: Mapping[str, CostTable]
     memory_format: TrainingFormat
     has_default_budgets: bool = False
+    original: Original = Original()
+    functions: Mapping[str, FunctionCost] = field(default_factory=dict)
 
     @classmethod
-    def build(cls, recipe: Recipe) -> Workspace:
+    def build(cls, recipe: Recipe, folder: Path | None = None) -> Workspace:
         """Loads the images, makes the supernet, records its costs.
+
+        Args:
+            recipe: what to build.
+            folder: the folder of a run, if it is one that has begun: the weights that were given to
+                its network are kept there.
 
         Raises:
             RecipeError: for a device that does not fit, or what a network, a sharing scheme, a
-                sampler or a searcher says of its name and options.
+                task, a sampler or a searcher says of its name and options.
             DataNotFound: if the images are missing.
             ValueError: for options that disagree in shape, and what `load` raises.
         """
-        device = pick_device(recipe.device)
-        data = recipe.data
-        splits = load(
-            data.name,
-            root=data.root,
-            validation=data.validation,
-            held_out=recipe.sampler.held_out,
-            seed=recipe.seed,
-            train_size=data.train_size,
-            image_size=data.image_size,
-            download=data.download,
-            bad=data.bad,
-        )
-        net = Supernet(
-            build_network(recipe, splits),
+        device, task = pick_device(recipe.device), build_task(recipe)
+        splits = load_data(recipe)
+        net, original = build_supernet(
+            recipe,
+            splits,
             sharing=build_sharing(recipe, splits),
-            input_shape=splits.image_shape,
+            given=not recipe.moves,  # a moved supernet has all its weights from another run
+            kept=None if folder is None else RunFolder(folder).original,
         )
         fit_classes(recipe, net, splits.classes)
-        costs = {"macs": macs_table(net, splits.image_shape), "params": params_table(net)}
+        costs = {"macs": macs_table(net), "params": params_table(net)}
+        if "size" in budget_metrics(recipe):
+            costs["size"] = size_table(net, costs["params"])
         has_default_budgets = "budgets" not in recipe.search.model_fields_set
         recipe = with_reachable_budgets(recipe, costs, net.space)
         memory_format = training_format(net, device)
-        net.to(device=device, memory_format=memory_format.torch_format)  # type: ignore[call-overload]
+        for module in (net, original.module):
+            if module is not None:
+                module.to(device=device, memory_format=memory_format.torch_format)  # type: ignore[call-overload]
         ws = cls(
             recipe,
             device,
+            task,
             splits,
             net,
             MappingProxyType(costs),
             memory_format,
             has_default_budgets,
+            original,
+            MappingProxyType(build_costs(recipe, net)),
         )
         ws.check_plugins()
-        return ws
+        return replace(ws, recipe=ws.with_teacher())
+
+    def with_teacher(self) -> Recipe:
+        """The recipe, with the original as teacher where it does not say, if that can teach."""
+        train = self.recipe.train
+        if train.teacher is not None or not (self.original.teaches and self._distils()):
+            return self.recipe
+        train = train.model_copy(update={"teacher": "original"})
+        return self.recipe.model_copy(update={"train": train})
+
+    def _distils(self) -> bool:
+        """Whether the sampler lets paths learn from the largest architecture."""
+        if self.recipe.moves or self._waits_for_latency():
+            return False
+        plan = self.sampler().plan(numpy_rng(self.recipe.seed, "plan", 0), 0)
+        return any(path.target == "largest" for path in plan.paths)
+
+    @functools.cached_property
+    def task_record(self) -> TaskRecord:
+        """What scores are, seen by two validation images through the smallest network.
+
+        Raises:
+            RecipeError: if its outputs and the targets are not what the task allows.
+        """
+        net, recipe = self.net, self.recipe
+        images, targets = next(iter(self.fixed("validation", 2)))
+        try:
+            with evaluating(net):
+                outputs = net(images, net.space.smallest, stats="batch")
+            self.task.check(outputs, targets)
+            name, metric = next(iter(metrics_of(self.task, outputs).items()))
+        except ValueError as error:
+            raise RecipeError(f"task = {recipe.task.name!r}: {error}") from error
+        return TaskRecord(
+            name=recipe.task.name,
+            metric=MetricRecord(
+                name=name,
+                higher_is_better=bool(metric.higher_is_better),
+                share=name in self.task.shares,
+            ),
+            fitness=recipe.evaluate.fitness,
+        )
 
     def with_costs(self, **costs: CostTable) -> Workspace:
         """The same workspace with further costs, such as measured latencies."""
         return replace(self, costs=MappingProxyType({**self.costs, **costs}))
+
+    @property
+    def all_costs(self) -> dict[str, Cost]:
+        """Every cost by metric, the recipe's own among them."""
+        return {**self.costs, **self.functions}
+
+    def costs_of(self, arch: Arch) -> dict[str, float]:
+        """The costs of an architecture by metric."""
+        return {m: costs_of(cost, [arch], m)[0].item() for m, cost in self.all_costs.items()}
+
+    def recorded_costs(self, arch: Arch) -> dict[str, Any]:
+        """The costs of an architecture, as a record of a candidate holds them."""
+        fields = ("macs", "params", "latency_ms")
+        own = {m: table([arch])[0].item() for m, table in self.costs.items() if m in fields}
+        further = {m: cost for m, cost in self.costs_of(arch).items() if m not in fields}
+        return {**own, "costs": further or None}
 
     def limits(self, metrics: tuple[str, ...] | None = None) -> list[Limit]:
         """The recipe's budgets as limits on costs, those on `metrics` alone if given.
@@ -298,7 +363,7 @@ class Workspace:
             if metrics is None or {part.metric for part in Budget.parse_all(text)} <= {*metrics}
         ]
         try:
-            return limits_of(budgets, self.costs, self.net.space.largest)
+            return limits_of(budgets, self.all_costs, self.net.space.largest)
         except ValueError as error:
             raise RecipeError(str(error)) from error
 
@@ -355,7 +420,8 @@ class Workspace:
             RecipeError: for an impossible budget, an unknown sampler or searcher, their options,
                 training batches that cannot be made, or what `check_finish` finds.
         """
-        known = self.limits(metrics=("macs", "params"))
+        self.check_task()
+        known = self.limits(metrics=tuple(self.all_costs.keys() - {"latency_ms"}))
         self.check_joint()
         if not self._waits_for_latency():
             self.check_sampler()
@@ -371,20 +437,40 @@ class Workspace:
         check_chunks(self.net.sharing, self.recipe.train.batch_size, world)
         self.check_finish(world)
 
+    def check_task(self) -> None:
+        """Finds what would fail in the first batch: other outputs or targets than the task's.
+
+        Raises:
+            RecipeError: for these, or targets to be smoothed by a task that does not say how.
+        """
+        recipe = self.recipe
+        sections: dict[str, OptimiserSettings] = {"train": recipe.train}
+        sections["shifting"], sections["finish.training"] = recipe.shifting, recipe.finish.training
+        for section, settings in sections.items():
+            try:
+                loss_function(self.task, settings.label_smoothing)
+            except ValueError as error:
+                raise RecipeError(f"{section}.{error}") from error
+        assert self.task_record
+
     def check_joint(self) -> None:
-        """Refuses budgets of several limits that no architecture meets together.
+        """Refuses budgets of several limits, or on a cost of one's own, that none meets.
 
         Those on a cost that is not known yet, such as a latency, are left for later.
 
         Raises:
             RecipeError: then.
         """
-        largest = self.net.space.largest
+        costs, space = self.all_costs, self.net.space
         for text in self.recipe.search.budgets:
             budgets = Budget.parse_all(text)
-            if len(budgets) > 1 and {budget.metric for budget in budgets} <= self.costs.keys():
-                shares = {b.metric: b.absolute(self.costs[b.metric]([largest])[0]) for b in budgets}
-                check_joint(text, self.net.space, self.costs, shares)
+            metrics = {budget.metric for budget in budgets}
+            if metrics <= costs.keys() and (len(budgets) > 1 or metrics & self.functions.keys()):
+                greatest = {
+                    b.metric: b.absolute(costs_of(costs[b.metric], [space.largest], text)[0])
+                    for b in budgets
+                }
+                check_joint(text, space, costs, greatest)
 
     def check_sampler(self) -> None:
         """Finds what would fail in training with the sampler, or in taking winners from it.
@@ -408,6 +494,13 @@ class Workspace:
             RecipeError: for training batches that cannot be made, or formats without packages.
         """
         check_formats(self.recipe.export.formats)
+        check_teachers(self.recipe, self.original)
+        if self.recipe.network.name == GIVEN and self.recipe.finish.mode == "scratch":
+            raise RecipeError(
+                "finish.mode = 'scratch' needs new weights, and the network was given with those "
+                "that it has: take 'finetune' or 'inherit', or name a function that makes the "
+                "network (network.name = 'package.module:function')"
+            )
         if self.recipe.finish.mode != "inherit":
             self.check_batches("finish.training", self.recipe.finish.training, world)
 
@@ -477,6 +570,10 @@ class Workspace:
             channels_last=self.memory_format.is_channels_last,
         )
 
+    def example_inputs(self) -> Inputs:
+        """What a network takes; of images without values."""
+        return inputs_of(self.net) if self.splits.example is None else self.splits.example
+
     def calibration(self) -> FixedBatches:
         """The fixed training images that batch-norm statistics come from."""
         return self.fixed("train", self.recipe.evaluate.calibration_images)
@@ -486,7 +583,7 @@ class Workspace:
         return self._identified(settings, self.splits.training_fingerprint, more)
 
     def truth_fingerprint(self, settings: OptimiserSettings) -> str:
-        """Identifies all that the accuracy of a network that is trained alone depends on."""
+        """Identifies all that the score of a network that is trained alone depends on."""
         return self._identified(settings, self.splits.fingerprint, ())
 
     def _identified(self, settings: OptimiserSettings, images: str, more: Sequence[object]) -> str:
@@ -499,10 +596,13 @@ class Workspace:
             "transfer": recipe.transfer.model_dump(),
             "training": settings.model_dump(exclude=rest),
             "seed": recipe.seed,
+            **({} if recipe.task == TaskSettings() else {"task": recipe.task.model_dump()}),
             "augment": asdict(self.augment()),
             "images": images,
             "more": [str(item) for item in more],
         }
+        if self.original.digest is not None:
+            kept["weights"] = self.original.digest
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
 
     def weights_fingerprint(self, *, shifted: bool = False) -> str:

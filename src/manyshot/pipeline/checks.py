@@ -11,8 +11,9 @@ import numpy as np
 import torch
 
 from manyshot.cost import CostTable
+from manyshot.pipeline.networks import Original
 from manyshot.recipe import OptimiserSettings, Recipe, RecipeError, SearchSettings, ShiftingSettings
-from manyshot.search import LearnsFromScores, Limit, Searcher, make_searcher
+from manyshot.search import Cost, LearnsFromScores, Limit, Searcher, make_searcher
 from manyshot.search.limit import within
 from manyshot.search.reach import ATTEMPTS, reach
 from manyshot.search.table import RANDOM_START
@@ -27,6 +28,8 @@ GENERATOR = "generator"
 ONNX = ("onnx", "onnxscript", "onnxruntime")
 LISTED = 20_000
 """A space of at most so many encodings is listed to find one within a budget."""
+CALLED = 1_000
+"""So many architectures are looked at for one within a budget on a cost that is a function."""
 WEIGHTS = 33
 """So many ways to weigh two costs are tried to prove that no architecture is within both limits."""
 
@@ -91,6 +94,44 @@ def check_batch_size(section: str, settings: OptimiserSettings, images: int, wor
         )
 
 
+def check_teachers(recipe: Recipe, original: Original) -> None:
+    """Refuses an original as a teacher that is none, and not to train what must be trained.
+
+    Raises:
+        RecipeError: then.
+    """
+    network, classes = recipe.network, "the weights are of other classes"
+    new = original.new_classifier
+    teachers: dict[str, str | None] = {"finish": recipe.finish.teacher}
+    if not recipe.moves:
+        teachers = {"train": recipe.train.teacher, **teachers}
+    keys = [key for key, teacher in teachers.items() if teacher == "original"]
+    reasons = {
+        "the weights are those of another run": recipe.moves,
+        "it is not converted": not original.is_converted,
+        "it has new weights: give network.pretrained = true, or network.weights = FILE": (
+            network.library is not None and not network.has_weights
+        ),
+        f"its classifier {new!r} is new, since {classes}": new is not None,
+    }
+    for why, holds in reasons.items():
+        if keys and holds:
+            raise RecipeError(
+                f"{keys[0]}.teacher = 'original' needs the network with weights for the classes of "
+                f"these images, and of network.name = {network.name!r} {why}"
+            )
+    if recipe.trained_epochs or recipe.moves:
+        return
+    if new is not None or not (original.is_given or original.digest is not None):
+        why = "the weights are new: give network.pretrained = true, or network.weights = FILE"
+        if new is not None:
+            why = f"the classifier {new!r} is new, since {classes}"
+        raise RecipeError(
+            f"train.epochs = 0 searches a supernet as it is, and of network.name = "
+            f"{network.name!r} {why}; or train for at least 1 epoch"
+        )
+
+
 def check_chunks(sharing: Sharing, batch_size: int, world: int) -> None:
     """Refuses a code step with chunks of fewer than two images, which batch norms cannot train on.
 
@@ -107,13 +148,13 @@ def check_chunks(sharing: Sharing, batch_size: int, world: int) -> None:
 
 
 def check_joint(
-    text: str, space: SearchSpace, costs: Mapping[str, CostTable], largest: Mapping[str, float]
+    text: str, space: SearchSpace, costs: Mapping[str, Cost], largest: Mapping[str, float]
 ) -> None:
     """Refuses limits that no architecture meets together, as far as that can be found out.
 
     A small space is listed. In a large one it is proven where some weighted sum of two costs, each
     as a share of its limit, is above 1 for all architectures; else it is refused if a search for
-    one is in vain.
+    one is in vain. With a cost that is a function, a short search is all there is.
 
     Args:
         text: the budget.
@@ -126,23 +167,27 @@ def check_joint(
     """
     limits = [Limit(f"{metric}<={most:g}", costs[metric], most) for metric, most in largest.items()]
     way_out = "raise one of its limits, or leave one out"
-    if space.size <= LISTED:
+    tables = {m: cost for m in largest if isinstance(cost := costs[m], CostTable)}
+    is_exact, attempts = len(tables) == len(largest), ATTEMPTS
+    if not is_exact:
+        attempts = CALLED
+    if is_exact and space.size <= LISTED:
         if within(list(space.enumerate()), limits).any():
             return
         raise RecipeError(
             f"budget {text!r}: none of the {space.size:,} architectures is within all of it: "
             f"{way_out}"
         )
-    if reach(space, limits, numpy_rng("any", "survey"), ATTEMPTS) is not None:
+    if reach(space, limits, numpy_rng("any", "survey"), attempts) is not None:
         return
-    for pair in itertools.combinations(largest, 2):
-        if _exclude_each_other(costs, {metric: largest[metric] for metric in pair}):
+    for pair in itertools.combinations(tables, 2):
+        if _exclude_each_other(tables, {metric: largest[metric] for metric in pair}):
             raise RecipeError(
                 f"budget {text!r}: no architecture is within its limits on {pair[0]} and "
                 f"{pair[1]} together, though each can be met: {way_out}"
             )
     raise RecipeError(
-        f"budget {text!r}: none was found within all of it among {ATTEMPTS:,} architectures, bred "
+        f"budget {text!r}: none was found within all of it among {attempts:,} architectures, bred "
         f"towards it from the smallest, the largest and random ones: {way_out}"
     )
 
@@ -212,7 +257,7 @@ def check_sampler(recipe: Recipe, sampler: Sampler, held_out: int, limits: Seque
 
 
 def check_search(recipe: Recipe) -> None:
-    """Refuses to shift a supernet without a search, and a transfer without a searcher.
+    """Refuses to shift a supernet without a search, and a generator that nothing has trained.
 
     Raises:
         RecipeError: then.
@@ -224,6 +269,11 @@ def check_search(recipe: Recipe) -> None:
         raise RecipeError(
             f"search.name = {search!r} takes winners from a trained sampler, and a transfer trains "
             "none: take a searcher, such as search.name = 'evolution'"
+        )
+    if not recipe.train.epochs:
+        raise RecipeError(
+            f"train.epochs = 0 trains no generator, from which search.name = {search!r} takes "
+            "winners: take a searcher, such as search.name = 'evolution'"
         )
     if shifting != "none":
         raise RecipeError(

@@ -48,6 +48,7 @@ def open_folder(
         for stale in (
             own.latency_file,
             own.source,
+            own.original,
             own.space_file,
             machine,
             own.signature_file,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -112,6 +112,7 @@ def _joined(limits: Sequence[Limit], word: str, pick: Callable[..., Any]) -> Lim
     return Limit(word.join(limit.name for limit in limits), share, 1.0)
 
 
+@runtime_checkable
 class CostRange(Protocol):
     """A cost that knows its range over the space, such as `manyshot.cost.CostTable`."""
 
@@ -124,7 +125,7 @@ class CostRange(Protocol):
         ...
 
 
-def limits_of(budgets: Iterable[str], costs: Mapping[str, CostRange], largest: Arch) -> list[Limit]:
+def limits_of(budgets: Iterable[str], costs: Mapping[str, Cost], largest: Arch) -> list[Limit]:
     """Budgets such as `"macs<=60%"` as limits.
 
     Args:
@@ -134,7 +135,7 @@ def limits_of(budgets: Iterable[str], costs: Mapping[str, CostRange], largest: A
 
     Raises:
         ValueError: for a text that is not understood, a metric without costs, or a budget that no
-            architecture meets, with the reachable range.
+            architecture meets, with the reachable range, where the cost knows it.
     """
     limits = []
     for text in budgets:
@@ -143,16 +144,19 @@ def limits_of(budgets: Iterable[str], costs: Mapping[str, CostRange], largest: A
     return limits
 
 
-def _limit_of(budget: Budget, costs: Mapping[str, CostRange], largest: Arch) -> Limit:
+def _limit_of(budget: Budget, costs: Mapping[str, Cost], largest: Arch) -> Limit:
     if budget.metric not in costs:
         raise ValueError(
             f"budget {budget.text!r}: there are no costs for {budget.metric}, have "
             f"{', '.join(sorted(costs))}; latencies are measured by "
-            "ms.cost.latency_table(net, input_shape)"
+            "ms.cost.latency_table(net, input_shape), and of others ms.find takes functions "
+            "(costs=), a recipe their names ([costs])"
         )
     cost = costs[budget.metric]
-    limit = budget.absolute(float(cost([largest])[0]))
-    least, greatest = cost.range()
+    limit = budget.limit
+    if budget.relative:
+        limit = budget.absolute(float(costs_of(cost, [largest], budget.text)[0]))
+    least, greatest = cost.range() if isinstance(cost, CostRange) else (-math.inf, math.inf)
     if limit < least:
         raise ValueError(
             f"budget {budget.text!r} ({limit:,.6g}) is impossible: {budget.metric} of this space "

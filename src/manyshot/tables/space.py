@@ -10,6 +10,8 @@ from manyshot.tables.table import Table
 
 _BAR = 40
 """How many letters the longest bar of a histogram has."""
+_LISTED = 3
+"""So many modules of a decision are listed."""
 
 
 def decisions(survey: Sequence[Mapping[str, Any]]) -> Table:
@@ -23,6 +25,41 @@ def decisions(survey: Sequence[Mapping[str, Any]]) -> Table:
         for number, decision in enumerate(survey)
     ]
     return Table(rows, ("Decision", "Options"))
+
+
+def converted(conversion: Mapping[str, Any]) -> list[tuple[str, Table]]:
+    """What a conversion did, as tables with titles; those alone that have rows."""
+    varies = [
+        {"Decision": d["name"], "Kind": d["kind"], "Modules": _listed(d["modules"])}
+        for d in conversion["decisions"]
+    ]
+    fixed = [
+        {
+            "Module": kept["name"],
+            "Kind": kept["kind"],
+            "Number": count(kept["number"]) if kept["number"] else "",
+            "Because": kept["reason"],
+        }
+        for kept in conversion["fixed"]
+    ]
+    follows = [
+        {"Attribute": name, "Follows": ", ".join(decisions)}
+        for name, decisions in conversion["attributes"].items()
+    ]
+    opaque = [{"Module": path, "Because": why} for path, why in conversion["opaque"].items()]
+    tables = [
+        ("Converted", Table(varies, ("Decision", "Kind", "Modules"), note=conversion["summary"])),
+        ("Not converted", Table(fixed, ("Module", "Kind", "Because"))),
+        ("Attributes that follow", Table(follows, ("Attribute", "Follows"))),
+        ("Not looked into", Table(opaque, ("Module", "Because"))),
+    ]
+    return [(title, table) for title, table in tables if len(table)]
+
+
+def _listed(paths: Sequence[str]) -> str:
+    """The first paths, and how many more there are."""
+    more = len(paths) - _LISTED
+    return ", ".join(paths[:_LISTED]) + (f" and {more} more" if more > 0 else "")
 
 
 def costs(survey: Mapping[str, Mapping[str, Any]]) -> Table:

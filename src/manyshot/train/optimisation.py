@@ -16,13 +16,17 @@ from typing import Any, TypeAlias, final
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
+from manyshot.nn.inputs import Inputs, as_call
 from manyshot.nn.pointwise import training_format
 from manyshot.recipe import OptimiserSettings
 from manyshot.seeding import Stream, seed_torch
 from manyshot.sharing import OneShot, Phase
 from manyshot.space import Arch
 from manyshot.supernet import Supernet
+from manyshot.tasks import DEFAULT, Task
+from manyshot.tasks.task import loss_function
 from manyshot.train.exchange import average_gradients, take_from_first
 from manyshot.train.gradients import accumulate, backward_into
 from manyshot.train.plan import Plan, Sampler
@@ -41,9 +45,10 @@ class Standalone(nn.Module):
         super().__init__()
         self.module = module
 
-    def forward(self, images: Tensor, arch: Arch, *, phase: Phase | None = None) -> Any:
+    def forward(self, images: Inputs, arch: Arch, *, phase: Phase | None = None) -> Any:
         """The module's output."""
-        return self.module(images)
+        args, kwargs = as_call(images)
+        return self.module(*args, **kwargs)
 
 
 Network: TypeAlias = Supernet | Standalone
@@ -56,14 +61,14 @@ class Turn:
 
     Attributes:
         plan: the paths.
-        images: (B, C, H, W).
-        labels: (B,).
+        images: (B, C, H, W), or other inputs.
+        targets: what the network should give.
         share: the part of the step's images that these are.
     """
 
     plan: Plan
-    images: Tensor
-    labels: Tensor
+    images: Inputs
+    targets: Any
     share: float
 
 
@@ -92,9 +97,15 @@ def make_safe(net: nn.Module, device: torch.device) -> bool:
     return contiguous
 
 
-def as_trained(images: Tensor, contiguous: bool) -> Tensor:
+def as_trained(images: Inputs, contiguous: bool) -> Inputs:
     """The images, in the one format that a network which must be contiguous may see."""
-    return images.to(memory_format=torch.contiguous_format) if contiguous else images
+
+    def formatted(value: Any) -> Any:
+        if not contiguous or not isinstance(value, Tensor):
+            return value
+        return value.to(memory_format=torch.contiguous_format)
+
+    return pytree.tree_map(formatted, images)
 
 
 def held_by(optimizer: torch.optim.Optimizer | None) -> list[nn.Parameter]:
@@ -111,6 +122,7 @@ class Optimisation:
         net: the network.
         settings: label smoothing, the largest norm of the gradient, and the precision.
         accelerator: see `manyshot.train.engine`.
+        task: what is learnt.
         weights: the optimiser of weights.
         codes: the optimiser of what makes the codes of a sharing scheme, if they move.
         sampler: the optimiser of what makes policies, if the sampler has one.
@@ -125,10 +137,12 @@ class Optimisation:
         settings: OptimiserSettings,
         accelerator: Accelerator,
         *,
+        task: Task = DEFAULT,
         weights: torch.optim.Optimizer,
         codes: torch.optim.Optimizer | None = None,
         sampler: Sampler | None = None,
         largest: Arch,
+        original: nn.Module | None = None,
         stream: Stream,
         diverged: Callable[[int, str], NonFiniteLoss],
     ) -> None:
@@ -138,21 +152,28 @@ class Optimisation:
             net: the network.
             settings: label smoothing, the largest norm of the gradient, and the precision.
             accelerator: see `manyshot.train.engine`.
+            task: what is learnt.
             weights: an optimiser of what is not a code, at a rate that each step is given; a
                 parameter group may have a `scale`, a factor of the rate.
             codes: an optimiser of what makes the codes; None if they stay as they are.
             sampler: one whose optimiser, if it has any, moves in each step of weights too.
             largest: the architecture that teaches in in-place distillation.
+            original: the network that teaches paths of this target; it stays as it is.
             stream: names the stream of torch's random numbers; each step and each process has a
                 part of it.
             diverged: makes the error for what the step of a number did: it knows the way out.
+
+        Raises:
+            ValueError: if targets are to be smoothed, and the task does not say how.
         """
-        self.net, self.settings, self.accelerator = net, settings, accelerator
+        loss_function(task, settings.label_smoothing)
+        self.net, self.settings, self.accelerator, self.task = net, settings, accelerator, task
         self.weights, self.codes = weights, codes
         self.sampler = None if sampler is None else sampler.optimizer()
         self.contiguous = make_safe(net, accelerator.device)
         self._sampler_clip = None if sampler is None else sampler.clip_norm
         self.diverged, self._largest, self._stream = diverged, largest, stream
+        self._original = original
         self._begun = False
 
     def step(
@@ -268,10 +289,12 @@ class Optimisation:
                     functools.partial(self.net, phase=phase),
                     turn.plan,
                     as_trained(turn.images, self.contiguous),
-                    turn.labels,
+                    turn.targets,
+                    task=self.task,
                     largest=self._largest,
                     smoothing=self.settings.label_smoothing,
                     share=turn.share,
+                    original=self._original,
                     backward=backward_into(codes) if only_codes else self.accelerator.backward,
                 )
             trained.append(Trained(number, phase, turn.plan, losses))

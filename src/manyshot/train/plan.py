@@ -13,7 +13,7 @@ from torch import Tensor
 from manyshot.nn.policy import MaskMode
 from manyshot.space import Arch, Decision
 
-Target = Literal["labels", "largest"]
+Target = Literal["labels", "largest", "original"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +25,9 @@ class PlannedPath:
         policy: straight-through one-hot policies by decision, each (options,), where a sampler
             learns by gradient.
         weight: factor of its loss.
-        target: what it learns from: the labels, or the detached predictions of the largest
-            architecture, which must come before it in the plan (in-place distillation).
+        target: what it learns from: the labels; the detached predictions of the largest
+            architecture, which must come before it in the plan (in-place distillation); or those of
+            the original, a network that does not change (see `Trainer`).
         masks: how layers mask, if there is a policy.
     """
 

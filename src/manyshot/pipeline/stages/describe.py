@@ -40,12 +40,18 @@ def describe_space(ws: Workspace, folder: Path) -> None:
                 records.write_json(path, renewed)
         return
     space = ws.net.space
-    largest = {metric: table([space.largest])[0].item() for metric, table in ws.costs.items()}
+    largest = ws.costs_of(space.largest)
     described = SpaceDescription.of(space.to_dict())
     chosen = tuple(ws.recipe.search.budgets) if ws.has_default_budgets else None
     records.write_json(
         path,
-        SpaceRecord(space=described, largest=largest, images=images, default_budgets=chosen),
+        SpaceRecord(
+            space=described,
+            largest=largest,
+            task=ws.task_record,
+            images=images,
+            default_budgets=chosen,
+        ),
     )
 
 

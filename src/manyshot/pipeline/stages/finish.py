@@ -18,8 +18,10 @@ from manyshot import evaluate, records
 from manyshot.export import CARD, FORMATS, about_images, card, export
 from manyshot.fitting import fit
 from manyshot.nn import BatchNormStats
+from manyshot.nn.inputs import to_device
 from manyshot.nn.pointwise import training_format
-from manyshot.pipeline.build import Workspace, build_network, fit_classes
+from manyshot.pipeline.build import Workspace, fit_classes
+from manyshot.pipeline.networks import build_supernet
 from manyshot.progress import Progress
 from manyshot.recipe import FinishSettings
 from manyshot.run_folder import FINISH_LOG, FinishLine, MemoryFormat, RunFolder
@@ -54,7 +56,7 @@ def finish(
         archs: the architectures; one that is there twice is finished once.
         settings: how to finish.
         progress: shows how far it is.
-        proxies: the proxy accuracies of architectures that have one.
+        proxies: the proxy scores of architectures that have one.
         log: the name of the file that gets a line per architecture.
         test: whether to score on the test set.
 
@@ -168,7 +170,7 @@ class _Work:
         ws: Workspace,
         subnet: nn.Module,
         settings: FinishSettings,
-        proxy_accuracy: float | None,
+        proxy_score: float | None,
         test: bool,
     ) -> FinishLine:
         """Tests if asked to, exports, and returns the line.
@@ -177,19 +179,20 @@ class _Work:
         """
         before = self.line
         formats: list[str] = list(ws.recipe.export.formats)
-        tested_on, accuracy, loss, balanced = None, None, None, None
+        tested_on, value, loss, values = None, None, None, None
         if before is not None:
-            tested_on, accuracy, loss = before.tested_on, before.test_accuracy, before.test_loss
-            balanced = before.test_balanced_accuracy
-            proxy_accuracy = before.proxy_accuracy if proxy_accuracy is None else proxy_accuracy
+            tested_on, value, loss = before.tested_on, before.test_score, before.test_loss
+            values = before.test_metrics
+            proxy_score = before.proxy_score if proxy_score is None else proxy_score
             formats += [kind for kind in before.files if kind not in formats]
         images = ws.splits.digests["test"]
-        if (test and tested_on != images) or (accuracy is not None and not self.trained):
-            score = evaluate.accuracy(subnet, ws.fixed("test", None))
-            accuracy, loss, balanced = score.accuracy, score.loss, score.balanced_accuracy
+        if (test and tested_on != images) or (value is not None and not self.trained):
+            score = evaluate.score_module(subnet, ws.fixed("test", None), task=ws.task)
+            value, loss, values = score.value, score.loss, dict(score.metrics)
             tested_on = images
-        all_accuracies = {"test_accuracy": accuracy, "proxy_accuracy": proxy_accuracy}
-        accuracies = {name: value for name, value in all_accuracies.items() if value is not None}
+        scores = {f"test {name}": number for name, number in (values or {}).items()}
+        if proxy_score is not None:
+            scores[f"proxy {ws.task_record.metric.name}"] = proxy_score
         intact = {kind: before.files[kind] for kind in self.intact - {CARD}} if before else {}
         written, failed = exported(
             ws,
@@ -197,7 +200,7 @@ class _Work:
             self.folder,
             self.arch,
             [kind for kind in formats if kind not in intact],
-            accuracies,
+            scores,
             intact=intact,
             tested_on=tested_on,
         )
@@ -208,11 +211,11 @@ class _Work:
             fingerprint=self.fingerprint,
             memory_format=MemoryFormat(**training_format(subnet, ws.device).to_dict()),
             weights=self.weights.relative_to(self.folder).as_posix(),
-            proxy_accuracy=proxy_accuracy,
+            proxy_score=proxy_score,
             tested_on=tested_on,
-            test_accuracy=accuracy,
+            test_score=value,
             test_loss=loss,
-            test_balanced_accuracy=balanced,
+            test_metrics=values,
             files=files,
             sha256={kind: records.sha256_of(self.folder / path) for kind, path in files.items()},
             failed=failed or None,
@@ -222,7 +225,9 @@ class _Work:
 def fingerprint_of(ws: Workspace, settings: FinishSettings, text: str) -> str:
     """Identifies what the finished weights of an architecture depend on."""
     inherited = "" if settings.mode == "scratch" else digest(ws.net.state_dict())
-    return ws.fingerprint(settings.training, settings.mode, text, ws.recipe.train, inherited)
+    return ws.fingerprint(
+        settings.training, settings.mode, settings.teacher, text, ws.recipe.train, inherited
+    )
 
 
 def _say_what_is_tested_again(ws: Workspace, works: Sequence[_Work], test: bool) -> None:
@@ -279,7 +284,7 @@ def finished(
     """
     if settings.mode == "scratch":
         fresh = ws.recipe.model_copy(update={"seed": ws.recipe.seed + 1})
-        source = Supernet(build_network(fresh, ws.splits), input_shape=ws.splits.image_shape)
+        source, _ = build_supernet(fresh, ws.splits, given=False)
         fit_classes(ws.recipe, source, ws.splits.classes)
         source.to(ws.device)
         subnet = _extracted(source, arch, ws.device)
@@ -293,6 +298,8 @@ def finished(
     fit(
         subnet,
         ws.batches(settings.training, rank, world),
+        task=ws.task,
+        teacher=ws.original.module if settings.teacher == "original" else None,
         settings=settings.training,
         seed=ws.recipe.seed + 1,
         progress=progress,
@@ -315,18 +322,13 @@ def _extracted(
     return subnet.to(memory_format=memory_format)
 
 
-def costs_of(ws: Workspace, arch: Arch) -> dict[str, float]:
-    """Its costs by metric."""
-    return {metric: table([arch])[0].item() for metric, table in ws.costs.items()}
-
-
 def exported(
     ws: Workspace,
     subnet: nn.Module,
     folder: Path,
     arch: Arch,
     formats: Sequence[str],
-    accuracies: Mapping[str, float],
+    scores: Mapping[str, float],
     *,
     intact: Mapping[str, str] = MappingProxyType({}),
     tested_on: str | None = None,
@@ -339,19 +341,19 @@ def exported(
         folder: the run's.
         arch: the architecture.
         formats: keys of `FORMATS`.
-        accuracies: by name, for the card.
+        scores: by name, for the card.
         intact: the paths of files in other formats, for the card.
         tested_on: the digest of the test images, for the card; None if it was not tested.
 
     Returns:
         The paths relative to `folder` by format, and why the other formats failed.
     """
-    images, _ = next(iter(ws.fixed("validation", 2)))
-    space, costs = ws.net.space, costs_of(ws, arch)
+    inputs, _ = next(iter(ws.fixed("validation", 2)))
+    space, costs = ws.net.space, ws.costs_of(arch)
     failed: dict[str, str] = {}
     files = export(
         subnet.cpu(),
-        example=images.cpu(),
+        example=to_device(inputs, torch.device("cpu")),
         folder=RunFolder(folder).subnets,
         stem=space.to_text(arch),
         formats=formats,
@@ -360,7 +362,7 @@ def exported(
                 space,
                 arch,
                 costs=costs,
-                accuracies=accuracies,
+                scores=scores,
                 data=about_images(ws.splits, tested_on),
             ),
             "files": {kind: Path(path).name for kind, path in intact.items()},

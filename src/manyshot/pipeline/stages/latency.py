@@ -14,7 +14,7 @@ from torch import nn
 from manyshot import records
 from manyshot.cost import LatencyTable, latency_table, measure
 from manyshot.cost.timing import default_clock, describe, device_of
-from manyshot.nn.shapes import model_dtype
+from manyshot.nn.inputs import inputs_of, model_dtype, shapes_in_words, with_samples
 from manyshot.pipeline.build import Workspace, budget_metrics
 from manyshot.progress import Progress
 from manyshot.run_folder import LatencyRecord, RunFolder, Timing
@@ -31,7 +31,7 @@ def measured(ws: Workspace, progress: Progress) -> LatencyTable:
     with progress.stage("latency", settings.warmup + settings.repeats) as advance:
         return latency_table(
             ws.net,
-            ws.splits.image_shape,
+            example_inputs=ws.example_inputs(),
             batch_size=settings.batch_size,
             threads=settings.threads,
             warmup=settings.warmup,
@@ -87,7 +87,7 @@ def _difference(ws: Workspace, table: LatencyTable) -> tuple[str, Any, Any] | No
     """The first field in which a table is not what would be measured now: name, its, ours."""
     own = {
         "decisions": tuple(str(decision.name) for decision in ws.net.space.decisions),
-        "input_shape": tuple(ws.splits.image_shape),
+        "inputs": shapes_in_words(with_samples(inputs_of(ws.net), 1)),
         "device": describe(device_of(ws.net)),
         "dtype": str(model_dtype(ws.net)),
         **ws.recipe.latency.model_dump(),
@@ -133,7 +133,7 @@ def latency_of(ws: Workspace, subnet: nn.Module, table_ms: float | None = None) 
     settings = ws.recipe.latency
     timing = measure(
         subnet,
-        ws.splits.image_shape,
+        example_inputs=ws.example_inputs(),
         batch_size=settings.batch_size,
         threads=settings.threads,
         warmup=settings.warmup,

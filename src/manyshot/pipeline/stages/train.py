@@ -13,7 +13,7 @@ from manyshot.pipeline.stages.describe import describe_codes
 from manyshot.pipeline.stages.generate import save_sampler
 from manyshot.progress import Progress
 from manyshot.run_folder import RunFolder
-from manyshot.train import load_weights, save_weights
+from manyshot.train import Taught, load_weights, save_weights
 
 
 def train_stage(ws: Workspace, accelerator: Accelerator, folder: Path, progress: Progress) -> None:
@@ -36,13 +36,17 @@ def train_stage(ws: Workspace, accelerator: Accelerator, folder: Path, progress:
 def train_supernet(
     ws: Workspace, accelerator: Accelerator, folder: Path, progress: Progress
 ) -> None:
-    """Trains the supernet, and keeps what its sampler has learnt."""
+    """Trains the supernet, unless for no epochs, and keeps what its sampler has learnt."""
     settings = ws.recipe.train
+    if not settings.epochs:
+        return
     sampler = ws.sampler()
     trainer = fit(
         ws.net,
         ws.batches(settings, accelerator.process_index, accelerator.num_processes),
-        sampler=sampler,
+        task=ws.task,
+        sampler=Taught(sampler, "labels") if settings.teacher == "none" else sampler,
+        teacher=ws.original.module if settings.teacher == "original" else None,
         settings=settings,
         seed=ws.recipe.seed,
         progress=progress,

@@ -23,7 +23,7 @@ def export_architecture(
 ) -> FinishLine:
     """Finishes the architecture `text` of a trained run and exports it; returns its record.
 
-    Unless it is a winner, the record is a line of `exported.jsonl`, without test accuracy.
+    Unless it is a winner, the record is a line of `exported.jsonl`, without test score.
 
     Args:
         recipe: the run's.
@@ -49,7 +49,7 @@ def _exported(
         described.search_space().from_text(text)
     world = processes(recipe)
     with showing(progress):
-        ws = Workspace.build(recipe)
+        ws = Workspace.build(recipe, folder)
     ws.check_finish(world)
     arch = ws.net.space.canonical(ws.net.space.from_text(text))
     ws.load_final_weights(RunFolder(folder))

@@ -19,6 +19,7 @@ from manyshot.pipeline.build import (
     stop,
 )
 from manyshot.pipeline.checks import GENERATOR, check_settings
+from manyshot.pipeline.networks import keep_original, said_of_classifier
 from manyshot.pipeline.opening import open_folder, take_over
 from manyshot.pipeline.stages import latency
 from manyshot.pipeline.stages.adopt import load_source, take_source
@@ -35,6 +36,7 @@ from manyshot.run_folder import (
     GeneratedRecord,
     Result,
     RunFolder,
+    ScoreLine,
     SpaceSize,
     Timing,
     WinnerRecord,
@@ -68,12 +70,14 @@ def begin(
     check_settings(recipe)
     world = processes(recipe)  # before anything is put on a device
     with showing(progress):
-        ws = Workspace.build(recipe)
+        ws = Workspace.build(recipe, folder if trained is None else trained)
     note = said_of_budgets(recipe, ws.recipe, ws.costs)
-    if note and is_main_process():
-        warnings.warn(note, stacklevel=2)
+    notes = (note, said_of_classifier(ws.original))
+    for words in notes if is_main_process() else ():
+        if words:
+            warnings.warn(words, stacklevel=2)
     recipe = ws.recipe
-    if source is not None:
+    if source is not None and ws.splits.image_shape:
         check_channels(source, ws.splits.image_shape[0], recipe.data.name)
     ws.check(world)
     if source is not None:
@@ -83,6 +87,7 @@ def begin(
     accelerator = start_engine(ws, folder)
     if accelerator.is_main_process:
         open_folder(folder, recipe, ws.memory_format, trained)
+        keep_original(ws.original, recipe, ws.splits, RunFolder(folder).original)
         describe_space(ws, folder)
         if not RunFolder(folder).has_begun:
             try_formats(ws, progress)
@@ -155,7 +160,8 @@ def _run(
     scores = searched.scores
     chosen = winners(ws, scores, proposed)
     archs = list(chosen.values())
-    finished = finish(ws, accelerator, folder, archs, recipe.finish, progress, scores)
+    proxies = {arch: searched.lines[arch].proxy_score for arch in archs}
+    finished = finish(ws, accelerator, folder, archs, recipe.finish, progress, proxies)
     result = None
     if accelerator.is_main_process:
         images = {"train": trained_images(ws), **searched.images, "probe": probed_images(folder)}
@@ -210,8 +216,9 @@ def summary(
     recipe, space = ws.recipe, ws.net.space
     return Result(
         name=recipe.name,
+        task=ws.task_record,
         winners=tuple(
-            winner(ws, budget, arch, searched.scores[arch], finished[arch], timings[arch])
+            winner(ws, budget, arch, searched.lines[arch], finished[arch], timings[arch])
             for budget, arch in chosen.items()
         ),
         finish=recipe.finish.mode,
@@ -229,7 +236,7 @@ def winner(
     ws: Workspace,
     budget: str,
     arch: Arch,
-    proxy_accuracy: float,
+    proxy: ScoreLine,
     line: FinishLine,
     took: Timing,
 ) -> WinnerRecord:
@@ -239,21 +246,21 @@ def winner(
         ws: the run.
         budget: that it won.
         arch: the architecture.
-        proxy_accuracy: that it won by.
+        proxy: the score that it won by.
         line: its line, tested.
         took: its latency.
     """
-    assert line.test_accuracy is not None
+    assert line.test_score is not None and line.test_loss is not None
     return WinnerRecord(
         budget=budget,
         arch=ws.net.space.to_text(arch),
         choices=ws.net.space.choices(arch),
-        macs=ws.costs["macs"]([arch])[0].item(),
-        params=ws.costs["params"]([arch])[0].item(),
-        latency_ms=took.median_ms,
-        proxy_accuracy=proxy_accuracy,
-        test_accuracy=line.test_accuracy,
-        test_balanced_accuracy=line.test_balanced_accuracy,
+        **ws.recorded_costs(arch) | {"latency_ms": took.median_ms},
+        proxy_score=proxy.proxy_score,
+        proxy_loss=proxy.proxy_loss,
+        test_score=line.test_score,
+        test_loss=line.test_loss,
+        test_metrics=line.test_metrics or {},
         files=line.files,
         failed=line.failed,
     )
@@ -262,6 +269,8 @@ def winner(
 def trained_images(ws: Workspace) -> int:
     """Images that training forwards, whatever network they go through."""
     recipe = ws.recipe
+    if not recipe.trained_epochs:
+        return 0
     paths = (
         1 if recipe.moves else len(ws.sampler().plan(numpy_rng(recipe.seed, "plan", 0), 0).paths)
     )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
+from manyshot.conversion import Conversion
 from manyshot.pipeline.build import Workspace, on_its_threads
 from manyshot.pipeline.stages.latency import measured, needs_latency
 from manyshot.progress import Silent
@@ -19,6 +21,7 @@ BINS = 12
 def survey(recipe: Recipe, samples: int) -> dict[str, Any]:
     """Decisions, size, the reachable range of each cost, and a histogram of uniform sampling.
 
+    Of a network that was converted also what varies, and what does not and why.
     Latency is measured only if a budget of the recipe is in milliseconds.
     """
     ws = Workspace.build(recipe)
@@ -40,9 +43,33 @@ def survey(recipe: Recipe, samples: int) -> dict[str, Any]:
             "edges": edges.tolist(),
             "histogram": histogram.tolist(),
         }
+    for metric, cost in ws.functions.items():  # one call per architecture: the two ends alone
+        smallest, largest = cost([space.smallest, space.largest]).tolist()
+        costs[metric] = {
+            "least": None,
+            "smallest": smallest,
+            "largest": largest,
+            "greatest": None,
+            "edges": [],
+            "histogram": [],
+        }
     return {
         "name": recipe.name,
         "size": space.size,
         "decisions": [{"name": d.name, "options": list(d.options)} for d in space.decisions],
         "costs": costs,
+        "conversion": _conversion(ws.net.conversion),
+    }
+
+
+def _conversion(done: Conversion | None) -> dict[str, Any] | None:
+    """What a conversion did, as plain values; None without one."""
+    if done is None:
+        return None
+    return {
+        "decisions": [asdict(decision) for decision in done.decisions],
+        "fixed": [asdict(kept) for kept in done.fixed],
+        "attributes": dict(done.attributes),
+        "opaque": dict(done.opaque),
+        "summary": done.summary(),
     }

@@ -8,7 +8,7 @@ from typing import Any
 from manyshot import records
 from manyshot.data.sources import CHANNELS
 from manyshot.pipeline.stages.adopt import digest_of
-from manyshot.recipe import Recipe, RecipeError, SamplerSettings
+from manyshot.recipe import Recipe, RecipeError
 from manyshot.run_folder import WEIGHTS, RunFolder
 from manyshot.toml import override, read
 
@@ -67,7 +67,7 @@ def transfer_recipe(run: Path, path: Path | None, data: str | None, overrides: l
     if "name" not in asked.data.model_fields_set:
         raise RecipeError("give the target: --data NAME, or a recipe with data.name")
     check_channels(run, CHANNELS.get(asked.data.name), asked.data.name)
-    if asked.sampler != SamplerSettings():
+    if asked.sampler != Recipe(network=asked.network).sampler:
         raise RecipeError(
             f"{source}: [sampler] says which paths train a supernet, and a transfer takes one that "
             "is trained: leave it out"

@@ -14,6 +14,7 @@ from manyshot.train.samplers.fixed_rules import Fair, Only, Sandwich, Uniform
 from manyshot.train.samplers.shift import Generates, ShiftNAS, uniform_cost
 from manyshot.train.samplers.shift_options import ShiftNASOptions
 from manyshot.train.samplers.table import ConditionalTable
+from manyshot.train.samplers.taught import Taught
 
 SAMPLERS: dict[str, Callable[..., Sampler]] = {
     "uniform": Uniform,
@@ -35,6 +36,7 @@ __all__ = [
     "Sandwich",
     "ShiftNAS",
     "ShiftNASOptions",
+    "Taught",
     "Uniform",
     "make_sampler",
     "uniform_cost",
