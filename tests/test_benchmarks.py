@@ -248,7 +248,7 @@ def test_the_page_of_conversion_has_a_row_per_arm_and_cost(tmp_path):
     size = {"macs": 4_000_000, "params": 300_000}
     original = {"measure": "original", "accuracy": 0.9, "train_cpu_seconds": 100.0}
     records.append(path, {**original, **size, "macs": 8_000_000, **done})
-    for seed, accuracy in enumerate((0.8, 0.9)):
+    for seed, accuracy in enumerate((0.7, 0.8, 0.9)):
         for share in (0.5, 0.25):
             row = {"measure": "arm", "arm": "pruned", "seed": seed, "share": share, "epochs": 3}
             row |= {"lines": 7, "method_seconds": 20.0, "method_cpu_seconds": 10.0}
@@ -256,9 +256,9 @@ def test_the_page_of_conversion_has_a_row_per_arm_and_cost(tmp_path):
             row |= {"ms_1": 1.0, "original_ms_1": 2.0, "ms_64": 3.0, "original_ms_64": 4.0}
             records.append(path, {**row, "accuracy": accuracy - share, **size, **done})
     text = write_page(path).read_text()
-    start = "| pruned (2 seeds) | 3 "
-    assert f"{start}| 35.00 ± 7.07 | 50.0 ± 0.0 | 4.00 M | 300 K |" in text
-    assert f"{start}| 60.00 ± 7.07 |" in text
+    start = "| pruned (3 seeds) | 3 "
+    assert f"{start}| 30.00 ± 10.00 | 50.0 ± 0.0 | 4.00 M | 300 K |" in text
+    assert f"{start}| 55.00 ± 10.00 |" in text
     assert "| 1.00 (0.50 of the original's) | 3.00 (0.75 of the original's) |" in text
     assert "| pruned | 7 | 10 | 8 | 38 |" in text  # a half and a quarter share the method
     assert text.index("50% of the multiply-adds") < text.index("25% of the multiply-adds")

@@ -54,7 +54,8 @@ original is there, these networks train for more than four times as long as the 
 - *FastNAS* of nvidia-modelopt (0.47.0): channels in steps of 8, batch norms calibrated on 1,000 \
 training images, the same images to choose by."""
 UNCERTAINTY = """\
-Accuracies are mean ± standard deviation over seeds, in %. One of 88 % on 10,000 images has a \
+Accuracies are in %, mean ± standard deviation over seeds, or all of them if there are fewer than \
+three. One of 88 % on 10,000 images has a \
 standard error of 0.32 points besides; all networks are tested on the same images. Multiply-adds \
 of all are counted by `ms.cost`. Latency is the time of one thread, the median of 100 runs in \
 turn with the original; the median over seeds, and beside it the ratio to the original's, which \
@@ -157,6 +158,7 @@ def _thousands(number: int) -> str:
 
 
 def _spread(values: list[float], digits: int = 2) -> str:
-    if len(values) < 2:
-        return f"{values[0]:.{digits}f}"
+    """Mean and standard deviation; of fewer than three values, all of them."""
+    if len(values) < 3:
+        return ", ".join(f"{value:.{digits}f}" for value in values)
     return f"{np.mean(values):.{digits}f} ± {np.std(values, ddof=1):.{digits}f}"

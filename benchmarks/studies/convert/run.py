@@ -123,7 +123,12 @@ class Stopwatch:
 
 
 def pretrained(splits: ms.data.Splits, test: list[Batch], work: Path, path: Path) -> nn.Module:
-    """The original, trained once; its accuracy becomes a record."""
+    """The original, trained once; its accuracy becomes a record.
+
+    Raises:
+        RecordError: if it is trained again, for want of its weights, and is not what the record
+            says, so that what is on record came from another.
+    """
     weights = work / "original.safetensors"
     with seeded(0, "weights"):
         model = SmallResNet()
@@ -134,9 +139,17 @@ def pretrained(splits: ms.data.Splits, test: list[Batch], work: Path, path: Path
     ms.fit(model, splits, settings=common.PRETRAINING, augment=common.AUGMENT)
     row = {"measure": "original", **watch.read("train"), **described(model)}
     row |= {"accuracy": evaluate.score_module(model, test).value}
+    known = [row for row in records.read_lines(path) if row["measure"] == "original"]
+    if not known:
+        records.append(path, {**row, **provenance()})
+    elif known[0]["accuracy"] != row["accuracy"]:
+        raise records.RecordError(
+            f"the original, trained again, is right on {row['accuracy']:.2%} of the test images, "
+            f"but {path} says {known[0]['accuracy']:.2%}, so its records are of other weights: "
+            "give the --work that has original.safetensors, or begin again with --fresh"
+        )
     with records.atomic(weights) as temporary:
         save_file({n: t.contiguous() for n, t in model.state_dict().items()}, temporary)
-    records.append(path, {**row, **provenance()})
     return model.eval()
 
 
