@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from manyshot.conversion import convert
 from manyshot.data import Splits
+from manyshot.nn.inputs import shapes_in_words
 from manyshot.pipeline.given import given_network
 from manyshot.plugins import build, nearest
 from manyshot.recipe import GIVEN, NetworkSettings, Recipe, RecipeError
@@ -170,12 +171,16 @@ def converted(recipe: Recipe, splits: Splits, module: nn.Module) -> Supernet:
     try:
         net = convert(module, inputs, **options)
     except ValueError as error:
-        raise RecipeError(
-            f"network.name = {recipe.network.name!r}: {error}. Images are of shape "
-            f"{splits.image_shape}: data.image_size changes that, and network.options say it to a "
-            "network that is made for one size (image_size in torchvision, img_size in timm)"
-        ) from error
-    net.input_shape = splits.image_shape
+        seen = f". Its inputs are {shapes_in_words(inputs)}"
+        if splits.image_shape:
+            seen = (
+                f". Images are of shape {splits.image_shape}: data.image_size changes that, and "
+                "network.options say it to a network that is made for one size (image_size in "
+                "torchvision, img_size in timm)"
+            )
+        raise RecipeError(f"network.name = {recipe.network.name!r}: {error}{seen}") from error
+    if splits.image_shape:
+        net.input_shape = splits.image_shape
     return net
 
 
@@ -324,7 +329,7 @@ def _load(recipe: Recipe, splits: Splits, plain: nn.Module, kept: Path | None) -
 def _made_for(recipe: Recipe, splits: Splits) -> str:
     """Identifies what the weights that a run keeps depend on, beside their source."""
     told = [recipe.network.model_dump(exclude={"convert"}), recipe.seed]
-    told += [splits.image_shape[0], splits.classes]
+    told += [*splits.image_shape[:1], splits.classes]
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
 
 
