@@ -33,6 +33,10 @@ def plain(channels=3, classes=3, width=16):
     return Plain(channels, classes, width)
 
 
+def named_otherwise(in_chans, num_classes=1000):
+    return Plain(in_chans, num_classes, 8)
+
+
 def worn(channels=3, classes=3, width=16):
     """With statistics of its own, as a network has that was trained."""
     model = Plain(channels, classes, width)

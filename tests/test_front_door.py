@@ -148,7 +148,7 @@ class TestFind:
             ms.find(supernet(), **{"budgets": ["macs<=50%"], "score": sum, **arguments})
 
     def test_a_network_without_a_shape_has_no_costs(self):
-        with pytest.raises(ValueError, match="costs need the shape of an image"):
+        with pytest.raises(ValueError, match="macs need the shape of the inputs"):
             ms.find(ms.Supernet(ms.zoo.tiny(width=3)), budgets=["macs<=50%"], score=sum)
 
     def test_a_budget_that_nothing_scored_meets(self):
@@ -237,7 +237,7 @@ class TestRun:
     def test_a_recipe_in_three_forms(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         done = []
-        monkeypatch.setattr("manyshot.runs.perform", lambda *given: done.append(given))
+        monkeypatch.setattr("manyshot.runs.perform", lambda *given, **_: done.append(given))
         ms.run(**SHORT)
         ms.run(ms.Recipe.build(SHORT, (), "here"))
         (tmp_path / "short.toml").write_text(done[0][0].to_toml())

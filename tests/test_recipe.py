@@ -88,7 +88,7 @@ def test_overrides_change_what_a_file_says(tmp_path):
         ("trian.epochs=3", "unknown key 'trian'; did you mean 'train'?"),
         ("finish.training.momentun=0", "unknown key 'finish.training.momentun'; did you mean"),
         ("shema=1", "unknown key 'shema'; did you mean 'schema'?"),
-        ("data.zzzzzz=1", "unknown key 'data.zzzzzz'; have name, root, download"),
+        ("data.zzzzzz=1", "unknown key 'data.zzzzzz'; have name, options, root, download"),
         ("train.epochs=-1", "train.epochs = -1: Input should be greater than or equal to 0"),
         ("train.epochs=1.5", "train.epochs = 1.5: Input should be a valid integer"),
         ("train.epochs=true", "train.epochs = True: Input should be a valid integer"),

@@ -74,7 +74,8 @@ class NetworkSettings(Section):
     """A network of the zoo, `torchvision:NAME`, `timm:NAME`, or `package.module:attribute` of your
     own; `given` in Python."""
     options: Options = {}
-    """Arguments of its function; how many channels and classes comes from the data unless given."""
+    """Arguments of its function; how many `channels` and `classes` (or `in_chans`, `in_channels`,
+    `num_classes`) comes from the data unless given."""
     pretrained: bool = False
     """Begin with the weights that torchvision or timm publishes, which are downloaded."""
     weights: str | None = None

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from torch.nn import functional as F
 
 import manyshot as ms
@@ -131,16 +132,8 @@ def test_paths_learn_from_the_original_alone(weights) -> None:
     before = {n: t.clone() for n, t in teacher.state_dict().items()}
     modes = [m.training for m in teacher.modules()]
 
-    class OneBatch:
-        batch_size = 8
-
-        def __len__(self):
-            return 1
-
-        def from_step(self, step):
-            yield images, labels
-
-    ms.fit(net, OneBatch(), sampler=Smallest(), teacher=teacher, settings=settings)
+    samples = list(zip(images, labels.tolist(), strict=True))
+    ms.fit(net, samples, sampler=Smallest(), teacher=teacher, settings=settings)
     with torch.no_grad():
         probabilities = teacher(images).softmax(1)
     divergence = F.kl_div(
@@ -379,3 +372,16 @@ def test_a_converted_supernet_moves_to_other_classes(asked, weights, photos, tmp
     moved = ms.Run(tmp_path / "moved")
     assert moved.winners[0].module()(torch.rand(1, 3, 24, 24)).shape == (1, 2)
     assert not (tmp_path / "moved" / "original.safetensors").exists()
+
+
+def test_a_network_given_in_python_is_the_one_in_a_file(photos, asked, weights, tmp_path) -> None:
+    """Both are converted alike, and learn alike from what they were."""
+    whole_run(asked(f"network.weights={weights}", "train.teacher=original"), tmp_path / "file")
+    sets = [s for s in BASE if not s.startswith("network")]
+    ms.run(
+        network=original(weights),
+        overrides=[*sets, f"data.root={photos}", "train.teacher=original"],
+        out=tmp_path / "given",
+    )
+    one, other = (load_file(tmp_path / n / "supernet.safetensors") for n in ("file", "given"))
+    assert one.keys() == other.keys() and all(torch.equal(t, other[n]) for n, t in one.items())

@@ -1,6 +1,8 @@
 """Networks of libraries and with given weights: where they come from, and what is refused."""
 
+import functools
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ import torchvision
 from safetensors.torch import save_file
 from torch import nn
 
-from manyshot.data import load
+from manyshot.data import Splits, load
 from manyshot.pipeline.networks import (
     build_network,
     build_supernet,
@@ -33,10 +35,10 @@ def digits():
     return load("digits", image_size=32)
 
 
-class Coloured:
-    """What a network has to know of images in colour."""
-
-    image_shape, classes = (3, 32, 32), 10
+@functools.cache
+def coloured(channels: int = 3, classes: int = 10) -> Splits:
+    """What a network has to know of images: their shape and classes; the pixels are others."""
+    return replace(load("digits", image_size=32), image_shape=(channels, 32, 32), classes=classes)
 
 
 def leaf_values(model: nn.Module) -> list[float]:
@@ -44,7 +46,7 @@ def leaf_values(model: nn.Module) -> list[float]:
 
 
 def test_a_network_of_torchvision_is_what_torchvision_makes() -> None:
-    made = make_network(recipe(), Coloured)
+    made = make_network(recipe(), coloured())
     theirs = torchvision.models.squeezenet1_1(num_classes=10)
     assert type(made) is type(theirs)
     assert {n: p.shape for n, p in made.state_dict().items()} == {
@@ -58,7 +60,7 @@ def test_weights_are_a_function_of_the_seed(digits) -> None:
 
 
 def test_options_reach_the_function() -> None:
-    made = make_network(recipe("network.options.dropout=0.25"), Coloured)
+    made = make_network(recipe("network.options.dropout=0.25"), coloured())
     assert [m.p for m in made.modules() if isinstance(m, nn.Dropout)] == [0.25]
 
 
@@ -83,7 +85,7 @@ def test_timm_is_only_needed_for_its_networks(digits, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(ImportError, match=r"pip install 'manyshot\[timm\]'"):
         build_network(recipe("network.name=timm:test_resnet"), digits)
-    make_network(recipe(), Coloured)
+    make_network(recipe(), coloured())
 
 
 @pytest.mark.parametrize(
@@ -103,15 +105,20 @@ def test_timm_is_only_needed_for_its_networks(digits, monkeypatch) -> None:
 def test_what_a_library_does_not_have_is_said(overrides, words) -> None:
     pytest.importorskip("timm")
     with pytest.raises(RecipeError, match=words):
-        make_network(recipe(*overrides), Coloured)
+        make_network(recipe(*overrides), coloured())
+
+
+def test_a_function_may_name_its_sizes_as_libraries_do(digits) -> None:
+    asked = recipe("network.name=plain_nets:named_otherwise", "network.convert={}")
+    made = make_network(asked, digits)
+    assert (made.stem[0].in_channels, made.head.out_features) == (1, 10)
+    five = recipe("network.name=plain_nets:named_otherwise", "network.options.num_classes=5")
+    assert make_network(five, digits).head.out_features == 5
 
 
 def test_images_of_other_channels_are_refused() -> None:
-    class Infrared(Coloured):
-        image_shape = (4, 32, 32)
-
     with pytest.raises(RecipeError, match="takes images of 3 channels, or of 1.*these have 4"):
-        make_network(recipe(), Infrared)
+        make_network(recipe(), coloured(channels=4))
 
 
 @pytest.mark.parametrize(
@@ -169,7 +176,7 @@ FORMS = {
 def test_weights_in_a_file(name, trained, tmp_path) -> None:
     path, content = tmp_path / name, FORMS[name](trained.state_dict())
     save_file(content, path) if name.endswith("safetensors") else torch.save(content, path)
-    net, original = build_supernet(recipe(f"network.weights={path}"), Coloured)
+    net, original = build_supernet(recipe(f"network.weights={path}"), coloured())
     images = torch.rand(2, 3, 32, 32)
     expected = trained.eval()(images)
     torch.testing.assert_close(original.module(images), expected, rtol=0, atol=0)
@@ -187,7 +194,7 @@ def test_the_statistics_of_a_conversion_are_those_of_the_weights(tmp_path) -> No
             module.running_var.uniform_(0.5, 2)
     torch.save(model.state_dict(), tmp_path / "resnet.pt")
     asked = recipe("network.name=timm:test_resnet", f"network.weights={tmp_path / 'resnet.pt'}")
-    net, _ = build_supernet(asked, Coloured)
+    net, _ = build_supernet(asked, coloured())
     images = torch.rand(2, 3, 32, 32)
     output = net.eval()(images, stats=net.conversion.stats)
     torch.testing.assert_close(output, model.eval()(images), rtol=1e-4, atol=1e-5)
@@ -196,14 +203,12 @@ def test_the_statistics_of_a_conversion_are_those_of_the_weights(tmp_path) -> No
 def test_a_classifier_for_other_classes_is_new(trained, tmp_path) -> None:
     torch.save(trained.state_dict(), tmp_path / "w.pt")
 
-    class Three(Coloured):
-        classes = 3
-
-    _, original = build_supernet(recipe(f"network.weights={tmp_path / 'w.pt'}"), Three)
+    three = coloured(classes=3)
+    _, original = build_supernet(recipe(f"network.weights={tmp_path / 'w.pt'}"), three)
     assert original.new_classifier == "classifier.1" and not original.teaches
     state, before = original.module.state_dict(), trained.state_dict()
     assert state["classifier.1.weight"].shape[0] == 3
-    new = build_network(recipe(), Three).state_dict()
+    new = build_network(recipe(), three).state_dict()
     for name, tensor in state.items():
         expected = new if name.startswith("classifier") else before
         assert torch.equal(tensor, expected[name])
@@ -224,7 +229,7 @@ def test_weights_of_another_network_are_refused(change, words, trained) -> None:
     state = dict(trained.state_dict())
     change(state)
     with pytest.raises(CheckpointError, match=words):
-        load_given(make_network(recipe(), Coloured), state, 10, "here")
+        load_given(make_network(recipe(), coloured()), state, 10, "here")
 
 
 def test_no_code_in_a_file_is_run(tmp_path) -> None:
@@ -247,7 +252,7 @@ def test_published_weights_that_are_there(trained, tmp_path, monkeypatch) -> Non
     place.parent.mkdir(parents=True)
     torch.save(published.state_dict(), place)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    _, original = build_supernet(recipe("network.pretrained=true"), Coloured)
+    _, original = build_supernet(recipe("network.pretrained=true"), coloured())
     state = original.module.state_dict()
     assert torch.equal(state["features.0.weight"], published.state_dict()["features.0.weight"])
     assert original.new_classifier == "classifier.1"
@@ -261,7 +266,7 @@ def test_published_weights_that_cannot_be_had(tmp_path, monkeypatch) -> None:
 
     monkeypatch.setattr("torch.hub.download_url_to_file", unreachable)
     with pytest.raises(RecipeError, match="could not be had .*no route.*network.weights"):
-        build_supernet(recipe("network.pretrained=true"), Coloured)
+        build_supernet(recipe("network.pretrained=true"), coloured())
 
 
 def test_published_weights_of_timm_that_cannot_be_had(monkeypatch) -> None:
@@ -278,7 +283,7 @@ def test_published_weights_of_timm_that_cannot_be_had(monkeypatch) -> None:
     with pytest.raises(
         RecipeError, match="weights of 'timm:test_resnet' could not be had .*no rou"
     ):
-        build_supernet(asked, Coloured)
+        build_supernet(asked, coloured())
 
 
 def test_published_weights_of_timm(monkeypatch) -> None:
@@ -291,7 +296,7 @@ def test_published_weights_of_timm(monkeypatch) -> None:
 
     monkeypatch.setattr(timm, "create_model", there)
     asked = recipe("network.name=timm:test_resnet", "network.pretrained=true")
-    _, original = build_supernet(asked, Coloured)
+    _, original = build_supernet(asked, coloured())
     images = torch.rand(2, 3, 32, 32)
     torch.testing.assert_close(original.module(images), published.eval()(images))
     assert original.teaches
@@ -304,8 +309,8 @@ def test_further_copies_begin_near_the_weights(trained, tmp_path) -> None:
     asked = recipe(
         f"network.weights={tmp_path / 'w.pt'}", "sharing.name=k_shot", "sharing.options.copies=2"
     )
-    net, _ = build_supernet(asked, Coloured, sharing=build_sharing(asked, Coloured))
-    plain, _ = build_supernet(asked, Coloured)
+    net, _ = build_supernet(asked, coloured(), sharing=build_sharing(asked, coloured()))
+    plain, _ = build_supernet(asked, coloured())
     one, two = net.state_dict(), plain.state_dict()
     stacked = [n for n in two if one[n].shape != two[n].shape]
     assert stacked

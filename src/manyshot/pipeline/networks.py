@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -19,9 +20,8 @@ from torch import Tensor, nn
 
 from manyshot.conversion import convert
 from manyshot.data import Splits
-from manyshot.nn.inputs import shapes_in_words
 from manyshot.pipeline.given import given_network
-from manyshot.plugins import build, nearest
+from manyshot.plugins import build, look_up, nearest
 from manyshot.recipe import GIVEN, NetworkSettings, Recipe, RecipeError
 from manyshot.seeding import seeded, torch_generator
 from manyshot.sharing import Sharing, make_sharing, widen
@@ -34,6 +34,8 @@ _WRAPPED = ("state_dict", "model_state_dict", "model")
 """The keys under which checkpoints of training scripts hold a state dict."""
 _PREFIX = "module."
 """What torch's data parallelism puts before every name."""
+_OTHER_NAMES = {"num_classes": "classes", "in_channels": "channels", "in_chans": "channels"}
+"""What parameters of people's functions are called, in place of ours."""
 _RESERVED = ("weights", "checkpoint", "pretrained")
 """How arguments of torchvision and timm begin that load weights, as `network` does."""
 
@@ -100,10 +102,20 @@ def make_network(recipe: Recipe, splits: Splits) -> nn.Module:
             table=NETWORKS,
             contract=nn.Module,
             context={},
-            defaults=defaults,
+            defaults={**defaults, **_by_other_names(settings.name, defaults)},
         )
     except ValueError as error:
         raise RecipeError(str(error)) from error
+
+
+def _by_other_names(name: str, sizes: Mapping[str, int]) -> dict[str, int]:
+    """The sizes by the names that libraries give them, as far as a function has such parameters."""
+    takes = inspect.signature(look_up("network", name, NETWORKS)).parameters
+    return {
+        other: sizes[ours]
+        for other, ours in _OTHER_NAMES.items()
+        if other in takes and ours in sizes
+    }
 
 
 def build_supernet(
@@ -149,7 +161,7 @@ def build_supernet(
         state, conversion = {f"model.{n}": t for n, t in module.state_dict().items()}, None
     net = Supernet(module, sharing=sharing, **splits.takes)
     net.conversion = conversion
-    if is_given and net.sharing.copies > 1:
+    if (is_given or settings.name == GIVEN) and net.sharing.copies > 1:
         net.load_state_dict(widen(net, state, seed=recipe.seed))
     return net, original
 
@@ -171,16 +183,15 @@ def converted(recipe: Recipe, splits: Splits, module: nn.Module) -> Supernet:
     try:
         net = convert(module, inputs, **options)
     except ValueError as error:
-        seen = f". Its inputs are {shapes_in_words(inputs)}"
-        if splits.image_shape:
-            seen = (
+        hint = ""
+        if splits.example is None:
+            hint = (
                 f". Images are of shape {splits.image_shape}: data.image_size changes that, and "
                 "network.options say it to a network that is made for one size (image_size in "
                 "torchvision, img_size in timm)"
             )
-        raise RecipeError(f"network.name = {recipe.network.name!r}: {error}{seen}") from error
-    if splits.image_shape:
-        net.input_shape = splits.image_shape
+        raise RecipeError(f"network.name = {recipe.network.name!r}: {error}{hint}") from error
+    net.input_shape = splits.takes.get("input_shape")
     return net
 
 
@@ -271,10 +282,7 @@ def _of_timm(settings: NetworkSettings, **arguments: Any) -> nn.Module:
             f"network.name = {settings.name!r} needs timm: pip install 'manyshot[timm]'"
         ) from error
     name = settings.name.partition(":")[2]
-    if not timm.is_model(name):
-        _known(settings, timm.list_models())
-    else:
-        _known(settings, [name])
+    _known(settings, [name] if timm.is_model(name) else timm.list_models())
     try:
         model: nn.Module = timm.create_model(name, **{**arguments, **settings.options})
     except (TypeError, ValueError, RuntimeError) as error:
@@ -328,8 +336,7 @@ def _load(recipe: Recipe, splits: Splits, plain: nn.Module, kept: Path | None) -
 
 def _made_for(recipe: Recipe, splits: Splits) -> str:
     """Identifies what the weights that a run keeps depend on, beside their source."""
-    told = [recipe.network.model_dump(exclude={"convert"}), recipe.seed]
-    told += [*splits.image_shape[:1], splits.classes]
+    told = [recipe.network.model_dump(exclude={"convert"}), recipe.seed, splits.defaults]
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -36,7 +36,7 @@ def winners(result: Result) -> Table:
             "MACs": count(winner.macs),
             "Parameters": count(winner.params),
             "Latency": numbers.milliseconds(winner.latency_ms),
-            **{numbers.metric(m).capitalize(): count(c) for m, c in (winner.costs or {}).items()},
+            **{_titled(metric): count(cost) for metric, cost in (winner.costs or {}).items()},
             "Proxy": percent(winner.proxy_accuracy, 2),
             "Test": percent(winner.test_accuracy, 2),
             **_balanced(winner, hides),
@@ -51,6 +51,11 @@ def winners(result: Result) -> Table:
         f"Latency: {_clock(next(iter(result.latency.values()), None))}."
     )
     return Table(rows, ("Budget", "Architecture", "Files"), ("Architecture",), note)
+
+
+def _titled(metric: str) -> str:
+    name = numbers.metric(metric)
+    return name[:1].upper() + name[1:]
 
 
 def _hidden(winner: WinnerRecord) -> bool:
