@@ -203,7 +203,11 @@ METHODS = {
         net,
         {
             "sharing": {"name": "k_shot", "options": {"copies": 2, "m": 2}},
-            "sampler": {"name": "shiftnas", "held_out": 0.2},
+            "sampler": {
+                "name": "shiftnas",
+                "held_out": 0.2,
+                "options": {"period": 1, "warmup": 0.25},
+            },
         },
     ),
     "shifting": (net, {"shifting": {"name": "population", "batch_size": 16, "rescored": 2}}),
