@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import manyshot as ms
@@ -180,3 +181,49 @@ def test_what_cannot_be_used_is_said(tmp_path):
     assert not (tmp_path / "a").exists()
     with pytest.raises(RecordError):
         ms.Run(tmp_path / "a")
+
+
+class Plain(nn.Module):
+    """A transformer of torch without decisions, which a run converts."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Embedding(11, 16)
+        self.encoder = nn.TransformerEncoderLayer(16, 2, 32, dropout=0.0, batch_first=True)
+        self.head = nn.Linear(16, 3)
+
+    def forward(self, tokens, mask):
+        x = self.encoder(self.embed(tokens), src_key_padding_mask=~mask)
+        return self.head(x.masked_fill(~mask[..., None], 0).sum(1))
+
+
+METHODS = {
+    "converted": (Plain, {}),
+    "K copies and a learnt sampler": (
+        net,
+        {
+            "sharing": {"name": "k_shot", "options": {"copies": 2, "m": 2}},
+            "sampler": {
+                "name": "shiftnas",
+                "held_out": 0.2,
+                "options": {"period": 1, "warmup": 0.25},
+            },
+        },
+    ),
+    "shifting": (net, {"shifting": {"name": "population", "batch_size": 16, "rescored": 2}}),
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_methods_take_any_inputs(name, tmp_path):
+    make, more = METHODS[name]
+    torch.manual_seed(0)
+    sections = {**SMALL, "export": {"formats": []}, "finish": {"mode": "inherit"}, **more}
+    budgets = ["macs<=80%"]
+    run = ms.run(network=make(), data=sentences(), budgets=budgets, out=tmp_path / "r", **sections)
+    [winner] = run.winners
+    inputs, _ = batch(4)
+    with torch.no_grad():
+        assert winner.module()(**inputs).shape == (4, 3)
+    macs = ms.cost.subnet_macs(winner.module(), example_inputs=inputs)
+    assert macs == winner.costs["macs"] <= 0.8 * run.files.space().largest["macs"]

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from torch.nn.modules.dropout import _DropoutNd
 from torch.utils import _pytree as pytree
 
+from manyshot.nn.inputs import batch_of, is_batched
 from manyshot.nn.layer import active_part, take
 from manyshot.nn.selection import Part, Selection
 from manyshot.nn.structure import sizes_of, walk
@@ -52,7 +53,7 @@ def check_agreement(net: Any, images: Any, archs: Iterable[Arch] | None = None) 
 
     Args:
         net: a supernet.
-        images: what its forward takes; of tensors, the first few along the first dimension.
+        images: what its forward takes; of it the first few samples.
         archs: by default the smallest and a few random ones that together contain every option,
             as they are and at the smallest sizes.
 
@@ -62,7 +63,7 @@ def check_agreement(net: Any, images: Any, archs: Iterable[Arch] | None = None) 
         ValueError: from a layer that masks cannot express.
     """
     space: SearchSpace = net.space
-    inputs = pytree.tree_map(_few, images)
+    inputs = pytree.tree_map(functools.partial(_few, batch_of(images)), images)
     if archs is None:
         covering = space.cover(numpy_rng("agreement", "checks"))
         archs = [space.smallest, *covering, *(_at_smallest_sizes(space, a) for a in covering)]
@@ -154,10 +155,10 @@ def _double(net: Any) -> Any:
     return twin
 
 
-def _few(value: Any) -> Any:
+def _few(batch: int, value: Any) -> Any:
     if not isinstance(value, Tensor):
         return value
-    few = value.detach()[:IMAGES].cpu() if value.dim() else value.detach().cpu()
+    few = (value[:IMAGES] if is_batched(value, batch) else value).detach().cpu()
     return few.double() if few.is_floating_point() else few
 
 

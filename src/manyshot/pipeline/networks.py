@@ -161,7 +161,7 @@ def build_supernet(
         state, conversion = {f"model.{n}": t for n, t in module.state_dict().items()}, None
     net = Supernet(module, sharing=sharing, **splits.takes)
     net.conversion = conversion
-    if is_given and net.sharing.copies > 1:
+    if (is_given or settings.name == GIVEN) and net.sharing.copies > 1:
         net.load_state_dict(widen(net, state, seed=recipe.seed))
     return net, original
 

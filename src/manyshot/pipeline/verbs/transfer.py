@@ -99,8 +99,8 @@ def check_channels(run: Path, channels: int | None, name: str) -> None:
     described = RunFolder(run).space()
     if channels is None or described is None or described.images is None:
         return
-    trained = described.images.image_shape[0]
-    if channels != trained:
+    [trained] = described.images.image_shape[:1] or [None]
+    if channels != trained and trained is not None:
         raise RecipeError(
             f"data.name = {name!r} has images of {channels} channel{'s' * (channels > 1)}, and the "
             f"supernet in {run} was trained on {trained} ({described.images.name}): a transfer "
