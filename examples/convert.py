@@ -22,7 +22,7 @@ def main(epochs: int = 12, seed: int = 0) -> tuple[float, float]:
     model = MobileNetV2(splits.classes, inverted_residual_setting=stages)
     model.features[0].register_module("0", nn.Conv2d(1, 32, 3, padding=1, bias=False))  # grey
     ms.fit(model, splits, settings=ms.TrainingSettings(epochs=epochs, lr=0.05), seed=seed)
-    whole = ms.evaluate.accuracy(model.eval(), test).accuracy
+    whole = ms.evaluate.score_module(model.eval(), test).value
 
     net = ms.convert(model, torch.randn(2, *splits.image_shape), ratios=(0.5, 0.75, 1.0))
     print(net.conversion)
@@ -32,7 +32,7 @@ def main(epochs: int = 12, seed: int = 0) -> tuple[float, float]:
     calibration = ms.data.fixed(splits.train, 512, 256, **look)
     small = net.extract(arch, stats=ms.evaluate.calibrate(net, arch, calibration))
     ms.fit(small, splits, settings=ms.TrainingSettings(epochs=epochs, lr=0.02), seed=seed)
-    half = ms.evaluate.accuracy(small.eval(), test).accuracy
+    half = ms.evaluate.score_module(small.eval(), test).value
 
     for name, network, accuracy in (("whole", model, whole), ("half", small, half)):
         macs = ms.cost.subnet_macs(network, splits.image_shape)

@@ -50,7 +50,7 @@ def main(epochs: int = 40, seed: int = 0) -> tuple[float, float]:
     calibration = ms.data.fixed(splits.train, 512, 256, **look)
     stats = ms.evaluate.calibrate(net, arch, calibration)
     subnet = net.extract(arch, stats=stats)  # the mixture is baked in: plain torch.nn modules
-    test = ms.evaluate.accuracy(subnet, ms.data.fixed(splits.test, None, 256, **look)).accuracy
+    test = ms.evaluate.score_module(subnet, ms.data.fixed(splits.test, None, 256, **look)).value
     print(f"{net.space.to_text(arch)}: test accuracy {test:.1%}")
     return spread, test
 

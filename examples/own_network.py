@@ -52,7 +52,7 @@ def main(epochs: int = 30, seed: int = 0) -> tuple[str, float]:
     looks: dict[str, Any] = {"mean": splits.mean, "std": splits.std, "seed": seed}
     calibration = ms.data.fixed(splits.train, 512, 256, **looks)
     subnet = net.extract(winner.arch, stats=ms.evaluate.calibrate(net, winner.arch, calibration))
-    test = ms.evaluate.accuracy(subnet, ms.data.fixed(splits.test, None, 256, **looks)).accuracy
+    test = ms.evaluate.score_module(subnet, ms.data.fixed(splits.test, None, 256, **looks)).value
     print(f"{net.space.to_text(winner.arch)} {winner.choices}: test accuracy {test:.1%}")
     return net.space.to_text(winner.arch), test
 

@@ -59,7 +59,7 @@ def main(epochs: int = 60, seed: int = 0) -> list[tuple[float, float, float]]:
     test, networks = ms.data.fixed(splits.test, None, 256, **looks), []
     for limit in (100e3, 200e3, 300e3):
         made = sampler.generate(limit)  # no search; `extract` gives plain modules
-        accuracy = ms.evaluate.accuracy(net.extract(made.arch), test).accuracy
+        accuracy = ms.evaluate.score_module(net.extract(made.arch), test).value
         print(f"limit {limit:,.0f}: {made.cost:,} MACs, test accuracy {accuracy:.1%}")
         networks.append((limit, made.cost, accuracy))
     return networks

@@ -67,9 +67,17 @@ KEYS: dict[str, str] = {
     "code_entropy": "code_entropy_share",
     "error": "error_grid_steps",
     "entropy": "entropy_nats",
+    "proxy_accuracy": "proxy_score",
+    "test_accuracy": "test_score",
+    "shared_statistics_accuracy": "shared_statistics_score",
 }
 """Keys of records, as called here and as they are; all others are the same."""
-WORDS: dict[str, str] = {"shift": "shifting", "below_budget_share": "below_budget"}
+WORDS: dict[str, str] = {
+    "shift": "shifting",
+    "below_budget_share": "below_budget",
+    "mean_score_before": "mean_accuracy_before",
+    "mean_score_after": "mean_accuracy_after",
+}
 """Names in records (of roles, predictors, stages), as they are and as called here; likewise."""
 
 # -- the runs --------------------------------------------------------------------------------------

@@ -83,8 +83,8 @@ def small(*overrides: str) -> Recipe:
 
 def random_truth(archs, runs=3, name="made", seed=0) -> TruthTable:
     """A truth of random accuracies."""
-    accuracy_NR = np.random.default_rng(seed).uniform(0.5, 0.9, (len(archs), runs))
-    return TruthTable(name, tuple(archs), tuple(f"seed {i}" for i in range(runs)), accuracy_NR)
+    scores_NR = np.random.default_rng(seed).uniform(0.5, 0.9, (len(archs), runs))
+    return TruthTable(name, tuple(archs), tuple(f"seed {i}" for i in range(runs)), scores_NR)
 
 
 def truth_of_24() -> TruthTable:

@@ -66,7 +66,7 @@ def test_run_prints_a_table_on_stdout_and_progress_on_stderr(call):
     page = Path("runs/small/report.html")
     assert rest[-1].strip() == f"Files are in runs/small/subnets, the report is {page}"
     assert winner["arch"] in page.read_text()
-    assert row[6] == f"{winner['test_accuracy']:.2%}"
+    assert row[6] == f"{winner['test_score']:.2%}"
     assert "train" in err
     assert "search" in err
     assert "4/4" in err
@@ -115,9 +115,9 @@ def test_export_prints_paths(call, finished):
     record = json.loads(out)
     assert record["arch"] == "0-1-2-3"
     assert record["files"] == {"json": "subnets/0-1-2-3.json"}
-    assert "test_accuracy" not in record
+    assert "test_score" not in record
     code, out, _ = call("export", str(finished), "--arch", "0-1-2-3", "--test", "--quiet", "--json")
-    assert 0 <= json.loads(out)["test_accuracy"] <= 1
+    assert 0 <= json.loads(out)["test_score"] <= 1
 
 
 def by_multiply_adds(module, calls) -> float:

@@ -122,7 +122,7 @@ class TestFind:
         validation = ms.data.fixed(splits.validation, None, 256, **looks)
         for arch, accuracy in searched.history:
             score = ms.evaluate.score(net, arch, calibration=calibration, validation=validation)
-            assert score.accuracy == accuracy
+            assert score.value == accuracy
         assert digest(net.state_dict()) == before
 
     def test_same_seed_same_history(self):
@@ -183,7 +183,7 @@ class TestRun:
         for winner, record in zip(run.winners, result["winners"], strict=True):
             assert run.net.space.to_text(winner.arch) == record["arch"]
             assert winner.costs["macs"] == record["macs"]
-            assert winner.test_accuracy == record["test_accuracy"]
+            assert winner.test_score == record["test_score"]
             assert all(path.exists() for path in winner.files.values())
         assert (run.folder / "report.html").exists()
         with pytest.raises(KeyError, match="'macs<=7%' has no winner in .*, have 'macs<=40%'"):
@@ -194,7 +194,7 @@ class TestRun:
         module = winner.module()
         splits = ms.data.load("digits", validation=64, train_size=128)
         test = ms.data.fixed(splits.test, None, 256, mean=splits.mean, std=splits.std, seed=0)
-        assert ms.evaluate.accuracy(module, test).accuracy == winner.test_accuracy
+        assert ms.evaluate.score_module(module, test).value == winner.test_score
         assert not any(type(m).__module__.startswith("manyshot.nn") for m in module.modules())
 
     def test_statistics_and_the_supernet(self, run):

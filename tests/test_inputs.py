@@ -17,6 +17,15 @@ def tokens_net(**options):
     return ms.Supernet(Tokens(**options), example_inputs=batch(4)[0])
 
 
+def test_blocks_that_take_a_mask_are_extracted_at_every_depth():
+    net, (inputs, _) = tokens_net().eval(), batch(5, seed=2)
+    for arch in net.space.enumerate():
+        plain = net.extract(arch)
+        assert isinstance(plain.body, nn.Sequential)
+        with torch.no_grad():
+            torch.testing.assert_close(plain(**inputs), net(inputs, arch), rtol=0, atol=0)
+
+
 class Pair(nn.Module):
     """Two positional inputs, of which one is shared by all samples; two outputs."""
 

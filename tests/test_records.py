@@ -62,7 +62,7 @@ def test_what_json_cannot_hold_is_refused(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"schema": 2}', "{}", "\xff\xfe"])
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"schema": 3}', "{}", "\xff\xfe"])
 def test_what_is_no_record_is_refused(tmp_path, text):
     path = tmp_path / "r.json"
     path.write_bytes(text.encode("latin-1"))

@@ -25,11 +25,11 @@ from manyshot.run_folder import (
 )
 
 LINE = {
-    "schema": 1,
+    "schema": 2,
     "generation": 0,
     "role": "candidate",
     "arch": "0-2-1",
-    "proxy_accuracy": 0.25,
+    "proxy_score": 0.25,
     "proxy_loss": 1.5,
     "macs": 4986,
     "params": 298,
@@ -145,11 +145,11 @@ def without(key):
         ({**LINE, "proxy_loss": float("nan")}, r"has 'proxy_loss' = nan.*finite"),
         ({**LINE, "proxy_loss": float("inf")}, r"has 'proxy_loss' = inf.*finite"),
         ({**LINE, "proxy_loss": None}, r"has 'proxy_loss' = None"),
-        ({**LINE, "proxy_accuracy": 25.0}, r"has 'proxy_accuracy' = 25.0.*less than or equal to 1"),
+        ({**LINE, "proxy_score": "0.25"}, r"has 'proxy_score' = '0.25'"),
         ({**LINE, "role": "before"}, r"has 'role' = 'before'"),
         ({**LINE, "validation": 64}, r"has an unknown key 'validation'"),
-        ({**LINE, "schema": 2}, r"has schema 2; this version reads 1"),
-        (without("schema"), r"has schema None; this version reads 1"),
+        ({**LINE, "schema": 1}, r"has schema 1; this version reads 2"),
+        (without("schema"), r"has schema None; this version reads 2"),
         ([LINE], "is not a record"),
         (5, "is not a record"),
     ],
@@ -270,11 +270,11 @@ def test_reports_over_target_costs_are_typed(everything):
 
 def test_lines_of_a_truth_that_are_no_trainings_are_passed_over(tmp_path):
     truth = TruthFolder(tmp_path)
-    line = TruthLine(arch="0-1", seed=3, test_accuracy=0.5)
+    line = TruthLine(arch="0-1", seed=3, metric=run_folder.ACCURACY, test_score=0.5)
     records.write_lines(truth.log, [{"about": "two machines"}, line])
     assert truth.lines() == [line]
-    records.append(truth.log, {"arch": "0-1", "seed": 4})
-    with pytest.raises(RecordError, match=r"truth\.jsonl, line 3 has no 'test_accuracy'"):
+    records.append(truth.log, {"schema": 2, "arch": "0-1", "seed": 4})
+    with pytest.raises(RecordError, match=r"truth\.jsonl, line 3 has no 'metric'"):
         truth.lines()
 
 
@@ -309,11 +309,11 @@ def test_a_run_goes_on_past_a_damaged_record_with_words_alone(everything, tmp_pa
 def test_absent_and_undefined_differ():
     """An optional key is left out; a value that there must be, and is undefined, is null."""
     watched = run_folder.WatchedSet(
-        architectures=1, mean_accuracy_before=0.5, mean_accuracy_after=0.5, tau_before_after=None
+        architectures=1, mean_score_before=0.5, mean_score_after=0.5, tau_before_after=None
     )
     assert watched.plain()["tau_before_after"] is None
     memory = run_folder.MemoryFormat(name="contiguous", why="")
     line = FinishLine(
         arch="0", mode="inherit", fingerprint="f", memory_format=memory, weights="w", files={}
     )
-    assert "test_accuracy" not in line.plain()
+    assert "test_score" not in line.plain()

@@ -61,13 +61,13 @@ def test_winners_have_the_same_cells_everywhere(result, everything) -> None:
         assert cell in page
     for winner in result.winners:
         assert winner.budget in terminal
-        assert f"{winner.test_accuracy:.2%}" in terminal
+        assert f"{winner.test_score:.2%}" in terminal
 
 
 def test_a_rank_has_the_same_cells_everywhere(ranking, tmp_path) -> None:
     terminal = printed(*rank_tables(ranking, tmp_path / "report.html"))
     for ranked in ranking.sets:
-        table = rank.statistics(ranked)
+        table = rank.statistics(ranked, ranking)
         assert table.note in html.unescape(html_of(table))
         for cell in cells_of(table.only("Predictor", rank.TAU, "Regret")):
             assert ascii_of(cell) in terminal
@@ -84,7 +84,7 @@ def test_every_word_of_a_comparison_fits_a_terminal_of_ascii(compared_runs, tmp_
     drawn = compare_tables(comparison, tmp_path / "report.html")
     terminal = printed(*drawn)
     assert re.sub("[─-╿]", "", terminal).isascii()
-    for cell in cells_of(compare.pairs([better])):
+    for cell in cells_of(compare.pairs([better], comparison)):
         assert ascii_of(cell).lstrip("▲ ") in terminal
     assert f"{len(comparison.pairs) - 1} pairs are not distinguishable" in terminal
     for baseline in compare.BASELINES.values():

@@ -21,15 +21,7 @@ class Tokens(nn.Module):
         self.position = ms.nn.Parameter((LENGTH, self.width), nn.init.normal_)
         self.q, self.k, self.v = (ms.nn.Linear(self.width, inner) for _ in range(3))
         self.out = ms.nn.Linear(inner, self.width)
-        blocks = [
-            nn.Sequential(
-                ms.nn.LayerNorm(self.width),
-                ms.nn.Linear(self.width, 2 * self.width),
-                nn.GELU(),
-                ms.nn.Linear(2 * self.width, self.width),
-            )
-            for _ in range(2)
-        ]
+        blocks = [Feeding(self.width) for _ in range(2)]
         self.body = ms.nn.Depth(blocks, (1, 2), "depth")
         self.head = ms.nn.Linear(self.width, classes)
         self.side = ms.nn.Linear(self.width, classes) if heads_out else None
@@ -41,10 +33,22 @@ class Tokens(nn.Module):
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, None])
         x = x + self.out(mixed.transpose(1, 2).flatten(2))
         early = _pooled(x, mask)
-        late = _pooled(self.body(x), mask)
+        late = _pooled(self.body(x, mask[..., None]), mask)
         if self.side is None:
             return self.head(late)
         return {"logits": self.head(late), "auxiliary": self.side(early)}
+
+
+class Feeding(nn.Module):
+    """A residual block that leaves what is not there as it is."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.norm, self.act = ms.nn.LayerNorm(width), nn.GELU()
+        self.up, self.down = ms.nn.Linear(width, 2 * width), ms.nn.Linear(2 * width, width)
+
+    def forward(self, x, there):
+        return x + self.down(self.act(self.up(self.norm(x)))) * there
 
 
 def _pooled(x, mask):

@@ -80,7 +80,7 @@ def measure(at: str, side: str, count: int, turn: int, memory: int) -> dict[str,
         found = {"method": spent.method, "macs": spent.macs, "plain_macs": spent.plain_macs}
         found["carried_bytes"] = spent.carried_bytes
     found |= {"cpu_seconds": time.process_time() - cpu, "seconds": time.perf_counter() - wall}
-    listed = [[arch, scores[arch].accuracy, scores[arch].loss] for arch in sorted(scores)]
+    listed = [[arch, scores[arch].value, scores[arch].loss] for arch in sorted(scores)]
     return {
         **found,
         "peak_bytes": status("VmHWM") - before,

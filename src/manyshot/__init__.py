@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         search,
         sharing,
         space,
+        tasks,
         train,
         transfer,
         zoo,
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 
 _MODULES = (
     "conversion", "cost", "data", "evaluate", "export", "nn", "rank", "search", "sharing", "space",
-    "train", "transfer", "zoo"
+    "tasks", "train", "transfer", "zoo"
 )  # fmt: skip
 _NAMES = {
     "Arch": "manyshot.space",
@@ -99,6 +100,7 @@ __all__ = [
     "search",
     "sharing",
     "space",
+    "tasks",
     "train",
     "transfer",
     "value",

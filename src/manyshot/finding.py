@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, Literal, final
 
 from manyshot import cost, evaluate
 from manyshot.data import Splits, fixed, own_data
@@ -23,6 +23,7 @@ from manyshot.search import (
 from manyshot.search.limit import costs_of
 from manyshot.space import Arch, Budget
 from manyshot.supernet import Supernet
+from manyshot.tasks import Task, as_task
 
 CALIBRATION_IMAGES = 512
 BATCH_SIZE = 256
@@ -85,6 +86,8 @@ def find(
     *,
     budgets: Sequence[str],
     score: ScoreOf | Splits | tuple[Any, Any],
+    task: Task | str = "classification",
+    fitness: Literal["metric", "loss"] = "metric",
     searcher: str | Searcher = "evolution",
     options: Mapping[str, Any] | None = None,
     candidates: int = 120,
@@ -99,8 +102,10 @@ def find(
         net: a trained supernet.
         budgets: such as `"macs<=30M"`, `"params<=60%"`, `"size<=5MB"`, or on any of `costs`.
         score: the score of an architecture, higher is better; or a data set, on whose validation
-            part the accuracy is taken after batch norms are calibrated on 512 training images; or
-            of data of your own a pair (training, validation) of data sets or `DataLoader`s.
+            part the task is scored after batch norms are calibrated on 512 training images; or of
+            data of your own a pair (training, validation) of data sets or `DataLoader`s.
+        task: what a data set is scored by, or its name.
+        fitness: whether by its metric or its loss.
         searcher: a name (`random`, `evolution`, `nsga2`, ...), `package.module:attribute`, or a
             searcher that is made already, whose limits are its maker's.
         options: of the searcher, by name.
@@ -125,7 +130,7 @@ def find(
         train, validation = score
         score = own_data({"train": train, "validation": validation, "test": validation}, seed=seed)
     if isinstance(score, Splits):
-        score = proxy_accuracy(net, score, seed=seed)
+        score = proxy_fitness(net, score, as_task(task), fitness=fitness, seed=seed)
     if isinstance(searcher, str):
         searcher = make_searcher(
             searcher, net.space, seed=seed, limits=limits, options=options or {}
@@ -143,12 +148,21 @@ def find(
     return SearchResult(winners, tuple(scores.items()))
 
 
-def proxy_accuracy(net: Supernet, splits: Splits, *, seed: int = 0) -> ScoreOf:
-    """The default score of `find`: validation accuracy with calibrated batch norms.
+def proxy_fitness(
+    net: Supernet,
+    splits: Splits,
+    task: Task,
+    *,
+    fitness: Literal["metric", "loss"] = "metric",
+    seed: int = 0,
+) -> ScoreOf:
+    """The default score of `find`: of validation images, with calibrated batch norms.
 
     Args:
         net: the supernet.
         splits: a data set with a validation part.
+        task: what is scored.
+        fitness: by its metric, or by its loss. Where lower is better, the sign is turned.
         seed: of the choice of calibration images.
 
     Raises:
@@ -165,11 +179,11 @@ def proxy_accuracy(net: Supernet, splits: Splits, *, seed: int = 0) -> ScoreOf:
     calibration = fixed(splits.train, images, BATCH_SIZE, **looks)
     validation = fixed(splits.validation, None, BATCH_SIZE, **looks)
 
-    def accuracy(arch: Arch) -> float:
-        score = evaluate.score(net, arch, calibration=calibration, validation=validation)
-        return score.accuracy
+    def score_of(arch: Arch) -> float:
+        score = evaluate.score(net, arch, calibration=calibration, validation=validation, task=task)
+        return -score.loss if fitness == "loss" else score.fitness
 
-    return accuracy
+    return score_of
 
 
 def _all_costs(

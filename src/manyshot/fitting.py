@@ -14,6 +14,7 @@ from manyshot.data import Augment, Batches, OwnSet, Splits, fixed
 from manyshot.progress import Progress
 from manyshot.recipe import TrainingSettings
 from manyshot.supernet import Supernet
+from manyshot.tasks import Task, as_task
 from manyshot.train import Only, Sampler, Standalone, Taught, Trainer, Uniform, engine, train
 from manyshot.train.probing import HeldOut
 
@@ -22,6 +23,7 @@ def fit(
     net: Supernet | nn.Module,
     train_on: Batches | Splits | Any,
     *,
+    task: Task | str = "classification",
     sampler: Sampler | None = None,
     teacher: nn.Module | None = None,
     settings: TrainingSettings | None = None,
@@ -46,6 +48,7 @@ def fit(
         train_on: batches of training images, or a data set whose training part is batched here; or
             data of your own, as a torch data set or a `DataLoader` of pairs of inputs and targets,
             whose samples are ordered and batched here too.
+        task: what is learnt: its loss, and what it checks of the first batch; or its name.
         sampler: which paths train next; by default uniform ones.
         teacher: a trained network, such as the one that `ms.convert` was given; everything learns
             from its predictions in place of labels, and it stays as it is.
@@ -65,7 +68,8 @@ def fit(
         What trained: its `sampler`, its `step`, its optimiser.
 
     Raises:
-        ValueError: for batches that cannot be made, or a sampler that needs held-out images.
+        ValueError: for batches that cannot be made, a sampler that needs held-out images, or
+            outputs and targets that are not what the task allows.
         NonFiniteLoss: if training diverges; the last good checkpoint is kept.
         CheckpointError: if a checkpoint in `folder` is damaged or of another run.
     """
@@ -106,6 +110,7 @@ def fit(
         settings=settings,
         seed=seed,
         largest=largest,
+        task=as_task(task),
         accelerator=engine(device, settings, path) if accelerator is None else accelerator,
         folder=path,
         checkpoint=checkpoint,

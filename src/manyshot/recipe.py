@@ -130,6 +130,22 @@ class SharingSettings(Section):
     """Arguments of its scheme; `seed` is the recipe's."""
 
 
+class TaskSettings(Section):
+    """What networks learn, and how well they do."""
+
+    name: str = "classification"
+    """classification, dense (a class per pixel), multi_label, regression, or
+    `package.module:attribute`; `task = "dense"` is short for a section with the name alone."""
+    options: Options = {}
+    """Of the task: for example `output`, the key or index of its part of a network's outputs, or
+    `ignore_index` of dense."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_name(cls, values: Any) -> Any:
+        return {"name": values} if isinstance(values, str) else values
+
+
 _AS_THEY_ARE: dict[str, Any] = {
     "root": None,
     "download": False,
@@ -294,6 +310,8 @@ class EvaluationSettings(Section):
     images: Positive | None = None
     """Validation images; by default, or if there are fewer, all."""
     batch_size: Positive = 256
+    fitness: Literal["metric", "loss"] = "metric"
+    """By what networks rank: the metric of the task, or its loss, which few images tell better."""
 
 
 class SearchSettings(Section):
@@ -501,6 +519,7 @@ class Recipe(Section):
     on a busy machine many times so."""
     network: NetworkSettings = NetworkSettings()
     sharing: SharingSettings = SharingSettings()
+    task: TaskSettings = TaskSettings()
     data: DataSettings = DataSettings()
     sampler: SamplerSettings = SamplerSettings()
     train: SupernetSettings = SupernetSettings()
@@ -590,7 +609,7 @@ class Recipe(Section):
     @property
     def named_code(self) -> dict[str, str]:
         """The keys whose value names code outside manyshot, `package.module:attribute`."""
-        sections = ("network", "sharing", "data", "sampler", "search")
+        sections = ("network", "sharing", "task", "data", "sampler", "search")
         names = {f"{section}.name": getattr(self, section).name for section in sections}
         if self.network.library is not None:
             del names["network.name"]

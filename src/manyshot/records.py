@@ -18,7 +18,10 @@ from pydantic_core import ErrorDetails
 from manyshot.plugins import shown
 
 SCHEMA = 1
-"""Version of every record that this package writes; readers refuse others."""
+"""Version of the records that this package writes, but for those of `SCORES_SCHEMA`; readers
+refuse others."""
+SCORES_SCHEMA = 2
+"""Version of records that hold scores: since 2 these are of the run's task, which they name."""
 
 wrote: Callable[[Path], None] = lambda path: None  # noqa: E731
 """Called after every durable write; tests put their fail points here."""
@@ -73,6 +76,14 @@ class Record(Part):
 R = TypeVar("R", bound=Record)
 
 
+class ScoresRecord(Record):
+    """A record that holds scores, or says what they are."""
+
+    schema_version: int = Field(
+        default=SCORES_SCHEMA, ge=SCORES_SCHEMA, le=SCORES_SCHEMA, alias="schema"
+    )
+
+
 def parsed(kind: type[R], text: bytes | str, where: str) -> R:
     """One record from its JSON text.
 
@@ -85,20 +96,21 @@ def parsed(kind: type[R], text: bytes | str, where: str) -> R:
         RecordError: if the text is no record, is of another schema, or lacks a key or has a wrong
             value, which the message names.
     """
+    reads = kind.model_fields["schema_version"].default
     try:
         record = kind.model_validate_json(text)
     except ValidationError as error:
-        raise RecordError(f"{where} {_said(error.errors(include_url=False))}") from error
+        raise RecordError(f"{where} {_said(error.errors(include_url=False), reads)}") from error
     if "schema_version" not in record.model_fields_set:
-        raise RecordError(f"{where} has schema None; this version reads {SCHEMA}")
+        raise RecordError(f"{where} has schema None; this version reads {reads}")
     return record
 
 
-def _said(errors: list[ErrorDetails]) -> str:
+def _said(errors: list[ErrorDetails], reads: int) -> str:
     """What is wrong with a record, the most important first, and what to do."""
     for error in errors:
         if error["loc"] == ("schema",):
-            return f"has schema {shown(error['input'])}; this version reads {SCHEMA}"
+            return f"has schema {shown(error['input'])}; this version reads {reads}"
     first = errors[0]
     if not first["loc"]:
         return f"is not a record: {first['msg']}; {_WAY_OUT}"
@@ -362,7 +374,9 @@ def keep_lines(path: Path, keep: Callable[[dict[str, Any]], bool]) -> list[dict[
 
 
 def _checked(path: Path, record: Any) -> dict[str, Any]:
-    if not isinstance(record, dict) or record.get("schema") != SCHEMA:
+    if not isinstance(record, dict) or record.get("schema") not in (SCHEMA, SCORES_SCHEMA):
         found = record.get("schema") if isinstance(record, dict) else record
-        raise RecordError(f"{path} has schema {found!r}; this version reads {SCHEMA}")
+        raise RecordError(
+            f"{path} has schema {found!r}; this version reads {SCHEMA} and {SCORES_SCHEMA}"
+        )
     return record

@@ -1,8 +1,9 @@
 """The folders that manyshot writes: every file name, the type of every record, and their readers.
 
 What is written is made of these types, and what is read becomes them, so that a damaged or foreign
-file is a `RecordError` that names the file, the line and the key. Accuracies are shares in [0, 1];
-other units are in the names. No torch here.
+file is a `RecordError` that names the file, the line and the key. Scores are values of the metric
+that the task of a run ranks by, which `TaskRecord` names with its direction; those that are shares
+are in [0, 1]. Other units are in the names. No torch here.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, model
 
 from manyshot import records
 from manyshot.recipe import Recipe
-from manyshot.records import Part, Record, RecordError
+from manyshot.records import Part, Record, RecordError, ScoresRecord
 from manyshot.space import SearchSpace
 
 # -- names of files --------------------------------------------------------------------------------
@@ -91,6 +92,36 @@ InnerPath = Annotated[str, AfterValidator(_stays_inside)]
 """A path relative to the folder, and inside it."""
 
 
+class MetricRecord(Part):
+    """The metric that scores are values of."""
+
+    name: str
+    higher_is_better: bool
+    share: bool
+    """Whether values are shares in [0, 1], which people read in percent."""
+
+    def oriented(self, value: float) -> float:
+        """The value, with its sign turned where lower is better: the highest is the best."""
+        return value if self.higher_is_better else -value
+
+
+ACCURACY = MetricRecord(name="accuracy", higher_is_better=True, share=True)
+"""The metric of classification, and of every published table."""
+
+
+class TaskRecord(Part):
+    """What the scores of a run are, and by what networks rank."""
+
+    name: str
+    metric: MetricRecord
+    fitness: Literal["metric", "loss"]
+    """By what a search ranks: the metric, or the loss on the same images."""
+
+    def fitness_of(self, score: float, loss: float) -> float:
+        """By what networks rank, from a score and a loss: the highest is the best."""
+        return -loss if self.fitness == "loss" else self.metric.oriented(score)
+
+
 class MemoryFormat(Part):
     """The memory format that a network trains in, and why."""
 
@@ -132,10 +163,12 @@ class WinnerRecord(Part):
     latency_ms: float
     costs: dict[str, float] | None = None
     """Further ones that a budget is on: the size of weights in bytes, and the recipe's own."""
-    proxy_accuracy: Share
-    test_accuracy: Share
-    test_balanced_accuracy: Share | None = None
-    """The mean over classes: where some are rare, it says what the accuracy hides."""
+    proxy_score: float
+    proxy_loss: float
+    test_score: float
+    test_loss: float
+    test_metrics: dict[str, float]
+    """The values of all metrics of the task by name, `test_score` among them."""
     files: dict[str, InnerPath]
     failed: dict[str, str] | None = None
     """The formats that could not be written, and why."""
@@ -161,8 +194,8 @@ class WatchedSet(Part):
     """How a search that moved the weights changed the scores and order of watched networks."""
 
     architectures: Count
-    mean_accuracy_before: Share
-    mean_accuracy_after: Share
+    mean_score_before: float
+    mean_score_after: float
     tau_before_after: float | None
 
 
@@ -233,12 +266,13 @@ class EnvironmentRecord(Record):
     memory_format: MemoryFormat | None = None
 
 
-class SpaceRecord(Record):
-    """`space.json`: what the option indices in all records mean, and budgets in %; the images."""
+class SpaceRecord(ScoresRecord):
+    """`space.json`: what option indices, budgets in % and scores in records mean; images."""
 
     space: SpaceDescription
     largest: dict[str, float]
     """Costs of the largest architecture by metric."""
+    task: TaskRecord
     images: ImagesRecord | None = None
     default_budgets: tuple[str, ...] | None = None
     """The budgets, if the recipe that the run began with had none."""
@@ -344,13 +378,13 @@ class CodesLine(Record):
     code: tuple[float, ...] | tuple[tuple[float, ...], ...]
 
 
-class ScoreLine(Record):
+class ScoreLine(ScoresRecord):
     """One score of one architecture with the supernet's weights, and what it is a function of."""
 
     generation: Count
     role: str
     arch: ArchText
-    proxy_accuracy: Share
+    proxy_score: float
     proxy_loss: float
     macs: Count
     params: Count
@@ -396,7 +430,7 @@ class ShiftingLine(Record):
     trained: Operations
 
 
-class FinishLine(Record):
+class FinishLine(ScoresRecord):
     """A line of `finish.jsonl` or `exported.jsonl`: a network that is finished and exported."""
 
     arch: ArchText
@@ -406,12 +440,13 @@ class FinishLine(Record):
     memory_format: MemoryFormat
     weights: InnerPath
     """The path of its weights."""
-    proxy_accuracy: Share | None = None
+    proxy_score: float | None = None
     tested_on: str | None = None
     """The digest of the test images that the figures below are of."""
-    test_accuracy: Share | None = None
+    test_score: float | None = None
     test_loss: float | None = None
-    test_balanced_accuracy: Share | None = None
+    test_metrics: dict[str, float] | None = None
+    """The values of all metrics of the task by name, `test_score` among them."""
     files: dict[str, InnerPath]
     sha256: dict[str, str] = Field(default_factory=dict)
     """Of each of `files`, by the same format."""
@@ -429,10 +464,11 @@ class FinishLine(Record):
         return path.is_file() and records.sha256_of(path) == self.sha256.get(kind)
 
 
-class Result(Record):
+class Result(ScoresRecord):
     """`result.json`: the winners of a run, and what was spent."""
 
     name: str
+    task: TaskRecord
     winners: tuple[WinnerRecord, ...]
     finish: Literal["inherit", "finetune", "scratch"]
     latency: dict[str, Timing]
@@ -447,12 +483,13 @@ class Result(Record):
 # -- a truth ---------------------------------------------------------------------------------------
 
 
-class TruthLine(Record):
+class TruthLine(ScoresRecord):
     """A line of `truth.jsonl`: one architecture trained alone with one seed."""
 
     arch: ArchText
     seed: int
-    test_accuracy: Share
+    metric: MetricRecord
+    test_score: float
     test_loss: float | None = None
     macs: Count | None = None
     params: Count | None = None
@@ -470,12 +507,12 @@ class TruthLine(Record):
 # -- a rank ----------------------------------------------------------------------------------------
 
 
-class RankScoreLine(Record):
+class RankScoreLine(ScoresRecord):
     """A line of `scores.jsonl`: a proxy score of an architecture of the truth."""
 
     arch: ArchText
     calibrated: bool
-    proxy_accuracy: Share
+    proxy_score: float
     proxy_loss: float
     weights: str
     calibration: str
@@ -554,6 +591,7 @@ class RankedTruth(Part):
 
     name: str
     source: str
+    metric: MetricRecord
     runs: tuple[str, ...]
     architectures: Count
     run_sd: float | None
@@ -579,22 +617,23 @@ class RankPoint(Part):
     """An architecture of the truth with its proxy scores."""
 
     arch: ArchText
-    truth: Share
+    truth: float
     runs: Count
     error: float | None
     """The standard error of `truth` by the seed."""
     macs: Count
     params: Count
-    proxy_accuracy: Share
+    proxy_score: float
     proxy_loss: float
-    shared_statistics_accuracy: Share | None
+    shared_statistics_score: float | None
 
 
-class Ranking(Record):
+class Ranking(ScoresRecord):
     """`rank.json`: how far the ranking of a run can be trusted, against one truth."""
 
     run: str
     seed: int
+    task: TaskRecord
     weights: str
     truth: RankedTruth
     evaluation: Evaluation
@@ -615,12 +654,12 @@ class Ranking(Record):
 
 
 class ComparedWinner(Part):
-    """A winner of a compared run, with its accuracy trained alone if the truth has it."""
+    """A winner of a compared run, with its score trained alone if the truth has it."""
 
     budget: str
     arch: ArchText
-    test_accuracy: Share
-    truth: Share | None
+    test_score: float
+    truth: float | None
 
 
 class ComparedRun(Part):
@@ -678,9 +717,11 @@ class Baseline(Part):
     metrics: dict[str, float | None]
 
 
-class Comparison(Record):
+class Comparison(ScoresRecord):
     """`compare.json`: methods over seeds."""
 
+    metric: MetricRecord
+    """Of the scores on test images."""
     truth: RankedTruth | None
     runs: tuple[ComparedRun, ...]
     baselines: tuple[Baseline, ...]

@@ -152,8 +152,10 @@ class RunWinner:
         arch: the architecture.
         choices: the chosen option of every decision that matters, by name.
         costs: `macs`, `params`, the measured `latency_ms`, and what else a budget is on.
-        proxy_accuracy: with the supernet's weights, on validation images.
-        test_accuracy: of the finished network, on the test images.
+        metric: the name of the metric that scores are values of.
+        proxy_score: with the supernet's weights, on validation images.
+        test_score: of the finished network, on the test images.
+        test_metrics: likewise all metrics of the task by name.
         files: paths of the exported files, by format; `file` looks at what is in one.
     """
 
@@ -161,8 +163,10 @@ class RunWinner:
     arch: Arch
     choices: dict[str, Any]
     costs: dict[str, float]
-    proxy_accuracy: float
-    test_accuracy: float
+    metric: str
+    proxy_score: float
+    test_score: float
+    test_metrics: dict[str, float]
     files: dict[str, Path]
     _run: Run = field(repr=False, compare=False)
 
@@ -244,9 +248,10 @@ class Run:
         Raises:
             RecordError: if the run is not finished.
         """
-        return [self._winner(winner) for winner in self.result.winners]
+        result = self.result
+        return [self._winner(winner, result.task.metric.name) for winner in result.winners]
 
-    def _winner(self, winner: WinnerRecord) -> RunWinner:
+    def _winner(self, winner: WinnerRecord, metric: str) -> RunWinner:
         costs = {"macs": winner.macs, "params": winner.params, "latency_ms": winner.latency_ms}
         costs |= winner.costs or {}
         return RunWinner(
@@ -254,8 +259,10 @@ class Run:
             arch=tuple(int(option) for option in winner.arch.split("-")),
             choices=winner.choices,
             costs=costs,
-            proxy_accuracy=winner.proxy_accuracy,
-            test_accuracy=winner.test_accuracy,
+            metric=metric,
+            proxy_score=winner.proxy_score,
+            test_score=winner.test_score,
+            test_metrics=winner.test_metrics,
             files={kind: self.folder / path for kind, path in winner.files.items()},
             _run=self,
         )
@@ -404,7 +411,7 @@ class Run:
     def __repr__(self) -> str:
         if not self.files.result_file.exists():
             return f"Run({str(self.folder)!r}, not finished)"
-        winners = ", ".join(f"{w.budget}: {w.test_accuracy:.1%}" for w in self.winners)
+        winners = ", ".join(f"{w.budget}: {w.metric} {w.test_score:.4g}" for w in self.winners)
         return f"Run({str(self.folder)!r}, {winners})"
 
     def _repr_html_(self) -> str:

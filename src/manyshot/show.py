@@ -53,7 +53,7 @@ def shift_tables(result: Result) -> list[RichTable]:
     spent = run.images(result.images_forwarded)
     tables = [_drawn(spent, f"Images forwarded, shifting: {result.shifting}")]
     if result.order:
-        tables.append(_drawn(run.watched(result.order), "Watched networks, before and after"))
+        tables.append(_drawn(run.watched(result), "Watched networks, before and after"))
     return tables
 
 
@@ -83,7 +83,7 @@ def rank_tables(ranking: Ranking, page: Path) -> list[RichTable | Text]:
     columns = ("Predictor", rank.TAU, rank.RHO, rank.R, "Regret")
     tables = [
         _drawn(
-            rank.statistics(ranked).only(*columns),
+            rank.statistics(ranked, ranking).only(*columns),
             f"{ranked.name}: {ranked.why}; judged by {', '.join(ranked.judged_by)}",
         )
         for ranked in ranking.sets
@@ -101,7 +101,7 @@ def compare_tables(comparison: Comparison, page: Path) -> list[RichTable | Text]
             shown.append(_drawn(compare.methods(comparison, metrics), words))
     decided = [pair for pair in comparison.pairs if pair.verdict in ("better", "worse")]
     if decided:
-        shown.append(_drawn(compare.pairs(decided), "Pairs of methods"))
+        shown.append(_drawn(compare.pairs(decided, comparison), "Pairs of methods"))
     rest = len(comparison.pairs) - len(decided)
     if rest:
         pairs = numbers.plural(rest, "pair is", "pairs are")
@@ -115,8 +115,8 @@ def _page(page: Path) -> Text:
 
 KINDS = {
     "tau": "Kendall's τ of the proxy with truth",
-    "regret": "Accuracy lost by the first pick",
-    "winner accuracy": "Winners' accuracy trained alone, as far as the truth has them",
-    "finished accuracy": "Winners' accuracy on test images, finished as the recipe says",
+    "regret": "What the first pick loses",
+    "winner": "Winners trained alone, as far as the truth has them",
+    "finished": "Winners on test images, finished as the recipe says",
 }
 """How the names of metrics begin, and what they are."""

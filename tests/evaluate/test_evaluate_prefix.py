@@ -340,4 +340,4 @@ def test_threads_change_at_most_the_last_bits(tiny, all_tiny):
         torch.set_num_threads(1)
     for arch, ours in found.items():
         assert ours.loss == pytest.approx(all_tiny[arch].loss, rel=1e-6)
-        assert ours.accuracy == pytest.approx(all_tiny[arch].accuracy, abs=1e-6)
+        assert ours.value == pytest.approx(all_tiny[arch].value, abs=1e-6)

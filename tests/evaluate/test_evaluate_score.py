@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import manyshot as ms
-from manyshot.evaluate import Score, accuracy, calibrate, evaluating, score
+from manyshot.evaluate import Score, calibrate, evaluating, score, score_module
 
 ARCHS = [(3, 3, 3, 3), (0, 1, 2, 3), (2, 2, 0, 1)]
 
@@ -156,16 +156,16 @@ def test_a_score_by_hand_and_by_the_extracted_subnet(net):
         labels = np.concatenate([y.numpy() for _, y in batches(1)])
         log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
         assert ours.images == 39
-        assert ours.accuracy == (logits.argmax(1) == labels).sum() / 39
+        assert ours.value == (logits.argmax(1) == labels).sum() / 39
         assert ours.loss == pytest.approx(-log_p[np.arange(39), labels].mean(), rel=1e-6)
-        assert accuracy(subnet, batches(1)) == ours
+        assert score_module(subnet, batches(1)) == ours
 
 
-def test_accuracy_leaves_the_module_as_it_was():
+def test_score_leaves_the_module_as_it_was():
     module = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Dropout(), nn.Linear(64, 10))
     module.train()
     before = whole_state(module)
-    assert accuracy(module, batches(0)) == accuracy(module, batches(0))
+    assert score_module(module, batches(0)) == score_module(module, batches(0))
     assert_untouched(before, whole_state(module))
 
 
@@ -258,30 +258,30 @@ def scorers(give):
 
     return {
         "score": lambda x, y: score(net, (1,), calibration=[x], validation=[(x, y)]),
-        "accuracy": lambda x, y: accuracy(net.extract((1,)), [(x, y)]),
+        "module": lambda x, y: score_module(net.extract((1,)), [(x, y)]),
         "population": population,
     }
 
 
-@pytest.mark.parametrize("way", ["score", "accuracy", "population"])
+@pytest.mark.parametrize("way", ["score", "module", "population"])
 @pytest.mark.parametrize("name", NOT_CLASSES)
-def test_what_is_no_classification_has_no_accuracy(name, way):
+def test_what_is_no_classification_has_no_score(name, way):
     give, wrong, shown, also = NOT_CLASSES[name]
     with pytest.raises(ValueError) as error:
         scorers(give)[way](torch.ones(6, 1, 8, 8), wrong)
-    first, _, second = str(error.value).partition(", the labels ")
+    first, _, second = str(error.value).partition(", the targets ")
     assert shown in first and also in second
-    assert "Allowed are outputs (B, classes)" in second and "0..classes-1" in second
+    assert "are outputs (B, classes)" in second and "0..classes-1" in second
 
 
-@pytest.mark.parametrize("way", ["score", "accuracy", "population"])
+@pytest.mark.parametrize("way", ["score", "module", "population"])
 @pytest.mark.parametrize(("wrong", "shown"), [(4, "0..4"), (-1, "-1..3"), (-100, "-100..3")])
 def test_labels_outside_the_classes_are_errors(way, wrong, shown):
     classes = labels(6)
     assert scorers(pooled)[way](torch.ones(6, 1, 8, 8), classes)
     classes[4] = wrong
     pattern = (
-        rf"labels are in {shown}, the network's outputs of shape \(6, 4\) have 4 classes, 0..3"
+        rf"targets are in {shown}, the network's outputs of shape \(6, 4\) have 4 classes, 0..3"
     )
     with pytest.raises(ValueError, match=pattern.replace("..", r"\.\.")):
         scorers(pooled)[way](torch.ones(6, 1, 8, 8), classes)
@@ -290,9 +290,9 @@ def test_labels_outside_the_classes_are_errors(way, wrong, shown):
 def test_bytes_are_class_indices_too():
     batch = torch.randn(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     scored = scorers(pooled)["score"]
-    module = scorers(pooled)["accuracy"]
+    module = scorers(pooled)["module"]
     assert module(batch, labels(6, dtype=torch.uint8)).images == 6
-    assert 0 <= scored(batch, labels(6, dtype=torch.uint8)).accuracy <= 1
+    assert 0 <= scored(batch, labels(6, dtype=torch.uint8)).value <= 1
 
 
 @pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")
@@ -301,13 +301,14 @@ def test_balanced_accuracy_is_the_mean_over_the_classes_that_there_are():
     from sklearn.metrics import balanced_accuracy_score
 
     from manyshot.evaluate.score import total
+    from manyshot.tasks import DEFAULT
 
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(200, 5, generator=generator)
     labels = torch.multinomial(
         torch.tensor([0.8, 0.1, 0.07, 0.03, 0]), 200, True, generator=generator
     )
-    scored = total(zip(logits.split(64), labels.split(64), strict=True))
+    scored = total(DEFAULT, zip(logits.split(64), labels.split(64), strict=True))
     expected = balanced_accuracy_score(labels.numpy(), logits.argmax(1).numpy())
-    assert scored.balanced_accuracy == pytest.approx(expected, abs=1e-12)
-    assert scored.accuracy == float((logits.argmax(1) == labels).double().mean())
+    assert scored.metrics["balanced accuracy"] == pytest.approx(expected, abs=1e-12)
+    assert scored.value == float((logits.argmax(1) == labels).double().mean())

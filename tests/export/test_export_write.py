@@ -24,7 +24,7 @@ def full_card():
         SPACE,
         (1, 2),
         costs={"macs": np.int64(1200), "latency_ms": np.float32(0.5)},
-        accuracies={"proxy_accuracy": 0.75, "test_accuracy": None},
+        scores={"proxy accuracy": 0.75, "test accuracy": None},
         data=DATA,
     )
 
@@ -37,11 +37,11 @@ class TestCard:
         record = json.loads(path.read_text())
         versions = record.pop("versions")
         assert record == {
-            "schema": 1,
+            "schema": 2,
             "architecture": "1-2",
             "choices": {"layer0": "skip", "width": 24},
             "costs": {"macs": 1200, "latency_ms": 0.5},
-            "accuracies": {"proxy_accuracy": 0.75, "test_accuracy": None},
+            "scores": {"proxy accuracy": 0.75, "test accuracy": None},
             "data": DATA,
             "files": {"pt2": "a.pt2"},
         }
@@ -56,16 +56,15 @@ class TestCard:
     def test_what_is_not_known_is_null(self, tmp_path):
         record = json.loads(write_card(tmp_path / "a.json", {}).read_text())
         assert [key for key, value in record.items() if value is None] == [
-            "architecture", "choices", "costs", "accuracies", "data", "files"
+            "architecture", "choices", "costs", "scores", "data", "files"
         ]  # fmt: skip
 
     @pytest.mark.parametrize(
         ("record", "message"),
         [
-            ({"acuracies": {}}, "no field 'acuracies'; have .*'accuracies'"),
+            ({"scorse": {}}, "no field 'scorse'; have .*'scores'"),
             ({"versions": {}}, "no field 'versions'"),
-            ({"accuracies": {"test_accuracy": 93.1}}, r"test_accuracy must be in \[0, 1\]"),
-            ({"accuracies": {"test_accuracy": float("nan")}}, r"must be in \[0, 1\]"),
+            ({"scores": {"test R2": float("nan")}}, "JSON"),
             ({"data": {"name": "digits"}}, "'fingerprint'"),
             ({"costs": {"latency_ms": float("inf")}}, "JSON"),
         ],
@@ -158,7 +157,7 @@ class TestExport:
         record = {**full_card(), "data": data}
         paths = export(module, example=images, folder=tmp_path, stem="a", card=record)
         expected = {
-            "schema": 1,
+            "schema": 2,
             "architecture": "1-2",
             "choices": {"layer0": "skip", "width": 24},
             "data": data,

@@ -26,7 +26,7 @@ def test_a_run_of_two_processes(tmp_path):
     assert "4/4" in main.errors  # progress, of one process only
     assert "4/4" not in other.errors
     result = json.loads(main.output)
-    assert records.read_json(folder / "result.json") == {"schema": 1, **result}
+    assert records.read_json(folder / "result.json") == {"schema": 2, **result}
     assert [row["step"] for row in lines(folder, "train.jsonl")] == [2, 4]
     searched = [row["arch"] for row in lines(folder, "search.jsonl")]
     assert len(searched) == len(set(searched)) == 6

@@ -46,7 +46,7 @@ def test_modes_differ_and_inherit_is_the_supernets_own(base, tmp_path):
             calibration=ws.calibration(),
             validation=ws.fixed("test", None),
         )
-        assert (row["test_accuracy"], row["test_loss"]) == (score.accuracy, score.loss)
+        assert (row["test_score"], row["test_loss"]) == (score.value, score.loss)
 
 
 def test_scratch_weights_owe_nothing_to_the_supernet(tmp_path):
@@ -100,12 +100,12 @@ def test_the_test_set_is_not_touched_before_the_end(tmp_path, monkeypatch):
 def test_the_test_images_decide_nothing(tmp_path, monkeypatch):
     """With other labels on the test images, only test scores differ."""
     run(small(), tmp_path / "a")
-    accuracy = ms.evaluate.accuracy
+    score_module = ms.evaluate.score_module
 
-    def shifted(module: nn.Module, batches):
-        return accuracy(module, [(x, (y + 1) % 10) for x, y in batches])
+    def shifted(module: nn.Module, batches, task):
+        return score_module(module, [(x, (y + 1) % 10) for x, y in batches], task=task)
 
-    monkeypatch.setattr(ms.evaluate, "accuracy", shifted)
+    monkeypatch.setattr(ms.evaluate, "score_module", shifted)
     run(small(), tmp_path / "b")
     one, two = outcome(tmp_path / "a"), outcome(tmp_path / "b")
     assert one["finish.jsonl"] != two["finish.jsonl"]
@@ -132,7 +132,7 @@ def test_any_architecture_can_be_exported(base, tmp_path):
         expected = ws.net.eval()(images, arch, stats=stats)
         torch.testing.assert_close(program(images), expected, rtol=1e-4, atol=1e-5)
     card = json.loads((tmp_path / "run" / "subnets" / "3-0-2-1.json").read_text())
-    assert card["accuracies"] == {}
+    assert card["scores"] == {}
     assert card["data"]["fingerprint"] == ws.splits.training_fingerprint
 
 
@@ -150,21 +150,22 @@ def test_an_export_touches_the_test_images_only_if_told_to(base, tmp_path, monke
     assert "3-0-2-1" not in [row["arch"] for row in finished]
     record = export_architecture(recipe, folder, "3-0-2-1")
     assert "test" not in touched
-    assert "test_accuracy" not in record
+    assert "test_score" not in record
     assert lines(folder, "finish.jsonl") == finished
     assert [row["arch"] for row in lines(folder, "exported.jsonl")] == ["3-0-2-1"]
 
     record = export_architecture(recipe, folder, "3-0-2-1", test=True)
     assert touched.count("test") == 1
     card = json.loads((folder / "subnets" / "3-0-2-1.json").read_text())
-    assert card["accuracies"] == {"test_accuracy": record["test_accuracy"]}
+    scores = {f"test {name}": value for name, value in record["test_metrics"].items()}
+    assert card["scores"] == scores and scores["test accuracy"] == record["test_score"]
     [row] = lines(folder, "exported.jsonl")
-    assert row["test_accuracy"] == record["test_accuracy"]
+    assert row["test_score"] == record["test_score"]
 
     arch = finished[0]["arch"]  # a winner was tested, and keeps its accuracies
     card = (folder / "subnets" / f"{arch}.json").read_text()
     (folder / "subnets" / f"{arch}.json").unlink()
-    assert {"schema": 1, **export_architecture(recipe, folder, arch)} == finished[0]
+    assert {"schema": 2, **export_architecture(recipe, folder, arch)} == finished[0]
     assert touched.count("test") == 1
     assert (folder / "subnets" / f"{arch}.json").read_text() == card
     assert sorted(map(str, lines(folder, "finish.jsonl"))) == sorted(map(str, finished))

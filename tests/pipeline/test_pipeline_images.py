@@ -118,11 +118,11 @@ def test_after_another_test_image_a_finished_run_only_tests_again(
             logits = ms.Run(copy).finished(tuple(map(int, row["arch"].split("-"))))(images)
         loss = torch.nn.functional.cross_entropy(logits, labels).item()
         assert new["test_loss"] == pytest.approx(loss, rel=1e-5) != row["test_loss"]
-        assert new["test_accuracy"] == pytest.approx((logits.argmax(1) == labels).double().mean())
+        assert new["test_score"] == pytest.approx((logits.argmax(1) == labels).double().mean())
         assert new["fingerprint"] == row["fingerprint"]
         assert new["tested_on"] == splits.digests["test"] != row["tested_on"]
     for winner in result["winners"]:
-        assert winner["test_accuracy"] == after[winner["arch"]]["test_accuracy"]
+        assert winner["test_score"] == after[winner["arch"]]["test_score"]
 
 
 @pytest.mark.parametrize("cut", [lambda folder: None, half], ids=["finished", "half finished"])

@@ -38,7 +38,7 @@ def test_a_run_goes_the_whole_way(finished):
     score = ms.evaluate.score(
         ws.net, arch, calibration=ws.calibration(), validation=ws.fixed("validation", None)
     )
-    assert score.accuracy == record["proxy_accuracy"]
+    assert score.value == record["proxy_score"]
 
 
 def test_the_same_recipe_gives_the_same_run(finished, tmp_path):
@@ -52,7 +52,7 @@ def test_other_searchers_take_its_supernet(finished, tmp_path, searcher, options
                    "search.budgets=['macs<=90%']", "finish.mode=inherit")  # fmt: skip
     result = run(recipe, tmp_path, trained=finished[0])
     [winner] = result["winners"]
-    assert 0 <= winner["test_accuracy"] <= 1
+    assert 0 <= winner["test_score"] <= 1
 
 
 def test_slices_are_networks_made_from_other_seeds():

@@ -71,7 +71,7 @@ def test_scores_are_those_of_score(ranked, truth, net):
             net.net, arch, calibration=images.calibration, validation=images.validation
         )
         assert point["arch"] == net.net.space.to_text(arch)
-        assert point["proxy_accuracy"] == own.accuracy
+        assert point["proxy_score"] == own.value
         assert point["proxy_loss"] == pytest.approx(own.loss, rel=1e-6)
         assert point["macs"] == net.costs["macs"]([arch])[0]
         assert point["params"] == net.costs["params"]([arch])[0]
@@ -82,9 +82,10 @@ def test_scores_are_those_of_score(ranked, truth, net):
 def test_a_truth_of_other_images_is_warned_of(copied, truth, tmp_path):
     """Whether it is read from a folder of ours, and whoever calls."""
     folder, recipe = copied
+    same = {"schema": 2, "metric": truth.metric.plain()}
     rows = [
-        {"schema": 1, "arch": "-".join(map(str, arch)), "seed": seed, "test_accuracy": accuracy}
-        for arch, accuracies in zip(truth.archs, truth.accuracy_NR.tolist(), strict=True)
+        {**same, "arch": "-".join(map(str, arch)), "seed": seed, "test_score": accuracy}
+        for arch, accuracies in zip(truth.archs, truth.scores_NR.tolist(), strict=True)
         for seed, accuracy in enumerate(accuracies[:1])
     ]
     for name, of in (("same", "digits"), ("other", "mnist")):
@@ -103,11 +104,11 @@ def test_a_truth_of_other_images_is_warned_of(copied, truth, tmp_path):
 
 def test_statistics_are_of_these_scores(ranked, truth):
     [everything] = [own for own in ranked["sets"] if own["name"] == "global"]
-    truth_N = truth.accuracy_NR.mean(1)
+    truth_N = truth.scores_NR.mean(1)
     for name, key, sign in (
-        ("proxy", "proxy_accuracy", 1),
+        ("proxy", "proxy_score", 1),
         ("proxy loss", "proxy_loss", -1),
-        ("without recalibration", "shared_statistics_accuracy", 1),
+        ("without recalibration", "shared_statistics_score", 1),
         ("macs", "macs", 1),
         ("params", "params", 1),
     ):
@@ -123,20 +124,20 @@ def test_the_local_sets(ranked, truth):
     assert set(found) == {"global", "local by truth", "local by prediction"}
     assert set(ranked["absent"]) == {"local by search"}
     assert found["local by truth"]["judged_by"] == ["seed 1", "seed 2"]
-    proxy = {point["arch"]: point["proxy_accuracy"] for point in ranked["points"]}
+    proxy = {point["arch"]: point["proxy_score"] for point in ranked["points"]}
     chosen = found["local by prediction"]["archs"]
     assert sorted(proxy[a] for a in chosen) == sorted(proxy.values())[-len(chosen) :]
 
 
 def test_points_say_how_many_runs_and_how_far_off(copied, ranked, truth, tmp_path):
     folder = shutil.copytree(copied[0], tmp_path / "run")
-    accuracy_NR = truth.accuracy_NR.copy()
-    accuracy_NR[3, 1:] = np.nan
-    uneven = TruthTable(truth.name, truth.archs, truth.runs, accuracy_NR)
+    scores_NR = truth.scores_NR.copy()
+    scores_NR[3, 1:] = np.nan
+    uneven = TruthTable(truth.name, truth.archs, truth.runs, scores_NR)
     points = rank_run(copied[1], folder, uneven)["points"]
     assert [point["runs"] for point in points] == [3, 3, 3, 1] + [3] * (len(points) - 4)
-    assert points[3]["truth"] == accuracy_NR[3, 0]
-    known_NR = np.delete(accuracy_NR, 3, axis=0)
+    assert points[3]["truth"] == scores_NR[3, 0]
+    known_NR = np.delete(scores_NR, 3, axis=0)
     pooled = np.sqrt(known_NR.var(axis=1, ddof=1).mean())  # one spread for all networks
     for point in points:
         assert point["error"] == pytest.approx(pooled / np.sqrt(point["runs"]))
@@ -152,7 +153,7 @@ def test_a_reference_chooses_the_local_set_by_prediction(copied, ranked, truth, 
     path = other / "rank" / "made" / "scores.jsonl"
     rows = lines(path.parent, path.name)
     for i, row in enumerate(rows):  # as if the reference ranked in the order of the table
-        row["proxy_accuracy"] = 0.5 - i / 500 if row["calibrated"] else 0.5 + i / 500
+        row["proxy_score"] = 0.5 - i / 500 if row["calibrated"] else 0.5 + i / 500
     records.write_lines(path, rows)
     calibrated = [row["arch"] for row in rows if row["calibrated"]]
     again = rank_run(copied[1], copied[0], truth, reference=other)
@@ -173,7 +174,7 @@ def test_other_batches_of_evaluation_are_other_scores(copied, ranked, truth, tmp
     recipe = small("evaluate.batch_size=16")
     found = rank_run(recipe, folder, truth)
     assert found["evaluation"]["architectures"] == len(truth)
-    for key in ("proxy_loss", "shared_statistics_accuracy"):
+    for key in ("proxy_loss", "shared_statistics_score"):
         values = [point[key] for point in found["points"]]
         assert None not in values
         assert key != "proxy_loss" or values != [point[key] for point in ranked["points"]]
@@ -244,7 +245,7 @@ def test_scores_of_other_weights_or_images_are_dropped(copied, ranked, truth, tm
     path = folder / "rank" / "made" / "scores.jsonl"
     rows = lines(path.parent, path.name)
     other = "other" if isinstance(rows[0][what], str) else 7
-    records.write_lines(path, [{**row, what: other, "proxy_accuracy": 0.0} for row in rows])
+    records.write_lines(path, [{**row, what: other, "proxy_score": 0.0} for row in rows])
     assert rank_run(copied[1], folder, truth)["points"] == ranked["points"]
 
 
@@ -253,7 +254,7 @@ def test_the_final_weights_of_a_shifted_run_are_ranked(shifted, truth, tmp_path)
     shutil.copytree(shifted[0], folder)
     found = rank_run(shifted[1], folder, truth, uncalibrated=0)
     assert found["weights"] == lines(folder, "search.jsonl")[-1]["weights"]
-    assert found["points"][0]["shared_statistics_accuracy"] is None
+    assert found["points"][0]["shared_statistics_score"] is None
     assert "without recalibration" not in found["sets"][0]["predictors"]
     assert not [row for row in lines(folder / "rank/made", "scores.jsonl") if not row["calibrated"]]
 
@@ -276,7 +277,7 @@ def test_k_shot_runs_are_scored_one_by_one_and_tell_their_codes(truth, tmp_path)
         own = evaluate.score(
             ws.net, arch, calibration=images.calibration, validation=images.validation
         )
-        assert (point["proxy_accuracy"], point["proxy_loss"]) == (own.accuracy, own.loss)
+        assert (point["proxy_score"], point["proxy_loss"]) == (own.value, own.loss)
     rows = lines(tmp_path / "run", "codes.jsonl")
     assert len(rows) > 30 and len({row["arch"] for row in rows}) == len(rows)
     assert [r["macs"] for r in rows] == sorted(r["macs"] for r in rows)
@@ -356,7 +357,7 @@ class TestCompare:
             table = random_truth(sorted(archs), name=f"has it: {expected}")
             rank_run(Recipe.load(folder / "recipe.toml"), folder, table, uncalibrated=0)
             [row] = compare_runs([folder], tmp_path / "out", table.name)["runs"]
-            known = dict(zip(table.archs, table.accuracy_N, strict=True)).get(arch)
+            known = dict(zip(table.archs, table.scores_N, strict=True)).get(arch)
             assert (known is not None) == expected
             assert [winner["truth"] for winner in row["winners"]] == [known]
             assert row["metrics"][f"winner accuracy {won['budget']}"] == known

@@ -207,7 +207,7 @@ def changed(path, number, **fields):
             "has architecture 3-3-3-3 in generation 0 where this search proposes ",
         ),
         ({"generation": 1}, " in generation 1 where this search proposes "),
-        ({"schema": 9}, "has schema 9; this version reads 1"),
+        ({"schema": 9}, "has schema 9; this version reads 2"),
     ],
     ids=str,
 )

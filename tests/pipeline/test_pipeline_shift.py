@@ -171,7 +171,7 @@ def test_of_draws_within_the_budget_the_best_scored_wins(tmp_path):
     ws = Workspace.build(small(RAW, search, "finish.mode=inherit", "seed=7"))
     [limit] = ws.limits()
     assert all(row["macs"] <= limit.limit for row in rows)
-    assert winner["proxy_accuracy"] == max(row["proxy_accuracy"] for row in rows)
+    assert winner["proxy_score"] == max(row["proxy_score"] for row in rows)
 
 
 def test_no_draw_within_the_budget_is_an_error_with_a_way_out(tmp_path, monkeypatch):

@@ -55,7 +55,7 @@ def test_frozen_weights_do_not_move(shifted, tmp_path):
     assert not (tmp_path / "run" / SHIFTED).exists()
     assert not (tmp_path / "run" / STATE).exists()
     order = found.order["global"]
-    assert order.mean_accuracy_before == order.mean_accuracy_after
+    assert order.mean_score_before == order.mean_score_after
     assert order.tau_before_after == pytest.approx(1)
 
 
@@ -145,7 +145,7 @@ def test_controls_forward_as_many_images(shifted, tmp_path, name):
 def test_the_best_of_the_frozen_supernet_are_what_trains(shifted, ws, tmp_path):
     again(shifted, tmp_path, "shifting.name=topk_finetune")
     before = [r for r in lines(tmp_path / "run", "order.jsonl") if r["role"] == "before"]
-    scores = {ws.net.space.from_text(r["arch"]): r["proxy_accuracy"] for r in before}
+    scores = {ws.net.space.from_text(r["arch"]): r["proxy_score"] for r in before}
     expected = operations(ws, best(scores, k=4)).counts
     for row in lines(tmp_path / "run", "shifting.jsonl"):  # four candidates, two mini-batches each
         assert row["trained"]["counts"] == [[S * n for n in counts] for counts in expected]
@@ -198,7 +198,7 @@ def test_the_records_are_those_of_the_searcher_told_so(shifted, ws):
         elites = [arch for arch in searcher.elites() if arch not in asked]
         assert archs == [*asked, *elites]
         assert [row["role"] for row in own] == ["candidate"] * P + ["elite"] * len(elites)
-        searcher.tell(archs, [row["proxy_accuracy"] for row in own], version)
+        searcher.tell(archs, [row["proxy_score"] for row in own], version)
         rescored += len(elites)
     assert rescored > 0
     assert len({row["weights"] for row in rows}) == G
@@ -211,7 +211,7 @@ def test_winners_are_the_best_of_those_scored_again_at_the_final_weights(shifted
     latest = {}
     for row in rows:
         if row["role"] != "final":
-            latest[ws.net.space.from_text(row["arch"])] = row["proxy_accuracy"]
+            latest[ws.net.space.from_text(row["arch"])] = row["proxy_score"]
     assert archs_of(ws, final) == best(latest, ws.limits()[0], 3)
     net = copy.deepcopy(ws.net)
     load_weights(folder / SHIFTED, net)
@@ -221,12 +221,12 @@ def test_winners_are_the_best_of_those_scored_again_at_the_final_weights(shifted
         score = evaluate.score(
             net, arch, calibration=ws.calibration(), validation=ws.fixed("validation", None)
         )
-        assert (row["proxy_accuracy"], row["proxy_loss"]) == (score.accuracy, score.loss)
+        assert (row["proxy_score"], row["proxy_loss"]) == (score.value, score.loss)
         assert row["weights_version"] == P * G * S
-        scores[arch] = score.accuracy
+        scores[arch] = score.value
     [winner] = best(scores, ws.limits()[0])
     assert result["winners"][0]["arch"] == net.space.to_text(winner)
-    assert result["winners"][0]["proxy_accuracy"] == scores[winner]
+    assert result["winners"][0]["proxy_score"] == scores[winner]
     assert result["searched"] == len(latest)
 
 
@@ -266,7 +266,7 @@ def test_only_in_turn_are_late_candidates_favoured(shifted, tmp_path, timing):
     rows = lines(tmp_path / "run", "search.jsonl")
     for generation in range(G):
         own = [
-            row["proxy_accuracy"]
+            row["proxy_score"]
             for row in rows
             if row["generation"] == generation and row["role"] == "candidate"
         ]
@@ -344,7 +344,7 @@ def test_watched_sets_are_chosen_before_and_scored_twice_alike(shifted, ws):
     assert {(r["weights_version"], r["calibration"], r["validation_images"]) for r in after} == {
         (P * G * S, before[0]["calibration"], 64)
     }
-    scores = [np.array([r["proxy_accuracy"] for r in part]) for part in (before, after)]
+    scores = [np.array([r["proxy_score"] for r in part]) for part in (before, after)]
     own = result["order"]["global"]
     assert own["architectures"] == 10
     expected = scipy.stats.kendalltau(*scores, variant="b").statistic

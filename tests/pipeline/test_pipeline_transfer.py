@@ -109,7 +109,7 @@ def test_it_goes_the_whole_way(base, moved):
     assert (folder / SOURCE).read_bytes() == (base[0] / WEIGHTS).read_bytes()
     assert Recipe.load(folder / "recipe.toml") == recipe
     assert recipe.transfer.source == digest(load_file(base[0] / WEIGHTS))
-    assert {"schema": 1, **result} == records.read_json(folder / "result.json")
+    assert {"schema": 2, **result} == records.read_json(folder / "result.json")
     assert result.keys() == base[2].keys()
     assert [winner["budget"] for winner in result["winners"]] == ["macs<=20%", "macs<=90%"]
     for own, other in zip(result["winners"], base[2]["winners"], strict=True):
@@ -243,8 +243,8 @@ def test_batch_norms_are_calibrated_on_the_target(base, moved):
         )
         for images in (target, source)
     )
-    assert (record["proxy_accuracy"], record["proxy_loss"]) == (on_target.accuracy, on_target.loss)
-    assert winner["proxy_accuracy"] == on_target.accuracy
+    assert (record["proxy_score"], record["proxy_loss"]) == (on_target.value, on_target.loss)
+    assert winner["proxy_score"] == on_target.value
     assert on_source.loss != on_target.loss
 
 

@@ -84,7 +84,7 @@ def test_a_training_is_a_bare_loop(done, tmp_path):
                 accuracy, loss = bare_loop(ws, arch)
                 # the same operations; sums over other batches of test images differ in float32
                 assert row["test_loss"] == pytest.approx(loss, rel=1e-4)
-                assert row["test_accuracy"] == pytest.approx(accuracy, abs=1.01 / 449)
+                assert row["test_score"] == pytest.approx(accuracy, abs=1.01 / 449)
                 assert row["macs"] == ws.costs["macs"]([arch])[0]
                 assert row["images_forwarded"] == EPOCHS * 128
 
@@ -104,7 +104,7 @@ def test_the_record_is_a_truth_table(done):
     found = load_truth(done)
     assert found.archs == ((0, 1, 2, 3), (1, 1, 1, 1), (3, 0, 0, 1))
     assert found.runs == ("seed 1", "seed 4") and set(found.costs) == {"macs", "params"}
-    assert len(np.unique(found.accuracy_NR)) > 3
+    assert len(np.unique(found.scores_NR)) > 3
 
 
 def test_the_recipes_own_seed_sharing_and_sampler_have_no_part(done, tmp_path):
@@ -224,14 +224,14 @@ def test_a_training_that_diverges_is_named_after_all_others(tmp_path, monkeypatc
 
 def test_loss_that_is_no_number_is_a_failure(tmp_path):
     recipe = small("truth.training={epochs=2, lr=1e30}", "truth.seeds=[0]")
-    with pytest.raises(TruthFailed, match="1 of 1 trainings gave no accuracy"):
+    with pytest.raises(TruthFailed, match="1 of 1 trainings gave no score"):
         truth(recipe, tmp_path, archs=ARCHS[:1])
 
 
 def test_a_score_that_is_no_number_is_a_failure(tmp_path, monkeypatch):
     module = importlib.import_module("manyshot.pipeline.verbs.truth")
     score = evaluate.Score(0.1, math.nan, 449)
-    monkeypatch.setattr(module.evaluate, "accuracy", lambda *args: score)
+    monkeypatch.setattr(module.evaluate, "score_module", lambda *args, **kwargs: score)
     with pytest.raises(TruthFailed, match="its loss on the test images is nan"):
         truth(small(*SETS), tmp_path, archs=ARCHS[:1])
     assert rows(tmp_path) == []
@@ -317,7 +317,7 @@ class TestPlans:
     def test_top_and_winners_of_runs(self, base, tmp_path):
         folder, _, result = base
         sets = ("truth.seeds=[0]", "truth.count=3")
-        scored = {r["arch"]: r["proxy_accuracy"] for r in lines(folder, "search.jsonl")}
+        scored = {r["arch"]: r["proxy_score"] for r in lines(folder, "search.jsonl")}
         top = self.planned(tmp_path, "truth.plan=top", *sets, of=[folder])
         assert sorted(scored[a] for a in top) == sorted(scored.values())[-3:]
         winners = self.planned(tmp_path, "truth.plan=winners", *sets, of=[folder])
@@ -326,15 +326,17 @@ class TestPlans:
 
     def test_best_of_the_truth_so_far(self, tmp_path):
         ws = Workspace.build(small(TRAINING))
-        same = {"settings": ws.truth_fingerprint(ws.recipe.truth.training), "schema": 1}
+        metric = ws.task_record.metric.plain()
+        same = {"metric": metric, "schema": 2}
+        same["settings"] = ws.truth_fingerprint(ws.recipe.truth.training)
         accuracies = {"0-0-0-0": 0.4, "1-0-0-0": 0.6, "2-0-0-0": 0.5, "3-0-0-0": 0.6}
         trained = [
-            {"arch": arch, "seed": 1, "test_accuracy": accuracy, **same}
+            {"arch": arch, "seed": 1, "test_score": accuracy, **same}
             for arch, accuracy in accuracies.items()
         ]
         ws = Workspace.build(small(TRAINING, "seed=3"))
         same["settings"] = ws.truth_fingerprint(ws.recipe.truth.training)
-        trained.append({"arch": "0-0-0-0", "seed": 3, "test_accuracy": 0.9, **same})
+        trained.append({"arch": "0-0-0-0", "seed": 3, "test_score": 0.9, **same})
         sets = ("truth.plan=best", "truth.count=3", "truth.seeds=[2]")
         archs = self.planned(tmp_path, *sets, trained=trained)
         assert archs == ["1-0-0-0", "3-0-0-0", "2-0-0-0"]

@@ -58,6 +58,14 @@ def test_less_regret_is_better(metric, verdict):
     assert pair(compare(runs), "a", "b", metric).verdict == verdict
 
 
+def test_of_an_error_less_is_better():
+    runs = [run("a", s, **{"finished MAE": 0.1 + 0.001 * s, "tau": 0.5}) for s in range(3)]
+    runs += [run("b", s, **{"finished MAE": 0.2, "tau": 0.4 + 0.001 * s}) for s in range(3)]
+    found = compare(runs, ["regret", "finished"])
+    assert {p.metric: p.verdict for p in found.pairs} == {"finished MAE": "better", "tau": "better"}
+    assert pair(compare(runs), "a", "b", "finished MAE").verdict == "worse"
+
+
 def test_not_distinguishable():
     runs = [run("a", s, tau=v) for s, v in enumerate((0.1, 0.5, 0.4))]
     runs += [run("b", s, tau=v) for s, v in enumerate((0.3, 0.4, 0.3))]

@@ -93,7 +93,7 @@ def test_macro_is_the_rows_of_the_file() -> None:
         row = by_arch["".join(map(str, arch))]
         assert row["canonical"] == row["arch"]
         runs = [float(row[f"acc_{run}"]) / 100 for run in (1, 2, 3)]
-        assert truth.accuracy_NR[i].tolist() == pytest.approx(runs, abs=1e-12)
+        assert truth.scores_NR[i].tolist() == pytest.approx(runs, abs=1e-12)
         assert (truth.costs["macs"][i], truth.costs["params"][i]) == (
             int(row["macs"]),
             int(row["params"]),
@@ -102,7 +102,7 @@ def test_macro_is_the_rows_of_the_file() -> None:
 
 def test_macro_correlations() -> None:
     truth = nas_bench_macro()
-    accuracy, macs, params = truth.accuracy_N, truth.costs["macs"], truth.costs["params"]
+    accuracy, macs, params = truth.scores_N, truth.costs["macs"], truth.costs["params"]
     assert rank.kendall(macs, accuracy) == pytest.approx(0.546, abs=5e-4)
     assert rank.spearman(macs, accuracy) == pytest.approx(0.738, abs=5e-4)
     assert stats.pearsonr(macs, accuracy)[0] == pytest.approx(0.651, abs=5e-4)
@@ -113,14 +113,14 @@ def test_macro_correlations() -> None:
 def test_macro_noise() -> None:
     """Run to run, over everything and among the best tenth, by the mean of all runs."""
     truth = nas_bench_macro()
-    assert rank.run_to_run(truth.accuracy_NR) == pytest.approx(0.88, abs=0.005)
-    one, two, three = truth.accuracy_NR.T
+    assert rank.run_to_run(truth.scores_NR) == pytest.approx(0.88, abs=0.005)
+    one, two, three = truth.scores_NR.T
     against_mean = [
         rank.kendall(a, (b + c) / 2)
         for a, b, c in ((one, two, three), (two, one, three), (three, one, two))
     ]
     assert np.mean(against_mean) == pytest.approx(0.895, abs=5e-3)
-    top = truth.accuracy_NR[np.argsort(-truth.accuracy_N)[:396]]
+    top = truth.scores_NR[np.argsort(-truth.scores_N)[:396]]
     taus = [rank.kendall(top[:, i], top[:, j]) for i, j in itertools.combinations(range(3), 2)]
     assert min(taus) > 0.155 and max(taus) < 0.205
 
@@ -139,7 +139,7 @@ def test_macro_noise() -> None:
 def test_macro_best_within_budgets(budget: float, best: float, arch: str | None) -> None:
     """The best network of the description is an alias of the representative found."""
     truth, space = nas_bench_macro(), nas_bench_macro_space()
-    accuracy = np.where(truth.costs["macs"] <= budget, truth.accuracy_N, 0)
+    accuracy = np.where(truth.costs["macs"] <= budget, truth.scores_N, 0)
     found = int(accuracy.argmax())
     assert 100 * accuracy[found] == pytest.approx(best, abs=6e-3)
     if arch:
@@ -181,7 +181,7 @@ def test_201_has_every_connected_canonical_cell(cells: list[dict[str, str]]) -> 
     assert set(nas_bench_201().archs) == connected
     everything = nas_bench_201("cifar10_test", connected=False)
     assert set(everything.archs) == canonical
-    assert everything.accuracy_N.min() == pytest.approx(0.1)
+    assert everything.scores_N.min() == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize("name", [n for n in PUBLISHED if n != "nas_bench_macro"])
@@ -192,7 +192,7 @@ def test_201_is_the_rows_of_the_files(name: str, cells: list[dict[str, str]]) ->
     by_arch = {row["arch"]: row for row in cells}
     rows = [by_arch["".join(map(str, arch))] for arch in truth.archs]
     assert truth.runs == (column,)
-    assert 100 * truth.accuracy_N == pytest.approx(numbers(rows, column), abs=1e-9)
+    assert 100 * truth.scores_N == pytest.approx(numbers(rows, column), abs=1e-9)
     for cost in ("macs", "live_macs", "params"):
         assert truth.costs[cost].tolist() == numbers(rows, cost).tolist()
     assert truth.costs["live_macs"].tolist() == truth.costs["macs"].tolist()
@@ -209,7 +209,7 @@ def test_201_names() -> None:
     with pytest.raises(TruthError, match="no 'cifar10'; have cifar10_test, cifar10_validation"):
         nas_bench_201("cifar10")
     assert load_truth("nas_bench_201_cifar100_test").runs == ("c100_test_12ep",)
-    assert 100 * nas_bench_201().accuracy_N.max() == pytest.approx(89.16, abs=5e-3)
+    assert 100 * nas_bench_201().scores_N.max() == pytest.approx(89.16, abs=5e-3)
 
 
 def test_how_well_live_macs_order_12_epochs(cells: list[dict[str, str]]) -> None:
@@ -229,7 +229,7 @@ def test_how_well_live_macs_order_12_epochs(cells: list[dict[str, str]]) -> None
         assert rank.kendall(macs, accuracy) == pytest.approx(tau, abs=6e-4)
         assert rank.spearman(macs, accuracy) == pytest.approx(rho, abs=6e-4)
     truth = nas_bench_201()
-    tau = rank.kendall(truth.costs["live_macs"], truth.accuracy_N)
+    tau = rank.kendall(truth.costs["live_macs"], truth.scores_N)
     assert tau == pytest.approx(0.400, abs=6e-4)
 
 

@@ -17,12 +17,12 @@ NAN = math.nan
 def made(n, runs=3, seed=0, noise=0.05):
     rng = np.random.default_rng(seed)
     own_N = rng.uniform(0.3, 0.9, n)
-    accuracy_NR = np.clip(own_N[:, None] + noise * rng.standard_normal((n, runs)), 0, 1)
+    scores_NR = np.clip(own_N[:, None] + noise * rng.standard_normal((n, runs)), 0, 1)
     return TruthTable(
         "made",
         tuple((i // 10, i % 10) for i in range(n)),
         tuple(f"seed {i}" for i in range(runs)),
-        accuracy_NR,
+        scores_NR,
     )
 
 
@@ -38,22 +38,22 @@ class TestSets:
     def test_local_by_truth_is_chosen_by_a_run_that_does_not_rank_set(self):
         truth = made(60)
         local = sets(truth)["local by truth"]
-        best = np.argsort(-truth.accuracy_NR[:, 0])[:6]
+        best = np.argsort(-truth.scores_NR[:, 0])[:6]
         assert local.chosen.archs == tuple(truth.archs[i] for i in best)
         assert local.truth.runs == ("seed 1", "seed 2")
-        np.testing.assert_array_equal(local.truth.accuracy_NR, truth.accuracy_NR[best, 1:])
+        np.testing.assert_array_equal(local.truth.scores_NR, truth.scores_NR[best, 1:])
 
     def test_one_run_cannot_choose_and_rank_set(self):
         assert list(sets(made(60, runs=1))) == ["global"]
 
     def test_two_more_seeds_for_the_top_are_enough(self):
         truth = made(60)
-        best = np.argsort(-truth.accuracy_NR[:, 0])[:6]
+        best = np.argsort(-truth.scores_NR[:, 0])[:6]
         rest = np.setdiff1d(np.arange(60), best)
-        truth.accuracy_NR[rest, 1:] = NAN
+        truth.scores_NR[rest, 1:] = NAN
         local = sets(truth)["local by truth"]
         assert set(local.chosen.archs) == {truth.archs[i] for i in best}
-        truth.accuracy_NR[best[0], 1:] = NAN
+        truth.scores_NR[best[0], 1:] = NAN
         assert "local by truth" not in sets(truth)
 
     def test_local_by_prediction(self):
@@ -63,7 +63,7 @@ class TestSets:
         assert local.chosen.archs == tuple(truth.archs[i] for i in np.argsort(-proxy_N)[:6])
         assert "favours" in local.why
         np.testing.assert_array_equal(
-            local.truth.accuracy_NR, truth.accuracy_NR[np.argsort(-proxy_N)[:6]]
+            local.truth.scores_NR, truth.scores_NR[np.argsort(-proxy_N)[:6]]
         )
         reference = sets(truth, prediction=scores_of(truth, proxy_N), own_prediction=False)
         assert "reference" in reference["local by prediction"].why
@@ -90,7 +90,7 @@ def truth():
 @pytest.fixture(scope="module")
 def proxy_N(truth):
     rng = np.random.default_rng(5)
-    return np.round(truth.accuracy_N + 0.1 * rng.standard_normal(40), 2)  # with ties
+    return np.round(truth.scores_N + 0.1 * rng.standard_normal(40), 2)  # with ties
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,7 @@ def record(truth, proxy_N):
 
 class TestStatistics:
     def test_correlations_are_scipys(self, truth, proxy_N, record):
-        found, true_N = record.predictors["proxy"], truth.accuracy_N
+        found, true_N = record.predictors["proxy"], truth.scores_N
         assert len(np.unique(proxy_N)) < 40
         for name, function in (
             ("kendall", stats.kendalltau),
@@ -115,7 +115,7 @@ class TestStatistics:
         assert found.clear_pairs.interval is None
 
     def test_regret_and_ranks_by_hand(self, truth, proxy_N, record):
-        found, true_N = record.predictors["proxy"], truth.accuracy_N
+        found, true_N = record.predictors["proxy"], truth.scores_N
         picked = true_N[proxy_N == proxy_N.max()]
         assert found.regret.value == pytest.approx((true_N.max() - picked).mean())
         assert list(found.best_rank) == ["1", "4", "5", "10"]
@@ -134,7 +134,7 @@ class TestStatistics:
         def difference(proxy_N, macs_N, truth_N):
             return kendall(proxy_N, truth_N) - kendall(macs_N, truth_N)
 
-        columns = proxy_N, np.arange(40), truth.accuracy_N
+        columns = proxy_N, np.arange(40), truth.scores_N
         expected = bootstrap(difference, *columns, seed=0, draws=500)
         found = record.predictors["proxy"].beats
         assert (found.low, found.high) == (expected.low, expected.high)
@@ -146,7 +146,7 @@ class TestStatistics:
     def test_about_the_set(self, truth, record):
         assert record.architectures == 40 and record.judged_by == truth.runs
         taus = [
-            stats.kendalltau(truth.accuracy_NR[:, i], truth.accuracy_NR[:, j]).statistic
+            stats.kendalltau(truth.scores_NR[:, i], truth.scores_NR[:, j]).statistic
             for i, j in ((0, 1), (0, 2), (1, 2))
         ]
         assert record.run_to_run == pytest.approx(np.mean(taus))
@@ -160,12 +160,12 @@ class TestStatistics:
         undefined = Statistic(value=None, low=None, high=None)
         assert own.kendall == own.spearman == own.pearson == undefined
         assert "interval" not in own.kendall.plain()
-        assert own.regret.value == pytest.approx(truth.accuracy_N.max() - truth.accuracy_N.mean())
+        assert own.regret.value == pytest.approx(truth.scores_N.max() - truth.scores_N.mean())
         assert "undefined" in verdict(record)
 
     def test_worse_and_not_distinguishable(self, truth):
         [everything, *_] = rank_sets(truth)
-        good, noise = truth.accuracy_N, np.random.default_rng(0).random(40)
+        good, noise = truth.scores_N, np.random.default_rng(0).random(40)
         for own, macs, said in (
             (noise, good, "worse than counting MACs"),
             (good, good + 1e-9 * noise, "not distinguishable from counting MACs"),
@@ -187,15 +187,15 @@ class TestStatistics:
 def test_unequal_runs_judge_the_top_alone():
     """The best by seed 0 have two more runs; elsewhere their mean would be less lucky."""
     truth = made(60)
-    best = np.argsort(-truth.accuracy_NR[:, 0])[:6]
-    truth.accuracy_NR[np.setdiff1d(np.arange(60), best), 1:] = NAN
+    best = np.argsort(-truth.scores_NR[:, 0])[:6]
+    truth.scores_NR[np.setdiff1d(np.arange(60), best), 1:] = NAN
     found = sets(
         truth, prediction=scores_of(truth, np.arange(60)), history=scores_of(truth, best_first(60))
     )
     for name, own in found.items():
         expected = ("seed 1", "seed 2") if name == "local by truth" else ("seed 0",)
         assert own.truth.runs == expected, name
-    np.testing.assert_array_equal(found["global"].truth.accuracy_N, truth.accuracy_NR[:, 0])
+    np.testing.assert_array_equal(found["global"].truth.scores_N, truth.scores_NR[:, 0])
 
 
 def best_first(n):
@@ -204,9 +204,9 @@ def best_first(n):
 
 def test_an_architecture_without_the_choosing_run_is_not_chosen():
     truth = made(60)
-    best = int(np.argmax(truth.accuracy_NR[:, 1]))
-    truth.accuracy_NR[best, 1] = NAN
-    truth.accuracy_NR[:3, 0], truth.accuracy_NR[:2, 2] = NAN, NAN
+    best = int(np.argmax(truth.scores_NR[:, 1]))
+    truth.scores_NR[best, 1] = NAN
+    truth.scores_NR[:3, 0], truth.scores_NR[:2, 2] = NAN, NAN
     local = sets(truth)["local by truth"]
     assert "seed 1" in local.why and truth.archs[best] not in local.chosen.archs
     assert local.truth.runs == ("seed 0", "seed 2")
@@ -217,7 +217,7 @@ def test_what_the_verdict_says_without_a_ceiling():
     local = sets(truth)["local by truth"]
     record = rank_set(local, {"proxy": scores_of(truth, np.arange(60))})
     assert "only one run judges them" in verdict(record)
-    truth.accuracy_NR[:] = 0.5
+    truth.scores_NR[:] = 0.5
     record = rank_set(sets(truth)["global"], {"proxy": scores_of(truth, np.arange(60))})
     assert "how well two training runs agree is undefined" in verdict(record)
 
@@ -227,7 +227,7 @@ class TestTooFewToTell:
 
     def ranked(self, n, noise, seed=0):
         truth = made(n, noise=0.0)
-        proxy_N = truth.accuracy_N + noise * np.random.default_rng(seed).standard_normal(n)
+        proxy_N = truth.scores_N + noise * np.random.default_rng(seed).standard_normal(n)
         return rank_set(sets(truth)["global"], {"proxy": scores_of(truth, proxy_N)})
 
     @pytest.mark.parametrize("n", [2, 3])

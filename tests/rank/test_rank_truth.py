@@ -14,15 +14,15 @@ NAN = math.nan
 
 
 def table(accuracy, **kwargs):
-    accuracy_NR = np.array(accuracy, np.float64)
-    n, r = accuracy_NR.shape
+    scores_NR = np.array(accuracy, np.float64)
+    n, r = scores_NR.shape
     archs = tuple((i, 0) for i in range(n))
-    return TruthTable("t", archs, tuple(f"run {i}" for i in range(r)), accuracy_NR, **kwargs)
+    return TruthTable("t", archs, tuple(f"run {i}" for i in range(r)), scores_NR, **kwargs)
 
 
 class TestTable:
     def test_mean_is_over_the_runs_there_are(self):
-        assert table([[0.5, 0.7], [0.9, NAN]]).accuracy_N.tolist() == pytest.approx([0.6, 0.9])
+        assert table([[0.5, 0.7], [0.9, NAN]]).scores_N.tolist() == pytest.approx([0.6, 0.9])
 
     def test_run_sd_pools_by_degrees_of_freedom(self):
         rows = [[0.5, 0.7, NAN], [0.2, 0.3, 0.7], [0.9, NAN, NAN]]
@@ -42,11 +42,11 @@ class TestTable:
     def test_without_a_run_drops_what_has_no_other(self):
         found = table([[0.5, 0.7], [0.9, NAN]], costs={"macs": np.array([1.0, 2])}).without_run(0)
         assert found.archs == ((0, 0),) and found.runs == ("run 1",)
-        assert found.accuracy_NR.tolist() == [[0.7]] and found.costs["macs"].tolist() == [1]
+        assert found.scores_NR.tolist() == [[0.7]] and found.costs["macs"].tolist() == [1]
 
     def test_subset_keeps_the_order_asked_for(self):
         found = table([[0.1], [0.2], [0.3]], costs={"macs": np.array([1.0, 2, 3])}).subset([2, 0])
-        assert found.archs == ((2, 0), (0, 0)) and found.accuracy_N.tolist() == [0.3, 0.1]
+        assert found.archs == ((2, 0), (0, 0)) and found.scores_N.tolist() == [0.3, 0.1]
         assert found.costs["macs"].tolist() == [3, 1]
 
     @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ class TestTable:
         [
             ([[0.5], [1.5]], "0.5 to 1.5"),
             ([[-0.1]], "shares in"),
-            ([[NAN]], "no accuracy of architecture"),
+            ([[NAN]], "no score of architecture"),
             (np.zeros((0, 1)), "no architecture"),
         ],
     )
@@ -74,13 +74,15 @@ class TestTable:
 
 
 def row(arch, seed, accuracy, **more):
-    return {"arch": arch, "seed": seed, "test_accuracy": accuracy, **more}
+    metric = {"name": "accuracy", "higher_is_better": True, "share": True}
+    key = {"schema": 2, "arch": arch, "seed": seed, "metric": metric}
+    return {**key, "test_score": accuracy, **more}
 
 
 def test_even_has_the_runs_that_all_have():
     ragged = table([[0.5, 0.7], [0.9, NAN]])
     assert ragged.even.runs == ("run 0",)
-    assert ragged.even.accuracy_NR.tolist() == [[0.5], [0.9]]
+    assert ragged.even.scores_NR.tolist() == [[0.5], [0.9]]
     for same in (table([[0.5, 0.7], [0.9, 0.8]]), table([[0.5, NAN], [NAN, 0.8]])):
         assert same.even is same
 
@@ -101,7 +103,7 @@ class TestRecords:
         rows = row("1-0", 3, 0.5, macs=9), row("0-2", 0, 0.25, macs=7), row("1-0", 0, 0.75, macs=9)
         found = load_truth(self.write(tmp_path / LOG, *rows).parent)
         assert found.archs == ((0, 2), (1, 0)) and found.runs == ("seed 0", "seed 3")
-        np.testing.assert_array_equal(found.accuracy_NR, [[0.25, NAN], [0.75, 0.5]])
+        np.testing.assert_array_equal(found.scores_NR, [[0.25, NAN], [0.75, 0.5]])
         assert found.costs["macs"].tolist() == [7, 9] and list(found.costs) == ["macs"]
         assert found.name == tmp_path.name
 
@@ -114,6 +116,12 @@ class TestRecords:
         with pytest.raises(TruthError, match="1-0 with seed 3 twice"):
             load_truth(path)
 
+    def test_trainings_of_two_metrics_are_refused(self, tmp_path):
+        other = {"name": "R2", "higher_is_better": True, "share": False}
+        rows = row("1-0", 3, 0.5), row("1-0", 4, 0.6, metric=other)
+        with pytest.raises(TruthError, match="by 'accuracy' and by 'R2'"):
+            load_truth(self.write(tmp_path / LOG, *rows))
+
     def test_nothing_finished(self, tmp_path):
         with pytest.raises(TruthError, match="manyshot truth"):
             load_truth(tmp_path)
@@ -123,7 +131,7 @@ class TestRecords:
     def test_a_torn_last_line_is_left_out(self, tmp_path):
         path = self.write(tmp_path / LOG, row("1-0", 3, 0.5))
         with path.open("a") as file:
-            file.write(json.dumps({"schema": 1, **row("1-1", 3, 0.5)})[:20])
+            file.write(json.dumps(row("1-1", 3, 0.5))[:20])
         assert load_truth(path).archs == ((1, 0),)
 
 
@@ -140,8 +148,18 @@ class TestCsv:
             "accuracy_a",
             "accuracy_percent_b",
         )
-        np.testing.assert_array_equal(found.accuracy_NR, [[0.5, 0.6], [0.25, NAN]])
+        np.testing.assert_array_equal(found.scores_NR, [[0.5, 0.6], [0.25, NAN]])
         assert found.costs["macs"].tolist() == [10, 20]
+
+    def test_scores_and_errors_are_any_numbers(self, tmp_path):
+        """Of errors the lowest ranks highest."""
+        scores = load_truth(self.write(tmp_path, "arch,score_a,score_b\n0-1,-3.5,\n1-1,2,40\n"))
+        np.testing.assert_array_equal(scores.scores_NR, [[-3.5, NAN], [2, 40]])
+        assert scores.fitness_N.tolist() == [-3.5, 21] and not scores.metric.share
+        errors = load_truth(self.write(tmp_path, "arch,error\n0-1,1.5\n1-1,0.25\n"))
+        assert errors.scores_N.tolist() == [1.5, 0.25]
+        assert errors.fitness_N.tolist() == [-1.5, -0.25]
+        assert not errors.metric.higher_is_better
 
     def test_another_encoding(self, tmp_path):
         path = tmp_path / "own.csv"
@@ -159,6 +177,7 @@ class TestCsv:
             ("arch,macs\n0-1,3\n", "needs the columns arch and accuracy"),
             ("arch,accuracy,flops\n0-1,0.5,3\n", "flops.*allowed"),
             ("arch,accuracy,accuracy\n0-1,0.5,0.5\n", "once each"),
+            ("arch,accuracy,error\n0-1,0.5,0.5\n", "several metrics .accuracy, error."),
             ("arch,accuracy\n", "no architecture below"),
             ("arch,accuracy\n0-1,0.5\n0-2\n", "line 3 has 1 fields"),
             ("arch,accuracy\n0_1,0.5\n", "line 2: architecture '0_1'"),
@@ -167,7 +186,7 @@ class TestCsv:
             ("arch,accuracy\n0-1,93.1\n", "call a column of percents accuracy_percent"),
             ("arch,accuracy_percent\n0-1,101\n", r"101 is not in \[0, 100\]$"),
             ("arch,accuracy,macs\n0-1,0.5,\n", "line 2, macs: '' is not a finite number"),
-            ("arch,accuracy\n0-1,\n", "no accuracy of architecture"),
+            ("arch,accuracy\n0-1,\n", "no score of architecture"),
             ("arch,accuracy\n0-1,0.5\n0-1,0.6\n", "0-1 twice"),
         ],
     )

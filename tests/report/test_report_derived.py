@@ -3,11 +3,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from report_parsed import Parsed
 
+from manyshot import run_folder
 from manyshot.report import derived, html_of
 from manyshot.report.picture import Picture, blocks
 from manyshot.run_folder import CodesLine, SearchLine, WinnerRecord
 from manyshot.space import Decision, SearchSpace
 
+BY_ACCURACY = run_folder.TaskRecord(
+    name="classification", metric=run_folder.ACCURACY, fitness="metric"
+)
 OPTIONS = ("project", "conv1", "sep3", "conv3")
 SCORES = (
     ("0-0-1-0", 0.30, 20_000),
@@ -33,7 +37,7 @@ def score(arch: str, accuracy: float, macs: int) -> SearchLine:
         generation=0,
         role="candidate",
         arch=arch,
-        proxy_accuracy=accuracy,
+        proxy_score=accuracy,
         proxy_loss=1.0,
         macs=macs,
         params=macs // 20,
@@ -53,8 +57,11 @@ def winner(budget: str, arch: str, **choices: object) -> WinnerRecord:
         macs=1,
         params=1,
         latency_ms=1.0,
-        proxy_accuracy=0.5,
-        test_accuracy=0.5,
+        proxy_score=0.5,
+        proxy_loss=1.0,
+        test_score=0.5,
+        test_loss=1.0,
+        test_metrics={},
         files={},
     )
 
@@ -65,9 +72,29 @@ POINTS = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), max_size=12)
 @given(POINTS)
 def test_the_front_is_what_nothing_beats(points: list[tuple[int, int]]) -> None:
     scores = [score("0", accuracy / 6, macs) for macs, accuracy in points]
-    drawn = [(p.macs, round(6 * p.proxy_accuracy)) for p in derived.front(scores)]
+    drawn = [(p.macs, round(6 * p.proxy_score)) for p in derived.front(scores, BY_ACCURACY)]
     free = {p for p in points if not any(q != p and q[0] <= p[0] and q[1] >= p[1] for q in points)}
     assert drawn == sorted(free)
+
+
+ERROR = run_folder.MetricRecord(name="MAE", higher_is_better=False, share=False)
+BY_ERROR = run_folder.TaskRecord(name="regression", metric=ERROR, fitness="metric")
+BY_LOSS = run_folder.TaskRecord(name="regression", metric=ERROR, fitness="loss")
+
+
+@given(POINTS)
+def test_the_front_of_an_error_is_that_of_low_ones(points: list[tuple[int, int]]) -> None:
+    scores = [score("0", error / 6, macs) for macs, error in points]
+    drawn = [(p.macs, round(6 * p.proxy_score)) for p in derived.front(scores, BY_ERROR)]
+    free = {p for p in points if not any(q != p and q[0] <= p[0] and q[1] <= p[1] for q in points)}
+    assert drawn == sorted(free)
+
+
+def test_by_the_loss_the_best_so_far_is_that_of_the_least_loss() -> None:
+    losses = (0.9, 0.4, 0.6, 0.3)
+    lines = [score("0", s, 1).model_copy(update={"proxy_loss": x}) for s, x in enumerate(losses)]
+    assert derived.best_so_far(lines, None, BY_LOSS) == [(1, 0), (2, 1), (4, 3)]
+    assert derived.best_so_far(lines, None, BY_ERROR) == [(1, 0)]
 
 
 def test_the_latest_score_counts() -> None:
@@ -79,14 +106,19 @@ def test_the_latest_score_counts() -> None:
         "0-1-1-2",
         "3-3-0-0",
     ]
-    assert lines[2].proxy_accuracy == 0.55
+    assert lines[2].proxy_score == 0.55
 
 
 def test_progress_counts_all_scores_but_only_those_within_a_limit_rise() -> None:
     lines = [score(*own) for own in SCORES]
-    assert derived.best_so_far(lines, None) == [(1, 0.30), (2, 0.45), (4, 0.50), (5, 0.55)]
-    assert derived.best_so_far(lines, ("macs", 29_000)) == [(1, 0.30), (4, 0.50)]
-    assert derived.best_so_far(lines, ("macs", 1)) == []
+    assert derived.best_so_far(lines, None, BY_ACCURACY) == [
+        (1, 0.30),
+        (2, 0.45),
+        (4, 0.50),
+        (5, 0.55),
+    ]
+    assert derived.best_so_far(lines, ("macs", 29_000), BY_ACCURACY) == [(1, 0.30), (4, 0.50)]
+    assert derived.best_so_far(lines, ("macs", 1), BY_ACCURACY) == []
 
 
 def test_shares_leave_out_decisions_that_do_not_matter() -> None:
@@ -129,7 +161,7 @@ def test_pictures_show_chosen_options_and_leave_inactive_ones_hollow() -> None:
     assert [b.option for b in column] == ["conv3", "conv1", "project", "project"]
     assert [b.active for b in column] == [True, True, True, False]
     assert column[0].size == 1 and column[2].size == 0
-    parsed = Parsed(html_of(Picture("title <&>", winner("", "3-1-0-0"), column)))
+    parsed = Parsed(html_of(Picture("title <&>", winner("", "3-1-0-0"), column, "50 %")))
     assert parsed.count("span", class_="block") == 3
     assert parsed.count("span", class_="hollow") == 1
     assert parsed.count("ol", role="img") == 1

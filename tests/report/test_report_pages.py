@@ -102,7 +102,7 @@ def test_figures_of_a_search_hold_the_numbers_of_its_records(run: Path) -> None:
     figures, result = page_of(run).figures, read_json(run / "result.json")
     trade, lines = figures["Cost against accuracy"], read_lines(run / "search.jsonl")
     scored = trace(trade, "scored")
-    last = {line["arch"]: (line["macs"], line["proxy_accuracy"]) for line in lines}
+    last = {line["arch"]: (line["macs"], line["proxy_score"]) for line in lines}
     drawn = zip(scored["text"], zip(scored["x"], scored["y"], strict=True), strict=True)
     assert dict(drawn) == last
     best = trace(trade, "Pareto front")
@@ -113,11 +113,11 @@ def test_figures_of_a_search_hold_the_numbers_of_its_records(run: Path) -> None:
     assert [shape["x0"] for shape in trade["layout"]["shapes"]] == pytest.approx(expected)
     stars = [t for t in trade["data"] if t.get("marker", {}).get("symbol") == "star"]
     won = {winner["arch"]: winner for winner in result["winners"]}.values()
-    assert [(t["x"], t["y"]) for t in stars] == [([w["macs"]], [w["proxy_accuracy"]]) for w in won]
+    assert [(t["x"], t["y"]) for t in stars] == [([w["macs"]], [w["proxy_score"]]) for w in won]
     watched = trace(figures["Watched architectures, before and after"], "watched")
     order = read_lines(run / "order.jsonl")
     for axis, role in (("x", "before"), ("y", "after")):
-        scores = {s["arch"]: s["proxy_accuracy"] for s in order if s["role"] == role}
+        scores = {s["arch"]: s["proxy_score"] for s in order if s["role"] == role}
         assert dict(zip(watched["text"], watched[axis], strict=True)) == scores
     generations = read_lines(run / "shifting.jsonl")
     variety = figures["Variety of proposals"]
@@ -188,7 +188,7 @@ def test_progress_stays_within_each_budget(run: Path) -> None:
     for percent in (20, 90):
         within = [s for s in proposed if s["macs"] <= percent / 100 * largest]
         curve = curves[f"{percent}%"]
-        assert curve["y"][-1] == max(s["proxy_accuracy"] for s in within)
+        assert curve["y"][-1] == max(s["proxy_score"] for s in within)
         assert curve["x"][-1] == len(proposed)
         assert curve["y"] == sorted(curve["y"])
 
@@ -203,10 +203,10 @@ def test_limits_that_no_record_tells_are_said_to_be_missing(run: Path) -> None:
 def test_scores_taken_after_the_search_are_no_progress_but_the_latest(run: Path) -> None:
     lines = read_lines(run / "search.jsonl")
     assert {line["role"] for line in lines} == {"candidate", "elite", "final"}
-    before = [line["proxy_accuracy"] for line in lines if line["role"] != "final"]
+    before = [line["proxy_score"] for line in lines if line["role"] != "final"]
     last = lines[-1]
     assert last["role"] == "final"
-    write_lines(run / "search.jsonl", [*lines[:-1], {**last, "proxy_accuracy": 0.99}])
+    write_lines(run / "search.jsonl", [*lines[:-1], {**last, "proxy_score": 0.99}])
     figures = page_of(run).figures
     assert trace(figures["Search progress"], "scored")["y"] == before
     scored = trace(figures["Cost against accuracy"], "scored")
@@ -319,7 +319,7 @@ def test_a_run_shows_its_ranks(compared_runs: list[Path], ranking: dict[str, Any
     page = page_of(copy_of(compared_runs[0], tmp_path / "run"))
     assert "Ranking against made" in page.words
     drawn = page.figures["Proxy accuracy against truth"]["data"][0]
-    assert drawn["x"] == [point["proxy_accuracy"] for point in ranking["points"]]
+    assert drawn["x"] == [point["proxy_score"] for point in ranking["points"]]
 
 
 def test_a_rank_holds_its_numbers(ranking: dict[str, Any], tmp_path: Path) -> None:
@@ -432,8 +432,8 @@ def test_a_folder_without_records_is_refused(tmp_path: Path) -> None:
     ("name", "text", "said"),
     [
         ("result.json", '{"schema": 1,', "result.json is not a record"),
-        ("result.json", '{"schema": 1}', "result.json has no 'name'"),
-        ("search.jsonl", '{"schema": 1, "arch": 5}\n', "search.jsonl, line 1 has "),
+        ("result.json", '{"schema": 2}', "result.json has no 'name'"),
+        ("search.jsonl", '{"schema": 2, "arch": 5}\n', "search.jsonl, line 1 has "),
         ("train.jsonl", "[]\n", "train.jsonl, line 1 is not a record"),
         ("codes.jsonl", '{"schema": 1, "arch": "0", "macs": 1}\n', "line 1 has no 'code'"),
     ],

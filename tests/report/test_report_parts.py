@@ -24,8 +24,11 @@ WINNER = WinnerRecord(
     macs=1,
     params=1,
     latency_ms=1.0,
-    proxy_accuracy=0.5,
-    test_accuracy=0.5,
+    proxy_score=0.5,
+    proxy_loss=1.0,
+    test_score=0.5,
+    test_loss=1.0,
+    test_metrics={},
     files={},
 )
 
@@ -41,7 +44,7 @@ WINNER = WinnerRecord(
         Table([{EVIL: EVIL}], (), [EVIL], note=EVIL),
         Table([{"files": {EVIL: "a.json"}}], ["files"]),
         [Figure(EVIL, [], {}, EVIL)],
-        [Picture(EVIL, WINNER, [PictureBlock(EVIL, EVIL, 0, 1.0)])],
+        [Picture(EVIL, WINNER, [PictureBlock(EVIL, EVIL, 0, 1.0)], EVIL)],
     ],
 )
 def test_every_part_escapes_its_text(part: Any) -> None:

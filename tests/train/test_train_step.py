@@ -7,8 +7,9 @@ from torch import nn
 from torch.nn import functional as F
 
 import manyshot as ms
+from manyshot.tasks import Classification
 from manyshot.train import Fair, Plan, PlannedPath, Sandwich, Uniform
-from manyshot.train.gradients import accumulate, distillation_loss, label_loss
+from manyshot.train.gradients import accumulate
 
 
 @pytest.fixture
@@ -139,7 +140,7 @@ def test_label_smoothing_is_torchs_and_the_definition(classes, smoothing):
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn((32, classes), generator=generator, dtype=torch.float64)
     labels = torch.randint(classes, (32,), generator=generator)
-    ours = label_loss(logits, labels, smoothing)
+    ours = Classification().smoothed_loss(logits, labels, smoothing)
     torch.testing.assert_close(ours, nn.CrossEntropyLoss(label_smoothing=smoothing)(logits, labels))
     torch.testing.assert_close(ours, cross_entropy(logits, labels, smoothing))
 
@@ -156,9 +157,9 @@ def test_label_smoothing_is_torchs_and_the_definition(classes, smoothing):
         (torch.ones(4, 3), torch.tensor([0, 1, 2, -100]), r"-100\.\.2, .* 0\.\.2"),
     ],
 )
-def test_a_loss_of_what_is_no_classification_is_an_error(logits, labels, shown):
-    with pytest.raises(ValueError, match=f"{shown}.*Allowed are outputs"):
-        label_loss(logits, labels, 0.1)
+def test_what_is_no_classification_is_an_error(logits, labels, shown):
+    with pytest.raises(ValueError, match=f"{shown}.*Allowed in task 'classification' are outputs"):
+        Classification().check(logits, labels)
 
 
 def test_training_on_pixels_stops_at_the_first_step():
@@ -166,20 +167,18 @@ def test_training_on_pixels_stops_at_the_first_step():
     net = ms.Supernet(nn.Sequential(ms.nn.Conv2d(1, width, 1), ms.nn.Conv2d(width, 3, 1)))
     images, pixels = torch.ones(4, 1, 2, 2), torch.zeros(4, 2, 2, dtype=torch.int64)
     plan = Plan((PlannedPath(net.space.largest),))
-    with pytest.raises(ValueError, match=r"\(4, 3, 2, 2\) .*Allowed are outputs \(B, classes\)"):
+    with pytest.raises(ValueError, match=r"\(4, 3, 2, 2\) .*are outputs \(B, classes\)"):
         accumulate(net, plan, images, pixels, largest=net.space.largest)
 
 
 def test_distillation_gradient_is_the_difference_of_probabilities():
-    """d/dlogits of the cross-entropy to p is (softmax(logits) - p) / B; the teacher gets none."""
+    """d/dlogits of the cross-entropy to p is (softmax(logits) - p) / B."""
     generator = torch.Generator().manual_seed(0)
     logits, teacher = torch.randn((2, 8, 10), generator=generator, dtype=torch.float64)
     logits.requires_grad_()
-    teacher.requires_grad_()
-    distillation_loss(logits, teacher).backward()
+    Classification().distillation(logits, teacher).backward()
     expected = (logits.softmax(1) - teacher.softmax(1)).detach() / 8
     torch.testing.assert_close(logits.grad, expected)
-    assert teacher.grad is None
 
 
 def test_the_original_teaches_by_its_probabilities(net, batch):

@@ -25,7 +25,7 @@ def pruned(model: nn.Module, task: Task) -> dict[float, nn.Module]:
     validation = task.validation()
     search = {
         "data_loader": task.calibration(BATCHES * BATCH, BATCH),
-        "score_func": lambda network: evaluate.accuracy(network, validation).accuracy,
+        "score_func": lambda network: evaluate.score_module(network, validation).value,
         "checkpoint": str(task.work / f"fastnas-{task.seed}.pt"),
     }
     networks: dict[float, nn.Module] = {}

@@ -48,9 +48,9 @@ as the original.
 the cost is reached; *global* over all layers, *layerwise* the same share of every layer; \
 *longer*: layerwise, with 9 epochs of finishing.
 - *scaled*: the same family with as many channels as the cost allows, from new weights, 13 epochs \
-at the original's rate: those of the original's training and of finishing together, so that these \\
-networks train for more than four times as long as the others once the original is there; *short*: 3 \
-epochs, no longer than the others.
+at the original's rate: those of the original's training and of finishing together. Once the \
+original is there, these networks train for more than four times as long as the others; *short*: \
+3 epochs, no longer than the others.
 - *FastNAS* of nvidia-modelopt (0.47.0): channels in steps of 8, batch norms calibrated on 1,000 \
 training images, the same images to choose by."""
 UNCERTAINTY = """\

@@ -133,7 +133,7 @@ def pretrained(splits: ms.data.Splits, test: list[Batch], work: Path, path: Path
     watch = Stopwatch()
     ms.fit(model, splits, settings=common.PRETRAINING, augment=common.AUGMENT)
     row = {"measure": "original", **watch.read("train"), **described(model)}
-    row |= {"accuracy": evaluate.accuracy(model, test).accuracy}
+    row |= {"accuracy": evaluate.score_module(model, test).value}
     with records.atomic(weights) as temporary:
         save_file({n: t.contiguous() for n, t in model.state_dict().items()}, temporary)
     records.append(path, {**row, **provenance()})
@@ -185,7 +185,7 @@ def measured(
     made = watch.read("method")
     validation = task.validation()
     for share, network in networks.items():
-        before = evaluate.accuracy(network, validation).accuracy
+        before = evaluate.score_module(network, validation).value
         watch = Stopwatch()
         ms.fit(network, task.splits, settings=arm.settings, seed=task.seed, augment=common.AUGMENT)
         yield {
@@ -197,8 +197,8 @@ def measured(
             **described(network),
             **latencies(network, original, rounds),
             "validation_before": before,
-            "validation": evaluate.accuracy(network, validation).accuracy,
-            "accuracy": evaluate.accuracy(network, test).accuracy,
+            "validation": evaluate.score_module(network, validation).value,
+            "accuracy": evaluate.score_module(network, test).value,
         }
 
 

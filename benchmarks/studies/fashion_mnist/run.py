@@ -64,7 +64,7 @@ def choose(ws: Workspace, seeds: int, log: Path) -> list[Row]:
     calibration, validation = ws.calibration(), ws.fixed("validation", ws.recipe.evaluate.images)
 
     def proxy(arch: Arch) -> float:
-        return evaluate.score(ws.net, arch, calibration=calibration, validation=validation).accuracy
+        return evaluate.score(ws.net, arch, calibration=calibration, validation=validation).value
 
     for limit in ws.limits():
         rules: dict[str, Callable[[], list[Arch]]] = {
@@ -125,10 +125,10 @@ def main() -> None:
     folder = options.work or options.run / "baselines"
     chosen = choose(ws, options.seeds, folder / "chosen.jsonl")
     result = records.load(RunFolder(options.run).result_file, Result)
-    tested: dict[str, float | None] = {w.arch: w.test_accuracy for w in result.winners}
+    tested: dict[str, float | None] = {w.arch: w.test_score for w in result.winners}
     archs = [ws.net.space.from_text(c["arch"]) for c in chosen if c["arch"] not in tested]
     done = finish(ws, engine(ws.device, recipe.train), folder, archs, recipe.finish, Bars())
-    tested |= {line.arch: line.test_accuracy for line in done.values()}
+    tested |= {line.arch: line.test_score for line in done.values()}
     rows = rows_of(ws, chosen, result, tested)
     records.write_lines(folder / kept.WORKING, rows)
     print(table(rows))

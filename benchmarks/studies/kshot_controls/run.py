@@ -86,7 +86,7 @@ def measure(overrides: tuple[str, ...], seed: int, epochs: int) -> dict[str, Any
         for arch in archs
     ]
     return {
-        "accuracy": float(np.mean([score.accuracy for score in scores])),
+        "accuracy": float(np.mean([score.value for score in scores])),
         "loss": float(np.mean([score.loss for score in scores])),
         "cpu_seconds": round(seconds, 1),
         **ws.net.sharing.watch(ws.net),

@@ -61,7 +61,7 @@ cut at its edge.
 def about(rows: Rows, truth: TruthTable) -> str:
     """What the truth is, and what orders without a supernet."""
     first = {own["name"]: own for own in rows[0]["sets"]}
-    known_NR = ~np.isnan(truth.accuracy_NR)
+    known_NR = ~np.isnan(truth.scores_NR)
     runs = [f"{run} of {n}" for run, n in zip(truth.runs, known_NR.sum(axis=0), strict=True)]
     repeated = np.count_nonzero(known_NR.sum(axis=1) > 1)
     sd = "unknown" if truth.run_sd is None else f"{100 * truth.run_sd:.2f} points"
@@ -185,7 +185,7 @@ def at_like_cost(by_method: Mapping[str, Rows], truth: TruthTable) -> str:
     lines = []
     for method, own in by_method.items():
         proxies = [np.array(row["proxy_accuracy"]) for row in own]
-        taus = [[kendall(p[rows], truth.accuracy_N[rows]) for p in proxies] for rows in fifths]
+        taus = [[kendall(p[rows], truth.scores_N[rows]) for p in proxies] for rows in fifths]
         taus.append([kendall(p, macs_N) for p in proxies])
         lines.append([method, *map(mean_tau, taus)])
     ordinal = ("fewest", "second", "third", "fourth", "most")
@@ -194,7 +194,7 @@ def at_like_cost(by_method: Mapping[str, Rows], truth: TruthTable) -> str:
 
 def choosers(by_method: Mapping[str, Rows], truth: TruthTable) -> str:
     """Whether who is ahead by prediction depends on who chooses."""
-    truth_N = truth.accuracy_N
+    truth_N = truth.scores_N
     count = math.ceil(len(truth_N) / 10)
     scores = {
         method: {row["seed"]: np.array(row["proxy_accuracy"]) for row in own}

@@ -120,14 +120,18 @@ def ranked(
     ).plain()
     frozen = ("global", "local by truth", "local by prediction")
     row = row_of(folder, seed, method, truth.name, frozen).plain()
-    scores = ["proxy_accuracy", "proxy_loss"]
-    scores += ["shared_statistics_accuracy"] if uncalibrated else []
+    scores = {"proxy_accuracy": "proxy_score", "proxy_loss": "proxy_loss"}
+    if uncalibrated:
+        scores["shared_statistics_accuracy"] = "shared_statistics_score"
     return {
         "study": study,
         **{key: row[key] for key in ("method", "seed", "images", "metrics", "winners")},
         "sets": [shortened(own) for own in ranking["sets"]],
         "truth": ranking["truth"],
-        **{key: [round(point[key], 5) for point in ranking["points"]] for key in scores},
+        **{
+            key: [round(point[name], 5) for point in ranking["points"]]
+            for key, name in scores.items()
+        },
         **provenance(),
     }
 

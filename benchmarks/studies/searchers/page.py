@@ -64,7 +64,7 @@ def expected(problem: Problem, seed: int) -> tuple[np.ndarray, np.ndarray]:
     archs = truth.archs
     ties = (lambda i: cost[archs[i]]) if problem.cost else (lambda i: 0)
     order = sorted(rows.tolist(), key=lambda i: (-told[i], ties(i), archs[i]))
-    value_M = 100 * truth.accuracy_N[order]
+    value_M = 100 * truth.scores_N[order]
     m = len(order)
     rank_M = np.arange(1, m + 1)
     moments = []
@@ -98,7 +98,7 @@ def check(table: Mapping[tuple[Problem, str], np.ndarray], seeds: Sequence[int])
             raise CheckFailed(f"the best of {k} encodings is {found:.3f}, not {value}")
     for problem in problems():
         if problem.table == "nas_bench_macro":
-            found = 100 * problem.truth.accuracy_N[within(problem)].max()
+            found = 100 * problem.truth.scores_N[within(problem)].max()
             if abs(found - BEST[problem.budget]) > 6e-3:
                 raise CheckFailed(f"best within {problem.budget}: {found:.3f}")
     rows, scores = [], []
@@ -133,7 +133,7 @@ def gathered(rows: Rows) -> tuple[dict[tuple[Problem, str], np.ndarray], list[in
     seeds = sorted(set.intersection(*(set(found) for found in by_key.values())))
     table = {}
     for problem in problems():
-        accuracy = dict(zip(problem.truth.archs, 100 * problem.truth.accuracy_N, strict=True))
+        accuracy = dict(zip(problem.truth.archs, 100 * problem.truth.scores_N, strict=True))
         for arm in ARMS:
             found = by_key.get((problem.table, problem.budget, arm))
             if found:
@@ -166,7 +166,7 @@ def cell(found_SQ: np.ndarray, random_SQ: np.ndarray, q: int) -> str:
 def section(problem: Problem, table: Mapping[tuple[Problem, str], np.ndarray]) -> str:
     """The table of one problem, under what is known without a search."""
     truth, rows = problem.truth, within(problem)
-    accuracy, macs = 100 * truth.accuracy_N[rows], truth.costs["macs"][rows]
+    accuracy, macs = 100 * truth.scores_N[rows], truth.costs["macs"][rows]
     most = accuracy[macs == macs.max()].mean()
     known = [
         f"{len(rows):,} of {len(truth):,} networks are within it",
@@ -236,7 +236,7 @@ def optimism(rows: Rows) -> str:
     added = []
     for row in rows:
         if row["table"] == truth.name:
-            runs = 100 * truth.accuracy_NR[row_of[_arch(row["found"][-1])]]
+            runs = 100 * truth.scores_NR[row_of[_arch(row["found"][-1])]]
             others = np.delete(runs, row["seed"] % len(runs))
             added.append(float(runs.mean() - others.mean()))
     return (
@@ -265,7 +265,7 @@ def baselines() -> str:
         taus = (
             rank.kendall(macs[connected], value[connected]),
             rank.spearman(macs[connected], value[connected]),
-            rank.kendall(truth.costs["live_macs"], truth.accuracy_N),
+            rank.kendall(truth.costs["live_macs"], truth.scores_N),
             rank.kendall(first, second),
             rank.spearman(first, second),
             rank.kendall(first[top], second[top]),

@@ -74,7 +74,7 @@ class Problem:
 
     def oracle(self, seed: int) -> np.ndarray:
         """What searches of a seed are told of each network, as a share."""
-        return self.truth.accuracy_NR[:, seed % len(self.truth.runs)]
+        return self.truth.scores_NR[:, seed % len(self.truth.runs)]
 
 
 @cache

@@ -39,7 +39,7 @@ class Truth:
         rows = [row for row in records.read_lines(path) if "arch" in row]
         seeds = sorted({row["seed"] for row in rows})
         self.archs = sorted({row["arch"] for row in rows})
-        by_key = {(row["arch"], row["seed"]): row["test_accuracy"] for row in rows}
+        by_key = {(row["arch"], row["seed"]): row["test_score"] for row in rows}
         self.runs = np.array([[by_key[a, s] for s in seeds] for a in self.archs])
         self.all = self.runs.mean(1)
         self.others = self.runs[:, :-1].mean(1)

@@ -81,7 +81,7 @@ def searched(arm: str, seed: int, supernet: Path, folder: Path) -> dict[str, Any
     seconds = time.perf_counter() - began
     scores: dict[str, dict[str, dict[str, float]]] = {"before": {}, "after": {}}
     for line in RunFolder(folder).order_lines():
-        own = {"accuracy": line.proxy_accuracy, "loss": line.proxy_loss}
+        own = {"accuracy": line.proxy_score, "loss": line.proxy_loss}
         scores[line.role][line.arch] = own
     best = max(found.scores, key=lambda arch: found.scores[arch])
     archs = sorted(scores["before"])

@@ -101,7 +101,7 @@ class Trained:
         """Inherited accuracy of an architecture."""
         images = self.test if test else self.validation
         own = evaluate.score(self.ws.net, arch, calibration=self.calibration, validation=images)
-        return own.accuracy
+        return own.value
 
     def sampler(self) -> Generates:
         """The trained sampler, which generates networks."""
@@ -179,7 +179,7 @@ class Trained:
                     subnet = finished(
                         self.ws, self.accelerator, Path(folder), generated.arch, finishing, Bars()
                     )
-                accuracy = evaluate.accuracy(subnet, self.test).accuracy
+                accuracy = evaluate.score_module(subnet, self.test).value
                 cost = {"cost": int(generated.cost), "within": generated.within}
                 yield {"budget": limit.name, "kind": kind, "accuracy": accuracy, **cost}
 

@@ -106,7 +106,7 @@ def truths(root: Path, log: Path) -> None:
                     text = ws.net.space.to_text(arch)
                     if (of, text, seed) in done:
                         continue
-                    accuracy = alone(ws, new(ws, arch, seed), ALONE, seed).accuracy
+                    accuracy = alone(ws, new(ws, arch, seed), ALONE, seed).value
                     row = {"measure": "truth", "of": of, "arch": text, "seed": seed}
                     records.append(log, {**row, "accuracy": accuracy})
                     advance(i + 1, f"{accuracy:.3f}")
@@ -122,18 +122,19 @@ def measured(arm: str, seed: int, source: Path, folder: Path, root: Path) -> dic
     seconds = time.perf_counter() - began
     [winner] = best(found.scores, ws.limits()[0])
     stats = evaluate.calibrate(ws.net, winner, ws.calibration())
-    inherited = evaluate.accuracy(
+    inherited = evaluate.score_module(
         ws.net.extract(winner, stats=stats).eval(), ws.fixed("test", None)
     )
-    look = {"calibration": ws.calibration(), "validation": ws.fixed("validation", None)}
+    look: dict[str, Any] = {"calibration": ws.calibration()}
+    look["validation"] = ws.fixed("validation", None)
     scores = [evaluate.score(ws.net, arch, **look) for arch in fixed_archs(ws)]
     return {
         "images": {"train": trained_images(ws), **found.images},
         "seconds": round(seconds, 1),
         "winner": ws.net.space.to_text(winner),
-        "inherited": inherited.accuracy,
-        "alone": alone(ws, new(ws, winner, seed), ALONE, seed).accuracy,
-        "scores": [round(score.accuracy, 5) for score in scores],
+        "inherited": inherited.value,
+        "alone": alone(ws, new(ws, winner, seed), ALONE, seed).value,
+        "scores": [round(score.value, 5) for score in scores],
         "losses": [round(score.loss, 5) for score in scores],
     }
 

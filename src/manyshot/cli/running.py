@@ -149,8 +149,8 @@ def export_command(
     else:
         for path in line.files.values():
             echo(run / path)
-        if test and line.test_accuracy is not None:
-            echo(f"test accuracy {line.test_accuracy:.2%}")
+        for name, value in (line.test_metrics or {}).items() if test else ():
+            echo(f"test {name} {value:.4f}")
 
 
 def _perform_and_show(

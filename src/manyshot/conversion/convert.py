@@ -622,7 +622,7 @@ def _check(net: Supernet, inputs: Inputs, original: Any, stats: BatchNormStats) 
     """Compares the largest with the original, and small architectures with what is extracted.
 
     Returns:
-        The largest difference of an output of the largest and the original.
+        The difference of the largest and the original, see `_difference`.
 
     Raises:
         ConversionError: if the largest computes something else, or an extracted network does.
@@ -652,6 +652,11 @@ def _unit_statistics(net: Supernet, arch: Any) -> BatchNormStats:
 
 
 def _difference(output: Any, expected: Any, what: str) -> float:
+    """The largest difference of two outputs, relative to the largest entry (1 if that is smaller).
+
+    Raises:
+        ConversionError: if it is too large, and says that `what` gives something else.
+    """
     ours, theirs = (pytree.tree_leaves(tree) for tree in (output, expected))
     worst = 0.0
     for one, other in zip(ours, theirs, strict=True):
@@ -664,5 +669,5 @@ def _difference(output: Any, expected: Any, what: str) -> float:
                     "network depends on the order of channels in a way that its operations do not "
                     "show. Give importance=None, or leave modules as they are by keep=(...)"
                 )
-            worst = max(worst, far)
+            worst = max(worst, far / scale)
     return worst

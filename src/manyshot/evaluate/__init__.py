@@ -1,8 +1,8 @@
-"""Batch-norm calibration and accuracy. Nothing here changes what it evaluates."""
+"""Batch-norm calibration and scores. Nothing here changes what it evaluates."""
 
 from manyshot.evaluate.prefix import Account, Population
 from manyshot.evaluate.running import RunningStatistics, shared_statistics
-from manyshot.evaluate.score import Score, accuracy, calibrate, score
+from manyshot.evaluate.score import Score, calibrate, score, score_module
 from manyshot.nn.modes import evaluating
 
 __all__ = [
@@ -10,9 +10,9 @@ __all__ = [
     "Population",
     "RunningStatistics",
     "Score",
-    "accuracy",
     "calibrate",
     "evaluating",
     "score",
+    "score_module",
     "shared_statistics",
 ]

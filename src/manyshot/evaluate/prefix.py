@@ -23,6 +23,7 @@ from manyshot.nn.inputs import batch_of
 from manyshot.nn.modes import evaluating
 from manyshot.space import Arch
 from manyshot.supernet import Supernet
+from manyshot.tasks import Task, as_task
 
 MEMORY = 2**30
 """How many bytes activations may take by default."""
@@ -151,6 +152,7 @@ class Population:
     on the whole architecture (K-shot), architectures are scored one by one; `method` says why.
 
     Attributes:
+        task: what is scored.
         archs: what is scored or known, without repetition, in the order given.
         method: `prefix tree`, or `one by one: ` and why.
     """
@@ -162,6 +164,7 @@ class Population:
         *,
         calibration: Calibration,
         validation: Iterable[Batch],
+        task: Task | str = "classification",
         memory: int = MEMORY,
         known: Collection[Arch] = (),
     ) -> None:
@@ -172,7 +175,8 @@ class Population:
             archs: architectures of its space.
             calibration: batches, as `calibrate` takes them; or what gives the statistics of an
                 architecture. If it gives others to equal beginnings, nothing can be shared.
-            validation: batches of images and labels.
+            validation: batches of images and targets.
+            task: what is scored, or its name.
             memory: bytes that carried activations may take, without the images and without what
                 one batch needs. With fewer, more is computed again.
             known: those of `archs` whose scores are known, so that iterating leaves them out. The
@@ -181,7 +185,7 @@ class Population:
         Raises:
             ValueError: if an architecture is not in the space.
         """
-        self.net, self._memory = net, memory
+        self.net, self.task, self._memory = net, as_task(task), memory
         self.archs = tuple(dict.fromkeys(net.space.check(tuple(arch)) for arch in archs))
         self._known = frozenset(map(tuple, known))
         self._statistics_of = calibration if callable(calibration) else None
@@ -203,7 +207,7 @@ class Population:
         if not all(isinstance(images, Tensor) for part in parts for images in part):
             raise Unfit("what the network takes is more than one tensor")
         self._root = _Carried(self._calibration, images)
-        self._labels = [labels for _, labels in self._validation]
+        self._targets = [targets for _, targets in self._validation]
         self._sizes = [size for part in parts for size in part.sizes]
         if self.archs:
             paths = Survey(self.net, self._stages, next(iter(parts[0]))).paths(self.archs)
@@ -238,7 +242,13 @@ class Population:
                 self._spent.architectures += 1
                 continue
             stats = self._calibration if self._statistics_of is None else self._statistics_of(arch)
-            scored = score(self.net, arch, calibration=stats, validation=self._validation)
+            scored = score(
+                self.net,
+                arch,
+                calibration=stats,
+                validation=self._validation,
+                task=self.task,
+            )
             self._spent.architectures += 1
             yield arch, scored
 
@@ -292,8 +302,8 @@ class Population:
         with evaluating(self.net):
             stats = self._stats(start, stop, path, source, None)
             with self.net.selecting(self._paths[path][0], stats):
-                logits = (self._forward(start, stop, path, x) for x in source.validation)
-                return total(zip(logits, self._labels, strict=True))
+                outputs = (self._forward(start, stop, path, x) for x in source.validation)
+                return total(self.task, zip(outputs, self._targets, strict=True))
 
     def _stats(
         self, start: int, stop: int, path: StagePath, source: _Carried, keep: list[Tensor] | None

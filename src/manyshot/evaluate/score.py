@@ -6,20 +6,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from manyshot.data import Batch
 from manyshot.nn.batch_norm import BatchNormStats, Collector
-from manyshot.nn.inputs import Inputs, as_call
+from manyshot.nn.inputs import Inputs, as_call, batch_of
 from manyshot.nn.mixing import Kept
 from manyshot.nn.modes import evaluating
 from manyshot.space import Arch
 from manyshot.supernet import Supernet
-
-NEVER = -(2**31)
-"""The label that losses leave out, in place of torch's -100: labels are in 0..classes-1."""
+from manyshot.tasks import Task, as_task
+from manyshot.tasks.task import Metric, metrics_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,18 +24,25 @@ class Score:
     """How well one architecture does on a set of images.
 
     Attributes:
-        accuracy: the share of images classified correctly, in [0, 1].
-        loss: the mean cross-entropy, without label smoothing.
+        value: that of the metric that the task ranks by.
+        loss: the mean loss of the task, without label smoothing.
         images: how many images there were.
-        balanced_accuracy: the mean over classes of the share of their images classified correctly,
-            over the classes that there were; where one class is most of the images, always naming
-            it gets a high accuracy, and here 1 over the number of classes.
+        metric: the name of the metric.
+        higher_is_better: its direction.
+        metrics: the values of all metrics of the task by name, this one first.
     """
 
-    accuracy: float
+    value: float
     loss: float
     images: int
-    balanced_accuracy: float | None = field(default=None, compare=False)
+    metric: str = "accuracy"
+    higher_is_better: bool = True
+    metrics: Mapping[str, float] = field(default_factory=dict, compare=False)
+
+    @property
+    def fitness(self) -> float:
+        """The value, with its sign turned where lower is better: the highest is the best."""
+        return self.value if self.higher_is_better else -self.value
 
 
 def calibrate(
@@ -83,83 +87,34 @@ def images_of(batches: Iterable[Any]) -> Iterator[Inputs]:
         yield batch if isinstance(batch, Tensor | Mapping) else batch[0]
 
 
-def check_classes(outputs: Any, labels: Any) -> None:
-    """Checks that outputs and labels are of classification, one class per image.
+def total(task: Task, batches: Iterable[tuple[Any, Any]]) -> Score:
+    """The score of the outputs and the targets of every batch.
 
-    The range of labels is checked on the CPU alone: elsewhere that would wait for the device, whose
-    losses stop at such labels by themselves.
-
-    Args:
-        outputs: what a network gave.
-        labels: what it should have given.
+    Metrics and the mean loss are those of all batches together, whatever their sizes.
 
     Raises:
-        ValueError: if outputs are no floating-point tensor (B, classes), or labels no tensor (B,)
-            of class indices in 0..classes-1.
+        ValueError: if outputs and targets are none of the task, or there are no images.
     """
-    fits = (
-        isinstance(outputs, Tensor)
-        and isinstance(labels, Tensor)
-        and outputs.dim() == 2
-        and outputs.is_floating_point()
-        and labels.shape == outputs.shape[:1]
-        and labels.dtype in (torch.int64, torch.uint8)
-    )
-    allowed = (
-        "Allowed are outputs (B, classes) of a floating-point type and labels (B,) of type "
-        "torch.int64, class indices in 0..classes-1 (labels.long() makes them of other integers). "
-        "Dense or several labels per image, and regression, are tasks that manyshot does not train "
-        "or score on: give ms.find a score of your own, score=function(arch)"
-    )
-    if not fits:
-        raise ValueError(
-            f"the network's outputs are {_described(outputs)}, the labels {_described(labels)}. "
-            f"{allowed}"
-        )
-    if labels.device.type == "cpu" and len(labels):
-        least, most, classes = int(labels.min()), int(labels.max()), outputs.shape[1]
-        if least < 0 or most >= classes:
-            raise ValueError(
-                f"the labels are in {least}..{most}, the network's outputs of shape "
-                f"{tuple(outputs.shape)} have {classes} classes, 0..{classes - 1}. {allowed}"
-            )
-
-
-def _described(value: Any) -> str:
-    if isinstance(value, Tensor):
-        return f"a tensor of shape {tuple(value.shape)} and type {value.dtype}"
-    if isinstance(value, dict):
-        return f"a {type(value).__name__} of {', '.join(map(repr, value))}"
-    if isinstance(value, list | tuple):
-        parts = ", ".join(map(_described, value[:3])) + (", ..." if len(value) > 3 else "")
-        return f"a {type(value).__name__} of {len(value)} ({parts})"
-    return f"a {type(value).__name__}"
-
-
-def total(outputs: Iterable[tuple[Tensor, Tensor]]) -> Score:
-    """The score of logits (B, classes) and labels (B,) of every batch.
-
-    Raises:
-        ValueError: if outputs and labels are none of classification, or there are no images.
-    """
-    correct: Tensor | float = 0.0
-    present: Tensor | float = 0.0
+    metrics: dict[str, Metric] = {}
     loss: Tensor | float = 0.0
+    weight: Tensor | float = 0.0
     images = 0
-    for logits, labels in outputs:
-        check_classes(logits, labels)
-        right = (logits.argmax(1) == labels).double()
-        none, labels = logits.new_zeros(logits.shape[1], dtype=torch.float64), labels.long()
-        correct = correct + none.index_add(0, labels, right)
-        present = present + none.index_add(0, labels, torch.ones_like(right))
-        losses = F.cross_entropy(logits.float(), labels, reduction="sum", ignore_index=NEVER)
-        loss = loss + losses.double()
-        images += len(labels)
+    for outputs, targets in batches:
+        task.check(outputs, targets)
+        metrics = metrics or metrics_of(task, outputs)
+        compared = task.compared(outputs, targets)
+        for metric in metrics.values():
+            metric.update(*compared)
+        counts = task.weight(targets)
+        loss = loss + task.loss(outputs, targets).double() * counts
+        weight = weight + counts
+        images += batch_of(targets)
     if not images:
         raise ValueError("there are no images to score on")
-    assert isinstance(correct, Tensor) and isinstance(present, Tensor)  # there were images
-    balanced = float((correct / present)[present > 0].mean())
-    return Score(float(correct.sum()) / images, float(loss) / images, images, balanced)
+    values = {name: float(metric.compute()) for name, metric in metrics.items()}
+    name, first = next(iter(metrics.items()))
+    mean = float(loss) / float(weight) if weight else float("nan")
+    return Score(values[name], mean, images, name, bool(first.higher_is_better), values)
 
 
 def score(
@@ -168,6 +123,7 @@ def score(
     *,
     calibration: Iterable[Any] | BatchNormStats,
     validation: Iterable[Batch],
+    task: Task | str = "classification",
 ) -> Score:
     """The proxy score of `arch`: calibrated, then scored with the supernet's weights.
 
@@ -178,32 +134,43 @@ def score(
         arch: an architecture of its space.
         calibration: batches, as `calibrate` takes them, or statistics of `arch` that are there
             already.
-        validation: batches of images and labels.
+        validation: batches of images and targets.
+        task: what is scored, or its name.
 
     Raises:
         ValueError: for the reasons that `calibrate` has, if there is no validation batch, or if
-            outputs are not (B, classes) or labels not class indices (B,).
+            outputs and targets are not what the task allows.
     """
-    mixture = net.mixture(arch)
-    stats = calibration
+    task, mixture, stats = as_task(task), net.mixture(arch), calibration
     if not isinstance(stats, BatchNormStats):
         stats = calibrate(net, arch, stats, mixture)
     with evaluating(net):
         return total(
-            (net(images, tuple(arch), stats=stats, mixture=mixture), labels)
-            for images, labels in validation
+            task,
+            (
+                (net(images, tuple(arch), stats=stats, mixture=mixture), targets)
+                for images, targets in validation
+            ),
         )
 
 
-def accuracy(module: nn.Module, batches: Iterable[Batch]) -> Score:
+def score_module(
+    module: nn.Module, batches: Iterable[Batch], *, task: Task | str = "classification"
+) -> Score:
     """The score of a plain module, such as an extracted subnet, in eval mode.
 
+    Args:
+        module: the module.
+        batches: of images and targets.
+        task: what is scored, or its name.
+
     Raises:
-        ValueError: if there is no batch, or if outputs are not (B, classes) or labels not class
-            indices (B,).
+        ValueError: if there is no batch, or if outputs and targets are not what the task allows.
     """
     with evaluating(module):
-        return total((_called(module, inputs), labels) for inputs, labels in batches)
+        return total(
+            as_task(task), ((_called(module, inputs), targets) for inputs, targets in batches)
+        )
 
 
 def _called(module: nn.Module, inputs: Inputs) -> Any:

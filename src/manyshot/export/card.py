@@ -19,9 +19,9 @@ from manyshot.export.check import with_suffix
 from manyshot.nn.inputs import shapes_in_words, with_samples
 from manyshot.space import Arch, SearchSpace
 
-CARD_SCHEMA = 1
+CARD_SCHEMA = 2
 CARRIED = ("architecture", "choices", "data")
-FIELDS = ("architecture", "choices", "costs", "accuracies", "data", "files")
+FIELDS = ("architecture", "choices", "costs", "scores", "data", "files")
 
 
 def card(
@@ -29,7 +29,7 @@ def card(
     arch: Arch,
     *,
     costs: Mapping[str, float] | None = None,
-    accuracies: Mapping[str, float | None] | None = None,
+    scores: Mapping[str, float | None] | None = None,
     data: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The record of one architecture, for `write_card` or `export(..., card=...)`.
@@ -38,7 +38,7 @@ def card(
         space: the search space.
         arch: an architecture of it.
         costs: its costs by name, such as `macs`, `params`, `latency_ms`.
-        accuracies: its accuracies by name, such as `proxy_accuracy`, `test_accuracy`, in [0, 1].
+        scores: its scores by name, such as `proxy accuracy`, `test accuracy`, `test mean IoU`.
         data: `name` and `fingerprint` of the data set, and what else `about_images` says of it.
 
     Raises:
@@ -48,7 +48,7 @@ def card(
         "architecture": space.to_text(arch),
         "choices": space.choices(arch),
         "costs": dict(costs or {}),
-        "accuracies": dict(accuracies or {}),
+        "scores": dict(scores or {}),
         "data": None if data is None else dict(data),
     }
 
@@ -58,7 +58,7 @@ def about_images(splits: Splits, tested_on: str | None = None) -> dict[str, Any]
 
     Args:
         splits: the data set.
-        tested_on: the digest of the test images that its accuracy is of, if it was tested.
+        tested_on: the digest of the test images that its scores are of, if it was tested.
     """
     if splits.example is not None:
         return {
@@ -113,7 +113,7 @@ def carried(record: Mapping[str, Any]) -> str | None:
 def write_card(path: str | os.PathLike[str], record: Mapping[str, Any]) -> Path:
     """Writes a JSON card atomically; returns its path.
 
-    The card has `schema`, then `architecture` (text), `choices`, `costs`, `accuracies`, `data` and
+    The card has `schema`, then `architecture` (text), `choices`, `costs`, `scores`, `data` and
     `files` as in `record` (null where it has none), then the `versions` of python, torch and
     manyshot that write it.
 
@@ -123,7 +123,7 @@ def write_card(path: str | os.PathLike[str], record: Mapping[str, Any]) -> Path:
             maps a kind to a path relative to the card.
 
     Raises:
-        ValueError: for an unknown field, an accuracy outside [0, 1], incomplete `data`, or a number
+        ValueError: for an unknown field, incomplete `data`, or a number
             that is not finite.
         TypeError: for something that JSON cannot hold.
     """
@@ -149,9 +149,6 @@ def _check(record: Mapping[str, Any]) -> None:
     unknown = sorted(set(record) - set(FIELDS))
     if unknown:
         raise ValueError(f"a card has no field {unknown[0]!r}; have {list(FIELDS)}")
-    for name, accuracy in (record.get("accuracies") or {}).items():
-        if accuracy is not None and not 0 <= accuracy <= 1:
-            raise ValueError(f"accuracies: {name} must be in [0, 1], got {accuracy}")
     data = record.get("data")
     if data is not None and not {"name", "fingerprint"} <= set(data):
         raise ValueError(f"data needs 'name' and 'fingerprint', got {sorted(data)}")

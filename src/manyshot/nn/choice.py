@@ -158,11 +158,12 @@ class Depth(Layer):
         return self.start > 0 and len(self.blocks) == 1
 
     def become(self, extraction: Extraction) -> nn.Module:
-        """A `Sequential` of the first blocks; of one that is a piece, the block or `Identity`."""
+        """The first blocks, as a `Sequential`; of one that is a piece, the block or `Identity`."""
         kept = self.blocks[: max(0, extraction.selection.count(self.decision) - self.start)]
         if self.is_piece:
             return copy.deepcopy(kept[0], extraction) if kept else _passing(self.blocks[0])
-        sequence = nn.Sequential(*(copy.deepcopy(block, extraction) for block in kept))
+        kind = Blocks if any(map(_takes_more, self.blocks)) else nn.Sequential
+        sequence = kind(*(copy.deepcopy(block, extraction) for block in kept))
         sequence.training = self.training
         return sequence
 
@@ -205,6 +206,21 @@ class Passing(nn.Identity):
         return input
 
 
+class Blocks(nn.Sequential):
+    """What blocks become that are called with more than their input, each with the same."""
+
+    def forward(self, input: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: A002 - torch's name
+        """Runs the blocks in order."""
+        for block in self:
+            input = block(input, *args, **kwargs)  # noqa: A001
+        return input
+
+
+def _takes_more(block: nn.Module) -> bool:
+    """Whether a block can be called with more than its input."""
+    return len(inspect.signature(block.forward).parameters) > 1
+
+
 def _passing(block: nn.Module) -> nn.Identity:
     """An identity that can be called as `block` is."""
-    return nn.Identity() if len(inspect.signature(block.forward).parameters) == 1 else Passing()
+    return Passing() if _takes_more(block) else nn.Identity()

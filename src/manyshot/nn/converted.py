@@ -61,7 +61,8 @@ class Conversion:
             `net(images, stats=net.conversion.stats)` is the original in eval mode.
         share: the part of the parameters that is in tensors which vary, between 0 and 1.
         difference: the largest difference of an output of the original and the largest
-            architecture, on the example inputs; None if it was not compared.
+            architecture on the example inputs, relative to the largest output (1 if that is
+            smaller).
         importance: by what channels were ordered.
     """
 
@@ -71,7 +72,7 @@ class Conversion:
     opaque: dict[str, str]
     stats: BatchNormStats
     share: float
-    difference: float | None
+    difference: float
     importance: str
 
     def __str__(self) -> str:
@@ -95,9 +96,7 @@ class Conversion:
         number = len(self.decisions)
         said = f"{number} decision{'s' * (number != 1)} ({counts}); "
         said += f"{self.share:.0%} of the parameters are in tensors that vary"
-        if self.difference is not None:
-            said += f"; the largest differs from the original by {self.difference:.1e}"
-        return f"{said}."
+        return f"{said}; the largest differs from the original by {self.difference:.1e}."
 
 
 def _short(options: Sequence[int]) -> str:

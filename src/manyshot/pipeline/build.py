@@ -20,6 +20,7 @@ from manyshot.cost import CostTable, FunctionCost, macs_table, params_table, siz
 from manyshot.cost.timing import on_threads
 from manyshot.data import Augment, Batches, FixedBatches, Splits, fixed
 from manyshot.nn.inputs import Inputs, inputs_of
+from manyshot.nn.modes import evaluating
 from manyshot.nn.pointwise import TrainingFormat, training_format
 from manyshot.pipeline.checks import (
     GENERATOR,
@@ -35,13 +36,22 @@ from manyshot.pipeline.checks import (
 from manyshot.pipeline.given import load_data
 from manyshot.pipeline.networks import Original, build_sharing, build_supernet
 from manyshot.plugins import look_up
-from manyshot.recipe import GIVEN, OptimiserSettings, Recipe, RecipeError, SearchSettings
-from manyshot.run_folder import RunFolder
+from manyshot.recipe import (
+    GIVEN,
+    OptimiserSettings,
+    Recipe,
+    RecipeError,
+    SearchSettings,
+    TaskSettings,
+)
+from manyshot.run_folder import MetricRecord, RunFolder, TaskRecord
 from manyshot.search import Cost, Limit, Searcher, limits_of, make_searcher
 from manyshot.search.limit import costs_of
 from manyshot.seeding import numpy_rng
 from manyshot.space import Arch, Budget, SearchSpace
 from manyshot.supernet import Supernet
+from manyshot.tasks import Task, make_task
+from manyshot.tasks.task import loss_function, metrics_of
 from manyshot.train import Sampler, engine, load_weights, make_sampler
 from manyshot.transfer import classifier, new_head
 
@@ -89,6 +99,18 @@ def processes(recipe: Recipe) -> int:
     """How many processes were started together; each takes its own GPU, if it uses one."""
     on_cpu = pick_device(recipe.device).type == "cpu"
     return int(PartialState(cpu=on_cpu).num_processes)
+
+
+def build_task(recipe: Recipe) -> Task:
+    """The recipe's task.
+
+    Raises:
+        RecipeError: for an unknown one, or options it does not take.
+    """
+    try:
+        return make_task(recipe.task.name, recipe.task.options)
+    except ValueError as error:
+        raise RecipeError(str(error)) from error
 
 
 def check_classifier(recipe: Recipe, net: Supernet) -> int:
@@ -198,6 +220,7 @@ class Workspace:
     Attributes:
         recipe: what it was built from; see `with_reachable_budgets`.
         device: where tensors live.
+        task: what is learnt and scored.
         splits: the images.
         net: the supernet, on the device, in the memory format.
         costs: exact cost tables by metric: `macs`, `params`, `size` if a budget is on it.
@@ -209,6 +232,7 @@ class Workspace:
 
     recipe: Recipe
     device: torch.device
+    task: Task
     splits: Splits
     net: Supernet
     costs: Mapping[str, CostTable]
@@ -228,11 +252,11 @@ class Workspace:
 
         Raises:
             RecipeError: for a device that does not fit, or what a network, a sharing scheme, a
-                sampler or a searcher says of its name and options.
+                task, a sampler or a searcher says of its name and options.
             DataNotFound: if the images are missing.
             ValueError: for options that disagree in shape, and what `load` raises.
         """
-        device = pick_device(recipe.device)
+        device, task = pick_device(recipe.device), build_task(recipe)
         splits = load_data(recipe)
         net, original = build_supernet(
             recipe,
@@ -254,6 +278,7 @@ class Workspace:
         ws = cls(
             recipe,
             device,
+            task,
             splits,
             net,
             MappingProxyType(costs),
@@ -279,6 +304,32 @@ class Workspace:
             return False
         plan = self.sampler().plan(numpy_rng(self.recipe.seed, "plan", 0), 0)
         return any(path.target == "largest" for path in plan.paths)
+
+    @functools.cached_property
+    def task_record(self) -> TaskRecord:
+        """What scores are, seen by two validation images through the smallest network.
+
+        Raises:
+            RecipeError: if its outputs and the targets are not what the task allows.
+        """
+        net, recipe = self.net, self.recipe
+        images, targets = next(iter(self.fixed("validation", 2)))
+        try:
+            with evaluating(net):
+                outputs = net(images, net.space.smallest, stats="batch")
+            self.task.check(outputs, targets)
+            name, metric = next(iter(metrics_of(self.task, outputs).items()))
+        except ValueError as error:
+            raise RecipeError(f"task = {recipe.task.name!r}: {error}") from error
+        return TaskRecord(
+            name=recipe.task.name,
+            metric=MetricRecord(
+                name=name,
+                higher_is_better=bool(metric.higher_is_better),
+                share=name in self.task.shares,
+            ),
+            fitness=recipe.evaluate.fitness,
+        )
 
     def with_costs(self, **costs: CostTable) -> Workspace:
         """The same workspace with further costs, such as measured latencies."""
@@ -369,6 +420,7 @@ class Workspace:
             RecipeError: for an impossible budget, an unknown sampler or searcher, their options,
                 training batches that cannot be made, or what `check_finish` finds.
         """
+        self.check_task()
         known = self.limits(metrics=tuple(self.all_costs.keys() - {"latency_ms"}))
         self.check_joint()
         if not self._waits_for_latency():
@@ -384,6 +436,22 @@ class Workspace:
         self.check_batches("train", self.recipe.train, world)
         check_chunks(self.net.sharing, self.recipe.train.batch_size, world)
         self.check_finish(world)
+
+    def check_task(self) -> None:
+        """Finds what would fail in the first batch: other outputs or targets than the task's.
+
+        Raises:
+            RecipeError: for these, or targets to be smoothed by a task that does not say how.
+        """
+        recipe = self.recipe
+        sections: dict[str, OptimiserSettings] = {"train": recipe.train}
+        sections["shifting"], sections["finish.training"] = recipe.shifting, recipe.finish.training
+        for section, settings in sections.items():
+            try:
+                loss_function(self.task, settings.label_smoothing)
+            except ValueError as error:
+                raise RecipeError(f"{section}.{error}") from error
+        assert self.task_record
 
     def check_joint(self) -> None:
         """Refuses budgets of several limits, or on a cost of one's own, that none meets.
@@ -515,7 +583,7 @@ class Workspace:
         return self._identified(settings, self.splits.training_fingerprint, more)
 
     def truth_fingerprint(self, settings: OptimiserSettings) -> str:
-        """Identifies all that the accuracy of a network that is trained alone depends on."""
+        """Identifies all that the score of a network that is trained alone depends on."""
         return self._identified(settings, self.splits.fingerprint, ())
 
     def _identified(self, settings: OptimiserSettings, images: str, more: Sequence[object]) -> str:
@@ -528,6 +596,7 @@ class Workspace:
             "transfer": recipe.transfer.model_dump(),
             "training": settings.model_dump(exclude=rest),
             "seed": recipe.seed,
+            **({} if recipe.task == TaskSettings() else {"task": recipe.task.model_dump()}),
             "augment": asdict(self.augment()),
             "images": images,
             "more": [str(item) for item in more],

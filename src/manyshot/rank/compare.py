@@ -16,7 +16,7 @@ LEVEL = 0.95
 EQUAL = 0.05
 """Budgets that differ by no larger share count as equal."""
 LESS_IS_BETTER = "regret"
-"""How the names of metrics begin for which less is better."""
+"""How the names of metrics begin for which less is better whatever the task is."""
 
 
 @final
@@ -51,8 +51,14 @@ def interval(values: Sequence[float]) -> Mean:
     return Mean(mean=mean, low=mean - float(reach), high=mean + float(reach), n=n)
 
 
-def compare(runs: Sequence[ComparedRun]) -> Compared:
+def compare(
+    runs: Sequence[ComparedRun], less_is_better: Sequence[str] = (LESS_IS_BETTER,)
+) -> Compared:
     """Compares methods by the runs that they were repeated in.
+
+    Args:
+        runs: all runs of all methods.
+        less_is_better: how the names of metrics begin for which less is better.
 
     Raises:
         ValueError: if there is no run, or a method has a seed twice.
@@ -72,7 +78,7 @@ def compare(runs: Sequence[ComparedRun]) -> Compared:
     return Compared(
         tuple(_method(name, seeds, metrics) for name, seeds in by_method.items()),
         tuple(
-            _pair(first, second, metric, by_method)
+            _pair(first, second, metric, by_method, tuple(less_is_better))
             for first, second in itertools.combinations(by_method, 2)
             for metric in metrics
         ),
@@ -103,6 +109,7 @@ def _pair(
     second: str,
     metric: str,
     by_method: Mapping[str, Mapping[int, ComparedRun]],
+    less_is_better: tuple[str, ...],
 ) -> ComparedPair:
     ours, theirs = (_values(by_method[name], metric) for name in (first, second))
     differences = [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
@@ -114,7 +121,7 @@ def _pair(
     elif low <= 0 <= high:
         verdict = "not distinguishable"
     else:
-        gains = (low > 0) != metric.startswith(LESS_IS_BETTER)
+        gains = (low > 0) != metric.startswith(less_is_better)
         verdict = "better" if gains else "worse"
     images = [_mean_images(by_method[name], "trained") for name in (first, second)]
     equal = max(images) <= (1 + EQUAL) * min(images)

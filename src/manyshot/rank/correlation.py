@@ -141,7 +141,7 @@ def overlap(proxy: npt.ArrayLike, truth: npt.ArrayLike, k: int) -> float:
 
     Args:
         proxy: proxy scores, shape (N,).
-        truth: stand-alone accuracy, shape (N,).
+        truth: stand-alone score, shape (N,).
         k: how many count as top.
 
     Raises:
@@ -162,7 +162,7 @@ def best_rank(proxy: npt.ArrayLike, truth: npt.ArrayLike, k: int) -> int:
 
     Args:
         proxy: proxy scores, shape (N,).
-        truth: stand-alone accuracy, shape (N,).
+        truth: stand-alone score, shape (N,).
         k: how many count as top.
 
     Raises:
@@ -181,7 +181,7 @@ def regret(proxy: npt.ArrayLike, truth: npt.ArrayLike) -> float:
 
     Args:
         proxy: proxy scores, shape (N,).
-        truth: stand-alone accuracy, shape (N,).
+        truth: stand-alone score, shape (N,).
 
     Raises:
         ValueError: for unequal lengths, a number that is not finite, or no architecture.
@@ -200,7 +200,7 @@ def run_to_run(runs: npt.ArrayLike) -> float | None:
     runs is less noisy than one. Among the best it is far lower than overall.
 
     Args:
-        runs: stand-alone accuracy, shape (N, R), one column per run; nan where there was none. A
+        runs: stand-alone score, shape (N, R), one column per run; nan where there was none. A
             pair counts over the architectures that have both runs, if they are two or more.
 
     Returns:
@@ -239,7 +239,7 @@ def clear_pairs(
 
     Args:
         x: proxy scores, shape (N,).
-        y: stand-alone accuracy, shape (N,).
+        y: stand-alone score, shape (N,).
         errors: the standard error of each `y`, shape (N,).
         z: how many standard errors, zero or more.
 

@@ -104,9 +104,9 @@ def rank_sets(
     if count < len(truth):
         yield from _by_truth(truth, count)
         if prediction is not None:
-            why = f"the {count} best by the proxy accuracy of a reference supernet"
+            why = f"the {count} best by the proxy score of a reference supernet"
             if own_prediction:
-                why = f"the {count} best by this supernet's own proxy accuracy, which favours it"
+                why = f"the {count} best by this supernet's own proxy score, which favours it"
             scores = {arch: prediction[arch] for arch in truth.archs if arch in prediction}
             yield from _best(even, "local by prediction", why, scores, count)
     if history is not None:
@@ -117,13 +117,13 @@ def rank_sets(
 
 def _by_truth(truth: TruthTable, count: int) -> Iterator[RankSet]:
     """The set chosen by the run that most architectures have, if others judge all of it."""
-    has_NR = ~np.isnan(truth.accuracy_NR)
+    has_NR = ~np.isnan(truth.scores_NR)
     run = int(has_NR.sum(axis=0).argmax())
     rows = np.flatnonzero(has_NR[:, run])
     archs = [truth.archs[i] for i in rows]
     if len(truth.runs) < 2 or len(archs) < count:
         return
-    scores = truth.accuracy_NR[rows, run].tolist()
+    scores = truth.fitness_NR[rows, run].tolist()
     chosen = FrozenSet.top("local by truth", archs, scores, count)
     rest = truth.without_run(run)
     row_of = {arch: i for i, arch in enumerate(rest.archs)}
@@ -158,7 +158,7 @@ def rank_set(ranked: RankSet, predictors: Mapping[str, Mapping[Arch, float]]) ->
     truth, archs = ranked.truth, ranked.truth.archs
     columns = {name: np.array([by[a] for a in archs]) for name, by in predictors.items()}
     taus = {
-        name: _of_rows(kendall, column_N, truth.accuracy_N) for name, column_N in columns.items()
+        name: _of_rows(kendall, column_N, truth.fitness_N) for name, column_N in columns.items()
     }
     statistics = {
         name: _statistics(column_N, truth, taus[name], None if name == "macs" else taus.get("macs"))
@@ -170,7 +170,7 @@ def rank_set(ranked: RankSet, predictors: Mapping[str, Mapping[Arch, float]]) ->
         architectures=len(archs),
         judged_by=truth.runs,
         archs=tuple(text_of(arch) for arch in archs),
-        run_to_run=run_to_run(truth.accuracy_NR),
+        run_to_run=run_to_run(truth.fitness_NR),
         null_sd=null_sd(len(archs)) if len(archs) > 1 else None,
         predictors=statistics,
     )
@@ -182,7 +182,7 @@ def _statistics(
     tau: OfRows,
     tau_of_macs: OfRows | None,
 ) -> PredictorStatistics:
-    truth_N, errors_N, n = truth.accuracy_N, truth.errors_N, len(truth)
+    truth_N, errors_N, n = truth.fitness_N, truth.errors_N, len(truth)
     tops = sorted({k for k in (*TOPS, math.ceil(n / 10)) if k <= n})
     clear = None if errors_N is None else clear_pairs(scores_N, truth_N, errors_N)
     rows_N = np.arange(n, dtype=np.float64)

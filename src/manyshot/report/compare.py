@@ -35,7 +35,8 @@ def compare_page(comparison: Comparison) -> Page:
     lead = f"{plural(len(methods), 'method')}, {plural(len(comparison.runs), 'run')}, "
     lead += f"{plural(len(seeds), 'random seed')}. "
     if truth is None:
-        lead += "There is no truth to rank against: winners are compared by test accuracy."
+        lead += "There is no truth to rank against: winners are compared by test "
+        lead += f"{comparison.metric.name}."
     else:
         lead += f"Truth: {truth.name} ({truth.source})."
     metrics = tables.metrics_of(comparison)
@@ -44,7 +45,7 @@ def compare_page(comparison: Comparison) -> Page:
         PageSection("Methods", [means]),
         PageSection("Metrics", [[_panel(comparison, m) for m in metrics]]),
         PageSection("Pairs", _pairs(comparison)),
-        PageSection("Winners", [tables.winners(comparison.runs)]),
+        PageSection("Winners", [tables.winners(comparison)]),
         PageSection("Images", [tables.images(comparison.runs)]),
     ]
     title = numbers.listed(methods) if methods else "nothing"
@@ -97,7 +98,7 @@ def _panel(comparison: Comparison, metric: str) -> Figure:
     shapes, caption = _baselines(comparison, metric)
     ticks = {"tickvals": list(rows), "showticklabels": False, "showgrid": False}
     layout = f.layout(
-        _axis(metric),
+        _axis(metric, comparison),
         f.axis("", range=[count - 0.7, -0.62], **ticks),
         annotations=_words(methods, unknown),
         shapes=shapes,
@@ -127,7 +128,7 @@ def _baselines(comparison: Comparison, metric: str) -> tuple[list[dict[str, Any]
         if at is not None:
             shapes.append(f.rule("x", at, line={"dash": dash, "color": colour}))
             name = tables.BASELINES[baseline.name]
-            words.append(f"{look}: {name}, {tables.value(metric, at)}.")
+            words.append(f"{look}: {name}, {tables.value(metric, comparison, at)}.")
     return shapes, " ".join(words)
 
 
@@ -137,10 +138,11 @@ def _wrapped(name: str) -> str:
     return "<br>".join(map(plain, lines))
 
 
-def _axis(metric: str) -> dict[str, Any]:
+def _axis(metric: str, comparison: Comparison) -> dict[str, Any]:
     if metric == IMAGES:
         return f.axis("images forwarded", tickformat="~s", nticks=4, rangemode="tozero")
-    return f.share_axis("", nticks=4) if tables.is_share(metric) else f.axis("", nticks=5)
+    is_share = tables.is_share(metric, comparison)
+    return f.share_axis("", nticks=4) if is_share else f.axis("", nticks=5)
 
 
 def _pairs(comparison: Comparison) -> Parts:
@@ -149,4 +151,4 @@ def _pairs(comparison: Comparison) -> Parts:
     parts: list[Part] = [Bullets(told)] if told else []
     if untold:
         parts.append(Folded(f"{plural(len(untold), 'difference')} undefined", Bullets(untold)))
-    return [*parts, tables.pairs(comparison.pairs)]
+    return [*parts, tables.pairs(comparison.pairs, comparison)]

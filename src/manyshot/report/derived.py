@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TypeVar
 
-from manyshot.run_folder import CodesLine, ScoreLine, SearchLine, WinnerRecord
+from manyshot.run_folder import CodesLine, ScoreLine, SearchLine, TaskRecord, WinnerRecord
 from manyshot.space import Arch, SearchSpace
 
 S = TypeVar("S", bound=ScoreLine)
@@ -22,34 +22,42 @@ def latest(lines: Sequence[S]) -> list[S]:
     return list({line.arch: line for line in lines}.values())
 
 
-def front(points: Sequence[S]) -> list[S]:
-    """The scores that no other beats: none has as few MACs with so high an accuracy.
+def fitness_of(task: TaskRecord, line: ScoreLine) -> float:
+    """By what a score ranks; the highest is the best."""
+    return task.fitness_of(line.proxy_score, line.proxy_loss)
+
+
+def front(points: Sequence[S], task: TaskRecord) -> list[S]:
+    """The scores that no other beats: none has as few MACs and ranks so high.
 
     Cheapest first; of equal ones the first.
     """
     kept: list[S] = []
-    for point in sorted(points, key=lambda p: (p.macs, -p.proxy_accuracy)):
-        if not kept or point.proxy_accuracy > kept[-1].proxy_accuracy:
+    for point in sorted(points, key=lambda p: (p.macs, -fitness_of(task, p))):
+        if not kept or fitness_of(task, point) > fitness_of(task, kept[-1]):
             kept.append(point)
     return kept
 
 
 def best_so_far(
-    lines: Sequence[SearchLine], limit: tuple[str, float] | None
+    lines: Sequence[SearchLine], limit: tuple[str, float] | None, task: TaskRecord
 ) -> list[tuple[int, float]]:
-    """Where the best score within a limit rose: (scores taken, best accuracy).
+    """Where another score became the best within a limit: (scores taken, that score).
 
     Args:
         lines: scores in the order that they were taken in.
         limit: metric and limit; None for all.
+        task: says by what scores rank.
     """
     steps: list[tuple[int, float]] = []
+    best = -math.inf
     for number, line in enumerate(lines, start=1):
         cost = None if limit is None else line.cost(limit[0])
         if limit is not None and (cost is None or cost > limit[1] * (1 + TIE)):
             continue
-        if not steps or line.proxy_accuracy > steps[-1][1]:
-            steps.append((number, line.proxy_accuracy))
+        if fitness_of(task, line) > best:
+            best = fitness_of(task, line)
+            steps.append((number, line.proxy_score))
     return steps
 
 

@@ -36,6 +36,11 @@ def share_axis(title: str, **more: Any) -> dict[str, Any]:
     return axis(title, **{"tickformat": ".3~p", "nticks": 7, **more})
 
 
+def score_axis(title: str, is_share: bool, **more: Any) -> dict[str, Any]:
+    """An axis of scores, in percent if these are shares."""
+    return share_axis(title, **more) if is_share else axis(title, **{"nticks": 7, **more})
+
+
 def cost_axis(title: str, values: Sequence[float], **more: Any) -> dict[str, Any]:
     """An axis of a cost, logarithmic if it spreads far."""
     positive = [v for v in values if v > 0]

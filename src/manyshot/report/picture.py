@@ -37,11 +37,13 @@ class Picture:
         title: the line above it.
         winner: the network whose architecture it is.
         blocks: the decisions of the architecture, in order.
+        score: its score on test images.
     """
 
     title: str
     winner: WinnerRecord
     blocks: Sequence[PictureBlock]
+    score: str
 
 
 def blocks(space: SearchSpace | None, winner: WinnerRecord) -> list[PictureBlock]:

@@ -13,16 +13,15 @@ from manyshot.run_folder import RankedSet, Ranking, RankPoint
 from manyshot.tables import numbers
 from manyshot.tables import rank as tables
 from manyshot.tables.numbers import decimal, plural, sentence, statistic
-from manyshot.tables.rank import PREDICTORS, TAU
+from manyshot.tables.rank import TAU
 
 _DRAWN = 4000
 """More points than this make a page slow; they are thinned out evenly."""
 _BARS = 300
 """More error bars than this hide the points."""
-_AXES = (
-    ("proxy_accuracy", "Proxy accuracy", True),
-    ("macs", "MACs", False),
-    ("params", "Parameters", False),
+_COSTS = (
+    ("macs", "MACs"),
+    ("params", "Parameters"),
 )
 
 
@@ -56,12 +55,13 @@ def _lead(ranking: Ranking) -> str:
     truth, sets = ranking.truth, ranking.sets
     words = (
         f"The supernet of {ranking.run} scored {plural(len(ranking.points), 'architecture')} "
-        f"whose accuracy after a training of their own is known ({truth.name}, "
+        f"whose {truth.metric.name} after a training of their own is known ({truth.name}, "
         f"{plural(len(truth.runs), 'training')} each at most)."
     )
     for ranked in sets[:1]:
         predictors = ranked.predictors
-        words += f" Over the {ranked.name} set, {TAU} of proxy accuracy with truth is "
+        words += f" Over the {ranked.name} set, {TAU} of {tables.predictor('proxy', ranking)} with "
+        words += "truth is "
         words += statistic(predictors["proxy"].kendall)
         if "macs" in predictors:
             words += f"; ordering by MACs alone gives {decimal(predictors['macs'].kendall.value)}"
@@ -79,13 +79,15 @@ def _against(ranking: Ranking) -> Parts:
         return []
     rows = chosen_rows([p.truth for p in points], _DRAWN)
     drawn = [points[i] for i in rows]
-    caption = "Truth is the mean test accuracy of all trainings of an architecture on its own."
+    caption = f"Truth is the mean test {ranking.truth.metric.name} of all trainings of an "
+    caption += "architecture on its own."
     if len(drawn) < len(points):
         caption += f" Drawn: {len(drawn):,} of {len(points):,}, evenly by truth."
     errors = any(p.error for p in drawn) and len(drawn) <= _BARS
     if errors:
         caption += " Bars: two standard errors by the random seed of trainings."
-    first, *others = [_scatter(drawn, *axis, errors=errors) for axis in _AXES]
+    axes = [("proxy_score", sentence(f"proxy {ranking.task.metric.name}").rstrip(".")), *_COSTS]
+    first, *others = [_scatter(ranking, drawn, *axis, errors=errors) for axis in axes]
     large = Figure(first.title, first.traces, first.layout, caption, height=440)
     ceiling = [
         f"{ranked.name}: proxy {statistic(ranked.predictors['proxy'].kendall)}, two trainings "
@@ -102,23 +104,28 @@ def _against(ranking: Ranking) -> Parts:
 
 
 def _scatter(
-    points: Sequence[RankPoint], key: str, title: str, share: bool, *, errors: bool
+    ranking: Ranking, points: Sequence[RankPoint], key: str, title: str, *, errors: bool
 ) -> Figure:
+    is_score, truth = key == "proxy_score", ranking.truth.metric
+    in_percent = is_score and ranking.task.metric.share
     x, y = [getattr(p, key) for p in points], [p.truth for p in points]
     spread = [2 * (p.error or 0.0) for p in points]
-    shown = "%{x:.1%}" if share else "%{x:.3s}"
+    shown = "%{x:.1%}" if in_percent else "%{x:.4~g}" if is_score else "%{x:.3s}"
+    judged = "%{y:.2%}" if truth.share else "%{y:.4~g}"
     trace = f.dots(
         x,
         y,
         "",
         text=[p.arch for p in points],
-        hovertemplate=f"%{{text}}<br>{title} {shown}<br>truth %{{y:.2%}}<extra></extra>",
-        marker={"size": 6 if len(points) < 1000 else 4, "color": f.colour(0 if share else 7)},
+        hovertemplate=f"%{{text}}<br>{plain(title)} {shown}<br>truth {judged}<extra></extra>",
+        marker={"size": 6 if len(points) < 1000 else 4, "color": f.colour(0 if is_score else 7)},
     )
     if errors:
         trace["error_y"] = {"array": spread, "thickness": 1, "width": 0, "color": f.SOFT}
-    axis = f.share_axis("proxy accuracy") if share else f.cost_axis(title, x)
-    layout = f.layout(axis, f.share_axis("truth"), showlegend=False)
+    axis = f.cost_axis(title, x)
+    if is_score:
+        axis = f.score_axis(plain(f"proxy {ranking.task.metric.name}"), ranking.task.metric.share)
+    layout = f.layout(axis, f.score_axis("truth", truth.share), showlegend=False)
     return Figure(f"{title} against truth", [trace], layout, height=300)
 
 
@@ -129,15 +136,15 @@ def _agreement(ranking: Ranking) -> Parts:
         "common reach by chance, two standard deviations to both sides."
     )
     reach = _range(ranking.sets)
-    bars = [_bars(ranked, reach) for ranked in ranking.sets]
+    bars = [_bars(ranking, ranked, reach) for ranked in ranking.sets]
     recalibrated = tables.recalibration(ranking)
     if not recalibrated.rows:
         return [words, bars]
     return [words, bars, Heading("What recalibrating batch norms does"), recalibrated]
 
 
-def _bars(ranked: RankedSet, reach: list[float]) -> Figure:
-    names = [PREDICTORS.get(name, plain(name)) for name in ranked.predictors]
+def _bars(ranking: Ranking, ranked: RankedSet, reach: list[float]) -> Figure:
+    names = [plain(tables.predictor(name, ranking)) for name in ranked.predictors]
     taus = [stats.kendall for stats in ranked.predictors.values()]
     values = [tau.value for tau in taus]
     trace = f.bars(
@@ -199,13 +206,13 @@ def _statistics(ranking: Ranking) -> Parts:
     words = (
         "Clear pairs: τ over pairs whose true difference exceeds two standard errors. Top k: the "
         "share of the truly best k that is among the predicted best k. Best rank: the best true "
-        "rank among the predicted best k. Regret: accuracy lost by taking the predicted best. "
+        "rank among the predicted best k. Regret: what taking the predicted best loses. "
         "Beats MACs by: the difference of τ to that of MACs."
     )
     parts: list[Part] = [words]
     for ranked in ranking.sets:
         title = f"{ranked.name}, {plural(ranked.architectures, 'architecture')}"
-        parts += [Heading(title), tables.statistics(ranked)]
+        parts += [Heading(title), tables.statistics(ranked, ranking)]
     return parts
 
 

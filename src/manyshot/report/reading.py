@@ -15,6 +15,7 @@ from manyshot.run_folder import (
     SearchLine,
     ShiftingLine,
     TargetsLine,
+    TaskRecord,
     TrainLine,
     WinnerRecord,
 )
@@ -38,6 +39,7 @@ class RunRecords:
         codes: the codes of paths.
         result: the result of a finished run.
         space: what was searched.
+        task: what scores are.
         largest: the costs of the largest architecture, by metric.
         rankings: how the run ranks against each truth.
     """
@@ -54,6 +56,7 @@ class RunRecords:
     codes: list[CodesLine]
     result: Result | None
     space: SearchSpace | None
+    task: TaskRecord | None
     largest: dict[str, float]
     rankings: tuple[Ranking, ...]
 
@@ -67,6 +70,8 @@ class RunRecords:
         """
         has_recipe = folder.recipe_file.exists()
         space = folder.space()
+        result = folder.result()
+        described = result if space is None else space
         rankings = (rank.ranking() for rank in folder.ranks())
         return cls(
             folder=folder,
@@ -79,8 +84,9 @@ class RunRecords:
             shifting=folder.shifting_lines(),
             targets=folder.targets_lines(),
             codes=folder.codes_lines(),
-            result=folder.result(),
+            result=result,
             space=None if space is None else space.search_space(),
+            task=None if described is None else described.task,
             largest={} if space is None else space.largest,
             rankings=tuple(ranking for ranking in rankings if ranking is not None),
         )

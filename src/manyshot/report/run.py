@@ -12,7 +12,6 @@ from manyshot.report.reading import RunRecords
 from manyshot.run_folder import CODES, SPACE
 from manyshot.tables import numbers
 from manyshot.tables import run as tables
-from manyshot.tables.numbers import percent
 
 _FINISHED = {
     "inherit": "with the supernet's weights",
@@ -60,12 +59,16 @@ def _lead(run: RunRecords) -> str:
         of = f" of {size:,}" if size else ""
         words.append(f"{len(scored):,}{of} architectures were scored with its weights.")
     won = [
-        f"{numbers.budget(', '.join(budgets))}: {winner.arch} with {percent(winner.test_accuracy)}"
+        f"{numbers.budget(', '.join(budgets))}: {winner.arch} with "
+        f"{numbers.score(winner.test_score, run.task is not None and run.task.metric.share)}"
         for budgets, winner in merged(run.winners)
     ]
     if run.result is not None and won:
         how = _FINISHED[run.result.finish]
-        words.append(f"The best within each budget, {how}, on test images: {'; '.join(won)}.")
+        words.append(
+            f"The best within each budget, {how}, by {run.result.task.metric.name} on test images: "
+            f"{'; '.join(won)}."
+        )
     return " ".join(words) or "Nothing but the beginning of a run is on record."
 
 
@@ -73,7 +76,12 @@ def _winners(run: RunRecords) -> Parts:
     if run.result is None:
         return []
     pictures = [
-        Picture(", ".join(map(numbers.budget, budgets)), winner, blocks(run.space, winner))
+        Picture(
+            ", ".join(map(numbers.budget, budgets)),
+            winner,
+            blocks(run.space, winner),
+            numbers.score(winner.test_score, run.result.task.metric.share),
+        )
         for budgets, winner in merged(run.winners)
     ]
     return [tables.winners(run.result), pictures]
@@ -82,11 +90,14 @@ def _winners(run: RunRecords) -> Parts:
 def _search(run: RunRecords) -> Parts:
     if not run.search:
         return []
+    if run.task is None:
+        return [f"What scores are is in {SPACE}, which this folder lacks."]
+    drawn: Parts = [searching.trade_off(run, run.task)]
     generated = None if run.result is None else run.result.generated
     if generated is None:
-        return [searching.trade_off(run), searching.progress(run)]
+        return [*drawn, searching.progress(run, run.task)]
     words = "There was no search: a generator made the architectures, for each budget its own."
-    return [searching.trade_off(run), words, tables.generated(generated)]
+    return [*drawn, words, tables.generated(generated)]
 
 
 def _operations(run: RunRecords) -> Parts:
@@ -102,10 +113,12 @@ def _operations(run: RunRecords) -> Parts:
 
 
 def _shifting(run: RunRecords) -> Parts:
-    order = {} if run.result is None else run.result.order
+    result = run.result
     words = "The weights moved while the search went on. Networks chosen before were watched:"
     drawn = [*searching.order(run), *searching.shifting(run.shifting)]
-    return [words if order else "", tables.watched(order), drawn]
+    if result is None or not result.order:
+        return [drawn]
+    return [words, tables.watched(result), drawn]
 
 
 def _codes(run: RunRecords) -> Parts:

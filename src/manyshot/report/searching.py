@@ -1,4 +1,4 @@
-"""Figures of a search: cost against accuracy, progress, operations, the order of networks."""
+"""Figures of a search: cost against score, progress, operations, the order of networks."""
 
 from __future__ import annotations
 
@@ -7,11 +7,19 @@ from collections.abc import Sequence
 from typing import Any
 
 from manyshot.report import figures as f
-from manyshot.report.derived import PROPOSED, best_so_far, front, latest, merged, shares
+from manyshot.report.derived import (
+    PROPOSED,
+    best_so_far,
+    fitness_of,
+    front,
+    latest,
+    merged,
+    shares,
+)
 from manyshot.report.figures import plain
 from manyshot.report.page import Figure
 from manyshot.report.reading import RunRecords
-from manyshot.run_folder import SearchLine, ShiftingLine
+from manyshot.run_folder import MetricRecord, SearchLine, ShiftingLine, TaskRecord
 from manyshot.tables import numbers
 
 _BEST = 10
@@ -22,17 +30,17 @@ _WIDE = 28
 """Longer names of decisions are cut."""
 
 
-def trade_off(run: RunRecords) -> Figure:
-    """All scored architectures by cost and accuracy, the front, limits and winners."""
-    scored = latest(run.search)
-    best = front(scored)
+def trade_off(run: RunRecords, task: TaskRecord) -> Figure:
+    """All scored architectures by cost and score, the front, limits and winners."""
+    scored, metric = latest(run.search), task.metric
+    best = front(scored, task)
     costs = [s.macs for s in scored] + [w.macs for w in run.winners]
     cost_axis = f.cost_axis("MACs", costs)
     traces = [
-        _dots([s.macs for s in scored], scored, "%{x:.3s} MACs, %{y:.1%}"),
+        _dots([s.macs for s in scored], scored, f"%{{x:.3s}} MACs, {_y(metric)}"),
         f.line(
             [s.macs for s in best],
-            [s.proxy_accuracy for s in best],
+            [s.proxy_score for s in best],
             "Pareto front",
             line={"shape": "hv", "width": 1.5},
             hoverinfo="skip",
@@ -46,8 +54,9 @@ def trade_off(run: RunRecords) -> Figure:
         elif limit[0] == "macs":
             style = {"color": f.colour(i), "dash": "dot", "width": 2}
             shapes.append(f.rule("x", limit[1], line=style))
-    traces += _stars(run)
-    caption = "Proxy accuracy on validation images, with the supernet's weights."
+    traces += _stars(run, metric)
+    name = plain(f"proxy {metric.name}")
+    caption = f"Proxy {metric.name} on validation images, with the supernet's weights."
     if shapes:
         caption += " Dotted: the limits of budgets on MACs."
     if unknown:
@@ -57,12 +66,12 @@ def trade_off(run: RunRecords) -> Figure:
         )
     layout = f.layout(
         cost_axis,
-        f.share_axis("proxy accuracy"),
+        f.score_axis(name, metric.share),
         shapes=shapes,
         annotations=_labels(run, costs, cost_axis.get("type") == "log"),
         margin={"r": 24},
     )
-    return Figure("Cost against accuracy", traces, layout, caption, height=460)
+    return Figure(f"Cost against {metric.name}", traces, layout, caption, height=460)
 
 
 def _dots(
@@ -71,7 +80,7 @@ def _dots(
     """A dot per score."""
     return f.dots(
         x,
-        [score.proxy_accuracy for score in scores],
+        [score.proxy_score for score in scores],
         "scored",
         text=[score.arch for score in scores],
         hovertemplate=f"%{{text}}<br>{hover}<extra></extra>",
@@ -79,17 +88,22 @@ def _dots(
     )
 
 
-def _stars(run: RunRecords) -> list[dict[str, Any]]:
+def _y(metric: MetricRecord, of: str = "y") -> str:
+    """A score of a figure as people read it."""
+    return f"%{{{of}:.1%}}" if metric.share else f"%{{{of}:.4~g}}"
+
+
+def _stars(run: RunRecords, metric: MetricRecord) -> list[dict[str, Any]]:
     """A star per winning network."""
     stars: list[dict[str, Any]] = []
     for budgets, winner in merged(run.winners):
         number = run.budgets.index(budgets[0]) if budgets[0] in run.budgets else len(stars)
         star = f.dots(
             [winner.macs],
-            [winner.proxy_accuracy],
+            [winner.proxy_score],
             plain(", ".join(map(numbers.budget, budgets))),
             text=[winner.arch],
-            hovertemplate="%{text}<br>%{x:.3s} MACs, %{y:.1%}<extra>winner</extra>",
+            hovertemplate=f"%{{text}}<br>%{{x:.3s}} MACs, {_y(metric)}<extra>winner</extra>",
             marker={
                 "symbol": "star",
                 "size": 17,
@@ -116,7 +130,7 @@ def _labels(run: RunRecords, costs: Sequence[float], logarithmic: bool) -> list[
         labels.append(
             f.note(
                 place,
-                winner.proxy_accuracy,
+                winner.proxy_score,
                 plain(", ".join(map(numbers.limit_of, budgets))),
                 xanchor="left" if is_left else "right",
                 xshift=-8 if is_left else 8,
@@ -128,10 +142,10 @@ def _labels(run: RunRecords, costs: Sequence[float], logarithmic: bool) -> list[
     return labels
 
 
-def progress(run: RunRecords) -> Figure:
+def progress(run: RunRecords, task: TaskRecord) -> Figure:
     """Every score in the order it was taken in, and the best so far within each budget."""
     lines = [s for s in run.search if s.role in PROPOSED]
-    traces = [_dots(range(1, len(lines) + 1), lines, "%{y:.1%}", marker={"size": 5})]
+    traces = [_dots(range(1, len(lines) + 1), lines, _y(task.metric), marker={"size": 5})]
     limits = {budget: run.limit(budget) for budget in run.budgets}
     curves: list[tuple[str, tuple[str, float] | None]] = [
         (f"best, {numbers.budget(budget)}", limit)
@@ -139,7 +153,7 @@ def progress(run: RunRecords) -> Figure:
         if limit is not None
     ]
     for i, (name, limit) in enumerate(curves or [("best of all", None)]):
-        steps = best_so_far(lines, limit)
+        steps = best_so_far(lines, limit, task)
         if steps:
             steps.append((len(lines), steps[-1][1]))
             x, y = zip(*steps, strict=True)
@@ -151,15 +165,19 @@ def progress(run: RunRecords) -> Figure:
         caption = "Weights moved meanwhile: scores of different generations are of other weights."
     if missing:
         caption = f"{caption} Limits that are not on record are left out: {missing}.".strip()
-    layout = f.layout(f.axis("scores taken", rangemode="tozero"), f.share_axis("proxy accuracy"))
+    layout = f.layout(
+        f.axis("scores taken", rangemode="tozero"),
+        f.score_axis(plain(f"proxy {task.metric.name}"), task.metric.share),
+    )
     return Figure("Search progress", traces, layout, caption, height=380)
 
 
 def operations(run: RunRecords) -> list[Figure]:
     """How often options occur: first and last generation, and the best of all that was scored."""
     lines = [s for s in run.search if s.role in PROPOSED]
-    if run.space is None or not lines:
+    if run.space is None or run.task is None or not lines:
         return []
+    task = run.task
     generations = sorted({s.generation for s in lines})
     groups = {}
     if len(generations) > 1:
@@ -170,7 +188,7 @@ def operations(run: RunRecords) -> list[Figure]:
     scored = latest(run.search)
     count = max(_FEWEST, len(scored) // _BEST)
     if len(scored) > count:
-        ordered = sorted(scored, key=lambda s: (-s.proxy_accuracy, s.macs))
+        ordered = sorted(scored, key=lambda s: (-fitness_of(task, s), s.macs))
         groups[f"Best {count} scored"] = ordered[:count]
     return [_shares(run, title, group) for title, group in groups.items()]
 
@@ -213,20 +231,25 @@ def _shares(run: RunRecords, title: str, lines: Sequence[SearchLine]) -> Figure:
 
 def order(run: RunRecords) -> list[Figure]:
     """Scores of the watched architectures before and after the weights moved."""
-    before = {s.arch: s.proxy_accuracy for s in run.order if s.role == "before"}
-    after = {s.arch: s.proxy_accuracy for s in run.order if s.role == "after"}
+    before = {s.arch: s.proxy_score for s in run.order if s.role == "before"}
+    after = {s.arch: s.proxy_score for s in run.order if s.role == "after"}
     both = [arch for arch in before if arch in after]
-    if not both:
+    if not both or run.task is None:
         return []
+    metric = run.task.metric
     x, y = [before[a] for a in both], [after[a] for a in both]
     low, high = f.padded([*x, *y])
     same = f.line([low, high], [low, high], "no change", line={"dash": "dash", "width": 1})
     scatter = f.dots(
-        x, y, "watched", text=both, hovertemplate="%{text}<br>%{x:.1%} → %{y:.1%}<extra></extra>"
+        x,
+        y,
+        "watched",
+        text=both,
+        hovertemplate=f"%{{text}}<br>{_y(metric, 'x')} → {_y(metric)}<extra></extra>",
     )
     layout = f.layout(
-        f.share_axis("proxy accuracy before", range=[low, high]),
-        f.share_axis("proxy accuracy after", range=[low, high]),
+        f.score_axis(plain(f"proxy {metric.name} before"), metric.share, range=[low, high]),
+        f.score_axis(plain(f"proxy {metric.name} after"), metric.share, range=[low, high]),
     )
     words = f"{numbers.plural(len(both), 'architecture')}, on the same images both times."
     return [Figure("Watched architectures, before and after", [same, scatter], layout, words)]

@@ -130,7 +130,7 @@ class History:
             if not math.isfinite(score):
                 raise ValueError(
                     f"score {score} of architecture {self.space.to_text(arch)} is not finite; "
-                    "tell a failed evaluation as the worst score possible, such as accuracy 0"
+                    "tell a failed evaluation as the worst score possible, such as -1e9"
                 )
 
     def ranked(

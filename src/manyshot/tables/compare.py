@@ -16,13 +16,15 @@ BASELINES = {
     "run to run": "two trainings of the truth",
 }
 """What orders without a supernet, or one training of the truth another."""
-_SHARES = ("regret", "winner accuracy", "finished accuracy")
 _SYMBOLS = {"better": "▲", "worse": "▼", "not distinguishable": "≈", "undefined": "–"}
 
 
-def is_share(metric: str) -> bool:
-    """Whether a metric is an accuracy or a difference of accuracies."""
-    return metric.startswith(_SHARES)
+def is_share(metric: str, comparison: Comparison) -> bool:
+    """Whether a metric is a share, or a difference of shares."""
+    if metric.startswith("finished "):
+        return comparison.metric.share
+    of_truth = metric.startswith(("regret ", "winner "))
+    return of_truth and comparison.truth is not None and comparison.truth.metric.share
 
 
 def metrics_of(comparison: Comparison) -> list[str]:
@@ -31,12 +33,17 @@ def metrics_of(comparison: Comparison) -> list[str]:
 
 
 def value(
-    metric: str, number: float | None, low: float | None = None, high: float | None = None
+    metric: str,
+    comparison: Comparison,
+    number: float | None,
+    low: float | None = None,
+    high: float | None = None,
 ) -> str:
     """A value as people read its metric, with its interval if it has one.
 
     Args:
         metric: the name of the metric.
+        comparison: says whether it is a share.
         number: the value; None if it is undefined.
         low: where its interval begins.
         high: where its interval ends.
@@ -44,13 +51,15 @@ def value(
     if metric == IMAGES:
         return numbers.count(number)
     estimate = Statistic(value=number, low=low, high=high)
-    return numbers.share_statistic(estimate, 2) if is_share(metric) else numbers.statistic(estimate)
+    if is_share(metric, comparison):
+        return numbers.share_statistic(estimate, 2)
+    return numbers.statistic(estimate)
 
 
-def _mean(metric: str, over_seeds: Mean | None) -> str:
+def _mean(metric: str, comparison: Comparison, over_seeds: Mean | None) -> str:
     if over_seeds is None:
         return numbers.UNDEFINED
-    return value(metric, over_seeds.mean, over_seeds.low, over_seeds.high)
+    return value(metric, comparison, over_seeds.mean, over_seeds.low, over_seeds.high)
 
 
 def methods(comparison: Comparison, metrics: Sequence[str]) -> Table:
@@ -60,13 +69,15 @@ def methods(comparison: Comparison, metrics: Sequence[str]) -> Table:
             "Method": method.method,
             "Seeds": ", ".join(map(str, method.seeds)),
             "Images": numbers.count(method.images),
-            **{numbers.budget(m): _mean(m, method.metrics.get(m)) for m in metrics},
+            **{numbers.budget(m): _mean(m, comparison, method.metrics.get(m)) for m in metrics},
         }
         for method in comparison.methods
     ]
     for baseline in comparison.baselines:
         cells = {
-            numbers.budget(m): value(m, baseline.metrics[m]) if m in baseline.metrics else ""
+            numbers.budget(m): value(m, comparison, baseline.metrics[m])
+            if m in baseline.metrics
+            else ""
             for m in metrics
         }
         if any(cells.values()):
@@ -76,15 +87,20 @@ def methods(comparison: Comparison, metrics: Sequence[str]) -> Table:
     return Table(rows, ("Method", "Seeds"), note=note)
 
 
-def pairs(compared: Iterable[ComparedPair]) -> Table:
-    """Differences of methods, a row per pair and metric."""
+def pairs(compared: Iterable[ComparedPair], comparison: Comparison) -> Table:
+    """Differences of methods, a row per pair and metric.
+
+    Args:
+        compared: the pairs.
+        comparison: that they are of.
+    """
     rows = [
         {
             "Metric": numbers.budget(pair.metric),
             "First": pair.first,
             "Second": pair.second,
             "First is": numbers.together(f"{_SYMBOLS[pair.verdict]} {pair.verdict}"),
-            "Difference": value(pair.metric, pair.difference, pair.low, pair.high),
+            "Difference": value(pair.metric, comparison, pair.difference, pair.low, pair.high),
             "Seeds": str(pair.n),
             "Images": "equal" if pair.equal_images else "different",
         }
@@ -94,19 +110,20 @@ def pairs(compared: Iterable[ComparedPair]) -> Table:
     return Table(rows, ("Metric", "First", "Second", "First is", "Images"), note=note)
 
 
-def winners(runs: Iterable[ComparedRun]) -> Table:
+def winners(comparison: Comparison) -> Table:
     """The winners of all runs."""
+    of_truth = comparison.metric if comparison.truth is None else comparison.truth.metric
     rows = [
         {
             "Method": run.method,
             "Seed": str(run.seed),
             "Budget": numbers.budget(winner.budget),
             "Architecture": winner.arch,
-            "Truth": numbers.percent(winner.truth, 2),
-            "Test": numbers.percent(winner.test_accuracy, 2),
+            "Truth": numbers.score(winner.truth, of_truth.share, 2),
+            "Test": numbers.score(winner.test_score, comparison.metric.share, 2),
             "Folder": run.folder,
         }
-        for run in runs
+        for run in comparison.runs
         for winner in run.winners
     ]
     code = ("Architecture", "Folder")

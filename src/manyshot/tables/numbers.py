@@ -37,6 +37,19 @@ def decimal(number: float | None, digits: int = 3) -> str:
     return UNDEFINED if number is None else _signed(f"{number:.{digits}f}")
 
 
+def score(value: float | None, is_share: bool, digits: int = 1) -> str:
+    """The value of a metric, in percent if that is a share: `12.3 %`, `0.04567`.
+
+    Args:
+        value: the value.
+        is_share: whether the metric is one.
+        digits: decimals of percents.
+    """
+    if is_share or value is None:
+        return percent(value, digits)
+    return _signed(f"{value:.4g}")
+
+
 def milliseconds(number: float | None) -> str:
     """A latency: `0.394 ms`."""
     return UNDEFINED if number is None else f"{number:.3g}{_THIN}ms"

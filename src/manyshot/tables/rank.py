@@ -8,27 +8,36 @@ from manyshot.tables.numbers import count, decimal, share_statistic, statistic
 from manyshot.tables.table import Table
 
 TAU, RHO, R = "Kendall's τ", "Spearman's ρ", "Pearson's r"
-PREDICTORS = {
-    "proxy": "proxy accuracy",
-    "proxy loss": "proxy loss",
+_PREDICTORS = {
     "without recalibration": "not recalibrated",
     "macs": "MACs",
     "params": "parameters",
 }
-"""What predictors are called."""
 
 
-def statistics(ranked: RankedSet) -> Table:
+def predictor(name: str, ranking: Ranking) -> str:
+    """What a predictor is called: a proxy by what networks rank by."""
+    task = ranking.task
+    metric = f"proxy {task.metric.name}"
+    proxies = {
+        "proxy": metric if task.fitness == "metric" else "proxy loss",
+        "proxy score": metric,
+    }
+    return {**_PREDICTORS, **proxies}.get(name, name)
+
+
+def statistics(ranked: RankedSet, ranking: Ranking) -> Table:
     """Every statistic of a set, a row per predictor; the note says what may be said of it."""
     from manyshot.rank.rank import verdict  # scipy is slow to import
 
     rows = [
-        _statistics_row(PREDICTORS.get(name, name), of) for name, of in ranked.predictors.items()
+        _statistics_row(predictor(name, ranking), of, ranking.truth.metric.share)
+        for name, of in ranked.predictors.items()
     ]
     return Table(rows, ("Predictor",), note=numbers.sentence(verdict(ranked)))
 
 
-def _statistics_row(name: str, of: PredictorStatistics) -> dict[str, str]:
+def _statistics_row(name: str, of: PredictorStatistics, in_percent: bool) -> dict[str, str]:
     return {
         "Predictor": name,
         TAU: statistic(of.kendall),
@@ -39,7 +48,7 @@ def _statistics_row(name: str, of: PredictorStatistics) -> dict[str, str]:
         f"Best rank, k = {', '.join(of.best_rank)}": ", ".join(
             numbers.whole(rank) for rank in of.best_rank.values()
         ),
-        "Regret": share_statistic(of.regret, 2),
+        "Regret": share_statistic(of.regret, 2) if in_percent else statistic(of.regret),
         "Beats MACs by": "" if of.beats is None else statistic(of.beats),
     }
 
@@ -62,22 +71,23 @@ def recalibration(ranking: Ranking) -> Table:
                     "Difference": decimal(gain),
                 }
             )
-    return Table(rows, ("Set",), note=_accuracies(ranking))
+    return Table(rows, ("Set",), note=_means(ranking))
 
 
-def _accuracies(ranking: Ranking) -> str:
+def _means(ranking: Ranking) -> str:
+    metric = ranking.task.metric
     both = [
-        (point.proxy_accuracy, point.shared_statistics_accuracy)
+        (point.proxy_score, point.shared_statistics_score)
         for point in ranking.points
-        if point.shared_statistics_accuracy is not None
+        if point.shared_statistics_score is not None
     ]
     if not both:
-        return "Accuracy with shared statistics was not taken."
+        return numbers.sentence(f"{metric.name} with shared statistics was not taken")
     calibrated, shared = (sum(column) / len(both) for column in zip(*both, strict=True))
     return (
-        f"Mean accuracy of {numbers.plural(len(both), 'architecture')}: "
-        f"{numbers.percent(calibrated)} with statistics calibrated for each, "
-        f"{numbers.percent(shared)} with statistics shared by all."
+        f"Mean {metric.name} of {numbers.plural(len(both), 'architecture')}: "
+        f"{numbers.score(calibrated, metric.share)} with statistics calibrated for each, "
+        f"{numbers.score(shared, metric.share)} with statistics shared by all."
     )
 
 

@@ -9,8 +9,6 @@ from manyshot.run_folder import (
     GeneratedRecord,
     Result,
     Timing,
-    WatchedSet,
-    WinnerRecord,
 )
 from manyshot.tables import numbers
 from manyshot.tables.numbers import count, percent
@@ -28,7 +26,8 @@ STAGES = {
 
 def winners(result: Result) -> Table:
     """The winners of a run: one row per budget."""
-    hides = any(_hidden(winner) for winner in result.winners)
+    metric = result.task.metric
+    others = _others(result)
     rows: list[dict[str, Cell]] = [
         {
             "Budget": numbers.budget(winner.budget),
@@ -36,18 +35,20 @@ def winners(result: Result) -> Table:
             "MACs": count(winner.macs),
             "Parameters": count(winner.params),
             "Latency": numbers.milliseconds(winner.latency_ms),
-            **{_titled(metric): count(cost) for metric, cost in (winner.costs or {}).items()},
-            "Proxy": percent(winner.proxy_accuracy, 2),
-            "Test": percent(winner.test_accuracy, 2),
-            **_balanced(winner, hides),
+            **{_titled(name): count(cost) for name, cost in (winner.costs or {}).items()},
+            "Proxy": numbers.score(winner.proxy_score, metric.share, 2),
+            "Test": numbers.score(winner.test_score, metric.share, 2),
+            **{
+                f"Test {name}": numbers.score(winner.test_metrics.get(name), metric.share, 2)
+                for name in others
+            },
             "Files": winner.files,
         }
         for winner in result.winners
     ]
     note = (
-        "Proxy: accuracy on validation images with shared weights, by which winners are chosen. "
+        f"Proxy: {metric.name} on validation images with shared weights{_chosen_by(result)}. "
         "Test: on test images, once, at the end. "
-        f"{'Balanced: the mean of that over classes. ' if hides else ''}"
         f"Latency: {_clock(next(iter(result.latency.values()), None))}."
     )
     return Table(rows, ("Budget", "Architecture", "Files"), ("Architecture",), note)
@@ -58,16 +59,29 @@ def _titled(metric: str) -> str:
     return name[:1].upper() + name[1:]
 
 
-def _hidden(winner: WinnerRecord) -> bool:
-    """Whether the accuracy and the mean over classes differ by a point or more."""
-    balanced = winner.test_balanced_accuracy
-    return balanced is not None and abs(balanced - winner.test_accuracy) >= 0.01
+def _others(result: Result) -> list[str]:
+    """The other metrics that say something else: of shares, where one differs by a point or more.
+
+    Metrics that are no shares are of other units, and always shown.
+    """
+    metric = result.task.metric
+    names = dict.fromkeys(name for winner in result.winners for name in winner.test_metrics)
+    return [
+        name
+        for name in names
+        if name != metric.name
+        and (
+            not metric.share
+            or any(abs(w.test_metrics[name] - w.test_score) >= 0.01 for w in result.winners)
+        )
+    ]
 
 
-def _balanced(winner: WinnerRecord, shown: bool) -> dict[str, Cell]:
-    """The mean over classes, where it says something else than the accuracy."""
-    balanced = winner.test_balanced_accuracy
-    return {"Balanced": percent(balanced, 2)} if shown and balanced is not None else {}
+def _chosen_by(result: Result) -> str:
+    """By what winners are chosen, to end a sentence that names the metric."""
+    if result.task.fitness == "metric":
+        return ", by which winners are chosen"
+    return "; winners are chosen by the loss there"
 
 
 def _clock(timing: Timing | None) -> str:
@@ -95,17 +109,18 @@ def images(forwarded: Mapping[str, int]) -> Table:
     return Table(rows, ("Stage",))
 
 
-def watched(order: Mapping[str, WatchedSet]) -> Table:
+def watched(result: Result) -> Table:
     """How the scores and the order of watched networks changed while the weights moved."""
+    metric = result.task.metric
     rows = [
         {
             "Set": name,
             "Networks": str(networks.architectures),
-            "Mean before": percent(networks.mean_accuracy_before),
-            "Mean after": percent(networks.mean_accuracy_after),
+            "Mean before": numbers.score(networks.mean_score_before, metric.share),
+            "Mean after": numbers.score(networks.mean_score_after, metric.share),
             "Kendall's τ between": numbers.decimal(networks.tau_before_after),
         }
-        for name, networks in order.items()
+        for name, networks in result.order.items()
     ]
     return Table(rows, ("Set",))
 

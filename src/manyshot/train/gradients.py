@@ -7,46 +7,20 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from manyshot.evaluate.score import NEVER, check_classes
 from manyshot.nn.inputs import Inputs, device_of
 from manyshot.nn.modes import evaluating
 from manyshot.space import Arch
+from manyshot.tasks import DEFAULT, Task
+from manyshot.tasks.task import detached, loss_function
 from manyshot.train.plan import Plan, Target
-
-
-def label_loss(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
-    """Mean cross-entropy with label smoothing: the target is (1 - s) one-hot + s / classes.
-
-    Args:
-        logits: (B, classes).
-        labels: (B,).
-        smoothing: the share s of the target that all classes get alike.
-
-    Returns:
-        The loss, a scalar.
-
-    Raises:
-        ValueError: if logits are not (B, classes) or labels not class indices (B,).
-    """
-    check_classes(logits, labels)
-    return F.cross_entropy(logits, labels, label_smoothing=smoothing, ignore_index=NEVER)
-
-
-def distillation_loss(logits: Tensor, teacher: Tensor) -> Tensor:
-    """Mean cross-entropy to the teacher's (detached) predicted probabilities.
-
-    This is the in-place distillation of Yu & Huang 2019, arXiv:1903.05134, at temperature one.
-    """
-    return F.cross_entropy(logits, teacher.detach().softmax(1))
 
 
 class Forward(Protocol):
     """Runs a path: `net(images, arch)`, with a policy and masks where the path has them."""
 
-    def __call__(self, images: Inputs, arch: Arch, **policy: Any) -> Tensor:
-        """Gives logits (B, classes)."""
+    def __call__(self, images: Inputs, arch: Arch, **policy: Any) -> Any:
+        """Gives what the task takes as outputs."""
         ...
 
 
@@ -54,8 +28,9 @@ def accumulate(
     forward: Forward,
     plan: Plan,
     images: Inputs,
-    labels: Tensor,
+    targets: Any,
     *,
+    task: Task = DEFAULT,
     largest: Arch,
     smoothing: float = 0.0,
     share: float = 1.0,
@@ -69,12 +44,13 @@ def accumulate(
     at the end.
 
     Args:
-        forward: (images, arch) to logits; `policy` and `masks` besides, if the path has a policy.
+        forward: (images, arch) to outputs; `policy` and `masks` besides, if the path has a policy.
         plan: the paths.
         images: (B, C, H, W), or other inputs.
-        labels: (B,).
+        targets: what the outputs should be.
+        task: says how far they are off.
         largest: the architecture that teaches in in-place distillation.
-        smoothing: the smoothing of the labels.
+        smoothing: the share of a target that all classes get alike, in tasks of classes.
         share: factor of all losses: the images' share of the step's.
         original: the network that paths with this target learn from, in eval mode.
         backward: what runs in place of `Tensor.backward` for losses of paths.
@@ -84,14 +60,13 @@ def accumulate(
 
     Raises:
         ValueError: if a path learns from the largest architecture and that did not come before,
-            from an original that is not given, or for outputs or labels that are none of
-            classification.
+            from an original that is not given, or for outputs or targets that are none of the task.
     """
-    teachers: dict[Target, Tensor] = {}
+    teachers: dict[Target, Any] = {}
     if original is not None and any(path.target == "original" for path in plan.paths):
         with evaluating(original):
             teachers["original"] = original(images)
-    losses = []
+    loss_of, losses = loss_function(task, smoothing), []
     learnt: list[tuple[Tensor, Tensor]] = []  # what made a policy, and the leaf in its place
     device = device_of(images)
     for path in plan.paths:
@@ -101,11 +76,12 @@ def accumulate(
             leaves = {d: as_leaf(policy, device) for d, policy in path.policy.items()}
             learnt += zip(path.policy.values(), leaves.values(), strict=True)
             masked = {"policy": leaves, "masks": path.masks}
-        logits = forward(images, path.arch, **masked)
+        outputs = forward(images, path.arch, **masked)
         if path.target == "labels":
-            loss = label_loss(logits, labels, smoothing)
+            task.check(outputs, targets)
+            loss = loss_of(outputs, targets)
         elif path.target in teachers:
-            loss = distillation_loss(logits, teachers[path.target])
+            loss = task.distillation(outputs, teachers[path.target])
         elif path.target == "original":
             raise ValueError(
                 f"path {path.arch} learns from the original, and there is none: give "
@@ -118,7 +94,7 @@ def accumulate(
             )
         backward(loss if weight == 1 else weight * loss)
         if path.arch == largest and path.target == "labels":
-            teachers["largest"] = logits.detach()
+            teachers["largest"] = detached(outputs)
         losses.append(loss.detach())
     _pass_on(learnt, plan.penalty, share)
     return losses

@@ -25,6 +25,8 @@ from manyshot.seeding import Stream, seed_torch
 from manyshot.sharing import OneShot, Phase
 from manyshot.space import Arch
 from manyshot.supernet import Supernet
+from manyshot.tasks import DEFAULT, Task
+from manyshot.tasks.task import loss_function
 from manyshot.train.exchange import average_gradients, take_from_first
 from manyshot.train.gradients import accumulate, backward_into
 from manyshot.train.plan import Plan, Sampler
@@ -60,13 +62,13 @@ class Turn:
     Attributes:
         plan: the paths.
         images: (B, C, H, W), or other inputs.
-        labels: (B,).
+        targets: what the network should give.
         share: the part of the step's images that these are.
     """
 
     plan: Plan
     images: Inputs
-    labels: Tensor
+    targets: Any
     share: float
 
 
@@ -120,6 +122,7 @@ class Optimisation:
         net: the network.
         settings: label smoothing, the largest norm of the gradient, and the precision.
         accelerator: see `manyshot.train.engine`.
+        task: what is learnt.
         weights: the optimiser of weights.
         codes: the optimiser of what makes the codes of a sharing scheme, if they move.
         sampler: the optimiser of what makes policies, if the sampler has one.
@@ -134,6 +137,7 @@ class Optimisation:
         settings: OptimiserSettings,
         accelerator: Accelerator,
         *,
+        task: Task = DEFAULT,
         weights: torch.optim.Optimizer,
         codes: torch.optim.Optimizer | None = None,
         sampler: Sampler | None = None,
@@ -148,6 +152,7 @@ class Optimisation:
             net: the network.
             settings: label smoothing, the largest norm of the gradient, and the precision.
             accelerator: see `manyshot.train.engine`.
+            task: what is learnt.
             weights: an optimiser of what is not a code, at a rate that each step is given; a
                 parameter group may have a `scale`, a factor of the rate.
             codes: an optimiser of what makes the codes; None if they stay as they are.
@@ -157,8 +162,12 @@ class Optimisation:
             stream: names the stream of torch's random numbers; each step and each process has a
                 part of it.
             diverged: makes the error for what the step of a number did: it knows the way out.
+
+        Raises:
+            ValueError: if targets are to be smoothed, and the task does not say how.
         """
-        self.net, self.settings, self.accelerator = net, settings, accelerator
+        loss_function(task, settings.label_smoothing)
+        self.net, self.settings, self.accelerator, self.task = net, settings, accelerator, task
         self.weights, self.codes = weights, codes
         self.sampler = None if sampler is None else sampler.optimizer()
         self.contiguous = make_safe(net, accelerator.device)
@@ -280,7 +289,8 @@ class Optimisation:
                     functools.partial(self.net, phase=phase),
                     turn.plan,
                     as_trained(turn.images, self.contiguous),
-                    turn.labels,
+                    turn.targets,
+                    task=self.task,
                     largest=self._largest,
                     smoothing=self.settings.label_smoothing,
                     share=turn.share,

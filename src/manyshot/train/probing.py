@@ -9,11 +9,10 @@ from typing import Any, TypeAlias, final
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from manyshot.data import Batch
 from manyshot.evaluate import evaluating
-from manyshot.evaluate.score import NEVER, check_classes
+from manyshot.nn.inputs import batch_of
 from manyshot.seeding import Stream, stream
 from manyshot.space import Decision
 from manyshot.train.gradients import as_leaf, backward_into
@@ -74,7 +73,7 @@ class Prober:
                     with at_weights(net, self.saved):
                         self._evaluate(probe, batches, before, grads, -1.0)
             forwards = len(probe.paths) * (1 if before is None else 2)
-            self.images += forwards * sum(len(labels) for _, labels in batches)
+            self.images += forwards * sum(batch_of(targets) for _, targets in batches)
         if probe.save:
             self.saved = {name: p.detach().clone() for name, p in net.named_parameters()}
         losses = self._summed(losses)
@@ -103,7 +102,7 @@ class Prober:
         batches: list[Batch] = []
         if self.held_out is not None:
             batches = list(self.held_out(probe.images, self.image_seed(step)))
-        if not sum(len(labels) for _, labels in batches):
+        if not sum(batch_of(targets) for _, targets in batches):
             raise ValueError(
                 "held_out gave no images for a probe: a sampler that probes needs some"
             )
@@ -137,16 +136,14 @@ class Prober:
     ) -> float:
         """The mean loss of a path; the leaves get its gradient."""
         net, contiguous = self._optimisation.net, self._optimisation.contiguous
-        total, images = 0.0, sum(len(labels) for _, labels in batches)
+        task, total = self._optimisation.task, 0.0
+        whole = sum(task.weight(targets) for _, targets in batches)
         options: dict[str, Any] = {"policy": leaves, "masks": path.masks} if leaves else {}
         with torch.set_grad_enabled(bool(leaves)):
-            for x, labels in batches:
-                logits = net(as_trained(x, contiguous), path.arch, stats="batch", **options)
-                check_classes(logits, labels)
-                summed = F.cross_entropy(
-                    logits.float(), labels, reduction="sum", ignore_index=NEVER
-                )
-                loss = summed / images
+            for x, targets in batches:
+                outputs = net(as_trained(x, contiguous), path.arch, stats="batch", **options)
+                task.check(outputs, targets)
+                loss = task.loss(outputs, targets) * (task.weight(targets) / whole)
                 if leaves:
                     backward_into(list(leaves.values()))(loss)
                 total += float(loss.detach())

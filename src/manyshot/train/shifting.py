@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import nn
 
 from manyshot.data import Batch, Batches
 from manyshot.nn.modes import modes_kept
@@ -18,6 +18,7 @@ from manyshot.recipe import ShiftingSettings
 from manyshot.sharing import Phase
 from manyshot.space import Arch
 from manyshot.supernet import Supernet
+from manyshot.tasks import DEFAULT, Task
 from manyshot.train.optim import make_code_optimizer, make_optimizer
 from manyshot.train.optimisation import NonFiniteLoss, Optimisation, Trained, Turn, held_by
 from manyshot.train.plan import Plan, PlannedPath
@@ -27,8 +28,8 @@ REMEDY = "lower shifting.lr, or set shifting.clip_norm; what the generations bef
 
 Visit = tuple[Arch, ...]
 """One candidate's part of a generation: the path that each of its mini-batches trains."""
-PathBatch = tuple[Arch, Tensor, Tensor]
-"""A path, and the images (B, C, H, W) and labels (B,) that it is trained on."""
+PathBatch = tuple[Arch, Any, Any]
+"""A path, and the inputs and the targets that it is trained on."""
 
 
 def schedule(update: str, visits: Sequence[Visit]) -> list[list[Arch]]:
@@ -79,6 +80,7 @@ class Shifter:
         first_epoch: int = 0,
         trained: tuple[float, float] = (0.1, 0.9),
         head: Sequence[nn.Parameter] = (),
+        task: Task = DEFAULT,
         remedy: str = REMEDY,
     ) -> None:
         """Makes the optimisers.
@@ -94,6 +96,7 @@ class Shifter:
             trained: learning rate and momentum of the training before; codes keep their rate
                 relative to that of the weights.
             head: the classifier's parameters; needed if they move alone, or at another rate.
+            task: what is learnt.
             remedy: what an error says to do if training diverges.
 
         Raises:
@@ -114,6 +117,7 @@ class Shifter:
             net,
             settings,
             accelerator,
+            task=task,
             weights=make_optimizer(net, settings, fixed, scaled, scale),
             codes=codes if settings.codes and not settings.freeze_body else None,
             largest=net.space.largest,
@@ -153,8 +157,8 @@ class Shifter:
         one and leaves out those that do not move.
         """
         turns = (
-            Turn(Plan((PlannedPath(arch),)), images, labels, 1 / count)
-            for arch, images, labels in parts
+            Turn(Plan((PlannedPath(arch),)), images, targets, 1 / count)
+            for arch, images, targets in parts
         )
         trained = self.optimisation.step(self.step, turns, self.phase, self.settings.lr)
         self.step += 1

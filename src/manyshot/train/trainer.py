@@ -20,6 +20,7 @@ from manyshot.run_folder import TRAIN_LOG, TRAINER
 from manyshot.seeding import numpy_rng
 from manyshot.sharing import Phase
 from manyshot.space import Arch
+from manyshot.tasks import DEFAULT, Task
 from manyshot.train.checkpoint import load_checkpoint, save_checkpoint
 from manyshot.train.journal import Journal
 from manyshot.train.optim import learning_rate, make_code_optimizer, make_optimizer
@@ -61,6 +62,7 @@ class Trainer:
         seed: int,
         largest: Arch,
         accelerator: Accelerator,
+        task: Task = DEFAULT,
         folder: Path | None = None,
         checkpoint: str = TRAINER,
         log: str = TRAIN_LOG,
@@ -78,6 +80,7 @@ class Trainer:
             seed: the seed of the run.
             largest: the architecture that teaches in in-place distillation.
             accelerator: see `engine`.
+            task: what is learnt.
             folder: where `checkpoint` and `log` go, made if there is none; nothing is written
                 without it.
             checkpoint: the name of the checkpoint file.
@@ -88,7 +91,8 @@ class Trainer:
                 it is, and is no part of checkpoints.
 
         Raises:
-            ValueError: if the sampler probes, and there are no held-out images.
+            ValueError: if the sampler probes, and there are no held-out images, or if targets are
+                to be smoothed, and the task does not say how.
         """
         if sampler.probes and held_out is None:
             raise ValueError(
@@ -107,6 +111,7 @@ class Trainer:
             net,
             settings,
             accelerator,
+            task=task,
             weights=make_optimizer(net, settings, held_by(codes)),
             codes=codes,
             sampler=sampler,
@@ -140,19 +145,19 @@ class Trainer:
         """The learning rate of the current step."""
         return learning_rate(self.settings, self.step, self.steps, len(self.batches))
 
-    def turns(self, phase: Phase, images: Inputs, labels: Any) -> Iterator[Turn]:
+    def turns(self, phase: Phase, images: Inputs, targets: Any) -> Iterator[Turn]:
         """The plans of the current step with their images: in a code step, one for each chunk.
 
         Args:
             phase: what the step moves.
             images: (B, C, H, W) or other inputs, all of the step.
-            labels: (B,).
+            targets: likewise.
         """
         chunks = self.net.sharing.chunks if phase == "code" else 1
-        parts = zip(in_chunks(images, chunks), in_chunks(labels, chunks), strict=True)
-        for i, (some_images, some_labels) in enumerate(parts):
+        parts = zip(in_chunks(images, chunks), in_chunks(targets, chunks), strict=True)
+        for i, (some_images, some_targets) in enumerate(parts):
             plan = self.plan(i).by_indices() if phase == "code" else self.plan()
-            yield Turn(plan, some_images, some_labels, batch_of(some_labels) / batch_of(labels))
+            yield Turn(plan, some_images, some_targets, batch_of(some_targets) / batch_of(targets))
 
     def plan(self, *chunk: int) -> Plan:
         """The paths of the current step, or of a chunk of it; the same in all processes."""
@@ -265,9 +270,9 @@ def train(run: Trainer, progress: Progress | None = None, stage: str = "train") 
         watched(lambda what, done, total: show(run.step, f"{what}: {done} of {total}")),
     ):
         batches = run.batches.from_step(run.step)
-        for images, labels in itertools.islice(batches, run.steps - run.step):
+        for images, targets in itertools.islice(batches, run.steps - run.step):
             phase, rate = run.phase(), run.rate()
-            turns = run.turns(phase, images, labels)
+            turns = run.turns(phase, images, targets)
             trained = run.optimisation.step(run.step, turns, phase, rate)
             journal.take(trained)
             if phase != "code":

@@ -93,6 +93,7 @@ def _train_head(ws: Workspace, accelerator: Accelerator, folder: Path, progress:
         seed=ws.recipe.seed,
         accelerator=accelerator,
         head=transfer.head_parameters(ws.net, ws.recipe.transfer.classifier),
+        task=ws.task,
         remedy="lower transfer.head_lr, or set train.clip_norm",
     )
     rng = numpy_rng(ws.recipe.seed, "head")

@@ -45,7 +45,13 @@ def describe_space(ws: Workspace, folder: Path) -> None:
     chosen = tuple(ws.recipe.search.budgets) if ws.has_default_budgets else None
     records.write_json(
         path,
-        SpaceRecord(space=described, largest=largest, images=images, default_budgets=chosen),
+        SpaceRecord(
+            space=described,
+            largest=largest,
+            task=ws.task_record,
+            images=images,
+            default_budgets=chosen,
+        ),
     )
 
 

@@ -56,7 +56,7 @@ def finish(
         archs: the architectures; one that is there twice is finished once.
         settings: how to finish.
         progress: shows how far it is.
-        proxies: the proxy accuracies of architectures that have one.
+        proxies: the proxy scores of architectures that have one.
         log: the name of the file that gets a line per architecture.
         test: whether to score on the test set.
 
@@ -170,7 +170,7 @@ class _Work:
         ws: Workspace,
         subnet: nn.Module,
         settings: FinishSettings,
-        proxy_accuracy: float | None,
+        proxy_score: float | None,
         test: bool,
     ) -> FinishLine:
         """Tests if asked to, exports, and returns the line.
@@ -179,19 +179,20 @@ class _Work:
         """
         before = self.line
         formats: list[str] = list(ws.recipe.export.formats)
-        tested_on, accuracy, loss, balanced = None, None, None, None
+        tested_on, value, loss, values = None, None, None, None
         if before is not None:
-            tested_on, accuracy, loss = before.tested_on, before.test_accuracy, before.test_loss
-            balanced = before.test_balanced_accuracy
-            proxy_accuracy = before.proxy_accuracy if proxy_accuracy is None else proxy_accuracy
+            tested_on, value, loss = before.tested_on, before.test_score, before.test_loss
+            values = before.test_metrics
+            proxy_score = before.proxy_score if proxy_score is None else proxy_score
             formats += [kind for kind in before.files if kind not in formats]
         images = ws.splits.digests["test"]
-        if (test and tested_on != images) or (accuracy is not None and not self.trained):
-            score = evaluate.accuracy(subnet, ws.fixed("test", None))
-            accuracy, loss, balanced = score.accuracy, score.loss, score.balanced_accuracy
+        if (test and tested_on != images) or (value is not None and not self.trained):
+            score = evaluate.score_module(subnet, ws.fixed("test", None), task=ws.task)
+            value, loss, values = score.value, score.loss, dict(score.metrics)
             tested_on = images
-        all_accuracies = {"test_accuracy": accuracy, "proxy_accuracy": proxy_accuracy}
-        accuracies = {name: value for name, value in all_accuracies.items() if value is not None}
+        scores = {f"test {name}": number for name, number in (values or {}).items()}
+        if proxy_score is not None:
+            scores[f"proxy {ws.task_record.metric.name}"] = proxy_score
         intact = {kind: before.files[kind] for kind in self.intact - {CARD}} if before else {}
         written, failed = exported(
             ws,
@@ -199,7 +200,7 @@ class _Work:
             self.folder,
             self.arch,
             [kind for kind in formats if kind not in intact],
-            accuracies,
+            scores,
             intact=intact,
             tested_on=tested_on,
         )
@@ -210,11 +211,11 @@ class _Work:
             fingerprint=self.fingerprint,
             memory_format=MemoryFormat(**training_format(subnet, ws.device).to_dict()),
             weights=self.weights.relative_to(self.folder).as_posix(),
-            proxy_accuracy=proxy_accuracy,
+            proxy_score=proxy_score,
             tested_on=tested_on,
-            test_accuracy=accuracy,
+            test_score=value,
             test_loss=loss,
-            test_balanced_accuracy=balanced,
+            test_metrics=values,
             files=files,
             sha256={kind: records.sha256_of(self.folder / path) for kind, path in files.items()},
             failed=failed or None,
@@ -297,6 +298,7 @@ def finished(
     fit(
         subnet,
         ws.batches(settings.training, rank, world),
+        task=ws.task,
         teacher=ws.original.module if settings.teacher == "original" else None,
         settings=settings.training,
         seed=ws.recipe.seed + 1,
@@ -326,7 +328,7 @@ def exported(
     folder: Path,
     arch: Arch,
     formats: Sequence[str],
-    accuracies: Mapping[str, float],
+    scores: Mapping[str, float],
     *,
     intact: Mapping[str, str] = MappingProxyType({}),
     tested_on: str | None = None,
@@ -339,7 +341,7 @@ def exported(
         folder: the run's.
         arch: the architecture.
         formats: keys of `FORMATS`.
-        accuracies: by name, for the card.
+        scores: by name, for the card.
         intact: the paths of files in other formats, for the card.
         tested_on: the digest of the test images, for the card; None if it was not tested.
 
@@ -360,7 +362,7 @@ def exported(
                 space,
                 arch,
                 costs=costs,
-                accuracies=accuracies,
+                scores=scores,
                 data=about_images(ws.splits, tested_on),
             ),
             "files": {kind: Path(path).name for kind, path in intact.items()},

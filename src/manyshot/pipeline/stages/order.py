@@ -8,7 +8,7 @@ from accelerate import Accelerator
 
 from manyshot import rank
 from manyshot.pipeline.build import Workspace
-from manyshot.pipeline.stages.score import Images, Key, Scorer
+from manyshot.pipeline.stages.score import Images, Key, Scorer, fitness_of
 from manyshot.progress import Progress
 from manyshot.run_folder import OrderLine, RunFolder, ScoreLine, WatchedSet
 from manyshot.search import best, make_searcher
@@ -48,11 +48,11 @@ class Watched:
             known,
             lambda line: may_stay or line.role == "before",
         )
-        self._best = shifting.watched_best
+        self._best, self._task = shifting.watched_best, ws.task_record
         self.overall: list[Arch] = []
         self.local: list[Arch] = []
-        self._before: dict[Arch, float] = {}
-        self._after: dict[Arch, float] = {}
+        self._before: dict[Arch, OrderLine] = {}
+        self._after: dict[Arch, OrderLine] = {}
         if shifting.watched:  # by a stream of its own: the search must not begin with the same
             seed = stream(ws.recipe.seed, "watched")
             limits = [any_of(ws.limits())]
@@ -67,7 +67,7 @@ class Watched:
         if self.overall:
             self._before = self._scored(0, 0, "before", progress)
         if self._best:
-            self.local = best(self._before, k=self._best)
+            self.local = best(self._fitness(self._before), k=self._best)
 
     def score_after(self, generation: int, version: int, progress: Progress) -> None:
         """Scores the same architectures again, at the final weights."""
@@ -77,13 +77,16 @@ class Watched:
 
     def _scored(
         self, generation: int, version: int, role: str, progress: Progress
-    ) -> dict[Arch, float]:
-        scores: dict[Arch, float] = {}
+    ) -> dict[Arch, OrderLine]:
+        scores: dict[Arch, OrderLine] = {}
         with progress.stage(role, len(self.overall)) as advance:
-            for arch, accuracy in self._scorer.score(generation, self.overall, version, role):
-                scores[arch] = accuracy
+            for arch, line in self._scorer.score(generation, self.overall, version, role):
+                scores[arch] = line
                 advance(len(scores), "watched")
         return scores
+
+    def _fitness(self, scores: dict[Arch, OrderLine]) -> dict[Arch, float]:
+        return {arch: fitness_of(self._task, line) for arch, line in scores.items()}
 
     @property
     def images(self) -> int:
@@ -95,11 +98,15 @@ class Watched:
         sets = {}
         for name, archs in (("global", self.overall), ("local", self.local)):
             if archs:
-                before, after = ([s[arch] for arch in archs] for s in (self._before, self._after))
+                both = (self._before, self._after)
+                means = [
+                    sum(lines[arch].proxy_score for arch in archs) / len(archs) for lines in both
+                ]
+                ranks = [[by[arch] for arch in archs] for by in map(self._fitness, both)]
                 sets[name] = WatchedSet(
                     architectures=len(archs),
-                    mean_accuracy_before=sum(before) / len(before),
-                    mean_accuracy_after=sum(after) / len(after),
-                    tau_before_after=rank.kendall(before, after),
+                    mean_score_before=means[0],
+                    mean_score_after=means[1],
+                    tau_before_after=rank.kendall(*ranks),
                 )
         return sets

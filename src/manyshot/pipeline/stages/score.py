@@ -14,7 +14,7 @@ from manyshot import evaluate, records
 from manyshot.data import FixedBatches
 from manyshot.nn.batch_norm import BatchNormStats
 from manyshot.pipeline.build import Workspace
-from manyshot.run_folder import SEARCH_LOG, SHIFTING_STATE, RunFolder, ScoreLine
+from manyshot.run_folder import SEARCH_LOG, SHIFTING_STATE, RunFolder, ScoreLine, TaskRecord
 from manyshot.space import Arch, SearchSpace
 from manyshot.train.checkpoint import digest
 
@@ -45,8 +45,18 @@ class Images:
         return self.validation if everything else self._ws.fixed("validation", None)
 
 
-def latest_scores(run: Path, space: SearchSpace) -> dict[Arch, float]:
-    """The proxy accuracy of all that the search of a run scored, the latest of each.
+def fitness_of(task: TaskRecord, line: ScoreLine) -> float:
+    """By what a scored architecture ranks; the highest is the best."""
+    return task.fitness_of(line.proxy_score, line.proxy_loss)
+
+
+def latest_scores(run: Path, space: SearchSpace, task: TaskRecord) -> dict[Arch, float]:
+    """By what all that the search of a run scored ranks, the latest score of each.
+
+    Args:
+        run: the folder of the run.
+        space: its space.
+        task: says by what networks rank.
 
     Raises:
         RecordError: if it has scored nothing.
@@ -56,7 +66,7 @@ def latest_scores(run: Path, space: SearchSpace) -> dict[Arch, float]:
         raise records.RecordError(
             f"{run} has no {SEARCH_LOG}: search it with manyshot search {run}"
         )
-    return {space.from_text(line.arch): line.proxy_accuracy for line in lines}
+    return {space.from_text(line.arch): fitness_of(task, line) for line in lines}
 
 
 Key = tuple[Arch, int, str, int]
@@ -125,8 +135,8 @@ class Scorer(Generic[L]):
         *,
         whole: bool = False,
         stats: Callable[[Arch], BatchNormStats] | None = None,
-    ) -> Iterator[tuple[Arch, float]]:
-        """The proxy accuracy of each architecture, in order; new ones are recorded as they come.
+    ) -> Iterator[tuple[Arch, L]]:
+        """The proxy score of each architecture, in order; new ones are recorded as they come.
 
         Args:
             generation: of the search.
@@ -142,7 +152,7 @@ class Scorer(Generic[L]):
         world = self.accelerator.num_processes
         replayed = self._replayed(generation, archs, version, role)
         for arch, line in zip(archs, replayed, strict=False):
-            yield arch, line.proxy_accuracy
+            yield arch, line
         fresh = archs[len(replayed) :]
         if fresh and version is None:
             raise records.RecordError(
@@ -160,7 +170,7 @@ class Scorer(Generic[L]):
                 self._remember(arch, line)
                 if self.accelerator.is_main_process:
                     records.append(self.log, line)
-                yield arch, line.proxy_accuracy
+                yield arch, line
 
     def _replayed(
         self, generation: int, archs: Sequence[Arch], version: int | None, role: str
@@ -201,16 +211,18 @@ class Scorer(Generic[L]):
             calibration, name = stats(arch), RUNNING
         before = self.known.get((arch, version, name, validation.images))
         if before is not None:
-            accuracy, loss, forwarded = before.proxy_accuracy, before.proxy_loss, 0
+            value, loss, forwarded = before.proxy_score, before.proxy_loss, 0
         else:
-            score = evaluate.score(ws.net, arch, calibration=calibration, validation=validation)
-            accuracy, loss = score.accuracy, score.loss
+            score = evaluate.score(
+                ws.net, arch, calibration=calibration, validation=validation, task=ws.task
+            )
+            value, loss = score.value, score.loss
             calibrated = 0 if stats is not None else batches.calibration.images
             forwarded = calibrated + validation.images
         content = {
             **about,
             "arch": ws.net.space.to_text(arch),
-            "proxy_accuracy": accuracy,
+            "proxy_score": value,
             "proxy_loss": loss,
             **ws.recorded_costs(arch),
             "weights_version": version,

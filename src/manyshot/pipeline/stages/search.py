@@ -12,7 +12,7 @@ from manyshot.pipeline.build import Workspace
 from manyshot.pipeline.checks import GENERATOR
 from manyshot.pipeline.stages.generate import Proposal, Proposed
 from manyshot.pipeline.stages.order import Watched
-from manyshot.pipeline.stages.score import Images, Key, Scorer
+from manyshot.pipeline.stages.score import Images, Key, Scorer, fitness_of
 from manyshot.pipeline.stages.shift import ShiftingStage
 from manyshot.progress import Advance, Progress
 from manyshot.run_folder import RunFolder, ScoreLine, SearchLine, WatchedSet
@@ -25,14 +25,16 @@ class Searched:
     """What a search found.
 
     Attributes:
-        scores: proxy accuracies of all that may win: everything scored, or if the weights moved the
-            best, scored again at the final weights.
+        scores: by what all that may win rank: everything scored, or if the weights moved the best,
+            scored again at the final weights.
+        lines: the records of these scores.
         searched: how many distinct architectures were scored.
         images: forwarded, by what for.
         order: how the watched architectures changed their order; empty if there are none.
     """
 
     scores: dict[Arch, float]
+    lines: dict[Arch, ScoreLine]
     searched: int
     images: dict[str, int]
     order: dict[str, WatchedSet]
@@ -73,12 +75,13 @@ def search(
     loop = _Loop(ws, accelerator, folder, searcher, watched.local, batches, known)
     with progress.stage("search", candidates) as advance:
         loop.run(candidates, advance)
-    scores, searched = loop.final(progress), len(loop.scores)
+    searched = len(loop.scores)
+    scores = loop.final(progress)
     watched.score_after(loop.generation, loop.version, progress)
     images = {"search": loop.scorer.images, "shifting": 0, "order": watched.images}
     if loop.shifting is not None:
         images["shifting"] = loop.shifting.images
-    return Searched(scores, searched, images, watched.summary())
+    return Searched(scores, loop.lines, searched, images, watched.summary())
 
 
 class _Loop:
@@ -87,7 +90,8 @@ class _Loop:
     Attributes:
         best_before: the best of the watched architectures by the frozen supernet.
         shifting: what trains between proposals; None if weights are frozen.
-        scores: the latest of every architecture told.
+        scores: by what every architecture told ranks, by its latest record.
+        lines: these records.
         generation: how many were told.
     """
 
@@ -104,6 +108,7 @@ class _Loop:
         self.ws, self.searcher, self.best_before = ws, searcher, best_before
         self.shifting: ShiftingStage | None = None
         self.scores: dict[Arch, float] = {}
+        self.lines: dict[Arch, ScoreLine] = {}
         self.generation = 0
         if ws.recipe.shifting.name != "none":
             self.shifting = ShiftingStage(ws, accelerator, folder)
@@ -128,9 +133,9 @@ class _Loop:
         for archs in generations(self.searcher, candidates, self.ws.recipe.search.generation):
             elites = self._elites(archs)
 
-            def scored(arch: Arch, accuracy: float, archs: list[Arch] = archs) -> None:
+            def scored(arch: Arch, line: ScoreLine, archs: list[Arch] = archs) -> None:
                 nonlocal told
-                self.scores[arch] = accuracy
+                self.scores[arch] = self._take(arch, line)
                 if arch in archs:
                     told += 1
                     advance(told, self._note())
@@ -140,6 +145,11 @@ class _Loop:
             self.searcher.tell(both, [self.scores[arch] for arch in both], weights_version=version)
             self.generation += 1
 
+    def _take(self, arch: Arch, line: ScoreLine) -> float:
+        """Remembers a record, and returns by what it ranks."""
+        self.lines[arch] = line
+        return fitness_of(self.ws.task_record, line)
+
     def _elites(self, archs: Sequence[Arch]) -> list[Arch]:
         """What is scored again because the weights move, beside what is proposed."""
         if self.shifting is None or self.ws.recipe.shifting.elites == "keep":
@@ -147,7 +157,7 @@ class _Loop:
         return [arch for arch in self.searcher.elites() if arch not in archs]
 
     def _generation(
-        self, archs: list[Arch], elites: list[Arch], scored: Callable[[Arch, float], None]
+        self, archs: list[Arch], elites: list[Arch], scored: Callable[[Arch, ScoreLine], None]
     ) -> int:
         """Trains and scores a generation; returns the version that its scores are told under.
 
@@ -181,7 +191,7 @@ class _Loop:
         return self.shifting is not None and self.generation < self.shifting.generation
 
     def _score(
-        self, archs: Sequence[Arch], role: str, scored: Callable[[Arch, float], None]
+        self, archs: Sequence[Arch], role: str, scored: Callable[[Arch, ScoreLine], None]
     ) -> None:
         version = None if self._is_complete else self.version
         stats = None if self.shifting is None else self.shifting.stats
@@ -201,10 +211,10 @@ class _Loop:
             again = list(dict.fromkeys(a for own in limits for a in best(scores, own, count)))
             scores = {}
             with progress.stage("rescore", len(again)) as advance:
-                for arch, accuracy in self.scorer.score(
+                for arch, line in self.scorer.score(
                     self.generation, again, self.version, "final", whole=True
                 ):
-                    scores[arch] = accuracy
+                    scores[arch] = self._take(arch, line)
                     advance(len(scores), f"best {max(scores.values()):.4f}")
         self.scorer.finish()
         return scores

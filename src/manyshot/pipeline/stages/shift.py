@@ -54,6 +54,7 @@ class ShiftingStage:
             accelerator=accelerator,
             first_epoch=recipe.trained_epochs,
             trained=(recipe.train.lr, recipe.train.momentum),
+            task=ws.task,
             head=transfer.head_parameters(ws.net, name) if self.settings.needs_classifier else (),
         )
         running = self.settings.statistics == "running"

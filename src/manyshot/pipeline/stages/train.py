@@ -44,6 +44,7 @@ def train_supernet(
     trainer = fit(
         ws.net,
         ws.batches(settings, accelerator.process_index, accelerator.num_processes),
+        task=ws.task,
         sampler=Taught(sampler, "labels") if settings.teacher == "none" else sampler,
         teacher=ws.original.module if settings.teacher == "original" else None,
         settings=settings,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from manyshot import records
-from manyshot.rank.compare import compare
+from manyshot.rank.compare import LESS_IS_BETTER, compare
 from manyshot.recipe import Recipe, RecipeError
 from manyshot.run_folder import (
     Baseline,
@@ -16,6 +16,7 @@ from manyshot.run_folder import (
     ComparedWinner,
     CompareFolder,
     Comparison,
+    MetricRecord,
     Ranking,
     RunFolder,
 )
@@ -48,7 +49,7 @@ def compare_runs(runs: Sequence[Path], folder: Path, truth: str | None = None) -
     """
     recipes = [Recipe.load(_existing(RunFolder(run).recipe_file)) for run in runs]
     for run, recipe in zip(runs, recipes, strict=True):
-        for part in ("network", "data"):
+        for part in ("network", "task", "data"):
             own, other = (getattr(r, part).model_dump(exclude=PLACE) for r in (recipe, recipes[0]))
             if own != other:
                 raise RecipeError(
@@ -63,8 +64,15 @@ def compare_runs(runs: Sequence[Path], folder: Path, truth: str | None = None) -
         row_of(run, recipe.seed, method, truth, frozen)
         for run, recipe, method in zip(runs, recipes, methods, strict=True)
     )
-    compared = compare(rows)
+    metric = _metric(runs[0])
+    lower = [LESS_IS_BETTER]
+    if not metric.higher_is_better:
+        lower.append("finished")
+    if ranked and not ranked[0].truth.metric.higher_is_better:
+        lower.append("winner")
+    compared = compare(rows, lower)
     comparison = Comparison(
+        metric=metric,
         truth=ranked[0].truth if ranked else None,
         runs=rows,
         baselines=_baselines(ranked),
@@ -74,6 +82,12 @@ def compare_runs(runs: Sequence[Path], folder: Path, truth: str | None = None) -
     with writing(folder, "manyshot compare", "comparison"):
         records.write_json(CompareFolder(folder).comparison_file, comparison)
     return comparison
+
+
+def _metric(run: Path) -> MetricRecord:
+    result = RunFolder(run).result()
+    assert result is not None  # `row_of` has seen it
+    return result.task.metric
 
 
 def _existing(path: Path) -> Path:
@@ -156,6 +170,7 @@ def row_of(
         "trained": sum(forwarded.get(kind, 0) for kind in TRAINED),
         "total": sum(forwarded.values()),
     }
+    metric = result.task.metric.name
     metrics: dict[str, float | None] = {}
     truths: dict[str, float] = {}
     if truth is not None:
@@ -166,14 +181,14 @@ def row_of(
             metrics[f"regret {ranked_set.name}"] = proxy.regret.value
         truths = {point.arch: point.truth for point in ranking.points}
         for winner in result.winners:
-            metrics[f"winner accuracy {winner.budget}"] = truths.get(winner.arch)
+            metrics[f"winner {ranking.truth.metric.name} {winner.budget}"] = truths.get(winner.arch)
     for winner in result.winners:
-        metrics[f"finished accuracy {winner.budget}"] = winner.test_accuracy
+        metrics[f"finished {metric} {winner.budget}"] = winner.test_score
     winners = tuple(
         ComparedWinner(
             budget=winner.budget,
             arch=winner.arch,
-            test_accuracy=winner.test_accuracy,
+            test_score=winner.test_score,
             truth=truths.get(winner.arch),
         )
         for winner in result.winners

@@ -23,7 +23,7 @@ def export_architecture(
 ) -> FinishLine:
     """Finishes the architecture `text` of a trained run and exports it; returns its record.
 
-    Unless it is a winner, the record is a line of `exported.jsonl`, without test accuracy.
+    Unless it is a winner, the record is a line of `exported.jsonl`, without test score.
 
     Args:
         recipe: the run's.

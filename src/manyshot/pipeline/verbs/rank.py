@@ -1,7 +1,8 @@
-"""How far a run's ranking can be trusted: its proxy scores against stand-alone accuracies."""
+"""How far a run's ranking can be trusted: its proxy scores against stand-alone ones."""
 
 from __future__ import annotations
 
+import dataclasses
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -60,7 +61,7 @@ def rank_run(
     Args:
         recipe: the run's.
         run: the run's folder; of a search that moved the weights, those it ended with are scored.
-        truth: the architectures and their accuracies.
+        truth: the architectures and their scores.
         progress: shows how far it is.
         reference: the folder of a run ranked against the same truth, whose proxy chooses the local
             set by prediction; by default this run's, which favours it.
@@ -107,14 +108,16 @@ def _ranked(
     uncalibrated: int,
 ) -> Ranking:
     folder, recipe = RunFolder(run), ws.recipe
-    chosen_by = None if reference is None else _reference(reference, ws.net.space, truth)
+    chosen_by = None if reference is None else _reference(reference, ws, truth)
     scoring = _Scoring(ws, files)
     scores, evaluation = scoring.calibrated(truth.archs, progress)
     shared: Scores = {}
     if len(truth) <= uncalibrated:
         shared = scoring.uncalibrated(truth.archs, progress)
     predictors = _predictors(ws, truth.archs, scores, shared)
-    history = latest_scores(run, ws.net.space) if folder.search_log.exists() else None
+    history = (
+        latest_scores(run, ws.net.space, ws.task_record) if folder.search_log.exists() else None
+    )
     sets = rank_sets(
         truth,
         share=share,
@@ -127,6 +130,7 @@ def _ranked(
     ranking = Ranking(
         run=recipe.name,
         seed=recipe.seed,
+        task=ws.task_record,
         weights=scoring.weights,
         truth=_about(truth, share),
         evaluation=evaluation,
@@ -142,6 +146,7 @@ def _about(truth: TruthTable, share: float) -> RankedTruth:
     return RankedTruth(
         name=truth.name,
         source=truth.source,
+        metric=truth.metric,
         runs=truth.runs,
         architectures=len(truth),
         run_sd=truth.run_sd,
@@ -169,15 +174,7 @@ def in_space(truth: TruthTable, space: SearchSpace) -> TruthTable:
                 "one of them"
             )
         given_as[canonical] = arch
-    return TruthTable(
-        truth.name,
-        tuple(given_as),
-        truth.runs,
-        truth.accuracy_NR,
-        truth.costs,
-        truth.source,
-        truth.images,
-    )
+    return dataclasses.replace(truth, archs=tuple(given_as))
 
 
 class _Scoring:
@@ -197,16 +194,16 @@ class _Scoring:
 
     def _is_same(self, line: RankScoreLine) -> bool:
         """Whether a score is of these weights and these images."""
-        score = line.proxy_accuracy, line.proxy_loss
+        score = line.proxy_score, line.proxy_loss
         return line == self._line(line.arch, line.calibrated, *score, line.seconds)
 
     def _line(
-        self, text: str, calibrated: bool, accuracy: float, loss: float, seconds: float
+        self, text: str, calibrated: bool, value: float, loss: float, seconds: float
     ) -> RankScoreLine:
         return RankScoreLine(
             arch=text,
             calibrated=calibrated,
-            proxy_accuracy=accuracy,
+            proxy_score=value,
             proxy_loss=loss,
             weights=self.weights,
             calibration=self.batches.calibration_id,
@@ -251,6 +248,7 @@ class _Scoring:
                 archs,
                 calibration=calibration,
                 validation=self.batches.validation,
+                task=self.ws.task,
                 known=known,
             )
             for arch, score in population:
@@ -258,7 +256,7 @@ class _Scoring:
                 now = time.perf_counter()
                 self._record(arch, score, calibrated=calibrated, seconds=round(now - began, 4))
                 began = now
-                advance(done, f"{score.accuracy:.2%}")
+                advance(done, f"{score.value:.4f}")
         return {arch: self._known[arch, calibrated] for arch in archs}, population.account
 
     def _shared_statistics(self) -> Callable[[Arch], BatchNormStats]:
@@ -277,16 +275,16 @@ class _Scoring:
         self, arch: Arch, score: evaluate.Score, *, calibrated: bool, seconds: float
     ) -> None:
         text = self.ws.net.space.to_text(arch)
-        line = self._line(text, calibrated, score.accuracy, score.loss, seconds)
+        line = self._line(text, calibrated, score.value, score.loss, seconds)
         records.append(self.log, line)
         self._known[arch, calibrated] = line
 
 
-def _reference(run: Path, space: SearchSpace, truth: TruthTable) -> dict[Arch, float]:
-    """The proxy accuracies of another run against the same truth."""
+def _reference(run: Path, ws: Workspace, truth: TruthTable) -> dict[Arch, float]:
+    """By what architectures rank with another run's supernet, scored for the same truth."""
     files = RunFolder(run).rank(truth.name)
     lines = [line for line in files.score_lines() if line.calibrated]
-    scores = {space.from_text(line.arch): line.proxy_accuracy for line in lines}
+    scores = {ws.net.space.from_text(line.arch): _fitness(ws, line) for line in lines}
     missing = len(set(truth.archs) - scores.keys())
     if missing:
         raise records.RecordError(
@@ -296,16 +294,22 @@ def _reference(run: Path, space: SearchSpace, truth: TruthTable) -> dict[Arch, f
     return scores
 
 
+def _fitness(ws: Workspace, line: RankScoreLine) -> float:
+    return ws.task_record.fitness_of(line.proxy_score, line.proxy_loss)
+
+
 def _predictors(
     ws: Workspace, archs: Sequence[Arch], scores: Scores, shared: Scores
 ) -> dict[str, dict[Arch, float]]:
     """By name, what orders the architectures; higher is better."""
-    predictors = {
-        "proxy": {arch: scores[arch].proxy_accuracy for arch in archs},
-        "proxy loss": {arch: -scores[arch].proxy_loss for arch in archs},
-    }
+    predictors = {"proxy": {arch: _fitness(ws, scores[arch]) for arch in archs}}
+    if ws.task_record.fitness == "metric":
+        predictors["proxy loss"] = {arch: -scores[arch].proxy_loss for arch in archs}
+    else:
+        oriented = ws.task_record.metric.oriented
+        predictors["proxy score"] = {arch: oriented(scores[arch].proxy_score) for arch in archs}
     if shared:
-        predictors["without recalibration"] = {a: shared[a].proxy_accuracy for a in archs}
+        predictors["without recalibration"] = {a: _fitness(ws, shared[a]) for a in archs}
     for metric in ("macs", "params"):
         costs = ws.costs[metric](archs).tolist()
         predictors[metric] = dict(zip(archs, map(float, costs), strict=True))
@@ -317,20 +321,18 @@ def _points(
 ) -> tuple[RankPoint, ...]:
     errors = truth.errors_N
     macs, params = (ws.costs[metric](truth.archs).tolist() for metric in ("macs", "params"))
-    runs = np.count_nonzero(~np.isnan(truth.accuracy_NR), axis=1).tolist()
+    runs = np.count_nonzero(~np.isnan(truth.scores_NR), axis=1).tolist()
     return tuple(
         RankPoint(
             arch=ws.net.space.to_text(arch),
-            truth=accuracy,
+            truth=score,
             runs=runs[i],
             error=None if errors is None else float(errors[i]),
             macs=macs[i],
             params=params[i],
-            proxy_accuracy=scores[arch].proxy_accuracy,
+            proxy_score=scores[arch].proxy_score,
             proxy_loss=scores[arch].proxy_loss,
-            shared_statistics_accuracy=shared[arch].proxy_accuracy if shared else None,
+            shared_statistics_score=shared[arch].proxy_score if shared else None,
         )
-        for i, (arch, accuracy) in enumerate(
-            zip(truth.archs, truth.accuracy_N.tolist(), strict=True)
-        )
+        for i, (arch, score) in enumerate(zip(truth.archs, truth.scores_N.tolist(), strict=True))
     )

@@ -36,6 +36,7 @@ from manyshot.run_folder import (
     GeneratedRecord,
     Result,
     RunFolder,
+    ScoreLine,
     SpaceSize,
     Timing,
     WinnerRecord,
@@ -159,7 +160,8 @@ def _run(
     scores = searched.scores
     chosen = winners(ws, scores, proposed)
     archs = list(chosen.values())
-    finished = finish(ws, accelerator, folder, archs, recipe.finish, progress, scores)
+    proxies = {arch: searched.lines[arch].proxy_score for arch in archs}
+    finished = finish(ws, accelerator, folder, archs, recipe.finish, progress, proxies)
     result = None
     if accelerator.is_main_process:
         images = {"train": trained_images(ws), **searched.images, "probe": probed_images(folder)}
@@ -214,8 +216,9 @@ def summary(
     recipe, space = ws.recipe, ws.net.space
     return Result(
         name=recipe.name,
+        task=ws.task_record,
         winners=tuple(
-            winner(ws, budget, arch, searched.scores[arch], finished[arch], timings[arch])
+            winner(ws, budget, arch, searched.lines[arch], finished[arch], timings[arch])
             for budget, arch in chosen.items()
         ),
         finish=recipe.finish.mode,
@@ -233,7 +236,7 @@ def winner(
     ws: Workspace,
     budget: str,
     arch: Arch,
-    proxy_accuracy: float,
+    proxy: ScoreLine,
     line: FinishLine,
     took: Timing,
 ) -> WinnerRecord:
@@ -243,19 +246,21 @@ def winner(
         ws: the run.
         budget: that it won.
         arch: the architecture.
-        proxy_accuracy: that it won by.
+        proxy: the score that it won by.
         line: its line, tested.
         took: its latency.
     """
-    assert line.test_accuracy is not None
+    assert line.test_score is not None and line.test_loss is not None
     return WinnerRecord(
         budget=budget,
         arch=ws.net.space.to_text(arch),
         choices=ws.net.space.choices(arch),
         **ws.recorded_costs(arch) | {"latency_ms": took.median_ms},
-        proxy_accuracy=proxy_accuracy,
-        test_accuracy=line.test_accuracy,
-        test_balanced_accuracy=line.test_balanced_accuracy,
+        proxy_score=proxy.proxy_score,
+        proxy_loss=proxy.proxy_loss,
+        test_score=line.test_score,
+        test_loss=line.test_loss,
+        test_metrics=line.test_metrics or {},
         files=line.files,
         failed=line.failed,
     )

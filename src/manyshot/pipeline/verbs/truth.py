@@ -29,7 +29,7 @@ from manyshot.writing import writing
 
 
 class TruthFailed(RuntimeError):
-    """Some trainings ended without an accuracy; those that did not are on record."""
+    """Some trainings ended without a score; those that did not are on record."""
 
 
 @on_its_threads
@@ -100,10 +100,10 @@ def _truth(
                 continue
             records.append(log, line)
             finished += 1
-            advance(finished, f"{line.arch} {line.test_accuracy:.2%}")
+            advance(finished, f"{line.arch} {line.test_score:.4f}")
     if failed:
         raise TruthFailed(
-            f"{len(failed)} of {len(tasks)} trainings gave no accuracy, the first "
+            f"{len(failed)} of {len(tasks)} trainings gave no score, the first "
             f"{failed[0].task.arch} with seed {failed[0].task.seed}: {failed[0].why}; lower "
             "truth.training.lr, or set its clip_norm, in another folder"
         )
@@ -159,12 +159,14 @@ def trained_alone(task: Task) -> TruthLine | Failed:
         score = _alone(ws.recipe, ws, arch)
     except (NonFiniteLoss, torch.OutOfMemoryError) as error:
         return Failed(task, str(error))
-    if not math.isfinite(score.loss):
-        return Failed(task, f"its loss on the test images is {score.loss}")
+    for what, number in (("loss", score.loss), (score.metric, score.value)):
+        if not math.isfinite(number):
+            return Failed(task, f"its {what} on the test images is {number}")
     return TruthLine(
         arch=task.arch,
         seed=task.seed,
-        test_accuracy=score.accuracy,
+        metric=ws.task_record.metric,
+        test_score=score.value,
         test_loss=score.loss,
         **{metric: table([arch])[0].item() for metric, table in ws.costs.items()},
         images_forwarded=settings.epochs * len(ws.batches(settings)) * settings.batch_size,
@@ -192,5 +194,5 @@ def alone(
     """
     memory_format = training_format(subnet, ws.device).torch_format
     subnet.to(device=ws.device, memory_format=memory_format)  # type: ignore[call-overload]
-    fit(subnet, ws.batches(settings), settings=settings, seed=seed)
-    return evaluate.accuracy(subnet, ws.fixed("test", None))
+    fit(subnet, ws.batches(settings), task=ws.task, settings=settings, seed=seed)
+    return evaluate.score_module(subnet, ws.fixed("test", None), task=ws.task)

@@ -103,19 +103,21 @@ def _of_runs(
         )
     found: list[Arch] = []
     for run in of:
-        other = RunFolder(run).recipe().network
-        if other != ws.recipe.network:
-            raise RecipeError(
-                f"{run} is of network {other.name!r} with options {other.options}; the truth's is "
-                f"{ws.recipe.network.name!r} with options {ws.recipe.network.options}"
-            )
+        other = RunFolder(run).recipe()
+        for part in ("network", "task"):
+            theirs, ours = (getattr(recipe, part) for recipe in (other, ws.recipe))
+            if theirs != ours:
+                raise RecipeError(
+                    f"{run} is of {part} {theirs.name!r} with options {theirs.options}; the "
+                    f"truth's is {ours.name!r} with options {ours.options}"
+                )
         found += take(ws, run)
     return list(dict.fromkeys(found))
 
 
 def _top(ws: Workspace, run: Path) -> list[Arch]:
-    """The best by their latest proxy accuracy of all that the search of a run scored."""
-    return best(latest_scores(run, ws.net.space), k=ws.recipe.truth.count)
+    """The best by their latest proxy score of all that the search of a run scored."""
+    return best(latest_scores(run, ws.net.space, ws.task_record), k=ws.recipe.truth.count)
 
 
 def _winners(ws: Workspace, run: Path) -> list[Arch]:
@@ -136,5 +138,9 @@ def _best(ws: Workspace, lines: Sequence[TruthLine]) -> list[Arch]:
             f"truth.seeds = {ws.recipe.truth.seeds}"
         )
     parse = ws.net.space.from_text
-    scores = {parse(line.arch): line.test_accuracy for line in lines if line.seed == first}
+    scores = {
+        parse(line.arch): line.metric.oriented(line.test_score)
+        for line in lines
+        if line.seed == first
+    }
     return best(scores, k=ws.recipe.truth.count)

@@ -1,0 +1,60 @@
+"""Tasks: what networks are to learn, and how well they do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from manyshot.plugins import build
+from manyshot.tasks.classes import Classification, Dense
+from manyshot.tasks.labels import MultiLabel
+from manyshot.tasks.task import Metric, OneLoss, Smooths, Task
+from manyshot.tasks.values import Regression
+
+TASKS: dict[str, Callable[..., Task]] = {
+    "classification": Classification,
+    "dense": Dense,
+    "multi_label": MultiLabel,
+    "regression": Regression,
+}
+"""The tasks that come with manyshot."""
+
+DEFAULT: Task = Classification()
+"""What is trained and scored where nobody says otherwise."""
+
+__all__ = [
+    "DEFAULT",
+    "TASKS",
+    "Classification",
+    "Dense",
+    "Metric",
+    "MultiLabel",
+    "OneLoss",
+    "Regression",
+    "Smooths",
+    "Task",
+    "as_task",
+    "make_task",
+]
+
+
+def make_task(name: str, options: Mapping[str, Any] | None = None) -> Task:
+    """Makes a task by name.
+
+    Args:
+        name: a key of `TASKS`, or `package.module:attribute`.
+        options: the task's options by name.
+
+    Raises:
+        ValueError: what `manyshot.plugins.build` says.
+    """
+    return build("task", name, options or {}, table=TASKS, contract=Task, context={})
+
+
+def as_task(task: Task | str) -> Task:
+    """A task that is made already, or by its name.
+
+    Raises:
+        ValueError: as `make_task`.
+    """
+    return make_task(task) if isinstance(task, str) else task

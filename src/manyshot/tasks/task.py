@@ -1,0 +1,214 @@
+"""What a task is: the loss, the metrics and the check of what a network gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from manyshot.nn.inputs import batch_of, device_of
+
+Output = str | int | None
+"""Which part of a network's outputs a task is about: a key, an index, or all of it."""
+
+
+class Metric(Protocol):
+    """A number over any number of batches, which it counts up: what torchmetrics' metrics are."""
+
+    @property
+    def higher_is_better(self) -> bool | None:
+        """Its direction."""
+        ...
+
+    def to(self, device: torch.device) -> Any:
+        """Moves what it counts."""
+        ...
+
+    def update(self, *compared: Any) -> None:
+        """Takes in a batch: what `Task.compared` gives of it."""
+        ...
+
+    def compute(self) -> Any:
+        """The number over all batches so far, a tensor without dimensions."""
+        ...
+
+
+class Task(Protocol):
+    """What networks are to learn from images and targets, and how well they do.
+
+    Outputs are whatever a network gives, and targets whatever the data set has beside the images.
+    `OneLoss` is a base with all but `check`, `loss` and `metrics`.
+
+    Attributes:
+        shares: the names of the metrics that are shares in [0, 1], which pages show in percent.
+    """
+
+    shares: Collection[str]
+
+    def check(self, outputs: Any, targets: Any) -> None:
+        """Checks shapes and types of a batch.
+
+        Raises:
+            ValueError: that names what outputs and targets are, and what is allowed.
+        """
+        ...
+
+    def loss(self, outputs: Any, targets: Any) -> Tensor:
+        """The mean loss of a batch, a scalar."""
+        ...
+
+    def weight(self, targets: Any) -> Tensor | int:
+        """How many times the mean loss of a batch counts in a mean over batches."""
+        ...
+
+    def metrics(self, outputs: Any) -> Mapping[str, Metric]:
+        """New metrics by name, for outputs such as these: the first is what networks rank by."""
+        ...
+
+    def compared(self, outputs: Any, targets: Any) -> Sequence[Any]:
+        """What each metric's `update` is given of a batch."""
+        ...
+
+    def distillation(self, outputs: Any, teacher: Any) -> Tensor:
+        """The mean loss of outputs against another network's, which have no gradient."""
+        ...
+
+
+@runtime_checkable
+class Smooths(Protocol):
+    """A task that can smooth its targets."""
+
+    def smoothed_loss(self, outputs: Any, targets: Any, smoothing: float) -> Tensor:
+        """The loss against targets of which a share is that of all classes alike."""
+        ...
+
+
+class OneLoss:
+    """A base: every image counts the same, metrics get what the network gave, and the loss distils.
+
+    What is to be written besides are `check`, `loss` and `metrics`.
+    """
+
+    shares: Collection[str] = ()
+
+    def loss(self, outputs: Any, targets: Any) -> Tensor:
+        """The mean loss of a batch."""
+        raise NotImplementedError
+
+    def weight(self, targets: Any) -> Tensor | int:
+        """The number of images."""
+        return batch_of(targets)
+
+    def compared(self, outputs: Any, targets: Any) -> Sequence[Any]:
+        """Outputs and targets as they are."""
+        return outputs, targets
+
+    def distillation(self, outputs: Any, teacher: Any) -> Tensor:
+        """The loss, with what the teacher gave as targets."""
+        return self.loss(outputs, teacher)
+
+
+def loss_function(task: Task, smoothing: float) -> Callable[[Any, Any], Tensor]:
+    """The loss that a network is trained by: the task's, with smoothed targets if asked for.
+
+    Raises:
+        ValueError: if targets are to be smoothed, and the task does not say how.
+    """
+    if not smoothing:
+        return task.loss
+    if not isinstance(task, Smooths):
+        raise ValueError(
+            f"label_smoothing = {smoothing}: {type(task).__name__} has no smoothed_loss, which "
+            "tasks of classes have; set label_smoothing = 0"
+        )
+    smooths = task
+
+    def loss(outputs: Any, targets: Any) -> Tensor:
+        return smooths.smoothed_loss(outputs, targets, smoothing)
+
+    return loss
+
+
+def metrics_of(task: Task, outputs: Any) -> dict[str, Metric]:
+    """New metrics of a task, where its outputs are; the first is what networks rank by.
+
+    Processes of one run score different networks, so that metrics of torchmetrics gather nothing.
+
+    Raises:
+        ValueError: if there is none, or the first does not say whether higher is better.
+    """
+    metrics = dict(task.metrics(outputs))
+    if not metrics:
+        raise ValueError(f"{type(task).__name__}.metrics gives none: give at least one by its name")
+    name, first = next(iter(metrics.items()))
+    if not isinstance(first.higher_is_better, bool):
+        raise ValueError(
+            f"{type(task).__name__} ranks by {name!r}, whose higher_is_better is "
+            f"{first.higher_is_better!r}: set it to True or False on the metric"
+        )
+    device = device_of(outputs)
+    for metric in metrics.values():
+        metric.to(device)
+        vars(metric)["distributed_available_fn"] = _alone
+    return metrics
+
+
+def _alone() -> bool:
+    """No other process counts the same."""
+    return False
+
+
+def picked(outputs: Any, output: Output) -> Any:
+    """The part of outputs that a task is about.
+
+    Raises:
+        ValueError: if there is no such part; it names those that there are.
+    """
+    if output is None:
+        return outputs
+    try:
+        return outputs[output]
+    except (KeyError, IndexError, TypeError) as error:
+        raise ValueError(
+            f"the network's outputs are {described(outputs)}, which have no {output!r}: set "
+            "task.options.output to a key or an index that there is, or leave it out"
+        ) from error
+
+
+def detached(outputs: Any) -> Any:
+    """The same without gradients."""
+    return pytree.tree_map(
+        lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, outputs
+    )
+
+
+def exact(outputs: Tensor) -> Tensor:
+    """Outputs in at least single precision."""
+    return outputs.to(torch.promote_types(outputs.dtype, torch.float32))
+
+
+def described(value: Any) -> str:
+    """What outputs or targets are, for messages."""
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)} and type {value.dtype}"
+    if isinstance(value, Mapping):
+        return f"a {type(value).__name__} of {', '.join(map(repr, value))}"
+    if isinstance(value, list | tuple):
+        parts = ", ".join(map(described, value[:3])) + (", ..." if len(value) > 3 else "")
+        return f"a {type(value).__name__} of {len(value)} ({parts})"
+    return f"a {type(value).__name__}"
+
+
+def refuse(outputs: Any, targets: Any, allowed: str) -> None:
+    """Says that outputs and targets do not fit a task.
+
+    Raises:
+        ValueError: always.
+    """
+    raise ValueError(
+        f"the network's outputs are {described(outputs)}, the targets {described(targets)}. "
+        f"{allowed}"
+    )
