@@ -233,7 +233,7 @@ def test_missing_data_exits_1_with_ways_out(call, monkeypatch, tmp_path):
     ],
 )
 def test_other_errors_exit_1(call, finished, monkeypatch, arguments, message):
-    monkeypatch.setattr("manyshot.pipeline.build.load", None)  # nothing is built for it
+    monkeypatch.setattr("manyshot.pipeline.build.load_data", None)  # nothing is built for it
     assert call("export", str(finished), *arguments) == (1, "", f"error: {message}\n")
 
 

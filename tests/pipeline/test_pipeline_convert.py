@@ -267,7 +267,7 @@ def test_ordered_slices_are_searched_without_training(asked, weights, tmp_path) 
     for line in records.read_lines(tmp_path / "run" / "search.jsonl"):
         arch = net.space.from_text(line["arch"])
         plain = net.extract(arch)  # batch norms by hand: mean over batches of batch statistics
-        assert accuracy_by_hand(plain, ws) == pytest.approx(line["proxy_accuracy"])
+        assert accuracy_by_hand(plain, ws) == pytest.approx(line["proxy_score"])
 
 
 def accuracy_by_hand(plain, ws) -> float:

@@ -8,6 +8,7 @@ import torch
 import manyshot as ms
 from manyshot.pipeline import Workspace
 from manyshot.recipe import Recipe
+from manyshot.tasks import DEFAULT
 from pipeline_runs import outcome, run, small
 
 CHANGES = {
@@ -42,6 +43,9 @@ ELSEWHERE = {
     "network.weights": "tests of networks and of converted runs",
     "network.convert": "tests of networks and of converted runs",
     "finish.teacher": "tests of converted runs",
+    "task": "tests of tasks",
+    "evaluate.fitness": "tests of tasks",
+    "data.options": "tests of data of one's own",
     "costs": "tests of costs that are functions",
     "search.name": "below",
     "search.options": "below",
@@ -166,7 +170,7 @@ def _loading(recipe):
 
 def _fingerprint(recipe: Recipe) -> str:
     splits = ms.data.load(**_loading(recipe))
-    ws = Workspace(recipe, torch.device("cpu"), splits, None, {}, None)
+    ws = Workspace(recipe, torch.device("cpu"), DEFAULT, splits, None, {}, None)
     return ws.fingerprint(recipe.train)
 
 

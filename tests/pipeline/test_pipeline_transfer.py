@@ -571,7 +571,7 @@ def test_how_files_are_augmented_goes_to_files_alone(base, tmp_path):
 def test_images_known_to_have_other_channels_are_refused_before_they_are_loaded(
     call, base, monkeypatch
 ):
-    monkeypatch.setattr("manyshot.pipeline.build.load", None)
+    monkeypatch.setattr("manyshot.pipeline.build.load_data", None)
     code, out, err = call("transfer", base[0], "--data=cifar10")
     assert (code, out) == (2, "")
     assert "data.name = 'cifar10' has images of 3 channels" in err

@@ -209,3 +209,33 @@ def test_without_an_original_nobody_learns_from_it(net, batch):
     plan = Plan((PlannedPath(net.space.smallest, target="original"),))
     with pytest.raises(ValueError, match="learns from the original, and there is none"):
         accumulate(net, plan, *batch, largest=net.space.largest)
+
+
+def test_an_original_takes_inputs_as_networks_do(net, batch):
+    """Of inputs by keyword and by position, what the original says is the same."""
+    images, labels = batch
+
+    class Turned(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.plain = nn.Linear(64, 10).double()
+
+        def forward(self, images, sign):
+            return self.plain(sign * images.flatten(1))
+
+    original, losses = Turned(), []
+    plan = Plan((PlannedPath(net.space.smallest, target="original"),))
+    for inputs in ((images, -1.0), {"images": images, "sign": -1.0}):
+        losses += accumulate(
+            lambda inputs, arch: net(images, arch),
+            plan,
+            inputs,
+            labels,
+            largest=net.space.largest,
+            original=original,
+        )
+    taught = original.plain(-images.flatten(1)).softmax(1)
+    logits = net(images, net.space.smallest)
+    expected = -(taught * logits.log_softmax(1)).sum(1).mean()
+    for loss in losses:
+        torch.testing.assert_close(loss, expected.detach())

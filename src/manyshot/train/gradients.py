@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from manyshot.nn.inputs import Inputs, device_of
+from manyshot.nn.inputs import Inputs, as_call, device_of
 from manyshot.nn.modes import evaluating
 from manyshot.space import Arch
 from manyshot.tasks import DEFAULT, Task
@@ -64,8 +64,9 @@ def accumulate(
     """
     teachers: dict[Target, Any] = {}
     if original is not None and any(path.target == "original" for path in plan.paths):
+        args, kwargs = as_call(images)
         with evaluating(original):
-            teachers["original"] = original(images)
+            teachers["original"] = original(*args, **kwargs)
     loss_of, losses = loss_function(task, smoothing), []
     learnt: list[tuple[Tensor, Tensor]] = []  # what made a policy, and the leaf in its place
     device = device_of(images)
