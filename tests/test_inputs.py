@@ -117,8 +117,8 @@ def test_scores_are_taken_one_by_one_where_stages_do_not_apply():
         plain = net.extract(arch, stats=stats).eval()
         with torch.no_grad():
             right = [(plain(**x).argmax(1) == labels).float().mean() for x, labels in batches]
-        assert scores[arch].accuracy == pytest.approx(float(sum(right)) / 2)
-        assert ms.evaluate.accuracy(plain, batches).accuracy == scores[arch].accuracy
+        assert scores[arch].value == pytest.approx(float(sum(right)) / 2)
+        assert ms.evaluate.score_module(plain, batches).value == scores[arch].value
 
 
 def test_calibration_takes_dicts_and_any_output():

@@ -157,7 +157,7 @@ class CostTable:
         Returns:
             The factors left, and the sum of those that no decision is left in.
         """
-        constant = 0.0
+        constant: float = 0  # whole numbers stay whole
         for position in sorted({p for positions, _ in factors for p in positions}):
             touching = [f for f in factors if position in f[0]]
             options = [
