@@ -13,7 +13,9 @@ run: $(VENV)/.installed
 test: $(VENV)/.installed
 	$(MAKE) --no-print-directory check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
-	ONEDNN_MAX_CPU_ISA=AVX2 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/nn
+	ONEDNN_MAX_CPU_ISA=AVX2 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal \
+	    tests/nn/test_nn_pointwise.py tests/nn/test_nn_equality.py tests/nn/test_nn_layers.py \
+	    tests/nn/test_nn_mask_gradients.py tests/nn/test_nn_moves.py
 
 check: $(VENV)/.installed
 	$(BIN)/ruff format --check src tests benchmarks examples

@@ -11,7 +11,7 @@ from torchvision.models import MobileNetV2
 import manyshot as ms
 
 
-def main(epochs: int = 12, seed: int = 0) -> tuple[float, float]:
+def main(epochs: int = 12, candidates: int = 60, seed: int = 0) -> tuple[float, float]:
     """Returns the test accuracy of the whole network and of the smaller one."""
     torch.manual_seed(seed)
     splits = ms.data.load("digits", seed=seed)
@@ -27,7 +27,7 @@ def main(epochs: int = 12, seed: int = 0) -> tuple[float, float]:
     net = ms.convert(model, torch.randn(2, *splits.image_shape), ratios=(0.5, 0.75, 1.0))
     print(net.conversion)
 
-    searched = ms.find(net, budgets=["macs<=50%"], score=splits, candidates=60, seed=seed)
+    searched = ms.find(net, budgets=["macs<=50%"], score=splits, candidates=candidates)
     arch = searched.winner("macs<=50%").arch
     calibration = ms.data.fixed(splits.train, 512, 256, **look)
     small = net.extract(arch, stats=ms.evaluate.calibrate(net, arch, calibration))

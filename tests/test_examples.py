@@ -45,5 +45,5 @@ def test_shiftnas() -> None:
 
 def test_convert() -> None:
     example = next(path for path in EXAMPLES if path.stem == "convert")
-    for accuracy in load(example).main(epochs=1):
+    for accuracy in load(example).main(epochs=1, candidates=30):
         assert 0 <= accuracy <= 1

@@ -49,6 +49,8 @@ def network(name):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = torchvision.models.get_model(name, **options.get(name, {}))
+    if name == "vgg11_bn":  # 100 million parameters less, and the same channels
+        model.avgpool, model.classifier[0] = nn.AdaptiveAvgPool2d(1), nn.Linear(512, 4096)
     return lively(model)
 
 

@@ -18,8 +18,6 @@ NETWORKS = {
     "vit_tiny_patch16_224": (13, 12, 1),
     "convnextv2_atto": (4, 0, 4),
     "ghostnet_100": (29, 0, 5),
-    "edgenext_xx_small": (13, 0, 4),
-    "mobileone_s0": (4, 0, 0),
 }
 
 
