@@ -26,8 +26,7 @@ TORCHVISION = (
 )
 TIMM = (
     "resnet50 regnety_004 efficientnet_b0 tf_efficientnetv2_b0 mobilenetv4_conv_small ghostnet_100 "
-    "repvit_m1 mobileone_s0 fastvit_t8 convnextv2_atto vit_tiny_patch16_224 edgenext_xx_small "
-    "efficientformerv2_s0"
+    "repvit_m1 mobileone_s0 fastvit_t8 convnextv2_atto vit_tiny_patch16_224 edgenext_xx_small"
 )
 HEAD = ("network", "widths", "heads", "depths", "fixed", "share", "difference", "CPU s")
 

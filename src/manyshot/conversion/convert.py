@@ -28,7 +28,7 @@ from manyshot.nn.layer import Layer
 from manyshot.nn.modes import evaluating
 from manyshot.nn.multihead import MultiheadAttention
 from manyshot.nn.outcomes import Remembering
-from manyshot.nn.shapes import described, innermost, meta_twin, on_meta
+from manyshot.nn.shapes import DryRunError, described, innermost, meta_twin, on_meta
 from manyshot.nn.structure import search_space
 from manyshot.plugins import nearest
 from manyshot.seeding import numpy_rng
@@ -116,7 +116,14 @@ def convert(
     running = {id(m): held for m in model.modules() if (held := _running(m)) is not None}
     share = _share(model, plan)
     shown = None if converter.opaque else example_inputs  # what is opaque runs on values alone
-    net = Supernet(rewrite(model, plan), example_inputs=shown)
+    try:
+        net = Supernet(rewrite(model, plan), example_inputs=shown)
+    except DryRunError as error:
+        raise ConversionError(
+            f"convert: another architecture does not run after some others did: {error}. The "
+            "module may keep tensors from one call to the next, which another architecture cannot "
+            "use: leave it as it is by keep=('its.path*',), or heads by heads=False"
+        ) from error
     tensors = {
         norm.path: running[id(norm)]
         for norm in net.model.modules()
