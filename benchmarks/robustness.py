@@ -309,7 +309,7 @@ def bad_record(rng: random.Random, text: str, *, lines: bool) -> str:
     key = rng.choice(sorted(record))
     kind = rng.randrange(5)
     if kind == 0:
-        record["schema"] = rng.choice([2, "1", None, True, 1.5])
+        record["schema"] = rng.choice([99, "1", None, True, 1.5])
     elif kind == 1 and "loss" not in record:  # a line of training may hold any number by name
         record[misspelt(key, rng)] = 1
     elif kind == 2:
