@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeAlias
 import torch
 from torch import Tensor
 
-from manyshot.conversion.groups import Group, Layout, factored, fix, join, length, merged, resolved
+from manyshot.conversion.groups import Group, Layout, factored, fix, join, merged, resolved
 
 Dims: TypeAlias = tuple[Layout | None, ...]
 """The layout of every dimension of a tensor; None where it holds no channels."""
@@ -532,8 +532,3 @@ def unknown(context: Context, arguments: dict[str, Any], out: Any) -> Any:
     tensors = [out] if isinstance(out, Tensor) else out
     dims = tuple((None,) * t.dim() if isinstance(t, Tensor) else None for t in tensors or ())
     return dims[0] if isinstance(out, Tensor) else dims
-
-
-def entries(layout: Layout | None) -> int | None:
-    """The length of a layout, None for none."""
-    return None if layout is None else length(layout)
