@@ -74,6 +74,13 @@ class TestFit:
         ms.fit(again, splits, settings=SETTINGS, folder=tmp_path / "a")  # restores, does nothing
         assert digest(again.state_dict()) == digest(whole.state_dict())
         assert (tmp_path / "a" / "train.jsonl").exists()
+        quieter = SETTINGS.model_copy(update={"log_steps": 7})
+        ms.fit(again, splits, settings=quieter, folder=tmp_path / "a")
+        other = SETTINGS.model_copy(update={"lr": 0.123})
+        with pytest.raises(ms.train.CheckpointError, match=r"other settings.*0\.123"):
+            ms.fit(again, splits, settings=other, folder=tmp_path / "a")
+        with pytest.raises(ms.train.CheckpointError, match="now seed 4"):
+            ms.fit(again, splits, settings=SETTINGS, seed=4, folder=tmp_path / "a")
 
     def test_held_out_images_reach_a_sampler_that_learns(self, splits):
         net = supernet()

@@ -12,10 +12,11 @@ from torch import nn
 
 from manyshot.data import Augment, Batches, OwnSet, Splits, fixed
 from manyshot.progress import Progress
-from manyshot.recipe import TrainingSettings
+from manyshot.recipe import BESIDE_RESULTS, TrainingSettings
 from manyshot.supernet import Supernet
-from manyshot.tasks import Task, as_task
+from manyshot.tasks import Loss, Task, WithLoss, as_task
 from manyshot.train import Only, Sampler, Standalone, Taught, Trainer, Uniform, engine, train
+from manyshot.train.optim import OptimizerFactory, ScheduleFactory
 from manyshot.train.probing import HeldOut
 
 
@@ -26,6 +27,9 @@ def fit(
     task: Task | str = "classification",
     sampler: Sampler | None = None,
     teacher: nn.Module | None = None,
+    loss: Loss | None = None,
+    optimizer: OptimizerFactory | None = None,
+    schedule: ScheduleFactory | None = None,
     settings: TrainingSettings | None = None,
     seed: int = 0,
     progress: Progress | None = None,
@@ -33,7 +37,7 @@ def fit(
     augment: Augment | None = None,
     held_out: HeldOut | None = None,
     accelerator: Accelerator | None = None,
-    fingerprint: str = "",
+    fingerprint: str | None = None,
     stage: str = "train",
     checkpoint: str = "trainer.pt",
     log: str = "train.jsonl",
@@ -52,7 +56,14 @@ def fit(
         sampler: which paths train next; by default uniform ones.
         teacher: a trained network, such as the one that `ms.convert` was given; everything learns
             from its predictions in place of labels, and it stays as it is.
-        settings: optimiser, schedule and length; by default `TrainingSettings()`.
+        loss: the mean loss of a batch from outputs and targets, in place of the task's.
+        optimizer: makes the optimiser of weights from parameter groups, such as
+            `functools.partial(torch.optim.RMSprop, lr=0.01)`; by default `settings` say which. Its
+            rates are the peaks of the schedule.
+        schedule: makes a schedule of `torch.optim.lr_scheduler` from the optimiser and the number
+            of its steps, such as `lambda optimizer, steps: OneCycleLR(optimizer, 0.1,
+            total_steps=steps)`; by default `settings` say how.
+        settings: optimiser, schedule, moving average and length; by default `TrainingSettings()`.
         seed: of the sampler's draws, of dropout, and of batches made here.
         progress: shows how far it is, such as `manyshot.progress.Bars()`; by default nothing.
         folder: where checkpoints and records go; by default nothing is written.
@@ -60,6 +71,7 @@ def fit(
         held_out: for samplers that learn from losses; by default the data set's held-out part.
         accelerator: by default that of `manyshot.train.engine` on the network's device.
         fingerprint: identifies everything the run depends on; a checkpoint of another is refused.
+            By default it says settings and seed.
         stage: how progress names it.
         checkpoint: the checkpoint's file name in `folder`.
         log: the records' file name in `folder`.
@@ -68,8 +80,8 @@ def fit(
         What trained: its `sampler`, its `step`, its optimiser.
 
     Raises:
-        ValueError: for batches that cannot be made, a sampler that needs held-out images, or
-            outputs and targets that are not what the task allows.
+        ValueError: for batches that cannot be made, a sampler that needs held-out images, outputs
+            and targets that are not what the task allows, or factories that make something else.
         NonFiniteLoss: if training diverges; the last good checkpoint is kept.
         CheckpointError: if a checkpoint in `folder` is damaged or of another run.
     """
@@ -102,6 +114,8 @@ def fit(
         trained, sampler, largest = Standalone(net), Only(()), ()
     if teacher is not None:
         sampler = Taught(sampler, "original")
+    if fingerprint is None:
+        fingerprint = f"seed {seed}, {settings.model_dump_json(exclude=set(BESIDE_RESULTS))}"
     path = None if folder is None else Path(folder)
     trainer = Trainer(
         net=trained,
@@ -110,7 +124,7 @@ def fit(
         settings=settings,
         seed=seed,
         largest=largest,
-        task=as_task(task),
+        task=as_task(task) if loss is None else WithLoss(as_task(task), loss),
         accelerator=engine(device, settings, path) if accelerator is None else accelerator,
         folder=path,
         checkpoint=checkpoint,
@@ -118,6 +132,8 @@ def fit(
         fingerprint=fingerprint,
         held_out=held_out,
         original=teacher,
+        optimizer=optimizer,
+        schedule=schedule,
     )
     train(trainer, progress, stage)
     return trainer

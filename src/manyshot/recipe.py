@@ -271,10 +271,19 @@ class TrainingSettings(OptimiserSettings):
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     warmup_epochs: float = Field(default=0.0, ge=0)
     """The rate rises linearly from 0 over so many epochs."""
-    checkpoint_steps: Positive = 500
-    """Steps between checkpoints, from which a killed run resumes."""
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Decay of a moving average of the weights over steps, such as 0.999, which takes their place
+    when training ends."""
+    checkpoint_seconds: float = Field(default=60.0, ge=0)
+    """Time between checkpoints, from which a killed run resumes."""
+    checkpoint_steps: Positive | None = None
+    """Steps after which there is a checkpoint too."""
     log_steps: Positive = 50
     tracker: Literal["tensorboard"] | None = None
+
+
+BESIDE_RESULTS = frozenset({"checkpoint_seconds", "checkpoint_steps", "log_steps", "tracker"})
+"""Settings of training that its result does not depend on."""
 
 
 class SupernetSettings(TrainingSettings):

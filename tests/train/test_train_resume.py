@@ -1,5 +1,6 @@
 """Stopped at any write, the loop goes on to the same end; a damaged checkpoint is an error."""
 
+import functools
 import json
 
 import pytest
@@ -17,6 +18,13 @@ import manyshot as ms
 from manyshot import records
 from manyshot.train import CheckpointError, Plan, PlannedPath, Stateless, train
 from manyshot.train.checkpoint import load_checkpoint
+
+OTHERS = {
+    "optimizer": functools.partial(torch.optim.RMSprop, lr=0.01),
+    "schedule": lambda optimizer, steps: torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, 0.02, total_steps=steps, cycle_momentum=False
+    ),
+}
 
 
 def without_times(path):
@@ -59,6 +67,8 @@ def k_shot(**options):
         (lambda: ms.Supernet(Dropping()), "fair", {"warmup_epochs": 1.0, "clip_norm": 1.0}),
         (lambda: k_shot(m=2), "uniform", {}),
         (lambda: k_shot(optimizer="adam", update_mode="joint"), "sandwich", {}),
+        (lambda: ms.Supernet(ms.zoo.tiny(width=4)), "uniform", {"ema": 0.9, "factories": OTHERS}),
+        (lambda: k_shot(m=2), "uniform", {"ema": 0.5, "factories": OTHERS}),
     ],
 )
 def test_stopped_after_any_write_it_goes_on_to_the_same_end(
@@ -96,7 +106,8 @@ def test_a_checkpoint_holds_the_optimiser(tmp_path):
     train(run)
     state = torch.load(tmp_path / "trainer.pt", weights_only=True)
     assert set(state) == {
-        "schema", "fingerprint", "step", "losses", "weights", "optimizer", "code_optimizer",
+        "schema", "fingerprint", "step", "losses", "weights", "optimizer", "schedule", "average",
+        "code_optimizer",
         "sampler", "sampler_optimizer", "saved", "probed_images", "weight_step",
     }  # fmt: skip
     assert (state["schema"], state["step"]) == (1, 8)

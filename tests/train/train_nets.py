@@ -48,6 +48,7 @@ def trainer(
     dtype: torch.dtype = torch.float32,
     seed: int = 5,
     fingerprint: str = "mine",
+    factories: dict[str, Any] | None = None,
     **settings: Any,
 ) -> Trainer:
     defaults = {"epochs": 2, "batch_size": 32, "checkpoint_steps": 3, "log_steps": 2}
@@ -68,6 +69,7 @@ def trainer(
         accelerator=accelerator,
         folder=folder,
         fingerprint=fingerprint,
+        **(factories or {}),
     )
 
 

@@ -37,6 +37,7 @@ from manyshot.pipeline.given import load_data
 from manyshot.pipeline.networks import Original, build_sharing, build_supernet
 from manyshot.plugins import look_up
 from manyshot.recipe import (
+    BESIDE_RESULTS,
     GIVEN,
     OptimiserSettings,
     Recipe,
@@ -588,7 +589,9 @@ class Workspace:
 
     def _identified(self, settings: OptimiserSettings, images: str, more: Sequence[object]) -> str:
         recipe = self.recipe
-        rest = {"checkpoint_steps", "log_steps", "tracker"}
+        rest = set(BESIDE_RESULTS)
+        if getattr(settings, "ema", None) is None:
+            rest.add("ema")
         kept = {
             "network": recipe.network.model_dump(),
             "sharing": recipe.sharing.model_dump(),

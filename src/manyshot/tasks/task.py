@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -109,6 +109,20 @@ class OneLoss:
     def distillation(self, outputs: Any, teacher: Any) -> Tensor:
         """The loss, with what the teacher gave as targets."""
         return self.loss(outputs, teacher)
+
+
+Loss: TypeAlias = Callable[[Any, Any], Tensor]
+"""The mean loss of a batch, a scalar, from outputs and targets."""
+
+
+class WithLoss:
+    """A task with another loss; it checks, scores and distils as before, and smooths no targets."""
+
+    def __init__(self, task: Task, loss: Loss) -> None:
+        """Takes the rest from `task`."""
+        self.loss, self.shares = loss, task.shares
+        self.check, self.weight, self.metrics = task.check, task.weight, task.metrics
+        self.compared, self.distillation = task.compared, task.distillation
 
 
 def loss_function(task: Task, smoothing: float) -> Callable[[Any, Any], Tensor]:

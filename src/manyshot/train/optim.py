@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Callable, Collection
+from typing import Any, TypeAlias
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.utils.parametrize import ParametrizationList
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from manyshot.nn.layer import Norm
 from manyshot.recipe import OptimiserSettings, TrainingSettings
 from manyshot.sharing import Sharing
 
+OptimizerFactory: TypeAlias = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
+"""Makes an optimiser of weights from parameter groups, as the classes of `torch.optim` do."""
+ScheduleFactory: TypeAlias = Callable[[torch.optim.Optimizer, int], LRScheduler]
+"""Makes a schedule of rates from an optimiser and the number of its steps."""
 _NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, Norm)
 
 
@@ -79,6 +84,69 @@ def make_optimizer(
         nesterov = settings.momentum > 0
         return torch.optim.SGD(groups, settings.lr, settings.momentum, nesterov=nesterov)
     return torch.optim.AdamW(groups, settings.lr)
+
+
+def optimizer_from(
+    factory: OptimizerFactory,
+    net: nn.Module,
+    settings: OptimiserSettings,
+    apart: Collection[nn.Parameter] = (),
+) -> torch.optim.Optimizer:
+    """The optimiser that a factory makes; groups get their rate relative to the first as `scale`.
+
+    Args:
+        factory: is handed the groups of `decay_groups`.
+        net: the network.
+        settings: say the weight decay of what decays.
+        apart: parameters that it must not hold.
+
+    Raises:
+        ValueError: if it makes no optimiser, or one that holds other parameters than the network's.
+    """
+    optimizer = factory(decay_groups(net, settings.weight_decay, apart))
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise ValueError(
+            f"optimizer made a {type(optimizer).__name__} from the parameter groups: it must make "
+            "a torch.optim.Optimizer, as in optimizer=lambda groups: torch.optim.RMSprop(groups, "
+            "lr=0.01)"
+        )
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    fixed = {id(p) for p in apart}
+    names = {name for name, p in net.named_parameters() if id(p) in held & fixed}
+    foreign = held - {id(p) for p in net.parameters()}
+    if names or foreign:
+        what = f"{', '.join(sorted(names))}, which the codes' optimiser moves" if names else ""
+        what = what or f"{len(foreign)} parameters that are not this network's"
+        raise ValueError(
+            f"optimizer made one that holds {what}: it must hold those of the groups it is handed"
+        )
+    peak = optimizer.param_groups[0]["lr"]
+    for group in optimizer.param_groups:
+        group["scale"] = group["lr"] / peak
+    return optimizer
+
+
+def schedule_from(
+    factory: ScheduleFactory, optimizer: torch.optim.Optimizer, steps: int
+) -> LRScheduler:
+    """The schedule that a factory makes for an optimiser.
+
+    Args:
+        factory: makes it.
+        optimizer: whose rates it sets.
+        steps: how many steps the optimiser takes in all, of which each is one of the schedule.
+
+    Raises:
+        ValueError: if it makes no schedule, or one that must be told losses.
+    """
+    schedule = factory(optimizer, steps)
+    if not isinstance(schedule, LRScheduler) or isinstance(schedule, ReduceLROnPlateau):
+        raise ValueError(
+            f"schedule made a {type(schedule).__name__}: it must make a schedule of "
+            "torch.optim.lr_scheduler that steps without a loss, as in schedule=lambda optimizer, "
+            "steps: torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=steps)"
+        )
+    return schedule
 
 
 def make_code_optimizer(

@@ -16,6 +16,7 @@ from typing import Any, TypeAlias, final
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
 from torch.utils import _pytree as pytree
 
 from manyshot.nn.inputs import Inputs, as_call
@@ -141,6 +142,7 @@ class Optimisation:
         weights: torch.optim.Optimizer,
         codes: torch.optim.Optimizer | None = None,
         sampler: Sampler | None = None,
+        schedule: LRScheduler | None = None,
         largest: Arch,
         original: nn.Module | None = None,
         stream: Stream,
@@ -157,6 +159,8 @@ class Optimisation:
                 parameter group may have a `scale`, a factor of the rate.
             codes: an optimiser of what makes the codes; None if they stay as they are.
             sampler: one whose optimiser, if it has any, moves in each step of weights too.
+            schedule: sets the rates of `weights` after each of its steps; by default they are those
+                that each step is handed.
             largest: the architecture that teaches in in-place distillation.
             original: the network that teaches paths of this target; it stays as it is.
             stream: names the stream of torch's random numbers; each step and each process has a
@@ -168,7 +172,7 @@ class Optimisation:
         """
         loss_function(task, settings.label_smoothing)
         self.net, self.settings, self.accelerator, self.task = net, settings, accelerator, task
-        self.weights, self.codes = weights, codes
+        self.weights, self.codes, self.schedule = weights, codes, schedule
         self.sampler = None if sampler is None else sampler.optimizer()
         self.contiguous = make_safe(net, accelerator.device)
         self._sampler_clip = None if sampler is None else sampler.clip_norm
@@ -263,6 +267,7 @@ class Optimisation:
         return {
             "weights": self.net.state_dict(),
             "optimizer": self.weights.state_dict(),
+            "schedule": self.schedule and self.schedule.state_dict(),
             "code_optimizer": self.codes and self.codes.state_dict(),
             "sampler_optimizer": self.sampler and self.sampler.state_dict(),
         }
@@ -271,6 +276,8 @@ class Optimisation:
         """Restores `state_dict`."""
         self.net.load_state_dict(state["weights"])
         self.weights.load_state_dict(state["optimizer"])
+        if self.schedule is not None:
+            self.schedule.load_state_dict(state["schedule"])
         if self.codes is not None:
             self.codes.load_state_dict(state["code_optimizer"])
         if self.sampler is not None:
@@ -311,9 +318,13 @@ class Optimisation:
         if self.settings.clip_norm is not None:
             self.accelerator.clip_grad_norm_(self.net.parameters(), self.settings.clip_norm)
         for optimizer in self.moving(phase):
-            for group in optimizer.param_groups:
-                group["lr"] = rate * group.get("scale", 1.0)
+            scheduled = self.schedule if optimizer is self.weights else None
+            if scheduled is None:
+                for group in optimizer.param_groups:
+                    group["lr"] = rate * group.get("scale", 1.0)
             optimizer.step()
+            if scheduled is not None:
+                scheduled.step()
         if phase != "code" and self.sampler is not None:
             if self._sampler_clip is not None:
                 nn.utils.clip_grad_norm_(held_by(self.sampler), self._sampler_clip)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 import itertools
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast
 from torch import nn
 
 from manyshot.data import Batches
@@ -21,9 +23,18 @@ from manyshot.seeding import numpy_rng
 from manyshot.sharing import Phase
 from manyshot.space import Arch
 from manyshot.tasks import DEFAULT, Task
+from manyshot.train.average import Average
 from manyshot.train.checkpoint import load_checkpoint, save_checkpoint
 from manyshot.train.journal import Journal
-from manyshot.train.optim import learning_rate, make_code_optimizer, make_optimizer
+from manyshot.train.optim import (
+    OptimizerFactory,
+    ScheduleFactory,
+    learning_rate,
+    make_code_optimizer,
+    make_optimizer,
+    optimizer_from,
+    schedule_from,
+)
 from manyshot.train.optimisation import (
     Network,
     NonFiniteLoss,
@@ -49,6 +60,7 @@ class Trainer:
         step: how many optimiser steps are done.
         weight_step: how many of them moved weights.
         optimisation: the network with all optimisers; takes the steps.
+        average: the moving average of the weights; None without `settings.ema`.
         prober: answers what the sampler asks of held-out images.
         journal: writes records and warns.
     """
@@ -69,6 +81,8 @@ class Trainer:
         fingerprint: str = "",
         held_out: HeldOut | None = None,
         original: nn.Module | None = None,
+        optimizer: OptimizerFactory | None = None,
+        schedule: ScheduleFactory | None = None,
     ) -> None:
         """Makes the optimisers; `train` does the rest.
 
@@ -89,37 +103,52 @@ class Trainer:
             held_out: makes batches of held-out images for probes, from their number and a seed.
             original: the network that teaches paths of this target, on the same device; it stays as
                 it is, and is no part of checkpoints.
+            optimizer: makes the optimiser of weights, whose rates are then the peaks; by default
+                `settings` say which.
+            schedule: makes the schedule of its rates, for as many steps as move weights; by default
+                `settings` say how.
 
         Raises:
-            ValueError: if the sampler probes, and there are no held-out images, or if targets are
-                to be smoothed, and the task does not say how.
+            ValueError: if the sampler probes, and there are no held-out images, if targets are to
+                be smoothed, and the task does not say how, or if `optimizer` or `schedule` makes
+                what cannot be used.
         """
         if sampler.probes and held_out is None:
             raise ValueError(
                 f"{type(sampler).__name__} learns from losses on held-out images, and there "
                 "are none: give Trainer(held_out=...), or sampler.held_out in a recipe"
             )
-        self.net, self.sampler, self.batches = net, sampler, batches
-        self.settings, self.seed = settings, seed
+        self.net, self.sampler, self.batches, self.seed = net, sampler, batches, seed
         self.step, self.weight_step = 0, 0
+        codes = make_code_optimizer(net.sharing, settings.lr, settings.momentum)
+        if optimizer is None:
+            weights = make_optimizer(net, settings, held_by(codes))
+        else:
+            weights = optimizer_from(optimizer, net, settings, held_by(codes))
+            settings = settings.model_copy(update={"lr": float(weights.param_groups[0]["lr"])})
+            codes = make_code_optimizer(net.sharing, settings.lr, settings.momentum)
+        self.settings = settings
         self._fingerprint = fingerprint
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
         self._checkpoint = None if folder is None else folder / checkpoint
-        codes = make_code_optimizer(net.sharing, settings.lr, settings.momentum)
         self.optimisation = Optimisation(
             net,
             settings,
             accelerator,
             task=task,
-            weights=make_optimizer(net, settings, held_by(codes)),
+            weights=weights,
             codes=codes,
+            schedule=schedule and schedule_from(schedule, weights, self.weight_steps),
             sampler=sampler,
             largest=largest,
             original=original,
             stream=(seed, "step"),
             diverged=self._diverged,
         )
+        self._scheduled = schedule is not None
+        self._saved = time.monotonic()
+        self.average = None if settings.ema is None else Average(net, settings.ema)
         self.prober = Prober(self.optimisation, held_out, (seed, "probe_images"))
         tracked = settings.tracker is not None
         self.journal = Journal(self.optimisation, batches, self.steps, folder, log, tracked)
@@ -143,6 +172,8 @@ class Trainer:
 
     def rate(self) -> float:
         """The learning rate of the current step."""
+        if self._scheduled:
+            return float(self.optimisation.weights.param_groups[0]["lr"])
         return learning_rate(self.settings, self.step, self.steps, len(self.batches))
 
     def turns(self, phase: Phase, images: Inputs, targets: Any) -> Iterator[Turn]:
@@ -194,6 +225,16 @@ class Trainer:
         """Whether something done every so many steps, and at the end, is to be done now."""
         return self.step % every == 0 or self.step == self.steps
 
+    def checkpoint_due(self) -> bool:
+        """Whether it is time for a checkpoint; all processes go by the clock of the first."""
+        if self.due(self.settings.checkpoint_steps or self.steps):
+            return True
+        late = time.monotonic() - self._saved >= self.settings.checkpoint_seconds
+        accelerator = self.optimisation.accelerator
+        if accelerator.num_processes == 1:
+            return late
+        return bool(broadcast(torch.tensor([late], device=accelerator.device)))
+
     def save(self) -> None:
         """Writes the checkpoint, unless a loss or a weight is not finite.
 
@@ -204,6 +245,12 @@ class Trainer:
         self.optimisation.check_weights(self.step - 1)
         if self._checkpoint is not None and self.optimisation.accelerator.is_main_process:
             save_checkpoint(self._checkpoint, self._state(losses))
+        self._saved = time.monotonic()
+
+    def end(self) -> None:
+        """Puts the moving average, if there is one, in place of the weights."""
+        if self.average is not None:
+            self.average.put_into(self.net, self.optimisation.accelerator)
 
     def restore(self) -> None:
         """Goes on from the checkpoint, if there is one.
@@ -217,6 +264,8 @@ class Trainer:
             self.optimisation.load_state_dict(state)
             self.sampler.load_state_dict(state["sampler"])
             self.prober.load_state_dict(state)
+            if self.average is not None:
+                self.average.load_state_dict(state["average"])
             self.step, self.weight_step = state["step"], state["weight_step"]
             losses = state["losses"]
         self.journal.resume(self.step, losses)
@@ -228,6 +277,7 @@ class Trainer:
             "weight_step": self.weight_step,
             "losses": losses,
             "sampler": self.sampler.state_dict(),
+            "average": self.average and self.average.state_dict(),
             **self.optimisation.state_dict(),
             **self.prober.state_dict(),
         }
@@ -237,7 +287,11 @@ class Trainer:
         kept = "no checkpoint was saved before"
         if self._checkpoint is not None and self._checkpoint.exists():
             kept = f"the checkpoint {self._checkpoint} from before is kept"
-        rate = learning_rate(self.settings, step, self.steps, len(self.batches))
+        rate = (
+            self.rate()
+            if self._scheduled
+            else learning_rate(self.settings, step, self.steps, len(self.batches))
+        )
         codes = "" if self.optimisation.codes is None else "; or lower sharing.options.lr"
         return NonFiniteLoss(
             f"step {step}: {what} (learning rate {rate:.3g}); {kept}. Lower train.lr, set "
@@ -277,9 +331,12 @@ def train(run: Trainer, progress: Progress | None = None, stage: str = "train") 
             journal.take(trained)
             if phase != "code":
                 run.teach(trained)
+                if run.average is not None:
+                    run.average.update(run.net)
             run.step += 1
             journal.note(run.step, run.sampler.report())
             if run.due(settings.log_steps):
                 show(run.step, journal.record(run.step, rate, run.prober.images))
-            if run.due(settings.checkpoint_steps):
+            if run.checkpoint_due():
                 run.save()
+    run.end()
