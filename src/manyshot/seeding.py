@@ -32,6 +32,7 @@ STREAMS = {
     "validation": "which training images candidates are scored on",
     "held_out": "which training images a sampler learns from",
     "train_size": "which images a smaller training set keeps",
+    "parts": "in which part an image is scored",
     "fixed": "which images a fixed class-balanced set has",
     "moments": "which images mean and standard deviation are estimated on",
     "plan": "the paths of a training step, by step and chunk",

@@ -312,3 +312,47 @@ def test_balanced_accuracy_is_the_mean_over_the_classes_that_there_are():
     expected = balanced_accuracy_score(labels.numpy(), logits.argmax(1).numpy())
     assert scored.metrics["balanced accuracy"] == pytest.approx(expected, abs=1e-12)
     assert scored.value == float((logits.argmax(1) == labels).double().mean())
+
+
+class TestParts:
+    """Random parts of the images, which are the same for all networks."""
+
+    def test_they_make_up_the_whole(self, net):
+        images = batches(1)
+        whole = score_module(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), images, parts=4)
+        assert [part.images for part in whole.parts] == [10, 10, 10, 9]
+        assert sum(p.value * p.images for p in whole.parts) / 39 == pytest.approx(whole.value)
+        assert sum(p.loss * p.images for p in whole.parts) / 39 == pytest.approx(whole.loss)
+        assert whole.parts[0].metrics.keys() == {"accuracy"}
+
+    def test_one_that_knows_the_answer_of_some_images_shows_which_part_they_are_in(self):
+        marked = [(torch.zeros(8, 2), torch.zeros(8, dtype=torch.int64)) for _ in range(3)]
+        for images, _ in marked:
+            images[:, 1] = 1.0
+        found = []
+        for row in range(24):
+            batch, at = divmod(row, 8)
+            marked[batch][0][at] = torch.tensor([2.0, 1.0])
+            parts = score_module(nn.Identity(), marked, parts=3).parts
+            found.append([part.value > 0 for part in parts].index(True))
+            assert sum(part.value > 0 for part in parts) == 1
+            marked[batch][0][at] = torch.tensor([0.0, 1.0])
+        assert sorted(found) == [0] * 8 + [1] * 8 + [2] * 8
+        assert found[:8] != found[8:16] or found[8:16] != found[16:]  # drawn, not in turn
+
+    def test_there_are_none_of_fewer_images_or_of_what_has_no_rows(self):
+        few = [(torch.randn(1, 1, 8, 8), torch.tensor([3]))] * 2
+        module = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+        assert [part.images for part in score_module(module, few, parts=20).parts] == [1, 1]
+
+        class WithLoss(nn.Module):
+            def forward(self, images):
+                return {"logits": module(images), "loss": torch.tensor(1.0)}
+
+        task = ms.tasks.Classification(output="logits")
+        assert not score_module(WithLoss(), batches(1), task=task, parts=2).parts
+
+    def test_they_are_those_of_a_supernet_too(self, net):
+        half = score(net, ARCHS[0], calibration=batches(2), validation=batches(1), parts=2)
+        subnet = net.extract(ARCHS[0], stats=calibrate(net, ARCHS[0], batches(2)))
+        assert half.parts == score_module(subnet, batches(1), parts=2).parts

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
 from manyshot.data import Batch
 from manyshot.nn.batch_norm import BatchNormStats, Collector
-from manyshot.nn.inputs import Inputs, as_call, batch_of
+from manyshot.nn.inputs import Inputs, all_batched, as_call, batch_of, chosen
 from manyshot.nn.mixing import Kept
 from manyshot.nn.modes import evaluating
+from manyshot.seeding import numpy_rng
 from manyshot.space import Arch
 from manyshot.supernet import Supernet
 from manyshot.tasks import Task, as_task
@@ -30,6 +34,7 @@ class Score:
         metric: the name of the metric.
         higher_is_better: its direction.
         metrics: the values of all metrics of the task by name, this one first.
+        parts: scores of random parts of the images, if asked for, without `metrics`.
     """
 
     value: float
@@ -38,6 +43,7 @@ class Score:
     metric: str = "accuracy"
     higher_is_better: bool = True
     metrics: Mapping[str, float] = field(default_factory=dict, compare=False)
+    parts: tuple[Score, ...] = field(default=(), compare=False)
 
     @property
     def fitness(self) -> float:
@@ -87,34 +93,71 @@ def images_of(batches: Iterable[Any]) -> Iterator[Inputs]:
         yield batch if isinstance(batch, Tensor | Mapping) else batch[0]
 
 
-def total(task: Task, batches: Iterable[tuple[Any, Any]]) -> Score:
+class _Sum:
+    """A score in the making: of all batches together, whatever their sizes."""
+
+    def __init__(self, task: Task, only_first: bool = False) -> None:
+        """Begins with no images; `only_first` leaves out all metrics but the one to rank by."""
+        self.task, self.only_first, self.images = task, only_first, 0
+        self._metrics: dict[str, Metric] = {}
+        self._loss: Tensor | float = 0.0
+        self._weight: Tensor | float = 0.0
+
+    def take(self, outputs: Any, targets: Any) -> None:
+        """Takes in a batch."""
+        if not self._metrics:
+            metrics = metrics_of(self.task, outputs)
+            self._metrics = dict(list(metrics.items())[:1]) if self.only_first else metrics
+        compared = self.task.compared(outputs, targets)
+        for metric in self._metrics.values():
+            metric.update(*compared)
+        counts = self.task.weight(targets)
+        self._loss = self._loss + self.task.loss(outputs, targets).double() * counts
+        self._weight = self._weight + counts
+        self.images += batch_of(targets)
+
+    def score(self) -> Score:
+        """The score of what was taken in, at least one image."""
+        values = {name: float(metric.compute()) for name, metric in self._metrics.items()}
+        name, first = next(iter(self._metrics.items()))
+        mean = float(self._loss) / float(self._weight) if self._weight else float("nan")
+        return Score(values[name], mean, self.images, name, bool(first.higher_is_better), values)
+
+
+def total(task: Task, batches: Iterable[tuple[Any, Any]], parts: int = 0) -> Score:
     """The score of the outputs and the targets of every batch.
 
     Metrics and the mean loss are those of all batches together, whatever their sizes.
 
+    Args:
+        task: what is scored.
+        batches: pairs of outputs and targets.
+        parts: into how many parts the images are shared out, of equal size and each scored too.
+            Which image is in which part is random, and the same for all networks that are scored
+            on the same batches. There are no parts where outputs or targets hold tensors without a
+            row per image.
+
     Raises:
         ValueError: if outputs and targets are none of the task, or there are no images.
     """
-    metrics: dict[str, Metric] = {}
-    loss: Tensor | float = 0.0
-    weight: Tensor | float = 0.0
-    images = 0
+    whole, apart = _Sum(task), [_Sum(task, only_first=True) for _ in range(parts)]
+    rng = numpy_rng("scores", "parts")
     for outputs, targets in batches:
         task.check(outputs, targets)
-        metrics = metrics or metrics_of(task, outputs)
-        compared = task.compared(outputs, targets)
-        for metric in metrics.values():
-            metric.update(*compared)
-        counts = task.weight(targets)
-        loss = loss + task.loss(outputs, targets).double() * counts
-        weight = weight + counts
-        images += batch_of(targets)
-    if not images:
+        seen = whole.images
+        whole.take(outputs, targets)
+        batch = whole.images - seen
+        part_B = (rng.permutation(batch) + seen) % max(parts, 1)
+        if apart and not all_batched((outputs, targets), batch):
+            apart = []
+        for number, part in enumerate(apart):
+            rows = torch.from_numpy(np.flatnonzero(part_B == number))
+            if len(rows):
+                part.take(chosen(outputs, rows), chosen(targets, rows))
+    if not whole.images:
         raise ValueError("there are no images to score on")
-    values = {name: float(metric.compute()) for name, metric in metrics.items()}
-    name, first = next(iter(metrics.items()))
-    mean = float(loss) / float(weight) if weight else float("nan")
-    return Score(values[name], mean, images, name, bool(first.higher_is_better), values)
+    score = whole.score()
+    return dataclasses.replace(score, parts=tuple(p.score() for p in apart if p.images))
 
 
 def score(
@@ -124,6 +167,7 @@ def score(
     calibration: Iterable[Any] | BatchNormStats,
     validation: Iterable[Batch],
     task: Task | str = "classification",
+    parts: int = 0,
 ) -> Score:
     """The proxy score of `arch`: calibrated, then scored with the supernet's weights.
 
@@ -136,6 +180,7 @@ def score(
             already.
         validation: batches of images and targets.
         task: what is scored, or its name.
+        parts: into how many random parts the images are shared out, each scored too.
 
     Raises:
         ValueError: for the reasons that `calibrate` has, if there is no validation batch, or if
@@ -151,11 +196,16 @@ def score(
                 (net(images, tuple(arch), stats=stats, mixture=mixture), targets)
                 for images, targets in validation
             ),
+            parts,
         )
 
 
 def score_module(
-    module: nn.Module, batches: Iterable[Batch], *, task: Task | str = "classification"
+    module: nn.Module,
+    batches: Iterable[Batch],
+    *,
+    task: Task | str = "classification",
+    parts: int = 0,
 ) -> Score:
     """The score of a plain module, such as an extracted subnet, in eval mode.
 
@@ -163,13 +213,16 @@ def score_module(
         module: the module.
         batches: of images and targets.
         task: what is scored, or its name.
+        parts: into how many random parts the images are shared out, each scored too.
 
     Raises:
         ValueError: if there is no batch, or if outputs and targets are not what the task allows.
     """
     with evaluating(module):
         return total(
-            as_task(task), ((_called(module, inputs), targets) for inputs, targets in batches)
+            as_task(task),
+            ((_called(module, inputs), targets) for inputs, targets in batches),
+            parts,
         )
 
 

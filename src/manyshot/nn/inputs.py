@@ -121,6 +121,17 @@ def in_parts(inputs: Inputs, size: int) -> list[Inputs]:
     ]
 
 
+def chosen(inputs: Inputs, rows: Tensor) -> Inputs:
+    """The samples with the indices `rows`, (R,), of inputs whose tensors all have a row each."""
+    return pytree.tree_map_only(Tensor, lambda leaf: leaf[rows.to(leaf.device)], inputs)
+
+
+def all_batched(inputs: Inputs, batch: int) -> bool:
+    """Whether all tensors of inputs have a row per sample."""
+    tensors = [leaf for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, Tensor)]
+    return all(is_batched(tensor, batch) for tensor in tensors)
+
+
 def device_of(inputs: Inputs) -> torch.device:
     """Where the first tensor of inputs is; the CPU if there is none."""
     tensors = (leaf for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, Tensor))
