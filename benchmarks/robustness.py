@@ -55,6 +55,7 @@ SMALL = (
     "options = {population = 3, parents = 1, mutants = 2, crossovers = 1}}",
     "finish.training={epochs = 1, batch_size = 64, checkpoint_steps = 1, lr = 0.01}",
     "latency={warmup = 0, repeats = 1}",
+    "controls={largest = false}",
     "export.formats=['json']",
     "truth={plan = 'uniform', count = 4, seeds = [0], training = {epochs = 1}}",
 )

@@ -71,6 +71,10 @@ lr = 0.01
 [latency]
 warmup = 0
 repeats = 1
+[controls]
+largest = false
+random = 0
+scaled = false
 [export]
 formats = ["json"]
 """
@@ -100,10 +104,11 @@ def lines(folder: Path, name: str) -> list[dict[str, Any]]:
 def timeless(result: dict[str, Any]) -> dict[str, Any]:
     """A copy of a result without what is measured."""
     kept = {key: value for key, value in result.items() if key not in ("latency", "schema")}
-    kept["winners"] = [
-        {key: value for key, value in winner.items() if key != "latency_ms"}
-        for winner in result["winners"]
-    ]
+    for networks in ("winners", "controls"):
+        kept[networks] = [
+            {key: value for key, value in network.items() if key != "latency_ms"}
+            for network in result.get(networks, ())
+        ]
     return kept
 
 

@@ -1,5 +1,6 @@
 """`ms.fit`, `ms.find`, `ms.run` and `ms.Run` against the parts that they put together."""
 
+import html
 import json
 
 import numpy as np
@@ -224,8 +225,10 @@ class TestRun:
         assert again.recipe == run.recipe and again.result == run.result
         assert repr(again).startswith("Run(") and "macs<=40%: " in repr(again)
         page = again._repr_html_()
-        assert page.count("<tr>") == 3 and "macs\u00a0≤\u00a040%" in page
-        assert "macs&lt;=40%" in page, "its repr is escaped"
+        result = run.result
+        assert page.count("<tr>") == 1 + len(result.winners) + len(result.controls) > 3
+        assert "macs\u00a0≤\u00a040%" in page and result.verdict.words[0] in html.unescape(page)
+        assert again.verdict == result.verdict
 
     def test_what_is_done_is_not_done_again(self, run):
         weights = (run.folder / "supernet.safetensors").stat().st_mtime_ns

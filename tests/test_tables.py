@@ -38,7 +38,13 @@ def cells_of(table: Table) -> list[str]:
 
 def ascii_of(cell: str) -> str:
     """A cell as a terminal shows it, by the characters that the tests' records lead to."""
-    for character, plain in (("\u00a0≤\u00a0", "<="), ("\u202f", ""), ("\u00a0", " "), ("−", "-")):
+    for character, plain in (
+        ("\u00a0≤\u00a0", "<="),
+        ("\u202f", ""),
+        ("\u00a0", " "),
+        ("−", "-"),
+        ("–", "-"),
+    ):
         cell = cell.replace(character, plain)
     return cell
 

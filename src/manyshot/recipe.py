@@ -485,6 +485,22 @@ class FinishSettings(Section):
     network as it was before its conversion, which is run for every batch."""
 
 
+class ControlsSettings(Section):
+    """Networks beside each winner, finished and tested as it is: what it has to beat."""
+
+    largest: bool = True
+    """The largest network within the budget."""
+    random: NotNegative = 1
+    """So many random networks within it."""
+    scaled: bool = True
+    """Of a converted network, the largest with all widths scaled alike."""
+
+    @property
+    def any(self) -> bool:
+        """Whether there are some."""
+        return self.largest or self.scaled or self.random > 0
+
+
 class TruthSettings(Section):
     """Which architectures `manyshot truth` trains alone, and how."""
 
@@ -538,6 +554,7 @@ class Recipe(Section):
     transfer: TransferSettings = TransferSettings()
     latency: LatencySettings = LatencySettings()
     finish: FinishSettings = FinishSettings()
+    controls: ControlsSettings = ControlsSettings()
     export: ExportSettings = ExportSettings()
     truth: TruthSettings = TruthSettings()
     costs: dict[str, str] = {}

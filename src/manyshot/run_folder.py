@@ -49,6 +49,8 @@ ORDER_LOG = "order.jsonl"
 SHIFTING_LOG = "shifting.jsonl"
 FINISH_LOG = "finish.jsonl"
 """Winners."""
+CONTROLS_LOG = "controls.jsonl"
+"""Networks that winners have to beat."""
 EXPORTED_LOG = "exported.jsonl"
 """Other architectures that somebody asked for."""
 RESULT = "result.json"
@@ -68,7 +70,7 @@ REPORT = "report.html"
 
 _BEGUN = (
     *(WEIGHTS, SAMPLER, TRAINER, TRAIN_LOG, SEARCH_LOG, ORDER_LOG),
-    *(SHIFTING_LOG, SHIFTING_STATE, FINISH_LOG, RESULT),
+    *(SHIFTING_LOG, SHIFTING_STATE, FINISH_LOG, CONTROLS_LOG, RESULT),
 )
 """Any of these holds work; without, a folder is left from checks that failed."""
 _OF_A_RUN = (RESULT, SEARCH_LOG, TRAIN_LOG)
@@ -152,12 +154,11 @@ class Operations(Part):
     entropy_nats: tuple[float, ...]
 
 
-class WinnerRecord(Part):
-    """The best network within one budget."""
+class TestedRecord(Part):
+    """A finished network within one budget."""
 
     budget: str
     arch: ArchText
-    choices: dict[str, Any]
     macs: Count
     params: Count
     latency_ms: float
@@ -169,9 +170,77 @@ class WinnerRecord(Part):
     test_loss: float
     test_metrics: dict[str, float]
     """The values of all metrics of the task by name, `test_score` among them."""
+    test_interval: tuple[float, float] | None = None
+    """The bounds of a 95 % interval of `test_score` by the test images alone."""
+
+    def cost(self, metric: str) -> float | None:
+        """Its cost by a metric; None if that is not on record."""
+        costs = {"macs": self.macs, "params": self.params, "latency_ms": self.latency_ms}
+        return {**(self.costs or {}), **costs}.get(metric)
+
+
+class WinnerRecord(TestedRecord):
+    """The best network within one budget, by the supernet."""
+
+    choices: dict[str, Any]
     files: dict[str, InnerPath]
     failed: dict[str, str] | None = None
     """The formats that could not be written, and why."""
+
+
+ControlKind = Literal["largest", "random", "scaled"]
+"""Which network within a budget a control is."""
+
+
+class ControlRecord(TestedRecord):
+    """A network within one budget that no search chose, finished and tested as its winner."""
+
+    kind: ControlKind
+
+
+class Difference(Part):
+    """By how much winners are better than controls of one kind on test images, over budgets.
+
+    In the unit of the metric, its sign turned where lower is better. The bounds are those of a 95 %
+    interval by the test images alone: what another seed of the training would change is not in it.
+    """
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    budgets: Count
+
+
+class VerdictRecord(Part):
+    """What a run says of its own result, and what it says it by. None is what cannot be said."""
+
+    worth: Literal["good", "doubtful", "nothing", "unknown"]
+    """Whether winners beat all controls, do not, the ranking means nothing, or it is not known."""
+    words: tuple[str, ...]
+    """Sentences, the most important first."""
+    chance: float | None = None
+    """The score of guessing, on validation images."""
+    best_proxy: float | None = None
+    random_networks: Count = 0
+    """How many networks were drawn at random before the search learnt from scores."""
+    halves_tau: float | None = None
+    """Kendall's tau between the orders of the random networks by two halves of the images."""
+    spread: float | None = None
+    """The standard deviation of what the random networks rank by."""
+    error: float | None = None
+    """The standard error of that of one network, by the two halves."""
+    macs_tau: float | None = None
+    """Kendall's tau of the random networks' order with that by MACs."""
+    params_tau: float | None = None
+    finished: Count = 0
+    """How many networks have both a proxy and a test score."""
+    proxy_test_tau: float | None = None
+    """Kendall's tau between these."""
+    macs_test_tau: float | None = None
+    """Kendall's tau between their MACs and test scores."""
+    improved: Count | None = None
+    """In how many budgets the winner is better, by the supernet, than all random networks."""
+    controls: dict[ControlKind, Difference] = Field(default_factory=dict)
 
 
 class Timing(Part):
@@ -397,6 +466,8 @@ class ScoreLine(ScoresRecord):
     weights: str
     """The digest of the supernet's weights."""
     images_forwarded: Count
+    halves: tuple[float, float] | None = None
+    """By what it ranks on two random halves of the images; absent where they cannot be parted."""
 
     def cost(self, metric: str) -> float | None:
         """Its cost by a metric; None if that is not on record."""
@@ -447,6 +518,9 @@ class FinishLine(ScoresRecord):
     test_loss: float | None = None
     test_metrics: dict[str, float] | None = None
     """The values of all metrics of the task by name, `test_score` among them."""
+    test_images: Count | None = None
+    test_parts: tuple[float, ...] | None = None
+    """The metric on random parts of the test images, the same for all networks of a run."""
     files: dict[str, InnerPath]
     sha256: dict[str, str] = Field(default_factory=dict)
     """Of each of `files`, by the same format."""
@@ -478,6 +552,8 @@ class Result(ScoresRecord):
     order: dict[str, WatchedSet]
     images_forwarded: dict[str, Count]
     generated: dict[str, GeneratedRecord] | None = None
+    controls: tuple[ControlRecord, ...] = ()
+    verdict: VerdictRecord | None = None
 
 
 # -- a truth ---------------------------------------------------------------------------------------
@@ -894,6 +970,11 @@ class RunFolder(_Folder):
         return self.path / FINISH_LOG
 
     @property
+    def controls_log(self) -> Path:
+        """A line per finished control."""
+        return self.path / CONTROLS_LOG
+
+    @property
     def exported_log(self) -> Path:
         """A line per other architecture that was exported."""
         return self.path / EXPORTED_LOG
@@ -973,6 +1054,10 @@ class RunFolder(_Folder):
     def shifting_lines(self) -> list[ShiftingLine]:
         """The generations that were trained on."""
         return records.load_lines(self.shifting_log, ShiftingLine)
+
+    def controls_lines(self) -> list[FinishLine]:
+        """The finished controls that are no winners."""
+        return records.load_lines(self.controls_log, FinishLine)
 
     def finish_lines(self) -> list[FinishLine]:
         """The finished winners."""

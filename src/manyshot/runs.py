@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any, final
 from manyshot import records
 from manyshot.progress import Progress
 from manyshot.recipe import GIVEN, Recipe, RecipeError
-from manyshot.run_folder import RECIPE, RESULT, FinishLine, Result, RunFolder, WinnerRecord
+from manyshot.run_folder import (
+    RECIPE,
+    RESULT,
+    FinishLine,
+    Result,
+    RunFolder,
+    VerdictRecord,
+    WinnerRecord,
+)
 from manyshot.trust import check_trusted
 from manyshot.writing import is_main_process, new_folder
 
@@ -251,6 +259,15 @@ class Run:
         result = self.result
         return [self._winner(winner, result.task.metric.name) for winner in result.winners]
 
+    @property
+    def verdict(self) -> VerdictRecord | None:
+        """What the run says of its own result; None of a run from before it did.
+
+        Raises:
+            RecordError: if the run is not finished.
+        """
+        return self.result.verdict
+
     def _winner(self, winner: WinnerRecord, metric: str) -> RunWinner:
         costs = {"macs": winner.macs, "params": winner.params, "latency_ms": winner.latency_ms}
         costs |= winner.costs or {}
@@ -321,8 +338,9 @@ class Run:
         return calibrate(self.net, arch, self._workspace.calibration())
 
     def _finished_line(self, text: str) -> FinishLine | None:
-        """The record of a winner, or of an architecture that was exported; None without one."""
-        lines = (*self.files.exported_lines(), *self.files.finish_lines())
+        """The record of a winner, a control, or what was exported; None without one."""
+        files = self.files
+        lines = (*files.controls_lines(), *files.exported_lines(), *files.finish_lines())
         return {line.arch: line for line in lines}.get(text)
 
     def file(self, arch: Arch, kind: str) -> Path:
@@ -415,11 +433,12 @@ class Run:
         return f"Run({str(self.folder)!r}, {winners})"
 
     def _repr_html_(self) -> str:
-        """The winners as a table, for notebooks."""
+        """The verdict, and the winners beside their controls as a table, for notebooks."""
         from manyshot.report import html_of
         from manyshot.tables.run import winners
 
-        shown = html_of(repr(self))
         if not self.files.result_file.exists():
-            return shown
-        return shown + html_of(winners(self.result).without("Files"))
+            return html_of(repr(self))
+        result = self.result
+        words = [] if result.verdict is None else result.verdict.words
+        return "".join(map(html_of, [*words, winners(result).without("Files")]))

@@ -48,6 +48,7 @@ STREAMS = {
     "watched": "architectures watched before and after a search",
     "described_codes": "architectures whose codes are recorded",
     "shared_statistics": "paths whose batch norms share their statistics",
+    "controls": "random networks that winners have to beat, by budget",
     "truth_plan": "architectures that are trained alone",
     "survey": "architectures that show how uniform sampling spreads",
     "resamples": "bootstrap resamples",

@@ -48,6 +48,18 @@ def winners_table(result: Result, page: Path) -> RichTable:
     return _drawn(run.winners(result).without("Files"), title, where)
 
 
+def verdict_words(result: Result) -> Text | None:
+    """What a run says of its own result; None of a run that says nothing."""
+    if result.verdict is None:
+        return None
+    style = {"good": "green", "doubtful": "yellow", "nothing": "red"}.get(result.verdict.worth, "")
+    first, *rest = (sentence.translate(_ASCII) for sentence in result.verdict.words)
+    words = Text(f"Verdict: {first}", style=f"bold {style}".strip())
+    for sentence in rest:
+        words.append(f"\n{sentence}", style="default")
+    return words
+
+
 def shift_tables(result: Result) -> list[RichTable]:
     """What a search that moved the weights forwarded, and how the order of networks changed."""
     spent = run.images(result.images_forwarded)

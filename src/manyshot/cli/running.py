@@ -175,12 +175,16 @@ def _show(run: Run, as_json: bool) -> None:
     """Prints the winners of a finished run."""
     if not speaks():
         return
-    from manyshot.show import shift_tables, winners_table
+    from manyshot.show import shift_tables, verdict_words, winners_table
 
     result, page = run.result, run.files.report
     moved = result.shifting != "none" or result.order
     show(
         result.plain(),
         as_json,
-        lambda: [winners_table(result, page), *(shift_tables(result) if moved else ())],
+        lambda: [
+            *filter(None, [verdict_words(result)]),
+            winners_table(result, page),
+            *(shift_tables(result) if moved else ()),
+        ],
     )

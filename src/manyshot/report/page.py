@@ -67,6 +67,19 @@ class Folded:
     part: Bullets | Code
 
 
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a run says of its own result.
+
+    Attributes:
+        worth: `good`, `doubtful`, `nothing` or `unknown`; it decides the colour.
+        sentences: the most important first.
+    """
+
+    worth: str
+    sentences: Sequence[str]
+
+
 Part: TypeAlias = str | Heading | Bullets | Folded | Table | Figure | Picture
 Parts: TypeAlias = Sequence[Part | list[Figure] | list[Picture]]
 """What a section shows: a string is a paragraph, and a list stands side by side where it can."""
@@ -95,6 +108,7 @@ class Page:
         lead: what the page shows, in a few sentences.
         sections: what it consists of.
         warnings: what a reader must know first.
+        verdict: what the result is worth, above all else.
     """
 
     kind: str
@@ -102,6 +116,7 @@ class Page:
     lead: str
     sections: Sequence[PageSection]
     warnings: Sequence[str] = ()
+    verdict: Verdict | None = None
 
     def render(self) -> str:
         """The whole document."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from manyshot.report import figures as f
 from manyshot.report import searching, training
 from manyshot.report.derived import latest, merged
-from manyshot.report.page import Code, Figure, Folded, Page, PageSection, Parts
+from manyshot.report.page import Code, Figure, Folded, Page, PageSection, Parts, Verdict
 from manyshot.report.picture import Picture, blocks
 from manyshot.report.rank import rank_sections
 from manyshot.report.reading import RunRecords
@@ -24,6 +24,7 @@ def run_page(run: RunRecords) -> Page:
     """The page of what a run has written so far."""
     sections = [
         PageSection("Winners", _winners(run)),
+        PageSection("Trust", _trust(run)),
         PageSection("Search", _search(run)),
         PageSection("Operations", _operations(run)),
         PageSection("Shifting", _shifting(run)),
@@ -42,7 +43,7 @@ def run_page(run: RunRecords) -> Page:
     if run.result is not None and missing:
         names = numbers.listed([numbers.budget(b) for b in run.budgets if b in missing])
         warnings.append(f"No scored network is within {names}.")
-    return Page("run", run.name, _lead(run), sections, warnings)
+    return Page("run", run.name, _lead(run), sections, warnings, _verdict(run))
 
 
 def _lead(run: RunRecords) -> str:
@@ -70,6 +71,20 @@ def _lead(run: RunRecords) -> str:
             f"{'; '.join(won)}."
         )
     return " ".join(words) or "Nothing but the beginning of a run is on record."
+
+
+def _verdict(run: RunRecords) -> Verdict | None:
+    """What the run says of its own result."""
+    verdict = None if run.result is None else run.result.verdict
+    return None if verdict is None else Verdict(verdict.worth, verdict.words)
+
+
+def _trust(run: RunRecords) -> Parts:
+    """What the verdict rests on."""
+    if run.result is None or run.result.verdict is None:
+        return []
+    words = "What the verdict above rests on, all of it measured in this run."
+    return [words, tables.measures(run.result.verdict, run.result.task)]
 
 
 def _winners(run: RunRecords) -> Parts:

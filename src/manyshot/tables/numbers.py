@@ -50,6 +50,16 @@ def score(value: float | None, is_share: bool, digits: int = 1) -> str:
     return _signed(f"{value:.4g}")
 
 
+def bounds(interval: tuple[float, float] | None, is_share: bool) -> str:
+    """The bounds of an interval, in percent if the metric is a share: `91.2–95.0`."""
+    if interval is None:
+        return UNDEFINED
+    low, high = interval
+    if is_share:
+        return f"{100 * low:.1f}–{100 * high:.1f}"
+    return f"{_signed(f'{low:.4g}')}–{_signed(f'{high:.4g}')}"
+
+
 def milliseconds(number: float | None) -> str:
     """A latency: `0.394 ms`."""
     return UNDEFINED if number is None else f"{number:.3g}{_THIN}ms"

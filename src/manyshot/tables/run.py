@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from manyshot.run_folder import (
+    ControlRecord,
+    Difference,
     EnvironmentRecord,
     GeneratedRecord,
     Result,
+    TaskRecord,
+    TestedRecord,
     Timing,
+    VerdictRecord,
+    WinnerRecord,
 )
 from manyshot.tables import numbers
 from manyshot.tables.numbers import count, percent
@@ -25,33 +31,96 @@ STAGES = {
 
 
 def winners(result: Result) -> Table:
-    """The winners of a run: one row per budget."""
+    """The winners of a run, each above the controls of its budget."""
     metric = result.task.metric
     others = _others(result)
     rows: list[dict[str, Cell]] = [
         {
-            "Budget": numbers.budget(winner.budget),
-            "Architecture": winner.arch,
-            "MACs": count(winner.macs),
-            "Parameters": count(winner.params),
-            "Latency": numbers.milliseconds(winner.latency_ms),
-            **{_titled(name): count(cost) for name, cost in (winner.costs or {}).items()},
-            "Proxy": numbers.score(winner.proxy_score, metric.share, 2),
-            "Test": numbers.score(winner.test_score, metric.share, 2),
+            "Budget": numbers.budget(network.budget),
+            **({"Network": _role(network)} if result.controls else {}),
+            "Architecture": network.arch,
+            "MACs": count(network.macs),
+            "Parameters": count(network.params),
+            "Latency": numbers.milliseconds(network.latency_ms),
+            **{_titled(name): count(cost) for name, cost in (network.costs or {}).items()},
+            "Proxy": numbers.score(network.proxy_score, metric.share, 2),
+            "Test": numbers.score(network.test_score, metric.share, 2),
+            **({"95 %": numbers.bounds(network.test_interval, metric.share)} if bounded else {}),
             **{
-                f"Test {name}": numbers.score(winner.test_metrics.get(name), metric.share, 2)
+                f"Test {name}": numbers.score(network.test_metrics.get(name), metric.share, 2)
                 for name in others
             },
-            "Files": winner.files,
+            "Files": network.files if isinstance(network, WinnerRecord) else {},
         }
-        for winner in result.winners
+        for bounded in [any(winner.test_interval for winner in result.winners)]
+        for network in with_controls(result)
     ]
+    beside = ""
+    if result.controls:
+        beside = (
+            "Largest, scaled and random networks within each budget, finished in the same way, are "
+            "what a winner has to beat. "
+        )
     note = (
-        f"Proxy: {metric.name} on validation images with shared weights{_chosen_by(result)}. "
-        "Test: on test images, once, at the end. "
-        f"Latency: {_clock(next(iter(result.latency.values()), None))}."
+        f"{beside}Proxy: {metric.name} on validation images with shared weights"
+        f"{_chosen_by(result)}. Test: on test images, once, at the end; the interval is by these "
+        f"images alone. Latency: {_clock(next(iter(result.latency.values()), None))}."
     )
-    return Table(rows, ("Budget", "Architecture", "Files"), ("Architecture",), note)
+    return Table(rows, ("Budget", "Network", "Architecture", "Files"), ("Architecture",), note)
+
+
+def measures(verdict: VerdictRecord, task: TaskRecord) -> Table:
+    """What a verdict rests on."""
+    share, random = task.metric.share, verdict.random_networks
+    rows = [
+        ("Best score with the supernet's weights", numbers.score(verdict.best_proxy, share)),
+        ("Score of guessing", numbers.score(verdict.chance, share)),
+        ("Networks drawn at random before the search learnt", numbers.whole(random)),
+        ("τ of their order by two halves of the validation images", _two(verdict.halves_tau)),
+        ("τ of their order with that by MACs", _two(verdict.macs_tau)),
+        ("τ of their order with that by parameters", _two(verdict.params_tau)),
+        ("Their standard deviation", _spread(verdict.spread, task)),
+        ("Standard error of one of them", _spread(verdict.error, task)),
+        ("Networks finished", numbers.whole(verdict.finished)),
+        ("τ of the supernet's order with test scores", _two(verdict.proxy_test_tau)),
+        ("τ of the order by MACs with test scores", _two(verdict.macs_test_tau)),
+    ]
+    rows += [
+        (f"Winners over {kind} networks, mean of {found.budgets}", _gain(found, task))
+        for kind, found in verdict.controls.items()
+    ]
+    table = [{"What": what, "Value": value} for what, value in rows if value != numbers.UNDEFINED]
+    return Table(table, ("What",))
+
+
+def _two(value: float | None) -> str:
+    return numbers.decimal(value, 2)
+
+
+def _spread(value: float | None, task: TaskRecord) -> str:
+    """A difference of what networks rank by, which are losses or scores."""
+    is_share = task.metric.share and task.fitness == "metric"
+    return numbers.score(value, is_share, 2)
+
+
+def _gain(found: Difference, task: TaskRecord) -> str:
+    gain = numbers.score(found.value, task.metric.share, 2)
+    if found.low is None or found.high is None:
+        return gain
+    return f"{gain} ({numbers.bounds((found.low, found.high), task.metric.share)})"
+
+
+def with_controls(result: Result) -> list[TestedRecord]:
+    """Each winner, and the controls of its budget behind it."""
+    return [
+        network
+        for winner in result.winners
+        for network in (winner, *(c for c in result.controls if c.budget == winner.budget))
+    ]
+
+
+def _role(network: TestedRecord) -> str:
+    return network.kind if isinstance(network, ControlRecord) else "winner"
 
 
 def _titled(metric: str) -> str:

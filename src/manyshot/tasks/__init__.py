@@ -8,7 +8,7 @@ from typing import Any
 from manyshot.plugins import build
 from manyshot.tasks.classes import Classification, Dense
 from manyshot.tasks.labels import MultiLabel
-from manyshot.tasks.task import Loss, Metric, OneLoss, Smooths, Task, WithLoss
+from manyshot.tasks.task import Guesses, Loss, Metric, OneLoss, Smooths, Task, WithLoss
 from manyshot.tasks.values import Regression
 
 TASKS: dict[str, Callable[..., Task]] = {
@@ -27,6 +27,7 @@ __all__ = [
     "TASKS",
     "Classification",
     "Dense",
+    "Guesses",
     "Loss",
     "Metric",
     "MultiLabel",

@@ -121,6 +121,10 @@ class Classification(_Classes):
             refuse(outputs, targets, allowed)
         self._check_range(logits, targets, allowed)
 
+    def chance(self, counts: Sequence[int]) -> float:
+        """The share of the most frequent class."""
+        return max(counts) / sum(counts)
+
     def metrics(self, outputs: Any) -> Mapping[str, Metric]:
         """Accuracy, and balanced accuracy."""
         classes = self._classes(outputs)

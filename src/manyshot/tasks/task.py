@@ -86,6 +86,15 @@ class Smooths(Protocol):
         ...
 
 
+@runtime_checkable
+class Guesses(Protocol):
+    """A task that knows what guessing would score."""
+
+    def chance(self, counts: Sequence[int]) -> float:
+        """The score of the same guess for all images, by how many there are of each class."""
+        ...
+
+
 class OneLoss:
     """A base: every image counts the same, metrics get what the network gave, and the loss distils.
 

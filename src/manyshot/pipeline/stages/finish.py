@@ -30,6 +30,9 @@ from manyshot.supernet import Supernet
 from manyshot.train import load_weights, save_weights
 from manyshot.train.checkpoint import digest
 
+PARTS = 20
+"""Networks are scored on so many random parts of the test images too, for intervals."""
+
 
 def finish(
     ws: Workspace,
@@ -180,15 +183,17 @@ class _Work:
         before = self.line
         formats: list[str] = list(ws.recipe.export.formats)
         tested_on, value, loss, values = None, None, None, None
+        count, parts = None, None
         if before is not None:
             tested_on, value, loss = before.tested_on, before.test_score, before.test_loss
-            values = before.test_metrics
+            values, count, parts = before.test_metrics, before.test_images, before.test_parts
             proxy_score = before.proxy_score if proxy_score is None else proxy_score
             formats += [kind for kind in before.files if kind not in formats]
         images = ws.splits.digests["test"]
         if (test and tested_on != images) or (value is not None and not self.trained):
-            score = evaluate.score_module(subnet, ws.fixed("test", None), task=ws.task)
+            score = evaluate.score_module(subnet, ws.fixed("test", None), task=ws.task, parts=PARTS)
             value, loss, values = score.value, score.loss, dict(score.metrics)
+            count, parts = score.images, tuple(part.value for part in score.parts)
             tested_on = images
         scores = {f"test {name}": number for name, number in (values or {}).items()}
         if proxy_score is not None:
@@ -216,6 +221,8 @@ class _Work:
             test_score=value,
             test_loss=loss,
             test_metrics=values,
+            test_images=count,
+            test_parts=parts,
             files=files,
             sha256={kind: records.sha256_of(self.folder / path) for kind, path in files.items()},
             failed=failed or None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -212,10 +213,16 @@ class Scorer(Generic[L]):
         before = self.known.get((arch, version, name, validation.images))
         if before is not None:
             value, loss, forwarded = before.proxy_score, before.proxy_loss, 0
+            halves = before.halves
         else:
             score = evaluate.score(
-                ws.net, arch, calibration=calibration, validation=validation, task=ws.task
+                ws.net, arch, calibration=calibration, validation=validation, task=ws.task, parts=2
             )
+            fitness = ws.task_record.fitness_of
+            ranks = [fitness(half.value, half.loss) for half in score.parts]
+            halves = None
+            if len(ranks) == 2 and all(map(math.isfinite, ranks)):
+                halves = (ranks[0], ranks[1])
             value, loss = score.value, score.loss
             calibrated = 0 if stats is not None else batches.calibration.images
             forwarded = calibrated + validation.images
@@ -230,6 +237,7 @@ class Scorer(Generic[L]):
             "validation_images": validation.images,
             "weights": self.weights_of(version),
             "images_forwarded": forwarded,
+            "halves": halves,
         }
         return self.kind(**content)
 

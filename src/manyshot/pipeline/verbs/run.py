@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
@@ -23,6 +24,7 @@ from manyshot.pipeline.networks import keep_original, said_of_classifier
 from manyshot.pipeline.opening import open_folder, take_over
 from manyshot.pipeline.stages import latency
 from manyshot.pipeline.stages.adopt import load_source, take_source
+from manyshot.pipeline.stages.controls import choose_controls, finish_controls, judged
 from manyshot.pipeline.stages.describe import describe_space
 from manyshot.pipeline.stages.finish import check_exported, finish, try_formats
 from manyshot.pipeline.stages.generate import probed_images, proposals
@@ -30,8 +32,10 @@ from manyshot.pipeline.stages.search import Searched, check_winners, search, win
 from manyshot.pipeline.stages.train import train_stage
 from manyshot.pipeline.verbs.transfer import check_channels
 from manyshot.progress import Progress, Silent, showing
+from manyshot.rank.verdict import interval
 from manyshot.recipe import Recipe
 from manyshot.run_folder import (
+    ControlRecord,
     FinishLine,
     GeneratedRecord,
     Result,
@@ -162,14 +166,28 @@ def _run(
     archs = list(chosen.values())
     proxies = {arch: searched.lines[arch].proxy_score for arch in archs}
     finished = finish(ws, accelerator, folder, archs, recipe.finish, progress, proxies)
+    controls = [c for c in choose_controls(ws, list(scores)) if c.budget in chosen]
+    beside, lines = finish_controls(ws, accelerator, folder, controls, progress, finished)
     result = None
     if accelerator.is_main_process:
         images = {"train": trained_images(ws), **searched.images, "probe": probed_images(folder)}
         generated = None
         if proposed is not None:
             generated = {p.limit.name: p.record(chosen.get(p.limit.name)) for p in proposed}
-        timings = _timings(ws, folder, finished)
+        timings = _timings(ws, folder, [*finished, *lines])
         result = summary(ws, searched, chosen, finished, timings, images, generated)
+        tested = [
+            ControlRecord(
+                kind=control.kind,
+                **_tested(
+                    ws, control.budget, arch, (proxy.value, proxy.loss), lines[arch], timings[arch]
+                ),
+            )
+            for control in controls
+            for arch, proxy in [(control.arch, beside[control.arch])]
+        ]
+        verdict = judged(ws, folder, result.winners, tested, {**finished, **lines})
+        result = result.model_copy(update={"controls": tuple(tested), "verdict": verdict})
         records.write_json(RunFolder(folder).result_file, result)
     stop(accelerator)
     check_winners(ws, scores, chosen)
@@ -250,20 +268,40 @@ def winner(
         line: its line, tested.
         took: its latency.
     """
-    assert line.test_score is not None and line.test_loss is not None
     return WinnerRecord(
-        budget=budget,
-        arch=ws.net.space.to_text(arch),
+        **_tested(ws, budget, arch, (proxy.proxy_score, proxy.proxy_loss), line, took),
         choices=ws.net.space.choices(arch),
-        **ws.recorded_costs(arch) | {"latency_ms": took.median_ms},
-        proxy_score=proxy.proxy_score,
-        proxy_loss=proxy.proxy_loss,
-        test_score=line.test_score,
-        test_loss=line.test_loss,
-        test_metrics=line.test_metrics or {},
         files=line.files,
         failed=line.failed,
     )
+
+
+def _tested(
+    ws: Workspace,
+    budget: str,
+    arch: Arch,
+    proxy: tuple[float, float],
+    line: FinishLine,
+    took: Timing,
+) -> dict[str, Any]:
+    """What `TestedRecord` holds of a finished network; `proxy` is its score and its loss."""
+    assert line.test_score is not None and line.test_loss is not None
+    bounds = None
+    if line.test_images is not None:
+        metric = ws.task_record.metric
+        bounds = interval(line.test_score, line.test_images, metric, line.test_parts or ())
+    return {
+        "budget": budget,
+        "arch": ws.net.space.to_text(arch),
+        **ws.recorded_costs(arch),
+        "latency_ms": took.median_ms,
+        "proxy_score": proxy[0],
+        "proxy_loss": proxy[1],
+        "test_score": line.test_score,
+        "test_loss": line.test_loss,
+        "test_metrics": line.test_metrics or {},
+        "test_interval": bounds,
+    }
 
 
 def trained_images(ws: Workspace) -> int:
