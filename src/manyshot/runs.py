@@ -440,5 +440,6 @@ class Run:
         if not self.files.result_file.exists():
             return html_of(repr(self))
         result = self.result
-        words = [] if result.verdict is None else result.verdict.words
-        return "".join(map(html_of, [*words, winners(result).without("Files")]))
+        words = () if result.verdict is None else result.verdict.words
+        table = html_of(winners(result).without("Files"))
+        return "".join(map(html_of, words)) + table
