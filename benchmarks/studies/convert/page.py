@@ -47,6 +47,7 @@ as the original.
 - *torch-pruning* (1.6.1): groups of channels of least L1 norm are cut in 200 small steps until \
 the cost is reached; *global* over all layers, *layerwise* the same share of every layer; \
 *longer*: layerwise, with 9 epochs of finishing.
+- *convert, longer*: as untrained, with 9 epochs of finishing.
 - *scaled*: the same family with as many channels as the cost allows, from new weights, 13 epochs \
 at the original's rate: those of the original's training and of finishing together. Once the \
 original is there, these networks train for more than four times as long as the others; *short*: \

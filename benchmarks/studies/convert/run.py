@@ -12,6 +12,7 @@ epochs:
 - torch-pruning, global: the channels of least L1 norms by groups, over all layers;
 - torch-pruning, layerwise: the same share of every layer;
 - torch-pruning, longer: layerwise, finished for three times as many epochs;
+- convert, longer: as the first, finished for three times as many epochs;
 - scaled: fewer channels everywhere, trained from scratch for the epochs of all trainings together;
 - scaled, short: the same, trained only for the epochs of finishing;
 - FastNAS: that of nvidia-modelopt.
@@ -84,6 +85,7 @@ ARMS = {
     "scaled, short": Arm("scaled", ("scaled",), common.SHORT),
     "FastNAS": Arm("fastnas", ("pruned",)),
     "torch-pruning, longer": Arm("pruning", ("layerwise", "pruned"), common.LONGER),
+    "convert, longer": Arm("ours", ("untrained", "searched"), common.LONGER),
 }
 """Arms by name; the first function is the method."""
 
