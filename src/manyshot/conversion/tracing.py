@@ -68,6 +68,7 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         given: dimensions of parameters that are the channels of what an operation gives.
         met: the layouts that the operations of a module met, by module.
         views: what the operations of a module in `VIEWS` gave in eval mode, in order, by module.
+        returned: the shapes of what the network returned in eval mode.
         calls: all calls of modules in eval mode, in the order in which they ended.
         trained: modules that ran in train mode.
         producers: what made a value, by its number.
@@ -89,6 +90,7 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.given: set[tuple[str, int]] = set()
         self.met: defaultdict[nn.Module, dict[Layout, None]] = defaultdict(dict)
         self.views: defaultdict[nn.Module, list[View]] = defaultdict(list)
+        self.returned: list[tuple[int, ...]] = []
         self.calls: list[Call] = []
         self.trained: set[nn.Module] = set()
         self.producers: dict[int, Producer] = {}
@@ -284,9 +286,14 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def run(trace: Trace, model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-    """Runs `model` under a trace, in its mode, and fixes the channels of what it returns."""
+    """Runs `model` under a trace, in its mode, and fixes the channels of what it returns.
+
+    A second run shows what it keeps from one call to the next.
+    """
     with torch.no_grad(), torch.random.fork_rng(devices=[]), torch.device("meta"), trace:
         output = model(*args, **kwargs)
+    if not model.training:
+        trace.returned = [tuple(tensor.shape) for tensor in tensors_in(output)]
     for tensor in tensors_in(output):
         for layout in trace.dims(tensor):
             fix(layout, "it is what the network returns")
