@@ -179,11 +179,18 @@ class Converter:
         return any(path == held or path.startswith(f"{held}.") for held in self.opaque)
 
     def _attributes_met(self) -> dict[str, list[Layout]]:
-        """The layouts that operations met right inside every module, by its path."""
-        return {
-            self._paths[module]: [layout for layout in met]
-            for module, met in self._trace.met.items()
-        }
+        """The layouts that operations met right inside every module, by its path.
+
+        Of modules that only call others, it is those of what went in and came out.
+        """
+        met = {self._paths[module]: list(layouts) for module, layouts in self._trace.met.items()}
+        for call in self._trace.calls:
+            if call.module not in self._trace.met:
+                dims = (self._trace.value_dims[i] for i in (*call.inputs, *call.outputs))
+                layouts = (layout for each in dims for layout in each[1:])
+                known = met.setdefault(self._paths[call.module], [])
+                known += [layout for layout in layouts if layout is not None]
+        return met
 
     def _widths(self) -> dict[Group, list[tuple[str, bool]]]:
         """The groups that are widths or heads, each with the modules that hold it.
@@ -260,9 +267,9 @@ class Converter:
         return min(found, default=1)
 
     def _name(self, group: Group, kind: Kind, taken: Container[str] = ()) -> str:
-        """A name for a group of what gives it: of modules that give nothing else, if there are."""
+        """A name for a group of what gives it: of modules that give no other one, if there are."""
         given = [path for path, gives in self._listed[group] if gives]
-        alone = [path for path in given if len(self._given_by(path)) == 1]
+        alone = [path for path in given if self._free_given_by(path) <= {group}]
         within = (
             f"{path}.{name}"
             for path in given
@@ -276,10 +283,11 @@ class Converter:
                 return name
         raise AssertionError("there is no end of numbers")
 
-    def _given_by(self, path: str) -> set[Group]:
+    def _free_given_by(self, path: str) -> set[Group]:
         dims = self.plan.dims[path]
         given = self.plan.given.get(path, {}).items()
-        return set(groups_of(dims[name][i] for name, at in given for i in at))
+        groups = groups_of(dims[name][i] for name, at in given for i in at)
+        return {group for group in groups if group.reason is None}
 
     def _decide_kernels(self) -> None:
         for path, module in self._twin.named_modules():
