@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import fnmatch
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -253,7 +253,7 @@ def _check(net: Supernet, inputs: Inputs, original: Any, stats: BatchNormStats) 
         ConversionError: if the largest computes something else, or an extracted network does.
     """
     with evaluating(net):
-        largest = _alike(lambda: net(inputs, stats=stats))
+        largest = _alike(net, inputs, stats=stats)
         difference = _difference(largest, original, "the largest architecture")
         rng = numpy_rng("conversion", "checks")
         for arch in dict.fromkeys((net.space.smallest, net.space.sample(rng))):
@@ -261,15 +261,15 @@ def _check(net: Supernet, inputs: Inputs, original: Any, stats: BatchNormStats) 
             plain = net.extract(arch, stats=unit).eval()
             args, kwargs = as_call(inputs)
             what = f"architecture {net.space.to_text(arch)}, extracted,"
-            cut = _alike(lambda: net(inputs, arch, stats=unit))
-            _difference(_alike(lambda: plain(*args, **kwargs)), cut, what)
+            cut = _alike(net, inputs, arch, stats=unit)
+            _difference(_alike(plain, *args, **kwargs), cut, what)
     return difference
 
 
-def _alike(run: Callable[[], Any]) -> Any:
+def _alike(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
     """What a forward gives with the same random numbers as others that are run by this."""
     with torch.random.fork_rng(devices=[]):
-        return run()
+        return module(*args, **kwargs)
 
 
 def _unit_statistics(net: Supernet, arch: Any) -> BatchNormStats:
@@ -294,8 +294,8 @@ def _difference(output: Any, expected: Any, what: str) -> float:
     shapes = [[tuple(tensor.shape) for tensor in tensors] for tensors in (ours, theirs)]
     if shapes[0] != shapes[1]:
         raise ConversionError(
-            f"convert: {what} gives tensors of shapes {shapes[0]}, and should of {shapes[1]}: leave "
-            "the modules that make them as they are by keep=(...)"
+            f"convert: {what} gives tensors of shapes {shapes[0]}, and should of {shapes[1]}: "
+            "leave the modules that make them as they are by keep=(...)"
         )
     worst = 0.0
     for one, other in zip(ours, theirs, strict=True):

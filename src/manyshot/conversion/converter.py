@@ -171,8 +171,15 @@ class Converter:
                 why = "it does not run, or cannot be looked into"
             elif "parametrizations" in path.split("."):
                 why = "a parametrisation computes with it"
-            for layout in self._trace.parameters[name] if why is not None else ():
-                fix(layout, why)
+            if why is not None:
+                for layout in self._trace.parameters[name]:
+                    fix(layout, why)
+        taken = set(
+            groups_of(self._trace.parameters[held][dim] for held, dim in self._trace.summed)
+        )
+        for group in groups_of(layout for each in self._trace.stored for layout in each):
+            if group not in taken:
+                group.fix("nothing takes it in but an attribute, from where others may read it")
         return Plan(dims, summed, given, read)
 
     def _is_inside_opaque(self, path: str) -> bool:
@@ -602,7 +609,7 @@ def _path_of(module: nn.Module, rewritten: nn.Module, plan: Plan) -> str:
 
 
 def _paths_of(rewritten: nn.Module, plan: Plan) -> dict[nn.Module, str]:
-    """Where the modules of a rewritten network are in the original, where blocks are not wrapped."""
+    """Where the modules of a rewritten network are in the original, which wraps no blocks."""
     blocks = {block for run in plan.depths for block in run.blocks}
     paths = {}
     for path, module in rewritten.named_modules():

@@ -34,7 +34,6 @@ from manyshot.nn.layer_norm import LayerNorm, RMSNorm
 from manyshot.nn.multihead import MultiheadAttention
 from manyshot.space import Decision, Size, concat
 
-
 Within: TypeAlias = tuple[tuple[Any, ...], tuple[Any, ...]] | None
 """What is before and after a number in a tuple; None for a number by itself."""
 

@@ -171,8 +171,7 @@ def _convolution(context: Context, arguments: dict[str, Any], out: Tensor) -> Di
     if bias is not None:
         _meet(context, layout, context.dims(bias)[0])
     along = tuple(
-        each if passes else None
-        for each, passes in zip(context.dims(x)[2:], passed, strict=True)
+        each if passes else None for each, passes in zip(context.dims(x)[2:], passed, strict=True)
     )
     _fixed(
         context,

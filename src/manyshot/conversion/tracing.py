@@ -13,12 +13,12 @@ from typing import Any, TypeAlias, final
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from manyshot.conversion.groups import Group, Layout, fix
 from manyshot.conversion.rules import RULES, Dims, elementwise, unknown
 from manyshot.nn.inputs import tensors_in
-
 
 View: TypeAlias = tuple[tuple[int, ...], Dims]
 """The shape of what an operation gave, and the layouts of its dimensions."""
@@ -68,6 +68,7 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         given: dimensions of parameters that are the channels of what an operation gives.
         met: the layouts that the operations of a module met, by module.
         views: what the operations of a module in `VIEWS` gave in eval mode, in order, by module.
+        stored: the layouts of tensors that forwards left in attributes of modules.
         returned: the shapes of what the network returned in eval mode.
         calls: all calls of modules in eval mode, in the order in which they ended.
         trained: modules that ran in train mode.
@@ -90,6 +91,7 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.given: set[tuple[str, int]] = set()
         self.met: defaultdict[nn.Module, dict[Layout, None]] = defaultdict(dict)
         self.views: defaultdict[nn.Module, list[View]] = defaultdict(list)
+        self.stored: list[Dims] = []
         self.returned: list[tuple[int, ...]] = []
         self.calls: list[Call] = []
         self.trained: set[nn.Module] = set()
@@ -221,8 +223,9 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._note_met(args, kwargs)
         dims = apply(self, arguments, out)
         of_weights = name not in PRODUCTS and all(id(t) in self._weights for t in tensors)
-        outputs = [out] if isinstance(out, Tensor) else out if isinstance(out, list | tuple) else []
-        for tensor, each in zip(outputs, [dims] if outputs and outputs[0] is out else dims or ()):
+        outputs = list(out) if isinstance(out, list | tuple) else [out]
+        by_output = list(dims or ()) if isinstance(out, list | tuple) else [dims]
+        for tensor, each in zip(outputs, by_output, strict=False):
             if isinstance(tensor, Tensor):
                 known: Dims = (None,) * tensor.dim() if each is None else each
                 self._made(tensor, known, name, before)
@@ -256,6 +259,16 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 for layout in self.dims(tensor):
                     kind = type(self.innermost).__name__
                     fix(layout, f"{kind} keeps a tensor of it from one call to the next")
+
+    def note_stored(self, model: nn.Module) -> None:
+        """Notes what a forward has left in attributes of modules, where others may read it."""
+        for module in model.modules():
+            held = [
+                v for name, v in vars(module).items() if name not in ("_parameters", "_buffers")
+            ]
+            for tensor in pytree.tree_leaves(held):
+                if isinstance(tensor, Tensor) and id(tensor) in self._dims:
+                    self.stored.append(self.dims(tensor))
 
     def again(self, model: nn.Module, args: Any, kwargs: Any) -> None:
         """Runs the network once more, and fixes what it keeps from one call to the next."""
@@ -297,4 +310,5 @@ def run(trace: Trace, model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[s
     for tensor in tensors_in(output):
         for layout in trace.dims(tensor):
             fix(layout, "it is what the network returns")
+    trace.note_stored(model)
     trace.again(model, args, kwargs)
