@@ -345,7 +345,25 @@ class Spread(nn.Module):
         return self.h(F.grid_sample(x, grid.to(x), align_corners=False).mean((2, 3)))
 
 
+class Reading(nn.Module):
+    """Learnt queries that read tokens by torch's attention, a gated layer, and an RMS norm."""
+
+    def __init__(self):
+        super().__init__()
+        self.queries, self.inside = nn.Parameter(torch.randn(1, 8, 48)), nn.Linear(32, 48)
+        self.attention = nn.MultiheadAttention(48, 4, batch_first=True)
+        self.norm, self.gates = nn.RMSNorm(48), nn.Linear(48, 128)
+        self.out, self.h = nn.Linear(64, 48), nn.Linear(48, 5)
+
+    def forward(self, x):
+        x, queries = self.inside(x), self.queries.expand(len(x), -1, -1)
+        x = queries + self.attention(queries, x, x, need_weights=False)[0]
+        one, other = self.gates(self.norm(x)).chunk(2, -1)
+        return self.h((x + self.out(F.silu(one) * other)).mean(1))
+
+
 VARYING = {
+    Reading: (VECTORS, 2),
     Alike: (IMAGES, 2),
     Recurrent: (VECTORS, 2),
     Computed: (IMAGES, 3),
@@ -359,6 +377,7 @@ def test_what_need_not_stay_varies(kind):
     model = built(kind)
     net = convert(model, inputs)
     assert len(names(net)) == count, str(net.conversion)
+    assert len(names(net, "heads")) == (kind is Reading)
     check_forms(net, model, inputs)
     check_training(net, inputs)
     check_agreement(net.eval(), inputs)

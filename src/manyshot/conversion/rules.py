@@ -52,6 +52,11 @@ class Context(Protocol):
         """Whether the module that runs is a layer norm, which can be told its active features."""
         ...
 
+    @property
+    def normalises_by_means(self) -> bool:
+        """Whether it is an RMS norm, which torch computes of means on tensors without values."""
+        ...
+
 
 Rule: TypeAlias = Callable[[Context, dict[str, Any], Any], Any]
 """`rule(context, arguments by name, output)` gives `Dims` per output tensor."""
@@ -142,7 +147,7 @@ def _alike(context: Context, arguments: dict[str, Any], out: Tensor) -> Dims:
 
 def alike(entries: int) -> Layout | None:
     """The layout of a dimension whose entries are all alike."""
-    return None if entries == 1 else ((Group(entries), 1),)
+    return None if entries == 1 else ((Group(entries, alike=True), 1),)
 
 
 @rule("convolution")
@@ -294,7 +299,8 @@ def _reduction(context: Context, arguments: dict[str, Any], out: Any) -> Any:
     if isinstance(arguments.get("other"), Tensor):
         return elementwise(context, arguments, out)
     dims, over = context.dims(x), _axes(arguments.get("dim"), x.dim())
-    _fixed(context, dims, "reduces over it", over)
+    if not (context.normalises_by_means and over == [x.dim() - 1]):
+        _fixed(context, dims, "reduces over it", over)
     if arguments.get("keepdim"):
         kept = tuple(None if i in over else layout for i, layout in enumerate(dims))
     else:
@@ -388,9 +394,7 @@ def _block(
     """The layouts of the dimensions that some adjacent ones are merged and split into."""
     if len(ins) == 1 and len(outs) == 1:
         return layouts
-    held = [i for i, layout in enumerate(layouts) if layout is not None]
-    free = [i for i in held if any(g.reason is None for g, _ in resolved(layouts[i] or ()))]
-    held = free if len(held) > 1 and free else held[:1] if not free else held
+    held = _that_matter([(i, layout) for i, layout in enumerate(layouts) if layout is not None])
     at = held[0]
     layout = layouts[at]
     assert layout is not None
@@ -407,6 +411,30 @@ def _block(
         fix(whole, f"{context.where} splits its channels")
         return [None] * len(outs)
     return parts
+
+
+def _that_matter(held: Sequence[tuple[int, Layout]]) -> list[int]:
+    """Which of several dimensions that are merged may vary: else they are those of constants.
+
+    Entries that are all alike, such as those of a batch that a token was expanded to, make way for
+    channels.
+    """
+    for matters in (_is_free, _has_met_channels):
+        some = [(i, layout) for i, layout in held if any(matters(g) for g, _ in resolved(layout))]
+        if len(held) > 1 and some:
+            for i, layout in held:
+                if (i, layout) not in some:
+                    fix(layout, "it is merged with channels")
+            held = some
+    return [i for i, _ in held]
+
+
+def _is_free(group: Group) -> bool:
+    return group.reason is None
+
+
+def _has_met_channels(group: Group) -> bool:
+    return not group.alike
 
 
 def _heads(

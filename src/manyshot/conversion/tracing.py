@@ -138,6 +138,12 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Whether a layer norm runs."""
         return isinstance(self.innermost, nn.LayerNorm)
 
+    @property
+    def normalises_by_means(self) -> bool:
+        """Whether an RMS norm of torch runs, over channels alone."""
+        norm = self.innermost
+        return type(norm) is nn.RMSNorm and norm.weight is not None and norm.weight.dim() == 1
+
     def heads_axis(self, shape: Sequence[int]) -> int | None:
         """The dimension before the last of `shape` that counts the heads of a running module."""
         for module in reversed(self._stack[-2:]):
@@ -230,6 +236,8 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 known: Dims = (None,) * tensor.dim() if each is None else each
                 self._made(tensor, known, name, before)
                 (self._weights.add if of_weights else self._weights.discard)(id(tensor))
+        if of_weights and name in VIEWS and len(outputs) > 1:
+            self._note_parts(tensors[0], outputs)
         self._fix_written(func, arguments)
         if torch.Tag.nondeterministic_seeded in func.tags and not self._model.training:
             for tensor in tensors_in(outputs):
@@ -239,6 +247,13 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
             views = ((tuple(t.shape), self.dims(t)) for t in tensors_in(outputs))
             self.views[self.innermost].extend(views)
         return out
+
+    def _note_parts(self, whole: Tensor, parts: list[Tensor]) -> None:
+        """Notes that parts of a weight, as for queries and keys, are dimensions of it."""
+        for part in parts:
+            for layout, of in zip(self.dims(part), self.dims(whole), strict=True):
+                if layout is not None and id(of) in self._origin:
+                    self._origin.setdefault(id(layout), self._origin[id(of)])
 
     def _fix_written(self, func: Any, arguments: Mapping[str, Any]) -> None:
         """Fixes parameters and buffers that are written to: a part of one that is cut is a copy."""
