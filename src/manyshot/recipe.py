@@ -42,8 +42,8 @@ class ConvertSettings(Section):
 
     ratios: list[Annotated[float, Field(gt=0, le=1)]] = [0.25, 0.5, 0.75, 1.0]
     """Widths, as parts of the original's channels; 1 is always among them."""
-    divisor: Positive = 8
-    """Channels are multiples of it."""
+    divisor: Positive | None = None
+    """Channels are multiples of it; by default of 8, and of narrow widths of 4, 2 or 1."""
     depth: bool = True
     """Whether residual blocks can be left out."""
     kernel: bool = False

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from manyshot.conversion.groups import (
     Group,
+    _split,
     factored,
     fix,
     groups_of,
@@ -117,6 +118,14 @@ def test_a_merge_is_undone_by_its_split(shape):
 
 def test_a_split_inside_of_units_is_none():
     assert factored(((Group(12), 1),), (3, 4)) is None
+
+
+def test_a_group_is_split_between_its_units_alone():
+    whole = Group(4)
+    assert not _split((whole, 4), 6)
+    assert whole.resolved() == ((whole, 1),)
+    assert _split((whole, 4), 8)
+    assert [group.units for group, _ in whole.resolved()] == [2, 2]
 
 
 def test_the_first_reason_counts():

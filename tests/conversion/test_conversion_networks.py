@@ -26,9 +26,9 @@ SIZE = 64
 # decisions on widths and heads; of vit_b_16 13 and 12, of swin_t those of its MLPs alone
 TORCHVISION = {
     "resnet18": 12,
-    "mobilenet_v3_small": 26,
+    "mobilenet_v3_small": 27,
     "densenet121": 120,
-    "efficientnet_b0": 36,
+    "efficientnet_b0": 40,
     "convnext_tiny": 22,
     "googlenet": 61,
     "squeezenet1_1": 25,
@@ -38,7 +38,7 @@ TORCHVISION = {
     "vit_b_16": 25,
     "swin_t": 12,
     "shufflenet_v2_x1_0": 18,
-    "regnet_y_400mf": 36,
+    "regnet_y_400mf": 37,
 }
 
 

@@ -73,6 +73,9 @@ def numbers(
         return _varying({"num_channels": bare, "num_groups": groups}, size)
     if isinstance(module, nn.LayerNorm | nn.RMSNorm) and len(weight) == 1 and bare is not None:
         return {"normalized_shape": (size(bare),)}
+    if isinstance(module, nn.RNNCellBase):
+        into, hidden = (dims.get(name, (None, None))[1] for name in ("weight_ih", "weight_hh"))
+        return _varying({"input_size": into, "hidden_size": hidden}, size)
     if isinstance(module, nn.Embedding) and len(weight) == 2:
         return _varying({"embedding_dim": weight[1]}, size)
     if isinstance(module, nn.PReLU) and bare is not None:

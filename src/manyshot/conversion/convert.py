@@ -13,14 +13,15 @@ from torch.utils import _pytree as pytree
 
 from manyshot.conversion.converter import ConversionError, Converter, run_real
 from manyshot.conversion.ordering import IMPORTANCES, Importance, orders, reorder
-from manyshot.conversion.rewriting import Plan, prepare, rewrite, tensors_of
+from manyshot.conversion.rewriting import Plan, prepare, rewrite, tensors_of, uncompiled
 from manyshot.conversion.rules import Dims
 from manyshot.nn.batch_norm import BatchNorm, BatchNormStats
 from manyshot.nn.converted import Conversion
-from manyshot.nn.inputs import Inputs, as_call, shapes_in_words, without_values
+from manyshot.nn.inputs import Inputs, as_call, shapes_in_words, tensors_in, without_values
 from manyshot.nn.layer import Layer
 from manyshot.nn.modes import evaluating
-from manyshot.nn.shapes import DryRunError, described
+from manyshot.nn.shapes import described
+from manyshot.nn.structure import check_hooks
 from manyshot.plugins import nearest
 from manyshot.seeding import numpy_rng
 from manyshot.sharing import Sharing
@@ -28,6 +29,10 @@ from manyshot.supernet import Supernet
 
 TOLERANCE = 1e-5
 """The largest accepted difference of original and largest, relative to the largest output."""
+ROUNDED = 16
+"""The same in steps of a type's precision, which is more for types of 16 bits."""
+FLIPPED = 0.01
+"""The part of the outputs that may differ where they are truths or indices, as of near ties."""
 
 
 def convert(
@@ -35,7 +40,7 @@ def convert(
     example_inputs: Inputs,
     *,
     ratios: Sequence[float] = (0.25, 0.5, 0.75, 1.0),
-    divisor: int = 8,
+    divisor: int | None = None,
     depth: bool = True,
     kernel: bool = False,
     heads: bool = True,
@@ -52,6 +57,9 @@ def convert(
     `net.conversion` says why. What is to vary is then tried on small architectures; what does not
     run stays fixed too.
 
+    Compiled modules are taken as what they were compiled from. Hooks run with the network, on
+    tensors without values too.
+
     The classes of the network and their `forward` stay; `net.extract(arch)` gives them with plain
     layers. With weights of a trained network, channels are ordered by importance first, which does
     not change what the network computes, so that narrow slices keep the best. The largest
@@ -63,7 +71,8 @@ def convert(
             keyword arguments. Give a batch of two or more.
         ratios: the widths, as parts of the original's channels, above 0 and at most 1. 1 is always
             among them.
-        divisor: channels are multiples of it, rounded as in MobileNetV2.
+        divisor: channels are multiples of it, rounded as in MobileNetV2. By default of 8, and
+            where a width has no other multiple of 8, of 4, of 2 or of 1.
         depth: whether residual blocks can be left out, from the end of what holds them; the first
             always stays.
         kernel: whether convolutions with kernels of 5 and more can have smaller ones, the centre.
@@ -81,10 +90,13 @@ def convert(
     Raises:
         ConversionError: if nothing can vary, the network has decisions already, or it computes
             something else in the end.
-        ValueError: for ratios, divisor, importance or patterns that are not allowed.
+        ValueError: for inputs, ratios, divisor, importance or patterns that are not allowed.
+        TypeError: for what is no module, or has weights that no path can cut.
     """
+    _check_network(model)
+    _check_inputs(example_inputs)
     _check_arguments(model, ratios, divisor, importance, keep)
-    model = copy.deepcopy(model)
+    model = uncompiled(copy.deepcopy(model))
     original = _original(model, example_inputs)
     prepare(model, heads=heads)
     converter = Converter(model, example_inputs, keep, depth=depth, heads=heads)
@@ -96,15 +108,7 @@ def convert(
         _order(model, plan, importance)
     running = {id(m): held for m in model.modules() if (held := _running(m)) is not None}
     share = _share(model, plan)
-    shown = None if converter.opaque else example_inputs  # what is opaque runs on values alone
-    try:
-        net = Supernet(rewrite(model, plan), example_inputs=shown)
-    except DryRunError as error:
-        raise ConversionError(
-            f"convert: another architecture does not run after some others did: {error}. The "
-            "module may keep tensors from one call to the next, which another architecture cannot "
-            "use: leave it as it is by keep=('its.path*',), or heads by heads=False"
-        ) from error
+    net = Supernet(rewrite(model, plan))
     tensors = {
         norm.path: running[id(norm)]
         for norm in net.model.modules()
@@ -128,10 +132,45 @@ def convert(
     return net
 
 
+def _check_network(model: nn.Module) -> None:
+    if not isinstance(model, nn.Module):
+        called = f"{model.__name__}(...)" if isinstance(model, type) else "an nn.Module"
+        raise TypeError(f"convert: model must be a network, got {model!r}: give {called}")
+    for path, module in model.named_modules():
+        if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            inner = f"model.{path}.module" if path else "model.module"
+            raise ValueError(
+                f"convert: {path or 'the model'} is wrapped by {type(module).__name__}: convert "
+                f"what it holds, {inner}, and wrap what trains afterwards"
+            )
+        if isinstance(module, torch.jit.ScriptModule):
+            raise ValueError(
+                f"convert: {path or 'the model'} is scripted by torch.jit, whose code and numbers "
+                "nothing can change: give the module that it was scripted from"
+            )
+        check_hooks(path or "the model", module)
+
+
+def _check_inputs(inputs: Inputs) -> None:
+    entries = inputs if isinstance(inputs, list | tuple) else ()
+    if entries and all(isinstance(entry, int) for entry in entries):
+        shape = ", ".join(map(str, entries))
+        raise ValueError(
+            f"convert: example_inputs is a shape, ({shape}): give a tensor, such as "
+            f"torch.zeros({shape})"
+        )
+    if not any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(inputs)):
+        raise ValueError(
+            f"convert: example_inputs must hold a tensor, got {type(inputs).__name__}: give what "
+            "the network's forward takes, such as torch.zeros(2, 3, 32, 32), a batch of your data, "
+            "or torch.from_numpy(array)"
+        )
+
+
 def _check_arguments(
     model: nn.Module,
     ratios: Sequence[float],
-    divisor: int,
+    divisor: int | None,
     importance: Importance | None,
     keep: Sequence[str],
 ) -> None:
@@ -140,7 +179,7 @@ def _check_arguments(
             f"convert: ratios must be numbers above 0 and at most 1, got {tuple(ratios)}; 0.5 is "
             "half of the original's channels"
         )
-    if not isinstance(divisor, int) or divisor < 1:
+    if divisor is not None and (not isinstance(divisor, int) or divisor < 1):
         raise ValueError(f"convert: divisor must be a whole number of at least 1, got {divisor!r}")
     if not (importance is None or callable(importance) or importance in IMPORTANCES):
         raise ValueError(
@@ -213,16 +252,24 @@ def _check(net: Supernet, inputs: Inputs, original: Any, stats: BatchNormStats) 
     Raises:
         ConversionError: if the largest computes something else, or an extracted network does.
     """
-    with evaluating(net), torch.random.fork_rng(devices=[]):
-        difference = _difference(net(inputs, stats=stats), original, "the largest architecture")
+    with evaluating(net):
+        largest = _alike(net, inputs, stats=stats)
+        difference = _difference(largest, original, "the largest architecture")
         rng = numpy_rng("conversion", "checks")
         for arch in dict.fromkeys((net.space.smallest, net.space.sample(rng))):
             unit = _unit_statistics(net, arch)
             plain = net.extract(arch, stats=unit).eval()
             args, kwargs = as_call(inputs)
             what = f"architecture {net.space.to_text(arch)}, extracted,"
-            _difference(plain(*args, **kwargs), net(inputs, arch, stats=unit), what)
+            cut = _alike(net, inputs, arch, stats=unit)
+            _difference(_alike(plain, *args, **kwargs), cut, what)
     return difference
+
+
+def _alike(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    """What a forward gives with the same random numbers as others that are run by this."""
+    with torch.random.fork_rng(devices=[]):
+        return module(*args, **kwargs)
 
 
 def _unit_statistics(net: Supernet, arch: Any) -> BatchNormStats:
@@ -243,17 +290,40 @@ def _difference(output: Any, expected: Any, what: str) -> float:
     Raises:
         ConversionError: if it is too large, and says that `what` gives something else.
     """
-    ours, theirs = (pytree.tree_leaves(tree) for tree in (output, expected))
+    ours, theirs = list(tensors_in(output)), list(tensors_in(expected))
+    shapes = [[tuple(tensor.shape) for tensor in tensors] for tensors in (ours, theirs)]
+    if shapes[0] != shapes[1]:
+        raise ConversionError(
+            f"convert: {what} gives tensors of shapes {shapes[0]}, and should of {shapes[1]}: "
+            "leave the modules that make them as they are by keep=(...)"
+        )
     worst = 0.0
     for one, other in zip(ours, theirs, strict=True):
-        if isinstance(one, Tensor):
-            far = float((one - other).abs().max()) if one.numel() else 0.0
-            scale = max(1.0, float(other.abs().max()) if other.numel() else 0.0)
-            if one.shape != other.shape or not far <= TOLERANCE * scale:
-                raise ConversionError(
-                    f"convert: {what} gives another output than it should, by {far:.2e}: the "
-                    "network depends on the order of channels in a way that its operations do not "
-                    "show. Give importance=None, or leave modules as they are by keep=(...)"
-                )
-            worst = max(worst, far / scale)
+        far = _far(one, other)
+        if not far <= _tolerance(one.dtype):
+            raise ConversionError(
+                f"convert: {what} gives another output than it should, by {far:.2e} of its "
+                "largest: the network depends on the order of channels in a way that its "
+                "operations do not show. Give importance=None, or leave modules as they are by "
+                "keep=(...)"
+            )
+        worst = max(worst, far)
     return worst
+
+
+def _far(one: Tensor, other: Tensor) -> float:
+    """How far two tensors are apart: of truths and whole numbers, the part of them that differs."""
+    if not one.numel():
+        return 0.0
+    same = (one == other) | (one.isnan() & other.isnan())
+    if not (one.is_floating_point() or one.is_complex()):
+        return 1.0 - float(same.double().mean())
+    largest = torch.where(other.isfinite(), other, torch.zeros_like(other)).abs().max()
+    return float((one - other).masked_fill(same, 0.0).abs().max()) / max(1.0, float(largest))
+
+
+def _tolerance(dtype: torch.dtype) -> float:
+    """The largest accepted difference: types of fewer bits round more, and near ties may flip."""
+    if not (dtype.is_floating_point or dtype.is_complex):
+        return FLIPPED
+    return max(TOLERANCE, ROUNDED * torch.finfo(dtype).eps)

@@ -27,10 +27,11 @@ class Group:
         units: how many there are in the original network.
         reason: why the group must stay as it is; None as long as it is free.
         heads: whether its units are heads of an attention.
+        alike: whether it is of entries that are all alike, and has met no channels yet.
     """
 
-    def __init__(self, units: int) -> None:
-        self.units = units
+    def __init__(self, units: int, *, alike: bool = False) -> None:
+        self.units, self.alike = units, alike
         self.reason: str | None = None
         self.heads = False
         self._is: Layout | None = None  # what it turned out to be, in other groups
@@ -54,6 +55,7 @@ class Group:
             if self.reason is not None:
                 root.fix(self.reason)
             root.heads = root.heads or self.heads
+            root.alike = root.alike and self.alike
         self._is = layout
 
     def __repr__(self) -> str:

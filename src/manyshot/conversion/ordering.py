@@ -24,7 +24,8 @@ def of_entries(importance: Importance, tensor: Tensor, dim: int) -> Tensor | Non
     filters and of scales of norms alike; `scale` is that of norms alone (Liu et al. 2017,
     arXiv:1708.06519).
     """
-    weights = tensor.detach().double()
+    weights = tensor.detach()
+    weights = weights.abs().double() if weights.is_complex() else weights.double()
     if callable(importance):
         return importance(weights, dim).double()
     if importance == "scale" and weights.dim() > 1:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,9 @@ from manyshot.nn.layer_norm import LayerNorm, RMSNorm
 from manyshot.nn.multihead import MultiheadAttention
 from manyshot.space import Decision, Size, concat
 
+Within: TypeAlias = tuple[tuple[Any, ...], tuple[Any, ...]] | None
+"""What is before and after a number in a tuple; None for a number by itself."""
+
 
 @dataclasses.dataclass
 class Plan:
@@ -45,7 +48,8 @@ class Plan:
         given: the dimensions of them that are the channels of what operations give.
         read: modules whose tensors others read too, which therefore stay what they are.
         widths: the decision of every group that varies: how many of its units are active.
-        bound: attributes that follow from layouts, by module and name; in a tuple if they are one.
+        bound: attributes that follow from layouts, by module and name, with where they are if they
+            are part of a tuple.
         depths: runs of blocks that can be left out, with their decisions.
         kernels: the kernels that vary, by module.
     """
@@ -55,7 +59,7 @@ class Plan:
     given: dict[str, dict[str, tuple[int, ...]]]
     read: set[str]
     widths: dict[Group, Decision] = dataclasses.field(default_factory=dict)
-    bound: dict[tuple[str, str], tuple[Layout, bool]] = dataclasses.field(default_factory=dict)
+    bound: dict[tuple[str, str], tuple[Layout, Within]] = dataclasses.field(default_factory=dict)
     depths: dict[Run, Decision] = dataclasses.field(default_factory=dict)
     kernels: dict[str, Decision] = dataclasses.field(default_factory=dict)
 
@@ -122,7 +126,7 @@ def _rewritten(path: str, module: nn.Module, plan: Plan) -> nn.Module:
     if not (varying or bound or path in plan.kernels):
         return module
     sizes = numbers(module, dims, plan.size)
-    plain = not bound and path not in plan.read and not _has_hooks(module)
+    plain = not bound and path not in plan.read and not has_hooks(module)
     norm = searchable(module, path) if isinstance(module, BatchNorm) else None
     if plain and norm is not None:
         norm.adopt(module, sizes["num_features"])
@@ -132,8 +136,9 @@ def _rewritten(path: str, module: nn.Module, plan: Plan) -> nn.Module:
             layer = _layer(module, sizes, plan.kernels.get(path))
         if layer is not None:
             return _with_tensors(layer, module)
-    for name, (layout, in_tuple) in bound.items():
-        sizes[name] = (plan.size(layout),) if in_tuple else plan.size(layout)
+    for name, (layout, within) in bound.items():
+        size = plan.size(layout)
+        sizes[name] = size if within is None else (*within[0], size, *within[1])
     adapt(
         module,
         {name: tuple(_shape(module, name, d, plan)) for name, d in varying.items()},
@@ -154,7 +159,7 @@ def _is_size(size: Any) -> bool:
     return isinstance(size, Size) or (isinstance(size, tuple) and any(map(_is_size, size)))
 
 
-def _has_hooks(module: nn.Module) -> bool:
+def has_hooks(module: nn.Module) -> bool:
     """Whether a module has hooks or parametrisations, which a layer in its place would lose."""
     kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     return any(getattr(module, kind) for kind in kinds) or "parametrizations" in module._modules
@@ -222,6 +227,17 @@ def prepare(model: nn.Module, *, heads: bool) -> None:
     for module in model.modules():
         if heads and MultiheadAttention.takes(module):
             MultiheadAttention.adopt(module)
+
+
+def uncompiled(model: nn.Module) -> nn.Module:
+    """`model` with what compiled modules in it were compiled from in their places, in place."""
+    while "_orig_mod" in model._modules:
+        model = model.get_submodule("_orig_mod")
+    for parent in list(model.modules()):
+        for name, child in parent._modules.items():
+            if child is not None and "_orig_mod" in child._modules:
+                parent._modules[name] = uncompiled(child)
+    return model
 
 
 def tensors_of(model: nn.Module) -> Iterator[tuple[str, str, Tensor]]:

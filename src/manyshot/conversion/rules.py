@@ -30,8 +30,8 @@ class Context(Protocol):
         """The layouts of a tensor's dimensions."""
         ...
 
-    def contracts(self, tensor: Tensor, dim: int) -> None:
-        """Notes that an operation sums over a dimension of a tensor."""
+    def contracts(self, tensor: Tensor, dim: int) -> bool:
+        """Notes that an operation sums over a dimension of a tensor; whether it is of weights."""
         ...
 
     def gives(self, tensor: Tensor, dim: int) -> None:
@@ -50,6 +50,11 @@ class Context(Protocol):
     @property
     def normalises(self) -> bool:
         """Whether the module that runs is a layer norm, which can be told its active features."""
+        ...
+
+    @property
+    def normalises_by_means(self) -> bool:
+        """Whether it is an RMS norm, which torch computes of means on tensors without values."""
         ...
 
 
@@ -117,18 +122,32 @@ def _leaves(value: Any) -> list[Tensor]:
 _ELEMENTWISE = (
     "hardswish hardsigmoid _prelu_kernel dropout native_dropout copy _to_copy detach alias "
     "lift_fresh clone contiguous fill zero bernoulli empty_like zeros_like ones_like full_like "
-    "rand_like randn_like"
+    "rand_like randn_like uniform normal exponential random"
 )
 for _name in _ELEMENTWISE.split():
     RULES[_name] = elementwise
 
 
-@rule(
-    "empty", "zeros", "ones", "full", "arange", "scalar_tensor", "new_zeros", "new_ones",
-    "new_empty", "new_full", "rand", "randn", "linspace", "eye", "sym_size",
-)  # fmt: skip
+@rule("arange", "scalar_tensor", "linspace", "logspace", "eye", "sym_size")
 def _made(context: Context, arguments: dict[str, Any], out: Any) -> Any:
     return (None,) * out.dim() if isinstance(out, Tensor) else None
+
+
+@rule(
+    "empty", "zeros", "ones", "full", "new_zeros", "new_ones", "new_empty", "new_full",
+    "new_empty_strided", "empty_strided", "rand", "randn",
+)  # fmt: skip
+def _alike(context: Context, arguments: dict[str, Any], out: Tensor) -> Dims:
+    """Entries that are all alike follow whatever channels they meet: a mask, a state of zeros.
+
+    Where their number is a constant of the code and not that of the channels, no other width runs.
+    """
+    return tuple(map(alike, out.shape))
+
+
+def alike(entries: int) -> Layout | None:
+    """The layout of a dimension whose entries are all alike."""
+    return None if entries == 1 else ((Group(entries, alike=True), 1),)
 
 
 @rule("convolution")
@@ -137,6 +156,7 @@ def _convolution(context: Context, arguments: dict[str, Any], out: Tensor) -> Di
     groups, transposed = arguments["groups"], arguments["transposed"]
     into, of = context.dims(x)[1], context.dims(weight)
     takes, gives = (0, 1) if transposed else (1, 0)
+    passed = [_passes(arguments, weight, i) for i in range(x.dim() - 2)]
     if groups == 1:
         _meet(context, into, of[takes])
         context.contracts(weight, takes)
@@ -155,9 +175,27 @@ def _convolution(context: Context, arguments: dict[str, Any], out: Tensor) -> Di
         context.gives(weight, 0)
     if bias is not None:
         _meet(context, layout, context.dims(bias)[0])
-    _fixed(context, context.dims(x), "runs along it", range(2, x.dim()))
+    along = tuple(
+        each if passes else None for each, passes in zip(context.dims(x)[2:], passed, strict=True)
+    )
+    _fixed(
+        context,
+        context.dims(x),
+        "runs along it",
+        (i for i, passes in enumerate(passed, 2) if not passes),
+    )
     _fixed(context, of, "has a kernel of it", range(2, weight.dim()))
-    return (context.dims(x)[0], layout, *(None for _ in range(out.dim() - 2)))
+    return (context.dims(x)[0], layout, *along)
+
+
+def _passes(arguments: dict[str, Any], weight: Tensor, i: int) -> bool:
+    """Whether a convolution leaves the entries of its i-th spatial dimension where they are."""
+
+    def of(name: str) -> Any:
+        numbers = arguments[name]
+        return numbers[i] if len(numbers) > 1 else numbers[0]
+
+    return bool(weight.shape[2 + i] == 1 and of("stride") == 1 and of("padding") == 0)
 
 
 @rule("addmm", "mm", "bmm", "baddbmm", "addmv", "mv")
@@ -167,8 +205,8 @@ def _product(context: Context, arguments: dict[str, Any], out: Tensor) -> Dims:
     a, b = context.dims(left), context.dims(right)
     row = -2 if right.dim() > 1 else -1
     _meet(context, a[-1], b[row])
-    context.contracts(left, left.dim() - 1)
-    context.contracts(right, right.dim() + row)
+    if not context.contracts(right, right.dim() + row):  # one of two weights is enough
+        context.contracts(left, left.dim() - 1)
     if row == -2:
         context.gives(right, right.dim() - 1)
     if left.dim() > 1:
@@ -261,7 +299,8 @@ def _reduction(context: Context, arguments: dict[str, Any], out: Any) -> Any:
     if isinstance(arguments.get("other"), Tensor):
         return elementwise(context, arguments, out)
     dims, over = context.dims(x), _axes(arguments.get("dim"), x.dim())
-    _fixed(context, dims, "reduces over it", over)
+    if not (context.normalises_by_means and over == [x.dim() - 1]):
+        _fixed(context, dims, "reduces over it", over)
     if arguments.get("keepdim"):
         kept = tuple(None if i in over else layout for i, layout in enumerate(dims))
     else:
@@ -355,7 +394,7 @@ def _block(
     """The layouts of the dimensions that some adjacent ones are merged and split into."""
     if len(ins) == 1 and len(outs) == 1:
         return layouts
-    held = [i for i, layout in enumerate(layouts) if layout is not None]
+    held = _that_matter([(i, layout) for i, layout in enumerate(layouts) if layout is not None])
     at = held[0]
     layout = layouts[at]
     assert layout is not None
@@ -372,6 +411,30 @@ def _block(
         fix(whole, f"{context.where} splits its channels")
         return [None] * len(outs)
     return parts
+
+
+def _that_matter(held: Sequence[tuple[int, Layout]]) -> list[int]:
+    """Which of several dimensions that are merged may vary: else they are those of constants.
+
+    Entries that are all alike, such as those of a batch that a token was expanded to, make way for
+    channels.
+    """
+    for matters in (_is_free, _has_met_channels):
+        some = [(i, layout) for i, layout in held if any(matters(g) for g, _ in resolved(layout))]
+        if len(held) > 1 and some:
+            for i, layout in held:
+                if (i, layout) not in some:
+                    fix(layout, "it is merged with channels")
+            held = some
+    return [i for i, _ in held]
+
+
+def _is_free(group: Group) -> bool:
+    return group.reason is None
+
+
+def _has_met_channels(group: Group) -> bool:
+    return not group.alike
 
 
 def _heads(
@@ -421,16 +484,26 @@ def _squeeze(context: Context, arguments: dict[str, Any], out: Tensor) -> Dims:
 
 @rule("expand", "expand_as", "broadcast_to")
 def _expand(context: Context, arguments: dict[str, Any], out: Tensor) -> Dims:
-    return broadcast(context, [arguments["self"]], out.shape)
+    x = arguments["self"]
+    dims = broadcast(context, [x], out.shape)
+    known = (1,) * (out.dim() - x.dim()) + tuple(x.shape)
+    return tuple(
+        alike(n) if was == 1 else layout
+        for n, was, layout in zip(out.shape, known, dims, strict=True)
+    )
 
 
 @rule("repeat", "tile")
 def _repeat(context: Context, arguments: dict[str, Any], out: Tensor) -> Dims:
     x = arguments["self"]
-    dims: list[Layout | None] = [None] * (out.dim() - x.dim())
+    new = out.dim() - x.dim()
+    dims: list[Layout | None] = [alike(n) for n in out.shape[:new]]
     for i, layout in enumerate(context.dims(x)):
-        copies = out.shape[out.dim() - x.dim() + i] // max(1, x.shape[i])
-        dims.append(None if layout is None else layout * copies)
+        copies = out.shape[new + i] // max(1, x.shape[i])
+        if x.shape[i] == 1:
+            dims.append(alike(out.shape[new + i]))
+        else:
+            dims.append(None if layout is None else layout * copies)
     return tuple(dims)
 
 
@@ -442,16 +515,27 @@ def _select(context: Context, arguments: dict[str, Any], out: Tensor) -> Dims:
     return (*dims[:at], *dims[at + 1 :])
 
 
-@rule("slice", "narrow", "as_strided", "constant_pad_nd")
+@rule("slice", "narrow", "constant_pad_nd")
 def _part(context: Context, arguments: dict[str, Any], out: Tensor) -> Dims:
     x = arguments["self"]
     dims = context.dims(x)
     if x.dim() != out.dim():
         _fixed(context, dims, "takes it apart")
         return (None,) * out.dim()
-    changed = [i for i in range(x.dim()) if x.shape[i] != out.shape[i]]
+    changed = {i for i in range(x.dim()) if x.shape[i] != out.shape[i]}
+    if "pad" in arguments:  # what is padded here and cut there is moved
+        changed |= {x.dim() - 1 - i // 2 for i, n in enumerate(arguments["pad"]) if n}
     _fixed(context, dims, "takes a part of it, or pads it", changed)
     return tuple(None if i in changed else layout for i, layout in enumerate(dims))
+
+
+@rule("as_strided")
+def _strided(context: Context, arguments: dict[str, Any], out: Tensor) -> Dims:
+    x = arguments["self"]
+    if x.shape == out.shape and x.stride() == out.stride():
+        return context.dims(x)
+    _fixed(context, context.dims(x), "reads it in an order of its own")
+    return (None,) * out.dim()
 
 
 @rule("split", "split_with_sizes", "chunk", "tensor_split", "unsafe_chunk", "unsafe_split")
@@ -497,6 +581,32 @@ def _index(context: Context, arguments: dict[str, Any], out: Tensor) -> Dims:
         return (None,) * out.dim()
     new = out.dim() - (x.dim() - len(at))
     return (*dims[: at[0]], *(None for _ in range(new)), *dims[at[-1] + 1 :])
+
+
+@rule("index_select")
+def _index_select(context: Context, arguments: dict[str, Any], out: Tensor) -> Dims:
+    dims = context.dims(arguments["self"])
+    at = arguments["dim"] % max(1, len(dims))
+    _fixed(context, dims, "indexes it", [at])
+    return tuple(None if i == at else layout for i, layout in enumerate(dims))
+
+
+@rule("max_unpool2d", "max_unpool3d")
+def _unpool(context: Context, arguments: dict[str, Any], out: Tensor) -> Dims:
+    x, indices = arguments["self"], arguments["indices"]
+    spatial = 2 if len(arguments["output_size"]) == 2 else 3
+    for tensor in (x, indices):
+        _fixed(context, context.dims(tensor), "runs along it", range(x.dim() - spatial, x.dim()))
+    kept = broadcast(context, [x, indices], x.shape)[: x.dim() - spatial]
+    return (*kept, *(None for _ in range(spatial)))
+
+
+@rule("grid_sampler_2d", "grid_sampler_3d", "cudnn_grid_sampler")
+def _grid_sampler(context: Context, arguments: dict[str, Any], out: Tensor) -> Dims:
+    dims = context.dims(arguments["input"])
+    _fixed(context, dims, "runs along it", range(2, len(dims)))
+    _fixed(context, context.dims(arguments["grid"]), "takes places from it")
+    return (*dims[:2], *(None for _ in dims[2:]))
 
 
 @rule("pixel_shuffle")

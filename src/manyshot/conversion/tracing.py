@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, final
+from collections.abc import Callable, Mapping, Sequence, Set
+from typing import Any, TypeAlias, final
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,24 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from manyshot.conversion.groups import Group, Layout, fix
 from manyshot.conversion.rules import RULES, Dims, elementwise, unknown
+from manyshot.nn.inputs import tensors_in
+
+View: TypeAlias = tuple[tuple[int, ...], Dims]
+"""The shape of what an operation gave, and the layouts of its dimensions."""
+
+VIEWS = {
+    *("view", "_unsafe_view", "_reshape_alias", "repeat", "chunk", "split", "split_with_sizes"),
+    *("unsafe_split", "unsafe_split_with_sizes", "unsafe_chunk"),
+}
+"""Operations that run with other numbers of channels too, but may mean something else there."""
+PRODUCTS = {
+    *("convolution", "addmm", "mm", "bmm", "baddbmm", "addmv", "mv", "embedding"),
+}
+"""Operations that give channels of their own, also where no input of the network has a part."""
+NORMS = {
+    *("native_batch_norm", "_native_batch_norm_legit", "_batch_norm_with_update"),
+    *("cudnn_batch_norm", "miopen_batch_norm"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +67,9 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         summed: dimensions of parameters that operations sum over, as (name, dimension).
         given: dimensions of parameters that are the channels of what an operation gives.
         met: the layouts that the operations of a module met, by module.
+        views: what the operations of a module in `VIEWS` gave in eval mode, in order, by module.
+        stored: the layouts of tensors that forwards left in attributes of modules.
+        returned: the shapes of what the network returned in eval mode.
         calls: all calls of modules in eval mode, in the order in which they ended.
         trained: modules that ran in train mode.
         producers: what made a value, by its number.
@@ -69,6 +90,9 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.summed: set[tuple[str, int]] = set()
         self.given: set[tuple[str, int]] = set()
         self.met: defaultdict[nn.Module, dict[Layout, None]] = defaultdict(dict)
+        self.views: defaultdict[nn.Module, list[View]] = defaultdict(list)
+        self.stored: list[Dims] = []
+        self.returned: list[tuple[int, ...]] = []
         self.calls: list[Call] = []
         self.trained: set[nn.Module] = set()
         self.producers: dict[int, Producer] = {}
@@ -81,14 +105,20 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._values: dict[int, int] = {}
         self._alive: list[Tensor] = []
         self._names: dict[int, str] = {}
-        self._origin: dict[int, tuple[str, tuple[int, ...]]] = {}
+        self._origin: dict[int, tuple[str, int]] = {}  # of layouts, by their ids
+        self._weights: set[int] = set()  # the ids of tensors that no input has a part in
         self._operation = ""
+        self._storages: dict[int, str] = {}
+        self._kept: Set[int] | None = None  # in a second forward, the ids of what was made before
         for name, tensor in (*model.named_parameters(), *model.named_buffers()):
             self._names[id(tensor)] = name
             dims: Dims = tuple(None if n == 1 else ((Group(n), 1),) for n in tensor.shape)
             self._keep(tensor, dims)
             self.parameters[name] = dims
-            self._origin[id(tensor)] = (name, tuple(range(tensor.dim())))
+            self._weights.add(id(tensor))
+            self._storages[tensor.untyped_storage()._cdata] = name
+            for dim, layout in enumerate(dims):
+                self._origin[id(layout)] = (name, dim)
         for module in model.modules():
             module.register_forward_pre_hook(self._enter, with_kwargs=True)
             module.register_forward_hook(self._leave, with_kwargs=True, always_call=True)
@@ -108,6 +138,12 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Whether a layer norm runs."""
         return isinstance(self.innermost, nn.LayerNorm)
 
+    @property
+    def normalises_by_means(self) -> bool:
+        """Whether an RMS norm of torch runs, over channels alone."""
+        norm = self.innermost
+        return type(norm) is nn.RMSNorm and norm.weight is not None and norm.weight.dim() == 1
+
     def heads_axis(self, shape: Sequence[int]) -> int | None:
         """The dimension before the last of `shape` that counts the heads of a running module."""
         for module in reversed(self._stack[-2:]):
@@ -122,18 +158,20 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         dims = self._dims.get(id(tensor))
         return (None,) * tensor.dim() if dims is None else dims
 
-    def contracts(self, tensor: Tensor, dim: int) -> None:
-        """Notes that an operation sums over a dimension of what may be a parameter."""
+    def contracts(self, tensor: Tensor, dim: int) -> bool:
+        """Notes that an operation sums over a dimension of what may be of parameters alone."""
         self._note(self.summed, tensor, dim)
+        return id(tensor) in self._weights
 
     def gives(self, tensor: Tensor, dim: int) -> None:
         """Notes that a dimension of what may be a parameter is that of an operation's output."""
         self._note(self.given, tensor, dim)
 
     def _note(self, held: set[tuple[str, int]], tensor: Tensor, dim: int) -> None:
-        origin = self._origin.get(id(tensor))
-        if origin is not None:
-            held.add((origin[0], origin[1][dim]))
+        layout = self.dims(tensor)[dim]
+        origin = self._origin.get(id(layout))
+        if origin is not None and layout is not None and id(tensor) in self._weights:
+            held.add(origin)
 
     def of(self, tensor: Tensor) -> int:
         """The number of the value that a tensor has now."""
@@ -154,12 +192,15 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _enter(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         self._stack.append(module)
-        self._open.append(tuple(map(self.of, _tensors((args, kwargs)))))
+        if self._kept is None:
+            self._open.append(tuple(map(self.of, tensors_in((args, kwargs)))))
 
     def _leave(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         self._stack.pop()
+        if self._kept is not None:
+            return
         inputs = self._open.pop()
-        outputs = tuple(map(self.of, _tensors(output)))
+        outputs = tuple(map(self.of, tensors_in(output)))
         if self._model.training:
             self.trained.add(module)
             return
@@ -170,28 +211,94 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
+        if self._kept is not None:
+            self._fix_kept((args, kwargs))
+            return func(*args, **kwargs)
         arguments = dict(zip((a.name for a in func._schema.arguments), args, strict=False)) | kwargs
-        before = [self.of(t) for t in _tensors((args, kwargs))]
-        self._note_readers((args, kwargs))
+        tensors = list(tensors_in((args, kwargs)))
+        before = [self.of(tensor) for tensor in tensors]
+        for tensor in tensors:
+            if id(tensor) in self._names:
+                self.readers[self._names[id(tensor)]].add(self.innermost)
         out = func(*args, **kwargs)
         name = func._schema.name.split("::")[-1].rstrip("_")
         self._operation = name
-        apply = RULES.get(name)
+        apply = RULES.get(name) if func.namespace == "aten" else None
         if apply is None:
             apply = elementwise if torch.Tag.pointwise in func.tags else unknown
         self._note_met(args, kwargs)
         dims = apply(self, arguments, out)
-        if isinstance(out, Tensor):
-            self._made(out, dims, self._operation, before)
-            self._trace_origin(name, arguments, out)
-        elif isinstance(out, list | tuple):
-            for tensor, each in zip(out, dims, strict=True):
-                if isinstance(tensor, Tensor):
-                    self._made(tensor, (None,) * tensor.dim() if each is None else each,
-                               self._operation, before)  # fmt: skip
+        of_weights = name not in PRODUCTS and all(id(t) in self._weights for t in tensors)
+        outputs = list(out) if isinstance(out, list | tuple) else [out]
+        by_output = list(dims or ()) if isinstance(out, list | tuple) else [dims]
+        for tensor, each in zip(outputs, by_output, strict=False):
+            if isinstance(tensor, Tensor):
+                known: Dims = (None,) * tensor.dim() if each is None else each
+                self._made(tensor, known, name, before)
+                (self._weights.add if of_weights else self._weights.discard)(id(tensor))
+        if of_weights and name in VIEWS and len(outputs) > 1:
+            self._note_parts(tensors[0], outputs)
+        self._fix_written(func, arguments)
+        if torch.Tag.nondeterministic_seeded in func.tags and not self._model.training:
+            for tensor in tensors_in(outputs):
+                for layout in self.dims(tensor):
+                    fix(layout, f"{self.where} draws random numbers for it")
+        if name in VIEWS and not self._model.training:
+            views = ((tuple(t.shape), self.dims(t)) for t in tensors_in(outputs))
+            self.views[self.innermost].extend(views)
         return out
 
-    def _made(self, tensor: Tensor, dims: Dims, operation: str, before: Sequence[int]) -> None:
+    def _note_parts(self, whole: Tensor, parts: list[Tensor]) -> None:
+        """Notes that parts of a weight, as for queries and keys, are dimensions of it."""
+        for part in parts:
+            for layout, of in zip(self.dims(part), self.dims(whole), strict=True):
+                if layout is not None and id(of) in self._origin:
+                    self._origin.setdefault(id(layout), self._origin[id(of)])
+
+    def _fix_written(self, func: Any, arguments: Mapping[str, Any]) -> None:
+        """Fixes parameters and buffers that are written to: a part of one that is cut is a copy."""
+        if self._operation in NORMS:
+            return  # of running statistics a supernet has none
+        for argument in func._schema.arguments:
+            written = arguments.get(argument.name)
+            if argument.is_write and isinstance(written, Tensor):
+                name = self._storages.get(written.untyped_storage()._cdata)
+                for layout in self.parameters[name] if name is not None else ():
+                    fix(layout, f"{self.where} writes to it")
+
+    def _fix_kept(self, arguments: Any) -> None:
+        """Fixes what an earlier forward left behind, and this one reads."""
+        assert self._kept is not None
+        for tensor in tensors_in(arguments):
+            if id(tensor) in self._kept:
+                for layout in self.dims(tensor):
+                    kind = type(self.innermost).__name__
+                    fix(layout, f"{kind} keeps a tensor of it from one call to the next")
+
+    def note_stored(self, model: nn.Module) -> None:
+        """Notes what a forward has left in attributes of modules, where others may read it."""
+        for module in model.modules():
+            held = [
+                v for name, v in vars(module).items() if name not in ("_parameters", "_buffers")
+            ]
+            for tensor in pytree.tree_leaves(held):
+                if isinstance(tensor, Tensor) and id(tensor) in self._dims:
+                    self.stored.append(self.dims(tensor))
+
+    def again(self, model: nn.Module, args: Any, kwargs: Any) -> None:
+        """Runs the network once more, and fixes what it keeps from one call to the next."""
+        self._kept = self._dims.keys() - self._names.keys()
+        try:
+            with torch.no_grad(), torch.device("meta"), self:
+                model(*args, **kwargs)
+        finally:
+            self._kept = None
+        for name, buffer in model.named_buffers():
+            if name in self.parameters and self._names.get(id(buffer)) != name:
+                for layout in self.parameters[name]:
+                    fix(layout, "a forward puts another tensor in its place")
+
+    def _made(self, tensor: Tensor, dims: Dims, operation: str, before: list[int]) -> None:
         self._keep(tensor, dims)
         number = self._values[id(tensor)] = self._number(tensor)
         self.producers[number] = Producer(operation, tuple(before))
@@ -199,45 +306,24 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _note_met(self, *arguments: Any) -> None:
         """Notes the layouts of tensors, but for the first dimension of those with a batch."""
-        for tensor in _tensors(arguments):
-            has_batch = id(tensor) not in self._origin
+        for tensor in tensors_in(arguments):
+            has_batch = id(tensor) not in self._weights
             for layout in self.dims(tensor)[has_batch and tensor.dim() > 1 :]:
                 if layout is not None:
                     self.met[self.innermost][layout] = None
 
-    def _note_readers(self, arguments: Any) -> None:
-        for tensor in _tensors(arguments):
-            origin = self._origin.get(id(tensor))
-            if origin is not None:
-                self.readers[origin[0]].add(self.innermost)
-
-    def _trace_origin(self, name: str, arguments: Mapping[str, Any], out: Tensor) -> None:
-        """Follows a parameter through transpositions, so that sums over it are seen."""
-        source = arguments.get("self")
-        origin = self._origin.get(id(source))
-        if origin is None or out is source:
-            return
-        at = list(origin[1])
-        if name == "t" and len(at) == 2:
-            at.reverse()
-        elif name == "transpose":
-            i, j = arguments["dim0"], arguments["dim1"]
-            at[i], at[j] = at[j], at[i]
-        elif name == "permute":
-            at = [at[i] for i in arguments["dims"]]
-        elif name not in ("detach", "alias", "clone", "contiguous", "_to_copy"):
-            return
-        self._origin[id(out)] = (origin[0], tuple(at))
-
-
-def _tensors(tree: Any) -> Iterator[Tensor]:
-    return (leaf for leaf in pytree.tree_leaves(tree) if isinstance(leaf, Tensor))
-
 
 def run(trace: Trace, model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-    """Runs `model` under a trace, in its mode, and fixes the channels of what it returns."""
+    """Runs `model` under a trace, in its mode, and fixes the channels of what it returns.
+
+    A second run shows what it keeps from one call to the next.
+    """
     with torch.no_grad(), torch.random.fork_rng(devices=[]), torch.device("meta"), trace:
         output = model(*args, **kwargs)
-    for tensor in _tensors(output):
+    if not model.training:
+        trace.returned = [tuple(tensor.shape) for tensor in tensors_in(output)]
+    for tensor in tensors_in(output):
         for layout in trace.dims(tensor):
             fix(layout, "it is what the network returns")
+    trace.note_stored(model)
+    trace.again(model, args, kwargs)

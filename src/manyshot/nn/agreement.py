@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from torch.nn.modules.dropout import _DropoutNd
 from torch.utils import _pytree as pytree
 
-from manyshot.nn.inputs import batch_of, is_batched
+from manyshot.nn.inputs import batch_of, is_batched, tensors_in
 from manyshot.nn.layer import active_part, take
 from manyshot.nn.selection import Part, Selection
 from manyshot.nn.structure import sizes_of, walk
@@ -112,10 +112,10 @@ def _cannot(error: RuntimeError) -> MaskError:
 
 def _reached(output: Any, policy: Mapping[Decision, Tensor]) -> set[Decision]:
     """The decisions whose policy gets a gradient from the output."""
-    leaves = [v for v in pytree.tree_leaves(output) if isinstance(v, Tensor) and v.requires_grad]
+    leaves = [tensor for tensor in tensors_in(output) if tensor.requires_grad]
     if not leaves:
         return set()
-    total = sum(leaf.square().sum() for leaf in leaves)
+    total = sum(leaf.abs().square().sum() for leaf in leaves)
     grads = torch.autograd.grad(total, list(policy.values()), allow_unused=True)  # type: ignore[arg-type]
     return {decision for decision, grad in zip(policy, grads, strict=True) if grad is not None}
 
@@ -233,18 +233,20 @@ def _compare(text: str, sliced: _Calls, masked: _Calls, places: _Places) -> None
 
 def _same(sliced: Any, masked: Any, places: _Places | None = None) -> bool:
     """Whether all tensors agree; with `places`, in what may be the active part of the masked."""
-    ours, theirs = pytree.tree_leaves(sliced), pytree.tree_leaves(masked)
+    ours, theirs = list(tensors_in(sliced)), list(tensors_in(masked))
     if len(ours) != len(theirs):
         return False
-    pairs = [(a, b) for a, b in zip(ours, theirs, strict=True) if isinstance(a, Tensor)]
-    for one, other in pairs:
-        if not isinstance(other, Tensor) or one.dim() != other.dim():
+    for one, other in zip(ours, theirs, strict=True):
+        if one.dim() != other.dim():
             return False
+        if not (one.is_floating_point() or one.is_complex()):
+            one, other = one.double(), other.double()
         parts = [other] if places is None else _parts(one, other, places)
-        scale = one.abs().max().clamp(min=1.0) if one.numel() else torch.tensor(1.0)
+        finite = one[one.isfinite()].abs()
+        scale = finite.max().clamp(min=1.0) if finite.numel() else torch.tensor(1.0)
         far = float(TOLERANCE * scale)
         fitting = (part for part in parts if part.shape == one.shape)
-        if not any(torch.allclose(part, one, rtol=0.0, atol=far) for part in fitting):
+        if not any(torch.allclose(p, one, rtol=0.0, atol=far, equal_nan=True) for p in fitting):
             return False
     return True
 

@@ -96,11 +96,26 @@ class Conversion:
         number = len(self.decisions)
         said = f"{number} decision{'s' * (number != 1)} ({counts}); "
         said += f"{self.share:.0%} of the parameters are in tensors that vary"
-        return f"{said}; the largest differs from the original by {self.difference:.1e}."
+        said += f"; the largest differs from the original by {self.difference:.1e}."
+        valued = [path for path in self.opaque if not path.startswith("(")]
+        if valued:
+            said += (
+                f" {_listed(valued)} cannot run without values, so that the multiply-adds of the "
+                "network cannot be recorded: search by params, by latency_ms, or by a function of "
+                "your own as a cost, or let the forward depend on shapes alone."
+            )
+        if len(valued) < len(self.opaque):
+            said += (
+                " The network did not run in train mode, so that what only training runs was not "
+                "seen."
+            )
+        return said
 
 
 def _short(options: Sequence[int]) -> str:
-    return ", ".join(map(str, options))
+    """Options as text that says which of them is the original: `8, 16 or 24 of 24`."""
+    *fewer, last = map(str, options)
+    return f"{', '.join(fewer)} or {last} of {last}" if fewer else last
 
 
 def _listed(modules: Sequence[str], most: int = 3) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import torch
@@ -20,6 +20,28 @@ def as_call(inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
     if isinstance(inputs, Mapping):
         return (), dict(inputs)
     return (inputs,), {}
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """All tensors of a tree, and those in dataclasses, mappings and other objects within it."""
+    seen: set[int] = set()  # objects may hold each other
+    pending = [value]
+    while pending:
+        for leaf in pytree.tree_leaves(pending.pop(0)):
+            if isinstance(leaf, Tensor):
+                yield leaf
+            elif id(leaf) not in seen and not isinstance(leaf, _PLAIN):
+                seen.add(id(leaf))
+                if isinstance(leaf, Mapping):
+                    pending.append(list(leaf.values()))
+                elif isinstance(leaf, Sequence):
+                    pending.append(list(leaf))
+                else:
+                    pending.append(list(getattr(leaf, "__dict__", {}).values()))
+
+
+_PLAIN = (int, float, complex, str, bytes, type(None), type, nn.Module)
+"""What holds no tensor that a network gives."""
 
 
 def without_values(inputs: Inputs) -> Inputs:

@@ -57,7 +57,7 @@ def adopt(model: nn.Module) -> None:
             before its forward.
     """
     for path, module in model.named_modules():
-        _check_hooks(path or "the model", module)
+        check_hooks(path or "the model", module)
     norms = [
         (path, module)
         for path, module in model.named_modules()
@@ -82,8 +82,12 @@ def adopt(model: nn.Module) -> None:
             module.path = path
 
 
-def _check_hooks(path: str, module: nn.Module) -> None:
-    """Refuses hooks that compute a weight before a forward: what reads it otherwise is stale."""
+def check_hooks(path: str, module: nn.Module) -> None:
+    """Refuses hooks that compute a weight before a forward: what reads it otherwise is stale.
+
+    Raises:
+        TypeError: naming the module, the tensor and the way out.
+    """
     for hook in module._forward_pre_hooks.values():
         name = getattr(hook, "name", None) or getattr(hook, "_tensor_name", "weight")
         if isinstance(hook, BasePruningMethod):
