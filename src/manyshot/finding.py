@@ -175,12 +175,12 @@ def proxy_fitness(
         )
     device = next((p.device for p in net.parameters()), None) or "cpu"
     looks: dict[str, Any] = {"mean": splits.mean, "std": splits.std, "seed": seed, "device": device}
-    images = min(CALIBRATION_IMAGES, len(splits.train))
-    calibration = fixed(splits.train, images, BATCH_SIZE, **looks)
+    calibration = fixed(splits.train, CALIBRATION_IMAGES, BATCH_SIZE, **looks)
     validation = fixed(splits.validation, None, BATCH_SIZE, **looks)
 
     def score_of(arch: Arch) -> float:
         score = evaluate.score(net, arch, calibration=calibration, validation=validation, task=task)
+        score = score.checked(f"architecture {net.space.to_text(arch)} on validation images")
         return -score.loss if fitness == "loss" else score.fitness
 
     return score_of

@@ -163,7 +163,7 @@ class RunWinner:
         metric: the name of the metric that scores are values of.
         proxy_score: with the supernet's weights, on validation images.
         test_score: of the finished network, on the test images.
-        test_metrics: likewise all metrics of the task by name.
+        test_metrics: likewise all metrics of the task that have a value there, by name.
         files: paths of the exported files, by format; `file` looks at what is in one.
     """
 

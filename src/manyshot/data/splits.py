@@ -160,8 +160,8 @@ def own_data(
     """Data of your own, split.
 
     Samples are pairs of inputs and targets, each a tensor or a tree of tensors. They come as the
-    data set gives them: nothing is normalised or augmented. What it draws from torch's random
-    numbers is a function of seed, epoch and sample.
+    data set gives them: nothing is normalised or augmented. What it draws from the global random
+    numbers of torch, NumPy and Python is a function of seed, epoch and sample.
 
     Args:
         parts: `(train, test)`, `(train, validation, test)` or a dict with these names, of map-style
