@@ -144,7 +144,7 @@ class TestFind:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            ({"budgets": []}, "give at least one budget"),
+            ({"budgets": []}, "give a list of at least one"),
             ({"budgets": ["latency_ms<=2"]}, "no costs for latency_ms, have macs, params"),
             ({"budgets": ["macs<=1"]}, "is impossible: macs of this space reach from"),
             ({"searcher": "evolutoin"}, "did you mean 'evolution'"),

@@ -284,9 +284,9 @@ class _Joining:
             batch = self._collate(samples)
         except Exception as error:  # a collate function is anybody's code
             raise ValueError(
-                f"{self._part}: {len(samples)} samples, the first {_kind(samples[0])}, cannot be "
-                f"made a batch ({type(error).__name__}: {error}): samples must hold tensors, numpy "
-                "arrays or numbers, of one structure and one shape (of PIL images, "
+                f"{self._part}: a batch cannot be made of {len(samples)} samples, such as "
+                f"{_kind(samples[0])} ({type(error).__name__}: {error}): samples must hold "
+                "tensors, numpy arrays or numbers, of one structure and one shape (of PIL images, "
                 "torchvision.transforms.ToTensor() makes such); of others a DataLoader is given "
                 "whose collate_fn makes a batch"
             ) from error
@@ -320,10 +320,10 @@ def _kind(sample: Any) -> str:
     """What a sample is, for messages."""
     if isinstance(sample, tuple | list):
         parts = ", ".join(type(part).__name__ for part in sample[:3])
-        return f"a {type(sample).__name__} of {len(sample)} ({parts})"
+        return f"{type(sample).__name__} of {len(sample)} ({parts})"
     if isinstance(sample, Mapping):
-        return f"a {type(sample).__name__} of {', '.join(map(repr, [*sample][:5]))}"
-    return f"a {type(sample).__name__}"
+        return f"{type(sample).__name__} of {', '.join(map(repr, [*sample][:5]))}"
+    return type(sample).__name__
 
 
 def is_finite(values: Any) -> bool:

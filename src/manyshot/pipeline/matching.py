@@ -90,7 +90,8 @@ class Matching:
             indices: which.
             learns: whether the loss must have a gradient.
         """
-        where = f"data.{part}, sample {' and '.join(_numbers(samples, indices))}"
+        which = " and ".join(_numbers(samples, indices))
+        where = f"data.{part}, sample{'s' * (len(indices) > 1)} {which}"
         # Of a last sample that is alone, batch norms see two.
         inputs, targets = with_samples(self.read(samples.subset(indices)), LOOKED_AT)
         with modes_kept(self.net), torch.set_grad_enabled(learns):
