@@ -270,3 +270,27 @@ def test_looking_changes_nothing():
     assert net.training and torch.equal(states, torch.get_rng_state())
     assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
     assert all(parameter.grad is None for parameter in net.parameters())
+
+
+def test_a_metric_without_a_value_besides_is_left_out(tmp_path):
+    """R2 of one image is no number, and the run ranks by the error."""
+    wide = TensorDataset(inputs(), inputs()[:, :2])
+    alone = TensorDataset(inputs(1), inputs(1)[:, :2])
+    run = ms.run(
+        network=Net(2),
+        data=(wide, alone),
+        task={"name": "regression", "options": {"metric": "MAE"}},
+        budgets=["macs<=80%"],
+        train={"epochs": 1, "batch_size": 8},
+        search={"name": "random", "candidates": 2},
+        finish={"mode": "inherit"},
+        latency={"warmup": 0, "repeats": 1},
+        export={"formats": ["json"]},
+        out=tmp_path / "run",
+    )
+    [winner] = run.winners
+    x, y = alone[0]
+    with torch.no_grad():
+        error = (winner.module()(x[None]) - y).abs().double().mean()
+    assert winner.test_metrics.keys() == {"MAE", "MSE"}
+    assert winner.test_score == pytest.approx(float(error), rel=1e-6)

@@ -172,6 +172,19 @@ def test_what_cannot_be_used_is_said(tmp_path):
         ms.run(data={"name": "own_data:nothing"}, out=tmp_path / "a")
     with pytest.raises(RecipeError, match=r"own_data:three.*unexpected keyword"):
         ms.run(data={"name": "own_data:three", "options": {"x": 1}}, out=tmp_path / "b")
+    for options, words in (
+        ({"gives": "nothing"}, "data is a NoneType: give"),
+        ({"gives": "three of four"}, "data is a tuple: give"),
+        ({"gives": "an error"}, "KeyError: 'file'"),
+        ({"gives": "a loader of some"}, "data.train is a DataLoader with a SubsetRandomSampler"),
+    ):
+        with pytest.raises(RecipeError, match=f"data.name = 'own_data:wrong': {words}"):
+            ms.run(data={"name": "own_data:wrong", "options": options}, out=tmp_path / "w")
+    with pytest.raises(RecipeError, match=r"budgets = 'macs<=50%': give a list, such as \['macs"):
+        ms.run(network=net(), data=sentences(), budgets="macs<=50%", out=tmp_path / "w")
+    with pytest.raises(RecipeError, match="data has the parts training, test"):
+        train, test = sentences()
+        ms.run(network=net(), data={"training": train, "test": test}, out=tmp_path / "w")
     with pytest.raises(RecipeError, match="needs new weights"):
         small = {**SMALL, "finish": {"mode": "scratch"}}
         ms.run(network=net(), data=sentences(), budgets=BUDGETS, out=tmp_path / "c", **small)
