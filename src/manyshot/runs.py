@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from manyshot import records
 from manyshot.progress import Progress
-from manyshot.recipe import GIVEN, Recipe, RecipeError
+from manyshot.recipe import GIVEN, Recipe, RecipeError, TaskSettings
 from manyshot.run_folder import (
     RECIPE,
     RESULT,
@@ -81,6 +81,12 @@ def _taken_out(sections: Mapping[str, Any]) -> tuple[nn.Module | None, Any, dict
     for key, value in (("network", network), ("data", data)):
         if isinstance(value, str):
             values[key] = {"name": value}
+    task = values.get("task", {})
+    if not isinstance(task, str | Mapping | TaskSettings):
+        raise RecipeError(
+            f"task = {task!r}: a run names its task, so that it can be repeated: give "
+            "task='package.module:attribute', or task={'name': ..., 'options': {...}}"
+        )
     if isinstance(budgets, str):
         raise RecipeError(f"budgets = {budgets!r}: give a list, such as [{budgets!r}]")
     if budgets is not None:
