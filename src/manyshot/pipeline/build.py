@@ -139,8 +139,14 @@ def fit_classes(recipe: Recipe, net: Supernet, classes: int) -> None:
     """In a transfer, gives a network that was made for other classes a classifier for these.
 
     Raises:
-        RecipeError: as `check_classifier`.
+        RecipeError: as `check_classifier`, or if the data do not tell how many classes they have.
     """
+    if recipe.moves and not classes:
+        raise RecipeError(
+            f"data.name = {recipe.data.name!r}: a transfer makes a classifier for the classes of "
+            "the data, and these do not tell theirs: give a TensorDataset or a list of samples "
+            "with class indices, or a data set that has them all as its attribute targets"
+        )
     if recipe.moves and check_classifier(recipe, net) != classes:
         new_head(net, classes, name=recipe.transfer.classifier, seed=recipe.seed)
 
