@@ -1,7 +1,7 @@
 """Data of tests that a recipe names: tokens with masks, and labels by the first token."""
 
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset, Subset, SubsetRandomSampler
 
 from token_nets import batch
 
@@ -35,3 +35,26 @@ def sentences(count=96, noisy=False):
 def three(count=96):
     """Train, validation and test."""
     return Sentences(count, 1), Sentences(40, 3), Sentences(48, 2)
+
+
+def wrong(gives):
+    """What is no data."""
+    if gives == "an error":
+        raise KeyError("file")
+    one = Sentences(8, 1)
+    loader = DataLoader(one, sampler=SubsetRandomSampler([0, 1]))
+    return {"three of four": (one,) * 4, "a loader of some": (loader, one)}.get(gives)
+
+
+def in_five():
+    """Lists of samples, labelled by the first token in another way."""
+    parts = Sentences(96, 1), Sentences(48, 2)
+    return tuple(
+        [(inputs, inputs["tokens"][0] % 5) for inputs, _ in (part[i] for i in range(len(part)))]
+        for part in parts
+    )
+
+
+def untold():
+    """The same sentences, which do not tell all their targets."""
+    return tuple(Subset(part, range(len(part))) for part in sentences())

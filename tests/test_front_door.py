@@ -133,6 +133,59 @@ class TestFind:
             assert score.value == accuracy
         assert digest(net.state_dict()) == before
 
+    def test_a_winner_gives_its_module(self, splits):
+        net = supernet()
+        searched = ms.find(
+            net, budgets=["macs<=90%"], score=splits, candidates=3, searcher="random", seed=4
+        )
+        winner = searched.winner(" macs <= 90.0 % ")  # however it is spelt
+        assert winner is searched.winners[0]
+        looks = {"mean": splits.mean, "std": splits.std, "seed": 4}
+        calibration = ms.data.fixed(splits.train, 512, 256, **looks)
+        stats = ms.evaluate.calibrate(net, winner.arch, calibration)
+        images, _ = next(iter(ms.data.fixed(splits.validation, 8, 8, **looks)))
+        module = winner.module()
+        assert not module.training and type(module) is type(net.model)
+        expected = net.eval()(images, winner.arch, stats=stats)
+        assert torch.equal(module(images), expected)
+        other = winner.module(ms.data.fixed(splits.validation, 8, 8, **looks))
+        assert not torch.equal(other(images), expected)
+        with pytest.raises(ValueError, match="is not understood"):
+            searched.winner("macs")
+
+    def test_a_module_needs_batches_if_the_score_had_none(self, splits):
+        net = supernet()
+        winner = ms.find(net, budgets=["macs<=90%"], score=sum, candidates=40).winners[0]
+        with pytest.raises(ValueError, match="give calibration=, batches of training images"):
+            winner.module()
+        looks = {"mean": splits.mean, "std": splits.std, "seed": 0}
+        calibration = ms.data.fixed(splits.train, 64, 64, **looks)
+        stats = ms.evaluate.calibrate(net, winner.arch, calibration)
+        images, _ = next(iter(calibration))
+        expected = net.eval()(images, winner.arch, stats=stats)
+        assert torch.equal(winner.module(calibration)(images), expected)
+        plain = ms.Supernet(
+            ms.nn.Linear(3, ms.choose((2, 4), "width")), example_inputs=images[:, 0, 0, :3]
+        )
+        [alone] = ms.find(plain, budgets=["params<=50%"], score=sum, candidates=2).winners
+        assert alone.module().out_features == 2  # nothing to calibrate
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ({"budgets": "macs<=50%"}, "budgets = 'macs<=50%': give a list"),
+            ({"fitness": "accuracy"}, "fitness must be 'metric' or 'loss', got 'accuracy'"),
+            ({"score": 3}, "score is a int: give a function"),
+            ({"score": lambda arch: None}, "score gives None: give one finite number"),
+            ({"score": lambda arch: "good"}, "score gives 'good'"),
+            ({"net": torch.nn.Linear(2, 2)}, r"net is a Linear: .*ms.Supernet\(model\)"),
+        ],
+    )
+    def test_what_cannot_be_searched_is_said(self, arguments, message):
+        usual = {"net": supernet(), "budgets": ["macs<=90%"], "score": sum, "candidates": 40}
+        with pytest.raises(ValueError, match=message):
+            ms.find(**{**usual, **arguments})
+
     def test_same_seed_same_history(self):
         net = supernet()
         runs = [
@@ -144,7 +197,7 @@ class TestFind:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            ({"budgets": []}, "give at least one budget"),
+            ({"budgets": []}, "give a list of at least one"),
             ({"budgets": ["latency_ms<=2"]}, "no costs for latency_ms, have macs, params"),
             ({"budgets": ["macs<=1"]}, "is impossible: macs of this space reach from"),
             ({"searcher": "evolutoin"}, "did you mean 'evolution'"),

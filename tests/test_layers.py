@@ -31,7 +31,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "fitting": {"train", "recipe", "progress", "data", "supernet", "tasks"},
     "finding": {
-        *("cost", "evaluate", "data", "progress", "search", "supernet", "space", "tasks"),
+        *("cost", "evaluate", "data", "nn", "progress", "search", "supernet", "space", "tasks"),
     },
     "search": {"space", "records"},
     "rank": {"space", "run_folder"},

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal, final
 
+from torch import nn
+
 from manyshot import cost, evaluate
-from manyshot.data import Splits, fixed, own_data
+from manyshot.data import FixedBatches, Splits, fixed, own_data
+from manyshot.nn.batch_norm import BatchNorm
 from manyshot.progress import Progress, Silent
 from manyshot.search import (
     Cost,
@@ -49,6 +52,29 @@ class Winner:
     choices: dict[str, Any]
     costs: dict[str, float]
     score: float
+    _net: Supernet = field(repr=False, compare=False)
+    _calibration: FixedBatches | None = field(repr=False, compare=False)
+
+    def module(self, calibration: Iterable[Any] | None = None) -> nn.Module:
+        """The network in eval mode: your own class with plain torch layers, and the weights of now.
+
+        Args:
+            calibration: batches for its batch norms, as `ms.evaluate.calibrate` takes them; by
+                default those of the search, if it scored a data set.
+
+        Raises:
+            ValueError: if there are batch norms, and no batches for them.
+        """
+        batches = self._calibration if calibration is None else calibration
+        stats = None
+        if any(isinstance(layer, BatchNorm) for layer in self._net.modules()):
+            if batches is None:
+                raise ValueError(
+                    "batch norms need statistics, and the search was given a function for a score: "
+                    "give calibration=, batches of training images such as those of ms.data.fixed"
+                )
+            stats = evaluate.calibrate(self._net, self.arch, batches)
+        return self._net.extract(self.arch, stats=stats).eval()
 
 
 @final
@@ -65,13 +91,14 @@ class SearchResult:
     history: tuple[tuple[Arch, float], ...]
 
     def winner(self, budget: str) -> Winner:
-        """The winner within one of the budgets.
+        """The winner within one of the budgets, however that is spelt.
 
         Raises:
+            ValueError: if it is not understood.
             KeyError: if it is none of them; it names those that there are.
         """
         for winner in self.winners:
-            if winner.budget == budget:
+            if winner.budget == Budget.spelt(budget):
                 return winner
         have = ", ".join(repr(winner.budget) for winner in self.winners)
         raise KeyError(f"budget {budget!r} was not searched for, have {have}")
@@ -122,15 +149,31 @@ def find(
             that need what the supernet takes.
         Infeasible: if no architecture within some budget was scored.
     """
-    if not budgets:
-        raise ValueError("give at least one budget, such as budgets=['macs<=50%']")
+    if not isinstance(net, Supernet):
+        raise ValueError(
+            f"net is a {type(net).__name__}: make a supernet of it by ms.Supernet(model), or by "
+            "ms.convert(model, inputs) if it has no decisions"
+        )
+    if isinstance(budgets, str) or not budgets:
+        raise ValueError(
+            f"budgets = {budgets!r}: give a list of at least one budget, such as ['macs<=50%']"
+        )
+    if fitness not in ("metric", "loss"):
+        raise ValueError(f"fitness must be 'metric' or 'loss', got {fitness!r}")
+    calibration = None
     by_metric = _all_costs(net, budgets, costs or {})
     limits = limits_of(budgets, by_metric, net.space.largest)
-    if isinstance(score, tuple):
+    if isinstance(score, tuple | list) and len(score) == 2:
         train, validation = score
         score = own_data({"train": train, "validation": validation, "test": validation}, seed=seed)
     if isinstance(score, Splits):
-        score = proxy_fitness(net, score, as_task(task), fitness=fitness, seed=seed)
+        calibration = calibration_of(net, score, seed)
+        score = proxy_fitness(net, score, as_task(task), calibration, fitness=fitness, seed=seed)
+    if not callable(score):
+        raise ValueError(
+            f"score is a {type(score).__name__}: give a function of an architecture, what "
+            "ms.data.load or ms.data.own_data gives, or a pair (training, validation) of data sets"
+        )
     if isinstance(searcher, str):
         searcher = make_searcher(
             searcher, net.space, seed=seed, limits=limits, options=options or {}
@@ -141,17 +184,28 @@ def find(
     with (progress or Silent()).stage("search", candidates) as advance:
         for archs in generations(searcher, candidates, generation):
             for arch in archs:
-                scores[arch] = float(score(arch))
+                scores[arch] = _number(score(arch))
                 advance(len(scores), f"best {max(scores.values()):.4f}")
             searcher.tell(archs, [scores[arch] for arch in archs])
-    winners = tuple(_winner(net, limit, scores, by_metric) for limit in limits)
+    winners = tuple(_winner(net, limit, scores, by_metric, calibration) for limit in limits)
     return SearchResult(winners, tuple(scores.items()))
+
+
+def calibration_of(net: Supernet, splits: Splits, seed: int) -> FixedBatches:
+    """The training images that batch norms are calibrated on in `find`, as `seed` chooses them."""
+    return fixed(splits.train, CALIBRATION_IMAGES, BATCH_SIZE, seed=seed, **_looks(net, splits))
+
+
+def _looks(net: Supernet, splits: Splits) -> dict[str, Any]:
+    device = next((p.device for p in net.parameters()), None) or "cpu"
+    return {"mean": splits.mean, "std": splits.std, "device": device}
 
 
 def proxy_fitness(
     net: Supernet,
     splits: Splits,
     task: Task,
+    calibration: FixedBatches,
     *,
     fitness: Literal["metric", "loss"] = "metric",
     seed: int = 0,
@@ -162,8 +216,9 @@ def proxy_fitness(
         net: the supernet.
         splits: a data set with a validation part.
         task: what is scored.
+        calibration: what batch norms are calibrated on.
         fitness: by its metric, or by its loss. Where lower is better, the sign is turned.
-        seed: of the choice of calibration images.
+        seed: of the batches.
 
     Raises:
         ValueError: if the data set has no validation part.
@@ -173,14 +228,11 @@ def proxy_fitness(
             f"data set {splits.name!r} has no validation part to score on: load it with "
             "validation=0.1"
         )
-    device = next((p.device for p in net.parameters()), None) or "cpu"
-    looks: dict[str, Any] = {"mean": splits.mean, "std": splits.std, "seed": seed, "device": device}
-    images = min(CALIBRATION_IMAGES, len(splits.train))
-    calibration = fixed(splits.train, images, BATCH_SIZE, **looks)
-    validation = fixed(splits.validation, None, BATCH_SIZE, **looks)
+    validation = fixed(splits.validation, None, BATCH_SIZE, seed=seed, **_looks(net, splits))
 
     def score_of(arch: Arch) -> float:
         score = evaluate.score(net, arch, calibration=calibration, validation=validation, task=task)
+        score = score.checked(f"architecture {net.space.to_text(arch)} on validation images")
         return -score.loss if fitness == "loss" else score.fitness
 
     return score_of
@@ -211,8 +263,21 @@ def _all_costs(
     return costs
 
 
+def _number(score: Any) -> float:
+    try:
+        return float(score)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"score gives {score!r}: give one finite number, where higher is better"
+        ) from error
+
+
 def _winner(
-    net: Supernet, limit: Limit, scores: Mapping[Arch, float], costs: Mapping[str, Cost]
+    net: Supernet,
+    limit: Limit,
+    scores: Mapping[Arch, float],
+    costs: Mapping[str, Cost],
+    calibration: FixedBatches | None,
 ) -> Winner:
     within = best(scores, limit)
     if not within:
@@ -227,4 +292,6 @@ def _winner(
         choices=net.space.choices(arch),
         costs={m: costs_of(one, [arch], m)[0].item() for m, one in costs.items()},
         score=scores[arch],
+        _net=net,
+        _calibration=calibration,
     )

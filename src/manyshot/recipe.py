@@ -360,7 +360,7 @@ class SearchSettings(Section):
     def _readable(cls, budgets: list[str]) -> list[str]:
         if not budgets:
             raise ValueError("give at least one budget, such as 'macs<=50%'")
-        plain = [" and ".join(part.text for part in Budget.parse_all(text)) for text in budgets]
+        plain = [Budget.spelt(text) for text in budgets]
         if len(set(plain)) != len(plain):
             raise ValueError(f"budgets {', '.join(plain)} repeat one")
         return plain

@@ -169,7 +169,7 @@ class TestedRecord(Part):
     test_score: float
     test_loss: float
     test_metrics: dict[str, float]
-    """The values of all metrics of the task by name, `test_score` among them."""
+    """The values of all metrics of the task that have one, by name, `test_score` among them."""
     test_interval: tuple[float, float] | None = None
     """The bounds of a 95 % interval of `test_score` by the test images alone."""
 
@@ -517,7 +517,7 @@ class FinishLine(ScoresRecord):
     test_score: float | None = None
     test_loss: float | None = None
     test_metrics: dict[str, float] | None = None
-    """The values of all metrics of the task by name, `test_score` among them."""
+    """The values of all metrics of the task that have one, by name, `test_score` among them."""
     test_images: Count | None = None
     test_parts: tuple[float, ...] | None = None
     """The metric on random parts of the test images, the same for all networks of a run."""

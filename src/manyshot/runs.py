@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from manyshot import records
 from manyshot.progress import Progress
-from manyshot.recipe import GIVEN, Recipe, RecipeError
+from manyshot.recipe import GIVEN, Recipe, RecipeError, TaskSettings
 from manyshot.run_folder import (
     RECIPE,
     RESULT,
@@ -21,6 +21,7 @@ from manyshot.run_folder import (
     VerdictRecord,
     WinnerRecord,
 )
+from manyshot.space import Budget
 from manyshot.trust import check_trusted
 from manyshot.writing import is_main_process, new_folder
 
@@ -80,6 +81,14 @@ def _taken_out(sections: Mapping[str, Any]) -> tuple[nn.Module | None, Any, dict
     for key, value in (("network", network), ("data", data)):
         if isinstance(value, str):
             values[key] = {"name": value}
+    task = values.get("task", {})
+    if not isinstance(task, str | Mapping | TaskSettings):
+        raise RecipeError(
+            f"task = {task!r}: a run names its task, so that it can be repeated: give "
+            "task='package.module:attribute', or task={'name': ..., 'options': {...}}"
+        )
+    if isinstance(budgets, str):
+        raise RecipeError(f"budgets = {budgets!r}: give a list, such as [{budgets!r}]")
     if budgets is not None:
         values["search"] = {**values.get("search", {}), "budgets": list(budgets)}
     if network is None or isinstance(network, str | Mapping):
@@ -91,7 +100,8 @@ def _taken_out(sections: Mapping[str, Any]) -> tuple[nn.Module | None, Any, dict
         values["network"] = {"name": GIVEN, "options": {"identity": identity_of(network)}}
         if not has_decisions(network):
             values["network"]["convert"] = values.pop("convert", {})
-    if data is None or isinstance(data, str) or (isinstance(data, Mapping) and "train" not in data):
+    is_section = isinstance(data, Mapping) and not {"train", "test"} & data.keys()
+    if data is None or isinstance(data, str) or is_section:
         data = None
     else:
         values["data"] = {"name": GIVEN}
@@ -163,7 +173,7 @@ class RunWinner:
         metric: the name of the metric that scores are values of.
         proxy_score: with the supernet's weights, on validation images.
         test_score: of the finished network, on the test images.
-        test_metrics: likewise all metrics of the task by name.
+        test_metrics: likewise all metrics of the task that have a value there, by name.
         files: paths of the exported files, by format; `file` looks at what is in one.
     """
 
@@ -288,14 +298,16 @@ class Run:
         """The network for one budget.
 
         Raises:
-            KeyError: for a budget that the run was not asked for; it names those it was.
+            KeyError: for a budget that the run was not asked for, however it is spelt; it names
+                those it was.
+            ValueError: for one that is not understood.
             RecordError: if the run is not finished.
         """
-        winners = {winner.budget: winner for winner in self.winners}
-        if budget not in winners:
+        winners, spelt = {winner.budget: winner for winner in self.winners}, Budget.spelt(budget)
+        if spelt not in winners:
             have = ", ".join(map(repr, winners))
             raise KeyError(f"budget {budget!r} has no winner in {self.folder}, have {have}")
-        return winners[budget]
+        return winners[spelt]
 
     def resume(self, progress: Progress | None = None) -> Run:
         """Goes on with a run that was stopped, to the same result as if it never was.

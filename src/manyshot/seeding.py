@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import random
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,7 @@ STREAMS = {
     "shift": "random shifts of images, by epoch",
     "flip": "random flips of images, by epoch",
     "sample": "changes of one image, by epoch and index",
+    "look": "what data of one's own draw when samples are looked at, by index",
     "workers": "what the processes that read images draw, by epoch",
     "test": "which images of a set without a test part are that",
     "validation": "which training images candidates are scored on",
@@ -102,6 +104,27 @@ def seed_torch(seed: int | str, name: str, *parts: int) -> None:
     import torch
 
     torch.manual_seed(stream(seed, name, *parts))
+
+
+@contextlib.contextmanager
+def all_seeded(seed: int | str, name: str, *parts: int) -> Iterator[None]:
+    """The global states of torch on the CPU, NumPy and Python are seeded inside the block.
+
+    They are restored after it. The arguments are those of `stream`.
+    """
+    import torch
+
+    number = stream(seed, name, *parts)
+    of_python, of_numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(number)
+        np.random.seed(number % 2**32)  # noqa: NPY002
+        random.seed(number)
+        try:
+            yield
+        finally:
+            np.random.set_state(of_numpy)  # noqa: NPY002
+            random.setstate(of_python)
 
 
 @contextlib.contextmanager

@@ -55,6 +55,8 @@ def test_a_function_of_the_choices(net) -> None:
         (lambda images: 1.0, "its function takes images; let it take"),
         (lambda: 1.0, "its function takes nothing"),
         (lambda module, images: 1.0, "takes module, images"),
+        (lambda module, /: 1.0, "takes module; let it take, by these names"),
+        (lambda *archs: 1.0, "takes nothing"),
     ],
 )
 def test_a_function_takes_what_is_offered(function, words, net) -> None:
@@ -62,11 +64,34 @@ def test_a_function_takes_what_is_offered(function, words, net) -> None:
         FunctionCost(net, function, "mine")
 
 
-@pytest.mark.parametrize("value", [float("nan"), "3", None])
+@pytest.mark.parametrize("value", [float("nan"), "3", None, True, -1.0, torch.tensor(2.0)])
 def test_a_function_gives_a_number(value, net) -> None:
     cost = FunctionCost(net, lambda arch: value, "mine")
-    with pytest.raises(ValueError, match="must give a finite number"):
+    with pytest.raises(ValueError, match="must give a finite number of at least 0"):
         cost([net.space.smallest])
+
+
+def test_a_function_that_fails_is_named(net) -> None:
+    cost = FunctionCost(net, lambda choices: choices["nothing"], "mine")
+    text = net.space.to_text(net.space.smallest)
+    with pytest.raises(
+        ValueError, match=f"cost 'mine' of architecture {text}: KeyError: 'nothing'"
+    ):
+        cost([net.space.smallest])
+
+
+def test_a_function_is_told_what_any_network_takes(net) -> None:
+    from token_nets import Tokens, batch
+
+    tokens = ms.Supernet(Tokens(), example_inputs=batch(2)[0])
+    cost = FunctionCost(tokens, lambda example_inputs: example_inputs["tokens"].shape[1], "length")
+    assert cost([tokens.space.smallest]).tolist() == [6]
+    with pytest.raises(ValueError, match="takes input_shape, .*let it take example_inputs"):
+        FunctionCost(tokens, lambda input_shape: 1.0, "mine")
+    with pytest.raises(ValueError, match="what the network takes is not known"):
+        FunctionCost(ms.Supernet(Tokens()), lambda example_inputs: 1.0, "mine")
+    shape = FunctionCost(net, lambda example_inputs: example_inputs.shape[-1], "side")
+    assert shape([net.space.smallest]).tolist() == [8]
 
 
 def test_the_size_is_that_of_the_parameters_on_file(net) -> None:

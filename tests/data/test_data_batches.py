@@ -271,10 +271,13 @@ def test_a_rest_of_one_image_joins_the_batch_before(either, monkeypatch, keep, n
     assert last.stride() == whole[: len(last)].clone().stride()
 
 
-@pytest.mark.parametrize("n", [0, 15])
-def test_fixed_needs_a_possible_number(either, n):
-    with pytest.raises(ValueError, match=rf"n must be in 1\.\.14 .* got {n}"):
-        fixed(either, n, 4, mean=MEAN, std=STD, seed=0)
+def test_fixed_gives_at_most_the_images_there_are(either):
+    with pytest.raises(ValueError, match=r"n must be at least 1, or None for all images, got 0"):
+        fixed(either, 0, 4, mean=MEAN, std=STD, seed=0)
+    more, every = (fixed(either, n, 4, mean=MEAN, std=STD, seed=0) for n in (15, 14))
+    assert more.images == 14
+    for (one, labels), (other, wanted) in zip(more, every, strict=True):
+        assert torch.equal(one, other) and torch.equal(labels, wanted)
 
 
 class Own:

@@ -1,8 +1,20 @@
 """Data of one's own: which samples come, in which order and structure, and what identifies them."""
 
+import random
+
+import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+from PIL import Image
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    SubsetRandomSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+)
 
 from manyshot.data import Augment, Batches, OwnSet, fixed, own_data
 from own_data import Sentences
@@ -187,3 +199,141 @@ def test_numbers_that_do_not_fit_are_said():
         own_data((Pairs(), Pairs()), train_size=19)
     with pytest.raises(ValueError, match="come as|as they are"):
         Batches(OwnSet.of(tensors()), 4, seed=0, augment=Augment(flip=True))
+
+
+@pytest.mark.parametrize(
+    ("loader", "words"),
+    [
+        (lambda d: DataLoader(d, sampler=SubsetRandomSampler(range(5))), "a SubsetRandomSampler"),
+        (
+            lambda d: DataLoader(d, sampler=WeightedRandomSampler([1.0] * 20, 20)),
+            "a WeightedRandom",
+        ),
+        (lambda d: DataLoader(d, sampler=RandomSampler(d, num_samples=7)), "a RandomSampler"),
+        (lambda d: DataLoader(d, sampler=RandomSampler(d, replacement=True)), "a RandomSampler"),
+        (lambda d: DataLoader(d, batch_sampler=Pairwise()), "a Pairwise"),
+        (lambda d: DataLoader(d, batch_size=None), "batch_size=None"),
+    ],
+)
+def test_a_loader_that_chooses_samples_is_refused(loader, words):
+    """Its data set has others, such as those held out."""
+    with pytest.raises(ValueError, match=rf"data.train is a DataLoader with {words}.*Subset\("):
+        own_data((loader(tensors()), tensors()))
+    for plain in (DataLoader(tensors(), 4, shuffle=True), DataLoader(tensors(), 4, drop_last=True)):
+        assert len(own_data((plain, tensors()), validation=0).train) == 20
+
+
+class Pairwise:
+    def __iter__(self):
+        return iter([[0, 1]])
+
+
+class Made(Dataset):
+    """Samples that a function makes."""
+
+    def __init__(self, make, count=12):
+        self.make, self.count = make, count
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, index):
+        return self.make(index)
+
+
+def broken(index):
+    if index == 7:
+        raise KeyError("label")
+    return torch.zeros(2), 0
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_sample_that_cannot_be_read_is_named(workers):
+    own = OwnSet.of(Made(broken), "data.test")
+    with pytest.raises(
+        ValueError, match=r"data.test: sample 7 of 12 cannot be read \(KeyError: 'l"
+    ):
+        list(Batches(own, 4, seed=0, shuffle=False, workers=workers).epoch(0))
+    with pytest.raises(ValueError, match="data.test: sample 7 of 12"):
+        own.batch([6, 7])
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda i: (Image.new("L", (4, 4)), i), r"tuple of 2 \(Image, int\).*ToTensor\(\)"),
+        (lambda i: None, "samples, such as NoneType"),
+        (lambda i: (torch.zeros(2 + i % 2), i), "of one structure and one shape"),
+        (lambda i: (torch.zeros(2), i) if i else (torch.zeros(2), {"y": i}), "of one structure"),
+    ],
+)
+def test_samples_that_make_no_batch_are_said(make, words):
+    with pytest.raises(ValueError, match=f"data: a batch cannot be made of .*{words}"):
+        OwnSet.of(Made(make)).batch([0, 1])
+
+
+@pytest.mark.parametrize(
+    ("sample", "words"),
+    [
+        ((torch.zeros(2), 1, 2), r"got tuple of 3 \(Tensor, int, int\)"),
+        ({"x": torch.zeros(2), "y": 1}, "got dict of 'x', 'y'.*collate_fn"),
+    ],
+)
+def test_samples_that_are_no_pairs_are_said(sample, words):
+    with pytest.raises(ValueError, match=words):
+        OwnSet.of(Made(lambda i: sample))
+    with pytest.raises(ValueError, match=r"got Tensor\. .*TensorDataset\(inputs, targets\)"):
+        own_data(((torch.zeros(4, 2), torch.zeros(4)), tensors()))
+
+
+def test_keys_may_come_in_any_order():
+    """Else what one sample calls ids is mixed with what another calls mask."""
+
+    def make(index):
+        pairs = [("ids", torch.tensor([index, 1])), ("mask", torch.tensor([100 + index, 0]))]
+        return dict(pairs if index % 2 else reversed(pairs)), index
+
+    inputs, _ = OwnSet.of(Made(make)).batch(range(4))
+    assert inputs["ids"][:, 0].tolist() == [0, 1, 2, 3]
+    assert inputs["mask"][:, 0].tolist() == [100, 101, 102, 103]
+    with pytest.raises(ValueError, match="of one structure"):
+        OwnSet.of(Made(lambda i: ({"ids" if i else "tokens": torch.zeros(2)}, i))).batch([0, 1])
+
+
+def test_labels_are_unknown_where_targets_are_changed_in_reading():
+    data = tensors()
+    data.targets = torch.arange(20)  # as torchvision's data sets have them
+    read = Made(lambda i: (torch.zeros(2), i % 2), 20)
+    read.targets, read.target_transform = torch.arange(20), None
+    assert OwnSet.of(read).classes == 20
+    read.target_transform = lambda target: target % 2
+    assert OwnSet.of(read).labels is None
+
+
+def of_numpy():
+    return np.random.get_state()[1].tolist()  # noqa: NPY002
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_global_random_numbers_of_all_three_depend_on_the_sample_alone(workers):
+    def make(index):
+        drawn = [random.random(), np.random.rand(), float(torch.rand(()))]  # noqa: NPY002
+        return torch.tensor(drawn), index
+
+    own = OwnSet.of(Made(make))
+    states = random.getstate(), of_numpy(), torch.get_rng_state().tolist()
+    first = dict(read(own, 0, workers))
+    assert own.digest() == own.digest()  # else a run could not be resumed
+    after = random.getstate(), of_numpy(), torch.get_rng_state().tolist()
+    assert states == after
+    random.seed(1), np.random.seed(1), torch.manual_seed(1)  # noqa: NPY002
+    assert dict(read(own, 0, 0)) == first
+    other = dict(read(own, 1, workers))
+    for at in range(3):
+        values = [row[at] for row in (*first.values(), *other.values())]
+        assert len(set(values)) == 24 and 0 <= min(values) < max(values) < 1
+
+
+def read(own, epoch, workers):
+    for inputs, targets in Batches(own, 4, seed=5, workers=workers).epoch(epoch):
+        yield from zip(targets.tolist(), map(tuple, inputs.tolist()), strict=True)

@@ -118,6 +118,25 @@ class TestInputs:
             write(words, example, tmp_path / f"words.{kind}")
 
     @pytest.mark.parametrize("kind", WRITERS)
+    def test_a_head_that_is_none_in_eval_mode(self, kind, tmp_path):
+        """Programs give what the module gives, and None where it gives None."""
+        torch.manual_seed(0)
+        path = WRITERS[kind](Headed(), torch.randn(2, 4), tmp_path / f"headed.{kind}")
+        images = torch.randn(5, 4)
+        expected = images @ torch.eye(4)[:, :3]
+        if kind == "pt2":
+            outputs = torch.export.load(path).module()(images)
+            assert outputs["side"] is None and outputs.keys() == {"side", "out", "twice"}
+            found = outputs["out"], outputs["twice"]
+        else:
+            runtime = pytest.importorskip("onnxruntime")
+            session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
+            [name] = [node.name for node in session.get_inputs()]
+            found = map(torch.from_numpy, session.run(["out", "twice"], {name: images.numpy()}))
+        for tensor, wanted in zip(found, (expected, 2 * expected), strict=True):
+            torch.testing.assert_close(tensor, wanted)
+
+    @pytest.mark.parametrize("kind", WRITERS)
     def test_refused(self, kind, subnet, images, tmp_path, files):
         write, path = WRITERS[kind], tmp_path / f"a.{kind}"
         net = ms.Supernet(tiny())
@@ -132,6 +151,20 @@ class TestInputs:
         with pytest.raises(ValueError, match=f"'a.bin' must end with '.{kind}'"):
             write(subnet, images, tmp_path / "a.bin")
         assert files(tmp_path) == []
+
+
+class Headed(nn.Module):
+    """The first three numbers, and None from a head that only training has."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(4, 3, bias=False)
+        with torch.no_grad():
+            self.first.weight.copy_(torch.eye(4)[:3])
+
+    def forward(self, x):
+        out = self.first(x)
+        return {"side": out if self.training else None, "out": out, "twice": out * 2}
 
 
 class WrongWhenExported(nn.Module):

@@ -223,6 +223,10 @@ def test_a_classifier_for_other_classes_is_new(trained, tmp_path) -> None:
             lambda s: s.update({"features.0.bias": torch.ones(3)}),
             r"features.0.bias is \(3,\), here \(64,\)",
         ),
+        (
+            lambda s: s.update({"features.0.bias": s["features.0.bias"] * float("nan")}),
+            r"here: the weights 'features.0.bias' are not all finite",
+        ),
     ],
 )
 def test_weights_of_another_network_are_refused(change, words, trained) -> None:

@@ -10,8 +10,10 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import manyshot as ms
 from manyshot.pipeline.given import identity_of
+from manyshot.pipeline.verbs.transfer import transfer_recipe
 from manyshot.recipe import Recipe, RecipeError
 from manyshot.records import RecordError
+from manyshot.runs import perform
 from manyshot.train import CheckpointError
 from own_data import Sentences, sentences
 from token_nets import Tokens, batch, costs
@@ -46,6 +48,7 @@ def ran(tmp_path_factory):
 def test_a_run_gives_networks_that_take_what_was_given(ran):
     space = ran.net.space
     assert [winner.budget for winner in ran.winners] == BUDGETS
+    assert ran.winner("macs <= 70.0%").arch == ran.winners[0].arch
     inputs, _ = batch(9, seed=5)
     for winner in ran.winners:
         macs, params = costs(ran.net, winner.arch)
@@ -172,6 +175,21 @@ def test_what_cannot_be_used_is_said(tmp_path):
         ms.run(data={"name": "own_data:nothing"}, out=tmp_path / "a")
     with pytest.raises(RecipeError, match=r"own_data:three.*unexpected keyword"):
         ms.run(data={"name": "own_data:three", "options": {"x": 1}}, out=tmp_path / "b")
+    for options, words in (
+        ({"gives": "nothing"}, "data is a NoneType: give"),
+        ({"gives": "three of four"}, "data is a tuple: give"),
+        ({"gives": "an error"}, "KeyError: 'file'"),
+        ({"gives": "a loader of some"}, "data.train is a DataLoader with a SubsetRandomSampler"),
+    ):
+        with pytest.raises(RecipeError, match=f"data.name = 'own_data:wrong': {words}"):
+            ms.run(data={"name": "own_data:wrong", "options": options}, out=tmp_path / "w")
+    with pytest.raises(RecipeError, match=r"budgets = 'macs<=50%': give a list, such as \['macs"):
+        ms.run(network=net(), data=sentences(), budgets="macs<=50%", out=tmp_path / "w")
+    with pytest.raises(RecipeError, match="a run names its task.*package.module:attribute"):
+        ms.run(network=net(), data=sentences(), task=ms.tasks.Dense(), out=tmp_path / "w")
+    with pytest.raises(RecipeError, match="data has the parts training, test"):
+        train, test = sentences()
+        ms.run(network=net(), data={"training": train, "test": test}, out=tmp_path / "w")
     with pytest.raises(RecipeError, match="needs new weights"):
         small = {**SMALL, "finish": {"mode": "scratch"}}
         ms.run(network=net(), data=sentences(), budgets=BUDGETS, out=tmp_path / "c", **small)
@@ -227,3 +245,21 @@ def test_methods_take_any_inputs(name, tmp_path):
         assert winner.module()(**inputs).shape == (4, 3)
     macs = ms.cost.subnet_macs(winner.module(), example_inputs=inputs)
     assert macs == winner.costs["macs"] <= 0.8 * run.files.space().largest["macs"]
+
+
+def test_a_supernet_moves_to_data_of_ones_own(tmp_path):
+    """Five classes in place of three; what is inherited of images is left out."""
+    source = ms.run(
+        network={"name": "token_nets:Tokens"}, data={"name": "own_data:sentences"},
+        budgets=BUDGETS[:1], out=tmp_path / "source", **SMALL,
+    )  # fmt: skip
+    sets = ["transfer.head_epochs=1", "shifting.batch_size=16"]
+    untold = transfer_recipe(source.folder, None, "own_data:untold", sets)
+    with pytest.raises(RecipeError, match="these do not tell theirs: give a TensorDataset or a li"):
+        perform(untold, tmp_path / "untold", source=source.folder)
+    asked = transfer_recipe(source.folder, None, "own_data:in_five", sets)
+    assert asked.name == "sentences-in_five" and not asked.data.pad
+    moved = perform(asked, tmp_path / "moved", source=source.folder)
+    inputs, _ = batch(4)
+    with torch.no_grad():
+        assert moved.winners[0].module()(**inputs).shape == (4, 5)

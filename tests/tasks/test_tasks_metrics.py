@@ -256,3 +256,56 @@ class Nothing:
 
     def loss(self, outputs, targets):
         pass
+
+
+def test_one_label():
+    """A thing that is there or not: a network with one logit."""
+    logits, there = drawn(IMAGES, 1), classes(IMAGES, 1, below=2)
+    score = scored(MultiLabel(), logits, there)
+    expected = metrics.average_precision_score(there[:, 0], logits[:, 0].sigmoid())
+    assert score.value == pytest.approx(expected, rel=1e-6)
+    assert score.metrics["label accuracy"] == metrics.accuracy_score(there, logits > 0)
+
+
+class Keeps(OneLoss):
+    """It gives the same metric every time."""
+
+    def __init__(self):
+        from torchmetrics.classification import MulticlassAccuracy
+
+        self.metric = MulticlassAccuracy(4, average="micro")
+
+    def check(self, outputs, targets):
+        pass
+
+    def loss(self, outputs, targets):
+        return F.cross_entropy(outputs, targets)
+
+    def metrics(self, outputs):
+        return {"accuracy": self.metric}
+
+
+def test_a_metric_that_a_task_keeps_counts_no_network_into_the_next():
+    task = Keeps()
+    for seed in range(3):
+        logits, labels = drawn(IMAGES, 4, seed=seed), classes(IMAGES, seed=seed)
+        expected = metrics.accuracy_score(labels, logits.argmax(1))
+        assert scored(task, logits, labels).value == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_score_without_a_value_is_said():
+    score = scored(Regression(), drawn(IMAGES, 2), torch.ones(IMAGES, 2))
+    assert np.isnan(score.value) and score.finite_metrics.keys() == {"MSE", "MAE"}
+    with pytest.raises(ValueError, match="the R2 of this one is nan: look for"):
+        score.checked("this one")
+    errors = scored(Regression(metric="MAE"), drawn(IMAGES, 2), torch.ones(IMAGES, 2))
+    assert errors.checked("this one") is errors
+
+
+@pytest.mark.parametrize(
+    ("task", "words"),
+    [(Dense, "task is the class Dense: give an object"), (3, "task is 3: give"), (None, "is None")],
+)
+def test_what_is_no_task_is_said(task, words):
+    with pytest.raises(ValueError, match=words):
+        ms.evaluate.score_module(torch.nn.Linear(2, 2), [], task=task)

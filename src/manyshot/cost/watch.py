@@ -8,16 +8,13 @@ from typing import Any, final
 from torch import nn
 
 from manyshot.nn.counting import MultiplyAdds
-from manyshot.nn.outcomes import Outcome, key_of
+from manyshot.nn.outcomes import Outcomes
 from manyshot.nn.shapes import named, shapes_of
 
 
 @final
 class Watch(MultiplyAdds):  # type: ignore[no-untyped-call]
     """Counts the multiply-adds of every operation, by the innermost module that runs it.
-
-    Operations on meta tensors give nothing but shapes, and most of torch's shape functions are
-    slow, so each is run once per distinct input.
 
     Attributes:
         counts: multiply-adds by module.
@@ -31,7 +28,7 @@ class Watch(MultiplyAdds):  # type: ignore[no-untyped-call]
         self.inputs: defaultdict[nn.Module, tuple[str, ...]] = defaultdict(tuple)
         self._describes = inputs
         self._stack: list[nn.Module] = []
-        self._outcomes: dict[Any, Outcome] = {}
+        self._outcomes = Outcomes(self.run)
         self._paths = {module: path for path, module in model.named_modules()}
         for module in self._paths:
             module.register_forward_pre_hook(self._enter, with_kwargs=True)
@@ -58,20 +55,7 @@ class Watch(MultiplyAdds):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        kwargs = kwargs or {}
-        key = key_of(func, args, kwargs)
-        outcome = self._outcomes.get(key)
-        if outcome is None:
-            out, macs = self.run(func, args, kwargs)
-            if macs is not None:
-                self._add(macs)
-                outcome = Outcome.of(func, args, key, out, macs)
-                if outcome is not None:
-                    self._outcomes[key] = outcome
-            return out
-        self._add(outcome.macs)
-        return outcome.output(args)
-
-    def _add(self, macs: int) -> None:
+        out, macs = self._outcomes.of(func, args, kwargs or {})
         if macs and self._stack:
             self.counts[self._stack[-1]] += macs
+        return out

@@ -88,8 +88,8 @@ def fixed(
 
     Args:
         dataset: the images, or an `OwnSet`.
-        n: how many images, class-balanced as far as the counts allow, in an order that cycles
-            through the classes; None for all of them in the order of the set.
+        n: at most how many images, class-balanced as far as the counts allow, in an order that
+            cycles through the classes; None for all of them in the order of the set.
         batch_size: images per batch; the last one may be smaller, or by one image larger.
         mean: per channel, subtracted from pixels divided by 255.
         std: per channel, above 0; divides what is left.
@@ -100,11 +100,12 @@ def fixed(
         channels_last: whether the images are in channels last.
 
     Raises:
-        ValueError: if `n` is not in 1..len(dataset), or for the reasons that `Batches` has.
+        ValueError: if `n` is below 1, or for the reasons that `Batches` has.
     """
     if n is not None:
-        if not 1 <= n <= len(dataset):
-            raise ValueError(f"n must be in 1..{len(dataset)} (the images there are), got {n}")
+        if n < 1:
+            raise ValueError(f"n must be at least 1, or None for all images, got {n}")
+        n = min(n, len(dataset))
         rng = numpy_rng(seed, "fixed")
         if isinstance(dataset, OwnSet):
             dataset = dataset.subset(dataset.drawn(n, rng))

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -22,6 +22,8 @@ from manyshot.data.sources import DATASETS, own_files
 from manyshot.plugins import nearest
 from manyshot.seeding import numpy_rng
 
+Set = TypeVar("Set", LabelledImages, OwnSet)
+Pair: TypeAlias = tuple[Set, Set]
 _MOMENT_FILES = 4096
 """Mean and std of a set of more files than this are estimated from so many of them."""
 
@@ -160,8 +162,8 @@ def own_data(
     """Data of your own, split.
 
     Samples are pairs of inputs and targets, each a tensor or a tree of tensors. They come as the
-    data set gives them: nothing is normalised or augmented. What it draws from torch's random
-    numbers is a function of seed, epoch and sample.
+    data set gives them: nothing is normalised or augmented. What it draws from the global random
+    numbers of torch, NumPy and Python is a function of seed, epoch and sample.
 
     Args:
         parts: `(train, test)`, `(train, validation, test)` or a dict with these names, of map-style
@@ -188,19 +190,11 @@ def own_data(
     if "validation" in sets:
         own_validation = sets["validation"]
     else:
-        train, own_validation = _own_split(train, "validation", validation, seed)
-    train, for_samplers = _own_split(train, "held_out", held_out, seed)
-    if train_size is not None:
-        if not 1 <= train_size <= len(train):
-            raise ValueError(
-                f"data.train_size must be in 1..{len(train)} (the samples that the other parts "
-                f"leave), got {train_size}"
-            )
-        rng = numpy_rng(seed, "train_size")
-        train = train.subset(train.drawn(train_size, rng).sort().values)
+        train, own_validation = _split(train, "validation", validation, seed, stratified=True)
+    train, for_samplers = _split(train, "held_out", held_out, seed, stratified=True)
+    train = _shrunk(train, train_size, seed)
     every = {"train": train, "validation": own_validation, "held_out": for_samplers}
     every["test"] = sets["test"]
-    digests = {part: own.digest() for part, own in every.items() if part != "held_out" or len(own)}
     ends = [part for part, own in every.items() if len(own) and not own.is_in_memory]
     note = (
         f"the digests of {', '.join(ends)} are of their length and their first and last samples: "
@@ -216,9 +210,7 @@ def own_data(
         mean=(),
         std=(),
         image_shape=(),
-        fingerprint=_together(digests.values()),
-        training_fingerprint=_together(d for part, d in digests.items() if part != "test"),
-        digests=MappingProxyType({part: digest[:16] for part, digest in digests.items()}),
+        **_identified(every),
         notes=(note,) if ends else (),
         example=train.batch(range(min(2, len(train))))[0],
     )
@@ -226,14 +218,6 @@ def own_data(
 
 def _all_labelled(parts: Mapping[str, OwnSet]) -> bool:
     return all(own.labels is not None for own in parts.values() if len(own))
-
-
-def _own_split(own: OwnSet, part: str, asked: int | float, seed: int) -> tuple[OwnSet, OwnSet]:
-    count = _count(part, asked, len(own))
-    try:
-        return own.split(count, numpy_rng(seed, part))
-    except ValueError as error:
-        raise ValueError(f"{_SETTING[part]} = {asked}: {error}") from error
 
 
 def _size(image_size: int | Sequence[int] | None) -> tuple[int, int] | None:
@@ -249,17 +233,16 @@ def _size(image_size: int | Sequence[int] | None) -> tuple[int, int] | None:
     return sides
 
 
-def _split(
-    images: LabelledImages, part: str, asked: int | float, seed: int, stratified: bool
-) -> tuple[LabelledImages, LabelledImages]:
+def _split(samples: Set, part: str, asked: int | float, seed: int, stratified: bool) -> Pair[Set]:
     """What is left, and a part by a count or a fraction, drawn as `hold_out` says."""
-    count = _count(part, asked, len(images))
+    count, rng = _count(part, asked, len(samples)), numpy_rng(seed, part)
     try:
-        rng = numpy_rng(seed, part)
-        kept, held = hold_out(images.labels, count, rng, stratified=stratified)
+        if isinstance(samples, OwnSet):
+            return samples.split(count, rng)
+        kept, held = hold_out(samples.labels, count, rng, stratified=stratified)
     except ValueError as error:
         raise ValueError(f"{_SETTING[part]} = {asked}: {error}") from error
-    return images.subset(kept), images.subset(held)
+    return samples.subset(kept), samples.subset(held)
 
 
 def moments(images: LabelledImages) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -293,16 +276,19 @@ def _histogram(images: LabelledImages) -> Tensor:
     return counts
 
 
-def _shrunk(train: LabelledImages, size: int | None, seed: int) -> LabelledImages:
+def _shrunk(train: Set, size: int | None, seed: int) -> Set:
     """`size` class-balanced images of the train part, in its order; all of it if None."""
     if size is None:
         return train
     if not 1 <= size <= len(train):
         raise ValueError(
-            f"data.train_size must be in 1..{len(train)} (the images that the other parts leave), "
+            f"data.train_size must be in 1..{len(train)} (what the other parts leave of train), "
             f"got {size}"
         )
-    return train.subset(balanced(train.labels, size, numpy_rng(seed, "train_size")).sort().values)
+    rng = numpy_rng(seed, "train_size")
+    if isinstance(train, OwnSet):
+        return train.subset(train.drawn(size, rng).sort().values)
+    return train.subset(balanced(train.labels, size, rng).sort().values)
 
 
 def _assembled(
@@ -315,9 +301,6 @@ def _assembled(
     """The splits, with what follows from their parts."""
     mean, std = moments(train)
     parts = {"train": train, "validation": validation, "held_out": held_out, "test": test}
-    digests = {
-        part: images.digest() for part, images in parts.items() if part != "held_out" or len(images)
-    }
     files = train if isinstance(train, ImageFolderSet) else None
     return Splits(
         name=name,
@@ -329,12 +312,22 @@ def _assembled(
         mean=mean,
         std=std,
         image_shape=train.image_shape,
-        fingerprint=_together(digests.values()),
-        training_fingerprint=_together(d for part, d in digests.items() if part != "test"),
-        digests=MappingProxyType({part: digest[:16] for part, digest in digests.items()}),
+        **_identified(parts),
         class_names=None if files is None else files.class_names,
         notes=() if files is None else files.notes,
     )
+
+
+def _identified(parts: Mapping[str, LabelledImages | OwnSet]) -> dict[str, Any]:
+    """What identifies the contents of parts, as `Splits` has it."""
+    digests = {
+        name: part.digest() for name, part in parts.items() if name != "held_out" or len(part)
+    }
+    return {
+        "fingerprint": _together(digests.values()),
+        "training_fingerprint": _together(d for part, d in digests.items() if part != "test"),
+        "digests": MappingProxyType({part: digest[:16] for part, digest in digests.items()}),
+    }
 
 
 def _together(digests: Iterable[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,7 +21,7 @@ from manyshot.seeding import numpy_rng
 from manyshot.space import Arch
 from manyshot.supernet import Supernet
 from manyshot.tasks import Task, as_task
-from manyshot.tasks.task import Metric, metrics_of
+from manyshot.tasks.task import Metric, described, mean_loss, metrics_of, number_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,29 @@ class Score:
     def fitness(self) -> float:
         """The value, with its sign turned where lower is better: the highest is the best."""
         return self.value if self.higher_is_better else -self.value
+
+    @property
+    def finite_metrics(self) -> dict[str, float]:
+        """The metrics that have a value on these images, as R2 has none on one image."""
+        return {name: value for name, value in self.metrics.items() if math.isfinite(value)}
+
+    def checked(self, of: str) -> Score:
+        """The same score, whose loss and value are finite numbers.
+
+        Args:
+            of: what was scored on which images, for the message.
+
+        Raises:
+            ValueError: if one of them is not finite.
+        """
+        for what, number in (("loss", self.loss), (self.metric, self.value)):
+            if not math.isfinite(number):
+                raise ValueError(
+                    f"the {what} of {of} is {number}: look for inputs or targets there that are "
+                    "not finite, for too few or too equal targets for this metric, or for a "
+                    "network whose training diverged"
+                )
+        return self
 
 
 def calibrate(
@@ -109,16 +133,21 @@ class _Sum:
             metrics = metrics_of(self.task, outputs)
             self._metrics = dict(list(metrics.items())[:1]) if self.only_first else metrics
         compared = self.task.compared(outputs, targets)
+        if not isinstance(compared, tuple | list):
+            raise ValueError(
+                f"{type(self.task).__name__}.compared gives {described(compared)}: give a tuple of "
+                "what the metrics' update takes"
+            )
         for metric in self._metrics.values():
             metric.update(*compared)
         counts = self.task.weight(targets)
-        self._loss = self._loss + self.task.loss(outputs, targets).double() * counts
+        self._loss = self._loss + mean_loss(self.task, outputs, targets).double() * counts
         self._weight = self._weight + counts
         self.images += batch_of(targets)
 
     def score(self) -> Score:
         """The score of what was taken in, at least one image."""
-        values = {name: float(metric.compute()) for name, metric in self._metrics.items()}
+        values = {n: number_of(self.task, n, metric) for n, metric in self._metrics.items()}
         name, first = next(iter(self._metrics.items()))
         mean = float(self._loss) / float(self._weight) if self._weight else float("nan")
         return Score(values[name], mean, self.images, name, bool(first.higher_is_better), values)

@@ -101,6 +101,9 @@ def check_program(
 
 
 def _number(leaf: Any) -> Tensor:
-    """A part of an output as numbers that can be subtracted."""
-    tensor = torch.as_tensor(leaf)
+    """A part of an output as numbers that can be subtracted.
+
+    None, such as of a head that is left out in eval mode, is as no numbers.
+    """
+    tensor = torch.empty(0) if leaf is None else torch.as_tensor(leaf)
     return tensor if tensor.is_floating_point() else tensor.double()

@@ -129,13 +129,14 @@ def _check_onnx(runtime: Any, file: Path, module: nn.Module, example: Inputs) ->
     used = {node.name for node in session.get_inputs()}
     args, kwargs = as_call(example)
     with torch.no_grad():
-        structure = pytree.tree_structure(module(*args, **kwargs))
+        given, structure = pytree.tree_flatten(module(*args, **kwargs))
 
     def run(*args: Any, **kwargs: Any) -> Any:
         leaves = (leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor))
         fed = {n: t.numpy() for n, t in zip(names, leaves, strict=True) if n in used}
-        outputs = session.run(_output_names(module, example), fed)
-        return pytree.tree_unflatten(map(torch.from_numpy, outputs), structure)
+        outputs = map(torch.from_numpy, session.run(_output_names(module, example), fed))
+        every = (next(outputs) if isinstance(leaf, Tensor) else leaf for leaf in given)
+        return pytree.tree_unflatten(every, structure)
 
     check_program("onnx", run, module, example, ONNX_TOLERANCE)
 

@@ -5,6 +5,7 @@ They give nothing but shapes, and most of torch's shape functions are slow.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, final
 
 import torch
@@ -19,21 +20,40 @@ class Remembering(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._outcomes: dict[Any, Outcome] = {}
+        self._outcomes = Outcomes(lambda func, args, kwargs: (func(*args, **kwargs), 0))
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        kwargs = kwargs or {}
+        return self._outcomes.of(func, args, kwargs or {})[0]
+
+
+@final
+class Outcomes:
+    """What operations on meta tensors give, and their multiply-adds, by distinct input."""
+
+    def __init__(self, run: Callable[[Any, Any, Any], tuple[Any, int | None]]) -> None:
+        """Knows nothing yet.
+
+        Args:
+            run: runs an operation and counts its multiply-adds; None of what is not to be
+                remembered.
+        """
+        self._run = run
+        self._known: dict[Any, Outcome] = {}
+
+    def of(self, func: Any, args: tuple[Any, ...], kwargs: Any) -> tuple[Any, int]:
+        """What an operation gives, and its multiply-adds; it is run if it is new."""
         key = key_of(func, args, kwargs)
-        outcome = self._outcomes.get(key)
+        outcome = self._known.get(key)
         if outcome is not None:
-            return outcome.output(args)
-        out = func(*args, **kwargs)
-        outcome = Outcome.of(func, args, key, out, 0)
-        if outcome is not None:
-            self._outcomes[key] = outcome
-        return out
+            return outcome.output(args), outcome.macs
+        out, macs = self._run(func, args, kwargs)
+        if macs is not None:
+            outcome = Outcome.of(func, args, key, out, macs)
+            if outcome is not None:
+                self._known[key] = outcome
+        return out, macs or 0
 
 
 @final

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast, get_args
 
 import numpy as np
 import torch
@@ -18,9 +18,17 @@ from accelerate import Accelerator, PartialState
 
 from manyshot.cost import CostTable, FunctionCost, macs_table, params_table, size_table
 from manyshot.cost.timing import on_threads
-from manyshot.data import Augment, Batches, FixedBatches, Splits, fixed
+from manyshot.data import (
+    Augment,
+    Batch,
+    Batches,
+    FixedBatches,
+    LabelledImages,
+    OwnSet,
+    Splits,
+    fixed,
+)
 from manyshot.nn.inputs import Inputs, inputs_of
-from manyshot.nn.modes import evaluating
 from manyshot.nn.pointwise import TrainingFormat, training_format
 from manyshot.pipeline.checks import (
     GENERATOR,
@@ -34,6 +42,7 @@ from manyshot.pipeline.checks import (
     check_teachers,
 )
 from manyshot.pipeline.given import load_data
+from manyshot.pipeline.matching import Matching
 from manyshot.pipeline.networks import Original, build_sharing, build_supernet
 from manyshot.plugins import look_up
 from manyshot.recipe import (
@@ -52,12 +61,12 @@ from manyshot.seeding import numpy_rng
 from manyshot.space import Arch, Budget, SearchSpace
 from manyshot.supernet import Supernet
 from manyshot.tasks import Task, make_task
-from manyshot.tasks.task import loss_function, metrics_of
+from manyshot.tasks.task import loss_function
 from manyshot.train import Sampler, engine, load_weights, make_sampler
 from manyshot.transfer import classifier, new_head
 
 Stage = TypeVar("Stage", bound=Callable[..., Any])
-Part = Literal["train", "validation", "test"]
+Part = Literal["validation", "train", "test"]
 
 
 def on_its_threads(stage: Stage) -> Stage:
@@ -130,8 +139,14 @@ def fit_classes(recipe: Recipe, net: Supernet, classes: int) -> None:
     """In a transfer, gives a network that was made for other classes a classifier for these.
 
     Raises:
-        RecipeError: as `check_classifier`.
+        RecipeError: as `check_classifier`, or if the data do not tell how many classes they have.
     """
+    if recipe.moves and not classes:
+        raise RecipeError(
+            f"data.name = {recipe.data.name!r}: a transfer makes a classifier for the classes of "
+            "the data, and these do not tell theirs: give a TensorDataset or a list of samples "
+            "with class indices, or a data set that has them all as its attribute targets"
+        )
     if recipe.moves and check_classifier(recipe, net) != classes:
         new_head(net, classes, name=recipe.transfer.classifier, seed=recipe.seed)
 
@@ -308,20 +323,20 @@ class Workspace:
 
     @functools.cached_property
     def task_record(self) -> TaskRecord:
-        """What scores are, seen by two validation images through the smallest network.
+        """What scores are, seen by a few samples of every part through the smallest network.
 
         Raises:
-            RecipeError: if its outputs and the targets are not what the task allows.
+            RecipeError: for what `Matching.look` finds: a network that does not run, or outputs and
+                targets that are not what the task allows.
         """
-        net, recipe = self.net, self.recipe
-        images, targets = next(iter(self.fixed("validation", 2)))
+        recipe = self.recipe
+        matching = Matching(self.net, self.task, self.together)
         try:
-            with evaluating(net):
-                outputs = net(images, net.space.smallest, stats="batch")
-            self.task.check(outputs, targets)
-            name, metric = next(iter(metrics_of(self.task, outputs).items()))
+            for part in get_args(Part):
+                metrics = matching.look(part, getattr(self.splits, part))
         except ValueError as error:
             raise RecipeError(f"task = {recipe.task.name!r}: {error}") from error
+        name, metric = next(iter(metrics.items()))
         return TaskRecord(
             name=recipe.task.name,
             metric=MetricRecord(
@@ -528,48 +543,40 @@ class Workspace:
         return Batches(
             self.splits.train,
             settings.batch_size,
-            mean=self.splits.mean,
-            std=self.splits.std,
             seed=self.recipe.seed,
             augment=self.augment(),
-            device=self.device,
             rank=rank,
             world=world,
-            workers=self.recipe.data.workers,
-            channels_last=self.memory_format.is_channels_last,
+            **self._looks,
         )
 
     def fixed(self, part: Part, images: int | None) -> FixedBatches:
         """Fixed batches of a part, class-balanced if `images` says how many; never augmented."""
-        own = getattr(self.splits, part)
-        return fixed(
-            own,
-            None if images is None else min(images, len(own)),
-            self.recipe.evaluate.batch_size,
-            mean=self.splits.mean,
-            std=self.splits.std,
-            seed=self.recipe.seed,
-            device=self.device,
-            workers=self.recipe.data.workers,
-            channels_last=self.memory_format.is_channels_last,
-        )
+        own, size = getattr(self.splits, part), self.recipe.evaluate.batch_size
+        return fixed(own, images, size, seed=self.recipe.seed, **self._looks)
 
     def held_out(self, images: int, seed: int) -> FixedBatches:
         """So many held-out images, class-balanced by `seed`, or all of them if there are fewer."""
         own, most = self.splits.held_out, self.recipe.evaluate.batch_size
         count = min(images, len(own))
-        batches = math.ceil(count / most)
-        return fixed(
-            own,
-            count if count < len(own) else None,
-            math.ceil(count / batches),  # of equal size: each is normalised by itself
-            mean=self.splits.mean,
-            std=self.splits.std,
-            seed=seed,
-            device=self.device,
-            workers=self.recipe.data.workers,
-            channels_last=self.memory_format.is_channels_last,
-        )
+        size = math.ceil(count / math.ceil(count / most))  # equal: each is normalised by itself
+        return fixed(own, count if count < len(own) else None, size, seed=seed, **self._looks)
+
+    def together(self, samples: LabelledImages | OwnSet) -> Batch:
+        """All of a set as one batch, in order."""
+        [batch] = fixed(samples, None, len(samples), seed=self.recipe.seed, **self._looks)
+        return batch
+
+    @property
+    def _looks(self) -> dict[str, Any]:
+        """How all batches are made."""
+        return {
+            "mean": self.splits.mean,
+            "std": self.splits.std,
+            "device": self.device,
+            "workers": self.recipe.data.workers,
+            "channels_last": self.memory_format.is_channels_last,
+        }
 
     def example_inputs(self) -> Inputs:
         """What a network takes; of images without values."""

@@ -86,11 +86,13 @@ def check_batch_size(section: str, settings: OptimiserSettings, images: int, wor
     size = settings.batch_size
     if size > images:
         raise RecipeError(
-            f"{section}.batch_size = {size} is more than the {images} training images"
+            f"{section}.batch_size = {size} is more than the {images} training images: lower it, "
+            "or give more (data.validation and sampler.held_out are split off them)"
         )
     if size % world:
         raise RecipeError(
-            f"{section}.batch_size = {size} is not a multiple of the {world} processes"
+            f"{section}.batch_size = {size} is not a multiple of the {world} processes, which "
+            "share every batch: give one that is"
         )
 
 

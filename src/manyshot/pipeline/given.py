@@ -14,7 +14,7 @@ from torch import nn
 
 from manyshot.data import Splits, load, own_data
 from manyshot.plugins import look_up
-from manyshot.recipe import GIVEN, Recipe, RecipeError
+from manyshot.recipe import GIVEN, DataSettings, Recipe, RecipeError
 from manyshot.supernet import Supernet
 from manyshot.train.checkpoint import digest
 
@@ -83,10 +83,10 @@ def load_data(recipe: Recipe) -> Splits:
     """The data of a recipe.
 
     Raises:
-        RecipeError: for data that were given and are not any more, or a function that cannot be
-            imported or called.
+        RecipeError: for data that were given and are not any more, a function that cannot be
+            imported or fails, or data of your own that are none, or cannot be split.
         DataNotFound: if images are missing.
-        ValueError: for data that are none, or cannot be split.
+        ValueError: for images that cannot be split.
     """
     data = recipe.data
     if not data.is_own:
@@ -106,19 +106,31 @@ def load_data(recipe: Recipe) -> Splits:
         if parts is None:
             raise _missing("data", "data=(train, test)")
     else:
-        try:
-            function = look_up("data", data.name, {})
-            parts = function(**data.options)
-        except (ValueError, TypeError) as error:
-            raise RecipeError(f"data.name = {data.name!r}: {error}") from error
-    return own_data(
-        parts,
-        name=data.name,
-        validation=data.validation,
-        held_out=recipe.sampler.held_out,
-        seed=recipe.seed,
-        train_size=data.train_size,
-    )
+        parts = _made_by(data)
+    try:
+        return own_data(
+            parts,
+            name=data.name,
+            validation=data.validation,
+            held_out=recipe.sampler.held_out,
+            seed=recipe.seed,
+            train_size=data.train_size,
+        )
+    except ValueError as error:
+        raise RecipeError(f"data.name = {data.name!r}: {error}") from error
+
+
+def _made_by(data: DataSettings) -> Any:
+    """What the function that data are named by gives.
+
+    Raises:
+        RecipeError: if it cannot be imported, or fails.
+    """
+    try:
+        return look_up("data", data.name, {})(**data.options)
+    except Exception as error:  # a function is anybody's code
+        words = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        raise RecipeError(f"data.name = {data.name!r}: {words}") from error
 
 
 def _missing(what: str, argument: str) -> RecipeError:

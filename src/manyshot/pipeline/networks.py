@@ -420,7 +420,7 @@ def load_given(
         number of classes; None if all was loaded.
 
     Raises:
-        CheckpointError: if they are of another network.
+        CheckpointError: if they are of another network, or are not finite.
     """
     held = model.state_dict(keep_vars=True)
     by_tensor = {id(held[name]): state[name] for name in state if name in held}
@@ -451,5 +451,11 @@ def load_given(
             f"only a classifier of other classes than these {classes} may differ, which is made new"
         )
     kept = {name: tensor for name, tensor in loaded.items() if tensor is not None}
+    for name, _ in model.named_parameters():
+        if name in kept and not torch.isfinite(kept[name]).all():
+            raise CheckpointError(
+                f"{where}: the weights {name!r} are not all finite, of a training that diverged: "
+                "give those of an earlier checkpoint"
+            )
     model.load_state_dict({**held, **{n: t for n, t in kept.items() if n not in wrong}})
     return next(iter(wrong)).rpartition(".")[0] if wrong else None

@@ -92,6 +92,15 @@ class Budget:
             raise ValueError(f"budget {text[:60]!r} limits a metric twice: leave one out")
         return parts
 
+    @classmethod
+    def spelt(cls, text: str) -> str:
+        """A budget, or several that must hold at once, as it is written everywhere.
+
+        Raises:
+            ValueError: as `parse_all`.
+        """
+        return " and ".join(part.text for part in cls.parse_all(text))
+
     def absolute(self, largest: float) -> float:
         """The limit in the metric's unit, given the cost of the largest architecture."""
         return self.limit * largest if self.relative else self.limit

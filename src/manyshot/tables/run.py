@@ -141,7 +141,10 @@ def _others(result: Result) -> list[str]:
         if name != metric.name
         and (
             not metric.share
-            or any(abs(w.test_metrics[name] - w.test_score) >= 0.01 for w in result.winners)
+            or any(
+                abs(w.test_metrics.get(name, w.test_score) - w.test_score) >= 0.01
+                for w in result.winners
+            )
         )
     ]
 

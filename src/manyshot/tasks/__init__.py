@@ -58,6 +58,14 @@ def as_task(task: Task | str) -> Task:
     """A task that is made already, or by its name.
 
     Raises:
-        ValueError: as `make_task`.
+        ValueError: as `make_task`, or for something that is no task.
     """
-    return make_task(task) if isinstance(task, str) else task
+    if isinstance(task, str):
+        return make_task(task)
+    if isinstance(task, type) or not isinstance(task, Task):
+        what = f"the class {task.__name__}" if isinstance(task, type) else repr(task)
+        raise ValueError(
+            f"task is {what}: give an object that is a task, such as ms.tasks.Dense(), or the name "
+            f"of one ({', '.join(TASKS)}, or 'package.module:attribute')"
+        )
+    return task

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from manyshot.plugins import checked
 from manyshot.tasks.counts import Accuracy, BalancedAccuracy, MeanIoU
-from manyshot.tasks.task import Metric, OneLoss, Output, exact, picked, refuse
+from manyshot.tasks.task import Metric, OneLoss, Output, exact, fitting, picked
 
 NEVER = -(2**31)
 """The target that losses leave out if none is to be, in place of torch's -100."""
@@ -80,6 +80,12 @@ class _Classes(OneLoss):
             )
 
 
+def _are_classes(logits: Tensor, targets: Tensor) -> bool:
+    """Whether targets are class indices of the shape that logits have without their classes."""
+    has_shape = targets.shape == logits.shape[:1] + logits.shape[2:]
+    return has_shape and logits.shape[1] > 1 and targets.dtype in INDICES
+
+
 @final
 class Classification(_Classes):
     """One class per image: cross-entropy, accuracy, and balanced accuracy besides."""
@@ -101,24 +107,19 @@ class Classification(_Classes):
         Raises:
             ValueError: if they are not.
         """
-        logits = picked(outputs, self.output)
         allowed = (
-            "Allowed in task 'classification' are outputs (B, classes) of a floating-point type "
-            "and targets (B,) of type torch.int64 or torch.uint8, class indices in 0..classes-1 "
-            "(labels.long() makes them of other integers). A class per pixel is task 'dense', "
-            "several labels per image are 'multi_label', numbers 'regression', and anything else "
+            "Allowed in task 'classification' are outputs (B, classes) of a floating-point type, "
+            "of two classes or more, and targets (B,) of type torch.int64 or torch.uint8, class "
+            "indices in 0..classes-1 (labels.long() makes them of other integers). A class per "
+            "pixel is task 'dense', several labels per image, or one that is there or not, are "
+            "'multi_label', numbers 'regression', and anything else "
             "a task of your own, 'package.module:attribute'"
         )
-        fits = (
-            isinstance(logits, Tensor)
-            and isinstance(targets, Tensor)
-            and logits.dim() == 2
-            and logits.is_floating_point()
-            and targets.shape == logits.shape[:1]
-            and targets.dtype in INDICES
-        )
-        if not fits:
-            refuse(outputs, targets, allowed)
+
+        def fits(logits: Tensor, targets: Tensor) -> bool:
+            return logits.dim() == 2 and _are_classes(logits, targets)
+
+        logits = fitting(outputs, targets, self.output, fits, allowed)
         self._check_range(logits, targets, allowed)
 
     def chance(self, counts: Sequence[int]) -> float:
@@ -157,23 +158,18 @@ class Dense(_Classes):
         Raises:
             ValueError: if they are not.
         """
-        logits = picked(outputs, self.output)
         besides = "" if self.ignore is None else f", or ignore_index = {self.ignore}"
         allowed = (
-            "Allowed in task 'dense' are outputs (B, classes, ...) of a floating-point type, such "
-            "as (B, classes, H, W), and targets (B, ...) of the same size, such as (B, H, W), of "
-            f"type torch.int64 or torch.uint8, class indices in 0..classes-1{besides}"
+            "Allowed in task 'dense' are outputs (B, classes, ...) of a floating-point type, of "
+            "two classes or more, such as (B, classes, H, W), and targets (B, ...) of the same "
+            "size, such as (B, H, W), of type torch.int64 or torch.uint8, class indices in "
+            f"0..classes-1{besides}"
         )
-        fits = (
-            isinstance(logits, Tensor)
-            and isinstance(targets, Tensor)
-            and logits.dim() > 2
-            and logits.is_floating_point()
-            and targets.shape == logits.shape[:1] + logits.shape[2:]
-            and targets.dtype in INDICES
-        )
-        if not fits:
-            refuse(outputs, targets, allowed)
+
+        def fits(logits: Tensor, targets: Tensor) -> bool:
+            return logits.dim() > 2 and _are_classes(logits, targets)
+
+        logits = fitting(outputs, targets, self.output, fits, allowed)
         self._check_range(logits, targets, allowed)
 
     def weight(self, targets: Tensor) -> Tensor | int:

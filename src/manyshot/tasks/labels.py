@@ -12,7 +12,10 @@ from torch.nn import functional as F
 
 from manyshot.plugins import checked
 from manyshot.tasks.counts import Accuracy
-from manyshot.tasks.task import Metric, OneLoss, Output, exact, picked, refuse
+from manyshot.tasks.task import Metric, OneLoss, Output, exact, fitting, picked
+
+LABELS = (torch.int64, torch.uint8, torch.bool)
+"""The types of labels, beside those of floating-point numbers."""
 
 
 class AveragePrecision:
@@ -42,7 +45,7 @@ class AveragePrecision:
         """The mean; not a number if no image has a label."""
         with warnings.catch_warnings():  # of labels that no image has, which are left out here
             warnings.simplefilter("ignore")
-            by_label = torch.as_tensor(self._by_label.compute())
+            by_label = torch.as_tensor(self._by_label.compute()).view(-1)  # of one label a number
         return by_label[self._images > 0].double().mean()
 
 
@@ -83,25 +86,17 @@ class MultiLabel(OneLoss):
         Raises:
             ValueError: if they are not.
         """
-        logits = picked(outputs, self.output)
         allowed = (
             "Allowed in task 'multi_label' are outputs (B, labels) of a floating-point type and "
             "targets (B, labels) of 0 and 1, of a floating-point type, torch.int64, torch.uint8 or "
             "torch.bool"
         )
-        fits = (
-            isinstance(logits, Tensor)
-            and isinstance(targets, Tensor)
-            and logits.dim() == 2
-            and logits.is_floating_point()
-            and targets.shape == logits.shape
-            and (
-                targets.is_floating_point()
-                or targets.dtype in (torch.int64, torch.uint8, torch.bool)
-            )
-        )
-        if not fits:
-            refuse(outputs, targets, allowed)
+
+        def fits(logits: Tensor, targets: Tensor) -> bool:
+            has_type = targets.is_floating_point() or targets.dtype in LABELS
+            return logits.dim() == 2 and targets.shape == logits.shape and has_type
+
+        fitting(outputs, targets, self.output, fits, allowed)
         if targets.device.type == "cpu" and not ((targets == 0) | (targets == 1)).all():
             low, high = float(targets.min()), float(targets.max())
             raise ValueError(f"the targets are in {low:g}..{high:g}, and not all 0 or 1. {allowed}")

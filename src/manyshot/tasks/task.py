@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
@@ -36,6 +37,7 @@ class Metric(Protocol):
         ...
 
 
+@runtime_checkable
 class Task(Protocol):
     """What networks are to learn from images and targets, and how well they do.
 
@@ -105,7 +107,9 @@ class OneLoss:
 
     def loss(self, outputs: Any, targets: Any) -> Tensor:
         """The mean loss of a batch."""
-        raise NotImplementedError
+        raise NotImplementedError(
+            f"{type(self).__name__} has no loss: write loss(outputs, targets)"
+        )
 
     def weight(self, targets: Any) -> Tensor | int:
         """The number of images."""
@@ -158,25 +162,71 @@ def loss_function(task: Task, smoothing: float) -> Callable[[Any, Any], Tensor]:
 def metrics_of(task: Task, outputs: Any) -> dict[str, Metric]:
     """New metrics of a task, where its outputs are; the first is what networks rank by.
 
+    They are copies, so that a task which keeps a metric does not count one network into the next.
     Processes of one run score different networks, so that metrics of torchmetrics gather nothing.
 
     Raises:
-        ValueError: if there is none, or the first does not say whether higher is better.
+        ValueError: if there is none, one is no metric, or the first does not say whether higher is
+            better.
     """
-    metrics = dict(task.metrics(outputs))
-    if not metrics:
-        raise ValueError(f"{type(task).__name__}.metrics gives none: give at least one by its name")
-    name, first = next(iter(metrics.items()))
-    if not isinstance(first.higher_is_better, bool):
+    metrics: Any = task.metrics(outputs)
+    if not hasattr(metrics, "items") or not len(metrics):
         raise ValueError(
-            f"{type(task).__name__} ranks by {name!r}, whose higher_is_better is "
-            f"{first.higher_is_better!r}: set it to True or False on the metric"
+            f"{type(task).__name__}.metrics gives {described(metrics)}: give a dictionary of at "
+            "least one metric by its name"
+        )
+    for name, metric in metrics.items():
+        lacks = [m for m in ("update", "compute", "to") if not hasattr(metric, m)]
+        if lacks:
+            raise ValueError(
+                f"{type(task).__name__}.metrics: {name!r} is {described(metric)}, which has no "
+                f"{', '.join(lacks)}: a metric of torchmetrics has what it needs"
+            )
+    name, first = next(iter(metrics.items()))
+    direction = getattr(first, "higher_is_better", None)
+    if not isinstance(direction, bool):
+        raise ValueError(
+            f"{type(task).__name__} ranks by {name!r}, whose higher_is_better is {direction!r}: "
+            "set it to True or False on the metric"
         )
     device = device_of(outputs)
-    for metric in metrics.values():
+    new: dict[str, Metric] = {name: copy.deepcopy(metric) for name, metric in metrics.items()}
+    for metric in new.values():
         metric.to(device)
-        vars(metric)["distributed_available_fn"] = _alone
-    return metrics
+        if hasattr(metric, "distributed_available_fn"):
+            vars(metric)["distributed_available_fn"] = _alone
+    return new
+
+
+def mean_loss(task: Task, outputs: Any, targets: Any) -> Tensor:
+    """The task's loss of a batch, seen to be one number.
+
+    Raises:
+        ValueError: if it is something else.
+    """
+    loss: Any = task.loss(outputs, targets)
+    if not isinstance(loss, Tensor) or loss.dim() or not loss.is_floating_point():
+        raise ValueError(
+            f"{type(task).__name__}.loss gives {described(loss)}: give the mean over the batch, a "
+            "floating-point tensor without dimensions, such as loss.mean()"
+        )
+    return loss
+
+
+def number_of(task: Task, name: str, metric: Metric) -> float:
+    """What a metric of a task computes, seen to be one number.
+
+    Raises:
+        ValueError: if it is something else.
+    """
+    value = metric.compute()
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"{type(task).__name__}.metrics: {name!r} computes {described(value)}: give a metric "
+            "of one number, such as a mean over the classes (average='macro' in torchmetrics)"
+        ) from error
 
 
 def _alone() -> bool:
@@ -225,12 +275,33 @@ def described(value: Any) -> str:
     return f"a {type(value).__name__}"
 
 
-def refuse(outputs: Any, targets: Any, allowed: str) -> None:
-    """Says that outputs and targets do not fit a task.
+def fitting(
+    outputs: Any,
+    targets: Any,
+    output: Output,
+    fits: Callable[[Tensor, Tensor], bool],
+    allowed: str,
+) -> Tensor:
+    """The part of outputs that a task is about: a floating-point tensor that fits the targets.
+
+    Args:
+        outputs: of a network.
+        targets: of the same batch.
+        output: which part.
+        fits: whether that part and the targets, which are tensors, fit each other.
+        allowed: what does, for the message.
 
     Raises:
-        ValueError: always.
+        ValueError: if they do not.
     """
+    part = picked(outputs, output)
+    if (
+        isinstance(part, Tensor)
+        and isinstance(targets, Tensor)
+        and part.is_floating_point()
+        and fits(part, targets)
+    ):
+        return part
     raise ValueError(
         f"the network's outputs are {described(outputs)}, the targets {described(targets)}. "
         f"{allowed}"

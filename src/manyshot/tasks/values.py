@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from manyshot.plugins import checked
-from manyshot.tasks.task import Metric, OneLoss, Output, exact, picked, refuse
+from manyshot.tasks.task import Metric, OneLoss, Output, exact, fitting, picked
 
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "mse": F.mse_loss,
@@ -87,24 +87,20 @@ class Regression(OneLoss):
         Raises:
             ValueError: if they are not.
         """
-        values = picked(outputs, self.output)
-        fits = (
-            isinstance(values, Tensor)
-            and isinstance(targets, Tensor)
-            and values.dim() > 0
-            and values.is_floating_point()
-            and targets.shape == values.shape
-            and not targets.is_complex()
-            and targets.dtype != torch.bool
+
+        def fits(values: Tensor, targets: Tensor) -> bool:
+            are_numbers = not targets.is_complex() and targets.dtype != torch.bool
+            return values.dim() > 0 and targets.shape == values.shape and are_numbers
+
+        fitting(
+            outputs,
+            targets,
+            self.output,
+            fits,
+            "Allowed in task 'regression' are outputs (B, ...) of a floating-point type and "
+            "targets of the same shape, real numbers or integers (targets[:, None] makes (B, 1) "
+            "of (B,))",
         )
-        if not fits:
-            refuse(
-                outputs,
-                targets,
-                "Allowed in task 'regression' are outputs (B, ...) of a floating-point type and "
-                "targets of the same shape, real numbers or integers (targets[:, None] makes "
-                "(B, 1) of (B,))",
-            )
 
     def loss(self, outputs: Any, targets: Tensor) -> Tensor:
         """The mean loss over all numbers."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -192,8 +193,11 @@ class _Work:
         images = ws.splits.digests["test"]
         if (test and tested_on != images) or (value is not None and not self.trained):
             score = evaluate.score_module(subnet, ws.fixed("test", None), task=ws.task, parts=PARTS)
-            value, loss, values = score.value, score.loss, dict(score.metrics)
+            score = score.checked(f"the finished architecture {self.text} on test images")
+            value, loss, values = score.value, score.loss, score.finite_metrics
             count, parts = score.images, tuple(part.value for part in score.parts)
+            if not all(map(math.isfinite, parts)):  # as R2 of a part of one image
+                parts = None
             tested_on = images
         scores = {f"test {name}": number for name, number in (values or {}).items()}
         if proxy_score is not None:

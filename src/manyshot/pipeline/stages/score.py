@@ -218,6 +218,7 @@ class Scorer(Generic[L]):
             score = evaluate.score(
                 ws.net, arch, calibration=calibration, validation=validation, task=ws.task, parts=2
             )
+            score = score.checked(f"architecture {ws.net.space.to_text(arch)} on validation images")
             fitness = ws.task_record.fitness_of
             ranks = [fitness(half.value, half.loss) for half in score.parts]
             halves = None

@@ -252,6 +252,8 @@ class _Scoring:
                 known=known,
             )
             for arch, score in population:
+                text = self.ws.net.space.to_text(arch)
+                score = score.checked(f"architecture {text} on validation images")
                 done += 1
                 now = time.perf_counter()
                 self._record(arch, score, calibrated=calibrated, seconds=round(now - began, 4))

@@ -14,8 +14,10 @@ from manyshot.toml import override, read
 
 HEAD_RATE = 10
 """Default ratio of the classifier's learning rate to the body's while the search shifts."""
-_KEPT = ("validation", "pad", "flip", "workers", "image_size")
+_KEPT = ("validation", "workers")
 """Keys of the source run's `[data]` that the target inherits."""
+_KEPT_OF_IMAGES = ("pad", "flip", "image_size")
+"""Further ones that it inherits if it is not data of your own, to which nothing is done."""
 _KEPT_OF_FILES = ("crop_scale", "jitter", "bad")
 """Further ones that it inherits if its images are in a folder."""
 
@@ -59,10 +61,18 @@ def transfer_recipe(run: Path, path: Path | None, data: str | None, overrides: l
         if isinstance(values.setdefault(section, {}), dict):  # else a recipe refuses it
             values[section] = given | values[section]
     if path is None and isinstance(values["data"], dict):
-        name = values["data"].get("name")
-        kept = (*_KEPT, *(_KEPT_OF_FILES if name == "folder" else ()))
+        name = str(values["data"].get("name"))
+        kept = (
+            *_KEPT,
+            *(_KEPT_OF_IMAGES if ":" not in name else ()),
+            *(_KEPT_OF_FILES if name == "folder" else ()),
+        )
         look = {key: value for key, value in own["data"].items() if key in kept}
-        values = {"name": f"{own['name']}-{name}", **values, "data": look | values["data"]}
+        values = {
+            "name": f"{own['name']}-{name.rpartition(':')[2]}",
+            **values,
+            "data": look | values["data"],
+        }
     asked = Recipe.build(values, (), source)
     if "name" not in asked.data.model_fields_set:
         raise RecipeError("give the target: --data NAME, or a recipe with data.name")
