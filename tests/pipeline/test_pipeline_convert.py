@@ -16,6 +16,7 @@ from manyshot.pipeline import Workspace, train_only, transfer_recipe
 from manyshot.pipeline import run as whole_run
 from manyshot.pipeline.checks import check_settings
 from manyshot.pipeline.networks import build_supernet
+from manyshot.pipeline.stages.controls import choose_controls
 from manyshot.recipe import Recipe, RecipeError
 from manyshot.train import CheckpointError
 from pipeline_runs import outcome, stopped
@@ -29,6 +30,7 @@ BASE = [
     "search.generation=3", "search.name=random", "finish.training.epochs=1",
     "finish.training.batch_size=16", "latency.warmup=0", "latency.repeats=1",
     "export.formats=['json']", "train.checkpoint_steps=1", "seed=1",
+    "controls={largest=false, random=0, scaled=false}",
 ]  # fmt: skip
 
 
@@ -66,6 +68,25 @@ def original(path, classes=3):
     model = worn(classes=classes)
     model.load_state_dict(torch.load(path, weights_only=True))
     return model.eval()
+
+
+def test_the_scaled_control_has_all_widths_at_one_share_of_the_original(asked):
+    ws = Workspace.build(asked("controls.scaled=true"))
+    [control] = choose_controls(ws, [])
+    [limit] = ws.limits()
+    assert (control.kind, control.budget) == ("scaled", "macs<=60%")
+    assert limit.satisfied([control.arch]).all() and control.arch != ws.net.space.largest
+    kinds = {decision.name: decision.kind for decision in ws.net.conversion.decisions}
+    widths, shares = [], np.linspace(0, 1, 1001)
+    for decision, option in zip(ws.net.space.decisions, control.arch, strict=True):
+        values = np.array(decision.values)
+        if kinds[decision.name] in ("width", "heads"):
+            gaps_SO = np.abs(values - shares[:, None] * values.max())
+            widths.append(gaps_SO[:, option] == gaps_SO.min(axis=1))
+        else:
+            assert values[option] == values.max()
+    assert len(widths) > 1 and np.all(widths, axis=0).any()
+    assert not choose_controls(Workspace.build(asked()), [])
 
 
 def test_the_command_line_from_images_to_files(photos, tmp_path, monkeypatch, capsys) -> None:

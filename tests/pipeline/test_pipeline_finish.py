@@ -102,8 +102,8 @@ def test_the_test_images_decide_nothing(tmp_path, monkeypatch):
     run(small(), tmp_path / "a")
     score_module = ms.evaluate.score_module
 
-    def shifted(module: nn.Module, batches, task):
-        return score_module(module, [(x, (y + 1) % 10) for x, y in batches], task=task)
+    def shifted(module: nn.Module, batches, **options):
+        return score_module(module, [(x, (y + 1) % 10) for x, y in batches], **options)
 
     monkeypatch.setattr(ms.evaluate, "score_module", shifted)
     run(small(), tmp_path / "b")

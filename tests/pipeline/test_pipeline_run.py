@@ -19,8 +19,8 @@ from manyshot.zoo import NETWORKS
 from pipeline_runs import lines, outcome, run, small, timeless
 
 FIELDS = [
-    "budget", "arch", "choices", "macs", "params", "latency_ms", "proxy_score", "proxy_loss",
-    "test_score", "test_loss", "test_metrics", "files",
+    "budget", "arch", "macs", "params", "latency_ms", "proxy_score", "proxy_loss", "test_score",
+    "test_loss", "test_metrics", "test_interval", "choices", "files",
 ]  # fmt: skip
 
 

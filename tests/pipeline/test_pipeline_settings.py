@@ -31,6 +31,8 @@ CHANGES = {
     "search.generation": "search.generation=2",
     "finish.mode": "finish.mode=scratch",
     "finish.training": "finish.training.lr=0.1",
+    "controls.largest": "controls.largest=true",
+    "controls.random": "controls.random=1",
     "export.formats": "export.formats=[]",
 }
 ELSEWHERE = {
@@ -43,6 +45,7 @@ ELSEWHERE = {
     "network.weights": "tests of networks and of converted runs",
     "network.convert": "tests of networks and of converted runs",
     "finish.teacher": "tests of converted runs",
+    "controls.scaled": "tests of converted runs",
     "task": "tests of tasks",
     "evaluate.fitness": "tests of tasks",
     "data.options": "tests of data of one's own",
@@ -82,7 +85,7 @@ def test_changing_it_changes_the_run(base, tmp_path, setting):
         k: v for k, v in base.items() if k != "recipe"
     }
     same_weights = other["weights"] == base["weights"]
-    later = setting.split(".")[0] in ("name", "evaluate", "search", "finish", "export")
+    later = setting.split(".")[0] in ("name", "evaluate", "search", "finish", "export", "controls")
     assert same_weights == later
 
 

@@ -64,7 +64,7 @@ def train(
                 continue
             loss = F.cross_entropy(net(_moved(images[rows], generator)), labels[rows])
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
             schedule.step()
     return time.process_time() - began
