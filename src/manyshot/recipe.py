@@ -192,9 +192,9 @@ class DataSettings(Section):
     flip: bool = False
     """Random horizontal flips."""
     crop_scale: list[float] | None = Field(default=None, min_length=2, max_length=2)
-    """Image folders: random crops keep between these shares of the area, and are resized."""
+    """Random crops keep between these shares of the area, and are resized."""
     jitter: float = Field(default=0.0, ge=0, lt=1)
-    """Image folders: strength of random changes of brightness, contrast and saturation."""
+    """Strength of random changes of brightness, contrast and saturation."""
     workers: NotNegative = 0
     """Processes that read image folders."""
 

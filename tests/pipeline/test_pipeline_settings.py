@@ -124,10 +124,12 @@ def test_where_images_come_from_reaches_the_loader(tmp_path):
 
 
 @pytest.mark.parametrize("override", ["data.crop_scale=[0.5, 1.0]", "data.jitter=0.2"])
-def test_augmentations_of_files_reach_the_batches(tmp_path, override):
-    ws = Workspace.build(small(override))
-    with pytest.raises(ValueError, match="crop_scale and jitter work on images in files only"):
-        ws.batches(ws.recipe.train)
+def test_augmentations_reach_the_batches(override):
+    images = []
+    for overrides in ((override,), ()):
+        ws = Workspace.build(small("data.pad=0", *overrides))
+        images.append(next(ws.batches(ws.recipe.train).epoch(0))[0])
+    assert not torch.equal(*images)
 
 
 @pytest.mark.parametrize(
