@@ -25,6 +25,22 @@ Plain = str | bool | int | float | list[int] | list[float] | list[str]
 Options = dict[str, Plain]
 
 
+_BYTES = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b", re.IGNORECASE)
+
+
+def bytes_of(text: str) -> int:
+    """How many bytes a text such as `"2GB"` or `"512MiB"` says.
+
+    Raises:
+        ValueError: for a text of another form.
+    """
+    match = _BYTES.fullmatch(text.strip())
+    if match is None or (match[3] and not match[2]):
+        raise ValueError("give a number of bytes such as '2GB', '512MiB' or '0B'")
+    power = " KMGT".index(match[2].upper() or " ")
+    return int(float(match[1]) * (1024 if match[3] else 1000) ** power)
+
+
 class Section(BaseModel):
     """A part of a recipe: strict, frozen, no unknown keys."""
 
@@ -155,6 +171,7 @@ _AS_THEY_ARE: dict[str, Any] = {
     "flip": False,
     "crop_scale": None,
     "jitter": 0.0,
+    "memory": "2GB",
 }
 """What says nothing to be done to data, of all settings that are of images alone."""
 
@@ -195,8 +212,15 @@ class DataSettings(Section):
     """Random crops keep between these shares of the area, and are resized."""
     jitter: float = Field(default=0.0, ge=0, lt=1)
     """Strength of random changes of brightness, contrast and saturation."""
+    memory: str = "2GB"
+    """Image folders whose pixels, three bytes each or one if they are grey, take so much at most at
+    `image_size` are decoded once, kept in memory, and on disk for the next start. It is a fixed
+    size, not a share of this machine's, since random crops differ: they are of the pixels in
+    memory, which are fewer than those in files. Others are decoded in every epoch, with `"0B"`
+    all."""
     workers: NotNegative = 0
-    """Processes that read image folders."""
+    """Threads that decode image folders which are kept in memory (0: one per core, and 8 at most),
+    or processes that read others."""
 
     @model_validator(mode="before")
     @classmethod
@@ -232,6 +256,12 @@ class DataSettings(Section):
     def _from_anywhere(cls, root: str | None) -> str | None:
         """Later commands on the run find the images from any working folder."""
         return None if root is None else os.path.abspath(os.path.expanduser(root))
+
+    @field_validator("memory")
+    @classmethod
+    def _is_a_number_of_bytes(cls, memory: str) -> str:
+        bytes_of(memory)
+        return memory
 
     @property
     def described(self) -> str:

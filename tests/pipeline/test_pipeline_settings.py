@@ -4,6 +4,7 @@ import sys
 
 import pytest
 import torch
+from PIL import Image
 
 import manyshot as ms
 from manyshot.pipeline import Workspace
@@ -54,6 +55,7 @@ ELSEWHERE = {
     "data.download": "tests of data",
     "data.workers": "below",
     "data.crop_scale": "below",
+    "data.memory": "below",
     "data.jitter": "below",
     "train": "each changes the weights (tests of the loop) and the fingerprint (below)",
     "latency": "tests of latency",
@@ -121,6 +123,23 @@ def test_where_images_come_from_reaches_the_loader(tmp_path):
         Workspace.build(small(f"data.root={tmp_path}"))
     ws = Workspace.build(small("data.workers=3"))
     assert ws.batches(ws.recipe.train).workers == 3
+
+
+def test_crops_of_files_are_other_training_than_crops_in_memory(tmp_path):
+    for part in ("train", "test"):
+        for name in ("a", "b"):
+            (tmp_path / part / name).mkdir(parents=True)
+            for i in range(10):
+                Image.new("L", (12 + i, 12), 9 * i).save(tmp_path / part / name / f"{i}.png")
+    on = ("data.name=folder", f"data.root={tmp_path}", "data.image_size=8", "data.train_size=12")
+
+    def fingerprint(*overrides):
+        ws = Workspace.build(small(*on, "data.validation=4", *overrides))
+        return ws.fingerprint(ws.recipe.train)
+
+    assert fingerprint("data.memory=0B") == fingerprint()
+    crops = "data.crop_scale=[0.5, 1.0]"
+    assert len({fingerprint(), fingerprint(crops), fingerprint(crops, "data.memory=0B")}) == 3
 
 
 @pytest.mark.parametrize("override", ["data.crop_scale=[0.5, 1.0]", "data.jitter=0.2"])

@@ -15,7 +15,7 @@ from torch.utils import _pytree as pytree
 from torch.utils.data import DataLoader, Dataset
 
 from manyshot.data.augment import Augment, Changes, augmented, change, draw_changes
-from manyshot.data.images import ImageSet, LabelledImages
+from manyshot.data.images import LabelledImages, pixels_of
 from manyshot.data.normalise import Normalise
 from manyshot.data.own import OwnSet
 from manyshot.seeding import torch_generator
@@ -30,10 +30,11 @@ class Batches:
     """Epochs of batches; order and augmentation are functions of (seed, epoch, sample) alone.
 
     They depend neither on `workers`, nor on the step an epoch is entered at, nor on the number of
-    processes: the shares of all ranks, concatenated, are the batch of a single process. An
-    `ImageSet` is moved to the device once, as uint8, and batches are made there; any other set is
-    read, augmented one by one in `workers` processes, and normalised on the device. A data set of
-    your own gives its samples as they are, to which nothing is done.
+    processes: the shares of all ranks, concatenated, are the batch of a single process. A set in
+    memory is moved to the device once, as uint8, and batches are made there; any other set is read,
+    augmented one by one in `workers` processes, and normalised on the device. Batches are the same
+    either way, but for random crops, which are taken of the pixels in memory or of the larger ones
+    in a file. A data set of your own gives its samples as they are, to which nothing is done.
 
     Args:
         dataset: the images, or an `OwnSet`.
@@ -94,8 +95,9 @@ class Batches:
         self._normalise = Normalise.build(
             mean, std, dataset.image_shape[0], self.device, dtype, channels_last
         )
-        if isinstance(dataset, ImageSet):
-            self._memory = (dataset.images.to(self.device), dataset.labels.to(self.device))
+        pixels = pixels_of(dataset)
+        if pixels is not None:
+            self._memory = (pixels.to(self.device), dataset.labels.to(self.device))
 
     def __len__(self) -> int:
         """Steps per epoch, the same on every rank."""

@@ -18,7 +18,7 @@ _KEPT = ("validation", "workers")
 """Keys of the source run's `[data]` that the target inherits."""
 _KEPT_OF_IMAGES = ("pad", "flip", "crop_scale", "jitter", "image_size")
 """Further ones that it inherits if it is not data of your own, to which nothing is done."""
-_KEPT_OF_FILES = ("bad",)
+_KEPT_OF_FILES = ("bad", "memory")
 """Further ones that it inherits if its images are in a folder."""
 
 
