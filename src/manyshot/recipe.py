@@ -298,6 +298,10 @@ class TrainingSettings(OptimiserSettings):
     """How weights are trained: supernet, or a finished subnet."""
 
     epochs: Positive = 100
+    minutes: float | None = Field(default=None, gt=0)
+    """Takes the place of `epochs` for a run: how many fit into so many minutes on this machine, at
+    least one, is measured by a few real steps before the run begins. Its own recipe has the epochs,
+    so that it goes on, and is repeated, with these."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     warmup_epochs: float = Field(default=0.0, ge=0)
     """The rate rises linearly from 0 over so many epochs."""
@@ -312,8 +316,11 @@ class TrainingSettings(OptimiserSettings):
     tracker: Literal["tensorboard"] | None = None
 
 
-BESIDE_RESULTS = frozenset({"checkpoint_seconds", "checkpoint_steps", "log_steps", "tracker"})
-"""Settings of training that its result does not depend on."""
+BESIDE_RESULTS = frozenset(
+    {"minutes", "checkpoint_seconds", "checkpoint_steps", "log_steps", "tracker"}
+)
+"""Settings of training that its result does not depend on; of minutes, the epochs that they become
+count."""
 
 
 class SupernetSettings(TrainingSettings):
@@ -509,7 +516,8 @@ class FinishSettings(Section):
     mode: Literal["inherit", "finetune", "scratch"] = "finetune"
     """Keep the supernet's weights, train them further, or train from new ones."""
     training: TrainingSettings = TrainingSettings(epochs=10, lr=0.01)
-    """Of `finetune` and `scratch`."""
+    """Of `finetune` and `scratch`. Its `minutes` are for each winner, timed by the largest network
+    of some hundred that are within a budget."""
     teacher: Literal["original", "none"] = "none"
     """Learn from labels alone, so that winners of all methods are finished alike; or from the
     network as it was before its conversion, which is run for every batch."""
@@ -545,6 +553,15 @@ class TruthSettings(Section):
     """Each trains every architecture once: it decides the new weights, which images are held out
     and kept, and their order. The test images are always the same."""
     training: TrainingSettings = TrainingSettings(epochs=30)
+
+    @field_validator("training")
+    @classmethod
+    def _by_epochs(cls, training: TrainingSettings) -> TrainingSettings:
+        if training.minutes is not None:
+            raise ValueError(
+                "minutes are for runs, and a truth is to be the same on all machines: give epochs"
+            )
+        return training
 
     @field_validator("seeds")
     @classmethod

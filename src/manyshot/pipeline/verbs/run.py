@@ -28,6 +28,7 @@ from manyshot.pipeline.stages.controls import choose_controls, finish_controls, 
 from manyshot.pipeline.stages.describe import describe_space
 from manyshot.pipeline.stages.finish import check_exported, finish, try_formats
 from manyshot.pipeline.stages.generate import probed_images, proposals
+from manyshot.pipeline.stages.lengths import with_lengths
 from manyshot.pipeline.stages.search import Searched, check_winners, search, winners
 from manyshot.pipeline.stages.train import train_stage
 from manyshot.pipeline.verbs.transfer import check_channels
@@ -89,6 +90,8 @@ def begin(
             ws, RunFolder(source).weights
         )  # what does not fit is found before anything is written
     accelerator = start_engine(ws, folder)
+    ws = with_lengths(ws, accelerator, folder, progress)
+    recipe = ws.recipe
     if accelerator.is_main_process:
         open_folder(folder, recipe, ws.memory_format, trained)
         keep_original(ws.original, recipe, ws.splits, RunFolder(folder).original)
