@@ -11,9 +11,19 @@ from manyshot.pipeline.stages import lengths
 from manyshot.recipe import Recipe, RecipeError, TrainingSettings
 from manyshot.run_folder import RunFolder
 from manyshot.train import engine
-from pipeline_runs import outcome, run, small
+from pipeline_runs import EVERYTHING, outcome, run, small
 
 MINUTES = ("train.minutes=2.0", "finish.training.minutes=1.0", "finish.mode=finetune")
+
+
+class Notes:
+    """Progress that notes what is said."""
+
+    def __init__(self, told):
+        self.told = told
+
+    def stage(self, name, total, done=0):
+        return contextlib.nullcontext(lambda done, note: self.told.append((name, note)))
 
 
 @pytest.fixture
@@ -50,21 +60,18 @@ def test_a_run_by_minutes_is_the_run_by_the_epochs_that_they_become(tmp_path, sl
 def test_as_many_epochs_as_fit_and_at_least_one(tmp_path, monkeypatch, minutes, epochs):
     """Of 8 steps of 10 seconds each."""
     told = []
-    monkeypatch.setattr(lengths, "seconds_of_a_step", lambda train, most: 10.0)
+    monkeypatch.setattr(lengths, "seconds_of_a_step", lambda train, most, *_: 10.0)
     monkeypatch.setattr("manyshot.pipeline.verbs.run.train_stage", lambda *_: None)
 
-    class Notes:
-        def stage(self, name, total, done=0):
-            return contextlib.nullcontext(lambda done, note: told.append((name, note)))
-
-    train_only(small("train.batch_size=16", f"train.minutes={minutes}"), tmp_path, Notes())
+    train_only(small("train.batch_size=16", f"train.minutes={minutes}"), tmp_path, Notes(told))
     assert RunFolder(tmp_path).recipe().train.epochs == epochs
     [words] = [note for name, note in told if name == "timing"]
     assert words.startswith(f"train: about {epochs} epochs in ") and "at 2 images/s" in words
 
 
-def test_timing_leaves_weights_as_they_are(tmp_path):
-    ws = Workspace.build(small(*MINUTES, "train.batch_size=16"))
+@pytest.mark.parametrize("method", [(), EVERYTHING], ids=["uniform", "everything"])
+def test_timing_leaves_weights_as_they_are(method):
+    ws = Workspace.build(small(*method, *MINUTES, "train.batch_size=16"))
     before = {name: tensor.clone() for name, tensor in ws.net.state_dict().items()}
     lengths._train_supernet(ws, engine(ws.device, ws.recipe.train, None), 3)
     lengths._finish(ws, engine(ws.device, ws.recipe.train, None), 2)
@@ -94,3 +101,49 @@ def test_minutes_are_for_runs_alone():
         ms.fit(torch.nn.Linear(2, 2), [], settings=TrainingSettings(minutes=1.0))
     with pytest.raises(RecipeError, match="train.minutes"):
         Recipe.build({"train": {"minutes": 0.0}}, (), "here")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0.123, "0.12 s"),
+        (40.4, "40 s"),
+        (89, "89 s"),
+        (720, "12 min"),
+        (5000, "83 min"),
+        (12600, "3.5 h"),
+    ],
+)
+def test_times_in_words(seconds, words):
+    assert lengths.in_words(seconds) == words
+
+
+def test_an_estimate_is_shown_once_and_changes_nothing(tmp_path, monkeypatch):
+    """8 steps of 10 s an epoch, 2 epochs; 2 budgets of 2 s a step; 20 candidates of 3 s."""
+    steps = iter((10.0, 2.0))
+    monkeypatch.setattr(lengths, "seconds_of_a_step", lambda *_: next(steps))
+    monkeypatch.setattr(lengths, "_seconds_of_a_score", lambda ws: 3.0)
+    sets = (
+        *("train.batch_size=16", "train.epochs=2", "finish.mode=finetune"),
+        *("finish.training.batch_size=16", "finish.training.epochs=1"),
+        *("search.budgets=['macs<=40%', 'macs<=60%']", "search.candidates=20"),
+    )
+    told = []
+    run(small(*sets), tmp_path / "watched", progress=Notes(told))
+    assert [note for name, note in told if name == "estimate"] == [
+        "about: training 2.7 min, search 60 s, finishing 32 s"
+    ]
+    told.clear()
+    run(small(*sets), tmp_path / "watched", progress=Notes(told))  # has begun
+    assert "estimate" not in {name for name, _ in told}
+    run(small(*sets), tmp_path / "silent")
+    assert outcome(tmp_path / "watched") == outcome(tmp_path / "silent")
+
+
+def test_real_steps_and_scores_of_an_estimate_change_nothing(tmp_path):
+    told = []
+    run(small(), tmp_path / "watched", progress=Notes(told))
+    [words] = [note for name, note in told if name == "estimate"]
+    assert words.startswith("about: training ") and "search " in words
+    run(small(), tmp_path / "silent")
+    assert outcome(tmp_path / "watched") == outcome(tmp_path / "silent")

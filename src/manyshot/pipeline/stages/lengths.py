@@ -1,4 +1,4 @@
-"""How many epochs fit into a time: decided once, by real steps on this machine, before a run.
+"""How many epochs fit into a time, and how long a run will take: by real steps before it begins.
 
 From then on the run has a number of epochs, so that it resumes, and is repeated, as any other.
 """
@@ -15,8 +15,10 @@ from typing import NamedTuple
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
+from manyshot.evaluate import score
 from manyshot.fitting import fit
 from manyshot.pipeline.build import Workspace
+from manyshot.pipeline.checks import GENERATOR
 from manyshot.pipeline.stages.finish import plain_module
 from manyshot.pipeline.stages.train import train_supernet
 from manyshot.progress import Progress, Silent
@@ -29,8 +31,11 @@ from manyshot.space import Arch
 MEASURED_S = 3.0
 """Steps are timed until so many seconds have passed, or for an epoch if that is shorter."""
 
+FORETOLD_S = 0.5
+"""Likewise, for an estimate that decides nothing."""
+
 _DRAWN = 256
-"""Architectures among which the one is picked by which the finishing of winners is timed."""
+"""Architectures among which the one is picked by which finishing and scoring are timed."""
 
 
 class _Lengths(NamedTuple):
@@ -111,12 +116,78 @@ def _timed(
     return epochs
 
 
-def seconds_of_a_step(train: Callable[[int], None], most: int) -> float:
+def foretell(
+    ws: Workspace, accelerator: Accelerator, folder: Path, progress: Progress, *, whole: bool
+) -> None:
+    """Shows how long a run is likely to take, by real steps and one score, unless it has begun.
+
+    What it does not know of is latency, exports, tests, and probes of a learnt sampler's own. A
+    search that scores many candidates together takes less. Nothing is shown where nobody looks, or
+    where several processes train.
+
+    Args:
+        ws: what is to run, with its epochs.
+        accelerator: of the run.
+        folder: the run's.
+        progress: shows it.
+        whole: whether the run goes on after its supernet is trained.
+    """
+    recipe = ws.recipe
+    if isinstance(progress, Silent) or accelerator.num_processes > 1:
+        return
+    if RunFolder(folder).has_begun:
+        return
+    with progress.stage("estimate", 1) as advance:
+        parts = {}
+        if recipe.trained_epochs and not recipe.moves:
+            steps = len(ws.batches(recipe.train))
+            step = seconds_of_a_step(
+                lambda count: _train_supernet(ws, accelerator, count), steps, FORETOLD_S
+            )
+            parts["training"] = step * steps * recipe.train.epochs
+        if whole and recipe.search.name != GENERATOR and recipe.shifting.name == "none":
+            parts["search"] = _seconds_of_a_score(ws) * recipe.search.candidates
+        if whole and recipe.finish.mode != "inherit":
+            settings = recipe.finish.training
+            steps = len(ws.batches(settings))
+            step = seconds_of_a_step(
+                lambda count: _finish(ws, accelerator, count), steps, FORETOLD_S
+            )
+            winners = len(recipe.search.budgets)
+            parts["finishing"] = step * steps * settings.epochs * winners
+        words = ", ".join(f"{what} {in_words(seconds)}" for what, seconds in parts.items())
+        advance(1, f"about: {words}" if words else "nothing to train")
+
+
+def _seconds_of_a_score(ws: Workspace) -> float:
+    """How long scoring the largest network within the budgets takes, the second time."""
+    arch = _largest_within(ws)
+    calibration, validation = ws.calibration(), ws.fixed("validation", ws.recipe.evaluate.images)
+    took = 0.0
+    for _ in range(2):
+        begun = time.perf_counter()
+        score(ws.net, arch, calibration=calibration, validation=validation, task=ws.task)
+        took = time.perf_counter() - begun
+    return took
+
+
+def in_words(seconds: float) -> str:
+    """A time as people say it, of two digits: `40 s`, `12 min`, `3.5 h`."""
+    for unit, size in (("h", 3600), ("min", 60)):
+        if seconds >= 1.5 * size:
+            return f"{float(f'{seconds / size:.2g}'):g} {unit}"
+    return f"{float(f'{seconds:.2g}'):g} s"
+
+
+def seconds_of_a_step(
+    train: Callable[[int], None], most: int, enough_s: float = MEASURED_S
+) -> float:
     """How long an optimiser step takes, after a few that are not counted.
 
     Args:
         train: trains for so many steps.
         most: the most steps at once.
+        enough_s: seconds after which no more are timed.
     """
     train(min(2, most))
     count = min(4, most)
@@ -124,9 +195,9 @@ def seconds_of_a_step(train: Callable[[int], None], most: int) -> float:
         begun = time.perf_counter()
         train(count)
         took = time.perf_counter() - begun
-        if took >= MEASURED_S or count == most:
+        if took >= enough_s or count == most:
             return took / count
-        count = min(most, max(2 * count, math.ceil(count * MEASURED_S / took)))
+        count = min(most, max(2 * count, math.ceil(count * enough_s / took)))
 
 
 def _of_steps(ws: Workspace, settings: TrainingSettings, steps: int) -> Workspace:
