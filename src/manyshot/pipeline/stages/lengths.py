@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -189,6 +190,13 @@ def seconds_of_a_step(
         most: the most steps at once.
         enough_s: seconds after which no more are timed.
     """
+    with warnings.catch_warnings():
+        # Such as of a sampler for which so few steps are too few: the run itself says it.
+        warnings.simplefilter("ignore")
+        return _seconds_of_a_step(train, most, enough_s)
+
+
+def _seconds_of_a_step(train: Callable[[int], None], most: int, enough_s: float) -> float:
     train(min(2, most))
     count = min(4, most)
     while True:
