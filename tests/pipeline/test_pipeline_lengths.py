@@ -124,7 +124,7 @@ def test_times_in_words(seconds, words):
 
 
 def test_an_estimate_is_shown_once_and_changes_nothing(tmp_path, monkeypatch):
-    """8 steps of 10 s an epoch, 2 epochs; 2 budgets of 2 s a step; 20 candidates of 3 s."""
+    """8 steps of 10 s, 2 epochs; 20 scores of 3 s; 2 winners and 6 controls of 8 steps of 2 s."""
     steps = iter((10.0, 2.0))
     monkeypatch.setattr(lengths, "seconds_of_a_step", lambda *_: next(steps))
     monkeypatch.setattr(lengths, "_seconds_of_a_score", lambda ws: 3.0)
@@ -132,11 +132,12 @@ def test_an_estimate_is_shown_once_and_changes_nothing(tmp_path, monkeypatch):
         *("train.batch_size=16", "train.epochs=2", "finish.mode=finetune"),
         *("finish.training.batch_size=16", "finish.training.epochs=1"),
         *("search.budgets=['macs<=40%', 'macs<=60%']", "search.candidates=20"),
+        *("controls.random=2", "controls.largest=true"),
     )
     told = []
     run(small(*sets), tmp_path / "watched", progress=Notes(told))
     assert [note for name, note in told if name == "estimate"] == [
-        "about: training 2.7 min, search 60 s, finishing 32 s"
+        "about: training 2.7 min, search 60 s, finishing 2.1 min"
     ]
     told.clear()
     run(small(*sets), tmp_path / "watched", progress=Notes(told))  # has begun

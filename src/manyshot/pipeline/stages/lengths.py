@@ -122,8 +122,9 @@ def foretell(
 ) -> None:
     """Shows how long a run is likely to take, by real steps and one score, unless it has begun.
 
-    What it does not know of is latency, exports, tests, and probes of a learnt sampler's own. A
-    search that scores many candidates together takes less. Nothing is shown where nobody looks, or
+    Every winner and control counts, though some may be the same network. What it does not know of
+    is a search that shifts, latency, exports and tests. A search that scores many candidates
+    together takes less. Nothing is shown where nobody looks, or
     where several processes train.
 
     Args:
@@ -154,8 +155,11 @@ def foretell(
             step = seconds_of_a_step(
                 lambda count: _finish(ws, accelerator, count), steps, FORETOLD_S
             )
-            winners = len(recipe.search.budgets)
-            parts["finishing"] = step * steps * settings.epochs * winners
+            controls = recipe.controls
+            scaled = controls.scaled and recipe.network.convert is not None
+            networks = 1 + controls.largest + controls.random + scaled
+            finished = len(recipe.search.budgets) * networks
+            parts["finishing"] = step * steps * settings.epochs * finished
         words = ", ".join(f"{what} {in_words(seconds)}" for what, seconds in parts.items())
         advance(1, f"about: {words}" if words else "nothing to train")
 
