@@ -20,6 +20,7 @@ from manyshot.recipe import (
     SamplerSettings,
     SearchSettings,
     TrainingSettings,
+    bytes_of,
     dumps,
 )
 from manyshot.toml import read
@@ -289,3 +290,17 @@ def test_images_are_where_they_were_from_anywhere(tmp_path, monkeypatch):
     assert recipe.data.root == str(tmp_path / "photos")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert Recipe.load(None, ["data.root=~/x"]).data.root == str(tmp_path / "x")
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("2GB", 2 * 10**9), ("1.5 kB", 1500), ("1MiB", 2**20), ("0B", 0), ("3tb", 3 * 10**12)],
+)
+def test_memory_is_a_number_of_bytes(text, size):
+    assert bytes_of(Recipe.build({"data": {"memory": text}}, (), "here").data.memory) == size
+
+
+@pytest.mark.parametrize("text", ["2", "GB", "-1GB", "2 gigabytes", "1iB"])
+def test_memory_of_another_form_is_refused(text):
+    with pytest.raises(RecipeError, match="data.memory = .*give a number of bytes such as '2GB'"):
+        Recipe.build({"data": {"memory": text}}, (), "here")

@@ -25,6 +25,22 @@ Plain = str | bool | int | float | list[int] | list[float] | list[str]
 Options = dict[str, Plain]
 
 
+_BYTES = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b", re.IGNORECASE)
+
+
+def bytes_of(text: str) -> int:
+    """How many bytes a text such as `"2GB"` or `"512MiB"` says.
+
+    Raises:
+        ValueError: for a text of another form.
+    """
+    match = _BYTES.fullmatch(text.strip())
+    if match is None or (match[3] and not match[2]):
+        raise ValueError("give a number of bytes such as '2GB', '512MiB' or '0B'")
+    power = " KMGT".index(match[2].upper() or " ")
+    return int(float(match[1]) * (1024 if match[3] else 1000) ** power)
+
+
 class Section(BaseModel):
     """A part of a recipe: strict, frozen, no unknown keys."""
 
@@ -155,6 +171,7 @@ _AS_THEY_ARE: dict[str, Any] = {
     "flip": False,
     "crop_scale": None,
     "jitter": 0.0,
+    "memory": "2GB",
 }
 """What says nothing to be done to data, of all settings that are of images alone."""
 
@@ -192,11 +209,18 @@ class DataSettings(Section):
     flip: bool = False
     """Random horizontal flips."""
     crop_scale: list[float] | None = Field(default=None, min_length=2, max_length=2)
-    """Image folders: random crops keep between these shares of the area, and are resized."""
+    """Random crops keep between these shares of the area, and are resized."""
     jitter: float = Field(default=0.0, ge=0, lt=1)
-    """Image folders: strength of random changes of brightness, contrast and saturation."""
+    """Strength of random changes of brightness, contrast and saturation."""
+    memory: str = "2GB"
+    """Image folders whose pixels, three bytes each or one if they are grey, take so much at most at
+    `image_size` are decoded once, kept in memory, and on disk for the next start. It is a fixed
+    size, not a share of this machine's, since random crops differ: they are of the pixels in
+    memory, which are fewer than those in files. Others are decoded in every epoch, with `"0B"`
+    all."""
     workers: NotNegative = 0
-    """Processes that read image folders."""
+    """Threads that decode image folders which are kept in memory (0: one per core, and 8 at most),
+    or processes that read others."""
 
     @model_validator(mode="before")
     @classmethod
@@ -233,6 +257,12 @@ class DataSettings(Section):
         """Later commands on the run find the images from any working folder."""
         return None if root is None else os.path.abspath(os.path.expanduser(root))
 
+    @field_validator("memory")
+    @classmethod
+    def _is_a_number_of_bytes(cls, memory: str) -> str:
+        bytes_of(memory)
+        return memory
+
     @property
     def described(self) -> str:
         """The data set, and where its files are if that is given."""
@@ -268,6 +298,10 @@ class TrainingSettings(OptimiserSettings):
     """How weights are trained: supernet, or a finished subnet."""
 
     epochs: Positive = 100
+    minutes: float | None = Field(default=None, gt=0)
+    """Takes the place of `epochs` for a run: how many fit into so many minutes on this machine, at
+    least one, is measured by a few real steps before the run begins. Its own recipe has the epochs,
+    so that it goes on, and is repeated, with these."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     warmup_epochs: float = Field(default=0.0, ge=0)
     """The rate rises linearly from 0 over so many epochs."""
@@ -282,8 +316,11 @@ class TrainingSettings(OptimiserSettings):
     tracker: Literal["tensorboard"] | None = None
 
 
-BESIDE_RESULTS = frozenset({"checkpoint_seconds", "checkpoint_steps", "log_steps", "tracker"})
-"""Settings of training that its result does not depend on."""
+BESIDE_RESULTS = frozenset(
+    {"minutes", "checkpoint_seconds", "checkpoint_steps", "log_steps", "tracker"}
+)
+"""Settings of training that its result does not depend on; of minutes, the epochs that they become
+count."""
 
 
 class SupernetSettings(TrainingSettings):
@@ -479,7 +516,8 @@ class FinishSettings(Section):
     mode: Literal["inherit", "finetune", "scratch"] = "finetune"
     """Keep the supernet's weights, train them further, or train from new ones."""
     training: TrainingSettings = TrainingSettings(epochs=10, lr=0.01)
-    """Of `finetune` and `scratch`."""
+    """Of `finetune` and `scratch`. Its `minutes` are for each winner, timed by the largest network
+    of some hundred that are within a budget."""
     teacher: Literal["original", "none"] = "none"
     """Learn from labels alone, so that winners of all methods are finished alike; or from the
     network as it was before its conversion, which is run for every batch."""
@@ -515,6 +553,15 @@ class TruthSettings(Section):
     """Each trains every architecture once: it decides the new weights, which images are held out
     and kept, and their order. The test images are always the same."""
     training: TrainingSettings = TrainingSettings(epochs=30)
+
+    @field_validator("training")
+    @classmethod
+    def _by_epochs(cls, training: TrainingSettings) -> TrainingSettings:
+        if training.minutes is not None:
+            raise ValueError(
+                "minutes are for runs, and a truth is to be the same on all machines: give epochs"
+            )
+        return training
 
     @field_validator("seeds")
     @classmethod

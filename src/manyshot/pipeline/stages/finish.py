@@ -160,7 +160,7 @@ class _Work:
     ) -> nn.Module:
         """The finished module, with the weights on file if there are any."""
         if self.trained:
-            subnet = _extracted(ws.net, self.arch, ws.device)
+            subnet = plain_module(ws.net, self.arch, ws.device)
             load_weights(self.weights, subnet, self.fingerprint)
             return subnet.eval()
         folder = RunFolder(self.folder).subnets
@@ -298,10 +298,10 @@ def finished(
         source, _ = build_supernet(fresh, ws.splits, given=False)
         fit_classes(ws.recipe, source, ws.splits.classes)
         source.to(ws.device)
-        subnet = _extracted(source, arch, ws.device)
+        subnet = plain_module(source, arch, ws.device)
     else:
         stats = evaluate.calibrate(ws.net, arch, ws.calibration())
-        subnet = _extracted(ws.net, arch, ws.device, stats)
+        subnet = plain_module(ws.net, arch, ws.device, stats)
     if settings.mode == "inherit":
         return subnet.eval()
     text = ws.net.space.to_text(arch)
@@ -324,7 +324,7 @@ def finished(
     return subnet.eval()
 
 
-def _extracted(
+def plain_module(
     source: Supernet, arch: Arch, device: torch.device, stats: BatchNormStats | None = None
 ) -> nn.Module:
     """The plain module of `arch`, in the memory format that it may be trained in."""
@@ -398,7 +398,7 @@ def try_formats(ws: Workspace, progress: Progress) -> None:
         folder = Path(place)
         RunFolder(folder).subnets.mkdir()
         for number, arch in enumerate(ends, start=1):
-            subnet = _extracted(ws.net, arch, ws.device).eval()
+            subnet = plain_module(ws.net, arch, ws.device).eval()
             failed |= exported(ws, subnet, folder, arch, formats, {})[1]
             advance(number, ", ".join(formats))
     for kind, why in failed.items():
