@@ -196,7 +196,9 @@ recipes = st.builds(
         FinishSettings, mode=st.sampled_from(["inherit", "finetune", "scratch"]), training=training
     ),
     export=st.builds(
-        ExportSettings, formats=st.lists(st.sampled_from(["pt2", "onnx", "json"]), unique=True)
+        ExportSettings,
+        formats=st.lists(st.sampled_from(["pt2", "onnx", "json"]), unique=True),
+        normalise=st.booleans(),
     ),
 )
 

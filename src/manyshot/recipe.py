@@ -528,6 +528,9 @@ class ExportSettings(Section):
     """Which files a winner is written to."""
 
     formats: list[Literal["pt2", "onnx", "json"]] = ["pt2", "json"]
+    normalise: bool = True
+    """Of images: whether programs take pixels in [0, 1] and normalise them themselves, or take
+    images that their user has normalised. Data of your own are taken as they are."""
 
 
 class Recipe(Section):

@@ -524,6 +524,8 @@ class FinishLine(ScoresRecord):
     files: dict[str, InnerPath]
     sha256: dict[str, str] = Field(default_factory=dict)
     """Of each of `files`, by the same format."""
+    normalised: bool | None = None
+    """Whether these files normalise images themselves; absent for data of your own."""
     failed: dict[str, str] | None = None
     """The formats that could not be written, and why."""
 

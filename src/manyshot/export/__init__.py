@@ -2,16 +2,25 @@
 
 from manyshot.export.card import about_images, card, write_card
 from manyshot.export.check import CHECKED_BATCHES, ExportMismatch
-from manyshot.export.programs import ONNX_TOLERANCE, PT2_TOLERANCE, to_onnx, to_pt2
+from manyshot.export.normalised import Normalised
+from manyshot.export.programs import (
+    ONNX_OPSET,
+    ONNX_TOLERANCE,
+    PT2_TOLERANCE,
+    to_onnx,
+    to_pt2,
+)
 from manyshot.export.write import CARD, FORMATS, export
 
 __all__ = [
     "CARD",
     "CHECKED_BATCHES",
     "FORMATS",
+    "ONNX_OPSET",
     "ONNX_TOLERANCE",
     "PT2_TOLERANCE",
     "ExportMismatch",
+    "Normalised",
     "about_images",
     "card",
     "export",

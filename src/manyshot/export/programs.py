@@ -36,6 +36,8 @@ much as rounding does: 1e-6 for `macro`, 8e-5 for an untrained 20-layer `shuffle
 logits in torch are 6e-5 from its float64 ones.
 """
 
+ONNX_OPSET = 20
+"""The version of ONNX's operators that files are written with; ONNX Runtime has it since 1.17."""
 
 CARRIED = "manyshot.json"
 """The name under which a `.pt2` file carries what is said about its network."""
@@ -85,7 +87,8 @@ def to_onnx(
     The input of a network that takes one floating-point tensor is `images`; of any other, inputs
     have the names of the parameters of its `forward`. An output that is one tensor is `logits`;
     of a dict, outputs have the names of its keys, and else numbers (`output0`). It is run by ONNX
-    Runtime and compared with the module before it gets its name. Weights are inside the file, so
+    Runtime and compared with the module before it gets its name. Operators are those of opset
+    `ONNX_OPSET`. Weights are inside the file, so
     they must be below the 2 GB that ONNX allows there.
 
     Args:
@@ -107,6 +110,7 @@ def to_onnx(
     program = torch.onnx.export(
         _traced(module, example),
         dynamo=True,
+        opset_version=ONNX_OPSET,
         # Known from the trace, but this gives the axis its name.
         dynamic_shapes=_free_batch(module, example, "batch", only_first=True),
         input_names=_input_names(module, example),

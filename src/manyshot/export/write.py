@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import nn
 
-from manyshot.export.card import carried, write_card
+from manyshot.export.card import carried, normalised_inside, write_card
+from manyshot.export.normalised import Normalised
 from manyshot.export.programs import to_onnx, to_pt2
 from manyshot.nn.inputs import Inputs
 
@@ -34,6 +35,7 @@ def export(
     stem: str,
     formats: Sequence[str] = ("pt2", "onnx", "json"),
     card: Mapping[str, Any] | None = None,
+    normalise: tuple[Sequence[float], Sequence[float]] | None = None,
     failures: dict[str, str] | None = None,
 ) -> dict[str, Path]:
     """Writes `folder/stem.FORMAT` for each format; returns the paths by format.
@@ -51,11 +53,15 @@ def export(
         card: the record for the JSON card (see `ms.export.card`); what is written is added to its
             `files`. What using the network needs (architecture, choices, data) goes into its own
             files too.
+        normalise: the mean and the std per channel, as `(splits.mean, splits.std)`, if the files
+            are to normalise images themselves: they take pixels in [0, 1], which the card then
+            says, and so does `example`. By default they take what the module takes.
         failures: if given, a format that fails is noted here with the reason, and the others are
             written; by default it is an error.
 
     Raises:
-        ValueError: for an unknown format, listing what exists, or a stem with a folder in it.
+        ValueError: for an unknown format, listing what exists, a stem with a folder in it, or a
+            mean and std that do not fit each other.
         ExportMismatch: if a reloaded program disagrees with the module.
         ImportError: for `onnx` without its optional packages.
     """
@@ -64,11 +70,16 @@ def export(
         raise ValueError(f"unknown format {unknown[0]!r}; have {list(FORMATS)}")
     if not stem or Path(stem).name != stem:
         raise ValueError(f"stem must be a file name without folders, got {stem!r}")
+    card = dict(card or {})
+    if normalise is not None:
+        module = Normalised(module, *normalise)
+        if card.get("data") is not None:
+            card["data"] = normalised_inside(card["data"], *normalise)
     kinds = [kind for kind in FORMATS if kind in formats]  # the card is the last
     paths = {kind: Path(folder) / f"{stem}.{kind}" for kind in kinds}
     written: dict[str, Path] = {}
     for kind, path in paths.items():
-        record = dict(card or {})
+        record = dict(card)
         names = {**(record.get("files") or {}), **{key: at.name for key, at in written.items()}}
         record["files"] = {key: names[key] for key in sorted(names, key=list(FORMATS).index)}
         try:

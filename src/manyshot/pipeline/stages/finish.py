@@ -16,7 +16,7 @@ from accelerate.utils import broadcast_object_list
 from torch import nn
 
 from manyshot import evaluate, records
-from manyshot.export import CARD, FORMATS, about_images, card, export
+from manyshot.export import CARD, FORMATS, Normalised, about_images, card, export
 from manyshot.fitting import fit
 from manyshot.nn import BatchNormStats
 from manyshot.nn.inputs import to_device
@@ -81,6 +81,7 @@ def finish(
     if accelerator.is_main_process:
         _say_what_is_tested_again(ws, works, test)
         _say_what_is_written_again(works)
+        _say_what_takes_other_pixels(works)
     finished_archs: dict[Arch, FinishLine] = {}
     for work in works:
         line = work.line
@@ -106,7 +107,9 @@ class _Work:
         line: its line so far; None if there is none.
         done: whether all that is asked for is there.
         trained: whether its finished weights are there.
-        intact: the formats whose files are there and hold what was written.
+        intact: the formats whose files are there, hold what was written, and take the pixels that
+            they are to take.
+        normalised: whether files are to normalise images; None of other data.
         fingerprint: identifies what its weights depend on.
     """
 
@@ -117,6 +120,7 @@ class _Work:
     done: bool
     trained: bool
     intact: frozenset[str]
+    normalised: bool | None
     fingerprint: str
 
     @classmethod
@@ -130,13 +134,14 @@ class _Work:
         test: bool,
     ) -> _Work:
         """Compares what is asked for with the lines of a log and the files they list."""
-        text = ws.net.space.to_text(arch)
+        text, normalised = ws.net.space.to_text(arch), normalises(ws)
         fingerprint = fingerprint_of(ws, settings, text)
         line = lines.get(text)
         if line is None or line.fingerprint != fingerprint:
-            return cls(folder, arch, text, line, False, False, frozenset(), fingerprint)
+            return cls(folder, arch, text, line, False, False, frozenset(), normalised, fingerprint)
         trained = (folder / line.weights).exists()
-        intact = frozenset(kind for kind in line.files if line.is_written(folder, kind))
+        kinds = line.files if line.normalised == normalised else {}
+        intact = frozenset(kind for kind in kinds if line.is_written(folder, kind))
         asked = set(ws.recipe.export.formats) <= intact == set(line.files)
         asked &= not test or line.tested_on == ws.splits.digests["test"]
         return cls(
@@ -147,6 +152,7 @@ class _Work:
             done=asked and trained,
             trained=trained,
             intact=intact if trained else frozenset(),
+            normalised=normalised,
             fingerprint=fingerprint,
         )
 
@@ -229,8 +235,14 @@ class _Work:
             test_parts=parts,
             files=files,
             sha256={kind: records.sha256_of(self.folder / path) for kind, path in files.items()},
+            normalised=self.normalised,
             failed=failed or None,
         )
+
+
+def normalises(ws: Workspace) -> bool | None:
+    """Whether exported files normalise images themselves; None of data of your own."""
+    return ws.recipe.export.normalise if ws.splits.image_shape else None
 
 
 def fingerprint_of(ws: Workspace, settings: FinishSettings, text: str) -> str:
@@ -262,12 +274,27 @@ def _say_what_is_written_again(works: Sequence[_Work]) -> None:
     for work in works:
         files = {} if work.line is None or not work.trained else work.line.files
         for kind, path in files.items():
-            if kind not in work.intact and (work.folder / path).exists():
+            assert work.line is not None  # whose files these are
+            there = (work.folder / path).exists()
+            if there and not work.line.is_written(work.folder, kind):
                 warnings.warn(
                     f"{work.folder / path} is not what is on record of it (it was damaged, "
                     "changed, or written by a command that was killed): it is written again",
                     stacklevel=3,
                 )
+
+
+def _say_what_takes_other_pixels(works: Sequence[_Work]) -> None:
+    """Warns of files that take other inputs than the recipe says now."""
+    for work in works:
+        line = work.line
+        if line is not None and work.trained and line.files and line.normalised != work.normalised:
+            takes = "pixels in [0, 1]" if work.normalised else "images that were normalised"
+            warnings.warn(
+                f"the files of {work.text} are written again, to take {takes}: export.normalise is "
+                f"{str(work.normalised).lower()} now, and was not when they were written",
+                stacklevel=3,
+            )
 
 
 def _put(log: Path, line: FinishLine) -> None:
@@ -360,11 +387,15 @@ def exported(
         The paths relative to `folder` by format, and why the other formats failed.
     """
     inputs, _ = next(iter(ws.fixed("validation", 2)))
+    example, normalise = to_device(inputs, torch.device("cpu")), None
     space, costs = ws.net.space, ws.costs_of(arch)
+    if normalises(ws):
+        normalise = (ws.splits.mean, ws.splits.std)
+        example = Normalised(subnet, *normalise).pixels(example)
     failed: dict[str, str] = {}
     files = export(
         subnet.cpu(),
-        example=to_device(inputs, torch.device("cpu")),
+        example=example,
         folder=RunFolder(folder).subnets,
         stem=space.to_text(arch),
         formats=formats,
@@ -378,6 +409,7 @@ def exported(
             ),
             "files": {kind: Path(path).name for kind, path in intact.items()},
         },
+        normalise=normalise,
         failures=failed,
     )
     return {kind: path.relative_to(folder).as_posix() for kind, path in files.items()}, failed
