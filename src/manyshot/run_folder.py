@@ -501,6 +501,20 @@ class ShiftingLine(Record):
     trained: Operations
 
 
+class ScriptCheck(Part):
+    """How the script beside an ONNX file was compared with what scores are measured by."""
+
+    images: Count
+    agree: Count
+    """For how many of them it named the same class."""
+    largest_difference: float
+    """Of the probabilities of the classes that it named."""
+    part: Literal["test", "validation"]
+    """Where the images are from: validation, of a network that is not tested."""
+    files: Literal["as they are", "arrays written as PNG"]
+    """What it was given: the image files of a folder, or files that were made for that."""
+
+
 class FinishLine(ScoresRecord):
     """A line of `finish.jsonl` or `exported.jsonl`: a network that is finished and exported."""
 
@@ -526,6 +540,8 @@ class FinishLine(ScoresRecord):
     """Of each of `files`, by the same format."""
     normalised: bool | None = None
     """Whether these files normalise images themselves; absent for data of your own."""
+    script: ScriptCheck | None = None
+    """How the script among these files was checked; absent without one."""
     failed: dict[str, str] | None = None
     """The formats that could not be written, and why."""
 

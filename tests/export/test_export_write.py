@@ -44,6 +44,7 @@ class TestCard:
             "costs": {"macs": 1200, "latency_ms": 0.5},
             "scores": {"proxy accuracy": 0.75, "test accuracy": None},
             "data": DATA,
+            "checks": None,
             "files": {"pt2": "a.pt2"},
         }
         assert isinstance(record["costs"]["macs"], int)
@@ -57,7 +58,7 @@ class TestCard:
     def test_what_is_not_known_is_null(self, tmp_path):
         record = json.loads(write_card(tmp_path / "a.json", {}).read_text())
         assert [key for key, value in record.items() if value is None] == [
-            "architecture", "choices", "costs", "scores", "data", "files"
+            "architecture", "choices", "costs", "scores", "data", "checks", "files"
         ]  # fmt: skip
 
     @pytest.mark.parametrize(
@@ -239,7 +240,7 @@ class TestExport:
         [
             (
                 {"formats": ["pt2", "tflite"]},
-                r"unknown format 'tflite'; have \['pt2', 'onnx', 'json'\]",
+                r"unknown format 'tflite'; have \['pt2', 'onnx', 'predict', 'json'\]",
             ),
             ({"stem": "a/b"}, "stem must be a file name"),
             ({"stem": ""}, "stem must be a file name"),

@@ -7,10 +7,12 @@ from manyshot.export.programs import (
     ONNX_OPSET,
     ONNX_TOLERANCE,
     PT2_TOLERANCE,
+    output_name,
     to_onnx,
     to_pt2,
 )
-from manyshot.export.write import CARD, FORMATS, export
+from manyshot.export.trial import SCRIPT_TOLERANCE, ScriptFailed, Trial, image_files, tried
+from manyshot.export.write import CARD, FORMATS, SCRIPT, export
 
 __all__ = [
     "CARD",
@@ -19,12 +21,19 @@ __all__ = [
     "ONNX_OPSET",
     "ONNX_TOLERANCE",
     "PT2_TOLERANCE",
+    "SCRIPT",
+    "SCRIPT_TOLERANCE",
     "ExportMismatch",
     "Normalised",
+    "ScriptFailed",
+    "Trial",
     "about_images",
     "card",
     "export",
+    "image_files",
+    "output_name",
     "to_onnx",
     "to_pt2",
+    "tried",
     "write_card",
 ]

@@ -25,7 +25,7 @@ CARD_SCHEMA = 3
 BY_THE_FILES, BY_THE_CALLER = "the files", "the caller"
 """Who normalises images, under `normalised_by` in `data` of a card."""
 CARRIED = ("architecture", "choices", "data")
-FIELDS = ("architecture", "choices", "costs", "scores", "data", "files")
+FIELDS = ("architecture", "choices", "costs", "scores", "data", "checks", "files")
 
 
 def card(
@@ -139,14 +139,14 @@ def carried(record: Mapping[str, Any]) -> str | None:
 def write_card(path: str | os.PathLike[str], record: Mapping[str, Any]) -> Path:
     """Writes a JSON card atomically; returns its path.
 
-    The card has `schema`, then `architecture` (text), `choices`, `costs`, `scores`, `data` and
-    `files` as in `record` (null where it has none), then the `versions` of python, torch and
-    manyshot that write it, and of ONNX's operators if there is such a file.
+    The card has `schema`, then `architecture` (text), `choices`, `costs`, `scores`, `data`,
+    `checks` and `files` as in `record` (null where it has none), then the `versions` of python,
+    torch and manyshot that write it, and of ONNX's operators if there is such a file.
 
     Args:
         path: where to write; it ends with `.json`, and folders are made.
         record: any of the fields above but `schema` and `versions`, as `card` gives them. `files`
-            maps a kind to a path relative to the card.
+            maps a kind to a path relative to the card, `checks` a kind to what was compared.
 
     Raises:
         ValueError: for an unknown field, incomplete `data`, or a number

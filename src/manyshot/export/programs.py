@@ -166,6 +166,15 @@ def _output_names(module: nn.Module, example: Inputs) -> list[str]:
     return [name for key, value in parts for name in _names(f"{prefix}{key}", value)]
 
 
+def output_name(part: str | int | None) -> str:
+    """The name of the ONNX output that is a part of a network's outputs, a single tensor.
+
+    Args:
+        part: a key, an index, or None for outputs that are one tensor.
+    """
+    return "logits" if part is None else part if isinstance(part, str) else f"output{part}"
+
+
 def _names(key: str, value: Any) -> list[str]:
     """`key` for a tensor, numbered names for the tensors of a tree."""
     leaves = [leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, Tensor)]

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
@@ -16,23 +17,42 @@ from accelerate.utils import broadcast_object_list
 from torch import nn
 
 from manyshot import evaluate, records
-from manyshot.export import CARD, FORMATS, Normalised, about_images, card, export
+from manyshot.data import ImageFolderSet, fixed
+from manyshot.export import (
+    CARD,
+    FORMATS,
+    SCRIPT,
+    Normalised,
+    ScriptFailed,
+    about_images,
+    card,
+    export,
+    image_files,
+    output_name,
+    tried,
+)
 from manyshot.fitting import fit
 from manyshot.nn import BatchNormStats
-from manyshot.nn.inputs import to_device
+from manyshot.nn.inputs import Inputs, to_device
+from manyshot.nn.modes import evaluating
 from manyshot.nn.pointwise import training_format
 from manyshot.pipeline.build import Workspace, fit_classes
 from manyshot.pipeline.networks import build_supernet
 from manyshot.progress import Progress
 from manyshot.recipe import FinishSettings
-from manyshot.run_folder import FINISH_LOG, FinishLine, MemoryFormat, RunFolder
+from manyshot.run_folder import FINISH_LOG, FinishLine, MemoryFormat, RunFolder, ScriptCheck
 from manyshot.space import Arch
 from manyshot.supernet import Supernet
+from manyshot.tasks import Classification
+from manyshot.tasks.task import picked
 from manyshot.train import load_weights, save_weights
 from manyshot.train.checkpoint import digest
 
 PARTS = 20
 """Networks are scored on so many random parts of the test images too, for intervals."""
+
+CHECKED_IMAGES = 8
+"""So many images a script is tried on."""
 
 
 def finish(
@@ -142,7 +162,7 @@ class _Work:
         trained = (folder / line.weights).exists()
         kinds = line.files if line.normalised == normalised else {}
         intact = frozenset(kind for kind in kinds if line.is_written(folder, kind))
-        asked = set(ws.recipe.export.formats) <= intact == set(line.files)
+        asked = set(formats_of(ws)) <= intact == set(line.files)
         asked &= not test or line.tested_on == ws.splits.digests["test"]
         return cls(
             folder,
@@ -188,7 +208,7 @@ class _Work:
         The same weights are not tested twice on the same images.
         """
         before = self.line
-        formats: list[str] = list(ws.recipe.export.formats)
+        formats = formats_of(ws)
         tested_on, value, loss, values = None, None, None, None
         count, parts = None, None
         if before is not None:
@@ -209,7 +229,7 @@ class _Work:
         if proxy_score is not None:
             scores[f"proxy {ws.task_record.metric.name}"] = proxy_score
         intact = {kind: before.files[kind] for kind in self.intact - {CARD}} if before else {}
-        written, failed = exported(
+        written = exported(
             ws,
             subnet,
             self.folder,
@@ -218,8 +238,11 @@ class _Work:
             scores,
             intact=intact,
             tested_on=tested_on,
+            script=before.script if before is not None and SCRIPT in intact else None,
         )
-        files = {k: path for k in FORMATS if (path := (intact | written).get(k)) is not None}
+        every = {kind: path for kind, path in intact.items() if kind not in written.failed}
+        every |= written.files
+        files = {kind: every[kind] for kind in FORMATS if kind in every}
         return FinishLine(
             arch=self.text,
             mode=settings.mode,
@@ -236,7 +259,8 @@ class _Work:
             files=files,
             sha256={kind: records.sha256_of(self.folder / path) for kind, path in files.items()},
             normalised=self.normalised,
-            failed=failed or None,
+            script=written.script,
+            failed=written.failed or None,
         )
 
 
@@ -360,6 +384,21 @@ def _extracted(
     return subnet.to(memory_format=memory_format)
 
 
+@dataclass(frozen=True)
+class Exported:
+    """What was written of a network.
+
+    Attributes:
+        files: the paths relative to the run's folder, by format.
+        failed: why other formats could not be written.
+        script: how the script was checked, if there is one.
+    """
+
+    files: dict[str, str]
+    failed: dict[str, str]
+    script: ScriptCheck | None
+
+
 def exported(
     ws: Workspace,
     subnet: nn.Module,
@@ -370,7 +409,8 @@ def exported(
     *,
     intact: Mapping[str, str] = MappingProxyType({}),
     tested_on: str | None = None,
-) -> tuple[dict[str, str], dict[str, str]]:
+    script: ScriptCheck | None = None,
+) -> Exported:
     """Writes a finished subnet to files, in all formats that can be written.
 
     Args:
@@ -382,37 +422,105 @@ def exported(
         scores: by name, for the card.
         intact: the paths of files in other formats, for the card.
         tested_on: the digest of the test images, for the card; None if it was not tested.
-
-    Returns:
-        The paths relative to `folder` by format, and why the other formats failed.
+        script: how a script that is intact was checked.
     """
-    inputs, _ = next(iter(ws.fixed("validation", 2)))
-    example, normalise = to_device(inputs, torch.device("cpu")), None
-    space, costs = ws.net.space, ws.costs_of(arch)
-    if normalises(ws):
-        normalise = (ws.splits.mean, ws.splits.std)
-        example = Normalised(subnet, *normalise).pixels(example)
+    subnets, space = RunFolder(folder).subnets, ws.net.space
     failed: dict[str, str] = {}
-    files = export(
-        subnet.cpu(),
-        example=example,
-        folder=RunFolder(folder).subnets,
-        stem=space.to_text(arch),
-        formats=formats,
-        card={
-            **card(
-                space,
-                arch,
-                costs=costs,
-                scores=scores,
-                data=about_images(ws.splits, tested_on),
-            ),
-            "files": {kind: Path(path).name for kind, path in intact.items()},
-        },
-        normalise=normalise,
-        failures=failed,
+    example, normalise = _example(ws, subnet)
+    data = about_images(ws.splits, tested_on)
+    if isinstance(ws.task, Classification) and ws.splits.image_shape:
+        data["output"] = output_name(ws.task.output)
+    record = {**card(space, arch, costs=ws.costs_of(arch), scores=scores, data=data)}
+    listed = {kind: Path(path).name for kind, path in intact.items()}
+
+    def write(kinds: Sequence[str], **more: Any) -> dict[str, Path]:
+        return export(
+            subnet.cpu(),
+            example=example,
+            folder=subnets,
+            stem=space.to_text(arch),
+            formats=kinds,
+            card={**record, **more, "files": listed},
+            normalise=normalise,
+            failures=failed,
+        )
+
+    files = write([kind for kind in formats if kind not in (CARD, SCRIPT)])
+    if SCRIPT in formats and "onnx" not in failed:
+        files |= write([SCRIPT])
+    if files.keys() & {"onnx", SCRIPT} and SCRIPT in files.keys() | intact.keys():
+        path = files.get(SCRIPT) or folder / intact[SCRIPT]
+        try:
+            script = checked_script(ws, subnet, path, "test" if tested_on else "validation")
+        except (ScriptFailed, OSError, ValueError) as error:
+            failed[SCRIPT], script = f"{type(error).__name__}: {error}", None
+            path.unlink(missing_ok=True)
+            files.pop(SCRIPT, None)
+            listed.pop(SCRIPT, None)
+    listed |= {kind: path.name for kind, path in files.items()}
+    if CARD in formats:
+        files |= write([CARD], checks=None if script is None else {SCRIPT: script.plain()})
+    return Exported(
+        {kind: path.relative_to(folder).as_posix() for kind, path in files.items()}, failed, script
     )
-    return {kind: path.relative_to(folder).as_posix() for kind, path in files.items()}, failed
+
+
+def _example(
+    ws: Workspace, subnet: nn.Module
+) -> tuple[Inputs, tuple[Sequence[float], Sequence[float]] | None]:
+    """Inputs of exported files, and the mean and std by which they normalise these, if they do."""
+    inputs, _ = next(iter(ws.fixed("validation", 2)))
+    inputs = to_device(inputs, torch.device("cpu"))
+    if not normalises(ws):
+        return inputs, None
+    moments = (ws.splits.mean, ws.splits.std)
+    return Normalised(subnet, *moments).pixels(inputs), moments
+
+
+def formats_of(ws: Workspace) -> list[str]:
+    """The formats that the recipe asks for, and the script that comes with ONNX."""
+    formats: list[str] = list(ws.recipe.export.formats)
+    classifies = isinstance(ws.task, Classification) and ws.splits.image_shape[:1] in ((1,), (3,))
+    return [*formats, SCRIPT] if "onnx" in formats and classifies else formats
+
+
+def checked_script(
+    ws: Workspace, subnet: nn.Module, script: Path, part: Literal["test", "validation"]
+) -> ScriptCheck:
+    """Runs a script on images of a part, and compares it with what scores are measured by.
+
+    Args:
+        ws: the run.
+        subnet: the network, on the CPU.
+        script: the script, beside its ONNX file.
+        part: where the images are from.
+
+    Raises:
+        ScriptFailed: if the script does not run, or disagrees.
+    """
+    dataset = getattr(ws.splits, part)
+    names = ws.splits.class_names or [str(label) for label in range(ws.splits.classes)]
+    with image_files(dataset, CHECKED_IMAGES) as (indices, paths):
+        batches = fixed(
+            dataset.subset(indices),
+            None,
+            CHECKED_IMAGES,
+            mean=ws.splits.mean,
+            std=ws.splits.std,
+            seed=ws.recipe.seed,
+            channels_last=ws.memory_format.is_channels_last,
+        )
+        assert isinstance(ws.task, Classification)  # or there is no script
+        with evaluating(subnet):
+            logits = [picked(subnet(images), ws.task.output) for images, _ in batches]
+        trial = tried(script, paths, torch.cat(logits), names)
+    return ScriptCheck(
+        images=trial.images,
+        agree=trial.agree,
+        largest_difference=trial.largest_difference,
+        part=part,
+        files="as they are" if isinstance(dataset, ImageFolderSet) else "arrays written as PNG",
+    )
 
 
 def try_formats(ws: Workspace, progress: Progress) -> None:
@@ -431,7 +539,7 @@ def try_formats(ws: Workspace, progress: Progress) -> None:
         RunFolder(folder).subnets.mkdir()
         for number, arch in enumerate(ends, start=1):
             subnet = _extracted(ws.net, arch, ws.device).eval()
-            failed |= exported(ws, subnet, folder, arch, formats, {})[1]
+            failed |= exported(ws, subnet, folder, arch, formats, {}).failed
             advance(number, ", ".join(formats))
     for kind, why in failed.items():
         warnings.warn(
