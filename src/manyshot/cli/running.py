@@ -1,8 +1,9 @@
-"""Commands that make and use a run: run, train, search, transfer, space, export."""
+"""Commands that make and use a run: run, train, search, transfer, space, export, predict."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -151,6 +152,42 @@ def export_command(
             echo(run / path)
         for name, value in (line.test_metrics or {}).items() if test else ():
             echo(f"test {name} {value:.4f}")
+
+
+@app.command("predict")
+def predict_command(
+    run: RunPath,
+    images: Annotated[list[Path], typer.Argument(help="Image files.")],
+    budget: Annotated[
+        str | None, typer.Option(help="The budget of a winner; needed if there are several.")
+    ] = None,
+    arch: Annotated[
+        str | None, typer.Option(help="A winner, or an architecture that was exported.")
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="So many classes of each image.")] = 1,
+    trust: Trust = False,
+    as_json: Json = False,
+) -> None:
+    """Say what images show, by a finished network of a run: path, class and probability."""
+    trusted_recipe_of(run, trust)
+    if budget is not None and arch is not None:
+        raise typer.BadParameter("--budget and --arch both say which network: give one")
+    from manyshot.runs import Run
+
+    opened = Run(run, trust=trust)
+    described = opened.files.space()
+    chosen = None if arch is None or described is None else described.search_space().from_text(arch)
+    said = opened.predict([*images], budget=budget, arch=chosen, top=top)
+    if as_json:
+        rows = [
+            {"image": str(image), "classes": [asdict(one) for one in classes]}
+            for image, classes in zip(images, said, strict=True)
+        ]
+        echo(json.dumps(rows))
+        return
+    for image, classes in zip(images, said, strict=True):
+        for one in classes:
+            echo(f"{image}\t{one.name}\t{one.probability:.4f}")
 
 
 def _perform_and_show(
