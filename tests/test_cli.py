@@ -252,7 +252,7 @@ def test_a_truth_has_no_page_and_says_what_takes_it(call, tmp_path):
 def test_an_unknown_format_is_a_usage_error(call, finished):
     code, _, err = call("export", str(finished), "--arch", "0-0-0-0", "--format", "tflite")
     assert code == 2
-    assert "Input should be 'pt2', 'onnx' or 'json'" in err
+    assert "Input should be 'pt2', 'onnx', 'int8' or 'json'" in err
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), ImportError("pip install manyshot[onnx]")])

@@ -184,6 +184,8 @@ class WinnerRecord(TestedRecord):
 
     choices: dict[str, Any]
     files: dict[str, InnerPath]
+    int8_score: float | None = None
+    """As `test_score`, of the file of 8-bit integers, if there is one."""
     failed: dict[str, str] | None = None
     """The formats that could not be written, and why."""
 
@@ -515,6 +517,17 @@ class ScriptCheck(Part):
     """What it was given: the image files of a folder, or files that were made for that."""
 
 
+class Int8Record(Part):
+    """The file of 8-bit integers, which is another network than what it was made of."""
+
+    calibration_images: Count
+    tested_on: str | None = None
+    """The digest of the test images that the figures below are of, if there are any."""
+    test_score: float | None = None
+    test_loss: float | None = None
+    test_metrics: dict[str, float] | None = None
+
+
 class FinishLine(ScoresRecord):
     """A line of `finish.jsonl` or `exported.jsonl`: a network that is finished and exported."""
 
@@ -542,6 +555,8 @@ class FinishLine(ScoresRecord):
     """Whether these files normalise images themselves; absent for data of your own."""
     script: ScriptCheck | None = None
     """How the script among these files was checked; absent without one."""
+    int8: Int8Record | None = None
+    """How the file of 8-bit integers does; absent without one."""
     failed: dict[str, str] | None = None
     """The formats that could not be written, and why."""
 

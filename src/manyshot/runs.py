@@ -471,7 +471,7 @@ class Run:
 
         Args:
             arch: the architecture.
-            *formats: `pt2`, `onnx`, `json`; by default those of the recipe.
+            *formats: `pt2`, `onnx`, `int8`, `json`; by default those of the recipe.
             test: whether to score it on the test images too. To choose by that is to overfit them.
             progress: shows how far it is; by default nothing.
 

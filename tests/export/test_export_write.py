@@ -240,7 +240,7 @@ class TestExport:
         [
             (
                 {"formats": ["pt2", "tflite"]},
-                r"unknown format 'tflite'; have \['pt2', 'onnx', 'predict', 'json'\]",
+                r"unknown format 'tflite'; have \['pt2', 'onnx', 'int8', 'predict', 'json'\]",
             ),
             ({"stem": "a/b"}, "stem must be a file name"),
             ({"stem": ""}, "stem must be a file name"),

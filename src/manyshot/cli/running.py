@@ -132,7 +132,7 @@ def export_command(
     run: RunPath,
     arch: Annotated[str, typer.Option(help="An architecture, such as 0-2-1.")],
     formats: Annotated[
-        list[str] | None, typer.Option("--format", help="pt2, onnx, json; repeatable.")
+        list[str] | None, typer.Option("--format", help="pt2, onnx, int8, json; repeatable.")
     ] = None,
     test: Annotated[bool, typer.Option("--test", help="Score it on the test set too.")] = False,
     trust: Trust = False,

@@ -7,17 +7,20 @@ from manyshot.export.programs import (
     ONNX_OPSET,
     ONNX_TOLERANCE,
     PT2_TOLERANCE,
+    OnnxProgram,
     output_name,
+    to_int8,
     to_onnx,
     to_pt2,
 )
 from manyshot.export.trial import SCRIPT_TOLERANCE, ScriptFailed, Trial, image_files, tried
-from manyshot.export.write import CARD, FORMATS, SCRIPT, export
+from manyshot.export.write import CARD, FORMATS, INT8, SCRIPT, export
 
 __all__ = [
     "CARD",
     "CHECKED_BATCHES",
     "FORMATS",
+    "INT8",
     "ONNX_OPSET",
     "ONNX_TOLERANCE",
     "PT2_TOLERANCE",
@@ -25,6 +28,7 @@ __all__ = [
     "SCRIPT_TOLERANCE",
     "ExportMismatch",
     "Normalised",
+    "OnnxProgram",
     "ScriptFailed",
     "Trial",
     "about_images",
@@ -32,6 +36,7 @@ __all__ = [
     "export",
     "image_files",
     "output_name",
+    "to_int8",
     "to_onnx",
     "to_pt2",
     "tried",

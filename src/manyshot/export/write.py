@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from torch import nn
 from manyshot import records
 from manyshot.export.card import carried, normalised_inside, write_card
 from manyshot.export.normalised import Normalised
-from manyshot.export.programs import to_onnx, to_pt2
+from manyshot.export.programs import to_int8, to_onnx, to_pt2
 from manyshot.nn.inputs import Inputs
 
 _TEXT = Path(__file__).with_name("script.py")
@@ -28,11 +28,13 @@ class Job:
         module: the network.
         example: what it takes.
         record: the card.
+        calibration: batches of inputs, for `int8`.
     """
 
     module: nn.Module
     example: Inputs
     record: Mapping[str, Any]
+    calibration: Iterable[Inputs] = ()
 
     @property
     def about(self) -> str | None:
@@ -45,17 +47,21 @@ Format = Callable[[Job, Path], Path]
 FORMATS: dict[str, Format] = {
     "pt2": lambda job, path: to_pt2(job.module, job.example, path, job.about),
     "onnx": lambda job, path: to_onnx(job.module, job.example, path, job.about),
+    "int8": lambda job, path: to_int8(job.module, job.example, path, job.calibration, job.about),
     "predict": lambda job, path: write_script(path, job.record),
     "json": lambda job, path: write_card(path, job.record),
 }
 """What `export` can write: functions of what is to be written and of the path, which they return.
 Those below need those above them."""
 
-ENDINGS = {"predict": "predict.py"}
+ENDINGS = {"int8": "int8.onnx", "predict": "predict.py"}
 """The endings of files that are not named after their format."""
 
 SCRIPT = "predict"
 """The format of the script."""
+
+INT8 = "int8"
+"""The format of the ONNX file of 8-bit integers."""
 
 CARD = "json"
 """The format of the card, which is written last, since it lists the others."""
@@ -87,6 +93,7 @@ def export(
     formats: Sequence[str] = ("pt2", "onnx", "json"),
     card: Mapping[str, Any] | None = None,
     normalise: tuple[Sequence[float], Sequence[float]] | None = None,
+    calibration: Iterable[Inputs] = (),
     failures: dict[str, str] | None = None,
 ) -> dict[str, Path]:
     """Writes `folder/stem.FORMAT` for each format; returns the paths by format.
@@ -110,14 +117,16 @@ def export(
         normalise: the mean and the std per channel, as `(splits.mean, splits.std)`, if the files
             are to normalise images themselves: they take pixels in [0, 1], which the card then
             says, and so does `example`. By default they take what the module takes.
+        calibration: for `int8`, batches of what the files take, such as training images; see
+            `to_int8`.
         failures: if given, a format that fails is noted here with the reason, and the others are
             written; by default it is an error.
 
     Raises:
         ValueError: for an unknown format, listing what exists, a stem with a folder in it, or a
-            mean and std that do not fit each other.
+            mean and std that do not fit each other, or `int8` without calibration.
         ExportMismatch: if a reloaded program disagrees with the module.
-        ImportError: for `onnx` without its optional packages.
+        ImportError: for `onnx` and `int8` without its optional packages.
     """
     unknown = sorted(set(formats) - set(FORMATS))
     if unknown:
@@ -137,7 +146,7 @@ def export(
         names = {**(record.get("files") or {}), **{key: at.name for key, at in written.items()}}
         record["files"] = {key: names[key] for key in sorted(names, key=list(FORMATS).index)}
         try:
-            written[kind] = FORMATS[kind](Job(module, example, record), path)
+            written[kind] = FORMATS[kind](Job(module, example, record, calibration), path)
         except Exception as error:  # tracing somebody's network may raise anything
             if failures is None:
                 raise

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import tempfile
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -17,12 +18,14 @@ from accelerate.utils import broadcast_object_list
 from torch import nn
 
 from manyshot import evaluate, records
-from manyshot.data import ImageFolderSet, fixed
+from manyshot.data import Batch, ImageFolderSet, fixed
 from manyshot.export import (
     CARD,
     FORMATS,
+    INT8,
     SCRIPT,
     Normalised,
+    OnnxProgram,
     ScriptFailed,
     about_images,
     card,
@@ -40,7 +43,14 @@ from manyshot.pipeline.build import Workspace, fit_classes
 from manyshot.pipeline.networks import build_supernet
 from manyshot.progress import Progress
 from manyshot.recipe import FinishSettings
-from manyshot.run_folder import FINISH_LOG, FinishLine, MemoryFormat, RunFolder, ScriptCheck
+from manyshot.run_folder import (
+    FINISH_LOG,
+    FinishLine,
+    Int8Record,
+    MemoryFormat,
+    RunFolder,
+    ScriptCheck,
+)
 from manyshot.space import Arch
 from manyshot.supernet import Supernet
 from manyshot.tasks import Classification
@@ -239,6 +249,7 @@ class _Work:
             intact=intact,
             tested_on=tested_on,
             script=before.script if before is not None and SCRIPT in intact else None,
+            int8=before.int8 if before is not None and INT8 in intact else None,
         )
         every = {kind: path for kind, path in intact.items() if kind not in written.failed}
         every |= written.files
@@ -260,6 +271,7 @@ class _Work:
             sha256={kind: records.sha256_of(self.folder / path) for kind, path in files.items()},
             normalised=self.normalised,
             script=written.script,
+            int8=written.int8,
             failed=written.failed or None,
         )
 
@@ -392,11 +404,13 @@ class Exported:
         files: the paths relative to the run's folder, by format.
         failed: why other formats could not be written.
         script: how the script was checked, if there is one.
+        int8: how the file of 8-bit integers does, if there is one.
     """
 
     files: dict[str, str]
     failed: dict[str, str]
     script: ScriptCheck | None
+    int8: Int8Record | None
 
 
 def exported(
@@ -410,6 +424,7 @@ def exported(
     intact: Mapping[str, str] = MappingProxyType({}),
     tested_on: str | None = None,
     script: ScriptCheck | None = None,
+    int8: Int8Record | None = None,
 ) -> Exported:
     """Writes a finished subnet to files, in all formats that can be written.
 
@@ -423,6 +438,7 @@ def exported(
         intact: the paths of files in other formats, for the card.
         tested_on: the digest of the test images, for the card; None if it was not tested.
         script: how a script that is intact was checked.
+        int8: how a file of 8-bit integers that is intact does.
     """
     subnets, space = RunFolder(folder).subnets, ws.net.space
     failed: dict[str, str] = {}
@@ -430,7 +446,7 @@ def exported(
     data = about_images(ws.splits, tested_on)
     if isinstance(ws.task, Classification) and ws.splits.image_shape:
         data["output"] = output_name(ws.task.output)
-    record = {**card(space, arch, costs=ws.costs_of(arch), scores=scores, data=data)}
+    record = card(space, arch, costs=ws.costs_of(arch), scores=scores, data=data)
     listed = {kind: Path(path).name for kind, path in intact.items()}
 
     def write(kinds: Sequence[str], **more: Any) -> dict[str, Path]:
@@ -442,6 +458,7 @@ def exported(
             formats=kinds,
             card={**record, **more, "files": listed},
             normalise=normalise,
+            calibration=_taken(ws, subnet, ws.calibration()) if INT8 in kinds else (),
             failures=failed,
         )
 
@@ -457,11 +474,18 @@ def exported(
             path.unlink(missing_ok=True)
             files.pop(SCRIPT, None)
             listed.pop(SCRIPT, None)
+    if INT8 in files.keys() | intact.keys():
+        int8 = int8_record(ws, subnet, files.get(INT8) or folder / intact[INT8], tested_on, int8)
+        named = (int8.test_metrics or {}).items()
+        record["scores"] |= {f"test {name} of int8": value for name, value in named}
     listed |= {kind: path.name for kind, path in files.items()}
     if CARD in formats:
         files |= write([CARD], checks=None if script is None else {SCRIPT: script.plain()})
     return Exported(
-        {kind: path.relative_to(folder).as_posix() for kind, path in files.items()}, failed, script
+        {kind: path.relative_to(folder).as_posix() for kind, path in files.items()},
+        failed,
+        script,
+        int8,
     )
 
 
@@ -469,12 +493,53 @@ def _example(
     ws: Workspace, subnet: nn.Module
 ) -> tuple[Inputs, tuple[Sequence[float], Sequence[float]] | None]:
     """Inputs of exported files, and the mean and std by which they normalise these, if they do."""
-    inputs, _ = next(iter(ws.fixed("validation", 2)))
-    inputs = to_device(inputs, torch.device("cpu"))
-    if not normalises(ws):
-        return inputs, None
-    moments = (ws.splits.mean, ws.splits.std)
-    return Normalised(subnet, *moments).pixels(inputs), moments
+    [inputs] = _taken(ws, subnet, itertools.islice(ws.fixed("validation", 2), 1))
+    return inputs, (ws.splits.mean, ws.splits.std) if normalises(ws) else None
+
+
+def _taken(ws: Workspace, subnet: nn.Module, batches: Iterable[Batch]) -> Iterator[Inputs]:
+    """The inputs of batches as exported files take them, on the CPU."""
+    pixels = Normalised(subnet, ws.splits.mean, ws.splits.std).pixels if normalises(ws) else None
+    for inputs, _ in batches:
+        inputs = to_device(inputs, torch.device("cpu"))
+        yield inputs if pixels is None else pixels(inputs)
+
+
+def int8_record(
+    ws: Workspace,
+    subnet: nn.Module,
+    path: Path,
+    tested_on: str | None,
+    before: Int8Record | None,
+) -> Int8Record:
+    """Scores a file of 8-bit integers on the test images, if the network is tested on these.
+
+    Args:
+        ws: the run.
+        subnet: the network that the file was made of, on the CPU.
+        path: the file.
+        tested_on: the digest of the test images; None if the network is not tested.
+        before: what is on record of this very file.
+    """
+    if before is not None and before.tested_on == tested_on:
+        return before
+    images = ws.calibration().images
+    if tested_on != ws.splits.digests["test"]:
+        return Int8Record(calibration_images=images)
+    example, moments = _example(ws, subnet)
+    module = subnet.eval() if moments is None else Normalised(subnet, *moments).eval()
+    program = OnnxProgram(path, module, example)
+    batches = list(ws.fixed("test", None))
+    targets = (to_device(of, torch.device("cpu")) for _, of in batches)
+    pairs = zip(_taken(ws, subnet, batches), targets, strict=True)
+    score = evaluate.score_module(program, pairs, task=ws.task)
+    return Int8Record(
+        calibration_images=images,
+        tested_on=tested_on,
+        test_score=score.value,
+        test_loss=score.loss,
+        test_metrics=dict(score.metrics),
+    )
 
 
 def formats_of(ws: Workspace) -> list[str]:
