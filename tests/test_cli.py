@@ -123,6 +123,18 @@ def test_export_prints_paths(call, finished):
     assert 0 <= json.loads(out)["test_score"] <= 1
 
 
+def test_export_takes_settings_of_its_own_alone(call, finished, tmp_path):
+    folder = shutil.copytree(finished, tmp_path / "run")
+    arguments = ("export", str(folder), "--arch", "1-1-2-3", "--quiet", "--json")
+    code, out, err = call(*arguments, "--set", "export.normalise=false")
+    assert code == 0, err
+    assert json.loads(out)["normalised"] is False
+    code, out, err = call(*arguments, "--set", "finish.mode=scratch")
+    assert (code, out) == (2, "") and "only export.... may be set" in err
+    code, _, err = call(*arguments, "--set", "export.formatz=[]")
+    assert code == 2 and "formats" in err
+
+
 def by_multiply_adds(module, calls) -> float:
     """A stopwatch that tells milliseconds by what is computed, whatever else the machine does."""
     module.requires_grad_(False)  # else the counter fails on outputs that are parameters
