@@ -109,7 +109,7 @@ def test_overrides_change_what_a_file_says(tmp_path):
         ("search.budgets=['macs<50%']", "budget 'macs<50%' is not understood"),
         ("search.budgets=['flops<=50%']", "is no cost; have macs, params, size, latency_ms,"),
         ("search.budgets=['macs<=9%', 'macs<=9%']", "repeat one"),
-        ("export.formats=['tflite']", "Input should be 'pt2', 'onnx' or 'json'"),
+        ("export.formats=['tflite']", "Input should be 'pt2', 'onnx', 'int8' or 'json'"),
         ("train=5", "train = 5: Input should be"),
         ("train.epochs", "--set 'train.epochs' is not of the form section.key=value"),
         ("=5", "--set '=5' is not of the form section.key=value"),
@@ -197,7 +197,9 @@ recipes = st.builds(
         FinishSettings, mode=st.sampled_from(["inherit", "finetune", "scratch"]), training=training
     ),
     export=st.builds(
-        ExportSettings, formats=st.lists(st.sampled_from(["pt2", "onnx", "json"]), unique=True)
+        ExportSettings,
+        formats=st.lists(st.sampled_from(["pt2", "onnx", "int8", "json"]), unique=True),
+        normalise=st.booleans(),
     ),
 )
 

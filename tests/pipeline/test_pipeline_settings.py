@@ -35,6 +35,7 @@ CHANGES = {
     "controls.largest": "controls.largest=true",
     "controls.random": "controls.random=1",
     "export.formats": "export.formats=[]",
+    "export.normalise": "export.normalise=false",
 }
 ELSEWHERE = {
     "schema": "another is refused (tests of recipes)",

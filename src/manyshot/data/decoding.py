@@ -120,6 +120,16 @@ def look_at(path: Path) -> Look:
     return decode_digested(path)[1]
 
 
+def as_eight_bits(image: Image) -> Image:
+    """What `decode` makes of a file that holds an image of Pillow: upright, opaque, of 8 bits.
+
+    Raises:
+        ValueError: if its pixels have no known range.
+    """
+    image.load()
+    return _eight_bits(image)[0]
+
+
 def _decoded(file: IO[bytes]) -> tuple[Image, Look]:
     # Imported here: only images in files need Pillow, which torchvision brings along.
     from PIL import Image, UnidentifiedImageError

@@ -280,6 +280,7 @@ def winner(
         **_tested(ws, budget, arch, (proxy.proxy_score, proxy.proxy_loss), line, took),
         choices=ws.net.space.choices(arch),
         files=line.files,
+        int8_score=None if line.int8 is None else line.int8.test_score,
         failed=line.failed,
     )
 
