@@ -581,6 +581,29 @@ class ExportSettings(Section):
     images that their user has normalised. Data of your own are taken as they are."""
 
 
+_RATES = {"optimizer", "lr"}
+_OF_FOLDERS: dict[str, tuple[dict[str, Any], set[str]]] = {
+    "data": ({"pad": 3}, set()),
+    "sampler": ({"name": "sandwich", "options": {"random": 1}}, {"name"}),
+    "train": (
+        {
+            "epochs": 20,
+            "optimizer": "adamw",
+            "lr": 4e-3,
+            "weight_decay": 0.05,
+            "warmup_epochs": 1.0,
+        },
+        _RATES,
+    ),
+    "training": (
+        {"epochs": 10, "optimizer": "adamw", "lr": 3e-3, "weight_decay": 0.05},
+        _RATES,
+    ),
+}
+"""What sections are by default for images in folders where no network is named, and the keys with
+which a section settles all of that itself; `training` is that of `finish`."""
+
+
 class Recipe(Section):
     """Everything a run depends on, but for the machine."""
 
@@ -673,6 +696,21 @@ class Recipe(Section):
             return values  # which is said of the network itself
         return {**values, "sampler": {"name": "sandwich", **sampler}} if is_converted else values
 
+    @model_validator(mode="before")
+    @classmethod
+    def _of_folders(cls, values: Any) -> Any:
+        """Images in folders have a network for their size, and settings that fit it, by default."""
+        data, network, finish = (_section(values, name) for name in ("data", "network", "finish"))
+        if data is None or data.get("name") != "folder" or network is None or "name" in network:
+            return values
+        filled = {"network": {**network, "name": "convnet"}}
+        for name in ("data", "sampler", "train"):
+            filled[name] = _filled(name, _section(values, name))
+        training = _filled("training", _section(finish, "training"))
+        if finish is not None and training:
+            filled["finish"] = {**finish, "training": training}
+        return {**values, **{name: section for name, section in filled.items() if section}}
+
     @property
     def moves(self) -> bool:
         """Whether the supernet is that of another run, moved to these images."""
@@ -730,6 +768,14 @@ def _section(values: Any, name: str) -> Mapping[str, Any] | None:
     section = values.get(name, {})
     section = section.model_dump(exclude_unset=True) if isinstance(section, Section) else section
     return section if isinstance(section, Mapping) else None
+
+
+def _filled(name: str, section: Mapping[str, Any] | None) -> dict[str, Any]:
+    """A section with what it is by default for images in folders; empty if it is no table."""
+    defaults, settles = _OF_FOLDERS[name]
+    if section is None:
+        return {}
+    return {**section} if settles & section.keys() else {**defaults, **section}
 
 
 def _explain(recipe: type[BaseModel], error: ValidationError) -> str:
