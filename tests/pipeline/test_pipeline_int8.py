@@ -11,6 +11,7 @@ import manyshot as ms
 from manyshot import records
 from manyshot.pipeline import Workspace
 from manyshot.recipe import Recipe
+from manyshot.run_folder import ControlRecord
 from manyshot.tables.run import winners
 from pipeline_runs import export_architecture, lines, outcome, run, small
 
@@ -58,6 +59,15 @@ def test_nothing_is_done_again_and_a_later_test_is_of_it_too(quantised, tmp_path
     assert (path.read_bytes(), path.stat().st_mtime_ns) == (content, time)
     card = json.loads((folder / line["files"]["json"]).read_text())
     assert card["scores"]["test accuracy of int8"] == line["int8"]["test_score"]
+
+
+def test_controls_have_no_such_file(quantised):
+    result = ms.Run(quantised).result
+    [winner] = result.winners
+    fields = {name: getattr(winner, name) for name in ControlRecord.model_fields if name != "kind"}
+    control = ControlRecord(kind="random", **fields)
+    rows = winners(result.model_copy(update={"controls": (control,)})).rows
+    assert [bool(row["Test int8"]) for row in rows] == [True, False]
 
 
 def test_without_it_no_column_is_shown(base):

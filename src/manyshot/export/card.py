@@ -155,6 +155,7 @@ def write_card(path: str | os.PathLike[str], record: Mapping[str, Any]) -> Path:
     """
     path = with_suffix(path, ".json")
     _check(record)
+    listed = record.get("files") or {}
     content = {
         "schema": CARD_SCHEMA,
         **{field: record.get(field) for field in FIELDS},
@@ -162,7 +163,7 @@ def write_card(path: str | os.PathLike[str], record: Mapping[str, Any]) -> Path:
             "python": platform.python_version(),
             "torch": str(torch.__version__),
             "manyshot": __version__,
-            **({"onnx_opset": ONNX_OPSET} if "onnx" in (record.get("files") or {}) else {}),
+            **({"onnx_opset": ONNX_OPSET} if {"onnx", "int8"} & set(listed) else {}),
         },
     }
     text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False, default=_plain)

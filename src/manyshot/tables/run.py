@@ -124,8 +124,9 @@ def with_controls(result: Result) -> list[TestedRecord]:
 
 def _int8(network: TestedRecord, metric: MetricRecord) -> str:
     """The score of the file of 8-bit integers, which winners alone may have."""
-    value = network.int8_score if isinstance(network, WinnerRecord) else None
-    return numbers.score(value, metric.share, 2)
+    if not isinstance(network, WinnerRecord):
+        return ""
+    return numbers.score(network.int8_score, metric.share, 2)
 
 
 def _role(network: TestedRecord) -> str:
