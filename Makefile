@@ -26,11 +26,12 @@ format: $(VENV)/.installed
 	$(BIN)/ruff format src tests benchmarks examples
 	$(BIN)/ruff check --fix src tests benchmarks examples
 
-# torch comes first, at the version the checks run on; everything else fits around it.
+# torch comes first, at the version the checks run on; everything else fits around it. Modules are
+# compiled when they are first imported, which most never are.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -c constraints.txt torch torchvision
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,onnx,tensorboard,ray,timm]'
+	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt torch torchvision
+	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e '.[dev,onnx,tensorboard,ray,timm]'
 	touch $@
 
 clean:
