@@ -36,6 +36,7 @@ def few_draws():
 def call(capsys, monkeypatch, tmp_path):
     """Runs the command line in an empty folder: exit code, standard output, standard error."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("manyshot.writing._INTERRUPTED", [])  # of tests before, in this process
 
     def run(*arguments: str) -> tuple[int, str, str]:
         with pytest.raises(SystemExit) as left:
