@@ -112,6 +112,30 @@ def test_train_then_run_then_search(call):
     assert weights[0] == weights[1]
 
 
+def test_recipe_prints_what_a_run_would_use(call):
+    code, out, err = call("recipe", "--set", "train.epochs=3")
+    assert (code, err) == (0, "")
+    Path("mine.toml").write_text(out)
+    assert Recipe.load(Path("mine.toml")) == Recipe.load(None, ["train.epochs=3"])
+    code, out, _ = call("recipe", "mine.toml", "--json")
+    assert code == 0 and Recipe.build(json.loads(out), (), "it").train.epochs == 3
+    assert call("recipe", "none.toml")[::2] == (2, "error: there is no recipe none.toml\n")
+
+
+def test_recipe_explains_keys(call):
+    code, out, err = call("recipe", "--keys", "controls")
+    assert (code, err) == (0, "")
+    assert "[controls] Networks beside each winner" in out
+    row = next(line for line in out.splitlines() if line.startswith("│ largest"))
+    assert [cell.strip() for cell in row.strip("│").split("│")] == [
+        "largest", "true or false", "true", "The largest network within the budget.",
+    ]  # fmt: skip
+    code, out, _ = call("recipe", "--keys", "--json")
+    assert code == 0 and json.loads(out)[0]["key"] == "schema"
+    assert "did you mean 'train'" in call("recipe", "--keys", "trian")[2]
+    assert call("recipe", "--keys", "--set", "seed=1")[0] == 2
+
+
 def test_export_prints_paths(call, finished):
     code, out, err = call("export", str(finished), "--arch", "0-1-2-3", "--quiet")
     assert (code, out, err) == (0, f"{finished}/subnets/0-1-2-3.json\n", "")

@@ -24,6 +24,7 @@ ALLOWED: dict[str, set[str]] = {
     "tasks": {"nn"},
     "evaluate": {"supernet", "nn", "space", "data", "tasks"},
     "recipe": {"space", "toml"},
+    "recipe_keys": {"recipe", "toml"},
     "toml": set(),
     "train": {
         *("evaluate", "cost", "sharing", "supernet", "nn", "space", "data", "records"),
@@ -37,9 +38,9 @@ ALLOWED: dict[str, set[str]] = {
     "rank": {"space", "run_folder"},
     "trust": {"records", "recipe", "run_folder"},
     "writing": {"records", "recipe", "run_folder"},
-    "tables": {"rank", "run_folder"},
+    "tables": {"rank", "recipe_keys", "run_folder"},
     "report": {"space", "records", "recipe", "run_folder", "tables"},
-    "show": {"run_folder", "tables"},
+    "show": {"recipe_keys", "run_folder", "tables"},
     "export": {"supernet", "nn", "space", "records", "data"},
 }
 EVERYTHING = {"pipeline", "runs", "cli", "testing", "__init__", "__main__"}
@@ -53,6 +54,7 @@ NO_TORCH = {
     "records",
     "run_folder",
     "recipe",
+    "recipe_keys",
     "toml",
     "trust",
     "writing",

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from manyshot.recipe_keys import Key, sections
 from manyshot.run_folder import SUBNETS, Comparison, Ranking, Result
-from manyshot.tables import compare, files, numbers, rank, run, space
+from manyshot.tables import compare, files, numbers, rank, run, settings, space
 from manyshot.tables.table import Cell, Table
 
 _ASCII = {
@@ -94,6 +96,15 @@ def survey_tables(survey: dict[str, Any]) -> list[RichTable]:
 def latency_table(timings: Sequence[Mapping[str, Any]]) -> RichTable:
     """What `manyshot benchmark` prints."""
     return _drawn(files.latencies(timings), "Latency of exported files")
+
+
+def keys_tables(keys: Sequence[Key]) -> list[RichTable]:
+    """What `manyshot recipe --keys` prints: a table per section of a recipe."""
+    about = sections()
+    return [
+        _drawn(settings.keys([*some]), f"[{name}] {about[name]}" if name else about[name])
+        for name, some in groupby(keys, lambda key: key.section)
+    ]
 
 
 def rank_tables(ranking: Ranking, page: Path) -> list[RichTable | Text]:
