@@ -136,6 +136,13 @@ def test_recipe_explains_keys(call):
     assert call("recipe", "--keys", "--set", "seed=1")[0] == 2
 
 
+def test_init_writes_a_recipe_and_never_over_one(call):
+    assert call("init", "--quiet") == (0, "recipe.toml\n", "")
+    assert Recipe.load(Path("recipe.toml")).data.name == "digits"
+    code, out, err = call("init", "--quiet")
+    assert (code, out) == (2, "") and "recipe.toml exists, and is not overwritten" in err
+
+
 def test_export_prints_paths(call, finished):
     code, out, err = call("export", str(finished), "--arch", "0-1-2-3", "--quiet")
     assert (code, out, err) == (0, f"{finished}/subnets/0-1-2-3.json\n", "")

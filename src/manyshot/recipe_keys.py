@@ -18,7 +18,7 @@ from pydantic.fields import FieldInfo
 from manyshot import recipe
 from manyshot.plugins import nearest
 from manyshot.recipe import Recipe, RecipeError, Section
-from manyshot.toml import dumps
+from manyshot.toml import in_one_line
 
 _NAMES = {bool: "true or false", int: "whole number", float: "number", str: "text"}
 _SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
@@ -138,18 +138,9 @@ def _keys_of(name: str, section: type[Section], values: Section) -> Iterator[Key
                 section=name,
                 key=info.alias or field,
                 type=_type(info.annotation, _bounds(info.metadata)),
-                default="" if default is None else _toml(default),
+                default="" if default is None else in_one_line(default),
                 words=_words(section, field),
             )
-
-
-def _toml(value: Any) -> str:
-    """A value as it is written in a recipe, in one line."""
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{key} = {_toml(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(_toml, value)) + "]"
-    return dumps({"value": value}).partition("=")[2].strip()
 
 
 def _bounds(metadata: Any) -> str:
@@ -177,7 +168,7 @@ def _type(annotation: Any, bounds: str = "") -> str:
     if origin is Annotated:
         return _type(parts[0], _bounds(parts[1:]))
     if origin is Literal:
-        return ", ".join(_toml(value) for value in parts)
+        return ", ".join(in_one_line(value) for value in parts)
     if origin in (Union, types.UnionType):
         some = [_type(part) for part in parts if part is not type(None)]
         return f"{' or '.join(some)} {bounds}".strip()

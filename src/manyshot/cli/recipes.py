@@ -1,4 +1,4 @@
-"""Commands about recipes: recipe."""
+"""Commands about recipes: init and recipe."""
 
 from __future__ import annotations
 
@@ -8,7 +8,34 @@ from typing import Annotated
 
 import typer
 
-from manyshot.cli.shared import Json, Overrides, app, echo, loaded, show
+from manyshot.cli.shared import (
+    Json,
+    Overrides,
+    Quiet,
+    app,
+    check_alone,
+    echo,
+    loaded,
+    progress,
+    show,
+)
+
+
+@app.command("init")
+def init_command(
+    data: Annotated[
+        Path | None,
+        typer.Option(help="A folder with train/CLASS/*, or a data set; by default digits."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The file to write.")] = Path("recipe.toml"),
+    quiet: Quiet = False,
+) -> None:
+    """Write a recipe for your images, with comments that say why it is as it is."""
+    check_alone("init")
+    from manyshot.pipeline import init
+
+    init(data, out, progress(quiet))
+    echo(out)
 
 
 @app.command("recipe")

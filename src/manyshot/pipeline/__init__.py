@@ -5,6 +5,7 @@ from manyshot.pipeline.stages.finish import finish
 from manyshot.pipeline.stages.search import search, winners
 from manyshot.pipeline.verbs.compare import compare_runs
 from manyshot.pipeline.verbs.export import export_architecture
+from manyshot.pipeline.verbs.init import init
 from manyshot.pipeline.verbs.predict import Prediction, predict_images
 from manyshot.pipeline.verbs.rank import rank_run
 from manyshot.pipeline.verbs.run import run, train_only
@@ -19,6 +20,7 @@ __all__ = [
     "compare_runs",
     "export_architecture",
     "finish",
+    "init",
     "predict_images",
     "rank_run",
     "run",
