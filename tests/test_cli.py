@@ -136,6 +136,34 @@ def test_recipe_explains_keys(call):
     assert call("recipe", "--keys", "--set", "seed=1")[0] == 2
 
 
+def test_a_dry_run_says_what_would_happen_and_writes_nothing(call):
+    code, out, err = call("run", *SETS, "--dry-run", "--quiet")
+    assert (code, err) == (0, "") and list(Path().iterdir()) == []
+    cells = [[cell.strip() for cell in line.strip("│").split("│")] for line in out.splitlines()]
+    assert ["all", "128", "64", "449"] in cells
+    assert ["subnets/ARCH.{json,safetensors}", "each winner"] in cells
+    assert "To be written to runs/small" in out and "Nothing was written." in out
+    assert "It takes about " in out
+    code, out, _ = call("train", *SETS, "--dry-run", "--quiet", "--out", "there")
+    assert code == 0 and "To be written to there" in out and "search.jsonl" not in out
+    assert list(Path().iterdir()) == []
+    assert call("run", "--resume", "x", "--dry-run")[0] == 2
+
+
+def test_a_dry_run_of_what_would_fail_fails(call):
+    impossible = ("--set", "search.budgets=['macs<=90%', 'macs<=1%']")
+    code, out, err = call("run", *SETS, *impossible, "--dry-run", "--quiet", "--json")
+    assert code == 2 and "budget 'macs<=1%'" in err and "is impossible" in err
+    told = json.loads(out)
+    assert [bool(budget["problem"]) for budget in told["budgets"]] == [False, True]
+    code, _, err = call("run", *SETS, "--set", "train.batch_size=200", "--dry-run", "--quiet")
+    assert code == 2 and "train.batch_size = 200 is more than the 128 training images" in err
+    Path("mine").mkdir()
+    Path("mine/letter.txt").touch()
+    code, _, err = call("run", *SETS, "--out", "mine", "--dry-run", "--quiet")
+    assert code == 1 and "which manyshot did not write" in err
+
+
 def test_init_writes_a_recipe_and_never_over_one(call):
     assert call("init", "--quiet") == (0, "recipe.toml\n", "")
     assert Recipe.load(Path("recipe.toml")).data.name == "digits"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from manyshot.cli.shared import (
+    DryRun,
     Json,
     Out,
     Overrides,
@@ -26,6 +27,7 @@ from manyshot.cli.shared import (
     progress,
     settings_of,
     show,
+    show_preview,
     speaks,
     trusted_recipe_of,
 )
@@ -43,10 +45,15 @@ def run_command(
     out: Out = None,
     resume: Resume = None,
     trust: Trust = False,
+    dry_run: DryRun = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Train, search, finish and export: the whole way."""
+    if dry_run:
+        bars = progress(quiet)
+        show_preview(recipe, set_, out, resume, as_json=as_json, bars=bars, whole=True)
+        return
     settings, folder = settings_of(recipe, set_, out, resume, trust)
     _perform_and_show(settings, folder, as_json, progress(quiet))
 
@@ -58,9 +65,14 @@ def train_command(
     out: Out = None,
     resume: Resume = None,
     trust: Trust = False,
+    dry_run: DryRun = False,
     quiet: Quiet = False,
 ) -> None:
     """Train the supernet only."""
+    if dry_run:
+        bars = progress(quiet)
+        show_preview(recipe, set_, out, resume, as_json=False, bars=bars, whole=False)
+        return
     settings, folder = settings_of(recipe, set_, out, resume, trust)
     from manyshot.pipeline import train_only
     from manyshot.run_folder import RunFolder

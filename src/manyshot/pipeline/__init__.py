@@ -7,6 +7,7 @@ from manyshot.pipeline.verbs.compare import compare_runs
 from manyshot.pipeline.verbs.export import export_architecture
 from manyshot.pipeline.verbs.init import init
 from manyshot.pipeline.verbs.predict import Prediction, predict_images
+from manyshot.pipeline.verbs.preview import preview
 from manyshot.pipeline.verbs.rank import rank_run
 from manyshot.pipeline.verbs.run import run, train_only
 from manyshot.pipeline.verbs.space import survey
@@ -22,6 +23,7 @@ __all__ = [
     "finish",
     "init",
     "predict_images",
+    "preview",
     "rank_run",
     "run",
     "search",
