@@ -3,12 +3,15 @@
 import importlib
 import json
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import typer
 from torch.utils.flop_counter import FlopCounterMode
 
 from manyshot import cli, records
@@ -351,14 +354,31 @@ def test_several_processes_need_a_folder(call, monkeypatch):
     assert "several processes need one folder: give --out, --resume" in err
 
 
-def test_help_of_every_verb(call):
+COMMANDS = typer.main.get_command(importlib.import_module("manyshot.cli.shared").app).commands
+
+
+def test_help_lists_verbs_in_two_panels(call):
     code, out, _ = call("--help")
     assert code == 0
-    for verb in ("run", "train", "search", "space", "transfer", "export"):
-        assert f" {verb} " in out
-        code, text, err = call(verb, "--help")
-        assert (code, err) == (0, "")
-        assert "Usage: " in text
+    using, research = out.partition("Using ─")[2].partition("Research ─")[::2]
+    verbs = re.compile(r"^│ (\w+) ", re.MULTILINE)
+    assert verbs.findall(using)[:3] == ["run", "init", "recipe"]
+    assert {"space", "export", "predict", "report"} < {*verbs.findall(using)}
+    assert verbs.findall(research) == ["train", "search", "transfer", "truth", "rank", "compare"]
+    assert [*verbs.findall(using), *verbs.findall(research)] == list(COMMANDS)
+
+
+@pytest.mark.parametrize("verb", COMMANDS)
+def test_help_of_every_verb_ends_with_an_example_that_is_understood(call, verb):
+    code, text, err = call(verb, "--help")
+    assert (code, err) == (0, "")
+    assert "Usage: " in text
+    [*_, example] = " ".join(text.split()).partition("Example: ")
+    manyshot, said, *arguments = shlex.split(example)
+    assert (manyshot, said) == ("manyshot", verb)
+    context = COMMANDS[verb].make_context(verb, list(arguments))  # reads, and does nothing
+    assert context.params
+    Recipe.load(None, context.params.get("set_") or [])
 
 
 def test_without_arguments_there_is_the_help(call):

@@ -9,11 +9,12 @@ from typing import Annotated
 import typer
 
 from manyshot.cli.shared import (
+    USING,
     Json,
     Overrides,
     Quiet,
-    app,
     check_alone,
+    command,
     echo,
     loaded,
     progress,
@@ -21,7 +22,11 @@ from manyshot.cli.shared import (
 )
 
 
-@app.command("init")
+@command(
+    "init",
+    USING,
+    "manyshot init --data photos --out photos.toml",
+)
 def init_command(
     data: Annotated[
         Path | None,
@@ -38,7 +43,11 @@ def init_command(
     echo(out)
 
 
-@app.command("recipe")
+@command(
+    "recipe",
+    USING,
+    "manyshot recipe --keys train",
+)
 def recipe_command(
     recipe: Annotated[
         str | None,

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from manyshot.cli.shared import (
+    RESEARCH,
+    USING,
     DryRun,
     Json,
     Out,
@@ -19,8 +21,8 @@ from manyshot.cli.shared import (
     Resume,
     RunPath,
     Trust,
-    app,
     check_alone,
+    command,
     echo,
     folder_of,
     loaded,
@@ -38,7 +40,11 @@ if TYPE_CHECKING:
     from manyshot.runs import Run
 
 
-@app.command("run")
+@command(
+    "run",
+    USING,
+    "manyshot run recipe.toml --set train.epochs=20",
+)
 def run_command(
     recipe: RecipePath = None,
     set_: Overrides = None,
@@ -58,7 +64,11 @@ def run_command(
     _perform_and_show(settings, folder, as_json, progress(quiet))
 
 
-@app.command("train")
+@command(
+    "train",
+    RESEARCH,
+    "manyshot train recipe.toml --out runs/supernet",
+)
 def train_command(
     recipe: RecipePath = None,
     set_: Overrides = None,
@@ -81,7 +91,11 @@ def train_command(
     echo(RunFolder(folder).weights)
 
 
-@app.command("search")
+@command(
+    "search",
+    RESEARCH,
+    "manyshot search runs/supernet --set search.candidates=500 --out runs/longer",
+)
 def search_command(
     run: RunPath,
     set_: Overrides = None,
@@ -101,7 +115,11 @@ def search_command(
     _perform_and_show(settings, out or run, as_json, progress(quiet), trained=run)
 
 
-@app.command("transfer")
+@command(
+    "transfer",
+    RESEARCH,
+    "manyshot transfer runs/digits --data folder --set data.root=photos",
+)
 def transfer_command(
     run: RunPath,
     recipe: RecipePath = None,
@@ -125,7 +143,11 @@ def transfer_command(
     _perform_and_show(settings, folder, as_json, progress(quiet), source=run)
 
 
-@app.command("space")
+@command(
+    "space",
+    USING,
+    "manyshot space recipe.toml --set network.options.width=16",
+)
 def space_command(
     recipe: RecipePath = None,
     set_: Overrides = None,
@@ -141,7 +163,11 @@ def space_command(
     show(survey_of_space, as_json, lambda: survey_tables(survey_of_space))
 
 
-@app.command("export")
+@command(
+    "export",
+    USING,
+    "manyshot export runs/digits --arch 0-2-1-3 --format onnx",
+)
 def export_command(
     run: RunPath,
     arch: Annotated[str, typer.Option(help="An architecture, such as 0-2-1.")],
@@ -180,7 +206,11 @@ def export_command(
             echo(f"test {name} {value:.4f}")
 
 
-@app.command("predict")
+@command(
+    "predict",
+    USING,
+    "manyshot predict runs/digits photo.png --top 3",
+)
 def predict_command(
     run: RunPath,
     images: Annotated[list[Path], typer.Argument(help="Image files.")],
@@ -216,7 +246,11 @@ def predict_command(
             echo(f"{image}\t{one.name}\t{one.probability:.4f}")
 
 
-@app.command("benchmark")
+@command(
+    "benchmark",
+    USING,
+    "manyshot benchmark small.onnx --against large.onnx --threads 2",
+)
 def benchmark_command(
     file: Annotated[Path, typer.Argument(help="An exported file: .pt2 or .onnx.")],
     against: Annotated[

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -19,6 +19,33 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="One-shot neural architecture search: one supernet, every budget.",
 )
+
+USING, RESEARCH = "Using", "Research"
+"""The panels of the help: what everybody needs, and what shows how far results can be trusted."""
+_VERBS = (
+    *("run", "init", "recipe", "space", "export", "predict", "benchmark", "report"),
+    *("train", "search", "transfer", "truth", "rank", "compare"),
+)
+"""In the order of the help."""
+_Command = TypeVar("_Command", bound=Callable[..., None])
+
+
+def command(verb: str, panel: str, example: str) -> Callable[[_Command], _Command]:
+    """Makes a function a command of the app.
+
+    Args:
+        verb: its name, one of `_VERBS`.
+        panel: where the help lists it, `USING` or `RESEARCH`.
+        example: of its use, which its own help ends with.
+    """
+
+    def add(function: _Command) -> _Command:
+        app.command(verb, rich_help_panel=panel, epilog=f"Example: {example}")(function)
+        app.registered_commands.sort(key=lambda one: _VERBS.index(str(one.name)))
+        return function
+
+    return add
+
 
 RecipePath = Annotated[
     Path | None,
