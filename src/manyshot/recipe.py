@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from manyshot.plugins import nearest, shown
+from manyshot.shown import Shown
 from manyshot.space import METRICS, Budget
 from manyshot.toml import RecipeError as RecipeError
 from manyshot.toml import dumps, override, read
@@ -619,7 +620,7 @@ _OF_FOLDERS: dict[str, tuple[dict[str, Any], set[str]]] = {
 which a section settles all of that itself; `training` is that of `finish`."""
 
 
-class Recipe(Section):
+class Recipe(Section, Shown):
     """Everything a run depends on, but for the machine."""
 
     schema_version: int = Field(default=1, ge=1, le=1, alias="schema")

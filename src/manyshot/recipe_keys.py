@@ -66,6 +66,19 @@ def keys(section: str | None = None) -> list[Key]:
     ]
 
 
+def changes(settings: Recipe) -> list[tuple[Key, str]]:
+    """The keys that a recipe sets to another value than their default, with it as TOML."""
+    changed = []
+    for key in keys():
+        value: Any = settings.model_dump(by_alias=True)
+        for part in key.path.split("."):
+            value = None if value is None else value[part]
+        text = "" if value is None else in_one_line(value)
+        if text != key.default and not (value is None and key.section == "network.convert"):
+            changed.append((key, text))
+    return changed
+
+
 def sections() -> dict[str, str]:
     """What every section is about, by its name; of the top the name is empty."""
     about = {"": _plain(Recipe.__doc__)}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from manyshot.recipe_keys import Key
+from manyshot.recipe import Recipe
+from manyshot.recipe_keys import Key, changes
 from manyshot.tables.table import Table
 
 
@@ -15,3 +16,11 @@ def keys(keys: Sequence[Key]) -> Table:
         for key in keys
     ]
     return Table(rows, ("Key", "Type", "Default", "What it does"), ("Key", "Default"))
+
+
+def changed(recipe: Recipe) -> Table:
+    """What a recipe sets to another value than the default recipe's."""
+    rows = [
+        {"Key": key.path, "Value": value, "Default": key.default} for key, value in changes(recipe)
+    ]
+    return Table(rows, ("Key", "Value", "Default"), ("Key", "Value", "Default"))

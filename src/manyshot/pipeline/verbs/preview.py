@@ -85,18 +85,7 @@ def preview(
         "name": recipe.name,
         "folder": str(folder),
         "steps": _steps(ws, whole=whole),
-        "data": {
-            "name": ws.recipe.data.described,
-            "shape": list(ws.splits.image_shape),
-            "images": {
-                part: len(getattr(ws.splits, part))
-                for part in ("train", "validation", "held_out", "test")
-                if len(getattr(ws.splits, part))
-            },
-            "classes": list(ws.splits.class_names or map(str, range(ws.splits.classes))),
-            "counts": {part: list(counts) for part, counts in ws.splits.class_counts.items()},
-            "notes": list(ws.splits.notes),
-        },
+        "data": {**ws.splits.plain(), "name": ws.recipe.data.described},
         "network": {
             "name": ws.recipe.network.name,
             "size": space.size,
