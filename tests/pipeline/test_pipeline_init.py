@@ -34,7 +34,7 @@ def words_of(text: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("side", "name"), [(12, "tiny"), (24, "tiny_cnn"), (64, "torchvision:mobilenet_v3_small")]
+    ("side", "name"), [(12, "tiny"), (24, "convnet"), (64, "torchvision:mobilenet_v3_small")]
 )
 def test_a_recipe_for_images_of_any_size_can_be_run(tmp_path, side, name):
     root = photos(tmp_path / "mine", side, {"cat": 10, "über dog\n": 30})

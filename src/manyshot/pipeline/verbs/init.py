@@ -19,7 +19,9 @@ from manyshot.toml import in_one_line
 MOBILE, MOBILE_SIDE = "torchvision:mobilenet_v3_small", 64
 """The network for images of at least so many pixels on a side, which it halves five times."""
 SMALL_SIDE = 16
-"""Below that `tiny` is for them, which halves them twice; from there on `tiny_cnn`."""
+"""Below that `tiny` is for them, which halves them twice."""
+CONVOLUTIONS = "convnet"
+"""The network for images between these."""
 SHARES = (25, 50, 75)
 """Budgets in percent of the largest network's multiply-adds, of those that can be met."""
 ROOM = 1.1
@@ -76,15 +78,15 @@ def suggested(data: Path | None) -> tuple[str, Recipe]:
     splits = load_data(Recipe.build(values, (), "the data"))
     network, why = _network(splits)
     sections = {
-        "network": [_Line("name", network["name"], why), *_options(network, splits)],
+        "network": [_Line("name", network, why)],
         "data": _data(section, splits),
-        **_training(splits),
+        **_training(network, splits),
     }
     drafted = _recipe(_text(splits, sections))
     macs = macs_table(build_supernet(drafted, splits)[0])
     least, greatest = macs.range()
     sections["search"] = _search(least, greatest, converts=drafted.network.convert is not None)
-    sections |= _rest(splits)
+    sections |= _rest(network, splits)
     text = _text(splits, sections)
     return text, _recipe(text)
 
@@ -112,39 +114,25 @@ def _side(splits: Splits) -> int:
     return min(splits.image_shape[1:])
 
 
-def _network(splits: Splits) -> tuple[dict[str, Any], str]:
+def _network(splits: Splits) -> tuple[str, str]:
     """The network for images of such a size, and why."""
     side = _side(splits)
     if side >= MOBILE_SIDE:
-        return {"name": MOBILE}, (
+        return MOBILE, (
             f"A mobile network of torchvision, converted: its widths and depths become decisions. "
             f"It halves images five times, so that {side} pixels become {side // 32}. Others are "
             "torchvision:mobilenet_v3_large, torchvision:resnet18, timm:efficientnet_b0 (with the "
             "extra timm), or package.module:function of your own."
         )
     if side >= SMALL_SIDE:
-        least = max(SMALL_SIDE, 4 * round(0.75 * side / 4))
-        sides = sorted({least, side})
-        options = {"resolutions": sides, "stem_stride": 1 if side <= 32 else 2}
-        return {"name": "tiny_cnn", "options": options}, (
-            f"A mobile network for small images, which has decisions: mobile networks of libraries "
-            f"halve images five times, and {side} pixels would become {max(1, side // 32)}."
+        return CONVOLUTIONS, (
+            "Plain convolutions with every width and depth open, for images of any size. Mobile "
+            f"networks of libraries halve images five times, and {side} pixels would become "
+            f"{max(1, side // 32)}: convert one where image_size is larger."
         )
-    return {"name": "tiny"}, (
+    return "tiny", (
         f"Four layers that choose among four operations, for images as small as {side} pixels."
     )
-
-
-def _options(network: dict[str, Any], splits: Splits) -> list[_Line]:
-    if "options" not in network:
-        return []
-    sides = " or ".join(map(str, network["options"]["resolutions"]))
-    why = (
-        f"Images are seen at {sides} pixels, which is a decision too; the first convolution "
-        + ("keeps" if network["options"]["stem_stride"] == 1 else "halves")
-        + " their size."
-    )
-    return [_Line("options", network["options"], why)]
 
 
 def _data(section: dict[str, Any], splits: Splits) -> list[_Line]:
@@ -152,11 +140,10 @@ def _data(section: dict[str, Any], splits: Splits) -> list[_Line]:
     lines = [_Line("name", name, _about(splits))]
     if "root" in section:
         lines.append(_Line("root", section["root"], "Where the images are."))
-        size = side if splits.image_shape[1] == splits.image_shape[2] else splits.image_shape[1:]
         lines.append(
             _Line(
                 "image_size",
-                size if isinstance(size, int) else list(size),
+                side,
                 "Images are scaled to cover so many pixels and cut in the centre: about the "
                 "median shorter side of yours, 224 at most. Fewer are faster, more show more.",
             )
@@ -208,7 +195,7 @@ def _about(splits: Splits) -> str:
     return words
 
 
-def _training(splits: Splits) -> _Sections:
+def _training(network: str, splits: Splits) -> _Sections:
     train, size = len(splits.train), _batch_size(splits)
     epochs = max(FEWEST_EPOCHS, min(MOST_EPOCHS, round(IMAGES_SEEN / train)))
     steps = train // size
@@ -221,9 +208,26 @@ def _training(splits: Splits) -> _Sections:
             "takes as many as fit.",
         ),
         _Line("batch_size", size, "Images per step; each class is to be in most of them."),
-        _Line("lr", 0.05, "The highest learning rate, which goes down to 0 along a cosine."),
     ]
-    return {"train": lines}
+    if network != CONVOLUTIONS:
+        why = "The highest learning rate, which goes down to 0 along a cosine."
+        return {"train": [*lines, _Line("lr", 0.05, why)]}
+    sampler = [
+        _Line(
+            "name",
+            "sandwich",
+            "Every step trains the largest network, which teaches the others, the smallest, and "
+            "some in between.",
+        ),
+        _Line("options", {"random": 1}, "So many in between: more take longer."),
+    ]
+    lines += [
+        _Line("optimizer", "adamw", "It needs less care for its rate than SGD."),
+        _Line("lr", 4e-3, "The highest learning rate, which goes down to 0 along a cosine."),
+        _Line("weight_decay", 0.05, "Usual for AdamW."),
+        _Line("warmup_epochs", 1.0, "The rate rises to the highest over so many epochs."),
+    ]
+    return {"sampler": sampler, "train": lines}
 
 
 def _batch_size(splits: Splits) -> int:
@@ -266,8 +270,16 @@ def _amount(number: float) -> str:
     return f"{number:.3g}"
 
 
-def _rest(splits: Splits) -> _Sections:
+def _rest(network: str, splits: Splits) -> _Sections:
     epochs = max(5, min(MOST_EPOCHS, round(IMAGES_SEEN / len(splits.train))) // 5)
+    lower = "Lower than in training, since weights are good already."
+    rates = [_Line("lr", 0.01, lower)]
+    if network == CONVOLUTIONS:
+        rates = [
+            _Line("optimizer", "adamw", "As in training."),
+            _Line("lr", 3e-3, lower),
+            _Line("weight_decay", 0.05, "As in training."),
+        ]
     return {
         "finish": [
             _Line(
@@ -280,7 +292,7 @@ def _rest(splits: Splits) -> _Sections:
         "finish.training": [
             _Line("epochs", epochs, "For each winner, and each network that it is compared with."),
             _Line("batch_size", _batch_size(splits), "As in training."),
-            _Line("lr", 0.01, "Lower than in training, since weights are good already."),
+            *rates,
         ],
         "export": [
             _Line(

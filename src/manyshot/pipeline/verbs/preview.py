@@ -14,14 +14,17 @@ from manyshot.pipeline.stages.lengths import estimate, with_lengths
 from manyshot.progress import Progress, Silent, showing
 from manyshot.recipe import Recipe, RecipeError
 from manyshot.run_folder import (
+    CODES,
     CONTROLS_LOG,
     ENVIRONMENT,
     FINISH_LOG,
     LATENCY,
+    ORIGINAL,
     RECIPE,
     RESULT,
     SEARCH_LOG,
     SHIFTED,
+    SHIFTING_LOG,
     SPACE,
     SUBNETS,
     TRAIN_LOG,
@@ -32,6 +35,7 @@ from manyshot.run_folder import (
 from manyshot.search import limits_of
 from manyshot.search.limit import costs_of, within
 from manyshot.seeding import numpy_rng
+from manyshot.sharing import Coded
 from manyshot.space import Budget
 from manyshot.tables.numbers import plural
 from manyshot.train import engine
@@ -192,9 +196,14 @@ def _files(ws: Workspace, *, whole: bool) -> list[dict[str, str]]:
     }
     if needs_latency(ws):
         files[LATENCY] = "measured latencies"
+    if ws.original.module is not None and ws.original.is_given:
+        files[ORIGINAL] = "the weights that are given"
+    if isinstance(ws.net.sharing, Coded):
+        files[CODES] = "codes of some paths"
     if whole:
         files[SEARCH_LOG] = "every network scored"
         if recipe.shifting.name != "none":
+            files[SHIFTING_LOG] = "losses while it searches"
             files[SHIFTED] = "the weights after the search"
         files[FINISH_LOG] = "winners, finished and tested"
         if recipe.controls.any:
