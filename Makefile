@@ -29,17 +29,18 @@ format: $(VENV)/.installed
 # The site, in site/: open site/index.html. Nothing is loaded from elsewhere, then or now.
 docs: $(VENV)/.docs
 	$(BIN)/python -m tools.reference
-	$(BIN)/python -m mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 $(VENV)/.docs: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
+	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e '.[docs]'
 	touch $@
 
-# torch comes first, at the version the checks run on; everything else fits around it.
+# torch comes first, at the version the checks run on; everything else fits around it. Modules are
+# compiled when they are first imported, which most never are.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -c constraints.txt torch torchvision
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,onnx,tensorboard,ray,timm]'
+	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt torch torchvision
+	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e '.[dev,onnx,tensorboard,ray,timm]'
 	touch $@
 
 clean:

@@ -45,6 +45,7 @@ schema = 1
 name = "small"
 seed = 1
 [network]
+name = "tiny"
 options = { width = 3 }
 [data]
 validation = 64

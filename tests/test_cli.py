@@ -36,6 +36,7 @@ def few_draws():
 def call(capsys, monkeypatch, tmp_path):
     """Runs the command line in an empty folder: exit code, standard output, standard error."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("manyshot.writing._INTERRUPTED", [])  # of tests before, in this process
 
     def run(*arguments: str) -> tuple[int, str, str]:
         with pytest.raises(SystemExit) as left:
@@ -121,6 +122,18 @@ def test_export_prints_paths(call, finished):
     assert "test_score" not in record
     code, out, _ = call("export", str(finished), "--arch", "0-1-2-3", "--test", "--quiet", "--json")
     assert 0 <= json.loads(out)["test_score"] <= 1
+
+
+def test_export_takes_settings_of_its_own_alone(call, finished, tmp_path):
+    folder = shutil.copytree(finished, tmp_path / "run")
+    arguments = ("export", str(folder), "--arch", "1-1-2-3", "--quiet", "--json")
+    code, out, err = call(*arguments, "--set", "export.normalise=false")
+    assert code == 0, err
+    assert json.loads(out)["normalised"] is False
+    code, out, err = call(*arguments, "--set", "finish.mode=scratch")
+    assert (code, out) == (2, "") and "only export.... may be set" in err
+    code, _, err = call(*arguments, "--set", "export.formatz=[]")
+    assert code == 2 and "formats" in err
 
 
 def by_multiply_adds(module, calls) -> float:
@@ -252,7 +265,7 @@ def test_a_truth_has_no_page_and_says_what_takes_it(call, tmp_path):
 def test_an_unknown_format_is_a_usage_error(call, finished):
     code, _, err = call("export", str(finished), "--arch", "0-0-0-0", "--format", "tflite")
     assert code == 2
-    assert "Input should be 'pt2', 'onnx' or 'json'" in err
+    assert "Input should be 'pt2', 'onnx', 'int8' or 'json'" in err
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), ImportError("pip install manyshot[onnx]")])

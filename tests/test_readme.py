@@ -59,6 +59,7 @@ def test_a_file_of_a_network_is_used_as_shown_without_manyshot(
         stem="digits",
         formats=["pt2"],
         card={"data": data},
+        normalise=(mean, std),
     )
     image = torch.tensor(pixels).view(15, 20, channels).permute(2, 0, 1)
     sized = fit(image, height, width) / 255

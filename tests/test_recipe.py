@@ -20,6 +20,7 @@ from manyshot.recipe import (
     SamplerSettings,
     SearchSettings,
     TrainingSettings,
+    bytes_of,
     dumps,
 )
 from manyshot.toml import read
@@ -108,7 +109,7 @@ def test_overrides_change_what_a_file_says(tmp_path):
         ("search.budgets=['macs<50%']", "budget 'macs<50%' is not understood"),
         ("search.budgets=['flops<=50%']", "is no cost; have macs, params, size, latency_ms,"),
         ("search.budgets=['macs<=9%', 'macs<=9%']", "repeat one"),
-        ("export.formats=['tflite']", "Input should be 'pt2', 'onnx' or 'json'"),
+        ("export.formats=['tflite']", "Input should be 'pt2', 'onnx', 'int8' or 'json'"),
         ("train=5", "train = 5: Input should be"),
         ("train.epochs", "--set 'train.epochs' is not of the form section.key=value"),
         ("=5", "--set '=5' is not of the form section.key=value"),
@@ -196,7 +197,9 @@ recipes = st.builds(
         FinishSettings, mode=st.sampled_from(["inherit", "finetune", "scratch"]), training=training
     ),
     export=st.builds(
-        ExportSettings, formats=st.lists(st.sampled_from(["pt2", "onnx", "json"]), unique=True)
+        ExportSettings,
+        formats=st.lists(st.sampled_from(["pt2", "onnx", "int8", "json"]), unique=True),
+        normalise=st.booleans(),
     ),
 )
 
@@ -289,3 +292,56 @@ def test_images_are_where_they_were_from_anywhere(tmp_path, monkeypatch):
     assert recipe.data.root == str(tmp_path / "photos")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert Recipe.load(None, ["data.root=~/x"]).data.root == str(tmp_path / "x")
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("2GB", 2 * 10**9), ("1.5 kB", 1500), ("1MiB", 2**20), ("0B", 0), ("3tb", 3 * 10**12)],
+)
+def test_memory_is_a_number_of_bytes(text, size):
+    assert bytes_of(Recipe.build({"data": {"memory": text}}, (), "here").data.memory) == size
+
+
+@pytest.mark.parametrize("text", ["2", "GB", "-1GB", "2 gigabytes", "1iB"])
+def test_memory_of_another_form_is_refused(text):
+    with pytest.raises(RecipeError, match="data.memory = .*give a number of bytes such as '2GB'"):
+        Recipe.build({"data": {"memory": text}}, (), "here")
+
+
+class TestFolders:
+    """Images in folders have a network for their size by default."""
+
+    def load(self, *overrides):
+        return Recipe.load(None, ["data.name=folder", "data.root=photos", *overrides])
+
+    def test_without_a_network_they_get_one_and_settings_that_fit_it(self):
+        recipe, asked = self.load(), Recipe.load(Path("recipes/folder.toml"))
+        assert recipe.network == asked.network
+        assert (recipe.sampler, recipe.train) == (asked.sampler, asked.train)
+        assert recipe.finish == asked.finish and recipe.data.pad == asked.data.pad
+
+    def test_what_is_asked_for_stays(self):
+        recipe = self.load(
+            "train.epochs=7",
+            "finish.training.lr=0.5",
+            "sampler.name=fair",
+            "network.options.width=8",
+        )
+        assert recipe.train.epochs == 7 and recipe.train.optimizer == "adamw"
+        assert recipe.finish.training == TrainingSettings(lr=0.5)
+        assert recipe.sampler.name == "fair" and not recipe.sampler.options
+        assert recipe.network.name == "convnet" and recipe.network.options == {"width": 8}
+
+    def test_a_network_that_is_named_has_the_defaults_of_all(self):
+        recipe = self.load("network.name=tiny")
+        assert recipe.train == Recipe().train and recipe.finish == Recipe().finish
+        assert recipe.data.pad == Recipe().data.pad and recipe.sampler == Recipe().sampler
+
+    def test_a_resolved_recipe_is_not_changed(self):
+        recipe = self.load("train.lr=0.25")
+        assert Recipe.build(tomllib.loads(recipe.to_toml()), (), "again") == recipe
+
+    @pytest.mark.parametrize("wrong", ["train=5", "finish=5", "finish.training=5", "network=5"])
+    def test_sections_that_are_no_tables_are_errors(self, wrong):
+        with pytest.raises(RecipeError, match=wrong.partition("=")[0]):
+            self.load(wrong)

@@ -32,7 +32,7 @@ MORE = {
 
 ORDER = (
     *("run", "space", "train", "search", "transfer"),
-    *("export", "truth", "rank", "compare", "report"),
+    *("export", "predict", "benchmark", "truth", "rank", "compare", "report"),
 )
 """Commands as the page has them."""
 COMMAND_LINE = """

@@ -86,6 +86,11 @@ def fit(
         CheckpointError: if a checkpoint in `folder` is damaged or of another run.
     """
     settings = TrainingSettings() if settings is None else settings
+    if settings.minutes is not None:
+        raise ValueError(
+            f"settings.minutes = {settings.minutes} is for runs, which measure how many epochs "
+            "that is before they begin: give epochs"
+        )
     device = _device_of(net)
     if isinstance(train_on, Splits):
         splits = train_on

@@ -25,6 +25,22 @@ Plain = str | bool | int | float | list[int] | list[float] | list[str]
 Options = dict[str, Plain]
 
 
+_BYTES = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b", re.IGNORECASE)
+
+
+def bytes_of(text: str) -> int:
+    """How many bytes a text such as `"2GB"` or `"512MiB"` says.
+
+    Raises:
+        ValueError: for a text of another form.
+    """
+    match = _BYTES.fullmatch(text.strip())
+    if match is None or (match[3] and not match[2]):
+        raise ValueError("give a number of bytes such as '2GB', '512MiB' or '0B'")
+    power = " KMGT".index(match[2].upper() or " ")
+    return int(float(match[1]) * (1024 if match[3] else 1000) ** power)
+
+
 class Section(BaseModel):
     """A part of a recipe: strict, frozen, no unknown keys."""
 
@@ -155,6 +171,7 @@ _AS_THEY_ARE: dict[str, Any] = {
     "flip": False,
     "crop_scale": None,
     "jitter": 0.0,
+    "memory": "2GB",
 }
 """What says nothing to be done to data, of all settings that are of images alone."""
 
@@ -192,11 +209,18 @@ class DataSettings(Section):
     flip: bool = False
     """Random horizontal flips."""
     crop_scale: list[float] | None = Field(default=None, min_length=2, max_length=2)
-    """Image folders: random crops keep between these shares of the area, and are resized."""
+    """Random crops keep between these shares of the area, and are resized."""
     jitter: float = Field(default=0.0, ge=0, lt=1)
-    """Image folders: strength of random changes of brightness, contrast and saturation."""
+    """Strength of random changes of brightness, contrast and saturation."""
+    memory: str = "2GB"
+    """Image folders whose pixels, three bytes each or one if they are grey, take so much at most at
+    `image_size` are decoded once, kept in memory, and on disk for the next start. It is a fixed
+    size, not a share of this machine's, since random crops differ: they are of the pixels in
+    memory, which are fewer than those in files. Others are decoded in every epoch, with `"0B"`
+    all."""
     workers: NotNegative = 0
-    """Processes that read image folders."""
+    """Threads that decode image folders which are kept in memory (0: one per core, and 8 at most),
+    or processes that read others."""
 
     @model_validator(mode="before")
     @classmethod
@@ -232,6 +256,12 @@ class DataSettings(Section):
     def _from_anywhere(cls, root: str | None) -> str | None:
         """Later commands on the run find the images from any working folder."""
         return None if root is None else os.path.abspath(os.path.expanduser(root))
+
+    @field_validator("memory")
+    @classmethod
+    def _is_a_number_of_bytes(cls, memory: str) -> str:
+        bytes_of(memory)
+        return memory
 
     @property
     def described(self) -> str:
@@ -273,6 +303,10 @@ class TrainingSettings(OptimiserSettings):
 
     epochs: Positive = 100
     """Passes over the training images."""
+    minutes: float | None = Field(default=None, gt=0)
+    """Takes the place of `epochs` for a run: how many fit into so many minutes on this machine, at
+    least one, is measured by a few real steps before the run begins. Its own recipe has the epochs,
+    so that it goes on, and is repeated, with these."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """How the rate falls after the warm-up: to near 0, or not at all."""
     warmup_epochs: float = Field(default=0.0, ge=0)
@@ -290,8 +324,11 @@ class TrainingSettings(OptimiserSettings):
     """Where the same numbers go besides; `tensorboard` needs the extra of this name."""
 
 
-BESIDE_RESULTS = frozenset({"checkpoint_seconds", "checkpoint_steps", "log_steps", "tracker"})
-"""Settings of training that its result does not depend on."""
+BESIDE_RESULTS = frozenset(
+    {"minutes", "checkpoint_seconds", "checkpoint_steps", "log_steps", "tracker"}
+)
+"""Settings of training that its result does not depend on; of minutes, the epochs that they become
+count."""
 
 
 class SupernetSettings(TrainingSettings):
@@ -492,7 +529,8 @@ class FinishSettings(Section):
     mode: Literal["inherit", "finetune", "scratch"] = "finetune"
     """Keep the supernet's weights, train them further, or train from new ones."""
     training: TrainingSettings = TrainingSettings(epochs=10, lr=0.01)
-    """Of `finetune` and `scratch`."""
+    """Of `finetune` and `scratch`. Its `minutes` are for each winner, timed by the largest network
+    of some hundred that are within a budget."""
     teacher: Literal["original", "none"] = "none"
     """Learn from labels alone, so that winners of all methods are finished alike; or from the
     network as it was before its conversion, which is run for every batch."""
@@ -529,7 +567,16 @@ class TruthSettings(Section):
     """Each trains every architecture once: it decides the new weights, which images are held out
     and kept, and their order. The test images are always the same."""
     training: TrainingSettings = TrainingSettings(epochs=30)
-    """How each is trained."""
+    """How each is trained; by epochs, not by minutes."""
+
+    @field_validator("training")
+    @classmethod
+    def _by_epochs(cls, training: TrainingSettings) -> TrainingSettings:
+        if training.minutes is not None:
+            raise ValueError(
+                "minutes are for runs, and a truth is to be the same on all machines: give epochs"
+            )
+        return training
 
     @field_validator("seeds")
     @classmethod
@@ -542,9 +589,36 @@ class TruthSettings(Section):
 class ExportSettings(Section):
     """Which files a winner is written to."""
 
-    formats: list[Literal["pt2", "onnx", "json"]] = ["pt2", "json"]
+    formats: list[Literal["pt2", "onnx", "int8", "json"]] = ["pt2", "json"]
     """`pt2` needs torch alone to be used, `onnx` the extra of this name to be written; `json` is a
-    card that says what the network is."""
+    card that says what the network is; `int8` is an ONNX file of 8-bit integers, calibrated on
+    `evaluate.calibration_images`."""
+    normalise: bool = True
+    """Of images: whether programs take pixels in [0, 1] and normalise them themselves, or take
+    images that their user has normalised. Data of your own are taken as they are."""
+
+
+_RATES = {"optimizer", "lr"}
+_OF_FOLDERS: dict[str, tuple[dict[str, Any], set[str]]] = {
+    "data": ({"pad": 3}, set()),
+    "sampler": ({"name": "sandwich", "options": {"random": 1}}, {"name"}),
+    "train": (
+        {
+            "epochs": 20,
+            "optimizer": "adamw",
+            "lr": 4e-3,
+            "weight_decay": 0.05,
+            "warmup_epochs": 1.0,
+        },
+        _RATES,
+    ),
+    "training": (
+        {"epochs": 10, "optimizer": "adamw", "lr": 3e-3, "weight_decay": 0.05},
+        _RATES,
+    ),
+}
+"""What sections are by default for images in folders where no network is named, and the keys with
+which a section settles all of that itself; `training` is that of `finish`."""
 
 
 class Recipe(Section):
@@ -641,6 +715,21 @@ class Recipe(Section):
             return values  # which is said of the network itself
         return {**values, "sampler": {"name": "sandwich", **sampler}} if is_converted else values
 
+    @model_validator(mode="before")
+    @classmethod
+    def _of_folders(cls, values: Any) -> Any:
+        """Images in folders have a network for their size, and settings that fit it, by default."""
+        data, network, finish = (_section(values, name) for name in ("data", "network", "finish"))
+        if data is None or data.get("name") != "folder" or network is None or "name" in network:
+            return values
+        filled = {"network": {**network, "name": "convnet"}}
+        for name in ("data", "sampler", "train"):
+            filled[name] = _filled(name, _section(values, name))
+        training = _filled("training", _section(finish, "training"))
+        if finish is not None and training:
+            filled["finish"] = {**finish, "training": training}
+        return {**values, **{name: section for name, section in filled.items() if section}}
+
     @property
     def moves(self) -> bool:
         """Whether the supernet is that of another run, moved to these images."""
@@ -698,6 +787,14 @@ def _section(values: Any, name: str) -> Mapping[str, Any] | None:
     section = values.get(name, {})
     section = section.model_dump(exclude_unset=True) if isinstance(section, Section) else section
     return section if isinstance(section, Mapping) else None
+
+
+def _filled(name: str, section: Mapping[str, Any] | None) -> dict[str, Any]:
+    """A section with what it is by default for images in folders; empty if it is no table."""
+    defaults, settles = _OF_FOLDERS[name]
+    if section is None:
+        return {}
+    return {**section} if settles & section.keys() else {**defaults, **section}
 
 
 def _explain(recipe: type[BaseModel], error: ValidationError) -> str:

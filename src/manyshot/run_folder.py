@@ -184,6 +184,8 @@ class WinnerRecord(TestedRecord):
 
     choices: dict[str, Any]
     files: dict[str, InnerPath]
+    int8_score: float | None = None
+    """As `test_score`, of the file of 8-bit integers, if there is one."""
     failed: dict[str, str] | None = None
     """The formats that could not be written, and why."""
 
@@ -501,6 +503,31 @@ class ShiftingLine(Record):
     trained: Operations
 
 
+class ScriptCheck(Part):
+    """How the script beside an ONNX file was compared with what scores are measured by."""
+
+    images: Count
+    agree: Count
+    """For how many of them it named the same class."""
+    largest_difference: float
+    """Of the probabilities of the classes that it named."""
+    part: Literal["test", "validation"]
+    """Where the images are from: validation, of a network that is not tested."""
+    files: Literal["as they are", "arrays written as PNG"]
+    """What it was given: the image files of a folder, or files that were made for that."""
+
+
+class Int8Record(Part):
+    """The file of 8-bit integers, which is another network than what it was made of."""
+
+    calibration_images: Count
+    tested_on: str | None = None
+    """The digest of the test images that the figures below are of, if there are any."""
+    test_score: float | None = None
+    test_loss: float | None = None
+    test_metrics: dict[str, float] | None = None
+
+
 class FinishLine(ScoresRecord):
     """A line of `finish.jsonl` or `exported.jsonl`: a network that is finished and exported."""
 
@@ -524,6 +551,12 @@ class FinishLine(ScoresRecord):
     files: dict[str, InnerPath]
     sha256: dict[str, str] = Field(default_factory=dict)
     """Of each of `files`, by the same format."""
+    normalised: bool | None = None
+    """Whether these files normalise images themselves; absent for data of your own."""
+    script: ScriptCheck | None = None
+    """How the script among these files was checked; absent without one."""
+    int8: Int8Record | None = None
+    """How the file of 8-bit integers does; absent without one."""
     failed: dict[str, str] | None = None
     """The formats that could not be written, and why."""
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -28,8 +30,9 @@ from manyshot.writing import is_main_process, new_folder
 if TYPE_CHECKING:
     from torch import nn
 
+    from manyshot.data import Picture
     from manyshot.nn import BatchNormStats
-    from manyshot.pipeline import Workspace
+    from manyshot.pipeline import Prediction, Workspace
     from manyshot.space import Arch
     from manyshot.supernet import Supernet
 
@@ -401,6 +404,66 @@ class Run:
         load_weights(weights, module, line.fingerprint)
         return module.eval()
 
+    def predict(
+        self,
+        images: Picture | Sequence[Picture],
+        *,
+        budget: str | None = None,
+        arch: Arch | None = None,
+        top: int = 1,
+    ) -> list[tuple[Prediction, ...]]:
+        """What images show, by a finished network, in torch.
+
+        Args:
+            images: one or several; each the path of a file, an image of Pillow, or pixels
+                (C, H, W), uint8 or from 0 to 1. They become what the run's own images are: turned
+                upright, resized, normalised. A tensor of four dimensions is several.
+            budget: the budget of a winner; without it and `arch`, the one winner that there is.
+            arch: an architecture that is a winner, or was exported.
+            top: so many classes of each image, the likeliest first.
+
+        Returns:
+            For each image its likeliest classes, each with `name`, `label` and `probability`.
+
+        Raises:
+            ValueError: if the run is not one of image classes, there is no such winner, or an image
+                cannot be used; the message names it.
+            RecordError: if the network is not finished.
+            DataNotFound: if the run's images are missing, from which sizes and means come.
+        """
+        from manyshot.pipeline import predict_images
+
+        chosen = self._chosen(budget, arch)
+        one = isinstance(images, str | os.PathLike) or hasattr(images, "getexif")
+        one = one or getattr(images, "ndim", 0) == 3
+        given_images = [images] if one else list(images)  # type: ignore[arg-type]
+        module = self.finished(self.net.space.canonical(chosen))
+        return predict_images(self._workspace, module, given_images, top)  # type: ignore[arg-type]
+
+    def _chosen(self, budget: str | None, arch: Arch | None) -> Arch:
+        """The architecture that is meant by the budget that it won, or by itself.
+
+        Raises:
+            ValueError: if that is none, or not one; it names the budgets that there are.
+        """
+        if arch is not None:
+            if budget is not None:
+                raise ValueError("budget and arch both say which network: give one")
+            return tuple(arch)
+        winners = {winner.budget: winner.arch for winner in self.winners}
+        have = ", ".join(winners)
+        if budget is None:
+            if len({*winners.values()}) == 1:
+                return next(iter(winners.values()))
+            raise ValueError(
+                f"{self.folder} has several winners: give the budget of one, of {have}"
+            )
+        with contextlib.suppress(ValueError):  # of what is no budget at all
+            budget = " and ".join(part.text for part in Budget.parse_all(budget))
+        if budget not in winners:
+            raise ValueError(f"budget {budget!r} has no winner in {self.folder}, have {have}")
+        return winners[budget]
+
     def export(
         self, arch: Arch, *formats: str, test: bool = False, progress: Progress | None = None
     ) -> dict[str, Path]:
@@ -408,7 +471,7 @@ class Run:
 
         Args:
             arch: the architecture.
-            *formats: `pt2`, `onnx`, `json`; by default those of the recipe.
+            *formats: `pt2`, `onnx`, `int8`, `json`; by default those of the recipe.
             test: whether to score it on the test images too. To choose by that is to overfit them.
             progress: shows how far it is; by default nothing.
 

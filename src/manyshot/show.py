@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,7 +10,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from manyshot.run_folder import SUBNETS, Comparison, Ranking, Result
-from manyshot.tables import compare, numbers, rank, run, space
+from manyshot.tables import compare, files, numbers, rank, run, space
 from manyshot.tables.table import Cell, Table
 
 _ASCII = {
@@ -88,6 +89,11 @@ def survey_tables(survey: dict[str, Any]) -> list[RichTable]:
         _drawn(space.costs(survey["costs"]), "Reachable costs"),
         *histograms,
     ]
+
+
+def latency_table(timings: Sequence[Mapping[str, Any]]) -> RichTable:
+    """What `manyshot benchmark` prints."""
+    return _drawn(files.latencies(timings), "Latency of exported files")
 
 
 def rank_tables(ranking: Ranking, page: Path) -> list[RichTable | Text]:

@@ -1,3 +1,5 @@
+from dataclasses import fields, replace
+
 import numpy as np
 import pytest
 import torch
@@ -6,7 +8,15 @@ from hypothesis import strategies as st
 from torchvision.transforms import v2
 
 from manyshot.data import Augment
-from manyshot.data.augment import Moves, augmented, crop_box, draw_moves, fit, move
+from manyshot.data.augment import (
+    Changes,
+    augmented,
+    change,
+    crop_boxes,
+    draw_changes,
+    fit,
+    move,
+)
 
 SETTINGS = settings(derandomize=True, deadline=None, max_examples=40)
 # torch.rand gives multiples of 2**-53 in [0, 1).
@@ -19,38 +29,52 @@ def test_move_equals_a_loop_over_images(channels, height, width, pad, flip):
     n = 9
     rng = np.random.default_rng(channels + 10 * height + 100 * width)
     images = rng.integers(0, 256, (n, channels, height, width), dtype=np.uint8)
-    moves = draw_moves(n, Augment(pad=pad, flip=True), seed=height, epoch=width)
+    moves = draw_changes(n, Augment(pad=pad, flip=True), seed=height, epoch=width)
     if not flip:
-        moves = moves._replace(flip_N=torch.zeros(n, dtype=torch.bool))
+        moves = replace(moves, flip_N=torch.zeros(n, dtype=torch.bool))
     moved = move(torch.from_numpy(images), moves, pad).numpy()
-    for image, top, left, mirrored, result in zip(images, *moves, moved, strict=True):
+    places = (moves.top_N, moves.left_N, moves.flip_N)
+    for image, top, left, mirrored, result in zip(images, *places, moved, strict=True):
         black = np.zeros((channels, height + 2 * pad, width + 2 * pad), dtype=np.uint8)
         black[:, pad : pad + height, pad : pad + width] = image
         window = black[:, top : top + height, left : left + width]
         assert np.array_equal(result, window[:, :, ::-1] if mirrored else window)
 
 
-def test_moves_follow_seed_and_epoch_and_nothing_else():
-    augment = Augment(pad=2, flip=True)
+def texts(*arguments) -> dict[str, str]:
+    """What is drawn, by its name, as text."""
+    drawn = draw_changes(*arguments)
+    values = {field.name: getattr(drawn, field.name) for field in fields(drawn)}
+    return {name: str(v.tolist()) for name, v in values.items() if v is not None}
 
-    def text(*arguments) -> str:
-        return str([tensor.tolist() for tensor in draw_moves(*arguments)])
 
-    base = text(50, augment, 1, 2)
-    assert text(50, augment, 1, 2) == base
-    assert (
-        len({base, text(50, augment, 2, 1), text(50, augment, 1, 3), text(50, augment, 2, 2)}) == 4
-    )
-    # What one option draws does not depend on the other.
-    only_flip = draw_moves(50, Augment(flip=True), 1, 2)
-    assert torch.equal(only_flip.flip_N, draw_moves(50, augment, 1, 2).flip_N)
-    assert not only_flip.top_N.any()
-    assert not draw_moves(50, Augment(pad=2), 1, 2).flip_N.any()
-    assert draw_moves(50, Augment(), 1, 2) is None
+EVERYTHING = Augment(pad=2, flip=True, crop_scale=(0.5, 1.0), jitter=0.2)
+
+
+def test_changes_follow_seed_and_epoch_and_nothing_else():
+    base = texts(50, EVERYTHING, 1, 2)
+    assert len(base) == 5
+    assert texts(50, EVERYTHING, 1, 2) == base
+    others = [texts(50, EVERYTHING, *at) for at in ((2, 1), (1, 3), (2, 2))]
+    for name in base:
+        assert len({drawn[name] for drawn in (base, *others)}) == 4, name
+    assert draw_changes(50, Augment(), 1, 2) is None
+
+
+def test_what_one_option_draws_does_not_depend_on_the_others():
+    base = texts(50, EVERYTHING, 1, 2)
+    assert texts(50, Augment(crop_scale=(0.1, 0.9)), 1, 2) == {"crop_N4": base["crop_N4"]}
+    assert texts(50, Augment(jitter=0.2), 1, 2) == {"factors_N3": base["factors_N3"]}
+    flips = texts(50, Augment(flip=True), 1, 2)
+    zeros = str([0] * 50)
+    assert flips == {"top_N": zeros, "left_N": zeros, "flip_N": base["flip_N"]}
+    shifts = texts(50, Augment(pad=2), 1, 2)
+    assert (shifts["top_N"], shifts["left_N"]) == (base["top_N"], base["left_N"])
+    assert shifts["flip_N"] == str([False] * 50)
 
 
 def test_every_shift_and_both_directions_are_equally_likely():
-    moves = draw_moves(50_000, Augment(pad=2, flip=True), seed=0, epoch=0)
+    moves = draw_changes(50_000, Augment(pad=2, flip=True), seed=0, epoch=0)
     kind = (moves.top_N * 5 + moves.left_N) * 2 + moves.flip_N
     counts = torch.bincount(kind, minlength=50).double()
     # Chi-square with 49 degrees of freedom: 99.99th percentile 96.
@@ -85,7 +109,8 @@ def test_options_outside_their_range(option, message):
     st.lists(UNIT, min_size=4, max_size=4),
 )
 def test_crop_lies_inside_the_image(height, width, scale, draws):
-    top, left, h, w = crop_box(height, width, tuple(scale), draws)
+    drawn = torch.tensor([draws], dtype=torch.float64)
+    [[top, left, h, w]] = crop_boxes(height, width, tuple(scale), drawn).tolist()
     assert top >= 0
     assert top + h <= height
     assert left >= 0
@@ -96,11 +121,47 @@ def test_crop_lies_inside_the_image(height, width, scale, draws):
 
 def test_crop_has_the_drawn_area_and_ratio():
     # Large and central enough never to be cut; rounding to pixels is below 1 %.
-    for area, ratio in ((0.0, 0.0), (0.3, 0.5), (0.9, 0.999)):
-        _, _, h, w = crop_box(1000, 1000, (0.1, 0.5), [area, ratio, 0.0, 0.0])
+    drawn = [[0.0, 0.0, 0.0, 0.0], [0.3, 0.5, 0.0, 0.0], [0.9, 0.999, 0.0, 0.0]]
+    boxes = crop_boxes(1000, 1000, (0.1, 0.5), torch.tensor(drawn, dtype=torch.float64)).tolist()
+    for (area, ratio, *_), (_, _, h, w) in zip(drawn, boxes, strict=True):
         assert h * w == pytest.approx(1e6 * (0.1 + 0.4 * area), rel=0.01)
         assert w / h == pytest.approx(0.75 * (16 / 9) ** ratio, rel=0.01)
-    assert crop_box(50, 60, (1.0, 1.0), [0.5, 0.9, 0.9, 0.9])[3] == 60
+    wide = torch.tensor([[0.5, 0.9, 0.9, 0.9]], dtype=torch.float64)
+    assert crop_boxes(50, 60, (1.0, 1.0), wide)[0, 3] == 60
+
+
+@SETTINGS
+@given(st.sampled_from([1, 3]), st.integers(2, 24), st.integers(2, 24), st.floats(0.05, 1))
+def test_crops_of_a_batch_are_torchvisions_of_each_image(channels, height, width, least):
+    """Both round to whole pixels, torchvision after either direction: one apart at most."""
+    n, augment = 6, Augment(crop_scale=(least, 1.0))
+    rng = np.random.default_rng(height * 100 + width)
+    images = torch.from_numpy(rng.integers(0, 256, (n, channels, height, width), dtype=np.uint8))
+    changes = draw_changes(n, augment, seed=height, epoch=width)
+    boxes = crop_boxes(height, width, (least, 1.0), changes.crop_N4).tolist()
+    for image, box, result in zip(images, boxes, change(images, changes, augment), strict=True):
+        expected = v2.functional.resized_crop(image, *box, size=[height, width], antialias=True)
+        assert result.dtype == torch.uint8
+        assert (result.int() - expected.int()).abs().max() <= 1
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_jitter_is_torchvisions_three_adjustments_one_after_the_other(channels):
+    """The factors are float32 here and float64 there, so that a value may round otherwise."""
+    images = torch.randint(
+        0, 256, (20, channels, 9, 12), generator=torch.Generator().manual_seed(1)
+    )
+    images, augment = images.to(torch.uint8), Augment(jitter=0.4)
+    changes = draw_changes(20, augment, 5, 6)
+    assert changes.factors_N3.min() >= 0.6 and changes.factors_N3.max() <= 1.4
+    assert changes.factors_N3.std() > 0.15  # 0.4 / sqrt(3) is 0.23
+    results = change(images, changes, augment)
+    for image, factors, result in zip(images, changes.factors_N3.tolist(), results, strict=True):
+        expected = v2.functional.adjust_brightness(image, factors[0])
+        expected = v2.functional.adjust_contrast(expected, factors[1])
+        expected = v2.functional.adjust_saturation(expected, factors[2])
+        distance = (result.int() - expected.int()).abs()
+        assert distance.max() <= 2 and (distance > 0).float().mean() < 0.02
 
 
 def test_fit_covers_and_cuts_the_centre():
@@ -114,7 +175,21 @@ def test_fit_covers_and_cuts_the_centre():
 
 
 def one(image, augment, seed, side=12):
-    return augmented(image, side, side, augment, torch.Generator().manual_seed(seed))
+    return augmented(image, side, side, augment, draw_changes(1, augment, seed, 0))
+
+
+@pytest.mark.parametrize("augment", [Augment(pad=2, flip=True), Augment(jitter=0.4), EVERYTHING])
+def test_an_image_in_a_file_changes_as_one_in_memory_does(augment):
+    """Alone and in a batch; but a crop that torchvision takes, which rounds otherwise."""
+    images = torch.randint(0, 256, (7, 3, 12, 12), generator=torch.Generator().manual_seed(3))
+    images = images.to(torch.uint8)
+    changes = draw_changes(7, augment, 0, 0)
+    together = change(images, changes, augment)
+    for i, image in enumerate(images):
+        alone = augmented(image, 12, 12, augment, changes.of(torch.tensor([i])))
+        most = 0 if augment.crop_scale is None else 3
+        assert (alone.int() - together[i].int()).abs().max() <= most
+    assert not torch.equal(together, images)
 
 
 def test_file_image_is_moved_like_one_of_the_possible_moves():
@@ -123,7 +198,11 @@ def test_file_image_is_moved_like_one_of_the_possible_moves():
     for top in range(3):
         for left in range(3):
             for flip in (False, True):
-                moves = Moves(torch.tensor([top]), torch.tensor([left]), torch.tensor([flip]))
+                moves = Changes(
+                    top_N=torch.tensor([top]),
+                    left_N=torch.tensor([left]),
+                    flip_N=torch.tensor([flip]),
+                )
                 moved = move(image[None], moves, 1)[0]
                 possible[moved.numpy().tobytes()] = (top, left, flip)
     assert len(possible) == 18
@@ -152,14 +231,3 @@ def test_every_option_changes_a_file_image_and_only_by_its_generator():
         assert all(r.shape == (3, 12, 12) and r.dtype == torch.uint8 for r in results)
         assert any(not torch.equal(r, plain) for r in results)
         assert torch.equal(one(image, augment, 5), results[5])
-
-
-def test_jitter_is_the_three_adjustments_with_factors_around_one():
-    image = torch.randint(0, 256, (3, 12, 12), generator=torch.Generator().manual_seed(1))
-    image = image.to(torch.uint8)
-    draws = torch.rand(10, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
-    factors = (1 + 0.3 * (2 * draws[7:] - 1)).tolist()
-    expected = v2.functional.adjust_brightness(image, factors[0])
-    expected = v2.functional.adjust_contrast(expected, factors[1])
-    expected = v2.functional.adjust_saturation(expected, factors[2])
-    assert torch.equal(one(image, Augment(jitter=0.3), 4), expected)

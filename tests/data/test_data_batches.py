@@ -210,8 +210,6 @@ def test_batches_do_not_change_the_set_and_are_not_views_of_it(make_set):
         ({"std": (0.1, 0.0, 0.1)}, "std must be above 0 in every channel"),
         ({"dtype": torch.int32}, "floating-point type, got torch.int32"),
         ({"augment": Augment(pad=5)}, r"below the side of the images \(5 pixels\), got 5"),
-        ({"augment": Augment(jitter=0.1)}, "images in files only"),
-        ({"augment": Augment(crop_scale=(0.5, 1.0))}, "images in files only"),
     ],
 )
 def test_arguments_that_do_not_fit_are_named(make_set, options, message):
@@ -294,9 +292,11 @@ class Own:
         return self.inner.images[index]
 
 
-def test_a_set_of_ones_own_works(make_set):
+@pytest.mark.parametrize("augment", [None, FULL, Augment(jitter=0.3)])
+def test_a_set_of_ones_own_gives_the_batches_of_one_in_memory(make_set, augment):
     inner = make_set(12)
-    assert equal(make(Own(inner), 4).epoch(0), make(inner, 4).epoch(0))
+    own = make(Own(inner), 4, augment=augment)
+    assert equal(own.epoch(1), make(inner, 4, augment=augment).epoch(1))
 
 
 def test_images_read_one_by_one_each_have_their_augmentation_per_epoch():

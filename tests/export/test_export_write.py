@@ -5,6 +5,7 @@ import os
 import platform
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -37,12 +38,13 @@ class TestCard:
         record = json.loads(path.read_text())
         versions = record.pop("versions")
         assert record == {
-            "schema": 2,
+            "schema": 3,
             "architecture": "1-2",
             "choices": {"layer0": "skip", "width": 24},
             "costs": {"macs": 1200, "latency_ms": 0.5},
             "scores": {"proxy accuracy": 0.75, "test accuracy": None},
             "data": DATA,
+            "checks": None,
             "files": {"pt2": "a.pt2"},
         }
         assert isinstance(record["costs"]["macs"], int)
@@ -56,7 +58,7 @@ class TestCard:
     def test_what_is_not_known_is_null(self, tmp_path):
         record = json.loads(write_card(tmp_path / "a.json", {}).read_text())
         assert [key for key, value in record.items() if value is None] == [
-            "architecture", "choices", "costs", "scores", "data", "files"
+            "architecture", "choices", "costs", "scores", "data", "checks", "files"
         ]  # fmt: skip
 
     @pytest.mark.parametrize(
@@ -157,7 +159,7 @@ class TestExport:
         record = {**full_card(), "data": data}
         paths = export(module, example=images, folder=tmp_path, stem="a", card=record)
         expected = {
-            "schema": 2,
+            "schema": 3,
             "architecture": "1-2",
             "choices": {"layer0": "skip", "width": 24},
             "data": data,
@@ -167,6 +169,53 @@ class TestExport:
         assert json.loads(extra["manyshot.json"]) == expected
         session = onnxruntime.InferenceSession(paths["onnx"])
         assert json.loads(session.get_modelmeta().custom_metadata_map["manyshot"]) == expected
+
+    def test_files_that_normalise_take_pixels(self, images, tmp_path):
+        """Their logits are those of the module for images that are normalised by hand."""
+        module = nn.Sequential(nn.Flatten(), nn.Linear(768, 2))
+        mean, std = [0.1, 0.4, 0.6], [0.5, 0.3, 0.2]
+        pixels = np.random.default_rng(0).random((5, 3, 16, 16), np.float32)
+        by_hand = (pixels - np.reshape(mean, (3, 1, 1))) / np.reshape(std, (3, 1, 1))
+        with torch.no_grad():
+            expected = module(torch.from_numpy(by_hand).float())
+        data = {**DATA, "mean": mean, "std": std, "pixels": "divided by 255, minus mean"}
+        paths = export(
+            module,
+            example=torch.rand(1, 3, 16, 16),
+            folder=tmp_path,
+            stem="a",
+            card={**full_card(), "data": data},
+            normalise=(mean, std),
+        )
+        extra = {"manyshot.json": ""}
+        program = torch.export.load(paths["pt2"], extra_files=extra).module()
+        torch.testing.assert_close(program(torch.from_numpy(pixels)), expected)
+        session = onnxruntime.InferenceSession(paths["onnx"])
+        assert [(axis.name, axis.shape) for axis in session.get_inputs()] == [
+            ("images", ["batch", 3, 16, 16])
+        ]
+        (logits,) = session.run(None, {"images": pixels})
+        torch.testing.assert_close(torch.from_numpy(logits), expected, rtol=1e-4, atol=1e-5)
+        card = json.loads(paths["json"].read_text())
+        metadata = json.loads(session.get_modelmeta().custom_metadata_map["manyshot"])
+        for said in (card, metadata, json.loads(extra["manyshot.json"])):
+            assert (said["data"]["pixels"], said["data"]["mean"]) == ("divided by 255", mean)
+            assert said["data"]["normalised_by"] == "the files"
+        opsets = {o.domain: o.version for o in onnx.load(paths["onnx"]).opset_import}
+        assert card["versions"]["onnx_opset"] == opsets[""]
+        assert data["pixels"] == "divided by 255, minus mean"
+
+    @pytest.mark.parametrize(
+        ("normalise", "message"),
+        [
+            (([0.5], [0.0]), "std must be above 0"),
+            (([0.5], [0.1, 0.2]), "one mean and one std per channel, got 1 and 2"),
+        ],
+    )
+    def test_impossible_means(self, normalise, message, subnet, images, tmp_path, files):
+        with pytest.raises(ValueError, match=message):
+            export(subnet, example=images, folder=tmp_path, stem="a", normalise=normalise)
+        assert files(tmp_path) == []
 
     def test_without_a_card_nothing_is_carried(self, images, tmp_path):
         module = nn.Sequential(nn.Flatten(), nn.Linear(768, 2))
@@ -191,7 +240,7 @@ class TestExport:
         [
             (
                 {"formats": ["pt2", "tflite"]},
-                r"unknown format 'tflite'; have \['pt2', 'onnx', 'json'\]",
+                r"unknown format 'tflite'; have \['pt2', 'onnx', 'int8', 'predict', 'json'\]",
             ),
             ({"stem": "a/b"}, "stem must be a file name"),
             ({"stem": ""}, "stem must be a file name"),

@@ -23,7 +23,6 @@ from pipeline_runs import export_architecture, run, small
             "finish.training.batch_size = 129 is more than the 128 training images",
         ),
         (["data.pad=8"], "data: pad must be below the side of the images (8 pixels), got 8"),
-        (["data.jitter=0.1"], "data: crop_scale and jitter work on images in files only"),
         (
             ["search.candidates=3"],
             "search.candidates = 3 are all drawn at random, because the searcher only learns from "

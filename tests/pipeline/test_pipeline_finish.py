@@ -130,7 +130,8 @@ def test_any_architecture_can_be_exported(base, tmp_path):
     images = next(iter(ws.fixed("test", 8)))[0]
     with torch.no_grad():
         expected = ws.net.eval()(images, arch, stats=stats)
-        torch.testing.assert_close(program(images), expected, rtol=1e-4, atol=1e-5)
+        pixels = images * ws.splits.std[0] + ws.splits.mean[0]
+        torch.testing.assert_close(program(pixels), expected, rtol=1e-4, atol=1e-5)
     card = json.loads((tmp_path / "run" / "subnets" / "3-0-2-1.json").read_text())
     assert card["scores"] == {}
     assert card["data"]["fingerprint"] == ws.splits.training_fingerprint
@@ -179,6 +180,7 @@ def test_a_format_is_added_without_training_again(base, tmp_path, monkeypatch, m
     record = lines(folder, "finish.jsonl")[0]
     ws = Workspace.build(recipe)
     images = next(iter(ws.fixed("validation", 8)))[0].contiguous()
+    images = images * ws.splits.std[0] + ws.splits.mean[0]
     before = torch.export.load(folder / record["files"]["pt2"]).module()(images)
     (folder / record["files"]["pt2"]).unlink()
 
@@ -281,6 +283,35 @@ def test_a_changed_file_of_an_exported_architecture_is_noticed(programs, tmp_pat
         opened.file(arch, "pt2")
     opened.export(arch)  # what is missing is made again without a word
     assert opened.file(arch, "pt2").read_bytes() == content
+
+
+def test_programs_normalise_images_unless_told_otherwise(programs, tmp_path):
+    """They take pixels in [0, 1]; what took others before is written again, and that is said."""
+    folder = shutil.copytree(programs, tmp_path / "run")
+    opened = ms.Run(folder)
+    winner, splits = opened.winners[0], Workspace.build(opened.recipe).splits
+    pixels = splits.test.images[:9].float() / 255
+    normalised = (pixels - splits.mean[0]) / splits.std[0]
+    with torch.no_grad():
+        expected = winner.module()(normalised)
+    found = torch.export.load(winner.file("pt2")).module()(pixels)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    card = json.loads(winner.file("json").read_text())["data"]
+    assert (card["pixels"], card["normalised_by"]) == ("divided by 255", "the files")
+    rows = lines(folder, "finish.jsonl")
+    assert [row["normalised"] for row in rows] == [True] * len(rows)
+    values = opened.recipe.model_dump(by_alias=True)
+    values["export"]["normalise"] = False
+    with pytest.warns(UserWarning, match="written again, to take images that were normalised"):
+        line = export_architecture(opened.recipe.build(values, (), ""), folder, rows[0]["arch"])
+    assert line["normalised"] is False and line["files"].keys() == {"pt2", "json"}
+    found = torch.export.load(folder / line["files"]["pt2"]).module()(normalised)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    card = json.loads((folder / line["files"]["json"]).read_text())["data"]
+    assert card["pixels"].endswith("minus mean, divided by std") and "input" not in card
+    with pytest.warns(UserWarning, match=r"to take pixels in \[0, 1\]: export.normalise is true"):
+        run(opened.recipe, folder)
+    assert lines(folder, "finish.jsonl")[-1] == rows[0]
 
 
 def test_a_format_that_is_missing_is_added(tmp_path):

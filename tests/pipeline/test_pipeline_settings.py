@@ -4,6 +4,7 @@ import sys
 
 import pytest
 import torch
+from PIL import Image
 
 import manyshot as ms
 from manyshot.pipeline import Workspace
@@ -34,6 +35,7 @@ CHANGES = {
     "controls.largest": "controls.largest=true",
     "controls.random": "controls.random=1",
     "export.formats": "export.formats=[]",
+    "export.normalise": "export.normalise=false",
 }
 ELSEWHERE = {
     "schema": "another is refused (tests of recipes)",
@@ -57,6 +59,7 @@ ELSEWHERE = {
     "data.download": "tests of data",
     "data.workers": "below",
     "data.crop_scale": "below",
+    "data.memory": "below",
     "data.jitter": "below",
     "train": "each changes the weights (tests of the loop) and the fingerprint (below)",
     "latency": "tests of latency",
@@ -126,11 +129,30 @@ def test_where_images_come_from_reaches_the_loader(tmp_path):
     assert ws.batches(ws.recipe.train).workers == 3
 
 
+def test_crops_of_files_are_other_training_than_crops_in_memory(tmp_path):
+    for part in ("train", "test"):
+        for name in ("a", "b"):
+            (tmp_path / part / name).mkdir(parents=True)
+            for i in range(10):
+                Image.new("L", (12 + i, 12), 9 * i).save(tmp_path / part / name / f"{i}.png")
+    on = ("data.name=folder", f"data.root={tmp_path}", "data.image_size=8", "data.train_size=12")
+
+    def fingerprint(*overrides):
+        ws = Workspace.build(small(*on, "data.validation=4", *overrides))
+        return ws.fingerprint(ws.recipe.train)
+
+    assert fingerprint("data.memory=0B") == fingerprint()
+    crops = "data.crop_scale=[0.5, 1.0]"
+    assert len({fingerprint(), fingerprint(crops), fingerprint(crops, "data.memory=0B")}) == 3
+
+
 @pytest.mark.parametrize("override", ["data.crop_scale=[0.5, 1.0]", "data.jitter=0.2"])
-def test_augmentations_of_files_reach_the_batches(tmp_path, override):
-    ws = Workspace.build(small(override))
-    with pytest.raises(ValueError, match="crop_scale and jitter work on images in files only"):
-        ws.batches(ws.recipe.train)
+def test_augmentations_reach_the_batches(override):
+    images = []
+    for overrides in ((override,), ()):
+        ws = Workspace.build(small("data.pad=0", *overrides))
+        images.append(next(ws.batches(ws.recipe.train).epoch(0))[0])
+    assert not torch.equal(*images)
 
 
 @pytest.mark.parametrize(

@@ -556,13 +556,13 @@ def test_image_files_of_other_classes(call, base, tmp_path):
     assert not (tmp_path / "grey").exists()
 
 
-def test_how_files_are_augmented_goes_to_files_alone(base, tmp_path):
+def test_augmentation_goes_to_the_target_and_what_is_of_files_to_files_alone(base, tmp_path):
     looks = ["data.jitter=0.1", "data.crop_scale=[0.5, 1.0]", "data.bad=skip"]
     recipe = Recipe.load(base[0] / "recipe.toml", looks)
     put(tmp_path / "recipe.toml", recipe.to_toml())
     shutil.copy(base[0] / WEIGHTS, tmp_path)
     assert transfer_recipe(tmp_path, None, "levels", []).data == DataSettings(
-        name="levels", validation=64
+        name="levels", validation=64, jitter=0.1, crop_scale=[0.5, 1.0]
     )
     own = transfer_recipe(tmp_path, None, "folder", []).data
     assert (own.jitter, own.crop_scale, own.bad) == (0.1, [0.5, 1.0], "skip")

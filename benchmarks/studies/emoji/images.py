@@ -1,7 +1,5 @@
 """Colour images of emoji by four vendors, in nine categories, as folders of classes.
 
-    python -m benchmarks.studies.emoji.images FOLDER
-
 The images are those of npm's `emoji-datasource-{apple,facebook,google,twitter}` at 64 pixels; `npm`
 fetches them (340 MB), and nothing of them is kept beside this file. Three vendors are for training,
 and the fourth, whose drawings no network has seen, is the test part.
@@ -9,7 +7,6 @@ and the fourth, whose drawings no network has seen, is the test part.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
@@ -20,8 +17,11 @@ from pathlib import Path
 VERSION = "16.0.0"
 TRAINED = ("facebook", "google", "twitter")
 TESTED = "apple"
-LEFT_OUT = "Component"
-"""A category of five images, which are parts of others."""
+CATEGORIES = (
+    *("Activities", "Animals & Nature", "Flags", "Food & Drink", "Objects", "People & Body"),
+    *("Smileys & Emotion", "Symbols", "Travel & Places"),
+)
+"""All but one of five images, which are parts of others."""
 
 
 def make(folder: Path, archives: Path | None = None) -> Path:
@@ -54,7 +54,7 @@ def _unpacked(place: Path, vendor: str, part: Path) -> None:
         assert table is not None
         for emoji in json.load(table):
             image = f"package/img/{vendor}/64/{emoji['image']}"
-            if emoji["category"] == LEFT_OUT or image not in members:
+            if emoji["category"] not in CATEGORIES or image not in members:
                 continue
             data = package.extractfile(members[image])
             assert data is not None
@@ -62,16 +62,3 @@ def _unpacked(place: Path, vendor: str, part: Path) -> None:
             of_class.mkdir(parents=True, exist_ok=True)
             path = of_class / f"{Path(emoji['image']).stem}-{vendor}.png"
             path.write_bytes(data.read())
-
-
-def main() -> None:
-    """Writes the folder that is named."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--archives", type=Path, help="the folder of the packages")
-    arguments = parser.parse_args()
-    make(arguments.folder, arguments.archives)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,10 +1,11 @@
-"""Commands that make and use a run: run, train, search, transfer, space, export."""
+"""Commands that make and use runs, from `run` to `predict` and `benchmark`."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -18,6 +19,7 @@ from manyshot.cli.shared import (
     RunPath,
     Trust,
     app,
+    check_alone,
     echo,
     folder_of,
     loaded,
@@ -29,6 +31,7 @@ from manyshot.cli.shared import (
 )
 
 if TYPE_CHECKING:
+    from manyshot.cost.files import Runtime
     from manyshot.recipe import Recipe
     from manyshot.runs import Run
 
@@ -131,16 +134,28 @@ def export_command(
     run: RunPath,
     arch: Annotated[str, typer.Option(help="An architecture, such as 0-2-1.")],
     formats: Annotated[
-        list[str] | None, typer.Option("--format", help="pt2, onnx, json; repeatable.")
+        list[str] | None, typer.Option("--format", help="pt2, onnx, int8, json; repeatable.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Such as export.normalise=false."),
     ] = None,
     test: Annotated[bool, typer.Option("--test", help="Score it on the test set too.")] = False,
     trust: Trust = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Finish any architecture of a trained run as its recipe says, and export it."""
-    overrides = None if formats is None else [f"export.formats={json.dumps(formats)}"]
-    settings = loaded(trusted_recipe_of(run, trust), overrides)
+    """Finish any architecture of a trained run as its recipe says, and export it.
+
+    Settings of `[export]` may be others than the run's; all files of the architecture follow.
+    """
+    other = [text for text in set_ or [] if not text.strip().startswith(("export.", "export="))]
+    if other:
+        raise typer.BadParameter(
+            f"--set {other[0]}: an export is of a run as it is, and only export.... may be set"
+        )
+    overrides = [f"export.formats={json.dumps(formats)}"] if formats is not None else []
+    settings = loaded(trusted_recipe_of(run, trust), [*(set_ or []), *overrides])
     from manyshot.pipeline import export_architecture
 
     line = export_architecture(settings, run, arch, progress(quiet), test=test)
@@ -151,6 +166,78 @@ def export_command(
             echo(run / path)
         for name, value in (line.test_metrics or {}).items() if test else ():
             echo(f"test {name} {value:.4f}")
+
+
+@app.command("predict")
+def predict_command(
+    run: RunPath,
+    images: Annotated[list[Path], typer.Argument(help="Image files.")],
+    budget: Annotated[
+        str | None, typer.Option(help="The budget of a winner; needed if there are several.")
+    ] = None,
+    arch: Annotated[
+        str | None, typer.Option(help="A winner, or an architecture that was exported.")
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="So many classes of each image.")] = 1,
+    trust: Trust = False,
+    as_json: Json = False,
+) -> None:
+    """Say what images show, by a finished network of a run: path, class and probability."""
+    trusted_recipe_of(run, trust)
+    if budget is not None and arch is not None:
+        raise typer.BadParameter("--budget and --arch both say which network: give one")
+    from manyshot.runs import Run
+
+    opened = Run(run, trust=trust)
+    described = opened.files.space()
+    chosen = None if arch is None or described is None else described.search_space().from_text(arch)
+    said = opened.predict([*images], budget=budget, arch=chosen, top=top)
+    if as_json:
+        rows = [
+            {"image": str(image), "classes": [asdict(one) for one in classes]}
+            for image, classes in zip(images, said, strict=True)
+        ]
+        echo(json.dumps(rows))
+        return
+    for image, classes in zip(images, said, strict=True):
+        for one in classes:
+            echo(f"{image}\t{one.name}\t{one.probability:.4f}")
+
+
+@app.command("benchmark")
+def benchmark_command(
+    file: Annotated[Path, typer.Argument(help="An exported file: .pt2 or .onnx.")],
+    against: Annotated[
+        list[Path] | None, typer.Option(help="Another file, timed in the same rounds; repeatable.")
+    ] = None,
+    runtime: Annotated[
+        str | None, typer.Option(help="torch (.pt2) or onnxruntime (.onnx); by the file's ending.")
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Samples at once.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="Of the runtime.")] = 1,
+    warmup: Annotated[int, typer.Option(min=0, help="Untimed runs.")] = 5,
+    repeats: Annotated[int, typer.Option(min=1, help="Timed runs.")] = 30,
+    as_json: Json = False,
+) -> None:
+    """Time exported files on the CPU: median, spread and throughput."""
+    check_alone("benchmark")
+    if runtime not in (None, "torch", "onnxruntime"):
+        raise typer.BadParameter(f"--runtime is torch or onnxruntime, got {runtime!r}")
+    from manyshot.cost import measure_files
+    from manyshot.show import latency_table
+
+    timings = [
+        asdict(timing)
+        for timing in measure_files(
+            [file, *(against or [])],
+            runtime=cast("Runtime | None", runtime),
+            batch_size=batch,
+            threads=threads,
+            warmup=warmup,
+            repeats=repeats,
+        )
+    ]
+    show(timings, as_json, lambda: [latency_table(timings)])
 
 
 def _perform_and_show(

@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import numpy.typing as npt
 
+from manyshot.cost.files import FileTiming, measure_files
 from manyshot.cost.functions import FunctionCost
 from manyshot.cost.latency import LatencyCheck, LatencyTable, latency_ms, latency_table
 from manyshot.cost.macs import macs_table, subnet_macs
@@ -28,6 +29,7 @@ __all__ = [
     "CostMismatch",
     "CostTable",
     "DryRunError",
+    "FileTiming",
     "Formula",
     "FunctionCost",
     "LatencyCheck",
@@ -40,6 +42,7 @@ __all__ = [
     "macs",
     "macs_table",
     "measure",
+    "measure_files",
     "params",
     "params_table",
     "register",

@@ -6,8 +6,9 @@ Shape letters: N images of a set, B of a batch, C channels, H height, W width.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import NamedTuple, cast
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import cast, final
 
 import torch
 from torch import Tensor
@@ -17,7 +18,11 @@ from manyshot.seeding import torch_generator
 _LOG_RATIO = math.log(4 / 3)
 """Random crops have a width to height ratio in 3/4..4/3, log-uniform."""
 
+_GREY = (0.2989, 0.587, 0.114)
+"""What red, green and blue give to the brightness of a pixel."""
 
+
+@final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Augment:
     """What may happen to a training image; everything is off by default.
@@ -26,9 +31,9 @@ class Augment:
         pad: images are shifted by up to so many pixels in each direction; what comes in is black.
         flip: whether images are mirrored left and right with probability 1/2.
         crop_scale: the (smallest, largest) share of the area that a random crop keeps, which is
-            then resized; only for images in files.
+            then resized.
         jitter: brightness, contrast and saturation are each multiplied by a factor in
-            1-jitter..1+jitter; only for images in files.
+            1-jitter..1+jitter.
 
     Raises:
         ValueError: if an option is not allowed; the message names it and what it allows.
@@ -55,51 +60,172 @@ class Augment:
             raise ValueError(f"jitter must be in [0, 1), got {self.jitter!r}")
 
 
-class Moves(NamedTuple):
-    """Where the pixels of each image come from: its window in the padded image, and mirroring."""
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changes:
+    """What happens to each image of a set in one epoch, or to those of a batch; None is nothing.
 
-    top_N: Tensor
-    left_N: Tensor
-    flip_N: Tensor
+    Attributes:
+        crop_N4: numbers in [0, 1) for the area, ratio, top and left of a crop, float64.
+        top_N: first row of an image's window in the padded image, 0..2*pad, int64.
+        left_N: its first column, likewise.
+        flip_N: whether it is mirrored left and right.
+        factors_N3: of brightness, contrast and saturation, float32.
+    """
+
+    crop_N4: Tensor | None = None
+    top_N: Tensor | None = None
+    left_N: Tensor | None = None
+    flip_N: Tensor | None = None
+    factors_N3: Tensor | None = None
+
+    def of(self, index: Tensor) -> Changes:
+        """Those of the images at `index`, which is on the same device."""
+        return self._each(lambda tensor: tensor[index])
+
+    def to(self, device: torch.device) -> Changes:
+        """The same on a device."""
+        return self._each(lambda tensor: tensor.to(device))
+
+    def _each(self, function: Callable[[Tensor], Tensor]) -> Changes:
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Changes(**{k: None if v is None else function(v) for k, v in values.items()})
 
 
-def draw_moves(n: int, augment: Augment, seed: int, epoch: int) -> Moves | None:
-    """The moves of every image of a set in one epoch; None if the images stay as they are.
+def draw_changes(n: int, augment: Augment, seed: int, epoch: int) -> Changes | None:
+    """The changes of every image of a set in one epoch; None if the images stay as they are.
+
+    Every option has a random stream of its own, so that none changes what another draws.
 
     Args:
         n: the number of images in the set.
-        augment: what may happen; `pad` and `flip` are used.
+        augment: what may happen.
         seed: the seed of the run.
         epoch: the number of the epoch.
 
     Returns:
-        int64 [n] tops and lefts in 0..2*pad, and bool [n]; on the CPU.
+        The changes, on the CPU.
     """
-    if not (augment.pad or augment.flip):
+    if augment == Augment():
         return None
-    shifts, flips = (torch_generator(seed, what, epoch) for what in ("shift", "flip"))
-    top, left = torch.randint(0, 2 * augment.pad + 1, (2, n), generator=shifts).unbind()
-    flip = torch.rand(n, generator=flips) < 0.5
-    return Moves(top, left, flip if augment.flip else torch.zeros_like(flip))
+    changes = Changes()
+    if augment.crop_scale is not None:
+        crops = torch_generator(seed, "crop", epoch)
+        drawn = torch.rand(n, 4, generator=crops, dtype=torch.float64)
+        changes = replace(changes, crop_N4=drawn)
+    if augment.pad or augment.flip:
+        shifts, flips = (torch_generator(seed, what, epoch) for what in ("shift", "flip"))
+        top, left = torch.randint(0, 2 * augment.pad + 1, (2, n), generator=shifts).unbind()
+        flip = torch.rand(n, generator=flips) < 0.5
+        flip = flip if augment.flip else torch.zeros_like(flip)
+        changes = replace(changes, top_N=top, left_N=left, flip_N=flip)
+    if augment.jitter:
+        jitters = torch_generator(seed, "jitter", epoch)
+        factors = 1 + augment.jitter * (2 * torch.rand(n, 3, generator=jitters) - 1)
+        changes = replace(changes, factors_N3=factors)
+    return changes
 
 
-def move(images_BCHW: Tensor, moves_B: Moves, pad: int) -> Tensor:
+def change(images_BCHW: Tensor, changes_B: Changes, augment: Augment) -> Tensor:
+    """A batch of images of one size after its changes; uint8 as before.
+
+    Args:
+        images_BCHW: the batch, uint8.
+        changes_B: the changes of each image, on the same device.
+        augment: that they were drawn for.
+    """
+    images = images_BCHW
+    if changes_B.crop_N4 is not None and augment.crop_scale is not None:
+        size = (images.shape[2], images.shape[3])
+        images = crop(images, crop_boxes(*size, augment.crop_scale, changes_B.crop_N4))
+    if changes_B.flip_N is not None:
+        images = move(images, changes_B, augment.pad)
+    if changes_B.factors_N3 is not None:
+        images = jitter(images, changes_B.factors_N3)
+    return images
+
+
+def move(images_BCHW: Tensor, changes_B: Changes, pad: int) -> Tensor:
     """The images shifted and mirrored by one gather for the whole batch; black comes in.
 
     Args:
         images_BCHW: the batch.
-        moves_B: the move of each image.
+        changes_B: with where each image goes, and whether it is mirrored.
         pad: the largest shift.
     """
     batch, channels, height, width = images_BCHW.shape
+    top_B, left_B, flip_B = changes_B.top_N, changes_B.left_N, changes_B.flip_N
+    assert top_B is not None and left_B is not None and flip_B is not None  # drawn together
     padded = torch.nn.functional.pad(images_BCHW, (pad, pad, pad, pad)) if pad else images_BCHW
     device = images_BCHW.device
-    rows_BH = moves_B.top_N[:, None] + torch.arange(height, device=device)
-    columns_BW = moves_B.left_N[:, None] + torch.arange(width, device=device)
-    columns_BW = torch.where(moves_B.flip_N[:, None], columns_BW.flip(1), columns_BW)
+    rows_BH = top_B[:, None] + torch.arange(height, device=device)
+    columns_BW = left_B[:, None] + torch.arange(width, device=device)
+    columns_BW = torch.where(flip_B[:, None], columns_BW.flip(1), columns_BW)
     pixels = (rows_BH[:, :, None] * (width + 2 * pad) + columns_BW[:, None, :]).flatten(1)
     moved = padded.flatten(2).gather(2, pixels[:, None, :].expand(-1, channels, -1))
     return moved.view(batch, channels, height, width)
+
+
+def crop(images_BCHW: Tensor, boxes_B4: Tensor) -> Tensor:
+    """A box of each image, stretched to the size of the image, bilinear.
+
+    Nothing is ever made smaller, so that there is nothing to smooth before.
+
+    Args:
+        images_BCHW: the batch, uint8.
+        boxes_B4: top, left, height and width of each box, int64.
+    """
+    top_B, left_B, height_B, width_B = boxes_B4.unbind(1)
+    stretched = _stretched(images_BCHW.float(), top_B, height_B)
+    return _stretched(stretched.mT, left_B, width_B).mT.round().to(torch.uint8)
+
+
+def _stretched(pixels_BCHW: Tensor, start_B: Tensor, length_B: Tensor) -> Tensor:
+    """Some rows of each image, stretched to as many as it has."""
+    batch, channels, height, width = pixels_BCHW.shape
+    centre_H = torch.arange(height, device=pixels_BCHW.device) + 0.5
+    place_BH = centre_H * (length_B / height)[:, None] - 0.5
+    last_B1 = length_B[:, None] - 1
+    place_BH = torch.minimum(place_BH.clamp(min=0), last_B1.float())
+    low_BH = place_BH.long()
+    rows = [start_B[:, None] + at for at in (low_BH, torch.minimum(low_BH + 1, last_B1))]
+    low, high = (
+        pixels_BCHW.gather(2, at[:, None, :, None].expand(batch, channels, height, width))
+        for at in rows
+    )
+    return torch.lerp(low, high, (place_BH - low_BH)[:, None, :, None])
+
+
+def jitter(images_BCHW: Tensor, factors_B3: Tensor) -> Tensor:
+    """The images with brightness, contrast and saturation multiplied, one after the other.
+
+    Contrast is the distance from the mean of the grey image, saturation that of each pixel from
+    its grey. Grey images have no saturation. After each of the three, values are cut to 0..255 and
+    rounded down, as torchvision does.
+
+    Args:
+        images_BCHW: the batch, uint8, of 1 or 3 channels.
+        factors_B3: the factor of each.
+    """
+    brightness, contrast, saturation = factors_B3[:, :, None, None, None].unbind(1)
+    pixels = _whole(images_BCHW * brightness)
+    mean = _grey(pixels).mean((1, 2, 3), keepdim=True)
+    pixels = _whole(torch.lerp(mean, pixels, contrast))
+    if pixels.shape[1] == 3:
+        pixels = _whole(torch.lerp(_grey(pixels), pixels, saturation))
+    return pixels.to(torch.uint8)
+
+
+def _whole(pixels: Tensor) -> Tensor:
+    return pixels.clamp_(0, 255).floor_()
+
+
+def _grey(pixels_BCHW: Tensor) -> Tensor:
+    """The brightness of whole pixels, rounded down."""
+    if pixels_BCHW.shape[1] == 1:
+        return pixels_BCHW
+    shares = torch.tensor(_GREY, device=pixels_BCHW.device).view(1, 3, 1, 1)
+    return (pixels_BCHW * shares).sum(1, keepdim=True).floor_()
 
 
 def fit(image_CHW: Tensor, height: int, width: int) -> Tensor:
@@ -123,63 +249,52 @@ def fit(image_CHW: Tensor, height: int, width: int) -> Tensor:
 
 
 def augmented(
-    image_CHW: Tensor, height: int, width: int, augment: Augment, generator: torch.Generator
+    image_CHW: Tensor, height: int, width: int, augment: Augment, changes_1: Changes | None
 ) -> Tensor:
     """One image of any size, augmented and brought to height x width.
 
-    Every call draws the same amount of numbers, so that an option does not change what another
-    draws.
+    It is what `change` makes of the image at that size, but that a random crop is taken from the
+    image as it is.
 
     Args:
         image_CHW: the image, uint8.
         height: the height of the result, in pixels.
         width: the width of the result, in pixels.
         augment: what may happen.
-        generator: all the randomness.
+        changes_1: what does.
     """
-    # Imported here: torchvision costs a second, and sets in memory do without it.
-    from torchvision.transforms.v2 import functional
-
-    draws = torch.rand(10, generator=generator, dtype=torch.float64).tolist()
-    if augment.crop_scale is None:
+    if changes_1 is None:
+        return fit(image_CHW, height, width)
+    if augment.crop_scale is None or changes_1.crop_N4 is None:
         image = fit(image_CHW, height, width)
     else:
-        box = crop_box(image_CHW.shape[1], image_CHW.shape[2], augment.crop_scale, draws[:4])
+        # Imported here: torchvision costs a second, and sets in memory do without it.
+        from torchvision.transforms.v2 import functional
+
+        old_height, old_width = image_CHW.shape[1:]
+        boxes = crop_boxes(old_height, old_width, augment.crop_scale, changes_1.crop_N4)
+        [box] = boxes.tolist()
         image = functional.resized_crop(image_CHW, *box, size=[height, width], antialias=True)
-    top, left = (int(draw * (2 * augment.pad + 1)) for draw in draws[4:6])
-    flip = augment.flip and draws[6] < 0.5
-    if augment.pad or flip:
-        moves = Moves(torch.tensor([top]), torch.tensor([left]), torch.tensor([flip]))
-        image = move(image[None], moves, augment.pad)[0]
-    if augment.jitter:
-        brightness, contrast, saturation = (
-            1 + augment.jitter * (2 * draw - 1) for draw in draws[7:]
-        )
-        image = functional.adjust_brightness(image, brightness)
-        image = functional.adjust_contrast(image, contrast)
-        image = functional.adjust_saturation(image, saturation)
-    return image
+    return change(image[None], replace(changes_1, crop_N4=None), augment)[0]
 
 
-def crop_box(
-    height: int, width: int, scale: tuple[float, float], draws: list[float]
-) -> tuple[int, int, int, int]:
-    """The (top, left, height, width) of a random crop.
+def crop_boxes(height: int, width: int, scale: tuple[float, float], draws_B4: Tensor) -> Tensor:
+    """The top, left, height and width of random crops of images of one size, int64 [B, 4].
 
     A crop that would be longer than a side is cut to that side (torchvision draws again), so that
     every image uses up the same four numbers.
 
     Args:
-        height: the height of the image.
-        width: the width of the image.
+        height: the height of the images.
+        width: the width of the images.
         scale: the smallest and the largest share of the area that is kept.
-        draws: four numbers in [0, 1) for area, ratio, top and left.
+        draws_B4: numbers in [0, 1) for area, ratio, top and left, float64.
     """
     low, high = scale
-    area = height * width * (low + (high - low) * draws[0])
-    ratio = math.exp(_LOG_RATIO * (2 * draws[1] - 1))
-    crop_height = min(height, max(1, round(math.sqrt(area / ratio))))
-    crop_width = min(width, max(1, round(math.sqrt(area * ratio))))
-    top = int(draws[2] * (height - crop_height + 1))
-    left = int(draws[3] * (width - crop_width + 1))
-    return top, left, crop_height, crop_width
+    area_B = height * width * (low + (high - low) * draws_B4[:, 0])
+    ratio_B = torch.exp(_LOG_RATIO * (2 * draws_B4[:, 1] - 1))
+    height_B = (area_B / ratio_B).sqrt().round().clamp(1, height)
+    width_B = (area_B * ratio_B).sqrt().round().clamp(1, width)
+    top_B = (draws_B4[:, 2] * (height - height_B + 1)).floor()
+    left_B = (draws_B4[:, 3] * (width - width_B + 1)).floor()
+    return torch.stack([top_B, left_B, height_B, width_B], dim=1).long()

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 from torch.utils.data import DataLoader, Dataset
 
-from manyshot.data.augment import Augment, Moves, augmented, draw_moves, fit, move
-from manyshot.data.images import ImageSet, LabelledImages
+from manyshot.data.augment import Augment, Changes, augmented, change, draw_changes
+from manyshot.data.images import LabelledImages, pixels_of
 from manyshot.data.normalise import Normalise
 from manyshot.data.own import OwnSet
 from manyshot.seeding import torch_generator
@@ -30,10 +30,11 @@ class Batches:
     """Epochs of batches; order and augmentation are functions of (seed, epoch, sample) alone.
 
     They depend neither on `workers`, nor on the step an epoch is entered at, nor on the number of
-    processes: the shares of all ranks, concatenated, are the batch of a single process. An
-    `ImageSet` is moved to the device once, as uint8, and batches are made there; any other set is
-    read, augmented one by one in `workers` processes, and normalised on the device. A data set of
-    your own gives its samples as they are, to which nothing is done.
+    processes: the shares of all ranks, concatenated, are the batch of a single process. A set in
+    memory is moved to the device once, as uint8, and batches are made there; any other set is read,
+    augmented one by one in `workers` processes, and normalised on the device. Batches are the same
+    either way, but for random crops, which are taken of the pixels in memory or of the larger ones
+    in a file. A data set of your own gives its samples as they are, to which nothing is done.
 
     Args:
         dataset: the images, or an `OwnSet`.
@@ -94,8 +95,9 @@ class Batches:
         self._normalise = Normalise.build(
             mean, std, dataset.image_shape[0], self.device, dtype, channels_last
         )
-        if isinstance(dataset, ImageSet):
-            self._memory = (dataset.images.to(self.device), dataset.labels.to(self.device))
+        pixels = pixels_of(dataset)
+        if pixels is not None:
+            self._memory = (pixels.to(self.device), dataset.labels.to(self.device))
 
     def __len__(self) -> int:
         """Steps per epoch, the same on every rank."""
@@ -146,18 +148,16 @@ class Batches:
         self, images_NCHW: Tensor, labels_N: Tensor, epoch: int, shares: list[Tensor]
     ) -> Iterator[Batch]:
         """Batches made on the device from a set that lives there."""
-        moves = draw_moves(len(labels_N), self.augment, self.seed, epoch)
-        if moves is not None:
-            moves = Moves(*(tensor.to(self.device) for tensor in moves))
         if not shares:
             return
+        changes = draw_changes(len(labels_N), self.augment, self.seed, epoch)
+        changes = None if changes is None else changes.to(self.device)
         # One transfer per epoch: the slices below stay on the device.
         on_device = torch.cat(shares).to(self.device)
         for index_B in torch.split(on_device, [len(share) for share in shares]):
             images = images_NCHW[index_B]
-            if moves is not None:
-                chosen = Moves(*(tensor[index_B] for tensor in moves))
-                images = move(images, chosen, self.augment.pad)
+            if changes is not None:
+                images = change(images, changes.of(index_B), self.augment)
             yield self._normalise(images), labels_N[index_B]
 
     def _from_own(self, dataset: OwnSet, epoch: int, shares: list[Tensor]) -> Iterator[Batch]:
@@ -180,7 +180,11 @@ class Batches:
         if not shares:
             return
         loader: DataLoader[Batch] = DataLoader(
-            _Reading(dataset, self.augment, self.seed, epoch),
+            _Reading(
+                dataset,
+                self.augment,
+                draw_changes(len(dataset), self.augment, self.seed, epoch),
+            ),
             batch_sampler=[share.tolist() for share in shares],
             num_workers=self.workers,
             pin_memory=self.device.type == "cuda",
@@ -219,32 +223,23 @@ class Batches:
             )
 
     def _check_augment(self, dataset: LabelledImages) -> None:
-        """Refuses an augmentation that this kind of set cannot do."""
+        """Refuses an augmentation that images of this size cannot have."""
         side = min(dataset.image_shape[1:])
         if self.augment.pad >= side:
             raise ValueError(
                 f"pad must be below the side of the images ({side} pixels), got {self.augment.pad}"
             )
-        by_one = self.augment.crop_scale is not None or self.augment.jitter > 0
-        if by_one and isinstance(dataset, ImageSet):
-            raise ValueError(
-                "crop_scale and jitter work on images in files only; "
-                "for a set in memory use pad and flip"
-            )
 
 
 @final
 class _Reading(Dataset[Batch]):
-    """A map-style view of a set for one epoch; an item depends on (seed, epoch, index) only."""
+    """A map-style view of a set for one epoch; an item depends on its changes and index only."""
 
-    def __init__(self, images: LabelledImages, augment: Augment, seed: int, epoch: int) -> None:
-        self._images, self._augment = images, augment
-        self._seed, self._epoch = seed, epoch
+    def __init__(self, images: LabelledImages, augment: Augment, changes: Changes | None) -> None:
+        self._images, self._augment, self._changes = images, augment, changes
 
     def __getitem__(self, index: int) -> Batch:
         image, label = self._images.read(index), self._images.labels[index]
         _, height, width = self._images.image_shape
-        if self._augment == Augment():
-            return fit(image, height, width), label
-        generator = torch_generator(self._seed, "sample", self._epoch, index)
-        return augmented(image, height, width, self._augment, generator), label
+        changes = None if self._changes is None else self._changes.of(torch.tensor([index]))
+        return augmented(image, height, width, self._augment, changes), label

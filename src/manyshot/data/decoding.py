@@ -102,8 +102,8 @@ def decode(path: Path) -> tuple[Image, Look]:
         return _decoded(file)
 
 
-def look_at(path: Path) -> Look:
-    """What `decode` says that a file is, with the digest of the bytes that it was decoded from.
+def decode_digested(path: Path) -> tuple[Image, Look]:
+    """What `decode` gives, with the digest of the bytes that the image was decoded from.
 
     It raises what `decode` does.
     """
@@ -111,7 +111,23 @@ def look_at(path: Path) -> Look:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, _CONTENT).hexdigest()
         file.seek(0)
-        return _decoded(file)[1]._replace(content=digest)
+        image, look = _decoded(file)
+        return image, look._replace(content=digest)
+
+
+def look_at(path: Path) -> Look:
+    """What `decode_digested` says that a file is; it raises the same."""
+    return decode_digested(path)[1]
+
+
+def as_eight_bits(image: Image) -> Image:
+    """What `decode` makes of a file that holds an image of Pillow: upright, opaque, of 8 bits.
+
+    Raises:
+        ValueError: if its pixels have no known range.
+    """
+    image.load()
+    return _eight_bits(image)[0]
 
 
 def _decoded(file: IO[bytes]) -> tuple[Image, Look]:

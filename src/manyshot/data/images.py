@@ -9,13 +9,16 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol, Self, final
+from typing import TYPE_CHECKING, Protocol, Self, final
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from manyshot.data.decoding import decode
+from manyshot.data.decoding import decode, decode_digested
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 Indices = Tensor | Sequence[int]
 
@@ -113,7 +116,7 @@ class ImageSet:
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ImageFolderSet:
-    """Images in files, decoded each time they are asked for.
+    """Images in files, in memory too or decoded each time they are asked for.
 
     Attributes:
         root: the folder that `paths` start from.
@@ -123,6 +126,7 @@ class ImageFolderSet:
         class_names: the names of the classes, sorted.
         image_shape: (C, H, W) of the images in a batch; C is 1 for grey images and 3 for colours.
         notes: what is worth knowing of the files, such as how many were left out.
+        images: the pixels of all at `image_shape`, uint8 [N, C, H, W], if they are in memory.
 
     Raises:
         ValueError: if the lengths disagree, or a label or the shape does not fit.
@@ -135,6 +139,7 @@ class ImageFolderSet:
     class_names: tuple[str, ...]
     image_shape: tuple[int, int, int]
     notes: tuple[str, ...] = ()
+    images: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.image_shape[0] not in (1, 3) or min(self.image_shape[1:]) < 1:
@@ -147,6 +152,14 @@ class ImageFolderSet:
                 f"{len(self.paths)} paths but {len(self.contents)} contents; give one per file"
             )
         check_labels(self.labels, len(self.paths), self.classes)
+        if self.images is None:
+            return
+        shape = (len(self.paths), *self.image_shape)
+        if self.images.dtype != torch.uint8 or self.images.shape != shape:
+            raise ValueError(
+                f"images must be uint8 {list(shape)}, got {self.images.dtype} "
+                f"{list(self.images.shape)}"
+            )
 
     @property
     def classes(self) -> int:
@@ -158,19 +171,42 @@ class ImageFolderSet:
         return len(self.paths)
 
     def read(self, index: int) -> Tensor:
-        """Image `index` at its size on disk, uint8 [C, height, width], upright.
+        """Image `index` as it is in memory, else at its size on disk, uint8 [C, height, width].
 
-        Of 16 bits a pixel has the 8 that are nearest; what is transparent is on white.
+        It is upright. Of 16 bits a pixel has the 8 that are nearest, and what is transparent is on
+        white.
 
         Raises:
             FileNotFoundError: if the file is gone.
             ValueError: if it cannot be decoded; the message names the file.
         """
+        if self.images is not None:
+            return self.images[index]
         path = self.root / self.paths[index]
         try:
             image, _ = decode(path)
         except ValueError as error:
             raise ValueError(f"{path} {error}") from error
+        return self._pixels(image)
+
+    def read_checked(self, index: int) -> Tensor:
+        """Image `index` at its size on disk, if its file is the one that `contents` identifies.
+
+        Raises:
+            FileNotFoundError: if the file is gone.
+            ValueError: if it is another file, or cannot be decoded; the message names it.
+        """
+        path = self.root / self.paths[index]
+        try:
+            image, look = decode_digested(path)
+        except ValueError as error:
+            raise ValueError(f"{path} {error}") from error
+        if look.content != self.contents[index]:
+            raise ValueError(f"{path} has changed since it was looked at: start again")
+        return self._pixels(image)
+
+    def _pixels(self, image: Image) -> Tensor:
+        """A decoded image in the colours of the set."""
         pixels = np.array(image.convert("L" if self.image_shape[0] == 1 else "RGB"))
         return torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1)).permute(2, 0, 1)
 
@@ -179,7 +215,13 @@ class ImageFolderSet:
         chosen = torch.as_tensor(indices, dtype=torch.int64)
         paths = tuple(self.paths[i] for i in chosen.tolist())
         contents = tuple(self.contents[i] for i in chosen.tolist())
-        return replace(self, paths=paths, contents=contents, labels=self.labels[chosen])
+        return replace(
+            self,
+            paths=paths,
+            contents=contents,
+            labels=self.labels[chosen],
+            images=None if self.images is None else self.images[chosen],
+        )
 
     def digest(self) -> str:
         """A sha256 over class names, shape, and relative path, label and content of each file."""
@@ -188,6 +230,11 @@ class ImageFolderSet:
         for path, label, content in files:
             digest.update(f"\n{path}\t{label}\t{content}".encode(errors="surrogateescape"))
         return digest.hexdigest()
+
+
+def pixels_of(images: LabelledImages) -> Tensor | None:
+    """The pixels of all images of a set, uint8 [N, C, H, W]; None if they are not in memory."""
+    return images.images if isinstance(images, ImageSet | ImageFolderSet) else None
 
 
 def check_labels(labels: Tensor, count: int, classes: int) -> None:

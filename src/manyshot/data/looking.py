@@ -10,13 +10,13 @@ import contextlib
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
 from manyshot.data.decoding import Look, look_at
+from manyshot.data.user_cache import cache_folder, write_whole
 from manyshot.watching import tell
 
 State = tuple[int, int, int]
@@ -98,10 +98,8 @@ def _memory(root: Path) -> Path:
     # Imported here, like all of Pillow; another version may decode other files.
     from PIL import __version__
 
-    chosen = os.environ.get("XDG_CACHE_HOME")
-    folder = Path(chosen) if chosen else Path.home() / ".cache"
     name = hashlib.sha256(f"2 {__version__} {root.resolve()}".encode(errors="surrogateescape"))
-    return folder / "manyshot" / "looked_at" / f"{name.hexdigest()[:32]}.json"
+    return cache_folder("looked_at") / f"{name.hexdigest()[:32]}.json"
 
 
 def _recalled(root: Path) -> dict[str, tuple[State, Look]]:
@@ -120,15 +118,5 @@ def _recalled(root: Path) -> dict[str, tuple[State, Look]]:
 def _remember(root: Path, good: Mapping[str, tuple[State, Look]]) -> None:
     """Replaces what is remembered; where that cannot be written, files are looked at again."""
     with contextlib.suppress(OSError, RuntimeError):
-        memory = _memory(root)
-        memory.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=memory.parent)
-        try:
-            with open(handle, "w") as file:
-                kept = {
-                    path: [*state, *look[:4], look.content] for path, (state, look) in good.items()
-                }
-                json.dump(kept, file)
-            os.replace(temporary, memory)
-        finally:
-            Path(temporary).unlink(missing_ok=True)
+        kept = {path: [*state, *look[:4], look.content] for path, (state, look) in good.items()}
+        write_whole(_memory(root), json.dumps(kept).encode())

@@ -13,12 +13,15 @@ import torch
 from manyshot.data.balance import hold_out
 from manyshot.data.folder import Bad, image_folders
 from manyshot.data.idx import read_idx_pair
-from manyshot.data.images import ImageSet, LabelledImages
+from manyshot.data.images import ImageFolderSet, ImageSet, LabelledImages
 from manyshot.data.missing import not_found
 from manyshot.seeding import numpy_rng
 
 TrainAndTest = tuple[LabelledImages, LabelledImages]
 """The train and the test part, before anything is split off."""
+
+Files = tuple[ImageFolderSet, ImageFolderSet]
+"""Likewise, of image files."""
 
 Size = tuple[int, int]
 """(height, width) of images, in pixels."""
@@ -165,7 +168,7 @@ def cifar(
 
 def own_files(
     root: Path | None, image_size: Size | None, download: bool, bad: Bad = "refuse"
-) -> TrainAndTest:
+) -> Files:
     """The image files of a user, in one folder per class (see `image_folders`).
 
     Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -15,8 +15,9 @@ from torch import Tensor
 
 from manyshot.data.augment import fit
 from manyshot.data.balance import balanced, hold_out
+from manyshot.data.decoded import in_memory
 from manyshot.data.folder import Bad
-from manyshot.data.images import ImageFolderSet, ImageSet, LabelledImages
+from manyshot.data.images import ImageFolderSet, LabelledImages, pixels_of
 from manyshot.data.own import PARTS, OwnSet, parts_of
 from manyshot.data.sources import DATASETS, own_files
 from manyshot.plugins import nearest
@@ -24,6 +25,10 @@ from manyshot.seeding import numpy_rng
 
 Set = TypeVar("Set", LabelledImages, OwnSet)
 Pair: TypeAlias = tuple[Set, Set]
+
+MEMORY = 2 * 10**9
+"""Image files whose decoded pixels are so many bytes at most are kept in memory, by default."""
+
 _MOMENT_FILES = 4096
 """Mean and std of a set of more files than this are estimated from so many of them."""
 
@@ -105,6 +110,8 @@ def load(
     image_size: int | Sequence[int] | None = None,
     download: bool = False,
     bad: Bad = "refuse",
+    memory: int = MEMORY,
+    workers: int = 0,
 ) -> Splits:
     """Loads a data set and splits it; of the other arguments the test part depends on size alone.
 
@@ -128,6 +135,11 @@ def load(
         download: whether missing files may be fetched from the internet.
         bad: of folder, whether image files that cannot be used are an error that lists them
             ("refuse"), or are left out with a warning ("skip").
+        memory: of folder, how many bytes the pixels of all images may be, at the size of a batch,
+            to be decoded once and kept in memory, and on disk for the next start (see
+            `manyshot.data.decoded`). Twice as much is needed while parts are split off. Else files
+            are decoded in every epoch.
+        workers: threads that decode then; 0 is one per core, and 8 at most.
 
     Raises:
         DataNotFound: if the files are not there.
@@ -139,8 +151,10 @@ def load(
     if bad not in ("refuse", "skip"):
         raise ValueError(f"data.bad must be 'refuse' or 'skip', got {bad!r}")
     path, size, stratified = None if root is None else Path(root), _size(image_size), False
+    whole: LabelledImages
+    test: LabelledImages
     if name == "folder":
-        whole, test = own_files(path, size, download, bad)
+        whole, test = in_memory(own_files(path, size, download, bad), memory, workers)
         stratified = True
     else:
         whole, test = DATASETS[name](path, size, download)
@@ -248,8 +262,8 @@ def _split(samples: Set, part: str, asked: int | float, seed: int, stratified: b
 def moments(images: LabelledImages) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """The mean and the standard deviation per channel, of pixels divided by 255.
 
-    They are exact for sets in memory. For files they are taken after resizing, and over a fixed
-    class-balanced sample of 4,096 if there are more.
+    They are exact but for files, of which they are taken after resizing, and over a fixed
+    class-balanced sample of 4,096 if there are more, whether their pixels are in memory or not.
     """
     counts = _histogram(images)
     values = torch.arange(256, dtype=torch.float64) / 255
@@ -261,19 +275,26 @@ def moments(images: LabelledImages) -> tuple[tuple[float, ...], tuple[float, ...
 
 def _histogram(images: LabelledImages) -> Tensor:
     """How often each value 0..255 occurs, int64 [C, 256]."""
-    channels, height, width = images.image_shape
+    channels = images.image_shape[0]
     counts = torch.zeros(channels, 256, dtype=torch.int64)
-    if isinstance(images, ImageSet):
+    if isinstance(images, ImageFolderSet):
+        count = min(len(images), _MOMENT_FILES)
+        images = images.subset(balanced(images.labels, count, numpy_rng("files", "moments")))
+    for pixels_NCHW in _at_their_size(images):
         for channel in range(channels):
-            pixels = images.images[:, channel].flatten()
-            counts[channel] = torch.bincount(pixels, minlength=256)
-        return counts
-    rng = numpy_rng("files", "moments")
-    for index in balanced(images.labels, min(len(images), _MOMENT_FILES), rng).tolist():
-        pixels = fit(images.read(index), height, width).flatten(1)
-        for channel in range(channels):
-            counts[channel] += torch.bincount(pixels[channel], minlength=256)
+            counts[channel] += torch.bincount(pixels_NCHW[:, channel].flatten(), minlength=256)
     return counts
+
+
+def _at_their_size(images: LabelledImages) -> Iterator[Tensor]:
+    """The pixels of all images of a set, one by one unless they are in memory."""
+    pixels = pixels_of(images)
+    if pixels is not None:
+        yield pixels
+        return
+    _, height, width = images.image_shape
+    for index in range(len(images)):
+        yield fit(images.read(index), height, width)[None]
 
 
 def _shrunk(train: Set, size: int | None, seed: int) -> Set:

@@ -6,7 +6,7 @@ import json
 import numbers
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -16,12 +16,16 @@ from manyshot import records
 from manyshot._version import __version__
 from manyshot.data import ImageFolderSet, Splits
 from manyshot.export.check import with_suffix
+from manyshot.export.programs import ONNX_OPSET
 from manyshot.nn.inputs import shapes_in_words, with_samples
 from manyshot.space import Arch, SearchSpace
 
-CARD_SCHEMA = 2
+CARD_SCHEMA = 3
+"""Of cards and of what files carry. Since 3 these may normalise their inputs, and then say so."""
+BY_THE_FILES, BY_THE_CALLER = "the files", "the caller"
+"""Who normalises images, under `normalised_by` in `data` of a card."""
 CARRIED = ("architecture", "choices", "data")
-FIELDS = ("architecture", "choices", "costs", "scores", "data", "files")
+FIELDS = ("architecture", "choices", "costs", "scores", "data", "checks", "files")
 
 
 def card(
@@ -92,6 +96,28 @@ def about_images(splits: Splits, tested_on: str | None = None) -> dict[str, Any]
             ),
         },
         "pixels": "divided by 255, minus mean, divided by std",
+        "normalised_by": BY_THE_CALLER,
+    }
+
+
+def normalised_inside(
+    data: Mapping[str, Any], mean: Sequence[float], std: Sequence[float]
+) -> dict[str, Any]:
+    """`data` of a card, for files that normalise their inputs themselves.
+
+    Args:
+        data: what `about_images` says.
+        mean: what the files subtract, per channel.
+        std: what they divide by then.
+    """
+    return {
+        **data,
+        "mean": list(mean),
+        "std": list(std),
+        "pixels": "divided by 255",
+        "input": "floating-point pixels from 0 (black) to 1, (batch, channels, height, width), of "
+        "any batch size",
+        "normalised_by": BY_THE_FILES,
     }
 
 
@@ -113,14 +139,14 @@ def carried(record: Mapping[str, Any]) -> str | None:
 def write_card(path: str | os.PathLike[str], record: Mapping[str, Any]) -> Path:
     """Writes a JSON card atomically; returns its path.
 
-    The card has `schema`, then `architecture` (text), `choices`, `costs`, `scores`, `data` and
-    `files` as in `record` (null where it has none), then the `versions` of python, torch and
-    manyshot that write it.
+    The card has `schema`, then `architecture` (text), `choices`, `costs`, `scores`, `data`,
+    `checks` and `files` as in `record` (null where it has none), then the `versions` of python,
+    torch and manyshot that write it, and of ONNX's operators if there is such a file.
 
     Args:
         path: where to write; it ends with `.json`, and folders are made.
         record: any of the fields above but `schema` and `versions`, as `card` gives them. `files`
-            maps a kind to a path relative to the card.
+            maps a kind to a path relative to the card, `checks` a kind to what was compared.
 
     Raises:
         ValueError: for an unknown field, incomplete `data`, or a number
@@ -129,6 +155,7 @@ def write_card(path: str | os.PathLike[str], record: Mapping[str, Any]) -> Path:
     """
     path = with_suffix(path, ".json")
     _check(record)
+    listed = record.get("files") or {}
     content = {
         "schema": CARD_SCHEMA,
         **{field: record.get(field) for field in FIELDS},
@@ -136,6 +163,7 @@ def write_card(path: str | os.PathLike[str], record: Mapping[str, Any]) -> Path:
             "python": platform.python_version(),
             "torch": str(torch.__version__),
             "manyshot": __version__,
+            **({"onnx_opset": ONNX_OPSET} if {"onnx", "int8"} & set(listed) else {}),
         },
     }
     text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False, default=_plain)

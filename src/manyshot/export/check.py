@@ -71,7 +71,7 @@ def check_program(
     program: Callable[..., Any],
     module: nn.Module,
     example: Inputs,
-    tolerance: float,
+    tolerance: float | None,
 ) -> None:
     """Compares `program` with `module` at `CHECKED_BATCHES`.
 
@@ -81,7 +81,8 @@ def check_program(
         module: the original, in eval mode on the CPU.
         example: inputs with any batch in front.
         tolerance: the largest accepted |program - module| of a tensor of the output, relative to
-            max |module|.
+            max |module|; None for a program that only rounds alike, whose outputs are to be finite
+            and of the same shapes.
 
     Raises:
         ExportMismatch: if it differs by more, in shape, or any output is not finite.
@@ -94,6 +95,10 @@ def check_program(
         if [tensor.shape for tensor in ours] != [tensor.shape for tensor in theirs]:
             raise ExportMismatch(kind, float("inf"), 0.0, batch)
         for one, other in zip(ours, theirs, strict=True):
+            if tolerance is None:
+                if not bool(one.isfinite().all()):
+                    raise ExportMismatch(kind, float("nan"), float("inf"), batch)
+                continue
             allowed = tolerance * other.abs().max().item() if other.numel() else 0.0
             difference = (one - other).abs().max().item() if other.numel() else 0.0
             if not difference <= allowed < float("inf"):  # nan fails too

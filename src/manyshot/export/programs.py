@@ -7,7 +7,8 @@ import importlib
 import inspect
 import io
 import os
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ much as rounding does: 1e-6 for `macro`, 8e-5 for an untrained 20-layer `shuffle
 logits in torch are 6e-5 from its float64 ones.
 """
 
+ONNX_OPSET = 20
+"""The version of ONNX's operators that files are written with; ONNX Runtime has it since 1.17."""
 
 CARRIED = "manyshot.json"
 """The name under which a `.pt2` file carries what is said about its network."""
@@ -85,7 +88,8 @@ def to_onnx(
     The input of a network that takes one floating-point tensor is `images`; of any other, inputs
     have the names of the parameters of its `forward`. An output that is one tensor is `logits`;
     of a dict, outputs have the names of its keys, and else numbers (`output0`). It is run by ONNX
-    Runtime and compared with the module before it gets its name. Weights are inside the file, so
+    Runtime and compared with the module before it gets its name. Operators are those of opset
+    `ONNX_OPSET`. Weights are inside the file, so
     they must be below the 2 GB that ONNX allows there.
 
     Args:
@@ -102,43 +106,143 @@ def to_onnx(
         ValueError: for the reasons that `to_pt2` has.
     """
     path = with_suffix(path, ".onnx")
-    runtime = _onnx_runtime()
+    _onnx_runtime()
     module, example = _prepared(module, example)
-    program = torch.onnx.export(
+    exported = torch.onnx.export(
         _traced(module, example),
         dynamo=True,
+        opset_version=ONNX_OPSET,
         # Known from the trace, but this gives the axis its name.
         dynamic_shapes=_free_batch(module, example, "batch", only_first=True),
         input_names=_input_names(module, example),
         output_names=_output_names(module, example),
         verbose=False,
     )
-    assert program is not None
+    assert exported is not None
     path.parent.mkdir(parents=True, exist_ok=True)
     with records.atomic(path) as temporary:
-        temporary.write_bytes(_serialised(program.model_proto, about))
-        _check_onnx(runtime, temporary, module, example)
+        temporary.write_bytes(_serialised(exported.model_proto, about))
+        program = OnnxProgram(temporary, module, example)
+        check_program("onnx", program, module, example, ONNX_TOLERANCE)
     return path
 
 
-def _check_onnx(runtime: Any, file: Path, module: nn.Module, example: Inputs) -> None:
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    session = runtime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-    names = _input_names(module, example)
-    used = {node.name for node in session.get_inputs()}
-    args, kwargs = as_call(example)
-    with torch.no_grad():
-        given, structure = pytree.tree_flatten(module(*args, **kwargs))
+class OnnxProgram(nn.Module):
+    """An ONNX file, called as the module that it was written from.
 
-    def run(*args: Any, **kwargs: Any) -> Any:
+    Attributes:
+        session: of ONNX Runtime, on the CPU.
+    """
+
+    def __init__(self, file: Path, module: nn.Module, example: Inputs) -> None:
+        """Opens a file, on as many threads as torch has now.
+
+        Args:
+            file: what `to_onnx` or `to_int8` wrote.
+            module: what it was written from, on the CPU in eval mode, which says how outputs are
+                arranged.
+            example: inputs of it.
+        """
+        super().__init__()
+        runtime = _onnx_runtime()
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        self.session = runtime.InferenceSession(
+            str(file), options, providers=["CPUExecutionProvider"]
+        )
+        self._inputs, self._outputs = _input_names(module, example), _output_names(module, example)
+        self._used = {node.name for node in self.session.get_inputs()}
+        args, kwargs = as_call(example)
+        with torch.no_grad():
+            self._leaves, self._structure = pytree.tree_flatten(module(*args, **kwargs))
+
+    def fed(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """What the session takes, by name."""
         leaves = (leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor))
-        fed = {n: t.numpy() for n, t in zip(names, leaves, strict=True) if n in used}
-        outputs = map(torch.from_numpy, session.run(_output_names(module, example), fed))
-        every = (next(outputs) if isinstance(leaf, Tensor) else leaf for leaf in given)
-        return pytree.tree_unflatten(every, structure)
+        named = zip(self._inputs, leaves, strict=True)
+        return {name: tensor.cpu().numpy() for name, tensor in named if name in self._used}
 
-    check_program("onnx", run, module, example, ONNX_TOLERANCE)
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The outputs, arranged as the module's."""
+        found = self.session.run(self._outputs, self.fed(*args, **kwargs))
+        outputs = map(torch.from_numpy, found)
+        every = (next(outputs) if isinstance(leaf, Tensor) else leaf for leaf in self._leaves)
+        return pytree.tree_unflatten(every, self._structure)
+
+
+def to_int8(
+    module: nn.Module,
+    example: Inputs,
+    path: str | os.PathLike[str],
+    calibration: Iterable[Inputs],
+    about: str | None = None,
+) -> Path:
+    """Writes `module` as an ONNX file of 8-bit integers, made by ONNX Runtime; returns its path.
+
+    Weights have a scale per channel and 7 of the 8 bits, since processors without VNNI add up pairs
+    of products in 16 bits, which 8 bits overflow. Ranges of activations are the smallest and the
+    largest that calibration sees. What comes out is another network: score it
+    (`OnnxProgram`). That it gives finite outputs of the same shapes is checked.
+
+    Args:
+        module: a plain network (see `to_pt2`).
+        example: what its `forward` takes, with any batch in front (see `to_pt2`).
+        path: where to write; it ends with `.onnx`, and folders are made.
+        calibration: batches of such inputs, as the network will meet them, at least one.
+        about: a text that the file carries, as in `to_onnx`.
+
+    Raises:
+        ExportMismatch: if outputs have other shapes, or are not finite.
+        ImportError: without the optional packages.
+        ValueError: without calibration, and for the reasons that `to_pt2` has.
+    """
+    path = with_suffix(path, ".onnx")
+    _onnx_runtime()
+    quantization = importlib.import_module("onnxruntime.quantization")
+    inference = importlib.import_module("onnxruntime.quantization.shape_inference")
+    module, example = _prepared(module, example)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="manyshot-int8-") as folder:
+        exact, shaped = Path(folder) / "exact.onnx", Path(folder) / "shaped.onnx"
+        to_onnx(module, example, exact, about)
+        program = OnnxProgram(exact, module, example)
+        batches = iter(_fed(program, calibration))
+
+        class Reader(quantization.CalibrationDataReader):  # type: ignore[misc, name-defined]
+            def get_next(self) -> dict[str, Any] | None:
+                return next(batches, None)
+
+        inference.quant_pre_process(
+            str(exact), str(shaped), skip_symbolic_shape=True, skip_optimization=True
+        )
+        with records.atomic(path) as temporary:
+            quantization.quantize_static(
+                str(shaped),
+                str(temporary),
+                Reader(),
+                quant_format=quantization.QuantFormat.QDQ,
+                per_channel=True,
+                reduce_range=True,
+                weight_type=quantization.QuantType.QInt8,
+                activation_type=quantization.QuantType.QInt8,
+            )
+            check_program("int8", OnnxProgram(temporary, module, example), module, example, None)
+    return path
+
+
+def _fed(program: OnnxProgram, calibration: Iterable[Inputs]) -> Iterator[dict[str, Any]]:
+    """What calibration gives the session.
+
+    Raises:
+        ValueError: for nothing.
+    """
+    seen = 0
+    for inputs in calibration:
+        args, kwargs = as_call(inputs)
+        yield program.fed(*args, **kwargs)
+        seen += 1
+    if not seen:
+        raise ValueError("int8 needs calibration: at least one batch of inputs, got none")
 
 
 def _input_names(module: nn.Module, example: Inputs) -> list[str]:
@@ -160,6 +264,15 @@ def _output_names(module: nn.Module, example: Inputs) -> list[str]:
     parts = output.items() if isinstance(output, Mapping) else enumerate(pytree.tree_leaves(output))
     prefix = "" if isinstance(output, Mapping) else "output"
     return [name for key, value in parts for name in _names(f"{prefix}{key}", value)]
+
+
+def output_name(part: str | int | None) -> str:
+    """The name of the ONNX output that is a part of a network's outputs, a single tensor.
+
+    Args:
+        part: a key, an index, or None for outputs that are one tensor.
+    """
+    return "logits" if part is None else part if isinstance(part, str) else f"output{part}"
 
 
 def _names(key: str, value: Any) -> list[str]:

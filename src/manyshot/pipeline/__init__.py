@@ -5,6 +5,7 @@ from manyshot.pipeline.stages.finish import finish
 from manyshot.pipeline.stages.search import search, winners
 from manyshot.pipeline.verbs.compare import compare_runs
 from manyshot.pipeline.verbs.export import export_architecture
+from manyshot.pipeline.verbs.predict import Prediction, predict_images
 from manyshot.pipeline.verbs.rank import rank_run
 from manyshot.pipeline.verbs.run import run, train_only
 from manyshot.pipeline.verbs.space import survey
@@ -12,11 +13,13 @@ from manyshot.pipeline.verbs.transfer import transfer_recipe
 from manyshot.pipeline.verbs.truth import TruthFailed, truth
 
 __all__ = [
+    "Prediction",
     "TruthFailed",
     "Workspace",
     "compare_runs",
     "export_architecture",
     "finish",
+    "predict_images",
     "rank_run",
     "run",
     "search",

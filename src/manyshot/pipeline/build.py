@@ -28,6 +28,7 @@ from manyshot.data import (
     Splits,
     fixed,
 )
+from manyshot.data.images import pixels_of
 from manyshot.nn.inputs import Inputs, inputs_of
 from manyshot.nn.pointwise import TrainingFormat, training_format
 from manyshot.pipeline.checks import (
@@ -608,12 +609,19 @@ class Workspace:
             "seed": recipe.seed,
             **({} if recipe.task == TaskSettings() else {"task": recipe.task.model_dump()}),
             "augment": asdict(self.augment()),
+            **({"crops": "files"} if self._crops_files() else {}),
             "images": images,
             "more": [str(item) for item in more],
         }
         if self.original.digest is not None:
             kept["weights"] = self.original.digest
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
+
+    def _crops_files(self) -> bool:
+        """Whether random crops are of the pixels in files, not of those in memory."""
+        train = self.splits.train
+        in_memory = isinstance(train, OwnSet) or pixels_of(train) is not None
+        return self.augment().crop_scale is not None and not in_memory
 
     def weights_fingerprint(self, *, shifted: bool = False) -> str:
         """Identifies what the supernet's weights depend on, as trained, or `shifted` after it."""

@@ -305,13 +305,14 @@ def check_formats(formats: Sequence[str]) -> None:
     Raises:
         RecipeError: then.
     """
-    if "onnx" not in formats:
+    wanted = next((kind for kind in formats if kind in ("onnx", "int8")), None)
+    if wanted is None:
         return
     try:
         for name in ONNX:
             importlib.import_module(name)
     except ImportError as error:
         raise RecipeError(
-            f"export.formats has 'onnx', which needs {', '.join(ONNX)} ({error}): "
+            f"export.formats has {wanted!r}, which needs {', '.join(ONNX)} ({error}): "
             "pip install 'manyshot[onnx]'"
         ) from error

@@ -14,7 +14,7 @@ from torch import nn
 
 from manyshot.data import Splits, load, own_data
 from manyshot.plugins import look_up
-from manyshot.recipe import GIVEN, DataSettings, Recipe, RecipeError
+from manyshot.recipe import GIVEN, DataSettings, Recipe, RecipeError, bytes_of
 from manyshot.supernet import Supernet
 from manyshot.train.checkpoint import digest
 
@@ -100,6 +100,8 @@ def load_data(recipe: Recipe) -> Splits:
             image_size=data.image_size,
             download=data.download,
             bad=data.bad,
+            memory=bytes_of(data.memory),
+            workers=data.workers,
         )
     if data.name == GIVEN:
         parts = _given.get().data

@@ -94,6 +94,7 @@ def make_network(recipe: Recipe, splits: Splits) -> nn.Module:
         return _of_torchvision(settings, defaults["channels"], defaults["classes"])
     if settings.library == "timm":
         return _of_timm(settings, in_chans=defaults["channels"], num_classes=defaults["classes"])
+    sides = {"image_size": min(splits.image_shape[1:])} if splits.image_shape else {}
     try:
         return build(
             "network",
@@ -102,7 +103,7 @@ def make_network(recipe: Recipe, splits: Splits) -> nn.Module:
             table=NETWORKS,
             contract=nn.Module,
             context={},
-            defaults={**defaults, **_by_other_names(settings.name, defaults)},
+            defaults={**sides, **defaults, **_by_other_names(settings.name, defaults)},
         )
     except ValueError as error:
         raise RecipeError(str(error)) from error

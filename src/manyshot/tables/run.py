@@ -9,6 +9,7 @@ from manyshot.run_folder import (
     Difference,
     EnvironmentRecord,
     GeneratedRecord,
+    MetricRecord,
     Result,
     TaskRecord,
     TestedRecord,
@@ -34,6 +35,7 @@ def winners(result: Result) -> Table:
     """The winners of a run, each above the controls of its budget."""
     metric = result.task.metric
     others = _others(result)
+    has_int8 = any(winner.int8_score is not None for winner in result.winners)
     rows: list[dict[str, Cell]] = [
         {
             "Budget": numbers.budget(network.budget),
@@ -46,6 +48,7 @@ def winners(result: Result) -> Table:
             "Proxy": numbers.score(network.proxy_score, metric.share, 2),
             "Test": numbers.score(network.test_score, metric.share, 2),
             **({"95 %": numbers.bounds(network.test_interval, metric.share)} if bounded else {}),
+            **({"Test int8": _int8(network, metric)} if has_int8 else {}),
             **{
                 f"Test {name}": numbers.score(network.test_metrics.get(name), metric.share, 2)
                 for name in others
@@ -117,6 +120,13 @@ def with_controls(result: Result) -> list[TestedRecord]:
         for winner in result.winners
         for network in (winner, *(c for c in result.controls if c.budget == winner.budget))
     ]
+
+
+def _int8(network: TestedRecord, metric: MetricRecord) -> str:
+    """The score of the file of 8-bit integers, which winners alone may have."""
+    if not isinstance(network, WinnerRecord):
+        return ""
+    return numbers.score(network.int8_score, metric.share, 2)
 
 
 def _role(network: TestedRecord) -> str:

@@ -6,6 +6,7 @@ from torch import nn
 
 from manyshot.zoo.autoformer import autoformer, tiny_vit
 from manyshot.zoo.cell import cell
+from manyshot.zoo.convnet import convnet
 from manyshot.zoo.macro import macro
 from manyshot.zoo.mbv2_se import mbv2_se
 from manyshot.zoo.mobilenet import attentivenas, bignas, tiny_cnn
@@ -17,6 +18,7 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "autoformer": autoformer,
     "bignas": bignas,
     "cell": cell,
+    "convnet": convnet,
     "macro": macro,
     "mbv2_se": mbv2_se,
     "shufflenet": shufflenet,
@@ -31,6 +33,7 @@ __all__ = [
     "autoformer",
     "bignas",
     "cell",
+    "convnet",
     "macro",
     "mbv2_se",
     "shufflenet",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import tempfile
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
@@ -16,23 +18,51 @@ from accelerate.utils import broadcast_object_list
 from torch import nn
 
 from manyshot import evaluate, records
-from manyshot.export import CARD, FORMATS, about_images, card, export
+from manyshot.data import Batch, ImageFolderSet, fixed
+from manyshot.export import (
+    CARD,
+    FORMATS,
+    INT8,
+    SCRIPT,
+    Normalised,
+    OnnxProgram,
+    ScriptFailed,
+    about_images,
+    card,
+    export,
+    image_files,
+    output_name,
+    tried,
+)
 from manyshot.fitting import fit
 from manyshot.nn import BatchNormStats
-from manyshot.nn.inputs import to_device
+from manyshot.nn.inputs import Inputs, to_device
+from manyshot.nn.modes import evaluating
 from manyshot.nn.pointwise import training_format
 from manyshot.pipeline.build import Workspace, fit_classes
 from manyshot.pipeline.networks import build_supernet
 from manyshot.progress import Progress
 from manyshot.recipe import FinishSettings
-from manyshot.run_folder import FINISH_LOG, FinishLine, MemoryFormat, RunFolder
+from manyshot.run_folder import (
+    FINISH_LOG,
+    FinishLine,
+    Int8Record,
+    MemoryFormat,
+    RunFolder,
+    ScriptCheck,
+)
 from manyshot.space import Arch
 from manyshot.supernet import Supernet
+from manyshot.tasks import Classification
+from manyshot.tasks.task import picked
 from manyshot.train import load_weights, save_weights
 from manyshot.train.checkpoint import digest
 
 PARTS = 20
 """Networks are scored on so many random parts of the test images too, for intervals."""
+
+CHECKED_IMAGES = 8
+"""So many images a script is tried on."""
 
 
 def finish(
@@ -81,6 +111,7 @@ def finish(
     if accelerator.is_main_process:
         _say_what_is_tested_again(ws, works, test)
         _say_what_is_written_again(works)
+        _say_what_takes_other_pixels(works)
     finished_archs: dict[Arch, FinishLine] = {}
     for work in works:
         line = work.line
@@ -106,7 +137,9 @@ class _Work:
         line: its line so far; None if there is none.
         done: whether all that is asked for is there.
         trained: whether its finished weights are there.
-        intact: the formats whose files are there and hold what was written.
+        intact: the formats whose files are there, hold what was written, and take the pixels that
+            they are to take.
+        normalised: whether files are to normalise images; None of other data.
         fingerprint: identifies what its weights depend on.
     """
 
@@ -117,6 +150,7 @@ class _Work:
     done: bool
     trained: bool
     intact: frozenset[str]
+    normalised: bool | None
     fingerprint: str
 
     @classmethod
@@ -130,14 +164,15 @@ class _Work:
         test: bool,
     ) -> _Work:
         """Compares what is asked for with the lines of a log and the files they list."""
-        text = ws.net.space.to_text(arch)
+        text, normalised = ws.net.space.to_text(arch), normalises(ws)
         fingerprint = fingerprint_of(ws, settings, text)
         line = lines.get(text)
         if line is None or line.fingerprint != fingerprint:
-            return cls(folder, arch, text, line, False, False, frozenset(), fingerprint)
+            return cls(folder, arch, text, line, False, False, frozenset(), normalised, fingerprint)
         trained = (folder / line.weights).exists()
-        intact = frozenset(kind for kind in line.files if line.is_written(folder, kind))
-        asked = set(ws.recipe.export.formats) <= intact == set(line.files)
+        kinds = line.files if line.normalised == normalised else {}
+        intact = frozenset(kind for kind in kinds if line.is_written(folder, kind))
+        asked = set(formats_of(ws)) <= intact == set(line.files)
         asked &= not test or line.tested_on == ws.splits.digests["test"]
         return cls(
             folder,
@@ -147,6 +182,7 @@ class _Work:
             done=asked and trained,
             trained=trained,
             intact=intact if trained else frozenset(),
+            normalised=normalised,
             fingerprint=fingerprint,
         )
 
@@ -160,7 +196,7 @@ class _Work:
     ) -> nn.Module:
         """The finished module, with the weights on file if there are any."""
         if self.trained:
-            subnet = _extracted(ws.net, self.arch, ws.device)
+            subnet = plain_module(ws.net, self.arch, ws.device)
             load_weights(self.weights, subnet, self.fingerprint)
             return subnet.eval()
         folder = RunFolder(self.folder).subnets
@@ -182,7 +218,7 @@ class _Work:
         The same weights are not tested twice on the same images.
         """
         before = self.line
-        formats: list[str] = list(ws.recipe.export.formats)
+        formats = formats_of(ws)
         tested_on, value, loss, values = None, None, None, None
         count, parts = None, None
         if before is not None:
@@ -203,7 +239,7 @@ class _Work:
         if proxy_score is not None:
             scores[f"proxy {ws.task_record.metric.name}"] = proxy_score
         intact = {kind: before.files[kind] for kind in self.intact - {CARD}} if before else {}
-        written, failed = exported(
+        written = exported(
             ws,
             subnet,
             self.folder,
@@ -212,8 +248,12 @@ class _Work:
             scores,
             intact=intact,
             tested_on=tested_on,
+            script=before.script if before is not None and SCRIPT in intact else None,
+            int8=before.int8 if before is not None and INT8 in intact else None,
         )
-        files = {k: path for k in FORMATS if (path := (intact | written).get(k)) is not None}
+        every = {kind: path for kind, path in intact.items() if kind not in written.failed}
+        every |= written.files
+        files = {kind: every[kind] for kind in FORMATS if kind in every}
         return FinishLine(
             arch=self.text,
             mode=settings.mode,
@@ -229,8 +269,16 @@ class _Work:
             test_parts=parts,
             files=files,
             sha256={kind: records.sha256_of(self.folder / path) for kind, path in files.items()},
-            failed=failed or None,
+            normalised=self.normalised,
+            script=written.script,
+            int8=written.int8,
+            failed=written.failed or None,
         )
+
+
+def normalises(ws: Workspace) -> bool | None:
+    """Whether exported files normalise images themselves; None of data of your own."""
+    return ws.recipe.export.normalise if ws.splits.image_shape else None
 
 
 def fingerprint_of(ws: Workspace, settings: FinishSettings, text: str) -> str:
@@ -262,12 +310,27 @@ def _say_what_is_written_again(works: Sequence[_Work]) -> None:
     for work in works:
         files = {} if work.line is None or not work.trained else work.line.files
         for kind, path in files.items():
-            if kind not in work.intact and (work.folder / path).exists():
+            assert work.line is not None  # whose files these are
+            there = (work.folder / path).exists()
+            if there and not work.line.is_written(work.folder, kind):
                 warnings.warn(
                     f"{work.folder / path} is not what is on record of it (it was damaged, "
                     "changed, or written by a command that was killed): it is written again",
                     stacklevel=3,
                 )
+
+
+def _say_what_takes_other_pixels(works: Sequence[_Work]) -> None:
+    """Warns of files that take other inputs than the recipe says now."""
+    for work in works:
+        line = work.line
+        if line is not None and work.trained and line.files and line.normalised != work.normalised:
+            takes = "pixels in [0, 1]" if work.normalised else "images that were normalised"
+            warnings.warn(
+                f"the files of {work.text} are written again, to take {takes}: export.normalise is "
+                f"{str(work.normalised).lower()} now, and was not when they were written",
+                stacklevel=3,
+            )
 
 
 def _put(log: Path, line: FinishLine) -> None:
@@ -298,10 +361,10 @@ def finished(
         source, _ = build_supernet(fresh, ws.splits, given=False)
         fit_classes(ws.recipe, source, ws.splits.classes)
         source.to(ws.device)
-        subnet = _extracted(source, arch, ws.device)
+        subnet = plain_module(source, arch, ws.device)
     else:
         stats = evaluate.calibrate(ws.net, arch, ws.calibration())
-        subnet = _extracted(ws.net, arch, ws.device, stats)
+        subnet = plain_module(ws.net, arch, ws.device, stats)
     if settings.mode == "inherit":
         return subnet.eval()
     text = ws.net.space.to_text(arch)
@@ -324,13 +387,30 @@ def finished(
     return subnet.eval()
 
 
-def _extracted(
+def plain_module(
     source: Supernet, arch: Arch, device: torch.device, stats: BatchNormStats | None = None
 ) -> nn.Module:
     """The plain module of `arch`, in the memory format that it may be trained in."""
     subnet = source.extract(arch, stats=stats)
     memory_format = training_format(subnet, device).torch_format
     return subnet.to(memory_format=memory_format)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written of a network.
+
+    Attributes:
+        files: the paths relative to the run's folder, by format.
+        failed: why other formats could not be written.
+        script: how the script was checked, if there is one.
+        int8: how the file of 8-bit integers does, if there is one.
+    """
+
+    files: dict[str, str]
+    failed: dict[str, str]
+    script: ScriptCheck | None
+    int8: Int8Record | None
 
 
 def exported(
@@ -343,7 +423,9 @@ def exported(
     *,
     intact: Mapping[str, str] = MappingProxyType({}),
     tested_on: str | None = None,
-) -> tuple[dict[str, str], dict[str, str]]:
+    script: ScriptCheck | None = None,
+    int8: Int8Record | None = None,
+) -> Exported:
     """Writes a finished subnet to files, in all formats that can be written.
 
     Args:
@@ -355,32 +437,155 @@ def exported(
         scores: by name, for the card.
         intact: the paths of files in other formats, for the card.
         tested_on: the digest of the test images, for the card; None if it was not tested.
-
-    Returns:
-        The paths relative to `folder` by format, and why the other formats failed.
+        script: how a script that is intact was checked.
+        int8: how a file of 8-bit integers that is intact does.
     """
-    inputs, _ = next(iter(ws.fixed("validation", 2)))
-    space, costs = ws.net.space, ws.costs_of(arch)
+    subnets, space = RunFolder(folder).subnets, ws.net.space
     failed: dict[str, str] = {}
-    files = export(
-        subnet.cpu(),
-        example=to_device(inputs, torch.device("cpu")),
-        folder=RunFolder(folder).subnets,
-        stem=space.to_text(arch),
-        formats=formats,
-        card={
-            **card(
-                space,
-                arch,
-                costs=costs,
-                scores=scores,
-                data=about_images(ws.splits, tested_on),
-            ),
-            "files": {kind: Path(path).name for kind, path in intact.items()},
-        },
-        failures=failed,
+    example, normalise = _example(ws, subnet)
+    data = about_images(ws.splits, tested_on)
+    if isinstance(ws.task, Classification) and ws.splits.image_shape:
+        data["output"] = output_name(ws.task.output)
+    record = card(space, arch, costs=ws.costs_of(arch), scores=scores, data=data)
+    listed = {kind: Path(path).name for kind, path in intact.items()}
+
+    def write(kinds: Sequence[str], **more: Any) -> dict[str, Path]:
+        return export(
+            subnet.cpu(),
+            example=example,
+            folder=subnets,
+            stem=space.to_text(arch),
+            formats=kinds,
+            card={**record, **more, "files": listed},
+            normalise=normalise,
+            calibration=_taken(ws, subnet, ws.calibration()) if INT8 in kinds else (),
+            failures=failed,
+        )
+
+    files = write([kind for kind in formats if kind not in (CARD, SCRIPT)])
+    if SCRIPT in formats and "onnx" not in failed:
+        files |= write([SCRIPT])
+    if files.keys() & {"onnx", SCRIPT} and SCRIPT in files.keys() | intact.keys():
+        path = files.get(SCRIPT) or folder / intact[SCRIPT]
+        try:
+            script = checked_script(ws, subnet, path, "test" if tested_on else "validation")
+        except (ScriptFailed, OSError, ValueError) as error:
+            failed[SCRIPT], script = f"{type(error).__name__}: {error}", None
+            path.unlink(missing_ok=True)
+            files.pop(SCRIPT, None)
+            listed.pop(SCRIPT, None)
+    if INT8 in files.keys() | intact.keys():
+        int8 = int8_record(ws, subnet, files.get(INT8) or folder / intact[INT8], tested_on, int8)
+        named = (int8.test_metrics or {}).items()
+        record["scores"] |= {f"test {name} of int8": value for name, value in named}
+    listed |= {kind: path.name for kind, path in files.items()}
+    if CARD in formats:
+        files |= write([CARD], checks=None if script is None else {SCRIPT: script.plain()})
+    return Exported(
+        {kind: path.relative_to(folder).as_posix() for kind, path in files.items()},
+        failed,
+        script,
+        int8,
     )
-    return {kind: path.relative_to(folder).as_posix() for kind, path in files.items()}, failed
+
+
+def _example(
+    ws: Workspace, subnet: nn.Module
+) -> tuple[Inputs, tuple[Sequence[float], Sequence[float]] | None]:
+    """Inputs of exported files, and the mean and std by which they normalise these, if they do."""
+    [inputs] = _taken(ws, subnet, itertools.islice(ws.fixed("validation", 2), 1))
+    return inputs, (ws.splits.mean, ws.splits.std) if normalises(ws) else None
+
+
+def _taken(ws: Workspace, subnet: nn.Module, batches: Iterable[Batch]) -> Iterator[Inputs]:
+    """The inputs of batches as exported files take them, on the CPU."""
+    pixels = Normalised(subnet, ws.splits.mean, ws.splits.std).pixels if normalises(ws) else None
+    for inputs, _ in batches:
+        inputs = to_device(inputs, torch.device("cpu"))
+        yield inputs if pixels is None else pixels(inputs)
+
+
+def int8_record(
+    ws: Workspace,
+    subnet: nn.Module,
+    path: Path,
+    tested_on: str | None,
+    before: Int8Record | None,
+) -> Int8Record:
+    """Scores a file of 8-bit integers on the test images, if the network is tested on these.
+
+    Args:
+        ws: the run.
+        subnet: the network that the file was made of, on the CPU.
+        path: the file.
+        tested_on: the digest of the test images; None if the network is not tested.
+        before: what is on record of this very file.
+    """
+    if before is not None and before.tested_on == tested_on:
+        return before
+    images = ws.calibration().images
+    if tested_on != ws.splits.digests["test"]:
+        return Int8Record(calibration_images=images)
+    example, moments = _example(ws, subnet)
+    module = subnet.eval() if moments is None else Normalised(subnet, *moments).eval()
+    program = OnnxProgram(path, module, example)
+    batches = list(ws.fixed("test", None))
+    targets = (to_device(of, torch.device("cpu")) for _, of in batches)
+    pairs = zip(_taken(ws, subnet, batches), targets, strict=True)
+    score = evaluate.score_module(program, pairs, task=ws.task)
+    return Int8Record(
+        calibration_images=images,
+        tested_on=tested_on,
+        test_score=score.value,
+        test_loss=score.loss,
+        test_metrics=dict(score.metrics),
+    )
+
+
+def formats_of(ws: Workspace) -> list[str]:
+    """The formats that the recipe asks for, and the script that comes with ONNX."""
+    formats: list[str] = list(ws.recipe.export.formats)
+    classifies = isinstance(ws.task, Classification) and ws.splits.image_shape[:1] in ((1,), (3,))
+    return [*formats, SCRIPT] if "onnx" in formats and classifies else formats
+
+
+def checked_script(
+    ws: Workspace, subnet: nn.Module, script: Path, part: Literal["test", "validation"]
+) -> ScriptCheck:
+    """Runs a script on images of a part, and compares it with what scores are measured by.
+
+    Args:
+        ws: the run.
+        subnet: the network, on the CPU.
+        script: the script, beside its ONNX file.
+        part: where the images are from.
+
+    Raises:
+        ScriptFailed: if the script does not run, or disagrees.
+    """
+    dataset = getattr(ws.splits, part)
+    names = ws.splits.class_names or [str(label) for label in range(ws.splits.classes)]
+    with image_files(dataset, CHECKED_IMAGES) as (indices, paths):
+        batches = fixed(
+            dataset.subset(indices),
+            None,
+            CHECKED_IMAGES,
+            mean=ws.splits.mean,
+            std=ws.splits.std,
+            seed=ws.recipe.seed,
+            channels_last=ws.memory_format.is_channels_last,
+        )
+        assert isinstance(ws.task, Classification)  # or there is no script
+        with evaluating(subnet):
+            logits = [picked(subnet(images), ws.task.output) for images, _ in batches]
+        trial = tried(script, paths, torch.cat(logits), names)
+    return ScriptCheck(
+        images=trial.images,
+        agree=trial.agree,
+        largest_difference=trial.largest_difference,
+        part=part,
+        files="as they are" if isinstance(dataset, ImageFolderSet) else "arrays written as PNG",
+    )
 
 
 def try_formats(ws: Workspace, progress: Progress) -> None:
@@ -398,8 +603,8 @@ def try_formats(ws: Workspace, progress: Progress) -> None:
         folder = Path(place)
         RunFolder(folder).subnets.mkdir()
         for number, arch in enumerate(ends, start=1):
-            subnet = _extracted(ws.net, arch, ws.device).eval()
-            failed |= exported(ws, subnet, folder, arch, formats, {})[1]
+            subnet = plain_module(ws.net, arch, ws.device).eval()
+            failed |= exported(ws, subnet, folder, arch, formats, {}).failed
             advance(number, ", ".join(formats))
     for kind, why in failed.items():
         warnings.warn(

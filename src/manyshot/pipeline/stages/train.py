@@ -34,9 +34,12 @@ def train_stage(ws: Workspace, accelerator: Accelerator, folder: Path, progress:
 
 
 def train_supernet(
-    ws: Workspace, accelerator: Accelerator, folder: Path, progress: Progress
+    ws: Workspace, accelerator: Accelerator, folder: Path | None, progress: Progress
 ) -> None:
-    """Trains the supernet, unless for no epochs, and keeps what its sampler has learnt."""
+    """Trains the supernet, unless for no epochs, and keeps what its sampler has learnt.
+
+    Without a folder nothing is written.
+    """
     settings = ws.recipe.train
     if not settings.epochs:
         return
@@ -55,5 +58,5 @@ def train_supernet(
         accelerator=accelerator,
         fingerprint=ws.fingerprint(settings),
     )
-    if accelerator.is_main_process:
+    if folder is not None and accelerator.is_main_process:
         save_sampler(folder, sampler, trainer.probed_images)

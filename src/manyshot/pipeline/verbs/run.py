@@ -28,6 +28,7 @@ from manyshot.pipeline.stages.controls import choose_controls, finish_controls, 
 from manyshot.pipeline.stages.describe import describe_space
 from manyshot.pipeline.stages.finish import check_exported, finish, try_formats
 from manyshot.pipeline.stages.generate import probed_images, proposals
+from manyshot.pipeline.stages.lengths import foretell, with_lengths
 from manyshot.pipeline.stages.search import Searched, check_winners, search, winners
 from manyshot.pipeline.stages.train import train_stage
 from manyshot.pipeline.verbs.transfer import check_channels
@@ -56,6 +57,8 @@ def begin(
     progress: Progress,
     trained: Path | None = None,
     source: Path | None = None,
+    *,
+    whole: bool = True,
 ) -> tuple[Workspace, Accelerator]:
     """Builds a recipe, opens its folder and trains the supernet, unless that is done.
 
@@ -66,6 +69,7 @@ def begin(
         trained: the folder of a run whose supernet is taken instead of training one.
         source: the folder of a run whose supernet is moved to the recipe's images; see
             `transfer_recipe`.
+        whole: whether a search follows, of which an estimate is shown too.
 
     Raises:
         RecordError: if `trained` has no supernet, or `folder` holds another run.
@@ -89,6 +93,10 @@ def begin(
             ws, RunFolder(source).weights
         )  # what does not fit is found before anything is written
     accelerator = start_engine(ws, folder)
+    ws = with_lengths(ws, accelerator, folder, progress)
+    if trained is None:
+        foretell(ws, accelerator, folder, progress, whole=whole)
+    recipe = ws.recipe
     if accelerator.is_main_process:
         open_folder(folder, recipe, ws.memory_format, trained)
         keep_original(ws.original, recipe, ws.splits, RunFolder(folder).original)
@@ -115,7 +123,7 @@ def begin(
 def train_only(recipe: Recipe, folder: Path, progress: Progress | None = None) -> None:
     """Trains the supernet of a recipe in `folder`."""
     with writing(folder, "manyshot train"):
-        _, accelerator = begin(recipe, folder, progress or Silent())
+        _, accelerator = begin(recipe, folder, progress or Silent(), whole=False)
         stop(accelerator)
 
 
@@ -272,6 +280,7 @@ def winner(
         **_tested(ws, budget, arch, (proxy.proxy_score, proxy.proxy_loss), line, took),
         choices=ws.net.space.choices(arch),
         files=line.files,
+        int8_score=None if line.int8 is None else line.int8.test_score,
         failed=line.failed,
     )
 

@@ -16,9 +16,9 @@ HEAD_RATE = 10
 """Default ratio of the classifier's learning rate to the body's while the search shifts."""
 _KEPT = ("validation", "workers")
 """Keys of the source run's `[data]` that the target inherits."""
-_KEPT_OF_IMAGES = ("pad", "flip", "image_size")
+_KEPT_OF_IMAGES = ("pad", "flip", "crop_scale", "jitter", "image_size")
 """Further ones that it inherits if it is not data of your own, to which nothing is done."""
-_KEPT_OF_FILES = ("crop_scale", "jitter", "bad")
+_KEPT_OF_FILES = ("bad", "memory")
 """Further ones that it inherits if its images are in a folder."""
 
 

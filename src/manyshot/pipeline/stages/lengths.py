@@ -1,0 +1,269 @@
+"""How many epochs fit into a time, and how long a run will take: by real steps before it begins.
+
+From then on the run has a number of epochs, so that it resumes, and is repeated, as any other.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+
+from manyshot.evaluate import score
+from manyshot.fitting import fit
+from manyshot.pipeline.build import Workspace
+from manyshot.pipeline.checks import GENERATOR
+from manyshot.pipeline.stages.finish import plain_module
+from manyshot.pipeline.stages.train import train_supernet
+from manyshot.progress import Progress, Silent
+from manyshot.recipe import RecipeError, TrainingSettings
+from manyshot.run_folder import RunFolder
+from manyshot.search.limit import any_of
+from manyshot.seeding import numpy_rng
+from manyshot.space import Arch
+
+MEASURED_S = 3.0
+"""Steps are timed until so many seconds have passed, or for an epoch if that is shorter."""
+
+FORETOLD_S = 0.5
+"""Likewise, for an estimate that decides nothing."""
+
+_DRAWN = 256
+"""Architectures among which the one is picked by which finishing and scoring are timed."""
+
+
+class _Lengths(NamedTuple):
+    """Epochs of the supernet and of a winner; None where they are not by time."""
+
+    train: int | None
+    finish: int | None
+
+
+def with_lengths(
+    ws: Workspace, accelerator: Accelerator, folder: Path, progress: Progress
+) -> Workspace:
+    """The workspace, with epochs in place of minutes in its recipe.
+
+    A run that has begun keeps the epochs that it began with. Weights are as before.
+
+    Args:
+        ws: what is to run.
+        accelerator: of the run; all of its processes come to the same epochs.
+        folder: the run's.
+        progress: shows what was decided.
+
+    Raises:
+        RecipeError: for the minutes of a supernet that is not trained but moved.
+    """
+    recipe, run = ws.recipe, RunFolder(folder)
+    training, finishing = recipe.train, recipe.finish.training
+    if training.minutes is None and finishing.minutes is None:
+        return ws
+    if training.minutes is not None and recipe.moves:
+        raise RecipeError(
+            "train.minutes: the supernet of a transfer is not trained, only moved: leave it out, "
+            "and give transfer.head_epochs"
+        )
+    if run.has_begun:
+        before = run.recipe()
+        lengths = _Lengths(before.train.epochs, before.finish.training.epochs)
+    else:
+        lengths = _Lengths(
+            _timed(ws, accelerator, progress, "train", training),
+            _timed(ws, accelerator, progress, "finish", finishing),
+        )
+        [lengths] = broadcast_object_list([lengths])
+    train = _of_epochs(training, lengths.train)
+    finish = recipe.finish.model_copy(update={"training": _of_epochs(finishing, lengths.finish)})
+    return replace(ws, recipe=recipe.model_copy(update={"train": train, "finish": finish}))
+
+
+def _of_epochs(settings: TrainingSettings, epochs: int | None) -> TrainingSettings:
+    """Settings without minutes, which epochs took the place of."""
+    if settings.minutes is None:
+        return settings
+    update = {"minutes": None} if epochs is None else {"minutes": None, "epochs": epochs}
+    return settings.model_copy(update=update)
+
+
+def _timed(
+    ws: Workspace,
+    accelerator: Accelerator,
+    progress: Progress,
+    what: str,
+    settings: TrainingSettings,
+) -> int | None:
+    """How many epochs of `what` fit into the minutes of its settings; None if it has none."""
+    if settings.minutes is None or (what == "finish" and ws.recipe.finish.mode == "inherit"):
+        return None
+    steps = len(ws.batches(settings, accelerator.process_index, accelerator.num_processes))
+    train = _train_supernet if what == "train" else _finish
+    with progress.stage("timing", 1) as advance:
+        seconds = seconds_of_a_step(lambda count: train(ws, accelerator, count), steps)
+        epochs = max(1, math.floor(60 * settings.minutes / (seconds * steps)))
+        each = " for each winner" if what == "finish" else ""
+        advance(
+            1,
+            f"{what}: about {epochs} epochs in {epochs * steps * seconds / 60:.3g} "
+            f"minutes{each}, at {settings.batch_size / seconds:,.0f} images/s",
+        )
+    return epochs
+
+
+def foretell(
+    ws: Workspace, accelerator: Accelerator, folder: Path, progress: Progress, *, whole: bool
+) -> None:
+    """Shows how long a run is likely to take, by real steps and one score, unless it has begun.
+
+    Every winner and control counts, though some may be the same network. What it does not know of
+    is a search that shifts, latency, exports and tests. A search that scores many candidates
+    together takes less. Nothing is shown where nobody looks, or
+    where several processes train.
+
+    Args:
+        ws: what is to run, with its epochs.
+        accelerator: of the run.
+        folder: the run's.
+        progress: shows it.
+        whole: whether the run goes on after its supernet is trained.
+    """
+    recipe = ws.recipe
+    if isinstance(progress, Silent) or accelerator.num_processes > 1:
+        return
+    if RunFolder(folder).has_begun:
+        return
+    with progress.stage("estimate", 1) as advance:
+        parts = {}
+        if recipe.trained_epochs and not recipe.moves:
+            steps = len(ws.batches(recipe.train))
+            step = seconds_of_a_step(
+                lambda count: _train_supernet(ws, accelerator, count), steps, FORETOLD_S
+            )
+            parts["training"] = step * steps * recipe.train.epochs
+        if whole and recipe.search.name != GENERATOR and recipe.shifting.name == "none":
+            parts["search"] = _seconds_of_a_score(ws) * recipe.search.candidates
+        if whole and recipe.finish.mode != "inherit":
+            settings = recipe.finish.training
+            steps = len(ws.batches(settings))
+            step = seconds_of_a_step(
+                lambda count: _finish(ws, accelerator, count), steps, FORETOLD_S
+            )
+            controls = recipe.controls
+            scaled = controls.scaled and recipe.network.convert is not None
+            networks = 1 + controls.largest + controls.random + scaled
+            finished = len(recipe.search.budgets) * networks
+            parts["finishing"] = step * steps * settings.epochs * finished
+        words = ", ".join(f"{what} {in_words(seconds)}" for what, seconds in parts.items())
+        advance(1, f"about: {words}" if words else "nothing to train")
+
+
+def _seconds_of_a_score(ws: Workspace) -> float:
+    """How long scoring the largest network within the budgets takes, the second time."""
+    arch = _largest_within(ws)
+    calibration, validation = ws.calibration(), ws.fixed("validation", ws.recipe.evaluate.images)
+    took = 0.0
+    for _ in range(2):
+        begun = time.perf_counter()
+        score(ws.net, arch, calibration=calibration, validation=validation, task=ws.task)
+        took = time.perf_counter() - begun
+    return took
+
+
+def in_words(seconds: float) -> str:
+    """A time as people say it, of two digits: `40 s`, `12 min`, `3.5 h`."""
+    for unit, size in (("h", 3600), ("min", 60)):
+        if seconds >= 1.5 * size:
+            return f"{float(f'{seconds / size:.2g}'):g} {unit}"
+    return f"{float(f'{seconds:.2g}'):g} s"
+
+
+def seconds_of_a_step(
+    train: Callable[[int], None], most: int, enough_s: float = MEASURED_S
+) -> float:
+    """How long an optimiser step takes, after a few that are not counted.
+
+    Args:
+        train: trains for so many steps.
+        most: the most steps at once.
+        enough_s: seconds after which no more are timed.
+    """
+    with warnings.catch_warnings():
+        # Such as of a sampler for which so few steps are too few: the run itself says it.
+        warnings.simplefilter("ignore")
+        return _seconds_of_a_step(train, most, enough_s)
+
+
+def _seconds_of_a_step(train: Callable[[int], None], most: int, enough_s: float) -> float:
+    train(min(2, most))
+    count = min(4, most)
+    while True:
+        begun = time.perf_counter()
+        train(count)
+        took = time.perf_counter() - begun
+        if took >= enough_s or count == most:
+            return took / count
+        count = min(most, max(2 * count, math.ceil(count * enough_s / took)))
+
+
+def _of_steps(ws: Workspace, settings: TrainingSettings, steps: int) -> Workspace:
+    """The workspace with so few training images that an epoch has so many steps."""
+    part = ws.splits.train.subset(range(steps * settings.batch_size))
+    return replace(ws, splits=replace(ws.splits, train=part))
+
+
+_ONE_EPOCH = {"epochs": 1, "minutes": None, "lr": 1e-9, "warmup_epochs": 0.0, "tracker": None}
+"""Such small steps take as long as others, and do not diverge."""
+
+
+def _train_supernet(ws: Workspace, accelerator: Accelerator, steps: int) -> None:
+    """Trains the supernet for some steps, and gives it its weights back."""
+    settings = ws.recipe.train.model_copy(update=_ONE_EPOCH)
+    weights = {name: tensor.clone() for name, tensor in ws.net.state_dict().items()}
+    few = _of_steps(ws, settings, steps)
+    few = replace(few, recipe=ws.recipe.model_copy(update={"train": settings}))
+    try:
+        train_supernet(few, accelerator, None, Silent())
+    finally:
+        ws.net.load_state_dict(weights)
+
+
+def _finish(ws: Workspace, accelerator: Accelerator, steps: int) -> None:
+    """Trains the network that winners are likely to be like for some steps."""
+    settings = ws.recipe.finish.training.model_copy(update=_ONE_EPOCH)
+    few = _of_steps(ws, settings, steps)
+    fit(
+        plain_module(ws.net, _largest_within(ws), ws.device),
+        few.batches(settings, accelerator.process_index, accelerator.num_processes),
+        task=ws.task,
+        teacher=ws.original.module if ws.recipe.finish.teacher == "original" else None,
+        settings=settings,
+        seed=ws.recipe.seed + 1,
+        accelerator=accelerator,
+    )
+
+
+def _largest_within(ws: Workspace) -> Arch:
+    """Of some architectures that are within a budget, the one with most multiply-adds.
+
+    Budgets on latency, which is not measured yet, are not looked at; without others it is the
+    largest architecture.
+    """
+    space = ws.net.space
+    limits = ws.limits(metrics=tuple(ws.costs.keys() - {"latency_ms"}))
+    if not limits:
+        return space.largest
+    rng, either = numpy_rng("any", "survey"), any_of(limits)
+    drawn = [space.smallest, *(space.sample(rng) for _ in range(_DRAWN)), space.largest]
+    fits = either.satisfied(drawn)
+    within = [arch for arch, is_within in zip(drawn, fits, strict=True) if is_within] or [
+        space.smallest
+    ]
+    macs = ws.costs["macs"](within)
+    return within[int(macs.argmax())]

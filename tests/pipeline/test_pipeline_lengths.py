@@ -1,0 +1,155 @@
+"""Minutes become epochs before a run begins, and leave no other trace."""
+
+import contextlib
+
+import pytest
+import torch
+
+import manyshot as ms
+from manyshot.pipeline import Workspace, train_only
+from manyshot.pipeline.stages import lengths
+from manyshot.recipe import Recipe, RecipeError, TrainingSettings
+from manyshot.run_folder import RunFolder
+from manyshot.train import engine
+from pipeline_runs import EVERYTHING, outcome, run, small
+
+MINUTES = ("train.minutes=2.0", "finish.training.minutes=1.0", "finish.mode=finetune")
+
+
+class Notes:
+    """Progress that notes what is said."""
+
+    def __init__(self, told):
+        self.told = told
+
+    def stage(self, name, total, done=0):
+        return contextlib.nullcontext(lambda done, note: self.told.append((name, note)))
+
+
+@pytest.fixture
+def slow(monkeypatch):
+    """Steps of the supernet take 10 seconds, those of a winner 5; real ones run, untimed."""
+    steps = []
+
+    def seconds(train, most):
+        train(min(2, most))
+        steps.append(most)
+        return (10.0, 5.0)[len(steps) - 1]
+
+    monkeypatch.setattr(lengths, "seconds_of_a_step", seconds)
+    return steps
+
+
+def test_a_run_by_minutes_is_the_run_by_the_epochs_that_they_become(tmp_path, slow):
+    """128 images in batches of 16 are 8 steps an epoch: 80 and 40 seconds, in 120 and in 60."""
+    batches = ("train.batch_size=16", "finish.training.batch_size=16")
+    recipe = small(*batches, *MINUTES)
+    run(recipe, tmp_path / "minutes")
+    assert slow == [8, 8]
+    resolved = RunFolder(tmp_path / "minutes").recipe()
+    for training in (resolved.train, resolved.finish.training):
+        assert (training.epochs, training.minutes) == (1, None)
+    epochs = ("train.epochs=1", "finish.training.epochs=1", "finish.mode=finetune")
+    run(small(*batches, *epochs), tmp_path / "epochs")
+    assert outcome(tmp_path / "minutes") == outcome(tmp_path / "epochs")
+    run(recipe, tmp_path / "minutes")  # goes on, with the epochs that it has
+    assert slow == [8, 8]
+
+
+@pytest.mark.parametrize(("minutes", "epochs"), [(0.01, 1), (8.0, 6), (100.0, 75)])
+def test_as_many_epochs_as_fit_and_at_least_one(tmp_path, monkeypatch, minutes, epochs):
+    """Of 8 steps of 10 seconds each."""
+    told = []
+    monkeypatch.setattr(lengths, "seconds_of_a_step", lambda train, most, *_: 10.0)
+    monkeypatch.setattr("manyshot.pipeline.verbs.run.train_stage", lambda *_: None)
+
+    train_only(small("train.batch_size=16", f"train.minutes={minutes}"), tmp_path, Notes(told))
+    assert RunFolder(tmp_path).recipe().train.epochs == epochs
+    [words] = [note for name, note in told if name == "timing"]
+    assert words.startswith(f"train: about {epochs} epochs in ") and "at 2 images/s" in words
+
+
+@pytest.mark.parametrize("method", [(), EVERYTHING], ids=["uniform", "everything"])
+def test_timing_leaves_weights_as_they_are(method):
+    ws = Workspace.build(small(*method, *MINUTES, "train.batch_size=16"))
+    before = {name: tensor.clone() for name, tensor in ws.net.state_dict().items()}
+    accelerator = engine(ws.device, ws.recipe.train, None)
+    for train in (lengths._train_supernet, lengths._finish):
+        # The warnings of a sampler that has too few steps here are not those of the run.
+        took = lengths.seconds_of_a_step(
+            lambda count, train=train: train(ws, accelerator, count), 2
+        )
+        assert 0 < took < 60
+    assert all(torch.equal(tensor, before[name]) for name, tensor in ws.net.state_dict().items())
+
+
+def test_steps_are_timed_until_they_took_long_enough(monkeypatch):
+    """A clock that the steps move: 0.1 s each, and 7 s more for the first call."""
+    clock, calls = [0.0], []
+
+    def train(count):
+        clock[0] += 0.1 * count + (0 if calls else 7)
+        calls.append(count)
+
+    monkeypatch.setattr(lengths.time, "perf_counter", lambda: clock[0])
+    assert lengths.seconds_of_a_step(train, 1000) == pytest.approx(0.1)
+    assert calls[0] == 2 and calls[1] == 4 and 30 <= calls[-1] <= 31
+    calls.clear()
+    assert lengths.seconds_of_a_step(train, 5) == pytest.approx(0.1)
+    assert calls == [2, 4, 5]
+
+
+def test_minutes_are_for_runs_alone():
+    with pytest.raises(RecipeError, match="minutes are for runs, and a truth is to be the same"):
+        Recipe.build({"truth": {"training": {"minutes": 1.0}}}, (), "here")
+    with pytest.raises(ValueError, match="settings.minutes = 1.0 is for runs, .*: give epochs"):
+        ms.fit(torch.nn.Linear(2, 2), [], settings=TrainingSettings(minutes=1.0))
+    with pytest.raises(RecipeError, match="train.minutes"):
+        Recipe.build({"train": {"minutes": 0.0}}, (), "here")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0.123, "0.12 s"),
+        (40.4, "40 s"),
+        (89, "89 s"),
+        (720, "12 min"),
+        (5000, "83 min"),
+        (12600, "3.5 h"),
+    ],
+)
+def test_times_in_words(seconds, words):
+    assert lengths.in_words(seconds) == words
+
+
+def test_an_estimate_is_shown_once_and_changes_nothing(tmp_path, monkeypatch):
+    """8 steps of 10 s, 2 epochs; 20 scores of 3 s; 2 winners and 6 controls of 8 steps of 2 s."""
+    steps = iter((10.0, 2.0))
+    monkeypatch.setattr(lengths, "seconds_of_a_step", lambda *_: next(steps))
+    monkeypatch.setattr(lengths, "_seconds_of_a_score", lambda ws: 3.0)
+    sets = (
+        *("train.batch_size=16", "train.epochs=2", "finish.mode=finetune"),
+        *("finish.training.batch_size=16", "finish.training.epochs=1"),
+        *("search.budgets=['macs<=40%', 'macs<=60%']", "search.candidates=20"),
+        *("controls.random=2", "controls.largest=true"),
+    )
+    told = []
+    run(small(*sets), tmp_path / "watched", progress=Notes(told))
+    assert [note for name, note in told if name == "estimate"] == [
+        "about: training 2.7 min, search 60 s, finishing 2.1 min"
+    ]
+    told.clear()
+    run(small(*sets), tmp_path / "watched", progress=Notes(told))  # has begun
+    assert "estimate" not in {name for name, _ in told}
+    run(small(*sets), tmp_path / "silent")
+    assert outcome(tmp_path / "watched") == outcome(tmp_path / "silent")
+
+
+def test_real_steps_and_scores_of_an_estimate_change_nothing(tmp_path):
+    told = []
+    run(small(), tmp_path / "watched", progress=Notes(told))
+    [words] = [note for name, note in told if name == "estimate"]
+    assert words.startswith("about: training ") and "search " in words
+    run(small(), tmp_path / "silent")
+    assert outcome(tmp_path / "watched") == outcome(tmp_path / "silent")
