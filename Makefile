@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 
-.PHONY: run test check format clean
+.PHONY: run test check format docs clean
 
 run: $(VENV)/.installed
 	$(BIN)/manyshot run
@@ -18,13 +18,22 @@ test: $(VENV)/.installed
 	    tests/nn/test_nn_mask_gradients.py tests/nn/test_nn_moves.py
 
 check: $(VENV)/.installed
-	$(BIN)/ruff format --check src tests benchmarks examples
-	$(BIN)/ruff check src tests benchmarks examples
+	$(BIN)/ruff format --check src tests benchmarks examples tools
+	$(BIN)/ruff check src tests benchmarks examples tools
 	$(BIN)/mypy
 
 format: $(VENV)/.installed
-	$(BIN)/ruff format src tests benchmarks examples
-	$(BIN)/ruff check --fix src tests benchmarks examples
+	$(BIN)/ruff format src tests benchmarks examples tools
+	$(BIN)/ruff check --fix src tests benchmarks examples tools
+
+# The site, in site/: open site/index.html. Nothing is loaded from elsewhere, then or now.
+docs: $(VENV)/.docs
+	$(BIN)/python -m tools.reference
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+$(VENV)/.docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e '.[docs]'
+	touch $@
 
 # torch comes first, at the version the checks run on; everything else fits around it. Modules are
 # compiled when they are first imported, which most never are.
@@ -35,4 +44,4 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) site build *.egg-info src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -591,7 +591,9 @@ class ExportSettings(Section):
     """Which files a winner is written to."""
 
     formats: list[Literal["pt2", "onnx", "int8", "json"]] = ["pt2", "json"]
-    """`int8` is an ONNX file of 8-bit integers, calibrated on `evaluate.calibration_images`."""
+    """`pt2` needs torch alone to be used, `onnx` the extra of this name to be written; `json` is a
+    card that says what the network is; `int8` is an ONNX file of 8-bit integers, calibrated on
+    `evaluate.calibration_images`."""
     normalise: bool = True
     """Of images: whether programs take pixels in [0, 1] and normalise them themselves, or take
     images that their user has normalised. Data of your own are taken as they are."""
