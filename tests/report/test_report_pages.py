@@ -459,3 +459,41 @@ def test_reports_need_no_torch(run: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     modules = ast.literal_eval(done.stdout)
     assert "torch" not in modules and "plotly.offline" in modules
+
+
+def network(arch: str, score: float, low: float, high: float, **more: Any) -> dict[str, Any]:
+    """A finished network of a result."""
+    costs = {"macs": 29_700, "params": 1_470, "latency_ms": 1.26}
+    scores = {"proxy_score": 0.5, "proxy_loss": 1.0, "test_loss": 1.0, "test_metrics": {}}
+    own = {"arch": arch, "test_score": score, "test_interval": [low, high]}
+    return {**costs, **scores, **own, **more}
+
+
+def test_a_run_opens_with_a_sentence_per_budget(run: Path) -> None:
+    arch = read_json(run / "result.json")["winners"][0]["arch"]
+    rest = {"choices": {}, "files": {}}
+    winners = [
+        network(arch, 0.923, 0.912, 0.934, budget="latency_ms<=1.5", **rest),
+        network(arch, 0.9, 0.89, 0.91, budget="macs<=15% and params<=2M", **rest),
+    ]
+    others = [
+        network(arch, 0.923, 0.912, 0.934, budget="latency_ms<=1.5", kind="largest"),
+        network("0-0", 0.5, 0.4, 0.6, budget="latency_ms<=1.5", kind="random"),
+        network("0-0", 0.6, 0.5, 0.7, budget="macs<=15% and params<=2M", kind="random"),
+        network("0-1", 0.8, 0.7, 0.9, budget="macs<=15% and params<=2M", kind="random"),
+        network("1-1", 0.91, 0.9, 0.92, budget="macs<=15% and params<=2M", kind="largest"),
+    ]
+    edited(run / "result.json", winners=winners, controls=others)
+    lines = read_lines(run / "finish.jsonl")
+    write_lines(run / "finish.jsonl", [{**line, "test_images": 600} for line in lines])
+    words = page_of(run).words.replace("\u202f", " ")
+    assert (
+        "Within 1.5 ms: accuracy 92.3 % (91.2–93.4) on 600 test images, 1.26 ms; the largest "
+        "network within it is the same network and a random one has 50.0 % (40.0–60.0)."
+    ) in words
+    assert (
+        "Within 15 % of the MACs of the largest network and 2 M parameters: accuracy 90.0 % "
+        "(89.0–91.0) on 600 test images, 29.7 K MACs, 1.47 K parameters, 1.26 ms; the largest "
+        "network within it has 91.0 % (90.0–92.0) and 2 random ones have 70.0 % on average."
+    ) in words
+    assert words.index("Within 1.5 ms") < words.index("One supernet of")

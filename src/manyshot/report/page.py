@@ -109,6 +109,7 @@ class Page:
         sections: what it consists of.
         warnings: what a reader must know first.
         verdict: what the result is worth, above all else.
+        answers: what came out, in sentences, right below.
     """
 
     kind: str
@@ -117,6 +118,7 @@ class Page:
     sections: Sequence[PageSection]
     warnings: Sequence[str] = ()
     verdict: Verdict | None = None
+    answers: Sequence[str] = ()
 
     def render(self) -> str:
         """The whole document."""

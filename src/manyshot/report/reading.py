@@ -8,6 +8,7 @@ from manyshot.recipe import Recipe
 from manyshot.run_folder import (
     CodesLine,
     EnvironmentRecord,
+    FinishLine,
     OrderLine,
     Ranking,
     Result,
@@ -37,6 +38,7 @@ class RunRecords:
         shifting: the generations that were trained on.
         targets: what a sampler over target costs reported.
         codes: the codes of paths.
+        finished: the finished winners.
         result: the result of a finished run.
         space: what was searched.
         task: what scores are.
@@ -54,6 +56,7 @@ class RunRecords:
     shifting: list[ShiftingLine]
     targets: list[TargetsLine]
     codes: list[CodesLine]
+    finished: list[FinishLine]
     result: Result | None
     space: SearchSpace | None
     task: TaskRecord | None
@@ -84,6 +87,7 @@ class RunRecords:
             shifting=folder.shifting_lines(),
             targets=folder.targets_lines(),
             codes=folder.codes_lines(),
+            finished=folder.finish_lines(),
             result=result,
             space=None if space is None else space.search_space(),
             task=None if described is None else described.task,

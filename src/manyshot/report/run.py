@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from manyshot.report import figures as f
 from manyshot.report import searching, training
+from manyshot.report.answers import answers
 from manyshot.report.derived import latest, merged
 from manyshot.report.page import Code, Figure, Folded, Page, PageSection, Parts, Verdict
 from manyshot.report.picture import Picture, blocks
@@ -14,7 +15,7 @@ from manyshot.tables import numbers
 from manyshot.tables import run as tables
 
 _FINISHED = {
-    "inherit": "with the supernet's weights",
+    "inherit": "taken with the supernet's weights",
     "finetune": "fine-tuned",
     "scratch": "trained anew",
 }
@@ -43,7 +44,7 @@ def run_page(run: RunRecords) -> Page:
     if run.result is not None and missing:
         names = numbers.listed([numbers.budget(b) for b in run.budgets if b in missing])
         warnings.append(f"No scored network is within {names}.")
-    return Page("run", run.name, _lead(run), sections, warnings, _verdict(run))
+    return Page("run", run.name, _lead(run), sections, warnings, _verdict(run), answers(run))
 
 
 def _lead(run: RunRecords) -> str:
@@ -59,17 +60,9 @@ def _lead(run: RunRecords) -> str:
     if scored:
         of = f" of {size:,}" if size else ""
         words.append(f"{len(scored):,}{of} architectures were scored with its weights.")
-    won = [
-        f"{numbers.budget(', '.join(budgets))}: {winner.arch} with "
-        f"{numbers.score(winner.test_score, run.task is not None and run.task.metric.share)}"
-        for budgets, winner in merged(run.winners)
-    ]
-    if run.result is not None and won:
+    if run.winners and run.result is not None:
         how = _FINISHED[run.result.finish]
-        words.append(
-            f"The best within each budget, {how}, by {run.result.task.metric.name} on test images: "
-            f"{'; '.join(won)}."
-        )
+        words.append(f"The best within each budget was then {how} and tested once.")
     return " ".join(words) or "Nothing but the beginning of a run is on record."
 
 
