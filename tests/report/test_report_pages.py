@@ -133,6 +133,58 @@ def test_figures_of_a_search_hold_the_numbers_of_its_records(run: Path) -> None:
     }
 
 
+def as_view(figure: dict[str, Any], name: str, buttons: list[str]) -> dict[str, dict[str, Any]]:
+    """The traces of a figure by their names when a button is pressed."""
+    changes = figure["views"][buttons.index(name)]["traces"]
+    drawn = [{**t, **c} for t, c in zip(figure["data"], changes, strict=True)]
+    return {t["name"]: t for t in drawn}
+
+
+def test_a_button_for_each_cost_and_all_limits(run: Path) -> None:
+    kinds = ("largest", "random")
+    result = read_json(run / "result.json")
+    costs = {"size": 3500.0}
+    controls = [
+        network(f"{i}-0-0-0", 0.5 + i / 10, 0.4, 0.9, budget="macs<=20%", kind=kind, costs=costs)
+        for i, kind in enumerate(kinds)
+    ]
+    edited(run / "result.json", controls=controls)
+    text = (run / "recipe.toml").read_text().replace('"params<=90%"', '"params<=90% and size<=7KB"')
+    assert "size<=7KB" in text
+    (run / "recipe.toml").write_text(text)
+    page = page_of(run)
+    lines = {line["arch"]: line for line in read_lines(run / "search.jsonl")}
+    buttons = ["MACs", "Parameters", "Size", "Latency"]
+    figure = page.figures["Cost against accuracy"]
+    assert len(figure["views"]) == len(buttons)
+    assert all(word in page.words for word in buttons)
+    by_params = as_view(figure, "Parameters", buttons)
+    scored = by_params["scored"]
+    assert dict(zip(scored["text"], scored["x"], strict=True)) == {
+        arch: line["params"] for arch, line in lines.items()
+    }
+    best = by_params["Pareto front"]
+    points = {(line["params"], line["proxy_score"]) for line in lines.values()}
+    assert set(zip(best["x"], best["y"], strict=True)) <= points
+    for x, y in zip(best["x"], best["y"], strict=True):
+        assert not [p for p in points if p != (x, y) and p[0] <= x and p[1] >= y]
+    largest = read_json(run / "space.json")["largest"]
+    limits = [[s["x0"] for s in view["layout"]["shapes"]] for view in figure["views"]]
+    assert limits[0] == pytest.approx([0.2 * largest["macs"], 0.9 * largest["macs"]])
+    assert limits[1:] == [[pytest.approx(0.9 * largest["params"])], [7000], []]
+    by_latency = as_view(figure, "Latency", buttons)
+    assert by_latency["scored"]["x"] == [None] * len(lines)  # there is no table of latencies
+    assert by_latency["largest within a budget"]["x"] == [1.26]
+    assert as_view(figure, "Size", buttons)["random within a budget"]["x"] == [3500]
+    winner = result["winners"][0]
+    star = next(t for name, t in by_latency.items() if name.startswith("winner, macs"))
+    assert (star["x"], star["y"]) == ([winner["latency_ms"]], [winner["proxy_score"]])
+    on_test = as_view(page.figures["Cost against accuracy on test images"], "MACs", buttons)
+    assert on_test["random within a budget"]["y"] == [0.6]
+    bars = on_test["random within a budget"]["error_y"]
+    assert bars["array"] == pytest.approx([0.3]) and bars["arrayminus"] == pytest.approx([0.2])
+
+
 def test_figures_of_training_hold_the_numbers_of_its_records(run: Path) -> None:
     figures, lines = page_of(run).figures, read_lines(run / "train.jsonl")
     for title, keys in (
@@ -417,7 +469,11 @@ def test_plotly_accepts_every_figure(
         return "#123456" if isinstance(value, str) and value.startswith("--") else value
 
     for figure in figures:
-        plotly.graph_objects.Figure(**painted(figure))
+        views = figure.pop("views", [{"traces": [], "layout": figure["layout"]}])
+        for view in views:
+            changes = view["traces"] or [{}] * len(figure["data"])
+            data = [{**t, **c} for t, c in zip(figure["data"], changes, strict=True)]
+            plotly.graph_objects.Figure(**painted({"data": data, "layout": view["layout"]}))
 
 
 def test_a_folder_without_records_is_refused(tmp_path: Path) -> None:
@@ -496,4 +552,5 @@ def test_a_run_opens_with_a_sentence_per_budget(run: Path) -> None:
         "(89.0–91.0) on 600 test images, 29.7 K MACs, 1.47 K parameters, 1.26 ms; the largest "
         "network within it has 91.0 % (90.0–92.0) and 2 random ones have 70.0 % on average."
     ) in words
+    assert "Brackets hold 95 % intervals" in words
     assert words.index("Within 1.5 ms") < words.index("One supernet of")

@@ -16,8 +16,6 @@ from manyshot.run_folder import (
 from manyshot.space import Budget
 from manyshot.tables import numbers
 
-_BRACKETS = "Brackets hold 95 % intervals by the test images alone."
-
 
 def answers(run: RunRecords) -> list[str]:
     """A sentence per budget: how good its winner is, what it costs, and what it had to beat."""
@@ -25,9 +23,7 @@ def answers(run: RunRecords) -> list[str]:
     if result is None:
         return []
     images = {line.arch: line.test_images for line in run.finished}
-    sentences = [_answer(result, winner, images.get(winner.arch)) for winner in result.winners]
-    bounded = any(network.test_interval for network in result.winners)
-    return [*sentences, *([_BRACKETS] if bounded else [])]
+    return [_answer(result, winner, images.get(winner.arch)) for winner in result.winners]
 
 
 def _answer(result: Result, winner: WinnerRecord, images: int | None) -> str:

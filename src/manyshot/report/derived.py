@@ -27,13 +27,24 @@ def fitness_of(task: TaskRecord, line: ScoreLine) -> float:
     return task.fitness_of(line.proxy_score, line.proxy_loss)
 
 
-def front(points: Sequence[S], task: TaskRecord) -> list[S]:
-    """The scores that no other beats: none has as few MACs and ranks so high.
+def front(points: Sequence[S], task: TaskRecord, metric: str = "macs") -> list[S]:
+    """The scores that no other beats: none costs as little and ranks so high.
 
     Cheapest first; of equal ones the first.
+
+    Args:
+        points: the scores, each with that cost on record.
+        task: says by what scores rank.
+        metric: the cost.
     """
+
+    def cost(point: S) -> float:
+        value = point.cost(metric)
+        assert value is not None
+        return value
+
     kept: list[S] = []
-    for point in sorted(points, key=lambda p: (p.macs, -fitness_of(task, p))):
+    for point in sorted(points, key=lambda p: (cost(p), -fitness_of(task, p))):
         if not kept or fitness_of(task, point) > fitness_of(task, kept[-1]):
             kept.append(point)
     return kept

@@ -19,6 +19,21 @@ from manyshot.tables.table import Table
 
 
 @dataclass(frozen=True, slots=True)
+class View:
+    """One of several ways to draw a figure, which a button chooses.
+
+    Attributes:
+        name: what the button says.
+        traces: for each trace of the figure what differs.
+        layout: its layout.
+    """
+
+    name: str
+    traces: Sequence[Mapping[str, Any]]
+    layout: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Figure:
     """A plotly figure with words.
 
@@ -29,6 +44,7 @@ class Figure:
         layout: what plotly calls layout; fonts, margins, legend and colours are set by the page.
         caption: the words below it.
         height: how high it is, in pixels.
+        views: other ways to draw it, of which the first is how it is drawn first; or none.
     """
 
     title: str
@@ -36,6 +52,17 @@ class Figure:
     layout: Mapping[str, Any]
     caption: str = ""
     height: int = 340
+    views: Sequence[View] = ()
+
+    @property
+    def drawn(self) -> dict[str, Any]:
+        """What the script of a page draws."""
+        views = [{"traces": view.traces, "layout": view.layout} for view in self.views]
+        return {
+            "data": self.traces,
+            "layout": self.layout,
+            **({"views": views} if views else {}),
+        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,14 +115,18 @@ class RunRecords:
         return [winner.budget for winner in self.winners]
 
     def limit(self, budget: str) -> tuple[str, float] | None:
-        """Metric and limit of a budget; None if it has several, or the records do not say.
+        """Metric and limit of a budget; None if it has several, or the records do not say."""
+        [(metric, limit), *further] = self.limits(budget).items()
+        return None if further or limit is None else (metric, limit)
+
+    def limits(self, budget: str) -> dict[str, float | None]:
+        """All limits of a budget by metric; None of one that the records do not say.
 
         A share is of the largest architecture, whose cost must be on record.
         """
-        parsed, *further = Budget.parse_all(budget)
-        if further:
-            return None
-        if not parsed.relative:
-            return parsed.metric, parsed.limit
-        largest = self.largest.get(parsed.metric)
-        return None if largest is None else (parsed.metric, parsed.absolute(largest))
+        limits: dict[str, float | None] = {}
+        for part in Budget.parse_all(budget):
+            largest = self.largest.get(part.metric)
+            known = largest is not None or not part.relative
+            limits[part.metric] = part.absolute(largest or 0.0) if known else None
+        return limits

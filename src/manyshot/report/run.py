@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from manyshot.report import figures as f
-from manyshot.report import searching, training
+from manyshot.report import searching, trade_off, training
 from manyshot.report.answers import answers
 from manyshot.report.derived import latest, merged
 from manyshot.report.page import Code, Figure, Folded, Page, PageSection, Parts, Verdict
@@ -63,6 +63,8 @@ def _lead(run: RunRecords) -> str:
     if run.winners and run.result is not None:
         how = _FINISHED[run.result.finish]
         words.append(f"The best within each budget was then {how} and tested once.")
+    if any(winner.test_interval for winner in run.winners):
+        words.append("Brackets hold 95 % intervals by the test images alone.")
     return " ".join(words) or "Nothing but the beginning of a run is on record."
 
 
@@ -92,7 +94,8 @@ def _winners(run: RunRecords) -> Parts:
         )
         for budgets, winner in merged(run.winners)
     ]
-    return [tables.winners(run.result), pictures]
+    drawn = trade_off.tested(run, run.result.task)
+    return [tables.winners(run.result), *drawn, pictures]
 
 
 def _search(run: RunRecords) -> Parts:
@@ -100,7 +103,7 @@ def _search(run: RunRecords) -> Parts:
         return []
     if run.task is None:
         return [f"What scores are is in {SPACE}, which this folder lacks."]
-    drawn: Parts = [searching.trade_off(run, run.task)]
+    drawn: Parts = [trade_off.trade_off(run, run.task)]
     generated = None if run.result is None else run.result.generated
     if generated is None:
         return [*drawn, searching.progress(run, run.task)]

@@ -46,23 +46,37 @@
 
   const config = { responsive: true, displaylogo: false, displayModeBar: false };
 
+  const drawOne = async (plot) => {
+    const figure = JSON.parse(plot.parentElement.querySelector("script").textContent);
+    const view = figure.views?.[plot.dataset.view ?? 0] ?? { traces: [], layout: figure.layout };
+    const data = figure.data.map((trace, i) => ({ ...trace, ...view.traces[i] }));
+    const layout = { ...painted(view.layout, false), template: template(), autosize: true };
+    try {
+      await Plotly.react(plot, painted(data, false), layout, config);
+      plot.dataset.drawn = "yes";
+      return true;
+    } catch (error) {
+      console.error(error);
+      plot.textContent = "This figure could not be drawn: " + error.message;
+      return false;
+    }
+  };
+
   const draw = async () => {
     variables = new Map();
     let drawn = 0;
-    for (const plot of document.querySelectorAll(".drawing")) {
-      const figure = JSON.parse(plot.parentElement.querySelector("script").textContent);
-      const layout = { ...painted(figure.layout, false), template: template(), autosize: true };
-      try {
-        await Plotly.react(plot, painted(figure.data, false), layout, config);
-        plot.dataset.drawn = "yes";
-        drawn += 1;
-      } catch (error) {
-        console.error(error);
-        plot.textContent = "This figure could not be drawn: " + error.message;
-      }
-    }
+    for (const plot of document.querySelectorAll(".drawing")) drawn += await drawOne(plot);
     root.dataset.drawn = drawn;
   };
+
+  for (const buttons of document.querySelectorAll(".views")) {
+    const plot = buttons.parentElement.querySelector(".drawing");
+    [...buttons.children].forEach((button, number) => button.addEventListener("click", () => {
+      for (const other of buttons.children) other.ariaPressed = String(other === button);
+      plot.dataset.view = number;
+      drawOne(plot);
+    }));
+  }
 
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
   draw();
