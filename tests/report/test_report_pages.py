@@ -67,6 +67,8 @@ def edited(path: Path, **changes: Any) -> None:
 def test_a_run_has_all_its_figures(run: Path) -> None:
     page = page_of(run)
     assert list(page.figures) == [
+        "Accuracy by class",
+        "Which class is taken for which",
         "Cost against accuracy",
         "Search progress",
         "First generation",
@@ -318,7 +320,8 @@ def test_every_text_of_every_record_is_text(
 
 def test_nothing_is_loaded_from_anywhere(run: Path) -> None:
     page = page_of(run)
-    assert not [own for _, own in page.elements if own.get("src")]
+    images = [own["src"] for _, own in page.elements if own.get("src")]
+    assert images and all(i is not None and i.startswith("data:image/png;base64,") for i in images)
     links = [own["href"] for _, own in page.elements if own.get("href")]
     assert links and not [link for link in links if not link.startswith(("#", "subnets/"))]
     [policy] = [o["content"] for t, o in page.elements if o.get("http-equiv")]
@@ -523,6 +526,86 @@ def network(arch: str, score: float, low: float, high: float, **more: Any) -> di
     scores = {"proxy_score": 0.5, "proxy_loss": 1.0, "test_loss": 1.0, "test_metrics": {}}
     own = {"arch": arch, "test_score": score, "test_interval": [low, high]}
     return {**costs, **scores, **own, **more}
+
+
+def told(folder: Path, **changes: Any) -> None:
+    """Edits what the first winner predicts, of two classes that have names."""
+    arch = read_json(folder / "result.json")["winners"][0]["arch"]
+    for path in (folder / "subnets").glob("*.tested.json"):
+        if path.name != f"{arch}.tested.json":
+            path.unlink()
+    edited(folder / "subnets" / f"{arch}.tested.json", **changes)
+    space = read_json(folder / "space.json")
+    space["images"]["class_names"] = [EVIL, "dog"]
+    write_json(folder / "space.json", space)
+
+
+def test_predictions_are_drawn_by_class_and_shown(run: Path) -> None:
+    image = "data:image/png;base64,AAAA"
+    dog = {"index": 7, "label": 0, "predicted": 1, "probability": 0.876, "image": image}
+    told(
+        run,
+        class_images=[10, 40],
+        class_right=[9, 20],
+        confusion=[[9, 1], [20, 20]],
+        right=[],
+        wrong=[dog],
+    )
+    page = page_of(run)
+    [bars] = page.figures["Accuracy by class"]["data"]
+    assert bars["x"] == [0.5, 0.9] and bars["text"] == ["20 of 40", "9 of 10"]
+    assert bars["y"] == ["dog", "…t&gt;alert(1)&lt;/script&gt;"]
+    [heat] = page.figures["Which class is taken for which"]["data"]
+    assert heat["text"] == [[9, 1], [20, 20]] and heat["z"] == [[0.9, 0.1], [0.5, 0.5]]
+    assert page.count("img", src=image, alt="test image 7") == 1
+    assert "dog, 88\u202f%" in page.words and f"it is {EVIL}" in page.words
+    assert "Right" not in page.words
+
+
+def test_many_classes_are_drawn_from_the_lowest_on_without_a_matrix(run: Path) -> None:
+    of = list(range(1, 121))
+    path = next((run / "subnets").glob("*.tested.json"))
+    edited(path, class_images=[1000] * 120, class_right=of, right=[], wrong=[])
+    record = read_json(path)
+    record.pop("confusion")
+    for other in (run / "subnets").glob("*.tested.json"):
+        write_json(other, record)
+    page = page_of(run)
+    bars = page.figures["Accuracy by class"]["data"][0]
+    assert bars["x"] == [n / 1000 for n in range(1, 31)] and bars["y"][0] == "0"
+    assert "the lowest 30 of 120 classes" in page.words
+    assert "Which class is taken for which" not in page.figures
+
+
+def test_predictions_of_other_test_images_are_not_shown(run: Path) -> None:
+    for path in (run / "subnets").glob("*.tested.json"):
+        edited(path, tested_on="others")
+    page = page_of(run)
+    assert "Accuracy by class" not in page.figures and page.count("img") == 0
+
+
+def test_a_page_says_how_files_are_used(run: Path) -> None:
+    winners = read_json(run / "result.json")["winners"]
+    files = (
+        {"predict": "subnets/a.predict.py", "onnx": "subnets/a.onnx"},
+        {"pt2": "subnets/b.pt2", "onnx": "subnets/b.onnx"},
+        {"onnx": "subnets/c.onnx"},
+    )
+    archs = [line["arch"] for line in read_lines(run / "search.jsonl")]
+    archs = list(dict.fromkeys(archs))[:3]
+    changed = [
+        {**winner, "arch": arch, "files": own}
+        for winner, arch, own in zip(winners, archs, files, strict=True)
+    ]
+    edited(run / "result.json", winners=changed)
+    page = page_of(run)
+    codes = [word for word in page.text if "subnets/" in word and "\n" not in word.strip("\n")]
+    assert codes == ["python subnets/a.predict.py photo.png another.jpg"]
+    assert 'torch.export.load("subnets/b.pt2")' in page.words
+    assert 'onnxruntime.InferenceSession("subnets/c.onnx")' in page.words
+    assert "b.onnx" not in page.words
+    [shape] = {tuple(read_json(run / "space.json")["images"]["image_shape"])}
+    assert f"float32 (batch, {', '.join(map(str, shape))})" in page.words
 
 
 def test_a_run_opens_with_a_sentence_per_budget(run: Path) -> None:

@@ -6,8 +6,11 @@ whatever they are given: no text of a record is ever markup.
 
 from __future__ import annotations
 
+import base64
+import gzip
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import jinja2
@@ -95,6 +98,36 @@ class Folded:
 
 
 @dataclass(frozen=True, slots=True)
+class Example:
+    """An image with words.
+
+    Attributes:
+        image: its address, which holds all of it.
+        words: what it is taken for.
+        label: what it is, where that is something else.
+        file: where it is from.
+    """
+
+    image: str
+    words: str
+    label: str
+    file: str
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """Images side by side.
+
+    Attributes:
+        title: the line above them.
+        examples: the images.
+    """
+
+    title: str
+    examples: Sequence[Example]
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """What a run says of its own result.
 
@@ -107,7 +140,7 @@ class Verdict:
     sentences: Sequence[str]
 
 
-Part: TypeAlias = str | Heading | Bullets | Folded | Table | Figure | Picture
+Part: TypeAlias = str | Heading | Bullets | Code | Folded | Table | Figure | Picture | Examples
 Parts: TypeAlias = Sequence[Part | list[Figure] | list[Picture]]
 """What a section shows: a string is a paragraph, and a list stands side by side where it can."""
 
@@ -160,9 +193,15 @@ class Page:
         return _TEMPLATES.get_template("page.html").render(
             page=self,
             sections=sections,
-            plotly=plotly.offline.get_plotlyjs() if has_figures else "",
+            plotly=_packed(plotly.offline.get_plotlyjs()) if has_figures else "",
             version=__version__,
         )
+
+
+@lru_cache(maxsize=1)
+def _packed(code: str) -> str:
+    """A script as text that is smaller, which `templates/script.js` unpacks."""
+    return base64.b64encode(gzip.compress(code.encode(), mtime=0)).decode()
 
 
 def _has_figures(parts: Sequence[Any]) -> bool:

@@ -9,7 +9,9 @@ from manyshot.run_folder import (
     CodesLine,
     EnvironmentRecord,
     FinishLine,
+    ImagesRecord,
     OrderLine,
+    PredictionsRecord,
     Ranking,
     Result,
     RunFolder,
@@ -43,6 +45,9 @@ class RunRecords:
         space: what was searched.
         task: what scores are.
         largest: the costs of the largest architecture, by metric.
+        images: what is known of the images.
+        predictions: what winners predict of the test images, by architecture; not what they
+            predicted of images that they are not tested on any more.
         rankings: how the run ranks against each truth.
     """
 
@@ -61,6 +66,8 @@ class RunRecords:
     space: SearchSpace | None
     task: TaskRecord | None
     largest: dict[str, float]
+    images: ImagesRecord | None
+    predictions: dict[str, PredictionsRecord]
     rankings: tuple[Ranking, ...]
 
     @classmethod
@@ -76,6 +83,8 @@ class RunRecords:
         result = folder.result()
         described = result if space is None else space
         rankings = (rank.ranking() for rank in folder.ranks())
+        finished = folder.finish_lines()
+        told = {line.arch: (line.tested_on, folder.predictions(line.arch)) for line in finished}
         return cls(
             folder=folder,
             recipe=folder.recipe() if has_recipe else None,
@@ -87,11 +96,17 @@ class RunRecords:
             shifting=folder.shifting_lines(),
             targets=folder.targets_lines(),
             codes=folder.codes_lines(),
-            finished=folder.finish_lines(),
+            finished=finished,
             result=result,
             space=None if space is None else space.search_space(),
             task=None if described is None else described.task,
             largest={} if space is None else space.largest,
+            images=None if space is None else space.images,
+            predictions={
+                arch: record
+                for arch, (tested_on, record) in told.items()
+                if record is not None and record.tested_on == tested_on
+            },
             rankings=tuple(ranking for ranking in rankings if ranking is not None),
         )
 

@@ -8,8 +8,10 @@ from manyshot.report.answers import answers
 from manyshot.report.derived import latest, merged
 from manyshot.report.page import Code, Figure, Folded, Page, PageSection, Parts, Verdict
 from manyshot.report.picture import Picture, blocks
+from manyshot.report.predictions import predictions
 from manyshot.report.rank import rank_sections
 from manyshot.report.reading import RunRecords
+from manyshot.report.usage import usage
 from manyshot.run_folder import CODES, SPACE
 from manyshot.tables import numbers
 from manyshot.tables import run as tables
@@ -25,6 +27,8 @@ def run_page(run: RunRecords) -> Page:
     """The page of what a run has written so far."""
     sections = [
         PageSection("Winners", _winners(run)),
+        PageSection("Use", usage(run)),
+        PageSection("Predictions", predictions(run)),
         PageSection("Trust", _trust(run)),
         PageSection("Search", _search(run)),
         PageSection("Operations", _operations(run)),
