@@ -1116,6 +1116,11 @@ class RunFolder(_Folder):
         """What was recorded of the supernet's training."""
         return records.load_lines(self.train_log, TrainLine)
 
+    def finishing_lines(self) -> list[list[TrainLine]]:
+        """What was recorded of the training of each finished network, in the order of its name."""
+        logs = sorted(self.subnets.glob(f"*.{TRAIN_LOG}"))
+        return [records.load_lines(log, TrainLine) for log in logs]
+
     def sampler_lines(self) -> list[SamplerLine]:
         """What a learnt sampler reported, of whoever it is."""
         return records.load_lines(self.sampler_log, SamplerLine)

@@ -637,3 +637,63 @@ def test_a_run_opens_with_a_sentence_per_budget(run: Path) -> None:
     ) in words
     assert "Brackets hold 95 % intervals" in words
     assert words.index("Within 1.5 ms") < words.index("One supernet of")
+
+
+def test_a_run_says_how_long_its_trainings_took(run: Path) -> None:
+    lines = read_lines(run / "train.jsonl")
+    last = {**lines[-1], "images": 1500, "images_per_second": 20.0}
+    write_lines(run / "train.jsonl", [*lines[:-1], last])
+    for arch in ("0-0", "1-0"):
+        finished = {**last, "images": 300, "images_per_second": 100.0}
+        write_lines(run / "subnets" / f"{arch}.train.jsonl", [last, finished])
+    words = page_of(run).words.replace("\u202f", " ")
+    assert "Training the supernet took about 1 min 15 s" in words
+    assert "finishing 2 networks took about 6 s" in words
+
+
+@pytest.mark.parametrize(
+    ("bounds", "worth", "said"),
+    [
+        ((0.3, 0.5), "good", "orders better than counting MACs (Kendall's τ +0.40, 95 % interval"),
+        ((-0.1, 0.9), "doubtful", "is not distinguishable from counting MACs (Kendall's τ +0.40"),
+        ((None, None), "unknown", "compares with counting MACs is not known"),
+    ],
+)
+def test_a_rank_opens_with_what_the_order_is_worth(
+    ranking: dict[str, Any],
+    tmp_path: Path,
+    bounds: tuple[float | None, float | None],
+    worth: str,
+    said: str,
+) -> None:
+    record = copy.deepcopy(ranking)
+    predictors = record["sets"][0]["predictors"]
+    low, high = bounds
+    predictors["proxy"]["kendall"] = {"value": 0.6, "low": 0.5, "high": 0.7}
+    predictors["macs"]["kendall"] = {"value": 0.2, "low": 0.1, "high": 0.3}
+    predictors["proxy"]["beats"] = {"value": 0.4, "low": low, "high": high}
+    write_json(tmp_path / "rank.json", record)
+    page = page_of(tmp_path)
+    words = page.words.replace("\u202f", " ")
+    assert said in words and page.count("div", class_=f"verdict {worth}") == 1
+    assert (
+        "puts the better one first in about 80 % of cases, and counting MACs does in 60 %" in words
+    )
+
+
+def test_a_comparison_opens_with_what_can_be_told_of_winners(
+    comparison: dict[str, Any], tmp_path: Path
+) -> None:
+    record = copy.deepcopy(comparison)
+    pairs = [p for p in record["pairs"] if p["metric"].startswith("finished ")]
+    others = [p for p in record["pairs"] if not p["metric"].startswith(("finished ", "winner "))]
+    assert pairs and others
+    for verdict, worth in (("better", "good"), ("not distinguishable", "doubtful")):
+        told = {**pairs[0], "verdict": verdict, "sentence": "one against two."}
+        write_json(tmp_path / "compare.json", {**record, "pairs": [told, *others]})
+        page = page_of(tmp_path)
+        assert page.count("div", class_=f"verdict {worth}") == 1
+        assert page.words.index("one against two.") < page.words.index("2 methods, 4 runs")
+    untold = {**pairs[0], "verdict": "undefined", "difference": None, "low": None, "high": None}
+    write_json(tmp_path / "compare.json", {**record, "pairs": [untold]})
+    assert "cannot be told" in page_of(tmp_path).words

@@ -6,7 +6,14 @@ import math
 from collections.abc import Sequence
 from typing import TypeVar
 
-from manyshot.run_folder import CodesLine, ScoreLine, SearchLine, TaskRecord, WinnerRecord
+from manyshot.run_folder import (
+    CodesLine,
+    ScoreLine,
+    SearchLine,
+    TaskRecord,
+    TrainLine,
+    WinnerRecord,
+)
 from manyshot.space import Arch, SearchSpace
 
 S = TypeVar("S", bound=ScoreLine)
@@ -111,6 +118,13 @@ def merged(winners: Sequence[WinnerRecord]) -> list[tuple[list[str], WinnerRecor
         budgets.setdefault(winner.arch, []).append(winner.budget)
     by_arch = {winner.arch: winner for winner in winners}
     return [(names, by_arch[arch]) for arch, names in budgets.items()]
+
+
+def seconds_of(lines: Sequence[TrainLine]) -> float | None:
+    """About how long a training took, at the speed of its last record; None if that has none."""
+    if not lines or not lines[-1].images_per_second:
+        return None
+    return lines[-1].images / lines[-1].images_per_second
 
 
 def chosen_rows(values: Sequence[float], most: int) -> list[int]:

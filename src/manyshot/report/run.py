@@ -5,7 +5,7 @@ from __future__ import annotations
 from manyshot.report import figures as f
 from manyshot.report import searching, trade_off, training
 from manyshot.report.answers import answers
-from manyshot.report.derived import latest, merged
+from manyshot.report.derived import latest, merged, seconds_of
 from manyshot.report.page import Code, Figure, Folded, Page, PageSection, Parts, Verdict
 from manyshot.report.picture import Picture, blocks
 from manyshot.report.predictions import predictions
@@ -151,8 +151,9 @@ def _grid(drawn: list[Figure]) -> Parts:
 def _cost(run: RunRecords) -> Parts:
     forwarded = {} if run.result is None else run.result.images_forwarded
     spent = tables.images_by_stage(forwarded)
+    took = _took(run)
     if not spent:
-        return []
+        return [took]
     names = [f.plain(name) for name in spent]
     bars = f.bars(
         list(spent.values()),
@@ -165,7 +166,23 @@ def _cost(run: RunRecords) -> Parts:
     layout = f.layout(forward, f.rows_axis(names), bargap=0.3)
     words = "Images that went forward through a network, not counting the finishing of winners."
     drawn = Figure("Images forwarded by stage", [bars], layout, words, height=90 + 34 * len(names))
-    return [tables.images(forwarded), drawn]
+    return [took, tables.images(forwarded), drawn]
+
+
+def _took(run: RunRecords) -> str:
+    """How long training took, in the units of people; empty if no record says."""
+    words = []
+    training_s = seconds_of(run.train)
+    if training_s is not None:
+        words.append(f"training the supernet took about {numbers.seconds(training_s)}")
+    finishing_s = [s for s in map(seconds_of, run.finishing) if s is not None]
+    if finishing_s:
+        networks = numbers.plural(len(finishing_s), "network")
+        words.append(f"finishing {networks} took about {numbers.seconds(sum(finishing_s))}")
+    if not words:
+        return ""
+    why = "by their images and the last images per second on record"
+    return numbers.sentence(f"{numbers.listed(words)}, {why}; other stages have no times there")
 
 
 def _environment(run: RunRecords) -> Parts:
