@@ -100,6 +100,7 @@ def _by_class(tested: Sequence[_Tested], names: Sequence[str]) -> Figure:
 def _confusion(tested: Sequence[_Tested], names: Sequence[str]) -> Figure:
     """What classes are taken for, as shares of each class; a view per winner."""
     labels = _labels(names)
+    are_long = max(map(len, labels)) > _SHORT
     views = []
     for one in tested:
         counts = one.record.confusion or ()
@@ -117,12 +118,12 @@ def _confusion(tested: Sequence[_Tested], names: Sequence[str]) -> Figure:
         has_names = len(names) <= _NAMED
         across = f.axis("taken for", type="category", showticklabels=has_names)
         down = f.rows_axis(labels, showticklabels=has_names)
-        if max(map(len, labels)) > _SHORT:
+        if are_long:
             across["tickangle"] = -90
         layout = f.layout(across, down)
         views.append(View(one.name, [heat], layout))
     caption = "Rows are classes, and columns what their test images are taken for."
-    height = min(640, 150 + 34 * len(names))
+    height = min(640, 150 + 34 * len(names)) + 110 * are_long
     return _figure("Which class is taken for which", views, caption, height)
 
 
