@@ -679,6 +679,11 @@ def test_a_rank_opens_with_what_the_order_is_worth(
     assert (
         "puts the better one first in about 80 % of cases, and counting MACs does in 60 %" in words
     )
+    predictors["proxy"]["kendall"] = {"value": 0.1, "low": -0.2, "high": 0.4}
+    write_json(tmp_path / "rank.json", record)
+    page = page_of(tmp_path)
+    assert "21 architectures are too few to tell the supernet's order from a random" in page.words
+    assert page.count("div", class_="verdict doubtful") == 1
 
 
 def test_a_comparison_opens_with_what_can_be_told_of_winners(

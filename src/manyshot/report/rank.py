@@ -40,8 +40,8 @@ def _verdict(ranking: Ranking) -> Verdict | None:
     ranked = ranking.sets[0]
     proxy, macs = ranked.predictors["proxy"], ranked.predictors.get("macs")
     if proxy.kendall.value is None:
-        words = f"The supernet's order of the {ranked.name} set is undefined, so nothing is said."
-        return Verdict("unknown", [words])
+        nothing = f"The supernet's order of the {ranked.name} set is undefined, so nothing is said."
+        return Verdict("unknown", [nothing])
     pairs = (
         f"Of two architectures of the {ranked.name} set, the supernet puts the better one first in "
         f"about {_in_order(proxy.kendall.value)} of cases"
@@ -64,7 +64,20 @@ def _verdict(ranking: Ranking) -> Verdict | None:
         else:
             first = f"The supernet's order is not distinguishable from counting MACs {by}."
             worth = "doubtful"
-    return Verdict(worth, [first, f"{pairs}; guessing, in 50 %."])
+    sentences = [first, f"{pairs}; guessing, in 50 %."]
+    if not _is_untold(ranked):
+        return Verdict(worth, sentences)
+    few = plural(ranked.architectures, "architecture is", "architectures are")
+    words = f"{few} too few to tell the supernet's order from a random one."
+    return Verdict("doubtful", [words, *sentences])
+
+
+def _is_untold(ranked: RankedSet) -> bool:
+    """Whether the order of a set could be a random one, as `manyshot.rank.rank.verdict` says it."""
+    tau, chance = ranked.predictors["proxy"].kendall, ranked.null_sd
+    if tau.value is None or tau.low is None or tau.high is None:
+        return True
+    return tau.low <= 0 <= tau.high or (chance is not None and abs(tau.value) <= 2 * chance)
 
 
 def _plus(difference: float) -> str:
