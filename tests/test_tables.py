@@ -10,7 +10,7 @@ from rich.console import Console
 from manyshot.report import html_of
 from manyshot.run_folder import CompareFolder, Ranking, Result, RunFolder
 from manyshot.show import compare_tables, rank_tables, survey_tables, winners_table
-from manyshot.tables import compare, rank, run
+from manyshot.tables import compare, numbers, rank, run
 from manyshot.tables.table import Table
 from pipeline_runs import compare_runs
 
@@ -117,3 +117,15 @@ def test_names_are_no_markup_in_the_terminal() -> None:
     terminal = printed(*survey_tables(survey))
     for name in ("[red]net", "[b]layer", "[/b], <i>"):
         assert name in terminal
+
+
+@pytest.mark.parametrize(
+    ("bounds", "is_share", "said"),
+    [
+        ((0.912, 0.934), True, "91.2–93.4"),
+        ((-0.128, -0.062), True, "−12.8 to −6.2"),
+        ((-0.5, 1.25), False, "−0.5 to 1.25"),
+    ],
+)
+def test_bounds_below_zero_have_no_dash_between(bounds, is_share, said) -> None:
+    assert numbers.bounds(bounds, is_share) == said

@@ -92,6 +92,8 @@ def _stays_inside(path: str) -> str:
 
 InnerPath = Annotated[str, AfterValidator(_stays_inside)]
 """A path relative to the folder, and inside it."""
+PngText = Annotated[str, StringConstraints(pattern=r"^data:image/png;base64,[A-Za-z0-9+/]+={0,2}$")]
+"""A PNG file as the address of an image."""
 
 
 class MetricRecord(Part):
@@ -571,6 +573,52 @@ class FinishLine(ScoresRecord):
         return path.is_file() and records.sha256_of(path) == self.sha256.get(kind)
 
 
+class ExampleRecord(Part):
+    """A test image, and what a network says that it is."""
+
+    index: Count
+    """Its number in the set."""
+    file: str | None = None
+    """Its path in the folder of images, if it is from one."""
+    label: Count
+    predicted: Count
+    probability: Share
+    """Of the class that was predicted."""
+    image: PngText
+    """What it looks like, made small."""
+
+
+class PredictionsRecord(Record):
+    """`subnets/ARCH.tested.json`: what a finished network predicts of the test images.
+
+    Classes are in the order of their labels.
+    """
+
+    tested_on: str
+    """The digest of the test images."""
+    class_images: tuple[Count, ...]
+    class_right: tuple[Count, ...]
+    confusion: tuple[tuple[Count, ...], ...] | None = None
+    """A row for each label, a column for each prediction; absent for many classes."""
+    right: tuple[ExampleRecord, ...]
+    """Some images that are classified right."""
+    wrong: tuple[ExampleRecord, ...]
+    """Those that are classified wrong with the highest probability, that one first."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        classes = len(self.class_images)
+        rows = (self.class_right, *(self.confusion or ()))
+        labels = [label for e in (*self.right, *self.wrong) for label in (e.label, e.predicted)]
+        if (
+            any(len(row) != classes for row in rows)
+            or (self.confusion is not None and len(self.confusion) != classes)
+            or any(label >= classes for label in labels)
+        ):
+            raise ValueError(f"all of its parts must be of the {classes} classes of class_images")
+        return self
+
+
 class Result(ScoresRecord):
     """`result.json`: the winners of a run, and what was spent."""
 
@@ -1022,6 +1070,10 @@ class RunFolder(_Folder):
         """The folder of finished networks."""
         return self.path / SUBNETS
 
+    def predictions_file(self, arch: str) -> Path:
+        """What the finished network of an architecture predicts of the test images."""
+        return self.subnets / f"{arch}.tested.json"
+
     @property
     def has_begun(self) -> bool:
         """Whether anything is there that took work."""
@@ -1064,6 +1116,11 @@ class RunFolder(_Folder):
         """What was recorded of the supernet's training."""
         return records.load_lines(self.train_log, TrainLine)
 
+    def finishing_lines(self) -> list[list[TrainLine]]:
+        """What was recorded of the training of each finished network, in the order of its name."""
+        logs = sorted(self.subnets.glob(f"*.{TRAIN_LOG}"))
+        return [records.load_lines(log, TrainLine) for log in logs]
+
     def sampler_lines(self) -> list[SamplerLine]:
         """What a learnt sampler reported, of whoever it is."""
         return records.load_lines(self.sampler_log, SamplerLine)
@@ -1099,6 +1156,10 @@ class RunFolder(_Folder):
     def exported_lines(self) -> list[FinishLine]:
         """Other architectures that were exported."""
         return records.load_lines(self.exported_log, FinishLine)
+
+    def predictions(self, arch: str) -> PredictionsRecord | None:
+        """What a finished network predicts of the test images; None if that is not on record."""
+        return _maybe(self.predictions_file(arch), PredictionsRecord)
 
     def result(self) -> Result | None:
         """The winners and what was spent; None before the run is finished."""

@@ -4,7 +4,9 @@ A browser window cannot be narrower than 500 pixels, so a page is shown in frame
 a script added to a copy of the page tells that what it sees.
 """
 
+import base64
 import copy
+import gzip
 import json
 import re
 import shutil
@@ -39,6 +41,12 @@ const look = async () => {
     root.style.setProperty("--ink", "rgb(1, 2, 3)");
     await window.changed();
   }
+  const button = [...document.querySelectorAll("button")].find((b) => b.textContent === "BUTTON");
+  if (button) {
+    button.click();
+    await new Promise((done) => setTimeout(done, 300));
+  }
+  const across = (button ?? document.body).closest("figure")?.querySelector(".xtitle");
   const marks = ".point, .points path, .lines path, .hm image";
   const texts = [...document.querySelectorAll(".drawing text")];
   parent.postMessage({
@@ -52,6 +60,7 @@ const look = async () => {
     drawn: plots.filter((plot) => plot.dataset.drawn === "yes").length,
     unmarked: plots.filter((plot) => !plot.querySelector(marks))
       .map((plot) => plot.parentElement.ariaLabel),
+    across: across?.textContent ?? "",
     widest: Math.max(0, ...plots.map((plot) => plot.firstElementChild?.clientWidth ?? 0)),
     texts: texts.map((text) => text.textContent).join("|"),
     page: getComputedStyle(document.body).backgroundColor,
@@ -98,15 +107,21 @@ class Seen(HTMLParser):
 
 
 def look_at(
-    folder: Path, widths: tuple[int, ...] = (PHONE,), *, dark: bool = False, again: bool = False
+    folder: Path,
+    widths: tuple[int, ...] = (PHONE,),
+    *,
+    dark: bool = False,
+    again: bool = False,
+    press: str = "",
 ) -> tuple[dict[int, dict[str, Any]], list[str]]:
     """What frames of the report in `folder` say, and what the browser's console does.
 
-    With `again` the colour scheme changes after all is drawn.
+    With `again` the colour scheme changes after all is drawn, and then the first button that says
+    `press` is pressed.
     """
     page = report.write(folder).read_text(encoding="utf-8")
     assert page.count("</body>") == 1
-    page = page.replace("</body>", f"{PROBE}</body>")
+    page = page.replace("</body>", f"{PROBE.replace('BUTTON', press)}</body>")
     if again:
         page = page.replace("<body>", f"<body>{LISTEN}", 1)
     (folder / "probed.html").write_text(page, encoding="utf-8")
@@ -146,7 +161,7 @@ def test_a_run_with_markup_for_names(everything: Path, tmp_path: Path) -> None:
     folder = with_options(copy_of(everything, tmp_path / "run"), BOLD, "b", "c", "d")
     named(folder, EVIL)
     frames, console = look_at(folder, (PHONE, DESK))
-    check(frames, console, figures=20)
+    check(frames, console, figures=22)
     assert frames[DESK]["widest"] > 900
     for seen in frames.values():
         assert seen["heading"] == EVIL and EVIL in seen["title"]
@@ -186,5 +201,20 @@ def test_the_console_is_heard(
     assert all(seen["drawn"] == 0 for seen in frames.values())
 
 
-def test_plotly_cannot_end_its_script() -> None:
-    assert "</script" not in plotly.offline.get_plotlyjs().lower()
+def test_what_draws_is_packed_in_a_page_of_two_megabytes(
+    comparison: dict[str, Any], tmp_path: Path
+) -> None:
+    write_json(tmp_path / "compare.json", comparison)
+    page = report.write(tmp_path).read_text(encoding="utf-8")
+    [packed] = re.findall(r'id="packed">([A-Za-z0-9+/=]+)</script>', page)
+    assert gzip.decompress(base64.b64decode(packed)).decode() == plotly.offline.get_plotlyjs()
+    assert len(page) < 2_200_000
+
+
+def test_a_button_draws_another_view(everything: Path, tmp_path: Path) -> None:
+    folder = copy_of(everything, tmp_path / "run")
+    frames, console = look_at(folder, press="Parameters")
+    assert console == []
+    assert "parameters" in frames[PHONE]["across"] and "MACs" not in frames[PHONE]["across"]
+    frames, _ = look_at(folder, press="MACs")
+    assert "MACs" in frames[PHONE]["across"] and "parameters" not in frames[PHONE]["across"]

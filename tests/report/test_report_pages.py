@@ -67,6 +67,8 @@ def edited(path: Path, **changes: Any) -> None:
 def test_a_run_has_all_its_figures(run: Path) -> None:
     page = page_of(run)
     assert list(page.figures) == [
+        "Accuracy by class",
+        "Which class is taken for which",
         "Cost against accuracy",
         "Search progress",
         "First generation",
@@ -131,6 +133,58 @@ def test_figures_of_a_search_hold_the_numbers_of_its_records(run: Path) -> None:
     assert dict(zip(spent["y"], spent["x"], strict=True)) == {
         names.get(stage, stage): images for stage, images in result["images_forwarded"].items()
     }
+
+
+def as_view(figure: dict[str, Any], name: str, buttons: list[str]) -> dict[str, dict[str, Any]]:
+    """The traces of a figure by their names when a button is pressed."""
+    changes = figure["views"][buttons.index(name)]["traces"]
+    drawn = [{**t, **c} for t, c in zip(figure["data"], changes, strict=True)]
+    return {t["name"]: t for t in drawn}
+
+
+def test_a_button_for_each_cost_and_all_limits(run: Path) -> None:
+    kinds = ("largest", "random")
+    result = read_json(run / "result.json")
+    costs = {"size": 3500.0}
+    controls = [
+        network(f"{i}-0-0-0", 0.5 + i / 10, 0.4, 0.9, budget="macs<=20%", kind=kind, costs=costs)
+        for i, kind in enumerate(kinds)
+    ]
+    edited(run / "result.json", controls=controls)
+    text = (run / "recipe.toml").read_text().replace('"params<=90%"', '"params<=90% and size<=7KB"')
+    assert "size<=7KB" in text
+    (run / "recipe.toml").write_text(text)
+    page = page_of(run)
+    lines = {line["arch"]: line for line in read_lines(run / "search.jsonl")}
+    buttons = ["MACs", "Parameters", "Size", "Latency"]
+    figure = page.figures["Cost against accuracy"]
+    assert len(figure["views"]) == len(buttons)
+    assert all(word in page.words for word in buttons)
+    by_params = as_view(figure, "Parameters", buttons)
+    scored = by_params["scored"]
+    assert dict(zip(scored["text"], scored["x"], strict=True)) == {
+        arch: line["params"] for arch, line in lines.items()
+    }
+    best = by_params["Pareto front"]
+    points = {(line["params"], line["proxy_score"]) for line in lines.values()}
+    assert set(zip(best["x"], best["y"], strict=True)) <= points
+    for x, y in zip(best["x"], best["y"], strict=True):
+        assert not [p for p in points if p != (x, y) and p[0] <= x and p[1] >= y]
+    largest = read_json(run / "space.json")["largest"]
+    limits = [[s["x0"] for s in view["layout"]["shapes"]] for view in figure["views"]]
+    assert limits[0] == pytest.approx([0.2 * largest["macs"], 0.9 * largest["macs"]])
+    assert limits[1:] == [[pytest.approx(0.9 * largest["params"])], [7000], []]
+    by_latency = as_view(figure, "Latency", buttons)
+    assert by_latency["scored"]["x"] == [None] * len(lines)  # there is no table of latencies
+    assert by_latency["largest within a budget"]["x"] == [1.26]
+    assert as_view(figure, "Size", buttons)["random within a budget"]["x"] == [3500]
+    winner = result["winners"][0]
+    star = next(t for name, t in by_latency.items() if name.startswith("winner, macs"))
+    assert (star["x"], star["y"]) == ([winner["latency_ms"]], [winner["proxy_score"]])
+    on_test = as_view(page.figures["Cost against accuracy on test images"], "MACs", buttons)
+    assert on_test["random within a budget"]["y"] == [0.6]
+    bars = on_test["random within a budget"]["error_y"]
+    assert bars["array"] == pytest.approx([0.3]) and bars["arrayminus"] == pytest.approx([0.2])
 
 
 def test_figures_of_training_hold_the_numbers_of_its_records(run: Path) -> None:
@@ -266,7 +320,8 @@ def test_every_text_of_every_record_is_text(
 
 def test_nothing_is_loaded_from_anywhere(run: Path) -> None:
     page = page_of(run)
-    assert not [own for _, own in page.elements if own.get("src")]
+    images = [own["src"] for _, own in page.elements if own.get("src")]
+    assert images and all(i is not None and i.startswith("data:image/png;base64,") for i in images)
     links = [own["href"] for _, own in page.elements if own.get("href")]
     assert links and not [link for link in links if not link.startswith(("#", "subnets/"))]
     [policy] = [o["content"] for t, o in page.elements if o.get("http-equiv")]
@@ -417,7 +472,11 @@ def test_plotly_accepts_every_figure(
         return "#123456" if isinstance(value, str) and value.startswith("--") else value
 
     for figure in figures:
-        plotly.graph_objects.Figure(**painted(figure))
+        views = figure.pop("views", [{"traces": [], "layout": figure["layout"]}])
+        for view in views:
+            changes = view["traces"] or [{}] * len(figure["data"])
+            data = [{**t, **c} for t, c in zip(figure["data"], changes, strict=True)]
+            plotly.graph_objects.Figure(**painted({"data": data, "layout": view["layout"]}))
 
 
 def test_a_folder_without_records_is_refused(tmp_path: Path) -> None:
@@ -459,3 +518,187 @@ def test_reports_need_no_torch(run: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     modules = ast.literal_eval(done.stdout)
     assert "torch" not in modules and "plotly.offline" in modules
+
+
+def network(arch: str, score: float, low: float, high: float, **more: Any) -> dict[str, Any]:
+    """A finished network of a result."""
+    costs = {"macs": 29_700, "params": 1_470, "latency_ms": 1.26}
+    scores = {"proxy_score": 0.5, "proxy_loss": 1.0, "test_loss": 1.0, "test_metrics": {}}
+    own = {"arch": arch, "test_score": score, "test_interval": [low, high]}
+    return {**costs, **scores, **own, **more}
+
+
+def told(folder: Path, **changes: Any) -> None:
+    """Edits what the first winner predicts, of two classes that have names."""
+    arch = read_json(folder / "result.json")["winners"][0]["arch"]
+    for path in (folder / "subnets").glob("*.tested.json"):
+        if path.name != f"{arch}.tested.json":
+            path.unlink()
+    edited(folder / "subnets" / f"{arch}.tested.json", **changes)
+    space = read_json(folder / "space.json")
+    space["images"]["class_names"] = [EVIL, "dog"]
+    write_json(folder / "space.json", space)
+
+
+def test_predictions_are_drawn_by_class_and_shown(run: Path) -> None:
+    image = "data:image/png;base64,AAAA"
+    dog = {"index": 7, "label": 0, "predicted": 1, "probability": 0.876, "image": image}
+    told(
+        run,
+        class_images=[10, 40],
+        class_right=[9, 20],
+        confusion=[[9, 1], [20, 20]],
+        right=[],
+        wrong=[dog],
+    )
+    page = page_of(run)
+    [bars] = page.figures["Accuracy by class"]["data"]
+    assert bars["x"] == [0.5, 0.9] and bars["text"] == ["20 of 40", "9 of 10"]
+    assert bars["y"] == ["dog", "…t&gt;alert(1)&lt;/script&gt;"]
+    [heat] = page.figures["Which class is taken for which"]["data"]
+    assert heat["text"] == [[9, 1], [20, 20]] and heat["z"] == [[0.9, 0.1], [0.5, 0.5]]
+    assert page.count("img", src=image, alt="test image 7") == 1
+    assert "dog, 88\u202f%" in page.words and f"it is {EVIL}" in page.words
+    assert "Right" not in page.words
+
+
+def test_many_classes_are_drawn_from_the_lowest_on_without_a_matrix(run: Path) -> None:
+    of = list(range(1, 121))
+    path = next((run / "subnets").glob("*.tested.json"))
+    edited(path, class_images=[1000] * 120, class_right=of, right=[], wrong=[])
+    record = read_json(path)
+    record.pop("confusion")
+    for other in (run / "subnets").glob("*.tested.json"):
+        write_json(other, record)
+    page = page_of(run)
+    bars = page.figures["Accuracy by class"]["data"][0]
+    assert bars["x"] == [n / 1000 for n in range(1, 31)] and bars["y"][0] == "0"
+    assert "the lowest 30 of 120 classes" in page.words
+    assert "Which class is taken for which" not in page.figures
+
+
+def test_predictions_of_other_test_images_are_not_shown(run: Path) -> None:
+    for path in (run / "subnets").glob("*.tested.json"):
+        edited(path, tested_on="others")
+    page = page_of(run)
+    assert "Accuracy by class" not in page.figures and page.count("img") == 0
+
+
+def test_a_page_says_how_files_are_used(run: Path) -> None:
+    winners = read_json(run / "result.json")["winners"]
+    files = (
+        {"predict": "subnets/a.predict.py", "onnx": "subnets/a.onnx"},
+        {"pt2": "subnets/b.pt2", "onnx": "subnets/b.onnx"},
+        {"onnx": "subnets/c.onnx"},
+    )
+    archs = [line["arch"] for line in read_lines(run / "search.jsonl")]
+    archs = list(dict.fromkeys(archs))[:3]
+    changed = [
+        {**winner, "arch": arch, "files": own}
+        for winner, arch, own in zip(winners, archs, files, strict=True)
+    ]
+    edited(run / "result.json", winners=changed)
+    page = page_of(run)
+    codes = [word for word in page.text if "subnets/" in word and "\n" not in word.strip("\n")]
+    assert codes == ["python subnets/a.predict.py photo.png another.jpg"]
+    assert 'torch.export.load("subnets/b.pt2")' in page.words
+    assert 'onnxruntime.InferenceSession("subnets/c.onnx")' in page.words
+    assert "b.onnx" not in page.words
+    [shape] = {tuple(read_json(run / "space.json")["images"]["image_shape"])}
+    assert f"float32 (batch, {', '.join(map(str, shape))})" in page.words
+
+
+def test_a_run_opens_with_a_sentence_per_budget(run: Path) -> None:
+    arch = read_json(run / "result.json")["winners"][0]["arch"]
+    rest = {"choices": {}, "files": {}}
+    winners = [
+        network(arch, 0.923, 0.912, 0.934, budget="latency_ms<=1.5", **rest),
+        network(arch, 0.9, 0.89, 0.91, budget="macs<=15% and params<=2M", **rest),
+    ]
+    others = [
+        network(arch, 0.923, 0.912, 0.934, budget="latency_ms<=1.5", kind="largest"),
+        network("0-0", 0.5, 0.4, 0.6, budget="latency_ms<=1.5", kind="random"),
+        network("0-0", 0.6, 0.5, 0.7, budget="macs<=15% and params<=2M", kind="random"),
+        network("0-1", 0.8, 0.7, 0.9, budget="macs<=15% and params<=2M", kind="random"),
+        network("1-1", 0.91, 0.9, 0.92, budget="macs<=15% and params<=2M", kind="largest"),
+    ]
+    edited(run / "result.json", winners=winners, controls=others)
+    lines = read_lines(run / "finish.jsonl")
+    write_lines(run / "finish.jsonl", [{**line, "test_images": 600} for line in lines])
+    words = page_of(run).words.replace("\u202f", " ")
+    assert (
+        "Within 1.5 ms: accuracy 92.3 % (91.2–93.4) on 600 test images, 1.26 ms; the largest "
+        "network within it is the same network and a random one has 50.0 % (40.0–60.0)."
+    ) in words
+    assert (
+        "Within 15 % of the MACs of the largest network and 2 M parameters: accuracy 90.0 % "
+        "(89.0–91.0) on 600 test images, 29.7 K MACs, 1.47 K parameters, 1.26 ms; the largest "
+        "network within it has 91.0 % (90.0–92.0) and 2 random ones have 70.0 % on average."
+    ) in words
+    assert "Brackets hold 95 % intervals" in words
+    assert words.index("Within 1.5 ms") < words.index("One supernet of")
+
+
+def test_a_run_says_how_long_its_trainings_took(run: Path) -> None:
+    lines = read_lines(run / "train.jsonl")
+    last = {**lines[-1], "images": 1500, "images_per_second": 20.0}
+    write_lines(run / "train.jsonl", [*lines[:-1], last])
+    for arch in ("0-0", "1-0"):
+        finished = {**last, "images": 300, "images_per_second": 100.0}
+        write_lines(run / "subnets" / f"{arch}.train.jsonl", [last, finished])
+    words = page_of(run).words.replace("\u202f", " ")
+    assert "Training the supernet took about 1 min 15 s" in words
+    assert "finishing 2 networks took about 6 s" in words
+
+
+@pytest.mark.parametrize(
+    ("bounds", "worth", "said"),
+    [
+        ((0.3, 0.5), "good", "orders better than counting MACs (Kendall's τ +0.40, 95 % interval"),
+        ((-0.1, 0.9), "doubtful", "is not distinguishable from counting MACs (Kendall's τ +0.40"),
+        ((None, None), "unknown", "compares with counting MACs is not known"),
+    ],
+)
+def test_a_rank_opens_with_what_the_order_is_worth(
+    ranking: dict[str, Any],
+    tmp_path: Path,
+    bounds: tuple[float | None, float | None],
+    worth: str,
+    said: str,
+) -> None:
+    record = copy.deepcopy(ranking)
+    predictors = record["sets"][0]["predictors"]
+    low, high = bounds
+    predictors["proxy"]["kendall"] = {"value": 0.6, "low": 0.5, "high": 0.7}
+    predictors["macs"]["kendall"] = {"value": 0.2, "low": 0.1, "high": 0.3}
+    predictors["proxy"]["beats"] = {"value": 0.4, "low": low, "high": high}
+    write_json(tmp_path / "rank.json", record)
+    page = page_of(tmp_path)
+    words = page.words.replace("\u202f", " ")
+    assert said in words and page.count("div", class_=f"verdict {worth}") == 1
+    assert (
+        "puts the better one first in about 80 % of cases, and counting MACs does in 60 %" in words
+    )
+    predictors["proxy"]["kendall"] = {"value": 0.1, "low": -0.2, "high": 0.4}
+    write_json(tmp_path / "rank.json", record)
+    page = page_of(tmp_path)
+    assert "21 architectures are too few to tell the supernet's order from a random" in page.words
+    assert page.count("div", class_="verdict doubtful") == 1
+
+
+def test_a_comparison_opens_with_what_can_be_told_of_winners(
+    comparison: dict[str, Any], tmp_path: Path
+) -> None:
+    record = copy.deepcopy(comparison)
+    pairs = [p for p in record["pairs"] if p["metric"].startswith("finished ")]
+    others = [p for p in record["pairs"] if not p["metric"].startswith(("finished ", "winner "))]
+    assert pairs and others
+    for verdict, worth in (("better", "good"), ("not distinguishable", "doubtful")):
+        told = {**pairs[0], "verdict": verdict, "sentence": "one against two."}
+        write_json(tmp_path / "compare.json", {**record, "pairs": [told, *others]})
+        page = page_of(tmp_path)
+        assert page.count("div", class_=f"verdict {worth}") == 1
+        assert page.words.index("one against two.") < page.words.index("2 methods, 4 runs")
+    untold = {**pairs[0], "verdict": "undefined", "difference": None, "low": None, "high": None}
+    write_json(tmp_path / "compare.json", {**record, "pairs": [untold]})
+    assert "cannot be told" in page_of(tmp_path).words

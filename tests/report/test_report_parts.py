@@ -63,7 +63,10 @@ def test_links_and_attributes_are_escaped() -> None:
 def test_numbers_stand_right_and_code_is_code() -> None:
     drawn = html_of(Table([{"a": "1", "b": "2", "c": "3"}], ("b", "c"), ("c",)))
     assert drawn.count('class="number"') == 2
-    assert '<td class="number">1</td>' in drawn and "<td><code>3</code></td>" in drawn
+    assert (
+        '<td class="number" data-title="a">1</td>' in drawn
+        and '<td data-title="c"><code>3</code></td>' in drawn
+    )
 
 
 def test_a_table_without_rows_is_not_drawn() -> None:

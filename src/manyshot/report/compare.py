@@ -8,7 +8,7 @@ from typing import Any
 
 from manyshot.report import figures as f
 from manyshot.report.figures import plain
-from manyshot.report.page import Bullets, Figure, Folded, Page, PageSection, Part, Parts
+from manyshot.report.page import Bullets, Figure, Folded, Page, PageSection, Part, Parts, Verdict
 from manyshot.run_folder import ComparedMethod, Comparison, Mean
 from manyshot.tables import compare as tables
 from manyshot.tables import numbers
@@ -19,6 +19,8 @@ _LINE, _LINES = 36, 2
 """A name in a figure has lines of so many letters, and at most so many lines."""
 _LONG = 70
 """A longer title says how many methods there are instead of their names."""
+_TOLD = 4
+"""So many differences of winners open a page."""
 _BASELINES = {
     "macs": ("Dotted", "dot", f.SOFT),
     "params": ("Dash-dotted", "dashdot", f.SOFT),
@@ -51,7 +53,28 @@ def compare_page(comparison: Comparison) -> Page:
     title = numbers.listed(methods) if methods else "nothing"
     if len(title) > _LONG:
         title = plural(len(methods), "method")
-    return Page("compare", title, lead, sections, _warnings(comparison))
+    return Page("compare", title, lead, sections, _warnings(comparison), _verdict(comparison))
+
+
+def _verdict(comparison: Comparison) -> Verdict | None:
+    """What can be said of the winners of two methods, by truth where it knows them."""
+    by_truth = [p for p in comparison.pairs if p.metric.startswith("winner ")]
+    on_test = [p for p in comparison.pairs if p.metric.startswith("finished ")]
+    told = [p for p in (*by_truth, *on_test) if p.verdict != "undefined"]
+    decided = [p for p in told if p.verdict != "not distinguishable"]
+    if not (by_truth or on_test):
+        return None
+    if not told:
+        words = "Whose winners are better cannot be told: that needs methods with more seeds."
+        return Verdict("unknown", [words])
+    shown = [numbers.budget(pair.sentence) for pair in (decided or told)[:_TOLD]]
+    rest = len(told) - len(shown)
+    if rest:
+        shown.append(f"{plural(rest, 'further pair is', 'further pairs are')} below.")
+    if decided:
+        first = "Winners of some methods are better than those of others:"
+        return Verdict("good", [first, *shown])
+    return Verdict("doubtful", ["No method's winners are distinguishable from another's:", *shown])
 
 
 def _warnings(comparison: Comparison) -> list[str]:

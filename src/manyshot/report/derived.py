@@ -6,7 +6,14 @@ import math
 from collections.abc import Sequence
 from typing import TypeVar
 
-from manyshot.run_folder import CodesLine, ScoreLine, SearchLine, TaskRecord, WinnerRecord
+from manyshot.run_folder import (
+    CodesLine,
+    ScoreLine,
+    SearchLine,
+    TaskRecord,
+    TrainLine,
+    WinnerRecord,
+)
 from manyshot.space import Arch, SearchSpace
 
 S = TypeVar("S", bound=ScoreLine)
@@ -27,13 +34,24 @@ def fitness_of(task: TaskRecord, line: ScoreLine) -> float:
     return task.fitness_of(line.proxy_score, line.proxy_loss)
 
 
-def front(points: Sequence[S], task: TaskRecord) -> list[S]:
-    """The scores that no other beats: none has as few MACs and ranks so high.
+def front(points: Sequence[S], task: TaskRecord, metric: str = "macs") -> list[S]:
+    """The scores that no other beats: none costs as little and ranks so high.
 
     Cheapest first; of equal ones the first.
+
+    Args:
+        points: the scores, each with that cost on record.
+        task: says by what scores rank.
+        metric: the cost.
     """
+
+    def cost(point: S) -> float:
+        value = point.cost(metric)
+        assert value is not None
+        return value
+
     kept: list[S] = []
-    for point in sorted(points, key=lambda p: (p.macs, -fitness_of(task, p))):
+    for point in sorted(points, key=lambda p: (cost(p), -fitness_of(task, p))):
         if not kept or fitness_of(task, point) > fitness_of(task, kept[-1]):
             kept.append(point)
     return kept
@@ -100,6 +118,13 @@ def merged(winners: Sequence[WinnerRecord]) -> list[tuple[list[str], WinnerRecor
         budgets.setdefault(winner.arch, []).append(winner.budget)
     by_arch = {winner.arch: winner for winner in winners}
     return [(names, by_arch[arch]) for arch, names in budgets.items()]
+
+
+def seconds_of(lines: Sequence[TrainLine]) -> float | None:
+    """About how long a training took, at the speed of its last record; None if that has none."""
+    if not lines or not lines[-1].images_per_second:
+        return None
+    return lines[-1].images / lines[-1].images_per_second
 
 
 def chosen_rows(values: Sequence[float], most: int) -> list[int]:

@@ -6,8 +6,11 @@ whatever they are given: no text of a record is ever markup.
 
 from __future__ import annotations
 
+import base64
+import gzip
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import jinja2
@@ -16,6 +19,21 @@ from manyshot._version import __version__
 from manyshot.report.picture import Picture
 from manyshot.tables.numbers import count, percent, shortened
 from manyshot.tables.table import Table
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One of several ways to draw a figure, which a button chooses.
+
+    Attributes:
+        name: what the button says.
+        traces: for each trace of the figure what differs.
+        layout: its layout.
+    """
+
+    name: str
+    traces: Sequence[Mapping[str, Any]]
+    layout: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +47,7 @@ class Figure:
         layout: what plotly calls layout; fonts, margins, legend and colours are set by the page.
         caption: the words below it.
         height: how high it is, in pixels.
+        views: other ways to draw it, of which the first is how it is drawn first; or none.
     """
 
     title: str
@@ -36,6 +55,17 @@ class Figure:
     layout: Mapping[str, Any]
     caption: str = ""
     height: int = 340
+    views: Sequence[View] = ()
+
+    @property
+    def drawn(self) -> dict[str, Any]:
+        """What the script of a page draws."""
+        views = [{"traces": view.traces, "layout": view.layout} for view in self.views]
+        return {
+            "data": self.traces,
+            "layout": self.layout,
+            **({"views": views} if views else {}),
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +98,36 @@ class Folded:
 
 
 @dataclass(frozen=True, slots=True)
+class Example:
+    """An image with words.
+
+    Attributes:
+        image: its address, which holds all of it.
+        words: what it is taken for.
+        label: what it is, where that is something else.
+        file: where it is from.
+    """
+
+    image: str
+    words: str
+    label: str
+    file: str
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """Images side by side.
+
+    Attributes:
+        title: the line above them.
+        examples: the images.
+    """
+
+    title: str
+    examples: Sequence[Example]
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """What a run says of its own result.
 
@@ -80,7 +140,7 @@ class Verdict:
     sentences: Sequence[str]
 
 
-Part: TypeAlias = str | Heading | Bullets | Folded | Table | Figure | Picture
+Part: TypeAlias = str | Heading | Bullets | Code | Folded | Table | Figure | Picture | Examples
 Parts: TypeAlias = Sequence[Part | list[Figure] | list[Picture]]
 """What a section shows: a string is a paragraph, and a list stands side by side where it can."""
 
@@ -109,6 +169,7 @@ class Page:
         sections: what it consists of.
         warnings: what a reader must know first.
         verdict: what the result is worth, above all else.
+        answers: what came out, in sentences, right below.
     """
 
     kind: str
@@ -117,6 +178,7 @@ class Page:
     sections: Sequence[PageSection]
     warnings: Sequence[str] = ()
     verdict: Verdict | None = None
+    answers: Sequence[str] = ()
 
     def render(self) -> str:
         """The whole document."""
@@ -131,9 +193,15 @@ class Page:
         return _TEMPLATES.get_template("page.html").render(
             page=self,
             sections=sections,
-            plotly=plotly.offline.get_plotlyjs() if has_figures else "",
+            plotly=_packed(plotly.offline.get_plotlyjs()) if has_figures else "",
             version=__version__,
         )
+
+
+@lru_cache(maxsize=1)
+def _packed(code: str) -> str:
+    """A script as text that is smaller, which `templates/script.js` unpacks."""
+    return base64.b64encode(gzip.compress(code.encode(), mtime=0)).decode()
 
 
 def _has_figures(parts: Sequence[Any]) -> bool:

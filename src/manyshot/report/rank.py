@@ -8,7 +8,7 @@ from typing import Any
 from manyshot.report import figures as f
 from manyshot.report.derived import chosen_rows
 from manyshot.report.figures import plain
-from manyshot.report.page import Bullets, Figure, Heading, Page, PageSection, Part, Parts
+from manyshot.report.page import Bullets, Figure, Heading, Page, PageSection, Part, Parts, Verdict
 from manyshot.run_folder import RankedSet, Ranking, RankPoint
 from manyshot.tables import numbers
 from manyshot.tables import rank as tables
@@ -29,7 +29,65 @@ def rank_page(ranking: Ranking) -> Page:
     """The page of a rank."""
     truth = ranking.truth
     title = f"{ranking.run} against {truth.name}"
-    return Page("rank", title, _lead(ranking), rank_sections(ranking, 0, alone=True))
+    sections = rank_sections(ranking, 0, alone=True)
+    return Page("rank", title, _lead(ranking), sections, verdict=_verdict(ranking))
+
+
+def _verdict(ranking: Ranking) -> Verdict | None:
+    """Whether the supernet's order is to be trusted more than that by MACs, in plain words."""
+    if not ranking.sets:
+        return None
+    ranked = ranking.sets[0]
+    proxy, macs = ranked.predictors["proxy"], ranked.predictors.get("macs")
+    if proxy.kendall.value is None:
+        nothing = f"The supernet's order of the {ranked.name} set is undefined, so nothing is said."
+        return Verdict("unknown", [nothing])
+    pairs = (
+        f"Of two architectures of the {ranked.name} set, the supernet puts the better one first in "
+        f"about {_in_order(proxy.kendall.value)} of cases"
+    )
+    if macs is not None and macs.kendall.value is not None:
+        pairs += f", and counting MACs does in {_in_order(macs.kendall.value)}"
+    gain = proxy.beats
+    if gain is None or gain.value is None or gain.low is None or gain.high is None:
+        first, worth = (
+            "How the supernet's order compares with counting MACs is not known.",
+            "unknown",
+        )
+    else:
+        low, value, high = map(_plus, (gain.low, gain.value, gain.high))
+        by = f"({TAU} {value}, 95 % interval {low} to {high})"
+        if gain.low > 0:
+            first, worth = f"The supernet orders better than counting MACs {by}.", "good"
+        elif gain.high < 0:
+            first, worth = f"The supernet orders worse than counting MACs {by}.", "nothing"
+        else:
+            first = f"The supernet's order is not distinguishable from counting MACs {by}."
+            worth = "doubtful"
+    sentences = [first, f"{pairs}; guessing, in 50 %."]
+    if not _is_untold(ranked):
+        return Verdict(worth, sentences)
+    few = plural(ranked.architectures, "architecture is", "architectures are")
+    words = f"{few} too few to tell the supernet's order from a random one."
+    return Verdict("doubtful", [words, *sentences])
+
+
+def _is_untold(ranked: RankedSet) -> bool:
+    """Whether the order of a set could be a random one, as `manyshot.rank.rank.verdict` says it."""
+    tau, chance = ranked.predictors["proxy"].kendall, ranked.null_sd
+    if tau.value is None or tau.low is None or tau.high is None:
+        return True
+    return tau.low <= 0 <= tau.high or (chance is not None and abs(tau.value) <= 2 * chance)
+
+
+def _plus(difference: float) -> str:
+    """A difference with its sign."""
+    return f"{difference:+.2f}".replace("-", "\N{MINUS SIGN}")
+
+
+def _in_order(tau: float) -> str:
+    """The share of pairs that are in order, if there are no ties."""
+    return numbers.percent((1 + tau) / 2, 0)
 
 
 def rank_sections(ranking: Ranking, number: int, *, alone: bool = False) -> list[PageSection]:

@@ -8,7 +8,10 @@ from manyshot.recipe import Recipe
 from manyshot.run_folder import (
     CodesLine,
     EnvironmentRecord,
+    FinishLine,
+    ImagesRecord,
     OrderLine,
+    PredictionsRecord,
     Ranking,
     Result,
     RunFolder,
@@ -37,10 +40,15 @@ class RunRecords:
         shifting: the generations that were trained on.
         targets: what a sampler over target costs reported.
         codes: the codes of paths.
+        finished: the finished winners.
         result: the result of a finished run.
         space: what was searched.
         task: what scores are.
         largest: the costs of the largest architecture, by metric.
+        images: what is known of the images.
+        finishing: how winners, controls and exported networks were trained.
+        predictions: what winners predict of the test images, by architecture; not what they
+            predicted of images that they are not tested on any more.
         rankings: how the run ranks against each truth.
     """
 
@@ -54,10 +62,14 @@ class RunRecords:
     shifting: list[ShiftingLine]
     targets: list[TargetsLine]
     codes: list[CodesLine]
+    finished: list[FinishLine]
     result: Result | None
     space: SearchSpace | None
     task: TaskRecord | None
     largest: dict[str, float]
+    images: ImagesRecord | None
+    finishing: list[list[TrainLine]]
+    predictions: dict[str, PredictionsRecord]
     rankings: tuple[Ranking, ...]
 
     @classmethod
@@ -73,6 +85,8 @@ class RunRecords:
         result = folder.result()
         described = result if space is None else space
         rankings = (rank.ranking() for rank in folder.ranks())
+        finished = folder.finish_lines()
+        told = {line.arch: (line.tested_on, folder.predictions(line.arch)) for line in finished}
         return cls(
             folder=folder,
             recipe=folder.recipe() if has_recipe else None,
@@ -84,10 +98,18 @@ class RunRecords:
             shifting=folder.shifting_lines(),
             targets=folder.targets_lines(),
             codes=folder.codes_lines(),
+            finished=finished,
             result=result,
             space=None if space is None else space.search_space(),
             task=None if described is None else described.task,
             largest={} if space is None else space.largest,
+            images=None if space is None else space.images,
+            finishing=folder.finishing_lines(),
+            predictions={
+                arch: record
+                for arch, (tested_on, record) in told.items()
+                if record is not None and record.tested_on == tested_on
+            },
             rankings=tuple(ranking for ranking in rankings if ranking is not None),
         )
 
@@ -111,14 +133,18 @@ class RunRecords:
         return [winner.budget for winner in self.winners]
 
     def limit(self, budget: str) -> tuple[str, float] | None:
-        """Metric and limit of a budget; None if it has several, or the records do not say.
+        """Metric and limit of a budget; None if it has several, or the records do not say."""
+        [(metric, limit), *further] = self.limits(budget).items()
+        return None if further or limit is None else (metric, limit)
+
+    def limits(self, budget: str) -> dict[str, float | None]:
+        """All limits of a budget by metric; None of one that the records do not say.
 
         A share is of the largest architecture, whose cost must be on record.
         """
-        parsed, *further = Budget.parse_all(budget)
-        if further:
-            return None
-        if not parsed.relative:
-            return parsed.metric, parsed.limit
-        largest = self.largest.get(parsed.metric)
-        return None if largest is None else (parsed.metric, parsed.absolute(largest))
+        limits: dict[str, float | None] = {}
+        for part in Budget.parse_all(budget):
+            largest = self.largest.get(part.metric)
+            known = largest is not None or not part.relative
+            limits[part.metric] = part.absolute(largest or 0.0) if known else None
+        return limits

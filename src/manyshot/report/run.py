@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from manyshot.report import figures as f
-from manyshot.report import searching, training
-from manyshot.report.derived import latest, merged
+from manyshot.report import searching, trade_off, training
+from manyshot.report.answers import answers
+from manyshot.report.derived import latest, merged, seconds_of
 from manyshot.report.page import Code, Figure, Folded, Page, PageSection, Parts, Verdict
 from manyshot.report.picture import Picture, blocks
+from manyshot.report.predictions import predictions
 from manyshot.report.rank import rank_sections
 from manyshot.report.reading import RunRecords
+from manyshot.report.usage import usage
 from manyshot.run_folder import CODES, SPACE
 from manyshot.tables import numbers
 from manyshot.tables import run as tables
 
 _FINISHED = {
-    "inherit": "with the supernet's weights",
+    "inherit": "taken with the supernet's weights",
     "finetune": "fine-tuned",
     "scratch": "trained anew",
 }
@@ -24,6 +27,8 @@ def run_page(run: RunRecords) -> Page:
     """The page of what a run has written so far."""
     sections = [
         PageSection("Winners", _winners(run)),
+        PageSection("Use", usage(run)),
+        PageSection("Predictions", predictions(run)),
         PageSection("Trust", _trust(run)),
         PageSection("Search", _search(run)),
         PageSection("Operations", _operations(run)),
@@ -43,7 +48,7 @@ def run_page(run: RunRecords) -> Page:
     if run.result is not None and missing:
         names = numbers.listed([numbers.budget(b) for b in run.budgets if b in missing])
         warnings.append(f"No scored network is within {names}.")
-    return Page("run", run.name, _lead(run), sections, warnings, _verdict(run))
+    return Page("run", run.name, _lead(run), sections, warnings, _verdict(run), answers(run))
 
 
 def _lead(run: RunRecords) -> str:
@@ -59,17 +64,11 @@ def _lead(run: RunRecords) -> str:
     if scored:
         of = f" of {size:,}" if size else ""
         words.append(f"{len(scored):,}{of} architectures were scored with its weights.")
-    won = [
-        f"{numbers.budget(', '.join(budgets))}: {winner.arch} with "
-        f"{numbers.score(winner.test_score, run.task is not None and run.task.metric.share)}"
-        for budgets, winner in merged(run.winners)
-    ]
-    if run.result is not None and won:
+    if run.winners and run.result is not None:
         how = _FINISHED[run.result.finish]
-        words.append(
-            f"The best within each budget, {how}, by {run.result.task.metric.name} on test images: "
-            f"{'; '.join(won)}."
-        )
+        words.append(f"The best within each budget was then {how} and tested once.")
+    if any(winner.test_interval for winner in run.winners):
+        words.append("Brackets hold 95 % intervals by the test images alone.")
     return " ".join(words) or "Nothing but the beginning of a run is on record."
 
 
@@ -99,7 +98,8 @@ def _winners(run: RunRecords) -> Parts:
         )
         for budgets, winner in merged(run.winners)
     ]
-    return [tables.winners(run.result), pictures]
+    drawn = trade_off.tested(run, run.result.task)
+    return [tables.winners(run.result), *drawn, pictures]
 
 
 def _search(run: RunRecords) -> Parts:
@@ -107,7 +107,7 @@ def _search(run: RunRecords) -> Parts:
         return []
     if run.task is None:
         return [f"What scores are is in {SPACE}, which this folder lacks."]
-    drawn: Parts = [searching.trade_off(run, run.task)]
+    drawn: Parts = [trade_off.trade_off(run, run.task)]
     generated = None if run.result is None else run.result.generated
     if generated is None:
         return [*drawn, searching.progress(run, run.task)]
@@ -151,8 +151,9 @@ def _grid(drawn: list[Figure]) -> Parts:
 def _cost(run: RunRecords) -> Parts:
     forwarded = {} if run.result is None else run.result.images_forwarded
     spent = tables.images_by_stage(forwarded)
+    took = _took(run)
     if not spent:
-        return []
+        return [took]
     names = [f.plain(name) for name in spent]
     bars = f.bars(
         list(spent.values()),
@@ -165,7 +166,23 @@ def _cost(run: RunRecords) -> Parts:
     layout = f.layout(forward, f.rows_axis(names), bargap=0.3)
     words = "Images that went forward through a network, not counting the finishing of winners."
     drawn = Figure("Images forwarded by stage", [bars], layout, words, height=90 + 34 * len(names))
-    return [tables.images(forwarded), drawn]
+    return [took, tables.images(forwarded), drawn]
+
+
+def _took(run: RunRecords) -> str:
+    """How long training took, in the units of people; empty if no record says."""
+    words = []
+    training_s = seconds_of(run.train)
+    if training_s is not None:
+        words.append(f"training the supernet took about {numbers.seconds(training_s)}")
+    finishing_s = [s for s in map(seconds_of, run.finishing) if s is not None]
+    if finishing_s:
+        networks = numbers.plural(len(finishing_s), "network")
+        words.append(f"finishing {networks} took about {numbers.seconds(sum(finishing_s))}")
+    if not words:
+        return ""
+    why = "by their images and the last images per second on record"
+    return numbers.sentence(f"{numbers.listed(words)}, {why}; other stages have no times there")
 
 
 def _environment(run: RunRecords) -> Parts:

@@ -1,8 +1,7 @@
-"""Figures of a search: cost against score, progress, operations, the order of networks."""
+"""Figures of a search: its progress, operations, the order of networks."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,9 +10,7 @@ from manyshot.report.derived import (
     PROPOSED,
     best_so_far,
     fitness_of,
-    front,
     latest,
-    merged,
     shares,
 )
 from manyshot.report.figures import plain
@@ -30,50 +27,6 @@ _WIDE = 28
 """Longer names of decisions are cut."""
 
 
-def trade_off(run: RunRecords, task: TaskRecord) -> Figure:
-    """All scored architectures by cost and score, the front, limits and winners."""
-    scored, metric = latest(run.search), task.metric
-    best = front(scored, task)
-    costs = [s.macs for s in scored] + [w.macs for w in run.winners]
-    cost_axis = f.cost_axis("MACs", costs)
-    traces = [
-        _dots([s.macs for s in scored], scored, f"%{{x:.3s}} MACs, {_y(metric)}"),
-        f.line(
-            [s.macs for s in best],
-            [s.proxy_score for s in best],
-            "Pareto front",
-            line={"shape": "hv", "width": 1.5},
-            hoverinfo="skip",
-        ),
-    ]
-    shapes, unknown = [], []
-    for i, budget in enumerate(run.budgets):
-        limit = run.limit(budget)
-        if limit is None:
-            unknown.append(numbers.budget(budget))
-        elif limit[0] == "macs":
-            style = {"color": f.colour(i), "dash": "dot", "width": 2}
-            shapes.append(f.rule("x", limit[1], line=style))
-    traces += _stars(run, metric)
-    name = plain(f"proxy {metric.name}")
-    caption = f"Proxy {metric.name} on validation images, with the supernet's weights."
-    if shapes:
-        caption += " Dotted: the limits of budgets on MACs."
-    if unknown:
-        caption += (
-            f" Not drawn, because the cost of the largest network is not on record: the limits of "
-            f"{numbers.listed(unknown)}."
-        )
-    layout = f.layout(
-        cost_axis,
-        f.score_axis(name, metric.share),
-        shapes=shapes,
-        annotations=_labels(run, costs, cost_axis.get("type") == "log"),
-        margin={"r": 24},
-    )
-    return Figure(f"Cost against {metric.name}", traces, layout, caption, height=460)
-
-
 def _dots(
     x: Sequence[int], scores: Sequence[SearchLine], hover: str, **more: Any
 ) -> dict[str, Any]:
@@ -88,64 +41,15 @@ def _dots(
     )
 
 
-def _y(metric: MetricRecord, of: str = "y") -> str:
+def shown(metric: MetricRecord, of: str = "y") -> str:
     """A score of a figure as people read it."""
     return f"%{{{of}:.1%}}" if metric.share else f"%{{{of}:.4~g}}"
-
-
-def _stars(run: RunRecords, metric: MetricRecord) -> list[dict[str, Any]]:
-    """A star per winning network."""
-    stars: list[dict[str, Any]] = []
-    for budgets, winner in merged(run.winners):
-        number = run.budgets.index(budgets[0]) if budgets[0] in run.budgets else len(stars)
-        star = f.dots(
-            [winner.macs],
-            [winner.proxy_score],
-            plain(", ".join(map(numbers.budget, budgets))),
-            text=[winner.arch],
-            hovertemplate=f"%{{text}}<br>%{{x:.3s}} MACs, {_y(metric)}<extra>winner</extra>",
-            marker={
-                "symbol": "star",
-                "size": 17,
-                "color": f.colour(number),
-                "opacity": 1,
-                "line": {"color": f.CARD, "width": 1},
-            },
-            cliponaxis=False,
-        )
-        stars.append(star)
-    return stars
-
-
-def _labels(run: RunRecords, costs: Sequence[float], logarithmic: bool) -> list[dict[str, Any]]:
-    """The limits that each winner meets, above its star, away from the nearer edge."""
-
-    def at(cost: float) -> float:
-        return math.log10(cost) if logarithmic else cost
-
-    labels = []
-    for budgets, winner in merged(run.winners):
-        place = at(winner.macs)
-        is_left = place - at(min(costs)) < at(max(costs)) - place
-        labels.append(
-            f.note(
-                place,
-                winner.proxy_score,
-                plain(", ".join(map(numbers.limit_of, budgets))),
-                xanchor="left" if is_left else "right",
-                xshift=-8 if is_left else 8,
-                yshift=19,
-                opacity=0.9,
-                borderpad=1,
-            )
-        )
-    return labels
 
 
 def progress(run: RunRecords, task: TaskRecord) -> Figure:
     """Every score in the order it was taken in, and the best so far within each budget."""
     lines = [s for s in run.search if s.role in PROPOSED]
-    traces = [_dots(range(1, len(lines) + 1), lines, _y(task.metric), marker={"size": 5})]
+    traces = [_dots(range(1, len(lines) + 1), lines, shown(task.metric), marker={"size": 5})]
     limits = {budget: run.limit(budget) for budget in run.budgets}
     curves: list[tuple[str, tuple[str, float] | None]] = [
         (f"best, {numbers.budget(budget)}", limit)
@@ -245,7 +149,7 @@ def order(run: RunRecords) -> list[Figure]:
         y,
         "watched",
         text=both,
-        hovertemplate=f"%{{text}}<br>{_y(metric, 'x')} → {_y(metric)}<extra></extra>",
+        hovertemplate=f"%{{text}}<br>{shown(metric, 'x')} → {shown(metric)}<extra></extra>",
     )
     layout = f.layout(
         f.score_axis(plain(f"proxy {metric.name} before"), metric.share, range=[low, high]),

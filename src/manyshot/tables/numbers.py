@@ -51,13 +51,12 @@ def score(value: float | None, is_share: bool, digits: int = 1) -> str:
 
 
 def bounds(interval: tuple[float, float] | None, is_share: bool) -> str:
-    """The bounds of an interval, in percent if the metric is a share: `91.2–95.0`."""
+    """The bounds of an interval, in percent of a share: `91.2–95.0`, `−2.1 to 0.3`."""
     if interval is None:
         return UNDEFINED
-    low, high = interval
-    if is_share:
-        return f"{100 * low:.1f}–{100 * high:.1f}"
-    return f"{_signed(f'{low:.4g}')}–{_signed(f'{high:.4g}')}"
+    ends = [f"{100 * end:.1f}" if is_share else f"{end:.4g}" for end in interval]
+    between = " to " if any("-" in end for end in ends) else "–"
+    return _signed(between.join(ends))
 
 
 def milliseconds(number: float | None) -> str:

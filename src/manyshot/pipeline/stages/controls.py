@@ -129,6 +129,7 @@ def finish_controls(
         progress,
         {arch: score.value for arch, score in scores.items()},
         log=CONTROLS_LOG,
+        examples=False,
     )
     return scores, {**lines, **{arch: finished[arch] for arch in archs if arch in finished}}
 

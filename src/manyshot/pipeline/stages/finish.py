@@ -41,6 +41,7 @@ from manyshot.nn.modes import evaluating
 from manyshot.nn.pointwise import training_format
 from manyshot.pipeline.build import Workspace, fit_classes
 from manyshot.pipeline.networks import build_supernet
+from manyshot.pipeline.stages.examples import classifies_images, tested
 from manyshot.progress import Progress
 from manyshot.recipe import FinishSettings
 from manyshot.run_folder import (
@@ -58,9 +59,6 @@ from manyshot.tasks.task import picked
 from manyshot.train import load_weights, save_weights
 from manyshot.train.checkpoint import digest
 
-PARTS = 20
-"""Networks are scored on so many random parts of the test images too, for intervals."""
-
 CHECKED_IMAGES = 8
 """So many images a script is tried on."""
 
@@ -76,6 +74,7 @@ def finish(
     *,
     log: str = FINISH_LOG,
     test: bool = True,
+    examples: bool = True,
 ) -> dict[Arch, FinishLine]:
     """Finishes, tests and exports architectures; what is on record is not done again.
 
@@ -93,6 +92,7 @@ def finish(
         proxies: the proxy scores of architectures that have one.
         log: the name of the file that gets a line per architecture.
         test: whether to score on the test set.
+        examples: whether to write what networks that are tested predict.
 
     Returns:
         The line of each architecture.
@@ -118,7 +118,8 @@ def finish(
         if not work.done:
             subnet = work.subnet(ws, accelerator, settings, progress)
             if accelerator.is_main_process:
-                line = work.recorded(ws, subnet, settings, proxies.get(work.arch), test)
+                proxy = proxies.get(work.arch)
+                line = work.recorded(ws, subnet, settings, proxy, test=test, examples=examples)
                 _put(path, line)
         if accelerator.is_main_process:
             (RunFolder(folder).subnets / f"{work.text}.trainer.pt").unlink(missing_ok=True)
@@ -211,7 +212,9 @@ class _Work:
         subnet: nn.Module,
         settings: FinishSettings,
         proxy_score: float | None,
+        *,
         test: bool,
+        examples: bool,
     ) -> FinishLine:
         """Tests if asked to, exports, and returns the line.
 
@@ -228,8 +231,8 @@ class _Work:
             formats += [kind for kind in before.files if kind not in formats]
         images = ws.splits.digests["test"]
         if (test and tested_on != images) or (value is not None and not self.trained):
-            score = evaluate.score_module(subnet, ws.fixed("test", None), task=ws.task, parts=PARTS)
-            score = score.checked(f"the finished architecture {self.text} on test images")
+            path = RunFolder(self.folder).predictions_file(self.text) if examples else None
+            score = tested(ws, subnet, self.text, path)
             value, loss, values = score.value, score.loss, score.finite_metrics
             count, parts = score.images, tuple(part.value for part in score.parts)
             if not all(map(math.isfinite, parts)):  # as R2 of a part of one image
@@ -545,8 +548,7 @@ def int8_record(
 def formats_of(ws: Workspace) -> list[str]:
     """The formats that the recipe asks for, and the script that comes with ONNX."""
     formats: list[str] = list(ws.recipe.export.formats)
-    classifies = isinstance(ws.task, Classification) and ws.splits.image_shape[:1] in ((1,), (3,))
-    return [*formats, SCRIPT] if "onnx" in formats and classifies else formats
+    return [*formats, SCRIPT] if "onnx" in formats and classifies_images(ws) else formats
 
 
 def checked_script(

@@ -46,24 +46,60 @@
 
   const config = { responsive: true, displaylogo: false, displayModeBar: false };
 
+  const drawOne = async (plot) => {
+    const figure = JSON.parse(plot.parentElement.querySelector("script").textContent);
+    const view = figure.views?.[plot.dataset.view ?? 0] ?? { traces: [], layout: figure.layout };
+    const data = figure.data.map((trace, i) => ({ ...trace, ...view.traces[i] }));
+    const layout = { ...painted(view.layout, false), template: template(), autosize: true };
+    try {
+      await Plotly.react(plot, painted(data, false), layout, config);
+      plot.dataset.drawn = "yes";
+      return true;
+    } catch (error) {
+      console.error(error);
+      plot.textContent = "This figure could not be drawn: " + error.message;
+      return false;
+    }
+  };
+
   const draw = async () => {
     variables = new Map();
     let drawn = 0;
-    for (const plot of document.querySelectorAll(".drawing")) {
-      const figure = JSON.parse(plot.parentElement.querySelector("script").textContent);
-      const layout = { ...painted(figure.layout, false), template: template(), autosize: true };
-      try {
-        await Plotly.react(plot, painted(figure.data, false), layout, config);
-        plot.dataset.drawn = "yes";
-        drawn += 1;
-      } catch (error) {
-        console.error(error);
-        plot.textContent = "This figure could not be drawn: " + error.message;
-      }
-    }
+    for (const plot of document.querySelectorAll(".drawing")) drawn += await drawOne(plot);
     root.dataset.drawn = drawn;
   };
 
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
-  draw();
+  for (const buttons of document.querySelectorAll(".views")) {
+    const plot = buttons.parentElement.querySelector(".drawing");
+    [...buttons.children].forEach((button, number) => button.addEventListener("click", () => {
+      for (const other of buttons.children) other.ariaPressed = String(other === button);
+      plot.dataset.view = number;
+      drawOne(plot);
+    }));
+  }
+
+  // The library that draws is packed in the page: unpacked it is larger than all else by far.
+  const unpack = async () => {
+    const packed = atob(document.getElementById("packed").textContent);
+    const bytes = Uint8Array.from(packed, (letter) => letter.charCodeAt(0));
+    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+    const script = document.createElement("script");
+    script.textContent = await new Response(stream).text();
+    document.head.append(script);
+  };
+
+  const begin = async () => {
+    try {
+      await unpack();
+    } catch (error) {
+      console.error(error);
+      const why = "This browser cannot unpack what draws the figures: take a newer one. " + error;
+      for (const plot of document.querySelectorAll(".drawing")) plot.textContent = why;
+      root.dataset.drawn = 0;
+      return;
+    }
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+    await draw();
+  };
+  begin();
 })();
