@@ -3,12 +3,15 @@
 import importlib
 import json
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import typer
 from torch.utils.flop_counter import FlopCounterMode
 
 from manyshot import cli, records
@@ -110,6 +113,65 @@ def test_train_then_run_then_search(call):
     assert Recipe.load(Path("other/recipe.toml")).search.name == "random"
     weights = [Path(folder, "supernet.safetensors").read_bytes() for folder in ("r", "other")]
     assert weights[0] == weights[1]
+
+
+def test_recipe_prints_what_a_run_would_use(call):
+    code, out, err = call("recipe", "--set", "train.epochs=3")
+    assert (code, err) == (0, "")
+    Path("mine.toml").write_text(out)
+    assert Recipe.load(Path("mine.toml")) == Recipe.load(None, ["train.epochs=3"])
+    code, out, _ = call("recipe", "mine.toml", "--json")
+    assert code == 0 and Recipe.build(json.loads(out), (), "it").train.epochs == 3
+    assert call("recipe", "none.toml")[::2] == (2, "error: there is no recipe none.toml\n")
+
+
+def test_recipe_explains_keys(call):
+    code, out, err = call("recipe", "--keys", "controls")
+    assert (code, err) == (0, "")
+    assert "[controls] Networks beside each winner" in out
+    row = next(line for line in out.splitlines() if line.startswith("│ largest"))
+    assert [cell.strip() for cell in row.strip("│").split("│")] == [
+        "largest", "true or false", "true", "The largest network within the budget.",
+    ]  # fmt: skip
+    code, out, _ = call("recipe", "--keys", "--json")
+    assert code == 0 and json.loads(out)[0]["key"] == "schema"
+    assert "did you mean 'train'" in call("recipe", "--keys", "trian")[2]
+    assert call("recipe", "--keys", "--set", "seed=1")[0] == 2
+
+
+def test_a_dry_run_says_what_would_happen_and_writes_nothing(call):
+    code, out, err = call("run", *SETS, "--dry-run", "--quiet")
+    assert (code, err) == (0, "") and list(Path().iterdir()) == []
+    cells = [[cell.strip() for cell in line.strip("│").split("│")] for line in out.splitlines()]
+    assert ["all", "128", "64", "449"] in cells
+    assert ["subnets/ARCH.{json,safetensors}", "each winner"] in cells
+    assert "To be written to runs/small" in out and "Nothing was written." in out
+    assert "It takes about " in out
+    code, out, _ = call("train", *SETS, "--dry-run", "--quiet", "--out", "there")
+    assert code == 0 and "To be written to there" in out and "search.jsonl" not in out
+    assert list(Path().iterdir()) == []
+    assert call("run", "--resume", "x", "--dry-run")[0] == 2
+
+
+def test_a_dry_run_of_what_would_fail_fails(call):
+    impossible = ("--set", "search.budgets=['macs<=90%', 'macs<=1%']")
+    code, out, err = call("run", *SETS, *impossible, "--dry-run", "--quiet", "--json")
+    assert code == 2 and "budget 'macs<=1%'" in err and "is impossible" in err
+    told = json.loads(out)
+    assert [bool(budget["problem"]) for budget in told["budgets"]] == [False, True]
+    code, _, err = call("run", *SETS, "--set", "train.batch_size=200", "--dry-run", "--quiet")
+    assert code == 2 and "train.batch_size = 200 is more than the 128 training images" in err
+    Path("mine").mkdir()
+    Path("mine/letter.txt").touch()
+    code, _, err = call("run", *SETS, "--out", "mine", "--dry-run", "--quiet")
+    assert code == 1 and "which manyshot did not write" in err
+
+
+def test_init_writes_a_recipe_and_never_over_one(call):
+    assert call("init", "--quiet") == (0, "recipe.toml\n", "")
+    assert Recipe.load(Path("recipe.toml")).data.name == "digits"
+    code, out, err = call("init", "--quiet")
+    assert (code, out) == (2, "") and "recipe.toml exists, and is not overwritten" in err
 
 
 def test_export_prints_paths(call, finished):
@@ -292,14 +354,31 @@ def test_several_processes_need_a_folder(call, monkeypatch):
     assert "several processes need one folder: give --out, --resume" in err
 
 
-def test_help_of_every_verb(call):
+COMMANDS = typer.main.get_command(importlib.import_module("manyshot.cli.shared").app).commands
+
+
+def test_help_lists_verbs_in_two_panels(call):
     code, out, _ = call("--help")
     assert code == 0
-    for verb in ("run", "train", "search", "space", "transfer", "export"):
-        assert f" {verb} " in out
-        code, text, err = call(verb, "--help")
-        assert (code, err) == (0, "")
-        assert "Usage: " in text
+    using, research = out.partition("Using ─")[2].partition("Research ─")[::2]
+    verbs = re.compile(r"^│ (\w+) ", re.MULTILINE)
+    assert verbs.findall(using)[:3] == ["run", "init", "recipe"]
+    assert {"space", "export", "predict", "report"} < {*verbs.findall(using)}
+    assert verbs.findall(research) == ["train", "search", "transfer", "truth", "rank", "compare"]
+    assert [*verbs.findall(using), *verbs.findall(research)] == list(COMMANDS)
+
+
+@pytest.mark.parametrize("verb", COMMANDS)
+def test_help_of_every_verb_ends_with_an_example_that_is_understood(call, verb):
+    code, text, err = call(verb, "--help")
+    assert (code, err) == (0, "")
+    assert "Usage: " in text
+    [*_, example] = " ".join(text.split()).partition("Example: ")
+    manyshot, said, *arguments = shlex.split(example)
+    assert (manyshot, said) == ("manyshot", verb)
+    context = COMMANDS[verb].make_context(verb, list(arguments))  # reads, and does nothing
+    assert context.params
+    Recipe.load(None, context.params.get("set_") or [])
 
 
 def test_without_arguments_there_is_the_help(call):

@@ -1,6 +1,10 @@
 """Every example runs, and is short. How well it learns in so few epochs is the machine's."""
 
 import importlib.util
+import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -47,3 +51,44 @@ def test_convert() -> None:
     example = next(path for path in EXAMPLES if path.stem == "convert")
     for accuracy in load(example).main(epochs=1, candidates=30):
         assert 0 <= accuracy <= 1
+
+
+NOTEBOOKS = sorted((Path(__file__).parents[1] / "examples").glob("*.ipynb"))
+AS_A_NOTEBOOK = """
+import ast, json, sys
+names = {"__name__": "__main__"}
+for cell in json.load(sys.stdin):
+    tree = ast.parse(cell)
+    last = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
+    exec(compile(tree, "cell", "exec"), names)
+    if last is not None:
+        value = eval(compile(ast.Expression(last.value), "cell", "eval"), names)
+        draw = getattr(value, "_repr_html_", None)
+        print(json.dumps({"text": repr(value), "html": draw and draw()}))
+"""
+"""Runs the cells one after the other in one namespace, and shows the value of each."""
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_notebooks_run(path: Path, tmp_path: Path) -> None:
+    cells = [c for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code"]
+    assert len(cells) > 5 and not any(cell["outputs"] for cell in cells)
+    done = subprocess.run(
+        [sys.executable, "-c", AS_A_NOTEBOOK],
+        input=json.dumps(["".join(cell["source"]) for cell in cells]),
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    shown = [json.loads(line) for line in done.stdout.splitlines()]
+    drawn = [one["html"] for one in shown if one["html"]]
+    assert len(drawn) == 4 and all("<table>" in page for page in drawn)
+    assert (tmp_path / "exported" / "digits.pt2").exists()
+    said = re.fullmatch(r"'right on (\d+) of 100 images'", shown[-1]["text"])
+    assert said is not None and int(said[1]) > 20  # guessing is right on 10
+
+
+def test_there_is_a_notebook() -> None:
+    assert NOTEBOOKS

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "manyshot"
-BASE = {"_version", "plugins", "seeding", "watching"}
+BASE = {"_version", "plugins", "seeding", "shown", "watching"}
 ALLOWED: dict[str, set[str]] = {
     "space": set(),
     "data": set(),
@@ -24,6 +24,7 @@ ALLOWED: dict[str, set[str]] = {
     "tasks": {"nn"},
     "evaluate": {"supernet", "nn", "space", "data", "tasks"},
     "recipe": {"space", "toml"},
+    "recipe_keys": {"recipe", "toml"},
     "toml": set(),
     "train": {
         *("evaluate", "cost", "sharing", "supernet", "nn", "space", "data", "records"),
@@ -37,12 +38,12 @@ ALLOWED: dict[str, set[str]] = {
     "rank": {"space", "run_folder"},
     "trust": {"records", "recipe", "run_folder"},
     "writing": {"records", "recipe", "run_folder"},
-    "tables": {"rank", "run_folder"},
+    "tables": {"rank", "recipe", "recipe_keys", "run_folder"},
     "report": {"space", "records", "recipe", "run_folder", "tables"},
-    "show": {"run_folder", "tables"},
+    "show": {"recipe_keys", "run_folder", "tables"},
     "export": {"supernet", "nn", "space", "records", "data"},
 }
-EVERYTHING = {"pipeline", "runs", "cli", "testing", "__init__", "__main__"}
+EVERYTHING = {"pipeline", "runs", "cli", "notebook", "testing", "__init__", "__main__"}
 NO_TORCH = {
     "plugins",
     "space",
@@ -53,6 +54,7 @@ NO_TORCH = {
     "records",
     "run_folder",
     "recipe",
+    "recipe_keys",
     "toml",
     "trust",
     "writing",

@@ -1,8 +1,13 @@
 """Progress off a terminal: plain lines now and then on standard error, and always the last."""
 
+import contextlib
+import importlib.machinery
+import importlib.util
 import itertools
 import re
+import sys
 import time
+import types
 
 import pytest
 
@@ -61,6 +66,55 @@ def test_a_bar_cuts_its_note_where_there_is_no_room(capsys, monkeypatch):
     last = err.splitlines()[-1]
     assert re.search(r"10/10 [\d.e+]+/s 0:00:00 gone 0:00:00 left loss \[b\]1\S* *.*…", last)
     assert len(last) <= 80
+
+
+class Notebook:
+    """What IPython and ipywidgets are asked to do, without them."""
+
+    def __init__(self, monkeypatch, with_widgets=True):
+        self.shown, self.cleared = [], 0
+        notebook, widgets = self, types.ModuleType("ipywidgets")
+
+        class Output(contextlib.nullcontext):
+            def clear_output(self, wait=False):
+                notebook.cleared += 1
+
+        widgets.Output = Output
+        widgets.__spec__ = importlib.machinery.ModuleSpec("ipywidgets", None)
+        display = types.ModuleType("IPython.display")
+        display.display = self.shown.append
+        package = types.ModuleType("IPython")
+        package.display = display
+        modules = {"IPython": package, "IPython.display": display}
+        modules |= {"ipywidgets": widgets} if with_widgets else {}
+        for name, module in modules.items():
+            monkeypatch.setitem(sys.modules, name, module)
+        monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+
+    def texts(self):
+        bundles = [one._repr_mimebundle_((), ()) for one in self.shown if hasattr(one, "html")]
+        return [bundle["text/plain"] for bundle in bundles]
+
+
+def test_a_bar_moves_in_a_notebook(monkeypatch):
+    notebook = Notebook(monkeypatch)
+    with Bars().stage("train", 10) as advance:
+        advance(4, "loss 3")
+        advance(10, "loss 2")
+    last = [text for text in notebook.texts() if text][-1]
+    assert notebook.cleared >= 2 and "10/10" in last and "━" in last and "loss 2" in last
+
+
+def test_a_notebook_without_widgets_has_plain_lines(monkeypatch, recwarn):
+    if importlib.util.find_spec("ipywidgets") is not None:
+        pytest.skip("ipywidgets is installed")
+    notebook = Notebook(monkeypatch, with_widgets=False)
+    with Bars(0).stage("train", 10) as advance:
+        advance(4, "loss 3")
+        advance(10, "loss 2")
+    lines = notebook.texts()
+    assert [re.findall(r"\d+/10", line) for line in lines] == [["4/10"], ["10/10"]]
+    assert not list(recwarn)  # rich warns of what is missing when it is asked for a bar
 
 
 def test_work_that_tells_how_far_it_is_becomes_a_stage(capsys):

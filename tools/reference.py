@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import ast
 import importlib
 import inspect
-import json
-import textwrap
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import typer
-from pydantic import BaseModel
-from pydantic_core import PydanticUndefined
 
 import manyshot as ms
-from manyshot.recipe import Recipe, Section, TrainingSettings
+from manyshot.recipe_keys import keys, sections
 
 FOLDER = Path(__file__).parents[1] / "docs" / "reference"
 MORE = {
@@ -31,7 +25,7 @@ MORE = {
 
 
 ORDER = (
-    *("run", "space", "train", "search", "transfer"),
+    *("run", "init", "recipe", "space", "train", "search", "transfer"),
     *("export", "predict", "benchmark", "truth", "rank", "compare", "report"),
 )
 """Commands as the page has them."""
@@ -67,99 +61,6 @@ def module_page(module: str, names: list[str]) -> str:
     return f"# {module}\n\n{says}\n\n{listed}"
 
 
-def sections(
-    model: type[BaseModel] = Recipe, path: str = ""
-) -> Iterator[tuple[str, type[Section]]]:
-    """Every section of a recipe with its class, as `finish.training`; the recipe itself is ""."""
-    yield path, model  # type: ignore[misc]
-    for name, field in model.model_fields.items():
-        if (inner := _section_of(field.annotation)) is not None:
-            yield from sections(inner, f"{path}.{name}".strip("."))
-
-
-def _section_of(annotation: Any) -> type[Section] | None:
-    """The class of a section among what a key may be, if there is one."""
-    parts = getattr(annotation, "__args__", (annotation,))
-    classes = [part for part in parts if inspect.isclass(part) and issubclass(part, Section)]
-    return classes[0] if classes else None
-
-
-def said(model: type[BaseModel]) -> dict[str, str]:
-    """What the docstrings behind the keys of a section say, those of its bases too."""
-    found: dict[str, str] = {}
-    for cls in reversed(model.__mro__):
-        if issubclass(cls, Section) and cls is not Section:
-            [body] = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
-            assert isinstance(body, ast.ClassDef)
-            for key, after in zip(body.body, body.body[1:], strict=False):
-                match key, after:
-                    case (
-                        ast.AnnAssign(target=ast.Name(id=name)),
-                        ast.Expr(value=ast.Constant(value=str(text))),
-                    ):
-                        found[name] = " ".join(text.split())
-    return found
-
-
-def _kind(schema: Mapping[str, Any]) -> str:
-    """What a value may be, in words."""
-    if "anyOf" in schema:
-        parts = [part for part in schema["anyOf"] if part.get("type") != "null"]
-        if any(part.get("type") == "number" for part in parts):
-            parts = [part for part in parts if part.get("type") != "integer"]
-        bounds = {key: value for key, value in schema.items() if key not in ("anyOf", "type")}
-        return " or ".join(_kind({**bounds, **part}) for part in parts)
-    if "const" in schema or "enum" in schema:
-        return ", ".join(f"`{value}`" for value in schema.get("enum", [schema.get("const")]))
-    if schema["type"] == "array":
-        inner = schema.get("items", {})
-        return f"list, each {_kind(inner)}" if inner else "list"
-    if schema["type"] == "object":
-        return "table"
-    words = {"integer": "whole number", "number": "number", "boolean": "true or false"}
-    least, below = schema.get("minimum", schema.get("ge")), schema.get("exclusiveMaximum")
-    above, most = schema.get("exclusiveMinimum", schema.get("gt")), schema.get("maximum")
-    limits = [
-        *([f"at least {least}"] if least is not None else []),
-        *([f"above {above}"] if above is not None else []),
-        *([f"below {below}"] if below is not None else []),
-        *([f"at most {most}"] if most is not None and most < 10**6 else []),
-    ]
-    return ", ".join([words.get(schema["type"], "text"), *limits])
-
-
-def _default(value: Any) -> str:
-    """A default as a recipe would say it."""
-    if value is None or value is PydanticUndefined:
-        return "not set"
-    if isinstance(value, dict):
-        inside = ", ".join(f"{key} = {json.dumps(item)}" for key, item in value.items())
-        return f"`{{{inside}}}`" if value else "`{}`"
-    return f"`{json.dumps(value)}`"
-
-
-def rows(model: type[Section]) -> Iterator[tuple[str, str, str, str]]:
-    """Of every key that is no section: its name, what it may be, its default, what it means."""
-    texts, schema = said(model), model.model_json_schema(by_alias=False)
-    for name, field in model.model_fields.items():
-        if _section_of(field.annotation) is None:
-            shown = field.alias or name
-            kind = _kind(schema["properties"][name])
-            yield shown, kind, _default(field.default), texts.get(name, "")
-
-
-def _differs(model: type[BaseModel], path: str) -> str:
-    """Which defaults a section of training has of its own, in a sentence."""
-    *outer, last = path.split(".")
-    owner = dict(sections())[".".join(outer)]
-    given = owner.model_fields[last].default
-    changed = [f"`{key} = {getattr(given, key)}`" for key in sorted(given.model_fields_set)]
-    return (
-        "It has the keys of `[train]` but for `teacher`; `epochs` is at least 1. By default "
-        f"{' and '.join(changed)}; all others as there."
-    )
-
-
 def recipe_page() -> str:
     """The page of all keys of a recipe."""
     parts = [
@@ -174,18 +75,16 @@ def recipe_page() -> str:
         "its neighbours in [manyshot.search](search.md), `ShiftNASOptions` in "
         "[manyshot.train](train.md), `KShot` in [manyshot.sharing](sharing.md).",
     ]
-    for path, model in sections():
-        parts.append(f"## [{path}]" if path else "## At the top")
-        if path:
-            field_says = said(dict(sections())[path.rpartition(".")[0]]).get(path.split(".")[-1])
-            first = " ".join((inspect.getdoc(model) or "").split("\n\n")[0].split())
-            parts.append(field_says if field_says else first)
-        if model is TrainingSettings:
-            parts.append(_differs(model, path))
-            continue
-        table = ["| key | value | default | meaning |", "|---|---|---|---|"]
-        table += ["| `{}` | {} | {} | {} |".format(*map(_cell, row)) for row in rows(model)]
-        parts.append("\n".join(table))
+    for section, about in sections().items():
+        head = ["| key | value | default | meaning |", "|---|---|---|---|"]
+        rows = [
+            f"| `{key.key}` | {_cell(key.type)} | "
+            f"{f'`{_cell(key.default)}`' if key.default else 'not set'} | {_cell(key.words)} |"
+            for key in keys()
+            if key.section == section
+        ]
+        parts += [f"## [{section}]" if section else "## At the top", about]
+        parts += ["\n".join([*head, *rows])] if rows else []
     return "\n\n".join(parts) + "\n"
 
 

@@ -24,6 +24,7 @@ from manyshot.search import (
     make_searcher,
 )
 from manyshot.search.limit import costs_of
+from manyshot.shown import Shown
 from manyshot.space import Arch, Budget
 from manyshot.supernet import Supernet
 from manyshot.tasks import Task, as_task
@@ -79,7 +80,7 @@ class Winner:
 
 @final
 @dataclass(frozen=True)
-class SearchResult:
+class SearchResult(Shown):
     """What `find` returns.
 
     Attributes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -57,7 +58,10 @@ class Rate(rich.ProgressColumn):
 
 @final
 class Bars:
-    """Shows a bar per stage with rate and time left; off a terminal, a plain line now and then."""
+    """Shows a bar per stage with rate and time left; off a terminal, a plain line now and then.
+
+    In a notebook a bar moves where ipywidgets is installed, which rich draws it with.
+    """
 
     def __init__(self, every_s: float = 30.0) -> None:
         """Makes bars; off a terminal, `every_s` seconds pass between two plain lines."""
@@ -66,10 +70,10 @@ class Bars:
     @contextlib.contextmanager
     def stage(self, name: str, total: int, done: int = 0) -> Iterator[Advance]:
         """Shows a stage until the block ends (see `Progress.stage`)."""
-        on_terminal = self._console.is_terminal
+        is_live = self._console.is_terminal or _has_widgets(self._console)
         columns = (
             rich.TextColumn("{task.description:<8}", markup=False),
-            *((rich.BarColumn(bar_width=16),) if on_terminal else ()),
+            *((rich.BarColumn(bar_width=16),) if is_live else ()),
             rich.MofNCompleteColumn(),
             Rate(),
             rich.TimeElapsedColumn(),
@@ -97,13 +101,22 @@ class Bars:
             nonlocal printed
             progress.update(task_id, completed=done, note=note)
             is_due = done >= total or time.monotonic() - printed >= self._every_s
-            if is_due and not on_terminal:
+            if is_due and not is_live:
                 printed = time.monotonic()
                 cells = (column(task) for column in columns)
                 self._console.print(*cells, highlight=False, soft_wrap=True)
 
-        with progress if on_terminal else contextlib.nullcontext():
-            yield advance
+        with progress if is_live else contextlib.nullcontext():
+            try:
+                yield advance
+            finally:
+                if is_live:
+                    progress.refresh()  # in a notebook rich leaves the bar as it was a moment ago
+
+
+def _has_widgets(console: Console) -> bool:
+    """Whether what is shown is in a notebook, and can be shown anew there."""
+    return console.is_jupyter and importlib.util.find_spec("ipywidgets") is not None
 
 
 @contextlib.contextmanager

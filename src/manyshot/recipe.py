@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from manyshot.plugins import nearest, shown
+from manyshot.shown import Shown
 from manyshot.space import METRICS, Budget
 from manyshot.toml import RecipeError as RecipeError
 from manyshot.toml import dumps, override, read
@@ -283,32 +284,32 @@ class OptimiserSettings(Section):
     batch_size: Positive = 64
     """Images per optimiser step, over all processes."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    """SGD with Nesterov momentum, or AdamW."""
+    """SGD with Nesterov's momentum, or AdamW."""
     lr: float = Field(default=0.1, gt=0)
-    """The learning rate: the peak of the schedule, where there is one."""
+    """The highest learning rate, which `schedule` lowers."""
     momentum: Fraction = 0.9
     """Of SGD (Nesterov); AdamW has its own."""
     weight_decay: float = Field(default=5e-4, ge=0)
     """Of weights, not of biases and norms."""
     label_smoothing: Fraction = 0.0
-    """What part of a target is spread over all classes; of tasks that can smooth."""
+    """So much of every target is shared out over all classes."""
     clip_norm: float | None = Field(default=None, gt=0)
     """Largest norm of the gradient."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """Of forward and backward passes; weights are kept in fp32."""
+    """Of what is computed; weights are always of 32 bits."""
 
 
 class TrainingSettings(OptimiserSettings):
     """How weights are trained: supernet, or a finished subnet."""
 
     epochs: Positive = 100
-    """Passes over the training images."""
+    """How often all training images are seen."""
     minutes: float | None = Field(default=None, gt=0)
     """Takes the place of `epochs` for a run: how many fit into so many minutes on this machine, at
     least one, is measured by a few real steps before the run begins. Its own recipe has the epochs,
     so that it goes on, and is repeated, with these."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    """How the rate falls after the warm-up: to near 0, or not at all."""
+    """How the learning rate goes down: to 0 at the end along a cosine or a line, or not at all."""
     warmup_epochs: float = Field(default=0.0, ge=0)
     """The rate rises linearly from 0 over so many epochs."""
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
@@ -319,9 +320,9 @@ class TrainingSettings(OptimiserSettings):
     checkpoint_steps: Positive | None = None
     """Steps after which there is a checkpoint too."""
     log_steps: Positive = 50
-    """Steps between two lines of `train.jsonl`."""
+    """Steps between two lines of the training's record."""
     tracker: Literal["tensorboard"] | None = None
-    """Where the same numbers go besides; `tensorboard` needs the extra of this name."""
+    """Follow the training in TensorBoard too, which the extra `tensorboard` installs."""
 
 
 BESIDE_RESULTS = frozenset(
@@ -351,7 +352,7 @@ class SamplerSettings(Section):
     """uniform, fair, sandwich, shiftnas, uniform_cost, table, or `package.module:attribute`; by
     default sandwich for a converted network."""
     options: Options = {}
-    """Of the sampler, such as `paths` of sandwich."""
+    """Arguments of the sampler."""
     held_out: int | float = Field(default=0, ge=0)
     """Share (below 1) or number of training images, class-balanced, that weights do not learn from:
     for samplers that learn from losses, such as shiftnas."""
@@ -365,7 +366,7 @@ class EvaluationSettings(Section):
     images: Positive | None = None
     """Validation images; by default, or if there are fewer, all."""
     batch_size: Positive = 256
-    """Images at once, which changes no score but for rounding."""
+    """Images scored, or calibrated on, at once."""
     fitness: Literal["metric", "loss"] = "metric"
     """By what networks rank: the metric of the task, or its loss, which few images tell better."""
 
@@ -516,11 +517,11 @@ class LatencySettings(Section):
     batch_size: Positive = 1
     """Images at once; a latency is that of the batch."""
     threads: Positive = 1
-    """Of torch while it is measured."""
+    """Of torch on the CPU."""
     warmup: NotNegative = 5
-    """Runs before those that are timed."""
+    """Runs that are not timed, before those that are."""
     repeats: Positive = 30
-    """Timed runs, of which the median counts."""
+    """Runs that are timed; their median counts."""
 
 
 class FinishSettings(Section):
@@ -560,14 +561,14 @@ class TruthSettings(Section):
     best of each run given by --of, by proxy; the winners of these runs; or, for more seeds, the
     `count` best of the truth so far, by the first of its seeds."""
     count: Positive = 100
-    """How many architectures, for the plans that choose some."""
+    """Of the plans that say so, how many architectures."""
     strata: Positive = 10
     """Ranges of MACs of the stratified plan, of equal width."""
     seeds: list[NotNegative] = [0, 1, 2]
     """Each trains every architecture once: it decides the new weights, which images are held out
     and kept, and their order. The test images are always the same."""
     training: TrainingSettings = TrainingSettings(epochs=30)
-    """How each is trained; by epochs, not by minutes."""
+    """How each of them is trained."""
 
     @field_validator("training")
     @classmethod
@@ -621,15 +622,15 @@ _OF_FOLDERS: dict[str, tuple[dict[str, Any], set[str]]] = {
 which a section settles all of that itself; `training` is that of `finish`."""
 
 
-class Recipe(Section):
+class Recipe(Section, Shown):
     """Everything a run depends on, but for the machine."""
 
     schema_version: int = Field(default=1, ge=1, le=1, alias="schema")
-    """The version of what recipes may say."""
+    """Of which form the recipe is; there is one so far."""
     name: str = Field(default="digits", pattern=r"^\w[\w.-]*$")
     """Names the run's folder; by default the data, or the folder that they are in."""
     seed: NotNegative = 0
-    """What everything random is drawn from: weights, splits, batches, paths, the search."""
+    """Decides all that is random: new weights, paths, images, proposals."""
     device: str = "auto"
     """auto (a GPU if there is one), cpu, cuda; which GPU is for CUDA_VISIBLE_DEVICES to say."""
     threads: Annotated[int, Field(ge=1, le=1024)] | Literal["default"] = 1

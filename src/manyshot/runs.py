@@ -23,6 +23,7 @@ from manyshot.run_folder import (
     VerdictRecord,
     WinnerRecord,
 )
+from manyshot.shown import Shown
 from manyshot.space import Budget
 from manyshot.trust import check_trusted
 from manyshot.writing import is_main_process, new_folder
@@ -165,7 +166,7 @@ def _settings(
 
 @final
 @dataclass(frozen=True)
-class RunWinner:
+class RunWinner(Shown):
     """The network that a run delivers for one budget.
 
     Attributes:
@@ -202,6 +203,14 @@ class RunWinner:
         """
         return self._run.file(self.arch, kind)
 
+    @property
+    def beside(self) -> Result:
+        """The run's result with this winner, and the controls of its budget, alone."""
+        result = self._run.result
+        winners = tuple(one for one in result.winners if one.budget == self.budget)
+        controls = tuple(one for one in result.controls if one.budget == self.budget)
+        return result.model_copy(update={"winners": winners, "controls": controls})
+
     def module(self) -> nn.Module:
         """The finished network, in eval mode: your own class with plain torch layers.
 
@@ -212,7 +221,7 @@ class RunWinner:
 
 
 @final
-class Run:
+class Run(Shown):
     """A run by its folder: what it found, and what can be done with it.
 
     Attributes:
@@ -506,15 +515,3 @@ class Run:
             return f"Run({str(self.folder)!r}, not finished)"
         winners = ", ".join(f"{w.budget}: {w.metric} {w.test_score:.4g}" for w in self.winners)
         return f"Run({str(self.folder)!r}, {winners})"
-
-    def _repr_html_(self) -> str:
-        """The verdict, and the winners beside their controls as a table, for notebooks."""
-        from manyshot.report import html_of
-        from manyshot.tables.run import winners
-
-        if not self.files.result_file.exists():
-            return html_of(repr(self))
-        result = self.result
-        words = () if result.verdict is None else result.verdict.words
-        table = html_of(winners(result).without("Files"))
-        return "".join(map(html_of, words)) + table

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from manyshot.recipe_keys import Key, sections
 from manyshot.run_folder import SUBNETS, Comparison, Ranking, Result
-from manyshot.tables import compare, files, numbers, rank, run, space
+from manyshot.tables import compare, files, numbers, preview, rank, run, settings, space
 from manyshot.tables.table import Cell, Table
 
 _ASCII = {
@@ -94,6 +96,36 @@ def survey_tables(survey: dict[str, Any]) -> list[RichTable]:
 def latency_table(timings: Sequence[Mapping[str, Any]]) -> RichTable:
     """What `manyshot benchmark` prints."""
     return _drawn(files.latencies(timings), "Latency of exported files")
+
+
+def preview_tables(told: dict[str, Any]) -> list[RichTable | Text]:
+    """What `manyshot run --dry-run` prints: what a run would do, write and take."""
+    data, network = told["data"], told["network"]
+    shape = "x".join(map(str, data["shape"]))
+    shown: list[RichTable | Text] = [
+        Text("\n".join(f"{i}. {step}" for i, step in enumerate(told["steps"], 1))),
+        _drawn(preview.images(data), f"{data['name']}{f', {shape} in a batch' if shape else ''}"),
+        _drawn(preview.network(network), network["name"]),
+    ]
+    if told["budgets"]:
+        shown.append(_drawn(preview.budgets(told["budgets"]), "Budgets"))
+    shown.append(_drawn(preview.files(told["files"]), f"To be written to {told['folder']}"))
+    if told["seconds"]:
+        took = ", ".join(f"{what} {numbers.seconds(s)}" for what, s in told["seconds"].items())
+        whole = numbers.seconds(sum(told["seconds"].values()))
+        rest = "exports, tests and latency come on top"
+        shown.append(_text(f"It takes about {whole} ({took}); {rest}."))
+    shown += [_text(numbers.sentence(note)) for note in told["notes"]]
+    return [*shown, Text("Nothing was written.")]
+
+
+def keys_tables(keys: Sequence[Key]) -> list[RichTable]:
+    """What `manyshot recipe --keys` prints: a table per section of a recipe."""
+    about = sections()
+    return [
+        _drawn(settings.keys([*some]), f"[{name}] {about[name]}" if name else about[name])
+        for name, some in groupby(keys, lambda key: key.section)
+    ]
 
 
 def rank_tables(ranking: Ranking, page: Path) -> list[RichTable | Text]:

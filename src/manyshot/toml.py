@@ -75,6 +75,16 @@ def dumps(values: Mapping[str, Any]) -> str:
     return text
 
 
+def in_one_line(value: Any) -> str:
+    """A value as TOML, such as `[1, 2]` or `{width = 3}`; raises what `dumps` does."""
+    if isinstance(value, Mapping):
+        pairs = (f"{key} = {in_one_line(item)}" for key, item in value.items())
+        return f"{{{', '.join(pairs)}}}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(in_one_line, value))}]"
+    return dumps({"value": value}).partition("=")[2].strip()
+
+
 def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:
     return {
         key: _without_none(value) if isinstance(value, Mapping) else value

@@ -6,6 +6,7 @@ Of several processes that torchrun started together, the main one alone claims a
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import platform
 from collections.abc import Iterator
@@ -80,15 +81,25 @@ def new_folder(name: str) -> Path:
             "several processes need one folder: give --out, --resume, or out= in Python"
         )
     RUNS.mkdir(parents=True, exist_ok=True)
-    folder, number = RUNS / name, 2
-    while True:
+    for folder in _names(name):
         try:
             folder.mkdir()
         except FileExistsError:
-            folder, number = RUNS / f"{name}-{number}", number + 1
-        else:
-            _NEW.add(folder)
-            return folder
+            continue
+        _NEW.add(folder)
+        return folder
+    raise AssertionError("names never end")
+
+
+def next_folder(name: str) -> Path:
+    """The folder that `new_folder` would make now, which is not made."""
+    return next(folder for folder in _names(name) if not folder.exists())
+
+
+def _names(name: str) -> Iterator[Path]:
+    """`runs/NAME`, `runs/NAME-2`, and so on."""
+    yield RUNS / name
+    yield from (RUNS / f"{name}-{number}" for number in itertools.count(2))
 
 
 def interrupted() -> Path | None:
@@ -120,7 +131,7 @@ def writing(folder: Path, doing: str, kind: Kind = "run") -> Iterator[None]:
     if not is_main_process():
         yield
         return
-    _check_ours(folder, kind)
+    check_ours(folder, kind)
     new = not folder.exists() or folder in _NEW
     _NEW.discard(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -156,8 +167,16 @@ def writing(folder: Path, doing: str, kind: Kind = "run") -> Iterator[None]:
                             RUNS.rmdir()
 
 
-def _check_ours(folder: Path, kind: Kind) -> None:
-    """Refuses a folder with files in it that manyshot did not write, or of another kind."""
+def check_ours(folder: Path, kind: Kind) -> None:
+    """Refuses a folder with files in it that manyshot did not write, or of another kind.
+
+    Args:
+        folder: where something is to be written.
+        kind: what it is to hold.
+
+    Raises:
+        RecordError: then.
+    """
     if not folder.exists():
         return
     if not folder.is_dir():

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import typer
 
 from manyshot.cli import ranking as ranking
+from manyshot.cli import recipes as recipes
 from manyshot.cli import running as running
 from manyshot.cli.shared import app
 

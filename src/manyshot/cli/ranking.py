@@ -9,14 +9,16 @@ from typing import Annotated
 import typer
 
 from manyshot.cli.shared import (
+    RESEARCH,
+    USING,
     Json,
     Overrides,
     Quiet,
     RecipePath,
     RunPath,
     Trust,
-    app,
     check_alone,
+    command,
     echo,
     loaded,
     progress,
@@ -26,7 +28,11 @@ from manyshot.cli.shared import (
 )
 
 
-@app.command("truth")
+@command(
+    "truth",
+    RESEARCH,
+    "manyshot truth recipe.toml --set truth.plan=uniform --set truth.count=50 --workers 2",
+)
 def truth_command(
     recipe: RecipePath = None,
     set_: Overrides = None,
@@ -69,7 +75,11 @@ def truth_command(
     echo(TruthFolder(folder).log)
 
 
-@app.command("rank")
+@command(
+    "rank",
+    RESEARCH,
+    "manyshot rank runs/digits --truth truth/digits",
+)
 def rank_command(
     run: RunPath,
     truth: Annotated[
@@ -121,7 +131,11 @@ def rank_command(
     show(ranking.plain(), as_json, lambda: rank_tables(ranking, page))
 
 
-@app.command("compare")
+@command(
+    "compare",
+    RESEARCH,
+    "manyshot compare runs/digits runs/digits-2 runs/digits-3 --out compare",
+)
 def compare_command(
     runs: Annotated[list[Path], typer.Argument(help="Folders of finished runs.")],
     out: Annotated[Path, typer.Option(help="Where compare.json and report.html go.")] = Path(
@@ -144,7 +158,11 @@ def compare_command(
     show(comparison.plain(), as_json, lambda: compare_tables(comparison, page))
 
 
-@app.command("report")
+@command(
+    "report",
+    USING,
+    "manyshot report runs/digits",
+)
 def report_command(
     folder: Annotated[Path, typer.Argument(help="The folder of a run, a rank or a compare.")],
     out: Annotated[

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from manyshot.cli.shared import (
+    RESEARCH,
+    USING,
+    DryRun,
     Json,
     Out,
     Overrides,
@@ -18,14 +21,15 @@ from manyshot.cli.shared import (
     Resume,
     RunPath,
     Trust,
-    app,
     check_alone,
+    command,
     echo,
     folder_of,
     loaded,
     progress,
     settings_of,
     show,
+    show_preview,
     speaks,
     trusted_recipe_of,
 )
@@ -36,31 +40,49 @@ if TYPE_CHECKING:
     from manyshot.runs import Run
 
 
-@app.command("run")
+@command(
+    "run",
+    USING,
+    "manyshot run recipe.toml --set train.epochs=20",
+)
 def run_command(
     recipe: RecipePath = None,
     set_: Overrides = None,
     out: Out = None,
     resume: Resume = None,
     trust: Trust = False,
+    dry_run: DryRun = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Train, search, finish and export: the whole way."""
+    if dry_run:
+        bars = progress(quiet)
+        show_preview(recipe, set_, out, resume, as_json=as_json, bars=bars, whole=True)
+        return
     settings, folder = settings_of(recipe, set_, out, resume, trust)
     _perform_and_show(settings, folder, as_json, progress(quiet))
 
 
-@app.command("train")
+@command(
+    "train",
+    RESEARCH,
+    "manyshot train recipe.toml --out runs/supernet",
+)
 def train_command(
     recipe: RecipePath = None,
     set_: Overrides = None,
     out: Out = None,
     resume: Resume = None,
     trust: Trust = False,
+    dry_run: DryRun = False,
     quiet: Quiet = False,
 ) -> None:
     """Train the supernet only."""
+    if dry_run:
+        bars = progress(quiet)
+        show_preview(recipe, set_, out, resume, as_json=False, bars=bars, whole=False)
+        return
     settings, folder = settings_of(recipe, set_, out, resume, trust)
     from manyshot.pipeline import train_only
     from manyshot.run_folder import RunFolder
@@ -69,7 +91,11 @@ def train_command(
     echo(RunFolder(folder).weights)
 
 
-@app.command("search")
+@command(
+    "search",
+    RESEARCH,
+    "manyshot search runs/supernet --set search.candidates=500 --out runs/longer",
+)
 def search_command(
     run: RunPath,
     set_: Overrides = None,
@@ -89,7 +115,11 @@ def search_command(
     _perform_and_show(settings, out or run, as_json, progress(quiet), trained=run)
 
 
-@app.command("transfer")
+@command(
+    "transfer",
+    RESEARCH,
+    "manyshot transfer runs/digits --data folder --set data.root=photos",
+)
 def transfer_command(
     run: RunPath,
     recipe: RecipePath = None,
@@ -113,7 +143,11 @@ def transfer_command(
     _perform_and_show(settings, folder, as_json, progress(quiet), source=run)
 
 
-@app.command("space")
+@command(
+    "space",
+    USING,
+    "manyshot space recipe.toml --set network.options.width=16",
+)
 def space_command(
     recipe: RecipePath = None,
     set_: Overrides = None,
@@ -129,7 +163,11 @@ def space_command(
     show(survey_of_space, as_json, lambda: survey_tables(survey_of_space))
 
 
-@app.command("export")
+@command(
+    "export",
+    USING,
+    "manyshot export runs/digits --arch 0-2-1-3 --format onnx",
+)
 def export_command(
     run: RunPath,
     arch: Annotated[str, typer.Option(help="An architecture, such as 0-2-1.")],
@@ -168,7 +206,11 @@ def export_command(
             echo(f"test {name} {value:.4f}")
 
 
-@app.command("predict")
+@command(
+    "predict",
+    USING,
+    "manyshot predict runs/digits photo.png --top 3",
+)
 def predict_command(
     run: RunPath,
     images: Annotated[list[Path], typer.Argument(help="Image files.")],
@@ -204,7 +246,11 @@ def predict_command(
             echo(f"{image}\t{one.name}\t{one.probability:.4f}")
 
 
-@app.command("benchmark")
+@command(
+    "benchmark",
+    USING,
+    "manyshot benchmark small.onnx --against large.onnx --threads 2",
+)
 def benchmark_command(
     file: Annotated[Path, typer.Argument(help="An exported file: .pt2 or .onnx.")],
     against: Annotated[

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -20,6 +20,33 @@ app = typer.Typer(
     help="One-shot neural architecture search: one supernet, every budget.",
 )
 
+USING, RESEARCH = "Using", "Research"
+"""The panels of the help: what everybody needs, and what shows how far results can be trusted."""
+_VERBS = (
+    *("run", "init", "recipe", "space", "export", "predict", "benchmark", "report"),
+    *("train", "search", "transfer", "truth", "rank", "compare"),
+)
+"""In the order of the help."""
+_Command = TypeVar("_Command", bound=Callable[..., None])
+
+
+def command(verb: str, panel: str, example: str) -> Callable[[_Command], _Command]:
+    """Makes a function a command of the app.
+
+    Args:
+        verb: its name, one of `_VERBS`.
+        panel: where the help lists it, `USING` or `RESEARCH`.
+        example: of its use, which its own help ends with.
+    """
+
+    def add(function: _Command) -> _Command:
+        app.command(verb, rich_help_panel=panel, epilog=f"Example: {example}")(function)
+        app.registered_commands.sort(key=lambda one: _VERBS.index(str(one.name)))
+        return function
+
+    return add
+
+
 RecipePath = Annotated[
     Path | None,
     typer.Argument(help="A recipe (TOML). Without one: scikit-learn's digits, offline."),
@@ -32,6 +59,7 @@ Out = Annotated[
     Path | None, typer.Option(help="The run's folder; by default a new one, runs/NAME.")
 ]
 Resume = Annotated[Path | None, typer.Option(help="Go on with the run in this folder.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would happen, and do not do it.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on standard error.")]
 Trust = Annotated[
@@ -72,6 +100,43 @@ def folder_of(name: str, out: Path | None) -> Path:
     from manyshot.writing import new_folder
 
     return new_folder(name)
+
+
+def show_preview(
+    recipe: Path | None,
+    overrides: list[str] | None,
+    out: Path | None,
+    resume: Path | None,
+    *,
+    as_json: bool,
+    bars: Any,
+    whole: bool,
+) -> None:
+    """Prints what a run would do; a usage error if it would fail before it trains.
+
+    Args:
+        recipe: the file of a recipe; None is the default one.
+        overrides: of the recipe.
+        out: the folder, if it is given.
+        resume: must be None.
+        as_json: whether to print plain values.
+        bars: shows how far the look at the images is.
+        whole: whether a search follows the training.
+    """
+    check_alone("run --dry-run")
+    if resume is not None:
+        raise typer.BadParameter("--dry-run is for a run that is to begin: leave --resume out")
+    settings = loaded(recipe, overrides)
+    from manyshot.pipeline import preview
+    from manyshot.recipe import RecipeError
+    from manyshot.show import preview_tables
+    from manyshot.writing import next_folder
+
+    folder = next_folder(settings.name) if out is None else out
+    told = preview(settings, folder, bars, whole=whole)
+    show(told, as_json, lambda: preview_tables(told))
+    if told["problems"]:
+        raise RecipeError("; ".join(told["problems"]))
 
 
 def recipe_of(run: Path) -> Path:

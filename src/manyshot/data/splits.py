@@ -22,6 +22,7 @@ from manyshot.data.own import PARTS, OwnSet, parts_of
 from manyshot.data.sources import DATASETS, own_files
 from manyshot.plugins import nearest
 from manyshot.seeding import numpy_rng
+from manyshot.shown import Shown
 
 Set = TypeVar("Set", LabelledImages, OwnSet)
 Pair: TypeAlias = tuple[Set, Set]
@@ -37,7 +38,7 @@ _SETTING = {"validation": "data.validation", "held_out": "sampler.held_out"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Splits:
+class Splits(Shown):
     """A data set in disjoint parts.
 
     Attributes:
@@ -96,6 +97,19 @@ class Splits:
             part: tuple(torch.bincount(own, minlength=self.classes).tolist())
             for part, own in labels.items()
             if own is not None
+        }
+
+    def plain(self) -> dict[str, Any]:
+        """What the parts hold, as plain values; parts that are empty are left out."""
+        parts = (*PARTS[:2], "held_out", PARTS[2])
+        sizes = {part: len(getattr(self, part)) for part in parts}
+        return {
+            "name": self.name,
+            "shape": list(self.image_shape),
+            "images": {part: size for part, size in sizes.items() if size},
+            "classes": list(self.class_names or map(str, range(self.classes))),
+            "counts": {part: list(counts) for part, counts in self.class_counts.items()},
+            "notes": list(self.notes),
         }
 
 

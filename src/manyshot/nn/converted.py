@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from manyshot.nn.batch_norm import BatchNormStats
+from manyshot.shown import Shown
 
 Kind = Literal["width", "heads", "depth", "kernel"]
 
@@ -48,7 +49,7 @@ class Kept:
 
 
 @dataclasses.dataclass(frozen=True)
-class Conversion:
+class Conversion(Shown):
     """What `ms.convert` did to a network; printed, it is a table.
 
     Attributes:
@@ -88,6 +89,16 @@ class Conversion:
             parts.append(_table(("not looked into", "because"), list(self.opaque.items())))
         parts.append(self.summary())
         return "\n\n".join(parts)
+
+    def plain(self) -> dict[str, Any]:
+        """What it did, as plain values."""
+        return {
+            "decisions": [dataclasses.asdict(decision) for decision in self.decisions],
+            "fixed": [dataclasses.asdict(kept) for kept in self.fixed],
+            "attributes": dict(self.attributes),
+            "opaque": dict(self.opaque),
+            "summary": self.summary(),
+        }
 
     def summary(self) -> str:
         """One sentence on how much varies."""

@@ -5,7 +5,9 @@ from manyshot.pipeline.stages.finish import finish
 from manyshot.pipeline.stages.search import search, winners
 from manyshot.pipeline.verbs.compare import compare_runs
 from manyshot.pipeline.verbs.export import export_architecture
+from manyshot.pipeline.verbs.init import init
 from manyshot.pipeline.verbs.predict import Prediction, predict_images
+from manyshot.pipeline.verbs.preview import preview
 from manyshot.pipeline.verbs.rank import rank_run
 from manyshot.pipeline.verbs.run import run, train_only
 from manyshot.pipeline.verbs.space import survey
@@ -19,7 +21,9 @@ __all__ = [
     "compare_runs",
     "export_architecture",
     "finish",
+    "init",
     "predict_images",
+    "preview",
     "rank_run",
     "run",
     "search",

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias, final
 import numpy as np
 import numpy.typing as npt
 
+from manyshot.shown import Shown
 from manyshot.space.decision import Decision, Option
 
 Arch: TypeAlias = tuple[int, ...]
@@ -36,7 +37,7 @@ class Commutation:
 
 
 @final
-class SearchSpace:
+class SearchSpace(Shown):
     """The product of decisions, with what is known about encodings of the same network.
 
     Attributes:

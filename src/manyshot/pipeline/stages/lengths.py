@@ -120,12 +120,9 @@ def _timed(
 def foretell(
     ws: Workspace, accelerator: Accelerator, folder: Path, progress: Progress, *, whole: bool
 ) -> None:
-    """Shows how long a run is likely to take, by real steps and one score, unless it has begun.
+    """Shows how long a run is likely to take (see `estimate`), unless it has begun.
 
-    Every winner and control counts, though some may be the same network. What it does not know of
-    is a search that shifts, latency, exports and tests. A search that scores many candidates
-    together takes less. Nothing is shown where nobody looks, or
-    where several processes train.
+    Nothing is shown where nobody looks, or where several processes train.
 
     Args:
         ws: what is to run, with its epochs.
@@ -134,34 +131,48 @@ def foretell(
         progress: shows it.
         whole: whether the run goes on after its supernet is trained.
     """
-    recipe = ws.recipe
     if isinstance(progress, Silent) or accelerator.num_processes > 1:
         return
     if RunFolder(folder).has_begun:
         return
     with progress.stage("estimate", 1) as advance:
-        parts = {}
-        if recipe.trained_epochs and not recipe.moves:
-            steps = len(ws.batches(recipe.train))
-            step = seconds_of_a_step(
-                lambda count: _train_supernet(ws, accelerator, count), steps, FORETOLD_S
-            )
-            parts["training"] = step * steps * recipe.train.epochs
-        if whole and recipe.search.name != GENERATOR and recipe.shifting.name == "none":
-            parts["search"] = _seconds_of_a_score(ws) * recipe.search.candidates
-        if whole and recipe.finish.mode != "inherit":
-            settings = recipe.finish.training
-            steps = len(ws.batches(settings))
-            step = seconds_of_a_step(
-                lambda count: _finish(ws, accelerator, count), steps, FORETOLD_S
-            )
-            controls = recipe.controls
-            scaled = controls.scaled and recipe.network.convert is not None
-            networks = 1 + controls.largest + controls.random + scaled
-            finished = len(recipe.search.budgets) * networks
-            parts["finishing"] = step * steps * settings.epochs * finished
+        parts = estimate(ws, accelerator, whole=whole)
         words = ", ".join(f"{what} {in_words(seconds)}" for what, seconds in parts.items())
         advance(1, f"about: {words}" if words else "nothing to train")
+
+
+def estimate(ws: Workspace, accelerator: Accelerator, *, whole: bool) -> dict[str, float]:
+    """How many seconds training, search and finishing are likely to take, by real steps.
+
+    Every winner and control counts, though some may be the same network. What it does not know of
+    is a search that shifts, latency, exports and tests. A search that scores many candidates
+    together takes less.
+
+    Args:
+        ws: what is to run, with its epochs.
+        accelerator: of the run.
+        whole: whether the run goes on after its supernet is trained.
+    """
+    recipe = ws.recipe
+    parts = {}
+    if recipe.trained_epochs and not recipe.moves:
+        steps = len(ws.batches(recipe.train))
+        step = seconds_of_a_step(
+            lambda count: _train_supernet(ws, accelerator, count), steps, FORETOLD_S
+        )
+        parts["training"] = step * steps * recipe.train.epochs
+    if whole and recipe.search.name != GENERATOR and recipe.shifting.name == "none":
+        parts["search"] = _seconds_of_a_score(ws) * recipe.search.candidates
+    if whole and recipe.finish.mode != "inherit":
+        settings = recipe.finish.training
+        steps = len(ws.batches(settings))
+        step = seconds_of_a_step(lambda count: _finish(ws, accelerator, count), steps, FORETOLD_S)
+        controls = recipe.controls
+        scaled = controls.scaled and recipe.network.convert is not None
+        networks = 1 + controls.largest + controls.random + scaled
+        finished = len(recipe.search.budgets) * networks
+        parts["finishing"] = step * steps * settings.epochs * finished
+    return parts
 
 
 def _seconds_of_a_score(ws: Workspace) -> float:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
-from manyshot.conversion import Conversion
 from manyshot.pipeline.build import Workspace, on_its_threads
 from manyshot.pipeline.stages.latency import measured, needs_latency
 from manyshot.progress import Silent
@@ -27,7 +25,7 @@ def survey(recipe: Recipe, samples: int) -> dict[str, Any]:
     ws = Workspace.build(recipe)
     if needs_latency(ws):
         ws = ws.with_costs(latency_ms=measured(ws, Silent()).table)
-    space = ws.net.space
+    space, conversion = ws.net.space, ws.net.conversion
     rng = numpy_rng(recipe.seed, "survey")
     drawn = rng.integers(space.counts, size=(samples, len(space)))
     costs = {}
@@ -58,18 +56,5 @@ def survey(recipe: Recipe, samples: int) -> dict[str, Any]:
         "size": space.size,
         "decisions": [{"name": d.name, "options": list(d.options)} for d in space.decisions],
         "costs": costs,
-        "conversion": _conversion(ws.net.conversion),
-    }
-
-
-def _conversion(done: Conversion | None) -> dict[str, Any] | None:
-    """What a conversion did, as plain values; None without one."""
-    if done is None:
-        return None
-    return {
-        "decisions": [asdict(decision) for decision in done.decisions],
-        "fixed": [asdict(kept) for kept in done.fixed],
-        "attributes": dict(done.attributes),
-        "opaque": dict(done.opaque),
-        "summary": done.summary(),
+        "conversion": None if conversion is None else conversion.plain(),
     }

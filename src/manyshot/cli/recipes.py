@@ -1,0 +1,78 @@
+"""Commands about recipes: init and recipe."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from manyshot.cli.shared import (
+    USING,
+    Json,
+    Overrides,
+    Quiet,
+    check_alone,
+    command,
+    echo,
+    loaded,
+    progress,
+    show,
+)
+
+
+@command(
+    "init",
+    USING,
+    "manyshot init --data photos --out photos.toml",
+)
+def init_command(
+    data: Annotated[
+        Path | None,
+        typer.Option(help="A folder with train/CLASS/*, or a data set; by default digits."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The file to write.")] = Path("recipe.toml"),
+    quiet: Quiet = False,
+) -> None:
+    """Write a recipe for your images, with comments that say why it is as it is."""
+    check_alone("init")
+    from manyshot.pipeline import init
+
+    init(data, out, progress(quiet))
+    echo(out)
+
+
+@command(
+    "recipe",
+    USING,
+    "manyshot recipe --keys train",
+)
+def recipe_command(
+    recipe: Annotated[
+        str | None,
+        typer.Argument(
+            help="A recipe (TOML), by default that of digits; or with --keys a section."
+        ),
+    ] = None,
+    keys: Annotated[
+        bool, typer.Option("--keys", help="What may be set, all of it or in a SECTION.")
+    ] = False,
+    set_: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Print a recipe with every default filled in, or explain all keys."""
+    if keys:
+        if set_:
+            raise typer.BadParameter("--keys explains what may be set: leave --set out")
+        from manyshot.recipe_keys import keys as keys_in
+        from manyshot.show import keys_tables
+
+        some = keys_in(recipe)
+        show([asdict(key) for key in some], as_json, lambda: keys_tables(some))
+        return
+    settings = loaded(None if recipe is None else Path(recipe), set_)
+    if as_json:
+        echo(settings.model_dump_json(by_alias=True))
+    else:
+        echo(settings.to_toml().rstrip())

@@ -1,0 +1,26 @@
+"""The table of a recipe's keys."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from manyshot.recipe import Recipe
+from manyshot.recipe_keys import Key, changes
+from manyshot.tables.table import Table
+
+
+def keys(keys: Sequence[Key]) -> Table:
+    """Keys of one section with their types, defaults and explanations."""
+    rows = [
+        {"Key": key.key, "Type": key.type, "Default": key.default, "What it does": key.words}
+        for key in keys
+    ]
+    return Table(rows, ("Key", "Type", "Default", "What it does"), ("Key", "Default"))
+
+
+def changed(recipe: Recipe) -> Table:
+    """What a recipe sets to another value than the default recipe's."""
+    rows = [
+        {"Key": key.path, "Value": value, "Default": key.default} for key, value in changes(recipe)
+    ]
+    return Table(rows, ("Key", "Value", "Default"), ("Key", "Value", "Default"))

@@ -1,0 +1,87 @@
+"""`manyshot init`: a recipe that fits the images, runs, and says why."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from manyshot.data import DataNotFound
+from manyshot.pipeline import Workspace, init
+from manyshot.pipeline.checks import check_settings
+from manyshot.recipe import Recipe, RecipeError
+
+
+def photos(root: Path, side: int, numbers: dict[str, int]) -> Path:
+    """A folder with so many images of each class to learn from, and two to test on."""
+    rng = np.random.default_rng(0)
+    for part in ("train", "test"):
+        for name, number in numbers.items():
+            folder = root / part / name
+            folder.mkdir(parents=True)
+            for i in range(number if part == "train" else 2):
+                pixels = rng.integers(0, 256, (side, side + i % 3, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{i}.png")
+    return root
+
+
+def words_of(text: str) -> str:
+    """All comments in one line."""
+    lines = [line.removeprefix("# ") for line in text.splitlines() if line.startswith("#")]
+    return " ".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("side", "name"), [(12, "tiny"), (24, "convnet"), (64, "torchvision:mobilenet_v3_small")]
+)
+def test_a_recipe_for_images_of_any_size_can_be_run(tmp_path, side, name):
+    root = photos(tmp_path / "mine", side, {"cat": 10, "über dog\n": 30})
+    out = tmp_path / "new.toml"
+    recipe = init(root, out)
+    text = out.read_text()
+    assert Recipe.load(out) == recipe and tomllib.loads(text)["network"]["name"] == name
+    assert recipe.data.root == str(root) and recipe.data.image_size == side
+    assert recipe.name == "mine"
+    check_settings(recipe)
+    ws = Workspace.build(recipe)
+    ws.check()
+    macs = ws.costs["macs"]
+    least, greatest = macs.range()
+    for limit in ws.limits():
+        assert least < limit.limit < greatest
+    words = words_of(text)
+    assert "2 classes, 32 in train, 8 in validation, 4 in test; in colour" in words
+    assert "uneven: 8 to 24 images to learn from, the fewest of cat" in words
+
+
+def test_every_value_is_explained(tmp_path):
+    out = tmp_path / "new.toml"
+    init(None, out)
+    lines = out.read_text().splitlines()
+    assert max(map(len, lines)) <= 100
+    for line, above in zip(lines[4:], lines[3:], strict=False):
+        assert not re.match(r"\w+ = ", line) or above.startswith("# "), line
+    assert Recipe.load(out).data.name == "digits"
+    assert "10 classes, 1078 in train, 270 in validation, 449 in test" in words_of(out.read_text())
+
+
+def test_nothing_is_overwritten(tmp_path):
+    out = tmp_path / "new.toml"
+    out.write_text("mine")
+    with pytest.raises(RecipeError, match="exists, and is not overwritten"):
+        init(None, out)
+    assert out.read_text() == "mine"
+    with pytest.raises(RecipeError, match="cannot be written: No such file"):
+        init(None, tmp_path / "nowhere" / "new.toml")
+
+
+def test_what_is_no_data_is_said(tmp_path):
+    with pytest.raises(
+        RecipeError, match="neither a folder with train/CLASS/.* nor one of cifar10"
+    ):
+        init(tmp_path / "none", tmp_path / "new.toml")
+    with pytest.raises(DataNotFound, match="train/<class>/ with image files"):
+        init(tmp_path, tmp_path / "new.toml")
+    assert list(tmp_path.iterdir()) == []
