@@ -26,7 +26,8 @@ format: $(VENV)/.installed
 	$(BIN)/ruff format src tests benchmarks examples tools
 	$(BIN)/ruff check --fix src tests benchmarks examples tools
 
-# The site, in site/: open site/index.html. Nothing is loaded from elsewhere, then or now.
+# The site, in site/. Its search needs a server: python -m http.server -d site. Nothing in it is
+# loaded from elsewhere.
 docs: $(VENV)/.docs
 	$(BIN)/python -m tools.reference
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict

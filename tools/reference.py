@@ -68,7 +68,9 @@ def recipe_page() -> str:
         "Every key of a recipe, with its default. A recipe is TOML; `--set section.key=VALUE` "
         "overrides one key on the command line, `overrides=[...]` in `ms.run`. An unknown key, or "
         "a value that is not allowed, is an error that names the nearest one. Written by `python "
-        "-m tools.reference` from the settings themselves.",
+        "-m tools.reference` from the settings themselves. For images in folders without a named "
+        "network, and for converted networks, some defaults are others; `recipe.toml` in a run's "
+        "folder has all that it took.",
         "What `options` may hold is said by the plug-in that they are of: `EvolutionOptions` and "
         "its neighbours in [manyshot.search](search.md), `ShiftNASOptions` in "
         "[manyshot.train](train.md), `KShot` in [manyshot.sharing](sharing.md).",
