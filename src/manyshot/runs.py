@@ -31,7 +31,7 @@ from manyshot.writing import is_main_process, new_folder
 if TYPE_CHECKING:
     from torch import nn
 
-    from manyshot.data import Picture
+    from manyshot.data.prepared import Picture
     from manyshot.nn import BatchNormStats
     from manyshot.pipeline import Prediction, Workspace
     from manyshot.space import Arch

@@ -110,9 +110,13 @@ def test_the_command_line_from_images_to_files(photos, tmp_path, monkeypatch, ca
     assert left.value.code == 0
     run = ms.Run("run")
     [winner] = run.winners
-    images = torch.rand(2, 3, 24, 24)
+    images, splits = (
+        torch.rand(2, 3, 24, 24),
+        ms.data.load("folder", root=photos, validation=12, seed=1),
+    )
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (splits.mean, splits.std))
     exported = torch.export.load(winner.file("pt2")).module()
-    torch.testing.assert_close(exported(images), winner.module()(images))
+    torch.testing.assert_close(exported(images), winner.module()((images - mean) / std))
     assert type(winner.module()).__module__.startswith("timm.")
     assert sum(p.numel() for p in winner.module().parameters()) == winner.costs["params"]
     written = Recipe.load(tmp_path / "run" / "recipe.toml")
@@ -253,6 +257,7 @@ def test_a_network_with_decisions_may_begin_with_weights(photos, tmp_path) -> No
     model = ms.zoo.tiny(channels=3, classes=3)
     torch.save(model.state_dict(), tmp_path / "tiny.pt")
     given = [f"network.weights={tmp_path / 'tiny.pt'}", f"data.root={photos}", "train.epochs=0"]
+    given.append("network.name=tiny")
     recipe = Recipe.load(None, [*sets, "data.image_size=8", *given])
     whole_run(recipe, tmp_path / "run")
     (tmp_path / "tiny.pt").unlink()

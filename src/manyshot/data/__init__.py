@@ -6,7 +6,7 @@ from manyshot.data.fixed_batches import FixedBatches, fixed
 from manyshot.data.images import ImageFolderSet, ImageSet, LabelledImages
 from manyshot.data.missing import DataNotFound
 from manyshot.data.own import OwnSet
-from manyshot.data.prepared import Picture, prepared
+from manyshot.data.prepared import prepared
 from manyshot.data.sources import DATASETS
 from manyshot.data.splits import Splits, load, own_data
 
@@ -21,7 +21,6 @@ __all__ = [
     "ImageSet",
     "LabelledImages",
     "OwnSet",
-    "Picture",
     "Splits",
     "fixed",
     "load",

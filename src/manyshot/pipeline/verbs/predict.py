@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from manyshot.data import Picture, prepared
+from manyshot.data import prepared
 from manyshot.data.normalise import Normalise
+from manyshot.data.prepared import Picture
 from manyshot.nn.modes import evaluating
 from manyshot.pipeline.build import Workspace
 from manyshot.tasks import Classification
