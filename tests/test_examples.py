@@ -84,7 +84,7 @@ def test_notebooks_run(path: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     shown = [json.loads(line) for line in done.stdout.splitlines()]
     drawn = [one["html"] for one in shown if one["html"]]
-    assert len(drawn) == 4 and all("<table>" in page for page in drawn)
+    assert len(drawn) == 4 and all("<table" in page for page in drawn)
     assert (tmp_path / "exported" / "digits.pt2").exists()
     said = re.fullmatch(r"'right on (\d+) of 100 images'", shown[-1]["text"])
     assert said is not None and int(said[1]) > 20  # guessing is right on 10
