@@ -4,15 +4,19 @@ VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 
-.PHONY: run test check format docs clean
+.PHONY: run test test-slow check format docs clean
 
 run: $(VENV)/.installed
 	$(BIN)/manyshot run
 
-# Layers once more with the instructions of smaller processors, on which torch runs other code.
 test: $(VENV)/.installed
 	$(MAKE) --no-print-directory check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist worksteal
+
+# Further examples of what `make test` shows, ten seconds and longer each; and layers with the
+# instructions of smaller processors, on which torch runs other code.
+test-slow: $(VENV)/.installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n $(WORKERS) --dist worksteal
 	ONEDNN_MAX_CPU_ISA=AVX2 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal \
 	    tests/nn/test_nn_pointwise.py tests/nn/test_nn_equality.py tests/nn/test_nn_layers.py \
 	    tests/nn/test_nn_mask_gradients.py tests/nn/test_nn_moves.py

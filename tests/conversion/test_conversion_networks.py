@@ -68,7 +68,16 @@ def lively(model):
     return model.eval()
 
 
-@pytest.mark.parametrize("name", TORCHVISION)
+SLOW = {"densenet121", "googlenet", "mnasnet1_0", "regnet_y_400mf", "swin_t", "vit_b_16"}
+"""These take ten seconds and longer."""
+
+
+def marked(names, slow):
+    """The names as parameters of a test, the slow ones marked so."""
+    return [pytest.param(n, marks=pytest.mark.slow) if n in slow else n for n in names]
+
+
+@pytest.mark.parametrize("name", marked(TORCHVISION, SLOW))
 def test_networks_of_torchvision(name):
     """Counts, the original as the largest, and extracted networks with their exact costs."""
     model = network(name)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_conversion_networks import check_forms, lively
+from test_conversion_networks import check_forms, lively, marked
 
 from manyshot.conversion import convert
 
@@ -21,7 +21,11 @@ NETWORKS = {
 }
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+QUICK = {"resnet50", "mobilenetv4_conv_small", "vit_tiny_patch16_224"}
+"""The others take ten seconds and longer."""
+
+
+@pytest.mark.parametrize("name", marked(NETWORKS, NETWORKS.keys() - QUICK))
 def test_networks_of_timm(name):
     torch.manual_seed(0)
     options = {"img_size": 64} if name.startswith("vit") else {}

@@ -541,7 +541,11 @@ def test_image_files_of_other_classes(call, base, tmp_path):
     folder = Path("runs/small-folder")
     [winner] = records.read_json(folder / "result.json")["winners"]
     assert subnet_of(folder, winner["arch"])[HEAD[0]].shape == (5, 9)
-    assert json.loads((folder / winner["files"]["json"]).read_text())["data"]["image_shape"] == [3, 8, 8]
+    assert json.loads((folder / winner["files"]["json"]).read_text())["data"]["image_shape"] == [
+        3,
+        8,
+        8,
+    ]
     images = records.read_json(folder / "space.json")["images"]
     assert images["class_names"] == ["0", "1", "2", "3", "4"]
     assert images["class_counts"]["test"] == [4] * 5
