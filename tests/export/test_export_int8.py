@@ -59,6 +59,7 @@ def test_it_gives_nearly_the_same(pair, subnet):
         np.testing.assert_array_equal(program(images).numpy(), found)
 
 
+@pytest.mark.slow
 def test_calibration_decides_the_ranges(subnet, tmp_path):
     """Far from what it has seen, the network saturates."""
     seen, far = calibration(1), 30 * calibration(1)[0]
@@ -88,6 +89,7 @@ def test_other_inputs(tmp_path):
     torch.testing.assert_close(found, module(**example)["y"].detach(), rtol=0, atol=0.1)
 
 
+@pytest.mark.slow
 def test_what_cannot_be(subnet, images, tmp_path, files):
     with pytest.raises(ValueError, match="int8 needs calibration: at least one batch"):
         to_int8(subnet, images, tmp_path / "a.onnx", [])

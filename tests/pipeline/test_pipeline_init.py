@@ -34,7 +34,12 @@ def words_of(text: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("side", "name"), [(12, "tiny"), (24, "convnet"), (64, "torchvision:mobilenet_v3_small")]
+    ("side", "name"),
+    [
+        (12, "tiny"),
+        (24, "convnet"),
+        pytest.param(64, "torchvision:mobilenet_v3_small", marks=pytest.mark.slow),
+    ],
 )
 def test_a_recipe_for_images_of_any_size_can_be_run(tmp_path, side, name):
     root = photos(tmp_path / "mine", side, {"cat": 10, "über dog\n": 30})
