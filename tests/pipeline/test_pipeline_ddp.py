@@ -3,6 +3,7 @@
 import json
 import sys
 
+import pytest
 import torch
 
 from manyshot import records
@@ -42,6 +43,7 @@ def test_a_run_of_two_processes(tmp_path):
     assert torch.load(folder / "trainer.pt", weights_only=True)["step"] == 4
 
 
+@pytest.mark.slow
 def test_a_shifting_search_of_two_processes(base, tmp_path):
     """Each candidate is scored once, by one of them, at the weights that both have."""
     settings = ("shifting.name=population", "shifting.update=per_candidate", "shifting.steps=2",

@@ -69,6 +69,7 @@ training = {{ epochs = 1 }}
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_run_and_its_truth_under_avx2(tmp_path: Path, threads: int) -> None:
     """Train, shift, finish, truth: every gradient of such a layer is taken where it is safe."""

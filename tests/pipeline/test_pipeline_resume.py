@@ -79,6 +79,7 @@ def killed_when(process, ready, delay):
     return process.wait() == -signal.SIGKILL
 
 
+@pytest.mark.slow
 def test_two_kills_at_random_moments(tmp_path):
     """Of one run: while it trains and while it searches."""
     seed = int.from_bytes(os.urandom(4), "little")

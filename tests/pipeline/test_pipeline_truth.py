@@ -154,6 +154,7 @@ def test_killed_in_the_middle_of_a_line(done, tmp_path):
     assert rows(tmp_path) == rows(done)
 
 
+@pytest.mark.slow
 def test_killed_for_good_with_processes(done, tmp_path):
     """SIGKILL of the command: its processes end too, and the next one goes on."""
     (tmp_path / "small.toml").write_text(SMALL)
@@ -498,6 +499,7 @@ sys.exit(added - 3)
 """
 
 
+@pytest.mark.slow
 def test_ray_gives_what_one_process_gives(done, tmp_path):
     pytest.importorskip("ray")
     (tmp_path / "small.toml").write_text(SMALL)
