@@ -99,7 +99,7 @@ def difference(
         rows = [parts.get(network.arch, ()) for network in (winner, *controls)]
         if len({len(row) for row in rows}) == 1 and rows[0]:
             first, *others = np.asarray(rows, dtype=np.float64)
-            by_part.append(turn(1.0) * (first - np.mean(others, axis=0)))
+            by_part.append(first - np.mean(others, axis=0))
     value = float(np.mean(gains))
     half = None
     if len(by_part) == len(pairs) and len({len(row) for row in by_part}) == 1:
