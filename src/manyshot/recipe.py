@@ -169,6 +169,7 @@ _AS_THEY_ARE: dict[str, Any] = {
     "image_size": None,
     "bad": "refuse",
     "pad": 0,
+    "padding_mode": "constant",
     "flip": False,
     "crop_scale": None,
     "jitter": 0.0,
@@ -207,6 +208,8 @@ class DataSettings(Section):
     """Image folders: files that cannot be used are an error that lists them, or are left out."""
     pad: NotNegative = 1
     """Random shifts of up to so many pixels."""
+    padding_mode: Literal["constant", "edge"] = "constant"
+    """What comes in there: black, or more of the pixels at the edge."""
     flip: bool = False
     """Random horizontal flips."""
     crop_scale: list[float] | None = Field(default=None, min_length=2, max_length=2)

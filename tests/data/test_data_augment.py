@@ -24,20 +24,27 @@ UNIT = st.floats(0, 1, exclude_max=True)
 
 
 @SETTINGS
-@given(st.integers(1, 3), st.integers(2, 7), st.integers(2, 7), st.integers(0, 3), st.booleans())
-def test_move_equals_a_loop_over_images(channels, height, width, pad, flip):
+@given(
+    st.integers(1, 3),
+    st.integers(2, 7),
+    st.integers(2, 7),
+    st.integers(0, 3),
+    st.sampled_from(["constant", "edge"]),
+    st.booleans(),
+)
+def test_move_equals_a_loop_over_images(channels, height, width, pad, mode, flip):
     n = 9
     rng = np.random.default_rng(channels + 10 * height + 100 * width)
     images = rng.integers(0, 256, (n, channels, height, width), dtype=np.uint8)
-    moves = draw_changes(n, Augment(pad=pad, flip=True), seed=height, epoch=width)
+    augment = Augment(pad=pad, padding_mode=mode, flip=True)
+    moves = draw_changes(n, augment, seed=height, epoch=width)
     if not flip:
         moves = replace(moves, flip_N=torch.zeros(n, dtype=torch.bool))
-    moved = move(torch.from_numpy(images), moves, pad).numpy()
+    moved = move(torch.from_numpy(images), moves, augment).numpy()
     places = (moves.top_N, moves.left_N, moves.flip_N)
     for image, top, left, mirrored, result in zip(images, *places, moved, strict=True):
-        black = np.zeros((channels, height + 2 * pad, width + 2 * pad), dtype=np.uint8)
-        black[:, pad : pad + height, pad : pad + width] = image
-        window = black[:, top : top + height, left : left + width]
+        padded = np.pad(image, ((0, 0), (pad, pad), (pad, pad)), mode)
+        window = padded[:, top : top + height, left : left + width]
         assert np.array_equal(result, window[:, :, ::-1] if mirrored else window)
 
 
@@ -88,6 +95,7 @@ def test_every_shift_and_both_directions_are_equally_likely():
         ({"pad": -1}, "pad must be .* got -1"),
         ({"pad": 1.5}, "pad must be .* got 1.5"),
         ({"pad": True}, "pad must be .* got True"),
+        ({"padding_mode": "reflect"}, "padding_mode must be 'constant' or 'edge', got 'reflect'"),
         ({"flip": 1}, "flip must be True or False, got 1"),
         ({"crop_scale": (0.0, 1.0)}, "crop_scale must be"),
         ({"crop_scale": (0.5, 0.4)}, "crop_scale must be"),
@@ -203,7 +211,7 @@ def test_file_image_is_moved_like_one_of_the_possible_moves():
                     left_N=torch.tensor([left]),
                     flip_N=torch.tensor([flip]),
                 )
-                moved = move(image[None], moves, 1)[0]
+                moved = move(image[None], moves, Augment(pad=1))[0]
                 possible[moved.numpy().tobytes()] = (top, left, flip)
     assert len(possible) == 18
     seen = {
@@ -223,6 +231,7 @@ def test_every_option_changes_a_file_image_and_only_by_its_generator():
     assert torch.equal(plain, fit(image, 12, 12))
     for augment in (
         Augment(pad=3),
+        Augment(pad=3, padding_mode="edge"),
         Augment(flip=True),
         Augment(crop_scale=(0.2, 0.6)),
         Augment(jitter=0.5),

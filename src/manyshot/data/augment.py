@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import cast, final
+from typing import Literal, cast, final
 
 import torch
 from torch import Tensor
@@ -28,7 +28,9 @@ class Augment:
     """What may happen to a training image; everything is off by default.
 
     Attributes:
-        pad: images are shifted by up to so many pixels in each direction; what comes in is black.
+        pad: images are shifted by up to so many pixels in each direction.
+        padding_mode: what comes in there: black ("constant"), or more of the pixels at the edge
+            ("edge"), as torchvision calls them.
         flip: whether images are mirrored left and right with probability 1/2.
         crop_scale: the (smallest, largest) share of the area that a random crop keeps, which is
             then resized.
@@ -40,6 +42,7 @@ class Augment:
     """
 
     pad: int = 0
+    padding_mode: Literal["constant", "edge"] = "constant"
     flip: bool = False
     crop_scale: tuple[float, float] | None = None
     jitter: float = 0.0
@@ -47,6 +50,10 @@ class Augment:
     def __post_init__(self) -> None:
         if isinstance(self.pad, bool) or not isinstance(self.pad, int) or self.pad < 0:
             raise ValueError(f"pad must be a number of pixels, 0 or more, got {self.pad!r}")
+        if self.padding_mode not in ("constant", "edge"):
+            raise ValueError(
+                f"padding_mode must be 'constant' or 'edge', got {self.padding_mode!r}"
+            )
         if not isinstance(self.flip, bool):
             raise ValueError(f"flip must be True or False, got {self.flip!r}")
         if self.crop_scale is not None:
@@ -139,31 +146,35 @@ def change(images_BCHW: Tensor, changes_B: Changes, augment: Augment) -> Tensor:
         size = (images.shape[2], images.shape[3])
         images = crop(images, crop_boxes(*size, augment.crop_scale, changes_B.crop_N4))
     if changes_B.flip_N is not None:
-        images = move(images, changes_B, augment.pad)
+        images = move(images, changes_B, augment)
     if changes_B.factors_N3 is not None:
         images = jitter(images, changes_B.factors_N3)
     return images
 
 
-def move(images_BCHW: Tensor, changes_B: Changes, pad: int) -> Tensor:
-    """The images shifted and mirrored by one gather for the whole batch; black comes in.
+def move(images_BCHW: Tensor, changes_B: Changes, augment: Augment) -> Tensor:
+    """The images shifted and mirrored by one gather for the whole batch.
 
     Args:
         images_BCHW: the batch.
         changes_B: with where each image goes, and whether it is mirrored.
-        pad: the largest shift.
+        augment: that they were drawn for.
     """
     batch, channels, height, width = images_BCHW.shape
     top_B, left_B, flip_B = changes_B.top_N, changes_B.left_N, changes_B.flip_N
     assert top_B is not None and left_B is not None and flip_B is not None  # drawn together
-    padded = torch.nn.functional.pad(images_BCHW, (pad, pad, pad, pad)) if pad else images_BCHW
-    device = images_BCHW.device
+    pad, device = augment.pad, images_BCHW.device
     rows_BH = top_B[:, None] + torch.arange(height, device=device)
     columns_BW = left_B[:, None] + torch.arange(width, device=device)
     columns_BW = torch.where(flip_B[:, None], columns_BW.flip(1), columns_BW)
-    pixels = (rows_BH[:, :, None] * (width + 2 * pad) + columns_BW[:, None, :]).flatten(1)
-    moved = padded.flatten(2).gather(2, pixels[:, None, :].expand(-1, channels, -1))
-    return moved.view(batch, channels, height, width)
+    if augment.padding_mode == "edge":
+        rows_BH = (rows_BH - pad).clamp(0, height - 1)
+        columns_BW = (columns_BW - pad).clamp(0, width - 1)
+    elif pad:
+        images_BCHW = torch.nn.functional.pad(images_BCHW, (pad, pad, pad, pad))
+    pixels = rows_BH[:, :, None] * images_BCHW.shape[3] + columns_BW[:, None, :]
+    pixels = pixels.flatten(1)[:, None, :].expand(-1, channels, -1)
+    return images_BCHW.flatten(2).gather(2, pixels).view(batch, channels, height, width)
 
 
 def crop(images_BCHW: Tensor, boxes_B4: Tensor) -> Tensor:

@@ -537,7 +537,13 @@ class Workspace:
         """What may happen to a training image."""
         data = self.recipe.data
         crop = None if data.crop_scale is None else (data.crop_scale[0], data.crop_scale[1])
-        return Augment(pad=data.pad, flip=data.flip, crop_scale=crop, jitter=data.jitter)
+        return Augment(
+            pad=data.pad,
+            padding_mode=data.padding_mode,
+            flip=data.flip,
+            crop_scale=crop,
+            jitter=data.jitter,
+        )
 
     def batches(self, settings: OptimiserSettings, rank: int = 0, world: int = 1) -> Batches:
         """Training batches of this process."""
