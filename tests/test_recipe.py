@@ -168,7 +168,7 @@ training = st.builds(
     warmup_epochs=st.floats(0, 10),
     label_smoothing=share,
     clip_norm=st.none() | above,
-    precision=st.sampled_from(["fp32", "bf16"]),
+    precision=st.sampled_from(["fp32", "bf16", "auto"]),
     tracker=st.sampled_from([None, "tensorboard"]),
 )
 budgets = st.lists(

@@ -17,6 +17,7 @@ from manyshot.supernet import Supernet
 from manyshot.tasks import Loss, Task, WithLoss, as_task
 from manyshot.train import Only, Sampler, Standalone, Taught, Trainer, Uniform, engine, train
 from manyshot.train.optim import OptimizerFactory, ScheduleFactory
+from manyshot.train.precision import settled
 from manyshot.train.probing import HeldOut
 
 
@@ -92,6 +93,7 @@ def fit(
             "that is before they begin: give epochs"
         )
     device = _device_of(net)
+    settings = settled(settings, device)
     if isinstance(train_on, Splits):
         splits = train_on
         looks: dict[str, Any] = {"mean": splits.mean, "std": splits.std, "device": device}

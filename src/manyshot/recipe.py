@@ -298,8 +298,9 @@ class OptimiserSettings(Section):
     """So much of every target is shared out over all classes."""
     clip_norm: float | None = Field(default=None, gt=0)
     """Largest norm of the gradient."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Of what is computed; weights are always of 32 bits."""
+    precision: Literal["fp32", "bf16", "auto"] = "fp32"
+    """Of what is computed; weights are always of 32 bits. `auto` is bf16 where the processor (AMX)
+    or the GPU has units for it, and else fp32; the recipe in a run's folder says which it was."""
 
 
 class TrainingSettings(OptimiserSettings):
@@ -575,10 +576,15 @@ class TruthSettings(Section):
 
     @field_validator("training")
     @classmethod
-    def _by_epochs(cls, training: TrainingSettings) -> TrainingSettings:
+    def _same_everywhere(cls, training: TrainingSettings) -> TrainingSettings:
         if training.minutes is not None:
             raise ValueError(
                 "minutes are for runs, and a truth is to be the same on all machines: give epochs"
+            )
+        if training.precision == "auto":
+            raise ValueError(
+                "precision = 'auto' depends on the machine, and a truth is to be the same on all: "
+                "say 'fp32' or 'bf16'"
             )
         return training
 

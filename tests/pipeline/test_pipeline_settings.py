@@ -20,6 +20,7 @@ CHANGES = {
     "data.train_size": "data.train_size=96",
     "data.image_size": "data.image_size=6",
     "data.pad": "data.pad=0",
+    "data.padding_mode": "data.padding_mode=edge",
     "data.flip": "data.flip=true",
     "sampler.name": "sampler.name=fair",
     "sampler.options": "sampler.options.paths=2",

@@ -64,6 +64,7 @@ from manyshot.supernet import Supernet
 from manyshot.tasks import Task, make_task
 from manyshot.tasks.task import loss_function
 from manyshot.train import Sampler, engine, load_weights, make_sampler
+from manyshot.train.precision import with_precision
 from manyshot.transfer import classifier, new_head
 
 Stage = TypeVar("Stage", bound=Callable[..., Any])
@@ -288,6 +289,7 @@ class Workspace:
             costs["size"] = size_table(net, costs["params"])
         has_default_budgets = "budgets" not in recipe.search.model_fields_set
         recipe = with_reachable_budgets(recipe, costs, net.space)
+        recipe = with_precision(recipe, device)
         memory_format = training_format(net, device)
         for module in (net, original.module):
             if module is not None:

@@ -1,0 +1,44 @@
+"""Which precision is fast on a device."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeVar
+
+import torch
+
+from manyshot.recipe import OptimiserSettings, Recipe
+
+Settings = TypeVar("Settings", bound=OptimiserSettings)
+
+
+def with_precision(recipe: Recipe, device: torch.device) -> Recipe:
+    """The recipe, with the precision that is fast on a device where it says `auto`."""
+    finish = {"training": settled(recipe.finish.training, device)}
+    return recipe.model_copy(
+        update={
+            "train": settled(recipe.train, device),
+            "shifting": settled(recipe.shifting, device),
+            "finish": recipe.finish.model_copy(update=finish),
+        }
+    )
+
+
+def settled(settings: Settings, device: torch.device) -> Settings:
+    """Settings with what their precision comes to on a device, if that is `auto`."""
+    if settings.precision != "auto":
+        return settings
+    return settings.model_copy(update={"precision": fast_precision(device)})
+
+
+def fast_precision(device: torch.device) -> Literal["fp32", "bf16"]:
+    """bfloat16 where it is multiplied by units made for that, else single precision.
+
+    These are tensor cores of a GPU, and AMX of a processor, as far as torch says what that has.
+    """
+    if device.type == "cuda":
+        has_units = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        # Of torch 2.9 and later; an earlier one of those we allow may not say.
+        capabilities = getattr(torch.cpu, "get_capabilities", dict)
+        has_units = device.type == "cpu" and bool(capabilities().get("amx_bf16"))
+    return "bf16" if has_units else "fp32"

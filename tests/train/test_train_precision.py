@@ -1,0 +1,55 @@
+"""`precision = "auto"` is bf16 or fp32 by what the device has, and from then on one of them."""
+
+import copy
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+import manyshot as ms
+from manyshot.pipeline import Workspace
+from manyshot.recipe import Recipe
+from manyshot.train.precision import fast_precision
+from pipeline_runs import run, small
+
+
+def with_units(monkeypatch, has_them):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": has_them})
+
+
+@pytest.mark.parametrize(("has_them", "wanted"), [(True, "bf16"), (False, "fp32")])
+def test_training_is_in_what_the_processor_has_units_for(monkeypatch, has_them, wanted):
+    with_units(monkeypatch, has_them)
+    splits = ms.data.load("digits", train_size=128)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
+    ended = []
+    for precision in ("auto", wanted, {"bf16": "fp32", "fp32": "bf16"}[wanted]):
+        trained = copy.deepcopy(net)
+        ms.fit(trained, splits, settings=ms.TrainingSettings(epochs=1, precision=precision))
+        ended.append(torch.cat([p.detach().flatten() for p in trained.parameters()]))
+    assert torch.equal(ended[0], ended[1]) and not torch.equal(ended[0], ended[2])
+
+
+def test_a_torch_that_does_not_say_trains_in_single_precision(monkeypatch):
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert fast_precision(torch.device("cpu")) == "fp32"
+    assert fast_precision(torch.device("meta")) == "fp32"
+
+
+def test_a_run_keeps_what_it_began_with(monkeypatch, tmp_path):
+    with_units(monkeypatch, True)
+    auto = ("train.precision=auto", "finish.training.precision=auto", "finish.mode=finetune")
+    recipe = small(*auto, "shifting.precision=auto", "finish.training.epochs=1")
+    run(recipe, tmp_path / "run")
+    kept = Recipe.load(tmp_path / "run" / "recipe.toml")
+    said = {kept.train.precision, kept.finish.training.precision, kept.shifting.precision}
+    assert said == {"bf16"}
+    with_units(monkeypatch, False)  # as on another machine, where it goes on
+    assert Workspace.build(kept).recipe.train.precision == "bf16"
+    assert Workspace.build(recipe).recipe.train.precision == "fp32"
+
+
+def test_a_truth_is_the_same_on_all_machines():
+    with pytest.raises(ValidationError, match="say 'fp32' or 'bf16'"):
+        Recipe.model_validate({"truth": {"training": {"precision": "auto"}}})
