@@ -37,8 +37,8 @@ def fast_precision(device: torch.device) -> Literal["fp32", "bf16"]:
     """
     if device.type == "cuda":
         has_units = torch.cuda.is_bf16_supported(including_emulation=False)
+    elif device.type == "cpu" and hasattr(torch.cpu, "get_capabilities"):  # not in torch 2.9
+        has_units = bool(torch.cpu.get_capabilities().get("amx_bf16"))
     else:
-        # Of torch 2.9 and later; an earlier one of those we allow may not say.
-        capabilities = getattr(torch.cpu, "get_capabilities", dict)
-        has_units = device.type == "cpu" and bool(capabilities().get("amx_bf16"))
+        has_units = False
     return "bf16" if has_units else "fp32"
