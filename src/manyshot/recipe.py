@@ -533,6 +533,9 @@ class FinishSettings(Section):
 
     mode: Literal["inherit", "finetune", "scratch"] = "finetune"
     """Keep the supernet's weights, train them further, or train from new ones."""
+    data: Literal["train", "train+validation"] = "train"
+    """What winners and controls learn from then: the training part alone, or the validation part
+    too, by which nothing is chosen any more."""
     training: TrainingSettings = TrainingSettings(epochs=10, lr=0.01)
     """Of `finetune` and `scratch`. Its `minutes` are for each winner, timed by the largest network
     of some hundred that are within a budget."""

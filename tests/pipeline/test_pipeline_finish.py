@@ -82,6 +82,22 @@ def test_scratch_begins_from_weights_of_its_own(base, monkeypatch):
     assert not torch.equal(begun["chain.0.0.weight"], fresh["chain.0.0.weight"])
 
 
+def test_winners_may_learn_from_validation_images_too(base, monkeypatch):
+    folder, recipe, _ = base
+    learnt = []
+    monkeypatch.setattr(finishing, "fit", lambda net, batches, **kwargs: learnt.append(batches))
+    ws = Workspace.build(recipe)
+    accelerator = engine(ws.device, recipe.train)
+    for data in ("train", "train+validation"):
+        settings = recipe.finish.model_copy(update={"data": data})
+        finishing.finished(ws, accelerator, folder, (3, 2, 1, 0), settings, Silent())
+    train, every = (sorted(one.dataset.images.flatten(1).tolist()) for one in learnt)
+    validation = ws.splits.validation.images.flatten(1).tolist()
+    assert train == sorted(ws.splits.train.images.flatten(1).tolist())
+    assert every == sorted(train + validation)
+    assert not any(image in every for image in ws.splits.test.images[:20].flatten(1).tolist())
+
+
 def test_the_test_set_is_not_touched_before_the_end(tmp_path, monkeypatch):
     """All of it is read once per winner, after the last score is on record."""
     touched, fixed = [], Workspace.fixed

@@ -32,6 +32,7 @@ CHANGES = {
     "search.candidates": "search.candidates=5",
     "search.generation": "search.generation=2",
     "finish.mode": "finish.mode=scratch",
+    "finish.data": "finish.data=train+validation",
     "finish.training": "finish.training.lr=0.1",
     "controls.largest": "controls.largest=true",
     "controls.random": "controls.random=1",

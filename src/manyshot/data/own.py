@@ -63,6 +63,7 @@ class OwnSet:
     Attributes:
         samples: the data set, which maps an index to a pair of inputs and targets.
         indices: which of its samples there are, and in which order.
+        collate: makes a batch of a list of samples.
         labels: their class indices, int64 [N], if targets are such and are at hand, else None.
         part: what it is, for messages.
     """
@@ -84,7 +85,7 @@ class OwnSet:
             labels: int64 [N], of these samples.
             part: what it is, for messages.
         """
-        self.samples, self._collate, self.part = samples, collate, part
+        self.samples, self.collate, self.part = samples, collate, part
         self.indices = torch.arange(len(samples)) if indices is None else indices
         self.labels = labels
 
@@ -148,7 +149,7 @@ class OwnSet:
         """The samples at `indices`, in that order."""
         chosen = torch.as_tensor(indices, dtype=torch.int64)
         labels = None if self.labels is None else self.labels[chosen]
-        return OwnSet(self.samples, self._collate, self.indices[chosen], labels, self.part)
+        return OwnSet(self.samples, self.collate, self.indices[chosen], labels, self.part)
 
     def batch(self, indices: Sequence[int]) -> tuple[Any, Any]:
         """The inputs and the targets of some samples.
@@ -157,10 +158,10 @@ class OwnSet:
             ValueError: if they cannot be read, or put together; the message names them.
         """
         at = self.indices[torch.as_tensor(indices, dtype=torch.int64)]
-        if isinstance(self.samples, TensorDataset) and self._collate is collated:
+        if isinstance(self.samples, TensorDataset) and self.collate is collated:
             return tuple(tensor[at] for tensor in self.samples.tensors)  # type: ignore[return-value]
         reading = self.samples if self.is_in_memory else _Reading(self.samples, self.part)
-        batch: tuple[Any, Any] = _Joining(self._collate, self.part)(
+        batch: tuple[Any, Any] = _Joining(self.collate, self.part)(
             [reading[i] for i in at.tolist()]
         )
         return batch
@@ -181,7 +182,7 @@ class OwnSet:
 
         Those that a `collate_fn` makes may depend on which samples are together, and are not given.
         """
-        if self.is_in_memory and self._collate is collated:
+        if self.is_in_memory and self.collate is collated:
             for at in range(0, len(self), size):
                 yield self.batch(range(at, min(at + size, len(self))))[1]
 
@@ -248,7 +249,7 @@ class OwnSet:
             reading,
             batch_sampler=chosen,
             num_workers=workers,
-            collate_fn=_Joining(self._collate, self.part),
+            collate_fn=_Joining(self.collate, self.part),
             generator=torch.Generator().manual_seed(0),  # else it draws from torch's global one
         )
 

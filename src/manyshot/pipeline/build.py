@@ -29,6 +29,7 @@ from manyshot.data import (
     fixed,
 )
 from manyshot.data.images import pixels_of
+from manyshot.data.joining import joined
 from manyshot.nn.inputs import Inputs, inputs_of
 from manyshot.nn.pointwise import TrainingFormat, training_format
 from manyshot.pipeline.checks import (
@@ -49,6 +50,7 @@ from manyshot.plugins import look_up
 from manyshot.recipe import (
     BESIDE_RESULTS,
     GIVEN,
+    FinishSettings,
     OptimiserSettings,
     Recipe,
     RecipeError,
@@ -512,28 +514,51 @@ class Workspace:
         Raises:
             RecipeError: for training batches that cannot be made, or formats without packages.
         """
+        finish = self.recipe.finish
         check_formats(self.recipe.export.formats)
         check_teachers(self.recipe, self.original)
-        if self.recipe.network.name == GIVEN and self.recipe.finish.mode == "scratch":
+        if self.recipe.network.name == GIVEN and finish.mode == "scratch":
             raise RecipeError(
                 "finish.mode = 'scratch' needs new weights, and the network was given with those "
                 "that it has: take 'finetune' or 'inherit', or name a function that makes the "
                 "network (network.name = 'package.module:function')"
             )
-        if self.recipe.finish.mode != "inherit":
-            self.check_batches("finish.training", self.recipe.finish.training, world)
+        if finish.mode != "inherit":
+            try:
+                samples = self.finishing_data(finish)
+            except ValueError as error:
+                raise RecipeError(f"finish.data = {finish.data!r}: {error}") from error
+            self.check_batches("finish.training", finish.training, world, samples)
 
-    def check_batches(self, section: str, settings: OptimiserSettings, world: int = 1) -> None:
+    def check_batches(
+        self,
+        section: str,
+        settings: OptimiserSettings,
+        world: int = 1,
+        samples: LabelledImages | OwnSet | None = None,
+    ) -> None:
         """Finds what would fail in making training batches for `world` processes.
 
         Raises:
             RecipeError: naming the `section` of the recipe.
         """
-        check_batch_size(section, settings, len(self.splits.train), world)
+        samples = self.splits.train if samples is None else samples
+        check_batch_size(section, settings, len(samples), world)
         try:
-            self.batches(settings, 0, world)
+            self.batches(settings, 0, world, samples)
         except ValueError as error:
             raise RecipeError(f"data: {error}") from error
+
+    def finishing_data(self, settings: FinishSettings) -> LabelledImages | OwnSet:
+        """What winners and controls learn from.
+
+        Raises:
+            ValueError: for parts that cannot be one set.
+        """
+        splits = self.splits
+        if settings.data == "train":
+            return splits.train
+        return joined(splits.train, splits.validation)
 
     def augment(self) -> Augment:
         """What may happen to a training image."""
@@ -547,10 +572,16 @@ class Workspace:
             jitter=data.jitter,
         )
 
-    def batches(self, settings: OptimiserSettings, rank: int = 0, world: int = 1) -> Batches:
-        """Training batches of this process."""
+    def batches(
+        self,
+        settings: OptimiserSettings,
+        rank: int = 0,
+        world: int = 1,
+        samples: LabelledImages | OwnSet | None = None,
+    ) -> Batches:
+        """Training batches of this process, by default of the training part."""
         return Batches(
-            self.splits.train,
+            self.splits.train if samples is None else samples,
             settings.batch_size,
             seed=self.recipe.seed,
             augment=self.augment(),

@@ -287,9 +287,8 @@ def normalises(ws: Workspace) -> bool | None:
 def fingerprint_of(ws: Workspace, settings: FinishSettings, text: str) -> str:
     """Identifies what the finished weights of an architecture depend on."""
     inherited = "" if settings.mode == "scratch" else digest(ws.net.state_dict())
-    return ws.fingerprint(
-        settings.training, settings.mode, settings.teacher, text, ws.recipe.train, inherited
-    )
+    more = (settings.mode, settings.data, settings.teacher, text, ws.recipe.train, inherited)
+    return ws.fingerprint(settings.training, *more)
 
 
 def _say_what_is_tested_again(ws: Workspace, works: Sequence[_Work], test: bool) -> None:
@@ -374,7 +373,7 @@ def finished(
     world, rank = accelerator.num_processes, accelerator.process_index
     fit(
         subnet,
-        ws.batches(settings.training, rank, world),
+        ws.batches(settings.training, rank, world, ws.finishing_data(settings)),
         task=ws.task,
         teacher=ws.original.module if settings.teacher == "original" else None,
         settings=settings.training,

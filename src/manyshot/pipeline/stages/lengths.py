@@ -103,7 +103,9 @@ def _timed(
     """How many epochs of `what` fit into the minutes of its settings; None if it has none."""
     if settings.minutes is None or (what == "finish" and ws.recipe.finish.mode == "inherit"):
         return None
-    steps = len(ws.batches(settings, accelerator.process_index, accelerator.num_processes))
+    samples = ws.splits.train if what == "train" else ws.finishing_data(ws.recipe.finish)
+    world, rank = accelerator.num_processes, accelerator.process_index
+    steps = len(ws.batches(settings, rank, world, samples))
     train = _train_supernet if what == "train" else _finish
     with progress.stage("timing", 1) as advance:
         seconds = seconds_of_a_step(lambda count: train(ws, accelerator, count), steps)
@@ -165,7 +167,7 @@ def estimate(ws: Workspace, accelerator: Accelerator, *, whole: bool) -> dict[st
         parts["search"] = _seconds_of_a_score(ws) * recipe.search.candidates
     if whole and recipe.finish.mode != "inherit":
         settings = recipe.finish.training
-        steps = len(ws.batches(settings))
+        steps = len(ws.batches(settings, samples=ws.finishing_data(recipe.finish)))
         step = seconds_of_a_step(lambda count: _finish(ws, accelerator, count), steps, FORETOLD_S)
         controls = recipe.controls
         scaled = controls.scaled and recipe.network.convert is not None

@@ -168,6 +168,7 @@ def _steps(ws: Workspace, *, whole: bool) -> list[str]:
     if recipe.shifting.name != "none":
         said.append(f"While it searches the supernet is trained further: {recipe.shifting.name}.")
     more = plural(finish.training.epochs, "epoch")
+    more += " of the train and validation parts" if finish.data == "train+validation" else ""
     how = {
         "inherit": "keep the supernet's weights",
         "finetune": f"are trained for {more} more",
