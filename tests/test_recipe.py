@@ -318,7 +318,9 @@ class TestFolders:
         recipe, asked = self.load(), Recipe.load(Path("recipes/folder.toml"))
         assert recipe.network == asked.network
         assert (recipe.sampler, recipe.train) == (asked.sampler, asked.train)
-        assert recipe.finish == asked.finish and recipe.data.pad == asked.data.pad
+        assert recipe.finish == asked.finish
+        augmented = recipe.data.model_copy(update={"flip": True, "root": None})
+        assert augmented == asked.data
 
     def test_what_is_asked_for_stays(self):
         recipe = self.load(
@@ -331,6 +333,14 @@ class TestFolders:
         assert recipe.finish.training == TrainingSettings(lr=0.5)
         assert recipe.sampler.name == "fair" and not recipe.sampler.options
         assert recipe.network.name == "convnet" and recipe.network.options == {"width": 8}
+
+    def test_other_tasks_are_not_asked_to_smooth_targets(self):
+        for task, smoothing in (("classification", 0.1), ("my.module:Task", 0.0)):
+            for form in (task, {"name": task}):
+                values = {"data": {"name": "folder", "root": "photos"}, "task": form}
+                recipe = Recipe.build(values, (), "here")
+                smoothed = {recipe.train.label_smoothing, recipe.finish.training.label_smoothing}
+                assert smoothed == {smoothing} and recipe.train.lr == 4e-3
 
     def test_a_network_that_is_named_has_the_defaults_of_all(self):
         recipe = self.load("network.name=tiny")

@@ -612,26 +612,23 @@ class ExportSettings(Section):
 
 
 _RATES = {"optimizer", "lr"}
-_OF_FOLDERS: dict[str, tuple[dict[str, Any], set[str]]] = {
-    "data": ({"pad": 3}, set()),
-    "sampler": ({"name": "sandwich", "options": {"random": 1}}, {"name"}),
-    "train": (
-        {
-            "epochs": 20,
-            "optimizer": "adamw",
-            "lr": 4e-3,
-            "weight_decay": 0.05,
-            "warmup_epochs": 1.0,
-        },
-        _RATES,
-    ),
-    "training": (
-        {"epochs": 10, "optimizer": "adamw", "lr": 3e-3, "weight_decay": 0.05},
-        _RATES,
-    ),
+_OPTIMISED = {
+    "optimizer": "adamw",
+    "lr": 4e-3,
+    "weight_decay": 0.05,
+    "warmup_epochs": 1.0,
+    "label_smoothing": 0.1,
+    "precision": "auto",
 }
-"""What sections are by default for images in folders where no network is named, and the keys with
-which a section settles all of that itself; `training` is that of `finish`."""
+OF_FOLDERS: dict[str, tuple[dict[str, Any], set[str]]] = {
+    "data": ({"pad": 3, "padding_mode": "edge", "jitter": 0.2}, set()),
+    "train": ({"epochs": 16, **_OPTIMISED}, _RATES),
+    "finish": ({"data": "train+validation"}, set()),
+    "training": ({"epochs": 24, **_OPTIMISED}, _RATES),
+}
+"""What sections are by default for images in folders where neither network nor task is named, and
+the keys with which a section settles all of that itself; `training` is that of `finish`. Measured
+by `benchmarks/studies/emoji`."""
 
 
 class Recipe(Section, Shown):
@@ -736,11 +733,12 @@ class Recipe(Section, Shown):
         if data is None or data.get("name") != "folder" or network is None or "name" in network:
             return values
         filled = {"network": {**network, "name": "convnet"}}
-        for name in ("data", "sampler", "train"):
-            filled[name] = _filled(name, _section(values, name))
-        training = _filled("training", _section(finish, "training"))
-        if finish is not None and training:
-            filled["finish"] = {**finish, "training": training}
+        smooth = _classifies(values.get("task"))  # other tasks may not say how to
+        for name in ("data", "train", "finish"):
+            filled[name] = _filled(name, _section(values, name), smooth=smooth)
+        training = _filled("training", _section(finish, "training"), smooth=smooth)
+        if filled["finish"] and training:
+            filled["finish"]["training"] = training
         return {**values, **{name: section for name, section in filled.items() if section}}
 
     @property
@@ -802,12 +800,23 @@ def _section(values: Any, name: str) -> Mapping[str, Any] | None:
     return section if isinstance(section, Mapping) else None
 
 
-def _filled(name: str, section: Mapping[str, Any] | None) -> dict[str, Any]:
+def _classifies(task: Any) -> bool:
+    """Whether the section of the task, of any form, names classification or nothing."""
+    if isinstance(task, Section):
+        task = task.model_dump()
+    name = task.get("name") if isinstance(task, Mapping) else task
+    return name in (None, "classification")
+
+
+def _filled(name: str, section: Mapping[str, Any] | None, *, smooth: bool) -> dict[str, Any]:
     """A section with what it is by default for images in folders; empty if it is no table."""
-    defaults, settles = _OF_FOLDERS[name]
+    defaults, settles = OF_FOLDERS[name]
     if section is None:
         return {}
-    return {**section} if settles & section.keys() else {**defaults, **section}
+    if settles & section.keys():
+        return {**section}
+    used = {key: value for key, value in defaults.items() if smooth or key != "label_smoothing"}
+    return {**used, **section}
 
 
 def _explain(recipe: type[BaseModel], error: ValidationError) -> str:

@@ -1,6 +1,6 @@
-"""Colour images of emoji by four vendors, in nine categories, as folders of classes.
+"""Colour images as folders of classes: emoji by four vendors in nine categories, drawn shapes.
 
-The images are those of npm's `emoji-datasource-{apple,facebook,google,twitter}` at 64 pixels; `npm`
+The emoji are those of npm's `emoji-datasource-{apple,facebook,google,twitter}` at 64 pixels; `npm`
 fetches them (340 MB), and nothing of them is kept beside this file. Three vendors are for training,
 and the fourth, whose drawings no network has seen, is the test part.
 """
@@ -8,11 +8,18 @@ and the fourth, whose drawings no network has seen, is the test part.
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import tarfile
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from manyshot.seeding import numpy_rng
 
 VERSION = "16.0.0"
 TRAINED = ("facebook", "google", "twitter")
@@ -62,3 +69,49 @@ def _unpacked(place: Path, vendor: str, part: Path) -> None:
             of_class.mkdir(parents=True, exist_ok=True)
             path = of_class / f"{Path(emoji['image']).stem}-{vendor}.png"
             path.write_bytes(data.read())
+
+
+SHAPES = ("circle", "square", "triangle")
+_SHAPE_SIDE = 32
+_EACH = 200
+"""Images of a class in a part."""
+
+
+def draw(folder: Path, archives: Path | None = None) -> Path:
+    """Writes `folder/{train,test}/SHAPE/N.png`, unless they are there; returns the folder.
+
+    Shapes have any colour, size and place, on a ground of any colour, with noise; the squares and
+    triangles have any direction. The images are the same wherever they are drawn.
+
+    Args:
+        folder: where the images go.
+        archives: nothing is fetched.
+    """
+    if (folder / "test").is_dir():
+        return folder
+    begun = Path(f"{folder}.part")
+    for seed, part in enumerate(("train", "test")):
+        rng = numpy_rng(seed, "test")
+        for name in SHAPES:
+            (begun / part / name).mkdir(parents=True, exist_ok=True)
+            for number in range(_EACH):
+                _shape(name, rng).save(begun / part / name / f"{number}.png")
+    os.rename(begun, folder)
+    return folder
+
+
+def _shape(name: str, rng: np.random.Generator) -> Image.Image:
+    corners = {"circle": 64, "square": 4, "triangle": 3}[name]
+    x, y = rng.uniform(10, _SHAPE_SIDE - 10, 2)
+    radius, turned = rng.uniform(6, 10), rng.uniform(0, 2 * math.pi)
+    angles = turned + 2 * math.pi * np.arange(corners) / corners
+    points = list(zip(x + radius * np.cos(angles), y + radius * np.sin(angles), strict=True))
+    ground, colour = rng.integers(0, 256, (2, 3)).tolist()
+    image = Image.new("RGB", (_SHAPE_SIDE, _SHAPE_SIDE), tuple(ground))
+    ImageDraw.Draw(image).polygon(points, fill=tuple(colour))
+    noise = rng.normal(0, 25, (_SHAPE_SIDE, _SHAPE_SIDE, 3))
+    return Image.fromarray((np.asarray(image) + noise).clip(0, 255).astype(np.uint8))
+
+
+MAKERS: dict[str, Callable[[Path, Path | None], Path]] = {"shapes": draw, "emoji": make}
+"""What makes the images of a name in a folder."""

@@ -1,12 +1,13 @@
 """What a run on a folder of colour images reaches, beside a plain loop at the same size and time.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.studies.emoji.run [--work FOLDER] [--recipe RECIPE]
+    OMP_NUM_THREADS=1 python -m benchmarks.studies.emoji.run [--images shapes emoji] [--keep]
 
-The images are emoji of 32 pixels in nine categories, by three vendors for training and a fourth for
-the test (`images.py`; npm fetches 340 MB). `manyshot run` serves three budgets. Beside each winner
-stands a network of six plain convolutions of about as many parameters (`plain.py`), which trains
-for as much CPU time as the whole run took, and for a third of that, its share of three budgets.
-What is on record in the working folder is not done again.
+`manyshot run` serves three budgets with `recipes/folder.toml`, first without controls, which are
+evidence and no product, and is told then to add them. Beside each winner stands a network of six
+plain convolutions of about as many parameters (`plain.py`), which trains for as much CPU time as
+the run took without controls, and for a third of that, its share of three budgets. The loop is as
+one writes it, and once more with the recipe's optimiser, precision and changes of images. What is
+on record is not done again.
 """
 
 from __future__ import annotations
@@ -15,51 +16,100 @@ import argparse
 import resource
 import subprocess
 import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import manyshot as ms
-from benchmarks.lib.kept import RECIPES
+from benchmarks.lib import kept
 from benchmarks.lib.measuring import provenance
 from benchmarks.studies.emoji import images, plain
+from benchmarks.studies.emoji.page import write_page
 from manyshot import records
+from manyshot.recipe import Recipe
 
+KEPT = kept.of_study(__file__)
+RECIPE = kept.RECIPES / "folder.toml"
 SIDE = 32
-SHARES = (1.0, 1 / 3)
-"""Of the run's CPU time, for which a plain network trains."""
-LOOK = ("train", "validation", "test")
+UNCONTROLLED = ("controls.largest=false", "controls.random=0")
+CONTROLLED = ("controls.largest=true", "controls.random=1")
 
 
-def cpu_seconds_of_children() -> float:
-    """CPU time of all processes that were started and have ended."""
+class Arm(NamedTuple):
+    """A plain network beside a winner.
+
+    Attributes:
+        share: of the run's CPU time, for which it trains.
+        as_recipe: whether optimiser, precision and changes of images are those of the recipe.
+    """
+
+    share: float
+    as_recipe: bool
+
+
+ARMS = (Arm(1 / 3, False), Arm(1 / 3, True), Arm(1.0, False))
+"""The shortest first."""
+
+
+class Data(NamedTuple):
+    """Images as plain networks train on them: all but the test images, and these.
+
+    Attributes:
+        splits: of which the train part holds the validation images too.
+        train: normalised images and labels.
+        test: likewise.
+    """
+
+    splits: ms.data.Splits
+    train: tuple[Tensor, Tensor]
+    test: tuple[Tensor, Tensor]
+
+    @classmethod
+    def load(cls, folder: Path) -> Data:
+        """The images of a folder."""
+        splits = ms.data.load("folder", root=folder, image_size=SIDE, validation=0)
+        look: dict[str, Any] = {"mean": splits.mean, "std": splits.std, "seed": 0}
+        parts = []
+        for part in (splits.train, splits.test):
+            inputs, targets = zip(*ms.data.fixed(part, None, 256, **look), strict=True)
+            parts.append((torch.cat(inputs), torch.cat(targets)))
+        return cls(splits, *parts)
+
+
+def run(folder: Path, sets: Sequence[str]) -> float:
+    """A run by the command line, or what is left of it; the CPU seconds that it took."""
+    began = _cpu_seconds_of_children()
+    command = [sys.executable, "-m", "manyshot", "run", str(RECIPE), "--out", str(folder)]
+    for text in sets:
+        command += ["--set", text]
+    subprocess.run([*command, "--quiet"], check=True)
+    return _cpu_seconds_of_children() - began
+
+
+def _cpu_seconds_of_children() -> float:
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
 
-def run(recipe: Path, data: Path, folder: Path, sets: list[str]) -> float:
-    """A whole run by the command line; the CPU seconds it took."""
-    began = cpu_seconds_of_children()
-    words = ["run", str(recipe), "--out", str(folder), "--quiet"]
-    for text in (f"data.root={data}", f"data.image_size={SIDE}", *sets):
-        words += ["--set", text]
-    subprocess.run([sys.executable, "-m", "manyshot", *words], check=True)
-    return cpu_seconds_of_children() - began
-
-
-def tensors(data: Path) -> dict[str, tuple[Tensor, Tensor]]:
-    """Normalised images and labels: all that a run trains and chooses by, and the test part."""
-    splits = ms.data.load("folder", root=data, image_size=SIDE)
-    look: dict[str, Any] = {"mean": splits.mean, "std": splits.std, "seed": 0}
-    parts = {}
-    for part in LOOK:
-        batches = ms.data.fixed(getattr(splits, part), None, 256, **look)
-        inputs, targets = zip(*batches, strict=True)
-        parts[part] = torch.cat(inputs), torch.cat(targets)
-    train = [torch.cat(both) for both in zip(parts["train"], parts["validation"], strict=True)]
-    return {"train": (train[0], train[1]), "test": parts["test"]}
+def winners(work: Path, data: Path, seed: int, log: Path, key: dict[str, Any]) -> None:
+    """A run without controls, and then with them; a record of each."""
+    sets = [f"seed={seed}", f"data.root={data}", f"data.image_size={SIDE}"]
+    for controls, more in ((False, UNCONTROLLED), (True, CONTROLLED)):
+        took = run(work, [*sets, *more])
+        result = records.read_json(work / "result.json")
+        row: dict[str, Any] = {**key, "measure": "run", "controls": controls}
+        row["cpu_seconds"] = round(took, 1)
+        kinds = ("winners", "controls") if controls else ("winners",)
+        for kind in kinds:
+            wanted = ("budget", "kind", "arch", "macs", "params", "test_score")
+            row[kind] = [{k: n[k] for k in wanted if k in n} for n in result[kind]]
+        if controls:
+            row["worth"] = result["verdict"]["worth"]
+        records.append(log, {**row, **provenance()})
 
 
 def width_for(params: int, classes: int) -> int:
@@ -71,61 +121,74 @@ def width_for(params: int, classes: int) -> int:
     return min(counts, key=lambda width: abs(counts[width] - params))
 
 
-def beside(winner: Any, share: float, seconds: float, parts: Any, classes: int, seed: int) -> Any:
-    """A plain network of a winner's size, trained for a share of the run's time."""
-    width, (pixels, labels) = width_for(winner["params"], classes), parts["train"]
-    torch.manual_seed(seed)  # noqa: TID251 (a plain loop, as its user would write it)
-    one = plain.train(plain.network(width, classes), pixels, labels, 1, seed)
-    epochs = max(1, round(share * seconds / one))
-    net = plain.network(width, classes)
-    took = plain.train(net, pixels, labels, epochs, seed)
+def beside(params: int, arm: Arm, seconds: float, data: Data, seed: int) -> dict[str, Any]:
+    """A plain network of about as many parameters, trained for a share of the run's time."""
+    width = width_for(params, data.splits.classes)
+
+    def trained(epochs: int) -> tuple[nn.Module, float]:
+        torch.manual_seed(seed)  # noqa: TID251 (a plain loop, as its user would write it)
+        net = plain.network(width, data.splits.classes)
+        if not arm.as_recipe:
+            return net, plain.train(net, *data.train, epochs, seed)
+        began = time.process_time()
+        as_recipe(net, data.splits, epochs, seed)
+        return net, time.process_time() - began
+
+    _, one = trained(1)
+    epochs = max(1, round(arm.share * seconds / one))
+    net, took = trained(epochs)
     return {
-        "budget": winner["budget"],
-        "share": share,
         "params": sum(p.numel() for p in net.parameters()),
+        "macs": ms.cost.subnet_macs(net, data.splits.image_shape),
+        "width": width,
         "epochs": epochs,
         "cpu_seconds": round(took, 1),
-        "accuracy": plain.accuracy(net, *parts["test"]),
+        "accuracy": plain.accuracy(net, *data.test),
     }
 
 
+def as_recipe(net: nn.Module, splits: ms.data.Splits, epochs: int, seed: int) -> None:
+    """Trains a network as winners are finished, from new weights."""
+    recipe = Recipe.load(RECIPE, ["data.root=anywhere"])
+    settings = recipe.finish.training.model_copy(update={"epochs": epochs})
+    of = recipe.data
+    augment = ms.data.Augment(
+        pad=of.pad, padding_mode=of.padding_mode, flip=of.flip, jitter=of.jitter
+    )
+    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    ms.fit(net, splits, settings=settings, augment=augment, seed=seed)
+
+
 def main() -> None:
-    """Does what is not on record, and prints a table."""
+    """Does what is not on record, then writes the page."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--work", type=Path, default=Path("runs") / "emoji")
-    parser.add_argument("--recipe", type=Path, default=RECIPES / "folder.toml")
+    parser.add_argument("--images", nargs="+", choices=images.MAKERS, default=list(images.MAKERS))
     parser.add_argument("--archives", type=Path, help="a folder that has npm's packages, or will")
-    parser.add_argument("--set", action="append", default=[], help="a setting of the run")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    kept.options(parser, Path("runs") / "emoji")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    arguments.work.mkdir(parents=True, exist_ok=True)
-    log = arguments.work / "records.jsonl"
-    data = images.make(arguments.work / "data", arguments.archives)
-    folder = arguments.work / "run"
-    if not any(row["measure"] == "run" for row in records.read_lines(log)):
-        sets = [f"seed={arguments.seed}", *arguments.set]
-        seconds = run(arguments.recipe, data, folder, sets)
-        row = {"measure": "run", "sets": sets, "cpu_seconds": round(seconds, 1)}
-        records.append(log, {**row, **provenance()})
-    [whole] = [row for row in records.read_lines(log) if row["measure"] == "run"]
-    result = records.read_json(folder / "result.json")
-    parts, classes = tensors(data), len(images.CATEGORIES)
-    for winner in result["winners"]:
-        for share in SHARES:
-            done = [row for row in records.read_lines(log) if row["measure"] == "plain"]
-            if not any((r["budget"], r["share"]) == (winner["budget"], share) for r in done):
-                found = beside(winner, share, whole["cpu_seconds"], parts, classes, arguments.seed)
-                records.append(log, {"measure": "plain", **found, **provenance()})
-    print(f"the run took {whole['cpu_seconds']:.0f} s of CPU time")
-    for winner in result["winners"]:
-        print(f"{winner['budget']}: {winner['params']:,} parameters, {winner['test_score']:.1%}")
-        for row in records.read_lines(log):
-            if row["measure"] == "plain" and row["budget"] == winner["budget"]:
-                print(
-                    f"  plain, {row['share']:.2f} of the time: {row['params']:,} parameters, "
-                    f"{row['epochs']} epochs, {row['accuracy']:.1%}"
-                )
+    log = kept.begin(arguments, KEPT)
+
+    def on_record(measure: str, **values: Any) -> list[dict[str, Any]]:
+        wanted = {"measure": measure, **values}.items()
+        return [row for row in records.read_lines(log) if wanted <= row.items()]
+
+    for name in arguments.images:
+        folder = images.MAKERS[name](arguments.work / name, arguments.archives)
+        for seed in arguments.seeds:
+            key = {"images": name, "seed": seed}
+            if len(on_record("run", **key)) < 2:
+                winners(arguments.work / f"{name}-{seed}", folder, seed, log, key)
+            [whole] = [row for row in on_record("run", **key) if not row["controls"]]
+            data = Data.load(folder)
+            for arm in ARMS:
+                for winner in whole["winners"]:
+                    at = {**key, **arm._asdict(), "budget": winner["budget"]}
+                    if not on_record("plain", **at):
+                        row = beside(winner["params"], arm, whole["cpu_seconds"], data, seed)
+                        records.append(log, {"measure": "plain", **at, **row, **provenance()})
+    kept.end(arguments, KEPT, write_page)
 
 
 if __name__ == "__main__":
