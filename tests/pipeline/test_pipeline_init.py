@@ -61,6 +61,21 @@ def test_a_recipe_for_images_of_any_size_can_be_run(tmp_path, side, name):
     assert "uneven: 8 to 24 images to learn from, the fewest of cat" in words
 
 
+def test_plain_convolutions_are_trained_as_by_default(tmp_path):
+    root = photos(tmp_path / "mine", 24, {"cat": 10, "dog": 30})
+    recipe = init(root, tmp_path / "new.toml")
+    usual = Recipe.load(None, ["data.name=folder", f"data.root={root}"])
+    ours = {"epochs", "batch_size"}
+    for one, other in (
+        (recipe.train, usual.train),
+        (recipe.finish.training, usual.finish.training),
+    ):
+        assert one.model_dump(exclude=ours) == other.model_dump(exclude=ours)
+    assert recipe.finish.data == usual.finish.data == "train+validation"
+    assert recipe.data.jitter == usual.data.jitter
+    assert recipe.data.padding_mode == usual.data.padding_mode
+
+
 def test_every_value_is_explained(tmp_path):
     out = tmp_path / "new.toml"
     init(None, out)

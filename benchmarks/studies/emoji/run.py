@@ -155,7 +155,7 @@ def as_recipe(net: nn.Module, splits: ms.data.Splits, epochs: int, seed: int) ->
     augment = ms.data.Augment(
         pad=of.pad, padding_mode=of.padding_mode, flip=of.flip, jitter=of.jitter
     )
-    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    net.to(memory_format=torch.channels_last)
     ms.fit(net, splits, settings=settings, augment=augment, seed=seed)
 
 

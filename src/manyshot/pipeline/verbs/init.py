@@ -13,7 +13,7 @@ from manyshot.data import DATASETS, Splits
 from manyshot.pipeline.given import load_data
 from manyshot.pipeline.networks import build_supernet
 from manyshot.progress import Progress, Silent, showing
-from manyshot.recipe import Recipe, RecipeError
+from manyshot.recipe import OF_FOLDERS, Recipe, RecipeError
 from manyshot.toml import in_one_line
 
 MOBILE, MOBILE_SIDE = "torchvision:mobilenet_v3_small", 64
@@ -28,6 +28,8 @@ ROOM = 1.1
 """A budget is at least so many times the cheapest network, so that there is something to find."""
 IMAGES_SEEN, FEWEST_EPOCHS, MOST_EPOCHS = 400_000, 10, 100
 """Epochs are so many that about as many images are seen, within these bounds."""
+CONVOLUTIONS_SEE = 100_000
+"""Of `convnet`, whose winners are trained longer than its supernet (`benchmarks/studies/emoji`)."""
 FLIPPED = ("cifar10", "cifar100", "folder")
 """Data sets of things that look the same in a mirror, as far as one can guess."""
 
@@ -166,8 +168,12 @@ def _data(section: dict[str, Any], splits: Splits) -> list[_Line]:
         lines.append(_Line("pad", 0, "No random shifts, since random crops are such too."))
         why = "Random crops keep so much of the area: raise the first where things are at the edge."
         lines.append(_Line("crop_scale", [0.5, 1.0], why))
-    else:
-        lines.append(_Line("pad", max(1, side // 8), "Random shifts of up to so many pixels."))
+        return lines
+    lines.append(_Line("pad", max(1, side // 10), "Random shifts of up to so many pixels."))
+    if flips:
+        lines.append(_Line("padding_mode", "edge", "What comes in there repeats the edge."))
+        why = "Random changes of brightness, contrast and saturation, of up to so much."
+        lines.append(_Line("jitter", 0.2, why))
     return lines
 
 
@@ -195,39 +201,45 @@ def _about(splits: Splits) -> str:
     return words
 
 
+def _epochs(network: str, splits: Splits) -> int:
+    """Epochs of the supernet."""
+    images = CONVOLUTIONS_SEE if network == CONVOLUTIONS else IMAGES_SEEN
+    return max(FEWEST_EPOCHS, min(MOST_EPOCHS, round(images / len(splits.train))))
+
+
 def _training(network: str, splits: Splits) -> _Sections:
-    train, size = len(splits.train), _batch_size(splits)
-    epochs = max(FEWEST_EPOCHS, min(MOST_EPOCHS, round(IMAGES_SEEN / train)))
-    steps = train // size
+    size = _batch_size(splits)
     lines = [
         _Line(
             "epochs",
-            epochs,
-            f"Of {steps} steps each. More make the order of networks more trustworthy. manyshot "
-            "run FILE --dry-run says how long they take here; minutes = 30 in place of epochs "
-            "takes as many as fit.",
+            _epochs(network, splits),
+            f"Of {len(splits.train) // size} steps each. More make the order of networks more "
+            "trustworthy. manyshot run FILE --dry-run says how long they take here; minutes = 30 "
+            "in place of epochs takes as many as fit.",
         ),
         _Line("batch_size", size, "Images per step; each class is to be in most of them."),
     ]
-    if network != CONVOLUTIONS:
-        why = "The highest learning rate, which goes down to 0 along a cosine."
-        return {"train": [*lines, _Line("lr", 0.05, why)]}
-    sampler = [
-        _Line(
-            "name",
-            "sandwich",
-            "Every step trains the largest network, which teaches the others, the smallest, and "
-            "some in between.",
-        ),
-        _Line("options", {"random": 1}, "So many in between: more take longer."),
-    ]
-    lines += [
-        _Line("optimizer", "adamw", "It needs less care for its rate than SGD."),
-        _Line("lr", 4e-3, "The highest learning rate, which goes down to 0 along a cosine."),
-        _Line("weight_decay", 0.05, "Usual for AdamW."),
-        _Line("warmup_epochs", 1.0, "The rate rises to the highest over so many epochs."),
-    ]
-    return {"sampler": sampler, "train": lines}
+    if network == CONVOLUTIONS:
+        return {"train": lines + _optimised("train")}
+    why = "The highest learning rate, which goes down to 0 along a cosine."
+    return {"train": [*lines, _Line("lr", 0.05, why)]}
+
+
+_WHYS = {
+    "optimizer": "It needs less care for its rate than SGD.",
+    "lr": "The highest learning rate, which goes down to 0 along a cosine.",
+    "weight_decay": "Usual for AdamW.",
+    "warmup_epochs": "The rate rises to the highest over so many epochs.",
+    "label_smoothing": "So much of every target is shared out over all classes.",
+    "precision": "bf16 where the processor or the GPU has units for it, and else fp32.",
+}
+
+
+def _optimised(section: str) -> list[_Line]:
+    """How `convnet` is trained by default (`train`), or its winners (`training`)."""
+    defaults, _ = OF_FOLDERS[section]
+    again = section == "training"
+    return [_Line(key, defaults[key], "As above." if again else _WHYS[key]) for key in _WHYS]
 
 
 def _batch_size(splits: Splits) -> int:
@@ -271,15 +283,13 @@ def _amount(number: float) -> str:
 
 
 def _rest(network: str, splits: Splits) -> _Sections:
-    epochs = max(5, min(MOST_EPOCHS, round(IMAGES_SEEN / len(splits.train))) // 5)
-    lower = "Lower than in training, since weights are good already."
-    rates = [_Line("lr", 0.01, lower)]
-    if network == CONVOLUTIONS:
-        rates = [
-            _Line("optimizer", "adamw", "As in training."),
-            _Line("lr", 3e-3, lower),
-            _Line("weight_decay", 0.05, "As in training."),
-        ]
+    is_plain = network == CONVOLUTIONS
+    if is_plain:
+        epochs = round(1.5 * _epochs(network, splits))
+        rates = _optimised("training")
+    else:
+        epochs = max(5, _epochs(network, splits) // 5)
+        rates = [_Line("lr", 0.01, "Lower than in training, since weights are good already.")]
     return {
         "finish": [
             _Line(
@@ -287,7 +297,13 @@ def _rest(network: str, splits: Splits) -> _Sections:
                 "finetune",
                 "Winners go on from the supernet's weights; 'inherit' keeps these as they are, "
                 "and 'scratch' trains from new ones.",
-            )
+            ),
+            _Line(
+                "data",
+                "train+validation",
+                "What they learn from: 'train+validation' are all images but the test images, "
+                "once nothing is chosen by them any more.",
+            ),
         ],
         "finish.training": [
             _Line("epochs", epochs, "For each winner, and each network that it is compared with."),
