@@ -73,14 +73,14 @@ def _unpacked(place: Path, vendor: str, part: Path) -> None:
 
 SHAPES = ("circle", "square", "triangle")
 _SHAPE_SIDE = 32
-_EACH = 200
-"""Images of a class in a part."""
+_EACH = {"train": 500, "test": 200}
+"""Images of a class."""
 
 
 def draw(folder: Path, archives: Path | None = None) -> Path:
     """Writes `folder/{train,test}/SHAPE/N.png`, unless they are there; returns the folder.
 
-    Shapes have any colour, size and place, on a ground of any colour, with noise; the squares and
+    Shapes have any colour, size and place, on a ground of another colour, with noise; squares and
     triangles have any direction. The images are the same wherever they are drawn.
 
     Args:
@@ -94,7 +94,7 @@ def draw(folder: Path, archives: Path | None = None) -> Path:
         rng = numpy_rng(seed, "test")
         for name in SHAPES:
             (begun / part / name).mkdir(parents=True, exist_ok=True)
-            for number in range(_EACH):
+            for number in range(_EACH[part]):
                 _shape(name, rng).save(begun / part / name / f"{number}.png")
     os.rename(begun, folder)
     return folder
@@ -106,10 +106,11 @@ def _shape(name: str, rng: np.random.Generator) -> Image.Image:
     radius, turned = rng.uniform(6, 10), rng.uniform(0, 2 * math.pi)
     angles = turned + 2 * math.pi * np.arange(corners) / corners
     points = list(zip(x + radius * np.cos(angles), y + radius * np.sin(angles), strict=True))
-    ground, colour = rng.integers(0, 256, (2, 3)).tolist()
-    image = Image.new("RGB", (_SHAPE_SIDE, _SHAPE_SIDE), tuple(ground))
-    ImageDraw.Draw(image).polygon(points, fill=tuple(colour))
-    noise = rng.normal(0, 25, (_SHAPE_SIDE, _SHAPE_SIDE, 3))
+    ground = rng.integers(0, 256, 3)
+    colour = (ground + rng.integers(64, 193, 3)) % 256  # unlike in each of red, green and blue
+    image = Image.new("RGB", (_SHAPE_SIDE, _SHAPE_SIDE), tuple(ground.tolist()))
+    ImageDraw.Draw(image).polygon(points, fill=tuple(colour.tolist()))
+    noise = rng.normal(0, 10, (_SHAPE_SIDE, _SHAPE_SIDE, 3))
     return Image.fromarray((np.asarray(image) + noise).clip(0, 255).astype(np.uint8))
 
 

@@ -12,7 +12,7 @@ Row = dict[str, Any]
 TITLES = {
     "emoji": "Emoji of 32 pixels in nine classes: 5,667 images by three vendors to train on, 1,903 "
     "by a fourth to test on",
-    "shapes": "Drawn circles, squares and triangles of 32 pixels: 600 images to train on, 600 to "
+    "shapes": "Drawn circles, squares and triangles of 32 pixels: 1,500 images to train on, 600 to "
     "test on",
 }
 COLUMNS = ["network", "test accuracy", "parameters", "MACs", "epochs", "CPU seconds"]
