@@ -6,7 +6,6 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
@@ -19,10 +18,10 @@ from manyshot.pipeline.networks import build_supernet
 from manyshot.pipeline.stages.controls import choose_controls
 from manyshot.recipe import Recipe, RecipeError
 from manyshot.train import CheckpointError
+from photos import tinted
 from pipeline_runs import outcome, stopped
 from plain_nets import worn
 
-CLASSES = ("blue", "green", "red")
 BASE = [
     "network.name=plain_nets:plain", "network.convert={}", "data.name=folder",
     "data.validation=12", "train.epochs=1", "train.batch_size=16", "train.lr=0.02",
@@ -37,15 +36,8 @@ BASE = [
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
     """Images of three colours, 24 pixels."""
-    root, rng = tmp_path_factory.mktemp("data") / "photos", np.random.default_rng(0)
-    for part, each in (("train", 16), ("test", 6)):
-        for channel, name in enumerate(CLASSES):
-            (root / part / name).mkdir(parents=True)
-            for i in range(each):
-                pixels = rng.integers(0, 200, (24, 24, 3))
-                pixels[..., 2 - channel] += 50
-                Image.fromarray(pixels.astype(np.uint8)).save(root / part / name / f"{i}.png")
-    return root
+    numbers = {"train": (16, 16, 16), "test": (6, 6, 6)}
+    return tinted(tmp_path_factory.mktemp("data") / "photos", 24, 50, numbers)
 
 
 @pytest.fixture

@@ -18,19 +18,6 @@ from pipeline_runs import run, small
 
 
 @pytest.fixture(scope="module")
-def photos(tmp_path_factory):
-    root, rng = tmp_path_factory.mktemp("photos") / "grün", np.random.default_rng(0)
-    for part, each in (("train", 50), ("test", 6)):
-        for label, name in enumerate(("dunkel ö", "hell")):
-            (root / part / name).mkdir(parents=True)
-            for i in range(each):
-                pixels = rng.integers(0, 128, (5, 6, 3)) + 100 * label
-                image = Image.fromarray(pixels.astype(np.uint8)).resize((18 + i % 5, 21 - i % 4))
-                image.save(root / part / name / f"{i} ü.png")
-    return root
-
-
-@pytest.fixture(scope="module")
 def opened(photos, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "photos"
     sets = ("data.name=folder", f"data.root={photos}", "data.validation=24", "data.image_size=8")

@@ -8,10 +8,8 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 import manyshot as ms
 from manyshot.export.write import FORMATS
@@ -20,19 +18,6 @@ from manyshot.tasks import make_task
 from pipeline_runs import export_architecture, lines, outcome, run, small
 
 ONNX = ("finish.mode=inherit", "export.formats=['onnx', 'json']", "search.budgets=['macs<=90%']")
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory):
-    root, rng = tmp_path_factory.mktemp("photos") / "grün", np.random.default_rng(0)
-    for part, each in (("train", 50), ("test", 6)):
-        for label, name in enumerate(("dunkel ö", "hell")):
-            (root / part / name).mkdir(parents=True)
-            for i in range(each):
-                pixels = rng.integers(0, 128, (5, 6)) + 100 * label
-                image = Image.fromarray(pixels.astype(np.uint8)).resize((18 + i % 5, 21 - i % 4))
-                image.save(root / part / name / f"{i} ü.png")
-    return root
 
 
 @pytest.fixture(scope="module")
