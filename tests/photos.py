@@ -1,5 +1,6 @@
 """Folders of small random images, a folder per class, which runs on files learn from."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -8,6 +9,12 @@ from PIL import Image
 
 Draw = Callable[[np.random.Generator, int, int], Image.Image]
 """Draws an image from a generator, the number of its class, and its number in the class."""
+
+
+def columns(printed: str) -> list[list[str]]:
+    """What `manyshot predict` and the script beside an ONNX file printed, by line and column."""
+    lines = [line.split("\t") for line in printed.removesuffix("\n").split("\n")]
+    return [[json.loads(t) if t.startswith('"') else t for t in line] for line in lines]
 
 
 def folder_of(
@@ -31,14 +38,18 @@ def folder_of(
     return root
 
 
-def shaded(root: Path, names: Sequence[str] = ("dunkel ö", "hell")) -> Path:
+SHADES = ("dunkel ö", 'hell\tund\n"grell"')
+"""The classes of `shaded`, with all that the name of a folder may hold."""
+
+
+def shaded(root: Path) -> Path:
     """Two classes, dark and light, of slightly different sizes, with names that are not ASCII."""
 
     def draw(rng: np.random.Generator, label: int, i: int) -> Image.Image:
         pixels = rng.integers(0, 128, (5, 6, 3)) + 100 * label
         return Image.fromarray(pixels.astype(np.uint8)).resize((18 + i % 5, 21 - i % 4))
 
-    return folder_of(root, names, {"train": (50, 50), "test": (6, 6)}, draw, "{} ü")
+    return folder_of(root, SHADES, {"train": (50, 50), "test": (6, 6)}, draw, "{} ü")
 
 
 COLOURS = ("blue", "green", "red")

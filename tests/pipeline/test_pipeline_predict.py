@@ -14,6 +14,7 @@ from manyshot.data import prepared
 from manyshot.pipeline.verbs.predict import check_predicts
 from manyshot.recipe import Recipe
 from manyshot.tasks import make_task
+from photos import SHADES, columns
 from pipeline_runs import run, small
 
 
@@ -79,7 +80,8 @@ def test_the_command_prints_a_line_per_class(opened, photos, call):
     loose = winner.budget.replace("<=", " <= ")
     code, out, err = call("predict", opened.folder, *files, "--budget", loose, "--top", 2)
     assert (code, err) == (0, "")
-    rows = [line.split("\t") for line in out.splitlines()]
+    rows = columns(out)
+    assert {row[1] for row in rows} == {*SHADES}
     assert [row[0] for row in rows] == [str(file) for file in files for _ in range(2)]
     said = opened.predict(files, arch=winner.arch, top=2)
     assert [row[1:] for row in rows] == [[o.name, f"{o.probability:.4f}"] for c in said for o in c]

@@ -15,6 +15,7 @@ import manyshot as ms
 from manyshot.export.write import FORMATS
 from manyshot.pipeline.stages.finish import ExportFailed, formats_of
 from manyshot.tasks import make_task
+from photos import columns
 from pipeline_runs import export_architecture, lines, outcome, run, small
 
 ONNX = ("finish.mode=inherit", "export.formats=['onnx', 'json']", "search.budgets=['macs<=90%']")
@@ -44,7 +45,9 @@ def test_files_of_a_folder_are_tried_as_they_are(of_photos, photos):
     files = sorted(map(str, (photos / "test").glob("*/*")))
     command = [sys.executable, str(winner.file("predict")), *files]
     done = subprocess.run(command, capture_output=True, check=True, encoding="utf-8")
-    named = [line.split("\t")[1] for line in done.stdout.splitlines()]
+    rows = columns(done.stdout)
+    assert [path for path, _, _ in rows] == files
+    named = [name for _, name, _ in rows]
     right = sum(f"/{name}/" in file for name, file in zip(named, files, strict=True))
     assert right / len(files) == pytest.approx(row["test_score"], abs=1e-6)
 
