@@ -54,7 +54,7 @@ class Splits(Shown):
         fingerprint: 16 hexadecimal digits that identify the contents of all parts.
         training_fingerprint: likewise of all parts but test: what training and scores depend on.
         digests: likewise of each part, by its name; `held_out` only if it is not empty.
-        class_names: the names of the classes in the order of their labels, if these are folders.
+        class_names: the names of the classes in the order of their labels, if they have names.
         notes: what is worth knowing of image files: how many are used and left out, and why; or of
             the digests of your own data.
         example: of your own data, the inputs of the first samples.
@@ -348,7 +348,7 @@ def _assembled(
         std=std,
         image_shape=train.image_shape,
         **_identified(parts),
-        class_names=None if files is None else files.class_names,
+        class_names=getattr(train, "class_names", None),
         notes=() if files is None else files.notes,
     )
 
