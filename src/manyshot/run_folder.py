@@ -292,6 +292,11 @@ class ImagesRecord(Part):
     class_counts: dict[str, tuple[Count, ...]]
     """By the name of the part, in the order of the labels."""
     class_names: tuple[str, ...] | None = None
+    mean: tuple[float, ...] | None = None
+    """Per channel, of pixels divided by 255, likewise `std`; absent for data of your own."""
+    std: tuple[float, ...] | None = None
+    keeps_aspect: bool | None = None
+    """Whether images of other proportions are cut to `image_shape`, not stretched to it."""
     notes: tuple[str, ...] = ()
     """How many files are used and left out, and what was converted."""
 

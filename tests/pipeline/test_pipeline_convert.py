@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 import manyshot as ms
 from manyshot import cli, records
-from manyshot.pipeline import Workspace, train_only, transfer_recipe
+from manyshot.pipeline import Workspace, build, train_only, transfer_recipe
 from manyshot.pipeline import run as whole_run
 from manyshot.pipeline.checks import check_settings
 from manyshot.pipeline.networks import build_supernet
@@ -234,13 +234,22 @@ def test_a_killed_run_ends_as_one_that_was_not(asked, weights, tmp_path, monkeyp
     assert outcome(tmp_path / "killed") == outcome(tmp_path / "whole")
 
 
-def test_a_run_goes_on_without_the_file(asked, weights, tmp_path) -> None:
+def test_a_run_goes_on_without_the_file(asked, weights, tmp_path, monkeypatch) -> None:
     moved = tmp_path / "weights.pt"
     shutil.copy(weights, moved)
     whole_run(asked(f"network.weights={moved}"), tmp_path / "run")
     moved.unlink()
     run = ms.Run(tmp_path / "run")
     assert run.resume().result == run.result
+    [winner], splits = run.winners, Workspace.build(run.recipe, run.folder).splits
+    batches = ms.data.fixed(splits.test, None, 99, mean=splits.mean, std=splits.std, seed=0)
+    [(images, labels)] = batches
+    with monkeypatch.context() as patch:
+        patch.setattr(build, "load_data", lambda recipe: pytest.fail("it asked for images"))
+        plain = winner.module()
+    with torch.no_grad():
+        right = plain(images).argmax(1) == labels
+    assert right.double().mean() == pytest.approx(winner.test_score)
     run.export(run.net.space.smallest, "json")
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from manyshot import records
+from manyshot.data import DataDescription
 from manyshot.pipeline.build import Workspace
 from manyshot.run_folder import CodesLine, ImagesRecord, RunFolder, SpaceDescription, SpaceRecord
 from manyshot.seeding import numpy_rng
@@ -30,6 +31,9 @@ def describe_space(ws: Workspace, folder: Path) -> None:
         image_shape=splits.image_shape,
         class_counts=splits.class_counts,
         class_names=splits.class_names,
+        mean=splits.mean or None,
+        std=splits.std or None,
+        keeps_aspect=splits.keeps_aspect if splits.image_shape else None,
         notes=splits.notes,
     )
     before = RunFolder(folder).space()
@@ -52,6 +56,25 @@ def describe_space(ws: Workspace, folder: Path) -> None:
             images=images,
             default_budgets=chosen,
         ),
+    )
+
+
+def described_images(run: RunFolder) -> DataDescription | None:
+    """What a run's networks take, by its records alone; None if these are of no images.
+
+    Of a run from before that was written, mean and std are empty.
+    """
+    space = run.space()
+    images = None if space is None else space.images
+    if images is None or not images.image_shape or "train" not in images.class_counts:
+        return None
+    return DataDescription(
+        classes=len(images.class_counts["train"]),
+        image_shape=images.image_shape,
+        mean=images.mean or (),
+        std=images.std or (),
+        class_names=images.class_names,
+        keeps_aspect=bool(images.keeps_aspect),
     )
 
 
