@@ -301,6 +301,10 @@ class ImagesRecord(Part):
     """How many files are used and left out, and what was converted."""
 
 
+Trained = Literal["train", "finish.training"]
+"""The sections of a recipe that may have minutes in place of epochs."""
+
+
 class SpaceSize(Part):
     """How large a search space is: its encodings and its decisions."""
 
@@ -354,6 +358,8 @@ class SpaceRecord(ScoresRecord):
     images: ImagesRecord | None = None
     default_budgets: tuple[str, ...] | None = None
     """The budgets, if the recipe that the run began with had none."""
+    minutes: dict[Trained, float] | None = None
+    """Those that epochs of the recipe took the place of, by section, if the run began with any."""
 
     def search_space(self) -> SearchSpace:
         """The space that is described.

@@ -2,25 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import TypeAlias
 
 import torch
 
 from manyshot import records
 from manyshot.data import DataDescription
 from manyshot.pipeline.build import Workspace
-from manyshot.run_folder import CodesLine, ImagesRecord, RunFolder, SpaceDescription, SpaceRecord
+from manyshot.run_folder import (
+    CodesLine,
+    ImagesRecord,
+    RunFolder,
+    SpaceDescription,
+    SpaceRecord,
+    Trained,
+)
 from manyshot.seeding import numpy_rng
 from manyshot.sharing import Coded
 
+Minutes: TypeAlias = Mapping[Trained, float]
+"""Minutes by section of a recipe."""
 SAMPLED = 64
 """Architectures whose codes are recorded: the smallest, the largest, and random ones."""
 
 
-def describe_space(ws: Workspace, folder: Path) -> None:
+def describe_space(ws: Workspace, folder: Path, minutes: Minutes = MappingProxyType({})) -> None:
     """Writes what the option indices in all records mean, budgets in % and which images there are.
 
-    Unless it is there. If the test images are others since, what it says of images is renewed.
+    Unless the run has begun. If the test images are others since, what it says of images is
+    renewed.
+
+    Args:
+        ws: the run.
+        folder: the run's.
+        minutes: those that epochs took the place of, by section of the recipe.
     """
     path = RunFolder(folder).space_file
     splits = ws.splits
@@ -37,7 +55,7 @@ def describe_space(ws: Workspace, folder: Path) -> None:
         notes=splits.notes,
     )
     before = RunFolder(folder).space()
-    if before is not None:
+    if before is not None and RunFolder(folder).has_begun:
         if before.images is not None and _but_test(before.images) == _but_test(images):
             renewed = before.model_copy(update={"images": images})
             if renewed != before:
@@ -55,6 +73,7 @@ def describe_space(ws: Workspace, folder: Path) -> None:
             task=ws.task_record,
             images=images,
             default_budgets=chosen,
+            minutes=dict(minutes) or None,
         ),
     )
 
