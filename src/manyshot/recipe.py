@@ -311,7 +311,8 @@ class TrainingSettings(OptimiserSettings):
     minutes: float | None = Field(default=None, gt=0)
     """Takes the place of `epochs` for a run: how many fit into so many minutes on this machine, at
     least one, is measured by a few real steps before the run begins. Its own recipe has the epochs,
-    so that it goes on, and is repeated, with these."""
+    so that it goes on, and is repeated, with these; other minutes come too late then, which a
+    warning says."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """How the learning rate goes down: to 0 at the end along a cosine or a line, or not at all."""
     warmup_epochs: float = Field(default=0.0, ge=0)

@@ -292,8 +292,17 @@ class ImagesRecord(Part):
     class_counts: dict[str, tuple[Count, ...]]
     """By the name of the part, in the order of the labels."""
     class_names: tuple[str, ...] | None = None
+    mean: tuple[float, ...] | None = None
+    """Per channel, of pixels divided by 255, likewise `std`; absent for data of your own."""
+    std: tuple[float, ...] | None = None
+    keeps_aspect: bool | None = None
+    """Whether images of other proportions are cut to `image_shape`, not stretched to it."""
     notes: tuple[str, ...] = ()
     """How many files are used and left out, and what was converted."""
+
+
+Trained = Literal["train", "finish.training"]
+"""The sections of a recipe that may have minutes in place of epochs."""
 
 
 class SpaceSize(Part):
@@ -349,6 +358,8 @@ class SpaceRecord(ScoresRecord):
     images: ImagesRecord | None = None
     default_budgets: tuple[str, ...] | None = None
     """The budgets, if the recipe that the run began with had none."""
+    minutes: dict[Trained, float] | None = None
+    """Those that epochs of the recipe took the place of, by section, if the run began with any."""
 
     def search_space(self) -> SearchSpace:
         """The space that is described.

@@ -31,6 +31,7 @@ from manyshot.writing import is_main_process, new_folder
 if TYPE_CHECKING:
     from torch import nn
 
+    from manyshot.data import DataDescription
     from manyshot.data.prepared import Picture
     from manyshot.nn import BatchNormStats
     from manyshot.pipeline import Prediction, Workspace
@@ -355,6 +356,28 @@ class Run(Shown):
         """
         return self._workspace.net
 
+    @property
+    def _described(self) -> DataDescription | None:
+        """What the run's images are, by its records; None of data of your own."""
+        from manyshot.pipeline.stages.describe import described_images
+
+        return described_images(self.files)
+
+    @functools.cached_property
+    def _blank(self) -> Supernet:
+        """A supernet of which finished networks are extracted, whose weights are in their files.
+
+        For images it is made by the records alone. What data of your own are like is on no record.
+        """
+        if self._described is None:
+            return self.net
+        from manyshot.pipeline.build import new_supernet, pick_device
+
+        check_trusted(self.files, trust=self._trust)
+        with self._giving():
+            device = pick_device(self.recipe.device)
+            return new_supernet(self.recipe, self._described, device, self.files)
+
     def stats(self, arch: Arch) -> BatchNormStats:
         """Batch-norm statistics of an architecture, for `run.net(images, arch, stats=stats)`."""
         from manyshot.evaluate import calibrate
@@ -397,19 +420,23 @@ class Run(Shown):
     def finished(self, arch: Arch) -> nn.Module:
         """The finished network of a winner, or of an architecture that was exported.
 
+        Of a run on images its records and this network's weights are all that is needed.
+
         Raises:
             RecordError: if its weights are not in the run's folder.
         """
+        from manyshot.pipeline.stages.finish import plain_module
         from manyshot.train import load_weights
 
-        text = self.net.space.to_text(arch)
+        text = self._blank.space.to_text(arch)
         weights = self.files.subnets / f"{text}.safetensors"
         line = self._finished_line(text)
         if line is None or not weights.exists():
             raise records.RecordError(
                 f"{weights} is missing: finish the architecture with Run.export(arch, 'pt2')"
             )
-        module = self.net.extract(arch)
+        device = next(self._blank.parameters()).device
+        module = plain_module(self._blank, arch, device)
         load_weights(weights, module, line.fingerprint)
         return module.eval()
 
@@ -422,6 +449,8 @@ class Run(Shown):
         top: int = 1,
     ) -> list[tuple[Prediction, ...]]:
         """What images show, by a finished network, in torch.
+
+        The images that the run learnt from need not be there: what it takes is in its records.
 
         Args:
             images: one or several; each the path of a file, an image of Pillow, or pixels
@@ -437,17 +466,26 @@ class Run(Shown):
         Raises:
             ValueError: if the run is not one of image classes, there is no such winner, or an image
                 cannot be used; the message names it.
-            RecordError: if the network is not finished.
-            DataNotFound: if the run's images are missing, from which sizes and means come.
+            RecordError: if the network is not finished, or the records do not say what images are
+                normalised by, as those from before that was written.
         """
         from manyshot.pipeline import predict_images
+        from manyshot.pipeline.verbs.predict import check_predicts
 
+        check_predicts(self.recipe)
+        data = self._described
+        if data is None or not data.mean:
+            raise records.RecordError(
+                f"{self.files.space_file} does not say what images are normalised by, as it was "
+                f"written before that was on record: manyshot run --resume {self.folder} adds it, "
+                "where the images are that the run learnt from"
+            )
         chosen = self._chosen(budget, arch)
         one = isinstance(images, str | os.PathLike) or hasattr(images, "getexif")
         one = one or getattr(images, "ndim", 0) == 3
         given_images = [images] if one else list(images)  # type: ignore[arg-type]
-        module = self.finished(self.net.space.canonical(chosen))
-        return predict_images(self._workspace, module, given_images, top)  # type: ignore[arg-type]
+        module = self.finished(self._blank.space.canonical(chosen))
+        return predict_images(self.recipe, data, module, given_images, top)  # type: ignore[arg-type]
 
     def _chosen(self, budget: str | None, arch: Arch | None) -> Arch:
         """The architecture that is meant by the budget that it won, or by itself.

@@ -313,3 +313,20 @@ def test_a_set_without_anything_to_say_warns_of_nothing(tmp_path, write_folder_s
         "images are of three colours, resized to cover 12x12 pixels and cut in the centre "
         "(data.image_size is not given)",
     )
+
+
+def test_names_that_are_no_text_are_made_readable(tmp_path, write_folder_set):
+    """Records are JSON in UTF-8, which holds no other bytes; files are found nevertheless."""
+    names = [os.fsdecode(b"caf\xe9"), "dog"]
+    write_folder_set(tmp_path, classes=names)
+    bad = tmp_path / "train" / names[0] / os.fsdecode(b"\xff.p\xfe")
+    bad.write_text("no image")
+    (tmp_path / "train" / "dog" / os.fsdecode(b"\xff.png")).write_text("no image")
+    with pytest.warns(UserWarning, match=r"1 \.p\\xfe, 1 that cannot be used") as warned:
+        splits = load("folder", root=tmp_path, image_size=8, validation=4, bad="skip")
+    assert splits.class_names == ("caf\\xe9", "dog")
+    assert r"train/dog/\xff.png is none of" in str(warned[0].message)
+    "".join((*splits.class_names, *splits.notes)).encode()
+    assert splits.test.read(0).shape[0] == 3
+    with pytest.raises(ValueError, match=r"train/dog/\\xff.png is none of"):
+        load("folder", root=tmp_path, image_size=8)

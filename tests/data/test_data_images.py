@@ -28,6 +28,7 @@ def test_subset_takes_the_given_images_in_the_given_order(make_set):
         ({"labels": torch.zeros(3, dtype=torch.int64)}, "4 images but 3 labels"),
         ({"labels": torch.tensor([0, 1, 2, 0])}, r"0\.\.1 \(2 classes\), got 0\.\.2"),
         ({"labels": torch.tensor([0, -1, 1, 0])}, r"got -1\.\.1"),
+        ({"class_names": ("a", "b", "c")}, "2 classes but 3 class_names"),
     ],
 )
 def test_what_does_not_fit_is_named(change, message):

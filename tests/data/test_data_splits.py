@@ -7,6 +7,7 @@ import torch
 
 from manyshot.data import DATASETS, DataNotFound, load
 from manyshot.data.sources import DEBIAN
+from manyshot.export import about_images
 
 
 def rows(images) -> list[bytes]:
@@ -228,6 +229,13 @@ def test_idx_files_in_a_given_root(tmp_path, write_idx_set, name, gz):
     assert np.array_equal(splits.test.images[:, 0], test)
     assert np.array_equal(splits.test.labels, test_labels)
     assert splits.train.labels.dtype == torch.int64
+    from torchvision import datasets
+
+    names = datasets.FashionMNIST.classes if name == "fashion_mnist" else None
+    assert splits.class_names == (names and tuple(names))
+    resized = load(name, root=tmp_path, validation=10, train_size=20, image_size=14)
+    assert resized.class_names == splits.class_names
+    assert about_images(resized).get("class_names") == names
     held = load(name, root=tmp_path, validation=10).validation
     assert sorted(held.labels.tolist()) == list(range(10))
 
@@ -348,6 +356,7 @@ def test_cifar_through_torchvisions_own_reader(tmp_path, monkeypatch, name, fold
     assert splits.train.labels.tolist() == first[labels_key] + second[labels_key]
     assert np.array_equal(splits.test.images, held["data"].reshape(-1, 3, 32, 32))
     assert (splits.classes, splits.image_shape) == (classes, (3, 32, 32))
+    assert splits.class_names == tuple(f"class {i}" for i in range(classes))
     assert splits.mean == pytest.approx((expected / 255).mean((0, 2, 3)).tolist(), abs=1e-12)
     assert splits.std == pytest.approx((expected / 255).std((0, 2, 3)).tolist(), abs=1e-12)
 

@@ -14,8 +14,9 @@ from torch import nn
 
 import manyshot as ms
 from manyshot.export import SCRIPT_TOLERANCE, ScriptFailed, about_images, export, tried
+from photos import columns
 
-NAMES = ("zèbre été", "apple", "猫")
+NAMES = ("zèbre\tété\u2028", "apple", '"猫\n')
 
 
 def photo(path: Path, shape: tuple[int, int], shade: int, seed: int, mode: str = "RGB") -> None:
@@ -85,7 +86,7 @@ def call(isolated):
 
 def printed(done) -> list[list[str]]:
     assert done.returncode == 0, done.stderr.decode()
-    return [line.split("\t") for line in done.stdout.decode().splitlines()]
+    return columns(done.stdout.decode())
 
 
 def logits_of(module, splits, dataset) -> torch.Tensor:
@@ -199,7 +200,7 @@ def test_what_cannot_be_read_is_named(script, call, tmp_path):
 def test_a_script_that_disagrees_fails(script, module, splits, tmp_path):
     files = [splits.test.root / path for path in splits.test.paths]
     logits = logits_of(module, splits, splits.test)
-    with pytest.raises(ScriptFailed, match=r"says '.*' with .* and the network"):
+    with pytest.raises(ScriptFailed, match=r"(?s)says .* with .* and the network"):
         tried(script, files, logits + torch.tensor([20.0, 0, 0]), splits.class_names)
     with pytest.raises(ScriptFailed, match="which is no class"):
         tried(script, files, logits, ("x", "y", "z"))
@@ -208,8 +209,9 @@ def test_a_script_that_disagrees_fails(script, module, splits, tmp_path):
         tried(alone, files, logits, splits.class_names)
     for text, words in {
         "print('hello')": "in place of a line per image",
-        "import sys\nfor p in sys.argv[1:]: print(p, 'apple', 'much', sep='\\t')": "that is none",
-        "import sys\nfor p in sys.argv[1:]: print(p, 'apple', 'nan', sep='\\t')": "no numbers",
+        "import sys\nfor p in sys.argv[1:]: print('p', 'apple', 'much', sep='\\t')": "is none: ",
+        "import sys\nfor p in sys.argv[1:]: print('p', '\"', 1, sep='\\t')": "in which a class",
+        "import sys\nfor p in sys.argv[1:]: print('p', 'apple', 'nan', sep='\\t')": "no numbers",
     }.items():
         alone.write_text(text)
         with pytest.raises(ScriptFailed, match=words):

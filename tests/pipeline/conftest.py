@@ -5,6 +5,7 @@ import pytest
 from manyshot import supernet
 from manyshot.pipeline import Workspace, build
 from manyshot.space import SearchSpace
+from photos import shaded
 from pipeline_runs import SHIFT, run, small
 
 
@@ -54,6 +55,12 @@ def base(tmp_path_factory):
     folder = tmp_path_factory.mktemp("base")
     recipe = small()
     return folder, recipe, run(recipe, folder)
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory):
+    """A folder of dark and light images, which tests only read."""
+    return shaded(tmp_path_factory.mktemp("photos") / "grün")
 
 
 @pytest.fixture

@@ -6,23 +6,22 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
 import manyshot as ms
 from manyshot import cli, records
-from manyshot.pipeline import Workspace, train_only, transfer_recipe
+from manyshot.pipeline import Workspace, build, train_only, transfer_recipe
 from manyshot.pipeline import run as whole_run
 from manyshot.pipeline.checks import check_settings
 from manyshot.pipeline.networks import build_supernet
 from manyshot.pipeline.stages.controls import choose_controls
 from manyshot.recipe import Recipe, RecipeError
 from manyshot.train import CheckpointError
+from photos import tinted
 from pipeline_runs import outcome, stopped
 from plain_nets import worn
 
-CLASSES = ("blue", "green", "red")
 BASE = [
     "network.name=plain_nets:plain", "network.convert={}", "data.name=folder",
     "data.validation=12", "train.epochs=1", "train.batch_size=16", "train.lr=0.02",
@@ -37,15 +36,8 @@ BASE = [
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
     """Images of three colours, 24 pixels."""
-    root, rng = tmp_path_factory.mktemp("data") / "photos", np.random.default_rng(0)
-    for part, each in (("train", 16), ("test", 6)):
-        for channel, name in enumerate(CLASSES):
-            (root / part / name).mkdir(parents=True)
-            for i in range(each):
-                pixels = rng.integers(0, 200, (24, 24, 3))
-                pixels[..., 2 - channel] += 50
-                Image.fromarray(pixels.astype(np.uint8)).save(root / part / name / f"{i}.png")
-    return root
+    numbers = {"train": (16, 16, 16), "test": (6, 6, 6)}
+    return tinted(tmp_path_factory.mktemp("data") / "photos", 24, 50, numbers)
 
 
 @pytest.fixture
@@ -242,13 +234,22 @@ def test_a_killed_run_ends_as_one_that_was_not(asked, weights, tmp_path, monkeyp
     assert outcome(tmp_path / "killed") == outcome(tmp_path / "whole")
 
 
-def test_a_run_goes_on_without_the_file(asked, weights, tmp_path) -> None:
+def test_a_run_goes_on_without_the_file(asked, weights, tmp_path, monkeypatch) -> None:
     moved = tmp_path / "weights.pt"
     shutil.copy(weights, moved)
     whole_run(asked(f"network.weights={moved}"), tmp_path / "run")
     moved.unlink()
     run = ms.Run(tmp_path / "run")
     assert run.resume().result == run.result
+    [winner], splits = run.winners, Workspace.build(run.recipe, run.folder).splits
+    batches = ms.data.fixed(splits.test, None, 99, mean=splits.mean, std=splits.std, seed=0)
+    [(images, labels)] = batches
+    with monkeypatch.context() as patch:
+        patch.setattr(build, "load_data", lambda recipe: pytest.fail("it asked for images"))
+        plain = winner.module()
+    with torch.no_grad():
+        right = plain(images).argmax(1) == labels
+    assert right.double().mean() == pytest.approx(winner.test_score)
     run.export(run.net.space.smallest, "json")
 
 

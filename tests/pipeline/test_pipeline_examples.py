@@ -15,8 +15,8 @@ from manyshot.pipeline import run as whole_run
 from manyshot.pipeline.stages import examples
 from manyshot.recipe import Recipe
 from manyshot.run_folder import PredictionsRecord, RunFolder
+from photos import COLOURS, tinted
 
-CLASSES = ("blue", "green", "red")
 BASE = [
     "network.name=plain_nets:plain", "network.convert={}", "data.name=folder",
     "data.validation=12", "train.epochs=1", "train.batch_size=16", "train.lr=0.02",
@@ -31,15 +31,8 @@ BASE = [
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
     """Images of three colours, 72 pixels, that are easily taken for one another."""
-    root, rng = tmp_path_factory.mktemp("data") / "photos", np.random.default_rng(0)
-    for part, each in (("train", 16), ("test", 7)):
-        for channel, name in enumerate(CLASSES):
-            (root / part / name).mkdir(parents=True)
-            for i in range(each - channel):
-                pixels = rng.integers(0, 250, (72, 72, 3))
-                pixels[..., 2 - channel] += 5
-                Image.fromarray(pixels.astype(np.uint8)).save(root / part / name / f"{i}.png")
-    return root
+    numbers = {"train": (16, 15, 14), "test": (7, 6, 5)}
+    return tinted(tmp_path_factory.mktemp("data") / "photos", 72, 5, numbers)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +52,7 @@ def predicted(folder, photos, recipe):
     [winner] = ms.Run(folder).winners
     with torch.no_grad():
         logits = winner.module()(torch.stack([(p - mean) / std for p in pixels]))
-    labels = [CLASSES.index(file.parent.name) for file in files]
+    labels = [COLOURS.index(file.parent.name) for file in files]
     return winner, files, np.array(labels), logits.softmax(1).numpy()
 
 

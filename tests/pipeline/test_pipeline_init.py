@@ -105,3 +105,11 @@ def test_what_is_no_data_is_said(tmp_path):
     with pytest.raises(DataNotFound, match="train/<class>/ with image files"):
         init(tmp_path, tmp_path / "new.toml")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_names_of_classes_may_hold_anything(tmp_path):
+    names = {"a\n[train]\nepochs = 9": 20, "b\tc": 60, 'd"""\r': 60, "e\u2028\x1cf": 60}
+    recipe = init(photos(tmp_path / "images", 12, names), tmp_path / "new.toml")
+    text = (tmp_path / "new.toml").read_text()
+    assert recipe.train.epochs != 9
+    assert "[train]?epochs = 9" in words_of(text)

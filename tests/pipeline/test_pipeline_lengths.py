@@ -56,6 +56,41 @@ def test_a_run_by_minutes_is_the_run_by_the_epochs_that_they_become(tmp_path, sl
     assert slow == [8, 8]
 
 
+def test_other_minutes_of_a_run_that_has_begun_are_said(tmp_path, slow):
+    asked = ("train.batch_size=16", "finish.training.batch_size=16", *MINUTES)
+    run(small(*asked), tmp_path / "run")
+    before = outcome(tmp_path / "run")
+    with pytest.warns(UserWarning, match="is not used") as warned:
+        run(small(*asked, "train.minutes=3.5", "finish.training.minutes=9.0"), tmp_path / "run")
+    for section, old, new, warning in (
+        ("train", 2, 3.5, warned[0]),
+        ("finish.training", 1, 9, warned[1]),
+    ):
+        assert str(warning.message) == (
+            f"{section}.minutes = {new} is not used: {tmp_path / 'run'} holds a run that began "
+            f"with {section}.minutes = {old}, which became {section}.epochs = 1, and it goes on "
+            "with these. For other minutes choose another --out folder"
+        )
+    assert len(warned) == 2 and outcome(tmp_path / "run") == before
+    epochs = ("train.epochs=1", "finish.training.epochs=1", "finish.mode=inherit")
+    run(small(*epochs), tmp_path / "epochs")
+    with pytest.warns(
+        UserWarning, match=r"train\.minutes = 2 .* began with train\.epochs = 1, and"
+    ):
+        run(small(*epochs, "train.minutes=2.0", "finish.training.minutes=9.0"), tmp_path / "epochs")
+
+
+def test_minutes_on_record_are_those_that_became_epochs(tmp_path, slow, monkeypatch):
+    """Of a folder that checks had left, the minutes that the run then began with."""
+    monkeypatch.setattr("manyshot.pipeline.verbs.run.train_stage", lambda *_: None)
+    recipe = small("train.batch_size=16", "train.minutes=2.0", "finish.mode=inherit")
+    train_only(recipe, tmp_path)
+    assert RunFolder(tmp_path).space().minutes == {"train": 2}
+    slow.clear()
+    train_only(small("train.batch_size=16", "train.minutes=2.5", "finish.mode=inherit"), tmp_path)
+    assert RunFolder(tmp_path).space().minutes == {"train": 2.5}
+
+
 @pytest.mark.parametrize(("minutes", "epochs"), [(0.01, 1), (8.0, 6), (100.0, 75)])
 def test_as_many_epochs_as_fit_and_at_least_one(tmp_path, monkeypatch, minutes, epochs):
     """Of 8 steps of 10 seconds each."""

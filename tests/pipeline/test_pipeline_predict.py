@@ -1,6 +1,8 @@
 """What images show by a finished network, from Python and from the command line."""
 
 import json
+import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,23 +13,12 @@ from PIL import Image
 import manyshot as ms
 from manyshot import cli
 from manyshot.data import prepared
+from manyshot.pipeline import Workspace, build
+from manyshot.pipeline.stages.describe import describe_space
 from manyshot.pipeline.verbs.predict import check_predicts
 from manyshot.recipe import Recipe
-from manyshot.tasks import make_task
+from photos import SHADES, columns
 from pipeline_runs import run, small
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory):
-    root, rng = tmp_path_factory.mktemp("photos") / "grün", np.random.default_rng(0)
-    for part, each in (("train", 50), ("test", 6)):
-        for label, name in enumerate(("dunkel ö", "hell")):
-            (root / part / name).mkdir(parents=True)
-            for i in range(each):
-                pixels = rng.integers(0, 128, (5, 6, 3)) + 100 * label
-                image = Image.fromarray(pixels.astype(np.uint8)).resize((18 + i % 5, 21 - i % 4))
-                image.save(root / part / name / f"{i} ü.png")
-    return root
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +48,7 @@ def test_predictions_are_what_scores_are_made_of(opened, photos):
     named = [classes[0].name for classes in said]
     right = [name == file.parent.name for name, file in zip(named, files, strict=True)]
     assert sum(right) / len(right) == pytest.approx(winner.test_score)
-    splits = opened._workspace.splits
+    splits = Workspace.build(opened.recipe).splits
     batches = ms.data.fixed(splits.test, None, 99, mean=splits.mean, std=splits.std, seed=0)
     [(images, _)] = batches
     with torch.no_grad():
@@ -92,7 +83,8 @@ def test_the_command_prints_a_line_per_class(opened, photos, call):
     loose = winner.budget.replace("<=", " <= ")
     code, out, err = call("predict", opened.folder, *files, "--budget", loose, "--top", 2)
     assert (code, err) == (0, "")
-    rows = [line.split("\t") for line in out.splitlines()]
+    rows = columns(out)
+    assert {row[1] for row in rows} == {*SHADES}
     assert [row[0] for row in rows] == [str(file) for file in files for _ in range(2)]
     said = opened.predict(files, arch=winner.arch, top=2)
     assert [row[1:] for row in rows] == [[o.name, f"{o.probability:.4f}"] for c in said for o in c]
@@ -140,17 +132,55 @@ def test_a_winner_is_named_where_there_are_several(opened, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("task", "shape", "words"),
-    [("dense", (3, 8, 8), "task = 'dense' is another"), ("classification", (), "data of your own")],
+    ("task", "data", "words"),
+    [
+        ("dense", "digits", "task = 'dense' is another"),
+        ("classification", "own_data:made", "data of your own"),
+    ],
 )
-def test_other_runs_are_refused(task, shape, words):
-    ws = SimpleNamespace(
-        task=make_task(task),
-        recipe=Recipe(task={"name": task}),
-        splits=SimpleNamespace(image_shape=shape),
-    )
+def test_other_runs_are_refused(task, data, words):
     with pytest.raises(ValueError, match=words):
-        check_predicts(ws)
+        check_predicts(Recipe(task={"name": task}, data={"name": data}))
+
+
+def test_a_folder_predicts_where_its_images_are_not(opened, photos, call, tmp_path):
+    """Its finished weights and its records are all that is needed."""
+    files, budget = sorted((photos / "test").glob("*/*")), opened.winners[1].budget
+    expected = opened.predict(files, budget=budget, top=2)
+    asked = [Path(shutil.copy(file, tmp_path / f"{i}.png")) for i, file in enumerate(files)]
+    folder = shutil.copytree(opened.folder, tmp_path / "moved")
+    (folder / "supernet.safetensors").unlink()
+    (folder / "recipe.toml").write_text(
+        (folder / "recipe.toml").read_text().replace(str(photos), str(tmp_path / "nowhere"))
+    )
+    with pytest.raises(ms.data.DataNotFound):
+        Workspace.build(ms.Run(folder).recipe)
+    assert ms.Run(folder).predict(asked, budget=budget, top=2) == expected
+    code, out, _ = call("predict", folder, asked[0], "--budget", budget, "--json")
+    [[best]] = [row["classes"] for row in json.loads(out)]
+    assert code == 0 and best["name"] == expected[0][0].name
+    space = json.loads((folder / "space.json").read_text())
+    for key in ("mean", "std", "keeps_aspect"):
+        del space["images"][key]
+    (folder / "space.json").write_text(json.dumps(space))
+    with pytest.raises(ms.records.RecordError, match=f"run --resume {folder} adds it"):
+        ms.Run(folder).predict(asked, budget=budget)
+    describe_space(Workspace.build(opened.recipe), folder)
+    assert ms.Run(folder).files.space() == opened.files.space()
+    assert ms.Run(folder).winners[1].module()(torch.zeros(1, 3, 8, 8)).shape == (1, 2)
+
+
+def test_all_that_a_run_may_share_is_in_its_finished_weights(everything, monkeypatch):
+    """Of stacked weights too, which shifted: scores are those on record."""
+    splits = ms.data.load("digits", validation=64, train_size=128, held_out=32, seed=1)
+    monkeypatch.setattr(build, "load_data", lambda recipe: pytest.fail("it asked for images"))
+    [(images, labels)] = ms.data.fixed(
+        splits.test, None, 449, mean=splits.mean, std=splits.std, seed=0
+    )
+    for winner in ms.Run(everything).winners:
+        with torch.no_grad():
+            right = winner.module()(images).argmax(1) == labels
+        assert right.double().mean() == pytest.approx(winner.test_score, abs=1e-9)
 
 
 def test_images_for_arrays_are_squeezed_whole():

@@ -8,31 +8,17 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 import manyshot as ms
 from manyshot.export.write import FORMATS
 from manyshot.pipeline.stages.finish import ExportFailed, formats_of
 from manyshot.tasks import make_task
+from photos import columns
 from pipeline_runs import export_architecture, lines, outcome, run, small
 
 ONNX = ("finish.mode=inherit", "export.formats=['onnx', 'json']", "search.budgets=['macs<=90%']")
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory):
-    root, rng = tmp_path_factory.mktemp("photos") / "grün", np.random.default_rng(0)
-    for part, each in (("train", 50), ("test", 6)):
-        for label, name in enumerate(("dunkel ö", "hell")):
-            (root / part / name).mkdir(parents=True)
-            for i in range(each):
-                pixels = rng.integers(0, 128, (5, 6)) + 100 * label
-                image = Image.fromarray(pixels.astype(np.uint8)).resize((18 + i % 5, 21 - i % 4))
-                image.save(root / part / name / f"{i} ü.png")
-    return root
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +45,9 @@ def test_files_of_a_folder_are_tried_as_they_are(of_photos, photos):
     files = sorted(map(str, (photos / "test").glob("*/*")))
     command = [sys.executable, str(winner.file("predict")), *files]
     done = subprocess.run(command, capture_output=True, check=True, encoding="utf-8")
-    named = [line.split("\t")[1] for line in done.stdout.splitlines()]
+    rows = columns(done.stdout)
+    assert [path for path, _, _ in rows] == files
+    named = [name for _, name, _ in rows]
     right = sum(f"/{name}/" in file for name, file in zip(named, files, strict=True))
     assert right / len(files) == pytest.approx(row["test_score"], abs=1e-6)
 

@@ -5,12 +5,14 @@ import re
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import Dataset, TensorDataset
 from train_nets import (
     seeded,
     trainer,
 )
 
-from manyshot.train import NonFiniteLoss, Standalone, train
+import manyshot as ms
+from manyshot.train import NonFiniteLoss, Standalone, TrainingSettings, train
 from manyshot.train.checkpoint import load_checkpoint
 
 
@@ -113,3 +115,69 @@ class _Device:
         __hash__ = str.__hash__
 
     type = Type("cpu")
+
+
+class Read(Dataset):
+    """The samples of a data set, read one by one."""
+
+    def __init__(self, samples) -> None:
+        self.samples = samples
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index):
+        return self.samples[index]
+
+
+@pytest.mark.parametrize("kept", [TensorDataset, lambda *t: Read(TensorDataset(*t))])
+@pytest.mark.parametrize(
+    ("inputs_at", "targets_at", "words"),
+    [
+        ((), (), None),
+        ((17,), (), "inputs of sample 17 of train_on"),
+        ((), (40, 3), "targets of samples 3, 40 of train_on"),
+        ((5, 6, 7, 8, 9, 10), (5,), "inputs of samples 5, 6, 7, 8, 9 and 1 more of train_on and "
+            "targets of sample 5 of train_on"),
+    ],
+)  # fmt: skip
+def test_data_that_are_not_finite_are_named_in_place_of_the_rate(
+    tmp_path, kept, inputs_at, targets_at, words
+):
+    rng = torch.Generator().manual_seed(0)
+    inputs, targets = (torch.randn(48, n, generator=rng) for n in (6, 2))
+    inputs[list(inputs_at), 1], targets[list(targets_at), 0] = float("nan"), float("inf")
+    settings = TrainingSettings(
+        batch_size=48, epochs=40, lr=0.01 if words else 1e30, schedule="constant"
+    )
+    with pytest.raises(NonFiniteLoss) as caught:
+        ms.fit(
+            seeded(lambda: nn.Linear(6, 2)), kept(inputs, targets), task="regression",
+            settings=settings, folder=tmp_path,
+        )  # fmt: skip
+    said = str(caught.value)
+    assert said.endswith(
+        "Lower train.lr, set train.clip_norm, or add train.warmup_epochs"
+        if words is None
+        else f", and {words} are not all finite; no checkpoint was saved before. Mend them "
+        "(torch.nan_to_num), or leave such samples out by torch.utils.data.Subset"
+    )
+    assert ("learning rate" in said) == (words is None)
+
+
+def test_the_batch_that_fails_is_the_one_that_is_looked_at(tmp_path, monkeypatch):
+    """On a GPU the losses of several steps are read together: the batch of the first is meant."""
+    inputs, labels = torch.randn(128, 64), torch.arange(128) % 10
+    own = ms.data.OwnSet.of(Read(TensorDataset(inputs, labels)), "data.train")
+    batches = ms.data.Batches(own.subset(range(100, 128)), 4, seed=3)
+    run = trainer(Standalone(seeded(lambda: nn.Linear(64, 10))), tmp_path, log_steps=7)
+    run.batches, run.settings = batches, run.settings.model_copy(update={"checkpoint_steps": 7})
+    odd = 100 + int(batches._split(1)[2][1])
+    met = next(step for step in range(9) if odd - 100 in batches._split(step // 7)[step % 7])
+    inputs[odd] = float("nan")
+    elsewhere = _Elsewhere(run.optimisation.accelerator)
+    monkeypatch.setattr(run.optimisation, "accelerator", elsewhere)
+    with pytest.raises(
+        NonFiniteLoss, match=f"^step {met}: .* inputs of sample {odd} of data.train"
+    ):
+        train(run)

@@ -340,6 +340,21 @@ def test_divergence_that_a_probe_sees_first_is_divergence(tmp_path):
     assert load_checkpoint(tmp_path / "trainer.pt")["step"] == 8
 
 
+def test_held_out_samples_that_are_not_finite_are_named(tmp_path):
+    run = shifting(folder=tmp_path)
+    held_out = run.prober.held_out
+
+    def odd(images, seed):
+        for x, labels in held_out(images, seed):
+            x = x.clone()
+            x[0, 0, 0, 0] = float("nan")
+            yield x, labels
+
+    run.prober.held_out = odd
+    with pytest.raises(NonFiniteLoss, match="is nan, and inputs of held-out samples are not all"):
+        train(run)
+
+
 def test_the_bar_of_training_says_that_masks_are_compared_first():
     notes = []
 

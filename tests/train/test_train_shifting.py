@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.data import TensorDataset
 from train_nets import CPU, LOOK, Dropping, digits, same, seeded, weights
 
 import manyshot as ms
@@ -42,6 +43,9 @@ class Given(list):
     """Batches that are the same in every epoch; an exception in the place of one is raised."""
 
     from_step = ms.data.Batches.from_step
+
+    def not_finite(self, step):
+        return ()
 
     def epoch(self, epoch, start=0):
         for batch in self[start:]:
@@ -386,6 +390,22 @@ def test_divergence_tells_when_what_and_the_way_out(steps, rate, what):
         run.shift([[(0, 0)]] * steps)
     assert str(caught.value).startswith(f"shifting, {what}")
     assert str(caught.value).endswith(f" (learning rate {rate}): {run.remedy}")
+
+
+def test_data_that_are_not_finite_are_named(monkeypatch):
+    """The odd sample is in the third of six batches of the second step."""
+    inputs, labels = torch.randn(96, 1, 8, 8).double(), torch.arange(96) % 10
+    batches = ms.data.Batches(
+        ms.data.OwnSet.of(TensorDataset(inputs, labels), "data.train"), 8, seed=0
+    )
+    odd = batches._split(3)[2][5]
+    inputs[odd, 0, 3, 3] = math.inf
+    with pytest.raises(NonFiniteLoss) as caught:
+        shifter(dropping(), batches).shift([[(0, 0)], [(0, 0)] * 5])
+    assert str(caught.value).startswith("shifting, step 1: the loss of architecture (0, 0) is ")
+    assert f", and inputs of sample {odd} of data.train are not all finite. Mend" in str(
+        caught.value
+    )
 
 
 def test_after_a_divergence_it_goes_on_from_a_good_state():

@@ -24,6 +24,7 @@ from manyshot.cli.shared import (
     check_alone,
     command,
     echo,
+    echo_columns,
     folder_of,
     loaded,
     progress,
@@ -243,7 +244,7 @@ def predict_command(
         return
     for image, classes in zip(images, said, strict=True):
         for one in classes:
-            echo(f"{image}\t{one.name}\t{one.probability:.4f}")
+            echo_columns(str(image), one.name, f"{one.probability:.4f}")
 
 
 @command(

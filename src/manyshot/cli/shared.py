@@ -187,6 +187,19 @@ def echo(line: object) -> None:
         typer.echo(line)
 
 
+def echo_columns(*columns: str) -> None:
+    """Prints columns with tabs between; one that would end its column or line is in JSON.
+
+    So does the script that is exported beside an ONNX file.
+    """
+    fields = [text if _is_plain(text) else json.dumps(text) for text in columns]
+    echo("\t".join(fields).encode(errors="surrogateescape"))
+
+
+def _is_plain(text: str) -> bool:
+    return text.splitlines() == [text] and "\t" not in text and not text.startswith('"')
+
+
 def print_tables(*tables: Any) -> None:
     """Prints tables as wide as the terminal, if this process prints."""
     if not speaks():

@@ -2,6 +2,7 @@
 
 from manyshot.data.augment import Augment
 from manyshot.data.batches import Batch, Batches
+from manyshot.data.description import DataDescription
 from manyshot.data.fixed_batches import FixedBatches, fixed
 from manyshot.data.images import ImageFolderSet, ImageSet, LabelledImages
 from manyshot.data.missing import DataNotFound
@@ -15,6 +16,7 @@ __all__ = [
     "Batch",
     "Batches",
     "DATASETS",
+    "DataDescription",
     "DataNotFound",
     "FixedBatches",
     "ImageFolderSet",

@@ -17,12 +17,15 @@ from torch.utils.data import DataLoader, Dataset
 from manyshot.data.augment import Augment, Changes, augmented, change, draw_changes
 from manyshot.data.images import LabelledImages, pixels_of
 from manyshot.data.normalise import Normalise
-from manyshot.data.own import OwnSet
+from manyshot.data.own import OwnSet, not_finite_rows
 from manyshot.seeding import torch_generator
 
 Batch = tuple[Any, Any]
 """Inputs and targets on the device: images [B, C, H, W] in the asked dtype and labels int64 [B], or
 what a data set of your own has."""
+
+_NAMED = 5
+"""So many samples a message names."""
 
 
 @final
@@ -131,15 +134,48 @@ class Batches:
         for epoch in itertools.count(first):
             yield from self.epoch(epoch, start if epoch == first else 0)
 
-    def _shares(self, epoch: int, start: int) -> list[Tensor]:
-        """The indices of this rank's images, int64 on the CPU, per step from `start`."""
+    def not_finite(self, step: int) -> tuple[str, ...]:
+        """Which samples of a step's batch, over all ranks, hold what is not finite.
+
+        Images are bytes, and always finite: only data of your own are read again for this.
+
+        Args:
+            step: counted through all epochs.
+
+        Returns:
+            Texts such as `inputs of sample 17 of data.train`, with the numbers that samples have in
+            their data set; none if all is finite.
+        """
+        if not isinstance(self.dataset, OwnSet):
+            return ()
+        epoch, start = divmod(step, len(self))
+        share = self._split(epoch)[start]
+        [batch] = self._read_own(self.dataset, epoch, [share])
+        numbers = self.dataset.indices[share].tolist()
+        said = []
+        for what, values in zip(("inputs", "targets"), batch, strict=True):
+            odd = not_finite_rows(values, len(numbers))
+            if odd is not None:
+                plural = "s" * (len(odd) > 1)
+                named = ", ".join(map(str, sorted(numbers[row] for row in odd)[:_NAMED]))
+                more = f" and {len(odd) - _NAMED} more" * (len(odd) > _NAMED)
+                which = f" of sample{plural} {named}{more}" if odd else ""
+                said.append(f"{what}{which} of {self.dataset.part}")
+        return tuple(said)
+
+    def _split(self, epoch: int) -> Sequence[Tensor]:
+        """The indices of the images of each step of an epoch, of all ranks."""
         if self.shuffle:
             generator = torch_generator(self.seed, "order", epoch)
             order = torch.randperm(len(self.dataset), generator=generator)
         else:
             order = torch.arange(len(self.dataset))
+        return torch.split(order, self.batch_size)[: len(self)]
+
+    def _shares(self, epoch: int, start: int) -> list[Tensor]:
+        """The indices of this rank's images, int64 on the CPU, per step from `start`."""
         shares = []
-        for batch in torch.split(order, self.batch_size)[start : len(self)]:
+        for batch in self._split(epoch)[start:]:
             bounds = [len(batch) * rank // self.world for rank in (self.rank, self.rank + 1)]
             shares.append(batch[bounds[0] : bounds[1]])
         return shares
@@ -162,13 +198,14 @@ class Batches:
 
     def _from_own(self, dataset: OwnSet, epoch: int, shares: list[Tensor]) -> Iterator[Batch]:
         """Batches of a data set of your own, as it gives them."""
-        batches: Iterator[Batch]
-        if dataset.is_in_memory:
-            batches = (dataset.batch(share.tolist()) for share in shares)
-        else:
-            batches = dataset.loader(shares, self.workers, (self.seed, "sample", epoch))
-        for inputs, targets in batches:
+        for inputs, targets in self._read_own(dataset, epoch, shares):
             yield pytree.tree_map(self._moved, (inputs, targets))
+
+    def _read_own(self, dataset: OwnSet, epoch: int, shares: Sequence[Tensor]) -> Iterator[Batch]:
+        """The same, where the data set has them."""
+        if dataset.is_in_memory:
+            return (dataset.batch(share.tolist()) for share in shares)
+        return dataset.loader(shares, self.workers, (self.seed, "sample", epoch))
 
     def _moved(self, leaf: Any) -> Any:
         return leaf.to(self.device, non_blocking=True) if isinstance(leaf, Tensor) else leaf

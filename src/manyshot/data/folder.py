@@ -111,6 +111,11 @@ def image_folders(
     return train.subset(kept), train.subset(held)
 
 
+def readable(name: str) -> str:
+    """The name of a file or folder as text that records can hold, whatever its bytes are."""
+    return os.fsencode(name).decode(errors="backslashreplace")
+
+
 class _Part(NamedTuple):
     """The image files of a part and their classes."""
 
@@ -139,7 +144,7 @@ def _list(root: Path, part: str, left_out: Counter[str]) -> _Part:
             )
         paths += images
         labels += [label] * len(images)
-    return _Part(part, names, tuple(paths), tuple(labels))
+    return _Part(part, tuple(map(readable, names)), tuple(paths), tuple(labels))
 
 
 def _below(folder: str, root: Path, above: tuple[str, ...] = ()) -> Iterator[str]:
@@ -170,7 +175,7 @@ def _visible(folder: Path) -> list[os.DirEntry[str]]:
 
 def _kind(name: str) -> str:
     """The ending of a file's name, in lower case."""
-    return os.path.splitext(name)[1].lower() or "without an ending"
+    return readable(os.path.splitext(name)[1].lower()) or "without an ending"
 
 
 def _check_same_classes(root: Path, test: str, *parts: _Part) -> None:
@@ -199,7 +204,7 @@ def _without(root: Path, part: _Part, wrong: Mapping[str, str]) -> _Part:
 
 def _listed(wrong: Mapping[str, str]) -> str:
     """The first bad files with what is wrong, a line each, and how many more there are."""
-    lines = [f"\n  {path} {what}" for path, what in list(wrong.items())[:_SHOWN]]
+    lines = [f"\n  {readable(path)} {what}" for path, what in list(wrong.items())[:_SHOWN]]
     more = len(wrong) - len(lines)
     return "".join(lines) + (f"\n  and {more} more" if more else "")
 

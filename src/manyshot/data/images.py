@@ -67,14 +67,16 @@ class ImageSet:
         images: uint8 [N, C, H, W]; 0 is black.
         labels: int64 [N], each in 0..classes-1.
         classes: the number of classes; a set may hold no image of some.
+        class_names: their names in the order of their labels; None if they have none.
 
     Raises:
-        ValueError: if a type, a shape or a label does not fit.
+        ValueError: if a type, a shape, a label or the number of names does not fit.
     """
 
     images: Tensor
     labels: Tensor
     classes: int
+    class_names: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.images.dtype != torch.uint8 or self.images.ndim != 4:
@@ -83,6 +85,11 @@ class ImageSet:
                 f"{list(self.images.shape)}; scale to 0..255 and add the channel axis first"
             )
         check_labels(self.labels, len(self.images), self.classes)
+        if self.class_names is not None and len(self.class_names) != self.classes:
+            raise ValueError(
+                f"{self.classes} classes but {len(self.class_names)} class_names; give one per "
+                "class, in the order of their labels"
+            )
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -101,9 +108,7 @@ class ImageSet:
     def subset(self, indices: Indices) -> ImageSet:
         """The images at `indices`, copied, in that order."""
         chosen = torch.as_tensor(indices, dtype=torch.int64)
-        return ImageSet(
-            images=self.images[chosen], labels=self.labels[chosen], classes=self.classes
-        )
+        return replace(self, images=self.images[chosen], labels=self.labels[chosen])
 
     def digest(self) -> str:
         """A sha256 over the number of classes, the shape, the labels and the pixels."""

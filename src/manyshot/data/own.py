@@ -333,6 +333,24 @@ def is_finite(values: Any) -> bool:
     return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
 
 
+def not_finite_rows(values: Any, count: int) -> list[int] | None:
+    """The rows of a tree of tensors in which anything is not finite; None if all is.
+
+    What has no row per sample is for all of them: of that alone the list is empty.
+
+    Args:
+        values: tensors, and what else there is.
+        count: how many samples there are.
+    """
+    rows: set[int] = set()
+    for leaf in pytree.tree_leaves(values):
+        if isinstance(leaf, Tensor) and leaf.dim() and len(leaf) == count:
+            rows.update(
+                torch.nonzero(~torch.isfinite(leaf).view(count, -1).all(1)).flatten().tolist()
+            )
+    return None if not rows and is_finite(values) else sorted(rows)
+
+
 def _labels(data: Any) -> Tensor | None:
     """The class indices of a data set: its second tensor, `targets`, or of a list all samples'.
 

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from manyshot.data.augment import fit
 from manyshot.data.decoding import as_eight_bits, decode
-from manyshot.data.images import ImageFolderSet
-from manyshot.data.splits import Splits
+from manyshot.data.description import DataDescription
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -22,22 +21,24 @@ Picture: TypeAlias = Union[str, "os.PathLike[str]", "Image", Tensor]
 """The path of an image file, an image of Pillow, or pixels [C, H, W], uint8 or from 0 to 1."""
 
 
-def prepared(image: Picture, splits: Splits) -> Tensor:
-    """One image as those of `splits` are in a batch before they are normalised: [C, H, W], 0..255.
+def prepared(image: Picture, data: DataDescription) -> Tensor:
+    """One image as those of a data set are in a batch before they are normalised.
 
-    It is turned upright, put on white where it is transparent, and resized, as `splits` does.
+    These are [C, H, W], 0..255.
+
+    It is turned upright, put on white where it is transparent, and resized, as these are.
 
     Args:
         image: a path, an image of Pillow, or pixels.
-        splits: images, not data of your own.
+        data: says what they are, such as `Splits`; not data of your own.
 
     Raises:
         ValueError: if it is a folder or cannot be read, or has other channels; the message names
             it.
     """
-    channels, height, width = splits.image_shape
+    channels, height, width = data.image_shape
     pixels = _checked(image, channels) if isinstance(image, Tensor) else _read(image, channels)
-    if isinstance(splits.train, ImageFolderSet):
+    if data.keeps_aspect:
         return fit(pixels, height, width)
     # Imported here: torchvision costs a second, and images of the right size do without it.
     from torchvision.transforms.v2 import functional

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -31,6 +32,14 @@ Source = Callable[[Path | None, Size | None, bool], TrainAndTest]
 
 DEBIAN = {"fashion_mnist": Path("/usr/share/datasets/fashion-mnist")}
 """Where Debian's packages put the files: `dataset-fashion-mnist`."""
+
+CLASS_NAMES = {
+    "fashion_mnist": (
+        *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+        *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+    ),
+}
+"""The names of classes that IDX files do not hold, in the order of their labels."""
 
 _IDX_FILES = (
     "train-images-idx3-ubyte",
@@ -118,7 +127,8 @@ def idx_files(
             f"MANYSHOT_DATA to the folder above {name!r}, or have them fetched "
             f"(--set data.download=true){package}",
         )
-    train, test = (read_idx_pair(files[i], files[i + 1], classes=10) for i in (0, 2))
+    parts = (read_idx_pair(files[i], files[i + 1], classes=10) for i in (0, 2))
+    train, test = (replace(part, class_names=CLASS_NAMES.get(name)) for part in parts)
     return resized(train, image_size), resized(test, image_size)
 
 
@@ -160,6 +170,7 @@ def cifar(
             images=torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous(),
             labels=torch.tensor(part.targets, dtype=torch.int64),
             classes=classes,
+            class_names=tuple(part.classes),
         )
         for part in parts
     )
@@ -218,7 +229,7 @@ def resized(images: ImageSet, size: Size | None) -> ImageSet:
 
     chunks = torch.split(images.images, 4096)  # bounds the memory of the intermediate floats
     scaled = [functional.resize(chunk, list(size), antialias=True) for chunk in chunks]
-    return ImageSet(images=torch.cat(scaled), labels=images.labels, classes=images.classes)
+    return replace(images, images=torch.cat(scaled))
 
 
 def _idx_in(place: Path) -> list[Path] | None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from manyshot.data.augment import fit
 from manyshot.data.balance import balanced, hold_out
 from manyshot.data.decoded import in_memory
+from manyshot.data.description import DataDescription
 from manyshot.data.folder import Bad
 from manyshot.data.images import ImageFolderSet, LabelledImages, pixels_of
 from manyshot.data.own import PARTS, OwnSet, parts_of
@@ -38,8 +39,8 @@ _SETTING = {"validation": "data.validation", "held_out": "sampler.held_out"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Splits(Shown):
-    """A data set in disjoint parts.
+class Splits(DataDescription, Shown):
+    """A data set in disjoint parts, with what is known of all of them (see `DataDescription`).
 
     Attributes:
         name: a key of `DATASETS`, or what data of your own are called.
@@ -47,17 +48,11 @@ class Splits(Shown):
         validation: split off the official train part; it may be empty.
         held_out: split off train for samplers that learn from losses; empty unless asked for.
         test: what is to be touched once, at the end.
-        classes: the number of classes; of your own data 0 if targets are no class indices.
-        mean: the mean per channel of the train part's pixels divided by 255.
-        std: the standard deviation per channel of these pixels, as of a population.
-        image_shape: (C, H, W) of the images in a batch; of your own data, like mean and std, empty.
         fingerprint: 16 hexadecimal digits that identify the contents of all parts.
         training_fingerprint: likewise of all parts but test: what training and scores depend on.
         digests: likewise of each part, by its name; `held_out` only if it is not empty.
-        class_names: the names of the classes in the order of their labels, if these are folders.
         notes: what is worth knowing of image files: how many are used and left out, and why; or of
             the digests of your own data.
-        example: of your own data, the inputs of the first samples.
     """
 
     name: str
@@ -65,29 +60,10 @@ class Splits(Shown):
     validation: LabelledImages | OwnSet
     held_out: LabelledImages | OwnSet
     test: LabelledImages | OwnSet
-    classes: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    image_shape: tuple[int, ...]
     fingerprint: str
     training_fingerprint: str
     digests: Mapping[str, str]
-    class_names: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
-    example: Any = None
-
-    @property
-    def takes(self) -> dict[str, Any]:
-        """What a network takes, as arguments of `ms.Supernet`."""
-        if self.example is None:
-            return {"input_shape": self.image_shape}
-        return {"example_inputs": self.example}
-
-    @property
-    def defaults(self) -> dict[str, int]:
-        """Arguments of a network that come from the data, as far as these have them."""
-        channels = {"channels": self.image_shape[0]} if self.image_shape else {}
-        return channels | ({"classes": self.classes} if self.classes else {})
 
     @property
     def class_counts(self) -> dict[str, tuple[int, ...]]:
@@ -348,7 +324,8 @@ def _assembled(
         std=std,
         image_shape=train.image_shape,
         **_identified(parts),
-        class_names=None if files is None else files.class_names,
+        class_names=getattr(train, "class_names", None),
+        keeps_aspect=files is not None,
         notes=() if files is None else files.notes,
     )
 

@@ -14,7 +14,7 @@ import torch
 
 from manyshot import records
 from manyshot._version import __version__
-from manyshot.data import ImageFolderSet, Splits
+from manyshot.data import Splits
 from manyshot.export.check import with_suffix
 from manyshot.export.programs import ONNX_OPSET
 from manyshot.nn.inputs import shapes_in_words, with_samples
@@ -73,7 +73,6 @@ def about_images(splits: Splits, tested_on: str | None = None) -> dict[str, Any]
         }
     channels, *size = splits.image_shape
     names = {} if splits.class_names is None else {"class_names": list(splits.class_names)}
-    in_files = isinstance(splits.train, ImageFolderSet)
     return {
         **names,
         "name": splits.name,
@@ -87,11 +86,11 @@ def about_images(splits: Splits, tested_on: str | None = None) -> dict[str, Any]
         "resize": {
             "size": size,
             "interpolation": "bilinear, antialiased",
-            "aspect": "kept" if in_files else "not kept",
-            "crop": "centre" if in_files else "none",
+            "aspect": "kept" if splits.keeps_aspect else "not kept",
+            "crop": "centre" if splits.keeps_aspect else "none",
             "how": (
                 "scaled to cover height x width, then cut in the centre"
-                if in_files
+                if splits.keeps_aspect
                 else "the whole image scaled to height x width"
             ),
         },

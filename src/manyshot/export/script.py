@@ -2,6 +2,7 @@
 
 It needs numpy, Pillow and onnxruntime. The network is the .onnx file of the same name beside it,
 which carries class names and sizes. Each line has path, class and probability, with tabs between.
+A path or a class with a tab or a line break in it, or a quotation mark before it, is in JSON.
 """
 
 import json
@@ -50,6 +51,12 @@ def pixels(path: str, channels: int, height: int, width: int, cover: bool) -> np
     return np.asarray(image).reshape(height, width, channels).transpose(2, 0, 1)
 
 
+def field(text: str) -> str:
+    """The text as it is, or as JSON where it would end its column or its line."""
+    is_plain = text.splitlines() == [text] and "\t" not in text and not text.startswith('"')
+    return text if is_plain else json.dumps(text)
+
+
 def main(paths: list[str]) -> None:
     """Prints a line per image."""
     if not paths:
@@ -71,8 +78,8 @@ def main(paths: list[str]) -> None:
         [[logits]] = session.run([data.get("output", "logits")], {"images": batch})
         odds = np.exp(logits.astype(np.float64) - logits.max())
         best = int(odds.argmax())
-        name = data["class_names"][best] if "class_names" in data else best
-        line = f"{path}\t{name}\t{odds[best] / odds.sum():.4f}\n"
+        name = data["class_names"][best] if "class_names" in data else str(best)
+        line = f"{field(path)}\t{field(name)}\t{odds[best] / odds.sum():.4f}\n"
         sys.stdout.buffer.write(line.encode(errors="surrogateescape"))
         sys.stdout.buffer.flush()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import subprocess
 import sys
@@ -90,16 +91,27 @@ def _printed(script: Path, images: Sequence[Path]) -> list[tuple[str, float]]:
     out, err = (text.decode(errors="surrogateescape") for text in (done.stdout, done.stderr))
     if done.returncode:
         raise ScriptFailed(f"{script.name} fails: {(err.strip().splitlines() or ['no words'])[-1]}")
-    lines = [line.rsplit("\t", 2) for line in out.rstrip("\r\n").split("\n")]
+    lines = [line.split("\t") for line in out.rstrip("\r\n").split("\n")]
     if len(lines) != len(images) or any(len(line) != 3 for line in lines):
         raise ScriptFailed(f"{script.name} prints {out!r} in place of a line per image")
     try:
-        values = [(name, float(value)) for _, name, value in lines]
+        values = [(_text(name), float(value)) for _, name, value in lines]
     except ValueError as error:
-        raise ScriptFailed(f"{script.name} prints a probability that is none: {error}") from error
+        raise ScriptFailed(
+            f"{script.name} prints {out!r}, in which a class or a probability is none: {error}"
+        ) from error
     if not all(math.isfinite(value) for _, value in values):
         raise ScriptFailed(f"{script.name} prints probabilities that are no numbers: {out!r}")
     return values
+
+
+def _text(field: str) -> str:
+    """What a column holds, which is JSON if it begins with a quotation mark.
+
+    Raises:
+        ValueError: if it is no JSON then.
+    """
+    return str(json.loads(field)) if field.startswith('"') else field
 
 
 @contextmanager
@@ -119,9 +131,7 @@ def image_files(dataset: LabelledImages, most: int) -> Iterator[tuple[list[int],
     count = min(most, len(dataset))
     indices = torch.linspace(0, len(dataset) - 1, count).round().long().tolist()
     if isinstance(dataset, ImageFolderSet):
-        files = {i: dataset.root / dataset.paths[i] for i in indices}
-        named = {i: file for i, file in files.items() if "\n" not in str(file)}  # a line is a file
-        yield list(named), list(named.values())
+        yield indices, [dataset.root / dataset.paths[i] for i in indices]
         return
     if not isinstance(dataset, ImageSet) or dataset.image_shape[0] not in (1, 3):
         raise ValueError("images are in no files, and have other channels than a PNG file")

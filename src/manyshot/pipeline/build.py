@@ -22,6 +22,7 @@ from manyshot.data import (
     Augment,
     Batch,
     Batches,
+    DataDescription,
     FixedBatches,
     LabelledImages,
     OwnSet,
@@ -153,6 +154,27 @@ def fit_classes(recipe: Recipe, net: Supernet, classes: int) -> None:
         )
     if recipe.moves and check_classifier(recipe, net) != classes:
         new_head(net, classes, name=recipe.transfer.classifier, seed=recipe.seed)
+
+
+def new_supernet(
+    recipe: Recipe, data: DataDescription, device: torch.device, run: RunFolder | None = None
+) -> Supernet:
+    """A supernet of one copy that nothing has trained, of which plain networks are extracted.
+
+    Args:
+        recipe: says which.
+        data: what it is made for; in a transfer the images that it moves to.
+        device: where it is.
+        run: the folder of the run whose supernet it is to be like: with the weights that the recipe
+            gives, by which conversion orders channels. Without it, weights are new.
+
+    It raises what `build_supernet` and `fit_classes` do.
+    """
+    given = run is not None and not recipe.moves
+    kept = None if run is None else run.original
+    net, _ = build_supernet(recipe, data, given=given, kept=kept)
+    fit_classes(recipe, net, data.classes)
+    return net.to(device)
 
 
 def build_costs(recipe: Recipe, net: Supernet) -> dict[str, FunctionCost]:

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from manyshot.conversion import convert
-from manyshot.data import Splits
+from manyshot.data import DataDescription
 from manyshot.pipeline.given import given_network
 from manyshot.plugins import build, look_up, nearest
 from manyshot.recipe import GIVEN, NetworkSettings, Recipe, RecipeError
@@ -66,13 +66,13 @@ class Original:
         return self.is_converted and self.is_given and self.new_classifier is None
 
 
-def build_network(recipe: Recipe, splits: Splits) -> nn.Module:
+def build_network(recipe: Recipe, data: DataDescription) -> nn.Module:
     """The recipe's module, initialised from its seed; raises what `make_network` does."""
     with seeded(recipe.seed, "weights"):
-        return make_network(recipe, splits)
+        return make_network(recipe, data)
 
 
-def make_network(recipe: Recipe, splits: Splits) -> nn.Module:
+def make_network(recipe: Recipe, data: DataDescription) -> nn.Module:
     """The recipe's module, without decisions if it is to be converted, with new weights.
 
     They come from torch's random state.
@@ -81,7 +81,7 @@ def make_network(recipe: Recipe, splits: Splits) -> nn.Module:
         RecipeError: for an unknown network, arguments it does not take, or images that do not fit.
         ImportError: for one of timm without timm.
     """
-    settings, defaults = recipe.network, splits.defaults
+    settings, defaults = recipe.network, data.defaults
     if settings.name == GIVEN:
         return given_network(recipe)
     if settings.library is not None and not {"channels", "classes"} <= defaults.keys():
@@ -94,7 +94,7 @@ def make_network(recipe: Recipe, splits: Splits) -> nn.Module:
         return _of_torchvision(settings, defaults["channels"], defaults["classes"])
     if settings.library == "timm":
         return _of_timm(settings, in_chans=defaults["channels"], num_classes=defaults["classes"])
-    sides = {"image_size": min(splits.image_shape[1:])} if splits.image_shape else {}
+    sides = {"image_size": min(data.image_shape[1:])} if data.image_shape else {}
     try:
         return build(
             "network",
@@ -121,7 +121,7 @@ def _by_other_names(name: str, sizes: Mapping[str, int]) -> dict[str, int]:
 
 def build_supernet(
     recipe: Recipe,
-    splits: Splits,
+    data: DataDescription,
     *,
     sharing: Sharing | None = None,
     given: bool = True,
@@ -131,7 +131,7 @@ def build_supernet(
 
     Args:
         recipe: the recipe.
-        splits: the images.
+        data: what they are made for, such as `Splits`.
         sharing: which weights a path gets; by default one copy. Further copies begin near the
             weights that are given.
         given: whether to begin with the weights that the recipe gives, or with new ones.
@@ -143,15 +143,15 @@ def build_supernet(
         ValueError: for options that disagree in shape.
     """
     settings = recipe.network
-    module = build_network(recipe, splits)
+    module = build_network(recipe, data)
     is_given, new_classifier = given and settings.has_weights, None
     if is_given:
-        new_classifier = _load(recipe, splits, module, kept)
+        new_classifier = _load(recipe, data, module, kept)
     is_code = settings.library is None and settings.convert is not None
     marked = digest(module.state_dict()) if is_given or is_code else None
     original = Original(None, settings.convert is not None, marked, is_given, new_classifier)
     if settings.convert is not None:
-        net = converted(recipe, splits, module)
+        net = converted(recipe, data, module)
         original = replace(original, module=module.eval())
         if sharing is None:
             return net, original
@@ -160,14 +160,14 @@ def build_supernet(
         if is_given:
             original = replace(original, module=copy.deepcopy(module).eval())
         state, conversion = {f"model.{n}": t for n, t in module.state_dict().items()}, None
-    net = Supernet(module, sharing=sharing, **splits.takes)
+    net = Supernet(module, sharing=sharing, **data.takes)
     net.conversion = conversion
     if (is_given or settings.name == GIVEN) and net.sharing.copies > 1:
         net.load_state_dict(widen(net, state, seed=recipe.seed))
     return net, original
 
 
-def converted(recipe: Recipe, splits: Splits, module: nn.Module) -> Supernet:
+def converted(recipe: Recipe, data: DataDescription, module: nn.Module) -> Supernet:
     """A supernet of a network without decisions, as `network.convert` says; the network stays.
 
     Raises:
@@ -177,26 +177,26 @@ def converted(recipe: Recipe, splits: Splits, module: nn.Module) -> Supernet:
     options = recipe.network.convert.model_dump()
     if options["importance"] == "none":
         options["importance"] = None
-    inputs = splits.example
+    inputs = data.example
     if inputs is None:
         generator = torch_generator("any", "checks")
-        inputs = torch.randn((2, *splits.image_shape), generator=generator)
+        inputs = torch.randn((2, *data.image_shape), generator=generator)
     try:
         net = convert(module, inputs, **options)
     except ValueError as error:
         hint = ""
-        if splits.example is None:
+        if data.example is None:
             hint = (
-                f". Images are of shape {splits.image_shape}: data.image_size changes that, and "
+                f". Images are of shape {data.image_shape}: data.image_size changes that, and "
                 "network.options say it to a network that is made for one size (image_size in "
                 "torchvision, img_size in timm)"
             )
         raise RecipeError(f"network.name = {recipe.network.name!r}: {error}{hint}") from error
-    net.input_shape = splits.takes.get("input_shape")
+    net.input_shape = data.takes.get("input_shape")
     return net
 
 
-def build_sharing(recipe: Recipe, splits: Splits) -> Sharing:
+def build_sharing(recipe: Recipe, data: DataDescription) -> Sharing:
     """The recipe's weight-sharing scheme.
 
     Raises:
@@ -204,8 +204,8 @@ def build_sharing(recipe: Recipe, splits: Splits) -> Sharing:
     """
 
     def init() -> nn.Module:
-        module = make_network(recipe, splits)
-        return module if recipe.network.convert is None else converted(recipe, splits, module).model
+        module = make_network(recipe, data)
+        return module if recipe.network.convert is None else converted(recipe, data, module).model
 
     sharing = recipe.sharing
     try:
@@ -224,10 +224,10 @@ def said_of_classifier(original: Original) -> str:
     )
 
 
-def keep_original(original: Original, recipe: Recipe, splits: Splits, path: Path) -> None:
+def keep_original(original: Original, recipe: Recipe, data: DataDescription, path: Path) -> None:
     """Writes given weights to the folder of a run, which needs nothing but itself to go on."""
     if original.module is not None and original.is_given and not path.exists():
-        made_for = f"{_made_for(recipe, splits)} {original.new_classifier or ''}"
+        made_for = f"{_made_for(recipe, data)} {original.new_classifier or ''}"
         save_weights(path, original.module, made_for)
 
 
@@ -315,29 +315,29 @@ def _known(settings: NetworkSettings, names: list[str]) -> str:
 # -- weights that are given ------------------------------------------------------------------------
 
 
-def _load(recipe: Recipe, splits: Splits, plain: nn.Module, kept: Path | None) -> str | None:
+def _load(recipe: Recipe, data: DataDescription, plain: nn.Module, kept: Path | None) -> str | None:
     """Loads the weights that a recipe gives, or those that a run kept; see `load_given`."""
     if kept is not None and kept.exists():
         tensors, metadata = read_weights(kept)
         made_for, _, new = metadata["fingerprint"].partition(" ")
-        if made_for == _made_for(recipe, splits):
-            load_given(plain, tensors, splits.classes, str(kept))
+        if made_for == _made_for(recipe, data):
+            load_given(plain, tensors, data.classes, str(kept))
             return new or None
     settings, where = recipe.network, "network.pretrained"
     if settings.weights is None:
-        state = _published(settings, splits.image_shape[0])
+        state = _published(settings, data.image_shape[0])
     else:
         where = f"network.weights = {settings.weights!r}"
         state = read_state(Path(settings.weights))
     try:
-        return load_given(plain, state, splits.classes, where)
+        return load_given(plain, state, data.classes, where)
     except CheckpointError as error:
         raise RecipeError(str(error)) from error
 
 
-def _made_for(recipe: Recipe, splits: Splits) -> str:
+def _made_for(recipe: Recipe, data: DataDescription) -> str:
     """Identifies what the weights that a run keeps depend on, beside their source."""
-    told = [recipe.network.model_dump(exclude={"convert"}), recipe.seed, splits.defaults]
+    told = [recipe.network.model_dump(exclude={"convert"}), recipe.seed, data.defaults]
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
 
 

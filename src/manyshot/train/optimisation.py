@@ -9,9 +9,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias, final
+from typing import Any, Protocol, TypeAlias, final
 
 import torch
 from accelerate import Accelerator
@@ -35,6 +35,35 @@ from manyshot.train.plan import Plan, Sampler
 
 class NonFiniteLoss(RuntimeError):
     """The loss or a weight stopped being a number; the last good checkpoint is kept."""
+
+
+class Diverged(Protocol):
+    """Makes the error for what an optimiser step did: it knows the way out."""
+
+    def __call__(self, step: int, what: str, data: Sequence[str] | None = None) -> NonFiniteLoss:
+        """Makes the error, which blames data that are not finite, if there are any.
+
+        Args:
+            step: the number of the step, from 0.
+            what: what it did.
+            data: what of the data that it is of is not finite; None for those that it trained on.
+        """
+        ...
+
+
+def said_of_data(what: str, data: Sequence[str], kept: str = "") -> NonFiniteLoss:
+    """The error for what came of data that are not finite.
+
+    Args:
+        what: what they did, and in which step.
+        data: which they are.
+        kept: what is left of the training before.
+    """
+    before = f"; {kept}" if kept else ""
+    return NonFiniteLoss(
+        f"{what}, and {' and '.join(data)} are not all finite{before}. Mend them "
+        "(torch.nan_to_num), or leave such samples out by torch.utils.data.Subset"
+    )
 
 
 class Standalone(nn.Module):
@@ -129,7 +158,7 @@ class Optimisation:
         sampler: the optimiser of what makes policies, if the sampler has one.
         contiguous: whether the network must not see images in channels last (see
             `manyshot.nn.pointwise`); its weights are contiguous then.
-        diverged: makes the error for what the step of a number did: it knows the way out.
+        diverged: makes the error for what a step did.
     """
 
     def __init__(
@@ -146,7 +175,7 @@ class Optimisation:
         largest: Arch,
         original: nn.Module | None = None,
         stream: Stream,
-        diverged: Callable[[int, str], NonFiniteLoss],
+        diverged: Diverged,
     ) -> None:
         """Makes `net` contiguous if it may not train in channels last.
 
@@ -165,7 +194,7 @@ class Optimisation:
             original: the network that teaches paths of this target; it stays as it is.
             stream: names the stream of torch's random numbers; each step and each process has a
                 part of it.
-            diverged: makes the error for what the step of a number did: it knows the way out.
+            diverged: makes the error for what a step did.
 
         Raises:
             ValueError: if targets are to be smoothed, and the task does not say how.

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from manyshot.data import Batch
+from manyshot.data.own import is_finite
 from manyshot.evaluate import evaluating
 from manyshot.nn.inputs import batch_of
 from manyshot.seeding import Stream, stream
@@ -65,6 +66,7 @@ class Prober:
         before = losses.clone() if probe.since and self.saved else None
         widths = [len(policy) for path in probe.paths for policy in (path.policy or {}).values()]
         grads = torch.zeros(sum(widths), dtype=torch.float64) if probe.gradients else None
+        batches: list[Batch] = []
         if probe.paths:
             batches = self._batches(probe, step)
             with evaluating(net), torch.random.fork_rng():
@@ -80,7 +82,7 @@ class Prober:
         for path, loss in zip(probe.paths, losses.tolist(), strict=True):
             if not math.isfinite(loss):
                 what = f"the held-out loss of architecture {path.arch} is {loss}"
-                raise self._optimisation.diverged(step, what)
+                raise self._optimisation.diverged(step, what, _not_finite(batches))
         gradients = () if grads is None else tuple(_by_path(probe, self._summed(grads)))
         return Probed(losses, None if before is None else self._summed(before), gradients)
 
@@ -156,6 +158,16 @@ class Prober:
             return values
         total: Any = accelerator.reduce(values.to(accelerator.device), "sum")
         return total.to("cpu", torch.float64)  # type: ignore[no-any-return]
+
+
+def _not_finite(batches: Iterable[Batch]) -> list[str]:
+    """What of held-out batches is not finite."""
+    names = ("inputs of held-out samples", "targets of held-out samples")
+    return [
+        name
+        for name, values in zip(names, zip(*batches, strict=True), strict=True)
+        if not is_finite(values)
+    ]
 
 
 def _by_path(probe: Probe, grads: Tensor) -> Iterator[dict[Decision, Tensor]]:

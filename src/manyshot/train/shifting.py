@@ -20,7 +20,14 @@ from manyshot.space import Arch
 from manyshot.supernet import Supernet
 from manyshot.tasks import DEFAULT, Task
 from manyshot.train.optim import make_code_optimizer, make_optimizer
-from manyshot.train.optimisation import NonFiniteLoss, Optimisation, Trained, Turn, held_by
+from manyshot.train.optimisation import (
+    NonFiniteLoss,
+    Optimisation,
+    Trained,
+    Turn,
+    held_by,
+    said_of_data,
+)
 from manyshot.train.plan import Plan, PlannedPath
 
 REMEDY = "lower shifting.lr, or set shifting.clip_norm; what the generations before left is kept"
@@ -124,7 +131,8 @@ class Shifter:
             stream=(seed, "shifting_step", first_epoch),
             diverged=self._diverged,
         )
-        self._first_epoch = first_epoch
+        self._first_batch = first_epoch * len(batches)
+        self._took: dict[int, tuple[int, int]] = {}
         self._stream = self._images()
 
     @property
@@ -141,9 +149,11 @@ class Shifter:
             NonFiniteLoss: if a loss or a weight is not finite.
         """
         trained: list[Trained] = []
+        self._took.clear()
         with modes_kept(self.net), self._only_moving_ones(), torch.random.fork_rng():
             self.net.train()
             for archs in steps:
+                self._took[self.step] = (self._first_batch + self.drawn, len(archs))
                 trained += self.take(((arch, *next(self._stream)) for arch in archs), len(archs))
                 self.drawn += len(archs)
         losses = self.optimisation.read(trained, averaged=True)
@@ -176,7 +186,7 @@ class Shifter:
 
     def _images(self) -> Iterator[Batch]:
         """Mini-batches without end, from those that were drawn already."""
-        return self.batches.from_step(self._first_epoch * len(self.batches) + self.drawn)
+        return self.batches.from_step(self._first_batch + self.drawn)
 
     @contextlib.contextmanager
     def _only_moving_ones(self) -> Iterator[None]:
@@ -191,7 +201,13 @@ class Shifter:
             for parameter in fixed:
                 parameter.requires_grad_(True)
 
-    def _diverged(self, step: int, what: str) -> NonFiniteLoss:
+    def _diverged(self, step: int, what: str, data: Sequence[str] | None = None) -> NonFiniteLoss:
+        if data is None:
+            first, count = self._took.get(step, (0, 0))
+            seen = range(first, first + count)
+            data = list(dict.fromkeys(text for at in seen for text in self.batches.not_finite(at)))
+        if data:
+            return said_of_data(f"shifting, step {step}: {what}", data)
         return NonFiniteLoss(
             f"shifting, step {step}: {what} (learning rate {self.settings.lr:.3g}): {self.remedy}"
         )

@@ -42,6 +42,7 @@ from manyshot.train.optimisation import (
     Trained,
     Turn,
     held_by,
+    said_of_data,
 )
 from manyshot.train.plan import Plan, Probe, Sampler
 from manyshot.train.probing import HeldOut, Prober
@@ -282,11 +283,14 @@ class Trainer:
             **self.prober.state_dict(),
         }
 
-    def _diverged(self, step: int, what: str) -> NonFiniteLoss:
+    def _diverged(self, step: int, what: str, data: Sequence[str] | None = None) -> NonFiniteLoss:
         """The error that says what step `step` (from 0) did, and what to do."""
         kept = "no checkpoint was saved before"
         if self._checkpoint is not None and self._checkpoint.exists():
             kept = f"the checkpoint {self._checkpoint} from before is kept"
+        odd = self.batches.not_finite(step) if data is None else data
+        if odd:
+            return said_of_data(f"step {step}: {what}", odd, kept)
         rate = (
             self.rate()
             if self._scheduled

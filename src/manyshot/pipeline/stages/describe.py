@@ -2,24 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import TypeAlias
 
 import torch
 
 from manyshot import records
+from manyshot.data import DataDescription
 from manyshot.pipeline.build import Workspace
-from manyshot.run_folder import CodesLine, ImagesRecord, RunFolder, SpaceDescription, SpaceRecord
+from manyshot.run_folder import (
+    CodesLine,
+    ImagesRecord,
+    RunFolder,
+    SpaceDescription,
+    SpaceRecord,
+    Trained,
+)
 from manyshot.seeding import numpy_rng
 from manyshot.sharing import Coded
 
+Minutes: TypeAlias = Mapping[Trained, float]
+"""Minutes by section of a recipe."""
 SAMPLED = 64
 """Architectures whose codes are recorded: the smallest, the largest, and random ones."""
 
 
-def describe_space(ws: Workspace, folder: Path) -> None:
+def describe_space(ws: Workspace, folder: Path, minutes: Minutes = MappingProxyType({})) -> None:
     """Writes what the option indices in all records mean, budgets in % and which images there are.
 
-    Unless it is there. If the test images are others since, what it says of images is renewed.
+    Unless the run has begun. If the test images are others since, what it says of images is
+    renewed.
+
+    Args:
+        ws: the run.
+        folder: the run's.
+        minutes: those that epochs took the place of, by section of the recipe.
     """
     path = RunFolder(folder).space_file
     splits = ws.splits
@@ -30,10 +49,13 @@ def describe_space(ws: Workspace, folder: Path) -> None:
         image_shape=splits.image_shape,
         class_counts=splits.class_counts,
         class_names=splits.class_names,
+        mean=splits.mean or None,
+        std=splits.std or None,
+        keeps_aspect=splits.keeps_aspect if splits.image_shape else None,
         notes=splits.notes,
     )
     before = RunFolder(folder).space()
-    if before is not None:
+    if before is not None and RunFolder(folder).has_begun:
         if before.images is not None and _but_test(before.images) == _but_test(images):
             renewed = before.model_copy(update={"images": images})
             if renewed != before:
@@ -51,7 +73,27 @@ def describe_space(ws: Workspace, folder: Path) -> None:
             task=ws.task_record,
             images=images,
             default_budgets=chosen,
+            minutes=dict(minutes) or None,
         ),
+    )
+
+
+def described_images(run: RunFolder) -> DataDescription | None:
+    """What a run's networks take, by its records alone; None if these are of no images.
+
+    Of a run from before that was written, mean and std are empty.
+    """
+    space = run.space()
+    images = None if space is None else space.images
+    if images is None or not images.image_shape or "train" not in images.class_counts:
+        return None
+    return DataDescription(
+        classes=len(images.class_counts["train"]),
+        image_shape=images.image_shape,
+        mean=images.mean or (),
+        std=images.std or (),
+        class_names=images.class_names,
+        keeps_aspect=bool(images.keeps_aspect),
     )
 
 

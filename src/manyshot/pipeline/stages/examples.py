@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from manyshot import evaluate, records
 from manyshot.data import Batch, ImageFolderSet, fixed
+from manyshot.data.folder import readable
 from manyshot.evaluate import Score
 from manyshot.pipeline.build import Workspace
 from manyshot.run_folder import ExampleRecord, PredictionsRecord
@@ -98,7 +99,7 @@ def predictions(ws: Workspace, logits: Tensor, labels: Tensor) -> PredictionsRec
         own = ws.splits.test
         return ExampleRecord(
             index=index,
-            file=str(own.paths[index]) if isinstance(own, ImageFolderSet) else None,
+            file=readable(own.paths[index]) if isinstance(own, ImageFolderSet) else None,
             label=int(labels[index]),
             predicted=int(predicted[index]),
             probability=float(likeliest[index]),

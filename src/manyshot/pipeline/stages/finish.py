@@ -39,8 +39,7 @@ from manyshot.nn import BatchNormStats
 from manyshot.nn.inputs import Inputs, to_device
 from manyshot.nn.modes import evaluating
 from manyshot.nn.pointwise import training_format
-from manyshot.pipeline.build import Workspace, fit_classes
-from manyshot.pipeline.networks import build_supernet
+from manyshot.pipeline.build import Workspace, new_supernet
 from manyshot.pipeline.stages.examples import classifies_images, tested
 from manyshot.progress import Progress
 from manyshot.recipe import FinishSettings
@@ -360,10 +359,7 @@ def finished(
     """
     if settings.mode == "scratch":
         fresh = ws.recipe.model_copy(update={"seed": ws.recipe.seed + 1})
-        source, _ = build_supernet(fresh, ws.splits, given=False)
-        fit_classes(ws.recipe, source, ws.splits.classes)
-        source.to(ws.device)
-        subnet = plain_module(source, arch, ws.device)
+        subnet = plain_module(new_supernet(fresh, ws.splits, ws.device), arch, ws.device)
     else:
         stats = evaluate.calibrate(ws.net, arch, ws.calibration())
         subnet = plain_module(ws.net, arch, ws.device, stats)

@@ -23,8 +23,8 @@ from manyshot.pipeline.checks import GENERATOR
 from manyshot.pipeline.stages.finish import plain_module
 from manyshot.pipeline.stages.train import train_supernet
 from manyshot.progress import Progress, Silent
-from manyshot.recipe import RecipeError, TrainingSettings
-from manyshot.run_folder import RunFolder
+from manyshot.recipe import Recipe, RecipeError, TrainingSettings
+from manyshot.run_folder import RunFolder, Trained
 from manyshot.search.limit import any_of
 from manyshot.seeding import numpy_rng
 from manyshot.space import Arch
@@ -51,7 +51,8 @@ def with_lengths(
 ) -> Workspace:
     """The workspace, with epochs in place of minutes in its recipe.
 
-    A run that has begun keeps the epochs that it began with. Weights are as before.
+    A run that has begun keeps the epochs that it began with, and says so where the minutes are
+    others now. Weights are as before.
 
     Args:
         ws: what is to run.
@@ -73,6 +74,8 @@ def with_lengths(
         )
     if run.has_begun:
         before = run.recipe()
+        if accelerator.is_main_process:
+            _say_what_is_not_used(recipe, run, before)
         lengths = _Lengths(before.train.epochs, before.finish.training.epochs)
     else:
         lengths = _Lengths(
@@ -83,6 +86,41 @@ def with_lengths(
     train = _of_epochs(training, lengths.train)
     finish = recipe.finish.model_copy(update={"training": _of_epochs(finishing, lengths.finish)})
     return replace(ws, recipe=recipe.model_copy(update={"train": train, "finish": finish}))
+
+
+def minutes_of(recipe: Recipe) -> dict[Trained, float]:
+    """The minutes in a recipe, by section, of what is trained."""
+    minutes: dict[Trained, float | None] = {"train": recipe.train.minutes}
+    if recipe.finish.mode != "inherit":
+        minutes["finish.training"] = recipe.finish.training.minutes
+    return {section: value for section, value in minutes.items() if value is not None}
+
+
+def _say_what_is_not_used(recipe: Recipe, run: RunFolder, before: Recipe) -> None:
+    """Warns of minutes that are not those that a run began with, which has epochs since.
+
+    Args:
+        recipe: what is asked for now.
+        run: the folder of the run.
+        before: its recipe.
+    """
+    space = run.space()
+    began = {} if space is None or space.minutes is None else space.minutes
+    epochs: dict[Trained, int] = {
+        "train": before.train.epochs,
+        "finish.training": before.finish.training.epochs,
+    }
+    for section, minutes in minutes_of(recipe).items():
+        old = began.get(section)
+        if old == minutes:
+            continue
+        by_time = "" if old is None else f"{section}.minutes = {old:g}, which became "
+        warnings.warn(
+            f"{section}.minutes = {minutes:g} is not used: {run.path} holds a run that began with "
+            f"{by_time}{section}.epochs = {epochs[section]}, and it goes on with these. For other "
+            "minutes choose another --out folder",
+            stacklevel=3,
+        )
 
 
 def _of_epochs(settings: TrainingSettings, epochs: int | None) -> TrainingSettings:

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from manyshot.data import prepared
+from manyshot.data import DataDescription, prepared
 from manyshot.data.normalise import Normalise
 from manyshot.data.prepared import Picture
 from manyshot.nn.modes import evaluating
-from manyshot.pipeline.build import Workspace
+from manyshot.nn.pointwise import training_format
+from manyshot.pipeline.build import build_task, pick_device
+from manyshot.recipe import Recipe
 from manyshot.tasks import Classification
 from manyshot.tasks.task import picked
 
@@ -35,32 +37,37 @@ class Prediction:
     probability: float
 
 
-def check_predicts(ws: Workspace) -> None:
+def check_predicts(recipe: Recipe) -> None:
     """Refuses runs whose networks do not name the class of images.
 
     Raises:
         ValueError: then.
     """
-    if not isinstance(ws.task, Classification):
+    if not isinstance(build_task(recipe), Classification):
         raise ValueError(
-            f"predict names the class of images, and task = {ws.recipe.task.name!r} is another: "
+            f"predict names the class of images, and task = {recipe.task.name!r} is another: "
             "take Run.winner(budget).module() and use its outputs"
         )
-    if not ws.splits.image_shape:
+    if recipe.data.is_own:
         raise ValueError(
-            f"predict takes images, and data.name = {ws.recipe.data.name!r} are data of your own: "
+            f"predict takes images, and data.name = {recipe.data.name!r} are data of your own: "
             "take Run.winner(budget).module() and give it inputs as they are in the data"
         )
 
 
 def predict_images(
-    ws: Workspace, module: nn.Module, images: Sequence[Picture], top: int = 1
+    recipe: Recipe,
+    data: DataDescription,
+    module: nn.Module,
+    images: Sequence[Picture],
+    top: int = 1,
 ) -> list[tuple[Prediction, ...]]:
     """The likeliest classes of each image.
 
     Args:
-        ws: the run.
-        module: a finished network of it.
+        recipe: of a run.
+        data: what its images are.
+        module: a finished network of it, on the recipe's device.
         images: paths, images of Pillow or pixels, which become what the run's own images are.
         top: so many classes of each image, the likeliest first; all if there are fewer.
 
@@ -68,31 +75,30 @@ def predict_images(
         ValueError: if the run is not one of image classes, an image cannot be used (the message
             names it), or `top` is less than 1.
     """
-    check_predicts(ws)
-    assert isinstance(ws.task, Classification)  # which has been checked
+    check_predicts(recipe)
+    task, device = build_task(recipe), pick_device(recipe.device)
+    assert isinstance(task, Classification)  # which has been checked
     if top < 1:
         raise ValueError(f"top must be at least 1, got {top}")
-    splits = ws.splits
     normalise = Normalise.build(
-        splits.mean,
-        splits.std,
-        splits.image_shape[0],
-        ws.device,
+        data.mean,
+        data.std,
+        data.image_shape[0],
+        device,
         torch.float32,
-        ws.memory_format.is_channels_last,
+        training_format(module, device).is_channels_last,
     )
     said = []
     for start in range(0, len(images), AT_ONCE):
-        pixels = [prepared(image, splits).float() for image in images[start : start + AT_ONCE]]
+        pixels = [prepared(image, data).float() for image in images[start : start + AT_ONCE]]
         with evaluating(module):
-            logits = picked(module(normalise(torch.stack(pixels).to(ws.device))), ws.task.output)
+            logits = picked(module(normalise(torch.stack(pixels).to(device))), task.output)
         odds = logits.double().softmax(1).topk(min(top, logits.shape[1]))
         for values, labels in zip(odds.values.tolist(), odds.indices.tolist(), strict=True):
             pairs = zip(labels, values, strict=True)
-            said.append(tuple(Prediction(_name(ws, label), label, odd) for label, odd in pairs))
+            said.append(tuple(Prediction(_name(data, label), label, odd) for label, odd in pairs))
     return said
 
 
-def _name(ws: Workspace, label: int) -> str:
-    names = ws.splits.class_names
-    return str(label) if names is None else names[label]
+def _name(data: DataDescription, label: int) -> str:
+    return str(label) if data.class_names is None else data.class_names[label]

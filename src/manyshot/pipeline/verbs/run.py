@@ -28,7 +28,7 @@ from manyshot.pipeline.stages.controls import choose_controls, finish_controls, 
 from manyshot.pipeline.stages.describe import describe_space
 from manyshot.pipeline.stages.finish import check_exported, finish, try_formats
 from manyshot.pipeline.stages.generate import probed_images, proposals
-from manyshot.pipeline.stages.lengths import foretell, with_lengths
+from manyshot.pipeline.stages.lengths import foretell, minutes_of, with_lengths
 from manyshot.pipeline.stages.search import Searched, check_winners, search, winners
 from manyshot.pipeline.stages.train import train_stage
 from manyshot.pipeline.verbs.transfer import check_channels
@@ -93,6 +93,7 @@ def begin(
             ws, RunFolder(source).weights
         )  # what does not fit is found before anything is written
     accelerator = start_engine(ws, folder)
+    minutes = minutes_of(recipe)
     ws = with_lengths(ws, accelerator, folder, progress)
     if trained is None:
         foretell(ws, accelerator, folder, progress, whole=whole)
@@ -100,7 +101,7 @@ def begin(
     if accelerator.is_main_process:
         open_folder(folder, recipe, ws.memory_format, trained)
         keep_original(ws.original, recipe, ws.splits, RunFolder(folder).original)
-        describe_space(ws, folder)
+        describe_space(ws, folder, minutes)
         if not RunFolder(folder).has_begun:
             try_formats(ws, progress)
     accelerator.wait_for_everyone()
