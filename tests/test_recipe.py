@@ -330,6 +330,7 @@ class TestFolders:
             "network.options.width=8",
         )
         assert recipe.train.epochs == 7 and recipe.train.optimizer == "adamw"
+        assert recipe.train.least_images is None
         assert recipe.finish.training == TrainingSettings(lr=0.5)
         assert recipe.sampler.name == "fair" and not recipe.sampler.options
         assert recipe.network.name == "convnet" and recipe.network.options == {"width": 8}

@@ -87,11 +87,12 @@ def fit(
         CheckpointError: if a checkpoint in `folder` is damaged or of another run.
     """
     settings = TrainingSettings() if settings is None else settings
-    if settings.minutes is not None:
-        raise ValueError(
-            f"settings.minutes = {settings.minutes} is for runs, which measure how many epochs "
-            "that is before they begin: give epochs"
-        )
+    for name in ("minutes", "least_images"):
+        if getattr(settings, name) is not None:
+            raise ValueError(
+                f"settings.{name} = {getattr(settings, name)} is for runs, which find out how many "
+                "epochs that is before they begin: give epochs"
+            )
     device = _device_of(net)
     settings = settled(settings, device)
     if isinstance(train_on, Splits):

@@ -313,6 +313,9 @@ class TrainingSettings(OptimiserSettings):
     least one, is measured by a few real steps before the run begins. Its own recipe has the epochs,
     so that it goes on, and is repeated, with these; other minutes come too late then, which a
     warning says."""
+    least_images: Positive | None = None
+    """Of a run: if `epochs` show fewer images than that, there are as many epochs as it takes. Its
+    own recipe has the epochs."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """How the learning rate goes down: to 0 at the end along a cosine or a line, or not at all."""
     warmup_epochs: float = Field(default=0.0, ge=0)
@@ -331,7 +334,7 @@ class TrainingSettings(OptimiserSettings):
 
 
 BESIDE_RESULTS = frozenset(
-    {"minutes", "checkpoint_seconds", "checkpoint_steps", "log_steps", "tracker"}
+    {"minutes", "least_images", "checkpoint_seconds", "checkpoint_steps", "log_steps", "tracker"}
 )
 """Settings of training that its result does not depend on; of minutes, the epochs that they become
 count."""
@@ -581,9 +584,10 @@ class TruthSettings(Section):
     @field_validator("training")
     @classmethod
     def _same_everywhere(cls, training: TrainingSettings) -> TrainingSettings:
-        if training.minutes is not None:
+        if training.minutes is not None or training.least_images is not None:
             raise ValueError(
-                "minutes are for runs, and a truth is to be the same on all machines: give epochs"
+                "minutes and least_images are for runs, and a truth is to be the same on all "
+                "machines: give epochs"
             )
         if training.precision == "auto":
             raise ValueError(
@@ -623,9 +627,9 @@ _OPTIMISED = {
 }
 OF_FOLDERS: dict[str, tuple[dict[str, Any], set[str]]] = {
     "data": ({"pad": 3, "padding_mode": "edge", "jitter": 0.2}, set()),
-    "train": ({"epochs": 16, **_OPTIMISED}, _RATES),
+    "train": ({"epochs": 16, "least_images": 70_000, **_OPTIMISED}, _RATES),
     "finish": ({"data": "train+validation"}, set()),
-    "training": ({"epochs": 24, **_OPTIMISED}, _RATES),
+    "training": ({"epochs": 24, "least_images": 100_000, **_OPTIMISED}, _RATES),
 }
 """What sections are by default for images in folders where neither network nor task is named, and
 the keys with which a section settles all of that itself; `training` is that of `finish`. Measured
@@ -816,8 +820,10 @@ def _filled(name: str, section: Mapping[str, Any] | None, *, smooth: bool) -> di
         return {}
     if settles & section.keys():
         return {**section}
-    used = {key: value for key, value in defaults.items() if smooth or key != "label_smoothing"}
-    return {**used, **section}
+    left_out = {"label_smoothing"} if not smooth else set()
+    if "epochs" in section:
+        left_out.add("least_images")
+    return {**{key: defaults[key] for key in defaults.keys() - left_out}, **section}
 
 
 def _explain(recipe: type[BaseModel], error: ValidationError) -> str:

@@ -135,7 +135,7 @@ def test_steps_are_timed_until_they_took_long_enough(monkeypatch):
 
 
 def test_minutes_are_for_runs_alone():
-    with pytest.raises(RecipeError, match="minutes are for runs, and a truth is to be the same"):
+    with pytest.raises(RecipeError, match="minutes .* are for runs, and a truth is to be the same"):
         Recipe.build({"truth": {"training": {"minutes": 1.0}}}, (), "here")
     with pytest.raises(ValueError, match="settings.minutes = 1.0 is for runs, .*: give epochs"):
         ms.fit(torch.nn.Linear(2, 2), [], settings=TrainingSettings(minutes=1.0))
@@ -188,3 +188,34 @@ def test_real_steps_and_scores_of_an_estimate_change_nothing(tmp_path):
     assert words.startswith("about: training ") and "search " in words
     run(small(), tmp_path / "silent")
     assert outcome(tmp_path / "watched") == outcome(tmp_path / "silent")
+
+
+@pytest.mark.parametrize(
+    ("settings", "wanted"),
+    [
+        (("train.least_images=1000", "train.epochs=2"), 8),  # of 128 images
+        (("train.least_images=1024", "train.epochs=2"), 8),
+        (("train.least_images=1025", "train.epochs=2"), 9),
+        (("train.least_images=1000", "train.epochs=20"), 20),
+        (("train.epochs=2",), 2),
+    ],
+)
+def test_epochs_are_so_many_that_the_least_number_of_images_is_seen(settings, wanted):
+    train = Workspace.build(small(*settings)).recipe.train
+    assert (train.epochs, train.least_images) == (wanted, None)
+
+
+def test_winners_that_learn_from_validation_images_too_need_fewer_epochs():
+    least = ("finish.training.least_images=1920",)  # of 128 images, and 64
+    epochs = {
+        data: Workspace.build(small(*least, f"finish.data={data}")).recipe.finish.training.epochs
+        for data in ("train", "train+validation")
+    }
+    assert epochs == {"train": 15, "train+validation": 10}
+
+
+def test_least_images_are_of_runs():
+    with pytest.raises(ValueError, match="least_images = 5 is for runs"):
+        ms.fit(torch.nn.Linear(1, 1), [], settings=TrainingSettings(least_images=5))
+    with pytest.raises(RecipeError, match="least_images are for runs"):
+        Recipe.build({"truth": {"training": {"least_images": 5}}}, (), "here")

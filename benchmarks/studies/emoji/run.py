@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.studies.emoji.run [--images shapes emoji] [--keep]
 
-`manyshot run` serves three budgets with `recipes/folder.toml`, first without controls, which are
-evidence and no product, and is told then to add them. Beside each winner stands a network of six
+`manyshot run` serves three budgets with `recipes/folder.toml`, without controls, which are evidence
+and no product; at the end the same supernet is searched with them. Beside each winner stands a network of six
 plain convolutions of about as many parameters (`plain.py`), which trains for as much CPU time as
 the run took without controls, and for a third of that, its share of three budgets. The loop is as
 one writes it, and once more with the recipe's optimiser, precision and changes of images. What is
@@ -80,13 +80,11 @@ class Data(NamedTuple):
         return cls(splits, *parts)
 
 
-def run(folder: Path, sets: Sequence[str]) -> float:
-    """A run by the command line, or what is left of it; the CPU seconds that it took."""
+def commanded(*words: object) -> float:
+    """The CPU seconds that a command of manyshot takes."""
     began = _cpu_seconds_of_children()
-    command = [sys.executable, "-m", "manyshot", "run", str(RECIPE), "--out", str(folder)]
-    for text in sets:
-        command += ["--set", text]
-    subprocess.run([*command, "--quiet"], check=True)
+    command = [sys.executable, "-m", "manyshot", *map(str, words), "--quiet"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return _cpu_seconds_of_children() - began
 
 
@@ -95,21 +93,32 @@ def _cpu_seconds_of_children() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def winners(work: Path, data: Path, seed: int, log: Path, key: dict[str, Any]) -> None:
-    """A run without controls, and then with them; a record of each."""
-    sets = [f"seed={seed}", f"data.root={data}", f"data.image_size={SIDE}"]
-    for controls, more in ((False, UNCONTROLLED), (True, CONTROLLED)):
-        took = run(work, [*sets, *more])
-        result = records.read_json(work / "result.json")
-        row: dict[str, Any] = {**key, "measure": "run", "controls": controls}
-        row["cpu_seconds"] = round(took, 1)
-        kinds = ("winners", "controls") if controls else ("winners",)
-        for kind in kinds:
-            wanted = ("budget", "kind", "arch", "macs", "params", "test_score")
-            row[kind] = [{k: n[k] for k in wanted if k in n} for n in result[kind]]
-        if controls:
-            row["worth"] = result["verdict"]["worth"]
-        records.append(log, {**row, **provenance()})
+def searched(work: Path, data: Path, seed: int, *, controls: bool) -> dict[str, Any]:
+    """A record of a whole run without controls, or of a search of its supernet with them.
+
+    Args:
+        work: the folder of the run.
+        data: the images.
+        seed: of everything.
+        controls: whether there are to be some.
+    """
+    folder = work.with_name(f"{work.name}-controls") if controls else work
+    settings = CONTROLLED if controls else UNCONTROLLED
+    sets = [word for text in settings for word in ("--set", text)]
+    if controls:
+        seconds = commanded("search", work, *sets, "--out", folder)
+    else:
+        for text in (f"seed={seed}", f"data.root={data}", f"data.image_size={SIDE}"):
+            sets += ["--set", text]
+        seconds = commanded("run", RECIPE, *sets, "--out", folder)
+    result = records.read_json(folder / "result.json")
+    row: dict[str, Any] = {"cpu_seconds": round(seconds, 1)}
+    for kind in ("winners", "controls") if controls else ("winners",):
+        wanted = ("budget", "kind", "arch", "macs", "params", "test_score")
+        row[kind] = [{k: n[k] for k in wanted if k in n} for n in result[kind]]
+    if controls:
+        row["worth"] = result["verdict"]["worth"]
+    return row
 
 
 def width_for(params: int, classes: int) -> int:
@@ -174,20 +183,25 @@ def main() -> None:
         wanted = {"measure": measure, **values}.items()
         return [row for row in records.read_lines(log) if wanted <= row.items()]
 
+    def put(row: dict[str, Any]) -> None:
+        records.append(log, {**row, **provenance()})
+
     for name in arguments.images:
         folder = images.MAKERS[name](arguments.work / name, arguments.archives)
         for seed in arguments.seeds:
-            key = {"images": name, "seed": seed}
-            if len(on_record("run", **key)) < 2:
-                winners(arguments.work / f"{name}-{seed}", folder, seed, log, key)
-            [whole] = [row for row in on_record("run", **key) if not row["controls"]]
+            key, work = {"images": name, "seed": seed}, arguments.work / f"{name}-{seed}"
+            if not on_record("run", **key):
+                put({"measure": "run", **key, **searched(work, folder, seed, controls=False)})
+            [run] = on_record("run", **key)
             data = Data.load(folder)
             for arm in ARMS:
-                for winner in whole["winners"]:
+                for winner in run["winners"]:
                     at = {**key, **arm._asdict(), "budget": winner["budget"]}
                     if not on_record("plain", **at):
-                        row = beside(winner["params"], arm, whole["cpu_seconds"], data, seed)
-                        records.append(log, {"measure": "plain", **at, **row, **provenance()})
+                        row = beside(winner["params"], arm, run["cpu_seconds"], data, seed)
+                        put({"measure": "plain", **at, **row})
+            if not on_record("controls", **key):
+                put({"measure": "controls", **key, **searched(work, folder, seed, controls=True)})
     kept.end(arguments, KEPT, write_page)
 
 

@@ -57,6 +57,7 @@ from manyshot.recipe import (
     RecipeError,
     SearchSettings,
     TaskSettings,
+    TrainingSettings,
 )
 from manyshot.run_folder import MetricRecord, RunFolder, TaskRecord
 from manyshot.search import Cost, Limit, Searcher, limits_of, make_searcher
@@ -71,6 +72,7 @@ from manyshot.train.precision import with_precision
 from manyshot.transfer import classifier, new_head
 
 Stage = TypeVar("Stage", bound=Callable[..., Any])
+Training = TypeVar("Training", bound=TrainingSettings)
 Part = Literal["validation", "train", "test"]
 
 
@@ -222,6 +224,29 @@ def with_reachable_budgets(
     return recipe
 
 
+def with_epochs(recipe: Recipe, splits: Splits) -> Recipe:
+    """The recipe, with as many epochs as the least number of images takes."""
+    finish = recipe.finish
+    seen = len(splits.train)
+    seen_last = seen + (len(splits.validation) if finish.data == "train+validation" else 0)
+    training = {"training": _of_images(finish.training, seen_last)}
+    return recipe.model_copy(
+        update={
+            "train": _of_images(recipe.train, seen),
+            "finish": finish.model_copy(update=training),
+        }
+    )
+
+
+def _of_images(settings: Training, images: int) -> Training:
+    """Settings without a least number of images, which epochs took the place of."""
+    if settings.least_images is None:
+        return settings
+    least = math.ceil(settings.least_images / images) if settings.epochs else 0
+    update = {"least_images": None, "epochs": max(settings.epochs, least)}
+    return settings.model_copy(update=update)
+
+
 def said_of_budgets(asked: Recipe, recipe: Recipe, costs: Mapping[str, CostTable]) -> str:
     """Which budgets a run uses in place of the default ones, and why; empty if it does not.
 
@@ -313,7 +338,7 @@ class Workspace:
             costs["size"] = size_table(net, costs["params"])
         has_default_budgets = "budgets" not in recipe.search.model_fields_set
         recipe = with_reachable_budgets(recipe, costs, net.space)
-        recipe = with_precision(recipe, device)
+        recipe = with_epochs(with_precision(recipe, device), splits)
         memory_format = training_format(net, device)
         for module in (net, original.module):
             if module is not None:

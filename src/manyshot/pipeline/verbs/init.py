@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 import tomllib
 from dataclasses import dataclass
@@ -28,8 +29,6 @@ ROOM = 1.1
 """A budget is at least so many times the cheapest network, so that there is something to find."""
 IMAGES_SEEN, FEWEST_EPOCHS, MOST_EPOCHS = 400_000, 10, 100
 """Epochs are so many that about as many images are seen, within these bounds."""
-CONVOLUTIONS_SEE = 100_000
-"""Of `convnet`, whose winners are trained longer than its supernet (`benchmarks/studies/emoji`)."""
 FLIPPED = ("cifar10", "cifar100", "folder")
 """Data sets of things that look the same in a mirror, as far as one can guess."""
 
@@ -201,10 +200,21 @@ def _about(splits: Splits) -> str:
     return words
 
 
-def _epochs(network: str, splits: Splits) -> int:
-    """Epochs of the supernet."""
-    images = CONVOLUTIONS_SEE if network == CONVOLUTIONS else IMAGES_SEEN
-    return max(FEWEST_EPOCHS, min(MOST_EPOCHS, round(images / len(splits.train))))
+def _epochs(network: str, splits: Splits) -> tuple[int, int]:
+    """Epochs of the supernet, and of its winners."""
+    train = len(splits.train)
+    if network == CONVOLUTIONS:
+        every = train + len(splits.validation)
+        return _least_epochs("train", train), _least_epochs("training", every)
+    epochs = max(FEWEST_EPOCHS, min(MOST_EPOCHS, round(IMAGES_SEEN / train)))
+    return epochs, max(5, epochs // 5)
+
+
+def _least_epochs(section: str, images: int) -> int:
+    """The epochs that a section comes to by default, of so many images."""
+    defaults, _ = OF_FOLDERS[section]
+    epochs: int = max(defaults["epochs"], math.ceil(defaults["least_images"] / images))
+    return epochs
 
 
 def _training(network: str, splits: Splits) -> _Sections:
@@ -212,7 +222,7 @@ def _training(network: str, splits: Splits) -> _Sections:
     lines = [
         _Line(
             "epochs",
-            _epochs(network, splits),
+            _epochs(network, splits)[0],
             f"Of {len(splits.train) // size} steps each. More make the order of networks more "
             "trustworthy. manyshot run FILE --dry-run says how long they take here; minutes = 30 "
             "in place of epochs takes as many as fit.",
@@ -283,13 +293,10 @@ def _amount(number: float) -> str:
 
 
 def _rest(network: str, splits: Splits) -> _Sections:
-    is_plain = network == CONVOLUTIONS
-    if is_plain:
-        epochs = round(1.5 * _epochs(network, splits))
+    _, epochs = _epochs(network, splits)
+    rates = [_Line("lr", 0.01, "Lower than in training, since weights are good already.")]
+    if network == CONVOLUTIONS:
         rates = _optimised("training")
-    else:
-        epochs = max(5, _epochs(network, splits) // 5)
-        rates = [_Line("lr", 0.01, "Lower than in training, since weights are good already.")]
     return {
         "finish": [
             _Line(
