@@ -3,11 +3,11 @@
     OMP_NUM_THREADS=1 python -m benchmarks.studies.emoji.run [--images shapes emoji] [--keep]
 
 `manyshot run` serves three budgets with `recipes/folder.toml`, without controls, which are evidence
-and no product; at the end the same supernet is searched with them. Beside each winner stands a network of six
-plain convolutions of about as many parameters (`plain.py`), which trains for as much CPU time as
-the run took without controls, and for a third of that, its share of three budgets. The loop is as
-one writes it, and once more with the recipe's optimiser, precision and changes of images. What is
-on record is not done again.
+and no product; at the end the same supernet is searched with them. Beside each winner stands a
+network of six plain convolutions of about as many parameters (`plain.py`), which trains for as much
+CPU time as the run took, and for a third of that, its share of three budgets. The loop is as one
+writes it, and once more with the recipe's optimiser, precision and changes of images. What is on
+record is not done again.
 """
 
 from __future__ import annotations
@@ -17,16 +17,17 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 import manyshot as ms
 from benchmarks.lib import kept
-from benchmarks.lib.measuring import provenance
+from benchmarks.lib.measuring import alternate, provenance
 from benchmarks.studies.emoji import images, plain
 from benchmarks.studies.emoji.page import write_page
 from manyshot import records
@@ -35,6 +36,8 @@ from manyshot.recipe import Recipe
 KEPT = kept.of_study(__file__)
 RECIPE = kept.RECIPES / "folder.toml"
 SIDE = 32
+ROUNDS = 200
+"""Of timing each network."""
 UNCONTROLLED = ("controls.largest=false", "controls.random=0")
 CONTROLLED = ("controls.largest=true", "controls.random=1")
 
@@ -168,6 +171,35 @@ def as_recipe(net: nn.Module, splits: ms.data.Splits, epochs: int, seed: int) ->
     ms.fit(net, splits, settings=settings, augment=augment, seed=seed)
 
 
+def latencies(run: dict[str, Any], plains: list[dict[str, Any]]) -> dict[str, Any]:
+    """Median milliseconds of winners and of plain networks for one image, timed in turn.
+
+    Args:
+        run: the record of a run.
+        plains: of plain networks, in the order of its winners.
+    """
+    classes = len(images.SHAPES if run["images"] == "shapes" else images.CATEGORIES)
+    net = ms.Supernet(ms.zoo.convnet(classes=classes), input_shape=(3, SIDE, SIDE))
+    networks = {f"winner {w['budget']}": net.extract(w["arch"]) for w in run["winners"]}
+    networks |= {f"plain {p['budget']}": plain.network(p["width"], classes) for p in plains}
+    image = torch.zeros(1, 3, SIDE, SIDE).to(memory_format=torch.channels_last)
+
+    def timed(network: nn.Module) -> Callable[[], list[float]]:
+        network.eval().to(memory_format=torch.channels_last)
+
+        def once() -> list[float]:
+            began = time.thread_time()
+            network(image)
+            return [1000 * (time.thread_time() - began)]
+
+        return once
+
+    with torch.inference_mode():
+        sides = {name: [timed(network)] for name, network in networks.items()}
+        milliseconds = alternate(sides, ROUNDS)
+    return {name: round(float(np.median(each)), 4) for name, each in milliseconds.items()}
+
+
 def main() -> None:
     """Does what is not on record, then writes the page."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -200,6 +232,9 @@ def main() -> None:
                     if not on_record("plain", **at):
                         row = beside(winner["params"], arm, run["cpu_seconds"], data, seed)
                         put({"measure": "plain", **at, **row})
+            if not on_record("latency", **key):
+                plains = on_record("plain", **key, **ARMS[0]._asdict())
+                put({"measure": "latency", **key, "ms": latencies(run, plains)})
             if not on_record("controls", **key):
                 put({"measure": "controls", **key, **searched(work, folder, seed, controls=True)})
     kept.end(arguments, KEPT, write_page)
