@@ -41,7 +41,9 @@ $(VENV)/.docs: $(VENV)/.installed
 	touch $@
 
 # torch comes first, at the version the checks run on; everything else fits around it. Modules are
-# compiled when they are first imported, which most never are.
+# compiled when they are first imported, which most never are. What is compiled is kept, whatever
+# the environment says: without that each of the many processes of the tests would compile torch.
+unexport PYTHONDONTWRITEBYTECODE
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt torch torchvision
