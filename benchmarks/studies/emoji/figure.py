@@ -2,14 +2,14 @@
 
     python -m benchmarks.studies.emoji.figure
 
-It writes `docs/figures/emoji.svg` and `docs/figures/emoji_dark.svg`: accuracy against latency, of
-the winners of one run, and of plain networks that are trained one by one in the same time in all.
+It writes `docs/figures/emoji.svg`: accuracy against latency, of the winners of one run, and of plain
+networks that are trained one by one in the same time in all.
 """
 
 from __future__ import annotations
 
+import io
 import math
-from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -19,12 +19,17 @@ from benchmarks.lib import kept
 from benchmarks.studies.emoji.run import ARMS, KEPT
 from manyshot import records
 
-FOLDER = kept.ROOT / "docs" / "figures"
-STYLES = {
-    "emoji.svg": ("#1f2328", "#0b6bcb", "#c2410c"),
-    "emoji_dark.svg": ("#e6edf3", "#6cb6ff", "#f0883e"),
-}
-"""Of each file the colours of words and lines, of winners and of plain networks."""
+FIGURE = kept.ROOT / "docs" / "figures" / "emoji.svg"
+WORDS = "#010203"
+"""A colour that nothing else has, in whose place comes that of words, which the reader's page has."""
+COLOURS = ("#2f81f7", "#db6d28")
+"""Of winners and of plain networks, to be seen on light and on dark pages."""
+STYLE = """\
+<style>
+svg { color: #1f2328 }
+@media (prefers-color-scheme: dark) { svg { color: #e6edf3 } }
+</style>
+"""
 TESTED = 1903
 TITLE = "Emoji of a vendor never seen, nine classes, 32 pixels"
 
@@ -46,43 +51,37 @@ def points(seed: int = 0) -> dict[str, list[tuple[float, float]]]:
     }
 
 
-def draw(path: Path, words: str, *colours: str) -> None:
-    """Writes the figure in some colours, on a transparent ground."""
+def drawn() -> str:
+    """The figure, as text."""
     style: Any = {"svg.fonttype": "none", "svg.hashsalt": "emoji", "font.family": "sans-serif"}
-    style |= {key: words for key in ("text.color", "xtick.color", "ytick.color")}
-    style |= {"axes.edgecolor": words, "axes.labelcolor": words, "font.size": 11}
+    style |= {key: WORDS for key in ("text.color", "xtick.color", "ytick.color", "grid.color")}
+    style |= {"axes.edgecolor": WORDS, "axes.labelcolor": WORDS, "font.size": 11}
     with mpl.rc_context(style):
         figure = Figure(figsize=(7.2, 3.6), layout="constrained")
         axes = figure.subplots()
-        for (name, some), colour, marker in zip(points().items(), colours, "os", strict=True):
+        for (name, some), colour, marker in zip(points().items(), COLOURS, "os", strict=True):
             x, y = zip(*sorted(some), strict=True)
             errors = [100 * 1.96 * math.sqrt(p * (1 - p) / TESTED) for p in y]
-            axes.errorbar(
-                x,
-                [100 * p for p in y],
-                yerr=errors,
-                marker=marker,
-                color=colour,
-                linewidth=1.8,
-                elinewidth=1,
-                capsize=3,
-                label=name,
-            )
+            lines = {"marker": marker, "color": colour, "linewidth": 1.8}
+            bars = {"yerr": errors, "elinewidth": 1, "capsize": 3}
+            axes.errorbar(x, [100 * p for p in y], label=name, **lines, **bars)
         axes.set_xlabel("milliseconds for one image, one thread")
         axes.set_ylabel("test accuracy, %")
         axes.set_title(TITLE, fontsize=12, loc="left")
-        axes.grid(alpha=0.25)
+        axes.grid(alpha=0.2)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, loc="lower right")
-        with records.atomic(path) as temporary:
-            figure.savefig(temporary, format="svg", transparent=True, metadata={"Date": None})
+        file = io.StringIO()
+        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+    text = file.getvalue().replace(WORDS, "currentColor")
+    start = text.index("<defs>")
+    return text[:start] + STYLE + text[start:]
 
 
 def main() -> None:
-    """Draws both files."""
-    FOLDER.mkdir(exist_ok=True)
-    for name, colours in STYLES.items():
-        draw(FOLDER / name, *colours)
+    """Draws the figure."""
+    FIGURE.parent.mkdir(exist_ok=True)
+    records.write_text(FIGURE, drawn())
 
 
 if __name__ == "__main__":
