@@ -21,7 +21,7 @@ from manyshot import records
 
 FIGURE = kept.ROOT / "docs" / "figures" / "emoji.svg"
 WORDS = "#010203"
-"""A colour that nothing else has, in whose place comes that of words, which the reader's page has."""
+"""A colour that nothing else has, in whose place comes that of words on the reader's page."""
 COLOURS = ("#2f81f7", "#db6d28")
 """Of winners and of plain networks, to be seen on light and on dark pages."""
 STYLE = """\
@@ -62,8 +62,8 @@ def drawn() -> str:
         for (name, some), colour, marker in zip(points().items(), COLOURS, "os", strict=True):
             x, y = zip(*sorted(some), strict=True)
             errors = [100 * 1.96 * math.sqrt(p * (1 - p) / TESTED) for p in y]
-            lines = {"marker": marker, "color": colour, "linewidth": 1.8}
-            bars = {"yerr": errors, "elinewidth": 1, "capsize": 3}
+            lines: Any = {"marker": marker, "color": colour, "linewidth": 1.8}
+            bars: Any = {"yerr": errors, "elinewidth": 1, "capsize": 3}
             axes.errorbar(x, [100 * p for p in y], label=name, **lines, **bars)
         axes.set_xlabel("milliseconds for one image, one thread")
         axes.set_ylabel("test accuracy, %")
