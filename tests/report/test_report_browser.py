@@ -15,15 +15,15 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-import plotly.offline
 import pytest
 from report_folders import EVIL, copy_of, named, undefined_macs, with_options, write_json
 
 import manyshot.report as report
+from manyshot.report import figures, plotly_js
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 BROWSER = next((path for path in map(shutil.which, BROWSERS) if path), None)
-PHONE, DESK = 390, 1100
+PHONE, TABLET, DESK = 390, 768, 1100
 BOLD = "<b>bold</b>"
 LISTEN = """<script>
 const real = matchMedia;
@@ -60,6 +60,8 @@ const look = async () => {
     drawn: plots.filter((plot) => plot.dataset.drawn === "yes").length,
     unmarked: plots.filter((plot) => !plot.querySelector(marks))
       .map((plot) => plot.parentElement.ariaLabel),
+    kinds: plots.flatMap((plot) => (plot.data ?? []).map((trace, i) =>
+      [trace.type, plot._fullData[i].type])),
     across: across?.textContent ?? "",
     widest: Math.max(0, ...plots.map((plot) => plot.firstElementChild?.clientWidth ?? 0)),
     texts: texts.map((text) => text.textContent).join("|"),
@@ -150,6 +152,7 @@ def check(frames: dict[int, dict[str, Any]], console: list[str], figures: int) -
         assert seen["plots"] == seen["drawn"] == seen["told"] == figures
         assert seen["unmarked"] == [], "figures without marks"
         assert seen["letters"] == seen["ink"]
+        assert seen["kinds"] and all(asked == drawn for asked, drawn in seen["kinds"])
     assert 250 < frames[PHONE]["widest"] <= PHONE
 
 
@@ -160,8 +163,10 @@ def is_dark(colour: str) -> bool:
 def test_a_run_with_markup_for_names(everything: Path, tmp_path: Path) -> None:
     folder = with_options(copy_of(everything, tmp_path / "run"), BOLD, "b", "c", "d")
     named(folder, EVIL)
-    frames, console = look_at(folder, (PHONE, DESK))
+    frames, console = look_at(folder, (PHONE, TABLET, DESK))
     check(frames, console, figures=22)
+    assert frames.keys() == {PHONE, TABLET, DESK}
+    assert {kind for kind, _ in frames[DESK]["kinds"]} == {"scatter", "bar", "heatmap"}
     assert frames[DESK]["widest"] > 900
     for seen in frames.values():
         assert seen["heading"] == EVIL and EVIL in seen["title"]
@@ -194,21 +199,27 @@ def test_the_console_is_heard(
     comparison: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_json(tmp_path / "compare.json", comparison)
-    monkeypatch.setattr(plotly.offline, "get_plotlyjs", lambda: "fetch('https://example.org/')")
+    script = base64.b64encode(gzip.compress(b"fetch('https://example.org/')")).decode()
+    monkeypatch.setattr(plotly_js, "packed", lambda: script)
     frames, console = look_at(tmp_path)
     assert any("Content Security Policy" in line for line in console)
     assert any("Plotly is not defined" in line for line in console)
     assert all(seen["drawn"] == 0 for seen in frames.values())
 
 
-def test_what_draws_is_packed_in_a_page_of_two_megabytes(
-    comparison: dict[str, Any], tmp_path: Path
+def test_a_kind_of_trace_that_the_script_lacks_is_seen(
+    comparison: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """It would be drawn as dots, and nothing said."""
     write_json(tmp_path / "compare.json", comparison)
-    page = report.write(tmp_path).read_text(encoding="utf-8")
-    [packed] = re.findall(r'id="packed">([A-Za-z0-9+/=]+)</script>', page)
-    assert gzip.decompress(base64.b64decode(packed)).decode() == plotly.offline.get_plotlyjs()
-    assert len(page) < 2_200_000
+    real = figures.dots
+    monkeypatch.setattr(
+        figures, "dots", lambda *args, **more: {**real(*args, **more), "type": "parcoords"}
+    )
+    frames, console = look_at(tmp_path)
+    assert ["parcoords", "scatter"] in frames[PHONE]["kinds"]
+    with pytest.raises(AssertionError):
+        check(frames, console, figures=len(comparison["methods"][0]["metrics"]))
 
 
 def test_a_button_draws_another_view(everything: Path, tmp_path: Path) -> None:
