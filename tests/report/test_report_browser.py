@@ -7,6 +7,7 @@ a script added to a copy of the page tells that what it sees.
 import base64
 import copy
 import gzip
+import itertools
 import json
 import re
 import shutil
@@ -16,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_folders import EVIL, copy_of, named, undefined_macs, with_options, write_json
+from report_folders import EVIL, copy_of, named, read_json, undefined_macs, with_options, write_json
 
 import manyshot.report as report
-from manyshot.report import figures, plotly_js
+from manyshot.report import figures, labels, plotly_js
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 BROWSER = next((path for path in map(shutil.which, BROWSERS) if path), None)
@@ -60,6 +61,11 @@ const look = async () => {
     drawn: plots.filter((plot) => plot.dataset.drawn === "yes").length,
     unmarked: plots.filter((plot) => !plot.querySelector(marks))
       .map((plot) => plot.parentElement.ariaLabel),
+    labels: plots.map((plot) => [...plot.querySelectorAll(".annotation-text-g")].map((label) => {
+      const { left, right, top, bottom } = label.getBoundingClientRect();
+      const { left: from, right: to } = plot.getBoundingClientRect();
+      return { text: label.textContent, left, right, top, bottom, from, to };
+    })),
     kinds: plots.flatMap((plot) => (plot.data ?? []).map((trace, i) =>
       [trace.type, plot._fullData[i].type])),
     across: across?.textContent ?? "",
@@ -158,6 +164,64 @@ def check(frames: dict[int, dict[str, Any]], console: list[str], figures: int) -
 
 def is_dark(colour: str) -> bool:
     return sum(map(int, re.findall(r"\d+", colour)[:3])) < 3 * 64
+
+
+def near_winners(folder: Path, apart: float) -> None:
+    """Five winners of a run so near one another that their labels would be on one heap."""
+    result = read_json(folder / "result.json")
+    [first, *_], most = result["winners"], result["winners"][0]["macs"]
+    budgets = ("macs<=20%", "macs<=21%", "macs<=90% and params<=80%", "params<=9K", "macs<=22%")
+    result["winners"] = [
+        {
+            **first,
+            "budget": budget,
+            "arch": f"0-0-{i // 4}-{i % 4}",
+            "macs": round(most * (1 + apart * i)),
+            "proxy_score": 0.9 - apart * i,
+            "test_score": 0.8 + apart * i,
+            "test_interval": [0.7 + apart * i, 0.85 + apart * i],
+            "files": {},
+        }
+        for i, budget in enumerate(budgets)
+    ]
+    write_json(folder / "result.json", result)
+
+
+def on_one_another(labels: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """The pairs of labels of a figure of which one covers a part of the other."""
+    return [
+        (one["text"], other["text"])
+        for one, other in itertools.combinations(labels, 2)
+        if min(one["right"], other["right"]) > max(one["left"], other["left"])
+        and min(one["bottom"], other["bottom"]) > max(one["top"], other["top"])
+    ]
+
+
+@pytest.mark.parametrize("apart", [0.0, 0.003, 0.03])
+def test_labels_of_near_winners_are_beside_one_another(
+    everything: Path, tmp_path: Path, apart: float
+) -> None:
+    folder = copy_of(everything, tmp_path / "run")
+    near_winners(folder, apart)
+    frames, console = look_at(folder, (PHONE, TABLET, DESK))
+    assert console == [] and frames.keys() == {PHONE, TABLET, DESK}
+    for seen in frames.values():
+        labelled = [of_a_figure for of_a_figure in seen["labels"] if len(of_a_figure) == 5]
+        assert len(labelled) == 2, "of scores on validation and on test images"
+        for five in labelled:
+            assert on_one_another(five) == []
+            assert all(at["from"] <= at["left"] and at["right"] <= at["to"] for at in five)
+
+
+def test_labels_on_one_another_are_seen(
+    everything: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = copy_of(everything, tmp_path / "run")
+    near_winners(folder, 0.003)
+    above = labels.Place(-8.0, 20.0, leftwards=False)
+    monkeypatch.setattr(labels, "places", lambda all_of, *_: [above] * len(all_of))
+    frames, _ = look_at(folder)
+    assert any(on_one_another(of_a_figure) for of_a_figure in frames[PHONE]["labels"])
 
 
 def test_a_run_with_markup_for_names(everything: Path, tmp_path: Path) -> None:
