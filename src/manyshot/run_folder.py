@@ -175,11 +175,6 @@ class TestedRecord(Part):
     test_interval: tuple[float, float] | None = None
     """The bounds of a 95 % interval of `test_score` by the test images alone."""
 
-    def cost(self, metric: str) -> float | None:
-        """Its cost by a metric; None if that is not on record."""
-        costs = {"macs": self.macs, "params": self.params, "latency_ms": self.latency_ms}
-        return {**(self.costs or {}), **costs}.get(metric)
-
 
 class WinnerRecord(TestedRecord):
     """The best network within one budget, by the supernet."""
@@ -473,10 +468,11 @@ class ScoreLine(ScoresRecord):
     halves: tuple[float, float] | None = None
     """By what it ranks on two random halves of the images; absent where they cannot be parted."""
 
-    def cost(self, metric: str) -> float | None:
-        """Its cost by a metric; None if that is not on record."""
-        costs = {"macs": self.macs, "params": self.params, "latency_ms": self.latency_ms}
-        return {**(self.costs or {}), **costs}.get(metric)
+
+def cost_of(network: TestedRecord | ScoreLine, metric: str) -> float | None:
+    """The cost of a network by a metric; None if that is not on record."""
+    costs = {"macs": network.macs, "params": network.params, "latency_ms": network.latency_ms}
+    return {**(network.costs or {}), **costs}.get(metric)
 
 
 class SearchLine(ScoreLine):

@@ -13,6 +13,7 @@ from manyshot.run_folder import (
     TaskRecord,
     TrainLine,
     WinnerRecord,
+    cost_of,
 )
 from manyshot.space import Arch, SearchSpace
 
@@ -46,7 +47,7 @@ def front(points: Sequence[S], task: TaskRecord, metric: str = "macs") -> list[S
     """
 
     def cost(point: S) -> float:
-        value = point.cost(metric)
+        value = cost_of(point, metric)
         assert value is not None
         return value
 
@@ -70,7 +71,7 @@ def best_so_far(
     steps: list[tuple[int, float]] = []
     best = -math.inf
     for number, line in enumerate(lines, start=1):
-        cost = None if limit is None else line.cost(limit[0])
+        cost = None if limit is None else cost_of(line, limit[0])
         if limit is not None and (cost is None or cost > limit[1] * (1 + TIE)):
             continue
         if fitness_of(task, line) > best:

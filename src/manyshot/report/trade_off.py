@@ -15,7 +15,7 @@ from manyshot.report.figures import plain
 from manyshot.report.page import Figure, View
 from manyshot.report.reading import RunRecords
 from manyshot.report.searching import shown
-from manyshot.run_folder import ControlKind, SearchLine, TaskRecord, TestedRecord
+from manyshot.run_folder import ControlKind, SearchLine, TaskRecord, TestedRecord, cost_of
 from manyshot.tables import numbers
 
 _KINDS: dict[ControlKind, tuple[str, str]] = {
@@ -70,10 +70,10 @@ def trade_off(run: RunRecords, task: TaskRecord) -> Figure:
     series += _stars(run, on_test=False)
     views = []
     for cost in _costs(run, scored):
-        has_cost = [line for line in scored if line.cost(cost) is not None]
+        has_cost = [line for line in scored if cost_of(line, cost) is not None]
         best = front(has_cost, task, cost)
         step = f.line(
-            [line.cost(cost) for line in best],
+            [cost_of(line, cost) for line in best],
             [line.proxy_score for line in best],
             "Pareto front",
             line={"shape": "hv", "width": 1.5},
@@ -206,7 +206,7 @@ def _costs(run: RunRecords, scored: Sequence[SearchLine]) -> list[str]:
     further = [name for network in networks for name in network.costs or {}]
     budgets = [metric for budget in run.budgets for metric in run.limits(budget)]
     names = dict.fromkeys([*budgets, "macs", "params", "latency_ms", *further])
-    return [n for n in names if any(network.cost(n) is not None for network in networks)] or [
+    return [n for n in names if any(cost_of(network, n) is not None for network in networks)] or [
         "macs"
     ]
 
@@ -222,7 +222,7 @@ def _cost(run: RunRecords, network: _Network, metric: str, by_table: bool) -> fl
         timing = run.result.latency.get(network.arch)
         if timing is not None and timing.table_ms is not None:
             return timing.table_ms
-    return network.cost(metric)
+    return cost_of(network, metric)
 
 
 def _largest(run: RunRecords, scored: Sequence[SearchLine]) -> list[_Series]:
@@ -308,7 +308,9 @@ def _labels(
     if not stars:
         return []
     ends = [end for trace in traces for end in _ends(trace)]
-    across = labels.Range.of([*(at(x) for x, _, _ in ends), *(at(limit) for limit in limits if limit > 0)])
+    across = labels.Range.of(
+        [*(at(x) for x, _, _ in ends), *(at(limit) for limit in limits if limit > 0)]
+    )
     upwards = labels.Range.of([y for _, *both in ends for y in both])
     covered = []
     for trace in traces:
