@@ -639,16 +639,15 @@ def test_a_run_opens_with_a_sentence_per_budget(run: Path) -> None:
     assert words.index("Within 1.5 ms") < words.index("One supernet of")
 
 
-def test_a_run_says_how_long_its_trainings_took(run: Path) -> None:
-    lines = read_lines(run / "train.jsonl")
-    last = {**lines[-1], "images": 1500, "images_per_second": 20.0}
-    write_lines(run / "train.jsonl", [*lines[:-1], last])
-    for arch in ("0-0", "1-0"):
-        finished = {**last, "images": 300, "images_per_second": 100.0}
-        write_lines(run / "subnets" / f"{arch}.train.jsonl", [last, finished])
+def test_a_run_says_how_long_its_parts_took(run: Path) -> None:
+    seconds = {"search": 40.0, "training": 723.2, "tests": 3.0, "finishing": 365.0}
+    write_json(run / "seconds.json", {"schema": 1, "seconds": seconds})
     words = page_of(run).words.replace("\u202f", " ")
-    assert "Training the supernet took about 1 min 15 s" in words
-    assert "finishing 2 networks took about 6 s" in words
+    assert (
+        "It took 18 min 51 s: training 12 min 3 s, search 40 s, finishing 6 min 5 s, tests 3 s."
+    ) in words
+    (run / "seconds.json").unlink()
+    assert "It took" not in page_of(run).words
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ from manyshot.run_folder import (
     ScoreLine,
     SearchLine,
     TaskRecord,
-    TrainLine,
     WinnerRecord,
     cost_of,
 )
@@ -119,13 +118,6 @@ def merged(winners: Sequence[WinnerRecord]) -> list[tuple[list[str], WinnerRecor
         budgets.setdefault(winner.arch, []).append(winner.budget)
     by_arch = {winner.arch: winner for winner in winners}
     return [(names, by_arch[arch]) for arch, names in budgets.items()]
-
-
-def seconds_of(lines: Sequence[TrainLine]) -> float | None:
-    """About how long a training took, at the speed of its last record; None if that has none."""
-    if not lines or not lines[-1].images_per_second:
-        return None
-    return lines[-1].images / lines[-1].images_per_second
 
 
 def chosen_rows(values: Sequence[float], most: int) -> list[int]:
