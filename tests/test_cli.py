@@ -71,7 +71,12 @@ def test_run_prints_a_table_on_stdout_and_progress_on_stderr(call):
     row = [cell.strip() for cell in rest[3].strip("│").split("│")]
     assert row[:2] == ["macs<=90%", winner["arch"]]
     page = Path("runs/small/report.html")
-    assert rest[-1].strip() == f"Files are in runs/small/subnets, the report is {page}"
+    assert rest[-2].strip() == f"Files are in runs/small/subnets, the report is {page}"
+    assert re.fullmatch(
+        r"It took [\d.]+s: latency [\d.]+s, training [\d.]+s, search [\d.]+s, finishing [\d.]+s, "
+        r"tests [\d.]+s, exports [\d.]+s\.",
+        rest[-1].strip(),
+    )
     assert winner["arch"] in page.read_text()
     assert row[6] == f"{winner['test_score']:.2%}"
     assert "train" in err
@@ -97,8 +102,8 @@ def test_train_then_run_then_search(call):
     assert call("train", *SETS, "--out", "r", "--quiet") == (0, "r/supernet.safetensors\n", "")
     assert call("train", "--resume", "r", "--quiet") == (0, "r/supernet.safetensors\n", "")
     assert sorted(p.name for p in Path("r").iterdir()) == [
-        "environment.json", "lock", "recipe.sig", "recipe.toml", "space.json", "subnets",
-        "supernet.safetensors", "train.jsonl", "trainer.pt",
+        "environment.json", "lock", "recipe.sig", "recipe.toml", "seconds.json", "space.json",
+        "subnets", "supernet.safetensors", "train.jsonl", "trainer.pt",
     ]  # fmt: skip
     code, out, _ = call("run", "--resume", "r", "--quiet", "--json")
     assert code == 0

@@ -27,6 +27,8 @@ SIGNATURE = "recipe.sig"
 ENVIRONMENT = "environment.json"
 SPACE = "space.json"
 LATENCY = "latency.json"
+SECONDS = "seconds.json"
+"""How long the parts of a run took."""
 WEIGHTS = "supernet.safetensors"
 """The weights of the trained supernet."""
 SOURCE = "source.safetensors"
@@ -174,11 +176,6 @@ class TestedRecord(Part):
     """The values of all metrics of the task that have one, by name, `test_score` among them."""
     test_interval: tuple[float, float] | None = None
     """The bounds of a 95 % interval of `test_score` by the test images alone."""
-
-    def cost(self, metric: str) -> float | None:
-        """Its cost by a metric; None if that is not on record."""
-        costs = {"macs": self.macs, "params": self.params, "latency_ms": self.latency_ms}
-        return {**(self.costs or {}), **costs}.get(metric)
 
 
 class WinnerRecord(TestedRecord):
@@ -396,6 +393,19 @@ class LatencyRecord(Record):
     check: LatencyCheckRecord
 
 
+RunPart = Literal["latency", "training", "search", "finishing", "tests", "exports"]
+"""A part of a run whose seconds are counted."""
+
+
+class SecondsRecord(Record):
+    """`seconds.json`: how long the parts of a run took, over all commands that worked on it.
+
+    What was done again after a kill is in it, and up to half a minute before the kill is not.
+    """
+
+    seconds: dict[RunPart, Annotated[float, Field(ge=0)]]
+
+
 class TrainLine(Record):
     """A line of `train.jsonl`: the steps since the last one.
 
@@ -484,10 +494,11 @@ class ScoreLine(ScoresRecord):
     halves: tuple[float, float] | None = None
     """By what it ranks on two random halves of the images; absent where they cannot be parted."""
 
-    def cost(self, metric: str) -> float | None:
-        """Its cost by a metric; None if that is not on record."""
-        costs = {"macs": self.macs, "params": self.params, "latency_ms": self.latency_ms}
-        return {**(self.costs or {}), **costs}.get(metric)
+
+def cost_of(network: TestedRecord | ScoreLine, metric: str) -> float | None:
+    """The cost of a network by a metric; None if that is not on record."""
+    costs = {"macs": network.macs, "params": network.params, "latency_ms": network.latency_ms}
+    return {**(network.costs or {}), **costs}.get(metric)
 
 
 class SearchLine(ScoreLine):
@@ -1027,6 +1038,11 @@ class RunFolder(_Folder):
         return self.path / LATENCY
 
     @property
+    def seconds_file(self) -> Path:
+        """How long the parts of the run took."""
+        return self.path / SECONDS
+
+    @property
     def train_log(self) -> Path:
         """A line every so many steps of the supernet's training."""
         return self.path / TRAIN_LOG
@@ -1123,14 +1139,13 @@ class RunFolder(_Folder):
         """The latency table, which there is if a budget is in milliseconds."""
         return _maybe(self.latency_file, LatencyRecord)
 
+    def seconds(self) -> SecondsRecord | None:
+        """How long the parts of the run took, as far as it is; None before any ended."""
+        return _maybe(self.seconds_file, SecondsRecord)
+
     def train_lines(self) -> list[TrainLine]:
         """What was recorded of the supernet's training."""
         return records.load_lines(self.train_log, TrainLine)
-
-    def finishing_lines(self) -> list[list[TrainLine]]:
-        """What was recorded of the training of each finished network, in the order of its name."""
-        logs = sorted(self.subnets.glob(f"*.{TRAIN_LOG}"))
-        return [records.load_lines(log, TrainLine) for log in logs]
 
     def sampler_lines(self) -> list[SamplerLine]:
         """What a learnt sampler reported, of whoever it is."""

@@ -11,7 +11,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from manyshot.recipe_keys import Key, sections
-from manyshot.run_folder import SUBNETS, Comparison, Ranking, Result
+from manyshot.run_folder import SUBNETS, Comparison, Ranking, Result, SecondsRecord
 from manyshot.tables import compare, files, numbers, preview, rank, run, settings, space
 from manyshot.tables.table import Cell, Table
 
@@ -61,6 +61,11 @@ def verdict_words(result: Result) -> Text | None:
     for sentence in rest:
         words.append(f"\n{sentence}", style="default")
     return words
+
+
+def took_words(seconds: SecondsRecord | None) -> Text | None:
+    """How long the parts of a run took; None if that is not on record."""
+    return None if seconds is None else _text(run.took(seconds))
 
 
 def shift_tables(result: Result) -> list[RichTable]:

@@ -45,7 +45,7 @@ def test_the_folder_has_the_pinned_files(base):
     folder, recipe, result = base
     archs = sorted({w["arch"] for w in result["winners"]})
     wanted = ["environment.json", "finish.jsonl", "lock", "recipe.sig", "recipe.toml"]
-    wanted += ["result.json", "search.jsonl"]
+    wanted += ["result.json", "search.jsonl", "seconds.json"]
     kinds = ("json", "safetensors", "tested.json", "train.jsonl")
     wanted += [f"subnets/{a}.{kind}" for a in archs for kind in kinds]
     wanted += ["space.json", "supernet.safetensors", "train.jsonl", "trainer.pt"]

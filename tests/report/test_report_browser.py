@@ -7,6 +7,7 @@ a script added to a copy of the page tells that what it sees.
 import base64
 import copy
 import gzip
+import itertools
 import json
 import re
 import shutil
@@ -15,15 +16,15 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-import plotly.offline
 import pytest
-from report_folders import EVIL, copy_of, named, undefined_macs, with_options, write_json
+from report_folders import EVIL, copy_of, named, read_json, undefined_macs, with_options, write_json
 
 import manyshot.report as report
+from manyshot.report import figures, labels, plotly_js
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 BROWSER = next((path for path in map(shutil.which, BROWSERS) if path), None)
-PHONE, DESK = 390, 1100
+PHONE, TABLET, DESK = 390, 768, 1100
 BOLD = "<b>bold</b>"
 LISTEN = """<script>
 const real = matchMedia;
@@ -60,6 +61,13 @@ const look = async () => {
     drawn: plots.filter((plot) => plot.dataset.drawn === "yes").length,
     unmarked: plots.filter((plot) => !plot.querySelector(marks))
       .map((plot) => plot.parentElement.ariaLabel),
+    labels: plots.map((plot) => [...plot.querySelectorAll(".annotation-text-g")].map((label) => {
+      const { left, right, top, bottom } = label.getBoundingClientRect();
+      const { left: from, right: to } = plot.getBoundingClientRect();
+      return { text: label.textContent, left, right, top, bottom, from, to };
+    })),
+    kinds: plots.flatMap((plot) => (plot.data ?? []).map((trace, i) =>
+      [trace.type, plot._fullData[i].type])),
     across: across?.textContent ?? "",
     widest: Math.max(0, ...plots.map((plot) => plot.firstElementChild?.clientWidth ?? 0)),
     texts: texts.map((text) => text.textContent).join("|"),
@@ -150,6 +158,7 @@ def check(frames: dict[int, dict[str, Any]], console: list[str], figures: int) -
         assert seen["plots"] == seen["drawn"] == seen["told"] == figures
         assert seen["unmarked"] == [], "figures without marks"
         assert seen["letters"] == seen["ink"]
+        assert seen["kinds"] and all(asked == drawn for asked, drawn in seen["kinds"])
     assert 250 < frames[PHONE]["widest"] <= PHONE
 
 
@@ -157,11 +166,71 @@ def is_dark(colour: str) -> bool:
     return sum(map(int, re.findall(r"\d+", colour)[:3])) < 3 * 64
 
 
+def near_winners(folder: Path, apart: float) -> None:
+    """Five winners of a run so near one another that their labels would be on one heap."""
+    result = read_json(folder / "result.json")
+    [first, *_], most = result["winners"], result["winners"][0]["macs"]
+    budgets = ("macs<=20%", "macs<=21%", "macs<=90% and params<=80%", "params<=9K", "macs<=22%")
+    result["winners"] = [
+        {
+            **first,
+            "budget": budget,
+            "arch": f"0-0-{i // 4}-{i % 4}",
+            "macs": round(most * (1 + apart * i)),
+            "proxy_score": 0.9 - apart * i,
+            "test_score": 0.8 + apart * i,
+            "test_interval": [0.7 + apart * i, 0.85 + apart * i],
+            "files": {},
+        }
+        for i, budget in enumerate(budgets)
+    ]
+    write_json(folder / "result.json", result)
+
+
+def on_one_another(labels: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """The pairs of labels of a figure of which one covers a part of the other."""
+    return [
+        (one["text"], other["text"])
+        for one, other in itertools.combinations(labels, 2)
+        if min(one["right"], other["right"]) > max(one["left"], other["left"])
+        and min(one["bottom"], other["bottom"]) > max(one["top"], other["top"])
+    ]
+
+
+@pytest.mark.parametrize("apart", [0.0, 0.003, 0.03])
+def test_labels_of_near_winners_are_beside_one_another(
+    everything: Path, tmp_path: Path, apart: float
+) -> None:
+    folder = copy_of(everything, tmp_path / "run")
+    near_winners(folder, apart)
+    frames, console = look_at(folder, (PHONE, TABLET, DESK))
+    assert console == [] and frames.keys() == {PHONE, TABLET, DESK}
+    for seen in frames.values():
+        labelled = [of_a_figure for of_a_figure in seen["labels"] if len(of_a_figure) == 5]
+        assert len(labelled) == 2, "of scores on validation and on test images"
+        for five in labelled:
+            assert on_one_another(five) == []
+            assert all(at["from"] <= at["left"] and at["right"] <= at["to"] for at in five)
+
+
+def test_labels_on_one_another_are_seen(
+    everything: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = copy_of(everything, tmp_path / "run")
+    near_winners(folder, 0.003)
+    above = labels.Place(-8.0, 20.0, leftwards=False)
+    monkeypatch.setattr(labels, "places", lambda all_of, *_: [above] * len(all_of))
+    frames, _ = look_at(folder)
+    assert any(on_one_another(of_a_figure) for of_a_figure in frames[PHONE]["labels"])
+
+
 def test_a_run_with_markup_for_names(everything: Path, tmp_path: Path) -> None:
     folder = with_options(copy_of(everything, tmp_path / "run"), BOLD, "b", "c", "d")
     named(folder, EVIL)
-    frames, console = look_at(folder, (PHONE, DESK))
+    frames, console = look_at(folder, (PHONE, TABLET, DESK))
     check(frames, console, figures=22)
+    assert frames.keys() == {PHONE, TABLET, DESK}
+    assert {kind for kind, _ in frames[DESK]["kinds"]} == {"scatter", "bar", "heatmap"}
     assert frames[DESK]["widest"] > 900
     for seen in frames.values():
         assert seen["heading"] == EVIL and EVIL in seen["title"]
@@ -194,21 +263,27 @@ def test_the_console_is_heard(
     comparison: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_json(tmp_path / "compare.json", comparison)
-    monkeypatch.setattr(plotly.offline, "get_plotlyjs", lambda: "fetch('https://example.org/')")
+    script = base64.b64encode(gzip.compress(b"fetch('https://example.org/')")).decode()
+    monkeypatch.setattr(plotly_js, "packed", lambda: script)
     frames, console = look_at(tmp_path)
     assert any("Content Security Policy" in line for line in console)
     assert any("Plotly is not defined" in line for line in console)
     assert all(seen["drawn"] == 0 for seen in frames.values())
 
 
-def test_what_draws_is_packed_in_a_page_of_two_megabytes(
-    comparison: dict[str, Any], tmp_path: Path
+def test_a_kind_of_trace_that_the_script_lacks_is_seen(
+    comparison: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """It would be drawn as dots, and nothing said."""
     write_json(tmp_path / "compare.json", comparison)
-    page = report.write(tmp_path).read_text(encoding="utf-8")
-    [packed] = re.findall(r'id="packed">([A-Za-z0-9+/=]+)</script>', page)
-    assert gzip.decompress(base64.b64decode(packed)).decode() == plotly.offline.get_plotlyjs()
-    assert len(page) < 2_200_000
+    real = figures.dots
+    monkeypatch.setattr(
+        figures, "dots", lambda *args, **more: {**real(*args, **more), "type": "parcoords"}
+    )
+    frames, console = look_at(tmp_path)
+    assert ["parcoords", "scatter"] in frames[PHONE]["kinds"]
+    with pytest.raises(AssertionError):
+        check(frames, console, figures=len(comparison["methods"][0]["metrics"]))
 
 
 def test_a_button_draws_another_view(everything: Path, tmp_path: Path) -> None:

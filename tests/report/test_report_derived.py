@@ -6,7 +6,7 @@ from report_parsed import Parsed
 from manyshot import run_folder
 from manyshot.report import derived, html_of
 from manyshot.report.picture import Picture, blocks
-from manyshot.run_folder import CodesLine, SearchLine, WinnerRecord
+from manyshot.run_folder import CodesLine, SearchLine, WinnerRecord, cost_of
 from manyshot.space import Decision, SearchSpace
 
 BY_ACCURACY = run_folder.TaskRecord(
@@ -67,6 +67,14 @@ def winner(budget: str, arch: str, **choices: object) -> WinnerRecord:
 
 
 POINTS = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), max_size=12)
+
+
+def test_costs_are_looked_up_in_the_same_way_for_all_networks() -> None:
+    line = score("0", 0.5, 60).model_copy(update={"costs": {"size": 7.0, "macs": 5.0}})
+    assert [cost_of(line, name) for name in ("macs", "params", "size")] == [60, 3, 7.0]
+    assert cost_of(line, "latency_ms") is None and cost_of(line, "energy") is None
+    won = winner("macs<=1", "0")
+    assert cost_of(won, "latency_ms") == 1.0 and cost_of(won, "size") is None
 
 
 @given(POINTS)

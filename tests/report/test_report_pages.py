@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import plotly.graph_objects
-import plotly.offline
 import pytest
 from report_folders import (
     EVIL,
@@ -28,6 +27,7 @@ from report_parsed import Parsed
 
 import manyshot.report as report
 from manyshot import records
+from manyshot.report import plotly_js
 
 NAMES = ("<b>bold</b>", "</script><script>alert(2)</script>", "sep3", "%{x} & <!--")
 
@@ -45,8 +45,8 @@ def page_of(folder: Path) -> Parsed:
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pages without their megabytes of plotly; browsers get the whole."""
-    monkeypatch.setattr(plotly.offline, "get_plotlyjs", lambda: "/* plotly */")
+    """Pages without most of their bytes, the script that draws; browsers get the whole."""
+    monkeypatch.setattr(plotly_js, "packed", lambda: "")
 
 
 @pytest.fixture
@@ -513,11 +513,11 @@ def test_a_page_is_a_function_of_its_records(run: Path) -> None:
     assert report.write(run).read_bytes() == first
 
 
-def test_reports_need_no_torch(run: Path) -> None:
+def test_reports_need_neither_torch_nor_the_package_plotly(run: Path) -> None:
     code = f"import sys, manyshot.report as r; r.write({str(run)!r}); print(sorted(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     modules = ast.literal_eval(done.stdout)
-    assert "torch" not in modules and "plotly.offline" in modules
+    assert "jinja2" in modules and not {"torch", "plotly"} & set(modules)
 
 
 def network(arch: str, score: float, low: float, high: float, **more: Any) -> dict[str, Any]:
@@ -639,16 +639,15 @@ def test_a_run_opens_with_a_sentence_per_budget(run: Path) -> None:
     assert words.index("Within 1.5 ms") < words.index("One supernet of")
 
 
-def test_a_run_says_how_long_its_trainings_took(run: Path) -> None:
-    lines = read_lines(run / "train.jsonl")
-    last = {**lines[-1], "images": 1500, "images_per_second": 20.0}
-    write_lines(run / "train.jsonl", [*lines[:-1], last])
-    for arch in ("0-0", "1-0"):
-        finished = {**last, "images": 300, "images_per_second": 100.0}
-        write_lines(run / "subnets" / f"{arch}.train.jsonl", [last, finished])
+def test_a_run_says_how_long_its_parts_took(run: Path) -> None:
+    seconds = {"search": 40.0, "training": 723.2, "tests": 3.0, "finishing": 365.0}
+    write_json(run / "seconds.json", {"schema": 1, "seconds": seconds})
     words = page_of(run).words.replace("\u202f", " ")
-    assert "Training the supernet took about 1 min 15 s" in words
-    assert "finishing 2 networks took about 6 s" in words
+    assert (
+        "It took 18 min 51 s: training 12 min 3 s, search 40 s, finishing 6 min 5 s, tests 3 s."
+    ) in words
+    (run / "seconds.json").unlink()
+    assert "It took" not in page_of(run).words
 
 
 @pytest.mark.parametrize(

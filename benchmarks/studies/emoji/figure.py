@@ -2,8 +2,8 @@
 
     python -m benchmarks.studies.emoji.figure
 
-It writes `docs/figures/emoji.svg`: accuracy against latency, of the winners of one run, and of plain
-networks that are trained one by one in the same time in all.
+It writes `docs/figures/emoji.svg`: accuracy against latency, of the winners of one run, and of
+plain networks that are trained one by one in the same time in all.
 """
 
 from __future__ import annotations

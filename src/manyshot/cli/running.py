@@ -309,7 +309,7 @@ def _show(run: Run, as_json: bool) -> None:
     """Prints the winners of a finished run."""
     if not speaks():
         return
-    from manyshot.show import shift_tables, verdict_words, winners_table
+    from manyshot.show import shift_tables, took_words, verdict_words, winners_table
 
     result, page = run.result, run.files.report
     moved = result.shifting != "none" or result.order
@@ -320,5 +320,6 @@ def _show(run: Run, as_json: bool) -> None:
             *filter(None, [verdict_words(result)]),
             winners_table(result, page),
             *(shift_tables(result) if moved else ()),
+            *filter(None, [took_words(run.files.seconds())]),
         ],
     )

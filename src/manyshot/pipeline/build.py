@@ -44,6 +44,7 @@ from manyshot.pipeline.checks import (
     check_stale,
     check_teachers,
 )
+from manyshot.pipeline.clock import Clock
 from manyshot.pipeline.given import load_data
 from manyshot.pipeline.matching import Matching
 from manyshot.pipeline.networks import Original, build_sharing, build_supernet
@@ -295,6 +296,7 @@ class Workspace:
         has_default_budgets: whether the recipe that it was built from had no budgets.
         original: what the supernet was made of.
         functions: the recipe's own costs by name.
+        clock: counts how long parts of the run take.
     """
 
     recipe: Recipe
@@ -307,6 +309,7 @@ class Workspace:
     has_default_budgets: bool = False
     original: Original = Original()
     functions: Mapping[str, FunctionCost] = field(default_factory=dict)
+    clock: Clock = field(default_factory=Clock)
 
     @classmethod
     def build(cls, recipe: Recipe, folder: Path | None = None) -> Workspace:

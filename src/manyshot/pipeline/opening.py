@@ -47,6 +47,7 @@ def open_folder(
     if other:
         for stale in (
             own.latency_file,
+            own.seconds_file,
             own.source,
             own.original,
             own.space_file,

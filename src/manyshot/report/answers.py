@@ -12,6 +12,7 @@ from manyshot.run_folder import (
     Result,
     TestedRecord,
     WinnerRecord,
+    cost_of,
 )
 from manyshot.space import Budget
 from manyshot.tables import numbers
@@ -71,7 +72,7 @@ def _quantity(metric: str, value: float) -> str:
 
 
 def _cost(network: TestedRecord, metric: str) -> str | None:
-    value = network.cost(metric)
+    value = cost_of(network, metric)
     return None if value is None else _quantity(metric, value)
 
 

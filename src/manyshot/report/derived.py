@@ -11,8 +11,8 @@ from manyshot.run_folder import (
     ScoreLine,
     SearchLine,
     TaskRecord,
-    TrainLine,
     WinnerRecord,
+    cost_of,
 )
 from manyshot.space import Arch, SearchSpace
 
@@ -46,7 +46,7 @@ def front(points: Sequence[S], task: TaskRecord, metric: str = "macs") -> list[S
     """
 
     def cost(point: S) -> float:
-        value = point.cost(metric)
+        value = cost_of(point, metric)
         assert value is not None
         return value
 
@@ -70,7 +70,7 @@ def best_so_far(
     steps: list[tuple[int, float]] = []
     best = -math.inf
     for number, line in enumerate(lines, start=1):
-        cost = None if limit is None else line.cost(limit[0])
+        cost = None if limit is None else cost_of(line, limit[0])
         if limit is not None and (cost is None or cost > limit[1] * (1 + TIE)):
             continue
         if fitness_of(task, line) > best:
@@ -118,13 +118,6 @@ def merged(winners: Sequence[WinnerRecord]) -> list[tuple[list[str], WinnerRecor
         budgets.setdefault(winner.arch, []).append(winner.budget)
     by_arch = {winner.arch: winner for winner in winners}
     return [(names, by_arch[arch]) for arch, names in budgets.items()]
-
-
-def seconds_of(lines: Sequence[TrainLine]) -> float | None:
-    """About how long a training took, at the speed of its last record; None if that has none."""
-    if not lines or not lines[-1].images_per_second:
-        return None
-    return lines[-1].images / lines[-1].images_per_second
 
 
 def chosen_rows(values: Sequence[float], most: int) -> list[int]:

@@ -6,16 +6,14 @@ whatever they are given: no text of a record is ever markup.
 
 from __future__ import annotations
 
-import base64
-import gzip
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, TypeAlias
 
 import jinja2
 
 from manyshot._version import __version__
+from manyshot.report import plotly_js
 from manyshot.report.picture import Picture
 from manyshot.tables.numbers import count, percent, shortened
 from manyshot.tables.table import Table
@@ -182,8 +180,6 @@ class Page:
 
     def render(self) -> str:
         """The whole document."""
-        import plotly.offline  # slow to import, and only whole pages need it
-
         sections = [
             PageSection(section.title, parts)
             for section in self.sections
@@ -193,15 +189,9 @@ class Page:
         return _TEMPLATES.get_template("page.html").render(
             page=self,
             sections=sections,
-            plotly=_packed(plotly.offline.get_plotlyjs()) if has_figures else "",
+            plotly=plotly_js if has_figures else None,
             version=__version__,
         )
-
-
-@lru_cache(maxsize=1)
-def _packed(code: str) -> str:
-    """A script as text that is smaller, which `templates/script.js` unpacks."""
-    return base64.b64encode(gzip.compress(code.encode(), mtime=0)).decode()
 
 
 def _has_figures(parts: Sequence[Any]) -> bool:

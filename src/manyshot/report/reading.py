@@ -16,6 +16,7 @@ from manyshot.run_folder import (
     Result,
     RunFolder,
     SearchLine,
+    SecondsRecord,
     ShiftingLine,
     TargetsLine,
     TaskRecord,
@@ -46,7 +47,7 @@ class RunRecords:
         task: what scores are.
         largest: the costs of the largest architecture, by metric.
         images: what is known of the images.
-        finishing: how winners, controls and exported networks were trained.
+        seconds: how long the parts of the run took.
         predictions: what winners predict of the test images, by architecture; not what they
             predicted of images that they are not tested on any more.
         rankings: how the run ranks against each truth.
@@ -68,7 +69,7 @@ class RunRecords:
     task: TaskRecord | None
     largest: dict[str, float]
     images: ImagesRecord | None
-    finishing: list[list[TrainLine]]
+    seconds: SecondsRecord | None
     predictions: dict[str, PredictionsRecord]
     rankings: tuple[Ranking, ...]
 
@@ -104,7 +105,7 @@ class RunRecords:
             task=None if described is None else described.task,
             largest={} if space is None else space.largest,
             images=None if space is None else space.images,
-            finishing=folder.finishing_lines(),
+            seconds=folder.seconds(),
             predictions={
                 arch: record
                 for arch, (tested_on, record) in told.items()

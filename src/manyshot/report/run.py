@@ -5,7 +5,7 @@ from __future__ import annotations
 from manyshot.report import figures as f
 from manyshot.report import searching, trade_off, training
 from manyshot.report.answers import answers
-from manyshot.report.derived import latest, merged, seconds_of
+from manyshot.report.derived import latest, merged
 from manyshot.report.page import Code, Figure, Folded, Page, PageSection, Parts, Verdict
 from manyshot.report.picture import Picture, blocks
 from manyshot.report.predictions import predictions
@@ -170,19 +170,11 @@ def _cost(run: RunRecords) -> Parts:
 
 
 def _took(run: RunRecords) -> str:
-    """How long training took, in the units of people; empty if no record says."""
-    words = []
-    training_s = seconds_of(run.train)
-    if training_s is not None:
-        words.append(f"training the supernet took about {numbers.seconds(training_s)}")
-    finishing_s = [s for s in map(seconds_of, run.finishing) if s is not None]
-    if finishing_s:
-        networks = numbers.plural(len(finishing_s), "network")
-        words.append(f"finishing {networks} took about {numbers.seconds(sum(finishing_s))}")
-    if not words:
+    """How long the parts of the run took; empty if no record says."""
+    if run.seconds is None:
         return ""
-    why = "by their images and the last images per second on record"
-    return numbers.sentence(f"{numbers.listed(words)}, {why}; other stages have no times there")
+    counted = "All commands that worked on this run count; looking at its images does not."
+    return f"{tables.took(run.seconds)} {counted}"
 
 
 def _environment(run: RunRecords) -> Parts:

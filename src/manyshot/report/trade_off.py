@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, TypeAlias
 
 from manyshot.report import figures as f
+from manyshot.report import labels
 from manyshot.report.derived import front, latest, merged
 from manyshot.report.figures import plain
 from manyshot.report.page import Figure, View
 from manyshot.report.reading import RunRecords
 from manyshot.report.searching import shown
-from manyshot.run_folder import ControlKind, SearchLine, TaskRecord, TestedRecord
+from manyshot.run_folder import ControlKind, SearchLine, TaskRecord, TestedRecord, cost_of
 from manyshot.tables import numbers
 
 _KINDS: dict[ControlKind, tuple[str, str]] = {
@@ -30,6 +32,12 @@ _UNITS = {
     "latency_ms": "%{x:.3~g} ms",
 }
 """A cost of a figure as people read it."""
+
+_LONG = 30
+"""A label of more letters is of several lines, because it would be as wide as a phone."""
+
+_HEIGHT, _TESTED_HEIGHT = 480, 420
+"""Of the figures, in pixels."""
 
 _Network: TypeAlias = SearchLine | TestedRecord
 
@@ -62,16 +70,16 @@ def trade_off(run: RunRecords, task: TaskRecord) -> Figure:
     series += _stars(run, on_test=False)
     views = []
     for cost in _costs(run, scored):
-        has_cost = [line for line in scored if line.cost(cost) is not None]
+        has_cost = [line for line in scored if cost_of(line, cost) is not None]
         best = front(has_cost, task, cost)
         step = f.line(
-            [line.cost(cost) for line in best],
+            [cost_of(line, cost) for line in best],
             [line.proxy_score for line in best],
             "Pareto front",
             line={"shape": "hv", "width": 1.5},
             hoverinfo="skip",
         )
-        views.append(_view(run, task, series, cost, f"proxy {metric.name}", [step]))
+        views.append(_view(run, task, series, cost, f"proxy {metric.name}", [step], _HEIGHT))
     unknown = [
         numbers.budget(budget) for budget in run.budgets if None in run.limits(budget).values()
     ]
@@ -85,7 +93,7 @@ def trade_off(run: RunRecords, task: TaskRecord) -> Figure:
             f" Not drawn, because the cost of the largest network is not on record: the limits of "
             f"{numbers.listed(unknown)}."
         )
-    return _figure(f"Cost against {metric.name}", views, caption, 480)
+    return _figure(f"Cost against {metric.name}", views, caption, _HEIGHT)
 
 
 def tested(run: RunRecords, task: TaskRecord) -> list[Figure]:
@@ -95,12 +103,12 @@ def tested(run: RunRecords, task: TaskRecord) -> list[Figure]:
         return []
     series = [*_controls(run, on_test=True), *_stars(run, on_test=True)]
     name = f"test {task.metric.name}"
-    views = [_view(run, task, series, cost, name, []) for cost in _costs(run, [])]
+    views = [_view(run, task, series, cost, name, [], _TESTED_HEIGHT) for cost in _costs(run, [])]
     caption = "Each was finished in the same way, and tested once."
     if any(network.test_interval for network in result.winners):
         caption += " Bars: 95 % intervals by the test images alone."
     title = f"Cost against {task.metric.name} on test images"
-    return [_figure(title, views, caption, 420)]
+    return [_figure(title, views, caption, _TESTED_HEIGHT)]
 
 
 def _figure(
@@ -139,6 +147,7 @@ def _view(
     cost: str,
     name: str,
     lines: Sequence[dict[str, Any]],
+    height: int,
 ) -> tuple[str, list[dict[str, Any]], dict[str, Any]]:
     """What the figure is by one cost: its name, its traces and its layout.
 
@@ -149,6 +158,7 @@ def _view(
         cost: the metric across.
         name: what the scores are called.
         lines: what is drawn between the first marks and the others.
+        height: of the figure, in pixels.
     """
     by_table = _has_table([n for s in series for n in s.networks if isinstance(n, SearchLine)])
     unit = _UNITS.get(cost, f"{plain(cost)} %{{x:.3~s}}")
@@ -160,26 +170,33 @@ def _view(
         traces.append({**one.trace, "x": x, "hovertemplate": hover})
     ticks = {"tickformat": ".3~g"} if cost == "latency_ms" else {}
     axis = f.cost_axis(plain(numbers.metric(cost)), costs, **ticks)
-    shapes = [
-        f.rule("x", limit, line={"color": f.colour(i), "dash": "dot", "width": 2})
+    limits = [
+        (i, limit)
         for i, budget in enumerate(run.budgets)
         for metric, limit in run.limits(budget).items()
         if metric == cost and limit is not None
     ]
-    stars = [
-        (trace, one.networks[0])
-        for trace, one in zip(traces, series, strict=True)
-        if one.label == "winner"
+    drawn = [*traces[:1], *lines, *traces[1:]]
+    shapes = [
+        f.rule("x", limit, line={"color": f.colour(i), "dash": "dot", "width": 2})
+        for i, limit in limits
     ]
     layout = f.layout(
         axis,
         f.score_axis(plain(name), task.metric.share),
         shapes=shapes,
-        annotations=_labels(run, stars, costs, axis.get("type") == "log"),
+        annotations=_labels(
+            run,
+            drawn,
+            [limit for _, limit in limits],
+            cost,
+            height,
+            logarithmic=axis.get("type") == "log",
+        ),
         margin={"r": 24},
     )
     titled = numbers.metric(cost).partition(" (")[0]
-    return f"{titled[:1].upper()}{titled[1:]}", [*traces[:1], *lines, *traces[1:]], layout
+    return f"{titled[:1].upper()}{titled[1:]}", drawn, layout
 
 
 def _costs(run: RunRecords, scored: Sequence[SearchLine]) -> list[str]:
@@ -189,7 +206,7 @@ def _costs(run: RunRecords, scored: Sequence[SearchLine]) -> list[str]:
     further = [name for network in networks for name in network.costs or {}]
     budgets = [metric for budget in run.budgets for metric in run.limits(budget)]
     names = dict.fromkeys([*budgets, "macs", "params", "latency_ms", *further])
-    return [n for n in names if any(network.cost(n) is not None for network in networks)] or [
+    return [n for n in names if any(cost_of(network, n) is not None for network in networks)] or [
         "macs"
     ]
 
@@ -205,7 +222,7 @@ def _cost(run: RunRecords, network: _Network, metric: str, by_table: bool) -> fl
         timing = run.result.latency.get(network.arch)
         if timing is not None and timing.table_ms is not None:
             return timing.table_ms
-    return network.cost(metric)
+    return cost_of(network, metric)
 
 
 def _largest(run: RunRecords, scored: Sequence[SearchLine]) -> list[_Series]:
@@ -266,40 +283,100 @@ def _tested_trace(
 
 def _labels(
     run: RunRecords,
-    stars: Sequence[tuple[Mapping[str, Any], _Network]],
-    costs: Sequence[float],
+    traces: Sequence[Mapping[str, Any]],
+    limits: Sequence[float],
+    cost: str,
+    height: int,
+    *,
     logarithmic: bool,
 ) -> list[dict[str, Any]]:
-    """The limits that each winner meets, above its star, away from the nearer edge.
+    """The limits that each winner meets, beside its star or where a line leads to it.
 
     Args:
         run: the records.
-        stars: the trace of each winner, and the winner.
-        costs: all that are drawn.
-        logarithmic: whether the axis is.
+        traces: all that is drawn, of which stars are winners.
+        limits: what is drawn across besides.
+        cost: the metric across.
+        height: of the figure.
+        logarithmic: whether the axis across is.
     """
 
-    def at(cost: float) -> float:
-        return math.log10(cost) if logarithmic else cost
+    def at(value: float) -> float:
+        return math.log10(value) if logarithmic else value
 
+    stars = [trace for trace in traces if _is_star(trace) and trace["x"] != [None]]
+    if not stars:
+        return []
+    ends = [end for trace in traces for end in _ends(trace)]
+    across = labels.Range.of(
+        [*(at(x) for x, _, _ in ends), *(at(limit) for limit in limits if limit > 0)]
+    )
+    upwards = labels.Range.of([y for _, *both in ends for y in both])
+    covered = []
+    for trace in traces:
+        points = [
+            (across.share(at(x)), upwards.share(low), upwards.share(high))
+            for x, low, high in _ends(trace)
+        ]
+        if trace["mode"] == "lines":  # horizontally to the next point, and there vertically
+            for (x, y, _), (next_x, next_y, _) in pairwise(points):
+                covered.append(labels.Mark(x, next_x, y, y, around=1.0))
+                low, high = sorted((y, next_y))
+                covered.append(labels.Mark(next_x, next_x, low, high, around=1.0))
+        elif trace["name"] != "scored":  # too many not to be covered
+            covered += [labels.Mark(x, x, low, high) for x, low, high in points]
     budgets = {winner.arch: names for names, winner in merged(run.winners)}
-    labels = []
-    for trace, winner in stars:
-        [x], [y] = trace["x"], trace["y"]
-        if x is None:
-            continue
-        place = at(x)
-        is_left = place - at(min(costs)) < at(max(costs)) - place
-        labels.append(
-            f.note(
-                place,
-                y,
-                plain(", ".join(map(numbers.limit_of, budgets[winner.arch]))),
-                xanchor="left" if is_left else "right",
-                xshift=-8 if is_left else 8,
-                yshift=19,
-                opacity=0.9,
-                borderpad=1,
-            )
+    stars.sort(key=lambda trace: (-trace["y"][0], trace["x"][0]))
+    placed = [
+        labels.Label(
+            across.share(at(trace["x"][0])),
+            upwards.share(trace["y"][0]),
+            _limits(budgets[trace["text"][0]], cost),
         )
-    return labels
+        for trace in stars
+    ]
+    places = labels.places(placed, covered, labels.plots(height, len(traces)))
+    return [
+        f.note(
+            at(trace["x"][0]),
+            trace["y"][0],
+            label.text,
+            **{"opacity": 0.95, "borderpad": 1, **place.drawn(trace["marker"]["color"])},
+        )
+        for trace, label, place in zip(stars, placed, places, strict=True)
+    ]
+
+
+def _is_star(trace: Mapping[str, Any]) -> bool:
+    symbol: object = trace.get("marker", {}).get("symbol")
+    return symbol == "star"
+
+
+def _ends(trace: Mapping[str, Any]) -> list[tuple[float, float, float]]:
+    """Where the marks of a trace are: across, and from where to where, with error bars."""
+    bars = trace.get("error_y", {})
+    none = [0.0] * len(trace["y"])
+    ends = zip(bars.get("arrayminus", none), bars.get("array", none), strict=True)
+    return [
+        (x, y - down, y + up)
+        for x, y, (down, up) in zip(trace["x"], trace["y"], ends, strict=True)
+        if x is not None
+    ]
+
+
+def _limits(budgets: Sequence[str], cost: str) -> str:
+    """Budgets as a label: the limit alone where it is on the cost across."""
+    words = [
+        numbers.limit_of(budget) if budget.startswith(f"{cost}<") else numbers.budget(budget)
+        for budget in budgets
+    ]
+    lines = [line for text in words for line in _wrapped(text)]
+    return labels.LINE_BREAK.join(map(plain, lines))
+
+
+def _wrapped(budget: str) -> list[str]:
+    """A budget in lines, of one limit each where it is long."""
+    if len(budget) <= _LONG:
+        return [budget]
+    first, *others = budget.split(" and ")
+    return [first, *(f"and {other}" for other in others)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import get_args
 
 from manyshot.run_folder import (
     ControlRecord,
@@ -11,6 +12,8 @@ from manyshot.run_folder import (
     GeneratedRecord,
     MetricRecord,
     Result,
+    RunPart,
+    SecondsRecord,
     TaskRecord,
     TestedRecord,
     Timing,
@@ -29,6 +32,16 @@ STAGES = {
     "probe": "probes of the sampler",
 }
 """What the stages that forward images are called."""
+
+
+def took(record: SecondsRecord) -> str:
+    """How long the parts of a run took, in the order of a run."""
+    parts = [
+        f"{name} {numbers.seconds(record.seconds[name])}"
+        for name in get_args(RunPart)
+        if name in record.seconds
+    ]
+    return f"It took {numbers.seconds(sum(record.seconds.values()))}: {', '.join(parts)}."
 
 
 def winners(result: Result) -> Table:

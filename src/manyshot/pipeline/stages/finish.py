@@ -115,11 +115,12 @@ def finish(
     for work in works:
         line = work.line
         if not work.done:
-            subnet = work.subnet(ws, accelerator, settings, progress)
-            if accelerator.is_main_process:
-                proxy = proxies.get(work.arch)
-                line = work.recorded(ws, subnet, settings, proxy, test=test, examples=examples)
-                _put(path, line)
+            with ws.clock.part("finishing"):
+                subnet = work.subnet(ws, accelerator, settings, progress)
+                if accelerator.is_main_process:
+                    proxy = proxies.get(work.arch)
+                    line = work.recorded(ws, subnet, settings, proxy, test=test, examples=examples)
+                    _put(path, line)
         if accelerator.is_main_process:
             (RunFolder(folder).subnets / f"{work.text}.trainer.pt").unlink(missing_ok=True)
         [finished_archs[work.arch]] = broadcast_object_list([line])
@@ -231,7 +232,8 @@ class _Work:
         images = ws.splits.digests["test"]
         if (test and tested_on != images) or (value is not None and not self.trained):
             path = RunFolder(self.folder).predictions_file(self.text) if examples else None
-            score = tested(ws, subnet, self.text, path)
+            with ws.clock.part("tests"):
+                score = tested(ws, subnet, self.text, path)
             value, loss, values = score.value, score.loss, score.finite_metrics
             count, parts = score.images, tuple(part.value for part in score.parts)
             if not all(map(math.isfinite, parts)):  # as R2 of a part of one image
@@ -241,18 +243,19 @@ class _Work:
         if proxy_score is not None:
             scores[f"proxy {ws.task_record.metric.name}"] = proxy_score
         intact = {kind: before.files[kind] for kind in self.intact - {CARD}} if before else {}
-        written = exported(
-            ws,
-            subnet,
-            self.folder,
-            self.arch,
-            [kind for kind in formats if kind not in intact],
-            scores,
-            intact=intact,
-            tested_on=tested_on,
-            script=before.script if before is not None and SCRIPT in intact else None,
-            int8=before.int8 if before is not None and INT8 in intact else None,
-        )
+        with ws.clock.part("exports"):
+            written = exported(
+                ws,
+                subnet,
+                self.folder,
+                self.arch,
+                [kind for kind in formats if kind not in intact],
+                scores,
+                intact=intact,
+                tested_on=tested_on,
+                script=before.script if before is not None and SCRIPT in intact else None,
+                int8=before.int8 if before is not None and INT8 in intact else None,
+            )
         every = {kind: path for kind, path in intact.items() if kind not in written.failed}
         every |= written.files
         files = {kind: every[kind] for kind in FORMATS if kind in every}
@@ -530,7 +533,8 @@ def int8_record(
     batches = list(ws.fixed("test", None))
     targets = (to_device(of, torch.device("cpu")) for _, of in batches)
     pairs = zip(_taken(ws, subnet, batches), targets, strict=True)
-    score = evaluate.score_module(program, pairs, task=ws.task)
+    with ws.clock.part("tests"):
+        score = evaluate.score_module(program, pairs, task=ws.task)
     return Int8Record(
         calibration_images=images,
         tested_on=tested_on,

@@ -28,7 +28,8 @@ def needs_latency(ws: Workspace) -> bool:
 def measured(ws: Workspace, progress: Progress) -> LatencyTable:
     """The latency table of the supernet on this machine, as the recipe says to measure."""
     settings = ws.recipe.latency
-    with progress.stage("latency", settings.warmup + settings.repeats) as advance:
+    shown = progress.stage("latency", settings.warmup + settings.repeats)
+    with ws.clock.part("latency"), shown as advance:
         return latency_table(
             ws.net,
             example_inputs=ws.example_inputs(),

@@ -22,14 +22,15 @@ def train_stage(ws: Workspace, accelerator: Accelerator, folder: Path, progress:
     is_trained = weights.exists()
     accelerator.wait_for_everyone()  # all have looked before the main process writes
     if not is_trained:
-        if ws.recipe.moves:
-            adopt_source(ws, accelerator, folder, progress)
-        else:
-            train_supernet(ws, accelerator, folder, progress)
-        if accelerator.is_main_process:
-            describe_codes(ws, folder)
-            save_weights(weights, ws.net, ws.weights_fingerprint())
-        accelerator.wait_for_everyone()
+        with ws.clock.part("training"):
+            if ws.recipe.moves:
+                adopt_source(ws, accelerator, folder, progress)
+            else:
+                train_supernet(ws, accelerator, folder, progress)
+            if accelerator.is_main_process:
+                describe_codes(ws, folder)
+                save_weights(weights, ws.net, ws.weights_fingerprint())
+            accelerator.wait_for_everyone()
     load_weights(weights, ws.net, ws.weights_fingerprint())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from manyshot.pipeline.build import (
     stop,
 )
 from manyshot.pipeline.checks import GENERATOR, check_settings
+from manyshot.pipeline.clock import Clock
 from manyshot.pipeline.networks import keep_original, said_of_classifier
 from manyshot.pipeline.opening import open_folder, take_over
 from manyshot.pipeline.stages import latency
@@ -104,7 +106,9 @@ def begin(
         describe_space(ws, folder, minutes)
         if not RunFolder(folder).has_begun:
             try_formats(ws, progress)
+        ws = replace(ws, clock=Clock(RunFolder(folder).seconds_file))
     accelerator.wait_for_everyone()
+    progress = ws.clock.watching(progress)
     if latency.needs_latency(ws):
         ws = latency.with_latency(ws, accelerator, folder, progress, trained)
         ws.limits()  # an impossible budget, or a sampler that does not fit, fails before training
@@ -166,17 +170,19 @@ def _run(
     recipe: Recipe, folder: Path, progress: Progress, trained: Path | None, source: Path | None
 ) -> Result:
     ws, accelerator = begin(recipe, folder, progress, trained, source)
-    recipe = ws.recipe
+    recipe, progress = ws.recipe, ws.clock.watching(progress)
     generates = recipe.search.name == GENERATOR
-    proposed = proposals(ws, folder) if generates else None
-    searched = search(ws, accelerator, folder, progress, proposed)
+    with ws.clock.part("search", RunFolder(folder).search_log):
+        proposed = proposals(ws, folder) if generates else None
+        searched = search(ws, accelerator, folder, progress, proposed)
     scores = searched.scores
     chosen = winners(ws, scores, proposed)
     archs = list(chosen.values())
     proxies = {arch: searched.lines[arch].proxy_score for arch in archs}
     finished = finish(ws, accelerator, folder, archs, recipe.finish, progress, proxies)
     controls = [c for c in choose_controls(ws, list(scores)) if c.budget in chosen]
-    beside, lines = finish_controls(ws, accelerator, folder, controls, progress, finished)
+    with ws.clock.part("finishing", RunFolder(folder).controls_log):
+        beside, lines = finish_controls(ws, accelerator, folder, controls, progress, finished)
     result = None
     if accelerator.is_main_process:
         images = {"train": trained_images(ws), **searched.images, "probe": probed_images(folder)}
@@ -215,7 +221,8 @@ def _timings(ws: Workspace, folder: Path, archs: Iterable[Arch]) -> dict[Arch, T
             by_table = ws.costs["latency_ms"]([arch])[0].item()
         timing = before.get(ws.net.space.to_text(arch))
         if timing is None:
-            timing = latency.latency_of(ws, ws.net.extract(arch), by_table)
+            with ws.clock.part("latency"):
+                timing = latency.latency_of(ws, ws.net.extract(arch), by_table)
         timings[arch] = timing.model_copy(update={"table_ms": by_table})
     return timings
 
