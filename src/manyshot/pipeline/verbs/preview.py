@@ -167,12 +167,13 @@ def _steps(ws: Workspace, *, whole: bool) -> list[str]:
         )
     if recipe.shifting.name != "none":
         said.append(f"While it searches the supernet is trained further: {recipe.shifting.name}.")
-    more = plural(finish.training.epochs, "epoch")
-    more += " of the train and validation parts" if finish.data == "train+validation" else ""
+    epochs = plural(finish.training.epochs, "epoch")
+    if finish.data == "train+validation":
+        epochs += " of the train and validation parts"
     how = {
         "inherit": "keep the supernet's weights",
-        "finetune": f"are trained for {more} more",
-        "scratch": f"are trained for {more} from new weights",
+        "finetune": f"are trained on for {epochs}",
+        "scratch": f"are trained for {epochs} from new weights",
     }[finish.mode]
     beside = ""
     if recipe.controls.any:
