@@ -104,7 +104,7 @@ def latency_table(timings: Sequence[Mapping[str, Any]]) -> RichTable:
 
 
 def preview_tables(told: dict[str, Any]) -> list[RichTable | Text]:
-    """What `manyshot run --dry-run` prints: what a run would do, write and take."""
+    """What `--dry-run` prints: what a run or a truth would do, write and take."""
     data, network = told["data"], told["network"]
     shape = "x".join(map(str, data["shape"]))
     shown: list[RichTable | Text] = [
@@ -118,8 +118,7 @@ def preview_tables(told: dict[str, Any]) -> list[RichTable | Text]:
     if told["seconds"]:
         took = ", ".join(f"{what} {numbers.seconds(s)}" for what, s in told["seconds"].items())
         whole = numbers.seconds(sum(told["seconds"].values()))
-        rest = "exports, tests and latency come on top"
-        shown.append(_text(f"It takes about {whole} ({took}); {rest}."))
+        shown.append(_text(f"It takes about {whole} ({took}); {told['beside']}."))
     shown += [_text(numbers.sentence(note)) for note in told["notes"]]
     return [*shown, Text("Nothing was written.")]
 

@@ -11,6 +11,7 @@ import typer
 from manyshot.cli.shared import (
     RESEARCH,
     USING,
+    DryRun,
     Json,
     Overrides,
     Quiet,
@@ -24,6 +25,7 @@ from manyshot.cli.shared import (
     progress,
     recipe_of,
     show,
+    show_told,
     trusted_recipe_of,
 )
 
@@ -47,6 +49,7 @@ def truth_command(
     arch: Annotated[
         list[str] | None, typer.Option(help="An architecture in place of a plan; repeatable.")
     ] = None,
+    dry_run: DryRun = False,
     quiet: Quiet = False,
 ) -> None:
     """Train architectures alone: the truth that rankings are compared with.
@@ -57,11 +60,16 @@ def truth_command(
     settings = loaded(recipe, set_)
     for run in of or []:
         recipe_of(run)
-    from manyshot.pipeline import truth
+    from manyshot.pipeline import preview_truth, truth
     from manyshot.pipeline.workers import Processes, Ray
 
-    threads = settings.threads if isinstance(settings.threads, int) else os.cpu_count() or 1
     folder = out or Path("truth") / settings.name
+    if dry_run:
+        runs, texts, bars = of or [], arch or [], progress(quiet)
+        told = preview_truth(settings, folder, bars, workers=workers, of=runs, archs=texts)
+        show_told(told, as_json=False)
+        return
+    threads = settings.threads if isinstance(settings.threads, int) else os.cpu_count() or 1
     truth(
         settings,
         folder,

@@ -128,12 +128,22 @@ def show_preview(
         raise typer.BadParameter("--dry-run is for a run that is to begin: leave --resume out")
     settings = loaded(recipe, overrides)
     from manyshot.pipeline import preview
-    from manyshot.recipe import RecipeError
-    from manyshot.show import preview_tables
     from manyshot.writing import next_folder
 
     folder = next_folder(settings.name) if out is None else out
-    told = preview(settings, folder, bars, whole=whole)
+    show_told(preview(settings, folder, bars, whole=whole), as_json)
+
+
+def show_told(told: dict[str, Any], as_json: bool) -> None:
+    """Prints what something would do; an error if it would fail before it trains.
+
+    Args:
+        told: what `preview` or `preview_truth` gives.
+        as_json: whether to print these plain values.
+    """
+    from manyshot.recipe import RecipeError
+    from manyshot.show import preview_tables
+
     show(told, as_json, lambda: preview_tables(told))
     if told["problems"]:
         raise RecipeError("; ".join(told["problems"]))

@@ -13,6 +13,7 @@ from manyshot.pipeline.verbs.run import run, train_only
 from manyshot.pipeline.verbs.space import survey
 from manyshot.pipeline.verbs.transfer import transfer_recipe
 from manyshot.pipeline.verbs.truth import TruthFailed, truth
+from manyshot.pipeline.verbs.truth_preview import preview_truth
 
 __all__ = [
     "Prediction",
@@ -24,6 +25,7 @@ __all__ = [
     "init",
     "predict_images",
     "preview",
+    "preview_truth",
     "rank_run",
     "run",
     "search",

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
+from torch import nn
 
 from manyshot.evaluate import score
 from manyshot.fitting import fit
@@ -287,13 +288,44 @@ def _train_supernet(ws: Workspace, accelerator: Accelerator, steps: int) -> None
 
 def _finish(ws: Workspace, accelerator: Accelerator, steps: int) -> None:
     """Trains the network that winners are likely to be like for some steps."""
-    settings = ws.recipe.finish.training.model_copy(update=_ONE_EPOCH)
+    teacher = ws.original.module if ws.recipe.finish.teacher == "original" else None
+    _alone(ws, accelerator, _largest_within(ws), ws.recipe.finish.training, steps, teacher)
+
+
+def seconds_alone(
+    ws: Workspace, accelerator: Accelerator, arch: Arch, settings: TrainingSettings
+) -> float:
+    """How long it is likely to take to train an architecture alone, by real steps.
+
+    Args:
+        ws: has the network and the images.
+        accelerator: on its device.
+        arch: the architecture.
+        settings: how it is trained.
+    """
+    steps = len(ws.batches(settings))
+    step = seconds_of_a_step(
+        lambda count: _alone(ws, accelerator, arch, settings, count), steps, FORETOLD_S
+    )
+    return step * steps * settings.epochs
+
+
+def _alone(
+    ws: Workspace,
+    accelerator: Accelerator,
+    arch: Arch,
+    settings: TrainingSettings,
+    steps: int,
+    teacher: nn.Module | None = None,
+) -> None:
+    """Trains a network by itself for some steps."""
+    settings = settings.model_copy(update=_ONE_EPOCH)
     few = _of_steps(ws, settings, steps)
     fit(
-        plain_module(ws.net, _largest_within(ws), ws.device),
+        plain_module(ws.net, arch, ws.device),
         few.batches(settings, accelerator.process_index, accelerator.num_processes),
         task=ws.task,
-        teacher=ws.original.module if ws.recipe.finish.teacher == "original" else None,
+        teacher=teacher,
         settings=settings,
         seed=ws.recipe.seed + 1,
         accelerator=accelerator,

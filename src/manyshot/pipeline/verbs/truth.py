@@ -78,14 +78,14 @@ def _truth(
     of: Sequence[Path],
     archs: Sequence[str],
 ) -> int:
-    log, toml = TruthFolder(folder).log, _bare(recipe).to_toml()
+    log, toml = TruthFolder(folder).log, bare(recipe).to_toml()
     with showing(progress):
         ws = workspace(toml, recipe.truth.seeds[0])
     ws.check_batches("truth.training", recipe.truth.training)
     records.keep_lines(log, lambda row: True)  # a line torn by a kill is dropped
     lines = TruthFolder(folder).lines()
     for seed in sorted({line.seed for line in lines}):
-        _check_same(workspace(toml, seed), lines, log)
+        check_same(workspace(toml, seed), lines, log)
     chosen = planned(ws, lines, seed=recipe.seed, of=of, archs=archs)
     texts = [ws.net.space.to_text(arch) for arch in chosen]
     _open(folder, recipe)
@@ -117,13 +117,23 @@ def workspace(toml: str, seed: int) -> Workspace:
     return Workspace.build(Recipe.build(values, [f"seed={seed}"], "the truth's recipe"))
 
 
-def _bare(recipe: Recipe) -> Recipe:
+def bare(recipe: Recipe) -> Recipe:
     """The recipe without what has no part in training a network alone."""
     parts = ("sharing", "sampler", "shifting", "transfer", "search")
     return recipe.model_copy(update={part: Recipe.model_fields[part].default for part in parts})
 
 
-def _check_same(ws: Workspace, lines: Sequence[TruthLine], log: Path) -> None:
+def check_same(ws: Workspace, lines: Sequence[TruthLine], log: Path) -> None:
+    """Refuses to add to trainings with a workspace's seed that had other settings.
+
+    Args:
+        ws: what is to train.
+        lines: the trainings on record.
+        log: their file.
+
+    Raises:
+        RecordError: then.
+    """
     settings = ws.truth_fingerprint(ws.recipe.truth.training)
     for line in lines:
         if line.seed != ws.recipe.seed or line.settings == settings:
