@@ -163,7 +163,8 @@ def beside(params: int, arm: Arm, seconds: float, data: Data, seed: int) -> dict
 def as_recipe(net: nn.Module, splits: ms.data.Splits, epochs: int, seed: int) -> None:
     """Trains a network as winners are finished, from new weights."""
     recipe = Recipe.load(RECIPE, ["data.root=anywhere"])
-    settings = recipe.finish.training.model_copy(update={"epochs": epochs})
+    of_epochs = {"epochs": epochs, "least_images": None}
+    settings = recipe.finish.training.model_copy(update=of_epochs)
     of = recipe.data
     augment = ms.data.Augment(
         pad=of.pad, padding_mode=of.padding_mode, flip=of.flip, jitter=of.jitter
