@@ -629,7 +629,7 @@ OF_FOLDERS: dict[str, tuple[dict[str, Any], set[str]]] = {
     "data": ({"pad": 3, "padding_mode": "edge", "jitter": 0.2}, set()),
     "train": ({"epochs": 16, "least_images": 70_000, **_OPTIMISED}, _RATES),
     "finish": ({"data": "train+validation"}, set()),
-    "training": ({"epochs": 40, "least_images": 200_000, **_OPTIMISED}, _RATES),
+    "training": ({"epochs": 40, "least_images": 100_000, **_OPTIMISED}, _RATES),
 }
 """What sections are by default for images in folders where neither network nor task is named, and
 the keys with which a section settles all of that itself; `training` is that of `finish`. Measured
