@@ -12,14 +12,14 @@ import manyshot as ms
 
 
 def main(epochs: int = 40, seed: int = 0) -> tuple[float, float]:
-    """Trains weights and codes in turn; returns the spread of the codes and a test accuracy."""
+    """Trains weights and codes; returns the spread of the codes and a test accuracy."""
     torch.manual_seed(seed)
     splits = ms.data.load("digits", seed=seed)
     look: dict[str, Any] = {"mean": splits.mean, "std": splits.std, "seed": seed}
-    sharing = ms.sharing.KShot(4, m=2, optimizer="adam", init=ms.zoo.tiny, seed=seed)
+    sharing = ms.sharing.KShot(4, m=2, init=ms.zoo.tiny, seed=seed)
     net = ms.Supernet(ms.zoo.tiny(), sharing=sharing, input_shape=splits.image_shape)
 
-    codes = sharing.code_optimizer(lr=0.01, momentum=0.9)
+    codes = sharing.code_optimizer(lr=0.1, momentum=0.9)
     assert codes is not None
     own = {id(parameter) for group in codes.param_groups for parameter in group["params"]}
     rest = [p for p in net.parameters() if id(p) not in own]
@@ -30,7 +30,7 @@ def main(epochs: int = 40, seed: int = 0) -> tuple[float, float]:
     steps, step = epochs * len(batches), 0
     for epoch in range(epochs):
         for images, labels in batches.epoch(epoch):
-            phase = sharing.phase(step, steps)  # warmup, then weights and code in turn
+            phase = sharing.phase(step, steps)  # warmup, then weights, and code now and then
             chunks = sharing.chunks if phase == "code" else 1
             for x, y in zip(images.chunk(chunks), labels.chunk(chunks), strict=True):
                 logits = net(x, net.space.sample(rng), phase=phase)

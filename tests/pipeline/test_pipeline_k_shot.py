@@ -83,7 +83,9 @@ CONTROLS = {
     "start": "last_std=1.0",
     "regulariser": "regulariser=cos",
     "its factor": "beta=0.5",
-    "optimiser": "optimizer=adam",
+    "optimiser": "optimizer=sgd",
+    "code steps": "code_every=4",
+    "rates of stacks": "compensate=false",
     "rate": "lr=0.5",
 }
 
@@ -141,7 +143,7 @@ def test_width_search_end_to_end(tmp_path):
     """Elastic expansion with five width factors, a channel branch and its regulariser."""
     recipe = small(
         "sharing.name=k_shot",
-        "sharing.options={copies = 2, m = 2, optimizer = 'adam', lr = 0.01}",
+        "sharing.options={copies = 2, m = 2, code_every = 2, lr = 0.01}",
         "search.budgets=['macs<=50%', 'macs<=90%']",
         "network={name = 'macro', options = {width = 2, layers = [1, 1], "
         "hidden_factors = [0.2, 0.4, 0.6, 0.8, 1.0]}}",

@@ -1,4 +1,4 @@
-"""K copies under uniform codes are one copy at another rate: a closed form (T7)."""
+"""K copies under uniform codes are one copy, at another rate unless compensated (T7)."""
 
 import functools
 
@@ -15,21 +15,21 @@ from manyshot.train.optim import decay_groups
 LR, DECAY = 0.05, 1e-2
 
 
-def split_groups(net, names, copies):
-    """Groups by role, those of `names` at LR / copies and copies · decay, others as they are."""
+def split_groups(net, names, divisor):
+    """Groups by role, those of `names` at LR / divisor and divisor · decay, others as they are."""
     chosen = {id(p) for n, p in net.named_parameters() if n in names}
     groups = []
     for group in decay_groups(net, DECAY):
-        for factor, own in ((copies, True), (1, False)):
+        for factor, own in ((divisor, True), (1, False)):
             parameters = [p for p in group["params"] if (id(p) in chosen) == own]
             decay = group["weight_decay"] * factor
             groups.append({"params": parameters, "lr": LR / factor, "weight_decay": decay})
     return groups
 
 
-def run_pair(make, shape, steps, copies, momentum, batch):
+def run_pair(make, shape, steps, copies, momentum, batch, *, compensate):
     """The largest difference between one copy and the mean slice, after training both."""
-    many = k_shot(make, copies, codes="uniform").double()
+    many = k_shot(make, copies, codes="uniform", compensate=compensate).double()
     one = seeded(lambda: ms.Supernet(make())).double()
     stacked = {id(p) for p in rows(many)}
     names = {n for n, p in many.named_parameters() if id(p) in stacked}
@@ -41,7 +41,9 @@ def run_pair(make, shape, steps, copies, momentum, batch):
     assert any(not torch.equal(t[0], t[1]) for n, t in many.state_dict().items() if n in names)
     optimizers = (
         torch.optim.SGD(decay_groups(many, DECAY), LR, momentum, nesterov=True),
-        torch.optim.SGD(split_groups(one, names, copies), LR, momentum, nesterov=True),
+        torch.optim.SGD(
+            split_groups(one, names, 1 if compensate else copies), LR, momentum, nesterov=True
+        ),
     )
     rng = np.random.default_rng(0)
     generator = torch.Generator().manual_seed(0)
@@ -57,14 +59,16 @@ def run_pair(make, shape, steps, copies, momentum, batch):
     return max(float((own[n] - mean(n, t)).abs().max()) for n, t in many.state_dict().items())
 
 
+@pytest.mark.parametrize("compensate", [False, True])
 @pytest.mark.parametrize("copies", [2, 4])
-def test_macro_for_ten_steps(copies):
+def test_macro_for_ten_steps(copies, compensate):
     make = functools.partial(ms.zoo.macro, width=4, channels=1)
-    assert run_pair(make, (1, 16, 16), 10, copies, 0.9, 16) < 1e-13
+    assert run_pair(make, (1, 16, 16), 10, copies, 0.9, 16, compensate=compensate) < 1e-13
 
 
-def test_convolutions_with_batch_norm_for_300_steps():
-    assert run_pair(ConvNorm, (1, 8, 8), 300, 4, 0.9, 8) < 1e-12
+@pytest.mark.parametrize("compensate", [False, True])
+def test_convolutions_with_batch_norm_for_300_steps(compensate):
+    assert run_pair(ConvNorm, (1, 8, 8), 300, 4, 0.9, 8, compensate=compensate) < 1e-12
 
 
 def test_differences_between_slices_do_not_change_without_decay():

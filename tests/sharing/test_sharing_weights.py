@@ -120,19 +120,28 @@ def test_tied_tensors_are_one_stack_and_stay_tied():
     assert subnet.op[0].weight is subnet.op[3].weight
 
 
+@pytest.mark.parametrize("compensate", [False, True])
 @pytest.mark.parametrize("copies", [2, 4, 8])
-def test_gradients_of_slices_and_of_the_code(copies):
-    """∂L/∂θ_k = λ_k ∂L/∂W and ∂L/∂λ_k = <∂L/∂W, θ_k>, against a plain convolution."""
+def test_gradients_of_slices_and_of_the_code(copies, compensate):
+    """∂L/∂θ_k = λ_k ∂L/∂W, or that over ‖λ‖², and ∂L/∂λ_k = <∂L/∂W, θ_k>: a plain convolution's.
+
+    Compensated a step of plain SGD moves the mixture as it would move one copy.
+    """
     generator = torch.Generator().manual_seed(0)
     stack = torch.randn((copies, 5, 3, 3, 3), generator=generator, dtype=torch.float64)
     code = torch.softmax(torch.randn(copies, generator=generator, dtype=torch.float64), 0)
     images = torch.randn((4, 3, 6, 6), generator=generator, dtype=torch.float64)
     stack.requires_grad_()
     code.requires_grad_()
-    F.conv2d(images, combine(code, stack)).square().sum().backward()
+    mixed = combine(code, stack, compensate=compensate)
+    F.conv2d(images, mixed).square().sum().backward()
     weight = torch.einsum("k,koihw->oihw", code.detach(), stack.detach()).requires_grad_()
     F.conv2d(images, weight).square().sum().backward()
     expected = code.detach()[:, None, None, None, None] * weight.grad
+    if compensate:
+        expected /= (code.detach() ** 2).sum()
+        moved = torch.einsum("k,koihw->oihw", code.detach(), stack.grad)
+        torch.testing.assert_close(moved, weight.grad, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(stack.grad, expected, rtol=1e-12, atol=1e-12)
     inner = (weight.grad * stack.detach()).flatten(1).sum(1)
     torch.testing.assert_close(code.grad, inner, rtol=1e-12, atol=1e-12)
@@ -311,7 +320,7 @@ def test_a_kept_mixture_is_merged_once(monkeypatch):
     from manyshot.nn import mixing
 
     calls = []
-    monkeypatch.setattr(mixing, "combine", lambda *a: calls.append(1) or combine(*a))
+    monkeypatch.setattr(mixing, "combine", lambda *a, **k: calls.append(1) or combine(*a, **k))
     net = k_shot(ConvNorm, 3)
     images = torch.randn(4, 1, 8, 8)
     ms.evaluate.score(

@@ -18,7 +18,7 @@ from manyshot.train.optimisation import held_by
 
 
 def k_shot(copies=3, make=lambda: Dropping(dropout=0.0), **options):
-    sharing = ms.sharing.KShot(copies, **{"seed": 1, **options})
+    sharing = ms.sharing.KShot(copies, **{"seed": 1, "code_every": 2, **options})
     return seeded(lambda: ms.Supernet(make(), sharing=sharing))
 
 

@@ -27,35 +27,45 @@ from manyshot.train import Trainer, engine, train
 
 KEPT = kept.of_study(__file__)
 K_SHOT = "sharing.name=k_shot"
+IN_TURN = "code_every=2, compensate=false"
+SGD = f"sharing.options={{optimizer='sgd', {IN_TURN}}}"
 FASTER = "train.lr=0.4"
 VARIANTS: dict[str, tuple[str, ...]] = {
     "one copy": (),
     "one copy, half of the steps": ("half",),
-    "K = 4": (K_SHOT,),
-    "K = 4, rate of the weights x 4": (K_SHOT, FASTER),
-    "K = 4, Adam": (K_SHOT, "sharing.options={optimizer='adam', lr=0.01}"),
+    "K = 4": (K_SHOT, SGD),
+    "K = 4, rate of the weights x 4": (K_SHOT, SGD, FASTER),
+    "K = 4, Adam": (K_SHOT, f"sharing.options={{optimizer='adam', lr=0.01, {IN_TURN}}}"),
     "K = 4, Adam, codes start apart": (
         K_SHOT,
-        "sharing.options={optimizer='adam', lr=0.01, last_std=1.0}",
+        f"sharing.options={{optimizer='adam', lr=0.01, last_std=1.0, {IN_TURN}}}",
     ),
     "K = 4, Adam, codes start apart, rate x 4": (
         K_SHOT,
-        "sharing.options={optimizer='adam', lr=0.01, last_std=1.0}",
+        f"sharing.options={{optimizer='adam', lr=0.01, last_std=1.0, {IN_TURN}}}",
         FASTER,
     ),
     "K = 4, Adam, joint": (
         K_SHOT,
-        "sharing.options={optimizer='adam', lr=0.01, update_mode='joint'}",
+        f"sharing.options={{optimizer='adam', lr=0.01, update_mode='joint', {IN_TURN}}}",
     ),
     "K = 4, Adam, code per layer": (
         K_SHOT,
-        "sharing.options={optimizer='adam', lr=0.01, code_scope='layer'}",
+        f"sharing.options={{optimizer='adam', lr=0.01, code_scope='layer', {IN_TURN}}}",
     ),
-    "K = 4, uniform codes": (K_SHOT, "sharing.options={codes='uniform'}"),
-    "K = 4, uniform codes, rate x 4": (K_SHOT, "sharing.options={codes='uniform'}", FASTER),
-    "K = 4, frozen random codes": (K_SHOT, "sharing.options={codes='random'}"),
-    "K = 4, frozen random codes, rate x 4": (K_SHOT, "sharing.options={codes='random'}", FASTER),
-    "K = 4, one-hot codes": (K_SHOT, "sharing.options={codes='one_hot'}"),
+    "K = 4, uniform codes": (K_SHOT, f"sharing.options={{codes='uniform', {IN_TURN}}}"),
+    "K = 4, uniform codes, rate x 4": (
+        K_SHOT,
+        f"sharing.options={{codes='uniform', {IN_TURN}}}",
+        FASTER,
+    ),
+    "K = 4, frozen random codes": (K_SHOT, f"sharing.options={{codes='random', {IN_TURN}}}"),
+    "K = 4, frozen random codes, rate x 4": (
+        K_SHOT,
+        f"sharing.options={{codes='random', {IN_TURN}}}",
+        FASTER,
+    ),
+    "K = 4, one-hot codes": (K_SHOT, f"sharing.options={{codes='one_hot', {IN_TURN}}}"),
 }
 
 

@@ -40,8 +40,9 @@ from manyshot.run_folder import RunFolder
 KEPT = kept.of_study(__file__)
 REFERENCE = 100
 """The seed of the supernet that chooses local sets by prediction."""
-K2 = ("sharing.name=k_shot", "sharing.options={copies=2, m=2, optimizer='adam', lr=0.01}")
-K4 = ("sharing.name=k_shot", "sharing.options={copies=4, m=4, optimizer='adam', lr=0.01}")
+IN_TURN = "optimizer='adam', lr=0.01, code_every=2, compensate=false"
+K2 = ("sharing.name=k_shot", f"sharing.options={{copies=2, m=2, {IN_TURN}}}")
+K4 = ("sharing.name=k_shot", f"sharing.options={{copies=4, m=4, {IN_TURN}}}")
 TINY = (
     "name=order",
     "data.train_size=896",

@@ -150,6 +150,10 @@ class Variant:
     longer: int = 1
 
 
+IN_TURN = {"optimizer": "sgd", "code_every": 2, "compensate": False}
+"""Of every variant, unless it says otherwise."""
+
+
 def _four(encoder: str = "", **options: Any) -> Variant:
     return Variant({"copies": 4, **options}, encoder)
 
@@ -189,7 +193,8 @@ class Settings:
 def prepare(variant: Variant, seed: int, truth: Truth) -> ms.Supernet:
     """The supernet of a variant."""
     torch.manual_seed(seed)
-    sharing = ms.sharing.KShot(**variant.options, seed=seed)
+    options = {**IN_TURN, **variant.options}
+    sharing = ms.sharing.KShot(**options, seed=seed)
     net = ms.Supernet(Network(), sharing=sharing)
     if variant.encoder == "mean-pooled":
         sharing.simplex_net = MeanPooled(sharing.copies, 64, seed)  # type: ignore[assignment]

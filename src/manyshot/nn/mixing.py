@@ -38,18 +38,19 @@ class Combination:
 
     Attributes:
         code: the weights of the slices, (K,), or (layers, K) with a row per layer of the network.
+        compensate: whether gradients of stacks are divided by the squared norm of the code.
     """
 
-    def __init__(self, code: Tensor) -> None:
-        self.code = code
+    def __init__(self, code: Tensor, *, compensate: bool = False) -> None:
+        self.code, self.compensate = code, compensate
 
     def merge(self, module: Stacked, name: str, index: Index) -> Tensor:
         """Mixes Σ_k code_k · slice_k of the stack, cut first (see `Mixture.merge`)."""
         stack = cast(Tensor, module._parameters[name])
         code = self.code if self.code.dim() == 1 else self.code[module._stacks[name]]
         if len(stack) > 1 and is_weight_norm(module):
-            return crop(_of_mixed_weights(module, code)[name], index)
-        return combine(code, stack, index)
+            return crop(_of_mixed_weights(module, code, self.compensate)[name], index)
+        return combine(code, stack, index, compensate=self.compensate)
 
 
 def is_weight_norm(module: nn.Module) -> bool:
@@ -57,7 +58,7 @@ def is_weight_norm(module: nn.Module) -> bool:
     return isinstance(module, ParametrizationList) and isinstance(module[0], _WeightNorm)
 
 
-def _of_mixed_weights(module: Stacked, code: Tensor) -> dict[str, Tensor]:
+def _of_mixed_weights(module: Stacked, code: Tensor, compensate: bool) -> dict[str, Tensor]:
     """Magnitude and direction of the mixture of the weights that every slice's two make.
 
     Mixed apart they would make another weight: g v / |v| is not linear in them.
@@ -67,7 +68,7 @@ def _of_mixed_weights(module: Stacked, code: Tensor) -> dict[str, Tensor]:
     norm: Any = cast(ParametrizationList, module)[0]
     with _without_autocast(code.device.type):
         slices = [norm(*(t[k] if own else t for t, own in held)) for k in range(len(code))]
-    mixed = norm.right_inverse(combine(code, restack(slices)))
+    mixed = norm.right_inverse(combine(code, restack(slices), compensate=compensate))
     return dict(zip(names, mixed, strict=True))
 
 
@@ -93,16 +94,44 @@ class Kept:
         return self._tensors[key]
 
 
-def combine(code: Tensor, stack: Tensor, index: Index = ()) -> Tensor:
+class _Compensated(torch.autograd.Function):
+    """A sum of rows (K, n) by a code (K,), with gradients of rows divided by the code's norm².
+
+    The code's gradient is as it is.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, code: Tensor, rows: Tensor) -> Tensor:
+        """The sum, (1, n)."""
+        ctx.save_for_backward(code, rows)
+        return code.unsqueeze(0) @ rows
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Gradients of code and rows, those that are needed."""
+        code, rows = ctx.saved_tensors
+        of_code, of_rows = ctx.needs_input_grad
+        return (
+            (rows @ grad.mT).squeeze(1) if of_code else None,
+            (code / code.square().sum()).unsqueeze(1) @ grad if of_rows else None,
+        )
+
+
+def combine(code: Tensor, stack: Tensor, index: Index = (), *, compensate: bool = False) -> Tensor:
     """The dense sum Σ_k code[k] · stack[k][index]; it is channels last if 4-D slices are.
 
     It is computed in the stack's floating-point type, whatever autocast is active, because batch
     norm and optimisers need it. Of a stack of one slice the result is that slice.
 
+    A step of rate r on slices moves the sum by r ‖code‖² times the gradient in the sum, so that K
+    equal slices under a uniform code train as one tensor would at r / K. Compensated they train as
+    that tensor would at r.
+
     Args:
         code: the weights of the slices, (K,).
         stack: the slices, (K, ...).
         index: the part of every slice that is wanted.
+        compensate: whether gradients of slices are divided by ‖code‖².
     """
     if len(stack) == 1:
         return crop(stack.squeeze(0), index)
@@ -110,7 +139,8 @@ def combine(code: Tensor, stack: Tensor, index: Index = ()) -> Tensor:
     cut = take(stack, (slice(None), *index)) if index else stack
     ordered = cut.permute(0, 1, 3, 4, 2) if last else cut
     with _without_autocast(stack.device.type):
-        flat = code.to(stack).unsqueeze(0) @ ordered.reshape(len(stack), -1)
+        weights, rows = code.to(stack), ordered.reshape(len(stack), -1)
+        flat = _Compensated.apply(weights, rows) if compensate else weights.unsqueeze(0) @ rows
     merged = flat.view(ordered.shape[1:])
     return merged.permute(0, 3, 1, 2) if last else merged
 

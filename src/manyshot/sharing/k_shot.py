@@ -5,10 +5,11 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, TypeVar, cast, final
+from typing import Annotated, Literal, TypeVar, cast, final
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from manyshot.nn.mixing import Combination
@@ -35,6 +36,8 @@ Penalty = Literal["target", "cos", "instance", "none"]
 Optimiser = Literal["sgd", "adam"]
 T = TypeVar("T")
 
+_ADAM_LR = 0.002
+"""At 0.01 codes of networks on digits collapsed to one-hot."""
 _WATCHED = 256
 """How many random architectures have their codes watched."""
 _SAME, _ONE_HOT, _EQUAL = 1e-3, 0.05, 1e-6
@@ -51,7 +54,7 @@ class KShot(nn.Module):
     abstract; simplex-net details, schedule, treatment of batch norm and regulariser are ours.
 
     In a "code" step only the simplex-net moves, otherwise (but for "joint") all else does. In the
-    warm-up codes are uniform, and weights train like one copy at lr / K with weight decay K · wd.
+    warm-up codes are uniform, and equal slices train like one copy.
 
     Attributes:
         copies: K, at least 1.
@@ -61,6 +64,10 @@ class KShot(nn.Module):
         mix_bn_affine: whether scales and shifts of batch norms are stacked too.
         mix_fixed_layers: whether stem, last convolution and classifier are stacked too.
         update_mode: after the warm-up, weights and codes `alternate`, or move in `joint` steps.
+        code_every: in turn, every so many steps one is of the codes; 2 is one of each in turn.
+        compensate: whether gradients of stacks, not their decay, are divided by the code's squared
+            norm, so that rates mean what they mean for one copy. Plain SGD otherwise moves the
+            weights of a path by ‖λ‖² times the rate, 1 / K of it under uniform codes.
         warm_frac: the share of the steps with uniform codes, in [0, 1].
         chunks: `m`, the number of plans in a code step, one per chunk of the batch.
         hidden: the hidden units of the simplex-net (see there).
@@ -72,9 +79,10 @@ class KShot(nn.Module):
         regulariser: `target`, `cos` or `instance` for a further loss of codes, if the space has
             width decisions (see `distinctness`); or `none`.
         beta: the factor of that loss.
-        optimizer: the optimiser of the simplex-net: `sgd`, with the momentum of the weights, or
-            `adam`. Its weights do not decay.
-        lr: the learning rate of the simplex-net; by default that of the weights.
+        optimizer: the optimiser of the simplex-net: `adam`, or `sgd` with the momentum of the
+            weights. Its weights do not decay.
+        lr: the learning rate of the simplex-net; by default 0.002 of Adam, and that of the weights
+            of SGD.
         seed: the seed of all that is drawn here.
         init: makes the network afresh; its parameters are the further slices. Without it, they are
             what the modules' own `reset_parameters` draw, and random rearrangements of the first's
@@ -93,6 +101,8 @@ class KShot(nn.Module):
         mix_bn_affine: bool = True,
         mix_fixed_layers: bool = False,
         update_mode: UpdateMode = "alternate",
+        code_every: Annotated[int, Field(ge=2)] = 8,
+        compensate: bool = True,
         warm_frac: Probability = 0.05,
         m: Positive = 4,
         hidden: Positive | None = None,
@@ -101,7 +111,7 @@ class KShot(nn.Module):
         split: str | None = None,
         regulariser: Penalty = "target",
         beta: AtLeastZero = 0.1,
-        optimizer: Optimiser = "sgd",
+        optimizer: Optimiser = "adam",
         lr: AboveZero | None = None,
         seed: NotNegative = 0,
         init: Callable[[], nn.Module] | None = None,
@@ -115,6 +125,7 @@ class KShot(nn.Module):
         self.copies, self.chunks, self.codes, self.code_scope = copies, m, codes, code_scope
         self.mix_bn_affine, self.mix_fixed_layers = mix_bn_affine, mix_fixed_layers
         self.update_mode, self.warm_frac = update_mode, warm_frac
+        self.code_every, self.compensate = code_every, compensate
         self.hidden, self.tau, self.split = hidden, tau, split
         self.last_std = last_std if last_std is not None else 1.0 if codes == "random" else 0.01
         self.regulariser, self.beta = regulariser, beta
@@ -206,10 +217,11 @@ class KShot(nn.Module):
         """The combination that the code of `arch` says: uniform in "warmup", fixed in "weights"."""
         if phase == "warmup":
             like = cast(Tensor, self._like)
-            return Combination(like.new_full((self.copies,), 1 / self.copies))
+            uniform = like.new_full((self.copies,), 1 / self.copies)
+            return Combination(uniform, compensate=self.compensate)
         with torch.set_grad_enabled(torch.is_grad_enabled() and phase != "weights"):
             [code] = self.code([arch])
-        return Combination(code)
+        return Combination(code, compensate=self.compensate)
 
     # -- what the training loop asks ---------------------------------------------------------
 
@@ -222,16 +234,16 @@ class KShot(nn.Module):
             return "warmup"
         if self.update_mode == "joint":
             return "joint"
-        return "code" if (step - warm) % 2 else "weights"
+        return "code" if (step - warm) % self.code_every == self.code_every - 1 else "weights"
 
     def code_optimizer(self, lr: float, momentum: float) -> torch.optim.Optimizer | None:
         """An optimiser of the simplex-net, without weight decay; None if it does not learn."""
         if self.simplex_net is None or self.codes != "learnt":
             return None
-        parameters, rate = list(self.simplex_net.parameters()), self.lr or lr
+        parameters = list(self.simplex_net.parameters())
         if self.optimizer == "adam":
-            return torch.optim.Adam(parameters, rate)
-        return torch.optim.SGD(parameters, rate, momentum, nesterov=momentum > 0)
+            return torch.optim.Adam(parameters, self.lr or _ADAM_LR)
+        return torch.optim.SGD(parameters, self.lr or lr, momentum, nesterov=momentum > 0)
 
     def penalty(self, archs: Sequence[Arch]) -> Tensor | None:
         """β times the mean `distinctness` of the width settings of each path.
