@@ -82,3 +82,25 @@ def test_differences_between_slices_do_not_change_without_decay():
         net(torch.randn(4, 1, 8, 8).double(), (1, 1), phase="warmup").square().sum().backward()
         optimizer.step()
     torch.testing.assert_close((stack[0] - stack[1]).detach(), before, rtol=1e-12, atol=1e-12)
+
+
+def test_equal_slices_begin_as_one_copy_and_paths_pull_them_apart():
+    net = k_shot(ConvNorm, 3, start="equal").double()
+    one = seeded(lambda: ms.Supernet(ConvNorm())).double()
+    archs = [(0, 0), (1, 1), (1, 0)]
+    codes = net.sharing.code(archs).detach()
+    assert float(codes.std(0).mean()) > 0.05  # apart from the start, not within 0.01 of uniform
+    assert [net.sharing.phase(step, 100) for step in range(9)] == ["weights"] * 7 + ["code"] + [
+        "weights"
+    ]
+    images = torch.randn((8, 1, 8, 8), dtype=torch.float64)
+    labels = torch.randint(10, (8,))
+    for arch in archs:
+        torch.testing.assert_close(net(images, arch), one(images, arch), rtol=1e-12, atol=1e-12)
+    optimizer = torch.optim.SGD(rows(net), 0.1)
+    for arch in archs:
+        optimizer.zero_grad(set_to_none=True)
+        F.cross_entropy(net(images, arch, phase="weights"), labels).backward()
+        optimizer.step()
+    stack = net.model.layers[0].options["1"][0]._parameters["weight"]
+    assert not any(torch.equal(stack[0], other) for other in stack[1:])

@@ -166,6 +166,11 @@ def fill(entries: list[Entry], copies: int, initial: Callable[[int], Initial]) -
         stack_parameter(entry.module, entry.name, own, layer=entry.layer, path=entry.path)
 
 
+def equal(copy_number: int) -> Initial:
+    """Slices that are the first, whatever their number."""
+    return lambda entry, first: first.clone()
+
+
 def redrawn(seed: int, copy_number: int) -> Initial:
     """Slices that a module's own `reset_parameters` draws, with torch seeded for each module.
 

@@ -20,6 +20,7 @@ from manyshot.sharing.dictionary import (
     Initial,
     constructed,
     dictionary,
+    equal,
     fill,
     redrawn,
     rows,
@@ -34,6 +35,7 @@ CodeScope = Literal["path", "layer"]
 UpdateMode = Literal["alternate", "joint"]
 Penalty = Literal["target", "cos", "instance", "none"]
 Optimiser = Literal["sgd", "adam"]
+Start = Literal["independent", "equal"]
 T = TypeVar("T")
 
 _ADAM_LR = 0.002
@@ -61,6 +63,9 @@ class KShot(nn.Module):
         codes: `learnt`; or as controls `uniform`, `random` (a frozen random simplex-net) or
             `one_hot` (by one decision's option: few-shot NAS, arXiv:2006.06863).
         code_scope: one code per `path`, or one per `layer` of it.
+        start: `independent` slices, whose codes start near uniform; or `equal` slices whose codes
+            start apart, so that the network begins as one copy, and paths pull the slices apart
+            from the first step: no step warms up.
         mix_bn_affine: whether scales and shifts of batch norms are stacked too.
         mix_fixed_layers: whether stem, last convolution and classifier are stacked too.
         update_mode: after the warm-up, weights and codes `alternate`, or move in `joint` steps.
@@ -68,12 +73,12 @@ class KShot(nn.Module):
         compensate: whether gradients of stacks, not their decay, are divided by the code's squared
             norm, so that rates mean what they mean for one copy. Plain SGD otherwise moves the
             weights of a path by ‖λ‖² times the rate, 1 / K of it under uniform codes.
-        warm_frac: the share of the steps with uniform codes, in [0, 1].
+        warm_frac: the share of the steps with uniform codes, in [0, 1]; none from equal slices.
         chunks: `m`, the number of plans in a code step, one per chunk of the batch.
         hidden: the hidden units of the simplex-net (see there).
         tau: the temperature of its softmax.
         last_std: the standard deviation of the weights of its last layer; by default 0.01, for
-            random codes 1.
+            random codes and equal slices 1.
         split: for one-hot codes, the name of the decision that splits; by default the first. Option
             i uses slice i modulo K.
         regulariser: `target`, `cos` or `instance` for a further loss of codes, if the space has
@@ -98,6 +103,7 @@ class KShot(nn.Module):
         *,
         codes: Codes = "learnt",
         code_scope: CodeScope = "path",
+        start: Start = "independent",
         mix_bn_affine: bool = True,
         mix_fixed_layers: bool = False,
         update_mode: UpdateMode = "alternate",
@@ -123,11 +129,14 @@ class KShot(nn.Module):
         """
         super().__init__()
         self.copies, self.chunks, self.codes, self.code_scope = copies, m, codes, code_scope
+        self.start = start
         self.mix_bn_affine, self.mix_fixed_layers = mix_bn_affine, mix_fixed_layers
         self.update_mode, self.warm_frac = update_mode, warm_frac
         self.code_every, self.compensate = code_every, compensate
         self.hidden, self.tau, self.split = hidden, tau, split
-        self.last_std = last_std if last_std is not None else 1.0 if codes == "random" else 0.01
+        if last_std is None:
+            last_std = 1.0 if codes == "random" or start == "equal" else 0.01
+        self.last_std = last_std
         self.regulariser, self.beta = regulariser, beta
         self.optimizer, self.lr, self.seed, self.init = optimizer, lr, seed, init
         self.layers = 0
@@ -159,7 +168,8 @@ class KShot(nn.Module):
                 "ms.sharing.OneShot(), or KShot(mix_fixed_layers=True)"
             )
         self.layers = 1 + max(entry.layer for entry in entries)
-        fill(entries, self.copies, functools.partial(_slices, self.init, self.seed))
+        further = functools.partial(_slices, self.init, self.seed)
+        fill(entries, self.copies, equal if self.start == "equal" else further)
         self.init = None  # done with; it may hold much that copies of this need not
         self._space, first = space, entries[0].parameter
         self.to(first.device, first.dtype)
@@ -229,7 +239,7 @@ class KShot(nn.Module):
         """The warm-up, then by `update_mode`; codes that are not learnt leave only weights."""
         if self.codes != "learnt" or self.copies == 1:
             return "weights"
-        warm = math.ceil(self.warm_frac * steps)
+        warm = 0 if self.start == "equal" else math.ceil(self.warm_frac * steps)
         if step < warm:
             return "warmup"
         if self.update_mode == "joint":
