@@ -14,8 +14,11 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from benchmarks.lib import kept, pages, reading
+from benchmarks.studies.emoji import images as emoji_images
+from benchmarks.studies.emoji import run as emoji_run
 from manyshot import records
 
 ROOT = Path(__file__).parents[1]
@@ -413,3 +416,25 @@ def test_names_of_the_library_exist(path):
             for name in reversed(names):
                 if isinstance(found, ModuleType):
                     found = getattr(found, name)
+
+
+def test_drawn_shapes_are_the_same_wherever_they_are_drawn(monkeypatch, tmp_path):
+    monkeypatch.setattr(emoji_images, "_EACH", {"train": 3, "test": 2})
+    one, other = (emoji_images.draw(tmp_path / name) for name in ("one", "other"))
+    files = sorted(path.relative_to(one) for path in one.rglob("*.png"))
+    assert len(files) == 3 * 5
+    assert all((one / file).read_bytes() == (other / file).read_bytes() for file in files)
+    pixels = {np.asarray(Image.open(one / file)).tobytes() for file in files}
+    assert len(pixels) == 15
+
+
+def test_plain_networks_beside_winners_train_alike_but_for_what_the_recipe_says(
+    monkeypatch, tmp_path
+):
+    monkeypatch.setattr(emoji_images, "_EACH", {"train": 30, "test": 4})
+    data = emoji_run.Data.load(emoji_images.draw(tmp_path / "shapes"))
+    assert len(data.train[0]) == 90 and len(data.test[0]) == 12
+    for as_recipe in (False, True):
+        row = emoji_run.beside(3000, emoji_run.Arm(0.5, as_recipe), 1e-6, data, seed=0)
+        assert row["epochs"] == 1 and 0 <= row["accuracy"] <= 1
+        assert abs(row["params"] - 3000) < 1000

@@ -8,6 +8,7 @@ plain networks that are trained one by one in the same time in all.
 
 from __future__ import annotations
 
+import argparse
 import io
 import math
 from typing import Any
@@ -80,6 +81,7 @@ def drawn() -> str:
 
 def main() -> None:
     """Draws the figure."""
+    argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0]).parse_args()
     FIGURE.parent.mkdir(exist_ok=True)
     records.write_text(FIGURE, drawn())
 
