@@ -20,7 +20,7 @@ ALLOWED: dict[str, set[str]] = {
     "supernet": {"sharing", "nn", "space"},
     "conversion": {"supernet", "sharing", "nn", "space"},
     "transfer": {"supernet", "nn", "space"},
-    "cost": {"supernet", "nn", "space"},
+    "cost": {"export", "supernet", "nn", "space"},
     "tasks": {"nn"},
     "evaluate": {"supernet", "nn", "space", "data", "tasks"},
     "recipe": {"space", "toml"},

@@ -36,7 +36,7 @@ from manyshot.cli.shared import (
 )
 
 if TYPE_CHECKING:
-    from manyshot.cost.files import Runtime
+    from manyshot.cost.files import RuntimeName
     from manyshot.recipe import Recipe
     from manyshot.runs import Run
 

@@ -6,16 +6,15 @@ import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from manyshot.cost.runtimes import Call, Job, RuntimeName, Session
 from manyshot.cost.timing import (
-    Call,
-    Job,
     Stopwatch,
     check_counts,
     default_clock,
@@ -26,9 +25,7 @@ from manyshot.cost.timing import (
 from manyshot.nn.inputs import batch_of, is_batched
 from manyshot.seeding import torch_generator
 
-Runtime = Literal["torch", "onnxruntime"]
-
-RUNTIMES: dict[str, Runtime] = {".pt2": "torch", ".onnx": "onnxruntime"}
+RUNTIMES: dict[str, RuntimeName] = {".pt2": "torch", ".onnx": "onnxruntime"}
 """What opens a file, by its ending."""
 
 _TYPES = {
@@ -64,7 +61,7 @@ class FileTiming:
     """
 
     file: str
-    runtime: Runtime
+    runtime: RuntimeName
     version: str
     median_ms: float
     iqr_ms: float
@@ -80,7 +77,7 @@ class FileTiming:
 def measure_files(
     files: Sequence[Path | str],
     *,
-    runtime: Runtime | None = None,
+    runtime: RuntimeName | None = None,
     batch_size: int = 1,
     threads: int = 1,
     warmup: int = 5,
@@ -126,8 +123,8 @@ def measure_files(
             for path, by in zip(paths, runtimes, strict=True)
         ]
         jobs = [job for job, _ in opened]
-        for path, (module, calls) in zip(paths, jobs, strict=True):
-            _try(path, module, calls, batch_size)
+        for path, job in zip(paths, jobs, strict=True):
+            _try(path, job, batch_size)
         times = round_robin(jobs, warmup, repeats, stopwatch or default, progress)
     timings = []
     for i, path in enumerate(paths):
@@ -151,7 +148,7 @@ def measure_files(
     return timings
 
 
-def _runtime_of(path: Path, asked: Runtime | None) -> Runtime:
+def _runtime_of(path: Path, asked: RuntimeName | None) -> RuntimeName:
     """What runs a file.
 
     Raises:
@@ -189,18 +186,7 @@ def _opened_by_torch(path: Path, batch_size: int) -> tuple[Job, str]:
         return _noise(tuple(shape), value.dtype)
 
     call: Call = pytree.tree_map(made, (tuple(args), dict(kwargs)))
-    return (program.module(), [call]), torch.__version__
-
-
-class _Session(nn.Module):
-    """A session of ONNX Runtime as a module of keyword arguments."""
-
-    def __init__(self, session: Any) -> None:
-        super().__init__()
-        self._session = session
-
-    def forward(self, **tensors: Tensor) -> Any:
-        return self._session.run(None, {name: t.numpy() for name, t in tensors.items()})
+    return Job(str(path), program.module(), [call]), torch.__version__
 
 
 def _opened_by_onnxruntime(path: Path, batch_size: int, threads: int) -> tuple[Job, str]:
@@ -211,11 +197,9 @@ def _opened_by_onnxruntime(path: Path, batch_size: int, threads: int) -> tuple[J
         raise ImportError(
             f"{path} needs onnxruntime ({error}): pip install manyshot[onnx]"
         ) from error
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    session = Session(str(path), threads)
     inputs: dict[str, Tensor] = {}
-    for node in session.get_inputs():
+    for node in session.session.get_inputs():
         sides = [
             batch_size if i == 0 and isinstance(s, str) else s for i, s in enumerate(node.shape)
         ]
@@ -225,7 +209,7 @@ def _opened_by_onnxruntime(path: Path, batch_size: int, threads: int) -> tuple[J
                 f"first side may be free, and types are {', '.join(_TYPES)}"
             )
         inputs[node.name] = _noise(tuple(sides), _TYPES[node.type])
-    return (_Session(session), [((), inputs)]), onnxruntime.__version__
+    return Job(str(path), session, [((), inputs)]), onnxruntime.__version__
 
 
 def _noise(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
@@ -234,7 +218,7 @@ def _noise(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     return torch.rand(shape, generator=torch_generator("timing", "checks")).to(dtype)
 
 
-def _try(path: Path, module: nn.Module, calls: Sequence[Call], batch_size: int) -> None:
+def _try(path: Path, job: Job, batch_size: int) -> None:
     """Runs a file once.
 
     Raises:
@@ -242,8 +226,8 @@ def _try(path: Path, module: nn.Module, calls: Sequence[Call], batch_size: int) 
     """
     try:
         with torch.inference_mode():
-            for args, kwargs in calls:
-                module(*args, **kwargs)
+            for args, kwargs in job.calls:
+                job.module(*args, **kwargs)
     except Exception as error:  # of whatever somebody's program is made of
         words = str(error).strip().partition("\n")[0]
         raise ValueError(

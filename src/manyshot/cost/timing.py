@@ -17,12 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
+from manyshot.cost.runtimes import Call, Job, RuntimeName, runtime_of
 from manyshot.nn.inputs import Inputs, as_call, inputs_of, model_dtype, to_device, with_samples
 from manyshot.seeding import torch_generator
-
-Call: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
-Job: TypeAlias = tuple[nn.Module, Sequence[Call]]
-"""A module and the calls that are timed together."""
 
 Stopwatch: TypeAlias = Callable[[nn.Module, Sequence[Call]], float]
 """Runs a module on calls, one after the other, and returns the milliseconds that it took."""
@@ -38,11 +35,13 @@ class Measurement:
         repeats: how many runs were timed.
         warmup: how many ran before, untimed.
         batch_size: samples at once.
-        threads: the number of torch's threads on the CPU.
+        threads: the number of threads on the CPU.
         device: the hardware, as text.
         clock: `thread` (time of the one thread), `wall`, or `given`.
         torch_version: the version of torch.
         dtype: the floating-point type of the network.
+        runtime: what ran it.
+        runtime_version: the version of that.
     """
 
     median_ms: float
@@ -55,6 +54,8 @@ class Measurement:
     clock: str
     torch_version: str
     dtype: str
+    runtime: str
+    runtime_version: str
 
 
 def measure(
@@ -67,21 +68,25 @@ def measure(
     warmup: int = 5,
     repeats: int = 30,
     device: torch.device | str | None = None,
+    runtime: RuntimeName = "torch",
     stopwatch: Stopwatch | None = None,
 ) -> Measurement:
     """Measures the latency of a plain module, such as `net.extract(arch)`, in eval mode.
 
-    A copy of the module is timed: in channels-last format on the CPU, synchronised on a GPU.
+    A copy of the module is timed: by torch in channels-last format on the CPU, synchronised on a
+    GPU; by ONNX Runtime, on the CPU alone, after an export for this batch.
 
     Args:
         module: the module, which is not changed.
         input_shape: (C, H, W) of one image.
         example_inputs: other inputs, whose samples fill the batch in turn (see `inputs_to_time`).
         batch_size: samples at once; the latency is that of the batch.
-        threads: the number of torch's threads while measuring; by default as many as it has now.
+        threads: the number of threads while measuring; by default as many as torch has now.
         warmup: untimed runs.
         repeats: timed runs.
         device: where to measure; by default where the module is.
+        runtime: what runs the module: `torch`, or `onnxruntime` with the packages of the extra
+            `onnx`.
         stopwatch: what times one run; by default the time of the thread on the CPU with one
             thread, else wall-clock time.
 
@@ -89,17 +94,20 @@ def measure(
         The latency, with what decides its meaning.
 
     Raises:
-        ValueError: if a number is too small.
+        ValueError: if a number is too small, or the runtime cannot run the module.
+        ImportError: for `onnxruntime` without its packages.
     """
     threads = torch.get_num_threads() if threads is None else threads
     check_counts(batch_size=batch_size, repeats=repeats, warmup=warmup, threads=threads)
     place = torch.device(device) if device is not None else device_of(module)
+    runs = runtime_of(runtime, module, place)
     timed = prepared(copy.deepcopy(module), place)
     inputs = inputs_to_time(module, batch_size, input_shape, example_inputs, place)
     clock, default = default_clock(place, threads)
     with on_threads(threads):
-        job: Job = (timed, [as_call(inputs)])
-        times = round_robin([job], warmup, repeats, stopwatch or default)[:, 0]
+        job = Job(f"this {type(module).__name__}", timed, [as_call(inputs)])
+        jobs = runs.opened([job], threads, lambda done: None)
+        times = round_robin(jobs, warmup, repeats, stopwatch or default)[:, 0]
     quarter, median, three_quarters = np.percentile(times, (25, 50, 75)).tolist()
     return Measurement(
         median,
@@ -112,6 +120,8 @@ def measure(
         clock if stopwatch is None else "given",
         torch.__version__,
         str(model_dtype(module)),
+        runs.name,
+        runs.version,
     )
 
 
@@ -139,8 +149,8 @@ def round_robin(
     times = np.zeros((repeats, len(jobs)))
     with torch.inference_mode():
         for turn in range(-warmup, repeats):
-            for j, (module, calls) in enumerate(jobs):
-                elapsed = stopwatch(module, copied(calls))
+            for j, job in enumerate(jobs):
+                elapsed = stopwatch(job.module, copied(job.calls))
                 if turn >= 0:
                     times[turn, j] = elapsed
             if progress is not None:

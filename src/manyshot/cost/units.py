@@ -14,7 +14,8 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from manyshot.cost.recording import Cells, Positions, Recording
-from manyshot.cost.timing import Call, Job, copied, prepared
+from manyshot.cost.runtimes import Call, Job
+from manyshot.cost.timing import copied, prepared
 from manyshot.nn.batch_norm import BatchNormStats, Collector
 from manyshot.nn.choice import Choice, Depth
 from manyshot.nn.extract import extract
@@ -50,11 +51,16 @@ class UnitPlan:
     cells: dict[nn.Module, tuple[Positions, Cells[TimedUnit]]]
 
 
-def plan(recording: Recording, limit: int) -> UnitPlan:
+def plan(recording: Recording, limit: int, way_out: str) -> UnitPlan:
     """Plans the measurement of every unit at all options that it depends on.
 
     Units are choice blocks, blocks of an elastic depth, and the largest other modules that taking
     apart would not make cheaper to measure; and modules without decisions whose inputs vary.
+
+    Args:
+        recording: what modules depend on.
+        limit: the most things to time.
+        way_out: what to do if there are more, for the message.
 
     Raises:
         ValueError: if there is more than `limit` to time.
@@ -66,8 +72,7 @@ def plan(recording: Recording, limit: int) -> UnitPlan:
         largest = sorted(units, key=lambda u: -units[u])[:3]
         listed = ", ".join(f"{recording.paths[u]!r} ({units[u]:,})" for u in largest)
         raise ValueError(
-            f"latency: {total:,} cells to time, at most {limit:,}; most are in {listed}: raise "
-            "max_cells, or measure extracted subnets with ms.cost.measure"
+            f"latency: {total:,} cells to time, at most {limit:,}; most are in {listed}: {way_out}"
         )
     nothing: Inputs = ()
     seen_inputs = recording.tabulate(recording.inputs, {u: depends[u] for u in units}, nothing)
@@ -176,10 +181,13 @@ def make_jobs(
     """
     calls = _activations(net, recording, planned, example, device)
     jobs: list[Job] = []
-    for (unit, _, inputs), arch in planned.jobs.items():
+    for (unit, options, inputs), arch in planned.jobs.items():
         selection = Selection(net.space.decisions, arch, mixture=FirstSlice())
         plain = extract(recording.original[unit], selection)
-        jobs.append((prepared(plain, device), calls[unit, inputs]))
+        chosen = (net.space.decisions[i] for i, _ in sorted(options))
+        named = ", ".join(f"{d.name}={d.options[arch[net.space.index[d]]]!r}" for d in chosen)
+        name = f"module {recording.paths[unit]!r}{f' at {named}' if named else ''}"
+        jobs.append(Job(name, prepared(plain, device), calls[unit, inputs]))
     return jobs
 
 

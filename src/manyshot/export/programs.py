@@ -106,7 +106,7 @@ def to_onnx(
         ValueError: for the reasons that `to_pt2` has.
     """
     path = with_suffix(path, ".onnx")
-    _onnx_runtime()
+    onnx_runtime()
     module, example = _prepared(module, example)
     exported = torch.onnx.export(
         _traced(module, example),
@@ -144,7 +144,7 @@ class OnnxProgram(nn.Module):
             example: inputs of it.
         """
         super().__init__()
-        runtime = _onnx_runtime()
+        runtime = onnx_runtime()
         options = runtime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         self.session = runtime.InferenceSession(
@@ -197,7 +197,7 @@ def to_int8(
         ValueError: without calibration, and for the reasons that `to_pt2` has.
     """
     path = with_suffix(path, ".onnx")
-    _onnx_runtime()
+    onnx_runtime()
     quantization = importlib.import_module("onnxruntime.quantization")
     inference = importlib.import_module("onnxruntime.quantization.shape_inference")
     module, example = _prepared(module, example)
@@ -281,7 +281,12 @@ def _names(key: str, value: Any) -> list[str]:
     return [key] if len(leaves) == 1 else [f"{key}{i}" for i in range(len(leaves))]
 
 
-def _onnx_runtime() -> Any:
+def onnx_runtime() -> Any:
+    """The package onnxruntime, where what an export needs is there too.
+
+    Raises:
+        ImportError: where one of the packages is missing.
+    """
     try:
         for name in ("onnx", "onnxscript"):
             importlib.import_module(name)
