@@ -525,7 +525,10 @@ class LatencySettings(Section):
     batch_size: Positive = 1
     """Images at once; a latency is that of the batch."""
     threads: Positive = 1
-    """Of torch on the CPU."""
+    """Of the runtime, on the CPU."""
+    runtime: Literal["torch", "onnxruntime"] = "torch"
+    """What runs the networks: torch, where `device` says, or ONNX Runtime on the CPU, to which each
+    part that is timed is exported; that needs the extra `onnx`."""
     warmup: NotNegative = 5
     """Runs that are not timed, before those that are."""
     repeats: Positive = 30

@@ -256,6 +256,8 @@ class Timing(Part):
     device: str
     warmup: Count | None = None
     torch_version: str | None = None
+    runtime: Literal["torch", "onnxruntime"] = "torch"
+    runtime_version: str | None = None
     table_ms: float | None = None
     """What the latency table of the run says, if there is one."""
 
@@ -390,6 +392,8 @@ class LatencyRecord(Record):
     repeats: Count
     cells: Count
     spread: float
+    runtime: Literal["torch", "onnxruntime"]
+    runtime_version: str
     check: LatencyCheckRecord
 
 

@@ -36,7 +36,7 @@ from manyshot.cli.shared import (
 )
 
 if TYPE_CHECKING:
-    from manyshot.cost.files import RuntimeName
+    from manyshot.cost.runtimes import RuntimeName
     from manyshot.recipe import Recipe
     from manyshot.runs import Run
 
@@ -277,7 +277,7 @@ def benchmark_command(
         asdict(timing)
         for timing in measure_files(
             [file, *(against or [])],
-            runtime=cast("Runtime | None", runtime),
+            runtime=cast("RuntimeName | None", runtime),
             batch_size=batch,
             threads=threads,
             warmup=warmup,

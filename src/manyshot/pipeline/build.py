@@ -40,6 +40,7 @@ from manyshot.pipeline.checks import (
     check_chunks,
     check_formats,
     check_joint,
+    check_runtime,
     check_sampler,
     check_stale,
     check_teachers,
@@ -489,7 +490,8 @@ class Workspace:
 
         Raises:
             RecipeError: for an impossible budget, an unknown sampler or searcher, their options,
-                training batches that cannot be made, or what `check_finish` finds.
+                training batches that cannot be made, a runtime that does not run on the device, or
+                what `check_finish` finds.
         """
         self.check_task()
         known = self.limits(metrics=tuple(self.all_costs.keys() - {"latency_ms"}))
@@ -506,6 +508,7 @@ class Workspace:
             self.check_batches("shifting", self.recipe.shifting, world)
         self.check_batches("train", self.recipe.train, world)
         check_chunks(self.net.sharing, self.recipe.train.batch_size, world)
+        check_runtime(self.recipe.latency, self.device)
         self.check_finish(world)
 
     def check_task(self) -> None:

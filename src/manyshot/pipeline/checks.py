@@ -12,7 +12,14 @@ import torch
 
 from manyshot.cost import CostTable
 from manyshot.pipeline.networks import Original
-from manyshot.recipe import OptimiserSettings, Recipe, RecipeError, SearchSettings, ShiftingSettings
+from manyshot.recipe import (
+    LatencySettings,
+    OptimiserSettings,
+    Recipe,
+    RecipeError,
+    SearchSettings,
+    ShiftingSettings,
+)
 from manyshot.search import Cost, LearnsFromScores, Limit, Searcher, make_searcher
 from manyshot.search.limit import within
 from manyshot.search.reach import ATTEMPTS, reach
@@ -42,10 +49,11 @@ def check_settings(recipe: Recipe) -> None:
 
     Raises:
         RecipeError: for what `check_search`, `check_formats`, `check_breeding` and `check_stale`
-            find, and an unknown searcher or its options.
+            find, packages that a runtime needs, and an unknown searcher or its options.
     """
     check_search(recipe)
     check_formats(recipe.export.formats)
+    check_runtime(recipe.latency)
     name = recipe.search.name
     if name == GENERATOR or ":" in name:
         return
@@ -308,11 +316,39 @@ def check_formats(formats: Sequence[str]) -> None:
     wanted = next((kind for kind in formats if kind in ("onnx", "int8")), None)
     if wanted is None:
         return
+    _check_onnx(f"export.formats has {wanted!r}")
+
+
+def check_runtime(settings: LatencySettings, device: torch.device | None = None) -> None:
+    """Refuses a runtime whose packages are missing, or that does not run where the network is.
+
+    Args:
+        settings: how latency is measured.
+        device: where, if that is known.
+
+    Raises:
+        RecipeError: then.
+    """
+    if settings.runtime == "torch":
+        return
+    _check_onnx(f"latency.runtime is {settings.runtime!r}")
+    if device is not None and device.type != "cpu":
+        raise RecipeError(
+            f"latency.runtime = {settings.runtime!r} measures on the CPU alone, and the network is "
+            f"on {device}: set device = 'cpu', or latency.runtime = 'torch'"
+        )
+
+
+def _check_onnx(what: str) -> None:
+    """Refuses what needs the extra `onnx` where its packages are missing.
+
+    Raises:
+        RecipeError: then.
+    """
     try:
         for name in ONNX:
             importlib.import_module(name)
     except ImportError as error:
         raise RecipeError(
-            f"export.formats has {wanted!r}, which needs {', '.join(ONNX)} ({error}): "
-            "pip install 'manyshot[onnx]'"
+            f"{what}, which needs {', '.join(ONNX)} ({error}): pip install 'manyshot[onnx]'"
         ) from error

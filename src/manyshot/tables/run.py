@@ -182,8 +182,9 @@ def _chosen_by(result: Result) -> str:
 def _clock(timing: Timing | None) -> str:
     if timing is None:
         return "measured directly"
+    by = "" if timing.runtime == "torch" else f"{timing.runtime} {timing.runtime_version}, "
     return (
-        f"median of {timing.repeats} runs, batch of {timing.batch_size}, "
+        f"{by}median of {timing.repeats} runs, batch of {timing.batch_size}, "
         f"{numbers.plural(timing.threads, 'thread')}, {timing.device}"
     )
 

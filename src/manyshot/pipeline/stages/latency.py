@@ -13,11 +13,13 @@ from torch import nn
 
 from manyshot import records
 from manyshot.cost import LatencyTable, latency_table, measure
+from manyshot.cost.runtimes import runtime_of
 from manyshot.cost.timing import default_clock, describe, device_of
 from manyshot.nn.inputs import inputs_of, model_dtype, shapes_in_words, with_samples
 from manyshot.pipeline.build import Workspace, budget_metrics
-from manyshot.progress import Progress
+from manyshot.progress import Progress, showing
 from manyshot.run_folder import LatencyRecord, RunFolder, Timing
+from manyshot.watching import tell
 
 
 def needs_latency(ws: Workspace) -> bool:
@@ -27,18 +29,37 @@ def needs_latency(ws: Workspace) -> bool:
 
 def measured(ws: Workspace, progress: Progress) -> LatencyTable:
     """The latency table of the supernet on this machine, as the recipe says to measure."""
-    settings = ws.recipe.latency
-    shown = progress.stage("latency", settings.warmup + settings.repeats)
-    with ws.clock.part("latency"), shown as advance:
+    with ws.clock.part("latency"), showing(progress):
         return latency_table(
             ws.net,
             example_inputs=ws.example_inputs(),
-            batch_size=settings.batch_size,
-            threads=settings.threads,
-            warmup=settings.warmup,
-            repeats=settings.repeats,
-            progress=lambda done, total: advance(done, ""),
+            **ws.recipe.latency.model_dump(),
+            progress=lambda done, total: tell("latency", done, total),
         )
+
+
+def check_measurable(ws: Workspace, progress: Progress) -> None:
+    """Measures the smallest and the largest network once, unless torch is what runs them.
+
+    What a runtime cannot run would fail when training and search are done. A latency table, which
+    is made before them, finds it too.
+
+    Raises:
+        ValueError: for a network that the runtime cannot run.
+    """
+    if ws.recipe.latency.runtime == "torch" or needs_latency(ws):
+        return
+    space, once = ws.net.space, {"warmup": 0, "repeats": 1}
+    ends = list(dict.fromkeys((space.canonical(space.smallest), space.canonical(space.largest))))
+    with progress.stage("latency", len(ends)) as advance:
+        for number, arch in enumerate(ends, start=1):
+            measure(
+                ws.net.extract(arch),
+                example_inputs=ws.example_inputs(),
+                device=ws.device,
+                **ws.recipe.latency.model_dump() | once,
+            )
+            advance(number, "")
 
 
 def with_latency(
@@ -115,6 +136,7 @@ def on_record(ws: Workspace, folder: Path) -> Mapping[str, Timing]:
         "clock": default_clock(ws.device, settings.threads)[0],
         "device": describe(ws.device),
         "torch_version": str(torch.__version__),
+        "runtime_version": runtime_of(settings.runtime, ws.net, ws.device).version,
     }
     return {
         text: timing
@@ -133,13 +155,7 @@ def latency_of(ws: Workspace, subnet: nn.Module, table_ms: float | None = None) 
     """
     settings = ws.recipe.latency
     timing = measure(
-        subnet,
-        example_inputs=ws.example_inputs(),
-        batch_size=settings.batch_size,
-        threads=settings.threads,
-        warmup=settings.warmup,
-        repeats=settings.repeats,
-        device=ws.device,
+        subnet, example_inputs=ws.example_inputs(), device=ws.device, **settings.model_dump()
     )
     return Timing(
         median_ms=timing.median_ms,
@@ -151,5 +167,7 @@ def latency_of(ws: Workspace, subnet: nn.Module, table_ms: float | None = None) 
         device=timing.device,
         warmup=timing.warmup,
         torch_version=str(timing.torch_version),
+        runtime=settings.runtime,
+        runtime_version=timing.runtime_version,
         table_ms=table_ms,
     )

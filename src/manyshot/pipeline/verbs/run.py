@@ -106,6 +106,7 @@ def begin(
         describe_space(ws, folder, minutes)
         if not RunFolder(folder).has_begun:
             try_formats(ws, progress)
+            latency.check_measurable(ws, progress)
         ws = replace(ws, clock=Clock(RunFolder(folder).seconds_file))
     accelerator.wait_for_everyone()
     progress = ws.clock.watching(progress)
