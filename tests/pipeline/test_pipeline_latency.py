@@ -1,12 +1,20 @@
 """A latency table is used only where it says what would be measured now."""
 
+import dataclasses
 import shutil
+import sys
 
+import onnxruntime
 import pytest
+import torch
 
 from manyshot import records
 from manyshot.cost import LatencyTable
+from manyshot.pipeline.build import Workspace
+from manyshot.pipeline.checks import check_runtime
 from manyshot.pipeline.stages import latency
+from manyshot.progress import Silent
+from manyshot.recipe import RecipeError
 from manyshot.run_folder import LATENCY
 from pipeline_runs import run, small
 
@@ -68,6 +76,8 @@ def test_what_is_on_record_is_not_measured_again(request, tmp_path, measured, ki
         ("clock", "given"),
         ("device", "cpu: abacus"),
         ("torch_version", "1.0"),
+        ("runtime", "onnxruntime"),
+        ("runtime_version", "1.0"),
     ],
 )
 def test_what_was_measured_otherwise_is_measured_again(base, tmp_path, measured, field, value):
@@ -138,6 +148,7 @@ def test_the_table_of_another_machine_is_measured_anew(timed, tmp_path):
         ("dtype", "torch.bfloat16"),
         ("decisions", ["a", "b", "c", "d"]),
         ("repeats", 77),
+        ("runtime", "onnxruntime"),
     ],
 )
 def test_a_run_does_not_go_on_with_another_table(timed, tmp_path, field, value):
@@ -146,3 +157,66 @@ def test_a_run_does_not_go_on_with_another_table(timed, tmp_path, field, value):
     records.write_json(folder / LATENCY, table_of(folder) | {field: value})
     with pytest.raises(records.RecordError, match=f"measured with {field} = .*delete the file"):
         run(timed[1], folder)
+
+
+ONNX = "latency.runtime=onnxruntime"
+
+
+@pytest.fixture
+def pretended(monkeypatch):
+    """What was asked to be measured by ONNX Runtime, which torch measures in its place."""
+    asked = []
+
+    def instead(measures):
+        def by_torch(*args, runtime, **kwargs):
+            asked.append((measures.__name__, runtime))
+            timing = measures(*args, **kwargs)
+            return dataclasses.replace(
+                timing, runtime=runtime, runtime_version=onnxruntime.__version__
+            )
+
+        return by_torch
+
+    for name in ("measure", "latency_table"):
+        monkeypatch.setattr(latency, name, instead(getattr(latency, name)))
+    return asked
+
+
+def test_table_and_winners_are_of_the_runtime(tmp_path, pretended):
+    recipe = small(*BUDGET, ONNX)
+    result = run(recipe, tmp_path)
+    assert pretended[0] == ("latency_table", "onnxruntime")
+    assert pretended[1:] == [("measure", "onnxruntime")] * len(result["latency"])
+    ran = ("onnxruntime", onnxruntime.__version__)
+    records_of = (table_of(tmp_path), *result["latency"].values())
+    assert {(record["runtime"], record["runtime_version"]) for record in records_of} == {ran}
+    pretended.clear()
+    assert run(recipe, tmp_path) == result
+    assert pretended == []
+    with pytest.raises(records.RecordError, match="another recipe"):
+        run(small(*BUDGET), tmp_path)
+
+
+def test_without_a_table_the_ends_of_the_space_are_tried_first(base, pretended):
+    ws = Workspace.build(small(ONNX))
+    latency.check_measurable(ws, Silent())
+    assert pretended == [("measure", "onnxruntime")] * 2
+    pretended.clear()
+    latency.check_measurable(Workspace.build(small()), Silent())
+    assert pretended == []
+
+
+def test_a_runtime_without_packages_is_said_first(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    words = r"latency.runtime is 'onnxruntime', which needs .*pip install 'manyshot\[onnx\]'"
+    with pytest.raises(RecipeError, match=words):
+        run(small(ONNX), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_onnxruntime_is_for_the_cpu():
+    settings = small(ONNX).latency
+    with pytest.raises(RecipeError, match="on the CPU alone, and the network is on cuda"):
+        check_runtime(settings, torch.device("cuda"))
+    check_runtime(settings, torch.device("cpu"))
+    check_runtime(small().latency, torch.device("cuda"))
