@@ -1,6 +1,7 @@
 """How well a latency table predicts directly measured architectures.
 
-    python -m benchmarks.speed.latency [--repeats 60] [--threads 1] [--checked 30] [--json]
+    python -m benchmarks.speed.latency [--repeats 60] [--threads 1] [--checked 30]
+        [--runtime onnxruntime] [--json]
 
 Error is the median of |table - direct| / direct, tau is Kendall's tau-b; both over random
 architectures that the table was not made from, measured in the same rounds as the table.
@@ -31,6 +32,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--batch-size", type=int, default=1)
     parser.add_argument("--checked", type=int, default=30)
+    parser.add_argument("--runtime", choices=("torch", "onnxruntime"), default="torch")
     parser.add_argument("--json", action="store_true", help="the whole table, one JSON row each")
     options = parser.parse_args()
     for name, (make, shape) in NETWORKS.items():
@@ -43,6 +45,7 @@ def main() -> None:
             threads=options.threads,
             repeats=options.repeats,
             checked=options.checked,
+            runtime=options.runtime,
         )
         took, check, (low, high) = time.monotonic() - start, table.check, table.range()
         if options.json:
@@ -55,7 +58,7 @@ def main() -> None:
             f"{table.cells} cells in {took:.0f} s, spread {table.spread:.0%}, "
             f"{low:.2f} to {high:.2f} ms of which {table.table.constant:.2f} fixed\n"
             f"    {table.device}, {table.clock} time, {table.threads} thread, "
-            f"batch {table.batch_size}, torch {table.torch_version}, load {os.getloadavg()[0]:.1f}"
+            f"batch {table.batch_size}, {table.runtime} {table.runtime_version}, load {os.getloadavg()[0]:.1f}"
         )
 
 

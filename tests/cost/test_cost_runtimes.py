@@ -184,18 +184,15 @@ def test_one_network_is_measured():
     assert cost.measure(module, SHAPE, runtime="torch", repeats=1).runtime == "torch"
 
 
-def test_a_real_latency_is_positive():
-    timing = cost.measure(nn.Linear(4, 4), (4,), threads=1, repeats=5, runtime="onnxruntime")
-    assert timing.clock == "thread" and 0 < timing.median_ms < 50
-
-
 def test_what_cannot_be_exported_is_named():
     class Asks(nn.Module):
         def forward(self, x):
             return x if x.data_ptr() else -x  # which an export cannot follow
 
     net = ms.Supernet(nn.Sequential(ms.nn.Choice({"odd": Asks(), "plain": nn.ReLU()}, "op")))
-    with pytest.raises(ValueError, match=r"latency: module '0' .*cannot be run by onnxruntime \("):
+    with pytest.raises(
+        ValueError, match=r"latency: module '0' at op='odd' cannot be run by onnxruntime \("
+    ):
         cost.latency_table(net, SHAPE, runtime="onnxruntime")
 
 

@@ -179,7 +179,7 @@ def latency_table(
     timed in turn, one run each per round. The table then predicts other random architectures.
 
     With `runtime="onnxruntime"` each of them is exported for this batch first, and run by ONNX
-    Runtime on the CPU, which takes 0.1 to 0.3 s for a layer or a block.
+    Runtime on the CPU, which takes 0.1 to 0.7 s for a layer or a block.
 
     Args:
         net: the supernet, which is measured on the device where it is, and not changed.

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from manyshot.export import names_of, onnx_runtime, parts_to_onnx
+from manyshot.export.parts import names_of, parts_to_onnx
+from manyshot.export.programs import onnx_runtime
 from manyshot.nn.inputs import model_dtype, tensors_in
 
 RuntimeName: TypeAlias = Literal["torch", "onnxruntime"]

@@ -3,13 +3,11 @@
 from manyshot.export.card import about_images, card, write_card
 from manyshot.export.check import CHECKED_BATCHES, ExportMismatch
 from manyshot.export.normalised import Normalised
-from manyshot.export.parts import names_of, parts_to_onnx
 from manyshot.export.programs import (
     ONNX_OPSET,
     ONNX_TOLERANCE,
     PT2_TOLERANCE,
     OnnxProgram,
-    onnx_runtime,
     output_name,
     to_int8,
     to_onnx,
@@ -37,10 +35,7 @@ __all__ = [
     "card",
     "export",
     "image_files",
-    "names_of",
-    "onnx_runtime",
     "output_name",
-    "parts_to_onnx",
     "to_int8",
     "to_onnx",
     "to_pt2",
