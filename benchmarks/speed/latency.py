@@ -58,7 +58,8 @@ def main() -> None:
             f"{table.cells} cells in {took:.0f} s, spread {table.spread:.0%}, "
             f"{low:.2f} to {high:.2f} ms of which {table.table.constant:.2f} fixed\n"
             f"    {table.device}, {table.clock} time, {table.threads} thread, "
-            f"batch {table.batch_size}, {table.runtime} {table.runtime_version}, load {os.getloadavg()[0]:.1f}"
+            f"batch {table.batch_size}, {table.runtime} {table.runtime_version}, "
+            f"load {os.getloadavg()[0]:.1f}"
         )
 
 
