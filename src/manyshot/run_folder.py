@@ -705,8 +705,9 @@ class RankScoreLine(ScoresRecord):
     """From the score before it, or the beginning of its command, to this one."""
 
 
-IntervalMethod = Literal["BCa", "percentile"]
-"""How the bounds of a bootstrap interval follow from its draws (`manyshot.rank.bootstrap`)."""
+IntervalMethod = Literal["BCa", "percentile", "F"]
+"""How the bounds of an interval were found: from the draws of a bootstrap
+(`manyshot.rank.bootstrap`), or by the F distribution (`manyshot.rank.reliability`)."""
 
 
 class Statistic(Part):
@@ -741,6 +742,28 @@ class PredictorStatistics(Part):
     """The difference of Kendall's tau to that of `macs`."""
 
 
+class Reliability(Part):
+    """How far the mean of the runs that judge a set tells its architectures apart.
+
+    What is None is not known, as with one run.
+    """
+
+    mean: Statistic
+    """The reliability of the mean of the runs: the share of its variance that is no noise."""
+    runs: float
+    """How many runs an architecture has: the harmonic mean."""
+    one_run: float | None
+    """The reliability of one run."""
+    between: float | None
+    """The variance between architectures, as it is estimated: it may be negative."""
+    within: float | None
+    """The variance of a run about what its architecture is worth."""
+    needed: Count | None
+    """The runs that would be enough to judge; None also where no number is known to be enough."""
+    ceiling: float | None
+    """Kendall's tau with the mean of the runs, of who knows what every architecture is worth."""
+
+
 class RankedSet(Part):
     """A set of architectures: who judges it, and how well each predictor orders it."""
 
@@ -752,6 +775,8 @@ class RankedSet(Part):
     run_to_run: float | None
     null_sd: float | None
     predictors: dict[str, PredictorStatistics]
+    reliability: Reliability | None = None
+    """Absent in records from before it was written."""
 
     @model_validator(mode="after")
     def _can_be_compared(self) -> Self:
@@ -894,9 +919,10 @@ class ComparedPair(Part):
 
 
 class Baseline(Part):
-    """What orders without a supernet, or one training of the truth another."""
+    """What orders without a supernet, or who knows what every architecture is worth."""
 
-    name: Literal["macs", "params", "run to run"]
+    name: Literal["macs", "params", "run to run", "ceiling"]
+    """Older records have `run to run`, how well one training of the truth orders another."""
     metrics: dict[str, float | None]
 
 
@@ -910,6 +936,8 @@ class Comparison(ScoresRecord):
     baselines: tuple[Baseline, ...]
     methods: tuple[ComparedMethod, ...]
     pairs: tuple[ComparedPair, ...]
+    reliability: dict[str, Reliability] | None = None
+    """Of the truth, by set; absent in records from before it was written."""
 
 
 # -- folders ---------------------------------------------------------------------------------------

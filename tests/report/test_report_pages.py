@@ -377,6 +377,15 @@ def test_a_run_shows_its_ranks(compared_runs: list[Path], ranking: dict[str, Any
     assert drawn["x"] == [point["proxy_score"] for point in ranking["points"]]
 
 
+def reliable(value: float) -> dict[str, Any]:
+    """The reliability of a truth."""
+    return {
+        "mean": {"value": value, "low": value - 0.1, "high": value + 0.05, "interval": "F"},
+        "runs": 3.0, "one_run": value / 2, "between": 1.0, "within": 1.0, "needed": 12,
+        "ceiling": 0.81,
+    }  # fmt: skip
+
+
 def test_a_rank_holds_its_numbers(ranking: dict[str, Any], tmp_path: Path) -> None:
     record = copy.deepcopy(ranking)
     first, *_, last = record["sets"]
@@ -384,7 +393,8 @@ def test_a_rank_holds_its_numbers(ranking: dict[str, Any], tmp_path: Path) -> No
     assert list(taus) == ["proxy", "proxy loss", "without recalibration", "macs", "params"]
     first["predictors"]["proxy"]["kendall"] = {"value": 0.612, "low": 0.57, "high": 0.65}
     undefined_macs(last)
-    last["run_to_run"] = last["null_sd"] = None
+    last["run_to_run"] = last["null_sd"] = last["reliability"] = None
+    first["reliability"] = reliable(0.93)
     record["evaluation"] |= {"macs_executed": 3_000_000_000, "macs_plain": 9_000_000_000}
     write_json(tmp_path / "rank.json", record)
     page = page_of(tmp_path)
@@ -398,7 +408,7 @@ def test_a_rank_holds_its_numbers(ranking: dict[str, Any], tmp_path: Path) -> No
     assert bars["data"][0]["error_x"]["arrayminus"][0] == pytest.approx(0.042)
     band, ceiling = bars["layout"]["shapes"]
     far = 2 * first["null_sd"]
-    assert (band["x0"], band["x1"]) == (-far, far) and ceiling["x0"] == first["run_to_run"]
+    assert (band["x0"], band["x1"]) == (-far, far) and ceiling["x0"] == 0.81
     unknown = page.figures[last["name"].capitalize()]
     assert unknown["data"][0]["x"][3] is None and unknown["layout"]["shapes"] == []
     assert "MACs" in [a["y"] for a in unknown["layout"]["annotations"]]
@@ -671,6 +681,12 @@ def test_a_rank_opens_with_what_the_order_is_worth(
     predictors["proxy"]["kendall"] = {"value": 0.6, "low": 0.5, "high": 0.7}
     predictors["macs"]["kendall"] = {"value": 0.2, "low": 0.1, "high": 0.3}
     predictors["proxy"]["beats"] = {"value": 0.4, "low": low, "high": high}
+    record["sets"][0]["reliability"] = reliable(0.5)
+    write_json(tmp_path / "rank.json", record)
+    page = page_of(tmp_path)
+    assert said not in page.words and page.count("div", class_="verdict unknown") == 1
+    assert "This set cannot judge: 3 runs each" in page.words and "12 runs each" in page.words
+    record["sets"][0]["reliability"] = reliable(0.93)
     write_json(tmp_path / "rank.json", record)
     page = page_of(tmp_path)
     words = page.words.replace("\u202f", " ")

@@ -16,6 +16,7 @@ from manyshot.rank.correlation import (
 )
 from manyshot.rank.published import PUBLISHED, SPACES, load_truth
 from manyshot.rank.rank import RankSet, rank_set, rank_sets
+from manyshot.rank.reliability import judges, reliability
 from manyshot.rank.selection import FrozenSet
 from manyshot.rank.truth import TruthError, TruthTable
 
@@ -31,6 +32,7 @@ __all__ = [
     "bootstrap",
     "clear_pairs",
     "compare",
+    "judges",
     "kendall",
     "load_truth",
     "null_sd",
@@ -39,6 +41,7 @@ __all__ = [
     "rank_set",
     "rank_sets",
     "regret",
+    "reliability",
     "run_to_run",
     "spearman",
 ]

@@ -195,9 +195,9 @@ def regret(proxy: npt.ArrayLike, truth: npt.ArrayLike) -> float:
 def run_to_run(runs: npt.ArrayLike) -> float | None:
     """The mean tau-b between two runs of the ground truth, over all pairs of runs.
 
-    It is the reference for any tau against that truth: how well one training run predicts the order
-    of another, only the seed differing. It is not a strict upper bound, because a mean of several
-    runs is less noisy than one. Among the best it is far lower than overall.
+    It says how well one training run predicts the order of another, only the seed differing. It is
+    no ceiling for a tau against the mean of several runs, which is less noisy than one; that is
+    `reliability(runs).ceiling`. Among the best it is far lower than overall.
 
     Args:
         runs: stand-alone score, shape (N, R), one column per run; nan where there was none. A

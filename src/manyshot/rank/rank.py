@@ -27,6 +27,7 @@ from manyshot.rank.correlation import (
     run_to_run,
     spearman,
 )
+from manyshot.rank.reliability import judges, reliability, words
 from manyshot.rank.selection import FrozenSet
 from manyshot.rank.truth import TruthTable, text_of
 from manyshot.run_folder import PredictorStatistics, RankedSet, Statistic
@@ -151,9 +152,9 @@ def rank_set(ranked: RankSet, predictors: Mapping[str, Mapping[Arch, float]]) ->
         predictors: by name, a score of every architecture of the set; higher is better.
 
     Returns:
-        A record: sizes, the seed-noise ceiling, and for every predictor its statistics, each with
-        the bounds of a 95 % bootstrap interval over architectures where it has one. `beats` is the
-        difference of Kendall's tau to that of `macs`.
+        A record: sizes, the reliability of the truth with its ceiling, and for every predictor its
+        statistics, each with the bounds of a 95 % bootstrap interval over architectures where it
+        has one. `beats` is the difference of Kendall's tau to that of `macs`.
     """
     truth, archs = ranked.truth, ranked.truth.archs
     columns = {name: np.array([by[a] for a in archs]) for name, by in predictors.items()}
@@ -173,6 +174,7 @@ def rank_set(ranked: RankSet, predictors: Mapping[str, Mapping[Arch, float]]) ->
         run_to_run=run_to_run(truth.fitness_NR),
         null_sd=null_sd(len(archs)) if len(archs) > 1 else None,
         predictors=statistics,
+        reliability=reliability(truth.fitness_NR),
     )
 
 
@@ -233,19 +235,28 @@ def _with_interval(
 
 
 def verdict(ranked: RankedSet) -> str:
-    """A set's record in plain sentences: how the proxy orders beside MACs, and the ceiling.
+    """A set's record in plain sentences: whether it can judge, the proxy beside MACs, the ceiling.
 
+    A set that cannot judge, or of which that is not known, says of no order that it is better.
     Where the 95 % interval of tau holds 0, or tau is within two standard deviations of unrelated
     orders, the architectures are too few to tell, and the sentence says how many would be needed.
     """
-    n, tau = ranked.architectures, ranked.predictors["proxy"].kendall
+    n, tau, known = ranked.architectures, ranked.predictors["proxy"].kendall, ranked.reliability
+    judged = known is None or judges(known) is True
     if tau.value is None:
         parts = ["tau of the proxy is undefined: its scores, or the truth, are all equal"]
     elif _is_untold(tau, n):
-        parts = [f"{_untold(tau, n)}{_beside_macs(ranked, only_told=True)}"]
+        beside = _beside_macs(ranked, only_told=True) if judged else ""
+        parts = [f"{_untold(tau, n)}{beside}"]
     else:
         said = f"the proxy orders these {n} architectures with tau {tau.value:.2f}"
-        parts = [f"{said}{_beside_macs(ranked)}"]
+        parts = [f"{said}{_beside_macs(ranked) if judged else ''}"]
+    if known is not None:
+        parts.insert(len(parts) if judged else 0, words(known))
+        if known.ceiling is not None:
+            parts.append(
+                f"who knew what each is worth would order their mean with tau {known.ceiling:.2f}"
+            )
     runs = ranked.run_to_run
     if runs is not None:
         parts.append(f"one training run orders another's with tau {runs:.2f}")

@@ -25,6 +25,7 @@ _BASELINES = {
     "macs": ("Dotted", "dot", f.SOFT),
     "params": ("Dash-dotted", "dashdot", f.SOFT),
     "run to run": ("Dashed", "dash", f.INK),
+    "ceiling": ("Dashed", "dash", f.INK),
 }
 """How lines are drawn at what orders without a supernet."""
 
@@ -43,8 +44,10 @@ def compare_page(comparison: Comparison) -> Page:
         lead += f"Truth: {truth.name} ({truth.source})."
     metrics = tables.metrics_of(comparison)
     means = tables.methods(comparison, [metric for metric in metrics if metric != IMAGES])
+    gates = tables.gates(comparison)
     sections = [
         PageSection("Methods", [means]),
+        *([PageSection("What the truth can judge", [Bullets(gates)])] if gates else []),
         PageSection("Metrics", [[_panel(comparison, m) for m in metrics]]),
         PageSection("Pairs", _pairs(comparison)),
         PageSection("Winners", [tables.winners(comparison)]),

@@ -64,7 +64,11 @@ def _verdict(ranking: Ranking) -> Verdict | None:
         else:
             first = f"The supernet's order is not distinguishable from counting MACs {by}."
             worth = "doubtful"
-    sentences = [first, f"{pairs}; guessing, in 50 %."]
+    sentences = [f"{pairs}; guessing, in 50 %."]
+    gate = tables.gate(ranked)
+    if gate is not None and not gate.judges:
+        return Verdict("unknown", [numbers.sentence(gate.words), *sentences])
+    sentences.insert(0, first)
     if not _is_untold(ranked):
         return Verdict(worth, sentences)
     few = plural(ranked.architectures, "architecture is", "architectures are")
@@ -190,7 +194,8 @@ def _scatter(
 def _agreement(ranking: Ranking) -> Parts:
     words = (
         "Bars are Kendall's τ with truth, with 95 % intervals by bootstrap over architectures. "
-        "Dashed: how well two trainings of the truth agree. Grey: what orders that have nothing in "
+        "Dashed: the ceiling, what who knew the worth of every architecture would reach, as the "
+        "truth is itself a mean of few trainings. Grey: what orders that have nothing in "
         "common reach by chance, two standard deviations to both sides."
     )
     reach = _range(ranking.sets)
@@ -222,10 +227,13 @@ def _bars(ranking: Ranking, ranked: RankedSet, reach: list[float]) -> Figure:
             {**band, "fillcolor": f.SOFT, "opacity": 0.18, "line": {"width": 0}, "layer": "below"}
         )
     caption = f"{plural(ranked.architectures, 'architecture')}. {sentence(ranked.why)}"
-    if ranked.run_to_run is None:
-        caption += " How well two trainings agree is undefined."
+    ceiling = _ceiling(ranked)
+    if ceiling is None:
+        caption += " The ceiling is unknown."
     else:
-        shapes.append(f.rule("x", ranked.run_to_run, layer="above"))
+        shapes.append(f.rule("x", ceiling, layer="above"))
+        caption += f" The ceiling is {decimal(ceiling)}."
+    if ranked.run_to_run is not None:
         caption += f" Two trainings agree with {decimal(ranked.run_to_run)}."
     undefined = [
         f.note(0, names[i], numbers.UNDEFINED, xanchor="left", xshift=4)
@@ -249,6 +257,10 @@ def _bars(ranking: Ranking, ranked: RankedSet, reach: list[float]) -> Figure:
     )
 
 
+def _ceiling(ranked: RankedSet) -> float | None:
+    return None if ranked.reliability is None else ranked.reliability.ceiling
+
+
 def _range(sets: Sequence[RankedSet]) -> list[float]:
     """Of all axes of tau alike: all that is drawn, with some room."""
     reached = [0.0, 0.2]
@@ -256,7 +268,7 @@ def _range(sets: Sequence[RankedSet]) -> list[float]:
         taus = [stats.kendall for stats in ranked.predictors.values()]
         ends = [end for tau in taus for end in (tau.value, tau.low, tau.high)]
         chance = [] if ranked.null_sd is None else [-2 * ranked.null_sd, 2 * ranked.null_sd]
-        reached += [end for end in (*ends, *chance, ranked.run_to_run) if end is not None]
+        reached += [end for end in (*ends, *chance, _ceiling(ranked)) if end is not None]
     return [max(-1.05, min(reached) - 0.05), min(1.05, max(reached) + 0.05)]
 
 

@@ -14,8 +14,9 @@ BASELINES = {
     "macs": "MACs alone",
     "params": "parameters alone",
     "run to run": "two trainings of the truth",
+    "ceiling": "the ceiling by the truth's noise",
 }
-"""What orders without a supernet, or one training of the truth another."""
+"""What orders without a supernet, or who knows what every architecture is worth."""
 _SYMBOLS = {"better": "▲", "worse": "▼", "not distinguishable": "≈", "undefined": "–"}
 
 
@@ -108,6 +109,14 @@ def pairs(compared: Iterable[ComparedPair], comparison: Comparison) -> Table:
     ]
     note = "First minus second, over the random seeds that both have, with 95 % intervals."
     return Table(rows, ("Metric", "First", "Second", "First is", "Images"), note=note)
+
+
+def gates(comparison: Comparison) -> list[str]:
+    """Of each set whether it can judge, a sentence."""
+    from manyshot.rank.reliability import words  # scipy is slow to import
+
+    known = comparison.reliability or {}
+    return [numbers.sentence(f"{name}: {words(each)}") for name, each in known.items()]
 
 
 def winners(comparison: Comparison) -> Table:

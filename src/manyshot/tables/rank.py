@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from manyshot.run_folder import PredictorStatistics, RankedSet, Ranking
 from manyshot.tables import numbers
 from manyshot.tables.numbers import count, decimal, share_statistic, statistic
@@ -24,6 +26,21 @@ def predictor(name: str, ranking: Ranking) -> str:
         "proxy score": metric,
     }
     return {**_PREDICTORS, **proxies}.get(name, name)
+
+
+class Gate(NamedTuple):
+    """Whether a set can judge, and what is said of it."""
+
+    judges: bool
+    words: str
+
+
+def gate(ranked: RankedSet) -> Gate | None:
+    """Whether a set can judge; None for a record from before that was written."""
+    from manyshot.rank.reliability import judges, words  # scipy is slow to import
+
+    known = ranked.reliability
+    return None if known is None else Gate(judges(known) is True, words(known))
 
 
 def statistics(ranked: RankedSet, ranking: Ranking) -> Table:

@@ -18,6 +18,7 @@ from manyshot.run_folder import (
     Comparison,
     MetricRecord,
     Ranking,
+    Reliability,
     RunFolder,
 )
 from manyshot.writing import writing
@@ -78,6 +79,7 @@ def compare_runs(runs: Sequence[Path], folder: Path, truth: str | None = None) -
         baselines=_baselines(ranked),
         methods=compared.methods,
         pairs=compared.pairs,
+        reliability=_reliability(ranked, frozen),
     )
     with writing(folder, "manyshot compare", "comparison"):
         records.write_json(CompareFolder(folder).comparison_file, comparison)
@@ -198,8 +200,18 @@ def row_of(
     )
 
 
+def _reliability(ranked: Sequence[Ranking], frozen: Collection[str]) -> dict[str, Reliability]:
+    """How reliable the truth is on each frozen set."""
+    sets = ranked[0].sets if ranked else ()
+    return {
+        each.name: each.reliability
+        for each in sets
+        if each.name in frozen and each.reliability is not None
+    }
+
+
 def _baselines(ranked: Sequence[Ranking]) -> tuple[Baseline, ...]:
-    """What orders without a supernet, and how well one run orders another, on frozen sets."""
+    """What orders without a supernet, and the ceiling by the noise of the truth, on frozen sets."""
     frozen = _frozen(ranked)
     sets = [each for each in (ranked[0].sets if ranked else ()) if each.name in frozen]
     if not sets:
@@ -211,8 +223,8 @@ def _baselines(ranked: Sequence[Ranking]) -> tuple[Baseline, ...]:
             metrics[f"regret {each.name}"] = each.predictors[name].regret.value
             metrics[f"tau {each.name}"] = each.predictors[name].kendall.value
         baselines.append(Baseline(name=name, metrics=metrics))
-    between = {f"tau {each.name}": each.run_to_run for each in sets}
-    return (*baselines, Baseline(name="run to run", metrics=between))
+    ceilings = {f"tau {s.name}": s.reliability.ceiling for s in sets if s.reliability is not None}
+    return (*baselines, Baseline(name="ceiling", metrics=ceilings))
 
 
 def _names(recipes: Sequence[Recipe]) -> list[str]:

@@ -1,0 +1,200 @@
+"""Whether a truth can judge: how far the mean of its runs tells the architectures of a set apart.
+
+The score of architecture i in run r is taken as `a_i + b_r + e_ir`: what the architecture is worth,
+what the seed of the run adds to all alike, and the rest, which is noise. The reliability of the
+mean of R runs is the share of its variance between architectures that is not noise. N counts
+architectures, R runs.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from manyshot.run_folder import Reliability, Statistic
+
+ENOUGH = 0.8
+"""A set is judged only if the truth's reliability there is at least so high."""
+_LEVEL = 0.95
+_ZERO = 1e-9
+"""A share of the largest eigenvalue below which one counts as 0."""
+_DRAWN = 1500
+"""The ceiling is a mean over pairs of architectures; of more, so many are taken evenly by score."""
+
+
+def reliability(runs: npt.ArrayLike) -> Reliability:
+    """How reliable the mean of the runs of a set is, and how many runs would be enough.
+
+    Variances are those of an analysis of variance over architectures and runs; where runs are
+    missing, by Henderson's third method. What a run adds to all architectures alike is no noise
+    here, as it changes no order. The interval is that of the F distribution, exact if architectures
+    are drawn from a normal distribution, noise is normal and equally strong everywhere, and no run
+    is missing. For a whole enumerated space, which is no draw, it is wider than it need be.
+
+    Args:
+        runs: stand-alone scores, shape (N, R), one column per run; nan where there was none.
+
+    Returns:
+        A record. Without a second run, or a second architecture, everything but the number of runs
+        is undefined. The variance between architectures is recorded as it is estimated and may be
+        negative; the reliability is then 0.
+
+    Raises:
+        ValueError: for another shape, an infinite number, or an architecture without any run.
+
+    References: Spearman 1910 and Brown 1910, on the reliability of a mean; McGraw & Wong 1996,
+        "Forming inferences about some intraclass correlation coefficients", their ICC(C, k);
+        Henderson 1953, "Estimation of variance and covariance components".
+    """
+    runs_NR = np.asarray(runs, dtype=np.float64)
+    if runs_NR.ndim != 2 or np.isinf(runs_NR).any():
+        raise ValueError(
+            "runs must have shape (N, R), architectures by runs, of finite numbers or nan; got "
+            f"shape {runs_NR.shape} with {np.count_nonzero(np.isinf(runs_NR))} infinite"
+        )
+    has_NR = ~np.isnan(runs_NR)
+    if not has_NR.any(axis=1).all():
+        raise ValueError("an architecture has no run; leave it out")
+    each = len(runs_NR) / float((1 / has_NR.sum(axis=1)).sum()) if len(runs_NR) else 0.0
+    squares = _mean_squares(runs_NR[:, has_NR.any(axis=0)])
+    if squares is None:
+        return _unknown(each)
+    between, within, F, n0, freedoms = squares
+    value, one = _of_ratio(between, within, each), _of_ratio(between, within, 1.0)
+    if value is None or one is None:
+        return _unknown(each)
+    low = high = None
+    if within > 0:
+        from scipy import stats  # slow to import
+
+        top, bottom = freedoms
+        reach = (1 + _LEVEL) / 2
+        ends = (F / stats.f.ppf(reach, top, bottom), F * stats.f.ppf(reach, bottom, top))
+        low, high = (float(_of_ratio((end - 1) / n0, 1.0, each) or 0.0) for end in ends)
+    return Reliability(
+        mean=Statistic(value=value, low=low, high=high, interval=None if low is None else "F"),
+        runs=each,
+        one_run=one,
+        between=between,
+        within=within,
+        needed=None if one == 0 else max(1, math.ceil(_runs_for(one) - 1e-9)),
+        ceiling=_ceiling(runs_NR, between, within),
+    )
+
+
+def _unknown(runs: float) -> Reliability:
+    nothing = Statistic(value=None, low=None, high=None)
+    return Reliability(
+        mean=nothing, runs=runs, one_run=None, between=None, within=None, needed=None, ceiling=None
+    )
+
+
+def _of_ratio(between: float, within: float, runs: float) -> float | None:
+    """The reliability of a mean of so many runs; None if nothing varies."""
+    if between <= 0:
+        return None if within == 0 else 0.0
+    return between / (between + within / runs)
+
+
+def _runs_for(one: float) -> float:
+    """How many runs are enough if one has this reliability, by Spearman and Brown."""
+    return ENOUGH / (1 - ENOUGH) * (1 - one) / one
+
+
+def _mean_squares(
+    runs_NR: npt.NDArray[np.float64],
+) -> tuple[float, float, float, float, tuple[int, int]] | None:
+    """Variances between architectures and within, their F, its factor, and degrees of freedom.
+
+    None if there are too few architectures or runs.
+    """
+    has_NR = ~np.isnan(runs_NR)
+    scores_NR = np.where(has_NR, runs_NR, 0.0)
+    if has_NR.any():
+        scores_NR = np.where(has_NR, runs_NR - runs_NR[has_NR].mean(), 0.0)  # for the digits
+    count_N, count_R = has_NR.sum(axis=1), has_NR.sum(axis=0)
+    total, (n, r) = int(has_NR.sum()), runs_NR.shape
+    if n < 2 or r < 2:
+        return None
+    # what is left of scores and of the indicators of runs, within architectures
+    off_NR = np.where(has_NR, scores_NR - (scores_NR.sum(axis=1) / count_N)[:, None], 0.0)
+    mask_NR = has_NR.astype(np.float64)
+    normal_RR = np.diag(count_R.astype(np.float64)) - mask_NR.T @ (mask_NR / count_N[:, None])
+    right_R = off_NR.sum(axis=0)
+    # a shift of all runs together is no effect, so at least one eigenvalue is 0 but for its digits
+    effect_R = np.linalg.pinv(normal_RR, rcond=_ZERO, hermitian=True) @ right_R
+    rank = int(np.linalg.matrix_rank(normal_RR, rtol=_ZERO, hermitian=True))
+    noise = max(0.0, float((off_NR**2).sum() - right_R @ effect_R))
+    of_run_NR = np.where(has_NR, scores_NR - scores_NR.sum(axis=0) / count_R, 0.0)
+    spread = max(0.0, float((of_run_NR**2).sum()) - noise)
+    freedoms = n + rank - r, total - n - rank
+    if min(freedoms) < 1:
+        return None
+    scale = float((scores_NR**2).sum())
+    if noise <= 1e-24 * scale:  # no more than the last digits
+        noise = 0.0
+    n0 = (total - r) / freedoms[0]
+    above, below = spread / freedoms[0], noise / freedoms[1]
+    F = math.inf if below == 0 else above / below
+    return (above - below) / n0, below, F, n0, freedoms
+
+
+def _ceiling(runs_NR: npt.NDArray[np.float64], between: float, within: float) -> float:
+    """The mean Kendall's tau with the mean of the runs of who knows what architectures are worth.
+
+    Two architectures whose worth differs by d come in order with probability `Phi(d / s)`, if s is
+    the standard error of the difference of their means; tau is the mean over pairs of twice that,
+    less 1. What each is worth is not known. In its place stand the means, drawn together until
+    their variance is the one between architectures; if all is normal this is `2 / pi *
+    arcsin(sqrt(reliability))`.
+    """
+    if between <= 0:
+        return 0.0
+    if within == 0:
+        return 1.0
+    from scipy import special  # slow to import
+
+    mean_N = np.nanmean(runs_NR, axis=1)
+    error_N = within / np.count_nonzero(~np.isnan(runs_NR), axis=1)
+    spread = float(mean_N.var(ddof=1))
+    if spread > 0:
+        mean_N = mean_N * math.sqrt(between / spread)
+    order_N = np.argsort(mean_N, kind="stable")
+    if len(order_N) > _DRAWN:
+        order_N = order_N[np.linspace(0, len(order_N) - 1, _DRAWN).round().astype(np.int64)]
+    mean_N, error_N = mean_N[order_N], error_N[order_N]
+    first, second = np.triu_indices(len(mean_N), k=1)
+    apart = (mean_N[second] - mean_N[first]) / np.sqrt(2 * (error_N[first] + error_N[second]))
+    return float(special.erf(apart).mean())
+
+
+def judges(known: Reliability) -> bool | None:
+    """Whether a set can judge; None if that is not known."""
+    return None if known.mean.value is None else known.mean.value >= ENOUGH
+
+
+def words(known: Reliability) -> str:
+    """Whether a set can judge, and if not, how many runs would be enough."""
+    mean, runs = known.mean, f"{known.runs:.3g}"
+    if mean.value is None:
+        if known.runs <= 1:
+            return (
+                "whether this set can judge is unknown, as one run judges it: train its "
+                "architectures with a second seed"
+            )
+        return "whether this set can judge is undefined: too few scores differ"
+    bounds = "" if mean.low is None else f", 95 % interval {mean.low:.2f} to {mean.high:.2f}"
+    said = f"reliability {mean.value:.2f}{bounds}"
+    if mean.value >= ENOUGH:
+        return f"this set can judge: {runs} runs each tell its architectures apart ({said})"
+    if known.needed is None:
+        return (
+            "this set cannot judge: its architectures differ no more than runs of one do, so that "
+            f"no number of runs is known to be enough ({said})"
+        )
+    return (
+        f"this set cannot judge: {runs} runs each do not tell its architectures apart ({said}), "
+        f"and for a reliability of {ENOUGH:.1f} it would need about {known.needed:,} runs each"
+    )
