@@ -777,6 +777,8 @@ class RankedSet(Part):
     predictors: dict[str, PredictorStatistics]
     reliability: Reliability | None = None
     """Absent in records from before it was written."""
+    whole: bool | None = None
+    """Whether these are all architectures of the space, or the best of all; absent likewise."""
 
     @model_validator(mode="after")
     def _can_be_compared(self) -> Self:
@@ -834,6 +836,8 @@ class RankPoint(Part):
     proxy_score: float
     proxy_loss: float
     shared_statistics_score: float | None
+    scores: tuple[float | None, ...] | None = None
+    """Of every run of the truth; absent in records from before it was written."""
 
 
 class Ranking(ScoresRecord):
@@ -900,11 +904,16 @@ class ComparedMethod(Part):
     metrics: dict[str, Mean]
 
 
-Verdict = Literal["better", "worse", "not distinguishable", "undefined"]
+Verdict = Literal[
+    "better", "worse", "not distinguishable", "undefined", "too few seeds", "cannot judge"
+]
 
 
 class ComparedPair(Part):
-    """Two methods by one metric: the first minus the second, paired by seed."""
+    """Two methods by one metric: the first minus the second.
+
+    What may be None is absent in records from before it was written.
+    """
 
     first: str
     second: str
@@ -916,6 +925,16 @@ class ComparedPair(Part):
     verdict: Verdict
     equal_images: bool
     sentence: str
+    paired: bool | None = None
+    """Whether seeds are those that both have; else they are the smaller number of two."""
+    primary: bool | None = None
+    """Whether the metric is the one that was chosen before."""
+    p: float | None = None
+    """Of no difference, two-sided, for this pair alone."""
+    corrected: float | None = None
+    """After Holm's correction; None where nothing may be said."""
+    family: Count | None = None
+    """How many comparisons were corrected for."""
 
 
 class Baseline(Part):
@@ -936,6 +955,10 @@ class Comparison(ScoresRecord):
     baselines: tuple[Baseline, ...]
     methods: tuple[ComparedMethod, ...]
     pairs: tuple[ComparedPair, ...]
+    primary: str | None = None
+    """The metric that the verdict is by."""
+    reference: str | None = None
+    """The method that the others are compared with by it."""
     reliability: dict[str, Reliability] | None = None
     """Of the truth, by set; absent in records from before it was written."""
 

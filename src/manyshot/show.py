@@ -161,6 +161,7 @@ def compare_tables(comparison: Comparison, page: Path) -> list[RichTable | Text]
     if rest:
         pairs = numbers.plural(rest, "pair is", "pairs are")
         shown.append(Text(f"{pairs} not distinguishable, or cannot be told apart."))
+    shown += [_text(said) for said in compare.primary(comparison)]
     return [*shown, _page(page)]
 
 

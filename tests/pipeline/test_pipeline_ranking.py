@@ -339,6 +339,19 @@ class TestCompare:
         assert not any("prediction" in metric for metric in macs)
         assert any(not pair["equal_images"] for pair in found["pairs"])
 
+    def test_taus_and_truths_are_those_of_every_run(self, runs, truth, tmp_path):
+        found = compare_runs(runs, tmp_path, primary="regret global")
+        assert (found["primary"], found["reference"]) == ("regret global", "one")
+        ranking = records.read_json(runs[0] / "rank" / "made" / "rank.json")
+        assert [point["scores"] for point in ranking["points"]] == truth.scores_NR.tolist()
+        assert not any(own["whole"] for own in ranking["sets"])  # of 256 networks
+        assert found["reliability"]["global"] == ranking["sets"][0]["reliability"]
+        for pair in found["pairs"]:
+            if pair["metric"].startswith(("tau ", "regret ")) and pair["low"] is not None:
+                assert pair["verdict"] == "cannot judge"  # a random truth
+        with pytest.raises(ValueError, match="no run has the primary metric 'tau'"):
+            compare_runs(runs, tmp_path, primary="tau")
+
     def test_a_set_that_a_reference_chose_is_compared(self, runs, truth, tmp_path):
         copies = [shutil.copytree(run, tmp_path / run.name) for run in runs[:3]]
         for folder in copies[1:]:

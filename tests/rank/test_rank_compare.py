@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from manyshot.rank import compare
+from manyshot.rank import compare, reliability
 from manyshot.rank.compare import interval
+from manyshot.rank.crossed import JudgedSet
 from manyshot.run_folder import ComparedRun, Mean
 
 
@@ -39,13 +40,14 @@ def test_intervals_of_nothing_are_undefined():
 
 def test_differences_are_paired_by_seed():
     """Seeds differ by far more than methods: only pairs can tell them apart."""
-    base = {0: 0.1, 1: 0.5, 2: 0.9}
+    base = {0: 0.1, 1: 0.5, 2: 0.9, 3: 0.3, 4: 0.7}
     runs = [run("a", seed, tau=value + 0.02 + 0.001 * seed) for seed, value in base.items()]
-    runs += [run("b", seed, tau=base[seed]) for seed in (2, 0, 1)]
+    runs += [run("b", seed, tau=base[seed]) for seed in (2, 0, 1, 4, 3)]
     own = pair(compare(runs), "a", "b", "tau")
-    expected = stats.ttest_rel([r.metrics["tau"] for r in runs[:3]], list(base.values()))
+    expected = stats.ttest_rel([r.metrics["tau"] for r in runs[:5]], list(base.values()))
     assert (own.low, own.high) == pytest.approx(tuple(expected.confidence_interval()))
-    assert own.difference == pytest.approx(0.021) and own.n == 3
+    assert own.difference == pytest.approx(0.022) and own.n == 5
+    assert own.p == pytest.approx(expected.pvalue) and own.corrected == own.p
     assert own.verdict == "better" and "a is better than b" in own.sentence
 
 
@@ -53,29 +55,29 @@ def test_differences_are_paired_by_seed():
     ("metric", "verdict"), [("tau global", "worse"), ("regret global", "better")]
 )
 def test_less_regret_is_better(metric, verdict):
-    runs = [run("a", s, **{metric: 0.1 + 0.001 * s}) for s in range(3)]
-    runs += [run("b", s, **{metric: 0.2}) for s in range(3)]
+    runs = [run("a", s, **{metric: 0.1 + 0.001 * s}) for s in range(5)]
+    runs += [run("b", s, **{metric: 0.2}) for s in range(5)]
     assert pair(compare(runs), "a", "b", metric).verdict == verdict
 
 
 def test_of_an_error_less_is_better():
-    runs = [run("a", s, **{"finished MAE": 0.1 + 0.001 * s, "tau": 0.5}) for s in range(3)]
-    runs += [run("b", s, **{"finished MAE": 0.2, "tau": 0.4 + 0.001 * s}) for s in range(3)]
+    runs = [run("a", s, **{"finished MAE": 0.1 + 0.001 * s, "tau": 0.5}) for s in range(5)]
+    runs += [run("b", s, **{"finished MAE": 0.2, "tau": 0.4 + 0.001 * s}) for s in range(5)]
     found = compare(runs, ["regret", "finished"])
     assert {p.metric: p.verdict for p in found.pairs} == {"finished MAE": "better", "tau": "better"}
     assert pair(compare(runs), "a", "b", "finished MAE").verdict == "worse"
 
 
 def test_not_distinguishable():
-    runs = [run("a", s, tau=v) for s, v in enumerate((0.1, 0.5, 0.4))]
-    runs += [run("b", s, tau=v) for s, v in enumerate((0.3, 0.4, 0.3))]
+    runs = [run("a", s, tau=v) for s, v in enumerate((0.1, 0.5, 0.4, 0.2, 0.3))]
+    runs += [run("b", s, tau=v) for s, v in enumerate((0.3, 0.4, 0.3, 0.1, 0.4))]
     own = pair(compare(runs), "a", "b", "tau")
     assert own.low < 0 < own.high and own.verdict == "not distinguishable"
     assert "a and b are not distinguishable" in own.sentence
 
 
 @pytest.mark.parametrize(
-    ("seeds", "said"), [((0, 7), "as 1 seed has both"), ((8, 9), "as no seeds have both")]
+    ("seeds", "said"), [((0, 7), "as 1 seed has both"), ((8, 9), "all 2 seeds differ by -0.4")]
 )
 def test_too_few_shared_seeds(seeds, said):
     runs = [run("a", s, tau=0.5) for s in (0, 1)] + [run("b", s, tau=0.9) for s in seeds]
@@ -121,3 +123,61 @@ def test_a_seed_twice_is_refused():
         compare([run("a", 0, tau=0.5), run("a", 0, tau=0.5)])
     with pytest.raises(ValueError, match="at least one run"):
         compare([])
+
+
+def test_below_five_seeds_there_is_no_direction():
+    for seeds, verdict in ((4, "too few seeds"), (5, "better")):
+        runs = [run("a", s, tau=0.5 + 0.001 * s) for s in range(seeds)]
+        runs += [run("b", s, tau=0.1) for s in range(seeds)]
+        own = pair(compare(runs), "a", "b", "tau")
+        assert own.verdict == verdict and own.low > 0
+        few = "a and b differ by +0.4015" in own.sentence and "that takes 5" in own.sentence
+        assert few == (seeds == 4) and (own.corrected is None) == few
+
+
+def test_seeds_that_methods_do_not_share_are_not_paired():
+    rng = np.random.default_rng(0)
+    a, b = rng.random(6), rng.random(6)
+    runs = [run("a", s, tau=v) for s, v in enumerate(a)]
+    runs += [run("b", 100 + s, tau=v) for s, v in enumerate(b)]
+    own = pair(compare(runs), "a", "b", "tau")
+    wanted = stats.ttest_ind(a, b, equal_var=False)
+    assert not own.paired and own.p == pytest.approx(wanted.pvalue)
+    assert "at least 6 seeds, which are not the same" in own.sentence
+
+
+def test_three_families_are_corrected_each_for_itself():
+    """The reference by the primary metric; by other metrics; pairs without the reference."""
+    rng = np.random.default_rng(1)
+    values = {m: 0.1 * i + 0.05 * rng.standard_normal((6, 2)) for i, m in enumerate("abc")}
+    runs = [run(m, s, tau=values[m][s, 0], other=values[m][s, 1]) for m in "abc" for s in range(6)]
+    found = compare(runs, primary="other")
+    assert (found.primary, found.reference) == ("other", "a")
+    families = {True: [], False: [], None: []}
+    for own in found.pairs:
+        column = ("tau", "other").index(own.metric)
+        p = stats.ttest_rel(values[own.first][:, column], values[own.second][:, column]).pvalue
+        assert own.p == pytest.approx(p) and own.primary == (own.metric == "other")
+        families[own.primary if own.first == "a" else None].append(own)
+    assert [len(own) for own in families.values()] == [2, 2, 2]
+    for own in families.values():
+        low, *_, high = sorted(own, key=lambda one: one.p)
+        assert low.corrected == pytest.approx(min(1, len(own) * low.p))
+        assert high.corrected >= high.p and {one.family for one in own} == {len(own)}
+    with pytest.raises(ValueError, match="no run has the primary metric 'best'; it is one of tau"):
+        compare(runs, primary="best")
+
+
+@pytest.mark.parametrize(("noise", "verdict"), [(0.05, "better"), (4.0, "cannot judge")])
+def test_a_set_whose_truth_is_noise_judges_nothing(noise, verdict):
+    rng = np.random.default_rng(2)
+    worth_N = rng.standard_normal(60)
+    truth_NR = worth_N[:, None] + noise * rng.standard_normal((60, 2))
+    scores = {f"a-{s}": worth_N + 0.1 * rng.standard_normal(60) for s in range(5)}
+    scores |= {f"b-{s}": worth_N + 3 * rng.standard_normal(60) for s in range(5)}
+    own = JudgedSet(truth_NR, scores, reliability=reliability(truth_NR))
+    taus = {f: stats.kendalltau(v, truth_NR.mean(axis=1)).statistic for f, v in scores.items()}
+    runs = [run(f[0], int(f[2:]), **{"tau all": float(tau)}) for f, tau in taus.items()]
+    found = pair(compare(runs, sets={"all": own}), "a", "b", "tau all")
+    assert found.verdict == verdict
+    assert ("this set cannot judge" in found.sentence) == (verdict == "cannot judge")

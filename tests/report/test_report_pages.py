@@ -705,6 +705,7 @@ def test_a_comparison_opens_with_what_can_be_told_of_winners(
     comparison: dict[str, Any], tmp_path: Path
 ) -> None:
     record = copy.deepcopy(comparison)
+    record["primary"] = None  # as in older records
     pairs = [p for p in record["pairs"] if p["metric"].startswith("finished ")]
     others = [p for p in record["pairs"] if not p["metric"].startswith(("finished ", "winner "))]
     assert pairs and others
@@ -717,3 +718,29 @@ def test_a_comparison_opens_with_what_can_be_told_of_winners(
     untold = {**pairs[0], "verdict": "undefined", "difference": None, "low": None, "high": None}
     write_json(tmp_path / "compare.json", {**record, "pairs": [untold]})
     assert "cannot be told" in page_of(tmp_path).words
+
+
+@pytest.mark.parametrize(
+    ("verdict", "worth"),
+    [
+        ("better", "good"),
+        ("not distinguishable", "doubtful"),
+        ("too few seeds", "unknown"),
+        ("cannot judge", "unknown"),
+    ],
+)
+def test_a_comparison_opens_with_its_primary_metric(
+    comparison: dict[str, Any], tmp_path: Path, verdict: str, worth: str
+) -> None:
+    record = copy.deepcopy(comparison)
+    assert (record["primary"], record["reference"]) == ("tau global", "one")
+    for pair in record["pairs"]:
+        pair["verdict"] = verdict if pair["primary"] else "better"
+        if pair["primary"]:
+            pair["sentence"] = "one against two."
+    write_json(tmp_path / "compare.json", record)
+    page = page_of(tmp_path)
+    assert page.count("div", class_=f"verdict {worth}") == 1
+    assert "By tau global, the primary metric, against one:" in page.words
+    assert page.words.index("one against two.") < page.words.index("2 methods, 4 runs")
+    assert "Global: this set cannot judge" in page.words  # its truth is random

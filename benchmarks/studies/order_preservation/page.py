@@ -25,6 +25,8 @@ WINNERS = "winners alone"
 """Mean stand-alone accuracy of a run's winners, if the truth has them all."""
 SHOWN = ("tau global", "tau local by truth", "tau local by prediction", "regret global", WINNERS)
 """Metrics of which every method is compared with uniform paths."""
+PRIMARY = "tau global"
+"""Its comparisons with uniform paths are a family of Holm's correction, by others another."""
 Rows = Sequence[Mapping[str, Any]]
 
 
@@ -151,7 +153,10 @@ def tables(rows: Rows, truth: TruthTable) -> list[str]:
         ]
     return [
         *parts,
-        "Against uniform paths, paired by seed:\n",
+        f"Against uniform paths, paired by seed. p-values are corrected by Holm: comparisons by "
+        f"{PRIMARY} are one family, those by all other metrics on record another. "
+        "Intervals are of seeds alone and of each difference by itself; below five seeds there is "
+        "no verdict:\n",
         sentences(rows),
         "Mean tau of each method (columns) among the tenth that a supernet of another seed "
         "predicts best, by the method that chooses (rows); over all pairs of seeds, without "
@@ -235,17 +240,21 @@ def sentences(rows: Rows) -> str:
                 metrics={**row["metrics"], WINNERS: winners_alone(row)},
             )
             for row in rows
-        ]
+        ],
+        primary=PRIMARY,
     )
     lines = []
     for pair in compared.pairs:
         ends = pair.difference, pair.high, pair.low
         if pair.first == "uniform" and pair.metric in SHOWN and None not in ends:
             by = [-end for end in ends if end is not None]
+            corrected = "" if pair.corrected is None else f"{pair.corrected:.2g}"
             other = {"better": "worse", "worse": "better"}.get(pair.verdict, pair.verdict)
             lines.append([pair.second, pair.metric, f"{by[0]:+.3f}",
-                          f"{by[1]:+.3f} to {by[2]:+.3f}", str(pair.n), other])  # fmt: skip
-    return markdown(("method", "metric", "difference", "95 %", "seeds", "verdict"), lines)
+                          f"{by[1]:+.3f} to {by[2]:+.3f}", str(pair.n), corrected,
+                          other])  # fmt: skip
+    columns = ("method", "metric", "difference", "95 %", "seeds", "p, corrected", "verdict")
+    return markdown(columns, lines)
 
 
 WIDTH, LEFT, ROW, TOP = 300, 150, 22, 46

@@ -152,16 +152,27 @@ def compare_command(
     truth: Annotated[
         str | None, typer.Option(help="The name of the truth that the runs are ranked against.")
     ] = None,
+    primary: Annotated[
+        str | None,
+        typer.Option(
+            help="The metric that the verdict is by, such as 'tau global', which a study names "
+            "before it runs; by default tau global, or without a truth the finished winners of the "
+            "first budget."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Compare methods over seeds: runs whose recipes differ in their seed alone are one method."""
+    """Compare methods over seeds: runs whose recipes differ in their seed alone are one method.
+
+    The method of the first run is the one that others are compared with.
+    """
     for run in runs:
         recipe_of(run)
     from manyshot.pipeline import compare_runs
     from manyshot.report import write
     from manyshot.show import compare_tables
 
-    comparison = compare_runs(runs, out, truth)
+    comparison = compare_runs(runs, out, truth, primary)
     page = write(out)
     show(comparison.plain(), as_json, lambda: compare_tables(comparison, page))
 

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
 import numpy as np
 
+from manyshot.rank.crossed import Difference, JudgedSet, Resampled, difference, holm, resample
+from manyshot.rank.reliability import judges, words
 from manyshot.run_folder import ComparedMethod, ComparedPair, ComparedRun, Mean, Verdict
 
 LEVEL = 0.95
+FEWEST = 5
+"""Of fewer seeds nothing is said but how large a difference is."""
+WRONG = 0.05
+"""The share of families in which a verdict may be wrong."""
 EQUAL = 0.05
 """Budgets that differ by no larger share count as equal."""
 LESS_IS_BETTER = "regret"
@@ -26,12 +32,19 @@ class Compared:
 
     Attributes:
         methods: means and intervals over seeds.
-        pairs: paired differences by seed, with a verdict and a sentence for each pair of methods
-            and metric.
+        pairs: differences, with a verdict and a sentence for each pair of methods and metric.
+        primary: the metric that the verdict of the whole is by; None if there is none.
+        reference: the method that the others are compared with by it: that of the first run.
     """
 
     methods: tuple[ComparedMethod, ...]
     pairs: tuple[ComparedPair, ...]
+    primary: str | None
+    reference: str
+
+
+Tested = tuple[str, str, str, Difference]
+"""A pair of methods, a metric, and by how much they differ in it."""
 
 
 def interval(values: Sequence[float]) -> Mean:
@@ -52,16 +65,29 @@ def interval(values: Sequence[float]) -> Mean:
 
 
 def compare(
-    runs: Sequence[ComparedRun], less_is_better: Sequence[str] = (LESS_IS_BETTER,)
+    runs: Sequence[ComparedRun],
+    less_is_better: Sequence[str] = (LESS_IS_BETTER,),
+    *,
+    primary: str | None = None,
+    sets: Mapping[str, JudgedSet] | None = None,
 ) -> Compared:
     """Compares methods by the runs that they were repeated in.
 
+    A method is better than another only if there are `FEWEST` seeds, if the truth can judge the set
+    (see `manyshot.rank.judges`), and if the p-value is below 0.05 after Holm's correction. There
+    are three families of comparisons: those with the reference by the primary metric, those with
+    the reference by all other metrics, and those of all other pairs of methods.
+
     Args:
-        runs: all runs of all methods.
+        runs: all runs of all methods; the method of the first is the reference.
         less_is_better: how the names of metrics begin for which less is better.
+        primary: the metric that the verdict is by, chosen before the runs were made; by default the
+            first that there is.
+        sets: by name, sets of architectures; of `tau NAME` and `regret NAME` architectures and
+            runs of the truth are then resampled besides seeds.
 
     Raises:
-        ValueError: if there is no run, or a method has a seed twice.
+        ValueError: if there is no run, a method has a seed twice, or no run has the primary metric.
     """
     if not runs:
         raise ValueError("there is nothing to compare: give at least one run")
@@ -75,14 +101,85 @@ def compare(
             )
         seeds[run.seed] = run
     metrics = list(dict.fromkeys(name for run in runs for name in run.metrics))
+    if primary is not None and primary not in metrics:
+        raise ValueError(
+            f"no run has the primary metric {primary!r}; it is one of {', '.join(metrics)}"
+        )
+    primary = primary or next(iter(metrics), None)
+    judged = {
+        f"{kind} {name}": (kind, one) for name, one in (sets or {}).items() for kind in CROSSED
+    }
+    drawn = {
+        metric: resample(judged[metric][1], judged[metric][0], [run.folder for run in runs])
+        for metric in metrics
+        if metric in judged
+    }
+    tested = [
+        (first, second, metric, _difference(by_method, first, second, metric, drawn.get(metric)))
+        for first, second in itertools.combinations(by_method, 2)
+        for metric in metrics
+    ]
+    reference = next(iter(by_method))
+    barred = [_barred(metric, found, judged) for _, _, metric, found in tested]
+    families = [
+        None if why is not None else (first == reference, first == reference and metric == primary)
+        for (first, _, metric, _), why in zip(tested, barred, strict=True)
+    ]
+    corrected = _corrected(tested, families)
     return Compared(
         tuple(_method(name, seeds, metrics) for name, seeds in by_method.items()),
         tuple(
-            _pair(first, second, metric, by_method, tuple(less_is_better))
-            for first, second in itertools.combinations(by_method, 2)
-            for metric in metrics
+            _pair(one, by_method, why, holm_of, tuple(less_is_better), primary)
+            for one, why, holm_of in zip(tested, barred, corrected, strict=True)
         ),
+        primary,
+        reference,
     )
+
+
+CROSSED = ("tau", "regret")
+"""Metrics of a set that hang on its architectures and on the runs of its truth."""
+
+
+def _difference(
+    by_method: Mapping[str, Mapping[int, ComparedRun]],
+    first: str,
+    second: str,
+    metric: str,
+    resampled: Resampled | None,
+) -> Difference:
+    groups = []
+    for name in (first, second):
+        values = _values(by_method[name], metric)
+        groups.append({s: (by_method[name][s].folder, value) for s, value in values.items()})
+    return difference(groups[0], groups[1], resampled)
+
+
+def _barred(
+    metric: str, found: Difference, judged: Mapping[str, tuple[str, JudgedSet]]
+) -> tuple[Verdict, str] | None:
+    """Why no direction may be said, as a verdict and in words."""
+    if found.low is None:
+        return "undefined", ""
+    known = judged[metric][1].reliability if metric in judged else None
+    if known is not None and judges(known) is not True:
+        return "cannot judge", words(known)
+    if found.seeds < FEWEST:
+        return "too few seeds", f"too few seeds to say which is better: that takes {FEWEST}"
+    return None
+
+
+def _corrected(
+    tested: Sequence[Tested], families: Sequence[Hashable]
+) -> list[tuple[float, int] | None]:
+    """P-values after Holm's correction, with the size of their family; None without a family."""
+    corrected: list[tuple[float, int] | None] = [None] * len(tested)
+    for family in set(families) - {None}:
+        rows = [i for i, own in enumerate(families) if own == family]
+        p_values = [p for i in rows if (p := tested[i][3].p) is not None]
+        for i, p in zip(rows, holm(p_values), strict=True):
+            corrected[i] = p, len(rows)
+    return corrected
 
 
 def _method(name: str, seeds: Mapping[int, ComparedRun], metrics: Sequence[str]) -> ComparedMethod:
@@ -105,37 +202,46 @@ def _values(seeds: Mapping[int, ComparedRun], metric: str) -> dict[int, float]:
 
 
 def _pair(
-    first: str,
-    second: str,
-    metric: str,
+    tested: Tested,
     by_method: Mapping[str, Mapping[int, ComparedRun]],
+    barred: tuple[Verdict, str] | None,
+    corrected: tuple[float, int] | None,
     less_is_better: tuple[str, ...],
+    primary: str | None,
 ) -> ComparedPair:
-    ours, theirs = (_values(by_method[name], metric) for name in (first, second))
-    differences = [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
-    by = interval(differences)
-    low, high = by.low, by.high
+    first, second, metric, by = tested
     verdict: Verdict
-    if low is None or high is None:
-        verdict = "undefined"
-    elif low <= 0 <= high:
+    if barred is not None:
+        verdict = barred[0]
+    elif by.value is None or corrected is None or corrected[0] >= WRONG:
         verdict = "not distinguishable"
     else:
-        gains = (low > 0) != metric.startswith(less_is_better)
+        gains = (by.value > 0) != metric.startswith(less_is_better)
         verdict = "better" if gains else "worse"
     images = [_mean_images(by_method[name], "trained") for name in (first, second)]
     equal = max(images) <= (1 + EQUAL) * min(images)
+    said = [_sentence(first, second, metric, by, verdict, barred, corrected)]
+    if not equal:
+        said.append(
+            f"Not at equal training: {images[0]:,.0f} and {images[1]:,.0f} images were forwarded "
+            "for it."
+        )
     return ComparedPair(
         first=first,
         second=second,
         metric=metric,
-        n=by.n,
-        difference=by.mean,
-        low=low,
-        high=high,
+        n=by.seeds,
+        difference=by.value,
+        low=by.low,
+        high=by.high,
         verdict=verdict,
         equal_images=equal,
-        sentence=" ".join(_sentence(first, second, metric, by, verdict, images, equal)),
+        sentence=" ".join(said),
+        paired=by.paired,
+        primary=metric == primary,
+        p=by.p,
+        corrected=None if corrected is None else corrected[0],
+        family=None if corrected is None else corrected[1],
     )
 
 
@@ -143,28 +249,27 @@ def _sentence(
     first: str,
     second: str,
     metric: str,
-    difference: Mean,
+    by: Difference,
     verdict: Verdict,
-    images: Sequence[float],
-    equal: bool,
-) -> Iterator[str]:
-    n, mean = difference.n, difference.mean
-    if verdict == "undefined":
+    barred: tuple[Verdict, str] | None,
+    corrected: tuple[float, int] | None,
+) -> str:
+    n = by.seeds
+    if by.value is None or by.low is None or by.high is None:
         why = f"as {n or 'no'} {'seed has' if n == 1 else 'seeds have'} both"
-        if mean is not None and n != 1:
-            why = f"as all {n} seeds differ by {mean:+.4f}, which tells nothing of their spread"
-        yield f"{metric}: {first} and {second} cannot be told apart, {why}."
-    else:
-        low, high = difference.low, difference.high
-        by = f"{mean:+.4f} (95 % interval {low:+.4f} to {high:+.4f}, {n} seeds)"
-        says = {
-            "better": f"{first} is better than {second}",
-            "worse": f"{first} is worse than {second}",
-            "not distinguishable": f"{first} and {second} are not distinguishable",
-        }
-        yield f"{metric}: {says[verdict]}: {by}."
-    if not equal:
-        yield (
-            f"Not at equal training: {images[0]:,.0f} and {images[1]:,.0f} images were forwarded "
-            "for it."
-        )
+        if by.value is not None and n != 1:
+            why = f"as all {n} seeds differ by {by.value:+.4f}, which tells nothing of their spread"
+        return f"{metric}: {first} and {second} cannot be told apart, {why}."
+    seeds = f"{n} seeds" if by.paired else f"at least {n} seeds, which are not the same"
+    bounds = f"95 % interval {by.low:+.4f} to {by.high:+.4f}, {seeds}"
+    if barred is not None:
+        return f"{metric}: {first} and {second} differ by {by.value:+.4f} ({bounds}); {barred[1]}."
+    if corrected is not None:
+        many = f" of {corrected[1]} comparisons" if corrected[1] > 1 else ""
+        bounds += f", p {corrected[0]:.2g}{many}"
+    says = {
+        "better": f"{first} is better than {second}",
+        "worse": f"{first} is worse than {second}",
+    }
+    told = says.get(verdict, f"{first} and {second} are not distinguishable")
+    return f"{metric}: {told}: {by.value:+.4f} ({bounds})."

@@ -58,11 +58,14 @@ class RankSet:
         chosen: the architectures, and what chose them.
         why: how they were chosen, a sentence.
         truth: their accuracies, by the runs that may judge them.
+        whole: whether they are all architectures of a space, or the best of all: then they are no
+            draw from anything.
     """
 
     chosen: FrozenSet
     why: str
     truth: TruthTable
+    whole: bool = False
 
 
 def rank_sets(
@@ -72,6 +75,7 @@ def rank_sets(
     prediction: Mapping[Arch, float] | None = None,
     own_prediction: bool = True,
     history: Mapping[Arch, float] | None = None,
+    whole: bool = False,
 ) -> Iterator[RankSet]:
     """The global set and the local ones, as far as they can be made.
 
@@ -90,6 +94,7 @@ def rank_sets(
         prediction: proxy scores that choose.
         own_prediction: whether these are of the weights that are judged.
         history: proxy scores of all that a search scored.
+        whole: whether the truth has all architectures of its space.
 
     Raises:
         ValueError: if `share` is outside (0, 1].
@@ -100,23 +105,23 @@ def rank_sets(
         )
     even = truth.even
     everything = FrozenSet("global", truth.archs)
-    yield RankSet(everything, f"all {len(truth):,} architectures that have a truth", even)
+    yield RankSet(everything, f"all {len(truth):,} architectures that have a truth", even, whole)
     count = max(SMALLEST, math.ceil(share * len(truth)))
     if count < len(truth):
-        yield from _by_truth(truth, count)
+        yield from _by_truth(truth, count, whole)
         if prediction is not None:
             why = f"the {count} best by the proxy score of a reference supernet"
             if own_prediction:
                 why = f"the {count} best by this supernet's own proxy score, which favours it"
             scores = {arch: prediction[arch] for arch in truth.archs if arch in prediction}
-            yield from _best(even, "local by prediction", why, scores, count)
+            yield from _best(even, "local by prediction", why, scores, count, whole)
     if history is not None:
         scores = {arch: history[arch] for arch in truth.archs if arch in history}
         why = f"the best of {len(history):,} that the search scored, as far as they have a truth"
-        yield from _best(even, "local by search", why, scores, count)
+        yield from _best(even, "local by search", why, scores, count, False)
 
 
-def _by_truth(truth: TruthTable, count: int) -> Iterator[RankSet]:
+def _by_truth(truth: TruthTable, count: int, whole: bool) -> Iterator[RankSet]:
     """The set chosen by the run that most architectures have, if others judge all of it."""
     has_NR = ~np.isnan(truth.scores_NR)
     run = int(has_NR.sum(axis=0).argmax())
@@ -130,18 +135,23 @@ def _by_truth(truth: TruthTable, count: int) -> Iterator[RankSet]:
     row_of = {arch: i for i, arch in enumerate(rest.archs)}
     if all(arch in row_of for arch in chosen.archs):
         why = f"the {count} best by {truth.runs[run]}, which does not judge them"
-        yield RankSet(chosen, why, rest.subset(row_of[arch] for arch in chosen.archs))
+        yield RankSet(chosen, why, rest.subset(row_of[arch] for arch in chosen.archs), whole)
 
 
 def _best(
-    truth: TruthTable, name: str, why: str, scores: Mapping[Arch, float], count: int
+    truth: TruthTable,
+    name: str,
+    why: str,
+    scores: Mapping[Arch, float],
+    count: int,
+    whole: bool,
 ) -> Iterator[RankSet]:
     if min(count, len(scores)) < SMALLEST:
         return
     archs = list(scores)
     chosen = FrozenSet.top(name, archs, [scores[a] for a in archs], min(count, len(archs)))
     row_of = {arch: i for i, arch in enumerate(truth.archs)}
-    yield RankSet(chosen, why, truth.subset(row_of[arch] for arch in chosen.archs))
+    yield RankSet(chosen, why, truth.subset(row_of[arch] for arch in chosen.archs), whole)
 
 
 def rank_set(ranked: RankSet, predictors: Mapping[str, Mapping[Arch, float]]) -> RankedSet:
@@ -175,6 +185,7 @@ def rank_set(ranked: RankSet, predictors: Mapping[str, Mapping[Arch, float]]) ->
         null_sd=null_sd(len(archs)) if len(archs) > 1 else None,
         predictors=statistics,
         reliability=reliability(truth.fitness_NR),
+        whole=ranked.whole,
     )
 
 

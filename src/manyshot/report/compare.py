@@ -60,6 +60,23 @@ def compare_page(comparison: Comparison) -> Page:
 
 
 def _verdict(comparison: Comparison) -> Verdict | None:
+    """What can be said by the primary metric; of older records, of the winners of two methods."""
+    if comparison.primary is None:
+        return _verdict_of_winners(comparison)
+    pairs = tables.primary_pairs(comparison)
+    if not pairs:
+        return None
+    verdicts = {pair.verdict for pair in pairs}
+    words = tables.primary(comparison)
+    rest = len(words) - 1 - _TOLD
+    if rest > 0:
+        words[1 + _TOLD :] = [f"{plural(rest, 'further pair is', 'further pairs are')} below."]
+    if verdicts & {"better", "worse"}:
+        return Verdict("good", words)
+    return Verdict("doubtful" if "not distinguishable" in verdicts else "unknown", words)
+
+
+def _verdict_of_winners(comparison: Comparison) -> Verdict | None:
     """What can be said of the winners of two methods, by truth where it knows them."""
     by_truth = [p for p in comparison.pairs if p.metric.startswith("winner ")]
     on_test = [p for p in comparison.pairs if p.metric.startswith("finished ")]

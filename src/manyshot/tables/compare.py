@@ -18,6 +18,7 @@ BASELINES = {
 }
 """What orders without a supernet, or who knows what every architecture is worth."""
 _SYMBOLS = {"better": "▲", "worse": "▼", "not distinguishable": "≈", "undefined": "–"}
+_SAYS_NOTHING = "–"
 
 
 def is_share(metric: str, comparison: Comparison) -> bool:
@@ -100,15 +101,35 @@ def pairs(compared: Iterable[ComparedPair], comparison: Comparison) -> Table:
             "Metric": numbers.budget(pair.metric),
             "First": pair.first,
             "Second": pair.second,
-            "First is": numbers.together(f"{_SYMBOLS[pair.verdict]} {pair.verdict}"),
+            "First is": numbers.together(
+                f"{_SYMBOLS.get(pair.verdict, _SAYS_NOTHING)} {pair.verdict}"
+            ),
             "Difference": value(pair.metric, comparison, pair.difference, pair.low, pair.high),
+            "p, corrected": "" if pair.corrected is None else f"{pair.corrected:.2g}",
             "Seeds": str(pair.n),
             "Images": "equal" if pair.equal_images else "different",
         }
         for pair in compared
     ]
-    note = "First minus second, over the random seeds that both have, with 95 % intervals."
+    note = (
+        "First minus second, with 95 % intervals, which are of each difference by itself; p-values "
+        "are corrected for how many comparisons there are (Holm). Seeds are those that both have."
+    )
     return Table(rows, ("Metric", "First", "Second", "First is", "Images"), note=note)
+
+
+def primary_pairs(comparison: Comparison) -> list[ComparedPair]:
+    """The comparisons that the verdict is by: with the reference, by the primary metric."""
+    return [p for p in comparison.pairs if p.primary and p.first == comparison.reference]
+
+
+def primary(comparison: Comparison) -> list[str]:
+    """What is said by the primary metric, with what it is."""
+    found = primary_pairs(comparison)
+    if not found:
+        return []
+    lead = f"By {comparison.primary}, the primary metric, against {comparison.reference}:"
+    return [numbers.budget(words) for words in (lead, *(pair.sentence for pair in found))]
 
 
 def gates(comparison: Comparison) -> list[str]:

@@ -7,8 +7,11 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from manyshot import records
 from manyshot.rank.compare import LESS_IS_BETTER, compare
+from manyshot.rank.crossed import JudgedSet
 from manyshot.recipe import Recipe, RecipeError
 from manyshot.run_folder import (
     Baseline,
@@ -36,14 +39,24 @@ BESIDE: dict[str, Any] = {
 """Of a recipe, what does not make another method."""
 
 
-def compare_runs(runs: Sequence[Path], folder: Path, truth: str | None = None) -> Comparison:
+def compare_runs(
+    runs: Sequence[Path], folder: Path, truth: str | None = None, primary: str | None = None
+) -> Comparison:
     """Compares finished runs, and writes `compare.json` in `folder`.
 
     Runs whose recipes differ in their seed alone are one method, and differences between methods
     are paired by seed. Of rankings, those against `truth` count, by default the one truth that all
     runs were ranked against, if there is one; and of their sets those that are the same in all.
 
+    Args:
+        runs: their folders; the method of the first is the one that others are compared with.
+        folder: where the record goes.
+        truth: the name of a truth.
+        primary: the metric that the verdict is by, which a study names before it runs; by default
+            `tau global` where there is a truth, else the first budget's finished winners.
+
     Raises:
+        ValueError: if no run has the primary metric.
         RecordError: if a run is not finished, or not ranked against `truth`, or if another process
             writes to the folder, or it holds other files.
         RecipeError: if runs are of different images or networks.
@@ -71,7 +84,8 @@ def compare_runs(runs: Sequence[Path], folder: Path, truth: str | None = None) -
         lower.append("finished")
     if ranked and not ranked[0].truth.metric.higher_is_better:
         lower.append("winner")
-    compared = compare(rows, lower)
+    sets = _judged(rows, ranked, frozen)
+    compared = compare(rows, lower, primary=primary, sets=sets)
     comparison = Comparison(
         metric=metric,
         truth=ranked[0].truth if ranked else None,
@@ -79,6 +93,8 @@ def compare_runs(runs: Sequence[Path], folder: Path, truth: str | None = None) -
         baselines=_baselines(ranked),
         methods=compared.methods,
         pairs=compared.pairs,
+        primary=compared.primary,
+        reference=compared.reference,
         reliability=_reliability(ranked, frozen),
     )
     with writing(folder, "manyshot compare", "comparison"):
@@ -198,6 +214,37 @@ def row_of(
     return ComparedRun(
         folder=str(run), method=method, seed=seed, images=images, metrics=metrics, winners=winners
     )
+
+
+def _judged(
+    rows: Sequence[ComparedRun], ranked: Sequence[Ranking], frozen: Collection[str]
+) -> dict[str, JudgedSet]:
+    """The frozen sets with all scores, as far as the rankings have those of every run."""
+    if not ranked or any(point.scores is None for point in ranked[0].points):
+        return {}
+    truth = ranked[0].truth
+    row_of = {point.arch: i for i, point in enumerate(ranked[0].points)}
+    truth_NR = np.array([p.scores for p in ranked[0].points], np.float64)  # None becomes nan
+    fitness_NR = truth_NR if truth.metric.higher_is_better else -truth_NR
+    proxies = {
+        row.folder: {
+            point.arch: ranking.task.fitness_of(point.proxy_score, point.proxy_loss)
+            for point in ranking.points
+        }
+        for row, ranking in zip(rows, ranked, strict=True)
+    }
+    return {
+        each.name: JudgedSet(
+            fitness_NR[[row_of[arch] for arch in each.archs]][
+                :, [truth.runs.index(run) for run in each.judged_by]
+            ],
+            {name: np.array([own[arch] for arch in each.archs]) for name, own in proxies.items()},
+            whole=each.whole is True,
+            reliability=each.reliability,
+        )
+        for each in ranked[0].sets
+        if each.name in frozen
+    }
 
 
 def _reliability(ranked: Sequence[Ranking], frozen: Collection[str]) -> dict[str, Reliability]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -38,6 +39,8 @@ from manyshot.writing import Kind, writing
 
 _SHARED_BATCHES = 128
 """Batches of random paths behind the statistics without recalibration."""
+_MOST_LISTED = 100_000
+"""Encodings of the largest space of which a plan trains every network."""
 Scores = dict[Arch, RankScoreLine]
 
 
@@ -124,6 +127,7 @@ def _ranked(
         prediction=predictors["proxy"] if chosen_by is None else chosen_by,
         own_prediction=reference is None or reference.resolve() == run.resolve(),
         history=history,
+        whole=_is_whole(ws.net.space, truth),
     )
     ranked = tuple(rank_set(each, predictors) for each in sets)
     names = {each.name for each in ranked}
@@ -153,6 +157,13 @@ def _about(truth: TruthTable, share: float) -> RankedTruth:
         digest=truth.digest,
         share=share,
     )
+
+
+def _is_whole(space: SearchSpace, truth: TruthTable) -> bool:
+    """Whether a truth has all networks of a space, which no truth of a large one has."""
+    if space.size > _MOST_LISTED:
+        return False
+    return len({space.canonical(arch) for arch in space.enumerate()}) == len(truth)
 
 
 def in_space(truth: TruthTable, space: SearchSpace) -> TruthTable:
@@ -335,6 +346,7 @@ def _points(
             proxy_score=scores[arch].proxy_score,
             proxy_loss=scores[arch].proxy_loss,
             shared_statistics_score=shared[arch].proxy_score if shared else None,
+            scores=tuple(None if math.isnan(s) else s for s in truth.scores_NR[i].tolist()),
         )
         for i, (arch, score) in enumerate(zip(truth.archs, truth.scores_N.tolist(), strict=True))
     )
