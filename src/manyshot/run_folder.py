@@ -705,9 +705,10 @@ class RankScoreLine(ScoresRecord):
     """From the score before it, or the beginning of its command, to this one."""
 
 
-IntervalMethod = Literal["BCa", "percentile", "F"]
-"""How the bounds of an interval were found: from the draws of a bootstrap
-(`manyshot.rank.bootstrap`), or by the F distribution (`manyshot.rank.reliability`)."""
+IntervalMethod = Literal["BCa", "percentile", "F", "runs"]
+"""How the bounds of an interval were found: from the draws of a bootstrap over architectures
+(`manyshot.rank.bootstrap`), by the F distribution (`manyshot.rank.reliability`), or by resampling
+the runs of the truth."""
 
 
 class Statistic(Part):
@@ -740,6 +741,10 @@ class PredictorStatistics(Part):
     regret: Statistic
     beats: Statistic | None = None
     """The difference of Kendall's tau to that of `macs`."""
+    weighted: Statistic | None = None
+    """Tau in which the best weigh most; absent in records from before it was written."""
+    sparse: Statistic | None = None
+    """Tau of the truth rounded to 0.001; absent likewise, and where the truth is no share."""
 
 
 class Reliability(Part):

@@ -1,5 +1,6 @@
 """Sets of architectures, and all statistics of one, against scipy and by hand."""
 
+import itertools
 import math
 import re
 
@@ -7,7 +8,17 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from manyshot.rank import TruthTable, bootstrap, kendall, pearson, rank_set, rank_sets
+from manyshot.rank import (
+    TruthTable,
+    bootstrap,
+    kendall,
+    pearson,
+    rank_set,
+    rank_sets,
+    regret,
+    sparse_tau,
+    weighted_tau,
+)
 from manyshot.rank.rank import verdict
 from manyshot.run_folder import Statistic
 
@@ -139,6 +150,46 @@ class TestStatistics:
         found = record.predictors["proxy"].beats
         assert (found.low, found.high) == (expected.low, expected.high)
         assert found.interval == expected.method == "BCa"
+
+    def test_weighted_and_sparse_taus_are_scipys(self, truth, proxy_N, record):
+        own, true_N = record.predictors["proxy"], truth.scores_N
+        assert own.weighted.value == pytest.approx(stats.weightedtau(proxy_N, true_N).statistic)
+        rounded = [float(f"{value:.3f}") for value in true_N]
+        assert own.sparse.value == pytest.approx(stats.kendalltau(proxy_N, rounded).statistic)
+        assert sparse_tau([1, 2, 3], [0.1, 0.2, 0.3], 10) is None
+        assert weighted_tau([1, 1], [1, 2]) is None
+        with pytest.raises(ValueError, match="resolution must be"):
+            sparse_tau([1, 2], [1, 2], 0)
+
+    def test_regret_has_the_interval_of_its_truths_runs(self, truth, proxy_N, record):
+        """Of a truth of three runs the six pairs that two draws can make, one and one twice."""
+        pairs = list(itertools.product(range(3), repeat=2))
+        regrets = [regret(proxy_N, truth.scores_NR[:, list(two)].mean(axis=1)) for two in pairs]
+        reach = stats.t.ppf(0.975, 2) * np.std(regrets)
+        found = record.predictors["proxy"].regret
+        assert found.interval == "runs"
+        assert found.high == pytest.approx(found.value + reach, rel=0.1)
+        assert found.low == pytest.approx(max(0, found.value - reach), rel=0.1)
+
+    def test_no_architecture_of_a_whole_space_is_resampled(self, truth, proxy_N):
+        predictors = {"proxy": scores_of(truth, proxy_N), "macs": scores_of(truth, np.arange(40))}
+        ranked = sets(truth, whole=True)["global"]
+        found = rank_set(ranked, predictors)
+        own = found.predictors["proxy"]
+        pairs = list(itertools.product(range(3), repeat=2))
+        truths = [truth.scores_NR[:, list(two)].mean(axis=1) for two in pairs]
+        taus, others = (
+            np.array([stats.kendalltau(column_N, t).statistic for t in truths])
+            for column_N in (proxy_N, np.arange(40))
+        )
+        for statistic, values in ((own.kendall, taus), (own.beats, taus - others)):
+            reach = stats.t.ppf(0.975, 2) * np.std(values)
+            assert statistic.interval == "runs"
+            assert statistic.high - statistic.value == pytest.approx(reach, rel=0.1)
+        assert own.spearman.low is None and found.whole
+        one = rank_set(sets(made(40, runs=1), whole=True)["global"], predictors)
+        assert one.predictors["proxy"].kendall.low is one.predictors["proxy"].regret.low is None
+        assert "too few" not in verdict(one)
 
     def test_beats_is_said(self, record):
         assert "better than counting MACs" in verdict(record)

@@ -12,7 +12,9 @@ from manyshot.rank.correlation import (
     pearson,
     regret,
     run_to_run,
+    sparse_tau,
     spearman,
+    weighted_tau,
 )
 from manyshot.rank.published import PUBLISHED, SPACES, load_truth
 from manyshot.rank.rank import RankSet, rank_set, rank_sets
@@ -43,5 +45,7 @@ __all__ = [
     "regret",
     "reliability",
     "run_to_run",
+    "sparse_tau",
     "spearman",
+    "weighted_tau",
 ]

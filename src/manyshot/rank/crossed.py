@@ -15,7 +15,7 @@ from typing import final
 import numpy as np
 import numpy.typing as npt
 
-from manyshot.rank.correlation import regret
+from manyshot.rank.correlation import kendall, regret
 from manyshot.run_folder import Reliability
 from manyshot.seeding import numpy_rng
 
@@ -52,7 +52,7 @@ class Resampled:
     Attributes:
         drawn: by folder, (D,): architectures and runs of the truth are drawn, the same for all.
         by_runs: by folder, (D,): runs of the truth alone are drawn.
-        by_architectures: by folder, (D,): architectures alone are drawn.
+        by_architectures: by folder, (D,): architectures alone are drawn, if they are drawn at all.
         architectures: how many were drawn from; None if they were not.
         runs: how many runs of the truth were drawn from; None if they were not.
     """
@@ -115,7 +115,7 @@ def resample(
     if crossed:
         chosen_DR = rng.multinomial(r - 1, np.full(r, 1 / r), size=draws).astype(np.float64)
     by_archs = statistic == "tau" and not judged.whole
-    weights_DN = np.ones((draws, n))
+    weights_DN = np.ones((0, n))
     if by_archs:
         weights_DN = rng.multinomial(n, np.full(n, 1 / n), size=draws).astype(np.float64)
     mean_N = np.nanmean(judged.truth_NR, axis=1)
@@ -123,20 +123,17 @@ def resample(
     kinds_MR, kind_D = np.unique(chosen_DR, axis=0, return_inverse=True)
     kind_D = kind_D.reshape(-1)
     drawn_DP, runs_MP = np.empty((draws, len(folders))), np.empty((len(kinds_MR), len(folders)))
-    shapes = _Signs(scores_PN) if statistic == "tau" else None
+    of_rows = {"tau": kendall, "regret": regret}[statistic]
+    signs = _Signs(scores_PN) if by_archs else None
     for m, chosen_R in enumerate(kinds_MR):
         truth_N = judged.truth_NR @ chosen_R / chosen_R.sum() if crossed else mean_N
         rows = kind_D == m
-        if shapes is None:
-            runs_MP[m] = [regret(column_N, truth_N) for column_N in scores_PN]
-        else:
-            runs_MP[m] = shapes.taus(truth_N)
-        drawn_DP[rows] = runs_MP[m]
-        if shapes is not None and by_archs:
-            drawn_DP[rows] = shapes.taus(truth_N, weights_DN[rows])
-    archs_DP = drawn_DP[:0]
-    if shapes is not None and by_archs:
-        archs_DP = shapes.taus(mean_N, weights_DN) if crossed else drawn_DP
+        values = [of_rows(column_N, truth_N) for column_N in scores_PN]
+        runs_MP[m] = [math.nan if value is None else value for value in values]
+        drawn_DP[rows] = runs_MP[m] if signs is None else signs.taus(truth_N, weights_DN[rows])
+    archs_DP = drawn_DP
+    if signs is not None and crossed:
+        archs_DP = signs.taus(mean_N, weights_DN)
 
     def by_folder(columns_DP: Floats) -> dict[str, Floats]:
         return {folder: columns_DP[:, i] for i, folder in enumerate(folders)}
@@ -165,15 +162,14 @@ class _Signs:
     def _of(column_N: Floats) -> npt.NDArray[np.float32]:
         return np.sign(column_N[:, None] - column_N).astype(np.float32)
 
-    def taus(self, truth_N: Floats, weights_DN: Floats | None = None) -> Floats:
-        """Tau of all columns with a truth on every draw, (D, P); without draws of all rows once."""
+    def taus(self, truth_N: Floats, weights_DN: Floats) -> Floats:
+        """Tau of all columns with a truth on every draw, (D, P); nan where it is undefined."""
         truth_NN = self._of(truth_N)
-        weights = np.ones((1, len(truth_N))) if weights_DN is None else weights_DN
-        single_DN = weights.astype(np.float32)
+        single_DN = weights_DN.astype(np.float32)
         both = [_form(sign_NN * truth_NN, single_DN) for sign_NN in self.signs]
         below = [_form(np.abs(sign_NN), single_DN) for sign_NN in self.signs]
         truth_D = _form(np.abs(truth_NN), single_DN)
-        with np.errstate(invalid="ignore", divide="ignore"):  # nan where a column is constant
+        with np.errstate(invalid="ignore", divide="ignore"):  # where a column is constant
             return np.asarray(np.array(both).T / np.sqrt(np.array(below).T * truth_D[:, None]))
 
 

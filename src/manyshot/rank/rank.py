@@ -10,7 +10,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import final
+from typing import NamedTuple, final
 
 import numpy as np
 import numpy.typing as npt
@@ -25,8 +25,11 @@ from manyshot.rank.correlation import (
     pearson,
     regret,
     run_to_run,
+    sparse_tau,
     spearman,
+    weighted_tau,
 )
+from manyshot.rank.crossed import JudgedSet, Resampled, resample
 from manyshot.rank.reliability import judges, reliability, words
 from manyshot.rank.selection import FrozenSet
 from manyshot.rank.truth import TruthTable, text_of
@@ -39,6 +42,8 @@ DRAWS = 500
 """How many resamples a bootstrap interval has."""
 TOPS = (1, 5, 10)
 """`best_rank` is reported for these tops and `overlap` for all but 1, both for a tenth too."""
+RESOLUTION = 0.001
+"""To which a truth that is a share is rounded for the sparse tau."""
 SMALLEST = 5
 """A local set of fewer architectures is not made."""
 NEEDS = {
@@ -164,15 +169,25 @@ def rank_set(ranked: RankSet, predictors: Mapping[str, Mapping[Arch, float]]) ->
     Returns:
         A record: sizes, the reliability of the truth with its ceiling, and for every predictor its
         statistics, each with the bounds of a 95 % bootstrap interval over architectures where it
-        has one. `beats` is the difference of Kendall's tau to that of `macs`.
+        has one; of regret, and of tau on a whole set, the runs of the truth are resampled instead.
+        `beats` is the difference of Kendall's tau to that of `macs`.
     """
     truth, archs = ranked.truth, ranked.truth.archs
     columns = {name: np.array([by[a] for a in archs]) for name, by in predictors.items()}
     taus = {
         name: _of_rows(kendall, column_N, truth.fitness_N) for name, column_N in columns.items()
     }
+    judged = JudgedSet(truth.fitness_NR, columns, ranked.whole)
+    by_regret = resample(judged, "regret", [*columns])
+    by_tau = resample(judged, "tau", [*columns]) if ranked.whole else None
     statistics = {
-        name: _statistics(column_N, truth, taus[name], None if name == "macs" else taus.get("macs"))
+        name: _statistics(
+            column_N,
+            truth,
+            taus[name],
+            None if name == "macs" else taus.get("macs"),
+            _Draws(name, by_regret, by_tau),
+        )
         for name, column_N in columns.items()
     }
     return RankedSet(
@@ -189,34 +204,84 @@ def rank_set(ranked: RankSet, predictors: Mapping[str, Mapping[Arch, float]]) ->
     )
 
 
+class _Draws(NamedTuple):
+    """What resampling the runs of the truth gives for one predictor."""
+
+    name: str
+    regret: Resampled
+    tau: Resampled | None
+    """None unless the set is whole, so that no architecture may be resampled."""
+
+    def of_regret(self, value: float) -> Statistic:
+        """Regret, which is never below 0, with an interval."""
+        found = _by_runs(value, self.regret.by_runs[self.name], self.regret.runs)
+        if found.low is None:
+            return found
+        return found.model_copy(update={"low": max(0.0, found.low)})
+
+    def of_tau(self, value: float | None, less: str | None = None) -> Statistic:
+        """Tau of a whole set, or its difference to that of another predictor."""
+        assert self.tau is not None
+        drawn_D = self.tau.by_runs[self.name]
+        if less is not None:
+            drawn_D = drawn_D - self.tau.by_runs[less]
+        return _by_runs(value, drawn_D, self.tau.runs)
+
+
+def _by_runs(value: float | None, drawn_D: npt.NDArray[np.float64], runs: int | None) -> Statistic:
+    """A value with Student's interval by the runs of the truth, if there are several."""
+    nothing = Statistic(value=value, low=None, high=None)
+    if value is None or runs is None or np.isnan(drawn_D).any():
+        return nothing
+    from scipy import stats  # slow to import
+
+    reach = float(stats.t.ppf(0.975, runs - 1) * drawn_D.std(ddof=1))
+    return Statistic(value=value, low=value - reach, high=value + reach, interval="runs")
+
+
 def _statistics(
     scores_N: npt.NDArray[np.float64],
     truth: TruthTable,
     tau: OfRows,
     tau_of_macs: OfRows | None,
+    draws: _Draws,
 ) -> PredictorStatistics:
     truth_N, errors_N, n = truth.fitness_N, truth.errors_N, len(truth)
     tops = sorted({k for k in (*TOPS, math.ceil(n / 10)) if k <= n})
     clear = None if errors_N is None else clear_pairs(scores_N, truth_N, errors_N)
     rows_N = np.arange(n, dtype=np.float64)
+    whole = draws.tau is not None
 
     def of(statistic: Callable[..., float | None]) -> Statistic:
+        if whole:
+            return _alone(statistic(scores_N, truth_N))
         return _with_interval(statistic, scores_N, truth_N)
 
     def beats(rows_N: npt.NDArray[np.float64]) -> float | None:
         mine, other = tau(rows_N), None if tau_of_macs is None else tau_of_macs(rows_N)
         return None if mine is None or other is None else mine - other
 
+    beaten = None
+    if tau_of_macs is not None:
+        beaten = _with_interval(beats, rows_N) if not whole else None
+        beaten = beaten or draws.of_tau(beats(rows_N), less="macs")
     return PredictorStatistics(
-        kendall=_with_interval(tau, rows_N),
+        kendall=draws.of_tau(tau(rows_N)) if whole else _with_interval(tau, rows_N),
         spearman=of(spearman),
         pearson=of(pearson),
-        clear_pairs=Statistic(value=clear, low=None, high=None),
+        clear_pairs=_alone(clear),
         overlap={str(k): of(functools.partial(overlap, k=k)) for k in tops if 1 < k < n},
         best_rank={str(k): best_rank(scores_N, truth_N, k) for k in tops},
-        regret=of(regret),
-        beats=None if tau_of_macs is None else _with_interval(beats, rows_N),
+        regret=draws.of_regret(regret(scores_N, truth_N)),
+        beats=beaten,
+        weighted=_alone(weighted_tau(scores_N, truth_N)),
+        sparse=_alone(sparse_tau(scores_N, truth_N, RESOLUTION)) if truth.metric.share else None,
     )
+
+
+def _alone(value: float | None) -> Statistic:
+    """A value without an interval."""
+    return Statistic(value=value, low=None, high=None)
 
 
 def _of_rows(statistic: Callable[..., float | None], *columns: npt.NDArray[np.float64]) -> OfRows:
@@ -256,7 +321,7 @@ def verdict(ranked: RankedSet) -> str:
     judged = known is None or judges(known) is True
     if tau.value is None:
         parts = ["tau of the proxy is undefined: its scores, or the truth, are all equal"]
-    elif _is_untold(tau, n):
+    elif _is_untold(tau, n, ranked.whole is True):
         beside = _beside_macs(ranked, only_told=True) if judged else ""
         parts = [f"{_untold(tau, n)}{beside}"]
     else:
@@ -278,8 +343,13 @@ def verdict(ranked: RankedSet) -> str:
     return "; ".join(parts)
 
 
-def _is_untold(tau: Statistic, n: int) -> bool:
-    """Whether `n` architectures are too few to tell such an order from a random one."""
+def _is_untold(tau: Statistic, n: int, whole: bool) -> bool:
+    """Whether `n` architectures are too few to tell such an order from a random one.
+
+    Those of a whole space are no draw, and an interval by runs of the truth is no matter of theirs.
+    """
+    if whole and tau.value is not None:
+        return abs(tau.value) <= 2 * null_sd(n)
     if tau.value is None or tau.low is None or tau.high is None:
         return True
     return tau.low <= 0 <= tau.high or abs(tau.value) <= 2 * null_sd(n)

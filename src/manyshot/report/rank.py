@@ -79,6 +79,8 @@ def _verdict(ranking: Ranking) -> Verdict | None:
 def _is_untold(ranked: RankedSet) -> bool:
     """Whether the order of a set could be a random one, as `manyshot.rank.rank.verdict` says it."""
     tau, chance = ranked.predictors["proxy"].kendall, ranked.null_sd
+    if ranked.whole and tau.value is not None:
+        return chance is not None and abs(tau.value) <= 2 * chance
     if tau.value is None or tau.low is None or tau.high is None:
         return True
     return tau.low <= 0 <= tau.high or (chance is not None and abs(tau.value) <= 2 * chance)
@@ -276,7 +278,9 @@ def _statistics(ranking: Ranking) -> Parts:
     words = (
         "Clear pairs: τ over pairs whose true difference exceeds two standard errors. Top k: the "
         "share of the truly best k that is among the predicted best k. Best rank: the best true "
-        "rank among the predicted best k. Regret: what taking the predicted best loses. "
+        "rank among the predicted best k. Regret: what taking the predicted best loses, with an "
+        "interval by the runs of the truth. Weighted: τ in which the best weigh most. Sparse: "
+        "τ with the truth rounded to 0.1 points. "
         "Beats MACs by: the difference of τ to that of MACs."
     )
     parts: list[Part] = [words]

@@ -60,6 +60,8 @@ def _statistics_row(name: str, of: PredictorStatistics, in_percent: bool) -> dic
         TAU: statistic(of.kendall),
         RHO: statistic(of.spearman),
         R: statistic(of.pearson),
+        **({} if of.weighted is None else {"Weighted τ": statistic(of.weighted)}),
+        **({} if of.sparse is None else {"Sparse τ": statistic(of.sparse)}),
         "Clear pairs": statistic(of.clear_pairs),
         **{f"Top {k}": share_statistic(share) for k, share in of.overlap.items()},
         f"Best rank, k = {', '.join(of.best_rank)}": ", ".join(
