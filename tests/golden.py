@@ -122,7 +122,7 @@ SHIFTNAS = (
     *SHORT,
     *("data.train_size=256", "data.validation=100", "sampler.held_out=100"),
     *("train.epochs=6", "train.warmup_epochs=1.0", "train.lr=0.003"),
-    "sampler.options={grid=[0.7e6, 3.5e6, 0.4e6], period=4, images=64}",
+    "sampler.options={rule='paper', grid=[0.7e6, 3.5e6, 0.4e6], period=4, images=64}",
 )
 SHIFTING = (
     *SHORT,

@@ -466,6 +466,19 @@ class TargetsLine(SamplerLine):
     """Of the losses, since the last update."""
     bins: tuple[int, ...] | None = None
     """The targets that `held_out_loss` and `change` are of, by their number."""
+    gain: tuple[float | None, ...] | None = None
+    """The mean gain per draw of the last updates, less that of all; None for fewer than two."""
+    standard_error: tuple[float | None, ...] | None = None
+    """Of each `gain`."""
+    signal_to_noise: float | None = None
+    """The spread of the gains between targets over the noise of one update, as estimated."""
+    verdict: (
+        Literal[
+            "too few updates to tell", "indistinguishable from noise", "distinguishable from noise"
+        ]
+        | None
+    ) = None
+    """Whether the gains differ by more than noise."""
 
 
 class CodesLine(Record):

@@ -208,6 +208,14 @@ def test_figures_of_training_hold_the_numbers_of_its_records(run: Path) -> None:
     assert heat["y"] == reports[0]["targets"]
     assert np.array(heat["z"]).T.tolist() == [line["probabilities"] for line in reports]
     assert figures["Steps trained per target"]["data"][0]["y"] == reports[-1]["counts"]
+    told = [line for line in reports if line.get("signal_to_noise") is not None]
+    [ratio] = figures["Signal to noise of the updates"]["data"]
+    assert ratio["x"] == [line["step"] for line in told]
+    assert ratio["y"] == [line["signal_to_noise"] for line in told]
+    assert ratio["text"] == [line["verdict"] for line in told]
+    [gained] = figures["Gain per draw of each target"]["data"]
+    assert gained["y"] == told[-1]["gain"]
+    assert gained["error_y"]["array"] == pytest.approx(told[-1]["standard_error"])
     missed = figures["How far the generator misses its targets"]
     assert missed["data"][0]["y"] == reports[-1]["error_grid_steps"]
 

@@ -73,7 +73,13 @@ class TestShift(SamplerSuite):
 
 class TestShiftByDraws(SamplerSuite):
     def make_sampler(self, space: SearchSpace) -> ShiftNAS:
-        options = {"estimator": "pathwise", "jitter": True, "tau": 0.5, "masks": "active"}
+        options = {
+            "rule": "paper",
+            "estimator": "pathwise",
+            "jitter": True,
+            "tau": 0.5,
+            "masks": "active",
+        }
         return ShiftNAS(space, costs_of(space), eager(**options))
 
 
@@ -90,7 +96,7 @@ def test_the_distribution_learns_in_a_rehearsal(estimator):
         ShiftNAS(
             space,
             costs_of(space),
-            eager(estimator=estimator, lr=0.05, resource_weight=5.0, hidden=16),
+            eager(rule="paper", estimator=estimator, lr=0.05, resource_weight=5.0, hidden=16),
         )
     )
     run.go(steps=2 * STEPS)

@@ -10,7 +10,7 @@ from scipy.stats import chisquare
 
 from manyshot.train.samplers.complexity import ComplexityDistribution, enumerated_gradient
 
-PAPER = {"ema": 0.0, "floor": 0.0, "clip": math.inf}
+PAPER = {"rule": "paper", "ema": 0.0, "floor": 0.0, "clip": math.inf}
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -19,7 +19,7 @@ def rng(seed: int = 0) -> np.random.Generator:
 
 def skewed(**options) -> ComplexityDistribution:
     """Five bins with logits 0, 0.5 ... 2, and a fresh Adam."""
-    distribution = ComplexityDistribution(5, **options)
+    distribution = ComplexityDistribution(5, **{"rule": "paper", **options})
     logits = torch.arange(5, dtype=torch.float64) / 2
     distribution.load_state_dict({**distribution.state_dict(), "logits": logits})
     return distribution
@@ -108,7 +108,9 @@ def by_hand(deltas, lr, ema, clip):
 @pytest.mark.parametrize("clip", [0.15, math.inf])
 @pytest.mark.parametrize("signal", ["signed", "abs"])
 def test_updates_equal_the_rule_written_by_hand(ema, clip, signal):
-    distribution = ComplexityDistribution(6, lr=2e-2, ema=ema, clip=clip, signal=signal)
+    distribution = ComplexityDistribution(
+        6, rule="paper", lr=2e-2, ema=ema, clip=clip, signal=signal
+    )
     deltas = rng().normal(0, 0.01, (40, 6))
     for delta in deltas:
         distribution.update(delta)
@@ -119,16 +121,18 @@ def test_updates_equal_the_rule_written_by_hand(ema, clip, signal):
     assert distribution.averages.numpy() == pytest.approx(averages, abs=1e-15)
 
 
+@pytest.mark.parametrize("rule", ["bounded", "paper"])
 @pytest.mark.parametrize(("signal", "delta"), [("signed", -1.0), ("abs", -1.0), ("abs", 1.0)])
-def test_the_target_whose_loss_still_falls_gains(signal, delta):
-    distribution = ComplexityDistribution(4, signal=signal)
-    distribution.update([delta, 0.0, 0.0, 0.0])
+def test_the_target_whose_loss_still_falls_gains(signal, delta, rule):
+    distribution = ComplexityDistribution(4, rule=rule, signal=signal)
+    for _ in range(2):
+        distribution.update([delta, 0.0, 0.0, 0.0])
     logits = distribution.logits
     assert logits[0] > 0 and (logits[1:] < 0).all()
     assert distribution.probabilities()[0] > 1 / 4
 
 
-@pytest.mark.parametrize("options", [{}, PAPER])
+@pytest.mark.parametrize("options", [{"rule": "bounded"}, {"rule": "paper"}, PAPER])
 @pytest.mark.parametrize(
     "deltas",
     [
@@ -139,8 +143,8 @@ def test_the_target_whose_loss_still_falls_gains(signal, delta):
     ],
 )
 def test_rounding_moves_nothing(deltas, options):
-    """Adam would blow it up to full steps."""
-    distribution = skewed(**options)
+    """Adam would blow it up to full steps, and a division by its spread to full size."""
+    distribution = skewed(**options) if options["rule"] == "paper" else ComplexityDistribution(5)
     before = distribution.logits.clone()
     for _ in range(20):
         distribution.update(deltas)
@@ -148,7 +152,7 @@ def test_rounding_moves_nothing(deltas, options):
 
 
 def test_only_the_evaluated_bins_are_averaged():
-    distribution = ComplexityDistribution(20, ema=0.75)
+    distribution = ComplexityDistribution(20, rule="paper", ema=0.75)
     distribution.update([-1.0, 1.0, 3.0], bins=[4, 0, 19])
     assert distribution.averages[[0, 4, 19]].tolist() == [1.0, -1.0, 3.0]
     assert distribution.averages.isnan().sum() == 17
@@ -159,7 +163,8 @@ def test_only_the_evaluated_bins_are_averaged():
 
 
 def test_the_clip_bounds_every_ratio():
-    clipped, free = ComplexityDistribution(6, lr=0.1, clip=0.5), ComplexityDistribution(6, **PAPER)
+    clipped = ComplexityDistribution(6, rule="paper", lr=0.1, clip=0.5)
+    free = ComplexityDistribution(6, **PAPER)
     for _ in range(100):
         clipped.update([-1.0, 1.0, 1.0, 1.0, 1.0, 1.0])
         free.update_from(torch.tensor([-1.0, 1.0, 1.0, 1.0, 1.0, 1.0]))
@@ -192,11 +197,16 @@ def test_mass_moves_to_what_trains_slowest():
     assert p[4:].sum() == pytest.approx(0.84, abs=5e-3)
     assert p[[0, 7]] == pytest.approx([0.04, 0.36], abs=5e-3)
     assert simulate(slow_last[::-1], updates=1600, **PAPER)[4:].sum() < 0.25
-    assert simulate(slow_last, updates=1600)[4:].sum() > 0.75
+    assert simulate(slow_last, updates=1600, rule="paper")[4:].sum() > 0.75
+    # falls that all targets share pull back to uniform by the bounded rule, per draw as they are
+    p = simulate(slow_last, updates=100)
+    assert (np.diff(p) > 0).all() and p[4:].sum() > 0.5
 
 
-def test_equal_targets_stay_equal():
-    assert simulate(np.full(8, 40_000.0), updates=500).tolist() == [1 / 8] * 8
+@pytest.mark.parametrize("rule", ["bounded", "paper"])
+def test_equal_targets_stay_equal(rule):
+    p = simulate(np.full(8, 40_000.0), updates=500, rule=rule)
+    assert p.tolist() == [1 / 8] * 8
 
 
 # -- the pathwise estimator ----------------------------------------------------------------
@@ -249,7 +259,7 @@ def test_straight_through_draws_are_one_hots_of_the_probabilities():
 
 
 def test_a_pathwise_step_descends_at_the_present_rate():
-    distribution = ComplexityDistribution(3)
+    distribution = ComplexityDistribution(3, rule="paper")
     assert distribution.lr == 1e-3
     distribution.lr = 0.01
     distribution.update_from(torch.tensor([1.0, -2.0, 0.0]))
@@ -260,10 +270,16 @@ def test_a_pathwise_step_descends_at_the_present_rate():
 # -- state and errors ----------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{"window": 5}, {"rule": "paper", "lr": 0.1, "clip": 1.0}],
+    ids=["bounded", "paper"],
+)
 @pytest.mark.parametrize("done", [0, 1, 30])
-def test_a_reloaded_one_takes_the_same_next_steps(done):
+def test_a_reloaded_one_takes_the_same_next_steps(done, options):
     deltas = rng(5).normal(0, 0.01, (done + 5, 20))
-    distribution, copy = (ComplexityDistribution(20, lr=0.1, clip=1.0) for _ in range(2))
+    deltas[:, 3] -= 0.1
+    distribution, copy = (ComplexityDistribution(20, **options) for _ in range(2))
     for delta in deltas[:done]:
         distribution.update(delta[:8], bins=distribution.strata(rng(done)))
     file = io.BytesIO()
@@ -275,17 +291,27 @@ def test_a_reloaded_one_takes_the_same_next_steps(done):
         for each in (distribution, copy):
             each.update(delta)
         assert torch.equal(distribution.logits, copy.logits)
+    assert distribution.logits.any()
     for _ in range(2):  # neither later steps nor those after loading change a state
         copy.load_state_dict(kept)
         for delta in deltas[done:]:
             copy.update(delta)
         assert torch.equal(distribution.logits, copy.logits)
-        assert torch.equal(distribution.averages, copy.averages)
+        assert torch.equal(distribution.averages.nan_to_num(9), copy.averages.nan_to_num(9))
+        assert torch.equal(distribution.gains.nan_to_num(9), copy.gains.nan_to_num(9))
 
 
 def test_a_state_of_another_grid_is_refused():
     with pytest.raises(ValueError, match=r"the state has 8 bins, this one 9"):
         ComplexityDistribution(9).load_state_dict(ComplexityDistribution(8).state_dict())
+
+
+def test_a_state_of_another_rule_or_window_is_refused():
+    state = ComplexityDistribution(8).state_dict()
+    with pytest.raises(ValueError, match=r"the state is of rule = 'bounded', this one of .*'paper"):
+        ComplexityDistribution(8, rule="paper").load_state_dict(state)
+    with pytest.raises(ValueError, match=r"a window of 16 updates, this one of 4"):
+        ComplexityDistribution(8, window=4).load_state_dict(state)
 
 
 @pytest.mark.parametrize(
@@ -296,12 +322,22 @@ def test_a_state_of_another_grid_is_refused():
         ({"ema": 1.0}, r"ema must be in \[0, 1\)"),
         ({"floor": 1.5}, r"floor must be in \[0, 1\]"),
         ({"clip": 0.0}, "clip must be above zero"),
+        ({"window": 1}, "window must be at least 2, got .*window=1,"),
+        ({"rule": "papers"}, r"rule must be one of \('bounded', 'paper'\), got .*'papers'"),
         ({"signal": "square"}, r"signal must be one of \('signed', 'abs'\).*'square'"),
     ],
 )
 def test_settings_out_of_bounds_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        ComplexityDistribution(**{"bins": 8, **options})
+        ComplexityDistribution(**{"bins": 8, "rule": "paper", **options})
+
+
+@pytest.mark.parametrize("option", [{"lr": 1e-3}, {"ema": 0.9}, {"floor": 0.0}, {"clip": 3.0}])
+def test_what_is_of_the_papers_rule_alone_is_refused_without_it(option):
+    with pytest.raises(ValueError, match="lr, ema, floor and clip are of rule = 'paper': leave"):
+        ComplexityDistribution(8, **option)
+    with pytest.raises(ValueError, match=r"moves a distribution of rule = 'paper', this one has"):
+        ComplexityDistribution(2).update_from([0.0, 1.0])
 
 
 @pytest.mark.parametrize(
@@ -315,10 +351,10 @@ def test_settings_out_of_bounds_are_refused(options, message):
     ],
 )
 def test_bad_updates_are_refused_and_change_nothing(deltas, bins, message):
-    distribution = ComplexityDistribution(3)
+    distribution = ComplexityDistribution(3, rule="paper")
     with pytest.raises(ValueError, match=message):
         distribution.update(deltas, bins)
     with pytest.raises(ValueError, match="gradient must be 3 finite numbers"):
         distribution.update_from([0.0, math.inf, 0.0])
     assert not distribution.logits.any()
-    assert distribution.averages.isnan().all()
+    assert distribution.averages.isnan().all() and distribution.gains.isnan().all()

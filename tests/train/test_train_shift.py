@@ -174,7 +174,8 @@ def test_drawn_probes_have_policies_of_their_architectures(net):
 
 
 def test_the_enumerated_update_is_that_of_the_distribution(net):
-    sampler, twin = shift(net, ema=0.5, floor=0.1), ComplexityDistribution(4, ema=0.5, floor=0.1)
+    options = {"rule": "paper", "ema": 0.5, "floor": 0.1}
+    sampler, twin = shift(net, **options), ComplexityDistribution(4, **options)
     twin.lr = 0.05  # five updates of 20 steps: 5 / 5 is beyond the largest rate
     for step in (7, 10, 13, 16, 19):
         sampler.probe(rng(), step, 20)
@@ -241,6 +242,14 @@ def test_a_state_of_other_targets_is_refused(net):
         ({"grid": (1, 900, 899), "bins": None}, "not all within the reachable"),
         ({"grid": (1, 900, 899)}, "are of an automatic grid; leave them or grid out"),
         ({"estimator": "pathwise", "signal": "abs"}, "signal = 'abs' is of the enumerated"),
+        ({"estimator": "pathwise", "ema": 0.5}, "ema = 0.5 is of the enumerated estimator, not"),
+        ({"estimator": "pathwise", "window": 4}, "window = 4 is of the enumerated estimator"),
+        ({"estimator": "pathwise", "rule": "bounded"}, "take rule = 'paper', or estimator = 'enu"),
+        ({"rule": "bounded", "distribution_lr": 1e-3}, "distribution_lr = 0.001 is of the paper"),
+        ({"rule": "bounded", "ema": 0.0}, "ema = 0.0 is of the paper's rule, and rule = 'bounded'"),
+        ({"rule": "bounded", "floor": 0.05}, "floor = 0.05 is of the paper's rule, and rule"),
+        ({"rule": "bounded", "logit_clip": 0.0}, "leave it out, or take rule = 'paper'"),
+        ({"window": 1}, "window must be at least 2"),
     ],
 )
 def test_what_is_refused(net, options, message):

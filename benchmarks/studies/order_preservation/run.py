@@ -57,12 +57,12 @@ TINY = (
 TINY_SHIFT = (
     "sampler.name=shiftnas",
     "sampler.held_out=128",
-    "sampler.options={period=100, images=128}",
+    "sampler.options={rule='paper', period=100, images=128}",
 )
 MACRO_SHIFT = (
     "sampler.name=shiftnas",
     "sampler.held_out=2000",
-    "sampler.options={period=200, images=256}",
+    "sampler.options={rule='paper', period=200, images=256}",
 )
 METHODS: dict[str, dict[str, tuple[str, ...]]] = {
     "tiny": {

@@ -54,8 +54,8 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "vit": (),
     "cnn": (
         "data.train_size=10000",
-        "sampler.options={grid = [0.25e6, 1.65e6, 0.2e6], jitter = true, resource_weight = 1.0, "
-        "period = 40, images = 128}",
+        "sampler.options={rule = 'paper', grid = [0.25e6, 1.65e6, 0.2e6], jitter = true, "
+        "resource_weight = 1.0, period = 40, images = 128}",
     ),
 }
 """What a setting changes in its recipe: the CNN trains on fewer images, with more updates."""

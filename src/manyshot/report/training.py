@@ -123,7 +123,7 @@ def shift(lines: Sequence[TargetsLine]) -> list[Figure]:
         f.layout(f.axis("training step", tickformat="~s", nticks=6), targets),
         f"{numbers.plural(sum(line.update for line in lines), 'update')} of the distribution over "
         f"{numbers.plural(len(last.targets), 'target')}; uniform is "
-        f"{numbers.percent(1 / len(last.targets))}.",
+        f"{numbers.percent(1 / len(last.targets))}.{_told(lines)}",
     )
     steps = "target %{x:.3s}<br>%{y} steps<extra></extra>"
     trained = Figure(
@@ -140,4 +140,63 @@ def shift(lines: Sequence[TargetsLine]) -> list[Figure]:
         "At the last record: cost of the likeliest architecture minus its target.",
         height=260,
     )
-    return [moved, trained, missed]
+    return [moved, *_evidence(lines, targets), trained, missed]
+
+
+def _told(lines: Sequence[TargetsLine]) -> str:
+    verdicts = [line.verdict for line in lines if line.verdict is not None]
+    if not verdicts:
+        return ""
+    telling = sum(verdict == "distinguishable from noise" for verdict in verdicts)
+    return (
+        f" At the last update, what targets still gain is {verdicts[-1]}; it was distinguishable "
+        f"at {telling} of {numbers.plural(len(verdicts), 'update')}."
+    )
+
+
+def _evidence(lines: Sequence[TargetsLine], targets: dict[str, object]) -> list[Figure]:
+    """Whether gains of targets could be told from noise; nothing without a standard error."""
+    known = [line for line in lines if line.signal_to_noise is not None]
+    if not known:
+        return []
+    last = known[-1]
+    ratio = f.line(
+        [line.step for line in known],
+        [line.signal_to_noise for line in known],
+        "",
+        mode="lines+markers",
+        marker={"size": 5},
+        text=[line.verdict for line in known],
+        hovertemplate="step %{x}: %{y:.2f}<br>%{text}<extra></extra>",
+    )
+    signal = Figure(
+        "Signal to noise of the updates",
+        [ratio],
+        f.layout(
+            f.axis("training step", tickformat="~s", nticks=6),
+            f.axis("spread of gains / noise", rangemode="tozero"),
+        ),
+        "How much the gains of targets differ, as estimated, over the noise of one update. "
+        f"At the last one they are {last.verdict}.",
+        height=260,
+    )
+    gains = list(zip(last.gain or (), last.standard_error or (), strict=True))
+    ends = [
+        (None, None, None) if gain is None or error is None else (gain, gain - error, gain + error)
+        for gain, error in gains
+    ]
+    bars = f.bars(
+        last.targets,
+        [gain for gain, _ in gains],
+        f.colour(2),
+        error_y=f.intervals(ends),
+        hovertemplate="target %{x:.3s}<br>%{y:.2g}<extra></extra>",
+    )
+    gained = Figure(
+        "Gain per draw of each target",
+        [bars],
+        f.layout(targets, f.axis("fall of loss, less the mean", zeroline=True)),
+        "At the last update: the mean of the last updates, with its standard error.",
+        height=260,
+    )
+    return [signal, gained]

@@ -23,7 +23,9 @@ from manyshot.cost import CostTable
 from manyshot.seeding import numpy_rng
 from manyshot.space import SearchSpace
 from manyshot.train.gumbel import gumbel, straight_through
+from manyshot.train.samplers.evidence import ROUNDING, Evidence, weighed
 
+Rule = Literal["bounded", "paper"]
 Signal = Literal["signed", "abs"]
 Numbers: TypeAlias = Tensor | npt.NDArray[np.float64] | Sequence[float]
 
@@ -35,8 +37,10 @@ ENUMERATED = 16
 """Up to so many bins are all evaluated for one update."""
 STRATA = 8
 """How many are, of more."""
-ROUNDING = 1e-8
-"""Gradients below this, for losses of order one, are rounding."""
+WINDOW = 16
+"""Updates of a bin whose gains are averaged, by default."""
+LEAST_DRAWN = 0.25
+"""Gains are divided by K P, but by no less than this: a bin hardly drawn says little per draw."""
 
 
 @final
@@ -165,70 +169,95 @@ class ComplexityDistribution:
     """Learnt probabilities P = softmax(B) of K target costs, moved by changes of held-out loss.
 
     Between two updates the supernet trained from w' to w; dL_k = L(w, a_k) - L(w', a_k) is the
-    change of the held-out loss of an architecture a_k of target k. Equation 8 descends
-    J(B) = sum_k P_k dL_k: targets whose loss still falls gain probability. Two estimators:
+    change of the held-out loss of an architecture a_k of target k. Targets whose loss still falls
+    gain probability, by one of two rules:
 
-    - `update(deltas)`, enumerated (ours): the exact gradient, from dL of all targets or of
-      `strata`.
-    - `update_from(gradient)`, pathwise (the paper's): a gradient with respect to B made by the
-      caller, from `straight_through` draws.
+    - `bounded` (ours, the default): the gain per draw -dL_k / max(K P_k, 0.25), less the mean of
+      all, is averaged over the last `window` updates of a bin and made smaller by how much of its
+      spread noise explains; P is set from it. Noise leaves P uniform, P goes back when the signal
+      does, and no two probabilities are further apart than exp(2) (see `evidence.weighed`).
+    - `paper`: equation 8 descends J(B) = sum_k P_k dL_k, by Adam. It has no memory of how often a
+      target was drawn, so that it rewards what was just trained; and Adam erases the gradient's
+      magnitude, so that noise in dL makes B walk at random; `ema` averages it. As in the paper:
+      uniform at the start, Adam, `lr` 1e-3. Ours, off with `ema=0, floor=0, clip=math.inf`:
+      averages, floor and clip. Two estimators: `update(deltas)`, enumerated (ours), takes the exact
+      gradient, from dL of all targets or of `strata`; `update_from(gradient)`, pathwise (the
+      paper's), one with respect to B that the caller makes from `straight_through` draws.
 
-    Both take an Adam step. Adam erases the gradient's magnitude, so that noise in dL makes B walk
-    at random; `ema` averages it. As in the paper: uniform at the start, Adam, `lr` 1e-3. Ours, off
-    for the paper's rule with `ema=0, floor=0, clip=math.inf`: averages, floor and clip.
+    Whichever rule moves P, `evidence` says whether the gains can be told from noise.
 
     Attributes:
+        rule: `bounded` or `paper`.
         logits: B, float64, shape (K,).
-        averages: of the signal, float64, shape (K,); nan for a bin never seen.
+        gains: the last gains per draw of each bin, each less the mean of its update, newest last,
+            float64, shape (K, window); nan where there was none yet.
+        averages: of the signal by the paper's rule, float64, shape (K,); nan for a bin never seen.
     """
 
     def __init__(
         self,
         bins: int,
         *,
-        lr: float = 1e-3,
-        ema: float = 0.9,
-        floor: float = 0.05,
-        clip: float = 3.0,
+        rule: Rule = "bounded",
         signal: Signal = "signed",
+        window: int = WINDOW,
+        lr: float | None = None,
+        ema: float | None = None,
+        floor: float | None = None,
+        clip: float | None = None,
     ) -> None:
         """A uniform distribution.
 
         Args:
             bins: K.
-            lr: of Adam (betas 0.9 and 0.999, no weight decay). B moves by about `lr` per update:
-                with few updates, take about 5 / (their number).
-            ema: share of the old in the average of the signal; 0 for the last signal alone.
-            floor: share of the uniform distribution in `sampling_probabilities`.
-            clip: largest distance of a logit from the mean; `math.inf` for none.
+            rule: `bounded` or `paper`; `lr`, `ema`, `floor` and `clip` are of the latter alone.
             signal: `signed` takes dL, `abs` takes -|dL|: any change raises probability.
+            window: of how many of its last updates the gains of a bin are kept.
+            lr: of Adam (betas 0.9 and 0.999, no weight decay), 1e-3 by default. B moves by about
+                `lr` per update: with few updates, take about 5 / (their number).
+            ema: share of the old in the average of the signal, 0.9 by default; 0 for the last
+                signal alone.
+            floor: share of the uniform distribution in `sampling_probabilities`, 0.05 by default.
+            clip: largest distance of a logit from the mean, 3 by default; `math.inf` for none.
 
         Raises:
-            ValueError: for a value out of bounds.
+            ValueError: for a value out of bounds, or one of the paper's rule without it.
         """
         checks = {
             "bins must be at least 1": bins >= 1,
-            "lr must be above zero": 0 < lr < math.inf,
-            "ema must be in [0, 1)": 0 <= ema < 1,
-            "floor must be in [0, 1]": 0 <= floor <= 1,
-            "clip must be above zero": clip > 0,
+            f"rule must be one of {get_args(Rule)}": rule in get_args(Rule),
+            "window must be at least 2": window >= 2,
+            "lr must be above zero": lr is None or 0 < lr < math.inf,
+            "ema must be in [0, 1)": ema is None or 0 <= ema < 1,
+            "floor must be in [0, 1]": floor is None or 0 <= floor <= 1,
+            "clip must be above zero": clip is None or clip > 0,
             f"signal must be one of {get_args(Signal)}": signal in get_args(Signal),
+            "lr, ema, floor and clip are of rule = 'paper': leave them out, or take that": (
+                rule == "paper" or (lr, ema, floor, clip) == (None,) * 4
+            ),
         }
-        given = f"bins={bins}, lr={lr}, ema={ema}, floor={floor}, clip={clip}, signal={signal!r}"
-        for rule, holds in checks.items():
+        given = (
+            f"bins={bins}, rule={rule!r}, signal={signal!r}, window={window}, lr={lr}, ema={ema}, "
+            f"floor={floor}, clip={clip}"
+        )
+        for law, holds in checks.items():
             if not holds:
-                raise ValueError(f"complexity distribution: {rule}, got {given}")
-        self.ema, self.floor, self.clip, self.signal = ema, floor, clip, signal
+                raise ValueError(f"complexity distribution: {law}, got {given}")
+        self.rule, self.signal = rule, signal
         self.logits = torch.zeros(bins, dtype=torch.float64)
+        self.gains = torch.full((bins, window), math.nan, dtype=torch.float64)
         self.averages = torch.full_like(self.logits, math.nan)
-        self._adam = torch.optim.Adam([self.logits], lr=lr)
+        self.ema = 0.9 if ema is None else ema
+        self.floor = 0.0 if rule == "bounded" else 0.05 if floor is None else floor
+        self.clip = 3.0 if clip is None else clip
+        self._adam = torch.optim.Adam([self.logits], lr=1e-3 if lr is None else lr)
 
     def __len__(self) -> int:
         return len(self.logits)
 
     @property
     def lr(self) -> float:
-        """Adam's rate; it may be set between updates, and is part of the state."""
+        """Adam's rate, of the paper's rule; it may be set between updates, and is in the state."""
         return float(self._adam.param_groups[0]["lr"])
 
     @lr.setter
@@ -240,12 +269,20 @@ class ComplexityDistribution:
         return self.logits.softmax(0)
 
     def sampling_probabilities(self) -> Tensor:
-        """(1 - floor) P + floor / K, float64, shape (K,): no target is ever given up."""
+        """(1 - floor) P + floor / K, float64, shape (K,): no target is ever given up.
+
+        By the bounded rule P itself, which gives up none.
+        """
         return (1 - self.floor) * self.probabilities() + self.floor / len(self)
 
     def sample(self, rng: np.random.Generator) -> int:
         """A bin, by `sampling_probabilities`."""
         return int(rng.choice(len(self), p=self.sampling_probabilities().numpy()))
+
+    @property
+    def evaluated(self) -> int:
+        """How many bins are evaluated for one update."""
+        return len(self) if len(self) <= ENUMERATED else STRATA
 
     def strata(self, rng: np.random.Generator) -> npt.NDArray[np.int64]:
         """The bins to evaluate for one update, ascending: all, or 8 of more than 16.
@@ -253,18 +290,20 @@ class ComplexityDistribution:
         The 8 (ours) are one at random from each of 8 contiguous groups of about equal size.
         """
         bins = np.arange(len(self))
-        if len(bins) <= ENUMERATED:
+        if len(bins) == self.evaluated:
             return bins
         return np.array([rng.choice(group) for group in np.array_split(bins, STRATA)])
 
     def update(
         self, deltas: Numbers, bins: Sequence[int] | npt.NDArray[np.int64] | None = None
     ) -> None:
-        """One step on changes of held-out loss: the enumerated estimator.
+        """One update on changes of held-out loss: the enumerated estimator.
 
-        The averages of `bins` take in their signal (a first one starts them); then Adam steps on
-        `enumerated_gradient` of all averages. Gradients that are rounding (below 1e-8 of the
-        largest average, or of one) are zeroed first, or Adam would amplify them.
+        The gains per draw of `bins` come into `gains`, in the place of their oldest. By the bounded
+        rule P is then what `evidence` says. By the paper's, the averages of `bins` take in their
+        signal (a first one starts them), and Adam steps on `enumerated_gradient` of all averages.
+        What is rounding is zeroed first, or it would be amplified: gains below 1e-8 of the largest,
+        or of one, and gradients below 1e-8 of the largest average, or of one.
 
         Args:
             deltas: L(w, a_k) - L(w', a_k) of one held-out batch, shape (K,) or (number of bins,).
@@ -282,6 +321,10 @@ class ComplexityDistribution:
         fresh = _finite("deltas", deltas, len(index))
         if self.signal == "abs":
             fresh = -fresh.abs()
+        self._keep(fresh, index)
+        if self.rule == "bounded":
+            self.logits.copy_(self.evidence().logits())
+            return
         old = self.averages[index]
         mixed = self.ema * old + (1 - self.ema) * fresh
         self.averages[index] = torch.where(old.isnan(), fresh, mixed)
@@ -289,12 +332,21 @@ class ComplexityDistribution:
         scale = max(1.0, float(self.averages.abs().nan_to_num(0.0).max()))
         self._step(gradient.where(gradient.abs() >= ROUNDING * scale, 0.0))
 
+    def evidence(self) -> Evidence:
+        """What the gains of the last updates say, and how well it can be told from noise."""
+        return weighed(self.gains, self.evaluated)
+
     def update_from(self, gradient: Numbers) -> None:
-        """One step on a given gradient dJ/dB, shape (K,): the pathwise estimator.
+        """One step of the paper's rule on a given gradient dJ/dB, shape (K,): pathwise.
 
         Raises:
-            ValueError: for another shape, or one that is not finite.
+            ValueError: for another shape, one that is not finite, or the bounded rule.
         """
+        if self.rule != "paper":
+            raise ValueError(
+                f"a given gradient moves a distribution of rule = 'paper', this one has rule = "
+                f"{self.rule!r}: make it with that rule, or give changes of loss to `update`"
+            )
         self._step(_finite("gradient", gradient, len(self)))
 
     def straight_through(
@@ -319,24 +371,50 @@ class ComplexityDistribution:
         return straight_through(logits.expand(draws, -1), noise, tau=tau), logits
 
     def state_dict(self) -> dict[str, Any]:
-        """A copy of B, the averages, and Adam's state, as tensors and plain values."""
-        state = {"logits": self.logits, "averages": self.averages, "adam": self._adam.state_dict()}
+        """A copy of the rule, B, gains, averages and Adam's state, as tensors and plain values."""
+        state = {
+            "rule": self.rule,
+            "logits": self.logits,
+            "gains": self.gains,
+            "averages": self.averages,
+            "adam": self._adam.state_dict(),
+        }
         return copy.deepcopy(state)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restores `state_dict`: the next step is the same, bit for bit.
 
         Raises:
-            ValueError: if it is of another number of bins.
+            ValueError: if it is of another number of bins, another rule or another window.
         """
         if len(state["logits"]) != len(self):
             raise ValueError(
                 f"complexity distribution: the state has {len(state['logits'])} bins, this one "
                 f"{len(self)}; make it with the grid of the run that is resumed"
             )
+        if state.get("rule") != self.rule:
+            raise ValueError(
+                f"complexity distribution: the state is of rule = {state.get('rule')!r}, this one "
+                f"of rule = {self.rule!r}; make it with the rule of the run that is resumed"
+            )
+        if state["gains"].shape != self.gains.shape:
+            raise ValueError(
+                f"complexity distribution: the state has a window of {state['gains'].shape[1]} "
+                f"updates, this one of {self.gains.shape[1]}; make it with that of the run that is "
+                "resumed"
+            )
         self.logits.copy_(state["logits"])
+        self.gains.copy_(state["gains"])
         self.averages.copy_(state["averages"])
         self._adam.load_state_dict(copy.deepcopy(state["adam"]))
+
+    def _keep(self, signal: Tensor, index: npt.NDArray[np.int64]) -> None:
+        drawn = (len(self) * self.sampling_probabilities()[index]).clamp(min=LEAST_DRAWN)
+        gains = -signal / drawn
+        centred = gains - gains.mean()
+        scale = max(1.0, float(gains.abs().max()))
+        centred = centred.where(centred.abs() >= ROUNDING * scale, 0.0)
+        self.gains[index] = torch.cat((self.gains[index, 1:], centred.unsqueeze(1)), dim=1)
 
     def _step(self, gradient: Tensor) -> None:
         self.logits.grad = gradient

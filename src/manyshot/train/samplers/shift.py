@@ -27,12 +27,12 @@ from manyshot.train.generator import (
     sampled,
 )
 from manyshot.train.plan import Plan, PlannedPath, Probe, Probed
-from manyshot.train.samplers.complexity import ComplexityDistribution, Grid
+from manyshot.train.samplers.complexity import WINDOW, ComplexityDistribution, Grid
 from manyshot.train.samplers.shift_options import ShiftNASOptions
 
 MOVED, FASTEST = 5.0, 0.05
-"""By default Adam's rate times the number of updates, about how far a logit can move in all; and
-the largest such rate, for runs of few updates, which say little."""
+"""By default of the paper's rule: Adam's rate times the number of updates, about how far a logit
+can move in all; and the largest such rate, for runs of few updates, which say little."""
 
 
 @runtime_checkable
@@ -62,13 +62,13 @@ class ShiftNAS:
 
     Every step draws a target cost and the generator decodes one architecture for it; the step moves
     the weights by the loss of the task, and the generator by that loss, through the masks, and by
-    the resource loss. Every `period` weight steps after a warm-up the distribution takes a step on
-    the changes of held-out loss since its last one: targets whose loss still falls are drawn more
+    the resource loss. Every `period` weight steps after a warm-up the distribution moves by the
+    changes of held-out loss since its last update: targets whose loss still falls are drawn more
     often. One path per step, no sandwich rule, no distillation, as in the paper.
 
     What the paper leaves open and is ours: how the generator is built (`ArchitectureGenerator`),
-    the enumerated estimator, averages and floor of the distribution (`ComplexityDistribution`), the
-    unit of the resource loss (`resource_loss`), and that it is averaged over all targets.
+    the bounded rule and the enumerated estimator of the distribution (`ComplexityDistribution`),
+    the unit of the resource loss (`resource_loss`), and that it is averaged over all targets.
 
     Attributes:
         space: the search space.
@@ -121,11 +121,13 @@ class ShiftNAS:
         )
         self.distribution = ComplexityDistribution(
             len(self.grid),
-            lr=options.distribution_lr or 1e-3,
+            rule=options.rule,
+            signal=options.signal,
+            window=options.window or WINDOW,
+            lr=options.distribution_lr,
             ema=options.ema,
             floor=options.floor,
-            clip=options.logit_clip or math.inf,
-            signal=options.signal,
+            clip=math.inf if options.logit_clip == 0 else options.logit_clip,
         )
         self.probes = learn and len(self.grid) > 1
         self.clip_norm = options.clip_norm or None
@@ -182,7 +184,7 @@ class ShiftNAS:
             return None
         if since == 0:
             return Probe(save=True)
-        if options.distribution_lr is None:
+        if options.rule == "paper" and options.distribution_lr is None:
             self.distribution.lr = min(FASTEST, MOVED / updates)
         self._asked = self._drawn(rng) if options.estimator == "pathwise" else self._listed(rng)
         return Probe(
@@ -223,13 +225,17 @@ class ShiftNAS:
                 "bins": asked.bins,
                 "held_out_loss": probed.losses.tolist(),
                 "change": deltas.tolist(),
+                **self.distribution.evidence().plain(),
             }
             return
         self.distribution.update_from(asked.gradient(probed))
         self._news = {"update": True, "change": deltas.tolist()}
 
     def report(self) -> dict[str, Any] | None:
-        """Every `period` steps: probabilities, counts, changes of loss, state of the generator."""
+        """Every `period` steps: probabilities, counts, state of the generator; news of updates.
+
+        An update tells the changes of loss, and of the enumerated estimator what `Evidence` says.
+        """
         news, self._news = self._news, None
         if news is None:
             return None

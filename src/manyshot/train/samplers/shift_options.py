@@ -10,7 +10,7 @@ from pydantic.dataclasses import dataclass
 from manyshot.cost.policy import CostForm
 from manyshot.nn.policy import MaskMode
 from manyshot.plugins import STRICT, AboveZero, AtLeastZero, Positive, Probability, Share
-from manyshot.train.samplers.complexity import Grid, Signal
+from manyshot.train.samplers.complexity import Grid, Rule, Signal
 
 Estimator = Literal["enumerated", "pathwise"]
 
@@ -29,9 +29,17 @@ class ShiftNASOptions:
     bins: Positive | None = None
     """Number of targets, 8 by default, where no grid is given."""
 
+    rule: Rule = "bounded"
+    """By which the distribution moves: `bounded` by gains per draw that can be told from noise;
+    `paper` descends equation 8 by Adam (see `ComplexityDistribution`)."""
+
+    window: Positive | None = None
+    """Of the enumerated estimator: updates of a target whose gains are averaged, 16 by default and
+    at least 2. By the paper's rule they are only compared with noise."""
+
     estimator: Estimator = "enumerated"
-    """Of the distribution's gradient: `enumerated` compares the losses of all targets; `pathwise`
-    is the paper's equation 8, a gradient through draws."""
+    """Of what moves the distribution: `enumerated` compares the losses of all targets; `pathwise`
+    is the paper's equation 8, a gradient through draws, and needs the paper's rule."""
 
     signal: Signal = "signed"
     """Of the enumerated estimator: changes of loss, or their magnitudes (`abs`)."""
@@ -49,18 +57,20 @@ class ShiftNASOptions:
     """Of the pathwise estimator; the paper's one is mostly noise."""
 
     distribution_lr: AboveZero | None = None
-    """Of its Adam (the paper: 1e-3); by default 5 over the number of updates, which is about the
-    same for 500 epochs of ImageNet, but at most 0.05."""
+    """Of the paper's rule: the rate of its Adam (the paper: 1e-3); by default 5 over the number of
+    updates, which is about the same for 500 epochs of ImageNet, but at most 0.05."""
 
-    ema: Share = 0.9
-    """Of the enumerated estimator: share of the old in the average of changes of loss; 0 for the
-    last alone."""
+    ema: Share | None = None
+    """Of the paper's rule with the enumerated estimator: share of the old in the average of changes
+    of loss, 0.9 by default; 0 for the last alone."""
 
-    floor: Probability = 0.05
-    """Share of the uniform distribution in what targets are drawn from."""
+    floor: Probability | None = None
+    """Of the paper's rule: share of the uniform distribution in what targets are drawn from, 0.05
+    by default."""
 
-    logit_clip: AtLeastZero = 3.0
-    """Largest distance of a logit from the mean of all; 0 for no limit."""
+    logit_clip: AtLeastZero | None = None
+    """Of the paper's rule: largest distance of a logit from the mean of all, 3 by default; 0 for no
+    limit."""
 
     resource_weight: AtLeastZero = 0.5
     """Lambda: of the squared distance of cost and target, in steps of the grid."""
@@ -92,7 +102,30 @@ class ShiftNASOptions:
     def __post_init__(self) -> None:
         if self.grid is not None and self.bins is not None:
             raise ValueError(f"bins = {self.bins} are of an automatic grid; leave them or grid out")
-        if self.estimator == "pathwise" and self.signal != "signed":
+        if self.rule != "paper":
+            for name in ("distribution_lr", "ema", "floor", "logit_clip"):
+                if getattr(self, name) is not None:
+                    raise ValueError(
+                        f"{name} = {getattr(self, name)} is of the paper's rule, and rule = "
+                        f"{self.rule!r}: leave it out, or take rule = 'paper'"
+                    )
+        if self.estimator == "pathwise":
+            self._check_pathwise()
+
+    def _check_pathwise(self) -> None:
+        if self.rule != "paper":
+            raise ValueError(
+                f"estimator = 'pathwise' makes a gradient for rule = 'paper', and rule = "
+                f"{self.rule!r}, which compares the losses of all targets: take rule = 'paper', or "
+                "estimator = 'enumerated'"
+            )
+        if self.signal != "signed":
             raise ValueError(
                 f"signal = {self.signal!r} is of the enumerated estimator, not of the pathwise one"
             )
+        for name in ("ema", "window"):
+            if getattr(self, name) is not None:
+                raise ValueError(
+                    f"{name} = {getattr(self, name)} is of the enumerated estimator, not of the "
+                    "pathwise one: leave it out"
+                )
