@@ -159,7 +159,7 @@ EVERYTHING = (
     "search.budgets=['macs<=20%', 'macs<=90%', 'params<=90%']",
     "train.epochs=2",
     "sharing.name=k_shot",
-    "sharing.options={copies=2}",
+    "sharing.options={copies=2, code_every=2}",
     "sampler.name=shiftnas",
     "sampler.held_out=32",
     "sampler.options={grid=[5000, 26000, 7000], period=2, images=32, warmup=0.25}",

@@ -182,7 +182,9 @@ def latencies(run: dict[str, Any], plains: list[dict[str, Any]]) -> dict[str, An
     """
     classes = len(images.SHAPES if run["images"] == "shapes" else images.CATEGORIES)
     net = ms.Supernet(ms.zoo.convnet(classes=classes), input_shape=(3, SIDE, SIDE))
-    networks = {f"winner {w['budget']}": net.extract(w["arch"]) for w in run["winners"]}
+    networks = {
+        f"winner {w['budget']}": net.extract(net.space.from_text(w["arch"])) for w in run["winners"]
+    }
     networks |= {f"plain {p['budget']}": plain.network(p["width"], classes) for p in plains}
     image = torch.zeros(1, 3, SIDE, SIDE).to(memory_format=torch.channels_last)
 
