@@ -159,7 +159,9 @@ def test_stopped_after_every_write_while_it_tests_again(
     of_networks = [name for name in written if name.count("-") == 3]
     cards = [name for name in of_networks if not name.endswith(".tested.json")]
     assert len(cards) == written.count("finish.jsonl") == 2
-    assert {*written} - {*of_networks} == {"space.json", "finish.jsonl", "result.json"}
+    assert {*written} - {*of_networks} == {
+        *("space.json", "finish.jsonl", "result.json", "seconds.json")
+    }
 
 
 def contents(folder):

@@ -18,7 +18,9 @@ from manyshot.train.samplers.complexity import Grid
 from pipeline_runs import Stopped, lines, outcome, run, small
 
 BUDGETS = ["macs<=50%", "macs<=85%"]
-OPTIONS = "warmup = 0.25, period = 3, hidden = 8, lr = 0.03, grid = [5000, 26000, 7000]"
+OPTIONS = (
+    "rule = 'paper', warmup = 0.25, period = 3, hidden = 8, lr = 0.03, grid = [5000, 26000, 7000]"
+)
 SHIFT = f"sampler={{name = 'shiftnas', held_out = 60, options = {{{OPTIONS}}}}}"
 GENERATOR = f"search={{name = 'generator', budgets = {BUDGETS}}}"
 REST = ("finish.mode=inherit", "train.epochs=4")

@@ -292,7 +292,7 @@ def test_a_simplex_net_shifts_too_or_stays(tmp_path):
 
 
 def test_codes_keep_their_rate_relative_to_that_of_the_weights(tmp_path):
-    sharing = "sharing={name='k_shot', options={copies=2, lr=0.5}}"
+    sharing = "sharing={name='k_shot', options={copies=2, optimizer='sgd', lr=0.5}}"
     recipe = small(*SHIFT, sharing, "train.lr=0.2", "train.momentum=0.7")
     ws = Workspace.build(recipe)
     shifting = ShiftingStage(ws, engine(ws.device, recipe.train), tmp_path)

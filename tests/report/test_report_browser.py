@@ -228,7 +228,7 @@ def test_a_run_with_markup_for_names(everything: Path, tmp_path: Path) -> None:
     folder = with_options(copy_of(everything, tmp_path / "run"), BOLD, "b", "c", "d")
     named(folder, EVIL)
     frames, console = look_at(folder, (PHONE, TABLET, DESK))
-    check(frames, console, figures=22)
+    check(frames, console, figures=25)
     assert frames.keys() == {PHONE, TABLET, DESK}
     assert {kind for kind, _ in frames[DESK]["kinds"]} == {"scatter", "bar", "heatmap"}
     assert frames[DESK]["widest"] > 900

@@ -92,7 +92,8 @@ def supernet(make: Any = Vit, sharing: Any = None) -> ms.Supernet:
 
 
 def k_shot(**options: Any) -> ms.sharing.KShot:
-    return ms.sharing.KShot(2, **{"m": 2, "warm_frac": 0.25, "last_std": 0.1, "seed": 1, **options})
+    usual = {"m": 2, "code_every": 2, "warm_frac": 0.25, "last_std": 0.1, "seed": 1}
+    return ms.sharing.KShot(2, **{**usual, **options})
 
 
 def costs(net: ms.Supernet) -> dict[str, CostTable]:

@@ -150,7 +150,9 @@ def test_codes_stay_with_their_own_optimiser():
 
 
 def test_a_schedule_steps_with_weights_alone():
-    net = seeded(lambda: ms.Supernet(ms.zoo.tiny(width=4), sharing=ms.sharing.KShot(2)))
+    net = seeded(
+        lambda: ms.Supernet(ms.zoo.tiny(width=4), sharing=ms.sharing.KShot(2, code_every=2))
+    )
     told = []
 
     def factory(optimizer, steps):

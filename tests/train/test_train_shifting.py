@@ -63,7 +63,7 @@ def dropping(dropout=0.0):
 
 
 def k_shot(make=lambda: Dropping(0.0), **options):
-    sharing = ms.sharing.KShot(3, **{"seed": 1, **options})
+    sharing = ms.sharing.KShot(3, **{"seed": 1, "optimizer": "sgd", **options})
     return seeded(lambda: ms.Supernet(make(), sharing=sharing).double())
 
 
