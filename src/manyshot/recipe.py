@@ -634,9 +634,9 @@ OF_FOLDERS: dict[str, tuple[dict[str, Any], set[str]]] = {
     "finish": ({"data": "train+validation"}, set()),
     "training": ({"epochs": 40, "least_images": 100_000, **_OPTIMISED}, _RATES),
 }
-"""What sections are by default for images in folders where neither network nor task is named, and
-the keys with which a section settles all of that itself; `training` is that of `finish`. Measured
-by `benchmarks/studies/emoji`."""
+"""What sections are by default for images in folders where no network is named, and the keys with
+which a section settles all of that itself; `training` is that of `finish`. Measured by
+`benchmarks/studies/emoji`."""
 
 
 class Recipe(Section, Shown):

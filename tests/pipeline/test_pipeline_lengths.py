@@ -219,3 +219,17 @@ def test_least_images_are_of_runs():
         ms.fit(torch.nn.Linear(1, 1), [], settings=TrainingSettings(least_images=5))
     with pytest.raises(RecipeError, match="least_images are for runs"):
         Recipe.build({"truth": {"training": {"least_images": 5}}}, (), "here")
+
+
+def test_an_epoch_of_all_images_may_be_timed(tmp_path):
+    """Of 128 training images and 64 for validation an epoch of finishing has six steps of 32."""
+    small_epochs = ("finish.data=train+validation", "finish.training.batch_size=32")
+    ws = Workspace.build(small(*small_epochs, "finish.mode=finetune"))
+    accelerator = engine(ws.device, ws.recipe.train)
+    counts = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lengths, "fit", lambda net, batches, **kwargs: counts.append(len(batches)))
+        for steps in (4, 6):
+            lengths._finish(ws, accelerator, steps)
+    assert counts == [4, 6]
+    assert lengths.estimate(ws, accelerator, whole=True)["finishing"] > 0

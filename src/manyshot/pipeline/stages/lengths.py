@@ -11,12 +11,13 @@ import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from torch import nn
 
+from manyshot.data import LabelledImages, OwnSet
 from manyshot.evaluate import score
 from manyshot.fitting import fit
 from manyshot.pipeline.build import Workspace
@@ -29,6 +30,8 @@ from manyshot.run_folder import RunFolder, Trained
 from manyshot.search.limit import any_of
 from manyshot.seeding import numpy_rng
 from manyshot.space import Arch
+
+Samples: TypeAlias = LabelledImages | OwnSet
 
 MEASURED_S = 3.0
 """Steps are timed until so many seconds have passed, or for an epoch if that is shorter."""
@@ -264,10 +267,9 @@ def _seconds_of_a_step(train: Callable[[int], None], most: int, enough_s: float)
         count = min(most, max(2 * count, math.ceil(count * enough_s / took)))
 
 
-def _of_steps(ws: Workspace, settings: TrainingSettings, steps: int) -> Workspace:
-    """The workspace with so few training images that an epoch has so many steps."""
-    part = ws.splits.train.subset(range(steps * settings.batch_size))
-    return replace(ws, splits=replace(ws.splits, train=part))
+def _first_of(samples: Samples, settings: TrainingSettings, steps: int) -> Samples:
+    """So few of the samples that an epoch has so many steps."""
+    return samples.subset(range(steps * settings.batch_size))
 
 
 _ONE_EPOCH = {"epochs": 1, "minutes": None, "lr": 1e-9, "warmup_epochs": 0.0, "tracker": None}
@@ -278,8 +280,9 @@ def _train_supernet(ws: Workspace, accelerator: Accelerator, steps: int) -> None
     """Trains the supernet for some steps, and gives it its weights back."""
     settings = ws.recipe.train.model_copy(update=_ONE_EPOCH)
     weights = {name: tensor.clone() for name, tensor in ws.net.state_dict().items()}
-    few = _of_steps(ws, settings, steps)
-    few = replace(few, recipe=ws.recipe.model_copy(update={"train": settings}))
+    splits = replace(ws.splits, train=_first_of(ws.splits.train, settings, steps))
+    recipe = ws.recipe.model_copy(update={"train": settings})
+    few = replace(ws, splits=splits, recipe=recipe)
     try:
         train_supernet(few, accelerator, None, Silent())
     finally:
@@ -288,8 +291,10 @@ def _train_supernet(ws: Workspace, accelerator: Accelerator, steps: int) -> None
 
 def _finish(ws: Workspace, accelerator: Accelerator, steps: int) -> None:
     """Trains the network that winners are likely to be like for some steps."""
-    teacher = ws.original.module if ws.recipe.finish.teacher == "original" else None
-    _alone(ws, accelerator, _largest_within(ws), ws.recipe.finish.training, steps, teacher)
+    finish = ws.recipe.finish
+    teacher = ws.original.module if finish.teacher == "original" else None
+    few = _first_of(ws.finishing_data(finish), finish.training, steps)
+    _alone(ws, accelerator, _largest_within(ws), finish.training, few, teacher)
 
 
 def seconds_alone(
@@ -304,10 +309,12 @@ def seconds_alone(
         settings: how it is trained.
     """
     steps = len(ws.batches(settings))
-    step = seconds_of_a_step(
-        lambda count: _alone(ws, accelerator, arch, settings, count), steps, FORETOLD_S
-    )
-    return step * steps * settings.epochs
+
+    def train(count: int) -> None:
+        few = _first_of(ws.splits.train, settings, count)
+        _alone(ws, accelerator, arch, settings, few)
+
+    return seconds_of_a_step(train, steps, FORETOLD_S) * steps * settings.epochs
 
 
 def _alone(
@@ -315,15 +322,14 @@ def _alone(
     accelerator: Accelerator,
     arch: Arch,
     settings: TrainingSettings,
-    steps: int,
+    samples: Samples,
     teacher: nn.Module | None = None,
 ) -> None:
-    """Trains a network by itself for some steps."""
+    """Trains a network by itself for one epoch of some samples."""
     settings = settings.model_copy(update=_ONE_EPOCH)
-    few = _of_steps(ws, settings, steps)
     fit(
         plain_module(ws.net, arch, ws.device),
-        few.batches(settings, accelerator.process_index, accelerator.num_processes),
+        ws.batches(settings, accelerator.process_index, accelerator.num_processes, samples),
         task=ws.task,
         teacher=teacher,
         settings=settings,
