@@ -98,7 +98,7 @@ def test_overrides_change_what_a_file_says(tmp_path):
         ("train.lr=nan", "train.lr = nan: Input should be a finite number"),
         ("train.optimizer=adam", "Input should be 'sgd' or 'adamw'"),
         ("data.validation=0", "data.validation"),
-        ("data.image_size=0", "data.image_size = 0: Value error, give at least 1 pixel, or"),
+        ("data.image_size=0", "data.image_size = 0: give at least 1 pixel, or"),
         ("data.image_size=[4]", "give at least 1 pixel, or [height, width]"),
         ("data.image_size=[4, 0]", "give at least 1 pixel, or [height, width]"),
         ("data.bad=ignore", "data.bad = 'ignore': Input should be 'refuse' or 'skip'"),

@@ -5,6 +5,7 @@ The defaults of every section are the settings of `manyshot run` without a recip
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -281,6 +282,15 @@ class DataSettings(Section):
         return size
 
 
+MOST_EPOCHS = 200
+"""A least number of images is no reason for more."""
+
+
+def epochs_to_see(least_images: int, images: int) -> int:
+    """How many epochs of so many images show at least so many, as far as is allowed."""
+    return min(MOST_EPOCHS, math.ceil(least_images / images))
+
+
 class OptimiserSettings(Section):
     """How an optimiser moves weights."""
 
@@ -314,8 +324,8 @@ class TrainingSettings(OptimiserSettings):
     so that it goes on, and is repeated, with these; other minutes come too late then, which a
     warning says."""
     least_images: Positive | None = None
-    """Of a run: if `epochs` show fewer images than that, there are as many epochs as it takes. Its
-    own recipe has the epochs."""
+    """Of a run: if `epochs` show fewer images than that, there are as many epochs as it takes, but
+    200 at most. Its own recipe has the epochs."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """How the learning rate goes down: to 0 at the end along a cosine or a line, or not at all."""
     warmup_epochs: float = Field(default=0.0, ge=0)
@@ -838,7 +848,8 @@ def _explain(recipe: type[BaseModel], error: ValidationError) -> str:
             hint = nearest(str(problem["loc"][-1]), known).strip() or f"have {', '.join(known)}"
             parts.append(f"unknown key {where!r}; {hint}")
         elif where:
-            parts.append(f"{where} = {shown(problem['input'])}: {problem['msg']}")
+            words = problem["msg"].removeprefix("Value error, ")
+            parts.append(f"{where} = {shown(problem['input'])}: {words}")
         else:
             parts.append(problem["msg"].removeprefix("Value error, "))
     return "; ".join(parts)

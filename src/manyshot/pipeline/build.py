@@ -60,6 +60,7 @@ from manyshot.recipe import (
     SearchSettings,
     TaskSettings,
     TrainingSettings,
+    epochs_to_see,
 )
 from manyshot.run_folder import MetricRecord, RunFolder, TaskRecord
 from manyshot.search import Cost, Limit, Searcher, limits_of, make_searcher
@@ -244,7 +245,7 @@ def _of_images(settings: Training, images: int) -> Training:
     """Settings without a least number of images, which epochs took the place of."""
     if settings.least_images is None:
         return settings
-    least = math.ceil(settings.least_images / images) if settings.epochs else 0
+    least = epochs_to_see(settings.least_images, images) if settings.epochs else 0
     update = {"least_images": None, "epochs": max(settings.epochs, least)}
     return settings.model_copy(update=update)
 

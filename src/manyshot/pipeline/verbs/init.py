@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import textwrap
 import tomllib
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from manyshot.data import DATASETS, Splits
 from manyshot.pipeline.given import load_data
 from manyshot.pipeline.networks import build_supernet
 from manyshot.progress import Progress, Silent, showing
-from manyshot.recipe import OF_FOLDERS, Recipe, RecipeError
+from manyshot.recipe import OF_FOLDERS, Recipe, RecipeError, epochs_to_see
 from manyshot.toml import in_one_line
 
 MOBILE, MOBILE_SIDE = "torchvision:mobilenet_v3_small", 64
@@ -213,7 +212,7 @@ def _epochs(network: str, splits: Splits) -> tuple[int, int]:
 def _least_epochs(section: str, images: int) -> int:
     """The epochs that a section comes to by default, of so many images."""
     defaults, _ = OF_FOLDERS[section]
-    epochs: int = max(defaults["epochs"], math.ceil(defaults["least_images"] / images))
+    epochs: int = max(defaults["epochs"], epochs_to_see(defaults["least_images"], images))
     return epochs
 
 
