@@ -77,7 +77,12 @@ def drawn() -> str:
         axes.spines[["top", "right"]].set_visible(False)
         figure.legend(frameon=False, loc="outside lower left")
         file = io.StringIO()
-        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+        figure.savefig(
+            file,
+            format="svg",
+            transparent=True,
+            metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")),
+        )
     text = file.getvalue().replace(WORDS, "currentColor")
     start = text.index("<defs>")
     return text[:start] + STYLE + text[start:]
