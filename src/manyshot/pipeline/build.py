@@ -12,7 +12,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, TypeVar, cast, get_args
 
-import numpy as np
 import torch
 from accelerate import Accelerator, PartialState
 
@@ -49,6 +48,7 @@ from manyshot.pipeline.clock import Clock
 from manyshot.pipeline.given import load_data
 from manyshot.pipeline.matching import Matching
 from manyshot.pipeline.networks import Original, build_sharing, build_supernet
+from manyshot.pipeline.settling import with_epochs, with_precision, with_reachable_budgets
 from manyshot.plugins import look_up
 from manyshot.recipe import (
     BESIDE_RESULTS,
@@ -57,25 +57,20 @@ from manyshot.recipe import (
     OptimiserSettings,
     Recipe,
     RecipeError,
-    SearchSettings,
     TaskSettings,
-    TrainingSettings,
-    epochs_to_see,
 )
 from manyshot.run_folder import MetricRecord, RunFolder, TaskRecord
 from manyshot.search import Cost, Limit, Searcher, limits_of, make_searcher
 from manyshot.search.limit import costs_of
 from manyshot.seeding import numpy_rng
-from manyshot.space import Arch, Budget, SearchSpace
+from manyshot.space import Arch, Budget
 from manyshot.supernet import Supernet
 from manyshot.tasks import Task, make_task
 from manyshot.tasks.task import loss_function
 from manyshot.train import Sampler, engine, load_weights, make_sampler
-from manyshot.train.precision import with_precision
 from manyshot.transfer import classifier, new_head
 
 Stage = TypeVar("Stage", bound=Callable[..., Any])
-Training = TypeVar("Training", bound=TrainingSettings)
 Part = Literal["validation", "train", "test"]
 
 
@@ -200,87 +195,6 @@ def build_costs(recipe: Recipe, net: Supernet) -> dict[str, FunctionCost]:
 def budget_metrics(recipe: Recipe) -> set[str]:
     """The costs that the recipe's budgets are on."""
     return {part.metric for text in recipe.search.budgets for part in Budget.parse_all(text)}
-
-
-QUANTILES = (0.1, 0.35, 0.7)
-"""Of the MACs of uniform architectures: budgets where the default ones cannot be met."""
-
-
-def with_reachable_budgets(
-    recipe: Recipe, costs: Mapping[str, CostTable], space: SearchSpace
-) -> Recipe:
-    """The recipe, with other budgets if it has the default ones and the network cannot meet them.
-
-    A quantile is rounded up to three digits, so that many an architecture is within it.
-    """
-    search, table = recipe.search, costs["macs"]
-    if "budgets" in search.model_fields_set:
-        return recipe
-    try:
-        limits_of(search.budgets, costs, space.largest)
-    except ValueError:
-        drawn = numpy_rng("any", "survey").integers(space.counts, size=(4096, len(space)))
-        limits = [_three_digits(x) for x in np.quantile(table(drawn), QUANTILES).tolist()]
-        budgets = [f"macs<={_with_suffix(limit)}" for limit in dict.fromkeys(limits)]
-        values = search.model_dump() | {"budgets": budgets}
-        return recipe.model_copy(update={"search": SearchSettings(**values)})
-    return recipe
-
-
-def with_epochs(recipe: Recipe, splits: Splits) -> Recipe:
-    """The recipe, with as many epochs as the least number of images takes."""
-    finish = recipe.finish
-    seen = len(splits.train)
-    seen_last = seen + (len(splits.validation) if finish.data == "train+validation" else 0)
-    training = {"training": _of_images(finish.training, seen_last)}
-    return recipe.model_copy(
-        update={
-            "train": _of_images(recipe.train, seen),
-            "finish": finish.model_copy(update=training),
-        }
-    )
-
-
-def _of_images(settings: Training, images: int) -> Training:
-    """Settings without a least number of images, which epochs took the place of."""
-    if settings.least_images is None:
-        return settings
-    least = epochs_to_see(settings.least_images, images) if settings.epochs else 0
-    update = {"least_images": None, "epochs": max(settings.epochs, least)}
-    return settings.model_copy(update=update)
-
-
-def said_of_budgets(asked: Recipe, recipe: Recipe, costs: Mapping[str, CostTable]) -> str:
-    """Which budgets a run uses in place of the default ones, and why; empty if it does not.
-
-    Args:
-        asked: the recipe as it was given.
-        recipe: what `with_reachable_budgets` made of it.
-        costs: by metric.
-    """
-    if recipe.search.budgets == asked.search.budgets:
-        return ""
-    least, greatest = costs["macs"].range()
-    shares = ", ".join(f"{share:.0%}" for share in QUANTILES)
-    return (
-        f"search.budgets is not set, and the default ones ({', '.join(asked.search.budgets)}) "
-        f"cannot all be met, since architectures of this network have {least / greatest:.1%} to "
-        f"100% of the largest's MACs. The budgets of this run are "
-        f"{', '.join(recipe.search.budgets)}: {shares} of uniformly drawn architectures are within "
-        "them; set search.budgets to choose others"
-    )
-
-
-def _with_suffix(number: int) -> str:
-    for unit, suffix in ((10**9, "G"), (10**6, "M"), (10**3, "K")):
-        if number % unit == 0:
-            return f"{number // unit}{suffix}"
-    return str(number)
-
-
-def _three_digits(number: float) -> int:
-    unit = int(10 ** max(0, math.floor(math.log10(max(number, 1))) - 2))
-    return unit * math.ceil(number / unit)
 
 
 @dataclass(frozen=True)

@@ -6,21 +6,9 @@ from typing import Literal, TypeVar
 
 import torch
 
-from manyshot.recipe import OptimiserSettings, Recipe
+from manyshot.recipe import OptimiserSettings
 
 Settings = TypeVar("Settings", bound=OptimiserSettings)
-
-
-def with_precision(recipe: Recipe, device: torch.device) -> Recipe:
-    """The recipe, with the precision that is fast on a device where it says `auto`."""
-    finish = {"training": settled(recipe.finish.training, device)}
-    return recipe.model_copy(
-        update={
-            "train": settled(recipe.train, device),
-            "shifting": settled(recipe.shifting, device),
-            "finish": recipe.finish.model_copy(update=finish),
-        }
-    )
 
 
 def settled(settings: Settings, device: torch.device) -> Settings:

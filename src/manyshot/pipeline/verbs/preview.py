@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from manyshot.cost import CostTable
-from manyshot.pipeline.build import Workspace, on_its_threads, processes, said_of_budgets
+from manyshot.pipeline.build import Workspace, on_its_threads, processes
 from manyshot.pipeline.checks import GENERATOR, LISTED, check_settings
 from manyshot.pipeline.networks import said_of_classifier
+from manyshot.pipeline.settling import said_of_budgets
 from manyshot.pipeline.stages.latency import needs_latency
 from manyshot.pipeline.stages.lengths import estimate, with_lengths
 from manyshot.progress import Progress, Silent, showing

@@ -16,7 +16,6 @@ from manyshot.pipeline.build import (
     Workspace,
     on_its_threads,
     processes,
-    said_of_budgets,
     start_engine,
     stop,
 )
@@ -24,6 +23,7 @@ from manyshot.pipeline.checks import GENERATOR, check_settings
 from manyshot.pipeline.clock import Clock
 from manyshot.pipeline.networks import keep_original, said_of_classifier
 from manyshot.pipeline.opening import open_folder, take_over
+from manyshot.pipeline.settling import said_of_budgets
 from manyshot.pipeline.stages import latency
 from manyshot.pipeline.stages.adopt import load_source, take_source
 from manyshot.pipeline.stages.controls import choose_controls, finish_controls, judged
