@@ -122,6 +122,19 @@ class TestRecords:
         with pytest.raises(TruthError, match="by 'accuracy' and by 'R2'"):
             load_truth(self.write(tmp_path / LOG, *rows))
 
+    def test_by_loss(self, tmp_path):
+        rows = row("1-0", 3, 0.5, test_loss=1.25), row("0-1", 3, 0.25, test_loss=0.75)
+        path = self.write(tmp_path / "mine.jsonl", *rows)
+        by_loss = load_truth(path, by="loss")
+        assert by_loss.archs == ((0, 1), (1, 0)) and by_loss.name == "mine-loss"
+        np.testing.assert_array_equal(by_loss.scores_NR, [[0.75], [1.25]])
+        np.testing.assert_array_equal(by_loss.fitness_N, [-0.75, -1.25])  # the lower, the better
+        assert by_loss.digest != load_truth(path).digest
+        with pytest.raises(TruthError, match="no test loss of architecture 1-0"):
+            load_truth(self.write(tmp_path / "old.jsonl", row("1-0", 3, 0.5)), by="loss")
+        with pytest.raises(TruthError, match="has scores alone"):
+            load_truth("nas_bench_macro", by="loss")
+
     def test_nothing_finished(self, tmp_path):
         with pytest.raises(TruthError, match="manyshot truth"):
             load_truth(tmp_path)

@@ -94,6 +94,9 @@ def rank_command(
         str, typer.Option(help="A folder of manyshot truth, a CSV file, or a published table.")
     ],
     set_: Overrides = None,
+    by_loss: Annotated[
+        bool, typer.Option("--by-loss", help="Judge by the test losses of the truth.")
+    ] = False,
     reference: Annotated[
         Path | None,
         typer.Option(help="A run ranked before, whose scores choose the local set by prediction."),
@@ -125,7 +128,7 @@ def rank_command(
     ranking = rank_run(
         settings,
         run,
-        load_truth(truth),
+        load_truth(truth, by="loss" if by_loss else "score"),
         progress(quiet),
         reference=reference,
         share=local,

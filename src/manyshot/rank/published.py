@@ -30,7 +30,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from manyshot.rank.truth import TruthError, TruthTable, of_csv, of_records
+from manyshot.rank.truth import By, TruthError, TruthTable, of_csv, of_records
 from manyshot.run_folder import TRUTH_LOG
 from manyshot.space import Arch, Commutation, Decision, SearchSpace, Use
 
@@ -211,23 +211,30 @@ SPACES: dict[str, Callable[[], SearchSpace]] = {
 """What makes the space of each of `PUBLISHED`."""
 
 
-def load_truth(name: str | Path) -> TruthTable:
+def load_truth(name: str | Path, *, by: By = "score") -> TruthTable:
     """A truth table by name.
 
     Args:
         name: a folder of `manyshot truth`, a `.jsonl` or `.csv` file, or a key of `PUBLISHED`.
+        by: what networks are judged by: their score, or the mean loss on the test images, which
+            only the trainings of `manyshot truth` have on record. A loss is not rounded to whole
+            images and so takes fewer runs to tell networks apart.
 
     Raises:
         TruthError: if there is none, or it cannot be used.
         RecordError: if a file of trainings is damaged.
     """
-    if str(name) in PUBLISHED:
+    path, published = Path(name), str(name) in PUBLISHED
+    if by == "loss" and (published or path.suffix == ".csv"):
+        raise TruthError(
+            f"truth {str(name)!r} has scores alone: by loss are the trainings of manyshot truth"
+        )
+    if published:
         return PUBLISHED[str(name)]()
-    path = Path(name)
     if path.is_dir() or path.suffix == ".jsonl":
         if not (path / TRUTH_LOG if path.is_dir() else path).exists():
             raise TruthError(f"{path} holds no {TRUTH_LOG}; make it with manyshot truth")
-        return of_records(path)
+        return of_records(path, by=by)
     if path.suffix == ".csv" and path.exists():
         return of_csv(path)
     raise TruthError(

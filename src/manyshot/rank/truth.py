@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self, final
+from typing import Literal, Self, final
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,9 @@ _COLUMNS = {
     "error": MetricRecord(name="error", higher_is_better=False, share=False),
 }
 """How the names of runs begin in a CSV file, and what they are values of."""
+LOSS = MetricRecord(name="loss", higher_is_better=False, share=False)
+"""The mean test loss, which every training has on record beside its score."""
+By = Literal["score", "loss"]
 _MOST = 1e18
 
 
@@ -196,7 +199,7 @@ def arch_of(text: str, where: str) -> Arch:
     return tuple(map(int, parts))
 
 
-def of_records(path: Path, name: str = "", source: str = "") -> TruthTable:
+def of_records(path: Path, name: str = "", source: str = "", *, by: By = "score") -> TruthTable:
     """The table of finished trainings.
 
     Lines without an `arch` say something about the trainings and are passed over.
@@ -205,6 +208,7 @@ def of_records(path: Path, name: str = "", source: str = "") -> TruthTable:
         path: a `truth.jsonl`, or the folder that holds it.
         name: how people call the table; by default the name of the folder or the file.
         source: where it comes from, for people; by default the number of trainings and the file.
+        by: what trainings are judged by; the name of a table by loss ends with `-loss`.
 
     Raises:
         TruthError: if there is no training, one is there twice, or they are scored by several
@@ -229,22 +233,26 @@ def of_records(path: Path, name: str = "", source: str = "") -> TruthTable:
             )
         if line.seed in runs:
             raise TruthError(f"{log} has architecture {line.arch} with seed {line.seed} twice")
-        runs[line.seed] = line.test_score
+        value = line.test_score if by == "score" else line.test_loss
+        if value is None:
+            raise TruthError(f"{log} has no test loss of architecture {line.arch}: take the scores")
+        runs[line.seed] = value
         costs[arch] = {key: getattr(line, key) for key in COSTS if getattr(line, key) is not None}
     seeds = sorted({seed for runs in scores.values() for seed in runs})
     archs = tuple(sorted(scores))
     folder = TruthFolder(log.parent)
     known = log.name == TRUTH_LOG and folder.recipe_file.exists()
     shared = [key for key in COSTS if all(key in costs[arch] for arch in archs)]
+    name = name or (log.parent.name if log.name == TRUTH_LOG else log.stem)
     return TruthTable(
-        name or (log.parent.name if log.name == TRUTH_LOG else log.stem),
+        name if by == "score" else f"{name}-loss",
         archs,
         tuple(f"seed {seed}" for seed in seeds),
         np.array([[scores[arch].get(seed, math.nan) for seed in seeds] for arch in archs]),
         {key: np.array([costs[arch][key] for arch in archs], np.float64) for key in shared},
         source or f"{len(lines)} trainings in {log.name}",
         folder.recipe().data.described if known else "",
-        metric,
+        metric if by == "score" else LOSS,
     )
 
 
