@@ -1,0 +1,104 @@
+"""The three methods against their controls, on a truth that can judge: `design.md` says why so.
+
+    OMP_NUM_THREADS=1 python -m benchmarks.studies.methods.run [--seeds 0 1 2 3 4] [--methods ...]
+
+The truth is `benchmarks/truths/methods_truth.jsonl`, made by
+
+    manyshot truth benchmarks/studies/methods/study.toml --out truth/methods
+
+A run is what `manyshot run` and `manyshot rank --by-loss` do. Every ranked run is a record with all
+of its scores in the order of the truth's networks; what is on record is not done again, and what a
+killed run had is kept in its folder. Several commands may work on other seeds at the same time,
+each with a `--work` of its own. The page is `page.md`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.lib import kept
+from benchmarks.lib.measuring import provenance
+from benchmarks.studies.methods.page import write_page
+from manyshot import records
+from manyshot.pipeline import rank_run, run
+from manyshot.progress import Bars
+from manyshot.rank import TruthTable, load_truth
+from manyshot.recipe import Recipe
+from manyshot.run_folder import Ranking, RunFolder
+
+KEPT = kept.of_study(__file__)
+RECIPE = KEPT.with_name("study.toml")
+TRUTH = kept.TRUTHS / "methods_truth.jsonl"
+K4 = "sharing.name=k_shot"
+METHODS: dict[str, tuple[str, ...]] = {
+    "one_shot": (),
+}
+"""What a method changes in the study's recipe."""
+
+
+def recipe_of(method: str, seed: int) -> Recipe:
+    """The recipe of one run."""
+    return Recipe.load(RECIPE, (*METHODS[method], f"name={method}", f"seed={seed}"))
+
+
+def record_of(method: str, seed: int, work: Path, truth: TruthTable) -> dict[str, Any]:
+    """A run, as far as it is not done, ranked against the truth."""
+    folder = work / f"{method}-{seed}"
+    if not RunFolder(folder).result_file.exists():
+        run(recipe_of(method, seed), folder, Bars())
+    result = RunFolder(folder).result()
+    assert result is not None
+    recipe = Recipe.load(folder / "recipe.toml")
+    ranking = rank_run(recipe, folder, truth, Bars(), uncalibrated=0)
+    return {
+        "method": method,
+        "seed": seed,
+        "weights": {"after": scores_of(ranking, truth)},
+        "winners": [
+            {
+                "budget": winner.budget,
+                "arch": winner.arch,
+                "proxy_loss": winner.proxy_loss,
+                "test_loss": winner.test_loss,
+                "test_score": winner.test_score,
+            }
+            for winner in result.winners
+        ],
+        "images": result.images_forwarded,
+        **provenance(),
+    }
+
+
+def scores_of(ranking: Ranking, truth: TruthTable) -> dict[str, list[float]]:
+    """The scores of a ranking in the order of the truth's networks."""
+    assert [point.arch for point in ranking.points] == ["-".join(map(str, a)) for a in truth.archs]
+    return {
+        "loss": [round(point.proxy_loss, 6) for point in ranking.points],
+        "accuracy": [round(point.proxy_score, 6) for point in ranking.points],
+    }
+
+
+def main() -> None:
+    """Does what is not on record, then writes the page."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
+    kept.options(parser, Path("runs") / "methods")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    path = kept.begin(arguments, KEPT)
+    truth = load_truth(TRUTH, by="loss")
+    known = {(row["method"], row["seed"]) for row in records.read_lines(path)}
+    for seed in arguments.seeds:
+        for method in arguments.methods:
+            if (method, seed) not in known:
+                records.append(path, record_of(method, seed, arguments.work, truth))
+    kept.end(arguments, KEPT, write_page)
+
+
+if __name__ == "__main__":
+    main()
