@@ -24,20 +24,23 @@ def _cache_folder(tmp_path_factory):
 @pytest.fixture(scope="session")
 def everything(tmp_path_factory):
     """The folder of a run with every record there is: K-shot, ShiftNAS, shifting, watched sets."""
+    from measured_once import measured_once
     from pipeline_runs import EVERYTHING, run, small
 
     folder = tmp_path_factory.mktemp("everything")
-    run(small(*EVERYTHING), folder)
+    with measured_once():
+        run(small(*EVERYTHING), folder)
     return folder
 
 
 @pytest.fixture(scope="session")
 def compared_runs(tmp_path_factory):
     """The folders of two methods with two seeds each, ranked against one truth."""
+    from measured_once import measured_once
     from pipeline_runs import SHIFT, rank_run, run, small, truth_of_24
 
     folder, folders = tmp_path_factory.mktemp("compared"), []
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, measured_once():
         patch.setattr(importlib.import_module("manyshot.rank.rank"), "DRAWS", 10)
         for method, sets in (("one", ()), ("two", SHIFT)):
             for seed in (1, 2):

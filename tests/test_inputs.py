@@ -162,8 +162,15 @@ def checked_program(tmp_path, kind, module, example, inputs):
     return runtime.InferenceSession(path), expected
 
 
-@pytest.mark.parametrize("kind", ["pt2", "onnx"])
-@pytest.mark.parametrize("side", [False, True])
+@pytest.mark.parametrize(
+    ("side", "kind"),
+    [
+        (False, "pt2"),
+        (True, "onnx"),
+        pytest.param(False, "onnx", marks=pytest.mark.slow),
+        pytest.param(True, "pt2", marks=pytest.mark.slow),
+    ],
+)
 def test_programs_take_inputs_by_name(tmp_path, kind, side):
     net = tokens_net(heads_out=side)
     plain = net.extract(net.space.smallest).eval()

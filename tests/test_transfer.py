@@ -185,8 +185,17 @@ class TestValues:
         assert [p.requires_grad for p in head_parameters(net)] == [False, True]
 
 
-@pytest.mark.parametrize("mix", [False, True], ids=["searched", "all"])
-@pytest.mark.parametrize("name", ["tiny", "shufflenet", "tiny_vit"])
+@pytest.mark.parametrize(
+    ("name", "mix"),
+    [
+        pytest.param("tiny", False, id="tiny-searched"),
+        pytest.param("tiny", True, id="tiny-all"),
+        pytest.param("shufflenet", True, id="shufflenet-all"),
+        pytest.param("tiny_vit", False, id="tiny_vit-searched"),
+        pytest.param("shufflenet", False, id="shufflenet-searched", marks=pytest.mark.slow),
+        pytest.param("tiny_vit", True, id="tiny_vit-all", marks=pytest.mark.slow),
+    ],
+)
 def test_slices_are_drawn_each_for_itself(name, mix):
     """The classifier of `tiny_vit` is elastic, so it is always stacked."""
     net, one = copy.deepcopy(made(name, mix)), copy.deepcopy(made(name))

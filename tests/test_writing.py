@@ -198,7 +198,7 @@ def test_a_full_disk_says_so(tmp_path, monkeypatch):
 def test_a_scheduler_may_end_a_command(tmp_path):
     """SIGTERM is said in one line, and what is done stays done."""
     command = [sys.executable, "-m", "manyshot", "run", "--set", "train.epochs=500", "--out", "r"]
-    command += ["--set", "export.formats=['json']"]
+    command += ["--set", "export.formats=['json']", "--set", "train.log_steps=1"]
     with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
         while not (tmp_path / "r" / "train.jsonl").exists():
             assert process.poll() is None

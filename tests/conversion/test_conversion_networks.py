@@ -69,7 +69,8 @@ def lively(model):
 
 
 SLOW = {"densenet121", "googlenet", "mnasnet1_0", "regnet_y_400mf", "swin_t", "vit_b_16"}
-"""These take ten seconds and longer."""
+SLOW |= {"resnext50_32x4d", "vgg11_bn"}
+"""These take ten seconds and longer, or are of layers that the others and `Grouped` have too."""
 
 
 def marked(names, slow):

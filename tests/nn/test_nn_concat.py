@@ -161,8 +161,14 @@ def test_masks_give_the_values_of_slices_and_the_gradients_by_hand(name):
             torch.testing.assert_close(active, net(images(), arch), **CLOSE)
 
 
-@pytest.mark.parametrize("sharing", [None, "k_shot"])
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    ("name", "sharing"),
+    [
+        pytest.param(name, sharing, marks=() if i == j % 2 else pytest.mark.slow)
+        for j, name in enumerate(NETWORKS)
+        for i, sharing in enumerate((None, "k_shot"))
+    ],
+)
 def test_extracted_subnets_are_bit_equal_and_cost_what_the_tables_say(name, sharing):
     scheme = None if sharing is None else ms.sharing.KShot(3, last_std=1.0)
     net = make(name, torch.float32, sharing=scheme).eval()

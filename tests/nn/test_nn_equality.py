@@ -7,8 +7,16 @@ from nn_nets import NETWORKS, archs, calibrated, images, make
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["f32", "f64"])
-@pytest.mark.parametrize("layout", FORMATS)
+@pytest.mark.parametrize(
+    ("layout", "dtype"),
+    [
+        ("contiguous", torch.float64),
+        ("channels_last", torch.float32),
+        pytest.param("contiguous", torch.float32, marks=pytest.mark.slow),
+        pytest.param("channels_last", torch.float64, marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_eval_logits_are_bit_equal(name, layout, dtype):
     net = make(name).to(dtype=dtype, memory_format=FORMATS[layout]).eval()
@@ -23,8 +31,14 @@ def test_eval_logits_are_bit_equal(name, layout, dtype):
                 assert torch.equal(logits, subnet(x)), (name, arch)
 
 
-@pytest.mark.parametrize("layout", FORMATS)
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    ("name", "layout"),
+    [
+        pytest.param(name, layout, marks=() if i == j % 2 else pytest.mark.slow)
+        for j, name in enumerate(NETWORKS)
+        for i, layout in enumerate(("channels_last", "contiguous"))
+    ],
+)
 def test_train_mode_logits_and_input_gradients_are_bit_equal(name, layout):
     net = make(name).to(memory_format=FORMATS[layout]).train()
     for arch in archs(net, 3):

@@ -135,8 +135,14 @@ def used(net, arch):
     return found
 
 
-@pytest.mark.parametrize("masks", ["full", "active"])
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    ("name", "masks"),
+    [
+        pytest.param(name, masks, marks=() if i == j % 2 else pytest.mark.slow)
+        for j, name in enumerate(NETWORKS)
+        for i, masks in enumerate(("active", "full"))
+    ],
+)
 def test_weight_gradients_are_those_of_slices(name, masks):
     net = filled(name)
     unused = 0
@@ -155,8 +161,15 @@ def test_weight_gradients_are_those_of_slices(name, masks):
     assert unused > 0 or name in ("macro", "tiny")  # which have no sizes
 
 
-@pytest.mark.parametrize("scope", ["path", "layer"])
-@pytest.mark.parametrize("name", ["tokens", "convolutions"])
+@pytest.mark.parametrize(
+    ("name", "scope"),
+    [
+        ("tokens", "path"),
+        ("convolutions", "layer"),
+        pytest.param("tokens", "layer", marks=pytest.mark.slow),
+        pytest.param("convolutions", "path", marks=pytest.mark.slow),
+    ],
+)
 def test_k_copies_are_masked_as_they_are_sliced(name, scope):
     net = filled(name, sharing=ms.sharing.KShot(3, seed=1, code_scope=scope))
     with torch.no_grad():
@@ -215,8 +228,14 @@ class Recomputed(nn.Module):
         return ms.nn.checkpoint(self.inner, x)
 
 
-@pytest.mark.parametrize("where", ["blocks", "all"])
-@pytest.mark.parametrize("name", BY_HAND)
+@pytest.mark.parametrize(
+    ("name", "where"),
+    [
+        pytest.param(name, where, marks=() if i == j % 2 else pytest.mark.slow)
+        for j, name in enumerate(BY_HAND)
+        for i, where in enumerate(("blocks", "all"))
+    ],
+)
 def test_checkpointing_changes_no_gradient(name, where):
     plain = filled(name)
     model = NETWORKS[name]()

@@ -4,6 +4,8 @@ Unsafe calls crash the process, hang it, or give wrong numbers: sizes are those 
 `make test` runs this folder once more under ONEDNN_MAX_CPU_ISA=AVX2.
 """
 
+import itertools
+
 import pytest
 import torch
 from nn_nets import archs, make
@@ -31,10 +33,24 @@ def gradients(run, *tensors):
     return out.detach(), [leaf.grad for leaf in leaves]
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("layout", FORMATS)
-@pytest.mark.parametrize("stride", [2, (1, 2), 3])
-@pytest.mark.parametrize("channels", [1, 2, 3, 5, 6, 7, 8, 12, 15, 16])
+CHANNELS, STRIDES = (1, 2, 3, 5, 6, 7, 8, 12, 15, 16), (2, (1, 2), 3)
+
+
+def settings():
+    """All channels, strides, formats and threads, most of them slow.
+
+    The others have every number of channels with every stride, in channels_last with one thread
+    and with two, and contiguous.
+    """
+    for i, channels in enumerate(CHANNELS):
+        for j, stride in enumerate(STRIDES):
+            for layout, threads in itertools.product(FORMATS, (1, 2)):
+                three = [("contiguous", 1 + i % 2), ("channels_last", 1), ("channels_last", 2)]
+                marks = () if (layout, threads) == three[(i + j) % 3] else pytest.mark.slow
+                yield pytest.param(channels, stride, layout, threads, marks=marks)
+
+
+@pytest.mark.parametrize(("channels", "stride", "layout", "threads"), list(settings()))
 def test_gradients_are_those_of_float64(channels, stride, layout, threads):
     conv = ms.nn.Conv2d(channels, 16, 1, stride).to(memory_format=FORMATS[layout])
     generator = torch.Generator().manual_seed(0)
@@ -146,8 +162,10 @@ class Plain(nn.Module):
         return self.head(self.op(self.stem(x)).mean((2, 3)))
 
 
-@pytest.mark.parametrize("copies", [1, 2])
-@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(
+    ("threads", "copies"),
+    [(1, 1), (2, 2), *(pytest.param(*c, marks=pytest.mark.slow) for c in ((1, 2), (2, 1)))],
+)
 def test_a_step_on_plain_layers_is_taken_in_contiguous_format(copies, threads):
     sharing = ms.sharing.KShot(copies, codes="uniform", compensate=False)
     net = ms.Supernet(Plain(), sharing=sharing).to(memory_format=torch.channels_last)

@@ -190,7 +190,8 @@ def test_an_export_touches_the_test_images_only_if_told_to(base, tmp_path, monke
 
 @pytest.mark.parametrize("mode", ["inherit", "finetune", "scratch"])
 def test_a_format_is_added_without_training_again(base, tmp_path, monkeypatch, mode):
-    recipe = small(f"finish.mode={mode}", "export.formats=['pt2']")
+    one = "search.budgets=['macs<=90%']"
+    recipe = small(one, f"finish.mode={mode}", "export.formats=['pt2']")
     folder = tmp_path / "run"
     run(recipe, folder, trained=base[0])
     record = lines(folder, "finish.jsonl")[0]
@@ -205,7 +206,7 @@ def test_a_format_is_added_without_training_again(base, tmp_path, monkeypatch, m
 
     monkeypatch.setattr(finishing, "fit", untouched)
     monkeypatch.setattr(finishing, "finished", untouched)
-    more = small(f"finish.mode={mode}", "export.formats=['json']")
+    more = small(one, f"finish.mode={mode}", "export.formats=['json']")
     again = export_architecture(more, folder, record["arch"])
     assert again["files"].keys() == {"pt2", "json"}
     assert again["test_loss"] == record["test_loss"]

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 import manyshot as ms
+from kills import EVERY, left_by_kills
 from manyshot import records
 from manyshot.cli import main
 from manyshot.pipeline import Workspace, train_only, truth
@@ -17,7 +18,7 @@ from manyshot.pipeline.stages.score import Images
 from manyshot.pipeline.verbs.truth import workspace
 from manyshot.recipe import Recipe
 from manyshot.train import CheckpointError
-from pipeline_runs import lines, outcome, run, small, stopped
+from pipeline_runs import lines, outcome, run, small
 
 CLASSES = ("dark", "light")
 
@@ -138,22 +139,20 @@ def test_it_ends_as_a_run_on_the_new_images(photos, copy, replaced, tmp_path, cu
     run(on(photos), copy)  # and nothing is said any more
 
 
+@EVERY
 @pytest.mark.filterwarnings("ignore:the test images are others", "ignore:.*not what is on record")
 def test_stopped_after_every_write_while_it_tests_again(
-    photos, finished, replaced, tmp_path, monkeypatch
+    photos, finished, replaced, tmp_path, monkeypatch, of
 ):
     replaced("test")
     run(on(photos), tmp_path / "new")
     new = outcome(tmp_path / "new")
     for name in ("fit", "finished"):
         monkeypatch.setattr(finishing, name, None)
-    written: list[str] = []
-    while True:
-        folder = shutil.copytree(finished, tmp_path / str(len(written)))
-        name = stopped(monkeypatch, len(written), lambda folder=folder: run(on(photos), folder))
-        if name is None:
-            break
-        written.append(name)
+    again = shutil.copytree(finished, tmp_path / "again")
+    left = left_by_kills(again, lambda: run(on(photos), again))
+    written = [name for name, _ in left]
+    for name, folder in of(left):
         run(on(photos), folder)
         assert outcome(folder) == new, name
     of_networks = [name for name in written if name.count("-") == 3]

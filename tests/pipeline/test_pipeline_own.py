@@ -26,6 +26,7 @@ SMALL = {
     "latency": {"warmup": 0, "repeats": 1},
     "export": {"formats": ["pt2", "json"]},
 }
+UNEXPORTED = {**SMALL, "export": {"formats": []}}
 BUDGETS = ["macs<=70%", "params<=100%"]
 
 
@@ -66,7 +67,9 @@ def test_a_run_gives_networks_that_take_what_was_given(ran):
 
 
 def test_the_same_gives_the_same(ran, tmp_path):
-    again = ms.run(network=net(), data=sentences(), budgets=BUDGETS, out=tmp_path / "a", **SMALL)
+    again = ms.run(
+        network=net(), data=sentences(), budgets=BUDGETS, out=tmp_path / "a", **UNEXPORTED
+    )
     for name, tensor in ran.net.state_dict().items():
         assert torch.equal(tensor, again.net.state_dict()[name])
     assert [w.arch for w in again.winners] == [w.arch for w in ran.winners]
@@ -99,10 +102,10 @@ def test_a_killed_run_ends_the_same(ran, tmp_path, monkeypatch):
 
     monkeypatch.setattr(trainer.Trainer, "save", once)
     with pytest.raises(KeyboardInterrupt):
-        ms.run(network=net(), data=sentences(), budgets=BUDGETS, out=out, **SMALL)
+        ms.run(network=net(), data=sentences(), budgets=BUDGETS, out=out, **UNEXPORTED)
     monkeypatch.setattr(trainer.Trainer, "save", save)
     assert saved == [3]
-    again = ms.run(network=net(), data=sentences(), budgets=BUDGETS, out=out, **SMALL)
+    again = ms.run(network=net(), data=sentences(), budgets=BUDGETS, out=out, **UNEXPORTED)
     for name, tensor in ran.net.state_dict().items():
         assert torch.equal(tensor, again.net.state_dict()[name])
 
@@ -116,7 +119,7 @@ def test_other_data_are_not_taken_for_the_same(ran, tmp_path):
 
 def test_a_recipe_names_its_data(tmp_path):
     values = {
-        **SMALL,
+        **UNEXPORTED,
         "network": {"name": "token_nets:Tokens"},
         "data": {"name": "own_data:three", "options": {"count": 64}},
         "search": {**SMALL["search"], "budgets": BUDGETS[:1]},
@@ -148,7 +151,7 @@ def test_a_pretrained_supernet_in_memory_and_loaders(tmp_path):
     assert found.winners[0].costs["macs"] == costs(supernet, found.winners[0].arch)[0]
     run = ms.run(
         network=supernet, data={"train": train, "test": test}, budgets=BUDGETS[:1],
-        out=tmp_path / "run", **SMALL,
+        out=tmp_path / "run", **UNEXPORTED,
     )  # fmt: skip
     assert run.recipe.network.options["identity"] == identity_of(supernet)
 
@@ -251,7 +254,7 @@ def test_a_supernet_moves_to_data_of_ones_own(tmp_path):
     """Five classes in place of three; what is inherited of images is left out."""
     source = ms.run(
         network={"name": "token_nets:Tokens"}, data={"name": "own_data:sentences"},
-        budgets=BUDGETS[:1], out=tmp_path / "source", **SMALL,
+        budgets=BUDGETS[:1], out=tmp_path / "source", **UNEXPORTED,
     )  # fmt: skip
     sets = ["transfer.head_epochs=1", "shifting.batch_size=16"]
     untold = transfer_recipe(source.folder, None, "own_data:untold", sets)

@@ -11,25 +11,22 @@ import numpy as np
 import pytest
 import torch
 
+from kills import EVERY, left_by_kills
 from manyshot import records
 from manyshot.cli import main
 from manyshot.pipeline.stages import finish as finishing
 from manyshot.train import CheckpointError
-from pipeline_runs import SMALL, Stopped, lines, outcome, run, small, stopped
+from pipeline_runs import SMALL, Stopped, lines, outcome, run, small
 
 
+@EVERY
 @pytest.mark.usefixtures("built_once")
-def test_stopped_after_every_durable_write(tmp_path, monkeypatch):
+def test_stopped_after_every_durable_write(tmp_path, of):
     recipe = small("search.candidates=4", "search.generation=2")
-    run(recipe, tmp_path / "whole")
+    left = left_by_kills(tmp_path / "whole", lambda: run(recipe, tmp_path / "whole"))
     whole = outcome(tmp_path / "whole")
-    written: list[str] = []
-    while True:
-        folder = tmp_path / str(len(written))
-        name = stopped(monkeypatch, len(written), lambda folder=folder: run(recipe, folder))
-        if name is None:
-            break
-        written.append(name)
+    written = [name for name, _ in left]
+    for name, folder in of(left):
         run(recipe, folder)
         assert outcome(folder) == whole, name
         shutil.rmtree(folder)

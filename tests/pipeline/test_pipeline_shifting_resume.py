@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 from safetensors.torch import load_file
 
+from kills import left_by_kills
 from manyshot import evaluate, records
 from manyshot.pipeline import Workspace
 from manyshot.pipeline.stages.shift import ShiftingStage
@@ -33,13 +34,13 @@ from pipeline_runs import (
     outcome,
     run,
     small,
-    stopped,
 )
 
 # -- resuming ------------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("built_once")
+@pytest.mark.parametrize("which", [-1, pytest.param(0, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "switches",
     [
@@ -49,37 +50,30 @@ from pipeline_runs import (
     ],
     ids=["after a generation", "in turn", "adamw"],
 )
-def test_stopped_after_durable_writes(shifted, tmp_path, monkeypatch, switches):
-    """After the first and last of every kind of file, and after two scores between.
+def test_stopped_after_durable_writes(shifted, tmp_path, switches, which):
+    """After the last or the first of every kind of file, and after two scores between.
 
     With other switches: where the state is saved, and in the middle of the second generation.
     """
     recipe = small(*SHIFT, *switches)
     ready = tmp_path / "ready"
     begin(recipe, ready, Silent(), trained=shifted[0])
-    shutil.copytree(ready, tmp_path / "whole")
-    names: list[str] = []
-    monkeypatch.setattr(records, "wrote", lambda path: names.append(path.name))
-    run(recipe, tmp_path / "whole")
-    monkeypatch.setattr(records, "wrote", lambda path: None)
-    whole = outcome(tmp_path / "whole")
-    weights = digest(load_file(tmp_path / "whole" / SHIFTED))
+    left = left_by_kills(ready, functools.partial(run, recipe, ready))
+    names = [name for name, _ in left]
+    whole = outcome(ready)
+    weights = digest(load_file(ready / SHIFTED))
     numbers = {kind: [i for i, name in enumerate(names) if name == kind] for kind in names}
     kinds = {"order.jsonl", "search.jsonl", "shifting.jsonl", STATE, SHIFTED, "result.json"}
     assert kinds <= numbers.keys()
-    stops = {i for own in numbers.values() for i in (own[0], own[-1])}
+    stops = {own[which] for own in numbers.values()}
     stops |= {numbers["search.jsonl"][5], numbers["search.jsonl"][P + 3]}
     if switches:
-        stops = {numbers["search.jsonl"][P + 3], numbers[STATE][0], numbers[STATE][-1]}
+        stops = {numbers["search.jsonl"][P + 3], numbers[STATE][which]}
     for stop in sorted(stops):
-        folder = tmp_path / str(stop)
-        shutil.copytree(ready, folder)
-        work = functools.partial(run, recipe, folder)
-        assert stopped(monkeypatch, stop, work) == names[stop]
+        name, folder = left[stop]
         run(recipe, folder)
-        assert outcome(folder) == whole, names[stop]
+        assert outcome(folder) == whole, name
         assert digest(load_file(folder / SHIFTED)) == weights
-        shutil.rmtree(folder)
 
 
 def test_a_generation_that_was_not_saved_is_made_again(shifted, tmp_path, monkeypatch):

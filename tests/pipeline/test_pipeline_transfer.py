@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from test_pipeline_resume import snapshot
 
 import manyshot as ms
+from kills import EVERY, left_by_kills
 from manyshot import cli, records
 from manyshot.data import DATASETS, Batches, ImageSet, fixed, load
 from manyshot.pipeline import Workspace, train_only, transfer_recipe
@@ -32,7 +33,7 @@ from manyshot.recipe import (
 from manyshot.run_folder import SHIFTED
 from manyshot.train import CheckpointError, NonFiniteLoss, load_weights
 from manyshot.train.checkpoint import digest
-from pipeline_runs import export_architecture, lines, outcome, run, small, stopped, timeless
+from pipeline_runs import export_architecture, lines, outcome, run, small, timeless
 
 WEIGHTS, SOURCE = "supernet.safetensors", "source.safetensors"
 HEAD = ("model.chain.5.2.weight", "model.chain.5.2.bias")
@@ -266,24 +267,20 @@ def test_a_supernet_of_two_copies_moves_too(tmp_path, mixed):
 
 
 @pytest.mark.usefixtures("built_once")
-def test_stopped_after_every_durable_write(base, tmp_path, monkeypatch):
+@EVERY
+def test_stopped_after_every_durable_write(base, tmp_path, of):
     """Before the source's weights are copied it is begun again; from then on they are enough."""
     short = ["search.candidates=2", "search.generation=1", "shifting.rescored=1"]
     short += ["transfer.head_epochs=2", "train.batch_size=64", "transfer.classifier=chain.5.2"]
     recipe = transfer_recipe(base[0], None, "levels", [*QUICK, *RANDOM, *short])
-    run(recipe, tmp_path / "whole", source=base[0])
+    work = functools.partial(run, recipe, tmp_path / "whole", source=base[0])
+    left = left_by_kills(tmp_path / "whole", work)
 
     def everything(folder):
         return outcome(folder), digest(load_file(folder / SHIFTED)), (folder / SOURCE).read_bytes()
 
-    whole, written = everything(tmp_path / "whole"), []
-    while True:
-        folder = tmp_path / str(len(written))
-        work = functools.partial(run, recipe, folder, source=base[0])
-        name = stopped(monkeypatch, len(written), work)
-        if name is None:
-            break
-        written.append(name)
+    whole, written = everything(tmp_path / "whole"), [name for name, _ in left]
+    for name, folder in of(left):
         resumed = Recipe.load(folder / "recipe.toml")
         if (folder / SOURCE).exists():
             run(resumed, folder)
@@ -291,7 +288,7 @@ def test_stopped_after_every_durable_write(base, tmp_path, monkeypatch):
             with pytest.raises(records.RecordError, match="start it with manyshot transfer RUN"):
                 run(resumed, folder)
             run(resumed, folder, source=base[0])
-        assert everything(folder) == whole, written[-1]
+        assert everything(folder) == whole, name
         shutil.rmtree(folder)
     assert written[:8] == [
         "recipe.toml", "environment.json", "recipe.sig", "space.json", SOURCE, "train.jsonl",

@@ -33,8 +33,15 @@ def archs_of(space, count=6):
     return [space.smallest, space.largest, *(space.sample(rng) for _ in range(count))]
 
 
-@pytest.mark.parametrize("fixed_layers", [False, True])
-@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(
+    ("memory_format", "fixed_layers"),
+    [
+        (torch.contiguous_format, True),
+        (torch.channels_last, False),
+        pytest.param(torch.contiguous_format, False, marks=pytest.mark.slow),
+        pytest.param(torch.channels_last, True, marks=pytest.mark.slow),
+    ],
+)
 def test_extract_equals_the_path_bit_for_bit(case, memory_format, fixed_layers):
     make, images = case
     net = k_shot(make, mix_fixed_layers=fixed_layers)
