@@ -51,6 +51,7 @@ STREAMS = {
     "head": "paths on which a new classifier trains",
     "watched": "architectures watched before and after a search",
     "described_codes": "architectures whose codes are recorded",
+    "width_settings": "width settings of a path whose codes are told apart, by architecture",
     "shared_statistics": "paths whose batch norms share their statistics",
     "controls": "random networks that winners have to beat, by budget",
     "truth_plan": "architectures that are trained alone",

@@ -16,12 +16,13 @@ from manyshot.train import load_weights
 from pipeline_runs import lines, outcome, run, small
 
 K_SHOT = ("sharing.name=k_shot", "sharing.options={copies = 2, m = 2}")
+SHORT = (*K_SHOT, "sharing.options.code_every=2")
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("k_shot")
-    recipe = small(*K_SHOT)
+    recipe = small(*SHORT)
     return folder, recipe, run(recipe, folder)
 
 
@@ -42,13 +43,13 @@ def test_a_run_goes_the_whole_way(finished):
 
 
 def test_the_same_recipe_gives_the_same_run(finished, tmp_path):
-    run(small(*K_SHOT), tmp_path)
+    run(small(*SHORT), tmp_path)
     assert outcome(tmp_path) == outcome(finished[0])
 
 
 @pytest.mark.parametrize(("searcher", "options"), [("nsga2", "{population = 3}"), ("random", "{}")])
 def test_other_searchers_take_its_supernet(finished, tmp_path, searcher, options):
-    recipe = small(*K_SHOT, f"search.name={searcher}", f"search.options={options}",
+    recipe = small(*SHORT, f"search.name={searcher}", f"search.options={options}",
                    "search.budgets=['macs<=90%']", "finish.mode=inherit")  # fmt: skip
     result = run(recipe, tmp_path, trained=finished[0])
     [winner] = result["winners"]
@@ -84,6 +85,8 @@ CONTROLS = {
     "its codes": "last_std=1.0",
     "regulariser": "regulariser=cos",
     "its factor": "beta=0.5",
+    "its settings": "width_settings=independent",
+    "floor": "entropy_floor=0.5",
     "optimiser": "optimizer=sgd",
     "code steps": "code_every=4",
     "rates of stacks": "compensate=false",
@@ -130,7 +133,9 @@ def test_the_seed_of_the_recipe_is_that_of_the_scheme():
         ("sharing.options.seed=2", "'k_shot' has no option 'seed'"),
         ("sharing.options.copies=many", "sharing 'k_shot': copies = 'many'"),
         ("sharing.options.codes=soft", "sharing 'k_shot': codes = 'soft'"),
+        ("sharing.options={code_every=2, update_mode='joint'}", "code_every = 2 says how often"),
         ("sharing.options.m=65", r"m = 65 leaves chunks of less than two of the 64 images"),
+        ("sharing.options.code_every=4000", r"none of the 1600 optimiser steps of train.epochs"),
         ("sharing.options.m=64", r"m = 64 leaves chunks of less than two"),
         ("sharing.options.mix_bn_affine=False", "mix_bn_affine = 'False'"),
     ],

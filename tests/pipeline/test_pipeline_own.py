@@ -223,7 +223,7 @@ METHODS = {
     "K copies and a learnt sampler": (
         net,
         {
-            "sharing": {"name": "k_shot", "options": {"copies": 2, "m": 2}},
+            "sharing": {"name": "k_shot", "options": {"copies": 2, "m": 2, "code_every": 2}},
             "sampler": {
                 "name": "shiftnas",
                 "held_out": 0.2,

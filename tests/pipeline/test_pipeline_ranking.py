@@ -263,7 +263,7 @@ def test_k_shot_runs_are_scored_one_by_one_and_tell_their_codes(truth, tmp_path)
     """Weights depend on the whole path: T14 of K-shot sharing."""
     recipe = small(
         "sharing.name=k_shot",
-        "sharing.options={copies=2, m=2}",
+        "sharing.options={copies=2, m=2, code_every=2}",
         "finish.mode=inherit",
         "export.formats=[]",
     )

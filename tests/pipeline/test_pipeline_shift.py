@@ -192,7 +192,7 @@ def test_no_draw_within_the_budget_is_an_error_with_a_way_out(tmp_path, monkeypa
 
 def test_uniform_costs_with_k_shot_weights_need_no_held_out_images(tmp_path):
     sampler = SHIFT.replace("'shiftnas', held_out = 60", "'uniform_cost'")
-    sharing = "sharing={name = 'k_shot', options = {copies = 2, m = 2}}"
+    sharing = "sharing={name = 'k_shot', options = {copies = 2, m = 2, code_every = 2}}"
     result = run(small(sampler, sharing, GENERATOR, *REST), tmp_path)
     assert len(result["winners"]) == 2
     assert result["images_forwarded"]["probe"] == 0

@@ -271,7 +271,7 @@ def test_a_batch_larger_than_the_set_is_refused_before_training(tmp_path):
 
 
 def test_a_simplex_net_shifts_too_or_stays(tmp_path):
-    k_shot = ("sharing.name=k_shot", "sharing.options={copies=2, m=2, warm_frac=0.0, lr=0.5}")
+    k_shot = ("sharing.name=k_shot", "sharing.options={copies=2, m=2, code_every=2, lr=0.5}")
     base = small(*k_shot, *SHIFT)
     run(base, tmp_path / "true")
     run(small(*k_shot, *SHIFT, "shifting.codes=false"), tmp_path / "false")
@@ -286,7 +286,7 @@ def test_a_simplex_net_shifts_too_or_stays(tmp_path):
 
 
 def test_codes_keep_their_rate_relative_to_that_of_the_weights(tmp_path):
-    sharing = "sharing={name='k_shot', options={copies=2, optimizer='sgd', lr=0.5}}"
+    sharing = "sharing={name='k_shot', options={copies=2, code_every=2, optimizer='sgd', lr=0.5}}"
     recipe = small(*SHIFT, sharing, "train.lr=0.2", "train.momentum=0.7")
     ws = Workspace.build(recipe)
     shifting = ShiftingStage(ws, engine(ws.device, recipe.train), tmp_path)

@@ -9,6 +9,7 @@ from torch import nn
 
 import manyshot as ms
 from manyshot.sharing import distinctness, entropy, slice_distance, spread
+from manyshot.sharing.penalties import below_floor, settings_independent
 
 WIDTHS = torch.tensor([0.2, 0.4, 0.6, 0.8, 1.0])
 
@@ -94,6 +95,71 @@ def test_the_penalty_varies_all_widths_of_a_path_together():
         torch.testing.assert_close(net.sharing.penalty([(0, 0), (1, 1)]), expected)
         net.sharing.penalty([(0, 0)]).backward()
         assert net.sharing.simplex_net.channels.weight.grad.abs().sum() > 0
+
+
+class TwoWidths(nn.Module):
+    """Two widths that vary by themselves."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = ms.choose((8, 4, 6), "a"), ms.choose((2, 4), "b")
+        self.one = ms.nn.Linear(4, self.a)
+        self.two = ms.nn.Linear(self.a, self.b)
+        self.three = ms.nn.Linear(self.b, 3)
+
+    def forward(self, x):
+        return self.three(self.two(self.one(x)))
+
+
+def test_widths_that_vary_by_themselves_are_told_apart_pair_by_pair():
+    """Every pair of settings by a double loop; over many paths all settings come."""
+    net = k_shot(TwoWidths, 3, beta=0.5, width_settings="independent")
+    vary_codes(net)
+    seen = set()
+    for arch in net.space.enumerate():
+        settings, widths = settings_independent(net.space, (net.model.a, net.model.b), arch, 1)
+        assert len(settings) == 3
+        seen |= set(settings)
+        codes = net.sharing.code(settings).detach()
+        total = 0.0
+        for i in range(3):
+            by_hand = [(8, 4, 6)[settings[i][0]] / 8, (2, 4)[settings[i][1]] / 4]
+            assert widths[i].tolist() == by_hand
+            for j in range(3):
+                cosine = float(torch.cosine_similarity(codes[i], codes[j], 0))
+                apart = sum(abs(float(widths[i][d] - widths[j][d])) for d in range(2)) / 2
+                total += 0 if i == j else max(0.0, cosine - math.exp(-apart / 0.5)) ** 2
+        penalty = net.sharing.penalty([arch]).detach()
+        assert float(penalty) == pytest.approx(0.5 * total / 6, abs=1e-6)
+        assert settings_independent(net.space, (net.model.a, net.model.b), arch, 1)[0] == settings
+    assert seen == set(net.space.enumerate())
+    assert not net.sharing.penalty([(0, 0)]).equal(
+        k_shot(TwoWidths, 3, beta=0.5).sharing.penalty([(0, 0)])
+    )
+
+
+def test_the_floor_under_entropy_is_a_loss_below_it_alone():
+    """By hand: log 2 / log 4 is a half; gradients are those of finite differences."""
+    codes = torch.tensor([[0.5, 0.5, 0.0, 0.0], [0.25] * 4], dtype=torch.float64)
+    assert float(below_floor(codes, 0.4)) == 0
+    assert float(below_floor(codes, 0.75)) == pytest.approx(0.125)
+    logits = torch.randn((3, 4), dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: below_floor(x.softmax(-1), 0.9), (logits,))
+    net = k_shot(ConvNorm, 3, entropy_floor=0.8)
+    assert float(net.sharing.penalty([(0, 0)]).detach()) == 0  # near uniform at the start
+    vary_codes(net, 2.0)
+    codes = net.sharing.code([(0, 0), (1, 1)]).detach().double()
+    shares = [-sum(p * math.log(p) for p in code if p) / math.log(3) for code in codes.tolist()]
+    expected = sum(max(0.0, 0.8 - share) for share in shares) / 2
+    assert expected > 0
+    penalty = net.sharing.penalty([(0, 0), (1, 1)])
+    assert float(penalty.detach()) == pytest.approx(expected, rel=1e-5)
+    optimizer = torch.optim.Adam(net.sharing.parameters(), 0.02)
+    for _ in range(60):
+        optimizer.zero_grad()
+        net.sharing.penalty([(0, 0), (1, 1)]).backward()
+        optimizer.step()
+    assert entropy(net.sharing.code([(0, 0), (1, 1)]).detach()) > 0.7
 
 
 def test_no_penalty_where_there_is_nothing_to_keep_apart():

@@ -104,3 +104,61 @@ def test_equal_slices_begin_as_one_copy_and_paths_pull_them_apart():
         optimizer.step()
     stack = net.model.layers[0].options["1"][0]._parameters["weight"]
     assert not any(torch.equal(stack[0], other) for other in stack[1:])
+
+
+@pytest.mark.parametrize("codes", ["learnt", "random", "one_hot"])
+def test_one_copy_trains_before_equal_slices_inherit_it(codes):
+    """For the warm-up every slice is a plain copy that a loop of its own trains, then they part."""
+    net = k_shot(ConvNorm, 2, codes=codes, start="equal", warm_frac=0.4).double()
+    one = seeded(lambda: ms.Supernet(ConvNorm())).double()
+    optimizers = [
+        torch.optim.SGD(decay_groups(own, DECAY, codes_of), LR, 0.9)
+        for own, codes_of in ((one, []), (net, list(net.sharing.parameters())))
+    ]
+    stacked = {id(p) for p in rows(net)}
+    phases = [net.sharing.phase(step, 10) for step in range(10)]
+    assert phases[:5] == ["warmup"] * 4 + ["weights"]
+    assert "warmup" not in phases[4:]
+    for step, arch in enumerate([(0, 0), (1, 0), (1, 1), (0, 1), (1, 1)]):
+        inherited = one.state_dict()
+        for name, tensor in net.state_dict(keep_vars=True).items():
+            for part in tensor.detach() if id(tensor) in stacked else [tensor.detach()]:
+                if not name.startswith("sharing."):
+                    torch.testing.assert_close(part, inherited[name], rtol=1e-12, atol=1e-13)
+        generator = torch.Generator().manual_seed(step)
+        images = torch.randn((8, 1, 8, 8), dtype=torch.float64, generator=generator)
+        labels = torch.randint(10, (8,), generator=generator)
+        for own, optimizer in zip((one, net), optimizers, strict=True):
+            optimizer.zero_grad(set_to_none=True)
+            phase = {"phase": phases[step]} if own is net else {}
+            F.cross_entropy(own(images, arch, **phase), labels).backward()
+            optimizer.step()
+    stack = net.model.layers[1].options["1"][0]._parameters["weight"]
+    assert not torch.equal(stack[0], stack[1])
+
+
+def test_the_warm_up_has_a_default_for_every_start():
+    shares = {
+        ("learnt", "independent"): 0.05,
+        ("learnt", "equal"): 0.0,
+        ("one_hot", "independent"): 0.0,
+        ("random", "equal"): 0.0,
+    }
+    for (codes, start), share in shares.items():
+        assert ms.sharing.KShot(2, codes=codes, start=start).warm_frac == share
+    uniform = ms.sharing.KShot(2, codes="uniform", warm_frac=0.5)
+    assert uniform.phase(0, 10) == "weights"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"start": "equal", "codes": "uniform"}, "is one copy, in K times the memory"),
+        ({"start": "equal", "last_std": 0.0}, "leaves slices equal and codes uniform"),
+        ({"codes": "random", "last_std": 0.0}, "makes all codes uniform"),
+        ({"update_mode": "joint", "code_every": 8}, "code_every = 8 says how often"),
+    ],
+)
+def test_options_without_effect_are_refused(options, words):
+    with pytest.raises(ValueError, match=words):
+        ms.sharing.KShot(4, **options)

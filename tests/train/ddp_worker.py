@@ -76,7 +76,8 @@ def without_norms(sampler: str, folder: Path | None = None) -> dict[str, object]
     """Five steps in float64 on a network without batch norm or dropout."""
     sharing = None
     if sampler in K_SHOT:
-        options = {"m": 1, "code_every": 2, "warm_frac": 0.2, "last_std": 1.0, **K_SHOT[sampler]}
+        options = {"m": 1, "warm_frac": 0.2, "last_std": 1.0, **K_SHOT[sampler]}
+        options |= {} if "update_mode" in options else {"code_every": 2}
         sharing = ms.sharing.KShot(2, **options)
     make = Wide if sampler in ("widths", "both") else lambda: Dropping(dropout=0.0)
     net = seeded(lambda: ms.Supernet(make(), sharing=sharing)).double()

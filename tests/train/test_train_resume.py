@@ -66,10 +66,10 @@ def k_shot(**options):
         (lambda: ms.Supernet(ms.zoo.tiny(width=4)), "uniform", {}),
         (lambda: ms.Supernet(ms.zoo.tiny(width=4)), "sandwich", {"optimizer": "adamw"}),
         (lambda: ms.Supernet(Dropping()), "fair", {"warmup_epochs": 1.0, "clip_norm": 1.0}),
-        (lambda: k_shot(m=2), "uniform", {}),
+        (lambda: k_shot(m=2, code_every=2), "uniform", {}),
         (lambda: k_shot(optimizer="adam", update_mode="joint"), "sandwich", {}),
         (lambda: ms.Supernet(ms.zoo.tiny(width=4)), "uniform", {"ema": 0.9, "factories": OTHERS}),
-        (lambda: k_shot(m=2), "uniform", {"ema": 0.5, "factories": OTHERS}),
+        (lambda: k_shot(m=2, code_every=2), "uniform", {"ema": 0.5, "factories": OTHERS}),
     ],
 )
 def test_stopped_after_any_write_it_goes_on_to_the_same_end(net, sampler, settings, tmp_path):

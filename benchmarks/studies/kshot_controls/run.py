@@ -47,7 +47,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     ),
     "K = 4, Adam, joint": (
         K_SHOT,
-        f"sharing.options={{optimizer='adam', lr=0.01, update_mode='joint', {IN_TURN}}}",
+        "sharing.options={optimizer='adam', lr=0.01, update_mode='joint', compensate=false}",
     ),
     "K = 4, Adam, code per layer": (
         K_SHOT,

@@ -194,6 +194,8 @@ def prepare(variant: Variant, seed: int, truth: Truth) -> ms.Supernet:
     """The supernet of a variant."""
     torch.manual_seed(seed)
     options = {**IN_TURN, **variant.options}
+    if variant.options.get("update_mode") == "joint":
+        del options["code_every"]  # no step is of the codes alone
     sharing = ms.sharing.KShot(**options, seed=seed)
     net = ms.Supernet(Network(), sharing=sharing)
     if variant.encoder == "mean-pooled":

@@ -37,6 +37,7 @@ from manyshot.pipeline.checks import (
     check_batch_size,
     check_breeding,
     check_chunks,
+    check_code_steps,
     check_formats,
     check_joint,
     check_runtime,
@@ -423,6 +424,9 @@ class Workspace:
             self.check_batches("shifting", self.recipe.shifting, world)
         self.check_batches("train", self.recipe.train, world)
         check_chunks(self.net.sharing, self.recipe.train.batch_size, world)
+        train = self.recipe.train
+        if not self.recipe.moves and train.minutes is None:
+            check_code_steps(self.net.sharing, train.epochs * len(self.batches(train, 0, world)))
         check_runtime(self.recipe.latency, self.device)
         self.check_finish(world)
 

@@ -157,6 +157,27 @@ def check_chunks(sharing: Sharing, batch_size: int, world: int) -> None:
         )
 
 
+def check_code_steps(sharing: Sharing, steps: int) -> None:
+    """Refuses a training too short for any step of the codes that its sharing scheme learns.
+
+    Args:
+        sharing: the scheme.
+        steps: how many optimiser steps there are; 0 is no training.
+
+    Raises:
+        RecipeError: then.
+    """
+    if sharing.copies == 1 or sharing.code_optimizer(1.0, 0.0) is None:
+        return
+    phases = {sharing.phase(step, steps) for step in range(steps)}
+    if phases and not phases & {"code", "joint"}:
+        raise RecipeError(
+            f"none of the {steps} optimiser steps of train.epochs moves the codes that sharing "
+            "learns: raise train.epochs, or lower sharing.options.code_every or warm_frac (8 and "
+            "0.05 by default)"
+        )
+
+
 def check_joint(
     text: str, space: SearchSpace, costs: Mapping[str, Cost], largest: Mapping[str, float]
 ) -> None:

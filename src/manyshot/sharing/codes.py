@@ -22,12 +22,12 @@ def distinctness(codes: Tensor, widths: Tensor, kind: Regulariser = "target") ->
 
     - `cos`: mean G_ij. Alone it drives codes to one-hot.
     - `target`: mean relu(G_ij - exp(-|w_i - w_j| / 0.5))²: distinct in proportion to the
-      difference in width.
+      difference in width, of several widths the mean difference.
     - `instance`: cross-entropy of G / 0.1 against the identity (instance discrimination).
 
     Args:
         codes: (..., W, K).
-        widths: (W,), each as a share of the largest.
+        widths: (W,), each as a share of the largest; or (W, decisions) of several width decisions.
         kind: `cos`, `target` or `instance`.
 
     Returns:
@@ -47,7 +47,8 @@ def distinctness(codes: Tensor, widths: Tensor, kind: Regulariser = "target") ->
     if kind == "cos":
         return cosines[..., others].mean()
     if kind == "target":
-        apart = (widths[:, None] - widths[None, :]).abs()
+        by_decision = widths.reshape(count, -1)
+        apart = (by_decision[:, None] - by_decision[None, :]).abs().mean(-1)
         allowed = torch.exp(-apart / 0.5).to(cosines)
         return (cosines - allowed).relu().square()[..., others].mean()
     targets = torch.arange(count, device=codes.device).expand(cosines.shape[:-1])

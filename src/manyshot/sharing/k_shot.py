@@ -7,15 +7,22 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Literal, TypeVar, cast, final
 
-import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from manyshot.nn.mixing import Combination
-from manyshot.plugins import AboveZero, AtLeastZero, NotNegative, Positive, Probability, checked
+from manyshot.plugins import (
+    AboveZero,
+    AtLeastZero,
+    NotNegative,
+    Positive,
+    Probability,
+    Share,
+    checked,
+)
 from manyshot.seeding import numpy_rng
-from manyshot.sharing.codes import distinctness, entropy, slice_distance, spread
+from manyshot.sharing.codes import Regulariser, distinctness, entropy, slice_distance, spread
 from manyshot.sharing.dictionary import (
     Initial,
     constructed,
@@ -25,6 +32,12 @@ from manyshot.sharing.dictionary import (
     redrawn,
     rows,
     width_decisions,
+)
+from manyshot.sharing.penalties import (
+    WidthSettings,
+    below_floor,
+    settings_independent,
+    settings_together,
 )
 from manyshot.sharing.scheme import Phase
 from manyshot.sharing.simplex_net import SimplexNet
@@ -38,6 +51,8 @@ Optimiser = Literal["sgd", "adam"]
 Start = Literal["independent", "equal"]
 T = TypeVar("T")
 
+_WARM = 0.05
+_CODE_EVERY = 8
 _ADAM_LR = 0.002
 """At 0.01 codes of networks on digits collapsed to one-hot."""
 _WATCHED = 256
@@ -56,7 +71,7 @@ class KShot(nn.Module):
     abstract; simplex-net details, schedule, treatment of batch norm and regulariser are ours.
 
     In a "code" step only the simplex-net moves, otherwise (but for "joint") all else does. In the
-    warm-up codes are uniform, and equal slices train like one copy.
+    warm-up codes are uniform, and equal slices are one copy.
 
     Attributes:
         copies: K, at least 1.
@@ -65,15 +80,18 @@ class KShot(nn.Module):
         code_scope: one code per `path`, or one per `layer` of it.
         start: `independent` slices, whose codes start near uniform; or `equal` slices whose codes
             start apart, so that the network begins as one copy, and paths pull the slices apart
-            from the first step: no step warms up.
+            from the first step after the warm-up.
         mix_bn_affine: whether scales and shifts of batch norms are stacked too.
         mix_fixed_layers: whether stem, last convolution and classifier are stacked too.
         update_mode: after the warm-up, weights and codes `alternate`, or move in `joint` steps.
-        code_every: in turn, every so many steps one is of the codes; 2 is one of each in turn.
+        code_every: in turn, every so many steps one is of the codes, by default 8; 2 is one of
+            each in turn.
         compensate: whether gradients of stacks, not their decay, are divided by the code's squared
             norm, so that rates mean what they mean for one copy. Plain SGD otherwise moves the
             weights of a path by ‖λ‖² times the rate, 1 / K of it under uniform codes.
-        warm_frac: the share of the steps with uniform codes, in [0, 1]; none from equal slices.
+        warm_frac: the share of the steps with uniform codes, in [0, 1], by default 0.05 for learnt
+            codes and independent slices, else 0. With equal slices it is how long one copy trains
+            before the K slices inherit it, also under one-hot and random codes.
         chunks: `m`, the number of plans in a code step, one per chunk of the batch.
         hidden: the hidden units of the simplex-net (see there).
         tau: the temperature of its softmax.
@@ -84,6 +102,10 @@ class KShot(nn.Module):
         regulariser: `target`, `cos` or `instance` for a further loss of codes, if the space has
             width decisions (see `distinctness`); or `none`.
         beta: the factor of that loss.
+        width_settings: which settings of several width decisions that loss compares: from their
+            narrowest to their widest `together`, or drawn `independent` of one another.
+        entropy_floor: a share of log K, below which the entropy of codes is a further loss: by how
+            much it is below. 0 is none.
         optimizer: the optimiser of the simplex-net: `adam`, or `sgd` with the momentum of the
             weights. Its weights do not decay.
         lr: the learning rate of the simplex-net; by default 0.002 of Adam, and that of the weights
@@ -107,9 +129,9 @@ class KShot(nn.Module):
         mix_bn_affine: bool = True,
         mix_fixed_layers: bool = False,
         update_mode: UpdateMode = "alternate",
-        code_every: Annotated[int, Field(ge=2)] = 8,
+        code_every: Annotated[int, Field(ge=2)] | None = None,
         compensate: bool = True,
-        warm_frac: Probability = 0.05,
+        warm_frac: Probability | None = None,
         m: Positive = 4,
         hidden: Positive | None = None,
         tau: AboveZero = 1.0,
@@ -117,6 +139,8 @@ class KShot(nn.Module):
         split: str | None = None,
         regulariser: Penalty = "target",
         beta: AtLeastZero = 0.1,
+        width_settings: WidthSettings = "together",
+        entropy_floor: Share = 0.0,
         optimizer: Optimiser = "adam",
         lr: AboveZero | None = None,
         seed: NotNegative = 0,
@@ -125,19 +149,30 @@ class KShot(nn.Module):
         """Makes a scheme for one supernet, with the settings that the class lists.
 
         Raises:
-            ValueError: for a value that is not allowed.
+            ValueError: for a value that is not allowed, or options that together have no effect.
         """
         super().__init__()
+        if copies > 1:
+            _refuse_without_effect(codes, start, last_std)
+        if code_every is not None and update_mode == "joint":
+            raise ValueError(
+                f"KShot: code_every = {code_every} says how often a step is of the codes alone, "
+                "and with update_mode = 'joint' none is: leave code_every out, or take "
+                "update_mode = 'alternate'"
+            )
+        if warm_frac is None:
+            warm_frac = _WARM if codes == "learnt" and start == "independent" else 0.0
         self.copies, self.chunks, self.codes, self.code_scope = copies, m, codes, code_scope
         self.start = start
         self.mix_bn_affine, self.mix_fixed_layers = mix_bn_affine, mix_fixed_layers
         self.update_mode, self.warm_frac = update_mode, warm_frac
-        self.code_every, self.compensate = code_every, compensate
+        self.code_every, self.compensate = code_every or _CODE_EVERY, compensate
         self.hidden, self.tau, self.split = hidden, tau, split
         if last_std is None:
             last_std = 1.0 if codes == "random" or start == "equal" else 0.01
         self.last_std = last_std
         self.regulariser, self.beta = regulariser, beta
+        self.width_settings, self.entropy_floor = width_settings, entropy_floor
         self.optimizer, self.lr, self.seed, self.init = optimizer, lr, seed, init
         self.layers = 0
         self.simplex_net: SimplexNet | None = None
@@ -237,11 +272,13 @@ class KShot(nn.Module):
 
     def phase(self, step: int, steps: int) -> Phase:
         """The warm-up, then by `update_mode`; codes that are not learnt leave only weights."""
-        if self.codes != "learnt" or self.copies == 1:
+        if self.codes == "uniform" or self.copies == 1:
             return "weights"
-        warm = 0 if self.start == "equal" else math.ceil(self.warm_frac * steps)
+        warm = math.ceil(self.warm_frac * steps)
         if step < warm:
             return "warmup"
+        if self.codes != "learnt":
+            return "weights"
         if self.update_mode == "joint":
             return "joint"
         return "code" if (step - warm) % self.code_every == self.code_every - 1 else "weights"
@@ -256,40 +293,27 @@ class KShot(nn.Module):
         return torch.optim.SGD(parameters, self.lr or lr, momentum, nesterov=momentum > 0)
 
     def penalty(self, archs: Sequence[Arch]) -> Tensor | None:
-        """β times the mean `distinctness` of the width settings of each path.
-
-        A setting takes all width decisions from their narrowest to their widest together, the rest
-        of the path as it is; where one has fewer options than another, some repeat.
-        """
+        """β times the mean `distinctness` of the width settings of each path, and `below_floor`."""
         net = self.simplex_net
-        if net is None or self.codes != "learnt" or not net.widths:
+        if net is None or self.codes != "learnt" or not archs:
             return None
-        if self.regulariser == "none" or not self.beta:
-            return None
-        total: Tensor | None = None
-        for arch in archs:
-            settings, widths = self._settings(arch)
-            codes = self.code(settings)
-            by_layer = codes if codes.dim() == 2 else codes.transpose(0, 1)
-            alike = distinctness(by_layer, widths.to(by_layer.device), self.regulariser)
-            total = alike if total is None else total + alike
-        return None if total is None else self.beta * total / len(archs)
+        parts = []
+        if net.widths and self.regulariser != "none" and self.beta:
+            alike = [self._alike(net, arch, self.regulariser) for arch in archs]
+            parts.append(self.beta * sum(alike[1:], alike[0]) / len(archs))
+        if self.entropy_floor and self.copies > 1:
+            parts.append(below_floor(self.code(archs), self.entropy_floor))
+        return sum(parts[1:], parts[0]) if parts else None
 
-    def _settings(self, arch: Arch) -> tuple[list[Arch], Tensor]:
-        space, net = self._attached(self._space), self._attached(self.simplex_net)
-        count = max(len(decision.options) for decision in net.widths)
-        settings, widths = [], []
-        for i in range(count):
-            setting, shares = list(arch), []
-            for decision in net.widths:
-                order = np.argsort(decision.values, kind="stable")
-                rank = round(i * (len(order) - 1) / max(1, count - 1))
-                option = int(order[rank])
-                setting[space.index[decision]] = option
-                shares.append(decision.values[option] / max(decision.values))
-            settings.append(tuple(setting))
-            widths.append(float(np.mean(shares)))
-        return settings, torch.tensor(widths)
+    def _alike(self, net: SimplexNet, arch: Arch, kind: Regulariser) -> Tensor:
+        space = self._attached(self._space)
+        if self.width_settings == "together":
+            settings, widths = settings_together(space, net.widths, arch)
+        else:
+            settings, widths = settings_independent(space, net.widths, arch, self.seed)
+        codes = self.code(settings)
+        by_layer = codes if codes.dim() == 2 else codes.transpose(0, 1)
+        return distinctness(by_layer, widths.to(by_layer), kind)
 
     def watch(self, net: nn.Module) -> dict[str, float]:
         """Entropy and spread of the codes of random architectures, and the distance of slices.
@@ -313,7 +337,8 @@ class KShot(nn.Module):
         if self.codes != "learnt" or self.copies == 1:
             return concerns
         share = watched["code_entropy_share"]
-        if watched["slice_distance"] < _EQUAL:
+        warm = math.ceil(self.warm_frac * steps)
+        if watched["slice_distance"] < _EQUAL and (self.start != "equal" or step > warm):
             concerns["dead start"] = (
                 f"the {self.copies} slices of every tensor are equal, so that codes change nothing "
                 "and get no gradient: start from independent slices, or widen() with a spread"
@@ -344,6 +369,29 @@ class KShot(nn.Module):
                 "KShot has no codes before ms.Supernet(model, sharing=...) is made with it"
             )
         return held
+
+
+def _refuse_without_effect(codes: Codes, start: Start, last_std: float | None) -> None:
+    """Refuses options that leave K copies one copy, or codes that are others by name alone.
+
+    Raises:
+        ValueError: then.
+    """
+    if start == "equal" and codes == "uniform":
+        raise ValueError(
+            "KShot: start = 'equal' with codes = 'uniform' is one copy, in K times the memory: "
+            "take copies = 1, or start = 'independent'"
+        )
+    if last_std == 0 and start == "equal" and codes in ("learnt", "random"):
+        raise ValueError(
+            "KShot: last_std = 0 with start = 'equal' leaves slices equal and codes uniform for "
+            "ever, since neither gets a gradient that tells slices apart: give last_std above 0"
+        )
+    if last_std == 0 and codes == "random":
+        raise ValueError(
+            "KShot: last_std = 0 with codes = 'random' makes all codes uniform: take codes = "
+            "'uniform', or give last_std above 0"
+        )
 
 
 def _weights(net: nn.Module) -> list[nn.Parameter]:
