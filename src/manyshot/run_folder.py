@@ -482,7 +482,10 @@ class TargetsLine(SamplerLine):
 
 
 class CodesLine(Record):
-    """A line of `codes.jsonl`: the code of one path when training ends, or one per layer."""
+    """A line of `codes.jsonl`: the code of one path when training ends, or one per layer.
+
+    Of more than 128 rows, as with a code per channel, it is the mean of them.
+    """
 
     arch: ArchText
     macs: Count

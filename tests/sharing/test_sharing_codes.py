@@ -8,7 +8,13 @@ from sharing_nets import ConvNorm, Mixed, k_shot, vary_codes
 from torch import nn
 
 import manyshot as ms
-from manyshot.sharing import distinctness, entropy, slice_distance, spread
+from manyshot.sharing import (
+    distinctness,
+    effective_sharing,
+    entropy,
+    slice_distance,
+    spread,
+)
 from manyshot.sharing.penalties import below_floor, settings_independent
 
 WIDTHS = torch.tensor([0.2, 0.4, 0.6, 0.8, 1.0])
@@ -201,3 +207,17 @@ def test_slice_distance_by_hand():
     norms = float(joined.square().sum(1).mean())
     expected = math.sqrt(sum(distances) / 3 / norms)
     assert slice_distance(pair) == pytest.approx(expected, rel=1e-5)
+
+
+def test_effective_sharing_is_a_mean_over_pairs():
+    """By a double loop; with uniform codes all is shared, with other slices nothing."""
+    assert effective_sharing(torch.full((5, 4), 0.25)) == pytest.approx(1)
+    assert effective_sharing(torch.eye(4)) == 0
+    assert effective_sharing(torch.eye(4)[:1]) == 1
+    generator = torch.Generator().manual_seed(0)
+    codes = torch.softmax(2 * torch.randn((6, 3, 4), generator=generator), -1)
+    by_hand = [
+        float(codes[a, row] @ codes[b, row] / (codes[a, row] @ codes[a, row]))
+        for row in range(3) for a in range(6) for b in range(6) if a != b
+    ]  # fmt: skip
+    assert effective_sharing(codes) == pytest.approx(sum(by_hand) / len(by_hand), rel=1e-5)

@@ -27,9 +27,10 @@ def split_groups(net, names, divisor):
     return groups
 
 
-def run_pair(make, shape, steps, copies, momentum, batch, *, compensate):
+def run_pair(make, shape, steps, copies, momentum, batch, *, compensate, scope="path"):
     """The largest difference between one copy and the mean slice, after training both."""
-    many = k_shot(make, copies, codes="uniform", compensate=compensate).double()
+    options = {"compensate": compensate, "code_scope": scope}
+    many = k_shot(make, copies, codes="uniform", **options).double()
     one = seeded(lambda: ms.Supernet(make())).double()
     stacked = {id(p) for p in rows(many)}
     names = {n for n, p in many.named_parameters() if id(p) in stacked}
@@ -64,6 +65,12 @@ def run_pair(make, shape, steps, copies, momentum, batch, *, compensate):
 def test_macro_for_ten_steps(copies, compensate):
     make = functools.partial(ms.zoo.macro, width=4, channels=1)
     assert run_pair(make, (1, 16, 16), 10, copies, 0.9, 16, compensate=compensate) < 1e-13
+
+
+@pytest.mark.parametrize("compensate", [False, True])
+def test_a_uniform_code_per_channel_is_one_copy_too(compensate):
+    options = {"compensate": compensate, "scope": "channel"}
+    assert run_pair(ConvNorm, (1, 8, 8), 20, 4, 0.9, 8, **options) < 1e-13
 
 
 @pytest.mark.parametrize("compensate", [False, True])

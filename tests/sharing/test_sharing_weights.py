@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 from sharing_nets import ConvNorm, Mixed, k_shot, seeded, vary_codes
+from torch import nn
 from torch.nn import functional as F
 
 import manyshot as ms
-from manyshot.nn.mixing import Combination, Kept, Stacked, combine, restack
+from manyshot.nn.mixing import Combination, Kept, Stacked, combine, combine_channels, restack
 from manyshot.sharing.dictionary import rows
 
 NETS = {
@@ -349,3 +350,120 @@ def test_it_can_be_printed(case):
     text = str(k_shot(case[0], 2))
     assert "Stacked" in text
     assert "codes='learnt'" in text
+
+
+# -- codes per channel -----------------------------------------------------------------------------
+
+
+def by_channel(make, copies=3, **options):
+    """Codes that differ from channel to channel and from path to path."""
+    net = k_shot(make, copies, code_scope="channel", **options)
+    vary_codes(net)
+    generator = torch.Generator().manual_seed(6)
+    with torch.no_grad():
+        net.sharing.simplex_net.factors.weight.normal_(0, 1, generator=generator)
+    return net
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("name", ["mixed", "macro"])
+def test_channels_extract_bit_for_bit_and_bake(name, memory_format):
+    make, shape = NETS[name]
+    images = torch.randn((6, *shape), generator=torch.Generator().manual_seed(2))
+    net = by_channel(make, mix_fixed_layers=True).to(memory_format=memory_format)
+    images = images.to(memory_format=memory_format)
+    one = ms.Supernet(make()).to(memory_format=memory_format)
+    for arch in archs_of(net.space, 2):
+        assert torch.equal(net(images, arch), net.extract(arch)(images))
+        one.load_state_dict(ms.sharing.bake(net, arch))
+        torch.testing.assert_close(one(images, arch), net(images, arch), rtol=1e-5, atol=1e-5)
+
+
+def test_every_output_channel_has_the_code_that_is_told():
+    """By loops over channels; weight and bias of a layer share codes, elastic layers keep them."""
+    net = by_channel(Mixed)
+    rng = np.random.default_rng(0)
+    for arch in (net.space.largest, net.space.smallest, net.space.sample(rng)):
+        [code] = net.sharing.code([arch]).detach()
+        assert code.shape == (net.sharing.channels, 3) and float(code.std(0).min()) > 0.05
+        widen, head = net.model.widen, net.model.head
+        with torch.no_grad(), net.selecting(arch) as selection:
+            for layer, names in ((widen, ("weight", "bias")), (head, ("weight",))):
+                first = layer._code_channels["weight"].first
+                for name in names:
+                    used, stack = layer.cut(name, selection), layer._parameters[name]
+                    part = layer.part(name, selection)
+                    assert layer._code_channels[name].first == first
+                    for channel in range(len(used)):
+                        by_hand = sum(code[first + channel, k] * stack[k] for k in range(3))[part]
+                        torch.testing.assert_close(used[channel], by_hand[channel])
+
+
+def test_which_dimension_has_the_output_channels():
+    class Layers(nn.Module):
+        def __init__(self):
+            super().__init__()
+            width = ms.choose((2, 4), "width")
+            self.up = ms.nn.ConvTranspose2d(3, width, 3)
+            self.free = ms.nn.Parameter((1, width, 1, 1))
+            self.op = ms.nn.Choice(
+                [
+                    nn.ConvTranspose2d(4, 6, 1, groups=2),
+                    nn.Embedding(7, 5),
+                    nn.utils.parametrizations.weight_norm(nn.Linear(5, 8)),
+                ],
+                "op",
+            )
+
+    net = k_shot(Layers, 2, code_scope="channel")
+    options = net.model.op.options
+    runs = {
+        "up": net.model.up._code_channels["weight"],
+        "up's bias": net.model.up._code_channels["bias"],
+        "free": net.model.free._code_channels["weight"],
+        "grouped": options["0"]._code_channels["weight"],
+        "table": options["1"]._code_channels["weight"],
+        "magnitude": options["2"].parametrizations.weight._code_channels["original0"],
+        "direction": options["2"].parametrizations.weight._code_channels["original1"],
+    }
+    dims = {name: (run.count, run.dim) for name, run in runs.items()}
+    assert dims == {
+        "up": (4, 1), "up's bias": (4, 0), "free": (1, None), "grouped": (1, None),
+        "table": (5, 1), "magnitude": (8, 0), "direction": (8, 0),
+    }  # fmt: skip
+    assert runs["up"].first == runs["up's bias"].first
+    assert runs["magnitude"].first == runs["direction"].first
+    every = [
+        channel
+        for run in {(run.first, run.count) for m in net.modules() if isinstance(m, Stacked)
+                    for run in m._code_channels.values()}
+        for channel in range(run[0], sum(run))
+    ]  # fmt: skip
+    assert sorted(every) == list(range(net.sharing.channels))  # no two modules share a code
+
+
+@pytest.mark.parametrize("compensate", [False, True])
+@pytest.mark.parametrize(("dim", "index"), [(0, ()), (0, (slice(3), slice(1))), (1, (slice(3),))])
+def test_gradients_of_channels(dim, index, compensate):
+    """Those of a plain sum in autograd; compensated, over ‖λ_c‖², and of the code as they are."""
+    generator = torch.Generator().manual_seed(0)
+    stack = torch.randn((3, 4, 4, 2, 2), generator=generator, dtype=torch.float64)
+    codes = torch.softmax(torch.randn((4, 3), generator=generator, dtype=torch.float64), 1)
+    if dim == 0 and index:
+        codes = codes[:3]
+    weight = torch.randn((4, 4, 2, 2), generator=generator, dtype=torch.float64)[index]
+    found = [t.clone().requires_grad_() for t in (codes, stack)]
+    mixed = combine_channels(*found, index, dim=dim, compensate=compensate)
+    (mixed.sin() * weight).sum().backward()
+    plain = [t.clone().requires_grad_() for t in (codes, stack)]
+    letters = "ck,kcihw->cihw" if dim == 0 else "ck,kichw->ichw"
+    expected = torch.einsum(letters, plain[0], plain[1][(slice(None), *index)])
+    (expected.sin() * weight).sum().backward()
+    torch.testing.assert_close(mixed, expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(found[0].grad, plain[0].grad, rtol=1e-12, atol=1e-12)
+    slices = plain[1].grad
+    if compensate:
+        norms = torch.ones(4, dtype=torch.float64)
+        norms[: len(codes)] = codes.square().sum(1)
+        slices = slices / norms.view([1, -1, 1, 1, 1] if dim == 0 else [1, 1, -1, 1, 1])
+    torch.testing.assert_close(found[1].grad, slices, rtol=1e-12, atol=1e-12)

@@ -24,6 +24,11 @@ class TestPerLayer(SharingSuite):
         return ms.sharing.KShot(2, last_std=1.0, code_scope="layer", update_mode="joint")
 
 
+class TestPerChannel(SharingSuite):
+    def make_sharing(self):
+        return ms.sharing.KShot(2, last_std=1.0, code_scope="channel")
+
+
 class TestOneHot(SharingSuite):
     def make_sharing(self):
         return ms.sharing.KShot(2, codes="one_hot", mix_fixed_layers=True, mix_bn_affine=False)

@@ -29,7 +29,10 @@ from manyshot.space import Number
 
 _RUNNING: ContextVar[_Call | None] = ContextVar("manyshot_kept_forward", default=None)
 _ROUTED = ("num_features", "weight", "bias", "running_mean", "running_var", "num_batches_tracked")
-_OURS = ("path", "_elastic", "_stored", "_stacks", "_stacked_at", "_compiled_call_impl")
+_OURS = (
+    *("path", "_elastic", "_stored", "_stacks", "_code_channels", "_stacked_at"),
+    "_compiled_call_impl",
+)
 _DEFERRED = (
     *("forward", "extra_repr", "reset_parameters", "reset_running_stats"),
     "_load_from_state_dict",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar, cast, final
 
 import torch
@@ -21,6 +22,22 @@ from manyshot.nn.adapted import Adapted
 from manyshot.nn.layer import Layer, crop, memory_format, take
 from manyshot.nn.selection import Index, Mixture, Selection, activate, current
 from manyshot.space import Arch
+
+
+@final
+@dataclass(frozen=True)
+class Channels:
+    """Which rows of a code per channel mix a stack.
+
+    Attributes:
+        first: the first of them.
+        count: how many there are: one for each entry of a dimension, or one for the whole tensor.
+        dim: the dimension of a slice whose entries have rows of their own; None if it has one row.
+    """
+
+    first: int = 0
+    count: int = 1
+    dim: int | None = None
 
 
 @final
@@ -37,20 +54,43 @@ class Combination:
     """The weights of one path: sums of slices, weighted by its code (K-shot NAS, arXiv:2106.06442).
 
     Attributes:
-        code: the weights of the slices, (K,), or (layers, K) with a row per layer of the network.
+        code: the weights of the slices, (K,), or (rows, K) with a row per layer of the network, or
+            per channel of every layer.
         compensate: whether gradients of stacks are divided by the squared norm of the code.
+        by_channel: whether rows are channels.
     """
 
-    def __init__(self, code: Tensor, *, compensate: bool = False) -> None:
-        self.code, self.compensate = code, compensate
+    def __init__(
+        self, code: Tensor, *, compensate: bool = False, by_channel: bool = False
+    ) -> None:
+        self.code, self.compensate, self.by_channel = code, compensate, by_channel
 
     def merge(self, module: Stacked, name: str, index: Index) -> Tensor:
         """Mixes Σ_k code_k · slice_k of the stack, cut first (see `Mixture.merge`)."""
         stack = cast(Tensor, module._parameters[name])
-        code = self.code if self.code.dim() == 1 else self.code[module._stacks[name]]
+        mix = functools.partial(self.mix, module, name)
         if len(stack) > 1 and is_weight_norm(module):
-            return crop(_of_mixed_weights(module, code, self.compensate)[name], index)
-        return combine(code, stack, index, compensate=self.compensate)
+            return crop(_of_mixed_weights(module, mix)[name], index)
+        return mix(stack, index)
+
+    def mix(self, module: Stacked, name: str, stack: Tensor, index: Index = ()) -> Tensor:
+        """Mixes a stack by the code of the parameter `name` of a module.
+
+        Args:
+            module: the module.
+            name: the name of one of its stacked parameters.
+            stack: the slices (K, ...), of that parameter or of what is made of it.
+            index: the part of every slice that is wanted.
+        """
+        if self.code.dim() == 1 or not self.by_channel:
+            code = self.code if self.code.dim() == 1 else self.code[module._stacks[name]]
+            return combine(code, stack, index, compensate=self.compensate)
+        run = module._code_channels[name]
+        rows = self.code[run.first : run.first + run.count]
+        if run.dim is None:
+            return combine(rows[0], stack, index, compensate=self.compensate)
+        rows = take(rows, index[run.dim : run.dim + 1])
+        return combine_channels(rows, stack, index, dim=run.dim, compensate=self.compensate)
 
 
 def is_weight_norm(module: nn.Module) -> bool:
@@ -58,17 +98,22 @@ def is_weight_norm(module: nn.Module) -> bool:
     return isinstance(module, ParametrizationList) and isinstance(module[0], _WeightNorm)
 
 
-def _of_mixed_weights(module: Stacked, code: Tensor, compensate: bool) -> dict[str, Tensor]:
+def _of_mixed_weights(module: Stacked, mix: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
     """Magnitude and direction of the mixture of the weights that every slice's two make.
 
     Mixed apart they would make another weight: g v / |v| is not linear in them.
+
+    Args:
+        module: has them.
+        mix: mixes a stack of weights.
     """
     names = ("original0", "original1")
     held = [(cast(Tensor, module._parameters[name]), name in module._stacks) for name in names]
     norm: Any = cast(ParametrizationList, module)[0]
-    with _without_autocast(code.device.type):
-        slices = [norm(*(t[k] if own else t for t, own in held)) for k in range(len(code))]
-    mixed = norm.right_inverse(combine(code, restack(slices), compensate=compensate))
+    copies = next(len(tensor) for tensor, own in held if own)
+    with _without_autocast(held[0][0].device.type):
+        slices = [norm(*(t[k] if own else t for t, own in held)) for k in range(copies)]
+    mixed = norm.right_inverse(mix(restack(slices)))
     return dict(zip(names, mixed, strict=True))
 
 
@@ -145,6 +190,63 @@ def combine(code: Tensor, stack: Tensor, index: Index = (), *, compensate: bool 
     return merged.permute(0, 3, 1, 2) if last else merged
 
 
+class _ByChannel(torch.autograd.Function):
+    """A sum of slices by weights that broadcast over them.
+
+    Compensated, gradients of slices are divided by the squared norm of the weights, entry by entry.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, weights: Tensor, slices: Tensor, compensate: bool) -> Tensor:
+        """The sum over the first dimension."""
+        ctx.save_for_backward(weights, slices)
+        ctx.compensate = compensate
+        merged = weights[0] * slices[0]
+        for weight, part in zip(weights[1:], slices[1:], strict=True):
+            merged += weight * part
+        return merged
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        """Gradients of weights and slices, those that are needed."""
+        weights, slices = ctx.saved_tensors
+        of_weights, of_slices, _ = ctx.needs_input_grad
+        for_weights = for_slices = None
+        if of_weights:
+            parts = zip(weights, slices, strict=True)
+            for_weights = torch.stack([(grad * s).sum_to_size(w.shape) for w, s in parts])
+        if of_slices:
+            scale = weights
+            if ctx.compensate:
+                scale = weights / weights.square().sum(0, keepdim=True)
+            for_slices = scale * grad.unsqueeze(0)
+        return for_weights, for_slices, None
+
+
+def combine_channels(
+    codes: Tensor, stack: Tensor, index: Index = (), *, dim: int, compensate: bool = False
+) -> Tensor:
+    """`combine` with a code for each entry of a dimension of the slices, such as output channels.
+
+    Compensated, the gradient of an entry's slices is divided by its own ‖code‖².
+
+    Args:
+        codes: the weights of the slices (n, K), of the n entries that `index` leaves.
+        stack: the slices, (K, ...).
+        index: the part of every slice that is wanted.
+        dim: the dimension of a slice.
+        compensate: whether gradients of slices are divided by squared norms of codes.
+    """
+    if len(stack) == 1:
+        return crop(stack.squeeze(0), index)
+    cut = take(stack, (slice(None), *index)) if index else stack
+    shape = [len(stack), *(1 for _ in cut.shape[1:])]
+    shape[dim + 1] = len(codes)
+    with _without_autocast(stack.device.type):
+        merged = _ByChannel.apply(codes.to(stack).mT.reshape(shape), cut, compensate)
+    return cast(Tensor, merged.contiguous(memory_format=memory_format(stack[0])))
+
+
 def _without_autocast(device: str) -> contextlib.AbstractContextManager[Any]:
     if device != "meta" and torch.is_autocast_enabled(device):
         return torch.autocast(device, enabled=False)
@@ -183,6 +285,8 @@ class Stacked(nn.Module):
 
     _stacks: dict[str, int]
     """Names of the stacked parameters, and the layer of each: its row in a code per layer."""
+    _code_channels: dict[str, Channels]
+    """Likewise, its rows in a code per channel."""
     _stacked_at: str
     """The module's path in the network."""
 
@@ -272,7 +376,13 @@ def _revive(base: type[nn.Module]) -> Stacked:
 
 
 def stack_parameter(
-    module: nn.Module, name: str, slices: Sequence[Tensor], *, layer: int = 0, path: str = ""
+    module: nn.Module,
+    name: str,
+    slices: Sequence[Tensor],
+    *,
+    layer: int = 0,
+    channels: Channels | None = None,
+    path: str = "",
 ) -> None:
     """Makes parameter `name` of `module` a stack, in place; the parameter object stays.
 
@@ -283,21 +393,24 @@ def stack_parameter(
         name: the name of one of its parameters.
         slices: K tensors of the parameter's shape; none if it is stacked already.
         layer: the row of a code per layer that mixes this parameter.
+        channels: the rows of a code per channel; by default the first one.
         path: where the module is in the network, for messages.
     """
     if not isinstance(module, Stacked):
         object.__setattr__(module, "__class__", stacked_class(type(module)))
-        module.__dict__.update(_stacks={}, _stacked_at=path)
+        module.__dict__.update(_stacks={}, _code_channels={}, _stacked_at=path)
     assert isinstance(module, Stacked)
     parameter = cast(nn.Parameter, module._parameters[name])
     if slices:
         parameter.grad = None
         parameter.data = restack(slices)
     module._stacks[name] = layer
+    module._code_channels[name] = channels or Channels()
 
 
 def unstack(module: nn.Module) -> None:
     """Makes a module plain again, in place: a copy whose parameters were replaced by mixtures."""
     if isinstance(module, Stacked):
-        del module.__dict__["_stacks"], module.__dict__["_stacked_at"]
+        for held in ("_stacks", "_code_channels", "_stacked_at"):
+            del module.__dict__[held]
         object.__setattr__(module, "__class__", plain_class(type(module)))

@@ -8,7 +8,13 @@ from typing import Any
 from torch import nn
 
 from manyshot.plugins import build
-from manyshot.sharing.codes import distinctness, entropy, slice_distance, spread
+from manyshot.sharing.codes import (
+    distinctness,
+    effective_sharing,
+    entropy,
+    slice_distance,
+    spread,
+)
 from manyshot.sharing.conversion import bake, widen
 from manyshot.sharing.k_shot import KShot
 from manyshot.sharing.scheme import Coded, OneShot, Phase, Shares, Sharing
@@ -27,6 +33,7 @@ __all__ = [
     "SimplexNet",
     "bake",
     "distinctness",
+    "effective_sharing",
     "entropy",
     "make_sharing",
     "slice_distance",

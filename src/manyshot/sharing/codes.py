@@ -1,4 +1,4 @@
-"""What can be said of codes and slices: distinctness, entropy, spread, distance."""
+"""What can be said of codes and slices: distinctness, entropy, spread, sharing, distance."""
 
 from __future__ import annotations
 
@@ -66,6 +66,25 @@ def entropy(codes: Tensor) -> float:
 def spread(codes: Tensor) -> float:
     """The mean standard deviation of the entries of codes (B, ..., K) over the B architectures."""
     return float(codes.std(0, correction=0).mean())
+
+
+def effective_sharing(codes: Tensor) -> float:
+    """How much paths share: the mean λ_a·λ_b / ‖λ_a‖² over ordered pairs of different rows.
+
+    It is how far a compensated step of plain SGD on path a moves the weights of path b, in units
+    of how far it moves those of a, where both use the same tensors. It is 1 for equal codes, as
+    with one copy, and 0 for codes that have no slice in common. Of several rows of a code the mean
+    is taken.
+
+    Args:
+        codes: (B, K) or (B, rows, K), of B architectures.
+    """
+    count = len(codes)
+    if count < 2:
+        return 1.0
+    unit = codes / codes.square().sum(-1, keepdim=True)
+    pairs = (unit.sum(0) * codes.sum(0)).sum(-1) - (unit * codes).sum(-1).sum(0)
+    return float(pairs.mean()) / (count * (count - 1))
 
 
 def slice_distance(stacks: Iterable[Tensor]) -> float:

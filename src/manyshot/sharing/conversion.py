@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from manyshot.nn.mixing import Combination, Stacked, is_weight_norm, restack
+from manyshot.nn.mixing import Stacked, is_weight_norm, restack
 from manyshot.seeding import torch_generator
 from manyshot.sharing.dictionary import rows
 from manyshot.sharing.k_shot import KShot
@@ -127,10 +127,10 @@ def bake(net: nn.Module, arch: Arch) -> dict[str, Tensor]:
     """A state dict for the supernet with one copy: all slices mixed by the code of `arch`.
 
     For `arch` the one copy computes what `net` does; other paths get the weights that this code
-    lends them. A code per layer mixes each layer by its row.
+    lends them. A code per layer mixes each layer by its row, one per channel each channel.
     """
-    [code] = _scheme(net).code([arch])
-    mixture, mixed = Combination(code), dict[Tensor, Tensor]()
+    scheme, mixed = _scheme(net), dict[Tensor, Tensor]()
+    mixture = scheme.by_code(scheme.code([arch])[0])
     for module in net.modules():
         for name in module._stacks if isinstance(module, Stacked) else ():
             stack: Any = module._parameters[name]

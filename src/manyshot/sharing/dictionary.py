@@ -10,16 +10,22 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvTransposeNd
 from torch.nn.utils.parametrize import ParametrizationList
 
 from manyshot.nn.batch_norm import BatchNorm
 from manyshot.nn.choice import Choice, Depth
+from manyshot.nn.convolution import TransposedConvolution
+from manyshot.nn.elastic import Embedding
+from manyshot.nn.elastic import Parameter as FreeParameter
 from manyshot.nn.layer import Layer, elastic
-from manyshot.nn.mixing import Stacked, is_weight_norm, stack_parameter
+from manyshot.nn.mixing import Channels, Stacked, is_weight_norm, stack_parameter
 from manyshot.seeding import seeded, torch_generator
 from manyshot.space import Decision, SearchSpace, Size
 
 _BATCH_NORMS = (_NormBase, BatchNorm)
+_TABLES = (nn.Embedding, nn.EmbeddingBag, Embedding)
+_TRANSPOSED = (_ConvTransposeNd, TransposedConvolution)
 _CHANNELS = {
     *("in_channels", "out_channels", "in_features", "out_features", "num_features"),
     *("num_channels", "embedding_dim"),
@@ -35,12 +41,14 @@ class Entry:
         module: the module.
         name: the name of the parameter in the module.
         layer: the row of a code per layer that mixes it.
+        channels: the rows of a code per channel that do.
     """
 
     path: str
     module: nn.Module
     name: str
     layer: int
+    channels: Channels
 
     @property
     def parameter(self) -> nn.Parameter:
@@ -56,7 +64,8 @@ def dictionary(model: nn.Module, *, batch_norms: bool, fixed_layers: bool) -> li
     They are everything in a choice or an elastic depth, and of every elastic layer. A tensor that
     is held in several places is stacked everywhere if it is anywhere. The layers, for a code per
     layer, are all that hangs on one choice decision, each block of a depth, and every other module
-    by itself.
+    by itself. The channels, for a code per channel, are the outputs of each module: weight and bias
+    share the code of a channel.
 
     Args:
         model: the adopted model.
@@ -68,18 +77,43 @@ def dictionary(model: nn.Module, *, batch_norms: bool, fixed_layers: bool) -> li
     """
     searched = _searched(model)
     parameters = list(_parameters(model))
-    chosen: dict[int, Hashable] = {}
+    chosen: dict[int, tuple[Hashable, tuple[Hashable, int, int | None]]] = {}
     for path, module, name, parameter in parameters:
         inside = module in searched or fixed_layers
         if inside and (batch_norms or not isinstance(module, _BATCH_NORMS)):
             _check_mixes(path, module, name, parameter)
-            chosen.setdefault(id(parameter), searched.get(module, path))
+            outputs = (module, *_outputs(module, name, parameter))
+            chosen.setdefault(id(parameter), (searched.get(module, path), outputs))
     rows: dict[Hashable, int] = {}
-    return [
-        Entry(path, module, name, rows.setdefault(chosen[id(parameter)], len(rows)))
-        for path, module, name, parameter in parameters
-        if id(parameter) in chosen
-    ]
+    runs: dict[tuple[Hashable, int], int] = {}
+    total, entries = 0, []
+    for path, module, name, parameter in parameters:
+        if id(parameter) not in chosen:
+            continue
+        layer, (owner, count, dim) = chosen[id(parameter)]
+        first = runs.setdefault((owner, count), total)
+        total = max(total, first + count)
+        channels = Channels(first, count, dim)
+        row = rows.setdefault(layer, len(rows))
+        entries.append(Entry(path, module, name, row, channels))
+    return entries
+
+
+def _outputs(module: nn.Module, name: str, parameter: nn.Parameter) -> tuple[int, int | None]:
+    """How many output channels a parameter has, and which of its dimensions they are.
+
+    A tensor that has no dimension of them, such as a free one, counts as one channel.
+    """
+    shape, dim = parameter.shape, 0
+    if is_weight_norm(module):  # magnitude and direction make one weight, which is mixed
+        return len(cast(Tensor, module._parameters["original1"])), 0
+    if not shape or isinstance(module, FreeParameter):
+        return 1, None
+    if isinstance(module, (*_TABLES, *_TRANSPOSED)) and len(shape) > 1:
+        if getattr(module, "groups", 1) != 1:
+            return 1, None  # outputs of a group are in the second dimension, groups in the first
+        dim = 1
+    return shape[dim], dim
 
 
 def _parameters(model: nn.Module) -> Iterator[tuple[str, nn.Module, str, nn.Parameter]]:
@@ -163,7 +197,8 @@ def fill(entries: list[Entry], copies: int, initial: Callable[[int], Initial]) -
             slices[id(entry.parameter)] = [first, *(make(entry, first) for make in makers)]
     for entry in entries:
         own = slices.pop(id(entry.parameter), [])
-        stack_parameter(entry.module, entry.name, own, layer=entry.layer, path=entry.path)
+        where: Any = {"layer": entry.layer, "channels": entry.channels, "path": entry.path}
+        stack_parameter(entry.module, entry.name, own, **where)
 
 
 def equal(copy_number: int) -> Initial:

@@ -22,8 +22,16 @@ from manyshot.plugins import (
     checked,
 )
 from manyshot.seeding import numpy_rng
-from manyshot.sharing.codes import Regulariser, distinctness, entropy, slice_distance, spread
+from manyshot.sharing.codes import (
+    Regulariser,
+    distinctness,
+    effective_sharing,
+    entropy,
+    slice_distance,
+    spread,
+)
 from manyshot.sharing.dictionary import (
+    Entry,
     Initial,
     constructed,
     dictionary,
@@ -44,7 +52,7 @@ from manyshot.sharing.simplex_net import SimplexNet
 from manyshot.space import Arch, SearchSpace
 
 Codes = Literal["learnt", "uniform", "random", "one_hot"]
-CodeScope = Literal["path", "layer"]
+CodeScope = Literal["path", "layer", "channel"]
 UpdateMode = Literal["alternate", "joint"]
 Penalty = Literal["target", "cos", "instance", "none"]
 Optimiser = Literal["sgd", "adam"]
@@ -57,6 +65,8 @@ _ADAM_LR = 0.002
 """At 0.01 codes of networks on digits collapsed to one-hot."""
 _WATCHED = 256
 """How many random architectures have their codes watched."""
+_WATCHED_BY_CHANNEL = 32
+"""Likewise of codes per channel, which are large."""
 _SAME, _ONE_HOT, _EQUAL = 1e-3, 0.05, 1e-6
 """Below these spreads, entropies and slice distances, codes or slices are called collapsed."""
 
@@ -77,7 +87,8 @@ class KShot(nn.Module):
         copies: K, at least 1.
         codes: `learnt`; or as controls `uniform`, `random` (a frozen random simplex-net) or
             `one_hot` (by one decision's option: few-shot NAS, arXiv:2006.06863).
-        code_scope: one code per `path`, or one per `layer` of it.
+        code_scope: one code per `path`, one per `layer` of it, or one per output `channel` of every
+            module.
         start: `independent` slices, whose codes start near uniform; or `equal` slices whose codes
             start apart, so that the network begins as one copy, and paths pull the slices apart
             from the first step after the warm-up.
@@ -116,6 +127,7 @@ class KShot(nn.Module):
             values where a module has none: give it where a network initialises its modules itself.
         simplex_net: the net, once attached, if codes are learnt or random.
         layers: how many layers the dictionary has, once attached.
+        channels: how many output channels.
     """
 
     @checked
@@ -174,7 +186,7 @@ class KShot(nn.Module):
         self.regulariser, self.beta = regulariser, beta
         self.width_settings, self.entropy_floor = width_settings, entropy_floor
         self.optimizer, self.lr, self.seed, self.init = optimizer, lr, seed, init
-        self.layers = 0
+        self.layers = self.channels = 0
         self.simplex_net: SimplexNet | None = None
         self._space: SearchSpace | None = None
         self._split = 0
@@ -203,6 +215,8 @@ class KShot(nn.Module):
                 "ms.sharing.OneShot(), or KShot(mix_fixed_layers=True)"
             )
         self.layers = 1 + max(entry.layer for entry in entries)
+        layer_of = _layers_of_channels(entries)
+        self.channels = len(layer_of)
         further = functools.partial(_slices, self.init, self.seed)
         fill(entries, self.copies, equal if self.start == "equal" else further)
         self.init = None  # done with; it may hold much that copies of this need not
@@ -212,7 +226,8 @@ class KShot(nn.Module):
             self.simplex_net = SimplexNet(
                 space,
                 self.copies,
-                layers=self.layers if self.code_scope == "layer" else None,
+                layers=None if self.code_scope == "path" else self.layers,
+                channels=layer_of if self.code_scope == "channel" else None,
                 widths=width_decisions(model, space),
                 hidden=self.hidden,
                 tau=self.tau,
@@ -235,7 +250,7 @@ class KShot(nn.Module):
         return names.index(split)
 
     def code(self, archs: Sequence[Arch]) -> Tensor:
-        """Codes of architectures, (B, K), or (B, layers, K) per layer; differentiable if learnt.
+        """Codes (B, K) of architectures, (B, rows, K) per layer or channel; differentiable if learnt.
 
         Encodings of one network have one code. One-hot codes come from the canonical encoding too.
 
@@ -243,9 +258,8 @@ class KShot(nn.Module):
             RuntimeError: before a supernet was made with this scheme.
         """
         space = self._attached(self._space)
-        shape = (len(archs), self.layers, self.copies)
-        if self.code_scope == "path":
-            shape = (len(archs), 1, self.copies)
+        rows = {"path": 1, "layer": self.layers, "channel": self.channels}[self.code_scope]
+        shape = (len(archs), rows, self.copies)
         like = cast(Tensor, self._like)
         if self.simplex_net is not None:
             codes: Tensor = self.simplex_net(self.simplex_net.encode(archs))
@@ -262,11 +276,15 @@ class KShot(nn.Module):
         """The combination that the code of `arch` says: uniform in "warmup", fixed in "weights"."""
         if phase == "warmup":
             like = cast(Tensor, self._like)
-            uniform = like.new_full((self.copies,), 1 / self.copies)
-            return Combination(uniform, compensate=self.compensate)
+            return self.by_code(like.new_full((self.copies,), 1 / self.copies))
         with torch.set_grad_enabled(torch.is_grad_enabled() and phase != "weights"):
             [code] = self.code([arch])
-        return Combination(code, compensate=self.compensate)
+        return self.by_code(code)
+
+    def by_code(self, code: Tensor) -> Combination:
+        """The combination of a code, as `code` gives one for each architecture."""
+        by_channel = self.code_scope == "channel"
+        return Combination(code, compensate=self.compensate, by_channel=by_channel)
 
     # -- what the training loop asks ---------------------------------------------------------
 
@@ -316,7 +334,7 @@ class KShot(nn.Module):
         return distinctness(by_layer, widths.to(by_layer), kind)
 
     def watch(self, net: nn.Module) -> dict[str, float]:
-        """Entropy and spread of the codes of random architectures, and the distance of slices.
+        """Entropy, spread and sharing of the codes of random architectures; distance of slices.
 
         The distance is that of weights; vectors such as biases and norms are left out if there are
         any weights, because they start equal.
@@ -324,10 +342,12 @@ class KShot(nn.Module):
         space = self._attached(self._space)
         rng = numpy_rng(self.seed, "described_codes")
         with torch.no_grad():
-            codes = self.code([space.sample(rng) for _ in range(_WATCHED)])
+            count = _WATCHED_BY_CHANNEL if self.code_scope == "channel" else _WATCHED
+            codes = self.code([space.sample(rng) for _ in range(count)])
             return {
                 "code_entropy_share": entropy(codes),
                 "code_spread": spread(codes),
+                "effective_sharing": effective_sharing(codes),
                 "slice_distance": slice_distance(_weights(net)),
             }
 
@@ -392,6 +412,15 @@ def _refuse_without_effect(codes: Codes, start: Start, last_std: float | None) -
             "KShot: last_std = 0 with codes = 'random' makes all codes uniform: take codes = "
             "'uniform', or give last_std above 0"
         )
+
+
+def _layers_of_channels(entries: Sequence[Entry]) -> list[int]:
+    """The layer of every channel."""
+    layers: dict[int, int] = {}
+    for entry in entries:
+        run = entry.channels
+        layers.update(dict.fromkeys(range(run.first, run.first + run.count), entry.layer))
+    return [layers[channel] for channel in range(len(layers))]
 
 
 def _weights(net: nn.Module) -> list[nn.Parameter]:

@@ -80,7 +80,7 @@ class Coded(Protocol):
     """A scheme under which every path has a code: the weights of a convex combination."""
 
     def code(self, archs: Sequence[Arch]) -> Tensor:
-        """The codes of architectures, (B, K), or (B, layers, K) if layers have their own."""
+        """The codes of architectures, (B, K), or (B, rows, K) if layers or channels have one."""
         ...
 
 

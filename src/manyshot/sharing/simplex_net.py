@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import final
+from typing import cast, final
 
 import numpy as np
 import torch
@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from manyshot.nn.initial import initialised
 from manyshot.seeding import torch_generator
 from manyshot.space import Arch, Decision, SearchSpace
+
+_FACTORS = 4
+"""The length of the vector of a channel."""
 
 
 @final
@@ -24,6 +27,11 @@ class SimplexNet(nn.Module):
     code; position counts) and go through `Linear → ReLU → Linear → softmax(· / tau)`. A channel
     branch (`Linear` without bias over the one-hots of the width decisions) is added before the
     ReLU.
+
+    A code per channel is that of its layer but for a factorised term: the inner product, before the
+    softmax, of a learnt vector of the channel with a matrix (factors, K) that the hidden units make
+    of the path. That weights of a path may be mixed neuron by neuron is Mixture-of-Supernets'
+    (arXiv:2306.04845); this head is ours.
     """
 
     def __init__(
@@ -32,6 +40,7 @@ class SimplexNet(nn.Module):
         copies: int,
         *,
         layers: int | None = None,
+        channels: Sequence[int] | None = None,
         widths: Sequence[Decision] = (),
         hidden: int | None = None,
         tau: float = 1.0,
@@ -44,6 +53,7 @@ class SimplexNet(nn.Module):
             space: the space whose architectures are encoded.
             copies: K.
             layers: gives a code for each of so many layers; by default there is one code.
+            channels: gives a code for each of so many channels: the layer of every one.
             widths: the decisions that go through the channel branch.
             hidden: the number of hidden units; by default 64 for up to 64 inputs, else 128.
             tau: the temperature of the softmax.
@@ -84,6 +94,17 @@ class SimplexNet(nn.Module):
         with torch.no_grad():
             self.last.weight.normal_(0, last_std, generator=generator)
             self.last.bias.zero_()
+        self.factors: nn.Linear | None = None
+        self.vectors: nn.Parameter | None = None
+        if channels is not None:
+            self.factors = linear(units, _FACTORS * copies)
+            drawn = torch.randn((len(channels), _FACTORS), generator=generator)
+            self.vectors = nn.Parameter(drawn / _FACTORS**0.5)
+            with torch.no_grad():
+                self.factors.weight.normal_(0, last_std, generator=generator)
+                self.factors.bias.zero_()
+        layer_of = torch.tensor(() if channels is None else channels, dtype=torch.long)
+        self.register_buffer("layer_of", layer_of, persistent=False)
 
     def encode(self, archs: Sequence[Arch]) -> Tensor:
         """The one-hots of the canonical architectures, (B, options of all decisions)."""
@@ -93,7 +114,7 @@ class SimplexNet(nn.Module):
         )
 
     def forward(self, encoded: Tensor) -> Tensor:
-        """Codes (B, K), or (B, layers, K), of `encode`d architectures, whatever autocast says."""
+        """Codes (B, K), (B, layers, K) or (B, channels, K) of `encode`d architectures, whatever autocast says."""
         with torch.autocast(encoded.device.type, enabled=False):
             total: Tensor | None = None
             if self.operations is not None:
@@ -102,7 +123,11 @@ class SimplexNet(nn.Module):
                 branch: Tensor = self.channels(encoded[:, torch.from_numpy(self._wide)])
                 total = branch if total is None else total + branch
             assert total is not None
-            logits = self.last(total.relu())
+            hidden = total.relu()
+            logits = self.last(hidden)
             if self.layers is not None:
                 logits = logits.view(len(encoded), self.layers, self.copies)
+            if self.factors is not None and self.vectors is not None:
+                factors = self.factors(hidden).view(len(encoded), _FACTORS, self.copies)
+                logits = logits[:, cast(Tensor, self.layer_of)] + self.vectors @ factors
             return torch.softmax(logits / self.tau, dim=-1)

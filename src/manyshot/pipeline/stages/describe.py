@@ -25,6 +25,8 @@ from manyshot.sharing import Coded
 
 Minutes: TypeAlias = Mapping[Trained, float]
 """Minutes by section of a recipe."""
+ROWS = 128
+"""Of codes with more rows the mean is recorded."""
 SAMPLED = 64
 """Architectures whose codes are recorded: the smallest, the largest, and random ones."""
 
@@ -111,7 +113,10 @@ def describe_codes(ws: Workspace, folder: Path) -> None:
     drawn = [space.smallest, space.largest, *(space.sample(rng) for _ in range(SAMPLED - 2))]
     archs = list(dict.fromkeys(map(space.canonical, drawn)))
     with torch.no_grad():
-        codes = sharing.code(archs).tolist()
+        found = sharing.code(archs)
+    if found.dim() == 3 and found.shape[1] > ROWS:
+        found = found.mean(1, keepdim=True)
+    codes = found.tolist()
     macs = ws.costs["macs"](archs).tolist()
     rows = sorted(zip(archs, macs, codes, strict=True), key=lambda row: row[1])
     records.write_lines(
