@@ -10,7 +10,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from manyshot.data import Augment, Batches, OwnSet, Splits, fixed
+from manyshot.data import Augment, Batches, LabelledImages, OwnSet, Splits, fixed
 from manyshot.progress import Progress
 from manyshot.recipe import BESIDE_RESULTS, TrainingSettings
 from manyshot.supernet import Supernet
@@ -37,6 +37,7 @@ def fit(
     folder: Path | str | None = None,
     augment: Augment | None = None,
     held_out: HeldOut | None = None,
+    validation: HeldOut | None = None,
     accelerator: Accelerator | None = None,
     fingerprint: str | None = None,
     stage: str = "train",
@@ -70,6 +71,8 @@ def fit(
         folder: where checkpoints and records go; by default nothing is written.
         augment: random changes of images batched here; by default none.
         held_out: for samplers that learn from losses; by default the data set's held-out part.
+        validation: for K-shot sharing, images that nothing learns from, on which it is measured
+            a few times whether codes matter; by default the data set's validation part.
         accelerator: by default that of `manyshot.train.engine` on the network's device.
         fingerprint: identifies everything the run depends on; a checkpoint of another is refused.
             By default it says settings and seed.
@@ -99,11 +102,10 @@ def fit(
         splits = train_on
         looks: dict[str, Any] = {"mean": splits.mean, "std": splits.std, "device": device}
         train_on = Batches(splits.train, settings.batch_size, seed=seed, augment=augment, **looks)
-        if held_out is None and len(splits.held_out):
-
-            def held_out(images: int, seed: int) -> Iterable[tuple[Any, Any]]:
-                count = min(images, len(splits.held_out))
-                return fixed(splits.held_out, count, count, seed=seed, **looks)
+        if held_out is None:
+            held_out = _drawn_from(splits.held_out, looks)
+        if validation is None:
+            validation = _drawn_from(splits.validation, looks)
 
     elif not isinstance(train_on, Batches):
         if augment is not None:
@@ -139,12 +141,25 @@ def fit(
         log=log,
         fingerprint=fingerprint,
         held_out=held_out,
+        validation=validation,
         original=teacher,
         optimizer=optimizer,
         schedule=schedule,
     )
     train(trainer, progress, stage)
     return trainer
+
+
+def _drawn_from(samples: LabelledImages | OwnSet, looks: dict[str, Any]) -> HeldOut | None:
+    """Makes batches of a part of a data set, from their number and a seed; None if it is empty."""
+    if not len(samples):
+        return None
+
+    def drawn(images: int, seed: int) -> Iterable[tuple[Any, Any]]:
+        count = min(images, len(samples))
+        return fixed(samples, count, count, seed=seed, **looks)
+
+    return drawn
 
 
 def _device_of(net: nn.Module) -> torch.device:

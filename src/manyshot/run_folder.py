@@ -410,6 +410,33 @@ class SecondsRecord(Record):
     seconds: dict[RunPart, Annotated[float, Field(ge=0)]]
 
 
+class CodeEvidence(Part):
+    """Whether the codes of paths are worth anything, on images that nothing trained on.
+
+    Losses are means over random paths, each on images of its own and by the batch statistics of
+    these; errors are standard errors of paired differences over the paths.
+    """
+
+    paths: Count
+    images: Count
+    """For each path."""
+    own_loss: float
+    """With the code of the path."""
+    mean_minus_own: float
+    """The loss with the mean code of all paths, less that with the own."""
+    mean_minus_own_error: Annotated[float, Field(ge=0)]
+    other_minus_own: float
+    """The loss with the code of another path, less that with the own."""
+    other_minus_own_error: Annotated[float, Field(ge=0)]
+    reachable_share: Share
+    """Of the squared norm of the gradient of a path's weights, what codes can move along."""
+
+    @property
+    def is_better(self) -> bool:
+        """Whether the own code is better than the mean code by more than two standard errors."""
+        return self.mean_minus_own > 2 * self.mean_minus_own_error
+
+
 class TrainLine(Record):
     """A line of `train.jsonl`: the steps since the last one.
 
@@ -428,7 +455,11 @@ class TrainLine(Record):
     code_entropy_share: float | None = None
     """The entropy of codes as a share of log K: 1 is uniform, 0 is one copy alone."""
     code_spread: float | None = None
+    effective_sharing: float | None = None
+    """How far a step on one path moves another, in units of how far it moves the one."""
     slice_distance: float | None = None
+    codes: CodeEvidence | None = None
+    """Whether codes matter; measured at a few records of a run."""
     images_per_second: float | None = None
     probed_images: Count | None = None
     """Images forwarded so far for the probes of a sampler."""

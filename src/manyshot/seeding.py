@@ -51,6 +51,8 @@ STREAMS = {
     "head": "paths on which a new classifier trains",
     "watched": "architectures watched before and after a search",
     "described_codes": "architectures whose codes are recorded",
+    "evidence": "paths on which codes are compared",
+    "evidence_images": "held-out images on which codes are compared, by path",
     "width_settings": "width settings of a path whose codes are told apart, by architecture",
     "shared_statistics": "paths whose batch norms share their statistics",
     "controls": "random networks that winners have to beat, by budget",

@@ -252,7 +252,8 @@ def test_batch_norms_are_calibrated_on_the_target(base, moved):
 @pytest.mark.parametrize("mixed", ["false", "true"])
 def test_a_supernet_of_two_copies_moves_too(tmp_path, mixed):
     """With one classifier for both, or a stack; its simplex-net is kept as all else is."""
-    k_shot = f"sharing={{name='k_shot', options={{copies=2, m=2, code_every=2, mix_fixed_layers={mixed}}}}}"
+    options = f"{{copies=2, m=2, code_every=2, mix_fixed_layers={mixed}}}"
+    k_shot = f"sharing={{name='k_shot', options={options}}}"
     train_only(small(k_shot), tmp_path / "source")
     _, result = move(tmp_path / "source", tmp_path / "run", *QUICK)
     assert changed(tmp_path / "source" / WEIGHTS, tmp_path / "run" / WEIGHTS) == set(HEAD)

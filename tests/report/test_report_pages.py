@@ -197,6 +197,7 @@ def test_figures_of_training_hold_the_numbers_of_its_records(run: Path) -> None:
         ("Learning rate", ("lr",)),
         ("Entropy of codes", ("code_entropy_share",)),
         ("Spread of codes", ("code_spread",)),
+        ("Effective sharing", ("effective_sharing",)),
         ("Distance between copies", ("slice_distance",)),
     ):
         for key, drawn in zip(keys, figures[title]["data"], strict=True):

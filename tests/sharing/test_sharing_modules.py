@@ -88,7 +88,8 @@ def test_it_extracts_moves_and_copies(net):
     net.double()
     assert torch.allclose(net(images.double(), (0,)), expected.double(), atol=1e-5)
     assert net.float().to("cpu")(images, (0,)).dtype == torch.float32
-    assert set(net.sharing.watch(net)) == {"code_entropy_share", "code_spread", "slice_distance"}
+    watched = {"code_entropy_share", "code_spread", "effective_sharing", "slice_distance"}
+    assert set(net.sharing.watch(net)) == watched
     subnet = net.extract((0,))
     [count] = ms.cost.params(net, [(0,)])
     assert count == sum(p.numel() for p in subnet.parameters())

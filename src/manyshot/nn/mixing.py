@@ -60,9 +60,7 @@ class Combination:
         by_channel: whether rows are channels.
     """
 
-    def __init__(
-        self, code: Tensor, *, compensate: bool = False, by_channel: bool = False
-    ) -> None:
+    def __init__(self, code: Tensor, *, compensate: bool = False, by_channel: bool = False) -> None:
         self.code, self.compensate, self.by_channel = code, compensate, by_channel
 
     def merge(self, module: Stacked, name: str, index: Index) -> Tensor:

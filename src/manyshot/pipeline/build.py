@@ -569,7 +569,14 @@ class Workspace:
 
     def held_out(self, images: int, seed: int) -> FixedBatches:
         """So many held-out images, class-balanced by `seed`, or all of them if there are fewer."""
-        own, most = self.splits.held_out, self.recipe.evaluate.batch_size
+        return self._drawn(self.splits.held_out, images, seed)
+
+    def validation(self, images: int, seed: int) -> FixedBatches:
+        """Likewise of the validation part, which nothing learns from."""
+        return self._drawn(self.splits.validation, images, seed)
+
+    def _drawn(self, own: LabelledImages | OwnSet, images: int, seed: int) -> FixedBatches:
+        most = self.recipe.evaluate.batch_size
         count = min(images, len(own))
         size = math.ceil(count / math.ceil(count / most))  # equal: each is normalised by itself
         return fixed(own, count if count < len(own) else None, size, seed=seed, **self._looks)

@@ -25,6 +25,7 @@ def curves(lines: Sequence[TrainLine]) -> list[Figure]:
         "Images per second": {"images_per_second": "images per second"},
         "Entropy of codes": {"code_entropy_share": "share of the largest"},
         "Spread of codes": {"code_spread": "spread"},
+        "Effective sharing": {"effective_sharing": "share of a step"},
         "Distance between copies": {"slice_distance": "distance"},
     }
     for title, keys in panels.items():
@@ -32,7 +33,51 @@ def curves(lines: Sequence[TrainLine]) -> list[Figure]:
         if traces:
             layout = _layout(next(iter(keys.values())), rangemode="tozero")
             drawn.append(Figure(title, traces, layout, height=240))
-    return drawn
+    return [*drawn, *_worth_of_codes(lines)]
+
+
+def _worth_of_codes(lines: Sequence[TrainLine]) -> list[Figure]:
+    """Whether codes matter; nothing of runs that did not measure it."""
+    seen = [(line.images, line.codes) for line in lines if line.codes is not None]
+    if not seen:
+        return []
+    images, last = [images for images, _ in seen], seen[-1][1]
+    compared = {
+        "mean code": [(c.mean_minus_own, c.mean_minus_own_error) for _, c in seen],
+        "code of another path": [(c.other_minus_own, c.other_minus_own_error) for _, c in seen],
+    }
+    traces = [
+        f.line(
+            images,
+            [value for value, _ in values],
+            name,
+            mode="lines+markers",
+            marker={"size": 5},
+            line={"color": f.colour(4 * i)},
+            error_y=f.intervals([(v, v - 2 * error, v + 2 * error) for v, error in values]),
+        )
+        for i, (name, values) in enumerate(compared.items())
+    ]
+    told = "better than" if last.is_better else "no better than"
+    worth = Figure(
+        "What the own code of a path is worth",
+        traces,
+        _layout("loss with it minus loss with the own code", zeroline=True),
+        f"On {numbers.plural(last.paths, 'random path')}, each on "
+        f"{numbers.plural(last.images, 'image')} held out, with two standard errors. At the last "
+        f"measurement the own code is {told} the mean code.",
+        height=260,
+    )
+    shares = [c.reachable_share for _, c in seen]
+    marks = {"mode": "lines+markers", "marker": {"size": 5}}
+    reached = Figure(
+        "Gradient that codes can reach",
+        [f.line(images, shares, "", showlegend=False, **marks)],
+        _layout("share of its squared norm", rangemode="tozero"),
+        "Codes move the weights of a path along the differences of the copies alone.",
+        height=240,
+    )
+    return [worth, reached]
 
 
 def _layout(title: str, **more: object) -> dict[str, object]:

@@ -17,7 +17,8 @@ from manyshot.sharing.codes import (
 )
 from manyshot.sharing.conversion import bake, widen
 from manyshot.sharing.k_shot import KShot
-from manyshot.sharing.scheme import Coded, OneShot, Phase, Shares, Sharing
+from manyshot.sharing.reach import Reach
+from manyshot.sharing.scheme import Coded, Mixes, OneShot, Phase, Shares, Sharing
 from manyshot.sharing.simplex_net import SimplexNet
 
 SHARINGS: dict[str, Callable[..., Sharing]] = {"one_shot": OneShot, "k_shot": KShot}
@@ -26,8 +27,10 @@ __all__ = [
     "SHARINGS",
     "Coded",
     "KShot",
+    "Mixes",
     "OneShot",
     "Phase",
+    "Reach",
     "Shares",
     "Sharing",
     "SimplexNet",

@@ -67,8 +67,8 @@ _WATCHED = 256
 """How many random architectures have their codes watched."""
 _WATCHED_BY_CHANNEL = 32
 """Likewise of codes per channel, which are large."""
-_SAME, _ONE_HOT, _EQUAL = 1e-3, 0.05, 1e-6
-"""Below these spreads, entropies and slice distances, codes or slices are called collapsed."""
+_ONE_HOT, _EQUAL = 0.05, 1e-6
+"""Below these entropies and slice distances, codes or slices are called collapsed."""
 
 
 @final
@@ -250,9 +250,10 @@ class KShot(nn.Module):
         return names.index(split)
 
     def code(self, archs: Sequence[Arch]) -> Tensor:
-        """Codes (B, K) of architectures, (B, rows, K) per layer or channel; differentiable if learnt.
+        """Codes (B, K) of architectures, or (B, rows, K) if layers or channels have one.
 
-        Encodings of one network have one code. One-hot codes come from the canonical encoding too.
+        They are differentiable if they are learnt. Encodings of one network have one code, also
+        one-hot codes.
 
         Raises:
             RuntimeError: before a supernet was made with this scheme.
@@ -352,7 +353,7 @@ class KShot(nn.Module):
             }
 
     def concerns(self, watched: Mapping[str, float], step: int, steps: int) -> dict[str, str]:
-        """Warns of equal slices, of codes that became one-hot, and of one code for all paths."""
+        """Warns of slices that stay equal, and of codes that became one-hot."""
         concerns: dict[str, str] = {}
         if self.codes != "learnt" or self.copies == 1:
             return concerns
@@ -370,12 +371,6 @@ class KShot(nn.Module):
                 f"codes collapsed to one-hot (entropy {share:.3f} of 1): slices "
                 "are separate supernets, as in few-shot NAS; raise tau, lower lr, or use "
                 "regulariser = 'target', in the options of k_shot"
-            )
-        elif watched["code_spread"] < _SAME and step >= steps // 2:
-            concerns["uniform codes"] = (
-                f"all paths have one code (spread {watched['code_spread']:.1e}, entropy "
-                f"{share:.3f} of 1), as if there were one supernet; raise lr or "
-                "lower warm_frac, in the options of k_shot"
             )
         return concerns
 

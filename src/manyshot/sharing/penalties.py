@@ -82,9 +82,7 @@ def relative_widths(
         widths: its width decisions.
         archs: the architectures.
     """
-    rows = [
-        [d.values[arch[space.index[d]]] / max(d.values) for d in widths] for arch in archs
-    ]
+    rows = [[d.values[arch[space.index[d]]] / max(d.values) for d in widths] for arch in archs]
     return torch.tensor(rows)
 
 
@@ -95,5 +93,6 @@ def below_floor(codes: Tensor, floor: float) -> Tensor:
         codes: the codes.
         floor: the floor, as a share of the largest entropy, log K.
     """
-    shares = torch.special.entr(codes).sum(-1) / math.log(codes.shape[-1])
-    return (floor - shares).relu().mean()
+    shares: Tensor = torch.special.entr(codes).sum(-1) / math.log(codes.shape[-1])
+    lacking = torch.relu(floor - shares)
+    return lacking.mean()

@@ -8,6 +8,7 @@ from typing import Literal, Protocol, final, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from manyshot.nn.mixing import Combination
 from manyshot.nn.selection import Mixture
 from manyshot.space import Arch, SearchSpace
 
@@ -81,6 +82,21 @@ class Coded(Protocol):
 
     def code(self, archs: Sequence[Arch]) -> Tensor:
         """The codes of architectures, (B, K), or (B, rows, K) if layers or channels have one."""
+        ...
+
+
+@runtime_checkable
+class Mixes(Coded, Protocol):
+    """A scheme whose paths can be run with the code of another, to see what their own is worth.
+
+    Attributes:
+        copies: K.
+    """
+
+    copies: int
+
+    def by_code(self, code: Tensor) -> Combination:
+        """The mixture of a code, as `code` gives one for each architecture."""
         ...
 
 

@@ -114,7 +114,10 @@ class SimplexNet(nn.Module):
         )
 
     def forward(self, encoded: Tensor) -> Tensor:
-        """Codes (B, K), (B, layers, K) or (B, channels, K) of `encode`d architectures, whatever autocast says."""
+        """Codes (B, K), or (B, rows, K) of layers or channels, of `encode`d architectures.
+
+        They are the same whatever autocast says.
+        """
         with torch.autocast(encoded.device.type, enabled=False):
             total: Tensor | None = None
             if self.operations is not None:

@@ -14,7 +14,8 @@ from accelerate.utils import gather_object
 
 from manyshot import records
 from manyshot.data import Batches
-from manyshot.run_folder import SAMPLER_LOG, SamplerLine, TrainLine, sampler_line
+from manyshot.run_folder import SAMPLER_LOG, CodeEvidence, SamplerLine, TrainLine, sampler_line
+from manyshot.train.evidence import EvidenceOfCodes
 from manyshot.train.optimisation import Optimisation, Trained
 
 _SHOWN = ("loss", "code_loss", "code_entropy_share")
@@ -42,6 +43,7 @@ class Journal:
         folder: Path | None,
         log: str,
         tracked: bool,
+        evidence: EvidenceOfCodes | None = None,
     ) -> None:
         """Begins with no losses.
 
@@ -52,11 +54,13 @@ class Journal:
             folder: where records go; nothing is written without it.
             log: the name of the records' file, and of the stage for a tracker.
             tracked: whether the accelerator has a tracker.
+            evidence: measures whether codes matter.
         """
         self.losses: list[float] = []
         self.code_losses: list[float] = []
         self._optimisation, self._batches, self._steps = optimisation, batches, steps
         self._folder, self._log, self._tracked = folder, log, tracked
+        self._evidence = evidence
         self._unread: list[Trained] = []
         self._warned: set[str] = set()
         self._began = (time.monotonic(), 0)
@@ -82,13 +86,14 @@ class Journal:
             losses = self.code_losses if done.phase == "code" else self.losses
             losses += [next(values) for _ in done.losses]
 
-    def record(self, step: int, rate: float, probed_images: int) -> str:
+    def record(self, step: int, rate: float, probed_images: int, last: int) -> str:
         """Writes a record of the steps since the last one.
 
         Args:
             step: how many steps are done.
             rate: the learning rate of the last one.
             probed_images: how many images were forwarded for probes so far.
+            last: how many steps were done at the last record.
 
         Returns:
             A note for a progress bar.
@@ -108,10 +113,13 @@ class Journal:
         }
         if probed_images:
             at["probed_images"] = probed_images
-        self._append(self._log, TrainLine.of({**at, "lr": rate, **watched}))
+        codes = self._seen_of_codes(step, last)
+        shown_codes = {} if codes is None else {"codes": codes.plain()}
+        self._append(self._log, TrainLine.of({**at, "lr": rate, **watched, **shown_codes}))
         if self._tracked:
             stage = self._log.removesuffix(".jsonl")
-            values = {f"{stage}/{name}": value for name, value in {**watched, "lr": rate}.items()}
+            numbers = {**watched, **shown_codes.get("codes", {}), "lr": rate}
+            values = {f"{stage}/{name}": value for name, value in numbers.items()}
             self._optimisation.accelerator.log(values, step=step)
         shown = (f"{n.replace('_', ' ')} {watched[n]:.3f}" for n in _SHOWN if n in watched)
         return f"{', '.join(shown)}, {speed:,.0f} images/s"
@@ -130,6 +138,24 @@ class Journal:
                 warnings.warn(f"{kind}: {words}", TrainingWarning, stacklevel=2)
             self._warned.add(kind)
         return watched
+
+    def _seen_of_codes(self, step: int, last: int) -> CodeEvidence | None:
+        """Whether codes matter, where that is due; at the end a warning if they do not."""
+        evidence, optimisation = self._evidence, self._optimisation
+        if evidence is None or not optimisation.accelerator.is_main_process:
+            return None
+        seen = evidence.measure() if evidence.is_due(step, last) else None
+        if seen is not None and step == self._steps and optimisation.codes and not seen.is_better:
+            warnings.warn(
+                "codes without effect: with their own codes paths are no better than with the mean "
+                f"code ({seen.mean_minus_own:+.4f} ± {2 * seen.mean_minus_own_error:.4f} of loss, "
+                "two standard errors, on images held out), so that nothing is known to be gained "
+                "by codes: train for longer, let slices differ more (start, warm_frac, lr), or "
+                "take one copy",
+                TrainingWarning,
+                stacklevel=2,
+            )
+        return seen
 
     def waiting(self) -> list[list[list[float]]]:
         """For each process its losses, and those of codes, that no record holds yet.

@@ -25,6 +25,7 @@ from manyshot.space import Arch
 from manyshot.tasks import DEFAULT, Task
 from manyshot.train.average import Average
 from manyshot.train.checkpoint import load_checkpoint, save_checkpoint
+from manyshot.train.evidence import EvidenceOfCodes
 from manyshot.train.journal import Journal
 from manyshot.train.optim import (
     OptimizerFactory,
@@ -81,6 +82,7 @@ class Trainer:
         log: str = TRAIN_LOG,
         fingerprint: str = "",
         held_out: HeldOut | None = None,
+        validation: HeldOut | None = None,
         original: nn.Module | None = None,
         optimizer: OptimizerFactory | None = None,
         schedule: ScheduleFactory | None = None,
@@ -102,6 +104,8 @@ class Trainer:
             log: the name of the records' file.
             fingerprint: that of everything the run depends on; a checkpoint of another is refused.
             held_out: makes batches of held-out images for probes, from their number and a seed.
+            validation: likewise of images that nothing learns from, on which it is measured
+                whether the codes of a sharing scheme matter; without it, it is not.
             original: the network that teaches paths of this target, on the same device; it stays as
                 it is, and is no part of checkpoints.
             optimizer: makes the optimiser of weights, whose rates are then the peaks; by default
@@ -152,7 +156,13 @@ class Trainer:
         self.average = None if settings.ema is None else Average(net, settings.ema)
         self.prober = Prober(self.optimisation, held_out, (seed, "probe_images"))
         tracked = settings.tracker is not None
-        self.journal = Journal(self.optimisation, batches, self.steps, folder, log, tracked)
+        evidence = None
+        if validation is not None:
+            size = settings.batch_size
+            evidence = EvidenceOfCodes(self.optimisation, validation, seed, self.steps, size)
+        self.journal = Journal(
+            self.optimisation, batches, self.steps, folder, log, tracked, evidence
+        )
 
     # -- what a step trains on -----------------------------------------------------------------
 
@@ -340,7 +350,8 @@ def train(run: Trainer, progress: Progress | None = None, stage: str = "train") 
             run.step += 1
             journal.note(run.step, run.sampler.report())
             if run.due(settings.log_steps):
-                show(run.step, journal.record(run.step, rate, run.prober.images))
+                last = (run.step - 1) // settings.log_steps * settings.log_steps
+                show(run.step, journal.record(run.step, rate, run.prober.images, last))
             if run.checkpoint_due():
                 run.save()
     run.end()

@@ -56,6 +56,7 @@ def train_supernet(
         progress=progress,
         folder=folder,
         held_out=ws.held_out if len(ws.splits.held_out) else None,
+        validation=ws.validation,
         accelerator=accelerator,
         fingerprint=ws.fingerprint(settings),
     )
