@@ -146,6 +146,16 @@ class SharingSettings(Section):
     """one_shot, k_shot, or `package.module:attribute`."""
     options: Options = {}
     """Arguments of its scheme; `seed` is the recipe's."""
+    inherit: str | None = None
+    """k_shot: let the slices begin as the trained weights of the run in this folder, which trained
+    one copy of the same network with the same images held out. With `start = "equal"` in the
+    options they are equal, else they lie around them."""
+
+    @field_validator("inherit")
+    @classmethod
+    def _from_anywhere(cls, inherit: str | None) -> str | None:
+        """Later commands on the run find the folder from any working folder."""
+        return None if inherit is None else os.path.abspath(os.path.expanduser(inherit))
 
 
 class TaskSettings(Section):

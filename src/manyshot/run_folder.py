@@ -35,6 +35,8 @@ SOURCE = "source.safetensors"
 """The weights that a transfer begins with."""
 ORIGINAL = "original.safetensors"
 """The weights that were given to a network, as the run began with them."""
+INHERITED = "inherited.safetensors"
+"""The weights of another run that slices began as."""
 SHIFTED = "shifted.safetensors"
 """The supernet's weights after a search that moved them."""
 SAMPLER = "sampler.pt"
@@ -1118,6 +1120,11 @@ class RunFolder(_Folder):
     def original(self) -> Path:
         """The weights that were given to the network, as the run began with them."""
         return self.path / ORIGINAL
+
+    @property
+    def inherited(self) -> Path:
+        """The weights of another run that slices began as."""
+        return self.path / INHERITED
 
     @property
     def shifted(self) -> Path:

@@ -47,6 +47,7 @@ from manyshot.pipeline.checks import (
 )
 from manyshot.pipeline.clock import Clock
 from manyshot.pipeline.given import load_data
+from manyshot.pipeline.inherit import Inherited, inherit
 from manyshot.pipeline.matching import Matching
 from manyshot.pipeline.networks import Original, build_sharing, build_supernet
 from manyshot.pipeline.settling import with_epochs, with_precision, with_reachable_budgets
@@ -214,6 +215,7 @@ class Workspace:
         original: what the supernet was made of.
         functions: the recipe's own costs by name.
         clock: counts how long parts of the run take.
+        inherited: the weights of another run that slices began as, if they did.
     """
 
     recipe: Recipe
@@ -227,6 +229,7 @@ class Workspace:
     original: Original = Original()
     functions: Mapping[str, FunctionCost] = field(default_factory=dict)
     clock: Clock = field(default_factory=Clock)
+    inherited: Inherited | None = None
 
     @classmethod
     def build(cls, recipe: Recipe, folder: Path | None = None) -> Workspace:
@@ -241,6 +244,7 @@ class Workspace:
             RecipeError: for a device that does not fit, or what a network, a sharing scheme, a
                 task, a sampler or a searcher says of its name and options.
             DataNotFound: if the images are missing.
+            RecordError, CheckpointError: if the files of a run that is inherited are damaged.
             ValueError: for options that disagree in shape, and what `load` raises.
         """
         device, task = pick_device(recipe.device), build_task(recipe)
@@ -252,6 +256,7 @@ class Workspace:
             given=not recipe.moves,  # a moved supernet has all its weights from another run
             kept=None if folder is None else RunFolder(folder).original,
         )
+        inherited = inherit(net, recipe, splits, folder)
         fit_classes(recipe, net, splits.classes)
         costs = {"macs": macs_table(net), "params": params_table(net)}
         if "size" in budget_metrics(recipe):
@@ -274,6 +279,7 @@ class Workspace:
             has_default_budgets,
             original,
             MappingProxyType(build_costs(recipe, net)),
+            inherited=inherited,
         )
         ws.check_plugins()
         return replace(ws, recipe=ws.with_teacher())
@@ -620,7 +626,7 @@ class Workspace:
             rest.add("ema")
         kept = {
             "network": recipe.network.model_dump(),
-            "sharing": recipe.sharing.model_dump(),
+            "sharing": recipe.sharing.model_dump(exclude={"inherit"}),
             "sampler": recipe.sampler.model_dump(),
             "transfer": recipe.transfer.model_dump(),
             "training": settings.model_dump(exclude=rest),
@@ -633,6 +639,8 @@ class Workspace:
         }
         if self.original.digest is not None:
             kept["weights"] = self.original.digest
+        if self.inherited is not None:
+            kept["inherited"] = self.inherited.digest
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
 
     def _crops_files(self) -> bool:

@@ -50,6 +50,7 @@ def open_folder(
             own.seconds_file,
             own.source,
             own.original,
+            own.inherited,
             own.space_file,
             machine,
             own.signature_file,

@@ -14,12 +14,13 @@ from manyshot.sharing.dictionary import rows
 from manyshot.sharing.k_shot import KShot
 from manyshot.space import Arch
 
+_SPREAD = 0.1
 _SCHEME = "sharing."
 """The beginning of the names that belong to the scheme in a supernet's state dict."""
 
 
 def widen(
-    net: nn.Module, state: Mapping[str, Tensor], *, spread: float = 0.1, seed: int = 0
+    net: nn.Module, state: Mapping[str, Tensor], *, spread: float | None = None, seed: int = 0
 ) -> dict[str, Tensor]:
     """A state dict for a K-shot supernet, from that of one with one copy or with K = 1.
 
@@ -30,16 +31,20 @@ def widen(
     Args:
         net: `ms.Supernet(model, sharing=ms.sharing.KShot(...))`.
         state: the state dict of a supernet of the same model.
-        spread: how large the noise is; 0 leaves the slices equal, from which codes cannot be
-            learnt.
+        spread: how large the noise is. 0 leaves the slices equal, from which codes can be learnt
+            only if they start apart: it is the default for schemes with `start = "equal"`, whose
+            codes do, and 0.1 that of others.
         seed: the seed of the noise.
 
     Raises:
         ValueError: for a negative spread, or tensors of other names or shapes.
     """
+    scheme = _scheme(net)
+    if spread is None:
+        spread = 0.0 if scheme.start == "equal" else _SPREAD
     if not 0 <= spread < float("inf"):
         raise ValueError(f"widen: spread must be at least 0 and finite, got {spread}")
-    copies, stacks = _scheme(net).copies, rows(net)
+    copies, stacks = scheme.copies, rows(net)
     targets = net.state_dict(keep_vars=True)
     wide: dict[str, Tensor] = {}
     for name, target in targets.items():

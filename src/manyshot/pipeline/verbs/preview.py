@@ -19,6 +19,7 @@ from manyshot.run_folder import (
     CONTROLS_LOG,
     ENVIRONMENT,
     FINISH_LOG,
+    INHERITED,
     LATENCY,
     ORIGINAL,
     RECIPE,
@@ -202,6 +203,8 @@ def _files(ws: Workspace, *, whole: bool) -> list[dict[str, str]]:
         files[LATENCY] = "measured latencies"
     if ws.original.module is not None and ws.original.is_given:
         files[ORIGINAL] = "the weights that are given"
+    if ws.inherited is not None:
+        files[INHERITED] = "the weights that slices begin as"
     if isinstance(ws.net.sharing, Coded):
         files[CODES] = "codes of some paths"
     if whole:

@@ -21,6 +21,7 @@ from manyshot.pipeline.build import (
 )
 from manyshot.pipeline.checks import GENERATOR, check_settings
 from manyshot.pipeline.clock import Clock
+from manyshot.pipeline.inherit import keep_inherited
 from manyshot.pipeline.networks import keep_original, said_of_classifier
 from manyshot.pipeline.opening import open_folder, take_over
 from manyshot.pipeline.settling import said_of_budgets
@@ -103,6 +104,7 @@ def begin(
     if accelerator.is_main_process:
         open_folder(folder, recipe, ws.memory_format, trained)
         keep_original(ws.original, recipe, ws.splits, RunFolder(folder).original)
+        keep_inherited(ws.inherited, RunFolder(folder))
         describe_space(ws, folder, minutes)
         if not RunFolder(folder).has_begun:
             try_formats(ws, progress)
