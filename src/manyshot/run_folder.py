@@ -439,6 +439,13 @@ class CodeEvidence(Part):
         return self.mean_minus_own > 2 * self.mean_minus_own_error
 
 
+class SplitRecord(Part):
+    """A decision that one copy was split by, and the group of each of its options."""
+
+    decision: str
+    groups: tuple[Literal[0, 1], ...]
+
+
 class TrainLine(Record):
     """A line of `train.jsonl`: the steps since the last one.
 
@@ -462,6 +469,8 @@ class TrainLine(Record):
     slice_distance: float | None = None
     codes: CodeEvidence | None = None
     """Whether codes matter; measured at a few records of a run."""
+    splits: tuple[SplitRecord, ...] | None = None
+    """What gradients split one copy by, since the last line."""
     images_per_second: float | None = None
     probed_images: Count | None = None
     """Images forwarded so far for the probes of a sampler."""

@@ -73,6 +73,7 @@ CONTROLS = {
     "frozen random simplex-net": "codes=random",
     "hard one-hot codes": "codes=one_hot",
     "the decision that splits": "split=layer1",
+    "batches that gradients are compared on": "split_batches=5",
     "code scope": "code_scope=layer",
     "joint": "update_mode=joint",
     "shared batch norm": "mix_bn_affine=false",

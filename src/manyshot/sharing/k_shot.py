@@ -49,7 +49,8 @@ from manyshot.sharing.penalties import (
 )
 from manyshot.sharing.scheme import Phase
 from manyshot.sharing.simplex_net import SimplexNet
-from manyshot.space import Arch, SearchSpace
+from manyshot.sharing.splits import MOST, bipartition
+from manyshot.space import Arch, Decision, SearchSpace
 
 Codes = Literal["learnt", "uniform", "random", "one_hot"]
 CodeScope = Literal["path", "layer", "channel"]
@@ -59,6 +60,7 @@ Optimiser = Literal["sgd", "adam"]
 Start = Literal["independent", "equal"]
 T = TypeVar("T")
 
+_GRADIENTS = "gradients"
 _WARM = 0.05
 _CODE_EVERY = 8
 _ADAM_LR = 0.002
@@ -109,7 +111,9 @@ class KShot(nn.Module):
         last_std: the standard deviation of the weights of its last layer; by default 0.01, for
             random codes and equal slices 1.
         split: for one-hot codes, the name of the decision that splits; by default the first. Option
-            i uses slice i modulo K.
+            i uses slice i modulo K. With `gradients` log2(K) decisions split, each into two groups
+            of options, which gradients say at the end of the warm-up (arXiv:2203.15207).
+        split_batches: of so many training batches gradients are compared for that.
         regulariser: `target`, `cos` or `instance` for a further loss of codes, if the space has
             width decisions (see `distinctness`); or `none`.
         beta: the factor of that loss.
@@ -149,6 +153,7 @@ class KShot(nn.Module):
         tau: AboveZero = 1.0,
         last_std: AtLeastZero | None = None,
         split: str | None = None,
+        split_batches: Positive = 20,
         regulariser: Penalty = "target",
         beta: AtLeastZero = 0.1,
         width_settings: WidthSettings = "together",
@@ -172,6 +177,8 @@ class KShot(nn.Module):
                 "and with update_mode = 'joint' none is: leave code_every out, or take "
                 "update_mode = 'alternate'"
             )
+        if copies > 1 and codes == "one_hot" and split == _GRADIENTS:
+            _check_splittable(copies, start, warm_frac)
         if warm_frac is None:
             warm_frac = _WARM if codes == "learnt" and start == "independent" else 0.0
         self.copies, self.chunks, self.codes, self.code_scope = copies, m, codes, code_scope
@@ -179,7 +186,8 @@ class KShot(nn.Module):
         self.mix_bn_affine, self.mix_fixed_layers = mix_bn_affine, mix_fixed_layers
         self.update_mode, self.warm_frac = update_mode, warm_frac
         self.code_every, self.compensate = code_every or _CODE_EVERY, compensate
-        self.hidden, self.tau, self.split = hidden, tau, split
+        self.hidden, self.tau = hidden, tau
+        self.split, self.split_batches = split, split_batches
         if last_std is None:
             last_std = 1.0 if codes == "random" or start == "equal" else 0.01
         self.last_std = last_std
@@ -190,6 +198,7 @@ class KShot(nn.Module):
         self.simplex_net: SimplexNet | None = None
         self._space: SearchSpace | None = None
         self._split = 0
+        self.groups: Tensor | None = None
         self.register_buffer("_like", torch.empty(0), persistent=False)
 
     # -- what a supernet asks ----------------------------------------------------------------
@@ -204,7 +213,10 @@ class KShot(nn.Module):
         """
         if self._space is not None:
             raise RuntimeError("this KShot belongs to another supernet already: make a new one")
-        if self.codes == "one_hot":
+        if self.copies > 1 and self.codes == "one_hot" and self.split == _GRADIENTS:
+            self._space = space
+            self._prepare_groups()
+        elif self.copies > 1 and self.codes == "one_hot":
             self._split = self._splitting(space)
         entries = dictionary(
             model, batch_norms=self.mix_bn_affine, fixed_layers=self.mix_fixed_layers
@@ -265,13 +277,21 @@ class KShot(nn.Module):
         if self.simplex_net is not None:
             codes: Tensor = self.simplex_net(self.simplex_net.encode(archs))
             return codes
-        if self.codes == "uniform":
+        if self.codes == "uniform" or (self.groups is not None and not self.chosen()):
             codes = like.new_full(shape, 1 / self.copies)
         else:
-            slices = [space.canonical(arch)[self._split] % self.copies for arch in archs]
+            slices = [self._slice_of(space.canonical(arch)) for arch in archs]
             picked = nn.functional.one_hot(torch.tensor(slices, device=like.device), self.copies)
             codes = picked.to(like.dtype)[:, None].expand(shape)
         return codes[:, 0] if self.code_scope == "path" else codes
+
+    def _slice_of(self, arch: Arch) -> int:
+        """The slice that a canonical architecture uses, with one-hot codes."""
+        if self.groups is None:
+            return arch[self._split] % self.copies
+        space = self._attached(self._space)
+        chosen = enumerate(self.chosen())
+        return sum(groups[arch[space.index[d]]] << bit for bit, (d, groups) in chosen)
 
     def mixture(self, arch: Arch, phase: Phase | None = None) -> Combination:
         """The combination that the code of `arch` says: uniform in "warmup", fixed in "weights"."""
@@ -286,6 +306,54 @@ class KShot(nn.Module):
         """The combination of a code, as `code` gives one for each architecture."""
         by_channel = self.code_scope == "channel"
         return Combination(code, compensate=self.compensate, by_channel=by_channel)
+
+    # -- a split by gradients ----------------------------------------------------------------
+
+    def _prepare_groups(self) -> None:
+        """Makes room for the splits: a row for each, its decision and the group of each option."""
+        candidates, splits = self.candidates(), self.copies.bit_length() - 1
+        if len(candidates) < splits:
+            raise ValueError(
+                f"KShot: copies = {self.copies} is {splits} splits, and {len(candidates)} "
+                f"decisions have 2 to {MOST} options: lower copies to {2 ** len(candidates)}"
+            )
+        most = max(len(decision.options) for decision in candidates)
+        del self.groups
+        self.register_buffer("groups", torch.full((splits, 1 + most), -1))
+
+    def candidates(self) -> list[Decision]:
+        """The decisions that gradients may split: of 2 to `MOST` options."""
+        space = self._attached(self._space)
+        return [d for d in space.decisions if 2 <= len(d.options) <= MOST]
+
+    def splits_at(self, step: int, steps: int) -> bool:
+        """Whether gradients are to say now how slices part: once, when the warm-up is over."""
+        if self.groups is None or self.chosen():
+            return False
+        return self.phase(step, steps) != "warmup"
+
+    def split_by(self, apart: Mapping[Decision, Tensor]) -> None:
+        """Splits by the decisions whose options fall into the groups that are furthest apart."""
+        space, groups = self._attached(self._space), self.groups
+        assert groups is not None
+        best = {decision: bipartition(distances) for decision, distances in apart.items()}
+        ranked = sorted(best, key=lambda d: (-best[d][1], space.index[d]))
+        groups.fill_(-1)
+        for row, decision in zip(groups, ranked, strict=False):
+            row[0] = space.index[decision]
+            row[1 : 1 + len(decision.options)] = torch.tensor(best[decision][0])
+
+    def chosen(self) -> list[tuple[Decision, tuple[int, ...]]]:
+        """The decisions that gradients split by, each with the group of every option; or none."""
+        if self.groups is None:
+            return []
+        space = self._attached(self._space)
+        table = [row for row in self.groups.tolist() if row[0] >= 0]
+        decisions = [space.decisions[row[0]] for row in table]
+        return [
+            (decision, tuple(row[1 : 1 + len(decision.options)]))
+            for decision, row in zip(decisions, table, strict=True)
+        ]
 
     # -- what the training loop asks ---------------------------------------------------------
 
@@ -384,6 +452,24 @@ class KShot(nn.Module):
                 "KShot has no codes before ms.Supernet(model, sharing=...) is made with it"
             )
         return held
+
+
+def _check_splittable(copies: int, start: Start, warm_frac: float | None) -> None:
+    """Refuses a split by gradients of what is not one copy that has trained.
+
+    Raises:
+        ValueError: then.
+    """
+    if start != "equal" or not warm_frac or warm_frac >= 1:
+        raise ValueError(
+            "KShot: split = 'gradients' splits one copy while it trains: give start = 'equal' and "
+            f"warm_frac between 0 and 1, got start = {start!r} and warm_frac = {warm_frac}"
+        )
+    if copies & (copies - 1):
+        raise ValueError(
+            f"KShot: split = 'gradients' splits in two, again and again: copies must be 2, 4, 8, "
+            f"..., got {copies}"
+        )
 
 
 def _refuse_without_effect(codes: Codes, start: Start, last_std: float | None) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from manyshot.nn.mixing import Combination
 from manyshot.nn.selection import Mixture
-from manyshot.space import Arch, SearchSpace
+from manyshot.space import Arch, Decision, SearchSpace
 
 Phase = Literal["warmup", "weights", "code", "joint"]
 """What an optimiser step moves: weights under uniform codes, weights, codes, or both."""
@@ -97,6 +97,33 @@ class Mixes(Coded, Protocol):
 
     def by_code(self, code: Tensor) -> Combination:
         """The mixture of a code, as `code` gives one for each architecture."""
+        ...
+
+
+@runtime_checkable
+class Splits(Protocol):
+    """A scheme that splits one copy, while it trains, by decisions that gradients choose.
+
+    Attributes:
+        split_batches: of so many training batches gradients are compared.
+    """
+
+    split_batches: int
+
+    def splits_at(self, step: int, steps: int) -> bool:
+        """Whether it is to be split before the optimiser step `step` (from 0) of `steps`."""
+        ...
+
+    def candidates(self) -> list[Decision]:
+        """The decisions that it may be split by."""
+        ...
+
+    def split_by(self, apart: Mapping[Decision, Tensor]) -> None:
+        """Splits it by the distances (options, options) between the options of each candidate."""
+        ...
+
+    def chosen(self) -> list[tuple[Decision, tuple[int, ...]]]:
+        """The decisions that it was split by, each with the group of every option."""
         ...
 
 

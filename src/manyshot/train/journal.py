@@ -15,6 +15,7 @@ from accelerate.utils import gather_object
 from manyshot import records
 from manyshot.data import Batches
 from manyshot.run_folder import SAMPLER_LOG, CodeEvidence, SamplerLine, TrainLine, sampler_line
+from manyshot.sharing import Splits
 from manyshot.train.evidence import EvidenceOfCodes
 from manyshot.train.optimisation import Optimisation, Trained
 
@@ -115,10 +116,11 @@ class Journal:
             at["probed_images"] = probed_images
         codes = self._seen_of_codes(step, last)
         shown_codes = {} if codes is None else {"codes": codes.plain()}
+        shown_codes |= self._splits(step, last)
         self._append(self._log, TrainLine.of({**at, "lr": rate, **watched, **shown_codes}))
         if self._tracked:
             stage = self._log.removesuffix(".jsonl")
-            numbers = {**watched, **shown_codes.get("codes", {}), "lr": rate}
+            numbers = {**watched, **({} if codes is None else codes.plain()), "lr": rate}
             values = {f"{stage}/{name}": value for name, value in numbers.items()}
             self._optimisation.accelerator.log(values, step=step)
         shown = (f"{n.replace('_', ' ')} {watched[n]:.3f}" for n in _SHOWN if n in watched)
@@ -156,6 +158,16 @@ class Journal:
                 stacklevel=2,
             )
         return seen
+
+    def _splits(self, step: int, last: int) -> dict[str, Any]:
+        """What the sharing scheme was split by since the last record, if it was."""
+        scheme = self._optimisation.net.sharing
+        if not isinstance(scheme, Splits) or not scheme.chosen():
+            return {}
+        if last and scheme.phase(last - 1, self._steps) != "warmup":
+            return {}
+        splits = [{"decision": d.name, "groups": groups} for d, groups in scheme.chosen()]
+        return {"splits": splits}
 
     def waiting(self) -> list[list[list[float]]]:
         """For each process its losses, and those of codes, that no record holds yet.

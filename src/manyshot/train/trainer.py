@@ -20,7 +20,7 @@ from manyshot.progress import Progress, Silent
 from manyshot.recipe import TrainingSettings
 from manyshot.run_folder import TRAIN_LOG, TRAINER
 from manyshot.seeding import numpy_rng
-from manyshot.sharing import Phase
+from manyshot.sharing import Phase, Splits
 from manyshot.space import Arch
 from manyshot.tasks import DEFAULT, Task
 from manyshot.train.average import Average
@@ -47,6 +47,7 @@ from manyshot.train.optimisation import (
 )
 from manyshot.train.plan import Plan, Probe, Sampler
 from manyshot.train.probing import HeldOut, Prober
+from manyshot.train.splitting import gradient_distances
 from manyshot.watching import watched
 
 
@@ -206,6 +207,15 @@ class Trainer:
         rng = numpy_rng(self.seed, "plan", self.step, *chunk)
         return self.sampler.plan(rng, self.step)
 
+    def split(self) -> None:
+        """Lets the sharing scheme split what was one copy, if it is time for that."""
+        scheme = self.net.sharing
+        if isinstance(scheme, Splits) and scheme.splits_at(self.step, self.steps):
+            batches = itertools.islice(self.batches.from_step(self.step), scheme.split_batches)
+            rng = numpy_rng(self.seed, "split")
+            candidates = scheme.candidates()
+            scheme.split_by(gradient_distances(self.optimisation, batches, candidates, rng))
+
     # -- what the sampler learns from it -------------------------------------------------------
 
     def teach(self, trained: Sequence[Trained]) -> None:
@@ -339,6 +349,7 @@ def train(run: Trainer, progress: Progress | None = None, stage: str = "train") 
     ):
         batches = run.batches.from_step(run.step)
         for images, targets in itertools.islice(batches, run.steps - run.step):
+            run.split()
             phase, rate = run.phase(), run.rate()
             turns = run.turns(phase, images, targets)
             trained = run.optimisation.step(run.step, turns, phase, rate)

@@ -1,0 +1,178 @@
+"""Few-shot splits that gradients choose: distances, groups, inheritance, resuming."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from train_nets import same, seeded, trainer, weights
+
+import manyshot as ms
+from manyshot import records
+from manyshot.nn.mixing import Stacked
+from manyshot.sharing.splits import bipartition
+from manyshot.train import train
+from manyshot.train.splitting import gradient_distances
+
+GRADIENTS = {
+    "codes": "one_hot", "split": "gradients", "start": "equal", "warm_frac": 0.5, "split_batches": 2
+}  # fmt: skip
+
+
+class Twins(nn.Module):
+    """Options 0 and 2 of the first decision compute the same; the second has two options."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Linear(64, 8)
+        twin = [nn.Linear(8, 8) for _ in range(3)]
+        twin[2].load_state_dict(twin[0].state_dict())
+        self.one = ms.nn.Choice({f"{i}": layer for i, layer in enumerate(twin)}, "one")
+        self.two = ms.nn.Choice({"a": nn.Linear(8, 8), "b": nn.Linear(8, 8)}, "two")
+        self.head = nn.Linear(8, 10)
+
+    def forward(self, x):
+        x = torch.relu(self.stem(x.flatten(1)))
+        return self.head(torch.relu(self.two(torch.relu(self.one(x)))))
+
+
+def k_shot(copies=2, **options):
+    sharing = ms.sharing.KShot(copies, **{**GRADIENTS, **options})
+    return seeded(lambda: ms.Supernet(Twins(), sharing=sharing))
+
+
+def test_groups_have_the_largest_cut():
+    """Against all subsets, by loops."""
+    rng = np.random.default_rng(0)
+    for count in (2, 3, 5):
+        apart = rng.uniform(size=(count, count))
+        apart = torch.from_numpy(apart + apart.T)
+        groups, score = bipartition(apart)
+        cuts = [
+            sum(float(apart[i, j]) for i in inside for j in range(count) if j not in inside)
+            for size in range(1, count)
+            for inside in itertools.combinations(range(count), size)
+        ]
+        pairs = list(itertools.combinations(range(count), 2))
+        assert score * len(pairs) == pytest.approx(max(cuts))
+        across = sum(float(apart[i, j]) for i, j in pairs if groups[i] != groups[j])
+        assert across == pytest.approx(max(cuts))
+        assert groups[0] == 0
+    apart = torch.tensor([[0.0, 1, 0], [1, 0, 1], [0, 1, 0]])
+    assert bipartition(apart)[0] == (0, 1, 0)  # equal options stay together
+
+
+def test_distances_are_those_of_plain_networks():
+    """Of gradients of an extracted network, in what all options share."""
+    net = k_shot()
+    run = trainer(net)
+    batches = list(itertools.islice(run.batches.from_step(0), 2))
+    before = weights(net)
+    found = gradient_distances(
+        run.optimisation, batches, net.sharing.candidates(), np.random.default_rng(4)
+    )
+    assert same(before, weights(net))
+    assert all(parameter.grad is None for parameter in net.parameters()) and net.training
+    one, rng = seeded(lambda: ms.Supernet(Twins())), np.random.default_rng(4)
+    by_hand = {name: np.zeros((n, n)) for name, n in (("one", 3), ("two", 2))}
+    for images, labels in batches:
+        for at, (name, count) in enumerate((("one", 3), ("two", 2))):
+            path, grads = list(one.space.sample(rng)), []
+            for option in range(count):
+                path[at] = option
+                subnet = one.extract(tuple(path))
+                F.cross_entropy(subnet(images), labels).backward()
+                shared = ["stem", "head", "two" if name == "one" else "one"]
+                grads.append(
+                    torch.cat([p.grad.flatten() for part in shared
+                               for p in getattr(subnet, part).parameters()])
+                )  # fmt: skip
+            for i, j in itertools.product(range(count), repeat=2):
+                cosine = float(grads[i] @ grads[j] / grads[i].norm() / grads[j].norm())
+                by_hand[name][i, j] += (1 - cosine) / len(batches)
+    for decision, apart in found.items():
+        np.testing.assert_allclose(apart.numpy(), by_hand[decision.name], atol=1e-5)
+    assert float(found[net.space.decisions[0]][0, 2]) == pytest.approx(0, abs=1e-6)
+
+
+def test_the_split_is_made_once_recorded_and_inherited(tmp_path):
+    net = k_shot(4)
+    run = trainer(net, tmp_path, epochs=2, log_steps=2)
+    seen = []
+    split_by = net.sharing.split_by
+
+    def splitting(apart):
+        seen.append((run.step, [
+            all(torch.equal(part, stack[0]) for part in stack)
+            for m in net.modules() if isinstance(m, Stacked)
+            for stack in map(m._parameters.get, m._stacks)
+        ]))  # fmt: skip
+        split_by(apart)
+
+    run.net.sharing.split_by = splitting
+    assert net.sharing.code([(0, 0)]).tolist() == [[0.25] * 4]
+    train(run)
+    [(step, equal)] = seen
+    assert step == 4 and equal and all(equal)  # half of eight; slices are one copy until then
+    rows = records.read_lines(tmp_path / "train.jsonl")
+    assert ["splits" in row for row in rows] == [False, False, True, False]
+    told = {split["decision"]: split["groups"] for split in rows[2]["splits"]}
+    assert told.keys() == {"one", "two"} and told["two"] == [0, 1]
+    order = [split["decision"] for split in rows[2]["splits"]]
+    codes = net.sharing.code(list(net.space.enumerate()))
+    for arch, code in zip(net.space.enumerate(), codes, strict=True):
+        groups = {"one": told["one"][arch[0]], "two": told["two"][arch[1]]}
+        used = sum(groups[name] * 2**bit for bit, name in enumerate(order))
+        assert code.tolist() == [float(k == used) for k in range(4)]  # in exactly one leaf
+    other = k_shot(4)
+    other.load_state_dict(net.state_dict())
+    assert other.sharing.chosen() == [
+        (next(d for d in other.space.decisions if d.name == o.name), groups)
+        for o, groups in net.sharing.chosen()
+    ]
+
+
+@pytest.mark.parametrize("stop", [3, 5])
+def test_stopped_before_or_after_the_split_it_ends_the_same(tmp_path, stop):
+    whole = trainer(k_shot(), tmp_path / "whole", checkpoint_steps=1)
+    train(whole)
+    killed = trainer(k_shot(), tmp_path / "killed", checkpoint_steps=1)
+    save = killed.save
+
+    def saving():
+        save()
+        if killed.step == stop:
+            raise KeyboardInterrupt
+
+    killed.save = saving
+    with pytest.raises(KeyboardInterrupt):
+        train(killed)
+    again = trainer(k_shot(), tmp_path / "killed", checkpoint_steps=1)
+    train(again)
+    assert same(weights(whole.net), weights(again.net))
+    lines = [records.read_lines(tmp_path / name / "train.jsonl") for name in ("whole", "killed")]
+    splits = [[row.get("splits") for row in rows] for rows in lines]
+    assert splits[0] == splits[1] and any(splits[0])
+
+
+def test_one_copy_has_nothing_to_split():
+    run = trainer(k_shot(1))
+    train(run)
+    assert run.net.sharing.chosen() == [] and run.net.sharing.code([(0, 0)]).tolist() == [[1.0]]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"start": "independent"}, "splits one copy while it trains"),
+        ({"warm_frac": None}, "splits one copy while it trains"),
+        ({"warm_frac": 1.0}, "splits one copy while it trains"),
+        ({"copies": 3}, "copies must be 2, 4, 8"),
+        ({"copies": 8}, "copies = 8 is 3 splits, and 2 decisions"),
+    ],
+)
+def test_what_cannot_be_split_is_refused(options, words):
+    with pytest.raises(ValueError, match=words):
+        k_shot(**options)
