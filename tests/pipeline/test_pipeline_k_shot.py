@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import manyshot as ms
-from manyshot.pipeline import Workspace
+from manyshot.pipeline import Workspace, train_only
 from manyshot.pipeline.networks import make_network
 from manyshot.recipe import Recipe, RecipeError
 from manyshot.seeding import seeded
@@ -54,6 +54,21 @@ def test_other_searchers_take_its_supernet(finished, tmp_path, searcher, options
     result = run(recipe, tmp_path, trained=finished[0])
     [winner] = result["winners"]
     assert 0 <= winner["test_score"] <= 1
+
+
+def test_splits_by_gradients_are_among_the_weights(tmp_path):
+    options = "{copies=2, codes='one_hot', split='gradients', start='equal', warm_frac=0.5}"
+    sharing = ("sharing.name=k_shot", f"sharing.options={options}")
+    recipe = small(*sharing, "sharing.options.split_batches=1")
+    train_only(recipe, tmp_path)
+    ws = Workspace.build(recipe)
+    load_weights(tmp_path / "supernet.safetensors", ws.net, ws.weights_fingerprint())
+    [told] = [row["splits"] for row in lines(tmp_path, "train.jsonl") if "splits" in row]
+    [(decision, groups)] = ws.net.sharing.chosen()
+    assert told == [{"decision": decision.name, "groups": list(groups)}]
+    assert set(groups) == {0, 1}
+    codes = {tuple(row["code"]) for row in lines(tmp_path, "codes.jsonl")}
+    assert codes == {(1.0, 0.0), (0.0, 1.0)}
 
 
 def test_slices_are_networks_made_from_other_seeds():

@@ -47,9 +47,10 @@ from manyshot.sharing.penalties import (
     settings_independent,
     settings_together,
 )
+from manyshot.sharing.refusals import check_splittable, refuse_one_copy
 from manyshot.sharing.scheme import Phase
 from manyshot.sharing.simplex_net import SimplexNet
-from manyshot.sharing.splits import MOST, bipartition
+from manyshot.sharing.splits import GradientSplits
 from manyshot.space import Arch, Decision, SearchSpace
 
 Codes = Literal["learnt", "uniform", "random", "one_hot"]
@@ -132,6 +133,7 @@ class KShot(nn.Module):
         simplex_net: the net, once attached, if codes are learnt or random.
         layers: how many layers the dictionary has, once attached.
         channels: how many output channels.
+        splits: what gradients split by, once attached, if they do.
     """
 
     @checked
@@ -170,7 +172,7 @@ class KShot(nn.Module):
         """
         super().__init__()
         if copies > 1:
-            _refuse_without_effect(codes, start, last_std)
+            refuse_one_copy(codes, start, last_std)
         if code_every is not None and update_mode == "joint":
             raise ValueError(
                 f"KShot: code_every = {code_every} says how often a step is of the codes alone, "
@@ -178,7 +180,7 @@ class KShot(nn.Module):
                 "update_mode = 'alternate'"
             )
         if copies > 1 and codes == "one_hot" and split == _GRADIENTS:
-            _check_splittable(copies, start, warm_frac)
+            check_splittable(copies, start, warm_frac)
         if warm_frac is None:
             warm_frac = _WARM if codes == "learnt" and start == "independent" else 0.0
         self.copies, self.chunks, self.codes, self.code_scope = copies, m, codes, code_scope
@@ -198,7 +200,7 @@ class KShot(nn.Module):
         self.simplex_net: SimplexNet | None = None
         self._space: SearchSpace | None = None
         self._split = 0
-        self.groups: Tensor | None = None
+        self.splits: GradientSplits | None = None
         self.register_buffer("_like", torch.empty(0), persistent=False)
 
     # -- what a supernet asks ----------------------------------------------------------------
@@ -213,11 +215,10 @@ class KShot(nn.Module):
         """
         if self._space is not None:
             raise RuntimeError("this KShot belongs to another supernet already: make a new one")
-        if self.copies > 1 and self.codes == "one_hot" and self.split == _GRADIENTS:
-            self._space = space
-            self._prepare_groups()
-        elif self.copies > 1 and self.codes == "one_hot":
+        if self.codes == "one_hot" and self.split != _GRADIENTS:
             self._split = self._splitting(space)
+        elif self.codes == "one_hot" and self.copies > 1:
+            self.splits = GradientSplits(space, self.copies)
         entries = dictionary(
             model, batch_norms=self.mix_bn_affine, fixed_layers=self.mix_fixed_layers
         )
@@ -277,7 +278,7 @@ class KShot(nn.Module):
         if self.simplex_net is not None:
             codes: Tensor = self.simplex_net(self.simplex_net.encode(archs))
             return codes
-        if self.codes == "uniform" or (self.groups is not None and not self.chosen()):
+        if self.codes == "uniform" or (self.splits is not None and not self.chosen()):
             codes = like.new_full(shape, 1 / self.copies)
         else:
             slices = [self._slice_of(space.canonical(arch)) for arch in archs]
@@ -287,11 +288,9 @@ class KShot(nn.Module):
 
     def _slice_of(self, arch: Arch) -> int:
         """The slice that a canonical architecture uses, with one-hot codes."""
-        if self.groups is None:
-            return arch[self._split] % self.copies
-        space = self._attached(self._space)
-        chosen = enumerate(self.chosen())
-        return sum(groups[arch[space.index[d]]] << bit for bit, (d, groups) in chosen)
+        return (
+            arch[self._split] % self.copies if self.splits is None else self.splits.slice_of(arch)
+        )
 
     def mixture(self, arch: Arch, phase: Phase | None = None) -> Combination:
         """The combination that the code of `arch` says: uniform in "warmup", fixed in "weights"."""
@@ -309,51 +308,23 @@ class KShot(nn.Module):
 
     # -- a split by gradients ----------------------------------------------------------------
 
-    def _prepare_groups(self) -> None:
-        """Makes room for the splits: a row for each, its decision and the group of each option."""
-        candidates, splits = self.candidates(), self.copies.bit_length() - 1
-        if len(candidates) < splits:
-            raise ValueError(
-                f"KShot: copies = {self.copies} is {splits} splits, and {len(candidates)} "
-                f"decisions have 2 to {MOST} options: lower copies to {2 ** len(candidates)}"
-            )
-        most = max(len(decision.options) for decision in candidates)
-        del self.groups
-        self.register_buffer("groups", torch.full((splits, 1 + most), -1))
-
     def candidates(self) -> list[Decision]:
-        """The decisions that gradients may split: of 2 to `MOST` options."""
-        space = self._attached(self._space)
-        return [d for d in space.decisions if 2 <= len(d.options) <= MOST]
+        """The decisions that gradients may split; none unless `split` is `gradients`."""
+        return [] if self.splits is None else self.splits.candidates
 
     def splits_at(self, step: int, steps: int) -> bool:
         """Whether gradients are to say now how slices part: once, when the warm-up is over."""
-        if self.groups is None or self.chosen():
+        if self.splits is None or self.chosen():
             return False
         return self.phase(step, steps) != "warmup"
 
     def split_by(self, apart: Mapping[Decision, Tensor]) -> None:
-        """Splits by the decisions whose options fall into the groups that are furthest apart."""
-        space, groups = self._attached(self._space), self.groups
-        assert groups is not None
-        best = {decision: bipartition(distances) for decision, distances in apart.items()}
-        ranked = sorted(best, key=lambda d: (-best[d][1], space.index[d]))
-        groups.fill_(-1)
-        for row, decision in zip(groups, ranked, strict=False):
-            row[0] = space.index[decision]
-            row[1 : 1 + len(decision.options)] = torch.tensor(best[decision][0])
+        """Splits by the distances between the options of each candidate."""
+        self._attached(self.splits).split_by(apart)
 
     def chosen(self) -> list[tuple[Decision, tuple[int, ...]]]:
         """The decisions that gradients split by, each with the group of every option; or none."""
-        if self.groups is None:
-            return []
-        space = self._attached(self._space)
-        table = [row for row in self.groups.tolist() if row[0] >= 0]
-        decisions = [space.decisions[row[0]] for row in table]
-        return [
-            (decision, tuple(row[1 : 1 + len(decision.options)]))
-            for decision, row in zip(decisions, table, strict=True)
-        ]
+        return [] if self.splits is None else self.splits.chosen()
 
     # -- what the training loop asks ---------------------------------------------------------
 
@@ -452,47 +423,6 @@ class KShot(nn.Module):
                 "KShot has no codes before ms.Supernet(model, sharing=...) is made with it"
             )
         return held
-
-
-def _check_splittable(copies: int, start: Start, warm_frac: float | None) -> None:
-    """Refuses a split by gradients of what is not one copy that has trained.
-
-    Raises:
-        ValueError: then.
-    """
-    if start != "equal" or not warm_frac or warm_frac >= 1:
-        raise ValueError(
-            "KShot: split = 'gradients' splits one copy while it trains: give start = 'equal' and "
-            f"warm_frac between 0 and 1, got start = {start!r} and warm_frac = {warm_frac}"
-        )
-    if copies & (copies - 1):
-        raise ValueError(
-            f"KShot: split = 'gradients' splits in two, again and again: copies must be 2, 4, 8, "
-            f"..., got {copies}"
-        )
-
-
-def _refuse_without_effect(codes: Codes, start: Start, last_std: float | None) -> None:
-    """Refuses options that leave K copies one copy, or codes that are others by name alone.
-
-    Raises:
-        ValueError: then.
-    """
-    if start == "equal" and codes == "uniform":
-        raise ValueError(
-            "KShot: start = 'equal' with codes = 'uniform' is one copy, in K times the memory: "
-            "take copies = 1, or start = 'independent'"
-        )
-    if last_std == 0 and start == "equal" and codes in ("learnt", "random"):
-        raise ValueError(
-            "KShot: last_std = 0 with start = 'equal' leaves slices equal and codes uniform for "
-            "ever, since neither gets a gradient that tells slices apart: give last_std above 0"
-        )
-    if last_std == 0 and codes == "random":
-        raise ValueError(
-            "KShot: last_std = 0 with codes = 'random' makes all codes uniform: take codes = "
-            "'uniform', or give last_std above 0"
-        )
 
 
 def _layers_of_channels(entries: Sequence[Entry]) -> list[int]:
