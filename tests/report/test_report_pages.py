@@ -83,6 +83,7 @@ def test_a_run_has_all_its_figures(run: Path) -> None:
         "Images per second",
         "Entropy of codes",
         "Spread of codes",
+        "Effective sharing",
         "Distance between copies",
         "Share of each copy of the weights in each path",
         "Entropy of the code of each path",
