@@ -718,10 +718,10 @@ class RankScoreLine(ScoresRecord):
     """From the score before it, or the beginning of its command, to this one."""
 
 
-IntervalMethod = Literal["BCa", "percentile", "F", "runs"]
+IntervalMethod = Literal["BCa", "percentile", "F", "runs", "crossed"]
 """How the bounds of an interval were found: from the draws of a bootstrap over architectures
-(`manyshot.rank.bootstrap`), by the F distribution (`manyshot.rank.reliability`), or by resampling
-the runs of the truth."""
+(`manyshot.rank.bootstrap`), by the F distribution (`manyshot.rank.reliability`), by resampling the
+runs of the truth, or by resampling architectures and runs together."""
 
 
 class Statistic(Part):
@@ -750,7 +750,8 @@ class PredictorStatistics(Part):
     pearson: Statistic
     clear_pairs: Statistic
     overlap: dict[str, Statistic]
-    best_rank: dict[str, Count]
+    best_rank: dict[str, Count | float]
+    """A mean of ranks on a set of which several chose in turn."""
     regret: Statistic
     beats: Statistic | None = None
     """The difference of Kendall's tau to that of `macs`."""
@@ -782,8 +783,20 @@ class Reliability(Part):
     """Kendall's tau with the mean of the runs, of who knows what every architecture is worth."""
 
 
+class RankedTurn(Part):
+    """What one of several choosers chose of a set, and who judges it."""
+
+    by: str
+    archs: tuple[ArchText, ...]
+    judged_by: tuple[str, ...]
+
+
 class RankedSet(Part):
-    """A set of architectures: who judges it, and how well each predictor orders it."""
+    """A set of architectures: who judges it, and how well each predictor orders it.
+
+    Of a set of which several chose in turn all statistics are means over turns, and `architectures`
+    is how many each chose.
+    """
 
     name: str
     why: str
@@ -797,6 +810,8 @@ class RankedSet(Part):
     """Absent in records from before it was written."""
     whole: bool | None = None
     """Whether these are all architectures of the space, or the best of all; absent likewise."""
+    turns: tuple[RankedTurn, ...] | None = None
+    """What each chose, where several chose in turn."""
 
     @model_validator(mode="after")
     def _can_be_compared(self) -> Self:

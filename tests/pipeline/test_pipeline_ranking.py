@@ -149,20 +149,20 @@ def test_a_reference_chooses_the_local_set_by_prediction(copied, ranked, truth, 
     for name in ("new", "made"):
         more = random_truth([*truth.archs, *({(3, 3, 3, 3)} - {*truth.archs})], name=name)
         with pytest.raises(records.RecordError, match="it is the reference"):
-            rank_run(copied[1], copied[0], more, reference=other)
+            rank_run(copied[1], copied[0], more, references=[other])
     path = other / "rank" / "made" / "scores.jsonl"
     rows = lines(path.parent, path.name)
     for i, row in enumerate(rows):  # as if the reference ranked in the order of the table
         row["proxy_score"] = 0.5 - i / 500 if row["calibrated"] else 0.5 + i / 500
     records.write_lines(path, rows)
     calibrated = [row["arch"] for row in rows if row["calibrated"]]
-    again = rank_run(copied[1], copied[0], truth, reference=other)
+    again = rank_run(copied[1], copied[0], truth, references=[other])
     [local] = [own for own in again["sets"] if own["name"] == "local by prediction"]
     assert local["archs"] == calibrated[: len(local["archs"])] and "reference" in local["why"]
 
 
 def test_a_run_is_no_reference_of_its_own(copied, ranked, truth):
-    again = rank_run(copied[1], copied[0], truth, reference=copied[0])
+    again = rank_run(copied[1], copied[0], truth, references=[copied[0]])
     [local] = [own for own in again["sets"] if own["name"] == "local by prediction"]
     assert "favours" in local["why"]
 
@@ -356,7 +356,7 @@ class TestCompare:
         copies = [shutil.copytree(run, tmp_path / run.name) for run in runs[:3]]
         for folder in copies[1:]:
             recipe = Recipe.load(folder / "recipe.toml")
-            rank_run(recipe, folder, truth, uncalibrated=0, reference=copies[0])
+            rank_run(recipe, folder, truth, uncalibrated=0, references=[copies[0]])
         found = compare_runs(copies[1:], tmp_path / "out")
         assert "tau local by prediction" in found["runs"][0]["metrics"]
         macs = {own["name"]: own["metrics"] for own in found["baselines"]}["macs"]

@@ -98,8 +98,11 @@ def rank_command(
         bool, typer.Option("--by-loss", help="Judge by the test losses of the truth.")
     ] = False,
     reference: Annotated[
-        Path | None,
-        typer.Option(help="A run ranked before, whose scores choose the local set by prediction."),
+        list[Path] | None,
+        typer.Option(
+            help="A run ranked before, whose scores choose the local set by prediction; of several "
+            "each chooses in its turn, but for the run itself. Repeatable."
+        ),
     ] = None,
     local: Annotated[float, typer.Option(help="Share of a local set.")] = 0.1,
     uncalibrated: Annotated[
@@ -130,7 +133,7 @@ def rank_command(
         run,
         load_truth(truth, by="loss" if by_loss else "score"),
         progress(quiet),
-        reference=reference,
+        references=reference or [],
         share=local,
         uncalibrated=uncalibrated,
         out=out,

@@ -10,7 +10,15 @@ from typing import final
 
 import numpy as np
 
-from manyshot.rank.crossed import Difference, JudgedSet, Resampled, difference, holm, resample
+from manyshot.rank.crossed import (
+    CROSSED,
+    Difference,
+    JudgedSet,
+    Resampled,
+    difference,
+    holm,
+    resample,
+)
 from manyshot.rank.reliability import judges, words
 from manyshot.run_folder import ComparedMethod, ComparedPair, ComparedRun, Mean, Verdict
 
@@ -135,10 +143,6 @@ def compare(
         primary,
         reference,
     )
-
-
-CROSSED = ("tau", "regret")
-"""Metrics of a set that hang on its architectures and on the runs of its truth."""
 
 
 def _difference(

@@ -9,6 +9,7 @@ architectures, R runs.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -170,6 +171,47 @@ def _ceiling(runs_NR: npt.NDArray[np.float64], between: float, within: float) ->
     return float(special.erf(apart).mean())
 
 
+def over_turns(each: Sequence[Reliability]) -> Reliability:
+    """The reliability of a set of which several chose in turn: by the mean variances over turns.
+
+    The bounds are means over turns too: turns share most of their architectures, so that the
+    interval of their mean is hardly narrower than one of them.
+
+    Args:
+        each: the reliability of what each chose.
+    """
+    first = each[0]
+    betweens, withins = [own.between for own in each], [own.within for own in each]
+    if None in betweens or None in withins:
+        return _unknown(first.runs)
+    between, within, runs, ceiling = (
+        _mean(column)
+        for column in (betweens, withins, [own.runs for own in each], [o.ceiling for o in each])
+    )
+    assert between is not None and within is not None and runs is not None
+    value, one = _of_ratio(between, within, runs), _of_ratio(between, within, 1.0)
+    if value is None or one is None:
+        return _unknown(first.runs)
+    low, high = (_mean([getattr(own.mean, end) for own in each]) for end in ("low", "high"))
+    if low is None or high is None:
+        low = high = None
+    return Reliability(
+        mean=Statistic(value=value, low=low, high=high, interval=None if low is None else "F"),
+        runs=runs,
+        one_run=one,
+        between=between,
+        within=within,
+        needed=None if one == 0 else max(1, math.ceil(_runs_for(one) - 1e-9)),
+        ceiling=ceiling,
+    )
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """The mean; None if one is undefined."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if len(known) == len(values) else None
+
+
 def judges(known: Reliability) -> bool | None:
     """Whether a set can judge; None if that is not known."""
     return None if known.mean.value is None else known.mean.value >= ENOUGH
@@ -181,8 +223,10 @@ def words(known: Reliability) -> str:
     if mean.value is None:
         if known.runs <= 1:
             return (
-                "whether this set can judge is unknown, as one run judges it: train its "
-                "architectures with a second seed"
+                "whether this set can judge is unknown, as one run judges it, and no order is "
+                "called better on it: train its architectures with one more seed (manyshot truth "
+                "with another number in truth.seeds; with truth.plan = 'best' the best alone), "
+                "then rank again"
             )
         return "whether this set can judge is undefined: too few scores differ"
     bounds = "" if mean.low is None else f", 95 % interval {mean.low:.2f} to {mean.high:.2f}"

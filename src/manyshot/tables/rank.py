@@ -65,7 +65,8 @@ def _statistics_row(name: str, of: PredictorStatistics, in_percent: bool) -> dic
         "Clear pairs": statistic(of.clear_pairs),
         **{f"Top {k}": share_statistic(share) for k, share in of.overlap.items()},
         f"Best rank, k = {', '.join(of.best_rank)}": ", ".join(
-            numbers.whole(rank) for rank in of.best_rank.values()
+            numbers.whole(rank) if isinstance(rank, int) else decimal(rank, 1)
+            for rank in of.best_rank.values()
         ),
         "Regret": share_statistic(of.regret, 2) if in_percent else statistic(of.regret),
         "Beats MACs by": "" if of.beats is None else statistic(of.beats),

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from manyshot import records
 from manyshot.rank.compare import LESS_IS_BETTER, compare
-from manyshot.rank.crossed import JudgedSet
+from manyshot.rank.crossed import CROSSED, JudgedSet, Turn, mean_over_turns
+from manyshot.rank.other_seeds import NAME as OTHER_SEEDS
+from manyshot.rank.other_seeds import by_other_seeds
 from manyshot.recipe import Recipe, RecipeError
 from manyshot.run_folder import (
     Baseline,
@@ -85,17 +89,21 @@ def compare_runs(
     if ranked and not ranked[0].truth.metric.higher_is_better:
         lower.append("winner")
     sets = _judged(rows, ranked, frozen)
+    rows, of_other_seeds = _with_other_seeds(rows, ranked, sets)
     compared = compare(rows, lower, primary=primary, sets=sets)
     comparison = Comparison(
         metric=metric,
         truth=ranked[0].truth if ranked else None,
         runs=rows,
-        baselines=_baselines(ranked),
+        baselines=_joined(_baselines(ranked), of_other_seeds),
         methods=compared.methods,
         pairs=compared.pairs,
         primary=compared.primary,
         reference=compared.reference,
-        reliability=_reliability(ranked, frozen),
+        reliability={
+            **_reliability(ranked, frozen),
+            **{name: own.reliability for name, own in sets.items() if own.reliability is not None},
+        },
     )
     with writing(folder, "manyshot compare", "comparison"):
         records.write_json(CompareFolder(folder).comparison_file, comparison)
@@ -141,7 +149,7 @@ def _frozen(ranked: Sequence[Ranking]) -> list[str]:
 
     A set that each run chose for itself favours whoever chose, and is another for each.
     """
-    each = [{ranked_set.name: ranked_set.archs for ranked_set in r.sets} for r in ranked]
+    each = [{own.name: (own.archs, own.turns) for own in r.sets} for r in ranked]
     first = each[0] if each else {}
     return [name for name, archs in first.items() if all(o.get(name) == archs for o in each)]
 
@@ -222,29 +230,93 @@ def _judged(
     """The frozen sets with all scores, as far as the rankings have those of every run."""
     if not ranked or any(point.scores is None for point in ranked[0].points):
         return {}
-    truth = ranked[0].truth
-    row_of = {point.arch: i for i, point in enumerate(ranked[0].points)}
-    truth_NR = np.array([p.scores for p in ranked[0].points], np.float64)  # None becomes nan
-    fitness_NR = truth_NR if truth.metric.higher_is_better else -truth_NR
-    proxies = {
-        row.folder: {
-            point.arch: ranking.task.fitness_of(point.proxy_score, point.proxy_loss)
-            for point in ranking.points
-        }
-        for row, ranking in zip(rows, ranked, strict=True)
-    }
-    return {
-        each.name: JudgedSet(
-            fitness_NR[[row_of[arch] for arch in each.archs]][
-                :, [truth.runs.index(run) for run in each.judged_by]
-            ],
-            {name: np.array([own[arch] for arch in each.archs]) for name, own in proxies.items()},
+    points, runs = ranked[0].points, ranked[0].truth.runs
+    place = {point.arch: i for i, point in enumerate(points)}
+    fitness_NR, proxies = _truth_of(ranked[0]), _proxies(rows, ranked)
+    judged = {}
+    for each in (own for own in ranked[0].sets if own.name in frozen):
+        own_rows = [place[arch] for arch in each.archs]
+        row_of = {arch: i for i, arch in enumerate(each.archs)}
+        judged[each.name] = JudgedSet(
+            fitness_NR[own_rows][:, [runs.index(run) for run in each.judged_by]],
+            {folder: column_N[own_rows] for folder, column_N in proxies.items()},
             whole=each.whole is True,
             reliability=each.reliability,
+            turns=tuple(
+                Turn(
+                    np.array([row_of[arch] for arch in turn.archs]),
+                    np.array([run in turn.judged_by for run in each.judged_by]),
+                    each.judged_by.index(turn.by) if turn.by in each.judged_by else None,
+                )
+                for turn in each.turns or ()
+            ),
         )
-        for each in ranked[0].sets
-        if each.name in frozen
-    }
+    return judged
+
+
+def _truth_of(ranking: Ranking) -> npt.NDArray[np.float64]:
+    """The scores of every run of the truth, (N, R), higher being better; nan where there is none."""
+    scores_NR = np.array([point.scores for point in ranking.points], np.float64)  # None is nan
+    return scores_NR if ranking.truth.metric.higher_is_better else -scores_NR
+
+
+def _proxies(
+    rows: Sequence[ComparedRun], ranked: Sequence[Ranking]
+) -> dict[str, npt.NDArray[np.float64]]:
+    """By folder the proxy scores of the truth's architectures, in the order of the first ranking.
+
+    The rankings are of one table, so that all have the same architectures.
+    """
+    archs = [point.arch for point in ranked[0].points]
+    proxies = {}
+    for row, ranking in zip(rows, ranked, strict=True):
+        of = ranking.task.fitness_of
+        own = {p.arch: of(p.proxy_score, p.proxy_loss) for p in ranking.points}
+        proxies[row.folder] = np.array([own[arch] for arch in archs])
+    return proxies
+
+
+def _with_other_seeds(
+    rows: tuple[ComparedRun, ...], ranked: Sequence[Ranking], judged: dict[str, JudgedSet]
+) -> tuple[tuple[ComparedRun, ...], tuple[Baseline, ...]]:
+    """Rows with the metrics of the set that other seeds choose, and its baselines.
+
+    The set is added to `judged`. Without it, rows stay as they are.
+    """
+    if not judged:
+        return rows, ()
+    truth, points = ranked[0].truth, ranked[0].points
+    whole = any(own.name == "global" and own.whole for own in ranked[0].sets)
+    proxies, fitness_NR = _proxies(rows, ranked), _truth_of(ranked[0])
+    found = by_other_seeds(rows, proxies, fitness_NR, share=truth.share, whole=whole)
+    if found is None:
+        return rows, ()
+    own, union = found
+    judged[OTHER_SEEDS] = own
+    more = [
+        row.model_copy(
+            update={
+                "metrics": {
+                    **row.metrics,
+                    **{
+                        f"{kind} {OTHER_SEEDS}": mean_over_turns(own, kind, row.folder)
+                        for kind in CROSSED
+                    },
+                }
+            }
+        )
+        for row in rows
+    ]
+    baselines = []
+    for name in METRICS:
+        costs = {name: np.array([float(getattr(points[i], name)) for i in union])}
+        of_costs = dataclasses.replace(own, scores=costs)
+        metrics = {f"{kind} {OTHER_SEEDS}": mean_over_turns(of_costs, kind, name) for kind in CROSSED}
+        baselines.append(Baseline(name=name, metrics=metrics))
+    if own.reliability is not None:
+        ceiling = {f"tau {OTHER_SEEDS}": own.reliability.ceiling}
+        baselines.append(Baseline(name="ceiling", metrics=ceiling))
+    return tuple(more), tuple(baselines)
 
 
 def _reliability(ranked: Sequence[Ranking], frozen: Collection[str]) -> dict[str, Reliability]:
@@ -272,6 +344,15 @@ def _baselines(ranked: Sequence[Ranking]) -> tuple[Baseline, ...]:
         baselines.append(Baseline(name=name, metrics=metrics))
     ceilings = {f"tau {s.name}": s.reliability.ceiling for s in sets if s.reliability is not None}
     return (*baselines, Baseline(name="ceiling", metrics=ceilings))
+
+
+def _joined(first: Sequence[Baseline], more: Sequence[Baseline]) -> tuple[Baseline, ...]:
+    """Baselines with the metrics of others of their names."""
+    added = {own.name: own.metrics for own in more}
+    return tuple(
+        own.model_copy(update={"metrics": {**own.metrics, **added.get(own.name, {})}})
+        for own in first
+    )
 
 
 def _names(recipes: Sequence[Recipe]) -> list[str]:

@@ -51,7 +51,7 @@ def rank_run(
     truth: TruthTable,
     progress: Progress | None = None,
     *,
-    reference: Path | None = None,
+    references: Sequence[Path] = (),
     share: float = 0.1,
     uncalibrated: int = 256,
     out: Path | None = None,
@@ -66,15 +66,16 @@ def rank_run(
         run: the run's folder; of a search that moved the weights, those it ended with are scored.
         truth: the architectures and their scores.
         progress: shows how far it is.
-        reference: the folder of a run ranked against the same truth, whose proxy chooses the local
-            set by prediction; by default this run's, which favours it.
+        references: folders of runs ranked against the same truth, whose proxies choose the local
+            set by prediction in turn; this run is left out if there are others. By default this
+            run's own proxy does, which favours it.
         share: of the architectures that are in a local set.
         uncalibrated: score without recalibrated batch norms too, if there are no more architectures
             than so many.
         out: where scores and ranking go instead; for runs that cannot be written to.
 
     Raises:
-        RecordError: if the run has no supernet, another process writes to its folder, or the
+        RecordError: if the run has no supernet, another process writes to its folder, or a
             reference lacks scores of this truth.
         TruthError: if the truth is of another space.
     """
@@ -87,7 +88,7 @@ def rank_run(
         truth = in_space(truth, ws.net.space)
         ws.load_final_weights(RunFolder(run))
         files.path.mkdir(parents=True, exist_ok=True)
-        return _ranked(ws, run, files, truth, progress or Silent(), reference, share, uncalibrated)
+        return _ranked(ws, run, files, truth, progress or Silent(), references, share, uncalibrated)
 
 
 def _warn_of_other_images(recipe: Recipe, truth: TruthTable) -> None:
@@ -106,12 +107,13 @@ def _ranked(
     files: RankFolder,
     truth: TruthTable,
     progress: Progress,
-    reference: Path | None,
+    references: Sequence[Path],
     share: float,
     uncalibrated: int,
 ) -> Ranking:
     folder, recipe = RunFolder(run), ws.recipe
-    chosen_by = None if reference is None else _reference(reference, ws, truth)
+    others = [other for other in references if other.resolve() != run.resolve()]
+    chosen_by = {str(other): _reference(other, ws, truth) for other in others}
     scoring = _Scoring(ws, files)
     scores, evaluation = scoring.calibrated(truth.archs, progress)
     shared: Scores = {}
@@ -124,8 +126,8 @@ def _ranked(
     sets = rank_sets(
         truth,
         share=share,
-        prediction=predictors["proxy"] if chosen_by is None else chosen_by,
-        own_prediction=reference is None or reference.resolve() == run.resolve(),
+        prediction=chosen_by or {str(run): predictors["proxy"]},
+        own_prediction=not chosen_by,
         history=history,
         whole=_is_whole(ws.net.space, truth),
     )
