@@ -926,6 +926,8 @@ class Mean(Part):
     low: float | None
     high: float | None
     n: Count
+    cut: bool | None = None
+    """Whether the interval reached beyond what a value can be, and was cut there."""
 
 
 class ComparedMethod(Part):
@@ -940,6 +942,10 @@ class ComparedMethod(Part):
 Verdict = Literal[
     "better", "worse", "not distinguishable", "undefined", "too few seeds", "cannot judge"
 ]
+
+
+Factor = Literal["seeds", "architectures", "runs of the truth"]
+"""What would have given another difference, and is resampled."""
 
 
 class ComparedPair(Part):
@@ -968,6 +974,12 @@ class ComparedPair(Part):
     """After Holm's correction; None where nothing may be said."""
     family: Count | None = None
     """How many comparisons were corrected for."""
+    family_name: str | None = None
+    """What these comparisons are of."""
+    resampled: tuple[Factor, ...] | None = None
+    """What the interval is by."""
+    cut: bool | None = None
+    """Whether the interval reached beyond what a difference can be, and was cut there."""
 
 
 class Baseline(Part):
@@ -994,6 +1006,10 @@ class Comparison(ScoresRecord):
     """The method that the others are compared with by it."""
     reliability: dict[str, Reliability] | None = None
     """Of the truth, by set; absent in records from before it was written."""
+    families: dict[str, Count] | None = None
+    """Of Holm's correction, how many comparisons each has; absent likewise."""
+    notes: tuple[str, ...] = ()
+    """What the comparison lacks, and how to get it."""
 
 
 # -- folders ---------------------------------------------------------------------------------------

@@ -153,7 +153,7 @@ def compare_tables(comparison: Comparison, page: Path) -> list[RichTable | Text]
         metrics = [m for m in compare.metrics_of(comparison) if m.startswith(f"{kind} ")]
         if metrics:
             shown.append(_drawn(compare.methods(comparison, metrics), words))
-    shown += [_text(gate) for gate in compare.gates(comparison)]
+    shown += [_text(said) for said in (*comparison.notes, *compare.gates(comparison))]
     decided = [pair for pair in comparison.pairs if pair.verdict in ("better", "worse")]
     if decided:
         shown.append(_drawn(compare.pairs(decided, comparison), "Pairs of methods"))

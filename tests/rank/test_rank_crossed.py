@@ -193,7 +193,9 @@ def test_runs_that_choose_in_turn_are_left_out_one_at_a_time():
     assert set(np.round(found.by_runs["a"], 9)) == wanted
     jackknife = 3 / 4 * sum((one - np.mean(left)) ** 2 for one in left)
     assert found.by_runs["a"].var() == pytest.approx(jackknife, rel=0.1)
-    two = JudgedSet(truth_NR[:, :2], {"a": column_N}, True, turns=turns_by_truth(truth_NR[:, :2], 9))
+    two = JudgedSet(
+        truth_NR[:, :2], {"a": column_N}, True, turns=turns_by_truth(truth_NR[:, :2], 9)
+    )
     assert resample(two, "tau", ["a"], draws=5).runs is None
 
 
@@ -201,18 +203,18 @@ def test_the_interval_of_a_set_chosen_in_turn_has_the_size_of_its_chance():
     """The same architectures, new runs of the truth every time."""
     rng, values, errors = np.random.default_rng(11), [], []
     worth_N, off_N = rng.standard_normal(40), 0.7 * rng.standard_normal(40)
-    for _ in range(150):
+    for _ in range(80):
         truth_NR = worth_N[:, None] + 0.5 * rng.standard_normal((40, 5))
         judged = JudgedSet(
             truth_NR, {"a": worth_N + off_N}, True, turns=turns_by_truth(truth_NR, 20)
         )
         value = mean_over_turns(judged, "tau", "a")
-        found = resample(judged, "tau", ["a"], draws=100)
+        found = resample(judged, "tau", ["a"], draws=60)
         low, high = interval(value, found, lambda by: by["a"])
         values.append(value)
         errors.append((high - low) / 2 / stats.t.ppf(0.975, 4))
     size = math.sqrt(np.mean(np.square(errors)))
-    assert size == pytest.approx(np.std(values, ddof=1), rel=0.3)
+    assert size == pytest.approx(np.std(values, ddof=1), rel=0.35)  # chance moves it by 8 %
 
 
 def test_tau_of_some_pairs_is_counted_by_hand():

@@ -70,8 +70,7 @@ def test_what_seeds_add_is_the_jackknifes(made):
     every = {m: by_hand(scores, truth_NR, m) for m in METHODS}
     pseudo = {
         m: [
-            4 * every[m]
-            - 3 * by_hand(scores, truth_NR, m, [s for s in SEEDS if s != left])
+            4 * every[m] - 3 * by_hand(scores, truth_NR, m, [s for s in SEEDS if s != left])
             for left in SEEDS
         ]
         for m in METHODS

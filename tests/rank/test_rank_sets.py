@@ -350,7 +350,8 @@ class TestTurns:
     """A set of which several choose in turn, against means of scipy's statistics."""
 
     @pytest.fixture(scope="class")
-    def chosen(self):
+    @classmethod
+    def chosen(cls):
         truth = made(60, runs=4, noise=0.08)
         rng = np.random.default_rng(9)
         proxies = {

@@ -63,7 +63,7 @@ class JudgedSet:
         turns: what each of several choosers chose; none if all were chosen together.
         pairs_NN: which pairs of architectures count, if not all do.
         spread: by statistic and folder what the seed of a run adds to a mean over seeds, where that
-            is not the value of the run alone: a supernet that chooses has a part in those of others.
+            is not the value of the run alone: a supernet that chooses has a part in other values.
     """
 
     truth_NR: Floats
@@ -227,7 +227,9 @@ class _Statistics:
         scores_PN = np.array([judged.scores[folder] for folder in folders])
         self.scores = [scores_PN[:, turn.rows_K] for turn in self.turns]
         self.passes = [np.array([f in turn.passes for f in folders]) for turn in self.turns]
-        self.signs = [_Signs(scores, self._pairs(t)) for t, scores in enumerate(self.scores)] * signs
+        self.signs = [
+            _Signs(scores, self._pairs(t)) for t, scores in enumerate(self.scores)
+        ] * signs
 
     def _pairs(self, turn: int) -> npt.NDArray[np.bool_] | None:
         rows_K, pairs_NN = self.turns[turn].rows_K, self.judged.pairs_NN
@@ -269,7 +271,9 @@ class _Statistics:
         ]
         return self._mean(of_turns, (len(weights_DN), len(self.scores[0])))
 
-    def _mean(self, of_turns: Sequence[tuple[int, float, Floats]], shape: tuple[int, ...]) -> Floats:
+    def _mean(
+        self, of_turns: Sequence[tuple[int, float, Floats]], shape: tuple[int, ...]
+    ) -> Floats:
         """The mean over turns that have a value and judge, nan where there is none."""
         total, weights = np.zeros(shape), np.zeros(shape)
         for t, weight, values in of_turns:
@@ -297,8 +301,8 @@ class _Signs:
 
     With `s_ij` the sign of the difference of rows i and j in one column, and `t_ij` in the other,
     tau-b is the sum of `w_i w_j s_ij t_ij` over the root of the product of the sums of
-    `w_i w_j |s_ij|` and of `w_i w_j |t_ij|`. All are whole numbers, exact in single precision. Where
-    only some pairs count, the others' signs are 0.
+    `w_i w_j |s_ij|` and of `w_i w_j |t_ij|`. All are whole numbers, exact in single precision.
+    Where only some pairs count, the signs of the others are 0.
     """
 
     def __init__(self, scores_PN: Floats, pairs_NN: npt.NDArray[np.bool_] | None = None) -> None:

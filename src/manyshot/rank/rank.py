@@ -346,9 +346,7 @@ def _over_turns(
         pearson=_alone(_mean([own.pearson.value for own in each])),
         clear_pairs=_alone(_mean([own.clear_pairs.value for own in each])),
         overlap={k: _alone(_mean([own.overlap[k].value for own in each])) for k in each[0].overlap},
-        best_rank={
-            k: sum(own.best_rank[k] for own in each) / len(each) for k in each[0].best_rank
-        },
+        best_rank={k: sum(own.best_rank[k] for own in each) / len(each) for k in each[0].best_rank},
         regret=_Draws(name, regrets, None).of_regret(lost),
         beats=beats,
         weighted=_alone(_mean([own.weighted.value for own in each if own.weighted is not None])),

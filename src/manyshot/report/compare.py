@@ -100,9 +100,10 @@ def _verdict_of_winners(comparison: Comparison) -> Verdict | None:
 def _warnings(comparison: Comparison) -> list[str]:
     uneven = {(p.first, p.second) for p in comparison.pairs if not p.equal_images}
     if not uneven:
-        return []
+        return [*comparison.notes]
     named = "; ".join(f"{first} and {second}" for first, second in sorted(uneven))
-    return [f"Not at equal cost: the images that these methods forwarded differ: {named}."]
+    said = f"Not at equal cost: the images that these methods forwarded differ: {named}."
+    return [*comparison.notes, said]
 
 
 def _panel(comparison: Comparison, metric: str) -> Figure:
@@ -194,4 +195,5 @@ def _pairs(comparison: Comparison) -> Parts:
     parts: list[Part] = [Bullets(told)] if told else []
     if untold:
         parts.append(Folded(f"{plural(len(untold), 'difference')} undefined", Bullets(untold)))
+    parts += tables.families(comparison)
     return [*parts, tables.pairs(comparison.pairs, comparison)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from manyshot.run_folder import ComparedPair, ComparedRun, Comparison, Mean, Statistic
 from manyshot.tables import numbers
@@ -86,10 +86,17 @@ def methods(comparison: Comparison, metrics: Sequence[str]) -> Table:
             name = BASELINES[baseline.name]
             rows.append({"Method": name, "Seeds": "", "Images": "", **cells})
     note = "Means over random seeds with 95 % intervals. What has no value is undefined."
+    if any(
+        mean.cut for m in comparison.methods for name, mean in m.metrics.items() if name in metrics
+    ):
+        note += (
+            " Some intervals, of few seeds, reach beyond what a value can be, such as 0 to 100 %, "
+            "and are cut there."
+        )
     return Table(rows, ("Method", "Seeds"), note=note)
 
 
-def pairs(compared: Iterable[ComparedPair], comparison: Comparison) -> Table:
+def pairs(compared: Sequence[ComparedPair], comparison: Comparison) -> Table:
     """Differences of methods, a row per pair and metric.
 
     Args:
@@ -105,17 +112,41 @@ def pairs(compared: Iterable[ComparedPair], comparison: Comparison) -> Table:
                 f"{_SYMBOLS.get(pair.verdict, _SAYS_NOTHING)} {pair.verdict}"
             ),
             "Difference": value(pair.metric, comparison, pair.difference, pair.low, pair.high),
-            "p, corrected": "" if pair.corrected is None else f"{pair.corrected:.2g}",
+            "p, corrected": _corrected(pair),
             "Seeds": str(pair.n),
+            "Resampled": "" if pair.resampled is None else ", ".join(pair.resampled),
             "Images": "equal" if pair.equal_images else "different",
         }
         for pair in compared
     ]
     note = (
         "First minus second, with 95 % intervals, which are of each difference by itself; p-values "
-        "are corrected for how many comparisons there are (Holm). Seeds are those that both have."
+        "are corrected for how many comparisons their family has (Holm). Seeds are those that both "
+        "have; resampled is what an interval is by."
     )
-    return Table(rows, ("Metric", "First", "Second", "First is", "Images"), note=note)
+    if any(row.cut for row in compared):
+        note += " Some intervals reach beyond what a difference can be and are cut there."
+    return Table(rows, ("Metric", "First", "Second", "First is", "Resampled", "Images"), note=note)
+
+
+def _corrected(pair: ComparedPair) -> str:
+    """A p-value with the size of its family."""
+    if pair.corrected is None:
+        return ""
+    of = "" if pair.family is None else f" of {pair.family}"
+    return f"{pair.corrected:.2g}{of}"
+
+
+def families(comparison: Comparison) -> list[str]:
+    """The families of Holm's correction, a sentence; none if nothing was corrected."""
+    known = comparison.families or {}
+    if not known:
+        return []
+    each = "; ".join(f"{name}: {numbers.plural(n, 'comparison')}" for name, n in known.items())
+    return [
+        "Families that p-values are corrected within: " + numbers.budget(each) + ". One or more "
+        "verdicts of a family are wrong in at most 5 % of cases, of all families together in more."
+    ]
 
 
 def primary_pairs(comparison: Comparison) -> list[ComparedPair]:

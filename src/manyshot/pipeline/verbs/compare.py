@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from manyshot import records
-from manyshot.rank.compare import LESS_IS_BETTER, compare
+from manyshot.rank.compare import LESS_IS_BETTER, TAUS, compare
 from manyshot.rank.crossed import CROSSED, JudgedSet, Turn, mean_over_turns
 from manyshot.rank.other_seeds import NAME as OTHER_SEEDS
 from manyshot.rank.other_seeds import by_other_seeds
@@ -90,7 +90,7 @@ def compare_runs(
         lower.append("winner")
     sets = _judged(rows, ranked, frozen)
     rows, of_other_seeds = _with_other_seeds(rows, ranked, sets)
-    compared = compare(rows, lower, primary=primary, sets=sets)
+    compared = compare(rows, lower, primary=primary, sets=sets, bounds=_bounds(metric, ranked))
     comparison = Comparison(
         metric=metric,
         truth=ranked[0].truth if ranked else None,
@@ -104,6 +104,8 @@ def compare_runs(
             **_reliability(ranked, frozen),
             **{name: own.reliability for name, own in sets.items() if own.reliability is not None},
         },
+        families=compared.families,
+        notes=_notes(ranked),
     )
     with writing(folder, "manyshot compare", "comparison"):
         records.write_json(CompareFolder(folder).comparison_file, comparison)
@@ -228,7 +230,7 @@ def _judged(
     rows: Sequence[ComparedRun], ranked: Sequence[Ranking], frozen: Collection[str]
 ) -> dict[str, JudgedSet]:
     """The frozen sets with all scores, as far as the rankings have those of every run."""
-    if not ranked or any(point.scores is None for point in ranked[0].points):
+    if not ranked or _notes(ranked):
         return {}
     points, runs = ranked[0].points, ranked[0].truth.runs
     place = {point.arch: i for i, point in enumerate(points)}
@@ -311,7 +313,9 @@ def _with_other_seeds(
     for name in METRICS:
         costs = {name: np.array([float(getattr(points[i], name)) for i in union])}
         of_costs = dataclasses.replace(own, scores=costs)
-        metrics = {f"{kind} {OTHER_SEEDS}": mean_over_turns(of_costs, kind, name) for kind in CROSSED}
+        metrics = {
+            f"{kind} {OTHER_SEEDS}": mean_over_turns(of_costs, kind, name) for kind in CROSSED
+        }
         baselines.append(Baseline(name=name, metrics=metrics))
     if own.reliability is not None:
         ceiling = {f"tau {OTHER_SEEDS}": own.reliability.ceiling}
@@ -344,6 +348,29 @@ def _baselines(ranked: Sequence[Ranking]) -> tuple[Baseline, ...]:
         baselines.append(Baseline(name=name, metrics=metrics))
     ceilings = {f"tau {s.name}": s.reliability.ceiling for s in sets if s.reliability is not None}
     return (*baselines, Baseline(name="ceiling", metrics=ceilings))
+
+
+def _bounds(metric: MetricRecord, ranked: Sequence[Ranking]) -> dict[str, tuple[float, float]]:
+    """What values of metrics can be, by how their names begin."""
+    bounds = dict(TAUS)
+    if metric.share:
+        bounds["finished "] = (0.0, 1.0)
+    if ranked and ranked[0].truth.metric.share:
+        bounds |= {"winner ": (0.0, 1.0), "regret ": (0.0, 1.0)}
+    return bounds
+
+
+def _notes(ranked: Sequence[Ranking]) -> tuple[str, ...]:
+    """What rankings lack for all to be resampled, and how to get it."""
+    lack = sum(any(point.scores is None for point in ranking.points) for ranking in ranked)
+    if not lack:
+        return ()
+    return (
+        f"Intervals of tau and regret are by seeds alone, and whether sets can judge is unknown, as "
+        f"{lack} of {len(ranked)} rankings have no scores of every run of the truth: they were made "
+        "before these were recorded. Rank the runs again (manyshot rank RUN --truth ...), which "
+        "scores nothing anew, and architectures and runs of the truth are resampled too.",
+    )
 
 
 def _joined(first: Sequence[Baseline], more: Sequence[Baseline]) -> tuple[Baseline, ...]:
