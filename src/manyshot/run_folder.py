@@ -62,6 +62,7 @@ RANKS = "rank"
 """The folder that has a folder per truth that a run was ranked against."""
 RANKING = "rank.json"
 RANK_SCORES = "scores.jsonl"
+ZERO_COST = "zero_cost.jsonl"
 TRUTH_LOG = "truth.jsonl"
 """A line per finished training of one architecture alone."""
 LOCK = "lock"
@@ -718,6 +719,20 @@ class RankScoreLine(ScoresRecord):
     """From the score before it, or the beginning of its command, to this one."""
 
 
+class ZeroCostLine(Record):
+    """A line of `zero_cost.jsonl`: scores of an architecture of the truth without training."""
+
+    arch: ArchText
+    seed: int
+    """Of the new weights."""
+    images: str
+    """Identifies the batch that it was scored on."""
+    scores: dict[str, float]
+    absent: dict[str, str]
+    """Scores that are not defined, and why."""
+    seconds: float
+
+
 IntervalMethod = Literal["BCa", "percentile", "F", "runs", "crossed"]
 """How the bounds of an interval were found: from the draws of a bootstrap over architectures
 (`manyshot.rank.bootstrap`), by the F distribution (`manyshot.rank.reliability`), by resampling the
@@ -759,6 +774,11 @@ class PredictorStatistics(Part):
     """Tau in which the best weigh most; absent in records from before it was written."""
     sparse: Statistic | None = None
     """Tau of the truth rounded to 0.001; absent likewise, and where the truth is no share."""
+    like_cost: Statistic | None = None
+    """Tau over pairs of architectures of like multiply-adds; absent likewise, and where a set was
+    chosen in turn."""
+    beats_free: Statistic | None = None
+    """The difference of tau to that of the best free baseline; absent for baselines."""
 
 
 class Reliability(Part):
@@ -781,6 +801,8 @@ class Reliability(Part):
     """The runs that would be enough to judge; None also where no number is known to be enough."""
     ceiling: float | None
     """Kendall's tau with the mean of the runs, of who knows what every architecture is worth."""
+    ceiling_bounds: tuple[float, float] | None = None
+    """Its 95 % interval, by a bootstrap over architectures; of a whole space by that of `mean`."""
 
 
 class RankedTurn(Part):
@@ -812,6 +834,10 @@ class RankedSet(Part):
     """Whether these are all architectures of the space, or the best of all; absent likewise."""
     turns: tuple[RankedTurn, ...] | None = None
     """What each chose, where several chose in turn."""
+    like_cost_pairs: Count | None = None
+    """How many pairs of architectures `like_cost` is over."""
+    best_free: str | None = None
+    """The baseline without a supernet that orders best: the supernet has to beat it."""
 
     @model_validator(mode="after")
     def _can_be_compared(self) -> Self:
@@ -871,6 +897,8 @@ class RankPoint(Part):
     shared_statistics_score: float | None
     scores: tuple[float | None, ...] | None = None
     """Of every run of the truth; absent in records from before it was written."""
+    zero_cost: dict[str, float] | None = None
+    """Scores of the network without training, by name, if they were asked for."""
 
 
 class Ranking(ScoresRecord):
@@ -886,6 +914,8 @@ class Ranking(ScoresRecord):
     sets: tuple[RankedSet, ...]
     absent: dict[str, str]
     """Sets that could not be made, and what each needs."""
+    left_out: dict[str, str] = Field(default_factory=dict)
+    """Baselines that were asked for and have no value, and why."""
 
     @model_validator(mode="after")
     def _has_a_proxy(self) -> Self:
@@ -985,7 +1015,7 @@ class ComparedPair(Part):
 class Baseline(Part):
     """What orders without a supernet, or who knows what every architecture is worth."""
 
-    name: Literal["macs", "params", "run to run", "ceiling"]
+    name: Literal["macs", "params", "synflow", "naswot", "grad norm", "run to run", "ceiling"]
     """Older records have `run to run`, how well one training of the truth orders another."""
     metrics: dict[str, float | None]
 
@@ -1317,6 +1347,11 @@ class RankFolder(_Folder):
     def ranking_file(self) -> Path:
         """The ranking, written last."""
         return self.path / RANKING
+
+    @property
+    def zero_cost_log(self) -> Path:
+        """A line per architecture that was scored without training."""
+        return self.path / ZERO_COST
 
     def score_lines(self) -> list[RankScoreLine]:
         """All proxy scores on record."""

@@ -123,7 +123,11 @@ def test_the_local_sets(ranked, truth):
     found = {own["name"]: own for own in ranked["sets"]}
     assert set(found) == {"global", "local by truth", "local by prediction"}
     assert set(ranked["absent"]) == {"local by search"}
-    assert found["local by truth"]["judged_by"] == ["seed 1", "seed 2"]
+    turns = found["local by truth"]["turns"]
+    assert [turn["by"] for turn in turns] == list(truth.runs)
+    assert [turn["judged_by"] for turn in turns] == [
+        [run for run in truth.runs if run != own] for own in truth.runs
+    ]
     proxy = {point["arch"]: point["proxy_score"] for point in ranked["points"]}
     chosen = found["local by prediction"]["archs"]
     assert sorted(proxy[a] for a in chosen) == sorted(proxy.values())[-len(chosen) :]
@@ -332,6 +336,7 @@ class TestCompare:
             trained = spent["train"] + spent["shifting"] + spent["probe"]
             assert own["images"]["trained"] == trained
         assert "tau local by truth" in found["runs"][0]["metrics"]
+        assert "tau local by other seeds" in found["runs"][0]["metrics"]
         # what each run chose for itself is another set in each
         assert not any("prediction" in metric for metric in found["runs"][0]["metrics"])
         macs = {own["name"]: own["metrics"] for own in found["baselines"]}["macs"]

@@ -112,6 +112,14 @@ def rank_command(
             help="Score without recalibrated batch norms too, if there are no more than so many.",
         ),
     ] = 256,
+    zero_cost: Annotated[
+        bool,
+        typer.Option(
+            "--zero-cost",
+            help="Score without any training too: synflow, NASWOT and the norm of gradients are "
+            "baselines that the supernet has to beat.",
+        ),
+    ] = False,
     out: Annotated[
         Path | None,
         typer.Option(help="Where scores and page go, if not into the run, which may be read-only."),
@@ -136,6 +144,7 @@ def rank_command(
         references=reference or [],
         share=local,
         uncalibrated=uncalibrated,
+        zero_cost=zero_cost,
         out=out,
     )
     from manyshot.report import write

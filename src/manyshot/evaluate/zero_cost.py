@@ -1,8 +1,8 @@
 """Scores of a network that is not trained: baselines that every supernet has to beat.
 
-They cost one forward, or a forward and a backward, of one small batch per architecture. B counts the
-images of the batch, U the units behind all ReLUs together. What papers and their code leave open is
-ours, and said here.
+They cost one forward, or a forward and a backward, of one small batch per architecture. B counts
+the images of the batch, U the units behind all ReLUs together. What papers and their code leave
+open is ours, and said here.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def zero_cost(module: nn.Module, inputs: Inputs, targets: Any, task: Task) -> Ze
 
 
 def synflow(module: nn.Module, inputs: Inputs) -> float:
-    """The sum of |weight · gradient of R|, where R is the sum of the outputs of a linearised network.
+    """The sum of |weight · gradient of R|, where R is the sum of the linearised network's outputs.
 
     All parameters are replaced by their absolute values, normalisations are left out, the input is
     one image of ones, and all is computed in double precision. Weights are parameters with two or
@@ -108,10 +108,10 @@ def synflow(module: nn.Module, inputs: Inputs) -> float:
 
 
 def naswot(module: nn.Module, inputs: Inputs) -> float:
-    """log |det K|, where K counts for each pair of images how many ReLUs are on, or off, for both.
+    """The log of |det K|; K counts for two images how many ReLUs are on, or off, for both.
 
-    Batch norms take the statistics of the batch, as of a network that is being trained. ReLU6 counts
-    as a ReLU, which is ours.
+    Batch norms take the statistics of the batch, as of a network that is being trained. ReLU6
+    counts as a ReLU, which is ours.
 
     Args:
         module: the network; it stays as it is.
@@ -144,8 +144,8 @@ def naswot(module: nn.Module, inputs: Inputs) -> float:
 def grad_norm(module: nn.Module, inputs: Inputs, targets: Any, task: Task) -> float:
     """The sum over weights of the Euclidean norm of the gradient of the loss of one batch.
 
-    Weights are parameters with two or more dimensions. Batch norms take the statistics of the batch;
-    nothing is dropped out, so that no chance is in it, which is ours.
+    Weights are parameters with two or more dimensions. Batch norms take the statistics of the
+    batch; nothing is dropped out, so that no chance is in it, which is ours.
 
     Args:
         module: the network; it stays as it is.
@@ -177,7 +177,11 @@ class _Codes(TorchDispatchMode):
         self.on: list[Tensor] = []
 
     def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
     ) -> Any:
         """Runs the operation, and keeps what it is of if it is a ReLU."""
         aten = torch.ops.aten

@@ -15,6 +15,7 @@ from typing import NamedTuple, final
 import numpy as np
 import numpy.typing as npt
 
+from manyshot.rank.baselines import FREE, at_like_cost, best_free, like_pairs
 from manyshot.rank.correlation import (
     best_rank,
     bootstrap,
@@ -221,7 +222,7 @@ def rank_set(ranked: RankSet, predictors: Mapping[str, Mapping[Arch, float]]) ->
         statistics, each with the bounds of a 95 % bootstrap interval over architectures where it
         has one; of regret, and of tau on a whole set, the runs of the truth are resampled instead,
         and of tau on a set of several choosers architectures and runs. `beats` is the difference
-        of Kendall's tau to that of `macs`.
+        of Kendall's tau to that of `macs`, `beats_free` to that of the best baseline.
     """
     if ranked.turns:
         return _rank_turns(ranked, predictors)
@@ -243,6 +244,21 @@ def rank_set(ranked: RankSet, predictors: Mapping[str, Mapping[Arch, float]]) ->
         )
         for name, column_N in columns.items()
     }
+
+    def gain(name: str, other: str) -> Statistic:
+        rows_N = np.arange(len(archs), dtype=np.float64)
+        by_rows = _less(taus[name], taus[other])
+        if by_tau is not None:
+            return _Draws(name, by_regret, by_tau).of_tau(by_rows(rows_N), less=other)
+        return _with_interval(by_rows, rows_N)
+
+    best = best_free(statistics)
+    statistics = _with_gains(statistics, best, gain)
+    like = at_like_cost(judged, columns["macs"]) if "macs" in columns else {}
+    statistics = {
+        name: own.model_copy(update={"like_cost": like[name]}) if like else own
+        for name, own in statistics.items()
+    }
     return RankedSet(
         name=ranked.chosen.name,
         why=ranked.why,
@@ -252,9 +268,42 @@ def rank_set(ranked: RankSet, predictors: Mapping[str, Mapping[Arch, float]]) ->
         run_to_run=run_to_run(truth.fitness_NR),
         null_sd=null_sd(len(archs)) if len(archs) > 1 else None,
         predictors=statistics,
-        reliability=reliability(truth.fitness_NR),
+        reliability=reliability(truth.fitness_NR, whole=ranked.whole),
         whole=ranked.whole,
+        like_cost_pairs=int(like_pairs(columns["macs"]).sum()) // 2 if like else None,
+        best_free=best,
     )
+
+
+def _less(one: OfRows, other: OfRows) -> OfRows:
+    """The difference of two statistics of the same rows."""
+
+    def difference(rows_N: npt.NDArray[np.float64]) -> float | None:
+        mine, theirs = one(rows_N), other(rows_N)
+        return None if mine is None or theirs is None else mine - theirs
+
+    return difference
+
+
+def _with_gains(
+    statistics: Mapping[str, PredictorStatistics],
+    best: str | None,
+    gain: Callable[[str, str], Statistic],
+) -> dict[str, PredictorStatistics]:
+    """The statistics, of what is no baseline with its gain over the best one.
+
+    Args:
+        statistics: by predictor.
+        best: the best baseline; None if there is none.
+        gain: by how much the first orders better than the second.
+    """
+    found = {}
+    for name, own in statistics.items():
+        beats = None
+        if best is not None and name not in FREE:
+            beats = own.beats if best == "macs" else gain(name, best)
+        found[name] = own.model_copy(update={"beats_free": beats})
+    return found
 
 
 def turns_of(ranked: RankSet) -> tuple[Turn, ...]:
@@ -265,7 +314,7 @@ def turns_of(ranked: RankSet) -> tuple[Turn, ...]:
         Turn(
             np.array([row_of[arch] for arch in turn.chosen.archs]),
             np.array([run in turn.truth.runs for run in runs]),
-            runs.index(turn.why) if turn.why in runs else None,
+            runs.index(turn.why) if set(turn.truth.runs) == {*runs} - {turn.why} else None,
         )
         for turn in ranked.turns
     )
@@ -282,6 +331,14 @@ def _rank_turns(ranked: RankSet, predictors: Mapping[str, Mapping[Arch, float]])
         for name, by in predictors.items()
     }
     runs = [run_to_run(turn.truth.fitness_NR) for turn in ranked.turns]
+
+    def gain(name: str, other: str) -> Statistic:
+        values = [statistics[own].kendall.value for own in (name, other)]
+        value = None if values[0] is None or values[1] is None else values[0] - values[1]
+        return _crossed(value, taus, lambda by: by[name] - by[other])
+
+    best = best_free(statistics)
+    statistics = _with_gains(statistics, best, gain)
     return RankedSet(
         name=ranked.chosen.name,
         why=ranked.why,
@@ -291,8 +348,11 @@ def _rank_turns(ranked: RankSet, predictors: Mapping[str, Mapping[Arch, float]])
         run_to_run=_mean(runs),
         null_sd=null_sd(count),
         predictors=statistics,
-        reliability=over_turns([reliability(turn.truth.fitness_NR) for turn in ranked.turns]),
+        reliability=over_turns(
+            [reliability(turn.truth.fitness_NR, whole=ranked.whole) for turn in ranked.turns]
+        ),
         whole=ranked.whole,
+        best_free=best,
         turns=tuple(
             RankedTurn(
                 by=turn.why,
@@ -439,12 +499,9 @@ def _statistics(
     def of(statistic: Callable[..., float | None]) -> Statistic:
         return _with_interval(statistic, scores_N, truth_N)
 
-    def beats(rows_N: npt.NDArray[np.float64]) -> float | None:
-        mine, other = tau(rows_N), None if tau_of_macs is None else tau_of_macs(rows_N)
-        return None if mine is None or other is None else mine - other
-
     beaten = None
     if tau_of_macs is not None:
+        beats = _less(tau, tau_of_macs)
         beaten = _with_interval(beats, rows_N) if not whole else None
         beaten = beaten or draws.of_tau(beats(rows_N), less="macs")
     assert plain.regret.value is not None  # it always has one
@@ -502,16 +559,24 @@ def verdict(ranked: RankedSet) -> str:
     if tau.value is None:
         parts = ["tau of the proxy is undefined: its scores, or the truth, are all equal"]
     elif _is_untold(tau, n, ranked.whole is True):
-        beside = _beside_macs(ranked, only_told=True) if judged else ""
+        beside = _beside_free(ranked, only_told=True) if judged else ""
         parts = [f"{_untold(tau, n)}{beside}"]
     else:
         said = f"the proxy orders these {n} architectures with tau {tau.value:.2f}"
-        parts = [f"{said}{_beside_macs(ranked) if judged else ''}"]
+        parts = [f"{said}{_beside_free(ranked) if judged else ''}"]
+    like = _at_like_cost(ranked)
+    if like is not None and judged and tau.value is not None:
+        parts.append(like)
     if known is not None:
         parts.insert(len(parts) if judged else 0, words(known))
         if known.ceiling is not None:
+            bounds = ""
+            if known.ceiling_bounds is not None:
+                low, high = known.ceiling_bounds
+                bounds = f" (95 % interval {low:.2f} to {high:.2f})"
             parts.append(
-                f"who knew what each is worth would order their mean with tau {known.ceiling:.2f}"
+                "who knew what each is worth would order their mean with tau "
+                f"{known.ceiling:.2f}{bounds}"
             )
     runs = ranked.run_to_run
     if runs is not None:
@@ -565,14 +630,15 @@ def _needed(tau: Statistic, n: int) -> int | None:
     return max(needed, n + 1)
 
 
-def _beside_macs(ranked: RankedSet, *, only_told: bool = False) -> str:
-    """Whether the proxy is told apart from counting MACs; nothing if that is not known.
+def _beside_free(ranked: RankedSet, *, only_told: bool = False) -> str:
+    """Whether the proxy is told apart from the best free baseline; nothing if that is not known.
 
     Args:
         ranked: the record.
         only_told: whether to say nothing either where it is not.
     """
-    beats = ranked.predictors["proxy"].beats
+    proxy, best = ranked.predictors["proxy"], ranked.best_free or "macs"
+    beats = proxy.beats_free or proxy.beats
     if beats is None or beats.low is None or beats.high is None:
         return ""
     said = "not distinguishable from"
@@ -580,4 +646,16 @@ def _beside_macs(ranked: RankedSet, *, only_told: bool = False) -> str:
         said = "better than" if beats.low > 0 else "worse than"
     elif only_told:
         return ""
-    return f", {said} counting MACs ({ranked.predictors['macs'].kendall.value:.2f})"
+    return f", {said} {FREE[best]} ({ranked.predictors[best].kendall.value:.2f})"
+
+
+def _at_like_cost(ranked: RankedSet) -> str | None:
+    """What is said of pairs of like cost; None if that is not known."""
+    like, pairs = ranked.predictors["proxy"].like_cost, ranked.like_cost_pairs
+    if like is None or like.value is None or like.low is None or like.high is None or not pairs:
+        return None
+    between = f"95 % interval {like.low:.2f} to {like.high:.2f}, {pairs:,} pairs"
+    said = f"among networks whose multiply-adds differ by 10 % at most its tau is {like.value:.2f}"
+    if like.low <= 0:
+        return f"{said} ({between}), so that it is not known to order more than costs"
+    return f"{said} ({between})"

@@ -24,6 +24,9 @@ _TOLD = 4
 _BASELINES = {
     "macs": ("Dotted", "dot", f.SOFT),
     "params": ("Dash-dotted", "dashdot", f.SOFT),
+    "synflow": ("Long-dashed", "longdash", f.SOFT),
+    "naswot": ("Long-dash-dotted", "longdashdot", f.SOFT),
+    "grad norm": ("Dashed, grey", "dash", f.SOFT),
     "run to run": ("Dashed", "dash", f.INK),
     "ceiling": ("Dashed", "dash", f.INK),
 }

@@ -13,6 +13,9 @@ IMAGES = "images"
 BASELINES = {
     "macs": "MACs alone",
     "params": "parameters alone",
+    "synflow": "synflow alone",
+    "naswot": "NASWOT alone",
+    "grad norm": "the gradient norm alone",
     "run to run": "two trainings of the truth",
     "ceiling": "the ceiling by the truth's noise",
 }

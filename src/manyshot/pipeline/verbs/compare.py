@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from manyshot import records
+from manyshot.rank.baselines import like_pairs
 from manyshot.rank.compare import LESS_IS_BETTER, TAUS, compare
 from manyshot.rank.crossed import CROSSED, JudgedSet, Turn, mean_over_turns
 from manyshot.rank.other_seeds import NAME as OTHER_SEEDS
@@ -32,8 +33,15 @@ from manyshot.writing import writing
 
 TRAINED = ("train", "probe", "shifting")
 """Of the images forwarded, those that weights or samplers learn from."""
-METRICS: tuple[Literal["macs", "params"], ...] = ("macs", "params")
+METRICS = ("macs", "params")
 """Costs that order without a supernet."""
+Free = Literal["macs", "params", "synflow", "naswot", "grad norm"]
+FREE: tuple[Free, ...] = ("macs", "params", "synflow", "naswot", "grad norm")
+"""What orders without training a supernet."""
+LIKE_COST = "global at like cost"
+"""The set of all architectures, of which pairs of like multiply-adds count."""
+_MOST_PAIRED = 1500
+"""Pairs of more architectures are not counted: their number grows with the square."""
 PLACE = {"root", "download", "workers"}
 """Of a recipe's data, what does not make other images."""
 BESIDE: dict[str, Any] = {
@@ -89,20 +97,25 @@ def compare_runs(
     if ranked and not ranked[0].truth.metric.higher_is_better:
         lower.append("winner")
     sets = _judged(rows, ranked, frozen)
-    rows, of_other_seeds = _with_other_seeds(rows, ranked, sets)
+    more = _more_sets(rows, ranked, sets)
+    rows, sets = _with_sets(rows, more), {**sets, **{n: own for n, (own, _) in more.items()}}
     compared = compare(rows, lower, primary=primary, sets=sets, bounds=_bounds(metric, ranked))
     comparison = Comparison(
         metric=metric,
         truth=ranked[0].truth if ranked else None,
         runs=rows,
-        baselines=_joined(_baselines(ranked), of_other_seeds),
+        baselines=_joined(_baselines(ranked), _baselines_of_sets(ranked, more)),
         methods=compared.methods,
         pairs=compared.pairs,
         primary=compared.primary,
         reference=compared.reference,
         reliability={
             **_reliability(ranked, frozen),
-            **{name: own.reliability for name, own in sets.items() if own.reliability is not None},
+            **{
+                name: own.reliability
+                for name, own in sets.items()
+                if own.reliability is not None and name != LIKE_COST
+            },
         },
         families=compared.families,
         notes=_notes(ranked),
@@ -257,7 +270,7 @@ def _judged(
 
 
 def _truth_of(ranking: Ranking) -> npt.NDArray[np.float64]:
-    """The scores of every run of the truth, (N, R), higher being better; nan where there is none."""
+    """The scores of every run of the truth, (N, R); higher is better, nan where there is none."""
     scores_NR = np.array([point.scores for point in ranking.points], np.float64)  # None is nan
     return scores_NR if ranking.truth.metric.higher_is_better else -scores_NR
 
@@ -278,49 +291,105 @@ def _proxies(
     return proxies
 
 
-def _with_other_seeds(
-    rows: tuple[ComparedRun, ...], ranked: Sequence[Ranking], judged: dict[str, JudgedSet]
-) -> tuple[tuple[ComparedRun, ...], tuple[Baseline, ...]]:
-    """Rows with the metrics of the set that other seeds choose, and its baselines.
+def _more_sets(
+    rows: tuple[ComparedRun, ...], ranked: Sequence[Ranking], judged: Mapping[str, JudgedSet]
+) -> dict[str, tuple[JudgedSet, tuple[int, ...]]]:
+    """Sets that are made of all rankings together, with the rows of the truth they have.
 
-    The set is added to `judged`. Without it, rows stay as they are.
+    All architectures, of which only pairs of like cost count, and what supernets of other seeds
+    choose. Without the scores of every run of the truth there is none.
     """
     if not judged:
-        return rows, ()
-    truth, points = ranked[0].truth, ranked[0].points
+        return {}
+    points = ranked[0].points
+    more: dict[str, tuple[JudgedSet, tuple[int, ...]]] = {}
+    if "global" in judged:
+        [names] = [own.archs for own in ranked[0].sets if own.name == "global"]
+        place = {point.arch: i for i, point in enumerate(points)}
+        of_all = tuple(place[arch] for arch in names)
+        macs_N = np.array([points[i].macs for i in of_all], np.float64)
+        pairs_NN = like_pairs(macs_N)
+        if pairs_NN.any() and len(pairs_NN) <= _MOST_PAIRED:
+            like = dataclasses.replace(judged["global"], pairs_NN=pairs_NN)
+            more[LIKE_COST] = like, of_all
     whole = any(own.name == "global" and own.whole for own in ranked[0].sets)
-    proxies, fitness_NR = _proxies(rows, ranked), _truth_of(ranked[0])
-    found = by_other_seeds(rows, proxies, fitness_NR, share=truth.share, whole=whole)
-    if found is None:
-        return rows, ()
-    own, union = found
-    judged[OTHER_SEEDS] = own
-    more = [
+    found = by_other_seeds(
+        rows,
+        _proxies(rows, ranked),
+        _truth_of(ranked[0]),
+        share=ranked[0].truth.share,
+        whole=whole,
+    )
+    if found is not None:
+        more[OTHER_SEEDS] = found
+    return more
+
+
+def _with_sets(
+    rows: tuple[ComparedRun, ...], more: Mapping[str, tuple[JudgedSet, tuple[int, ...]]]
+) -> tuple[ComparedRun, ...]:
+    """Rows with the metrics of further sets; regret has no pairs, so like cost has none."""
+    return tuple(
         row.model_copy(
             update={
                 "metrics": {
                     **row.metrics,
                     **{
-                        f"{kind} {OTHER_SEEDS}": mean_over_turns(own, kind, row.folder)
-                        for kind in CROSSED
+                        f"{kind} {name}": mean_over_turns(own, kind, row.folder)
+                        for name, (own, _) in more.items()
+                        for kind in _kinds(own)
                     },
                 }
             }
         )
         for row in rows
-    ]
+    )
+
+
+def _kinds(judged: JudgedSet) -> tuple[str, ...]:
+    return CROSSED if judged.pairs_NN is None else ("tau",)
+
+
+def _baselines_of_sets(
+    ranked: Sequence[Ranking], more: Mapping[str, tuple[JudgedSet, tuple[int, ...]]]
+) -> tuple[Baseline, ...]:
+    """What orders further sets without a supernet, and their ceilings."""
     baselines = []
-    for name in METRICS:
-        costs = {name: np.array([float(getattr(points[i], name)) for i in union])}
-        of_costs = dataclasses.replace(own, scores=costs)
-        metrics = {
-            f"{kind} {OTHER_SEEDS}": mean_over_turns(of_costs, kind, name) for kind in CROSSED
-        }
-        baselines.append(Baseline(name=name, metrics=metrics))
-    if own.reliability is not None:
-        ceiling = {f"tau {OTHER_SEEDS}": own.reliability.ceiling}
-        baselines.append(Baseline(name="ceiling", metrics=ceiling))
-    return tuple(more), tuple(baselines)
+    for baseline in _free(ranked):
+        metrics: dict[str, float | None] = {}
+        for name, (own, union) in more.items():
+            columns = [_scores_of(ranking, baseline)[list(union)] for ranking in ranked]
+            scores = {str(i): column_N for i, column_N in enumerate(columns)}
+            of_free = dataclasses.replace(own, scores=scores)
+            for kind in _kinds(own):
+                values = [mean_over_turns(of_free, kind, each) for each in scores]
+                metrics[f"{kind} {name}"] = _mean_of(values)
+        baselines.append(Baseline(name=baseline, metrics=metrics))
+    ceilings = {
+        f"tau {name}": own.reliability.ceiling
+        for name, (own, _) in more.items()
+        if own.reliability is not None and own.pairs_NN is None
+    }
+    return (*baselines, Baseline(name="ceiling", metrics=ceilings))
+
+
+def _free(ranked: Sequence[Ranking]) -> list[Free]:
+    """The baselines that all rankings have; those without training hang on the seed of each."""
+    each = [own.predictors for ranking in ranked for own in ranking.sets if own.name == "global"]
+    return [name for name in FREE if each and all(name in predictors for predictors in each)]
+
+
+def _scores_of(ranking: Ranking, baseline: Free) -> npt.NDArray[np.float64]:
+    """What a baseline scores the truth's architectures."""
+    if baseline in METRICS:
+        return np.array([getattr(point, baseline) for point in ranking.points], np.float64)
+    return np.array([(point.zero_cost or {})[baseline] for point in ranking.points], np.float64)
+
+
+def _mean_of(values: Sequence[float | None]) -> float | None:
+    """The mean; None if one is undefined."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known and len(known) == len(values) else None
 
 
 def _reliability(ranked: Sequence[Ranking], frozen: Collection[str]) -> dict[str, Reliability]:
@@ -340,11 +409,14 @@ def _baselines(ranked: Sequence[Ranking]) -> tuple[Baseline, ...]:
     if not sets:
         return ()
     baselines = []
-    for name in METRICS:
+    for name in _free(ranked):
         metrics: dict[str, float | None] = {}
         for each in sets:
-            metrics[f"regret {each.name}"] = each.predictors[name].regret.value
-            metrics[f"tau {each.name}"] = each.predictors[name].kendall.value
+            alike = [own for r in ranked for own in r.sets if own.name == each.name]
+            regrets = [own.predictors[name].regret.value for own in alike]
+            taus = [own.predictors[name].kendall.value for own in alike]
+            metrics[f"regret {each.name}"] = _mean_of(regrets)
+            metrics[f"tau {each.name}"] = _mean_of(taus)
         baselines.append(Baseline(name=name, metrics=metrics))
     ceilings = {f"tau {s.name}": s.reliability.ceiling for s in sets if s.reliability is not None}
     return (*baselines, Baseline(name="ceiling", metrics=ceilings))
@@ -366,9 +438,9 @@ def _notes(ranked: Sequence[Ranking]) -> tuple[str, ...]:
     if not lack:
         return ()
     return (
-        f"Intervals of tau and regret are by seeds alone, and whether sets can judge is unknown, as "
-        f"{lack} of {len(ranked)} rankings have no scores of every run of the truth: they were made "
-        "before these were recorded. Rank the runs again (manyshot rank RUN --truth ...), which "
+        "Intervals of tau and regret are by seeds alone, and whether sets can judge is unknown: "
+        f"{lack} of {len(ranked)} rankings have no scores of every run of the truth, as they were "
+        "made before these were recorded. Rank the runs again (manyshot rank RUN --truth ...), which "
         "scores nothing anew, and architectures and runs of the truth are resampled too.",
     )
 
