@@ -433,6 +433,12 @@ class TrainLine(Record):
     images_per_second: float | None = None
     probed_images: Count | None = None
     """Images forwarded so far for the probes of a sampler."""
+    weight_steps: Count | None = None
+    """Steps so far that moved weights; absent in records from before it was written."""
+    macs: Count | None = None
+    """Multiply-adds so far of training paths, a backward as two forwards; absent likewise."""
+    probe_macs: Count | None = None
+    """Multiply-adds so far of forwards for probes."""
 
 
 class SamplerLine(Record):
@@ -937,6 +943,29 @@ class ComparedWinner(Part):
     truth: float | None
 
 
+SpentPart = Literal["training", "probes", "search", "shifting", "finishing"]
+"""What multiply-adds are spent on."""
+
+
+class Spent(Part):
+    """What a run spent; None is not known, and `missing` says why."""
+
+    weight_steps: Count | None
+    """Steps of training that moved the supernet's weights."""
+    macs: dict[SpentPart, Count | None]
+    """Multiply-adds, a backward as two forwards."""
+    seconds: dict[RunPart, float]
+    missing: dict[SpentPart, str] = Field(default_factory=dict)
+
+
+class AnytimePoint(Part):
+    """How good the best of a run was when so much had been spent on training and search."""
+
+    macs: Count | None
+    seconds: float | None
+    score: float
+
+
 class ComparedRun(Part):
     """What a comparison takes of one run."""
 
@@ -947,6 +976,10 @@ class ComparedRun(Part):
     """Forwarded, by what for; with `trained` and `total`."""
     metrics: dict[str, float | None]
     winners: tuple[ComparedWinner, ...] = ()
+    spent: Spent | None = None
+    """Absent in records from before it was written."""
+    anytime: tuple[AnytimePoint, ...] = ()
+    """Of the first budget, by truth where there is one, else by proxy score."""
 
 
 class Mean(Part):

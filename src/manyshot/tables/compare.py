@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from manyshot.run_folder import ComparedPair, ComparedRun, Comparison, Mean, Statistic
+from manyshot.run_folder import (
+    ComparedPair,
+    ComparedRun,
+    Comparison,
+    Mean,
+    Spent,
+    SpentPart,
+    Statistic,
+)
 from manyshot.tables import numbers
 from manyshot.tables.table import Table
 
@@ -192,6 +200,87 @@ def winners(comparison: Comparison) -> Table:
     ]
     code = ("Architecture", "Folder")
     return Table(rows, ("Method", "Budget", *code), code)
+
+
+def spent(comparison: Comparison) -> Table:
+    """What methods spent: means over seeds; what is not known of a run is not known of a method."""
+    rows = []
+    for method in comparison.methods:
+        each = [run.spent for run in comparison.runs if run.method == method.method]
+        own = [one for one in each if one is not None]
+        if not own or len(own) < len(each):
+            continue
+        macs = {part: _mean_of([one.macs.get(part) for one in own]) for part in _PARTS}
+        total = None if None in macs.values() else sum(filter(None, macs.values()))
+        parts = dict.fromkeys(part for one in own for part in one.seconds)
+        seconds = {part: _mean_of([one.seconds.get(part) for one in own]) for part in parts}
+        rows.append(
+            {
+                "Method": method.method,
+                "Weight steps": numbers.count(_mean_of([one.weight_steps for one in own])),
+                "Images": numbers.count(method.images),
+                **{f"MACs of {part}": numbers.count(number) for part, number in macs.items()},
+                "MACs": numbers.count(total),
+                **{f"Time of {part}": _seconds(number) for part, number in seconds.items()},
+            }
+        )
+    note = (
+        "Means over seeds. Multiply-adds of a backward count as those of two forwards. What is "
+        "undefined is not on record."
+    )
+    why = dict.fromkeys(
+        f"{part}: {words}"
+        for run in comparison.runs
+        if run.spent is not None
+        for part, words in run.spent.missing.items()
+    )
+    return Table(rows, ("Method",), note=" ".join([note, *map(numbers.sentence, why)]))
+
+
+_PARTS: tuple[SpentPart, ...] = ("training", "probes", "search", "shifting", "finishing")
+
+
+def _mean_of(values: Sequence[float | None]) -> float | None:
+    """The mean; None if one is not known."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known and len(known) == len(values) else None
+
+
+def _seconds(number: float | None) -> str:
+    return numbers.UNDEFINED if number is None else numbers.seconds(number)
+
+
+def budgets(comparison: Comparison) -> list[str]:
+    """Whether methods are compared at equal weight steps and at equal compute, sentences."""
+    spent: dict[str, tuple[float | None, float | None]] = {}
+    for method in comparison.methods:
+        own = [run.spent for run in comparison.runs if run.method == method.method]
+        known = [one for one in own if one is not None]
+        steps = _mean_of([one.weight_steps for one in known])
+        training = _mean_of([_training(one) for one in known])
+        spent[method.method] = steps, training
+    words = []
+    for what, i in (("weight steps", 0), ("multiply-adds of training and probes", 1)):
+        values = {name: own[i] for name, own in spent.items()}
+        if any(value is None for value in values.values()):
+            unknown = [name for name, value in values.items() if value is None]
+            words.append(
+                f"Whether methods have equal {what} is not known, as those of "
+                f"{numbers.listed(unknown)} are not on record."
+            )
+            continue
+        numbers_of = [value for value in values.values() if value is not None]
+        if max(numbers_of, default=0) <= 1.05 * min(numbers_of, default=0):
+            words.append(f"All methods have equal {what}, within 5 %.")
+        else:
+            each = ", ".join(f"{name} {numbers.count(value)}" for name, value in values.items())
+            words.append(f"Not at equal {what}: {each}.")
+    return words
+
+
+def _training(spent: Spent) -> int | None:
+    parts = [spent.macs.get(part) for part in ("training", "probes", "shifting")]
+    return None if None in parts else sum(filter(None, parts))
 
 
 def images(runs: Sequence[ComparedRun]) -> Table:

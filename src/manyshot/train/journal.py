@@ -15,6 +15,7 @@ from accelerate.utils import gather_object
 from manyshot import records
 from manyshot.data import Batches
 from manyshot.run_folder import SAMPLER_LOG, SamplerLine, TrainLine, sampler_line
+from manyshot.train.compute import Compute
 from manyshot.train.optimisation import Optimisation, Trained
 
 _SHOWN = ("loss", "code_loss", "code_entropy_share")
@@ -82,13 +83,16 @@ class Journal:
             losses = self.code_losses if done.phase == "code" else self.losses
             losses += [next(values) for _ in done.losses]
 
-    def record(self, step: int, rate: float, probed_images: int) -> str:
+    def record(
+        self, step: int, rate: float, probed_images: int, compute: Compute | None = None
+    ) -> str:
         """Writes a record of the steps since the last one.
 
         Args:
             step: how many steps are done.
             rate: the learning rate of the last one.
             probed_images: how many images were forwarded for probes so far.
+            compute: what was spent so far.
 
         Returns:
             A note for a progress bar.
@@ -108,6 +112,11 @@ class Journal:
         }
         if probed_images:
             at["probed_images"] = probed_images
+        if compute is not None and compute.is_known:
+            at["weight_steps"] = compute.weight_steps
+            at["macs"] = compute.macs
+            if compute.probe_macs:
+                at["probe_macs"] = compute.probe_macs
         self._append(self._log, TrainLine.of({**at, "lr": rate, **watched}))
         if self._tracked:
             stage = self._log.removesuffix(".jsonl")

@@ -25,6 +25,7 @@ from manyshot.space import Arch
 from manyshot.tasks import DEFAULT, Task
 from manyshot.train.average import Average
 from manyshot.train.checkpoint import load_checkpoint, save_checkpoint
+from manyshot.train.compute import Compute, MacsOf
 from manyshot.train.journal import Journal
 from manyshot.train.optim import (
     OptimizerFactory,
@@ -64,6 +65,7 @@ class Trainer:
         average: the moving average of the weights; None without `settings.ema`.
         prober: answers what the sampler asks of held-out images.
         journal: writes records and warns.
+        compute: counts what is spent.
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class Trainer:
         original: nn.Module | None = None,
         optimizer: OptimizerFactory | None = None,
         schedule: ScheduleFactory | None = None,
+        macs_of: MacsOf | None = None,
     ) -> None:
         """Makes the optimisers; `train` does the rest.
 
@@ -108,6 +111,7 @@ class Trainer:
                 `settings` say which.
             schedule: makes the schedule of its rates, for as many steps as move weights; by default
                 `settings` say how.
+            macs_of: the multiply-adds of architectures, which are then on record as they are spent.
 
         Raises:
             ValueError: if the sampler probes, and there are no held-out images, if targets are to
@@ -150,7 +154,8 @@ class Trainer:
         self._scheduled = schedule is not None
         self._saved = time.monotonic()
         self.average = None if settings.ema is None else Average(net, settings.ema)
-        self.prober = Prober(self.optimisation, held_out, (seed, "probe_images"))
+        self.compute = Compute(macs_of, largest, batches.batch_size)
+        self.prober = Prober(self.optimisation, held_out, (seed, "probe_images"), self.compute)
         tracked = settings.tracker is not None
         self.journal = Journal(self.optimisation, batches, self.steps, folder, log, tracked)
 
@@ -265,6 +270,7 @@ class Trainer:
             self.optimisation.load_state_dict(state)
             self.sampler.load_state_dict(state["sampler"])
             self.prober.load_state_dict(state)
+            self.compute.load_state_dict(state["compute"])
             if self.average is not None:
                 self.average.load_state_dict(state["average"])
             self.step, self.weight_step = state["step"], state["weight_step"]
@@ -279,6 +285,7 @@ class Trainer:
             "losses": losses,
             "sampler": self.sampler.state_dict(),
             "average": self.average and self.average.state_dict(),
+            "compute": self.compute.state_dict(),
             **self.optimisation.state_dict(),
             **self.prober.state_dict(),
         }
@@ -333,6 +340,7 @@ def train(run: Trainer, progress: Progress | None = None, stage: str = "train") 
             turns = run.turns(phase, images, targets)
             trained = run.optimisation.step(run.step, turns, phase, rate)
             journal.take(trained)
+            run.compute.take(trained)
             if phase != "code":
                 run.teach(trained)
                 if run.average is not None:
@@ -340,7 +348,7 @@ def train(run: Trainer, progress: Progress | None = None, stage: str = "train") 
             run.step += 1
             journal.note(run.step, run.sampler.report())
             if run.due(settings.log_steps):
-                show(run.step, journal.record(run.step, rate, run.prober.images))
+                show(run.step, journal.record(run.step, rate, run.prober.images, run.compute))
             if run.checkpoint_due():
                 run.save()
     run.end()

@@ -58,6 +58,7 @@ def train_supernet(
         held_out=ws.held_out if len(ws.splits.held_out) else None,
         accelerator=accelerator,
         fingerprint=ws.fingerprint(settings),
+        macs_of=lambda archs: ws.costs["macs"](archs).tolist(),
     )
     if folder is not None and accelerator.is_main_process:
         save_sampler(folder, sampler, trainer.probed_images)

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from manyshot import records
+from manyshot.pipeline.verbs.compare_spent import anytime, spent_by
 from manyshot.rank.baselines import like_pairs
 from manyshot.rank.compare import LESS_IS_BETTER, TAUS, compare
 from manyshot.rank.crossed import CROSSED, JudgedSet, Turn, mean_over_turns
@@ -234,8 +235,16 @@ def row_of(
         )
         for winner in result.winners
     )
+    spent = spent_by(run, result)
     return ComparedRun(
-        folder=str(run), method=method, seed=seed, images=images, metrics=metrics, winners=winners
+        folder=str(run),
+        method=method,
+        seed=seed,
+        images=images,
+        metrics=metrics,
+        winners=winners,
+        spent=spent,
+        anytime=anytime(run, result, spent, truths),
     )
 
 
@@ -440,8 +449,8 @@ def _notes(ranked: Sequence[Ranking]) -> tuple[str, ...]:
     return (
         "Intervals of tau and regret are by seeds alone, and whether sets can judge is unknown: "
         f"{lack} of {len(ranked)} rankings have no scores of every run of the truth, as they were "
-        "made before these were recorded. Rank the runs again (manyshot rank RUN --truth ...), which "
-        "scores nothing anew, and architectures and runs of the truth are resampled too.",
+        "made before these were recorded. Rank the runs again (manyshot rank RUN --truth ...), "
+        "which scores nothing anew, and architectures and runs of the truth are resampled too.",
     )
 
 
