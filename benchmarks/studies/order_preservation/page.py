@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.lib import kept
+from benchmarks.lib.checklist import Design, with_checklist
 from benchmarks.lib.pages import markdown, with_reading
 from manyshot import records
 from manyshot.rank import TruthTable, compare, kendall, load_truth
@@ -30,6 +31,16 @@ PRIMARY = "tau global"
 Rows = Sequence[Mapping[str, Any]]
 
 
+DESIGN = Design(
+    primary=PRIMARY,
+    same="one recipe per study; methods change sampler, sharing or shifting alone",
+    budgets="images forwarded to train, probe and shift, within 4 %; weight steps differ",
+    protocol="one truth, the same validation and calibration images for all",
+    controls=("uniform", "uniform_finetune", "random_population"),
+    benchmark="stand-alone trainings in `benchmarks/truths`",
+)
+
+
 def write_page(path: Path) -> Path:
     """Writes the page and one figure per study beside the records."""
     rows = kept.rows(path)
@@ -44,7 +55,7 @@ def write_page(path: Path) -> Path:
         truth = truth_of(own)
         parts += [f"## {title}\n", about(own, truth), f"![{alt}]({figure.name})\n"]
         parts += tables(own, truth.even)
-    return with_reading(path, parts, rows)
+    return with_checklist(with_reading(path, parts, rows), DESIGN, rows)
 
 
 INTRODUCTION = """Written by `benchmarks/studies/order_preservation/page.py` from the records \

@@ -88,7 +88,7 @@ def synflow(module: nn.Module, inputs: Inputs) -> float:
     linear = copy.deepcopy(module).double().eval()
     for norm in linear.modules():
         if isinstance(norm, _NORMS):
-            norm.forward = _unchanged  # type: ignore[method-assign]
+            norm.forward = _unchanged  # type: ignore[method-assign, assignment]
     with torch.no_grad():
         for parameter in linear.parameters():
             parameter.abs_().requires_grad_()
@@ -96,7 +96,7 @@ def synflow(module: nn.Module, inputs: Inputs) -> float:
         outputs = linear(torch.ones_like(inputs[:1], dtype=torch.float64))
         if not isinstance(outputs, Tensor):
             raise CannotScore("synflow sums the outputs of a network, and these are no tensor")
-        outputs.sum().backward()
+        torch.autograd.backward(outputs.sum())
     total = sum(
         float((weight.detach() * weight.grad).abs().sum())
         for weight in _weights(linear)
@@ -162,18 +162,18 @@ def grad_norm(module: nn.Module, inputs: Inputs, targets: Any, task: Task) -> fl
     for parameter in network.parameters():
         parameter.requires_grad_()
     with torch.enable_grad():
-        task.loss(_call(network, inputs), targets).backward()
+        torch.autograd.backward(task.loss(_call(network, inputs), targets))
     total = sum(float(w.grad.norm()) for w in _weights(network) if w.grad is not None)
     if not math.isfinite(total):
         raise CannotScore(f"the norm of the gradients is {total}")
     return float(total)
 
 
-class _Codes(TorchDispatchMode):
+class _Codes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Sees for every image which inputs of ReLUs are above 0."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.on: list[Tensor] = []
 
     def __torch_dispatch__(

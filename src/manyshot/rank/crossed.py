@@ -216,6 +216,10 @@ def _is_complete(judged: JudgedSet) -> bool:
     )
 
 
+_PAIRED = 400
+"""The signs of all pairs of so many architectures are less work than a call of scipy each."""
+
+
 class _Statistics:
     """A statistic of P runs on a set, as a function of which runs of the truth count."""
 
@@ -227,9 +231,11 @@ class _Statistics:
         scores_PN = np.array([judged.scores[folder] for folder in folders])
         self.scores = [scores_PN[:, turn.rows_K] for turn in self.turns]
         self.passes = [np.array([f in turn.passes for f in folders]) for turn in self.turns]
-        self.signs = [
-            _Signs(scores, self._pairs(t)) for t, scores in enumerate(self.scores)
-        ] * signs
+        few = statistic == "tau" and all(len(turn.rows_K) <= _PAIRED for turn in self.turns)
+        self.by_signs = few
+        self.signs: list[_Signs] = []
+        if signs or few:
+            self.signs = [_Signs(own, self._pairs(t)) for t, own in enumerate(self.scores)]
 
     def _pairs(self, turn: int) -> npt.NDArray[np.bool_] | None:
         rows_K, pairs_NN = self.turns[turn].rows_K, self.judged.pairs_NN
@@ -258,6 +264,9 @@ class _Statistics:
         """Without draws of architectures, (P,)."""
         of_turns = []
         for t, weight, truth_K in self._truths(kind_R):
+            if self.by_signs:
+                of_turns.append((t, weight, self.signs[t].of_each_once(truth_K)))
+                continue
             found = [self.of_rows(scores_K, truth_K) for scores_K in self.scores[t]]
             values_P = np.array([math.nan if value is None else value for value in found])
             of_turns.append((t, weight, values_P))
@@ -308,10 +317,22 @@ class _Signs:
     def __init__(self, scores_PN: Floats, pairs_NN: npt.NDArray[np.bool_] | None = None) -> None:
         self.pairs_NN = 1 if pairs_NN is None else pairs_NN.astype(np.float32)
         self.signs = [self._of(column_N) * self.pairs_NN for column_N in scores_PN]
+        self.flat_PM: npt.NDArray[np.float32] | None = None
+        self.below_P = np.empty(0)
 
     @staticmethod
     def _of(column_N: Floats) -> npt.NDArray[np.float32]:
         return np.sign(column_N[:, None] - column_N).astype(np.float32)
+
+    def of_each_once(self, truth_N: Floats) -> Floats:
+        """Tau of all columns with a truth, (P,); nan where it is undefined."""
+        if self.flat_PM is None:
+            self.flat_PM = np.array([sign_NN.ravel() for sign_NN in self.signs])
+            self.below_P = np.abs(self.flat_PM).sum(axis=1, dtype=np.float64)
+        truth_M = (self._of(truth_N) * self.pairs_NN).ravel()
+        above_P = (self.flat_PM @ truth_M).astype(np.float64)
+        with np.errstate(invalid="ignore", divide="ignore"):  # where a column is constant
+            return np.asarray(above_P / np.sqrt(self.below_P * float(np.abs(truth_M).sum())))
 
     def taus(self, truth_N: Floats, weights_DN: Floats) -> Floats:
         """Tau of all columns with a truth on every draw, (D, P); nan where it is undefined."""

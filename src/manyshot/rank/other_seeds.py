@@ -68,7 +68,7 @@ def by_other_seeds(
         truth_NR[union],
         {folder: column_N[union] for folder, column_N in scores.items()},
         whole=whole,
-        reliability=over_turns([reliability(truth_NR[top], draws=0) for top in tops]),
+        reliability=over_turns([reliability(truth_NR[top]) for top in tops]),
         turns=turns,
         spread=_spread(runs, choosers, tops, scores, mean_N) if alike else {},
     )

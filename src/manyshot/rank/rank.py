@@ -31,6 +31,7 @@ from manyshot.rank.correlation import (
     weighted_tau,
 )
 from manyshot.rank.crossed import JudgedSet, Resampled, Turn, interval, resample
+from manyshot.rank.reliability import DRAWS as CEILINGS
 from manyshot.rank.reliability import judges, over_turns, reliability, words
 from manyshot.rank.selection import FrozenSet
 from manyshot.rank.truth import TruthTable, text_of
@@ -268,7 +269,7 @@ def rank_set(ranked: RankSet, predictors: Mapping[str, Mapping[Arch, float]]) ->
         run_to_run=run_to_run(truth.fitness_NR),
         null_sd=null_sd(len(archs)) if len(archs) > 1 else None,
         predictors=statistics,
-        reliability=reliability(truth.fitness_NR, whole=ranked.whole),
+        reliability=reliability(truth.fitness_NR, whole=ranked.whole, draws=CEILINGS),
         whole=ranked.whole,
         like_cost_pairs=int(like_pairs(columns["macs"]).sum()) // 2 if like else None,
         best_free=best,
@@ -349,7 +350,10 @@ def _rank_turns(ranked: RankSet, predictors: Mapping[str, Mapping[Arch, float]])
         null_sd=null_sd(count),
         predictors=statistics,
         reliability=over_turns(
-            [reliability(turn.truth.fitness_NR, whole=ranked.whole) for turn in ranked.turns]
+            [
+                reliability(turn.truth.fitness_NR, whole=ranked.whole, draws=CEILINGS)
+                for turn in ranked.turns
+            ]
         ),
         whole=ranked.whole,
         best_free=best,

@@ -23,13 +23,13 @@ _ZERO = 1e-9
 """A share of the largest eigenvalue below which one counts as 0."""
 _DRAWN = 1500
 """The ceiling is a mean over pairs of architectures; of more, so many are taken evenly by score."""
-_DRAWS = 200
-"""Of a bootstrap over architectures, for the interval of the ceiling."""
+DRAWS = 200
+"""Enough for the interval of the ceiling, by a bootstrap over architectures."""
 _RESAMPLED = 300
 """Of more architectures so many are resampled, taken evenly by score."""
 
 
-def reliability(runs: npt.ArrayLike, *, whole: bool = False, draws: int = _DRAWS) -> Reliability:
+def reliability(runs: npt.ArrayLike, *, whole: bool = False, draws: int = 0) -> Reliability:
     """How reliable the mean of the runs of a set is, and how many runs would be enough.
 
     Variances are those of an analysis of variance over architectures and runs; where runs are
