@@ -1,5 +1,6 @@
 """Free baselines and pairs of like cost, by hand and by brute force."""
 
+import importlib
 import itertools
 
 import numpy as np
@@ -28,7 +29,9 @@ def made():
         for name, column_N in columns.items()
     }
     [everything] = [own for own in rank_sets(truth) if own.chosen.name == "global"]
-    return truth, columns, rank_set(everything, predictors)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(importlib.import_module("manyshot.rank.rank"), "DRAWS", 20)
+        return truth, columns, rank_set(everything, predictors)
 
 
 def test_pairs_of_like_cost_are_counted_by_hand(made):

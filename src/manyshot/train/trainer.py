@@ -24,7 +24,7 @@ from manyshot.sharing import Phase
 from manyshot.space import Arch
 from manyshot.tasks import DEFAULT, Task
 from manyshot.train.average import Average
-from manyshot.train.checkpoint import load_checkpoint, save_checkpoint
+from manyshot.train.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from manyshot.train.compute import Compute, MacsOf
 from manyshot.train.journal import Journal
 from manyshot.train.optim import (
@@ -270,6 +270,11 @@ class Trainer:
             self.optimisation.load_state_dict(state)
             self.sampler.load_state_dict(state["sampler"])
             self.prober.load_state_dict(state)
+            if "compute" not in state:
+                raise CheckpointError(
+                    f"{self._checkpoint} is of an earlier version, which did not count "
+                    "multiply-adds: move it away, and train from the beginning"
+                )
             self.compute.load_state_dict(state["compute"])
             if self.average is not None:
                 self.average.load_state_dict(state["average"])
