@@ -79,7 +79,9 @@ def _anytime(comparison: Comparison) -> list[Figure]:
         ("macs", "multiply-adds of training and search", "compute"),
         ("seconds", "seconds of training and search", "time"),
     ):
-        traces, spent, named = [], [], set[str]()
+        traces: list[dict[str, Any]] = []
+        spent: list[float] = []
+        named: set[str] = set()
         for run in comparison.runs:
             points = [(getattr(point, key), point.score) for point in run.anytime]
             known = [(x, y) for x, y in points if x is not None]
