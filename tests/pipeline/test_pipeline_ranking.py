@@ -11,6 +11,7 @@ import pytest
 from scipy import stats
 
 from manyshot import evaluate, records
+from manyshot.evaluate.zero_cost import synflow
 from manyshot.pipeline import Workspace
 from manyshot.pipeline.stages.score import Images
 from manyshot.pipeline.verbs.rank import in_space
@@ -131,6 +132,34 @@ def test_the_local_sets(ranked, truth):
     proxy = {point["arch"]: point["proxy_score"] for point in ranked["points"]}
     chosen = found["local by prediction"]["archs"]
     assert sorted(proxy[a] for a in chosen) == sorted(proxy.values())[-len(chosen) :]
+
+
+def test_scores_without_training_are_baselines_on_record(copied, truth, tmp_path, monkeypatch):
+    folder = shutil.copytree(copied[0], tmp_path / "run")
+    found = rank_run(copied[1], folder, truth, uncalibrated=0, zero_cost=True)
+    path = folder / "rank" / "made" / "zero_cost.jsonl"
+    rows = lines(path.parent, path.name)
+    assert [row["arch"] for row in rows] == [point["arch"] for point in found["points"]]
+    ws = Workspace.build(copied[1])
+    given = next(iter(ws.fixed("train", 64)))[0]
+    assert rows[0]["scores"]["synflow"] == pytest.approx(
+        synflow(ws.net.extract(truth.archs[0]), given)  # new weights of the same seed
+    )
+    assert not found["left_out"] and set(rows[0]["scores"]) == {"synflow", "naswot", "grad norm"}
+    for name in rows[0]["scores"]:
+        values = [point["zero_cost"][name] for point in found["points"]]
+        assert values == [row["scores"][name] for row in rows]
+        expected = stats.kendalltau(values, truth.scores_NR.mean(1)).statistic
+        own = found["sets"][0]["predictors"][name]
+        assert own["kendall"]["value"] == pytest.approx(expected) and "beats_free" not in own
+    free = ("macs", "params", *rows[0]["scores"])
+    taus = {name: found["sets"][0]["predictors"][name]["kendall"]["value"] for name in free}
+    assert found["sets"][0]["best_free"] == max(taus, key=taus.get)
+    before = path.read_bytes()
+    monkeypatch.setattr(importlib.import_module("manyshot.pipeline.stages.untrained"),
+                        "zero_cost", None)  # fmt: skip
+    again = rank_run(copied[1], folder, truth, uncalibrated=0, zero_cost=True)
+    assert again["points"] == found["points"] and path.read_bytes() == before
 
 
 def test_points_say_how_many_runs_and_how_far_off(copied, ranked, truth, tmp_path):
