@@ -292,6 +292,37 @@ def test_pages_are_those_of_the_records_beside_them(path, tmp_path):
     assert not stale, f"{stale} are not the pages of {shown(path)}: run {command}"
 
 
+def test_a_checklist_says_no_where_it_is_not_so():
+    from benchmarks.lib.checklist import Design, items
+
+    same = {"commit": "abc", "cpu": "a", "torch": "1", "threads": 1, "cores": 2, "seconds": 1.0}
+    rows = [{"arm": arm, "seed": seed, **same} for arm in ("mine", "random") for seed in range(5)]
+    declared = ("same", "budgets", "protocol", "anytime", "benchmark", "tuning")
+    design = Design(
+        primary="tau",
+        before=True,
+        controls=("random",),
+        random="random",
+        **dict.fromkeys(declared, "so"),
+    )
+    assert all(item.is_so for item in items(design, rows))
+    assert not any(item.is_so for item in items(Design(), [{"arm": "mine"}]))
+    for change, asked in (
+        ({"seed": 3}, "At least 5 seeds"),
+        ({"cpu": "b"}, "One machine"),
+        ({"edited": True}, "The code"),
+        ({"arm": "mine"}, "Compared with random"),
+    ):
+        other = [{**row, **change} if row["arm"] == "random" else row for row in rows]
+        lost = {item.asked for item in items(design, other) if not item.is_so}
+        assert any(said.startswith(asked) for said in lost), asked
+
+
+@pytest.mark.parametrize("path", sorted((BENCHMARKS / "studies").glob("*/page.md")), ids=shown)
+def test_every_study_has_its_checklist(path):
+    assert path.read_text().count("## Checklist") == 1
+
+
 def test_every_page_is_of_kept_records():
     found = {path for kind in ("*.md", "*.svg") for path in BENCHMARKS.rglob(kind)}
     found -= {*READINGS, BENCHMARKS / "README.md"}

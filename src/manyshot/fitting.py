@@ -16,6 +16,7 @@ from manyshot.recipe import BESIDE_RESULTS, TrainingSettings
 from manyshot.supernet import Supernet
 from manyshot.tasks import Loss, Task, WithLoss, as_task
 from manyshot.train import Only, Sampler, Standalone, Taught, Trainer, Uniform, engine, train
+from manyshot.train.compute import MacsOf
 from manyshot.train.optim import OptimizerFactory, ScheduleFactory
 from manyshot.train.precision import settled
 from manyshot.train.probing import HeldOut
@@ -43,6 +44,7 @@ def fit(
     stage: str = "train",
     checkpoint: str = "trainer.pt",
     log: str = "train.jsonl",
+    macs_of: MacsOf | None = None,
 ) -> Trainer:
     """Trains `net` in place, to the end of its settings.
 
@@ -79,6 +81,8 @@ def fit(
         stage: how progress names it.
         checkpoint: the checkpoint's file name in `folder`.
         log: the records' file name in `folder`.
+        macs_of: the multiply-adds of one sample in architectures; records then say what training
+            spends.
 
     Returns:
         What trained: its `sampler`, its `step`, its optimiser.
@@ -145,6 +149,7 @@ def fit(
         original=teacher,
         optimizer=optimizer,
         schedule=schedule,
+        macs_of=macs_of,
     )
     train(trainer, progress, stage)
     return trainer

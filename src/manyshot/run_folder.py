@@ -64,6 +64,7 @@ RANKS = "rank"
 """The folder that has a folder per truth that a run was ranked against."""
 RANKING = "rank.json"
 RANK_SCORES = "scores.jsonl"
+ZERO_COST = "zero_cost.jsonl"
 TRUTH_LOG = "truth.jsonl"
 """A line per finished training of one architecture alone."""
 LOCK = "lock"
@@ -474,6 +475,12 @@ class TrainLine(Record):
     images_per_second: float | None = None
     probed_images: Count | None = None
     """Images forwarded so far for the probes of a sampler."""
+    weight_steps: Count | None = None
+    """Steps so far that moved weights; absent in records from before it was written."""
+    macs: Count | None = None
+    """Multiply-adds so far of training paths, a backward as two forwards; absent likewise."""
+    probe_macs: Count | None = None
+    """Multiply-adds so far of forwards for probes."""
 
 
 class SamplerLine(Record):
@@ -763,10 +770,24 @@ class RankScoreLine(ScoresRecord):
     """From the score before it, or the beginning of its command, to this one."""
 
 
-IntervalMethod = Literal["BCa", "percentile", "F", "runs"]
+class ZeroCostLine(Record):
+    """A line of `zero_cost.jsonl`: scores of an architecture of the truth without training."""
+
+    arch: ArchText
+    seed: int
+    """Of the new weights."""
+    images: str
+    """Identifies the batch that it was scored on."""
+    scores: dict[str, float]
+    absent: dict[str, str]
+    """Scores that are not defined, and why."""
+    seconds: float
+
+
+IntervalMethod = Literal["BCa", "percentile", "F", "runs", "crossed"]
 """How the bounds of an interval were found: from the draws of a bootstrap over architectures
-(`manyshot.rank.bootstrap`), by the F distribution (`manyshot.rank.reliability`), or by resampling
-the runs of the truth."""
+(`manyshot.rank.bootstrap`), by the F distribution (`manyshot.rank.reliability`), by resampling the
+runs of the truth, or by resampling architectures and runs together."""
 
 
 class Statistic(Part):
@@ -795,7 +816,8 @@ class PredictorStatistics(Part):
     pearson: Statistic
     clear_pairs: Statistic
     overlap: dict[str, Statistic]
-    best_rank: dict[str, Count]
+    best_rank: dict[str, Count | float]
+    """A mean of ranks on a set of which several chose in turn."""
     regret: Statistic
     beats: Statistic | None = None
     """The difference of Kendall's tau to that of `macs`."""
@@ -803,6 +825,11 @@ class PredictorStatistics(Part):
     """Tau in which the best weigh most; absent in records from before it was written."""
     sparse: Statistic | None = None
     """Tau of the truth rounded to 0.001; absent likewise, and where the truth is no share."""
+    like_cost: Statistic | None = None
+    """Tau over pairs of architectures of like multiply-adds; absent likewise, and where a set was
+    chosen in turn."""
+    beats_free: Statistic | None = None
+    """The difference of tau to that of the best free baseline; absent for baselines."""
 
 
 class Reliability(Part):
@@ -825,10 +852,24 @@ class Reliability(Part):
     """The runs that would be enough to judge; None also where no number is known to be enough."""
     ceiling: float | None
     """Kendall's tau with the mean of the runs, of who knows what every architecture is worth."""
+    ceiling_bounds: tuple[float, float] | None = None
+    """Its 95 % interval, by a bootstrap over architectures; of a whole space by that of `mean`."""
+
+
+class RankedTurn(Part):
+    """What one of several choosers chose of a set, and who judges it."""
+
+    by: str
+    archs: tuple[ArchText, ...]
+    judged_by: tuple[str, ...]
 
 
 class RankedSet(Part):
-    """A set of architectures: who judges it, and how well each predictor orders it."""
+    """A set of architectures: who judges it, and how well each predictor orders it.
+
+    Of a set of which several chose in turn all statistics are means over turns, and `architectures`
+    is how many each chose.
+    """
 
     name: str
     why: str
@@ -842,6 +883,12 @@ class RankedSet(Part):
     """Absent in records from before it was written."""
     whole: bool | None = None
     """Whether these are all architectures of the space, or the best of all; absent likewise."""
+    turns: tuple[RankedTurn, ...] | None = None
+    """What each chose, where several chose in turn."""
+    like_cost_pairs: Count | None = None
+    """How many pairs of architectures `like_cost` is over."""
+    best_free: str | None = None
+    """The baseline without a supernet that orders best: the supernet has to beat it."""
 
     @model_validator(mode="after")
     def _can_be_compared(self) -> Self:
@@ -901,6 +948,8 @@ class RankPoint(Part):
     shared_statistics_score: float | None
     scores: tuple[float | None, ...] | None = None
     """Of every run of the truth; absent in records from before it was written."""
+    zero_cost: dict[str, float] | None = None
+    """Scores of the network without training, by name, if they were asked for."""
 
 
 class Ranking(ScoresRecord):
@@ -916,6 +965,8 @@ class Ranking(ScoresRecord):
     sets: tuple[RankedSet, ...]
     absent: dict[str, str]
     """Sets that could not be made, and what each needs."""
+    left_out: dict[str, str] = Field(default_factory=dict)
+    """Baselines that were asked for and have no value, and why."""
 
     @model_validator(mode="after")
     def _has_a_proxy(self) -> Self:
@@ -937,6 +988,29 @@ class ComparedWinner(Part):
     truth: float | None
 
 
+SpentPart = Literal["training", "probes", "search", "shifting", "finishing"]
+"""What multiply-adds are spent on."""
+
+
+class Spent(Part):
+    """What a run spent; None is not known, and `missing` says why."""
+
+    weight_steps: Count | None
+    """Steps of training that moved the supernet's weights."""
+    macs: dict[SpentPart, Count | None]
+    """Multiply-adds, a backward as two forwards."""
+    seconds: dict[RunPart, float]
+    missing: dict[SpentPart, str] = Field(default_factory=dict)
+
+
+class AnytimePoint(Part):
+    """How good the best of a run was when so much had been spent on training and search."""
+
+    macs: Count | None
+    seconds: float | None
+    score: float
+
+
 class ComparedRun(Part):
     """What a comparison takes of one run."""
 
@@ -947,6 +1021,10 @@ class ComparedRun(Part):
     """Forwarded, by what for; with `trained` and `total`."""
     metrics: dict[str, float | None]
     winners: tuple[ComparedWinner, ...] = ()
+    spent: Spent | None = None
+    """Absent in records from before it was written."""
+    anytime: tuple[AnytimePoint, ...] = ()
+    """Of the first budget, by truth where there is one, else by proxy score."""
 
 
 class Mean(Part):
@@ -956,6 +1034,8 @@ class Mean(Part):
     low: float | None
     high: float | None
     n: Count
+    cut: bool | None = None
+    """Whether the interval reached beyond what a value can be, and was cut there."""
 
 
 class ComparedMethod(Part):
@@ -970,6 +1050,10 @@ class ComparedMethod(Part):
 Verdict = Literal[
     "better", "worse", "not distinguishable", "undefined", "too few seeds", "cannot judge"
 ]
+
+
+Factor = Literal["seeds", "architectures", "runs of the truth"]
+"""What would have given another difference, and is resampled."""
 
 
 class ComparedPair(Part):
@@ -998,12 +1082,18 @@ class ComparedPair(Part):
     """After Holm's correction; None where nothing may be said."""
     family: Count | None = None
     """How many comparisons were corrected for."""
+    family_name: str | None = None
+    """What these comparisons are of."""
+    resampled: tuple[Factor, ...] | None = None
+    """What the interval is by."""
+    cut: bool | None = None
+    """Whether the interval reached beyond what a difference can be, and was cut there."""
 
 
 class Baseline(Part):
     """What orders without a supernet, or who knows what every architecture is worth."""
 
-    name: Literal["macs", "params", "run to run", "ceiling"]
+    name: Literal["macs", "params", "synflow", "naswot", "grad norm", "run to run", "ceiling"]
     """Older records have `run to run`, how well one training of the truth orders another."""
     metrics: dict[str, float | None]
 
@@ -1024,6 +1114,10 @@ class Comparison(ScoresRecord):
     """The method that the others are compared with by it."""
     reliability: dict[str, Reliability] | None = None
     """Of the truth, by set; absent in records from before it was written."""
+    families: dict[str, Count] | None = None
+    """Of Holm's correction, how many comparisons each has; absent likewise."""
+    notes: tuple[str, ...] = ()
+    """What the comparison lacks, and how to get it."""
 
 
 # -- folders ---------------------------------------------------------------------------------------
@@ -1336,6 +1430,11 @@ class RankFolder(_Folder):
     def ranking_file(self) -> Path:
         """The ranking, written last."""
         return self.path / RANKING
+
+    @property
+    def zero_cost_log(self) -> Path:
+        """A line per architecture that was scored without training."""
+        return self.path / ZERO_COST
 
     def score_lines(self) -> list[RankScoreLine]:
         """All proxy scores on record."""

@@ -134,7 +134,7 @@ def keys_tables(keys: Sequence[Key]) -> list[RichTable]:
 
 def rank_tables(ranking: Ranking, page: Path) -> list[RichTable | Text]:
     """What `manyshot rank` prints: a table per set, with what may be said of it."""
-    columns = ("Predictor", rank.TAU, rank.RHO, rank.R, "Regret")
+    columns = ("Predictor", rank.TAU, rank.RHO, "τ at like cost", "Regret")
     tables = [
         _drawn(
             rank.statistics(ranked, ranking).only(*columns),
@@ -143,7 +143,8 @@ def rank_tables(ranking: Ranking, page: Path) -> list[RichTable | Text]:
         for ranked in ranking.sets
     ]
     absent = [Text(f"There is no set {s}: it needs {why}.") for s, why in ranking.absent.items()]
-    return [*tables, *absent, _page(page)]
+    left_out = [Text(f"There is no {name}: {why}.") for name, why in ranking.left_out.items()]
+    return [*tables, *absent, *left_out, _page(page)]
 
 
 def compare_tables(comparison: Comparison, page: Path) -> list[RichTable | Text]:
@@ -153,7 +154,7 @@ def compare_tables(comparison: Comparison, page: Path) -> list[RichTable | Text]
         metrics = [m for m in compare.metrics_of(comparison) if m.startswith(f"{kind} ")]
         if metrics:
             shown.append(_drawn(compare.methods(comparison, metrics), words))
-    shown += [_text(gate) for gate in compare.gates(comparison)]
+    shown += [_text(said) for said in (*comparison.notes, *compare.gates(comparison))]
     decided = [pair for pair in comparison.pairs if pair.verdict in ("better", "worse")]
     if decided:
         shown.append(_drawn(compare.pairs(decided, comparison), "Pairs of methods"))

@@ -31,6 +31,7 @@ from manyshot.run_folder import (
     TRAIN_LOG,
     TRUTH_LOG,
     WEIGHTS,
+    ZERO_COST,
     Holder,
     RunFolder,
 )
@@ -41,7 +42,7 @@ Kind = Literal["run", "truth", "rank", "comparison"]
 _KINDS: dict[Kind, tuple[str, ...]] = {
     "run": (SPACE, TRAIN_LOG, WEIGHTS, RESULT),
     "truth": (TRUTH_LOG,),
-    "rank": (RANKING, RANK_SCORES),
+    "rank": (RANKING, RANK_SCORES, ZERO_COST),
     "comparison": (COMPARISON,),
 }
 """Files that only a folder of that kind has."""

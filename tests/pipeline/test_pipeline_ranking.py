@@ -11,6 +11,7 @@ import pytest
 from scipy import stats
 
 from manyshot import evaluate, records
+from manyshot.evaluate.zero_cost import synflow
 from manyshot.pipeline import Workspace
 from manyshot.pipeline.stages.score import Images
 from manyshot.pipeline.verbs.rank import in_space
@@ -123,10 +124,42 @@ def test_the_local_sets(ranked, truth):
     found = {own["name"]: own for own in ranked["sets"]}
     assert set(found) == {"global", "local by truth", "local by prediction"}
     assert set(ranked["absent"]) == {"local by search"}
-    assert found["local by truth"]["judged_by"] == ["seed 1", "seed 2"]
+    turns = found["local by truth"]["turns"]
+    assert [turn["by"] for turn in turns] == list(truth.runs)
+    assert [turn["judged_by"] for turn in turns] == [
+        [run for run in truth.runs if run != own] for own in truth.runs
+    ]
     proxy = {point["arch"]: point["proxy_score"] for point in ranked["points"]}
     chosen = found["local by prediction"]["archs"]
     assert sorted(proxy[a] for a in chosen) == sorted(proxy.values())[-len(chosen) :]
+
+
+def test_scores_without_training_are_baselines_on_record(copied, truth, tmp_path, monkeypatch):
+    folder = shutil.copytree(copied[0], tmp_path / "run")
+    found = rank_run(copied[1], folder, truth, uncalibrated=0, zero_cost=True)
+    path = folder / "rank" / "made" / "zero_cost.jsonl"
+    rows = lines(path.parent, path.name)
+    assert [row["arch"] for row in rows] == [point["arch"] for point in found["points"]]
+    ws = Workspace.build(copied[1])
+    given = next(iter(ws.fixed("train", 64)))[0]
+    assert rows[0]["scores"]["synflow"] == pytest.approx(
+        synflow(ws.net.extract(truth.archs[0]), given)  # new weights of the same seed
+    )
+    assert not found["left_out"] and set(rows[0]["scores"]) == {"synflow", "naswot", "grad norm"}
+    for name in rows[0]["scores"]:
+        values = [point["zero_cost"][name] for point in found["points"]]
+        assert values == [row["scores"][name] for row in rows]
+        expected = stats.kendalltau(values, truth.scores_NR.mean(1)).statistic
+        own = found["sets"][0]["predictors"][name]
+        assert own["kendall"]["value"] == pytest.approx(expected) and "beats_free" not in own
+    free = ("macs", "params", *rows[0]["scores"])
+    taus = {name: found["sets"][0]["predictors"][name]["kendall"]["value"] for name in free}
+    assert found["sets"][0]["best_free"] == max(taus, key=taus.get)
+    before = path.read_bytes()
+    monkeypatch.setattr(importlib.import_module("manyshot.pipeline.stages.untrained"),
+                        "zero_cost", None)  # fmt: skip
+    again = rank_run(copied[1], folder, truth, uncalibrated=0, zero_cost=True)
+    assert again["points"] == found["points"] and path.read_bytes() == before
 
 
 def test_points_say_how_many_runs_and_how_far_off(copied, ranked, truth, tmp_path):
@@ -149,20 +182,20 @@ def test_a_reference_chooses_the_local_set_by_prediction(copied, ranked, truth, 
     for name in ("new", "made"):
         more = random_truth([*truth.archs, *({(3, 3, 3, 3)} - {*truth.archs})], name=name)
         with pytest.raises(records.RecordError, match="it is the reference"):
-            rank_run(copied[1], copied[0], more, reference=other)
+            rank_run(copied[1], copied[0], more, references=[other])
     path = other / "rank" / "made" / "scores.jsonl"
     rows = lines(path.parent, path.name)
     for i, row in enumerate(rows):  # as if the reference ranked in the order of the table
         row["proxy_score"] = 0.5 - i / 500 if row["calibrated"] else 0.5 + i / 500
     records.write_lines(path, rows)
     calibrated = [row["arch"] for row in rows if row["calibrated"]]
-    again = rank_run(copied[1], copied[0], truth, reference=other)
+    again = rank_run(copied[1], copied[0], truth, references=[other])
     [local] = [own for own in again["sets"] if own["name"] == "local by prediction"]
     assert local["archs"] == calibrated[: len(local["archs"])] and "reference" in local["why"]
 
 
 def test_a_run_is_no_reference_of_its_own(copied, ranked, truth):
-    again = rank_run(copied[1], copied[0], truth, reference=copied[0])
+    again = rank_run(copied[1], copied[0], truth, references=[copied[0]])
     [local] = [own for own in again["sets"] if own["name"] == "local by prediction"]
     assert "favours" in local["why"]
 
@@ -332,6 +365,7 @@ class TestCompare:
             trained = spent["train"] + spent["shifting"] + spent["probe"]
             assert own["images"]["trained"] == trained
         assert "tau local by truth" in found["runs"][0]["metrics"]
+        assert "tau local by other seeds" in found["runs"][0]["metrics"]
         # what each run chose for itself is another set in each
         assert not any("prediction" in metric for metric in found["runs"][0]["metrics"])
         macs = {own["name"]: own["metrics"] for own in found["baselines"]}["macs"]
@@ -356,7 +390,7 @@ class TestCompare:
         copies = [shutil.copytree(run, tmp_path / run.name) for run in runs[:3]]
         for folder in copies[1:]:
             recipe = Recipe.load(folder / "recipe.toml")
-            rank_run(recipe, folder, truth, uncalibrated=0, reference=copies[0])
+            rank_run(recipe, folder, truth, uncalibrated=0, references=[copies[0]])
         found = compare_runs(copies[1:], tmp_path / "out")
         assert "tau local by prediction" in found["runs"][0]["metrics"]
         macs = {own["name"]: own["metrics"] for own in found["baselines"]}["macs"]

@@ -146,26 +146,55 @@ def test_seeds_that_methods_do_not_share_are_not_paired():
     assert "at least 6 seeds, which are not the same" in own.sentence
 
 
-def test_three_families_are_corrected_each_for_itself():
-    """The reference by the primary metric; by other metrics; pairs without the reference."""
+def test_families_are_corrected_each_for_itself():
+    """The reference by the primary metric; by each set of others; pairs without the reference."""
     rng = np.random.default_rng(1)
-    values = {m: 0.1 * i + 0.05 * rng.standard_normal((6, 2)) for i, m in enumerate("abc")}
-    runs = [run(m, s, tau=values[m][s, 0], other=values[m][s, 1]) for m in "abc" for s in range(6)]
-    found = compare(runs, primary="other")
-    assert (found.primary, found.reference) == ("other", "a")
-    families = {True: [], False: [], None: []}
+    metrics = ("tau", "finished one", "finished two", "tau here", "regret here")
+    values = {m: 0.1 * i + 0.05 * rng.standard_normal((6, 5)) for i, m in enumerate("abc")}
+    runs = [
+        run(m, s, **dict(zip(metrics, map(float, values[m][s]), strict=True)))
+        for m in "abc"
+        for s in range(6)
+    ]
+    found = compare(runs, primary="tau here")
+    assert (found.primary, found.reference) == ("tau here", "a")
+    families = {
+        "tau here (primary), with a": 2,  # with b and with c
+        "set here, with a": 2,  # regret
+        "finished winners, with a": 4,
+        "tau, with a": 2,
+        "set here, pairs without a": 2,
+        "finished winners, pairs without a": 2,
+        "tau, pairs without a": 1,
+    }
+    assert found.families == families
+    by_name = {name: [] for name in families}
     for own in found.pairs:
-        column = ("tau", "other").index(own.metric)
+        column = metrics.index(own.metric)
         p = stats.ttest_rel(values[own.first][:, column], values[own.second][:, column]).pvalue
-        assert own.p == pytest.approx(p) and own.primary == (own.metric == "other")
-        families[own.primary if own.first == "a" else None].append(own)
-    assert [len(own) for own in families.values()] == [2, 2, 2]
-    for own in families.values():
-        low, *_, high = sorted(own, key=lambda one: one.p)
-        assert low.corrected == pytest.approx(min(1, len(own) * low.p))
-        assert high.corrected >= high.p and {one.family for one in own} == {len(own)}
-    with pytest.raises(ValueError, match="no run has the primary metric 'best'; it is one of tau"):
-        compare(runs, primary="best")
+        assert own.p == pytest.approx(p) and own.primary == (own.metric == "tau here")
+        assert own.resampled == ("seeds",)
+        by_name[own.family_name].append(own)
+    for name, own in by_name.items():
+        ordered = sorted(own, key=lambda one: one.p)
+        assert ordered[0].corrected == pytest.approx(min(1, len(own) * ordered[0].p))
+        assert ordered[-1].corrected >= ordered[-1].p
+        assert {one.family for one in own} == {len(own)} == {families[name]}
+    with pytest.raises(ValueError, match="'tau hree'; did you mean 'tau here'[?] it is one of tau"):
+        compare(runs, primary="tau hree")
+
+
+def test_intervals_end_where_values_do():
+    """Two seeds of shares near 1: Student's interval would reach far beyond 100 %."""
+    assert stats.t.interval(0.95, 1, 0.95, stats.sem([0.9, 1.0]))[1] > 1
+    found = interval([0.9, 1.0], (0.0, 1.0))
+    assert (found.low > 0, found.high, found.cut) == (True, 1.0, True)
+    assert interval([0.5, 0.51, 0.52], (0.0, 1.0)).cut is None
+    runs = [run("a", s, tau=(0.9, 1.0)[s], other=s) for s in range(2)]
+    runs += [run("b", s, tau=(-0.9, 0.8)[s], other=0) for s in range(2)]
+    own = pair(compare(runs), "a", "b", "tau")
+    assert (own.low, own.high, own.cut) == (-2.0, 2.0, True)
+    assert pair(compare(runs), "a", "b", "other").cut is None
 
 
 @pytest.mark.parametrize(("noise", "verdict"), [(0.05, "better"), (4.0, "cannot judge")])

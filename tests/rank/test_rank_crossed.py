@@ -7,7 +7,16 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
-from manyshot.rank.crossed import JudgedSet, difference, holm, resample
+from manyshot.rank.crossed import (
+    JudgedSet,
+    Turn,
+    difference,
+    holm,
+    interval,
+    mean_over_turns,
+    resample,
+    tau_of_pairs,
+)
 
 
 def values_of(judged, folders):
@@ -149,3 +158,77 @@ def test_a_variance_of_runs_is_that_of_their_mean():
     assert set(np.round(found.by_runs["a"], 9)) == {0.6, 0.2} and set(found.drawn["b"]) == {0.0}
     assert found.architectures is None and found.runs == 2
     assert found.drawn["a"].var() == pytest.approx((0.6 - 0.2) ** 2 / 4, rel=0.01)
+
+
+def turns_by_truth(truth_NR, count):
+    """The best by each run in turn, judged by the others."""
+    runs = np.arange(truth_NR.shape[1])
+    return tuple(Turn(np.argsort(-truth_NR[:, r])[:count], runs != r, r) for r in runs)
+
+
+def in_turn(truth_NR, column_N, count, runs):
+    """The mean of scipy's tau over choosers, of some runs."""
+    taus = []
+    for run in runs:
+        best = np.argsort(-truth_NR[:, run])[:count]
+        judge_N = truth_NR[:, [other for other in runs if other != run]].mean(axis=1)
+        taus.append(stats.kendalltau(column_N[best], judge_N[best]).statistic)
+    return float(np.mean(taus))
+
+
+def test_runs_that_choose_in_turn_are_left_out_one_at_a_time():
+    rng = np.random.default_rng(8)
+    truth_NR, column_N = rng.random((30, 4)), rng.random(30)
+    turns = turns_by_truth(truth_NR, 12)
+    judged = JudgedSet(truth_NR, {"a": column_N}, True, turns=turns)
+    every = in_turn(truth_NR, column_N, 12, range(4))
+    assert mean_over_turns(judged, "tau", "a") == pytest.approx(every)
+    found = resample(judged, "tau", ["a"], draws=4000)
+    assert found.runs == 4 and found.architectures is None
+    left = []
+    for run in range(4):  # the sets stay as they were chosen
+        rest = [other for other in range(4) if other != run]
+        left.append(in_turn(truth_NR, column_N, 12, rest))
+    wanted = {round(every + math.sqrt(3) * (one - every), 9) for one in left}
+    assert set(np.round(found.by_runs["a"], 9)) == wanted
+    jackknife = 3 / 4 * sum((one - np.mean(left)) ** 2 for one in left)
+    assert found.by_runs["a"].var() == pytest.approx(jackknife, rel=0.1)
+    two = JudgedSet(
+        truth_NR[:, :2], {"a": column_N}, True, turns=turns_by_truth(truth_NR[:, :2], 9)
+    )
+    assert resample(two, "tau", ["a"], draws=5).runs is None
+
+
+def test_the_interval_of_a_set_chosen_in_turn_has_the_size_of_its_chance():
+    """The same architectures, new runs of the truth every time."""
+    rng, values, errors = np.random.default_rng(11), [], []
+    worth_N, off_N = rng.standard_normal(40), 0.7 * rng.standard_normal(40)
+    for _ in range(80):
+        truth_NR = worth_N[:, None] + 0.5 * rng.standard_normal((40, 5))
+        judged = JudgedSet(
+            truth_NR, {"a": worth_N + off_N}, True, turns=turns_by_truth(truth_NR, 20)
+        )
+        value = mean_over_turns(judged, "tau", "a")
+        found = resample(judged, "tau", ["a"], draws=60)
+        low, high = interval(value, found, lambda by: by["a"])
+        values.append(value)
+        errors.append((high - low) / 2 / stats.t.ppf(0.975, 4))
+    size = math.sqrt(np.mean(np.square(errors)))
+    assert size == pytest.approx(np.std(values, ddof=1), rel=0.35)  # chance moves it by 8 %
+
+
+def test_tau_of_some_pairs_is_counted_by_hand():
+    rng = np.random.default_rng(12)
+    x_N, y_N = np.round(rng.random(15), 1), np.round(rng.random(15), 1)
+    cost_N = rng.uniform(1, 2, 15)
+    pairs_NN = np.maximum(cost_N[:, None], cost_N) <= 1.1 * np.minimum(cost_N[:, None], cost_N)
+    agree = of_x = of_y = 0
+    for i, j in itertools.combinations(range(15), 2):
+        if max(cost_N[i], cost_N[j]) <= 1.1 * min(cost_N[i], cost_N[j]):
+            one, two = np.sign(x_N[i] - x_N[j]), np.sign(y_N[i] - y_N[j])
+            agree, of_x, of_y = agree + one * two, of_x + abs(one), of_y + abs(two)
+    assert tau_of_pairs(x_N, y_N, pairs_NN) == pytest.approx(agree / math.sqrt(of_x * of_y))
+    everything = np.ones((15, 15), dtype=bool)
+    wanted = stats.kendalltau(x_N, y_N).statistic
+    assert tau_of_pairs(x_N, y_N, everything) == pytest.approx(wanted)
+    assert tau_of_pairs(x_N, y_N, np.eye(15, dtype=bool)) is None

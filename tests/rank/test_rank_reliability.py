@@ -155,3 +155,33 @@ def test_a_set_that_cannot_judge_says_of_no_order_that_it_is_better(
     words_of_it = verdict(record)
     assert said in words_of_it and ("better than counting MACs" in words_of_it) == better
     assert words_of_it.startswith(said) != better
+
+
+class TestBoundsOfTheCeiling:
+    def made(self, n, runs, noise, seed=0):
+        rng = np.random.default_rng(seed)
+        return rng.standard_normal((n, 1)) + noise * rng.standard_normal((n, runs))
+
+    def test_they_hold_what_normal_truths_reach(self):
+        """Of normal worths and noise the ceiling is 2 / pi arcsin of the root of reliability."""
+        true = 2 / math.pi * math.asin(math.sqrt(1 / (1 + 0.5**2 / 3)))
+        held = []
+        for seed in range(40):
+            found = reliability(self.made(60, 3, 0.5, seed), draws=60)
+            low, high = found.ceiling_bounds
+            assert low < found.ceiling < high
+            held.append(low <= true <= high)
+        assert np.mean(held) > 0.95 - 3 * math.sqrt(0.95 * 0.05 / 40)
+
+    def test_of_a_whole_space_they_are_those_of_the_reliability(self):
+        runs_NR = self.made(200, 3, 0.5)
+        found = reliability(runs_NR, whole=True)
+        wanted = [
+            2 / math.pi * math.asin(math.sqrt(end)) for end in (found.mean.low, found.mean.high)
+        ]
+        assert found.ceiling_bounds == pytest.approx(wanted, abs=0.02)  # of 200 normal worths
+        assert found.ceiling_bounds[0] < found.ceiling < found.ceiling_bounds[1]
+
+    def test_without_draws_there_are_none(self):
+        assert reliability(self.made(20, 3, 0.5)).ceiling_bounds is None
+        assert reliability(self.made(20, 1, 0.5), draws=20).ceiling_bounds is None

@@ -1,5 +1,6 @@
 """Sets of architectures, and all statistics of one, against scipy and by hand."""
 
+import dataclasses
 import itertools
 import math
 import re
@@ -46,13 +47,19 @@ def scores_of(truth, column_N):
 
 
 class TestSets:
-    def test_local_by_truth_is_chosen_by_a_run_that_does_not_rank_set(self):
+    def test_every_run_chooses_in_its_turn_and_the_others_judge(self):
         truth = made(60)
         local = sets(truth)["local by truth"]
-        best = np.argsort(-truth.scores_NR[:, 0])[:6]
-        assert local.chosen.archs == tuple(truth.archs[i] for i in best)
-        assert local.truth.runs == ("seed 1", "seed 2")
-        np.testing.assert_array_equal(local.truth.scores_NR, truth.scores_NR[best, 1:])
+        assert [turn.why for turn in local.turns] == list(truth.runs)
+        for run, turn in enumerate(local.turns):
+            best = np.argsort(-truth.scores_NR[:, run])[:6]
+            others = [i for i in range(3) if i != run]
+            assert turn.chosen.archs == tuple(truth.archs[i] for i in best)
+            assert turn.truth.runs == tuple(truth.runs[i] for i in others)
+            np.testing.assert_array_equal(
+                turn.truth.scores_NR, truth.scores_NR[np.ix_(best, others)]
+            )
+        assert set(local.chosen.archs) == {a for turn in local.turns for a in turn.chosen.archs}
 
     def test_one_run_cannot_choose_and_rank_set(self):
         assert list(sets(made(60, runs=1))) == ["global"]
@@ -70,14 +77,20 @@ class TestSets:
     def test_local_by_prediction(self):
         truth = made(60)
         proxy_N = np.random.default_rng(3).random(60)
-        local = sets(truth, prediction=scores_of(truth, proxy_N))["local by prediction"]
+        local = sets(truth, prediction={"a": scores_of(truth, proxy_N)})["local by prediction"]
         assert local.chosen.archs == tuple(truth.archs[i] for i in np.argsort(-proxy_N)[:6])
         assert "favours" in local.why
         np.testing.assert_array_equal(
             local.truth.scores_NR, truth.scores_NR[np.argsort(-proxy_N)[:6]]
         )
-        reference = sets(truth, prediction=scores_of(truth, proxy_N), own_prediction=False)
+        two = {"a": scores_of(truth, proxy_N), "b": scores_of(truth, -proxy_N)}
+        reference = sets(truth, prediction={"a": two["a"]}, own_prediction=False)
         assert "reference" in reference["local by prediction"].why
+        both = sets(truth, prediction=two, own_prediction=False)["local by prediction"]
+        assert [turn.why for turn in both.turns] == ["a", "b"]
+        worst = tuple(truth.archs[i] for i in np.argsort(proxy_N)[:6])
+        assert both.turns[0].chosen.archs == local.chosen.archs
+        assert both.turns[1].chosen.archs == worst and both.turns[1].truth.runs == truth.runs
 
     def test_local_by_search_has_what_is_in_the_truth(self):
         truth = made(60)
@@ -88,7 +101,8 @@ class TestSets:
         assert "local by search" not in sets(truth, history=few)
 
     def test_share(self):
-        assert len(sets(made(60), share=0.5)["local by truth"].truth) == 30
+        turns = sets(made(60), share=0.5)["local by truth"].turns
+        assert [len(turn.truth) for turn in turns] == [30, 30, 30]
         with pytest.raises(ValueError, match=r"\(0, 1\], got 0"):
             sets(made(60), share=0)
 
@@ -241,7 +255,9 @@ def test_unequal_runs_judge_the_top_alone():
     best = np.argsort(-truth.scores_NR[:, 0])[:6]
     truth.scores_NR[np.setdiff1d(np.arange(60), best), 1:] = NAN
     found = sets(
-        truth, prediction=scores_of(truth, np.arange(60)), history=scores_of(truth, best_first(60))
+        truth,
+        prediction={"a": scores_of(truth, np.arange(60))},
+        history=scores_of(truth, best_first(60)),
     )
     for name, own in found.items():
         expected = ("seed 1", "seed 2") if name == "local by truth" else ("seed 0",)
@@ -328,3 +344,74 @@ def test_pearson_does_not_under_or_overflow(scale):
     nearly_constant = [1, 1, 1 + 5e-14]  # with digits of 2e-16
     assert pearson(nearly_constant, [1, 2, 4]) == pytest.approx(5 / 28**0.5, abs=0.02)
     assert pearson([1, 1], [1, 2]) is None and pearson([1], [1]) is None
+
+
+class TestTurns:
+    """A set of which several choose in turn, against means of scipy's statistics."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def chosen(cls):
+        truth = made(60, runs=4, noise=0.08)
+        rng = np.random.default_rng(9)
+        proxies = {
+            "proxy": truth.scores_N + 0.05 * rng.standard_normal(60),
+            "macs": truth.scores_N + 0.3 * rng.standard_normal(60),
+        }
+        return truth, proxies
+
+    def record(self, truth, proxies):
+        own = {name: scores_of(truth, column_N) for name, column_N in proxies.items()}
+        return rank_set(sets(truth, share=0.25)["local by truth"], own)
+
+    def by_hand(self, truth, column_N, runs=(0, 1, 2, 3)):
+        taus = []
+        for run in runs:
+            best = np.argsort(-truth.scores_NR[:, run])[:15]
+            judge = truth.scores_NR[:, [i for i in runs if i != run]].mean(axis=1)
+            taus.append(stats.kendalltau(column_N[best], judge[best]).statistic)
+        return np.mean(taus)
+
+    def test_values_are_means_over_choosers(self, chosen):
+        truth, proxies = chosen
+        record = self.record(truth, proxies)
+        assert record.architectures == 15 and len(record.turns) == 4
+        assert [turn.by for turn in record.turns] == list(truth.runs)
+        for name, column_N in proxies.items():
+            found = record.predictors[name].kendall
+            assert found.value == pytest.approx(self.by_hand(truth, column_N))
+            assert found.low < found.value < found.high and found.interval == "crossed"
+        gain = record.predictors["proxy"].beats
+        taus = [record.predictors[name].kendall.value for name in ("proxy", "macs")]
+        assert gain.value == pytest.approx(taus[0] - taus[1]) and gain.interval == "crossed"
+        lost = []
+        for run in range(4):
+            best = np.argsort(-truth.scores_NR[:, run])[:15]
+            judge = np.delete(truth.scores_NR, run, axis=1).mean(axis=1)[best]
+            lost.append(judge.max() - judge[np.argmax(proxies["proxy"][best])])
+        assert record.predictors["proxy"].regret.value == pytest.approx(np.mean(lost))
+
+    def test_it_does_not_matter_which_run_is_first(self, chosen):
+        truth, proxies = chosen
+        other = dataclasses.replace(
+            truth, runs=truth.runs[::-1], scores_NR=truth.scores_NR[:, ::-1].copy()
+        )
+        one, two = (self.record(own, proxies).predictors["proxy"] for own in (truth, other))
+        assert one.kendall.value == pytest.approx(two.kendall.value)
+        assert one.regret.value == pytest.approx(two.regret.value)
+
+    def test_the_reliability_is_by_mean_variances(self, chosen):
+        truth, proxies = chosen
+        record = self.record(truth, proxies)
+        betweens, withins = [], []
+        for run in range(4):
+            best = np.argsort(-truth.scores_NR[:, run])[:15]
+            block = np.delete(truth.scores_NR, run, axis=1)[best]
+            rows, columns = block.mean(1, keepdims=True), block.mean(0, keepdims=True)
+            rest = ((block - rows - columns + block.mean()) ** 2).sum() / (14 * 2)
+            between = (3 * ((rows - block.mean()) ** 2).sum() / 14 - rest) / 3
+            betweens.append(between)
+            withins.append(rest)
+        expected = np.mean(betweens) / (np.mean(betweens) + np.mean(withins) / 3)
+        assert record.reliability.mean.value == pytest.approx(max(0, expected))
+        assert record.reliability.runs == pytest.approx(3)

@@ -457,6 +457,34 @@ def test_a_comparison_holds_its_numbers(comparison: dict[str, Any], tmp_path: Pa
     assert "Not at equal cost" in page.words and "one and two" in page.words
 
 
+def test_a_comparison_shows_the_best_by_then_and_what_was_spent(
+    comparison: dict[str, Any], tmp_path: Path
+) -> None:
+    record = copy.deepcopy(comparison)
+    record["notes"] = ["Rank the runs again."]
+    for i, run in enumerate(record["runs"]):
+        run["anytime"] = [
+            {"macs": 1000 * (i + 1), "seconds": 2.0, "score": 0.5},
+            {"macs": 2000 * (i + 1), "seconds": None, "score": 0.5 + i / 10},
+        ]
+        macs = {"training": 10**6, "probes": 0, "search": 2000, "shifting": 0, "finishing": 0}
+        macs["training"] = None if i == 3 else 10**6
+        run["spent"] = {"weight_steps": 40, "macs": macs, "seconds": {"training": 3.0}}
+        run["spent"]["missing"] = {"training": "not recorded"} if i == 3 else {}
+    write_json(tmp_path / "compare.json", record)
+    page = page_of(tmp_path)
+    traces = page.figures["Best by compute"]["data"]
+    assert [t["x"] for t in traces] == [[1000 * n, 2000 * n] for n in (1, 2, 3, 4)]
+    assert [t["y"] for t in traces] == [[0.5, 0.5 + i / 10] for i in range(4)]
+    assert [t["showlegend"] for t in traces] == [True, False, True, False]
+    assert [t["x"] for t in page.figures["Best by time"]["data"]] == [[2.0]] * 4
+    assert "All methods have equal weight steps, within 5 %." in page.words
+    assert "multiply-adds of training and probes is not known, as those of two" in page.words
+    assert "Training: not recorded." in page.words and "Rank the runs again." in page.words
+    for name, count in (record["families"] or {}).items():
+        assert name in page.words and count
+
+
 def test_a_method_without_a_value_is_undefined(comparison: dict[str, Any], tmp_path: Path) -> None:
     record = copy.deepcopy(comparison)
     nothing = {"mean": None, "low": None, "high": None, "n": 0}
@@ -695,6 +723,8 @@ def test_a_rank_opens_with_what_the_order_is_worth(
     predictors["proxy"]["kendall"] = {"value": 0.6, "low": 0.5, "high": 0.7}
     predictors["macs"]["kendall"] = {"value": 0.2, "low": 0.1, "high": 0.3}
     predictors["proxy"]["beats"] = {"value": 0.4, "low": low, "high": high}
+    predictors["proxy"]["beats_free"] = predictors["proxy"]["beats"]
+    record["sets"][0]["best_free"] = "macs"
     record["sets"][0]["reliability"] = reliable(0.5)
     write_json(tmp_path / "rank.json", record)
     page = page_of(tmp_path)

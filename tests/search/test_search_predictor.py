@@ -107,6 +107,29 @@ def test_proposals_are_a_uniform_sample_of_the_top() -> None:
     assert all(abs(count - 50) < 4 * 5.8 for count in counts.values())
 
 
+def test_members_propose_the_best_of_each_in_turn() -> None:
+    """Each a ridge regression on scores drawn with replacement, by the oracle on the same draws."""
+    space = flat([3] * 5)
+    searcher = WeakPredictor(space, seed=1, options=PredictorOptions(initial=30, members=3))
+    rng = np.random.default_rng(0)
+    archs = [tuple(a) for a in rng.permutation(list(space.enumerate()))[:40].tolist()]
+    scores = rng.random(40).tolist()
+    searcher.tell(archs, scores)
+    stream = searcher.history.generator(1)
+    draws = [stream.choice(np.arange(40), 40) for _ in range(3)]
+    rest = sorted(set(space.enumerate()) - set(archs))
+    predicts = [
+        oracle(space, [archs[i] for i in rows], [scores[i] for i in rows], alpha=0.1)
+        for rows in draws
+    ]
+    wanted: list[Arch] = []
+    for turn in range(7):
+        wanted.append(max((a for a in rest if a not in wanted), key=predicts[turn % 3]))
+    assert set(searcher.ask(7)) == set(wanted)
+    everything = searcher.ask(len(rest))  # a space that ends, ends
+    assert set(everything) == set(rest) - set(wanted)
+
+
 def test_random_until_initial_are_told() -> None:
     """As random search would: what is told does not matter, then it does."""
     space = flat([4] * 6)

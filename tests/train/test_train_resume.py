@@ -105,7 +105,7 @@ def test_a_checkpoint_holds_the_optimiser(tmp_path):
     assert set(state) == {
         "schema", "fingerprint", "step", "losses", "weights", "optimizer", "schedule", "average",
         "code_optimizer",
-        "sampler", "sampler_optimizer", "saved", "probed_images", "weight_step",
+        "sampler", "sampler_optimizer", "saved", "probed_images", "weight_step", "compute",
     }  # fmt: skip
     assert (state["schema"], state["step"]) == (1, 8)
     momenta = {i: s["momentum_buffer"] for i, s in state["optimizer"]["state"].items()}

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.lib import kept
+from benchmarks.lib.checklist import Design, with_checklist
 from benchmarks.lib.pages import markdown, with_reading
 
 Rows = list[dict[str, Any]]
@@ -65,6 +66,15 @@ docstring, in the functions that make both networks out of the original; finishi
 call for all. Seconds are medians over seeds, on a machine with other work."""
 
 
+DESIGN = Design(
+    primary="test accuracy of the finished network within each share of multiply-adds",
+    same="the digits, the network and the recipe of finishing in `common`, for all arms",
+    budgets="multiply-adds of the finished network; epochs of finishing are columns",
+    protocol="all networks are finished and tested by the same function",
+    controls=("convert, untrained", "scaled", "scaled, short"),
+)
+
+
 def write_page(path: Path) -> Path:
     """Writes the page beside the records, and returns it."""
     rows = kept.rows(path)
@@ -85,7 +95,7 @@ def write_page(path: Path) -> Path:
         here = [row for row in arms if row["share"] == share]
         parts += [f"## {share:.0%} of the multiply-adds\n", markdown(COLUMNS, _networks(here))]
     parts += ["## What it takes\n", markdown(TAKES, _efforts(arms))]
-    return with_reading(path, parts, arms)
+    return with_checklist(with_reading(path, parts, arms), DESIGN, arms)
 
 
 def _names(rows: Rows) -> list[str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.lib import kept
+from benchmarks.lib.checklist import Design, with_checklist
 from benchmarks.lib.pages import markdown, with_reading
 
 Row = dict[str, Any]
@@ -30,6 +31,13 @@ One seed each unless more are named. An accuracy of 75 % on 1,903 images has a s
 1.0 point, one of 95 % on 600 images 0.9; all networks of a set are tested on the same images."""
 
 
+DESIGN = Design(
+    primary="test accuracy of the finished networks",
+    same="the same images and splits for a plain loop and for runs",
+    protocol="all networks are tested on the same test images",
+)
+
+
 def write_page(path: Path) -> Path:
     """Writes the page beside the records, and returns it."""
     rows = kept.rows(path)
@@ -43,7 +51,7 @@ def write_page(path: Path) -> Path:
         for seed in sorted({row["seed"] for row in rows if row["images"] == name}):
             own = [row for row in rows if (row["images"], row["seed"]) == (name, seed)]
             parts += [f"## {title}; seed {seed}\n", *_of_a_run(own)]
-    return with_reading(path, parts, rows)
+    return with_checklist(with_reading(path, parts, rows), DESIGN, rows)
 
 
 def _of_a_run(rows: list[Row]) -> list[str]:

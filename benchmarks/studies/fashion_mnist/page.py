@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.lib import kept, reading
+from benchmarks.lib.checklist import Design, with_checklist
 from manyshot import records
 
 INTRODUCTION = """# Fashion-MNIST, the whole way, against two honest baselines
@@ -27,12 +28,20 @@ accuracy with the supernet's weights.
 """
 
 
+DESIGN = Design(
+    primary="test accuracy of the finished winner within each budget",
+    same="one supernet, one finish for all",
+    budgets="multiply-adds of the finished network",
+    protocol="all networks are finished and tested by one run",
+)
+
+
 def write_page(path: Path) -> Path:
     """Writes the page beside the records, and returns it."""
     rows = [json.loads(line) for line in kept.content(path).splitlines()]
     page = kept.page_of(path)
     records.write_text(page, f"{INTRODUCTION}\n{table(rows)}\n\n{reading.text(path)}")
-    return page
+    return with_checklist(page, DESIGN, rows)
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:

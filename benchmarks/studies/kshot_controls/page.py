@@ -9,10 +9,18 @@ from typing import Any
 import numpy as np
 
 from benchmarks.lib import kept
+from benchmarks.lib.checklist import Design, with_checklist
 from manyshot import records
 
 ARCHS = 64
 """Scored with every supernet."""
+
+
+DESIGN = Design(
+    same="one network, one recipe of training for all variants",
+    budgets="epochs, and so images forwarded",
+    protocol="accuracy of the same architectures on the same images",
+)
 
 
 def write_page(path: Path) -> Path:
@@ -21,7 +29,7 @@ def write_page(path: Path) -> Path:
     epochs = max(row["epochs"] for row in rows)
     page = kept.page_of(path)
     records.write_text(page, table([row for row in rows if row["epochs"] == epochs]))
-    return page
+    return with_checklist(page, DESIGN, rows)
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:

@@ -10,11 +10,17 @@ from typing import Any
 import numpy as np
 
 from benchmarks.lib import kept
+from benchmarks.lib.checklist import Design, with_checklist
 from benchmarks.lib.pages import markdown, with_reading
 from manyshot import records
-from manyshot.rank import TruthTable, compare, kendall, load_truth
+from manyshot.rank import TruthTable, compare, kendall, load_truth, rank_sets, reliability
+from manyshot.rank.baselines import like_pairs
 from manyshot.rank.compare import interval
-from manyshot.run_folder import ComparedRun
+from manyshot.rank.crossed import JudgedSet, mean_over_turns
+from manyshot.rank.other_seeds import by_other_seeds
+from manyshot.rank.rank import turns_of
+from manyshot.rank.reliability import over_turns, words
+from manyshot.run_folder import ComparedPair, ComparedRun
 
 STUDIES = {
     "tiny": "All 256 networks of `tiny` on digits",
@@ -26,8 +32,20 @@ WINNERS = "winners alone"
 SHOWN = ("tau global", "tau local by truth", "tau local by prediction", "regret global", WINNERS)
 """Metrics of which every method is compared with uniform paths."""
 PRIMARY = "tau global"
-"""Its comparisons with uniform paths are a family of Holm's correction, by others another."""
+"""Its comparisons with uniform paths are a family of Holm's correction; each set is another."""
+IN_TURN = ("local by truth, in turn", "local by other seeds", "global at like cost")
+"""Sets that no single run or supernet chose, or of which pairs of like cost count."""
 Rows = Sequence[Mapping[str, Any]]
+
+
+DESIGN = Design(
+    primary=PRIMARY,
+    same="one recipe per study; methods change sampler, sharing or shifting alone",
+    budgets="images forwarded to train, probe and shift, within 4 %; weight steps differ",
+    protocol="one truth, the same validation and calibration images for all",
+    controls=("uniform", "uniform_finetune", "random_population"),
+    benchmark="stand-alone trainings in `benchmarks/truths`",
+)
 
 
 def write_page(path: Path) -> Path:
@@ -44,7 +62,7 @@ def write_page(path: Path) -> Path:
         truth = truth_of(own)
         parts += [f"## {title}\n", about(own, truth), f"![{alt}]({figure.name})\n"]
         parts += tables(own, truth.even)
-    return with_reading(path, parts, rows)
+    return with_checklist(with_reading(path, parts, rows), DESIGN, rows)
 
 
 INTRODUCTION = """Written by `benchmarks/studies/order_preservation/page.py` from the records \
@@ -154,9 +172,10 @@ def tables(rows: Rows, truth: TruthTable) -> list[str]:
     return [
         *parts,
         f"Against uniform paths, paired by seed. p-values are corrected by Holm: comparisons by "
-        f"{PRIMARY} are one family, those by all other metrics on record another. "
+        f"{PRIMARY} are one family, those by every other set of architectures another. "
         "Intervals are of seeds alone and of each difference by itself; below five seeds there is "
-        "no verdict:\n",
+        "no verdict, and none on local sets that one run or one supernet chose: those below stand "
+        "in their place.\n",
         sentences(rows),
         "Mean tau of each method (columns) among the tenth that a supernet of another seed "
         "predicts best, by the method that chooses (rows); over all pairs of seeds, without "
@@ -165,7 +184,103 @@ def tables(rows: Rows, truth: TruthTable) -> list[str]:
         "Mean tau over seeds among networks of like cost, a fifth of them each, from fewest to "
         "most multiply-adds; and of the proxy with multiply-adds, over all:\n",
         at_like_cost(by_method, truth),
+        "Sets that hang on no single chooser: the best tenth by every run of the truth in turn, "
+        "judged by the others; the best tenth by the supernets of all other seeds, of all methods "
+        "alike; and all networks, of which only pairs count whose multiply-adds differ by 10 % at "
+        "most. Mean tau, and the difference from uniform paths with its interval by seeds and runs "
+        "of the truth, and by networks where these are no whole space:\n",
+        in_turn(rows, truth),
     ]
+
+
+def in_turn(rows: Rows, truth: TruthTable) -> str:
+    """Every method on the sets that hang on no single chooser, beside uniform paths."""
+    whole = rows[0]["study"] == "tiny"
+    runs = [
+        ComparedRun(
+            folder=f"{row['method']}-{row['seed']}",
+            method=row["method"],
+            seed=row["seed"],
+            images=row["images"],
+            metrics={},
+        )
+        for row in rows
+    ]
+    scores = {
+        run.folder: np.array(row["proxy_accuracy"]) for run, row in zip(runs, rows, strict=True)
+    }
+    sets = judged_in_turn(runs, scores, truth, whole)
+    runs = [
+        run.model_copy(
+            update={
+                "metrics": {
+                    f"tau {name}": mean_over_turns(own, "tau", run.folder)
+                    for name, own in sets.items()
+                }
+            }
+        )
+        for run in runs
+    ]
+    compared = compare(runs, sets=sets)
+    lines = []
+    for method in compared.methods:
+        line = [method.method]
+        for name in sets:
+            line.append(number(method.metrics[f"tau {name}"].mean))
+            pairs = [p for p in compared.pairs if p.metric == f"tau {name}"]
+            own = [p for p in pairs if (p.first, p.second) == ("uniform", method.method)]
+            line.append("" if not own or own[0].low is None else against(own[0]))
+        lines.append(line)
+    for label in ("macs", "params"):
+        costs = {label: np.array(truth.costs[label], np.float64)}
+        free = judged_in_turn(runs, {**scores, **costs}, truth, whole)
+        taus = [number(mean_over_turns(own, "tau", label)) for own in free.values()]
+        lines.append([label, *(cell for tau in taus for cell in (tau, ""))])
+    gates = [f"{name}: {reliable(own)}." for name, own in sets.items()]
+    columns = [column for name in sets for column in (f"tau {name}", "minus uniform")]
+    return f"{markdown(('method', *columns), lines)}\n{' '.join(gates)}\n"
+
+
+def against(pair: ComparedPair) -> str:
+    """The difference of the second method from uniform paths, and its verdict."""
+    assert pair.difference is not None and pair.low is not None and pair.high is not None
+    said = f"{-pair.difference:+.2f} ({-pair.high:+.2f} to {-pair.low:+.2f})"
+    other = {"better": "worse", "worse": "better"}.get(pair.verdict, pair.verdict)
+    return f"{said}, {other}"
+
+
+def reliable(judged: JudgedSet) -> str:
+    """Whether the truth can judge a set."""
+    return "unknown" if judged.reliability is None else words(judged.reliability)
+
+
+def judged_in_turn(
+    runs: Sequence[ComparedRun], scores: Mapping[str, np.ndarray], truth: TruthTable, whole: bool
+) -> dict[str, JudgedSet]:
+    """The sets, as far as the truth has them."""
+    sets = {}
+    row_of = {arch: i for i, arch in enumerate(truth.archs)}
+    for own in rank_sets(truth, whole=whole):
+        if own.turns:
+            chosen = [row_of[arch] for arch in own.truth.archs]
+            sets[IN_TURN[0]] = JudgedSet(
+                own.truth.fitness_NR,
+                {name: column_N[chosen] for name, column_N in scores.items()},
+                whole,
+                over_turns([reliability(turn.truth.fitness_NR) for turn in own.turns]),
+                turns_of(own),
+            )
+    found = by_other_seeds(runs, scores, truth.fitness_NR, share=0.1, whole=whole)
+    if found is not None:
+        sets[IN_TURN[1]] = found[0]
+    sets[IN_TURN[2]] = JudgedSet(
+        truth.fitness_NR,
+        scores,
+        whole,
+        reliability(truth.fitness_NR),
+        pairs_NN=like_pairs(np.array(truth.costs["macs"], np.float64)),
+    )
+    return sets
 
 
 def truth_of(rows: Rows) -> TruthTable:
@@ -250,6 +365,8 @@ def sentences(rows: Rows) -> str:
             by = [-end for end in ends if end is not None]
             corrected = "" if pair.corrected is None else f"{pair.corrected:.2g}"
             other = {"better": "worse", "worse": "better"}.get(pair.verdict, pair.verdict)
+            if pair.metric.startswith("tau local"):
+                other, corrected = "no verdict, one chooser", ""
             lines.append([pair.second, pair.metric, f"{by[0]:+.3f}",
                           f"{by[1]:+.3f} to {by[2]:+.3f}", str(pair.n), corrected,
                           other])  # fmt: skip

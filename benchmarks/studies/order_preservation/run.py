@@ -117,7 +117,7 @@ def ranked(
     recipe = Recipe.load(folder / "recipe.toml")
     uncalibrated = len(truth) if method == "uniform" else 0
     ranking = rank_run(
-        recipe, folder, truth, Bars(), reference=reference, uncalibrated=uncalibrated
+        recipe, folder, truth, Bars(), references=[reference], uncalibrated=uncalibrated
     ).plain()
     frozen = ("global", "local by truth", "local by prediction")
     row = row_of(folder, seed, method, truth.name, frozen).plain()

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.lib import kept
+from benchmarks.lib.checklist import Design, with_checklist
 from benchmarks.lib.pages import markdown
 from manyshot.records import write_text
 
@@ -111,6 +112,16 @@ def results_of(rows: Sequence[Record]) -> list[Result]:
     return found
 
 
+DESIGN = Design(
+    primary="squared error of all paths at the end",
+    same="the same planted problems for all variants",
+    budgets="steps and inputs",
+    protocol="the exact error of every path",
+    benchmark="planted problems with known weights",
+    tuning="the learning rate of each variant, on problem 0 alone; the grid is on record",
+)
+
+
 def write_page(path: Path) -> Path:
     """Writes the page beside the records; returns it."""
     page, results = kept.page_of(path), results_of(kept.rows(path))
@@ -135,7 +146,7 @@ def write_page(path: Path) -> Path:
         ]
     )
     write_text(page, text.rstrip() + "\n" + READING)
-    return page
+    return with_checklist(page, DESIGN, kept.rows(path))
 
 
 def _table(results: Sequence[Result]) -> str:

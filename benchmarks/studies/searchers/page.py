@@ -15,6 +15,7 @@ import numpy as np
 from scipy import special
 
 from benchmarks.lib import kept
+from benchmarks.lib.checklist import Design, with_checklist
 from benchmarks.lib.pages import markdown, with_reading
 from benchmarks.studies.searchers.problems import ARMS, QUERIES, Problem, problems
 from manyshot import rank
@@ -278,6 +279,17 @@ def baselines() -> str:
     return markdown(head, lines)
 
 
+DESIGN = Design(
+    primary="accuracy of what a search returns after so many queries, against random search",
+    same="the same published tables, budgets and seeds for all searchers",
+    budgets="queries of the table",
+    protocol="the mean of all runs of the table for what each search returns",
+    random="random",
+    anytime="accuracy after 10 to 400 queries, above",
+    benchmark="NAS-Bench-Macro, NAS-Bench-201",
+)
+
+
 def write_page(path: Path) -> Path:
     """Writes the page of the records at `path`, and returns it.
 
@@ -309,4 +321,5 @@ def write_page(path: Path) -> Path:
         "in points, is of a training from the mean of its function, pooled.\n",
         baselines(),
     ]
-    return with_reading(path, parts, [row for row in lines if "commit" in row])
+    page = with_reading(path, parts, [row for row in lines if "commit" in row])
+    return with_checklist(page, DESIGN, lines)

@@ -11,6 +11,7 @@ from scipy import stats
 
 import manyshot as ms
 from benchmarks.lib import kept
+from benchmarks.lib.checklist import Design, with_checklist
 from benchmarks.lib.pages import markdown, with_reading
 from manyshot import rank, records
 
@@ -65,6 +66,17 @@ def taus(truth: Truth, scores: np.ndarray, before: np.ndarray) -> dict[str, floa
     return found
 
 
+DESIGN = Design(
+    primary="change of tau, global and among those predicted best, against uniform_finetune",
+    same="one recipe; arms change `[shifting]` alone, and begin with the same supernets",
+    budgets="images that shifting trains on, against `uniform_finetune`",
+    protocol="frozen sets, the same images and calibration before and after",
+    controls=("none", "uniform_finetune", "random_population", "topk_finetune"),
+    random="random_population",
+    benchmark="`benchmarks/truths/tiny_truth.jsonl`",
+)
+
+
 def write_page(path: Path) -> Path:
     """Writes the page beside the records, and returns it."""
     rows = kept.rows(path)
@@ -72,7 +84,7 @@ def write_page(path: Path) -> Path:
     truth = Truth()
     arms = list(dict.fromkeys(row["arm"] for row in order))
     seeds = sorted({row["seed"] for row in order})
-    return with_reading(
+    page = with_reading(
         path,
         [
             "# Supernet Shifting and its controls\n",
@@ -110,6 +122,7 @@ def write_page(path: Path) -> Path:
         ],
         rows,
     )
+    return with_checklist(page, DESIGN, rows)
 
 
 def _column(row: dict[str, Any], kind: str, when: str) -> np.ndarray:

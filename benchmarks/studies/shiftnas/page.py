@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.lib import kept
+from benchmarks.lib.checklist import Design, with_checklist
 from benchmarks.lib.pages import markdown
 from manyshot import records
 
@@ -16,6 +17,15 @@ TITLES = {
     "vit": "tiny_vit on digits (`recipes/shiftnas_vit.toml`)",
     "cnn": "tiny_cnn on 10,000 images of Fashion-MNIST (`recipes/shiftnas_cnn.toml`)",
 }
+
+
+DESIGN = Design(
+    primary="test accuracy of frozen architectures at each target",
+    same="one recipe per setting; methods change the sampler alone",
+    budgets="images forwarded, probes included",
+    protocol="the same 6 architectures per target, and the same finish",
+    controls=("uniform", "uniform_cost"),
+)
 
 
 def write_page(path: Path) -> Path:
@@ -60,7 +70,7 @@ def write_page(path: Path) -> Path:
         )
     page = kept.page_of(path)
     records.write_text(page, "\n".join(parts))
-    return page
+    return with_checklist(page, DESIGN, rows)
 
 
 def _by_target(rows: Rows) -> str:

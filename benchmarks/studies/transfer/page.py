@@ -9,12 +9,23 @@ from typing import Any
 import numpy as np
 
 from benchmarks.lib import kept
+from benchmarks.lib.checklist import Design, with_checklist
 from benchmarks.lib.pages import markdown, with_reading
 from manyshot import rank
 
 Rows = list[dict[str, Any]]
 LOCAL = 16
 """The best by the second training, judged by the first."""
+
+
+DESIGN = Design(
+    primary="test accuracy of the winner trained alone",
+    same="one network and one target for all arms",
+    budgets="images of the target, within what the table says",
+    protocol="the winner of each arm, inherited and trained alone, on the same test images",
+    controls=("scratch", "transfer, head only", "transfer, uniform"),
+    benchmark="64 architectures trained alone, on record",
+)
 
 
 def write_page(path: Path) -> Path:
@@ -24,7 +35,7 @@ def write_page(path: Path) -> Path:
     target, source = _truth(rows, "target"), _truth(rows, "source")
     ceiling, local = rank.run_to_run(target), np.argsort(-target[:, -1], kind="stable")[:LOCAL]
     between = rank.kendall(target.mean(1), source.mean(1))
-    return with_reading(
+    page = with_reading(
         path,
         [
             "# Moving a supernet from Fashion-MNIST to MNIST\n",
@@ -41,6 +52,7 @@ def write_page(path: Path) -> Path:
         ],
         arms,
     )
+    return with_checklist(page, DESIGN, arms)
 
 
 def _truth(rows: Rows, of: str) -> np.ndarray:

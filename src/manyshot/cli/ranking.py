@@ -98,8 +98,11 @@ def rank_command(
         bool, typer.Option("--by-loss", help="Judge by the test losses of the truth.")
     ] = False,
     reference: Annotated[
-        Path | None,
-        typer.Option(help="A run ranked before, whose scores choose the local set by prediction."),
+        list[Path] | None,
+        typer.Option(
+            help="A run ranked before, whose scores choose the local set by prediction; of several "
+            "each chooses in its turn, but for the run itself. Repeatable."
+        ),
     ] = None,
     local: Annotated[float, typer.Option(help="Share of a local set.")] = 0.1,
     uncalibrated: Annotated[
@@ -109,6 +112,14 @@ def rank_command(
             help="Score without recalibrated batch norms too, if there are no more than so many.",
         ),
     ] = 256,
+    zero_cost: Annotated[
+        bool,
+        typer.Option(
+            "--zero-cost",
+            help="Score without any training too: synflow, NASWOT and the norm of gradients are "
+            "baselines that the supernet has to beat.",
+        ),
+    ] = False,
     out: Annotated[
         Path | None,
         typer.Option(help="Where scores and page go, if not into the run, which may be read-only."),
@@ -130,9 +141,10 @@ def rank_command(
         run,
         load_truth(truth, by="loss" if by_loss else "score"),
         progress(quiet),
-        reference=reference,
+        references=reference or [],
         share=local,
         uncalibrated=uncalibrated,
+        zero_cost=zero_cost,
         out=out,
     )
     from manyshot.report import write

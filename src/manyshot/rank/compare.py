@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
 import numpy as np
 
-from manyshot.rank.crossed import Difference, JudgedSet, Resampled, difference, holm, resample
+from manyshot.plugins import nearest
+from manyshot.rank.crossed import (
+    CROSSED,
+    Difference,
+    JudgedSet,
+    Resampled,
+    difference,
+    holm,
+    resample,
+)
 from manyshot.rank.reliability import judges, words
-from manyshot.run_folder import ComparedMethod, ComparedPair, ComparedRun, Mean, Verdict
+from manyshot.run_folder import ComparedMethod, ComparedPair, ComparedRun, Factor, Mean, Verdict
 
 LEVEL = 0.95
 FEWEST = 5
@@ -21,6 +30,8 @@ WRONG = 0.05
 """The share of families in which a verdict may be wrong."""
 EQUAL = 0.05
 """Budgets that differ by no larger share count as equal."""
+TAUS = {"tau": (-1.0, 1.0)}
+"""What values of metrics can be, by how the names of the metrics begin."""
 LESS_IS_BETTER = "regret"
 """How the names of metrics begin for which less is better whatever the task is."""
 
@@ -35,24 +46,27 @@ class Compared:
         pairs: differences, with a verdict and a sentence for each pair of methods and metric.
         primary: the metric that the verdict of the whole is by; None if there is none.
         reference: the method that the others are compared with by it: that of the first run.
+        families: of Holm's correction, how many comparisons each has, by name.
     """
 
     methods: tuple[ComparedMethod, ...]
     pairs: tuple[ComparedPair, ...]
     primary: str | None
     reference: str
+    families: dict[str, int]
 
 
 Tested = tuple[str, str, str, Difference]
 """A pair of methods, a metric, and by how much they differ in it."""
 
 
-def interval(values: Sequence[float]) -> Mean:
+def interval(values: Sequence[float], bounds: tuple[float, float] = (-math.inf, math.inf)) -> Mean:
     """Mean of one value per seed with Student's 95 % interval; None where it is undefined.
 
     The interval of one value, or of values that are all equal, is undefined: they say nothing about
     their spread. It has a meaning if seeds are independent and values roughly normal; of two or
-    three seeds it is wide, as it should be.
+    three seeds it is wide, as it should be, and where it reaches beyond what a value can be it is
+    cut there, which the mean says.
     """
     n = len(values)
     mean = sum(values) / n if n else None
@@ -61,7 +75,19 @@ def interval(values: Sequence[float]) -> Mean:
     from scipy import stats  # slow to import
 
     reach = float(np.std(values, ddof=1)) / math.sqrt(n) * stats.t.ppf((1 + LEVEL) / 2, n - 1)
-    return Mean(mean=mean, low=mean - float(reach), high=mean + float(reach), n=n)
+    low, high, cut = _cut(mean - float(reach), mean + float(reach), bounds)
+    return Mean(mean=mean, low=low, high=high, n=n, cut=cut or None)
+
+
+def _cut(low: float, high: float, bounds: tuple[float, float]) -> tuple[float, float, bool]:
+    """An interval within bounds, and whether it reached beyond."""
+    return max(low, bounds[0]), min(high, bounds[1]), low < bounds[0] or high > bounds[1]
+
+
+def _bounds_of(metric: str, bounds: Mapping[str, tuple[float, float]]) -> tuple[float, float]:
+    """What the values of a metric can be."""
+    own = (between for begins, between in bounds.items() if metric.startswith(begins))
+    return next(own, (-math.inf, math.inf))
 
 
 def compare(
@@ -70,13 +96,17 @@ def compare(
     *,
     primary: str | None = None,
     sets: Mapping[str, JudgedSet] | None = None,
+    bounds: Mapping[str, tuple[float, float]] = TAUS,
 ) -> Compared:
     """Compares methods by the runs that they were repeated in.
 
     A method is better than another only if there are `FEWEST` seeds, if the truth can judge the set
-    (see `manyshot.rank.judges`), and if the p-value is below 0.05 after Holm's correction. There
-    are three families of comparisons: those with the reference by the primary metric, those with
-    the reference by all other metrics, and those of all other pairs of methods.
+    (see `manyshot.rank.judges`), and if the p-value is below 0.05 after Holm's correction. Families
+    of comparisons are fixed before: those with the reference by the primary metric are one; of the
+    other metrics, those of one set of architectures (tau and regret), those of winners trained
+    alone and those of finished winners are a family each; and all of these once more for the pairs
+    without the reference. Verdicts of a family are wrong in at most 5 % of cases; those of several
+    families together in more.
 
     Args:
         runs: all runs of all methods; the method of the first is the reference.
@@ -85,6 +115,8 @@ def compare(
             first that there is.
         sets: by name, sets of architectures; of `tau NAME` and `regret NAME` architectures and
             runs of the truth are then resampled besides seeds.
+        bounds: what values of metrics can be, by how the names of the metrics begin; intervals are
+            cut there.
 
     Raises:
         ValueError: if there is no run, a method has a seed twice, or no run has the primary metric.
@@ -103,7 +135,8 @@ def compare(
     metrics = list(dict.fromkeys(name for run in runs for name in run.metrics))
     if primary is not None and primary not in metrics:
         raise ValueError(
-            f"no run has the primary metric {primary!r}; it is one of {', '.join(metrics)}"
+            f"no run has the primary metric {primary!r}; {nearest(primary, metrics)}it is one of "
+            f"{', '.join(metrics)}"
         )
     primary = primary or next(iter(metrics), None)
     judged = {
@@ -122,23 +155,58 @@ def compare(
     reference = next(iter(by_method))
     barred = [_barred(metric, found, judged) for _, _, metric, found in tested]
     families = [
-        None if why is not None else (first == reference, first == reference and metric == primary)
+        None if why is not None else _family(metric, primary, reference, first == reference)
         for (first, _, metric, _), why in zip(tested, barred, strict=True)
     ]
     corrected = _corrected(tested, families)
+    resampled_of = {metric: _words_of(drawn.get(metric)) for metric in metrics}
     return Compared(
-        tuple(_method(name, seeds, metrics) for name, seeds in by_method.items()),
+        tuple(_method(name, seeds, metrics, drawn, bounds) for name, seeds in by_method.items()),
         tuple(
-            _pair(one, by_method, why, holm_of, tuple(less_is_better), primary)
-            for one, why, holm_of in zip(tested, barred, corrected, strict=True)
+            _pair(one, by_method, why, holm_of, tuple(less_is_better), primary).model_copy(
+                update={
+                    "family_name": family,
+                    "resampled": resampled_of[one[2]],
+                    **_cut_pair(one[3], _bounds_of(one[2], bounds)),
+                }
+            )
+            for one, why, holm_of, family in zip(tested, barred, corrected, families, strict=True)
         ),
         primary,
         reference,
+        {name: families.count(name) for name in dict.fromkeys(families) if name is not None},
     )
 
 
-CROSSED = ("tau", "regret")
-"""Metrics of a set that hang on its architectures and on the runs of its truth."""
+def _family(metric: str, primary: str | None, reference: str, has_reference: bool) -> str:
+    """The name of the family of Holm's correction that a comparison is in."""
+    kind, _, rest = metric.partition(" ")
+    kinds = {"winner": "winners trained alone", "finished": "finished winners"}
+    of = kinds.get(kind, f"set {rest}" if kind in CROSSED and rest else metric)
+    if not has_reference:
+        return f"{of}, pairs without {reference}"
+    return (
+        f"{of}, with {reference}" if metric != primary else f"{metric} (primary), with {reference}"
+    )
+
+
+def _words_of(drawn: Resampled | None) -> tuple[Factor, ...]:
+    """What was resampled."""
+    factors: list[Factor] = ["seeds"]
+    if drawn is not None and drawn.architectures is not None:
+        factors.append("architectures")
+    if drawn is not None and drawn.runs is not None:
+        factors.append("runs of the truth")
+    return tuple(factors)
+
+
+def _cut_pair(by: Difference, bounds: tuple[float, float]) -> dict[str, object]:
+    """The interval of a difference, within what a difference can be."""
+    if by.low is None or by.high is None:
+        return {}
+    most = bounds[1] - bounds[0]
+    low, high, cut = _cut(by.low, by.high, (-most, most))
+    return {"low": low, "high": high, "cut": cut or None}
 
 
 def _difference(
@@ -170,7 +238,7 @@ def _barred(
 
 
 def _corrected(
-    tested: Sequence[Tested], families: Sequence[Hashable]
+    tested: Sequence[Tested], families: Sequence[str | None]
 ) -> list[tuple[float, int] | None]:
     """P-values after Holm's correction, with the size of their family; None without a family."""
     corrected: list[tuple[float, int] | None] = [None] * len(tested)
@@ -182,12 +250,24 @@ def _corrected(
     return corrected
 
 
-def _method(name: str, seeds: Mapping[int, ComparedRun], metrics: Sequence[str]) -> ComparedMethod:
+def _method(
+    name: str,
+    seeds: Mapping[int, ComparedRun],
+    metrics: Sequence[str],
+    drawn: Mapping[str, Resampled],
+    bounds: Mapping[str, tuple[float, float]],
+) -> ComparedMethod:
+    means = {}
+    for metric in metrics:
+        values = _values(seeds, metric)
+        spread = drawn[metric].spread if metric in drawn else {}
+        own = [spread.get(seeds[seed].folder, value) for seed, value in values.items()]
+        means[metric] = interval(own, _bounds_of(metric, bounds))
     return ComparedMethod(
         method=name,
         seeds=tuple(sorted(seeds)),
         images=_mean_images(seeds, "total"),
-        metrics={metric: interval(list(_values(seeds, metric).values())) for metric in metrics},
+        metrics=means,
     )
 
 

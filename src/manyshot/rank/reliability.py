@@ -9,6 +9,7 @@ architectures, R runs.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -22,9 +23,13 @@ _ZERO = 1e-9
 """A share of the largest eigenvalue below which one counts as 0."""
 _DRAWN = 1500
 """The ceiling is a mean over pairs of architectures; of more, so many are taken evenly by score."""
+DRAWS = 200
+"""Enough for the interval of the ceiling, by a bootstrap over architectures."""
+_RESAMPLED = 300
+"""Of more architectures so many are resampled, taken evenly by score."""
 
 
-def reliability(runs: npt.ArrayLike) -> Reliability:
+def reliability(runs: npt.ArrayLike, *, whole: bool = False, draws: int = 0) -> Reliability:
     """How reliable the mean of the runs of a set is, and how many runs would be enough.
 
     Variances are those of an analysis of variance over architectures and runs; where runs are
@@ -35,6 +40,10 @@ def reliability(runs: npt.ArrayLike) -> Reliability:
 
     Args:
         runs: stand-alone scores, shape (N, R), one column per run; nan where there was none.
+        whole: whether the architectures are all of a space, or its best, and so no draw.
+        draws: of the bootstrap over architectures that the interval of the ceiling is by; without
+            draws the ceiling has none. Of a whole space it is what the ceiling would be at both
+            ends of the interval of the reliability.
 
     Returns:
         A record. Without a second run, or a second architecture, everything but the number of runs
@@ -81,6 +90,9 @@ def reliability(runs: npt.ArrayLike) -> Reliability:
         within=within,
         needed=None if one == 0 else max(1, math.ceil(_runs_for(one) - 1e-9)),
         ceiling=_ceiling(runs_NR, between, within),
+        ceiling_bounds=_ceiling_bounds(runs_NR, within / each, low, high)
+        if whole
+        else _resampled_ceiling(runs_NR, draws),
     )
 
 
@@ -154,20 +166,145 @@ def _ceiling(runs_NR: npt.NDArray[np.float64], between: float, within: float) ->
         return 0.0
     if within == 0:
         return 1.0
-    from scipy import special  # slow to import
-
     mean_N = np.nanmean(runs_NR, axis=1)
     error_N = within / np.count_nonzero(~np.isnan(runs_NR), axis=1)
-    spread = float(mean_N.var(ddof=1))
+    return _of_means(mean_N, error_N, between, np.ones(len(mean_N)))
+
+
+def _of_means(
+    mean_N: npt.NDArray[np.float64],
+    error_N: npt.NDArray[np.float64],
+    between: float,
+    count_N: npt.NDArray[np.float64],
+) -> float:
+    """The ceiling of architectures that were drawn so often; pairs of one with itself are none.
+
+    Args:
+        mean_N: their means.
+        error_N: the squared standard errors of these.
+        between: the variance between architectures.
+        count_N: how often each was drawn.
+    """
+    from scipy import special  # slow to import
+
+    centre = float(np.average(mean_N, weights=count_N))
+    spread = float(count_N @ (mean_N - centre) ** 2) / (float(count_N.sum()) - 1)
     if spread > 0:
         mean_N = mean_N * math.sqrt(between / spread)
     order_N = np.argsort(mean_N, kind="stable")
     if len(order_N) > _DRAWN:
         order_N = order_N[np.linspace(0, len(order_N) - 1, _DRAWN).round().astype(np.int64)]
-    mean_N, error_N = mean_N[order_N], error_N[order_N]
+    mean_N, error_N, count_N = mean_N[order_N], error_N[order_N], count_N[order_N]
     first, second = np.triu_indices(len(mean_N), k=1)
     apart = (mean_N[second] - mean_N[first]) / np.sqrt(2 * (error_N[first] + error_N[second]))
-    return float(special.erf(apart).mean())
+    return float(np.average(special.erf(apart), weights=count_N[first] * count_N[second]))
+
+
+def _resampled_ceiling(runs_NR: npt.NDArray[np.float64], draws: int) -> tuple[float, float] | None:
+    """Where 95 % of ceilings lie, of draws of architectures with replacement."""
+    from manyshot.seeding import numpy_rng
+
+    if draws < 1:
+        return None
+    if len(runs_NR) > _RESAMPLED:
+        order_N = np.argsort(np.nanmean(runs_NR, axis=1), kind="stable")
+        runs_NR = runs_NR[order_N[np.linspace(0, len(order_N) - 1, _RESAMPLED).astype(np.int64)]]
+    n, rng = len(runs_NR), numpy_rng(0, "resamples", 3)
+    mean_N = np.nanmean(runs_NR, axis=1)
+    each_N = np.count_nonzero(~np.isnan(runs_NR), axis=1)
+    ceilings = []
+    for count_N in rng.multinomial(n, np.full(n, 1 / n), size=draws):
+        rows = np.repeat(np.arange(n), count_N)
+        drawn_NR = runs_NR[rows]
+        squares = _mean_squares(drawn_NR[:, ~np.isnan(drawn_NR).all(axis=0)])
+        drawn = count_N > 0
+        if squares is None or np.count_nonzero(drawn) < 2:
+            continue
+        between, within, *_ = squares
+        if between <= 0 or within == 0:
+            ceilings.append(float(between > 0))
+            continue
+        error_N = within / each_N[drawn]
+        ceilings.append(
+            _of_means(mean_N[drawn], error_N, between, count_N[drawn].astype(np.float64))
+        )
+    if 2 * len(ceilings) < draws:
+        return None
+    low, high = np.quantile(ceilings, ((1 - _LEVEL) / 2, (1 + _LEVEL) / 2)).tolist()
+    return low, high
+
+
+def _ceiling_bounds(
+    runs_NR: npt.NDArray[np.float64], error: float, low: float | None, high: float | None
+) -> tuple[float, float] | None:
+    """The ceilings at both ends of the interval of the reliability.
+
+    Args:
+        runs_NR: the scores.
+        error: the variance of a mean of the runs about what its architecture is worth.
+        low: where the interval begins.
+        high: where it ends.
+    """
+    if low is None or high is None or error <= 0:
+        return None
+    mean_N = np.nanmean(runs_NR, axis=1)
+    count_N = np.ones(len(mean_N))
+    ends = [
+        1.0 if end >= 1 else _of_means(mean_N, count_N * error, error * end / (1 - end), count_N)
+        for end in (low, high)
+    ]
+    return ends[0], ends[1]
+
+
+def over_turns(each: Sequence[Reliability]) -> Reliability:
+    """The reliability of a set of which several chose in turn: by the mean variances over turns.
+
+    The bounds are means over turns too: turns share most of their architectures, so that the
+    interval of their mean is hardly narrower than one of them.
+
+    Args:
+        each: the reliability of what each chose.
+    """
+    first = each[0]
+    betweens, withins = [own.between for own in each], [own.within for own in each]
+    if None in betweens or None in withins:
+        return _unknown(first.runs)
+    between, within, runs, ceiling = (
+        _mean(column)
+        for column in (betweens, withins, [own.runs for own in each], [o.ceiling for o in each])
+    )
+    assert between is not None and within is not None and runs is not None
+    value, one = _of_ratio(between, within, runs), _of_ratio(between, within, 1.0)
+    if value is None or one is None:
+        return _unknown(first.runs)
+    low, high = (_mean([getattr(own.mean, end) for own in each]) for end in ("low", "high"))
+    if low is None or high is None:
+        low = high = None
+    return Reliability(
+        mean=Statistic(value=value, low=low, high=high, interval=None if low is None else "F"),
+        runs=runs,
+        one_run=one,
+        between=between,
+        within=within,
+        needed=None if one == 0 else max(1, math.ceil(_runs_for(one) - 1e-9)),
+        ceiling=ceiling,
+        ceiling_bounds=_mean_bounds([own.ceiling_bounds for own in each]),
+    )
+
+
+def _mean_bounds(bounds: Sequence[tuple[float, float] | None]) -> tuple[float, float] | None:
+    """The means of both ends; None if one is undefined."""
+    known = [both for both in bounds if both is not None]
+    if len(known) < len(bounds):
+        return None
+    low, high = np.mean(known, axis=0).tolist()
+    return low, high
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """The mean; None if one is undefined."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if len(known) == len(values) else None
 
 
 def judges(known: Reliability) -> bool | None:
@@ -181,8 +318,10 @@ def words(known: Reliability) -> str:
     if mean.value is None:
         if known.runs <= 1:
             return (
-                "whether this set can judge is unknown, as one run judges it: train its "
-                "architectures with a second seed"
+                "whether this set can judge is unknown, as one run judges it, and no order is "
+                "called better on it: train its architectures with one more seed (manyshot truth "
+                "with another number in truth.seeds; with truth.plan = 'best' the best alone), "
+                "then rank again"
             )
         return "whether this set can judge is undefined: too few scores differ"
     bounds = "" if mean.low is None else f", 95 % interval {mean.low:.2f} to {mean.high:.2f}"

@@ -24,6 +24,9 @@ _TOLD = 4
 _BASELINES = {
     "macs": ("Dotted", "dot", f.SOFT),
     "params": ("Dash-dotted", "dashdot", f.SOFT),
+    "synflow": ("Long-dashed", "longdash", f.SOFT),
+    "naswot": ("Long-dash-dotted", "longdashdot", f.SOFT),
+    "grad norm": ("Dashed, grey", "dash", f.SOFT),
     "run to run": ("Dashed", "dash", f.INK),
     "ceiling": ("Dashed", "dash", f.INK),
 }
@@ -45,18 +48,68 @@ def compare_page(comparison: Comparison) -> Page:
     metrics = tables.metrics_of(comparison)
     means = tables.methods(comparison, [metric for metric in metrics if metric != IMAGES])
     gates = tables.gates(comparison)
+    curves, spent = _anytime(comparison), tables.spent(comparison)
     sections = [
         PageSection("Methods", [means]),
         *([PageSection("What the truth can judge", [Bullets(gates)])] if gates else []),
         PageSection("Metrics", [[_panel(comparison, m) for m in metrics]]),
         PageSection("Pairs", _pairs(comparison)),
         PageSection("Winners", [tables.winners(comparison)]),
+        *([PageSection("Best by what was spent", [curves])] if curves else []),
+        *(
+            [PageSection("Spent", [Bullets(tables.budgets(comparison)), spent])]
+            if spent.rows
+            else []
+        ),
         PageSection("Images", [tables.images(comparison.runs)]),
     ]
     title = numbers.listed(methods) if methods else "nothing"
     if len(title) > _LONG:
         title = plural(len(methods), "method")
     return Page("compare", title, lead, sections, _warnings(comparison), _verdict(comparison))
+
+
+def _anytime(comparison: Comparison) -> list[Figure]:
+    """How good the best of every run was, by compute and by seconds spent on it until then."""
+    position = {m.method: i for i, m in enumerate(comparison.methods)}
+    metric = comparison.metric if comparison.truth is None else comparison.truth.metric
+    by = "its validated score" if comparison.truth is None else "its score trained alone"
+    figures = []
+    for key, title, words in (
+        ("macs", "multiply-adds of training and search", "compute"),
+        ("seconds", "seconds of training and search", "time"),
+    ):
+        traces: list[dict[str, Any]] = []
+        spent: list[float] = []
+        named: set[str] = set()
+        for run in comparison.runs:
+            points = [(getattr(point, key), point.score) for point in run.anytime]
+            known = [(x, y) for x, y in points if x is not None]
+            if not known:
+                continue
+            x, y = zip(*known, strict=True)
+            spent += x
+            traces.append(
+                f.line(
+                    x,
+                    y,
+                    plain(run.method),
+                    mode="lines+markers",
+                    line={"shape": "hv", "color": f.colour(position.get(run.method, 0))},
+                    marker={"size": 5},
+                    legendgroup=run.method,
+                    showlegend=run.method not in named,
+                    hovertemplate=f"{plain(run.method)}, seed {run.seed}: %{{y}}<extra></extra>",
+                )
+            )
+            named.add(run.method)
+        if traces:
+            caption = f"The best of the first budget by proxy, and {by}; a line per run."
+            if key == "seconds":
+                caption += " Seconds of the search are divided evenly over its candidates."
+            layout = f.layout(f.cost_axis(title, spent), f.score_axis("", metric.share))
+            figures.append(Figure(f"Best by {words}", traces, layout, caption, height=320))
+    return figures
 
 
 def _verdict(comparison: Comparison) -> Verdict | None:
@@ -100,9 +153,10 @@ def _verdict_of_winners(comparison: Comparison) -> Verdict | None:
 def _warnings(comparison: Comparison) -> list[str]:
     uneven = {(p.first, p.second) for p in comparison.pairs if not p.equal_images}
     if not uneven:
-        return []
+        return [*comparison.notes]
     named = "; ".join(f"{first} and {second}" for first, second in sorted(uneven))
-    return [f"Not at equal cost: the images that these methods forwarded differ: {named}."]
+    said = f"Not at equal cost: the images that these methods forwarded differ: {named}."
+    return [*comparison.notes, said]
 
 
 def _panel(comparison: Comparison, metric: str) -> Figure:
@@ -194,4 +248,5 @@ def _pairs(comparison: Comparison) -> Parts:
     parts: list[Part] = [Bullets(told)] if told else []
     if untold:
         parts.append(Folded(f"{plural(len(untold), 'difference')} undefined", Bullets(untold)))
+    parts += tables.families(comparison)
     return [*parts, tables.pairs(comparison.pairs, comparison)]

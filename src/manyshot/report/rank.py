@@ -48,21 +48,22 @@ def _verdict(ranking: Ranking) -> Verdict | None:
     )
     if macs is not None and macs.kendall.value is not None:
         pairs += f", and counting MACs does in {_in_order(macs.kendall.value)}"
-    gain = proxy.beats
+    gain = proxy.beats_free or proxy.beats
+    free = tables.free_baseline(ranked)
     if gain is None or gain.value is None or gain.low is None or gain.high is None:
         first, worth = (
-            "How the supernet's order compares with counting MACs is not known.",
+            f"How the supernet's order compares with {free} is not known.",
             "unknown",
         )
     else:
         low, value, high = map(_plus, (gain.low, gain.value, gain.high))
         by = f"({TAU} {value}, 95 % interval {low} to {high})"
         if gain.low > 0:
-            first, worth = f"The supernet orders better than counting MACs {by}.", "good"
+            first, worth = f"The supernet orders better than {free} {by}.", "good"
         elif gain.high < 0:
-            first, worth = f"The supernet orders worse than counting MACs {by}.", "nothing"
+            first, worth = f"The supernet orders worse than {free} {by}.", "nothing"
         else:
-            first = f"The supernet's order is not distinguishable from counting MACs {by}."
+            first = f"The supernet's order is not distinguishable from {free} {by}."
             worth = "doubtful"
     sentences = [f"{pairs}; guessing, in 50 %."]
     gate = tables.gate(ranked)
@@ -234,7 +235,7 @@ def _bars(ranking: Ranking, ranked: RankedSet, reach: list[float]) -> Figure:
         caption += " The ceiling is unknown."
     else:
         shapes.append(f.rule("x", ceiling, layer="above"))
-        caption += f" The ceiling is {decimal(ceiling)}."
+        caption += f" The ceiling is {decimal(ceiling)}{_ceiling_bounds(ranked)}."
     if ranked.run_to_run is not None:
         caption += f" Two trainings agree with {decimal(ranked.run_to_run)}."
     undefined = [
@@ -259,6 +260,14 @@ def _bars(ranking: Ranking, ranked: RankedSet, reach: list[float]) -> Figure:
     )
 
 
+def _ceiling_bounds(ranked: RankedSet) -> str:
+    known = ranked.reliability
+    if known is None or known.ceiling_bounds is None:
+        return ""
+    low, high = known.ceiling_bounds
+    return f" (95 % interval {decimal(low)} to {decimal(high)})"
+
+
 def _ceiling(ranked: RankedSet) -> float | None:
     return None if ranked.reliability is None else ranked.reliability.ceiling
 
@@ -281,7 +290,10 @@ def _statistics(ranking: Ranking) -> Parts:
         "rank among the predicted best k. Regret: what taking the predicted best loses, with an "
         "interval by the runs of the truth. Weighted: τ in which the best weigh most. Sparse: "
         "τ with the truth rounded to 0.1 points. "
-        "Beats MACs by: the difference of τ to that of MACs."
+        "At like cost: τ over pairs whose multiply-adds differ by 10 % at most. "
+        "Beats MACs by: the difference of τ to that of MACs; the best free: to that of the best "
+        "baseline without a supernet. Where several chose a set in turn, all are means over them, "
+        "and τ and regret alone have intervals."
     )
     parts: list[Part] = [words]
     for ranked in ranking.sets:

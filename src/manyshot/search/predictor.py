@@ -41,6 +41,10 @@ class PredictorOptions:
     top: Positive = 100
     """Proposals are a uniform sample of so many predicted best that are new (the paper's 100)."""
 
+    members: Annotated[int, Field(ge=0)] = 0
+    """Regressions, each on scores drawn with replacement; proposals are the predicted best of each
+    in turn, which explores where they disagree (Thompson sampling). Without any, see `top`."""
+
     pool: Positive = 2000
     """Architectures predicted for each limit, in a space too large to be predicted as a whole."""
 
@@ -64,11 +68,13 @@ class WeakPredictor:
     encodings is predicted as a whole. Of a larger one a pool is predicted, which is drawn anew each
     time: random networks within the limit, and mutants of the best told. With several limits each
     proposal is made for one of them in turn; one regression on one history serves all. Nothing told
-    is proposed again.
+    is proposed again. A single regression may stay where it is; several on resampled scores, of
+    which each proposes in turn, go on to explore (`members`), which is not in the paper.
 
-    Reference: Wu et al. 2021, "Stronger NAS with Weaker Predictors" (arXiv:2102.10490), section 3.
-    It differs in the predictor (theirs is an MLP, a regression tree or a random forest), in the
-    pool of a large space, and in the limits.
+    References: Wu et al. 2021, "Stronger NAS with Weaker Predictors" (arXiv:2102.10490), section 3,
+    from which it differs in the predictor (theirs is an MLP, a regression tree or a random forest),
+    in the pool of a large space, in the limits, and in `members`; Osband & Van Roy 2015,
+    "Bootstrapped Thompson Sampling and Deep Exploration" (arXiv:1507.00300).
 
     Attributes:
         history: what was told.
@@ -111,15 +117,22 @@ class WeakPredictor:
             return arch in taken or history.seen(arch)
 
         draft = Draft(self.space, refuse, self.options.attempts)
-        predict = self._fitted() if len(history) >= self.options.initial else None
+        predicts: list[Predict] = []
+        if len(history) >= self.options.initial:
+            every = self._fitted_rows()
+            drawn = (rng.choice(every, len(every)) for _ in range(self.options.members))
+            predicts = [self._fitted(rows) for rows in drawn] or [self._fitted(every)]
 
         def propose(budget: int, want: int) -> list[Arch]:
             told = [history.archs[i] for i in budgets.rows(budget)]
             picked: list[Arch] = []
-            if predict and told:
+            if predicts and told:
                 pool, features_MF = self._pool(rng, budget, told, refuse)
-                if pool and want:
-                    picked = self._pick(rng, want, pool, predict(features_MF), refuse)
+                if pool and want and self.options.members:
+                    each = [predict(features_MF) for predict in predicts[:want]]
+                    picked = _in_turn(want, pool, each, refuse)
+                elif pool and want:
+                    picked = self._pick(rng, want, pool, predicts[0](features_MF), refuse)
                 taken.update(picked)
             sampled = draft.sample(rng, want - len(picked), budgets.each[budget], told)
             taken.update(sampled)
@@ -150,11 +163,10 @@ class WeakPredictor:
         few = len(fresh) < self.options.initial
         return np.arange(len(self.history)) if self.options.stale_scores or few else fresh
 
-    def _fitted(self) -> Predict:
-        """A function that predicts scores, in units of their own."""
+    def _fitted(self, rows: npt.NDArray[np.intp]) -> Predict:
+        """A function that predicts scores, in units of their own, from some rows of the history."""
         from sklearn.kernel_ridge import KernelRidge  # takes a second to import
 
-        rows = self._fitted_rows()
         score_N = self.history.scores_N[rows]
         spread = float(score_N.std()) or 1.0
         model = KernelRidge(
@@ -206,6 +218,24 @@ class WeakPredictor:
         new = (pool[i] for i in order if not refuse(pool[i]))
         best = list(itertools.islice(new, max(want, self.options.top)))
         return [best[i] for i in rng.permutation(len(best))[:want]]
+
+
+def _in_turn(
+    want: int,
+    pool: Sequence[Arch],
+    predicted: Sequence[npt.NDArray[np.float64]],
+    refuse: Callable[[Arch], bool],
+) -> list[Arch]:
+    """The new ones of `pool` that each prediction puts on top, in turn."""
+    orders = [iter(np.argsort(-of_M, kind="stable").tolist()) for of_M in predicted]
+    picked: dict[Arch, None] = {}
+    for turn in itertools.count():
+        order = orders[turn % len(orders)]
+        best = next((pool[i] for i in order if pool[i] not in picked and not refuse(pool[i])), None)
+        if best is None or len(picked) == want:
+            return list(picked)
+        picked[best] = None
+    raise AssertionError("unreachable: the orders end")
 
 
 @functools.lru_cache(maxsize=2)

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-from manyshot.run_folder import ComparedPair, ComparedRun, Comparison, Mean, Statistic
+from manyshot.run_folder import (
+    ComparedPair,
+    ComparedRun,
+    Comparison,
+    Mean,
+    Spent,
+    SpentPart,
+    Statistic,
+)
 from manyshot.tables import numbers
 from manyshot.tables.table import Table
 
@@ -13,6 +21,9 @@ IMAGES = "images"
 BASELINES = {
     "macs": "MACs alone",
     "params": "parameters alone",
+    "synflow": "synflow alone",
+    "naswot": "NASWOT alone",
+    "grad norm": "the gradient norm alone",
     "run to run": "two trainings of the truth",
     "ceiling": "the ceiling by the truth's noise",
 }
@@ -86,10 +97,17 @@ def methods(comparison: Comparison, metrics: Sequence[str]) -> Table:
             name = BASELINES[baseline.name]
             rows.append({"Method": name, "Seeds": "", "Images": "", **cells})
     note = "Means over random seeds with 95 % intervals. What has no value is undefined."
+    if any(
+        mean.cut for m in comparison.methods for name, mean in m.metrics.items() if name in metrics
+    ):
+        note += (
+            " Some intervals, of few seeds, reach beyond what a value can be, such as 0 to 100 %, "
+            "and are cut there."
+        )
     return Table(rows, ("Method", "Seeds"), note=note)
 
 
-def pairs(compared: Iterable[ComparedPair], comparison: Comparison) -> Table:
+def pairs(compared: Sequence[ComparedPair], comparison: Comparison) -> Table:
     """Differences of methods, a row per pair and metric.
 
     Args:
@@ -105,17 +123,41 @@ def pairs(compared: Iterable[ComparedPair], comparison: Comparison) -> Table:
                 f"{_SYMBOLS.get(pair.verdict, _SAYS_NOTHING)} {pair.verdict}"
             ),
             "Difference": value(pair.metric, comparison, pair.difference, pair.low, pair.high),
-            "p, corrected": "" if pair.corrected is None else f"{pair.corrected:.2g}",
+            "p, corrected": _corrected(pair),
             "Seeds": str(pair.n),
+            "Resampled": "" if pair.resampled is None else ", ".join(pair.resampled),
             "Images": "equal" if pair.equal_images else "different",
         }
         for pair in compared
     ]
     note = (
         "First minus second, with 95 % intervals, which are of each difference by itself; p-values "
-        "are corrected for how many comparisons there are (Holm). Seeds are those that both have."
+        "are corrected for how many comparisons their family has (Holm). Seeds are those that both "
+        "have; resampled is what an interval is by."
     )
-    return Table(rows, ("Metric", "First", "Second", "First is", "Images"), note=note)
+    if any(row.cut for row in compared):
+        note += " Some intervals reach beyond what a difference can be and are cut there."
+    return Table(rows, ("Metric", "First", "Second", "First is", "Resampled", "Images"), note=note)
+
+
+def _corrected(pair: ComparedPair) -> str:
+    """A p-value with the size of its family."""
+    if pair.corrected is None:
+        return ""
+    of = "" if pair.family is None else f" of {pair.family}"
+    return f"{pair.corrected:.2g}{of}"
+
+
+def families(comparison: Comparison) -> list[str]:
+    """The families of Holm's correction, a sentence; none if nothing was corrected."""
+    known = comparison.families or {}
+    if not known:
+        return []
+    each = "; ".join(f"{name}: {numbers.plural(n, 'comparison')}" for name, n in known.items())
+    return [
+        "Families that p-values are corrected within: " + numbers.budget(each) + ". One or more "
+        "verdicts of a family are wrong in at most 5 % of cases, of all families together in more."
+    ]
 
 
 def primary_pairs(comparison: Comparison) -> list[ComparedPair]:
@@ -158,6 +200,87 @@ def winners(comparison: Comparison) -> Table:
     ]
     code = ("Architecture", "Folder")
     return Table(rows, ("Method", "Budget", *code), code)
+
+
+def spent(comparison: Comparison) -> Table:
+    """What methods spent: means over seeds; what is not known of a run is not known of a method."""
+    rows = []
+    for method in comparison.methods:
+        each = [run.spent for run in comparison.runs if run.method == method.method]
+        own = [one for one in each if one is not None]
+        if not own or len(own) < len(each):
+            continue
+        macs = {part: _mean_of([one.macs.get(part) for one in own]) for part in _PARTS}
+        total = None if None in macs.values() else sum(filter(None, macs.values()))
+        parts = dict.fromkeys(part for one in own for part in one.seconds)
+        seconds = {part: _mean_of([one.seconds.get(part) for one in own]) for part in parts}
+        rows.append(
+            {
+                "Method": method.method,
+                "Weight steps": numbers.count(_mean_of([one.weight_steps for one in own])),
+                "Images": numbers.count(method.images),
+                **{f"MACs of {part}": numbers.count(number) for part, number in macs.items()},
+                "MACs": numbers.count(total),
+                **{f"Time of {part}": _seconds(number) for part, number in seconds.items()},
+            }
+        )
+    note = (
+        "Means over seeds. Multiply-adds of a backward count as those of two forwards. What is "
+        "undefined is not on record."
+    )
+    why = dict.fromkeys(
+        f"{part}: {words}"
+        for run in comparison.runs
+        if run.spent is not None
+        for part, words in run.spent.missing.items()
+    )
+    return Table(rows, ("Method",), note=" ".join([note, *map(numbers.sentence, why)]))
+
+
+_PARTS: tuple[SpentPart, ...] = ("training", "probes", "search", "shifting", "finishing")
+
+
+def _mean_of(values: Sequence[float | None]) -> float | None:
+    """The mean; None if one is not known."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known and len(known) == len(values) else None
+
+
+def _seconds(number: float | None) -> str:
+    return numbers.UNDEFINED if number is None else numbers.seconds(number)
+
+
+def budgets(comparison: Comparison) -> list[str]:
+    """Whether methods are compared at equal weight steps and at equal compute, sentences."""
+    spent: dict[str, tuple[float | None, float | None]] = {}
+    for method in comparison.methods:
+        own = [run.spent for run in comparison.runs if run.method == method.method]
+        known = [one for one in own if one is not None]
+        steps = _mean_of([one.weight_steps for one in known])
+        training = _mean_of([_training(one) for one in known])
+        spent[method.method] = steps, training
+    words = []
+    for what, i in (("weight steps", 0), ("multiply-adds of training and probes", 1)):
+        values = {name: own[i] for name, own in spent.items()}
+        if any(value is None for value in values.values()):
+            unknown = [name for name, value in values.items() if value is None]
+            words.append(
+                f"Whether methods have equal {what} is not known, as those of "
+                f"{numbers.listed(unknown)} are not on record."
+            )
+            continue
+        numbers_of = [value for value in values.values() if value is not None]
+        if max(numbers_of, default=0) <= 1.05 * min(numbers_of, default=0):
+            words.append(f"All methods have equal {what}, within 5 %.")
+        else:
+            each = ", ".join(f"{name} {numbers.count(value)}" for name, value in values.items())
+            words.append(f"Not at equal {what}: {each}.")
+    return words
+
+
+def _training(spent: Spent) -> int | None:
+    parts = [spent.macs.get(part) for part in ("training", "probes", "shifting")]
+    return None if None in parts else sum(filter(None, parts))
 
 
 def images(runs: Sequence[ComparedRun]) -> Table:

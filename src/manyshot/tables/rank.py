@@ -14,6 +14,8 @@ _PREDICTORS = {
     "without recalibration": "not recalibrated",
     "macs": "MACs",
     "params": "parameters",
+    "naswot": "NASWOT",
+    "grad norm": "gradient norm",
 }
 
 
@@ -26,6 +28,13 @@ def predictor(name: str, ranking: Ranking) -> str:
         "proxy score": metric,
     }
     return {**_PREDICTORS, **proxies}.get(name, name)
+
+
+def free_baseline(ranked: RankedSet) -> str:
+    """What the best free baseline is called in sentences; counting MACs in older records."""
+    from manyshot.rank.baselines import FREE  # scipy is slow to import
+
+    return FREE[ranked.best_free or "macs"]
 
 
 class Gate(NamedTuple):
@@ -62,13 +71,16 @@ def _statistics_row(name: str, of: PredictorStatistics, in_percent: bool) -> dic
         R: statistic(of.pearson),
         **({} if of.weighted is None else {"Weighted τ": statistic(of.weighted)}),
         **({} if of.sparse is None else {"Sparse τ": statistic(of.sparse)}),
+        **({} if of.like_cost is None else {"τ at like cost": statistic(of.like_cost)}),
         "Clear pairs": statistic(of.clear_pairs),
         **{f"Top {k}": share_statistic(share) for k, share in of.overlap.items()},
         f"Best rank, k = {', '.join(of.best_rank)}": ", ".join(
-            numbers.whole(rank) for rank in of.best_rank.values()
+            numbers.whole(rank) if isinstance(rank, int) else decimal(rank, 1)
+            for rank in of.best_rank.values()
         ),
         "Regret": share_statistic(of.regret, 2) if in_percent else statistic(of.regret),
         "Beats MACs by": "" if of.beats is None else statistic(of.beats),
+        **({"Beats the best free by": statistic(of.beats_free)} if of.beats_free else {}),
     }
 
 

@@ -16,6 +16,7 @@ from manyshot import records
 from manyshot.data import Batches
 from manyshot.run_folder import SAMPLER_LOG, CodeEvidence, SamplerLine, TrainLine, sampler_line
 from manyshot.sharing import Splits
+from manyshot.train.compute import Compute
 from manyshot.train.evidence import EvidenceOfCodes
 from manyshot.train.optimisation import Optimisation, Trained
 
@@ -87,7 +88,14 @@ class Journal:
             losses = self.code_losses if done.phase == "code" else self.losses
             losses += [next(values) for _ in done.losses]
 
-    def record(self, step: int, rate: float, probed_images: int, last: int) -> str:
+    def record(
+        self,
+        step: int,
+        rate: float,
+        probed_images: int,
+        last: int,
+        compute: Compute | None = None,
+    ) -> str:
         """Writes a record of the steps since the last one.
 
         Args:
@@ -95,6 +103,7 @@ class Journal:
             rate: the learning rate of the last one.
             probed_images: how many images were forwarded for probes so far.
             last: how many steps were done at the last record.
+            compute: what was spent so far.
 
         Returns:
             A note for a progress bar.
@@ -114,6 +123,11 @@ class Journal:
         }
         if probed_images:
             at["probed_images"] = probed_images
+        if compute is not None and compute.is_known:
+            at["weight_steps"] = compute.weight_steps
+            at["macs"] = compute.macs
+            if compute.probe_macs:
+                at["probe_macs"] = compute.probe_macs
         codes = self._seen_of_codes(step, last)
         shown_codes = {} if codes is None else {"codes": codes.plain()}
         shown_codes |= self._splits(step, last)

@@ -16,6 +16,7 @@ from manyshot.evaluate import evaluating
 from manyshot.nn.inputs import batch_of
 from manyshot.seeding import Stream, stream
 from manyshot.space import Decision
+from manyshot.train.compute import Compute
 from manyshot.train.gradients import as_leaf, backward_into
 from manyshot.train.optimisation import Optimisation, as_trained
 from manyshot.train.plan import PlannedPath, Probe, Probed
@@ -34,18 +35,25 @@ class Prober:
         held_out: makes batches of held-out images.
     """
 
-    def __init__(self, optimisation: Optimisation, held_out: HeldOut | None, seeds: Stream) -> None:
+    def __init__(
+        self,
+        optimisation: Optimisation,
+        held_out: HeldOut | None,
+        seeds: Stream,
+        compute: Compute | None = None,
+    ) -> None:
         """Begins with no weights saved.
 
         Args:
             optimisation: has the network, and what moves it.
             held_out: makes batches of held-out images; None where nobody probes.
             seeds: names the random stream that says which images a step's probe sees.
+            compute: counts what probes spend.
         """
         self.saved: dict[str, Tensor] = {}
         self.images = 0
         self.held_out = held_out
-        self._optimisation, self._seeds = optimisation, seeds
+        self._optimisation, self._seeds, self._compute = optimisation, seeds, compute
 
     def answer(self, probe: Probe, step: int) -> Probed:
         """The answer to a probe, the same in all processes, which share its paths.
@@ -74,8 +82,10 @@ class Prober:
                 if before is not None:
                     with at_weights(net, self.saved):
                         self._evaluate(probe, batches, before, grads, -1.0)
-            forwards = len(probe.paths) * (1 if before is None else 2)
-            self.images += forwards * sum(batch_of(targets) for _, targets in batches)
+            each = (1 if before is None else 2) * sum(batch_of(targets) for _, targets in batches)
+            self.images += len(probe.paths) * each
+            if self._compute is not None:
+                self._compute.probe(probe.paths, each)
         if probe.save:
             self.saved = {name: p.detach().clone() for name, p in net.named_parameters()}
         losses = self._summed(losses)

@@ -24,7 +24,8 @@ from manyshot.sharing import Phase, Splits
 from manyshot.space import Arch
 from manyshot.tasks import DEFAULT, Task
 from manyshot.train.average import Average
-from manyshot.train.checkpoint import load_checkpoint, save_checkpoint
+from manyshot.train.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from manyshot.train.compute import Compute, MacsOf
 from manyshot.train.evidence import EvidenceOfCodes
 from manyshot.train.journal import Journal
 from manyshot.train.optim import (
@@ -66,6 +67,7 @@ class Trainer:
         average: the moving average of the weights; None without `settings.ema`.
         prober: answers what the sampler asks of held-out images.
         journal: writes records and warns.
+        compute: counts what is spent.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class Trainer:
         original: nn.Module | None = None,
         optimizer: OptimizerFactory | None = None,
         schedule: ScheduleFactory | None = None,
+        macs_of: MacsOf | None = None,
     ) -> None:
         """Makes the optimisers; `train` does the rest.
 
@@ -113,6 +116,7 @@ class Trainer:
                 `settings` say which.
             schedule: makes the schedule of its rates, for as many steps as move weights; by default
                 `settings` say how.
+            macs_of: the multiply-adds of architectures, which are then on record as they are spent.
 
         Raises:
             ValueError: if the sampler probes, and there are no held-out images, if targets are to
@@ -155,7 +159,8 @@ class Trainer:
         self._scheduled = schedule is not None
         self._saved = time.monotonic()
         self.average = None if settings.ema is None else Average(net, settings.ema)
-        self.prober = Prober(self.optimisation, held_out, (seed, "probe_images"))
+        self.compute = Compute(macs_of, largest, batches.batch_size)
+        self.prober = Prober(self.optimisation, held_out, (seed, "probe_images"), self.compute)
         tracked = settings.tracker is not None
         evidence = None
         if validation is not None:
@@ -285,6 +290,12 @@ class Trainer:
             self.optimisation.load_state_dict(state)
             self.sampler.load_state_dict(state["sampler"])
             self.prober.load_state_dict(state)
+            if "compute" not in state:
+                raise CheckpointError(
+                    f"{self._checkpoint} is of an earlier version, which did not count "
+                    "multiply-adds: move it away, and train from the beginning"
+                )
+            self.compute.load_state_dict(state["compute"])
             if self.average is not None:
                 self.average.load_state_dict(state["average"])
             self.step, self.weight_step = state["step"], state["weight_step"]
@@ -299,6 +310,7 @@ class Trainer:
             "losses": losses,
             "sampler": self.sampler.state_dict(),
             "average": self.average and self.average.state_dict(),
+            "compute": self.compute.state_dict(),
             **self.optimisation.state_dict(),
             **self.prober.state_dict(),
         }
@@ -354,6 +366,7 @@ def train(run: Trainer, progress: Progress | None = None, stage: str = "train") 
             turns = run.turns(phase, images, targets)
             trained = run.optimisation.step(run.step, turns, phase, rate)
             journal.take(trained)
+            run.compute.take(trained)
             if phase != "code":
                 run.teach(trained)
                 if run.average is not None:
@@ -362,7 +375,7 @@ def train(run: Trainer, progress: Progress | None = None, stage: str = "train") 
             journal.note(run.step, run.sampler.report())
             if run.due(settings.log_steps):
                 last = (run.step - 1) // settings.log_steps * settings.log_steps
-                show(run.step, journal.record(run.step, rate, run.prober.images, last))
+                show(run.step, journal.record(run.step, rate, run.prober.images, last, run.compute))
             if run.checkpoint_due():
                 run.save()
     run.end()

@@ -19,6 +19,7 @@ from manyshot.nn.batch_norm import BatchNormStats
 from manyshot.nn.inputs import batch_of, in_parts
 from manyshot.pipeline.build import Workspace, on_its_threads
 from manyshot.pipeline.stages.score import Images, latest_scores
+from manyshot.pipeline.stages.untrained import Untrained, untrained
 from manyshot.progress import Progress, Silent, showing
 from manyshot.rank.rank import NEEDS, rank_set, rank_sets
 from manyshot.rank.truth import TruthError, TruthTable
@@ -51,9 +52,10 @@ def rank_run(
     truth: TruthTable,
     progress: Progress | None = None,
     *,
-    reference: Path | None = None,
+    references: Sequence[Path] = (),
     share: float = 0.1,
     uncalibrated: int = 256,
+    zero_cost: bool = False,
     out: Path | None = None,
 ) -> Ranking:
     """Scores a truth's architectures with a run's supernet and compares the two orders.
@@ -66,15 +68,18 @@ def rank_run(
         run: the run's folder; of a search that moved the weights, those it ended with are scored.
         truth: the architectures and their scores.
         progress: shows how far it is.
-        reference: the folder of a run ranked against the same truth, whose proxy chooses the local
-            set by prediction; by default this run's, which favours it.
+        references: folders of runs ranked against the same truth, whose proxies choose the local
+            set by prediction in turn; this run is left out if there are others. By default this
+            run's own proxy does, which favours it.
         share: of the architectures that are in a local set.
         uncalibrated: score without recalibrated batch norms too, if there are no more architectures
             than so many.
+        zero_cost: score without any training too: synflow, NASWOT and the norm of the gradients are
+            baselines that the supernet has to beat.
         out: where scores and ranking go instead; for runs that cannot be written to.
 
     Raises:
-        RecordError: if the run has no supernet, another process writes to its folder, or the
+        RecordError: if the run has no supernet, another process writes to its folder, or a
             reference lacks scores of this truth.
         TruthError: if the truth is of another space.
     """
@@ -87,7 +92,9 @@ def rank_run(
         truth = in_space(truth, ws.net.space)
         ws.load_final_weights(RunFolder(run))
         files.path.mkdir(parents=True, exist_ok=True)
-        return _ranked(ws, run, files, truth, progress or Silent(), reference, share, uncalibrated)
+        progress = progress or Silent()
+        free = untrained(ws, files, truth.archs, progress) if zero_cost else Untrained()
+        return _ranked(ws, run, files, truth, progress, references, share, uncalibrated, free)
 
 
 def _warn_of_other_images(recipe: Recipe, truth: TruthTable) -> None:
@@ -106,26 +113,28 @@ def _ranked(
     files: RankFolder,
     truth: TruthTable,
     progress: Progress,
-    reference: Path | None,
+    references: Sequence[Path],
     share: float,
     uncalibrated: int,
+    free: Untrained,
 ) -> Ranking:
     folder, recipe = RunFolder(run), ws.recipe
-    chosen_by = None if reference is None else _reference(reference, ws, truth)
+    others = [other for other in references if other.resolve() != run.resolve()]
+    chosen_by = {str(other): _reference(other, ws, truth) for other in others}
     scoring = _Scoring(ws, files)
     scores, evaluation = scoring.calibrated(truth.archs, progress)
     shared: Scores = {}
     if len(truth) <= uncalibrated:
         shared = scoring.uncalibrated(truth.archs, progress)
-    predictors = _predictors(ws, truth.archs, scores, shared)
+    predictors = {**_predictors(ws, truth.archs, scores, shared), **free.scores}
     history = (
         latest_scores(run, ws.net.space, ws.task_record) if folder.search_log.exists() else None
     )
     sets = rank_sets(
         truth,
         share=share,
-        prediction=predictors["proxy"] if chosen_by is None else chosen_by,
-        own_prediction=reference is None or reference.resolve() == run.resolve(),
+        prediction=chosen_by or {str(run): predictors["proxy"]},
+        own_prediction=not chosen_by,
         history=history,
         whole=_is_whole(ws.net.space, truth),
     )
@@ -138,9 +147,10 @@ def _ranked(
         weights=scoring.weights,
         truth=_about(truth, share),
         evaluation=evaluation,
-        points=_points(ws, truth, scores, shared),
+        points=_points(ws, truth, scores, shared, free),
         sets=ranked,
         absent={name: why for name, why in NEEDS.items() if name not in names},
+        left_out=free.left_out,
     )
     records.write_json(files.ranking_file, ranking)
     return ranking
@@ -330,7 +340,7 @@ def _predictors(
 
 
 def _points(
-    ws: Workspace, truth: TruthTable, scores: Scores, shared: Scores
+    ws: Workspace, truth: TruthTable, scores: Scores, shared: Scores, free: Untrained
 ) -> tuple[RankPoint, ...]:
     errors = truth.errors_N
     macs, params = (ws.costs[metric](truth.archs).tolist() for metric in ("macs", "params"))
@@ -347,6 +357,7 @@ def _points(
             proxy_loss=scores[arch].proxy_loss,
             shared_statistics_score=shared[arch].proxy_score if shared else None,
             scores=tuple(None if math.isnan(s) else s for s in truth.scores_NR[i].tolist()),
+            zero_cost=free.of(arch),
         )
         for i, (arch, score) in enumerate(zip(truth.archs, truth.scores_N.tolist(), strict=True))
     )

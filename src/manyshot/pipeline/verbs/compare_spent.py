@@ -1,0 +1,151 @@
+"""What compared runs spent, and how good their best was by then; from their records alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from manyshot import records
+from manyshot.run_folder import (
+    AnytimePoint,
+    Result,
+    RunFolder,
+    SearchLine,
+    Spent,
+    SpentPart,
+    TrainLine,
+)
+from manyshot.space import Budget
+from manyshot.train.compute import BACKWARD
+
+MISSING = {
+    "training": "training was recorded before multiply-adds were: train the run again",
+    "shifting": "multiply-adds of a search that trains the supernet are not recorded",
+    "finishing": "there are no records of how winners were finished",
+}
+"""Why a number of multiply-adds is not known."""
+
+
+def spent_by(run: Path, result: Result) -> Spent:
+    """Weight steps, multiply-adds and seconds of a finished run, by what for.
+
+    Args:
+        run: its folder.
+        result: its result.
+    """
+    folder = RunFolder(run)
+    last = next(reversed(folder.train_lines()), None)
+    macs: dict[SpentPart, int | None] = {
+        "training": 0 if last is None else last.macs,
+        "probes": 0 if last is None else _probes(last),
+        "search": sum(line.macs * line.images_forwarded for line in _scored(folder)),
+        "shifting": None if result.images_forwarded.get("shifting", 0) else 0,
+        "finishing": _finishing(folder, result),
+    }
+    missing = {
+        name: MISSING[name] for name, number in macs.items() if number is None if name in MISSING
+    }
+    seconds = folder.seconds()
+    return Spent(
+        weight_steps=0 if last is None else last.weight_steps,
+        macs=macs,
+        seconds={} if seconds is None else dict(seconds.seconds),
+        missing=missing,
+    )
+
+
+def _probes(last: TrainLine) -> int | None:
+    return None if last.macs is None else last.probe_macs or 0
+
+
+def _scored(folder: RunFolder) -> Sequence[SearchLine]:
+    return folder.search_lines() if folder.search_log.exists() else ()
+
+
+def _finishing(folder: RunFolder, result: Result) -> int | None:
+    """Of training winners and controls: what each learnt from, forward and backward."""
+    if result.finish == "inherit":
+        return 0
+    total = 0
+    for arch, macs in {own.arch: own.macs for own in (*result.winners, *result.controls)}.items():
+        log = folder.subnets / f"{arch}.train.jsonl"
+        lines = records.load_lines(log, TrainLine) if log.exists() else []
+        if not lines:
+            return None
+        total += (1 + BACKWARD) * macs * lines[-1].images
+    return total
+
+
+def anytime(
+    run: Path, result: Result, spent: Spent, truths: Mapping[str, float]
+) -> tuple[AnytimePoint, ...]:
+    """How good the best of a run's first budget was, by what had been spent when it was scored.
+
+    The best is that by proxy score so far; how good it is says its truth, if there is one, and a
+    best that the truth does not have is left out. Seconds of single candidates are not on record:
+    those of the search are divided evenly.
+
+    Args:
+        run: its folder.
+        result: its result.
+        spent: what it spent.
+        truths: by architecture its score trained alone; empty if there is no truth.
+    """
+    folder = RunFolder(run)
+    lines = _scored(folder)
+    if not lines or not result.winners:
+        return ()
+    allowed = _within(folder, result.winners[0].budget)
+    trained = [spent.macs.get("training"), spent.macs.get("probes")]
+    macs = (
+        None
+        if None in trained or spent.macs.get("shifting") is None
+        else sum(filter(None, trained))
+    )
+    training, search = (spent.seconds.get(part) for part in ("training", "search"))
+    fitness: dict[str, float] = {}
+    scores: dict[str, float] = {}
+    points: list[AnytimePoint] = []
+    for i, line in enumerate(lines, start=1):
+        macs = None if macs is None else macs + line.macs * line.images_forwarded
+        if not allowed(line):
+            continue
+        fitness[line.arch] = result.task.fitness_of(line.proxy_score, line.proxy_loss)
+        scores[line.arch] = line.proxy_score
+        best = max(fitness, key=lambda arch: fitness[arch])
+        score = truths.get(best) if truths else scores[best]
+        if score is None or (points and points[-1].score == score and i < len(lines)):
+            continue
+        seconds = None
+        if training is not None and search is not None:
+            seconds = round(training + search * i / len(lines), 2)
+        points.append(AnytimePoint(macs=macs, seconds=seconds, score=score))
+    return tuple(points)
+
+
+def _within(folder: RunFolder, budget: str) -> Callable[[SearchLine], bool]:
+    """Whether a candidate is within a budget of a run."""
+    space = folder.space()
+    largest = {} if space is None else space.largest
+    limits = [
+        (part.metric, part.limit * (largest.get(part.metric, 0.0) if part.relative else 1.0))
+        for part in _parts(budget)
+    ]
+
+    def within(line: SearchLine) -> bool:
+        costs = {
+            "macs": line.macs,
+            "params": line.params,
+            "latency_ms": line.latency_ms,
+            **(line.costs or {}),
+        }
+        known = ((costs.get(metric), limit) for metric, limit in limits)
+        return all(cost is not None and cost <= limit * (1 + 1e-9) for cost, limit in known)
+
+    return within
+
+
+def _parts(budget: str) -> Iterator[Budget]:
+    """The limits of a budget; none of a name that is no limit, as of a search without budgets."""
+    if "<=" in budget:
+        yield from Budget.parse_all(budget)

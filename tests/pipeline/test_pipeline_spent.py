@@ -1,0 +1,77 @@
+"""What runs spent, against plans that are made again, and sums over records."""
+
+import itertools
+
+import pytest
+
+from manyshot.pipeline import Workspace
+from manyshot.pipeline.verbs.compare_spent import anytime, spent_by
+from manyshot.run_folder import RunFolder
+from manyshot.seeding import numpy_rng
+from manyshot.train import Uniform
+from manyshot.train.compute import Compute
+from manyshot.train.optimisation import Trained
+from manyshot.train.plan import Plan, PlannedPath
+
+
+def test_multiply_adds_of_training_are_those_of_its_plans(base):
+    folder, recipe, _ = base
+    ws = Workspace.build(recipe)
+    sampler, last = Uniform(ws.net.space), RunFolder(folder).train_lines()[-1]
+    assert recipe.sampler.name == "uniform" and last.weight_steps == last.step
+    total = 0
+    for step in range(last.step):
+        for path in sampler.plan(numpy_rng(recipe.seed, "plan", step), step).paths:
+            total += 3 * recipe.train.batch_size * int(ws.costs["macs"]([path.arch])[0])
+    assert last.macs == total and last.probe_macs is None
+
+
+def test_spent_is_summed_over_records(base):
+    folder, _, _ = base
+    files, result = RunFolder(folder), RunFolder(folder).result()
+    found, lines = spent_by(folder, result), files.train_lines()
+    assert (found.macs["training"], found.macs["probes"]) == (lines[-1].macs, 0)
+    searched = sum(line.macs * line.images_forwarded for line in files.search_lines())
+    assert found.macs["search"] == searched and found.macs["shifting"] == 0
+    assert found.seconds == files.seconds().seconds and not found.missing
+
+
+def test_the_best_by_then_is_that_of_all_candidates_so_far(base):
+    folder, _, _ = base
+    files, result = RunFolder(folder), RunFolder(folder).result()
+    spent, lines = spent_by(folder, result), files.search_lines()
+    limit = result.winners[0].budget
+    assert limit.startswith("macs<=") and limit.endswith("%")
+    most = float(limit[6:-1]) / 100 * files.space().largest["macs"]
+    points = anytime(folder, result, spent, {})
+    best = list(
+        itertools.accumulate(
+            (line.proxy_score if line.macs <= most else 0.0 for line in lines), max
+        )
+    )
+    assert [p.score for p in points][-1] == best[-1]
+    assert {p.score for p in points} <= set(best)
+    macs = spent.macs["training"] + spent.macs["search"]
+    assert points[-1].macs <= macs and points[0].macs > spent.macs["training"]
+    assert [p.macs for p in points] == sorted(p.macs for p in points)
+    only = {result.winners[0].arch: 0.75}
+    assert {p.score for p in anytime(folder, result, spent, only)} <= {0.75}
+
+
+@pytest.mark.parametrize(("masks", "cost"), [("full", 100), ("active", 7)])
+def test_masks_probes_and_code_steps(masks, cost):
+    compute = Compute(lambda archs: [100 if arch == (1,) else 7 for arch in archs], (1,), 8)
+    masked = PlannedPath((0,), policy={}, masks=masks)
+    compute.take([Trained(0, "weights", Plan((masked,)), [])])
+    assert (compute.weight_steps, compute.macs) == (1, 3 * 8 * cost)
+    taught = PlannedPath((0,), target="original")
+    compute.take([Trained(1, "weights", Plan((taught,)), [])])
+    assert compute.macs == 3 * 8 * cost + 3 * 8 * 7 + 8 * 100
+    before = compute.macs
+    compute.take([Trained(2, "code", Plan((PlannedPath((0,)),)), []) for _ in range(4)])
+    assert (compute.weight_steps, compute.macs - before) == (2, 3 * 8 * 7)
+    compute.probe([PlannedPath((0,)), PlannedPath((1,))], 16)
+    assert compute.probe_macs == 16 * 107
+    other = Compute(None, (1,), 8)
+    other.load_state_dict(compute.state_dict())
+    assert other.state_dict() == compute.state_dict() and not other.is_known

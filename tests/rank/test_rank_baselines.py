@@ -1,0 +1,72 @@
+"""Free baselines and pairs of like cost, by hand and by brute force."""
+
+import importlib
+import itertools
+
+import numpy as np
+import pytest
+
+from manyshot.rank import TruthTable, rank_set, rank_sets
+from manyshot.rank.baselines import like_pairs
+from manyshot.rank.rank import verdict
+
+
+@pytest.fixture(scope="module")
+def made():
+    """The truth goes with cost alone; the proxy is cost with a little noise."""
+    rng = np.random.default_rng(0)
+    macs_N = np.round(100 * np.exp(rng.uniform(0, 1, 60)))
+    truth_NR = 0.3 + 0.001 * macs_N[:, None] + 0.002 * rng.standard_normal((60, 4))
+    truth = TruthTable("made", tuple((i,) for i in range(60)), tuple("abcd"), truth_NR)
+    columns = {
+        "proxy": macs_N + rng.standard_normal(60),
+        "macs": macs_N,
+        "params": truth_NR.mean(axis=1) + 0.05 * rng.standard_normal(60),
+        "synflow": macs_N**2 + 1e-6 * truth_NR.mean(axis=1),
+    }
+    predictors = {
+        name: dict(zip(truth.archs, map(float, column_N), strict=True))
+        for name, column_N in columns.items()
+    }
+    [everything] = [own for own in rank_sets(truth) if own.chosen.name == "global"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(importlib.import_module("manyshot.rank.rank"), "DRAWS", 20)
+        return truth, columns, rank_set(everything, predictors)
+
+
+def test_pairs_of_like_cost_are_counted_by_hand(made):
+    truth, columns, record = made
+    costs = columns["macs"].tolist()
+    like = [
+        (i, j)
+        for i, j in itertools.combinations(range(60), 2)
+        if max(costs[i], costs[j]) / min(costs[i], costs[j]) <= 1.1
+    ]
+    assert record.like_cost_pairs == len(like)
+    pairs_NN = like_pairs(columns["macs"])
+    assert {tuple(pair) for pair in np.argwhere(pairs_NN).tolist()} == {
+        *like,
+        *((j, i) for i, j in like),
+    }
+    mean_N = truth.scores_N
+    for name, x_N in columns.items():
+        signs = [(np.sign(x_N[i] - x_N[j]), np.sign(mean_N[i] - mean_N[j])) for i, j in like]
+        above = sum(a * b for a, b in signs)
+        below = np.sqrt(sum(abs(a) for a, _ in signs) * sum(abs(b) for _, b in signs))
+        found = record.predictors[name].like_cost
+        assert found.value == pytest.approx(above / below)
+        assert found.low < found.value < found.high and found.interval == "crossed"
+
+
+def test_the_best_free_baseline_is_the_one_to_beat(made):
+    _, _, record = made
+    taus = {name: own.kendall.value for name, own in record.predictors.items()}
+    best = max(("macs", "params", "synflow"), key=taus.get)
+    assert record.best_free == best != "params"
+    proxy = record.predictors["proxy"]
+    assert proxy.beats_free.value == pytest.approx(taus["proxy"] - taus[best])
+    assert proxy.beats_free.low is not None
+    assert record.predictors["macs"].beats_free is None
+    words = verdict(record)
+    assert f"{record.like_cost_pairs:,} pairs" in words and "differ by 10 % at most" in words
+    assert {"macs": "counting MACs", "synflow": "synflow"}[best] in words
