@@ -28,6 +28,7 @@ RUN = [p for p in SCRIPTS if "\ndef main(" in p.read_text() and p.parent.name !=
 """The scripts that people run."""
 KEPT = sorted(BENCHMARKS.rglob("*.jsonl.gz"))
 READINGS = sorted(BENCHMARKS.rglob("*reading.md"))
+DESIGNS = sorted(BENCHMARKS.rglob("design.md"))
 SPOKEN = [
     *(ROOT / name for name in ("README.md", "LOG.md", "CHANGELOG.md", "CONTRIBUTING.md")),
     *sorted((ROOT / "docs").glob("*.md")),
@@ -270,7 +271,7 @@ def test_the_page_of_conversion_has_a_row_per_arm_and_cost(tmp_path):
 def of_records(path: Path) -> set[str]:
     """The pages and figures beside kept records that are theirs."""
     beside = {p.name for kind in ("*.md", "*.svg") for p in path.parent.glob(kind)}
-    beside -= {p.name for p in READINGS}
+    beside -= {p.name for p in (*READINGS, *DESIGNS)}
     stem = path.name.removesuffix(".jsonl.gz")
     if stem == "records":
         return beside
@@ -325,7 +326,7 @@ def test_every_study_has_its_checklist(path):
 
 def test_every_page_is_of_kept_records():
     found = {path for kind in ("*.md", "*.svg") for path in BENCHMARKS.rglob(kind)}
-    found -= {*READINGS, BENCHMARKS / "README.md"}
+    found -= {*READINGS, *DESIGNS, BENCHMARKS / "README.md"}
     assert found == {path.with_name(name) for path in KEPT for name in of_records(path)}
 
 

@@ -22,9 +22,11 @@ import torch
 
 from benchmarks.lib import kept
 from benchmarks.lib.measuring import provenance
-from benchmarks.studies.methods.page import write_page
+from benchmarks.studies.methods.arms import ARMS
+from benchmarks.studies.methods.page import TRUTH, write_page
 from manyshot import records
 from manyshot.pipeline import rank_run, run
+from manyshot.pipeline.verbs.compare_spent import spent_by
 from manyshot.progress import Bars
 from manyshot.rank import TruthTable, load_truth
 from manyshot.recipe import Recipe
@@ -32,17 +34,11 @@ from manyshot.run_folder import Ranking, RunFolder
 
 KEPT = kept.of_study(__file__)
 RECIPE = KEPT.with_name("study.toml")
-TRUTH = kept.TRUTHS / "methods_truth.jsonl"
-K4 = "sharing.name=k_shot"
-METHODS: dict[str, tuple[str, ...]] = {
-    "one_shot": (),
-}
-"""What a method changes in the study's recipe."""
 
 
 def recipe_of(method: str, seed: int) -> Recipe:
     """The recipe of one run."""
-    return Recipe.load(RECIPE, (*METHODS[method], f"name={method}", f"seed={seed}"))
+    return Recipe.load(RECIPE, (*ARMS[method].changes, f"name={method}", f"seed={seed}"))
 
 
 def record_of(method: str, seed: int, work: Path, truth: TruthTable) -> dict[str, Any]:
@@ -53,11 +49,15 @@ def record_of(method: str, seed: int, work: Path, truth: TruthTable) -> dict[str
     result = RunFolder(folder).result()
     assert result is not None
     recipe = Recipe.load(folder / "recipe.toml")
-    ranking = rank_run(recipe, folder, truth, Bars(), uncalibrated=0)
+    moments = ("before", "after") if recipe.shifting.name != "none" else ("after",)
+    weights = {}
+    for moment in moments:
+        ranking = rank_run(recipe, folder, truth, Bars(), uncalibrated=0, weights=moment)
+        weights[moment] = scores_of(ranking, truth)
     return {
         "method": method,
         "seed": seed,
-        "weights": {"after": scores_of(ranking, truth)},
+        "weights": weights,
         "winners": [
             {
                 "budget": winner.budget,
@@ -69,6 +69,7 @@ def record_of(method: str, seed: int, work: Path, truth: TruthTable) -> dict[str
             for winner in result.winners
         ],
         "images": result.images_forwarded,
+        "spent": spent_by(folder, result).plain(),
         **provenance(),
     }
 
@@ -86,7 +87,7 @@ def main() -> None:
     """Does what is not on record, then writes the page."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
+    parser.add_argument("--methods", nargs="+", choices=list(ARMS), default=list(ARMS))
     kept.options(parser, Path("runs") / "methods")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
