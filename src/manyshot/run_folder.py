@@ -271,6 +271,17 @@ class WatchedSet(Part):
     tau_before_after: float | None
 
 
+class DoseRecord(Part):
+    """How much a search moved the weights: sums of the rates of optimiser steps."""
+
+    shifting: float
+    training: float
+    """Before the search; of a supernet that was moved to other images, of the whole body on
+    these."""
+    relative: float | None = None
+    """The first by the second; None where the optimisers are not the same, or nothing trained."""
+
+
 class GeneratedRecord(Part):
     """How a generator met one budget; `below_budget_share` is the share of it that is left."""
 
@@ -537,6 +548,8 @@ class ShiftingLine(Record):
     weights_version: Count
     images: Count
     loss: float
+    rates: float
+    """The sum of the rates of all optimiser steps so far."""
     candidates: Count
     elites: Count
     top_ups: Count
@@ -670,6 +683,7 @@ class Result(ScoresRecord):
     searched: Count
     shifting: str
     order: dict[str, WatchedSet]
+    dose: DoseRecord | None = None
     images_forwarded: dict[str, Count]
     generated: dict[str, GeneratedRecord] | None = None
     controls: tuple[ControlRecord, ...] = ()

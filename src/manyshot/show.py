@@ -71,7 +71,8 @@ def took_words(seconds: SecondsRecord | None) -> Text | None:
 def shift_tables(result: Result) -> list[RichTable]:
     """What a search that moved the weights forwarded, and how the order of networks changed."""
     spent = run.images(result.images_forwarded)
-    tables = [_drawn(spent, f"Images forwarded, shifting: {result.shifting}")]
+    dose = "" if result.dose is None else run.dose(result.dose)
+    tables = [_drawn(spent, f"Images forwarded, shifting: {result.shifting}", dose)]
     if result.order:
         tables.append(_drawn(run.watched(result), "Watched networks, before and after"))
     return tables

@@ -131,9 +131,12 @@ def _shifting(run: RunRecords) -> Parts:
     result = run.result
     words = "The weights moved while the search went on. Networks chosen before were watched:"
     drawn = [*searching.order(run), *searching.shifting(run.shifting)]
-    if result is None or not result.order:
+    if result is None:
         return [drawn]
-    return [words, tables.watched(result), drawn]
+    dose = [f"{tables.dose(result.dose)}."] if result.dose is not None else []
+    if not result.order:
+        return [*dose, drawn]
+    return [*dose, words, tables.watched(result), drawn]
 
 
 def _codes(run: RunRecords) -> Parts:
