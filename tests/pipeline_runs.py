@@ -149,7 +149,7 @@ SHIFT = (
     "shifting.batch_size=16",
     "shifting.rescored=3",
     "shifting.elites=score",
-    "shifting.watched=10",
+    "shifting.watched=9",
     "shifting.watched_best=4",
     "finish.mode=inherit",
 )

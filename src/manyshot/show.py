@@ -11,7 +11,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from manyshot.recipe_keys import Key, sections
-from manyshot.run_folder import SUBNETS, Comparison, Ranking, Result, SecondsRecord
+from manyshot.run_folder import SUBNETS, Comparison, MovedRanking, Ranking, Result, SecondsRecord
 from manyshot.tables import compare, files, numbers, preview, rank, run, settings, space
 from manyshot.tables.table import Cell, Table
 
@@ -135,16 +135,33 @@ def keys_tables(keys: Sequence[Key]) -> list[RichTable]:
 
 def rank_tables(ranking: Ranking, page: Path) -> list[RichTable | Text]:
     """What `manyshot rank` prints: a table per set, with what may be said of it."""
+    return [*_ranked(ranking), *_absent(ranking.absent), _page(page)]
+
+
+def moved_tables(
+    before: Ranking, after: Ranking, moved: MovedRanking, page: Path
+) -> list[RichTable | Text]:
+    """What `manyshot rank --weights both` prints: both rankings, and what lies between."""
+    title = "What moving the weights did, on sets that neither chose"
+    between = _drawn(rank.moved(moved), title)
+    tables = [*_ranked(before), *_ranked(after), between]
+    return [*tables, *_absent(moved.absent), _page(page)]
+
+
+def _ranked(ranking: Ranking) -> list[RichTable]:
     columns = ("Predictor", rank.TAU, rank.RHO, rank.R, "Regret")
-    tables = [
+    when = f" ({rank.moment(ranking)})" if ranking.moment else ""
+    return [
         _drawn(
             rank.statistics(ranked, ranking).only(*columns),
-            f"{ranked.name}: {ranked.why}; judged by {', '.join(ranked.judged_by)}",
+            f"{ranked.name}{when}: {ranked.why}; judged by {', '.join(ranked.judged_by)}",
         )
         for ranked in ranking.sets
     ]
-    absent = [Text(f"There is no set {s}: it needs {why}.") for s, why in ranking.absent.items()]
-    return [*tables, *absent, _page(page)]
+
+
+def _absent(absent: Mapping[str, str]) -> list[Text]:
+    return [Text(f"There is no set {name}: it needs {why}.") for name, why in absent.items()]
 
 
 def compare_tables(comparison: Comparison, page: Path) -> list[RichTable | Text]:

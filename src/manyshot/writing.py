@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 from manyshot import records
 from manyshot.recipe import RecipeError
 from manyshot.run_folder import (
+    BEFORE,
     COMPARISON,
     HOLDER,
     LOCK,
@@ -41,7 +42,7 @@ Kind = Literal["run", "truth", "rank", "comparison"]
 _KINDS: dict[Kind, tuple[str, ...]] = {
     "run": (SPACE, TRAIN_LOG, WEIGHTS, RESULT),
     "truth": (TRUTH_LOG,),
-    "rank": (RANKING, RANK_SCORES),
+    "rank": (RANKING, RANK_SCORES, BEFORE),
     "comparison": (COMPARISON,),
 }
 """Files that only a folder of that kind has."""

@@ -215,7 +215,7 @@ CHANGES = {
     "elites": "train",
     "timing": "after_candidate",
     "rescored": "1",
-    "watched": "11",
+    "watched": "8",
     "watched_best": "5",
 }
 ELSEWHERE = {"codes": "below", "statistics": "above"}

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -125,8 +126,9 @@ def data(*, seed: int = 0) -> tuple[TensorDataset, TensorDataset, TensorDataset]
 
 def weights_of(net: ms.Supernet) -> Floats:
     """(layers, parts, seen), the shared weights of a supernet of this problem."""
+    model: Any = net.model
     layers = [
         [part.linear.weight[0].detach().double().numpy() for part in choice.options.values()]
-        for choice in net.model.layers
+        for choice in model.layers
     ]
     return np.array(layers)

@@ -216,6 +216,8 @@ def watched(result: Result) -> Table:
             "Mean before": numbers.score(networks.mean_score_before, metric.share),
             "Mean after": numbers.score(networks.mean_score_after, metric.share),
             "Kendall's τ between": numbers.decimal(networks.tau_before_after),
+            "τ of halves before": numbers.decimal(networks.halves_tau_before),
+            "τ of halves after": numbers.decimal(networks.halves_tau_after),
         }
         for name, networks in result.order.items()
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,6 +77,9 @@ def search(
         searcher = Proposed(proposed)
         candidates = len(searcher.left)
     loop = _Loop(ws, accelerator, folder, searcher, candidates, watched.local, batches, known)
+    doubt = watched.doubt() if loop.begins else None
+    if doubt is not None and accelerator.is_main_process:
+        warnings.warn(doubt, stacklevel=2)
     with progress.stage("search", candidates) as advance:
         loop.run(advance)
     searched = len(loop.scores)
@@ -201,6 +205,11 @@ class _Loop:
         if not self._is_complete:
             shifting.complete(self.searcher, archs, elites, visits, losses)
         return shifting.versions[number]
+
+    @property
+    def begins(self) -> bool:
+        """Whether the weights will move, and have not yet."""
+        return self.shifting is not None and self.shifting.generation == 0
 
     @property
     def _is_complete(self) -> bool:

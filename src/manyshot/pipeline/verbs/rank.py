@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 
@@ -20,11 +21,16 @@ from manyshot.nn.inputs import batch_of, in_parts
 from manyshot.pipeline.build import Workspace, on_its_threads
 from manyshot.pipeline.stages.score import Images, latest_scores
 from manyshot.progress import Progress, Silent, showing
+from manyshot.rank.correlation import kendall
+from manyshot.rank.crossed import JudgedSet
+from manyshot.rank.moved import AFTER, BEFORE, gain
 from manyshot.rank.rank import NEEDS, rank_set, rank_sets
-from manyshot.rank.truth import TruthError, TruthTable
+from manyshot.rank.truth import TruthError, TruthTable, arch_of, text_of
 from manyshot.recipe import Recipe
 from manyshot.run_folder import (
     Evaluation,
+    MovedRanking,
+    MovedSet,
     RankedTruth,
     RankFolder,
     Ranking,
@@ -34,6 +40,7 @@ from manyshot.run_folder import (
 )
 from manyshot.seeding import numpy_rng
 from manyshot.space import Arch, SearchSpace
+from manyshot.train import load_weights
 from manyshot.train.checkpoint import digest
 from manyshot.writing import Kind, writing
 
@@ -42,6 +49,15 @@ _SHARED_BATCHES = 128
 _MOST_LISTED = 100_000
 """Encodings of the largest space of which a plan trains every network."""
 Scores = dict[Arch, RankScoreLine]
+Moment: TypeAlias = Literal["before", "after"]
+"""Which weights of a run whose search moves them."""
+_NEEDS_OTHERS = {
+    **NEEDS,
+    "local by prediction": "another run, ranked before, as --reference: one that these weights "
+    "chose would favour them",
+    "local by search": "what no search has: its scores are of weights on their way to those after",
+}
+"""What a set lacks that neither the weights before nor those after chose."""
 
 
 @on_its_threads
@@ -55,6 +71,7 @@ def rank_run(
     share: float = 0.1,
     uncalibrated: int = 256,
     out: Path | None = None,
+    weights: Moment = "after",
 ) -> Ranking:
     """Scores a truth's architectures with a run's supernet and compares the two orders.
 
@@ -72,22 +89,156 @@ def rank_run(
         uncalibrated: score without recalibrated batch norms too, if there are no more architectures
             than so many.
         out: where scores and ranking go instead; for runs that cannot be written to.
+        weights: those after the search, or before it if it moved them; the latter's records are in
+            the folder `before` inside.
 
     Raises:
-        RecordError: if the run has no supernet, another process writes to its folder, or the
-            reference lacks scores of this truth.
+        RecordError: if the run has no supernet, another process writes to its folder, the
+            reference lacks scores of this truth, or `weights` are before a search that moved none.
         TruthError: if the truth is of another space.
     """
     _warn_of_other_images(recipe, truth)
-    files = RunFolder(run).rank(truth.name) if out is None else RankFolder(out)
+    moves = recipe.shifting.name != "none"
+    if weights == "before":
+        check_moved(recipe, run)
+    files = _files(run, truth, out)
+    files = files.before if weights == "before" else files
     place: tuple[Path, Kind] = (run, "run") if out is None else (out, "rank")
     with writing(place[0], "manyshot rank", place[1]):
         with showing(progress or Silent()):
             ws = Workspace.build(recipe, run)
         truth = in_space(truth, ws.net.space)
-        ws.load_final_weights(RunFolder(run))
+        if weights == "before":
+            load_weights(RunFolder(run).weights, ws.net, ws.weights_fingerprint())
+        else:
+            ws.load_final_weights(RunFolder(run))
         files.path.mkdir(parents=True, exist_ok=True)
-        return _ranked(ws, run, files, truth, progress or Silent(), reference, share, uncalibrated)
+        moment = weights if moves else None
+        progress = progress or Silent()
+        return _ranked(ws, run, files, truth, progress, reference, share, uncalibrated, moment)
+
+
+def rank_both(
+    recipe: Recipe,
+    run: Path,
+    truth: TruthTable,
+    progress: Progress | None = None,
+    *,
+    reference: Path | None = None,
+    share: float = 0.1,
+    uncalibrated: int = 256,
+    out: Path | None = None,
+) -> tuple[Ranking, Ranking, MovedRanking]:
+    """Ranks a run whose search moved its weights before and after, and says what that changed.
+
+    Both rankings are as `rank_run` makes them. The third record, `moved.json`, has the difference
+    of Kendall's tau with a paired interval, on sets that neither weights chose: a set of the best
+    by the weights before, after or in between would favour one of them, so that the local set by
+    prediction needs another run as `reference`. The arguments are those of `rank_run`.
+
+    Returns:
+        The rankings before and after, and the difference.
+
+    Raises:
+        RecordError, TruthError: as `rank_run`.
+    """
+    check_moved(recipe, run)
+    ranked = [
+        rank_run(
+            recipe,
+            run,
+            truth,
+            progress,
+            reference=reference,
+            share=share,
+            uncalibrated=uncalibrated,
+            out=out,
+            weights=weights,
+        )
+        for weights in get_args(Moment)
+    ]
+    before, after = ranked
+    files = _files(run, truth, out)
+    moved = _moved(before, after, truth, files, reference, run, share)
+    records.write_json(files.moved_file, moved)
+    return before, after, moved
+
+
+def check_moved(recipe: Recipe, run: Path) -> None:
+    """Refuses weights before and after a search that moved none.
+
+    Raises:
+        RecordError: then.
+    """
+    if recipe.shifting.name == "none":
+        raise records.RecordError(
+            f"the search of {run} moved no weights (shifting.name = 'none'), so that those before "
+            "it are those after it: leave --weights out"
+        )
+
+
+def _files(run: Path, truth: TruthTable, out: Path | None) -> RankFolder:
+    return RunFolder(run).rank(truth.name) if out is None else RankFolder(out)
+
+
+def _moved(
+    before: Ranking,
+    after: Ranking,
+    truth: TruthTable,
+    files: RankFolder,
+    reference: Path | None,
+    run: Path,
+    share: float,
+) -> MovedRanking:
+    """The difference of two rankings, on sets that neither of their weights chose."""
+    task = after.task
+    scores: dict[str, dict[str, float]] = {
+        moment: {p.arch: task.fitness_of(p.proxy_score, p.proxy_loss) for p in ranking.points}
+        for moment, ranking in ((BEFORE, before), (AFTER, after))
+    }
+    where = str(files.ranking_file)  # whose architectures are in the order of the table
+    archs = tuple(arch_of(point.arch, where) for point in after.points)
+    truth = dataclasses.replace(truth, archs=archs)
+    prediction = None
+    if reference is not None and reference.resolve() != run.resolve():
+        other = RunFolder(reference).rank(truth.name)
+        prediction = {
+            arch_of(line.arch, str(other.scores_log)): task.fitness_of(
+                line.proxy_score, line.proxy_loss
+            )
+            for line in other.score_lines()
+            if line.calibrated
+        }
+    whole = any(each.whole for each in after.sets if each.name == "global")
+    sets = []
+    for ranked in rank_sets(
+        truth, share=share, prediction=prediction, own_prediction=False, whole=whole
+    ):
+        texts = [text_of(arch) for arch in ranked.truth.archs]
+        columns = {moment: np.array([by[text] for text in texts]) for moment, by in scores.items()}
+        judged = JudgedSet(ranked.truth.fitness_NR, columns, ranked.whole)
+        mean_N = ranked.truth.fitness_N
+        sets.append(
+            MovedSet(
+                name=ranked.chosen.name,
+                why=ranked.why,
+                architectures=len(texts),
+                before=kendall(columns[BEFORE], mean_N),
+                after=kendall(columns[AFTER], mean_N),
+                gain=gain(judged),
+            )
+        )
+    names = {each.name for each in sets}
+    return MovedRanking(
+        run=after.run,
+        seed=after.seed,
+        task=task,
+        truth=after.truth,
+        before=before.weights,
+        after=after.weights,
+        sets=tuple(sets),
+        absent={name: why for name, why in _NEEDS_OTHERS.items() if name not in names},
+    )
 
 
 def _warn_of_other_images(recipe: Recipe, truth: TruthTable) -> None:
@@ -109,6 +260,7 @@ def _ranked(
     reference: Path | None,
     share: float,
     uncalibrated: int,
+    moment: Moment | None,
 ) -> Ranking:
     folder, recipe = RunFolder(run), ws.recipe
     chosen_by = None if reference is None else _reference(reference, ws, truth)
@@ -136,6 +288,7 @@ def _ranked(
         seed=recipe.seed,
         task=ws.task_record,
         weights=scoring.weights,
+        moment=moment,
         truth=_about(truth, share),
         evaluation=evaluation,
         points=_points(ws, truth, scores, shared),
