@@ -430,6 +430,42 @@ def test_what_is_proposed_again_is_scored_again_at_the_weights_of_then(shifted, 
         assert {row["images_forwarded"] for row in rows} == {128}
 
 
+def test_by_loss_everything_ranks_by_loss(shifted, ws, tmp_path):
+    """Elites, what is scored again, winners and watched sets, where the two differ."""
+    result = again(shifted, tmp_path, "evaluate.fitness=loss", "shifting.name=topk_finetune")
+    folder = tmp_path / "run"
+    rows = lines(folder, "search.jsonl")
+    assert result["task"]["fitness"] == "loss"
+    versions = [row["weights_version"] for row in lines(folder, "shifting.jsonl")]
+    searcher, by_metric, latest = ws.searcher(ws.limits()), ws.searcher(ws.limits()), {}
+    elites = []
+    for generation, version in enumerate(versions):
+        own = [row for row in rows if row["generation"] == generation and row["role"] != "final"]
+        archs = archs_of(ws, own)
+        asked = searcher.ask(P)
+        elites.append([arch for arch in searcher.elites() if arch not in asked])
+        assert archs == [*asked, *elites[-1]]
+        searcher.tell(archs, [-row["proxy_loss"] for row in own], version)
+        by_metric.tell(archs, [row["proxy_score"] for row in own], version)
+        latest |= {a: -row["proxy_loss"] for a, row in zip(archs, own, strict=True)}
+    assert any(elites)
+    assert searcher.elites() != by_metric.elites()  # so that it matters
+    final = [row for row in rows if row["role"] == "final"]
+    assert archs_of(ws, final) == best(latest, ws.limits()[0], 3)
+    won = min(final, key=lambda row: row["proxy_loss"])
+    assert result["winners"][0]["arch"] == won["arch"]
+    order = lines(folder, "order.jsonl")
+    before, after = ([r for r in order if r["role"] == when] for when in ("before", "after"))
+    losses = [np.array([row["proxy_loss"] for row in part]) for part in (before, after)]
+    tau = scipy.stats.kendalltau(*losses, variant="b").statistic
+    assert result["order"]["global"]["tau_before_after"] == pytest.approx(tau, abs=1e-12)
+    ordered = np.argsort(losses[0], kind="stable")[:4]
+    local = [archs_of(ws, before)[i] for i in ordered]
+    expected = operations(ws, local).counts
+    for row in lines(folder, "shifting.jsonl"):
+        assert row["trained"]["counts"] == [[S * n for n in counts] for counts in expected]
+
+
 # -- sets that are watched -----------------------------------------------------------------------
 
 

@@ -1,0 +1,60 @@
+"""The page that shows the records of `body.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.lib import kept
+from benchmarks.lib.pages import markdown
+from manyshot.records import write_text
+
+COMMAND = "python -m benchmarks.studies.transfer.body FASHION_FOLDER"
+
+
+def _mean(values: Sequence[float | None], digits: int = 2, factor: float = 1.0) -> str:
+    own = factor * np.array(values, dtype=np.float64)
+    if len(own) < 2:
+        return f"{own.mean():.{digits}f}"
+    return f"{own.mean():.{digits}f} ± {own.std(ddof=1):.{digits}f}"
+
+
+def write_page(path: Path) -> Path:
+    """Writes the page beside the records, with a person's reading, if there is one; returns it."""
+    page, rows, reading = kept.page_of(path), kept.rows(path), kept.reading_of(path)
+    arms, last = list(dict.fromkeys(row["arm"] for row in rows)), rows[-1]
+    shown = []
+    for arm in arms:
+        own = [row for row in rows if row["arm"] == arm]
+        shown.append(
+            [
+                arm,
+                _mean([row["mean_before"] for row in own], 1, 100),
+                _mean([row["halves_before"] for row in own]),
+                _mean([row["tau_before"]["global"] for row in own]),
+                _mean([row["tau_after"]["global"] for row in own]),
+                _mean([row["inherited"] for row in own], 1, 100),
+                _mean([row["seconds"] for row in own], 0),
+            ]
+        )
+    columns = (
+        "before shifting", "mean proxy score before, in %", "tau of halves before",
+        "tau with truth before", "after", "winner, inherited weights, in %", "seconds",
+    )  # fmt: skip
+    commits = ", ".join(sorted({row["commit"] for row in rows}))
+    seeds = len({row["seed"] for row in rows})
+    text = (
+        "# How much training a moved supernet needs before it shifts\n\n"
+        f"Written by `{COMMAND}` from `{path.name}`. `tiny` moves from Fashion-MNIST at 8x8 pixels "
+        "to digits by `recipes/transfer.toml`; 5 epochs of the classifier alone, then of the body "
+        f"at `train.lr` down a cosine. {seeds} seeds, means ± standard deviations; tau-b of the "
+        "proxy accuracy of all 256 networks with five trainings of each alone. Of the halves of "
+        "the validation images the tau is that of `order`, which a run warns by. "
+        f"{last['cpu']}, {last['threads']} thread, torch {last['torch']}, {last['date']}, commit "
+        f"{commits}.\n\n{markdown(columns, shown)}"
+    )
+    said = reading.read_text() if reading.exists() else ""
+    write_text(page, text.rstrip() + "\n" + ("\n" + said if said else ""))
+    return page
