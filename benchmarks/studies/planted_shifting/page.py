@@ -15,6 +15,7 @@ from manyshot.records import write_text
 
 Record = dict[str, Any]
 COMMAND = "python -m benchmarks.studies.planted_shifting.run"
+READING = ""
 SETS = ("local by prediction", "local by truth", "global")
 
 
@@ -35,8 +36,8 @@ def interval(values_P: np.ndarray) -> tuple[float, float]:
 
 
 def write_page(path: Path) -> Path:
-    """Writes the page beside the records, with a person's reading, if there is one; returns it."""
-    page, rows, reading = kept.page_of(path), kept.rows(path), kept.reading_of(path)
+    """Writes the page beside the records; returns it."""
+    page, rows = kept.page_of(path), kept.rows(path)
     arms = list(dict.fromkeys(row["arm"] for row in rows))
     last, first = rows[-1], [row for row in rows if row["arm"] == arms[0]]
     commits = sorted({row["commit"] for row in rows})
@@ -44,7 +45,7 @@ def write_page(path: Path) -> Path:
     text = "\n".join(
         [
             "# Supernet Shifting where every order is known\n",
-            f"{len(first)} problems, {last['cpu']}, {last['threads']} thread, torch "
+            f"{len(first)} problems or fewer, {last['cpu']}, {last['threads']} thread, torch "
             f"{last['torch']}, {last['date']}, commit {', '.join(commits)}. Written by `{COMMAND}` "
             f"from `{path.name}`.\n",
             "1,024 networks share linear weights; truth and scores are exact "
@@ -52,20 +53,20 @@ def write_page(path: Path) -> Path:
             "the mechanism works, and says nothing of real networks.\n",
             "Change of Kendall's tau with the truth from the weights that are the best for uniform "
             "paths, in three sets: the 50 best by these weights, the 50 best by truth, all. Means "
-            "over problems, with Student's 95 % interval of each. Before: "
+            "over problems, with Student's 95 % interval of each; arms have as many problems as "
+            "there was time for. Before: "
             f"{', '.join(f'{tau} {name}' for tau, name in zip(before, SETS, strict=True))}.\n",
             _table(rows, arms),
         ]
     )
-    said = reading.read_text() if reading.exists() else ""
-    write_text(page, text.rstrip() + "\n" + ("\n" + said if said else ""))
+    write_text(page, text.rstrip() + "\n" + READING)
     return page
 
 
 def _table(rows: Sequence[Record], arms: Sequence[str]) -> str:
     columns = (
-        "trains on, rate", *SETS, "error of the 50 best by prediction", "sum of rates", "images",
-        "seconds",
+        "trains on, rate", "problems", *SETS, "error of the 50 best by prediction", "sum of rates",
+        "images", "seconds",
     )  # fmt: skip
     shown = []
     for arm in arms:
@@ -74,10 +75,11 @@ def _table(rows: Sequence[Record], arms: Sequence[str]) -> str:
         cells = []
         for name in SETS:
             mean, half = interval(changes(rows, arm, name))
-            cells.append(f"{mean:+.3f} ± {half:.3f}")
+            cells.append(f"{mean:+.3f}" + ("" if np.isnan(half) else f" ± {half:.3f}"))
         shown.append(
             [
                 arm,
+                str(len(own)),
                 *cells,
                 f"{errors[0]:.3f} → {errors[1]:.3f}",
                 f"{np.mean([row['rates'] for row in own]):.2f}",

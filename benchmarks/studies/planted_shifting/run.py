@@ -61,6 +61,7 @@ _CONSTANT = "shifting.schedule=constant"
 ARMS: dict[str, tuple[str, ...]] = {
     "top 50, always the same": ("shifting.name=topk_finetune",),
     "population": (),
+    "population, 0.001": ("shifting.lr=0.001",),
     "population, constant": (_CONSTANT,),
     "population, nothing twice": ("shifting.elites=score", "search.options.dedupe=global"),
     "population, 0.02": ("shifting.lr=0.02",),

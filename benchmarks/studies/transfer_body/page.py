@@ -1,4 +1,4 @@
-"""The page that shows the records of `body.py`."""
+"""The page that shows the records of `run.py`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from benchmarks.lib import kept
 from benchmarks.lib.pages import markdown
 from manyshot.records import write_text
 
-COMMAND = "python -m benchmarks.studies.transfer.body FASHION_FOLDER"
+READING = ""
+COMMAND = "python -m benchmarks.studies.transfer_body.run FASHION_FOLDER"
 
 
 def _mean(values: Sequence[float | None], digits: int = 2, factor: float = 1.0) -> str:
@@ -22,8 +23,8 @@ def _mean(values: Sequence[float | None], digits: int = 2, factor: float = 1.0) 
 
 
 def write_page(path: Path) -> Path:
-    """Writes the page beside the records, with a person's reading, if there is one; returns it."""
-    page, rows, reading = kept.page_of(path), kept.rows(path), kept.reading_of(path)
+    """Writes the page beside the records; returns it."""
+    page, rows = kept.page_of(path), kept.rows(path)
     arms, last = list(dict.fromkeys(row["arm"] for row in rows)), rows[-1]
     shown = []
     for arm in arms:
@@ -55,6 +56,5 @@ def write_page(path: Path) -> Path:
         f"{last['cpu']}, {last['threads']} thread, torch {last['torch']}, {last['date']}, commit "
         f"{commits}.\n\n{markdown(columns, shown)}"
     )
-    said = reading.read_text() if reading.exists() else ""
-    write_text(page, text.rstrip() + "\n" + ("\n" + said if said else ""))
+    write_text(page, text.rstrip() + "\n" + READING)
     return page

@@ -1,11 +1,11 @@
 """Does a supernet that was moved order networks, and how much training of its body that takes.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.studies.transfer.body FASHION_FOLDER [--seeds 0 1 2]
+    OMP_NUM_THREADS=1 python -m benchmarks.studies.transfer_body.run FASHION_FOLDER [--seeds 0 1 2]
 
 `tiny` moves from Fashion-MNIST at 8x8 pixels (3 epochs of 50,000 images) to scikit-learn's digits
 by `recipes/transfer.toml`, with 0 or more `transfer.body_epochs`, then shifts. All 256 networks are
 scored before and after shifting, and compared with the truth of `benchmarks/truths`. Every arm is
-a record; what is on record is not done again. The page is `body.md`. FASHION_FOLDER holds the four
+a record; what is on record is not done again. The page is `page.md`. FASHION_FOLDER holds the four
 IDX files.
 """
 
@@ -23,7 +23,7 @@ import torch
 from benchmarks.lib import kept
 from benchmarks.lib.measuring import provenance
 from benchmarks.studies.shifting.page import Truth, taus
-from benchmarks.studies.transfer.body_page import write_page
+from benchmarks.studies.transfer_body.page import write_page
 from manyshot import evaluate, records
 from manyshot.pipeline import transfer_recipe
 from manyshot.pipeline.stages.search import search
@@ -33,7 +33,7 @@ from manyshot.recipe import Recipe
 from manyshot.run_folder import RunFolder
 from manyshot.search import best
 
-KEPT = kept.of_speed(__file__)
+KEPT = kept.of_study(__file__)
 SOURCE = (
     "name=source",
     "data.name=fashion_mnist",
@@ -45,6 +45,7 @@ SOURCE = (
 COMMON = (
     "search.budgets=['macs<=100%']",
     "export.formats=[]",
+    "evaluate.fitness=metric",
     "shifting.watched=256",
     "shifting.watched_best=26",
 )
