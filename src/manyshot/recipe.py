@@ -532,7 +532,7 @@ class TransferSettings(Section):
     """Epochs of uniform paths in which only the new classifier learns, before the search."""
     head_lr: float = Field(default=0.1, gt=0)
     """Its constant rate then; all else is as in `train`."""
-    body_epochs: NotNegative = 0
+    body_epochs: NotNegative = 20
     """Epochs of uniform paths after these in which all weights learn, at the rate and the schedule
     of `train`, before the search."""
     classifier: str | None = None

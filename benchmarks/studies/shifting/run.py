@@ -33,7 +33,7 @@ from manyshot.run_folder import RunFolder
 
 KEPT = kept.of_study(__file__)
 RECIPE = kept.RECIPES / "supernet_shifting.toml"
-AS_MEASURED = ("shifting.schedule=constant", "shifting.elites=score")
+AS_MEASURED = ("evaluate.fitness=metric", "shifting.schedule=constant", "shifting.elites=score")
 """What was the default when the records were made."""
 BASE = (
     *AS_MEASURED,

@@ -52,6 +52,7 @@ ALONE = TrainingSettings(epochs=20, batch_size=64, lr=0.1)
 ARCHS, TRUTHS = 64, (0, 1)
 COMMON = ("data.image_size=14", "search.budgets=['macs<=60%']", "export.formats=[]")
 AS_MEASURED = (
+    "evaluate.fitness=metric",
     "shifting.schedule=constant",
     "shifting.elites=score",
     "shifting.watched=0",

@@ -15,6 +15,10 @@ READING = ""
 COMMAND = "python -m benchmarks.studies.transfer_body.run FASHION_FOLDER"
 
 
+def _seeds(count: int) -> str:
+    return "one seed" if count == 1 else f"{count} seeds, means ± standard deviations"
+
+
 def _mean(values: Sequence[float | None], digits: int = 2, factor: float = 1.0) -> str:
     own = factor * np.array(values, dtype=np.float64)
     if len(own) < 2:
@@ -50,8 +54,8 @@ def write_page(path: Path) -> Path:
         "# How much training a moved supernet needs before it shifts\n\n"
         f"Written by `{COMMAND}` from `{path.name}`. `tiny` moves from Fashion-MNIST at 8x8 pixels "
         "to digits by `recipes/transfer.toml`; 5 epochs of the classifier alone, then of the body "
-        f"at `train.lr` down a cosine. {seeds} seeds, means ± standard deviations; tau-b of the "
-        "proxy accuracy of all 256 networks with five trainings of each alone. Of the halves of "
+        f"at `train.lr` down a cosine. One source supernet; {_seeds(seeds)}; tau-b of the proxy"
+        " accuracy of all 256 networks with five trainings of each alone. Of the halves of "
         "the validation images the tau is that of `order`, which a run warns by. "
         f"{last['cpu']}, {last['threads']} thread, torch {last['torch']}, {last['date']}, commit "
         f"{commits}.\n\n{markdown(columns, shown)}"
