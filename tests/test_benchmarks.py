@@ -198,7 +198,7 @@ def test_the_planted_orders_are_those_of_data_and_networks():
         alone = ((seen @ fit - targets[:, 0].numpy()) ** 2).mean()
         assert own.truth[i] == pytest.approx(alone, rel=1e-5)
         assert errors[i] >= own.truth[i] - 1e-9
-        outputs = net(inputs, arch)
+        outputs = net(inputs, arch).detach()
         assert errors[i] == pytest.approx(float((outputs - targets).square().mean()), rel=1e-5)
     for _ in range(3):  # the mean error is quadratic, so that at its least both sides are equal
         way = rng.normal(size=weights.shape)
