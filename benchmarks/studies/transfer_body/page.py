@@ -16,8 +16,8 @@ READING = """
 
 - One seed. The longer the body learns, the higher all networks score, before shifting and after it;
   the order is true to 0.52 to 0.59 everywhere, also from scratch, and is not told apart.
-- Halves of the validation images agree on the order of a classifier on a strange body too (0.65), so
-  that the warning of noise does not come here. It tells noise, not whether the order is true.
+- Halves of the validation images agree on the order of a classifier on a strange body too (0.65),
+  so that the warning of noise does not come here. It tells noise, not whether the order is true.
 - 25 epochs from scratch score lower than 5 of the classifier and 20 of a moved body, on as many
   target images.
 """
