@@ -16,6 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
+import manyshot as ms
 from benchmarks.lib import kept, pages, reading
 from benchmarks.studies.emoji import images as emoji_images
 from benchmarks.studies.emoji import run as emoji_run
@@ -175,6 +176,52 @@ def test_the_planted_page_takes_the_best_rate_of_problem_0(tmp_path):
     (found,) = results_of([*rows, {**rows[0], "steps": 5, "mse": 0.5}])
     assert [row["lr"] for row in found.tuning] == [0.1, 0.2]
     assert found.errors.tolist() == [4.0, 3.0]  # by problem, of the longest training
+
+
+def test_the_planted_orders_are_those_of_data_and_networks():
+    """Truth by least squares on the samples, errors by the network, the optimum by its sides."""
+    from benchmarks.studies.planted_shifting import problem
+
+    own, (samples, *_) = problem.Problem(3), problem.data(seed=3)
+    inputs, targets = (tensor.double() for tensor in samples.tensors)
+    rng = np.random.default_rng(0)
+    chosen = rng.choice(len(problem.ARCHS), 5, replace=False)
+    net = ms.Supernet(problem.network(seed=3)).double()
+    assert list(net.space.enumerate()) == problem.ARCHS
+    weights = own.uniform()
+    assert np.allclose(problem.weights_of(net), weights, atol=1e-6)
+    errors = own.errors(weights)
+    for i in chosen:
+        arch = problem.ARCHS[i]
+        looks = own.looks[range(problem.LAYERS), list(arch)].reshape(-1, problem.INPUTS)
+        seen = inputs.numpy() @ looks.T
+        fit = np.linalg.lstsq(seen, targets[:, 0].numpy(), rcond=None)[0]
+        alone = ((seen @ fit - targets[:, 0].numpy()) ** 2).mean()
+        assert own.truth[i] == pytest.approx(alone, rel=1e-5)
+        assert errors[i] >= own.truth[i] - 1e-9
+        outputs = net(inputs, arch).detach()
+        assert errors[i] == pytest.approx(float((outputs - targets).square().mean()), rel=1e-5)
+    for _ in range(3):  # the mean error is quadratic, so that at its least both sides are equal
+        way = rng.normal(size=weights.shape)
+        up, down = (own.errors(weights + side * way).mean() for side in (0.1, -0.1))
+        assert up == pytest.approx(down, rel=1e-9)
+        assert up > errors.mean()
+
+
+def test_the_page_of_shifting_has_means_and_intervals_over_problems(tmp_path):
+    from benchmarks.studies.planted_shifting.page import write_page
+
+    path, sets = tmp_path / "records.jsonl", ("local by prediction", "local by truth", "global")
+    for seed, change in enumerate((0.1, 0.2, 0.3)):
+        row = {"arm": "population", "seed": seed, "rates": 2.0, "images": 1000, "seconds": 5.0}
+        row |= {"tau": {name: [0.5, 0.5 + change] for name in sets}}
+        row |= {"error": {name: [0.4, 0.3] for name in sets}}
+        about = {"cpu": "a CPU", "threads": 1, "torch": "2", "date": "today", "commit": "c"}
+        records.append(path, {**row, **about})
+    text = write_page(path).read_text()
+    half = 4.302653 * 0.1 / 3**0.5  # Student's quantile of two degrees of freedom, by table
+    assert f"| population | 3 | +0.200 ± {half:.3f} |" in text
+    assert "0.400 → 0.300" in text
 
 
 def test_lines_of_code_leave_out_what_is_none():

@@ -416,7 +416,8 @@ class SearchSettings(Section):
     """Architectures scored between two proposals."""
     options: Options = {"population": 30, "parents": 10, "mutants": 15, "crossovers": 15}
     """Those here are for the default searcher, and stay if only some are set; with a `name`, a
-    searcher has its own."""
+    searcher has its own. Where the supernet shifts, evolution has `dedupe = "per_generation"` by
+    default, so that what is good is proposed, and trained, again."""
 
     @model_validator(mode="before")
     @classmethod
@@ -458,14 +459,20 @@ class ShiftingSettings(OptimiserSettings):
     batch_size: Positive = 64
     """Images per mini-batch, over all processes."""
     lr: float = Field(default=0.005, gt=0)
-    """Constant; a few percent of the peak of training."""
+    """The highest rate, a few percent of the peak of training; `schedule` lowers it."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """How the rate goes down over the candidates of the search: to 0 at the last along a cosine or
+    a line, or not at all (the public code)."""
+    average: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Decay of a moving average of the weights over steps, such as 0.99, which takes their place
+    when the search ends: winners are chosen and finished with it."""
     head_lr: float | None = Field(default=None, gt=0)
     """Of the classifier; by default as all else."""
     freeze_body: bool = False
     """Whether only the classifier moves."""
     codes: bool = True
     """Whether codes that a sharing scheme learns move too."""
-    elites: Literal["score", "train", "keep"] = "score"
+    elites: Literal["score", "train", "keep"] = "train"
     """What becomes of what the search builds on: scored again at the new weights, trained with the
     population and scored again, or neither."""
     timing: Literal["after_generation", "after_candidate"] = "after_generation"
@@ -535,6 +542,9 @@ class TransferSettings(Section):
     """Epochs of uniform paths in which only the new classifier learns, before the search."""
     head_lr: float = Field(default=0.1, gt=0)
     """Its constant rate then; all else is as in `train`."""
+    body_epochs: NotNegative = 20
+    """Epochs of uniform paths after these in which all weights learn, at the rate and the schedule
+    of `train`, before the search."""
     classifier: str | None = None
     """The module that makes the logits, as in `head.2`; by default it is found."""
 
@@ -755,6 +765,22 @@ class Recipe(Section, Shown):
 
     @model_validator(mode="before")
     @classmethod
+    def _proposed_again(cls, values: Any) -> Any:
+        """A search that shifts the supernet may propose, and so train, the same network again."""
+        search, shifting = (_section(values, name) for name in ("search", "shifting"))
+        if search is None or shifting is None or shifting.get("name", "none") == "none":
+            return values
+        options = search.get("options", {})
+        evolves = search.get("name", "evolution") == "evolution"
+        if not evolves or not isinstance(options, Mapping) or "dedupe" in options:
+            return values
+        return {
+            **values,
+            "search": {**search, "options": {**options, "dedupe": "per_generation"}},
+        }
+
+    @model_validator(mode="before")
+    @classmethod
     def _of_folders(cls, values: Any) -> Any:
         """Images in folders have a network for their size, and settings that fit it, by default."""
         data, network, finish = (_section(values, name) for name in ("data", "network", "finish"))
@@ -777,7 +803,8 @@ class Recipe(Section, Shown):
     @property
     def trained_epochs(self) -> int:
         """Epochs that the supernet trains before the search, if it is moved its classifier."""
-        return self.transfer.head_epochs if self.moves else self.train.epochs
+        transfer = self.transfer
+        return transfer.head_epochs + transfer.body_epochs if self.moves else self.train.epochs
 
     @property
     def named_code(self) -> dict[str, str]:

@@ -70,6 +70,10 @@ TRUTH_LOG = "truth.jsonl"
 LOCK = "lock"
 HOLDER = "lock.json"
 """Who holds the lock; it says nothing while nobody does."""
+BEFORE = "before"
+"""The folder, in that of a ranking, of the ranking by the weights before a search moved them."""
+MOVED = "moved.json"
+"""What moving the weights did to a ranking."""
 COMPARISON = "compare.json"
 REPORT = "report.html"
 
@@ -272,6 +276,20 @@ class WatchedSet(Part):
     mean_score_before: float
     mean_score_after: float
     tau_before_after: float | None
+    halves_tau_before: float | None = None
+    """How far two halves of the validation images agree on the order; likewise after."""
+    halves_tau_after: float | None = None
+
+
+class DoseRecord(Part):
+    """How much a search moved the weights: sums of the rates of optimiser steps."""
+
+    shifting: float
+    training: float
+    """Before the search; of a supernet that was moved to other images, of the whole body on
+    these."""
+    relative: float | None = None
+    """The first by the second; None where the optimisers are not the same, or nothing trained."""
 
 
 class GeneratedRecord(Part):
@@ -589,6 +607,8 @@ class ShiftingLine(Record):
     weights_version: Count
     images: Count
     loss: float
+    rates: float
+    """The sum of the rates of all optimiser steps so far."""
     candidates: Count
     elites: Count
     top_ups: Count
@@ -722,6 +742,7 @@ class Result(ScoresRecord):
     searched: Count
     shifting: str
     order: dict[str, WatchedSet]
+    dose: DoseRecord | None = None
     images_forwarded: dict[str, Count]
     generated: dict[str, GeneratedRecord] | None = None
     controls: tuple[ControlRecord, ...] = ()
@@ -959,6 +980,8 @@ class Ranking(ScoresRecord):
     seed: int
     task: TaskRecord
     weights: str
+    moment: Literal["before", "after"] | None = None
+    """Whether they are those before or after a search that moved them; None if none did."""
     truth: RankedTruth
     evaluation: Evaluation
     points: tuple[RankPoint, ...]
@@ -974,6 +997,34 @@ class Ranking(ScoresRecord):
             if "proxy" not in ranked.predictors:
                 raise ValueError(f"set {ranked.name!r} has no predictors.proxy")
         return self
+
+
+class MovedSet(Part):
+    """What moving the weights did to the order of one set, which neither weights chose."""
+
+    name: str
+    why: str
+    architectures: Count
+    before: float | None
+    """Kendall's tau of the proxy with the truth; likewise after."""
+    after: float | None
+    gain: Statistic
+    """The second less the first; the interval is by architectures and runs of the truth."""
+
+
+class MovedRanking(ScoresRecord):
+    """`moved.json`: what moving the weights did to the ranking of a run, against one truth."""
+
+    run: str
+    seed: int
+    task: TaskRecord
+    truth: RankedTruth
+    before: str
+    """The digest of the weights; likewise after."""
+    after: str
+    sets: tuple[MovedSet, ...]
+    absent: dict[str, str]
+    """Sets that could not be made, and what each needs."""
 
 
 # -- a comparison ----------------------------------------------------------------------------------
@@ -1412,9 +1463,13 @@ class RunFolder(_Folder):
         """The folder of the ranking against the truth of a name, which need not be there."""
         return RankFolder(self.path / RANKS / (truth.replace("/", "-").strip(".") or "truth"))
 
-    def ranks(self) -> list[RankFolder]:
-        """The folders of all finished rankings, by name."""
-        return [RankFolder(path.parent) for path in sorted(self.path.glob(f"{RANKS}/*/{RANKING}"))]
+    def ranks(self, *, before: bool = False) -> list[RankFolder]:
+        """The folders of all finished rankings, by name; or where only that before is."""
+        found = {path.parent for path in self.path.glob(f"{RANKS}/*/{RANKING}")}
+        if before:
+            inner = self.path.glob(f"{RANKS}/*/{BEFORE}/{RANKING}")
+            found |= {path.parents[1] for path in inner}
+        return [RankFolder(path) for path in sorted(found)]
 
 
 @final
@@ -1435,6 +1490,20 @@ class RankFolder(_Folder):
     def zero_cost_log(self) -> Path:
         """A line per architecture that was scored without training."""
         return self.path / ZERO_COST
+
+    @property
+    def before(self) -> RankFolder:
+        """The folder of the ranking by the weights before a search moved them."""
+        return RankFolder(self.path / BEFORE)
+
+    @property
+    def moved_file(self) -> Path:
+        """What moving the weights did."""
+        return self.path / MOVED
+
+    def moved(self) -> MovedRanking | None:
+        """What moving the weights did; None if that was not asked."""
+        return _maybe(self.moved_file, MovedRanking)
 
     def score_lines(self) -> list[RankScoreLine]:
         """All proxy scores on record."""

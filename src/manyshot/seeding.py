@@ -49,6 +49,7 @@ STREAMS = {
     "visits": "the order and the paths of a generation that trains, by generation",
     "shifting_step": "dropout and the like in a shifting step, by step and process",
     "head": "paths on which a new classifier trains",
+    "body": "paths on which a supernet that was moved trains after it",
     "watched": "architectures watched before and after a search",
     "described_codes": "architectures whose codes are recorded",
     "evidence": "paths on which codes are compared",

@@ -11,7 +11,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from manyshot.recipe_keys import Key, sections
-from manyshot.run_folder import SUBNETS, Comparison, Ranking, Result, SecondsRecord
+from manyshot.run_folder import SUBNETS, Comparison, MovedRanking, Ranking, Result, SecondsRecord
 from manyshot.tables import compare, files, numbers, preview, rank, run, settings, space
 from manyshot.tables.table import Cell, Table
 
@@ -71,7 +71,8 @@ def took_words(seconds: SecondsRecord | None) -> Text | None:
 def shift_tables(result: Result) -> list[RichTable]:
     """What a search that moved the weights forwarded, and how the order of networks changed."""
     spent = run.images(result.images_forwarded)
-    tables = [_drawn(spent, f"Images forwarded, shifting: {result.shifting}")]
+    dose = "" if result.dose is None else run.dose(result.dose)
+    tables = [_drawn(spent, f"Images forwarded, shifting: {result.shifting}", dose)]
     if result.order:
         tables.append(_drawn(run.watched(result), "Watched networks, before and after"))
     return tables
@@ -134,17 +135,35 @@ def keys_tables(keys: Sequence[Key]) -> list[RichTable]:
 
 def rank_tables(ranking: Ranking, page: Path) -> list[RichTable | Text]:
     """What `manyshot rank` prints: a table per set, with what may be said of it."""
+    return [*_ranked(ranking), *_absent(ranking), _page(page)]
+
+
+def moved_tables(
+    before: Ranking, after: Ranking, moved: MovedRanking, page: Path
+) -> list[RichTable | Text]:
+    """What `manyshot rank --weights both` prints: both rankings, and what lies between."""
+    title = "What moving the weights did, on sets that neither chose"
+    between = _drawn(rank.moved(moved), title)
+    tables = [*_ranked(before), *_ranked(after), between]
+    return [*tables, *_absent(moved), _page(page)]
+
+
+def _ranked(ranking: Ranking) -> list[RichTable]:
     columns = ("Predictor", rank.TAU, rank.RHO, "τ at like cost", "Regret")
-    tables = [
+    when = f" ({rank.moment(ranking)})" if ranking.moment else ""
+    return [
         _drawn(
             rank.statistics(ranked, ranking).only(*columns),
-            f"{ranked.name}: {ranked.why}; judged by {', '.join(ranked.judged_by)}",
+            f"{ranked.name}{when}: {ranked.why}; judged by {', '.join(ranked.judged_by)}",
         )
         for ranked in ranking.sets
     ]
+
+
+def _absent(ranking: Ranking | MovedRanking) -> list[Text]:
     absent = [Text(f"There is no set {s}: it needs {why}.") for s, why in ranking.absent.items()]
-    left_out = [Text(f"There is no {name}: {why}.") for name, why in ranking.left_out.items()]
-    return [*tables, *absent, *left_out, _page(page)]
+    left_out = ranking.left_out if isinstance(ranking, Ranking) else {}
+    return [*absent, *(Text(f"There is no {name}: {why}.") for name, why in left_out.items())]
 
 
 def compare_tables(comparison: Comparison, page: Path) -> list[RichTable | Text]:

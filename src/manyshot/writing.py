@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 from manyshot import records
 from manyshot.recipe import RecipeError
 from manyshot.run_folder import (
+    BEFORE,
     COMPARISON,
     HOLDER,
     LOCK,
@@ -42,7 +43,7 @@ Kind = Literal["run", "truth", "rank", "comparison"]
 _KINDS: dict[Kind, tuple[str, ...]] = {
     "run": (SPACE, TRAIN_LOG, WEIGHTS, RESULT),
     "truth": (TRUTH_LOG,),
-    "rank": (RANKING, RANK_SCORES, ZERO_COST),
+    "rank": (RANKING, RANK_SCORES, ZERO_COST, BEFORE),
     "comparison": (COMPARISON,),
 }
 """Files that only a folder of that kind has."""

@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 import scipy.stats
+import torch
 from safetensors.torch import load_file
 
 from manyshot import evaluate
@@ -18,13 +19,14 @@ from manyshot.pipeline.stages.search import search
 from manyshot.pipeline.stages.shift import ShiftingStage, operations
 from manyshot.pipeline.verbs.run import begin
 from manyshot.progress import Silent
+from manyshot.recipe import Recipe
 from manyshot.run_folder import SHIFTED
 from manyshot.run_folder import SHIFTING_STATE as STATE
 from manyshot.search import best
 from manyshot.train import engine, load_weights
 from manyshot.train.checkpoint import digest
 from manyshot.train.shifting import Shifter
-from pipeline_runs import KEPT, SHIFT, B, G, P, S, again, archs_of, lines, small
+from pipeline_runs import KEPT, SHIFT, B, G, P, S, again, archs_of, lines, run, small
 
 # -- what is trained -----------------------------------------------------------------------------
 
@@ -157,9 +159,9 @@ def test_nothing_beyond_the_budgets_is_trained_or_scored(
 ):
     paths, shift = [], Shifter.shift
 
-    def spy(self, steps):
+    def spy(self, steps, span):
         paths.extend(arch for step in steps for arch in step)
-        return shift(self, steps)
+        return shift(self, steps, span)
 
     monkeypatch.setattr(Shifter, "shift", spy)
     options = {"random": "{}", "nsga2": "{population=4}"}
@@ -179,6 +181,107 @@ def test_operations_and_their_entropy(ws):
         assert counts == tuple(own[option] for option in range(4))
         assert found.entropy_nats[i] == pytest.approx(scipy.stats.entropy(counts), abs=1e-12)
     assert operations(ws, archs[:1]).entropy_nats == (0.0,) * 4
+
+
+# -- how much the weights move -------------------------------------------------------------------
+
+
+def test_the_rate_goes_down_over_the_candidates_and_its_sum_is_on_record(shifted):
+    """Steps are evenly spaced over the shares of the candidates that each generation proposes."""
+    folder, recipe, result = shifted
+    steps = P * G * S
+    rates = 0.005 * (1 + np.cos(np.pi * np.arange(steps) / steps)) / 2
+    sums = np.cumsum(rates)[P * S - 1 :: P * S]
+    assert [r["rates"] for r in lines(folder, "shifting.jsonl")] == pytest.approx(sums.tolist())
+    per_epoch = 128 // 32
+    trained = sum(0.1 * (1 + np.cos(np.pi * i / per_epoch)) / 2 for i in range(per_epoch))
+    assert result["dose"] == {
+        "shifting": pytest.approx(sums[-1]),
+        "training": pytest.approx(trained),
+        "relative": pytest.approx(sums[-1] / trained),
+    }
+
+
+def test_elites_that_train_share_the_span_of_their_generation(shifted, tmp_path):
+    """With a line down to 0, whatever trains beside: a generation's mean rate is as it was."""
+    switches = ("shifting.elites=train", "shifting.schedule=linear")
+    again(shifted, tmp_path, *switches, "shifting.timing=after_candidate")
+    rows = lines(tmp_path / "run", "shifting.jsonl")
+    assert sum(row["elites"] for row in rows) > 0
+    expected = []
+    for g, row in enumerate(rows):
+        count = (P + row["elites"]) * S
+        expected += [0.005 * (1 - (g + i / count) / G) for i in range(count)]
+        assert row["rates"] == pytest.approx(sum(expected))
+
+
+def test_a_dose_that_cannot_be_compared_is_none(shifted, tmp_path):
+    result = again(shifted, tmp_path, "shifting.optimizer=adamw")
+    assert result["dose"]["shifting"] > 0
+    assert "relative" not in result["dose"]
+
+
+def test_winners_have_the_average_of_the_weights(shifted, ws, tmp_path, monkeypatch):
+    """The average by hand: after step n it keeps min(decay, n / (9 + n)) of what it was."""
+    net, steps, take = copy.deepcopy(ws.net), [], Shifter.take
+
+    def spy(self, *arguments):
+        trained = take(self, *arguments)
+        steps.append({k: v.double() for k, v in copy.deepcopy(self.net.state_dict()).items()})
+        return trained
+
+    monkeypatch.setattr(Shifter, "take", spy)
+    result = again(shifted, tmp_path, "shifting.average=0.5")
+    load_weights(shifted[0] / "supernet.safetensors", net)
+    average = {name: tensor.double() for name, tensor in net.state_dict().items()}
+    for n, weights in enumerate(steps, 1):
+        kept = min(0.5, n / (9 + n))
+        average = {k: kept * average[k] + (1 - kept) * weights[k] for k in average}
+    assert len(steps) == P * G * S
+    after = load_file(tmp_path / "run" / SHIFTED)
+    names = {name for name in average if f"model.{name}" in after or name in after}
+    assert names
+    for name in names:
+        own = after.get(name, after.get(f"model.{name}"))
+        torch.testing.assert_close(own.double(), average[name], rtol=1e-5, atol=1e-6)
+    final = [r for r in lines(tmp_path / "run", "search.jsonl") if r["role"] == "final"]
+    assert {row["weights_version"] for row in final} == {P * G * S + 1}
+    assert all(row["images_forwarded"] > 0 for row in final)  # not those of the weights before it
+    assert len({row["weights"] for row in final}) == 1
+    load_weights(tmp_path / "run" / SHIFTED, net)
+    best_one = result["winners"][0]
+    arch = net.space.from_text(best_one["arch"])
+    score = evaluate.score(
+        net, arch, calibration=ws.calibration(), validation=ws.fixed("validation", None)
+    )
+    assert (best_one["proxy_score"], best_one["proxy_loss"]) == (score.value, score.loss)
+
+
+def test_by_default_what_is_good_is_trained_again(shifted, tmp_path):
+    """Elites train, and evolution may propose again; of frozen weights it may not."""
+    options = "search.options={population=4, parents=2, mutants=2, crossovers=1}"
+    recipe = small(*SHIFT, options, "shifting.elites=train")
+    assert Recipe.load(None, ["shifting.name=population"]).shifting.elites == "train"
+    assert recipe.search.options["dedupe"] == "per_generation"
+    assert small(*SHIFT, options, "shifting.name=none").search.options.get("dedupe") is None
+    run(recipe, tmp_path / "run", trained=shifted[0])
+    written = Recipe.load(tmp_path / "run" / "recipe.toml")
+    assert written.search.options["dedupe"] == "per_generation"
+    assert written == recipe
+    trained = collections.Counter()
+    for row in lines(tmp_path / "run", "search.jsonl"):
+        if row["role"] != "final":
+            trained[row["arch"]] += 1
+    again_ = [count for count in trained.values() if count > 1]
+    assert again_
+    images = [row["images"] for row in lines(tmp_path / "run", "shifting.jsonl")]
+    assert images[-1] == sum(trained.values()) * S * B
+
+
+@pytest.mark.parametrize("searcher", ["random", "nsga2", "regularised_evolution"])
+def test_only_evolution_has_the_option(searcher):
+    recipe = Recipe.load(None, ["shifting.name=population", f"search.name={searcher}"])
+    assert recipe.search.options == {}
 
 
 # -- what is scored, and when --------------------------------------------------------------------
@@ -246,7 +349,7 @@ def rising(monkeypatch):
     """A stub of a supernet whose accuracy grows with every optimiser step, whatever the path."""
     steps = [0]
 
-    def shift(self, paths):
+    def shift(self, paths, span):
         self.step += len(paths)
         self.drawn += sum(map(len, paths))
         steps[0] = self.step
@@ -327,6 +430,42 @@ def test_what_is_proposed_again_is_scored_again_at_the_weights_of_then(shifted, 
         assert {row["images_forwarded"] for row in rows} == {128}
 
 
+def test_by_loss_everything_ranks_by_loss(shifted, ws, tmp_path):
+    """Elites, what is scored again, winners and watched sets, where the two differ."""
+    result = again(shifted, tmp_path, "evaluate.fitness=loss", "shifting.name=topk_finetune")
+    folder = tmp_path / "run"
+    rows = lines(folder, "search.jsonl")
+    assert result["task"]["fitness"] == "loss"
+    versions = [row["weights_version"] for row in lines(folder, "shifting.jsonl")]
+    searcher, by_metric, latest = ws.searcher(ws.limits()), ws.searcher(ws.limits()), {}
+    elites = []
+    for generation, version in enumerate(versions):
+        own = [row for row in rows if row["generation"] == generation and row["role"] != "final"]
+        archs = archs_of(ws, own)
+        asked = searcher.ask(P)
+        elites.append([arch for arch in searcher.elites() if arch not in asked])
+        assert archs == [*asked, *elites[-1]]
+        searcher.tell(archs, [-row["proxy_loss"] for row in own], version)
+        by_metric.tell(archs, [row["proxy_score"] for row in own], version)
+        latest |= {a: -row["proxy_loss"] for a, row in zip(archs, own, strict=True)}
+    assert any(elites)
+    assert searcher.elites() != by_metric.elites()  # so that it matters
+    final = [row for row in rows if row["role"] == "final"]
+    assert archs_of(ws, final) == best(latest, ws.limits()[0], 3)
+    won = min(final, key=lambda row: row["proxy_loss"])
+    assert result["winners"][0]["arch"] == won["arch"]
+    order = lines(folder, "order.jsonl")
+    before, after = ([r for r in order if r["role"] == when] for when in ("before", "after"))
+    losses = [np.array([row["proxy_loss"] for row in part]) for part in (before, after)]
+    tau = scipy.stats.kendalltau(*losses, variant="b").statistic
+    assert result["order"]["global"]["tau_before_after"] == pytest.approx(tau, abs=1e-12)
+    ordered = np.argsort(losses[0], kind="stable")[:4]
+    local = [archs_of(ws, before)[i] for i in ordered]
+    expected = operations(ws, local).counts
+    for row in lines(folder, "shifting.jsonl"):
+        assert row["trained"]["counts"] == [[S * n for n in counts] for counts in expected]
+
+
 # -- sets that are watched -----------------------------------------------------------------------
 
 
@@ -335,7 +474,7 @@ def test_watched_sets_are_chosen_before_and_scored_twice_alike(shifted, ws):
     rows = lines(folder, "order.jsonl")
     before, after = ([r for r in rows if r["role"] == when] for when in ("before", "after"))
     archs = archs_of(ws, before)
-    assert len(set(archs)) == 10
+    assert len(set(archs)) == 9
     assert ws.limits()[0].satisfied(archs).all()
     assert archs_of(ws, after) == archs
     assert {(r["weights_version"], r["calibration"], r["validation_images"]) for r in before} == {
@@ -346,7 +485,7 @@ def test_watched_sets_are_chosen_before_and_scored_twice_alike(shifted, ws):
     }
     scores = [np.array([r["proxy_score"] for r in part]) for part in (before, after)]
     own = result["order"]["global"]
-    assert own["architectures"] == 10
+    assert own["architectures"] == 9
     expected = scipy.stats.kendalltau(*scores, variant="b").statistic
     assert own["tau_before_after"] == pytest.approx(expected, abs=1e-12)
     local = best(dict(zip(archs, scores[0].tolist(), strict=True)), None, 4)

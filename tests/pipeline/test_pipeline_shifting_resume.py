@@ -46,9 +46,15 @@ from pipeline_runs import (
     [
         (),
         ("shifting.timing=after_candidate", "shifting.statistics=running", "shifting.elites=train"),
-        ("shifting.update=per_generation", "shifting.optimizer=adamw"),
+        (
+            "shifting.update=per_generation",
+            "shifting.optimizer=adamw",
+            "shifting.elites=train",
+            "shifting.average=0.9",
+            "search.options.dedupe=per_generation",
+        ),
     ],
-    ids=["after a generation", "in turn", "adamw"],
+    ids=["after a generation", "in turn", "adamw, as by default, averaged"],
 )
 def test_stopped_after_durable_writes(shifted, tmp_path, switches, which):
     """After the last or the first of every kind of file, and after two scores between.
@@ -91,7 +97,9 @@ def test_a_generation_that_was_not_saved_is_made_again(shifted, tmp_path, monkey
     monkeypatch.undo()
     steps, shift = [], Shifter.shift
     monkeypatch.setattr(
-        Shifter, "shift", lambda self, paths: steps.append(self.step) or shift(self, paths)
+        Shifter,
+        "shift",
+        lambda self, paths, span: steps.append(self.step) or shift(self, paths, span),
     )
     run(recipe, folder)
     assert steps == [P * S, 2 * P * S]
@@ -188,6 +196,8 @@ CHANGES = {
     "steps": "1",
     "batch_size": "8",
     "lr": "0.05",
+    "schedule": "constant",
+    "average": "0.5",
     "head_lr": "0.5",
     "freeze_body": "true",
     "optimizer": "adamw",
@@ -199,7 +209,7 @@ CHANGES = {
     "elites": "train",
     "timing": "after_candidate",
     "rescored": "1",
-    "watched": "11",
+    "watched": "8",
     "watched_best": "5",
 }
 ELSEWHERE = {"codes": "below", "statistics": "above"}
@@ -226,7 +236,10 @@ def test_changing_it_changes_the_search(shifted, tmp_path, setting):
         (["name=topk_finetune"], "trains the best of the frozen supernet"),
         (["timing=after_candidate", "update=per_generation"], "between the updates"),
         (["statistics=running"], "timing = 'after_candidate'"),
-        (["statistics=running", "timing=after_candidate"], "elites = 'train', or"),
+        (
+            ["statistics=running", "timing=after_candidate", "elites=score"],
+            "elites = 'train', or",
+        ),
         (
             [
                 "statistics=running",

@@ -3,6 +3,7 @@
 import functools
 import json
 import math
+import re
 import shutil
 import struct
 from pathlib import Path
@@ -19,7 +20,9 @@ import manyshot as ms
 from kills import EVERY, left_by_kills
 from manyshot import cli, records
 from manyshot.data import DATASETS, Batches, ImageSet, fixed, load
+from manyshot.nn import BatchNorm2d
 from manyshot.pipeline import Workspace, train_only, transfer_recipe
+from manyshot.pipeline.stages import order
 from manyshot.pipeline.verbs.run import begin
 from manyshot.progress import Silent
 from manyshot.recipe import (
@@ -31,6 +34,7 @@ from manyshot.recipe import (
     SupernetSettings,
 )
 from manyshot.run_folder import SHIFTED
+from manyshot.seeding import numpy_rng
 from manyshot.train import CheckpointError, NonFiniteLoss, load_weights
 from manyshot.train.checkpoint import digest
 from pipeline_runs import export_architecture, lines, outcome, run, small, timeless
@@ -47,6 +51,8 @@ QUICK = (
     "shifting.rescored=2",
     "finish.mode=inherit",
 )
+SHORT = ("transfer.body_epochs=0", "shifting.watched=0")
+"""Of a transfer to the classifier alone, in which nothing is watched."""
 RANDOM = ("search.name=random", "search.options={}")
 NEAR = "search.budgets=['macs<=60%']"
 
@@ -74,7 +80,7 @@ def targets():
 
 def move(source, folder, *overrides, data="levels", whole=True):
     """Moves a run to other images, or no further than its new classifier: recipe, result."""
-    recipe = transfer_recipe(source, None, data, list(overrides))
+    recipe = transfer_recipe(source, None, data, [*SHORT, *overrides])
     if whole:
         return recipe, run(recipe, folder, source=source)
     begin(recipe, folder, Silent(), source=source)
@@ -83,7 +89,7 @@ def move(source, folder, *overrides, data="levels", whole=True):
 
 @pytest.fixture(scope="module")
 def moved(base, tmp_path_factory):
-    """The finished run moved with no setting but the target; tests only read it."""
+    """The finished run moved with no settings but the target and `SHORT`; tests only read it."""
     folder = tmp_path_factory.mktemp("moved")
     return folder, *move(base[0], folder)
 
@@ -111,7 +117,7 @@ def test_it_goes_the_whole_way(base, moved):
     assert Recipe.load(folder / "recipe.toml") == recipe
     assert recipe.transfer.source == digest(load_file(base[0] / WEIGHTS))
     assert {"schema": 2, **result} == records.read_json(folder / "result.json")
-    assert result.keys() == base[2].keys()
+    assert result.keys() == base[2].keys() | {"dose"}
     assert [winner["budget"] for winner in result["winners"]] == ["macs<=20%", "macs<=90%"]
     for own, other in zip(result["winners"], base[2]["winners"], strict=True):
         assert own.keys() == other.keys()
@@ -129,8 +135,13 @@ def test_it_goes_the_whole_way(base, moved):
 
 def test_settings_are_the_runs_but_for_its_images(base, moved):
     own, recipe = base[1], moved[1]
-    for part in ("seed", "network", "sharing", "train", "evaluate", "search", "finish", "export"):
+    for part in ("seed", "network", "sharing", "train", "evaluate", "finish", "export"):
         assert getattr(recipe, part) == getattr(own, part)
+    again = {"dedupe": "per_generation"}  # since the weights move
+    assert recipe.search.model_dump() == {
+        **own.search.model_dump(),
+        "options": {**own.search.options, **again},
+    }
     assert recipe.data == DataSettings(name="levels", validation=64)  # without train_size
     assert recipe.sampler == SamplerSettings()
     assert recipe.name == "small-levels"
@@ -191,6 +202,77 @@ def test_its_loss_begins_at_the_logarithm_of_the_classes(base, tmp_path):
     rows = lines(tmp_path, "train.jsonl")
     assert rows[0]["loss"] == pytest.approx(math.log(4), abs=0.1)
     assert [(row["epoch"], row["step"]) for row in rows] == [(e, 8 * e) for e in range(1, 4)]
+
+
+# -- all of it, before the search ----------------------------------------------------------------
+
+
+def test_all_weights_learn_on_uniform_paths_at_the_rate_of_training(base, tmp_path):
+    """After the classifier, from its weights, on later epochs; against plain torch."""
+    how = ("transfer.head_epochs=1", "train.batch_size=64", "train.lr=0.02", "data.pad=0")
+    move(base[0], tmp_path / "head", *how, whole=False)
+    recipe, _ = move(base[0], tmp_path / "body", *how, "transfer.body_epochs=2", whole=False)
+    rows = lines(tmp_path / "body", "train.jsonl")
+    assert [(row["step"], row["epoch"], row["images"]) for row in rows] == [
+        (2 * e, e, 128 * e) for e in (1, 2, 3)
+    ]
+    assert [row["lr"] for row in rows] == pytest.approx([0.1, 0.02, 0.01])
+    ws = Workspace.build(recipe)
+    load_weights(tmp_path / "head" / WEIGHTS, ws.net)
+    net, rng = ws.net.train(), numpy_rng(1, "body")
+    norms = {id(p) for m in net.modules() if isinstance(m, BatchNorm2d) for p in m.parameters()}
+    free = norms | {id(p) for name, p in net.named_parameters() if name.endswith("bias")}
+    groups = [
+        {"params": [p for p in net.parameters() if (id(p) in free) == is_free], "weight_decay": w}
+        for is_free, w in ((False, 5e-4), (True, 0.0))
+    ]
+    optimizer = torch.optim.SGD(groups, 0.02, 0.9, nesterov=True)
+    batches, losses = ws.batches(recipe.train), []
+    paths = [net.space.sample(rng) for _ in range(4)]
+    images = [batch for epoch in (1, 2) for batch in batches.epoch(epoch)]
+    for step, (arch, (inputs, labels)) in enumerate(zip(paths, images, strict=True)):
+        for group in optimizer.param_groups:
+            group["lr"] = 0.02 * (1 + math.cos(math.pi * step / 4)) / 2
+        optimizer.zero_grad(set_to_none=True)
+        loss = torch.nn.functional.cross_entropy(net(inputs, arch), labels)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    expected = [np.mean(losses[:2]), np.mean(losses[2:])]
+    assert [row["loss"] for row in rows[1:]] == pytest.approx(expected, rel=1e-4)
+    after = load_file(tmp_path / "body" / WEIGHTS)
+    for name, tensor in net.state_dict().items():
+        if name in after:
+            torch.testing.assert_close(after[name], tensor, rtol=1e-4, atol=1e-6)
+
+
+def test_the_dose_is_beside_the_training_of_the_body(base, moved, tmp_path):
+    _, result = move(base[0], tmp_path, *QUICK, "transfer.body_epochs=1", "train.lr=0.02")
+    rates = [0.02 * (1 + math.cos(math.pi * i / 4)) / 2 for i in range(4)]
+    assert result["dose"]["training"] == pytest.approx(sum(rates))
+    assert result["dose"]["relative"] == pytest.approx(result["dose"]["shifting"] / sum(rates))
+    assert "relative" not in moved[2]["dose"]  # nothing but the classifier trained
+
+
+def test_a_supernet_that_does_not_order_is_warned_of(base, tmp_path, monkeypatch):
+    """Once, before the search: of halves that disagree, here planted."""
+    watched = ("shifting.watched=12", "search.budgets=['macs<=90%']")
+    monkeypatch.setattr(order, "halves_tau", lambda lines: 0.25)
+    with pytest.warns(
+        UserWarning, match=r"order the 12 .* \(tau 0.25\).* \(transfer.body_epochs\)"
+    ):
+        recipe, result = move(base[0], tmp_path, *QUICK, *watched)
+    assert result["order"]["global"]["halves_tau_before"] == 0.25
+    run(recipe, tmp_path)  # which would warn
+    monkeypatch.setattr(order, "halves_tau", lambda lines: 0.9)
+    move(base[0], tmp_path / "other", *QUICK, *watched)
+
+
+def test_by_default_enough_is_watched_to_see_it(base, moved):
+    for source in (base[0], moved[0]):
+        assert transfer_recipe(source, None, "levels", []).shifting.watched == 50
+    said = transfer_recipe(base[0], None, "levels", ["shifting.watched=3"])
+    assert said.shifting.watched == 3
 
 
 # -- the search on the target --------------------------------------------------------------------
@@ -272,7 +354,8 @@ def test_a_supernet_of_two_copies_moves_too(tmp_path, mixed):
 def test_stopped_after_every_durable_write(base, tmp_path, of):
     """Before the source's weights are copied it is begun again; from then on they are enough."""
     short = ["search.candidates=2", "search.generation=1", "shifting.rescored=1"]
-    short += ["transfer.head_epochs=2", "train.batch_size=64", "transfer.classifier=chain.5.2"]
+    short += ["transfer.head_epochs=1", "train.batch_size=64", "transfer.classifier=chain.5.2"]
+    short += ["transfer.body_epochs=1", "shifting.watched=0"]
     recipe = transfer_recipe(base[0], None, "levels", [*QUICK, *RANDOM, *short])
     work = functools.partial(run, recipe, tmp_path / "whole", source=base[0])
     left = left_by_kills(tmp_path / "whole", work)
@@ -319,7 +402,8 @@ def test_sections_of_a_recipe_win_and_the_network_is_the_runs(base, tmp_path):
     assert recipe.train == SupernetSettings(
         lr=0.3, epochs=7
     )  # all else as in no recipe, not as in the run
-    assert (recipe.search, recipe.name, recipe.seed) == (SearchSettings(), "levels", 9)
+    search = SearchSettings.model_validate({"options": {"dedupe": "per_generation"}})
+    assert (recipe.search, recipe.name, recipe.seed) == (search, "levels", 9)
     shifting = recipe.shifting
     assert (shifting.name, shifting.lr, shifting.head_lr) == (
         "population",
@@ -512,7 +596,7 @@ def test_missing_images_leave_nothing_behind_and_the_result_is_printed(call, bas
             header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
             path = tmp_path / f"{name}-{kind}-idx{array.ndim}-ubyte"
             path.write_bytes(header + array.tobytes())
-    command += sets(*QUICK, f"data.root={tmp_path}")
+    command += sets(*SHORT, *QUICK, f"data.root={tmp_path}")
     code, out, err = call(*command)
     assert (code, err) == (0, "")
     assert {"schema": 1, **json.loads(out)} == records.read_json(Path("there/result.json"))
@@ -531,10 +615,10 @@ def test_image_files_of_other_classes(call, base, tmp_path):
     on = ("data.name=folder", f"data.root={root}", "data.image_size=8", "data.train_size=40")
     smaller = ("data.validation=16", "train.batch_size=16", "data.jitter=0.1", *QUICK)
     train_only(small(*on, *smaller), tmp_path / "source")
-    words = ("--data=folder", *sets(f"data.root={target}"))
+    words = ("--data=folder", *sets(f"data.root={target}", *SHORT))
     code, out, err = call("transfer", tmp_path / "source", *words)
     assert code == 0
-    assert "small-folder: 4 of 256 architectures scored" in out
+    assert re.search(r"small-folder: [34] of 256 architectures scored", out)
     assert all(stage in err for stage in ("head", "search", "rescore"))
     folder = Path("runs/small-folder")
     [winner] = records.read_json(folder / "result.json")["winners"]
@@ -598,7 +682,7 @@ def test_budgets_that_nobody_wrote_are_chosen_for_the_target(tmp_path):
 
 def test_budgets_that_somebody_wrote_are_kept(base):
     assert records.read_json(base[0] / "space.json").get("default_budgets") is None
-    assert transfer_recipe(base[0], None, "levels", []).search == base[1].search
+    assert transfer_recipe(base[0], None, "levels", []).search.budgets == base[1].search.budgets
 
 
 def test_the_rate_of_the_classifier_follows_that_of_all_else(base):

@@ -27,6 +27,7 @@ from benchmarks.studies.methods.page import TRUTH, write_page
 from manyshot import records
 from manyshot.pipeline import rank_run, run
 from manyshot.pipeline.verbs.compare_spent import spent_by
+from manyshot.pipeline.verbs.rank import Moment
 from manyshot.progress import Bars
 from manyshot.rank import TruthTable, load_truth
 from manyshot.recipe import Recipe
@@ -49,7 +50,9 @@ def record_of(method: str, seed: int, work: Path, truth: TruthTable) -> dict[str
     result = RunFolder(folder).result()
     assert result is not None
     recipe = Recipe.load(folder / "recipe.toml")
-    moments = ("before", "after") if recipe.shifting.name != "none" else ("after",)
+    moments: tuple[Moment, ...] = ("after",)
+    if recipe.shifting.name != "none":
+        moments = ("before", "after")
     weights = {}
     for moment in moments:
         ranking = rank_run(recipe, folder, truth, Bars(), uncalibrated=0, weights=moment)

@@ -44,6 +44,8 @@ IN_TURN = "optimizer='adam', lr=0.01, code_every=2, compensate=false"
 K2 = ("sharing.name=k_shot", f"sharing.options={{copies=2, m=2, {IN_TURN}}}")
 K4 = ("sharing.name=k_shot", f"sharing.options={{copies=4, m=4, {IN_TURN}}}")
 TINY = (
+    "shifting.schedule=constant",  # this and the next were the default then
+    "shifting.elites=score",
     "name=order",
     "data.train_size=896",
     "train.epochs=96",

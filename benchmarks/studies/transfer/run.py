@@ -51,6 +51,14 @@ KEPT = kept.of_study(__file__)
 ALONE = TrainingSettings(epochs=20, batch_size=64, lr=0.1)
 ARCHS, TRUTHS = 64, (0, 1)
 COMMON = ("data.image_size=14", "search.budgets=['macs<=60%']", "export.formats=[]")
+AS_MEASURED = (
+    "evaluate.fitness=metric",
+    "shifting.schedule=constant",
+    "shifting.elites=score",
+    "shifting.watched=0",
+    "transfer.body_epochs=0",
+)
+"""What was the default when the records were made."""
 TARGET = ("data.name=mnist", "data.train_size=2000", "data.validation=1000")
 SOURCE = ("name=source", "data.name=fashion_mnist", "data.validation=10000", "train.epochs=4")
 ARMS: dict[str, tuple[str, ...]] = {
@@ -63,7 +71,7 @@ ARMS: dict[str, tuple[str, ...]] = {
 
 def recipe_of(arm: str, seed: int, source: Path, root: Path) -> Recipe:
     """The recipe of an arm; that from scratch trains on as many images as the others."""
-    more = [*COMMON, *TARGET, f"data.root={str(root)!r}", *ARMS[arm], f"seed={seed}"]
+    more = [*COMMON, *AS_MEASURED, *TARGET, f"data.root={str(root)!r}", *ARMS[arm], f"seed={seed}"]
     path = kept.RECIPES / "transfer.toml"
     moved = transfer_recipe(source, path, None, more)
     if arm != "scratch":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -120,6 +120,13 @@ def rank_command(
             "baselines that the supernet has to beat.",
         ),
     ] = False,
+    weights: Annotated[
+        str,
+        typer.Option(
+            help="Of a run whose search moved them: after it, before it, or both with what that "
+            "changed."
+        ),
+    ] = "after",
     out: Annotated[
         Path | None,
         typer.Option(help="Where scores and page go, if not into the run, which may be read-only."),
@@ -132,25 +139,28 @@ def rank_command(
     check_alone("rank")
     if not 0 < local <= 1:
         raise typer.BadParameter(f"--local is a share in (0, 1], got {local}")
+    if weights not in ("after", "before", "both"):
+        raise typer.BadParameter(f"--weights is after, before or both, got {weights!r}")
     settings = loaded(trusted_recipe_of(run, trust), set_)
-    from manyshot.pipeline import rank_run
+    from manyshot.pipeline import rank_both, rank_run
     from manyshot.rank import load_truth
-
-    ranking = rank_run(
-        settings,
-        run,
-        load_truth(truth, by="loss" if by_loss else "score"),
-        progress(quiet),
-        references=reference or [],
-        share=local,
-        uncalibrated=uncalibrated,
-        zero_cost=zero_cost,
-        out=out,
-    )
     from manyshot.report import write
-    from manyshot.show import rank_tables
+    from manyshot.show import moved_tables, rank_tables
 
-    page = write(run if out is None else out)
+    place = run if out is None else out
+    which: dict[str, Any] = {"references": reference or [], "share": local, "out": out}
+    which |= {"uncalibrated": uncalibrated, "zero_cost": zero_cost}
+    table = load_truth(truth, by="loss" if by_loss else "score")
+    bars = progress(quiet)
+    if weights == "both":
+        before, after, moved = rank_both(settings, run, table, bars, **which)
+        page = write(place)
+        told = {"before": before.plain(), "after": after.plain(), "moved": moved.plain()}
+        show(told, as_json, lambda: moved_tables(before, after, moved, page))
+        return
+    which["weights"] = weights
+    ranking = rank_run(settings, run, table, bars, **which)
+    page = write(place)
     show(ranking.plain(), as_json, lambda: rank_tables(ranking, page))
 
 

@@ -8,7 +8,7 @@ from manyshot.pipeline.verbs.export import export_architecture
 from manyshot.pipeline.verbs.init import init
 from manyshot.pipeline.verbs.predict import Prediction, predict_images
 from manyshot.pipeline.verbs.preview import preview
-from manyshot.pipeline.verbs.rank import rank_run
+from manyshot.pipeline.verbs.rank import rank_both, rank_run
 from manyshot.pipeline.verbs.run import run, train_only
 from manyshot.pipeline.verbs.space import survey
 from manyshot.pipeline.verbs.transfer import transfer_recipe
@@ -26,6 +26,7 @@ __all__ = [
     "predict_images",
     "preview",
     "preview_truth",
+    "rank_both",
     "rank_run",
     "run",
     "search",

@@ -74,6 +74,8 @@ from manyshot.transfer import classifier, new_head
 
 Stage = TypeVar("Stage", bound=Callable[..., Any])
 Part = Literal["validation", "train", "test"]
+OF_MOVES = {"body_epochs"}
+"""Settings of a transfer that are no part of what identifies other weights."""
 
 
 def on_its_threads(stage: Stage) -> Stage:
@@ -628,7 +630,7 @@ class Workspace:
             "network": recipe.network.model_dump(),
             "sharing": recipe.sharing.model_dump(exclude={"inherit"}),
             "sampler": recipe.sampler.model_dump(),
-            "transfer": recipe.transfer.model_dump(),
+            "transfer": recipe.transfer.model_dump(exclude=None if recipe.moves else OF_MOVES),
             "training": settings.model_dump(exclude=rest),
             "seed": recipe.seed,
             **({} if recipe.task == TaskSettings() else {"task": recipe.task.model_dump()}),

@@ -180,12 +180,32 @@ def _order(drawn: Sequence[ScoreLine], fitness: Sequence[float]) -> dict[str, fl
         "params_tau": kendall(fitness, [line.params for line in drawn]),
         "spread": float(np.std(fitness, ddof=1)),
     }
-    halves = [line.halves for line in drawn if line.halves is not None]
-    if len(halves) == len(drawn):
-        first_N, second_N = np.asarray(halves).T
+    halves = _halves(drawn)
+    if halves is not None:
+        first_N, second_N = halves
         found["halves_tau"] = kendall(first_N, second_N)
         found["error"] = float(np.sqrt(np.mean((first_N - second_N) ** 2)) / 2)
     return found
+
+
+def _halves(lines: Sequence[ScoreLine]) -> npt.NDArray[np.float64] | None:
+    """(2, N): by what networks rank on each half of the images; None if that is not on record."""
+    halves = [line.halves for line in lines if line.halves is not None]
+    return np.asarray(halves).T if lines and len(halves) == len(lines) else None
+
+
+def halves_tau(lines: Sequence[ScoreLine]) -> float | None:
+    """How far two random halves of the validation images agree on the order of networks.
+
+    None of fewer than `FEWEST`, or if it is undefined or not on record.
+    """
+    halves = None if len(lines) < FEWEST else _halves(lines)
+    return None if halves is None else kendall(*halves)
+
+
+def is_noise(tau: float | None, networks: int) -> bool:
+    """Whether two halves agree on so many networks no more than chance would."""
+    return tau is not None and tau < 2 * null_sd(networks)
 
 
 def _finished(task: TaskRecord, networks: Sequence[TestedRecord]) -> dict[str, float | int | None]:
@@ -238,7 +258,7 @@ def _meaningless(measured: VerdictRecord, metric: MetricRecord) -> str | None:
                 "(train.epochs), or look at the data."
             )
     tau, n = measured.halves_tau, measured.random_networks
-    if tau is not None and tau < 2 * null_sd(n):
+    if tau is not None and is_noise(tau, n):
         return (
             f"Two halves of the validation images order {n} random networks no more alike than "
             f"chance would (τ {tau:.2f}), so the ranking is noise: train longer (train.epochs), or "

@@ -49,9 +49,10 @@ def _page(run: RunFolder) -> Page:
     """The page of a folder, of whatever it is."""
     if run.has_records:
         return run_page(RunRecords.read(run))
-    ranking = RankFolder(run.path).ranking()
+    rank = RankFolder(run.path)
+    ranking = rank.ranking() or rank.before.ranking()
     if ranking is not None:
-        return rank_page(ranking)
+        return rank_page(ranking, rank.moved())
     comparison = CompareFolder(run.path).comparison()
     if comparison is not None:
         return compare_page(comparison)

@@ -9,7 +9,7 @@ from manyshot.report import figures as f
 from manyshot.report.derived import chosen_rows
 from manyshot.report.figures import plain
 from manyshot.report.page import Bullets, Figure, Heading, Page, PageSection, Part, Parts, Verdict
-from manyshot.run_folder import RankedSet, Ranking, RankPoint
+from manyshot.run_folder import MovedRanking, RankedSet, Ranking, RankPoint
 from manyshot.tables import numbers
 from manyshot.tables import rank as tables
 from manyshot.tables.numbers import decimal, plural, sentence, statistic
@@ -25,11 +25,11 @@ _COSTS = (
 )
 
 
-def rank_page(ranking: Ranking) -> Page:
-    """The page of a rank."""
+def rank_page(ranking: Ranking, moved: MovedRanking | None = None) -> Page:
+    """The page of a rank, and of what moving the weights did to it."""
     truth = ranking.truth
     title = f"{ranking.run} against {truth.name}"
-    sections = rank_sections(ranking, 0, alone=True)
+    sections = [*rank_sections(ranking, 0, alone=True), *moved_sections(moved)]
     return Page("rank", title, _lead(ranking), sections, verdict=_verdict(ranking))
 
 
@@ -113,7 +113,22 @@ def rank_sections(ranking: Ranking, number: int, *, alone: bool = False) -> list
     inside: list[Any] = [_lead(ranking)]
     for title, part in zip(titles, parts, strict=True):
         inside += [Heading(title), *part]
-    return [PageSection(f"Ranking against {name}" + (f" ({number + 1})" if number else ""), inside)]
+    again = f" ({number + 1})" if number else ""
+    when = f", {tables.moment(ranking)}" if ranking.moment == "before" else ""
+    return [PageSection(f"Ranking against {name}{when}{again}", inside)]
+
+
+def moved_sections(moved: MovedRanking | None) -> list[PageSection]:
+    """What moving the weights did to a ranking; nothing if that was not asked."""
+    if moved is None:
+        return []
+    words = (
+        "The weights before and after the search were scored on the same architectures, images and "
+        "truth. Sets are those that neither weights chose."
+    )
+    absent = [f"There is no set {name}: it needs {why}." for name, why in moved.absent.items()]
+    title = f"What shifting did to the ranking against {moved.truth.name}"
+    return [PageSection(title, [words, tables.moved(moved), Bullets(absent)])]
 
 
 def _lead(ranking: Ranking) -> str:

@@ -10,6 +10,7 @@ from manyshot.run_folder import (
     EnvironmentRecord,
     FinishLine,
     ImagesRecord,
+    MovedRanking,
     OrderLine,
     PredictionsRecord,
     Ranking,
@@ -50,7 +51,8 @@ class RunRecords:
         seconds: how long the parts of the run took.
         predictions: what winners predict of the test images, by architecture; not what they
             predicted of images that they are not tested on any more.
-        rankings: how the run ranks against each truth.
+        rankings: how the run ranks against each truth; before its weights moved, too, if known.
+        moved: what moving them did to these.
     """
 
     folder: RunFolder
@@ -72,6 +74,7 @@ class RunRecords:
     seconds: SecondsRecord | None
     predictions: dict[str, PredictionsRecord]
     rankings: tuple[Ranking, ...]
+    moved: tuple[MovedRanking, ...]
 
     @classmethod
     def read(cls, folder: RunFolder) -> RunRecords:
@@ -85,7 +88,8 @@ class RunRecords:
         space = folder.space()
         result = folder.result()
         described = result if space is None else space
-        rankings = (rank.ranking() for rank in folder.ranks())
+        ranks = folder.ranks(before=True)
+        rankings = (found for rank in ranks for found in (rank.ranking(), rank.before.ranking()))
         finished = folder.finish_lines()
         told = {line.arch: (line.tested_on, folder.predictions(line.arch)) for line in finished}
         return cls(
@@ -112,6 +116,7 @@ class RunRecords:
                 if record is not None and record.tested_on == tested_on
             },
             rankings=tuple(ranking for ranking in rankings if ranking is not None),
+            moved=tuple(moved for rank in ranks if (moved := rank.moved()) is not None),
         )
 
     @property

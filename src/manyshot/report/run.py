@@ -9,7 +9,7 @@ from manyshot.report.derived import latest, merged
 from manyshot.report.page import Code, Figure, Folded, Page, PageSection, Parts, Verdict
 from manyshot.report.picture import Picture, blocks
 from manyshot.report.predictions import predictions
-from manyshot.report.rank import rank_sections
+from manyshot.report.rank import moved_sections, rank_sections
 from manyshot.report.reading import RunRecords
 from manyshot.report.usage import usage
 from manyshot.run_folder import CODES, SPACE
@@ -34,6 +34,7 @@ def run_page(run: RunRecords) -> Page:
         PageSection("Operations", _operations(run)),
         PageSection("Shifting", _shifting(run)),
         *(part for i, ranking in enumerate(run.rankings) for part in rank_sections(ranking, i)),
+        *(part for moved in run.moved for part in moved_sections(moved)),
         PageSection("Training", _grid(training.curves(run.train))),
         PageSection("Codes of paths", _codes(run)),
         PageSection("Probability shift", _grid(training.shift(run.targets))),
@@ -131,9 +132,12 @@ def _shifting(run: RunRecords) -> Parts:
     result = run.result
     words = "The weights moved while the search went on. Networks chosen before were watched:"
     drawn = [*searching.order(run), *searching.shifting(run.shifting)]
-    if result is None or not result.order:
+    if result is None:
         return [drawn]
-    return [words, tables.watched(result), drawn]
+    dose = [f"{tables.dose(result.dose)}."] if result.dose is not None else []
+    if not result.order:
+        return [*dose, drawn]
+    return [*dose, words, tables.watched(result), drawn]
 
 
 def _codes(run: RunRecords) -> Parts:

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from manyshot.run_folder import PredictorStatistics, RankedSet, Ranking
+from manyshot.run_folder import (
+    MovedRanking,
+    PredictorStatistics,
+    RankedSet,
+    Ranking,
+    Statistic,
+)
 from manyshot.tables import numbers
 from manyshot.tables.numbers import count, decimal, share_statistic, statistic
 from manyshot.tables.table import Table
@@ -82,6 +88,36 @@ def _statistics_row(name: str, of: PredictorStatistics, in_percent: bool) -> dic
         "Beats MACs by": "" if of.beats is None else statistic(of.beats),
         **({"Beats the best free by": statistic(of.beats_free)} if of.beats_free else {}),
     }
+
+
+def moment(ranking: Ranking) -> str:
+    """Which weights ranked, of a run whose search moved them; else nothing."""
+    return "" if ranking.moment is None else f"weights {ranking.moment} shifting"
+
+
+def moved(record: MovedRanking) -> Table:
+    """What moving the weights did to the order of each set."""
+    rows = [
+        {
+            "Set": each.name,
+            "Networks": count(each.architectures),
+            f"{TAU} before": decimal(each.before),
+            f"{TAU} after": decimal(each.after),
+            "Change": statistic(each.gain),
+            "Verdict": _said_of(each.gain),
+        }
+        for each in record.sets
+    ]
+    note = "Intervals are by architectures and runs of the truth; another seed is not in them."
+    return Table(rows, ("Set", "Verdict"), note=note)
+
+
+def _said_of(gain: Statistic) -> str:
+    if gain.low is None or gain.high is None:
+        return "not known"
+    if gain.low <= 0 <= gain.high:
+        return "not distinguishable"
+    return "better after" if gain.low > 0 else "worse after"
 
 
 def recalibration(ranking: Ranking) -> Table:

@@ -8,6 +8,7 @@ from typing import get_args
 from manyshot.run_folder import (
     ControlRecord,
     Difference,
+    DoseRecord,
     EnvironmentRecord,
     GeneratedRecord,
     MetricRecord,
@@ -215,10 +216,31 @@ def watched(result: Result) -> Table:
             "Mean before": numbers.score(networks.mean_score_before, metric.share),
             "Mean after": numbers.score(networks.mean_score_after, metric.share),
             "Kendall's τ between": numbers.decimal(networks.tau_before_after),
+            "τ of halves before": numbers.decimal(networks.halves_tau_before),
+            "τ of halves after": numbers.decimal(networks.halves_tau_after),
         }
         for name, networks in result.order.items()
     ]
     return Table(rows, ("Set",))
+
+
+PUBLIC_DOSE = 21_000 * 1e-4 / (150_000 * 0.5 / 2)
+"""Of the public code of Supernet Shifting: 21,000 steps at 1e-4, after 150,000 down a line from 0.5
+(Single Path One-Shot's), 0.000056."""
+
+
+def dose(moved: DoseRecord) -> str:
+    """How much a search moved the weights, beside the public code: a sentence."""
+    public = f"the public code: {PUBLIC_DOSE:.6f}"
+    if moved.relative is None:
+        return (
+            f"Dose: the rates of the shifting steps sum to {moved.shifting:.3g}, which cannot be "
+            f"compared with the training before ({public})"
+        )
+    return (
+        f"Dose: the rates of the shifting steps sum to {moved.relative:.3g} of those of the "
+        f"training before ({public})"
+    )
 
 
 def generated(proposals: Mapping[str, GeneratedRecord]) -> Table:

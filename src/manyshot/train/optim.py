@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import nn
@@ -20,6 +20,8 @@ OptimizerFactory: TypeAlias = Callable[[list[dict[str, Any]]], torch.optim.Optim
 """Makes an optimiser of weights from parameter groups, as the classes of `torch.optim` do."""
 ScheduleFactory: TypeAlias = Callable[[torch.optim.Optimizer, int], LRScheduler]
 """Makes a schedule of rates from an optimiser and the number of its steps."""
+Schedule: TypeAlias = Literal["cosine", "linear", "constant"]
+"""How a rate goes down."""
 _NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, Norm)
 
 
@@ -183,8 +185,13 @@ def learning_rate(settings: TrainingSettings, step: int, steps: int, steps_per_e
     if step < warmup:
         return settings.lr * (step + 1) / (math.floor(warmup) + 1)
     share = (step - warmup) / max(1.0, steps - warmup)
-    if settings.schedule == "cosine":
-        return settings.lr * 0.5 * (1 + math.cos(math.pi * share))
-    if settings.schedule == "linear":
-        return settings.lr * (1 - share)
-    return settings.lr
+    return settings.lr * lowered(settings.schedule, share)
+
+
+def lowered(schedule: Schedule, share: float) -> float:
+    """The rate, as a part of its peak, after a share of the way."""
+    if schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * share))
+    if schedule == "linear":
+        return 1 - share
+    return 1.0

@@ -19,7 +19,8 @@ from manyshot.sharing import Phase
 from manyshot.space import Arch
 from manyshot.supernet import Supernet
 from manyshot.tasks import DEFAULT, Task
-from manyshot.train.optim import make_code_optimizer, make_optimizer
+from manyshot.train.average import Average
+from manyshot.train.optim import lowered, make_code_optimizer, make_optimizer
 from manyshot.train.optimisation import (
     NonFiniteLoss,
     Optimisation,
@@ -37,6 +38,10 @@ Visit = tuple[Arch, ...]
 """One candidate's part of a generation: the path that each of its mini-batches trains."""
 PathBatch = tuple[Arch, Any, Any]
 """A path, and the inputs and the targets that it is trained on."""
+Span = tuple[float, float]
+"""From which share of the whole shifting to which: where on the schedule of rates steps are."""
+BEGINNING: Span = (0.0, 0.0)
+"""The rate stays at its highest."""
 
 
 def schedule(update: str, visits: Sequence[Visit]) -> list[list[Arch]]:
@@ -61,11 +66,11 @@ def schedule(update: str, visits: Sequence[Visit]) -> list[list[Arch]]:
 
 
 class Shifter:
-    """What moves while a supernet shifts. The rate is constant, the optimiser one for all paths.
+    """What moves while a supernet shifts. There is one optimiser for all paths.
 
     Supernet Shifting (Zhang et al. 2024, arXiv:2403.11380). With learnt codes (K-shot) every step
-    is a joint one, of weights and codes; that, and moving the classifier alone or at another rate,
-    is ours.
+    is a joint one, of weights and codes; that, moving the classifier alone or at another rate,
+    rates that go down and the average are ours. The rate is constant in the public code.
 
     Attributes:
         net: the supernet.
@@ -73,8 +78,11 @@ class Shifter:
         settings: how it moves.
         remedy: what an error says to do if training diverges.
         optimisation: the network with its optimisers; takes the steps.
-        step: how many optimiser steps are done: the version of the weights.
+        step: how many optimiser steps are done.
         drawn: how many mini-batches were trained on.
+        rates: the sum of the rates of all steps.
+        average: the moving average of the weights; None without `settings.average`.
+        ended: whether the average is in the place of the weights.
     """
 
     def __init__(
@@ -112,7 +120,7 @@ class Shifter:
         if settings.needs_classifier and not head:
             raise ValueError("a classifier that moves alone, or at its own rate, needs head=")
         self.net, self.batches, self.settings, self.remedy = net, batches, settings, remedy
-        self.step, self.drawn = 0, 0
+        self.step, self.drawn, self.rates, self.ended = 0, 0, 0.0, False
         codes = make_code_optimizer(net.sharing, *trained)
         fixed = held_by(codes)
         if settings.freeze_body:
@@ -131,8 +139,9 @@ class Shifter:
             stream=(seed, "shifting_step", first_epoch),
             diverged=self._diverged,
         )
+        self.average = None if settings.average is None else Average(net, settings.average)
         self._first_batch = first_epoch * len(batches)
-        self._took: dict[int, tuple[int, int]] = {}
+        self._took: dict[int, tuple[int, int, float]] = {}
         self._stream = self._images()
 
     @property
@@ -140,10 +149,19 @@ class Shifter:
         """What a step moves: weights and codes, or weights at fixed codes."""
         return "weights" if self.optimisation.codes is None else "joint"
 
-    def shift(self, steps: Sequence[Sequence[Arch]]) -> float:
+    @property
+    def version(self) -> int:
+        """Of the weights: how many optimiser steps made them, and one more for their average."""
+        return self.step + self.ended
+
+    def shift(self, steps: Sequence[Sequence[Arch]], span: Span = BEGINNING) -> float:
         """Takes optimiser steps, each on the mean gradient of its paths; returns the mean loss.
 
         The network is in train mode meanwhile; parameters that do not move need no gradient.
+
+        Args:
+            steps: the paths of each step.
+            span: where on the schedule of rates they are, evenly spaced.
 
         Raises:
             NonFiniteLoss: if a loss or a weight is not finite.
@@ -152,35 +170,65 @@ class Shifter:
         self._took.clear()
         with modes_kept(self.net), self._only_moving_ones(), torch.random.fork_rng():
             self.net.train()
-            for archs in steps:
-                self._took[self.step] = (self._first_batch + self.drawn, len(archs))
-                trained += self.take(((arch, *next(self._stream)) for arch in archs), len(archs))
+            for i, archs in enumerate(steps):
+                share = span[0] + (span[1] - span[0]) * i / len(steps)
+                first = self._first_batch + self.drawn
+                self._took[self.step] = (first, len(archs), self.rate(share))
+                parts = ((arch, *next(self._stream)) for arch in archs)
+                trained += self.take(parts, len(archs), share)
                 self.drawn += len(archs)
         losses = self.optimisation.read(trained, averaged=True)
         self.optimisation.check_weights(self.step - 1)
         return float(np.mean(losses)) if losses else math.nan
 
-    def take(self, parts: Iterable[PathBatch], count: int) -> Sequence[Trained]:
+    def take(self, parts: Iterable[PathBatch], count: int, share: float = 0.0) -> Sequence[Trained]:
         """One optimiser step on the mean gradient of `count` parts; returns them with their losses.
 
         Torch's random state is seeded, and all parameters may get gradients: `shift` restores the
         one and leaves out those that do not move.
+
+        Args:
+            parts: paths with their mini-batches.
+            count: how many.
+            share: of the whole shifting, how much is done: where on the schedule the rate is.
         """
         turns = (
             Turn(Plan((PlannedPath(arch),)), images, targets, 1 / count)
             for arch, images, targets in parts
         )
-        trained = self.optimisation.step(self.step, turns, self.phase, self.settings.lr)
+        rate = self.rate(share)
+        trained = self.optimisation.step(self.step, turns, self.phase, rate)
         self.step += 1
+        self.rates += rate
+        if self.average is not None:
+            self.average.update(self.net)
         return trained
+
+    def rate(self, share: float) -> float:
+        """The learning rate of weights after a share of the whole shifting."""
+        return self.settings.lr * lowered(self.settings.schedule, share)
+
+    def end(self) -> None:
+        """Puts the moving average, if there is one, in place of the weights; it moves no more."""
+        if self.average is not None and not self.ended:
+            self.average.put_into(self.net, self.optimisation.accelerator)
+            self.ended = True
 
     def state_dict(self) -> dict[str, Any]:
         """The state of everything that moves."""
-        return {"step": self.step, "drawn": self.drawn, **self.optimisation.state_dict()}
+        return {
+            "step": self.step,
+            "drawn": self.drawn,
+            "rates": self.rates,
+            "average": self.average and self.average.state_dict(),
+            **self.optimisation.state_dict(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores `state_dict`."""
-        self.step, self.drawn = state["step"], state["drawn"]
+        self.step, self.drawn, self.rates = state["step"], state["drawn"], state["rates"]
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
         self.optimisation.load_state_dict(state)
         self._stream = self._images()
 
@@ -202,12 +250,12 @@ class Shifter:
                 parameter.requires_grad_(True)
 
     def _diverged(self, step: int, what: str, data: Sequence[str] | None = None) -> NonFiniteLoss:
+        first, count, rate = self._took.get(step, (0, 0, self.settings.lr))
         if data is None:
-            first, count = self._took.get(step, (0, 0))
             seen = range(first, first + count)
             data = list(dict.fromkeys(text for at in seen for text in self.batches.not_finite(at)))
         if data:
             return said_of_data(f"shifting, step {step}: {what}", data)
         return NonFiniteLoss(
-            f"shifting, step {step}: {what} (learning rate {self.settings.lr:.3g}): {self.remedy}"
+            f"shifting, step {step}: {what} (learning rate {rate:.3g}): {self.remedy}"
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 from accelerate import Accelerator
 
 from manyshot import records, transfer
@@ -15,6 +16,7 @@ from manyshot.run_folder import SOURCE, RunFolder, TrainLine
 from manyshot.seeding import numpy_rng
 from manyshot.train import CheckpointError, load_weights
 from manyshot.train.checkpoint import digest, read_weights
+from manyshot.train.optim import Schedule
 from manyshot.train.shifting import Shifter
 
 
@@ -37,8 +39,9 @@ def take_source(folder: Path, run: Path) -> None:
 def adopt_source(ws: Workspace, accelerator: Accelerator, folder: Path, progress: Progress) -> None:
     """Loads the weights of the source run, and trains a new classifier for the target.
 
-    All else keeps the weights it was trained to. While the classifier learns, on uniform paths, it
-    alone moves; if killed, it begins anew.
+    While the classifier learns, on uniform paths, it alone moves. Then, for as many epochs as the
+    recipe says, all weights do, so that the supernet orders networks on these images before a
+    search relies on it (ours). If killed, all of it begins anew.
 
     Raises:
         RecordError: if the source's weights are not in `folder`, or are others than the recipe's.
@@ -56,7 +59,10 @@ def adopt_source(ws: Workspace, accelerator: Accelerator, folder: Path, progress
             "run again to another --out folder"
         )
     load_source(ws, path)
-    _train_head(ws, accelerator, folder, progress)
+    if accelerator.is_main_process:
+        records.keep(RunFolder(folder).train_log, TrainLine, lambda line: False)
+    done = _train_head(ws, accelerator, folder, progress)
+    _train_body(ws, accelerator, folder, progress, done)
 
 
 def load_source(ws: Workspace, weights: Path) -> None:
@@ -81,34 +87,130 @@ def _classes(path: Path, weight: str) -> int:
     return int(tensors[weight].shape[-2])
 
 
-def _train_head(ws: Workspace, accelerator: Accelerator, folder: Path, progress: Progress) -> None:
-    train = ws.recipe.train
-    kept = train.model_dump(include=set(OptimiserSettings.model_fields))
-    settings = ShiftingSettings(**kept | {"lr": ws.recipe.transfer.head_lr, "freeze_body": True})
-    batches = ws.batches(settings, accelerator.process_index, accelerator.num_processes)
-    shifter = Shifter(
-        net=ws.net,
-        batches=batches,
-        settings=settings,
-        seed=ws.recipe.seed,
-        accelerator=accelerator,
-        head=transfer.head_parameters(ws.net, ws.recipe.transfer.classifier),
-        task=ws.task,
+def _train_head(
+    ws: Workspace, accelerator: Accelerator, folder: Path, progress: Progress
+) -> Shifter:
+    """Trains the classifier alone, at a constant rate; returns what trained it."""
+    transfer_settings = ws.recipe.transfer
+    shifter = _uniform(
+        ws,
+        accelerator,
+        lr=transfer_settings.head_lr,
+        schedule="constant",
+        freeze_body=True,
         remedy="lower transfer.head_lr, or set train.clip_norm",
     )
     rng = numpy_rng(ws.recipe.seed, "head")
-    epochs = ws.recipe.transfer.head_epochs
-    log = RunFolder(folder).train_log
-    if accelerator.is_main_process:
-        records.keep(log, TrainLine, lambda line: False)
-    with progress.stage("head", epochs * len(batches)) as advance:
+    log = RunFolder(folder).train_log if accelerator.is_main_process else None
+    _epochs("head", shifter, transfer_settings.head_epochs, rng, progress, log)
+    return shifter
+
+
+def _train_body(
+    ws: Workspace, accelerator: Accelerator, folder: Path, progress: Progress, before: Shifter
+) -> None:
+    """Trains all weights, at the rate and the schedule of training.
+
+    Args:
+        ws: the run.
+        accelerator: of the run.
+        folder: the run's.
+        progress: shows how far it is.
+        before: what trained the classifier.
+    """
+    train, transfer_settings = ws.recipe.train, ws.recipe.transfer
+    if not transfer_settings.body_epochs:
+        return
+    shifter = _uniform(
+        ws,
+        accelerator,
+        lr=train.lr,
+        schedule=train.schedule,
+        first_epoch=transfer_settings.head_epochs,
+        remedy="lower train.lr, or set train.clip_norm",
+    )
+    rng = numpy_rng(ws.recipe.seed, "body")
+    log = RunFolder(folder).train_log if accelerator.is_main_process else None
+    _epochs("body", shifter, transfer_settings.body_epochs, rng, progress, log, before)
+
+
+def _uniform(
+    ws: Workspace,
+    accelerator: Accelerator,
+    *,
+    lr: float,
+    schedule: Schedule,
+    freeze_body: bool = False,
+    first_epoch: int = 0,
+    remedy: str,
+) -> Shifter:
+    """What trains a moved supernet before the search; all that is not said is as in `train`.
+
+    Args:
+        ws: the run.
+        accelerator: of the run.
+        lr: the highest rate.
+        schedule: how it goes down.
+        freeze_body: whether only the classifier moves.
+        first_epoch: the first epoch of images to use.
+        remedy: what an error says to do if training diverges.
+    """
+    train = ws.recipe.train
+    kept = train.model_dump(include=set(OptimiserSettings.model_fields))
+    settings = ShiftingSettings(
+        **kept | {"lr": lr, "schedule": schedule, "freeze_body": freeze_body}
+    )
+    head = transfer.head_parameters(ws.net, ws.recipe.transfer.classifier) if freeze_body else ()
+    return Shifter(
+        net=ws.net,
+        batches=ws.batches(settings, accelerator.process_index, accelerator.num_processes),
+        settings=settings,
+        seed=ws.recipe.seed,
+        accelerator=accelerator,
+        first_epoch=first_epoch,
+        trained=(train.lr, train.momentum),
+        head=head,
+        task=ws.task,
+        remedy=remedy,
+    )
+
+
+def _epochs(
+    stage: str,
+    shifter: Shifter,
+    epochs: int,
+    rng: np.random.Generator,
+    progress: Progress,
+    log: Path | None,
+    before: Shifter | None = None,
+) -> None:
+    """Trains for so many epochs of uniform paths, of which each is a line of the log.
+
+    Args:
+        stage: what it is called.
+        shifter: what trains.
+        epochs: how many.
+        rng: draws the paths.
+        progress: shows how far it is.
+        log: the records of training; None in all processes but the main one.
+        before: what trained before, whose steps and images are counted too.
+    """
+    space, per_epoch = shifter.net.space, len(shifter.batches)
+    size, steps, drawn = shifter.settings.batch_size, 0, 0
+    if before is not None:
+        steps, drawn = before.step, before.drawn * before.settings.batch_size
+    with progress.stage(stage, epochs * per_epoch) as advance:
         for epoch in range(epochs):
-            paths = [[ws.net.space.sample(rng)] for _ in range(len(batches))]
-            loss = shifter.shift(paths)
-            images = shifter.drawn * settings.batch_size
+            rate = shifter.rate(epoch / epochs)
+            paths = [[space.sample(rng)] for _ in range(per_epoch)]
+            loss = shifter.shift(paths, (epoch / epochs, (epoch + 1) / epochs))
             line = TrainLine(
-                step=shifter.step, epoch=epoch + 1, images=images, lr=settings.lr, loss=loss
+                step=steps + shifter.step,
+                epoch=steps / per_epoch + epoch + 1,
+                images=drawn + shifter.drawn * size,
+                lr=rate,
+                loss=loss,
             )
-            if accelerator.is_main_process:
+            if log is not None:
                 records.append(log, line)
             advance(shifter.step, f"loss {loss:.3f}")

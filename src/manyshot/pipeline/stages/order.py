@@ -10,6 +10,7 @@ from manyshot import rank
 from manyshot.pipeline.build import Workspace
 from manyshot.pipeline.stages.score import Images, Key, Scorer, fitness_of
 from manyshot.progress import Progress
+from manyshot.rank.verdict import halves_tau, is_noise
 from manyshot.run_folder import OrderLine, RunFolder, ScoreLine, WatchedSet
 from manyshot.search import best, make_searcher
 from manyshot.search.limit import any_of
@@ -49,6 +50,7 @@ class Watched:
             lambda line: may_stay or line.role == "before",
         )
         self._best, self._task = shifting.watched_best, ws.task_record
+        self._moves = ws.recipe.moves
         self.overall: list[Arch] = []
         self.local: list[Arch] = []
         self._before: dict[Arch, OrderLine] = {}
@@ -88,6 +90,20 @@ class Watched:
     def _fitness(self, scores: dict[Arch, OrderLine]) -> dict[Arch, float]:
         return {arch: fitness_of(self._task, line) for arch, line in scores.items()}
 
+    def doubt(self) -> str | None:
+        """Why the order before means nothing to a search, if it does not: a sentence."""
+        tau, count = halves_tau(list(self._before.values())), len(self._before)
+        if tau is None or not is_noise(tau, count):
+            return None
+        longer = "train longer (train.epochs)"
+        if self._moves:
+            longer = "train all of it on these images first (transfer.body_epochs)"
+        return (
+            f"two halves of the validation images order the {count} watched networks no more alike "
+            f"than chance would (tau {tau:.2f}), so that the search will shift the supernet to "
+            f"arbitrary networks: {longer}, or keep more images for validation (data.validation)"
+        )
+
     @property
     def images(self) -> int:
         """Images forwarded to score them."""
@@ -103,10 +119,13 @@ class Watched:
                     sum(lines[arch].proxy_score for arch in archs) / len(archs) for lines in both
                 ]
                 ranks = [[by[arch] for arch in archs] for by in map(self._fitness, both)]
+                halves = [halves_tau([lines[arch] for arch in archs]) for lines in both]
                 sets[name] = WatchedSet(
                     architectures=len(archs),
                     mean_score_before=means[0],
                     mean_score_after=means[1],
                     tau_before_after=rank.kendall(*ranks),
+                    halves_tau_before=halves[0],
+                    halves_tau_after=halves[1],
                 )
         return sets

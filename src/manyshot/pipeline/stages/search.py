@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +16,10 @@ from manyshot.pipeline.stages.order import Watched
 from manyshot.pipeline.stages.score import Images, Key, Scorer, fitness_of
 from manyshot.pipeline.stages.shift import ShiftingStage
 from manyshot.progress import Advance, Progress
-from manyshot.run_folder import RunFolder, ScoreLine, SearchLine, WatchedSet
+from manyshot.run_folder import DoseRecord, RunFolder, ScoreLine, SearchLine, WatchedSet
 from manyshot.search import Infeasible, Searcher, best, generations
 from manyshot.space import Arch
+from manyshot.train.shifting import Span
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Searched:
         searched: how many distinct architectures were scored.
         images: forwarded, by what for.
         order: how the watched architectures changed their order; empty if there are none.
+        dose: how much the weights moved; None if they did not.
     """
 
     scores: dict[Arch, float]
@@ -38,6 +41,7 @@ class Searched:
     searched: int
     images: dict[str, int]
     order: dict[str, WatchedSet]
+    dose: DoseRecord | None
 
 
 def search(
@@ -72,22 +76,26 @@ def search(
     else:
         searcher = Proposed(proposed)
         candidates = len(searcher.left)
-    loop = _Loop(ws, accelerator, folder, searcher, watched.local, batches, known)
+    loop = _Loop(ws, accelerator, folder, searcher, candidates, watched.local, batches, known)
+    doubt = watched.doubt() if loop.begins else None
+    if doubt is not None and accelerator.is_main_process:
+        warnings.warn(doubt, stacklevel=2)
     with progress.stage("search", candidates) as advance:
-        loop.run(candidates, advance)
+        loop.run(advance)
     searched = len(loop.scores)
     scores = loop.final(progress)
     watched.score_after(loop.generation, loop.version, progress)
-    images = {"search": loop.scorer.images, "shifting": 0, "order": watched.images}
+    images, dose = {"search": loop.scorer.images, "shifting": 0, "order": watched.images}, None
     if loop.shifting is not None:
-        images["shifting"] = loop.shifting.images
-    return Searched(scores, loop.lines, searched, images, watched.summary())
+        images["shifting"], dose = loop.shifting.images, loop.shifting.dose()
+    return Searched(scores, loop.lines, searched, images, watched.summary(), dose)
 
 
 class _Loop:
     """A search as far as it is.
 
     Attributes:
+        candidates: how many architectures are proposed in all.
         best_before: the best of the watched architectures by the frozen supernet.
         shifting: what trains between proposals; None if weights are frozen.
         scores: by what every architecture told ranks, by its latest record.
@@ -101,11 +109,13 @@ class _Loop:
         accelerator: Accelerator,
         folder: Path,
         searcher: Searcher,
+        candidates: int,
         best_before: Sequence[Arch],
         batches: Images,
         known: dict[Key, ScoreLine],
     ) -> None:
-        self.ws, self.searcher, self.best_before = ws, searcher, best_before
+        self.ws, self.searcher, self.candidates = ws, searcher, candidates
+        self.best_before = best_before
         self.shifting: ShiftingStage | None = None
         self.scores: dict[Arch, float] = {}
         self.lines: dict[Arch, ScoreLine] = {}
@@ -124,13 +134,14 @@ class _Loop:
 
     @property
     def version(self) -> int:
-        """Of the weights: optimiser steps since the search began."""
-        return 0 if self.shifting is None else self.shifting.shifter.step
+        """Of the weights: optimiser steps since the search began; one more if averaged."""
+        return 0 if self.shifting is None else self.shifting.shifter.version
 
-    def run(self, candidates: int, advance: Advance) -> None:
-        """Proposes and tells generation after generation, so many candidates in all."""
-        told = 0
-        for archs in generations(self.searcher, candidates, self.ws.recipe.search.generation):
+    def run(self, advance: Advance) -> None:
+        """Proposes and tells generation after generation."""
+        told, size = 0, self.ws.recipe.search.generation
+        for archs in generations(self.searcher, self.candidates, size):
+            span = (told / self.candidates, (told + len(archs)) / self.candidates)
             elites = self._elites(archs)
 
             def scored(arch: Arch, line: ScoreLine, archs: list[Arch] = archs) -> None:
@@ -140,7 +151,7 @@ class _Loop:
                     told += 1
                     advance(told, self._note())
 
-            version = self._generation(archs, elites, scored)
+            version = self._generation(archs, elites, span, scored)
             both = [*archs, *elites]
             self.searcher.tell(both, [self.scores[arch] for arch in both], weights_version=version)
             self.generation += 1
@@ -157,11 +168,21 @@ class _Loop:
         return [arch for arch in self.searcher.elites() if arch not in archs]
 
     def _generation(
-        self, archs: list[Arch], elites: list[Arch], scored: Callable[[Arch, ScoreLine], None]
+        self,
+        archs: list[Arch],
+        elites: list[Arch],
+        span: Span,
+        scored: Callable[[Arch, ScoreLine], None],
     ) -> int:
         """Trains and scores a generation; returns the version that its scores are told under.
 
         Of a generation that is complete already, nothing but the records is looked at.
+
+        Args:
+            archs: what is proposed.
+            elites: what is scored again beside it.
+            span: from which share of all candidates to which it is.
+            scored: is handed every record.
         """
         number, shifting = self.generation, self.shifting
         if shifting is None:
@@ -171,19 +192,24 @@ class _Loop:
         trained = [*archs, *elites] if settings.elites == "train" else archs
         order, visits = shifting.visits(number, trained, self.best_before)
         if settings.timing == "after_candidate":
-            for arch, visit in zip(order, visits, strict=True):
+            for i, (arch, visit) in enumerate(zip(order, visits, strict=True)):
                 if not self._is_complete:
-                    losses.append(shifting.train([visit]))
+                    losses.append(shifting.train([visit], _part(span, i, len(visits))))
                 self._score([arch], "elite" if arch in elites else "candidate", scored)
         else:
             if not self._is_complete:
-                losses.append(shifting.train(visits))
+                losses.append(shifting.train(visits, span))
             self._score(archs, "candidate", scored)
         done = order if settings.timing == "after_candidate" else archs
         self._score([arch for arch in elites if arch not in done], "elite", scored)
         if not self._is_complete:
             shifting.complete(self.searcher, archs, elites, visits, losses)
         return shifting.versions[number]
+
+    @property
+    def begins(self) -> bool:
+        """Whether the weights will move, and have not yet."""
+        return self.shifting is not None and self.shifting.generation == 0
 
     @property
     def _is_complete(self) -> bool:
@@ -218,6 +244,12 @@ class _Loop:
                     advance(len(scores), f"best {max(scores.values()):.4f}")
         self.scorer.finish()
         return scores
+
+
+def _part(span: Span, i: int, count: int) -> Span:
+    """The i-th of so many equal parts of a span."""
+    begin, end = span
+    return begin + (end - begin) * i / count, begin + (end - begin) * (i + 1) / count
 
 
 def winners(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -12,13 +13,20 @@ from manyshot import records, transfer
 from manyshot.evaluate import RunningStatistics
 from manyshot.nn.batch_norm import BatchNormStats
 from manyshot.pipeline.build import Workspace
-from manyshot.run_folder import SHIFTING_STATE, Operations, RunFolder, ShiftingLine
+from manyshot.run_folder import (
+    SHIFTING_STATE,
+    DoseRecord,
+    Operations,
+    RunFolder,
+    ShiftingLine,
+)
 from manyshot.search import Searcher, make_searcher
 from manyshot.seeding import numpy_rng
 from manyshot.space import Arch
 from manyshot.train import save_weights
 from manyshot.train.checkpoint import digest, load_checkpoint, save_checkpoint
-from manyshot.train.shifting import Shifter, Visit, schedule
+from manyshot.train.optim import learning_rate, lowered
+from manyshot.train.shifting import Shifter, Span, Visit, schedule
 
 
 class ShiftingStage:
@@ -113,17 +121,21 @@ class ShiftingStage:
             trained = _repeated(best, len(order), rng)
         return order, [(arch,) * steps for arch in trained]
 
-    def train(self, visits: Sequence[Visit]) -> float:
+    def train(self, visits: Sequence[Visit], span: Span) -> float:
         """Trains on visits; returns the mean loss.
+
+        Args:
+            visits: of a generation, or of one candidate.
+            span: from which share of all candidates to which they are.
 
         Raises:
             NonFiniteLoss: if it is not a number.
         """
         steps = schedule(self.settings.update, visits)
         if self.running is None:
-            return self.shifter.shift(steps)
+            return self.shifter.shift(steps, span)
         with self.running.watching():
-            return self.shifter.shift(steps)
+            return self.shifter.shift(steps, span)
 
     @property
     def stats(self) -> Callable[[Arch], BatchNormStats] | None:
@@ -145,6 +157,7 @@ class ShiftingStage:
             weights_version=self.shifter.step,
             images=self.images,
             loss=float(np.mean(losses)),
+            rates=self.shifter.rates,
             candidates=len(proposed),
             elites=len(elites),
             top_ups=getattr(searcher, "top_ups", 0),
@@ -165,11 +178,42 @@ class ShiftingStage:
         self.accelerator.wait_for_everyone()
 
     def finish(self) -> None:
-        """Writes the weights as they are after the search."""
+        """Takes the average of the weights, if there is one, and writes them."""
+        self.shifter.end()
         path = self.folder.shifted
         if self.accelerator.is_main_process and not path.exists():
             save_weights(path, self.ws.net, self.ws.weights_fingerprint(shifted=True))
         self.accelerator.wait_for_everyone()
+
+    def dose(self) -> DoseRecord:
+        """How much the weights moved, beside the training before."""
+        rates, trained = self.shifter.rates, trained_rates(self.ws)
+        comparable = self.settings.optimizer == self.ws.recipe.train.optimizer
+        known = trained > 0 and comparable and not self.settings.freeze_body
+        return DoseRecord(
+            shifting=rates, training=trained, relative=rates / trained if known else None
+        )
+
+
+def trained_rates(ws: Workspace) -> float:
+    """The sum of the rates of all optimiser steps that moved the weights before the search.
+
+    Of a supernet that was moved here, of those on these images in which more than its classifier
+    moved.
+    """
+    recipe, sharing = ws.recipe, ws.net.sharing
+    settings, per_epoch = recipe.train, len(ws.batches(recipe.train))
+    if recipe.moves:
+        steps = recipe.transfer.body_epochs * per_epoch
+        return math.fsum(
+            settings.lr * lowered(settings.schedule, step / steps) for step in range(steps)
+        )
+    steps = settings.epochs * per_epoch
+    return math.fsum(
+        learning_rate(settings, step, steps, per_epoch)
+        for step in range(steps)
+        if sharing.phase(step, steps) != "code"
+    )
 
 
 def operations(ws: Workspace, archs: Sequence[Arch]) -> Operations:

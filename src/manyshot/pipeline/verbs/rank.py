@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 
@@ -21,20 +22,26 @@ from manyshot.pipeline.build import Workspace, on_its_threads
 from manyshot.pipeline.stages.score import Images, latest_scores
 from manyshot.pipeline.stages.untrained import Untrained, untrained
 from manyshot.progress import Progress, Silent, showing
-from manyshot.rank.rank import NEEDS, rank_set, rank_sets
-from manyshot.rank.truth import TruthError, TruthTable
+from manyshot.rank.crossed import JudgedSet, mean_over_turns
+from manyshot.rank.moved import AFTER, BEFORE, gain
+from manyshot.rank.rank import NEEDS, rank_set, rank_sets, turns_of
+from manyshot.rank.truth import TruthError, TruthTable, arch_of, text_of
 from manyshot.recipe import Recipe
 from manyshot.run_folder import (
     Evaluation,
+    MovedRanking,
+    MovedSet,
     RankedTruth,
     RankFolder,
     Ranking,
     RankPoint,
     RankScoreLine,
     RunFolder,
+    TaskRecord,
 )
 from manyshot.seeding import numpy_rng
 from manyshot.space import Arch, SearchSpace
+from manyshot.train import load_weights
 from manyshot.train.checkpoint import digest
 from manyshot.writing import Kind, writing
 
@@ -43,6 +50,15 @@ _SHARED_BATCHES = 128
 _MOST_LISTED = 100_000
 """Encodings of the largest space of which a plan trains every network."""
 Scores = dict[Arch, RankScoreLine]
+Moment: TypeAlias = Literal["before", "after"]
+"""Which weights of a run whose search moves them."""
+_NEEDS_OTHERS = {
+    **NEEDS,
+    "local by prediction": "another run, ranked before, as --reference: one that these weights "
+    "chose would favour them",
+    "local by search": "what no search has: its scores are of weights on their way to those after",
+}
+"""What a set lacks that neither the weights before nor those after chose."""
 
 
 @on_its_threads
@@ -57,6 +73,7 @@ def rank_run(
     uncalibrated: int = 256,
     zero_cost: bool = False,
     out: Path | None = None,
+    weights: Moment = "after",
 ) -> Ranking:
     """Scores a truth's architectures with a run's supernet and compares the two orders.
 
@@ -77,24 +94,155 @@ def rank_run(
         zero_cost: score without any training too: synflow, NASWOT and the norm of the gradients are
             baselines that the supernet has to beat.
         out: where scores and ranking go instead; for runs that cannot be written to.
+        weights: those after the search, or before it if it moved them; the latter's records are in
+            the folder `before` inside.
 
     Raises:
-        RecordError: if the run has no supernet, another process writes to its folder, or a
-            reference lacks scores of this truth.
+        RecordError: if the run has no supernet, another process writes to its folder, a reference
+            lacks scores of this truth, or `weights` are before a search that moved none.
         TruthError: if the truth is of another space.
     """
     _warn_of_other_images(recipe, truth)
-    files = RunFolder(run).rank(truth.name) if out is None else RankFolder(out)
+    moves = recipe.shifting.name != "none"
+    if weights == "before":
+        check_moved(recipe, run)
+    files = _files(run, truth, out)
+    files = files.before if weights == "before" else files
     place: tuple[Path, Kind] = (run, "run") if out is None else (out, "rank")
     with writing(place[0], "manyshot rank", place[1]):
         with showing(progress or Silent()):
             ws = Workspace.build(recipe, run)
         truth = in_space(truth, ws.net.space)
-        ws.load_final_weights(RunFolder(run))
+        if weights == "before":
+            load_weights(RunFolder(run).weights, ws.net, ws.weights_fingerprint())
+        else:
+            ws.load_final_weights(RunFolder(run))
         files.path.mkdir(parents=True, exist_ok=True)
+        moment = weights if moves else None
         progress = progress or Silent()
         free = untrained(ws, files, truth.archs, progress) if zero_cost else Untrained()
-        return _ranked(ws, run, files, truth, progress, references, share, uncalibrated, free)
+        options = references, share, uncalibrated, free, moment
+        return _ranked(ws, run, files, truth, progress, *options)
+
+
+def rank_both(
+    recipe: Recipe,
+    run: Path,
+    truth: TruthTable,
+    progress: Progress | None = None,
+    *,
+    references: Sequence[Path] = (),
+    share: float = 0.1,
+    uncalibrated: int = 256,
+    zero_cost: bool = False,
+    out: Path | None = None,
+) -> tuple[Ranking, Ranking, MovedRanking]:
+    """Ranks a run whose search moved its weights before and after, and says what that changed.
+
+    Both rankings are as `rank_run` makes them. The third record, `moved.json`, has the difference
+    of Kendall's tau with a paired interval, on sets that neither weights chose: a set of the best
+    by the weights before, after or in between would favour one of them, so that the local set by
+    prediction needs other runs as `references`. The arguments are those of `rank_run`.
+
+    Returns:
+        The rankings before and after, and the difference.
+
+    Raises:
+        RecordError, TruthError: as `rank_run`.
+    """
+    check_moved(recipe, run)
+    ranked = [
+        rank_run(
+            recipe,
+            run,
+            truth,
+            progress,
+            references=references,
+            share=share,
+            uncalibrated=uncalibrated,
+            zero_cost=zero_cost,
+            out=out,
+            weights=weights,
+        )
+        for weights in get_args(Moment)
+    ]
+    before, after = ranked
+    files = _files(run, truth, out)
+    moved = _moved(before, after, truth, files, references, run, share)
+    records.write_json(files.moved_file, moved)
+    return before, after, moved
+
+
+def check_moved(recipe: Recipe, run: Path) -> None:
+    """Refuses weights before and after a search that moved none.
+
+    Raises:
+        RecordError: then.
+    """
+    if recipe.shifting.name == "none":
+        raise records.RecordError(
+            f"the search of {run} moved no weights (shifting.name = 'none'), so that those before "
+            "it are those after it: leave --weights out"
+        )
+
+
+def _files(run: Path, truth: TruthTable, out: Path | None) -> RankFolder:
+    return RunFolder(run).rank(truth.name) if out is None else RankFolder(out)
+
+
+def _moved(
+    before: Ranking,
+    after: Ranking,
+    truth: TruthTable,
+    files: RankFolder,
+    references: Sequence[Path],
+    run: Path,
+    share: float,
+) -> MovedRanking:
+    """The difference of two rankings, on sets that neither of their weights chose."""
+    task = after.task
+    scores: dict[str, dict[str, float]] = {
+        moment: {p.arch: task.fitness_of(p.proxy_score, p.proxy_loss) for p in ranking.points}
+        for moment, ranking in ((BEFORE, before), (AFTER, after))
+    }
+    where = str(files.ranking_file)  # whose architectures are in the order of the table
+    archs = tuple(arch_of(point.arch, where) for point in after.points)
+    truth = dataclasses.replace(truth, archs=archs)
+    prediction = {
+        str(other): _reference(other, task, truth)
+        for other in references
+        if other.resolve() != run.resolve()
+    }
+    whole = any(each.whole for each in after.sets if each.name == "global")
+    sets = []
+    for ranked in rank_sets(
+        truth, share=share, prediction=prediction, own_prediction=False, whole=whole
+    ):
+        texts = [text_of(arch) for arch in ranked.truth.archs]
+        columns = {moment: np.array([by[text] for text in texts]) for moment, by in scores.items()}
+        turns = turns_of(ranked)
+        judged = JudgedSet(ranked.truth.fitness_NR, columns, ranked.whole, turns=turns)
+        sets.append(
+            MovedSet(
+                name=ranked.chosen.name,
+                why=ranked.why,
+                architectures=len(texts),
+                before=mean_over_turns(judged, "tau", BEFORE),
+                after=mean_over_turns(judged, "tau", AFTER),
+                gain=gain(judged),
+            )
+        )
+    names = {each.name for each in sets}
+    return MovedRanking(
+        run=after.run,
+        seed=after.seed,
+        task=task,
+        truth=after.truth,
+        before=before.weights,
+        after=after.weights,
+        sets=tuple(sets),
+        absent={name: why for name, why in _NEEDS_OTHERS.items() if name not in names},
+    )
 
 
 def _warn_of_other_images(recipe: Recipe, truth: TruthTable) -> None:
@@ -117,10 +265,11 @@ def _ranked(
     share: float,
     uncalibrated: int,
     free: Untrained,
+    moment: Moment | None,
 ) -> Ranking:
     folder, recipe = RunFolder(run), ws.recipe
     others = [other for other in references if other.resolve() != run.resolve()]
-    chosen_by = {str(other): _reference(other, ws, truth) for other in others}
+    chosen_by = {str(other): _reference(other, ws.task_record, truth) for other in others}
     scoring = _Scoring(ws, files)
     scores, evaluation = scoring.calibrated(truth.archs, progress)
     shared: Scores = {}
@@ -145,6 +294,7 @@ def _ranked(
         seed=recipe.seed,
         task=ws.task_record,
         weights=scoring.weights,
+        moment=moment,
         truth=_about(truth, share),
         evaluation=evaluation,
         points=_points(ws, truth, scores, shared, free),
@@ -303,11 +453,15 @@ class _Scoring:
         self._known[arch, calibrated] = line
 
 
-def _reference(run: Path, ws: Workspace, truth: TruthTable) -> dict[Arch, float]:
+def _reference(run: Path, task: TaskRecord, truth: TruthTable) -> dict[Arch, float]:
     """By what architectures rank with another run's supernet, scored for the same truth."""
     files = RunFolder(run).rank(truth.name)
     lines = [line for line in files.score_lines() if line.calibrated]
-    scores = {ws.net.space.from_text(line.arch): _fitness(ws, line) for line in lines}
+    where = str(files.scores_log)
+    scores = {
+        arch_of(line.arch, where): task.fitness_of(line.proxy_score, line.proxy_loss)
+        for line in lines
+    }
     missing = len(set(truth.archs) - scores.keys())
     if missing:
         raise records.RecordError(

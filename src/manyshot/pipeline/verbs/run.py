@@ -264,6 +264,7 @@ def summary(
         searched=searched.searched,
         shifting=recipe.shifting.name,
         order=searched.order,
+        dose=searched.dose,
         images_forwarded=images,
         generated=generated,
     )

@@ -14,6 +14,10 @@ from manyshot.toml import override, read
 
 HEAD_RATE = 10
 """Default ratio of the classifier's learning rate to the body's while the search shifts."""
+WATCHED = 50
+"""Default number of networks that are watched: whether the moved supernet orders them."""
+_FROZEN = (("name", "none"), ("watched", 0))
+"""Settings of `[shifting]` of a run that are not taken over."""
 _KEPT = ("validation", "workers")
 """Keys of the source run's `[data]` that the target inherits."""
 _KEPT_OF_IMAGES = ("pad", "flip", "crop_scale", "jitter", "image_size")
@@ -28,7 +32,7 @@ def transfer_recipe(run: Path, path: Path | None, data: str | None, overrides: l
     Network and sharing are those of the run. Budgets that it chose itself, because its recipe had
     none, are not taken over: the target gets default ones as any run does. Where the recipe does
     not say, the supernet shifts on the population, its classifier at `HEAD_RATE` times the rate of
-    all else.
+    all else, and `WATCHED` networks are watched.
 
     Args:
         run: the folder of the run whose supernet is taken.
@@ -49,15 +53,14 @@ def transfer_recipe(run: Path, path: Path | None, data: str | None, overrides: l
         about_images = ("data", "sampler", "name")
         values = {key: value for key, value in own.items() if key not in about_images}
         values["search"] = _without_default_budgets(run, own["search"])
-        values["shifting"] = {
-            k: v for k, v in own["shifting"].items() if (k, v) != ("name", "none")
-        }
+        values["shifting"] = {k: v for k, v in own["shifting"].items() if (k, v) not in _FROZEN}
     for part in ("network", "sharing"):
         values.setdefault(part, own[part])
     target = [] if data is None else [f"data.name={data!r}"]
     for text in [*overrides, *target, f"transfer.source={digest_of(weights)!r}"]:
         override(values, text)
-    for section, given in (("data", {}), ("shifting", {"name": "population"})):
+    shifts = {"name": "population", "watched": WATCHED}
+    for section, given in (("data", {}), ("shifting", shifts)):
         if isinstance(values.setdefault(section, {}), dict):  # else a recipe refuses it
             values[section] = given | values[section]
     if path is None and isinstance(values["data"], dict):
