@@ -86,7 +86,7 @@ class ShiftNASOptions:
     """Steps of the grid by which a cost may miss its target without a resource loss, when training
     begins; they shrink to zero (see `anneal`). The paper has none: 0."""
 
-    entropy_weight: AtLeastZero = 0.02
+    entropy_weight: AtLeastZero = 0.1
     """Of a bonus for the entropy of what the generator draws, in nats, when training begins; it
     shrinks to zero (see `anneal`). The paper has none: 0."""
 
@@ -118,7 +118,8 @@ class ShiftNASOptions:
 
     policy_every: Positive = 4
     """Weight steps from one step of the generator to the next, once its draws miss their targets
-    by less than a step of the grid; until then it learns in every step. In between, the weights
+    by less than half a step of the grid (the root of their mean square); until then it learns in
+    every step. In between, the weights
     train on what it draws, by slices. The paper's is 1."""
 
     tau: AboveZero = 1.0
