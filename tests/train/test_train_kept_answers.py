@@ -168,7 +168,7 @@ def test_a_signal_beyond_the_noise_moves_mass_to_it():
     slopes = 2e-4 * np.linspace(0.2, 1.8, 8)  # per draw
 
     def falling(n, rng):
-        return -slopes * n + rng.normal(0, 0.01, 8)
+        return -slopes * n + rng.normal(0, 0.003, 8)
 
     found = np.array([loop(seed, falling)[0] for seed in range(20)])
     assert (found @ slopes > slopes.mean()).mean() >= 0.95

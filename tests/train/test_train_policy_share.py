@@ -104,11 +104,11 @@ class Replayed(Stateless):
 
 @pytest.mark.parametrize("make", [functools.partial(Vit, dropout=0.3), Conv])
 def test_a_run_has_the_weights_of_one_that_slices_the_same_paths(make):
-    """Twenty steps with optimiser, dropout and batch norm, to the last bit."""
+    """Twelve steps with optimiser, dropout and batch norm, to the last bit."""
     known = Conv if make is Conv else Vit
     options = {"policy_share": 0.5, "policy_every": 2, "mix_uniform": 0.3, "entropy_weight": 0.1}
     net, archs = supernet(make), []
-    run = shifting(shift(net, known, **options), net, make=known)
+    run = shifting(shift(net, known, **options), net, make=known, epochs=3)
     plan = run.sampler.plan
 
     def planning(rng, step):
@@ -120,9 +120,9 @@ def test_a_run_has_the_weights_of_one_that_slices_the_same_paths(make):
     before = [p.detach().clone() for p in run.sampler.generator.parameters()]
     train(run)
     net = supernet(make)
-    again = shifting(Replayed(archs), net, make=known, probes=False)
+    again = shifting(Replayed(archs), net, make=known, probes=False, epochs=3)
     train(again)
-    assert len(set(archs)) > 5
+    assert len(set(archs)) > 3
     assert same(weights(run.net), weights(again.net))
     now = run.sampler.generator.parameters()
     assert any(not torch.equal(a, b) for a, b in zip(before, now, strict=True))

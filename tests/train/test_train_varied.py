@@ -44,7 +44,7 @@ def test_the_penalty_with_dead_zone_and_bonus(net, done, left):
     ]
     away = np.abs(known_costs(Vit)["macs"](archs) - sampler.grid.centres) / sampler.grid.step
     expected = 0.7 * (np.maximum(0, away - 0.5 * left) ** 2).mean()
-    expected -= 0.2 * left * float(decoded.entropy.double().mean())
+    expected -= 0.2 * left * float(decoded.entropy.detach().double().mean())
     # the entropy is float32
     assert plan.penalty.item() == pytest.approx(expected, rel=1e-6)
     assert (away < 0.5).any() or (away > 0.5).any()
@@ -74,10 +74,10 @@ def enumerated(net, sampler) -> list[list[tuple[int, ...]]]:
 
 
 def test_some_steps_train_what_is_drawn_uniformly_around_the_target(net):
-    sampler = shift(net, mix_uniform=0.4, bins=3)
+    sampler = shift(net, mix_uniform=0.9, bins=3)
     bins = enumerated(net, sampler)
     found: list[list[tuple[int, ...]]] = [[], [], []]
-    for seed in range(3000):
+    for seed in range(900):
         plan = sampler.plan(rng(seed), 0)
         [path] = plan.paths
         if path.policy is None:
@@ -89,7 +89,7 @@ def test_some_steps_train_what_is_drawn_uniformly_around_the_target(net):
             found[target].append(path.arch)
             assert math.isinf(sampler.distance)  # the generator has not learnt
     mixed = sum(map(len, found))
-    assert mixed == pytest.approx(1200, abs=4 * math.sqrt(3000 * 0.4 * 0.6))
+    assert mixed == pytest.approx(810, abs=4 * math.sqrt(900 * 0.9 * 0.1))
     for own, drawn in zip(bins, found, strict=True):
         counts = [drawn.count(arch) for arch in own]
         assert chisquare(counts).pvalue > 1e-3
@@ -110,11 +110,12 @@ def test_the_entropy_of_sub_spaces_is_the_logarithm_of_their_members(net, monkey
 def test_a_sub_space_that_no_draw_hits_has_no_members(net):
     costs = known_costs(Vit)["macs"]
     least = costs.range()[0]
-    nowhere = Grid(least, least + 2, 2.0)  # odd costs: nothing is two above the least
-    found = Members(net.space, costs, nowhere, seed=0)
-    assert found.draw(0, rng()) == net.space.smallest
-    assert found.draw(1, rng()) is None
-    assert found.entropy_nats == [0.0, None]
+    found = Members(net.space, costs, Grid(least, least + 2, 2.0), seed=0)
+    every = list(itertools.product(*(range(len(d.options)) for d in net.space.decisions)))
+    cheapest = [arch for arch, cost in zip(every, costs(every), strict=True) if cost < least + 1]
+    assert found.draw(0, rng()) in cheapest
+    assert found.draw(1, rng()) is None  # the next cost is more than three above
+    assert found.entropy_nats == [pytest.approx(math.log(len(cheapest))), None]
 
 
 def test_the_generator_learns_in_every_step_until_its_draws_are_near(net):

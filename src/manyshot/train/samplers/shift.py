@@ -376,7 +376,7 @@ class ShiftNAS:
             "targets": self._centres.tolist(),
             "probabilities": self.distribution.probabilities().tolist(),
             "counts": self.counts.tolist(),
-            **self._state_of_the_generator(),
+            **self.state_of_the_generator(),
             "bin_entropy_nats": list(self.members.entropy_nats),
             **({"probe_share": self._share()} if self._compute["probed"] else {}),
             **news,
@@ -387,7 +387,7 @@ class ShiftNAS:
         return self._compute["probed"] / self._compute["trained"]
 
     @torch.no_grad()
-    def _state_of_the_generator(self) -> dict[str, list[Any]]:
+    def state_of_the_generator(self) -> dict[str, list[Any]]:
         """How well it meets every target, and how varied its draws are.
 
         By how many steps of the grid the likeliest architecture misses the target; how many of 200
