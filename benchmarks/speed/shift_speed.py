@@ -165,12 +165,13 @@ def measure_whole(work: Workload, rounds: int, items: int = 6) -> Found:
     """Whole steps of ShiftNAS over those of slices on the same architectures.
 
     A whole step is everything that training does in one: drawing a path, forward and backward, SGD,
-    and what the generator takes (decoding, costs, its gradient, clipping, Adam), in the mean of four
-    steps. `masks on all` is the paper's: weights and generator learn through full masks, in every
-    step. `default` has slices for the weights and masks on a quarter of the batch for the generator:
-    in every step while it settles, in one of four once its draws are near their targets. Beside each
-    are steps of slices on the same architectures, images and weights. The generator is that before
-    training, and is held there (its rate is 1e-12), so that all sides train the same paths.
+    and what the generator takes (decoding, costs, its gradient, clipping, Adam), in the mean of
+    four steps. `masks on all` is the paper's: weights and generator learn through full masks, in
+    every step. `default` has slices for the weights and masks on a quarter of the batch for the
+    generator: in every step while it settles, in one of four once its draws are near their targets.
+    Beside each are steps of slices on the same architectures, images and weights. The generator is
+    that before training, and is held there (its rate is 1e-12), so that all sides train the same
+    paths.
     """
     net, _ = work.build(1)
     batch = work.images(work.batch)
