@@ -92,6 +92,7 @@ def test_a_run_has_all_its_figures(run: Path) -> None:
         "Gain per draw of each target",
         "Steps trained per target",
         "How far the generator misses its targets",
+        "How varied the generator's draws are",
         "Images forwarded by stage",
     ]
     winners = read_json(run / "result.json")["winners"]

@@ -43,7 +43,7 @@ def learn(options: ShiftNASOptions, steps: int, seed: int) -> None:
             say(sampler, step, learnt)
         plan = sampler.plan(np.random.default_rng((seed, step)), step)
         if plan.penalty is not None:
-            plan.penalty.backward()  # type: ignore[no-untyped-call]
+            plan.penalty.backward()
             torch.nn.utils.clip_grad_norm_(sampler.generator.parameters(), 1.0)
             optimizer.step()
             optimizer.zero_grad()
