@@ -46,7 +46,8 @@ class ShiftNASOptions:
     """Of the enumerated estimator: changes of loss, or their magnitudes (`abs`)."""
 
     warmup: Share = 0.1
-    """Share of the weight steps in which the distribution rests (the paper: 50 epochs)."""
+    """Share of the weight steps in which the distribution rests (the paper: 50 epochs); with kept
+    answers at least one `period`."""
 
     period: Positive = 100
     """Weight steps between two of its updates, the paper's, and between two reports."""
@@ -119,8 +120,7 @@ class ShiftNASOptions:
     policy_every: Positive = 4
     """Weight steps from one step of the generator to the next, once its draws miss their targets
     by less than half a step of the grid (the root of their mean square); until then it learns in
-    every step. In between, the weights
-    train on what it draws, by slices. The paper's is 1."""
+    every step. In between, the weights train on what it draws, by slices. The paper's is 1."""
 
     tau: AboveZero = 1.0
     """Temperature of the generator's gradients, when training begins."""
