@@ -91,7 +91,7 @@ class ShiftNASOptions:
     """Of a bonus for the entropy of what the generator draws, in nats, when training begins; it
     shrinks to zero (see `anneal`). The paper has none: 0."""
 
-    anneal: Probability = 0.8
+    anneal: Probability = 0.6
     """Share of the weight steps over which `dead_zone` and `entropy_weight` shrink evenly to zero;
     what is left has the plain resource loss."""
 
