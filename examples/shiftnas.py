@@ -51,7 +51,7 @@ def main(epochs: int = 60, seed: int = 0) -> list[tuple[float, float, float]]:
     splits = ms.data.load("digits", held_out=0.1, seed=seed)
     net = ms.Supernet(Net(), input_shape=splits.image_shape)
     macs = ms.cost.macs_table(net, splits.image_shape)
-    config = ms.train.ShiftNASOptions(period=50, images=128)  # 8 targets where uniform sampling is
+    config = ms.train.ShiftNASOptions(period=25, images=128)  # 8 targets where uniform sampling is
     sampler = ms.train.ShiftNAS(net.space, {"macs": macs}, config, seed=seed)
     settings = ms.TrainingSettings(epochs=epochs, optimizer="adamw", lr=2e-3, weight_decay=0.01)
     ms.fit(net, splits, sampler=sampler, settings=settings, seed=seed)

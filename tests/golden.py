@@ -122,7 +122,9 @@ SHIFTNAS = (
     *SHORT,
     *("data.train_size=256", "data.validation=100", "sampler.held_out=100"),
     *("train.epochs=6", "train.warmup_epochs=1.0", "train.lr=0.003"),
-    "sampler.options={rule='paper', grid=[0.7e6, 3.5e6, 0.4e6], period=4, images=64}",
+    "sampler.options={rule='paper', grid=[0.7e6, 3.5e6, 0.4e6], period=4, images=64, "
+    "kept='weights', dead_zone=0.0, entropy_weight=0.0, mix_uniform=0.0, policy_share=1.0, "
+    "policy_every=1}",
 )
 SHIFTING = (
     *SHORT,

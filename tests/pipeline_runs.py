@@ -163,7 +163,7 @@ EVERYTHING = (
     "sharing.options={copies=2, code_every=2}",
     "sampler.name=shiftnas",
     "sampler.held_out=32",
-    "sampler.options={grid=[5000, 26000, 7000], period=2, images=32, warmup=0.25}",
+    "sampler.options={grid=[5000, 26000, 7000], period=1, images=32, warmup=0.25}",
 )
 KEPT = ("shifting.elites=keep", "search.options.stale_scores=true")
 

@@ -133,7 +133,7 @@ def test_policies_and_the_generator_are_timed(tmp_path):
     shift_speed.main(["--at", "digits", "--rounds", "1", "--fresh", "--work", str(tmp_path)])
     path = tmp_path / "records.jsonl"
     found = [json.loads(line)["what"] for line in path.read_text().splitlines()]
-    assert len(found) == 5 + 2
+    assert len(found) == 5 + 2 + 3
     (page,) = tmp_path.glob("shift_speed_*.md")
     assert all(f"| {what} |" in page.read_text() for what in found)
 

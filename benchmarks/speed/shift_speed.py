@@ -1,6 +1,6 @@
 """What policies cost: steps by full masks, active masks and slices, and the generator's time.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.speed.shift_speed [steps generator]
+    OMP_NUM_THREADS=1 python -m benchmarks.speed.shift_speed [steps generator whole]
         [--at tiny_vit tiny_cnn autoformer] [--rounds 10]
 
 The sides of a ratio run in one process and one torch thread, taking turns step by step on the same
@@ -28,11 +28,24 @@ from benchmarks.lib.pages import markdown, page
 from benchmarks.lib.workloads import SGD, Workload, step, without_statistics
 from manyshot.nn.agreement import one_hot
 from manyshot.nn.policy import MaskMode
+from manyshot.train import Plan, PlannedPath, ShiftNASOptions
+from manyshot.train.gradients import accumulate
 
 Found = Iterator[dict[str, Any]]
 KEPT = kept.of_speed(__file__)
 STEPS = 10
 """Plans timed in one turn of the generator."""
+TOGETHER = 4
+"""Whole steps timed in one go: of these the generator learns in one, once it has settled."""
+WHOLE: dict[str, tuple[dict[str, Any], bool]] = {
+    "masks on all": (
+        {"policy_share": 1.0, "policy_every": 1, "mix_uniform": 0.0, "entropy_weight": 0.0},
+        False,
+    ),
+    "default, settling": ({}, False),
+    "default, settled": ({}, True),
+}
+"""Options of the sampler, and whether the generator's draws are near their targets."""
 
 AT = {
     "tiny_vit": Workload("tiny_vit, 1x8x8, batch 64", ms.zoo.tiny_vit, (1, 8, 8), 64, barred=False),
@@ -148,6 +161,87 @@ def measure_generator(work: Workload, rounds: int) -> Found:
         yield {"what": what, **spread(taken), "unit": " ms"}
 
 
+def measure_whole(work: Workload, rounds: int, items: int = 6) -> Found:
+    """Whole steps of ShiftNAS over those of slices on the same architectures.
+
+    A whole step is everything that training does in one: drawing a path, forward and backward, SGD,
+    and what the generator takes (decoding, costs, its gradient, clipping, Adam), in the mean of
+    four steps. `masks on all` is the paper's: weights and generator learn through full masks, in
+    every step. `default` has slices for the weights and masks on a quarter of the batch for the
+    generator: in every step while it settles, in one of four once its draws are near their targets.
+    Beside each are steps of slices on the same architectures, images and weights. The generator is
+    that before training, and is held there (its rate is 1e-12), so that all sides train the same
+    paths.
+    """
+    net, _ = work.build(1)
+    batch = work.images(work.batch)
+    moves = SGD(net.parameters())
+    table = ms.cost.macs_table(net, work.shape)
+    sides: dict[str, list[Callable[[], tuple[float, ...]]]] = {}
+    for name, (options, settled) in WHOLE.items():
+        sampler = ms.train.ShiftNAS(net.space, {"macs": table}, ShiftNASOptions(**options))
+        learns = torch.optim.Adam(sampler.generator.parameters(), 1e-12)
+        sides[name] = [
+            functools.partial(_whole, net, batch, moves, sampler, learns, settled, item)
+            for item in range(items)
+        ]
+        sides[f"{name}: slices"] = [
+            functools.partial(_sliced, net, batch, moves, _archs(sampler, settled, item))
+            for item in range(items)
+        ]
+    seconds = {name: parts.sum(-1) for name, parts in alternate(sides, rounds).items()}
+    for name in WHOLE:
+        beside = seconds[f"{name}: slices"]
+        facts = {"slices_ms": float(np.median(beside)) * 1e3 / TOGETHER}
+        what = f"whole step: {name} ÷ slices"
+        yield {"what": what, **ratio(seconds[name], beside), **facts}
+
+
+def _planned(sampler: ms.train.ShiftNAS, settled: bool, item: int, step: int) -> Plan:
+    sampler.distance = 0.0 if settled else float("inf")
+    sampler.counts.zero_()[0] = step
+    return sampler.plan(np.random.default_rng((item, step)), step)
+
+
+def _archs(sampler: ms.train.ShiftNAS, settled: bool, item: int) -> list[ms.Arch]:
+    plans = (_planned(sampler, settled, item, step) for step in range(TOGETHER))
+    return [path.arch for plan in plans for path in plan.paths]
+
+
+def _whole(
+    net: ms.Supernet,
+    batch: tuple[Tensor, Tensor],
+    moves: Any,
+    sampler: ms.train.ShiftNAS,
+    learns: torch.optim.Optimizer,
+    settled: bool,
+    item: int,
+) -> tuple[float, ...]:
+    """Seconds of a few whole steps."""
+    began = time.process_time()
+    for turn in range(TOGETHER):
+        plan = _planned(sampler, settled, item, turn)
+        accumulate(net, plan, *batch, largest=net.space.largest)
+        moves.step()
+        moves.zero_grad()
+        torch.nn.utils.clip_grad_norm_(sampler.generator.parameters(), 1.0)
+        learns.step()
+        learns.zero_grad()
+    return (time.process_time() - began,)
+
+
+def _sliced(
+    net: ms.Supernet, batch: tuple[Tensor, Tensor], moves: Any, archs: Sequence[ms.Arch]
+) -> tuple[float, ...]:
+    """Seconds of as many steps of slices."""
+    began = time.process_time()
+    for arch in archs:
+        accumulate(net, Plan((PlannedPath(arch),)), *batch, largest=net.space.largest)
+        moves.step()
+        moves.zero_grad()
+    return (time.process_time() - began,)
+
+
 def _beside(found: Sequence[Mapping[str, Any]]) -> str:
     columns = ("at", "bare step, CPU", "MACs", "MACs of the largest")
     rows = [
@@ -173,6 +267,7 @@ def write_page(path: Path) -> Path:
 SECTIONS: dict[str, Callable[[Workload, int], Found]] = {
     "steps": measure_steps,
     "generator": measure_generator,
+    "whole": measure_whole,
 }
 
 

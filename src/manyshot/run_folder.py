@@ -525,7 +525,16 @@ class TargetsLine(SamplerLine):
     error_grid_steps: tuple[float, ...]
     """By how much the generator's likeliest architecture misses its target."""
     entropy_nats: tuple[float, ...]
-    """Of the generator's policies."""
+    """Of what the generator draws for each target, the mean over 200 draws; in records without
+    `distinct`, along its likeliest choices."""
+    distinct: tuple[Count, ...] | None = None
+    """How many of those draws are distinct architectures."""
+    bin_entropy_nats: tuple[float | None, ...] | None = None
+    """The logarithm of how many encodings cost within half a step of each target: the entropy of
+    drawing them uniformly; None where none of the drawn ones does."""
+    probe_share: float | None = None
+    """Multiply-adds of all probes so far over those of training, forward and backward, counted as
+    if all paths had trained by slices alone."""
     update: bool = False
     """Whether the probabilities were updated."""
     held_out_loss: tuple[float, ...] | None = None

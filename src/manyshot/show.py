@@ -149,15 +149,15 @@ def moved_tables(
 
 
 def _ranked(ranking: Ranking) -> list[RichTable]:
-    columns = ("Predictor", rank.TAU, rank.RHO, "τ at like cost", "Regret")
+    columns = ("Predictor", rank.TAU, rank.RHO, rank.LIKE_COST, "Regret")
     when = f" ({rank.moment(ranking)})" if ranking.moment else ""
-    return [
-        _drawn(
-            rank.statistics(ranked, ranking).only(*columns),
-            f"{ranked.name}{when}: {ranked.why}; judged by {', '.join(ranked.judged_by)}",
-        )
-        for ranked in ranking.sets
-    ]
+    tables = []
+    for ranked in ranking.sets:
+        table = rank.statistics(ranked, ranking)
+        shown = table.only(*(title for title in columns if title in table.head))
+        judges = ", ".join(ranked.judged_by)
+        tables.append(_drawn(shown, f"{ranked.name}{when}: {ranked.why}; judged by {judges}"))
+    return tables
 
 
 def _absent(ranking: Ranking | MovedRanking) -> list[Text]:

@@ -19,7 +19,8 @@ from pipeline_runs import Stopped, lines, outcome, run, small
 
 BUDGETS = ["macs<=50%", "macs<=85%"]
 OPTIONS = (
-    "rule = 'paper', warmup = 0.25, period = 3, hidden = 8, lr = 0.03, grid = [5000, 26000, 7000]"
+    "rule = 'paper', warmup = 0.25, period = 3, hidden = 8, lr = 0.03, grid = [5000, 26000, 7000], "
+    "kept = 'weights', dead_zone = 0.0, entropy_weight = 0.0, mix_uniform = 0.0, policy_share = 1.0"
 )
 SHIFT = f"sampler={{name = 'shiftnas', held_out = 60, options = {{{OPTIONS}}}}}"
 GENERATOR = f"search={{name = 'generator', budgets = {BUDGETS}}}"

@@ -92,6 +92,7 @@ def test_a_run_has_all_its_figures(run: Path) -> None:
         "Gain per draw of each target",
         "Steps trained per target",
         "How far the generator misses its targets",
+        "How varied the generator's draws are",
         "Images forwarded by stage",
     ]
     winners = read_json(run / "result.json")["winners"]
@@ -223,6 +224,10 @@ def test_figures_of_training_hold_the_numbers_of_its_records(run: Path) -> None:
     assert gained["error_y"]["array"] == pytest.approx(told[-1]["standard_error"])
     missed = figures["How far the generator misses its targets"]
     assert missed["data"][0]["y"] == reports[-1]["error_grid_steps"]
+    varied, whole = figures["How varied the generator's draws are"]["data"]
+    assert varied["y"] == reports[-1]["entropy_nats"]
+    assert [text.split()[0] for text in varied["text"]] == list(map(str, reports[-1]["distinct"]))
+    assert whole["y"] == reports[-1]["bin_entropy_nats"]
 
 
 def test_entropies_of_codes_are_shares_of_the_largest_and_say_so(run: Path) -> None:

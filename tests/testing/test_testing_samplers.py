@@ -88,19 +88,32 @@ class TestUniformCost(SamplerSuite):
         return uniform_cost(space, costs_of(space), eager())
 
 
-@pytest.mark.parametrize("estimator", ["enumerated", "pathwise"])
-def test_the_distribution_learns_in_a_rehearsal(estimator):
+@pytest.mark.parametrize(
+    ("estimator", "kept"),
+    [("enumerated", "weights"), ("enumerated", "answers"), ("pathwise", "weights")],
+)
+def test_the_distribution_learns_in_a_rehearsal(estimator, kept):
     """So that what is checked above is at work."""
     [space, *_] = TestShift().spaces()
     run = Rehearsal(
         ShiftNAS(
             space,
             costs_of(space),
-            eager(rule="paper", estimator=estimator, lr=0.05, resource_weight=5.0, hidden=16),
+            eager(
+                rule="paper",
+                estimator=estimator,
+                kept=kept,
+                lr=0.05,
+                resource_weight=5.0,
+                hidden=16,
+            ),
         )
     )
     run.go(steps=2 * STEPS)
-    assert [probe.since for probe in run.probes] == [False] + [True] * 5
+    if kept == "weights":
+        assert [probe.since for probe in run.probes] == [False] + [True] * 5
+    else:
+        assert [probe.turn for probe in run.probes] == [1, 2, 3, 4] * 6
     assert sum(report.get("update", False) for report in run.reports) == 5
     assert (run.sampler.distribution.logits != 0).any()
     assert run.sampler.counts.sum() == 2 * STEPS

@@ -114,10 +114,23 @@ def held_out(images: int, seed: int, dtype: torch.dtype = torch.float32) -> Any:
     return ms.data.fixed(own, count, 32, dtype=dtype, **{**LOOK, "seed": seed})
 
 
+PAPER = {
+    "rule": "paper",
+    "kept": "weights",
+    "images": 2048,
+    "dead_zone": 0.0,
+    "entropy_weight": 0.0,
+    "mix_uniform": 0.0,
+    "policy_share": 1.0,
+    "policy_every": 1,
+}
+"""Masks on the whole batch in every step, a copy of the weights for probes, nothing of ours."""
+
+
 def shift(net: ms.Supernet, make: Any = Vit, **options: Any) -> ShiftNAS:
-    """An eager sampler by the paper's rule: a warm-up of a fifth, an update every third step."""
+    """An eager sampler as in the paper: a warm-up of a fifth, an update every third step."""
     eager = {
-        "rule": "paper",
+        **PAPER,
         "warmup": 0.2,
         "period": 3,
         "lr": 3e-2,

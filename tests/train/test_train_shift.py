@@ -250,6 +250,8 @@ def test_a_state_of_other_targets_is_refused(net):
         ({"rule": "bounded", "floor": 0.05}, "floor = 0.05 is of the paper's rule, and rule"),
         ({"rule": "bounded", "logit_clip": 0.0}, "leave it out, or take rule = 'paper'"),
         ({"window": 1}, "window must be at least 2"),
+        ({"policy_share": 1.5}, "policy_share = 1.5 is a share: at most 1"),
+        ({"estimator": "pathwise", "kept": "answers"}, "kept = 'answers' is of the enumerated"),
     ],
 )
 def test_what_is_refused(net, options, message):

@@ -168,10 +168,10 @@ def test_in_half_precision_the_generator_gets_whole_gradients(estimator):
 
 def test_records(tmp_path):
     run = shifting(folder=tmp_path)
-    probed, feedback = {}, run.sampler.feedback
+    answers, feedback = {}, run.sampler.feedback
 
     def feeding(plan, losses, answered=None):
-        probed[run.step + 1] = answered
+        answers[run.step + 1] = answered
         feedback(plan, losses, answered)
 
     run.sampler.feedback = feeding
@@ -180,18 +180,21 @@ def test_records(tmp_path):
     assert [row["step"] for row in rows] == sorted({3, 6, 9, 12, 15, 18, 20, *UPDATED})
     always = {"schema", "step", "metric", "targets", "probabilities", "counts"}
     always |= {"kind", "update", "error_grid_steps", "entropy_nats"}
+    always |= {"distinct", "bin_entropy_nats"}
     of_updates = {"bins", "held_out_loss", "change"}
     of_updates |= {"gain", "standard_error", "signal_to_noise", "verdict"}
     for row in rows:
         unknown = {"signal_to_noise"} if row["step"] == UPDATED[0] else set()
-        assert set(row) == always | (of_updates - unknown if row["step"] in UPDATED else set())
+        probed = {"probe_share"} if row["step"] >= UPDATED[0] else set()
+        told = of_updates - unknown if row["step"] in UPDATED else set()
+        assert set(row) == always | probed | told
         assert row["metric"] == "macs"
         assert row["targets"] == run.sampler.grid.centres.tolist()
         assert sum(row["counts"]) == row["step"]
         assert sum(row["probabilities"]) == pytest.approx(1)
         if row["step"] in UPDATED:
             assert (row["update"], row["bins"]) == (True, [0, 1, 2, 3])
-            losses, before = probed[row["step"]].losses, probed[row["step"]].before
+            losses, before = answers[row["step"]].losses, answers[row["step"]].before
             assert row["held_out_loss"] == losses.tolist()
             assert row["change"] == (losses - before).tolist()
     by_step = {row["step"]: row for row in rows}
@@ -232,6 +235,19 @@ RUNS = {
     "joint": {"sharing": lambda: k_shot(update_mode="joint"), "shifts": {"estimator": "pathwise"}},
     "bounded": {"shifts": {"rule": "bounded", "period": 1, "window": 4}},
     "batch norm": {"make": Conv, "optimizer": "sgd", "lr": 0.05},
+    "ours": {
+        "make": Conv,
+        "shifts": {
+            "rule": "bounded",
+            "kept": "answers",
+            "dead_zone": 0.5,
+            "entropy_weight": 0.1,
+            "mix_uniform": 0.3,
+            "policy_share": 0.5,
+            "policy_every": 2,
+            "tau_end": 0.5,
+        },
+    },
 }
 
 
@@ -246,7 +262,8 @@ def made(kind, folder, **settings):
 
 @pytest.mark.parametrize(
     ("kind", "writes"),
-    [("pathwise", 9), ("codes", 9), ("joint", 11), ("bounded", 9), ("batch norm", 1)],
+    [("pathwise", 9), ("codes", 9), ("joint", 11), ("bounded", 9), ("batch norm", 1)]
+    + [("ours", 3), ("ours", 9)],
 )
 def test_stopped_it_goes_on_to_the_same_end(kind, writes, tmp_path):
     """Before the first checkpoint or later, between an update and its checkpoint, bit for bit."""
@@ -258,7 +275,7 @@ def test_stopped_it_goes_on_to_the_same_end(kind, writes, tmp_path):
     for name in ("train.jsonl", "sampler.jsonl"):
         assert rows_of(part, name) == rows_of(tmp_path / "whole", name)
     assert whole.prober.images > 0
-    if kind != "bounded":  # by which P moves only where gains can be told from noise
+    if kind not in ("bounded", "ours"):  # by which P moves only where gains can be told from noise
         assert (whole.sampler.distribution.logits != 0).any()
     assert kind in ("pathwise", "joint") or not whole.sampler.distribution.gains.isnan().all()
 

@@ -56,15 +56,20 @@ TINY = (
     "finish.mode=inherit",
     "export.formats=[]",
 )
+BEFORE = (
+    "kept='weights', dead_zone=0.0, entropy_weight=0.0, mix_uniform=0.0, policy_share=1.0, "
+    "policy_every=1"
+)
+"""What ShiftNAS did when these records were made, where its defaults are others now."""
 TINY_SHIFT = (
     "sampler.name=shiftnas",
     "sampler.held_out=128",
-    "sampler.options={rule='paper', period=100, images=128}",
+    f"sampler.options={{rule='paper', period=100, images=128, {BEFORE}}}",
 )
 MACRO_SHIFT = (
     "sampler.name=shiftnas",
     "sampler.held_out=2000",
-    "sampler.options={rule='paper', period=200, images=256}",
+    f"sampler.options={{rule='paper', period=200, images=256, {BEFORE}}}",
 )
 METHODS: dict[str, dict[str, tuple[str, ...]]] = {
     "tiny": {

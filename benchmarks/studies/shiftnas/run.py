@@ -55,7 +55,8 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "cnn": (
         "data.train_size=10000",
         "sampler.options={rule = 'paper', grid = [0.25e6, 1.65e6, 0.2e6], jitter = true, "
-        "resource_weight = 1.0, period = 40, images = 128}",
+        "resource_weight = 1.0, period = 40, images = 128, kept = 'weights', dead_zone = 0.0, "
+        "entropy_weight = 0.0, mix_uniform = 0.0, policy_share = 1.0, policy_every = 1}",
     ),
 }
 """What a setting changes in its recipe: the CNN trains on fewer images, with more updates."""

@@ -168,7 +168,7 @@ def shift(lines: Sequence[TargetsLine]) -> list[Figure]:
         f.layout(f.axis("training step", tickformat="~s", nticks=6), targets),
         f"{numbers.plural(sum(line.update for line in lines), 'update')} of the distribution over "
         f"{numbers.plural(len(last.targets), 'target')}; uniform is "
-        f"{numbers.percent(1 / len(last.targets))}.{_told(lines)}",
+        f"{numbers.percent(1 / len(last.targets))}.{_told(lines)}{_spent(last)}",
     )
     steps = "target %{x:.3s}<br>%{y} steps<extra></extra>"
     trained = Figure(
@@ -185,7 +185,7 @@ def shift(lines: Sequence[TargetsLine]) -> list[Figure]:
         "At the last record: cost of the likeliest architecture minus its target.",
         height=260,
     )
-    return [moved, *_evidence(lines, targets), trained, missed]
+    return [moved, *_evidence(lines, targets), trained, missed, *_variety(lines, targets)]
 
 
 def _told(lines: Sequence[TargetsLine]) -> str:
@@ -197,6 +197,51 @@ def _told(lines: Sequence[TargetsLine]) -> str:
         f" At the last update, what targets still gain is {verdicts[-1]}; it was distinguishable "
         f"at {telling} of {numbers.plural(len(verdicts), 'update')}."
     )
+
+
+def _spent(last: TargetsLine) -> str:
+    if last.probe_share is None:
+        return ""
+    return (
+        f" Probes on held-out images took {numbers.percent(last.probe_share)} of the multiply-adds "
+        "of training, counted as slices forward and backward."
+    )
+
+
+def _variety(lines: Sequence[TargetsLine], targets: dict[str, object]) -> list[Figure]:
+    """How varied the generator's draws are, beside those of the whole sub-space of each target."""
+    known = [line for line in lines if line.distinct is not None]
+    if not known:
+        return []
+    last = known[-1]
+    drawn = f.bars(
+        last.targets,
+        last.entropy_nats,
+        f.colour(5),
+        name="generator",
+        text=[f"{distinct} distinct of 200 draws" for distinct in last.distinct or ()],
+        textposition="none",
+        hovertemplate="target %{x:.3s}<br>%{y:.2f} nats, %{text}<extra></extra>",
+    )
+    whole = f.dots(
+        last.targets,
+        last.bin_entropy_nats or (),
+        "all around the target",
+        hovertemplate="target %{x:.3s}<br>%{y:.2f} nats<extra></extra>",
+    )
+    distinct = [sum(line.distinct or ()) / len(line.targets) for line in known]
+    return [
+        Figure(
+            "How varied the generator's draws are",
+            [drawn, whole],
+            f.layout(targets, f.axis("entropy, nats", rangemode="tozero")),
+            "At the last record. Dots: the entropy of drawing uniformly what costs within half a "
+            "step of the target. Of 200 draws for a target "
+            f"{numbers.decimal(distinct[-1], 0)} are distinct, in the mean over targets; at the "
+            f"first record {numbers.decimal(distinct[0], 0)}.",
+            height=280,
+        )
+    ]
 
 
 def _evidence(lines: Sequence[TargetsLine], targets: dict[str, object]) -> list[Figure]:

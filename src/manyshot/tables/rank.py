@@ -16,6 +16,7 @@ from manyshot.tables.numbers import count, decimal, share_statistic, statistic
 from manyshot.tables.table import Table
 
 TAU, RHO, R = "Kendall's τ", "Spearman's ρ", "Pearson's r"
+LIKE_COST = "τ at like cost"
 _PREDICTORS = {
     "without recalibration": "not recalibrated",
     "macs": "MACs",
@@ -77,7 +78,7 @@ def _statistics_row(name: str, of: PredictorStatistics, in_percent: bool) -> dic
         R: statistic(of.pearson),
         **({} if of.weighted is None else {"Weighted τ": statistic(of.weighted)}),
         **({} if of.sparse is None else {"Sparse τ": statistic(of.sparse)}),
-        **({} if of.like_cost is None else {"τ at like cost": statistic(of.like_cost)}),
+        **({} if of.like_cost is None else {LIKE_COST: statistic(of.like_cost)}),
         "Clear pairs": statistic(of.clear_pairs),
         **{f"Top {k}": share_statistic(share) for k, share in of.overlap.items()},
         f"Best rank, k = {', '.join(of.best_rank)}": ", ".join(

@@ -21,6 +21,10 @@ STEPS = 13
 """How many steps a run has: a prime, which few cycles fit into. Some checks do as many more."""
 
 
+IMAGES = 32
+"""How many images a step has, as answers to probes tell."""
+
+
 @final
 class Rehearsal:
     """The training loop around a sampler, without a network: losses and gradients are made up.
@@ -86,7 +90,10 @@ class Rehearsal:
         grads = ({d: _slope(p) for d, p in (path.policy or {}).items()} for path in probe.paths)
         if probe.save:
             self.saved = self.step
-        return Probed(now, before, tuple(grads) if probe.gradients else ())
+        images = probe.images * probe.turn // probe.turns
+        images -= probe.images * (probe.turn - 1) // probe.turns
+        gradients = tuple(grads) if probe.gradients else ()
+        return Probed(now, before, gradients, images, float(images), batch=IMAGES)
 
 
 class SamplerSuite:

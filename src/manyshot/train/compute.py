@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import final
 
 from manyshot.space import Arch
+from manyshot.train.gradients import policy_rows
 from manyshot.train.optimisation import Trained
 from manyshot.train.plan import PlannedPath
 
@@ -82,8 +83,15 @@ class Compute:
         self.macs, self.probe_macs = state["macs"], state["probe_macs"]
 
     def _of(self, path: PlannedPath) -> int:
-        masked = path.policy is not None and path.masks == "full"
-        return self._of_arch(self._largest if masked else path.arch)
+        """A forward; slices of all and masks on a part, where the policy learns from a share."""
+        own = self._of_arch(path.arch)
+        masked = self._of_arch(self._largest) if path.masks == "full" else own
+        if path.policy is None:
+            return own
+        if path.policy_share >= 1:
+            return masked
+        rows = policy_rows(self._batch_size, path.policy_share)
+        return own + masked * rows // self._batch_size
 
     def _of_arch(self, arch: Arch) -> int:
         if arch not in self._known:

@@ -208,15 +208,23 @@ def head_key(decision: Decision) -> str:
     return f"{next(filter(None, reversed(words)), '')}_{len(decision.options)}"
 
 
-def resource_loss(costs: Tensor, targets: Tensor, step: float) -> Tensor:
+def resource_loss(costs: Tensor, targets: Tensor, step: float, dead_zone: float = 0.0) -> Tensor:
     """How far costs are from targets, ((F - C) / step)^2: (N,), in squared steps of the grid.
 
     ShiftNAS (arXiv:2307.08300, eq. 10) has (F - C)^2 and gives neither unit nor weight. Dividing by
     the step makes the weight free of units; with weight w, a task loss of slope s per step moves
-    the optimum to C - s / 2w.
+    the optimum to C - s / 2w. With a dead zone z (ours) it is max(0, |F - C| / step - z)^2: nothing
+    within z steps, so that a target does not ask all architectures around it to cost the same.
+
+    Args:
+        costs: F, (N,).
+        targets: C, in the same shape.
+        step: of the grid.
+        dead_zone: in steps of the grid.
 
     Raises:
-        ValueError: unless `step` is positive and finite, for differing shapes.
+        ValueError: unless `step` is positive and finite and `dead_zone` at least zero, for
+            differing shapes.
     """
     if costs.shape != targets.shape:
         raise ValueError(
@@ -225,7 +233,10 @@ def resource_loss(costs: Tensor, targets: Tensor, step: float) -> Tensor:
         )
     if not (math.isfinite(step) and step > 0):
         raise ValueError(f"step must be positive, the distance of two cost targets, got {step}")
-    return ((costs - targets) / step).square()
+    if not (math.isfinite(dead_zone) and dead_zone >= 0):
+        raise ValueError(f"dead_zone must be at least 0 steps of the grid, got {dead_zone}")
+    away = (costs - targets) / step
+    return (away if dead_zone == 0 else (away.abs() - dead_zone).clamp(min=0)).square()
 
 
 class Generated(NamedTuple):

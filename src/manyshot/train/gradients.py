@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from manyshot.nn.inputs import Inputs, as_call, device_of
+from manyshot.nn.inputs import Inputs, as_call, batch_of, device_of, in_parts
 from manyshot.nn.modes import evaluating
-from manyshot.space import Arch
+from manyshot.space import Arch, Decision
 from manyshot.tasks import DEFAULT, Task
 from manyshot.tasks.task import detached, loss_function
-from manyshot.train.plan import Plan, Target
+from manyshot.train.plan import Plan, PlannedPath, Target
+
+LEAST_ROWS = 16
+"""A policy that learns from a share of the batch has no fewer samples than this, where there are as
+many: batch norm normalises them by themselves."""
 
 
 class Forward(Protocol):
@@ -43,6 +48,13 @@ def accumulate(
     new leaves. Their gradients and that of the penalty go on together to whatever made them, once,
     at the end.
 
+    A path whose policy learns from a share of the batch (`PlannedPath.policy_share`) runs twice:
+    first by its option indices on all samples, which gives the weights the gradient that a plan
+    without policies would; then, after all paths, by its masks on the first samples, which gives
+    the policy alone the gradient of its mean loss there. That mean estimates the one over the
+    batch, so nothing is scaled. The second pass normalises by its own samples, and what it draws
+    (for dropout) comes after all that the weights learn from.
+
     Args:
         forward: (images, arch) to outputs; `policy` and `masks` besides, if the path has a policy.
         plan: the paths.
@@ -69,36 +81,82 @@ def accumulate(
             teachers["original"] = original(*args, **kwargs)
     loss_of, losses = loss_function(task, smoothing), []
     learnt: list[tuple[Tensor, Tensor]] = []  # what made a policy, and the leaf in its place
+    apart: list[tuple[PlannedPath, dict[Decision, Tensor]]] = []
     device = device_of(images)
     for path in plan.paths:
-        weight = share * path.weight
         masked: dict[str, Any] = {}
         if path.policy is not None:
             leaves = {d: as_leaf(policy, device) for d, policy in path.policy.items()}
             learnt += zip(path.policy.values(), leaves.values(), strict=True)
-            masked = {"policy": leaves, "masks": path.masks}
+            if path.policy_share < 1:
+                apart.append((path, leaves))
+            else:
+                masked = {"policy": leaves, "masks": path.masks}
         outputs = forward(images, path.arch, **masked)
-        if path.target == "labels":
-            task.check(outputs, targets)
-            loss = loss_of(outputs, targets)
-        elif path.target in teachers:
-            loss = task.distillation(outputs, teachers[path.target])
-        elif path.target == "original":
-            raise ValueError(
-                f"path {path.arch} learns from the original, and there is none: give "
-                "fit(..., teacher=...), or in a recipe a network that is converted"
-            )
-        else:
-            raise ValueError(
-                f"path {path.arch} learns from the largest architecture {largest}, which must "
-                "come before it in the plan, learning from labels"
-            )
-        backward(loss if weight == 1 else weight * loss)
+        loss = _loss(path, outputs, targets, teachers, task=task, loss_of=loss_of, largest=largest)
+        backward(_weighed(loss, share * path.weight))
         if path.arch == largest and path.target == "labels":
             teachers["largest"] = detached(outputs)
         losses.append(loss.detach())
+    for path, leaves in apart:
+        rows = policy_rows(batch_of(images), path.policy_share)
+        some, few = in_parts(images, rows)[0], in_parts(targets, rows)[0]
+        taught = {who: in_parts(known, rows)[0] for who, known in teachers.items()}
+        outputs = forward(some, path.arch, policy=leaves, masks=path.masks)
+        loss = _loss(path, outputs, few, taught, task=task, loss_of=loss_of, largest=largest)
+        backward_into(list(leaves.values()))(_weighed(loss, share * path.weight))
     _pass_on(learnt, plan.penalty, share)
     return losses
+
+
+def policy_rows(batch: int, share: float) -> int:
+    """How many samples of a batch a policy learns from: at least 16, or all that there are."""
+    return min(batch, max(LEAST_ROWS, math.ceil(share * batch)))
+
+
+def _weighed(loss: Tensor, weight: float) -> Tensor:
+    return loss if weight == 1 else weight * loss
+
+
+def _loss(
+    path: PlannedPath,
+    outputs: Any,
+    targets: Any,
+    teachers: Mapping[Target, Any],
+    *,
+    task: Task,
+    loss_of: Callable[[Any, Any], Tensor],
+    largest: Arch,
+) -> Tensor:
+    """The loss of a path's outputs against what it learns from.
+
+    Args:
+        path: what it is.
+        outputs: what it gave.
+        targets: what the outputs should be, by the labels.
+        teachers: the outputs of those that teach, by who they are.
+        task: says how outputs are distilled.
+        loss_of: of outputs and targets.
+        largest: the architecture that teaches in in-place distillation, for messages.
+
+    Raises:
+        ValueError: if who it learns from is not among the teachers, or for outputs or targets that
+            are none of the task.
+    """
+    if path.target == "labels":
+        task.check(outputs, targets)
+        return loss_of(outputs, targets)
+    if path.target in teachers:
+        return task.distillation(outputs, teachers[path.target])
+    if path.target == "original":
+        raise ValueError(
+            f"path {path.arch} learns from the original, and there is none: give "
+            "fit(..., teacher=...), or in a recipe a network that is converted"
+        )
+    raise ValueError(
+        f"path {path.arch} learns from the largest architecture {largest}, which must "
+        "come before it in the plan, learning from labels"
+    )
 
 
 def as_leaf(policy: Tensor, device: torch.device) -> Tensor:

@@ -29,6 +29,10 @@ class PlannedPath:
             architecture, which must come before it in the plan (in-place distillation); or those of
             the original, a network that does not change (see `Trainer`).
         masks: how layers mask, if there is a policy.
+        policy_share: the share of the batch that a policy learns from. At 1 the weights learn
+            through the masks too, all in one pass. Below 1 the weights learn from the slices of the
+            architecture on the whole batch, exactly as without a policy, and the policy alone from
+            masks on the first so many samples (see `accumulate`).
     """
 
     arch: Arch
@@ -36,6 +40,7 @@ class PlannedPath:
     weight: float = 1.0
     target: Target = "labels"
     masks: MaskMode = "full"
+    policy_share: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +67,22 @@ class Probe:
     All forwards are in eval mode and normalise by the batch; they change no weight, buffer or
     random stream.
 
+    A sampler that wants to compare losses over time can do so in two ways. It has the weights saved
+    (`save`), and asks for losses at both (`since`). Or it keeps the answers, and asks later about
+    the same paths on the same images (`which`); these may be shared out over the probes of many
+    steps (`turns`), each of which is then answered at the weights of its own step.
+
     Attributes:
         paths: their losses are wanted; weights and targets of paths are not looked at.
         images: how many held-out images, or all if there are fewer.
         since: whether the losses at the weights that were saved last are wanted too.
         gradients: whether the gradients of the policies are wanted.
         save: whether the weights, as they are now, are to be saved for later probes.
+        which: names the images: probes of one number and one `images` see the same. By default they
+            are those of the step.
+        turn: which part of the images is wanted, of `turns`: from 1.
+        turns: over how many probes the images are shared out, in parts of 128 or a few more. Where
+            there are fewer parts than turns, the other turns see none.
     """
 
     paths: tuple[PlannedPath, ...] = ()
@@ -75,6 +90,9 @@ class Probe:
     since: bool = False
     gradients: bool = False
     save: bool = False
+    which: int | None = None
+    turn: int = 1
+    turns: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,15 +100,22 @@ class Probed:
     """The answer to a probe, the same in all processes.
 
     Attributes:
-        losses: mean cross-entropy of each path at the weights as they are, (N,), float64.
+        losses: mean cross-entropy of each path at the weights as they are, (N,), float64; zeros
+            where there were no images.
         before: the same at the saved weights; None if not asked for, or if none were saved.
         gradients: for each path the gradient, by decision, of its loss in its policy, less that at
             the saved weights if `before` is there; empty if not asked for.
+        images: how many images each path saw.
+        weight: how much they weigh in a mean of losses, by the task; zero where there were none.
+        batch: how many images a training step has, over all processes.
     """
 
     losses: Tensor
     before: Tensor | None = None
     gradients: tuple[Mapping[Decision, Tensor], ...] = ()
+    images: int = 0
+    weight: float = 0.0
+    batch: int = 0
 
 
 class Sampler(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeAlias, final
@@ -13,7 +14,7 @@ from torch import Tensor
 from manyshot.data import Batch
 from manyshot.data.own import is_finite
 from manyshot.evaluate import evaluating
-from manyshot.nn.inputs import batch_of
+from manyshot.nn.inputs import batch_of, in_parts
 from manyshot.seeding import Stream, stream
 from manyshot.space import Decision
 from manyshot.train.compute import Compute
@@ -23,6 +24,9 @@ from manyshot.train.plan import PlannedPath, Probe, Probed
 
 HeldOut: TypeAlias = Callable[[int, int], Iterable[Batch]]
 """`held_out(images, seed)`: batches of so many held-out images."""
+PART = 128
+"""Images that are shared out over several probes come in parts of at least so many, if there are as
+many: each part is normalised by itself."""
 
 
 @final
@@ -41,6 +45,7 @@ class Prober:
         held_out: HeldOut | None,
         seeds: Stream,
         compute: Compute | None = None,
+        batch: int = 0,
     ) -> None:
         """Begins with no weights saved.
 
@@ -49,11 +54,14 @@ class Prober:
             held_out: makes batches of held-out images; None where nobody probes.
             seeds: names the random stream that says which images a step's probe sees.
             compute: counts what probes spend.
+            batch: how many images a training step has, which answers tell.
         """
         self.saved: dict[str, Tensor] = {}
         self.images = 0
         self.held_out = held_out
         self._optimisation, self._seeds, self._compute = optimisation, seeds, compute
+        self._batch = batch
+        self._shared: dict[tuple[int, int], _Shared] = {}
 
     def answer(self, probe: Probe, step: int) -> Probed:
         """The answer to a probe, the same in all processes, which share its paths.
@@ -77,6 +85,7 @@ class Prober:
         batches: list[Batch] = []
         if probe.paths:
             batches = self._batches(probe, step)
+        if batches:
             with evaluating(net), torch.random.fork_rng():
                 self._evaluate(probe, batches, losses, grads, 1.0)
                 if before is not None:
@@ -86,6 +95,7 @@ class Prober:
             self.images += len(probe.paths) * each
             if self._compute is not None:
                 self._compute.probe(probe.paths, each)
+        task = self._optimisation.task
         if probe.save:
             self.saved = {name: p.detach().clone() for name, p in net.named_parameters()}
         losses = self._summed(losses)
@@ -94,10 +104,17 @@ class Prober:
                 what = f"the held-out loss of architecture {path.arch} is {loss}"
                 raise self._optimisation.diverged(step, what, _not_finite(batches))
         gradients = () if grads is None else tuple(_by_path(probe, self._summed(grads)))
-        return Probed(losses, None if before is None else self._summed(before), gradients)
+        return Probed(
+            losses,
+            None if before is None else self._summed(before),
+            gradients,
+            sum(batch_of(targets) for _, targets in batches),
+            float(sum(task.weight(targets) for _, targets in batches)),
+            self._batch,
+        )
 
     def image_seed(self, step: int) -> int:
-        """Decides which held-out images the probe of a step sees."""
+        """Decides which held-out images the probe of a step sees, or those of a number."""
         return stream(*self._seeds, step)
 
     def state_dict(self) -> dict[str, Any]:
@@ -111,9 +128,15 @@ class Prober:
         self.images = state["probed_images"]
 
     def _batches(self, probe: Probe, step: int) -> list[Batch]:
-        batches: list[Batch] = []
-        if self.held_out is not None:
-            batches = list(self.held_out(probe.images, self.image_seed(step)))
+        """The batches of a probe, or of its turn, of which some have none."""
+        seed = self.image_seed(step if probe.which is None else probe.which)
+        if self.held_out is not None and probe.turns > 1:
+            key = (probe.images, seed)
+            if key not in self._shared:  # the last alone: a set may be large
+                self._shared = {key: _Shared(self.held_out(*key))}
+            if self._shared[key].count:
+                return self._shared[key].of(probe.turn, probe.turns)
+        batches = [] if self.held_out is None else list(self.held_out(probe.images, seed))
         if not sum(batch_of(targets) for _, targets in batches):
             raise ValueError(
                 "held_out gave no images for a probe: a sampler that probes needs some"
@@ -168,6 +191,37 @@ class Prober:
             return values
         total: Any = accelerator.reduce(values.to(accelerator.device), "sum")
         return total.to("cpu", torch.float64)  # type: ignore[no-any-return]
+
+
+@final
+class _Shared:
+    """Images in parts that are shared out over turns, and read in their order once a round.
+
+    Attributes:
+        count: how many parts there are.
+    """
+
+    def __init__(self, batches: Iterable[Batch]) -> None:
+        self._batches, self._at = batches, 0
+        self.count = sum(1 for _ in self._parts())
+        self._left = self._parts()
+
+    def of(self, turn: int, turns: int) -> list[Batch]:
+        """The parts of a turn, of `turns` from 1; the last one is due in the last."""
+        first, last = (done * self.count // turns for done in (turn - 1, turn))
+        if first == last:
+            return []
+        if self._at != first:
+            self._left = itertools.islice(self._parts(), first, None)
+        self._at = last
+        return list(itertools.islice(self._left, last - first))
+
+    def _parts(self) -> Iterator[Batch]:
+        for images, targets in self._batches:
+            count = batch_of(targets)
+            if count:
+                size = -(-count // max(1, count // PART))
+                yield from zip(in_parts(images, size), in_parts(targets, size), strict=True)
 
 
 def _not_finite(batches: Iterable[Batch]) -> list[str]:

@@ -160,7 +160,13 @@ class Trainer:
         self._saved = time.monotonic()
         self.average = None if settings.ema is None else Average(net, settings.ema)
         self.compute = Compute(macs_of, largest, batches.batch_size)
-        self.prober = Prober(self.optimisation, held_out, (seed, "probe_images"), self.compute)
+        self.prober = Prober(
+            self.optimisation,
+            held_out,
+            (seed, "probe_images"),
+            self.compute,
+            batches.batch_size,
+        )
         tracked = settings.tracker is not None
         evidence = None
         if validation is not None:

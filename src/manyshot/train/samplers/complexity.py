@@ -295,7 +295,10 @@ class ComplexityDistribution:
         return np.array([rng.choice(group) for group in np.array_split(bins, STRATA)])
 
     def update(
-        self, deltas: Numbers, bins: Sequence[int] | npt.NDArray[np.int64] | None = None
+        self,
+        deltas: Numbers,
+        bins: Sequence[int] | npt.NDArray[np.int64] | None = None,
+        drawn: Tensor | None = None,
     ) -> None:
         """One update on changes of held-out loss: the enumerated estimator.
 
@@ -308,6 +311,8 @@ class ComplexityDistribution:
         Args:
             deltas: L(w, a_k) - L(w', a_k) of one held-out batch, shape (K,) or (number of bins,).
             bins: the bins that they are of; by default all.
+            drawn: the probabilities by which bins were drawn between w' and w, (K,); by default
+                those of now.
 
         Raises:
             ValueError: for another shape, a delta that is not finite, or bins that do not exist or
@@ -321,7 +326,7 @@ class ComplexityDistribution:
         fresh = _finite("deltas", deltas, len(index))
         if self.signal == "abs":
             fresh = -fresh.abs()
-        self._keep(fresh, index)
+        self._keep(fresh, index, self.sampling_probabilities() if drawn is None else drawn)
         if self.rule == "bounded":
             self.logits.copy_(self.evidence().logits())
             return
@@ -408,9 +413,8 @@ class ComplexityDistribution:
         self.averages.copy_(state["averages"])
         self._adam.load_state_dict(copy.deepcopy(state["adam"]))
 
-    def _keep(self, signal: Tensor, index: npt.NDArray[np.int64]) -> None:
-        drawn = (len(self) * self.sampling_probabilities()[index]).clamp(min=LEAST_DRAWN)
-        gains = -signal / drawn
+    def _keep(self, signal: Tensor, index: npt.NDArray[np.int64], drawn: Tensor) -> None:
+        gains = -signal / (len(self) * drawn[index]).clamp(min=LEAST_DRAWN)
         centred = gains - gains.mean()
         scale = max(1.0, float(gains.abs().max()))
         centred = centred.where(centred.abs() >= ROUNDING * scale, 0.0)

@@ -6,6 +6,7 @@ Zhang et al. 2023, "ShiftNAS: Improving One-shot NAS via Probability Shift", arX
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import warnings
 from collections.abc import Mapping, Sequence
@@ -28,11 +29,18 @@ from manyshot.train.generator import (
 )
 from manyshot.train.plan import Plan, PlannedPath, Probe, Probed
 from manyshot.train.samplers.complexity import WINDOW, ComplexityDistribution, Grid
+from manyshot.train.samplers.kept import Answers
+from manyshot.train.samplers.members import Members
 from manyshot.train.samplers.shift_options import ShiftNASOptions
 
 MOVED, FASTEST = 5.0, 0.05
 """By default of the paper's rule: Adam's rate times the number of updates, about how far a logit
 can move in all; and the largest such rate, for runs of few updates, which say little."""
+DRAWS = 200
+"""Per target, of which a report counts the distinct ones."""
+SETTLED, RECENT = 0.25, 0.9
+"""The generator's draws are near their targets where their mean squared distance, in steps of the
+grid, is below this; and the share of the old in that mean over its steps."""
 
 
 @runtime_checkable
@@ -68,7 +76,10 @@ class ShiftNAS:
 
     What the paper leaves open and is ours: how the generator is built (`ArchitectureGenerator`),
     the bounded rule and the enumerated estimator of the distribution (`ComplexityDistribution`),
-    the unit of the resource loss (`resource_loss`), and that it is averaged over all targets.
+    the unit of the resource loss (`resource_loss`), and that it is averaged over all targets. Ours
+    too is what keeps steps cheap (`policy_share`, `policy_every`, `kept`) and the generator varied
+    (`dead_zone`, `entropy_weight`, `mix_uniform`, `tau_end`); `ShiftNASOptions` says how the paper
+    has it.
 
     Attributes:
         space: the search space.
@@ -78,6 +89,9 @@ class ShiftNAS:
         generator: from a target to policies; it stays on the CPU.
         distribution: over the targets.
         counts: how many steps were trained for each target, (K,).
+        progress: how much of the weight steps is done, in [0, 1].
+        distance: the mean squared distance of its draws from their targets, in squared steps of
+            the grid, over the last steps of the generator; infinite before the first.
     """
 
     def __init__(
@@ -129,35 +143,81 @@ class ShiftNAS:
             floor=options.floor,
             clip=math.inf if options.logit_clip == 0 else options.logit_clip,
         )
+        self._seed, self._macs = seed, costs.get("macs")
+        self._compute = {"trained": 0.0, "probed": 0.0}
+        self.progress, self.distance = 0.0, math.inf
+        kept = options.kept or ("weights" if options.estimator == "pathwise" else "answers")
+        self._answers = Answers(options.period) if kept == "answers" else None
         self.probes = learn and len(self.grid) > 1
         self.clip_norm = options.clip_norm or None
         self.counts = torch.zeros(len(self.grid), dtype=torch.int64)
         self._target = 0  # of the last plan
+        self._missed: float | None = None  # by the draws of the last plan, if the generator learns
         self._asked: _Asked | None = None
         self._news: dict[str, Any] | None = None
 
     # -- what trains next ------------------------------------------------------------------
 
     def plan(self, rng: np.random.Generator, step: int) -> Plan:
-        """One path for a drawn target, with the resource loss as penalty."""
+        """One path for a drawn target; if the generator learns, with its losses as penalty."""
         options = self.options
-        self._target = self.distribution.sample(rng)
+        self._target, self._missed = self.distribution.sample(rng), None
+        if options.mix_uniform and rng.random() < options.mix_uniform:
+            arch = self.members.draw(self._target, rng)
+            if arch is not None:
+                return Plan((PlannedPath(arch),))
         targets, row = self._centres, self._target
         if options.jitter:
             off = (rng.random() - 0.5) * self.grid.step
             near = (self._centres[row] + off).clamp(self._centres[0], self._centres[-1])
             targets, row = torch.cat((targets, near.view(1))), len(targets)
-        if not options.all_bins:
+        learns = self.settling or int(self.counts.sum()) % options.policy_every == 0
+        if not (options.all_bins and learns):
             targets, row = targets[row : row + 1], 0
-        encoded = self.generator.encode(targets)
-        policies = self.generator(encoded, tau=options.tau, generator=_generator(rng)).policies
-        losses = resource_loss(self.cost(policies), targets, self.grid.step)
-        return Plan((self._path(policies, row),), options.resource_weight * losses.mean())
+        with torch.set_grad_enabled(learns):
+            decoded = self.generator(
+                self.generator.encode(targets), tau=self.tau, generator=_generator(rng)
+            )
+        path = self._path(decoded.policies, row)
+        if not learns:
+            return Plan((PlannedPath(path.arch),))
+        costs = self.cost(decoded.policies)
+        left = self.annealed
+        losses = resource_loss(costs, targets, self.grid.step, left * options.dead_zone)
+        penalty = options.resource_weight * losses.mean()
+        if left * options.entropy_weight:
+            penalty = penalty - left * options.entropy_weight * decoded.entropy.mean()
+        self._missed = float(resource_loss(costs.detach(), targets, self.grid.step).mean())
+        return Plan((path,), penalty)
+
+    @functools.cached_property
+    def members(self) -> Members:
+        """The architectures around each target, and how many there are."""
+        return Members(self.space, self.table, self.grid, seed=self._seed)
+
+    @property
+    def settling(self) -> bool:
+        """Whether the generator's draws are still far from their targets."""
+        return not self.distance < SETTLED
+
+    @property
+    def annealed(self) -> float:
+        """What is left of the dead zone and of the weight of the entropy, from 1 to 0."""
+        anneal = self.options.anneal
+        return max(0.0, 1 - self.progress / anneal) if anneal else 0.0
+
+    @property
+    def tau(self) -> float:
+        """The temperature now."""
+        first, last = self.options.tau, self.options.tau_end
+        return first if last is None else first * (last / first) ** self.progress
 
     def _path(self, policies: Mapping[Decision, Tensor], row: int) -> PlannedPath:
         own = {decision: policy[row] for decision, policy in policies.items()}
         [arch] = self.generator.archs({d: p.unsqueeze(0) for d, p in own.items()})
-        return PlannedPath(arch, policy=own, masks=self.options.masks)
+        return PlannedPath(
+            arch, policy=own, masks=self.options.masks, policy_share=self.options.policy_share
+        )
 
     def optimizer(self) -> torch.optim.Optimizer:
         """Adam of the generator, without weight decay."""
@@ -166,9 +226,16 @@ class ShiftNAS:
     # -- the distribution ------------------------------------------------------------------
 
     def probe(self, rng: np.random.Generator, step: int, steps: int) -> Probe | None:
-        """The losses of all targets at their present architectures, every `period` steps."""
+        """Asks for the losses of all targets' likeliest architectures, every `period` steps.
+
+        Either all at once, at these weights and those of the last update; or in parts, of which
+        each step of a period has some, to be compared with those of the period before.
+        """
         options, self._asked = self.options, None
+        self.progress = step / steps
         first = round(options.warmup * steps) or options.period  # weights are saved, for the next
+        if self._answers is not None:
+            first = max(first, options.period)  # answers are kept in the period that ends with it
         updates, since = max(0, steps - first) // options.period, step - first
         due = since > 0 and since % options.period == 0
         if step % options.period == 0 or step == steps or due:
@@ -180,12 +247,16 @@ class ShiftNAS:
                 "period or warmup, or train for longer",
                 stacklevel=2,
             )
-        if not self.probes or not (since == 0 or due):
+        if not self.probes:
+            return None
+        if due and options.rule == "paper" and options.distribution_lr is None:
+            self.distribution.lr = min(FASTEST, MOVED / updates)
+        if self._answers is not None:
+            return self._turn(rng, since, updates) if updates else None
+        if not (since == 0 or due):
             return None
         if since == 0:
             return Probe(save=True)
-        if options.rule == "paper" and options.distribution_lr is None:
-            self.distribution.lr = min(FASTEST, MOVED / updates)
         self._asked = self._drawn(rng) if options.estimator == "pathwise" else self._listed(rng)
         return Probe(
             self._asked.paths,
@@ -193,6 +264,33 @@ class ShiftNAS:
             since=True,
             gradients=options.estimator == "pathwise",
             save=True,
+        )
+
+    def _turn(self, rng: np.random.Generator, since: int, updates: int) -> Probe | None:
+        """The part of an update's probe that is of this step; the last ends with the last update.
+
+        Args:
+            rng: of the targets, where there are many.
+            since: steps since the end of the first period that is asked about, whose answers are
+                the first to compare with.
+            updates: how many there will be.
+        """
+        options, answers = self.options, self._answers
+        assert answers is not None
+        if not -options.period < since <= updates * options.period:
+            return None
+        turn = (since - 1) % options.period + 1
+        if turn == 1:
+            listed = self._listed(rng)
+            archs = [path.arch for path in listed.paths]
+            answers.begin(archs, listed.bins, self.distribution.sampling_probabilities())
+        self._asked = _Asked(tuple(map(PlannedPath, answers.archs)), [], turn=turn)
+        return Probe(
+            self._asked.paths,
+            images=options.images,
+            which=0,
+            turn=turn,
+            turns=options.period,
         )
 
     def _listed(self, rng: np.random.Generator) -> _Asked:
@@ -207,29 +305,62 @@ class ShiftNAS:
         """Draws of targets and of the generator for them, with the graph to the logits."""
         draws, noise = self.options.draws, _generator(rng)
         one_hots, logits = self.distribution.straight_through(draws, noise)
-        policies = self.generator(one_hots, tau=self.options.tau, generator=noise).policies
+        policies = self.generator(one_hots, tau=self.tau, generator=noise).policies
         paths = tuple(self._path(policies, row) for row in range(draws))
         return _Asked(paths, [], policies, logits)
 
     def feedback(self, plan: Plan, losses: Sequence[Tensor], probed: Probed | None = None) -> None:
         """Counts the target, and moves the distribution on the answer to its probe."""
         self.counts[self._target] += 1
+        if self._missed is not None:
+            old = self._missed if math.isinf(self.distance) else self.distance
+            self.distance = RECENT * old + (1 - RECENT) * self._missed
+        self._spend(plan, probed)
         asked, self._asked = self._asked, None
-        if probed is None or asked is None or probed.before is None:
+        if probed is None or asked is None:
             return
-        deltas = probed.losses - probed.before
-        if asked.logits is None:
-            self.distribution.update(deltas, asked.bins)
-            self._news = {
-                "update": True,
-                "bins": asked.bins,
-                "held_out_loss": probed.losses.tolist(),
-                "change": deltas.tolist(),
-                **self.distribution.evidence().plain(),
-            }
+        if asked.turn is not None:
+            self._compare(asked.turn, probed)
+        elif probed.before is not None and asked.logits is None:
+            self._update(probed.losses, probed.losses - probed.before, asked.bins)
+        elif probed.before is not None:
+            self.distribution.update_from(asked.gradient(probed))
+            deltas = probed.losses - probed.before
+            self._news = {"update": True, "change": deltas.tolist()}
+
+    def _compare(self, turn: int, probed: Probed) -> None:
+        """Keeps the answer of a turn; after the last one of a period the distribution moves."""
+        assert self._answers is not None
+        self._answers.take(turn, probed)
+        change = self._answers.change() if turn == self.options.period else None
+        if change is not None:
+            self._update(change.losses, change.deltas, change.bins, change.drawn)
+
+    def _update(
+        self, losses: Tensor, deltas: Tensor, bins: list[int], drawn: Tensor | None = None
+    ) -> None:
+        self.distribution.update(deltas, bins, drawn)
+        self._news = {
+            "update": True,
+            "bins": bins,
+            "held_out_loss": losses.tolist(),
+            "change": deltas.tolist(),
+            **self.distribution.evidence().plain(),
+        }
+
+    def _spend(self, plan: Plan, probed: Probed | None) -> None:
+        """Adds up the multiply-adds of slices that trained, per image, and of probes.
+
+        A probe runs forward, twice where it compares with weights that were saved; training runs
+        forward and backward, which is three times a forward.
+        """
+        if self._macs is None:
             return
-        self.distribution.update_from(asked.gradient(probed))
-        self._news = {"update": True, "change": deltas.tolist()}
+        self._compute["trained"] += 3 * float(self._macs([p.arch for p in plan.paths]).sum())
+        if probed is not None and self._asked is not None and probed.images and probed.batch:
+            runs = 1 if probed.before is None else 2
+            macs = float(self._macs([p.arch for p in self._asked.paths]).sum())
+            self._compute["probed"] += runs * macs * probed.images / probed.batch
 
     def report(self) -> dict[str, Any] | None:
         """Every `period` steps: probabilities, counts, state of the generator; news of updates.
@@ -245,17 +376,38 @@ class ShiftNAS:
             "targets": self._centres.tolist(),
             "probabilities": self.distribution.probabilities().tolist(),
             "counts": self.counts.tolist(),
-            **self._state_of_the_generator(),
+            **self.state_of_the_generator(),
+            "bin_entropy_nats": list(self.members.entropy_nats),
+            **({"probe_share": self._share()} if self._compute["probed"] else {}),
             **news,
         }
 
+    def _share(self) -> float:
+        """Multiply-adds of probes over those of training, forward and backward, by slices alone."""
+        return self._compute["probed"] / self._compute["trained"]
+
     @torch.no_grad()
-    def _state_of_the_generator(self) -> dict[str, list[float]]:
-        """By how many steps of the grid its likeliest architectures miss; its entropy, in nats."""
-        decoded = self.generator(self.generator.encode(self._centres), greedy=True)
-        costs = torch.from_numpy(self.table(self.generator.archs(decoded.policies)))
+    def state_of_the_generator(self) -> dict[str, list[Any]]:
+        """How well it meets every target, and how varied its draws are.
+
+        By how many steps of the grid the likeliest architecture misses the target; how many of 200
+        draws are distinct; and the entropy of what they are drawn from, in nats: the mean over
+        draws of the entropies of their choices, each given those before.
+        """
+        encoded = self.generator.encode(self._centres)
+        likeliest = self.generator(encoded, greedy=True)
+        costs = torch.from_numpy(self.table(self.generator.archs(likeliest.policies)))
         errors = (costs - self._centres) / self.grid.step
-        return {"error_grid_steps": errors.tolist(), "entropy_nats": decoded.entropy.tolist()}
+        rng = torch_generator(self._seed, "draw")
+        drawn = self.generator(encoded.repeat_interleave(DRAWS, 0), generator=rng)
+        archs = self.generator.archs(drawn.policies)
+        return {
+            "error_grid_steps": errors.tolist(),
+            "entropy_nats": drawn.entropy.view(-1, DRAWS).mean(1).tolist(),
+            "distinct": [
+                len(set(archs[first : first + DRAWS])) for first in range(0, len(archs), DRAWS)
+            ],
+        }
 
     # -- final networks --------------------------------------------------------------------
 
@@ -271,11 +423,15 @@ class ShiftNAS:
     # -- state -----------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """The generator's weights, the distribution, and the counts."""
+        """The generator's weights, the distribution, answers to compare with, and the counts."""
         return {
             "generator": {k: v.clone() for k, v in self.generator.state_dict().items()},
             "distribution": self.distribution.state_dict(),
+            "answers": self._answers and self._answers.state_dict(),
             "counts": self.counts.clone(),
+            "progress": self.progress,
+            "distance": self.distance,
+            "compute": dict(self._compute),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -292,7 +448,11 @@ class ShiftNAS:
             )
         self.generator.load_state_dict(state["generator"])
         self.distribution.load_state_dict(state["distribution"])
+        if self._answers is not None:
+            self._answers.load_state_dict(state["answers"])
         self.counts.copy_(state["counts"])
+        self.progress, self.distance = state["progress"], state["distance"]
+        self._compute = dict(state["compute"])
 
 
 @final
@@ -305,12 +465,14 @@ class _Asked:
         bins: the targets that they are of, unless drawn.
         policies: of all draws, with their graph.
         logits: of the distribution, at the end of that graph.
+        turn: which part of a period's images it is about, if these are spread over steps.
     """
 
     paths: tuple[PlannedPath, ...]
     bins: list[int]
     policies: Mapping[Decision, Tensor] | None = None
     logits: Tensor | None = None
+    turn: int | None = None
 
     def gradient(self, probed: Probed) -> Tensor:
         """Of the mean change of loss in the logits, through policies and draws; (K,)."""

@@ -13,6 +13,7 @@ from manyshot.plugins import STRICT, AboveZero, AtLeastZero, Positive, Probabili
 from manyshot.train.samplers.complexity import Grid, Rule, Signal
 
 Estimator = Literal["enumerated", "pathwise"]
+Kept = Literal["answers", "weights"]
 
 
 @final
@@ -45,12 +46,19 @@ class ShiftNASOptions:
     """Of the enumerated estimator: changes of loss, or their magnitudes (`abs`)."""
 
     warmup: Share = 0.1
-    """Share of the weight steps in which the distribution rests (the paper: 50 epochs)."""
+    """Share of the weight steps in which the distribution rests (the paper: 50 epochs); with kept
+    answers at least one `period`."""
 
     period: Positive = 100
     """Weight steps between two of its updates, the paper's, and between two reports."""
 
-    images: Positive = 2048
+    kept: Kept | None = None
+    """What an update compares with: `answers`, by default, the losses of the same architectures on
+    the same images a period before, asked in parts of 128 images, spread over the steps of the
+    period; `weights` a copy of the weights, on other images in each update and all at once. The
+    pathwise estimator needs `weights`, and has them by default."""
+
+    images: Positive = 1024
     """Held-out images of an update, or all if there are fewer."""
 
     draws: Positive = 8
@@ -75,8 +83,25 @@ class ShiftNASOptions:
     resource_weight: AtLeastZero = 0.5
     """Lambda: of the squared distance of cost and target, in steps of the grid."""
 
+    dead_zone: AtLeastZero = 0.5
+    """Steps of the grid by which a cost may miss its target without a resource loss, when training
+    begins; they shrink to zero (see `anneal`). The paper has none: 0."""
+
+    entropy_weight: AtLeastZero = 0.1
+    """Of a bonus for the entropy of what the generator draws, in nats, when training begins; it
+    shrinks to zero (see `anneal`). The paper has none: 0."""
+
+    anneal: Probability = 0.6
+    """Share of the weight steps over which `dead_zone` and `entropy_weight` shrink evenly to zero;
+    what is left has the plain resource loss."""
+
+    mix_uniform: Share = 0.1
+    """Share of the steps that train, by slices, an architecture drawn uniformly from those whose
+    cost is within half a step of the target's; the generator rests. The paper has none: 0."""
+
     all_bins: bool = True
-    """Whether every step has the resource loss of all targets, or of the drawn one alone."""
+    """Whether a step of the generator has the resource loss of all targets, or of the drawn one
+    alone."""
 
     jitter: bool = False
     """Whether targets are drawn around those of the grid, uniform within half a step."""
@@ -87,8 +112,21 @@ class ShiftNASOptions:
     masks: MaskMode = "full"
     """How layers mask: with `active` steps cost less, but the loss of the task can only shrink."""
 
+    policy_share: AboveZero = 0.25
+    """Share of the batch on which the generator learns from the loss of the task, through masks;
+    the weights learn from slices on all of it. At 1, the paper's, all learn from masks in one pass.
+    """
+
+    policy_every: Positive = 4
+    """Weight steps from one step of the generator to the next, once its draws miss their targets
+    by less than half a step of the grid (the root of their mean square); until then it learns in
+    every step. In between, the weights train on what it draws, by slices. The paper's is 1."""
+
     tau: AboveZero = 1.0
-    """Temperature of the generator's gradients."""
+    """Temperature of the generator's gradients, when training begins."""
+
+    tau_end: AboveZero | None = None
+    """The temperature when training ends, by equal factors from `tau`; by default as it begins."""
 
     lr: AboveZero = 1e-3
     """Of the generator's Adam, constant."""
@@ -102,6 +140,8 @@ class ShiftNASOptions:
     def __post_init__(self) -> None:
         if self.grid is not None and self.bins is not None:
             raise ValueError(f"bins = {self.bins} are of an automatic grid; leave them or grid out")
+        if self.policy_share > 1:
+            raise ValueError(f"policy_share = {self.policy_share} is a share: at most 1")
         if self.rule != "paper":
             for name in ("distribution_lr", "ema", "floor", "logit_clip"):
                 if getattr(self, name) is not None:
@@ -118,6 +158,11 @@ class ShiftNASOptions:
                 f"estimator = 'pathwise' makes a gradient for rule = 'paper', and rule = "
                 f"{self.rule!r}, which compares the losses of all targets: take rule = 'paper', or "
                 "estimator = 'enumerated'"
+            )
+        if self.kept == "answers":
+            raise ValueError(
+                "kept = 'answers' is of the enumerated estimator: the pathwise one follows the "
+                "gradient at both weights, of the same draws; leave it out, or say 'weights'"
             )
         if self.signal != "signed":
             raise ValueError(
