@@ -517,3 +517,20 @@ def test_plain_networks_beside_winners_train_alike_but_for_what_the_recipe_says(
         row = emoji_run.beside(3000, emoji_run.Arm(0.5, as_recipe), 1e-6, data, seed=0)
         assert row["epochs"] == 1 and 0 <= row["accuracy"] <= 1
         assert abs(row["params"] - 3000) < 1000
+
+
+def test_arms_of_the_study_of_methods_are_legal_and_contrasts_name_them():
+    from benchmarks.studies.methods.arms import ARMS, CONTRASTS, REFERENCE
+    from benchmarks.studies.methods.run import recipe_of
+
+    known = {REFERENCE, *ARMS, *(f"{arm} (before)" for arm in ARMS)}
+    assert {arm for pair in CONTRASTS for arm in pair} <= known
+    recipes = {arm: recipe_of(arm, seed=3) for arm in ARMS}
+    assert all(recipe.seed == 3 and recipe.name == arm for arm, recipe in recipes.items())
+    settings = {
+        recipe.model_copy(update={"name": ""}).model_dump_json() for recipe in recipes.values()
+    }
+    assert len(settings) == len(ARMS)  # no two arms are one method
+    assert {recipe.finish for recipe in recipes.values()} == {recipes[REFERENCE].finish}
+    for arm in ARMS:
+        assert f"`{arm}`" in (BENCHMARKS / "studies" / "methods" / "design.md").read_text()
