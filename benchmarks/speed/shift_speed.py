@@ -130,7 +130,8 @@ def measure_generator(work: Workload, rounds: int) -> Found:
     """Milliseconds of the sampler's share of a step, and of a final decoding."""
     net, _ = work.build(1)
     table = ms.cost.macs_table(net, work.shape)
-    sampler = ms.train.ShiftNAS(net.space, {"macs": table})
+    every = ms.train.ShiftNASOptions(mix_uniform=0.0, policy_every=1)  # the generator always learns
+    sampler = ms.train.ShiftNAS(net.space, {"macs": table}, every)
     optimizer, rng = sampler.optimizer(), np.random.default_rng(0)
     limits = sampler.grid.centres
 

@@ -228,7 +228,7 @@ def test_a_run_with_markup_for_names(everything: Path, tmp_path: Path) -> None:
     folder = with_options(copy_of(everything, tmp_path / "run"), BOLD, "b", "c", "d")
     named(folder, EVIL)
     frames, console = look_at(folder, (PHONE, TABLET, DESK))
-    check(frames, console, figures=25)
+    check(frames, console, figures=27)
     assert frames.keys() == {PHONE, TABLET, DESK}
     assert {kind for kind, _ in frames[DESK]["kinds"]} == {"scatter", "bar", "heatmap"}
     assert frames[DESK]["widest"] > 900
@@ -255,7 +255,9 @@ def test_a_comparison(comparison: dict[str, Any], tmp_path: Path) -> None:
         run["metrics"] = {name: value or 0.5 for name, value in run["metrics"].items()}
     write_json(tmp_path / "compare.json", record)
     frames, console = look_at(tmp_path, again=True)
-    check(frames, console, figures=len(comparison["methods"][0]["metrics"]))
+    check(
+        frames, console, figures=2 + len(comparison["methods"][0]["metrics"])
+    )  # two of what was spent
     assert frames[PHONE]["letters"] == "rgb(1, 2, 3)", "figures follow the colours of the page"
 
 

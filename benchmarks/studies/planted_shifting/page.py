@@ -10,10 +10,20 @@ import numpy as np
 from scipy import stats
 
 from benchmarks.lib import kept
+from benchmarks.lib.checklist import Design, with_checklist
 from benchmarks.lib.pages import markdown
 from manyshot.records import write_text
 
 Record = dict[str, Any]
+DESIGN = Design(
+    primary="change of tau in the set by prediction",
+    same="the same planted problems and the same supernet before shifting for all arms",
+    budgets="optimiser steps",
+    protocol="the exact error of every network",
+    controls=("random 50, always the same", "random_population", "uniform_finetune"),
+    random="random_population",
+    benchmark="planted problems with exact truth",
+)
 COMMAND = "python -m benchmarks.studies.planted_shifting.run"
 READING = """
 ## Reading
@@ -75,7 +85,7 @@ def write_page(path: Path) -> Path:
         ]
     )
     write_text(page, text.rstrip() + "\n" + READING)
-    return page
+    return with_checklist(page, DESIGN, rows)
 
 
 def _table(rows: Sequence[Record], arms: Sequence[str]) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.lib import kept
+from benchmarks.lib.checklist import Design, with_checklist
 from benchmarks.lib.pages import markdown
 from manyshot.records import write_text
 
@@ -21,6 +22,13 @@ READING = """
 - 25 epochs from scratch score lower than 5 of the classifier and 20 of a moved body, on as many
   target images.
 """
+DESIGN = Design(
+    primary="inherited test accuracy of the winner",
+    same="one recipe and one source supernet; arms differ in what trains before shifting",
+    protocol="the same truth, validation and test images for all",
+    controls=("classifier alone", "scratch, 25 epochs"),
+    benchmark="stand-alone trainings of all 256 networks",
+)
 COMMAND = "python -m benchmarks.studies.transfer_body.run FASHION_FOLDER"
 
 
@@ -70,4 +78,4 @@ def write_page(path: Path) -> Path:
         f"{commits}.\n\n{markdown(columns, shown)}"
     )
     write_text(page, text.rstrip() + "\n" + READING)
-    return page
+    return with_checklist(page, DESIGN, rows)

@@ -97,7 +97,7 @@ def _anytime(comparison: Comparison) -> list[Figure]:
                     mode="lines+markers",
                     line={"shape": "hv", "color": f.colour(position.get(run.method, 0))},
                     marker={"size": 5},
-                    legendgroup=run.method,
+                    legendgroup=plain(run.method),
                     showlegend=run.method not in named,
                     hovertemplate=f"{plain(run.method)}, seed {run.seed}: %{{y}}<extra></extra>",
                 )

@@ -110,7 +110,8 @@ def _outputs(module: nn.Module, name: str, parameter: nn.Parameter) -> tuple[int
     if not shape or isinstance(module, FreeParameter):
         return 1, None
     if isinstance(module, (*_TABLES, *_TRANSPOSED)) and len(shape) > 1:
-        if getattr(module, "groups", 1) != 1:
+        groups = getattr(module, "groups", 1)
+        if isinstance(groups, Size) or groups != 1:
             return 1, None  # outputs of a group are in the second dimension, groups in the first
         dim = 1
     return shape[dim], dim
