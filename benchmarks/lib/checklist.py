@@ -173,7 +173,7 @@ def _times(rows: Rows) -> Item:
 
 def _hardware(rows: Rows) -> Item:
     asked = "Hardware and all settings are reported"
-    last = next((row for row in reversed(rows) if "cpu" in row), None)
+    last = next((row for row in reversed(rows) if {"cpu", "cores"} <= row.keys()), None)
     if last is None:
         return Item(asked, False, "hardware is not on record")
     return Item(asked, True, f"{last['cores']}-core {last['cpu']}; settings in `run.py`")
