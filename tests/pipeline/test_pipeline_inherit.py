@@ -93,7 +93,8 @@ def test_the_same_weights_elsewhere_are_the_same_run(one, tmp_path):
         (["seed=2"], "its validation images are others"),
         (["data.validation=32"], "its validation images are others"),
         (["data.name=digits", "task=multi_label"], "its task is 'classification'"),
-        (["sharing.name=one_shot", "sharing.options={}"], "has no K-shot weights"),
+        (["sharing.name=one_shot", "sharing.options={}"], "sharing.name = 'one_shot' has none"),
+        (["sampler.held_out=40"], "trained on images that are held out for the sampler here"),
     ],
 )
 def test_what_does_not_fit_is_named(one, overrides, words):

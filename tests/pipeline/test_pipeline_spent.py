@@ -75,3 +75,13 @@ def test_masks_probes_and_code_steps(masks, cost):
     other = Compute(None, (1,), 8)
     other.load_state_dict(compute.state_dict())
     assert other.state_dict() == compute.state_dict() and not other.is_known
+
+
+def test_every_process_has_a_share_of_its_own_images_for_policies():
+    """Of 64 images in two processes each has half of its own: 16 at least."""
+    path = PlannedPath((0,), policy={}, policy_share=0.25)
+    for processes, rows in ((1, 16), (2, 2 * 16), (8, 8 * 8)):
+        compute = Compute(lambda archs: [100 if arch == (1,) else 7 for arch in archs], (1,), 64,
+                          processes)  # fmt: skip
+        compute.take([Trained(0, "weights", Plan((path,)), [])])
+        assert compute.macs == 3 * (64 * 7 + rows * 100)

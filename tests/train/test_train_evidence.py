@@ -96,6 +96,16 @@ def test_losses_are_those_of_plain_networks():
     assert 0 < found.reachable_share < 0.5
 
 
+def test_it_says_how_many_images_there_were():
+    """Where there are fewer than a path is to have."""
+
+    def few(images, seed):
+        return validation(min(images, 10), seed)
+
+    measured = evidence.EvidenceOfCodes(run_of().optimisation, few, SEED, 16, 32).measure()
+    assert measured.images == 10
+
+
 def test_a_few_times_in_a_run_and_never_in_a_short_one():
     """A forward on at most a batch is at most a third of a step: times cost COST of the steps."""
     run = run_of()

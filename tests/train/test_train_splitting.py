@@ -134,6 +134,56 @@ def test_the_split_is_made_once_recorded_and_inherited(tmp_path):
     ]
 
 
+class Widths(nn.Module):
+    """An elastic width, whose options share the first entries of two tensors and of a norm."""
+
+    def __init__(self):
+        super().__init__()
+        width = ms.Decision([4, 8, 6], "width")
+        self.first = ms.nn.Linear(64, width)
+        self.norm = ms.nn.LayerNorm(width)
+        self.last = ms.nn.Linear(width, 10)
+
+    def forward(self, x):
+        return self.last(torch.relu(self.norm(self.first(x.flatten(1)))))
+
+
+def test_of_elastic_tensors_only_what_all_options_use_is_compared():
+    """Entries that the narrow options cut away are no disagreement."""
+    sharing = ms.sharing.KShot(2, **GRADIENTS)
+    net = seeded(lambda: ms.Supernet(Widths(), sharing=sharing))
+    run, asked = trainer(net), []
+    batches = list(itertools.islice(run.batches.from_step(0), 1))
+    rng = np.random.default_rng(4)
+    [apart] = gradient_distances(
+        run.optimisation, batches, sharing.candidates(), rng, asked.append
+    ).values()
+    assert asked == [(0,), (1,), (2,)]
+    one, [(images, labels)] = seeded(lambda: ms.Supernet(Widths())), batches
+    grads = []
+    for option in range(3):
+        subnet = one.extract((option,))
+        F.cross_entropy(subnet(images), labels).backward()
+        parts = (subnet.first.weight.grad[:4], subnet.first.bias.grad[:4],
+                 subnet.norm.weight.grad[:4], subnet.norm.bias.grad[:4],
+                 subnet.last.weight.grad[:, :4], subnet.last.bias.grad)  # fmt: skip
+        grads.append(torch.cat([part.flatten() for part in parts]))
+    for i, j in itertools.combinations(range(3), 2):
+        cosine = F.cosine_similarity(grads[i], grads[j], dim=0)
+        assert float(apart[i, j]) == pytest.approx(1 - float(cosine), abs=1e-5)
+
+
+def test_what_a_split_costs_is_counted():
+    """In the test's network paths cost 1, so that batches, passes and steps remain."""
+    spent = []
+    for codes in ({}, {"split": "one"}):
+        run = trainer(k_shot(**codes), factories={"macs_of": lambda archs: [1 for _ in archs]})
+        train(run)
+        spent.append(run.compute.macs)
+    assert spent[1] == 3 * 32 * run.steps
+    assert spent[0] - spent[1] == 3 * 32 * 2 * (3 + 2)  # two batches, five options in all
+
+
 @pytest.mark.parametrize("stop", [3, 5])
 def test_stopped_before_or_after_the_split_it_ends_the_same(tmp_path, stop):
     whole = trainer(k_shot(), tmp_path / "whole", checkpoint_steps=1)
@@ -169,6 +219,7 @@ def test_one_copy_has_nothing_to_split():
         ({"start": "independent"}, "splits one copy while it trains"),
         ({"warm_frac": None}, "splits one copy while it trains"),
         ({"warm_frac": 1.0}, "splits one copy while it trains"),
+        ({"codes": "learnt"}, "codes = 'learnt' mixes slices: take codes = 'one_hot'"),
         ({"copies": 3}, "copies must be 2, 4, 8"),
         ({"copies": 8}, "copies = 8 is 3 splits, and 2 decisions"),
     ],

@@ -13,7 +13,7 @@ from manyshot import records
 from manyshot.data import Splits
 from manyshot.recipe import Recipe, RecipeError
 from manyshot.run_folder import RunFolder, SpaceDescription, SpaceRecord
-from manyshot.sharing import widen
+from manyshot.sharing import KShot, widen
 from manyshot.sharing.dictionary import rows
 from manyshot.supernet import Supernet
 from manyshot.train.checkpoint import digest, read_weights
@@ -44,7 +44,7 @@ def inherit(net: Supernet, recipe: Recipe, splits: Splits, folder: Path | None) 
     A run keeps a copy of these weights, from which it goes on when the other run is gone.
 
     Args:
-        net: the supernet, whose sharing scheme has several copies.
+        net: the supernet.
         recipe: the recipe.
         splits: the images.
         folder: the folder of a run that has begun, if it has.
@@ -55,6 +55,12 @@ def inherit(net: Supernet, recipe: Recipe, splits: Splits, folder: Path | None) 
     """
     if recipe.sharing.inherit is None or recipe.moves:
         return None
+    if not isinstance(net.sharing, KShot):
+        raise _refused(
+            recipe,
+            f"slices inherit it, and sharing.name = {recipe.sharing.name!r} has none: take "
+            "sharing.name = 'k_shot', or leave inherit out",
+        )
     kept = _kept(recipe, folder)
     run = RunFolder(Path(recipe.sharing.inherit))
     if kept is None:
@@ -129,6 +135,13 @@ def _check_images(described: SpaceRecord, recipe: Recipe, splits: Splits) -> Non
                 f"its {part} images are others, so that it may have trained on images that are "
                 "for scoring here: give it the same seed and the same [data]",
             )
+    held_out = splits.digests.get("held_out")
+    if held_out is not None and images.digests.get("held_out") != held_out:
+        raise _refused(
+            recipe,
+            "it trained on images that are held out for the sampler here: give both runs the same "
+            f"sampler.held_out, {recipe.sampler.held_out!r} here",
+        )
 
 
 def _check_space(described: SpaceRecord, net: Supernet, recipe: Recipe) -> None:

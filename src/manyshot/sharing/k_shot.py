@@ -179,8 +179,8 @@ class KShot(nn.Module):
                 "and with update_mode = 'joint' none is: leave code_every out, or take "
                 "update_mode = 'alternate'"
             )
-        if copies > 1 and codes == "one_hot" and split == _GRADIENTS:
-            check_splittable(copies, start, warm_frac)
+        if copies > 1 and split == _GRADIENTS:
+            check_splittable(copies, codes, start, warm_frac)
         if warm_frac is None:
             warm_frac = _WARM if codes == "learnt" and start == "independent" else 0.0
         self.copies, self.chunks, self.codes, self.code_scope = copies, m, codes, code_scope

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 
-def check_splittable(copies: int, start: str, warm_frac: float | None) -> None:
+def check_splittable(copies: int, codes: str, start: str, warm_frac: float | None) -> None:
     """Refuses a split by gradients of what is not one copy that has trained.
 
+    Args:
+        copies: K.
+        codes: what makes the codes.
+        start: what slices begin as.
+        warm_frac: the share of the steps in which they are one copy.
+
     Raises:
-        ValueError: then.
+        ValueError: then, or if codes would mix what is split.
     """
+    if codes != "one_hot":
+        raise ValueError(
+            f"KShot: split = 'gradients' gives every path one slice, and codes = {codes!r} mixes "
+            "slices: take codes = 'one_hot', or leave split out"
+        )
     if start != "equal" or not warm_frac or warm_frac >= 1:
         raise ValueError(
             "KShot: split = 'gradients' splits one copy while it trains: give start = 'equal' and "

@@ -26,20 +26,25 @@ class Compute:
 
     Attributes:
         weight_steps: how many steps moved weights.
-        macs: of forwards and backwards of training paths; 0 if costs are not known.
+        macs: of forwards and backwards of training paths, and of those that gradients are compared
+            of for a split; 0 if costs are not known.
         probe_macs: of forwards for probes.
     """
 
-    def __init__(self, macs_of: MacsOf | None, largest: Arch, batch_size: int) -> None:
+    def __init__(
+        self, macs_of: MacsOf | None, largest: Arch, batch_size: int, processes: int = 1
+    ) -> None:
         """Begins at 0.
 
         Args:
             macs_of: the multiply-adds of architectures; None if they are not known.
             largest: the architecture whose cost masks have, and the original.
             batch_size: images per step, over all processes.
+            processes: how many share the images of a step; each has a part for policies.
         """
         self.weight_steps, self.macs, self.probe_macs = 0, 0, 0
         self._macs_of, self._largest, self._batch_size = macs_of, largest, batch_size
+        self._processes = processes
         self._known: dict[Arch, int] = {}
 
     @property
@@ -58,6 +63,11 @@ class Compute:
             if any(path.target == "original" for path in paths):
                 self.macs += self._of_arch(self._largest) * self._batch_size // len(trained)
             self.macs += (1 + BACKWARD) * forwards * self._batch_size // len(trained)
+
+    def compared(self, arch: Arch) -> None:
+        """Counts a forward and a backward on a batch that move nothing, for a split."""
+        if self._macs_of is not None:
+            self.macs += (1 + BACKWARD) * self._of_arch(arch) * self._batch_size
 
     def probe(self, paths: Sequence[PlannedPath], forwards: int) -> None:
         """Counts the forwards of a probe.
@@ -90,7 +100,8 @@ class Compute:
             return own
         if path.policy_share >= 1:
             return masked
-        rows = policy_rows(self._batch_size, path.policy_share)
+        each = self._batch_size // self._processes
+        rows = self._processes * policy_rows(each, path.policy_share)
         return own + masked * rows // self._batch_size
 
     def _of_arch(self, arch: Arch) -> int:

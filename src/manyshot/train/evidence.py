@@ -12,6 +12,7 @@ from torch import Tensor
 
 from manyshot.data import Batch
 from manyshot.evaluate import evaluating
+from manyshot.nn.inputs import batch_of
 from manyshot.nn.mixing import Combination, Kept
 from manyshot.run_folder import CodeEvidence
 from manyshot.seeding import numpy_rng, stream
@@ -104,7 +105,7 @@ class EvidenceOfCodes:
         errors = apart.std(0, ddof=1) / math.sqrt(PATHS)
         return CodeEvidence(
             paths=PATHS,
-            images=self._count,
+            images=min(sum(batch_of(targets) for _, targets in batch) for batch in batches),
             own_loss=float(losses[:, 0].mean()),
             mean_minus_own=float(apart[:, 0].mean()),
             mean_minus_own_error=float(errors[0]),

@@ -159,7 +159,8 @@ class Trainer:
         self._scheduled = schedule is not None
         self._saved = time.monotonic()
         self.average = None if settings.ema is None else Average(net, settings.ema)
-        self.compute = Compute(macs_of, largest, batches.batch_size)
+        processes = accelerator.num_processes
+        self.compute = Compute(macs_of, largest, batches.batch_size, processes)
         self.prober = Prober(
             self.optimisation,
             held_out,
@@ -224,8 +225,11 @@ class Trainer:
         if isinstance(scheme, Splits) and scheme.splits_at(self.step, self.steps):
             batches = itertools.islice(self.batches.from_step(self.step), scheme.split_batches)
             rng = numpy_rng(self.seed, "split")
-            candidates = scheme.candidates()
-            scheme.split_by(gradient_distances(self.optimisation, batches, candidates, rng))
+            scheme.split_by(
+                gradient_distances(
+                    self.optimisation, batches, scheme.candidates(), rng, self.compute.compared
+                )
+            )
 
     # -- what the sampler learns from it -------------------------------------------------------
 
