@@ -36,6 +36,15 @@ def test_spent_is_summed_over_records(base):
     assert found.seconds == files.seconds().seconds and not found.missing
 
 
+def test_steps_of_shifting_move_weights_too(base, shifted):
+    """12 candidates of 2 mini-batches, and what is scored again does not train here."""
+    trained = spent_by(base[0], RunFolder(base[0]).result()).weight_steps
+    found = spent_by(shifted[0], RunFolder(shifted[0]).result())
+    assert trained == RunFolder(base[0]).train_lines()[-1].step
+    assert found.weight_steps == trained + 12 * 2
+    assert "shifting" in found.missing
+
+
 def test_the_best_by_then_is_that_of_all_candidates_so_far(base):
     folder, _, _ = base
     files, result = RunFolder(folder), RunFolder(folder).result()
