@@ -507,8 +507,8 @@ def test_seconds_stand_under_their_own_part_whatever_else_a_method_did(
     assert {*titles} == {"Time of training", "Time of search", "Time of latency"}
     cells = [[row[title] for title in titles] for row in table.rows]
     shown = [dict(zip(titles, row, strict=True)) for row in cells]
-    assert [row["Time of search"] for row in shown] == ["7.0 s", "2.0 s"]
-    assert [row["Time of latency"] for row in shown] == ["undefined", "5.0 s"]
+    assert [row["Time of search"] for row in shown] == ["7\u202fs", "2\u202fs"]
+    assert [row["Time of latency"] for row in shown] == ["undefined", "5\u202fs"]
     assert [list(row) for row in table.rows] == [table.head] * 2
 
 

@@ -121,10 +121,13 @@ def anytime(
     points: list[AnytimePoint] = []
     for i, line in enumerate(lines, start=1):
         macs = None if macs is None else macs + line.macs * line.images_forwarded
-        if not allowed(line):
+        if allowed(line):
+            fitness[line.arch] = result.task.fitness_of(line.proxy_score, line.proxy_loss)
+            scores[line.arch] = line.proxy_score
+        elif i < len(lines):  # the last point is at the end of the search whatever was scored there
             continue
-        fitness[line.arch] = result.task.fitness_of(line.proxy_score, line.proxy_loss)
-        scores[line.arch] = line.proxy_score
+        if not fitness:
+            continue
         best = max(fitness, key=lambda arch: fitness[arch])
         score = truths.get(best) if truths else scores[best]
         if score is None or (points and points[-1].score == score and i < len(lines)):
