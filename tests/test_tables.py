@@ -9,7 +9,7 @@ from rich.console import Console
 
 from manyshot.report import html_of
 from manyshot.run_folder import CompareFolder, Ranking, Result, RunFolder
-from manyshot.show import compare_tables, rank_tables, survey_tables, winners_table
+from manyshot.show import _drawn, compare_tables, rank_tables, survey_tables, winners_table
 from manyshot.tables import compare, numbers, rank, run
 from manyshot.tables.table import Table
 from pipeline_runs import compare_runs
@@ -55,6 +55,21 @@ def test_columns_can_be_chosen() -> None:
     assert chosen.head == ["c", "a"] and table.without("b").head == ["a", "c"]
     assert [list(row.values()) for row in chosen.rows] == [["3", "1"], ["6", "4"]]
     assert Table([], ()).only("a").head == []
+
+
+def test_what_a_row_lacks_is_empty_and_the_rest_stays_under_its_title() -> None:
+    """As methods of which one took time for something that the other never did."""
+    table = Table([{"Method": "first", "a": "1"}, {"b": "2", "Method": "second"}], ("Method",))
+    assert table.head == ["Method", "a", "b"]
+    expected = [["first", "1", ""], ["second", "", "2"]]
+    assert [list(row.values()) for row in table.cells()] == expected
+    assert [row["b"] for row in table.only("b").rows] == ["", "2"]
+    page = str(html_of(table))
+    rows = [re.findall(r">([^<]*)</td>", row) for row in page.split("<tr>")[2:]]
+    assert rows == expected
+    shown = _drawn(table, "a title")
+    columns = [[str(cell) for cell in column.cells] for column in shown.columns]
+    assert columns == [["first", "second"], ["1", ""], ["", "2"]]
 
 
 def test_winners_have_the_same_cells_everywhere(result, everything) -> None:

@@ -1019,6 +1019,8 @@ class MovedSet(Part):
     after: float | None
     gain: Statistic
     """The second less the first; the interval is by architectures and runs of the truth."""
+    reliability: Reliability | None = None
+    """Of the truth on the set: whether it can judge; absent in records from before."""
 
 
 class MovedRanking(ScoresRecord):
@@ -1056,7 +1058,7 @@ class Spent(Part):
     """What a run spent; None is not known, and `missing` says why."""
 
     weight_steps: Count | None
-    """Steps of training that moved the supernet's weights."""
+    """Steps that moved the supernet's weights, in training and while a search shifted them."""
     macs: dict[SpentPart, Count | None]
     """Multiply-adds, a backward as two forwards."""
     seconds: dict[RunPart, float]

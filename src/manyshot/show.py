@@ -34,9 +34,9 @@ def _drawn(table: Table, title: str, *captions: str) -> RichTable:
     drawn = RichTable(title=_text(title), caption=_text(below) if below else None)
     for name in table.head:
         justify: Literal["left", "right"] = "left" if name in table.words else "right"
-        is_one_line = justify == "right" and not any("[" in row[name] for row in table.rows)
+        is_one_line = justify == "right" and not any("[" in row[name] for row in table.cells())
         drawn.add_column(_text(name), justify=justify, overflow="fold", no_wrap=is_one_line)
-    for row in table.rows:
+    for row in table.cells():
         drawn.add_row(*map(_text, row.values()))
     return drawn
 

@@ -13,7 +13,8 @@ from manyshot import evaluate, pipeline, records, report
 from manyshot.cli import main
 from manyshot.pipeline import Workspace
 from manyshot.pipeline.stages.score import Images
-from manyshot.rank import load_truth
+from manyshot.rank import load_truth, reliability
+from manyshot.tables import rank as tables
 from manyshot.train import load_weights
 from pipeline_runs import SHIFT, small, truth_of_24
 
@@ -80,6 +81,24 @@ def test_the_difference_is_that_of_the_taus_on_sets_that_neither_chose(both):
         assert [each.before, each.after] == pytest.approx(taus)
         assert each.gain.value == pytest.approx(taus[1] - taus[0])
         assert each.gain.low < each.gain.value < each.gain.high
+
+
+def test_of_a_set_that_cannot_judge_no_order_is_called_better(both):
+    """However large the change is: by Spearman and Brown from variances that are planted here."""
+    *_, moved = both[2]
+    far = moved.sets[0].gain.model_copy(update={"value": 0.4, "low": 0.3, "high": 0.5})
+    rng = np.random.default_rng(0)
+    verdicts = []
+    for noise in (0.01, 3.0):
+        runs_NR = rng.normal(size=(900, 1)) + noise * rng.normal(size=(900, 3))
+        known = reliability(runs_NR)
+        assert known.mean.value == pytest.approx(1 / (1 + noise**2 / 3), abs=0.1)
+        one = moved.sets[0].model_copy(update={"gain": far, "reliability": known})
+        [row] = tables.moved(moved.model_copy(update={"sets": (one,)})).rows
+        verdicts.append(row["Verdict"])
+    assert verdicts == ["better after", "cannot judge"]
+    truth = truth_of_24().scores_NR
+    assert moved.sets[0].reliability.between == pytest.approx(reliability(truth).between)
 
 
 def test_a_set_by_prediction_is_chosen_by_another_run(both, base, tmp_path):

@@ -1,6 +1,8 @@
 """What runs spent, against plans that are made again, and sums over records."""
 
 import itertools
+import json
+import shutil
 
 import pytest
 
@@ -36,7 +38,16 @@ def test_spent_is_summed_over_records(base):
     assert found.seconds == files.seconds().seconds and not found.missing
 
 
-def test_the_best_by_then_is_that_of_all_candidates_so_far(base):
+def test_steps_of_shifting_move_weights_too(base, shifted):
+    """12 candidates of 2 mini-batches, and what is scored again does not train here."""
+    trained = spent_by(base[0], RunFolder(base[0]).result()).weight_steps
+    found = spent_by(shifted[0], RunFolder(shifted[0]).result())
+    assert trained == RunFolder(base[0]).train_lines()[-1].step
+    assert found.weight_steps == trained + 12 * 2
+    assert "shifting" in found.missing
+
+
+def test_the_best_by_then_is_that_of_all_candidates_so_far(base, tmp_path):
     folder, _, _ = base
     files, result = RunFolder(folder), RunFolder(folder).result()
     spent, lines = spent_by(folder, result), files.search_lines()
@@ -52,8 +63,15 @@ def test_the_best_by_then_is_that_of_all_candidates_so_far(base):
     assert [p.score for p in points][-1] == best[-1]
     assert {p.score for p in points} <= set(best)
     macs = spent.macs["training"] + spent.macs["search"]
-    assert points[-1].macs <= macs and points[0].macs > spent.macs["training"]
+    assert points[-1].macs == macs and points[0].macs > spent.macs["training"]
     assert [p.macs for p in points] == sorted(p.macs for p in points)
+    last = json.loads((folder / "search.jsonl").read_text().splitlines()[-1])
+    shutil.copytree(folder, tmp_path / "run")
+    with (tmp_path / "run" / "search.jsonl").open("a") as log:  # beyond every budget, and better
+        log.write(json.dumps({**last, "macs": 10**9, "proxy_score": 1.0, "proxy_loss": 0.0}) + "\n")
+    more = anytime(tmp_path / "run", result, spent, {})
+    assert more[-1].score == points[-1].score
+    assert more[-1].macs == macs + 10**9 * last["images_forwarded"]
     only = {result.winners[0].arch: 0.75}
     assert {p.score for p in anytime(folder, result, spent, only)} <= {0.75}
 

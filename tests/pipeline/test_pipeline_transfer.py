@@ -23,6 +23,7 @@ from manyshot.data import DATASETS, Batches, ImageSet, fixed, load
 from manyshot.nn import BatchNorm2d
 from manyshot.pipeline import Workspace, train_only, transfer_recipe
 from manyshot.pipeline.stages import order
+from manyshot.pipeline.verbs.compare_spent import spent_by
 from manyshot.pipeline.verbs.run import begin
 from manyshot.progress import Silent
 from manyshot.recipe import (
@@ -33,7 +34,7 @@ from manyshot.recipe import (
     SearchSettings,
     SupernetSettings,
 )
-from manyshot.run_folder import SHIFTED
+from manyshot.run_folder import SHIFTED, RunFolder
 from manyshot.seeding import numpy_rng
 from manyshot.train import CheckpointError, NonFiniteLoss, load_weights
 from manyshot.train.checkpoint import digest
@@ -150,6 +151,18 @@ def test_settings_are_the_runs_but_for_its_images(base, moved):
         0.005,
         0.05,
     )
+
+
+def test_what_a_moved_run_spent_is_said_as_it_is(moved):
+    """Its steps are on record; that its multiply-adds are not has a reason of its own."""
+    folder, recipe, result = moved
+    spent = spent_by(folder, RunFolder(folder).result())
+    per_epoch = len(Workspace.build(recipe).batches(recipe.train))
+    epochs = recipe.transfer.head_epochs + recipe.transfer.body_epochs
+    shifting = result["images_forwarded"]["shifting"] // recipe.shifting.batch_size
+    assert spent.weight_steps == epochs * per_epoch + shifting > shifting > 0
+    assert spent.macs["training"] is None
+    assert "moved" in spent.missing["training"] and "train the run" not in spent.missing["training"]
 
 
 def test_a_moved_run_is_a_run_like_any_other(base, moved, tmp_path):

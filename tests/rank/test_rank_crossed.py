@@ -35,7 +35,8 @@ def test_taus_on_draws_are_scipys(whole):
     found = resample(judged, "tau", ["a", "b"], seed=3, draws=40)
     assert (found.architectures, found.runs) == (None if whole else 25, 3)
     redrawn = np.random.default_rng(1)  # the distinct truths that two of three runs can make
-    truths = [judged.truth_NR[:, list(two)].mean(axis=1)
+    tenths_NR = np.round(10 * judged.truth_NR)  # whole numbers, of which equal sums are ties
+    truths = [tenths_NR[:, list(two)].sum(axis=1)
               for two in itertools.combinations_with_replacement(range(3), 2)]  # fmt: skip
     for name in "ab":
         wanted = {round(stats.kendalltau(scores[name], t).statistic, 9) for t in truths}
@@ -47,7 +48,7 @@ def test_taus_on_draws_are_scipys(whole):
         for _ in range(1200):
             rows, truth_N = redrawn.integers(25, size=25), truths[0] * 0
             for run in redrawn.integers(3, size=2):
-                truth_N = truth_N + judged.truth_NR[:, run] / 2
+                truth_N = truth_N + tenths_NR[:, run]
             brute.append(stats.kendalltau(scores[name][rows], truth_N[rows]).statistic)
         many = resample(judged, "tau", ["a", "b"], seed=3, draws=4000).drawn[name]
         assert many.mean() == pytest.approx(np.mean(brute), abs=5 * stats.sem(brute))

@@ -5,9 +5,11 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from manyshot import records
-from manyshot.rank import PUBLISHED, TruthError, TruthTable, load_truth
+from manyshot.rank import PUBLISHED, TruthError, TruthTable, kendall, load_truth
+from manyshot.rank.crossed import JudgedSet, mean_over_turns
 from manyshot.run_folder import TRUTH_LOG as LOG
 
 NAN = math.nan
@@ -23,6 +25,19 @@ def table(accuracy, **kwargs):
 class TestTable:
     def test_mean_is_over_the_runs_there_are(self):
         assert table([[0.5, 0.7], [0.9, NAN]]).scores_N.tolist() == pytest.approx([0.6, 0.9])
+
+    def test_equal_means_tie_in_whatever_order_their_runs_were(self):
+        """The oracle counts images, whole numbers; floating point splits most of these ties."""
+        rng = np.random.default_rng(0)
+        right_NR = rng.integers(380, 400, (120, 5))
+        scores_NR, proxy_N = right_NR / 449, rng.random(120)
+        expected = stats.kendalltau(proxy_N, right_NR.sum(1)).statistic
+        assert len(np.unique(scores_NR.mean(1))) > len(np.unique(right_NR.sum(1)))
+        assert kendall(proxy_N, table(scores_NR).scores_N) == pytest.approx(expected, abs=1e-12)
+        for own in (JudgedSet(scores_NR, {"a": proxy_N}), JudgedSet(-scores_NR, {"a": -proxy_N})):
+            assert mean_over_turns(own, "tau", "a") == pytest.approx(expected, abs=1e-12)
+        twice = JudgedSet(1e-20 * scores_NR, {"a": right_NR.sum(1).astype(float)})
+        assert mean_over_turns(twice, "tau", "a") == pytest.approx(1, abs=1e-12)
 
     def test_run_sd_pools_by_degrees_of_freedom(self):
         rows = [[0.5, 0.7, NAN], [0.2, 0.3, 0.7], [0.9, NAN, NAN]]

@@ -28,6 +28,8 @@ from report_parsed import Parsed
 import manyshot.report as report
 from manyshot import records
 from manyshot.report import plotly_js
+from manyshot.run_folder import Comparison
+from manyshot.tables import compare as tables
 
 NAMES = ("<b>bold</b>", "</script><script>alert(2)</script>", "sep3", "%{x} & <!--")
 
@@ -488,6 +490,26 @@ def test_a_comparison_shows_the_best_by_then_and_what_was_spent(
     assert "Training: not recorded." in page.words and "Rank the runs again." in page.words
     for name, count in (record["families"] or {}).items():
         assert name in page.words and count
+
+
+def test_seconds_stand_under_their_own_part_whatever_else_a_method_did(
+    comparison: dict[str, Any],
+) -> None:
+    """Of methods whose runs did other things, in another order, or did not do one at all."""
+    record = copy.deepcopy(comparison)
+    first, second = ({"training": 3.0, "search": 7.0}, {"latency": 5.0, "search": 2.0})
+    for run in record["runs"]:
+        macs = dict.fromkeys(("training", "probes", "search", "shifting", "finishing"), 0)
+        seconds = first if run["method"] == "one" else second
+        run["spent"] = {"weight_steps": 40, "macs": macs, "seconds": seconds, "missing": {}}
+    table = tables.spent(Comparison.model_validate_json(json.dumps(record)))
+    titles = [title for title in table.head if title.startswith("Time of ")]
+    assert {*titles} == {"Time of training", "Time of search", "Time of latency"}
+    cells = [[row[title] for title in titles] for row in table.rows]
+    shown = [dict(zip(titles, row, strict=True)) for row in cells]
+    assert [row["Time of search"] for row in shown] == ["7\u202fs", "2\u202fs"]
+    assert [row["Time of latency"] for row in shown] == ["undefined", "5\u202fs"]
+    assert [list(row) for row in table.rows] == [table.head] * 2
 
 
 def test_a_method_without_a_value_is_undefined(comparison: dict[str, Any], tmp_path: Path) -> None:

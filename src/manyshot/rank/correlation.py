@@ -54,6 +54,28 @@ def _undefined(x_N: npt.NDArray[np.float64], y_N: npt.NDArray[np.float64]) -> bo
     return min(len(np.unique(x_N)), len(np.unique(y_N))) < 2
 
 
+def tied(means_N: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Means of runs, of which those that differ in their last digits alone are one number.
+
+    The same scores added in another order differ in their last digits, and would be no tie: of 256
+    networks with 5 runs on 449 images there are 88 means, of which floating point makes 114. Of
+    means that are 1e-12 of the largest or less apart all are the lowest; others stay as they are.
+
+    Args:
+        means_N: the means, (N,); nan stays nan.
+    """
+    tied_N, finite_N = means_N.copy(), np.isfinite(means_N)
+    kept_M = means_N[finite_N]
+    order_M = np.argsort(kept_M, kind="stable")
+    sorted_M = kept_M[order_M]
+    apart_M = np.diff(sorted_M) > 1e-12 * np.abs(sorted_M).max(initial=0.0)
+    begins_M = np.concatenate([[True], apart_M])[: len(sorted_M)]
+    lowest_M = np.maximum.accumulate(np.where(begins_M, np.arange(len(sorted_M)), 0))
+    kept_M[order_M] = sorted_M[lowest_M]
+    tied_N[finite_N] = kept_M
+    return tied_N
+
+
 def kendall(x: npt.ArrayLike, y: npt.ArrayLike) -> float | None:
     """Kendall's tau-b of two score columns, in [-1, 1]; None where it is undefined.
 

@@ -15,7 +15,7 @@ from typing import final
 import numpy as np
 import numpy.typing as npt
 
-from manyshot.rank.correlation import kendall, regret
+from manyshot.rank.correlation import kendall, regret, tied
 from manyshot.run_folder import Reliability
 from manyshot.seeding import numpy_rng
 
@@ -257,7 +257,7 @@ class _Statistics:
                 truth_KR = self.judged.truth_NR[turn.rows_K][:, used_R]
                 has_KR = ~np.isnan(truth_KR)
                 sum_K = np.where(has_KR, truth_KR, 0.0) @ weights_R[used_R]
-                found.append((t, weight, sum_K / (has_KR @ weights_R[used_R])))
+                found.append((t, weight, tied(sum_K / (has_KR @ weights_R[used_R]))))
         return found
 
     def value(self, kind_R: Floats) -> Floats:

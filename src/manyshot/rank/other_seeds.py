@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from manyshot.rank.correlation import kendall, regret
+from manyshot.rank.correlation import kendall, regret, tied
 from manyshot.rank.crossed import JudgedSet, Turn
 from manyshot.rank.rank import SMALLEST
 from manyshot.rank.reliability import over_turns, reliability
@@ -63,7 +63,7 @@ def by_other_seeds(
         for chooser, top in zip(choosers, tops, strict=True)
     )
     alike = len(shared) > 2 and all(seeds == shared for seeds in seeds_of.values())
-    mean_N = truth_NR.mean(axis=1)
+    mean_N = tied(truth_NR.mean(axis=1))
     judged = JudgedSet(
         truth_NR[union],
         {folder: column_N[union] for folder, column_N in scores.items()},

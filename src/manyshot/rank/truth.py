@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from manyshot.plugins import shown
+from manyshot.rank.correlation import tied
 from manyshot.run_folder import ACCURACY, TRUTH_LOG, MetricRecord, TruthFolder, truth_lines
 from manyshot.space import Arch
 
@@ -96,8 +97,8 @@ class TruthTable:
 
     @property
     def scores_N(self) -> npt.NDArray[np.float64]:
-        """The mean score over the runs that an architecture has."""
-        return np.asarray(np.nanmean(self.scores_NR, axis=1))
+        """The mean score over the runs that an architecture has; equal means are equal numbers."""
+        return tied(np.asarray(np.nanmean(self.scores_NR, axis=1)))
 
     @property
     def fitness_NR(self) -> npt.NDArray[np.float64]:

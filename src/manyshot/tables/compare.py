@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import get_args
 
 from manyshot.run_folder import (
     ComparedPair,
     ComparedRun,
     Comparison,
     Mean,
+    RunPart,
     Spent,
     SpentPart,
     Statistic,
@@ -205,6 +207,8 @@ def winners(comparison: Comparison) -> Table:
 def spent(comparison: Comparison) -> Table:
     """What methods spent: means over seeds; what is not known of a run is not known of a method."""
     rows = []
+    taken = {part for run in comparison.runs if run.spent for part in run.spent.seconds}
+    timed = [part for part in get_args(RunPart) if part in taken]
     for method in comparison.methods:
         each = [run.spent for run in comparison.runs if run.method == method.method]
         own = [one for one in each if one is not None]
@@ -212,8 +216,7 @@ def spent(comparison: Comparison) -> Table:
             continue
         macs = {part: _mean_of([one.macs.get(part) for one in own]) for part in _PARTS}
         total = None if None in macs.values() else sum(filter(None, macs.values()))
-        parts = dict.fromkeys(part for one in own for part in one.seconds)
-        seconds = {part: _mean_of([one.seconds.get(part) for one in own]) for part in parts}
+        seconds = {part: _mean_of([one.seconds.get(part) for one in own]) for part in timed}
         rows.append(
             {
                 "Method": method.method,

@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 from manyshot.run_folder import (
     MovedRanking,
+    MovedSet,
     PredictorStatistics,
     RankedSet,
     Ranking,
-    Statistic,
 )
 from manyshot.tables import numbers
 from manyshot.tables.numbers import count, decimal, share_statistic, statistic
@@ -87,7 +87,7 @@ def _statistics_row(name: str, of: PredictorStatistics, in_percent: bool) -> dic
         ),
         "Regret": share_statistic(of.regret, 2) if in_percent else statistic(of.regret),
         "Beats MACs by": "" if of.beats is None else statistic(of.beats),
-        **({"Beats the best free by": statistic(of.beats_free)} if of.beats_free else {}),
+        **({} if of.beats_free is None else {"Beats the best free by": statistic(of.beats_free)}),
     }
 
 
@@ -105,17 +105,29 @@ def moved(record: MovedRanking) -> Table:
             f"{TAU} before": decimal(each.before),
             f"{TAU} after": decimal(each.after),
             "Change": statistic(each.gain),
-            "Verdict": _said_of(each.gain),
+            "Verdict": _said_of(each),
         }
         for each in record.sets
     ]
     note = "Intervals are by architectures and runs of the truth; another seed is not in them."
+    if any(row["Verdict"] == "cannot judge" for row in rows):
+        note += (
+            " Of a set whose architectures the truth does not tell apart (reliability below 0.8) "
+            "no order is called better."
+        )
     return Table(rows, ("Set", "Verdict"), note=note)
 
 
-def _said_of(gain: Statistic) -> str:
-    if gain.low is None or gain.high is None:
+def _said_of(each: MovedSet) -> str:
+    """Whether an order is better; of a set that is not known to judge, of neither order."""
+    from manyshot.rank.reliability import judges  # scipy is slow to import
+
+    gain, known = each.gain, each.reliability
+    can_judge = None if known is None else judges(known)
+    if gain.low is None or gain.high is None or can_judge is None:
         return "not known"
+    if not can_judge:
+        return "cannot judge"
     if gain.low <= 0 <= gain.high:
         return "not distinguishable"
     return "better after" if gain.low > 0 else "worse after"

@@ -15,7 +15,7 @@ class Table:
     """Rows of cells as people read them.
 
     Attributes:
-        rows: the cells of each row by the titles of their columns, which are the same in all rows.
+        rows: the cells of each row by the titles of their columns; what a row lacks is empty.
         words: the titles of columns that hold words; all others hold numbers, and stand right.
         code: the titles of columns that hold what a computer reads too, such as architectures.
         note: what one should know to read the numbers.
@@ -31,12 +31,17 @@ class Table:
 
     @property
     def head(self) -> list[str]:
-        """The titles of the columns."""
-        return list(self.rows[0]) if self.rows else []
+        """The titles of the columns: of all rows, in the order of their first appearance."""
+        return list(dict.fromkeys(title for row in self.rows for title in row))
+
+    def cells(self) -> list[dict[str, Cell]]:
+        """The rows with a cell in every column, in the order of `head`."""
+        head = self.head
+        return [{title: row.get(title, "") for title in head} for row in self.rows]
 
     def only(self, *titles: str) -> Table:
         """The same table with some of its columns."""
-        return replace(self, rows=[{title: row[title] for title in titles} for row in self.rows])
+        return replace(self, rows=[{title: row[title] for title in titles} for row in self.cells()])
 
     def without(self, title: str) -> Table:
         """The same table but for one of its columns."""

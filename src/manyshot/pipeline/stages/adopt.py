@@ -210,6 +210,7 @@ def _epochs(
                 images=drawn + shifter.drawn * size,
                 lr=rate,
                 loss=loss,
+                weight_steps=steps + shifter.step,
             )
             if log is not None:
                 records.append(log, line)

@@ -20,6 +20,8 @@ from manyshot.train.compute import BACKWARD
 
 MISSING = {
     "training": "training was recorded before multiply-adds were: train the run again",
+    "transfer": "multiply-adds of training a supernet that was moved to these images are not "
+    "recorded",
     "shifting": "multiply-adds of a search that trains the supernet are not recorded",
     "finishing": "there are no records of how winners were finished",
 }
@@ -45,13 +47,24 @@ def spent_by(run: Path, result: Result) -> Spent:
     missing = {
         name: MISSING[name] for name, number in macs.items() if number is None if name in MISSING
     }
+    if "training" in missing and folder.recipe().moves:
+        missing["training"] = MISSING["transfer"]
     seconds = folder.seconds()
     return Spent(
-        weight_steps=0 if last is None else last.weight_steps,
+        weight_steps=_weight_steps(folder, last),
         macs=macs,
         seconds={} if seconds is None else dict(seconds.seconds),
         missing=missing,
     )
+
+
+def _weight_steps(folder: RunFolder, last: TrainLine | None) -> int | None:
+    """Steps that moved the weights, those while the search shifted them included."""
+    trained = 0 if last is None else last.weight_steps
+    shifted = folder.shifting_lines() if folder.shifting_log.exists() else []
+    if trained is None or not shifted:
+        return trained
+    return trained + shifted[-1].weights_version
 
 
 def _probes(last: TrainLine) -> int | None:
@@ -108,10 +121,13 @@ def anytime(
     points: list[AnytimePoint] = []
     for i, line in enumerate(lines, start=1):
         macs = None if macs is None else macs + line.macs * line.images_forwarded
-        if not allowed(line):
+        if allowed(line):
+            fitness[line.arch] = result.task.fitness_of(line.proxy_score, line.proxy_loss)
+            scores[line.arch] = line.proxy_score
+        elif i < len(lines):  # the last point is at the end of the search whatever was scored there
             continue
-        fitness[line.arch] = result.task.fitness_of(line.proxy_score, line.proxy_loss)
-        scores[line.arch] = line.proxy_score
+        if not fitness:
+            continue
         best = max(fitness, key=lambda arch: fitness[arch])
         score = truths.get(best) if truths else scores[best]
         if score is None or (points and points[-1].score == score and i < len(lines)):

@@ -25,6 +25,7 @@ from manyshot.progress import Progress, Silent, showing
 from manyshot.rank.crossed import JudgedSet, mean_over_turns
 from manyshot.rank.moved import AFTER, BEFORE, gain
 from manyshot.rank.rank import NEEDS, rank_set, rank_sets, turns_of
+from manyshot.rank.reliability import over_turns, reliability
 from manyshot.rank.truth import TruthError, TruthTable, arch_of, text_of
 from manyshot.recipe import Recipe
 from manyshot.run_folder import (
@@ -230,6 +231,12 @@ def _moved(
                 before=mean_over_turns(judged, "tau", BEFORE),
                 after=mean_over_turns(judged, "tau", AFTER),
                 gain=gain(judged),
+                reliability=over_turns(
+                    [
+                        reliability(turn.truth.fitness_NR, whole=turn.whole)
+                        for turn in ranked.turns or (ranked,)
+                    ]
+                ),
             )
         )
     names = {each.name for each in sets}
