@@ -103,3 +103,11 @@ def test_every_process_has_a_share_of_its_own_images_for_policies():
                           processes)  # fmt: skip
         compute.take([Trained(0, "weights", Plan((path,)), [])])
         assert compute.macs == 3 * (64 * 7 + rows * 100)
+
+
+def test_full_masks_run_at_the_chosen_side():
+    """Images are resized to the side of the path, where all else has its largest size."""
+    compute = Compute(lambda archs: [10 * a + b + 1 for a, b in archs], (2, 3), 8, hard=[0])
+    path = PlannedPath((1, 0), policy={})
+    compute.take([Trained(0, "weights", Plan((path,)), [])])
+    assert compute.macs == 3 * 8 * (10 * 1 + 3 + 1)

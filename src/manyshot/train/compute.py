@@ -32,7 +32,12 @@ class Compute:
     """
 
     def __init__(
-        self, macs_of: MacsOf | None, largest: Arch, batch_size: int, processes: int = 1
+        self,
+        macs_of: MacsOf | None,
+        largest: Arch,
+        batch_size: int,
+        processes: int = 1,
+        hard: Sequence[int] = (),
     ) -> None:
         """Begins at 0.
 
@@ -41,10 +46,11 @@ class Compute:
             largest: the architecture whose cost masks have, and the original.
             batch_size: images per step, over all processes.
             processes: how many share the images of a step; each has a part for policies.
+            hard: the decisions that are not masked, by index: sides that images are resized to.
         """
         self.weight_steps, self.macs, self.probe_macs = 0, 0, 0
         self._macs_of, self._largest, self._batch_size = macs_of, largest, batch_size
-        self._processes = processes
+        self._processes, self._hard = processes, frozenset(hard)
         self._known: dict[Arch, int] = {}
 
     @property
@@ -95,7 +101,7 @@ class Compute:
     def _of(self, path: PlannedPath) -> int:
         """A forward; slices of all and masks on a part, where the policy learns from a share."""
         own = self._of_arch(path.arch)
-        masked = self._of_arch(self._largest) if path.masks == "full" else own
+        masked = self._of_arch(self._masked(path.arch)) if path.masks == "full" else own
         if path.policy is None:
             return own
         if path.policy_share >= 1:
@@ -103,6 +109,11 @@ class Compute:
         each = self._batch_size // self._processes
         rows = self._processes * policy_rows(each, path.policy_share)
         return own + masked * rows // self._batch_size
+
+    def _masked(self, arch: Arch) -> Arch:
+        """The architecture whose cost full masks have: the largest, at the side that is chosen."""
+        chosen = enumerate(zip(arch, self._largest, strict=True))
+        return tuple(one if i in self._hard else most for i, (one, most) in chosen)
 
     def _of_arch(self, arch: Arch) -> int:
         if arch not in self._known:

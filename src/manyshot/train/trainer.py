@@ -16,12 +16,14 @@ from torch import nn
 
 from manyshot.data import Batches
 from manyshot.nn.inputs import Inputs, batch_of, in_chunks
+from manyshot.nn.resize import Resize
 from manyshot.progress import Progress, Silent
 from manyshot.recipe import TrainingSettings
 from manyshot.run_folder import TRAIN_LOG, TRAINER
 from manyshot.seeding import numpy_rng
 from manyshot.sharing import Phase, Splits
-from manyshot.space import Arch
+from manyshot.space import Arch, Size
+from manyshot.supernet import Supernet
 from manyshot.tasks import DEFAULT, Task
 from manyshot.train.average import Average
 from manyshot.train.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
@@ -160,7 +162,7 @@ class Trainer:
         self._saved = time.monotonic()
         self.average = None if settings.ema is None else Average(net, settings.ema)
         processes = accelerator.num_processes
-        self.compute = Compute(macs_of, largest, batches.batch_size, processes)
+        self.compute = Compute(macs_of, largest, batches.batch_size, processes, _sides(net))
         self.prober = Prober(
             self.optimisation,
             held_out,
@@ -343,6 +345,14 @@ class Trainer:
             f"step {step}: {what} (learning rate {rate:.3g}); {kept}. Lower train.lr, set "
             f"train.clip_norm, or add train.warmup_epochs{codes}"
         )
+
+
+def _sides(net: Network) -> list[int]:
+    """The indices of the decisions that images are resized by."""
+    if not isinstance(net, Supernet):
+        return []
+    sides = [m.side for m in net.modules() if isinstance(m, Resize) and isinstance(m.side, Size)]
+    return [net.space.index[decision] for side in sides for decision in side.decisions()]
 
 
 def train(run: Trainer, progress: Progress | None = None, stage: str = "train") -> None:
