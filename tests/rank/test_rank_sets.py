@@ -249,6 +249,23 @@ class TestStatistics:
         assert record.predictors["proxy"].regret.value == 0
 
 
+def test_intervals_end_where_values_do():
+    """Of five architectures Student's interval of a tau would go far beyond 1."""
+    truth = made(14, noise=0.2)
+    predictors = {
+        name: scores_of(truth, np.arange(14) ** k) for name, k in (("proxy", 1), ("macs", 2))
+    }
+    predictors["proxy"] = scores_of(truth, truth.scores_NR[:, 0])
+    ends = []
+    for own in (sets(truth)["local by truth"], sets(truth, whole=True)["global"]):
+        for of in rank_set(own, predictors).predictors.values():
+            for statistic, most in ((of.kendall, 1), (of.beats, 2), (of.beats_free, 2)):
+                if statistic is not None and statistic.low is not None:
+                    assert -most <= statistic.low <= statistic.value <= statistic.high <= most
+                    ends += [abs(statistic.low) / most, abs(statistic.high) / most]
+    assert 1 in ends
+
+
 def test_unequal_runs_judge_the_top_alone():
     """The best by seed 0 have two more runs; elsewhere their mean would be less lucky."""
     truth = made(60)

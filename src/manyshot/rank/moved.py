@@ -28,4 +28,5 @@ def gain(judged: JudgedSet, *, seed: int = 0, draws: int = DRAWS) -> Statistic:
     bounds = interval(value, drawn, lambda by: by[AFTER] - by[BEFORE])
     if bounds is None:
         return Statistic(value=value, low=None, high=None)
-    return Statistic(value=value, low=bounds[0], high=bounds[1], interval="crossed")
+    low, high = max(-2.0, bounds[0]), min(2.0, bounds[1])  # a difference of two taus is no larger
+    return Statistic(value=value, low=low, high=high, interval="crossed")

@@ -336,7 +336,7 @@ def _rank_turns(ranked: RankSet, predictors: Mapping[str, Mapping[Arch, float]])
     def gain(name: str, other: str) -> Statistic:
         values = [statistics[own].kendall.value for own in (name, other)]
         value = None if values[0] is None or values[1] is None else values[0] - values[1]
-        return _crossed(value, taus, lambda by: by[name] - by[other])
+        return _within(_crossed(value, taus, lambda by: by[name] - by[other]), 2)
 
     best = best_free(statistics)
     statistics = _with_gains(statistics, best, gain)
@@ -400,12 +400,12 @@ def _over_turns(
             ]
         )
         gain = None if tau is None or other is None else tau - other
-        beats = _crossed(gain, taus, lambda by: by[name] - by["macs"])
+        beats = _within(_crossed(gain, taus, lambda by: by[name] - by["macs"]), 2)
     lost = _mean([own.regret.value for own in each])
     assert lost is not None  # regret always has a value
     sparse = [own.sparse for own in each if own.sparse is not None]
     return PredictorStatistics(
-        kendall=_crossed(tau, taus, lambda by: by[name]),
+        kendall=_within(_crossed(tau, taus, lambda by: by[name]), 1),
         spearman=_alone(_mean([own.spearman.value for own in each])),
         pearson=_alone(_mean([own.pearson.value for own in each])),
         clear_pairs=_alone(_mean([own.clear_pairs.value for own in each])),
@@ -436,6 +436,14 @@ def _crossed(
     return Statistic(value=value, low=bounds[0], high=bounds[1], interval="crossed")
 
 
+def _within(statistic: Statistic, most: float) -> Statistic:
+    """The same with an interval that ends where values do: a tau at 1, a difference of two at 2."""
+    if statistic.low is None or statistic.high is None:
+        return statistic
+    low, high = max(-most, statistic.low), min(most, statistic.high)
+    return statistic.model_copy(update={"low": low, "high": high})
+
+
 class _Draws(NamedTuple):
     """What resampling the runs of the truth gives for one predictor."""
 
@@ -457,7 +465,7 @@ class _Draws(NamedTuple):
         drawn_D = self.tau.by_runs[self.name]
         if less is not None:
             drawn_D = drawn_D - self.tau.by_runs[less]
-        return _by_runs(value, drawn_D, self.tau.runs)
+        return _within(_by_runs(value, drawn_D, self.tau.runs), 1 if less is None else 2)
 
 
 def _by_runs(value: float | None, drawn_D: npt.NDArray[np.float64], runs: int | None) -> Statistic:
