@@ -170,3 +170,31 @@ def test_with_an_out_folder_the_run_stays_as_it_is(shifted, tmp_path):
     after = sorted(path for path in shifted[0].rglob("*") if path.is_file())
     assert {path.name for path in after} - {path.name for path in before} <= {"lock", "lock.json"}
     assert "What shifting did" in report.write(out).read_text()
+
+
+def variances(scores_NR):
+    """Between architectures and within, by the expected mean squares of two crossed factors."""
+    n, r = scores_NR.shape
+    mean_N, mean_R, mean = scores_NR.mean(1), scores_NR.mean(0), scores_NR.mean()
+    rest = scores_NR - mean_N[:, None] - mean_R + mean
+    within = (rest**2).sum() / ((n - 1) * (r - 1))
+    return mean_N.var(ddof=1) - within / r, within
+
+
+def test_every_set_has_the_reliability_of_those_who_judge_it(both):
+    """In turn, of the mean variances over turns: each run chooses, and the others judge."""
+    _, _, (_, _, moved) = both
+    truth = truth_of_24()
+    scores_NR, count = truth.scores_NR, math.ceil(0.3 * len(truth))
+    between, within = variances(scores_NR)
+    everything, best = (each.reliability for each in moved.sets)
+    runs = scores_NR.shape[1]
+    assert everything.mean.value == pytest.approx(max(0, between / (between + within / runs)))
+    each = []
+    for run in range(runs):
+        top = np.argsort(-scores_NR[:, run], kind="stable")[:count]
+        each.append(variances(np.delete(scores_NR, run, axis=1)[top]))
+    between, within = np.mean(each, axis=0)
+    expected = max(0, between / (between + within / (runs - 1)))
+    assert best.mean.value == pytest.approx(expected)
+    assert best.runs == runs - 1

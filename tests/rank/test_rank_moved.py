@@ -1,11 +1,18 @@
 """By how much an order is better after the weights moved: against explicit resamples, coverage."""
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from scipy import stats
 
+from manyshot import show
 from manyshot.rank.crossed import JudgedSet
 from manyshot.rank.moved import AFTER, BEFORE, gain
+from manyshot.report.rank import moved_sections
+from manyshot.run_folder import MovedRanking, MovedSet, Reliability, Statistic
+from manyshot.tables import rank as tables
 
 
 def judged(rng, n, runs, gains=(0.5, 0.5), noise=0.3, whole=False):
@@ -63,3 +70,46 @@ def test_a_constant_score_has_no_gain():
     own = judged(np.random.default_rng(4), 10, 2)
     found = gain(JudgedSet(own.truth_NR, {**own.scores, AFTER: np.ones(10)}))
     assert (found.value, found.low) == (None, None)
+
+
+def moved(reliable, low, high):
+    """A record of one set."""
+    unknown = dict.fromkeys(("one_run", "between", "within", "needed", "ceiling"))
+    mean = Statistic(value=None if reliable == "old" else reliable, low=None, high=None)
+    own = MovedSet(
+        name="global",
+        why="all",
+        architectures=9,
+        before=0.1,
+        after=0.3,
+        gain=Statistic(value=0.0 if low is None else (low + high) / 2, low=low, high=high),
+        reliability=None if reliable == "old" else Reliability(mean=mean, runs=3.0, **unknown),
+    )
+    return MovedRanking.model_construct(sets=(own,), absent={}, truth=SimpleNamespace(name="t"))
+
+
+@pytest.mark.parametrize(
+    ("reliable", "low", "high", "said", "words"),
+    [
+        (0.5, 0.1, 0.3, "cannot judge", "this set cannot judge"),
+        (0.5, -0.3, -0.1, "cannot judge", "this set cannot judge"),
+        (0.9, 0.1, 0.3, "better after", "this set can judge"),
+        (0.9, -0.3, -0.1, "worse after", "this set can judge"),
+        (0.9, -0.1, 0.1, "not distinguishable", "this set can judge"),
+        (None, 0.1, 0.3, "not known", "too few scores differ"),
+        (0.5, None, None, "not known", "this set cannot judge"),
+        ("old", 0.1, 0.3, "not known", "rank the run again"),
+    ],
+)
+def test_a_set_that_cannot_judge_says_of_no_weights_that_they_are_better(
+    reliable, low, high, said, words
+):
+    record = moved(reliable, low, high)
+    table = tables.moved(record)
+    assert table.rows[0]["Verdict"] == said
+    assert words in table.note
+    [section] = moved_sections(record)
+    assert table in section.parts
+    rankings = [SimpleNamespace(sets=(), moment=moment) for moment in (BEFORE, AFTER)]
+    shown, *_ = show.moved_tables(*rankings, record, Path("page.html"))
+    assert [str(cell) for cell in shown.columns[-1].cells] == [said]

@@ -17,6 +17,10 @@ from manyshot.tables.table import Table
 
 TAU, RHO, R = "Kendall's τ", "Spearman's ρ", "Pearson's r"
 LIKE_COST = "τ at like cost"
+UNKNOWN = (
+    "whether this set can judge is not on record, as it was ranked before that was written: rank "
+    "the run again, which scores nothing anew"
+)
 _PREDICTORS = {
     "without recalibration": "not recalibrated",
     "macs": "MACs",
@@ -51,7 +55,7 @@ class Gate(NamedTuple):
     words: str
 
 
-def gate(ranked: RankedSet) -> Gate | None:
+def gate(ranked: RankedSet | MovedSet) -> Gate | None:
     """Whether a set can judge; None for a record from before that was written."""
     from manyshot.rank.reliability import judges, words  # scipy is slow to import
 
@@ -97,7 +101,7 @@ def moment(ranking: Ranking) -> str:
 
 
 def moved(record: MovedRanking) -> Table:
-    """What moving the weights did to the order of each set."""
+    """What moving the weights did to the order of each set; the note says which can judge."""
     rows = [
         {
             "Set": each.name,
@@ -115,7 +119,12 @@ def moved(record: MovedRanking) -> Table:
             " Of a set whose architectures the truth does not tell apart (reliability below 0.8) "
             "no order is called better."
         )
-    return Table(rows, ("Set", "Verdict"), note=note)
+    gates = {each.name: gate(each) for each in record.sets}
+    words = [
+        numbers.sentence(f"{name}: {known.words if known else UNKNOWN}")
+        for name, known in gates.items()
+    ]
+    return Table(rows, ("Set", "Verdict"), note=" ".join([note, *words]))
 
 
 def _said_of(each: MovedSet) -> str:
