@@ -72,6 +72,8 @@ HOLDER = "lock.json"
 """Who holds the lock; it says nothing while nobody does."""
 BEFORE = "before"
 """The folder, in that of a ranking, of the ranking by the weights before a search moved them."""
+Moment = Literal["before", "after"]
+"""Which weights of a run whose search moves them."""
 MOVED = "moved.json"
 """What moving the weights did to a ranking."""
 COMPARISON = "compare.json"
@@ -606,7 +608,7 @@ class SearchLine(ScoreLine):
 class OrderLine(ScoreLine):
     """A line of `order.jsonl`: a watched architecture, before or after the weights moved."""
 
-    role: Literal["before", "after"]
+    role: Moment
 
 
 class ShiftingLine(Record):
@@ -808,6 +810,8 @@ class ZeroCostLine(Record):
     """Of the new weights."""
     images: str
     """Identifies the batch that it was scored on."""
+    network: str = ""
+    """The digest of the recipe's network and task; absent in records from before it was written."""
     scores: dict[str, float]
     absent: dict[str, str]
     """Scores that are not defined, and why."""
@@ -828,6 +832,8 @@ class Statistic(Part):
     high: float | None
     interval: IntervalMethod | None = None
     """How the bounds were found; absent without them, and in records from before it was written."""
+    cut: bool | None = None
+    """Whether the interval reached beyond what the value can be, and is cut there."""
 
     @model_validator(mode="after")
     def _is_whole(self) -> Self:
@@ -917,6 +923,8 @@ class RankedSet(Part):
     """What each chose, where several chose in turn."""
     like_cost_pairs: Count | None = None
     """How many pairs of architectures `like_cost` is over."""
+    like_cost_reliability: Reliability | None = None
+    """Of the truth on these pairs; absent in records from before it was written."""
     best_free: str | None = None
     """The baseline without a supernet that orders best: the supernet has to beat it."""
 
@@ -989,7 +997,7 @@ class Ranking(ScoresRecord):
     seed: int
     task: TaskRecord
     weights: str
-    moment: Literal["before", "after"] | None = None
+    moment: Moment | None = None
     """Whether they are those before or after a search that moved them; None if none did."""
     truth: RankedTruth
     evaluation: Evaluation

@@ -90,5 +90,18 @@ def test_what_has_no_value_is_said():
     found = zero_cost(net, images, labels, DEFAULT)
     assert set(found.scores) == {"synflow", "grad norm"} and "has none" in found.absent["naswot"]
     tokens = nn.Sequential(nn.Embedding(5, 3), nn.Flatten())
-    with pytest.raises(CannotScore, match="takes other inputs"):
+    with pytest.raises(
+        CannotScore, match="one tensor of floating-point numbers, and this network takes"
+    ):
         synflow(tokens, torch.tensor([[1]]))
+
+
+def test_a_sum_that_overflows_or_is_no_number_is_said_as_what_it_is():
+    """Weights near the largest double, and one that is no number; neither is a matter of depth."""
+    for value, says in ((1e308, "too large for double precision"), (float("nan"), "not a number")):
+        net = nn.Sequential(nn.Linear(4, 3, dtype=torch.float64), nn.Linear(3, 2))
+        with torch.no_grad():
+            net.double()[0].weight.fill_(value)
+        with pytest.raises(CannotScore, match=says) as error:
+            synflow(net, torch.ones(2, 4))
+        assert "(4,)" in str(error.value)

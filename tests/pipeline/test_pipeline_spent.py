@@ -3,12 +3,16 @@
 import itertools
 import json
 import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 
 from manyshot.pipeline import Workspace
+from manyshot.pipeline.verbs import compare_spent
 from manyshot.pipeline.verbs.compare_spent import anytime, spent_by
-from manyshot.run_folder import RunFolder
+from manyshot.run_folder import RunFolder, Spent
 from manyshot.seeding import numpy_rng
 from manyshot.train import Uniform
 from manyshot.train.compute import Compute
@@ -111,3 +115,53 @@ def test_full_masks_run_at_the_chosen_side():
     path = PlannedPath((1, 0), policy={})
     compute.take([Trained(0, "weights", Plan((path,)), [])])
     assert compute.macs == 3 * 8 * (10 * 1 + 3 + 1)
+
+
+class _Folder:
+    """A run of three candidates, whose third costs more than the budget allows."""
+
+    path = Path("run")
+    space_file = Path("run/space.json")
+    search_log = Path(__file__)  # it exists
+    largest: ClassVar = {"macs": 100.0}
+
+    def __init__(self, _path):
+        pass
+
+    def space(self):
+        return SimpleNamespace(largest=self.largest)
+
+    def search_lines(self):
+        return [
+            SimpleNamespace(
+                arch=str(i), macs=macs, params=1, latency_ms=None, costs=None, images_forwarded=2,
+                proxy_score=score, proxy_loss=0.0,
+            )
+            for i, (macs, score) in enumerate([(40, 0.5), (50, 0.6), (90, 0.9)])
+        ]  # fmt: skip
+
+
+def by_then(monkeypatch, budget):
+    monkeypatch.setattr(compare_spent, "RunFolder", _Folder)
+    spent = Spent(weight_steps=1, macs={"training": 10, "probes": 0, "shifting": 0}, seconds={})
+    task = SimpleNamespace(fitness_of=lambda score, loss: score)
+    result = SimpleNamespace(winners=[SimpleNamespace(budget=budget)], task=task)
+    return [(point.macs, point.score) for point in anytime(Path("run"), result, spent, {})]
+
+
+def test_the_last_point_is_of_all_that_was_spent(monkeypatch):
+    """The last candidate is beyond the budget, and what it took was spent all the same."""
+    expected = [(10 + 80, 0.5), (10 + 180, 0.6), (10 + 360, 0.6)]
+    assert by_then(monkeypatch, "macs<=60%") == expected
+    assert by_then(monkeypatch, "macs<=60") == expected
+
+
+def test_a_share_of_a_cost_that_is_not_known_is_left_out_with_the_reason(monkeypatch):
+    """As of latency, which is measured after the space is written."""
+    monkeypatch.setattr(_Folder, "largest", {"params": 3.0})
+    assert by_then(monkeypatch, "macs<=60%") == []
+    result = SimpleNamespace(winners=[SimpleNamespace(budget="macs<=60%")])
+    said = compare_spent.not_by_then(Path("run"), result)
+    assert "share of the largest macs" in said and "has on record params" in said
+    result.winners[0].budget = "macs<=60"
+    assert compare_spent.not_by_then(Path("run"), result) is None

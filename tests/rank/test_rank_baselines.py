@@ -9,6 +9,7 @@ import pytest
 from manyshot.rank import TruthTable, rank_set, rank_sets
 from manyshot.rank.baselines import like_pairs
 from manyshot.rank.rank import verdict
+from manyshot.run_folder import Statistic
 
 
 @pytest.fixture(scope="module")
@@ -70,3 +71,36 @@ def test_the_best_free_baseline_is_the_one_to_beat(made):
     words = verdict(record)
     assert f"{record.like_cost_pairs:,} pairs" in words and "differ by 10 % at most" in words
     assert {"macs": "counting MACs", "synflow": "synflow"}[best] in words
+
+
+def test_intervals_of_tau_stay_within_what_tau_can_be_and_say_so():
+    """A whole space of two runs, of which one reverses the other."""
+    x = np.arange(6.0)
+    truth = TruthTable(
+        "t", tuple((i,) for i in range(6)), ("a", "b"), np.stack([0.05 * x, 0.6 - 0.1 * x], 1)
+    )
+    columns = {"proxy": x, "macs": -x, "params": np.array([1.0, 3, 2, 5, 4, 6])}
+    predictors = {
+        name: dict(zip(truth.archs, map(float, c), strict=True)) for name, c in columns.items()
+    }
+    everything, *_ = rank_sets(truth, whole=True)
+    record = rank_set(everything, predictors)
+    tau, beats = record.predictors["proxy"].kendall, record.predictors["proxy"].beats
+    assert (tau.value, tau.low, tau.high) == pytest.approx((-1, -1, 1))
+    assert (beats.value, beats.low, beats.high) == pytest.approx((-2, -2, 2))
+    assert tau.cut is beats.cut is True
+
+
+@pytest.mark.parametrize(("reliable", "can"), [(0.79, False), (0.81, True), (None, False)])
+def test_pairs_of_like_cost_are_judged_by_their_own_reliability(made, reliable, can):
+    """That of all pairs is higher, as the truth goes with cost, and says nothing of these."""
+    record = made[2]
+    assert record.reliability.mean.value > record.like_cost_reliability.mean.value
+    mean = Statistic(value=reliable, low=None, high=None)
+    own = record.like_cost_reliability.model_copy(update={"mean": mean})
+    words = verdict(record.model_copy(update={"like_cost_reliability": own}))
+    assert ("of which the truth cannot judge" in words) is not can
+    low = record.model_copy(
+        update={"reliability": own, "like_cost_reliability": record.reliability}
+    )
+    assert "of which the truth cannot judge" not in verdict(low)

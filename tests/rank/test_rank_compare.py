@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from manyshot.rank import compare, reliability
-from manyshot.rank.compare import interval
+from manyshot.rank.compare import are_equal, interval
 from manyshot.rank.crossed import JudgedSet
 from manyshot.run_folder import ComparedRun, Mean
 
@@ -210,3 +210,10 @@ def test_a_set_whose_truth_is_noise_judges_nothing(noise, verdict):
     found = pair(compare(runs, sets={"all": own}), "a", "b", "tau all")
     assert found.verdict == verdict
     assert ("this set cannot judge" in found.sentence) == (verdict == "cannot judge")
+
+
+@pytest.mark.parametrize(
+    ("amounts", "equal"), [((100, 105), True), ((100, 106), False), ((0, 0), True), ((), True)]
+)
+def test_budgets_are_equal_within_five_percent(amounts, equal):
+    assert are_equal(amounts) is equal

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
+from manyshot.rank import crossed
 from manyshot.rank.crossed import (
     JudgedSet,
     Turn,
@@ -16,6 +17,7 @@ from manyshot.rank.crossed import (
     mean_over_turns,
     resample,
     tau_of_pairs,
+    with_ends,
 )
 
 
@@ -233,3 +235,41 @@ def test_tau_of_some_pairs_is_counted_by_hand():
     wanted = stats.kendalltau(x_N, y_N).statistic
     assert tau_of_pairs(x_N, y_N, everything) == pytest.approx(wanted)
     assert tau_of_pairs(x_N, y_N, np.eye(15, dtype=bool)) is None
+
+
+@pytest.mark.parametrize("most", [0, 400], ids=["by scipy", "by signs"])
+def test_tau_of_some_pairs_of_turns_is_counted_by_hand(most, monkeypatch):
+    """Two turns of different rows, of which every second pair counts."""
+    monkeypatch.setattr(crossed, "_PAIRED", most)
+    rng = np.random.default_rng(3)
+    truth_NR, x_N = rng.random((9, 3)), rng.random(9)
+    pairs_NN = np.add.outer(np.arange(9), np.arange(9)) % 2 == 1
+    rows = ([0, 1, 3, 4, 6], [8, 2, 5, 7])
+    judges = ([True, True, False], [False, True, True])
+    turns = tuple(Turn(np.array(r), np.array(j)) for r, j in zip(rows, judges, strict=True))
+    taus = []
+    for own, by in zip(rows, judges, strict=True):
+        mean = {i: np.mean([truth_NR[i, r] for r in range(3) if by[r]]) for i in own}
+        pairs = [(i, j) for i, j in itertools.combinations(own, 2) if (i + j) % 2 == 1]
+        signs = [np.sign((x_N[i] - x_N[j]) * (mean[i] - mean[j])) for i, j in pairs]
+        taus.append(np.mean(signs))
+    judged = JudgedSet(truth_NR, {"a": x_N}, turns=turns, pairs_NN=pairs_NN)
+    assert mean_over_turns(judged, "tau", "a") == pytest.approx(np.mean(taus))
+    found = resample(judged, "tau", ["a"], draws=5)
+    assert all(np.isfinite(found.by_runs["a"]))
+
+
+@pytest.mark.parametrize(
+    ("ends", "between", "low", "high", "was_cut"),
+    [
+        ((-1.2, 0.5), (-1, 1), -1, 0.5, True),
+        ((-0.2, 1.5), (-1, 1), -0.2, 1, True),
+        ((-0.2, 0.5), (-1, 1), -0.2, 0.5, None),
+        ((-3, 3), (-2, 2), -2, 2, True),
+        ((-0.1, 9), (0, math.inf), 0, 9, True),
+    ],
+)
+def test_intervals_end_where_a_value_can_be_no_more(ends, between, low, high, was_cut):
+    found = with_ends(0.1, ends, between)
+    assert (found.value, found.low, found.high, found.cut) == (0.1, low, high, was_cut)
+    assert with_ends(None, ends, between).low is with_ends(0.1, None, between).low is None

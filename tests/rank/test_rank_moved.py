@@ -113,3 +113,15 @@ def test_a_set_that_cannot_judge_says_of_no_weights_that_they_are_better(
     rankings = [SimpleNamespace(sets=(), moment=moment) for moment in (BEFORE, AFTER)]
     shown, *_ = show.moved_tables(*rankings, record, Path("page.html"))
     assert [str(cell) for cell in shown.columns[-1].cells] == [said]
+
+
+def test_an_interval_of_a_gain_ends_at_two_and_the_table_says_so():
+    """Two runs of which one reverses the other: Student's quantile of one degree is 12.7."""
+    x = np.arange(6.0)
+    truth_NR = np.stack([x, -2 * x], axis=1)
+    found = gain(JudgedSet(truth_NR, {BEFORE: x, AFTER: -x}, whole=True))
+    assert (found.value, found.low, found.high, found.cut) == (2, -2, 2, True)
+    record = moved(0.9, 0.1, 0.3)
+    assert "cut there" not in tables.moved(record).note
+    own = record.sets[0].model_copy(update={"gain": found})
+    assert "cut there" in tables.moved(record.model_copy(update={"sets": (own,)})).note

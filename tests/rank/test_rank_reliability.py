@@ -1,6 +1,7 @@
 """Reliability of a truth: published numbers, planted variances, closed forms, coverage."""
 
 import importlib
+import itertools
 import math
 
 import numpy as np
@@ -9,7 +10,7 @@ from scipy import stats
 
 from manyshot.rank import TruthTable, judges, rank_set, rank_sets, reliability
 from manyshot.rank.rank import verdict
-from manyshot.rank.reliability import words
+from manyshot.rank.reliability import of_pairs, words
 
 SHROUT_FLEISS = [
     [9, 2, 5, 8],
@@ -125,7 +126,7 @@ def test_what_is_no_table_is_refused():
         reliability([1.0, 2.0])
     with pytest.raises(ValueError, match="1 infinite"):
         reliability([[1.0, math.inf]])
-    with pytest.raises(ValueError, match="no run"):
+    with pytest.raises(ValueError, match="row 1 of runs"):
         reliability([[1.0, 2.0], [math.nan, math.nan]])
 
 
@@ -185,3 +186,61 @@ class TestBoundsOfTheCeiling:
     def test_without_draws_there_are_none(self):
         assert reliability(self.made(20, 3, 0.5)).ceiling_bounds is None
         assert reliability(self.made(20, 1, 0.5), draws=20).ceiling_bounds is None
+
+
+def cheap_pairs(n, reach):
+    """Pairs of neighbours in cost."""
+    near = np.abs(np.subtract.outer(np.arange(n), np.arange(n))) <= reach
+    return near & ~np.eye(n, dtype=bool)
+
+
+@pytest.mark.parametrize(("trend", "missing"), [(0.0, False), (1.0, False), (1.0, True)])
+def test_the_reliability_of_pairs_is_the_planted_one(trend, missing):
+    """Worth goes with cost and only neighbours count; the mean over 200 tables of noise."""
+    rng = np.random.default_rng(5)
+    n, runs, sd = 40, 4, 0.7
+    worth_N = trend * np.arange(n) + 0.5 * rng.normal(size=n)
+    pairs_NN = cheap_pairs(n, 2)
+    has_NR = np.ones((n, runs), dtype=bool)
+    if missing:
+        has_NR[::2, 3] = has_NR[1::3, 0] = False
+    true, noise = [], []
+    for i, j in itertools.combinations(range(n), 2):
+        if pairs_NN[i, j]:
+            true.append((worth_N[i] - worth_N[j]) ** 2)
+            noise.append(sd**2 / has_NR[i].sum() + sd**2 / has_NR[j].sum())
+    of_runs_R = np.array([3.0, -1.0, 0.5, 2.0])
+    found = []
+    for _ in range(200):
+        table_NR = worth_N[:, None] + of_runs_R + sd * rng.normal(size=(n, runs))
+        found.append(of_pairs(np.where(has_NR, table_NR, np.nan), pairs_NN))
+    between = np.mean([each.between for each in found])
+    assert 2 * between == pytest.approx(np.mean(true), rel=0.05)
+    expected = np.mean(true) / (np.mean(true) + np.mean(noise))
+    assert np.mean([each.mean.value for each in found]) == pytest.approx(expected, abs=0.02)
+
+
+def test_of_all_pairs_it_is_the_reliability_of_the_set():
+    _, scores_NR = planted(np.random.default_rng(6), 30, 3, 0.5)
+    every = ~np.eye(30, dtype=bool)
+    one, other = of_pairs(scores_NR, every), reliability(scores_NR)
+    assert one.mean.value == pytest.approx(other.mean.value)
+    assert one.needed == other.needed
+    assert one.runs == pytest.approx(other.runs)
+
+
+def test_pairs_without_true_difference_cannot_be_judged_though_the_set_can():
+    """Architectures in twins of equal worth: of twins all is noise."""
+    rng = np.random.default_rng(7)
+    worth_N = np.repeat(np.arange(30.0), 2)
+    scores_NR = worth_N[:, None] + 0.5 * rng.normal(size=(60, 4))
+    twins_NN = (worth_N[:, None] == worth_N) & ~np.eye(60, dtype=bool)
+    assert judges(reliability(scores_NR)) is True
+    assert of_pairs(scores_NR, twins_NN).mean.value < 0.5
+    assert judges(of_pairs(scores_NR, twins_NN)) is False
+
+
+def test_of_one_run_or_no_pair_nothing_is_known():
+    scores_NR = np.random.default_rng(8).normal(size=(5, 3))
+    assert of_pairs(scores_NR, np.zeros((5, 5), dtype=bool)).mean.value is None
+    assert of_pairs(scores_NR[:, :1], cheap_pairs(5, 1)).mean.value is None

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from report_parsed import Parsed
 import manyshot.report as report
 from manyshot import records
 from manyshot.report import plotly_js
+from manyshot.report import rank as rank_page
 from manyshot.run_folder import Comparison
 from manyshot.tables import compare as tables
 
@@ -486,8 +488,15 @@ def test_a_comparison_shows_the_best_by_then_and_what_was_spent(
     assert [t["showlegend"] for t in traces] == [True, False, True, False]
     assert [t["x"] for t in page.figures["Best by time"]["data"]] == [[2.0]] * 4
     assert "All methods have equal weight steps, within 5 %." in page.words
-    assert "multiply-adds of training and probes is not known, as those of two" in page.words
+    assert (
+        "multiply-adds of training, probes and shifting is not known, as those of two" in page.words
+    )
     assert "Training: not recorded." in page.words and "Rank the runs again." in page.words
+    record["runs"][3]["spent"] = None  # of one of the two runs of a method
+    write_json(tmp_path / "compare.json", record)
+    assert "equal weight steps is not known, as those of two are not on record" in (
+        page_of(tmp_path).words
+    )
     for name, count in (record["families"] or {}).items():
         assert name in page.words and count
 
@@ -815,3 +824,16 @@ def test_a_comparison_opens_with_its_primary_metric(
     assert "By tau global, the primary metric, against one:" in page.words
     assert page.words.index("one against two.") < page.words.index("2 methods, 4 runs")
     assert "Global: this set cannot judge" in page.words  # its truth is random
+
+
+def test_baselines_that_have_no_value_are_on_the_page_of_a_rank() -> None:
+    """As NASWOT of a network without ReLU: the page says why there is none."""
+    evaluation = SimpleNamespace(
+        method="one by one", architectures=1, images_forwarded=1, macs_executed=None,
+        macs_plain=None, seconds=1.0,
+    )  # fmt: skip
+    truth = SimpleNamespace(name="t", source="s", runs=("a",), architectures=1)
+    of = {"evaluation": evaluation, "truth": truth, "seed": 0, "weights": "w"}
+    [_, bullets] = rank_page._evaluation(SimpleNamespace(**of, left_out={"naswot": "it has none"}))
+    assert list(bullets.sentences) == ["There is no naswot: it has none."]
+    assert len(rank_page._evaluation(SimpleNamespace(**of, left_out={}))) == 1

@@ -26,7 +26,7 @@ from manyshot.rank.crossed import (
 )
 from manyshot.rank.other_seeds import by_other_seeds
 from manyshot.rank.rank import turns_of
-from manyshot.rank.reliability import over_turns, words
+from manyshot.rank.reliability import of_pairs, over_turns, words
 from manyshot.run_folder import ComparedRun
 
 TRUTH = kept.TRUTHS / "methods_truth.jsonl"
@@ -124,7 +124,9 @@ def judged(
     if by_others is not None:
         sets[BY_PREDICTION] = by_others[0]
     pairs_NN = like_pairs(np.array(truth.costs["macs"], np.float64))
-    sets[LIKE_COST] = JudgedSet(fitness_NR, scores, reliability=known, pairs_NN=pairs_NN)
+    sets[LIKE_COST] = JudgedSet(
+        fitness_NR, scores, reliability=of_pairs(fitness_NR, pairs_NN), pairs_NN=pairs_NN
+    )
     return sets
 
 

@@ -18,7 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from manyshot.nn.inputs import Inputs, as_call
+from manyshot.nn.inputs import Inputs, as_call, batch_of
 from manyshot.tasks import Task
 
 NAMES = ("synflow", "naswot", "grad norm")
@@ -84,7 +84,11 @@ def synflow(module: nn.Module, inputs: Inputs) -> float:
         for Lightweight NAS" (arXiv:2101.08134), which sums it over a network.
     """
     if not isinstance(inputs, Tensor) or not inputs.is_floating_point():
-        raise CannotScore("synflow takes an image of ones, and this network takes other inputs")
+        given_as = inputs.dtype if isinstance(inputs, Tensor) else type(inputs).__name__
+        raise CannotScore(
+            "synflow takes an image of ones, one tensor of floating-point numbers, and this "
+            f"network takes {given_as}"
+        )
     linear = copy.deepcopy(module).double().eval()
     for norm in linear.modules():
         if isinstance(norm, _NORMS):
@@ -95,7 +99,10 @@ def synflow(module: nn.Module, inputs: Inputs) -> float:
     with torch.enable_grad():
         outputs = linear(torch.ones_like(inputs[:1], dtype=torch.float64))
         if not isinstance(outputs, Tensor):
-            raise CannotScore("synflow sums the outputs of a network, and these are no tensor")
+            raise CannotScore(
+                "synflow sums the outputs of a network, one tensor, and these are "
+                f"{type(outputs).__name__}"
+            )
         torch.autograd.backward(outputs.sum())
     total = sum(
         float((weight.detach() * weight.grad).abs().sum())
@@ -103,7 +110,11 @@ def synflow(module: nn.Module, inputs: Inputs) -> float:
         if weight.grad is not None
     )
     if not math.isfinite(total):
-        raise CannotScore(f"synflow is {total}: the network is too deep for double precision")
+        why = "the sum is too large for double precision" if total == math.inf else "not a number"
+        raise CannotScore(
+            f"synflow has no finite value ({why}) for an image of ones of shape "
+            f"{tuple(inputs.shape[1:])}"
+        )
     return float(total)
 
 
@@ -165,7 +176,9 @@ def grad_norm(module: nn.Module, inputs: Inputs, targets: Any, task: Task) -> fl
         torch.autograd.backward(task.loss(_call(network, inputs), targets))
     total = sum(float(w.grad.norm()) for w in _weights(network) if w.grad is not None)
     if not math.isfinite(total):
-        raise CannotScore(f"the norm of the gradients is {total}")
+        raise CannotScore(
+            f"the norm of the gradients is {total} for a batch of {batch_of(inputs)} images"
+        )
     return float(total)
 
 

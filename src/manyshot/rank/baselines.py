@@ -14,7 +14,7 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from manyshot.rank.crossed import JudgedSet, interval, mean_over_turns, resample
+from manyshot.rank.crossed import TAU, JudgedSet, interval, mean_over_turns, resample, with_ends
 from manyshot.run_folder import PredictorStatistics, Statistic
 
 FREE = {
@@ -28,8 +28,8 @@ FREE = {
 LIKE = 1.1
 """Networks are of like cost if their multiply-adds differ by no larger factor."""
 _DRAWS = 300
-_MOST = 1000
-"""Of more architectures no draws are made of pairs: their number grows with the square."""
+MOST_PAIRED = 1000
+"""Of more architectures pairs of like cost are not resampled: pairs grow with the square."""
 
 
 def best_free(predictors: Mapping[str, PredictorStatistics]) -> str | None:
@@ -62,7 +62,7 @@ def at_like_cost(judged: JudgedSet, costs_N: npt.NDArray[np.float64]) -> dict[st
     names = [*judged.scores]
     like = dataclasses.replace(judged, pairs_NN=like_pairs(costs_N))
     drawn = None
-    if len(costs_N) <= _MOST and like.pairs_NN is not None and like.pairs_NN.any():
+    if len(costs_N) <= MOST_PAIRED and like.pairs_NN is not None and like.pairs_NN.any():
         drawn = resample(like, "tau", names, draws=_DRAWS)
     found = {}
     for name in names:
@@ -70,8 +70,5 @@ def at_like_cost(judged: JudgedSet, costs_N: npt.NDArray[np.float64]) -> dict[st
         bounds = None
         if value is not None and drawn is not None:
             bounds = interval(value, drawn, lambda by, name=name: by[name])  # type: ignore[misc]
-        found[name] = Statistic(value=value, low=None, high=None)
-        if value is not None and bounds is not None:
-            low, high = max(-1.0, bounds[0]), min(1.0, bounds[1])
-            found[name] = Statistic(value=value, low=low, high=high, interval="crossed")
+        found[name] = with_ends(value, bounds, TAU)
     return found

@@ -13,9 +13,11 @@ import numpy as np
 from manyshot.plugins import nearest
 from manyshot.rank.crossed import (
     CROSSED,
+    TAU,
     Difference,
     JudgedSet,
     Resampled,
+    cut,
     difference,
     holm,
     resample,
@@ -30,10 +32,15 @@ WRONG = 0.05
 """The share of families in which a verdict may be wrong."""
 EQUAL = 0.05
 """Budgets that differ by no larger share count as equal."""
-TAUS = {"tau": (-1.0, 1.0)}
+TAUS = {"tau": TAU}
 """What values of metrics can be, by how the names of the metrics begin."""
 LESS_IS_BETTER = "regret"
 """How the names of metrics begin for which less is better whatever the task is."""
+
+
+def are_equal(amounts: Sequence[float]) -> bool:
+    """Whether what methods spent counts as equal: they differ by a share `EQUAL` at most."""
+    return max(amounts, default=0) <= (1 + EQUAL) * min(amounts, default=0)
 
 
 @final
@@ -75,13 +82,8 @@ def interval(values: Sequence[float], bounds: tuple[float, float] = (-math.inf, 
     from scipy import stats  # slow to import
 
     reach = float(np.std(values, ddof=1)) / math.sqrt(n) * stats.t.ppf((1 + LEVEL) / 2, n - 1)
-    low, high, cut = _cut(mean - float(reach), mean + float(reach), bounds)
-    return Mean(mean=mean, low=low, high=high, n=n, cut=cut or None)
-
-
-def _cut(low: float, high: float, bounds: tuple[float, float]) -> tuple[float, float, bool]:
-    """An interval within bounds, and whether it reached beyond."""
-    return max(low, bounds[0]), min(high, bounds[1]), low < bounds[0] or high > bounds[1]
+    low, high, was_cut = cut(mean - float(reach), mean + float(reach), bounds)
+    return Mean(mean=mean, low=low, high=high, n=n, cut=was_cut or None)
 
 
 def _bounds_of(metric: str, bounds: Mapping[str, tuple[float, float]]) -> tuple[float, float]:
@@ -205,8 +207,8 @@ def _cut_pair(by: Difference, bounds: tuple[float, float]) -> dict[str, object]:
     if by.low is None or by.high is None:
         return {}
     most = bounds[1] - bounds[0]
-    low, high, cut = _cut(by.low, by.high, (-most, most))
-    return {"low": low, "high": high, "cut": cut or None}
+    low, high, was_cut = cut(by.low, by.high, (-most, most))
+    return {"low": low, "high": high, "cut": was_cut or None}
 
 
 def _difference(
@@ -299,7 +301,7 @@ def _pair(
         gains = (by.value > 0) != metric.startswith(less_is_better)
         verdict = "better" if gains else "worse"
     images = [_mean_images(by_method[name], "trained") for name in (first, second)]
-    equal = max(images) <= (1 + EQUAL) * min(images)
+    equal = are_equal(images)
     said = [_sentence(first, second, metric, by, verdict, barred, corrected)]
     if not equal:
         said.append(

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from manyshot.rank.correlation import kendall, regret, tied
-from manyshot.run_folder import Reliability
+from manyshot.run_folder import IntervalMethod, Reliability, Statistic
 from manyshot.seeding import numpy_rng
 
 DRAWS = 1000
@@ -24,6 +24,13 @@ LEVEL = 0.95
 CROSSED = ("tau", "regret")
 """Statistics of a set that hang on its architectures and on the runs of its truth."""
 Floats = npt.NDArray[np.float64]
+Ends = tuple[float, float]
+TAU: Ends = (-1.0, 1.0)
+"""What tau can be."""
+OF_TAUS: Ends = (-2.0, 2.0)
+"""What a difference of two taus can be."""
+REGRET: Ends = (0.0, math.inf)
+"""What regret can be."""
 
 
 @final
@@ -227,7 +234,7 @@ class _Statistics:
         self, judged: JudgedSet, statistic: str, folders: Sequence[str], signs: bool
     ) -> None:
         self.judged, self.turns = judged, _turns(judged)
-        self.of_rows = {"tau": self._tau, "regret": regret}[statistic]
+        self.of_turn = {"tau": self._tau, "regret": self._regret}[statistic]
         scores_PN = np.array([judged.scores[folder] for folder in folders])
         self.scores = [scores_PN[:, turn.rows_K] for turn in self.turns]
         self.passes = [np.array([f in turn.passes for f in folders]) for turn in self.turns]
@@ -241,10 +248,15 @@ class _Statistics:
         rows_K, pairs_NN = self.turns[turn].rows_K, self.judged.pairs_NN
         return None if pairs_NN is None else pairs_NN[np.ix_(rows_K, rows_K)]
 
-    def _tau(self, scores_N: Floats, truth_N: Floats) -> float | None:
-        if self.judged.pairs_NN is None:
-            return kendall(scores_N, truth_N)
-        return tau_of_pairs(scores_N, truth_N, self.judged.pairs_NN)
+    def _tau(self, turn: int, scores_K: Floats, truth_K: Floats) -> float | None:
+        pairs_KK = self._pairs(turn)
+        if pairs_KK is None:
+            return kendall(scores_K, truth_K)
+        return tau_of_pairs(scores_K, truth_K, pairs_KK)
+
+    @staticmethod
+    def _regret(_turn: int, scores_K: Floats, truth_K: Floats) -> float:
+        return regret(scores_K, truth_K)
 
     def _truths(self, kind_R: Floats) -> list[tuple[int, float, Floats]]:
         """Of each turn with a judge its number, its weight, and what judges, (K,)."""
@@ -267,7 +279,7 @@ class _Statistics:
             if self.by_signs:
                 of_turns.append((t, weight, self.signs[t].of_each_once(truth_K)))
                 continue
-            found = [self.of_rows(scores_K, truth_K) for scores_K in self.scores[t]]
+            found = [self.of_turn(t, scores_K, truth_K) for scores_K in self.scores[t]]
             values_P = np.array([math.nan if value is None else value for value in found])
             of_turns.append((t, weight, values_P))
         return self._mean(of_turns, (len(self.scores[0]),))
@@ -500,6 +512,28 @@ def interval(
     freedom = sum(v for v, _ in known) ** 2 / sum(v**2 / f for v, f in known if v)
     reach = float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * math.sqrt(total)
     return value - reach, value + reach
+
+
+def cut(low: float, high: float, between: Ends) -> tuple[float, float, bool]:
+    """An interval within what a value can be, and whether it reached beyond."""
+    return max(low, between[0]), min(high, between[1]), low < between[0] or high > between[1]
+
+
+def with_ends(
+    value: float | None, ends: Ends | None, between: Ends, method: IntervalMethod = "crossed"
+) -> Statistic:
+    """A value with its interval, cut at what the value can be, which the record says.
+
+    Args:
+        value: the value; None if it is undefined.
+        ends: of the interval; None if it has none.
+        between: what the value can be.
+        method: how the interval was found.
+    """
+    if value is None or ends is None:
+        return Statistic(value=value, low=None, high=None)
+    low, high, was_cut = cut(*ends, between)
+    return Statistic(value=value, low=low, high=high, interval=method, cut=was_cut or None)
 
 
 def _variance(values_D: Floats) -> float | None:

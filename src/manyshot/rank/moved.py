@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from manyshot.rank.crossed import DRAWS, JudgedSet, interval, mean_over_turns, resample
+from manyshot.rank.crossed import (
+    DRAWS,
+    OF_TAUS,
+    JudgedSet,
+    interval,
+    mean_over_turns,
+    resample,
+    with_ends,
+)
 from manyshot.run_folder import Statistic
 
 BEFORE, AFTER = "before", "after"
@@ -25,8 +33,4 @@ def gain(judged: JudgedSet, *, seed: int = 0, draws: int = DRAWS) -> Statistic:
         return Statistic(value=None, low=None, high=None)
     value = after - before
     drawn = resample(judged, "tau", [BEFORE, AFTER], seed=seed, draws=draws)
-    bounds = interval(value, drawn, lambda by: by[AFTER] - by[BEFORE])
-    if bounds is None:
-        return Statistic(value=value, low=None, high=None)
-    low, high = max(-2.0, bounds[0]), min(2.0, bounds[1])  # a difference of two taus is no larger
-    return Statistic(value=value, low=low, high=high, interval="crossed")
+    return with_ends(value, interval(value, drawn, lambda by: by[AFTER] - by[BEFORE]), OF_TAUS)

@@ -227,7 +227,8 @@ def load_truth(name: str | Path, *, by: By = "score") -> TruthTable:
     path, published = Path(name), str(name) in PUBLISHED
     if by == "loss" and (published or path.suffix == ".csv"):
         raise TruthError(
-            f"truth {str(name)!r} has scores alone: by loss are the trainings of manyshot truth"
+            f"truth {str(name)!r} has no losses: leave --by-loss out (in Python by='loss'), or "
+            "give a folder of manyshot truth"
         )
     if published:
         return PUBLISHED[str(name)]()

@@ -15,7 +15,7 @@ from typing import NamedTuple, final
 import numpy as np
 import numpy.typing as npt
 
-from manyshot.rank.baselines import FREE, at_like_cost, best_free, like_pairs
+from manyshot.rank.baselines import FREE, MOST_PAIRED, at_like_cost, best_free, like_pairs
 from manyshot.rank.correlation import (
     best_rank,
     bootstrap,
@@ -30,9 +30,26 @@ from manyshot.rank.correlation import (
     spearman,
     weighted_tau,
 )
-from manyshot.rank.crossed import JudgedSet, Resampled, Turn, interval, resample
-from manyshot.rank.reliability import DRAWS as CEILINGS
-from manyshot.rank.reliability import judges, over_turns, reliability, words
+from manyshot.rank.crossed import (
+    OF_TAUS,
+    REGRET,
+    TAU,
+    Ends,
+    JudgedSet,
+    Resampled,
+    Turn,
+    interval,
+    resample,
+    with_ends,
+)
+from manyshot.rank.reliability import (
+    CEILING_DRAWS,
+    judges,
+    of_pairs,
+    over_turns,
+    reliability,
+    words,
+)
 from manyshot.rank.selection import FrozenSet
 from manyshot.rank.truth import TruthTable, text_of
 from manyshot.run_folder import PredictorStatistics, RankedSet, RankedTurn, Statistic
@@ -49,7 +66,8 @@ RESOLUTION = 0.001
 SMALLEST = 5
 """A local set of fewer architectures is not made."""
 NEEDS = {
-    "local by truth": "a second run of the best: truth.plan = 'best' with other truth.seeds",
+    "local by truth": "two runs of the best to be made, three to be judged: truth.plan = 'best' "
+    "with other truth.seeds",
     "local by prediction": f"more than {SMALLEST} architectures",
     "local by search": f"a search that scored {SMALLEST} architectures of the truth",
 }
@@ -92,7 +110,8 @@ def rank_sets(
     - Local by truth: the best `share` by one run, judged by the others, so that no seed's luck both
       chooses and judges. All runs that have every architecture choose in turn, as which of them
       chooses decides much; where fewer than two have every architecture, the run that has most
-      chooses, and it needs a second run for those chosen.
+      chooses, and it needs a second run for those chosen. It takes two runs to be made and three to
+      be judged, as whoever chooses is no judge and one run alone has no reliability.
     - Local by prediction: the best `share` by the proxy of a supernet, which should not be the one
       that is judged; several choose in turn.
     - Local by search: the best of what a search scored.
@@ -171,8 +190,8 @@ def _by_prediction(
     turns: list[RankSet] = []
     for chooser, scores_of in prediction.items():
         scores = {arch: scores_of[arch] for arch in truth.archs if arch in scores_of}
-        words = why if len(prediction) == 1 else chooser
-        turns += _best(truth, name, words, scores, count, whole)
+        says = why if len(prediction) == 1 else chooser
+        turns += _best(truth, name, says, scores, count, whole)
     if len(turns) < 2:
         yield from turns
         return
@@ -256,6 +275,7 @@ def rank_set(ranked: RankSet, predictors: Mapping[str, Mapping[Arch, float]]) ->
     best = best_free(statistics)
     statistics = _with_gains(statistics, best, gain)
     like = at_like_cost(judged, columns["macs"]) if "macs" in columns else {}
+    like_NN = like_pairs(columns["macs"]) if like else None
     statistics = {
         name: own.model_copy(update={"like_cost": like[name]}) if like else own
         for name, own in statistics.items()
@@ -269,9 +289,10 @@ def rank_set(ranked: RankSet, predictors: Mapping[str, Mapping[Arch, float]]) ->
         run_to_run=run_to_run(truth.fitness_NR),
         null_sd=null_sd(len(archs)) if len(archs) > 1 else None,
         predictors=statistics,
-        reliability=reliability(truth.fitness_NR, whole=ranked.whole, draws=CEILINGS),
+        reliability=reliability(truth.fitness_NR, whole=ranked.whole, draws=CEILING_DRAWS),
         whole=ranked.whole,
-        like_cost_pairs=int(like_pairs(columns["macs"]).sum()) // 2 if like else None,
+        like_cost_pairs=None if like_NN is None else int(like_NN.sum()) // 2,
+        like_cost_reliability=None if like_NN is None else of_pairs(truth.fitness_NR, like_NN),
         best_free=best,
     )
 
@@ -336,7 +357,7 @@ def _rank_turns(ranked: RankSet, predictors: Mapping[str, Mapping[Arch, float]])
     def gain(name: str, other: str) -> Statistic:
         values = [statistics[own].kendall.value for own in (name, other)]
         value = None if values[0] is None or values[1] is None else values[0] - values[1]
-        return _within(_crossed(value, taus, lambda by: by[name] - by[other]), 2)
+        return _crossed(value, taus, lambda by: by[name] - by[other], OF_TAUS)
 
     best = best_free(statistics)
     statistics = _with_gains(statistics, best, gain)
@@ -351,7 +372,7 @@ def _rank_turns(ranked: RankSet, predictors: Mapping[str, Mapping[Arch, float]])
         predictors=statistics,
         reliability=over_turns(
             [
-                reliability(turn.truth.fitness_NR, whole=ranked.whole, draws=CEILINGS)
+                reliability(turn.truth.fitness_NR, whole=ranked.whole, draws=CEILING_DRAWS)
                 for turn in ranked.turns
             ]
         ),
@@ -400,12 +421,12 @@ def _over_turns(
             ]
         )
         gain = None if tau is None or other is None else tau - other
-        beats = _within(_crossed(gain, taus, lambda by: by[name] - by["macs"]), 2)
+        beats = _crossed(gain, taus, lambda by: by[name] - by["macs"], OF_TAUS)
     lost = _mean([own.regret.value for own in each])
     assert lost is not None  # regret always has a value
     sparse = [own.sparse for own in each if own.sparse is not None]
     return PredictorStatistics(
-        kendall=_within(_crossed(tau, taus, lambda by: by[name]), 1),
+        kendall=_crossed(tau, taus, lambda by: by[name], TAU),
         spearman=_alone(_mean([own.spearman.value for own in each])),
         pearson=_alone(_mean([own.pearson.value for own in each])),
         clear_pairs=_alone(_mean([own.clear_pairs.value for own in each])),
@@ -428,20 +449,18 @@ def _crossed(
     value: float | None,
     resampled: Resampled,
     of: Callable[[Mapping[str, npt.NDArray[np.float64]]], npt.NDArray[np.float64]],
+    between: Ends,
 ) -> Statistic:
-    """A value with its interval by architectures and runs of the truth."""
-    bounds = None if value is None else interval(value, resampled, of)
-    if value is None or bounds is None:
-        return _alone(value)
-    return Statistic(value=value, low=bounds[0], high=bounds[1], interval="crossed")
+    """A value with its interval by architectures and runs of the truth.
 
-
-def _within(statistic: Statistic, most: float) -> Statistic:
-    """The same with an interval that ends where values do: a tau at 1, a difference of two at 2."""
-    if statistic.low is None or statistic.high is None:
-        return statistic
-    low, high = max(-most, statistic.low), min(most, statistic.high)
-    return statistic.model_copy(update={"low": low, "high": high})
+    Args:
+        value: the value; None if it is undefined.
+        resampled: what it is of, on draws.
+        of: the value on draws.
+        between: what the value can be.
+    """
+    ends = None if value is None else interval(value, resampled, of)
+    return with_ends(value, ends, between)
 
 
 class _Draws(NamedTuple):
@@ -454,10 +473,7 @@ class _Draws(NamedTuple):
 
     def of_regret(self, value: float) -> Statistic:
         """Regret, which is never below 0, with an interval."""
-        found = _by_runs(value, self.regret.by_runs[self.name], self.regret.runs)
-        if found.low is None:
-            return found
-        return found.model_copy(update={"low": max(0.0, found.low)})
+        return _by_runs(value, self.regret.by_runs[self.name], self.regret.runs, REGRET)
 
     def of_tau(self, value: float | None, less: str | None = None) -> Statistic:
         """Tau of a whole set, or its difference to that of another predictor."""
@@ -465,18 +481,26 @@ class _Draws(NamedTuple):
         drawn_D = self.tau.by_runs[self.name]
         if less is not None:
             drawn_D = drawn_D - self.tau.by_runs[less]
-        return _within(_by_runs(value, drawn_D, self.tau.runs), 1 if less is None else 2)
+        return _by_runs(value, drawn_D, self.tau.runs, TAU if less is None else OF_TAUS)
 
 
-def _by_runs(value: float | None, drawn_D: npt.NDArray[np.float64], runs: int | None) -> Statistic:
-    """A value with Student's interval by the runs of the truth, if there are several."""
-    nothing = Statistic(value=value, low=None, high=None)
+def _by_runs(
+    value: float | None, drawn_D: npt.NDArray[np.float64], runs: int | None, between: Ends
+) -> Statistic:
+    """A value with Student's interval by the runs of the truth, if there are several.
+
+    Args:
+        value: the value; None if it is undefined.
+        drawn_D: the value on draws of runs.
+        runs: how many were drawn from; None if they were not.
+        between: what the value can be.
+    """
     if value is None or runs is None or np.isnan(drawn_D).any():
-        return nothing
+        return _alone(value)
     from scipy import stats  # slow to import
 
     reach = float(stats.t.ppf(0.975, runs - 1) * drawn_D.std(ddof=1))
-    return Statistic(value=value, low=value - reach, high=value + reach, interval="runs")
+    return with_ends(value, (value - reach, value + reach), between, "runs")
 
 
 def _plain(scores_N: npt.NDArray[np.float64], truth: TruthTable) -> PredictorStatistics:
@@ -577,7 +601,7 @@ def verdict(ranked: RankedSet) -> str:
         said = f"the proxy orders these {n} architectures with tau {tau.value:.2f}"
         parts = [f"{said}{_beside_free(ranked) if judged else ''}"]
     like = _at_like_cost(ranked)
-    if like is not None and judged and tau.value is not None:
+    if like is not None:
         parts.append(like)
     if known is not None:
         parts.insert(len(parts) if judged else 0, words(known))
@@ -662,12 +686,29 @@ def _beside_free(ranked: RankedSet, *, only_told: bool = False) -> str:
 
 
 def _at_like_cost(ranked: RankedSet) -> str | None:
-    """What is said of pairs of like cost; None if that is not known."""
+    """What is said of pairs of like cost; None if that is not known.
+
+    They are judged by the reliability of the truth on these pairs, which is lower than that of all
+    where the truth goes with cost.
+    """
     like, pairs = ranked.predictors["proxy"].like_cost, ranked.like_cost_pairs
-    if like is None or like.value is None or like.low is None or like.high is None or not pairs:
+    known = ranked.like_cost_reliability
+    if like is None or like.value is None or not pairs or known is None:
         return None
-    between = f"95 % interval {like.low:.2f} to {like.high:.2f}, {pairs:,} pairs"
     said = f"among networks whose multiply-adds differ by 10 % at most its tau is {like.value:.2f}"
+    if like.low is None or like.high is None:
+        if ranked.architectures <= MOST_PAIRED:
+            return None
+        return (
+            f"{said} ({pairs:,} pairs; of more than {MOST_PAIRED:,} networks without an interval)"
+        )
+    between = f"95 % interval {like.low:.2f} to {like.high:.2f}, {pairs:,} pairs"
+    if judges(known) is not True:
+        of = "unknown" if known.mean.value is None else f"{known.mean.value:.2f}"
+        return (
+            f"{said} ({between}), of which the truth cannot judge: its reliability on these pairs "
+            f"is {of}"
+        )
     if like.low <= 0:
         return f"{said} ({between}), so that it is not known to order more than costs"
     return f"{said} ({between})"

@@ -23,7 +23,7 @@ _ZERO = 1e-9
 """A share of the largest eigenvalue below which one counts as 0."""
 _DRAWN = 1500
 """The ceiling is a mean over pairs of architectures; of more, so many are taken evenly by score."""
-DRAWS = 200
+CEILING_DRAWS = 200
 """Enough for the interval of the ceiling, by a bootstrap over architectures."""
 _RESAMPLED = 300
 """Of more architectures so many are resampled, taken evenly by score."""
@@ -65,7 +65,11 @@ def reliability(runs: npt.ArrayLike, *, whole: bool = False, draws: int = 0) -> 
         )
     has_NR = ~np.isnan(runs_NR)
     if not has_NR.any(axis=1).all():
-        raise ValueError("an architecture has no run; leave it out")
+        row = int(np.flatnonzero(~has_NR.any(axis=1))[0])
+        raise ValueError(
+            f"row {row} of runs, counted from 0, is nan in every run, and an architecture needs a "
+            "score of one at least: leave it out"
+        )
     each = len(runs_NR) / float((1 / has_NR.sum(axis=1)).sum()) if len(runs_NR) else 0.0
     squares = _mean_squares(runs_NR[:, has_NR.any(axis=0)])
     if squares is None:
@@ -94,6 +98,62 @@ def reliability(runs: npt.ArrayLike, *, whole: bool = False, draws: int = 0) -> 
         if whole
         else _resampled_ceiling(runs_NR, draws),
     )
+
+
+def of_pairs(runs: npt.ArrayLike, pairs_NN: npt.NDArray[np.bool_]) -> Reliability:
+    """How reliably the mean of the runs of a set orders some of its pairs, such as of like cost.
+
+    What counts are differences of two means. Their mean square over the pairs that count is that of
+    true differences and that of noise, which is `within * (1 / R_i + 1 / R_j)` for architectures
+    with R_i and R_j runs; the reliability is the share that is not noise. `within` is that of all
+    architectures, as `reliability` has it, and what a run adds to all alike is taken off. Of all
+    pairs of a complete table it is the reliability of the set. It has no interval and no ceiling.
+
+    Args:
+        runs: stand-alone scores, shape (N, R); nan where there was none.
+        pairs_NN: which pairs of architectures count, symmetric.
+
+    Returns:
+        A record, whose variance between architectures is half the mean square of true differences.
+        Without a second run, or a pair that counts, all but the number of runs is undefined.
+    """
+    runs_NR = np.asarray(runs, dtype=np.float64)
+    has_NR = ~np.isnan(runs_NR)
+    count_N = has_NR.sum(axis=1)
+    first, second = np.nonzero(np.triu(pairs_NN, k=1))
+    if not len(first):
+        return _unknown(float(count_N.mean()) if len(count_N) else 0.0)
+    each = 1 / float((1 / count_N[first] + 1 / count_N[second]).mean() / 2)
+    squares = _mean_squares(runs_NR[:, has_NR.any(axis=0)])
+    if squares is None:
+        return _unknown(each)
+    within = squares[1]
+    scores_NR = np.where(has_NR, runs_NR, 0.0)
+    mean_N = scores_NR.sum(axis=1) / count_N - _of_runs(scores_NR, has_NR)
+    between = float(((mean_N[first] - mean_N[second]) ** 2).mean()) / 2 - within / each
+    value, one = _of_ratio(between, within, each), _of_ratio(between, within, 1.0)
+    if value is None or one is None:
+        return _unknown(each)
+    return Reliability(
+        mean=Statistic(value=value, low=None, high=None),
+        runs=each,
+        one_run=one,
+        between=between,
+        within=within,
+        needed=None if one == 0 else max(1, math.ceil(_runs_for(one) - 1e-9)),
+        ceiling=None,
+    )
+
+
+def _of_runs(
+    scores_NR: npt.NDArray[np.float64], has_NR: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.float64]:
+    """What the seeds of its runs add to the mean of each architecture, by least squares, (N,)."""
+    mask_NR, count_N = has_NR.astype(np.float64), has_NR.sum(axis=1)
+    off_NR = np.where(has_NR, scores_NR - (scores_NR.sum(axis=1) / count_N)[:, None], 0.0)
+    normal_RR = np.diag(mask_NR.sum(axis=0)) - mask_NR.T @ (mask_NR / count_N[:, None])
+    effect_R = np.linalg.pinv(normal_RR, rcond=_ZERO, hermitian=True) @ off_NR.sum(axis=0)
+    return np.asarray(mask_NR @ effect_R / count_N)
 
 
 def _unknown(runs: float) -> Reliability:

@@ -321,4 +321,6 @@ def _evaluation(ranking: Ranking) -> Parts:
     executed, plainly = ranking.evaluation.macs_executed, ranking.evaluation.macs_plain
     factor = plainly / executed if executed and plainly else 1.0
     words = f"Sharing what architectures have in common took {factor:.1f} times fewer MACs."
-    return [tables.evaluation(ranking), *([words] if factor > 1.005 else [])]
+    missing = [f"There is no {name}: {why}." for name, why in ranking.left_out.items()]
+    parts: list[Part] = [tables.evaluation(ranking), *([words] if factor > 1.005 else [])]
+    return [*parts, Bullets(missing)] if missing else parts

@@ -254,16 +254,20 @@ def _seconds(number: float | None) -> str:
 
 
 def budgets(comparison: Comparison) -> list[str]:
-    """Whether methods are compared at equal weight steps and at equal compute, sentences."""
+    """Whether methods are compared at equal weight steps and at equal compute, sentences.
+
+    What is not known of one run of a method is not known of the method.
+    """
+    from manyshot.rank.compare import EQUAL, are_equal  # scipy is slow to import
+
     spent: dict[str, tuple[float | None, float | None]] = {}
     for method in comparison.methods:
         own = [run.spent for run in comparison.runs if run.method == method.method]
-        known = [one for one in own if one is not None]
-        steps = _mean_of([one.weight_steps for one in known])
-        training = _mean_of([_training(one) for one in known])
+        steps = _mean_of([None if one is None else one.weight_steps for one in own])
+        training = _mean_of([None if one is None else _training(one) for one in own])
         spent[method.method] = steps, training
     words = []
-    for what, i in (("weight steps", 0), ("multiply-adds of training and probes", 1)):
+    for what, i in (("weight steps", 0), ("multiply-adds of training, probes and shifting", 1)):
         values = {name: own[i] for name, own in spent.items()}
         if any(value is None for value in values.values()):
             unknown = [name for name, value in values.items() if value is None]
@@ -273,8 +277,8 @@ def budgets(comparison: Comparison) -> list[str]:
             )
             continue
         numbers_of = [value for value in values.values() if value is not None]
-        if max(numbers_of, default=0) <= 1.05 * min(numbers_of, default=0):
-            words.append(f"All methods have equal {what}, within 5 %.")
+        if are_equal(numbers_of):
+            words.append(f"All methods have equal {what}, within {100 * EQUAL:.0f} %.")
         else:
             each = ", ".join(f"{name} {numbers.count(value)}" for name, value in values.items())
             words.append(f"Not at equal {what}: {each}.")

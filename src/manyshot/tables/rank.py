@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from manyshot.run_folder import (
@@ -10,6 +11,7 @@ from manyshot.run_folder import (
     PredictorStatistics,
     RankedSet,
     Ranking,
+    Statistic,
 )
 from manyshot.tables import numbers
 from manyshot.tables.numbers import count, decimal, share_statistic, statistic
@@ -21,6 +23,7 @@ UNKNOWN = (
     "whether this set can judge is not on record, as it was ranked before that was written: rank "
     "the run again, which scores nothing anew"
 )
+CUT = " Some intervals reach beyond what a value can be and are cut there."
 _PREDICTORS = {
     "without recalibration": "not recalibrated",
     "macs": "MACs",
@@ -71,7 +74,18 @@ def statistics(ranked: RankedSet, ranking: Ranking) -> Table:
         _statistics_row(predictor(name, ranking), of, ranking.truth.metric.share)
         for name, of in ranked.predictors.items()
     ]
-    return Table(rows, ("Predictor",), note=numbers.sentence(verdict(ranked)))
+    each = [
+        one
+        for of in ranked.predictors.values()
+        for one in (of.kendall, of.regret, of.like_cost, of.beats, of.beats_free)
+    ]
+    note = numbers.sentence(verdict(ranked))
+    return Table(rows, ("Predictor",), note=note + (CUT if _any_is_cut(each) else ""))
+
+
+def _any_is_cut(each: Iterable[Statistic | None]) -> bool:
+    """Whether an interval ends where a value can be no more."""
+    return any(one is not None and one.cut is True for one in each)
 
 
 def _statistics_row(name: str, of: PredictorStatistics, in_percent: bool) -> dict[str, str]:
@@ -114,6 +128,7 @@ def moved(record: MovedRanking) -> Table:
         for each in record.sets
     ]
     note = "Intervals are by architectures and runs of the truth; another seed is not in them."
+    note += CUT if _any_is_cut(each.gain for each in record.sets) else ""
     if any(row["Verdict"] == "cannot judge" for row in rows):
         note += (
             " Of a set whose architectures the truth does not tell apart (reliability below 0.8) "

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import time
 from collections.abc import Sequence
 
@@ -14,6 +16,7 @@ from manyshot.pipeline.build import Workspace
 from manyshot.pipeline.networks import build_supernet
 from manyshot.pipeline.verbs.truth import bare
 from manyshot.progress import Progress
+from manyshot.recipe import Recipe
 from manyshot.run_folder import RankFolder, ZeroCostLine
 from manyshot.space import Arch
 
@@ -38,6 +41,12 @@ class Untrained:
         return {name: by[arch] for name, by in self.scores.items()} or None
 
 
+def digest_of(recipe: Recipe) -> str:
+    """The digest of what a recipe says of network and task, on which the scores depend."""
+    parts = {name: getattr(recipe, name).model_dump(mode="json") for name in ("network", "task")}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
 def untrained(
     ws: Workspace, files: RankFolder, archs: Sequence[Arch], progress: Progress
 ) -> Untrained:
@@ -48,15 +57,18 @@ def untrained(
 
     Args:
         ws: the run's.
-        files: where the scores go.
+        files: where the scores go; of weights before and after a search the same, as neither count.
         archs: the architectures.
         progress: shows how far it is.
     """
     size = min(IMAGES, len(ws.splits.train))
     seed, images = ws.recipe.seed, f"{ws.splits.digests['train']}:{size}"
     parse = ws.net.space.from_text
+    network = digest_of(ws.recipe)
     lines = records.keep(
-        files.zero_cost_log, ZeroCostLine, lambda x: (x.seed, x.images) == (seed, images)
+        files.zero_cost_log,
+        ZeroCostLine,
+        lambda line: (line.seed, line.images, line.network) == (seed, images, network),
     )
     known = {parse(line.arch): line for line in lines}
     missing = [arch for arch in archs if arch not in known]
@@ -74,6 +86,7 @@ def untrained(
                     arch=net.space.to_text(arch),
                     seed=seed,
                     images=images,
+                    network=network,
                     scores=found.scores,
                     absent=found.absent,
                     seconds=round(time.perf_counter() - began, 4),

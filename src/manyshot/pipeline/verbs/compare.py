@@ -12,12 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from manyshot import records
-from manyshot.pipeline.verbs.compare_spent import anytime, spent_by
-from manyshot.rank.baselines import like_pairs
+from manyshot.pipeline.verbs.compare_spent import anytime, not_by_then, spent_by
+from manyshot.rank.baselines import MOST_PAIRED, like_pairs
 from manyshot.rank.compare import LESS_IS_BETTER, TAUS, compare
 from manyshot.rank.crossed import CROSSED, JudgedSet, Turn, mean_over_turns
 from manyshot.rank.other_seeds import NAME as OTHER_SEEDS
 from manyshot.rank.other_seeds import by_other_seeds
+from manyshot.rank.reliability import of_pairs
 from manyshot.recipe import Recipe, RecipeError
 from manyshot.run_folder import (
     Baseline,
@@ -41,8 +42,6 @@ FREE: tuple[Free, ...] = ("macs", "params", "synflow", "naswot", "grad norm")
 """What orders without training a supernet."""
 LIKE_COST = "global at like cost"
 """The set of all architectures, of which pairs of like multiply-adds count."""
-_MOST_PAIRED = 1500
-"""Pairs of more architectures are not counted: their number grows with the square."""
 PLACE = {"root", "download", "workers"}
 """Of a recipe's data, what does not make other images."""
 BESIDE: dict[str, Any] = {
@@ -112,14 +111,10 @@ def compare_runs(
         reference=compared.reference,
         reliability={
             **_reliability(ranked, frozen),
-            **{
-                name: own.reliability
-                for name, own in sets.items()
-                if own.reliability is not None and name != LIKE_COST
-            },
+            **{name: own.reliability for name, own in sets.items() if own.reliability is not None},
         },
         families=compared.families,
-        notes=_notes(ranked),
+        notes=(*_notes(ranked), *_note_on_pairs(sets), *_notes_on_spent(runs)),
     )
     with writing(folder, "manyshot compare", "comparison"):
         records.write_json(CompareFolder(folder).comparison_file, comparison)
@@ -260,7 +255,7 @@ def _judged(
     judged = {}
     for each in (own for own in ranked[0].sets if own.name in frozen):
         own_rows = [place[arch] for arch in each.archs]
-        row_of = {arch: i for i, arch in enumerate(each.archs)}
+        place_in = {arch: i for i, arch in enumerate(each.archs)}
         judged[each.name] = JudgedSet(
             fitness_NR[own_rows][:, [runs.index(run) for run in each.judged_by]],
             {folder: column_N[own_rows] for folder, column_N in proxies.items()},
@@ -268,7 +263,7 @@ def _judged(
             reliability=each.reliability,
             turns=tuple(
                 Turn(
-                    np.array([row_of[arch] for arch in turn.archs]),
+                    np.array([place_in[arch] for arch in turn.archs]),
                     np.array([run in turn.judged_by for run in each.judged_by]),
                     each.judged_by.index(turn.by) if turn.by in each.judged_by else None,
                 )
@@ -317,9 +312,12 @@ def _more_sets(
         place = {point.arch: i for i, point in enumerate(points)}
         of_all = tuple(place[arch] for arch in names)
         macs_N = np.array([points[i].macs for i in of_all], np.float64)
-        pairs_NN = like_pairs(macs_N)
-        if pairs_NN.any() and len(pairs_NN) <= _MOST_PAIRED:
-            like = dataclasses.replace(judged["global"], pairs_NN=pairs_NN)
+        few = len(of_all) <= MOST_PAIRED
+        pairs_NN = like_pairs(macs_N) if few else np.zeros((0, 0), np.bool_)
+        if pairs_NN.any():
+            everything = judged["global"]
+            own = of_pairs(everything.truth_NR, pairs_NN)
+            like = dataclasses.replace(everything, pairs_NN=pairs_NN, reliability=own)
             more[LIKE_COST] = like, of_all
     whole = any(own.name == "global" and own.whole for own in ranked[0].sets)
     found = by_other_seeds(
@@ -451,6 +449,24 @@ def _notes(ranked: Sequence[Ranking]) -> tuple[str, ...]:
         f"{lack} of {len(ranked)} rankings have no scores of every run of the truth, as they were "
         "made before these were recorded. Rank the runs again (manyshot rank RUN --truth ...), "
         "which scores nothing anew, and architectures and runs of the truth are resampled too.",
+    )
+
+
+def _notes_on_spent(runs: Sequence[Path]) -> tuple[str, ...]:
+    """Of which runs the best by what was spent is not known, and why."""
+    each = ((run, RunFolder(run).result()) for run in runs)
+    said = (None if result is None else not_by_then(run, result) for run, result in each)
+    return tuple(why for why in said if why is not None)
+
+
+def _note_on_pairs(sets: Mapping[str, JudgedSet]) -> tuple[str, ...]:
+    """That pairs of like cost are too many, if they are."""
+    everything = sets.get("global")
+    if everything is None or len(everything.truth_NR) <= MOST_PAIRED:
+        return ()
+    return (
+        f"There is no set {LIKE_COST}: the truth has {len(everything.truth_NR):,} architectures, "
+        f"and pairs are resampled of {MOST_PAIRED:,} at most, as they grow with the square.",
     )
 
 

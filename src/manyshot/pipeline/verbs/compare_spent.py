@@ -95,7 +95,8 @@ def anytime(
     """How good the best of a run's first budget was, by what had been spent when it was scored.
 
     The best is that by proxy score so far; how good it is says its truth, if there is one, and a
-    best that the truth does not have is left out. Seconds of single candidates are not on record:
+    best that the truth does not have is left out. After the last candidate there is a point even if
+    the best did not change. Seconds of single candidates are not on record:
     those of the search are divided evenly.
 
     Args:
@@ -103,10 +104,13 @@ def anytime(
         result: its result.
         spent: what it spent.
         truths: by architecture its score trained alone; empty if there is no truth.
+
+    Returns:
+        The points; none where `not_by_then` says why.
     """
     folder = RunFolder(run)
     lines = _scored(folder)
-    if not lines or not result.winners:
+    if not lines or not result.winners or not_by_then(run, result) is not None:
         return ()
     allowed = _within(folder, result.winners[0].budget)
     trained = [spent.macs.get("training"), spent.macs.get("probes")]
@@ -139,12 +143,36 @@ def anytime(
     return tuple(points)
 
 
+def not_by_then(run: Path, result: Result) -> str | None:
+    """Why a run has no best by what was spent, a sentence: its budget is a share of no known cost.
+
+    Args:
+        run: its folder.
+        result: its result.
+    """
+    largest = _largest(RunFolder(run))
+    for part in _parts(result.winners[0].budget) if result.winners else ():
+        if part.relative and part.metric not in largest:
+            return (
+                f"The best by what was spent is not known of {run}: its budget "
+                f"{result.winners[0].budget!r} is a share of the largest {part.metric}, and its "
+                f"space has on record {', '.join(largest) or 'no cost'}. A budget that is a number "
+                "needs none."
+            )
+    return None
+
+
+def _largest(folder: RunFolder) -> Mapping[str, float]:
+    """The costs of the largest network of a run's space, as far as they are on record."""
+    space = folder.space()
+    return {} if space is None else space.largest
+
+
 def _within(folder: RunFolder, budget: str) -> Callable[[SearchLine], bool]:
     """Whether a candidate is within a budget of a run."""
-    space = folder.space()
-    largest = {} if space is None else space.largest
+    largest = _largest(folder)
     limits = [
-        (part.metric, part.limit * (largest.get(part.metric, 0.0) if part.relative else 1.0))
+        (part.metric, part.limit * (largest[part.metric] if part.relative else 1.0))
         for part in _parts(budget)
     ]
 

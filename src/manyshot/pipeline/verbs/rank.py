@@ -8,7 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal, TypeAlias, get_args
+from typing import get_args
 
 import numpy as np
 
@@ -30,6 +30,7 @@ from manyshot.rank.truth import TruthError, TruthTable, arch_of, text_of
 from manyshot.recipe import Recipe
 from manyshot.run_folder import (
     Evaluation,
+    Moment,
     MovedRanking,
     MovedSet,
     RankedTruth,
@@ -51,8 +52,6 @@ _SHARED_BATCHES = 128
 _MOST_LISTED = 100_000
 """Encodings of the largest space of which a plan trains every network."""
 Scores = dict[Arch, RankScoreLine]
-Moment: TypeAlias = Literal["before", "after"]
-"""Which weights of a run whose search moves them."""
 _NEEDS_OTHERS = {
     **NEEDS,
     "local by prediction": "another run, ranked before, as --reference: one that these weights "
@@ -107,8 +106,8 @@ def rank_run(
     moves = recipe.shifting.name != "none"
     if weights == "before":
         check_moved(recipe, run)
-    files = _files(run, truth, out)
-    files = files.before if weights == "before" else files
+    outer = _files(run, truth, out)
+    files = outer.before if weights == "before" else outer
     place: tuple[Path, Kind] = (run, "run") if out is None else (out, "rank")
     with writing(place[0], "manyshot rank", place[1]):
         with showing(progress or Silent()):
@@ -121,7 +120,7 @@ def rank_run(
         files.path.mkdir(parents=True, exist_ok=True)
         moment = weights if moves else None
         progress = progress or Silent()
-        free = untrained(ws, files, truth.archs, progress) if zero_cost else Untrained()
+        free = untrained(ws, outer, truth.archs, progress) if zero_cost else Untrained()
         options = references, share, uncalibrated, free, moment
         return _ranked(ws, run, files, truth, progress, *options)
 
