@@ -11,7 +11,9 @@ from scipy import stats
 
 from manyshot import evaluate, pipeline, records, report
 from manyshot.cli import main
+from manyshot.evaluate.zero_cost import ZeroCost
 from manyshot.pipeline import Workspace
+from manyshot.pipeline.stages import untrained
 from manyshot.pipeline.stages.score import Images
 from manyshot.rank import load_truth, reliability
 from manyshot.tables import rank as tables
@@ -198,3 +200,23 @@ def test_every_set_has_the_reliability_of_those_who_judge_it(both):
     expected = max(0, between / (between + within / (runs - 1)))
     assert best.mean.value == pytest.approx(expected)
     assert best.runs == runs - 1
+
+
+def test_scores_without_training_are_made_once_for_both_weights(both, tmp_path, monkeypatch):
+    """And again where network or task are another, which seed and images do not say."""
+    folder, recipe, _ = both
+    scored = []
+
+    def counted(module, *_):
+        scored.append(module)
+        return ZeroCost({"synflow": 1.0 * len(scored)}, {})
+
+    monkeypatch.setattr(untrained, "zero_cost", counted)
+    pipeline.rank_both(recipe, folder, truth_of_24(), uncalibrated=0, zero_cost=True, out=tmp_path)
+    assert len(scored) == len(truth_of_24())  # before and after together
+    assert (tmp_path / "zero_cost.jsonl").exists()
+    assert not (tmp_path / "before" / "zero_cost.jsonl").exists()
+    other = recipe.model_copy(update={"network": recipe.network.model_copy(update={"name": "x"})})
+    assert untrained.digest_of(other) != untrained.digest_of(recipe)
+    seed = recipe.model_copy(update={"seed": 5})
+    assert untrained.digest_of(seed) == untrained.digest_of(recipe)
