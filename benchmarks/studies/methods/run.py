@@ -27,11 +27,10 @@ from benchmarks.studies.methods.page import TRUTH, write_page
 from manyshot import records
 from manyshot.pipeline import rank_run, run
 from manyshot.pipeline.verbs.compare_spent import spent_by
-from manyshot.pipeline.verbs.rank import Moment
 from manyshot.progress import Bars
 from manyshot.rank import TruthTable, load_truth
 from manyshot.recipe import Recipe
-from manyshot.run_folder import Ranking, RunFolder
+from manyshot.run_folder import Moment, Ranking, RunFolder
 
 KEPT = kept.of_study(__file__)
 RECIPE = KEPT.with_name("study.toml")
