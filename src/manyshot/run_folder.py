@@ -499,6 +499,10 @@ class TrainLine(Record):
     """Multiply-adds so far of training paths, a backward as two forwards; absent likewise."""
     probe_macs: Count | None = None
     """Multiply-adds so far of forwards for probes."""
+    split_macs: Count | None = None
+    """Multiply-adds so far of the gradients that say how one copy splits, likewise."""
+    evidence_macs: Count | None = None
+    """Multiply-adds so far of measuring whether codes matter, which no method needs."""
 
 
 class SamplerLine(Record):
@@ -618,6 +622,9 @@ class ShiftingLine(Record):
     loss: float
     rates: float
     """The sum of the rates of all optimiser steps so far."""
+    macs: Count | None = None
+    """Multiply-adds so far of what trained in the search, a backward as two forwards; absent in
+    records from before it was written. Optimiser steps so far are `weights_version`."""
     candidates: Count
     elites: Count
     top_ups: Count

@@ -64,6 +64,28 @@ def test_groups_have_the_largest_cut():
     assert bipartition(apart)[0] == (0, 1, 0)  # equal options stay together
 
 
+def test_gradients_that_split_are_counted_as_they_run():
+    """Every option of both decisions on 2 batches of 32: against the forwards that ran."""
+    net, ran = k_shot(), []
+    run = trainer(net, factories={"macs_of": lambda archs: ms.cost.macs(net, archs, (1, 8, 8))})
+    forward = net.forward
+    net.forward = lambda images, arch, **how: (
+        ran.append(len(images)) or forward(images, arch, **how)
+    )
+    batches = list(itertools.islice(run.batches.from_step(0), 2))
+    gradient_distances(
+        run.optimisation,
+        batches,
+        net.sharing.candidates(),
+        np.random.default_rng(4),
+        run.compute,
+    )
+    assert ran == [32] * (2 * (3 + 2))
+    each = 64 * 8 + 8 * 8 + 8 * 8 + 8 * 10  # whatever the options, which are all of one size
+    assert run.compute.split_macs == 3 * sum(ran) * each
+    assert (run.compute.macs, run.compute.weight_steps) == (0, 0)
+
+
 def test_distances_are_those_of_plain_networks():
     """Of gradients of an extracted network, in what all options share."""
     net = k_shot()

@@ -340,6 +340,10 @@ class Workspace:
         """The costs of an architecture by metric."""
         return {m: costs_of(cost, [arch], m)[0].item() for m, cost in self.all_costs.items()}
 
+    def macs_of(self, archs: Sequence[Arch]) -> list[int]:
+        """The multiply-adds of one image in architectures."""
+        return [int(macs) for macs in self.costs["macs"](archs)]
+
     def recorded_costs(self, arch: Arch) -> dict[str, Any]:
         """The costs of an architecture, as a record of a candidate holds them."""
         fields = ("macs", "params", "latency_ms")

@@ -121,14 +121,15 @@ class Journal:
             "images": step * self._batches.batch_size,
             "images_per_second": round(speed, 1),
         }
+        codes = self._seen_of_codes(step, last)
         if probed_images:
             at["probed_images"] = probed_images
         if compute is not None and compute.is_known:
             at["weight_steps"] = compute.weight_steps
             at["macs"] = compute.macs
-            if compute.probe_macs:
-                at["probe_macs"] = compute.probe_macs
-        codes = self._seen_of_codes(step, last)
+            for name in ("probe_macs", "split_macs", "evidence_macs"):
+                if spent := getattr(compute, name):
+                    at[name] = spent
         shown_codes = {} if codes is None else {"codes": codes.plain()}
         shown_codes |= self._splits(step, last)
         self._append(self._log, TrainLine.of({**at, "lr": rate, **watched, **shown_codes}))

@@ -161,8 +161,7 @@ class Trainer:
         self._scheduled = schedule is not None
         self._saved = time.monotonic()
         self.average = None if settings.ema is None else Average(net, settings.ema)
-        processes = accelerator.num_processes
-        self.compute = Compute(macs_of, largest, batches.batch_size, processes, _sides(net))
+        self.compute = Compute(macs_of, largest, accelerator.num_processes, _sides(net))
         self.prober = Prober(
             self.optimisation,
             held_out,
@@ -174,7 +173,9 @@ class Trainer:
         evidence = None
         if validation is not None:
             size = settings.batch_size
-            evidence = EvidenceOfCodes(self.optimisation, validation, seed, self.steps, size)
+            evidence = EvidenceOfCodes(
+                self.optimisation, validation, seed, self.steps, size, self.compute
+            )
         self.journal = Journal(
             self.optimisation, batches, self.steps, folder, log, tracked, evidence
         )
@@ -227,11 +228,9 @@ class Trainer:
         if isinstance(scheme, Splits) and scheme.splits_at(self.step, self.steps):
             batches = itertools.islice(self.batches.from_step(self.step), scheme.split_batches)
             rng = numpy_rng(self.seed, "split")
-            scheme.split_by(
-                gradient_distances(
-                    self.optimisation, batches, scheme.candidates(), rng, self.compute.compared
-                )
-            )
+            candidates = scheme.candidates()
+            apart = gradient_distances(self.optimisation, batches, candidates, rng, self.compute)
+            scheme.split_by(apart)
 
     # -- what the sampler learns from it -------------------------------------------------------
 
@@ -299,20 +298,31 @@ class Trainer:
         losses: Any = ()
         if self._checkpoint is not None and self._checkpoint.exists():
             state = load_checkpoint(self._checkpoint, self._fingerprint)
+            for name in self._state([]):
+                if name not in state:
+                    raise self._outdated(name)
+            missing = [name for name in self.compute.state_dict() if name not in state["compute"]]
+            if missing:
+                raise self._outdated(f"compute.{missing[0]}")
             self.optimisation.load_state_dict(state)
-            self.sampler.load_state_dict(state["sampler"])
+            try:
+                self.sampler.load_state_dict(state["sampler"])
+            except ValueError as error:
+                raise CheckpointError(f"{self._checkpoint}: {error}") from error
             self.prober.load_state_dict(state)
-            if "compute" not in state:
-                raise CheckpointError(
-                    f"{self._checkpoint} is of an earlier version, which did not count "
-                    "multiply-adds: move it away, and train from the beginning"
-                )
             self.compute.load_state_dict(state["compute"])
             if self.average is not None:
                 self.average.load_state_dict(state["average"])
             self.step, self.weight_step = state["step"], state["weight_step"]
             losses = state["losses"]
         self.journal.resume(self.step, losses)
+
+    def _outdated(self, name: str) -> CheckpointError:
+        """The error for a checkpoint of an earlier version, which lacks an entry."""
+        return CheckpointError(
+            f"{self._checkpoint} has no {name!r}, since it is of an earlier version of manyshot: "
+            "move it away, and train from the beginning"
+        )
 
     def _state(self, losses: list[list[list[float]]]) -> dict[str, Any]:
         return {
