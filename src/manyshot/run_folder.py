@@ -536,9 +536,6 @@ class TargetsLine(SamplerLine):
     bin_entropy_nats: tuple[float | None, ...] | None = None
     """The logarithm of how many encodings cost within half a step of each target: the entropy of
     drawing them uniformly; None where none of the drawn ones does."""
-    probe_share: float | None = None
-    """Multiply-adds of all probes so far over those of training, forward and backward, counted as
-    if all paths had trained by slices alone."""
     update: bool = False
     """Whether the probabilities were updated."""
     held_out_loss: tuple[float, ...] | None = None

@@ -151,6 +151,7 @@ def shifting(
     dtype: torch.dtype = torch.float32,
     shifts: dict[str, Any] | None = None,
     probes: bool = True,
+    macs_of: Any = None,
     **settings: Any,
 ) -> Trainer:
     """A trainer of 20 steps, four to an epoch, by `shift` unless another sampler is given."""
@@ -172,6 +173,7 @@ def shifting(
         folder=folder,
         fingerprint="mine",
         held_out=functools.partial(held_out, dtype=dtype) if probes else None,
+        macs_of=macs_of,
     )
 
 

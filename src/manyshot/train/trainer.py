@@ -162,13 +162,7 @@ class Trainer:
         self._saved = time.monotonic()
         self.average = None if settings.ema is None else Average(net, settings.ema)
         self.compute = Compute(macs_of, largest, accelerator.num_processes, _sides(net))
-        self.prober = Prober(
-            self.optimisation,
-            held_out,
-            (seed, "probe_images"),
-            self.compute,
-            batches.batch_size,
-        )
+        self.prober = Prober(self.optimisation, held_out, (seed, "probe_images"), self.compute)
         tracked = settings.tracker is not None
         evidence = None
         if validation is not None:

@@ -143,8 +143,7 @@ class ShiftNAS:
             floor=options.floor,
             clip=math.inf if options.logit_clip == 0 else options.logit_clip,
         )
-        self._seed, self._macs = seed, costs.get("macs")
-        self._compute = {"trained": 0.0, "probed": 0.0}
+        self._seed = seed
         self.progress, self.distance = 0.0, math.inf
         kept = options.kept or ("weights" if options.estimator == "pathwise" else "answers")
         self._answers = Answers(options.period) if kept == "answers" else None
@@ -315,7 +314,6 @@ class ShiftNAS:
         if self._missed is not None:
             old = self._missed if math.isinf(self.distance) else self.distance
             self.distance = RECENT * old + (1 - RECENT) * self._missed
-        self._spend(plan, probed)
         asked, self._asked = self._asked, None
         if probed is None or asked is None:
             return
@@ -348,20 +346,6 @@ class ShiftNAS:
             **self.distribution.evidence().plain(),
         }
 
-    def _spend(self, plan: Plan, probed: Probed | None) -> None:
-        """Adds up the multiply-adds of slices that trained, per image, and of probes.
-
-        A probe runs forward, twice where it compares with weights that were saved; training runs
-        forward and backward, which is three times a forward.
-        """
-        if self._macs is None:
-            return
-        self._compute["trained"] += 3 * float(self._macs([p.arch for p in plan.paths]).sum())
-        if probed is not None and self._asked is not None and probed.images and probed.batch:
-            runs = 1 if probed.before is None else 2
-            macs = float(self._macs([p.arch for p in self._asked.paths]).sum())
-            self._compute["probed"] += runs * macs * probed.images / probed.batch
-
     def report(self) -> dict[str, Any] | None:
         """Every `period` steps: probabilities, counts, state of the generator; news of updates.
 
@@ -378,13 +362,8 @@ class ShiftNAS:
             "counts": self.counts.tolist(),
             **self.state_of_the_generator(),
             "bin_entropy_nats": list(self.members.entropy_nats),
-            **({"probe_share": self._share()} if self._compute["probed"] else {}),
             **news,
         }
-
-    def _share(self) -> float:
-        """Multiply-adds of probes over those of training, forward and backward, by slices alone."""
-        return self._compute["probed"] / self._compute["trained"]
 
     @torch.no_grad()
     def state_of_the_generator(self) -> dict[str, list[Any]]:
@@ -431,15 +410,22 @@ class ShiftNAS:
             "counts": self.counts.clone(),
             "progress": self.progress,
             "distance": self.distance,
-            "compute": dict(self._compute),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restores `state_dict`.
 
         Raises:
-            ValueError: if it is of another grid.
+            ValueError: if it is of another grid, or lacks an entry.
         """
+        missing = [name for name in self.state_dict() if name not in state]
+        if self._answers is not None and state.get("answers") is None:
+            missing.append("answers")
+        if missing:
+            raise ValueError(
+                f"the sampler's state has no {missing[0]!r}, since it is of an earlier version of "
+                "manyshot, or of another option kept: move it away, and train from the beginning"
+            )
         grid = state["generator"]["grid"]
         if grid.shape != self._centres.shape or not torch.equal(grid, self._centres):
             raise ValueError(
@@ -452,7 +438,6 @@ class ShiftNAS:
             self._answers.load_state_dict(state["answers"])
         self.counts.copy_(state["counts"])
         self.progress, self.distance = state["progress"], state["distance"]
-        self._compute = dict(state["compute"])
 
 
 @final
