@@ -15,7 +15,7 @@ from accelerate.utils import gather_object
 from manyshot import records
 from manyshot.data import Batches
 from manyshot.run_folder import SAMPLER_LOG, CodeEvidence, SamplerLine, TrainLine, sampler_line
-from manyshot.sharing import Splits
+from manyshot.sharing import SplitsByGradients
 from manyshot.train.compute import Compute
 from manyshot.train.evidence import EvidenceOfCodes
 from manyshot.train.optimisation import Optimisation, Trained
@@ -177,7 +177,7 @@ class Journal:
     def _splits(self, step: int, last: int) -> dict[str, Any]:
         """What the sharing scheme was split by since the last record, if it was."""
         scheme = self._optimisation.net.sharing
-        if not isinstance(scheme, Splits) or not scheme.chosen():
+        if not isinstance(scheme, SplitsByGradients) or not scheme.chosen():
             return {}
         if last and scheme.phase(last - 1, self._steps) != "warmup":
             return {}

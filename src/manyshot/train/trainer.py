@@ -21,7 +21,7 @@ from manyshot.progress import Progress, Silent
 from manyshot.recipe import TrainingSettings
 from manyshot.run_folder import TRAIN_LOG, TRAINER
 from manyshot.seeding import numpy_rng
-from manyshot.sharing import Phase, Splits
+from manyshot.sharing import Phase, SplitsByGradients
 from manyshot.space import Arch, Size
 from manyshot.supernet import Supernet
 from manyshot.tasks import DEFAULT, Task
@@ -219,7 +219,7 @@ class Trainer:
     def split(self) -> None:
         """Lets the sharing scheme split what was one copy, if it is time for that."""
         scheme = self.net.sharing
-        if isinstance(scheme, Splits) and scheme.splits_at(self.step, self.steps):
+        if isinstance(scheme, SplitsByGradients) and scheme.splits_at(self.step, self.steps):
             batches = itertools.islice(self.batches.from_step(self.step), scheme.split_batches)
             rng = numpy_rng(self.seed, "split")
             candidates = scheme.candidates()
