@@ -135,8 +135,8 @@ def shift(net: ms.Supernet, make: Any = Vit, **options: Any) -> ShiftNAS:
         "period": 3,
         "lr": 3e-2,
         "bins": 4,
-        "draws": 4,
         "hidden": 16,
+        **({"draws": 4} if options.get("estimator") == "pathwise" else {}),
     }
     return ShiftNAS(net.space, known_costs(make), ShiftNASOptions(**{**eager, **options}), seed=2)
 

@@ -38,6 +38,9 @@ MOVED, FASTEST = 5.0, 0.05
 can move in all; and the largest such rate, for runs of few updates, which say little."""
 DRAWS = 200
 """Per target, of which a report counts the distinct ones."""
+ANNEAL, PROBED = 0.6, 8
+"""By default: the share of the steps in which the dead zone and the entropy's weight shrink, and
+how many architectures the pathwise estimator draws."""
 SETTLED, RECENT = 0.25, 0.9
 """The generator's draws are near their targets where their mean squared distance, in steps of the
 grid, is below this; and the share of the old in that mean over its steps."""
@@ -202,7 +205,7 @@ class ShiftNAS:
     @property
     def annealed(self) -> float:
         """What is left of the dead zone and of the weight of the entropy, from 1 to 0."""
-        anneal = self.options.anneal
+        anneal = ANNEAL if self.options.anneal is None else self.options.anneal
         return max(0.0, 1 - self.progress / anneal) if anneal else 0.0
 
     @property
@@ -302,7 +305,7 @@ class ShiftNAS:
 
     def _drawn(self, rng: np.random.Generator) -> _Asked:
         """Draws of targets and of the generator for them, with the graph to the logits."""
-        draws, noise = self.options.draws, _generator(rng)
+        draws, noise = self.options.draws or PROBED, _generator(rng)
         one_hots, logits = self.distribution.straight_through(draws, noise)
         policies = self.generator(one_hots, tau=self.tau, generator=noise).policies
         paths = tuple(self._path(policies, row) for row in range(draws))
