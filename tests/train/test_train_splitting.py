@@ -14,6 +14,7 @@ from manyshot import records
 from manyshot.nn.mixing import Stacked
 from manyshot.sharing.splits import bipartition
 from manyshot.train import train
+from manyshot.train.compute import Compute
 from manyshot.train.splitting import gradient_distances
 
 GRADIENTS = {
@@ -177,8 +178,9 @@ def test_of_elastic_tensors_only_what_all_options_use_is_compared():
     run, asked = trainer(net), []
     batches = list(itertools.islice(run.batches.from_step(0), 1))
     rng = np.random.default_rng(4)
+    compute = Compute(lambda archs: asked.extend(archs) or [1], (0,))
     [apart] = gradient_distances(
-        run.optimisation, batches, sharing.candidates(), rng, asked.append
+        run.optimisation, batches, sharing.candidates(), rng, compute
     ).values()
     assert asked == [(0,), (1,), (2,)]
     one, [(images, labels)] = seeded(lambda: ms.Supernet(Widths())), batches
@@ -201,9 +203,10 @@ def test_what_a_split_costs_is_counted():
     for codes in ({}, {"split": "one"}):
         run = trainer(k_shot(**codes), factories={"macs_of": lambda archs: [1 for _ in archs]})
         train(run)
-        spent.append(run.compute.macs)
-    assert spent[1] == 3 * 32 * run.steps
-    assert spent[0] - spent[1] == 3 * 32 * 2 * (3 + 2)  # two batches, five options in all
+        assert run.compute.macs == 3 * 32 * run.steps
+        spent.append(run.compute.split_macs)
+    assert spent[1] == 0
+    assert spent[0] == 3 * 32 * 2 * (3 + 2)  # two batches, five options in all
 
 
 @pytest.mark.parametrize("stop", [3, 5])
