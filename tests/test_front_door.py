@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import manyshot as ms
+from manyshot.pipeline import Workspace
 from manyshot.recipe import RecipeError
 from manyshot.records import RecordError
 from manyshot.search import Infeasible
@@ -89,6 +90,18 @@ class TestFit:
         options = ms.train.ShiftNASOptions(period=2, hidden=8, warmup=0.2, images=16)
         sampler = ms.train.ShiftNAS(net.space, costs, options, seed=0)
         assert ms.fit(net, splits, sampler=sampler, settings=SETTINGS).prober.images > 0
+
+    def test_held_out_batches_are_those_of_a_recipe(self):
+        """300 images are two batches of 150, of equal size and none above evaluate.batch_size."""
+        splits = ms.data.load("digits", train_size=96, validation=64, held_out=300)
+        settings = SETTINGS.model_copy(update={"epochs": 1})
+        made = list(ms.fit(supernet(), splits, settings=settings).prober.held_out(1024, 5))
+        assert [len(labels) for _, labels in made] == [150, 150]
+        data = {"validation": 64, "train_size": 96}
+        overrides = SHORT | {"data": data, "sampler": {"held_out": 300}}
+        ws = Workspace.build(ms.Recipe.model_validate(overrides))
+        for (x, y), (images, labels) in zip(made, ws.held_out(1024, 5), strict=True):
+            assert torch.equal(y, labels) and torch.equal(x, images)
 
     def test_augmentation_is_for_batches_made_here(self, splits):
         looks = {"mean": splits.mean, "std": splits.std, "seed": 0}

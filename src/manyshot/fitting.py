@@ -10,9 +10,10 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from manyshot.data import Augment, Batches, LabelledImages, OwnSet, Splits, fixed
+from manyshot.data import Augment, Batches, LabelledImages, OwnSet, Splits
+from manyshot.data.fixed_batches import drawn
 from manyshot.progress import Progress
-from manyshot.recipe import BESIDE_RESULTS, TrainingSettings
+from manyshot.recipe import BESIDE_RESULTS, EvaluationSettings, TrainingSettings
 from manyshot.supernet import Supernet
 from manyshot.tasks import Loss, Task, WithLoss, as_task
 from manyshot.train import Only, Sampler, Standalone, Taught, Trainer, Uniform, engine, train
@@ -160,11 +161,12 @@ def _drawn_from(samples: LabelledImages | OwnSet, looks: dict[str, Any]) -> Held
     if not len(samples):
         return None
 
-    def drawn(images: int, seed: int) -> Iterable[tuple[Any, Any]]:
-        count = min(images, len(samples))
-        return fixed(samples, count, count, seed=seed, **looks)
+    most = EvaluationSettings().batch_size
 
-    return drawn
+    def made(images: int, seed: int) -> Iterable[tuple[Any, Any]]:
+        return drawn(samples, images, most, seed=seed, **looks)
+
+    return made
 
 
 def _device_of(net: nn.Module) -> torch.device:

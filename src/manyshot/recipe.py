@@ -544,7 +544,8 @@ class TransferSettings(Section):
     """Its constant rate then; all else is as in `train`."""
     body_epochs: NotNegative = 20
     """Epochs of uniform paths after these in which all weights learn, at the rate and the schedule
-    of `train`, before the search."""
+    of `train`, before the search. Its warm-up and its average (`train.warmup_epochs`, `train.ema`)
+    have no part in them: they are of training from the start."""
     classifier: str | None = None
     """The module that makes the logits, as in `head.2`; by default it is found."""
 

@@ -501,6 +501,10 @@ class TrainLine(Record):
     """Multiply-adds so far of training paths, a backward as two forwards; absent likewise."""
     probe_macs: Count | None = None
     """Multiply-adds so far of forwards for probes."""
+    split_macs: Count | None = None
+    """Multiply-adds so far of the gradients that say how one copy splits, likewise."""
+    evidence_macs: Count | None = None
+    """Multiply-adds so far of measuring whether codes matter, which no method needs."""
 
 
 class SamplerLine(Record):
@@ -534,9 +538,6 @@ class TargetsLine(SamplerLine):
     bin_entropy_nats: tuple[float | None, ...] | None = None
     """The logarithm of how many encodings cost within half a step of each target: the entropy of
     drawing them uniformly; None where none of the drawn ones does."""
-    probe_share: float | None = None
-    """Multiply-adds of all probes so far over those of training, forward and backward, counted as
-    if all paths had trained by slices alone."""
     update: bool = False
     """Whether the probabilities were updated."""
     held_out_loss: tuple[float, ...] | None = None
@@ -620,6 +621,9 @@ class ShiftingLine(Record):
     loss: float
     rates: float
     """The sum of the rates of all optimiser steps so far."""
+    macs: Count | None = None
+    """Multiply-adds so far of what trained in the search, a backward as two forwards; absent in
+    records from before it was written. Optimiser steps so far are `weights_version`."""
     candidates: Count
     elites: Count
     top_ups: Count

@@ -1,12 +1,14 @@
 """K-shot slices that begin as the weights of a trained run with one copy."""
 
 import dataclasses
+import json
 import shutil
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from manyshot import records
 from manyshot.pipeline import Workspace, train_only
 from manyshot.pipeline.inherit import inherit
 from manyshot.recipe import RecipeError
@@ -117,3 +119,16 @@ def test_runs_of_several_copies_and_without_weights_are_refused(one, tmp_path):
     train_only(heir(one), tmp_path / "two")
     with pytest.raises(RecipeError, match=r"it trained 2 copies, and slices are inherited from"):
         Workspace.build(heir(tmp_path / "two"))
+
+
+def test_a_run_that_does_not_say_what_it_trained_on_is_refused(one, tmp_path):
+    shutil.copytree(one, tmp_path / "bare")
+    path = tmp_path / "bare" / "space.json"
+    described = records.read_json(path)
+    del described["images"]
+    path.write_text(json.dumps(described))
+    with pytest.raises(RecipeError, match=r"its space\.json has no 'images'.*train it again"):
+        Workspace.build(heir(tmp_path / "bare"))
+    path.unlink()
+    with pytest.raises(RecipeError, match=r"it has no space\.json, which says what it was"):
+        Workspace.build(heir(tmp_path / "bare"))

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import ClassVar
 
 import pytest
+import torch
 
 from manyshot.pipeline import Workspace
 from manyshot.pipeline.verbs import compare_spent
@@ -16,8 +17,14 @@ from manyshot.run_folder import RunFolder, Spent
 from manyshot.seeding import numpy_rng
 from manyshot.train import Uniform
 from manyshot.train.compute import Compute
+from manyshot.train.gradients import accumulate
 from manyshot.train.optimisation import Trained
 from manyshot.train.plan import Plan, PlannedPath
+from pipeline_runs import B, P, S
+
+
+def costs_of(archs):
+    return [100 if arch == (1,) else 7 for arch in archs]
 
 
 def test_multiply_adds_of_training_are_those_of_its_plans(base):
@@ -48,7 +55,7 @@ def test_steps_of_shifting_move_weights_too(base, shifted):
     found = spent_by(shifted[0], RunFolder(shifted[0]).result())
     assert trained == RunFolder(base[0]).train_lines()[-1].step
     assert found.weight_steps == trained + 12 * 2
-    assert "shifting" in found.missing
+    assert not found.missing
 
 
 def test_the_best_by_then_is_that_of_all_candidates_so_far(base, tmp_path):
@@ -80,21 +87,60 @@ def test_the_best_by_then_is_that_of_all_candidates_so_far(base, tmp_path):
     assert {p.score for p in anytime(folder, result, spent, only)} <= {0.75}
 
 
+def test_a_search_that_trains_spends_what_its_candidates_cost(shifted):
+    """Every candidate of a generation trains on S batches of B images, forward and backward."""
+    folder, _, _ = shifted
+    files, result, spent = RunFolder(folder), RunFolder(folder).result(), 0
+    scored = files.search_lines()
+    for line in files.shifting_lines():
+        own = [c for c in scored if c.role == "candidate" and c.generation == line.generation]
+        assert len(own) == P
+        spent += sum(3 * S * B * candidate.macs for candidate in own)
+        assert line.macs == spent
+    found = spent_by(folder, result)
+    assert found.macs["shifting"] == spent and not found.missing
+    points = anytime(folder, result, found, {})
+    first = files.shifting_lines()[0].macs
+    assert points[0].macs > found.macs["training"] + first
+    assert points[-1].macs <= sum(found.macs[part] for part in ("training", "shifting", "search"))
+
+
+def test_rows_and_images_are_those_that_run():
+    """Against the forwards that `accumulate` makes, of two processes with 24 images each."""
+    ran = []
+
+    def forward(images, arch, **masked):
+        ran.append(len(images) * (100 if masked or arch == (1,) else 7))
+        weight = sum(masked["policy"].values()).sum() if masked else torch.ones(())
+        return images * (weight if masked else weight.requires_grad_())
+
+    path = PlannedPath((0,), policy={"d": torch.ones(2)}, policy_share=0.25)
+    images, labels = torch.randn(24, 3), torch.zeros(24, dtype=torch.int64)
+    losses = accumulate(forward, Plan((path,)), images, labels, largest=(1,))
+    assert ran == [24 * 7, 16 * 100]
+    compute = Compute(costs_of, (1,), processes=2)
+    compute.take([Trained(0, "weights", Plan((path,)), losses, 24)])
+    assert compute.macs == 2 * 3 * sum(ran)
+    before = compute.macs
+    compute.take([Trained(0, "weights", Plan((PlannedPath((0,)),)), [], 24)], backward=False)
+    assert compute.macs - before == 2 * 24 * 7
+
+
 @pytest.mark.parametrize(("masks", "cost"), [("full", 100), ("active", 7)])
 def test_masks_probes_and_code_steps(masks, cost):
-    compute = Compute(lambda archs: [100 if arch == (1,) else 7 for arch in archs], (1,), 8)
+    compute = Compute(costs_of, (1,))
     masked = PlannedPath((0,), policy={}, masks=masks)
-    compute.take([Trained(0, "weights", Plan((masked,)), [])])
+    compute.take([Trained(0, "weights", Plan((masked,)), [], 8)])
     assert (compute.weight_steps, compute.macs) == (1, 3 * 8 * cost)
     taught = PlannedPath((0,), target="original")
-    compute.take([Trained(1, "weights", Plan((taught,)), [])])
+    compute.take([Trained(1, "weights", Plan((taught,)), [], 8)])
     assert compute.macs == 3 * 8 * cost + 3 * 8 * 7 + 8 * 100
     before = compute.macs
-    compute.take([Trained(2, "code", Plan((PlannedPath((0,)),)), []) for _ in range(4)])
+    compute.take([Trained(2, "code", Plan((PlannedPath((0,)),)), [], n) for n in (3, 3, 2)])
     assert (compute.weight_steps, compute.macs - before) == (2, 3 * 8 * 7)
     compute.probe([PlannedPath((0,)), PlannedPath((1,))], 16)
     assert compute.probe_macs == 16 * 107
-    other = Compute(None, (1,), 8)
+    other = Compute(None, (1,))
     other.load_state_dict(compute.state_dict())
     assert other.state_dict() == compute.state_dict() and not other.is_known
 
@@ -103,17 +149,16 @@ def test_every_process_has_a_share_of_its_own_images_for_policies():
     """Of 64 images in two processes each has half of its own: 16 at least."""
     path = PlannedPath((0,), policy={}, policy_share=0.25)
     for processes, rows in ((1, 16), (2, 2 * 16), (8, 8 * 8)):
-        compute = Compute(lambda archs: [100 if arch == (1,) else 7 for arch in archs], (1,), 64,
-                          processes)  # fmt: skip
-        compute.take([Trained(0, "weights", Plan((path,)), [])])
+        compute = Compute(costs_of, (1,), processes)
+        compute.take([Trained(0, "weights", Plan((path,)), [], 64 // processes)])
         assert compute.macs == 3 * (64 * 7 + rows * 100)
 
 
 def test_full_masks_run_at_the_chosen_side():
     """Images are resized to the side of the path, where all else has its largest size."""
-    compute = Compute(lambda archs: [10 * a + b + 1 for a, b in archs], (2, 3), 8, hard=[0])
+    compute = Compute(lambda archs: [10 * a + b + 1 for a, b in archs], (2, 3), hard=[0])
     path = PlannedPath((1, 0), policy={})
-    compute.take([Trained(0, "weights", Plan((path,)), [])])
+    compute.take([Trained(0, "weights", Plan((path,)), [], 8)])
     assert compute.macs == 3 * 8 * (10 * 1 + 3 + 1)
 
 

@@ -19,6 +19,7 @@ from test_pipeline_resume import snapshot
 import manyshot as ms
 from kills import EVERY, left_by_kills
 from manyshot import cli, records
+from manyshot.cost import macs
 from manyshot.data import DATASETS, Batches, ImageSet, fixed, load
 from manyshot.nn import BatchNorm2d
 from manyshot.pipeline import Workspace, train_only, transfer_recipe
@@ -154,15 +155,15 @@ def test_settings_are_the_runs_but_for_its_images(base, moved):
 
 
 def test_what_a_moved_run_spent_is_said_as_it_is(moved):
-    """Its steps are on record; that its multiply-adds are not has a reason of its own."""
+    """Its steps and its multiply-adds are on record."""
     folder, recipe, result = moved
     spent = spent_by(folder, RunFolder(folder).result())
     per_epoch = len(Workspace.build(recipe).batches(recipe.train))
     epochs = recipe.transfer.head_epochs + recipe.transfer.body_epochs
     shifting = result["images_forwarded"]["shifting"] // recipe.shifting.batch_size
     assert spent.weight_steps == epochs * per_epoch + shifting > shifting > 0
-    assert spent.macs["training"] is None
-    assert "moved" in spent.missing["training"] and "train the run" not in spent.missing["training"]
+    assert spent.macs["training"] == lines(folder, "train.jsonl")[-1]["macs"] > 0
+    assert spent.macs["shifting"] > 0 and not spent.missing
 
 
 def test_a_moved_run_is_a_run_like_any_other(base, moved, tmp_path):
@@ -231,6 +232,14 @@ def test_all_weights_learn_on_uniform_paths_at_the_rate_of_training(base, tmp_pa
     ]
     assert [row["lr"] for row in rows] == pytest.approx([0.1, 0.02, 0.01])
     ws = Workspace.build(recipe)
+    spent = []  # the body runs backward only where it moves
+    for name, epochs, passes in (("head", 1, 1), ("body", 2, 3)):
+        draws = numpy_rng(1, name)
+        for _ in range(epochs):
+            archs = [ws.net.space.sample(draws) for _ in range(2)]
+            spent.append(passes * 64 * int(macs(ws.net, archs, (1, 8, 8)).sum()))
+    assert [row["macs"] for row in rows] == np.cumsum(spent).tolist()
+    assert [row["weight_steps"] for row in rows] == [2, 4, 6]
     load_weights(tmp_path / "head" / WEIGHTS, ws.net)
     net, rng = ws.net.train(), numpy_rng(1, "body")
     norms = {id(p) for m in net.modules() if isinstance(m, BatchNorm2d) for p in m.parameters()}

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from report_folders import EVIL
 from report_parsed import Parsed
 
-from manyshot.report import html_of
+from manyshot.report import html_of, training
 from manyshot.report.page import Bullets, Code, Figure, Folded, Heading, Page, PageSection
 from manyshot.report.picture import Picture, PictureBlock
-from manyshot.run_folder import WinnerRecord
+from manyshot.run_folder import TargetsLine, TrainLine, WinnerRecord
 from manyshot.tables.table import Table
 
 WINNER = WinnerRecord(
@@ -97,3 +97,23 @@ def test_sections_without_parts_are_left_out() -> None:
     assert "Empty" not in page.words
     assert [own["href"] for tag, own in page.elements if tag == "a"] == ["#part-0"]
     assert page.count("h2", id="part-0") == 1
+
+
+def test_what_probes_took_is_what_training_recorded():
+    targets = TargetsLine(
+        step=8,
+        kind="target costs",
+        metric="macs",
+        targets=(1e6, 2e6),
+        probabilities=(0.5, 0.5),
+        counts=(4, 4),
+        error_grid_steps=(0.0, 0.1),
+        entropy_nats=(1.0, 1.0),
+    )
+    trained = TrainLine(step=8, epoch=1, images=256, lr=0.1, macs=4000, probe_macs=1000)
+    caption = training.shift([targets], [trained])[0].caption
+    assert (
+        "multiply-adds of probes on held-out images are 25.0\u202f% of those of training" in caption
+    )
+    without = trained.model_copy(update={"probe_macs": None})
+    assert "probes" not in training.shift([targets], [without])[0].caption

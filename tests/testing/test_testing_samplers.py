@@ -36,9 +36,9 @@ def costs_of(space: SearchSpace) -> dict[str, CostTable]:
 
 def eager(**options) -> ShiftNASOptions:
     """Of 26 steps five are warm-up; every fourth after that is an update."""
-    return ShiftNASOptions(
-        **{"warmup": 0.2, "period": 4, "bins": 4, "hidden": 4, "draws": 3, **options}
-    )
+    if options.get("estimator") == "pathwise":
+        options = {"draws": 3, **options}
+    return ShiftNASOptions(**{"warmup": 0.2, "period": 4, "bins": 4, "hidden": 4, **options})
 
 
 class TestUniform(SamplerSuite):

@@ -135,8 +135,8 @@ def shift(net: ms.Supernet, make: Any = Vit, **options: Any) -> ShiftNAS:
         "period": 3,
         "lr": 3e-2,
         "bins": 4,
-        "draws": 4,
         "hidden": 16,
+        **({"draws": 4} if options.get("estimator") == "pathwise" else {}),
     }
     return ShiftNAS(net.space, known_costs(make), ShiftNASOptions(**{**eager, **options}), seed=2)
 
@@ -151,6 +151,7 @@ def shifting(
     dtype: torch.dtype = torch.float32,
     shifts: dict[str, Any] | None = None,
     probes: bool = True,
+    macs_of: Any = None,
     **settings: Any,
 ) -> Trainer:
     """A trainer of 20 steps, four to an epoch, by `shift` unless another sampler is given."""
@@ -172,6 +173,7 @@ def shifting(
         folder=folder,
         fingerprint="mine",
         held_out=functools.partial(held_out, dtype=dtype) if probes else None,
+        macs_of=macs_of,
     )
 
 

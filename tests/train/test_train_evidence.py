@@ -14,6 +14,7 @@ from manyshot import records
 from manyshot.run_folder import CodeEvidence, TrainLine
 from manyshot.seeding import numpy_rng, stream
 from manyshot.train import TrainingWarning, evidence, train
+from manyshot.train.compute import Compute
 
 SEED = 5
 
@@ -24,10 +25,10 @@ def validation(images, seed):
     return ms.data.fixed(digits(256).validation, images, 20, seed=seed, **looks)
 
 
-def run_of(folder=None, given=True, **options):
+def run_of(folder=None, given=True, macs_of=None, **options):
     sharing = {"seed": 1, "code_every": 2, "last_std": 1.0, **options}
     net = seeded(lambda: ms.Supernet(Dropping(0.2), sharing=ms.sharing.KShot(3, **sharing)))
-    factories = {"validation": validation} if given else {}
+    factories = {"macs_of": macs_of, **({"validation": validation} if given else {})}
     return trainer(net, folder, factories=factories, epochs=4, log_steps=4)
 
 
@@ -104,6 +105,24 @@ def test_it_says_how_many_images_there_were():
 
     measured = evidence.EvidenceOfCodes(run_of().optimisation, few, SEED, 16, 32).measure()
     assert measured.images == 10
+
+
+def test_what_it_costs_is_on_record(often, tmp_path):
+    """12 paths run by 3 codes, 3 of them with a gradient besides, on 32 images: 3 times in all."""
+    run = run_of(tmp_path)
+    each = Compute(lambda archs: [7] * len(archs), run.net.space.largest)
+    size = run.settings.batch_size
+    evidence.EvidenceOfCodes(run.optimisation, validation, SEED, 16, size, each).measure()
+    assert each.evidence_macs == 7 * 32 * (12 * 3 + 3 * 3)
+    assert (each.macs, each.probe_macs, each.weight_steps) == (0, 0, 0)
+    run = run_of(tmp_path, macs_of=lambda archs: [7] * len(archs))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TrainingWarning)
+        train(run)
+    rows = records.load_lines(tmp_path / "train.jsonl", TrainLine)
+    assert [row.evidence_macs for row in rows] == [
+        None if not times else times * each.evidence_macs for times in range(4)
+    ]
 
 
 def test_a_few_times_in_a_run_and_never_in_a_short_one():

@@ -8,7 +8,7 @@ import torch
 from shift_nets import APART, Conv, Vit, held_out, known_costs, shift, shifting, supernet
 from torch.nn import functional as F
 
-from manyshot.train import PlannedPath, Probe, Probed, train
+from manyshot.train import CheckpointError, PlannedPath, Probe, Probed, train
 from manyshot.train.probing import PART
 from manyshot.train.samplers.complexity import ComplexityDistribution
 from manyshot.train.samplers.kept import Answers
@@ -26,9 +26,9 @@ def loss_by_hand(net, arch, batch):
     return float(F.cross_entropy(logits, labels))
 
 
-def watched(make, **options):
+def watched(make, macs_of=None, **options):
     """A finished run; the network after every step; what its generator is likeliest to draw."""
-    run = shifting(make=make, dtype=torch.float64, shifts={**OURS, **options})
+    run = shifting(make=make, dtype=torch.float64, shifts={**OURS, **options}, macs_of=macs_of)
     nets, likeliest, probe, rows = [copy.deepcopy(run.net)], {}, run.sampler.probe, {}
 
     def probing(rng, step, steps):
@@ -81,24 +81,34 @@ def test_a_change_is_that_of_the_same_images_and_paths_a_period_apart(make):
 
 
 def test_the_compute_of_probes_is_that_of_the_images_they_forward():
-    run, _, likeliest, rows = watched(Vit)
+    macs_of = known_costs(Vit)["macs"]
+    run, _, likeliest, rows = watched(Vit, macs_of=lambda archs: macs_of(archs).astype(int))
     macs, probed = known_costs(Vit)["macs"], 0.0
     for first in (2, 5, 8, 11, 14, 17):  # first steps of periods; all 60 images are asked in each
         old = likeliest[first - 3] if first > 2 else []
         probed += APART * macs(list(dict.fromkeys([*likeliest[first], *old]))).sum()
-    trained = 0.0
-    again = shifting(make=Vit, dtype=torch.float64, shifts=OURS)
-    plan = again.sampler.plan
+    assert run.compute.probe_macs == probed > 0
+    assert not any("probe_share" in row for row in rows.values())
 
-    def planning(rng, step):
-        nonlocal trained
-        planned = plan(rng, step)
-        trained += 3 * 32 * macs([path.arch for path in planned.paths]).sum()
-        return planned
 
-    again.sampler.plan = planning
-    train(again)
-    assert rows[20]["probe_share"] == pytest.approx(probed / trained, rel=1e-12)
+@pytest.mark.parametrize(
+    ("spoil", "name"),
+    [
+        (lambda state: state.pop("compute"), "compute"),
+        (lambda state: state["compute"].pop("split_macs"), "compute.split_macs"),
+        (lambda state: state["sampler"].pop("answers"), "answers"),
+        (lambda state: state["sampler"].update(answers=None), "answers"),
+        (lambda state: state["sampler"].pop("distance"), "distance"),
+    ],
+)
+def test_checkpoints_without_an_entry_are_refused_by_its_name(tmp_path, spoil, name):
+    train(shifting(shifts=OURS, folder=tmp_path))
+    path = tmp_path / "trainer.pt"
+    state = torch.load(path, weights_only=True)
+    spoil(state)
+    torch.save(state, path)
+    with pytest.raises(CheckpointError, match=rf"trainer\.pt.* no '{name}'.*from the beginning"):
+        train(shifting(shifts=OURS, folder=tmp_path))
 
 
 def test_images_are_shared_out_over_turns_each_once():
@@ -106,7 +116,6 @@ def test_images_are_shared_out_over_turns_each_once():
     run.prober.held_out = lambda images, seed: held_out(APART, seed)
     ask = Probe((PlannedPath(run.net.space.smallest),), which=0, turns=5)
     seen = [run.prober.answer(Probe(**{**fields(ask), "turn": t}), 9) for t in range(1, 6)]
-    assert [answer.images for answer in seen] == [0, 0, 32, 0, 28]
     assert [answer.weight for answer in seen] == [0.0, 0.0, 32.0, 0.0, 28.0]
     whole = run.prober.answer(Probe(ask.paths, which=0), 3)
     mean = sum(answer.weight * answer.losses for answer in seen) / APART
@@ -124,7 +133,7 @@ def test_large_batches_are_cut_in_parts_of_a_hundred_and_more():
     run.prober.held_out = lambda images, seed: [batch]
     path = (PlannedPath(run.net.space.smallest),)
     images = [
-        run.prober.answer(Probe(path, which=0, turn=t, turns=6), 0).images for t in range(1, 7)
+        run.prober.answer(Probe(path, which=0, turn=t, turns=6), 0).weight for t in range(1, 7)
     ]
     assert sum(images) == count
     assert images == [0, 135, 0, 135, 0, 134]

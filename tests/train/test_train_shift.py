@@ -249,6 +249,11 @@ def test_a_state_of_other_targets_is_refused(net):
         ({"rule": "bounded", "ema": 0.0}, "ema = 0.0 is of the paper's rule, and rule = 'bounded'"),
         ({"rule": "bounded", "floor": 0.05}, "floor = 0.05 is of the paper's rule, and rule"),
         ({"rule": "bounded", "logit_clip": 0.0}, "leave it out, or take rule = 'paper'"),
+        ({"draws": 3}, "draws = 3 is of the pathwise estimator, and estimator = 'enumerated'"),
+        (
+            {"anneal": 0.5, "dead_zone": 0, "entropy_weight": 0},
+            "anneal = 0.5 is of dead_zone and entropy_weight, which are both 0",
+        ),
         ({"window": 1}, "window must be at least 2"),
         ({"policy_share": 1.5}, "policy_share = 1.5 is a share: at most 1"),
         ({"estimator": "pathwise", "kept": "answers"}, "kept = 'answers' is of the enumerated"),

@@ -185,9 +185,8 @@ def test_records(tmp_path):
     of_updates |= {"gain", "standard_error", "signal_to_noise", "verdict"}
     for row in rows:
         unknown = {"signal_to_noise"} if row["step"] == UPDATED[0] else set()
-        probed = {"probe_share"} if row["step"] >= UPDATED[0] else set()
         told = of_updates - unknown if row["step"] in UPDATED else set()
-        assert set(row) == always | probed | told
+        assert set(row) == always | told
         assert row["metric"] == "macs"
         assert row["targets"] == run.sampler.grid.centres.tolist()
         assert sum(row["counts"]) == row["step"]

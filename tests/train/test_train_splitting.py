@@ -14,6 +14,7 @@ from manyshot import records
 from manyshot.nn.mixing import Stacked
 from manyshot.sharing.splits import bipartition
 from manyshot.train import train
+from manyshot.train.compute import Compute
 from manyshot.train.splitting import gradient_distances
 
 GRADIENTS = {
@@ -62,6 +63,28 @@ def test_groups_have_the_largest_cut():
         assert groups[0] == 0
     apart = torch.tensor([[0.0, 1, 0], [1, 0, 1], [0, 1, 0]])
     assert bipartition(apart)[0] == (0, 1, 0)  # equal options stay together
+
+
+def test_gradients_that_split_are_counted_as_they_run():
+    """Every option of both decisions on 2 batches of 32: against the forwards that ran."""
+    net, ran = k_shot(), []
+    run = trainer(net, factories={"macs_of": lambda archs: ms.cost.macs(net, archs, (1, 8, 8))})
+    forward = net.forward
+    net.forward = lambda images, arch, **how: (
+        ran.append(len(images)) or forward(images, arch, **how)
+    )
+    batches = list(itertools.islice(run.batches.from_step(0), 2))
+    gradient_distances(
+        run.optimisation,
+        batches,
+        net.sharing.candidates(),
+        np.random.default_rng(4),
+        run.compute,
+    )
+    assert ran == [32] * (2 * (3 + 2))
+    each = 64 * 8 + 8 * 8 + 8 * 8 + 8 * 10  # whatever the options, which are all of one size
+    assert run.compute.split_macs == 3 * sum(ran) * each
+    assert (run.compute.macs, run.compute.weight_steps) == (0, 0)
 
 
 def test_distances_are_those_of_plain_networks():
@@ -155,8 +178,9 @@ def test_of_elastic_tensors_only_what_all_options_use_is_compared():
     run, asked = trainer(net), []
     batches = list(itertools.islice(run.batches.from_step(0), 1))
     rng = np.random.default_rng(4)
+    compute = Compute(lambda archs: asked.extend(archs) or [1], (0,))
     [apart] = gradient_distances(
-        run.optimisation, batches, sharing.candidates(), rng, asked.append
+        run.optimisation, batches, sharing.candidates(), rng, compute
     ).values()
     assert asked == [(0,), (1,), (2,)]
     one, [(images, labels)] = seeded(lambda: ms.Supernet(Widths())), batches
@@ -179,9 +203,10 @@ def test_what_a_split_costs_is_counted():
     for codes in ({}, {"split": "one"}):
         run = trainer(k_shot(**codes), factories={"macs_of": lambda archs: [1 for _ in archs]})
         train(run)
-        spent.append(run.compute.macs)
-    assert spent[1] == 3 * 32 * run.steps
-    assert spent[0] - spent[1] == 3 * 32 * 2 * (3 + 2)  # two batches, five options in all
+        assert run.compute.macs == 3 * 32 * run.steps
+        spent.append(run.compute.split_macs)
+    assert spent[1] == 0
+    assert spent[0] == 3 * 32 * 2 * (3 + 2)  # two batches, five options in all
 
 
 @pytest.mark.parametrize("stop", [3, 5])

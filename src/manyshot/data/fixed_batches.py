@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -125,3 +125,23 @@ def fixed(
         channels_last=channels_last,
     )
     return FixedBatches(batches)
+
+
+def drawn(
+    samples: LabelledImages | OwnSet, images: int, most: int, *, seed: int, **looks: Any
+) -> FixedBatches:
+    """So many samples of a set, or all of them if there are fewer, in batches of equal size.
+
+    A forward with statistics of the batch normalises each by itself, so that they are as large as
+    each other but for rounding.
+
+    Args:
+        samples: the set, which is not empty.
+        images: how many at most, class-balanced by `seed`; all come in the order of the set.
+        most: the largest size of a batch.
+        seed: decides which samples.
+        looks: how batches are made, as in `fixed`.
+    """
+    count = min(images, len(samples))
+    size = math.ceil(count / math.ceil(count / most))
+    return fixed(samples, count if count < len(samples) else None, size, seed=seed, **looks)

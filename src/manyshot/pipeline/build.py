@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -28,6 +27,7 @@ from manyshot.data import (
     Splits,
     fixed,
 )
+from manyshot.data.fixed_batches import drawn
 from manyshot.data.images import pixels_of
 from manyshot.data.joining import joined
 from manyshot.nn.inputs import Inputs, inputs_of
@@ -340,6 +340,10 @@ class Workspace:
         """The costs of an architecture by metric."""
         return {m: costs_of(cost, [arch], m)[0].item() for m, cost in self.all_costs.items()}
 
+    def macs_of(self, archs: Sequence[Arch]) -> list[int]:
+        """The multiply-adds of one image in architectures."""
+        return [int(macs) for macs in self.costs["macs"](archs)]
+
     def recorded_costs(self, arch: Arch) -> dict[str, Any]:
         """The costs of an architecture, as a record of a candidate holds them."""
         fields = ("macs", "params", "latency_ms")
@@ -584,10 +588,7 @@ class Workspace:
         return self._drawn(self.splits.validation, images, seed)
 
     def _drawn(self, own: LabelledImages | OwnSet, images: int, seed: int) -> FixedBatches:
-        most = self.recipe.evaluate.batch_size
-        count = min(images, len(own))
-        size = math.ceil(count / math.ceil(count / most))  # equal: each is normalised by itself
-        return fixed(own, count if count < len(own) else None, size, seed=seed, **self._looks)
+        return drawn(own, images, self.recipe.evaluate.batch_size, seed=seed, **self._looks)
 
     def together(self, samples: LabelledImages | OwnSet) -> Batch:
         """All of a set as one batch, in order."""

@@ -173,8 +173,7 @@ def check_code_steps(sharing: Sharing, steps: int) -> None:
     if phases and not phases & {"code", "joint"}:
         raise RecipeError(
             f"none of the {steps} optimiser steps of train.epochs moves the codes that sharing "
-            "learns: raise train.epochs, or lower sharing.options.code_every or warm_frac (8 and "
-            "0.05 by default)"
+            "learns: raise train.epochs, or lower sharing.options.code_every or warm_frac"
         )
 
 

@@ -110,9 +110,14 @@ def _check_run(run: RunFolder, net: Supernet, recipe: Recipe, splits: Splits) ->
     other, described = run.recipe(), run.space()
     if recipe.task != other.task:
         raise _refused(recipe, f"its task is {other.task.name!r}, here {recipe.task.name!r}")
-    if described is not None:
-        _check_images(described, recipe, splits)
-        _check_space(described, net, recipe)
+    if described is None:
+        raise _refused(
+            recipe,
+            f"it has no {run.space_file.name}, which says what it was trained on: copy it to where "
+            "the weights are, or give the folder of a whole run",
+        )
+    _check_images(described, recipe, splits)
+    _check_space(described, net, recipe)
     ours, theirs = (r.network.model_dump(exclude=_OF_THEIR_OWN) for r in (recipe, other))
     different = [f"network.{key}" for key, value in ours.items() if theirs[key] != value]
     if different:
@@ -124,7 +129,11 @@ def _check_run(run: RunFolder, net: Supernet, recipe: Recipe, splits: Splits) ->
 def _check_images(described: SpaceRecord, recipe: Recipe, splits: Splits) -> None:
     images = described.images
     if images is None:
-        return
+        raise _refused(
+            recipe,
+            "its space.json has no 'images', since it is of an earlier version: "
+            "it may have trained on images that are for scoring here, so train it again",
+        )
     counts = images.class_counts.get("train", ())
     if len(counts) != splits.classes:
         raise _refused(recipe, f"its images are of {len(counts)} classes, here {splits.classes}")

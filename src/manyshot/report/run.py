@@ -37,7 +37,7 @@ def run_page(run: RunRecords) -> Page:
         *(part for moved in run.moved for part in moved_sections(moved)),
         PageSection("Training", _grid(training.curves(run.train))),
         PageSection("Codes of paths", _codes(run)),
-        PageSection("Probability shift", _grid(training.shift(run.targets))),
+        PageSection("Probability shift", _grid(training.shift(run.targets, run.train))),
         PageSection("Cost", _cost(run)),
         PageSection("Environment", _environment(run)),
         PageSection("Recipe", _recipe(run)),

@@ -149,8 +149,11 @@ def codes(lines: Sequence[CodesLine]) -> list[Figure]:
     return [code_map, spread]
 
 
-def shift(lines: Sequence[TargetsLine]) -> list[Figure]:
-    """How the probability of target costs moved; how well the generator met them at the end."""
+def shift(lines: Sequence[TargetsLine], trained: Sequence[TrainLine] = ()) -> list[Figure]:
+    """How the probability of target costs moved; how well the generator met them at the end.
+
+    The records `trained` of training say what probes took.
+    """
     if not lines:
         return []
     last = lines[-1]
@@ -168,10 +171,10 @@ def shift(lines: Sequence[TargetsLine]) -> list[Figure]:
         f.layout(f.axis("training step", tickformat="~s", nticks=6), targets),
         f"{numbers.plural(sum(line.update for line in lines), 'update')} of the distribution over "
         f"{numbers.plural(len(last.targets), 'target')}; uniform is "
-        f"{numbers.percent(1 / len(last.targets))}.{_told(lines)}{_spent(last)}",
+        f"{numbers.percent(1 / len(last.targets))}.{_told(lines)}{_spent(trained)}",
     )
     steps = "target %{x:.3s}<br>%{y} steps<extra></extra>"
-    trained = Figure(
+    per_target = Figure(
         "Steps trained per target",
         [f.bars(last.targets, last.counts, f.colour(0), hovertemplate=steps)],
         f.layout(targets, f.axis("steps")),
@@ -185,7 +188,7 @@ def shift(lines: Sequence[TargetsLine]) -> list[Figure]:
         "At the last record: cost of the likeliest architecture minus its target.",
         height=260,
     )
-    return [moved, *_evidence(lines, targets), trained, missed, *_variety(lines, targets)]
+    return [moved, *_evidence(lines, targets), per_target, missed, *_variety(lines, targets)]
 
 
 def _told(lines: Sequence[TargetsLine]) -> str:
@@ -199,12 +202,15 @@ def _told(lines: Sequence[TargetsLine]) -> str:
     )
 
 
-def _spent(last: TargetsLine) -> str:
-    if last.probe_share is None:
+def _spent(trained: Sequence[TrainLine]) -> str:
+    """What probes took beside training; nothing where records do not say it."""
+    last = trained[-1] if trained else None
+    if last is None or not last.macs or last.probe_macs is None:
         return ""
     return (
-        f" Probes on held-out images took {numbers.percent(last.probe_share)} of the multiply-adds "
-        "of training, counted as slices forward and backward."
+        f" The multiply-adds of probes on held-out images are "
+        f"{numbers.percent(last.probe_macs / last.macs)} of those of training, which are of what "
+        "ran forward and backward, masks included."
     )
 
 

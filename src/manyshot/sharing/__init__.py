@@ -18,7 +18,7 @@ from manyshot.sharing.codes import (
 from manyshot.sharing.conversion import bake, widen
 from manyshot.sharing.k_shot import KShot
 from manyshot.sharing.reach import Reach
-from manyshot.sharing.scheme import Coded, Mixes, OneShot, Phase, Shares, Sharing, Splits
+from manyshot.sharing.scheme import Coded, Mixes, OneShot, Phase, Shares, Sharing, SplitsByGradients
 from manyshot.sharing.simplex_net import SimplexNet
 
 SHARINGS: dict[str, Callable[..., Sharing]] = {"one_shot": OneShot, "k_shot": KShot}
@@ -34,7 +34,7 @@ __all__ = [
     "Shares",
     "Sharing",
     "SimplexNet",
-    "Splits",
+    "SplitsByGradients",
     "bake",
     "distinctness",
     "effective_sharing",

@@ -101,7 +101,7 @@ class Mixes(Coded, Protocol):
 
 
 @runtime_checkable
-class Splits(Protocol):
+class SplitsByGradients(Protocol):
     """A scheme that splits one copy, while it trains, by decisions that gradients choose.
 
     Attributes:

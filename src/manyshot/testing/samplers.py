@@ -21,10 +21,6 @@ STEPS = 13
 """How many steps a run has: a prime, which few cycles fit into. Some checks do as many more."""
 
 
-IMAGES = 32
-"""How many images a step has, as answers to probes tell."""
-
-
 @final
 class Rehearsal:
     """The training loop around a sampler, without a network: losses and gradients are made up.
@@ -93,7 +89,7 @@ class Rehearsal:
         images = probe.images * probe.turn // probe.turns
         images -= probe.images * (probe.turn - 1) // probe.turns
         gradients = tuple(grads) if probe.gradients else ()
-        return Probed(now, before, gradients, images, float(images), batch=IMAGES)
+        return Probed(now, before, gradients, float(images))
 
 
 class SamplerSuite:

@@ -22,20 +22,21 @@ MacsOf = Callable[[Sequence[Arch]], Sequence[int]]
 
 @final
 class Compute:
-    """Counts while a network is trained; the same in all processes.
+    """Counts while a network is trained; the same in all processes, but for evidence.
 
     Attributes:
         weight_steps: how many steps moved weights.
-        macs: of forwards and backwards of training paths, and of those that gradients are compared
-            of for a split; 0 if costs are not known.
+        macs: of forwards and backwards of training paths; 0 if costs are not known.
         probe_macs: of forwards for probes.
+        split_macs: of forwards and backwards for the gradients that say how one copy splits.
+        evidence_macs: of forwards and backwards that only measure whether codes matter; the main
+            process alone measures and counts.
     """
 
     def __init__(
         self,
         macs_of: MacsOf | None,
         largest: Arch,
-        batch_size: int,
         processes: int = 1,
         hard: Sequence[int] = (),
     ) -> None:
@@ -44,12 +45,12 @@ class Compute:
         Args:
             macs_of: the multiply-adds of architectures; None if they are not known.
             largest: the architecture whose cost masks have, and the original.
-            batch_size: images per step, over all processes.
-            processes: how many share the images of a step; each has a part for policies.
+            processes: how many train together, each on an equal part of the images.
             hard: the decisions that are not masked, by index: sides that images are resized to.
         """
         self.weight_steps, self.macs, self.probe_macs = 0, 0, 0
-        self._macs_of, self._largest, self._batch_size = macs_of, largest, batch_size
+        self.split_macs, self.evidence_macs = 0, 0
+        self._macs_of, self._largest = macs_of, largest
         self._processes, self._hard = processes, frozenset(hard)
         self._known: dict[Arch, int] = {}
 
@@ -58,22 +59,24 @@ class Compute:
         """Whether multiply-adds are counted."""
         return self._macs_of is not None
 
-    def take(self, trained: Sequence[Trained]) -> None:
-        """Counts a step: each of its turns has an equal part of the batch."""
+    def take(self, trained: Sequence[Trained], *, backward: bool = True) -> None:
+        """Counts a step.
+
+        Args:
+            trained: its turns, each with as many images as this process had.
+            backward: whether gradients run back through the network; where the classifier alone
+                moves they do not, and its own small backward is not counted.
+        """
         self.weight_steps += any(done.phase != "code" for done in trained)
         if self._macs_of is None:
             return
+        passes = 1 + BACKWARD if backward else 1
         for done in trained:
-            paths = done.plan.paths
-            forwards = sum(self._of(path) for path in paths)
+            paths, images = done.plan.paths, done.images
+            macs = passes * sum(self._of(path, images) for path in paths)
             if any(path.target == "original" for path in paths):
-                self.macs += self._of_arch(self._largest) * self._batch_size // len(trained)
-            self.macs += (1 + BACKWARD) * forwards * self._batch_size // len(trained)
-
-    def compared(self, arch: Arch) -> None:
-        """Counts a forward and a backward on a batch that move nothing, for a split."""
-        if self._macs_of is not None:
-            self.macs += (1 + BACKWARD) * self._of_arch(arch) * self._batch_size
+                macs += self._of_arch(self._largest) * images
+            self.macs += macs * self._processes
 
     def probe(self, paths: Sequence[PlannedPath], forwards: int) -> None:
         """Counts the forwards of a probe.
@@ -83,7 +86,24 @@ class Compute:
             forwards: how many images were forwarded by each path.
         """
         if self._macs_of is not None:
-            self.probe_macs += forwards * sum(self._of(path) for path in paths)
+            self.probe_macs += forwards * sum(self._of_one(path) for path in paths)
+
+    def split(self, arch: Arch, images: int) -> None:
+        """Counts a gradient, of so many images in each process, that says how one copy splits."""
+        if self._macs_of is not None:
+            passes = (1 + BACKWARD) * images * self._processes
+            self.split_macs += passes * self._of_arch(arch)
+
+    def evidence(self, arch: Arch, images: int, *, backward: bool = False) -> None:
+        """Counts a measurement of whether codes matter, in the main process.
+
+        Args:
+            arch: the path that ran.
+            images: on how many it ran.
+            backward: whether it ran backward too.
+        """
+        if self._macs_of is not None:
+            self.evidence_macs += (1 + BACKWARD * backward) * images * self._of_arch(arch)
 
     def state_dict(self) -> dict[str, int]:
         """What is counted so far."""
@@ -91,24 +111,30 @@ class Compute:
             "weight_steps": self.weight_steps,
             "macs": self.macs,
             "probe_macs": self.probe_macs,
+            "split_macs": self.split_macs,
+            "evidence_macs": self.evidence_macs,
         }
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Goes on from `state_dict`."""
         self.weight_steps = state["weight_steps"]
         self.macs, self.probe_macs = state["macs"], state["probe_macs"]
+        self.split_macs, self.evidence_macs = state["split_macs"], state["evidence_macs"]
 
-    def _of(self, path: PlannedPath) -> int:
-        """A forward; slices of all and masks on a part, where the policy learns from a share."""
-        own = self._of_arch(path.arch)
-        masked = self._of_arch(self._masked(path.arch)) if path.masks == "full" else own
-        if path.policy is None:
-            return own
-        if path.policy_share >= 1:
-            return masked
-        each = self._batch_size // self._processes
-        rows = self._processes * policy_rows(each, path.policy_share)
-        return own + masked * rows // self._batch_size
+    def _of(self, path: PlannedPath, images: int) -> int:
+        """The forwards of a path on so many images of one process.
+
+        Where the policy learns from a share of them, all run by slices, and the share by masks too.
+        """
+        if path.policy is None or path.policy_share >= 1:
+            return self._of_one(path) * images
+        rows = policy_rows(images, path.policy_share)
+        return self._of_arch(path.arch) * images + self._of_one(path) * rows
+
+    def _of_one(self, path: PlannedPath) -> int:
+        """A forward of one image, by masks if the path has a policy."""
+        masked = path.policy is not None and path.masks == "full"
+        return self._of_arch(self._masked(path.arch) if masked else path.arch)
 
     def _masked(self, arch: Arch) -> Arch:
         """The architecture whose cost full masks have: the largest, at the side that is chosen."""

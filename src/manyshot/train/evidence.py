@@ -19,23 +19,27 @@ from manyshot.seeding import numpy_rng, stream
 from manyshot.sharing import Mixes, Reach
 from manyshot.space import Arch
 from manyshot.supernet import Supernet
+from manyshot.train.compute import Compute
 from manyshot.train.optimisation import Optimisation, as_trained
 from manyshot.train.probing import HeldOut
 
 PATHS = 12
-"""Fixed random paths, each with images of its own, so that differences are independent."""
+"""How many fixed random paths are measured. Each has images of its own, so that their differences
+are independent."""
 REACHING = 3
-"""Of so many of them the gradient is looked at."""
+"""How many of these paths have the gradient of their loss looked at too."""
 IMAGES = 64
-"""For each path, at most; and at most a batch, so that no forward takes longer than a step's."""
+"""How many images a path has at most. It has no more than a batch either, so that no forward takes
+longer than that of a training step."""
 MEAN_OF = 64
-"""Of so many random architectures is the mean code."""
+"""How many random architectures the mean code is the mean of."""
 COST = 0.02
-"""The largest share of the time of training."""
+"""The largest share of the time of training that all measurements may take."""
 TIMES = 10
-"""How often in a run, at most."""
+"""How often a run is measured at most."""
 _STEPS = (3 * PATHS + 3 * REACHING) / 3
-"""What one time costs, in steps: a forward is a third of a step on one path, or less."""
+"""How many training steps one measurement takes as long as, where a forward is a third of a step on
+one path, or less."""
 
 
 @final
@@ -46,7 +50,13 @@ class EvidenceOfCodes:
     """
 
     def __init__(
-        self, optimisation: Optimisation, images: HeldOut, seed: int, steps: int, batch_size: int
+        self,
+        optimisation: Optimisation,
+        images: HeldOut,
+        seed: int,
+        steps: int,
+        batch_size: int,
+        compute: Compute | None = None,
     ) -> None:
         """Says how often, which costs no more than `COST` of the training.
 
@@ -56,9 +66,10 @@ class EvidenceOfCodes:
             seed: that of the run.
             steps: how many steps the run has.
             batch_size: how many images a step has.
+            compute: counts what is spent.
         """
         self._optimisation, self._images, self._seed = optimisation, images, seed
-        self._steps, self._batch_size = steps, batch_size
+        self._steps, self._batch_size, self._compute = steps, batch_size, compute
         self.times = min(TIMES, int(COST * steps / _STEPS))
 
     def is_due(self, step: int, last: int) -> bool:
@@ -131,6 +142,8 @@ class EvidenceOfCodes:
             outputs = optimisation.net(shown, arch, stats="batch", mixture=kept)
             loss = task.loss(outputs, targets) * (task.weight(targets) / whole)
             total = total.to(loss) + loss
+            if self._compute is not None:
+                self._compute.evidence(arch, batch_of(x), backward=torch.is_grad_enabled())
         return total
 
     def _reached(self, batches: Sequence[Batch], arch: Arch, combination: Combination) -> float:

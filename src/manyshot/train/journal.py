@@ -15,7 +15,7 @@ from accelerate.utils import gather_object
 from manyshot import records
 from manyshot.data import Batches
 from manyshot.run_folder import SAMPLER_LOG, CodeEvidence, SamplerLine, TrainLine, sampler_line
-from manyshot.sharing import Splits
+from manyshot.sharing import SplitsByGradients
 from manyshot.train.compute import Compute
 from manyshot.train.evidence import EvidenceOfCodes
 from manyshot.train.optimisation import Optimisation, Trained
@@ -121,14 +121,15 @@ class Journal:
             "images": step * self._batches.batch_size,
             "images_per_second": round(speed, 1),
         }
+        codes = self._seen_of_codes(step, last)
         if probed_images:
             at["probed_images"] = probed_images
         if compute is not None and compute.is_known:
             at["weight_steps"] = compute.weight_steps
             at["macs"] = compute.macs
-            if compute.probe_macs:
-                at["probe_macs"] = compute.probe_macs
-        codes = self._seen_of_codes(step, last)
+            for name in ("probe_macs", "split_macs", "evidence_macs"):
+                if spent := getattr(compute, name):
+                    at[name] = spent
         shown_codes = {} if codes is None else {"codes": codes.plain()}
         shown_codes |= self._splits(step, last)
         self._append(self._log, TrainLine.of({**at, "lr": rate, **watched, **shown_codes}))
@@ -176,7 +177,7 @@ class Journal:
     def _splits(self, step: int, last: int) -> dict[str, Any]:
         """What the sharing scheme was split by since the last record, if it was."""
         scheme = self._optimisation.net.sharing
-        if not isinstance(scheme, Splits) or not scheme.chosen():
+        if not isinstance(scheme, SplitsByGradients) or not scheme.chosen():
             return {}
         if last and scheme.phase(last - 1, self._steps) != "warmup":
             return {}

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils import _pytree as pytree
 
-from manyshot.nn.inputs import Inputs, as_call
+from manyshot.nn.inputs import Inputs, as_call, batch_of
 from manyshot.nn.pointwise import training_format
 from manyshot.recipe import OptimiserSettings
 from manyshot.seeding import Stream, seed_torch
@@ -111,12 +111,14 @@ class Trained:
         phase: what the step moved.
         plan: the paths.
         losses: the detached loss of each path, still on the device.
+        images: how many samples it was trained on in this process.
     """
 
     step: int
     phase: Phase
     plan: Plan
     losses: Sequence[Tensor]
+    images: int
 
 
 def make_safe(net: nn.Module, device: torch.device) -> bool:
@@ -333,7 +335,8 @@ class Optimisation:
                     original=self._original,
                     backward=backward_into(codes) if only_codes else self.accelerator.backward,
                 )
-            trained.append(Trained(number, phase, turn.plan, losses))
+            images = batch_of(turn.images)
+            trained.append(Trained(number, phase, turn.plan, losses, images))
         weights = () if only_codes else self.net.parameters()
         average_gradients([*weights, *codes, *held_by(self.sampler)], self.accelerator)
         if phase in ("code", "joint"):

@@ -105,17 +105,14 @@ class Probed:
         before: the same at the saved weights; None if not asked for, or if none were saved.
         gradients: for each path the gradient, by decision, of its loss in its policy, less that at
             the saved weights if `before` is there; empty if not asked for.
-        images: how many images each path saw.
-        weight: how much they weigh in a mean of losses, by the task; zero where there were none.
-        batch: how many images a training step has, over all processes.
+        weight: how much the images weigh in a mean of losses, by the task; zero where there were
+            none.
     """
 
     losses: Tensor
     before: Tensor | None = None
     gradients: tuple[Mapping[Decision, Tensor], ...] = ()
-    images: int = 0
     weight: float = 0.0
-    batch: int = 0
 
 
 class Sampler(Protocol):

@@ -45,7 +45,6 @@ class Prober:
         held_out: HeldOut | None,
         seeds: Stream,
         compute: Compute | None = None,
-        batch: int = 0,
     ) -> None:
         """Begins with no weights saved.
 
@@ -54,13 +53,11 @@ class Prober:
             held_out: makes batches of held-out images; None where nobody probes.
             seeds: names the random stream that says which images a step's probe sees.
             compute: counts what probes spend.
-            batch: how many images a training step has, which answers tell.
         """
         self.saved: dict[str, Tensor] = {}
         self.images = 0
         self.held_out = held_out
         self._optimisation, self._seeds, self._compute = optimisation, seeds, compute
-        self._batch = batch
         self._shared: dict[tuple[int, int], _Shared] = {}
 
     def answer(self, probe: Probe, step: int) -> Probed:
@@ -108,9 +105,7 @@ class Prober:
             losses,
             None if before is None else self._summed(before),
             gradients,
-            sum(batch_of(targets) for _, targets in batches),
             float(sum(task.weight(targets) for _, targets in batches)),
-            self._batch,
         )
 
     def image_seed(self, step: int) -> int:

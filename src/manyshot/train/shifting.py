@@ -20,6 +20,7 @@ from manyshot.space import Arch
 from manyshot.supernet import Supernet
 from manyshot.tasks import DEFAULT, Task
 from manyshot.train.average import Average
+from manyshot.train.compute import Compute
 from manyshot.train.optim import lowered, make_code_optimizer, make_optimizer
 from manyshot.train.optimisation import (
     NonFiniteLoss,
@@ -81,6 +82,7 @@ class Shifter:
         step: how many optimiser steps are done.
         drawn: how many mini-batches were trained on.
         rates: the sum of the rates of all steps.
+        compute: counts what is spent.
         average: the moving average of the weights; None without `settings.average`.
         ended: whether the average is in the place of the weights.
     """
@@ -97,6 +99,7 @@ class Shifter:
         head: Sequence[nn.Parameter] = (),
         task: Task = DEFAULT,
         remedy: str = REMEDY,
+        compute: Compute | None = None,
     ) -> None:
         """Makes the optimisers.
 
@@ -113,6 +116,7 @@ class Shifter:
             head: the classifier's parameters; needed if they move alone, or at another rate.
             task: what is learnt.
             remedy: what an error says to do if training diverges.
+            compute: counts what is spent; by default steps alone.
 
         Raises:
             ValueError: if the classifier moves alone, or at another rate, and there is no `head`.
@@ -121,6 +125,7 @@ class Shifter:
             raise ValueError("a classifier that moves alone, or at its own rate, needs head=")
         self.net, self.batches, self.settings, self.remedy = net, batches, settings, remedy
         self.step, self.drawn, self.rates, self.ended = 0, 0, 0.0, False
+        self.compute = compute or Compute(None, net.space.largest)
         codes = make_code_optimizer(net.sharing, *trained)
         fixed = held_by(codes)
         if settings.freeze_body:
@@ -198,6 +203,7 @@ class Shifter:
         )
         rate = self.rate(share)
         trained = self.optimisation.step(self.step, turns, self.phase, rate)
+        self.compute.take(trained, backward=not self.settings.freeze_body)
         self.step += 1
         self.rates += rate
         if self.average is not None:
@@ -220,6 +226,7 @@ class Shifter:
             "step": self.step,
             "drawn": self.drawn,
             "rates": self.rates,
+            "compute": self.compute.state_dict(),
             "average": self.average and self.average.state_dict(),
             **self.optimisation.state_dict(),
         }
@@ -229,6 +236,7 @@ class Shifter:
         self.step, self.drawn, self.rates = state["step"], state["drawn"], state["rates"]
         if self.average is not None:
             self.average.load_state_dict(state["average"])
+        self.compute.load_state_dict(state["compute"])
         self.optimisation.load_state_dict(state)
         self._stream = self._images()
 

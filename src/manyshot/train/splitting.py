@@ -7,7 +7,7 @@ Matching", arXiv:2203.15207).
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,10 +17,12 @@ from torch import Tensor, nn
 from manyshot.data import Batch
 from manyshot.evaluate import evaluating
 from manyshot.nn.adapted import Adapted
+from manyshot.nn.inputs import batch_of
 from manyshot.nn.layer import Layer, Shape, elastic, take
 from manyshot.nn.mixing import Combination, Kept
 from manyshot.sharing.dictionary import rows
 from manyshot.space import Arch, Decision
+from manyshot.train.compute import Compute
 from manyshot.train.optimisation import Optimisation, as_trained
 
 
@@ -29,7 +31,7 @@ def gradient_distances(
     batches: Iterable[Batch],
     decisions: Sequence[Decision],
     rng: np.random.Generator,
-    seen: Callable[[Arch], None] | None = None,
+    compute: Compute | None = None,
 ) -> dict[Decision, Tensor]:
     """How far apart the gradients of shared weights are between the options of each decision.
 
@@ -42,7 +44,7 @@ def gradient_distances(
         batches: of training images.
         decisions: those to look at.
         rng: draws the paths, the same in all processes.
-        seen: is told of every path that ran forward and backward on a batch.
+        compute: counts what is spent.
 
     Returns:
         By decision 1 - cosine of the gradients, (options, options), the mean over the batches.
@@ -60,8 +62,8 @@ def gradient_distances(
                     arch = tuple(path)
                     found.append(_gradients(optimisation, batch, arch))
                     used.append(_used(net, arch))
-                    if seen is not None:
-                        seen(arch)
+                    if compute is not None:
+                        compute.split(arch, batch_of(batch[0]))
                 sums[decision] += _distances(found, used)
     apart = {decision: total / max(1, count) for decision, total in sums.items()}
     accelerator = optimisation.accelerator

@@ -21,7 +21,7 @@ from manyshot.progress import Progress, Silent
 from manyshot.recipe import TrainingSettings
 from manyshot.run_folder import TRAIN_LOG, TRAINER
 from manyshot.seeding import numpy_rng
-from manyshot.sharing import Phase, Splits
+from manyshot.sharing import Phase, SplitsByGradients
 from manyshot.space import Arch, Size
 from manyshot.supernet import Supernet
 from manyshot.tasks import DEFAULT, Task
@@ -161,20 +161,15 @@ class Trainer:
         self._scheduled = schedule is not None
         self._saved = time.monotonic()
         self.average = None if settings.ema is None else Average(net, settings.ema)
-        processes = accelerator.num_processes
-        self.compute = Compute(macs_of, largest, batches.batch_size, processes, _sides(net))
-        self.prober = Prober(
-            self.optimisation,
-            held_out,
-            (seed, "probe_images"),
-            self.compute,
-            batches.batch_size,
-        )
+        self.compute = Compute(macs_of, largest, accelerator.num_processes, _sides(net))
+        self.prober = Prober(self.optimisation, held_out, (seed, "probe_images"), self.compute)
         tracked = settings.tracker is not None
         evidence = None
         if validation is not None:
             size = settings.batch_size
-            evidence = EvidenceOfCodes(self.optimisation, validation, seed, self.steps, size)
+            evidence = EvidenceOfCodes(
+                self.optimisation, validation, seed, self.steps, size, self.compute
+            )
         self.journal = Journal(
             self.optimisation, batches, self.steps, folder, log, tracked, evidence
         )
@@ -224,14 +219,12 @@ class Trainer:
     def split(self) -> None:
         """Lets the sharing scheme split what was one copy, if it is time for that."""
         scheme = self.net.sharing
-        if isinstance(scheme, Splits) and scheme.splits_at(self.step, self.steps):
+        if isinstance(scheme, SplitsByGradients) and scheme.splits_at(self.step, self.steps):
             batches = itertools.islice(self.batches.from_step(self.step), scheme.split_batches)
             rng = numpy_rng(self.seed, "split")
-            scheme.split_by(
-                gradient_distances(
-                    self.optimisation, batches, scheme.candidates(), rng, self.compute.compared
-                )
-            )
+            candidates = scheme.candidates()
+            apart = gradient_distances(self.optimisation, batches, candidates, rng, self.compute)
+            scheme.split_by(apart)
 
     # -- what the sampler learns from it -------------------------------------------------------
 
@@ -299,20 +292,31 @@ class Trainer:
         losses: Any = ()
         if self._checkpoint is not None and self._checkpoint.exists():
             state = load_checkpoint(self._checkpoint, self._fingerprint)
+            for name in self._state([]):
+                if name not in state:
+                    raise self._outdated(name)
+            missing = [name for name in self.compute.state_dict() if name not in state["compute"]]
+            if missing:
+                raise self._outdated(f"compute.{missing[0]}")
             self.optimisation.load_state_dict(state)
-            self.sampler.load_state_dict(state["sampler"])
+            try:
+                self.sampler.load_state_dict(state["sampler"])
+            except ValueError as error:
+                raise CheckpointError(f"{self._checkpoint}: {error}") from error
             self.prober.load_state_dict(state)
-            if "compute" not in state:
-                raise CheckpointError(
-                    f"{self._checkpoint} is of an earlier version, which did not count "
-                    "multiply-adds: move it away, and train from the beginning"
-                )
             self.compute.load_state_dict(state["compute"])
             if self.average is not None:
                 self.average.load_state_dict(state["average"])
             self.step, self.weight_step = state["step"], state["weight_step"]
             losses = state["losses"]
         self.journal.resume(self.step, losses)
+
+    def _outdated(self, name: str) -> CheckpointError:
+        """The error for a checkpoint of an earlier version, which lacks an entry."""
+        return CheckpointError(
+            f"{self._checkpoint} has no {name!r}, since it is of an earlier version of manyshot: "
+            "move it away, and train from the beginning"
+        )
 
     def _state(self, losses: list[list[list[float]]]) -> dict[str, Any]:
         return {

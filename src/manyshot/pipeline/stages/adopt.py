@@ -16,6 +16,7 @@ from manyshot.run_folder import SOURCE, RunFolder, TrainLine
 from manyshot.seeding import numpy_rng
 from manyshot.train import CheckpointError, load_weights
 from manyshot.train.checkpoint import digest, read_weights
+from manyshot.train.compute import Compute
 from manyshot.train.optim import Schedule
 from manyshot.train.shifting import Shifter
 
@@ -61,7 +62,8 @@ def adopt_source(ws: Workspace, accelerator: Accelerator, folder: Path, progress
     load_source(ws, path)
     if accelerator.is_main_process:
         records.keep(RunFolder(folder).train_log, TrainLine, lambda line: False)
-    done = _train_head(ws, accelerator, folder, progress)
+    compute = Compute(ws.macs_of, ws.net.space.largest, accelerator.num_processes)
+    done = _train_head(ws, accelerator, folder, progress, compute)
     _train_body(ws, accelerator, folder, progress, done)
 
 
@@ -88,9 +90,20 @@ def _classes(path: Path, weight: str) -> int:
 
 
 def _train_head(
-    ws: Workspace, accelerator: Accelerator, folder: Path, progress: Progress
+    ws: Workspace, accelerator: Accelerator, folder: Path, progress: Progress, compute: Compute
 ) -> Shifter:
-    """Trains the classifier alone, at a constant rate; returns what trained it."""
+    """Trains the classifier alone, at a constant rate.
+
+    Args:
+        ws: the run.
+        accelerator: of the run.
+        folder: the run's.
+        progress: shows how far it is.
+        compute: counts what is spent.
+
+    Returns:
+        What trained it.
+    """
     transfer_settings = ws.recipe.transfer
     shifter = _uniform(
         ws,
@@ -99,6 +112,7 @@ def _train_head(
         schedule="constant",
         freeze_body=True,
         remedy="lower transfer.head_lr, or set train.clip_norm",
+        compute=compute,
     )
     rng = numpy_rng(ws.recipe.seed, "head")
     log = RunFolder(folder).train_log if accelerator.is_main_process else None
@@ -128,6 +142,7 @@ def _train_body(
         schedule=train.schedule,
         first_epoch=transfer_settings.head_epochs,
         remedy="lower train.lr, or set train.clip_norm",
+        compute=before.compute,
     )
     rng = numpy_rng(ws.recipe.seed, "body")
     log = RunFolder(folder).train_log if accelerator.is_main_process else None
@@ -143,6 +158,7 @@ def _uniform(
     freeze_body: bool = False,
     first_epoch: int = 0,
     remedy: str,
+    compute: Compute,
 ) -> Shifter:
     """What trains a moved supernet before the search; all that is not said is as in `train`.
 
@@ -154,6 +170,7 @@ def _uniform(
         freeze_body: whether only the classifier moves.
         first_epoch: the first epoch of images to use.
         remedy: what an error says to do if training diverges.
+        compute: counts what is spent.
     """
     train = ws.recipe.train
     kept = train.model_dump(include=set(OptimiserSettings.model_fields))
@@ -172,6 +189,7 @@ def _uniform(
         head=head,
         task=ws.task,
         remedy=remedy,
+        compute=compute,
     )
 
 
@@ -210,7 +228,8 @@ def _epochs(
                 images=drawn + shifter.drawn * size,
                 lr=rate,
                 loss=loss,
-                weight_steps=steps + shifter.step,
+                weight_steps=shifter.compute.weight_steps,
+                macs=shifter.compute.macs,
             )
             if log is not None:
                 records.append(log, line)

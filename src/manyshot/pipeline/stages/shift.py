@@ -23,8 +23,9 @@ from manyshot.run_folder import (
 from manyshot.search import Searcher, make_searcher
 from manyshot.seeding import numpy_rng
 from manyshot.space import Arch
-from manyshot.train import save_weights
+from manyshot.train import CheckpointError, save_weights
 from manyshot.train.checkpoint import digest, load_checkpoint, save_checkpoint
+from manyshot.train.compute import Compute
 from manyshot.train.optim import learning_rate, lowered
 from manyshot.train.shifting import Shifter, Span, Visit, schedule
 
@@ -64,6 +65,7 @@ class ShiftingStage:
             trained=(recipe.train.lr, recipe.train.momentum),
             task=ws.task,
             head=transfer.head_parameters(ws.net, name) if self.settings.needs_classifier else (),
+            compute=Compute(ws.macs_of, ws.net.space.largest, accelerator.num_processes),
         )
         running = self.settings.statistics == "running"
         self.running = RunningStatistics(ws.net) if running else None
@@ -75,6 +77,11 @@ class ShiftingStage:
         path, log = self.folder.shifting_state, self.folder.shifting_log
         if path.exists():
             state = load_checkpoint(path, self._fingerprint)
+            if "compute" not in state["shifter"]:
+                raise CheckpointError(
+                    f"{path} has no 'compute', since it is of an earlier version, which did not "
+                    f"count multiply-adds: move it and {log} away and resume, to search anew"
+                )
             self.generation = state["generation"]
             self.shifter.load_state_dict(state["shifter"])
             if self.running is not None:
@@ -156,6 +163,7 @@ class ShiftingStage:
             generation=self.generation,
             weights_version=self.shifter.step,
             images=self.images,
+            macs=self.shifter.compute.macs,
             loss=float(np.mean(losses)),
             rates=self.shifter.rates,
             candidates=len(proposed),

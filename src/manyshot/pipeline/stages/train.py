@@ -59,7 +59,7 @@ def train_supernet(
         validation=ws.validation,
         accelerator=accelerator,
         fingerprint=ws.fingerprint(settings),
-        macs_of=lambda archs: ws.costs["macs"](archs).tolist(),
+        macs_of=ws.macs_of,
     )
     if folder is not None and accelerator.is_main_process:
         save_sampler(folder, sampler, trainer.probed_images)

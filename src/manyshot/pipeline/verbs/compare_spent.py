@@ -20,9 +20,7 @@ from manyshot.train.compute import BACKWARD
 
 MISSING = {
     "training": "training was recorded before multiply-adds were: train the run again",
-    "transfer": "multiply-adds of training a supernet that was moved to these images are not "
-    "recorded",
-    "shifting": "multiply-adds of a search that trains the supernet are not recorded",
+    "shifting": "shifting was recorded before multiply-adds were: run the search again",
     "finishing": "there are no records of how winners were finished",
 }
 """Why a number of multiply-adds is not known."""
@@ -36,19 +34,17 @@ def spent_by(run: Path, result: Result) -> Spent:
         result: its result.
     """
     folder = RunFolder(run)
-    last = next(reversed(folder.train_lines()), None)
+    last, shifted = next(reversed(folder.train_lines()), None), folder.shifting_lines()
     macs: dict[SpentPart, int | None] = {
-        "training": 0 if last is None else last.macs,
+        "training": 0 if last is None else _trained(last),
         "probes": 0 if last is None else _probes(last),
         "search": sum(line.macs * line.images_forwarded for line in _scored(folder)),
-        "shifting": None if result.images_forwarded.get("shifting", 0) else 0,
+        "shifting": 0 if not shifted else shifted[-1].macs,
         "finishing": _finishing(folder, result),
     }
     missing = {
         name: MISSING[name] for name, number in macs.items() if number is None if name in MISSING
     }
-    if "training" in missing and folder.recipe().moves:
-        missing["training"] = MISSING["transfer"]
     seconds = folder.seconds()
     return Spent(
         weight_steps=_weight_steps(folder, last),
@@ -65,6 +61,11 @@ def _weight_steps(folder: RunFolder, last: TrainLine | None) -> int | None:
     if trained is None or not shifted:
         return trained
     return trained + shifted[-1].weights_version
+
+
+def _trained(last: TrainLine) -> int | None:
+    """Of training paths, and of the gradients that say how one copy splits."""
+    return None if last.macs is None else last.macs + (last.split_macs or 0)
 
 
 def _probes(last: TrainLine) -> int | None:
@@ -96,8 +97,8 @@ def anytime(
 
     The best is that by proxy score so far; how good it is says its truth, if there is one, and a
     best that the truth does not have is left out. After the last candidate there is a point even if
-    the best did not change. Seconds of single candidates are not on record:
-    those of the search are divided evenly.
+    the best did not change. What a generation trained on is spent before any of it is scored.
+    Seconds of single candidates are not on record: those of the search are divided evenly.
 
     Args:
         run: its folder.
@@ -113,18 +114,20 @@ def anytime(
     if not lines or not result.winners or not_by_then(run, result) is not None:
         return ()
     allowed = _within(folder, result.winners[0].budget)
-    trained = [spent.macs.get("training"), spent.macs.get("probes")]
-    macs = (
-        None
-        if None in trained or spent.macs.get("shifting") is None
-        else sum(filter(None, trained))
-    )
+    parts = [spent.macs.get(part) for part in ("training", "probes", "shifting")]
+    trained = None if None in parts else sum(filter(None, parts[:2]))
+    shifted = {line.generation: line.macs or 0 for line in folder.shifting_lines()}
+    scored = 0
     training, search = (spent.seconds.get(part) for part in ("training", "search"))
     fitness: dict[str, float] = {}
     scores: dict[str, float] = {}
     points: list[AnytimePoint] = []
     for i, line in enumerate(lines, start=1):
-        macs = None if macs is None else macs + line.macs * line.images_forwarded
+        scored += line.macs * line.images_forwarded
+        macs = trained
+        if trained is not None:
+            by_then = min(line.generation, len(shifted) - 1)  # final scores come after all
+            macs = trained + scored + shifted.get(by_then, 0)
         if allowed(line):
             fitness[line.arch] = result.task.fitness_of(line.proxy_score, line.proxy_loss)
             scores[line.arch] = line.proxy_score

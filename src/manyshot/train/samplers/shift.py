@@ -38,6 +38,9 @@ MOVED, FASTEST = 5.0, 0.05
 can move in all; and the largest such rate, for runs of few updates, which say little."""
 DRAWS = 200
 """Per target, of which a report counts the distinct ones."""
+ANNEAL, PROBED = 0.6, 8
+"""By default: the share of the steps in which the dead zone and the entropy's weight shrink, and
+how many architectures the pathwise estimator draws."""
 SETTLED, RECENT = 0.25, 0.9
 """The generator's draws are near their targets where their mean squared distance, in steps of the
 grid, is below this; and the share of the old in that mean over its steps."""
@@ -143,8 +146,7 @@ class ShiftNAS:
             floor=options.floor,
             clip=math.inf if options.logit_clip == 0 else options.logit_clip,
         )
-        self._seed, self._macs = seed, costs.get("macs")
-        self._compute = {"trained": 0.0, "probed": 0.0}
+        self._seed = seed
         self.progress, self.distance = 0.0, math.inf
         kept = options.kept or ("weights" if options.estimator == "pathwise" else "answers")
         self._answers = Answers(options.period) if kept == "answers" else None
@@ -203,7 +205,7 @@ class ShiftNAS:
     @property
     def annealed(self) -> float:
         """What is left of the dead zone and of the weight of the entropy, from 1 to 0."""
-        anneal = self.options.anneal
+        anneal = ANNEAL if self.options.anneal is None else self.options.anneal
         return max(0.0, 1 - self.progress / anneal) if anneal else 0.0
 
     @property
@@ -303,7 +305,7 @@ class ShiftNAS:
 
     def _drawn(self, rng: np.random.Generator) -> _Asked:
         """Draws of targets and of the generator for them, with the graph to the logits."""
-        draws, noise = self.options.draws, _generator(rng)
+        draws, noise = self.options.draws or PROBED, _generator(rng)
         one_hots, logits = self.distribution.straight_through(draws, noise)
         policies = self.generator(one_hots, tau=self.tau, generator=noise).policies
         paths = tuple(self._path(policies, row) for row in range(draws))
@@ -315,7 +317,6 @@ class ShiftNAS:
         if self._missed is not None:
             old = self._missed if math.isinf(self.distance) else self.distance
             self.distance = RECENT * old + (1 - RECENT) * self._missed
-        self._spend(plan, probed)
         asked, self._asked = self._asked, None
         if probed is None or asked is None:
             return
@@ -348,20 +349,6 @@ class ShiftNAS:
             **self.distribution.evidence().plain(),
         }
 
-    def _spend(self, plan: Plan, probed: Probed | None) -> None:
-        """Adds up the multiply-adds of slices that trained, per image, and of probes.
-
-        A probe runs forward, twice where it compares with weights that were saved; training runs
-        forward and backward, which is three times a forward.
-        """
-        if self._macs is None:
-            return
-        self._compute["trained"] += 3 * float(self._macs([p.arch for p in plan.paths]).sum())
-        if probed is not None and self._asked is not None and probed.images and probed.batch:
-            runs = 1 if probed.before is None else 2
-            macs = float(self._macs([p.arch for p in self._asked.paths]).sum())
-            self._compute["probed"] += runs * macs * probed.images / probed.batch
-
     def report(self) -> dict[str, Any] | None:
         """Every `period` steps: probabilities, counts, state of the generator; news of updates.
 
@@ -378,13 +365,8 @@ class ShiftNAS:
             "counts": self.counts.tolist(),
             **self.state_of_the_generator(),
             "bin_entropy_nats": list(self.members.entropy_nats),
-            **({"probe_share": self._share()} if self._compute["probed"] else {}),
             **news,
         }
-
-    def _share(self) -> float:
-        """Multiply-adds of probes over those of training, forward and backward, by slices alone."""
-        return self._compute["probed"] / self._compute["trained"]
 
     @torch.no_grad()
     def state_of_the_generator(self) -> dict[str, list[Any]]:
@@ -431,15 +413,22 @@ class ShiftNAS:
             "counts": self.counts.clone(),
             "progress": self.progress,
             "distance": self.distance,
-            "compute": dict(self._compute),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restores `state_dict`.
 
         Raises:
-            ValueError: if it is of another grid.
+            ValueError: if it is of another grid, or lacks an entry.
         """
+        missing = [name for name in self.state_dict() if name not in state]
+        if self._answers is not None and state.get("answers") is None:
+            missing.append("answers")
+        if missing:
+            raise ValueError(
+                f"the sampler's state has no {missing[0]!r}, since it is of an earlier version of "
+                "manyshot, or of another option kept: move it away, and train from the beginning"
+            )
         grid = state["generator"]["grid"]
         if grid.shape != self._centres.shape or not torch.equal(grid, self._centres):
             raise ValueError(
@@ -452,7 +441,6 @@ class ShiftNAS:
             self._answers.load_state_dict(state["answers"])
         self.counts.copy_(state["counts"])
         self.progress, self.distance = state["progress"], state["distance"]
-        self._compute = dict(state["compute"])
 
 
 @final

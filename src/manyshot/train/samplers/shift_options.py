@@ -61,8 +61,9 @@ class ShiftNASOptions:
     images: Positive = 1024
     """Held-out images of an update, or all if there are fewer."""
 
-    draws: Positive = 8
-    """Of the pathwise estimator; the paper's one is mostly noise."""
+    draws: Positive | None = None
+    """How many architectures the pathwise estimator draws for an update, by default 8. The paper
+    draws one, which is mostly noise."""
 
     distribution_lr: AboveZero | None = None
     """Of the paper's rule: the rate of its Adam (the paper: 1e-3); by default 5 over the number of
@@ -91,9 +92,9 @@ class ShiftNASOptions:
     """Of a bonus for the entropy of what the generator draws, in nats, when training begins; it
     shrinks to zero (see `anneal`). The paper has none: 0."""
 
-    anneal: Probability = 0.6
-    """Share of the weight steps over which `dead_zone` and `entropy_weight` shrink evenly to zero;
-    what is left has the plain resource loss."""
+    anneal: Probability | None = None
+    """Share of the weight steps over which `dead_zone` and `entropy_weight` shrink evenly to zero,
+    by default 0.6; the steps that are left have the plain resource loss."""
 
     mix_uniform: Share = 0.1
     """Share of the steps that train, by slices, an architecture drawn uniformly from those whose
@@ -149,6 +150,16 @@ class ShiftNASOptions:
                         f"{name} = {getattr(self, name)} is of the paper's rule, and rule = "
                         f"{self.rule!r}: leave it out, or take rule = 'paper'"
                     )
+        if self.draws is not None and self.estimator != "pathwise":
+            raise ValueError(
+                f"draws = {self.draws} is of the pathwise estimator, and estimator = "
+                f"{self.estimator!r}: leave it out, or take estimator = 'pathwise'"
+            )
+        if self.anneal is not None and not (self.dead_zone or self.entropy_weight):
+            raise ValueError(
+                f"anneal = {self.anneal} is of dead_zone and entropy_weight, which are both 0: "
+                "leave it out, or give one of them"
+            )
         if self.estimator == "pathwise":
             self._check_pathwise()
 
