@@ -208,6 +208,49 @@ def test_the_planted_orders_are_those_of_data_and_networks():
         assert up > errors.mean()
 
 
+def test_the_planted_rates_are_those_of_sampled_data():
+    """Excess by the network on many samples, and what steps leave by replayed least squares."""
+    from benchmarks.studies.planted_sampling import problem
+
+    own, rng = problem.Problem(problem.KINDS["rates differ"], 3), np.random.default_rng(0)
+    net = ms.Supernet(problem.Network(own)).double()
+    weights = rng.normal(size=(problem.OPTIONS, problem.INPUTS))
+    with torch.no_grad():
+        for parameter, row in zip(net.model.parameters(), weights, strict=True):
+            parameter.copy_(torch.tensor(row)[None])
+    assert np.allclose(problem.weights_of(net), weights)
+    inputs, labels = (tensor.double() for tensor in own.samples(100_000, 0.5, 7).tensors)
+    with torch.no_grad():
+        losses = [float((net(inputs, (k,)) - labels).square().mean()) for k in range(8)]
+    # the mean of 100,000 squares, each with a standard deviation of about 1.4 times its mean
+    assert losses == pytest.approx(own.excess(weights) + 0.5**2, rel=0.02)
+
+    at, runs, draws = int(own.gains.argmax()), 2000, 6
+    errors = np.tile(-own.target, (runs, 1))  # weights times gain, less the truth
+    means = []
+    for _ in range(draws):
+        x = rng.normal(size=(runs, problem.BATCH, problem.INPUTS))
+        off = np.einsum("rbi,ri->rb", x, errors) - problem.NOISE * rng.normal(size=x.shape[:2])
+        step = 2 * problem.RATE * own.gains[at] ** 2 / problem.BATCH
+        errors = errors - step * np.einsum("rbi,rb->ri", x, off)
+        means.append(np.square(errors).sum(1).mean())
+    left, floor = own.left[at], own.floor[at]
+    expected = [floor + (1 - floor) * left**n for n in range(1, draws + 1)]
+    assert means == pytest.approx(expected, rel=0.03)  # 2,000 runs, which differ by up to half
+    assert own.floor[at] * (1 - left) == pytest.approx(  # from the truth one step adds this
+        step**2 * problem.BATCH * problem.INPUTS * problem.NOISE**2
+    )
+
+    best = own.best_shares()
+    counts = rng.binomial(problem.STEPS, best, size=(10_000, 8))
+    drawn = own.floor + (1 - own.floor) * own.left**counts
+    assert own.expected(best) == pytest.approx(drawn.mean(0), rel=0.02)
+    assert best.sum() == pytest.approx(1)
+    for _ in range(20):
+        near = best * np.exp(0.1 * rng.normal(size=8))
+        assert own.expected(near / near.sum()).mean() > own.expected(best).mean()
+
+
 def test_the_page_of_shifting_has_means_and_intervals_over_problems(tmp_path):
     from benchmarks.studies.planted_shifting.page import write_page
 

@@ -3,9 +3,10 @@
     OMP_NUM_THREADS=1 python -m benchmarks.studies.planted_sampling.run [--seeds 5] [--arms ...]
 
 Eight linear regressions of different costs learn at rates that are planted (see `problem.py`). An
-arm draws one of them in each step, by the library's `ms.fit` and a sampler of the library; one draws
-options by the best fixed shares, which the planted rates give, without a generator. In two further
-kinds of problem nothing is to be gained: rates are equal, or held-out labels are mostly noise. Every result is a record, and what is on record is not done again. The page is `page.md`.
+arm draws one of them in each step, by the library's `ms.fit` and a sampler of the library; one arm
+draws options by the best fixed shares, which the planted rates give, without a generator. In two
+further kinds of problem nothing is to be gained: rates are equal, or held-out labels are mostly
+noise. Every result is a record, and what is on record is not done again. The page is `page.md`.
 """
 
 from __future__ import annotations
