@@ -180,10 +180,13 @@ class _Folder:
         return [
             SimpleNamespace(
                 arch=str(i), macs=macs, params=1, latency_ms=None, costs=None, images_forwarded=2,
-                proxy_score=score, proxy_loss=0.0,
+                proxy_score=score, proxy_loss=0.0, generation=0,
             )
             for i, (macs, score) in enumerate([(40, 0.5), (50, 0.6), (90, 0.9)])
         ]  # fmt: skip
+
+    def shifting_lines(self):
+        return []
 
 
 def by_then(monkeypatch, budget):
