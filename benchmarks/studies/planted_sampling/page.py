@@ -31,9 +31,6 @@ CONTROL = "uniform_cost"
 SHARED = {"rates differ, held-out noise": "rates differ"}
 """Kinds whose control is that of another: it looks at no held-out sample."""
 READING = """
-The commit 5cfa39e of the records is a7a809d before it was moved onto a later state of the
-repository: the files of the study are the same in both. They were not run again since.
-
 ## Reading
 
 - **The bounded rule helps where it must:** 0.64 times the excess of uniform targets, in all five
