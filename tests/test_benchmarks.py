@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy import stats
 
 import manyshot as ms
 from benchmarks.lib import kept, pages, reading
@@ -577,3 +578,30 @@ def test_arms_of_the_study_of_methods_are_legal_and_contrasts_name_them():
     assert {recipe.finish for recipe in recipes.values()} == {recipes[REFERENCE].finish}
     for arm in ARMS:
         assert f"`{arm}`" in (BENCHMARKS / "studies" / "methods" / "design.md").read_text()
+
+
+def test_the_page_of_methods_has_taus_by_scipy(tmp_path):
+    from benchmarks.studies.methods.page import TRUTH, write_page
+    from manyshot.rank import load_truth
+
+    truth, rng = load_truth(TRUTH, by="loss"), np.random.default_rng(0)
+    loss_N = truth.scores_NR.mean(axis=1)
+    rows, taus = [], []
+    for method in ("one_shot", "kshot"):
+        for seed in range(2):
+            proxy_N = loss_N + rng.normal(0, 0.1, len(truth))
+            taus.append(stats.kendalltau(proxy_N, loss_N).statistic)
+            rows.append({
+                "schema": 1, "method": method, "seed": seed, "images": {"train": 10},
+                "weights": {"after": {"loss": proxy_N.tolist(), "accuracy": []}},
+                "winners": [{"test_loss": 0.5 + seed}],
+                "spent": {"weight_steps": 1, "macs": {"training": 1, "probes": 0}, "seconds": {}},
+                "commit": "a", "cpu": "b", "cores": 2, "threads": 1, "torch": "2", "date": "today",
+            })  # fmt: skip
+    path = tmp_path / "records.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    text = write_page(path).read_text()
+    assert f"| `one_shot` | one copy, uniform paths | 2 | {np.mean(taus[:2]):.2f} ± " in text
+    difference = np.mean(taus[2:]) - np.mean(taus[:2])
+    assert f"| `kshot` minus `one_shot` | 2 | {difference:+.3f} (" in text
+    assert "**better**" not in text and "**worse**" not in text  # of two seeds nothing is said

@@ -77,7 +77,7 @@ def write_page(path: Path) -> Path:
         "## Can the truth judge?\n",
         _gates(sets, truth),
         "## Every method\n",
-        _means(rows, runs, sets, order, truth),
+        _means(rows, runs, sets, order),
     ]
     if against:
         parts += [f"## Against `{REFERENCE}`\n", _differences(rows, runs, sets, against)]
@@ -131,8 +131,7 @@ def judged(
 
 
 def _gates(sets: Mapping[str, JudgedSet], truth: TruthTable) -> str:
-    free = {name: -np.array(truth.costs[name], np.float64) for name in ("macs", "params")}
-    free = {name: -column_N for name, column_N in free.items()}
+    free = {name: np.array(truth.costs[name], np.float64) for name in ("macs", "params")}
     lines = []
     for name, own in sets.items():
         taus = ["", ""]
@@ -176,7 +175,6 @@ def _means(
     runs: Sequence[ComparedRun],
     sets: Mapping[str, JudgedSet],
     order: Sequence[str],
-    truth: TruthTable,
 ) -> str:
     lines = []
     for method in dict.fromkeys(run.method for run in runs):
