@@ -25,7 +25,7 @@ _PAPER_SHIFT = (
 REFERENCE = "one_shot"
 ARMS: dict[str, Arm] = {
     REFERENCE: Arm("one copy, uniform paths"),
-    "one_shot_longer": Arm("the same with half as many steps more", ("train.epochs=60",)),
+    "one_shot_longer": Arm("the same with half as many steps more", ("train.epochs=120",)),
     "kshot": Arm("K = 4 by its defaults", _k_shot()),
     "kshot_inherit": Arm(
         "K = 4 equal slices, one copy for 30 % of the steps", _k_shot(start="equal", warm_frac=0.3)

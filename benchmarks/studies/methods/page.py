@@ -49,7 +49,7 @@ DESIGN = Design(
     controls=tuple(dict.fromkeys(second for _, second in CONTRASTS)),
     random="random_population",
     benchmark="stand-alone trainings in `benchmarks/truths/methods_truth.jsonl`",
-    tuning="none: the library's defaults, and for all the rate and schedule of `study.toml`",
+    tuning="none but the rate and length of all, for `one_shot` alone, by loss, on another seed",
 )
 
 INTRODUCTION = """Written by `benchmarks/studies/methods/page.py` from the records beside it; \

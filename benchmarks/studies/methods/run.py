@@ -22,7 +22,7 @@ import torch
 
 from benchmarks.lib import kept
 from benchmarks.lib.measuring import provenance
-from benchmarks.studies.methods.arms import ARMS
+from benchmarks.studies.methods.arms import ARMS, REFERENCE
 from benchmarks.studies.methods.page import TRUTH, write_page
 from manyshot import records
 from manyshot.pipeline import rank_run, run
@@ -30,7 +30,7 @@ from manyshot.pipeline.verbs.compare_spent import spent_by
 from manyshot.progress import Bars
 from manyshot.rank import TruthTable, load_truth
 from manyshot.recipe import Recipe
-from manyshot.run_folder import Moment, Ranking, RunFolder
+from manyshot.run_folder import Moment, Ranking, RunFolder, Spent
 
 KEPT = kept.of_study(__file__)
 RECIPE = KEPT.with_name("study.toml")
@@ -43,11 +43,14 @@ def recipe_of(method: str, seed: int) -> Recipe:
 
 def record_of(method: str, seed: int, work: Path, truth: TruthTable) -> dict[str, Any]:
     """A run, as far as it is not done, ranked against the truth."""
-    folder = work / f"{method}-{seed}"
+    folder, trained = work / f"{method}-{seed}", trained_by(method, seed, work)
     if not RunFolder(folder).result_file.exists():
-        run(recipe_of(method, seed), folder, Bars())
+        run(recipe_of(method, seed), folder, Bars(), trained=trained)
     result = RunFolder(folder).result()
     assert result is not None
+    spent = spent_by(folder, result)
+    if trained is not None:
+        spent = with_training(spent, trained)
     recipe = Recipe.load(folder / "recipe.toml")
     moments: tuple[Moment, ...] = ("after",)
     if recipe.shifting.name != "none":
@@ -71,9 +74,36 @@ def record_of(method: str, seed: int, work: Path, truth: TruthTable) -> dict[str
             for winner in result.winners
         ],
         "images": result.images_forwarded,
-        "spent": spent_by(folder, result).plain(),
+        "spent": spent.plain(),
         **provenance(),
     }
+
+
+def trained_by(method: str, seed: int, work: Path) -> Path | None:
+    """The folder with the supernet of a method that changes nothing before its search, if any.
+
+    Training it again would give the same bytes.
+    """
+    folder = work / f"{REFERENCE}-{seed}"
+    changes = ARMS[method].changes
+    if not changes or not all(change.startswith(("shifting.", "search.")) for change in changes):
+        return None
+    return folder if RunFolder(folder).weights.exists() else None
+
+
+def with_training(spent: Spent, trained: Path) -> Spent:
+    """What a run spent, with what the supernet took that it did not train itself."""
+    result = RunFolder(trained).result()
+    assert result is not None
+    before = spent_by(trained, result)
+    assert before.weight_steps is not None and spent.weight_steps is not None
+    return spent.model_copy(
+        update={
+            "weight_steps": before.weight_steps + spent.weight_steps,
+            "macs": spent.macs | {part: before.macs[part] for part in ("training", "probes")},
+            "seconds": spent.seconds | {"training": before.seconds["training"]},
+        }
+    )
 
 
 def scores_of(ranking: Ranking, truth: TruthTable) -> dict[str, list[float]]:
