@@ -408,6 +408,18 @@ class TestTurns:
             lost.append(judge.max() - judge[np.argmax(proxies["proxy"][best])])
         assert record.predictors["proxy"].regret.value == pytest.approx(np.mean(lost))
 
+    def test_supernets_that_choose_in_turn_are_judged_by_all_runs(self, chosen):
+        truth, proxies = chosen
+        others = {"a": -proxies["macs"], "b": truth.scores_N + np.sin(np.arange(60.0))}
+        prediction = {name: scores_of(truth, column_N) for name, column_N in others.items()}
+        ranked = sets(truth, prediction=prediction, own_prediction=False)["local by prediction"]
+        own = {name: scores_of(truth, column_N) for name, column_N in proxies.items()}
+        tau = rank_set(ranked, own).predictors["proxy"].kendall
+        best = [np.argsort(-column_N)[:6] for column_N in others.values()]
+        taus = [stats.kendalltau(proxies["proxy"][b], truth.scores_N[b]).statistic for b in best]
+        assert tau.value == pytest.approx(np.mean(taus))
+        assert tau.low < tau.value < tau.high and tau.interval == "crossed"
+
     def test_it_does_not_matter_which_run_is_first(self, chosen):
         truth, proxies = chosen
         other = dataclasses.replace(

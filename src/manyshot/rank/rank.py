@@ -336,7 +336,7 @@ def turns_of(ranked: RankSet) -> tuple[Turn, ...]:
         Turn(
             np.array([row_of[arch] for arch in turn.chosen.archs]),
             np.array([run in turn.truth.runs for run in runs]),
-            runs.index(turn.why) if set(turn.truth.runs) == {*runs} - {turn.why} else None,
+            runs.index(turn.why) if turn.why in {*runs} - {*turn.truth.runs} else None,
         )
         for turn in ranked.turns
     )
