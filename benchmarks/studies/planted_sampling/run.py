@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +41,9 @@ from benchmarks.studies.planted_sampling.problem import (
 from manyshot import records
 from manyshot.cost import macs_table
 from manyshot.train import (
+    Forwarding,
     Plan,
     PlannedPath,
-    Probe,
     Probed,
     Sampler,
     ShiftNAS,
@@ -97,42 +97,18 @@ class Shares(Stateless):
         return Plan((PlannedPath((int(rng.choice(len(self.shares), p=self.shares)),)),))
 
 
-class Counted:
-    """Another sampler, and how often each option was trained."""
+class Counted(Forwarding):
+    """Another sampler, and how often each option was trained, in a run without stops."""
 
     def __init__(self, sampler: Sampler) -> None:
-        self.sampler, self.trained = sampler, np.zeros(OPTIONS, dtype=np.int64)
-        self.probes, self.clip_norm = sampler.probes, sampler.clip_norm
-
-    def plan(self, rng: np.random.Generator, step: int) -> Plan:
-        """That of the sampler."""
-        return self.sampler.plan(rng, step)
-
-    def optimizer(self) -> torch.optim.Optimizer | None:
-        """That of the sampler."""
-        return self.sampler.optimizer()
-
-    def probe(self, rng: np.random.Generator, step: int, steps: int) -> Probe | None:
-        """That of the sampler."""
-        return self.sampler.probe(rng, step, steps)
+        super().__init__(sampler)
+        self.trained = np.zeros(OPTIONS, dtype=np.int64)
 
     def feedback(self, plan: Plan, losses: Sequence[Tensor], probed: Probed | None = None) -> None:
         """Counts the option, and tells the sampler."""
         for path in plan.paths:
             self.trained[path.arch[0]] += 1
-        self.sampler.feedback(plan, losses, probed)
-
-    def report(self) -> dict[str, Any] | None:
-        """That of the sampler."""
-        return self.sampler.report()
-
-    def state_dict(self) -> dict[str, Any]:
-        """That of the sampler; counts are of runs without stops."""
-        return self.sampler.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restores `state_dict`."""
-        self.sampler.load_state_dict(state)
+        super().feedback(plan, losses, probed)
 
 
 def sampler_of(arm: str, problem: Problem, net: ms.Supernet) -> Sampler:

@@ -198,3 +198,44 @@ class Stateless:
         """
         if state:
             raise ValueError(f"{type(self).__name__} has no state, got {sorted(state)}")
+
+
+class Forwarding:
+    """Another sampler under the same contract, for what changes a part of one.
+
+    Attributes:
+        sampler: the other sampler, which answers all that is not overridden.
+    """
+
+    def __init__(self, sampler: Sampler) -> None:
+        """Wraps a sampler."""
+        self.sampler = sampler
+        self.probes, self.clip_norm = sampler.probes, sampler.clip_norm
+
+    def plan(self, rng: np.random.Generator, step: int) -> Plan:
+        """The other's."""
+        return self.sampler.plan(rng, step)
+
+    def optimizer(self) -> torch.optim.Optimizer | None:
+        """The other's."""
+        return self.sampler.optimizer()
+
+    def probe(self, rng: np.random.Generator, step: int, steps: int) -> Probe | None:
+        """The other's."""
+        return self.sampler.probe(rng, step, steps)
+
+    def feedback(self, plan: Plan, losses: Sequence[Tensor], probed: Probed | None = None) -> None:
+        """Tells the other."""
+        self.sampler.feedback(plan, losses, probed)
+
+    def report(self) -> dict[str, Any] | None:
+        """The other's."""
+        return self.sampler.report()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The other's."""
+        return self.sampler.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restores the other's."""
+        self.sampler.load_state_dict(state)
