@@ -41,7 +41,7 @@ def compared_runs(tmp_path_factory):
 
     folder, folders = tmp_path_factory.mktemp("compared"), []
     with pytest.MonkeyPatch.context() as patch, measured_once():
-        patch.setattr(importlib.import_module("manyshot.rank.rank"), "DRAWS", 10)
+        patch.setattr(importlib.import_module("manyshot.rank.statistics"), "DRAWS", 10)
         for method, sets in (("one", ()), ("two", SHIFT)):
             for seed in (1, 2):
                 own = folder / f"{method}-{seed}"

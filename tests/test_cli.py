@@ -31,7 +31,7 @@ SETS = [word for override in TINY for word in ("--set", override)]
 def few_draws():
     """Bootstrap intervals, which are tested elsewhere, take most of a ranking's time."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(importlib.import_module("manyshot.rank.rank"), "DRAWS", 10)
+        patch.setattr(importlib.import_module("manyshot.rank.statistics"), "DRAWS", 10)
         yield
 
 
@@ -487,6 +487,14 @@ class TestJudging:
     def test_an_unknown_truth_lists_the_published_tables(self, call, finished):
         code, out, err = call("rank", str(finished), "--truth", "nas_bench")
         assert (code, out) == (1, "") and "nas_bench_macro" in err
+        assert "train networks alone first, with manyshot truth" in err
+
+    def test_a_ranking_without_a_truth_says_how_one_is_made(self, call, finished):
+        code, out, err = call("rank", str(finished))
+        assert (code, out) == (2, "")
+        said = " ".join(err.replace("\u2502", " ").split())
+        assert f"manyshot truth {finished}/recipe.toml" in said.replace("/ ", "/")
+        assert "--truth truth/small" in said
 
 
 def test_warnings_are_a_line_for_people(tmp_path):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal, Self, TypeVar, final
+from typing import Annotated, Any, Final, Literal, Self, TypeVar, final
 
 from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, model_validator
 
@@ -65,13 +65,18 @@ RANKS = "rank"
 RANKING = "rank.json"
 RANK_SCORES = "scores.jsonl"
 ZERO_COST = "zero_cost.jsonl"
+TRUTHS = "truth"
+"""The folder that `manyshot truth` puts truths in, if it is not told where."""
 TRUTH_LOG = "truth.jsonl"
 """A line per finished training of one architecture alone."""
 LOCK = "lock"
 HOLDER = "lock.json"
 """Who holds the lock; it says nothing while nobody does."""
-BEFORE = "before"
-"""The folder, in that of a ranking, of the ranking by the weights before a search moved them."""
+BEFORE: Final = "before"
+"""The weights before a search moved them; and the folder, in that of a ranking, of the ranking by
+these weights."""
+AFTER: Final = "after"
+"""The weights after it."""
 Moment = Literal["before", "after"]
 """Which weights of a run whose search moves them."""
 MOVED = "moved.json"
@@ -822,6 +827,8 @@ class ZeroCostLine(Record):
     seconds: float
 
 
+FreeBaseline = Literal["macs", "params", "synflow", "naswot", "grad norm"]
+"""What orders networks without a supernet: costs, then scores of networks that are not trained."""
 IntervalMethod = Literal["BCa", "percentile", "F", "runs", "crossed"]
 """How the bounds of an interval were found: from the draws of a bootstrap over architectures
 (`manyshot.rank.bootstrap`), by the F distribution (`manyshot.rank.reliability`), by resampling the
@@ -929,7 +936,7 @@ class RankedSet(Part):
     """How many pairs of architectures `like_cost` is over."""
     like_cost_reliability: Reliability | None = None
     """Of the truth on these pairs; absent in records from before it was written."""
-    best_free: str | None = None
+    best_free: FreeBaseline | None = None
     """The baseline without a supernet that orders best: the supernet has to beat it."""
 
     @model_validator(mode="after")
@@ -1167,7 +1174,7 @@ class ComparedPair(Part):
 class Baseline(Part):
     """What orders without a supernet, or who knows what every architecture is worth."""
 
-    name: Literal["macs", "params", "synflow", "naswot", "grad norm", "run to run", "ceiling"]
+    name: FreeBaseline | Literal["run to run", "ceiling"]
     """Older records have `run to run`, how well one training of the truth orders another."""
     metrics: dict[str, float | None]
 
@@ -1485,6 +1492,10 @@ class RunFolder(_Folder):
     def rank(self, truth: str) -> RankFolder:
         """The folder of the ranking against the truth of a name, which need not be there."""
         return RankFolder(self.path / RANKS / (truth.replace("/", "-").strip(".") or "truth"))
+
+    def in_ranks(self, name: str) -> list[Path]:
+        """The files of a name in the folders of all rankings, finished or not."""
+        return sorted(self.path.glob(f"{RANKS}/**/{name}"))
 
     def ranks(self, *, before: bool = False) -> list[RankFolder]:
         """The folders of all finished rankings, by name; or where only that before is."""

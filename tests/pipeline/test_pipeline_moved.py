@@ -24,7 +24,7 @@ from pipeline_runs import SHIFT, small, truth_of_24
 @pytest.fixture(scope="module", autouse=True)
 def few_draws():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(importlib.import_module("manyshot.rank.rank"), "DRAWS", 10)
+        patch.setattr(importlib.import_module("manyshot.rank.statistics"), "DRAWS", 10)
         yield
 
 

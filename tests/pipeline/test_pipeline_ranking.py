@@ -36,7 +36,7 @@ from pipeline_runs import (
 def few_draws():
     """Bootstrap intervals, which are tested elsewhere, take most of a ranking's time."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(importlib.import_module("manyshot.rank.rank"), "DRAWS", 10)
+        patch.setattr(importlib.import_module("manyshot.rank.statistics"), "DRAWS", 10)
         yield
 
 
@@ -240,6 +240,42 @@ def test_nothing_on_record_is_scored_again(copied, ranked, truth, monkeypatch):
     assert again["points"] == ranked["points"] and again["sets"] == ranked["sets"]
     assert again["evaluation"] == ranked["evaluation"]
     assert (copied[0] / "rank" / "made" / "scores.jsonl").read_bytes() == before
+
+
+def test_a_ranking_by_loss_uses_the_scores_on_record(copied, truth, tmp_path, monkeypatch):
+    """Those of the same weights and images, whatever truth they were made for."""
+    folder, of_ours = shutil.copytree(copied[0], tmp_path / "run"), tmp_path / "ours"
+    shutil.rmtree(folder / "rank", ignore_errors=True)
+    of_ours.mkdir()
+    losses = np.random.default_rng(4).uniform(0.5, 2, truth.scores_NR.shape)
+    rows = [
+        {"schema": 2, "metric": truth.metric.plain(), "arch": "-".join(map(str, arch)), "seed": s,
+         "test_score": truth.scores_NR[i, s], "test_loss": losses[i, s]}
+        for i, arch in enumerate(truth.archs)
+        for s in range(3)
+    ]  # fmt: skip
+    (of_ours / "truth.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    by_score = rank_run(copied[1], folder, load_truth(of_ours), zero_cost=True)
+    logs = [folder / "rank" / "ours" / name for name in ("scores.jsonl", "zero_cost.jsonl")]
+    before = [log.read_bytes() for log in logs]
+    prefix = importlib.import_module("manyshot.evaluate.prefix")
+    monkeypatch.setattr(prefix.Population, "_forward", None)  # a forward would be an error
+    monkeypatch.setattr(prefix, "score", None)
+    monkeypatch.setattr(evaluate, "shared_statistics", None)
+    monkeypatch.setattr(
+        importlib.import_module("manyshot.pipeline.stages.untrained"), "zero_cost", None
+    )
+    found = rank_run(copied[1], folder, load_truth(of_ours, by="loss"), zero_cost=True)
+    proxies = [point["proxy_loss"] for point in found["points"]]
+    assert proxies == [point["proxy_loss"] for point in by_score["points"]]
+    assert [p["zero_cost"] for p in found["points"]] == [p["zero_cost"] for p in by_score["points"]]
+    expected = stats.kendalltau([p["proxy_score"] for p in found["points"]], -losses.mean(1))
+    own = found["sets"][0]["predictors"]
+    assert own["proxy"]["kendall"]["value"] == pytest.approx(expected.statistic)
+    assert own["without recalibration"] and found["evaluation"] == by_score["evaluation"]
+    assert [log.read_bytes() for log in logs] == before
+    again = [folder / "rank" / "ours-loss" / log.name for log in logs]
+    assert [log.read_bytes() for log in again] == before
 
 
 def timeless(record):
@@ -468,7 +504,9 @@ class TestCompare:
         shutil.copytree(folder / "rank" / "made", folder / "rank" / "other")
         with pytest.raises(records.RecordError, match="made, other: say which"):
             compare_runs([folder], tmp_path / "out")
-        assert compare_runs([folder], tmp_path / "out", "other")["truth"]["name"] == "made"
+        for same in ("other", "truth/other", "elsewhere/other/truth.jsonl", "other.csv"):
+            found = compare_runs([folder], tmp_path / "out", same)
+            assert found["truth"]["name"] == "made"  # that of the table
 
     def test_tables_of_one_name_must_be_one(self, runs, truth, tmp_path):
         folder = tmp_path / "run"

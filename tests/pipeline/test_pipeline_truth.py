@@ -5,6 +5,7 @@ import importlib
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -20,7 +21,8 @@ from manyshot.cost.timing import on_threads
 from manyshot.pipeline import TruthFailed, Workspace, truth
 from manyshot.pipeline.verbs.truth import alone
 from manyshot.pipeline.workers import Failed, Processes, Task
-from manyshot.rank import load_truth
+from manyshot.rank import TruthError, load_truth
+from manyshot.rank.published import name_of_truth
 from manyshot.recipe import RecipeError
 from manyshot.writing import writing
 from pipeline_runs import SMALL, Stages, lines, small, stopped
@@ -105,6 +107,19 @@ def test_the_record_is_a_truth_table(done):
     assert found.archs == ((0, 1, 2, 3), (1, 1, 1, 1), (3, 0, 0, 1))
     assert found.runs == ("seed 1", "seed 4") and set(found.costs) == {"macs", "params"}
     assert len(np.unique(found.scores_NR)) > 3
+
+
+def test_a_truth_is_found_by_its_name_where_the_command_puts_it(done, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(TruthError, match="'mine' does not exist: train networks alone first"):
+        load_truth("mine")
+    shutil.copytree(done, tmp_path / "truth" / "mine")
+    (tmp_path / "mine").mkdir()  # something else of this name
+    found = load_truth("mine")
+    assert found.name == name_of_truth("truth/mine") == name_of_truth("mine") == "mine"
+    assert found.digest == load_truth(done).digest
+    with pytest.raises(TruthError, match="tmp holds no truth.jsonl: train networks alone first"):
+        load_truth(shutil.copytree(tmp_path / "mine", tmp_path / "tmp"))
 
 
 def test_the_recipes_own_seed_sharing_and_sampler_have_no_part(done, tmp_path):

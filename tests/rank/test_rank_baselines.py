@@ -2,14 +2,17 @@
 
 import importlib
 import itertools
+from typing import get_args
 
 import numpy as np
 import pytest
 
+from manyshot.evaluate.zero_cost import NAMES
 from manyshot.rank import TruthTable, rank_set, rank_sets
-from manyshot.rank.baselines import like_pairs
-from manyshot.rank.rank import verdict
-from manyshot.run_folder import Statistic
+from manyshot.rank.baselines import COSTS, FREE
+from manyshot.rank.like_cost import LikePairs
+from manyshot.rank.sentences import verdict
+from manyshot.run_folder import FreeBaseline, Statistic
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +34,7 @@ def made():
     }
     [everything] = [own for own in rank_sets(truth) if own.chosen.name == "global"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(importlib.import_module("manyshot.rank.rank"), "DRAWS", 20)
+        patch.setattr(importlib.import_module("manyshot.rank.statistics"), "DRAWS", 20)
         return truth, columns, rank_set(everything, predictors)
 
 
@@ -44,11 +47,6 @@ def test_pairs_of_like_cost_are_counted_by_hand(made):
         if max(costs[i], costs[j]) / min(costs[i], costs[j]) <= 1.1
     ]
     assert record.like_cost_pairs == len(like)
-    pairs_NN = like_pairs(columns["macs"])
-    assert {tuple(pair) for pair in np.argwhere(pairs_NN).tolist()} == {
-        *like,
-        *((j, i) for i, j in like),
-    }
     mean_N = truth.scores_N
     for name, x_N in columns.items():
         signs = [(np.sign(x_N[i] - x_N[j]), np.sign(mean_N[i] - mean_N[j])) for i, j in like]
@@ -57,6 +55,27 @@ def test_pairs_of_like_cost_are_counted_by_hand(made):
         found = record.predictors[name].like_cost
         assert found.value == pytest.approx(above / below)
         assert found.low < found.value < found.high and found.interval == "crossed"
+
+
+def test_pairs_of_like_cost_are_those_of_brute_force():
+    """With networks of one cost, of none or less, and of costs that differ by the factor itself."""
+    costs_N = np.array([3.0, 0, 1, 1.1, 1, 1.2, 0, 2.5, 1.1000001, 2.75, 3.3, -1, -1])
+    like = {
+        (i, j)
+        for i, j in itertools.permutations(range(len(costs_N)), 2)
+        if max(costs_N[i], costs_N[j]) <= 1.1 * min(costs_N[i], costs_N[j])
+    }
+    assert {(1, 6), (2, 4), (2, 3), (0, 10)} < like and (2, 8) not in like
+    pairs = LikePairs(costs_N)
+    assert 2 * len(pairs) == len(like)
+    assert {tuple(pair) for pair in np.argwhere(pairs.matrix()).tolist()} == like
+    assert {(i, j) for i in range(len(costs_N)) for j in pairs.of(i).tolist()} == like
+    products = [costs_N[i] * j for i, j in like if i < j]
+    assert pairs.mean(lambda i, others: costs_N[i] * others) == pytest.approx(np.mean(products))
+
+
+def test_every_free_baseline_has_a_name_and_a_score():
+    assert (*FREE,) == get_args(FreeBaseline) == (*COSTS, *NAMES)
 
 
 def test_the_best_free_baseline_is_the_one_to_beat(made):

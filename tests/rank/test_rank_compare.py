@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from manyshot.rank import compare, reliability
-from manyshot.rank.compare import are_equal, interval
+from manyshot.rank.compare import are_equal, mean_over_seeds
 from manyshot.rank.crossed import JudgedSet
 from manyshot.run_folder import ComparedRun, Mean
 
@@ -28,14 +28,14 @@ def pair(found, first, second, metric):
 def test_intervals_are_students():
     values = [0.3, 0.5, 0.45, 0.6]
     expected = stats.t.interval(0.95, 3, np.mean(values), stats.sem(values))
-    found = interval(values)
+    found = mean_over_seeds(values)
     assert (found.low, found.high) == pytest.approx(expected)
     assert found.mean == pytest.approx(0.4625) and found.n == 4
 
 
 def test_intervals_of_nothing_are_undefined():
-    assert interval([]) == Mean(mean=None, low=None, high=None, n=0)
-    assert interval([0.5]) == Mean(mean=0.5, low=None, high=None, n=1)
+    assert mean_over_seeds([]) == Mean(mean=None, low=None, high=None, n=0)
+    assert mean_over_seeds([0.5]) == Mean(mean=0.5, low=None, high=None, n=1)
 
 
 def test_differences_are_paired_by_seed():
@@ -187,9 +187,9 @@ def test_families_are_corrected_each_for_itself():
 def test_intervals_end_where_values_do():
     """Two seeds of shares near 1: Student's interval would reach far beyond 100 %."""
     assert stats.t.interval(0.95, 1, 0.95, stats.sem([0.9, 1.0]))[1] > 1
-    found = interval([0.9, 1.0], (0.0, 1.0))
+    found = mean_over_seeds([0.9, 1.0], (0.0, 1.0))
     assert (found.low > 0, found.high, found.cut) == (True, 1.0, True)
-    assert interval([0.5, 0.51, 0.52], (0.0, 1.0)).cut is None
+    assert mean_over_seeds([0.5, 0.51, 0.52], (0.0, 1.0)).cut is None
     runs = [run("a", s, tau=(0.9, 1.0)[s], other=s) for s in range(2)]
     runs += [run("b", s, tau=(-0.9, 0.8)[s], other=0) for s in range(2)]
     own = pair(compare(runs), "a", "b", "tau")

@@ -13,12 +13,12 @@ from manyshot.rank.crossed import (
     Turn,
     difference,
     holm,
-    interval,
+    interval_of_resampled,
     mean_over_turns,
     resample,
-    tau_of_pairs,
     with_ends,
 )
+from manyshot.rank.like_cost import LikePairs
 
 
 def values_of(judged, folders):
@@ -213,47 +213,46 @@ def test_the_interval_of_a_set_chosen_in_turn_has_the_size_of_its_chance():
         )
         value = mean_over_turns(judged, "tau", "a")
         found = resample(judged, "tau", ["a"], draws=60)
-        low, high = interval(value, found, lambda by: by["a"])
+        low, high = interval_of_resampled(value, found, lambda by: by["a"])
         values.append(value)
         errors.append((high - low) / 2 / stats.t.ppf(0.975, 4))
     size = math.sqrt(np.mean(np.square(errors)))
     assert size == pytest.approx(np.std(values, ddof=1), rel=0.35)  # chance moves it by 8 %
 
 
-def test_tau_of_some_pairs_is_counted_by_hand():
+def test_tau_at_like_cost_is_counted_by_hand():
     rng = np.random.default_rng(12)
     x_N, y_N = np.round(rng.random(15), 1), np.round(rng.random(15), 1)
     cost_N = rng.uniform(1, 2, 15)
-    pairs_NN = np.maximum(cost_N[:, None], cost_N) <= 1.1 * np.minimum(cost_N[:, None], cost_N)
     agree = of_x = of_y = 0
     for i, j in itertools.combinations(range(15), 2):
         if max(cost_N[i], cost_N[j]) <= 1.1 * min(cost_N[i], cost_N[j]):
             one, two = np.sign(x_N[i] - x_N[j]), np.sign(y_N[i] - y_N[j])
             agree, of_x, of_y = agree + one * two, of_x + abs(one), of_y + abs(two)
-    assert tau_of_pairs(x_N, y_N, pairs_NN) == pytest.approx(agree / math.sqrt(of_x * of_y))
-    everything = np.ones((15, 15), dtype=bool)
+    assert LikePairs(cost_N).tau(x_N, y_N) == pytest.approx(agree / math.sqrt(of_x * of_y))
     wanted = stats.kendalltau(x_N, y_N).statistic
-    assert tau_of_pairs(x_N, y_N, everything) == pytest.approx(wanted)
-    assert tau_of_pairs(x_N, y_N, np.eye(15, dtype=bool)) is None
+    assert LikePairs(np.ones(15)).tau(x_N, y_N) == pytest.approx(wanted)
+    assert LikePairs(2.0 ** np.arange(15)).tau(x_N, y_N) is None
+    assert LikePairs(np.ones(15)).tau(np.ones(15), y_N) is None
 
 
 @pytest.mark.parametrize("most", [0, 400], ids=["by scipy", "by signs"])
-def test_tau_of_some_pairs_of_turns_is_counted_by_hand(most, monkeypatch):
-    """Two turns of different rows, of which every second pair counts."""
+def test_tau_at_like_cost_of_turns_is_counted_by_hand(most, monkeypatch):
+    """Two turns of different rows, of which those of even and of odd number cost alike."""
     monkeypatch.setattr(crossed, "_PAIRED", most)
     rng = np.random.default_rng(3)
     truth_NR, x_N = rng.random((9, 3)), rng.random(9)
-    pairs_NN = np.add.outer(np.arange(9), np.arange(9)) % 2 == 1
+    costs_N = np.where(np.arange(9) % 2 == 1, 1.0, 1.2)
     rows = ([0, 1, 3, 4, 6], [8, 2, 5, 7])
     judges = ([True, True, False], [False, True, True])
     turns = tuple(Turn(np.array(r), np.array(j)) for r, j in zip(rows, judges, strict=True))
     taus = []
     for own, by in zip(rows, judges, strict=True):
         mean = {i: np.mean([truth_NR[i, r] for r in range(3) if by[r]]) for i in own}
-        pairs = [(i, j) for i, j in itertools.combinations(own, 2) if (i + j) % 2 == 1]
+        pairs = [(i, j) for i, j in itertools.combinations(own, 2) if (i + j) % 2 == 0]
         signs = [np.sign((x_N[i] - x_N[j]) * (mean[i] - mean[j])) for i, j in pairs]
         taus.append(np.mean(signs))
-    judged = JudgedSet(truth_NR, {"a": x_N}, turns=turns, pairs_NN=pairs_NN)
+    judged = JudgedSet(truth_NR, {"a": x_N}, turns=turns, costs_N=costs_N)
     assert mean_over_turns(judged, "tau", "a") == pytest.approx(np.mean(taus))
     found = resample(judged, "tau", ["a"], draws=5)
     assert all(np.isfinite(found.by_runs["a"]))

@@ -9,8 +9,8 @@ import pytest
 from scipy import stats
 
 from manyshot.rank import TruthTable, judges, rank_set, rank_sets, reliability
-from manyshot.rank.rank import verdict
-from manyshot.rank.reliability import of_pairs, words
+from manyshot.rank.reliability import reliability_at_like_cost, words
+from manyshot.rank.sentences import verdict
 
 SHROUT_FLEISS = [
     [9, 2, 5, 8],
@@ -141,7 +141,7 @@ def test_what_is_no_table_is_refused():
 def test_a_set_that_cannot_judge_says_of_no_order_that_it_is_better(
     noise, runs, said, better, monkeypatch
 ):
-    monkeypatch.setattr(importlib.import_module("manyshot.rank.rank"), "DRAWS", 50)
+    monkeypatch.setattr(importlib.import_module("manyshot.rank.statistics"), "DRAWS", 50)
     rng = np.random.default_rng(5)
     worth_N = rng.uniform(0.3, 0.7, 100)
     scores_NR = np.clip(worth_N[:, None] + noise * rng.standard_normal((100, runs)), 0, 1)
@@ -188,10 +188,9 @@ class TestBoundsOfTheCeiling:
         assert reliability(self.made(20, 1, 0.5), draws=20).ceiling_bounds is None
 
 
-def cheap_pairs(n, reach):
-    """Pairs of neighbours in cost."""
-    near = np.abs(np.subtract.outer(np.arange(n), np.arange(n))) <= reach
-    return near & ~np.eye(n, dtype=bool)
+def costs_of(n, reach):
+    """Costs by which so many neighbours on either side are of like cost."""
+    return 1.1 ** (np.arange(n) / (reach + 0.5))
 
 
 @pytest.mark.parametrize(("trend", "missing"), [(0.0, False), (1.0, False), (1.0, True)])
@@ -200,20 +199,20 @@ def test_the_reliability_of_pairs_is_the_planted_one(trend, missing):
     rng = np.random.default_rng(5)
     n, runs, sd = 40, 4, 0.7
     worth_N = trend * np.arange(n) + 0.5 * rng.normal(size=n)
-    pairs_NN = cheap_pairs(n, 2)
+    costs_N = costs_of(n, 2)
     has_NR = np.ones((n, runs), dtype=bool)
     if missing:
         has_NR[::2, 3] = has_NR[1::3, 0] = False
     true, noise = [], []
     for i, j in itertools.combinations(range(n), 2):
-        if pairs_NN[i, j]:
+        if j - i <= 2:
             true.append((worth_N[i] - worth_N[j]) ** 2)
             noise.append(sd**2 / has_NR[i].sum() + sd**2 / has_NR[j].sum())
     of_runs_R = np.array([3.0, -1.0, 0.5, 2.0])
     found = []
     for _ in range(200):
         table_NR = worth_N[:, None] + of_runs_R + sd * rng.normal(size=(n, runs))
-        found.append(of_pairs(np.where(has_NR, table_NR, np.nan), pairs_NN))
+        found.append(reliability_at_like_cost(np.where(has_NR, table_NR, np.nan), costs_N))
     between = np.mean([each.between for each in found])
     assert 2 * between == pytest.approx(np.mean(true), rel=0.05)
     expected = np.mean(true) / (np.mean(true) + np.mean(noise))
@@ -222,8 +221,7 @@ def test_the_reliability_of_pairs_is_the_planted_one(trend, missing):
 
 def test_of_all_pairs_it_is_the_reliability_of_the_set():
     _, scores_NR = planted(np.random.default_rng(6), 30, 3, 0.5)
-    every = ~np.eye(30, dtype=bool)
-    one, other = of_pairs(scores_NR, every), reliability(scores_NR)
+    one, other = reliability_at_like_cost(scores_NR, np.ones(30)), reliability(scores_NR)
     assert one.mean.value == pytest.approx(other.mean.value)
     assert one.needed == other.needed
     assert one.runs == pytest.approx(other.runs)
@@ -234,13 +232,13 @@ def test_pairs_without_true_difference_cannot_be_judged_though_the_set_can():
     rng = np.random.default_rng(7)
     worth_N = np.repeat(np.arange(30.0), 2)
     scores_NR = worth_N[:, None] + 0.5 * rng.normal(size=(60, 4))
-    twins_NN = (worth_N[:, None] == worth_N) & ~np.eye(60, dtype=bool)
+    of_twins = reliability_at_like_cost(scores_NR, 2.0**worth_N)
     assert judges(reliability(scores_NR)) is True
-    assert of_pairs(scores_NR, twins_NN).mean.value < 0.5
-    assert judges(of_pairs(scores_NR, twins_NN)) is False
+    assert of_twins.mean.value < 0.5
+    assert judges(of_twins) is False
 
 
 def test_of_one_run_or_no_pair_nothing_is_known():
     scores_NR = np.random.default_rng(8).normal(size=(5, 3))
-    assert of_pairs(scores_NR, np.zeros((5, 5), dtype=bool)).mean.value is None
-    assert of_pairs(scores_NR[:, :1], cheap_pairs(5, 1)).mean.value is None
+    assert reliability_at_like_cost(scores_NR, 2.0 ** np.arange(5)).mean.value is None
+    assert reliability_at_like_cost(scores_NR[:, :1], costs_of(5, 1)).mean.value is None

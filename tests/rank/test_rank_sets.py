@@ -20,7 +20,7 @@ from manyshot.rank import (
     sparse_tau,
     weighted_tau,
 )
-from manyshot.rank.rank import verdict
+from manyshot.rank.sentences import verdict
 from manyshot.run_folder import Statistic
 
 NAN = math.nan

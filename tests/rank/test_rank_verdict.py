@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from manyshot.rank.verdict import difference, interval, verdict
+from manyshot.rank.verdict import difference, interval_of_test_score, verdict
 from manyshot.run_folder import (
     ACCURACY,
     ControlRecord,
@@ -166,10 +166,12 @@ def test_without_parts_a_difference_has_no_bounds():
 
 def test_intervals_are_wilsons_for_accuracies_and_students_for_the_rest():
     wanted = stats.binomtest(90, 120).proportion_ci(0.95, method="wilson")
-    assert interval(0.75, 120, ACCURACY, ()) == pytest.approx((wanted.low, wanted.high))
-    assert interval(1.0, 50, ACCURACY, ())[0] == pytest.approx(0.929, abs=1e-3)
+    assert interval_of_test_score(0.75, 120, ACCURACY, ()) == pytest.approx(
+        (wanted.low, wanted.high)
+    )
+    assert interval_of_test_score(1.0, 50, ACCURACY, ())[0] == pytest.approx(0.929, abs=1e-3)
     parts = np.random.default_rng(1).random(20)
     wanted = stats.t.interval(0.95, 19, loc=2.0, scale=stats.sem(parts))
-    assert interval(2.0, 120, ERROR, parts.tolist()) == pytest.approx(wanted)
-    assert interval(2.0, 120, ERROR, [1.0]) is None
-    assert interval(2.0, 120, ERROR, [1.0, float("nan")]) is None
+    assert interval_of_test_score(2.0, 120, ERROR, parts.tolist()) == pytest.approx(wanted)
+    assert interval_of_test_score(2.0, 120, ERROR, [1.0]) is None
+    assert interval_of_test_score(2.0, 120, ERROR, [1.0, float("nan")]) is None

@@ -87,7 +87,7 @@ def test_pages_and_cards_call_the_metric_by_its_name(sized):
 
 def test_truth_and_rank_take_an_error_for_what_it_is(sized, tmp_path, monkeypatch):
     """Against a truth that is the proxy itself, tau is 1 and the pick is the least error."""
-    monkeypatch.setattr(importlib.import_module("manyshot.rank.rank"), "DRAWS", 10)
+    monkeypatch.setattr(importlib.import_module("manyshot.rank.statistics"), "DRAWS", 10)
     run, folder = sized
     recipe = small(*SIZE, 'truth.plan="uniform"', "truth.count=3", "truth.seeds=[0]",
                    "truth.training.epochs=1", "truth.training.batch_size=64")  # fmt: skip

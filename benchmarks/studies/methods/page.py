@@ -13,8 +13,7 @@ from benchmarks.lib.checklist import Design, with_checklist
 from benchmarks.lib.pages import markdown, with_reading
 from benchmarks.studies.methods.arms import ARMS, CONTRASTS, REFERENCE
 from manyshot.rank import TruthTable, judges, load_truth, rank_sets, reliability
-from manyshot.rank.baselines import like_pairs
-from manyshot.rank.compare import FEWEST, WRONG, interval
+from manyshot.rank.compare import FEWEST, WRONG, mean_over_seeds
 from manyshot.rank.crossed import (
     Difference,
     JudgedSet,
@@ -25,8 +24,8 @@ from manyshot.rank.crossed import (
     resample,
 )
 from manyshot.rank.other_seeds import by_other_seeds
-from manyshot.rank.rank import turns_of
-from manyshot.rank.reliability import of_pairs, over_turns, words
+from manyshot.rank.reliability import over_turns, reliability_at_like_cost, words
+from manyshot.rank.sets import turns_of
 from manyshot.run_folder import ComparedRun
 
 TRUTH = kept.TRUTHS / "methods_truth.jsonl"
@@ -123,9 +122,9 @@ def judged(
     by_others = by_other_seeds(runs, scores, fitness_NR, share=SHARE)
     if by_others is not None:
         sets[BY_PREDICTION] = by_others[0]
-    pairs_NN = like_pairs(np.array(truth.costs["macs"], np.float64))
+    macs_N = np.array(truth.costs["macs"], np.float64)
     sets[LIKE_COST] = JudgedSet(
-        fitness_NR, scores, reliability=of_pairs(fitness_NR, pairs_NN), pairs_NN=pairs_NN
+        fitness_NR, scores, reliability=reliability_at_like_cost(fitness_NR, macs_N), costs_N=macs_N
     )
     return sets
 
@@ -136,7 +135,7 @@ def _gates(sets: Mapping[str, JudgedSet], truth: TruthTable) -> str:
     for name, own in sets.items():
         taus = ["", ""]
         if not own.turns:
-            beside = JudgedSet(own.truth_NR, free, pairs_NN=own.pairs_NN)
+            beside = JudgedSet(own.truth_NR, free, costs_N=own.costs_N)
             taus = [_number(mean_over_turns(beside, "tau", cost)) for cost in free]
         known = own.reliability
         ceiling = "" if known is None or known.ceiling is None else f"{known.ceiling:.2f}"
@@ -157,7 +156,7 @@ def _number(value: float | None) -> str:
 
 
 def _spread(values: Sequence[float | None], digits: int = 2) -> str:
-    over_seeds = interval([value for value in values if value is not None])
+    over_seeds = mean_over_seeds([value for value in values if value is not None])
     if over_seeds.mean is None:
         return ""
     reach = "" if over_seeds.high is None else f" ± {over_seeds.high - over_seeds.mean:.{digits}f}"

@@ -14,12 +14,11 @@ from benchmarks.lib.checklist import Design, with_checklist
 from benchmarks.lib.pages import markdown, with_reading
 from manyshot import records
 from manyshot.rank import TruthTable, compare, kendall, load_truth, rank_sets, reliability
-from manyshot.rank.baselines import like_pairs
-from manyshot.rank.compare import interval
+from manyshot.rank.compare import mean_over_seeds
 from manyshot.rank.crossed import JudgedSet, mean_over_turns
 from manyshot.rank.other_seeds import by_other_seeds
-from manyshot.rank.rank import turns_of
 from manyshot.rank.reliability import over_turns, words
+from manyshot.rank.sets import turns_of
 from manyshot.run_folder import ComparedPair, ComparedRun
 
 STUDIES = {
@@ -112,7 +111,7 @@ def number(value: float | None) -> str:
 
 def spread(values: Sequence[float | None], percent: bool = False) -> str:
     """Mean and interval of one value per seed."""
-    over_seeds = interval([value for value in values if value is not None])
+    over_seeds = mean_over_seeds([value for value in values if value is not None])
     mean, high = over_seeds.mean, over_seeds.high
     if mean is None:
         return "undefined"
@@ -278,7 +277,7 @@ def judged_in_turn(
         scores,
         whole,
         reliability(truth.fitness_NR),
-        pairs_NN=like_pairs(np.array(truth.costs["macs"], np.float64)),
+        costs_N=np.array(truth.costs["macs"], np.float64),
     )
     return sets
 
@@ -440,7 +439,7 @@ def panel_of(
         middle = TOP + ROW * i + ROW / 2
         values = [tau for tau in taus[method] if tau is not None]
         parts += [f'<circle class="s" cx="{at(t):.1f}" cy="{middle}" r="3"/>' for t in values]
-        over_seeds = interval(values)
+        over_seeds = mean_over_seeds(values)
         low_end, high_end, mean = over_seeds.low, over_seeds.high, over_seeds.mean
         if low_end is not None and high_end is not None:
             parts.append(

@@ -62,8 +62,9 @@ def truth_command(
         recipe_of(run)
     from manyshot.pipeline import preview_truth, truth
     from manyshot.pipeline.workers import Processes, Ray
+    from manyshot.run_folder import TRUTHS, TruthFolder
 
-    folder = out or Path("truth") / settings.name
+    folder = out or Path(TRUTHS) / settings.name
     if dry_run:
         runs, texts, bars = of or [], arch or [], progress(quiet)
         told = preview_truth(settings, folder, bars, workers=workers, of=runs, archs=texts)
@@ -78,8 +79,6 @@ def truth_command(
         of=of or [],
         archs=arch or [],
     )
-    from manyshot.run_folder import TruthFolder
-
     echo(TruthFolder(folder).log)
 
 
@@ -91,8 +90,12 @@ def truth_command(
 def rank_command(
     run: RunPath,
     truth: Annotated[
-        str, typer.Option(help="A folder of manyshot truth, a CSV file, or a published table.")
-    ],
+        str | None,
+        typer.Option(
+            help="Networks trained alone: a folder of manyshot truth, which has to be made first, "
+            "or its name inside truth/; a CSV file; or a published table."
+        ),
+    ] = None,
     set_: Overrides = None,
     by_loss: Annotated[
         bool, typer.Option("--by-loss", help="Judge by the test losses of the truth.")
@@ -142,6 +145,14 @@ def rank_command(
     if weights not in ("after", "before", "both"):
         raise typer.BadParameter(f"--weights is after, before or both, got {weights!r}")
     settings = loaded(trusted_recipe_of(run, trust), set_)
+    from manyshot.run_folder import TRUTHS
+
+    if truth is None:
+        raise typer.BadParameter(
+            "a ranking needs a truth, networks that were trained alone, by --truth: train some "
+            f"with manyshot truth {run}/recipe.toml --set truth.plan=uniform --set truth.count=50, "
+            f"then give --truth {TRUTHS}/{settings.name}"
+        )
     from manyshot.pipeline import rank_both, rank_run
     from manyshot.rank import load_truth
     from manyshot.report import write
@@ -175,7 +186,8 @@ def compare_command(
         "compare"
     ),
     truth: Annotated[
-        str | None, typer.Option(help="The name of the truth that the runs are ranked against.")
+        str | None,
+        typer.Option(help="The truth that the runs are ranked against: its name, or as for rank."),
     ] = None,
     primary: Annotated[
         str | None,

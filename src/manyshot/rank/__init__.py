@@ -17,9 +17,10 @@ from manyshot.rank.correlation import (
     weighted_tau,
 )
 from manyshot.rank.published import PUBLISHED, SPACES, load_truth
-from manyshot.rank.rank import RankSet, rank_set, rank_sets
 from manyshot.rank.reliability import judges, reliability
 from manyshot.rank.selection import FrozenSet
+from manyshot.rank.sets import RankSet, rank_sets
+from manyshot.rank.statistics import rank_set
 from manyshot.rank.truth import TruthError, TruthTable
 
 __all__ = [

@@ -9,66 +9,60 @@ cost. Both are ours. N counts architectures.
 from __future__ import annotations
 
 import dataclasses
+import operator
 from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
 
-from manyshot.rank.crossed import TAU, JudgedSet, interval, mean_over_turns, resample, with_ends
-from manyshot.run_folder import PredictorStatistics, Statistic
+from manyshot.rank.crossed import TAU, JudgedSet, mean_over_turns, resample, with_crossed_interval
+from manyshot.rank.like_cost import MOST_PAIRED, LikePairs
+from manyshot.run_folder import FreeBaseline, PredictorStatistics, Statistic
 
-FREE = {
-    "macs": "counting MACs",
-    "params": "counting parameters",
+FREE: dict[FreeBaseline, str] = {
+    "macs": "MACs",
+    "params": "parameters",
     "synflow": "synflow",
     "naswot": "NASWOT",
     "grad norm": "the gradient norm",
 }
-"""Predictors without a supernet, and what they are called in sentences."""
-LIKE = 1.1
-"""Networks are of like cost if their multiply-adds differ by no larger factor."""
+"""Predictors without a supernet, and what they are called."""
+COSTS: tuple[FreeBaseline, ...] = ("macs", "params")
+"""Those of them that are costs; the others are scores of networks that are not trained."""
 _DRAWS = 300
-MOST_PAIRED = 1000
-"""Of more architectures pairs of like cost are not resampled: pairs grow with the square."""
 
 
-def best_free(predictors: Mapping[str, PredictorStatistics]) -> str | None:
+def ordering_by(name: FreeBaseline) -> str:
+    """What it is called to order by a baseline."""
+    return f"counting {FREE[name]}" if name in COSTS else FREE[name]
+
+
+def best_free(predictors: Mapping[str, PredictorStatistics]) -> FreeBaseline | None:
     """The free baseline with the highest tau; None if none has one."""
     taus = {
-        name: predictors[name].kendall.value
+        name: tau
         for name in FREE
-        if name in predictors and predictors[name].kendall.value is not None
+        if name in predictors and (tau := predictors[name].kendall.value) is not None
     }
-    return max(taus, key=lambda name: taus[name] or 0.0, default=None)
-
-
-def like_pairs(costs_N: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
-    """Which pairs of different architectures are of like cost, (N, N)."""
-    larger_NN = np.maximum(costs_N[:, None], costs_N)
-    pairs_NN = larger_NN <= LIKE * np.minimum(costs_N[:, None], costs_N)
-    np.fill_diagonal(pairs_NN, False)
-    return pairs_NN
+    return max(taus, key=lambda name: taus[name], default=None)
 
 
 def at_like_cost(judged: JudgedSet, costs_N: npt.NDArray[np.float64]) -> dict[str, Statistic]:
     """By name of a predictor its tau over pairs of like cost, with a crossed interval.
 
-    Of more than 1,000 architectures there is no interval.
+    Of more architectures than `MOST_PAIRED` there is no interval.
 
     Args:
         judged: the set, with a score of every architecture by each predictor.
         costs_N: what the architectures cost.
     """
     names = [*judged.scores]
-    like = dataclasses.replace(judged, pairs_NN=like_pairs(costs_N))
-    drawn = None
-    if len(costs_N) <= MOST_PAIRED and like.pairs_NN is not None and like.pairs_NN.any():
+    like, drawn = dataclasses.replace(judged, costs_N=costs_N), None
+    if len(costs_N) <= MOST_PAIRED and len(LikePairs(costs_N)):
         drawn = resample(like, "tau", names, draws=_DRAWS)
-    found = {}
-    for name in names:
-        value = mean_over_turns(like, "tau", name)
-        bounds = None
-        if value is not None and drawn is not None:
-            bounds = interval(value, drawn, lambda by, name=name: by[name])  # type: ignore[misc]
-        found[name] = with_ends(value, bounds, TAU)
-    return found
+    return {
+        name: with_crossed_interval(
+            mean_over_turns(like, "tau", name), drawn, operator.itemgetter(name), TAU
+        )
+        for name in names
+    }

@@ -67,7 +67,9 @@ Tested = tuple[str, str, str, Difference]
 """A pair of methods, a metric, and by how much they differ in it."""
 
 
-def interval(values: Sequence[float], bounds: tuple[float, float] = (-math.inf, math.inf)) -> Mean:
+def mean_over_seeds(
+    values: Sequence[float], bounds: tuple[float, float] = (-math.inf, math.inf)
+) -> Mean:
     """Mean of one value per seed with Student's 95 % interval; None where it is undefined.
 
     The interval of one value, or of values that are all equal, is undefined: they say nothing about
@@ -264,7 +266,7 @@ def _method(
         values = _values(seeds, metric)
         spread = drawn[metric].spread if metric in drawn else {}
         own = [spread.get(seeds[seed].folder, value) for seed, value in values.items()]
-        means[metric] = interval(own, _bounds_of(metric, bounds))
+        means[metric] = mean_over_seeds(own, _bounds_of(metric, bounds))
     return ComparedMethod(
         method=name,
         seeds=tuple(sorted(seeds)),

@@ -13,7 +13,7 @@ import functools
 import itertools
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -168,6 +168,12 @@ def sparse_tau(x: npt.ArrayLike, y: npt.ArrayLike, resolution: float) -> float |
         raise ValueError(f"resolution must be a finite number above 0, such as 0.001: {resolution}")
     x_N, y_N = _scores(x=x, y=y)
     return kendall(x_N, np.round(y_N / resolution))
+
+
+def mean_of(values: Sequence[float | None]) -> float | None:
+    """The mean of values of a statistic; None if there is none, or one of them is undefined."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known and len(known) == len(values) else None
 
 
 def null_sd(n: int) -> float:

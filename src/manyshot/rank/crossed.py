@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from manyshot.rank.correlation import kendall, regret, tied
+from manyshot.rank.like_cost import LikePairs
 from manyshot.run_folder import IntervalMethod, Reliability, Statistic
 from manyshot.seeding import numpy_rng
 
@@ -68,7 +69,7 @@ class JudgedSet:
             from anything, and are not resampled.
         reliability: of the truth; None if that was not recorded.
         turns: what each of several choosers chose; none if all were chosen together.
-        pairs_NN: which pairs of architectures count, if not all do.
+        costs_N: what the architectures cost, if only pairs of like cost count.
         spread: by statistic and folder what the seed of a run adds to a mean over seeds, where that
             is not the value of the run alone: a supernet that chooses has a part in other values.
     """
@@ -78,7 +79,7 @@ class JudgedSet:
     whole: bool = False
     reliability: Reliability | None = None
     turns: tuple[Turn, ...] = ()
-    pairs_NN: npt.NDArray[np.bool_] | None = None
+    costs_N: Floats | None = None
     spread: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
@@ -240,19 +241,15 @@ class _Statistics:
         self.passes = [np.array([f in turn.passes for f in folders]) for turn in self.turns]
         few = statistic == "tau" and all(len(turn.rows_K) <= _PAIRED for turn in self.turns)
         self.by_signs = few
+        costs_N = judged.costs_N
+        self.pairs = [None if costs_N is None else LikePairs(costs_N[t.rows_K]) for t in self.turns]
         self.signs: list[_Signs] = []
         if signs or few:
-            self.signs = [_Signs(own, self._pairs(t)) for t, own in enumerate(self.scores)]
-
-    def _pairs(self, turn: int) -> npt.NDArray[np.bool_] | None:
-        rows_K, pairs_NN = self.turns[turn].rows_K, self.judged.pairs_NN
-        return None if pairs_NN is None else pairs_NN[np.ix_(rows_K, rows_K)]
+            self.signs = list(map(_Signs, self.scores, self.pairs))
 
     def _tau(self, turn: int, scores_K: Floats, truth_K: Floats) -> float | None:
-        pairs_KK = self._pairs(turn)
-        if pairs_KK is None:
-            return kendall(scores_K, truth_K)
-        return tau_of_pairs(scores_K, truth_K, pairs_KK)
+        pairs = self.pairs[turn]
+        return kendall(scores_K, truth_K) if pairs is None else pairs.tau(scores_K, truth_K)
 
     @staticmethod
     def _regret(_turn: int, scores_K: Floats, truth_K: Floats) -> float:
@@ -305,29 +302,17 @@ class _Statistics:
             return np.asarray(total / weights)
 
 
-def tau_of_pairs(x_N: Floats, y_N: Floats, pairs_NN: npt.NDArray[np.bool_]) -> float | None:
-    """Kendall's tau-b over some pairs of architectures; None where it is undefined.
-
-    Args:
-        x_N: scores.
-        y_N: scores of the same architectures.
-        pairs_NN: which pairs count, symmetric.
-    """
-    tau = _Signs(x_N[None], pairs_NN).taus(y_N, np.ones((1, len(x_N))))[0, 0]
-    return None if math.isnan(tau) else float(tau)
-
-
 class _Signs:
     """Tau-b of many columns on many draws, as quadratic forms of how often each row was drawn.
 
     With `s_ij` the sign of the difference of rows i and j in one column, and `t_ij` in the other,
     tau-b is the sum of `w_i w_j s_ij t_ij` over the root of the product of the sums of
     `w_i w_j |s_ij|` and of `w_i w_j |t_ij|`. All are whole numbers, exact in single precision.
-    Where only some pairs count, the signs of the others are 0.
+    Where only pairs of like cost count, the signs of the others are 0.
     """
 
-    def __init__(self, scores_PN: Floats, pairs_NN: npt.NDArray[np.bool_] | None = None) -> None:
-        self.pairs_NN = 1 if pairs_NN is None else pairs_NN.astype(np.float32)
+    def __init__(self, scores_PN: Floats, pairs: LikePairs | None) -> None:
+        self.pairs_NN = 1 if pairs is None else pairs.matrix().astype(np.float32)
         self.signs = [self._of(column_N) * self.pairs_NN for column_N in scores_PN]
         self.flat_PM: npt.NDArray[np.float32] | None = None
         self.below_P = np.empty(0)
@@ -482,7 +467,7 @@ def _together(variances: Sequence[float], joint: float) -> float:
     return max(2 * sum(variances) - joint, *variances)
 
 
-def interval(
+def interval_of_resampled(
     value: float, resampled: Resampled, of: Callable[[Mapping[str, Floats]], Floats]
 ) -> tuple[float, float] | None:
     """Where the 95 % interval of a value of one supernet begins and ends; None if undefined.
@@ -512,6 +497,26 @@ def interval(
     freedom = sum(v for v, _ in known) ** 2 / sum(v**2 / f for v, f in known if v)
     reach = float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * math.sqrt(total)
     return value - reach, value + reach
+
+
+def with_crossed_interval(
+    value: float | None,
+    resampled: Resampled | None,
+    of: Callable[[Mapping[str, Floats]], Floats],
+    between: Ends,
+) -> Statistic:
+    """A value of one supernet with its `interval_of_resampled`.
+
+    Args:
+        value: the value; None if it is undefined.
+        resampled: what it is of, on draws; None if nothing was drawn.
+        of: the value on draws, (D,), of columns by folder.
+        between: what the value can be.
+    """
+    ends = None
+    if value is not None and resampled is not None:
+        ends = interval_of_resampled(value, resampled, of)
+    return with_ends(value, ends, between)
 
 
 def cut(low: float, high: float, between: Ends) -> tuple[float, float, bool]:

@@ -6,14 +6,11 @@ from manyshot.rank.crossed import (
     DRAWS,
     OF_TAUS,
     JudgedSet,
-    interval,
     mean_over_turns,
     resample,
-    with_ends,
+    with_crossed_interval,
 )
-from manyshot.run_folder import Statistic
-
-BEFORE, AFTER = "before", "after"
+from manyshot.run_folder import AFTER, BEFORE, Statistic
 
 
 def gain(judged: JudgedSet, *, seed: int = 0, draws: int = DRAWS) -> Statistic:
@@ -33,4 +30,4 @@ def gain(judged: JudgedSet, *, seed: int = 0, draws: int = DRAWS) -> Statistic:
         return Statistic(value=None, low=None, high=None)
     value = after - before
     drawn = resample(judged, "tau", [BEFORE, AFTER], seed=seed, draws=draws)
-    return with_ends(value, interval(value, drawn, lambda by: by[AFTER] - by[BEFORE]), OF_TAUS)
+    return with_crossed_interval(value, drawn, lambda by: by[AFTER] - by[BEFORE], OF_TAUS)

@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from manyshot.rank.correlation import kendall, regret, tied
 from manyshot.rank.crossed import JudgedSet, Turn
-from manyshot.rank.rank import SMALLEST
 from manyshot.rank.reliability import over_turns, reliability
+from manyshot.rank.sets import SMALLEST
 from manyshot.run_folder import ComparedRun
 
 NAME = "local by other seeds"

@@ -31,7 +31,7 @@ import numpy as np
 import numpy.typing as npt
 
 from manyshot.rank.truth import By, TruthError, TruthTable, of_csv, of_records
-from manyshot.run_folder import TRUTH_LOG
+from manyshot.run_folder import RECIPE, TRUTH_LOG, TRUTHS
 from manyshot.space import Arch, Commutation, Decision, SearchSpace, Use
 
 MACRO_OPERATIONS = ("identity", "mb3_k3", "mb6_k5")
@@ -215,7 +215,8 @@ def load_truth(name: str | Path, *, by: By = "score") -> TruthTable:
     """A truth table by name.
 
     Args:
-        name: a folder of `manyshot truth`, a `.jsonl` or `.csv` file, or a key of `PUBLISHED`.
+        name: a folder of `manyshot truth`, or the name of one inside the folder `truth`, where that
+            command puts them; a `.jsonl` or `.csv` file; or a key of `PUBLISHED`.
         by: what networks are judged by: their score, or the mean loss on the test images, which
             only the trainings of `manyshot truth` have on record. A loss is not rounded to whole
             images and so takes fewer runs to tell networks apart.
@@ -224,7 +225,7 @@ def load_truth(name: str | Path, *, by: By = "score") -> TruthTable:
         TruthError: if there is none, or it cannot be used.
         RecordError: if a file of trainings is damaged.
     """
-    path, published = Path(name), str(name) in PUBLISHED
+    path, inside, published = Path(name), Path(TRUTHS) / name, str(name) in PUBLISHED
     if by == "loss" and (published or path.suffix == ".csv"):
         raise TruthError(
             f"truth {str(name)!r} has no losses: leave --by-loss out (in Python by='loss'), or "
@@ -232,13 +233,22 @@ def load_truth(name: str | Path, *, by: By = "score") -> TruthTable:
         )
     if published:
         return PUBLISHED[str(name)]()
-    if path.is_dir() or path.suffix == ".jsonl":
-        if not (path / TRUTH_LOG if path.is_dir() else path).exists():
-            raise TruthError(f"{path} holds no {TRUTH_LOG}; make it with manyshot truth")
-        return of_records(path, by=by)
+    for log in (path, path / TRUTH_LOG, inside / TRUTH_LOG):
+        if log.suffix == ".jsonl" and log.is_file():
+            return of_records(log, by=by)
     if path.suffix == ".csv" and path.exists():
         return of_csv(path)
+    missing = f"{path} holds no {TRUTH_LOG}" if path.is_dir() else f"{str(name)!r} does not exist"
     raise TruthError(
-        f"truth {str(name)!r} is no folder, .jsonl or .csv file that exists, nor a published "
-        f"table ({', '.join(PUBLISHED)})"
+        f"truth {missing}: train networks alone first, with manyshot truth RECIPE (of a run "
+        f"RUN/{RECIPE}), and give the folder that it names, or its name; or give a .jsonl or .csv "
+        f"file, or a published table ({', '.join(PUBLISHED)})"
     )
+
+
+def name_of_truth(name: str | Path) -> str:
+    """The name of the table, by score, that `load_truth` makes of this."""
+    path = Path(name)
+    if path.name == TRUTH_LOG:
+        return path.parent.name
+    return path.stem if path.suffix in (".jsonl", ".csv") else path.name

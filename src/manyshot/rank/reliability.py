@@ -14,6 +14,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from manyshot.rank.correlation import mean_of
+from manyshot.rank.like_cost import LikePairs
 from manyshot.run_folder import Reliability, Statistic
 
 ENOUGH = 0.8
@@ -75,10 +77,7 @@ def reliability(runs: npt.ArrayLike, *, whole: bool = False, draws: int = 0) -> 
     if squares is None:
         return _unknown(each)
     between, within, F, n0, freedoms = squares
-    value, one = _of_ratio(between, within, each), _of_ratio(between, within, 1.0)
-    if value is None or one is None:
-        return _unknown(each)
-    low = high = None
+    bounds = None
     if within > 0:
         from scipy import stats  # slow to import
 
@@ -86,24 +85,19 @@ def reliability(runs: npt.ArrayLike, *, whole: bool = False, draws: int = 0) -> 
         reach = (1 + _LEVEL) / 2
         ends = (F / stats.f.ppf(reach, top, bottom), F * stats.f.ppf(reach, bottom, top))
         low, high = (float(_of_ratio((end - 1) / n0, 1.0, each) or 0.0) for end in ends)
-    return Reliability(
-        mean=Statistic(value=value, low=low, high=high, interval=None if low is None else "F"),
-        runs=each,
-        one_run=one,
-        between=between,
-        within=within,
-        needed=None if one == 0 else max(1, math.ceil(_runs_for(one) - 1e-9)),
-        ceiling=_ceiling(runs_NR, between, within),
-        ceiling_bounds=_ceiling_bounds(runs_NR, within / each, low, high)
-        if whole
-        else _resampled_ceiling(runs_NR, draws),
-    )
+        bounds = low, high
+    if whole:
+        ceiling_bounds = _ceiling_bounds(runs_NR, within / each, bounds)
+    else:
+        ceiling_bounds = _resampled_ceiling(runs_NR, draws)
+    ceiling = _ceiling(runs_NR, between, within)
+    return _record(between, within, each, bounds, ceiling, ceiling_bounds)
 
 
-def of_pairs(runs: npt.ArrayLike, pairs_NN: npt.NDArray[np.bool_]) -> Reliability:
-    """How reliably the mean of the runs of a set orders some of its pairs, such as of like cost.
+def reliability_at_like_cost(runs: npt.ArrayLike, costs_N: npt.NDArray[np.float64]) -> Reliability:
+    """How reliably the mean of the runs of a set orders its pairs of like cost.
 
-    What counts are differences of two means. Their mean square over the pairs that count is that of
+    What counts are differences of two means. Their mean square over these pairs is that of
     true differences and that of noise, which is `within * (1 / R_i + 1 / R_j)` for architectures
     with R_i and R_j runs; the reliability is the share that is not noise. `within` is that of all
     architectures, as `reliability` has it, and what a run adds to all alike is taken off. Of all
@@ -111,38 +105,28 @@ def of_pairs(runs: npt.ArrayLike, pairs_NN: npt.NDArray[np.bool_]) -> Reliabilit
 
     Args:
         runs: stand-alone scores, shape (N, R); nan where there was none.
-        pairs_NN: which pairs of architectures count, symmetric.
+        costs_N: what the architectures cost.
 
     Returns:
         A record, whose variance between architectures is half the mean square of true differences.
-        Without a second run, or a pair that counts, all but the number of runs is undefined.
+        Without a second run, or a pair of like cost, all but the number of runs is undefined.
     """
     runs_NR = np.asarray(runs, dtype=np.float64)
     has_NR = ~np.isnan(runs_NR)
     count_N = has_NR.sum(axis=1)
-    first, second = np.nonzero(np.triu(pairs_NN, k=1))
-    if not len(first):
+    pairs = LikePairs(costs_N)
+    if not len(pairs):
         return _unknown(float(count_N.mean()) if len(count_N) else 0.0)
-    each = 1 / float((1 / count_N[first] + 1 / count_N[second]).mean() / 2)
+    each = 1 / (pairs.mean(lambda i, others: 1 / count_N[i] + 1 / count_N[others]) / 2)
     squares = _mean_squares(runs_NR[:, has_NR.any(axis=0)])
     if squares is None:
         return _unknown(each)
     within = squares[1]
     scores_NR = np.where(has_NR, runs_NR, 0.0)
     mean_N = scores_NR.sum(axis=1) / count_N - _of_runs(scores_NR, has_NR)
-    between = float(((mean_N[first] - mean_N[second]) ** 2).mean()) / 2 - within / each
-    value, one = _of_ratio(between, within, each), _of_ratio(between, within, 1.0)
-    if value is None or one is None:
-        return _unknown(each)
-    return Reliability(
-        mean=Statistic(value=value, low=None, high=None),
-        runs=each,
-        one_run=one,
-        between=between,
-        within=within,
-        needed=None if one == 0 else max(1, math.ceil(_runs_for(one) - 1e-9)),
-        ceiling=None,
-    )
+    square = pairs.mean(lambda i, others: (mean_N[i] - mean_N[others]) ** 2)
+    between = square / 2 - within / each
+    return _record(between, within, each)
 
 
 def _of_runs(
@@ -154,6 +138,40 @@ def _of_runs(
     normal_RR = np.diag(mask_NR.sum(axis=0)) - mask_NR.T @ (mask_NR / count_N[:, None])
     effect_R = np.linalg.pinv(normal_RR, rcond=_ZERO, hermitian=True) @ off_NR.sum(axis=0)
     return np.asarray(mask_NR @ effect_R / count_N)
+
+
+def _record(
+    between: float,
+    within: float,
+    runs: float,
+    bounds: tuple[float, float] | None = None,
+    ceiling: float | None = None,
+    ceiling_bounds: tuple[float, float] | None = None,
+) -> Reliability:
+    """The record of what two variances say of a mean of so many runs.
+
+    Args:
+        between: the variance between architectures.
+        within: that of a run about what its architecture is worth.
+        runs: how many runs the mean is of.
+        bounds: of the reliability.
+        ceiling: of tau; None if it is not known.
+        ceiling_bounds: its bounds.
+    """
+    value, one = _of_ratio(between, within, runs), _of_ratio(between, within, 1.0)
+    if value is None or one is None:
+        return _unknown(runs)
+    low, high = bounds or (None, None)
+    return Reliability(
+        mean=Statistic(value=value, low=low, high=high, interval=None if low is None else "F"),
+        runs=runs,
+        one_run=one,
+        between=between,
+        within=within,
+        needed=None if one == 0 else max(1, math.ceil(_runs_for(one) - 1e-9)),
+        ceiling=ceiling,
+        ceiling_bounds=ceiling_bounds,
+    )
 
 
 def _unknown(runs: float) -> Reliability:
@@ -295,23 +313,22 @@ def _resampled_ceiling(runs_NR: npt.NDArray[np.float64], draws: int) -> tuple[fl
 
 
 def _ceiling_bounds(
-    runs_NR: npt.NDArray[np.float64], error: float, low: float | None, high: float | None
+    runs_NR: npt.NDArray[np.float64], error: float, bounds: tuple[float, float] | None
 ) -> tuple[float, float] | None:
     """The ceilings at both ends of the interval of the reliability.
 
     Args:
         runs_NR: the scores.
         error: the variance of a mean of the runs about what its architecture is worth.
-        low: where the interval begins.
-        high: where it ends.
+        bounds: of the interval; None if it has none.
     """
-    if low is None or high is None or error <= 0:
+    if bounds is None or error <= 0:
         return None
     mean_N = np.nanmean(runs_NR, axis=1)
     count_N = np.ones(len(mean_N))
     ends = [
         1.0 if end >= 1 else _of_means(mean_N, count_N * error, error * end / (1 - end), count_N)
-        for end in (low, high)
+        for end in bounds
     ]
     return ends[0], ends[1]
 
@@ -325,46 +342,23 @@ def over_turns(each: Sequence[Reliability]) -> Reliability:
     Args:
         each: the reliability of what each chose.
     """
-    first = each[0]
-    betweens, withins = [own.between for own in each], [own.within for own in each]
-    if None in betweens or None in withins:
-        return _unknown(first.runs)
-    between, within, runs, ceiling = (
-        _mean(column)
-        for column in (betweens, withins, [own.runs for own in each], [o.ceiling for o in each])
+    between, within, ceiling = (
+        mean_of([getattr(own, name) for own in each]) for name in ("between", "within", "ceiling")
     )
-    assert between is not None and within is not None and runs is not None
-    value, one = _of_ratio(between, within, runs), _of_ratio(between, within, 1.0)
-    if value is None or one is None:
-        return _unknown(first.runs)
-    low, high = (_mean([getattr(own.mean, end) for own in each]) for end in ("low", "high"))
-    if low is None or high is None:
-        low = high = None
-    return Reliability(
-        mean=Statistic(value=value, low=low, high=high, interval=None if low is None else "F"),
-        runs=runs,
-        one_run=one,
-        between=between,
-        within=within,
-        needed=None if one == 0 else max(1, math.ceil(_runs_for(one) - 1e-9)),
-        ceiling=ceiling,
-        ceiling_bounds=_mean_bounds([own.ceiling_bounds for own in each]),
-    )
+    runs = sum(own.runs for own in each) / len(each)
+    if between is None or within is None:
+        return _unknown(runs)
+    bounds = _mean_bounds([(own.mean.low, own.mean.high) for own in each])
+    ceiling_bounds = _mean_bounds([own.ceiling_bounds for own in each])
+    return _record(between, within, runs, bounds, ceiling, ceiling_bounds)
 
 
-def _mean_bounds(bounds: Sequence[tuple[float, float] | None]) -> tuple[float, float] | None:
+def _mean_bounds(
+    bounds: Sequence[tuple[float | None, float | None] | None],
+) -> tuple[float, float] | None:
     """The means of both ends; None if one is undefined."""
-    known = [both for both in bounds if both is not None]
-    if len(known) < len(bounds):
-        return None
-    low, high = np.mean(known, axis=0).tolist()
-    return low, high
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    """The mean; None if one is undefined."""
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if len(known) == len(values) else None
+    low, high = (mean_of([None if both is None else both[i] for both in bounds]) for i in (0, 1))
+    return None if low is None or high is None else (low, high)
 
 
 def judges(known: Reliability) -> bool | None:

@@ -44,7 +44,7 @@ Parts = Mapping[str, Sequence[float]]
 """For each architecture the metric on parts of the test images."""
 
 
-def interval(
+def interval_of_test_score(
     score: float, images: int, metric: MetricRecord, parts: Sequence[float]
 ) -> tuple[float, float] | None:
     """The bounds of a 95 % interval of a test score, by the images that happen to be there.

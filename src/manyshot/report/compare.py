@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 from manyshot.report import figures as f
 from manyshot.report.figures import plain
 from manyshot.report.page import Bullets, Figure, Folded, Page, PageSection, Part, Parts, Verdict
-from manyshot.run_folder import ComparedMethod, Comparison, Mean
+from manyshot.run_folder import ComparedMethod, Comparison, FreeBaseline, Mean
 from manyshot.tables import compare as tables
 from manyshot.tables import numbers
 from manyshot.tables.compare import IMAGES
@@ -21,12 +21,15 @@ _LONG = 70
 """A longer title says how many methods there are instead of their names."""
 _TOLD = 4
 """So many differences of winners open a page."""
-_BASELINES = {
-    "macs": ("Dotted", "dot", f.SOFT),
-    "params": ("Dash-dotted", "dashdot", f.SOFT),
-    "synflow": ("Long-dashed", "longdash", f.SOFT),
-    "naswot": ("Long-dash-dotted", "longdashdot", f.SOFT),
-    "grad norm": ("Dashed, grey", "dash", f.SOFT),
+_FREE = (
+    ("Dotted", "dot", f.SOFT),
+    ("Dash-dotted", "dashdot", f.SOFT),
+    ("Long-dashed", "longdash", f.SOFT),
+    ("Long-dash-dotted", "longdashdot", f.SOFT),
+    ("Dashed, grey", "dash", f.SOFT),
+)
+_BASELINES: dict[str, tuple[str, str, str]] = {
+    **dict(zip(get_args(FreeBaseline), _FREE, strict=True)),
     "run to run": ("Dashed", "dash", f.INK),
     "ceiling": ("Dashed", "dash", f.INK),
 }

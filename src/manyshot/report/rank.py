@@ -9,7 +9,7 @@ from manyshot.report import figures as f
 from manyshot.report.derived import chosen_rows
 from manyshot.report.figures import plain
 from manyshot.report.page import Bullets, Figure, Heading, Page, PageSection, Part, Parts, Verdict
-from manyshot.run_folder import MovedRanking, RankedSet, Ranking, RankPoint
+from manyshot.run_folder import BEFORE, MovedRanking, RankedSet, Ranking, RankPoint
 from manyshot.tables import numbers
 from manyshot.tables import rank as tables
 from manyshot.tables.numbers import decimal, plural, sentence, statistic
@@ -70,21 +70,11 @@ def _verdict(ranking: Ranking) -> Verdict | None:
     if gate is not None and not gate.judges:
         return Verdict("unknown", [numbers.sentence(gate.words), *sentences])
     sentences.insert(0, first)
-    if not _is_untold(ranked):
+    if not tables.is_untold(ranked):
         return Verdict(worth, sentences)
     few = plural(ranked.architectures, "architecture is", "architectures are")
     words = f"{few} too few to tell the supernet's order from a random one."
     return Verdict("doubtful", [words, *sentences])
-
-
-def _is_untold(ranked: RankedSet) -> bool:
-    """Whether the order of a set could be a random one, as `manyshot.rank.rank.verdict` says it."""
-    tau, chance = ranked.predictors["proxy"].kendall, ranked.null_sd
-    if ranked.whole and tau.value is not None:
-        return chance is not None and abs(tau.value) <= 2 * chance
-    if tau.value is None or tau.low is None or tau.high is None:
-        return True
-    return tau.low <= 0 <= tau.high or (chance is not None and abs(tau.value) <= 2 * chance)
 
 
 def _plus(difference: float) -> str:
@@ -114,7 +104,7 @@ def rank_sections(ranking: Ranking, number: int, *, alone: bool = False) -> list
     for title, part in zip(titles, parts, strict=True):
         inside += [Heading(title), *part]
     again = f" ({number + 1})" if number else ""
-    when = f", {tables.moment(ranking)}" if ranking.moment == "before" else ""
+    when = f", {tables.moment(ranking)}" if ranking.moment == BEFORE else ""
     return [PageSection(f"Ranking against {name}{when}{again}", inside)]
 
 

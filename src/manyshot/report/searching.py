@@ -16,7 +16,7 @@ from manyshot.report.derived import (
 from manyshot.report.figures import plain
 from manyshot.report.page import Figure
 from manyshot.report.reading import RunRecords
-from manyshot.run_folder import MetricRecord, SearchLine, ShiftingLine, TaskRecord
+from manyshot.run_folder import AFTER, BEFORE, MetricRecord, SearchLine, ShiftingLine, TaskRecord
 from manyshot.tables import numbers
 
 _BEST = 10
@@ -135,8 +135,8 @@ def _shares(run: RunRecords, title: str, lines: Sequence[SearchLine]) -> Figure:
 
 def order(run: RunRecords) -> list[Figure]:
     """Scores of the watched architectures before and after the weights moved."""
-    before = {s.arch: s.proxy_score for s in run.order if s.role == "before"}
-    after = {s.arch: s.proxy_score for s in run.order if s.role == "after"}
+    before = {s.arch: s.proxy_score for s in run.order if s.role == BEFORE}
+    after = {s.arch: s.proxy_score for s in run.order if s.role == AFTER}
     both = [arch for arch in before if arch in after]
     if not both or run.task is None:
         return []

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import get_args
 
+from manyshot.rank.baselines import FREE
+from manyshot.rank.compare import EQUAL, are_equal
+from manyshot.rank.correlation import mean_of
+from manyshot.rank.reliability import words
 from manyshot.run_folder import (
     ComparedPair,
     ComparedRun,
@@ -20,12 +24,8 @@ from manyshot.tables.table import Table
 
 IMAGES = "images"
 """The metric that is a number of images."""
-BASELINES = {
-    "macs": "MACs alone",
-    "params": "parameters alone",
-    "synflow": "synflow alone",
-    "naswot": "NASWOT alone",
-    "grad norm": "the gradient norm alone",
+BASELINES: dict[str, str] = {
+    **{name: f"{words} alone" for name, words in FREE.items()},
     "run to run": "two trainings of the truth",
     "ceiling": "the ceiling by the truth's noise",
 }
@@ -178,8 +178,6 @@ def primary(comparison: Comparison) -> list[str]:
 
 def gates(comparison: Comparison) -> list[str]:
     """Of each set whether it can judge, a sentence."""
-    from manyshot.rank.reliability import words  # scipy is slow to import
-
     known = comparison.reliability or {}
     return [numbers.sentence(f"{name}: {words(each)}") for name, each in known.items()]
 
@@ -214,13 +212,13 @@ def spent(comparison: Comparison) -> Table:
         own = [one for one in each if one is not None]
         if not own or len(own) < len(each):
             continue
-        macs = {part: _mean_of([one.macs.get(part) for one in own]) for part in _PARTS}
+        macs = {part: mean_of([one.macs.get(part) for one in own]) for part in _PARTS}
         total = None if None in macs.values() else sum(filter(None, macs.values()))
-        seconds = {part: _mean_of([one.seconds.get(part) for one in own]) for part in timed}
+        seconds = {part: mean_of([one.seconds.get(part) for one in own]) for part in timed}
         rows.append(
             {
                 "Method": method.method,
-                "Weight steps": numbers.count(_mean_of([one.weight_steps for one in own])),
+                "Weight steps": numbers.count(mean_of([one.weight_steps for one in own])),
                 "Images": numbers.count(method.images),
                 **{f"MACs of {part}": numbers.count(number) for part, number in macs.items()},
                 "MACs": numbers.count(total),
@@ -243,12 +241,6 @@ def spent(comparison: Comparison) -> Table:
 _PARTS: tuple[SpentPart, ...] = ("training", "probes", "search", "shifting", "finishing")
 
 
-def _mean_of(values: Sequence[float | None]) -> float | None:
-    """The mean; None if one is not known."""
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known and len(known) == len(values) else None
-
-
 def _seconds(number: float | None) -> str:
     return numbers.UNDEFINED if number is None else numbers.seconds(number)
 
@@ -258,13 +250,11 @@ def budgets(comparison: Comparison) -> list[str]:
 
     What is not known of one run of a method is not known of the method.
     """
-    from manyshot.rank.compare import EQUAL, are_equal  # scipy is slow to import
-
     spent: dict[str, tuple[float | None, float | None]] = {}
     for method in comparison.methods:
         own = [run.spent for run in comparison.runs if run.method == method.method]
-        steps = _mean_of([None if one is None else one.weight_steps for one in own])
-        training = _mean_of([None if one is None else _training(one) for one in own])
+        steps = mean_of([None if one is None else one.weight_steps for one in own])
+        training = mean_of([None if one is None else _training(one) for one in own])
         spent[method.method] = steps, training
     words = []
     for what, i in (("weight steps", 0), ("multiply-adds of training, probes and shifting", 1)):

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from manyshot.rank.baselines import FREE, ordering_by
+from manyshot.rank.reliability import judges, words
+from manyshot.rank.sentences import is_untold as is_untold
+from manyshot.rank.sentences import verdict
 from manyshot.run_folder import (
     MovedRanking,
     MovedSet,
@@ -24,12 +28,9 @@ UNKNOWN = (
     "the run again, which scores nothing anew"
 )
 CUT = " Some intervals reach beyond what a value can be and are cut there."
-_PREDICTORS = {
+_PREDICTORS: dict[str, str] = {
     "without recalibration": "not recalibrated",
-    "macs": "MACs",
-    "params": "parameters",
-    "naswot": "NASWOT",
-    "grad norm": "gradient norm",
+    **{name: words.removeprefix("the ") for name, words in FREE.items()},
 }
 
 
@@ -46,9 +47,7 @@ def predictor(name: str, ranking: Ranking) -> str:
 
 def free_baseline(ranked: RankedSet) -> str:
     """What the best free baseline is called in sentences; counting MACs in older records."""
-    from manyshot.rank.baselines import FREE  # scipy is slow to import
-
-    return FREE[ranked.best_free or "macs"]
+    return ordering_by(ranked.best_free or "macs")
 
 
 class Gate(NamedTuple):
@@ -60,16 +59,12 @@ class Gate(NamedTuple):
 
 def gate(ranked: RankedSet | MovedSet) -> Gate | None:
     """Whether a set can judge; None for a record from before that was written."""
-    from manyshot.rank.reliability import judges, words  # scipy is slow to import
-
     known = ranked.reliability
     return None if known is None else Gate(judges(known) is True, words(known))
 
 
 def statistics(ranked: RankedSet, ranking: Ranking) -> Table:
     """Every statistic of a set, a row per predictor; the note says what may be said of it."""
-    from manyshot.rank.rank import verdict  # scipy is slow to import
-
     rows = [
         _statistics_row(predictor(name, ranking), of, ranking.truth.metric.share)
         for name, of in ranked.predictors.items()
@@ -144,8 +139,6 @@ def moved(record: MovedRanking) -> Table:
 
 def _said_of(each: MovedSet) -> str:
     """Whether an order is better; of a set that is not known to judge, of neither order."""
-    from manyshot.rank.reliability import judges  # scipy is slow to import
-
     gain, known = each.gain, each.reliability
     can_judge = None if known is None else judges(known)
     if gain.low is None or gain.high is None or can_judge is None:

@@ -11,7 +11,7 @@ from manyshot.pipeline.build import Workspace
 from manyshot.pipeline.stages.score import Images, Key, Scorer, fitness_of
 from manyshot.progress import Progress
 from manyshot.rank.verdict import halves_tau, is_noise
-from manyshot.run_folder import OrderLine, RunFolder, ScoreLine, WatchedSet
+from manyshot.run_folder import AFTER, BEFORE, OrderLine, RunFolder, ScoreLine, WatchedSet
 from manyshot.search import best, make_searcher
 from manyshot.search.limit import any_of
 from manyshot.seeding import stream
@@ -47,7 +47,7 @@ class Watched:
             OrderLine,
             batches,
             known,
-            lambda line: may_stay or line.role == "before",
+            lambda line: may_stay or line.role == BEFORE,
         )
         self._best, self._task = shifting.watched_best, ws.task_record
         self._moves = ws.recipe.moves
@@ -67,14 +67,14 @@ class Watched:
         To be called before anything moves, or what has moved is restored.
         """
         if self.overall:
-            self._before = self._scored(0, 0, "before", progress)
+            self._before = self._scored(0, 0, BEFORE, progress)
         if self._best:
             self.local = best(self._fitness(self._before), k=self._best)
 
     def score_after(self, generation: int, version: int, progress: Progress) -> None:
         """Scores the same architectures again, at the final weights."""
         if self.overall:
-            self._after = self._scored(generation, version, "after", progress)
+            self._after = self._scored(generation, version, AFTER, progress)
         self._scorer.finish()
 
     def _scored(

@@ -6,7 +6,8 @@ import dataclasses
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from manyshot import records
 from manyshot.data import Batch
@@ -14,10 +15,11 @@ from manyshot.data.own import joined
 from manyshot.evaluate.zero_cost import NAMES, zero_cost
 from manyshot.pipeline.build import Workspace
 from manyshot.pipeline.networks import build_supernet
+from manyshot.pipeline.stages.proxies import taken_over
 from manyshot.pipeline.verbs.truth import bare
 from manyshot.progress import Progress
 from manyshot.recipe import Recipe
-from manyshot.run_folder import RankFolder, ZeroCostLine
+from manyshot.run_folder import ZeroCostLine
 from manyshot.space import Arch
 
 IMAGES = 64
@@ -48,7 +50,7 @@ def digest_of(recipe: Recipe) -> str:
 
 
 def untrained(
-    ws: Workspace, files: RankFolder, archs: Sequence[Arch], progress: Progress
+    ws: Workspace, log: Path, archs: Sequence[Arch], others: Iterable[Path], progress: Progress
 ) -> Untrained:
     """Scores architectures that were never trained; what is on record is not scored again.
 
@@ -57,18 +59,22 @@ def untrained(
 
     Args:
         ws: the run's.
-        files: where the scores go; of weights before and after a search the same, as neither count.
+        log: where the scores go; of weights before and after a search the same, as neither count.
         archs: the architectures.
+        others: logs of the same run's rankings against other truths.
         progress: shows how far it is.
     """
     size = min(IMAGES, len(ws.splits.train))
     seed, images = ws.recipe.seed, f"{ws.splits.digests['train']}:{size}"
     parse = ws.net.space.from_text
     network = digest_of(ws.recipe)
-    lines = records.keep(
-        files.zero_cost_log,
+    lines = taken_over(
+        log,
+        others,
         ZeroCostLine,
+        set(map(ws.net.space.to_text, archs)),
         lambda line: (line.seed, line.images, line.network) == (seed, images, network),
+        lambda line: line.arch,
     )
     known = {parse(line.arch): line for line in lines}
     missing = [arch for arch in archs if arch not in known]
@@ -91,7 +97,7 @@ def untrained(
                     absent=found.absent,
                     seconds=round(time.perf_counter() - began, 4),
                 )
-                records.append(files.zero_cost_log, line)
+                records.append(log, line)
                 known[arch] = line
                 done += 1
                 advance(done, "")

@@ -2,46 +2,40 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
-
-import numpy as np
-import numpy.typing as npt
+from typing import Any
 
 from manyshot import records
+from manyshot.pipeline.verbs.compare_sets import (
+    LIKE_COST,
+    baselines,
+    frozen_sets,
+    judged_sets,
+    lacking_scores,
+    made_sets,
+    with_made_sets,
+)
 from manyshot.pipeline.verbs.compare_spent import anytime, not_by_then, spent_by
-from manyshot.rank.baselines import MOST_PAIRED, like_pairs
 from manyshot.rank.compare import LESS_IS_BETTER, TAUS, compare
-from manyshot.rank.crossed import CROSSED, JudgedSet, Turn, mean_over_turns
-from manyshot.rank.other_seeds import NAME as OTHER_SEEDS
-from manyshot.rank.other_seeds import by_other_seeds
-from manyshot.rank.reliability import of_pairs
+from manyshot.rank.crossed import JudgedSet
+from manyshot.rank.like_cost import MOST_PAIRED
+from manyshot.rank.published import name_of_truth
 from manyshot.recipe import Recipe, RecipeError
 from manyshot.run_folder import (
-    Baseline,
     ComparedRun,
     ComparedWinner,
     CompareFolder,
     Comparison,
     MetricRecord,
     Ranking,
-    Reliability,
     RunFolder,
 )
 from manyshot.writing import writing
 
 TRAINED = ("train", "probe", "shifting")
 """Of the images forwarded, those that weights or samplers learn from."""
-METRICS = ("macs", "params")
-"""Costs that order without a supernet."""
-Free = Literal["macs", "params", "synflow", "naswot", "grad norm"]
-FREE: tuple[Free, ...] = ("macs", "params", "synflow", "naswot", "grad norm")
-"""What orders without training a supernet."""
-LIKE_COST = "global at like cost"
-"""The set of all architectures, of which pairs of like multiply-adds count."""
 PLACE = {"root", "download", "workers"}
 """Of a recipe's data, what does not make other images."""
 BESIDE: dict[str, Any] = {
@@ -63,7 +57,7 @@ def compare_runs(
     Args:
         runs: their folders; the method of the first is the one that others are compared with.
         folder: where the record goes.
-        truth: the name of a truth.
+        truth: the name of a truth, or what `load_truth` makes it of.
         primary: the metric that the verdict is by, which a study names before it runs; by default
             `tau global` where there is a truth, else the first budget's finished winners.
 
@@ -82,12 +76,13 @@ def compare_runs(
                     f"{part} of {run} is not that of {runs[0]}: numbers of different ones say "
                     "nothing about methods"
                 )
-    truth = truth or _common_truth(runs)
+    truth = _common_truth(runs) if truth is None else _known_as(truth, runs[0])
     methods = _names(recipes)
     ranked = [] if truth is None else _rankings(runs, truth)
-    frozen = _frozen(ranked)
+    frozen = frozen_sets(ranked)
+    names = [each.name for each in frozen]
     rows = tuple(
-        row_of(run, recipe.seed, method, truth, frozen)
+        row_of(run, recipe.seed, method, truth, names)
         for run, recipe, method in zip(runs, recipes, methods, strict=True)
     )
     metric = _metric(runs[0])
@@ -96,23 +91,22 @@ def compare_runs(
         lower.append("finished")
     if ranked and not ranked[0].truth.metric.higher_is_better:
         lower.append("winner")
-    sets = _judged(rows, ranked, frozen)
-    more = _more_sets(rows, ranked, sets)
-    rows, sets = _with_sets(rows, more), {**sets, **{n: own for n, (own, _) in more.items()}}
+    sets = judged_sets(rows, ranked, frozen)
+    made = made_sets(rows, ranked, sets)
+    rows, sets = with_made_sets(rows, made), sets | {n: own.judged for n, own in made.items()}
+    known = {each.name: each.reliability for each in frozen}
+    known |= {name: own.reliability for name, own in sets.items()}
     compared = compare(rows, lower, primary=primary, sets=sets, bounds=_bounds(metric, ranked))
     comparison = Comparison(
         metric=metric,
         truth=ranked[0].truth if ranked else None,
         runs=rows,
-        baselines=_joined(_baselines(ranked), _baselines_of_sets(ranked, more)),
+        baselines=baselines(ranked, frozen, made),
         methods=compared.methods,
         pairs=compared.pairs,
         primary=compared.primary,
         reference=compared.reference,
-        reliability={
-            **_reliability(ranked, frozen),
-            **{name: own.reliability for name, own in sets.items() if own.reliability is not None},
-        },
+        reliability={name: own for name, own in known.items() if own is not None},
         families=compared.families,
         notes=(*_notes(ranked), *_note_on_pairs(sets), *_notes_on_spent(runs)),
     )
@@ -137,7 +131,8 @@ def _ranking(run: Path, truth: str) -> Ranking:
     ranking = RunFolder(run).rank(truth).ranking()
     if ranking is None:
         raise records.RecordError(
-            f"{run} is not ranked against {truth!r}: do it with manyshot rank {run} --truth ..."
+            f"{run} is not ranked against {truth!r}: do it with manyshot rank {run} --truth TRUTH, "
+            "the folder of manyshot truth"
         )
     return ranking
 
@@ -155,14 +150,10 @@ def _rankings(runs: Sequence[Path], truth: str) -> list[Ranking]:
     return ranked
 
 
-def _frozen(ranked: Sequence[Ranking]) -> list[str]:
-    """The sets that have the same architectures in all rankings.
-
-    A set that each run chose for itself favours whoever chose, and is another for each.
-    """
-    each = [{own.name: (own.archs, own.turns) for own in r.sets} for r in ranked]
-    first = each[0] if each else {}
-    return [name for name, archs in first.items() if all(o.get(name) == archs for o in each)]
+def _known_as(truth: str, run: Path) -> str:
+    """The name that a truth has in rankings, by itself or by its folder or file."""
+    is_name = RunFolder(run).rank(truth).ranking_file.exists()
+    return truth if is_name else name_of_truth(truth)
 
 
 def _common_truth(runs: Sequence[Path]) -> str | None:
@@ -243,192 +234,6 @@ def row_of(
     )
 
 
-def _judged(
-    rows: Sequence[ComparedRun], ranked: Sequence[Ranking], frozen: Collection[str]
-) -> dict[str, JudgedSet]:
-    """The frozen sets with all scores, as far as the rankings have those of every run."""
-    if not ranked or _notes(ranked):
-        return {}
-    points, runs = ranked[0].points, ranked[0].truth.runs
-    place = {point.arch: i for i, point in enumerate(points)}
-    fitness_NR, proxies = _truth_of(ranked[0]), _proxies(rows, ranked)
-    judged = {}
-    for each in (own for own in ranked[0].sets if own.name in frozen):
-        own_rows = [place[arch] for arch in each.archs]
-        place_in = {arch: i for i, arch in enumerate(each.archs)}
-        judged[each.name] = JudgedSet(
-            fitness_NR[own_rows][:, [runs.index(run) for run in each.judged_by]],
-            {folder: column_N[own_rows] for folder, column_N in proxies.items()},
-            whole=each.whole is True,
-            reliability=each.reliability,
-            turns=tuple(
-                Turn(
-                    np.array([place_in[arch] for arch in turn.archs]),
-                    np.array([run in turn.judged_by for run in each.judged_by]),
-                    each.judged_by.index(turn.by) if turn.by in each.judged_by else None,
-                )
-                for turn in each.turns or ()
-            ),
-        )
-    return judged
-
-
-def _truth_of(ranking: Ranking) -> npt.NDArray[np.float64]:
-    """The scores of every run of the truth, (N, R); higher is better, nan where there is none."""
-    scores_NR = np.array([point.scores for point in ranking.points], np.float64)  # None is nan
-    return scores_NR if ranking.truth.metric.higher_is_better else -scores_NR
-
-
-def _proxies(
-    rows: Sequence[ComparedRun], ranked: Sequence[Ranking]
-) -> dict[str, npt.NDArray[np.float64]]:
-    """By folder the proxy scores of the truth's architectures, in the order of the first ranking.
-
-    The rankings are of one table, so that all have the same architectures.
-    """
-    archs = [point.arch for point in ranked[0].points]
-    proxies = {}
-    for row, ranking in zip(rows, ranked, strict=True):
-        of = ranking.task.fitness_of
-        own = {p.arch: of(p.proxy_score, p.proxy_loss) for p in ranking.points}
-        proxies[row.folder] = np.array([own[arch] for arch in archs])
-    return proxies
-
-
-def _more_sets(
-    rows: tuple[ComparedRun, ...], ranked: Sequence[Ranking], judged: Mapping[str, JudgedSet]
-) -> dict[str, tuple[JudgedSet, tuple[int, ...]]]:
-    """Sets that are made of all rankings together, with the rows of the truth they have.
-
-    All architectures, of which only pairs of like cost count, and what supernets of other seeds
-    choose. Without the scores of every run of the truth there is none.
-    """
-    if not judged:
-        return {}
-    points = ranked[0].points
-    more: dict[str, tuple[JudgedSet, tuple[int, ...]]] = {}
-    if "global" in judged:
-        [names] = [own.archs for own in ranked[0].sets if own.name == "global"]
-        place = {point.arch: i for i, point in enumerate(points)}
-        of_all = tuple(place[arch] for arch in names)
-        macs_N = np.array([points[i].macs for i in of_all], np.float64)
-        few = len(of_all) <= MOST_PAIRED
-        pairs_NN = like_pairs(macs_N) if few else np.zeros((0, 0), np.bool_)
-        if pairs_NN.any():
-            everything = judged["global"]
-            own = of_pairs(everything.truth_NR, pairs_NN)
-            like = dataclasses.replace(everything, pairs_NN=pairs_NN, reliability=own)
-            more[LIKE_COST] = like, of_all
-    whole = any(own.name == "global" and own.whole for own in ranked[0].sets)
-    found = by_other_seeds(
-        rows,
-        _proxies(rows, ranked),
-        _truth_of(ranked[0]),
-        share=ranked[0].truth.share,
-        whole=whole,
-    )
-    if found is not None:
-        more[OTHER_SEEDS] = found
-    return more
-
-
-def _with_sets(
-    rows: tuple[ComparedRun, ...], more: Mapping[str, tuple[JudgedSet, tuple[int, ...]]]
-) -> tuple[ComparedRun, ...]:
-    """Rows with the metrics of further sets; regret has no pairs, so like cost has none."""
-    return tuple(
-        row.model_copy(
-            update={
-                "metrics": {
-                    **row.metrics,
-                    **{
-                        f"{kind} {name}": mean_over_turns(own, kind, row.folder)
-                        for name, (own, _) in more.items()
-                        for kind in _kinds(own)
-                    },
-                }
-            }
-        )
-        for row in rows
-    )
-
-
-def _kinds(judged: JudgedSet) -> tuple[str, ...]:
-    return CROSSED if judged.pairs_NN is None else ("tau",)
-
-
-def _baselines_of_sets(
-    ranked: Sequence[Ranking], more: Mapping[str, tuple[JudgedSet, tuple[int, ...]]]
-) -> tuple[Baseline, ...]:
-    """What orders further sets without a supernet, and their ceilings."""
-    baselines = []
-    for baseline in _free(ranked):
-        metrics: dict[str, float | None] = {}
-        for name, (own, union) in more.items():
-            columns = [_scores_of(ranking, baseline)[list(union)] for ranking in ranked]
-            scores = {str(i): column_N for i, column_N in enumerate(columns)}
-            of_free = dataclasses.replace(own, scores=scores)
-            for kind in _kinds(own):
-                values = [mean_over_turns(of_free, kind, each) for each in scores]
-                metrics[f"{kind} {name}"] = _mean_of(values)
-        baselines.append(Baseline(name=baseline, metrics=metrics))
-    ceilings = {
-        f"tau {name}": own.reliability.ceiling
-        for name, (own, _) in more.items()
-        if own.reliability is not None and own.pairs_NN is None
-    }
-    return (*baselines, Baseline(name="ceiling", metrics=ceilings))
-
-
-def _free(ranked: Sequence[Ranking]) -> list[Free]:
-    """The baselines that all rankings have; those without training hang on the seed of each."""
-    each = [own.predictors for ranking in ranked for own in ranking.sets if own.name == "global"]
-    return [name for name in FREE if each and all(name in predictors for predictors in each)]
-
-
-def _scores_of(ranking: Ranking, baseline: Free) -> npt.NDArray[np.float64]:
-    """What a baseline scores the truth's architectures."""
-    if baseline in METRICS:
-        return np.array([getattr(point, baseline) for point in ranking.points], np.float64)
-    return np.array([(point.zero_cost or {})[baseline] for point in ranking.points], np.float64)
-
-
-def _mean_of(values: Sequence[float | None]) -> float | None:
-    """The mean; None if one is undefined."""
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known and len(known) == len(values) else None
-
-
-def _reliability(ranked: Sequence[Ranking], frozen: Collection[str]) -> dict[str, Reliability]:
-    """How reliable the truth is on each frozen set."""
-    sets = ranked[0].sets if ranked else ()
-    return {
-        each.name: each.reliability
-        for each in sets
-        if each.name in frozen and each.reliability is not None
-    }
-
-
-def _baselines(ranked: Sequence[Ranking]) -> tuple[Baseline, ...]:
-    """What orders without a supernet, and the ceiling by the noise of the truth, on frozen sets."""
-    frozen = _frozen(ranked)
-    sets = [each for each in (ranked[0].sets if ranked else ()) if each.name in frozen]
-    if not sets:
-        return ()
-    baselines = []
-    for name in _free(ranked):
-        metrics: dict[str, float | None] = {}
-        for each in sets:
-            alike = [own for r in ranked for own in r.sets if own.name == each.name]
-            regrets = [own.predictors[name].regret.value for own in alike]
-            taus = [own.predictors[name].kendall.value for own in alike]
-            metrics[f"regret {each.name}"] = _mean_of(regrets)
-            metrics[f"tau {each.name}"] = _mean_of(taus)
-        baselines.append(Baseline(name=name, metrics=metrics))
-    ceilings = {f"tau {s.name}": s.reliability.ceiling for s in sets if s.reliability is not None}
-    return (*baselines, Baseline(name="ceiling", metrics=ceilings))
-
-
 def _bounds(metric: MetricRecord, ranked: Sequence[Ranking]) -> dict[str, tuple[float, float]]:
     """What values of metrics can be, by how their names begin."""
     bounds = dict(TAUS)
@@ -441,7 +246,7 @@ def _bounds(metric: MetricRecord, ranked: Sequence[Ranking]) -> dict[str, tuple[
 
 def _notes(ranked: Sequence[Ranking]) -> tuple[str, ...]:
     """What rankings lack for all to be resampled, and how to get it."""
-    lack = sum(any(point.scores is None for point in ranking.points) for ranking in ranked)
+    lack = lacking_scores(ranked)
     if not lack:
         return ()
     return (
@@ -467,15 +272,6 @@ def _note_on_pairs(sets: Mapping[str, JudgedSet]) -> tuple[str, ...]:
     return (
         f"There is no set {LIKE_COST}: the truth has {len(everything.truth_NR):,} architectures, "
         f"and pairs are resampled of {MOST_PAIRED:,} at most, as they grow with the square.",
-    )
-
-
-def _joined(first: Sequence[Baseline], more: Sequence[Baseline]) -> tuple[Baseline, ...]:
-    """Baselines with the metrics of others of their names."""
-    added = {own.name: own.metrics for own in more}
-    return tuple(
-        own.model_copy(update={"metrics": {**own.metrics, **added.get(own.name, {})}})
-        for own in first
     )
 
 

@@ -36,7 +36,7 @@ from manyshot.pipeline.stages.search import Searched, check_winners, search, win
 from manyshot.pipeline.stages.train import train_stage
 from manyshot.pipeline.verbs.transfer import check_channels
 from manyshot.progress import Progress, Silent, showing
-from manyshot.rank.verdict import interval
+from manyshot.rank.verdict import interval_of_test_score
 from manyshot.recipe import Recipe
 from manyshot.run_folder import (
     ControlRecord,
@@ -310,7 +310,9 @@ def _tested(
     bounds = None
     if line.test_images is not None:
         metric = ws.task_record.metric
-        bounds = interval(line.test_score, line.test_images, metric, line.test_parts or ())
+        bounds = interval_of_test_score(
+            line.test_score, line.test_images, metric, line.test_parts or ()
+        )
     return {
         "budget": budget,
         "arch": ws.net.space.to_text(arch),
