@@ -53,6 +53,8 @@ class LikePairs:
     def mean(self, of: Callable[[int, npt.NDArray[np.intp]], npt.NDArray[np.float64]]) -> float:
         """The mean over the pairs, of which there is one at least, of a function of both networks.
 
+        It takes 8 bytes a pair, so that it is the mean of all values at once to the last bit.
+
         Args:
             of: a value for each pair of a network with the networks in an array.
         """
