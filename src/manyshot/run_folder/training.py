@@ -1,0 +1,163 @@
+"""Records of how a supernet was trained, and what its sampler and codes learnt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field
+
+from manyshot.records import Part, Record
+from manyshot.run_folder.parts import ArchText, Count, Share
+
+
+class CodeEvidence(Part):
+    """Whether the codes of paths are worth anything, on images that nothing trained on.
+
+    Losses are means over random paths, each on images of its own and by the batch statistics of
+    these; errors are standard errors of paired differences over the paths.
+    """
+
+    paths: Count
+    images: Count
+    """For each path."""
+    own_loss: float
+    """With the code of the path."""
+    mean_minus_own: float
+    """The loss with the mean code of all paths, less that with the own."""
+    mean_minus_own_error: Annotated[float, Field(ge=0)]
+    other_minus_own: float
+    """The loss with the code of another path, less that with the own."""
+    other_minus_own_error: Annotated[float, Field(ge=0)]
+    reachable_share: Share
+    """Of the squared norm of the gradient of a path's weights, what codes can move along."""
+
+    @property
+    def is_better(self) -> bool:
+        """Whether the own code is better than the mean code by more than two standard errors."""
+        return self.mean_minus_own > 2 * self.mean_minus_own_error
+
+
+class SplitRecord(Part):
+    """A decision that one copy was split by, and the group of each of its options."""
+
+    decision: str
+    groups: tuple[Literal[0, 1], ...]
+
+
+class TrainLine(Record):
+    """A line of `train.jsonl`: the steps since the last one.
+
+    Other keys are what a sharing scheme watches, each a number.
+    """
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, float] = Field(init=False)
+
+    step: Count
+    epoch: float
+    images: Count
+    lr: float
+    loss: float | None = None
+    code_loss: float | None = None
+    code_entropy_share: float | None = None
+    """The entropy of codes as a share of log K: 1 is uniform, 0 is one copy alone."""
+    code_spread: float | None = None
+    effective_sharing: float | None = None
+    """How far a step on one path moves another, in units of how far it moves the one."""
+    slice_distance: float | None = None
+    codes: CodeEvidence | None = None
+    """Whether codes matter; measured at a few records of a run."""
+    splits: tuple[SplitRecord, ...] | None = None
+    """What gradients split one copy by, since the last line."""
+    images_per_second: float | None = None
+    probed_images: Count | None = None
+    """Images forwarded so far for the probes of a sampler."""
+    weight_steps: Count | None = None
+    """Steps so far that moved weights; absent in records from before it was written."""
+    macs: Count | None = None
+    """Multiply-adds so far of training paths, a backward as two forwards; absent likewise."""
+    probe_macs: Count | None = None
+    """Multiply-adds so far of forwards for probes."""
+    split_macs: Count | None = None
+    """Multiply-adds so far of the gradients that say how one copy splits, likewise."""
+    evidence_macs: Count | None = None
+    """Multiply-adds so far of measuring whether codes matter, which no method needs."""
+
+
+class SamplerLine(Record):
+    """A line of `sampler.jsonl`: what a learnt sampler reports after a step.
+
+    Other keys are the sampler's, and may be anything.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    step: Count
+
+
+class TargetsLine(SamplerLine):
+    """What ShiftNAS reports, and its baseline of uniform costs; lists are in order of `targets`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    kind: Literal["target costs"]
+    metric: str
+    targets: tuple[float, ...]
+    probabilities: tuple[Share, ...]
+    counts: tuple[Count, ...]
+    error_grid_steps: tuple[float, ...]
+    """By how much the generator's likeliest architecture misses its target."""
+    entropy_nats: tuple[float, ...]
+    """Of what the generator draws for each target, the mean over 200 draws; in records without
+    `distinct`, along its likeliest choices."""
+    distinct: tuple[Count, ...] | None = None
+    """How many of those draws are distinct architectures."""
+    bin_entropy_nats: tuple[float | None, ...] | None = None
+    """The logarithm of how many encodings cost within half a step of each target: the entropy of
+    drawing them uniformly; None where none of the drawn ones does."""
+    update: bool = False
+    """Whether the probabilities were updated."""
+    held_out_loss: tuple[float, ...] | None = None
+    change: tuple[float, ...] | None = None
+    """Of the losses, since the last update."""
+    bins: tuple[int, ...] | None = None
+    """The targets that `held_out_loss` and `change` are of, by their number."""
+    gain: tuple[float | None, ...] | None = None
+    """The mean gain per draw of the last updates, less that of all; None for fewer than two."""
+    standard_error: tuple[float | None, ...] | None = None
+    """Of each `gain`."""
+    signal_to_noise: float | None = None
+    """The spread of the gains between targets over the noise of one update, as estimated."""
+    verdict: (
+        Literal[
+            "too few updates to tell", "indistinguishable from noise", "distinguishable from noise"
+        ]
+        | None
+    ) = None
+    """Whether the gains differ by more than noise."""
+
+
+class CodesLine(Record):
+    """A line of `codes.jsonl`: the code of one path when training ends, or one per layer.
+
+    Of more than 128 rows, as with a code per channel, it is the mean of them.
+    """
+
+    arch: ArchText
+    macs: Count
+    code: tuple[float, ...] | tuple[tuple[float, ...], ...]
+
+
+def _has_targets(report: Mapping[str, Any]) -> bool:
+    return report.get("kind") == "target costs"
+
+
+def sampler_line(step: int, report: Mapping[str, Any]) -> SamplerLine:
+    """A line of `sampler.jsonl` from what a sampler reports after a step.
+
+    Raises:
+        ValueError: if its `kind` is one of ours, and it is not so.
+    """
+    kind = TargetsLine if _has_targets(report) else SamplerLine
+    return kind.of({"step": step, **report})
