@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -145,7 +145,7 @@ def rank_command(
     if weights not in ("after", "before", "both"):
         raise typer.BadParameter(f"--weights is after, before or both, got {weights!r}")
     settings = loaded(trusted_recipe_of(run, trust), set_)
-    from manyshot.run_folder import TRUTHS
+    from manyshot.run_folder import AFTER, BEFORE, TRUTHS, Moment
 
     if truth is None:
         raise typer.BadParameter(
@@ -154,23 +154,29 @@ def rank_command(
             f"then give --truth {TRUTHS}/{settings.name}"
         )
     from manyshot.pipeline import rank_both, rank_run
+    from manyshot.pipeline.verbs.rank import RankOptions
     from manyshot.rank import load_truth
     from manyshot.report import write
     from manyshot.show import moved_tables, rank_tables
 
     place = run if out is None else out
-    which: dict[str, Any] = {"references": reference or [], "share": local, "out": out}
-    which |= {"uncalibrated": uncalibrated, "zero_cost": zero_cost}
+    options: RankOptions = {
+        "references": reference or [],
+        "share": local,
+        "uncalibrated": uncalibrated,
+        "zero_cost": zero_cost,
+        "out": out,
+    }
     table = load_truth(truth, by="loss" if by_loss else "score")
     bars = progress(quiet)
     if weights == "both":
-        before, after, moved = rank_both(settings, run, table, bars, **which)
+        before, after, moved = rank_both(settings, run, table, bars, **options)
         page = write(place)
         told = {"before": before.plain(), "after": after.plain(), "moved": moved.plain()}
         show(told, as_json, lambda: moved_tables(before, after, moved, page))
         return
-    which["weights"] = weights
-    ranking = rank_run(settings, run, table, bars, **which)
+    moment: Moment = BEFORE if weights == BEFORE else AFTER
+    ranking = rank_run(settings, run, table, bars, weights=moment, **options)
     page = write(place)
     show(ranking.plain(), as_json, lambda: rank_tables(ranking, page))
 

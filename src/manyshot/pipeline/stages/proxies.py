@@ -26,8 +26,6 @@ from manyshot.train.checkpoint import digest
 _SHARED_BATCHES = 128
 """Batches of random paths behind the statistics without recalibration."""
 Scores = dict[Arch, RankScoreLine]
-
-
 Line = TypeVar("Line", bound=RankScoreLine | ZeroCostLine)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypedDict, Unpack, get_args
 
@@ -30,6 +30,7 @@ from manyshot.run_folder import (
     ZERO_COST,
     Moment,
     MovedRanking,
+    RankedSet,
     RankedTruth,
     RankFolder,
     Ranking,
@@ -108,11 +109,12 @@ def rank_run(
     _warn_of_other_images(recipe, truth)
     if weights == BEFORE:
         check_moved(recipe, run)
+    progress = progress or Silent()
     folder, outer = RunFolder(run), _files(run, truth, out)
     files = outer.before if weights == BEFORE else outer
     place: tuple[Path, Kind] = (run, "run") if out is None else (out, "rank")
     with writing(place[0], "manyshot rank", place[1]):
-        with showing(progress or Silent()):
+        with showing(progress):
             ws = Workspace.build(recipe, run)
         truth = in_space(truth, ws.net.space)
         if weights == BEFORE:
@@ -120,8 +122,7 @@ def rank_run(
         else:
             ws.load_final_weights(folder)
         files.path.mkdir(parents=True, exist_ok=True)
-        archs, progress = truth.archs, progress or Silent()
-        free = Untrained()
+        archs, free = truth.archs, Untrained()
         if zero_cost:
             logs = folder.in_ranks(ZERO_COST)
             free = untrained(ws, outer.zero_cost_log, archs, logs, progress)
@@ -130,19 +131,7 @@ def rank_run(
         proxy, evaluation = scores.calibrated(progress)
         shared = scores.uncalibrated(progress) if len(truth) <= uncalibrated else {}
         scored = _Scored(proxy, shared, free)
-        predictors = _predictors(ws, archs, scored)
-        history = None
-        if folder.search_log.exists():
-            history = latest_scores(run, ws.net.space, ws.task_record)
-        sets = rank_sets(
-            truth,
-            share=share,
-            prediction=chosen_by or {str(run): predictors["proxy"]},
-            own_prediction=not chosen_by,
-            history=history,
-            whole=_is_whole(ws.net.space, truth),
-        )
-        ranked = tuple(rank_set(each, predictors) for each in sets)
+        ranked = _ranked(ws, folder, truth, scored, chosen_by, share)
         names = {each.name for each in ranked}
         ranking = Ranking(
             run=recipe.name,
@@ -159,6 +148,39 @@ def rank_run(
         )
         records.write_json(files.ranking_file, ranking)
     return ranking
+
+
+def _ranked(
+    ws: Workspace,
+    folder: RunFolder,
+    truth: TruthTable,
+    scored: _Scored,
+    chosen_by: Mapping[str, Mapping[Arch, float]],
+    share: float,
+) -> tuple[RankedSet, ...]:
+    """All statistics of all sets that can be made.
+
+    Args:
+        ws: of the run.
+        folder: the run's, whose search may have scored architectures of the truth.
+        truth: of architectures as they are in the space.
+        scored: all their scores.
+        chosen_by: of other runs the proxy scores that choose the local set by prediction; without
+            any those of this run do.
+        share: of the architectures in a local set.
+    """
+    predictors, history = _predictors(ws, truth.archs, scored), None
+    if folder.search_log.exists():
+        history = latest_scores(folder.path, ws.net.space, ws.task_record)
+    sets = rank_sets(
+        truth,
+        share=share,
+        prediction=chosen_by or {str(folder.path): predictors["proxy"]},
+        own_prediction=not chosen_by,
+        history=history,
+        whole=_is_whole(ws.net.space, truth),
+    )
+    return tuple(rank_set(each, predictors) for each in sets)
 
 
 def rank_both(
