@@ -13,8 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
+from scipy import stats
 
 from benchmarks.lib import kept, reading
 from manyshot import records
@@ -79,6 +81,15 @@ def row(record: Mapping[str, Any]) -> list[str]:
         "" if bar is None else f"{bar:g}{unit}",
         verdict,
     ]
+
+
+def mean_and_reach(values_S: np.ndarray) -> tuple[float, float]:
+    """The mean over seeds or problems, and half of Student's 95 % interval of it; nan of one."""
+    n = len(values_S)
+    if n < 2:
+        return float(values_S.mean()), float("nan")
+    half = stats.t.ppf(0.975, n - 1) * values_S.std(ddof=1) / n**0.5
+    return float(values_S.mean()), float(half)
 
 
 def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from benchmarks.lib import kept
 from benchmarks.lib.checklist import Design, with_checklist
-from benchmarks.lib.pages import markdown
+from benchmarks.lib.pages import markdown, mean_and_reach
 from manyshot.records import write_text
 
 Record = dict[str, Any]
@@ -63,15 +62,6 @@ def paired(values: Mapping[int, float], control: Mapping[int, float]) -> np.ndar
     """Differences of the seeds that both have."""
     both = sorted(values.keys() & control.keys())
     return np.array([values[seed] - control[seed] for seed in both])
-
-
-def interval(values_S: np.ndarray) -> tuple[float, float]:
-    """The mean over seeds, and half of Student's 95 % interval of it."""
-    n = len(values_S)
-    if n < 2:
-        return float(values_S.mean()), float("nan")
-    half = stats.t.ppf(0.975, n - 1) * values_S.std(ddof=1) / n**0.5
-    return float(values_S.mean()), float(half)
 
 
 def verdict(mean: float, half: float) -> str:
@@ -135,7 +125,7 @@ def _losses(rows: Sequence[Record]) -> str:
         closed = "" if known is None else f"{np.mean([r['expected'][known] for r in own]):.4f}"
         difference = said = ""
         if arm != CONTROL:
-            mean, half = interval(paired(values, control))
+            mean, half = mean_and_reach(paired(values, control))
             difference, said = f"{mean:+.4f} ± {half:.4f}", verdict(mean, half)
         seconds = np.mean([row["seconds"] for row in own])
         shown = [

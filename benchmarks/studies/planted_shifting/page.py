@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from benchmarks.lib import kept
 from benchmarks.lib.checklist import Design, with_checklist
-from benchmarks.lib.pages import markdown
+from benchmarks.lib.pages import markdown, mean_and_reach
 from manyshot.records import write_text
 
 Record = dict[str, Any]
@@ -49,15 +48,6 @@ def changes(rows: Sequence[Record], arm: str, name: str) -> np.ndarray:
     own = sorted((row for row in rows if row["arm"] == arm), key=lambda row: int(row["seed"]))
     taus = np.array([row["tau"][name] for row in own], dtype=np.float64)
     return np.asarray(taus[:, 1] - taus[:, 0])
-
-
-def interval(values_P: np.ndarray) -> tuple[float, float]:
-    """The mean over problems, and half of Student's 95 % interval of it."""
-    n = len(values_P)
-    if n < 2:
-        return float(values_P.mean()), float("nan")
-    half = stats.t.ppf(0.975, n - 1) * values_P.std(ddof=1) / n**0.5
-    return float(values_P.mean()), float(half)
 
 
 def write_page(path: Path) -> Path:
@@ -99,7 +89,7 @@ def _table(rows: Sequence[Record], arms: Sequence[str]) -> str:
         errors = np.mean([row["error"]["local by prediction"] for row in own], axis=0)
         cells = []
         for name in SETS:
-            mean, half = interval(changes(rows, arm, name))
+            mean, half = mean_and_reach(changes(rows, arm, name))
             cells.append(f"{mean:+.3f}" + ("" if np.isnan(half) else f" ± {half:.3f}"))
         shown.append(
             [
