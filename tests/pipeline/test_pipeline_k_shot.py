@@ -82,51 +82,62 @@ def test_slices_are_networks_made_from_other_seeds():
     assert torch.equal(stack[1], other[name.removeprefix("model.")])
 
 
+HARD, SPLIT = ("codes=one_hot",), ("codes=one_hot", "split=gradients")
+EQUAL = ("start=equal", "warm_frac=0.3")
 CONTROLS = {
-    "K = 1": "copies=1",
-    "uniform codes": "codes=uniform",
-    "frozen random simplex-net": "codes=random",
-    "hard one-hot codes": "codes=one_hot",
-    "the decision that splits": "split=layer1",
-    "batches that gradients are compared on": "split_batches=5",
-    "code scope": "code_scope=layer",
-    "joint": "update_mode=joint",
-    "shared batch norm": "mix_bn_affine=false",
-    "mixed stem and head": "mix_fixed_layers=true",
-    "warm-up": "warm_frac=0.5",
-    "chunks": "m=4",
-    "hidden": "hidden=8",
-    "temperature": "tau=2.0",
-    "start": "start=equal",
-    "its codes": "last_std=1.0",
-    "regulariser": "regulariser=cos",
-    "its factor": "beta=0.5",
-    "its settings": "width_settings=independent",
-    "floor": "entropy_floor=0.5",
-    "optimiser": "optimizer=sgd",
-    "code steps": "code_every=4",
-    "rates of stacks": "compensate=false",
-    "rate": "lr=0.5",
+    "copies=1": (),
+    "codes=uniform": (),
+    "codes=random": (),
+    "codes=one_hot": (),
+    "split=layer1": HARD,
+    "split_batches=5": (*SPLIT, *EQUAL),
+    "code_scope=layer": (),
+    "update_mode=joint": (),
+    "mix_bn_affine=false": (),
+    "mix_fixed_layers=true": (),
+    "warm_frac=0.5": (),
+    "m=3": (),
+    "hidden=8": (),
+    "tau=2.0": ("codes=random",),
+    "start=equal": (),
+    "last_std=1.0": (),
+    "regulariser=cos": (),
+    "beta=0.5": (),
+    "width_settings=independent": (),
+    "entropy_floor=0.5": (),
+    "optimizer=sgd": (),
+    "code_every=4": (),
+    "compensate=false": ("codes=random",),
+    "lr=0.5": (),
 }
+"""Every option as a control, and what it needs beside it."""
+ELASTIC = (
+    "network={name='macro', options={width=2, layers=[1, 1], hidden_factors=[0.5, 1.0]}}",
+    "search.budgets=['macs<=90%']",
+)
 
 
 @functools.cache
 def prepared(*overrides):
-    recipe = Recipe.load(None, [*K_SHOT, *overrides])
+    recipe = Recipe.load(None, ["sharing={name='k_shot', options={copies=2}}", *overrides])
     ws = Workspace.build(recipe)
     ws.check()
     return ws
 
 
+def with_options(*options):
+    return prepared(*ELASTIC, *(f"sharing.options.{option}" for option in options))
+
+
 def test_no_option_is_forgotten():
     takes = set(inspect.signature(ms.sharing.KShot).parameters) - {"seed", "init"}
-    assert {control.split("=")[0] for control in CONTROLS.values()} == takes
+    assert {control.split("=")[0] for control in CONTROLS} == takes
 
 
-@pytest.mark.parametrize("control", list(CONTROLS.values()))
+@pytest.mark.parametrize("control", CONTROLS)
 def test_every_control_is_a_switch_of_the_recipe(control):
     """It reaches the scheme, and is in the fingerprint of trained weights."""
-    ws, base = prepared(f"sharing.options.{control}"), prepared()
+    ws, base = with_options(control, *CONTROLS[control]), with_options(*CONTROLS[control])
     assert ws.fingerprint(ws.recipe.train) != base.fingerprint(base.recipe.train)
     name, _, value = control.partition("=")
     held = getattr(ws.net.sharing, {"m": "chunks"}.get(name, name))
@@ -149,7 +160,11 @@ def test_the_seed_of_the_recipe_is_that_of_the_scheme():
         ("sharing.options.seed=2", "'k_shot' has no option 'seed'"),
         ("sharing.options.copies=many", "sharing 'k_shot': copies = 'many'"),
         ("sharing.options.codes=soft", "sharing 'k_shot': codes = 'soft'"),
-        ("sharing.options={code_every=2, update_mode='joint'}", "code_every = 2 says how often"),
+        (
+            "sharing.options={copies=2, code_every=2, update_mode='joint'}",
+            "code_every = 2 needs steps that move the codes alone, and here update_mode = 'joint'",
+        ),
+        ("sharing.options={copies=2, codes='uniform', lr=0.1}", "lr = 0.1 needs codes that are lea"),
         ("sharing.options.m=65", r"m = 65 leaves chunks of less than two of the 64 images"),
         ("sharing.options.code_every=4000", r"none of the 1600 optimiser steps of train.epochs"),
         ("sharing.options.m=64", r"m = 64 leaves chunks of less than two"),

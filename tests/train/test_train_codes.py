@@ -18,7 +18,8 @@ from manyshot.train.optimisation import held_by
 
 
 def k_shot(copies=3, make=lambda: Dropping(dropout=0.0), **options):
-    usual = {"seed": 1, "code_every": 2} if "update_mode" not in options else {"seed": 1}
+    in_turn = "update_mode" not in options and options.get("codes", "learnt") == "learnt"
+    usual = {"seed": 1, **({"code_every": 2} if in_turn else {})}
     sharing = ms.sharing.KShot(copies, **{**usual, **options})
     return seeded(lambda: ms.Supernet(make(), sharing=sharing))
 

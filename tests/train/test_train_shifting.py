@@ -63,7 +63,8 @@ def dropping(dropout=0.0):
 
 
 def k_shot(make=lambda: Dropping(0.0), **options):
-    sharing = ms.sharing.KShot(3, **{"seed": 1, "optimizer": "sgd", **options})
+    usual = {"optimizer": "sgd"} if options.get("codes", "learnt") == "learnt" else {}
+    sharing = ms.sharing.KShot(3, **{"seed": 1, **usual, **options})
     return seeded(lambda: ms.Supernet(make(), sharing=sharing).double())
 
 

@@ -200,7 +200,7 @@ def test_of_elastic_tensors_only_what_all_options_use_is_compared():
 def test_what_a_split_costs_is_counted():
     """In the test's network paths cost 1, so that batches, passes and steps remain."""
     spent = []
-    for codes in ({}, {"split": "one"}):
+    for codes in ({}, {"split": "one", "split_batches": 20}):
         run = trainer(k_shot(**codes), factories={"macs_of": lambda archs: [1 for _ in archs]})
         train(run)
         assert run.compute.macs == 3 * 32 * run.steps
@@ -241,11 +241,11 @@ def test_one_copy_has_nothing_to_split():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"start": "independent"}, "splits one copy while it trains"),
-        ({"warm_frac": None}, "splits one copy while it trains"),
-        ({"warm_frac": 1.0}, "splits one copy while it trains"),
-        ({"codes": "learnt"}, "codes = 'learnt' mixes slices: take codes = 'one_hot'"),
-        ({"copies": 3}, "copies must be 2, 4, 8"),
+        ({"start": "independent"}, "needs one copy that trains before it is split"),
+        ({"warm_frac": None}, "needs one copy that trains before it is split"),
+        ({"warm_frac": 1.0}, "needs one copy that trains before it is split"),
+        ({"codes": "learnt"}, "needs codes that give every path one slice, and here codes"),
+        ({"copies": 3}, "copies = 3: take copies = 2, 4, 8"),
         ({"copies": 8}, "copies = 8 is 3 splits, and 2 decisions"),
     ],
 )

@@ -53,19 +53,19 @@ VARIANTS: dict[str, tuple[str, ...]] = {
         K_SHOT,
         f"sharing.options={{optimizer='adam', lr=0.01, code_scope='layer', {IN_TURN}}}",
     ),
-    "K = 4, uniform codes": (K_SHOT, f"sharing.options={{codes='uniform', {IN_TURN}}}"),
+    "K = 4, uniform codes": (K_SHOT, "sharing.options={codes='uniform', compensate=false}"),
     "K = 4, uniform codes, rate x 4": (
         K_SHOT,
-        f"sharing.options={{codes='uniform', {IN_TURN}}}",
+        "sharing.options={codes='uniform', compensate=false}",
         FASTER,
     ),
-    "K = 4, frozen random codes": (K_SHOT, f"sharing.options={{codes='random', {IN_TURN}}}"),
+    "K = 4, frozen random codes": (K_SHOT, "sharing.options={codes='random', compensate=false}"),
     "K = 4, frozen random codes, rate x 4": (
         K_SHOT,
-        f"sharing.options={{codes='random', {IN_TURN}}}",
+        "sharing.options={codes='random', compensate=false}",
         FASTER,
     ),
-    "K = 4, one-hot codes": (K_SHOT, f"sharing.options={{codes='one_hot', {IN_TURN}}}"),
+    "K = 4, one-hot codes": (K_SHOT, "sharing.options={codes='one_hot'}"),
 }
 
 

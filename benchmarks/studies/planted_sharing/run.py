@@ -194,8 +194,13 @@ def prepare(variant: Variant, seed: int, truth: Truth) -> ms.Supernet:
     """The supernet of a variant."""
     torch.manual_seed(seed)
     options = {**IN_TURN, **variant.options}
-    if variant.options.get("update_mode") == "joint":
+    codes = variant.options.get("codes", "learnt")
+    if codes != "learnt" or variant.options.get("update_mode") == "joint":
         del options["code_every"]  # no step is of the codes alone
+    if codes != "learnt":
+        del options["optimizer"]
+    if codes == "one_hot":
+        del options["compensate"]  # the square of their norm is 1
     sharing = ms.sharing.KShot(**options, seed=seed)
     net = ms.Supernet(Network(), sharing=sharing)
     if variant.encoder == "mean-pooled":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Literal, TypeVar, cast, final
@@ -47,7 +48,7 @@ from manyshot.sharing.penalties import (
     settings_independent,
     settings_together,
 )
-from manyshot.sharing.refusals import check_splittable, refuse_one_copy
+from manyshot.sharing.refusals import GRADIENTS, NEEDS, refuse_without_effect
 from manyshot.sharing.scheme import Phase
 from manyshot.sharing.simplex_net import SimplexNet
 from manyshot.sharing.splits import GradientSplits
@@ -61,7 +62,6 @@ Optimiser = Literal["sgd", "adam"]
 Start = Literal["independent", "equal"]
 T = TypeVar("T")
 
-_GRADIENTS = "gradients"
 _WARM = 0.05
 _CODE_EVERY = 8
 _ADAM_LR = 0.002
@@ -171,16 +171,12 @@ class KShot(nn.Module):
             ValueError: for a value that is not allowed, or options that together have no effect.
         """
         super().__init__()
-        if copies > 1:
-            refuse_one_copy(codes, start, last_std)
-        if code_every is not None and update_mode == "joint":
-            raise ValueError(
-                f"KShot: code_every = {code_every} says how often a step is of the codes alone, "
-                "and with update_mode = 'joint' none is: leave code_every out, or take "
-                "update_mode = 'alternate'"
-            )
-        if copies > 1 and split == _GRADIENTS:
-            check_splittable(copies, codes, start, warm_frac)
+        self._options = {
+            name: value
+            for name, value in locals().items()
+            if name in NEEDS or name in ("copies", "codes")
+        }
+        refuse_without_effect(self._options, _defaults())
         if warm_frac is None:
             warm_frac = _WARM if codes == "learnt" and start == "independent" else 0.0
         self.copies, self.chunks, self.codes, self.code_scope = copies, m, codes, code_scope
@@ -210,15 +206,17 @@ class KShot(nn.Module):
 
         Raises:
             RuntimeError: if this scheme has a supernet already.
-            ValueError: if there is nothing to stack, `split` is no decision, or a parameter cannot
-                be mixed.
+            ValueError: if there is nothing to stack, `split` is no decision, a parameter cannot be
+                mixed, or options are for width decisions, and the space has none.
         """
         if self._space is not None:
             raise RuntimeError("this KShot belongs to another supernet already: make a new one")
-        if self.codes == "one_hot" and self.split != _GRADIENTS:
+        if self.codes == "one_hot" and self.split != GRADIENTS:
             self._split = self._splitting(space)
         elif self.codes == "one_hot" and self.copies > 1:
             self.splits = GradientSplits(space, self.copies)
+        widths = width_decisions(model, space)
+        refuse_without_effect(self._options, _defaults(), len(widths))
         entries = dictionary(
             model, batch_norms=self.mix_bn_affine, fixed_layers=self.mix_fixed_layers
         )
@@ -241,7 +239,7 @@ class KShot(nn.Module):
                 self.copies,
                 layers=None if self.code_scope == "path" else self.layers,
                 channels=layer_of if self.code_scope == "channel" else None,
-                widths=width_decisions(model, space),
+                widths=widths,
                 hidden=self.hidden,
                 tau=self.tau,
                 last_std=self.last_std,
@@ -272,19 +270,15 @@ class KShot(nn.Module):
             RuntimeError: before a supernet was made with this scheme.
         """
         space = self._attached(self._space)
-        rows = {"path": 1, "layer": self.layers, "channel": self.channels}[self.code_scope]
-        shape = (len(archs), rows, self.copies)
         like = cast(Tensor, self._like)
         if self.simplex_net is not None:
             codes: Tensor = self.simplex_net(self.simplex_net.encode(archs))
             return codes
         if self.codes == "uniform" or (self.splits is not None and not self.chosen()):
-            codes = like.new_full(shape, 1 / self.copies)
-        else:
-            slices = [self._slice_of(space.canonical(arch)) for arch in archs]
-            picked = nn.functional.one_hot(torch.tensor(slices, device=like.device), self.copies)
-            codes = picked.to(like.dtype)[:, None].expand(shape)
-        return codes[:, 0] if self.code_scope == "path" else codes
+            return like.new_full((len(archs), self.copies), 1 / self.copies)
+        slices = [self._slice_of(space.canonical(arch)) for arch in archs]
+        picked = nn.functional.one_hot(torch.tensor(slices, device=like.device), self.copies)
+        return picked.to(like.dtype)
 
     def _slice_of(self, arch: Arch) -> int:
         """The slice that a canonical architecture uses, with one-hot codes."""
@@ -423,6 +417,12 @@ class KShot(nn.Module):
                 "KShot has no codes before ms.Supernet(model, sharing=...) is made with it"
             )
         return held
+
+
+@functools.cache
+def _defaults() -> dict[str, object]:
+    """What options are by default."""
+    return {name: p.default for name, p in inspect.signature(KShot).parameters.items()}
 
 
 def _layers_of_channels(entries: Sequence[Entry]) -> list[int]:
