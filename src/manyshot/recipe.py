@@ -543,9 +543,9 @@ class TransferSettings(Section):
     head_lr: float = Field(default=0.1, gt=0)
     """Its constant rate then; all else is as in `train`."""
     body_epochs: NotNegative = 20
-    """Epochs of uniform paths after these in which all weights learn, at the rate and the schedule
-    of `train`, before the search. Its warm-up and its average (`train.warmup_epochs`, `train.ema`)
-    have no part in them: they are of training from the start."""
+    """Epochs of uniform paths after these in which all weights learn before the search, at the
+    rate, the warm-up and the schedule of `train`. They end with its average of the weights, if
+    there is one (`train.ema`)."""
     classifier: str | None = None
     """The module that makes the logits, as in `head.2`; by default it is found."""
 
@@ -795,6 +795,16 @@ class Recipe(Section, Shown):
         if filled["finish"] and training:
             filled["finish"]["training"] = training
         return {**values, **{name: section for name, section in filled.items() if section}}
+
+    @model_validator(mode="after")
+    def _begins_once(self) -> Self:
+        if self.moves and self.sharing.inherit is not None:
+            raise ValueError(
+                f"sharing.inherit = {self.sharing.inherit!r} lets slices begin as the weights of a "
+                "run, and in a transfer they begin as those of the run that is moved: leave "
+                "sharing.inherit out"
+            )
+        return self
 
     @property
     def moves(self) -> bool:

@@ -221,16 +221,24 @@ def test_its_loss_begins_at_the_logarithm_of_the_classes(base, tmp_path):
 # -- all of it, before the search ----------------------------------------------------------------
 
 
-def test_all_weights_learn_on_uniform_paths_at_the_rate_of_training(base, tmp_path):
+@pytest.mark.parametrize(
+    ("settings", "factors"),
+    [
+        ((), [(1 + math.cos(math.pi * step / 4)) / 2 for step in range(4)]),
+        (("train.warmup_epochs=1", "train.ema=0.6"), [1 / 3, 2 / 3, 1, 1 / 2]),
+    ],
+)
+def test_all_weights_learn_on_uniform_paths_as_in_training(base, tmp_path, settings, factors):
     """After the classifier, from its weights, on later epochs; against plain torch."""
     how = ("transfer.head_epochs=1", "train.batch_size=64", "train.lr=0.02", "data.pad=0")
+    how = (*how, *settings)
     move(base[0], tmp_path / "head", *how, whole=False)
     recipe, _ = move(base[0], tmp_path / "body", *how, "transfer.body_epochs=2", whole=False)
     rows = lines(tmp_path / "body", "train.jsonl")
     assert [(row["step"], row["epoch"], row["images"]) for row in rows] == [
         (2 * e, e, 128 * e) for e in (1, 2, 3)
     ]
-    assert [row["lr"] for row in rows] == pytest.approx([0.1, 0.02, 0.01])
+    assert [row["lr"] for row in rows] == pytest.approx([0.1, 0.02 * factors[0], 0.02 * factors[2]])
     ws = Workspace.build(recipe)
     spent = []  # the body runs backward only where it moves
     for name, epochs, passes in (("head", 1, 1), ("body", 2, 3)):
@@ -252,25 +260,30 @@ def test_all_weights_learn_on_uniform_paths_at_the_rate_of_training(base, tmp_pa
     batches, losses = ws.batches(recipe.train), []
     paths = [net.space.sample(rng) for _ in range(4)]
     images = [batch for epoch in (1, 2) for batch in batches.epoch(epoch)]
+    average = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     for step, (arch, (inputs, labels)) in enumerate(zip(paths, images, strict=True)):
         for group in optimizer.param_groups:
-            group["lr"] = 0.02 * (1 + math.cos(math.pi * step / 4)) / 2
+            group["lr"] = 0.02 * factors[step]
         optimizer.zero_grad(set_to_none=True)
         loss = torch.nn.functional.cross_entropy(net(inputs, arch), labels)
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
+        kept = min(0.6, (step + 1) / (10 + step)) if settings else 0.0
+        for name, tensor in net.state_dict().items():
+            average[name] = kept * average[name] + (1 - kept) * tensor
     expected = [np.mean(losses[:2]), np.mean(losses[2:])]
     assert [row["loss"] for row in rows[1:]] == pytest.approx(expected, rel=1e-4)
     after = load_file(tmp_path / "body" / WEIGHTS)
-    for name, tensor in net.state_dict().items():
+    for name, tensor in average.items():
         if name in after:
             torch.testing.assert_close(after[name], tensor, rtol=1e-4, atol=1e-6)
 
 
 def test_the_dose_is_beside_the_training_of_the_body(base, moved, tmp_path):
-    _, result = move(base[0], tmp_path, *QUICK, "transfer.body_epochs=1", "train.lr=0.02")
-    rates = [0.02 * (1 + math.cos(math.pi * i / 4)) / 2 for i in range(4)]
+    how = ("transfer.body_epochs=1", "train.lr=0.02", "train.warmup_epochs=0.5")
+    _, result = move(base[0], tmp_path, *QUICK, *how)
+    rates = [0.02 * factor for factor in (1 / 3, 2 / 3, 1, 1 / 2)]
     assert result["dose"]["training"] == pytest.approx(sum(rates))
     assert result["dose"]["relative"] == pytest.approx(result["dose"]["shifting"] / sum(rates))
     assert "relative" not in moved[2]["dose"]  # nothing but the classifier trained
@@ -366,6 +379,21 @@ def test_a_supernet_of_two_copies_moves_too(tmp_path, mixed):
     assert weights[HEAD[0]].shape == ((2, 4, 9) if mixed == "true" else (4, 9))
     [winner] = result["winners"]
     assert subnet_of(tmp_path / "run", winner["arch"])[HEAD[0]].shape == (4, 9)
+
+
+def test_what_slices_of_the_source_began_as_is_of_the_source_alone(tmp_path):
+    """Those of the target begin as the source's are now; to say anything else is an error."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    train_only(small("train.epochs=1"), one)
+    inherits = f"sharing.inherit={str(one)!r}"
+    k_shot = "sharing={name='k_shot', options={copies=2, code_every=2, start='equal'}}"
+    train_only(small(k_shot, inherits, "train.epochs=1"), two)
+    recipe = transfer_recipe(two, None, "levels", [*SHORT])
+    assert recipe.sharing == Recipe.load(two / "recipe.toml").sharing.model_copy(
+        update={"inherit": None}
+    )
+    with pytest.raises(RecipeError, match="in a transfer they begin as those of the run that is m"):
+        transfer_recipe(two, None, "levels", [*SHORT, inherits])
 
 
 # -- resuming ------------------------------------------------------------------------------------

@@ -53,7 +53,7 @@ def inherit(net: Supernet, recipe: Recipe, splits: Splits, folder: Path | None) 
         RecipeError: if the other run has no weights, or they do not fit, with what does not.
         RecordError, CheckpointError: if its files are damaged.
     """
-    if recipe.sharing.inherit is None or recipe.moves:
+    if recipe.sharing.inherit is None:
         return None
     if not isinstance(net.sharing, KShot):
         raise _refused(

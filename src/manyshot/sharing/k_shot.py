@@ -114,14 +114,16 @@ class KShot(nn.Module):
         split: for one-hot codes, the name of the decision that splits; by default the first. Option
             i uses slice i modulo K. With `gradients` log2(K) decisions split, each into two groups
             of options, which gradients say at the end of the warm-up (arXiv:2203.15207).
-        split_batches: of so many training batches gradients are compared for that.
+        split_batches: of so many training batches gradients are compared for that; take more where
+            another seed splits by other decisions.
         regulariser: `target`, `cos` or `instance` for a further loss of codes, if the space has
             width decisions (see `distinctness`); or `none`.
         beta: the factor of that loss.
         width_settings: which settings of several width decisions that loss compares: from their
-            narrowest to their widest `together`, or drawn `independent` of one another.
+            narrowest to their widest `together`, or drawn `independent` of one another, for
+            networks whose widths are searched one by one.
         entropy_floor: a share of log K, below which the entropy of codes is a further loss: by how
-            much it is below. 0 is none.
+            much it is below. 0 is none; take one where training warns of one-hot codes.
         optimizer: the optimiser of the simplex-net: `adam`, or `sgd` with the momentum of the
             weights. Its weights do not decay.
         lr: the learning rate of the simplex-net; by default 0.002 of Adam, and that of the weights

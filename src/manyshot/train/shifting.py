@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -100,6 +100,7 @@ class Shifter:
         task: Task = DEFAULT,
         remedy: str = REMEDY,
         compute: Compute | None = None,
+        rates: Callable[[float], float] | None = None,
     ) -> None:
         """Makes the optimisers.
 
@@ -117,6 +118,8 @@ class Shifter:
             task: what is learnt.
             remedy: what an error says to do if training diverges.
             compute: counts what is spent; by default steps alone.
+            rates: the learning rate of weights after a share of the whole; by default the settings
+                say it.
 
         Raises:
             ValueError: if the classifier moves alone, or at another rate, and there is no `head`.
@@ -126,6 +129,7 @@ class Shifter:
         self.net, self.batches, self.settings, self.remedy = net, batches, settings, remedy
         self.step, self.drawn, self.rates, self.ended = 0, 0, 0.0, False
         self.compute = compute or Compute(None, net.space.largest)
+        self._rates = rates
         codes = make_code_optimizer(net.sharing, *trained)
         fixed = held_by(codes)
         if settings.freeze_body:
@@ -212,6 +216,8 @@ class Shifter:
 
     def rate(self, share: float) -> float:
         """The learning rate of weights after a share of the whole shifting."""
+        if self._rates is not None:
+            return self._rates(share)
         return self.settings.lr * lowered(self.settings.schedule, share)
 
     def end(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from manyshot.seeding import numpy_rng
 from manyshot.train import CheckpointError, load_weights
 from manyshot.train.checkpoint import digest, read_weights
 from manyshot.train.compute import Compute
-from manyshot.train.optim import Schedule
+from manyshot.train.optim import learning_rate
 from manyshot.train.shifting import Shifter
 
 
@@ -109,7 +110,6 @@ def _train_head(
         ws,
         accelerator,
         lr=transfer_settings.head_lr,
-        schedule="constant",
         freeze_body=True,
         remedy="lower transfer.head_lr, or set train.clip_norm",
         compute=compute,
@@ -123,7 +123,7 @@ def _train_head(
 def _train_body(
     ws: Workspace, accelerator: Accelerator, folder: Path, progress: Progress, before: Shifter
 ) -> None:
-    """Trains all weights, at the rate and the schedule of training.
+    """Trains all weights, at the rates of training, to end with their average if there is one.
 
     Args:
         ws: the run.
@@ -133,20 +133,28 @@ def _train_body(
         before: what trained the classifier.
     """
     train, transfer_settings = ws.recipe.train, ws.recipe.transfer
-    if not transfer_settings.body_epochs:
+    epochs, per_epoch = transfer_settings.body_epochs, len(before.batches)
+    if not epochs:
         return
+
+    def rate(share: float) -> float:
+        steps = epochs * per_epoch
+        return learning_rate(train, round(share * steps), steps, per_epoch)
+
     shifter = _uniform(
         ws,
         accelerator,
         lr=train.lr,
-        schedule=train.schedule,
+        average=train.ema,
         first_epoch=transfer_settings.head_epochs,
-        remedy="lower train.lr, or set train.clip_norm",
+        remedy="lower train.lr, set train.clip_norm, or add train.warmup_epochs",
         compute=before.compute,
+        rates=rate,
     )
     rng = numpy_rng(ws.recipe.seed, "body")
     log = RunFolder(folder).train_log if accelerator.is_main_process else None
-    _epochs("body", shifter, transfer_settings.body_epochs, rng, progress, log, before)
+    _epochs("body", shifter, epochs, rng, progress, log, before)
+    shifter.end()
 
 
 def _uniform(
@@ -154,11 +162,12 @@ def _uniform(
     accelerator: Accelerator,
     *,
     lr: float,
-    schedule: Schedule,
+    average: float | None = None,
     freeze_body: bool = False,
     first_epoch: int = 0,
     remedy: str,
     compute: Compute,
+    rates: Callable[[float], float] | None = None,
 ) -> Shifter:
     """What trains a moved supernet before the search; all that is not said is as in `train`.
 
@@ -166,17 +175,17 @@ def _uniform(
         ws: the run.
         accelerator: of the run.
         lr: the highest rate.
-        schedule: how it goes down.
+        average: the decay of an average of the weights, if there is to be one.
         freeze_body: whether only the classifier moves.
         first_epoch: the first epoch of images to use.
         remedy: what an error says to do if training diverges.
         compute: counts what is spent.
+        rates: the rate after a share of the whole; by default it is constant.
     """
     train = ws.recipe.train
     kept = train.model_dump(include=set(OptimiserSettings.model_fields))
-    settings = ShiftingSettings(
-        **kept | {"lr": lr, "schedule": schedule, "freeze_body": freeze_body}
-    )
+    how = {"lr": lr, "schedule": "constant", "average": average, "freeze_body": freeze_body}
+    settings = ShiftingSettings(**kept | how)
     head = transfer.head_parameters(ws.net, ws.recipe.transfer.classifier) if freeze_body else ()
     return Shifter(
         net=ws.net,
@@ -190,6 +199,7 @@ def _uniform(
         task=ws.task,
         remedy=remedy,
         compute=compute,
+        rates=rates,
     )
 
 

@@ -26,7 +26,7 @@ from manyshot.space import Arch
 from manyshot.train import CheckpointError, save_weights
 from manyshot.train.checkpoint import digest, load_checkpoint, save_checkpoint
 from manyshot.train.compute import Compute
-from manyshot.train.optim import learning_rate, lowered
+from manyshot.train.optim import learning_rate
 from manyshot.train.shifting import Shifter, Span, Visit, schedule
 
 
@@ -211,16 +211,12 @@ def trained_rates(ws: Workspace) -> float:
     """
     recipe, sharing = ws.recipe, ws.net.sharing
     settings, per_epoch = recipe.train, len(ws.batches(recipe.train))
-    if recipe.moves:
-        steps = recipe.transfer.body_epochs * per_epoch
-        return math.fsum(
-            settings.lr * lowered(settings.schedule, step / steps) for step in range(steps)
-        )
-    steps = settings.epochs * per_epoch
+    epochs = recipe.transfer.body_epochs if recipe.moves else settings.epochs
+    steps = epochs * per_epoch
     return math.fsum(
         learning_rate(settings, step, steps, per_epoch)
         for step in range(steps)
-        if sharing.phase(step, steps) != "code"
+        if recipe.moves or sharing.phase(step, steps) != "code"
     )
 
 

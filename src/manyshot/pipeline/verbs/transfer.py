@@ -29,7 +29,7 @@ _KEPT_OF_FILES = ("bad", "memory")
 def transfer_recipe(run: Path, path: Path | None, data: str | None, overrides: list[str]) -> Recipe:
     """What to do on the target: the recipe at `path`, or that of the run itself.
 
-    Network and sharing are those of the run. Budgets that it chose itself, because its recipe had
+    Network and sharing are those of the run, but for what its slices began as. Budgets that it chose itself, because its recipe had
     none, are not taken over: the target gets default ones as any run does. Where the recipe does
     not say, the supernet shifts on the population, its classifier at `HEAD_RATE` times the rate of
     all else, and `WATCHED` networks are watched.
@@ -49,6 +49,7 @@ def transfer_recipe(run: Path, path: Path | None, data: str | None, overrides: l
     if not weights.exists():
         raise records.RecordError(f"{run} has no {WEIGHTS}: train it first with manyshot train")
     values, source = read(path), str(run if path is None else path)
+    own["sharing"] = {k: v for k, v in own["sharing"].items() if k != "inherit"}
     if path is None:
         about_images = ("data", "sampler", "name")
         values = {key: value for key, value in own.items() if key not in about_images}
@@ -89,8 +90,9 @@ def transfer_recipe(run: Path, path: Path | None, data: str | None, overrides: l
         faster = asked.shifting.model_copy(update={"head_lr": HEAD_RATE * asked.shifting.lr})
         asked = asked.model_copy(update={"shifting": faster})
     trained = RunFolder(run).recipe()
-    for part in ("network", "sharing"):
-        if getattr(asked, part) != getattr(trained, part):
+    shared = trained.sharing.model_copy(update={"inherit": None})
+    for part, theirs in (("network", trained.network), ("sharing", shared)):
+        if getattr(asked, part) != theirs:
             raise RecipeError(
                 f"{source}: {part} is not that of the supernet in {run}: leave it out, the run's "
                 "is taken"

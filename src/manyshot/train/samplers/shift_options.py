@@ -19,124 +19,137 @@ Kept = Literal["answers", "weights"]
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
 class ShiftNASOptions:
-    """Options of `ShiftNAS`; what the paper says is named, the rest is ours."""
+    """The options of `ShiftNAS`. What is the paper's is said; the rest is ours."""
 
     metric: str = "macs"
-    """The cost that targets are of: macs (the paper's FLOPs), params, or latency_ms."""
+    """The cost that targets are of: `macs` (which the paper calls FLOPs), `params` or
+    `latency_ms`."""
 
     grid: Grid | Sequence[float] | None = None
-    """The targets, (lo, hi, step); 0.1e9 MACs apart in the paper; by default `Grid.of` the cost."""
+    """The targets, as (lowest, highest, step). The paper's are 0.1e9 MACs apart. Without a grid,
+    `Grid.of` spreads them over the costs that uniform sampling meets."""
 
     bins: Positive | None = None
-    """Number of targets, 8 by default, where no grid is given."""
+    """How many targets there are where no grid is given; 8 by default."""
 
     rule: Rule = "bounded"
-    """By which the distribution moves: `bounded` by gains per draw that can be told from noise;
-    `paper` descends equation 8 by Adam (see `ComplexityDistribution`)."""
+    """How the distribution over targets moves. `bounded` follows gains per draw as far as they can
+    be told from noise; `paper` descends equation 8 by Adam (see `ComplexityDistribution`)."""
 
     window: Positive | None = None
-    """Of the enumerated estimator: updates of a target whose gains are averaged, 16 by default and
-    at least 2. By the paper's rule they are only compared with noise."""
+    """How many of a target's last gains the enumerated estimator averages; 16 by default, and at
+    least 2. With the paper's rule these means are compared with noise, and move nothing."""
 
     estimator: Estimator = "enumerated"
-    """Of what moves the distribution: `enumerated` compares the losses of all targets; `pathwise`
-    is the paper's equation 8, a gradient through draws, and needs the paper's rule."""
+    """What the distribution moves by. `enumerated` compares the losses of all targets; `pathwise`
+    takes the paper's gradient of equation 8 through draws, and needs the paper's rule."""
 
     signal: Signal = "signed"
-    """Of the enumerated estimator: changes of loss, or their magnitudes (`abs`)."""
+    """What the enumerated estimator compares: `signed` changes of loss, or their magnitudes
+    (`abs`)."""
 
     warmup: Share = 0.1
-    """Share of the weight steps in which the distribution rests (the paper: 50 epochs); with kept
-    answers at least one `period`."""
+    """The share of the weight steps in which the distribution rests; the paper's rests for 50
+    epochs. With kept answers it rests for one `period` at least."""
 
     period: Positive = 100
-    """Weight steps between two of its updates, the paper's, and between two reports."""
+    """How many weight steps lie between two updates of the distribution, which are the paper's 100,
+    and between two reports."""
 
     kept: Kept | None = None
-    """What an update compares with: `answers`, by default, the losses of the same architectures on
-    the same images a period before, asked in parts of 128 images, spread over the steps of the
-    period; `weights` a copy of the weights, on other images in each update and all at once. The
-    pathwise estimator needs `weights`, and has them by default."""
+    """What an update compares the losses of now with. With `answers`, the default, these are the
+    losses that the same architectures had on the same images a period before; the images are asked
+    about in parts of 128, which are spread over the steps of the period. With `weights` a copy of
+    the weights is kept, and each update asks about other images, all at once. The pathwise
+    estimator needs `weights`, and has them by default."""
 
     images: Positive = 1024
-    """Held-out images of an update, or all if there are fewer."""
+    """How many held-out images an update looks at, or all if there are fewer."""
 
     draws: Positive | None = None
     """How many architectures the pathwise estimator draws for an update, by default 8. The paper
     draws one, which is mostly noise."""
 
     distribution_lr: AboveZero | None = None
-    """Of the paper's rule: the rate of its Adam (the paper: 1e-3); by default 5 over the number of
-    updates, which is about the same for 500 epochs of ImageNet, but at most 0.05."""
+    """The rate at which the paper's rule moves by Adam, 1e-3 in the paper. By default it is 5 over
+    the number of updates, which is about the same for 500 epochs of ImageNet, but at most 0.05."""
 
     ema: Share | None = None
-    """Of the paper's rule with the enumerated estimator: share of the old in the average of changes
-    of loss, 0.9 by default; 0 for the last alone."""
+    """With the paper's rule and the enumerated estimator, changes of loss are averaged, and this is
+    the share that the average keeps at an update, by default 0.9. With 0 the last change alone
+    counts."""
 
     floor: Probability | None = None
-    """Of the paper's rule: share of the uniform distribution in what targets are drawn from, 0.05
-    by default."""
+    """With the paper's rule, targets are drawn from a mixture with the uniform distribution, and
+    this is its share, by default 0.05."""
 
     logit_clip: AtLeastZero | None = None
-    """Of the paper's rule: largest distance of a logit from the mean of all, 3 by default; 0 for no
-    limit."""
+    """With the paper's rule, no logit is further than this from the mean of all, by default 3. With
+    0 there is no limit."""
 
     resource_weight: AtLeastZero = 0.5
-    """Lambda: of the squared distance of cost and target, in steps of the grid."""
+    """The weight λ of the resource loss, which is the squared distance of cost and target in steps
+    of the grid."""
 
     dead_zone: AtLeastZero = 0.5
-    """Steps of the grid by which a cost may miss its target without a resource loss, when training
-    begins; they shrink to zero (see `anneal`). The paper has none: 0."""
+    """By how many steps of the grid a cost may miss its target without a resource loss when
+    training begins; this shrinks to zero (see `anneal`). The paper has no such zone, which is 0."""
 
     entropy_weight: AtLeastZero = 0.1
-    """Of a bonus for the entropy of what the generator draws, in nats, when training begins; it
-    shrinks to zero (see `anneal`). The paper has none: 0."""
+    """The weight of a bonus for the entropy, in nats, of what the generator draws when training
+    begins; it shrinks to zero (see `anneal`). The paper has no such bonus, which is 0."""
 
     anneal: Probability | None = None
-    """Share of the weight steps over which `dead_zone` and `entropy_weight` shrink evenly to zero,
-    by default 0.6; the steps that are left have the plain resource loss."""
+    """The share of the weight steps over which `dead_zone` and `entropy_weight` shrink evenly to
+    zero, by default 0.6. The steps that are left have the plain resource loss."""
 
     mix_uniform: Share = 0.1
-    """Share of the steps that train, by slices, an architecture drawn uniformly from those whose
-    cost is within half a step of the target's; the generator rests. The paper has none: 0."""
+    """The share of the steps that train, by slices, an architecture drawn uniformly from those
+    whose cost is within half a step of the target; the generator rests in them. The paper has no
+    such steps, which is 0."""
 
     all_bins: bool = True
-    """Whether a step of the generator has the resource loss of all targets, or of the drawn one
-    alone."""
+    """Whether a step of the generator has the resource loss of all targets, or only that of the
+    drawn one."""
 
     jitter: bool = False
-    """Whether targets are drawn around those of the grid, uniform within half a step."""
+    """Whether targets are drawn uniformly within half a step around those of the grid."""
 
     cost_form: CostForm = "exact"
-    """Of the resource loss: `additive` is the paper's equation 10 (see `PolicyCost`)."""
+    """How the resource loss counts costs: by the `exact` tables, or by the `additive` form of the
+    paper's equation 10 (see `PolicyCost`)."""
 
     masks: MaskMode = "full"
-    """How layers mask: with `active` steps cost less, but the loss of the task can only shrink."""
+    """How layers mask. Steps with `active` masks cost less, but by them the loss of the task can
+    only make networks smaller."""
 
     policy_share: AboveZero = 0.25
-    """Share of the batch on which the generator learns from the loss of the task, through masks;
-    the weights learn from slices on all of it. At 1, the paper's, all learn from masks in one pass.
-    """
+    """The share of the batch on which the generator learns from the loss of the task, through
+    masks, while the weights learn from slices on all of it. With 1, as in the paper, both learn
+    from masks in one pass."""
 
     policy_every: Positive = 4
-    """Weight steps from one step of the generator to the next, once its draws miss their targets
-    by less than half a step of the grid (the root of their mean square); until then it learns in
-    every step. In between, the weights train on what it draws, by slices. The paper's is 1."""
+    """How many weight steps lie between two steps of the generator once its draws miss their
+    targets by less than half a step of the grid (the root of their mean square). Until then it
+    learns in every step. In the steps between, the weights train by slices on what it draws. With
+    1, as in the paper, it always learns in every step."""
 
     tau: AboveZero = 1.0
-    """Temperature of the generator's gradients, when training begins."""
+    """The temperature of the generator's gradients when training begins."""
 
     tau_end: AboveZero | None = None
-    """The temperature when training ends, by equal factors from `tau`; by default as it begins."""
+    """The temperature when training ends, which is reached by equal factors from `tau`; by default
+    it stays as it is. Try a lower one where networks still miss their targets at the end: gradients
+    are then nearer to those of the exact choices, and noisier."""
 
     lr: AboveZero = 1e-3
-    """Of the generator's Adam, constant."""
+    """The constant rate of the generator's Adam."""
 
     hidden: Positive = 64
-    """Units of the generator's LSTM, the paper's."""
+    """How many units the generator's LSTM has, which are as many as the paper's."""
 
     clip_norm: AtLeastZero = 1.0
-    """Largest norm of the generator's gradient; 0 for no limit."""
+    """The largest norm of the generator's gradient; with 0 there is no limit."""
 
     def __post_init__(self) -> None:
         if self.grid is not None and self.bins is not None:
