@@ -164,7 +164,10 @@ def test_the_seed_of_the_recipe_is_that_of_the_scheme():
             "sharing.options={copies=2, code_every=2, update_mode='joint'}",
             "code_every = 2 needs steps that move the codes alone, and here update_mode = 'joint'",
         ),
-        ("sharing.options={copies=2, codes='uniform', lr=0.1}", "lr = 0.1 needs codes that are lea"),
+        (
+            "sharing.options={copies=2, codes='uniform', lr=0.1}",
+            "lr = 0.1 needs codes that are lea",
+        ),
         ("sharing.options.m=65", r"m = 65 leaves chunks of less than two of the 64 images"),
         ("sharing.options.code_every=4000", r"none of the 1600 optimiser steps of train.epochs"),
         ("sharing.options.m=64", r"m = 64 leaves chunks of less than two"),

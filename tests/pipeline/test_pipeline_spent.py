@@ -27,6 +27,16 @@ def costs_of(archs):
     return [100 if arch == (1,) else 7 for arch in archs]
 
 
+class Masked:
+    """Full masks by which all runs for 120, of which gradients run back through the largest."""
+
+    def __call__(self, arch):
+        return 120
+
+    def learning(self, arch):
+        return (1,)
+
+
 def test_multiply_adds_of_training_are_those_of_its_plans(base):
     folder, recipe, _ = base
     ws = Workspace.build(recipe)
@@ -110,31 +120,31 @@ def test_rows_and_images_are_those_that_run():
     ran = []
 
     def forward(images, arch, **masked):
-        ran.append(len(images) * (100 if masked or arch == (1,) else 7))
+        ran.append(len(images) * (120 if masked else 7))
         weight = sum(masked["policy"].values()).sum() if masked else torch.ones(())
         return images * (weight if masked else weight.requires_grad_())
 
     path = PlannedPath((0,), policy={"d": torch.ones(2)}, policy_share=0.25)
     images, labels = torch.randn(24, 3), torch.zeros(24, dtype=torch.int64)
     losses = accumulate(forward, Plan((path,)), images, labels, largest=(1,))
-    assert ran == [24 * 7, 16 * 100]
-    compute = Compute(costs_of, (1,), processes=2)
+    assert ran == [24 * 7, 16 * 120]
+    compute = Compute(costs_of, (1,), processes=2, masks=Masked)
     compute.take([Trained(0, "weights", Plan((path,)), losses, 24)])
-    assert compute.macs == 2 * 3 * sum(ran)
+    assert compute.macs == 2 * (sum(ran) + 2 * (24 * 7 + 16 * 100))
     before = compute.macs
     compute.take([Trained(0, "weights", Plan((PlannedPath((0,)),)), [], 24)], backward=False)
     assert compute.macs - before == 2 * 24 * 7
 
 
-@pytest.mark.parametrize(("masks", "cost"), [("full", 100), ("active", 7)])
+@pytest.mark.parametrize(("masks", "cost"), [("full", 120 + 2 * 100), ("active", 3 * 7)])
 def test_masks_probes_and_code_steps(masks, cost):
-    compute = Compute(costs_of, (1,))
+    compute = Compute(costs_of, (1,), masks=Masked)
     masked = PlannedPath((0,), policy={}, masks=masks)
     compute.take([Trained(0, "weights", Plan((masked,)), [], 8)])
-    assert (compute.weight_steps, compute.macs) == (1, 3 * 8 * cost)
+    assert (compute.weight_steps, compute.macs) == (1, 8 * cost)
     taught = PlannedPath((0,), target="original")
     compute.take([Trained(1, "weights", Plan((taught,)), [], 8)])
-    assert compute.macs == 3 * 8 * cost + 3 * 8 * 7 + 8 * 100
+    assert compute.macs == 8 * cost + 3 * 8 * 7 + 8 * 100
     before = compute.macs
     compute.take([Trained(2, "code", Plan((PlannedPath((0,)),)), [], n) for n in (3, 3, 2)])
     assert (compute.weight_steps, compute.macs - before) == (2, 3 * 8 * 7)
@@ -149,17 +159,17 @@ def test_every_process_has_a_share_of_its_own_images_for_policies():
     """Of 64 images in two processes each has half of its own: 16 at least."""
     path = PlannedPath((0,), policy={}, policy_share=0.25)
     for processes, rows in ((1, 16), (2, 2 * 16), (8, 8 * 8)):
-        compute = Compute(costs_of, (1,), processes)
+        compute = Compute(costs_of, (1,), processes, masks=Masked)
         compute.take([Trained(0, "weights", Plan((path,)), [], 64 // processes)])
-        assert compute.macs == 3 * (64 * 7 + rows * 100)
+        assert compute.macs == 3 * 64 * 7 + rows * (120 + 2 * 100)
 
 
-def test_full_masks_run_at_the_chosen_side():
-    """Images are resized to the side of the path, where all else has its largest size."""
-    compute = Compute(lambda archs: [10 * a + b + 1 for a, b in archs], (2, 3), hard=[0])
-    path = PlannedPath((1, 0), policy={})
-    compute.take([Trained(0, "weights", Plan((path,)), [], 8)])
-    assert compute.macs == 3 * 8 * (10 * 1 + 3 + 1)
+def test_a_probe_by_full_masks_runs_forward_alone():
+    compute = Compute(costs_of, (1,), masks=Masked)
+    compute.probe([PlannedPath((0,), policy={})], 16)
+    assert compute.probe_macs == 16 * 120
+    with pytest.raises(ValueError, match="whose cost is not known"):
+        Compute(costs_of, (1,)).probe([PlannedPath((0,), policy={})], 16)
 
 
 class _Folder:

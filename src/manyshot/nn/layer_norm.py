@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from manyshot.nn.layer import Channels, Norm, Tie, channels
+from manyshot.nn.modes import without_autocast
 from manyshot.nn.selection import Selection, active
 from manyshot.space import Size
 
@@ -130,7 +131,7 @@ def masked_layer_norm(
     Returns:
         (..., C) in the type of `x`.
     """
-    with torch.autocast(x.device.type, enabled=False):
+    with without_autocast(x.device.type):
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         mask = mask.to(wide)
         count = mask.sum()
@@ -156,7 +157,7 @@ def masked_rms_norm(x: Tensor, mask: Tensor, weight: Tensor | None, eps: float |
     Returns:
         (..., C) in the type of `x`.
     """
-    with torch.autocast(x.device.type, enabled=False):
+    with without_autocast(x.device.type):
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         mask = mask.to(wide)
         square = (wide.square() @ mask / mask.sum()).unsqueeze(-1)

@@ -20,6 +20,7 @@ from torch.nn.utils.parametrize import ParametrizationList
 
 from manyshot.nn.adapted import Adapted
 from manyshot.nn.layer import Layer, crop, memory_format, take
+from manyshot.nn.modes import without_autocast
 from manyshot.nn.selection import Index, Mixture, Selection, activate, current
 from manyshot.space import Arch
 
@@ -109,7 +110,7 @@ def _of_mixed_weights(module: Stacked, mix: Callable[[Tensor], Tensor]) -> dict[
     held = [(cast(Tensor, module._parameters[name]), name in module._stacks) for name in names]
     norm: Any = cast(ParametrizationList, module)[0]
     copies = next(len(tensor) for tensor, own in held if own)
-    with _without_autocast(held[0][0].device.type):
+    with without_autocast(held[0][0].device.type):
         slices = [norm(*(t[k] if own else t for t, own in held)) for k in range(copies)]
     mixed = norm.right_inverse(mix(restack(slices)))
     return dict(zip(names, mixed, strict=True))
@@ -181,7 +182,7 @@ def combine(code: Tensor, stack: Tensor, index: Index = (), *, compensate: bool 
     last = memory_format(stack[0]) == torch.channels_last
     cut = take(stack, (slice(None), *index)) if index else stack
     ordered = cut.permute(0, 1, 3, 4, 2) if last else cut
-    with _without_autocast(stack.device.type):
+    with without_autocast(stack.device.type):
         weights, rows = code.to(stack), ordered.reshape(len(stack), -1)
         flat = _Compensated.apply(weights, rows) if compensate else weights.unsqueeze(0) @ rows
     merged = flat.view(ordered.shape[1:])
@@ -240,15 +241,9 @@ def combine_channels(
     cut = take(stack, (slice(None), *index)) if index else stack
     shape = [len(stack), *(1 for _ in cut.shape[1:])]
     shape[dim + 1] = len(codes)
-    with _without_autocast(stack.device.type):
+    with without_autocast(stack.device.type):
         merged = _ByChannel.apply(codes.to(stack).mT.reshape(shape), cut, compensate)
     return cast(Tensor, merged.contiguous(memory_format=memory_format(stack[0])))
-
-
-def _without_autocast(device: str) -> contextlib.AbstractContextManager[Any]:
-    if device != "meta" and torch.is_autocast_enabled(device):
-        return torch.autocast(device, enabled=False)
-    return contextlib.nullcontext()
 
 
 def restack(slices: Sequence[Tensor]) -> Tensor:

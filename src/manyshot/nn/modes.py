@@ -1,9 +1,10 @@
-"""Keeps the modes of modules, training or not, whatever is done with a network."""
+"""Modes that are kept or left for a while: of modules, training or not, and autocast."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import nn
@@ -26,3 +27,10 @@ def evaluating(net: nn.Module) -> Iterator[None]:
     with modes_kept(net), torch.no_grad():
         net.eval()
         yield
+
+
+def without_autocast(device: str) -> contextlib.AbstractContextManager[Any]:
+    """Inside, operations on a kind of device keep the types that they are given."""
+    if device != "meta" and torch.is_autocast_enabled(device):
+        return torch.autocast(device, enabled=False)
+    return contextlib.nullcontext()

@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils import _pytree as pytree
 
+from manyshot.nn.modes import without_autocast
 from manyshot.space import Decision, Number, Size
 
 MaskMode: TypeAlias = Literal["full", "active"]
@@ -85,7 +86,7 @@ class Policies:
             with (
                 torch.enable_grad(),
                 torch.autograd.graph.saved_tensors_hooks(_same, _same),
-                torch.autocast(mask.device.type, enabled=False),
+                without_autocast(mask.device.type),
             ):
                 for decision in free:
                     mask = self.by_decision[decision] @ mask.view(len(decision.options), -1)

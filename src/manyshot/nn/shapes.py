@@ -25,6 +25,7 @@ from manyshot.nn.inputs import Inputs, as_call, shapes_in_words
 from manyshot.nn.layer import Layer
 from manyshot.nn.mixing import FirstSlice
 from manyshot.nn.modes import evaluating
+from manyshot.nn.policy import Policies
 from manyshot.nn.selection import Selection, activate, active
 from manyshot.nn.structure import sizes_of
 from manyshot.seeding import numpy_rng
@@ -111,9 +112,9 @@ def _without_values(tensor: Tensor, where: str) -> Tensor:
 
 
 @contextlib.contextmanager
-def on_meta(space: SearchSpace, arch: Arch) -> Iterator[None]:
+def on_meta(space: SearchSpace, arch: Arch, policies: Policies | None = None) -> Iterator[None]:
     """A context in which a `meta_twin` runs `arch`: what comes out has a shape and no numbers."""
-    selection = Selection(space.decisions, arch, UnitStatistics(), FirstSlice())
+    selection = Selection(space.decisions, arch, UnitStatistics(), FirstSlice(), policies)
     quiet = torch.random.fork_rng(devices=[])
     with torch.no_grad(), quiet, torch.device("meta"), activate(selection):
         yield

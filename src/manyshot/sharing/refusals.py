@@ -111,9 +111,7 @@ NEEDS: Mapping[str, tuple[Need, ...]] = {
     "split_batches": (_one_of("split", "a split that gradients choose", GRADIENTS),),
     "regulariser": (
         _LEARNT,
-        Need(
-            "a factor above 0", "beta above 0", ("beta",), lambda options: options["beta"] > 0
-        ),
+        Need("a factor above 0", "beta above 0", ("beta",), lambda options: options["beta"] > 0),
         _WIDTHS,
     ),
     "beta": (

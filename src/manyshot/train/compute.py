@@ -1,13 +1,14 @@
 """What a training run spends: steps that moved weights, and multiply-adds.
 
 Images alone mislead: a probe is one forward of a slice, where a trained path is a forward and a
-backward, and a path with masks costs what the largest network does.
+backward, and with full masks all options run, at their largest sizes.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
-from typing import final
+from typing import Protocol, final
 
 from manyshot.space import Arch
 from manyshot.train.gradients import policy_rows
@@ -18,6 +19,18 @@ BACKWARD = 2
 """A backward is counted as two forwards: of gradients to inputs and of those to weights."""
 MacsOf = Callable[[Sequence[Arch]], Sequence[int]]
 """The multiply-adds of one image in architectures."""
+
+
+class Masks(Protocol):
+    """What one image costs with full masks (`manyshot.cost.masked.MaskedMacs`)."""
+
+    def __call__(self, arch: Arch) -> int:
+        """The multiply-adds of a forward in an architecture."""
+        ...
+
+    def learning(self, arch: Arch) -> Arch:
+        """The architecture whose cost gradients run back through."""
+        ...
 
 
 @final
@@ -38,20 +51,21 @@ class Compute:
         macs_of: MacsOf | None,
         largest: Arch,
         processes: int = 1,
-        hard: Sequence[int] = (),
+        masks: Callable[[], Masks] | None = None,
     ) -> None:
         """Begins at 0.
 
         Args:
             macs_of: the multiply-adds of architectures; None if they are not known.
-            largest: the architecture whose cost masks have, and the original.
+            largest: the architecture whose cost the original has.
             processes: how many train together, each on an equal part of the images.
-            hard: the decisions that are not masked, by index: sides that images are resized to.
+            masks: makes what says the cost of full masks, once there are some; without it no plan
+                may have them.
         """
         self.weight_steps, self.macs, self.probe_macs = 0, 0, 0
         self.split_macs, self.evidence_macs = 0, 0
         self._macs_of, self._largest = macs_of, largest
-        self._processes, self._hard = processes, frozenset(hard)
+        self._processes, self._make_masks = processes, masks
         self._known: dict[Arch, int] = {}
 
     @property
@@ -70,10 +84,9 @@ class Compute:
         self.weight_steps += any(done.phase != "code" for done in trained)
         if self._macs_of is None:
             return
-        passes = 1 + BACKWARD if backward else 1
         for done in trained:
             paths, images = done.plan.paths, done.images
-            macs = passes * sum(self._of(path, images) for path in paths)
+            macs = sum(self._of(path, images, backward) for path in paths)
             if any(path.target == "original" for path in paths):
                 macs += self._of_arch(self._largest) * images
             self.macs += macs * self._processes
@@ -86,7 +99,7 @@ class Compute:
             forwards: how many images were forwarded by each path.
         """
         if self._macs_of is not None:
-            self.probe_macs += forwards * sum(self._of_one(path) for path in paths)
+            self.probe_macs += forwards * sum(self._of_one(path, False) for path in paths)
 
     def split(self, arch: Arch, images: int) -> None:
         """Counts a gradient, of so many images in each process, that says how one copy splits."""
@@ -121,25 +134,32 @@ class Compute:
         self.macs, self.probe_macs = state["macs"], state["probe_macs"]
         self.split_macs, self.evidence_macs = state["split_macs"], state["evidence_macs"]
 
-    def _of(self, path: PlannedPath, images: int) -> int:
-        """The forwards of a path on so many images of one process.
+    def _of(self, path: PlannedPath, images: int, backward: bool) -> int:
+        """What a path takes on so many images of one process.
 
         Where the policy learns from a share of them, all run by slices, and the share by masks too.
         """
         if path.policy is None or path.policy_share >= 1:
-            return self._of_one(path) * images
+            return self._of_one(path, backward) * images
         rows = policy_rows(images, path.policy_share)
-        return self._of_arch(path.arch) * images + self._of_one(path) * rows
+        slices = (1 + BACKWARD * backward) * self._of_arch(path.arch)
+        return slices * images + self._of_one(path, backward) * rows
 
-    def _of_one(self, path: PlannedPath) -> int:
-        """A forward of one image, by masks if the path has a policy."""
-        masked = path.policy is not None and path.masks == "full"
-        return self._of_arch(self._masked(path.arch) if masked else path.arch)
+    def _of_one(self, path: PlannedPath, backward: bool) -> int:
+        """A forward of one image, by masks if the path has a policy, and perhaps a backward.
 
-    def _masked(self, arch: Arch) -> Arch:
-        """The architecture whose cost full masks have: the largest, at the side that is chosen."""
-        chosen = enumerate(zip(arch, self._largest, strict=True))
-        return tuple(one if i in self._hard else most for i, (one, most) in chosen)
+        With full masks what is not chosen runs too, but forward only.
+        """
+        if path.policy is None or path.masks != "full":
+            return (1 + BACKWARD * backward) * self._of_arch(path.arch)
+        learning = BACKWARD * self._of_arch(self._masks.learning(path.arch)) if backward else 0
+        return self._masks(path.arch) + learning
+
+    @functools.cached_property
+    def _masks(self) -> Masks:
+        if self._make_masks is None:
+            raise ValueError("a path has full masks, whose cost is not known: give Compute(masks=)")
+        return self._make_masks()
 
     def _of_arch(self, arch: Arch) -> int:
         if arch not in self._known:

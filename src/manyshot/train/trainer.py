@@ -14,15 +14,15 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast
 from torch import nn
 
+from manyshot.cost.masked import MaskedMacs
 from manyshot.data import Batches
-from manyshot.nn.inputs import Inputs, batch_of, in_chunks
-from manyshot.nn.resize import Resize
+from manyshot.nn.inputs import Inputs, batch_of, in_chunks, with_samples, without_values
 from manyshot.progress import Progress, Silent
 from manyshot.recipe import TrainingSettings
 from manyshot.run_folder import TRAIN_LOG, TRAINER
 from manyshot.seeding import numpy_rng
 from manyshot.sharing import Phase, SplitsByGradients
-from manyshot.space import Arch, Size
+from manyshot.space import Arch
 from manyshot.supernet import Supernet
 from manyshot.tasks import DEFAULT, Task
 from manyshot.train.average import Average
@@ -161,7 +161,8 @@ class Trainer:
         self._scheduled = schedule is not None
         self._saved = time.monotonic()
         self.average = None if settings.ema is None else Average(net, settings.ema)
-        self.compute = Compute(macs_of, largest, accelerator.num_processes, _sides(net))
+        self._sample: Inputs = None
+        self.compute = Compute(macs_of, largest, accelerator.num_processes, self._masked_macs)
         self.prober = Prober(self.optimisation, held_out, (seed, "probe_images"), self.compute)
         tracked = settings.tracker is not None
         evidence = None
@@ -205,11 +206,18 @@ class Trainer:
             images: (B, C, H, W) or other inputs, all of the step.
             targets: likewise.
         """
+        if self._sample is None:
+            self._sample = without_values(with_samples(images, 1))
         chunks = self.net.sharing.chunks if phase == "code" else 1
         parts = zip(in_chunks(images, chunks), in_chunks(targets, chunks), strict=True)
         for i, (some_images, some_targets) in enumerate(parts):
             plan = self.plan(i).by_indices() if phase == "code" else self.plan()
             yield Turn(plan, some_images, some_targets, batch_of(some_targets) / batch_of(targets))
+
+    def _masked_macs(self) -> MaskedMacs:
+        """What full masks cost on a sample such as those that it trains on."""
+        assert isinstance(self.net, Supernet)  # no other network has policies
+        return MaskedMacs(self.net, self._sample)
 
     def plan(self, *chunk: int) -> Plan:
         """The paths of the current step, or of a chunk of it; the same in all processes."""
@@ -349,14 +357,6 @@ class Trainer:
             f"step {step}: {what} (learning rate {rate:.3g}); {kept}. Lower train.lr, set "
             f"train.clip_norm, or add train.warmup_epochs{codes}"
         )
-
-
-def _sides(net: Network) -> list[int]:
-    """The indices of the decisions that images are resized by."""
-    if not isinstance(net, Supernet):
-        return []
-    sides = [m.side for m in net.modules() if isinstance(m, Resize) and isinstance(m.side, Size)]
-    return [net.space.index[decision] for side in sides for decision in side.decisions()]
 
 
 def train(run: Trainer, progress: Progress | None = None, stage: str = "train") -> None:
