@@ -114,3 +114,15 @@ def test_names_of_classes_may_hold_anything(tmp_path):
     text = (tmp_path / "new.toml").read_text()
     assert recipe.train.epochs != 9
     assert "[train]?epochs = 9" in words_of(text)
+
+
+def test_images_of_one_class_are_nothing_to_tell_apart(tmp_path):
+    """Neither a recipe is written for them, nor a run begun."""
+    root, out = photos(tmp_path / "mine", 12, {"cat": 10}), tmp_path / "new.toml"
+    words = r"mine/train holds one class only, 'cat', .* for each of two or more classes"
+    with pytest.raises(RecipeError, match=words):
+        init(root, out)
+    assert not out.exists()
+    folder = {"name": "folder", "root": str(root)}
+    with pytest.raises(RecipeError, match=words):
+        Workspace.build(Recipe.build({"data": folder}, (), "one class"))

@@ -13,7 +13,7 @@ from manyshot.pipeline.stages import generate
 from manyshot.pipeline.stages.generate import probed_images, trained_sampler
 from manyshot.recipe import EvaluationSettings, Recipe, RecipeError, SearchSettings
 from manyshot.search import Infeasible, Limit
-from manyshot.train.checkpoint import load_checkpoint
+from manyshot.train.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from manyshot.train.samplers.complexity import Grid
 from pipeline_runs import Stopped, lines, outcome, run, small
 
@@ -154,6 +154,27 @@ def test_a_supernet_without_its_sampler_generates_nothing(finished, tmp_path):
     shutil.copytree(finished[0], trained)
     (trained / "sampler.pt").unlink()
     with pytest.raises(records.RecordError, match=r"has no sampler.pt: train it first"):
+        run(finished[1], tmp_path / "run", trained=trained)
+
+
+@pytest.mark.parametrize(
+    ("within", "entry"), [((), "progress"), (("distribution",), "gains"), (("generator",), "grid")]
+)
+def test_what_a_sampler_of_another_version_lacks_is_said_of_its_file(
+    finished, tmp_path, within, entry
+):
+    trained = tmp_path / "trained"
+    shutil.copytree(finished[0], trained)
+    state = load_checkpoint(trained / "sampler.pt")
+    part = state["sampler"]
+    for name in within:
+        part = part[name]
+    del part[entry]
+    save_checkpoint(trained / "sampler.pt", {k: v for k, v in state.items() if k != "schema"})
+    words = (
+        rf"sampler\.pt is not what the sampler .*'{entry}'.*: train the supernet again to another"
+    )
+    with pytest.raises(CheckpointError, match=words):
         run(finished[1], tmp_path / "run", trained=trained)
 
 

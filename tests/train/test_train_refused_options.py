@@ -3,7 +3,7 @@
 import pytest
 import torch
 from torch import nn
-from train_nets import Dropping, same, seeded, trainer, weights
+from train_nets import same, seeded, trainer, weights
 
 import manyshot as ms
 from manyshot.sharing import k_shot

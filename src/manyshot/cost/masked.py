@@ -45,7 +45,7 @@ class MaskedMacs:
         self._known: dict[Arch, int] = {}
 
     def __call__(self, arch: Arch) -> int:
-        """The multiply-adds of a forward of `arch`, of which masks leave only the sides as they are.
+        """The multiply-adds of a forward of `arch`, of which masks keep the sides of images alone.
 
         Raises:
             UncountedOperation: if an operation may multiply and has no formula.

@@ -37,6 +37,7 @@ from manyshot.pipeline.checks import (
     check_batch_size,
     check_breeding,
     check_chunks,
+    check_classes,
     check_code_steps,
     check_formats,
     check_joint,
@@ -251,6 +252,7 @@ class Workspace:
         """
         device, task = pick_device(recipe.device), build_task(recipe)
         splits = load_data(recipe)
+        check_classes(recipe, splits)
         net, original = build_supernet(
             recipe,
             splits,

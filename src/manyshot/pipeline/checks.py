@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from manyshot.cost import CostTable
+from manyshot.data import Splits
 from manyshot.pipeline.networks import Original
 from manyshot.recipe import (
     LatencySettings,
@@ -139,6 +140,24 @@ def check_teachers(recipe: Recipe, original: Original) -> None:
         raise RecipeError(
             f"train.epochs = 0 searches a supernet as it is, and of network.name = "
             f"{network.name!r} {why}; or train for at least 1 epoch"
+        )
+
+
+def check_classes(recipe: Recipe, splits: Splits) -> None:
+    """Refuses to classify images of a folder that are all of one class.
+
+    Raises:
+        RecipeError: then.
+    """
+    if recipe.data.name != "folder" or splits.classes != 1:
+        return
+    if recipe.task.name == "classification":
+        [name] = splits.class_names or ("",)
+        root = recipe.data.root
+        raise RecipeError(
+            f"data.root = {root!r}: {root}/train holds one class only, {name!r}, so that there is "
+            "nothing to tell apart: give it a folder train/CLASS/ for each of two or more classes, "
+            "or take another task"
         )
 
 

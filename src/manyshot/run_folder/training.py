@@ -14,8 +14,10 @@ from manyshot.run_folder.parts import ArchText, Count, Share
 class CodeEvidence(Part):
     """Whether the codes of paths are worth anything, on images that nothing trained on.
 
-    Losses are means over random paths, each on images of its own and by the batch statistics of
-    these; errors are standard errors of paired differences over the paths.
+    Losses are means over random paths, each on images drawn for it alone and by the batch
+    statistics of these; errors are standard errors of paired differences over the paths. They are
+    for this validation part: draws of different paths may share images, and all do where the part
+    has no more than `images`, so that what other images would change is not in the errors.
     """
 
     paths: Count

@@ -14,6 +14,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from manyshot.records import SCHEMA, atomic
+from manyshot.train.plan import Sampler
 
 _METADATA, _DIGEST = "__metadata__", "digest"
 _WAY_OUT = "delete the file and resume: it is made again from trainer.pt, or restore it from a copy"
@@ -58,6 +59,29 @@ def load_checkpoint(path: Path, fingerprint: str | None = None) -> dict[str, Any
             f"{fingerprint}): use its own recipe, or another --out folder"
         )
     return state
+
+
+def restore_sampler(sampler: Sampler, state: Mapping[str, Any], path: Path, way_out: str) -> None:
+    """Restores what a sampler has learnt, from the checkpoint at `path`.
+
+    Args:
+        sampler: what is restored.
+        state: the checkpoint.
+        path: where it was read.
+        way_out: what a message says to do.
+
+    Raises:
+        CheckpointError: if it is not what this sampler keeps.
+    """
+    try:
+        sampler.load_state_dict(state["sampler"])
+    except (KeyError, RuntimeError, ValueError) as error:
+        lacks = isinstance(error, KeyError)
+        words = f"it has no entry {error}" if lacks else str(error).rstrip(".")
+        raise CheckpointError(
+            f"{path} is not what the sampler of this version, with these options, has learnt "
+            f"({words}): {way_out}"
+        ) from error
 
 
 def save_weights(path: Path, net: nn.Module, fingerprint: str = "") -> None:

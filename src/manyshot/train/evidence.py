@@ -24,8 +24,10 @@ from manyshot.train.optimisation import Optimisation, as_trained
 from manyshot.train.probing import HeldOut
 
 PATHS = 12
-"""How many fixed random paths are measured. Each has images of its own, so that their differences
-are independent."""
+"""How many fixed random paths are measured. Each has images drawn for it alone, so that, given the
+validation part, their differences are independent. Of a part of less than some `PATHS * IMAGES`
+images the draws share many, and of one of `IMAGES` or fewer they are the same: then all that
+another part would change is in no standard error."""
 REACHING = 3
 """How many of these paths have the gradient of their loss looked at too."""
 IMAGES = 64

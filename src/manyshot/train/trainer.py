@@ -26,7 +26,12 @@ from manyshot.space import Arch
 from manyshot.supernet import Supernet
 from manyshot.tasks import DEFAULT, Task
 from manyshot.train.average import Average
-from manyshot.train.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from manyshot.train.checkpoint import (
+    CheckpointError,
+    load_checkpoint,
+    restore_sampler,
+    save_checkpoint,
+)
 from manyshot.train.compute import Compute, MacsOf
 from manyshot.train.evidence import EvidenceOfCodes
 from manyshot.train.journal import Journal
@@ -307,10 +312,9 @@ class Trainer:
             if missing:
                 raise self._outdated(f"compute.{missing[0]}")
             self.optimisation.load_state_dict(state)
-            try:
-                self.sampler.load_state_dict(state["sampler"])
-            except ValueError as error:
-                raise CheckpointError(f"{self._checkpoint}: {error}") from error
+            restore_sampler(
+                self.sampler, state, self._checkpoint, "move it away, and train from the beginning"
+            )
             self.prober.load_state_dict(state)
             self.compute.load_state_dict(state["compute"])
             if self.average is not None:

@@ -13,7 +13,7 @@ from manyshot.run_folder import SAMPLER, GeneratedRecord, RunFolder
 from manyshot.search import Limit
 from manyshot.space import Arch
 from manyshot.train import Sampler
-from manyshot.train.checkpoint import load_checkpoint, save_checkpoint
+from manyshot.train.checkpoint import load_checkpoint, restore_sampler, save_checkpoint
 from manyshot.train.samplers.shift import Generates
 
 DRAWS = 64
@@ -107,6 +107,7 @@ def trained_sampler(ws: Workspace, folder: Path) -> Sampler:
 
     Raises:
         RecordError: if it is not there.
+        CheckpointError: if it is damaged, or of another version or other options.
     """
     path = RunFolder(folder).sampler
     if not path.exists():
@@ -114,5 +115,9 @@ def trained_sampler(ws: Workspace, folder: Path) -> Sampler:
             f"{folder} has no {SAMPLER}: train it first with manyshot train, or manyshot run"
         )
     sampler = ws.sampler()
-    sampler.load_state_dict(load_checkpoint(path)["sampler"])
+    way_out = (
+        "train the supernet again to another --out folder, or search this one by another "
+        "search.name than generator"
+    )
+    restore_sampler(sampler, load_checkpoint(path), path, way_out)
     return sampler

@@ -10,6 +10,7 @@ from typing import Any
 
 from manyshot.cost import macs_table
 from manyshot.data import DATASETS, Splits
+from manyshot.pipeline.checks import check_classes
 from manyshot.pipeline.given import load_data
 from manyshot.pipeline.networks import build_supernet
 from manyshot.progress import Progress, Silent, showing
@@ -53,7 +54,8 @@ def init(data: Path | None, out: Path, progress: Progress | None = None) -> Reci
         progress: shows how far the look at the images is.
 
     Raises:
-        RecipeError: if `out` exists, or `data` is neither a folder nor a data set.
+        RecipeError: if `out` exists, or `data` is neither a folder nor a data set, or one of a
+            single class.
         DataNotFound: if the folder has no `train`.
         ValueError: for images that cannot be used.
     """
@@ -75,7 +77,9 @@ def suggested(data: Path | None) -> tuple[str, Recipe]:
     """The text of a recipe for images, and the recipe that it reads as; see `init`."""
     section = _data_section(data)
     values = {"data": {**section, "memory": "0B"}}  # nothing is decoded but what is looked at
-    splits = load_data(Recipe.build(values, (), "the data"))
+    asked = Recipe.build(values, (), "the data")
+    splits = load_data(asked)
+    check_classes(asked, splits)
     network, why = _network(splits)
     sections = {
         "network": [_Line("name", network, why)],

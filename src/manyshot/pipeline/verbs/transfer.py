@@ -29,8 +29,9 @@ _KEPT_OF_FILES = ("bad", "memory")
 def transfer_recipe(run: Path, path: Path | None, data: str | None, overrides: list[str]) -> Recipe:
     """What to do on the target: the recipe at `path`, or that of the run itself.
 
-    Network and sharing are those of the run, but for what its slices began as. Budgets that it chose itself, because its recipe had
-    none, are not taken over: the target gets default ones as any run does. Where the recipe does
+    Network and sharing are those of the run, but for what its slices began as. Budgets that it
+    chose itself, because its recipe had none, are not taken over: the target gets default ones as
+    any run does. Where the recipe does
     not say, the supernet shifts on the population, its classifier at `HEAD_RATE` times the rate of
     all else, and `WATCHED` networks are watched.
 

@@ -427,7 +427,7 @@ class ShiftNAS:
         if missing:
             raise ValueError(
                 f"the sampler's state has no {missing[0]!r}, since it is of an earlier version of "
-                "manyshot, or of another option kept: move it away, and train from the beginning"
+                "manyshot, or of another option kept"
             )
         grid = state["generator"]["grid"]
         if grid.shape != self._centres.shape or not torch.equal(grid, self._centres):
