@@ -43,8 +43,8 @@ class PredictorOptions:
 
     members: Annotated[int, Field(ge=0)] = 0
     """Regressions, each on scores drawn with replacement; proposals are the predicted best of each
-    in turn, which explores where they disagree (Thompson sampling). Take some, such as 8, where a
-    search proposes the like of its best again and again. Without any, see `top`."""
+    in turn, which explores where they disagree (Thompson sampling). Take some where a search
+    proposes the like of its best again and again. Without any, see `top`."""
 
     pool: Positive = 2000
     """Architectures predicted for each limit, in a space too large to be predicted as a whole."""

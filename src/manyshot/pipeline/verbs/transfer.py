@@ -31,9 +31,8 @@ def transfer_recipe(run: Path, path: Path | None, data: str | None, overrides: l
 
     Network and sharing are those of the run, but for what its slices began as. Budgets that it
     chose itself, because its recipe had none, are not taken over: the target gets default ones as
-    any run does. Where the recipe does
-    not say, the supernet shifts on the population, its classifier at `HEAD_RATE` times the rate of
-    all else, and `WATCHED` networks are watched.
+    any run does. Where the recipe does not say, the supernet shifts on the population, its
+    classifier at `HEAD_RATE` times the rate of all else, and `WATCHED` networks are watched.
 
     Args:
         run: the folder of the run whose supernet is taken.
