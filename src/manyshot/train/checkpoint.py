@@ -77,7 +77,7 @@ def restore_sampler(sampler: Sampler, state: Mapping[str, Any], path: Path, way_
         sampler.load_state_dict(state["sampler"])
     except (KeyError, RuntimeError, ValueError) as error:
         lacks = isinstance(error, KeyError)
-        words = f"it has no entry {error}" if lacks else str(error).rstrip(".")
+        words = f"it has no entry {error}" if lacks else " ".join(str(error).split())
         raise CheckpointError(
             f"{path} is not what the sampler of this version, with these options, has learnt "
             f"({words}): {way_out}"
