@@ -243,7 +243,10 @@ def test_one_copy_has_nothing_to_split():
     [
         ({"start": "independent"}, "needs one copy that trains before it is split"),
         ({"warm_frac": None}, "needs one copy that trains before it is split"),
-        ({"warm_frac": 1.0}, "needs one copy that trains before it is split"),
+        (
+            {"warm_frac": 1.0},
+            "needs steps after the warm-up, in which paths have codes of their own",
+        ),
         ({"codes": "learnt"}, "needs codes that give every path one slice, and here codes"),
         ({"copies": 3}, "copies = 3: take copies = 2, 4, 8"),
         ({"copies": 8}, "copies = 8 is 3 splits, and 2 decisions"),
