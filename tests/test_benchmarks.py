@@ -84,7 +84,7 @@ def test_both_sides_of_a_step_and_of_an_evaluation():
     assert len(steps) == 7
     assert steps["step: supernet ÷ bare"]["n"] == 2
     assert "bar" not in steps["step: supernet ÷ bare"]  # only the design's shapes have one
-    assert [record["n"] for record in measure_evaluation(tiny, 1, count=2, images=8)] == [2, 2]
+    assert [record["n"] for record in measure_evaluation(tiny, 1, count=2, images=8)] == [2] * 4
 
 
 def test_the_loop_times_one_bare_step_per_step(monkeypatch):
@@ -94,10 +94,25 @@ def test_the_loop_times_one_bare_step_per_step(monkeypatch):
     bare = []
     step = speed.step
     monkeypatch.setattr(speed, "step", lambda *a: bare.append(a[0]) or step(*a))
-    (record,) = speed.measure_loop(WORKLOADS["tiny"], 2, count=2)
-    assert record["n"] == 4  # the first round warms up
-    assert len(bare) == 6
-    assert len(set(map(id, bare))) == 2
+    found = list(speed.measure_loop(WORKLOADS["tiny"], 2, count=2))
+    assert [record["n"] for record in found] == [4, 4]  # the first round warms up
+    assert len(bare) == 12  # six of subnets, then six of the supernet
+    assert len(set(map(id, bare[:6]))) == len(set(map(id, bare[6:]))) == 2
+
+
+def test_calls_of_python_functions_are_counted():
+    from benchmarks.lib.workloads import WORKLOADS
+    from benchmarks.speed.speed import measure_calls, python_calls
+
+    def inner():
+        return len("built-in functions do not count")
+
+    def outer():
+        return inner() + inner()
+
+    assert python_calls(outer) == 2
+    (record,) = measure_calls(WORKLOADS["tiny"], 1, count=2)
+    assert 1 < record["median"] < 1.5
 
 
 def test_costs_and_page(tmp_path, monkeypatch, capsys):

@@ -64,6 +64,31 @@ WORKLOADS = {
     ),
     "tiny": Workload("tiny, 1x8x8, batch 16", ms.zoo.tiny, (1, 8, 8), 16, barred=False),
 }
+ELASTIC = {
+    "tiny_cnn": Workload(
+        "tiny_cnn, 1x28x28, batch 128",
+        lambda: ms.zoo.tiny_cnn(channels=1, resolutions=(20, 28)),
+        (1, 28, 28),
+        128,
+    ),
+    "tiny_vit": Workload("tiny_vit, 1x8x8, batch 64", ms.zoo.tiny_vit, (1, 8, 8), 64),
+    "bignas": Workload(
+        "bignas, 3x64x64, batch 8",
+        lambda: ms.zoo.bignas(classes=10, resolutions=(48, 64)),
+        (3, 64, 64),
+        8,
+    ),
+    "attentivenas": Workload(
+        "attentivenas, 3x64x64, batch 8",
+        lambda: ms.zoo.attentivenas(classes=10, resolutions=(48, 64)),
+        (3, 64, 64),
+        8,
+    ),
+    "autoformer": Workload(
+        "autoformer tiny, 3x224x224, batch 2", ms.zoo.autoformer, (3, 224, 224), 2
+    ),
+}
+"""Networks whose layers are slices of larger ones."""
 
 
 class Moves(Protocol):

@@ -25,7 +25,7 @@ import manyshot as ms
 from benchmarks.lib import kept, measuring, pages
 from benchmarks.lib.measuring import alternate, ratio, spread
 from benchmarks.lib.pages import markdown, page
-from benchmarks.lib.workloads import SGD, Workload, step, without_statistics
+from benchmarks.lib.workloads import ELASTIC, SGD, Workload, step, without_statistics
 from manyshot.nn.agreement import one_hot
 from manyshot.nn.policy import MaskMode
 from manyshot.train import Plan, PlannedPath, ShiftNASOptions
@@ -48,17 +48,7 @@ WHOLE: dict[str, tuple[dict[str, Any], bool]] = {
 """Options of the sampler, and whether the generator's draws are near their targets."""
 
 AT = {
-    "tiny_vit": Workload("tiny_vit, 1x8x8, batch 64", ms.zoo.tiny_vit, (1, 8, 8), 64, barred=False),
-    "tiny_cnn": Workload(
-        "tiny_cnn, 1x28x28, batch 128",
-        lambda: ms.zoo.tiny_cnn(channels=1, resolutions=(20, 28)),
-        (1, 28, 28),
-        128,
-        barred=False,
-    ),
-    "autoformer": Workload(
-        "autoformer tiny, 3x224x224, batch 2", ms.zoo.autoformer, (3, 224, 224), 2, barred=False
-    ),
+    **{name: ELASTIC[name] for name in ("tiny_vit", "tiny_cnn", "autoformer")},
     "digits": Workload("tiny_vit, 1x8x8, batch 4", ms.zoo.tiny_vit, (1, 8, 8), 4, barred=False),
 }
 

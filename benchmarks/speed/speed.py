@@ -1,7 +1,7 @@
 """What manyshot adds to the arithmetic: steps, evaluation, costs, start-up, memory.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.speed.speed [steps loop evaluation macs help memory]
-        [--at macro shufflenet] [--rounds 10]
+    OMP_NUM_THREADS=1 python -m benchmarks.speed.speed
+        [steps calls loop evaluation macs help memory] [--at macro shufflenet] [--rounds 10]
 
 The sides of a ratio run in one process and one torch thread, taking turns step by step, and are
 compared in CPU time. Every result is a record, from which the page is written.
@@ -15,8 +15,9 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,14 @@ from torch import Tensor, nn
 import manyshot as ms
 from benchmarks.lib import kept, measuring, pages
 from benchmarks.lib.measuring import alternate, ratio, spread
-from benchmarks.lib.workloads import SGD, WORKLOADS, Workload, step, without_statistics
+from benchmarks.lib.workloads import (
+    ELASTIC,
+    SGD,
+    WORKLOADS,
+    Workload,
+    step,
+    without_statistics,
+)
 from benchmarks.speed.memory import measure_memory
 from benchmarks.speed.speed_page import write_page
 from manyshot import train
@@ -35,6 +43,9 @@ from manyshot.recipe import TrainingSettings
 
 Found = Iterator[dict[str, Any]]
 KEPT = kept.of_speed(__file__)
+AT = {**WORKLOADS, **ELASTIC}
+COPIES = 4
+"""Of the K-shot supernet whose paths are evaluated."""
 # For MACs; others 3x224x224.
 IMAGE_SHAPES = {
     **dict.fromkeys(("cell", "macro", "tiny_cnn"), (3, 32, 32)),
@@ -71,13 +82,43 @@ def measure_steps(work: Workload, rounds: int, count: int = 6) -> Found:
         "path_tensors": float(np.mean([len(list(m.parameters())) for m in bare])),
     }
     ours = ratio(total["supernet"], total["bare"])
-    yield {"what": "step: supernet ÷ bare", **ours, **work.bar(1.05), **facts}
+    yield {"what": "step: supernet ÷ bare", **ours, **work.bar(1.03), **facts}
     yield {"what": "step: bare ÷ bare (noise)", **ratio(total["again"], total["bare"])}
     lean = ratio(total["supernet"], total["lean"])
     yield {"what": "step: supernet ÷ bare without running statistics", **lean}
     for i, name in enumerate(("forward", "backward", "update", "clearing")):
         extra = (parts["supernet"][..., i] - parts["bare"][..., i]) / total["bare"]
         yield {"what": f"step: part of the ratio in {name}", **spread(extra.ravel())}
+
+
+def measure_calls(work: Workload, rounds: int, count: int = 6) -> Found:
+    """Calls of Python functions in a forward of the supernet, over those in the bare subnet's."""
+    net, archs = work.build(count)
+    images, _ = work.images(2)
+    pairs = []
+    for arch in archs:
+        ours, bare = functools.partial(net, images, arch), net.extract(arch)
+        ours()  # what is worked out once is
+        pairs.append((python_calls(ours), python_calls(functools.partial(bare, images))))
+    over, under = np.array(pairs, dtype=float).T
+    facts = {"supernet": float(over.mean()), "bare": float(under.mean())}
+    yield {"what": "calls: supernet ÷ bare", **spread(over / under), **work.bar(1.5), **facts}
+
+
+def python_calls(run: Callable[[], Any]) -> int:
+    """How many Python functions, generators among them, a call runs, itself left out."""
+    calls = -1
+
+    def note(frame: FrameType, event: str, argument: Any) -> None:
+        nonlocal calls
+        calls += event == "call"
+
+    sys.setprofile(note)
+    try:
+        run()
+    finally:
+        sys.setprofile(None)
+    return calls
 
 
 class Listed(train.Stateless):
@@ -133,17 +174,41 @@ class TakingTurns:
 
 
 def measure_loop(work: Workload, rounds: int, count: int = 6) -> Found:
-    """`manyshot.train.train` over a bare loop, with the same batches and augmentation."""
+    """`manyshot.train.train` over bare loops, with the same batches and augmentation.
+
+    One bare loop trains the subnets that the supernet gives, the other that supernet itself.
+    """
     net, archs = work.build(count)
-    bare = [net.extract(arch) for arch in archs]
-    alone = [(module, SGD(module.parameters())) for module in bare]
+    again, _ = work.build(count)
+    shared = SGD(again.parameters())
+    subnets = [net.extract(arch) for arch in archs]
+    bare = {
+        "bare": [functools.partial(step, m, SGD(m.parameters())) for m in subnets],
+        "a bare loop over the supernet": [
+            functools.partial(step, functools.partial(again, arch=arch), shared) for arch in archs
+        ],
+    }
+    for name, steps in bare.items():
+        seconds = _loop_seconds(work, rounds, net, archs, steps)
+        yield {"what": f"loop: train() ÷ {name}", **ratio(*seconds.T), **work.bar(1.03)}
+
+
+def _loop_seconds(
+    work: Workload,
+    rounds: int,
+    net: ms.Supernet,
+    archs: list[ms.Arch],
+    steps: Sequence[Callable[[Tensor, Tensor], Any]],
+) -> np.ndarray:
+    """The seconds of every step of `train`, and of the bare step beside it, (N, 2)."""
+    count = len(archs)
     size = work.batch * count * (rounds + 1)
     pixels = torch.randint(256, (size, *work.shape), dtype=torch.uint8)
     images = ImageSet(images=pixels, labels=torch.randint(10, (size,)), classes=10)
     mean = [0.5] * work.shape[0]
     augment = Augment(pad=2, flip=True)
     batches = Batches(images, work.batch, mean=mean, std=mean, seed=0, augment=augment)
-    turns = TakingTurns(batches, lambda i, x, y: step(*alone[i % count], x, y))
+    turns = TakingTurns(batches, lambda i, x, y: steps[i % count](x, y))
     settings = TrainingSettings(epochs=1, batch_size=work.batch, lr=0.01, schedule="constant")
     engine = train.engine(torch.device("cpu"), settings)
     trainer = train.Trainer(
@@ -157,13 +222,27 @@ def measure_loop(work: Workload, rounds: int, count: int = 6) -> Found:
     )
     train.train(trainer)
     turns.finish()
-    seconds = np.array(turns.seconds[count:])
-    yield {"what": "loop: train() ÷ bare", **ratio(*seconds.T), **work.bar(1.05)}
+    return np.array(turns.seconds[count:])
 
 
 def measure_evaluation(work: Workload, rounds: int, count: int = 6, images: int = 256) -> Found:
-    """`evaluate.score` over the forward passes alone, calibration and validation."""
-    net, archs = work.build(count)
+    """`evaluate.score` over the forward passes alone, of one copy and of several."""
+    yield from _evaluation(work, rounds, count, images, None, "", 1.05)
+    scheme = ms.sharing.KShot(COPIES)
+    yield from _evaluation(work, rounds, count, images, scheme, f", K={COPIES}", 1.1)
+
+
+def _evaluation(
+    work: Workload,
+    rounds: int,
+    count: int,
+    images: int,
+    sharing: ms.sharing.Sharing | None,
+    named: str,
+    bar: float,
+) -> Found:
+    """Calibration and validation by one scheme, over the forward passes of the subnets."""
+    net, archs = work.build(count, sharing)
     size = min(128, images)
     batches = [work.images(size) for _ in range(images // size)]
 
@@ -188,8 +267,9 @@ def measure_evaluation(work: Workload, rounds: int, count: int = 6, images: int 
     total = alternate({"score": ours, "bare": alone, "again": alone}, rounds)
     facts = {"images": images, "bare_ms": float(np.median(total["bare"])) * 1e3}
     result = ratio(total["score"], total["bare"])
-    yield {"what": "evaluation: score() ÷ forwards", **result, **work.bar(1.1), **facts}
-    yield {"what": "evaluation: noise", **ratio(total["again"], total["bare"])}
+    what = f"evaluation{named}: score() ÷ forwards"
+    yield {"what": what, **result, **work.bar(bar), **facts}
+    yield {"what": f"evaluation{named}: noise", **ratio(total["again"], total["bare"])}
 
 
 def measure_macs(rounds: int, networks: Mapping[str, Any] = ms.zoo.NETWORKS) -> Found:
@@ -230,25 +310,31 @@ def measure_help(rounds: int) -> Found:
     yield {"what": "manyshot --help, CPU time", **where, **spread(cpu)}
 
 
-SECTIONS = ("steps", "loop", "evaluation", "macs", "help", "memory")
+SECTIONS = ("steps", "calls", "loop", "evaluation", "macs", "help", "memory")
 
 
 def measure(section: str, at: str, rounds: int) -> Found:
     """The records of one section, without their provenance."""
-    work = WORKLOADS[at]
+    work = AT[at]
     if section == "macs":
         yield from measure_macs(rounds)
     elif section == "help":
         yield from measure_help(rounds)
     else:
-        sections = {"steps": measure_steps, "loop": measure_loop, "evaluation": measure_evaluation}
-        found = {**sections, "memory": measure_memory}[section](work, rounds)
+        sections = {
+            "steps": measure_steps,
+            "calls": measure_calls,
+            "loop": measure_loop,
+            "evaluation": measure_evaluation,
+            "memory": measure_memory,
+        }
+        found = sections[section](work, rounds)
         yield from ({"at": work.label, **record} for record in found)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Measures, records, prints, and writes the page anew."""
-    parser = measuring.parser(__doc__ or "", SECTIONS, list(WORKLOADS), "speed")
+    parser = measuring.parser(__doc__ or "", SECTIONS, list(AT), "speed")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     path = kept.begin(given, KEPT)
