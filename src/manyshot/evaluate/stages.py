@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, final
 
@@ -63,6 +63,7 @@ class _Reads(Selection):
     def __init__(self, decisions: Sequence[Decision], arch: Arch, statistics: Statistics) -> None:
         super().__init__(decisions, arch, statistics)
         self.seen: set[Decision] = set()
+        self.values = _Noted(self.values, self.seen)
 
     def option(self, decision: Decision) -> int:
         self.seen.add(decision)
@@ -72,6 +73,18 @@ class _Reads(Selection):
         if isinstance(size, Size):
             self.seen.update(size.decisions())
         return super().size(size)
+
+
+class _Noted(dict[Decision, Number]):
+    """Numbers of decisions, of which those that are looked up are noted."""
+
+    def __init__(self, numbers: Mapping[Decision, Number], seen: set[Decision]) -> None:
+        super().__init__(numbers)
+        self.seen = seen
+
+    def __getitem__(self, decision: Decision) -> Number:
+        self.seen.add(decision)
+        return super().__getitem__(decision)
 
 
 class Survey:

@@ -21,7 +21,7 @@ from manyshot.nn.layer import (
     leading,
     mask_dimension,
 )
-from manyshot.nn.selection import Index, Selection, active
+from manyshot.nn.selection import Index, Selection, active, current
 from manyshot.space import Number, Size
 
 
@@ -80,11 +80,12 @@ class QueryKeyValue(Layer):
         """Maps (B, N, width) to (B, N, 3, features)."""
         if not self._elastic:
             return _project(x, self.weight, self.bias)
-        selection = active(self)
-        weight = self.cut("weight", selection)
+        selection = current() or active(self)
+        weight, bias = self.tensors(self.used(selection), selection)
         assert weight is not None
-        weight = mask_dimension(weight, 2, selection.mask(self.width))
-        return _project(x, weight, self.cut("bias", selection))
+        if selection.policies is not None:
+            weight = mask_dimension(weight, 2, selection.mask(self.width))
+        return _project(x, weight, bias)
 
     def plain(self, selection: Selection, tie: Tie) -> PlainQueryKeyValue:
         """A small plain module with the same products."""

@@ -15,7 +15,7 @@ from torch import distributed as dist
 from torch.nn import functional as F
 
 from manyshot.nn.layer import Channels, Norm, Tie, channels, elastic, largest, put
-from manyshot.nn.selection import Part, Selection, active
+from manyshot.nn.selection import Part, Selection, active, current
 from manyshot.space import Arch, Size
 
 
@@ -238,10 +238,11 @@ class BatchNorm(Norm):
 
     def operands(self) -> tuple[Tensor | None, Tensor | None]:
         """Scale and shift as the active selection uses them; None for what there is not."""
-        if self.training and not self._elastic:
+        if not self._elastic:
             return self.weight, self.bias
-        selection = active(self)
-        return self.cut("weight", selection), self.cut("bias", selection)
+        selection = current() or active(self)
+        weight, bias = self.tensors(self.used(selection), selection)
+        return weight, bias
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, ...) normalised per channel.
@@ -266,7 +267,7 @@ class BatchNorm(Norm):
         """
         if self.training:
             return F.batch_norm(x, None, None, weight, bias, True, 0.0, eps)
-        selection = active(self)
+        selection = current() or active(self)
         if selection.statistics is None:
             raise RuntimeError(
                 f"batch norm {self.path!r} in eval mode has no statistics for architecture "

@@ -27,7 +27,7 @@ from manyshot.nn.layer import (
     mask_dimension,
 )
 from manyshot.nn.pointwise import conv2d
-from manyshot.nn.selection import Index, Selection, active
+from manyshot.nn.selection import Index, Selection, active, current
 from manyshot.space import Number, Size
 
 Whole: TypeAlias = int | tuple[int, ...]
@@ -149,20 +149,25 @@ class _Kernel(Layer):
                     kernel[dimension] = slice(start, start + extent)
         return (*index, *kernel)
 
+    def numbers(self, selection: Selection) -> tuple[Any, int]:
+        """Padding and groups."""
+        padding = self.padding
+        if self._elastic_padding:
+            padding = _numbers(padding, selection.extent)
+        return padding, selection.extent(self.groups)
+
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, in, ...) to (B, out, ...), with as many dimensions more as the layer has."""
         if not self._elastic:
             return self._run(x, self.weight, self.bias, self.padding, self.groups)
-        selection = active(self)
-        weight = self.cut("weight", selection)
+        selection = current() or active(self)
+        used = self.used(selection)
+        weight, bias = self.tensors(used, selection)
         assert weight is not None
         if selection.policies is not None:
             weight = self._masked(weight, selection)
-        padding = self.padding
-        if self._elastic_padding:
-            padding = _numbers(padding, selection.extent)
-        groups = selection.extent(self.groups)
-        return self._run(x, weight, self.cut("bias", selection), padding, groups)
+        padding, groups = used.numbers
+        return self._run(x, weight, bias, padding, groups)
 
     def _run(
         self, x: Tensor, weight: Tensor, bias: Tensor | None, padding: Any, groups: Any

@@ -20,7 +20,7 @@ from manyshot.nn.layer import (
     leading,
     mask_dimension,
 )
-from manyshot.nn.selection import Index, Selection, active
+from manyshot.nn.selection import Index, Selection, active, current
 from manyshot.space import Number, Size
 
 
@@ -75,11 +75,12 @@ class Linear(Layer):
         """Maps (..., in) to (..., out)."""
         if not self._elastic:
             return F.linear(x, self.weight, self.bias)
-        selection = active(self)
-        weight = self.cut("weight", selection)
+        selection = current() or active(self)
+        weight, bias = self.tensors(self.used(selection), selection)
         assert weight is not None
-        weight = mask_dimension(weight, 1, selection.mask(self.in_features))
-        return F.linear(x, weight, self.cut("bias", selection))
+        if selection.policies is not None:
+            weight = mask_dimension(weight, 1, selection.mask(self.in_features))
+        return F.linear(x, weight, bias)
 
     def plain(self, selection: Selection, tie: Tie) -> nn.Linear:
         """The layer as a `torch.nn.Linear`."""

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from manyshot.nn.groups import check_groups_maskable, per_group
 from manyshot.nn.layer import Channels, Norm, Tie, channels, elastic
-from manyshot.nn.selection import Selection, active
+from manyshot.nn.selection import Selection, active, current
 from manyshot.space import Number, Size
 
 
@@ -58,16 +58,21 @@ class GroupNorm(Norm):
         yield "num_groups", self.num_groups
         yield from super().sizes()
 
+    def numbers(self, selection: Selection) -> int:
+        """The number of groups."""
+        return selection.extent(self.num_groups)
+
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, ...) normalised by image and group."""
         if not self._elastic:
             return F.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)  # type: ignore[arg-type]
-        selection = active(self)
-        weight, bias = self.cut("weight", selection), self.cut("bias", selection)
+        selection = current() or active(self)
+        used = self.used(selection)
+        weight, bias = self.tensors(used, selection)
         if selection.policies is not None:
             where = f"GroupNorm {self.path!r}"
             check_groups_maskable(where, self.num_groups, (self._grouped,), selection)
-        return F.group_norm(x, selection.extent(self.num_groups), weight, bias, self.eps)
+        return F.group_norm(x, used.numbers, weight, bias, self.eps)
 
     def plain(self, selection: Selection, tie: Tie) -> nn.GroupNorm:
         """A `torch.nn.GroupNorm`."""
@@ -124,8 +129,8 @@ class InstanceNorm(Norm):
         weight: Tensor | None = self.weight
         bias: Tensor | None = self.bias
         if self._elastic:
-            selection = active(self)
-            weight, bias = self.cut("weight", selection), self.cut("bias", selection)
+            selection = current() or active(self)
+            weight, bias = self.tensors(self.used(selection), selection)
         single = x.dim() == self.dimensions + 1
         batch = x.unsqueeze(0) if single else x
         out = F.instance_norm(batch, None, None, weight, bias, True, 0.0, self.eps)

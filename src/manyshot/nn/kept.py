@@ -30,7 +30,7 @@ from manyshot.space import Number
 _RUNNING: ContextVar[_Call | None] = ContextVar("manyshot_kept_forward", default=None)
 _ROUTED = ("num_features", "weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 _OURS = (
-    *("path", "_elastic", "_stored", "_stacks", "_code_channels", "_stacked_at"),
+    *("path", "_elastic", "_stored", "_known", "_stacks", "_code_channels", "_stacked_at"),
     "_compiled_call_impl",
 )
 _DEFERRED = (

@@ -4,20 +4,114 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import operator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias, final
 
 import torch
 from torch import Tensor, nn
 
 from manyshot.nn.selection import Index, Part, Selection
-from manyshot.space import Concat, Number, Size, concat, is_plain_sum
+from manyshot.space import Concat, Decision, Number, Size, concat, is_plain_sum
 
 Channels: TypeAlias = int | Size | tuple[int | Size, ...]
 """A number of channels; a tuple is short for `ms.concat` of its entries."""
 Shape: TypeAlias = tuple[Number | Size, ...]
 Tie: TypeAlias = Callable[[str], nn.Parameter]
 """`tie(name)`: the parameter of an extracted layer that holds a copy of what is used of `name`."""
+
+
+KNOWN = 256
+"""Of how many combinations of options a layer remembers what is used of it."""
+_CUT = ("weight", "bias")
+"""What is cut in every forward."""
+
+
+@final
+class Cut:
+    """How a tensor is cut to a part of it.
+
+    Attributes:
+        index: the part.
+        pads: what `torch.constant_pad_nd` takes to cut it, where that does the same in one step;
+            else None.
+        shape: of the tensors that `pads` are for.
+    """
+
+    __slots__ = ("_has_runs", "index", "is_whole", "pads", "shape")
+
+    def __init__(self, index: Index, shape: torch.Size | None) -> None:
+        """Works out how to cut.
+
+        Args:
+            index: the part, of as many leading dimensions.
+            shape: of the tensors that are cut; None if that is not known.
+        """
+        self.index, self.shape = index, shape
+        self.is_whole = all(part == slice(None) for part in index)
+        self._has_runs = any(isinstance(part, tuple) for part in index)
+        self.pads = None if shape is None else _pads(index, shape)
+
+    def of(self, tensor: Tensor) -> Tensor:
+        """The part of a tensor (see `crop`)."""
+        if self.is_whole:
+            return tensor
+        if self.pads is not None and tensor.shape == self.shape:
+            return torch.constant_pad_nd(tensor, self.pads)
+        part = take(tensor, self.index) if self._has_runs else tensor[self.index]
+        return part.contiguous(memory_format=memory_format(tensor))
+
+
+def _pads(index: Index, shape: torch.Size) -> list[int] | None:
+    """How much is cut off at both ends of each dimension, as pads below zero, the last one first.
+
+    One step forward and backward then does what a slice of each dimension and a copy do. None where
+    dimensions have several runs, and where only rows are cut, which takes no copy.
+    """
+    ends: list[tuple[int, int]] = []
+    for part, length in zip(index, shape, strict=False):
+        if isinstance(part, tuple):
+            return None
+        start, stop, _ = part.indices(length)
+        ends.append((-start, stop - length))
+    ends += [(0, 0)] * (len(shape) - len(ends))
+    if not any(map(any, ends[1:])):
+        return None
+    return [cut for pair in reversed(ends) for cut in pair]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Used:
+    """What one architecture uses of a layer, apart from the values.
+
+    Attributes:
+        cuts: how weight and bias are cut, by name.
+        numbers: what else depends on the architecture; the layer says what that is.
+    """
+
+    cuts: Mapping[str, Cut]
+    numbers: Any
+
+
+@final
+class _Known:
+    """What architectures use of a layer, by the numbers of its decisions; copies know nothing."""
+
+    __slots__ = ("key", "used")
+
+    def __init__(self, decisions: Sequence[Decision]) -> None:
+        self.key: Callable[[Mapping[Decision, Number]], Any]
+        self.key = operator.itemgetter(*decisions) if decisions else _nothing
+        self.used: dict[Any, Used] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(None), ()
+
+
+def _nothing(values: Mapping[Decision, Number]) -> tuple[()]:
+    return ()
 
 
 @final
@@ -60,6 +154,7 @@ class Layer(nn.Module):
     """A layer of `ms.nn`: it reads the active selection, and can become its plain counterpart."""
 
     path: str = ""
+    _known: _Known | None = None
 
     def sizes(self) -> Iterator[tuple[str, Number | Size]]:
         """The sizes of the layer by name, elastic or fixed."""
@@ -80,7 +175,62 @@ class Layer(nn.Module):
 
     def cut(self, name: str, selection: Selection) -> Tensor | None:
         """Parameter `name`, cut to what `selection` uses; None if there is none of that name."""
-        return crop(getattr(self, name), self.part(name, selection)) if self.has(name) else None
+        if not self.has(name):
+            return None
+        cut = self.used(selection).cuts.get(name)
+        tensor: Tensor = getattr(self, name)
+        return crop(tensor, self.part(name, selection)) if cut is None else cut.of(tensor)
+
+    def numbers(self, selection: Selection) -> Any:
+        """What a forward needs besides tensors, and which depends on the architecture alone."""
+        return None
+
+    def used(self, selection: Selection) -> Used:
+        """What `selection` uses of the layer, worked out once per combination of its options.
+
+        With full masks it is worked out every time, since it depends on what has a policy.
+        """
+        known, policies = self._known, selection.policies
+        if known is not None and (policies is None or policies.mode == "active"):
+            try:
+                return known.used[known.key(selection.values)]
+            except KeyError:
+                pass
+        return self._work_out(selection)
+
+    def _work_out(self, selection: Selection) -> Used:
+        cuts = {}
+        for name in _CUT:
+            stored = self._parameters.get(name)
+            shape = None if stored is None else stored.shape
+            cuts[name] = Cut(self.part(name, selection), shape)
+        used = Used(cuts, self.numbers(selection))
+        if selection.policies is None or selection.policies.mode == "active":
+            if self._known is None:
+                sizes = (size for _, size in self.sizes() if isinstance(size, Size))
+                decisions = dict.fromkeys(d for size in sizes for d in size.decisions())
+                self.__dict__["_known"] = _Known(list(decisions))
+            known = self._known
+            assert known is not None
+            if len(known.used) >= KNOWN:
+                known.used.clear()
+            known.used[known.key(selection.values)] = used
+        return used
+
+    def tensors(self, used: Used, selection: Selection) -> list[Tensor | None]:
+        """Weight and bias, each cut to what `selection` uses (see `cut`); None for what is not."""
+        found: list[Tensor | None] = []
+        for name, cut in used.cuts.items():
+            tensor: Any = self._parameters.get(name, self)
+            if tensor is self:
+                tensor = getattr(self, name)  # which a parametrisation computes
+            found.append(tensor if tensor is None or cut.is_whole else cut.of(tensor))
+        return found
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name != "training":
+            self.__dict__.pop("_known", None)
+        super().__setattr__(name, value)
 
     def plain(self, selection: Selection, tie: Tie) -> nn.Module:
         """The `torch.nn` layer that computes the same in `selection`, with copied weights."""
@@ -139,6 +289,10 @@ class Norm(Layer):
     def part(self, name: str, selection: Selection) -> Index:
         """The first features."""
         return leading(selection, self._stored, self._features)
+
+    def numbers(self, selection: Selection) -> int:
+        """The number of features."""
+        return selection.extent(self._features)
 
     def _give_parameters(self, plain: nn.Module, tie: Tie) -> None:
         """Gives the plain layer copies of scale and shift, or none."""
@@ -253,9 +407,7 @@ def crop(tensor: Tensor, index: Index) -> Tensor:
     Products take other kernels for strided slices than for small dense tensors; dense ones are
     bit-equal to the extracted layer's. Nothing is copied when the index takes everything.
     """
-    if all(part == slice(None) for part in index):
-        return tensor
-    return take(tensor, index).contiguous(memory_format=memory_format(tensor))
+    return Cut(index, tensor.shape).of(tensor)
 
 
 def take(tensor: Tensor, index: Index) -> Tensor:

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from manyshot.nn.layer import Channels, Norm, Tie, channels
 from manyshot.nn.modes import without_autocast
-from manyshot.nn.selection import Selection, active
+from manyshot.nn.selection import Selection, active, current
 from manyshot.space import Size
 
 
@@ -51,11 +51,12 @@ class LayerNorm(Norm):
         """(..., features) normalised over the last dimension."""
         if not self._elastic:
             return F.layer_norm(x, self._stored, self.weight, self.bias, self.eps)
-        selection = active(self)
-        weight, bias = self.cut("weight", selection), self.cut("bias", selection)
-        mask = selection.mask(self.features)
+        selection = current() or active(self)
+        used = self.used(selection)
+        weight, bias = self.tensors(used, selection)
+        mask = None if selection.policies is None else selection.mask(self.features)
         if mask is None:
-            return F.layer_norm(x, (selection.count(self.features),), weight, bias, self.eps)
+            return F.layer_norm(x, (used.numbers,), weight, bias, self.eps)
         return masked_layer_norm(x, mask, weight, bias, self.eps)
 
     def plain(self, selection: Selection, tie: Tie) -> nn.LayerNorm:
@@ -98,10 +99,12 @@ class RMSNorm(Norm):
         """(..., features) divided by the root of their mean square."""
         if not self._elastic:
             return F.rms_norm(x, self._stored, self.weight, self.eps)
-        selection = active(self)
-        weight, mask = self.cut("weight", selection), selection.mask(self.features)
+        selection = current() or active(self)
+        used = self.used(selection)
+        weight, _ = self.tensors(used, selection)
+        mask = None if selection.policies is None else selection.mask(self.features)
         if mask is None:
-            return F.rms_norm(x, (selection.count(self.features),), weight, self.eps)
+            return F.rms_norm(x, (used.numbers,), weight, self.eps)
         return masked_rms_norm(x, mask, weight, self.eps)
 
     def plain(self, selection: Selection, tie: Tie) -> nn.RMSNorm:

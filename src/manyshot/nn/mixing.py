@@ -19,7 +19,7 @@ from torch.nn.utils.parametrizations import _WeightNorm
 from torch.nn.utils.parametrize import ParametrizationList
 
 from manyshot.nn.adapted import Adapted
-from manyshot.nn.layer import Layer, crop, memory_format, take
+from manyshot.nn.layer import Layer, Used, crop, memory_format, take
 from manyshot.nn.modes import without_autocast
 from manyshot.nn.selection import Index, Mixture, Selection, activate, current
 from manyshot.space import Arch
@@ -335,8 +335,14 @@ class _StackedLayer(Stacked):
         """The mixture of what `selection` uses of parameter `name` (see `Layer.cut`)."""
         if name not in self._stacks or selection.mixture is None:
             return super().cut(name, selection)  # type: ignore[misc,no-any-return]
-        index = cast(Layer, self).part(name, selection)
+        layer = cast(Layer, self)
+        cut = layer.used(selection).cuts.get(name)
+        index = layer.part(name, selection) if cut is None else cut.index
         return selection.mixture.merge(self, name, index)
+
+    def tensors(self, used: Used, selection: Selection) -> list[Tensor | None]:
+        """Weight and bias, cut and mixed (see `Layer.tensors`)."""
+        return [self.cut(name, selection) for name in used.cuts]
 
 
 def _each_slice(fn: Callable[[Tensor], Tensor], stack: Tensor) -> Tensor:

@@ -63,18 +63,21 @@ class Mixture(Protocol):
 class Selection:
     """One architecture while it runs: option indices, the sizes they give, statistics, mixture.
 
+    Attributes:
+        values: the numbers of the decisions that have any. Layers remember by them what they use.
+
     It has two forms. By option indices alone, layers slice. With `policies`, straight-through
     one-hot vectors, layers mask (see `manyshot.nn.policy`). Layers ask this object, never the arch.
     """
 
     __slots__ = (
         "_sizes",
-        "_values",
         "arch",
         "indices",
         "mixture",
         "policies",
         "statistics",
+        "values",
     )
 
     def __init__(
@@ -88,8 +91,10 @@ class Selection:
         self.arch, self.mixture, self.policies = arch, mixture, policies
         self.indices = dict(zip(decisions, arch, strict=True))
         self.statistics = statistics
-        self._values: dict[Decision, Number] = {
-            d: d.values[i] for d, i in self.indices.items() if d.is_number
+        self.values: dict[Decision, Number] = {
+            decision: option
+            for decision, i in self.indices.items()
+            if not isinstance(option := decision.options[i], str)
         }
         self._sizes: dict[Size, Number] = {}
 
@@ -115,7 +120,7 @@ class Selection:
         number = self._sizes.get(size)
         if number is None:
             try:
-                number = self._sizes[size] = size.evaluate(self._values)
+                number = self._sizes[size] = size.evaluate(self.values)
             except KeyError as error:
                 raise LookupError(_foreign(error.args[0])) from None
         return number
@@ -135,7 +140,7 @@ class Selection:
             return number
         if isinstance(size, Concat):
             return sum(map(self.bound, size.operands))
-        return policies.largest(size, self._values) if policies.among(size) else number
+        return policies.largest(size, self.values) if policies.among(size) else number
 
     def extent(self, size: Number | Size) -> int:
         """`bound` as a whole number: how many entries a layer takes of `size`."""
@@ -169,8 +174,8 @@ class Selection:
         policies = self.policies
         if policies is None or not isinstance(size, Size) or not policies.among(size):
             return None
-        length = _whole(size, policies.largest(size, self._values))
-        return policies.mask(kind, size, self._values, length)
+        length = _whole(size, policies.largest(size, self.values))
+        return policies.mask(kind, size, self.values, length)
 
     def policy(self, decision: Decision) -> Tensor | None:
         """The policy of a decision; None if it has none."""
@@ -210,9 +215,8 @@ def active(layer: nn.Module) -> Selection:
     return selection
 
 
-def current() -> Selection | None:
-    """The active selection; None if there is none."""
-    return _ACTIVE.get()
+current: Callable[[], Selection | None] = _ACTIVE.get
+"""The active selection; None if there is none."""
 
 
 @contextlib.contextmanager
