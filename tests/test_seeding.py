@@ -41,6 +41,15 @@ def test_numbers_are_seeds_everywhere():
     assert torch.equal(*drawn)
 
 
+def test_torch_draws_what_it_draws_after_its_own_seeding():
+    with torch.random.fork_rng():
+        seeding.seed_torch(3, "step", 1)
+        drawn = torch.rand(4), torch.nn.functional.dropout(torch.ones(32))
+        torch.manual_seed(seeding.stream(3, "step", 1))
+        again = torch.rand(4), torch.nn.functional.dropout(torch.ones(32))
+    assert all(map(torch.equal, drawn, again))
+
+
 def test_the_state_of_torch_is_restored():
     torch.manual_seed(5)
     expected = torch.rand(3)

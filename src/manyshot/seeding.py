@@ -106,11 +106,18 @@ def seed_torch(seed: int | str, name: str, *parts: int) -> None:
     """Seeds torch's global state, for what draws from nothing else, such as dropout.
 
     To be called where that state is restored afterwards, as in `torch.random.fork_rng()`. The
-    arguments are those of `stream`.
+    arguments are those of `stream`. A GPU that this process has not used is left as it is:
+    `torch.manual_seed` would write down for its sake where it was called from, which takes longer
+    than a small training step has.
     """
     import torch
 
-    torch.manual_seed(stream(seed, name, *parts))
+    number = stream(seed, name, *parts)
+    device = torch.accelerator.current_accelerator()
+    if device is None or (device.type == "cuda" and not torch.cuda.is_initialized()):  # type: ignore[no-untyped-call]
+        torch.default_generator.manual_seed(number)
+    else:
+        torch.manual_seed(number)
 
 
 @contextlib.contextmanager

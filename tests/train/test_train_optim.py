@@ -1,5 +1,6 @@
 """Optimisers and schedules against closed forms and hand-made updates."""
 
+import copy
 import math
 
 import pytest
@@ -85,6 +86,83 @@ def test_sgd_is_nesterov_with_decay():
     assert one_parameter(settings, [1.0, -0.5]) == pytest.approx(w, abs=1e-12)
     plain = one_parameter(TrainingSettings(lr=0.1, momentum=0.0, weight_decay=0.0), [1.0, -0.5])
     assert plain == pytest.approx(2 - 0.05, abs=1e-12)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_sgd_moves_what_a_step_uses_as_torch_does_and_nothing_else(momentum, layout):
+    torch.manual_seed(0)
+    ours = nn.Sequential(nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 1), nn.Linear(3, 2)).to(
+        memory_format=layout
+    )
+    theirs = copy.deepcopy(ours)
+    settings = TrainingSettings(lr=0.1, momentum=momentum, weight_decay=0.1)
+    optimizer = make_optimizer(ours, settings)
+    plain = torch.optim.SGD(
+        decay_groups(theirs, 0.1), 0.1, momentum, nesterov=momentum > 0, fused=False
+    )
+    for used in ([0], [0, 1], [1], [0, 2], [0, 1, 2], [2]):
+        before = copy.deepcopy(ours.state_dict())
+        optimizer.zero_grad()
+        plain.zero_grad()
+        for i in used:
+            pairs = zip(ours[i].parameters(), theirs[i].parameters(), strict=True)
+            for parameter, other in pairs:
+                parameter.grad = torch.randn(parameter.shape)  # contiguous, whatever the weight is
+                other.grad = parameter.grad.clone()
+        optimizer.step()
+        plain.step()
+        for name, tensor in ours.state_dict().items():
+            torch.testing.assert_close(tensor, theirs.state_dict()[name], atol=1e-6, rtol=1e-6)
+            if int(name[0]) not in used:
+                assert torch.equal(tensor, before[name])
+
+
+def test_sparse_gradients_move_embeddings():
+    table = nn.Embedding(3, 2, sparse=True)
+    before = table.weight.detach().clone()
+    settings = TrainingSettings(lr=0.1, momentum=0.0, weight_decay=0.0)
+    optimizer = make_optimizer(table, settings)
+    table(torch.tensor([1])).sum().backward()
+    optimizer.step()
+    before[1] -= 0.1
+    torch.testing.assert_close(table.weight.detach(), before)
+
+
+def test_sgd_goes_on_exactly_from_its_state_and_from_one_that_was_not_fused():
+    torch.manual_seed(0)
+    settings = TrainingSettings(lr=0.1, momentum=0.9, weight_decay=0.1)
+    net = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    grads = [torch.randn(3, 3) for _ in range(4)]
+
+    def steps(layer, optimizer, some):
+        for grad in some:
+            optimizer.zero_grad()
+            layer.weight.grad = grad.clone()
+            optimizer.step()
+
+    whole, parted = copy.deepcopy(net), copy.deepcopy(net)
+    steps(whole[0], make_optimizer(whole, settings), grads)
+    first = make_optimizer(parted, settings)
+    steps(parted[0], first, grads[:2])
+    second = make_optimizer(parted, settings)
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    steps(parted[0], second, grads[2:])
+    assert torch.equal(whole[0].weight, parted[0].weight)
+
+    old = copy.deepcopy(net)
+    plain = torch.optim.SGD(decay_groups(old, 0.1), 0.1, 0.9, nesterov=True)
+    steps(old[0], plain, grads[:2])
+    state = copy.deepcopy(plain.state_dict())
+    steps(old[0], plain, grads[2:])
+    resumed = copy.deepcopy(net)
+    steps(
+        resumed[0], torch.optim.SGD(decay_groups(resumed, 0.1), 0.1, 0.9, nesterov=True), grads[:2]
+    )
+    now = make_optimizer(resumed, settings)
+    now.load_state_dict(state)
+    steps(resumed[0], now, grads[2:])
+    torch.testing.assert_close(old[0].weight, resumed[0].weight, atol=1e-6, rtol=1e-6)
 
 
 def test_adamw_decays_apart_from_the_gradient():

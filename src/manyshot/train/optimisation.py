@@ -232,14 +232,15 @@ class Optimisation:
         Raises:
             NonFiniteLoss: if a loss is not finite, on the CPU with one process.
         """
-        take_from_first(
-            [*(() if self._begun else self.net.parameters()), *self.net.buffers()], self.accelerator
-        )
+        alone = self.accelerator.num_processes == 1
+        if not alone:
+            begins = () if self._begun else self.net.parameters()
+            take_from_first([*begins, *self.net.buffers()], self.accelerator)
         self._begun = True
         seed_torch(*self.stream_of(number))
         try:
             trained = self._add_gradients(number, turns, phase)
-            if self.accelerator.device.type == "cpu" and self.accelerator.num_processes == 1:
+            if alone and self.accelerator.device.type == "cpu":
                 self.read(trained)
             self._move(phase, rate)
         finally:
@@ -337,8 +338,9 @@ class Optimisation:
                 )
             images = batch_of(turn.images)
             trained.append(Trained(number, phase, turn.plan, losses, images))
-        weights = () if only_codes else self.net.parameters()
-        average_gradients([*weights, *codes, *held_by(self.sampler)], self.accelerator)
+        if self.accelerator.num_processes > 1:
+            weights = () if only_codes else self.net.parameters()
+            average_gradients([*weights, *codes, *held_by(self.sampler)], self.accelerator)
         if phase in ("code", "joint"):
             archs = [path.arch for done in trained for path in done.plan.paths]
             penalty = self.net.sharing.penalty(archs)
