@@ -23,6 +23,7 @@ from torch import nn
 
 import manyshot as ms
 from manyshot.evaluate import Population, calibrate, score
+from manyshot.evaluate.stages import Survey
 from manyshot.nn import BatchNormStats
 from manyshot.train.checkpoint import digest
 from manyshot.zoo.blocks import Chain
@@ -261,6 +262,20 @@ def test_the_order_asked_for_and_the_order_of_the_tree(tiny, all_tiny):
     assert dict(population) and population.account == again
     with pytest.raises(ValueError, match="option 4 is not in 0..3"):
         Population(tiny, [(4, 0, 0, 0)], **LOOK)
+
+
+def test_parts_are_those_one_by_one_and_a_survey_is_made_once(tiny, monkeypatch):
+    archs = [(0, 0, 0, 0), (1, 0, 0, 2), (0, 0, 0, 1), (3, 2, 1, 0)]
+    first = Population(tiny, archs, parts=2, **LOOK)
+    found = dict(first)
+    for arch in archs:
+        alone = score(tiny, arch, parts=2, **LOOK)
+        assert (found[arch], found[arch].parts) == (alone, alone.parts)
+        assert len(alone.parts) == 2
+    monkeypatch.setattr(Survey, "_compare", lambda *_: pytest.fail("it was known"))
+    again = Population(tiny, archs[1:], parts=2, survey=first.survey, **LOOK)
+    assert again.method == "prefix tree"
+    assert dict(again) == {arch: found[arch] for arch in archs[1:]}
 
 
 def test_nothing_to_score(tiny):

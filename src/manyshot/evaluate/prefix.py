@@ -155,6 +155,7 @@ class Population:
         task: what is scored.
         archs: what is scored or known, without repetition, in the order given.
         method: `prefix tree`, or `one by one: ` and why.
+        survey: what is known of the network's stages; None if it was not looked at.
     """
 
     def __init__(
@@ -167,6 +168,8 @@ class Population:
         task: Task | str = "classification",
         memory: int = MEMORY,
         known: Collection[Arch] = (),
+        parts: int = 0,
+        survey: Survey | None = None,
     ) -> None:
         """Reads the network; nothing is scored yet.
 
@@ -181,11 +184,15 @@ class Population:
                 one batch needs. With fewer, more is computed again.
             known: those of `archs` whose scores are known, so that iterating leaves them out. The
                 account counts them, so that it is the same however often scoring was interrupted.
+            parts: into how many random parts the validation images are shared out, each scored too.
+            survey: that of an earlier population of the same network on images of the same shape,
+                so that what is known of its stages is not looked at again.
 
         Raises:
             ValueError: if an architecture is not in the space.
         """
-        self.net, self.task, self._memory = net, as_task(task), memory
+        self.net, self.task, self._memory, self._parts = net, as_task(task), memory, parts
+        self.survey = survey
         self.archs = tuple(dict.fromkeys(net.space.check(tuple(arch)) for arch in archs))
         self._known = frozenset(map(tuple, known))
         self._statistics_of = calibration if callable(calibration) else None
@@ -210,7 +217,9 @@ class Population:
         self._targets = [targets for _, targets in self._validation]
         self._sizes = [size for part in parts for size in part.sizes]
         if self.archs:
-            paths = Survey(self.net, self._stages, next(iter(parts[0]))).paths(self.archs)
+            if self.survey is None:
+                self.survey = Survey(self.net, self._stages, next(iter(parts[0])))
+            paths = self.survey.paths(self.archs)
             self._kept = kept_after(list(paths), sum(self._sizes), self._memory)
             if self._statistics_of is not None:
                 self._shared = _shared_statistics(self._statistics_of, paths)
@@ -248,6 +257,7 @@ class Population:
                 calibration=stats,
                 validation=self._validation,
                 task=self.task,
+                parts=self._parts,
             )
             self._spent.architectures += 1
             yield arch, scored
@@ -303,7 +313,7 @@ class Population:
             stats = self._stats(start, stop, path, source, None)
             with self.net.selecting(self._paths[path][0], stats):
                 outputs = (self._forward(start, stop, path, x) for x in source.validation)
-                return total(self.task, zip(outputs, self._targets, strict=True))
+                return total(self.task, zip(outputs, self._targets, strict=True), self._parts)
 
     def _stats(
         self, start: int, stop: int, path: StagePath, source: _Carried, keep: list[Tensor] | None

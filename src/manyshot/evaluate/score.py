@@ -216,9 +216,9 @@ def score(
             outputs and targets are not what the task allows.
     """
     task, mixture, stats = as_task(task), net.mixture(arch), calibration
-    if not isinstance(stats, BatchNormStats):
-        stats = calibrate(net, arch, stats, mixture)
     with evaluating(net):
+        if not isinstance(stats, BatchNormStats):
+            stats = calibrate(net, arch, stats, mixture)
         return total(
             task,
             (

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import torch
 from torch import nn
+
+_EVALUATED: ContextVar[tuple[nn.Module, ...]] = ContextVar("manyshot_evaluated", default=())
 
 
 @contextlib.contextmanager
@@ -18,15 +21,29 @@ def modes_kept(net: nn.Module) -> Iterator[None]:
         yield
     finally:
         for module, training in modes:
-            module.training = training
+            if module.training != training:
+                module.training = training
 
 
 @contextlib.contextmanager
 def evaluating(net: nn.Module) -> Iterator[None]:
-    """Eval mode without gradients inside; every module's mode is as before afterwards."""
-    with modes_kept(net), torch.no_grad():
-        net.eval()
-        yield
+    """Eval mode without gradients inside; every module's mode is as before afterwards.
+
+    Inside a block of the same network this does nothing but switch gradients off, so that whoever
+    evaluates much can walk through the modules once.
+    """
+    around = _EVALUATED.get()
+    if not net.training and any(outer is net for outer in around):
+        with torch.no_grad():
+            yield
+        return
+    token = _EVALUATED.set((*around, net))
+    try:
+        with modes_kept(net), torch.no_grad():
+            net.eval()
+            yield
+    finally:
+        _EVALUATED.reset(token)
 
 
 def without_autocast(device: str) -> contextlib.AbstractContextManager[Any]:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from manyshot import evaluate, records
 from manyshot.data import FixedBatches
+from manyshot.evaluate import Score
+from manyshot.evaluate.stages import Survey
 from manyshot.nn.batch_norm import BatchNormStats
 from manyshot.pipeline.build import Workspace
 from manyshot.run_folder import SEARCH_LOG, SHIFTING_STATE, RunFolder, ScoreLine, TaskRecord
@@ -109,6 +111,7 @@ class Scorer(Generic[L]):
         self.ws, self.accelerator, self.log, self.kind = ws, accelerator, log, kind
         self.known, self.batches = known, batches
         self._weights: tuple[int, str] | None = None
+        self._survey: Survey | None = None
         self.images = 0
         if accelerator.is_main_process:
             records.keep(log, kind, keep)
@@ -161,12 +164,14 @@ class Scorer(Generic[L]):
                 f"since: restore it from a copy, or delete {SHIFTING_STATE} too and resume, to "
                 "search anew"
             )
-        for start in range(0, len(fresh), world):
-            turn = fresh[start : start + world]
-            mine = turn[self.accelerator.process_index :][:1]
-            about: dict[str, int | str] = {"generation": generation, "role": role}
-            own = [self._scored(arch, version or 0, whole, stats, about) for arch in mine]
-            lines = gather_object(own) if world > 1 else own
+        about: dict[str, int | str] = {"generation": generation, "role": role}
+        lines: Iterable[L]
+        for start in range(0, len(fresh), world) if world > 1 else [0]:
+            turn = fresh[start : start + world] if world > 1 else fresh
+            mine = turn[self.accelerator.process_index :][:1] if world > 1 else turn
+            lines = self._scored(mine, version or 0, whole, stats, about)
+            if world > 1:
+                lines = gather_object(list(lines))
             for arch, line in zip(turn, lines, strict=True):
                 self._remember(arch, line)
                 if self.accelerator.is_main_process:
@@ -198,49 +203,75 @@ class Scorer(Generic[L]):
 
     def _scored(
         self,
-        arch: Arch,
+        archs: Sequence[Arch],
         version: int,
         whole: bool,
         stats: Callable[[Arch], BatchNormStats] | None,
         about: dict[str, int | str],
-    ) -> L:
+    ) -> Iterator[L]:
+        """The record of each architecture, in order; what is new is scored together."""
         ws, batches = self.ws, self.batches
         validation = batches.whole if whole else batches.validation
-        calibration: FixedBatches | BatchNormStats
-        calibration, name = batches.calibration, batches.calibration_id
-        if stats is not None:
-            calibration, name = stats(arch), RUNNING
-        before = self.known.get((arch, version, name, validation.images))
-        if before is not None:
-            value, loss, forwarded = before.proxy_score, before.proxy_loss, 0
-            halves = before.halves
-        else:
-            score = evaluate.score(
-                ws.net, arch, calibration=calibration, validation=validation, task=ws.task, parts=2
+        name = batches.calibration_id if stats is None else RUNNING
+        keys = {arch: (arch, version, name, validation.images) for arch in archs}
+        new = [arch for arch, key in keys.items() if key not in self.known]
+        scored, scores = self._together(new, validation, stats), dict[Arch, Score]()
+        for arch, key in keys.items():
+            before = self.known.get(key)
+            if before is not None:
+                value, loss, forwarded = before.proxy_score, before.proxy_loss, 0
+                halves = before.halves
+            else:
+                while arch not in scores:
+                    scores.update([next(scored)])
+                score = scores.pop(arch)
+                text = ws.net.space.to_text(arch)
+                score = score.checked(f"architecture {text} on validation images")
+                fitness = ws.task_record.fitness_of
+                ranks = [fitness(half.value, half.loss) for half in score.parts]
+                halves = None
+                if len(ranks) == 2 and all(map(math.isfinite, ranks)):
+                    halves = (ranks[0], ranks[1])
+                value, loss = score.value, score.loss
+                calibrated = 0 if stats is not None else batches.calibration.images
+                forwarded = calibrated + validation.images
+            content = {
+                **about,
+                "arch": ws.net.space.to_text(arch),
+                "proxy_score": value,
+                "proxy_loss": loss,
+                **ws.recorded_costs(arch),
+                "weights_version": version,
+                "calibration": name,
+                "validation_images": validation.images,
+                "weights": self.weights_of(version),
+                "images_forwarded": forwarded,
+                "halves": halves,
+            }
+            yield self.kind(**content)
+
+    def _together(
+        self,
+        archs: Sequence[Arch],
+        validation: FixedBatches,
+        stats: Callable[[Arch], BatchNormStats] | None,
+    ) -> Iterator[tuple[Arch, Score]]:
+        """The scores of architectures, in any order: several as a population."""
+        given: dict[str, Any] = {"validation": validation, "task": self.ws.task, "parts": 2}
+        if len(archs) == 1:
+            [arch] = archs
+            calibration = self.batches.calibration if stats is None else stats(arch)
+            yield arch, evaluate.score(self.ws.net, arch, calibration=calibration, **given)
+        elif archs:
+            population = evaluate.Population(
+                self.ws.net,
+                archs,
+                calibration=stats or self.batches.calibration,
+                survey=self._survey,
+                **given,
             )
-            score = score.checked(f"architecture {ws.net.space.to_text(arch)} on validation images")
-            fitness = ws.task_record.fitness_of
-            ranks = [fitness(half.value, half.loss) for half in score.parts]
-            halves = None
-            if len(ranks) == 2 and all(map(math.isfinite, ranks)):
-                halves = (ranks[0], ranks[1])
-            value, loss = score.value, score.loss
-            calibrated = 0 if stats is not None else batches.calibration.images
-            forwarded = calibrated + validation.images
-        content = {
-            **about,
-            "arch": ws.net.space.to_text(arch),
-            "proxy_score": value,
-            "proxy_loss": loss,
-            **ws.recorded_costs(arch),
-            "weights_version": version,
-            "calibration": name,
-            "validation_images": validation.images,
-            "weights": self.weights_of(version),
-            "images_forwarded": forwarded,
-            "halves": halves,
-        }
-        return self.kind(**content)
+            self._survey = population.survey
+            yield from population
 
     def weights_of(self, version: int) -> str:
         """The digest of the supernet's weights, taken once per version."""

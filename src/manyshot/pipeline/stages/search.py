@@ -9,6 +9,7 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
+from manyshot.nn.modes import evaluating
 from manyshot.pipeline.build import Workspace
 from manyshot.pipeline.checks import GENERATOR
 from manyshot.pipeline.stages.generate import Proposal, Proposed
@@ -221,8 +222,9 @@ class _Loop:
     ) -> None:
         version = None if self._is_complete else self.version
         stats = None if self.shifting is None else self.shifting.stats
-        for pair in self.scorer.score(self.generation, archs, version, role, stats=stats):
-            scored(*pair)
+        with evaluating(self.ws.net):
+            for pair in self.scorer.score(self.generation, archs, version, role, stats=stats):
+                scored(*pair)
 
     def _note(self) -> str:
         shown = f"best {max(self.scores.values()):.4f}"
