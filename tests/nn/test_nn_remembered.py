@@ -106,6 +106,19 @@ def test_a_forward_of_mixed_slices_is_of_its_own_architecture(archs, seed):
             assert torch.equal(net(x, arch), net.extract(arch)(x))
 
 
+def test_what_is_merged_once_is_of_the_part_that_is_asked_for():
+    net = ms.Supernet(Net(), sharing=ms.sharing.KShot(2, codes="uniform"))
+    linear, arch = net.model.deep, (1, 1, 0)
+    mixture = net.mixture(arch)
+    mean = linear._parameters["weight"].detach().mean(0)
+    with torch.no_grad():
+        few = mixture.merge(linear, "weight", (slice(2),))
+        assert mixture.merge(linear, "weight", (slice(2),)) is few
+        many = mixture.merge(linear, "weight", (slice(4),))
+    torch.testing.assert_close(few, mean[:2])
+    torch.testing.assert_close(many, mean[:4])
+
+
 @pytest.mark.parametrize("mode", ["full", "active"])
 def test_masks_in_between_change_nothing(mode):
     net, x = ms.Supernet(Net()), torch.randn(3, 2, 6, 6)

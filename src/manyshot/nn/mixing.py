@@ -126,16 +126,17 @@ class Kept:
 
     def __init__(self, arch: Arch, mixture: Mixture) -> None:
         self.arch, self._mixture = arch, mixture
-        self._tensors: dict[tuple[int, str, str], Tensor] = {}
+        self._tensors: dict[tuple[int, str], tuple[Index, Tensor]] = {}
 
     def merge(self, module: Stacked, name: str, index: Index) -> Tensor:
         """Merges (see `Mixture.merge`); without gradients each tensor only once."""
         if torch.is_grad_enabled():
             return self._mixture.merge(module, name, index)
-        key = (id(module), name, str(index))
-        if key not in self._tensors:
-            self._tensors[key] = self._mixture.merge(module, name, index)
-        return self._tensors[key]
+        key = (id(module), name)
+        kept = self._tensors.get(key)
+        if kept is None or kept[0] != index:
+            kept = self._tensors[key] = (index, self._mixture.merge(module, name, index))
+        return kept[1]
 
 
 class _Compensated(torch.autograd.Function):
@@ -342,7 +343,13 @@ class _StackedLayer(Stacked):
 
     def tensors(self, used: Used, selection: Selection) -> list[Tensor | None]:
         """Weight and bias, cut and mixed (see `Layer.tensors`)."""
-        return [self.cut(name, selection) for name in used.cuts]
+        mixture = selection.mixture
+        return [
+            self.cut(name, selection)
+            if mixture is None or name not in self._stacks
+            else mixture.merge(self, name, cut.index)
+            for name, cut in used.cuts.items()
+        ]
 
 
 def _each_slice(fn: Callable[[Tensor], Tensor], stack: Tensor) -> Tensor:
