@@ -63,11 +63,11 @@ class Mixture(Protocol):
 class Selection:
     """One architecture while it runs: option indices, the sizes they give, statistics, mixture.
 
-    Attributes:
-        values: the numbers of the decisions that have any. Layers remember by them what they use.
-
     It has two forms. By option indices alone, layers slice. With `policies`, straight-through
     one-hot vectors, layers mask (see `manyshot.nn.policy`). Layers ask this object, never the arch.
+
+    Attributes:
+        values: the numbers of the decisions that have any. Layers remember by them what they use.
     """
 
     __slots__ = (

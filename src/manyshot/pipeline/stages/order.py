@@ -7,6 +7,7 @@ from pathlib import Path
 from accelerate import Accelerator
 
 from manyshot import rank
+from manyshot.nn.modes import evaluating
 from manyshot.pipeline.build import Workspace
 from manyshot.pipeline.stages.score import Images, Key, Scorer, fitness_of
 from manyshot.progress import Progress
@@ -50,7 +51,7 @@ class Watched:
             lambda line: may_stay or line.role == BEFORE,
         )
         self._best, self._task = shifting.watched_best, ws.task_record
-        self._moves = ws.recipe.moves
+        self._moves, self._net = ws.recipe.moves, ws.net
         self.overall: list[Arch] = []
         self.local: list[Arch] = []
         self._before: dict[Arch, OrderLine] = {}
@@ -81,7 +82,7 @@ class Watched:
         self, generation: int, version: int, role: str, progress: Progress
     ) -> dict[Arch, OrderLine]:
         scores: dict[Arch, OrderLine] = {}
-        with progress.stage(role, len(self.overall)) as advance:
+        with progress.stage(role, len(self.overall)) as advance, evaluating(self._net):
             for arch, line in self._scorer.score(generation, self.overall, version, role):
                 scores[arch] = line
                 advance(len(scores), "watched")

@@ -216,8 +216,8 @@ class Scorer(Generic[L]):
         keys = {arch: (arch, version, name, validation.images) for arch in archs}
         new = [arch for arch, key in keys.items() if key not in self.known]
         scored, scores = self._together(new, validation, stats), dict[Arch, Score]()
-        for arch, key in keys.items():
-            before = self.known.get(key)
+        for arch in archs:
+            before = self.known.get(keys[arch])
             if before is not None:
                 value, loss, forwarded = before.proxy_score, before.proxy_loss, 0
                 halves = before.halves
