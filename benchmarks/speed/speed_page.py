@@ -8,7 +8,9 @@ from typing import Any
 
 from benchmarks.lib.pages import markdown, page
 
-COMMAND = "python -m benchmarks.speed.speed [steps loop evaluation macs help memory] [--at macro]"
+COMMAND = (
+    "python -m benchmarks.speed.speed [steps calls loop evaluation macs help memory] [--at macro]"
+)
 
 READING = """
 ## How to read it
@@ -24,8 +26,12 @@ READING = """
 - `part of the ratio in ...` is supernet minus bare in that part of the step, over the whole bare
   step. The supernet's SGD goes through all its parameters, most of them without a gradient
   (`update`, `clearing`), the bare one only through its own.
+- `calls` counts the Python functions that a forward calls, generators among them, which no load of
+  the machine changes. What a layer works out once is worked out before.
 - The loop is `manyshot.train.train`: sampler, random streams, learning rate, checks of the loss,
-  batches and augmentation included, checkpoints not. The bare loop has none but the batches.
+  batches and augmentation included, checkpoints not. The bare loops have none but the batches: one
+  trains the extracted subnets, the other the supernet itself.
+- Evaluation with K copies is over the forwards of the same subnets, whose weights are merged.
 - Evaluation is `manyshot.evaluate.score` on 256 calibration and 256 validation images in batches of
   128, over nothing but the forward passes of the extracted subnet (train mode, then eval mode).
 - MACs and `--help` are seconds, not ratios, and a bar on seconds means little on a shared machine:
@@ -49,6 +55,21 @@ READING = """
   ones, where two bare copies differ by 0.01.
 - The optimiser's walk over parameters without a gradient is about 0.1 % of a step.
 - The weights and momenta that are off the path account for all of a supernet's extra memory.
+
+## Found on 2026-11-29
+
+Not among the records above: few rounds, on a 2-core Intel Xeon under a load of 8 to 10
+([LOG.md](../../LOG.md) has the same figures and the command).
+
+- Python functions called in a forward, of four architectures each, counted as `calls` does, over
+  the extracted subnet's: attentivenas 4.45, now 1.16 (3,287 and 2,836); autoformer 5.3, now 1.16;
+  bignas 4.4, now 1.13; tiny_cnn 4.3, now 1.19; tiny_vit 6.7, now 1.45 (bar 1.5).
+- A training step over the bare subnet's at `tiny_vit`: 1.15 (1.11 to 1.19), now 1.10 (1.06 to 1.19,
+  two bare copies differ by as much as 0.06); the bar of 1.03 is missed by 0.07.
+- `train()` over a bare loop over the same supernet at `tiny`: 1.44 (1.42 to 1.47), now 1.10 (1.06
+  to 1.16); the bar of 1.03 is missed by 0.07.
+- `score()` over the forwards alone at `tiny`: 1.45 (1.43 to 1.47), now 1.29 (1.14 to 1.36; no bar
+  at this size), with four copies 1.66 (1.65 to 1.67), now 1.42 (1.33 to 1.59).
 
 ## Caveats
 
