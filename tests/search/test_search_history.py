@@ -91,6 +91,49 @@ def test_history_records_order_scores_versions_and_costs() -> None:
     assert (len(history), history.told) == (3, 4)
 
 
+@settings(deadline=None, derandomize=True, max_examples=100)
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.lists(st.tuples(ARCHS, st.floats(0, 1)), max_size=9)))
+)
+def test_history_equals_dictionaries(tells) -> None:
+    history, scores, versions, latest = History(SPACE, {"total": total}), {}, {}, 0
+    for version, pairs in tells:
+        history.tell([arch for arch, _ in pairs], [score for _, score in pairs], version)
+        for arch, score in pairs:
+            scores[arch], versions[arch], latest = score, version, version
+        assert history.archs == list(scores) and history.scores == scores
+        assert history.scores_N.tolist() == list(scores.values())
+        assert history.fresh_N.tolist() == [each == latest for each in versions.values()]
+        assert history.costs_NL.tolist() == [[sum(arch)] for arch in scores]
+
+
+def test_what_a_history_gives_does_not_change_with_it() -> None:
+    history = History(SPACE, {"total": total})
+    history.tell([(1, 0, 0)], [0.5])
+    scores_N, costs_NL = history.scores_N, history.costs_NL
+    history.tell([(1, 0, 0), (2, 0, 0)], [0.7, 0.8])
+    assert scores_N.tolist() == [0.5] and costs_NL.tolist() == [[1]]
+    with pytest.raises(ValueError, match="read-only"):
+        costs_NL[0, 0] = 5
+
+
+@settings(deadline=None, derandomize=True, max_examples=200)
+@given(
+    st.dictionaries(ARCHS, st.sampled_from([0.1, 0.2, 0.3]), min_size=1),
+    st.integers(1, 9),
+    st.booleans(),
+    st.data(),
+)
+def test_ranked_equals_sorting_everything(scores, most: int, costly: bool, data) -> None:
+    history = History(SPACE, {"total": total})
+    history.tell(list(scores), list(scores.values()))
+    rows = sorted(data.draw(st.sets(st.integers(0, len(scores) - 1))))
+    chosen = [history.archs[i] for i in rows]
+    expected = sorted(chosen, key=lambda a: (-scores[a], costly * sum(a), a))[:most]
+    costs_N = history.costs_NL[:, 0] if costly else None
+    assert history.ranked(np.array(rows, dtype=np.intp), most, costs_N) == expected
+
+
 def test_streams_differ_by_seed_by_what_was_told_and_by_asks() -> None:
     history, drawn = History(SPACE), []
     for _ in range(3):

@@ -83,7 +83,7 @@ def cost(archs) -> list[int]:
     return [sum((i + 2) * option for i, option in enumerate(arch)) for arch in archs]
 
 
-def run(searcher: NSGA2, generations: int) -> list[list[tuple[int, ...]]]:
+def run(searcher: NSGA2, generations: int, score=score) -> list[list[tuple[int, ...]]]:
     asked = []
     for _ in range(generations):
         asked.append(searcher.ask(20))
@@ -145,6 +145,45 @@ def test_survival_and_tournaments_prefer_the_uncrowded() -> None:
     # An end loses a tournament never, an inner one unless it meets an inner one: 1 time in 4.
     ends = sum(family in (0, 9) for family in families)
     assert abs(ends / 400 - 3 / 4) < 3.5 * np.sqrt(3 / 16 / 400)
+
+
+class Sorting(NSGA2):  # type: ignore[misc]  # final for users
+    """As NSGA2, with survivors from a sort of everything told."""
+
+    def _child(self, rng, rows):
+        options = self.options
+        archs = [self.history.archs[i] for i in rows]
+        rank, crowding = rank_and_crowding(self._points(rows), options.population)
+        order = sorted(range(len(rows)), key=lambda i: (rank[i], -crowding[i], archs[i]))
+        survivors = order[: options.population]
+
+        def parent():
+            a, b = (int(i) for i in rng.integers(len(survivors), size=2))
+            one, two = survivors[a], survivors[b]
+            return archs[two if (rank[two], -crowding[two]) < (rank[one], -crowding[one]) else one]
+
+        def child():
+            one, two = parent(), parent()
+            if rng.random() < options.crossover_probability:
+                one = self.space.crossover(one, two, rng)
+            return self.space.mutate(one, rng, options.mutation_probability)
+
+        return child
+
+
+@pytest.mark.parametrize("population", [2, 7, 40, 500])
+def test_survivors_are_those_of_sorting_everything(population: int) -> None:
+    """Scores and costs of few values, so that ranks and crowding are often equal; 400 told."""
+    space = SearchSpace([Decision(range(4), f"d{i}") for i in range(8)])
+    limits = [Limit("d0<=2", lambda archs: [arch[0] for arch in archs], 2)]
+    options = NSGA2Options(population=population, objective=lambda archs: [sum(a) for a in archs])
+    asked = []
+    for kind in (NSGA2, Sorting):
+        searcher = kind(space, seed=3, limits=limits, options=options)
+        random = np.random.default_rng(0).integers(0, 4, (400, 8)).tolist()
+        searcher.tell([tuple(a) for a in random], [float(a[1] + a[2] // 2) for a in random])
+        asked.append(run(searcher, 4, lambda a: float(a[1] + a[2] // 2)))
+    assert asked[0] == asked[1]
 
 
 def test_one_of_the_limits_holds_and_infeasible_names_them() -> None:

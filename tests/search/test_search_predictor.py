@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from manyshot.search import Limit, PredictorOptions, WeakPredictor, best, make_searcher
+from manyshot.search import Limit, PredictorOptions, WeakPredictor, best, make_searcher, predictor
 from manyshot.search.predictor import networks
 from manyshot.space import Arch, Decision, SearchSpace
 from manyshot.testing.searchers import nested_space
@@ -91,6 +91,25 @@ def test_proposals_are_the_predicted_best() -> None:
     assert set(searcher.ask(8)) == set(rest[:8])
     assert set(searcher.ask(3)) < set(rest[8:16])  # what was proposed is out; 3 of the next 8
     assert set(searcher.ask(20)) <= set(rest[:31])  # more than `top`: as many as wanted
+
+
+def test_the_newest_are_fitted_and_pools_are_predicted_in_parts(
+    monkeypatch,
+) -> None:
+    """By the oracle on the newest 30 of 40; one of the others told again gets no younger."""
+    monkeypatch.setattr(predictor, "_FITTED", 30)
+    monkeypatch.setattr(predictor, "_PREDICTED", 7)
+    space = flat([3] * 5)
+    searcher = WeakPredictor(space, seed=1, options=PredictorOptions(initial=30, top=8))
+    rng = np.random.default_rng(0)
+    archs = [tuple(a) for a in rng.permutation(list(space.enumerate()))[:40].tolist()]
+    scores = rng.random(40).tolist()
+    searcher.tell(archs, scores)
+    searcher.tell(archs[:1], [9.0])
+    predict = oracle(space, archs[10:], scores[10:], alpha=0.1)
+    rest = sorted(set(space.enumerate()) - set(archs), key=predict, reverse=True)
+    assert set(searcher.ask(8)) == set(rest[:8])
+    assert searcher.elites()[0] == archs[0]  # the best of all told
 
 
 def test_proposals_are_a_uniform_sample_of_the_top() -> None:

@@ -48,8 +48,11 @@ class Budgets:
             return np.arange(len(self.history))
         return np.flatnonzero(self.history.costs_NL[:, budget] <= self.each[budget][0].limit)
 
-    def ranked(self, budget: int, rows: npt.NDArray[np.intp]) -> list[Arch]:
-        """The architectures of `rows`, best first; ties by lower cost, then by tuple."""
-        if not self.each[budget]:
-            return self.history.ranked(rows)
-        return self.history.ranked(rows, self.history.costs_NL[:, budget])
+    def told(self, budget: int) -> list[Arch]:
+        """The architectures told within a budget, oldest first."""
+        return [self.history.archs[i] for i in self.rows(budget)]
+
+    def ranked(self, budget: int, rows: npt.NDArray[np.intp], most: int) -> list[Arch]:
+        """At most so many of the architectures of `rows`, best first; ties by cost, then tuple."""
+        costs_N = self.history.costs_NL[:, budget] if self.each[budget] else None
+        return self.history.ranked(rows, most, costs_N)

@@ -72,27 +72,28 @@ class Draft:
         rng: np.random.Generator,
         want: int,
         limits: Sequence[Limit],
-        told: Sequence[Arch] = (),
+        told: Callable[[], Sequence[Arch]] = tuple,
     ) -> list[Arch]:
         """Accepts up to `want` random networks.
 
         They are uniform over networks within the limits: a uniform encoding counts only if it is
         its network's representative. What that fails to find, a small space gives from the list of
         all that is left. A large one gives the representatives of other encodings drawn (small
-        networks may have very many aliases), then what random walks from the smallest and `told`
-        find; if neither is within the limits, from what `reach` finds.
+        networks may have very many aliases), then what random walks from the smallest and those
+        told find; if neither is within the limits, from what `reach` finds.
 
         Args:
             rng: the random stream.
             want: how many are wanted.
             limits: all must hold.
-            told: architectures that were told before and are within the limits.
+            told: gives the architectures that were told before and are within the limits; it is
+                called only where walks begin from them, for they may be very many.
 
         Returns:
             The accepted architectures.
 
         Raises:
-            Infeasible: if nothing within the limits was found, and `told` is empty.
+            Infeasible: if nothing within the limits was found, and nothing was told.
         """
         added: list[Arch] = []
         spare: dict[Arch, None] = {}
@@ -125,15 +126,15 @@ class Draft:
         rng: np.random.Generator,
         want: int,
         limits: Sequence[Limit],
-        told: Sequence[Arch],
+        told: Callable[[], Sequence[Arch]],
         spare: Iterable[Arch],
         added: list[Arch],
     ) -> int:
-        """Accepts from `spare`, then mutants of mutants; returns how many there are with `told`."""
+        """Accepts from `spare`, then mutants of mutants; returns how many, with those told."""
         self._accept(spare, want, added)
         space, smallest = self._space, [self._space.canonical(self._space.smallest)]
         self._accept(self._within(smallest, limits), want, added)
-        pool = list(dict.fromkeys([*told, *self._within([*smallest, *self.archs], limits)]))
+        pool = list(dict.fromkeys([*told(), *self._within([*smallest, *self.archs], limits)]))
         if not pool:
             nearest = reach(space, limits, rng)
             pool = [] if nearest is None else [space.canonical(nearest)]

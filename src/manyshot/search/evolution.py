@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Sequence
 from typing import Literal, final
@@ -122,10 +123,9 @@ class Evolution:
         draft = Draft(self.space, refuse, self.options.attempts)
 
         def propose(budget: int, want: int) -> list[Arch]:
-            rows = self._budgets.rows(budget)
-            limits = self._budgets.each[budget]
-            if len(history) < self.options.population or not rows.size:
-                return draft.sample(rng, want, limits, [history.archs[i] for i in rows])
+            if len(history) < self.options.population or not self._budgets.rows(budget).size:
+                told = functools.partial(self._budgets.told, budget)
+                return draft.sample(rng, want, self._budgets.each[budget], told)
             return self._breed(draft, rng, want, budget)
 
         return history.propose(in_turn(n, len(self._budgets), rng, propose))
@@ -143,7 +143,7 @@ class Evolution:
 
     def _breed(self, draft: Draft, rng: np.random.Generator, want: int, budget: int) -> list[Arch]:
         limits = self._budgets.each[budget]
-        told = [self.history.archs[i] for i in self._budgets.rows(budget)]
+        told = functools.partial(self._budgets.told, budget)
         children: list[Arch] = []
         planned = 0
         for child, share in self._recipes(rng, want, budget):
@@ -193,7 +193,7 @@ class Evolution:
         return fresh if fresh.size else rows
 
     def _parents(self, budget: int) -> list[Arch]:
-        return self._budgets.ranked(budget, self._alive(budget))[: self.options.parents]
+        return self._budgets.ranked(budget, self._alive(budget), self.options.parents)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import final
+from typing import Any, final
 
 import numpy as np
 import numpy.typing as npt
@@ -33,10 +33,10 @@ class History:
         self.archs: list[Arch] = []
         self.told = 0
         self._costs = tuple((costs or {}).items())
-        self._recorded: tuple[list[float], ...] = tuple([] for _ in self._costs)
+        self._recorded = _Grown((len(self._costs),), np.float64)
         self._row: dict[Arch, int] = {}
-        self._scores: list[float] = []
-        self._versions: list[int] = []
+        self._scores = _Grown((), np.float64)
+        self._versions = _Grown((), np.int64)
         self._latest_version = 0
         self._asks = 0
         self._pending: set[Arch] = set()
@@ -47,22 +47,24 @@ class History:
     @property
     def scores(self) -> dict[Arch, float]:
         """The latest score of every architecture told, oldest architecture first."""
-        return dict(zip(self.archs, self._scores, strict=True))
+        return dict(zip(self.archs, self._scores.rows.tolist(), strict=True))
 
     @property
     def scores_N(self) -> npt.NDArray[np.float64]:
         """The latest scores, in the order of `archs`."""
-        return np.array(self._scores, dtype=np.float64)
+        return self._scores.rows.copy()
 
     @property
     def costs_NL(self) -> npt.NDArray[np.float64]:
-        """The recorded costs, in the order of `archs`."""
-        return np.array(self._recorded, dtype=np.float64).reshape(len(self._costs), len(self)).T
+        """The recorded costs, in the order of `archs`; not to be written to."""
+        costs_NL = self._recorded.rows
+        costs_NL.flags.writeable = False
+        return costs_NL
 
     @property
     def fresh_N(self) -> npt.NDArray[np.bool_]:
         """Which scores have the weights version of the latest tell."""
-        return np.asarray(np.array(self._versions, dtype=np.int64) == self._latest_version)
+        return np.asarray(self._versions.rows == self._latest_version)
 
     def generator(self, seed: int) -> np.random.Generator:
         """The random stream of the next ask: fixed by the seed, what was told, and asks since."""
@@ -101,17 +103,16 @@ class History:
         if not archs:
             return
         new = [arch for arch in dict.fromkeys(archs) if arch not in self._row]
-        recorded = [costs_of(cost, new, name).tolist() for name, cost in self._costs]
-        for column, values in zip(self._recorded, recorded, strict=True):
-            column.extend(values)
+        costs_LN = np.array([costs_of(cost, new, name) for name, cost in self._costs])
+        self._recorded.extend(costs_LN.reshape(len(self._costs), len(new)).T)
+        self._scores.extend(np.full(len(new), np.nan))
+        self._versions.extend(np.full(len(new), weights_version))
         for arch in new:
             self._row[arch] = len(self.archs)
             self.archs.append(arch)
-            self._scores.append(math.nan)
-            self._versions.append(weights_version)
         for arch, number in zip(archs, numbers, strict=True):
-            self._scores[self._row[arch]] = number
-            self._versions[self._row[arch]] = weights_version
+            self._scores.rows[self._row[arch]] = number
+            self._versions.rows[self._row[arch]] = weights_version
         self.told += len(archs)
         self._latest_version = weights_version
         self._asks = 0
@@ -134,9 +135,45 @@ class History:
                 )
 
     def ranked(
-        self, rows: npt.NDArray[np.intp], costs_N: npt.NDArray[np.float64] | None = None
+        self,
+        rows: npt.NDArray[np.intp],
+        most: int,
+        costs_N: npt.NDArray[np.float64] | None = None,
     ) -> list[Arch]:
-        """The architectures of `rows`, best score first; ties by lower cost, then by tuple."""
-        archs, scores = self.archs, self._scores
+        """The best architectures of `rows`, best score first; ties by lower cost, then by tuple.
+
+        Args:
+            rows: of the history.
+            most: how many are wanted at most, at least one.
+            costs_N: the costs of all of the history; without them ties are by tuple.
+        """
+        archs, scores = self.archs, self._scores.rows
         costs = np.zeros(len(self)) if costs_N is None else costs_N
-        return [archs[i] for i in sorted(rows, key=lambda i: (-scores[i], costs[i], archs[i]))]
+        if len(rows) > most:  # those that may be among the best, without sorting the others
+            least = np.partition(scores[rows], -most)[-most]
+            rows = rows[scores[rows] >= least]
+        ranked = sorted(rows.tolist(), key=lambda i: (-scores[i], costs[i], archs[i]))
+        return [archs[i] for i in ranked[:most]]
+
+
+@final
+class _Grown:
+    """An array whose first axis grows at its end, so that what is appended alone is copied."""
+
+    def __init__(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
+        self._room: npt.NDArray[Any] = np.empty((0, *shape), dtype)
+        self._count = 0
+
+    @property
+    def rows(self) -> npt.NDArray[Any]:
+        """What was appended; a view, of which single rows may be set."""
+        return self._room[: self._count]
+
+    def extend(self, rows: npt.NDArray[Any]) -> None:
+        count = self._count + len(rows)
+        if count > len(self._room):
+            room = np.empty((2 * count, *self._room.shape[1:]), self._room.dtype)
+            room[: self._count] = self.rows
+            self._room = room
+        self._room[self._count : count] = rows
+        self._count = count

@@ -109,7 +109,10 @@ class NSGA2:
         if bred:
             child = self._child(rng, rows)
             children += draft.breed(child, n, self.limits)
-        told = [history.archs[i] for i in rows]
+
+        def told() -> list[Arch]:
+            return [history.archs[i] for i in rows]
+
         sampled = draft.sample(rng, n - len(children), self.limits, told)
         self.top_ups += len(sampled) if bred else 0
         return history.propose(children + sampled)
@@ -141,16 +144,17 @@ class NSGA2:
 
     def _child(self, rng: np.random.Generator, rows: npt.NDArray[np.intp]) -> Callable[[], Arch]:
         """A function that draws children of binary tournaments among the survivors of `rows`."""
-        options = self.options
-        archs: list[Arch] = [self.history.archs[i] for i in rows]
+        options, archs = self.options, self.history.archs
         rank, crowding = rank_and_crowding(self._points(rows), options.population)
-        order = sorted(range(len(rows)), key=lambda i: (rank[i], -crowding[i], archs[i]))
-        survivors = order[: options.population]
+        ranked = np.flatnonzero(rank <= np.sort(rank)[: options.population].max()).tolist()
+        ranked.sort(key=lambda i: (rank[i], -crowding[i], archs[rows[i]]))
+        survivors = ranked[: options.population]
 
         def parent() -> Arch:
             a, b = (int(i) for i in rng.integers(len(survivors), size=2))
             one, two = survivors[a], survivors[b]
-            return archs[two if (rank[two], -crowding[two]) < (rank[one], -crowding[one]) else one]
+            better = two if (rank[two], -crowding[two]) < (rank[one], -crowding[one]) else one
+            return archs[rows[better]]
 
         def child() -> Arch:
             one, two = parent(), parent()

@@ -27,6 +27,13 @@ _RIDGE = 0.1
 _LISTED = 20_000
 """A space of at most so many encodings is predicted as a whole."""
 
+_FITTED = 2_000
+"""A regression is fitted on so many scores at most, the newest: its time grows with their cube and
+its memory with their square, so that 10,000 would take 11 s and 2.4 GB."""
+
+_PREDICTED = 4_096
+"""So many architectures are predicted at once, which bounds the memory that it takes."""
+
 Features = npt.NDArray[np.float64]
 Predict = Callable[[Features], npt.NDArray[np.float64]]
 
@@ -65,7 +72,8 @@ class WeakPredictor:
     """Random networks first, then a sample of those that a regression on all scores puts on top.
 
     The regression is ridge regression on options and on pairs of options, written as a kernel of
-    how many decisions are equal; it is fitted anew in every `ask`. A space of at most 20,000
+    how many decisions are equal; it is fitted anew in every `ask`, on the 2,000 architectures told
+    last if there are more. A space of at most 20,000
     encodings is predicted as a whole. Of a larger one a pool is predicted, which is drawn anew each
     time: random networks within the limit, and mutants of the best told. With several limits each
     proposal is made for one of them in turn; one regression on one history serves all. Nothing told
@@ -74,7 +82,8 @@ class WeakPredictor:
 
     References: Wu et al. 2021, "Stronger NAS with Weaker Predictors" (arXiv:2102.10490), section 3,
     from which it differs in the predictor (theirs is an MLP, a regression tree or a random forest),
-    in the pool of a large space, in the limits, and in `members`; Osband & Van Roy 2015,
+    in that it forgets all but the newest 2,000, in the pool of a large space, in the limits, and in
+    `members`; Osband & Van Roy 2015,
     "Bootstrapped Thompson Sampling and Deep Exploration" (arXiv:1507.00300).
 
     Attributes:
@@ -120,14 +129,14 @@ class WeakPredictor:
         draft = Draft(self.space, refuse, self.options.attempts)
         predicts: list[Predict] = []
         if len(history) >= self.options.initial:
-            every = self._fitted_rows()
+            every = self._competing_rows()[-_FITTED:]
             drawn = (rng.choice(every, len(every)) for _ in range(self.options.members))
             predicts = [self._fitted(rows) for rows in drawn] or [self._fitted(every)]
 
         def propose(budget: int, want: int) -> list[Arch]:
-            told = [history.archs[i] for i in budgets.rows(budget)]
+            told = functools.partial(budgets.told, budget)
             picked: list[Arch] = []
-            if predicts and told:
+            if predicts and budgets.rows(budget).size:
                 pool, features_MF = self._pool(rng, budget, told, refuse)
                 if pool and want and self.options.members:
                     each = [predict(features_MF) for predict in predicts[:want]]
@@ -148,18 +157,18 @@ class WeakPredictor:
         self.history.tell(archs, scores, weights_version)
 
     def elites(self) -> list[Arch]:
-        """The `parents` best architectures within each limit, of the scores that are fitted."""
+        """The `parents` best architectures within each limit, of the scores that count."""
         parents = (self._parents(budget) for budget in range(len(self._budgets)))
         return list(dict.fromkeys(itertools.chain.from_iterable(parents)))
 
     def _parents(self, budget: int) -> list[Arch]:
-        rows, fitted = self._budgets.rows(budget), self._fitted_rows()
-        competing = rows[np.isin(rows, fitted)]
-        ranked = self._budgets.ranked(budget, competing if competing.size else rows)
-        return ranked[: self.options.parents]
+        rows = self._budgets.rows(budget)
+        competing = np.intersect1d(rows, self._competing_rows(), assume_unique=True)
+        rows = competing if competing.size else rows
+        return self._budgets.ranked(budget, rows, self.options.parents)
 
-    def _fitted_rows(self) -> npt.NDArray[np.intp]:
-        """The rows of the history that the regression is fitted on."""
+    def _competing_rows(self) -> npt.NDArray[np.intp]:
+        """The rows of the history whose scores count, oldest first."""
         fresh = np.flatnonzero(self.history.fresh_N)
         few = len(fresh) < self.options.initial
         return np.arange(len(self.history)) if self.options.stale_scores or few else fresh
@@ -179,13 +188,19 @@ class WeakPredictor:
         )
         archs = [self.history.archs[i] for i in rows]
         model.fit(_one_hot(self.space, archs), (score_N - score_N.mean()) / spread)
-        return lambda features_MF: np.asarray(model.predict(features_MF))
+
+        def predict(features_MF: Features) -> npt.NDArray[np.float64]:
+            starts = range(0, len(features_MF), _PREDICTED)
+            parts = [model.predict(features_MF[i : i + _PREDICTED]) for i in starts]
+            return np.concatenate(parts)
+
+        return predict
 
     def _pool(
         self,
         rng: np.random.Generator,
         budget: int,
-        told: Sequence[Arch],
+        told: Callable[[], Sequence[Arch]],
         refuse: Callable[[Arch], bool],
     ) -> tuple[Sequence[Arch], Features]:
         """Networks within a budget to predict: all of them, or random ones and mutants."""

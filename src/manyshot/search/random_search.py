@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Sequence
 from typing import final
@@ -67,7 +68,7 @@ class RandomSearch:
         draft = Draft(self.space, self.history.seen, self.options.attempts)
 
         def propose(budget: int, want: int) -> list[Arch]:
-            told = [self.history.archs[i] for i in self._budgets.rows(budget)]
+            told = functools.partial(self._budgets.told, budget)
             return draft.sample(rng, want, self._budgets.each[budget], told)
 
         return self.history.propose(in_turn(n, len(self._budgets), rng, propose))
@@ -81,7 +82,5 @@ class RandomSearch:
     def elites(self) -> list[Arch]:
         """The `keep` best architectures within each limit, of all scores told."""
         budgets = self._budgets
-        kept = (
-            budgets.ranked(i, budgets.rows(i))[: self.options.keep] for i in range(len(budgets))
-        )
+        kept = (budgets.ranked(i, budgets.rows(i), self.options.keep) for i in range(len(budgets)))
         return list(dict.fromkeys(itertools.chain.from_iterable(kept)))
