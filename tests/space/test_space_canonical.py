@@ -223,3 +223,42 @@ def test_records_survive_json_and_refuse_other_schemas() -> None:
     assert set(again.decisions).isdisjoint(space.decisions)
     with pytest.raises(ValueError, match="schema 2; this reads 1"):
         SearchSpace.from_dict({**space.to_dict(), "schema": 2})
+
+
+def swept(space: SearchSpace, arch: Arch) -> Arch:
+    """Inactive decisions to 0 one after the other, all of them, until nothing changes."""
+    index = space.index
+
+    def matters(decision: Decision) -> bool:
+        uses = space.uses.get(decision, ((),))
+        return any(all(swept[index[d]] in allowed for d, allowed in use) for use in uses)
+
+    swept, before = list(arch), None
+    while swept != before:
+        before = list(swept)
+        for i, decision in enumerate(space.decisions):
+            if swept[i] and not matters(decision):
+                swept[i] = 0
+    return tuple(swept)
+
+
+@st.composite
+def tangles(draw: st.DrawFn) -> tuple[SearchSpace, list[Arch]]:
+    """Decisions any of which may gate any, also each other and themselves, and some encodings."""
+    decisions = [Decision(range(3), f"d{i}") for i in range(draw(st.integers(1, 7)))]
+    conditions = st.tuples(
+        st.sampled_from(decisions), st.frozensets(st.integers(0, 2), min_size=1, max_size=2)
+    )
+    uses = st.lists(st.lists(conditions, max_size=2).map(tuple), max_size=2)
+    space = SearchSpace(decisions, uses=draw(st.dictionaries(st.sampled_from(decisions), uses)))
+    archs = st.tuples(*[st.integers(0, 2)] * len(decisions))
+    return space, draw(st.lists(archs, min_size=1, max_size=20))
+
+
+@settings(deadline=None, derandomize=True, max_examples=400)
+@given(tangles())
+def test_canonical_is_what_sweeps_over_all_decisions_end_with(
+    tangle: tuple[SearchSpace, list[Arch]],
+) -> None:
+    space, archs = tangle
+    assert [space.canonical(arch) for arch in archs] == [swept(space, arch) for arch in archs]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import heapq
 import itertools
 import math
+import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, final
@@ -77,8 +79,11 @@ class SearchSpace(Shown):
         _check_commutations(self.commutations, self.uses)
         self._ranks = {d: tuple(r) for d, r in (ranks or {}).items()}
         self.index = {d: i for i, d in enumerate(self.decisions)}
-        self.counts = np.array([len(d.options) for d in self.decisions], dtype=np.int64)
+        self._counts = tuple(len(d.options) for d in self.decisions)
+        self.counts = np.array(self._counts, dtype=np.int64)
         self._conditions = tuple(self._indexed(d) for d in self.decisions)
+        self._gated = tuple(i for i, uses in enumerate(self._conditions) if () not in uses)
+        self._gates = self._gated_by()
         self._groups = tuple(
             (tuple(self.index[d] for d in c.decisions), c.option) for c in self.commutations
         )
@@ -86,6 +91,14 @@ class SearchSpace(Shown):
     def _indexed(self, decision: Decision) -> tuple[tuple[tuple[int, frozenset[int]], ...], ...]:
         uses = self.uses.get(decision, ((),))
         return tuple(tuple((self.index[d], allowed) for d, allowed in use) for use in uses)
+
+    def _gated_by(self) -> dict[int, tuple[int, ...]]:
+        """For each decision that others depend on, the positions of these."""
+        gated: dict[int, dict[int, None]] = {}
+        for i in self._gated:
+            for j, _ in itertools.chain.from_iterable(self._conditions[i]):
+                gated.setdefault(j, {})[i] = None
+        return {j: tuple(positions) for j, positions in gated.items()}
 
     @property
     def size(self) -> int:
@@ -180,6 +193,8 @@ class SearchSpace(Shown):
                 f"architecture {arch!r} has {len(arch)} entries; this space has "
                 f"{len(self.decisions)} decisions"
             )
+        if all(map(operator.lt, arch, self._counts)) and min(arch, default=0) >= 0:
+            return arch
         for decision, option in zip(self.decisions, arch, strict=True):
             if not 0 <= option < len(decision.options):
                 raise ValueError(
@@ -193,8 +208,13 @@ class SearchSpace(Shown):
         return tuple(self._matters(i, arch) for i in range(len(self)))
 
     def _matters(self, position: int, arch: Sequence[int]) -> bool:
-        uses = self._conditions[position]
-        return any(all(arch[i] in allowed for i, allowed in use) for use in uses)
+        for use in self._conditions[position]:  # plain loops: architectures come by the thousand
+            for i, allowed in use:
+                if arch[i] not in allowed:
+                    break
+            else:
+                return True
+        return False
 
     def canonical(self, arch: Arch) -> Arch:
         """The representative of all encodings of the stand-alone network that `arch` is.
@@ -203,12 +223,19 @@ class SearchSpace(Shown):
         Then declared commutations are sorted, so that the commuting option comes last. Aliases by
         commutation use *other* supernet weights: evaluate the representative.
         """
-        canonical, before = list(self.check(arch)), None
-        while canonical != before:  # what became 0 may decide what else matters
-            before = list(canonical)
-            for i, option in enumerate(before):
-                if option and not self._matters(i, canonical):
-                    canonical[i] = 0
+        canonical = list(self.check(arch))
+        again: list[tuple[int, int]] = []  # turns from the first decision to the last, positions
+        for i in self._gated:
+            if canonical[i] and not self._matters(i, canonical):
+                canonical[i] = 0
+                again += [(1, j) for j in self._gates.get(i, ()) if j < i]
+        heapq.heapify(again)
+        while again:  # what became 0 may decide what else matters
+            turn, i = heapq.heappop(again)
+            if canonical[i] and not self._matters(i, canonical):
+                canonical[i] = 0
+                for j in self._gates.get(i, ()):
+                    heapq.heappush(again, (turn + (j < i), j))
         for positions, option in self._groups:
             values = [canonical[i] for i in positions]
             kept = [v for v in values if v != option]
