@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import heapq
 import itertools
 import math
@@ -170,12 +171,12 @@ class SearchSpace(Shown):
             return tuple(float(v) for v in decision.values)
         return self._ranks.get(decision, tuple(float(i) for i in range(len(decision.options))))
 
-    @property
+    @functools.cached_property
     def smallest(self) -> Arch:
         """The smallest option of every decision (the first of equals), by `ranks`."""
         return tuple(r.index(min(r)) for r in map(self.ranks, self.decisions))
 
-    @property
+    @functools.cached_property
     def largest(self) -> Arch:
         """The largest option of every decision (the first of equals), by `ranks`."""
         return tuple(r.index(max(r)) for r in map(self.ranks, self.decisions))
