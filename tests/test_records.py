@@ -3,6 +3,7 @@
 import json
 import os
 import stat
+import tracemalloc
 
 import pytest
 
@@ -121,6 +122,74 @@ def test_keeping_lines(lines, monkeypatch):
     records.keep_lines(lines, lambda record: True)
     assert records.keep_lines(lines.with_name("none"), lambda record: True) == []
     assert not lines.with_name("none").exists()
+
+
+class Step(records.Record):
+    step: int
+    loss: float | None = None
+
+
+def test_typed_lines_are_read_when_they_are_asked_for(lines):
+    """So that what is before a damaged line comes first, and the error when it is reached."""
+    with lines.open("a") as file:
+        file.write('{"schema": 1, "step": "three"}\n{"schema": 1, "ste')
+    steps = records.iterate_lines(lines, Step)
+    assert [next(steps).step for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(RecordError) as caught:
+        next(steps)
+    assert str(caught.value).startswith(f"{lines}, line 4 has 'step' = 'three': input should be")
+    assert list(records.iterate_lines(lines.with_name("none"), Step)) == []
+
+
+@pytest.mark.parametrize(
+    ("damaged", "says"),
+    [
+        (b'{"schema": 1, "step": 1', "is not a record"),
+        (b"", "is not a record"),
+        (b"[1]", "is not a record"),
+        (b'{"schema": 2, "step": 1}', "has schema 2; this version reads 1"),
+        (b'{"step": 1}', "has schema None; this version reads 1"),
+        (b'{"schema": 1}', "has no 'step'"),
+        (b'{"schema": 1, "step": 1, "more": 2}', "has an unknown key 'more'"),
+        (b'{"schema": 1, "step": 1}{"schema": 1, "step": 2}', "is not a record"),
+        (b'{"schema": 1, "step": 1, "loss": NaN}', "has 'loss' = nan"),
+    ],
+)
+def test_a_damaged_typed_line_is_named_and_nothing_is_changed(lines, damaged, says):
+    for number in range(3):
+        whole = lines.read_bytes().split(b"\n")
+        lines.write_bytes(b"\n".join([*whole[:number], damaged, *whole[number:]]))
+        before = lines.read_bytes()
+        for read in (records.load_lines, lambda *a: records.keep(*a, lambda line: False)):
+            with pytest.raises(RecordError) as caught:
+                read(lines, Step)
+            assert str(caught.value).startswith(f"{lines}, line {number + 1} {says}")
+        assert lines.read_bytes() == before
+        lines.write_bytes(b"\n".join(whole))
+
+
+def test_keeping_typed_lines(lines, monkeypatch):
+    """What stays is the same to the byte, however it was written; what is cut or unwanted goes."""
+    with lines.open("ab") as file:
+        file.write(b'{"step":3,  "schema":1}\n{"schema": 1, "st')
+    before = lines.read_bytes().split(b"\n")
+    kept = records.keep(lines, Step, lambda line: line.step != 1)
+    assert [line.step for line in kept] == [0, 2, 3]
+    assert lines.read_bytes() == b"\n".join([before[0], before[2], before[3], b""])
+    monkeypatch.setattr(records, "wrote", lambda path: pytest.fail("nothing was to be written"))
+    assert records.keep(lines, Step) == kept
+    assert records.keep(lines.with_name("none"), Step) == []
+    assert not lines.with_name("none").exists()
+
+
+def test_lines_of_a_long_file_are_in_memory_one_at_a_time(tmp_path):
+    path = tmp_path / "long.jsonl"
+    records.write_lines(path, ({"step": step, "loss": 0.5} for step in range(20_000)))
+    tracemalloc.start()
+    assert sum(line.step for line in records.iterate_lines(path, Step)) == 20_000 * 19_999 // 2
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < path.stat().st_size / 4
 
 
 def test_a_record_is_one_line_whatever_is_in_it(tmp_path):

@@ -295,31 +295,36 @@ def _no_link(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
+def _raw_lines(path: Path) -> Iterator[bytes]:
+    """The lines of a file, one in memory at a time; a last one without an end is left out."""
+    if path.exists():
+        with path.open("rb") as file:
+            yield from (line[:-1] for line in file if line.endswith(b"\n"))
+
+
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """The records of a `.jsonl` file; a last line torn by a kill is left out.
 
     Raises:
         RecordError: if any other line is no record, or of another schema.
     """
-    if not path.exists():
-        return []
-    lines = path.read_bytes().split(b"\n")
-    records = []
-    for number, line in enumerate(lines[:-1], start=1):
-        try:
-            record = json.loads(line)
-        except ValueError as error:
-            raise RecordError(
-                f"{path}, line {number} is not a record: {error}; {_WAY_OUT}"
-            ) from error
-        records.append(_checked(path, record))
-    return records
+    return [_read_line(path, *numbered) for numbered in enumerate(_raw_lines(path), start=1)]
 
 
-def load_lines(
+def _read_line(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except ValueError as error:
+        raise RecordError(f"{path}, line {number} is not a record: {error}; {_WAY_OUT}") from error
+    return _checked(path, record)
+
+
+def iterate_lines(
     path: Path, kind: type[R], only: Callable[[dict[str, Any]], bool] | None = None
-) -> list[R]:
-    """The lines of a `.jsonl` file as records of a known type; a torn last one is left out.
+) -> Iterator[R]:
+    """The lines of a `.jsonl` file as records of a known type, read when they are asked for.
+
+    However long the file is, one line is in memory at a time. A torn last one is left out.
 
     Args:
         path: the file; without one there are no lines.
@@ -327,24 +332,36 @@ def load_lines(
         only: passes over the lines that it refuses, which may be of any type.
 
     Raises:
+        RecordError: if a line is not of the type, or of another schema, once it is reached.
+    """
+    validate = kind.model_validate_json
+    for number, line in enumerate(_raw_lines(path), start=1):
+        if only is not None and not only(_read_line(path, number, line)):
+            continue
+        try:
+            record = validate(line)
+        except ValidationError:
+            record = None
+        if record is None or "schema_version" not in record.model_fields_set:
+            record = parsed(kind, line, f"{path}, line {number}")  # says what is wrong
+        yield record
+
+
+def load_lines(
+    path: Path, kind: type[R], only: Callable[[dict[str, Any]], bool] | None = None
+) -> list[R]:
+    """The lines of a `.jsonl` file as records of a known type; see `iterate_lines`.
+
+    Raises:
         RecordError: if a line is not of the type, or of another schema.
     """
-    if not path.exists():
-        return []
-    lines = path.read_bytes().split(b"\n")[:-1]
-    if only is not None:
-        accepted = [only(record) for record in read_lines(path)]
-    return [
-        parsed(kind, line, f"{path}, line {number}")
-        for number, line in enumerate(lines, start=1)
-        if only is None or accepted[number - 1]
-    ]
+    return list(iterate_lines(path, kind, only))
 
 
 def keep(path: Path, kind: type[R], wanted: Callable[[R], bool] = lambda line: True) -> list[R]:
     """Rewrites a `.jsonl` file with the lines of a known type that are wanted, and returns them.
 
-    A torn last line is dropped too, so that appending may go on.
+    A torn last line is dropped too, so that appending may go on. Lines that stay are not changed.
 
     Args:
         path: the file; without one nothing is written.
@@ -354,10 +371,25 @@ def keep(path: Path, kind: type[R], wanted: Callable[[R], bool] = lambda line: T
     Raises:
         RecordError: if a line is not of the type, or of another schema.
     """
-    lines = [(line, wanted(line)) for line in load_lines(path, kind)]
-    stays = iter([stay for _, stay in lines])
-    keep_lines(path, lambda _: next(stays))
-    return [line for line, stay in lines if stay]
+    kept: list[R] = []
+    stays = bytearray()
+    for line in iterate_lines(path, kind):
+        stays.append(wanted(line))
+        if stays[-1]:
+            kept.append(line)
+    if path.exists() and (not all(stays) or _is_cut(path)):
+        with atomic(path) as temporary, path.open("rb") as old, temporary.open("wb") as new:
+            new.writelines(line for stay, line in zip(stays, old, strict=False) if stay)
+    return kept
+
+
+def _is_cut(path: Path) -> bool:
+    """Whether the last line of a file has no end."""
+    with path.open("rb") as file:
+        if not file.seek(0, os.SEEK_END):
+            return False
+        file.seek(-1, os.SEEK_END)
+        return file.read() != b"\n"
 
 
 def keep_lines(path: Path, keep: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from accelerate import Accelerator
 
-from manyshot import evaluate
+from manyshot import evaluate, records
 from manyshot.evaluate import Score
 from manyshot.pipeline.build import Workspace
 from manyshot.pipeline.stages.finish import finish
@@ -24,6 +24,7 @@ from manyshot.run_folder import (
     FinishLine,
     RunFolder,
     ScoreLine,
+    SearchLine,
     VerdictRecord,
     WinnerRecord,
 )
@@ -190,9 +191,10 @@ def judged(
 def _drawn(ws: Workspace, folder: Path) -> list[ScoreLine]:
     """The records of the networks that the search drew before it learnt from scores."""
     name = ws.recipe.search.name
-    lines = [line for line in RunFolder(folder).search_lines() if line.role == "candidate"]
+    every = records.iterate_lines(RunFolder(folder).search_log, SearchLine)
+    lines: list[ScoreLine] = [line for line in every if line.role == "candidate"]
     if name == "random":
-        return list(lines)
+        return lines
     if name == "generator":
         return []
     searcher = ws.searcher(ws.limits())

@@ -17,7 +17,14 @@ from manyshot.evaluate import Score
 from manyshot.evaluate.stages import Survey
 from manyshot.nn.batch_norm import BatchNormStats
 from manyshot.pipeline.build import Workspace
-from manyshot.run_folder import SEARCH_LOG, SHIFTING_STATE, RunFolder, ScoreLine, TaskRecord
+from manyshot.run_folder import (
+    SEARCH_LOG,
+    SHIFTING_STATE,
+    RunFolder,
+    ScoreLine,
+    SearchLine,
+    TaskRecord,
+)
 from manyshot.space import Arch, SearchSpace
 from manyshot.train.checkpoint import digest
 
@@ -64,12 +71,13 @@ def latest_scores(run: Path, space: SearchSpace, task: TaskRecord) -> dict[Arch,
     Raises:
         RecordError: if it has scored nothing.
     """
-    lines = RunFolder(run).search_lines()
-    if not lines:
+    lines = records.iterate_lines(RunFolder(run).search_log, SearchLine)
+    scores = {space.from_text(line.arch): fitness_of(task, line) for line in lines}
+    if not scores:
         raise records.RecordError(
             f"{run} has no {SEARCH_LOG}: search it with manyshot search {run}"
         )
-    return {space.from_text(line.arch): fitness_of(task, line) for line in lines}
+    return scores
 
 
 Key = tuple[Arch, int, str, int]
@@ -113,10 +121,10 @@ class Scorer(Generic[L]):
         self._weights: tuple[int, str] | None = None
         self._survey: Survey | None = None
         self.images = 0
-        if accelerator.is_main_process:
-            records.keep(log, kind, keep)
+        kept = records.keep(log, kind, keep) if accelerator.is_main_process else None
         accelerator.wait_for_everyone()
-        self.recorded = [self._checked(line) for line in records.load_lines(log, kind)]
+        lines = records.load_lines(log, kind) if kept is None else kept
+        self.recorded = [self._checked(line) for line in lines]
 
     def _checked(self, line: L) -> L:
         own = self.batches.calibration_id
