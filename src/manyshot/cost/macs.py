@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 
 import torch
 from torch import nn
 
 from manyshot.cost.concatenated import Concatenated, concatenated_tables
+from manyshot.cost.products import Product
 from manyshot.cost.recording import CostMismatch, Positions, Recording
 from manyshot.cost.tables import CostTable, Table
 from manyshot.cost.watch import Watch
@@ -40,8 +42,9 @@ def macs_table(
 
     Convolutions and matrix products of any module are counted; biases, norms, activations and all
     else in `manyshot.nn.counting.FREE` are not. Each decision that is held as a size is varied to
-    see what depends on it; of modules that take many concatenated sizes see
-    `manyshot.cost.concatenated`. The result is checked on extracted subnets.
+    see what depends on it; of layers of many channels to choose from see `manyshot.cost.products`,
+    of modules that take many concatenated sizes `manyshot.cost.concatenated`. The result is checked
+    on extracted subnets.
 
     Args:
         net: the supernet.
@@ -68,12 +71,41 @@ def _checked(
     net: Supernet, recording: Recording, depends: Mapping[nn.Module, Positions]
 ) -> CostTable:
     """The table by what modules depend on, after its check."""
-    forms = {module: Concatenated.of(recording, module, p) for module, p in depends.items()}
-    listed = {module: depends[module] for module, form in forms.items() if form is None}
-    by_module: ModuleTables = {
-        module: [recording.expand(module, depends[module], {c: n for c, (n, _) in cells.items()})]
-        for module, cells in recording.tabulate(recording.macs, listed, 0).items()
-    }
+    pairs = ((module, Product.of(recording, module, p)) for module, p in depends.items())
+    products = {module: product for module, product in pairs if product is not None}
+    if products:
+        with contextlib.suppress(CostMismatch):
+            return _recorded(net, recording, depends, products)
+    return _recorded(net, recording, depends, {})
+
+
+def _recorded(
+    net: Supernet,
+    recording: Recording,
+    depends: Mapping[nn.Module, Positions],
+    products: Mapping[nn.Module, Product],
+) -> CostTable:
+    """The table, after its check; of some layers by their channels multiplied."""
+
+    def observe(arch: Arch) -> dict[nn.Module, int | Fraction]:
+        selection = Selection(net.space.decisions, arch)
+        return {
+            module: products[module].factor(selection, count) if module in products else count
+            for module, count in recording.macs(arch).items()
+        }
+
+    others = {module: p for module, p in depends.items() if module not in products}
+    forms = {module: Concatenated.of(recording, module, p) for module, p in others.items()}
+    listed = {module: others[module] for module, form in forms.items() if form is None}
+    listed |= {module: product.rest for module, product in products.items()}
+    by_module: ModuleTables = {}
+    for module, cells in recording.tabulate(observe, listed, 0).items():
+        values = {cell: value for cell, (value, _) in cells.items()}
+        if module in products:
+            factors = {cell: Fraction(value) for cell, value in values.items()}
+            by_module[module] = [products[module].table(recording, factors)]
+        else:
+            by_module[module] = [recording.expand(module, others[module], values)]
     held = [form for form in forms.values() if form is not None]
     by_module |= concatenated_tables(recording, recording.macs, held)
     parts = itertools.chain.from_iterable(by_module.values())

@@ -9,9 +9,10 @@ from collections import defaultdict
 import numpy as np
 from torch import Tensor, nn
 
+from manyshot.cost.axes import extents, holds
 from manyshot.cost.macs import check_archs
 from manyshot.cost.recording import CostMismatch
-from manyshot.cost.tables import MAX_CELLS, CostTable
+from manyshot.cost.tables import MAX_CELLS, CostTable, Table
 from manyshot.nn.extract import extract
 from manyshot.nn.inputs import model_dtype
 from manyshot.nn.layer import Shape
@@ -41,12 +42,8 @@ def params_table(net: Supernet) -> CostTable:
             parts[_positions(space, tensor, part)].append(part)
     for positions, tensors in parts.items():
         table = np.zeros([int(space.counts[p]) for p in positions], np.int64)
-        for cell in itertools.product(*(range(n) for n in table.shape)):
-            arch = [0] * len(space)
-            for position, option in zip(positions, cell, strict=True):
-                arch[position] = option
-            selection = Selection(space.decisions, tuple(arch))
-            table[cell] = sum(_numel(places, selection) for places in tensors)
+        for places in tensors:
+            table += _numels(space, positions, places)
         tables[positions] = table
     cost = CostTable.of("params", tuple(space.counts.tolist()), tables.items())
     _check(net, cost)
@@ -117,6 +114,19 @@ def _positions(space: SearchSpace, tensor: Tensor, places: Places) -> tuple[int,
             f"decisions ({cells:,} combinations; at most {MAX_CELLS:,}): share it by fewer choices"
         )
     return positions
+
+
+def _numels(space: SearchSpace, positions: tuple[int, ...], places: Places) -> Table:
+    """The parameters at all options of some decisions, as a table that broadcasts over them."""
+    (_, shape), *others = places
+    if all(_is(shape, other) for _, other in others):
+        sizes = (extents(space, positions, size) for size in shape)
+        return math.prod(sizes, start=holds(space, positions, [use for use, _ in places]))
+    decisions = [space.decisions[p] for p in positions]
+    table = np.zeros([int(space.counts[p]) for p in positions], np.int64)
+    for cell in np.ndindex(table.shape):
+        table[cell] = _numel(places, Selection(decisions, cell))
+    return table
 
 
 def _numel(places: Places, selection: Selection) -> int:
