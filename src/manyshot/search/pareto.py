@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from pymoo.operators.survival.rank_and_crowding.metrics import calc_crowding_distance
-from pymoo.util.nds.non_dominated_sorting import NonDominatedSorting
 
 
 def _checked(points_ND: npt.ArrayLike) -> npt.NDArray[np.float64]:
@@ -27,6 +25,8 @@ def non_dominated(points_ND: npt.ArrayLike) -> npt.NDArray[np.bool_]:
     Raises:
         ValueError: for another shape than (N, D), or a nan.
     """
+    from pymoo.util.nds.non_dominated_sorting import NonDominatedSorting  # slow to import
+
     points = _checked(points_ND)
     front_N = np.zeros(len(points), dtype=np.bool_)
     if len(points):
@@ -44,6 +44,9 @@ def rank_and_crowding(
     Reference: Deb et al. 2002, "A fast and elitist multiobjective genetic algorithm: NSGA-II",
     sections III-A and III-B; computed by pymoo.
     """
+    from pymoo.operators.survival.rank_and_crowding.metrics import calc_crowding_distance
+    from pymoo.util.nds.non_dominated_sorting import NonDominatedSorting  # slow to import
+
     points = _checked(points_ND)
     fronts = NonDominatedSorting().do(points, n_stop_if_ranked=n)
     rank_N = np.full(len(points), len(fronts), dtype=np.intp)
