@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from manyshot.tasks import Loss, Task, WithLoss, as_task
 from manyshot.train import Only, Sampler, Standalone, Taught, Trainer, Uniform, engine, train
 from manyshot.train.compute import MacsOf
 from manyshot.train.optim import OptimizerFactory, ScheduleFactory
-from manyshot.train.precision import settled
+from manyshot.train.precision import said_of_precision, settled
 from manyshot.train.probing import HeldOut
 
 
@@ -103,6 +104,8 @@ def fit(
             )
     device = _device_of(net)
     settings = settled(settings, device)
+    if words := said_of_precision(settings, device):
+        warnings.warn(words, stacklevel=2)
     if isinstance(train_on, Splits):
         splits = train_on
         looks: dict[str, Any] = {"mean": splits.mean, "std": splits.std, "device": device}

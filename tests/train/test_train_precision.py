@@ -9,6 +9,7 @@ from torch import nn
 
 import manyshot as ms
 from manyshot.pipeline import Workspace
+from manyshot.pipeline.settling import said_of_precisions, with_precision
 from manyshot.recipe import Recipe
 from manyshot.train.precision import fast_precision
 from pipeline_runs import run, small
@@ -35,6 +36,36 @@ def test_a_torch_that_does_not_say_trains_in_single_precision(monkeypatch):
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
     assert fast_precision(torch.device("cpu")) == "fp32"
     assert fast_precision(torch.device("meta")) == "fp32"
+
+
+@pytest.mark.parametrize(
+    ("units", "precision", "slow"),
+    [
+        ({"amx_bf16": False, "avx512_bf16": False}, "bf16", True),
+        ({"amx_bf16": False, "avx512_bf16": False}, "auto", False),
+        ({"amx_bf16": False, "avx512_bf16": False}, "fp32", False),
+        ({"amx_bf16": True, "avx512_bf16": False}, "bf16", False),
+        ({"amx_bf16": False, "avx512_bf16": True}, "bf16", False),
+        ({"sve_bf16": False}, "bf16", False),  # another kind of processor: nothing is known
+    ],
+)
+def test_a_precision_without_units_is_said_to_be_slow(monkeypatch, units, precision, slow):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: units)
+    recipe = Recipe.model_validate({"finish": {"training": {"precision": precision}}})
+    device = torch.device("cpu")
+    said = said_of_precisions(with_precision(recipe, device), device)
+    assert said.startswith("finish.training.precision = 'bf16' is several times slower") is slow
+    assert ("no amx_bf16, no avx512_bf16): say precision = 'auto'" in said) is slow
+    assert said_of_precisions(recipe, torch.device("meta")) == ""
+
+
+def test_fitting_in_a_precision_without_units_warns(monkeypatch):
+    units = {"amx_bf16": False, "avx512_bf16": False}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: units)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    settings = ms.TrainingSettings(epochs=1, precision="bf16")
+    with pytest.warns(UserWarning, match="precision = 'bf16' is several times slower"):
+        ms.fit(net, ms.data.load("digits", train_size=64), settings=settings)
 
 
 def test_a_run_keeps_what_it_began_with(monkeypatch, tmp_path):

@@ -19,7 +19,7 @@ from manyshot.recipe import Recipe, SearchSettings, TrainingSettings, epochs_to_
 from manyshot.search import limits_of
 from manyshot.seeding import numpy_rng
 from manyshot.space import SearchSpace
-from manyshot.train.precision import settled
+from manyshot.train.precision import said_of_precision, settled
 
 Training = TypeVar("Training", bound=TrainingSettings)
 
@@ -91,6 +91,17 @@ def with_precision(recipe: Recipe, device: torch.device) -> Recipe:
             "finish": recipe.finish.model_copy(update=finish),
         }
     )
+
+
+def said_of_precisions(recipe: Recipe, device: torch.device) -> str:
+    """That a precision of a recipe is slow on a device (see `said_of_precision`); else empty."""
+    sections = {
+        "train": recipe.train,
+        "shifting": recipe.shifting,
+        "finish.training": recipe.finish.training,
+    }
+    said = {name: said_of_precision(settings, device) for name, settings in sections.items()}
+    return next((f"{name}.{words}" for name, words in said.items() if words), "")
 
 
 def with_epochs(recipe: Recipe, splits: Splits) -> Recipe:

@@ -30,3 +30,21 @@ def fast_precision(device: torch.device) -> Literal["fp32", "bf16"]:
     else:
         has_units = False
     return "bf16" if has_units else "fp32"
+
+
+def said_of_precision(settings: OptimiserSettings, device: torch.device) -> str:
+    """That a device has no units for the precision that was asked for; else empty.
+
+    Said of processors of which torch knows that they have neither AMX nor AVX-512 for bfloat16,
+    which is then computed in single precision and rounded, operation by operation.
+    """
+    if settings.precision != "bf16" or device.type != "cpu":
+        return ""
+    has = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    if has.get("amx_bf16", True) or has.get("avx512_bf16", True):
+        return ""
+    return (
+        "precision = 'bf16' is several times slower than 'fp32' on this machine, whose processor "
+        "has no units for it (no amx_bf16, no avx512_bf16): say precision = 'auto', which is bf16 "
+        "only where there are such units, or 'fp32'"
+    )

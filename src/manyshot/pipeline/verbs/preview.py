@@ -9,7 +9,7 @@ from manyshot.cost import CostTable
 from manyshot.pipeline.build import Workspace, on_its_threads, processes
 from manyshot.pipeline.checks import GENERATOR, LISTED, check_settings
 from manyshot.pipeline.networks import said_of_classifier
-from manyshot.pipeline.settling import said_of_budgets
+from manyshot.pipeline.settling import said_of_budgets, said_of_precisions
 from manyshot.pipeline.stages.latency import needs_latency
 from manyshot.pipeline.stages.lengths import estimate, with_lengths
 from manyshot.progress import Progress, Silent, showing
@@ -70,7 +70,11 @@ def preview(
     world = processes(recipe)
     with showing(progress or Silent()):
         ws = Workspace.build(recipe)
-    notes = [said_of_budgets(recipe, ws.recipe, ws.costs), said_of_classifier(ws.original)]
+    notes = [
+        said_of_budgets(recipe, ws.recipe, ws.costs),
+        said_of_classifier(ws.original),
+        said_of_precisions(ws.recipe, ws.device),
+    ]
     if RunFolder(folder).has_begun:
         notes.append(f"{folder} holds a run: what is done there is not done again")
     budgets = [_budget(ws, text) for text in ws.recipe.search.budgets]

@@ -24,7 +24,7 @@ from manyshot.pipeline.clock import Clock
 from manyshot.pipeline.inherit import keep_inherited
 from manyshot.pipeline.networks import keep_original, said_of_classifier
 from manyshot.pipeline.opening import open_folder, take_over
-from manyshot.pipeline.settling import said_of_budgets
+from manyshot.pipeline.settling import said_of_budgets, said_of_precisions
 from manyshot.pipeline.stages import latency
 from manyshot.pipeline.stages.adopt import load_source, take_source
 from manyshot.pipeline.stages.controls import choose_controls, finish_controls, judged
@@ -82,8 +82,11 @@ def begin(
     world = processes(recipe)  # before anything is put on a device
     with showing(progress):
         ws = Workspace.build(recipe, folder if trained is None else trained)
-    note = said_of_budgets(recipe, ws.recipe, ws.costs)
-    notes = (note, said_of_classifier(ws.original))
+    notes = (
+        said_of_budgets(recipe, ws.recipe, ws.costs),
+        said_of_classifier(ws.original),
+        said_of_precisions(ws.recipe, ws.device),
+    )
     for words in notes if is_main_process() else ():
         if words:
             warnings.warn(words, stacklevel=2)
