@@ -135,6 +135,24 @@ def test_costs_and_page(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/status")
+def test_scale_is_measured_and_its_page_has_a_row_for_each(tmp_path):
+    from benchmarks.speed import scale
+
+    for name in ("random", "evolution", "nsga2"):
+        assert scale.proposing(name, 60) > 0
+    path = tmp_path / "search.jsonl"
+    scale.write_search(path, 30)
+    assert scale.reading(path, "iterate") > 0 and scale.reading(path, "keep") > 0
+    written = tmp_path / "records.jsonl"
+    rows = (("predictor, 10,000 told", 0.5, 200.0), ("canonical", 0.00005, 0.0))
+    for what, seconds, mb in rows:
+        about = {"commit": "abc", "cores": 2, "cpu": "x", "threads": 1, "torch": "2", "date": "d"}
+        records.append(written, {"what": what, "seconds": seconds, "mb": mb, **about})
+    page = scale.write_page(written).read_text()
+    assert "| predictor, 10,000 told | 0.5 s | 200 MB | 1 s and 300 MB |" in page
+    assert "| canonical | 0.05 ms | 0 MB |  |" in page
+
+
 @pytest.mark.parametrize("side", ["supernet", "bare"])
 def test_peak_memory_of_both_sides(side):
     from benchmarks.lib.workloads import WORKLOADS

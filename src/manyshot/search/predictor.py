@@ -1,4 +1,4 @@
-"""Weak predictors: fit one on every score told, score a sample of its predicted best, repeat.
+"""Weak predictors: fit one on the scores told, score a sample of its predicted best, repeat.
 
 N counts architectures told, M those of a pool, F the one-hot features.
 """
@@ -72,19 +72,19 @@ class WeakPredictor:
     """Random networks first, then a sample of those that a regression on all scores puts on top.
 
     The regression is ridge regression on options and on pairs of options, written as a kernel of
-    how many decisions are equal; it is fitted anew in every `ask`, on the 2,000 architectures told
-    last if there are more. A space of at most 20,000
-    encodings is predicted as a whole. Of a larger one a pool is predicted, which is drawn anew each
-    time: random networks within the limit, and mutants of the best told. With several limits each
-    proposal is made for one of them in turn; one regression on one history serves all. Nothing told
-    is proposed again. A single regression may stay where it is; several on resampled scores, of
-    which each proposes in turn, go on to explore (`members`), which is not in the paper.
+    how many decisions are equal; it is fitted anew in every `ask`, on the newest 2,000 architectures
+    if more were told. A space of at most 20,000 encodings is predicted as a whole. Of a larger
+    one a pool is predicted, which is drawn anew each time: random networks within the limit, and
+    mutants of the best told. With several limits each proposal is made for one of them in turn; one
+    regression on one history serves all. Nothing told is proposed again. A single regression may
+    stay where it is; several on resampled scores, of which each proposes in turn, go on to explore
+    (`members`), which is not in the paper.
 
     References: Wu et al. 2021, "Stronger NAS with Weaker Predictors" (arXiv:2102.10490), section 3,
     from which it differs in the predictor (theirs is an MLP, a regression tree or a random forest),
-    in that it forgets all but the newest 2,000, in the pool of a large space, in the limits, and in
-    `members`; Osband & Van Roy 2015,
-    "Bootstrapped Thompson Sampling and Deep Exploration" (arXiv:1507.00300).
+    in that all but the newest 2,000 are forgotten, in the pool of a large space, in the limits, and
+    in `members`; Osband & Van Roy 2015, "Bootstrapped Thompson Sampling and Deep Exploration"
+    (arXiv:1507.00300).
 
     Attributes:
         history: what was told.
