@@ -72,8 +72,8 @@ class WeakPredictor:
     """Random networks first, then a sample of those that a regression on all scores puts on top.
 
     The regression is ridge regression on options and on pairs of options, written as a kernel of
-    how many decisions are equal; it is fitted anew in every `ask`, on the newest 2,000 architectures
-    if more were told. A space of at most 20,000 encodings is predicted as a whole. Of a larger
+    how many decisions are equal; it is fitted anew in every `ask`, on the 2,000 newest if more were
+    told. A space of at most 20,000 encodings is predicted as a whole. Of a larger
     one a pool is predicted, which is drawn anew each time: random networks within the limit, and
     mutants of the best told. With several limits each proposal is made for one of them in turn; one
     regression on one history serves all. Nothing told is proposed again. A single regression may
