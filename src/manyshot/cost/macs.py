@@ -99,7 +99,8 @@ def _recorded(
     listed = {module: others[module] for module, form in forms.items() if form is None}
     listed |= {module: product.rest for module, product in products.items()}
     by_module: ModuleTables = {}
-    for module, cells in recording.tabulate(observe, listed, 0).items():
+    nothing: int | Fraction = 0
+    for module, cells in recording.tabulate(observe, listed, nothing).items():
         values = {cell: value for cell, (value, _) in cells.items()}
         if module in products:
             factors = {cell: Fraction(value) for cell, value in values.items()}

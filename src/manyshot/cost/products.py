@@ -67,6 +67,7 @@ class Product:
         space = recording.space
         if math.prod(int(space.counts[p]) for p in depends) <= LISTED:
             return None
+        sizes: tuple[Number | Size, Number | Size, Number | Size]
         if type(module) is Linear:
             sizes = (module.in_features, module.out_features, 1)
         elif isinstance(module, _CONVOLUTIONS) and type(module) in _CONVOLUTIONS:
@@ -108,12 +109,12 @@ class Product:
                 f"({math.prod(shape):,} combinations; at most {MAX_CELLS:,}): nest fewer choices "
                 "or let fewer sizes meet in it"
             )
-        over = np.zeros((2, *(int(space.counts[p]) for p in self.rest)), np.int64)
-        over[1] = 1
-        for cell, factor in factors.items():
-            over[(slice(None), *cell)] = factor.as_integer_ratio()
+        factor = np.zeros([int(space.counts[p]) for p in self.rest], np.int64)
+        divisor = np.ones_like(factor)
+        for cell, seen in factors.items():
+            factor[cell], divisor[cell] = seen.as_integer_ratio()
         kept = [int(space.counts[p]) if p in self.rest else 1 for p in axes]
-        factor, divisor = (part.reshape(kept) for part in over)
+        factor, divisor = factor.reshape(kept), divisor.reshape(kept)
         into, out, groups = (extents(space, axes, size) for size in self.sizes)
         table, left = np.divmod(factor * into * out * holds(space, axes, uses), divisor * groups)
         if left.any():

@@ -154,7 +154,7 @@ class NSGA2:
             a, b = (int(i) for i in rng.integers(len(survivors), size=2))
             one, two = survivors[a], survivors[b]
             better = two if (rank[two], -crowding[two]) < (rank[one], -crowding[one]) else one
-            return archs[rows[better]]
+            return archs[int(rows[better])]
 
         def child() -> Arch:
             one, two = parent(), parent()
