@@ -184,6 +184,9 @@ _AS_THEY_ARE: dict[str, Any] = {
     "flip": False,
     "crop_scale": None,
     "jitter": 0.0,
+    "rand_augment": None,
+    "random_erasing": 0.0,
+    "repeats": 1,
     "memory": "2GB",
 }
 """What says nothing to be done to data, of all settings that are of images alone."""
@@ -227,6 +230,16 @@ class DataSettings(Section):
     """Random crops keep between these shares of the area, and are resized."""
     jitter: float = Field(default=0.0, ge=0, lt=1)
     """Strength of random changes of brightness, contrast and saturation."""
+    rand_augment: list[int] | None = Field(default=None, min_length=2, max_length=2)
+    """RandAugment, as `[operations, strength]`: so many random operations per image, 1 to 14, each
+    of the same strength, 0 to 30. `[2, 9]` is usual for ImageNet. It is done after all of the
+    above, image by image, which takes some milliseconds for one of 224 pixels."""
+    random_erasing: float = Field(default=0.0, ge=0, le=1)
+    """Probability that a random rectangle, of 2 to 33 % of an image, becomes the mean colour."""
+    repeats: int = Field(default=1, ge=1, le=64)
+    """Repeated augmentation: an image comes so many times in a batch, each time changed otherwise.
+    Batches and epochs are as long as without, so that an epoch shows only that part of the images.
+    `train.batch_size` is a multiple of it."""
     memory: str = "2GB"
     """Image folders whose pixels, three bytes each or one if they are grey, take so much at most at
     `image_size` are decoded once, kept in memory, and on disk for the next start. It is a fixed
@@ -282,6 +295,16 @@ class DataSettings(Section):
     def described(self) -> str:
         """The data set, and where its files are if that is given."""
         return self.name if self.root is None else f"{self.name} in {self.root}"
+
+    @field_validator("rand_augment")
+    @classmethod
+    def _is_possible(cls, numbers: list[int] | None) -> list[int] | None:
+        if numbers is not None and not (1 <= numbers[0] <= 14 and 0 <= numbers[1] <= 30):
+            raise ValueError(
+                "give [operations, strength] with 1 to 14 operations and a strength of 0 to 30, "
+                "such as [2, 9]"
+            )
+        return numbers
 
     @field_validator("image_size")
     @classmethod

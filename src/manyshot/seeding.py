@@ -29,6 +29,8 @@ STREAMS = {
     "flip": "random flips of images, by epoch",
     "crop": "random crops of images, by epoch",
     "jitter": "random changes of brightness, contrast and saturation of images, by epoch",
+    "rand_augment": "where the draws of RandAugment begin, of every image, by epoch",
+    "random_erasing": "random rectangles that are erased from images, by epoch",
     "sample": "what data of one's own draw, by epoch and index",
     "look": "what data of one's own draw when samples are looked at, by index",
     "workers": "what the processes that read images draw, by epoch",
@@ -139,6 +141,23 @@ def all_seeded(seed: int | str, name: str, *parts: int) -> Iterator[None]:
         finally:
             np.random.set_state(of_numpy)  # noqa: NPY002
             random.setstate(of_python)
+
+
+@contextlib.contextmanager
+def cpu_seeded(number: int) -> Iterator[None]:
+    """What is drawn from torch's global generator of the CPU inside the block follows a number.
+
+    It is for transforms of torchvision, which draw from nothing else. The generator is restored
+    after the block; no other device is touched, so that processes which read images may do this.
+
+    Args:
+        number: that of a `stream`, or one that was drawn from a stream.
+    """
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(number)
+        yield
 
 
 @contextlib.contextmanager

@@ -1,3 +1,4 @@
+import math
 from dataclasses import fields, replace
 
 import numpy as np
@@ -5,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image, ImageEnhance, ImageOps
 from torchvision.transforms import v2
 
 from manyshot.data import Augment
@@ -14,6 +16,7 @@ from manyshot.data.augment import (
     change,
     crop_boxes,
     draw_changes,
+    erase,
     fit,
     move,
 )
@@ -58,18 +61,23 @@ def texts(*arguments) -> dict[str, str]:
 EVERYTHING = Augment(pad=2, flip=True, crop_scale=(0.5, 1.0), jitter=0.2)
 
 
+MORE = replace(EVERYTHING, rand_augment=(2, 9), random_erasing=0.5)
+
+
 def test_changes_follow_seed_and_epoch_and_nothing_else():
-    base = texts(50, EVERYTHING, 1, 2)
-    assert len(base) == 5
-    assert texts(50, EVERYTHING, 1, 2) == base
-    others = [texts(50, EVERYTHING, *at) for at in ((2, 1), (1, 3), (2, 2))]
+    base = texts(50, MORE, 1, 2)
+    assert len(base) == 7
+    assert texts(50, MORE, 1, 2) == base
+    others = [texts(50, MORE, *at) for at in ((2, 1), (1, 3), (2, 2))]
     for name in base:
         assert len({drawn[name] for drawn in (base, *others)}) == 4, name
     assert draw_changes(50, Augment(), 1, 2) is None
 
 
 def test_what_one_option_draws_does_not_depend_on_the_others():
-    base = texts(50, EVERYTHING, 1, 2)
+    base = texts(50, MORE, 1, 2)
+    assert texts(50, Augment(rand_augment=(1, 0)), 1, 2) == {"seed_N": base["seed_N"]}
+    assert texts(50, Augment(random_erasing=1.0), 1, 2) == {"erase_N5": base["erase_N5"]}
     assert texts(50, Augment(crop_scale=(0.1, 0.9)), 1, 2) == {"crop_N4": base["crop_N4"]}
     assert texts(50, Augment(jitter=0.2), 1, 2) == {"factors_N3": base["factors_N3"]}
     flips = texts(50, Augment(flip=True), 1, 2)
@@ -102,6 +110,14 @@ def test_every_shift_and_both_directions_are_equally_likely():
         ({"crop_scale": (0.5, 1.1)}, "crop_scale must be"),
         ({"jitter": 1.0}, r"jitter must be in \[0, 1\), got 1.0"),
         ({"jitter": -0.1}, "jitter must be"),
+        ({"rand_augment": (0, 9)}, r"rand_augment must be .* got \(0, 9\)"),
+        ({"rand_augment": (2, 31)}, r"a strength of 0\.\.30, got \(2, 31\)"),
+        ({"rand_augment": (2, 9.5)}, r"rand_augment must be .* got \(2, 9.5\)"),
+        ({"rand_augment": (2,)}, r"rand_augment must be .* got \(2,\)"),
+        ({"random_erasing": 1.1}, r"random_erasing must be in \[0, 1\], got 1.1"),
+        ({"repeats": 0}, "repeats must be a number, 1 or more, got 0"),
+        ({"repeats": 2}, "repeats = 2 shows every image again as it was"),
+        ({"repeats": 2, "padding_mode": "edge"}, "repeats = 2 shows every image again"),
     ],
 )
 def test_options_outside_their_range(option, message):
@@ -182,11 +198,73 @@ def test_fit_covers_and_cuts_the_centre():
     assert fit(smooth, 7, 7).shape == (3, 7, 7)
 
 
+def test_rand_augment_draws_each_of_its_operations_for_each_image():
+    """Pillow's operations are the oracle; shears, shifts and turns are what is none of them."""
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(20, 230, (24, 24, 3), dtype=np.uint8)  # of fewer Pillow equalises none
+    image = Image.fromarray(pixels)
+    strength = 9 / 30 * 0.9
+    possible = {"same": [image], "auto": [ImageOps.autocontrast(image)]}
+    possible["equalize"] = [ImageOps.equalize(image)]
+    possible["posterize"] = [ImageOps.posterize(image, 8 - round(9 / 30 * 4))]
+    possible["solarize"] = [ImageOps.solarize(image, math.ceil(255 * 21 / 30))]
+    for name in ("Brightness", "Color", "Contrast", "Sharpness"):
+        enhanced = getattr(ImageEnhance, name)(image)
+        possible[name] = [enhanced.enhance(1 + sign * strength) for sign in (-1, 1)]
+    known = [(name, np.array(at)) for name, results in possible.items() for at in results]
+    n, augment = 1400, Augment(rand_augment=(1, 9))
+    images = torch.from_numpy(pixels).permute(2, 0, 1).expand(n, -1, -1, -1)
+    changed = change(images, draw_changes(n, augment, 3, 4), augment)
+    counts = dict.fromkeys([*range(len(known)), "moved"], 0)
+    for result in changed.permute(0, 2, 3, 1).int().numpy():
+        off = [np.abs(result - other).max() for _, other in known]  # torchvision rounds otherwise
+        counts[int(np.argmin(off)) if min(off) <= 2 else "moved"] += 1
+    expected = {i: n / 14 / len(possible[name]) for i, (name, _) in enumerate(known)}
+    expected["moved"] = n * 5 / 14
+    # Chi-square with 13 degrees of freedom: 99.99th percentile 42.
+    assert sum((counts[k] - expected[k]) ** 2 / expected[k] for k in counts) < 42, counts
+
+
+@SETTINGS
+@given(
+    st.integers(1, 9), st.integers(1, 9), st.lists(UNIT, min_size=5, max_size=5), st.floats(0, 1)
+)
+def test_what_is_erased_is_the_rectangle_that_torchvision_erases(height, width, draws, probability):
+    drawn = torch.tensor([draws], dtype=torch.float64)
+    image = 1 + torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(3))
+    [box] = crop_boxes(height, width, (0.02, 0.33), drawn[:, 1:], math.log(10 / 3)).tolist()
+    expected = v2.functional.erase(image, *box, torch.zeros(1, 1, 1))
+    expected = expected if draws[0] < probability else image
+    assert torch.equal(erase(image.clone(), drawn, probability), expected)
+
+
+def test_so_many_images_are_erased_and_so_much_of_each():
+    n, side = 4000, 100
+    draws = draw_changes(n, Augment(random_erasing=0.25), 0, 0).erase_N5
+    erased = (erase(torch.ones(n, 1, side, side), draws, 0.25) == 0)[:, 0]
+    height, width = erased.any(2).sum(1), erased.any(1).sum(1)
+    assert torch.equal(height * width, erased.sum((1, 2))), "a rectangle"
+    happens = height > 0
+    # 1000 expected with a standard deviation of 27.
+    assert abs(int(happens.sum()) - 1000) < 110
+    area = (height * width)[happens] / side**2
+    ratio = (width / height)[happens]
+    # Sides are whole pixels of 8 or more: areas are off by an eighth of the least at most.
+    assert 0.017 < area.min() < 0.03 and 0.3 < area.max() < 0.34
+    # Uniform between its ends: a mean of 0.175 with an error of 0.0028.
+    assert abs(float(area.mean()) - 0.175) < 0.012
+    assert 0.26 < ratio.min() < 0.4 and 2.5 < ratio.max() < 3.8
+    assert abs(float(ratio.log().mean())) < 0.1
+
+
 def one(image, augment, seed, side=12):
     return augmented(image, side, side, augment, draw_changes(1, augment, seed, 0))
 
 
-@pytest.mark.parametrize("augment", [Augment(pad=2, flip=True), Augment(jitter=0.4), EVERYTHING])
+@pytest.mark.parametrize(
+    "augment",
+    [Augment(pad=2, flip=True), Augment(jitter=0.4), Augment(rand_augment=(3, 15)), EVERYTHING],
+)
 def test_an_image_in_a_file_changes_as_one_in_memory_does(augment):
     """Alone and in a batch; but a crop that torchvision takes, which rounds otherwise."""
     images = torch.randint(0, 256, (7, 3, 12, 12), generator=torch.Generator().manual_seed(3))
@@ -235,6 +313,7 @@ def test_every_option_changes_a_file_image_and_only_by_its_generator():
         Augment(flip=True),
         Augment(crop_scale=(0.2, 0.6)),
         Augment(jitter=0.5),
+        Augment(rand_augment=(2, 20)),
     ):
         results = [one(image, augment, s) for s in range(8)]
         assert all(r.shape == (3, 12, 12) and r.dtype == torch.uint8 for r in results)

@@ -1,5 +1,6 @@
 import itertools
 import random  # noqa: TID251 - to see that its state is left alone
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from manyshot.data import Augment, Batches, ImageSet, fixed, load
 
 MEAN, STD = (0.4, 0.5, 0.3), (0.2, 0.3, 0.25)
 FULL = Augment(pad=2, flip=True)
+MORE = Augment(flip=True, rand_augment=(2, 9), random_erasing=0.5, repeats=2)
 
 
 def make(dataset, size=8, **options) -> Batches:
@@ -104,9 +106,10 @@ def test_augmentation_belongs_to_the_image_not_to_its_place(make_set):
     assert not torch.equal(by_label[0], again), "another epoch, another augmentation"
 
 
+@pytest.mark.parametrize("augment", [FULL, MORE])
 @pytest.mark.parametrize("drop_last", [False, True])
-def test_entering_an_epoch_late_gives_its_tail(either, drop_last):
-    batches = make(either, 4, augment=FULL, drop_last=drop_last)
+def test_entering_an_epoch_late_gives_its_tail(either, drop_last, augment):
+    batches = make(either, 4, augment=augment, drop_last=drop_last)
     whole = list(batches.epoch(2))
     assert len(whole) == len(batches) == (3 if drop_last else 4)
     assert [len(labels) for _, labels in whole] == [4, 4, 4, 2][: len(whole)]
@@ -124,9 +127,10 @@ def test_steps_are_counted_through_all_epochs(either):
 
 @pytest.mark.parametrize("world", [2, 3])
 @pytest.mark.parametrize("drop_last", [False, True])
-def test_ranks_together_are_the_single_process(make_set, world, drop_last):
+@pytest.mark.parametrize("augment", [FULL, MORE])
+def test_ranks_together_are_the_single_process(make_set, world, drop_last, augment):
     images = make_set(40)
-    options = {"augment": FULL, "drop_last": drop_last, "size": 12}
+    options = {"augment": augment, "drop_last": drop_last, "size": 12}
     single = make(images, **options)
     ranks = [make(images, rank=r, world=world, **options) for r in range(world)]
     assert {len(r) for r in ranks} == {len(single)}
@@ -138,9 +142,10 @@ def test_ranks_together_are_the_single_process(make_set, world, drop_last):
         assert max(sizes) - min(sizes) <= 1
 
 
-def test_ranks_together_are_the_single_process_for_files(files):
-    single = make(files, 4, augment=FULL)
-    ranks = [make(files, 4, augment=FULL, rank=r, world=2) for r in range(2)]
+@pytest.mark.parametrize("augment", [FULL, MORE])
+def test_ranks_together_are_the_single_process_for_files(files, augment):
+    single = make(files, 4, augment=augment)
+    ranks = [make(files, 4, augment=augment, rank=r, world=2) for r in range(2)]
     joined = [
         tuple(torch.cat(p) for p in zip(a, b, strict=True))
         for a, b in zip(ranks[0].epoch(0), ranks[1].epoch(0), strict=True)
@@ -151,7 +156,7 @@ def test_ranks_together_are_the_single_process_for_files(files):
 # The loader warns where the machine has fewer cores than workers; the result is the same.
 @pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
 def test_workers_do_not_change_the_result(files):
-    augment = Augment(pad=1, flip=True, crop_scale=(0.3, 1.0), jitter=0.4)
+    augment = replace(MORE, pad=1, crop_scale=(0.3, 1.0), jitter=0.4)
     none, two = (make(files, 4, augment=augment, workers=w) for w in (0, 2))
     first = list(none.epoch(0))
     assert equal(two.epoch(0), first)
@@ -174,17 +179,17 @@ def test_no_global_random_state_is_touched(make_set, files):
     options = {"mean": MEAN[:1], "std": STD[:1], "seed": 0}
     list(Batches(splits.train, 16, augment=FULL, **options).epoch(0))
     fixed(splits.validation, 20, 10, **options)
-    augment = Augment(pad=1, flip=True, crop_scale=(0.3, 1.0), jitter=0.4)
+    augment = replace(MORE, pad=1, crop_scale=(0.3, 1.0), jitter=0.4)
     for workers in (0, 2):
         list(make(files, 4, augment=augment, workers=workers).epoch(0))
     assert states() == before
 
 
 def test_global_random_state_does_not_change_the_result(either):
-    first = list(make(either, 4, augment=FULL).epoch(0))
+    first = list(make(either, 4, augment=MORE).epoch(0))
     with torch.random.fork_rng():
         torch.manual_seed(999)
-        assert equal(make(either, 4, augment=FULL).epoch(0), first)
+        assert equal(make(either, 4, augment=MORE).epoch(0), first)
 
 
 def test_batches_do_not_change_the_set_and_are_not_views_of_it(make_set):
@@ -209,12 +214,52 @@ def test_batches_do_not_change_the_set_and_are_not_views_of_it(make_set):
         ({"mean": (0.1,)}, "each of 3 channels, got 1 and 3"),
         ({"std": (0.1, 0.0, 0.1)}, "std must be above 0 in every channel"),
         ({"dtype": torch.int32}, "floating-point type, got torch.int32"),
+        ({"augment": MORE, "size": 5}, r"a multiple of repeats \(2\), .* got 5"),
         ({"augment": Augment(pad=5)}, r"below the side of the images \(5 pixels\), got 5"),
     ],
 )
 def test_arguments_that_do_not_fit_are_named(make_set, options, message):
     with pytest.raises(ValueError, match=message):
         make(make_set(40), **options)
+
+
+def test_rand_augment_is_for_grey_and_coloured_images(make_set):
+    images = make_set(8, shape=(2, 6, 6))
+    with pytest.raises(ValueError, match="rand_augment .* and these have 2 channels"):
+        make(images, 8, mean=(0.0,) * 2, std=(1.0,) * 2, augment=Augment(rand_augment=(2, 9)))
+
+
+def test_a_batch_has_every_image_as_often_as_it_repeats_each_time_another(make_set):
+    """Of 24 images of their own labels: which come, how often, and where in the batch."""
+    images = make_set(24, classes=24, shape=(1, 12, 12))
+    plain = {"mean": (0.0,), "std": (1.0,)}
+    batches = make(images, 6, augment=Augment(pad=5, repeats=3), **plain)
+    seen = []
+    for epoch in range(2):
+        whole = list(batches.epoch(epoch))
+        assert len(whole) == len(batches) == 4
+        for batch, labels in whole:
+            first, *copies = labels.view(3, 2).tolist()
+            assert copies == [first] * 2 and len(set(first)) == 2
+            # 121 shifts are possible: of 16 triples one may agree in two by chance.
+            assert len({image.numpy().tobytes() for image in batch}) >= 5
+        seen.append({label for _, labels in whole for label in labels.tolist()})
+        assert len(seen[-1]) == 8, "an epoch shows a third of the images"
+    assert seen[0] != seen[1]
+
+
+def test_what_is_erased_has_the_mean_colour_and_all_else_stays(either):
+    for augment in (Augment(flip=True), Augment(rand_augment=(1, 9))):
+        erased = make(either, 4, augment=replace(augment, random_erasing=0.5)).epoch(0)
+        count = 0
+        for (batch, labels), (plain, same) in zip(
+            erased, make(either, 4, augment=augment).epoch(0), strict=True
+        ):
+            assert torch.equal(labels, same)
+            other = batch != plain
+            assert (batch[other] == 0).all()
+            count += int(other.flatten(1).any(1).sum())
+        assert 0 < count < 12
 
 
 def test_epoch_and_start_are_checked_at_the_call(make_set):
@@ -292,7 +337,7 @@ class Own:
         return self.inner.images[index]
 
 
-@pytest.mark.parametrize("augment", [None, FULL, Augment(jitter=0.3)])
+@pytest.mark.parametrize("augment", [None, FULL, Augment(jitter=0.3), MORE])
 def test_a_set_of_ones_own_gives_the_batches_of_one_in_memory(make_set, augment):
     inner = make_set(12)
     own = make(Own(inner), 4, augment=augment)

@@ -8,7 +8,7 @@ from PIL import Image
 
 import manyshot as ms
 from manyshot.pipeline import Workspace
-from manyshot.recipe import Recipe
+from manyshot.recipe import Recipe, RecipeError
 from manyshot.tasks import DEFAULT
 from pipeline_runs import outcome, run, small
 
@@ -148,7 +148,13 @@ def test_crops_of_files_are_other_training_than_crops_in_memory(tmp_path):
     assert len({fingerprint(), fingerprint(crops), fingerprint(crops, "data.memory=0B")}) == 3
 
 
-@pytest.mark.parametrize("override", ["data.crop_scale=[0.5, 1.0]", "data.jitter=0.2"])
+@pytest.mark.parametrize(
+    "override",
+    [
+        "data.crop_scale=[0.5, 1.0]", "data.jitter=0.2", "data.rand_augment=[2, 9]",
+        "data.random_erasing=0.5",
+    ],
+)  # fmt: skip
 def test_augmentations_reach_the_batches(override):
     images = []
     for overrides in ((override,), ()):
@@ -164,7 +170,8 @@ def test_augmentations_reach_the_batches(override):
         "train.momentum=0.8", "train.weight_decay=0.1", "train.schedule=linear",
         "train.warmup_epochs=1.0", "train.label_smoothing=0.1", "train.clip_norm=1.0",
         "train.precision=bf16", "train.teacher=none",
-        "data.jitter=0.1", "data.crop_scale=[0.5, 1.0]",
+        "data.jitter=0.1", "data.crop_scale=[0.5, 1.0]", "data.rand_augment=[2, 9]",
+        "data.random_erasing=0.5", "data.repeats=2",
         "seed=2", "network.options.width=4", "data.pad=0",
         "data.flip=true", "data.validation=80", "data.train_size=96", "data.image_size=6",
         "sampler.name=fair", "sampler.options.paths=2",
@@ -199,6 +206,33 @@ def _fingerprint(recipe: Recipe) -> str:
     splits = ms.data.load(**_loading(recipe))
     ws = Workspace(recipe, torch.device("cpu"), DEFAULT, splits, None, {}, None)
     return ws.fingerprint(recipe.train)
+
+
+def test_data_of_your_own_are_not_augmented():
+    for setting in ("rand_augment=[2, 9]", "random_erasing=0.1", "repeats=2"):
+        with pytest.raises(RecipeError, match=f"{setting[:6]}.* is for images"):
+            Recipe.load(None, ["data.name=package:function", f"data.{setting}"])
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("rand_augment=[2]", "at least 2 items"),
+        ("rand_augment=[0, 9]", r"1 to 14 operations .* such as \[2, 9\]"),
+        ("rand_augment=[2, 31]", "a strength of 0 to 30"),
+        ("rand_augment=[2, 9.5]", "integer"),
+        ("random_erasing=1.1", "less than or equal to 1"),
+        ("repeats=0", "greater than or equal to 1"),
+    ],
+)
+def test_augmentations_have_bounds(override, message):
+    with pytest.raises(RecipeError, match=f"data.{override.split('=')[0]}.*{message}"):
+        Recipe.load(None, [f"data.{override}"])
+
+
+def test_batches_hold_all_copies_of_an_image():
+    with pytest.raises(RecipeError, match=r"batch_size must be a multiple of repeats \(3\)"):
+        Workspace.build(small("data.repeats=3", "train.batch_size=32")).check()
 
 
 def test_two_stages_have_fingerprints_of_their_own(tmp_path):

@@ -13,10 +13,19 @@ from typing import Literal, cast, final
 import torch
 from torch import Tensor
 
-from manyshot.seeding import torch_generator
+from manyshot.seeding import cpu_seeded, torch_generator
 
 _LOG_RATIO = math.log(4 / 3)
 """Random crops have a width to height ratio in 3/4..4/3, log-uniform."""
+
+_ERASED = (0.02, 0.33)
+"""The smallest and the largest share of the area that is erased."""
+
+_LOG_RATIO_ERASED = math.log(10 / 3)
+"""What is erased has a width to height ratio in 3/10..10/3, log-uniform."""
+
+_MOST_SEED = 2**63 - 1
+"""Generators are seeded by numbers below."""
 
 _GREY = (0.2989, 0.587, 0.114)
 """What red, green and blue give to the brightness of a pixel."""
@@ -36,6 +45,11 @@ class Augment:
             then resized.
         jitter: brightness, contrast and saturation are each multiplied by a factor in
             1-jitter..1+jitter.
+        rand_augment: the number of random operations and their strength of 0..30, of torchvision's
+            RandAugment; they come after all of the above.
+        random_erasing: the probability that a rectangle of an image becomes the mean colour of all
+            images. That is done to normalised batches, by `erase`.
+        repeats: how many times an image comes in a batch, each time changed in another way.
 
     Raises:
         ValueError: if an option is not allowed; the message names it and what it allows.
@@ -46,6 +60,9 @@ class Augment:
     flip: bool = False
     crop_scale: tuple[float, float] | None = None
     jitter: float = 0.0
+    rand_augment: tuple[int, int] | None = None
+    random_erasing: float = 0.0
+    repeats: int = 1
 
     def __post_init__(self) -> None:
         if isinstance(self.pad, bool) or not isinstance(self.pad, int) or self.pad < 0:
@@ -65,6 +82,23 @@ class Augment:
                 )
         if not 0 <= self.jitter < 1:
             raise ValueError(f"jitter must be in [0, 1), got {self.jitter!r}")
+        if self.rand_augment is not None:
+            are_numbers = [type(number) for number in self.rand_augment] == [int, int]
+            if not are_numbers or self.rand_augment[0] < 1 or not 0 <= self.rand_augment[1] <= 30:
+                raise ValueError(
+                    "rand_augment must be (operations, strength) with 1 operation or more and a "
+                    f"strength of 0..30, got {self.rand_augment!r}"
+                )
+        if not 0 <= self.random_erasing <= 1:
+            raise ValueError(f"random_erasing must be in [0, 1], got {self.random_erasing!r}")
+        if isinstance(self.repeats, bool) or not isinstance(self.repeats, int) or self.repeats < 1:
+            raise ValueError(f"repeats must be a number, 1 or more, got {self.repeats!r}")
+        if self.repeats > 1 and replace(self, padding_mode="constant", repeats=1) == Augment():
+            raise ValueError(
+                f"repeats = {self.repeats} shows every image again as it was, since nothing else "
+                "changes it: add flip, pad, crop_scale, jitter, rand_augment or random_erasing, or "
+                "leave repeats out"
+            )
 
 
 @final
@@ -72,12 +106,17 @@ class Augment:
 class Changes:
     """What happens to each image of a set in one epoch, or to those of a batch; None is nothing.
 
+    With `repeats`, the changes of all images come first, then those of all first copies, and so on.
+
     Attributes:
         crop_N4: numbers in [0, 1) for the area, ratio, top and left of a crop, float64.
         top_N: first row of an image's window in the padded image, 0..2*pad, int64.
         left_N: its first column, likewise.
         flip_N: whether it is mirrored left and right.
         factors_N3: of brightness, contrast and saturation, float32.
+        seed_N: where the draws of RandAugment begin, int64.
+        erase_N5: numbers in [0, 1), float64: whether a rectangle is erased, and for its area,
+            ratio, top and left.
     """
 
     crop_N4: Tensor | None = None
@@ -85,6 +124,8 @@ class Changes:
     left_N: Tensor | None = None
     flip_N: Tensor | None = None
     factors_N3: Tensor | None = None
+    seed_N: Tensor | None = None
+    erase_N5: Tensor | None = None
 
     def of(self, index: Tensor) -> Changes:
         """Those of the images at `index`, which is on the same device."""
@@ -115,6 +156,7 @@ def draw_changes(n: int, augment: Augment, seed: int, epoch: int) -> Changes | N
     """
     if augment == Augment():
         return None
+    n *= augment.repeats
     changes = Changes()
     if augment.crop_scale is not None:
         crops = torch_generator(seed, "crop", epoch)
@@ -130,6 +172,13 @@ def draw_changes(n: int, augment: Augment, seed: int, epoch: int) -> Changes | N
         jitters = torch_generator(seed, "jitter", epoch)
         factors = 1 + augment.jitter * (2 * torch.rand(n, 3, generator=jitters) - 1)
         changes = replace(changes, factors_N3=factors)
+    if augment.rand_augment is not None:
+        seeds = torch_generator(seed, "rand_augment", epoch)
+        changes = replace(changes, seed_N=torch.randint(_MOST_SEED, (n,), generator=seeds))
+    if augment.random_erasing:
+        erasures = torch_generator(seed, "random_erasing", epoch)
+        drawn = torch.rand(n, 5, generator=erasures, dtype=torch.float64)
+        changes = replace(changes, erase_N5=drawn)
     return changes
 
 
@@ -149,6 +198,8 @@ def change(images_BCHW: Tensor, changes_B: Changes, augment: Augment) -> Tensor:
         images = move(images, changes_B, augment)
     if changes_B.factors_N3 is not None:
         images = jitter(images, changes_B.factors_N3)
+    if changes_B.seed_N is not None and augment.rand_augment is not None:
+        images = rand_augment(images, changes_B.seed_N, *augment.rand_augment)
     return images
 
 
@@ -239,6 +290,49 @@ def _grey(pixels_BCHW: Tensor) -> Tensor:
     return (pixels_BCHW * shares).sum(1, keepdim=True).floor_()
 
 
+def rand_augment(images_BCHW: Tensor, seed_B: Tensor, operations: int, strength: int) -> Tensor:
+    """The images after torchvision's RandAugment, each by itself (Cubuk et al. 2019).
+
+    What comes in from outside is black, and images that are turned or sheared are bilinear.
+
+    Args:
+        images_BCHW: the batch, uint8, of 1 or 3 channels.
+        seed_B: where the draws of each image begin.
+        operations: how many are drawn for an image, one after the other.
+        strength: of all of them, 0..30.
+    """
+    # Imported here: torchvision costs a second, and sets in memory do without it.
+    from torchvision.transforms.v2 import InterpolationMode, RandAugment
+
+    augment = RandAugment(operations, strength, interpolation=InterpolationMode.BILINEAR)
+    augmented_images = []
+    for image, seed in zip(images_BCHW, seed_B.tolist(), strict=True):
+        with cpu_seeded(seed):
+            augmented_images.append(augment(image))
+    return torch.stack(augmented_images)
+
+
+def erase(images_BCHW: Tensor, draws_B5: Tensor, probability: float) -> Tensor:
+    """The images, in place, some of them with a rectangle of zeros (Zhong et al. 2017).
+
+    Args:
+        images_BCHW: the batch, normalised, so that zero is the mean colour.
+        draws_B5: whether it happens to an image, and for the area, ratio, top and left of the
+            rectangle: numbers in [0, 1) on the same device, float64.
+        probability: that it happens.
+    """
+    height, width = images_BCHW.shape[2:]
+    boxes = crop_boxes(height, width, _ERASED, draws_B5[:, 1:], _LOG_RATIO_ERASED)
+    top_B1, left_B1, height_B1, width_B1 = boxes[:, :, None].unbind(1)
+    rows = torch.arange(height, device=boxes.device)
+    columns = torch.arange(width, device=boxes.device)
+    in_rows_BH = (rows >= top_B1) & (rows < top_B1 + height_B1)
+    in_columns_BW = (columns >= left_B1) & (columns < left_B1 + width_B1)
+    erased_BHW = in_rows_BH[:, :, None] & in_columns_BW[:, None, :]
+    erased_BHW &= (draws_B5[:, 0] < probability)[:, None, None]
+    return images_BCHW.masked_fill_(erased_BHW[:, None], 0)
+
+
 def fit(image_CHW: Tensor, height: int, width: int) -> Tensor:
     """The image resized to just cover a rectangle, then cropped in the centre.
 
@@ -289,21 +383,28 @@ def augmented(
     return change(image[None], replace(changes_1, crop_N4=None), augment)[0]
 
 
-def crop_boxes(height: int, width: int, scale: tuple[float, float], draws_B4: Tensor) -> Tensor:
-    """The top, left, height and width of random crops of images of one size, int64 [B, 4].
+def crop_boxes(
+    height: int,
+    width: int,
+    scale: tuple[float, float],
+    draws_B4: Tensor,
+    log_ratio: float = _LOG_RATIO,
+) -> Tensor:
+    """The top, left, height and width of random boxes in images of one size, int64 [B, 4].
 
-    A crop that would be longer than a side is cut to that side (torchvision draws again), so that
+    A box that would be longer than a side is cut to that side (torchvision draws again), so that
     every image uses up the same four numbers.
 
     Args:
         height: the height of the images.
         width: the width of the images.
-        scale: the smallest and the largest share of the area that is kept.
+        scale: the smallest and the largest share of the area that a box has.
         draws_B4: numbers in [0, 1) for area, ratio, top and left, float64.
+        log_ratio: the logarithm of the largest ratio of width to height, and of height to width.
     """
     low, high = scale
     area_B = height * width * (low + (high - low) * draws_B4[:, 0])
-    ratio_B = torch.exp(_LOG_RATIO * (2 * draws_B4[:, 1] - 1))
+    ratio_B = torch.exp(log_ratio * (2 * draws_B4[:, 1] - 1))
     height_B = (area_B / ratio_B).sqrt().round().clamp(1, height)
     width_B = (area_B * ratio_B).sqrt().round().clamp(1, width)
     top_B = (draws_B4[:, 2] * (height - height_B + 1)).floor()

@@ -6,6 +6,7 @@ Shape letters: N images of a set, B of a batch, C channels, H height, W width.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, final
 
@@ -14,7 +15,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 from torch.utils.data import DataLoader, Dataset
 
-from manyshot.data.augment import Augment, Changes, augmented, change, draw_changes
+from manyshot.data.augment import Augment, Changes, augmented, change, draw_changes, erase
 from manyshot.data.images import LabelledImages, pixels_of
 from manyshot.data.normalise import Normalise
 from manyshot.data.own import OwnSet, not_finite_rows
@@ -38,6 +39,10 @@ class Batches:
     augmented one by one in `workers` processes, and normalised on the device. Batches are the same
     either way, but for random crops, which are taken of the pixels in memory or of the larger ones
     in a file. A data set of your own gives its samples as they are, to which nothing is done.
+
+    With `augment.repeats`, an image of an epoch comes so many times in one batch, and an epoch has
+    as many steps as without, so that it shows only a part of the images. Of a batch the first part
+    are the images, the next their first copies, and so on: neighbours are different images.
 
     Args:
         dataset: the images, or an `OwnSet`.
@@ -164,16 +169,25 @@ class Batches:
         return tuple(said)
 
     def _split(self, epoch: int) -> Sequence[Tensor]:
-        """The indices of the images of each step of an epoch, of all ranks."""
+        """The places of the images of each step of an epoch, of all ranks, in what is drawn.
+
+        That is an image's index in the set, and of further copies of it more by the number of
+        images (see `Changes`).
+        """
         if self.shuffle:
             generator = torch_generator(self.seed, "order", epoch)
             order = torch.randperm(len(self.dataset), generator=generator)
         else:
             order = torch.arange(len(self.dataset))
-        return torch.split(order, self.batch_size)[: len(self)]
+        repeats, count = self.augment.repeats, len(self.dataset)
+        distinct = torch.split(order[: math.ceil(count / repeats)], self.batch_size // repeats)
+        return [
+            torch.cat([part + copy * count for copy in range(repeats)])
+            for part in distinct[: len(self)]
+        ]
 
     def _shares(self, epoch: int, start: int) -> list[Tensor]:
-        """The indices of this rank's images, int64 on the CPU, per step from `start`."""
+        """The places of this rank's images, int64 on the CPU, per step from `start`."""
         shares = []
         for batch in self._split(epoch)[start:]:
             bounds = [len(batch) * rank // self.world for rank in (self.rank, self.rank + 1)]
@@ -190,11 +204,12 @@ class Batches:
         changes = None if changes is None else changes.to(self.device)
         # One transfer per epoch: the slices below stay on the device.
         on_device = torch.cat(shares).to(self.device)
-        for index_B in torch.split(on_device, [len(share) for share in shares]):
+        for place_B in torch.split(on_device, [len(share) for share in shares]):
+            index_B = place_B % len(labels_N)
             images = images_NCHW[index_B]
             if changes is not None:
-                images = change(images, changes.of(index_B), self.augment)
-            yield self._normalise(images), labels_N[index_B]
+                images = change(images, changes.of(place_B), self.augment)
+            yield self._finished(images, changes, place_B), labels_N[index_B]
 
     def _from_own(self, dataset: OwnSet, epoch: int, shares: list[Tensor]) -> Iterator[Batch]:
         """Batches of a data set of your own, as it gives them."""
@@ -216,21 +231,33 @@ class Batches:
         """Batches read by worker processes, normalised on the device."""
         if not shares:
             return
+        changes = draw_changes(len(dataset), self.augment, self.seed, epoch)
         loader: DataLoader[Batch] = DataLoader(
-            _Reading(
-                dataset,
-                self.augment,
-                draw_changes(len(dataset), self.augment, self.seed, epoch),
-            ),
+            _Reading(dataset, self.augment, changes),
             batch_sampler=[share.tolist() for share in shares],
             num_workers=self.workers,
             pin_memory=self.device.type == "cuda",
             # Without a generator of its own the loader would draw from torch's global one.
             generator=torch_generator(self.seed, "workers", epoch),
         )
-        for images, labels in loader:
+        for (images, labels), place_B in zip(loader, shares, strict=True):
             images = images.to(self.device, non_blocking=True)
-            yield self._normalise(images), labels.to(self.device, non_blocking=True)
+            finished = self._finished(images, changes, place_B)
+            yield finished, labels.to(self.device, non_blocking=True)
+
+    def _finished(self, images_BCHW: Tensor, changes: Changes | None, place_B: Tensor) -> Tensor:
+        """A batch after all other changes, normalised and with what is erased.
+
+        Args:
+            images_BCHW: the batch, uint8.
+            changes: of all images in the epoch.
+            place_B: where those of the batch are in them, on the same device.
+        """
+        images = self._normalise(images_BCHW)
+        if changes is None or changes.erase_N5 is None:
+            return images
+        draws = changes.erase_N5[place_B].to(self.device)
+        return erase(images, draws, self.augment.random_erasing)
 
     def _check_sizes(self) -> None:
         """Refuses numbers with which a rank gets no image in some step."""
@@ -266,17 +293,30 @@ class Batches:
             raise ValueError(
                 f"pad must be below the side of the images ({side} pixels), got {self.augment.pad}"
             )
+        channels = dataset.image_shape[0]
+        if self.augment.rand_augment is not None and channels not in (1, 3):
+            raise ValueError(
+                f"rand_augment is for grey images and those of three colours, and these have "
+                f"{channels} channels: leave it out"
+            )
+        repeats = self.augment.repeats
+        if self.batch_size % repeats:
+            raise ValueError(
+                f"batch_size must be a multiple of repeats ({repeats}), because a batch has all "
+                f"copies of an image; got {self.batch_size}"
+            )
 
 
 @final
 class _Reading(Dataset[Batch]):
-    """A map-style view of a set for one epoch; an item depends on its changes and index only."""
+    """A map-style view of a set for one epoch; an item depends on its changes and place only."""
 
     def __init__(self, images: LabelledImages, augment: Augment, changes: Changes | None) -> None:
         self._images, self._augment, self._changes = images, augment, changes
 
-    def __getitem__(self, index: int) -> Batch:
+    def __getitem__(self, place: int) -> Batch:
+        index = place % len(self._images)
         image, label = self._images.read(index), self._images.labels[index]
         _, height, width = self._images.image_shape
-        changes = None if self._changes is None else self._changes.of(torch.tensor([index]))
+        changes = None if self._changes is None else self._changes.of(torch.tensor([place]))
         return augmented(image, height, width, self._augment, changes), label

@@ -75,6 +75,9 @@ from manyshot.transfer import classifier, new_head
 
 Stage = TypeVar("Stage", bound=Callable[..., Any])
 Part = Literal["validation", "train", "test"]
+OFF = {"ema": None, "rand_augment": None, "random_erasing": 0.0, "repeats": 1}
+"""Settings that came later, by what turns them off: then they are no part of what identifies
+weights, so that those of before stay what they are."""
 OF_MOVES = {"body_epochs"}
 """Settings of a transfer that are no part of what identifies other weights."""
 
@@ -550,12 +553,16 @@ class Workspace:
         """What may happen to a training image."""
         data = self.recipe.data
         crop = None if data.crop_scale is None else (data.crop_scale[0], data.crop_scale[1])
+        rand = None if data.rand_augment is None else (data.rand_augment[0], data.rand_augment[1])
         return Augment(
             pad=data.pad,
             padding_mode=data.padding_mode,
             flip=data.flip,
             crop_scale=crop,
             jitter=data.jitter,
+            rand_augment=rand,
+            random_erasing=data.random_erasing,
+            repeats=data.repeats,
         )
 
     def batches(
@@ -626,18 +633,15 @@ class Workspace:
 
     def _identified(self, settings: OptimiserSettings, images: str, more: Sequence[object]) -> str:
         recipe = self.recipe
-        rest = set(BESIDE_RESULTS)
-        if getattr(settings, "ema", None) is None:
-            rest.add("ema")
         kept = {
             "network": recipe.network.model_dump(),
             "sharing": recipe.sharing.model_dump(exclude={"inherit"}),
             "sampler": recipe.sampler.model_dump(),
             "transfer": recipe.transfer.model_dump(exclude=None if recipe.moves else OF_MOVES),
-            "training": settings.model_dump(exclude=rest),
+            "training": _turned_on(settings.model_dump(exclude=set(BESIDE_RESULTS))),
             "seed": recipe.seed,
             **({} if recipe.task == TaskSettings() else {"task": recipe.task.model_dump()}),
-            "augment": asdict(self.augment()),
+            "augment": _turned_on(asdict(self.augment())),
             **({"crops": "files"} if self._crops_files() else {}),
             "images": images,
             "more": [str(item) for item in more],
@@ -668,6 +672,11 @@ class Workspace:
         weights = folder.final_weights(self.recipe)
         shifted = weights == folder.shifted
         load_weights(weights, self.net, self.weights_fingerprint(shifted=shifted))
+
+
+def _turned_on(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings without those that came later and are off."""
+    return {key: value for key, value in settings.items() if key not in OFF or value != OFF[key]}
 
 
 def start_engine(ws: Workspace, folder: Path) -> Accelerator:
