@@ -360,7 +360,10 @@ class TrainingSettings(OptimiserSettings):
     """Of a run: if `epochs` show fewer images than that, there are as many epochs as it takes, but
     200 at most. Its own recipe has the epochs."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    """How the learning rate goes down: to 0 at the end along a cosine or a line, or not at all."""
+    """How the learning rate goes down: to `min_lr` at the end along a cosine or a line, or not at
+    all."""
+    min_lr: float = Field(default=0.0, ge=0)
+    """The rate at the end of `schedule`; like `lr` it is a rate, not a share of one."""
     warmup_epochs: float = Field(default=0.0, ge=0)
     """The rate rises linearly from 0 over so many epochs."""
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
@@ -374,6 +377,20 @@ class TrainingSettings(OptimiserSettings):
     """Steps between two lines of the training's record."""
     tracker: Literal["tensorboard"] | None = None
     """Follow the training in TensorBoard too, which the extra `tensorboard` installs."""
+
+    @model_validator(mode="after")
+    def _goes_down(self) -> Self:
+        if self.min_lr > self.lr:
+            raise ValueError(
+                f"min_lr = {self.min_lr:g} is above lr = {self.lr:g}, from which the rate goes "
+                "down: lower min_lr, or raise lr"
+            )
+        if self.min_lr and self.schedule == "constant":
+            raise ValueError(
+                f"min_lr = {self.min_lr:g} is where a rate goes down to, and schedule = "
+                "'constant' keeps it: leave min_lr out, or take schedule = 'cosine' or 'linear'"
+            )
+        return self
 
 
 BESIDE_RESULTS = frozenset(

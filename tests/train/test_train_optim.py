@@ -1,11 +1,13 @@
 """Optimisers and schedules against closed forms and hand-made updates."""
 
 import copy
+import functools
 import math
 
 import pytest
 import torch
 from torch import nn
+from train_nets import trainer
 
 import manyshot as ms
 from manyshot.train import TrainingSettings
@@ -184,6 +186,32 @@ def test_schedules_without_warm_up():
     assert rates(schedule="linear") == pytest.approx([0.4 * (1 - t / 100) for t in range(STEPS)])
     cosine = [0.2 * (1 + math.cos(math.pi * t / 100)) for t in range(STEPS)]
     assert rates(schedule="cosine") == pytest.approx(cosine)
+
+
+def test_a_schedule_ends_at_min_lr_as_those_of_torch_do():
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.4)
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS, eta_min=0.1)
+    expected = []
+    for _ in range(STEPS):
+        expected.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        cosine.step()
+    assert rates(min_lr=0.1) == pytest.approx(expected)
+    linear = [0.4 - 0.3 * t / 100 for t in range(STEPS)]
+    assert rates(schedule="linear", min_lr=0.1) == pytest.approx(linear)
+    warm = rates(min_lr=0.1, warmup_epochs=2)
+    assert warm[:20] == rates(warmup_epochs=2)[:20], "it rises from 0 all the same"
+    assert warm[20] == pytest.approx(0.4)
+
+
+def test_a_rate_that_cannot_go_down_to_its_end_is_refused():
+    with pytest.raises(ValueError, match="min_lr = 0.5 is above lr = 0.4"):
+        TrainingSettings(lr=0.4, min_lr=0.5)
+    with pytest.raises(ValueError, match="schedule = 'constant' keeps it"):
+        TrainingSettings(lr=0.4, min_lr=0.1, schedule="constant")
+    rms = {"optimizer": functools.partial(torch.optim.RMSprop, lr=0.01)}
+    with pytest.raises(ValueError, match="min_lr = 0.02 is above the rate of the optimizer, 0.01"):
+        trainer(min_lr=0.02, factories=rms)
 
 
 @pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])

@@ -75,7 +75,7 @@ from manyshot.transfer import classifier, new_head
 
 Stage = TypeVar("Stage", bound=Callable[..., Any])
 Part = Literal["validation", "train", "test"]
-OFF = {"ema": None, "rand_augment": None, "random_erasing": 0.0, "repeats": 1}
+OFF = {"ema": None, "min_lr": 0.0, "rand_augment": None, "random_erasing": 0.0, "repeats": 1}
 """Settings that came later, by what turns them off: then they are no part of what identifies
 weights, so that those of before stay what they are."""
 OF_MOVES = {"body_epochs"}

@@ -206,12 +206,12 @@ def make_code_optimizer(
 
 
 def learning_rate(settings: TrainingSettings, step: int, steps: int, steps_per_epoch: int) -> float:
-    """The rate of a step: linear warm-up, then the schedule to near 0.
+    """The rate of a step: linear warm-up, then the schedule to near `min_lr`.
 
     It is a function of the step, with no state to restore.
 
     Args:
-        settings: the peak, the warm-up and the schedule.
+        settings: the peak, the end, the warm-up and the schedule.
         step: the number of the step, from 0.
         steps: how many there are in all.
         steps_per_epoch: how many of them see every image once.
@@ -220,7 +220,7 @@ def learning_rate(settings: TrainingSettings, step: int, steps: int, steps_per_e
     if step < warmup:
         return settings.lr * (step + 1) / (math.floor(warmup) + 1)
     share = (step - warmup) / max(1.0, steps - warmup)
-    return settings.lr * lowered(settings.schedule, share)
+    return settings.min_lr + (settings.lr - settings.min_lr) * lowered(settings.schedule, share)
 
 
 def lowered(schedule: Schedule, share: float) -> float:

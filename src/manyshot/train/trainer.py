@@ -142,7 +142,13 @@ class Trainer:
             weights = make_optimizer(net, settings, held_by(codes))
         else:
             weights = optimizer_from(optimizer, net, settings, held_by(codes))
-            settings = settings.model_copy(update={"lr": float(weights.param_groups[0]["lr"])})
+            peak = float(weights.param_groups[0]["lr"])
+            if settings.min_lr > peak:
+                raise ValueError(
+                    f"min_lr = {settings.min_lr:g} is above the rate of the optimizer, {peak:g}: "
+                    "lower it"
+                )
+            settings = settings.model_copy(update={"lr": peak})
             codes = make_code_optimizer(net.sharing, settings.lr, settings.momentum)
         self.settings = settings
         self._fingerprint = fingerprint

@@ -272,7 +272,14 @@ def _first_of(samples: Samples, settings: TrainingSettings, steps: int) -> Sampl
     return samples.subset(range(steps * settings.batch_size))
 
 
-_ONE_EPOCH = {"epochs": 1, "minutes": None, "lr": 1e-9, "warmup_epochs": 0.0, "tracker": None}
+_ONE_EPOCH = {
+    "epochs": 1,
+    "minutes": None,
+    "lr": 1e-9,
+    "min_lr": 0.0,
+    "warmup_epochs": 0.0,
+    "tracker": None,
+}
 """Such small steps take as long as others, and do not diverge."""
 
 
