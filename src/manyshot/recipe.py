@@ -366,6 +366,13 @@ class TrainingSettings(OptimiserSettings):
     """The rate at the end of `schedule`; like `lr` it is a rate, not a share of one."""
     warmup_epochs: float = Field(default=0.0, ge=0)
     """The rate rises linearly from 0 over so many epochs."""
+    mixup: float = Field(default=0.0, ge=0, le=10)
+    """Mixup: images of a batch are mixed in pairs, and their targets with them, by a share that is
+    drawn for each batch from Beta(mixup, mixup); 0.2 is usual for ImageNet, 0 is none."""
+    cutmix: float = Field(default=0.0, ge=0, le=10)
+    """CutMix: a rectangle of each image becomes that of another, whose share of the area is drawn
+    from Beta(cutmix, cutmix), and targets are mixed by it; 1 is usual, 0 is none. With `mixup` too,
+    each is done to half of the batches."""
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Decay of a moving average of the weights over steps, such as 0.999, which takes their place
     when training ends."""
@@ -585,7 +592,7 @@ class TransferSettings(Section):
     body_epochs: NotNegative = 20
     """Epochs of uniform paths after these in which all weights learn before the search, at the
     rate, the warm-up and the schedule of `train`. They end with its average of the weights, if
-    there is one (`train.ema`)."""
+    there is one (`train.ema`); `train.mixup` and `train.cutmix` have no part in them."""
     classifier: str | None = None
     """The module that makes the logits, as in `head.2`; by default it is found."""
 

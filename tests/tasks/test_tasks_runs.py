@@ -189,6 +189,7 @@ def test_codes_shifted_sampling_and_shifting_learn_numbers(tmp_path):
         (('task="dense"',), r"task = 'dense': .*\(2, 10\).*Allowed in task 'dense'"),
         (('task="regression"',), r"\(2, 10\) .*the targets a tensor of shape \(2,\)"),
         ((*SIZE[:1],), r"outputs \(2, 10\) are not \(2, 1\)"),
+        ((*SIZE, "finish.training.mixup=0.2"), r"finish.training.mixup = 0.2: Size has no"),
         ((*SIZE, "train.label_smoothing=0.1"), r"train.label_smoothing = 0.1: Size has no"),
         (('task="multi_lable"',), "did you mean 'multi_label'"),
         (('task.name="dense"', "task.options={ignore_index=1.5}"), "ignore_index = 1.5"),

@@ -79,10 +79,12 @@ def without_norms(sampler: str, folder: Path | None = None) -> dict[str, object]
         options = {"m": 1, "warm_frac": 0.2, "last_std": 1.0, **K_SHOT[sampler]}
         options |= {} if "update_mode" in options else {"code_every": 2}
         sharing = ms.sharing.KShot(2, **options)
+    mixing = {"mixup": 0.4, "cutmix": 1.0} if sampler == "mixed" else {}
     make = Wide if sampler in ("widths", "both") else lambda: Dropping(dropout=0.0)
     net = seeded(lambda: ms.Supernet(make(), sharing=sharing)).double()
-    name = "uniform" if sampler in ("some", *K_SHOT) else sampler
+    name = "uniform" if sampler in ("some", "mixed", *K_SHOT) else sampler
     settings = {"images": 32 * STEPS, "dtype": torch.float64, "epochs": 1, "clip_norm": 2.0}
+    settings |= mixing
     run = trainer(net, folder, name, **settings)
     if sampler == "some":
         run.sampler = Some()
@@ -220,7 +222,7 @@ def main(out: Path) -> None:
     rank, world = accelerator.process_index, accelerator.num_processes
     results: dict[str, object] = {"world": world, "exchanged": exchanged(accelerator)}
     results["from_first"] = from_first(accelerator)
-    for sampler in ("uniform", "fair", "sandwich", "some", *K_SHOT):
+    for sampler in ("uniform", "fair", "sandwich", "some", "mixed", *K_SHOT):
         results[sampler] = without_norms(sampler, out / f"{sampler}-{world}")
     for kind in SHIFTS:
         results[kind] = with_shift(kind, out / f"{kind}-{world}")

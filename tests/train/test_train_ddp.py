@@ -19,7 +19,7 @@ def ranks(tmp_path_factory):
     return folder, [torch.load(folder / f"{rank}-of-2.pt") for rank in (0, 1)]
 
 
-SAMPLERS = ["uniform", "fair", "sandwich", "some", "codes", "joint", "widths", "both"]
+SAMPLERS = ["uniform", "fair", "sandwich", "some", "mixed", "codes", "joint", "widths", "both"]
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)

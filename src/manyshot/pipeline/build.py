@@ -61,6 +61,7 @@ from manyshot.recipe import (
     Recipe,
     RecipeError,
     TaskSettings,
+    TrainingSettings,
 )
 from manyshot.run_folder import MetricRecord, RunFolder, TaskRecord
 from manyshot.search import Cost, Limit, Searcher, limits_of, make_searcher
@@ -71,11 +72,20 @@ from manyshot.supernet import Supernet
 from manyshot.tasks import Task, make_task
 from manyshot.tasks.task import loss_function
 from manyshot.train import Sampler, engine, load_weights, make_sampler
+from manyshot.train.mixing import check_mixed, check_mixing, mixing
 from manyshot.transfer import classifier, new_head
 
 Stage = TypeVar("Stage", bound=Callable[..., Any])
 Part = Literal["validation", "train", "test"]
-OFF = {"ema": None, "min_lr": 0.0, "rand_augment": None, "random_erasing": 0.0, "repeats": 1}
+OFF = {
+    "ema": None,
+    "min_lr": 0.0,
+    "mixup": 0.0,
+    "cutmix": 0.0,
+    "rand_augment": None,
+    "random_erasing": 0.0,
+    "repeats": 1,
+}
 """Settings that came later, by what turns them off: then they are no part of what identifies
 weights, so that those of before stay what they are."""
 OF_MOVES = {"body_epochs"}
@@ -451,7 +461,8 @@ class Workspace:
         """Finds what would fail in the first batch: other outputs or targets than the task's.
 
         Raises:
-            RecipeError: for these, or targets to be smoothed by a task that does not say how.
+            RecipeError: for these, or targets to be smoothed or mixed by a task that does not say
+                how.
         """
         recipe = self.recipe
         sections: dict[str, OptimiserSettings] = {"train": recipe.train}
@@ -459,6 +470,9 @@ class Workspace:
         for section, settings in sections.items():
             try:
                 loss_function(self.task, settings.label_smoothing)
+                if isinstance(settings, TrainingSettings) and mixing(settings):
+                    check_mixing(settings, self.task)
+                    check_mixed(settings, *self.together(self.splits.train.subset([0])))
             except ValueError as error:
                 raise RecipeError(f"{section}.{error}") from error
         assert self.task_record

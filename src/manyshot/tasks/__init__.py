@@ -8,7 +8,16 @@ from typing import Any
 from manyshot.plugins import build
 from manyshot.tasks.classes import Classification, Dense
 from manyshot.tasks.labels import MultiLabel
-from manyshot.tasks.task import Guesses, Loss, Metric, OneLoss, Smooths, Task, WithLoss
+from manyshot.tasks.task import (
+    Guesses,
+    Loss,
+    Metric,
+    MixesTargets,
+    OneLoss,
+    Smooths,
+    Task,
+    WithLoss,
+)
 from manyshot.tasks.values import Regression
 
 TASKS: dict[str, Callable[..., Task]] = {
@@ -30,6 +39,7 @@ __all__ = [
     "Guesses",
     "Loss",
     "Metric",
+    "MixesTargets",
     "MultiLabel",
     "OneLoss",
     "Regression",

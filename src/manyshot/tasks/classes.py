@@ -36,11 +36,14 @@ class _Classes(OneLoss):
         return self.smoothed_loss(outputs, targets, 0.0)
 
     def smoothed_loss(self, outputs: Any, targets: Tensor, smoothing: float) -> Tensor:
-        """The mean cross-entropy, where the target is (1 - s) one-hot + s / classes."""
+        """The mean cross-entropy, where the target is (1 - s) one-hot + s / classes.
+
+        Targets may be probabilities of all classes too, in place of one-hot ones.
+        """
         reduction = "mean" if self.ignore is None else "sum"
         loss = F.cross_entropy(
             exact(picked(outputs, self.output)),
-            targets.long(),
+            targets if targets.is_floating_point() else targets.long(),
             label_smoothing=smoothing,
             ignore_index=self._left_out,
             reduction=reduction,
@@ -121,6 +124,17 @@ class Classification(_Classes):
 
         logits = fitting(outputs, targets, self.output, fits, allowed)
         self._check_range(logits, targets, allowed)
+
+    def mixed_targets(
+        self, outputs: Any, targets: Tensor, others: Tensor, share_B: Tensor
+    ) -> Tensor:
+        """The probabilities of all classes: shares of two one-hot targets."""
+        logits = exact(picked(outputs, self.output))
+        own, other = (
+            F.one_hot(labels.long(), self._classes(outputs)).to(logits)
+            for labels in (targets, others)
+        )
+        return torch.lerp(other, own, share_B[:, None].to(logits))
 
     def chance(self, counts: Sequence[int]) -> float:
         """The share of the most frequent class."""

@@ -106,6 +106,13 @@ class MultiLabel(OneLoss):
         logits = exact(picked(outputs, self.output))
         return F.binary_cross_entropy_with_logits(logits, targets.to(logits))
 
+    def mixed_targets(
+        self, outputs: Any, targets: Tensor, others: Tensor, share_B: Tensor
+    ) -> Tensor:
+        """The probabilities of all labels: shares of those of two images."""
+        logits = exact(picked(outputs, self.output))
+        return torch.lerp(others.to(logits), targets.to(logits), share_B[:, None].to(logits))
+
     def metrics(self, outputs: Any) -> Mapping[str, Metric]:
         """Mean average precision, and the share of labels that are right."""
         return {

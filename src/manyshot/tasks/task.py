@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -89,6 +89,36 @@ class Smooths(Protocol):
 
 
 @runtime_checkable
+class MixesTargets(Protocol):
+    """A task whose targets can be mixed, as are the images that they are of."""
+
+    def mixed_targets(self, outputs: Any, targets: Any, others: Any, share_B: Tensor) -> Any:
+        """What the loss takes for images of which each is partly another.
+
+        Args:
+            outputs: of the network.
+            targets: of the images.
+            others: of those that are in them.
+            share_B: how much of each image is its own.
+        """
+        ...
+
+
+class Mixed(NamedTuple):
+    """The targets of mixed images, in place of plain ones.
+
+    Attributes:
+        targets: of the images.
+        others: of those that are in them.
+        share_B: how much of each image is its own.
+    """
+
+    targets: Any
+    others: Any
+    share_B: Tensor
+
+
+@runtime_checkable
 class Guesses(Protocol):
     """A task that knows what guessing would score."""
 
@@ -157,6 +187,20 @@ def loss_function(task: Task, smoothing: float) -> Callable[[Any, Any], Tensor]:
         return smooths.smoothed_loss(outputs, targets, smoothing)
 
     return loss
+
+
+def learnt(task: Task, outputs: Any, targets: Any) -> Any:
+    """What the loss takes as targets: these once they are checked, or mixed ones as one.
+
+    Raises:
+        ValueError: if outputs and targets are none of the task.
+    """
+    if not isinstance(targets, Mixed):
+        task.check(outputs, targets)
+        return targets
+    task.check(outputs, targets.targets)
+    assert isinstance(task, MixesTargets)  # else nothing is mixed
+    return task.mixed_targets(outputs, *targets)
 
 
 def metrics_of(task: Task, outputs: Any) -> dict[str, Metric]:

@@ -13,7 +13,7 @@ from manyshot.nn.inputs import Inputs, as_call, batch_of, device_of, in_parts
 from manyshot.nn.modes import evaluating
 from manyshot.space import Arch, Decision
 from manyshot.tasks import DEFAULT, Task
-from manyshot.tasks.task import detached, loss_function
+from manyshot.tasks.task import detached, learnt, loss_function
 from manyshot.train.plan import Plan, PlannedPath, Target
 
 LEAST_ROWS = 16
@@ -144,8 +144,7 @@ def _loss(
             are none of the task.
     """
     if path.target == "labels":
-        task.check(outputs, targets)
-        return loss_of(outputs, targets)
+        return loss_of(outputs, learnt(task, outputs, targets))
     if path.target in teachers:
         return task.distillation(outputs, teachers[path.target])
     if path.target == "original":

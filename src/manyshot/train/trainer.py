@@ -35,6 +35,7 @@ from manyshot.train.checkpoint import (
 from manyshot.train.compute import Compute, MacsOf
 from manyshot.train.evidence import EvidenceOfCodes
 from manyshot.train.journal import Journal
+from manyshot.train.mixing import Mixer
 from manyshot.train.optim import (
     OptimizerFactory,
     ScheduleFactory,
@@ -72,6 +73,7 @@ class Trainer:
         weight_step: how many of them moved weights.
         optimisation: the network with all optimisers; takes the steps.
         average: the moving average of the weights; None without `settings.ema`.
+        mixer: mixes images and targets, if the settings ask for that.
         prober: answers what the sampler asks of held-out images.
         journal: writes records and warns.
         compute: counts what is spent.
@@ -127,8 +129,8 @@ class Trainer:
 
         Raises:
             ValueError: if the sampler probes, and there are no held-out images, if targets are to
-                be smoothed, and the task does not say how, or if `optimizer` or `schedule` makes
-                what cannot be used.
+                be smoothed or mixed, and the task does not say how, or if `optimizer` or `schedule`
+                makes what cannot be used.
         """
         if sampler.probes and held_out is None:
             raise ValueError(
@@ -173,6 +175,7 @@ class Trainer:
         self._saved = time.monotonic()
         self.average = None if settings.ema is None else Average(net, settings.ema)
         self._sample: Inputs = None
+        self.mixer = Mixer(settings, task, seed, accelerator)
         self.compute = Compute(macs_of, largest, accelerator.num_processes, self._masked_macs)
         self.prober = Prober(self.optimisation, held_out, (seed, "probe_images"), self.compute)
         tracked = settings.tracker is not None
@@ -219,6 +222,7 @@ class Trainer:
         """
         if self._sample is None:
             self._sample = without_values(with_samples(images, 1))
+        images, targets = self.mixer(self.step, images, targets)
         chunks = self.net.sharing.chunks if phase == "code" else 1
         parts = zip(in_chunks(images, chunks), in_chunks(targets, chunks), strict=True)
         for i, (some_images, some_targets) in enumerate(parts):
