@@ -239,7 +239,7 @@ class DataSettings(Section):
     repeats: int = Field(default=1, ge=1, le=64)
     """Repeated augmentation: an image comes so many times in a batch, each time changed otherwise.
     Batches and epochs are as long as without, so that an epoch shows only that part of the images.
-    `train.batch_size` is a multiple of it."""
+    Every `batch_size` must be a multiple of it."""
     memory: str = "2GB"
     """Image folders whose pixels, three bytes each or one if they are grey, take so much at most at
     `image_size` are decoded once, kept in memory, and on disk for the next start. It is a fixed
@@ -366,6 +366,11 @@ class TrainingSettings(OptimiserSettings):
     """The rate at the end of `schedule`; like `lr` it is a rate, not a share of one."""
     warmup_epochs: float = Field(default=0.0, ge=0)
     """The rate rises linearly from 0 over so many epochs."""
+    accumulate: int = Field(default=1, ge=1, le=1024)
+    """The images of a step run in so many parts, one after the other, whose gradients add up:
+    memory is that of a part. `batch_size` is still that of a step; batch norms normalise each part
+    by itself. Steps of codes have parts of their own; shiftnas, which learns by gradients, needs
+    whole batches."""
     mixup: float = Field(default=0.0, ge=0, le=10)
     """Mixup: images of a batch are mixed in pairs, and their targets with them, by a share that is
     drawn for each batch from Beta(mixup, mixup); 0.2 is usual for ImageNet, 0 is none."""
@@ -386,6 +391,11 @@ class TrainingSettings(OptimiserSettings):
     """Follow the training in TensorBoard too, which the extra `tensorboard` installs."""
 
     @model_validator(mode="after")
+    def _parts_are_equal(self) -> Self:
+        check_parts(self.accumulate, self.batch_size)
+        return self
+
+    @model_validator(mode="after")
     def _goes_down(self) -> Self:
         if self.min_lr > self.lr:
             raise ValueError(
@@ -398,6 +408,27 @@ class TrainingSettings(OptimiserSettings):
                 "'constant' keeps it: leave min_lr out, or take schedule = 'cosine' or 'linear'"
             )
         return self
+
+
+def check_parts(accumulate: int, batch_size: int, world: int = 1) -> None:
+    """Checks that the parts of a batch, in each of some processes, are equal and of two images.
+
+    Args:
+        accumulate: the parts that a process makes of its share.
+        batch_size: images over all processes.
+        world: the number of processes.
+
+    Raises:
+        ValueError: if they are not.
+    """
+    parts = accumulate * world
+    if accumulate > 1 and (batch_size % parts or batch_size < 2 * parts):
+        raise ValueError(
+            f"accumulate = {accumulate} cuts batch_size = {batch_size} over {world} "
+            f"process{'es' * (world > 1)} into {parts} parts, which must be equal and of two "
+            f"images or more: give a batch_size that is a multiple of {parts}, and at least "
+            f"{2 * parts}"
+        )
 
 
 BESIDE_RESULTS = frozenset(
@@ -592,7 +623,8 @@ class TransferSettings(Section):
     body_epochs: NotNegative = 20
     """Epochs of uniform paths after these in which all weights learn before the search, at the
     rate, the warm-up and the schedule of `train`. They end with its average of the weights, if
-    there is one (`train.ema`); `train.mixup` and `train.cutmix` have no part in them."""
+    there is one (`train.ema`); `train.mixup`, `train.cutmix` and `train.accumulate` have no
+    part in them."""
     classifier: str | None = None
     """The module that makes the logits, as in `head.2`; by default it is found."""
 

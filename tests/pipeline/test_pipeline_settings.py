@@ -1,6 +1,7 @@
 """Every setting of a recipe is used: changing it changes what a run writes, or is refused."""
 
 import sys
+import types
 
 import pytest
 import torch
@@ -8,7 +9,8 @@ from PIL import Image
 
 import manyshot as ms
 from manyshot.pipeline import Workspace
-from manyshot.recipe import Recipe, RecipeError
+from manyshot.pipeline.checks import check_batch_size, check_sampler
+from manyshot.recipe import Recipe, RecipeError, TrainingSettings
 from manyshot.tasks import DEFAULT
 from pipeline_runs import outcome, run, small
 
@@ -168,7 +170,7 @@ def test_augmentations_reach_the_batches(override):
     [
         "train.epochs=2", "train.batch_size=16", "train.optimizer=adamw", "train.lr=0.2",
         "train.momentum=0.8", "train.weight_decay=0.1", "train.schedule=linear",
-        "train.min_lr=0.01", "train.mixup=0.2", "train.cutmix=1.0",
+        "train.accumulate=2", "train.min_lr=0.01", "train.mixup=0.2", "train.cutmix=1.0",
         "train.warmup_epochs=1.0", "train.label_smoothing=0.1", "train.clip_norm=1.0",
         "train.precision=bf16", "train.teacher=none",
         "data.jitter=0.1", "data.crop_scale=[0.5, 1.0]", "data.rand_augment=[2, 9]",
@@ -234,6 +236,17 @@ def test_augmentations_have_bounds(override, message):
 def test_batches_hold_all_copies_of_an_image():
     with pytest.raises(RecipeError, match=r"batch_size must be a multiple of repeats \(3\)"):
         Workspace.build(small("data.repeats=3", "train.batch_size=32")).check()
+
+
+def test_parts_of_batches_teach_no_sampler_that_learns_by_gradients():
+    learns = types.SimpleNamespace(optimizer=object, probes=False)
+    recipe = Recipe.load(None, ["train.accumulate=2"])
+    with pytest.raises(RecipeError, match="train.accumulate = 2 .* sampler.name = 'uniform'"):
+        check_sampler(recipe, learns, 0, ())
+    with pytest.raises(RecipeError, match="finish.training: accumulate = 4 .* over 2 processes"):
+        check_batch_size("finish.training", TrainingSettings(accumulate=4, batch_size=12), 96, 2)
+    with pytest.raises(RecipeError, match="accumulate = 5 cuts batch_size = 64 over 1 process "):
+        Recipe.load(None, ["train.accumulate=5"])
 
 
 def test_two_stages_have_fingerprints_of_their_own(tmp_path):

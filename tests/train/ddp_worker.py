@@ -79,7 +79,7 @@ def without_norms(sampler: str, folder: Path | None = None) -> dict[str, object]
         options = {"m": 1, "warm_frac": 0.2, "last_std": 1.0, **K_SHOT[sampler]}
         options |= {} if "update_mode" in options else {"code_every": 2}
         sharing = ms.sharing.KShot(2, **options)
-    mixing = {"mixup": 0.4, "cutmix": 1.0} if sampler == "mixed" else {}
+    mixing = {"mixup": 0.4, "cutmix": 1.0, "accumulate": 2} if sampler == "mixed" else {}
     make = Wide if sampler in ("widths", "both") else lambda: Dropping(dropout=0.0)
     net = seeded(lambda: ms.Supernet(make(), sharing=sharing)).double()
     name = "uniform" if sampler in ("some", "mixed", *K_SHOT) else sampler

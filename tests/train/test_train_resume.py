@@ -65,7 +65,11 @@ def k_shot(**options):
     [
         (lambda: ms.Supernet(ms.zoo.tiny(width=4)), "uniform", {}),
         (lambda: ms.Supernet(ms.zoo.tiny(width=4)), "sandwich", {"optimizer": "adamw"}),
-        (lambda: ms.Supernet(Dropping()), "sandwich", {"mixup": 0.2, "cutmix": 1.0}),
+        (
+            lambda: ms.Supernet(Dropping()),
+            "sandwich",
+            {"mixup": 0.2, "cutmix": 1.0, "accumulate": 2},
+        ),
         (lambda: ms.Supernet(Dropping()), "fair", {"warmup_epochs": 1.0, "clip_norm": 1.0}),
         (lambda: k_shot(m=2, code_every=2), "uniform", {}),
         (lambda: k_shot(optimizer="adam", update_mode="joint"), "sandwich", {}),

@@ -78,6 +78,7 @@ from manyshot.transfer import classifier, new_head
 Stage = TypeVar("Stage", bound=Callable[..., Any])
 Part = Literal["validation", "train", "test"]
 OFF = {
+    "accumulate": 1,
     "ema": None,
     "min_lr": 0.0,
     "mixup": 0.0,

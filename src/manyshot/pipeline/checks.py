@@ -20,6 +20,8 @@ from manyshot.recipe import (
     RecipeError,
     SearchSettings,
     ShiftingSettings,
+    TrainingSettings,
+    check_parts,
 )
 from manyshot.search import Cost, LearnsFromScores, Limit, Searcher, make_searcher
 from manyshot.search.limit import within
@@ -87,7 +89,7 @@ def check_breeding(searcher: Searcher, search: SearchSettings) -> None:
 
 
 def check_batch_size(section: str, settings: OptimiserSettings, images: int, world: int) -> None:
-    """Refuses batches that cannot be filled, or not be shared by `world` processes.
+    """Refuses batches that cannot be filled, or not be shared by `world` processes in equal parts.
 
     Raises:
         RecipeError: then.
@@ -103,6 +105,11 @@ def check_batch_size(section: str, settings: OptimiserSettings, images: int, wor
             f"{section}.batch_size = {size} is not a multiple of the {world} processes, which "
             "share every batch: give one that is"
         )
+    if isinstance(settings, TrainingSettings):
+        try:
+            check_parts(settings.accumulate, size, world)
+        except ValueError as error:
+            raise RecipeError(f"{section}: {error}") from error
 
 
 def check_teachers(recipe: Recipe, original: Original) -> None:
@@ -265,10 +272,17 @@ def check_sampler(recipe: Recipe, sampler: Sampler, held_out: int, limits: Seque
     A budget above all that the sampler is trained for is a warning.
 
     Raises:
-        RecipeError: then; for winners, if the sampler has no generator, a budget is on another cost
-            than it knows or below what it is trained for, or there are options.
+        RecipeError: then; if it learns by gradients that are accumulated; for winners, if the
+            sampler has no generator, a budget is on another cost than it knows or below what it is
+            trained for, or there are options.
     """
     name, search = recipe.sampler.name, recipe.search
+    if recipe.train.accumulate > 1 and sampler.optimizer() is not None:
+        raise RecipeError(
+            f"train.accumulate = {recipe.train.accumulate} trains in parts, and sampler.name = "
+            f"{name!r} learns by the gradients of whole batches: set train.accumulate = 1, or take "
+            "another sampler, such as uniform or sandwich"
+        )
     if sampler.probes and not held_out:
         raise RecipeError(
             f"sampler.name = {name!r} learns from losses on images that weights do not learn from: "

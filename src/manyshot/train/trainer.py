@@ -18,7 +18,7 @@ from manyshot.cost.masked import MaskedMacs
 from manyshot.data import Batches
 from manyshot.nn.inputs import Inputs, batch_of, in_chunks, with_samples, without_values
 from manyshot.progress import Progress, Silent
-from manyshot.recipe import TrainingSettings
+from manyshot.recipe import TrainingSettings, check_parts
 from manyshot.run_folder import TRAIN_LOG, TRAINER
 from manyshot.seeding import numpy_rng
 from manyshot.sharing import Phase, SplitsByGradients
@@ -128,15 +128,17 @@ class Trainer:
             macs_of: the multiply-adds of architectures, which are then on record as they are spent.
 
         Raises:
-            ValueError: if the sampler probes, and there are no held-out images, if targets are to
-                be smoothed or mixed, and the task does not say how, or if `optimizer` or `schedule`
-                makes what cannot be used.
+            ValueError: if the sampler probes, and there are no held-out images, if gradients are to
+                be accumulated, and parts are not equal or the sampler learns by gradients, if
+                targets are to be smoothed or mixed, and the task does not say how, or if
+                `optimizer` or `schedule` makes what cannot be used.
         """
         if sampler.probes and held_out is None:
             raise ValueError(
                 f"{type(sampler).__name__} learns from losses on held-out images, and there "
                 "are none: give Trainer(held_out=...), or sampler.held_out in a recipe"
             )
+        check_parts(settings.accumulate, batches.batch_size, accelerator.num_processes)
         self.net, self.sampler, self.batches, self.seed = net, sampler, batches, seed
         self.step, self.weight_step = 0, 0
         codes = make_code_optimizer(net.sharing, settings.lr, settings.momentum)
@@ -171,6 +173,12 @@ class Trainer:
             stream=(seed, "step"),
             diverged=self._diverged,
         )
+        if settings.accumulate > 1 and self.optimisation.sampler is not None:
+            raise ValueError(
+                f"accumulate = {settings.accumulate} trains in parts, and {type(sampler).__name__} "
+                "learns by the gradients of whole batches: set accumulate = 1, or take another "
+                "sampler, such as ms.train.Uniform"
+            )
         self._scheduled = schedule is not None
         self._saved = time.monotonic()
         self.average = None if settings.ema is None else Average(net, settings.ema)
@@ -213,7 +221,10 @@ class Trainer:
         return learning_rate(self.settings, self.step, self.steps, len(self.batches))
 
     def turns(self, phase: Phase, images: Inputs, targets: Any) -> Iterator[Turn]:
-        """The plans of the current step with their images: in a code step, one for each chunk.
+        """The plans of the current step with their images.
+
+        In a code step each chunk has one of its own, in others all parts that gradients are
+        accumulated over have the same.
 
         Args:
             phase: what the step moves.
@@ -223,10 +234,11 @@ class Trainer:
         if self._sample is None:
             self._sample = without_values(with_samples(images, 1))
         images, targets = self.mixer(self.step, images, targets)
-        chunks = self.net.sharing.chunks if phase == "code" else 1
+        whole = None if phase == "code" else self.plan()
+        chunks = self.settings.accumulate if whole else self.net.sharing.chunks
         parts = zip(in_chunks(images, chunks), in_chunks(targets, chunks), strict=True)
         for i, (some_images, some_targets) in enumerate(parts):
-            plan = self.plan(i).by_indices() if phase == "code" else self.plan()
+            plan = whole or self.plan(i).by_indices()
             yield Turn(plan, some_images, some_targets, batch_of(some_targets) / batch_of(targets))
 
     def _masked_macs(self) -> MaskedMacs:
@@ -260,8 +272,9 @@ class Trainer:
         self.weight_step += 1
         probe = self.probe()
         probed = None if probe is None else self.prober.answer(probe, self.step)
-        for done in trained:
-            self.sampler.feedback(done.plan, done.losses, probed)
+        of_paths = zip(*(done.losses for done in trained), strict=True)
+        losses = [torch.stack(of_parts).mean() for of_parts in of_paths]
+        self.sampler.feedback(trained[0].plan, losses, probed)
 
     def probe(self) -> Probe | None:
         """What the sampler wants to know after the step that moved the weights just now."""
