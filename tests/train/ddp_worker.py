@@ -76,9 +76,9 @@ def without_norms(sampler: str, folder: Path | None = None) -> dict[str, object]
     """Five steps in float64 on a network without batch norm or dropout."""
     sharing = None
     if sampler in K_SHOT:
-        options = {"m": 1, "warm_frac": 0.2, "last_std": 1.0, **K_SHOT[sampler]}
-        options |= {} if "update_mode" in options else {"code_every": 2}
-        sharing = ms.sharing.KShot(2, **options)
+        options = {"warm_frac": 0.2, "last_std": 1.0, **K_SHOT[sampler]}
+        in_turn = {} if "update_mode" in options else {"m": 1, "code_every": 2}
+        sharing = ms.sharing.KShot(2, **{**in_turn, **options})
     mixing = {"mixup": 0.4, "cutmix": 1.0, "accumulate": 2} if sampler == "mixed" else {}
     make = Wide if sampler in ("widths", "both") else lambda: Dropping(dropout=0.0)
     net = seeded(lambda: ms.Supernet(make(), sharing=sharing)).double()

@@ -92,9 +92,9 @@ def supernet(make: Any = Vit, sharing: Any = None) -> ms.Supernet:
 
 
 def k_shot(**options: Any) -> ms.sharing.KShot:
-    usual = {"m": 2, "warm_frac": 0.25, "last_std": 0.1, "seed": 1}
+    usual = {"warm_frac": 0.25, "last_std": 0.1, "seed": 1}
     if options.get("update_mode") != "joint":
-        usual["code_every"] = 2
+        usual |= {"m": 2, "code_every": 2}
     return ms.sharing.KShot(2, **{**usual, **options})
 
 

@@ -278,8 +278,6 @@ class Trainer:
 
     def probe(self) -> Probe | None:
         """What the sampler wants to know after the step that moved the weights just now."""
-        if not self.sampler.probes:
-            return None
         rng = numpy_rng(self.seed, "probe", self.step)
         return self.sampler.probe(rng, self.weight_step, self.weight_steps)
 
