@@ -638,3 +638,31 @@ def test_the_page_of_methods_has_taus_by_scipy(tmp_path):
     difference = np.mean(taus[2:]) - np.mean(taus[:2])
     assert f"| `kshot` minus `one_shot` | 2 | {difference:+.3f} (" in text
     assert "**better**" not in text and "**worse**" not in text  # of two seeds nothing is said
+
+
+def test_what_the_study_of_methods_lacks_counts_among_its_comparisons(tmp_path):
+    from benchmarks.studies.methods.arms import ARMS
+    from benchmarks.studies.methods.page import TRUTH, write_page
+    from manyshot.rank import load_truth
+
+    truth, rng, lost = load_truth(TRUTH, by="loss"), np.random.default_rng(1), {}
+    rows = []
+    for method, base in (("one_shot", 0.6), ("shiftnas", 0.5)):
+        lost[method] = (base + rng.normal(0, 0.02, 5)).tolist()
+        for seed, loss in enumerate(lost[method]):
+            proxy_N = truth.scores_NR.mean(axis=1) + rng.normal(0, 0.1, len(truth))
+            rows.append({
+                "schema": 1, "method": method, "seed": seed, "images": {"train": 10},
+                "weights": {"after": {"loss": proxy_N.tolist(), "accuracy": []}},
+                "winners": [{"test_loss": loss}],
+                "spent": {"weight_steps": 1, "macs": {"training": 1, "probes": 0}, "seconds": {}},
+                "commit": "a", "cpu": "b", "cores": 2, "threads": 1, "torch": "2", "date": "today",
+            })  # fmt: skip
+    path = tmp_path / "records.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    text = write_page(path).read_text()
+    p = (len(ARMS) - 1) * stats.ttest_rel(lost["shiftnas"], lost["one_shot"]).pvalue  # Holm's first
+    assert p < 0.05
+    [line] = [row for row in text.splitlines() if row.startswith("| `shiftnas` minus `one_shot`")]
+    assert f"p {p:.2g}, **better** |" in line
+    assert "**The study is not complete.**" in text and "`kshot` (0)" in text

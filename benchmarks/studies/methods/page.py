@@ -57,7 +57,7 @@ what is compared. Tau is Kendall's tau-b between the supernet's loss on validati
 mean test loss of networks trained alone. Differences are paired by seed, with 95 % intervals by \
 seeds, networks and runs of the truth (a crossed bootstrap). A difference is called better or \
 worse only if the truth can judge the set, there are five seeds, and p is below 0.05 after Holm's \
-correction within its table and column.
+correction within its table and column, for all comparisons that were declared, made or not.
 """
 
 
@@ -73,18 +73,32 @@ def write_page(path: Path) -> Path:
     parts = [
         "# The three methods and their controls, on a truth that can judge\n",
         INTRODUCTION,
+        *_missing(rows),
         "## Can the truth judge?\n",
         _gates(sets, truth),
         "## Every method\n",
         _means(rows, runs, sets, order),
     ]
     if against:
-        parts += [f"## Against `{REFERENCE}`\n", _differences(rows, runs, sets, against)]
+        declared = len(ARMS) - 1
+        parts += [f"## Against `{REFERENCE}`\n", _differences(rows, runs, sets, against, declared)]
     if contrasts:
-        parts += ["## Why\n", _differences(rows, runs, sets, contrasts)]
+        parts += ["## Why\n", _differences(rows, runs, sets, contrasts, len(CONTRASTS))]
     parts += ["## What it took\n", _spent(rows, order)]
     timed = [{**row, "seconds": sum(row["spent"]["seconds"].values())} for row in rows]
     return with_checklist(with_reading(path, parts, rows), DESIGN, timed)
+
+
+def _missing(rows: Rows) -> list[str]:
+    """What is not on record yet, if anything."""
+    seeds = {arm: {row["seed"] for row in rows if row["method"] == arm} for arm in ARMS}
+    fewer = [f"`{arm}` ({len(own)})" for arm, own in seeds.items() if len(own) < FEWEST]
+    if not fewer:
+        return []
+    return [
+        "**The study is not complete.** With fewer than five seeds on record, how many in "
+        f"brackets: {', '.join(fewer)}.\n"
+    ]
 
 
 def _runs(rows: Rows) -> tuple[list[ComparedRun], dict[str, Floats]]:
@@ -199,18 +213,27 @@ def _differences(
     runs: Sequence[ComparedRun],
     sets: Mapping[str, JudgedSet],
     pairs: Sequence[tuple[str, str]],
+    declared: int,
 ) -> str:
-    """Every pair in every set, each column a family of Holm's correction."""
+    """Every pair in every set, each column a family of Holm's correction.
+
+    Args:
+        rows: the records.
+        runs: all weights that were ranked.
+        sets: what they were ranked on.
+        pairs: what is compared.
+        declared: how many comparisons the family has, also where records of some are missing.
+    """
     cells: dict[str, list[str]] = {}
     for name, own in sets.items():
         drawn = resample(own, "tau", [run.folder for run in runs])
         values = {run.folder: mean_over_turns(own, "tau", run.folder) for run in runs}
         known = None if own.reliability is None else judges(own.reliability)
         each = [_of_pair(pair, runs, values, drawn) for pair in pairs]
-        cells[f"tau {name}"] = _cells(each, can_judge=known is True, more_is_better=True)
+        cells[f"tau {name}"] = _cells(each, declared, can_judge=known is True, more_is_better=True)
     losses = {f"{row['method']}-{row['seed']}": _winners(row) for row in rows}
     each = [_of_pair(pair, runs, losses, None) for pair in pairs]
-    cells["winners' loss"] = _cells(each, can_judge=True, more_is_better=False)
+    cells["winners' loss"] = _cells(each, declared, can_judge=True, more_is_better=False)
     lines = [
         [f"`{first}` minus `{second}`", str(by.seeds), *(column[i] for column in cells.values())]
         for i, ((first, second), by) in enumerate(zip(pairs, each, strict=True))
@@ -235,10 +258,14 @@ def _of_pair(
     return difference(first, second, drawn)
 
 
-def _cells(each: Sequence[Difference], *, can_judge: bool, more_is_better: bool) -> list[str]:
-    """The differences of a column in words, corrected together."""
+def _cells(
+    each: Sequence[Difference], declared: int, *, can_judge: bool, more_is_better: bool
+) -> list[str]:
+    """The differences of a column in words, corrected together with those not on record yet."""
     tested = [i for i, by in enumerate(each) if by.p is not None]
-    corrected = dict(zip(tested, holm([float(each[i].p or 0.0) for i in tested]), strict=True))
+    missing = [1.0] * (declared - len(tested))
+    adjusted = holm([*(float(each[i].p or 0.0) for i in tested), *missing])
+    corrected = dict(zip(tested, adjusted, strict=False))
     cells = []
     for i, by in enumerate(each):
         if by.value is None or by.low is None or by.high is None:
