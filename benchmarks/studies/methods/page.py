@@ -69,7 +69,7 @@ def write_page(path: Path) -> Path:
     sets = judged(runs, scores, truth)
     order = [arm for arm in ARMS if any(run.method == arm for run in runs)]
     against = [(arm, REFERENCE) for arm in order if arm != REFERENCE]
-    contrasts = [pair for pair in CONTRASTS if set(pair) <= set(order)]
+    contrasts = [pair for pair in CONTRASTS if set(pair) <= {run.method for run in runs}]
     parts = [
         "# The three methods and their controls, on a truth that can judge\n",
         INTRODUCTION,
@@ -225,18 +225,20 @@ def _differences(
         declared: how many comparisons the family has, also where records of some are missing.
     """
     cells: dict[str, list[str]] = {}
+    seeds: list[int] = []
     for name, own in sets.items():
         drawn = resample(own, "tau", [run.folder for run in runs])
         values = {run.folder: mean_over_turns(own, "tau", run.folder) for run in runs}
         known = None if own.reliability is None else judges(own.reliability)
         each = [_of_pair(pair, runs, values, drawn) for pair in pairs]
+        seeds = seeds or [by.seeds for by in each]
         cells[f"tau {name}"] = _cells(each, declared, can_judge=known is True, more_is_better=True)
     losses = {f"{row['method']}-{row['seed']}": _winners(row) for row in rows}
     each = [_of_pair(pair, runs, losses, None) for pair in pairs]
     cells["winners' loss"] = _cells(each, declared, can_judge=True, more_is_better=False)
     lines = [
-        [f"`{first}` minus `{second}`", str(by.seeds), *(column[i] for column in cells.values())]
-        for i, ((first, second), by) in enumerate(zip(pairs, each, strict=True))
+        [f"`{first}` minus `{second}`", str(seeds[i]), *(column[i] for column in cells.values())]
+        for i, (first, second) in enumerate(pairs)
     ]
     return markdown(("difference", "seeds", *cells), lines)
 
