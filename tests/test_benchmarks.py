@@ -613,6 +613,16 @@ def test_arms_of_the_study_of_methods_are_legal_and_contrasts_name_them():
         assert f"`{arm}`" in (BENCHMARKS / "studies" / "methods" / "design.md").read_text()
 
 
+def _row_of_methods(method, seed, proxy_N, winners_loss):
+    return {
+        "schema": 1, "method": method, "seed": seed, "images": {"train": 10},
+        "weights": {"after": {"loss": proxy_N.tolist(), "accuracy": []}},
+        "winners": [{"test_loss": winners_loss}],
+        "spent": {"weight_steps": 1, "macs": {"training": 1, "probes": 0}, "seconds": {}},
+        "commit": "a", "cpu": "b", "cores": 2, "threads": 1, "torch": "2", "date": "today",
+    }  # fmt: skip
+
+
 def test_the_page_of_methods_has_taus_by_scipy(tmp_path):
     from benchmarks.studies.methods.page import TRUTH, write_page
     from manyshot.rank import load_truth
@@ -624,13 +634,7 @@ def test_the_page_of_methods_has_taus_by_scipy(tmp_path):
         for seed in range(2):
             proxy_N = loss_N + rng.normal(0, 0.1, len(truth))
             taus.append(stats.kendalltau(proxy_N, loss_N).statistic)
-            rows.append({
-                "schema": 1, "method": method, "seed": seed, "images": {"train": 10},
-                "weights": {"after": {"loss": proxy_N.tolist(), "accuracy": []}},
-                "winners": [{"test_loss": 0.5 + seed}],
-                "spent": {"weight_steps": 1, "macs": {"training": 1, "probes": 0}, "seconds": {}},
-                "commit": "a", "cpu": "b", "cores": 2, "threads": 1, "torch": "2", "date": "today",
-            })  # fmt: skip
+            rows.append(_row_of_methods(method, seed, proxy_N, 0.5 + seed))
     path = tmp_path / "records.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     text = write_page(path).read_text()
@@ -651,13 +655,7 @@ def test_what_the_study_of_methods_lacks_counts_among_its_comparisons(tmp_path):
         lost[method] = (base + rng.normal(0, 0.02, 5)).tolist()
         for seed, loss in enumerate(lost[method]):
             proxy_N = truth.scores_NR.mean(axis=1) + rng.normal(0, 0.1, len(truth))
-            rows.append({
-                "schema": 1, "method": method, "seed": seed, "images": {"train": 10},
-                "weights": {"after": {"loss": proxy_N.tolist(), "accuracy": []}},
-                "winners": [{"test_loss": loss}],
-                "spent": {"weight_steps": 1, "macs": {"training": 1, "probes": 0}, "seconds": {}},
-                "commit": "a", "cpu": "b", "cores": 2, "threads": 1, "torch": "2", "date": "today",
-            })  # fmt: skip
+            rows.append(_row_of_methods(method, seed, proxy_N, loss))
     path = tmp_path / "records.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     text = write_page(path).read_text()
