@@ -45,6 +45,7 @@ STREAMS = {
     "mix": "how the images of a training step are mixed, by step",
     "step": "dropout and the like in a training step, by step and process",
     "probe": "what a sampler asks, by step",
+    "probed": "architectures whose held-out losses speak of a target cost",
     "probe_images": "which held-out images a probe sees, by step",
     "draw": "draws of an architecture generator",
     "costs": "architectures whose costs a sampler's table or grid is made from",

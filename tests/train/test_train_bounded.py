@@ -8,7 +8,7 @@ import torch
 from scipy import stats
 
 from manyshot.train.samplers.complexity import ComplexityDistribution
-from manyshot.train.samplers.evidence import weighed
+from manyshot.train.samplers.evidence import _Fits, weighed
 
 K, UPDATES = 8, 22
 """Targets and updates of the study on digits."""
@@ -46,6 +46,29 @@ def test_a_planted_signal_of_half_the_noise_moves_mass_the_right_way():
     found = np.array([planted(seed, truth) for seed in range(40)])
     assert (found @ truth > 1e-9).mean() >= 0.95
     assert np.corrcoef(found.mean(0), truth)[0, 1] > 0.9
+
+
+def of_levels(seed, truth, share=1.0, updates=UPDATES) -> np.ndarray:
+    """Probabilities after falls by `truth`, where `share` of the noise is of the losses."""
+    generator, distribution = rng(seed), ComplexityDistribution(K)
+    losses = generator.standard_normal((updates + 1, K)) * math.sqrt(share / 2)
+    walks = generator.standard_normal((updates, K)) * math.sqrt(1 - share)
+    for change in np.diff(losses, axis=0) + walks - truth:
+        distribution.update(0.01 * change)
+    return distribution.probabilities().numpy()
+
+
+@pytest.mark.parametrize("share", [0.5, 1.0])
+def test_noise_of_the_losses_themselves_leaves_probabilities_near_uniform(share):
+    found = np.array([of_levels(seed, np.zeros(K), share) for seed in range(60)])
+    assert (np.abs(K * found - 1).max(1) <= 0.2).mean() >= 0.95
+
+
+def test_where_noise_does_not_add_up_a_quarter_of_it_is_signal_enough():
+    truth = np.linspace(-1, 1, K)
+    truth *= 0.25 / truth.std()
+    found = np.array([of_levels(seed, truth) for seed in range(40)])
+    assert (found @ truth > 1e-9).mean() >= 0.95
 
 
 def final_loss(seed: int, noise: float, shared: float, learns: bool) -> float:
@@ -116,6 +139,60 @@ def test_evidence_is_an_analysis_of_variance(signal, updates):
     assert found.logits().softmax(0).numpy() == pytest.approx(expected / expected.sum(), abs=1e-12)
 
 
+def test_with_noise_of_the_losses_alone_gains_are_slopes_of_straight_lines():
+    """Plain least squares through 17 losses, which know nothing of covariances."""
+    losses = rng(6).normal(size=(17, 5)) - 0.3 * np.arange(17)[:, None] * np.arange(5)
+    gains = torch.from_numpy(-np.diff(losses, axis=0).T.copy())
+    fits = _Fits.of(gains, torch.full((5,), 16), 1.0)
+    lines = [stats.linregress(np.arange(17), own) for own in losses.T]
+    assert fits.mean[-1].numpy() == pytest.approx([-line.slope for line in lines], rel=1e-9)
+    left = sum(
+        np.square(own - line.slope * np.arange(17) - line.intercept).sum()
+        for own, line in zip(losses.T, lines, strict=True)
+    )
+    # a gain has twice the variance of a loss
+    assert float(fits.noise[-1]) == pytest.approx(2 * left / (5 * 15), rel=1e-9)
+    spread = np.square(np.arange(17) - 8).sum()
+    assert (fits.noise[-1] * fits.variance[-1]).numpy() == pytest.approx(
+        [left / (5 * 15) / spread] * 5
+    )
+
+
+@pytest.mark.parametrize("tenths", [3, 10])
+def test_the_likelihood_is_that_of_contrasts(tenths):
+    """Restricted likelihood is the plain one of all that means do not change, by scipy."""
+    values = rng(8).normal(size=(3, 6))
+    found = _Fits.of(torch.from_numpy(values), torch.full((3,), 6), 1.0).likelihood.numpy()
+    contrasts = np.linalg.svd(np.ones((1, 6)))[2][1:]
+
+    def by_hand(u: float) -> float:
+        own = np.eye(6) - u / 2 * (np.eye(6, k=1) + np.eye(6, k=-1))
+        own = contrasts @ own @ contrasts.T
+        seen = values @ contrasts.T
+        noise = np.einsum("ki,ij,kj->", seen, np.linalg.inv(own), seen) / seen.size
+        return stats.multivariate_normal(cov=noise * own).logpdf(seen).sum()
+
+    # each but for a constant
+    expected = by_hand(tenths / 10) - by_hand(0.0)
+    assert found[tenths] - found[0] == pytest.approx(expected, abs=1e-9)
+
+
+def test_the_share_of_noise_that_does_not_add_up_is_rather_understated():
+    found = []
+    for seed in range(40):
+        losses = rng(seed).normal(size=(17, K))
+        gains = np.diff(losses, axis=0)
+        found.append(weighed(torch.from_numpy((gains - gains.mean(1, keepdims=True)).T), K))
+    shares = [evidence.level_noise for evidence in found]
+    assert np.mean(shares) > 0.8
+    white = rng(9).normal(size=(40, 16, K))
+    shares = [
+        weighed(torch.from_numpy((own - own.mean(1, keepdims=True)).T), K).level_noise
+        for own in white
+    ]
+    assert np.mean(np.array(shares) == 0) >= 0.9
+
+
 def test_gains_are_per_draw_and_of_the_last_updates():
     distribution, generator = ComplexityDistribution(5, window=3), rng(1)
     kept = []
@@ -173,6 +250,7 @@ def test_one_update_is_too_few_to_tell():
         "gain": [None] * 3,
         "standard_error": [None] * 3,
         "signal_to_noise": None,
+        "level_noise": None,
         "verdict": "too few updates to tell",
     }
     assert distribution.probabilities().tolist() == [1 / 3] * 3

@@ -27,17 +27,12 @@ def loss_by_hand(net, arch, batch):
 
 
 def watched(make, macs_of=None, **options):
-    """A finished run; the network after every step; what its generator is likeliest to draw."""
+    """A finished run; the network after every step; the records by step."""
     run = shifting(make=make, dtype=torch.float64, shifts={**OURS, **options}, macs_of=macs_of)
-    nets, likeliest, probe, rows = [copy.deepcopy(run.net)], {}, run.sampler.probe, {}
+    nets, probe, rows = [copy.deepcopy(run.net)], run.sampler.probe, {}
 
     def probing(rng, step, steps):
         nets.append(copy.deepcopy(run.net))
-        sampler = run.sampler
-        encoded = sampler.generator.encode(sampler.grid.centres)
-        with torch.no_grad():
-            policies = sampler.generator(encoded, greedy=True).policies
-        likeliest[step] = sampler.generator.archs(policies)
         return probe(rng, step, steps)
 
     note = run.journal.note
@@ -48,26 +43,25 @@ def watched(make, macs_of=None, **options):
 
     run.sampler.probe, run.journal.note = probing, noting
     train(run)
-    return run, nets, likeliest, rows
+    return run, nets, rows
 
 
 @pytest.mark.parametrize("make", [Vit, Conv])
 def test_a_change_is_that_of_the_same_images_and_paths_a_period_apart(make):
     """Two batches, due in the second and the third of three steps; losses from kept copies."""
-    run, nets, likeliest, rows = watched(make)
+    run, nets, rows = watched(make)
     batches = list(held_out(APART, run.prober.image_seed(0), torch.float64))
     sizes = [len(labels) for _, labels in batches]
     assert sizes == [32, 28]
     assert [step for step, row in rows.items() if row.get("update")] == list(UPDATED)
-    moved = 0
+    asked = run.sampler.probed
+    assert any(networks[2] != networks[3] for networks in asked)  # so that the turn matters
     for step in UPDATED:
-        archs = likeliest[step - 5]  # asked at the first step of the period before
-        moved += archs != likeliest[step - 2]
-        for k, arch in enumerate(archs):
+        for k, networks in enumerate(asked):
             now, then = (
                 sum(
-                    size * loss_by_hand(nets[step - off - ago], arch, batch)
-                    for size, batch, off in zip(sizes, batches, (1, 0), strict=True)
+                    size * loss_by_hand(nets[step - off - ago], networks[turn], batch)
+                    for size, batch, off, turn in zip(sizes, batches, (1, 0), (2, 3), strict=True)
                 )
                 / APART
                 for ago in (0, 3)
@@ -75,20 +69,16 @@ def test_a_change_is_that_of_the_same_images_and_paths_a_period_apart(make):
             # 1e-6: probes take the softmax in float32
             assert rows[step]["held_out_loss"][k] == pytest.approx(now, rel=1e-6)
             assert rows[step]["change"][k] == pytest.approx(now - then, abs=2e-6)
-    assert moved  # so that old and new architectures differ
     assert run.prober.saved == {}
     assert any(abs(change) > 1e-4 for change in rows[UPDATED[-1]]["change"])
 
 
 def test_the_compute_of_probes_is_that_of_the_images_they_forward():
     macs_of = known_costs(Vit)["macs"]
-    run, _, likeliest, rows = watched(Vit, macs_of=lambda archs: macs_of(archs).astype(int))
-    macs, probed = known_costs(Vit)["macs"], 0.0
-    for first in (2, 5, 8, 11, 14, 17):  # first steps of periods; all 60 images are asked in each
-        old = likeliest[first - 3] if first > 2 else []
-        probed += APART * macs(list(dict.fromkeys([*likeliest[first], *old]))).sum()
-    assert run.compute.probe_macs == probed > 0
-    assert not any("probe_share" in row for row in rows.values())
+    run, _, _ = watched(Vit, macs_of=lambda archs: macs_of(archs).astype(int))
+    turns = [[networks[turn] for networks in run.sampler.probed] for turn in (2, 3)]
+    each = [size * macs_of(archs).sum() for size, archs in zip((32, 28), turns, strict=True)]
+    assert run.compute.probe_macs == 6 * sum(each) > 0  # five updates, and what they compare with
 
 
 @pytest.mark.parametrize(
@@ -153,10 +143,9 @@ def loop(seed, losses, *, bins=8, period=10, updates=22, learns=True):
     """
     rng, distribution = np.random.default_rng(seed), ComplexityDistribution(bins)
     answers, n = Answers(period), np.zeros(bins)
-    archs = [(k,) for k in range(bins)]
     for _ in range(updates + 1):
         drawn = distribution.sampling_probabilities()
-        answers.begin(archs, range(bins), drawn)
+        answers.begin(range(bins), drawn)
         for turn in range(1, period + 1):
             n += rng.multinomial(10, drawn.numpy())
             seen = 256.0 if turn in (3, 5, 8, 10) else 0.0
@@ -202,9 +191,9 @@ def test_the_closed_loop_with_equal_targets_ends_no_worse_than_uniform(noise):
 def test_gains_are_per_draw_of_the_steps_in_between():
     """A turn in the middle of a period: half of its steps drew by the probabilities before."""
     first, second = (torch.tensor(p, dtype=torch.float64) for p in ([0.2, 0.8], [0.6, 0.4]))
-    answers, archs = Answers(4), [(0,), (1,)]
+    answers = Answers(4)
     for drawn, losses in ((first, [1.0, 2.0]), (second, [0.5, 1.0])):
-        answers.begin(archs, [0, 1], drawn)
+        answers.begin([0, 1], drawn)
         for turn in range(1, 5):
             weight = {2: 100.0, 4: 50.0}.get(turn, 0.0)
             answers.take(turn, Probed(torch.tensor(losses).double(), weight=weight))
@@ -220,17 +209,17 @@ def test_gains_are_per_draw_of_the_steps_in_between():
 
 
 def test_what_is_kept_can_be_put_away_and_taken_up():
-    one, archs = Answers(2), [(0,), (1,)]
+    one = Answers(2)
     drawn = torch.full((2,), 0.5, dtype=torch.float64)
     for value in (3.0, 1.0):
-        one.begin(archs, [0, 1], drawn)
+        one.begin([0, 1], drawn)
         for turn in (1, 2):
             other = Answers(2)
             other.load_state_dict(one.state_dict())
             one = other
             one.take(turn, Probed(torch.tensor([value, value * turn]).double(), weight=1.0))
     assert one.change().deltas.tolist() == [-2.0, -3.0]
-    assert one.archs == archs
+    assert one.bins == [0, 1]
 
 
 def test_without_room_for_an_update_nothing_is_asked():

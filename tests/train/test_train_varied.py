@@ -118,6 +118,23 @@ def test_a_sub_space_that_no_draw_hits_has_no_members(net):
     assert found.entropy_nats == [pytest.approx(math.log(len(cheapest))), None]
 
 
+def test_probed_networks_are_of_their_sub_space_different_and_of_all_of_it(net):
+    sampler = shift(net)
+    bins = enumerated(net, sampler)
+    for k, own in enumerate(bins):
+        few = sampler.members.spread(k, 16, rng(k))
+        assert len(few) == len(set(few)) == 16 and set(few) <= set(own)
+        assert set(sampler.members.spread(k, len(own), rng(k))) == set(own)
+    assert sampler.probed == shift(net).probed  # decided by the seed alone
+
+
+def test_an_empty_sub_space_is_probed_by_what_is_nearest(net):
+    costs = known_costs(Vit)["macs"]
+    least = costs.range()[0]
+    found = Members(net.space, costs, Grid(least, least + 2, 2.0), seed=0)
+    assert set(found.spread(1, 3, rng(0))) <= {net.space.smallest}
+
+
 def test_the_generator_learns_in_every_step_until_its_draws_are_near(net):
     sampler = shift(net, policy_every=3)
     learnt = []

@@ -272,8 +272,8 @@ def _evidence(lines: Sequence[TargetsLine], targets: dict[str, object]) -> list[
             f.axis("training step", tickformat="~s", nticks=6),
             f.axis("spread of gains / noise", rangemode="tozero"),
         ),
-        "How much the gains of targets differ, as estimated, over the noise of one update. "
-        f"At the last one they are {last.verdict}.",
+        "How much the gains of targets differ, as estimated, over the noise of one update; the "
+        f"noise of their means is smaller. At the last one they are {last.verdict}.",
         height=260,
     )
     gains = list(zip(last.gain or (), last.standard_error or (), strict=True))
@@ -292,7 +292,7 @@ def _evidence(lines: Sequence[TargetsLine], targets: dict[str, object]) -> list[
         "Gain per draw of each target",
         [bars],
         f.layout(targets, f.axis("fall of loss, less the mean", zeroline=True)),
-        "At the last update: the mean of the last updates, with its standard error.",
+        "At the last update: per update, of the last ones, with its standard error.",
         height=260,
     )
     return [signal, gained]

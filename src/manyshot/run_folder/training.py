@@ -126,11 +126,15 @@ class TargetsLine(SamplerLine):
     bins: tuple[int, ...] | None = None
     """The targets that `held_out_loss` and `change` are of, by their number."""
     gain: tuple[float | None, ...] | None = None
-    """The mean gain per draw of the last updates, less that of all; None for fewer than two."""
+    """The gain per draw and update, of the last updates, less that of all; None for fewer than
+    two."""
     standard_error: tuple[float | None, ...] | None = None
     """Of each `gain`."""
     signal_to_noise: float | None = None
     """The spread of the gains between targets over the noise of one update, as estimated."""
+    level_noise: Share | None = None
+    """The share of that noise which losses themselves have, and which does not add up; not in
+    earlier records."""
     verdict: (
         Literal[
             "too few updates to tell", "indistinguishable from noise", "distinguishable from noise"

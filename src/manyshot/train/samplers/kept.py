@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, final
 
 import torch
 from torch import Tensor
 
-from manyshot.space import Arch
 from manyshot.train.plan import Probed
 
 
@@ -34,13 +33,11 @@ class _Period:
     """What was asked and answered in one period.
 
     Attributes:
-        archs: of which losses are wanted.
-        bins: the targets that they are of.
+        bins: the targets of which losses are wanted.
         drawn: the probabilities by which targets are drawn in this period.
-        answers: by turn, the weight of its images and the losses of `archs`.
+        answers: by turn, the weight of its images and the losses of `bins`.
     """
 
-    archs: list[Arch]
     bins: list[int]
     drawn: Tensor
     answers: dict[int, tuple[float, Tensor]] = field(default_factory=dict)
@@ -50,10 +47,10 @@ class _Period:
 class Answers:
     """Losses of one period, compared with those of the period before.
 
-    A period has as many turns as steps, and the held-out images are shared out over them. Each turn
-    answers twice about its images: for the architectures of this period, which is kept; and for
-    those of the period before, which is compared with what was kept then of the same architectures
-    on the same images. An architecture that both have runs once.
+    A period has as many turns as steps, and the held-out images are shared out over them. A target
+    is asked about in a turn by the same architecture on the same images in every period. Where a
+    period asks about other targets than the one before, each turn answers for both: for the new
+    ones, to keep; for the old ones, to compare with what was kept.
 
     So a change belongs to no one pair of weights. It is the mean, over the turns, of the change
     between the weights of a step and those of exactly one period earlier: on average it is half a
@@ -70,42 +67,41 @@ class Answers:
         self.period = period
         self._now: _Period | None = None
         self._old: _Period | None = None
-        self._seen: list[tuple[int, float, Tensor]] = []  # turn, weight, losses of the old archs
+        self._seen: list[tuple[int, float, Tensor]] = []  # turn, weight, losses of the old bins
 
-    def begin(self, archs: Sequence[Arch], bins: Sequence[int], drawn: Tensor) -> None:
+    def begin(self, bins: Iterable[int], drawn: Tensor) -> None:
         """Begins a period; the one before is what it is compared with.
 
         Args:
-            archs: whose losses are wanted.
-            bins: the targets that they are of.
+            bins: the targets whose losses are wanted.
             drawn: the probabilities by which targets are drawn until it ends, (K,).
         """
         self._old, self._seen = self._now, []
-        self._now = _Period(list(archs), list(bins), drawn.clone())
+        self._now = _Period(list(bins), drawn.clone())
 
     @property
-    def archs(self) -> list[Arch]:
-        """What is to be asked in each turn of this period, without repeats."""
+    def bins(self) -> list[int]:
+        """The targets that are asked about in each turn of this period, without repeats."""
         assert self._now is not None
-        old = [] if self._old is None else self._old.archs
-        return list(dict.fromkeys([*self._now.archs, *old]))
+        old = [] if self._old is None else self._old.bins
+        return list(dict.fromkeys([*self._now.bins, *old]))
 
     def take(self, turn: int, probed: Probed) -> None:
-        """Takes the answer of a turn about `archs`; one without images says nothing."""
+        """Takes the answer of a turn about `bins`; one without images says nothing."""
         if not probed.weight:
             return
         assert self._now is not None
-        losses = dict(zip(self.archs, probed.losses.unbind(), strict=True))
-        self._now.answers[turn] = (probed.weight, _of(losses, self._now.archs))
+        losses = dict(zip(self.bins, probed.losses.unbind(), strict=True))
+        self._now.answers[turn] = (probed.weight, _of(losses, self._now.bins))
         if self._old is not None:
-            self._seen.append((turn, probed.weight, _of(losses, self._old.archs)))
+            self._seen.append((turn, probed.weight, _of(losses, self._old.bins)))
 
     def change(self) -> Change | None:
         """What changed, after the last turn; None in the first period."""
         if self._old is None or self._now is None or not self._seen:
             return None
         whole = sum(weight for _, weight, _ in self._seen)
-        now = torch.zeros(len(self._old.archs), dtype=torch.float64)
+        now = torch.zeros(len(self._old.bins), dtype=torch.float64)
         then, share = now.clone(), 0.0
         for turn, weight, losses in self._seen:
             now += weight / whole * losses
@@ -130,13 +126,12 @@ class Answers:
         self._seen = [(turn, weight, losses.clone()) for turn, weight, losses in state["seen"]]
 
 
-def _of(losses: Mapping[Arch, Tensor], archs: Sequence[Arch]) -> Tensor:
-    return torch.stack([losses[arch] for arch in archs])
+def _of(losses: Mapping[int, Tensor], bins: Sequence[int]) -> Tensor:
+    return torch.stack([losses[k] for k in bins])
 
 
 def _plain(period: _Period) -> dict[str, Any]:
     return {
-        "archs": [list(arch) for arch in period.archs],
         "bins": list(period.bins),
         "drawn": period.drawn.clone(),
         "answers": {turn: (w, losses.clone()) for turn, (w, losses) in period.answers.items()},
@@ -145,7 +140,6 @@ def _plain(period: _Period) -> dict[str, Any]:
 
 def _period(state: Mapping[str, Any]) -> _Period:
     return _Period(
-        [tuple(arch) for arch in state["archs"]],
         list(state["bins"]),
         state["drawn"].clone(),
         {turn: (w, losses.clone()) for turn, (w, losses) in state["answers"].items()},

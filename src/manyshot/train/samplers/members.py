@@ -50,6 +50,7 @@ class Members:
         else:
             drawn = numpy_rng(seed, "costs").integers(counts, size=(DRAWS, len(counts)))
             self.drawn = drawn.astype(np.int64)
+        self._away = np.abs(table(self.drawn)[:, None] - grid.centres)
         bins = grid.bin_of(table(self.drawn))
         self.rows = [np.flatnonzero(bins == k) for k in range(len(grid))]
         self.entropy_nats: Sequence[float | None] = [
@@ -61,3 +62,14 @@ class Members:
         """One of a sub-space, all of whose members are as likely; None where there are none."""
         rows = self.rows[bin_]
         return tuple(self.drawn[rng.choice(rows)].tolist()) if len(rows) else None
+
+    def spread(self, bin_: int, count: int, rng: np.random.Generator) -> list[Arch]:
+        """So many of a sub-space, different ones if it has as many; by chance, all as likely.
+
+        For one without members these are what is nearest to its target.
+        """
+        rows = self.rows[bin_]
+        if not len(rows):
+            rows = np.argsort(self._away[:, bin_], kind="stable")[:1]
+        chosen = rng.choice(rows, size=count, replace=len(rows) < count)
+        return [tuple(arch) for arch in self.drawn[chosen].tolist()]

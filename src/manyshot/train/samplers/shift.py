@@ -18,7 +18,7 @@ from torch import Tensor
 
 from manyshot.cost import CostTable
 from manyshot.cost.policy import PolicyCost
-from manyshot.seeding import torch_generator
+from manyshot.seeding import numpy_rng, torch_generator
 from manyshot.space import Arch, Decision, SearchSpace
 from manyshot.train.generator import (
     ArchitectureGenerator,
@@ -41,6 +41,8 @@ DRAWS = 200
 ANNEAL, PROBED = 0.6, 8
 """By default: the share of the steps in which the dead zone and the entropy's weight shrink, and
 how many architectures the pathwise estimator draws."""
+PROBED_NETWORKS = 16
+"""By so many architectures kept answers speak of a target; the turns of a period share them out."""
 SETTLED, RECENT = 0.25, 0.9
 """The generator's draws are near their targets where their mean squared distance, in steps of the
 grid, is below this; and the share of the old in that mean over its steps."""
@@ -197,6 +199,12 @@ class ShiftNAS:
         """The architectures around each target, and how many there are."""
         return Members(self.space, self.table, self.grid, seed=self._seed)
 
+    @functools.cached_property
+    def probed(self) -> list[list[Arch]]:
+        """The architectures by which kept answers speak of each target; the same in a whole run."""
+        rng = numpy_rng(self._seed, "probed")
+        return [self.members.spread(k, PROBED_NETWORKS, rng) for k in range(len(self.grid))]
+
     @property
     def settling(self) -> bool:
         """Whether the generator's draws are still far from their targets."""
@@ -283,10 +291,11 @@ class ShiftNAS:
             return None
         turn = (since - 1) % options.period + 1
         if turn == 1:
-            listed = self._listed(rng)
-            archs = [path.arch for path in listed.paths]
-            answers.begin(archs, listed.bins, self.distribution.sampling_probabilities())
-        self._asked = _Asked(tuple(map(PlannedPath, answers.archs)), [], turn=turn)
+            answers.begin(
+                self.distribution.strata(rng).tolist(), self.distribution.sampling_probabilities()
+            )
+        archs = [self.probed[k][turn % PROBED_NETWORKS] for k in answers.bins]
+        self._asked = _Asked(tuple(map(PlannedPath, archs)), [], turn=turn)
         return Probe(
             self._asked.paths,
             images=options.images,
