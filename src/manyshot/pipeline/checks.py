@@ -28,7 +28,7 @@ from manyshot.search.limit import within
 from manyshot.search.reach import ATTEMPTS, reach
 from manyshot.search.table import RANDOM_START
 from manyshot.seeding import numpy_rng
-from manyshot.sharing import Sharing
+from manyshot.sharing import Sharing, learns_codes
 from manyshot.space import Budget, Decision, SearchSpace
 from manyshot.train import Sampler
 from manyshot.train.samplers.shift import Generates
@@ -193,10 +193,7 @@ def check_code_steps(sharing: Sharing, steps: int) -> None:
     Raises:
         RecipeError: then.
     """
-    if sharing.copies == 1 or sharing.code_optimizer(1.0, 0.0) is None:
-        return
-    phases = {sharing.phase(step, steps) for step in range(steps)}
-    if phases and not phases & {"code", "joint"}:
+    if not learns_codes(sharing, steps):
         raise RecipeError(
             f"none of the {steps} optimiser steps of train.epochs moves the codes that sharing "
             "learns: raise train.epochs, or lower sharing.options.code_every or warm_frac"

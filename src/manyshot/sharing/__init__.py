@@ -18,7 +18,16 @@ from manyshot.sharing.codes import (
 from manyshot.sharing.conversion import bake, widen
 from manyshot.sharing.k_shot import KShot
 from manyshot.sharing.reach import Reach
-from manyshot.sharing.scheme import Coded, Mixes, OneShot, Phase, Shares, Sharing, SplitsByGradients
+from manyshot.sharing.scheme import (
+    Coded,
+    Mixes,
+    OneShot,
+    Phase,
+    Shares,
+    Sharing,
+    SplitsByGradients,
+    learns_codes,
+)
 from manyshot.sharing.simplex_net import SimplexNet
 
 SHARINGS: dict[str, Callable[..., Sharing]] = {"one_shot": OneShot, "k_shot": KShot}
@@ -39,6 +48,7 @@ __all__ = [
     "distinctness",
     "effective_sharing",
     "entropy",
+    "learns_codes",
     "make_sharing",
     "slice_distance",
     "spread",

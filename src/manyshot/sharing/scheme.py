@@ -164,3 +164,15 @@ class Shares:
 @final
 class OneShot(Shares):
     """Every architecture that uses an operation uses the same tensor (SPOS, arXiv:1904.00420)."""
+
+
+def learns_codes(sharing: Sharing, steps: int) -> bool:
+    """Whether a training moves the codes that its sharing scheme learns, or there are none.
+
+    Args:
+        sharing: the scheme.
+        steps: how many optimiser steps there are; 0 is no training, which is asked for nothing.
+    """
+    if not steps or sharing.copies == 1 or sharing.code_optimizer(1.0, 0.0) is None:
+        return True
+    return any(sharing.phase(step, steps) in ("code", "joint") for step in range(steps))

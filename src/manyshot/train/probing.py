@@ -24,7 +24,7 @@ from manyshot.train.plan import PlannedPath, Probe, Probed
 
 HeldOut: TypeAlias = Callable[[int, int], Iterable[Batch]]
 """`held_out(images, seed)`: batches of so many held-out images."""
-PART = 128
+PART = 64
 """Images that are shared out over several probes come in parts of at least so many, if there are as
 many: each part is normalised by itself."""
 

@@ -21,7 +21,7 @@ from manyshot.progress import Progress, Silent
 from manyshot.recipe import TrainingSettings, check_parts
 from manyshot.run_folder import TRAIN_LOG, TRAINER
 from manyshot.seeding import numpy_rng
-from manyshot.sharing import Phase, SplitsByGradients
+from manyshot.sharing import Phase, SplitsByGradients, learns_codes
 from manyshot.space import Arch
 from manyshot.supernet import Supernet
 from manyshot.tasks import DEFAULT, Task
@@ -128,10 +128,10 @@ class Trainer:
             macs_of: the multiply-adds of architectures, which are then on record as they are spent.
 
         Raises:
-            ValueError: if the sampler probes, and there are no held-out images, if gradients are to
-                be accumulated, and parts are not equal or the sampler learns by gradients, if
-                targets are to be smoothed or mixed, and the task does not say how, or if
-                `optimizer` or `schedule` makes what cannot be used.
+            ValueError: if the sampler probes, and there are no held-out images, if codes are learnt
+                and no step is theirs, if gradients are to be accumulated, and parts are not equal
+                or the sampler learns by gradients, if targets are to be smoothed or mixed, and the
+                task does not say how, or if `optimizer` or `schedule` makes what cannot be used.
         """
         if sampler.probes and held_out is None:
             raise ValueError(
@@ -141,6 +141,11 @@ class Trainer:
         check_parts(settings.accumulate, batches.batch_size, accelerator.num_processes)
         self.net, self.sampler, self.batches, self.seed = net, sampler, batches, seed
         self.step, self.weight_step = 0, 0
+        if not learns_codes(net.sharing, steps := settings.epochs * len(batches)):
+            raise ValueError(
+                f"none of the {steps} steps moves the codes that sharing learns: train for more "
+                "epochs, or make KShot with a lower code_every or warm_frac"
+            )
         codes = make_code_optimizer(net.sharing, settings.lr, settings.momentum)
         if optimizer is None:
             weights = make_optimizer(net, settings, held_by(codes))

@@ -82,7 +82,7 @@ def weighed(gains: Tensor, evaluated: int) -> Evidence:
     gains has the covariance s^2 ((1 - u) I + u T / 2), where T is 2 on the diagonal and -1 beside
     it, and u the share of the first kind. With u = 0 the best estimate of the gain per update is
     the mean, with u = 1 it is the slope of a straight line through the losses, whose standard error
-    is some five times smaller for 16 updates.
+    is seven times smaller for 16 updates.
 
     u is estimated by restricted likelihood for all bins together, and taken at the lower end of its
     95 % interval, so that evidence is rather understated. Then F is the variance of the estimates
