@@ -139,7 +139,9 @@ def test_a_loss_takes_the_place_of_the_tasks_which_still_scores_and_checks():
 
 
 def test_codes_stay_with_their_own_optimiser():
-    net = seeded(lambda: ms.Supernet(ms.zoo.tiny(width=4), sharing=ms.sharing.KShot(2, lr=0.5)))
+    net = seeded(
+        lambda: ms.Supernet(ms.zoo.tiny(width=4), sharing=ms.sharing.KShot(2, lr=0.5, code_every=2))
+    )
     run = trainer(net, factories={"optimizer": RMS})
     codes = {id(p) for g in run.optimisation.codes.param_groups for p in g["params"]}
     held = {id(p) for g in run.optimisation.weights.param_groups for p in g["params"]}

@@ -120,7 +120,7 @@ WITH_EFFECT = [
     ({"start": "equal"}, {}),
     ({"start": "equal"}, RANDOM),
     ({"start": "equal"}, HARD),
-    ({"warm_frac": 0.5}, {}),
+    ({"warm_frac": 0.5}, {"code_every": 3}),
     ({"warm_frac": 0.5}, RANDOM),
     ({"warm_frac": 0.5}, HARD),
     ({"compensate": False}, {}),

@@ -182,9 +182,9 @@ def test_records(tmp_path):
     always |= {"kind", "update", "error_grid_steps", "entropy_nats"}
     always |= {"distinct", "bin_entropy_nats"}
     of_updates = {"bins", "held_out_loss", "change"}
-    of_updates |= {"gain", "standard_error", "signal_to_noise", "verdict"}
+    of_updates |= {"gain", "standard_error", "signal_to_noise", "level_noise", "verdict"}
     for row in rows:
-        unknown = {"signal_to_noise"} if row["step"] == UPDATED[0] else set()
+        unknown = {"signal_to_noise", "level_noise"} if row["step"] == UPDATED[0] else set()
         told = of_updates - unknown if row["step"] in UPDATED else set()
         assert set(row) == always | told
         assert row["metric"] == "macs"

@@ -38,7 +38,7 @@ ENUMERATED = 16
 STRATA = 8
 """How many are, of more."""
 WINDOW = 16
-"""Updates of a bin whose gains are averaged, by default."""
+"""Updates of a bin from which its gain is estimated, by default."""
 LEAST_DRAWN = 0.25
 """Gains are divided by K P, but by no less than this: a bin hardly drawn says little per draw."""
 
@@ -173,7 +173,7 @@ class ComplexityDistribution:
     gain probability, by one of two rules:
 
     - `bounded` (ours, the default): the gain per draw -dL_k / max(K P_k, 0.25), less the mean of
-      all, is averaged over the last `window` updates of a bin and made smaller by how much of its
+      all, is estimated from the last `window` updates of a bin and made smaller by how much of its
       spread noise explains; P is set from it. Noise leaves P uniform, P goes back when the signal
       does, and no two probabilities are further apart than exp(2) (see `evidence.weighed`).
     - `paper`: equation 8 descends J(B) = sum_k P_k dL_k, by Adam. It has no memory of how often a

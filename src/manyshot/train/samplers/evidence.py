@@ -32,8 +32,8 @@ class Evidence:
     """What the gains of the last updates say.
 
     Attributes:
-        gain: the mean gain of each bin, float64, shape (K,); nan for fewer than two updates.
-        standard_error: of each mean, in the same shape.
+        gain: the gain per update of each bin, float64, shape (K,); nan for fewer than two updates.
+        standard_error: of each gain, in the same shape.
         signal_to_noise: the spread of the true gains over that of one update's noise, as estimated;
             nan while there are too few updates.
         level_noise: the share of one update's noise that losses themselves have, which does not add

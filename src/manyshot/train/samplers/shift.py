@@ -236,10 +236,11 @@ class ShiftNAS:
     # -- the distribution ------------------------------------------------------------------
 
     def probe(self, rng: np.random.Generator, step: int, steps: int) -> Probe | None:
-        """Asks for the losses of all targets' likeliest architectures, every `period` steps.
+        """Asks for the losses of architectures of all targets, for an update every `period` steps.
 
-        Either all at once, at these weights and those of the last update; or in parts, of which
-        each step of a period has some, to be compared with those of the period before.
+        Either of the likeliest, all at once, at these weights and those of the last update; or of
+        `probed`, in parts of which each step of a period has some, to be compared with those of the
+        period before.
         """
         options, self._asked = self.options, None
         self.progress = step / steps

@@ -37,8 +37,9 @@ class ShiftNASOptions:
     be told from noise; `paper` descends equation 8 by Adam (see `ComplexityDistribution`)."""
 
     window: Positive | None = None
-    """How many of a target's last gains the enumerated estimator averages; 16 by default, and at
-    least 2. With the paper's rule these means are compared with noise, and move nothing."""
+    """From how many of a target's last gains the enumerated estimator takes its gain per update; 16
+    by default, and at least 2. With the paper's rule it is compared with noise, and moves
+    nothing."""
 
     estimator: Estimator = "enumerated"
     """What the distribution moves by. `enumerated` compares the losses of all targets; `pathwise`
@@ -58,10 +59,11 @@ class ShiftNASOptions:
 
     kept: Kept | None = None
     """What an update compares the losses of now with. With `answers`, the default, these are the
-    losses that the same architectures had on the same images a period before; the images are asked
-    about in parts of 128, which are spread over the steps of the period. With `weights` a copy of
-    the weights is kept, and each update asks about other images, all at once. The pathwise
-    estimator needs `weights`, and has them by default."""
+    losses that the same architectures had on the same images a period before: 16 that cost within
+    half a step of each target, drawn once; the images are asked about in parts of 64, which are
+    spread over the steps of the period. With `weights`, as in the paper, a copy of the weights is
+    kept, and each update asks about the generator's likeliest architectures and other images, all
+    at once. The pathwise estimator needs `weights`, and has them by default."""
 
     images: Positive = 1024
     """How many held-out images an update looks at, or all if there are fewer."""
