@@ -147,7 +147,7 @@ class _Fits:
         mean = torch.zeros(len(SHARES), len(gains), dtype=torch.float64)
         variance, left = torch.zeros_like(mean), torch.zeros_like(mean[:, 0])
         logarithms = left.clone()
-        for count in counts[counts > 0].unique().tolist():
+        for count in sorted(set(counts[counts > 0].tolist())):
             rows = counts == count
             whitening, determinant = _whitening(count)
             seen, one = whitening @ gains[rows, -count:].T, whitening.sum(2)
