@@ -135,9 +135,14 @@ class TestFind:
     def test_the_default_score_is_validation_accuracy(self, splits):
         net = supernet()
         before = digest(net.state_dict())
-        searched = ms.find(
-            net, budgets=["macs<=90%"], score=splits, candidates=3, searcher="random"
-        )
+        asked = {"budgets": ["macs<=90%"], "candidates": 12, "generation": 5, "searcher": "random"}
+        proposed = ms.find(net, score=lambda arch: 0.0, **asked).history
+        sizes = []  # of the batches of whole forwards; a look at the stages takes two images
+        hook = net.model.register_forward_hook(lambda model, args, out: sizes.append(len(args[0])))
+        searched = ms.find(net, score=splits, **asked)
+        hook.remove()
+        assert [arch for arch, _ in searched.history] == [arch for arch, _ in proposed]
+        assert max(sizes) == 2
         looks = {"mean": splits.mean, "std": splits.std, "seed": 0}
         calibration = ms.data.fixed(splits.train, 96, 256, **looks)
         validation = ms.data.fixed(splits.validation, None, 256, **looks)

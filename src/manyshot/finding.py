@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import contextlib
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, final
 
@@ -10,7 +12,9 @@ from torch import nn
 
 from manyshot import cost, evaluate
 from manyshot.data import FixedBatches, Splits, fixed, own_data
+from manyshot.evaluate.stages import Survey
 from manyshot.nn.batch_norm import BatchNorm
+from manyshot.nn.modes import evaluating
 from manyshot.progress import Progress, Silent
 from manyshot.search import (
     Cost,
@@ -130,8 +134,9 @@ def find(
         net: a trained supernet.
         budgets: such as `"macs<=30M"`, `"params<=60%"`, `"size<=5MB"`, or on any of `costs`.
         score: the score of an architecture, higher is better; or a data set, on whose validation
-            part the task is scored after batch norms are calibrated on 512 training images; or of
-            data of your own a pair (training, validation) of data sets or `DataLoader`s.
+            part the task is scored after batch norms are calibrated on 512 training images, all
+            architectures of a generation together (see `ms.evaluate.Population`); or of data of
+            your own a pair (training, validation) of data sets or `DataLoader`s.
         task: what a data set is scored by, or its name.
         fitness: whether by its metric or its loss.
         searcher: a name (`random`, `evolution`, `nsga2`, ...), `package.module:attribute`, or a
@@ -167,10 +172,15 @@ def find(
     if isinstance(score, tuple | list) and len(score) == 2:
         train, validation = score
         score = own_data({"train": train, "validation": validation, "test": validation}, seed=seed)
+    scored: Callable[[Sequence[Arch]], Iterable[tuple[Arch, Any]]]
+    modes: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
     if isinstance(score, Splits):
         calibration = calibration_of(net, score, seed)
-        score = proxy_fitness(net, score, as_task(task), calibration, fitness=fitness, seed=seed)
-    if not callable(score):
+        scored = _Proxy(net, score, as_task(task), calibration, fitness, seed)
+        modes = functools.partial(evaluating, net)
+    elif callable(score):
+        scored = functools.partial(_one_by_one, score)
+    else:
         raise ValueError(
             f"score is a {type(score).__name__}: give a function of an architecture, what "
             "ms.data.load or ms.data.own_data gives, or a pair (training, validation) of data sets"
@@ -184,9 +194,12 @@ def find(
     scores: dict[Arch, float] = {}
     with (progress or Silent()).stage("search", candidates) as advance:
         for archs in generations(searcher, candidates, generation):
-            for arch in archs:
-                scores[arch] = _number(score(arch))
-                advance(len(scores), f"best {max(scores.values()):.4f}")
+            now = dict(scores)
+            with modes():
+                for arch, number in scored(archs):
+                    now[arch] = _number(number)
+                    advance(len(now), f"best {max(now.values()):.4f}")
+            scores.update((arch, now[arch]) for arch in archs)
             searcher.tell(archs, [scores[arch] for arch in archs])
     winners = tuple(_winner(net, limit, scores, by_metric, calibration) for limit in limits)
     return SearchResult(winners, tuple(scores.items()))
@@ -202,41 +215,62 @@ def _looks(net: Supernet, splits: Splits) -> dict[str, Any]:
     return {"mean": splits.mean, "std": splits.std, "device": device}
 
 
-def proxy_fitness(
-    net: Supernet,
-    splits: Splits,
-    task: Task,
-    calibration: FixedBatches,
-    *,
-    fitness: Literal["metric", "loss"] = "metric",
-    seed: int = 0,
-) -> ScoreOf:
-    """The default score of `find`: of validation images, with calibrated batch norms.
+def _one_by_one(score: ScoreOf, archs: Sequence[Arch]) -> Iterator[tuple[Arch, Any]]:
+    return ((arch, score(arch)) for arch in archs)
 
-    Args:
-        net: the supernet.
-        splits: a data set with a validation part.
-        task: what is scored.
-        calibration: what batch norms are calibrated on.
-        fitness: by its metric, or by its loss. Where lower is better, the sign is turned.
-        seed: of the batches.
 
-    Raises:
-        ValueError: if the data set has no validation part.
-    """
-    if not len(splits.validation):
-        raise ValueError(
-            f"data set {splits.name!r} has no validation part to score on: load it with "
-            "validation=0.1"
+class _Proxy:
+    """The default score of `find`: of validation images, with calibrated batch norms."""
+
+    def __init__(
+        self,
+        net: Supernet,
+        splits: Splits,
+        task: Task,
+        calibration: FixedBatches,
+        fitness: Literal["metric", "loss"],
+        seed: int,
+    ) -> None:
+        """Takes the validation images.
+
+        Args:
+            net: the supernet.
+            splits: a data set with a validation part.
+            task: what is scored.
+            calibration: what batch norms are calibrated on.
+            fitness: by its metric, or by its loss. Where lower is better, the sign is turned.
+            seed: of the batches.
+
+        Raises:
+            ValueError: if the data set has no validation part.
+        """
+        if not len(splits.validation):
+            raise ValueError(
+                f"data set {splits.name!r} has no validation part to score on: load it with "
+                "validation=0.1"
+            )
+        self._net, self._task, self._calibration = net, task, calibration
+        self._by_loss = fitness == "loss"
+        self._validation = fixed(
+            splits.validation, None, BATCH_SIZE, seed=seed, **_looks(net, splits)
         )
-    validation = fixed(splits.validation, None, BATCH_SIZE, seed=seed, **_looks(net, splits))
+        self._survey: Survey | None = None
 
-    def score_of(arch: Arch) -> float:
-        score = evaluate.score(net, arch, calibration=calibration, validation=validation, task=task)
-        score = score.checked(f"architecture {net.space.to_text(arch)} on validation images")
-        return -score.loss if fitness == "loss" else score.fitness
-
-    return score_of
+    def __call__(self, archs: Sequence[Arch]) -> Iterator[tuple[Arch, float]]:
+        """The scores of architectures, which share what their networks begin with, in any order."""
+        population = evaluate.Population(
+            self._net,
+            archs,
+            calibration=self._calibration,
+            validation=self._validation,
+            task=self._task,
+            survey=self._survey,
+        )
+        self._survey = population.survey
+        for arch, score in population:
+            text = self._net.space.to_text(arch)
+            score = score.checked(f"architecture {text} on validation images")
+            yield arch, -score.loss if self._by_loss else score.fitness
 
 
 def _all_costs(

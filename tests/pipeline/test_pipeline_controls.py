@@ -6,6 +6,7 @@ import pytest
 import manyshot as ms
 from manyshot.pipeline import Workspace
 from manyshot.pipeline.stages.controls import choose_controls
+from manyshot.pipeline.stages.score import Images
 from pipeline_runs import lines, outcome, run, small
 
 WITH = ("controls={largest = true, random = 2}", "export.formats=['json', 'pt2']")
@@ -27,6 +28,15 @@ def test_every_budget_has_its_controls_within_it(controlled):
         assert limit.satisfied(archs).all()
         costs = dict(zip((c["kind"] for c in beside), limit.costs(archs), strict=True))
         assert costs["largest"] == max(limit.costs(archs))
+
+
+def test_proxy_scores_are_those_of_each_alone(controlled):
+    result, folder = controlled
+    images, net = Images(Workspace.build(small(*WITH))), ms.Run(folder).net
+    look = {"calibration": images.calibration, "validation": images.validation}
+    for control in result["controls"]:
+        score = ms.evaluate.score(net, net.space.from_text(control["arch"]), **look)
+        assert score.value == control["proxy_score"]
 
 
 def test_they_are_finished_and_tested_as_winners_are_and_not_exported(controlled):

@@ -40,7 +40,8 @@ def evaluating(net: nn.Module) -> Iterator[None]:
     token = _EVALUATED.set((*around, net))
     try:
         with modes_kept(net), torch.no_grad():
-            net.eval()
+            if any(module.training for module in net.modules()):
+                net.eval()
             yield
     finally:
         _EVALUATED.reset(token)

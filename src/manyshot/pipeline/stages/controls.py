@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ from accelerate import Accelerator
 
 from manyshot import evaluate, records
 from manyshot.evaluate import Score
+from manyshot.nn.modes import evaluating
 from manyshot.pipeline.build import Workspace
 from manyshot.pipeline.stages.finish import finish
 from manyshot.pipeline.stages.score import Images
@@ -119,7 +120,7 @@ def finish_controls(
         Their proxy scores, and their lines.
     """
     archs = list(dict.fromkeys(control.arch for control in controls))
-    scores = dict(_scored(ws, archs, progress)) if accelerator.is_main_process else {}
+    scores = _scored(ws, archs, progress) if accelerator.is_main_process else {}
     recipe = ws.recipe.model_copy(update={"export": ExportSettings(formats=[])})
     lines = finish(
         dataclasses.replace(ws, recipe=recipe),
@@ -135,25 +136,22 @@ def finish_controls(
     return scores, {**lines, **{arch: finished[arch] for arch in archs if arch in finished}}
 
 
-def _scored(
-    ws: Workspace, archs: Sequence[Arch], progress: Progress
-) -> Iterator[tuple[Arch, Score]]:
+def _scored(ws: Workspace, archs: Sequence[Arch], progress: Progress) -> dict[Arch, Score]:
     """Proxy scores on the images that decide which network wins."""
-    images = Images(ws)
+    images, scores = Images(ws), dict[Arch, Score]()
     shifts = ws.recipe.shifting.name != "none"
-    with progress.stage("controls", len(archs)) as advance:
-        for number, arch in enumerate(archs, start=1):
-            yield (
-                arch,
-                evaluate.score(
-                    ws.net,
-                    arch,
-                    calibration=images.calibration,
-                    validation=images.whole if shifts else images.validation,
-                    task=ws.task,
-                ),
-            )
-            advance(number, "")
+    with progress.stage("controls", len(archs)) as advance, evaluating(ws.net):
+        population = evaluate.Population(
+            ws.net,
+            archs,
+            calibration=images.calibration,
+            validation=images.whole if shifts else images.validation,
+            task=ws.task,
+        )
+        for arch, score in population:
+            scores[arch] = score
+            advance(len(scores), "")
+    return scores
 
 
 def judged(
