@@ -96,9 +96,9 @@ def batch_of(inputs: Inputs) -> int:
     Raises:
         ValueError: if there is no tensor with a dimension.
     """
-    for leaf in pytree.tree_leaves(inputs):
+    for leaf in (inputs,) if isinstance(inputs, Tensor) else pytree.tree_leaves(inputs):
         if isinstance(leaf, Tensor) and leaf.dim():
-            return len(leaf)
+            return leaf.shape[0]
     raise ValueError("inputs must hold a tensor with a batch as its first dimension, and have none")
 
 
@@ -127,7 +127,7 @@ def with_samples(inputs: Inputs, count: int) -> Inputs:
 
 def in_chunks(inputs: Inputs, chunks: int) -> list[Inputs]:
     """The samples of inputs in so many parts of nearly equal size, or fewer, as `Tensor.chunk`."""
-    return in_parts(inputs, -(-batch_of(inputs) // chunks))
+    return [inputs] if chunks == 1 else in_parts(inputs, -(-batch_of(inputs) // chunks))
 
 
 def in_parts(inputs: Inputs, size: int) -> list[Inputs]:

@@ -131,13 +131,10 @@ def make_safe(net: nn.Module, device: torch.device) -> bool:
 
 def as_trained(images: Inputs, contiguous: bool) -> Inputs:
     """The images, in the one format that a network which must be contiguous may see."""
-
-    def formatted(value: Any) -> Any:
-        if not contiguous or not isinstance(value, Tensor):
-            return value
-        return value.to(memory_format=torch.contiguous_format)
-
-    return pytree.tree_map(formatted, images)
+    if not contiguous:
+        return images
+    as_they_must_be = functools.partial(torch.Tensor.to, memory_format=torch.contiguous_format)
+    return pytree.tree_map_only(Tensor, as_they_must_be, images)
 
 
 def held_by(optimizer: torch.optim.Optimizer | None) -> list[nn.Parameter]:

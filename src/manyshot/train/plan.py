@@ -120,9 +120,9 @@ class Sampler(Protocol):
 
     The loop calls `plan(rng, step)` before every optimiser step, with a generator that is a
     function of the run's seed and the step alone (so that all processes draw the same plan). After
-    a step that moved the weights it asks `probe`, and then calls `feedback`. Steps that move
-    nothing but codes of a sharing scheme have plans, of which policies and penalty are left out,
-    but neither probes nor feedback.
+    a step that moved the weights it asks `probe`, if the sampler `probes`, and then calls
+    `feedback`. Steps that move nothing but codes of a sharing scheme have plans, of which policies
+    and penalty are left out, but neither probes nor feedback.
 
     A learnt sampler has an `optimizer` of the parameters that its policies and penalties depend on;
     the loop gives them their gradients and moves them together with the weights. What else it

@@ -184,6 +184,8 @@ class Trainer:
                 "learns by the gradients of whole batches: set accumulate = 1, or take another "
                 "sampler, such as ms.train.Uniform"
             )
+        scheme = net.sharing
+        self._splits = scheme if isinstance(scheme, SplitsByGradients) else None
         self._scheduled = schedule is not None
         self._saved = time.monotonic()
         self.average = None if settings.ema is None else Average(net, settings.ema)
@@ -204,7 +206,7 @@ class Trainer:
 
     # -- what a step trains on -----------------------------------------------------------------
 
-    @property
+    @functools.cached_property
     def steps(self) -> int:
         """Optimiser steps in all."""
         return self.settings.epochs * len(self.batches)
@@ -258,8 +260,8 @@ class Trainer:
 
     def split(self) -> None:
         """Lets the sharing scheme split what was one copy, if it is time for that."""
-        scheme = self.net.sharing
-        if isinstance(scheme, SplitsByGradients) and scheme.splits_at(self.step, self.steps):
+        scheme = self._splits
+        if scheme is not None and scheme.splits_at(self.step, self.steps):
             batches = itertools.islice(self.batches.from_step(self.step), scheme.split_batches)
             rng = numpy_rng(self.seed, "split")
             candidates = scheme.candidates()
@@ -277,12 +279,16 @@ class Trainer:
         self.weight_step += 1
         probe = self.probe()
         probed = None if probe is None else self.prober.answer(probe, self.step)
-        of_paths = zip(*(done.losses for done in trained), strict=True)
-        losses = [torch.stack(of_parts).mean() for of_parts in of_paths]
+        losses = list(trained[0].losses)
+        if len(trained) > 1:
+            of_paths = zip(*(done.losses for done in trained), strict=True)
+            losses = [torch.stack(of_parts).mean() for of_parts in of_paths]
         self.sampler.feedback(trained[0].plan, losses, probed)
 
     def probe(self) -> Probe | None:
         """What the sampler wants to know after the step that moved the weights just now."""
+        if not self.sampler.probes:
+            return None
         rng = numpy_rng(self.seed, "probe", self.step)
         return self.sampler.probe(rng, self.weight_step, self.weight_steps)
 
