@@ -25,6 +25,7 @@ from manyshot.nn.layer import (
     largest,
     leading,
     mask_dimension,
+    to_be_given,
 )
 from manyshot.nn.pointwise import conv2d
 from manyshot.nn.selection import Index, Selection, active, current
@@ -219,7 +220,8 @@ class _Kernel(Layer):
     def plain(self, selection: Selection, tie: Tie) -> nn.Module:
         """The convolution as its `torch.nn` namesake."""
         size = selection.count
-        conv = self._plain(
+        conv = to_be_given(
+            self._plain,
             size(self.in_channels),
             size(self.out_channels),
             _numbers(self.kernel_size, size),
@@ -228,7 +230,6 @@ class _Kernel(Layer):
             dilation=self.dilation,
             groups=size(self.groups),
             bias=self.has("bias"),
-            device="meta",
             **self._more(),
         )
         conv.weight = tie("weight")

@@ -19,6 +19,7 @@ from manyshot.nn.layer import (
     largest,
     leading,
     mask_dimension,
+    to_be_given,
 )
 from manyshot.nn.selection import Index, Selection, active, current
 from manyshot.space import Number, Size
@@ -84,11 +85,11 @@ class Linear(Layer):
 
     def plain(self, selection: Selection, tie: Tie) -> nn.Linear:
         """The layer as a `torch.nn.Linear`."""
-        linear = nn.Linear(
+        linear: nn.Linear = to_be_given(
+            nn.Linear,
             selection.count(self.in_features),
             selection.count(self.out_features),
             bias=self.has("bias"),
-            device="meta",
         )
         linear.weight = tie("weight")
         if self.has("bias"):
