@@ -341,9 +341,11 @@ class OptimiserSettings(Section):
     """So much of every target is shared out over all classes."""
     clip_norm: float | None = Field(default=None, gt=0)
     """Largest norm of the gradient."""
-    precision: Literal["fp32", "bf16", "auto"] = "fp32"
-    """Of what is computed; weights are always of 32 bits. `auto` is bf16 where the processor (AMX)
-    or the GPU has units for it, and else fp32; the recipe in a run's folder says which it was."""
+    precision: Literal["fp32", "tf32", "bf16", "auto"] = "fp32"
+    """Of what is computed in training; weights are always of 32 bits. `tf32` lets a GPU multiply
+    numbers of 32 bits by 10 of the 23 bits of their fractions, which is faster, and fp32 by all;
+    elsewhere they are the same. `auto` is bf16 where the processor (AMX) or the GPU has units for
+    it, and else fp32; the recipe in a run's folder says which it was. Scores are fp32 always."""
 
 
 class TrainingSettings(OptimiserSettings):
@@ -702,10 +704,10 @@ class TruthSettings(Section):
                 "minutes and least_images are for runs, and a truth is to be the same on all "
                 "machines: give epochs"
             )
-        if training.precision == "auto":
+        if training.precision in ("auto", "tf32"):
             raise ValueError(
-                "precision = 'auto' depends on the machine, and a truth is to be the same on all: "
-                "say 'fp32' or 'bf16'"
+                f"precision = {training.precision!r} depends on the machine, and a truth is to be "
+                "the same on all: say 'fp32' or 'bf16'"
             )
         return training
 

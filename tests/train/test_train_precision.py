@@ -32,6 +32,32 @@ def test_training_is_in_what_the_processor_has_units_for(monkeypatch, has_them, 
     assert torch.equal(ended[0], ended[1]) and not torch.equal(ended[0], ended[2])
 
 
+@pytest.mark.filterwarnings("ignore:precision = ")
+def test_products_on_a_gpu_are_as_a_step_says_and_exact_in_scores(monkeypatch):
+    """What torch was told while a network ran, as if that were on a GPU, and after it."""
+    places = (torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn)
+    seen = set()
+
+    class Noted(nn.Linear):
+        def forward(self, x):
+            seen.add((self.training, *(place.fp32_precision for place in places)))
+            return super().forward(x)
+
+    splits = ms.data.load("digits", train_size=128)
+    net = nn.Sequential(nn.Flatten(), Noted(64, 10))
+    before = [place.fp32_precision for place in places]
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: None)
+    for precision, kind in (("fp32", "ieee"), ("tf32", "tf32"), ("bf16", "ieee")):
+        seen.clear()
+        ms.fit(net, splits, settings=ms.TrainingSettings(epochs=1, precision=precision))
+        assert seen == {(True, kind, kind, kind)}
+    seen.clear()
+    ms.evaluate.score_module(net, [(torch.zeros(4, 64), torch.zeros(4, dtype=torch.int64))])
+    assert seen == {(False, "ieee", "ieee", "ieee")}
+    assert [place.fp32_precision for place in places] == before
+
+
 def test_a_torch_that_does_not_say_trains_in_single_precision(monkeypatch):
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
     assert fast_precision(torch.device("cpu")) == "fp32"
@@ -44,6 +70,7 @@ def test_a_torch_that_does_not_say_trains_in_single_precision(monkeypatch):
         ({"amx_bf16": False, "avx512_bf16": False}, "bf16", True),
         ({"amx_bf16": False, "avx512_bf16": False}, "auto", False),
         ({"amx_bf16": False, "avx512_bf16": False}, "fp32", False),
+        ({"amx_bf16": False, "avx512_bf16": False}, "tf32", False),
         ({"amx_bf16": True, "avx512_bf16": False}, "bf16", False),
         ({"amx_bf16": False, "avx512_bf16": True}, "bf16", False),
         ({"sve_bf16": False}, "bf16", False),  # another kind of processor: nothing is known

@@ -133,7 +133,7 @@ class Changes:
 
     def to(self, device: torch.device) -> Changes:
         """The same on a device."""
-        return self._each(lambda tensor: tensor.to(device))
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
 
     def _each(self, function: Callable[[Tensor], Tensor]) -> Changes:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
@@ -187,7 +187,7 @@ def change(images_BCHW: Tensor, changes_B: Changes, augment: Augment) -> Tensor:
 
     Args:
         images_BCHW: the batch, uint8.
-        changes_B: the changes of each image, on the same device.
+        changes_B: the changes of each image, on the same device, or seeds on the CPU.
         augment: that they were drawn for.
     """
     images = images_BCHW
@@ -286,7 +286,7 @@ def _grey(pixels_BCHW: Tensor) -> Tensor:
     """The brightness of whole pixels, rounded down."""
     if pixels_BCHW.shape[1] == 1:
         return pixels_BCHW
-    shares = torch.tensor(_GREY, device=pixels_BCHW.device).view(1, 3, 1, 1)
+    shares = torch.tensor(_GREY).to(pixels_BCHW.device, non_blocking=True).view(1, 3, 1, 1)
     return (pixels_BCHW * shares).sum(1, keepdim=True).floor_()
 
 
@@ -297,7 +297,7 @@ def rand_augment(images_BCHW: Tensor, seed_B: Tensor, operations: int, strength:
 
     Args:
         images_BCHW: the batch, uint8, of 1 or 3 channels.
-        seed_B: where the draws of each image begin.
+        seed_B: where the draws of each image begin, on the CPU.
         operations: how many are drawn for an image, one after the other.
         strength: of all of them, 0..30.
     """

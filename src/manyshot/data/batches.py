@@ -8,15 +8,16 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, final
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 from torch.utils.data import DataLoader, Dataset
 
 from manyshot.data.augment import Augment, Changes, augmented, change, draw_changes, erase
 from manyshot.data.images import LabelledImages, pixels_of
+from manyshot.data.moving import moving
 from manyshot.data.normalise import Normalise
 from manyshot.data.own import OwnSet, not_finite_rows
 from manyshot.seeding import torch_generator
@@ -36,8 +37,9 @@ class Batches:
     They depend neither on `workers`, nor on the step an epoch is entered at, nor on the number of
     processes: the shares of all ranks, concatenated, are the batch of a single process. A set in
     memory is moved to the device once, as uint8, and batches are made there; any other set is read,
-    augmented one by one in `workers` processes, and normalised on the device. Batches are the same
-    either way, but for random crops, which are taken of the pixels in memory or of the larger ones
+    augmented one by one in `workers` processes, and normalised on the device, to which the next
+    batch is under way while one is used (`manyshot.data.moving`). Batches are the same either way,
+    but for random crops, which are taken of the pixels in memory or of the larger ones
     in a file. A data set of your own gives its samples as they are, to which nothing is done.
 
     With `augment.repeats`, an image of an epoch comes so many times in one batch, and an epoch has
@@ -200,30 +202,31 @@ class Batches:
         """Batches made on the device from a set that lives there."""
         if not shares:
             return
-        changes = draw_changes(len(labels_N), self.augment, self.seed, epoch)
-        changes = None if changes is None else changes.to(self.device)
+        drawn = draw_changes(len(labels_N), self.augment, self.seed, epoch)
+        changes = None if drawn is None else drawn.to(self.device)
         # One transfer per epoch: the slices below stay on the device.
-        on_device = torch.cat(shares).to(self.device)
-        for place_B in torch.split(on_device, [len(share) for share in shares]):
+        on_device = torch.cat(shares).to(self.device, non_blocking=True)
+        places = torch.split(on_device, [len(share) for share in shares])
+        for place_B, share in zip(places, shares, strict=True):
             index_B = place_B % len(labels_N)
             images = images_NCHW[index_B]
-            if changes is not None:
-                images = change(images, changes.of(place_B), self.augment)
+            if changes is not None and drawn is not None:
+                changes_B = changes.of(place_B)
+                if drawn.seed_N is not None:  # seeds are read on the host
+                    changes_B = replace(changes_B, seed_N=drawn.seed_N[share])
+                images = change(images, changes_B, self.augment)
             yield self._finished(images, changes, place_B), labels_N[index_B]
 
     def _from_own(self, dataset: OwnSet, epoch: int, shares: list[Tensor]) -> Iterator[Batch]:
         """Batches of a data set of your own, as it gives them."""
-        for inputs, targets in self._read_own(dataset, epoch, shares):
-            yield pytree.tree_map(self._moved, (inputs, targets))
+        read = ((inputs, targets) for inputs, targets in self._read_own(dataset, epoch, shares))
+        return moving(read, self.device)
 
     def _read_own(self, dataset: OwnSet, epoch: int, shares: Sequence[Tensor]) -> Iterator[Batch]:
         """The same, where the data set has them."""
         if dataset.is_in_memory:
             return (dataset.batch(share.tolist()) for share in shares)
         return dataset.loader(shares, self.workers, (self.seed, "sample", epoch))
-
-    def _moved(self, leaf: Any) -> Any:
-        return leaf.to(self.device, non_blocking=True) if isinstance(leaf, Tensor) else leaf
 
     def _from_files(
         self, dataset: LabelledImages, epoch: int, shares: list[Tensor]
@@ -240,10 +243,9 @@ class Batches:
             # Without a generator of its own the loader would draw from torch's global one.
             generator=torch_generator(self.seed, "workers", epoch),
         )
-        for (images, labels), place_B in zip(loader, shares, strict=True):
-            images = images.to(self.device, non_blocking=True)
-            finished = self._finished(images, changes, place_B)
-            yield finished, labels.to(self.device, non_blocking=True)
+        on_device = moving(loader, self.device)
+        for (images, labels), place_B in zip(on_device, shares, strict=True):
+            yield self._finished(images, changes, place_B), labels
 
     def _finished(self, images_BCHW: Tensor, changes: Changes | None, place_B: Tensor) -> Tensor:
         """A batch after all other changes, normalised and with what is erased.
@@ -256,7 +258,7 @@ class Batches:
         images = self._normalise(images_BCHW)
         if changes is None or changes.erase_N5 is None:
             return images
-        draws = changes.erase_N5[place_B].to(self.device)
+        draws = changes.erase_N5[place_B].to(self.device, non_blocking=True)
         return erase(images, draws, self.augment.random_erasing)
 
     def _check_sizes(self) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,14 +15,14 @@ from torch import Tensor, nn
 
 from manyshot.data import Batch
 from manyshot.nn.batch_norm import BatchNormStats, Collector
-from manyshot.nn.inputs import Inputs, all_batched, as_call, batch_of, chosen
+from manyshot.nn.inputs import Inputs, all_batched, as_call, batch_of, chosen, device_of
 from manyshot.nn.mixing import Kept
 from manyshot.nn.modes import evaluating
 from manyshot.seeding import numpy_rng
 from manyshot.space import Arch
 from manyshot.supernet import Supernet
 from manyshot.tasks import Task, as_task
-from manyshot.tasks.task import Metric, described, mean_loss, metrics_of, number_of
+from manyshot.tasks.task import Metric, described, mean_loss, metrics_of, number_of, read
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,12 +146,18 @@ class _Sum:
         self._weight = self._weight + counts
         self.images += batch_of(targets)
 
-    def score(self) -> Score:
-        """The score of what was taken in, at least one image."""
-        values = {n: number_of(self.task, n, metric) for n, metric in self._metrics.items()}
+    def numbers(self) -> list[float | Tensor]:
+        """What a score is made of, where it was counted: loss, weight and the metrics."""
+        values = (number_of(self.task, name, metric) for name, metric in self._metrics.items())
+        return [self._loss, self._weight, *values]
+
+    def score(self, numbers: Sequence[float]) -> Score:
+        """The score of what was taken in, at least one image, from `numbers` on the host."""
+        loss, weight, *values = numbers
+        named = dict(zip(self._metrics, values, strict=True))
         name, first = next(iter(self._metrics.items()))
-        mean = float(self._loss) / float(self._weight) if self._weight else float("nan")
-        return Score(values[name], mean, self.images, name, bool(first.higher_is_better), values)
+        mean = loss / weight if weight else float("nan")
+        return Score(named[name], mean, self.images, name, bool(first.higher_is_better), named)
 
 
 def total(task: Task, batches: Iterable[tuple[Any, Any]], parts: int = 0) -> Score:
@@ -182,11 +189,18 @@ def total(task: Task, batches: Iterable[tuple[Any, Any]], parts: int = 0) -> Sco
         for number, part in enumerate(apart):
             rows = torch.from_numpy(np.flatnonzero(part_B == number))
             if len(rows):
+                rows = rows.to(device_of(outputs), non_blocking=True)
                 part.take(chosen(outputs, rows), chosen(targets, rows))
     if not whole.images:
         raise ValueError("there are no images to score on")
-    score = whole.score()
-    return dataclasses.replace(score, parts=tuple(p.score() for p in apart if p.images))
+    sums = [whole, *(part for part in apart if part.images)]
+    counted = [each.numbers() for each in sums]
+    numbers = iter(read([number for each in counted for number in each]))  # of all sums at once
+    scores = [
+        each.score(list(itertools.islice(numbers, len(own))))
+        for each, own in zip(sums, counted, strict=True)
+    ]
+    return dataclasses.replace(scores[0], parts=tuple(scores[1:]))
 
 
 def score(

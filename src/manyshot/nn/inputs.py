@@ -169,6 +169,25 @@ def to_device(inputs: Inputs, device: torch.device, *, non_blocking: bool = Fals
     return pytree.tree_map(moved, inputs)
 
 
+def together(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
+    """Tensors on a device; those of one type that come from another go there in one transfer.
+
+    Towards a GPU nobody waits for it. From there the host waits, once for all of them.
+    """
+    moved = list(tensors)
+    by_kind: dict[tuple[torch.dtype, torch.device], list[int]] = {}
+    for i, tensor in enumerate(tensors):
+        if tensor.device != device:
+            by_kind.setdefault((tensor.dtype, tensor.device), []).append(i)
+    for members in by_kind.values():
+        flat = torch.cat([moved[i].flatten() for i in members])
+        flat = flat.to(device, non_blocking=device.type != "cpu")
+        parts = torch.split(flat, [moved[i].numel() for i in members])
+        for i, part in zip(members, parts, strict=True):
+            moved[i] = part.view(moved[i].shape)
+    return moved
+
+
 def model_dtype(model: nn.Module) -> torch.dtype:
     """The floating-point type of the model's first parameter."""
     return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)

@@ -244,6 +244,31 @@ def _check_tensor(value: Any, where: str) -> None:
         )
 
 
+@final
+class OneHots(dict[Decision, Tensor]):
+    """Policies on a device, whose values were seen on the host before they went there.
+
+    A network that is given them need not wait for the device to see them again.
+
+    Attributes:
+        index: the option of every decision of which the values are one-hot.
+    """
+
+    def __init__(self, there: Mapping[Decision, Tensor], here: Mapping[Decision, Tensor]) -> None:
+        """Looks at the values.
+
+        Args:
+            there: the policies on the device.
+            here: the same on the host.
+        """
+        super().__init__(there)
+        self.index: dict[Decision, int] = {}
+        for decision, policy in here.items():
+            values = policy.tolist()
+            if values.count(1) == 1 and values.count(0) == len(values) - 1:
+                self.index[decision] = values.index(1)
+
+
 def check_known(policies: Iterable[Decision], known: Iterable[Decision]) -> None:
     """Checks that policies are of decisions of the network.
 
@@ -265,6 +290,8 @@ def check_policies(
 ) -> None:
     """Checks that policies are one-hot tensors that agree with option indices.
 
+    Values on a device are read for it, unless they were seen before (`OneHots`).
+
     Args:
         policies: one-hot tensors by decision.
         index: the chosen option of every decision.
@@ -282,17 +309,16 @@ def check_policies(
                 f"the policy of {decision!r} has shape {tuple(policy.shape)}; it needs one entry "
                 f"per option, ({len(decision.options)},)"
             )
-    if policies:
-        expected = [
-            torch.nn.functional.one_hot(torch.tensor(index[d]), len(d.options)) for d in policies
-        ]
-        entries = torch.cat([policy.detach() for policy in policies.values()])
-        wrong = (entries != torch.cat(expected).to(entries)).nonzero()
-        if len(wrong):
-            ends = itertools.accumulate(len(d.options) for d in policies)
-            bad = next(d for d, end in zip(policies, ends, strict=True) if int(wrong[0]) < end)
+    known = policies.index if isinstance(policies, OneHots) else {}
+    if not policies or all(known.get(d) == index[d] for d in policies):
+        return
+    # One transfer, if they are on a device.
+    entries = iter(torch.cat([policy.detach() for policy in policies.values()]).tolist())
+    for decision in policies:
+        values = list(itertools.islice(entries, len(decision.options)))
+        if values != [i == index[decision] for i in range(len(values))]:
             raise ValueError(
-                f"the policy of {bad!r} is {policies[bad].tolist()}, not the one-hot vector of "
-                f"option {index[bad]}, which the architecture has; make policies exactly one-hot "
+                f"the policy of {decision!r} is {values}, not the one-hot vector of option "
+                f"{index[decision]}, which the architecture has; make policies exactly one-hot "
                 "and the architecture their options"
             )

@@ -162,7 +162,7 @@ class Matching:
         name, metric = next(iter(metrics_of(self.task, outputs).items()))
         for repeated, targets in _beside(outputs, samples):
             metric.update(*self.task.compared(repeated, targets))
-        return number_of(self.task, name, metric)
+        return float(number_of(self.task, name, metric))
 
 
 def _beside(outputs: Any, samples: Samples) -> Iterator[tuple[Any, Any]]:

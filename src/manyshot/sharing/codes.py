@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from manyshot.nn.inputs import together
+
 Regulariser = Literal["target", "cos", "instance"]
 
 
@@ -43,16 +45,27 @@ def distinctness(codes: Tensor, widths: Tensor, kind: Regulariser = "target") ->
     unit = F.normalize(codes, dim=-1)
     cosines = unit @ unit.mT
     count = len(widths)
-    others = ~torch.eye(count, dtype=torch.bool, device=codes.device)
     if kind == "cos":
-        return cosines[..., others].mean()
+        return _off_diagonal(cosines).mean()
     if kind == "target":
         by_decision = widths.reshape(count, -1)
         apart = (by_decision[:, None] - by_decision[None, :]).abs().mean(-1)
         allowed = torch.exp(-apart / 0.5).to(cosines)
-        return (cosines - allowed).relu().square()[..., others].mean()
+        return _off_diagonal((cosines - allowed).relu().square()).mean()
     targets = torch.arange(count, device=codes.device).expand(cosines.shape[:-1])
     return F.cross_entropy((cosines / 0.1).flatten(0, -2), targets.flatten())
+
+
+def _off_diagonal(squares: Tensor) -> Tensor:
+    """The entries (..., W (W - 1)) of matrices (..., W, W) off their diagonals, row by row.
+
+    Behind the first entry of a flat matrix they come in runs of W, each followed by one of the
+    diagonal. A mask would pick the same, but of it a device has to be asked how many it picks.
+    """
+    count = squares.shape[-1]
+    behind = squares.flatten(-2)[..., 1:]
+    runs = behind.reshape(*behind.shape[:-1], count - 1, count + 1)
+    return runs[..., :-1].flatten(-2)
 
 
 def entropy(codes: Tensor) -> float:
@@ -93,13 +106,14 @@ def slice_distance(stacks: Iterable[Tensor]) -> float:
     It is the root mean square distance between two different slices, over the root mean square norm
     of a slice, all stacks taken as one vector; √2 for independent ones of mean zero.
     """
-    apart = norms = 0.0
+    sums: list[Tensor] = []
     copies = 1
     for stack in stacks:
         copies = len(stack)
         flat = stack.detach().reshape(copies, -1)
-        apart += float((flat - flat.mean(0)).square().sum())
-        norms += float(flat.square().sum())
+        sums += [(flat - flat.mean(0)).square().sum(), flat.square().sum()]
+    values = [float(value) for value in together(sums, torch.device("cpu"))]
+    apart, norms = sum(values[::2]), sum(values[1::2])
     if copies == 1 or norms == 0:
         return 0.0
     return math.sqrt(2 * apart / (copies - 1) / (norms / copies))

@@ -279,7 +279,8 @@ class KShot(nn.Module):
         if self.codes == "uniform" or (self.splits is not None and not self.chosen()):
             return like.new_full((len(archs), self.copies), 1 / self.copies)
         slices = [self._slice_of(space.canonical(arch)) for arch in archs]
-        picked = nn.functional.one_hot(torch.tensor(slices, device=like.device), self.copies)
+        chosen = torch.tensor(slices).to(like.device, non_blocking=True)
+        picked = nn.functional.one_hot(chosen, self.copies)
         return picked.to(like.dtype)
 
     def _slice_of(self, arch: Arch) -> int:
@@ -367,7 +368,7 @@ class KShot(nn.Module):
             settings, widths = settings_independent(space, net.widths, arch, self.seed)
         codes = self.code(settings)
         by_layer = codes if codes.dim() == 2 else codes.transpose(0, 1)
-        return distinctness(by_layer, widths.to(by_layer), kind)
+        return distinctness(by_layer, widths.to(by_layer, non_blocking=True), kind)
 
     def watch(self, net: nn.Module) -> dict[str, float]:
         """Entropy, spread and sharing of the codes of random architectures; distance of slices.

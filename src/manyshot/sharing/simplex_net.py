@@ -77,7 +77,7 @@ class SimplexNet(nn.Module):
         for decision in self.widths:
             end = int(ends[space.index[decision]])
             wide[end - len(decision.options) : end] = True
-        self._wide = wide
+        self._options = len(wide)
         units = hidden or (64 if len(wide) <= 64 else 128)
         generator = torch_generator(seed, "simplex_net")
 
@@ -103,15 +103,18 @@ class SimplexNet(nn.Module):
             with torch.no_grad():
                 self.factors.weight.normal_(0, last_std, generator=generator)
                 self.factors.bias.zero_()
+        for name, places in (("of_operations", ~wide), ("of_channels", wide)):
+            # Indices, not masks, of which a device would have to be asked how many they pick.
+            self.register_buffer(name, torch.from_numpy(np.flatnonzero(places)), persistent=False)
         layer_of = torch.tensor(() if channels is None else channels, dtype=torch.long)
         self.register_buffer("layer_of", layer_of, persistent=False)
 
     def encode(self, archs: Sequence[Arch]) -> Tensor:
         """The one-hots of the canonical architectures, (B, options of all decisions)."""
         rows = [self.space.one_hot(self.space.canonical(arch)) for arch in archs]
-        return torch.from_numpy(np.array(rows, np.float32).reshape(len(rows), len(self._wide))).to(
-            self.last.weight.device, self.last.weight.dtype
-        )
+        encoded = torch.from_numpy(np.array(rows, np.float32).reshape(len(rows), self._options))
+        like = self.last.weight
+        return encoded.to(like.dtype).to(like.device, non_blocking=True)
 
     def forward(self, encoded: Tensor) -> Tensor:
         """Codes (B, K), or (B, rows, K) of layers or channels, of `encode`d architectures.
@@ -121,9 +124,9 @@ class SimplexNet(nn.Module):
         with torch.autocast(encoded.device.type, enabled=False):
             total: Tensor | None = None
             if self.operations is not None:
-                total = self.operations(encoded[:, torch.from_numpy(~self._wide)])
+                total = self.operations(encoded[:, cast(Tensor, self.of_operations)])
             if self.channels is not None:
-                branch: Tensor = self.channels(encoded[:, torch.from_numpy(self._wide)])
+                branch: Tensor = self.channels(encoded[:, cast(Tensor, self.of_channels)])
                 total = branch if total is None else total + branch
             assert total is not None
             hidden = total.relu()

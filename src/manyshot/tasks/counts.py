@@ -12,6 +12,8 @@ from typing import final
 import torch
 from torch import Tensor
 
+from manyshot.nn.inputs import together
+
 
 class ClassCounts:
     """Of every class, how many targets are met, how many there are, and how many are predicted."""
@@ -31,19 +33,21 @@ class ClassCounts:
 
     def to(self, device: torch.device) -> None:
         """Moves the counts."""
-        self.right, self.present = self.right.to(device), self.present.to(device)
-        self.predicted = self.predicted.to(device)
+        self.right, self.present, self.predicted = together(
+            [self.right, self.present, self.predicted], device
+        )
 
     def update(self, predicted: Tensor, targets: Tensor) -> None:
         """Counts class indices of any shape, the same for both."""
         predicted, targets = predicted.flatten(), targets.flatten().long()
-        if self.ignore is not None:
-            counts = targets != self.ignore
-            predicted, targets = predicted[counts], targets[counts]
-        ones = torch.ones_like(targets)
-        self.right = self.right.index_add(0, targets, (predicted == targets).long())
-        self.present = self.present.index_add(0, targets, ones)
-        self.predicted = self.predicted.index_add(0, predicted, ones)
+        counts = torch.ones_like(targets)
+        if self.ignore is not None:  # what does not count adds nothing, to the first class
+            is_counted = targets != self.ignore
+            counts, targets = is_counted.long(), targets.where(is_counted, 0)
+        right = (predicted == targets).long() * counts
+        self.right = self.right.index_add(0, targets, right)
+        self.present = self.present.index_add(0, targets, counts)
+        self.predicted = self.predicted.index_add(0, predicted, counts)
 
 
 class Accuracy(ClassCounts):
@@ -64,7 +68,8 @@ class BalancedAccuracy(ClassCounts):
 
     def compute(self) -> Tensor:
         """The mean."""
-        return (self.right.double() / self.present)[self.present > 0].mean()
+        right, present = together([self.right, self.present], torch.device("cpu"))
+        return (right.double() / present)[present > 0].mean()
 
 
 @final
@@ -77,4 +82,5 @@ class MeanIoU(ClassCounts):
     def compute(self) -> Tensor:
         """The mean."""
         union = self.present + self.predicted - self.right
-        return (self.right.double() / union)[union > 0].mean()
+        right, union = together([self.right, union], torch.device("cpu"))
+        return (right.double() / union)[union > 0].mean()

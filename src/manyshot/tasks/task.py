@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from manyshot.nn.inputs import batch_of, device_of
+from manyshot.nn.inputs import batch_of, device_of, together
 
 Output = str | int | None
 """Which part of a network's outputs a task is about: a key, an index, or all of it."""
@@ -257,13 +257,15 @@ def mean_loss(task: Task, outputs: Any, targets: Any) -> Tensor:
     return loss
 
 
-def number_of(task: Task, name: str, metric: Metric) -> float:
-    """What a metric of a task computes, seen to be one number.
+def number_of(task: Task, name: str, metric: Metric) -> float | Tensor:
+    """What a metric of a task computes, seen to be one number; one on a device is left there.
 
     Raises:
         ValueError: if it is something else.
     """
     value = metric.compute()
+    if isinstance(value, Tensor) and value.device.type != "cpu" and value.numel() == 1:
+        return value
     try:
         return float(value)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -271,6 +273,13 @@ def number_of(task: Task, name: str, metric: Metric) -> float:
             f"{type(task).__name__}.metrics: {name!r} computes {described(value)}: give a metric "
             "of one number, such as a mean over the classes (average='macro' in torchmetrics)"
         ) from error
+
+
+def read(numbers: Sequence[float | Tensor]) -> list[float]:
+    """Numbers on the host, those on a device in one transfer."""
+    tensors = [number.detach().double() for number in numbers if isinstance(number, Tensor)]
+    on_host = iter(together(tensors, torch.device("cpu")))
+    return [float(next(on_host)) if isinstance(n, Tensor) else float(n) for n in numbers]
 
 
 def _alone() -> bool:

@@ -9,8 +9,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from manyshot.nn.inputs import Inputs, as_call, batch_of, device_of, in_parts
+from manyshot.nn.inputs import Inputs, as_call, batch_of, device_of, in_parts, together
 from manyshot.nn.modes import evaluating
+from manyshot.nn.policy import OneHots
 from manyshot.space import Arch, Decision
 from manyshot.tasks import DEFAULT, Task
 from manyshot.tasks.task import detached, learnt, loss_function
@@ -80,13 +81,14 @@ def accumulate(
         with evaluating(original):
             teachers["original"] = original(*args, **kwargs)
     loss_of, losses = loss_function(task, smoothing), []
+    leaves: Mapping[Decision, Tensor]
     learnt: list[tuple[Tensor, Tensor]] = []  # what made a policy, and the leaf in its place
-    apart: list[tuple[PlannedPath, dict[Decision, Tensor]]] = []
+    apart: list[tuple[PlannedPath, Mapping[Decision, Tensor]]] = []
     device = device_of(images)
     for path in plan.paths:
         masked: dict[str, Any] = {}
         if path.policy is not None:
-            leaves = {d: as_leaf(policy, device) for d, policy in path.policy.items()}
+            leaves = as_leaves(path.policy, device)
             learnt += zip(path.policy.values(), leaves.values(), strict=True)
             if path.policy_share < 1:
                 apart.append((path, leaves))
@@ -158,9 +160,17 @@ def _loss(
     )
 
 
-def as_leaf(policy: Tensor, device: torch.device) -> Tensor:
-    """A copy of a policy, on the network's device, that gathers the gradient itself."""
-    return policy.detach().to(device, copy=True).requires_grad_()
+def as_leaves(policies: Mapping[Decision, Tensor], device: torch.device) -> dict[Decision, Tensor]:
+    """Copies of policies, on the network's device, that gather their gradients themselves.
+
+    What is on the host is looked at there, and goes to another device in one transfer.
+    """
+    values = [policy.detach() for policy in policies.values()]
+    moved = zip(policies, values, together(values, device), strict=True)
+    leaves = {d: (old.clone() if new is old else new).requires_grad_() for d, old, new in moved}
+    if any(value.device.type != "cpu" for value in values):
+        return leaves
+    return OneHots(leaves, dict(zip(policies, values, strict=True)))
 
 
 def _pass_on(learnt: Sequence[tuple[Tensor, Tensor]], penalty: Tensor | None, share: float) -> None:
@@ -171,8 +181,16 @@ def _pass_on(learnt: Sequence[tuple[Tensor, Tensor]], penalty: Tensor | None, sh
         penalty: a further loss, if there is one.
         share: the factor of the penalty.
     """
-    reached = [(policy, leaf.grad) for policy, leaf in learnt if leaf.grad is not None]
-    outputs = [(policy, grad.to(policy)) for policy, grad in reached if policy.requires_grad]
+    reached = [
+        (policy, leaf.grad)
+        for policy, leaf in learnt
+        if leaf.grad is not None and policy.requires_grad
+    ]
+    outputs = []
+    if reached:
+        policies, own = zip(*reached, strict=True)
+        home = together(own, policies[0].device)  # of one network, in one place
+        outputs = [(policy, grad.to(policy)) for policy, grad in zip(policies, home, strict=True)]
     if penalty is not None and penalty.requires_grad:
         outputs.append((penalty, torch.full_like(penalty, share)))
     if outputs:

@@ -142,8 +142,13 @@ class Journal:
         return f"{', '.join(shown)}, {speed:,.0f} images/s"
 
     def note(self, step: int, report: dict[str, Any] | None) -> None:
-        """Writes what a sampler has to say after a step, if anything."""
+        """Writes what a sampler has to say after a step, if anything.
+
+        Raises:
+            NonFiniteLoss: if a loss up to then is not finite.
+        """
         if report is not None:
+            self.read()
             self._append(SAMPLER_LOG, sampler_line(step, report))
 
     def warn(self, step: int) -> dict[str, float]:

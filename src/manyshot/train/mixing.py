@@ -108,7 +108,7 @@ class Mixer:
         with cpu_seeded(stream(self._seed, "mix", step)):
             mixed, left = v2.RandomChoice(kinds)(longer, marks)
         mixed_images = torch.empty_like(images).copy_(mixed[1:])  # in their memory format
-        share = left[0].to(images.device).expand(len(images))
+        share = left[0].to(images.device, non_blocking=True).expand(len(images))
         others = self._with_the_one_before(targets)[:-1]
         return mixed_images, Mixed(targets, others, share)
 

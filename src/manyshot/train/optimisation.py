@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils import _pytree as pytree
 
-from manyshot.nn.inputs import Inputs, as_call, batch_of
+from manyshot.nn.inputs import Inputs, as_call, batch_of, together
+from manyshot.nn.modes import gpu_products
 from manyshot.nn.pointwise import training_format
 from manyshot.recipe import OptimiserSettings
 from manyshot.seeding import Stream, seed_torch
@@ -137,6 +138,12 @@ def as_trained(images: Inputs, contiguous: bool) -> Inputs:
     return pytree.tree_map_only(Tensor, as_they_must_be, images)
 
 
+def are_finite(tensors: Sequence[Tensor]) -> list[bool]:
+    """Whether each of some tensors is finite all over, read in one transfer from each device."""
+    finite = together([t.detach().isfinite().all() for t in tensors], torch.device("cpu"))
+    return torch.stack(finite).tolist() if finite else []
+
+
 def held_by(optimizer: torch.optim.Optimizer | None) -> list[nn.Parameter]:
     """The parameters that an optimiser moves."""
     groups = [] if optimizer is None else optimizer.param_groups
@@ -236,10 +243,11 @@ class Optimisation:
         self._begun = True
         seed_torch(*self.stream_of(number))
         try:
-            trained = self._add_gradients(number, turns, phase)
-            if alone and self.accelerator.device.type == "cpu":
-                self.read(trained)
-            self._move(phase, rate)
+            with gpu_products("tf32" if self.settings.precision == "tf32" else "ieee"):
+                trained = self._add_gradients(number, turns, phase)
+                if alone and self.accelerator.device.type == "cpu":
+                    self.read(trained)
+                self._move(phase, rate)
         finally:
             for optimizer in (self.weights, self.codes, self.sampler):
                 if optimizer is not None:
@@ -279,10 +287,11 @@ class Optimisation:
         Raises:
             NonFiniteLoss: if any of it is not finite.
         """
-        for name, tensor in self.net.state_dict().items():
-            if tensor.is_floating_point() and not tensor.isfinite().all():
+        weights = {n: t for n, t in self.net.state_dict().items() if t.is_floating_point()}
+        for name, finite in zip(weights, are_finite(list(weights.values())), strict=True):
+            if not finite:
                 raise self.diverged(number, f"it left weight {name!r} not finite")
-        if not all(parameter.isfinite().all() for parameter in held_by(self.sampler)):
+        if not all(are_finite(held_by(self.sampler))):
             raise self.diverged(number, "it left the sampler's parameters not finite")
 
     def moving(self, phase: Phase) -> list[torch.optim.Optimizer]:

@@ -35,9 +35,11 @@ def fast_precision(device: torch.device) -> Literal["fp32", "bf16"]:
 def said_of_precision(settings: OptimiserSettings, device: torch.device) -> str:
     """That a device has no units for the precision that was asked for; else empty.
 
-    Said of processors of which torch knows that they have neither AMX nor AVX-512 for bfloat16,
-    which is then computed in single precision and rounded, operation by operation.
+    For bfloat16 that is said of processors of which torch knows that they have neither AMX nor
+    AVX-512 for it, which is then computed in single precision and rounded, operation by operation.
     """
+    if settings.precision == "tf32" and device.type == "cpu":
+        return "precision = 'tf32' is for GPUs, and on the CPU the same as 'fp32': leave it out"
     if settings.precision != "bf16" or device.type != "cpu":
         return ""
     has = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}

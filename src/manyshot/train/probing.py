@@ -14,11 +14,11 @@ from torch import Tensor
 from manyshot.data import Batch
 from manyshot.data.own import is_finite
 from manyshot.evaluate import evaluating
-from manyshot.nn.inputs import batch_of, in_parts
+from manyshot.nn.inputs import batch_of, in_parts, together
 from manyshot.seeding import Stream, stream
 from manyshot.space import Decision
 from manyshot.train.compute import Compute
-from manyshot.train.gradients import as_leaf, backward_into
+from manyshot.train.gradients import as_leaves, backward_into
 from manyshot.train.optimisation import Optimisation, as_trained
 from manyshot.train.plan import PlannedPath, Probe, Probed
 
@@ -75,10 +75,11 @@ class Prober:
             NonFiniteLoss: if a loss at the weights as they are is not finite.
         """
         net = self._optimisation.net
-        losses = torch.zeros(len(probe.paths), dtype=torch.float64)
+        device = self._optimisation.accelerator.device
+        losses = torch.zeros(len(probe.paths), dtype=torch.float64, device=device)
         before = losses.clone() if probe.since and self.saved else None
         widths = [len(policy) for path in probe.paths for policy in (path.policy or {}).values()]
-        grads = torch.zeros(sum(widths), dtype=torch.float64) if probe.gradients else None
+        grads = losses.new_zeros(sum(widths)) if probe.gradients else None
         batches: list[Batch] = []
         if probe.paths:
             batches = self._batches(probe, step)
@@ -95,18 +96,16 @@ class Prober:
         task = self._optimisation.task
         if probe.save:
             self.saved = {name: p.detach().clone() for name, p in net.named_parameters()}
-        losses = self._summed(losses)
+        (losses, before, grads), weight = self._read(
+            losses, before, grads, weight=sum(task.weight(targets) for _, targets in batches)
+        )
+        assert losses is not None
         for path, loss in zip(probe.paths, losses.tolist(), strict=True):
             if not math.isfinite(loss):
                 what = f"the held-out loss of architecture {path.arch} is {loss}"
                 raise self._optimisation.diverged(step, what, _not_finite(batches))
-        gradients = () if grads is None else tuple(_by_path(probe, self._summed(grads)))
-        return Probed(
-            losses,
-            None if before is None else self._summed(before),
-            gradients,
-            float(sum(task.weight(targets) for _, targets in batches)),
-        )
+        gradients = () if grads is None else tuple(_by_path(probe, grads))
+        return Probed(losses, before, gradients, weight)
 
     def image_seed(self, step: int) -> int:
         """Decides which held-out images the probe of a step sees, or those of a number."""
@@ -149,7 +148,7 @@ class Prober:
         """Fills this process's share of `losses`, and adds `sign` times gradients to `grads`."""
         accelerator, at = self._optimisation.accelerator, 0
         for i, path in enumerate(probe.paths):
-            leaves = {d: as_leaf(p, accelerator.device) for d, p in (path.policy or {}).items()}
+            leaves = as_leaves(path.policy or {}, accelerator.device)
             length = sum(map(len, leaves.values()))
             if i % accelerator.num_processes == accelerator.process_index:
                 losses[i] = self._loss(path, batches, leaves if grads is not None else {})
@@ -163,10 +162,11 @@ class Prober:
 
     def _loss(
         self, path: PlannedPath, batches: Iterable[Batch], leaves: Mapping[Decision, Tensor]
-    ) -> float:
-        """The mean loss of a path; the leaves get its gradient."""
+    ) -> Tensor:
+        """The mean loss of a path, where the network is; the leaves get its gradient."""
         net, contiguous = self._optimisation.net, self._optimisation.contiguous
-        task, total = self._optimisation.task, 0.0
+        task = self._optimisation.task
+        total = torch.zeros((), dtype=torch.float64, device=self._optimisation.accelerator.device)
         whole = sum(task.weight(targets) for _, targets in batches)
         options: dict[str, Any] = {"policy": leaves, "masks": path.masks} if leaves else {}
         with torch.set_grad_enabled(bool(leaves)):
@@ -176,16 +176,28 @@ class Prober:
                 loss = task.loss(outputs, targets) * (task.weight(targets) / whole)
                 if leaves:
                     backward_into(list(leaves.values()))(loss)
-                total += float(loss.detach())
+                total += loss.detach()
         return total
 
-    def _summed(self, values: Tensor) -> Tensor:
-        """The sum over processes, each of which filled in a share."""
+    def _read(
+        self, *summed: Tensor | None, weight: Tensor | int
+    ) -> tuple[list[Tensor | None], float]:
+        """The sums over processes, each of which filled in a share, and a weight, on the host.
+
+        All of them come from the device in one transfer, for which the host waits.
+
+        Args:
+            *summed: what is to be summed, in double precision; None stays None.
+            weight: of the images, the same in all processes.
+        """
         accelerator = self._optimisation.accelerator
-        if accelerator.num_processes == 1:
-            return values
-        total: Any = accelerator.reduce(values.to(accelerator.device), "sum")
-        return total.to("cpu", torch.float64)  # type: ignore[no-any-return]
+        values = [value for value in summed if value is not None]
+        if accelerator.num_processes > 1:
+            values = [accelerator.reduce(value, "sum") for value in values]
+        last = torch.as_tensor(weight, dtype=torch.float64).view(1)
+        *values, last = together([*values, last], torch.device("cpu"))
+        read = iter(values)
+        return [None if value is None else next(read) for value in summed], float(last)
 
 
 @final
