@@ -10,6 +10,15 @@ torch.set_num_threads(1)
 hypothesis.settings.register_profile("manyshot", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("manyshot")
 
+DEVICES = ["cpu"] + [pytest.param("cuda", marks=pytest.mark.gpu)] * torch.cuda.is_available()
+
+
+@pytest.fixture(params=DEVICES)
+def device(request):
+    """Where a test runs: the CPU, and a GPU if there is one (`-m gpu` is of that alone)."""
+    return torch.device(request.param)
+
+
 # Fixtures import what they need, so that other tests do not wait for it.
 
 

@@ -153,6 +153,27 @@ def test_scale_is_measured_and_its_page_has_a_row_for_each(tmp_path):
     assert "| canonical | 0.05 ms | 0 MB |  |" in page
 
 
+def test_the_script_for_a_gpu_runs_dry_and_fails_where_a_check_does(tmp_path, monkeypatch):
+    from benchmarks import gpu
+
+    dry = ["--device", "cpu", "--small", "--fresh", "--work", str(tmp_path)]
+    gpu.main(dry)
+    text = (tmp_path / "page.md").read_text()
+    assert "Nothing on this page is of a GPU" in text
+    rows = [json.loads(line) for line in (tmp_path / "records.jsonl").read_text().splitlines()]
+    checks = [row for row in rows if "passed" in row]
+    assert len(checks) == 4 and all(row["passed"] for row in checks)
+    assert sum("median" in row for row in rows) == 6
+    assert all(f"| {row['what']} |" in text for row in rows)
+    monkeypatch.setattr(gpu, "far", lambda one, other: float("nan"))
+    with pytest.raises(SystemExit, match="4 checks failed: device against CPU"):
+        gpu.main(["checks", *dry])
+    assert "FAILED" in (tmp_path / "page.md").read_text()
+    gpu.main(["speed", *dry[:3], "--minutes", "0", "--fresh", "--work", str(tmp_path / "late")])
+    late = (tmp_path / "late" / "page.md").read_text()
+    assert late.count("left out: the time was over") == len(gpu.SECTIONS["speed"])
+
+
 @pytest.mark.parametrize("side", ["supernet", "bare"])
 def test_peak_memory_of_both_sides(side):
     from benchmarks.lib.workloads import WORKLOADS

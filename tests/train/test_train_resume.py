@@ -92,6 +92,17 @@ def test_stopped_after_any_write_it_goes_on_to_the_same_end(net, sampler, settin
     assert len(left) >= 7  # four records, three checkpoints
 
 
+def test_broken_off_on_a_device_it_goes_on_to_the_same_end(tmp_path, monkeypatch, device):
+    def make(folder):
+        return trainer(seeded(lambda: ms.Supernet(Dropping())), folder, device=device)
+
+    whole, again = make(tmp_path / "whole"), make(tmp_path / "again")
+    train(whole)
+    assert interrupted(make, tmp_path / "again", monkeypatch, 3)
+    train(again)
+    assert again.step == whole.step and same(weights(whole.net), weights(again.net))
+
+
 def test_dropout_is_on():
     """So that resuming above was tested with it."""
     whole, none = (

@@ -85,22 +85,22 @@ def trained(steps, device, copies=1, shifts=False, folder=None, break_at=None, *
 
 
 @pytest.mark.parametrize(
-    ("options", "each"),
+    ("options", "steps", "each"),
     [
-        ({"mixup": 0.4, "ema": 0.9, "clip_norm": 1.0, "label_smoothing": 0.1}, 0),
-        ({"copies": 2}, 0),
+        ({"mixup": 0.4, "ema": 0.9, "clip_norm": 1.0, "label_smoothing": 0.1}, (1, 2), 0),
+        ({"copies": 2}, (3, 5), 0),
         # The generator gets gradients of policies, and probes their answers, once in each step; and
         # every second step has a report, before which losses are read.
-        ({"shifts": True}, 1 + 1 + 0.5),
+        ({"shifts": True}, (4, 6), 1 + 1 + 0.5),
     ],
     ids=["mixed", "k_shot", "shiftnas"],
 )
-def test_steps_do_not_wait_for_the_device(monkeypatch, options, each):
+def test_steps_do_not_wait_for_the_device(monkeypatch, options, steps, each):
     with pretended(monkeypatch):
-        few, many = (trained(steps, DEVICE, **options) for steps in (4, 6))
-        here, _ = trained(4, "cpu", **options)
+        few, many = (trained(count, DEVICE, **options) for count in steps)
+        here, _ = trained(steps[0], "cpu", **options)
     assert sum(few[1].values()) > 0  # records and the last look at the weights
-    assert sum((many[1] - few[1]).values()) == 2 * each
+    assert sum((many[1] - few[1]).values()) == (steps[1] - steps[0]) * each
     there = {name: at_home(tensor) for name, tensor in few[0].net.state_dict().items()}
     for name, tensor in here.net.state_dict().items():
         torch.testing.assert_close(there[name], tensor, rtol=1e-5, atol=1e-6)
@@ -112,9 +112,8 @@ def test_a_loss_that_is_not_finite_is_seen_at_the_next_record_and_nothing_is_sav
     saved = []
     trainer = importlib.import_module("manyshot.train.trainer")
     monkeypatch.setattr(trainer, "save_checkpoint", lambda path, state: saved.append(state["step"]))
-    with pretended(monkeypatch):
-        with pytest.raises(NonFiniteLoss) as caught:
-            trained(8, DEVICE, folder=tmp_path, break_at=3, checkpoint_steps=2)
+    with pretended(monkeypatch), pytest.raises(NonFiniteLoss) as caught:
+        trained(8, DEVICE, folder=tmp_path, break_at=3, checkpoint_steps=2)
     assert re.match(r"step 3: the loss of architecture \(.+\) is nan", str(caught.value))
     assert saved == [2]  # that of step 4 was not written
     assert not (tmp_path / "train.jsonl").exists()

@@ -49,19 +49,27 @@ def trainer(
     seed: int = 5,
     fingerprint: str = "mine",
     factories: dict[str, Any] | None = None,
+    device: torch.device = CPU,
     **settings: Any,
 ) -> Trainer:
     defaults = {"epochs": 2, "batch_size": 32, "checkpoint_steps": 3, "log_steps": 2}
     training = TrainingSettings(**{**defaults, **settings})
     net = net or seeded(lambda: ms.Supernet(ms.zoo.tiny(width=4)))
-    accelerator = engine(CPU, training)
+    net.to(device)
+    accelerator = engine(device, training)
     rank, world = accelerator.process_index, accelerator.num_processes
     space = ms.SearchSpace([]) if isinstance(net, Standalone) else net.space
     return Trainer(
         net=net,
         sampler=make_sampler(sampler, space, {}),
         batches=ms.data.Batches(
-            digits(images).train, training.batch_size, dtype=dtype, rank=rank, world=world, **LOOK
+            digits(images).train,
+            training.batch_size,
+            dtype=dtype,
+            rank=rank,
+            world=world,
+            device=device,
+            **LOOK,
         ),
         settings=training,
         seed=seed,
