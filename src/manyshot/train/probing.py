@@ -96,10 +96,11 @@ class Prober:
         task = self._optimisation.task
         if probe.save:
             self.saved = {name: p.detach().clone() for name, p in net.named_parameters()}
-        (losses, before, grads), weight = self._read(
-            losses, before, grads, weight=sum(task.weight(targets) for _, targets in batches)
-        )
-        assert losses is not None
+        asked = [values for values in (losses, before, grads) if values is not None]
+        read, weight = self._read(asked, sum(task.weight(targets) for _, targets in batches))
+        losses, *rest = read
+        before = None if before is None else rest.pop(0)
+        grads = None if grads is None else rest.pop(0)
         for path, loss in zip(probe.paths, losses.tolist(), strict=True):
             if not math.isfinite(loss):
                 what = f"the held-out loss of architecture {path.arch} is {loss}"
@@ -179,25 +180,21 @@ class Prober:
                 total += loss.detach()
         return total
 
-    def _read(
-        self, *summed: Tensor | None, weight: Tensor | int
-    ) -> tuple[list[Tensor | None], float]:
+    def _read(self, values: list[Tensor], weight: Tensor | int) -> tuple[list[Tensor], float]:
         """The sums over processes, each of which filled in a share, and a weight, on the host.
 
         All of them come from the device in one transfer, for which the host waits.
 
         Args:
-            *summed: what is to be summed, in double precision; None stays None.
+            values: what is to be summed, in double precision.
             weight: of the images, the same in all processes.
         """
         accelerator = self._optimisation.accelerator
-        values = [value for value in summed if value is not None]
         if accelerator.num_processes > 1:
             values = [accelerator.reduce(value, "sum") for value in values]
         last = torch.as_tensor(weight, dtype=torch.float64).view(1)
-        *values, last = together([*values, last], torch.device("cpu"))
-        read = iter(values)
-        return [None if value is None else next(read) for value in summed], float(last)
+        *read, last = together([*values, last], torch.device("cpu"))
+        return read, float(last)
 
 
 @final
