@@ -47,13 +47,13 @@ def root(tmp_path):
 @pytest.fixture
 def read(monkeypatch):
     """The names of the files that were decoded for their pixels."""
-    names, decode = [], images.decode_digested
+    names, contents = [], images.contents
 
     def watched(path):
         names.append(str(path))
-        return decode(path)
+        return contents(path)
 
-    monkeypatch.setattr(images, "decode_digested", watched)
+    monkeypatch.setattr(images, "contents", watched)
     return names
 
 
@@ -167,13 +167,13 @@ def test_an_interrupted_decoding_goes_on(root, read, cache, monkeypatch):
     decode, lock = images.ImageFolderSet.read_checked, threading.Lock()
     count = 0
 
-    def interrupted(self, index):
+    def interrupted(self, index, shrink):
         nonlocal count
         with lock:
             count += 1
             if count == 8:
                 raise KeyboardInterrupt
-        return decode(self, index)
+        return decode(self, index, shrink)
 
     with monkeypatch.context() as patch:
         patch.setattr(images.ImageFolderSet, "read_checked", interrupted)
@@ -187,15 +187,15 @@ def test_an_interrupted_decoding_goes_on(root, read, cache, monkeypatch):
 
 
 def test_a_file_that_changed_since_it_was_looked_at_is_not_kept(root, cache, monkeypatch):
-    path, decode = root / "train/bee/0.png", images.decode_digested
+    path, contents = root / "train/bee/0.png", images.contents
 
     def changed(of):
         if of == path:
             Image.new("RGB", (9, 9), "red").save(path)
-        return decode(of)
+        return contents(of)
 
     with monkeypatch.context() as patch:
-        patch.setattr(images, "decode_digested", changed)
+        patch.setattr(images, "contents", changed)
         with pytest.raises(ValueError, match=r"bee.0\.png has changed since .*: start again"):
             loaded(root)
     assert whole(root, loaded(root))
@@ -247,9 +247,9 @@ def test_progress_is_told_of_what_is_decoded(root):
 def test_processes_that_start_together_decode_once_and_get_the_same(root, cache):
     code = (
         "import hashlib, sys; from manyshot.data import decoded, load, images\n"
-        "decode, count = images.decode_digested, [0]\n"
-        "def counted(path):\n    count[0] += 1\n    return decode(path)\n"
-        "images.decode_digested = counted\n"
+        "contents, count = images.contents, [0]\n"
+        "def counted(path):\n    count[0] += 1\n    return contents(path)\n"
+        "images.contents = counted\n"
         f"decoded.CHUNK_BYTES = {2 * IMAGE}\n"
         f"splits = load('folder', root=sys.argv[1], image_size={SIDE}, validation=4)\n"
         "print(count[0], hashlib.sha256(splits.train.images.numpy().data).hexdigest())"

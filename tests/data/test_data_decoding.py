@@ -1,5 +1,6 @@
 """What is in an image file, beside arrays that were written and the EXIF standard's own words."""
 
+import io
 import os
 import struct
 import sys
@@ -11,7 +12,7 @@ import torch
 from PIL import Image, ImageOps
 
 from manyshot.data import ImageFolderSet, load
-from manyshot.data.decoding import MOST_PIXELS, decode
+from manyshot.data.decoding import MOST_PIXELS, contents, covering, decode, look_at, pixels
 
 COLOURS = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
 
@@ -48,7 +49,7 @@ def test_images_are_seen_upright(tmp_path, orientation, ending):
     stored = Image.fromarray(np.ascontiguousarray(STORED[orientation](COLOURS)))
     stored.save(path, exif=exif, **({"lossless": True} if ending == "webp" else {}))
     assert np.array_equal(read(path), COLOURS)
-    assert decode(path)[1][:2] == (5, 7)
+    assert decode(contents(path))[1][:2] == (5, 7)
     with Image.open(path) as image:
         assert np.array_equal(ImageOps.exif_transpose(image), COLOURS)
 
@@ -57,7 +58,7 @@ def test_exif_data_that_cannot_be_read_is_said(tmp_path):
     path = tmp_path / "x.png"
     Image.fromarray(COLOURS).save(path, exif=b"Exif\0\0nonsense")
     assert np.array_equal(read(path), COLOURS)
-    assert decode(path)[1].traits == ("exif",)
+    assert decode(contents(path))[1].traits == ("exif",)
 
 
 @pytest.mark.parametrize("kind", ["x.png", "little.tif", "big.tif"])
@@ -70,7 +71,7 @@ def test_16_bits_become_the_nearest_8(tmp_path, kind):
         assert image.mode == mode
     expected = np.floor(values / 65535 * 255 + 0.5)
     assert np.array_equal(read(tmp_path / kind, channels=1)[:, :, 0], expected)
-    seen = decode(tmp_path / kind)[1]
+    seen = decode(contents(tmp_path / kind))[1]
     assert (seen.is_grey, seen.traits) == (True, ("deep",))
 
 
@@ -110,13 +111,13 @@ def test_what_is_transparent_is_put_on_white(tmp_path, kind):
     assert np.abs(seen - expected).max() <= 1
     assert np.array_equal(seen[alpha == 255], colours[alpha == 255])
     assert (seen[alpha == 0] == 255).all()
-    assert decode(path)[1] == (5, 7, kind == "LA", ("transparent",), "", "")
+    assert decode(contents(path))[1] == (5, 7, kind == "LA", ("transparent",), "", "")
 
 
 def test_an_alpha_channel_that_is_opaque_is_nothing_to_say(tmp_path, write_folder_set):
     opaque = np.dstack([COLOURS, np.full((5, 7), 255, np.uint8)])
     Image.fromarray(opaque).save(tmp_path / "x.png")
-    assert decode(tmp_path / "x.png")[1].traits == ()
+    assert decode(contents(tmp_path / "x.png"))[1].traits == ()
     write_folder_set(tmp_path, each=4)
     opaque[0, 0, 3] = 254
     Image.fromarray(opaque).save(tmp_path / "test/ant/0.png")
@@ -130,11 +131,11 @@ def test_of_several_frames_the_first_is_used_and_that_is_said(tmp_path):
         path = tmp_path / f"x.{ending}"
         frames[0].save(path, save_all=True, append_images=frames[1:], lossless=True)
         assert np.array_equal(read(path), COLOURS)
-        assert decode(path)[1].traits == ("frames",)
+        assert decode(contents(path))[1].traits == ("frames",)
     photo = tmp_path / "photo.jpg"  # cameras keep a preview behind the image, which is not amiss
     frames[0].save(photo, format="MPO", save_all=True, append_images=frames[1:])
     assert np.abs(read(photo).mean() - COLOURS.mean()) < 5
-    assert decode(photo)[1].traits == ()
+    assert decode(contents(photo))[1].traits == ()
 
 
 @pytest.mark.parametrize("mode", ["F", "I"])
@@ -180,3 +181,37 @@ def test_what_is_no_regular_file_is_refused_without_opening_it(tmp_path, write_f
         path.symlink_to("/dev/zero")  # to read it would never end
     with pytest.raises(ValueError, match=r"\n  test/ant/x\.png is not a regular file"):
         load("folder", root=tmp_path, image_size=8)
+
+
+# -- JPEG files that are decoded smaller than they are ---------------------------------------------
+
+
+def smooth(height, width):
+    """A picture whose halves and quarters are means of its pixels."""
+    y, x = np.mgrid[:height, :width]
+    channels = (128 + 100 * np.sin(x / 60), 128 + 100 * np.cos(y / 50), 255 * x / width)
+    return Image.fromarray(np.stack(channels, axis=2).astype(np.uint8))
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize(("least", "scale"), [((50, 75), 4), ((50, 76), 2), ((102, 60), 1)])
+def test_a_jpeg_is_decoded_as_small_as_it_still_covers_what_is_wanted(orientation, least, scale):
+    seen = smooth(203, 303)
+    stored = np.ascontiguousarray(STORED[orientation](np.asarray(seen)))
+    file, exif = io.BytesIO(), Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(stored).save(file, "JPEG", quality=95, exif=exif)
+    shrunk = pixels(file.getvalue(), 3, covering(*least))
+    assert shrunk.shape == (3, -(-203 // scale), -(-303 // scale))
+    expected = np.asarray(seen.resize(shrunk.shape[:0:-1], Image.Resampling.BOX)).astype(int)
+    assert np.abs(shrunk.permute(1, 2, 0).numpy() - expected).mean() < 2
+    assert decode(file.getvalue(), covering(*least))[1][:3] == (203, 303, False)
+    assert look_at(file.getvalue())[:3] == (203, 303, False)
+
+
+def test_a_look_at_an_eighth_of_a_jpeg_misses_nothing_of_its_end():
+    """An eighth of the pixels takes all of the file."""
+    file = io.BytesIO()
+    smooth(203, 303).save(file, "JPEG", quality=95)
+    with pytest.raises(ValueError, match="cannot be decoded: .*truncated"):
+        look_at(file.getvalue()[:-200])

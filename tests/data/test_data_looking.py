@@ -16,13 +16,13 @@ from manyshot.watching import watched
 @pytest.fixture
 def decoded(monkeypatch):
     """The names of the files that were decoded to look at them."""
-    names, look_at = [], looking.look_at
+    names, contents = [], looking.contents
 
     def watched(path):
         names.append(path.name)
-        return look_at(path)
+        return contents(path)
 
-    monkeypatch.setattr(looking, "look_at", watched)
+    monkeypatch.setattr(looking, "contents", watched)
     return names
 
 
@@ -44,7 +44,7 @@ def test_each_file_gets_its_own_look(tmp_path):
         content = (tmp_path / paths[i]).read_bytes()
         digest = hashlib.blake2b(content, digest_size=8).hexdigest()
         assert seen.content == ("" if i == 77 else digest)
-    assert look(tmp_path, paths[::-1]) == looks[::-1]
+    assert [*look(tmp_path, paths[::-1])] == [*looks][::-1]
 
 
 def test_a_long_look_tells_how_far_it_is_and_a_short_one_nothing(tmp_path):
@@ -64,10 +64,10 @@ def test_a_long_look_tells_how_far_it_is_and_a_short_one_nothing(tmp_path):
 
 def test_a_good_file_is_decoded_once_until_it_changes(tmp_path, decoded):
     paths = write(tmp_path, 5)
-    looks = look(tmp_path, paths)
+    looks = [*look(tmp_path, paths)]
     assert sorted(decoded) == paths
     decoded.clear()
-    assert look(tmp_path, paths) == looks
+    assert [*look(tmp_path, paths)] == looks
     assert decoded == []
     Image.new("RGB", (3, 9)).save(tmp_path / "002.png")
     assert look(tmp_path, paths)[2][:5] == (9, 3, False, (), "")
@@ -85,18 +85,18 @@ def test_a_file_with_its_length_and_time_set_back_is_looked_at_again(tmp_path, d
     Image.new("L", (8, 8), 10).save(path.with_suffix(".bmp"))
     Image.new("L", (8, 8), 20).save(tmp_path / "other.bmp")
     path.with_suffix(".bmp").replace(path)
-    before, status = look(tmp_path, paths), path.stat()
+    before, status = [*look(tmp_path, paths)], path.stat()
     decoded.clear()
     time.sleep(0.02)  # more than a tick of the clock that file systems read
     path.write_bytes((tmp_path / "other.bmp").read_bytes())
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     after = path.stat()
     assert (after.st_size, after.st_mtime_ns) == (status.st_size, status.st_mtime_ns)
-    seen = look(tmp_path, paths)
+    seen = [*look(tmp_path, paths)]
     assert decoded == [paths[1]]
     assert (seen[0], seen[1][:5]) == (before[0], before[1][:5])
     assert seen[1].content != before[1].content
-    assert look(tmp_path, paths) == seen
+    assert [*look(tmp_path, paths)] == seen
 
 
 def test_a_bad_file_is_looked_at_every_time(tmp_path, decoded):
@@ -120,21 +120,21 @@ def test_folders_are_remembered_apart(tmp_path, decoded):
 @pytest.mark.parametrize("content", ["", "[1]", '{"000.png": 3}', '{"000.png": [1, 2]}', "\0"])
 def test_damaged_memory_is_no_memory(tmp_path, decoded, content):
     paths = write(tmp_path, 2)
-    looks = look(tmp_path, paths)
+    looks = [*look(tmp_path, paths)]
     memory = looking._memory(tmp_path)
     memory.write_text(content)
-    assert look(tmp_path, paths) == looks
+    assert [*look(tmp_path, paths)] == looks
     assert len(decoded) == 4
-    assert look(tmp_path, paths) == looks
+    assert [*look(tmp_path, paths)] == looks
     assert len(decoded) == 4
-    assert [path.name for path in memory.parent.iterdir() if path.suffix != ".json"] == []
+    assert [path.name for path in memory.parent.iterdir() if path.suffix != ".npz"] == []
 
 
 def test_a_cache_folder_that_cannot_be_written_is_no_error(tmp_path, decoded, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     paths = write(tmp_path, 2)
-    assert look(tmp_path, paths) == look(tmp_path, paths)
+    assert [*look(tmp_path, paths)] == [*look(tmp_path, paths)]
     assert len(decoded) == 4
 
 

@@ -6,13 +6,15 @@ Shape letters: N images of a set, B of a batch, C channels, H height, W width.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Literal, cast, final
+from typing import Any, Literal, cast, final
 
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from manyshot.data.decoding import Shrink, covering
 from manyshot.seeding import cpu_seeded, torch_generator
 
 _LOG_RATIO = math.log(4 / 3)
@@ -135,6 +137,16 @@ class Changes:
         """The same on a device."""
         return self._each(lambda tensor: tensor.to(device, non_blocking=True))
 
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """The same as arrays, on the CPU."""
+        values = ((field.name, getattr(self, field.name)) for field in fields(self))
+        return {name: value.numpy() for name, value in values if value is not None}
+
+    @classmethod
+    def of_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Changes:
+        """What `arrays` gave."""
+        return cls(**{name: torch.from_numpy(array) for name, array in arrays.items()})
+
     def _each(self, function: Callable[[Tensor], Tensor]) -> Changes:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return Changes(**{k: None if v is None else function(v) for k, v in values.items()})
@@ -182,18 +194,30 @@ def draw_changes(n: int, augment: Augment, seed: int, epoch: int) -> Changes | N
     return changes
 
 
-def change(images_BCHW: Tensor, changes_B: Changes, augment: Augment) -> Tensor:
+def change(
+    images_BCHW: Tensor, changes_B: Changes | None, augment: Augment, side: int | None = None
+) -> Tensor:
     """A batch of images of one size after its changes; uint8 as before.
 
     Args:
         images_BCHW: the batch, uint8.
-        changes_B: the changes of each image, on the same device, or seeds on the CPU.
+        changes_B: the changes of each image, on the same device, or seeds on the CPU; None for
+            none.
         augment: that they were drawn for.
+        side: of the squares that images are resized to after random crops, before all else; None if
+            they keep their size.
     """
     images = images_BCHW
-    if changes_B.crop_N4 is not None and augment.crop_scale is not None:
+    if changes_B is not None and changes_B.crop_N4 is not None and augment.crop_scale is not None:
         size = (images.shape[2], images.shape[3])
         images = crop(images, crop_boxes(*size, augment.crop_scale, changes_B.crop_N4))
+    if side is not None and images.shape[2:] != (side, side):
+        # Imported here: torchvision costs a second, and images of one size do without it.
+        from torchvision.transforms.v2 import functional
+
+        images = functional.resize(images, [side, side], antialias=True)
+    if changes_B is None:
+        return images
     if changes_B.flip_N is not None:
         images = move(images, changes_B, augment)
     if changes_B.factors_N3 is not None:
@@ -359,7 +383,7 @@ def augmented(
     """One image of any size, augmented and brought to height x width.
 
     It is what `change` makes of the image at that size, but that a random crop is taken from the
-    image as it is.
+    image as it is, which may have been decoded as small as `needed` says.
 
     Args:
         image_CHW: the image, uint8.
@@ -381,6 +405,29 @@ def augmented(
         [box] = boxes.tolist()
         image = functional.resized_crop(image_CHW, *box, size=[height, width], antialias=True)
     return change(image[None], replace(changes_1, crop_N4=None), augment)[0]
+
+
+def needed(height: int, width: int, augment: Augment, changes_1: Changes | None) -> Shrink:
+    """How much smaller an image may be decoded of which `augmented` makes height x width.
+
+    What is cut out of it has still to cover that.
+
+    Args:
+        height: of the result, in pixels.
+        width: likewise.
+        augment: what may happen.
+        changes_1: what does.
+    """
+    draws = None if changes_1 is None else changes_1.crop_N4
+    scale = augment.crop_scale
+    if scale is None or draws is None:
+        return covering(height, width)
+
+    def of_box(tall: int, wide: int) -> int:
+        [[_, _, high, broad]] = crop_boxes(tall, wide, scale, draws).tolist()
+        return covering(height, width)(high, broad)
+
+    return of_box
 
 
 def crop_boxes(

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from typing import Any, final
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, final
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils import _pytree as pytree
+from torch.utils.data import DataLoader, Dataset, Sampler
 
-from manyshot.data.augment import Augment, Changes, augmented, change, draw_changes, erase
-from manyshot.data.images import LabelledImages, pixels_of
+from manyshot.data.augment import Augment, Changes, augmented, change, draw_changes, erase, needed
+from manyshot.data.images import ImageFolderSet, LabelledImages, pixels_of
 from manyshot.data.moving import moving
 from manyshot.data.normalise import Normalise
 from manyshot.data.own import OwnSet, not_finite_rows
@@ -28,6 +29,37 @@ what a data set of your own has."""
 
 _NAMED = 5
 """So many samples a message names."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """Progressive resolution: which size images have in which epoch.
+
+    Attributes:
+        sides: of square images in pixels, one after the other.
+        epochs: that they share equally; all later epochs have the last.
+
+    Raises:
+        ValueError: if there are none, or more than epochs, or one is below 1.
+    """
+
+    sides: tuple[int, ...]
+    epochs: int
+
+    def __post_init__(self) -> None:
+        if not self.sides or min(self.sides) < 1:
+            raise ValueError(f"sides must be at least 1 pixel each, got {list(self.sides)}")
+        if len(self.sides) > self.epochs:
+            raise ValueError(
+                f"{len(self.sides)} sizes need as many epochs, and there are {self.epochs}: leave "
+                "sizes out, or train longer"
+            )
+
+    def side(self, epoch: int) -> int:
+        """The side of images in an epoch, from 0."""
+        last = len(self.sides) - 1
+        return self.sides[min(last, epoch * len(self.sides) // self.epochs)]
 
 
 @final
@@ -46,6 +78,12 @@ class Batches:
     as many steps as without, so that it shows only a part of the images. Of a batch the first part
     are the images, the next their first copies, and so on: neighbours are different images.
 
+    With `growth`, images of early epochs are smaller: the size is a function of the epoch alone, so
+    that entering one late changes nothing. Those in memory are resized from their pixels there,
+    others from their files, which differs in the last bits.
+
+    Processes that read files are started for the first epoch, and go on for those that follow.
+
     Args:
         dataset: the images, or an `OwnSet`.
         batch_size: images per step over all ranks together; a multiple of `world`.
@@ -61,6 +99,7 @@ class Batches:
         world: the number of processes; each gets a contiguous share of every batch.
         workers: processes that read files; unused for sets in memory.
         channels_last: whether the images are in channels last.
+        growth: which size images have in which epoch; None if all have that of the set.
 
     Raises:
         ValueError: if an argument does not fit; the message names it.
@@ -83,6 +122,7 @@ class Batches:
         world: int = 1,
         workers: int = 0,
         channels_last: bool = True,
+        growth: Growth | None = None,
     ) -> None:
         self.dataset = dataset
         self.batch_size = batch_size
@@ -92,13 +132,15 @@ class Batches:
         self.drop_last = drop_last
         self.device = torch.device(device)
         self.rank, self.world, self.workers = rank, world, workers
+        self.growth = growth
         self._check_sizes()
         self._memory: Batch | None = None
+        self._idle: list[tuple[DataLoader[Batch], _Turns]] = []
         if isinstance(dataset, OwnSet):
-            if self.augment != Augment() or mean or std:
+            if self.augment != Augment() or mean or std or growth is not None:
                 raise ValueError(
                     "images are normalised and augmented, a data set of your own gives its samples "
-                    "as they are to be: leave out mean, std and augment"
+                    "as they are to be: leave out mean, std, augment and growth"
                 )
             return
         self._check_augment(dataset)
@@ -113,6 +155,17 @@ class Batches:
         """Steps per epoch, the same on every rank."""
         full, rest = divmod(len(self.dataset), self.batch_size)
         return full if self.drop_last or not rest else full + 1
+
+    def side(self, step: int) -> int | None:
+        """The side of the images of a step that is counted through all epochs.
+
+        It is None without `growth`.
+        """
+        return None if self.growth is None else self.growth.side(step // len(self))
+
+    def release(self) -> None:
+        """Ends the processes that wait for a next epoch, which starts others."""
+        self._idle.clear()
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """This rank's batches of one epoch.
@@ -204,17 +257,18 @@ class Batches:
             return
         drawn = draw_changes(len(labels_N), self.augment, self.seed, epoch)
         changes = None if drawn is None else drawn.to(self.device)
+        side = None if self.growth is None else self.growth.side(epoch)
         # One transfer per epoch: the slices below stay on the device.
         on_device = torch.cat(shares).to(self.device, non_blocking=True)
         places = torch.split(on_device, [len(share) for share in shares])
         for place_B, share in zip(places, shares, strict=True):
             index_B = place_B % len(labels_N)
-            images = images_NCHW[index_B]
+            changes_B = None
             if changes is not None and drawn is not None:
                 changes_B = changes.of(place_B)
                 if drawn.seed_N is not None:  # seeds are read on the host
                     changes_B = replace(changes_B, seed_N=drawn.seed_N[share])
-                images = change(images, changes_B, self.augment)
+            images = change(images_NCHW[index_B], changes_B, self.augment, side)
             yield self._finished(images, changes, place_B), labels_N[index_B]
 
     def _from_own(self, dataset: OwnSet, epoch: int, shares: list[Tensor]) -> Iterator[Batch]:
@@ -235,17 +289,40 @@ class Batches:
         if not shares:
             return
         changes = draw_changes(len(dataset), self.augment, self.seed, epoch)
-        loader: DataLoader[Batch] = DataLoader(
-            _Reading(dataset, self.augment, changes),
-            batch_sampler=[share.tolist() for share in shares],
-            num_workers=self.workers,
-            pin_memory=self.device.type == "cuda",
-            # Without a generator of its own the loader would draw from torch's global one.
-            generator=torch_generator(self.seed, "workers", epoch),
+        side = None if self.growth is None else self.growth.side(epoch)
+        turns = (
+            _Turn(place_B, None if changes is None else changes.of(place_B), side)
+            for place_B in shares
         )
-        on_device = moving(loader, self.device)
+        on_device = moving(self._read(dataset, turns), self.device)
         for (images, labels), place_B in zip(on_device, shares, strict=True):
             yield self._finished(images, changes, place_B), labels
+
+    def _read(self, dataset: LabelledImages, turns: Iterable[_Turn]) -> Iterator[Batch]:
+        """The images and labels of turns, by processes that wait for the next epoch after it.
+
+        Whoever asks for an epoch in the middle of another gets others.
+        """
+        if self._idle:
+            loader, asked = self._idle.pop()
+        else:
+            asked = _Turns()
+            loader = DataLoader(
+                _Reading(dataset, self.augment),
+                batch_size=None,  # a turn is a batch
+                sampler=asked,
+                collate_fn=_as_it_is,
+                num_workers=self.workers,
+                persistent_workers=self.workers > 0,
+                pin_memory=self.device.type == "cuda",
+                # Without a generator of its own the loader would draw from torch's global one.
+                generator=torch_generator(self.seed, "workers"),
+            )
+        asked.turns = turns
+        try:
+            yield from loader
+        finally:
+            self._idle.append((loader, asked))  # what is on its way is thrown away by the next
 
     def _finished(self, images_BCHW: Tensor, changes: Changes | None, place_B: Tensor) -> Tensor:
         """A batch after all other changes, normalised and with what is erased.
@@ -291,6 +368,14 @@ class Batches:
     def _check_augment(self, dataset: LabelledImages) -> None:
         """Refuses an augmentation that images of this size cannot have."""
         side = min(dataset.image_shape[1:])
+        if self.growth is not None:
+            if {*dataset.image_shape[1:]} != {self.growth.sides[-1]}:
+                raise ValueError(
+                    f"growth ends at images of {self.growth.sides[-1]} x {self.growth.sides[-1]} "
+                    f"pixels, and those of the set are of {dataset.image_shape[1]} x "
+                    f"{dataset.image_shape[2]}: the last size must be that of the set"
+                )
+            side = min(self.growth.sides)
         if self.augment.pad >= side:
             raise ValueError(
                 f"pad must be below the side of the images ({side} pixels), got {self.augment.pad}"
@@ -309,16 +394,60 @@ class Batches:
             )
 
 
+class _Turn(NamedTuple):
+    """What a batch is read by.
+
+    Attributes:
+        place_B: of the images in what is drawn (see `Batches._split`).
+        changes_B: what happens to each.
+        side: of the images in pixels; None for that of the set.
+    """
+
+    place_B: Tensor
+    changes_B: Changes | None
+    side: int | None
+
+
+@final
+class _Turns(Sampler[_Turn]):
+    """The turns of an epoch, which are others in the next."""
+
+    def __init__(self) -> None:
+        self.turns: Iterable[_Turn] = ()
+
+    def __iter__(self) -> Iterator[Any]:
+        """Each turn as arrays, which other processes get in one piece."""
+        for place_B, changes_B, side in self.turns:
+            yield place_B.numpy(), changes_B and changes_B.arrays(), side
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
 @final
 class _Reading(Dataset[Batch]):
-    """A map-style view of a set for one epoch; an item depends on its changes and place only."""
+    """A view of a set by turns; a batch depends on its turn alone."""
 
-    def __init__(self, images: LabelledImages, augment: Augment, changes: Changes | None) -> None:
-        self._images, self._augment, self._changes = images, augment, changes
+    def __init__(self, images: LabelledImages, augment: Augment) -> None:
+        self._images, self._augment = images, augment
 
-    def __getitem__(self, place: int) -> Batch:
-        index = place % len(self._images)
-        image, label = self._images.read(index), self._images.labels[index]
+    def __getitem__(self, turn: Any) -> Batch:
+        places, arrays, side = turn
+        changes_B = None if arrays is None else Changes.of_arrays(arrays)
+        index_B = torch.from_numpy(places) % len(self._images)
+        read = [
+            self._image(index, None if changes_B is None else changes_B.of(torch.tensor([i])), side)
+            for i, index in enumerate(index_B.tolist())
+        ]
+        return torch.stack(read), self._images.labels[index_B]
+
+    def _image(self, index: int, changes_1: Changes | None, side: int | None) -> Tensor:
         _, height, width = self._images.image_shape
-        changes = None if self._changes is None else self._changes.of(torch.tensor([place]))
-        return augmented(image, height, width, self._augment, changes), label
+        size = (height, width) if side is None else (side, side)
+        if isinstance(self._images, ImageFolderSet):
+            shrink = needed(*size, self._augment, changes_1)
+            image = self._images.read(index, shrink)
+        else:
+            image = self._images.read(index)
+        return augmented(image, *size, self._augment, changes_1)

@@ -33,6 +33,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from manyshot.data.augment import fit
+from manyshot.data.decoding import covering
 from manyshot.data.images import ImageFolderSet
 from manyshot.data.user_cache import cache_folder, write_whole
 from manyshot.watching import tell
@@ -43,7 +44,7 @@ CHUNK_BYTES = 2**24
 KEPT_BYTES = 10 * 10**9
 """Most bytes of pixels on disk, of all sets together, unless one set alone is more."""
 
-_RULE = 1
+_RULE = 2
 """Version of how a file becomes pixels in this package; of libraries the versions count."""
 
 _THREADS = min(8, os.cpu_count() or 1)
@@ -152,7 +153,7 @@ def _decode(chunk: _Chunk, pool: ThreadPoolExecutor) -> Iterator[int]:
     _, height, width = chunk.images.image_shape
 
     def decoded(index: int) -> Tensor:
-        return fit(chunk.images.read_checked(index), height, width)
+        return fit(chunk.images.read_checked(index, covering(height, width)), height, width)
 
     for index, image in enumerate(pool.map(decoded, range(len(chunk.images)))):
         chunk.pixels[index] = image

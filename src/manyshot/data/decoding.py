@@ -3,17 +3,27 @@
 Only a closed list of formats is decoded, only from regular files, and only up to a number of
 pixels, since a file can ask for more: Pillow starts Ghostscript for an EPS whatever its name is,
 and a few bytes can stand for gigabytes of pixels.
+
+A JPEG is decoded at a half, a quarter or an eighth of its size where all that is wanted of it is
+smaller still, which libjpeg does in a fraction of the time (`benchmarks.speed.jpeg`). It is read by
+Pillow: torchvision's decoder gives the same pixels in about the same time, but only at full size,
+and is on its way out.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
+import io
 import stat
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -26,6 +36,18 @@ FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")
 
 MOST_PIXELS = 8192 * 8192
 """An image of more is refused."""
+
+MOST_BYTES = 2**30
+"""A longer file is refused, since files are read whole."""
+
+Shrink = Callable[[int, int], int]
+"""How many times smaller an image of (height, width) may be decoded than it is; at least 1."""
+
+_SCALES = (8, 4, 2)
+"""How many times smaller a JPEG can be decoded."""
+
+_TRANSPOSING = range(5, 9)
+"""The EXIF orientations in which height and width change places."""
 
 TRAITS = {
     "transparent": "transparent in places, put on white",
@@ -75,6 +97,11 @@ class Look(NamedTuple):
     content: str = ""
 
 
+def covering(height: int, width: int) -> Shrink:
+    """Lets images be as small as they still cover a rectangle."""
+    return lambda tall, wide: max(1, min(tall // height, wide // width))
+
+
 def regular(path: Path) -> int:
     """The length in bytes of a regular file, which alone is safe to open: others may never end.
 
@@ -90,34 +117,76 @@ def regular(path: Path) -> int:
     return status.st_size
 
 
-def decode(path: Path) -> tuple[Image, Look]:
-    """The upright image in a file, of mode L if it is grey and else RGB, and what it is.
+def contents(path: Path, offset: int = 0, length: int | None = None) -> bytes:
+    """The bytes of a regular file, or a piece of it.
+
+    Args:
+        path: of the file.
+        offset: where the piece begins.
+        length: how long it is; None for the whole file.
 
     Raises:
         FileNotFoundError: if nothing is there.
+        ValueError: if it is something else, empty, too long, or ends before the piece does; the
+            message does not name the file.
+    """
+    whole = regular(path)
+    wanted = whole if length is None else length
+    if not wanted:
+        raise ValueError("is empty")
+    if wanted > MOST_BYTES:
+        raise ValueError(f"is longer than the {MOST_BYTES:,} bytes that are allowed")
+    with path.open("rb") as file:
+        file.seek(offset)
+        data = file.read(wanted)
+    if len(data) < wanted:
+        raise ValueError(f"ends {wanted - len(data):,} bytes too early")
+    return data
+
+
+def content_of(data: bytes) -> str:
+    """16 hexadecimal digits that identify bytes."""
+    return _CONTENT(data).hexdigest()
+
+
+def decode(data: bytes, shrink: Shrink | None = None) -> tuple[Image, Look]:
+    """The upright image in a file, of mode L if it is grey and else RGB, and what it is.
+
+    Args:
+        data: the bytes of the file.
+        shrink: how small the image may be; by default it has its own size.
+
+    Raises:
         ValueError: if it cannot be decoded; the message says why, without the file's name.
     """
-    regular(path)
-    with path.open("rb") as file:
-        return _decoded(file)
+    with _opened(data) as image:
+        return _eight_bits(image, _shrunk(image, shrink))
 
 
-def decode_digested(path: Path) -> tuple[Image, Look]:
-    """What `decode` gives, with the digest of the bytes that the image was decoded from.
+def pixels(data: bytes, channels: int, shrink: Shrink | None = None) -> Tensor:
+    """The pixels of the image that `decode` gives, uint8 [C, height, width].
 
-    It raises what `decode` does.
+    Args:
+        data: the bytes of the file.
+        channels: 1 for a grey image, 3 for colours.
+        shrink: how small the image may be; by default it has its own size.
+
+    Raises:
+        ValueError: as `decode` does.
     """
-    regular(path)
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, _CONTENT).hexdigest()
-        file.seek(0)
-        image, look = _decoded(file)
-        return image, look._replace(content=digest)
+    image, _ = decode(data, shrink)
+    array = np.array(_in_mode(image, "L" if channels == 1 else "RGB"))
+    return torch.from_numpy(array.reshape(*array.shape[:2], channels)).permute(2, 0, 1)
 
 
-def look_at(path: Path) -> Look:
-    """What `decode_digested` says that a file is; it raises the same."""
-    return decode_digested(path)[1]
+def look_at(data: bytes) -> Look:
+    """What the bytes of a file are, which are decoded for it, as small as they can be.
+
+    Raises:
+        ValueError: as `decode` does.
+    """
+    _, look = decode(data, lambda height, width: max(_SCALES))
+    return look._replace(content=content_of(data))
 
 
 def as_eight_bits(image: Image) -> Image:
@@ -126,20 +195,20 @@ def as_eight_bits(image: Image) -> Image:
     Raises:
         ValueError: if its pixels have no known range.
     """
-    image.load()
     return _eight_bits(image)[0]
 
 
-def _decoded(file: IO[bytes]) -> tuple[Image, Look]:
+@contextlib.contextmanager
+def _opened(data: bytes) -> Iterator[Image]:
+    """An image whose header was read; whatever is wrong with it is a ValueError."""
     # Imported here: only images in files need Pillow, which torchvision brings along.
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(file, formats=FORMATS) as image:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise Image.DecompressionBombError
-            image.load()
-            return _eight_bits(image)
+            yield image
     except UnidentifiedImageError as error:
         raise ValueError(f"is none of {', '.join(FORMATS)}, whatever its name says") from error
     except Image.DecompressionBombError as error:
@@ -151,16 +220,52 @@ def _decoded(file: IO[bytes]) -> tuple[Image, Look]:
         raise ValueError(f"cannot be decoded: {error or type(error).__name__}") from error
 
 
-def _eight_bits(image: Image) -> tuple[Image, Look]:
-    """A loaded image with 8 bits a channel, upright and opaque, and what it was."""
+def _shrunk(image: Image, shrink: Shrink | None) -> tuple[int, int] | None:
+    """Has a JPEG decoded smaller, if that is allowed.
+
+    Returns:
+        The (width, height) in which it is stored; None for an image that is decoded at that size.
+    """
+    if shrink is None or image.format != "JPEG":
+        return None
+    width, height = image.size
+    try:
+        is_transposed = image.getexif().get(0x0112, 1) in _TRANSPOSING
+    except Exception:  # as in `_eight_bits`
+        is_transposed = False
+    allowed = shrink(width, height) if is_transposed else shrink(height, width)
+    scale = next((scale for scale in _SCALES if scale <= allowed), 1)
+    if scale == 1:
+        return None
+    image.draft(None, (max(1, width // scale), max(1, height // scale)))
+    return width, height
+
+
+def _in_mode(image: Image, mode: str) -> Image:
+    """The image in a mode, which costs a copy only if it has another."""
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _eight_bits(image: Image, size: tuple[int, int] | None = None) -> tuple[Image, Look]:
+    """An image with 8 bits a channel, upright and opaque, and what it was.
+
+    Args:
+        image: which was opened.
+        size: the (width, height) in which it is stored, if it is decoded smaller.
+
+    Raises:
+        ValueError: if its pixels have no known range.
+    """
     from PIL import Image
+
+    image.load()
 
     traits = ["frames"] if image.format != "MPO" and getattr(image, "is_animated", False) else []
     # Before the pixels are converted, which forgets it; after loading, by which TIFFs are turned.
     try:
-        turned = _TURNED.get(image.getexif().get(0x0112, 1))
+        orientation = image.getexif().get(0x0112, 1)
     except Exception:  # as above; the pixels are whole
-        turned = None
+        orientation = 1
         traits.append("exif")
     is_grey = image.mode in _GREY
     # Pillow before 10.3 calls the 16 bits of a PNG I.
@@ -180,7 +285,10 @@ def _eight_bits(image: Image) -> tuple[Image, Look]:
             traits.append("transparent")
         white = Image.new("RGBA", colours.size, "white")
         image = Image.alpha_composite(white, colours)
-    image = image.convert("L" if is_grey else "RGB")
-    if turned is not None:
-        image = image.transpose(Image.Transpose[turned])
-    return image, Look(image.height, image.width, is_grey, tuple(traits))
+    image = _in_mode(image, "L" if is_grey else "RGB")
+    if orientation in _TURNED:
+        image = image.transpose(Image.Transpose[_TURNED[orientation]])
+    width, height = size or image.size
+    if size and orientation in _TRANSPOSING:
+        width, height = height, width
+    return image, Look(height, width, is_grey, tuple(traits))

@@ -37,6 +37,8 @@ class FixedBatches:
         small = self.images * _bytes_of_one(batches.dataset) <= KEPT_BYTES
         self._joins = self.images > batches.batch_size > 1 == self.images % batches.batch_size
         self._kept = list(self._made()) if small else None
+        if small:
+            batches.release()
 
     def __len__(self) -> int:
         """The number of batches."""

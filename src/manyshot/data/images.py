@@ -5,20 +5,18 @@ Shape letters: N images of a set, C channels, H height, W width.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, Self, final
+from typing import Protocol, Self, final
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from manyshot.data.decoding import decode, decode_digested
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from manyshot.data.decoding import Shrink, content_of, contents, pixels
+from manyshot.data.shards import Pieces
 
 Indices = Tensor | Sequence[int]
 
@@ -125,13 +123,15 @@ class ImageFolderSet:
 
     Attributes:
         root: the folder that `paths` start from.
-        paths: one file per image, relative to `root`, with forward slashes.
+        paths: one file per image, relative to `root`, with forward slashes; of images in shards
+            the shard and the name in it.
         contents: what identifies the bytes of each file, such as `Look.content`.
         labels: int64 [N], indices into `class_names`.
         class_names: the names of the classes, sorted.
         image_shape: (C, H, W) of the images in a batch; C is 1 for grey images and 3 for colours.
         notes: what is worth knowing of the files, such as how many were left out.
         images: the pixels of all at `image_shape`, uint8 [N, C, H, W], if they are in memory.
+        pieces: where the images are in shards; None if each has a file of its own.
 
     Raises:
         ValueError: if the lengths disagree, or a label or the shape does not fit.
@@ -145,6 +145,7 @@ class ImageFolderSet:
     image_shape: tuple[int, int, int]
     notes: tuple[str, ...] = ()
     images: Tensor | None = None
+    pieces: Pieces | None = None
 
     def __post_init__(self) -> None:
         if self.image_shape[0] not in (1, 3) or min(self.image_shape[1:]) < 1:
@@ -156,6 +157,8 @@ class ImageFolderSet:
             raise ValueError(
                 f"{len(self.paths)} paths but {len(self.contents)} contents; give one per file"
             )
+        if self.pieces is not None and len(self.pieces) != len(self.paths):
+            raise ValueError(f"{len(self.paths)} paths but {len(self.pieces)} pieces of shards")
         check_labels(self.labels, len(self.paths), self.classes)
         if self.images is None:
             return
@@ -175,11 +178,15 @@ class ImageFolderSet:
         """The number of files."""
         return len(self.paths)
 
-    def read(self, index: int) -> Tensor:
-        """Image `index` as it is in memory, else at its size on disk, uint8 [C, height, width].
+    def read(self, index: int, shrink: Shrink | None = None) -> Tensor:
+        """Image `index` as it is in memory, else as it is on disk, uint8 [C, height, width].
 
         It is upright. Of 16 bits a pixel has the 8 that are nearest, and what is transparent is on
         white.
+
+        Args:
+            index: of the image.
+            shrink: how small an image on disk may be decoded; by default it has its own size.
 
         Raises:
             FileNotFoundError: if the file is gone.
@@ -187,43 +194,50 @@ class ImageFolderSet:
         """
         if self.images is not None:
             return self.images[index]
-        path = self.root / self.paths[index]
-        try:
-            image, _ = decode(path)
-        except ValueError as error:
-            raise ValueError(f"{path} {error}") from error
-        return self._pixels(image)
+        with self._named(index):
+            return pixels(self._encoded(index), self.image_shape[0], shrink)
 
-    def read_checked(self, index: int) -> Tensor:
-        """Image `index` at its size on disk, if its file is the one that `contents` identifies.
+    def read_checked(self, index: int, shrink: Shrink | None = None) -> Tensor:
+        """Image `index` as it is on disk, if its file is the one that `contents` identifies.
+
+        Args:
+            index: of the image.
+            shrink: how small it may be decoded; by default it has its own size.
 
         Raises:
             FileNotFoundError: if the file is gone.
             ValueError: if it is another file, or cannot be decoded; the message names it.
         """
-        path = self.root / self.paths[index]
-        try:
-            image, look = decode_digested(path)
-        except ValueError as error:
-            raise ValueError(f"{path} {error}") from error
-        if look.content != self.contents[index]:
-            raise ValueError(f"{path} has changed since it was looked at: start again")
-        return self._pixels(image)
+        with self._named(index):
+            encoded = self._encoded(index)
+            if content_of(encoded) != self.contents[index]:
+                raise ValueError("has changed since it was looked at: start again")
+            return pixels(encoded, self.image_shape[0], shrink)
 
-    def _pixels(self, image: Image) -> Tensor:
-        """A decoded image in the colours of the set."""
-        pixels = np.array(image.convert("L" if self.image_shape[0] == 1 else "RGB"))
-        return torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1)).permute(2, 0, 1)
+    def _encoded(self, index: int) -> bytes:
+        """The bytes of an image."""
+        if self.pieces is None:
+            return contents(self.root / self.paths[index])
+        shard, offset, length = self.pieces.of(index)
+        return contents(self.root / shard, offset, length)
+
+    @contextlib.contextmanager
+    def _named(self, index: int) -> Iterator[None]:
+        """Errors in it name the file of an image, and in a shard the member."""
+        try:
+            yield
+        except ValueError as error:
+            raise ValueError(f"{self.root / self.paths[index]} {error}") from error
 
     def subset(self, indices: Indices) -> ImageFolderSet:
         """The files at `indices`, in that order."""
         chosen = torch.as_tensor(indices, dtype=torch.int64)
-        paths = tuple(self.paths[i] for i in chosen.tolist())
-        contents = tuple(self.contents[i] for i in chosen.tolist())
+        places = chosen.tolist()
         return replace(
             self,
-            paths=paths,
-            contents=contents,
+            paths=tuple(self.paths[i] for i in places),
+            contents=tuple(self.contents[i] for i in places),
+            pieces=None if self.pieces is None else self.pieces.subset(chosen),
             labels=self.labels[chosen],
             images=None if self.images is None else self.images[chosen],
         )
@@ -232,8 +246,8 @@ class ImageFolderSet:
         """A sha256 over class names, shape, and relative path, label and content of each file."""
         digest = hashlib.sha256(f"{self.class_names} {self.image_shape}".encode())
         files = zip(self.paths, self.labels.tolist(), self.contents, strict=True)
-        for path, label, content in files:
-            digest.update(f"\n{path}\t{label}\t{content}".encode(errors="surrogateescape"))
+        lines = "".join(f"\n{path}\t{label}\t{content}" for path, label, content in files)
+        digest.update(lines.encode(errors="surrogateescape"))
         return digest.hexdigest()
 
 

@@ -42,6 +42,7 @@ def joined(
             contents=first.contents + second.contents,
             labels=torch.cat((first.labels, second.labels)),
             images=_after(first.images, second.images),
+            pieces=first.pieces and second.pieces and first.pieces.joined(second.pieces),
         )
     if (
         isinstance(first, ImageSet)

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from manyshot.data.augment import fit
-from manyshot.data.decoding import as_eight_bits, decode
+from manyshot.data.decoding import Shrink, as_eight_bits, contents, covering
+from manyshot.data.decoding import pixels as decoded
 from manyshot.data.description import DataDescription
 
 if TYPE_CHECKING:
@@ -37,7 +38,10 @@ def prepared(image: Picture, data: DataDescription) -> Tensor:
             it.
     """
     channels, height, width = data.image_shape
-    pixels = _checked(image, channels) if isinstance(image, Tensor) else _read(image, channels)
+    if isinstance(image, Tensor):
+        pixels = _checked(image, channels)
+    else:
+        pixels = _read(image, channels, covering(height, width))
     if data.keeps_aspect:
         return fit(pixels, height, width)
     # Imported here: torchvision costs a second, and images of the right size do without it.
@@ -49,7 +53,7 @@ def prepared(image: Picture, data: DataDescription) -> Tensor:
     return resized
 
 
-def _read(image: str | os.PathLike[str] | Image, channels: int) -> Tensor:
+def _read(image: str | os.PathLike[str] | Image, channels: int, shrink: Shrink) -> Tensor:
     """The pixels of a file or of an image of Pillow, uint8."""
     if isinstance(image, str | os.PathLike):
         path = Path(image)
@@ -59,15 +63,14 @@ def _read(image: str | os.PathLike[str] | Image, channels: int) -> Tensor:
                 f"{path}/*"
             )
         try:
-            image, _ = decode(path)
+            return decoded(contents(path), channels, shrink)
         except ValueError as error:
             raise ValueError(f"{path} {error}") from error
-    elif hasattr(image, "getexif"):
-        image = as_eight_bits(image)
-    else:
+    if not hasattr(image, "getexif"):
         raise ValueError(
             f"an image is a path, an image of Pillow or a tensor, got {type(image).__name__}"
         )
+    image = as_eight_bits(image)
     pixels = np.array(image.convert("L" if channels == 1 else "RGB"))
     return torch.from_numpy(pixels.reshape(*pixels.shape[:2], channels)).permute(2, 0, 1)
 

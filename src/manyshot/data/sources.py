@@ -12,10 +12,12 @@ import numpy as np
 import torch
 
 from manyshot.data.balance import hold_out
-from manyshot.data.folder import Bad, image_folders
+from manyshot.data.files import Bad
+from manyshot.data.folder import image_folders
 from manyshot.data.idx import read_idx_pair
 from manyshot.data.images import ImageFolderSet, ImageSet, LabelledImages
 from manyshot.data.missing import not_found
+from manyshot.data.shard_parts import image_shards
 from manyshot.seeding import numpy_rng
 
 TrainAndTest = tuple[LabelledImages, LabelledImages]
@@ -178,11 +180,14 @@ def cifar(
 
 
 def own_files(
-    root: Path | None, image_size: Size | None, download: bool, bad: Bad = "refuse"
+    name: str, root: Path | None, image_size: Size | None, download: bool, bad: Bad = "refuse"
 ) -> Files:
-    """The image files of a user, in one folder per class (see `image_folders`).
+    """The image files of a user, in one folder per class or in shards.
+
+    See `image_folders` and `image_shards`.
 
     Args:
+        name: a key of `FILES`.
         root: the folder, which must be given.
         image_size: (height, width) of the images in a batch; by default the files decide.
         download: must be false, since these are the user's own files.
@@ -193,17 +198,25 @@ def own_files(
         ValueError: if `root` is not given, `download` is true, a class is empty or missing, or
             files cannot be used.
     """
+    made, holds = FILES[name]
     if root is None:
         raise ValueError(
-            "the data set 'folder' needs data.root, the folder that holds train/<class>/ and "
-            "test/<class>/ (--set data.root=DIR)"
+            f"the data set {name!r} needs data.root, the folder that holds {holds} "
+            "(--set data.root=DIR)"
         )
     if download:
         raise ValueError(
-            "the data set 'folder' is your own files and cannot be downloaded: leave data.download "
-            "out"
+            f"the data set {name!r} is your own files and cannot be downloaded: leave "
+            "data.download out"
         )
-    return image_folders(root, image_size, bad)
+    return made(root, image_size, bad)
+
+
+FILES: Mapping[str, tuple[Callable[[Path, Size | None, Bad], Files], str]] = {
+    "folder": (image_folders, "train/<class>/ and test/<class>/"),
+    "shards": (image_shards, "train/*.tar and test/*.tar"),
+}
+"""The data sets that are a user's own files: what makes them, and what the folder holds."""
 
 
 DATASETS: Mapping[str, Source] = {
@@ -211,13 +224,14 @@ DATASETS: Mapping[str, Source] = {
     "cifar100": partial(cifar, "cifar100", "cifar-100-python"),
     "digits": digits,
     "fashion_mnist": partial(idx_files, "fashion_mnist", "FashionMNIST"),
-    "folder": own_files,
+    "folder": partial(own_files, "folder"),
     "mnist": partial(idx_files, "mnist", "MNIST"),
+    "shards": partial(own_files, "shards"),
 }
 """Every data set by name."""
 
 CHANNELS = {"cifar10": 3, "cifar100": 3, "digits": 1, "fashion_mnist": 1, "mnist": 1}
-"""The channels of images by data set; those of folder are as the files are."""
+"""The channels of images by data set; those of files are as these are."""
 
 
 def resized(images: ImageSet, size: Size | None) -> ImageSet:

@@ -16,11 +16,12 @@ from torch import Tensor
 from manyshot.data.augment import fit
 from manyshot.data.balance import balanced, hold_out
 from manyshot.data.decoded import in_memory
+from manyshot.data.decoding import covering
 from manyshot.data.description import DataDescription
-from manyshot.data.folder import Bad
+from manyshot.data.files import Bad
 from manyshot.data.images import ImageFolderSet, LabelledImages, pixels_of
 from manyshot.data.own import PARTS, OwnSet, parts_of
-from manyshot.data.sources import DATASETS, own_files
+from manyshot.data.sources import DATASETS, FILES, own_files
 from manyshot.plugins import nearest
 from manyshot.seeding import numpy_rng
 from manyshot.shown import Shown
@@ -106,8 +107,8 @@ def load(
     """Loads a data set and splits it; of the other arguments the test part depends on size alone.
 
     What is split off train is class-balanced as far as the counts allow for the public sets, whose
-    classes are of nearly one size. Of `folder` every class gives the same share instead, so that a
-    rare class does not lose more of its images than was asked for.
+    classes are of nearly one size. Of `folder` and `shards` every class gives the same share
+    instead, so that a rare class does not lose more of its images than was asked for.
 
     Args:
         name: a key of `DATASETS`.
@@ -121,11 +122,11 @@ def load(
         train_size: keep so many class-balanced images of what the other parts left, so that these
             are the same for every `train_size`; all of them if None.
         image_size: the side in pixels of square images, or (height, width). None keeps the images;
-            those of folder become squares of the median shorter side, of 224 pixels at most.
+            those of files become squares of the median shorter side, of 224 pixels at most.
         download: whether missing files may be fetched from the internet.
-        bad: of folder, whether image files that cannot be used are an error that lists them
+        bad: of files, whether image files that cannot be used are an error that lists them
             ("refuse"), or are left out with a warning ("skip").
-        memory: of folder, how many bytes the pixels of all images may be, at the size of a batch,
+        memory: of files, how many bytes the pixels of all images may be, at the size of a batch,
             to be decoded once and kept in memory, and on disk for the next start (see
             `manyshot.data.decoded`). Twice as much is needed while parts are split off. Else files
             are decoded in every epoch.
@@ -143,8 +144,8 @@ def load(
     path, size, stratified = None if root is None else Path(root), _size(image_size), False
     whole: LabelledImages
     test: LabelledImages
-    if name == "folder":
-        whole, test = in_memory(own_files(path, size, download, bad), memory, workers)
+    if name in FILES:
+        whole, test = in_memory(own_files(name, path, size, download, bad), memory, workers)
         stratified = True
     else:
         whole, test = DATASETS[name](path, size, download)
@@ -284,7 +285,11 @@ def _at_their_size(images: LabelledImages) -> Iterator[Tensor]:
         return
     _, height, width = images.image_shape
     for index in range(len(images)):
-        yield fit(images.read(index), height, width)[None]
+        if isinstance(images, ImageFolderSet):
+            image = images.read(index, covering(height, width))
+        else:
+            image = images.read(index)
+        yield fit(image, height, width)[None]
 
 
 def _shrunk(train: Set, size: int | None, seed: int) -> Set:

@@ -19,15 +19,23 @@ UPRIGHT = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRAN
 UPRIGHT |= {6: "ROTATE_270", 7: "TRANSVERSE", 8: "ROTATE_90"}  # by EXIF orientation
 
 
+def orientation(file: Image.Image) -> int:
+    """How the image is stored, by EXIF; 1 is upright."""
+    try:
+        return int(file.getexif().get(0x0112, 1))
+    except Exception:  # EXIF data that cannot be read
+        return 1
+
+
 def pixels(path: str, channels: int, height: int, width: int, cover: bool) -> npt.NDArray[np.uint8]:
     """The image as the network was trained on: upright, opaque, of 8 bits, resized."""
     with Image.open(path, formats=FORMATS) as file:
+        if file.format == "JPEG":  # decoded no larger than it takes
+            sideways = orientation(file) >= 5
+            file.draft(None, (height, width) if sideways else (width, height))
         file.load()
         image: Image.Image = file
-        try:
-            turned = UPRIGHT.get(file.getexif().get(0x0112, 1))
-        except Exception:  # EXIF data that cannot be read
-            turned = None
+        turned = UPRIGHT.get(orientation(file))
         if image.mode.startswith("I;16") or (image.mode, file.format) == ("I", "PNG"):
             if "transparency" in image.info:
                 raise ValueError("it has 16 bits and a transparent colour; convert it to 8 bits")

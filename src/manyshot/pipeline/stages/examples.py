@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from manyshot import evaluate, records
 from manyshot.data import Batch, ImageFolderSet, fixed
-from manyshot.data.folder import readable
+from manyshot.data.files import readable
 from manyshot.evaluate import Score
 from manyshot.pipeline.build import Workspace
 from manyshot.run_folder import ExampleRecord, PredictionsRecord

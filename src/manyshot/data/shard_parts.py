@@ -1,0 +1,121 @@
+"""The parts and the classes of images in shards."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence, Set
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from manyshot.data.decoding import SUFFIXES
+from manyshot.data.files import Bad, Part, sets
+from manyshot.data.images import ImageFolderSet
+from manyshot.data.missing import not_found
+from manyshot.data.shards import Contents, Pieces, held_by, shards_of
+
+_PARTS = ("train", "test", "val")
+
+
+def image_shards(
+    root: Path, size: tuple[int, int] | None, bad: Bad
+) -> tuple[ImageFolderSet, ImageFolderSet]:
+    """The (train, test) parts of shards in the layout of WebDataset (see `manyshot.data.shards`).
+
+    Shards of a part are `root/PART/*.tar`, or those of `root/*.tar` with the part as a word in
+    their names: train, and test, or else val or validation, or else a fixed quarter of every class
+    of train. Classes are numbers from 0, whose names are the lines of `root/classes.txt` if there
+    is one, or names.
+
+    Args:
+        root: the folder.
+        size: as of `image_folders`.
+        bad: whether images that cannot be used are an error, or left out.
+
+    Raises:
+        DataNotFound: if there is no shard of the part train.
+        ValueError: if a shard cannot be read, a class is none, or images cannot be used; the
+            message names shard and member.
+    """
+    by_part = {part: shards_of(root, part) for part in _PARTS} if root.is_dir() else {}
+    if not by_part.get("train"):
+        raise not_found(
+            "shards",
+            wanted="train/*.tar, or *.tar with the word train in their names",
+            places=[root],
+            way_out="give data.root, the folder that holds the shards (--set data.root=DIR)",
+        )
+    tests = [part for part in _PARTS[1:] if by_part[part]]
+    left_out: Counter[str] = Counter()
+    read = [
+        (part, by_part[part], [held_by(root / name, SUFFIXES) for name in by_part[part]])
+        for part in ("train", *tests[:1])
+    ]
+    labels = [{member.label for one in shards for member in one.members} for _, _, shards in read]
+    names, number = _classes(root, *labels)
+    parts = [
+        _of_shards(part, shards, whole, names, number, left_out) for part, shards, whole in read
+    ]
+    return sets(root, parts, size, bad, left_out, tests)
+
+
+def _classes(
+    root: Path, train: Set[str], test: Set[str] = frozenset()
+) -> tuple[tuple[str, ...], dict[str, int]]:
+    """The names of the classes, and the number of each label of shards."""
+    every = train | test
+    if not train:
+        raise ValueError(f"the shards of train in {root} hold no images")
+    listed = root / "classes.txt"
+    lines = listed.read_text(encoding="utf-8").splitlines() if listed.is_file() else None
+    if all(label.isdecimal() for label in every):
+        number = {label: int(label) for label in every}
+        names = tuple(lines) if lines else tuple(map(str, range(max(number.values()) + 1)))
+        unnamed = [label for label in every if number[label] >= len(names)]
+        if unnamed:
+            raise ValueError(
+                f"shards in {root} have the class {max(unnamed, key=int)}, and classes.txt names "
+                f"{len(names)}, from 0: name all of them"
+            )
+        return names, number
+    names = tuple(lines or sorted(train))
+    unknown = sorted(every - set(names))
+    if unknown:
+        where = "is not in classes.txt" if lines else "is in test shards, but in none of train"
+        raise ValueError(f"shards in {root}: class {unknown[0]!r} {where}")
+    return names, {name: number for number, name in enumerate(names)}
+
+
+def _of_shards(
+    part: str,
+    shards: tuple[str, ...],
+    whole: Sequence[Contents],
+    names: tuple[str, ...],
+    number: Mapping[str, int],
+    left_out: Counter[str],
+) -> Part:
+    """The images of a part in shards; counts what else there is in `left_out`.
+
+    Args:
+        part: its name.
+        shards: relative to the root.
+        whole: what each of them holds.
+        names: of the classes.
+        number: of each label.
+        left_out: is added to.
+    """
+    for one in whole:
+        left_out.update(f"{kind} in shards" for kind in one.others)
+    spans = [
+        (shard, member.offset, member.length)
+        for shard, one in enumerate(whole)
+        for member in one.members
+    ]
+    return Part(
+        name=part,
+        class_names=names,
+        paths=[f"{s}/{m.name}" for s, one in zip(shards, whole, strict=True) for m in one.members],
+        labels=np.array([number[m.label] for one in whole for m in one.members], np.int64),
+        pieces=Pieces(shards, torch.tensor(spans, dtype=torch.int64).view(-1, 3)),
+    )
