@@ -1,7 +1,9 @@
 """Folders of small random images, a folder per class, which runs on files learn from."""
 
+import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+import tarfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +52,24 @@ def shaded(root: Path) -> Path:
         return Image.fromarray(pixels.astype(np.uint8)).resize((18 + i % 5, 21 - i % 4))
 
     return folder_of(root, SHADES, {"train": (50, 50), "test": (6, 6)}, draw, "{} ü")
+
+
+def write_shard(path: Path, entries: Iterable[tuple[str, bytes]]) -> None:
+    """Writes a tar file of members by name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as archive:
+        for name, content in entries:
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+
+
+def members(root: Path, part: str) -> Iterator[tuple[str, bytes]]:
+    """The images of a part of a folder as members of a shard, each with the number of its class."""
+    for label, name in enumerate(sorted(path.name for path in (root / part).iterdir())):
+        for path in sorted((root / part / name).iterdir()):
+            yield f"{name}_{path.name}", path.read_bytes()
+            yield f"{name}_{path.stem}.cls", f"{label}\n".encode()
 
 
 COLOURS = ("blue", "green", "red")

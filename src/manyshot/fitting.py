@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,15 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from manyshot.data import Augment, Batches, LabelledImages, OwnSet, Splits
+from manyshot.data import Augment, Batches, Growth, LabelledImages, OwnSet, Splits
 from manyshot.data.fixed_batches import drawn
 from manyshot.progress import Progress
-from manyshot.recipe import BESIDE_RESULTS, EvaluationSettings, TrainingSettings
+from manyshot.recipe import (
+    BESIDE_RESULTS,
+    EvaluationSettings,
+    OptimiserSettings,
+    TrainingSettings,
+)
 from manyshot.supernet import Supernet
 from manyshot.tasks import Loss, Task, WithLoss, as_task
 from manyshot.train import Only, Sampler, Standalone, Taught, Trainer, Uniform, engine, train
@@ -47,6 +52,7 @@ def fit(
     checkpoint: str = "trainer.pt",
     log: str = "train.jsonl",
     macs_of: MacsOf | None = None,
+    macs_at: Callable[[int], MacsOf] | None = None,
 ) -> Trainer:
     """Trains `net` in place, to the end of its settings.
 
@@ -85,6 +91,7 @@ def fit(
         log: the records' file name in `folder`.
         macs_of: the multiply-adds of one sample in architectures; records then say what training
             spends.
+        macs_at: likewise of images of another side in pixels, if `settings` have `image_sizes`.
 
     Returns:
         What trained: its `sampler`, its `step`, its optimiser.
@@ -109,7 +116,14 @@ def fit(
     if isinstance(train_on, Splits):
         splits = train_on
         looks: dict[str, Any] = {"mean": splits.mean, "std": splits.std, "device": device}
-        train_on = Batches(splits.train, settings.batch_size, seed=seed, augment=augment, **looks)
+        train_on = Batches(
+            splits.train,
+            settings.batch_size,
+            seed=seed,
+            augment=augment,
+            growth=growth_of(settings),
+            **looks,
+        )
         if held_out is None:
             held_out = _drawn_from(splits.held_out, looks)
         if validation is None:
@@ -122,6 +136,12 @@ def fit(
         train_on = Batches(own, settings.batch_size, seed=seed, device=device)
     elif augment is not None:
         raise ValueError("augment is for batches that are made here: give it to ms.data.Batches")
+    if train_on.growth != growth_of(settings):
+        raise ValueError(
+            f"settings.image_sizes = {settings.image_sizes} and the batches' growth = "
+            f"{train_on.growth} disagree: give ms.data.Batches "
+            "growth=ms.data.Growth(sizes, epochs) of the same, which data of your own cannot have"
+        )
     if isinstance(net, Supernet):
         trained: Supernet | Standalone = net
         sampler = Uniform(net.space) if sampler is None else sampler
@@ -154,9 +174,17 @@ def fit(
         optimizer=optimizer,
         schedule=schedule,
         macs_of=macs_of,
+        macs_at=macs_at,
     )
     train(trainer, progress, stage)
     return trainer
+
+
+def growth_of(settings: OptimiserSettings) -> Growth | None:
+    """Which size images have in which epoch, if settings have several."""
+    if not isinstance(settings, TrainingSettings) or not settings.image_sizes:
+        return None
+    return Growth(tuple(settings.image_sizes), settings.epochs) if settings.epochs else None
 
 
 def _drawn_from(samples: LabelledImages | OwnSet, looks: dict[str, Any]) -> HeldOut | None:

@@ -380,6 +380,12 @@ class TrainingSettings(OptimiserSettings):
     """CutMix: a rectangle of each image becomes that of another, whose share of the area is drawn
     from Beta(cutmix, cutmix), and targets are mixed by it; 1 is usual, 0 is none. With `mixup` too,
     each is done to half of the batches."""
+    image_sizes: Annotated[list[Positive], Field(min_length=1)] | None = None
+    """Progressive resolution, as `[128, 160, 192, 224]`: the epochs are shared out equally over
+    images of these sides in pixels, in this order, the last of which must be `image_size`. Scores
+    and tests are on images of that size. It is refused for a network that cannot take another. One
+    that resizes its images itself (`ms.nn.Resize`, as that of BigNAS) goes on to choose its own
+    resolution, to which smaller images are enlarged: that saves reading, and no computing."""
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Decay of a moving average of the weights over steps, such as 0.999, which takes their place
     when training ends."""
@@ -395,6 +401,16 @@ class TrainingSettings(OptimiserSettings):
     @model_validator(mode="after")
     def _parts_are_equal(self) -> Self:
         check_parts(self.accumulate, self.batch_size)
+        return self
+
+    @model_validator(mode="after")
+    def _sizes_have_epochs(self) -> Self:
+        if self.image_sizes and self.minutes is not None:
+            raise ValueError(
+                f"minutes = {self.minutes:g}: how many epochs fit is measured at one size of "
+                f"images, and image_sizes = {self.image_sizes} are several: give epochs, or leave "
+                "image_sizes out"
+            )
         return self
 
     @model_validator(mode="after")

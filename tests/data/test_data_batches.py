@@ -1,12 +1,15 @@
 import itertools
+import os
 import random  # noqa: TID251 - to see that its state is left alone
+import struct
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from torchvision.transforms.v2 import functional
 
-from manyshot.data import Augment, Batches, ImageSet, fixed, load
+from manyshot.data import Augment, Batches, Growth, ImageSet, fixed, load
 
 MEAN, STD = (0.4, 0.5, 0.3), (0.2, 0.3, 0.25)
 FULL = Augment(pad=2, flip=True)
@@ -381,3 +384,81 @@ def test_large_fixed_sets_are_made_anew_in_every_pass(make_set, monkeypatch):
     assert next(iter(made))[0] is not next(iter(made))[0]
     for _ in range(2):
         assert equal(list(kept), list(made))
+
+
+# -- sizes that grow -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("epochs", [3, 4, 7])
+def test_epochs_are_shared_out_equally_over_sizes(epochs):
+    sides = [Growth((4, 6, 8), epochs).side(epoch) for epoch in range(epochs + 2)]
+    assert sides == sorted(sides) and sides[epochs - 1 :] == [8] * 3
+    counts = [sides[:epochs].count(side) for side in (4, 6, 8)]
+    assert max(counts) - min(counts) <= 1
+    with pytest.raises(ValueError, match="3 sizes need as many epochs, and there are 2"):
+        Growth((4, 6, 8), 2)
+
+
+def test_images_grow_by_the_epoch_and_are_resized_ones(make_set, files):
+    images, growth = make_set(12, shape=(3, 8, 8)), Growth((5, 8), 2)
+    look = {"mean": [0.0] * 3, "std": [1 / 255] * 3, "seed": 1, "shuffle": False}
+    batches = Batches(images, 4, growth=growth, **look)
+    [small, *_], [large, *_] = batches.epoch(0), batches.epoch(1)
+    expected = functional.resize(images.images[:4], [5, 5], antialias=True)
+    assert torch.equal(small[0].round().to(torch.uint8), expected)
+    assert torch.equal(large[0].round().to(torch.uint8), images.images[:4])
+    assert [batches.side(step) for step in range(6)] == [5] * 3 + [8] * 3
+    full = Augment(pad=1, flip=True, crop_scale=(0.5, 0.9), random_erasing=0.5)
+    side = files.image_shape[1]
+    for dataset, last in ((images, 8), (files, side)):
+        made = Batches(dataset, 4, augment=full, growth=Growth((5, last), 2), **look)
+        late, whole = [*made.epoch(0, start=1)], [*made.epoch(0)]
+        assert {batch[0].shape[-1] for batch in whole} == {5}
+        assert all(torch.equal(a[0], b[0]) for a, b in zip(late, whole[1:], strict=True))
+    with pytest.raises(ValueError, match="growth ends at images of 9 x 9 .* of 8 x 8"):
+        Batches(images, 4, growth=Growth((5, 9), 2), **look)
+
+
+# -- processes that read ---------------------------------------------------------------------------
+
+
+class Telling:
+    """A set whose images say which process read them, and their labels which image they are."""
+
+    image_shape, classes = (1, 2, 2), 40
+    labels = torch.arange(40)
+
+    def __len__(self):
+        return 40
+
+    def read(self, index):
+        return torch.frombuffer(bytearray(struct.pack("<I", os.getpid())), dtype=torch.uint8).view(
+            1, 2, 2
+        )
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
+def test_the_same_processes_read_all_epochs():
+    look = {"mean": [0.0], "std": [1 / 255], "seed": 1, "channels_last": False}
+    batches = Batches(Telling(), 4, workers=2, **look)
+
+    def readers(epoch):
+        pixels = torch.cat([images for images, _ in epoch]).round().to(torch.uint8)
+        return {struct.unpack("<I", bytes(image.flatten().tolist()))[0] for image in pixels}
+
+    def labels(epoch):
+        return [labels.tolist() for _, labels in epoch]
+
+    first = readers(batches.epoch(0))
+    assert len(first) == 2 and os.getpid() not in first
+    assert readers(batches.epoch(1)) == first
+    expected = [labels(Batches(Telling(), 4, **look).epoch(epoch)) for epoch in range(3)]
+    left = batches.epoch(0)
+    next(left)
+    left.close()  # in the middle, with batches on their way
+    assert labels(batches.epoch(1)) == expected[1]
+    one, other = batches.epoch(2), batches.epoch(0)  # at the same time, by processes of its own
+    mixed = [[next(one)[1].tolist(), next(other)[1].tolist()] for _ in range(10)]
+    assert [list(each) for each in zip(*mixed, strict=True)] == [expected[2], expected[0]]
+    batches.release()
+    assert not readers(batches.epoch(0)) & first

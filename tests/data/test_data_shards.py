@@ -1,6 +1,5 @@
 """Shards in the layout of WebDataset are read as the same images in folders are."""
 
-import io
 import tarfile
 
 import pytest
@@ -8,25 +7,9 @@ import torch
 
 from manyshot.data import Augment, Batches, DataNotFound, load
 from manyshot.data import shards as shards_module
+from photos import members, write_shard
 
 CLASSES = ("ant", "cat")
-
-
-def members(root, part):
-    """What a shard of the images of a folder holds: name and bytes, in the order of the folder."""
-    for label, name in enumerate(CLASSES):
-        for path in sorted((root / part / name).iterdir()):
-            yield f"{name}_{path.stem}.png", path.read_bytes()
-            yield f"{name}_{path.stem}.cls", f"{label}\n".encode()
-
-
-def write_shard(path, entries):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w") as archive:
-        for name, content in entries:
-            entry = tarfile.TarInfo(name)
-            entry.size = len(content)
-            archive.addfile(entry, io.BytesIO(content))
 
 
 @pytest.fixture

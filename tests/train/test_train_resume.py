@@ -6,8 +6,10 @@ import json
 import pytest
 import torch
 from train_nets import (
+    LOOK,
     Dropping,
     Stopped,
+    digits,
     same,
     seeded,
     trainer,
@@ -19,6 +21,7 @@ from kills import left_by_kills
 from manyshot import records
 from manyshot.train import CheckpointError, Plan, PlannedPath, Stateless, train
 from manyshot.train.checkpoint import load_checkpoint
+from photos import members, tinted, write_shard
 
 OTHERS = {
     "optimizer": functools.partial(torch.optim.RMSprop, lr=0.01),
@@ -101,6 +104,60 @@ def test_broken_off_on_a_device_it_goes_on_to_the_same_end(tmp_path, monkeypatch
     assert interrupted(make, tmp_path / "again", monkeypatch, 3)
     train(again)
     assert again.step == whole.step and same(weights(whole.net), weights(again.net))
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
+def test_images_in_files_of_growing_sizes_go_on_in_the_middle_of_an_epoch(tmp_path):
+    """Killed in the first epoch it goes on from the folder, in the second from shards of it."""
+    root = tinted(tmp_path / "folder", 9, 100, {"train": (8, 8, 8), "test": (1, 1, 1)})
+    entries = [*members(root, "train")]
+    for i in range(3):
+        write_shard(tmp_path / "shards" / "train" / f"{i}.tar", entries[16 * i : 16 * (i + 1)])
+    write_shard(tmp_path / "shards" / "test" / "0.tar", members(root, "test"))
+    shapes = []
+
+    def make(folder, kind):
+        splits = ms.data.load(kind, root=tmp_path / kind, image_size=8, validation=0, memory=0)
+        batches = ms.data.Batches(
+            splits.train,
+            6,
+            mean=splits.mean,
+            std=splits.std,
+            seed=1,
+            augment=ms.data.Augment(flip=True, crop_scale=(0.5, 1.0), random_erasing=0.5),
+            growth=ms.data.Growth((6, 8), 2),
+            workers=1,
+        )
+        net = seeded(lambda: ms.Supernet(ms.zoo.tiny(width=4, channels=3)))
+        net.model.register_forward_pre_hook(lambda _, args: shapes.append(args[0].shape[-2:]))
+        return trainer(net, folder, batches=batches, batch_size=6, image_sizes=[6, 8])
+
+    whole = make(tmp_path / "whole", "folder")
+    left = left_by_kills(tmp_path / "whole", lambda: train(whole))
+    assert (whole.step, shapes) == (8, [(6, 6)] * 4 + [(8, 8)] * 4)
+    kept = [folder for name, folder in left if name == "trainer.pt"]
+    kinds = {3: "folder", 6: "shards"}  # of epochs of four steps
+    for folder in kept:
+        kind = kinds.pop(load_checkpoint(folder / "trainer.pt")["step"], None)
+        if kind is not None:
+            again = make(folder, kind)
+            train(again)
+            assert same(weights(whole.net), weights(again.net)), kind
+    assert not kinds
+
+
+def test_multiply_adds_are_of_the_size_that_images_have():
+    sizes, images = [4, 8], digits(128).train
+    run = trainer(
+        batches=ms.data.Batches(images, 32, growth=ms.data.Growth(tuple(sizes), 2), **LOOK),
+        image_sizes=sizes,
+        factories={
+            "macs_of": lambda archs: [0] * len(archs),
+            "macs_at": lambda side: lambda archs: [side] * len(archs),
+        },
+    )
+    train(run)
+    assert run.compute.macs == 3 * 128 * (4 + 8)  # a backward is two forwards
 
 
 def test_dropout_is_on():

@@ -50,6 +50,7 @@ def trainer(
     fingerprint: str = "mine",
     factories: dict[str, Any] | None = None,
     device: torch.device = CPU,
+    batches: ms.data.Batches | None = None,
     **settings: Any,
 ) -> Trainer:
     defaults = {"epochs": 2, "batch_size": 32, "checkpoint_steps": 3, "log_steps": 2}
@@ -62,7 +63,8 @@ def trainer(
     return Trainer(
         net=net,
         sampler=make_sampler(sampler, space, {}),
-        batches=ms.data.Batches(
+        batches=batches
+        or ms.data.Batches(
             digits(images).train,
             training.batch_size,
             dtype=dtype,

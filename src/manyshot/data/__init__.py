@@ -1,7 +1,7 @@
 """Data sets, their splits, and fast batches: what the images are and in which order they come."""
 
 from manyshot.data.augment import Augment
-from manyshot.data.batches import Batch, Batches
+from manyshot.data.batches import Batch, Batches, Growth
 from manyshot.data.description import DataDescription
 from manyshot.data.fixed_batches import FixedBatches, fixed
 from manyshot.data.images import ImageFolderSet, ImageSet, LabelledImages
@@ -19,6 +19,7 @@ __all__ = [
     "DataDescription",
     "DataNotFound",
     "FixedBatches",
+    "Growth",
     "ImageFolderSet",
     "ImageSet",
     "LabelledImages",

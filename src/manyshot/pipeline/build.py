@@ -30,6 +30,7 @@ from manyshot.data import (
 from manyshot.data.fixed_batches import drawn
 from manyshot.data.images import pixels_of
 from manyshot.data.joining import joined
+from manyshot.fitting import growth_of
 from manyshot.nn.inputs import Inputs, inputs_of
 from manyshot.nn.pointwise import TrainingFormat, training_format
 from manyshot.pipeline.checks import (
@@ -86,6 +87,7 @@ OFF = {
     "rand_augment": None,
     "random_erasing": 0.0,
     "repeats": 1,
+    "image_sizes": None,
 }
 """Settings that came later, by what turns them off: then they are no part of what identifies
 weights, so that those of before stay what they are."""
@@ -233,6 +235,7 @@ class Workspace:
         functions: the recipe's own costs by name.
         clock: counts how long parts of the run take.
         inherited: the weights of another run that slices began as, if they did.
+        sized: the cost tables of images of other sizes, as far as they are known, by their side.
     """
 
     recipe: Recipe
@@ -247,6 +250,7 @@ class Workspace:
     functions: Mapping[str, FunctionCost] = field(default_factory=dict)
     clock: Clock = field(default_factory=Clock)
     inherited: Inherited | None = None
+    sized: dict[int, CostTable] = field(default_factory=dict)
 
     @classmethod
     def build(cls, recipe: Recipe, folder: Path | None = None) -> Workspace:
@@ -359,6 +363,18 @@ class Workspace:
     def macs_of(self, archs: Sequence[Arch]) -> list[int]:
         """The multiply-adds of one image in architectures."""
         return [int(macs) for macs in self.costs["macs"](archs)]
+
+    def macs_at(self, side: int) -> Callable[[Sequence[Arch]], list[int]]:
+        """The multiply-adds of one square image of another side, in pixels.
+
+        Raises:
+            ValueError: if the network does not take it.
+        """
+        if side not in self.sized:
+            shape = (self.splits.image_shape[0], side, side)
+            self.sized[side] = macs_table(self.net, shape)
+        table = self.sized[side]
+        return lambda archs: [int(macs) for macs in table(archs)]
 
     def recorded_costs(self, arch: Arch) -> dict[str, Any]:
         """The costs of an architecture, as a record of a candidate holds them."""
@@ -552,6 +568,23 @@ class Workspace:
             self.batches(settings, 0, world, samples)
         except ValueError as error:
             raise RecipeError(f"data: {error}") from error
+        self._check_image_sizes(section, settings)
+
+    def _check_image_sizes(self, section: str, settings: OptimiserSettings) -> None:
+        """Refuses images of several sizes for a network that takes one alone.
+
+        Raises:
+            RecipeError: naming the `section` of the recipe.
+        """
+        growth = growth_of(settings)
+        for side in sorted({*growth.sides}) if growth else ():
+            try:
+                self.macs_at(side)
+            except ValueError as error:
+                raise RecipeError(
+                    f"{section}.image_sizes: the network does not take images of {side} x {side} "
+                    f"pixels: leave image_sizes out, or take another network ({error})"
+                ) from error
 
     def finishing_data(self, settings: FinishSettings) -> LabelledImages | OwnSet:
         """What winners and controls learn from.
@@ -595,6 +628,7 @@ class Workspace:
             augment=self.augment(),
             rank=rank,
             world=world,
+            growth=growth_of(settings),
             **self._looks,
         )
 
@@ -658,6 +692,7 @@ class Workspace:
             **({} if recipe.task == TaskSettings() else {"task": recipe.task.model_dump()}),
             "augment": _turned_on(asdict(self.augment())),
             **({"crops": "files"} if self._crops_files() else {}),
+            **({"sizes": "files"} if growth_of(settings) and self._reads_files() else {}),
             "images": images,
             "more": [str(item) for item in more],
         }
@@ -669,9 +704,12 @@ class Workspace:
 
     def _crops_files(self) -> bool:
         """Whether random crops are of the pixels in files, not of those in memory."""
+        return self.augment().crop_scale is not None and self._reads_files()
+
+    def _reads_files(self) -> bool:
+        """Whether training images are decoded in every epoch."""
         train = self.splits.train
-        in_memory = isinstance(train, OwnSet) or pixels_of(train) is not None
-        return self.augment().crop_scale is not None and not in_memory
+        return not isinstance(train, OwnSet) and pixels_of(train) is None
 
     def weights_fingerprint(self, *, shifted: bool = False) -> str:
         """Identifies what the supernet's weights depend on, as trained, or `shifted` after it."""

@@ -6,8 +6,8 @@ backward, and with full masks all options run, at their largest sizes.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, final
 
 from manyshot.space import Arch
@@ -52,6 +52,7 @@ class Compute:
         largest: Arch,
         processes: int = 1,
         masks: Callable[[], Masks] | None = None,
+        macs_at: Callable[[int], MacsOf] | None = None,
     ) -> None:
         """Begins at 0.
 
@@ -61,17 +62,30 @@ class Compute:
             processes: how many train together, each on an equal part of the images.
             masks: makes what says the cost of full masks, once there are some; without it no plan
                 may have them.
+            macs_at: the multiply-adds of square images of another side, in pixels.
         """
         self.weight_steps, self.macs, self.probe_macs = 0, 0, 0
         self.split_macs, self.evidence_macs = 0, 0
         self._macs_of, self._largest = macs_of, largest
         self._processes, self._make_masks = processes, masks
-        self._known: dict[Arch, int] = {}
+        self._macs_at = macs_at
+        self._side: int | None = None
+        self._known: dict[tuple[int | None, Arch], int] = {}
+        self._made: dict[int | None, Masks] = {}
 
     @property
     def is_known(self) -> bool:
         """Whether multiply-adds are counted."""
         return self._macs_of is not None
+
+    @contextlib.contextmanager
+    def at(self, side: int | None) -> Iterator[None]:
+        """Counts images of another side in it; None for the size that costs are known of."""
+        before, self._side = self._side, side
+        try:
+            yield
+        finally:
+            self._side = before
 
     def take(self, trained: Sequence[Trained], *, backward: bool = True) -> None:
         """Counts a step.
@@ -155,14 +169,27 @@ class Compute:
         learning = BACKWARD * self._of_arch(self._masks.learning(path.arch)) if backward else 0
         return self._masks(path.arch) + learning
 
-    @functools.cached_property
+    @property
     def _masks(self) -> Masks:
-        if self._make_masks is None:
-            raise ValueError("a path has full masks, whose cost is not known: give Compute(masks=)")
-        return self._make_masks()
+        if self._side not in self._made:
+            if self._make_masks is None:
+                raise ValueError(
+                    "a path has full masks, whose cost is not known: give Compute(masks=)"
+                )
+            self._made[self._side] = self._make_masks()
+        return self._made[self._side]
 
     def _of_arch(self, arch: Arch) -> int:
-        if arch not in self._known:
-            assert self._macs_of is not None  # `take` and `probe` have looked
-            self._known[arch] = int(self._macs_of([arch])[0])
-        return self._known[arch]
+        key = (self._side, arch)
+        if key not in self._known:
+            macs_of = self._macs_of
+            if self._side is not None:
+                if self._macs_at is None:
+                    raise ValueError(
+                        f"what images of {self._side} x {self._side} pixels cost is not known: "
+                        "give macs_at beside macs_of"
+                    )
+                macs_of = self._macs_at(self._side)
+            assert macs_of is not None  # `take` and `probe` have looked
+            self._known[key] = int(macs_of([arch])[0])
+        return self._known[key]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +99,7 @@ class Trainer:
         optimizer: OptimizerFactory | None = None,
         schedule: ScheduleFactory | None = None,
         macs_of: MacsOf | None = None,
+        macs_at: Callable[[int], MacsOf] | None = None,
     ) -> None:
         """Makes the optimisers; `train` does the rest.
 
@@ -126,6 +127,7 @@ class Trainer:
             schedule: makes the schedule of its rates, for as many steps as move weights; by default
                 `settings` say how.
             macs_of: the multiply-adds of architectures, which are then on record as they are spent.
+            macs_at: likewise of images of another side in pixels, where batches have such.
 
         Raises:
             ValueError: if the sampler probes, and there are no held-out images, if codes are learnt
@@ -191,7 +193,10 @@ class Trainer:
         self.average = None if settings.ema is None else Average(net, settings.ema)
         self._sample: Inputs = None
         self.mixer = Mixer(settings, task, seed, accelerator)
-        self.compute = Compute(macs_of, largest, accelerator.num_processes, self._masked_macs)
+        self._sample_side: int | None = None
+        self.compute = Compute(
+            macs_of, largest, accelerator.num_processes, self._masked_macs, macs_at
+        )
         self.prober = Prober(self.optimisation, held_out, (seed, "probe_images"), self.compute)
         tracked = settings.tracker is not None
         evidence = None
@@ -221,6 +226,10 @@ class Trainer:
         """What the current step moves."""
         return self.net.sharing.phase(self.step, self.steps)
 
+    def side(self) -> int | None:
+        """The side of the images of the current step, if that changes from epoch to epoch."""
+        return self.batches.side(self.step)
+
     def rate(self) -> float:
         """The learning rate of the current step."""
         if self._scheduled:
@@ -238,8 +247,9 @@ class Trainer:
             images: (B, C, H, W) or other inputs, all of the step.
             targets: likewise.
         """
-        if self._sample is None:
+        if self._sample is None or self._sample_side != self.side():
             self._sample = without_values(with_samples(images, 1))
+            self._sample_side = self.side()
         images, targets = self.mixer(self.step, images, targets)
         whole = None if phase == "code" else self.plan()
         chunks = self.settings.accumulate if whole else self.net.sharing.chunks
@@ -265,7 +275,10 @@ class Trainer:
             batches = itertools.islice(self.batches.from_step(self.step), scheme.split_batches)
             rng = numpy_rng(self.seed, "split")
             candidates = scheme.candidates()
-            apart = gradient_distances(self.optimisation, batches, candidates, rng, self.compute)
+            with self.compute.at(self.side()):
+                apart = gradient_distances(
+                    self.optimisation, batches, candidates, rng, self.compute
+                )
             scheme.split_by(apart)
 
     # -- what the sampler learns from it -------------------------------------------------------
@@ -428,7 +441,8 @@ def train(run: Trainer, progress: Progress | None = None, stage: str = "train") 
             turns = run.turns(phase, images, targets)
             trained = run.optimisation.step(run.step, turns, phase, rate)
             journal.take(trained)
-            run.compute.take(trained)
+            with run.compute.at(run.side()):
+                run.compute.take(trained)
             if phase != "code":
                 run.teach(trained)
                 if run.average is not None:

@@ -275,6 +275,7 @@ def _first_of(samples: Samples, settings: TrainingSettings, steps: int) -> Sampl
 _ONE_EPOCH = {
     "epochs": 1,
     "minutes": None,
+    "image_sizes": None,  # steps on images of full size are the longest
     "lr": 1e-9,
     "min_lr": 0.0,
     "warmup_epochs": 0.0,

@@ -60,6 +60,7 @@ def train_supernet(
         accelerator=accelerator,
         fingerprint=ws.fingerprint(settings),
         macs_of=ws.macs_of,
+        macs_at=ws.macs_at,
     )
     if folder is not None and accelerator.is_main_process:
         save_sampler(folder, sampler, trainer.probed_images)
