@@ -197,11 +197,16 @@ def _is_own(name: object) -> bool:
     return isinstance(name, str) and (":" in name or name == GIVEN)
 
 
+FILES = ("folder", "shards")
+"""The data sets that are a user's own image files."""
+
+
 class DataSettings(Section):
     """Which images, or which data of your own."""
 
     name: str = "digits"
-    """digits, fashion_mnist, mnist, cifar10, cifar100, or folder; or of your own
+    """digits, fashion_mnist, mnist, cifar10, cifar100; of image files folder
+    (`train/CLASS/*`) or shards (`train/*.tar` in the layout of WebDataset); or of your own
     `package.module:function`, which gives `(train, test)` or `(train, validation, test)`."""
     options: Options = {}
     """Arguments of your own function."""
@@ -211,15 +216,15 @@ class DataSettings(Section):
     """Whether torchvision may download missing files."""
     validation: int | float = Field(default=0.2, gt=0)
     """Share (below 1) or number of training images held out to score on: class-balanced, but of
-    every class the same share if the images are in folders. Not used if your own data have a
+    every class the same share if the images are in files. Not used if your own data have a
     validation part."""
     train_size: Positive | None = None
     """Use so many class-balanced training images; by default all."""
     image_size: int | list[int] | None = None
     """Resize to so many pixels, or to [height, width]; by default images keep their size, and those
-    in folders become squares of the median shorter side, of 224 pixels at most."""
+    in files become squares of the median shorter side, of 224 pixels at most."""
     bad: Literal["refuse", "skip"] = "refuse"
-    """Image folders: files that cannot be used are an error that lists them, or are left out."""
+    """Image files: those that cannot be used are an error that lists them, or are left out."""
     pad: NotNegative = 1
     """Random shifts of up to so many pixels."""
     padding_mode: Literal["constant", "edge"] = "constant"
@@ -241,14 +246,14 @@ class DataSettings(Section):
     Batches and epochs are as long as without, so that an epoch shows only that part of the images.
     Every `batch_size` must be a multiple of it."""
     memory: str = "2GB"
-    """Image folders whose pixels, three bytes each or one if they are grey, take so much at most at
+    """Image files whose pixels, three bytes each or one if they are grey, take so much at most at
     `image_size` are decoded once, kept in memory, and on disk for the next start. It is a fixed
     size, not a share of this machine's, since random crops differ: they are of the pixels in
     memory, which are fewer than those in files. Others are decoded in every epoch, with `"0B"`
     all."""
     workers: NotNegative = 0
-    """Threads that decode image folders which are kept in memory (0: one per core, and 8 at most),
-    or processes that read others."""
+    """Threads that decode image files which are kept in memory (0: one per core, and 8 at most),
+    or processes that read others, from the first epoch to the last."""
 
     @model_validator(mode="before")
     @classmethod
@@ -835,7 +840,7 @@ class Recipe(Section, Shown):
         name, root = str(data.get("name", "digits")), str(data.get("root", ""))
         if ":" in name:
             name = name.rpartition(":")[2]
-        if name == "folder" and root:
+        if name in FILES and root:
             plain = re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(root).absolute().name)
             name = plain.strip("-.")[:60] or name
         return {**values, "name": name}
@@ -882,7 +887,7 @@ class Recipe(Section, Shown):
     def _of_folders(cls, values: Any) -> Any:
         """Images in folders have a network for their size, and settings that fit it, by default."""
         data, network, finish = (_section(values, name) for name in ("data", "network", "finish"))
-        if data is None or data.get("name") != "folder" or network is None or "name" in network:
+        if data is None or data.get("name") not in FILES or network is None or "name" in network:
             return values
         filled = {"network": {**network, "name": "convnet"}}
         smooth = _classifies(values.get("task"))  # other tasks may not say how to

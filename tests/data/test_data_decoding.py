@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from manyshot.data import ImageFolderSet, load
+from manyshot.data import ImageFolderSet, decoding, load
 from manyshot.data.decoding import MOST_PIXELS, contents, covering, decode, look_at, pixels
 
 COLOURS = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
@@ -194,7 +194,7 @@ def smooth(height, width):
 
 
 @pytest.mark.parametrize("orientation", [1, 6])
-@pytest.mark.parametrize(("least", "scale"), [((50, 75), 4), ((50, 76), 2), ((102, 60), 1)])
+@pytest.mark.parametrize(("least", "scale"), [((25, 37), 8), ((50, 75), 4), ((51, 75), 1)])
 def test_a_jpeg_is_decoded_as_small_as_it_still_covers_what_is_wanted(orientation, least, scale):
     seen = smooth(203, 303)
     stored = np.ascontiguousarray(STORED[orientation](np.asarray(seen)))
@@ -215,3 +215,18 @@ def test_a_look_at_an_eighth_of_a_jpeg_misses_nothing_of_its_end():
     smooth(203, 303).save(file, "JPEG", quality=95)
     with pytest.raises(ValueError, match="cannot be decoded: .*truncated"):
         look_at(file.getvalue()[:-200])
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}])
+def test_the_faster_decoder_gives_the_pixels_of_pillow(mode, options):
+    assert decoding._jpeg_decoder() is not None
+    file = io.BytesIO()
+    smooth(61, 83).convert(mode).save(file, "JPEG", quality=80, **options)
+    with Image.open(file) as image:
+        expected = np.asarray(image.convert("RGB"))
+    assert np.array_equal(pixels(file.getvalue(), 3).permute(1, 2, 0), expected)
+    if mode == "L":
+        assert np.array_equal(pixels(file.getvalue(), 1)[0], expected[:, :, 0])
+    with pytest.raises(ValueError, match="cannot be decoded: .*truncated"):
+        pixels(file.getvalue()[:-200], 3)

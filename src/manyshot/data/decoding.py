@@ -4,10 +4,10 @@ Only a closed list of formats is decoded, only from regular files, and only up t
 pixels, since a file can ask for more: Pillow starts Ghostscript for an EPS whatever its name is,
 and a few bytes can stand for gigabytes of pixels.
 
-A JPEG is decoded at a half, a quarter or an eighth of its size where all that is wanted of it is
-smaller still, which libjpeg does in a fraction of the time (`benchmarks.speed.jpeg`). It is read by
-Pillow: torchvision's decoder gives the same pixels in about the same time, but only at full size,
-and is on its way out.
+A JPEG is decoded at a quarter or an eighth of its size where all that is wanted of it is smaller
+still, which libjpeg does in a fraction of the time. At its own size it is decoded by torchvision,
+as long as that can, to the pixels that Pillow makes of it, which takes longer. Pillow at a half of
+the size is no faster than that (`benchmarks.speed.jpeg`).
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ MOST_BYTES = 2**30
 Shrink = Callable[[int, int], int]
 """How many times smaller an image of (height, width) may be decoded than it is; at least 1."""
 
-_SCALES = (8, 4, 2)
-"""How many times smaller a JPEG can be decoded."""
+_SCALES = (8, 4)
+"""How many times smaller a JPEG is decoded, if it is."""
 
 _TRANSPOSING = range(5, 9)
 """The EXIF orientations in which height and width change places."""
@@ -174,8 +174,15 @@ def pixels(data: bytes, channels: int, shrink: Shrink | None = None) -> Tensor:
     Raises:
         ValueError: as `decode` does.
     """
-    image, _ = decode(data, shrink)
-    array = np.array(_in_mode(image, "L" if channels == 1 else "RGB"))
+    with _opened(data) as opened:
+        size = _shrunk(opened, shrink)
+        decoder = _jpeg_decoder() if size is None and _is_plain_jpeg(opened, channels) else None
+        if decoder is not None:
+            encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+            with contextlib.suppress(RuntimeError):  # then Pillow says what is wrong
+                return decoder(encoded, channels, False)
+        image, _ = _eight_bits(opened, size)
+        array = np.array(_in_mode(image, "L" if channels == 1 else "RGB"))
     return torch.from_numpy(array.reshape(*array.shape[:2], channels)).permute(2, 0, 1)
 
 
@@ -239,6 +246,32 @@ def _shrunk(image: Image, shrink: Shrink | None) -> tuple[int, int] | None:
         return None
     image.draft(None, (max(1, width // scale), max(1, height // scale)))
     return width, height
+
+
+def _is_plain_jpeg(image: Image, channels: int) -> bool:
+    """Whether torchvision decodes an image to the pixels that Pillow does."""
+    if image.format != "JPEG" or (image.mode, channels) not in (("L", 1), ("L", 3), ("RGB", 3)):
+        return False
+    try:
+        return image.getexif().get(0x0112, 1) not in _TURNED
+    except Exception:  # as in `_eight_bits`
+        return True
+
+
+@functools.cache
+def _jpeg_decoder() -> Callable[[Tensor, int, bool], Tensor] | None:
+    """Torchvision's operation that decodes a JPEG, if it has one; its versions to come may not.
+
+    It takes the bytes, uint8, the number of channels, and whether EXIF turns the image.
+    """
+    # Imported here: torchvision costs a second, and sets in memory do without it.
+    from torchvision.io import image  # noqa: F401 - registers the operation
+
+    try:
+        operation: Callable[[Tensor, int, bool], Tensor] = torch.ops.image.decode_jpeg
+    except AttributeError:
+        return None
+    return operation
 
 
 def _in_mode(image: Image, mode: str) -> Image:

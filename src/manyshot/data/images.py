@@ -195,7 +195,7 @@ class ImageFolderSet:
         if self.images is not None:
             return self.images[index]
         with self._named(index):
-            return pixels(self._encoded(index), self.image_shape[0], shrink)
+            return pixels(self.encoded(index), self.image_shape[0], shrink)
 
     def read_checked(self, index: int, shrink: Shrink | None = None) -> Tensor:
         """Image `index` as it is on disk, if its file is the one that `contents` identifies.
@@ -209,13 +209,18 @@ class ImageFolderSet:
             ValueError: if it is another file, or cannot be decoded; the message names it.
         """
         with self._named(index):
-            encoded = self._encoded(index)
+            encoded = self.encoded(index)
             if content_of(encoded) != self.contents[index]:
                 raise ValueError("has changed since it was looked at: start again")
             return pixels(encoded, self.image_shape[0], shrink)
 
-    def _encoded(self, index: int) -> bytes:
-        """The bytes of an image."""
+    def encoded(self, index: int) -> bytes:
+        """The bytes of image `index`, as they are in its file or shard.
+
+        Raises:
+            FileNotFoundError: if the file is gone.
+            ValueError: if it cannot be read; the message does not name it.
+        """
         if self.pieces is None:
             return contents(self.root / self.paths[index])
         shard, offset, length = self.pieces.of(index)

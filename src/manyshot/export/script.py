@@ -30,9 +30,10 @@ def orientation(file: Image.Image) -> int:
 def pixels(path: str, channels: int, height: int, width: int, cover: bool) -> npt.NDArray[np.uint8]:
     """The image as the network was trained on: upright, opaque, of 8 bits, resized."""
     with Image.open(path, formats=FORMATS) as file:
-        if file.format == "JPEG":  # decoded no larger than it takes
-            sideways = orientation(file) >= 5
-            file.draft(None, (height, width) if sideways else (width, height))
+        if file.format == "JPEG":  # large ones are decoded at a quarter or an eighth of their size
+            wide, high = (height, width) if orientation(file) >= 5 else (width, height)
+            if min(file.width // wide, file.height // high) >= 4:
+                file.draft(None, (wide, high))
         file.load()
         image: Image.Image = file
         turned = UPRIGHT.get(orientation(file))

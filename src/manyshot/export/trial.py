@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -130,8 +131,16 @@ def image_files(dataset: LabelledImages, most: int) -> Iterator[tuple[list[int],
     """
     count = min(most, len(dataset))
     indices = torch.linspace(0, len(dataset) - 1, count).round().long().tolist()
-    if isinstance(dataset, ImageFolderSet):
+    if isinstance(dataset, ImageFolderSet) and dataset.pieces is None:
         yield indices, [dataset.root / dataset.paths[i] for i in indices]
+        return
+    if isinstance(dataset, ImageFolderSet):  # in shards
+        with TemporaryDirectory(prefix="manyshot-script-") as folder:
+            endings = [os.path.splitext(dataset.paths[i])[1] for i in indices]
+            paths = [Path(folder) / f"{i}{end}" for i, end in zip(indices, endings, strict=True)]
+            for index, path in zip(indices, paths, strict=True):
+                path.write_bytes(dataset.encoded(index))
+            yield indices, paths
         return
     if not isinstance(dataset, ImageSet) or dataset.image_shape[0] not in (1, 3):
         raise ValueError("images are in no files, and have other channels than a PNG file")

@@ -14,6 +14,7 @@ from manyshot.cost import CostTable
 from manyshot.data import Splits
 from manyshot.pipeline.networks import Original
 from manyshot.recipe import (
+    FILES,
     LatencySettings,
     OptimiserSettings,
     Recipe,
@@ -156,7 +157,7 @@ def check_classes(recipe: Recipe, splits: Splits) -> None:
     Raises:
         RecipeError: then.
     """
-    if recipe.data.name != "folder" or splits.classes != 1:
+    if recipe.data.name not in FILES or splits.classes != 1:
         return
     if recipe.task.name == "classification":
         [name] = splits.class_names or ("",)

@@ -10,11 +10,12 @@ from typing import Any
 
 from manyshot.cost import macs_table
 from manyshot.data import DATASETS, Splits
+from manyshot.data.shards import shards_of
 from manyshot.pipeline.checks import check_classes
 from manyshot.pipeline.given import load_data
 from manyshot.pipeline.networks import build_supernet
 from manyshot.progress import Progress, Silent, showing
-from manyshot.recipe import OF_FOLDERS, Recipe, RecipeError, epochs_to_see
+from manyshot.recipe import FILES, OF_FOLDERS, Recipe, RecipeError, epochs_to_see
 from manyshot.toml import in_one_line
 
 MOBILE, MOBILE_SIDE = "torchvision:mobilenet_v3_small", 64
@@ -29,7 +30,7 @@ ROOM = 1.1
 """A budget is at least so many times the cheapest network, so that there is something to find."""
 IMAGES_SEEN, FEWEST_EPOCHS, MOST_EPOCHS = 400_000, 10, 100
 """Epochs are so many that about as many images are seen, within these bounds."""
-FLIPPED = ("cifar10", "cifar100", "folder")
+FLIPPED = ("cifar10", "cifar100", *FILES)
 """Data sets of things that look the same in a mirror, as far as one can guess."""
 
 
@@ -104,14 +105,16 @@ def _data_section(data: Path | None) -> dict[str, Any]:
     """`[data]` as far as it says which images."""
     if data is None:
         return {"name": "digits"}
-    names = [name for name in DATASETS if name != "folder"]
+    names = [name for name in DATASETS if name not in FILES]
     if str(data) in names and not data.exists():
         return {"name": str(data)}
     if not data.is_dir():
         raise RecipeError(
-            f"--data {data} is neither a folder with train/CLASS/* nor one of {', '.join(names)}"
+            f"--data {data} is neither a folder with train/CLASS/* or train/*.tar nor one of "
+            f"{', '.join(names)}"
         )
-    return {"name": "folder", "root": str(data.absolute())}
+    name = "shards" if shards_of(data, "train") else "folder"
+    return {"name": name, "root": str(data.absolute())}
 
 
 def _side(splits: Splits) -> int:
@@ -333,7 +336,7 @@ def _rest(network: str, splits: Splits) -> _Sections:
 
 def _text(splits: Splits, sections: _Sections) -> str:
     """A recipe as TOML with comments."""
-    whose = "your images" if splits.name == "folder" else splits.name
+    whose = "your images" if splits.name in FILES else splits.name
     head = (
         f"A first recipe for {whose}, written by manyshot init. Every value is a suggestion and "
         "may be changed; manyshot recipe --keys explains all that may be set."

@@ -8,7 +8,7 @@ from typing import Any
 from manyshot import records
 from manyshot.data.sources import CHANNELS
 from manyshot.pipeline.stages.adopt import digest_of
-from manyshot.recipe import Recipe, RecipeError
+from manyshot.recipe import FILES, Recipe, RecipeError
 from manyshot.run_folder import WEIGHTS, RunFolder
 from manyshot.toml import override, read
 
@@ -69,7 +69,7 @@ def transfer_recipe(run: Path, path: Path | None, data: str | None, overrides: l
         kept = (
             *_KEPT,
             *(_KEPT_OF_IMAGES if ":" not in name else ()),
-            *(_KEPT_OF_FILES if name == "folder" else ()),
+            *(_KEPT_OF_FILES if name in FILES else ()),
         )
         look = {key: value for key, value in own["data"].items() if key in kept}
         values = {
