@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from manyshot.cost import CostTable
+from manyshot.cost import CostTable, subnet_macs
 from manyshot.pipeline import Workspace
 from manyshot.pipeline.checks import check_joint
 from manyshot.recipe import Recipe, RecipeError
@@ -55,6 +55,26 @@ def test_batches_are_shared_by_all_processes(tmp_path):
     ws.check(world=2)
     with pytest.raises(RecipeError, match=r"train.batch_size = 32 is not a multiple of the 3 proc"):
         ws.check(world=3)
+
+
+def test_sizes_that_grow_are_refused_where_a_network_takes_one_alone():
+    grown = ("train.image_sizes=[4, 8]", "train.epochs=2")
+    with pytest.raises(RecipeError, match=r"train.image_sizes: the network does not take .* 4 x 4"):
+        Workspace.build(small("network.name=tiny_vit", "network.options={}", *grown)).check()
+    with pytest.raises(RecipeError, match="growth ends at images of 4 x 4 .* of 8 x 8"):
+        Workspace.build(small("train.image_sizes=[4]", "train.epochs=2")).check()
+    with pytest.raises(RecipeError, match="2 sizes need as many epochs, and there are 1"):
+        Workspace.build(small("train.image_sizes=[4, 8]", "train.epochs=1")).check()
+    ws = Workspace.build(small(*grown))
+    ws.check()
+    arch = ws.net.space.largest
+    shapes = [(1, side, side) for side in (4, 8)]
+    assert [ws.macs_at(shape[1])([arch])[0] for shape in shapes] == [
+        subnet_macs(ws.net.extract(arch), shape) for shape in shapes
+    ]
+    assert (
+        ws.weights_fingerprint() != Workspace.build(small("train.epochs=2")).weights_fingerprint()
+    )
 
 
 def test_packages_for_onnx_are_looked_for_first(base, tmp_path, monkeypatch):
