@@ -334,14 +334,16 @@ class OptimiserSettings(Section):
 
     batch_size: Positive = 64
     """Images per optimiser step, over all processes."""
-    optimizer: Literal["sgd", "adamw"] = "sgd"
-    """SGD with Nesterov's momentum, or AdamW."""
+    optimizer: Literal["sgd", "adamw", "lamb"] = "sgd"
+    """SGD with Nesterov's momentum, AdamW, or timm's LAMB, which needs the extra `timm`; what LAMB
+    clips by itself is left to `clip_norm`."""
     lr: float = Field(default=0.1, gt=0)
     """The highest learning rate, which `schedule` lowers."""
     momentum: Fraction = 0.9
-    """Of SGD (Nesterov); AdamW has its own."""
+    """Of SGD (Nesterov); AdamW and LAMB have their own."""
     weight_decay: float = Field(default=5e-4, ge=0)
-    """Of weights, not of biases and norms."""
+    """Of weights, not of biases, norms, class tokens and positional embeddings, nor of what a module
+    names by `no_weight_decay()`, as timm's do."""
     label_smoothing: Fraction = 0.0
     """So much of every target is shared out over all classes."""
     clip_norm: float | None = Field(default=None, gt=0)
@@ -373,6 +375,14 @@ class TrainingSettings(OptimiserSettings):
     """The rate at the end of `schedule`; like `lr` it is a rate, not a share of one."""
     warmup_epochs: float = Field(default=0.0, ge=0)
     """The rate rises linearly from 0 over so many epochs."""
+    rates: dict[str, Annotated[float, Field(gt=0)]] = {}
+    """Factors of the rate, by patterns of names of parameters or of modules that hold them, such as
+    `{ "chain.0.*" = 0.1 }`; the first pattern that fits a parameter counts. One that fits none is an
+    error, but in a winner that does not have all of the supernet's layers."""
+    drop_path: float | None = Field(default=None, ge=0, lt=1)
+    """Stochastic depth, for networks whose residual branches hold a `ms.nn.DropPath`, as those of
+    the zoo do: in training the deepest is left out for a sample with this probability, those before
+    it with less, linearly in depth."""
     accumulate: int = Field(default=1, ge=1, le=1024)
     """The images of a step run in so many parts, one after the other, whose gradients add up:
     memory is that of a part. `batch_size` is still that of a step; batch norms normalise each part
@@ -472,6 +482,18 @@ class SupernetSettings(TrainingSettings):
     largest architecture where the sampler says so (sandwich does); labels alone. By default the
     original where the sampler would take the largest, if it has weights and classifier for these
     classes."""
+    drop_path_for: Literal["all", "largest"] = "all"
+    """Whether `drop_path` is for every path, or for the largest architecture alone, as BigNAS and
+    AttentiveNAS have it; it has to be in every step then, as it is by the sandwich rule."""
+
+    @model_validator(mode="after")
+    def _drops_something(self) -> Self:
+        if self.drop_path_for != "all" and not self.drop_path:
+            raise ValueError(
+                f"drop_path_for = {self.drop_path_for!r} says which paths drop_path is for, and "
+                "there is none: give drop_path, such as 0.2, or leave drop_path_for out"
+            )
+        return self
 
 
 class SamplerSettings(Section):

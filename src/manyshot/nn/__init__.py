@@ -11,6 +11,7 @@ from manyshot.nn.convolution import (
     ConvTranspose2d,
     ConvTranspose3d,
 )
+from manyshot.nn.drop_path import DropPath
 from manyshot.nn.elastic import Embedding, Linear, Parameter, PReLU
 from manyshot.nn.group_norm import GroupNorm, InstanceNorm1d, InstanceNorm2d, InstanceNorm3d
 from manyshot.nn.layer_norm import LayerNorm, RMSNorm
@@ -30,6 +31,7 @@ __all__ = [
     "ConvTranspose2d",
     "ConvTranspose3d",
     "Depth",
+    "DropPath",
     "Embedding",
     "GroupNorm",
     "InstanceNorm1d",

@@ -160,6 +160,10 @@ class RelativePosition(nn.Module):
         self.columns: Tensor
         self.reset_parameters()
 
+    def no_weight_decay(self) -> set[str]:
+        """What does not decay: all tables."""
+        return {name for name, _ in self.named_parameters()}
+
     def reset_parameters(self) -> None:
         """Draws the tables from a truncated normal of standard deviation 0.02."""
         for table in self.parameters():

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
+from fnmatch import fnmatchcase
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -13,6 +14,7 @@ from torch.nn.utils.parametrize import ParametrizationList
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from manyshot.nn.layer import Norm
+from manyshot.plugins import nearest
 from manyshot.recipe import OptimiserSettings, TrainingSettings
 from manyshot.sharing import Sharing
 
@@ -23,13 +25,19 @@ ScheduleFactory: TypeAlias = Callable[[torch.optim.Optimizer, int], LRScheduler]
 Schedule: TypeAlias = Literal["cosine", "linear", "constant"]
 """How a rate goes down."""
 _NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, Norm)
+_FREE_NAMES = frozenset(
+    {"bias", "class_token", "pos_embedding", "position_embedding", "relative_position_bias_table"}
+)
+"""Names of tensors that do not decay: biases, and what torchvision's networks say places by."""
 
 
 def decay_groups(
     net: nn.Module, weight_decay: float, apart: Collection[nn.Parameter] = ()
 ) -> list[dict[str, Any]]:
-    """Parameter groups by role: biases and norms do not decay, all else does.
+    """Parameter groups by role: what adds, scales or says a place does not decay, all else does.
 
+    Biases and norms do not, nor class tokens and positional embeddings: those that a module names
+    by `no_weight_decay()`, as timm's networks and those of the zoo do, and those of torchvision's.
     The role is that of the module's tensor, whatever its shape, also where a parametrisation
     computes it.
 
@@ -40,13 +48,16 @@ def decay_groups(
     """
     decayed: dict[nn.Parameter, None] = {}
     free: dict[nn.Parameter, None] = {}
+    named = _named_free(net)
     for path, module in net.named_modules():
-        owner, role = module, None
+        owner, role, place = module, None, path
         if isinstance(module, ParametrizationList):
             holder, _, role = path.rpartition(".parametrizations.")
-            owner = net.get_submodule(holder)
+            owner, place = net.get_submodule(holder), holder
         for name, parameter in module.named_parameters(recurse=False):
-            fixed = isinstance(owner, _NORMS) or (role or name) == "bias"
+            called = role or name
+            fixed = isinstance(owner, _NORMS) or called in _FREE_NAMES
+            fixed |= any(f"{place}.{called}.".lstrip(".").startswith(f"{said}.") for said in named)
             (free if fixed else decayed).setdefault(parameter)
     left_out = {id(parameter) for parameter in apart}
     kept = [p for p in decayed if p not in free and id(p) not in left_out]
@@ -57,6 +68,16 @@ def decay_groups(
     return [group for group in groups if group["params"]]
 
 
+def _named_free(net: nn.Module) -> set[str]:
+    """The paths of parameters, or of modules of them, that modules say do not decay."""
+    paths = set()
+    for path, module in net.named_modules():
+        says = getattr(module, "no_weight_decay", None)
+        if callable(says):
+            paths |= {f"{path}.{name}".lstrip(".") for name in says()}
+    return paths
+
+
 def make_optimizer(
     net: nn.Module,
     settings: OptimiserSettings,
@@ -64,23 +85,30 @@ def make_optimizer(
     scaled: Collection[nn.Parameter] = (),
     scale: float = 1.0,
 ) -> torch.optim.Optimizer:
-    """SGD with Nesterov momentum, or AdamW.
+    """SGD with Nesterov momentum, AdamW, or LAMB.
 
     Args:
         net: the network.
-        settings: say which of the two, and how.
+        settings: say which, and how; those of a training besides, which parameters have a rate of
+            their own.
         apart: parameters that it does not hold.
         scaled: parameters whose rate is to be another than that of all others.
         scale: their rate, as a factor of that of the others; their groups have it as `scale`.
+
+    Raises:
+        ValueError: if rates are for parameters that there are not.
+        ImportError: for LAMB without timm.
     """
     groups = decay_groups(net, settings.weight_decay, apart)
-    scaled_ids = {id(parameter) for parameter in scaled}
-    if scaled_ids:
+    scales = {id(parameter): scale for parameter in scaled}
+    if isinstance(settings, TrainingSettings):
+        scales |= _scales(net, settings.rates, apart)
+    if scales:
         groups = [
-            {**group, "params": kept, **({"scale": scale} if inside else {})}
+            {**group, "params": kept, **({} if factor == 1.0 else {"scale": factor})}
             for group in groups
-            for inside in (False, True)
-            if (kept := [p for p in group["params"] if (id(p) in scaled_ids) == inside])
+            for factor in dict.fromkeys((1.0, *scales.values()))
+            if (kept := [p for p in group["params"] if scales.get(id(p), 1.0) == factor])
         ]
     moved = [parameter for group in groups for parameter in group["params"]]
     if settings.optimizer == "sgd":
@@ -91,6 +119,9 @@ def make_optimizer(
         )
         sgd.register_step_pre_hook(_ready_for_fused)
         return sgd
+    if settings.optimizer == "lamb":
+        # What it clips by itself, a norm of 1 over all gradients, is what clip_norm is for.
+        return lamb()(groups, settings.lr, max_grad_norm=None)
     # On the CPU another order of the same operations would give other last bits.
     fused = _can_be_fused(net, moved, ("cuda",))
     adamw = torch.optim.AdamW(groups, settings.lr, fused=fused or None)
@@ -109,6 +140,70 @@ def _can_be_fused(
     is_sparse = any(getattr(module, "sparse", False) for module in net.modules())
     are_numbers = all(parameter.is_floating_point() for parameter in moved)
     return len(kinds) == 1 and kinds <= set(devices) and are_numbers and not is_sparse
+
+
+def lamb() -> type[torch.optim.Optimizer]:
+    """The class of timm's LAMB.
+
+    Raises:
+        ImportError: without timm.
+    """
+    try:
+        from timm.optim import Lamb
+    except ImportError as error:
+        raise ImportError(
+            "optimizer = 'lamb' is timm's: pip install 'manyshot[timm]', or take 'adamw' or 'sgd'"
+        ) from error
+    return Lamb  # type: ignore[no-any-return]
+
+
+def check_rates(
+    net: nn.Module, rates: Mapping[str, float], apart: Collection[nn.Parameter] = ()
+) -> None:
+    """Refuses rates for parameters that a network does not have.
+
+    Args:
+        net: a supernet, or what the loop makes of a plain module.
+        rates: factors by pattern.
+        apart: parameters that others move.
+
+    Raises:
+        ValueError: naming the patterns that fit none.
+    """
+    left_out = {id(parameter) for parameter in apart}
+    names = [_plain_name(name) for name, p in net.named_parameters() if id(p) not in left_out]
+    for pattern in rates:
+        if not any(_fits(name, pattern) for name in names):
+            near = nearest(pattern, names)
+            raise ValueError(
+                f"rates: {pattern!r} fits no parameter of this network; {near}it has "
+                f"{', '.join(names[:3])} and others ({len(names)} in all). A pattern is of a whole "
+                "name, or of the module that holds it, such as 'chain.0' or 'chain.*.bias'"
+            )
+
+
+def _plain_name(name: str) -> str:
+    """The name of a parameter in the network that a supernet, or the loop, wraps."""
+    return name.partition(".")[2]
+
+
+def _scales(
+    net: nn.Module, rates: Mapping[str, float], apart: Collection[nn.Parameter]
+) -> dict[int, float]:
+    """The factor of the rate of each parameter that has one, by its id."""
+    check_rates(net, rates, apart)
+    scales: dict[int, float] = {}
+    for name, parameter in net.named_parameters():
+        for pattern, factor in rates.items():
+            if _fits(_plain_name(name), pattern):
+                scales[id(parameter)] = factor
+                break
+    return scales
+
+
+def _fits(name: str, pattern: str) -> bool:
+    """Whether a pattern is of a parameter, or of a module that holds it."""
+    return fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")
 
 
 @torch.no_grad()

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils import _pytree as pytree
 
+from manyshot.nn.drop_path import Dropping
 from manyshot.nn.inputs import Inputs, as_call, batch_of, together
 from manyshot.nn.modes import gpu_products
 from manyshot.nn.pointwise import training_format
@@ -30,7 +31,7 @@ from manyshot.supernet import Supernet
 from manyshot.tasks import DEFAULT, Task
 from manyshot.tasks.task import loss_function
 from manyshot.train.exchange import average_gradients, take_from_first
-from manyshot.train.gradients import accumulate, backward_into
+from manyshot.train.gradients import Forward, accumulate, backward_into
 from manyshot.train.plan import Plan, Sampler
 
 
@@ -180,6 +181,8 @@ class Optimisation:
         schedule: LRScheduler | None = None,
         largest: Arch,
         original: nn.Module | None = None,
+        drop_path: float | None = None,
+        drops: Sequence[Arch] | None = None,
         stream: Stream,
         diverged: Diverged,
     ) -> None:
@@ -198,12 +201,15 @@ class Optimisation:
                 that each step is handed.
             largest: the architecture that teaches in in-place distillation.
             original: the network that teaches paths of this target; it stays as it is.
+            drop_path: at which rate the deepest residual branch is left out, if any is.
+            drops: the architectures that branches are left out of; by default all.
             stream: names the stream of torch's random numbers; each step and each process has a
                 part of it.
             diverged: makes the error for what a step did.
 
         Raises:
-            ValueError: if targets are to be smoothed, and the task does not say how.
+            ValueError: if targets are to be smoothed, and the task does not say how, or branches
+                are to be left out of a network that has none.
         """
         loss_function(task, settings.label_smoothing)
         self.net, self.settings, self.accelerator, self.task = net, settings, accelerator, task
@@ -213,6 +219,8 @@ class Optimisation:
         self._sampler_clip = None if sampler is None else sampler.clip_norm
         self.diverged, self._largest, self._stream = diverged, largest, stream
         self._original = original
+        self._dropping = None if drop_path is None else Dropping(net, drop_path)
+        self._drops = drops
         self._begun = False
 
     def step(
@@ -249,6 +257,8 @@ class Optimisation:
                     self.read(trained)
                 self._move(phase, rate)
         finally:
+            if self._dropping is not None:
+                self._dropping.turn(False)
             for optimizer in (self.weights, self.codes, self.sampler):
                 if optimizer is not None:
                     optimizer.zero_grad(set_to_none=True)
@@ -331,7 +341,7 @@ class Optimisation:
         for turn in turns:
             with self._autocast():
                 losses = accumulate(
-                    functools.partial(self.net, phase=phase),
+                    self._forward(phase),
                     turn.plan,
                     as_trained(turn.images, self.contiguous),
                     turn.targets,
@@ -353,6 +363,21 @@ class Optimisation:
             if penalty is not None:  # the same in all processes
                 backward_into(codes)(penalty)
         return trained
+
+    def _forward(self, phase: Phase) -> Forward:
+        """The network's forward; before each, branches are left out of an architecture or not.
+
+        They stay so until the next, for a backward that runs parts of the forward again.
+        """
+        forward, dropping = functools.partial(self.net, phase=phase), self._dropping
+        if dropping is None:
+            return forward
+
+        def run(images: Inputs, arch: Arch, **policy: Any) -> Any:
+            dropping.turn(self._drops is None or arch in self._drops)
+            return forward(images, arch, **policy)
+
+        return run
 
     def _move(self, phase: Phase, rate: float) -> None:
         if self.settings.clip_norm is not None:

@@ -18,7 +18,7 @@ from manyshot.cost.masked import MaskedMacs
 from manyshot.data import Batches
 from manyshot.nn.inputs import Inputs, batch_of, in_chunks, with_samples, without_values
 from manyshot.progress import Progress, Silent
-from manyshot.recipe import TrainingSettings, check_parts
+from manyshot.recipe import SupernetSettings, TrainingSettings, check_parts
 from manyshot.run_folder import TRAIN_LOG, TRAINER
 from manyshot.seeding import numpy_rng
 from manyshot.sharing import Phase, SplitsByGradients, learns_codes
@@ -133,7 +133,8 @@ class Trainer:
             ValueError: if the sampler probes, and there are no held-out images, if codes are learnt
                 and no step is theirs, if gradients are to be accumulated, and parts are not equal
                 or the sampler learns by gradients, if targets are to be smoothed or mixed, and the
-                task does not say how, or if `optimizer` or `schedule` makes what cannot be used.
+                task does not say how, if branches are to be left out, or rates set, of what the
+                network does not have, or if `optimizer` or `schedule` makes what cannot be used.
         """
         if sampler.probes and held_out is None:
             raise ValueError(
@@ -152,6 +153,11 @@ class Trainer:
         if optimizer is None:
             weights = make_optimizer(net, settings, held_by(codes))
         else:
+            if settings.rates:
+                raise ValueError(
+                    f"rates = {settings.rates} are of the optimizer that settings make, and another "
+                    "is given: give its groups their rates, or leave rates out"
+                )
             weights = optimizer_from(optimizer, net, settings, held_by(codes))
             peak = float(weights.param_groups[0]["lr"])
             if settings.min_lr > peak:
@@ -177,6 +183,8 @@ class Trainer:
             sampler=sampler,
             largest=largest,
             original=original,
+            drop_path=settings.drop_path,
+            drops=self._drops(largest),
             stream=(seed, "step"),
             diverged=self._diverged,
         )
@@ -257,6 +265,18 @@ class Trainer:
         for i, (some_images, some_targets) in enumerate(parts):
             plan = whole or self.plan(i).by_indices()
             yield Turn(plan, some_images, some_targets, batch_of(some_targets) / batch_of(targets))
+
+    def _drops(self, largest: Arch) -> list[Arch] | None:
+        """The architectures that branches are left out of; None for all.
+
+        Raises:
+            ValueError: if that is the largest alone, and the first step does not train it.
+        """
+        settings = self.settings
+        if not isinstance(settings, SupernetSettings) or settings.drop_path_for == "all":
+            return None
+        check_drops_largest(self.plan(), largest, type(self.sampler).__name__)
+        return [largest]
 
     def _masked_macs(self) -> MaskedMacs:
         """What full masks cost on a sample such as those that it trains on."""
@@ -407,6 +427,24 @@ class Trainer:
         return NonFiniteLoss(
             f"step {step}: {what} (learning rate {rate:.3g}); {kept}. Lower train.lr, set "
             f"train.clip_norm, or add train.warmup_epochs{codes}"
+        )
+
+
+def check_drops_largest(plan: Plan, largest: Arch, sampler: str) -> None:
+    """Refuses to leave branches out of the largest architecture alone if a step is without it.
+
+    Args:
+        plan: of the step.
+        largest: the largest architecture.
+        sampler: whose plan it is, for messages.
+
+    Raises:
+        ValueError: then.
+    """
+    if all(path.arch != largest for path in plan.paths):
+        raise ValueError(
+            f"drop_path_for = 'largest' is for samplers that train the largest architecture in "
+            f"every step, as sandwich does, and {sampler} does not: take drop_path_for = 'all'"
         )
 
 

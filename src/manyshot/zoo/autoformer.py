@@ -8,7 +8,7 @@ positions multiply-adds, equal those of its published subnets; the paper leaves 
 relative positions out.
 
 Ours: weights are as large as the largest candidates (those of the public code are a little larger);
-dropout and stochastic depth are left out.
+dropout is left out, which its settings have at 0. Stochastic depth is `train.drop_path`.
 """
 
 from __future__ import annotations
@@ -76,6 +76,10 @@ class Tokens(nn.Module):
         self.class_token = msnn.Parameter((1, 1, width), _init)
         self.position = msnn.Parameter((1, tokens, width), _init)
 
+    def no_weight_decay(self) -> set[str]:
+        """What does not decay: what says that a token is a place, or the class."""
+        return {"class_token", "position"}
+
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels, side, side) to (B, tokens, width)."""
         if x.shape[-2:] != (self.image_size, self.image_size):
@@ -98,6 +102,7 @@ class Block(nn.Module):
         ratio: float | Size,
         head_dim: int,
         relative: msnn.RelativePosition | None,
+        share: float,
     ) -> None:
         """Makes a block, in which `width * ratio` features are hidden.
 
@@ -107,6 +112,7 @@ class Block(nn.Module):
             ratio: hidden features of the MLP, in units of the width.
             head_dim: features of a head.
             relative: learnt relative positions, if there are any.
+            share: how deep it lies, for stochastic depth.
         """
         super().__init__()
         hidden = round_to(width * ratio, 1)
@@ -119,11 +125,12 @@ class Block(nn.Module):
             nn.GELU(),
             msnn.Linear(hidden, width),
         )
+        self.drop = msnn.DropPath(share)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, tokens, width) to the same shape."""
-        x = x + self.attention(x)
-        return x + self.mlp(x)  # type: ignore[no-any-return]
+        x = x + self.drop(self.attention(x))
+        return x + self.drop(self.mlp(x))  # type: ignore[no-any-return]
 
 
 class PatchMean(nn.Module):
@@ -150,11 +157,12 @@ class AutoFormer(Chain):
         """Makes the network that `autoformer` and `tiny_vit` describe."""
         grid = (image_size // patch,) * 2
         width, depth = choose(scale.embeds, "embed"), choose(scale.depths, "depth")
-        blocks = []
-        for i in range(max(scale.depths)):
+        blocks, most = [], max(scale.depths)
+        for i in range(most):
             heads, ratio = choose(scale.heads, f"heads{i}"), choose(scale.ratios, f"ratio{i}")
             relative = msnn.RelativePosition(grid, scale.head_dim) if relative_position else None
-            blocks.append(Block(width, heads, ratio, scale.head_dim, relative))
+            share = i / max(1, most - 1)
+            blocks.append(Block(width, heads, ratio, scale.head_dim, relative, share))
         norm, linear = msnn.LayerNorm(width), msnn.Linear(width, classes)
         super().__init__(
             [

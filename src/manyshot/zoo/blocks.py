@@ -50,7 +50,13 @@ class MBConv(nn.Module):
     """
 
     def __init__(
-        self, into: int, out: int, kernel: int, stride: int, expansion: int | Size
+        self,
+        into: int,
+        out: int,
+        kernel: int,
+        stride: int,
+        expansion: int | Size,
+        share: float,
     ) -> None:
         """Makes a block, in which `into * expansion` channels are hidden, rounded by `ms.round_to`.
 
@@ -60,6 +66,7 @@ class MBConv(nn.Module):
             kernel: the kernel of the depthwise convolution.
             stride: the stride of the depthwise convolution.
             expansion: the factor of the hidden channels, which may be a size.
+            share: how deep the block lies, for stochastic depth.
         """
         super().__init__()
         hidden = round_to(into * expansion, 1)
@@ -73,12 +80,13 @@ class MBConv(nn.Module):
             msnn.Conv2d(hidden, out, 1, bias=False),
             msnn.BatchNorm2d(out),
         )
-        self.residual = stride == 1 and into == out
+        is_residual = stride == 1 and into == out
+        self.drop = msnn.DropPath(share) if is_residual else None
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in, H, W) to (B, out, H / stride, W / stride)."""
         out: Tensor = self.body(x)
-        return x + out if self.residual else out
+        return out if self.drop is None else x + self.drop(out)
 
 
 class Chain(nn.Module):

@@ -37,14 +37,15 @@ class _Layer(nn.Sequential):
 class _Residual(nn.Module):
     """Such a layer beside which its input goes on."""
 
-    def __init__(self, width: int | Size) -> None:
+    def __init__(self, width: int | Size, share: float) -> None:
         super().__init__()
         self.layer = _Layer(width, width)
+        self.drop = msnn.DropPath(share)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to the same."""
         out: Tensor = self.layer(x)
-        return x + out
+        return x + self.drop(out)  # type: ignore[no-any-return]
 
 
 @final
@@ -67,7 +68,8 @@ class ConvNet(Chain):
             if not i:
                 stem += [_Layer(out, out, 2) for _ in range(halvings - 1)]
             depths = tuple(range(1, depth + 1))
-            more = msnn.Depth([_Residual(out) for _ in depths], depths, f"depth{i}")
+            shares = [(i * depth + j + 1) / (stages * depth) for j in range(depth)]
+            more = msnn.Depth([_Residual(out, s) for s in shares], depths, f"depth{i}")
             chain += [*stem, more]
             into = out
         head = nn.Sequential(

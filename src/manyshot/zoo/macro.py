@@ -43,7 +43,8 @@ class Macro(Chain):
             choices = []
             for i in range(count):
                 stride, name = 2 if i == 0 else 1, f"layer{number}"
-                choices.append(_layer(into, out, stride, name, hidden_factors))
+                share = number / max(1, sum(layers) - 1)
+                choices.append(_layer(into, out, stride, name, hidden_factors, share))
                 into, number = out, number + 1
             chain += choices
             moving += [] if hidden_factors else [choices[1:]]
@@ -62,7 +63,12 @@ class Macro(Chain):
 
 
 def _layer(
-    into: int, out: int, stride: int, name: str, hidden_factors: Sequence[float] | None
+    into: int,
+    out: int,
+    stride: int,
+    name: str,
+    hidden_factors: Sequence[float] | None,
+    share: float,
 ) -> Choice:
     project = stride != 1 or into != out
     identity = conv_bn(into, out, 1, stride, relu=False) if project else []
@@ -70,8 +76,8 @@ def _layer(
     factor = choose(hidden_factors, f"{name}.hidden") if hidden_factors else 1
     modules = (
         nn.Sequential(*identity),
-        MBConv(into, out, 3, stride, 3 * factor),
-        MBConv(into, out, 5, stride, 6 * factor),
+        MBConv(into, out, 3, stride, 3 * factor, share),
+        MBConv(into, out, 5, stride, 6 * factor, share),
     )
     return Choice(dict(zip(OPERATIONS, modules, strict=True)), operation)
 

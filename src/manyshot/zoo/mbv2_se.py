@@ -77,7 +77,8 @@ def mbv2_se(
     for out, count, stride in zip(widths, repeats, strides, strict=True):
         layers: list[Choice] = []
         for i in range(count):
-            layers.append(_layer(into, out, stride if i == 0 else 1, f"layer{number}"))
+            share = number / max(1, sum(repeats) - 1)
+            layers.append(_layer(into, out, stride if i == 0 else 1, f"layer{number}", share))
             into, number = out, number + 1
         chain += layers
         moving.append(layers[1:])
@@ -86,7 +87,7 @@ def mbv2_se(
     return MobileNetSE(chain, moving)
 
 
-def _layer(into: int, out: int, stride: int, name: str) -> Choice:
+def _layer(into: int, out: int, stride: int, name: str, share: float) -> Choice:
     fits = stride == 1 and into == out
     options: dict[str, nn.Module] = {
         f"mb{expansion}_k{kernel}{'_se' if squeeze else ''}": InvertedResidual(
@@ -99,6 +100,7 @@ def _layer(into: int, out: int, stride: int, name: str) -> Choice:
             shortcut=nn.Identity() if fits else None,
             activation=nn.Hardswish,
             gate=nn.Hardsigmoid,
+            share=share,
         )
         for expansion in (3, 6)
         for kernel in (3, 5, 7)

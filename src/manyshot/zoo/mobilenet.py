@@ -183,20 +183,32 @@ def _body(
     width: Width = decide(first, "first")
     stem = elastic_conv_bn(channels, width, 3, stem_stride, activation=nn.SiLU)
     chain: list[nn.Module] = [nn.Sequential(msnn.Resize(resolution), *stem)]
+    all_blocks, before = sum(max(stage.depths) for stage in stages), 0
     for number, stage in enumerate(stages, 1):
+        shares = [(before + i) / max(1, all_blocks - 1) for i in range(max(stage.depths))]
+        before += len(shares)
         with scope(f"mb{number}"):
-            blocks, width = _stage(stage, width, attentive=attentive)
+            blocks, width = _stage(stage, width, shares, attentive=attentive)
         chain.append(blocks)
     return chain, width
 
 
-def _stage(stage: Stage, into: Width, *, attentive: bool) -> tuple[nn.Module, Width]:
-    """The blocks of a stage, and its width."""
+def _stage(
+    stage: Stage, into: Width, shares: Sequence[float], *, attentive: bool
+) -> tuple[nn.Module, Width]:
+    """The blocks of a stage, and its width.
+
+    Args:
+        stage: what they may be.
+        into: channels of the input.
+        shares: how deep each of them lies.
+        attentive: whether all is decided per stage, and the first block has a shortcut too.
+    """
     out, depth = decide(stage.widths, "width"), decide(stage.depths, "depth")
     kernel = decide(stage.kernels, "kernel") if attentive else None
     expansion = decide(stage.expansions, "expand")
     blocks: list[nn.Module] = []
-    for i in range(max(stage.depths)):
+    for i, share in enumerate(shares):
         stride = stage.stride if i == 0 else 1
         shortcut: nn.Module | None = nn.Identity()
         if i == 0:
@@ -210,6 +222,7 @@ def _stage(stage: Stage, into: Width, *, attentive: bool) -> tuple[nn.Module, Wi
                 expansion,
                 squeeze=8 if stage.squeeze else 0,
                 shortcut=shortcut,
+                share=share,
             )
         )
         into = out

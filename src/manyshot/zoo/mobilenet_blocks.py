@@ -95,6 +95,7 @@ class InvertedResidual(nn.Module):
         shortcut: nn.Module | None = None,
         activation: type[nn.Module] = nn.SiLU,
         gate: type[nn.Module] = nn.Sigmoid,
+        share: float = 0.0,
     ) -> None:
         """Makes an inverted residual.
 
@@ -110,6 +111,7 @@ class InvertedResidual(nn.Module):
             shortcut: maps the input to what is added to the output; None to add nothing.
             activation: the activation after the first two convolutions and inside the gate.
             gate: the last function of the gate.
+            share: how deep the block lies, for stochastic depth of what is added to the shortcut.
         """
         super().__init__()
         expands = isinstance(expansion, Size) or expansion != 1
@@ -122,11 +124,14 @@ class InvertedResidual(nn.Module):
         layers += elastic_conv_bn(hidden, out, 1, activation=None)
         self.body = nn.Sequential(*layers)
         self.shortcut = shortcut
+        self.drop = None if shortcut is None else msnn.DropPath(share)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, into, H, W) to (B, out, H / stride, W / stride)."""
         out: Tensor = self.body(x)
-        return out if self.shortcut is None else out + self.shortcut(x)
+        if self.shortcut is None or self.drop is None:
+            return out
+        return self.drop(out) + self.shortcut(x)
 
 
 class FitChannels(nn.Module):
