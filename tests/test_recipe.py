@@ -96,7 +96,7 @@ def test_overrides_change_what_a_file_says(tmp_path):
         ("train.lr=0", "train.lr = 0: Input should be greater than 0"),
         ("train.lr=inf", "train.lr = inf: Input should be a finite number"),
         ("train.lr=nan", "train.lr = nan: Input should be a finite number"),
-        ("train.optimizer=adam", "Input should be 'sgd' or 'adamw'"),
+        ("train.optimizer=adam", "Input should be 'sgd', 'adamw' or 'lamb'"),
         ("data.validation=0", "data.validation"),
         ("data.image_size=0", "data.image_size = 0: give at least 1 pixel, or"),
         ("data.image_size=[4]", "give at least 1 pixel, or [height, width]"),

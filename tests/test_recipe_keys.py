@@ -12,7 +12,7 @@ def flat(values: dict, above: str = "") -> dict[str, object]:
     """Values by their dotted keys; tables of settings that are free in their keys are values."""
     out: dict[str, object] = {}
     for key, value in values.items():
-        is_free = key in ("options", "costs")
+        is_free = key in ("options", "costs", "rates")
         more = flat(value, f"{above}{key}.") if isinstance(value, dict) and not is_free else None
         out |= {f"{above}{key}": value} if more is None else more
     return out
@@ -45,7 +45,7 @@ def test_every_key_has_words():
         ("train.epochs", "whole number >= 0", "0 trains nothing"),  # not those of its base
         ("finish.training.epochs", "whole number >= 1", "How often all training images"),
         ("shifting.momentum", "number >= 0 and < 1", "Of SGD (Nesterov)"),  # of its base
-        ("train.optimizer", '"sgd", "adamw"', "SGD with"),
+        ("train.optimizer", '"sgd", "adamw", "lamb"', "SGD with"),
         ("data.image_size", "whole number or list of whole numbers", "Resize to"),
         ("network.convert.ratios", "list of numbers > 0 and <= 1", "Widths, as parts"),
         ("data.flip", "true or false", "Random horizontal flips."),

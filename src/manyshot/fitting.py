@@ -53,6 +53,7 @@ def fit(
     log: str = "train.jsonl",
     macs_of: MacsOf | None = None,
     macs_at: Callable[[int], MacsOf] | None = None,
+    teacher_macs: int | None = None,
 ) -> Trainer:
     """Trains `net` in place, to the end of its settings.
 
@@ -92,6 +93,7 @@ def fit(
         macs_of: the multiply-adds of one sample in architectures; records then say what training
             spends.
         macs_at: likewise of images of another side in pixels, if `settings` have `image_sizes`.
+        teacher_macs: those of the teacher; by default the largest architecture's.
 
     Returns:
         What trained: its `sampler`, its `step`, its optimiser.
@@ -175,6 +177,7 @@ def fit(
         schedule=schedule,
         macs_of=macs_of,
         macs_at=macs_at,
+        original_macs=teacher_macs,
     )
     train(trainer, progress, stage)
     return trainer

@@ -342,8 +342,8 @@ class OptimiserSettings(Section):
     momentum: Fraction = 0.9
     """Of SGD (Nesterov); AdamW and LAMB have their own."""
     weight_decay: float = Field(default=5e-4, ge=0)
-    """Of weights, not of biases, norms, class tokens and positional embeddings, nor of what a module
-    names by `no_weight_decay()`, as timm's do."""
+    """Of weights, not of biases, norms, class tokens and positional embeddings, nor of what a
+    module names by `no_weight_decay()`, as timm's do."""
     label_smoothing: Fraction = 0.0
     """So much of every target is shared out over all classes."""
     clip_norm: float | None = Field(default=None, gt=0)
@@ -377,8 +377,8 @@ class TrainingSettings(OptimiserSettings):
     """The rate rises linearly from 0 over so many epochs."""
     rates: dict[str, Annotated[float, Field(gt=0)]] = {}
     """Factors of the rate, by patterns of names of parameters or of modules that hold them, such as
-    `{ "chain.0.*" = 0.1 }`; the first pattern that fits a parameter counts. One that fits none is an
-    error, but in a winner that does not have all of the supernet's layers."""
+    `{ "chain.0" = 0.1 }`; the first pattern that fits a parameter counts. One that fits none is an
+    error, but in a winner that does not have all of the largest network's layers."""
     drop_path: float | None = Field(default=None, ge=0, lt=1)
     """Stochastic depth, for networks whose residual branches hold a `ms.nn.DropPath`, as those of
     the zoo do: in training the deepest is left out for a sample with this probability, those before
@@ -477,11 +477,11 @@ class SupernetSettings(TrainingSettings):
     epochs: NotNegative = 100
     """0 trains nothing: a converted network with weights is searched by its ordered slices, as
     pruning does."""
-    teacher: Literal["original", "largest", "none"] | None = None
+    teacher: Literal["original", "largest", "network", "none"] | None = None
     """What paths learn from: the network as it was before its conversion, in place of labels; the
-    largest architecture where the sampler says so (sandwich does); labels alone. By default the
-    original where the sampler would take the largest, if it has weights and classifier for these
-    classes."""
+    largest architecture where the sampler says so (sandwich does); the network of `[teacher]`, in
+    place of labels; labels alone. By default the original where the sampler would take the largest,
+    if it has weights and classifier for these classes."""
     drop_path_for: Literal["all", "largest"] = "all"
     """Whether `drop_path` is for every path, or for the largest architecture alone, as BigNAS and
     AttentiveNAS have it; it has to be in every step then, as it is by the sandwich rule."""
@@ -494,6 +494,101 @@ class SupernetSettings(TrainingSettings):
                 "there is none: give drop_path, such as 0.2, or leave drop_path_for out"
             )
         return self
+
+
+class TeacherSettings(Section):
+    """A trained network that the supernet, winners or both learn from in place of labels.
+
+    `train.teacher = "network"` and `finish.teacher = "network"` say which. It is a finished winner
+    or the supernet of another run, or a network of a library or your own with weights; it has to be
+    of the same classes and image size. Images that it was trained on with another normalisation are
+    normalised for it as those were.
+    """
+
+    run: str | None = None
+    """The folder of a run that has the same task and classes."""
+    budget: str | None = None
+    """Of the run: its finished winner for this budget, such as `"macs<=25%"`."""
+    arch: str | None = None
+    """Of the run: this architecture of its supernet, such as `"0-2-1"` or `"largest"`, with the
+    weights that its search ended with, and batch norms calibrated on these images."""
+    name: str | None = None
+    """In place of a run `torchvision:NAME`, `timm:NAME`, or `package.module:attribute` of your
+    own."""
+    options: Options = {}
+    """Arguments of its function."""
+    pretrained: bool = False
+    """With the weights that torchvision or timm publishes, which are downloaded."""
+    weights: str | None = None
+    """With the weights in this file: safetensors, or a state dict saved by torch."""
+    mean: list[float] | None = None
+    """Of weights in a file: by what its images were normalised, per channel, of pixels in [0, 1];
+    likewise `std`. Of a run, and of published weights, this is known."""
+    std: list[Annotated[float, Field(gt=0)]] | None = None
+    """See `mean`."""
+    digest: str | None = None
+    """Of its weights; a run says it, so that it never goes on with another teacher."""
+
+    @field_validator("run", "weights")
+    @classmethod
+    def _from_anywhere(cls, path: str | None) -> str | None:
+        """Later commands on the run find it from any working folder."""
+        return None if path is None else os.path.abspath(os.path.expanduser(path))
+
+    @property
+    def is_there(self) -> bool:
+        """Whether there is one."""
+        return self.run is not None or self.name is not None
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Self:
+        if self.run is not None and self.name is not None:
+            raise ValueError("run and name are two teachers: give one")
+        asked = [key for key, field in type(self).model_fields.items() if key != "digest"
+                 and getattr(self, key) != field.default]  # fmt: skip
+        of_run, of_name = {"run", "budget", "arch"}, {"name", "options", "pretrained", "weights",
+                                                      "mean", "std"}  # fmt: skip
+        if not self.is_there and asked:
+            raise ValueError(f"{', '.join(asked)} without run or name says nothing: give one")
+        wrong = [key for key in asked if key not in (of_name if self.run is None else of_run)]
+        if wrong:
+            beside = "name" if self.run is None else "run"
+            raise ValueError(f"{', '.join(wrong)} has no effect beside {beside}: leave it out")
+        if self.run is not None and (self.budget is None) == (self.arch is None):
+            raise ValueError(
+                f"run = {self.run!r}: say which of its networks: budget = 'macs<=25%' is its "
+                "finished winner for that, arch = 'largest' an architecture of its supernet"
+            )
+        if self.name is not None:
+            self._check_weights()
+        return self
+
+    def _check_weights(self) -> None:
+        assert self.name is not None
+        if ":" not in self.name:
+            raise ValueError(
+                f"name = {self.name!r}: a teacher is one network: torchvision:NAME, timm:NAME, or "
+                "package.module:attribute; of a space of the zoo give run, and arch or budget"
+            )
+        of_library = self.name.partition(":")[0] in LIBRARIES
+        if self.pretrained == (self.weights is not None):
+            raise ValueError(
+                f"name = {self.name!r} teaches with weights: give weights = FILE, or (of "
+                f"{' and '.join(LIBRARIES)}) pretrained = true, and not both"
+            )
+        if self.pretrained and not of_library:
+            raise ValueError(
+                f"pretrained = true is for networks of {' and '.join(LIBRARIES)}, and name = "
+                f"{self.name!r} is none: give weights = FILE"
+            )
+        if self.weights is None and (self.mean or self.std):
+            raise ValueError("mean and std are known of published weights: leave them out")
+        if self.weights is not None and (self.mean is None or self.std is None):
+            raise ValueError(
+                f"weights = {self.weights!r} does not say how images were normalised that it "
+                "learnt from, and at another normalisation it predicts otherwise: give mean and "
+                "std, such as mean = [0.485, 0.456, 0.406] and std = [0.229, 0.224, 0.225]"
+            )
 
 
 class SamplerSettings(Section):
@@ -669,7 +764,7 @@ class TransferSettings(Section):
     """Epochs of uniform paths after these in which all weights learn before the search, at the
     rate, the warm-up and the schedule of `train`. They end with its average of the weights, if
     there is one (`train.ema`); `train.mixup`, `train.cutmix` and `train.accumulate` have no
-    part in them."""
+    part in them, nor have `train.rates` and `train.drop_path`."""
     classifier: str | None = None
     """The module that makes the logits, as in `head.2`; by default it is found."""
 
@@ -701,9 +796,10 @@ class FinishSettings(Section):
     training: TrainingSettings = TrainingSettings(epochs=10, lr=0.01)
     """Of `finetune` and `scratch`. Its `minutes` are for each winner, timed by the largest network
     of some hundred that are within a budget."""
-    teacher: Literal["original", "none"] = "none"
+    teacher: Literal["original", "network", "none"] = "none"
     """Learn from labels alone, so that winners of all methods are finished alike; or from the
-    network as it was before its conversion, which is run for every batch."""
+    network as it was before its conversion, or that of `[teacher]`, which is run for every
+    batch."""
 
 
 class ControlsSettings(Section):
@@ -814,6 +910,7 @@ class Recipe(Section, Shown):
     data: DataSettings = DataSettings()
     sampler: SamplerSettings = SamplerSettings()
     train: SupernetSettings = SupernetSettings()
+    teacher: TeacherSettings = TeacherSettings()
     evaluate: EvaluationSettings = EvaluationSettings()
     search: SearchSettings = SearchSettings()
     shifting: ShiftingSettings = ShiftingSettings()
@@ -930,6 +1027,33 @@ class Recipe(Section, Shown):
             )
         return self
 
+    @model_validator(mode="after")
+    def _is_taught(self) -> Self:
+        users = {"train": self.train.teacher, "finish": self.finish.teacher}
+        taught = [key for key, teacher in users.items() if teacher == "network"]
+        if taught and not self.teacher.is_there:
+            raise ValueError(
+                f"{taught[0]}.teacher = 'network' is that of [teacher], which names none: give "
+                "teacher.run or teacher.name"
+            )
+        if self.teacher.is_there and not taught:
+            raise ValueError(
+                "[teacher] names a network that nothing learns from: set train.teacher = 'network' "
+                "or finish.teacher = 'network', or leave it out"
+            )
+        idle = {
+            "train": self.moves or not self.train.epochs,
+            "finish": self.finish.mode == "inherit",
+        }
+        why = {
+            "train": "the supernet is not trained on labels here (a transfer, or train.epochs = 0)",
+            "finish": "finish.mode = 'inherit' trains nothing",
+        }
+        for key in taught:
+            if idle[key]:
+                raise ValueError(f"{key}.teacher = 'network' has no effect: {why[key]}")
+        return self
+
     @property
     def moves(self) -> bool:
         """Whether the supernet is that of another run, moved to these images."""
@@ -949,6 +1073,9 @@ class Recipe(Section, Shown):
         if self.network.library is not None:
             del names["network.name"]
         names |= {f"costs.{name}": function for name, function in self.costs.items()}
+        teacher = self.teacher.name or ""
+        if not teacher.startswith(tuple(f"{library}:" for library in LIBRARIES)):
+            names["teacher.name"] = teacher
         return {key: name for key, name in names.items() if ":" in name}
 
     @classmethod

@@ -3,6 +3,7 @@
 import copy
 import functools
 import math
+import sys
 
 import pytest
 import torch
@@ -10,8 +11,13 @@ from torch import nn
 from train_nets import trainer
 
 import manyshot as ms
-from manyshot.train import TrainingSettings
-from manyshot.train.optim import decay_groups, learning_rate, make_optimizer
+from manyshot.train import Standalone, TrainingSettings
+from manyshot.train.optim import (
+    as_far_as_it_has,
+    decay_groups,
+    learning_rate,
+    make_optimizer,
+)
 from small_zoo import small
 
 
@@ -231,3 +237,105 @@ def test_warm_up_of_a_fraction_of_an_epoch():
 
 def test_warm_up_longer_than_the_training():
     assert rates(warmup_epochs=20)[-1] == pytest.approx(0.4 * 100 / 201)
+
+
+def by_hand(gradients: list[tuple[float, float]], decay: float) -> list[float]:
+    """LAMB (You et al. 2020, algorithm 2) of one parameter of two numbers, that begins as 2, -1."""
+    w, m, v = [2.0, -1.0], [0.0, 0.0], [0.0, 0.0]
+    for step, gradient in enumerate(gradients, 1):
+        m = [0.9 * a + 0.1 * g for a, g in zip(m, gradient, strict=True)]
+        v = [0.999 * a + 0.001 * g * g for a, g in zip(v, gradient, strict=True)]
+        update = [
+            (a / (1 - 0.9**step)) / (math.sqrt(b / (1 - 0.999**step)) + 1e-6) + decay * x
+            for a, b, x in zip(m, v, w, strict=True)
+        ]
+        trust = math.hypot(*w) / math.hypot(*update)
+        w = [x - 0.1 * trust * u for x, u in zip(w, update, strict=True)]
+    return w
+
+
+def test_lamb_is_that_of_its_paper_and_leaves_alone_what_has_no_gradient():
+    pytest.importorskip("timm")
+    layer = nn.Sequential(nn.Linear(2, 1, bias=False), nn.Linear(2, 1, bias=False)).double()
+    layer[0].weight.data.copy_(torch.tensor([[2.0, -1.0]]))
+    still = layer[1].weight.detach().clone()
+    optimizer = make_optimizer(layer, TrainingSettings(optimizer="lamb", lr=0.1, weight_decay=0.3))
+    gradients = [(100.0, 3.0), (0.5, -1.0)]  # clipping the first would change the second
+    for gradient in gradients:
+        layer[0].weight.grad = torch.tensor([gradient], dtype=torch.float64)
+        optimizer.step()
+    assert layer[0].weight[0].tolist() == pytest.approx(by_hand(gradients, 0.3), abs=1e-9)
+    assert torch.equal(layer[1].weight, still)
+    assert layer[1].weight not in optimizer.state
+
+
+def test_lamb_without_timm_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm.optim", None)
+    with pytest.raises(ImportError, match=r"pip install 'manyshot\[timm\]', or take 'adamw'"):
+        make_optimizer(nn.Linear(2, 1), TrainingSettings(optimizer="lamb"))
+
+
+def test_what_does_not_decay_is_what_timm_leaves_out():
+    timm = pytest.importorskip("timm")
+    from timm.optim import param_groups_weight_decay
+
+    net = timm.create_model("vit_tiny_patch16_224", img_size=32, depth=1, embed_dim=24, num_heads=3)
+    theirs, _ = param_groups_weight_decay(net, 0.1, no_weight_decay_list=net.no_weight_decay())
+    names = {id(p): name for name, p in net.named_parameters()}
+    without = {names[id(p)] for p in theirs["params"]}
+    assert {"cls_token", "pos_embed", "norm.weight", "head.bias"} <= without
+    assert set(names_by_decay(net, 0.1)[0.0]) == without
+
+
+def test_tokens_and_positions_of_the_zoo_and_of_torchvision_do_not_decay():
+    from torchvision.models import VisionTransformer
+
+    vit = ms.Supernet(small("tiny_vit"), input_shape=(3, 16, 16))
+    free = set(names_by_decay(vit, 0.1)[0.0])
+    assert {"model.chain.0.class_token.weight", "model.chain.0.position.weight"} <= free
+    tables = [name for name, _ in vit.named_parameters() if ".relative." in name]
+    assert len(tables) == 4 * 5 and set(tables) <= free
+    plain = dict(names_by_decay(vit.extract(vit.space.smallest), 0.1))
+    assert {"chain.0.class_token.weight", "chain.0.position.weight"} <= set(plain[0.0])
+    theirs = VisionTransformer(16, 8, 1, 2, 8, 16)
+    assert {"class_token", "encoder.pos_embedding"} <= set(names_by_decay(theirs, 0.1)[0.0])
+
+
+def test_rates_are_of_the_first_pattern_that_fits():
+    plain = nn.Sequential(nn.Linear(1, 1), nn.Sequential(nn.Linear(1, 1)), nn.Linear(1, 1))
+    net = Standalone(plain)
+    rates = {"0.bias": 4.0, "0": 0.5, "*.weight": 2.0}
+    optimizer = make_optimizer(net, TrainingSettings(momentum=0.0, weight_decay=0.0, rates=rates))
+    factors = {
+        id(p): group.get("scale", 1.0) for group in optimizer.param_groups for p in group["params"]
+    }
+    expected = {"0.weight": 0.5, "0.bias": 4.0, "1.0.weight": 2.0, "1.0.bias": 1.0}
+    expected |= {"2.weight": 2.0, "2.bias": 1.0}
+    assert {name: factors[id(p)] for name, p in plain.named_parameters()} == expected
+
+
+def test_rates_move_weights_in_proportion_and_without_a_parameter_are_refused():
+    moved = {}
+    for factor in (1.0, 0.25):
+        run = trainer(epochs=1, momentum=0.0, lr=0.01, rates={"chain.5": factor})
+        before = dict(run.net.state_dict())
+        name = "model.chain.5.2.weight"
+        start = before[name].clone()
+        images, targets = next(iter(run.batches.from_step(0)))
+        run.optimisation.step(0, run.turns("weights", images, targets), "weights", 0.01)
+        moved[factor] = run.net.state_dict()[name] - start
+    assert moved[1.0].abs().max() > 0
+    torch.testing.assert_close(moved[0.25], 0.25 * moved[1.0], rtol=1e-3, atol=1e-7)
+    with pytest.raises(ValueError, match="'chain.9' fits no parameter of this network; .*in all"):
+        trainer(rates={"chain.9": 2.0})
+    factory = {"optimizer": functools.partial(torch.optim.RMSprop, lr=0.01)}
+    with pytest.raises(ValueError, match="of the optimizer that settings make"):
+        trainer(rates={"chain.5": 2.0}, factories=factory)
+
+
+def test_a_winner_has_what_is_there_of_rates_and_stochastic_depth():
+    settings = TrainingSettings(rates={"0": 2.0, "chain.9": 3.0}, drop_path=0.1)
+    plain = as_far_as_it_has(settings, nn.Sequential(nn.Linear(1, 1)))
+    assert (plain.rates, plain.drop_path) == ({"0": 2.0}, None)
+    branched = as_far_as_it_has(settings, nn.Sequential(nn.Linear(1, 1), ms.nn.DropPath(1.0)))
+    assert branched.drop_path == 0.1

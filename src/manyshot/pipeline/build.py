@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar, cast, get_args
 
 import torch
 from accelerate import Accelerator, PartialState
+from torch import nn
 
 from manyshot.cost import CostTable, FunctionCost, macs_table, params_table, size_table
 from manyshot.cost.timing import on_threads
@@ -42,6 +43,7 @@ from manyshot.pipeline.checks import (
     check_code_steps,
     check_formats,
     check_joint,
+    check_moves,
     check_runtime,
     check_sampler,
     check_stale,
@@ -53,6 +55,7 @@ from manyshot.pipeline.inherit import Inherited, inherit
 from manyshot.pipeline.matching import Matching
 from manyshot.pipeline.networks import Original, build_sharing, build_supernet
 from manyshot.pipeline.settling import with_epochs, with_precision, with_reachable_budgets
+from manyshot.pipeline.teachers import Teachers, check_teacher, load_teacher
 from manyshot.plugins import look_up
 from manyshot.recipe import (
     BESIDE_RESULTS,
@@ -61,6 +64,7 @@ from manyshot.recipe import (
     OptimiserSettings,
     Recipe,
     RecipeError,
+    SupernetSettings,
     TaskSettings,
     TrainingSettings,
 )
@@ -74,6 +78,7 @@ from manyshot.tasks import Task, make_task
 from manyshot.tasks.task import loss_function
 from manyshot.train import Sampler, engine, load_weights, make_sampler
 from manyshot.train.mixing import check_mixed, check_mixing, mixing
+from manyshot.train.trainer import check_drops_largest
 from manyshot.transfer import classifier, new_head
 
 Stage = TypeVar("Stage", bound=Callable[..., Any])
@@ -84,6 +89,9 @@ OFF = {
     "min_lr": 0.0,
     "mixup": 0.0,
     "cutmix": 0.0,
+    "rates": {},
+    "drop_path": None,
+    "drop_path_for": "all",
     "rand_augment": None,
     "random_erasing": 0.0,
     "repeats": 1,
@@ -236,6 +244,7 @@ class Workspace:
         clock: counts how long parts of the run take.
         inherited: the weights of another run that slices began as, if they did.
         sized: the cost tables of images of other sizes, as far as they are known, by their side.
+        teachers: loads the network of `[teacher]`, if there is one.
     """
 
     recipe: Recipe
@@ -251,6 +260,7 @@ class Workspace:
     clock: Clock = field(default_factory=Clock)
     inherited: Inherited | None = None
     sized: dict[int, CostTable] = field(default_factory=dict)
+    teachers: Teachers | None = None
 
     @classmethod
     def build(cls, recipe: Recipe, folder: Path | None = None) -> Workspace:
@@ -304,7 +314,47 @@ class Workspace:
             inherited=inherited,
         )
         ws.check_plugins()
-        return replace(ws, recipe=ws.with_teacher())
+        return replace(ws, recipe=ws.with_teacher())._taught()
+
+    def _taught(self) -> Workspace:
+        """The workspace with what loads its teacher, and a recipe that says its digest.
+
+        A run that has begun says it already, and loads its teacher when it is needed.
+
+        Raises:
+            RecipeError: for a teacher that cannot teach this task on these images.
+        """
+        settings = self.recipe.teacher
+        if not settings.is_there:
+            return self
+        load = functools.partial(
+            load_teacher,
+            self.recipe,
+            self.splits,
+            self.splits.digests,
+            self.calibration,
+            self.device,
+        )
+        teachers = Teachers(load, self.splits.image_shape)
+        if settings.digest is not None:
+            return replace(self, teachers=teachers)
+        two = self.together(self.splits.train.subset(range(min(2, len(self.splits.train)))))
+        check_teacher(teachers.teacher.module, self.task, two)
+        settings = settings.model_copy(update={"digest": teachers.teacher.digest})
+        recipe = self.recipe.model_copy(update={"teacher": settings})
+        return replace(self, recipe=recipe, teachers=teachers)
+
+    def teacher(self, which: str | None) -> nn.Module | None:
+        """What a section learns from whose `teacher` says this; None for labels alone.
+
+        Raises:
+            RecipeError: if it is not there any more, or is another than before.
+        """
+        if which == "original":
+            return self.original.module
+        if which == "network" and self.teachers is not None:
+            return self.teachers.teacher.module
+        return None
 
     def with_teacher(self) -> Recipe:
         """The recipe, with the original as teacher where it does not say, if that can teach."""
@@ -520,8 +570,15 @@ class Workspace:
             RecipeError: for an unknown one, its options, or what `check_sampler` finds.
         """
         known = () if self._waits_for_latency() else tuple(self.costs)
-        limits = self.limits(metrics=known)
-        check_sampler(self.recipe, self.sampler(), len(self.splits.held_out), limits)
+        limits, sampler = self.limits(metrics=known), self.sampler()
+        train = self.recipe.train
+        if train.drop_path_for == "largest" and train.epochs and not self.recipe.moves:
+            plan = sampler.plan(numpy_rng(self.recipe.seed, "plan", 0), 0)
+            try:
+                check_drops_largest(plan, self.net.space.largest, self.recipe.sampler.name)
+            except ValueError as error:
+                raise RecipeError(f"train: {error}") from error
+        check_sampler(self.recipe, sampler, len(self.splits.held_out), limits)
 
     def _waits_for_latency(self) -> bool:
         """Whether the sampler's costs are latencies, which are measured later, for a budget."""
@@ -560,10 +617,12 @@ class Workspace:
         """Finds what would fail in making training batches for `world` processes.
 
         Raises:
-            RecipeError: naming the `section` of the recipe.
+            RecipeError: naming the `section` of the recipe; also if its optimiser is not
+                installed, or acts on layers that the network does not have.
         """
         samples = self.splits.train if samples is None else samples
         check_batch_size(section, settings, len(samples), world)
+        check_moves(section, settings, self.net)
         try:
             self.batches(settings, 0, world, samples)
         except ValueError as error:
@@ -698,6 +757,8 @@ class Workspace:
         }
         if self.original.digest is not None:
             kept["weights"] = self.original.digest
+        if isinstance(settings, SupernetSettings) and settings.teacher == "network":
+            kept["teacher"] = recipe.teacher.digest
         if self.inherited is not None:
             kept["inherited"] = self.inherited.digest
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]

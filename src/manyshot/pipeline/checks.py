@@ -12,6 +12,7 @@ import torch
 
 from manyshot.cost import CostTable
 from manyshot.data import Splits
+from manyshot.nn.drop_path import Dropping
 from manyshot.pipeline.networks import Original
 from manyshot.recipe import (
     FILES,
@@ -21,6 +22,7 @@ from manyshot.recipe import (
     RecipeError,
     SearchSettings,
     ShiftingSettings,
+    SupernetSettings,
     TrainingSettings,
     check_parts,
 )
@@ -31,7 +33,9 @@ from manyshot.search.table import RANDOM_START
 from manyshot.seeding import numpy_rng
 from manyshot.sharing import Sharing, learns_codes
 from manyshot.space import Budget, Decision, SearchSpace
-from manyshot.train import Sampler
+from manyshot.supernet import Supernet
+from manyshot.train import Sampler, Standalone
+from manyshot.train.optim import check_rates, lamb
 from manyshot.train.samplers.shift import Generates
 
 GENERATOR = "generator"
@@ -111,6 +115,33 @@ def check_batch_size(section: str, settings: OptimiserSettings, images: int, wor
             check_parts(settings.accumulate, size, world)
         except ValueError as error:
             raise RecipeError(f"{section}: {error}") from error
+
+
+def check_moves(section: str, settings: OptimiserSettings, net: Supernet) -> None:
+    """Refuses an optimiser that is not installed, and what acts on layers that there are not.
+
+    Args:
+        section: of the recipe.
+        settings: its settings.
+        net: the supernet; sections other than `train` and `shifting` are for networks alone.
+
+    Raises:
+        RecipeError: then.
+    """
+    try:
+        if settings.optimizer == "lamb":
+            lamb()
+        if not isinstance(settings, TrainingSettings):
+            return
+        if settings.drop_path is not None:
+            Dropping(net, settings.drop_path)
+        if settings.rates:
+            of_supernet = isinstance(settings, SupernetSettings)
+            check_rates(
+                net if of_supernet else Standalone(net.extract(net.space.largest)), settings.rates
+            )
+    except (ImportError, ValueError) as error:
+        raise RecipeError(f"{section}: {error}") from error
 
 
 def check_teachers(recipe: Recipe, original: Original) -> None:

@@ -325,7 +325,7 @@ def _load(recipe: Recipe, data: DataDescription, plain: nn.Module, kept: Path | 
             return new or None
     settings, where = recipe.network, "network.pretrained"
     if settings.weights is None:
-        state = _published(settings, data.image_shape[0])
+        state = published(settings, data.image_shape[0])
     else:
         where = f"network.weights = {settings.weights!r}"
         state = read_state(Path(settings.weights))
@@ -341,7 +341,7 @@ def _made_for(recipe: Recipe, data: DataDescription) -> str:
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _published(settings: NetworkSettings, channels: int) -> Mapping[str, Tensor]:
+def published(settings: NetworkSettings, channels: int) -> Mapping[str, Tensor]:
     """The weights that a library publishes for its network.
 
     Raises:

@@ -79,7 +79,8 @@ def check_trained(recipe: Recipe, trained: Path) -> None:
             f"--resume {trained}"
         )
     other = RunFolder(trained).recipe()
-    for part in ("seed", "network", "sharing", "data", "sampler", "train", "transfer"):
+    parts = ["seed", "network", "sharing", "data", "sampler", "train", "transfer"]
+    for part in [*parts, "teacher"] if recipe.train.teacher == "network" else parts:
         if getattr(recipe, part) != getattr(other, part):
             raise RecipeError(
                 f"{part} is not as the supernet of {trained} was trained with: other settings of "

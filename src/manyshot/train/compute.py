@@ -53,17 +53,21 @@ class Compute:
         processes: int = 1,
         masks: Callable[[], Masks] | None = None,
         macs_at: Callable[[int], MacsOf] | None = None,
+        original_macs: int | None = None,
     ) -> None:
         """Begins at 0.
 
         Args:
             macs_of: the multiply-adds of architectures; None if they are not known.
-            largest: the architecture whose cost the original has.
+            largest: the architecture whose cost the original of a conversion has.
             processes: how many train together, each on an equal part of the images.
             masks: makes what says the cost of full masks, once there are some; without it no plan
                 may have them.
             macs_at: the multiply-adds of square images of another side, in pixels.
+            original_macs: the multiply-adds of the network that teaches, of one image; by default
+                those of the largest architecture.
         """
+        self._original_macs = original_macs
         self.weight_steps, self.macs, self.probe_macs = 0, 0, 0
         self.split_macs, self.evidence_macs = 0, 0
         self._macs_of, self._largest = macs_of, largest
@@ -102,7 +106,8 @@ class Compute:
             paths, images = done.plan.paths, done.images
             macs = sum(self._of(path, images, backward) for path in paths)
             if any(path.target == "original" for path in paths):
-                macs += self._of_arch(self._largest) * images
+                own = self._original_macs
+                macs += images * (self._of_arch(self._largest) if own is None else own)
             self.macs += macs * self._processes
 
     def probe(self, paths: Sequence[PlannedPath], forwards: int) -> None:

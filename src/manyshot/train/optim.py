@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.utils.parametrize import ParametrizationList
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from manyshot.nn.drop_path import branches
 from manyshot.nn.layer import Norm
 from manyshot.plugins import nearest
 from manyshot.recipe import OptimiserSettings, TrainingSettings
@@ -180,6 +181,21 @@ def check_rates(
                 f"{', '.join(names[:3])} and others ({len(names)} in all). A pattern is of a whole "
                 "name, or of the module that holds it, such as 'chain.0' or 'chain.*.bias'"
             )
+
+
+def as_far_as_it_has(settings: TrainingSettings, module: nn.Module) -> TrainingSettings:
+    """The settings for a plain network, without what it has nothing for.
+
+    One that is extracted may lack the layers that `rates` and `drop_path` are for; whether the
+    supernet has them is looked at before it trains.
+    """
+    if settings.drop_path is not None and not branches(module):
+        settings = settings.model_copy(update={"drop_path": None})
+    if not settings.rates:
+        return settings
+    names = [name for name, _ in module.named_parameters()]
+    kept = {p: rate for p, rate in settings.rates.items() if any(_fits(n, p) for n in names)}
+    return settings.model_copy(update={"rates": kept})
 
 
 def _plain_name(name: str) -> str:

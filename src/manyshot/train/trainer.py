@@ -100,6 +100,7 @@ class Trainer:
         schedule: ScheduleFactory | None = None,
         macs_of: MacsOf | None = None,
         macs_at: Callable[[int], MacsOf] | None = None,
+        original_macs: int | None = None,
     ) -> None:
         """Makes the optimisers; `train` does the rest.
 
@@ -128,6 +129,7 @@ class Trainer:
                 `settings` say how.
             macs_of: the multiply-adds of architectures, which are then on record as they are spent.
             macs_at: likewise of images of another side in pixels, where batches have such.
+            original_macs: those of `original`; by default the largest architecture's.
 
         Raises:
             ValueError: if the sampler probes, and there are no held-out images, if codes are learnt
@@ -155,8 +157,8 @@ class Trainer:
         else:
             if settings.rates:
                 raise ValueError(
-                    f"rates = {settings.rates} are of the optimizer that settings make, and another "
-                    "is given: give its groups their rates, or leave rates out"
+                    f"rates = {settings.rates} are of the optimizer that settings make, and "
+                    "another is given: give its groups their rates, or leave rates out"
                 )
             weights = optimizer_from(optimizer, net, settings, held_by(codes))
             peak = float(weights.param_groups[0]["lr"])
@@ -203,7 +205,12 @@ class Trainer:
         self.mixer = Mixer(settings, task, seed, accelerator)
         self._sample_side: int | None = None
         self.compute = Compute(
-            macs_of, largest, accelerator.num_processes, self._masked_macs, macs_at
+            macs_of,
+            largest,
+            accelerator.num_processes,
+            self._masked_macs,
+            macs_at,
+            original_macs,
         )
         self.prober = Prober(self.optimisation, held_out, (seed, "probe_images"), self.compute)
         tracked = settings.tracker is not None

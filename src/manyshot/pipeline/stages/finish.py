@@ -57,6 +57,7 @@ from manyshot.tasks import Classification
 from manyshot.tasks.task import picked
 from manyshot.train import load_weights, save_weights
 from manyshot.train.checkpoint import digest
+from manyshot.train.optim import as_far_as_it_has
 
 CHECKED_IMAGES = 8
 """So many images a script is tried on."""
@@ -289,7 +290,16 @@ def normalises(ws: Workspace) -> bool | None:
 def fingerprint_of(ws: Workspace, settings: FinishSettings, text: str) -> str:
     """Identifies what the finished weights of an architecture depend on."""
     inherited = "" if settings.mode == "scratch" else digest(ws.net.state_dict())
-    more = (settings.mode, settings.data, settings.teacher, text, ws.recipe.train, inherited)
+    more: tuple[object, ...] = (
+        settings.mode,
+        settings.data,
+        settings.teacher,
+        text,
+        ws.recipe.train,
+        inherited,
+    )
+    if settings.teacher == "network":
+        more = (*more, ws.recipe.teacher.digest)
     return ws.fingerprint(settings.training, *more)
 
 
@@ -374,8 +384,8 @@ def finished(
         subnet,
         ws.batches(settings.training, rank, world, ws.finishing_data(settings)),
         task=ws.task,
-        teacher=ws.original.module if settings.teacher == "original" else None,
-        settings=settings.training,
+        teacher=ws.teacher(settings.teacher),
+        settings=as_far_as_it_has(settings.training, subnet),
         seed=ws.recipe.seed + 1,
         progress=progress,
         folder=folder,

@@ -44,13 +44,14 @@ def train_supernet(
     settings = ws.recipe.train
     if not settings.epochs:
         return
-    sampler = ws.sampler()
+    sampler, by_network = ws.sampler(), settings.teacher == "network"
     trainer = fit(
         ws.net,
         ws.batches(settings, accelerator.process_index, accelerator.num_processes),
         task=ws.task,
         sampler=Taught(sampler, "labels") if settings.teacher == "none" else sampler,
-        teacher=ws.original.module if settings.teacher == "original" else None,
+        teacher=ws.teacher(settings.teacher),
+        teacher_macs=ws.teachers.macs if by_network and ws.teachers else None,
         settings=settings,
         seed=ws.recipe.seed,
         progress=progress,

@@ -12,6 +12,7 @@ from manyshot.pipeline.networks import said_of_classifier
 from manyshot.pipeline.settling import said_of_budgets, said_of_precisions
 from manyshot.pipeline.stages.latency import needs_latency
 from manyshot.pipeline.stages.lengths import estimate, with_lengths
+from manyshot.pipeline.teachers import said_of_teacher
 from manyshot.progress import Progress, Silent, showing
 from manyshot.recipe import Recipe, RecipeError
 from manyshot.run_folder import (
@@ -73,6 +74,7 @@ def preview(
     notes = [
         said_of_budgets(recipe, ws.recipe, ws.costs),
         said_of_classifier(ws.original),
+        said_of_teacher(ws.teachers),
         said_of_precisions(ws.recipe, ws.device),
     ]
     if RunFolder(folder).has_begun:
@@ -155,7 +157,9 @@ def _steps(ws: Workspace, *, whole: bool) -> list[str]:
     if train.epochs:
         steps = len(splits.train) // train.batch_size
         epochs = plural(train.epochs, "epoch")
-        taught = " Paths learn from the original." if train.teacher == "original" else ""
+        teachers = {"original": "the original", "network": "the network of [teacher]"}
+        who = teachers.get(train.teacher or "")
+        taught = f" Paths learn from {who}." if who else ""
         said.append(
             f"The supernet is trained by {recipe.sampler.name} sampling: {epochs} of "
             f"{plural(steps, 'step')} of {train.batch_size}.{taught}"

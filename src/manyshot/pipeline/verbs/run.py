@@ -34,6 +34,7 @@ from manyshot.pipeline.stages.generate import probed_images, proposals
 from manyshot.pipeline.stages.lengths import foretell, minutes_of, with_lengths
 from manyshot.pipeline.stages.search import Searched, check_winners, search, winners
 from manyshot.pipeline.stages.train import train_stage
+from manyshot.pipeline.teachers import said_of_teacher
 from manyshot.pipeline.verbs.transfer import check_channels
 from manyshot.progress import Progress, Silent, showing
 from manyshot.rank.verdict import interval_of_test_score
@@ -85,6 +86,7 @@ def begin(
     notes = (
         said_of_budgets(recipe, ws.recipe, ws.costs),
         said_of_classifier(ws.original),
+        said_of_teacher(ws.teachers),
         said_of_precisions(ws.recipe, ws.device),
     )
     for words in notes if is_main_process() else ():

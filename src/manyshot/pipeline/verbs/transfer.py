@@ -55,6 +55,9 @@ def transfer_recipe(run: Path, path: Path | None, data: str | None, overrides: l
         values = {key: value for key, value in own.items() if key not in about_images}
         values["search"] = _without_default_budgets(run, own["search"])
         values["shifting"] = {k: v for k, v in own["shifting"].items() if (k, v) not in _FROZEN}
+        if values.pop("teacher", {}).keys() & {"run", "name"}:  # it knows the other images' classes
+            for section in ("train", "finish"):
+                values[section] = {k: v for k, v in values[section].items() if v != "network"}
     for part in ("network", "sharing"):
         values.setdefault(part, own[part])
     target = [] if data is None else [f"data.name={data!r}"]

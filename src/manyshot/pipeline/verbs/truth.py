@@ -25,6 +25,7 @@ from manyshot.recipe import Recipe
 from manyshot.run_folder import TruthFolder, TruthLine
 from manyshot.space import Arch
 from manyshot.train import NonFiniteLoss, TrainingSettings
+from manyshot.train.optim import as_far_as_it_has
 from manyshot.writing import writing
 
 
@@ -204,5 +205,6 @@ def alone(
     """
     memory_format = training_format(subnet, ws.device).torch_format
     subnet.to(device=ws.device, memory_format=memory_format)  # type: ignore[call-overload]
-    fit(subnet, ws.batches(settings), task=ws.task, settings=settings, seed=seed)
+    own = as_far_as_it_has(settings, subnet)
+    fit(subnet, ws.batches(settings), task=ws.task, settings=own, seed=seed)
     return evaluate.score_module(subnet, ws.fixed("test", None), task=ws.task)

@@ -1,0 +1,432 @@
+"""The network of `[teacher]`: of another run, of a library, or your own, with its weights."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from manyshot.cost import subnet_macs
+from manyshot.data import Batch, DataDescription
+from manyshot.evaluate import calibrate
+from manyshot.nn.modes import evaluating
+from manyshot.pipeline.networks import (
+    build_sharing,
+    build_supernet,
+    load_given,
+    make_network,
+    published,
+    read_state,
+)
+from manyshot.recipe import NetworkSettings, Recipe, RecipeError
+from manyshot.records import RecordError
+from manyshot.run_folder import RunFolder, SpaceRecord
+from manyshot.seeding import seeded
+from manyshot.supernet import Supernet
+from manyshot.tasks import Task
+from manyshot.train import CheckpointError, load_weights
+from manyshot.train.checkpoint import digest, read_weights
+from manyshot.trust import check_trusted
+
+_ALIKE = 1e-4
+"""Means and deviations that differ by no more are the same normalisation."""
+_SCORED = ("validation", "test")
+"""The parts of the images that a teacher should not have learnt from."""
+
+
+@final
+@dataclass(frozen=True)
+class Teacher:
+    """A network that teaches.
+
+    Attributes:
+        module: takes images as the run normalises them; it is in eval mode.
+        digest: of its weights.
+        said: what is to be said of it, if anything.
+    """
+
+    module: nn.Module
+    digest: str
+    said: str = ""
+
+
+@final
+class Teachers:
+    """Loads a teacher when it is needed: a run that has trained goes on without it."""
+
+    def __init__(self, load: Callable[[], Teacher], image_shape: tuple[int, ...]) -> None:
+        """Loads nothing yet.
+
+        Args:
+            load: loads it.
+            image_shape: (C, H, W) of what it sees.
+        """
+        self._load, self._shape = load, image_shape
+
+    @functools.cached_property
+    def teacher(self) -> Teacher:
+        """The teacher; raises what `load_teacher` does."""
+        return self._load()
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether it was needed already."""
+        return "teacher" in vars(self)
+
+    @functools.cached_property
+    def macs(self) -> int:
+        """Its multiply-adds of one image.
+
+        Raises:
+            RecipeError: if they cannot be counted.
+        """
+        try:
+            return subnet_macs(self.teacher.module, self._shape)
+        except ValueError as error:
+            raise _refused(f"its multiply-adds cannot be counted: {error}") from error
+
+
+class Renormalised(nn.Module):
+    """A network that sees images as if they were normalised by its own mean and deviation."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        ours: tuple[Sequence[float], Sequence[float]],
+        theirs: tuple[Sequence[float], Sequence[float]],
+    ) -> None:
+        """Wraps a network.
+
+        Args:
+            module: the network.
+            ours: the mean and the standard deviation, per channel, that images come with.
+            theirs: those that the network was trained with.
+        """
+        super().__init__()
+        (mean, std), (their_mean, their_std) = (
+            [torch.tensor(values, dtype=torch.float64)[None, :, None, None] for values in pair]
+            for pair in (ours, theirs)
+        )
+        self.module = module
+        self.register_buffer("scale", (std / their_std).float())
+        self.register_buffer("shift", ((mean - their_mean) / their_std).float())
+        self.scale: Tensor
+        self.shift: Tensor
+
+    def forward(self, images: Tensor) -> Any:
+        """The network's output for (B, C, H, W)."""
+        return self.module(images * self.scale + self.shift)
+
+
+def load_teacher(
+    recipe: Recipe,
+    data: DataDescription,
+    digests: dict[str, str],
+    calibration: Callable[[], Iterable[Batch]],
+    device: torch.device,
+) -> Teacher:
+    """The teacher of a recipe, on a device.
+
+    Args:
+        recipe: names it, and says what the classes' networks are for.
+        data: the images that it is to teach on.
+        digests: of each part of them.
+        calibration: makes the batches that batch norms of a supernet's architecture are calibrated
+            on, normalised as `data` says.
+        device: where it is to be.
+
+    Raises:
+        RecipeError: for one that cannot be had, that has other classes or another task, or was made
+            for images of another size, and one whose weights are others than the recipe says.
+    """
+    settings = recipe.teacher
+    if not data.image_shape:
+        raise _refused(
+            "it is for images, and these data are of your own: give ms.fit(..., teacher=net)"
+        )
+    try:
+        teacher = (
+            _of_run(recipe, data, digests, calibration, device)
+            if settings.run is not None
+            else _by_name(recipe, data)
+        )
+    except (RecordError, CheckpointError) as error:
+        raise _refused(str(error)) from error
+    if settings.digest is not None and settings.digest != teacher.digest:
+        raise _refused(
+            f"its weights are others than when this run began ({teacher.digest}, then "
+            f"{settings.digest}): give it back as it was, or begin another run"
+        )
+    teacher.module.to(device).eval().requires_grad_(False)
+    return teacher
+
+
+def check_teacher(module: nn.Module, task: Task, batch: Batch) -> None:
+    """Runs a teacher on some images, and refuses what is not of the task.
+
+    Args:
+        module: the network.
+        task: what it is to teach.
+        batch: some images with their targets.
+
+    Raises:
+        RecipeError: if it does not run on them, or gives other outputs.
+    """
+    images, targets = batch
+    size = tuple(images.shape[1:])
+    try:
+        with evaluating(module):
+            outputs = module(images)
+    except (RuntimeError, ValueError, AssertionError) as error:
+        raise _refused(
+            f"it does not run on these images of shape {size} ({_first_line(error)}): give "
+            "data.image_size as it was trained with, or teacher.options that make it for this size"
+        ) from error
+    try:
+        task.check(outputs, targets)
+    except ValueError as error:
+        raise _refused(f"its outputs are not those of the task: {error}") from error
+
+
+def said_of_teacher(teachers: Teachers | None) -> str:
+    """What is to be said of a teacher that is loaded; empty if nothing."""
+    return teachers.teacher.said if teachers is not None and teachers.is_loaded else ""
+
+
+def _refused(why: str) -> RecipeError:
+    return RecipeError(f"[teacher]: {why}")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _normalised(
+    module: nn.Module, data: DataDescription, mean: Sequence[float], std: Sequence[float]
+) -> nn.Module:
+    """A network that was trained with this mean and deviation, for images as `data` has them.
+
+    Raises:
+        RecipeError: if these are of another number of channels.
+    """
+    channels = data.image_shape[0]
+    if len(mean) != channels or len(std) != channels:
+        raise _refused(
+            f"its images were normalised by mean {list(mean)} and std {list(std)}, and these have "
+            f"{channels} channel{'s' * (channels > 1)}: give images like those that it learnt from"
+        )
+    pairs = ((mean, data.mean), (std, data.std))
+    apart = [abs(a - b) for pair in pairs for a, b in zip(*pair, strict=True)]
+    if max(apart) <= _ALIKE:
+        return module
+    return Renormalised(module, (data.mean, data.std), (mean, std))
+
+
+# -- of a library or your own ----------------------------------------------------------------------
+
+
+def _by_name(recipe: Recipe, data: DataDescription) -> Teacher:
+    """A network by its name, with weights that are given.
+
+    Raises:
+        RecipeError: if it cannot be made, or its weights are of other classes or cannot be had.
+        CheckpointError: if they do not fit.
+    """
+    settings = recipe.teacher
+    assert settings.name is not None
+    network = NetworkSettings(
+        name=settings.name,
+        options=settings.options,
+        pretrained=settings.pretrained,
+        weights=settings.weights,
+    )
+    alone = recipe.model_copy(update={"network": network})
+    try:
+        with seeded(recipe.seed, "weights"):
+            module = make_network(alone, data)
+        if network.weights is None:
+            state, where = published(network, data.image_shape[0]), "teacher.pretrained"
+        else:
+            state = read_state(Path(network.weights))
+            where = f"teacher.weights = {network.weights!r}"
+    except RecipeError as error:
+        raise RecipeError(str(error).replace("network.", "teacher.")) from error
+    new = load_given(module, state, data.classes, where)
+    if new is not None:
+        theirs = next(len(t) for name, t in state.items() if name.startswith(f"{new}."))
+        raise _refused(
+            f"its weights are of {theirs} classes (the classifier {new!r}), and these images are "
+            f"of {data.classes}: train it on these first, and give its weights"
+        )
+    mean, std = settings.mean, settings.std
+    if mean is None or std is None:
+        mean, std = _published_normalisation(network, module)
+        if len(mean) != data.image_shape[0]:  # it sees grey images as three equal channels
+            raise _refused(
+                f"{settings.name} was trained on images of {len(mean)} channels, and these have "
+                f"{data.image_shape[0]}: give one that was trained on such images"
+            )
+    return Teacher(_normalised(module, data, mean, std), digest(module.state_dict()))
+
+
+def _published_normalisation(
+    network: NetworkSettings, module: nn.Module
+) -> tuple[Sequence[float], Sequence[float]]:
+    """What images were normalised by that published weights were trained on."""
+    name = network.name.partition(":")[2]
+    if network.library == "timm":
+        told: Any = module.pretrained_cfg
+        return tuple(told["mean"]), tuple(told["std"])
+    from torchvision import models
+
+    transform: Any = models.get_model_weights(name).DEFAULT.transforms()
+    return tuple(transform.mean), tuple(transform.std)
+
+
+# -- of another run --------------------------------------------------------------------------------
+
+
+def _of_run(
+    recipe: Recipe,
+    data: DataDescription,
+    digests: dict[str, str],
+    calibration: Callable[[], Iterable[Batch]],
+    device: torch.device,
+) -> Teacher:
+    """A finished winner of a run, or an architecture of its supernet.
+
+    Raises:
+        RecipeError: if the run is of another task, of other classes or image sizes, or has no such
+            network.
+        RecordError, CheckpointError: if its records or weights are missing or damaged.
+    """
+    # Imported here: they are built on this module.
+    from manyshot.pipeline.stages.describe import described_images
+    from manyshot.runs import Run
+
+    settings = recipe.teacher
+    assert settings.run is not None
+    run = Run(settings.run)
+    described = run.files.space()
+    theirs = described_images(run.files)
+    if described is None or described.images is None or theirs is None or not theirs.mean:
+        raise _refused(
+            f"{settings.run} does not say what its images are like, which space.json of a run on "
+            "images does: give the folder of a whole run"
+        )
+    said = _check_images(recipe, run.recipe, described, data, digests, theirs)
+    if settings.budget is not None:
+        try:
+            arch = run.winner(settings.budget).arch
+        except (KeyError, ValueError) as error:
+            raise _refused(error.args[0]) from error
+        module = run.finished(arch)
+        marked = digest(module.state_dict())
+        return Teacher(_normalised(module, data, theirs.mean, theirs.std), marked, said)
+    net = _supernet(run.files, run.recipe, theirs, device)
+    arch = _arch_of(net, str(settings.arch))
+    tensors, _ = read_weights(run.files.final_weights(run.recipe))
+    told = f"{digest(tensors)} {net.space.to_text(arch)}"
+    marked = hashlib.sha256(told.encode()).hexdigest()[: len(digest(tensors))]
+
+    class Images(nn.Module):
+        """What a network of the run sees of a batch of ours."""
+
+        def forward(self, images: Tensor) -> Tensor:
+            return images
+
+    seen = _normalised(Images(), data, theirs.mean, theirs.std).to(device)
+    stats = calibrate(net, arch, ((seen(images), targets) for images, targets in calibration()))
+    module = net.extract(arch, stats=stats)
+    return Teacher(_normalised(module, data, theirs.mean, theirs.std), marked, said)
+
+
+def _supernet(
+    run: RunFolder, recipe: Recipe, theirs: DataDescription, device: torch.device
+) -> Supernet:
+    """The supernet of a run with its weights, made by its records alone.
+
+    Raises:
+        RecordError: if it is not trained.
+    """
+    from manyshot.pipeline.build import fit_classes  # which is built on this module
+
+    check_trusted(run)
+    weights = run.final_weights(recipe)
+    net, _ = build_supernet(
+        recipe,
+        theirs,
+        sharing=build_sharing(recipe, theirs),
+        given=not recipe.moves,
+        kept=run.original,
+    )
+    fit_classes(recipe, net, theirs.classes)
+    load_weights(weights, net)
+    return net.to(device)
+
+
+def _arch_of(net: Supernet, text: str) -> tuple[int, ...]:
+    """The architecture that a text says.
+
+    Raises:
+        RecipeError: for none of this space.
+    """
+    if text == "largest":
+        return net.space.largest
+    try:
+        return net.space.from_text(text)
+    except ValueError as error:
+        raise _refused(f"arch = {text!r}: {error}; or give 'largest'") from error
+
+
+def _check_images(
+    recipe: Recipe,
+    other: Recipe,
+    described: SpaceRecord,
+    data: DataDescription,
+    digests: dict[str, str],
+    theirs: DataDescription,
+) -> str:
+    """Refuses a run of another task, other classes or another size; says what is doubtful.
+
+    Args:
+        recipe: that of this run.
+        other: that of the teacher's.
+        described: the record of its space and images.
+        data: the images that it is to teach on.
+        digests: of each part of them.
+        theirs: the images that it was trained on.
+
+    Raises:
+        RecipeError: then.
+    """
+    where = recipe.teacher.run
+    if other.task != recipe.task:
+        raise _refused(f"{where} has the task {other.task.name!r}, here it is {recipe.task.name!r}")
+    if theirs.classes != data.classes or theirs.class_names != data.class_names:
+        names = [str(d.class_names or d.classes) for d in (theirs, data)]
+        raise _refused(
+            f"{where} tells classes {names[0]} apart, and these images are of {names[1]}: a "
+            "teacher has to know the same classes in the same order"
+        )
+    if theirs.image_shape != data.image_shape:
+        raise _refused(
+            f"{where} takes images of shape {theirs.image_shape}, and these are of "
+            f"{data.image_shape}: set data.image_size to "
+            f"{list(theirs.image_shape[1:])}, or give another teacher"
+        )
+    assert described.images is not None
+    unseen = [p for p in _SCORED if described.images.digests.get(p) != digests.get(p)]
+    if not unseen:
+        return ""
+    return (
+        f"the teacher in {where} was trained with other {' and '.join(unseen)} images held out "
+        "than these: it may have learnt from images that networks are scored or tested on here, so "
+        "that their figures flatter"
+    )
