@@ -110,7 +110,8 @@ def test_a_sampler_without_the_largest_in_every_step_is_refused():
 
 
 def test_a_run_that_was_stopped_drops_the_same(tmp_path):
-    settings = {"drop_path": RATE, "epochs": 1, "optimizer": "adamw", "lr": 1e-3, "images": 64, "checkpoint_steps": 1}  # fmt: skip
+    settings = {"drop_path": RATE, "optimizer": "adamw", "lr": 1e-3}
+    settings |= {"epochs": 1, "images": 64, "checkpoint_steps": 1}
     whole = trainer(vit(), **settings)
     train(whole)
     first = trainer(vit(), folder=tmp_path, **settings)
