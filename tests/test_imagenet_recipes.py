@@ -37,7 +37,7 @@ SLOW = {"autoformer_small", "autoformer_base", "bignas", "supernet_shifting"}
 LESS = (
     *("data.image_size=32", "data.validation=8", "data.workers=0", "train.epochs=1"),
     *("train.batch_size=6", "train.log_steps=1", "train.precision=fp32", "evaluate.images=8"),
-    'search.budgets=["macs<=60%"]',
+    'search.budgets=["macs<=90%"]',
 )
 """Overrides of all: 24 of 32 images in batches of 6."""
 
@@ -79,7 +79,7 @@ def test_a_recipe_trains_for_four_steps(name, jpegs, tmp_path):
     train_supernet(ws, engine(ws.device, ws.recipe.train, None), tmp_path, Silent())
     rows = records.read_lines(tmp_path / "train.jsonl")
     assert [row["step"] for row in rows] == [1, 2, 3, 4]
-    assert all(math.isfinite(row["loss"]) for row in rows)
+    assert all(math.isfinite(row.get("loss", row.get("code_loss"))) for row in rows)
     moved = [n for n, p in ws.net.named_parameters() if not torch.equal(p, first[n])]
     assert len(moved) > 0.1 * len(first)
 
@@ -97,11 +97,13 @@ def test_what_a_recipe_says_of_itself(name):
     assert all(size % (8 * recipe.data.repeats) == 0 for size in batches)
 
 
+@pytest.mark.slow
 def test_a_recipe_in_two_processes(jpegs, tmp_path):
-    recipe = reduced("autoformer_tiny", jpegs).model_copy(update={"device": "cpu"})
+    recipe = reduced("spos", jpegs)
     path, folder = tmp_path / "two.toml", tmp_path / "run"
     path.write_text(recipe.to_toml())
-    words = ["--set", "train.batch_size=12"]
+    few = "{stem_stride = 1, widths = [16, 32, 48, 64], repeats = [1, 1, 1, 1], tail = 32}"
+    words = ["--set", "train.batch_size=12", "--set", f"network.options={few}"]
     command = [sys.executable, "-m", "manyshot", "train", str(path), "--out", str(folder), *words]
     main, other = two_processes(command)
     assert (main.returncode, other.returncode) == (0, 0), main.errors + other.errors
