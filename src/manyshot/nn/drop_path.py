@@ -46,7 +46,8 @@ class DropPath(nn.Module):
         # Imported here: torchvision costs a second.
         from torchvision.ops import stochastic_depth
 
-        return stochastic_depth(x, self.rate, "row")
+        dropped: Tensor = stochastic_depth(x, self.rate, "row")
+        return dropped
 
 
 def branches(net: nn.Module) -> list[DropPath]:

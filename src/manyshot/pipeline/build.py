@@ -83,7 +83,7 @@ from manyshot.transfer import classifier, new_head
 
 Stage = TypeVar("Stage", bound=Callable[..., Any])
 Part = Literal["validation", "train", "test"]
-OFF = {
+OFF: dict[str, Any] = {
     "accumulate": 1,
     "ema": None,
     "min_lr": 0.0,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -127,7 +127,7 @@ class Renormalised(nn.Module):
 def load_teacher(
     recipe: Recipe,
     data: DataDescription,
-    digests: dict[str, str],
+    digests: Mapping[str, str],
     calibration: Callable[[], Iterable[Batch]],
     device: torch.device,
 ) -> Teacher:
@@ -264,8 +264,9 @@ def _by_name(recipe: Recipe, data: DataDescription) -> Teacher:
             f"its weights are of {theirs} classes (the classifier {new!r}), and these images are "
             f"of {data.classes}: train it on these first, and give its weights"
         )
-    mean, std = settings.mean, settings.std
-    if mean is None or std is None:
+    mean: Sequence[float] = settings.mean or ()
+    std: Sequence[float] = settings.std or ()
+    if network.weights is None:
         mean, std = _published_normalisation(network, module)
         if len(mean) != data.image_shape[0]:  # it sees grey images as three equal channels
             raise _refused(
@@ -295,7 +296,7 @@ def _published_normalisation(
 def _of_run(
     recipe: Recipe,
     data: DataDescription,
-    digests: dict[str, str],
+    digests: Mapping[str, str],
     calibration: Callable[[], Iterable[Batch]],
     device: torch.device,
 ) -> Teacher:
@@ -390,7 +391,7 @@ def _check_images(
     other: Recipe,
     described: SpaceRecord,
     data: DataDescription,
-    digests: dict[str, str],
+    digests: Mapping[str, str],
     theirs: DataDescription,
 ) -> str:
     """Refuses a run of another task, other classes or another size; says what is doubtful.

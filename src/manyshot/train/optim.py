@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Callable, Collection, Mapping
 from fnmatch import fnmatchcase
@@ -143,19 +144,19 @@ def _can_be_fused(
     return len(kinds) == 1 and kinds <= set(devices) and are_numbers and not is_sparse
 
 
-def lamb() -> type[torch.optim.Optimizer]:
+def lamb() -> Callable[..., torch.optim.Optimizer]:
     """The class of timm's LAMB.
 
     Raises:
         ImportError: without timm.
     """
     try:
-        from timm.optim import Lamb
+        made: Callable[..., torch.optim.Optimizer] = importlib.import_module("timm.optim").Lamb
     except ImportError as error:
         raise ImportError(
             "optimizer = 'lamb' is timm's: pip install 'manyshot[timm]', or take 'adamw' or 'sgd'"
         ) from error
-    return Lamb  # type: ignore[no-any-return]
+    return made
 
 
 def check_rates(

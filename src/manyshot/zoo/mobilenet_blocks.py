@@ -131,7 +131,7 @@ class InvertedResidual(nn.Module):
         out: Tensor = self.body(x)
         if self.shortcut is None or self.drop is None:
             return out
-        return self.drop(out) + self.shortcut(x)
+        return self.drop(out) + self.shortcut(x)  # type: ignore[no-any-return]
 
 
 class FitChannels(nn.Module):
