@@ -33,7 +33,7 @@ SMALL = {
     ),
     "supernet_shifting": ("network.options.stem_stride=1",),
 }
-SLOW = {"autoformer_small", "autoformer_base", "bignas", "supernet_shifting"}
+SLOW = {*SMALL} - {"autoformer_tiny", "spos", "kshot"}
 LESS = (
     *("data.image_size=32", "data.validation=8", "data.workers=0", "train.epochs=1"),
     *("train.batch_size=6", "train.log_steps=1", "train.precision=fp32", "evaluate.images=8"),

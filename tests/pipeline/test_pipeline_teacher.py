@@ -207,27 +207,25 @@ def test_a_section_that_says_nothing_or_too_much_is_refused(overrides, words):
 
 
 @pytest.mark.parametrize(
-    ("overrides", "words"),
+    ("setting", "words"),
     [
-        (("train.drop_path=0.1",), "train: drop_path = 0.1 leaves out residual branches"),
-        (("finish.training.drop_path=0.1",), "finish.training: drop_path = 0.1 leaves out"),
-        (("train.rates={nowhere = 2.0}",), "train: rates: 'nowhere' fits no parameter"),
-        (("finish.training.rates={nowhere = 2.0}",), "finish.training: rates: 'nowhere'"),
-        (
-            (
-                "network.name=tiny_vit",
-                "network.options={}",
-                "train.drop_path=0.1",
-                "train.drop_path_for=largest",
-            ),  # fmt: skip
-            "train: drop_path_for = 'largest' is for samplers that train the largest",
-        ),
+        ("train.drop_path=0.1", "train: drop_path = 0.1 leaves out residual branches"),
+        ("finish.training.drop_path=0.1", "finish.training: drop_path = 0.1 leaves out"),
+        ("train.rates={nowhere = 2.0}", "train: rates: 'nowhere' fits no parameter"),
+        ("finish.training.rates={nowhere = 2.0}", "finish.training: rates: 'nowhere'"),
     ],
 )
-def test_options_that_act_on_nothing_are_said_before_training(overrides, words):
+def test_options_that_act_on_nothing_are_said_before_training(setting, words, ws):
     with pytest.raises(RecipeError) as caught:
-        Workspace.build(small(*overrides)).check()
+        replace(ws, recipe=small(setting)).check()
     assert words in str(caught.value)
+
+
+def test_the_largest_alone_cannot_drop_where_steps_are_without_it(ws):
+    settings = ("train.drop_path=0.1", "train.drop_path_for=largest")
+    with pytest.raises(RecipeError, match="train: drop_path_for = 'largest' is for samplers that"):
+        replace(ws, recipe=small(*settings)).check_sampler()
+    replace(ws, recipe=small(*settings, "sampler.name=sandwich")).check_sampler()
 
 
 def test_lamb_without_timm_is_said_before_training(ws, monkeypatch):
