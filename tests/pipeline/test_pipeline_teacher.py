@@ -12,6 +12,7 @@ import manyshot as ms
 from manyshot.pipeline import Workspace
 from manyshot.pipeline.networks import build_network
 from manyshot.pipeline.teachers import Renormalised, load_teacher
+from manyshot.pipeline.verbs.transfer import transfer_recipe
 from manyshot.recipe import Recipe, RecipeError
 from manyshot.seeding import numpy_rng
 from pipeline_runs import lines, run, small
@@ -243,3 +244,12 @@ def test_other_teachers_make_other_weights_and_finished_networks(ws):
 
     assert fingerprints("a")[0] != fingerprints("b")[0]
     assert fingerprints("a")[1] == fingerprints("b")[1]  # winners learn from labels here
+
+
+def test_a_run_that_moves_to_other_images_leaves_its_teacher_behind(base, tmp_path):
+    moved = shutil.copytree(base[0], tmp_path / "moved")
+    whole = taught("teacher.run=x", "teacher.arch=largest", "finish.teacher=network")
+    (moved / "recipe.toml").write_text(whole.to_toml())
+    asked = transfer_recipe(moved, None, "mnist", ())
+    assert not asked.teacher.is_there
+    assert (asked.train.teacher, asked.finish.teacher) == (None, "none")

@@ -10,6 +10,7 @@ from torchvision.ops import StochasticDepth
 from train_nets import same, seeded, trainer, weights
 
 import manyshot as ms
+from manyshot.nn.agreement import check_agreement
 from manyshot.nn.drop_path import Dropping, branches
 from manyshot.train import Standalone, train
 from manyshot.train.optimisation import Optimisation
@@ -76,6 +77,33 @@ def test_every_residual_branch_of_the_zoo_can_be_left_out():
 
 
 vit = functools.partial(seeded, lambda: ms.Supernet(ms.zoo.tiny_vit(), input_shape=(1, 8, 8)))
+
+
+def test_a_path_draws_for_its_blocks_and_full_masks_for_all():
+    net = vit().train()
+    drawn = []
+    for branch in branches(net):
+        branch.register_forward_hook(lambda *_: drawn.append(1))
+    [depth] = [d for d in net.space.decisions if d.name == "depth"]
+    smallest = net.space.smallest
+    images = torch.randn((4, 1, 8, 8), generator=torch.Generator().manual_seed(0))
+    net(images, smallest)
+    path = len(drawn)
+    drawn.clear()
+    masked = {"policy": {depth: torch.tensor([1.0, 0.0, 0.0], requires_grad=True)}}
+    Dropping(net, RATE).turn(True)
+    net(images, smallest, **masked)  # the first time it is compared with slices too
+    drawn.clear()
+    net(images, smallest, **masked)
+    assert (path, len(drawn)) == (2 * 2, 2 * 4)  # of 3 and of 5 blocks, all but the first
+
+
+def test_masks_and_slices_are_compared_without_dropping():
+    """They draw for other branches, so that they would differ."""
+    net = ms.Supernet(small("macro"), input_shape=SHAPE).train()
+    Dropping(net, RATE).turn(True)
+    images = torch.randn((4, *SHAPE), generator=torch.Generator().manual_seed(0))
+    check_agreement(net, images, [(2, 1, 2, 1, 2, 1, 2, 1)])
 
 
 def test_the_largest_alone_is_dropped_and_nothing_after_a_step():

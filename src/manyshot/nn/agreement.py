@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from torch.nn.modules.dropout import _DropoutNd
 from torch.utils import _pytree as pytree
 
+from manyshot.nn.drop_path import DropPath
 from manyshot.nn.inputs import batch_of, is_batched, tensors_in
 from manyshot.nn.layer import active_part, take
 from manyshot.nn.selection import Part, Selection
@@ -48,8 +49,9 @@ def check_agreement(net: Any, images: Any, archs: Iterable[Arch] | None = None) 
     """Compares masked and sliced forwards on the first of `images`.
 
     Nothing of `net` is touched: a copy of it runs in float64 on the CPU, in the mode that it is in
-    (batch norms by the batch, dropout off), with noise added to parameters that are all zeros or
-    ones. Decisions whose policy gets no gradient of the output, where they matter, are a warning.
+    (batch norms by the batch, dropout and stochastic depth off), with noise added to parameters
+    that are all zeros or ones. Decisions whose policy gets no gradient of the output, where they
+    matter, are a warning.
 
     Args:
         net: a supernet.
@@ -143,7 +145,7 @@ def _double(net: Any) -> Any:
     twin: Any = copy.deepcopy(net, {id(d): d for d in net.space.decisions}).double().cpu()
     twin._masks_agree = True
     for module in twin.modules():
-        if isinstance(module, _DropoutNd):
+        if isinstance(module, _DropoutNd | DropPath):
             module.eval()
     generator = torch_generator("noise", "checks")
     with torch.no_grad():

@@ -31,8 +31,9 @@ def transfer_recipe(run: Path, path: Path | None, data: str | None, overrides: l
 
     Network and sharing are those of the run, but for what its slices began as. Budgets that it
     chose itself, because its recipe had none, are not taken over: the target gets default ones as
-    any run does. Where the recipe does not say, the supernet shifts on the population, its
-    classifier at `HEAD_RATE` times the rate of all else, and `WATCHED` networks are watched.
+    any run does; nor is a teacher, since it knows the classes of the run. Where the recipe does not
+    say, the supernet shifts on the population, its classifier at `HEAD_RATE` times the rate of all
+    else, and `WATCHED` networks are watched.
 
     Args:
         run: the folder of the run whose supernet is taken.
@@ -55,9 +56,9 @@ def transfer_recipe(run: Path, path: Path | None, data: str | None, overrides: l
         values = {key: value for key, value in own.items() if key not in about_images}
         values["search"] = _without_default_budgets(run, own["search"])
         values["shifting"] = {k: v for k, v in own["shifting"].items() if (k, v) not in _FROZEN}
-        if values.pop("teacher", {}).keys() & {"run", "name"}:  # it knows the other images' classes
+        if values.pop("teacher", {}).keys() & {"run", "name"}:  # it knows the run's own classes
             for section in ("train", "finish"):
-                values[section] = {k: v for k, v in values[section].items() if v != "network"}
+                values[section] = {k: v for k, v in own[section].items() if v != "network"}
     for part in ("network", "sharing"):
         values.setdefault(part, own[part])
     target = [] if data is None else [f"data.name={data!r}"]
