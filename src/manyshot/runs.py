@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from manyshot.data.prepared import Picture
     from manyshot.nn import BatchNormStats
     from manyshot.pipeline import Prediction, Workspace
+    from manyshot.pipeline.workers import Workers
     from manyshot.space import Arch
     from manyshot.supernet import Supernet
 
@@ -45,6 +46,7 @@ def run(
     out: Path | str | None = None,
     overrides: Sequence[str] = (),
     progress: Progress | None = None,
+    workers: Workers | None = None,
     **sections: Any,
 ) -> Run:
     """Trains, searches, finishes, exports and reports, as a recipe says; returns the run.
@@ -60,6 +62,8 @@ def run(
             recipe goes on where that was stopped.
         overrides: such as `"train.epochs=5"` (TOML values).
         progress: shows how far it is, such as `manyshot.progress.Bars()`; by default nothing.
+        workers: what scores candidates, such as `manyshot.pipeline.workers.Processes(2)`; by
+            default this process. They give the same numbers.
         **sections: sections and keys of a recipe, in place of a file. Besides, `network` may be a
             module or a supernet (it is copied), or its name; a module without decisions is
             converted (see `ms.convert`), as `convert` says; `data` may be `(train, test)`,
@@ -76,7 +80,7 @@ def run(
     network, data, sections = _taken_out(sections)
     settings = _settings(recipe, overrides, sections)
     folder = new_folder(settings.name) if out is None else Path(out)
-    return perform(settings, folder, progress, network=network, data=data)
+    return perform(settings, folder, progress, network=network, data=data, workers=workers)
 
 
 def _taken_out(sections: Mapping[str, Any]) -> tuple[nn.Module | None, Any, dict[str, Any]]:
@@ -122,6 +126,7 @@ def perform(
     source: Path | None = None,
     network: nn.Module | None = None,
     data: Any = None,
+    workers: Workers | None = None,
 ) -> Run:
     """Does everything a recipe says in `folder`, and writes the report.
 
@@ -133,6 +138,7 @@ def perform(
         source: the folder of a run whose supernet is moved to the recipe's images.
         network: what a recipe means that says `given`, as in `run`.
         data: likewise.
+        workers: as in `run`.
 
     It raises what `run` does.
     """
@@ -141,7 +147,7 @@ def perform(
 
     try:
         with giving(Given(network, data)):
-            everything(recipe, folder, progress, trained=trained, source=source)
+            everything(recipe, folder, progress, trained=trained, source=source, workers=workers)
     finally:  # also of a run that found no winner for a budget, or could not write a format
         if is_main_process() and RunFolder(folder).result_file.exists():
             Run(folder).report()
@@ -322,13 +328,24 @@ class Run(Shown):
             raise KeyError(f"budget {budget!r} has no winner in {self.folder}, have {have}")
         return winners[spelt]
 
-    def resume(self, progress: Progress | None = None) -> Run:
+    def resume(self, progress: Progress | None = None, workers: Workers | None = None) -> Run:
         """Goes on with a run that was stopped, to the same result as if it never was.
+
+        Args:
+            progress: as in `ms.run`.
+            workers: likewise.
 
         It raises what `run` does.
         """
         check_trusted(self.files, trust=self._trust)
-        return perform(self.recipe, self.folder, progress, network=self._network, data=self._data)
+        return perform(
+            self.recipe,
+            self.folder,
+            progress,
+            network=self._network,
+            data=self._data,
+            workers=workers,
+        )
 
     def _giving(self) -> AbstractContextManager[None]:
         from manyshot.pipeline.given import Given, giving

@@ -438,8 +438,7 @@ class TestWorkers:
             assert time.monotonic() < until, "a process goes on with work that nobody waits for"
             time.sleep(0.1)
 
-    def test_a_process_without_work_ends(self, monkeypatch):
-        monkeypatch.setattr("manyshot.pipeline.workers._IDLE_SECONDS", 0.5)
+    def test_a_process_without_work_ends(self):
         others = set(Processes(2).run(_who, self.tasks))  # one may be ready before the other is
         until = time.monotonic() + 30
         while any(map(_alive, others)):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -11,8 +10,10 @@ import typer
 from manyshot.cli.shared import (
     RESEARCH,
     USING,
+    Count,
     DryRun,
     Json,
+    OnRay,
     Overrides,
     Quiet,
     RecipePath,
@@ -27,6 +28,7 @@ from manyshot.cli.shared import (
     show,
     show_told,
     trusted_recipe_of,
+    workers_of,
 )
 
 
@@ -42,7 +44,7 @@ def truth_command(
         Path | None, typer.Option(help="Where trainings are added; by default truth/NAME.")
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Trainings at once.")] = 1,
-    ray: Annotated[bool, typer.Option("--ray", help="Through Ray: on many machines.")] = False,
+    ray: OnRay = False,
     of: Annotated[
         list[Path] | None, typer.Option(help="A run, for truth.plan=top or winners; repeatable.")
     ] = None,
@@ -61,7 +63,6 @@ def truth_command(
     for run in of or []:
         recipe_of(run)
     from manyshot.pipeline import preview_truth, truth
-    from manyshot.pipeline.workers import Processes, Ray
     from manyshot.run_folder import TRUTHS, TruthFolder
 
     folder = out or Path(TRUTHS) / settings.name
@@ -70,12 +71,11 @@ def truth_command(
         told = preview_truth(settings, folder, bars, workers=workers, of=runs, archs=texts)
         show_told(told, as_json=False)
         return
-    threads = settings.threads if isinstance(settings.threads, int) else os.cpu_count() or 1
     truth(
         settings,
         folder,
         progress(quiet),
-        workers=Ray(workers, threads) if ray else Processes(workers),
+        workers=workers_of(settings, workers, ray),
         of=of or [],
         archs=arch or [],
     )
@@ -134,6 +134,8 @@ def rank_command(
         Path | None,
         typer.Option(help="Where scores and page go, if not into the run, which may be read-only."),
     ] = None,
+    workers: Count = 1,
+    ray: OnRay = False,
     trust: Trust = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -166,6 +168,7 @@ def rank_command(
         "uncalibrated": uncalibrated,
         "zero_cost": zero_cost,
         "out": out,
+        "workers": workers_of(settings, workers, ray),
     }
     table = load_truth(truth, by="loss" if by_loss else "score")
     bars = progress(quiet)

@@ -12,8 +12,10 @@ import typer
 from manyshot.cli.shared import (
     RESEARCH,
     USING,
+    Count,
     DryRun,
     Json,
+    OnRay,
     Out,
     Overrides,
     Quiet,
@@ -33,6 +35,7 @@ from manyshot.cli.shared import (
     show_preview,
     speaks,
     trusted_recipe_of,
+    workers_of,
 )
 
 if TYPE_CHECKING:
@@ -51,6 +54,8 @@ def run_command(
     set_: Overrides = None,
     out: Out = None,
     resume: Resume = None,
+    workers: Count = 1,
+    ray: OnRay = False,
     trust: Trust = False,
     dry_run: DryRun = False,
     as_json: Json = False,
@@ -62,7 +67,8 @@ def run_command(
         show_preview(recipe, set_, out, resume, as_json=as_json, bars=bars, whole=True)
         return
     settings, folder = settings_of(recipe, set_, out, resume, trust)
-    _perform_and_show(settings, folder, as_json, progress(quiet))
+    crew = workers_of(settings, workers, ray)
+    _perform_and_show(settings, folder, as_json, progress(quiet), workers=crew)
 
 
 @command(
@@ -101,6 +107,8 @@ def search_command(
     run: RunPath,
     set_: Overrides = None,
     out: Out = None,
+    workers: Count = 1,
+    ray: OnRay = False,
     trust: Trust = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -112,8 +120,8 @@ def search_command(
     if set_ and out is None:
         raise typer.BadParameter("other settings need another folder: give --out too")
     settings = loaded(trusted_recipe_of(run, trust), set_)
-
-    _perform_and_show(settings, out or run, as_json, progress(quiet), trained=run)
+    crew = workers_of(settings, workers, ray)
+    _perform_and_show(settings, out or run, as_json, progress(quiet), trained=run, workers=crew)
 
 
 @command(
@@ -127,6 +135,8 @@ def transfer_command(
     data: Annotated[str | None, typer.Option(help="The target data set's name.")] = None,
     set_: Overrides = None,
     out: Out = None,
+    workers: Count = 1,
+    ray: OnRay = False,
     trust: Trust = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -141,7 +151,8 @@ def transfer_command(
 
     settings = transfer_recipe(run, recipe, data, set_ or [])
     folder = folder_of(settings.name, out)
-    _perform_and_show(settings, folder, as_json, progress(quiet), source=run)
+    crew = workers_of(settings, workers, ray)
+    _perform_and_show(settings, folder, as_json, progress(quiet), source=run, workers=crew)
 
 
 @command(
@@ -288,7 +299,7 @@ def benchmark_command(
 
 
 def _perform_and_show(
-    settings: Recipe, folder: Path, as_json: bool, bars: Any, **sources: Any
+    settings: Recipe, folder: Path, as_json: bool, bars: Any, **options: Any
 ) -> None:
     """Does a run and prints its winners, also those there are where something is missing."""
     from manyshot.pipeline.stages.finish import ExportFailed  # slow to import, so not for --help
@@ -297,7 +308,7 @@ def _perform_and_show(
     from manyshot.search import Infeasible
 
     try:
-        perform(settings, folder, bars, **sources)
+        perform(settings, folder, bars, **options)
     except (ExportFailed, Infeasible):
         if RunFolder(folder).result_file.exists():
             _show(Run(folder), as_json)

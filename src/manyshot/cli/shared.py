@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 if TYPE_CHECKING:
+    from manyshot.pipeline.workers import Workers
     from manyshot.recipe import Recipe
 
 app = typer.Typer(
@@ -66,6 +68,10 @@ Trust = Annotated[
     bool, typer.Option("--trust", help="Run code that the recipe of somebody's run names.")
 ]
 RunPath = Annotated[Path, typer.Argument(help="The folder of a run.")]
+Count = Annotated[
+    int, typer.Option("--workers", min=1, help="Processes that score architectures at once.")
+]
+OnRay = Annotated[bool, typer.Option("--ray", help="Through Ray: on many machines.")]
 
 
 def loaded(path: Path | None, overrides: list[str] | None) -> Recipe:
@@ -182,6 +188,17 @@ def check_alone(command: str) -> None:
 
     if processes() > 1:
         raise typer.BadParameter(f"manyshot {command} is one process: start it without torchrun")
+
+
+def workers_of(settings: Recipe, count: int, ray: bool) -> Workers:
+    """What works in other processes: of Ray each has the cores and the GPU that a recipe needs."""
+    from manyshot.pipeline.build import pick_device
+    from manyshot.pipeline.workers import Processes, Ray
+
+    if not ray:
+        return Processes(count)
+    threads = settings.threads if isinstance(settings.threads, int) else os.cpu_count() or 1
+    return Ray(count, threads, int(pick_device(settings.device).type == "cuda"))
 
 
 def progress(quiet: bool) -> Any:

@@ -3,6 +3,7 @@
 from manyshot.evaluate.prefix import Account, Population
 from manyshot.evaluate.running import RunningStatistics, shared_statistics
 from manyshot.evaluate.score import Score, calibrate, score, score_module
+from manyshot.evaluate.spread import Spread
 from manyshot.nn.modes import evaluating
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "Population",
     "RunningStatistics",
     "Score",
+    "Spread",
     "calibrate",
     "evaluating",
     "score",

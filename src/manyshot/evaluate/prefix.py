@@ -156,6 +156,10 @@ class Population:
         archs: what is scored or known, without repetition, in the order given.
         method: `prefix tree`, or `one by one: ` and why.
         survey: what is known of the network's stages; None if it was not looked at.
+        calibration: the batches that statistics come from.
+        statistics_of: what gives them in place of a calibration; None if nothing does.
+        validation: the batches that architectures are scored on.
+        parts: into how many random parts these are shared out.
     """
 
     def __init__(
@@ -191,13 +195,14 @@ class Population:
         Raises:
             ValueError: if an architecture is not in the space.
         """
-        self.net, self.task, self._memory, self._parts = net, as_task(task), memory, parts
+        self.net, self.task, self._memory, self.parts = net, as_task(task), memory, parts
         self.survey = survey
         self.archs = tuple(dict.fromkeys(net.space.check(tuple(arch)) for arch in archs))
         self._known = frozenset(map(tuple, known))
-        self._statistics_of = calibration if callable(calibration) else None
-        self._calibration = _Images(() if callable(calibration) else _again(calibration))
-        self._validation = _again(validation)
+        self.statistics_of = calibration if callable(calibration) else None
+        self.calibration = () if callable(calibration) else _again(calibration)
+        self._calibration = _Images(self.calibration)
+        self.validation = _again(validation)
         self._paths: dict[StagePath, list[Arch]] = {}
         self._spent, self.method = _Spent(), "prefix tree"
         try:
@@ -207,22 +212,22 @@ class Population:
 
     def _plan(self) -> None:
         self._stages = stages_of(self.net, self.archs)
-        images = _Images(self._validation)
-        parts = [images] if self._statistics_of else [self._calibration, images]
+        images = _Images(self.validation)
+        parts = [images] if self.statistics_of else [self._calibration, images]
         if not all(part.sizes for part in parts):
             raise Unfit("there are no images")
         if not all(isinstance(images, Tensor) for part in parts for images in part):
             raise Unfit("what the network takes is more than one tensor")
         self._root = _Carried(self._calibration, images)
-        self._targets = [targets for _, targets in self._validation]
+        self._targets = [targets for _, targets in self.validation]
         self._sizes = [size for part in parts for size in part.sizes]
         if self.archs:
             if self.survey is None:
                 self.survey = Survey(self.net, self._stages, next(iter(parts[0])))
             paths = self.survey.paths(self.archs)
             self._kept = kept_after(list(paths), sum(self._sizes), self._memory)
-            if self._statistics_of is not None:
-                self._shared = _shared_statistics(self._statistics_of, paths)
+            if self.statistics_of is not None:
+                self._shared = _shared_statistics(self.statistics_of, paths)
             self._paths = paths
 
     @property
@@ -243,24 +248,52 @@ class Population:
     def __iter__(self) -> Iterator[tuple[Arch, Score]]:
         self._spent = _Spent()
         if self._paths:
-            numbers = {path: [step.number for step in path] for path in self._paths}
-            yield from self._descend(0, sorted(self._paths, key=numbers.__getitem__), self._root)
+            yield from self._descend(0, self._in_order(), self._root)
             return
         for arch in self.archs:  # one by one; or there are none
             if arch in self._known:
                 self._spent.architectures += 1
                 continue
-            stats = self._calibration if self._statistics_of is None else self._statistics_of(arch)
+            stats = self._calibration if self.statistics_of is None else self.statistics_of(arch)
             scored = score(
                 self.net,
                 arch,
                 calibration=stats,
-                validation=self._validation,
+                validation=self.validation,
                 task=self.task,
-                parts=self._parts,
+                parts=self.parts,
             )
             self._spent.architectures += 1
             yield arch, scored
+
+    def _in_order(self) -> list[StagePath]:
+        """The paths as the tree is walked."""
+        numbers = {path: [step.number for step in path] for path in self._paths}
+        return sorted(self._paths, key=numbers.__getitem__)
+
+    def portions(self, count: int) -> list[list[Arch]]:
+        """What is not known in advance, in at most so many parts of about equal work.
+
+        Each is a piece of the tree, so that architectures with much in common are together. Where
+        architectures are scored one by one, each counts the same.
+        """
+        branches: list[tuple[list[Arch], int]] = [([arch], 1) for arch in self.archs]
+        if self._paths:
+            before: StagePath = ()
+            branches = []
+            for path in self._in_order():
+                pairs = enumerate(zip(path, before, strict=False))
+                split = next((i for i, (one, other) in pairs if one is not other), 0)
+                branches.append((self._paths[path], sum(step.macs for step in path[split:])))
+                before = path
+        left = [([a for a in archs if a not in self._known], macs) for archs, macs in branches]
+        work = [(archs, max(1, macs)) for archs, macs in left if archs]
+        whole, done = sum(macs for _, macs in work), 0.0
+        portions: list[list[Arch]] = [[] for _ in range(count)]
+        for archs, macs in work:
+            portions[min(int((done + macs / 2) / whole * count), count - 1)] += archs
+            done += macs
+        return [portion for portion in portions if portion]
 
     def _descend(
         self, start: int, paths: Sequence[StagePath], source: _Carried | None
@@ -313,14 +346,14 @@ class Population:
             stats = self._stats(start, stop, path, source, None)
             with self.net.selecting(self._paths[path][0], stats):
                 outputs = (self._forward(start, stop, path, x) for x in source.validation)
-                return total(self.task, zip(outputs, self._targets, strict=True), self._parts)
+                return total(self.task, zip(outputs, self._targets, strict=True), self.parts)
 
     def _stats(
         self, start: int, stop: int, path: StagePath, source: _Carried, keep: list[Tensor] | None
     ) -> BatchNormStats:
         """The statistics of the stages from `start` to `stop`; outputs are added to `keep`."""
         arch = self._paths[path][0]
-        if self._statistics_of is not None:
+        if self.statistics_of is not None:
             steps = range(start, stop)
             tensors = {n: self._shared[path[: i + 1], n] for i in steps for n in path[i].norms}
             return BatchNormStats(arch, tensors)

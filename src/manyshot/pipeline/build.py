@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -31,6 +31,7 @@ from manyshot.data import (
 from manyshot.data.fixed_batches import drawn
 from manyshot.data.images import pixels_of
 from manyshot.data.joining import joined
+from manyshot.evaluate import Population, Score, Spread
 from manyshot.fitting import growth_of
 from manyshot.nn.inputs import Inputs, inputs_of
 from manyshot.nn.pointwise import TrainingFormat, training_format
@@ -245,6 +246,7 @@ class Workspace:
         inherited: the weights of another run that slices began as, if they did.
         sized: the cost tables of images of other sizes, as far as they are known, by their side.
         teachers: loads the network of `[teacher]`, if there is one.
+        spread: has many architectures scored by other processes; None scores in this one.
     """
 
     recipe: Recipe
@@ -261,6 +263,7 @@ class Workspace:
     inherited: Inherited | None = None
     sized: dict[int, CostTable] = field(default_factory=dict)
     teachers: Teachers | None = None
+    spread: Spread | None = None
 
     @classmethod
     def build(cls, recipe: Recipe, folder: Path | None = None) -> Workspace:
@@ -432,6 +435,19 @@ class Workspace:
         own = {m: table([arch])[0].item() for m, table in self.costs.items() if m in fields}
         further = {m: cost for m, cost in self.costs_of(arch).items() if m not in fields}
         return {**own, "costs": further or None}
+
+    def scored(self, population: Population, weights: str) -> Iterator[tuple[Arch, Score]]:
+        """The scores of a population in any order, by other processes if there are any.
+
+        Args:
+            population: of this supernet.
+            weights: the digest of its weights.
+        """
+        if self.spread is None:
+            yield from population
+        else:
+            for arch, score, _ in self.spread.scores(population, weights):
+                yield arch, score
 
     def limits(self, metrics: tuple[str, ...] | None = None) -> list[Limit]:
         """The recipe's budgets as limits on costs, those on `metrics` alone if given.

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import os
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol, final
 
-import joblib
-import torch
-
+from manyshot.crews import Crew, LocalCrew, RayCrew
+from manyshot.evaluate import Spread
+from manyshot.pipeline.build import Workspace
 from manyshot.run_folder import TruthLine
+from manyshot.writing import processes
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,16 +40,19 @@ class Failed:
     why: str
 
 
-_IDLE_SECONDS = 10
-"""A process that has had nothing to do for so long ends, and its memory is free."""
-
 Outcome = TruthLine | Failed
 Work = Callable[[Task], Outcome]
 """A function of a module, which other processes import by name."""
 
 
 class Workers(Protocol):
-    """Somebody who does tasks, in this process or in others."""
+    """Somebody who does tasks, in this process or in others.
+
+    Attributes:
+        count: how many are done at once.
+    """
+
+    count: int
 
     def run(self, work: Work, tasks: Sequence[Task]) -> Iterator[Outcome]:
         """What `work` makes of each task, as they finish, in any order.
@@ -57,17 +61,22 @@ class Workers(Protocol):
         """
         ...
 
+    def crew(self) -> AbstractContextManager[Crew | None]:
+        """The workers, who keep what they were sent between tasks; None is this process itself."""
+        ...
+
 
 @final
 class Processes:
-    """Processes of this machine, which joblib makes.
+    """Processes of this machine.
 
-    One is this process itself. More are new ones, each with as many threads as this process, and
-    they end with it, even if it is killed; on Windows each then does its task to the end.
+    One is this process itself. More are new ones, each with as many threads as this process and
+    with one GPU, if there are any. They end with it, even if it is killed; on Windows each then
+    does its task to the end.
     """
 
     def __init__(self, count: int) -> None:
-        """Says how many there will be; they are made by `run`.
+        """Says how many there will be; they are made when there is something to do.
 
         Raises:
             ValueError: if `count` is below one.
@@ -80,50 +89,48 @@ class Processes:
         """See `Workers`.
 
         Raises:
-            RuntimeError: if a process ends without an answer, as one killed for memory does.
+            RuntimeError: if processes end without an answer to the same task again and again, as
+                those killed for memory do.
         """
-        with joblib.parallel_config(
-            "loky",
-            idle_worker_timeout=_IDLE_SECONDS,
-            initializer=_follow,
-            initargs=(os.getpid(), torch.get_num_threads()),
-        ):
-            parallel = joblib.Parallel(self.count, return_as="generator_unordered", batch_size=1)
-        try:
-            yield from parallel(joblib.delayed(work)(task) for task in tasks)
-        except BrokenProcessPool as error:
-            raise RuntimeError(
-                f"one of {self.count} processes ended without an answer, perhaps for lack of "
-                "memory; what is finished is on record: go on with fewer --workers"
-            ) from error
+        with self.crew() as crew:
+            if crew is None:
+                yield from map(work, tasks)
+                return
+            for _, outcome in crew.run(_one, [(work, task) for task in tasks]):
+                yield outcome
+
+    @contextlib.contextmanager
+    def crew(self) -> Iterator[Crew | None]:
+        """See `Workers`."""
+        if self.count == 1:
+            yield None
+            return
+        with LocalCrew(self.count) as crew:
+            yield crew
 
 
-def _follow(parent: int, threads: int) -> None:
-    """Gives this process its threads, and ends it when the one that made it has ended.
-
-    By itself a process of joblib then goes on to the end of its task, which may be hours away.
-    """
-    torch.set_num_threads(threads)
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+def _one(kept: Mapping[str, Any], asked: tuple[Work, Task]) -> Outcome:
+    work, task = asked
+    return work(task)
 
 
 @final
 class Ray:
     """The machines of a Ray cluster: that of `RAY_ADDRESS`, or one made here for the time.
 
-    manyshot and the images must be on each of them, the images where the recipe says. This is not
-    joblib's Ray backend, because that gives no result before all tasks are done (Ray 2.60 with
-    joblib 1.6), so that a killed command would lose what was finished.
+    manyshot must be on each of them. For trainings alone the images must be too, where the recipe
+    says; for scores only those that do not fit in memory. This is not joblib's Ray backend, because
+    that gives no result before all tasks are done (Ray 2.60 with joblib 1.6), so that a killed
+    command would lose what was finished.
     """
 
-    def __init__(self, count: int, cpus: int) -> None:
-        """Says that `count` tasks run at once, each on `cpus` cores.
+    def __init__(self, count: int, cpus: int, gpus: float = 0) -> None:
+        """Says that `count` tasks run at once.
+
+        Args:
+            count: how many.
+            cpus: the cores of each.
+            gpus: the GPUs of each; two share one that has half of it.
 
         Raises:
             ImportError: without Ray.
@@ -132,27 +139,67 @@ class Ray:
             import ray
         except ImportError as error:
             raise ImportError("--ray needs Ray: install manyshot[ray]") from error
-        self._ray, self.count, self.cpus = ray, count, cpus
+        self._ray, self.count, self.cpus, self.gpus = ray, count, cpus, gpus
 
     def run(self, work: Work, tasks: Sequence[Task]) -> Iterator[Outcome]:
         """See `Workers`."""
         ray = self._ray
-        own = not ray.is_initialized()
-        if own and "RAY_ADDRESS" in os.environ:
+        with self._connected():
+            remote = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus)(work)
+            waiting, running = list(reversed(tasks)), list[Any]()
+            try:
+                while waiting or running:
+                    while waiting and len(running) < self.count:
+                        running.append(remote.remote(waiting.pop()))
+                    finished, running = ray.wait(running)
+                    yield from ray.get(finished)
+            finally:
+                for reference in running:
+                    ray.cancel(reference, force=True)
+
+    @contextlib.contextmanager
+    def crew(self) -> Iterator[Crew]:
+        """See `Workers`."""
+        crew = RayCrew(self._ray, self.count, self.cpus, self.gpus)
+        with self._connected(), crew:
+            yield crew
+
+    @contextlib.contextmanager
+    def _connected(self) -> Iterator[None]:
+        """Connected to the cluster; to one that is made here until the end."""
+        ray = self._ray
+        if ray.is_initialized():
+            yield
+            return
+        if "RAY_ADDRESS" in os.environ:
             ray.init(log_to_driver=False)
-        elif own:
+        else:
             cores = self.count * self.cpus
             ray.init(num_cpus=cores, include_dashboard=False, log_to_driver=False)
-        remote = ray.remote(num_cpus=self.cpus)(work)
-        waiting, running = list(reversed(tasks)), list[Any]()
         try:
-            while waiting or running:
-                while waiting and len(running) < self.count:
-                    running.append(remote.remote(waiting.pop()))
-                finished, running = ray.wait(running)
-                yield from ray.get(finished)
+            yield
         finally:
-            for reference in running:
-                ray.cancel(reference, force=True)
-            if own:
-                ray.shutdown()
+            ray.shutdown()
+
+
+def check_workers(workers: Workers | None) -> None:
+    """Refuses workers of one of several processes, which share out candidates themselves.
+
+    Raises:
+        ValueError: then.
+    """
+    if workers is not None and workers.count > 1 and processes() > 1:
+        raise ValueError(
+            f"workers = {workers.count} beside {processes()} processes of torchrun, which share "
+            "candidates out themselves: leave --workers and --ray out, or start one process"
+        )
+
+
+@contextlib.contextmanager
+def scoring_by(workers: Workers | None, ws: Workspace) -> Iterator[Workspace]:
+    """The workspace, whose candidates are scored by workers until the end of the context."""
+    if workers is None:
+        yield ws
+        return
+    with workers.crew() as crew:
+        yield ws if crew is None else dataclasses.replace(ws, spread=Spread(crew))

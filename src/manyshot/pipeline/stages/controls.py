@@ -35,6 +35,7 @@ from manyshot.search.limit import within
 from manyshot.seeding import numpy_rng
 from manyshot.space import Arch
 from manyshot.tasks import Guesses
+from manyshot.train.checkpoint import digest
 
 STARTS = 16
 """So many random networks within a budget are starts of the climb to its largest."""
@@ -140,15 +141,16 @@ def _scored(ws: Workspace, archs: Sequence[Arch], progress: Progress) -> dict[Ar
     """Proxy scores on the images that decide which network wins."""
     images, scores = Images(ws), dict[Arch, Score]()
     shifts = ws.recipe.shifting.name != "none"
+    population = evaluate.Population(
+        ws.net,
+        archs,
+        calibration=images.calibration,
+        validation=images.whole if shifts else images.validation,
+        task=ws.task,
+    )
+    weights = "" if ws.spread is None else digest(ws.net.state_dict())
     with progress.stage("controls", len(archs)) as advance, evaluating(ws.net):
-        population = evaluate.Population(
-            ws.net,
-            archs,
-            calibration=images.calibration,
-            validation=images.whole if shifts else images.validation,
-            task=ws.task,
-        )
-        for arch, score in population:
+        for arch, score in ws.scored(population, weights):
             scores[arch] = score
             advance(len(scores), "")
     return scores

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import operator
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from manyshot import evaluate, records
 from manyshot.data.own import joined
-from manyshot.evaluate import Account
+from manyshot.evaluate import Account, Population
 from manyshot.evaluate.prefix import Calibration
+from manyshot.evaluate.spread import Scored
+from manyshot.evaluate.stages import Survey
 from manyshot.nn.batch_norm import BatchNormStats
 from manyshot.nn.inputs import batch_of, in_parts
 from manyshot.pipeline.build import Workspace
@@ -137,25 +139,43 @@ class ProxyScores:
         """Scores what is not on record; `calibration` is as `Population` takes it."""
         archs, calibrated = self.archs, not callable(calibration)
         known = {arch for arch in archs if (arch, calibrated) in self._known}
-        done, began = len(known), time.perf_counter()
+        done = len(known)
         with progress.stage(stage, len(archs), done) as advance:
-            population = evaluate.Population(
-                self.ws.net,
-                archs,
-                calibration=calibration,
-                validation=self.batches.validation,
-                task=self.ws.task,
-                known=known,
-            )
-            for arch, score in population:
+            population = self._population(calibration, known)
+            for arch, score, seconds in self._scored(population):
                 text = self.ws.net.space.to_text(arch)
                 score = score.checked(f"architecture {text} on validation images")
                 done += 1
-                now = time.perf_counter()
-                self._record(arch, score, calibrated=calibrated, seconds=round(now - began, 4))
-                began = now
+                self._record(arch, score, calibrated=calibrated, seconds=round(seconds, 4))
                 advance(done, f"{score.value:.4f}")
+            if self.ws.spread is not None:  # what one process would have taken
+                population = self._population(calibration, archs, population.survey)
+                assert not list(population)
         return {arch: self._known[arch, calibrated] for arch in archs}, population.account
+
+    def _population(
+        self, calibration: Calibration, known: Collection[Arch], survey: Survey | None = None
+    ) -> Population:
+        return Population(
+            self.ws.net,
+            self.archs,
+            calibration=calibration,
+            validation=self.batches.validation,
+            task=self.ws.task,
+            known=known,
+            survey=survey,
+        )
+
+    def _scored(self, population: Population) -> Iterator[Scored]:
+        """Scores with their seconds, in any order."""
+        if self.ws.spread is not None:
+            yield from self.ws.spread.scores(population, self.weights)
+            return
+        began = time.perf_counter()
+        for arch, score in population:
+            now = time.perf_counter()
+            yield arch, score, now - began
+            began = time.perf_counter()
 
     def _shared_statistics(self) -> Callable[[Arch], BatchNormStats]:
         """Of batches as large as those of training, as far as the images allow."""

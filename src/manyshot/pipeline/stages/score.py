@@ -223,7 +223,8 @@ class Scorer(Generic[L]):
         name = batches.calibration_id if stats is None else RUNNING
         keys = {arch: (arch, version, name, validation.images) for arch in archs}
         new = [arch for arch, key in keys.items() if key not in self.known]
-        scored, scores = self._together(new, validation, stats), dict[Arch, Score]()
+        scored = self._together(new, version, validation, stats)
+        scores = dict[Arch, Score]()
         for arch in archs:
             before = self.known.get(keys[arch])
             if before is not None:
@@ -261,6 +262,7 @@ class Scorer(Generic[L]):
     def _together(
         self,
         archs: Sequence[Arch],
+        version: int,
         validation: FixedBatches,
         stats: Callable[[Arch], BatchNormStats] | None,
     ) -> Iterator[tuple[Arch, Score]]:
@@ -279,7 +281,7 @@ class Scorer(Generic[L]):
                 **given,
             )
             self._survey = population.survey
-            yield from population
+            yield from self.ws.scored(population, self.weights_of(version))
 
     def weights_of(self, version: int) -> str:
         """The digest of the supernet's weights, taken once per version."""

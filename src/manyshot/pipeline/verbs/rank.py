@@ -17,6 +17,7 @@ from manyshot.pipeline.stages.proxies import ProxyScores, Scores, reference_scor
 from manyshot.pipeline.stages.score import latest_scores
 from manyshot.pipeline.stages.untrained import Untrained, untrained
 from manyshot.pipeline.verbs.rank_moved import moved_ranking
+from manyshot.pipeline.workers import Workers, scoring_by
 from manyshot.progress import Progress, Silent, showing
 from manyshot.rank.baselines import COSTS
 from manyshot.rank.sets import NEEDS, rank_sets
@@ -54,6 +55,7 @@ class RankOptions(TypedDict, total=False):
     uncalibrated: int
     zero_cost: bool
     out: Path | None
+    workers: Workers | None
 
 
 class _Scored(NamedTuple):
@@ -78,6 +80,7 @@ def rank_run(
     zero_cost: bool = False,
     out: Path | None = None,
     weights: Moment = AFTER,
+    workers: Workers | None = None,
 ) -> Ranking:
     """Scores a truth's architectures with a run's supernet and compares the two orders.
 
@@ -100,6 +103,7 @@ def rank_run(
         out: where scores and ranking go instead; for runs that cannot be written to.
         weights: those after the search, or before it if it moved them; the latter's records are in
             the folder `before` inside.
+        workers: what scores; by default this process. They give the same numbers.
 
     Raises:
         RecordError: if the run has no supernet, another process writes to its folder, a reference
@@ -127,9 +131,11 @@ def rank_run(
             logs = folder.in_ranks(ZERO_COST)
             free = untrained(ws, outer.zero_cost_log, archs, logs, progress)
         chosen_by = reference_scores(_others(references, run), ws.task_record, truth)
-        scores = ProxyScores(ws, files.scores_log, archs, folder.in_ranks(RANK_SCORES))
-        proxy, evaluation = scores.calibrated(progress)
-        shared = scores.uncalibrated(progress) if len(truth) <= uncalibrated else {}
+        with scoring_by(workers, ws) as spread:
+            logs = folder.in_ranks(RANK_SCORES)
+            scores = ProxyScores(spread, files.scores_log, archs, logs)
+            proxy, evaluation = scores.calibrated(progress)
+            shared = scores.uncalibrated(progress) if len(truth) <= uncalibrated else {}
         scored = _Scored(proxy, shared, free)
         ranked = _ranked(ws, folder, truth, scored, chosen_by, share)
         names = {each.name for each in ranked}

@@ -36,6 +36,7 @@ from manyshot.pipeline.stages.search import Searched, check_winners, search, win
 from manyshot.pipeline.stages.train import train_stage
 from manyshot.pipeline.teachers import said_of_teacher
 from manyshot.pipeline.verbs.transfer import check_channels
+from manyshot.pipeline.workers import Workers, check_workers, scoring_by
 from manyshot.progress import Progress, Silent, showing
 from manyshot.rank.verdict import interval_of_test_score
 from manyshot.recipe import Recipe
@@ -148,6 +149,7 @@ def run(
     *,
     trained: Path | None = None,
     source: Path | None = None,
+    workers: Workers | None = None,
 ) -> Result:
     """Does everything a recipe says in `folder`; what is done already is not done again.
 
@@ -158,6 +160,7 @@ def run(
         trained: the folder of a run whose supernet is taken instead of training one.
         source: the folder of a run whose supernet is moved to the recipe's images; see
             `transfer_recipe`.
+        workers: what scores candidates; by default this process. They give the same numbers.
 
     Returns:
         What `result.json` holds: `winners`, one per budget, and what was spent.
@@ -170,15 +173,16 @@ def run(
         Infeasible: if a budget has no winner; `result.json` has those of the others.
         ExportFailed: if a format could not be written; all else is on file.
     """
+    check_workers(workers)
     with writing(folder, "manyshot run"):
-        return _run(recipe, folder, progress or Silent(), trained, source)
+        ws, accelerator = begin(recipe, folder, progress or Silent(), trained, source)
+        with scoring_by(workers, ws) as ws:
+            return _run(ws, accelerator, folder, ws.clock.watching(progress or Silent()))
 
 
-def _run(
-    recipe: Recipe, folder: Path, progress: Progress, trained: Path | None, source: Path | None
-) -> Result:
-    ws, accelerator = begin(recipe, folder, progress, trained, source)
-    recipe, progress = ws.recipe, ws.clock.watching(progress)
+def _run(ws: Workspace, accelerator: Accelerator, folder: Path, progress: Progress) -> Result:
+    """All that comes after the supernet is trained."""
+    recipe = ws.recipe
     generates = recipe.search.name == GENERATOR
     with ws.clock.part("search", RunFolder(folder).search_log):
         proposed = proposals(ws, folder) if generates else None

@@ -1,0 +1,202 @@
+"""Populations scored by workers, which here are this process with what it is sent pickled."""
+
+from concurrent.futures import Future
+
+import cloudpickle
+import numpy as np
+import pytest
+import torch
+
+import manyshot as ms
+from manyshot.crews import TRIES, Crew, Kept, Lacking, LocalCrew, _Held, gpu_of
+from manyshot.evaluate import Population, Spread
+from manyshot.sharing import KShot
+from manyshot.train.checkpoint import digest
+
+
+class Lost(Exception):
+    """A worker has ended."""
+
+
+class Pretended(Crew):
+    """Workers in this process, each of which gets pickled tasks and has pickled results."""
+
+    lost = (Lost,)
+
+    def __init__(self, count, loses=()):
+        super().__init__(count)
+        self.loses, self.asked, self.sent, self.holds = set(loses), [], [], {}
+
+    def _pack(self, packed):
+        self.sent.append(packed)
+        return packed
+
+    def _begin(self, worker):
+        self.holds[worker] = _Held()
+        return self._forgotten(None)
+
+    def _submit(self, worker, work, needed, task):
+        self.asked.append((worker, task))
+        if len(self.asked) in self.loses:
+            return self._forgotten(Lost("killed"))
+        parts = {name: (lambda p=packed: p) for name, (_, packed) in self._packed.items()}
+        try:
+            result = self.holds[worker].do(work, needed, parts, cloudpickle.loads(
+                cloudpickle.dumps(task)))  # fmt: skip
+        except Exception as error:
+            return self._forgotten(error)
+        done = self._forgotten(None)
+        done.result = lambda: cloudpickle.loads(cloudpickle.dumps(result))
+        return done
+
+    def _forgotten(self, error):
+        future = Future()
+        if error is None:
+            future.set_result(None)
+        else:
+            future.set_exception(error)
+        return future
+
+    def _end(self, worker):
+        del self.holds[worker]
+
+    def _forget(self, worker):
+        self.holds[worker] = _Held()
+
+
+@pytest.fixture(scope="module")
+def batches():
+    rng = torch.Generator().manual_seed(0)
+    images = torch.rand(24, 1, 8, 8, generator=rng)
+    labels = torch.randint(10, (24,), generator=rng)
+    return [(images[:16], labels[:16]), (images[16:], labels[16:])]
+
+
+def drawn(net, count=24):
+    rng = np.random.default_rng(0)
+    return [net.space.sample(rng) for _ in range(count)]
+
+
+NETS = {
+    "a tree": lambda: ms.Supernet(ms.zoo.tiny(in_channels=1, width=4)),
+    "one by one": lambda: ms.Supernet(ms.zoo.tiny(in_channels=1, width=4), sharing=KShot(2)),
+}
+
+
+@pytest.mark.parametrize("kind", NETS)
+def test_workers_give_the_scores_of_one_process_with_every_version_of_the_weights(kind, batches):
+    torch.manual_seed(0)
+    net, crew = NETS[kind](), Pretended(3)
+    spread, archs, before = Spread(crew), drawn(net), None
+    given = {"calibration": batches, "validation": batches, "parts": 2}
+    first = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    for moved in (0, 0.1, 0.2, None):  # the last are the first weights again
+        with torch.no_grad():
+            if moved is None:
+                net.load_state_dict(first)
+            for parameter in net.parameters():
+                parameter += torch.randn(parameter.shape) * (moved or 0)
+        expected = dict(Population(net, archs, **given))
+        population = Population(net, archs, **given, known=archs[:3])
+        scored = list(spread.scores(population, digest(net.state_dict())))
+        assert len({arch for arch, *_ in scored}) == len(scored)
+        scores = {arch: score for arch, score, _ in scored}
+        assert scores == {arch: expected[arch] for arch in expected if arch not in archs[:3]}
+        assert all(score.parts == expected[arch].parts for arch, score in scores.items())
+        assert scores != before
+        before = scores
+    assert len(crew.sent) == 3 + 3  # the network, two sets of images; weights thrice
+    assert {worker for worker, _ in crew.asked} == {0, 1, 2}
+
+
+def test_statistics_of_an_architecture_go_with_it(batches):
+    net, crew = NETS["a tree"](), Pretended(2)
+    archs = drawn(net)
+    stats = {arch: ms.evaluate.calibrate(net, arch, batches) for arch in archs}
+    given = {"calibration": stats.__getitem__, "validation": batches}
+    scored = Spread(crew).scores(Population(net, archs, **given), "")
+    assert {arch: score for arch, score, _ in scored} == dict(Population(net, archs, **given))
+
+
+def test_portions_are_branches_of_about_equal_work(batches):
+    net = NETS["a tree"]()
+    archs = drawn(net, 200)
+    population = Population(net, archs, calibration=batches, validation=batches, known=archs[:9])
+    portions = population.portions(4)
+    asked = [arch for portion in portions for arch in portion]
+    assert sorted(asked) == sorted(set(archs) - set(archs[:9]))
+    assert len(portions) == 4
+    macs = [sum(ms.cost.macs(net, portion, (1, 8, 8))) for portion in portions]
+    assert max(macs) < 2 * min(macs)
+    apart = []
+    for portion in [*portions, asked]:
+        part = Population(net, portion, calibration=batches, validation=batches)
+        assert len(list(part)) == len(portion)
+        apart.append(part.account.macs)
+    assert sum(apart[:4]) < 1.25 * apart[4]  # at random it would be more than twice as much
+    assert population.portions(1000) == [[arch] for arch in asked]
+    done = Population(net, archs, calibration=batches, validation=batches, known=archs)
+    assert done.portions(4) == []
+
+
+class TestCrew:
+    def test_a_task_of_a_lost_worker_is_done_by_another(self):
+        crew = Pretended(2, loses=(2, 4))
+        results = dict(crew.run(_doubled, [1, 2, 3, 4, 5]))
+        assert results == {0: 2, 1: 4, 2: 6, 3: 8, 4: 10}
+        assert len(crew.asked) == 7
+
+    def test_a_task_that_ends_every_worker_is_an_error(self):
+        crew = Pretended(2, loses=range(1, 100))
+        with pytest.raises(RuntimeError, match="perhaps for lack of memory; .* fewer --workers"):
+            list(crew.run(_doubled, [1]))
+        assert len(crew.asked) == TRIES
+
+    def test_a_worker_that_lost_what_it_kept_is_sent_it_again(self):
+        crew = Pretended(1)
+        kept = [Kept("factor", "1", lambda: 3)]
+        do, lacking = _Held.do, []
+
+        def forgetful(self, work, needed, sent, task):
+            if not lacking:
+                lacking.append(task)
+                return do(self, work, needed, {}, task)
+            return do(self, work, needed, sent, task)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(_Held, "do", forgetful)
+            assert dict(crew.run(_times, [5], kept)) == {0: 15}
+        assert issubclass(Lacking, RuntimeError) and len(crew.asked) == 2
+
+    def test_what_is_kept_is_sent_once_per_version(self):
+        crew = Pretended(2)
+        for version, factor in (("1", 3), ("1", 3), ("2", 4)):
+            kept = [Kept("factor", version, lambda factor=factor: factor)]
+            assert dict(crew.run(_times, [5, 6], kept)) == {0: 5 * factor, 1: 6 * factor}
+        assert len(crew.sent) == 2
+
+    def test_what_cannot_be_pickled_is_named(self):
+        kept = [Kept("network", "1", lambda: (number for number in range(3)))]
+        with pytest.raises(RuntimeError, match="the network cannot be sent .* --workers 1"):
+            list(Pretended(2).run(_times, [1], kept))
+
+    def test_gpus_are_dealt_out_in_turn(self, monkeypatch):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+        assert [gpu_of(i)["CUDA_VISIBLE_DEVICES"] for i in range(3)] == ["4", "7", "4"]
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+        assert gpu_of(0) == {}
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+        assert gpu_of(3) == {"CUDA_VISIBLE_DEVICES": "1"}
+
+    def test_at_least_one(self):
+        with pytest.raises(ValueError, match="at least 1, got 0"):
+            LocalCrew(0)
+
+
+def _doubled(kept, task):
+    return 2 * task
+
+
+def _times(kept, task):
+    return kept["factor"] * task
