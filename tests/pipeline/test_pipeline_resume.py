@@ -227,6 +227,19 @@ def test_a_checkpoint_of_other_settings_is_refused(copy, capsys):
     assert "belongs to other settings (ffffffffffffffff, now" in failure(copy, capsys)
 
 
+def test_a_checkpoint_of_other_processes_is_refused_but_at_the_end(base, copy, capsys):
+    (copy / "supernet.safetensors").unlink()
+    path = copy / "trainer.pt"
+    state = torch.load(path, weights_only=True)
+    torch.save(state | {"step": 2, "losses": [[[], []]] * 3}, path)
+    text = failure(copy, capsys)
+    assert f"checkpoint {path} is of a training by 3 processes, and now there is 1: " in text
+    assert "go on with 3, or delete the file" in text
+    torch.save(state | {"losses": [[[], []]] * 3}, path)  # of the end
+    run(base[1], copy)
+    assert outcome(copy) == outcome(base[0])
+
+
 def test_a_recipe_that_was_edited_is_noticed(base, copy, capsys):
     """The weights are there, but they are those of another learning rate."""
     (copy / "supernet.safetensors").unlink()

@@ -159,11 +159,17 @@ def of_others(path):
     save_checkpoint(path, {**load_checkpoint(path), "fingerprint": "f" * 16})
 
 
+def of_two_processes(path):
+    save_checkpoint(path, {**load_checkpoint(path), "processes": 2})
+    (path.parent / SHIFTED).unlink()
+
+
 def test_states_that_cannot_be_used_are_refused(shifted, tmp_path):
     recipe = shifted[1]
     for name, damage, error, message in (
         (STATE, lambda p: p.write_bytes(p.read_bytes()[:-100]), CheckpointError, "cannot be read"),
         (STATE, of_others, CheckpointError, "shifting.pt belongs to other settings"),
+        (STATE, of_two_processes, CheckpointError, "a training by 2 processes, and now there is 1"),
         ("shifting.jsonl", lambda p: p.unlink(), records.RecordError, "has 0 of the 3 generations"),
         ("search.jsonl", lambda p: p.unlink(), records.RecordError, "weights have moved since"),
     ):

@@ -503,22 +503,44 @@ def _who(task):
 RAY = """
 import json, sys
 from pathlib import Path
-from manyshot.pipeline import truth
+import ray
+import torch
+from manyshot.crews import RayCrew
+from manyshot.pipeline import run, truth
 from manyshot.pipeline.workers import Ray
 from manyshot.recipe import Recipe
-folder, archs, sets = json.loads(sys.argv[1])
+
+folder, archs, sets, base = json.loads(sys.argv[1])
+submit, asked = RayCrew._submit, []
+
+def submit_and_kill(crew, worker, work, needed, task):
+    future = submit(crew, worker, work, needed, task)
+    asked.append(worker)
+    if len(asked) == 2:
+        ray.kill(crew._actors[worker])
+    return future
+
+RayCrew._submit = submit_and_kill
+torch.set_num_threads(1)
+ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)  # once for both
 recipe = Recipe.load(Path(folder) / "small.toml", sets)
-added = truth(recipe, Path(folder) / "truth", workers=Ray(2, 1), archs=archs)
-sys.exit(added - 3)
+assert truth(recipe, Path(folder) / "truth", workers=Ray(2, 1), archs=archs) == 3
+assert not asked
+run(Recipe.load(Path(base) / "recipe.toml"), Path(folder) / "search", trained=Path(base),
+    workers=Ray(2, 1))
+assert len(asked) == 6 + 1, asked  # one candidate at a time, one of them twice
 """
 
 
 @pytest.mark.slow
-def test_ray_gives_what_one_process_gives(done, tmp_path):
+def test_ray_gives_what_one_process_gives(done, base, tmp_path):
+    """Trainings alone, and a search of which one actor is killed in the middle."""
     pytest.importorskip("ray")
     (tmp_path / "small.toml").write_text(SMALL)
-    given = json.dumps([str(tmp_path), ARCHS, OF_ONE_SEED])
+    given = json.dumps([str(tmp_path), ARCHS, OF_ONE_SEED, str(base[0])])
     # Ray's workers are nice by 15 and would starve beside other tests.
     settings = os.environ | {"RAY_worker_niceness": "0", "OMP_NUM_THREADS": "1"}
     subprocess.run([sys.executable, "-c", RAY, given], check=True, timeout=600, env=settings)
     assert rows(tmp_path / "truth") == [row for row in rows(done) if row["seed"] == 4]
+    searches = [RunFolder(path).search_log.read_bytes() for path in (tmp_path / "search", base[0])]
+    assert searches[0] == searches[1]

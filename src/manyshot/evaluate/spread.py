@@ -6,6 +6,7 @@ as this process has, and a score does not depend on what else is scored.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -26,6 +27,9 @@ from manyshot.tasks import Task
 PORTIONS = 3
 """So many parts of the tree per worker: of fewer the last is waited for, more share less."""
 
+_NUMBERS = itertools.count()
+"""Tell networks and images apart that the workers of this process have been sent."""
+
 Scored = tuple[Arch, Score, float]
 """An architecture, its score, and the seconds that it took."""
 
@@ -45,8 +49,8 @@ class Spread:
         """
         self.crew = crew
         self._net: Supernet | None = None
-        self._networks, self._first, self._moved = 0, "", False
-        self._seen: list[Iterable[Any]] = []
+        self._number, self._first, self._moved = "", "", False
+        self._seen: list[tuple[str, Iterable[Any]]] = []
 
     def scores(self, population: Population, weights: str) -> Iterator[Scored]:
         """The scores of a population, as parts of it are done, in no order.
@@ -71,9 +75,9 @@ class Spread:
         net = population.net
         if net is not self._net:
             self._net, self._first, self._moved = net, weights, False
-            self._networks += 1
+            self._number = str(next(_NUMBERS))
         self._moved |= weights != self._first
-        task, first, number = population.task, self._first, str(self._networks)
+        task, first, number = population.task, self._first, self._number
         kept = [Kept("network", number, lambda: Holder(net, task, first))]
         if self._moved:
             kept.append(Kept("weights", f"{number}:{weights}", lambda: _on_cpu(net)))
@@ -83,10 +87,10 @@ class Spread:
         return kept + [self._kept_images(name, batches) for name, batches in images.items()]
 
     def _kept_images(self, name: str, batches: Iterable[Any]) -> Kept:
-        if not any(each is batches for each in self._seen):
-            self._seen.append(batches)
-        [version] = [i for i, each in enumerate(self._seen) if each is batches]
-        return Kept(name, str(version), lambda: batches)
+        if not any(each is batches for _, each in self._seen):
+            self._seen.append((str(next(_NUMBERS)), batches))
+        [version] = [number for number, each in self._seen if each is batches]
+        return Kept(name, version, lambda: batches)
 
 
 def _on_cpu(net: Supernet) -> dict[str, Tensor]:

@@ -206,7 +206,9 @@ class RankedTruth(Part):
 class Evaluation(Part):
     """How the architectures of a truth were scored, and what that took, over all commands.
 
-    What a kill made a command compute again is left out.
+    What a kill made a command compute again is left out. Multiply-adds are those of one process:
+    several compute the common beginnings of their parts each for itself. Seconds are the sum over
+    all processes.
     """
 
     method: str

@@ -61,6 +61,28 @@ def load_checkpoint(path: Path, fingerprint: str | None = None) -> dict[str, Any
     return state
 
 
+def check_processes(path: Path, before: int, now: int) -> None:
+    """Refuses to go on in the middle of a training with another number of processes.
+
+    Every process normalises its own share of a batch, and sums are in another order: weights would
+    be those of neither number.
+
+    Args:
+        path: the checkpoint.
+        before: how many processes wrote it.
+        now: how many there are.
+
+    Raises:
+        CheckpointError: if these differ.
+    """
+    if before != now:
+        raise CheckpointError(
+            f"checkpoint {path} is of a training by {before} process{'es' * (before > 1)}, and now "
+            f"there {'are' if now > 1 else 'is'} {now}: how many share a batch is part of what "
+            f"weights come out, so go on with {before}, or delete the file to train from the start"
+        )
+
+
 def restore_sampler(sampler: Sampler, state: Mapping[str, Any], path: Path, way_out: str) -> None:
     """Restores what a sampler has learnt, from the checkpoint at `path`.
 

@@ -28,6 +28,7 @@ from manyshot.tasks import DEFAULT, Task
 from manyshot.train.average import Average
 from manyshot.train.checkpoint import (
     CheckpointError,
+    check_processes,
     load_checkpoint,
     restore_sampler,
     save_checkpoint,
@@ -394,6 +395,9 @@ class Trainer:
             if self.average is not None:
                 self.average.load_state_dict(state["average"])
             self.step, self.weight_step = state["step"], state["weight_step"]
+            if self.step < self.steps:
+                accelerator = self.optimisation.accelerator
+                check_processes(self._checkpoint, len(state["losses"]), accelerator.num_processes)
             losses = state["losses"]
         self.journal.resume(self.step, losses)
 

@@ -24,7 +24,12 @@ from manyshot.search import Searcher, make_searcher
 from manyshot.seeding import numpy_rng
 from manyshot.space import Arch
 from manyshot.train import CheckpointError, save_weights
-from manyshot.train.checkpoint import digest, load_checkpoint, save_checkpoint
+from manyshot.train.checkpoint import (
+    check_processes,
+    digest,
+    load_checkpoint,
+    save_checkpoint,
+)
 from manyshot.train.compute import Compute
 from manyshot.train.optim import learning_rate
 from manyshot.train.shifting import Shifter, Span, Visit, schedule
@@ -77,11 +82,14 @@ class ShiftingStage:
         path, log = self.folder.shifting_state, self.folder.shifting_log
         if path.exists():
             state = load_checkpoint(path, self._fingerprint)
-            if "compute" not in state["shifter"]:
-                raise CheckpointError(
-                    f"{path} has no 'compute', since it is of an earlier version, which did not "
-                    f"count multiply-adds: move it and {log} away and resume, to search anew"
-                )
+            for name, held in (("compute", state["shifter"]), ("processes", state)):
+                if name not in held:
+                    raise CheckpointError(
+                        f"{path} has no {name!r}, since it is of an earlier version of manyshot: "
+                        f"move it and {log} away and resume, to search anew"
+                    )
+            if not self.folder.shifted.exists():  # there is more to train
+                check_processes(path, state["processes"], self.accelerator.num_processes)
             self.generation = state["generation"]
             self.shifter.load_state_dict(state["shifter"])
             if self.running is not None:
@@ -179,6 +187,7 @@ class ShiftingStage:
             state = {
                 "fingerprint": self._fingerprint,
                 "generation": self.generation,
+                "processes": self.accelerator.num_processes,
                 "shifter": self.shifter.state_dict(),
                 "running": None if self.running is None else self.running.state_dict(),
             }

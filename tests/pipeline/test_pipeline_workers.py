@@ -1,0 +1,70 @@
+"""Candidates scored by other processes: the records of one process, also if one is killed."""
+
+import contextlib
+import os
+import signal
+from types import SimpleNamespace
+
+import pytest
+
+from manyshot.crews import LocalCrew
+from manyshot.pipeline.workers import Processes, check_workers
+from manyshot.run_folder import RunFolder
+from pipeline_runs import rank_run, run, timeless, truth_of_24
+
+
+@pytest.fixture
+def killed(monkeypatch):
+    """Kills the process that gets the second task, while it does it; the processes there were."""
+    submit, seen, tasks = LocalCrew._submit, [], []
+
+    def submit_and_kill(crew, worker, work, needed, task):
+        future = submit(crew, worker, work, needed, task)
+        processes = list(crew._pools[worker]._processes)
+        seen.extend(pid for pid in processes if pid not in seen)
+        tasks.append(task)
+        if len(tasks) == 2:
+            os.kill(processes[0], signal.SIGKILL)
+        return future
+
+    monkeypatch.setattr(LocalCrew, "_submit", submit_and_kill)
+    return seen, tasks
+
+
+@pytest.fixture(scope="module")
+def workers():
+    """Two processes that all tests share."""
+
+    with LocalCrew(2) as crew:
+        yield SimpleNamespace(count=2, crew=lambda: contextlib.nullcontext(crew))
+
+
+def test_two_processes_of_which_one_is_killed_record_what_one_does(base, tmp_path, killed, workers):
+    """A search with the supernet of another run: its records, byte for byte."""
+    folder, recipe, result = base
+    again = run(recipe, tmp_path / "run", trained=folder, workers=workers)
+    processes, tasks = killed
+    assert len(processes) == 3  # two, and one in place of that which was killed
+    asked = [arch for task in tasks for arch in task.archs]
+    assert len(asked) > len(set(asked))  # again
+    one, two = RunFolder(folder).search_log, RunFolder(tmp_path / "run").search_log
+    assert one.read_bytes() == two.read_bytes()
+    assert timeless(again) == timeless(result)
+
+
+def test_a_ranking_by_processes_is_that_of_one(base, tmp_path, workers):
+    """With its supernet after another one's, by the same workers."""
+    folder, recipe, _ = base
+    one, two = (
+        rank_run(recipe, folder, truth_of_24(), out=tmp_path / str(i), uncalibrated=0, workers=each)
+        for i, each in enumerate((None, workers))
+    )
+    del one["evaluation"]["seconds"], two["evaluation"]["seconds"]
+    assert one == two
+
+
+def test_workers_of_one_of_several_processes_are_refused(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    check_workers(Processes(1))
+    with pytest.raises(ValueError, match="workers = 3 beside 2 processes of torchrun"):
+        check_workers(Processes(3))
