@@ -24,6 +24,7 @@ from manyshot.pipeline.workers import Failed, Processes, Task
 from manyshot.rank import TruthError, load_truth
 from manyshot.rank.published import name_of_truth
 from manyshot.recipe import RecipeError
+from manyshot.run_folder import RunFolder
 from manyshot.writing import writing
 from pipeline_runs import SMALL, Stages, lines, small, stopped
 
@@ -409,7 +410,7 @@ class TestWorkers:
 
     def test_a_process_that_dies_is_an_error_with_a_way_out(self):
         with pytest.raises(RuntimeError, match="one of 2 processes .* fewer --workers"):
-            list(Processes(2).run(_dies, self.tasks))
+            list(Processes(2).run(_dies, self.tasks[:1]))
 
     def test_outcomes_come_as_tasks_finish(self, tmp_path):
         """The first task waits until the outcome of the second has arrived."""

@@ -1,6 +1,7 @@
 """Candidates scored by other processes: the records of one process, also if one is killed."""
 
 import contextlib
+import importlib
 import os
 import signal
 from types import SimpleNamespace
@@ -52,8 +53,9 @@ def test_two_processes_of_which_one_is_killed_record_what_one_does(base, tmp_pat
     assert timeless(again) == timeless(result)
 
 
-def test_a_ranking_by_processes_is_that_of_one(base, tmp_path, workers):
+def test_a_ranking_by_processes_is_that_of_one(base, tmp_path, workers, monkeypatch):
     """With its supernet after another one's, by the same workers."""
+    monkeypatch.setattr(importlib.import_module("manyshot.rank.statistics"), "DRAWS", 10)
     folder, recipe, _ = base
     one, two = (
         rank_run(recipe, folder, truth_of_24(), out=tmp_path / str(i), uncalibrated=0, workers=each)
