@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import functools
+import io
 import os
 import threading
 import time
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self, TypeVar, cast, final
+from typing import TYPE_CHECKING, Any, Self, TypeVar, final
 
 import torch
 
@@ -257,14 +258,25 @@ def _pickled(kept: Kept) -> bytes:
     """
     import cloudpickle
 
-    thing = kept.thing()
+    class Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]
+        dispatch_table = cloudpickle.CloudPickler.dispatch_table.new_child(
+            {torch.memory_format: _memory_format}
+        )
+
+    into, thing = io.BytesIO(), kept.thing()
     try:
-        return cast(bytes, cloudpickle.dumps(thing))
+        Pickler(into).dump(thing)
     except Exception as error:  # what is pickled is anybody's code
         raise RuntimeError(
             f"the {kept.name} cannot be sent to other processes ({type(error).__name__}: {error}): "
             "give --workers 1, or let its class be pickled"
         ) from error
+    return into.getvalue()
+
+
+def _memory_format(of: torch.memory_format) -> tuple[Any, tuple[Any, str]]:
+    """By its name in torch: pickle would take any module that has imported torch, or the script."""
+    return getattr, (torch, str(of).removeprefix("torch."))
 
 
 @functools.cache

@@ -1,6 +1,8 @@
 """Populations scored by workers, which here are this process with what it is sent pickled."""
 
+import sys
 from concurrent.futures import Future
+from types import ModuleType
 
 import cloudpickle
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 import torch
 
 import manyshot as ms
-from manyshot.crews import TRIES, Crew, Kept, Lacking, LocalCrew, _Held, gpu_of
+from manyshot.crews import TRIES, Crew, Kept, Lacking, LocalCrew, _Held, _pickled, gpu_of
 from manyshot.evaluate import Population, Spread
 from manyshot.sharing import KShot
 from manyshot.train.checkpoint import digest
@@ -182,6 +184,16 @@ class TestCrew:
         kept = [Kept("network", "1", lambda: (number for number in range(3)))]
         with pytest.raises(RuntimeError, match="the network cannot be sent .* --workers 1"):
             list(Pretended(2).run(_times, [1], kept))
+
+    def test_nothing_that_is_sent_needs_the_script_that_sent_it(self):
+        """Torch's memory formats are pickled as those of any module that has imported torch."""
+        torch_of_script = ModuleType("__mp_main__")
+        torch_of_script.torch = torch
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "modules", {"__mp_main__": torch_of_script, **sys.modules})
+            packed = _pickled(Kept("images", "1", lambda: [torch.channels_last, torch.float16]))
+        assert b"__mp_main__" not in packed
+        assert cloudpickle.loads(packed) == [torch.channels_last, torch.float16]
 
     def test_gpus_are_dealt_out_in_turn(self, monkeypatch):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
