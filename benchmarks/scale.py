@@ -17,7 +17,7 @@ import argparse
 import pickle
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,8 @@ SECONDS = 0.1
 """Of a candidate that a simulated worker waits for."""
 SIZES = (50, 500)
 """Candidates per generation, simulated."""
+MARKS = ("10000", "100000")
+"""So many candidates of a search have their seconds on record."""
 
 
 # -- workers ---------------------------------------------------------------------------------------
@@ -96,7 +98,9 @@ class Waiting(Crew):
         self, worker: int, work: Work[Any, Any], needed: Versions, task: Any
     ) -> Future[Any]:
         sent = pickle.dumps(task)
-        return self._threads.submit(lambda: pickle.loads(pickle.dumps(waited(pickle.loads(sent)))))
+        return self._threads.submit(
+            lambda: pickle.loads(pickle.dumps(work({}, pickle.loads(sent))))
+        )
 
     def _end(self, worker: int) -> None:
         """A thread of the pool is nobody's."""
@@ -105,7 +109,7 @@ class Waiting(Crew):
         """Nothing is kept."""
 
 
-def waited(archs: list[Arch]) -> list[tuple[Arch, float]]:
+def waited(kept: Mapping[str, Any], archs: list[Arch]) -> list[tuple[Arch, float]]:
     """Waits as long as architectures take: one three times as long as another."""
     rng = np.random.default_rng(archs[0])
     time.sleep(float((rng.uniform(0.5, 1.5, len(archs)) * SECONDS).sum()))
@@ -154,11 +158,14 @@ def searchers(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
         limits = [Limit("sum<=45", _sums, 45.0)]
         worth = np.random.default_rng(0).normal(size=(DECISIONS, OPTIONS))
         searcher = make_searcher(name, space, seed=0, limits=limits)
-        told, began = 0, time.process_time()
+        told, began, at = 0, time.process_time(), dict[str, float]()
         for archs in generations(searcher, given.candidates, given.generation):
             scores = worth[np.arange(DECISIONS), np.array(archs)].sum(axis=1).tolist()
             searcher.tell(archs, scores)
-            told += len(archs)
+            before, told = told, told + len(archs)
+            for mark in MARKS:
+                if before < int(mark) <= told:
+                    at[mark] = time.process_time() - began
             if time.process_time() - began > 60 * given.minutes:
                 break
         yield {
@@ -166,6 +173,7 @@ def searchers(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
             "told": told,
             "asked": given.candidates,
             "seconds": time.process_time() - began,
+            "at": at,
         }
 
 
@@ -223,6 +231,7 @@ def write_page(path: Path) -> Path:
             f"{row['told']:,}" + f" of {row['asked']:,}" * (row["told"] < row["asked"]),
             f"{row['seconds']:.0f} s",
             f"{1e6 * row['seconds'] / row['told']:.0f} µs",
+            *(f"{row['at'][mark]:.1f} s" if mark in row["at"] else "" for mark in MARKS),
         ]
         for what, row in rows.items()
         if "told" in row
@@ -243,7 +252,9 @@ def write_page(path: Path) -> Path:
         "## Searches without scoring\n",
         f"Spaces of {DECISIONS} decisions of {OPTIONS} options with a budget; CPU time of all "
         "proposals and of telling their scores.\n",
-        markdown(("searcher", "candidates", "CPU time", "per candidate"), told),
+        markdown(
+            ("searcher", "candidates", "CPU time", "each", "first 10,000", "first 100,000"), told
+        ),
     ]
     return with_reading(path, parts, list(rows.values()))
 

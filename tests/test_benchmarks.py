@@ -9,7 +9,7 @@ import re
 import shutil
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -172,6 +172,22 @@ def test_the_script_for_a_gpu_runs_dry_and_fails_where_a_check_does(tmp_path, mo
     gpu.main(["speed", *dry[:3], "--minutes", "0", "--fresh", "--work", str(tmp_path / "late")])
     late = (tmp_path / "late" / "page.md").read_text()
     assert late.count("left out: the time was over") == len(gpu.SECTIONS["speed"])
+
+
+def test_simulated_workers_and_searches_without_scores_are_on_the_page(tmp_path, monkeypatch):
+    from benchmarks import scale
+
+    monkeypatch.setattr(scale, "SECONDS", 1e-4)
+    monkeypatch.setattr(scale, "SIZES", (8,))
+    monkeypatch.setattr(scale, "MARKS", ("20", "30"))
+    given = SimpleNamespace(candidates=60, generation=20, minutes=1e-9)
+    about = {"commit": "abc", "cores": 2, "cpu": "x", "threads": 1, "torch": "2", "date": "d"}
+    path = tmp_path / "records.jsonl"
+    for row in (*scale.simulated(given), *scale.searchers(given)):
+        records.append(path, {**row, **about})
+    page = scale.write_page(path).read_text()
+    assert page.count("| generations of 8, ") == 5
+    assert "| evolution, generations of 20 | 20 of 60 | 0 s |" in page
 
 
 @pytest.mark.parametrize("side", ["supernet", "bare"])
