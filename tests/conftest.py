@@ -1,6 +1,6 @@
 """Settings of all tests, one thread and reproducible examples; and runs that several read."""
 
-import importlib
+import gc
 
 import hypothesis
 import pytest
@@ -9,6 +9,16 @@ import torch
 torch.set_num_threads(1)
 hypothesis.settings.register_profile("manyshot", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("manyshot")
+
+gc.disable()
+
+
+def pytest_collection_finish():
+    """What was imported and collected stays to the end: no collection of garbage walks it again."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
+
 
 DEVICES = ["cpu"] + [pytest.param("cuda", marks=pytest.mark.gpu)] * torch.cuda.is_available()
 
@@ -30,6 +40,15 @@ def _cache_folder(tmp_path_factory):
         yield
 
 
+@pytest.fixture(scope="module")
+def equal_networks_are_measured_once():
+    """For modules whose subject is neither costs nor the checks of networks."""
+    from measured_once import measured_once
+
+    with measured_once():
+        yield
+
+
 @pytest.fixture(scope="session")
 def everything(tmp_path_factory):
     """The folder of a run with every record there is: K-shot, ShiftNAS, shifting, watched sets."""
@@ -45,12 +64,12 @@ def everything(tmp_path_factory):
 @pytest.fixture(scope="session")
 def compared_runs(tmp_path_factory):
     """The folders of two methods with two seeds each, ranked against one truth."""
+    from few_draws import few_draws
     from measured_once import measured_once
     from pipeline_runs import SHIFT, rank_run, run, small, truth_of_24
 
     folder, folders = tmp_path_factory.mktemp("compared"), []
-    with pytest.MonkeyPatch.context() as patch, measured_once():
-        patch.setattr(importlib.import_module("manyshot.rank.statistics"), "DRAWS", 10)
+    with few_draws(), measured_once():
         for method, sets in (("one", ()), ("two", SHIFT)):
             for seed in (1, 2):
                 own = folder / f"{method}-{seed}"

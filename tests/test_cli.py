@@ -14,6 +14,7 @@ import pytest
 import typer
 from torch.utils.flop_counter import FlopCounterMode
 
+from few_draws import few_draws
 from manyshot import cli, records
 from manyshot.recipe import Recipe
 
@@ -28,10 +29,8 @@ SETS = [word for override in TINY for word in ("--set", override)]
 
 
 @pytest.fixture(scope="module", autouse=True)
-def few_draws():
-    """Bootstrap intervals, which are tested elsewhere, take most of a ranking's time."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(importlib.import_module("manyshot.rank.statistics"), "DRAWS", 10)
+def quick(equal_networks_are_measured_once):
+    with few_draws():
         yield
 
 

@@ -16,6 +16,7 @@ import manyshot as ms
 from manyshot.recipe import Recipe
 from tools import pages, reference
 
+pytestmark = pytest.mark.usefixtures("equal_networks_are_measured_once")
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
@@ -114,14 +115,17 @@ def test_a_link_to_nothing_is_an_error() -> None:
         pages.target(Path("docs/trust.md"), "../missing.md")
 
 
-@pytest.mark.parametrize("name", sorted(reference.pages()))
+REFERENCE = reference.pages()
+
+
+@pytest.mark.parametrize("name", sorted(REFERENCE))
 def test_pages_of_reference_are_current(name: str) -> None:
     written = (DOCS / "reference" / name).read_text()
-    assert written == reference.pages()[name], "run `python -m tools.reference`"
+    assert written == REFERENCE[name], "run `python -m tools.reference`"
 
 
 def test_reference_has_no_page_of_something_gone() -> None:
-    assert {p.name for p in (DOCS / "reference").glob("*.md")} == set(reference.pages())
+    assert {p.name for p in (DOCS / "reference").glob("*.md")} == set(REFERENCE)
 
 
 def test_every_public_name_is_on_a_page_of_reference() -> None:

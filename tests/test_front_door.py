@@ -16,6 +16,7 @@ from manyshot.search import Infeasible
 from manyshot.train import Standalone, Trainer, Uniform, engine, train
 from manyshot.train.checkpoint import digest
 
+pytestmark = pytest.mark.usefixtures("equal_networks_are_measured_once")
 SETTINGS = ms.TrainingSettings(epochs=2, batch_size=32, lr=0.05)
 SHORT = {
     "name": "short",

@@ -14,6 +14,7 @@ import manyshot as ms
 from manyshot.nn.layer import Layer
 from manyshot.nn.structure import walk
 
+pytestmark = pytest.mark.usefixtures("equal_networks_are_measured_once")
 # float64, sums of up to some thousand numbers; relative to the largest entry.
 CLOSE = 1e-10
 

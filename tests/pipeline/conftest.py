@@ -7,9 +7,8 @@ from pipeline_runs import SHIFT, run, small
 
 
 @pytest.fixture(scope="module", autouse=True)
-def equal_networks_are_measured_once():
-    with measured_once():
-        yield
+def quick(equal_networks_are_measured_once):
+    """All tests of runs are of other things than what a network costs."""
 
 
 @pytest.fixture(scope="session")
@@ -17,7 +16,8 @@ def base(tmp_path_factory):
     """A finished run, which tests only read: its folder, its recipe and what it returned."""
     folder = tmp_path_factory.mktemp("base")
     recipe = small()
-    return folder, recipe, run(recipe, folder)
+    with measured_once():
+        return folder, recipe, run(recipe, folder)
 
 
 @pytest.fixture(scope="session")
@@ -48,7 +48,8 @@ def shifted(tmp_path_factory):
     """A finished run whose supernet shifted, which tests only read."""
     folder = tmp_path_factory.mktemp("shifted")
     recipe = small(*SHIFT)
-    return folder, recipe, run(recipe, folder)
+    with measured_once():
+        return folder, recipe, run(recipe, folder)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
 """Ranking a run before and after its search moved the weights."""
 
-import importlib
 import json
 import math
 import shutil
@@ -9,6 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from few_draws import few_draws
 from manyshot import evaluate, pipeline, records, report
 from manyshot.cli import main
 from manyshot.evaluate.zero_cost import ZeroCost
@@ -22,9 +22,8 @@ from pipeline_runs import SHIFT, small, truth_of_24
 
 
 @pytest.fixture(scope="module", autouse=True)
-def few_draws():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(importlib.import_module("manyshot.rank.statistics"), "DRAWS", 10)
+def quick_rankings():
+    with few_draws():
         yield
 
 

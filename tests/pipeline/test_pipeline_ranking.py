@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from few_draws import few_draws
 from manyshot import evaluate, records
 from manyshot.evaluate.zero_cost import synflow
 from manyshot.pipeline import Workspace
@@ -33,10 +34,8 @@ from pipeline_runs import (
 
 
 @pytest.fixture(scope="module", autouse=True)
-def few_draws():
-    """Bootstrap intervals, which are tested elsewhere, take most of a ranking's time."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(importlib.import_module("manyshot.rank.statistics"), "DRAWS", 10)
+def quick_rankings():
+    with few_draws():
         yield
 
 

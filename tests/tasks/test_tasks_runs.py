@@ -17,6 +17,7 @@ from manyshot.run_folder import RunFolder
 from manyshot.tasks import Dense, make_task
 from pipeline_runs import EVERYTHING, plain, small
 
+pytestmark = pytest.mark.usefixtures("equal_networks_are_measured_once")
 SIZE = ('task.name="tests.tasks.own:Size"', "network.options.classes=1")
 """Regression of digits, by a task of one's own that ranks by an error."""
 
