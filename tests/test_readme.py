@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+pytestmark = pytest.mark.usefixtures("equal_networks_are_measured_once")
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
@@ -28,25 +29,38 @@ def test_marked_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         exec(compile(block, "README.md", "exec"), names)
 
 
-@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 10, 6)], ids=str)
-def test_a_file_of_a_network_is_used_as_shown_without_manyshot(
-    tmp_path: Path, shape: tuple[int, int, int]
-) -> None:
+def test_a_file_of_a_network_is_used_as_shown_without_manyshot(tmp_path: Path) -> None:
     """The class is that of pixels which manyshot itself reads, resizes and normalises."""
+    page = (ROOT / "docs" / "howto" / "export.md").read_text()
+    [block] = [block for block in marked_blocks(page) if "torch.export.load" in block]
+    assert "manyshot as" not in block and "import manyshot" not in block
+    folders = [tmp_path / "grey", tmp_path / "coloured"]
+    shapes = ((1, 8, 8), (3, 10, 6))
+    expected = [exported(*of) for of in zip(folders, shapes, strict=True)]
+    without = (
+        "import os, sys; sys.modules['manyshot'] = None\n"
+        f"block = {block!r}\n"
+        "for folder in sys.argv[1:]:\n    os.chdir(folder)\n    exec(block, {})"
+    )
+    command = [sys.executable, "-c", without, *map(str, folders)]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert found.stdout.splitlines() == expected
+
+
+def exported(folder: Path, shape: tuple[int, int, int]) -> str:
+    """Writes a network and a photo into a folder; the class of the photo, by hand."""
     import torch
     from torch import nn
 
     import manyshot as ms
     from manyshot.data.augment import fit
 
-    page = (ROOT / "docs" / "howto" / "export.md").read_text()
-    [block] = [block for block in marked_blocks(page) if "torch.export.load" in block]
-    assert "manyshot as" not in block and "import manyshot" not in block
+    folder.mkdir()
     channels, height, width = shape
     rows, columns = np.meshgrid(np.arange(15), np.arange(20), indexing="ij")
     pixels = np.stack([17 * rows, 12 * columns, 250 - 8 * rows], -1).astype(np.uint8)
     pixels = pixels[:, :, 0] if channels == 1 else pixels
-    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    Image.fromarray(pixels).save(folder / "photo.png")
     torch.manual_seed(0)
     module = nn.Sequential(nn.Flatten(), nn.Linear(channels * height * width, 7))
     mean, std = [0.3, 0.4, 0.5][:channels], [0.2, 0.3, 0.4][:channels]
@@ -56,7 +70,7 @@ def test_a_file_of_a_network_is_used_as_shown_without_manyshot(
     ms.export.export(
         module,
         example=torch.zeros(1, *shape),
-        folder=tmp_path / "out",
+        folder=folder / "out",
         stem="digits",
         formats=["pt2"],
         card={"data": data},
@@ -68,11 +82,7 @@ def test_a_file_of_a_network_is_used_as_shown_without_manyshot(
     logits = module(by_hand[None])[0].detach()
     best, second = logits.topk(2).values
     assert best - second > 0.1  # more than resizing by another library changes
-    without = f"import sys; sys.modules['manyshot'] = None\n{block}"
-    found = subprocess.run(
-        [sys.executable, "-c", without], cwd=tmp_path, capture_output=True, text=True, check=True
-    )
-    assert found.stdout.strip() == names[int(logits.argmax())]
+    return names[int(logits.argmax())]
 
 
 def test_ci_runs_the_test_command() -> None:

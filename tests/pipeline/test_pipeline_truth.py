@@ -140,12 +140,6 @@ def test_what_is_on_record_is_not_trained_again(done, tmp_path):
     assert rows(tmp_path) == rows(done)
 
 
-def test_processes_give_what_one_gives(done, tmp_path):
-    recipe = small(*OF_ONE_SEED)
-    assert truth(recipe, tmp_path, archs=ARCHS, workers=Processes(2)) == 3
-    assert rows(tmp_path) == [row for row in rows(done) if row["seed"] == 4]
-
-
 @pytest.mark.parametrize("writes", [1, 3])
 def test_killed_after_a_durable_write(done, tmp_path, monkeypatch, writes):
     recipe = small(*OF_ONE_SEED)
@@ -392,25 +386,20 @@ class TestPlans:
             self.planned(tmp_path, archs=["7-0-0-0"])
 
 
+def test_processes_give_what_one_gives(done, tmp_path):
+    recipe = small(*OF_ONE_SEED)
+    assert truth(recipe, tmp_path, archs=ARCHS, workers=Processes(2)) == 3
+    assert rows(tmp_path) == [row for row in rows(done) if row["seed"] == 4]
+
+
 class TestWorkers:
+    """In this order a test goes on with the processes of the one before, which saves seconds."""
+
     tasks = [Task("", "0", seed) for seed in range(3)]
 
     def test_an_exception_ends_it(self):
         with pytest.raises(ZeroDivisionError):
             list(Processes(1).run(_divided, self.tasks))
-
-    def test_what_has_not_begun_is_dropped(self, tmp_path):
-        tasks = [Task(str(tmp_path), "0", seed) for seed in range(40)]
-        with pytest.raises(ZeroDivisionError):
-            list(Processes(2).run(_divided, tasks))
-        begun = len(list(tmp_path.iterdir()))
-        assert 0 < begun < 20  # what a process has been handed may go on
-        time.sleep(1)
-        assert len(list(tmp_path.iterdir())) == begun
-
-    def test_a_process_that_dies_is_an_error_with_a_way_out(self):
-        with pytest.raises(RuntimeError, match="one of 2 processes .* fewer --workers"):
-            list(Processes(2).run(_dies, self.tasks[:1]))
 
     def test_outcomes_come_as_tasks_finish(self, tmp_path):
         """The first task waits until the outcome of the second has arrived."""
@@ -419,10 +408,26 @@ class TestWorkers:
         (tmp_path / "go").touch()
         assert list(outcomes) == [{"value": 1}]
 
-    @pytest.mark.parametrize("threads", [1, 3])
-    def test_each_has_as_many_threads_as_this_process(self, threads):
-        with on_threads(threads):
-            assert list(Processes(2).run(_threads, self.tasks[:2])) == [threads] * 2
+    def test_each_has_as_many_threads_as_this_process(self):
+        with on_threads(1):
+            assert list(Processes(2).run(_threads, self.tasks[:2])) == [1, 1]
+
+    def test_a_process_that_dies_is_an_error_with_a_way_out(self):
+        with pytest.raises(RuntimeError, match="one of 2 processes .* fewer --workers"):
+            list(Processes(2).run(_dies, self.tasks[:1]))
+
+    def test_each_has_more_threads_if_this_process_has(self):
+        with on_threads(3):
+            assert list(Processes(2).run(_threads, self.tasks[:2])) == [3, 3]
+
+    def test_what_has_not_begun_is_dropped(self, tmp_path):
+        tasks = [Task(str(tmp_path), "0", seed) for seed in range(40)]
+        with on_threads(3), pytest.raises(ZeroDivisionError):
+            list(Processes(2).run(_divided, tasks))
+        begun = len(list(tmp_path.iterdir()))
+        assert 0 < begun < 20  # what a process has been handed may go on
+        time.sleep(1)
+        assert len(list(tmp_path.iterdir())) == begun
 
     def test_a_process_in_the_middle_of_hours_of_work_ends_with_its_parent(self, tmp_path):
         (tmp_path / "sleeping.py").write_text(SLEEPING)

@@ -1,5 +1,6 @@
 """Two processes on the loopback against one process with the whole batch."""
 
+import functools
 import sys
 
 import ddp_worker
@@ -17,6 +18,18 @@ def ranks(tmp_path_factory):
     for process in two_processes([sys.executable, ddp_worker.__file__, str(folder)]):
         assert process.returncode == 0, process.errors
     return folder, [torch.load(folder / f"{rank}-of-2.pt") for rank in (0, 1)]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """By sampler what one process alone does, and the folder that it writes to."""
+
+    @functools.cache
+    def done(sampler):
+        folder = tmp_path_factory.mktemp("alone")
+        return ddp_worker.without_norms(sampler, folder), folder
+
+    return done
 
 
 SAMPLERS = ["uniform", "fair", "sandwich", "some", "mixed", "codes", "joint", "widths", "both"]
@@ -40,13 +53,13 @@ def test_chunks_of_code_steps_have_their_plans_and_both_ranks_the_same_weights(r
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_two_processes_equal_one_with_the_whole_batch(ranks, sampler):
+def test_two_processes_equal_one_with_the_whole_batch(ranks, alone, sampler):
     """Float64 leaves only the order of summation: 1e-12."""
-    alone = ddp_worker.without_norms(sampler)
+    one, _ = alone(sampler)
     for result in ranks[1]:
         assert result["world"] == 2
-        assert result[sampler]["plans"] == alone["plans"]
-        for name, tensor in alone["weights"].items():
+        assert result[sampler]["plans"] == one["plans"]
+        for name, tensor in one["weights"].items():
             other = result[sampler]["weights"][name]
             torch.testing.assert_close(tensor, other, rtol=1e-12, atol=1e-12)
     assert same(ranks[1][0][sampler]["weights"], ranks[1][1][sampler]["weights"])
@@ -70,10 +83,10 @@ def test_weights_and_buffers_of_the_first_process_are_those_of_all(ranks):
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_what_no_path_uses_has_no_gradient(ranks, sampler):
-    alone = ddp_worker.without_norms(sampler)
+def test_what_no_path_uses_has_no_gradient(ranks, alone, sampler):
+    one, _ = alone(sampler)
     for result in ranks[1]:
-        assert result[sampler]["absent"] == alone["absent"]
+        assert result[sampler]["absent"] == one["absent"]
 
 
 def test_options_off_the_plan_stay_where_they_were(ranks):
@@ -99,16 +112,16 @@ def test_records_are_written_once(ranks):
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_the_recorded_loss_is_that_of_all_images(ranks, sampler, tmp_path):
+def test_the_recorded_loss_is_that_of_all_images(ranks, alone, sampler):
     """The mean over processes, exchanged in float32."""
-    ddp_worker.without_norms(sampler, tmp_path)
-    alone = records.read_lines(tmp_path / "train.jsonl")
+    _, folder = alone(sampler)
+    one = records.read_lines(folder / "train.jsonl")
     both = records.read_lines(ranks[0] / f"{sampler}-2" / "train.jsonl")
     for key in ("loss", "code_loss"):
-        assert [key in row for row in both] == [key in row for row in alone]
-        own = [row[key] for row in alone if key in row]
+        assert [key in row for row in both] == [key in row for row in one]
+        own = [row[key] for row in one if key in row]
         assert [row[key] for row in both if key in row] == pytest.approx(own, rel=1e-6)
-    assert [row["images"] for row in both] == [row["images"] for row in alone]
+    assert [row["images"] for row in both] == [row["images"] for row in one]
 
 
 # -- learnt samplers ---------------------------------------------------------------------------
