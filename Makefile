@@ -4,13 +4,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 
-.PHONY: run test test-slow check format docs clean
+.PHONY: run test tests test-slow check style types format docs clean
 
 run: $(VENV)/.installed
 	$(BIN)/manyshot run
 
+# mypy takes one core for a minute where it has no cache, so tests begin beside it.
 test: $(VENV)/.installed
-	$(MAKE) --no-print-directory check
+	$(MAKE) --no-print-directory style
+	$(MAKE) --no-print-directory -j 2 types tests
+
+tests: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist worksteal
 
 # Further examples of what `make test` shows, ten seconds and longer each; and layers with the
@@ -21,9 +25,13 @@ test-slow: $(VENV)/.installed
 	    tests/nn/test_nn_pointwise.py tests/nn/test_nn_equality.py tests/nn/test_nn_layers.py \
 	    tests/nn/test_nn_mask_gradients.py tests/nn/test_nn_moves.py
 
-check: $(VENV)/.installed
+check: style types
+
+style: $(VENV)/.installed
 	$(BIN)/ruff format --check src tests benchmarks examples tools
 	$(BIN)/ruff check src tests benchmarks examples tools
+
+types: $(VENV)/.installed
 	$(BIN)/mypy
 
 format: $(VENV)/.installed

@@ -1,9 +1,12 @@
 """A small instance of every network of the zoo: fewer stages, of the same blocks and decisions."""
 
+import functools
 from unittest.mock import patch
 
+import torch
 from torch import nn
 
+import manyshot as ms
 from manyshot.zoo import NETWORKS, mobilenet
 from manyshot.zoo.autoformer import SCALES, Scale
 
@@ -38,3 +41,14 @@ def small(name: str, **options) -> nn.Module:
         patch.dict(SCALES, tiny=scale),
     ):
         return NETWORKS[name](**{**SMALL[name], **options})
+
+
+CLASSES = 5
+
+
+@functools.cache
+def supernet(name: str) -> ms.Supernet:
+    """One of 5 classes for all tests, to be copied before it is changed: making it takes longer."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return ms.Supernet(small(name, classes=CLASSES), input_shape=SHAPE)

@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import functools
 import importlib
 import itertools
 import json
@@ -198,9 +199,13 @@ def test_peak_memory_of_both_sides(side):
     assert isinstance(peak(WORKLOADS["tiny"], side), int)
 
 
-def test_policies_and_the_generator_are_timed(tmp_path):
+def test_policies_and_the_generator_are_timed(tmp_path, monkeypatch):
     from benchmarks.speed import shift_speed
 
+    few = {"steps": functools.partial(shift_speed.measure_steps, count=2),
+           "whole": functools.partial(shift_speed.measure_whole, items=2)}  # fmt: skip
+    monkeypatch.setattr(shift_speed, "SECTIONS", {**shift_speed.SECTIONS, **few})
+    monkeypatch.setattr(shift_speed, "STEPS", 2)
     shift_speed.main(["--at", "digits", "--rounds", "1", "--fresh", "--work", str(tmp_path)])
     path = tmp_path / "records.jsonl"
     found = [json.loads(line)["what"] for line in path.read_text().splitlines()]

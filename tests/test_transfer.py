@@ -19,15 +19,17 @@ from manyshot.train import CheckpointError, load_weights, save_weights
 from manyshot.train.checkpoint import digest
 from manyshot.transfer import classifier, head_parameters, new_head
 from manyshot.zoo import NETWORKS
-from small_zoo import SHAPE, small
+from small_zoo import CLASSES, SHAPE, small, supernet
 
-OLD, NEW, COPIES = 5, 7, 3
+OLD, NEW, COPIES = CLASSES, 7, 3
 
 
 @functools.cache
 def made(name, mix=None):
     """Without `mix` one copy, else K with the fixed layers stacked or not."""
-    sharing = None if mix is None else KShot(COPIES, mix_fixed_layers=mix)
+    if mix is None:
+        return supernet(name)
+    sharing = KShot(COPIES, mix_fixed_layers=mix)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return ms.Supernet(small(name, classes=OLD), sharing=sharing, input_shape=SHAPE)
@@ -69,7 +71,13 @@ def seeded():
     torch.manual_seed(0)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+SLOW = {"attentivenas", "mbv2_se", "tiny_cnn"}
+"""These end as `bignas` does, of whose blocks they are."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in NETWORKS]
+)
 class TestEveryNetwork:
     @pytest.fixture
     def net(self, name):

@@ -13,6 +13,7 @@ import torchvision
 from conversion_nets import Grouped, RawParameters, UNet
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torchvision.models.mobilenetv3 import InvertedResidualConfig, MobileNetV3
 
 import manyshot as ms
 from manyshot.conversion import convert
@@ -69,7 +70,7 @@ def lively(model):
 
 
 SLOW = {"densenet121", "googlenet", "mnasnet1_0", "regnet_y_400mf", "swin_t", "vit_b_16"}
-SLOW |= {"resnext50_32x4d", "vgg11_bn"}
+SLOW |= {"efficientnet_b0", "resnext50_32x4d", "vgg11_bn"}
 """These take ten seconds and longer, or are of layers that the others and `Grouped` have too."""
 
 
@@ -138,6 +139,17 @@ def small_convnext():
     return lively(ConvNeXt(stages, num_classes=7))
 
 
+def small_mobilenet():
+    """Batch norms, depthwise convolutions, squeeze and excitation: three blocks of the large."""
+    torch.manual_seed(0)
+    blocks = [
+        InvertedResidualConfig(16, 3, 16, 16, True, "RE", 2, 1, 1),
+        InvertedResidualConfig(16, 3, 48, 24, False, "RE", 2, 1, 1),
+        InvertedResidualConfig(24, 5, 64, 24, True, "HS", 1, 1, 1),
+    ]
+    return lively(MobileNetV3(blocks, 64, num_classes=7))
+
+
 @pytest.mark.parametrize("kind", [UNet, Grouped, RawParameters, small_convnext])
 def test_macs_are_those_of_what_is_extracted(kind):
     torch.manual_seed(0)
@@ -181,8 +193,8 @@ def test_the_narrow_keep_what_matters_most():
 
 @pytest.mark.parametrize("importance", ["l1", "l2", "scale", None])
 def test_every_importance_leaves_the_function_as_it_is(importance):
-    model = network("mobilenet_v3_small")
-    images = torch.randn(2, 3, SIZE, SIZE)
+    model = small_mobilenet()
+    images = torch.randn(2, 3, 32, 32)
     net = convert(model, images, importance=importance)
     assert net.conversion.importance == (importance or "none")
     assert net.conversion.difference < 1e-4

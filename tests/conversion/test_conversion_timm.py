@@ -6,7 +6,12 @@ from test_conversion_networks import check_forms, lively, marked
 
 from manyshot.conversion import convert
 
-timm = pytest.importorskip("timm", reason="timm is an extra")
+
+@pytest.fixture(scope="module")
+def timm():
+    """Imported by these tests alone, which takes seconds."""
+    return pytest.importorskip("timm", reason="timm is an extra")
+
 
 # decisions on widths, on heads and on depths
 NETWORKS = {
@@ -21,12 +26,12 @@ NETWORKS = {
 }
 
 
-QUICK = {"resnet50", "mobilenetv4_conv_small", "vit_tiny_patch16_224"}
-"""The others take ten seconds and longer."""
+QUICK = {"resnet50", "vit_tiny_patch16_224"}
+"""The others take ten seconds and longer, or are like one of torchvision."""
 
 
 @pytest.mark.parametrize("name", marked(NETWORKS, NETWORKS.keys() - QUICK))
-def test_networks_of_timm(name):
+def test_networks_of_timm(timm, name):
     torch.manual_seed(0)
     options = {"img_size": 64} if name.startswith("vit") else {}
     model = lively(timm.create_model(name, **options))

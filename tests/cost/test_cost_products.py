@@ -11,7 +11,7 @@ from manyshot.cost import products
 from manyshot.cost.recording import Recording
 from manyshot.space.decision import Size
 
-WIDTHS = tuple(range(1, 8))
+WIDTHS = (1, 2, 3, 6, 7)
 
 
 def chain(*, kernel: Size | int = 3, groups: Size | int = 1) -> nn.Module:
@@ -107,6 +107,6 @@ def test_a_layer_that_is_no_product_is_listed(monkeypatch) -> None:
     monkeypatch.setattr(products, "LISTED", 4)
     net = ms.Supernet(Padded())
     archs = list(net.space.enumerate())
-    width, out = np.array([(arch[0] + 1, arch[1] + 1) for arch in archs]).T
+    width, out = np.array([(WIDTHS[arch[0]], arch[1] + 1) for arch in archs]).T
     expected = 4 * 3 * width + width * out * np.where(width == 6, 2 * 4, 4)
     assert cost.macs(net, archs, (3, 2, 2)).tolist() == expected.tolist()

@@ -409,7 +409,7 @@ def parts_of(draw):
     return [widths[0], *(sizes[kind] for kind in draw(st.lists(kinds, min_size=1, max_size=3)))]
 
 
-@settings(max_examples=12, deadline=None, derandomize=True)
+@settings(max_examples=8, deadline=None, derandomize=True)
 @given(parts_of(), st.data())
 @pytest.mark.parametrize("make_layer", LAYERS)
 def test_every_layer_uses_the_first_entries_of_every_part(make_layer, parts, data):

@@ -197,7 +197,9 @@ def on_one_another(labels: list[dict[str, Any]]) -> list[tuple[str, str]]:
     ]
 
 
-@pytest.mark.parametrize("apart", [0.0, 0.003, 0.03])
+@pytest.mark.parametrize(
+    "apart", [0.003, *(pytest.param(a, marks=pytest.mark.slow) for a in (0.0, 0.03))]
+)
 def test_labels_of_near_winners_are_beside_one_another(
     everything: Path, tmp_path: Path, apart: float
 ) -> None:

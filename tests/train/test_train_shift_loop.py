@@ -14,6 +14,7 @@ from train_nets import Stopped, same, weights
 import manyshot as ms
 from kills import left_by_kills
 from manyshot import records
+from manyshot.nn.agreement import check_agreement
 from manyshot.train import NonFiniteLoss, train
 from manyshot.train.checkpoint import load_checkpoint
 from manyshot.train.samplers.complexity import ComplexityDistribution
@@ -261,8 +262,8 @@ def made(kind, folder, **settings):
 
 @pytest.mark.parametrize(
     ("kind", "writes"),
-    [("pathwise", 9), ("codes", 9), ("joint", 11), ("bounded", 9), ("batch norm", 1)]
-    + [("ours", 3), ("ours", 9)],
+    [("pathwise", 9), ("codes", 9), ("bounded", 9), ("batch norm", 1), ("ours", 9)]
+    + [pytest.param(*of, marks=pytest.mark.slow) for of in (("joint", 11), ("ours", 3))],
 )
 def test_stopped_it_goes_on_to_the_same_end(kind, writes, tmp_path):
     """Before the first checkpoint or later, between an update and its checkpoint, bit for bit."""
@@ -373,7 +374,8 @@ def test_held_out_samples_that_are_not_finite_are_named(tmp_path):
         train(run)
 
 
-def test_the_bar_of_training_says_that_masks_are_compared_first():
+def test_the_bar_of_training_says_that_masks_are_compared_first(monkeypatch):
+    monkeypatch.setattr("manyshot.supernet.check_agreement", check_agreement)  # every time
     notes = []
 
     class Noted:

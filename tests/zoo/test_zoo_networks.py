@@ -1,7 +1,6 @@
 """What holds for every network of the zoo, and the promise of `tiny`."""
 
 import copy
-import functools
 
 import numpy as np
 import pytest
@@ -11,25 +10,18 @@ from torch import nn
 import manyshot as ms
 from manyshot.nn.layer import Layer
 from manyshot.zoo import NETWORKS, tiny
-from small_zoo import SHAPE, SMALL, small
+from small_zoo import SMALL, small, supernet
 
 
 def test_every_network_is_tested():
     assert set(SMALL) == set(NETWORKS)
 
 
-@functools.cache
-def made(name: str) -> ms.Supernet:
-    torch.manual_seed(0)
-    return ms.Supernet(small(name, classes=5), input_shape=SHAPE)
-
-
 @pytest.mark.parametrize("name", NETWORKS)
 class TestNetworks:
     @pytest.fixture
     def net(self, name) -> ms.Supernet:
-        """A copy, because making one takes longer."""
-        net = copy.deepcopy(made(name))
+        net = copy.deepcopy(supernet(name))
         torch.manual_seed(0)
         return net
 
