@@ -206,6 +206,7 @@ def test_policies_and_the_generator_are_timed(tmp_path, monkeypatch):
            "whole": functools.partial(shift_speed.measure_whole, items=2)}  # fmt: skip
     monkeypatch.setattr(shift_speed, "SECTIONS", {**shift_speed.SECTIONS, **few})
     monkeypatch.setattr(shift_speed, "STEPS", 2)
+    monkeypatch.setattr(shift_speed, "TOGETHER", 1)
     shift_speed.main(["--at", "digits", "--rounds", "1", "--fresh", "--work", str(tmp_path)])
     path = tmp_path / "records.jsonl"
     found = [json.loads(line)["what"] for line in path.read_text().splitlines()]
