@@ -203,6 +203,7 @@ def on_one_another(labels: list[dict[str, Any]]) -> list[tuple[str, str]]:
 def test_labels_of_near_winners_are_beside_one_another(
     everything: Path, tmp_path: Path, apart: float
 ) -> None:
+    """The slow ones are all in one place, and so far apart that labels hardly meet."""
     folder = copy_of(everything, tmp_path / "run")
     near_winners(folder, apart)
     frames, console = look_at(folder, (PHONE, TABLET, DESK))

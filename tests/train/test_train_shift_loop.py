@@ -266,7 +266,10 @@ def made(kind, folder, **settings):
     + [pytest.param(*of, marks=pytest.mark.slow) for of in (("joint", 11), ("ours", 3))],
 )
 def test_stopped_it_goes_on_to_the_same_end(kind, writes, tmp_path):
-    """Before the first checkpoint or later, between an update and its checkpoint, bit for bit."""
+    """Before the first checkpoint or later, between an update and its checkpoint, bit for bit.
+
+    Joint updates are codes beside draws, and "batch norm" is stopped before a checkpoint too.
+    """
     whole = made(kind, tmp_path / "whole")
     _, part = left_by_kills(tmp_path / "whole", lambda: train(whole))[writes]
     again = made(kind, part)
