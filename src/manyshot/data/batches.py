@@ -13,7 +13,6 @@ from typing import Any, NamedTuple, final
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from manyshot.data.augment import Augment, Changes, augmented, change, draw_changes, erase, needed
