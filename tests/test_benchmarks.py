@@ -9,6 +9,7 @@ import json
 import re
 import shutil
 import sys
+import warnings
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -136,6 +137,20 @@ def test_costs_and_page(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/status")
+def test_files_are_counted_and_jpegs_read_in_every_way(tmp_path):
+    from benchmarks.speed import files, jpeg
+
+    files.write_tree(tmp_path / "tree", 20, 2)
+    assert files.listing(tmp_path / "tree") == files.states(tmp_path / "tree") == 20
+    assert files.loading(tmp_path / "tree") == 20
+    photo = jpeg.photo(60, 80, np.random.default_rng(0))
+    with warnings.catch_warnings(action="ignore"):
+        spent = jpeg.seconds([photo], 40, rounds=2)
+        same = [way(photo, 40) for way in jpeg.WAYS.values()]
+    assert {len(rounds) for rounds in spent.values()} == {2}
+    assert torch.equal(same[0], same[1]) and torch.equal(same[0], same[2])
+
+
 def test_scale_is_measured_and_its_page_has_a_row_for_each(tmp_path):
     from benchmarks.speed import scale
 
