@@ -70,8 +70,9 @@ def lively(model):
 
 
 SLOW = {"densenet121", "googlenet", "mnasnet1_0", "regnet_y_400mf", "swin_t", "vit_b_16"}
-SLOW |= {"efficientnet_b0", "resnext50_32x4d", "vgg11_bn"}
-"""These take ten seconds and longer, or are of layers that the others and `Grouped` have too."""
+SLOW |= {"convnext_tiny", "efficientnet_b0", "resnext50_32x4d", "vgg11_bn"}
+"""These take ten seconds and longer, or are of layers that the others, `Grouped` and
+`small_convnext` have too."""
 
 
 def marked(names, slow):

@@ -188,8 +188,11 @@ def test_an_export_touches_the_test_images_only_if_told_to(base, tmp_path, monke
     assert sorted(map(str, lines(folder, "finish.jsonl"))) == sorted(map(str, finished))
 
 
-@pytest.mark.parametrize("mode", ["inherit", "finetune", "scratch"])
+@pytest.mark.parametrize(
+    "mode", ["inherit", "scratch", pytest.param("finetune", marks=pytest.mark.slow)]
+)
 def test_a_format_is_added_without_training_again(base, tmp_path, monkeypatch, mode):
+    """What is fine-tuned is trained by the same code as what is trained from scratch."""
     one = "search.budgets=['macs<=90%']"
     recipe = small(one, f"finish.mode={mode}", "export.formats=['pt2']")
     folder = tmp_path / "run"

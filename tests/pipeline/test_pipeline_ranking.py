@@ -1,6 +1,7 @@
 """Ranking a run against a truth, and comparing runs: what is scored, recorded, refused."""
 
 import importlib
+import itertools
 import json
 import re
 import shutil
@@ -306,14 +307,16 @@ def test_killed_and_ranked_again(copied, ranked, truth, tmp_path, monkeypatch, w
     assert [timeless(row) for row in rows] == [timeless(row) for row in whole]
 
 
-@pytest.mark.parametrize("what", ["weights", "calibration", "validation_images", "batch_size"])
-def test_scores_of_other_weights_or_images_are_dropped(copied, ranked, truth, tmp_path, what):
+def test_scores_of_other_weights_or_images_are_dropped(copied, ranked, truth, tmp_path):
+    """Every row has one thing changed, in turn, and a score that would be seen if it were kept."""
     folder = tmp_path / "run"
     shutil.copytree(copied[0], folder)
     path = folder / "rank" / "made" / "scores.jsonl"
     rows = lines(path.parent, path.name)
-    other = "other" if isinstance(rows[0][what], str) else 7
-    records.write_lines(path, [{**row, what: other, "proxy_score": 0.0} for row in rows])
+    whats = itertools.cycle(["weights", "calibration", "validation_images", "batch_size"])
+    for row, what in zip(rows, whats, strict=False):
+        row |= {what: "other" if isinstance(row[what], str) else 7, "proxy_score": 0.0}
+    records.write_lines(path, rows)
     assert rank_run(copied[1], folder, truth)["points"] == ranked["points"]
 
 
