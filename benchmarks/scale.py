@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import pickle
 import statistics
 import time
@@ -54,7 +55,7 @@ def workers(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Populations by one process and by two workers, in turns."""
     torch.manual_seed(0)
     net, rng = ms.Supernet(ms.zoo.tiny_cnn()), np.random.default_rng(0)
-    images = torch.rand(256, 1, 16, 16)
+    images = torch.rand(256, 3, 32, 32)
     batches = [(images, torch.randint(10, (256,)))]
     weights, taken = digest(net.state_dict()), dict[str, list[float]]()
     with LocalCrew(2) as crew:
@@ -72,8 +73,10 @@ def workers(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
                 if turn:
                     rate = len(scores) / (time.perf_counter() - began)
                     taken.setdefault(name, []).append(rate)
+    load = os.getloadavg()[1]
     for name, rates in taken.items():
-        yield {"what": f"real, {name}", "rate": statistics.median(rates), "rates": rates}
+        rate = statistics.median(rates)
+        yield {"what": f"real, {name}", "rate": rate, "rates": rates, "load": load}
 
 
 # -- simulated -------------------------------------------------------------------------------------
@@ -119,7 +122,7 @@ def waited(kept: Mapping[str, Any], archs: list[Arch]) -> list[tuple[Arch, float
 def simulated(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Generations by more and more workers that wait."""
     net, rng = ms.Supernet(ms.zoo.tiny_cnn()), np.random.default_rng(0)
-    images = torch.rand(2, 1, 16, 16)
+    images = torch.rand(2, 3, 32, 32)
     batches = [(images, torch.randint(10, (2,)))]
     survey = None
     for size in SIZES:
@@ -127,14 +130,13 @@ def simulated(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
         while len(distinct) < size:
             distinct[net.space.sample(rng)] = None
         archs = list(distinct)
+        looks: dict[str, Any] = {"calibration": batches, "validation": batches}
+        survey = Population(net, archs, **looks, survey=survey).survey  # once per network
         for count in (1, 8, 16, 32, 64):
             if count == 1 and size > min(SIZES):
                 continue  # a minute of waiting would show what one worker is known to do
             began, parted = time.perf_counter(), time.process_time()
-            population = Population(
-                net, archs, calibration=batches, validation=batches, known=(), survey=survey
-            )
-            survey = population.survey
+            population = Population(net, archs, **looks, survey=survey)
             portions = population.portions(PORTIONS * count)
             with Waiting(count) as crew:
                 scored = [one for _, part in crew.run(waited, portions) for one in part]
@@ -215,6 +217,7 @@ def write_page(path: Path) -> Path:
         for what, row in rows.items()
         if "rates" in row
     ]
+    loads = sorted({row["load"] for row in rows.values() if "load" in row})
     waiting = [
         [
             what.removeprefix("simulated, "),
@@ -240,14 +243,15 @@ def write_page(path: Path) -> Path:
         "# Many workers, many candidates\n",
         "```\npython -m benchmarks.scale\n```\n",
         "## Workers that hold a supernet\n",
-        "Populations of 24 architectures of `tiny_cnn` on 256 images, candidates a second: medians "
-        "of turns, and each turn. Scores are asserted to be equal.\n",
+        "Populations of 24 architectures of `tiny_cnn` on 256 images of 32 pixels, candidates a "
+        "second: medians of turns, and each turn. Scores are asserted to be equal. "
+        + "".join(f"The mean load of the machine was {load:.0f}.\n" for load in loads),
         markdown(("by", "candidates a second", "turns"), measured),
         "## Workers that wait\n",
         f"A candidate takes {1000 * SECONDS:.0f} ms of waiting on average, between half and one "
         "and a half of that. The share is of what so many workers would do if none ever waited for "
-        "the end of a generation; the driver's CPU time is per candidate, its look at the stages "
-        "of the network included.\n",
+        "the end of a generation; the driver's CPU time is per candidate, with the plan of the "
+        "tree, without the first look at the stages of the network.\n",
         markdown(("", "candidates a second", "share", "driver"), waiting),
         "## Searches without scoring\n",
         f"Spaces of {DECISIONS} decisions of {OPTIONS} options with a budget; CPU time of all "
