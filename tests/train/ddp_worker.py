@@ -142,7 +142,7 @@ MODES = {
 
 def shifted(mode: str) -> dict[str, Tensor]:
     """Two visits of two mini-batches, in float64, on a network without batch norm or dropout."""
-    sharing = ms.sharing.KShot(2, last_std=1.0) if mode == "codes" else None
+    sharing = ms.sharing.KShot(2, last_std=1.0, code_every=2) if mode == "codes" else None
     net = seeded(lambda: ms.Supernet(Dropping(dropout=0.0), sharing=sharing)).double()
     settings = ShiftingSettings(steps=2, batch_size=32, lr=0.1, **MODES[mode])
     base = trainer(net, images=128, dtype=torch.float64)
