@@ -31,13 +31,13 @@ SMALL = {
         "network.options={widths=[32, 40], repeats=[2, 2], strides=[2, 2]}",
         "sharing.options.m=2",
     ),
-    "supernet_shifting": ("network.options.stem_stride=1",),
+    "supernet_shifting": ("network.options.stem_stride=1", "shifting.batch_size=6"),
 }
 SLOW = {*SMALL} - {"autoformer_tiny", "spos", "kshot"}
 LESS = (
     *("data.image_size=32", "data.validation=8", "data.workers=0", "train.epochs=1"),
     *("train.batch_size=6", "train.log_steps=1", "train.precision=fp32", "evaluate.images=8"),
-    'search.budgets=["macs<=90%"]',
+    'search.budgets=["macs<=100%"]',
 )
 """Overrides of all: 24 of 32 images in batches of 6."""
 
@@ -102,7 +102,7 @@ def test_a_recipe_in_two_processes(jpegs, tmp_path):
     recipe = reduced("spos", jpegs)
     path, folder = tmp_path / "two.toml", tmp_path / "run"
     path.write_text(recipe.to_toml())
-    few = "{stem_stride = 1, widths = [16, 32, 48, 64], repeats = [1, 1, 1, 1], tail = 32}"
+    few = "{stem_stride = 1, widths = [32, 48, 64, 96], repeats = [1, 1, 1, 1], tail = 32}"
     words = ["--set", "train.batch_size=12", "--set", f"network.options={few}"]
     command = [sys.executable, "-m", "manyshot", "train", str(path), "--out", str(folder), *words]
     main, other = two_processes(command)
