@@ -1052,6 +1052,14 @@ class Recipe(Section, Shown):
         for key in taught:
             if idle[key]:
                 raise ValueError(f"{key}.teacher = 'network' has no effect: {why[key]}")
+        training = {"train": self.train, "finish": self.finish.training}
+        for key in taught:
+            if sizes := training[key].image_sizes:
+                raise ValueError(
+                    f"image_sizes = {sizes}: the network of [teacher], from which {key} learns, "
+                    "sees images of the size that it was trained on alone: leave image_sizes out, "
+                    "or the teacher"
+                )
         return self
 
     @property

@@ -181,6 +181,11 @@ def of_nothing(folder) -> tuple[str, ...]:
         (("teacher.run=x", "teacher.name=timm:y"), "run and name are two teachers"),
         (("teacher.budget='macs<=9%'",), "budget without run or name says nothing"),
         (("teacher.run=x", "teacher.arch=largest", "teacher.mean=[1.0]"), "mean has no effect"),
+        (
+            ("teacher.run=x", "teacher.arch=largest", "train.teacher=network")
+            + ("train.image_sizes=[6, 8]",),
+            r"image_sizes = \[6, 8\]: the network of .teacher., from which train learns",
+        ),
         (("teacher.name=timm:y",), "teaches with weights: give weights = FILE"),
         (("teacher.name=tiny", "teacher.weights=f"), "a teacher is one network"),
         (("teacher.name=timm:y", "teacher.weights=f"), "give mean and std, such as"),

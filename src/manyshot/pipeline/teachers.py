@@ -336,13 +336,7 @@ def _of_run(
     told = f"{digest(tensors)} {net.space.to_text(arch)}"
     marked = hashlib.sha256(told.encode()).hexdigest()[: len(digest(tensors))]
 
-    class Images(nn.Module):
-        """What a network of the run sees of a batch of ours."""
-
-        def forward(self, images: Tensor) -> Tensor:
-            return images
-
-    seen = _normalised(Images(), data, theirs.mean, theirs.std).to(device)
+    seen = _normalised(nn.Identity(), data, theirs.mean, theirs.std).to(device)
     stats = calibrate(net, arch, ((seen(images), targets) for images, targets in calibration()))
     module = net.extract(arch, stats=stats)
     return Teacher(_normalised(module, data, theirs.mean, theirs.std), marked, said)
