@@ -146,6 +146,10 @@ class TakingTurns:
     def __len__(self) -> int:
         return len(self.batches)
 
+    def side(self, step: int) -> int | None:
+        """The side of the images, if it changes."""
+        return self.batches.side(step)
+
     def from_step(self, step: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches of the timed loop; odd steps come after the bare loop's, even ones before.
 

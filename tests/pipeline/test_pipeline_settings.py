@@ -74,6 +74,7 @@ ELSEWHERE = {
     "data.bad": "tests of image folders",
     "transfer": "tests of transfers",
     "truth": "tests of truths",
+    "teacher": "tests of teachers",
 }
 
 

@@ -184,7 +184,7 @@ def of_nothing(folder) -> tuple[str, ...]:
         (
             ("teacher.run=x", "teacher.arch=largest", "train.teacher=network")
             + ("train.image_sizes=[6, 8]",),
-            r"image_sizes = \[6, 8\]: the network of .teacher., from which train learns",
+            "image_sizes = [6, 8]: the network of [teacher], from which train learns",
         ),
         (("teacher.name=timm:y",), "teaches with weights: give weights = FILE"),
         (("teacher.name=tiny", "teacher.weights=f"), "a teacher is one network"),

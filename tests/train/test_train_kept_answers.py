@@ -116,7 +116,7 @@ def test_images_are_shared_out_over_turns_each_once():
     assert run.prober.images == 2 * APART + 32
 
 
-def test_large_batches_are_cut_in_parts_of_a_hundred_and_more():
+def test_large_batches_are_cut_in_parts_of_64_and_more():
     run = shifting(shifts=OURS)
     count = 3 * PART + 20
     batch = (torch.randn(count, 1, 8, 8), torch.arange(count) % 10)
@@ -126,7 +126,7 @@ def test_large_batches_are_cut_in_parts_of_a_hundred_and_more():
         run.prober.answer(Probe(path, which=0, turn=t, turns=6), 0).weight for t in range(1, 7)
     ]
     assert sum(images) == count
-    assert images == [0, 135, 0, 135, 0, 134]
+    assert images == [0, 71, 0, 71, 0, 70]
 
 
 def fields(probe):

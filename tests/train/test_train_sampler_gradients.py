@@ -213,8 +213,6 @@ def test_policies_get_their_gradient_once(net, batch, theta):
 class Steering(Stateless):
     """One path whose policies and penalty depend on a parameter; notes what it is asked."""
 
-    probes = True
-
     def __init__(self, space: ms.SearchSpace) -> None:
         self.space, self.asked = space, []
         self.logits = {d: torch.zeros(len(d.options), requires_grad=True) for d in space.decisions}

@@ -81,7 +81,7 @@ class Probe:
         which: names the images: probes of one number and one `images` see the same. By default they
             are those of the step.
         turn: which part of the images is wanted, of `turns`: from 1.
-        turns: over how many probes the images are shared out, in parts of 128 or a few more. Where
+        turns: over how many probes the images are shared out, in parts of 64 or a few more. Where
             there are fewer parts than turns, the other turns see none.
     """
 
@@ -120,9 +120,9 @@ class Sampler(Protocol):
 
     The loop calls `plan(rng, step)` before every optimiser step, with a generator that is a
     function of the run's seed and the step alone (so that all processes draw the same plan). After
-    a step that moved the weights it asks `probe`, if the sampler `probes`, and then calls
-    `feedback`. Steps that move nothing but codes of a sharing scheme have plans, of which policies
-    and penalty are left out, but neither probes nor feedback.
+    a step that moved the weights it asks `probe`, by which a sampler also learns how far training
+    is, and then calls `feedback`. Steps that move nothing but codes of a sharing scheme have plans,
+    of which policies and penalty are left out, but neither probes nor feedback.
 
     A learnt sampler has an `optimizer` of the parameters that its policies and penalties depend on;
     the loop gives them their gradients and moves them together with the weights. What else it

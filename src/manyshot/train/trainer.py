@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ from manyshot.train.checkpoint import (
 )
 from manyshot.train.compute import Compute, MacsOf
 from manyshot.train.evidence import EvidenceOfCodes
-from manyshot.train.journal import Journal
+from manyshot.train.journal import Journal, TrainingWarning
 from manyshot.train.mixing import Mixer
 from manyshot.train.optim import (
     OptimizerFactory,
@@ -133,11 +134,11 @@ class Trainer:
             original_macs: those of `original`; by default the largest architecture's.
 
         Raises:
-            ValueError: if the sampler probes, and there are no held-out images, if codes are learnt
-                and no step is theirs, if gradients are to be accumulated, and parts are not equal
-                or the sampler learns by gradients, if targets are to be smoothed or mixed, and the
-                task does not say how, if branches are to be left out, or rates set, of what the
-                network does not have, or if `optimizer` or `schedule` makes what cannot be used.
+            ValueError: if the sampler probes, and there are no held-out images, if gradients are to
+                be accumulated, and parts are not equal or the sampler learns by gradients, if
+                targets are to be smoothed or mixed, and the task does not say how, if branches are
+                to be left out, or rates set, of what the network does not have, or if `optimizer`
+                or `schedule` makes what cannot be used.
         """
         if sampler.probes and held_out is None:
             raise ValueError(
@@ -148,9 +149,11 @@ class Trainer:
         self.net, self.sampler, self.batches, self.seed = net, sampler, batches, seed
         self.step, self.weight_step = 0, 0
         if not learns_codes(net.sharing, steps := settings.epochs * len(batches)):
-            raise ValueError(
+            warnings.warn(
                 f"none of the {steps} steps moves the codes that sharing learns: train for more "
-                "epochs, or make KShot with a lower code_every or warm_frac"
+                "epochs, or make KShot with a lower code_every or warm_frac",
+                TrainingWarning,
+                stacklevel=2,
             )
         codes = make_code_optimizer(net.sharing, settings.lr, settings.momentum)
         if optimizer is None:
@@ -328,8 +331,6 @@ class Trainer:
 
     def probe(self) -> Probe | None:
         """What the sampler wants to know after the step that moved the weights just now."""
-        if not self.sampler.probes:
-            return None
         rng = numpy_rng(self.seed, "probe", self.step)
         return self.sampler.probe(rng, self.weight_step, self.weight_steps)
 
