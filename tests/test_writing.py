@@ -208,7 +208,8 @@ def test_a_scheduler_may_end_a_command(tmp_path):
         _, err = process.communicate(timeout=60)
     assert process.returncode == 1
     assert err.splitlines()[-1] == (
-        "error: interrupted; go on with manyshot run --resume r, or the same command (truth, rank)"
+        "error: interrupted; go on with manyshot run --resume r or, if it was truth or rank, "
+        "with the same command"
     )
     assert "Traceback" not in err
     assert not (tmp_path / "r" / "lock.json").exists()

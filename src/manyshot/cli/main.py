@@ -93,6 +93,6 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         folder = interrupted()
         again = "the same command"
         if folder is not None and RunFolder(folder).recipe_file.exists():
-            again = f"manyshot run --resume {folder}, or {again} (truth, rank)"
+            again = f"manyshot run --resume {folder} or, if it was truth or rank, with {again}"
         _fail(f"interrupted; go on with {again}", 1)
     sys.exit(code or 0)

@@ -297,10 +297,11 @@ def _words_on_order(measured: VerdictRecord, budgets: int) -> list[str]:
             f"{better} counting MACs (τ {proxy:.2f} against {macs:.2f})."
         )
     if measured.improved is not None:
-        of = f"{measured.improved} of {budgets}" if budgets > 1 else str(measured.improved)
+        did = "improved" if measured.improved or budgets > 1 else "did not improve"
+        within = f"in {measured.improved} of {budgets} budgets" if budgets > 1 else "in its budget"
         words.append(
-            f"The search improved on its {measured.random_networks} random networks in {of} "
-            f"budget{'s' * (budgets != 1)}, by the supernet's own scores."
+            f"The search {did} on its {measured.random_networks} random networks {within}, by the "
+            "supernet's own scores."
         )
     return words
 

@@ -241,8 +241,8 @@ def _variety(lines: Sequence[TargetsLine], targets: dict[str, object]) -> list[F
             "How varied the generator's draws are",
             [drawn, whole],
             f.layout(targets, f.axis("entropy, nats", rangemode="tozero")),
-            "At the last record. Dots: the entropy of drawing uniformly what costs within half a "
-            "step of the target. Of 200 draws for a target "
+            "As it was at the last record. Dots are the entropy of drawing uniformly from what costs "
+            "within half a step of the target. Of 200 draws for a target "
             f"{numbers.decimal(distinct[-1], 0)} are distinct, in the mean over targets; at the "
             f"first record {numbers.decimal(distinct[0], 0)}.",
             height=280,
@@ -292,7 +292,8 @@ def _evidence(lines: Sequence[TargetsLine], targets: dict[str, object]) -> list[
         "Gain per draw of each target",
         [bars],
         f.layout(targets, f.axis("fall of loss, less the mean", zeroline=True)),
-        "At the last update: per update, of the last ones, with its standard error.",
+        "How much more loss falls per update, for a target that is drawn as often as any, than in "
+        "the mean of all targets: estimated from the last updates, with its standard error.",
         height=260,
     )
     return [signal, gained]
