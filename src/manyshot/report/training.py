@@ -241,7 +241,7 @@ def _variety(lines: Sequence[TargetsLine], targets: dict[str, object]) -> list[F
             "How varied the generator's draws are",
             [drawn, whole],
             f.layout(targets, f.axis("entropy, nats", rangemode="tozero")),
-            "As it was at the last record. Dots are the entropy of drawing uniformly from what costs "
+            "At the last record; dots are the entropy of drawing uniformly from what costs "
             "within half a step of the target. Of 200 draws for a target "
             f"{numbers.decimal(distinct[-1], 0)} are distinct, in the mean over targets; at the "
             f"first record {numbers.decimal(distinct[0], 0)}.",
