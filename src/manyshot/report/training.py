@@ -158,10 +158,13 @@ def shift(lines: Sequence[TargetsLine], trained: Sequence[TrainLine] = ()) -> li
         return []
     last = lines[-1]
     targets = f.axis(f"target {numbers.metric(last.metric)}", tickformat="~s")
+    most = max(2 / len(last.targets), *(max(line.probabilities) for line in lines))
     heat = f.heatmap(
         [line.step for line in lines],
         last.targets,
         list(zip(*(line.probabilities for line in lines), strict=True)),
+        zmin=0,
+        zmax=most,  # so that a distribution that stayed uniform has the middle colour
         hovertemplate="step %{x}, target %{y:.3s}<br>probability %{z:.3f}<extra></extra>",
         colorbar={"tickformat": ".0%"},
     )

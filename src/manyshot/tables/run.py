@@ -261,11 +261,14 @@ def generated(proposals: Mapping[str, GeneratedRecord]) -> Table:
 
 def environment(record: EnvironmentRecord) -> Table:
     """Versions and machine."""
+
+    def said(value: object) -> str:
+        if isinstance(value, dict):
+            return ": ".join(map(str, value.values()))
+        return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+
     rows = [
-        {
-            "What": key,
-            "Value": " ".join(map(str, value)) if isinstance(value, list) else str(value),
-        }
+        {"What": key, "Value": said(value)}
         for key, value in record.plain().items()
         if key != "schema"
     ]
