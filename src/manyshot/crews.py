@@ -338,6 +338,14 @@ class LocalCrew(Crew):
         return ready
 
     def _submit(self, worker: int, work: Work[T, R], needed: Versions, task: T) -> Future[R]:
+        try:
+            return self._ask(worker, work, needed, task)
+        except BrokenProcessPool:  # it ended with nothing to do, which no task is to blame for
+            self._end(worker)
+            self._begin(worker)
+            return self._ask(worker, work, needed, task)
+
+    def _ask(self, worker: int, work: Work[T, R], needed: Versions, task: T) -> Future[R]:
         has = self._has[worker]
         sent = {n: self._packed[n][1] for n, version in needed if has.get(n) != version}
         has.update(needed)

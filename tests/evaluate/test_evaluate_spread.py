@@ -2,12 +2,14 @@
 
 import sys
 from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from types import ModuleType
 
 import cloudpickle
 import numpy as np
 import pytest
 import torch
+from joblib.externals import loky
 
 import manyshot as ms
 from manyshot.crews import TRIES, Crew, Kept, Lacking, LocalCrew, _Held, _pickled, gpu_of
@@ -150,6 +152,35 @@ class TestCrew:
         results = dict(crew.run(_doubled, [1, 2, 3, 4, 5]))
         assert results == {0: 2, 1: 4, 2: 6, 3: 8, 4: 10}
         assert len(crew.asked) == 7
+
+    def test_workers_that_ended_with_nothing_to_do_are_replaced(self, monkeypatch):
+        """As those that are killed for memory while winners are finished; no task is to blame."""
+        pools = []
+
+        class Pool:
+            def __init__(self, *_, **__):
+                pools.append(self)
+                self.is_broken, self.held = False, _Held()
+
+            def submit(self, _, work, needed, sent, task):
+                if self.is_broken:
+                    raise BrokenProcessPool("killed")
+                future = Future()
+                given = {name: (lambda p=packed: p) for name, packed in sent.items()}
+                future.set_result(self.held.do(work, needed, given, task))
+                return future
+
+            def shutdown(self, **_):
+                self.is_broken = True
+
+        monkeypatch.setattr(loky, "ProcessPoolExecutor", Pool)
+        kept = [Kept("factor", "1", lambda: 3)]
+        with LocalCrew(TRIES + 1) as crew:
+            for _ in range(2):
+                assert dict(crew.run(_times, [1, 2, 3, 4], kept)) == {0: 3, 1: 6, 2: 9, 3: 12}
+                for pool in pools:
+                    pool.is_broken = True
+        assert len(pools) == 2 * (TRIES + 1)
 
     def test_a_task_that_ends_every_worker_is_an_error(self):
         crew = Pretended(2, loses=range(1, 100))
