@@ -13,6 +13,7 @@ from joblib.externals import loky
 
 import manyshot as ms
 from manyshot.crews import TRIES, Crew, Kept, Lacking, LocalCrew, _Held, _pickled, gpu_of
+from manyshot.data.own import OwnSet
 from manyshot.evaluate import Population, Spread
 from manyshot.sharing import KShot
 from manyshot.train.checkpoint import digest
@@ -215,6 +216,19 @@ class TestCrew:
         kept = [Kept("network", "1", lambda: (number for number in range(3)))]
         with pytest.raises(RuntimeError, match="the network cannot be sent .* --workers 1"):
             list(Pretended(2).run(_times, [1], kept))
+
+    def test_images_in_memory_are_sent_without_the_data_set_that_they_are_of(self):
+        """Which may be large, or hold what cannot be pickled, such as a lock or an open file."""
+
+        class Locked(list):
+            def __reduce_ex__(self, protocol):
+                raise TypeError("it holds a lock")
+
+        samples = Locked((torch.full((2,), float(i)), i % 2) for i in range(6))
+        batches = ms.data.fixed(OwnSet.of(samples), 5, 4, seed=0)
+        sent = cloudpickle.loads(_pickled(Kept("calibration", "1", lambda: batches)))
+        assert len(sent) == len(batches) == 1  # the last one image is joined
+        assert torch.equal(next(iter(sent))[0], next(iter(batches))[0])
 
     def test_nothing_that_is_sent_needs_the_script_that_sent_it(self):
         """Torch's memory formats are pickled as those of any module that has imported torch."""

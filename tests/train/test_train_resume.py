@@ -19,7 +19,7 @@ from train_nets import (
 import manyshot as ms
 from kills import EVERY, left_by_kills
 from manyshot import records
-from manyshot.train import CheckpointError, Plan, PlannedPath, Stateless, train
+from manyshot.train import CheckpointError, Plan, PlannedPath, Probe, Stateless, train
 from manyshot.train.checkpoint import load_checkpoint
 from photos import members, tinted, write_shard
 
@@ -159,6 +159,41 @@ def test_multiply_adds_are_of_the_size_that_images_have():
     )
     train(run)
     assert run.compute.macs == 3 * 128 * (4 + 8)  # a backward is two forwards
+
+
+def test_probes_with_full_masks_count_held_out_images_at_their_full_size():
+    """Also of a training that goes on when its own images have grown, as that by 8 alone does."""
+    spent = {}
+    for sizes in ([6, 8], [8]):
+        run = trainer(
+            batches=ms.data.Batches(
+                digits(128).train, 32, growth=ms.data.Growth(tuple(sizes), 2), **LOOK
+            ),
+            image_sizes=sizes,
+            factories={
+                "macs_of": lambda archs: [0] * len(archs),
+                "macs_at": lambda side: lambda archs: [0] * len(archs),
+                "held_out": lambda images, seed: [(torch.rand(3, 1, 8, 8), torch.zeros(3).long())],
+            },
+        )
+        run.sampler = Asking(run.net.space)
+        train(run)
+        spent[len(sizes)] = run.compute.probe_macs
+    assert spent[2] == spent[1] > 0
+
+
+class Asking(Stateless):
+    """Trains the largest architecture, and asks about it with full masks after every step."""
+
+    def __init__(self, space):
+        policy = {d: torch.eye(len(d.options))[-1] for d in space.decisions}
+        self.path = PlannedPath(space.largest, policy=policy, masks="full")
+
+    def plan(self, rng, step):
+        return Plan((PlannedPath(self.path.arch),))
+
+    def probe(self, rng, step, steps):
+        return Probe((self.path,), images=3)
 
 
 def test_dropout_is_on():

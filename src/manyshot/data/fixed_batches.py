@@ -33,23 +33,25 @@ class FixedBatches:
 
     def __init__(self, batches: Batches) -> None:
         """Makes fixed batches of epoch 0 of `batches`, which must neither shuffle nor augment."""
-        self._batches, self.images = batches, len(batches.dataset)
+        self.images = len(batches.dataset)
         small = self.images * _bytes_of_one(batches.dataset) <= KEPT_BYTES
         self._joins = self.images > batches.batch_size > 1 == self.images % batches.batch_size
-        self._kept = list(self._made()) if small else None
+        self._length = len(batches) - self._joins
+        self._kept = list(self._made(batches)) if small else None
+        self._batches = None if small else batches  # the set is not held, nor sent to workers
         if small:
             batches.release()
 
     def __len__(self) -> int:
         """The number of batches."""
-        return len(self._batches) - self._joins
+        return self._length
 
     def __iter__(self) -> Iterator[Batch]:
-        return self._made() if self._kept is None else iter(self._kept)
+        return iter(self._kept or ()) if self._batches is None else self._made(self._batches)
 
-    def _made(self) -> Iterator[Batch]:
-        batches = self._batches.epoch(0)
-        return _last_two_joined(batches) if self._joins else batches
+    def _made(self, batches: Batches) -> Iterator[Batch]:
+        epoch = batches.epoch(0)
+        return _last_two_joined(epoch) if self._joins else epoch
 
 
 def _last_two_joined(batches: Iterator[Batch]) -> Iterator[Batch]:

@@ -82,6 +82,11 @@ class Compute:
         """Whether multiply-adds are counted."""
         return self._macs_of is not None
 
+    @property
+    def side(self) -> int | None:
+        """The side of the images that are counted now; None for that which costs are known of."""
+        return self._side
+
     @contextlib.contextmanager
     def at(self, side: int | None) -> Iterator[None]:
         """Counts images of another side in it; None for the size that costs are known of."""

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast
-from torch import nn
+from torch import Tensor, nn
 
 from manyshot.cost.masked import MaskedMacs
 from manyshot.data import Batches
@@ -290,9 +290,16 @@ class Trainer:
         return [largest]
 
     def _masked_macs(self) -> MaskedMacs:
-        """What full masks cost on a sample such as those that it trains on."""
+        """What full masks cost on a sample of the size that is counted now.
+
+        Held-out images have the full size, whatever those have that it trains on.
+        """
         assert isinstance(self.net, Supernet)  # no other network has policies
-        return MaskedMacs(self.net, self._sample)
+        sample, growth = self._sample, self.batches.growth
+        if growth is not None and self.compute.side is None:
+            assert isinstance(sample, Tensor)  # only images grow
+            sample = sample.new_empty(*sample.shape[:2], *2 * (growth.sides[-1],))
+        return MaskedMacs(self.net, sample)
 
     def plan(self, *chunk: int) -> Plan:
         """The paths of the current step, or of a chunk of it; the same in all processes."""

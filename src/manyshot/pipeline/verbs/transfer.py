@@ -31,9 +31,10 @@ def transfer_recipe(run: Path, path: Path | None, data: str | None, overrides: l
 
     Network and sharing are those of the run, but for what its slices began as. Budgets that it
     chose itself, because its recipe had none, are not taken over: the target gets default ones as
-    any run does; nor is a teacher, since it knows the classes of the run. Where the recipe does not
-    say, the supernet shifts on the population, its classifier at `HEAD_RATE` times the rate of all
-    else, and `WATCHED` networks are watched.
+    any run does; nor is a teacher, since it knows the classes of the run, nor are sizes that images
+    grow through, since they end at that of the run's images. Where the recipe does not say, the
+    supernet shifts on the population, its classifier at `HEAD_RATE` times the rate of all else, and
+    `WATCHED` networks are watched.
 
     Args:
         run: the folder of the run whose supernet is taken.
@@ -59,6 +60,8 @@ def transfer_recipe(run: Path, path: Path | None, data: str | None, overrides: l
         if values.pop("teacher", {}).keys() & {"run", "name"}:  # it knows the run's own classes
             for section in ("train", "finish"):
                 values[section] = {k: v for k, v in own[section].items() if v != "network"}
+        for section in (values.get("train", {}), values.get("finish", {}).get("training", {})):
+            section.pop("image_sizes", None)
     for part in ("network", "sharing"):
         values.setdefault(part, own[part])
     target = [] if data is None else [f"data.name={data!r}"]
