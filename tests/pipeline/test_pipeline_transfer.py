@@ -310,6 +310,15 @@ def test_by_default_enough_is_watched_to_see_it(base, moved):
     assert said.shifting.watched == 3
 
 
+def test_sizes_that_images_grew_through_are_left_behind(base, tmp_path):
+    """They end at the size of the run's images, and a body does not grow."""
+    moved = shutil.copytree(base[0], tmp_path / "moved")
+    sizes = ("train.image_sizes=[6, 8]", "finish.training.image_sizes=[6, 8]")
+    (moved / "recipe.toml").write_text(small(*sizes).to_toml())
+    recipe = transfer_recipe(moved, None, "mnist", [])
+    assert (recipe.train.image_sizes, recipe.finish.training.image_sizes) == (None, None)
+
+
 # -- the search on the target --------------------------------------------------------------------
 
 

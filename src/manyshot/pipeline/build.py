@@ -639,19 +639,28 @@ class Workspace:
         samples = self.splits.train if samples is None else samples
         check_batch_size(section, settings, len(samples), world)
         check_moves(section, settings, self.net)
+        self._check_image_sizes(section, settings)
         try:
             self.batches(settings, 0, world, samples)
         except ValueError as error:
             raise RecipeError(f"data: {error}") from error
-        self._check_image_sizes(section, settings)
 
     def _check_image_sizes(self, section: str, settings: OptimiserSettings) -> None:
-        """Refuses images of several sizes for a network that takes one alone.
+        """Refuses sizes that do not end at that of the images, and that the network does not take.
 
         Raises:
             RecipeError: naming the `section` of the recipe.
         """
-        growth = growth_of(settings)
+        try:
+            growth, shape = growth_of(settings), self.splits.image_shape
+        except ValueError as error:
+            raise RecipeError(f"{section}.image_sizes: {error}") from error
+        if growth is not None and shape and {*shape[1:]} != {growth.sides[-1]}:
+            raise RecipeError(
+                f"{section}.image_sizes = {list(growth.sides)} ends at {growth.sides[-1]} pixels, "
+                f"and images are of {shape[1]} x {shape[2]} (data.image_size): the last size must "
+                "be theirs"
+            )
         for side in sorted({*growth.sides}) if growth else ():
             try:
                 self.macs_at(side)
