@@ -108,6 +108,13 @@ def provenance() -> dict[str, Any]:
     }
 
 
+def peak_mb() -> float:
+    """The most memory that this process had since its peak began anew, in MB; on Linux alone."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (peak,) = (int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+    return peak / 1024
+
+
 def _git(*arguments: str) -> str:
     return subprocess.run(
         ["git", *arguments], cwd=kept.ROOT, capture_output=True, text=True, check=True

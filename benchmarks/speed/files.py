@@ -23,6 +23,7 @@ from pathlib import Path
 from PIL import Image
 
 import manyshot as ms
+from benchmarks.lib.measuring import peak_mb
 from manyshot.data import folder
 from manyshot.data.looking import look
 
@@ -57,15 +58,9 @@ def loading(root: Path) -> int:
 
 def _measured(work: Callable[[Path], int], root: Path) -> tuple[float, float, float, int]:
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-    peak, wall, cpu = _peak_mb(), time.perf_counter(), time.process_time()
+    peak, wall, cpu = peak_mb(), time.perf_counter(), time.process_time()
     count = work(root)
-    return time.perf_counter() - wall, time.process_time() - cpu, _peak_mb() - peak, count
-
-
-def _peak_mb() -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    (peak,) = (int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
-    return peak / 1024
+    return time.perf_counter() - wall, time.process_time() - cpu, peak_mb() - peak, count
 
 
 def main() -> None:

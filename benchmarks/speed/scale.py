@@ -24,7 +24,7 @@ from torch import nn
 
 import manyshot as ms
 from benchmarks.lib import kept
-from benchmarks.lib.measuring import provenance
+from benchmarks.lib.measuring import peak_mb, provenance
 from benchmarks.lib.pages import markdown, with_reading
 from manyshot import cost, records
 from manyshot.run_folder import SearchLine
@@ -182,14 +182,8 @@ SECTIONS = {
 
 def _in_process(measure: Callable[..., float], arguments: tuple[Any, ...]) -> tuple[float, float]:
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-    before = _peak_mb()
-    return measure(*arguments), _peak_mb() - before
-
-
-def _peak_mb() -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    (peak,) = (int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
-    return peak / 1024
+    before = peak_mb()
+    return measure(*arguments), peak_mb() - before
 
 
 def main() -> None:
