@@ -36,7 +36,7 @@ DESIGNS = sorted(BENCHMARKS.rglob("design.md"))
 SPOKEN = [
     *(ROOT / name for name in ("README.md", "LOG.md", "CHANGELOG.md", "CONTRIBUTING.md")),
     *sorted((ROOT / "docs").glob("*.md")),
-    *sorted((ROOT / "recipes").glob("*.toml")),
+    *sorted((ROOT / "recipes").rglob("*.toml")),
     *sorted(BENCHMARKS.rglob("*.md")),
     *sorted(BENCHMARKS.rglob("*.toml")),
     *SCRIPTS,

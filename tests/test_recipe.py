@@ -25,7 +25,7 @@ from manyshot.recipe import (
 )
 from manyshot.toml import read
 
-RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.toml"))
+RECIPES = sorted((Path(__file__).parents[1] / "recipes").rglob("*.toml"))
 
 
 def load(*overrides: str, path: Path | None = None) -> Recipe:
