@@ -1,6 +1,6 @@
 """Does a supernet that was moved order networks, and how much training of its body that takes.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.studies.transfer_body.run FASHION_FOLDER [--seeds 0 1]
+    OMP_NUM_THREADS=1 python -m benchmarks.studies.transfer_body.run FASHION_FOLDER [--seeds 0 1 2 3 4]
 
 One supernet of `tiny` moves from Fashion-MNIST at 8x8 pixels (3 epochs of 50,000 images) to
 scikit-learn's digits by `recipes/transfer.toml`, with 0 or more `transfer.body_epochs`, then
@@ -96,7 +96,7 @@ def main() -> None:
     """Does what is not on record, then writes the page."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("root", type=Path, help="the folder of Fashion-MNIST's four IDX files")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     kept.options(parser, Path("runs") / "transfer_body")
     given = parser.parse_args()
     torch.set_num_threads(1)
