@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -617,6 +617,23 @@ class EvaluationSettings(Section):
     """By what networks rank: the metric of the task, or its loss, which few images tell better."""
 
 
+class RewardSettings(Section):
+    """What a search goes by in place of the score: that times a power of a cost (MnasNet's)."""
+
+    target: str
+    """The cost and the value from which it counts as much, such as `"macs<=25%"`; nothing that is
+    above it is refused for that."""
+    below: float = Field(default=-0.07, le=0)
+    """Of (cost / target), the exponent where the cost is the target's at most."""
+    above: float = Field(default=-0.07, le=0)
+    """The exponent where it is more."""
+
+    @field_validator("target")
+    @classmethod
+    def _readable(cls, target: str) -> str:
+        return Budget.parse(target).text
+
+
 class SearchSettings(Section):
     """Which architectures are best."""
 
@@ -632,6 +649,8 @@ class SearchSettings(Section):
     """Architectures scored in all."""
     generation: Positive = 30
     """Architectures scored between two proposals."""
+    reward: RewardSettings | None = None
+    """Search, and choose winners within the budgets, by the score times a power of a cost."""
     options: Options = {"population": 30, "parents": 10, "mutants": 15, "crossovers": 15}
     """Those here are for the default searcher, and stay if only some are set; with a `name`, a
     searcher has its own. Where the supernet shifts, evolution has `dedupe = "per_generation"` by
@@ -649,6 +668,10 @@ class SearchSettings(Section):
         if not isinstance(asked, Mapping):
             return values
         return {**values, "options": {**cls.model_fields["options"].default, **asked}}
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """Without a reward, what it was before there were any: searches of then go on."""
+        return (pair for pair in super().__repr_args__() if pair != ("reward", None))
 
     @field_validator("budgets")
     @classmethod
@@ -939,12 +962,14 @@ class Recipe(Section, Shown):
 
     @model_validator(mode="after")
     def _known_costs(self) -> Self:
-        have = (*METRICS, *self.costs)
-        for text in self.search.budgets:
+        have, reward = (*METRICS, *self.costs), self.search.reward
+        texts = [("budgets", text) for text in self.search.budgets]
+        texts += [] if reward is None else [("reward.target", reward.target)]
+        for key, text in texts:
             for part in Budget.parse_all(text):
                 if part.metric not in have:
                     raise ValueError(
-                        f"search.budgets: budget {part.text!r} is on {part.metric!r}, which is no "
+                        f"search.{key}: budget {part.text!r} is on {part.metric!r}, which is no "
                         f"cost; {nearest(part.metric, have)}have {', '.join(have)}, and [costs] "
                         "adds others"
                     )

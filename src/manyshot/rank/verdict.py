@@ -130,7 +130,7 @@ def verdict(
         within: for each budget the architectures among `drawn` that are within it; None if their
             scores are of other weights than the winners'.
     """
-    fitness = {line.arch: task.fitness_of(line.proxy_score, line.proxy_loss) for line in drawn}
+    fitness = [task.fitness_of(line.proxy_score, line.proxy_loss) for line in drawn]
     measured = VerdictRecord.of(
         {
             "worth": "unknown",
@@ -138,9 +138,9 @@ def verdict(
             "chance": chance,
             "best_proxy": _best(task, [*winners, *drawn]),
             "random_networks": len(drawn),
-            **_order(drawn, [*fitness.values()]),
+            **_order(drawn, fitness),
             **_finished(task, [*winners, *controls]),
-            "improved": _improved(task, winners, fitness, within) if drawn and within else None,
+            "improved": _improved(task, winners, drawn, within) if drawn and within else None,
             "controls": {
                 kind: difference(pairs, task, parts).plain()
                 for kind in KINDS
@@ -155,12 +155,13 @@ def verdict(
 def _improved(
     task: TaskRecord,
     winners: Sequence[WinnerRecord],
-    fitness: Mapping[str, float],
+    drawn: Sequence[ScoreLine],
     within: Mapping[str, Iterable[str]],
 ) -> int:
     """In how many budgets the winner ranks above all random networks within it."""
+    fitness = {line.arch: line.fitness(task) for line in drawn}
     return sum(
-        task.fitness_of(winner.proxy_score, winner.proxy_loss)
+        winner.fitness(task)
         > max((fitness[arch] for arch in within.get(winner.budget, ())), default=-math.inf)
         for winner in winners
     )

@@ -11,6 +11,7 @@ from manyshot.search.pareto import non_dominated
 from manyshot.search.perturbation import Perturbation, PerturbationOptions
 from manyshot.search.predictor import PredictorOptions, WeakPredictor
 from manyshot.search.random_search import RandomOptions, RandomSearch
+from manyshot.search.reward import Reward
 from manyshot.search.searcher import LearnsFromScores, Searcher
 from manyshot.search.table import SEARCHERS, make_searcher
 
@@ -36,6 +37,7 @@ __all__ = [
     "RandomOptions",
     "RandomSearch",
     "RegularisedOptions",
+    "Reward",
     "Searcher",
     "WeakPredictor",
     "best",
