@@ -108,6 +108,7 @@ def test_a_shifting_search_goes_by_rewards_too(tmp_path):
         (['search.reward={target = "mcas<=1M"}'], "search.reward.target: .*did you mean 'macs'"),
         (['search.reward={target = "macs<=9%", above = 1}'], "search.reward.above = 1"),
         (['search.reward={target = "macs<=9%", below = 0.0, above = 0.0}'], "search.reward: below"),
+        (["search.reward={above = -1.0}"], "exponents of a cost: give its target too"),
         (['search.reward={targt = "macs<=9%"}'], "did you mean 'target'"),
     ],
 )
@@ -130,7 +131,7 @@ def test_a_reward_on_latency_has_latency_measured():
 def test_without_a_reward_a_search_is_identified_as_before():
     assert "reward" not in str(small().search)
     assert "reward" in str(small(STRONG).search)
-    assert Recipe.build({}, [], "x").search.reward is None
+    assert Recipe.build({}, [], "x").search.reward.target is None
 
 
 class TestFind:

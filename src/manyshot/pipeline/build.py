@@ -225,8 +225,8 @@ def build_costs(recipe: Recipe, net: Supernet) -> dict[str, FunctionCost]:
 def budget_metrics(recipe: Recipe) -> set[str]:
     """The costs that the recipe's budgets, and its reward, are on."""
     search = recipe.search
-    texts = [*search.budgets, *([] if search.reward is None else [search.reward.target])]
-    return {part.metric for text in texts for part in Budget.parse_all(text)}
+    texts = (*search.budgets, search.reward.target)
+    return {part.metric for text in texts if text for part in Budget.parse_all(text)}
 
 
 @dataclass(frozen=True)
@@ -470,9 +470,10 @@ class Workspace:
     @functools.cached_property
     def _target(self) -> tuple[Reward, Limit] | None:
         """The recipe's reward with its target as a number; None if there is no reward."""
-        if self.recipe.search.reward is None:
+        settings = self.recipe.search.reward
+        if settings.target is None:
             return None
-        reward = Reward(**self.recipe.search.reward.model_dump())
+        reward = Reward(**settings.model_dump())
         try:
             return reward, reward.limit(self.all_costs, self.net.space.largest)
         except ValueError as error:
@@ -491,8 +492,8 @@ class Workspace:
         Raises:
             RecipeError: then.
         """
-        metric, settings = self.task_record.metric, self.recipe.search.reward
-        if settings is None:
+        metric, target = self.task_record.metric, self.recipe.search.reward.target
+        if target is None:
             return
         if not (metric.share and metric.higher_is_better):
             raise RecipeError(
@@ -501,7 +502,7 @@ class Workspace:
                 f"{self.recipe.task.name!r} may be another: leave search.reward out, or name the "
                 "metric in the shares of a task of your own if it is in [0, 1]"
             )
-        if Budget.parse(settings.target).metric in self.all_costs:
+        if Budget.parse(target).metric in self.all_costs:
             assert self._target
 
     def sampler(self) -> Sampler:

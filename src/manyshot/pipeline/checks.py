@@ -384,7 +384,7 @@ def check_reward(recipe: Recipe) -> None:
     Raises:
         RecipeError: then.
     """
-    if recipe.search.reward is None:
+    if recipe.search.reward.target is None:
         return
     try:
         Reward(**recipe.search.reward.model_dump())
