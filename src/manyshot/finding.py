@@ -21,6 +21,7 @@ from manyshot.search import (
     CostRange,
     Infeasible,
     Limit,
+    Reward,
     Searcher,
     best,
     generations,
@@ -49,7 +50,8 @@ class Winner:
         arch: the architecture.
         choices: the chosen option of every decision that matters, by name.
         costs: by metric.
-        score: what it was chosen by.
+        score: what it was chosen by, if there is no reward.
+        reward: what it was chosen by, if there is one.
     """
 
     budget: str
@@ -57,6 +59,7 @@ class Winner:
     choices: dict[str, Any]
     costs: dict[str, float]
     score: float
+    reward: float | None
     _net: Supernet = field(repr=False, compare=False)
     _calibration: FixedBatches | None = field(repr=False, compare=False)
 
@@ -120,6 +123,7 @@ def find(
     score: ScoreOf | Splits | tuple[Any, Any],
     task: Task | str = "classification",
     fitness: Literal["metric", "loss"] = "metric",
+    reward: Reward | None = None,
     searcher: str | Searcher = "evolution",
     options: Mapping[str, Any] | None = None,
     candidates: int = 120,
@@ -139,6 +143,8 @@ def find(
             your own a pair (training, validation) of data sets or `DataLoader`s.
         task: what a data set is scored by, or its name.
         fitness: whether by its metric or its loss.
+        reward: what the search goes by, and chooses winners by, in place of the score: that times a
+            power of a cost, such as `Reward("macs<=25%")`. It is for scores of at least 0.
         searcher: a name (`random`, `evolution`, `nsga2`, ...), `package.module:attribute`, or a
             searcher that is made already, whose limits are its maker's.
         options: of the searcher, by name.
@@ -166,9 +172,16 @@ def find(
         )
     if fitness not in ("metric", "loss"):
         raise ValueError(f"fitness must be 'metric' or 'loss', got {fitness!r}")
+    if reward is not None and fitness == "loss":
+        raise ValueError(
+            "a reward multiplies scores of at least 0, and fitness = 'loss' ranks by losses: take "
+            "fitness = 'metric', or no reward"
+        )
     calibration = None
-    by_metric = _all_costs(net, budgets, costs or {})
+    targets = [] if reward is None else [reward.target]
+    by_metric = _all_costs(net, [*budgets, *targets], costs or {})
     limits = limits_of(budgets, by_metric, net.space.largest)
+    goes_by = _goes_by(reward, by_metric, net)
     if isinstance(score, tuple | list) and len(score) == 2:
         train, validation = score
         score = own_data({"train": train, "validation": validation, "test": validation}, seed=seed)
@@ -200,9 +213,23 @@ def find(
                     now[arch] = _number(number)
                     advance(len(now), f"best {max(now.values()):.4f}")
             scores.update((arch, now[arch]) for arch in archs)
-            searcher.tell(archs, [scores[arch] for arch in archs])
-    winners = tuple(_winner(net, limit, scores, by_metric, calibration) for limit in limits)
+            searcher.tell(archs, goes_by(archs, [scores[arch] for arch in archs]))
+    fit = dict(zip(scores, goes_by([*scores], [*scores.values()]), strict=True))
+    winners = tuple(
+        _winner(net, limit, scores, None if reward is None else fit, by_metric, calibration)
+        for limit in limits
+    )
     return SearchResult(winners, tuple(scores.items()))
+
+
+def _goes_by(
+    reward: Reward | None, costs: Mapping[str, Cost], net: Supernet
+) -> Callable[[Sequence[Arch], list[float]], list[float]]:
+    """What a search is told of architectures and their scores: rewards, or these scores."""
+    if reward is None:
+        return lambda archs, scores: scores
+    limit = reward.limit(costs, net.space.largest)
+    return functools.partial(reward.of, limit)
 
 
 def calibration_of(net: Supernet, splits: Splits, seed: int) -> FixedBatches:
@@ -311,10 +338,11 @@ def _winner(
     net: Supernet,
     limit: Limit,
     scores: Mapping[Arch, float],
+    rewards: Mapping[Arch, float] | None,
     costs: Mapping[str, Cost],
     calibration: FixedBatches | None,
 ) -> Winner:
-    within = best(scores, limit)
+    within = best(scores if rewards is None else rewards, limit)
     if not within:
         raise Infeasible(
             f"none of the {len(scores)} architectures scored is within {limit.name!r}: raise "
@@ -327,6 +355,7 @@ def _winner(
         choices=net.space.choices(arch),
         costs={m: costs_of(one, [arch], m)[0].item() for m, one in costs.items()},
         score=scores[arch],
+        reward=None if rewards is None else rewards[arch],
         _net=net,
         _calibration=calibration,
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -617,12 +617,39 @@ class EvaluationSettings(Section):
     """By what networks rank: the metric of the task, or its loss, which few images tell better."""
 
 
+ALPHA = BETA = -0.07
+"""MnasNet's exponents of a cost, below its target and above."""
+
+
+class RewardSettings(Section):
+    """What a search goes by in place of the score: that times a power of a cost (MnasNet's)."""
+
+    target: str | None = None
+    """The cost, and the value at which the score is left as it is, such as `"macs<=25%"`; what is
+    above is not refused for that. Without it, the search goes by the score."""
+    below: float = Field(default=ALPHA, le=0)
+    """Of (cost / target), the exponent where the cost is the target's at most."""
+    above: float = Field(default=BETA, le=0)
+    """The exponent where it is more."""
+
+    @field_validator("target")
+    @classmethod
+    def _readable(cls, target: str | None) -> str | None:
+        return None if target is None else Budget.parse(target).text
+
+    @model_validator(mode="after")
+    def _has_a_target(self) -> Self:
+        if self.target is None and (self.below, self.above) != (ALPHA, BETA):
+            raise ValueError("below and above are exponents of a cost: give its target too")
+        return self
+
+
 class SearchSettings(Section):
     """Which architectures are best."""
 
     name: str = "evolution"
-    """random, evolution, regularised_evolution, nsga2, predictor, `package.module:attribute`, or
-    generator: no search, the sampler's generator says which."""
+    """random, evolution, regularised_evolution, nsga2, predictor, nevonas, dc_nas, perturbation,
+    `package.module:attribute`, or generator: no search, the sampler's generator says which."""
     budgets: list[str] = ["macs<=15%", "macs<=25%", "macs<=60%"]
     """Limits on macs, params, size (of weights, as in `"size<=5MB"`), latency_ms or one of [costs],
     absolute or in % of the largest, or several at once (`"macs<=30M and params<=1M"`); one winner
@@ -632,6 +659,7 @@ class SearchSettings(Section):
     """Architectures scored in all."""
     generation: Positive = 30
     """Architectures scored between two proposals."""
+    reward: RewardSettings = RewardSettings()
     options: Options = {"population": 30, "parents": 10, "mutants": 15, "crossovers": 15}
     """Those here are for the default searcher, and stay if only some are set; with a `name`, a
     searcher has its own. Where the supernet shifts, evolution has `dedupe = "per_generation"` by
@@ -649,6 +677,10 @@ class SearchSettings(Section):
         if not isinstance(asked, Mapping):
             return values
         return {**values, "options": {**cls.model_fields["options"].default, **asked}}
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """Without a reward, what it was before there were any: searches of then go on."""
+        return (pair for pair in super().__repr_args__() if pair != ("reward", RewardSettings()))
 
     @field_validator("budgets")
     @classmethod
@@ -939,12 +971,14 @@ class Recipe(Section, Shown):
 
     @model_validator(mode="after")
     def _known_costs(self) -> Self:
-        have = (*METRICS, *self.costs)
-        for text in self.search.budgets:
+        have, reward = (*METRICS, *self.costs), self.search.reward
+        texts = [("budgets", text) for text in self.search.budgets]
+        texts += [] if reward.target is None else [("reward.target", reward.target)]
+        for key, text in texts:
             for part in Budget.parse_all(text):
                 if part.metric not in have:
                     raise ValueError(
-                        f"search.budgets: budget {part.text!r} is on {part.metric!r}, which is no "
+                        f"search.{key}: budget {part.text!r} is on {part.metric!r}, which is no "
                         f"cost; {nearest(part.metric, have)}have {', '.join(have)}, and [costs] "
                         "adds others"
                     )

@@ -50,6 +50,8 @@ STREAMS = {
     "draw": "draws of an architecture generator",
     "costs": "architectures whose costs a sampler's table or grid is made from",
     "proposals": "the proposals of a searcher, by what it was told",
+    "clusters": "where the means of clusters of architectures begin",
+    "perturbation": "the order in which decisions are taken one by one",
     "visits": "the order and the paths of a generation that trains, by generation",
     "shifting_step": "dropout and the like in a shifting step, by step and process",
     "head": "paths on which a new classifier trains",

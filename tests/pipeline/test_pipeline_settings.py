@@ -56,6 +56,7 @@ ELSEWHERE = {
     "evaluate.fitness": "tests of tasks",
     "data.options": "tests of data of one's own",
     "costs": "tests of costs that are functions",
+    "search.reward": "tests of rewards",
     "search.name": "below",
     "search.options": "below",
     "data.name": "below",

@@ -11,7 +11,7 @@ import pytest
 from manyshot.crews import LocalCrew
 from manyshot.pipeline.workers import Processes, check_workers
 from manyshot.run_folder import RunFolder
-from pipeline_runs import rank_run, run, timeless, truth_of_24
+from pipeline_runs import rank_run, run, small, timeless, truth_of_24
 
 
 @pytest.fixture
@@ -51,6 +51,17 @@ def test_two_processes_of_which_one_is_killed_record_what_one_does(base, tmp_pat
     one, two = RunFolder(folder).search_log, RunFolder(tmp_path / "run").search_log
     assert one.read_bytes() == two.read_bytes()
     assert timeless(again) == timeless(result)
+
+
+def test_rewards_of_processes_are_those_of_one(base, tmp_path, workers):
+    recipe = small(
+        'search.reward={target = "macs<=20%", above = -1.0}',
+        *('finish.mode="inherit"', "export.formats=[]"),
+    )
+    for name, each in (("one", None), ("two", workers)):
+        run(recipe, tmp_path / name, trained=base[0], workers=each)
+    one, two = (RunFolder(tmp_path / name).search_log.read_text() for name in ("one", "two"))
+    assert one == two and '"reward": 0.' in one
 
 
 def test_a_ranking_by_processes_is_that_of_one(base, tmp_path, workers, monkeypatch):

@@ -139,6 +139,22 @@ def test_a_search_is_compared_with_its_random_networks():
     assert moved.improved is None
 
 
+def test_with_a_reward_a_search_is_compared_by_it():
+    """The best scores of all, and still no better where the reward of a random one is higher."""
+    winners, controls, parts = planted(0.0)
+    lines = [row.model_copy(update={"reward": 0.5}) for row in drawn(level=0.1)]
+    within = dict.fromkeys(BUDGETS, [row.arch for row in lines])
+
+    def found(reward):
+        won = [w.model_copy(update={"reward": reward}) for w in winners]
+        return verdict(TASK, won, controls, lines, parts=parts, chance=0.1, within=within)
+
+    assert (found(0.4).improved, found(0.6).improved) == (0, 3)
+    assert found(0.6).words[-2].endswith("in 3 of 3 budgets, by its reward.")
+    assert "compared by scores alone" in found(0.6).words[-1]
+    assert not any("reward" in words for words in judged(0.0).words)
+
+
 def test_a_difference_is_that_of_paired_parts_and_turned_where_lower_is_better():
     winners, controls, parts = planted(0.05, kinds=("largest",))
     pairs = [(w, [c]) for w, c in zip(winners, controls, strict=True)]

@@ -70,7 +70,7 @@ from manyshot.recipe import (
     TrainingSettings,
 )
 from manyshot.run_folder import MetricRecord, RunFolder, TaskRecord
-from manyshot.search import Cost, Limit, Searcher, limits_of, make_searcher
+from manyshot.search import Cost, Limit, Reward, Searcher, limits_of, make_searcher
 from manyshot.search.limit import costs_of
 from manyshot.seeding import numpy_rng
 from manyshot.space import Arch, Budget
@@ -223,8 +223,10 @@ def build_costs(recipe: Recipe, net: Supernet) -> dict[str, FunctionCost]:
 
 
 def budget_metrics(recipe: Recipe) -> set[str]:
-    """The costs that the recipe's budgets are on."""
-    return {part.metric for text in recipe.search.budgets for part in Budget.parse_all(text)}
+    """The costs that the recipe's budgets, and its reward, are on."""
+    search = recipe.search
+    texts = (*search.budgets, search.reward.target)
+    return {part.metric for text in texts if text for part in Budget.parse_all(text)}
 
 
 @dataclass(frozen=True)
@@ -465,6 +467,44 @@ class Workspace:
         except ValueError as error:
             raise RecipeError(str(error)) from error
 
+    @functools.cached_property
+    def _target(self) -> tuple[Reward, Limit] | None:
+        """The recipe's reward with its target as a number; None if there is no reward."""
+        settings = self.recipe.search.reward
+        if settings.target is None:
+            return None
+        reward = Reward(**settings.model_dump())
+        try:
+            return reward, reward.limit(self.all_costs, self.net.space.largest)
+        except ValueError as error:
+            raise RecipeError(f"search.reward: {error}") from error
+
+    def reward(self, arch: Arch, score: float) -> float | None:
+        """What a search goes by in place of a score; None if it goes by that."""
+        if self._target is None:
+            return None
+        reward, limit = self._target
+        return reward.of(limit, [arch], [score])[0]
+
+    def check_reward(self) -> None:
+        """Refuses a reward that has no meaning for these scores, or a target that none meets.
+
+        Raises:
+            RecipeError: then.
+        """
+        metric, target = self.task_record.metric, self.recipe.search.reward.target
+        if target is None:
+            return
+        if not (metric.share and metric.higher_is_better):
+            raise RecipeError(
+                f"search.reward multiplies the score by a power of a cost, which means something "
+                f"for one of at least 0, where higher is better, and {metric.name} of task = "
+                f"{self.recipe.task.name!r} may be another: leave search.reward out, or name the "
+                "metric in the shares of a task of your own if it is in [0, 1]"
+            )
+        if Budget.parse(target).metric in self.all_costs:
+            assert self._target
+
     def sampler(self) -> Sampler:
         """A new sampler, as the recipe says.
 
@@ -522,6 +562,7 @@ class Workspace:
         self.check_task()
         known = self.limits(metrics=tuple(self.all_costs.keys() - {"latency_ms"}))
         self.check_joint()
+        self.check_reward()
         if not self._waits_for_latency():
             self.check_sampler()
         if self.recipe.search.name != GENERATOR:

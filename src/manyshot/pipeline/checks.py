@@ -9,11 +9,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
+from pydantic import ValidationError
 
 from manyshot.cost import CostTable
 from manyshot.data import Splits
 from manyshot.nn.drop_path import Dropping
 from manyshot.pipeline.networks import Original
+from manyshot.plugins import explained
 from manyshot.recipe import (
     FILES,
     LatencySettings,
@@ -26,7 +28,7 @@ from manyshot.recipe import (
     TrainingSettings,
     check_parts,
 )
-from manyshot.search import Cost, LearnsFromScores, Limit, Searcher, make_searcher
+from manyshot.search import Cost, LearnsFromScores, Limit, Reward, Searcher, make_searcher
 from manyshot.search.limit import within
 from manyshot.search.reach import ATTEMPTS, reach
 from manyshot.search.table import RANDOM_START
@@ -56,10 +58,12 @@ def check_settings(recipe: Recipe) -> None:
     real one.
 
     Raises:
-        RecipeError: for what `check_search`, `check_formats`, `check_breeding` and `check_stale`
-            find, packages that a runtime needs, and an unknown searcher or its options.
+        RecipeError: for what `check_search`, `check_reward`, `check_formats`, `check_breeding`
+            and `check_stale` find, packages that a runtime needs, and an unknown searcher or its
+            options.
     """
     check_search(recipe)
+    check_reward(recipe)
     check_formats(recipe.export.formats)
     check_runtime(recipe.latency)
     name = recipe.search.name
@@ -371,6 +375,26 @@ def check_search(recipe: Recipe) -> None:
         raise RecipeError(
             f"shifting.name = {shifting!r} trains what a search proposes, and search.name = "
             f"{search!r} is none: take a searcher, or shifting.name = 'none'"
+        )
+
+
+def check_reward(recipe: Recipe) -> None:
+    """Refuses a reward that says nothing, or one of losses.
+
+    Raises:
+        RecipeError: then.
+    """
+    if recipe.search.reward.target is None:
+        return
+    try:
+        Reward(**recipe.search.reward.model_dump())
+    except ValidationError as error:
+        raise RecipeError(f"search.reward: {explained(error)}") from error
+    if recipe.evaluate.fitness == "loss":
+        raise RecipeError(
+            "search.reward multiplies the score by a power of a cost, and with evaluate.fitness = "
+            "'loss' networks rank by their losses, of which it would reward what is dear: set "
+            "evaluate.fitness = 'metric', or leave search.reward out"
         )
 
 

@@ -34,6 +34,9 @@ FEWEST = 10
 FEWEST_FINISHED = 6
 """Fewer finished networks, and nothing is said of theirs."""
 CONFIDENCE = 0.95
+BY_REWARD = (
+    "Winners were chosen by a reward, of their scores and a cost, and are compared by scores alone."
+)
 KINDS: dict[ControlKind, str] = {
     "largest": "the largest networks within their budgets",
     "random": "random networks within their budgets",
@@ -130,7 +133,7 @@ def verdict(
         within: for each budget the architectures among `drawn` that are within it; None if their
             scores are of other weights than the winners'.
     """
-    fitness = {line.arch: task.fitness_of(line.proxy_score, line.proxy_loss) for line in drawn}
+    fitness = [task.fitness_of(line.proxy_score, line.proxy_loss) for line in drawn]
     measured = VerdictRecord.of(
         {
             "worth": "unknown",
@@ -138,9 +141,9 @@ def verdict(
             "chance": chance,
             "best_proxy": _best(task, [*winners, *drawn]),
             "random_networks": len(drawn),
-            **_order(drawn, [*fitness.values()]),
+            **_order(drawn, fitness),
             **_finished(task, [*winners, *controls]),
-            "improved": _improved(task, winners, fitness, within) if drawn and within else None,
+            "improved": _improved(task, winners, drawn, within) if drawn and within else None,
             "controls": {
                 kind: difference(pairs, task, parts).plain()
                 for kind in KINDS
@@ -148,19 +151,23 @@ def verdict(
             },
         }
     )
-    worth, words = _judged(measured, task, len(winners))
+    by_reward = any(winner.reward is not None for winner in winners)
+    worth, words = _judged(measured, task, len(winners), by_reward=by_reward)
+    if by_reward:
+        words.append(BY_REWARD)
     return measured.model_copy(update={"worth": worth, "words": tuple(words)})
 
 
 def _improved(
     task: TaskRecord,
     winners: Sequence[WinnerRecord],
-    fitness: Mapping[str, float],
+    drawn: Sequence[ScoreLine],
     within: Mapping[str, Iterable[str]],
 ) -> int:
     """In how many budgets the winner ranks above all random networks within it."""
+    fitness = {line.arch: line.fitness(task) for line in drawn}
     return sum(
-        task.fitness_of(winner.proxy_score, winner.proxy_loss)
+        winner.fitness(task)
         > max((fitness[arch] for arch in within.get(winner.budget, ())), default=-math.inf)
         for winner in winners
     )
@@ -233,10 +240,12 @@ def _pairs(
     return [(winner, beside) for winner, beside in pairs if beside]
 
 
-def _judged(measured: VerdictRecord, task: TaskRecord, budgets: int) -> tuple[str, list[str]]:
+def _judged(
+    measured: VerdictRecord, task: TaskRecord, budgets: int, *, by_reward: bool
+) -> tuple[str, list[str]]:
     """The worth of a result, and sentences that say why."""
     against = [_against(kind, diff, task.metric) for kind, diff in measured.controls.items()]
-    order = _words_on_order(measured, budgets)
+    order = _words_on_order(measured, budgets, by_reward=by_reward)
     if said := _meaningless(measured, task.metric):
         return "nothing", [said, *against]
     if not measured.controls:
@@ -286,7 +295,7 @@ def _against(kind: ControlKind, diff: Difference, metric: MetricRecord) -> str:
     return f"Winners are not distinguishable from {KINDS[kind]} ({size} {side})."
 
 
-def _words_on_order(measured: VerdictRecord, budgets: int) -> list[str]:
+def _words_on_order(measured: VerdictRecord, budgets: int, *, by_reward: bool) -> list[str]:
     """Sentences on how far the order by the supernet is to be trusted."""
     words = []
     proxy, macs = measured.proxy_test_tau, measured.macs_test_tau
@@ -298,10 +307,10 @@ def _words_on_order(measured: VerdictRecord, budgets: int) -> list[str]:
         )
     if measured.improved is not None:
         did = "improved" if measured.improved or budgets > 1 else "did not improve"
+        by = "its reward" if by_reward else "the supernet's own scores"
         within = f"in {measured.improved} of {budgets} budgets" if budgets > 1 else "in its budget"
         words.append(
-            f"The search {did} on its {measured.random_networks} random networks {within}, by the "
-            "supernet's own scores."
+            f"The search {did} on its {measured.random_networks} random networks {within}, by {by}."
         )
     return words
 

@@ -30,12 +30,12 @@ def latest(lines: Sequence[S]) -> list[S]:
 
 
 def fitness_of(task: TaskRecord, line: ScoreLine) -> float:
-    """By what a score ranks; the highest is the best."""
-    return task.fitness_of(line.proxy_score, line.proxy_loss)
+    """By what a score ranks in the search; the highest is the best."""
+    return line.fitness(task)
 
 
 def front(points: Sequence[S], task: TaskRecord, metric: str = "macs") -> list[S]:
-    """The scores that no other beats: none costs as little and ranks so high.
+    """The scores that no other beats: none costs as little and is so good, a reward aside.
 
     Cheapest first; of equal ones the first.
 
@@ -50,9 +50,12 @@ def front(points: Sequence[S], task: TaskRecord, metric: str = "macs") -> list[S
         assert value is not None
         return value
 
+    def score(point: S) -> float:
+        return task.fitness_of(point.proxy_score, point.proxy_loss)
+
     kept: list[S] = []
-    for point in sorted(points, key=lambda p: (cost(p), -fitness_of(task, p))):
-        if not kept or fitness_of(task, point) > fitness_of(task, kept[-1]):
+    for point in sorted(points, key=lambda p: (cost(p), -score(p))):
+        if not kept or score(point) > score(kept[-1]):
             kept.append(point)
     return kept
 

@@ -67,6 +67,8 @@ def progress(run: RunRecords, task: TaskRecord) -> Figure:
     caption = ""
     if any(s.weights_version for s in lines):
         caption = "Weights moved meanwhile: scores of different generations are of other weights."
+    if any(s.reward is not None for s in lines):
+        caption = f"{caption} The best are by the reward, of a score and a cost.".strip()
     if missing:
         caption = f"{caption} Limits that are not on record are left out: {missing}.".strip()
     layout = f.layout(

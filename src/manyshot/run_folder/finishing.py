@@ -31,6 +31,14 @@ class WinnerRecord(TestedRecord):
     """As `test_score`, of the file of 8-bit integers, if there is one."""
     failed: dict[str, str] | None = None
     """The formats that could not be written, and why."""
+    reward: float | None = None
+    """The proxy score times a power of a cost, by which it won; absent where it won by the
+    score."""
+
+    def fitness(self, task: TaskRecord) -> float:
+        """By what it won."""
+        plain = task.fitness_of(self.proxy_score, self.proxy_loss)
+        return plain if self.reward is None else self.reward
 
 
 ControlKind = Literal["largest", "random", "scaled"]

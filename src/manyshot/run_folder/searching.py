@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from manyshot.records import Part, Record, ScoresRecord
-from manyshot.run_folder.parts import ArchText, Count, Moment, Operations
+from manyshot.run_folder.parts import ArchText, Count, Moment, Operations, TaskRecord
 
 
 class WatchedSet(Part):
@@ -51,7 +51,16 @@ class ScoreLine(ScoresRecord):
     """The digest of the supernet's weights."""
     images_forwarded: Count
     halves: tuple[float, float] | None = None
-    """By what it ranks on two random halves of the images; absent where they cannot be parted."""
+    """By what it ranks on two random halves of the images, but for a reward; absent where they
+    cannot be parted."""
+    reward: float | None = None
+    """The score times a power of a cost, by which the search goes; absent where it goes by the
+    score."""
+
+    def fitness(self, task: TaskRecord) -> float:
+        """By what it ranks in a search; the highest is the best."""
+        plain = task.fitness_of(self.proxy_score, self.proxy_loss)
+        return plain if self.reward is None else self.reward
 
 
 class SearchLine(ScoreLine):

@@ -1,32 +1,43 @@
 """Which architectures are best: ask / tell searchers on encodings and numbers. No torch here."""
 
+from manyshot.search.dc_nas import DCNAS, DCNASOptions
 from manyshot.search.evolution import Evolution, EvolutionOptions, RegularisedOptions
 from manyshot.search.history import History
 from manyshot.search.limit import Cost, CostRange, Infeasible, Limit, best, limits_of
 from manyshot.search.loop import generations
+from manyshot.search.nevonas import NEvoNAS, NEvoNASOptions
 from manyshot.search.nsga2 import NSGA2, NSGA2Options
 from manyshot.search.pareto import non_dominated
+from manyshot.search.perturbation import Perturbation, PerturbationOptions
 from manyshot.search.predictor import PredictorOptions, WeakPredictor
 from manyshot.search.random_search import RandomOptions, RandomSearch
+from manyshot.search.reward import Reward
 from manyshot.search.searcher import LearnsFromScores, Searcher
 from manyshot.search.table import SEARCHERS, make_searcher
 
 __all__ = [
+    "DCNAS",
     "NSGA2",
     "SEARCHERS",
     "Cost",
     "CostRange",
+    "DCNASOptions",
     "Evolution",
     "EvolutionOptions",
     "History",
     "Infeasible",
     "LearnsFromScores",
     "Limit",
+    "NEvoNAS",
+    "NEvoNASOptions",
     "NSGA2Options",
+    "Perturbation",
+    "PerturbationOptions",
     "PredictorOptions",
     "RandomOptions",
     "RandomSearch",
     "RegularisedOptions",
+    "Reward",
     "Searcher",
     "WeakPredictor",
     "best",

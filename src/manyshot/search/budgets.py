@@ -48,6 +48,15 @@ class Budgets:
             return np.arange(len(self.history))
         return np.flatnonzero(self.history.costs_NL[:, budget] <= self.each[budget][0].limit)
 
+    def competing(self, budget: int, *, stale: bool) -> npt.NDArray[np.intp]:
+        """The rows within a budget whose scores count: all with `stale`, else the fresh ones.
+
+        Where no score is of the latest weights version, all count too.
+        """
+        rows = self.rows(budget)
+        fresh = rows if stale else rows[self.history.fresh_N[rows]]
+        return fresh if fresh.size else rows
+
     def told(self, budget: int) -> list[Arch]:
         """The architectures told within a budget, oldest first."""
         return [self.history.archs[i] for i in self.rows(budget)]

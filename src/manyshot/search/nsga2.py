@@ -14,7 +14,8 @@ from manyshot.plugins import STRICT, Positive, Probability, checked
 from manyshot.search.draft import Draft
 from manyshot.search.history import History
 from manyshot.search.limit import Cost, Limit, any_of
-from manyshot.search.pareto import non_dominated, rank_and_crowding
+from manyshot.search.pareto import non_dominated
+from manyshot.search.survivors import Survivors
 from manyshot.space import Arch, SearchSpace
 
 
@@ -144,22 +145,8 @@ class NSGA2:
 
     def _child(self, rng: np.random.Generator, rows: npt.NDArray[np.intp]) -> Callable[[], Arch]:
         """A function that draws children of binary tournaments among the survivors of `rows`."""
-        options, archs = self.options, self.history.archs
-        rank, crowding = rank_and_crowding(self._points(rows), options.population)
-        ranked = np.flatnonzero(rank <= np.sort(rank)[: options.population].max()).tolist()
-        ranked.sort(key=lambda i: (rank[i], -crowding[i], archs[rows[i]]))
-        survivors = ranked[: options.population]
-
-        def parent() -> Arch:
-            a, b = (int(i) for i in rng.integers(len(survivors), size=2))
-            one, two = survivors[a], survivors[b]
-            better = two if (rank[two], -crowding[two]) < (rank[one], -crowding[one]) else one
-            return archs[int(rows[better])]
-
-        def child() -> Arch:
-            one, two = parent(), parent()
-            if rng.random() < options.crossover_probability:
-                one = self.space.crossover(one, two, rng)
-            return self.space.mutate(one, rng, options.mutation_probability)
-
-        return child
+        options, archs = self.options, [self.history.archs[i] for i in rows]
+        survivors = Survivors(archs, self._points(rows), options.population)
+        return survivors.child_of(
+            self.space, rng, options.crossover_probability, options.mutation_probability
+        )

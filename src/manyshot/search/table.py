@@ -6,9 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from manyshot.plugins import build
+from manyshot.search.dc_nas import DCNAS
 from manyshot.search.evolution import Evolution, regularised_evolution
 from manyshot.search.limit import Limit
+from manyshot.search.nevonas import NEvoNAS
 from manyshot.search.nsga2 import NSGA2
+from manyshot.search.perturbation import Perturbation
 from manyshot.search.predictor import WeakPredictor
 from manyshot.search.random_search import RandomSearch
 from manyshot.search.searcher import Searcher
@@ -20,6 +23,9 @@ SEARCHERS: dict[str, Callable[..., Searcher]] = {
     "regularised_evolution": regularised_evolution,
     "nsga2": NSGA2,
     "predictor": WeakPredictor,
+    "nevonas": NEvoNAS,
+    "dc_nas": DCNAS,
+    "perturbation": Perturbation,
 }
 """The searchers that come with manyshot."""
 
@@ -28,6 +34,9 @@ RANDOM_START = {
     "regularised_evolution": "population",
     "nsga2": "population",
     "predictor": "initial",
+    "nevonas": "population",
+    "dc_nas": "initial",
+    "perturbation": "samples",
 }
 """By searcher, the option that says how many architectures it draws at random at first."""
 

@@ -175,6 +175,8 @@ def _others(result: Result) -> list[str]:
 
 def _chosen_by(result: Result) -> str:
     """By what winners are chosen, to end a sentence that names the metric."""
+    if any(winner.reward is not None for winner in result.winners):
+        return "; winners are chosen by a reward, which is that times a power of a cost"
     if result.task.fitness == "metric":
         return ", by which winners are chosen"
     return "; winners are chosen by the loss there"

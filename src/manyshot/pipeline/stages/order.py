@@ -70,7 +70,8 @@ class Watched:
         if self.overall:
             self._before = self._scored(0, 0, BEFORE, progress)
         if self._best:
-            self.local = best(self._fitness(self._before), k=self._best)
+            by = {arch: fitness_of(self._task, line) for arch, line in self._before.items()}
+            self.local = best(by, k=self._best)
 
     def score_after(self, generation: int, version: int, progress: Progress) -> None:
         """Scores the same architectures again, at the final weights."""
@@ -88,9 +89,6 @@ class Watched:
                 advance(len(scores), "watched")
         return scores
 
-    def _fitness(self, scores: dict[Arch, OrderLine]) -> dict[Arch, float]:
-        return {arch: fitness_of(self._task, line) for arch, line in scores.items()}
-
     def doubt(self) -> str | None:
         """Why the order before means nothing to a search, if it does not: a sentence."""
         tau, count = halves_tau(list(self._before.values())), len(self._before)
@@ -104,6 +102,10 @@ class Watched:
             f"than chance would (tau {tau:.2f}), so that the search will shift the supernet to "
             f"arbitrary networks: {longer}, or keep more images for validation (data.validation)"
         )
+
+    def _supernets(self, line: OrderLine) -> float:
+        """By what the supernet ranks a network; a reward, of which weights know nothing, aside."""
+        return self._task.fitness_of(line.proxy_score, line.proxy_loss)
 
     @property
     def images(self) -> int:
@@ -119,7 +121,7 @@ class Watched:
                 means = [
                     sum(lines[arch].proxy_score for arch in archs) / len(archs) for lines in both
                 ]
-                ranks = [[by[arch] for arch in archs] for by in map(self._fitness, both)]
+                ranks = [[self._supernets(lines[arch]) for arch in archs] for lines in both]
                 halves = [halves_tau([lines[arch] for arch in archs]) for lines in both]
                 sets[name] = WatchedSet(
                     architectures=len(archs),

@@ -57,7 +57,7 @@ class Images:
 
 def fitness_of(task: TaskRecord, line: ScoreLine) -> float:
     """By what a scored architecture ranks; the highest is the best."""
-    return task.fitness_of(line.proxy_score, line.proxy_loss)
+    return line.fitness(task)
 
 
 def latest_scores(run: Path, space: SearchSpace, task: TaskRecord) -> dict[Arch, float]:
@@ -256,6 +256,7 @@ class Scorer(Generic[L]):
                 "weights": self.weights_of(version),
                 "images_forwarded": forwarded,
                 "halves": halves,
+                "reward": ws.reward(arch, ws.task_record.fitness_of(value, loss)),
             }
             yield self.kind(**content)
 

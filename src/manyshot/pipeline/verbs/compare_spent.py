@@ -129,7 +129,7 @@ def anytime(
             by_then = min(line.generation, len(shifted) - 1)  # final scores come after all
             macs = trained + scored + shifted.get(by_then, 0)
         if allowed(line):
-            fitness[line.arch] = result.task.fitness_of(line.proxy_score, line.proxy_loss)
+            fitness[line.arch] = line.fitness(result.task)
             scores[line.arch] = line.proxy_score
         elif i < len(lines):  # the last point is at the end of the search whatever was scored there
             continue

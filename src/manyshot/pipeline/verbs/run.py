@@ -121,6 +121,7 @@ def begin(
     if latency.needs_latency(ws):
         ws = latency.with_latency(ws, accelerator, folder, progress, trained)
         ws.limits()  # an impossible budget, or a sampler that does not fit, fails before training
+        ws.check_reward()
         ws.check_joint()
         ws.check_sampler()
     if accelerator.is_main_process:
@@ -303,6 +304,7 @@ def winner(
         files=line.files,
         int8_score=None if line.int8 is None else line.int8.test_score,
         failed=line.failed,
+        reward=proxy.reward,
     )
 
 

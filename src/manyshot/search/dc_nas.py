@@ -1,0 +1,157 @@
+"""DC-NAS: like architectures are compared with one another, and then the best of each kind."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Sequence
+from typing import Annotated, final
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from manyshot.plugins import STRICT, Positive, Probability, checked
+from manyshot.search.budgets import Budgets
+from manyshot.search.chosen import chosen
+from manyshot.search.draft import Draft, in_turn
+from manyshot.search.limit import Limit
+from manyshot.seeding import stream
+from manyshot.space import Arch, SearchSpace
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
+class DCNASOptions:
+    """The options of `DCNAS`; their defaults are ours."""
+
+    clusters: Annotated[int, Field(ge=2)] = 5
+    """Groups of like architectures within each limit."""
+
+    initial: Positive = 50
+    """Random architectures told before anything is grouped."""
+
+    mutation_probability: Probability = 0.1
+    """Probability that a decision of a cluster's best is redrawn, perhaps to the same option."""
+
+    attempts: Positive = 500
+    """Random draws per network wanted before giving up."""
+
+    stale_scores: bool = False
+    """Whether scores told at older weights versions compete; if not, only scores of the latest
+    version do, as long as there are any."""
+
+
+@final
+class DCNAS:
+    """Clusters like architectures; the best of each cluster go on, whatever the others score.
+
+    Random architectures come first. Then all whose scores count are clustered by k-means, and
+    proposals are mutants of the best of each cluster, equally many of every one. `elites` are these
+    best: the final comparison is among scores of one kind, so that with `[shifting]` the supernet
+    trains on the best of all clusters, and scores them again, before they are compared. On frozen
+    weights any two scores can be compared anyway, and what clusters do is keep proposals varied.
+    With several limits each proposal is made for one of them in turn, which has its own clusters.
+
+    Reference: Wang, Xu and Tao 2020, "DC-NAS: Divide-and-Conquer Neural Architecture Search"
+    (arXiv:2005.14456), from its abstract: features of sampled networks, k-means, networks judged
+    within clusters, and the best of each merged are the paper's. Its features are changes of
+    parameters or of outputs of every layer while a network trains. A searcher sees no network, so
+    that ours are the chosen (decision, option) pairs, of decisions that matter. That to merge means
+    a final comparison is inferred. That the best of clusters are mutated, where the paper samples
+    once, is ours, and so are the numbers and the limits.
+
+    Attributes:
+        history: what was told.
+        random_start: see `LearnsFromScores`.
+        stale_scores: likewise.
+        top_ups: random networks proposed since construction for want of mutants.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        *,
+        seed: int,
+        limits: Sequence[Limit] = (),
+        options: DCNASOptions | None = None,
+    ) -> None:
+        """Makes a searcher.
+
+        Args:
+            space: what is searched.
+            seed: the seed of the random stream, and of k-means.
+            limits: alternatives, of which each proposal satisfies one.
+            options: how many clusters, and when there are the first.
+        """
+        self.space, self.seed, self.limits = space, seed, tuple(limits)
+        self.options = options or DCNASOptions()
+        self.random_start = self.options.initial
+        self.stale_scores = self.options.stale_scores
+        self.top_ups = 0
+        self._budgets = Budgets(space, self.limits)
+        self.history = self._budgets.history
+
+    @checked
+    def ask(self, n: Positive) -> list[Arch]:
+        """Up to `n` architectures; see `Searcher.ask`."""
+        options, budgets, history = self.options, self._budgets, self.history
+        rng = history.generator(self.seed)
+        draft = Draft(self.space, history.seen, options.attempts)
+
+        def propose(budget: int, want: int) -> list[Arch]:
+            best = self._best(budget) if want and len(history) >= options.initial else []
+            mutants: list[Arch] = []
+            for turn, i in enumerate(rng.permutation(len(best)).tolist()):
+                child = functools.partial(
+                    self.space.mutate, best[i], rng, options.mutation_probability
+                )
+                share = len(range(turn, want, len(best)))
+                mutants += draft.breed(child, share, budgets.each[budget])
+            told = functools.partial(budgets.told, budget)
+            sampled = draft.sample(rng, want - len(mutants), budgets.each[budget], told)
+            self.top_ups += len(sampled) if best else 0
+            return mutants + sampled
+
+        return history.propose(in_turn(n, len(budgets), rng, propose))
+
+    def tell(
+        self, archs: Sequence[Arch], scores: Sequence[float], weights_version: int = 0
+    ) -> None:
+        """Records scores; see `Searcher.tell`."""
+        self.history.tell(archs, scores, weights_version)
+
+    def elites(self) -> list[Arch]:
+        """The best of every cluster, limit after limit."""
+        best = (self._best(budget) for budget in range(len(self._budgets)))
+        return list(dict.fromkeys(itertools.chain.from_iterable(best)))
+
+    def _best(self, budget: int) -> list[Arch]:
+        """The best of every cluster within a budget, of the scores that count."""
+        rows = self._budgets.competing(budget, stale=self.stale_scores)
+        if not rows.size:
+            return []
+        features_NF = chosen(self.space, [self.history.archs[i] for i in rows])
+        seed = stream(self.seed, "clusters")
+        label_N = clusters(features_NF.astype(np.float64), self.options.clusters, seed)
+        return [
+            self._budgets.ranked(budget, rows[label_N == label], 1)[0]
+            for label in np.unique(label_N)
+        ]
+
+
+def clusters(features_NF: npt.NDArray[np.float64], count: int, seed: int) -> npt.NDArray[np.int64]:
+    """The cluster of each of N rows by k-means, (N,); one thread alone, so that no bit differs.
+
+    Args:
+        features_NF: the rows.
+        count: how many clusters; fewer if fewer rows differ.
+        seed: of where their means begin.
+    """
+    from sklearn.cluster import KMeans  # takes a second to import
+    from threadpoolctl import threadpool_limits
+
+    count = min(count, len(np.unique(features_NF, axis=0)))
+    means = KMeans(count, n_init=4, random_state=seed % 2**32)
+    with threadpool_limits(1):
+        return np.asarray(means.fit_predict(features_NF), dtype=np.int64)

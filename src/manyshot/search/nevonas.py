@@ -1,0 +1,162 @@
+"""NEvoNAS: evolution towards good and novel architectures. N counts the distinct ones told."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Sequence
+from typing import Annotated, final
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from manyshot.plugins import STRICT, Positive, Probability, checked
+from manyshot.search.budgets import Budgets
+from manyshot.search.chosen import chosen
+from manyshot.search.draft import Draft, in_turn
+from manyshot.search.limit import Limit
+from manyshot.search.survivors import Survivors
+from manyshot.space import Arch, SearchSpace
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
+class NEvoNASOptions:
+    """The options of `NEvoNAS`; the defaults are those of its public code."""
+
+    neighbours: Positive = 5
+    """An architecture is as novel as its mean distance to so many nearest others."""
+
+    population: Annotated[int, Field(ge=2)] = 20
+    """Survivors within each limit that breed; so many random architectures come first."""
+
+    crossover_probability: Probability = 0.7
+    """Probability that a child has two parents; each decision comes from either."""
+
+    mutation_probability: Probability = 0.1
+    """Probability that a decision of a child is redrawn, perhaps to the same option."""
+
+    attempts: Positive = 500
+    """Random draws per network wanted before giving up."""
+
+    stale_scores: bool = False
+    """Whether scores told at older weights versions compete (the public code, whose survivors keep
+    their scores); if not, only scores of the latest version do, as long as there are any."""
+
+
+@final
+class NEvoNAS:
+    """Maximises score and novelty at once by NSGA-II, so that a search stays varied.
+
+    The novelty of an architecture is its mean distance to the nearest others of the archive, which
+    holds all that was told. The distance of two is that of Jaccard between the sets of their chosen
+    (decision, option) pairs. With several limits each proposal is bred for one of them in turn,
+    from survivors within it; one archive serves all. Winners are chosen by score alone, as always.
+    `elites` are the survivors: with `[shifting]` the supernet trains on them and their children,
+    and scores both again.
+
+    Reference: Sinha and Chen 2022, "Novelty Driven Evolutionary Neural Architecture Search"
+    (arXiv:2204.00188), from its abstract and its public code. The two objectives, NSGA-II and the
+    training of the supernet between generations are the paper's. The distance, the archive without
+    a threshold, the neighbours (5 are its default) and the probabilities are the public code's,
+    which breeds vectors of numbers, where an architecture is the largest of each group, by
+    simulated binary crossover and polynomial mutation. Ours are crossover and mutation of
+    decisions, novelty that is measured anew as the archive grows, decisions that do not matter in
+    an architecture left out of its pairs, and the limits.
+
+    Attributes:
+        history: what was told.
+        random_start: see `LearnsFromScores`.
+        stale_scores: likewise.
+        top_ups: random networks proposed since construction for want of children.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        *,
+        seed: int,
+        limits: Sequence[Limit] = (),
+        options: NEvoNASOptions | None = None,
+    ) -> None:
+        """Makes a searcher.
+
+        Args:
+            space: what is searched.
+            seed: the seed of the random stream.
+            limits: alternatives, of which each proposal satisfies one.
+            options: what novelty is, sizes of generations, and probabilities.
+        """
+        self.space, self.seed, self.limits = space, seed, tuple(limits)
+        self.options = options or NEvoNASOptions()
+        self.random_start = self.options.population
+        self.stale_scores = self.options.stale_scores
+        self.top_ups = 0
+        self._budgets = Budgets(space, self.limits)
+        self.history = self._budgets.history
+
+    @checked
+    def ask(self, n: Positive) -> list[Arch]:
+        """Up to `n` architectures; see `Searcher.ask`."""
+        options, budgets, history = self.options, self._budgets, self.history
+        rng = history.generator(self.seed)
+        draft = Draft(self.space, history.seen, options.attempts)
+        survivors = self._survivors() if len(history) >= options.population else {}
+
+        def propose(budget: int, want: int) -> list[Arch]:
+            children: list[Arch] = []
+            if budget in survivors:
+                child = survivors[budget].child_of(
+                    self.space, rng, options.crossover_probability, options.mutation_probability
+                )
+                children = draft.breed(child, want, budgets.each[budget])
+            told = functools.partial(budgets.told, budget)
+            sampled = draft.sample(rng, want - len(children), budgets.each[budget], told)
+            self.top_ups += len(sampled) if budget in survivors else 0
+            return children + sampled
+
+        return history.propose(in_turn(n, len(budgets), rng, propose))
+
+    def tell(
+        self, archs: Sequence[Arch], scores: Sequence[float], weights_version: int = 0
+    ) -> None:
+        """Records scores; see `Searcher.tell`."""
+        self.history.tell(archs, scores, weights_version)
+
+    def elites(self) -> list[Arch]:
+        """The survivors of every limit, best first within a limit."""
+        each = (survivors.archs for survivors in self._survivors().values())
+        return list(dict.fromkeys(itertools.chain.from_iterable(each)))
+
+    def _survivors(self) -> dict[int, Survivors]:
+        """Of every budget within which anything was told."""
+        archs = self.history.archs
+        novelty_N = novelty(self.space, archs, self.options.neighbours)
+        points_N2 = -np.column_stack([self.history.scores_N, novelty_N])
+        survivors = {}
+        for budget in range(len(self._budgets)):
+            rows = self._budgets.competing(budget, stale=self.stale_scores)
+            if rows.size:
+                competing = [archs[i] for i in rows]
+                size = self.options.population
+                survivors[budget] = Survivors(competing, points_N2[rows], size)
+        return survivors
+
+
+def novelty(space: SearchSpace, archs: Sequence[Arch], neighbours: int) -> npt.NDArray[np.float64]:
+    """The mean Jaccard distance of each architecture to its nearest others, (N,).
+
+    Args:
+        space: that of the architectures.
+        archs: N canonical architectures, all distinct.
+        neighbours: how many nearest; all others if there are fewer. One alone has novelty 0.
+    """
+    from sklearn.neighbors import NearestNeighbors  # takes a second to import
+
+    if len(archs) < 2:
+        return np.zeros(len(archs))
+    count = min(neighbours, len(archs) - 1)
+    nearest = NearestNeighbors(n_neighbors=count, metric="jaccard", algorithm="brute")
+    distance_NK, _ = nearest.fit(chosen(space, archs)).kneighbors()  # of others, not of itself
+    return np.asarray(distance_NK.mean(axis=1))
