@@ -185,7 +185,8 @@ def mix(policy: Tensor, outputs: Mapping[int, Any], path: str) -> Tensor:
     for output in outputs.values():
         _check_tensor(output, f"choice {path!r}")
     weighed = (policy[option].to(output) * output for option, output in outputs.items())
-    return functools.reduce(torch.add, weighed)
+    total: Tensor = functools.reduce(torch.add, weighed)
+    return total
 
 
 def blend(entry: Tensor, before: Any, after: Any, path: str) -> Tensor:
@@ -203,7 +204,8 @@ def blend(entry: Tensor, before: Any, after: Any, path: str) -> Tensor:
     for value in (before, after):
         _check_tensor(value, f"depth {path!r}")
     share = entry.to(after)
-    return share * after + (1 - share) * before
+    blended: Tensor = share * after + (1 - share) * before
+    return blended
 
 
 def gate(entry: Tensor, runs: bool, before: Any, after: Any, path: str) -> Tensor:

@@ -19,9 +19,9 @@ class Pruning:
     """Rounds of pruning, and the weight of costs that they move.
 
     A round leaves out all options whose weight is below the threshold, and of those below five
-    times the threshold the smallest, until four are left out. If it leaves out four or more, the weight of costs is halved
-    and its increment is what it was at first; else the increment doubles and is added. The last
-    option of a decision stays.
+    times the threshold the smallest, until four are left out. If it leaves out four or more, the
+    weight of costs is halved and its increment is what it was at first; else the increment doubles
+    and is added. The last option of a decision stays.
 
     Reference: Bi et al. 2020, GOLD-NAS (arXiv:2007.03331), by third-party code alone: thresholds of
     0.01 and 0.05, n0 = 4. That a decision keeps its last option is ours.
@@ -44,7 +44,7 @@ class Pruning:
             counts: how many options each decision has.
         """
         left, dropped = alive.clone(), 0
-        each = zip(weights.split(list(counts)), alive.split(list(counts)), strict=True)
+        each = zip(*(torch.split(of_all, list(counts)) for of_all in (weights, alive)), strict=True)
         largest = torch.cat([_largest(*one) for one in each])
         order = torch.argsort(weights, stable=True).tolist()
         for i in order:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from manyshot.cost import CostTable
 from manyshot.cost.policy import PolicyCost
+from manyshot.nn.policy import MaskMode
 from manyshot.seeding import torch_generator
 from manyshot.space import Arch, Decision, SearchSpace
 from manyshot.train.generator import Generated
@@ -90,13 +91,14 @@ class Relaxed:
         self._excluded = torch.zeros(sum(self._counts), dtype=torch.bool)
         for name in options.exclude:
             self._excluded |= self._named(name, "exclude")
-        if any(bool(each.all()) for each in self._excluded.split(self._counts)):
+        if any(bool(each.all()) for each in self._split(self._excluded)):
             raise ValueError(f"exclude = {list(options.exclude)} leaves a decision no option")
         self._pruning = Pruning(options.prune, options.cost_weight) if options.prune else None
         self.alive = torch.ones(sum(self._counts), dtype=torch.bool)
-        self.masks = "active" if options.estimator == "hard" else "mixed"
+        self.masks: MaskMode = "active" if options.estimator == "hard" else "mixed"
         self.progress, self._news = 0.0, False
-        self.probes, self.clip_norm = options.schedule != "one_level", None
+        self.probes = options.schedule != "one_level"
+        self.clip_norm: float | None = None
         self._apart = None if options.schedule == "one_level" else self._adam()
         self._asked: dict[Decision, Tensor] | None = None
 
@@ -130,6 +132,10 @@ class Relaxed:
             weight_decay=self.options.weight_decay,
         )
 
+    def _split(self, of_all: Tensor) -> tuple[Tensor, ...]:
+        """What is of all options, by decision."""
+        return torch.split(of_all, self._counts)
+
     # -- weights ---------------------------------------------------------------------------
 
     @property
@@ -151,23 +157,23 @@ class Relaxed:
         """
         estimate = ESTIMATORS[self.options.estimator]
         logits = self.logits.masked_fill(~self.alive, -math.inf)
-        parts = [estimate(each, self.tau, generator) for each in logits.split(self._counts)]
+        parts = [estimate(each, self.tau, generator) for each in self._split(logits)]
         for group, each in zip(self._groups, self._by_group(), strict=True):
             for i, share in zip(group, each.softmax(0) * len(group), strict=True):
                 parts[i] = share * parts[i]
         if self._skips is not None:
-            skips = self._skips.split(self._counts)
+            skips = self._split(self._skips)
             parts = [p + self.skip_weight * s for p, s in zip(parts, skips, strict=True)]
         return dict(zip(self.space.decisions, parts, strict=True))
 
     def _by_group(self) -> Sequence[Tensor]:
-        return self._edge_logits.split(list(map(len, self._groups))) if self._groups else ()
+        return torch.split(self._edge_logits, list(map(len, self._groups))) if self._groups else ()
 
     def probabilities(self) -> list[Tensor]:
         """Softmax of every decision's logits, or their sigmoids; nothing is drawn or added."""
         estimate = ESTIMATORS["sigmoid" if self.options.estimator == "sigmoid" else "softmax"]
         logits = self.logits.detach().masked_fill(~self.alive, -math.inf)
-        return [estimate(each, 1.0, torch.Generator()) for each in logits.split(self._counts)]
+        return [estimate(each, 1.0, torch.Generator()) for each in self._split(logits)]
 
     def penalty(self, mixture: Mapping[Decision, Tensor]) -> Tensor | None:
         """What costs and entropy add to the loss of logits; None if nothing."""
@@ -175,13 +181,13 @@ class Relaxed:
         weight = options.cost_weight if self._pruning is None else self._pruning.weight
         if weight:
             share = self._cost(mixture) / self._most
-            if options.cost_target is None:
+            now, target = float(share.detach()), options.cost_target
+            if target is None:
                 total = weight * share
-            elif not BAND * options.cost_target <= float(share) <= options.cost_target:
-                sign = 1.0 if float(share) > options.cost_target else -1.0
-                total = weight * sign * share.log()
+            elif not BAND * target <= now <= target:
+                total = math.copysign(weight, now - target) * share.log()
         if options.entropy_weight:
-            softmaxes = [e.log_softmax(0) for e in self.logits.split(self._counts)]
+            softmaxes = [e.log_softmax(0) for e in self._split(self.logits)]
             entropy = torch.stack([-(e.exp() * e).sum() for e in softmaxes]).mean()
             added = options.entropy_weight * entropy
             total = added if total is None else total + added
@@ -264,7 +270,7 @@ class Relaxed:
     def generate(self, limit: float) -> Generated:
         """The architecture of the largest weights within a cost limit."""
         each = torch.cat(self.probabilities()).masked_fill(self._excluded, 0.0).double().log()
-        arch = likeliest_within([e.numpy() for e in each.split(self._counts)], self.table, limit)
+        arch = likeliest_within([e.numpy() for e in self._split(each)], self.table, limit)
         cost = float(self.table([arch])[0])
         return Generated(arch, cost, 1, cost <= limit)
 
@@ -272,7 +278,7 @@ class Relaxed:
         """Distinct architectures within a limit, of `draws` by the weights of options."""
         each = torch.cat(self.probabilities()).masked_fill(self._excluded, 0.0)
         rng = torch_generator(seed, "draw")
-        columns = [e.multinomial(draws, True, generator=rng) for e in each.split(self._counts)]
+        columns = [e.multinomial(draws, True, generator=rng) for e in self._split(each)]
         archs = [tuple(arch) for arch in torch.stack(columns, 1).tolist()]
         within = self.table(archs) <= limit
         return list(dict.fromkeys(a for a, fits in zip(archs, within, strict=True) if fits))
