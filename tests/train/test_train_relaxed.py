@@ -234,7 +234,7 @@ def test_costs_and_entropy_push_logits_as_their_formulas_say():
     parts = [e.softmax(0) for e in torch.split(sampler.logits.detach().double(), [2, 2, 2])]
     table = additive(space)["macs"]
     cost = sum(
-        float(table([arch])[0]) * float(torch.stack([p[o] for p, o in zip(parts, arch)]).prod())
+        float(table([arch])[0]) * np.prod([float(p[o]) for p, o in zip(parts, arch, strict=True)])
         for arch in itertools.product(range(2), repeat=3)
     )
     entropy = sum(float(-(p * p.log()).sum()) for p in parts) / 3
