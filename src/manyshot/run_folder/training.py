@@ -163,6 +163,18 @@ class OptionsLine(SamplerLine):
     """Of all decisions together; the others are left out for good."""
 
 
+class MixedRecord(Record):
+    """`mixed.json`: the network whose options are mixed, on validation images.
+
+    It is normalised by the batch, since no statistics are of a mixture. What architectures with one
+    option of each decision score less is the discretisation gap.
+    """
+
+    proxy_score: float
+    proxy_loss: float
+    images: Count
+
+
 class CodesLine(Record):
     """A line of `codes.jsonl`: the code of one path when training ends, or one per layer.
 

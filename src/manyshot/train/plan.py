@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -166,6 +166,15 @@ class Sampler(Protocol):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restores `state_dict`."""
+        ...
+
+
+@runtime_checkable
+class MixesOptions(Protocol):
+    """A sampler that mixes options by weights, of which a network with one of each is made."""
+
+    def settled(self) -> Mapping[Decision, Tensor] | None:
+        """The weights of options as they are now, without draws; None if one of them runs."""
         ...
 
 

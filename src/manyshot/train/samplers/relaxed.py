@@ -166,6 +166,20 @@ class Relaxed:
             parts = [p + self.skip_weight * s for p, s in zip(parts, skips, strict=True)]
         return dict(zip(self.space.decisions, parts, strict=True))
 
+    def settled(self) -> dict[Decision, Tensor] | None:
+        """The weights that mix options at the end, without draws; None if one of them runs."""
+        if self.options.estimator == "hard":
+            return None
+        shares = [
+            each.softmax(0).detach() * len(group)
+            for group, each in zip(self._groups, self._by_group(), strict=True)
+        ]
+        parts = self.probabilities()
+        for group, share in zip(self._groups, shares, strict=True):
+            for i, factor in zip(group, share, strict=True):
+                parts[i] = factor * parts[i]
+        return dict(zip(self.space.decisions, parts, strict=True))
+
     def _by_group(self) -> Sequence[Tensor]:
         return torch.split(self._edge_logits, list(map(len, self._groups))) if self._groups else ()
 
