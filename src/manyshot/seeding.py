@@ -23,6 +23,7 @@ STREAMS = {
     "copies": "initial weights of further slices of K-shot sharing, by slice",
     "simplex_net": "initial weights of a simplex-net",
     "generator": "initial weights of an architecture generator",
+    "logits": "the first logits of options that are mixed",
     "classifier": "initial weights of a new classifier",
     "order": "the order of training images, by epoch",
     "shift": "random shifts of images, by epoch",

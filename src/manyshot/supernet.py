@@ -139,15 +139,20 @@ class Supernet(nn.Module):
                 codes a path gets under K-shot sharing.
             mixture: what `mixture(arch)` gave, to merge weights once for several forwards.
             policy: straight-through one-hot vectors (options,) of some or all decisions, which
-                agree with `arch`; with a policy for all, `arch` may be left out.
-            masks: with a policy, `full` or `active` (see `manyshot.nn.policy.MaskMode`).
+                agree with `arch`; with a policy for all, `arch` may be left out. With
+                `masks="mixed"` any weights of options, of which those of sizes sum to one; an
+                option of weight zero does not run, and its weight gets no gradient. One-hot
+                weights of choice blocks give what their architecture gives, bit for bit.
+            masks: with a policy, `full`, `active` or `mixed` (see `manyshot.nn.policy.MaskMode`).
 
         Returns:
             What the model returns, usually logits (B, classes).
 
         Raises:
             ValueError: if `arch` is not in the space, `stats` or `mixture` belong to another
-                architecture, or a policy is not one-hot or of another option than `arch` has.
+                architecture, a policy is not one-hot or of another option than `arch` has, or
+                options are mixed by weights that are not allowed, of a sharing scheme that gives
+                paths weights of their own, or with calibrated statistics.
             RuntimeError: in eval mode without statistics, if there is a batch norm on the path.
             MasksDisagree: if the network does with masks something else than with slices; the
                 message names the first module that differs.
@@ -159,7 +164,8 @@ class Supernet(nn.Module):
             check_known(policy, self.space.decisions)
             if arch is None:
                 arch = self._chosen(policy)
-            if masks == "full" and not self._masks_agree:
+            sizes = masks == "mixed" and any(decision.is_number for decision in policy)
+            if (masks == "full" or sizes) and not self._masks_agree:
                 check_agreement(self, inputs)
                 self._masks_agree = True
         with self.selecting(arch, stats, phase=phase, mixture=mixture, policy=policy, masks=masks):
@@ -235,9 +241,20 @@ class Supernet(nn.Module):
         if policy is not None:
             check_policies(policy, dict(zip(self.space.decisions, chosen, strict=True)), masks)
             policies = Policies(policy, masks)
+            if masks == "mixed" and isinstance(stats, BatchNormStats):
+                raise ValueError(
+                    "calibrated statistics are of one architecture, and options are mixed: pass "
+                    "stats='batch'"
+                )
             if isinstance(stats, Collector):
                 raise ValueError("statistics are collected by option indices: pass no policy")
         mixing = self.sharing.mixture(chosen, phase) if mixture is None else mixture
+        if mixing is not None and policies is not None and masks == "mixed":
+            raise ValueError(
+                "options are mixed, and the sharing scheme gives every path weights of its own, "
+                "of which a mixture of paths has none: take one copy (ms.sharing.OneShot), or "
+                "policies that are one-hot"
+            )
         selection = Selection(self.space.decisions, chosen, statistics, mixing, policies)
         if isinstance(stats, BatchNormStats) and policies is not None and masks == "full":
             norms = ((m, use) for _, m, use in walk(self.model) if isinstance(m, BatchNorm))

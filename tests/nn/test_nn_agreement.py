@@ -338,7 +338,9 @@ def test_what_policies_cannot_be_with():
     net = filled("convolutions").eval()
     arch = net.space.smallest
     given = policies(net, arch)
-    with pytest.raises(ValueError, match="masks must be 'full' or 'active', got 'both'"):
+    with pytest.raises(
+        ValueError, match="masks must be one of 'full', 'active', 'mixed', got 'both'"
+    ):
         net(images(), arch, policy=given, masks="both", stats="batch")
     with pytest.raises(ValueError, match="collected by option indices: pass no policy"):
         net(images(), arch, policy=given, stats=Collector())

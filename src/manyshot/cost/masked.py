@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import final
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from manyshot.cost.watch import Watch
@@ -15,7 +16,7 @@ from manyshot.nn.policy import Policies
 from manyshot.nn.resize import Resize
 from manyshot.nn.shapes import explained, meta_twin, on_meta
 from manyshot.nn.structure import walk
-from manyshot.space import Arch, Size
+from manyshot.space import Arch, Decision, Size
 from manyshot.supernet import Supernet
 
 
@@ -43,6 +44,7 @@ class MaskedMacs:
         self._sides = {net.space.index[d] for d in held}
         self._gates = {net.space.index[d] for _, _, use in walk(net.model) for d, _ in use}
         self._known: dict[Arch, int] = {}
+        self._mixed: dict[tuple[Arch, tuple[tuple[int, ...], ...]], int] = {}
 
     def __call__(self, arch: Arch) -> int:
         """The multiply-adds of a forward of `arch`, of which masks keep the sides of images alone.
@@ -53,8 +55,26 @@ class MaskedMacs:
         """
         sides = tuple(arch[i] for i in self._sides)
         if sides not in self._known:
-            self._known[sides] = self._counted(arch)
+            self._known[sides] = self._counted(arch, self._policies(arch))
         return self._known[sides]
+
+    def mixed(self, arch: Arch, policy: Mapping[Decision, Tensor]) -> int:
+        """The multiply-adds of a forward in which those options are mixed that have a weight.
+
+        Args:
+            arch: what decisions without a policy are.
+            policy: the weights of options by decision.
+
+        Raises:
+            UncountedOperation, DryRunError: as for full masks.
+        """
+        used = tuple(tuple(p.detach().nonzero()[:, 0].tolist()) for p in policy.values())
+        if (arch, used) not in self._mixed:
+            mixing = self._policies(arch, policy)
+            mixing.mode = "mixed"
+            mixing.weights = {d: p.detach().tolist() for d, p in policy.items()}
+            self._mixed[arch, used] = self._counted(arch, mixing)
+        return self._mixed[arch, used]
 
     def learning(self, arch: Arch) -> Arch:
         """The architecture whose cost gradients run back through: what is chosen, at its largest.
@@ -65,16 +85,18 @@ class MaskedMacs:
         pairs = enumerate(zip(arch, self._space.largest, strict=True))
         return tuple(chosen if i in kept else most for i, (chosen, most) in pairs)
 
-    def _counted(self, arch: Arch) -> int:
-        args, kwargs = as_call(self._inputs)
+    def _policies(self, arch: Arch, among: Iterable[Decision] | None = None) -> Policies:
+        """Full masks without values, of some decisions or of all."""
         chosen = zip(self._space.decisions, arch, strict=True)
-        with explained(self._twin, self._inputs), torch.device("meta"):
-            policies = Policies(
-                {d: F.one_hot(torch.tensor(i), len(d.options)).float() for d, i in chosen}, "full"
-            )
-            with on_meta(self._space, arch, policies):
-                self._twin(*args, **kwargs)  # makes the masks, which are kept
-                self._watch.clear()
-                with self._watch:
-                    self._twin(*args, **kwargs)
+        with torch.device("meta"):
+            each = {d: F.one_hot(torch.tensor(i), len(d.options)).float() for d, i in chosen}
+        return Policies(each if among is None else {d: each[d] for d in among}, "full")
+
+    def _counted(self, arch: Arch, policies: Policies) -> int:
+        args, kwargs = as_call(self._inputs)
+        with explained(self._twin, self._inputs), on_meta(self._space, arch, policies):
+            self._twin(*args, **kwargs)  # makes the masks, which are kept
+            self._watch.clear()
+            with self._watch:
+                self._twin(*args, **kwargs)
         return sum(n for m, n in self._watch.counts.items() if not isinstance(m, Norm))

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from manyshot.nn.layer import Extraction, Layer
-from manyshot.nn.policy import gate, pick, reading
+from manyshot.nn.policy import blend, gate, mix, pick, reading
 from manyshot.nn.selection import active
 from manyshot.space import Decision, choose
 
@@ -81,13 +81,18 @@ class Choice(Layer):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Runs the chosen option.
 
-        With full masks the others run too, without gradients, for the gradient of the policy.
+        With full masks the others run too, without gradients, for the gradient of the policy. Mixed
+        run all that have a weight, and their weighted sum is what leaves.
         """
         selection = active(self)
         chosen = selection.option(self.decision)
         policy = selection.policy(self.decision)
         if policy is None or selection.policies is None:
             return self._run(chosen, *args, **kwargs)
+        if selection.policies.mode == "mixed":
+            weights = selection.policies.weights[self.decision]
+            run = [i for i, weight in enumerate(weights) if weight]
+            return mix(policy, {i: self._beside(i, *args, **kwargs) for i in run}, self.path)
         if selection.policies.mode == "active":
             return pick(policy, {chosen: self._run(chosen, *args, **kwargs)}, self.path)
         outputs = {chosen: self._beside(chosen, *args, **kwargs)}
@@ -180,7 +185,8 @@ class Depth(Layer):
     def forward(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         """Runs the first blocks in order; what they get besides `x` is the same for all.
 
-        With full masks the others run too, without gradients, for the gradient of the policy.
+        With full masks the others run too, without gradients, for the gradient of the policy. Mixed
+        run all up to the deepest option that has a weight.
         """
         selection = active(self)
         depth, mask = selection.count(self.decision), selection.mask(self.decision)
@@ -188,13 +194,21 @@ class Depth(Layer):
             return self.first(depth)(x, *args, **kwargs)
         always = int(min(self.decision.values))
         x = self.first(always)(x, *args, **kwargs)
+        policies = selection.policies
+        mixes = policies is not None and policies.mode == "mixed"
+        if policies is not None and mixes:
+            weights = zip(self.decision.values, policies.weights[self.decision], strict=True)
+            depth = max(int(option) for option, weight in weights if weight)
         for i, block in enumerate(self.blocks, self.start):
-            if not always <= i < len(mask):
+            if not always <= i < (min(depth, len(mask)) if mixes else len(mask)):
                 continue
             with torch.set_grad_enabled(torch.is_grad_enabled() and i < depth):
                 where = f"depth {self.path!r}: block {i}"
                 after = reading(where, block, x, *args, **kwargs)
-            x = gate(mask[i], i < depth, x, after, self.path)
+            if mixes:
+                x = blend(mask[i], x, after, self.path)
+            else:
+                x = gate(mask[i], i < depth, x, after, self.path)
         return x
 
 

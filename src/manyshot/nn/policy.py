@@ -14,9 +14,11 @@ but where a mask follows what was masked before, its gradient is zero.
 
 from __future__ import annotations
 
+import functools
 import itertools
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, TypeAlias, final
+from typing import Any, Literal, TypeAlias, final, get_args
 from weakref import WeakKeyDictionary
 
 import torch
@@ -27,13 +29,19 @@ from torch.utils import _pytree as pytree
 from manyshot.nn.modes import without_autocast
 from manyshot.space import Decision, Number, Size
 
-MaskMode: TypeAlias = Literal["full", "active"]
+MaskMode: TypeAlias = Literal["full", "active", "mixed"]
 """`full`: tensors keep their largest size, and larger options get a gradient of their own.
 `active`: tensors are cut as for option indices, and masks are all ones: cheap, but options larger
-than the chosen one get its gradient."""
+than the chosen one get its gradient.
+`mixed`: policies need not be one-hot. A choice block gives the sum of its options, each times its
+weight (the mixed operation of DARTS: Liu et al. 2019, arXiv:1806.09055, eq. 2), a block of an
+elastic depth is passed by and run in the shares that its mask entry says, and sizes are masked as
+in `full`, by the weighted sum of their 0/1 masks (FBNetV2: Wan et al. 2020, arXiv:2004.05565)."""
 
 MaskKind: TypeAlias = Literal["prefix"] | int
 """`prefix`: one below a size; a number: one in the centre of as many dimensions."""
+ROUNDING = 1e-3
+"""By how much the weights of a size may miss a sum of one, which in bfloat16 they do."""
 _TABLES: WeakKeyDictionary[Size, dict[Any, Tensor]] = WeakKeyDictionary()
 
 
@@ -42,12 +50,20 @@ class Policies:
     """One-hot policies while a forward runs, and the masks they give.
 
     Attributes:
-        by_decision: for some decisions, a one-hot tensor (options,).
+        by_decision: for some decisions, a tensor (options,): one-hot, or weights that mix.
         mode: how layers mask (see `MaskMode`).
+        weights: where they mix, the same as numbers, read in one transfer.
     """
 
     def __init__(self, by_decision: Mapping[Decision, Tensor], mode: MaskMode) -> None:
+        """Looks at weights that mix.
+
+        Raises:
+            ValueError: if one is not finite, all of a decision are zero, or those of a decision
+                between numbers do not sum to one.
+        """
         self.by_decision, self.mode = by_decision, mode
+        self.weights = _checked_weights(by_decision) if mode == "mixed" else {}
         self._masks: dict[tuple[MaskKind, Size], Tensor] = {}
         self._largest: dict[Size, Number] = {}
 
@@ -153,6 +169,43 @@ class _Gate(torch.autograd.Function):
         entry, before, after = ctx.saved_tensors
         entry_grad = (grad * (after - before)).sum().to(entry) if ctx.needs_input_grad[0] else None
         return entry_grad, None, None if ctx.runs else grad, grad if ctx.runs else None
+
+
+def mix(policy: Tensor, outputs: Mapping[int, Any], path: str) -> Tensor:
+    """What leaves a choice block whose options are mixed: the sum of outputs times their weights.
+
+    Args:
+        policy: the weights of all options.
+        outputs: what those options give that have a weight, by option index.
+        path: where the block is, for messages.
+
+    Raises:
+        TypeError: if an option does not give one tensor.
+    """
+    for output in outputs.values():
+        _check_tensor(output, f"choice {path!r}")
+    weighed = (policy[option].to(output) * output for option, output in outputs.items())
+    total: Tensor = functools.reduce(torch.add, weighed)
+    return total
+
+
+def blend(entry: Tensor, before: Any, after: Any, path: str) -> Tensor:
+    """What leaves an optional block that runs in part: entry * after + (1 - entry) * before.
+
+    Args:
+        entry: the mask entry.
+        before: what enters the block.
+        after: what the block gives.
+        path: where the block is, for messages.
+
+    Raises:
+        TypeError: if the block does not map one tensor to one tensor.
+    """
+    for value in (before, after):
+        _check_tensor(value, f"depth {path!r}")
+    share = entry.to(after)
+    blended: Tensor = share * after + (1 - share) * before
+    return blended
 
 
 def gate(entry: Tensor, runs: bool, before: Any, after: Any, path: str) -> Tensor:
@@ -269,6 +322,36 @@ class OneHots(dict[Decision, Tensor]):
                 self.index[decision] = values.index(1)
 
 
+def _as_numbers(policies: Mapping[Decision, Tensor]) -> dict[Decision, list[float]]:
+    """The entries of all policies, in one transfer if they are on a device."""
+    entries = iter(torch.cat([policy.detach() for policy in policies.values()]).tolist())
+    return {d: list(itertools.islice(entries, len(policy))) for d, policy in policies.items()}
+
+
+def _checked_weights(policies: Mapping[Decision, Tensor]) -> dict[Decision, list[float]]:
+    """The weights of options that are mixed, as numbers.
+
+    Raises:
+        ValueError: if one is not finite, all of a decision are zero, or those of a decision between
+            numbers do not sum to one.
+    """
+    numbers = _as_numbers(policies)
+    for decision, weights in numbers.items():
+        if not all(map(math.isfinite, weights)):
+            raise ValueError(f"the weights of {decision!r} are {weights}: they must be finite")
+        if not any(weights):
+            raise ValueError(
+                f"the weights of {decision!r} are all zero, so that nothing runs: at least one "
+                "option needs a weight"
+            )
+        if decision.is_number and abs(sum(weights) - 1) > ROUNDING:
+            raise ValueError(
+                f"the weights of {decision!r} sum to {sum(weights):.6g}: of sizes they must sum to "
+                "one, as those of a softmax do"
+            )
+    return numbers
+
+
 def check_known(policies: Iterable[Decision], known: Iterable[Decision]) -> None:
     """Checks that policies are of decisions of the network.
 
@@ -300,8 +383,9 @@ def check_policies(
     Raises:
         ValueError: if a policy or the mode is not allowed.
     """
-    if mode not in ("full", "active"):
-        raise ValueError(f"masks must be 'full' or 'active', got {mode!r}")
+    if mode not in get_args(MaskMode):
+        allowed = ", ".join(map(repr, get_args(MaskMode)))
+        raise ValueError(f"masks must be one of {allowed}, got {mode!r}")
     check_known(policies, index)
     for decision, policy in policies.items():
         if policy.shape != (len(decision.options),):
@@ -309,13 +393,12 @@ def check_policies(
                 f"the policy of {decision!r} has shape {tuple(policy.shape)}; it needs one entry "
                 f"per option, ({len(decision.options)},)"
             )
+    if mode == "mixed":
+        return  # `Policies` looks at the values, once
     known = policies.index if isinstance(policies, OneHots) else {}
     if not policies or all(known.get(d) == index[d] for d in policies):
         return
-    # One transfer, if they are on a device.
-    entries = iter(torch.cat([policy.detach() for policy in policies.values()]).tolist())
-    for decision in policies:
-        values = list(itertools.islice(entries, len(decision.options)))
+    for decision, values in _as_numbers(policies).items():
         if values != [i == index[decision] for i in range(len(values))]:
             raise ValueError(
                 f"the policy of {decision!r} is {values}, not the one-hot vector of option "

@@ -38,7 +38,7 @@ from manyshot.space import Budget, Decision, SearchSpace
 from manyshot.supernet import Supernet
 from manyshot.train import Sampler, Standalone
 from manyshot.train.optim import check_rates, lamb
-from manyshot.train.samplers.shift import Generates
+from manyshot.train.samplers.shift import Generates, Targeted
 
 GENERATOR = "generator"
 """The `search.name` that takes winners from the sampler."""
@@ -326,7 +326,7 @@ def check_sampler(recipe: Recipe, sampler: Sampler, held_out: int, limits: Seque
     if not isinstance(sampler, Generates):
         raise RecipeError(
             f"search.name = {GENERATOR!r} takes winners from the sampler, and sampler.name = "
-            f"{name!r} generates none: take sampler.name = 'shiftnas', or a searcher"
+            f"{name!r} generates none: take sampler.name = 'shiftnas' or 'relaxed', or a searcher"
         )
     if search.options:
         raise RecipeError(f"search.name = {GENERATOR!r} takes no options, got {search.options}")
@@ -342,6 +342,8 @@ def check_sampler(recipe: Recipe, sampler: Sampler, held_out: int, limits: Seque
                 f"budget {text!r}: the generator is trained for {sampler.metric}; give budgets on "
                 f"that, or sampler.options.metric = {metric!r}"
             )
+    if not isinstance(sampler, Targeted):
+        return
     grid = sampler.grid
     targets = f"the sampler's targets, {grid.lo:,.6g} to {grid.hi:,.6g}"
     for limit in limits:

@@ -14,7 +14,15 @@ from manyshot import records
 from manyshot._version import __version__
 from manyshot.nn.pointwise import TrainingFormat
 from manyshot.recipe import Recipe, RecipeError
-from manyshot.run_folder import CODES, SAMPLER, WEIGHTS, EnvironmentRecord, MemoryFormat, RunFolder
+from manyshot.run_folder import (
+    CODES,
+    MIXED,
+    SAMPLER,
+    WEIGHTS,
+    EnvironmentRecord,
+    MemoryFormat,
+    RunFolder,
+)
 from manyshot.trust import sign
 
 
@@ -95,7 +103,7 @@ def take_over(folder: Path, trained: Path) -> None:
     """
     if RunFolder(folder).weights.exists():
         return
-    for name in (SAMPLER, CODES, WEIGHTS):
+    for name in (SAMPLER, MIXED, CODES, WEIGHTS):
         if (trained / name).exists():
             with records.atomic(folder / name) as temporary:
                 shutil.copyfile(trained / name, temporary)

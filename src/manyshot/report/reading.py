@@ -10,7 +10,9 @@ from manyshot.run_folder import (
     EnvironmentRecord,
     FinishLine,
     ImagesRecord,
+    MixedRecord,
     MovedRanking,
+    OptionsLine,
     OrderLine,
     PredictionsRecord,
     Ranking,
@@ -41,6 +43,8 @@ class RunRecords:
         order: the scores of watched architectures.
         shifting: the generations that were trained on.
         targets: what a sampler over target costs reported.
+        options: what a sampler that mixes options reported.
+        mixed: how good the network with mixed options is.
         codes: the codes of paths.
         finished: the finished winners.
         result: the result of a finished run.
@@ -64,6 +68,8 @@ class RunRecords:
     order: list[OrderLine]
     shifting: list[ShiftingLine]
     targets: list[TargetsLine]
+    options: list[OptionsLine]
+    mixed: MixedRecord | None
     codes: list[CodesLine]
     finished: list[FinishLine]
     result: Result | None
@@ -102,6 +108,8 @@ class RunRecords:
             order=folder.order_lines(),
             shifting=folder.shifting_lines(),
             targets=folder.targets_lines(),
+            options=folder.options_lines(),
+            mixed=folder.mixed(),
             codes=folder.codes_lines(),
             finished=finished,
             result=result,

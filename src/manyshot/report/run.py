@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from manyshot.report import figures as f
-from manyshot.report import searching, trade_off, training
+from manyshot.report import relaxation, searching, trade_off, training
 from manyshot.report.answers import answers
 from manyshot.report.derived import latest, merged
 from manyshot.report.page import Code, Figure, Folded, Page, PageSection, Parts, Verdict
@@ -38,6 +38,7 @@ def run_page(run: RunRecords) -> Page:
         PageSection("Training", _grid(training.curves(run.train))),
         PageSection("Codes of paths", _codes(run)),
         PageSection("Probability shift", _grid(training.shift(run.targets, run.train))),
+        PageSection("Weights of options", _options(run)),
         PageSection("Cost", _cost(run)),
         PageSection("Environment", _environment(run)),
         PageSection("Recipe", _recipe(run)),
@@ -145,6 +146,14 @@ def _codes(run: RunRecords) -> Parts:
     if is_k_shot and run.train and not run.codes:
         return [f"Not shown: the codes of paths are in {CODES}, which this folder lacks."]
     return training.codes(run.codes)
+
+
+def _options(run: RunRecords) -> Parts:
+    """How the weights of options moved, and what choosing one of each costs."""
+    if not run.options:
+        return []
+    gap = relaxation.gap(run.mixed, run.winners, run.task)
+    return [gap, *_grid(relaxation.options(run.options, run.space))]
 
 
 def _grid(drawn: list[Figure]) -> Parts:

@@ -26,6 +26,7 @@ from manyshot.run_folder.names import (
     FINISH_LOG,
     INHERITED,
     LATENCY,
+    MIXED,
     MOVED,
     ORDER_LOG,
     ORIGINAL,
@@ -57,9 +58,12 @@ from manyshot.run_folder.ranking import MovedRanking, Ranking, RankScoreLine, Tr
 from manyshot.run_folder.searching import OrderLine, SearchLine, ShiftingLine
 from manyshot.run_folder.training import (
     CodesLine,
+    MixedRecord,
+    OptionsLine,
     SamplerLine,
     TargetsLine,
     TrainLine,
+    _has_options,
     _has_targets,
 )
 
@@ -209,6 +213,11 @@ class RunFolder(_Folder):
         return self.path / CODES
 
     @property
+    def mixed_file(self) -> Path:
+        """How good the network with mixed options is."""
+        return self.path / MIXED
+
+    @property
     def search_log(self) -> Path:
         """A line per score of the search."""
         return self.path / SEARCH_LOG
@@ -305,6 +314,14 @@ class RunFolder(_Folder):
     def targets_lines(self) -> list[TargetsLine]:
         """What a sampler over target costs reported; none of another sampler."""
         return records.load_lines(self.sampler_log, TargetsLine, _has_targets)
+
+    def options_lines(self) -> list[OptionsLine]:
+        """What a sampler that mixes options reported; none of another sampler."""
+        return records.load_lines(self.sampler_log, OptionsLine, _has_options)
+
+    def mixed(self) -> MixedRecord | None:
+        """The score of the network with mixed options; None if none are."""
+        return _maybe(self.mixed_file, MixedRecord)
 
     def codes_lines(self) -> list[CodesLine]:
         """The codes of paths, which there are with K-shot sharing."""

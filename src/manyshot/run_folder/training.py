@@ -144,6 +144,37 @@ class TargetsLine(SamplerLine):
     """Whether the gains differ by more than noise."""
 
 
+class OptionsLine(SamplerLine):
+    """What a sampler reports that mixes options; lists are in the order of `decisions`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    kind: Literal["options"]
+    decisions: tuple[str, ...]
+    weights: tuple[tuple[Share, ...], ...]
+    """Of each decision's options, without what is drawn or added."""
+    tau: float
+    skip_weight: float
+    """What is added to the weight of the option that does nothing."""
+    cost_weight: float
+    edge_weights: tuple[tuple[Share, ...], ...]
+    """Of the decisions of each group of edges."""
+    options_left: Count
+    """Of all decisions together; the others are left out for good."""
+
+
+class MixedRecord(Record):
+    """`mixed.json`: the network whose options are mixed, on validation images.
+
+    It is normalised by the batch, since no statistics are of a mixture. What architectures with one
+    option of each decision score less is the discretisation gap.
+    """
+
+    proxy_score: float
+    proxy_loss: float
+    images: Count
+
+
 class CodesLine(Record):
     """A line of `codes.jsonl`: the code of one path when training ends, or one per layer.
 
@@ -159,11 +190,19 @@ def _has_targets(report: Mapping[str, Any]) -> bool:
     return report.get("kind") == "target costs"
 
 
+def _has_options(report: Mapping[str, Any]) -> bool:
+    return report.get("kind") == "options"
+
+
 def sampler_line(step: int, report: Mapping[str, Any]) -> SamplerLine:
     """A line of `sampler.jsonl` from what a sampler reports after a step.
 
     Raises:
         ValueError: if its `kind` is one of ours, and it is not so.
     """
-    kind = TargetsLine if _has_targets(report) else SamplerLine
+    kind: type[SamplerLine] = SamplerLine
+    if _has_targets(report):
+        kind = TargetsLine
+    elif _has_options(report):
+        kind = OptionsLine
     return kind.of({"step": step, **report})

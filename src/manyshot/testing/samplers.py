@@ -251,8 +251,13 @@ def _check_policy(space: SearchSpace, path: PlannedPath) -> None:
     for decision, policy in (path.policy or {}).items():
         one_hot = [float(i == chosen[decision]) for i in range(len(decision.options))]
         assert policy.is_floating_point()
-        assert policy.tolist() == one_hot
-    assert path.masks in ("full", "active")
+        if path.masks == "mixed":
+            assert policy.shape == (len(one_hot),)
+            assert all(map(math.isfinite, policy.tolist()))
+            assert policy.any()
+        else:
+            assert policy.tolist() == one_hot
+    assert path.masks in ("full", "active", "mixed")
 
 
 def _plain(value: Any) -> Any:

@@ -5,12 +5,23 @@ from manyshot.train.accelerator import engine
 from manyshot.train.checkpoint import CheckpointError, load_weights, save_weights
 from manyshot.train.journal import TrainingWarning
 from manyshot.train.optimisation import NonFiniteLoss, Standalone
-from manyshot.train.plan import Forwarding, Plan, PlannedPath, Probe, Probed, Sampler, Stateless
+from manyshot.train.plan import (
+    Forwarding,
+    MixesOptions,
+    Plan,
+    PlannedPath,
+    Probe,
+    Probed,
+    Sampler,
+    Stateless,
+)
 from manyshot.train.samplers import (
     SAMPLERS,
     ConditionalTable,
     Fair,
     Only,
+    Relaxed,
+    RelaxedOptions,
     Sandwich,
     ShiftNAS,
     ShiftNASOptions,
@@ -27,12 +38,15 @@ __all__ = [
     "ConditionalTable",
     "Fair",
     "Forwarding",
+    "MixesOptions",
     "NonFiniteLoss",
     "Only",
     "Plan",
     "PlannedPath",
     "Probe",
     "Probed",
+    "Relaxed",
+    "RelaxedOptions",
     "Sampler",
     "Sandwich",
     "ShiftNAS",

@@ -7,10 +7,12 @@ backward, and with full masks all options run, at their largest sizes.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol, final
 
-from manyshot.space import Arch
+from torch import Tensor
+
+from manyshot.space import Arch, Decision
 from manyshot.train.gradients import policy_rows
 from manyshot.train.optimisation import Trained
 from manyshot.train.plan import PlannedPath
@@ -28,6 +30,10 @@ class Masks(Protocol):
         """The multiply-adds of a forward in an architecture."""
         ...
 
+    def mixed(self, arch: Arch, policy: Mapping[Decision, Tensor]) -> int:
+        """The multiply-adds of a forward in which options are mixed by weights."""
+        ...
+
     def learning(self, arch: Arch) -> Arch:
         """The architecture whose cost gradients run back through."""
         ...
@@ -40,7 +46,7 @@ class Compute:
     Attributes:
         weight_steps: how many steps moved weights.
         macs: of forwards and backwards of training paths; 0 if costs are not known.
-        probe_macs: of forwards for probes.
+        probe_macs: of forwards for probes, and of backwards where these ask for gradients.
         split_macs: of forwards and backwards for the gradients that say how one copy splits.
         evidence_macs: of forwards and backwards that only measure whether codes matter; the main
             process alone measures and counts.
@@ -115,15 +121,16 @@ class Compute:
                 macs += images * (self._of_arch(self._largest) if own is None else own)
             self.macs += macs * self._processes
 
-    def probe(self, paths: Sequence[PlannedPath], forwards: int) -> None:
-        """Counts the forwards of a probe.
+    def probe(self, paths: Sequence[PlannedPath], forwards: int, *, backward: bool = False) -> None:
+        """Counts a probe.
 
         Args:
             paths: that it is of.
             forwards: how many images were forwarded by each path.
+            backward: whether gradients were asked for.
         """
         if self._macs_of is not None:
-            self.probe_macs += forwards * sum(self._of_one(path, False) for path in paths)
+            self.probe_macs += forwards * sum(self._of_one(path, backward) for path in paths)
 
     def split(self, arch: Arch, images: int) -> None:
         """Counts a gradient, of so many images in each process, that says how one copy splits."""
@@ -172,8 +179,10 @@ class Compute:
     def _of_one(self, path: PlannedPath, backward: bool) -> int:
         """A forward of one image, by masks if the path has a policy, and perhaps a backward.
 
-        With full masks what is not chosen runs too, but forward only.
+        With full masks what is not chosen runs too, but forward only; what is mixed runs both ways.
         """
+        if path.policy is not None and path.masks == "mixed":
+            return (1 + BACKWARD * backward) * self._masks.mixed(path.arch, path.policy)
         if path.policy is None or path.masks != "full":
             return (1 + BACKWARD * backward) * self._of_arch(path.arch)
         learning = BACKWARD * self._of_arch(self._masks.learning(path.arch)) if backward else 0
@@ -183,9 +192,7 @@ class Compute:
     def _masks(self) -> Masks:
         if self._side not in self._made:
             if self._make_masks is None:
-                raise ValueError(
-                    "a path has full masks, whose cost is not known: give Compute(masks=)"
-                )
+                raise ValueError("a path has masks, whose cost is not known: give Compute(masks=)")
             self._made[self._side] = self._make_masks()
         return self._made[self._side]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ class PlannedPath:
     Attributes:
         arch: the architecture.
         policy: straight-through one-hot policies by decision, each (options,), where a sampler
-            learns by gradient.
+            learns by gradient; or any weights of options, if `masks` is `mixed`.
         weight: factor of its loss.
         target: what it learns from: the labels; the detached predictions of the largest
             architecture, which must come before it in the plan (in-place distillation); or those of
@@ -77,6 +77,9 @@ class Probe:
         images: how many held-out images, or all if there are fewer.
         since: whether the losses at the weights that were saved last are wanted too.
         gradients: whether the gradients of the policies are wanted.
+        unrolled: whether these are wanted through one more step of the weights, on the images of
+            the step (see `manyshot.train.unrolled`); the losses are those after it. For one
+            process.
         save: whether the weights, as they are now, are to be saved for later probes.
         which: names the images: probes of one number and one `images` see the same. By default they
             are those of the step.
@@ -89,6 +92,7 @@ class Probe:
     images: int = 2048
     since: bool = False
     gradients: bool = False
+    unrolled: bool = False
     save: bool = False
     which: int | None = None
     turn: int = 1
@@ -162,6 +166,15 @@ class Sampler(Protocol):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restores `state_dict`."""
+        ...
+
+
+@runtime_checkable
+class MixesOptions(Protocol):
+    """A sampler that mixes options by weights, of which a network with one of each is made."""
+
+    def settled(self) -> Mapping[Decision, Tensor] | None:
+        """The weights of options as they are now, without draws; None if one of them runs."""
         ...
 
 

@@ -21,6 +21,7 @@ from manyshot.train.compute import Compute
 from manyshot.train.gradients import as_leaves, backward_into
 from manyshot.train.optimisation import Optimisation, as_trained
 from manyshot.train.plan import PlannedPath, Probe, Probed
+from manyshot.train.unrolled import unrolled_gradients
 
 HeldOut: TypeAlias = Callable[[int, int], Iterable[Batch]]
 """`held_out(images, seed)`: batches of so many held-out images."""
@@ -60,7 +61,7 @@ class Prober:
         self._optimisation, self._seeds, self._compute = optimisation, seeds, compute
         self._shared: dict[tuple[int, int], _Shared] = {}
 
-    def answer(self, probe: Probe, step: int) -> Probed:
+    def answer(self, probe: Probe, step: int, trained: Batch | None = None) -> Probed:
         """The answer to a probe, the same in all processes, which share its paths.
 
         No weight, buffer, mode or random stream is changed. Afterwards the weights are saved, if
@@ -69,9 +70,11 @@ class Prober:
         Args:
             probe: what a sampler asks.
             step: the number of the step that moved the weights last.
+            trained: the images of that step, and their targets, for a probe that is unrolled.
 
         Raises:
-            ValueError: if there are paths and the held-out images are none.
+            ValueError: if there are paths and the held-out images are none, or for an unrolled
+                probe with several processes.
             NonFiniteLoss: if a loss at the weights as they are is not finite.
         """
         net = self._optimisation.net
@@ -83,16 +86,24 @@ class Prober:
         batches: list[Batch] = []
         if probe.paths:
             batches = self._batches(probe, step)
+        if probe.unrolled and self._optimisation.accelerator.num_processes > 1:
+            raise ValueError(
+                "an unrolled probe takes a step on the images of one process, and there are "
+                f"{self._optimisation.accelerator.num_processes}: take one process, or a schedule "
+                "of first order (sampler.options.schedule = 'bilevel')"
+            )
         if batches:
             with evaluating(net), torch.random.fork_rng():
-                self._evaluate(probe, batches, losses, grads, 1.0)
+                self._evaluate(probe, batches, losses, grads, 1.0, trained)
                 if before is not None:
                     with at_weights(net, self.saved):
                         self._evaluate(probe, batches, before, grads, -1.0)
             each = (1 if before is None else 2) * sum(batch_of(targets) for _, targets in batches)
             self.images += len(probe.paths) * each
+            if probe.unrolled and trained is not None:
+                each += 3 * batch_of(trained[1])
             if self._compute is not None:
-                self._compute.probe(probe.paths, each)
+                self._compute.probe(probe.paths, each, backward=probe.gradients)
         task = self._optimisation.task
         if probe.save:
             self.saved = {name: p.detach().clone() for name, p in net.named_parameters()}
@@ -145,6 +156,7 @@ class Prober:
         losses: Tensor,
         grads: Tensor | None,
         sign: float,
+        trained: Batch | None = None,
     ) -> None:
         """Fills this process's share of `losses`, and adds `sign` times gradients to `grads`."""
         accelerator, at = self._optimisation.accelerator, 0
@@ -152,7 +164,10 @@ class Prober:
             leaves = as_leaves(path.policy or {}, accelerator.device)
             length = sum(map(len, leaves.values()))
             if i % accelerator.num_processes == accelerator.process_index:
-                losses[i] = self._loss(path, batches, leaves if grads is not None else {})
+                if probe.unrolled:
+                    losses[i] = self._unrolled(path, batches, leaves, trained)
+                else:
+                    losses[i] = self._loss(path, batches, leaves if grads is not None else {})
                 if grads is not None and length:
                     parts = [
                         torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
@@ -179,6 +194,40 @@ class Prober:
                     backward_into(list(leaves.values()))(loss)
                 total += loss.detach()
         return total
+
+    def _unrolled(
+        self,
+        path: PlannedPath,
+        batches: Iterable[Batch],
+        leaves: Mapping[Decision, Tensor],
+        trained: Batch | None,
+    ) -> Tensor:
+        """The mean loss of a path after a step; the leaves get its gradient through that."""
+        if trained is None:
+            raise ValueError("an unrolled probe needs the images of the step: answer(trained=)")
+        net, contiguous = self._optimisation.net, self._optimisation.contiguous
+        task, batches = self._optimisation.task, list(batches)
+        options: dict[str, Any] = {"policy": leaves, "masks": path.masks, "stats": "batch"}
+
+        def loss(some: Iterable[Batch]) -> Tensor:
+            parts = [
+                task.loss(net(as_trained(x, contiguous), path.arch, **options), targets)
+                * task.weight(targets)
+                for x, targets in some
+            ]
+            return torch.stack(parts).sum() / sum(task.weight(targets) for _, targets in some)
+
+        with torch.enable_grad():
+            value, gradients = unrolled_gradients(
+                lambda: loss([trained]),
+                lambda: loss(batches),
+                [weight for weight in net.parameters() if weight.requires_grad],
+                list(leaves.values()),
+                float(self._optimisation.weights.param_groups[0]["lr"]),
+            )
+        for leaf, gradient in zip(leaves.values(), gradients, strict=True):
+            leaf.grad = gradient
+        return value
 
     def _read(self, values: list[Tensor], weight: Tensor | int) -> tuple[list[Tensor], float]:
         """The sums over processes, each of which filled in a share, and a weight, on the host.

@@ -16,7 +16,7 @@ from accelerate.utils import broadcast
 from torch import Tensor, nn
 
 from manyshot.cost.masked import MaskedMacs
-from manyshot.data import Batches
+from manyshot.data import Batch, Batches
 from manyshot.nn.inputs import Inputs, batch_of, in_chunks, with_samples, without_values
 from manyshot.progress import Progress, Silent
 from manyshot.recipe import SupernetSettings, TrainingSettings, check_parts
@@ -321,15 +321,19 @@ class Trainer:
 
     # -- what the sampler learns from it -------------------------------------------------------
 
-    def teach(self, trained: Sequence[Trained]) -> None:
+    def teach(self, trained: Sequence[Trained], batch: Batch) -> None:
         """Answers the sampler's probe after a step that moved weights, and tells it the losses.
+
+        Args:
+            trained: the turns of the step.
+            batch: the images of the step and their targets, before they were mixed.
 
         Raises:
             NonFiniteLoss: if a loss on held-out images is not finite.
         """
         self.weight_step += 1
         probe = self.probe()
-        probed = None if probe is None else self.prober.answer(probe, self.step)
+        probed = None if probe is None else self.prober.answer(probe, self.step, batch)
         losses = list(trained[0].losses)
         if len(trained) > 1:
             of_paths = zip(*(done.losses for done in trained), strict=True)
@@ -501,7 +505,7 @@ def train(run: Trainer, progress: Progress | None = None, stage: str = "train") 
             with run.compute.at(run.side()):
                 run.compute.take(trained)
             if phase != "code":
-                run.teach(trained)
+                run.teach(trained, (images, targets))
                 if run.average is not None:
                     run.average.update(run.net)
             run.step += 1

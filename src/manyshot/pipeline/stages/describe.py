@@ -11,10 +11,14 @@ import torch
 
 from manyshot import records
 from manyshot.data import DataDescription
+from manyshot.evaluate.score import total
+from manyshot.nn.inputs import together
+from manyshot.nn.modes import evaluating
 from manyshot.pipeline.build import Workspace
 from manyshot.run_folder import (
     CodesLine,
     ImagesRecord,
+    MixedRecord,
     RunFolder,
     SpaceDescription,
     SpaceRecord,
@@ -22,6 +26,7 @@ from manyshot.run_folder import (
 )
 from manyshot.seeding import numpy_rng
 from manyshot.sharing import Coded
+from manyshot.train import MixesOptions, Sampler
 
 Minutes: TypeAlias = Mapping[Trained, float]
 """Minutes by section of a recipe."""
@@ -102,6 +107,27 @@ def described_images(run: RunFolder) -> DataDescription | None:
 def _but_test(images: ImagesRecord) -> dict[str, str]:
     """The digests of all parts that training and scores depend on."""
     return {part: digest for part, digest in images.digests.items() if part != "test"}
+
+
+def describe_mixed(ws: Workspace, folder: Path, sampler: Sampler) -> None:
+    """Writes how good the network is whose options a sampler mixes; nothing for others.
+
+    It is scored on the images that candidates are, so that the difference is what is lost by
+    choosing one option of each decision.
+    """
+    mixture = sampler.settled() if isinstance(sampler, MixesOptions) else None
+    if mixture is None:
+        return
+    policy = dict(zip(mixture, together(list(mixture.values()), ws.device), strict=True))
+    batches = ws.fixed("validation", ws.recipe.evaluate.images)
+    with evaluating(ws.net):
+        outputs = (
+            (ws.net(inputs, policy=policy, masks="mixed", stats="batch"), targets)
+            for inputs, targets in batches
+        )
+        score = total(ws.task, outputs).checked("the network with mixed options")
+    record = MixedRecord(proxy_score=score.value, proxy_loss=score.loss, images=score.images)
+    records.write_json(RunFolder(folder).mixed_file, record)
 
 
 def describe_codes(ws: Workspace, folder: Path) -> None:

@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from manyshot.fitting import fit
 from manyshot.pipeline.build import Workspace
 from manyshot.pipeline.stages.adopt import adopt_source
-from manyshot.pipeline.stages.describe import describe_codes
+from manyshot.pipeline.stages.describe import describe_codes, describe_mixed
 from manyshot.pipeline.stages.generate import save_sampler
 from manyshot.progress import Progress
 from manyshot.run_folder import RunFolder
@@ -65,3 +65,4 @@ def train_supernet(
     )
     if folder is not None and accelerator.is_main_process:
         save_sampler(folder, sampler, trainer.probed_images)
+        describe_mixed(ws, folder, sampler)

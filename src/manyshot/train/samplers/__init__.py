@@ -11,7 +11,9 @@ from manyshot.space import SearchSpace
 from manyshot.train.plan import Sampler
 from manyshot.train.samplers.complexity import ComplexityDistribution, Grid
 from manyshot.train.samplers.fixed_rules import Fair, Only, Sandwich, Uniform
-from manyshot.train.samplers.shift import Generates, ShiftNAS, uniform_cost
+from manyshot.train.samplers.relaxed import Relaxed
+from manyshot.train.samplers.relaxed_options import RelaxedOptions
+from manyshot.train.samplers.shift import Generates, ShiftNAS, Targeted, uniform_cost
 from manyshot.train.samplers.shift_options import ShiftNASOptions
 from manyshot.train.samplers.table import ConditionalTable
 from manyshot.train.samplers.taught import Taught
@@ -20,6 +22,7 @@ SAMPLERS: dict[str, Callable[..., Sampler]] = {
     "uniform": Uniform,
     "fair": Fair,
     "sandwich": Sandwich,
+    "relaxed": Relaxed,
     "shiftnas": ShiftNAS,
     "table": ConditionalTable,
     "uniform_cost": uniform_cost,
@@ -33,9 +36,12 @@ __all__ = [
     "Generates",
     "Grid",
     "Only",
+    "Relaxed",
+    "RelaxedOptions",
     "Sandwich",
     "ShiftNAS",
     "ShiftNASOptions",
+    "Targeted",
     "Taught",
     "Uniform",
     "make_sampler",

@@ -54,11 +54,9 @@ class Generates(Protocol):
 
     Attributes:
         metric: the cost whose limits it takes.
-        grid: the targets it is trained for.
     """
 
     metric: str
-    grid: Grid
 
     def generate(self, limit: float) -> Generated:
         """The architecture for a cost limit."""
@@ -67,6 +65,17 @@ class Generates(Protocol):
     def sampled(self, limit: float, seed: int, draws: int = 64) -> list[Arch]:
         """Architectures within a cost limit, for where the generated one is not."""
         ...
+
+
+@runtime_checkable
+class Targeted(Protocol):
+    """A sampler that is trained for certain costs, beyond which budgets are of no use.
+
+    Attributes:
+        grid: the targets.
+    """
+
+    grid: Grid
 
 
 @final

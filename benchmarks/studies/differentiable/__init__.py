@@ -1,0 +1,1 @@
+"""Differentiable search beside one-shot search, on a truth of all networks."""

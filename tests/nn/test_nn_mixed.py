@@ -1,0 +1,185 @@
+"""Options mixed by weights, against architectures, sums and formulas written out."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional as F
+
+import manyshot as ms
+from manyshot.cost.masked import MaskedMacs
+from manyshot.space import SearchSpace
+from manyshot.zoo import cell
+
+
+def one_hots(space: SearchSpace, arch):
+    return {
+        d: F.one_hot(torch.tensor(o), len(d.options)).double()
+        for d, o in zip(space.decisions, arch, strict=True)
+    }
+
+
+def weights(space: SearchSpace, seed: int):
+    rng = torch.Generator().manual_seed(seed)
+    return {
+        d: torch.randn(len(d.options), generator=rng, dtype=torch.float64).softmax(0)
+        for d in space.decisions
+    }
+
+
+@pytest.fixture(scope="module")
+def cells():
+    torch.manual_seed(0)
+    return ms.Supernet(cell(width=2, cells=1, classes=3)).double()
+
+
+@pytest.mark.parametrize("training", [True, False])
+@settings(max_examples=20, deadline=None)
+@given(st.data())
+def test_one_hot_weights_give_their_architecture_bit_for_bit(cells, training, data):
+    net = cells.train(training)
+    arch = tuple(data.draw(st.integers(0, n - 1)) for n in net.space.counts.tolist())
+    x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    stats = None if training else "batch"
+    expected = net(x, arch, stats=stats)
+    mixed = net(x, policy=one_hots(net.space, arch), masks="mixed", stats=stats)
+    assert torch.equal(expected, mixed)
+
+
+def test_a_choice_gives_the_sum_of_options_times_weights_and_its_gradient():
+    torch.manual_seed(1)
+    options = [nn.Linear(4, 5), nn.Sequential(nn.Linear(4, 5), nn.Tanh()), nn.Linear(4, 5)]
+    net = ms.Supernet(ms.nn.Choice(copy.deepcopy(options), "layer")).double()
+    [decision] = net.space.decisions
+    x = torch.randn(3, 4, dtype=torch.float64)
+    w = torch.tensor([0.2, -0.7, 1.4], dtype=torch.float64, requires_grad=True)
+    outputs = [option.double()(x) for option in options]
+    expected = sum(weight * out for weight, out in zip(w.tolist(), outputs, strict=True))
+    mixed = net(x, policy={decision: w}, masks="mixed")
+    torch.testing.assert_close(mixed, expected, rtol=1e-13, atol=1e-13)
+    mixed.sum().backward()
+    slopes = torch.stack([out.sum() for out in outputs])
+    torch.testing.assert_close(w.grad, slopes, rtol=1e-12, atol=1e-12)
+
+
+def test_an_option_without_weight_does_not_run():
+    class Never(nn.Module):
+        def forward(self, x):
+            raise AssertionError("it ran")
+
+    net = ms.Supernet(ms.nn.Choice([nn.Identity(), Never(), nn.Tanh()], "layer"))
+    w = torch.tensor([0.5, 0.0, 0.5], requires_grad=True)
+    x = torch.randn(2, 3)
+    mixed = net(x, policy={net.space.decisions[0]: w}, masks="mixed")
+    torch.testing.assert_close(mixed, 0.5 * x + 0.5 * x.tanh())
+    mixed.sum().backward()
+    assert w.grad[1] == 0
+
+
+def test_choices_inside_options_are_mixed_too():
+    inner = ms.nn.Choice([nn.Tanh(), nn.Identity()], "inner")
+    net = ms.Supernet(ms.nn.Choice([nn.Sequential(inner), nn.Sigmoid()], "outer")).double()
+    x = torch.randn(2, 3, dtype=torch.float64)
+    by_name = {"outer": [0.25, 0.75], "inner": [0.4, 0.6]}
+    policy = {d: torch.tensor(by_name[d.name], dtype=torch.float64) for d in net.space.decisions}
+    expected = 0.25 * (0.4 * x.tanh() + 0.6 * x) + 0.75 * x.sigmoid()
+    torch.testing.assert_close(net(x, policy=policy, masks="mixed"), expected)
+
+
+def test_blocks_of_a_depth_run_in_the_share_of_the_depths_that_have_them():
+    torch.manual_seed(2)
+    blocks = [nn.Linear(3, 3) for _ in range(3)]
+    net = ms.Supernet(ms.nn.Depth(copy.deepcopy(blocks), [1, 2, 3], "depth")).double()
+    first, second, third = (block.double() for block in blocks)
+    x = torch.randn(2, 3, dtype=torch.float64)
+    w = torch.tensor([0.2, 0.3, 0.5], dtype=torch.float64)
+    one = first(x)
+    two = 0.8 * second(one) + 0.2 * one
+    three = 0.5 * third(two) + 0.5 * two
+    mixed = net(x, policy={net.space.decisions[0]: w}, masks="mixed")
+    torch.testing.assert_close(mixed, three, rtol=1e-13, atol=1e-13)
+
+
+def test_sizes_are_masked_by_the_weighted_sum_of_their_masks():
+    """Wan et al. 2020, FBNetV2, figure 3: one convolution, its channels times the sum of masks."""
+
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.width = ms.choose([2, 4, 6], "width")
+            self.a = ms.nn.Linear(3, self.width)
+            self.b = ms.nn.Linear(self.width, 5)
+
+        def forward(self, x):
+            return self.b(self.a(x).tanh())
+
+    torch.manual_seed(3)
+    net = ms.Supernet(Two()).double()
+    x = torch.randn(4, 3, dtype=torch.float64)
+    w = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
+    mask = torch.tensor([1, 1, 0.5, 0.5, 0.2, 0.2], dtype=torch.float64)
+    hidden = F.linear(x, net.model.a.weight, net.model.a.bias).tanh() * mask
+    expected = F.linear(hidden, net.model.b.weight, net.model.b.bias)
+    mixed = net(x, policy={net.space.decisions[0]: w}, masks="mixed")
+    torch.testing.assert_close(mixed, expected, rtol=1e-13, atol=1e-13)
+
+
+def test_weights_that_mean_nothing_are_refused():
+    net = ms.Supernet(ms.nn.Choice([nn.Identity(), nn.Tanh()], "layer"))
+    [decision] = net.space.decisions
+    x = torch.randn(2, 3)
+    for values, message in (
+        ([0.0, 0.0], "all zero, so that nothing runs"),
+        ([float("nan"), 1.0], "they must be finite"),
+        ([1.0], r"has shape \(1,\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            net(x, policy={decision: torch.tensor(values)}, masks="mixed")
+    depth = ms.Supernet(ms.nn.Depth([nn.Identity(), nn.Tanh()], [1, 2], "depth"))
+    with pytest.raises(ValueError, match="sum to 0.7: of sizes they must sum to one"):
+        depth(x, policy={depth.space.decisions[0]: torch.tensor([0.4, 0.3])}, masks="mixed")
+
+
+def test_what_mixed_options_cannot_be_with(cells):
+    x, arch = torch.randn(2, 3, 8, 8, dtype=torch.float64), cells.space.largest
+    cells.eval()
+    stats = ms.evaluate.calibrate(cells, arch, [(x, torch.zeros(2))])
+    policy = one_hots(cells.space, arch)
+    with pytest.raises(ValueError, match="calibrated statistics are of one architecture"):
+        cells(x, arch, policy=policy, masks="mixed", stats=stats)
+    k_shot = ms.Supernet(cell(width=2, cells=1), sharing=ms.sharing.KShot(copies=2, seed=0))
+    with pytest.raises(ValueError, match="gives every path weights of its own"):
+        k_shot(x.float(), policy=weights(k_shot.space, 0), masks="mixed")
+
+
+def test_an_option_that_changes_its_input_is_named():
+    net = ms.Supernet(ms.nn.Choice([nn.ReLU(inplace=True), nn.Tanh()], "layer"))
+    with pytest.raises(ValueError, match="changes its input in place"):
+        net(torch.randn(2, 3), policy=weights(net.space, 0), masks="mixed")
+
+
+def test_all_options_are_counted_that_have_a_weight():
+    """Of a sample, a linear layer takes inputs times outputs multiply-adds, rank two their sum."""
+    ranks = [[1, 3, 7], [2, 5]]
+    options = (
+        [nn.Sequential(nn.Linear(8, r), nn.Linear(r, 8)) for r in of_layer] for of_layer in ranks
+    )
+    choices = [ms.nn.Choice([*each, nn.Identity()], f"layer{i}") for i, each in enumerate(options)]
+    net = ms.Supernet(nn.Sequential(*choices), example_inputs=torch.empty(1, 8))
+    masked = MaskedMacs(net, torch.empty(1, 8))
+    rng = np.random.default_rng(0)
+    for seed in range(4):
+        policy = weights(net.space, seed)
+        for w in policy.values():
+            w[int(rng.integers(len(w)))] = 0
+        expected = sum(
+            16 * rank
+            for of_layer, w in zip(ranks, policy.values(), strict=True)
+            for rank, weight in zip(of_layer, w[:-1].tolist(), strict=True)
+            if weight
+        )
+        assert masked.mixed(net.space.smallest, policy) == expected

@@ -1,0 +1,389 @@
+"""The differentiable family against gradients, schedules and architectures written out."""
+
+import functools
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional as F
+from train_nets import LOOK, Dropping, Stopped, digits, same, seeded, weights
+
+import manyshot as ms
+from manyshot import records
+from manyshot.cost import CostTable
+from manyshot.space import SearchSpace, choose
+from manyshot.testing.samplers import SamplerSuite
+from manyshot.train import Relaxed, RelaxedOptions, Trainer, TrainingSettings, engine, train
+from manyshot.train.pruning import Pruning
+from manyshot.train.relaxation import ESTIMATORS, likeliest_within
+from manyshot.train.unrolled import unrolled_gradients
+
+
+def additive(space: SearchSpace, step: int = 3) -> dict[str, CostTable]:
+    tables = {(i,): step * np.arange(n) + i for i, n in enumerate(space.counts.tolist())}
+    return {"macs": CostTable.of("macs", tuple(space.counts.tolist()), tables.items())}
+
+
+def relaxed(space: SearchSpace, **options: Any) -> Relaxed:
+    return Relaxed(space, additive(space), RelaxedOptions(**options), seed=1)
+
+
+class TestBilevel(SamplerSuite):
+    def make_sampler(self, space: SearchSpace) -> Relaxed:
+        return relaxed(space, lr=0.1, period=3)
+
+
+class TestHard(SamplerSuite):
+    def make_sampler(self, space: SearchSpace) -> Relaxed:
+        return relaxed(space, estimator="hard", lr=0.1, tau=10.0, tau_end=0.1, warmup=0.2)
+
+
+class TestOneLevelSigmoidsPruned(SamplerSuite):
+    def make_sampler(self, space: SearchSpace) -> Relaxed:
+        return relaxed(
+            space,
+            estimator="sigmoid",
+            schedule="one_level",
+            prune=0.45,
+            prune_every=4,
+            cost_weight=0.1,
+            spread=1.0,
+        )
+
+
+class TestTwoWithCosts(SamplerSuite):
+    def make_sampler(self, space: SearchSpace) -> Relaxed:
+        return relaxed(space, estimator="two", cost_weight=2.0, cost_target=0.5, every=2)
+
+
+class TestGumbelOneLevel(SamplerSuite):
+    def make_sampler(self, space: SearchSpace) -> Relaxed:
+        return relaxed(space, estimator="gumbel", schedule="one_level", entropy_weight=0.1)
+
+
+def three(names: tuple[str, ...] = ("none", "skip", "conv")) -> SearchSpace:
+    return SearchSpace([choose(names, f"edge{i}") for i in range(3)])
+
+
+def rng() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+# -- weights of options ----------------------------------------------------------------------
+
+
+def test_edges_of_equal_logits_change_nothing():
+    """PC-DARTS with equal edge weights is DARTS."""
+    space = three()
+    plain, normalised = relaxed(space), relaxed(space, edges=[["edge0", "edge2"]])
+    ours, theirs = plain.mixture(rng()), normalised.mixture(rng())
+    assert all(torch.equal(ours[d], theirs[d]) for d in space.decisions)
+
+
+def test_edges_multiply_by_the_size_of_their_group_times_a_softmax():
+    space = three()
+    sampler = relaxed(space, edges=[["edge0", "edge2"]])
+    with torch.no_grad():
+        sampler._edge_logits.copy_(torch.tensor([0.3, -0.8]))
+    share = F.softmax(torch.tensor([0.3, -0.8]), 0)
+    got, plain = sampler.mixture(rng()), relaxed(space).mixture(rng())
+    for i, factor in enumerate([2 * share[0], torch.tensor(1.0), 2 * share[1]]):
+        decision = space.decisions[i]
+        torch.testing.assert_close(got[decision], factor * plain[decision])
+
+
+def test_what_does_nothing_gets_a_weight_that_falls_to_zero():
+    """DARTS- at the end is DARTS."""
+    space = three()
+    plain, helped = relaxed(space), relaxed(space, skip="skip", skip_weight=2.0)
+    for progress in (0.0, 0.25, 1.0):
+        helped.progress = progress
+        ours, theirs = plain.mixture(rng()), helped.mixture(rng())
+        for d in space.decisions:
+            added = torch.tensor([0.0, 2 * (1 - progress), 0.0])
+            torch.testing.assert_close(theirs[d], ours[d] + added)
+
+
+def test_two_are_the_largest_of_logits_with_noise_and_sum_to_one():
+    logits = torch.tensor([0.1, 2.0, -1.0, 0.5])
+    counts = torch.zeros(4)
+    noise = rng()
+    for _ in range(4000):
+        w = ESTIMATORS["two"](logits, 1.0, noise)
+        assert (w > 0).sum() == 2
+        kept = w.nonzero()[:, 0]
+        torch.testing.assert_close(w[kept], logits[kept].softmax(0))
+        counts[kept] += 1
+    p = logits.double().softmax(0).tolist()  # without replacement: first i, or first j and then i
+    chances = [p[i] + sum(p[j] * p[i] / (1 - p[j]) for j in range(4) if j != i) for i in range(4)]
+    torch.testing.assert_close(
+        counts / 4000, torch.tensor(chances), rtol=0, atol=5 * 0.5 / 4000**0.5
+    )
+
+
+def test_hard_is_the_forward_of_the_chosen_architecture_and_has_a_gradient():
+    """GDAS: the value is that of the path, and the gradient of logits is not zero."""
+    net = seeded(lambda: ms.Supernet(Dropping(dropout=0.0)))
+    sampler = relaxed(net.space, estimator="hard", schedule="one_level", tau=5.0)
+    [path] = sampler.plan(np.random.default_rng(3), 0).paths
+    x = torch.randn(6, 1, 8, 8)
+    masked = net(x, path.arch, policy=path.policy, masks=path.masks)
+    assert torch.equal(masked, net(x, path.arch))
+    masked.square().sum().backward()
+    assert sampler.logits.grad is not None and sampler.logits.grad.abs().sum() > 0
+
+
+# -- what logits learn from ------------------------------------------------------------------
+
+
+def held_out(images: int, seed: int, dtype: torch.dtype = torch.float32) -> Any:
+    part = ms.data.load("digits", train_size=160, held_out=64).held_out
+    return ms.data.fixed(part, images, 64, dtype=dtype, **{**LOOK, "seed": seed})
+
+
+def training(
+    net: ms.Supernet, sampler: Relaxed, folder: Any = None, dtype: Any = torch.float32, **more: Any
+) -> Trainer:
+    made = TrainingSettings(**{"epochs": 2, "batch_size": 32, "checkpoint_steps": 3} | more)
+    return Trainer(
+        net=net,
+        sampler=sampler,
+        batches=ms.data.Batches(digits().train, 32, dtype=dtype, **LOOK),
+        settings=made,
+        seed=5,
+        largest=net.space.largest,
+        accelerator=engine(torch.device("cpu"), made),
+        folder=folder,
+        held_out=functools.partial(held_out, dtype=dtype),
+    )
+
+
+def expected_logits(net: ms.Supernet, before: Relaxed, run: Trainer, lr: float) -> Tensor:
+    """Logits after Adam's first step on the gradient of one graph through everything."""
+    twin = before.logits.detach().clone().requires_grad_()
+    parts = torch.split(twin, net.space.counts.tolist())
+    policy = {d: p.softmax(0) for d, p in zip(net.space.decisions, parts, strict=True)}
+    step_seed = run.prober.image_seed(0)
+    net.eval()
+    total = 0
+    for x, y in held_out(48, step_seed, torch.float64):
+        loss = F.cross_entropy(net(x, policy=policy, masks="mixed", stats="batch"), y)
+        total = total + loss * len(y) / 48
+    total.backward()
+    optimizer = torch.optim.Adam([twin], lr, betas=(0.5, 0.999), weight_decay=1e-3)
+    optimizer.step()
+    return twin.detach()
+
+
+def test_logits_move_by_the_gradient_of_the_held_out_loss():
+    net = seeded(lambda: ms.Supernet(Dropping(dropout=0.0)).double())
+    sampler = relaxed(net.space, lr=0.1, images=48)
+    before = relaxed(net.space, lr=0.1, images=48)
+    run = training(net, sampler, dtype=torch.float64, epochs=1)
+    run.steps, run.weight_steps = 1, 1  # type: ignore[misc]
+    train(run)
+    expected = expected_logits(net, before, run, 0.1)
+    torch.testing.assert_close(sampler.logits.detach(), expected, rtol=0, atol=1e-6)
+
+
+def test_an_unrolled_gradient_is_that_of_a_graph_through_the_step():
+    """The oracle differentiates through the step; the finite difference is off by its curvature."""
+    torch.manual_seed(0)
+    a, b = torch.randn(20, 3).double(), torch.randn(20, 3).double()
+    y, z = torch.randn(20).double(), torch.randn(20).double()
+    w = nn.Parameter(torch.randn(3).double())
+    p = torch.tensor([0.3, 0.7]).double().requires_grad_()
+
+    def loss(inputs: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+        linear = inputs @ weight
+        return ((p[0] * linear.tanh() + p[1] * linear - target) ** 2).mean()
+
+    rate = 0.05
+    [slope] = torch.autograd.grad(loss(a, y, w), w, create_graph=True)
+    after = loss(b, z, w - rate * slope)
+    [exact] = torch.autograd.grad(after, p)
+    value, [got] = unrolled_gradients(lambda: loss(a, y, w), lambda: loss(b, z, w), [w], [p], rate)
+    torch.testing.assert_close(value, after.detach())
+    torch.testing.assert_close(got, exact, rtol=1e-4, atol=1e-6)
+    [first] = torch.autograd.grad(loss(b, z, w), p)
+    assert not torch.allclose(first, exact, rtol=1e-2)  # the second order is not nothing
+
+
+def test_the_loop_unrolls_and_leaves_weights_as_they_were():
+    ends = []
+    for schedule in ("bilevel", "unrolled"):
+        net = seeded(lambda: ms.Supernet(Dropping(dropout=0.0)))
+        sampler = relaxed(net.space, schedule=schedule, lr=0.1)
+        run = training(net, sampler, epochs=1, lr=0.5)
+        run.steps, run.weight_steps = 1, 1  # type: ignore[misc]
+        train(run)
+        ends.append((weights(net), sampler.logits.detach().clone()))
+    assert same(ends[0][0], ends[1][0])  # the first step of weights comes before any of logits
+    assert not torch.equal(ends[0][1], ends[1][1])
+
+
+def test_costs_and_entropy_push_logits_as_their_formulas_say():
+    space = three(("a", "b"))
+    sampler = relaxed(space, cost_weight=0.5, entropy_weight=0.2, spread=1.0)
+    penalty = sampler.penalty(sampler.mixture(rng()))
+    parts = [e.softmax(0) for e in torch.split(sampler.logits.detach().double(), [2, 2, 2])]
+    table = additive(space)["macs"]
+    cost = sum(
+        float(table([arch])[0]) * np.prod([float(p[o]) for p, o in zip(parts, arch, strict=True)])
+        for arch in itertools.product(range(2), repeat=3)
+    )
+    entropy = sum(float(-(p * p.log()).sum()) for p in parts) / 3
+    expected = 0.5 * cost / table.range()[1] + 0.2 * entropy
+    assert float(penalty.detach()) == pytest.approx(expected, rel=1e-6)
+
+
+def test_costs_within_the_band_are_left_alone():
+    space = three(("a", "b"))
+    sampler = relaxed(space, cost_weight=2.0, cost_target=0.5)
+    table = additive(space)["macs"]
+    most = table.range()[1]
+    for share in (0.3, 0.49, 0.8):
+        p = (share * most - 3) / 9  # costs are 3 + 3 (b's): all decisions have b with chance p
+        mixture = {d: torch.tensor([1 - p, p], dtype=torch.float64) for d in space.decisions}
+        penalty = sampler.penalty(mixture)
+        if share == 0.49:
+            assert penalty is None
+        else:
+            sign = 1 if share > 0.5 else -1
+            assert float(penalty) == pytest.approx(sign * 2 * np.log(share), rel=1e-9)
+
+
+# -- pruning ---------------------------------------------------------------------------------
+
+
+def test_pruning_replays_its_schedule():
+    """Fewer than four: the increment doubles and is added; four or more: half, and begin anew."""
+    rounds = Pruning(0.01, 1.0)
+    counts, alive = [3, 3, 4], torch.ones(10, dtype=torch.bool)
+    high = torch.full((10,), 0.5)
+    alive = rounds.round(high, alive, counts)
+    assert alive.all() and rounds.weight == 3.0  # 1 + 2
+    alive = rounds.round(high, alive, counts)
+    assert alive.all() and rounds.weight == 7.0  # 3 + 4
+    low = torch.tensor([0.5, 0.03, 0.5, 0.005, 0.04, 0.001, 0.5, 0.02, 0.5, 0.049])
+    alive = rounds.round(low, alive, counts)
+    # 0.001 and 0.005 are below 0.01, 0.02 and 0.03 make four; 0.04 is the last of its decision
+    assert alive.tolist() == [True, False, True, False, True, False, True, False, True, True]
+    assert rounds.weight == 3.5
+    alive = rounds.round(low, alive, counts)
+    assert alive.tolist() == [True, False, True, False, True, False, True, False, True, False]
+    assert rounds.weight == 5.5  # one left out: the increment, begun anew at 1, doubles
+
+
+def test_what_is_pruned_has_no_weight_and_does_not_come_back():
+    space = three()
+    sampler = relaxed(space, estimator="sigmoid", schedule="one_level", prune=0.1)
+    sampler.alive[1] = False
+    mixture = sampler.mixture(rng())
+    assert mixture[space.decisions[0]][1] == 0
+    sum(w.sum() for w in mixture.values()).backward()
+    assert sampler.logits.grad[1] == 0 and sampler.logits.grad.isfinite().all()
+
+
+# -- final architectures ---------------------------------------------------------------------
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10**6), st.integers(0, 40))
+def test_the_architecture_is_within_the_limit_if_any_is_and_cannot_be_bettered(seed, limit):
+    draw = np.random.default_rng(seed)
+    counts = draw.integers(2, 5, size=3).tolist()
+    tables = {(i,): draw.integers(0, 12, size=n) for i, n in enumerate(counts)}
+    table = CostTable.of("macs", tuple(counts), tables.items())
+    logs = [draw.normal(size=n) for n in counts]
+    arch = likeliest_within(logs, table, limit)
+    every = list(itertools.product(*map(range, counts)))
+    legal = [a for a in every if table([a])[0] <= limit]
+    assert (table([arch])[0] <= limit) == bool(legal)
+
+    def worth(a):
+        return sum(log[o] for log, o in zip(logs, a, strict=True))
+
+    best = max(every, key=worth)
+    if best in legal:
+        assert arch == best
+    if legal:
+        near = [a for a in legal if sum(x != y for x, y in zip(a, arch, strict=True)) <= 1]
+        assert worth(arch) == max(map(worth, near))
+
+
+def test_excluded_options_win_nothing():
+    space = three()
+    sampler = relaxed(space, exclude=["none"])
+    with torch.no_grad():
+        sampler.logits.copy_(torch.tensor([5.0, 1, 2] * 3))
+    assert sampler.generate(1e9).arch == (2, 2, 2)
+    assert all(0 not in arch for arch in sampler.sampled(1e9, 0))
+
+
+def test_options_that_contradict_each_other_or_the_space_are_refused():
+    space = three()
+    for options, message in (
+        ({"cost_target": 0.5}, "no effect without cost_weight"),
+        ({"prune": 0.1}, "take estimator = 'sigmoid'"),
+        ({"schedule": "one_level", "every": 2}, "leave every out"),
+        ({"estimator": "hard", "edges": [["edge0"]]}, "edges multiply weights"),
+        ({"estimator": "hard", "skip": "skip"}, "skip adds to weights"),
+        ({"skip": "identity"}, "no option of this space, which has none, skip, conv"),
+        ({"edges": [["edge7"]]}, "edges name 'edge7'; decisions are edge0, edge1, edge2"),
+        ({"exclude": ["none", "skip", "conv"]}, "leaves a decision no option"),
+        ({"metric": "latency_ms"}, "no costs for metric 'latency_ms', have macs"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            relaxed(space, **options)
+
+
+# -- resuming --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"lr": 0.1},
+        {"schedule": "unrolled", "lr": 0.1, "every": 2},
+        {"estimator": "hard", "lr": 0.1, "tau": 10.0, "tau_end": 0.1},
+        {
+            "estimator": "sigmoid",
+            "schedule": "one_level",
+            "prune": 0.49,
+            "prune_every": 2,
+            "spread": 0.1,
+            "cost_weight": 0.1,
+            "lr": 0.1,
+        },
+    ],
+    ids=["bilevel", "unrolled", "hard", "pruned"],
+)
+def test_broken_off_it_goes_on_to_the_same_end(options, tmp_path, monkeypatch):
+    def make(folder):
+        net = seeded(lambda: ms.Supernet(Dropping()))
+        return training(net, relaxed(net.space, **options), folder)
+
+    whole = make(tmp_path / "whole")
+    train(whole)
+    left = [4]
+
+    def wrote(path):
+        left[0] -= 1
+        if left[0] < 0:
+            raise Stopped
+
+    monkeypatch.setattr(records, "wrote", wrote)
+    with pytest.raises(Stopped):
+        train(make(tmp_path / "again"))
+    monkeypatch.undo()
+    again = make(tmp_path / "again")
+    train(again)
+    assert same(weights(whole.net), weights(again.net))
+    assert torch.equal(whole.sampler.logits, again.sampler.logits)
+    assert torch.equal(whole.sampler.alive, again.sampler.alive)
