@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, NoReturn, final, get_args
+from typing import Any, Literal, NoReturn, cast, final, get_args
 
 import torch
 from torch import Tensor, nn
@@ -104,6 +104,7 @@ class Supernet(nn.Module):
         self.space = search_space(self.model)
         self.sharing: Sharing = OneShot() if sharing is None else sharing
         self.sharing.attach(self.model, self.space)
+        self._places = isinstance(self.sharing, PlacesChannels)  # asked in every forward
         self._masks_agree = False
         self.conversion: Conversion | None = None
         self.input_shape = None if input_shape is None else tuple(input_shape)
@@ -193,17 +194,17 @@ class Supernet(nn.Module):
         They are the first, unless the sharing scheme says another placement
         (`ms.sharing.PlacesChannels`).
         """
-        scheme = self.sharing
-        chosen = self.space.check(tuple(arch))
-        return scheme.placement(chosen) if isinstance(scheme, PlacesChannels) else LEFT
+        return self._placement(self.space.check(tuple(arch)))
+
+    def _placement(self, arch: Arch) -> Placement:
+        return cast(PlacesChannels, self.sharing).placement(arch) if self._places else LEFT
 
     def scored(self, arch: Arch) -> tuple[Placement, ...]:
         """The placements of the channels of `arch` whose mean score is that of `arch`."""
-        scheme = self.sharing
         chosen = self.space.check(tuple(arch))
-        if isinstance(scheme, PlacesChannels):
-            return tuple(scheme.scored(chosen))
-        return (LEFT,)
+        if not self._places:
+            return (LEFT,)
+        return tuple(cast(PlacesChannels, self.sharing).scored(chosen))
 
     def mixture(self, arch: Arch) -> Kept | None:
         """The weights of `arch` for several forwards without gradients, merged only once.
@@ -252,7 +253,7 @@ class Supernet(nn.Module):
         if isinstance(stats, str) and stats != "batch":
             raise ValueError(f"stats must be calibrated statistics or 'batch', got {stats!r}")
         statistics: Statistics | None = _BY_THE_BATCH if isinstance(stats, str) else stats
-        placement = self.placement(chosen) if placement is None else placement
+        placement = self._placement(chosen) if placement is None else placement
         if stats is not None and self.training:
             raise ValueError("statistics are for eval mode: call net.eval() before passing stats")
         if isinstance(stats, BatchNormStats):
@@ -333,7 +334,7 @@ class Supernet(nn.Module):
             LookupError: if `stats` belong to another network.
         """
         chosen = self.space.check(tuple(arch))
-        placement = self.placement(chosen) if placement is None else placement
+        placement = self._placement(chosen) if placement is None else placement
         if stats is not None:
             _check_statistics(stats, chosen, placement)
             others = self.stands_in(chosen)

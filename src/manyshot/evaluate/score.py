@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -241,14 +241,15 @@ def score(
     placements = net.scored(arch)
     if given is not None:
         placements = tuple(p for p in placements if p == given.placement) or (given.placement,)
-    batches = calibration
-    if given is None and len(placements) > 1 and isinstance(batches, Iterator):
-        batches = list(batches)
-    validation = list(validation) if len(placements) > 1 else validation
+    if len(placements) > 1:  # several passes
+        calibration = list(calibration) if isinstance(calibration, Iterator) else calibration
+        validation = list(validation) if isinstance(validation, Iterator) else validation
     scores = []
     with evaluating(net):
         for placement in placements:
-            stats = given or calibrate(net, arch, batches, mixture, placement)  # type: ignore[arg-type]
+            stats = calibration
+            if not isinstance(stats, BatchNormStats):
+                stats = calibrate(net, arch, stats, mixture, placement)
             forward = functools.partial(
                 net, arch=arch, stats=stats, mixture=mixture, placement=placement
             )
@@ -263,17 +264,14 @@ def mean_score(scores: Sequence[Score]) -> Score:
     if not others:
         return first
 
-    def mean(of: Callable[[Score], float]) -> float:
-        return sum(map(of, scores)) / len(scores)
+    def mean(numbers: Iterable[float]) -> float:
+        return sum(numbers) / len(scores)
 
     return dataclasses.replace(
         first,
-        value=mean(lambda score: score.value),
-        loss=mean(lambda score: score.loss),
-        metrics={
-            name: mean(lambda score, name=name: score.metrics[name])  # type: ignore[misc]
-            for name in first.metrics
-        },
+        value=mean(score.value for score in scores),
+        loss=mean(score.loss for score in scores),
+        metrics={name: mean(score.metrics[name] for score in scores) for name in first.metrics},
         parts=tuple(map(mean_score, zip(*(score.parts for score in scores), strict=True))),
     )
 

@@ -40,9 +40,7 @@ def cut_sizes(model: nn.Module, space: SearchSpace) -> dict[Size, int]:
         elif isinstance(module, Adapted):
             for name in module._shapes:
                 module.part(name, selection)
-    return {
-        size: room for size, room in noting.rooms.items() if len(set(size.over_options())) > 1
-    }
+    return {size: room for size, room in noting.rooms.items() if len(set(size.over_options())) > 1}
 
 
 def to_place(scheme: str, model: nn.Module, space: SearchSpace) -> dict[Size, int]:
