@@ -172,3 +172,23 @@ def test_statistics_belong_to_the_channels_they_were_calibrated_for():
         net(x, arch, stats=right)
     with pytest.raises(ValueError, match="calibrated for other channels"):
         net.extract(arch, stats=right)
+
+
+@pytest.mark.parametrize("placement", [RIGHT, ODD], ids=["right", "odd"])
+def test_heads_are_placed_whole(placement):
+    """Attention with elastic width and heads, ours and what a conversion made of torch's."""
+    ours = ms.Supernet(ms.zoo.tiny_vit(channels=1)).eval()
+    x = torch.randn(3, 1, 8, 8)
+    layer = nn.TransformerEncoderLayer(12, 4, 16, 0.0, batch_first=True)
+    tokens = torch.randn(2, 5, 12)
+    theirs = ms.convert(layer, tokens, ratios=(0.5, 1.0)).eval()
+    for net, inputs in ((ours, x), (theirs, tokens)):
+        for arch in archs(net, 2):
+            found = net(inputs, arch, placement=placement)  # with gradients: no path of torch's own
+            assert torch.equal(net.extract(arch, placement=placement)(inputs), found)
+    arch = theirs.space.smallest
+    attention = theirs.extract(arch, placement=RIGHT).self_attn
+    heads = attention.num_heads
+    stored = theirs.model.self_attn._parameters["in_proj_weight"].view(3, 4, 3, 12)
+    kept = attention.in_proj_weight.view(3, heads, 3, -1)
+    assert torch.equal(kept, stored[:, 4 - heads :, :, 12 - kept.shape[-1] :])

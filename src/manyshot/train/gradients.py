@@ -108,11 +108,10 @@ def accumulate(
                 apart.append((path, leaves))
             else:
                 masked = {"policy": leaves, "masks": path.masks}
-        taken = functools.partial(
-            _loss, path, targets=targets, teachers=teachers, task=task, loss_of=loss_of,
-            largest=largest,
-        )  # fmt: skip
+        known = {"targets": targets, "teachers": teachers, "largest": largest}
+        taken = functools.partial(_loss, path, **known, task=task, loss_of=loss_of)
         each: list[Tensor] = []
+        forwards: list[Callable[[], Any]]
         forwards = [functools.partial(forward, images, path.arch, **masked)]
         if placing is not None:
             forwards = _placed(forward, path, images, placing, taken)
