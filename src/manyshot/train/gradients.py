@@ -108,13 +108,15 @@ def accumulate(
                 apart.append((path, leaves))
             else:
                 masked = {"policy": leaves, "masks": path.masks}
-        known = {"targets": targets, "teachers": teachers, "largest": largest}
-        taken = functools.partial(_loss, path, **known, task=task, loss_of=loss_of)
+
+        def taken(outputs: Any, path: PlannedPath = path) -> Tensor:
+            return _loss(
+                path, outputs, targets, teachers, task=task, loss_of=loss_of, largest=largest
+            )
+
         each: list[Tensor] = []
-        forwards: list[Callable[[], Any]]
-        forwards = [functools.partial(forward, images, path.arch, **masked)]
-        if placing is not None:
-            forwards = _placed(forward, path, images, placing, taken)
+        run_path = functools.partial(forward, images, path.arch, **masked)
+        forwards = _forwards(run_path, path, placing, taken)
         for run in forwards:
             outputs = run()
             loss = taken(outputs)
@@ -134,32 +136,31 @@ def accumulate(
     return losses
 
 
-def _placed(
-    forward: Forward,
+def _forwards(
+    run: Callable[..., Any],
     path: PlannedPath,
-    images: Inputs,
-    placing: Placing,
+    placing: Placing | None,
     taken: Callable[[Any], Tensor],
 ) -> list[Callable[[], Any]]:
-    """The forwards of a path, one for each placement of its channels that trains.
+    """The forwards of a path: one for each placement of its channels that trains.
 
     Args:
-        forward: runs the network.
-        path: what runs.
-        images: that it runs on.
-        placing: says with which placements.
+        run: runs the path, with a `placement` if it is to have another than the network's.
+        path: what it is.
+        placing: says with which placements; None if channels are not placed.
         taken: the loss of outputs.
 
     Raises:
-        ValueError: if the path has a policy.
+        ValueError: if channels are placed and the path has a policy.
     """
+    if placing is None:
+        return [run]
     if path.policy is not None:
         raise ValueError(
             f"path {path.arch} has a policy, whose masks are of the first channels of every width, "
             "and the sharing scheme places channels elsewhere: take a sampler that trains by "
             "option indices (uniform, sandwich, table), or sharing.name = 'one_shot'"
         )
-    run = functools.partial(forward, images, path.arch)
 
     def loss_of(placement: Placement) -> Tensor:
         with torch.no_grad():
