@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -184,6 +185,25 @@ def test_scores_are_of_what_is_delivered_by_the_prefix_tree_too():
 def test_options_are_checked(options, message):
     with pytest.raises(ValueError, match=message):
         LocallyFree(**options)
+
+
+@pytest.mark.parametrize("kind", [LocallyFree, ms.sharing.Bilateral])
+def test_a_scheme_is_of_one_supernet_and_goes_with_it(kind):
+    """Also to another process: what is pickled places channels as the original does."""
+    scheme = kind()
+    net = ms.Supernet(ms.zoo.convnet(width=8, depth=1, channels=1), sharing=scheme).eval()
+    with pytest.raises(RuntimeError, match=f"this {kind.__name__} belongs to another supernet"):
+        ms.Supernet(ms.zoo.convnet(width=8, depth=1), sharing=scheme)
+    if kind is LocallyFree:
+        scheme.losses[:, 1] = -1.0
+    twin, arch = pickle.loads(pickle.dumps(net)), (1, 1, 1, 0, 0, 0)
+    assert twin.scored(arch) == net.scored(arch)
+    x = torch.randn(4, 1, 8, 8)
+    for placement, other in zip(net.scored(arch), twin.scored(arch), strict=True):
+        assert torch.equal(
+            net(x, arch, stats="batch", placement=placement),
+            twin(x, arch, stats="batch", placement=other),
+        )
 
 
 def test_networks_without_widths_are_refused():

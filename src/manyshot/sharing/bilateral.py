@@ -37,12 +37,18 @@ class Bilateral(Shares):
     here is ours, and so are concatenations, and one forward where both sides are the same.
     """
 
+    _widest: list[tuple[int, int]] | None = None
+    """Positions of the width decisions, each with the option that is the widest."""
+
     def attach(self, model: nn.Module, space: SearchSpace) -> None:
         """Looks up which decisions are widths.
 
         Raises:
+            RuntimeError: if this scheme has a supernet already.
             ValueError: if no layer has an elastic width.
         """
+        if self._widest is not None:
+            raise RuntimeError("this Bilateral belongs to another supernet already: make a new one")
         widths = decisions_of(to_place("Bilateral", model, space), space)
         self._widest = [(space.index[d], d.values.index(max(d.values))) for d in widths]
 
@@ -52,7 +58,7 @@ class Bilateral(Shares):
 
     def scored(self, arch: Arch) -> tuple[Placement, ...]:
         """Both sides; one of a path that is the same on both."""
-        same = all(arch[position] == option for position, option in self._widest)
+        same = all(arch[position] == option for position, option in self._widest or ())
         return _SIDES[:1] if same else _SIDES
 
     def trained(

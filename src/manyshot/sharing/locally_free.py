@@ -116,9 +116,9 @@ class LocallyFree(Shares, nn.Module):
     bins uses the bins below c - r, and any r of those from c - r to c + r: so many ways there are.
     A step of training tries some of them, drawn for all layers at once, of which the first is the
     one that is delivered; it trains the one whose loss is the smallest on its images (the inner
-    and the outer minimum of min-min), and remembers of every way how much its loss was below the
+    and the outer minimum of min-min), and remembers of every way how much its loss was above the
     mean of those tried. `net(images, arch)`, scores and `net.extract(arch)` use, width by width,
-    the way that was the best so. At r = 0 it is one copy, bit for bit.
+    the way that was lowest so. At r = 0 it is one copy, bit for bit.
 
     A step takes `tries` forwards more, and waits for their losses. Where several processes train,
     each takes the best on its own images, and what the first remembers counts.
@@ -131,6 +131,7 @@ class LocallyFree(Shares, nn.Module):
     """
 
     losses: Tensor
+    _bins: Bins | None = None
 
     @checked
     def __init__(
@@ -152,8 +153,13 @@ class LocallyFree(Shares, nn.Module):
         """Looks up the widths of layers, and remembers nothing of any way yet.
 
         Raises:
+            RuntimeError: if this scheme has a supernet already.
             ValueError: if no layer has an elastic width.
         """
+        if self._bins is not None:
+            raise RuntimeError(
+                "this LocallyFree belongs to another supernet already: make a new one"
+            )
         self._bins = Bins(to_place("LocallyFree", model, space), space)
         self._ways: dict[Row, int] = {}  # how many there are, where there is more than one
         for kind, room in enumerate(self._bins.rooms):
@@ -197,7 +203,7 @@ class LocallyFree(Shares, nn.Module):
 
     def _free(self, arch: Arch) -> list[Row]:
         """The widths of an architecture that may lie in several ways."""
-        used = self._bins.rows(arch)
+        used = self._attached.rows(arch)
         return [row for row in self._ways if row in used]
 
     def _best(self) -> dict[Row, int]:
@@ -205,4 +211,9 @@ class LocallyFree(Shares, nn.Module):
         return {row: losses.index(min(losses[:count])) for (row, count), losses in rows}
 
     def _of(self, ways: Mapping[Row, int]) -> Placement:
-        return FreePlacement(self._bins, self.offset, ways) if any(ways.values()) else LEFT
+        return FreePlacement(self._attached, self.offset, ways) if any(ways.values()) else LEFT
+
+    @property
+    def _attached(self) -> Bins:
+        assert self._bins is not None, "a supernet attaches its scheme"
+        return self._bins
