@@ -43,6 +43,7 @@ STREAMS = {
     "fixed": "which images a fixed class-balanced set has",
     "moments": "which images mean and standard deviation are estimated on",
     "plan": "the paths of a training step, by step and chunk",
+    "placements": "which channels paths are tried with in a training step, by step",
     "mix": "how the images of a training step are mixed, by step",
     "step": "dropout and the like in a training step, by step and process",
     "probe": "what a sampler asks, by step",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, NoReturn, final, get_args
+from typing import Any, Literal, NoReturn, cast, final, get_args
 
 import torch
 from torch import Tensor, nn
@@ -20,13 +20,14 @@ from manyshot.nn.batch_norm import (
 from manyshot.nn.converted import Conversion
 from manyshot.nn.extract import extract
 from manyshot.nn.inputs import Inputs, as_call, inputs_of
-from manyshot.nn.layer import active_part
+from manyshot.nn.layer import Layer, active_part
 from manyshot.nn.mixing import Kept, Stacked
+from manyshot.nn.placement import LEFT, Placement
 from manyshot.nn.policy import MaskMode, Policies, check_known, check_policies
 from manyshot.nn.selection import Selection, Statistics, activate
 from manyshot.nn.shapes import check_options
 from manyshot.nn.structure import adopt, compile_options, search_space, walk
-from manyshot.sharing import OneShot, Phase, Sharing
+from manyshot.sharing import OneShot, Phase, PlacesChannels, Sharing
 from manyshot.space import Arch, Decision
 
 _BY_THE_BATCH = BatchStatistics()
@@ -103,6 +104,7 @@ class Supernet(nn.Module):
         self.space = search_space(self.model)
         self.sharing: Sharing = OneShot() if sharing is None else sharing
         self.sharing.attach(self.model, self.space)
+        self._places = isinstance(self.sharing, PlacesChannels)  # asked in every forward
         self._masks_agree = False
         self.conversion: Conversion | None = None
         self.input_shape = None if input_shape is None else tuple(input_shape)
@@ -122,6 +124,7 @@ class Supernet(nn.Module):
         mixture: Kept | None = None,
         policy: Mapping[Decision, Tensor] | None = None,
         masks: MaskMode = "full",
+        placement: Placement | None = None,
     ) -> Any:
         """Runs one architecture.
 
@@ -144,15 +147,17 @@ class Supernet(nn.Module):
                 option of weight zero does not run, and its weight gets no gradient. One-hot
                 weights of choice blocks give what their architecture gives, bit for bit.
             masks: with a policy, `full`, `active` or `mixed` (see `manyshot.nn.policy.MaskMode`).
+            placement: which channels widths use; by default `placement(arch)`.
 
         Returns:
             What the model returns, usually logits (B, classes).
 
         Raises:
             ValueError: if `arch` is not in the space, `stats` or `mixture` belong to another
-                architecture, a policy is not one-hot or of another option than `arch` has, or
-                options are mixed by weights that are not allowed, of a sharing scheme that gives
-                paths weights of their own, or with calibrated statistics.
+                architecture or placement, a policy is not one-hot, of another option than `arch`
+                has, or of other than the first channels, or options are mixed by weights that are
+                not allowed, of a sharing scheme that gives paths weights of their own, or with
+                calibrated statistics.
             RuntimeError: in eval mode without statistics, if there is a batch norm on the path.
             MasksDisagree: if the network does with masks something else than with slices; the
                 message names the first module that differs.
@@ -168,7 +173,15 @@ class Supernet(nn.Module):
             if (masks == "full" or sizes) and not self._masks_agree:
                 check_agreement(self, inputs)
                 self._masks_agree = True
-        with self.selecting(arch, stats, phase=phase, mixture=mixture, policy=policy, masks=masks):
+        with self.selecting(
+            arch,
+            stats,
+            phase=phase,
+            mixture=mixture,
+            policy=policy,
+            masks=masks,
+            placement=placement,
+        ):
             args, kwargs = as_call(inputs)
             return self.model(*args, **kwargs)
 
@@ -180,6 +193,24 @@ class Supernet(nn.Module):
                 "net(images, arch, policy=policy) to say what they are"
             )
         return tuple(int(policy[decision].argmax()) for decision in self.space.decisions)
+
+    def placement(self, arch: Arch) -> Placement:
+        """Which channels the widths of `arch` use, in a forward and when it is extracted.
+
+        They are the first, unless the sharing scheme says another placement
+        (`ms.sharing.PlacesChannels`).
+        """
+        return self._placement(self.space.check(tuple(arch)))
+
+    def _placement(self, arch: Arch) -> Placement:
+        return cast(PlacesChannels, self.sharing).placement(arch) if self._places else LEFT
+
+    def scored(self, arch: Arch) -> tuple[Placement, ...]:
+        """The placements of the channels of `arch` whose mean score is that of `arch`."""
+        chosen = self.space.check(tuple(arch))
+        if not self._places:
+            return (LEFT,)
+        return tuple(cast(PlacesChannels, self.sharing).scored(chosen))
 
     def mixture(self, arch: Arch) -> Kept | None:
         """The weights of `arch` for several forwards without gradients, merged only once.
@@ -202,6 +233,7 @@ class Supernet(nn.Module):
         mixture: Kept | None = None,
         policy: Mapping[Decision, Tensor] | None = None,
         masks: MaskMode = "full",
+        placement: Placement | None = None,
     ) -> Iterator[Selection]:
         """Makes `arch` active for the modules called inside, for example `net.model.stages()`.
 
@@ -215,6 +247,7 @@ class Supernet(nn.Module):
             mixture: merged weights of `arch`, made by `mixture`.
             policy: one-hot vectors by decision, as in `forward`.
             masks: how layers mask, as in `forward`.
+            placement: which channels widths use, as in `forward`.
 
         Returns:
             A context that gives the selection.
@@ -226,10 +259,11 @@ class Supernet(nn.Module):
         if isinstance(stats, str) and stats != "batch":
             raise ValueError(f"stats must be calibrated statistics or 'batch', got {stats!r}")
         statistics: Statistics | None = _BY_THE_BATCH if isinstance(stats, str) else stats
+        placement = self._placement(chosen) if placement is None else placement
         if stats is not None and self.training:
             raise ValueError("statistics are for eval mode: call net.eval() before passing stats")
         if isinstance(stats, BatchNormStats):
-            _check_statistics(stats, chosen)
+            _check_statistics(stats, chosen, placement)
         if phase is not None and phase not in get_args(Phase):
             raise ValueError(f"phase must be one of {', '.join(get_args(Phase))}, got {phase!r}")
         if mixture is not None and mixture.arch != chosen:
@@ -241,6 +275,11 @@ class Supernet(nn.Module):
         if policy is not None:
             check_policies(policy, dict(zip(self.space.decisions, chosen, strict=True)), masks)
             policies = Policies(policy, masks)
+            if placement is not LEFT:
+                raise ValueError(
+                    "a policy masks the first channels of a width, and this path uses others "
+                    f"({placement}): leave the policy out, or give placement=ms.nn.LEFT"
+                )
             if masks == "mixed" and isinstance(stats, BatchNormStats):
                 raise ValueError(
                     "calibrated statistics are of one architecture, and options are mixed: pass "
@@ -255,7 +294,7 @@ class Supernet(nn.Module):
                 "of which a mixture of paths has none: take one copy (ms.sharing.OneShot), or "
                 "policies that are one-hot"
             )
-        selection = Selection(self.space.decisions, chosen, statistics, mixing, policies)
+        selection = Selection(self.space.decisions, chosen, statistics, mixing, policies, placement)
         if isinstance(stats, BatchNormStats) and policies is not None and masks == "full":
             norms = ((m, use) for _, m, use in walk(self.model) if isinstance(m, BatchNorm))
             selection.statistics = MaskedStatistics(
@@ -269,22 +308,62 @@ class Supernet(nn.Module):
         with activate(selection):
             yield selection
 
-    def extract(self, arch: Arch, *, stats: BatchNormStats | None = None) -> nn.Module:
+    def stands_in(self, arch: Arch | None = None) -> list[str]:
+        """The paths of layers that compute something else than what they become when extracted.
+
+        Args:
+            arch: an architecture, of whose path they are; by default of any.
+        """
+        selection = None
+        if arch is not None:
+            selection = Selection(self.space.decisions, self.space.check(tuple(arch)))
+        return [
+            path
+            for path, module, use in walk(self.model)
+            if isinstance(module, Layer)
+            and module.stands_in
+            and (selection is None or selection.holds(use))
+        ]
+
+    def extract(
+        self,
+        arch: Arch,
+        *,
+        stats: BatchNormStats | None = None,
+        placement: Placement | None = None,
+    ) -> nn.Module:
         """The architecture `arch` as an independent plain module with copied weights.
 
         Its classes are the model's own with plain `torch.nn` layers; no layer of `ms.nn` is left.
         With `stats` its batch norms get these statistics, and its eval-mode logits equal
         `net(images, arch, stats=stats)`; without, they start fresh, for training. Every module
-        keeps its mode.
+        keeps its mode. Layers that stand in for others (`stands_in`) become these, and then the
+        extracted network computes something else than the path.
+
+        Args:
+            arch: an architecture of the space.
+            stats: statistics for its batch norms.
+            placement: which channels widths use; by default `placement(arch)`.
 
         Raises:
-            ValueError: if `arch` is not in the space, or `stats` belong to another architecture.
+            ValueError: if `arch` is not in the space, `stats` belong to another architecture or
+                placement, or something stands in on the path.
             LookupError: if `stats` belong to another network.
         """
         chosen = self.space.check(tuple(arch))
+        placement = self._placement(chosen) if placement is None else placement
         if stats is not None:
-            _check_statistics(stats, chosen)
-        selection = Selection(self.space.decisions, chosen, stats, self.mixture(chosen))
+            _check_statistics(stats, chosen, placement)
+            others = self.stands_in(chosen)
+            if others:
+                raise ValueError(
+                    f"{others[0]} stands in for what it becomes in the extracted network, so that "
+                    f"the statistics of {arch} are not of its activations: extract it without "
+                    "stats, and train it"
+                )
+        selection = Selection(
+            self.space.decisions, chosen, stats, self.mixture(chosen), placement=placement
+        )
         return extract(self.model, selection)
 
     def compile(self, *args: Any, **kwargs: Any) -> NoReturn:
@@ -314,9 +393,15 @@ class Supernet(nn.Module):
         return compile_options(self.model, **kwargs)
 
 
-def _check_statistics(stats: BatchNormStats, arch: Arch) -> None:
+def _check_statistics(stats: BatchNormStats, arch: Arch, placement: Placement) -> None:
     if stats.arch != arch:
         raise ValueError(
             f"the statistics were calibrated for architecture {stats.arch}, not {arch}; "
             "call ms.evaluate.calibrate(net, arch, batches) for it"
+        )
+    if stats.placement != placement:
+        raise ValueError(
+            f"the statistics of {arch} were calibrated for other channels ({stats.placement}) than "
+            f"this path uses ({placement}); call ms.evaluate.calibrate(net, arch, batches, "
+            "placement=placement) for these"
         )

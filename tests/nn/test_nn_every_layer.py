@@ -230,11 +230,19 @@ def numbers(net):
         yield arch, (chosen["a"], chosen["b"], chosen["k"])
 
 
-def by_hand(name, tensors, *sizes):
+def last(index, shape):
+    """The last channels of a tensor in place of the first; its kernel is cut as before."""
+    parts = index if isinstance(index, tuple) else (index,)
+    ends = [slice(n - len(range(n)[part]), n) for part, n in zip(parts, shape, strict=False)]
+    return (*ends[:2], *parts[2:])
+
+
+def by_hand(name, tensors, *sizes, right=False):
     """The plain layer whose tensors are the parts of the stored ones."""
     plain = CASES[name].plain(*sizes).to(next(iter(tensors.values()), torch.zeros(1)).dtype)
     with torch.no_grad():
         for key, index in CASES[name].parts(*sizes).items():
+            index = last(index, tensors[key].shape) if right else index
             parameter = getattr(plain, key)
             assert tensors[key][index].shape == parameter.shape
             parameter.copy_(tensors[key][index])
@@ -258,6 +266,19 @@ def test_slices_and_extracted_layers_are_the_plain_layer_by_hand(name):
         expected = plain(x)
         assert torch.equal(net(x, arch), expected)
         assert torch.equal(small(x), expected)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_with_the_last_channels_it_is_the_plain_layer_by_hand_too(name):
+    net = supernet(name)
+    tensors = dict(net.model.layer.named_parameters())
+    for arch, sizes in numbers(net):
+        x = image(CASES[name].shape(*sizes))
+        left, right = (by_hand(name, tensors, *sizes, right=side) for side in (False, True))
+        for _ in range(2):  # what is remembered of one is not taken for the other
+            assert torch.equal(net(x, arch, placement=ms.nn.RIGHT), right(x))
+            assert torch.equal(net(x, arch), left(x))
+        assert torch.equal(net.extract(arch, placement=ms.nn.RIGHT)(x), right(x))
 
 
 @pytest.mark.parametrize("name", CASES)

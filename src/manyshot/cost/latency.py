@@ -273,7 +273,8 @@ def _table(
 
 
 def _subnet(net: Supernet, arch: Arch, example: Inputs, device: torch.device) -> Job:
-    subnet = net.extract(arch, stats=statistics(net, arch, example))
+    stats = None if net.stands_in(arch) else statistics(net, arch, example)
+    subnet = net.extract(arch, stats=stats)
     name = f"architecture {net.space.to_text(arch)}"
     return Job(name, prepared(subnet, device), [as_call(example)])
 

@@ -356,14 +356,14 @@ class Population:
         if self.statistics_of is not None:
             steps = range(start, stop)
             tensors = {n: self._shared[path[: i + 1], n] for i in steps for n in path[i].norms}
-            return BatchNormStats(arch, tensors)
+            return BatchNormStats(arch, tensors, self.net.placement(arch))
         collector = Collector()
         with self.net.selecting(arch, collector):
             for images in source.calibration:
                 out = self._forward(start, stop, path, images)
                 if keep is not None:
                     keep.append(out)
-        return collector.stats(arch)
+        return collector.stats(arch, self.net.placement(arch))
 
     def _forward(self, start: int, stop: int, path: StagePath, x: Tensor) -> Tensor:
         self._spent.runs += stop - start

@@ -16,6 +16,7 @@ from manyshot.nn.batch_norm import BatchNorm, BatchNormStats
 from manyshot.nn.inputs import Inputs
 from manyshot.nn.layer import leading, put, take
 from manyshot.nn.modes import modes_kept
+from manyshot.nn.placement import LEFT, Placement
 from manyshot.nn.selection import active
 from manyshot.space import Arch
 from manyshot.supernet import Supernet
@@ -40,6 +41,7 @@ class RunningStatistics:
         self.net, self.momentum = net, momentum
         self.tensors: dict[str, tuple[Tensor, Tensor]] = {}
         self._last: dict[str, tuple[Tensor, Tensor]] = {}
+        self._placement: Placement = LEFT
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
@@ -58,7 +60,8 @@ class RunningStatistics:
 
     def of(self, arch: Arch) -> BatchNormStats:
         """The statistics for `arch`, which must be the path watched last, all batches of it."""
-        return BatchNormStats(arch, {p: (m.clone(), v.clone()) for p, (m, v) in self._last.items()})
+        tensors = {path: (m.clone(), v.clone()) for path, (m, v) in self._last.items()}
+        return BatchNormStats(arch, tensors, self._placement)
 
     @torch.no_grad()
     def _take(self, path: str, module: nn.Module, inputs: tuple[Any, ...]) -> None:
@@ -69,7 +72,9 @@ class RunningStatistics:
         exact = x.detach().to(torch.promote_types(x.dtype, torch.float32))
         variance, mean = torch.var_mean(exact, dims)
         assert isinstance(module, BatchNorm)
-        [part] = leading(active(module), module._stored, module.num_features)
+        selection = active(module)
+        [part] = leading(selection, module._stored, module.num_features)
+        self._placement = selection.placement
         unseen = mean.new_full(module._stored, float("nan"))
         grown, last = [], []
         pairs = zip(self.tensors.get(path, (unseen, unseen)), (mean, variance), strict=True)

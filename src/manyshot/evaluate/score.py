@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ from manyshot.nn.batch_norm import BatchNormStats, Collector
 from manyshot.nn.inputs import Inputs, all_batched, as_call, batch_of, chosen, device_of
 from manyshot.nn.mixing import Kept
 from manyshot.nn.modes import evaluating
+from manyshot.nn.placement import Placement
 from manyshot.seeding import numpy_rng
 from manyshot.space import Arch
 from manyshot.supernet import Supernet
@@ -81,6 +83,7 @@ def calibrate(
     arch: Arch,
     batches: Iterable[Any],
     mixture: Kept | None = None,
+    placement: Placement | None = None,
 ) -> BatchNormStats:
     """The batch-norm statistics of `arch`: reset, then averages over `batches` by their images.
 
@@ -94,6 +97,7 @@ def calibrate(
         batches: pairs of inputs and targets, or inputs alone that are a tensor or a dict; at least
             one. Inputs are what `net(inputs, arch)` takes, usually images (B, C, H, W).
         mixture: what `net.mixture(arch)` gave, if that is at hand.
+        placement: which channels widths use; by default `net.placement(arch)`.
 
     Returns:
         Statistics for `net(images, arch, stats=stats)` and `net.extract(arch, stats=stats)`.
@@ -103,13 +107,14 @@ def calibrate(
     """
     arch, collector, seen = tuple(arch), Collector(), 0
     mixture = mixture or net.mixture(arch)
+    placement = net.placement(arch) if placement is None else placement
     with evaluating(net):
         for images in images_of(batches):
-            net(images, arch, stats=collector, mixture=mixture)
+            net(images, arch, stats=collector, mixture=mixture, placement=placement)
             seen += 1
     if not seen:
         raise ValueError("calibrate got no batches; give at least one batch of training images")
-    return collector.stats(arch)
+    return collector.stats(arch, placement)
 
 
 def images_of(batches: Iterable[Any]) -> Iterator[Inputs]:
@@ -215,12 +220,14 @@ def score(
     """The proxy score of `arch`: calibrated, then scored with the supernet's weights.
 
     It depends on neither earlier calls nor their order, and leaves the supernet bit-identical.
+    Where the sharing scheme scores several placements of the channels (`net.scored`), each is
+    calibrated and scored, and the score is the mean of theirs.
 
     Args:
         net: the supernet.
         arch: an architecture of its space.
         calibration: batches, as `calibrate` takes them, or statistics of `arch` that are there
-            already.
+            already, with whose placement alone it is scored then.
         validation: batches of images and targets.
         task: what is scored, or its name.
         parts: into how many random parts the images are shared out, each scored too.
@@ -229,18 +236,44 @@ def score(
         ValueError: for the reasons that `calibrate` has, if there is no validation batch, or if
             outputs and targets are not what the task allows.
     """
-    task, mixture, stats = as_task(task), net.mixture(arch), calibration
+    task, arch, mixture = as_task(task), tuple(arch), net.mixture(arch)
+    given = calibration if isinstance(calibration, BatchNormStats) else None
+    placements = net.scored(arch)
+    if given is not None:
+        placements = tuple(p for p in placements if p == given.placement) or (given.placement,)
+    if len(placements) > 1:  # several passes
+        calibration = list(calibration) if isinstance(calibration, Iterator) else calibration
+        validation = list(validation) if isinstance(validation, Iterator) else validation
+    scores = []
     with evaluating(net):
-        if not isinstance(stats, BatchNormStats):
-            stats = calibrate(net, arch, stats, mixture)
-        return total(
-            task,
-            (
-                (net(images, tuple(arch), stats=stats, mixture=mixture), targets)
-                for images, targets in validation
-            ),
-            parts,
-        )
+        for placement in placements:
+            stats = calibration
+            if not isinstance(stats, BatchNormStats):
+                stats = calibrate(net, arch, stats, mixture, placement)
+            forward = functools.partial(
+                net, arch=arch, stats=stats, mixture=mixture, placement=placement
+            )
+            outputs = ((forward(images), targets) for images, targets in validation)
+            scores.append(total(task, outputs, parts))
+    return mean_score(scores)
+
+
+def mean_score(scores: Sequence[Score]) -> Score:
+    """The mean of scores of one architecture on the same images."""
+    first, *others = scores
+    if not others:
+        return first
+
+    def mean(numbers: Iterable[float]) -> float:
+        return sum(numbers) / len(scores)
+
+    return dataclasses.replace(
+        first,
+        value=mean(score.value for score in scores),
+        loss=mean(score.loss for score in scores),
+        metrics={name: mean(score.metrics[name] for score in scores) for name in first.metrics},
+        parts=tuple(map(mean_score, zip(*(score.parts for score in scores), strict=True))),
+    )
 
 
 def score_module(

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from manyshot.nn.batch_norm import Collector
 from manyshot.nn.counting import MultiplyAdds, UncountedOperation
 from manyshot.nn.modes import evaluating
+from manyshot.nn.placement import Placement
 from manyshot.nn.selection import Selection, Statistics, activate
 from manyshot.space import Arch, Decision, Number, Size
 from manyshot.supernet import Supernet
@@ -60,8 +61,14 @@ class _Reads(Selection):
 
     __slots__ = ("seen",)
 
-    def __init__(self, decisions: Sequence[Decision], arch: Arch, statistics: Statistics) -> None:
-        super().__init__(decisions, arch, statistics)
+    def __init__(
+        self,
+        decisions: Sequence[Decision],
+        arch: Arch,
+        statistics: Statistics,
+        placement: Placement,
+    ) -> None:
+        super().__init__(decisions, arch, statistics, placement=placement)
         self.seen: set[Decision] = set()
         self.values = _Noted(self.values, self.seen)
 
@@ -174,7 +181,8 @@ class Survey:
         self, number: int, arch: Arch, batches: Sequence[Tensor]
     ) -> tuple[list[Tensor], Moments]:
         stage, (x, *_), collector = self.stages[number], batches, Collector()
-        reads = _Reads(self.net.space.decisions, arch, collector)
+        placement = self.net.placement(arch)
+        reads = _Reads(self.net.space.decisions, arch, collector, placement)
         version = None if x.is_inference() else x._version
         with activate(reads):
             outputs = [stage(batch) for batch in batches]
@@ -219,10 +227,16 @@ def stages_of(net: Supernet, archs: Iterable[Arch]) -> list[nn.Module]:
     Raises:
         Unfit: if it does not, or a path's weights depend on more than the path so far.
     """
+    archs = list(archs)
     if any(net.mixture(arch) is not None for arch in archs):
         kind = type(net.sharing).__name__
         raise Unfit(
             f"{kind} gives every architecture weights of its own, which depend on all of it"
+        )
+    if any(len(net.scored(arch)) > 1 for arch in archs) or len(set(map(net.placement, archs))) > 1:
+        raise Unfit(
+            f"{type(net.sharing).__name__} scores an architecture with several placements of its "
+            "channels, or places those of every architecture anew"
         )
     name, method = type(net.model).__name__, getattr(net.model, "stages", None)
     if not inspect.ismethod(method):

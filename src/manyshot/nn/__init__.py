@@ -15,10 +15,14 @@ from manyshot.nn.drop_path import DropPath
 from manyshot.nn.elastic import Embedding, Linear, Parameter, PReLU
 from manyshot.nn.group_norm import GroupNorm, InstanceNorm1d, InstanceNorm2d, InstanceNorm3d
 from manyshot.nn.layer_norm import LayerNorm, RMSNorm
+from manyshot.nn.linear_skip import LinearSkip
+from manyshot.nn.placement import LEFT, RIGHT, Placement
 from manyshot.nn.resize import Resize
 from manyshot.nn.selection import checkpoint, value
 
 __all__ = [
+    "LEFT",
+    "RIGHT",
     "BatchNorm1d",
     "BatchNorm2d",
     "BatchNorm3d",
@@ -39,8 +43,10 @@ __all__ = [
     "InstanceNorm3d",
     "LayerNorm",
     "Linear",
+    "LinearSkip",
     "PReLU",
     "Parameter",
+    "Placement",
     "RMSNorm",
     "RelativePosition",
     "Resize",

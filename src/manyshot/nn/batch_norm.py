@@ -15,6 +15,7 @@ from torch import distributed as dist
 from torch.nn import functional as F
 
 from manyshot.nn.layer import Channels, Norm, Tie, channels, elastic, largest, put
+from manyshot.nn.placement import LEFT, Placement
 from manyshot.nn.selection import Part, Selection, active, current
 from manyshot.space import Arch, Size
 
@@ -56,10 +57,16 @@ class BatchNormStats:
     Attributes:
         arch: the architecture they belong to.
         tensors: for each batch-norm layer by path, its mean and (unbiased) variance, shape (C,).
+        placement: which channels they are of.
     """
 
-    def __init__(self, arch: Arch, tensors: dict[str, tuple[Tensor, Tensor]]) -> None:
-        self.arch, self.tensors = arch, tensors
+    def __init__(
+        self,
+        arch: Arch,
+        tensors: dict[str, tuple[Tensor, Tensor]],
+        placement: Placement = LEFT,
+    ) -> None:
+        self.arch, self.tensors, self.placement = arch, tensors, placement
 
     def of(self, path: str) -> tuple[Tensor, Tensor]:
         """The mean and the variance of the layer at `path`.
@@ -85,7 +92,7 @@ class BatchNormStats:
     def to(self, device: torch.device | str) -> Self:
         """The same statistics on `device`."""
         moved = {p: (m.to(device), v.to(device)) for p, (m, v) in self.tensors.items()}
-        return type(self)(self.arch, moved)
+        return type(self)(self.arch, moved, self.placement)
 
 
 @final
@@ -156,10 +163,10 @@ class Collector:
         momentum = len(x) / self._images[path]
         return F.batch_norm(x, mean, variance, weight, bias, True, momentum, eps)
 
-    def stats(self, arch: Arch) -> BatchNormStats:
-        """The averages so far, as the statistics of `arch`."""
+    def stats(self, arch: Arch, placement: Placement = LEFT) -> BatchNormStats:
+        """The averages so far, as the statistics of `arch` with its channels so placed."""
         copies = {path: (m.clone(), v.clone()) for path, (m, v) in self._running.items()}
-        return BatchNormStats(arch, copies)
+        return BatchNormStats(arch, copies, placement)
 
 
 def _running_dtype(x: Tensor, weight: Tensor | None) -> torch.dtype:

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, TypeAlias, final
 import torch
 from torch import Tensor, nn
 
+from manyshot.nn.placement import LEFT
 from manyshot.nn.selection import Index, Part, Selection
 from manyshot.space import Concat, Decision, Number, Size, concat, is_plain_sum
 
@@ -97,7 +98,10 @@ class Used:
 
 @final
 class _Known:
-    """What architectures use of a layer, by the numbers of its decisions; copies know nothing."""
+    """What architectures use of a layer, by the numbers of its decisions and their placement.
+
+    Copies know nothing.
+    """
 
     __slots__ = ("key", "used")
 
@@ -105,6 +109,11 @@ class _Known:
         self.key: Callable[[Mapping[Decision, Number]], Any]
         self.key = operator.itemgetter(*decisions) if decisions else _nothing
         self.used: dict[Any, Used] = {}
+
+    def of(self, selection: Selection) -> Any:
+        """What is remembered by: the numbers of the decisions, and where channels are placed."""
+        key, placement = self.key(selection.values), selection.placement
+        return key if placement is LEFT else (placement, key)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(None), ()
@@ -154,6 +163,8 @@ class Layer(nn.Module):
     """A layer of `ms.nn`: it reads the active selection, and can become its plain counterpart."""
 
     path: str = ""
+    stands_in: ClassVar[bool] = False
+    """Whether it computes something else than what it becomes when it is extracted."""
     _known: _Known | None = None
 
     def sizes(self) -> Iterator[tuple[str, Number | Size]]:
@@ -193,7 +204,7 @@ class Layer(nn.Module):
         known, policies = self._known, selection.policies
         if known is not None and (policies is None or policies.mode == "active"):
             try:
-                return known.used[known.key(selection.values)]
+                return known.used[known.of(selection)]
             except KeyError:
                 pass
         return self._work_out(selection)
@@ -214,7 +225,7 @@ class Layer(nn.Module):
             assert known is not None
             if len(known.used) >= KNOWN:
                 known.used.clear()
-            known.used[known.key(selection.values)] = used
+            known.used[known.of(selection)] = used
         return used
 
     def tensors(self, used: Used, selection: Selection) -> list[Tensor | None]:
@@ -381,16 +392,23 @@ def leading(selection: Selection, stored: Sequence[int], *sizes: Number | Size) 
         selection: what is active.
         stored: the shape of the tensor, which has room for the largest of all sizes.
         sizes: the sizes of its dimensions: the first entries of each are used, of a concatenation
-            the first ones of each part.
+            the first ones of each part, or others where the selection places them so.
     """
     return tuple(
-        runs(size.rooms, map(selection.extent, size.operands))
+        joined(size.rooms, map(functools.partial(_placed, selection), size.operands, size.rooms))
         if isinstance(size, Concat)
-        else slice(None)
-        if (n := selection.extent(size)) == full
-        else slice(n)
+        else _placed(selection, size, full)
         for size, full in zip(sizes, stored, strict=False)
     )
+
+
+def _placed(selection: Selection, size: Number | Size, room: int) -> Part:
+    """The entries that a selection uses of a size that is no concatenation."""
+    count = selection.extent(size)
+    if selection.placement is LEFT or not isinstance(size, Size):
+        return slice(None) if count == room else slice(count)
+    part = selection.placement.part(size, count, room)
+    return slice(None) if count == room else part
 
 
 def active_part(selection: Selection, size: Number | Size) -> Part:
@@ -398,27 +416,31 @@ def active_part(selection: Selection, size: Number | Size) -> Part:
     if not isinstance(size, Concat):
         return slice(selection.count(size))
     rooms = tuple(map(selection.extent, size.operands))
-    return runs(rooms, map(selection.count, size.operands))
+    return joined(rooms, map(slice, map(selection.count, size.operands)))
 
 
-def runs(rooms: Sequence[int], used: Iterable[int]) -> Part:
-    """The first `used` of the entries that a dimension has for each segment, adjacent ones joined.
+def joined(rooms: Sequence[int], parts: Iterable[Part]) -> Part:
+    """What is used of a dimension that has entries for several segments; adjacent runs are one.
 
     Args:
         rooms: how many entries it has for each segment, in order.
-        used: how many of them are used.
+        parts: what is used of each.
     """
-    joined: list[slice] = []
-    start = 0
-    for room, count in zip(rooms, used, strict=True):
-        if joined and joined[-1].stop == start:
-            joined[-1] = slice(joined[-1].start, start + count)
-        elif count:
-            joined.append(slice(start, start + count))
-        start += room
-    if joined == [slice(0, start)]:
-        return slice(None)
-    return tuple(joined) if len(joined) > 1 else joined[0] if joined else slice(0)
+    runs: list[slice] = []
+    first = 0
+    for room, part in zip(rooms, parts, strict=True):
+        for run in part if isinstance(part, tuple) else (part,):
+            start, stop, _ = run.indices(room)
+            if runs and runs[-1].stop == first + start:
+                runs[-1] = slice(runs[-1].start, first + stop)
+            elif stop > start:
+                runs.append(slice(first + start, first + stop))
+        first += room
+    if not runs:
+        return slice(0)
+    if len(runs) > 1:
+        return tuple(runs)
+    return slice(None) if runs == [slice(0, first)] else runs[0]
 
 
 def crop(tensor: Tensor, index: Index) -> Tensor:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import checkpoint as torch_checkpoint
 
+from manyshot.nn.placement import LEFT, Placement
 from manyshot.nn.policy import MaskKind, Policies
 from manyshot.space import Arch, Concat, Decision, Number, Size, Use
 
@@ -61,13 +62,14 @@ class Mixture(Protocol):
 
 
 class Selection:
-    """One architecture while it runs: option indices, the sizes they give, statistics, mixture.
+    """One architecture while it runs: option indices, sizes, statistics, mixture, placement.
 
     It has two forms. By option indices alone, layers slice. With `policies`, straight-through
     one-hot vectors, layers mask (see `manyshot.nn.policy`). Layers ask this object, never the arch.
 
     Attributes:
         values: the numbers of the decisions that have any. Layers remember by them what they use.
+        placement: which channels widths use.
     """
 
     __slots__ = (
@@ -75,6 +77,7 @@ class Selection:
         "arch",
         "indices",
         "mixture",
+        "placement",
         "policies",
         "statistics",
         "values",
@@ -87,8 +90,10 @@ class Selection:
         statistics: Statistics | None = None,
         mixture: Mixture | None = None,
         policies: Policies | None = None,
+        placement: Placement = LEFT,
     ) -> None:
         self.arch, self.mixture, self.policies = arch, mixture, policies
+        self.placement = placement
         self.indices = dict(zip(decisions, arch, strict=True))
         self.statistics = statistics
         self.values: dict[Decision, Number] = {

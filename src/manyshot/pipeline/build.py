@@ -45,9 +45,11 @@ from manyshot.pipeline.checks import (
     check_formats,
     check_joint,
     check_moves,
+    check_placements,
     check_runtime,
     check_sampler,
     check_stale,
+    check_stand_ins,
     check_teachers,
 )
 from manyshot.pipeline.clock import Clock
@@ -73,7 +75,8 @@ from manyshot.run_folder import MetricRecord, RunFolder, TaskRecord
 from manyshot.search import Cost, Limit, Reward, Searcher, limits_of, make_searcher
 from manyshot.search.limit import costs_of
 from manyshot.seeding import numpy_rng
-from manyshot.space import Arch, Budget
+from manyshot.sharing.widths import cut_sizes, decisions_of
+from manyshot.space import Arch, Budget, Decision
 from manyshot.supernet import Supernet
 from manyshot.tasks import Task, make_task
 from manyshot.tasks.task import loss_function
@@ -505,6 +508,11 @@ class Workspace:
         if Budget.parse(target).metric in self.all_costs:
             assert self._target
 
+    @functools.cached_property
+    def widths(self) -> list[Decision]:
+        """The decisions that numbers of channels depend on."""
+        return decisions_of(cut_sizes(self.net.model, self.net.space), self.net.space)
+
     def sampler(self) -> Sampler:
         """A new sampler, as the recipe says.
 
@@ -514,7 +522,12 @@ class Workspace:
         sampler, seed = self.recipe.sampler, self.recipe.seed
         try:
             return make_sampler(
-                sampler.name, self.net.space, sampler.options, costs=self.costs, seed=seed
+                sampler.name,
+                self.net.space,
+                sampler.options,
+                costs=self.costs,
+                widths=self.widths,
+                seed=seed,
             )
         except ValueError as error:
             raise RecipeError(str(error)) from error
@@ -570,6 +583,7 @@ class Workspace:
             check_breeding(searcher, self.recipe.search)
             check_stale(self.recipe.shifting, searcher)
         if self.recipe.shifting.name != "none":
+            check_placements(self.recipe, self.net.sharing)
             if self.recipe.shifting.needs_classifier:
                 check_classifier(self.recipe, self.net)
             self.check_batches("shifting", self.recipe.shifting, world)
@@ -629,6 +643,9 @@ class Workspace:
         known = () if self._waits_for_latency() else tuple(self.costs)
         limits, sampler = self.limits(metrics=known), self.sampler()
         train = self.recipe.train
+        if train.epochs and not self.recipe.moves:
+            plan = sampler.plan(numpy_rng(self.recipe.seed, "plan", 0), 0)
+            check_placements(self.recipe, self.net.sharing, plan)
         if train.drop_path_for == "largest" and train.epochs and not self.recipe.moves:
             plan = sampler.plan(numpy_rng(self.recipe.seed, "plan", 0), 0)
             try:
@@ -657,6 +674,7 @@ class Workspace:
                 "that it has: take 'finetune' or 'inherit', or name a function that makes the "
                 "network (network.name = 'package.module:function')"
             )
+        check_stand_ins(finish, self.net)
         if finish.mode != "inherit":
             try:
                 samples = self.finishing_data(finish)

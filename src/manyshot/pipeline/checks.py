@@ -18,6 +18,7 @@ from manyshot.pipeline.networks import Original
 from manyshot.plugins import explained
 from manyshot.recipe import (
     FILES,
+    FinishSettings,
     LatencySettings,
     OptimiserSettings,
     Recipe,
@@ -33,10 +34,10 @@ from manyshot.search.limit import within
 from manyshot.search.reach import ATTEMPTS, reach
 from manyshot.search.table import RANDOM_START
 from manyshot.seeding import numpy_rng
-from manyshot.sharing import Sharing, learns_codes
+from manyshot.sharing import PlacesChannels, Sharing, learns_codes
 from manyshot.space import Budget, Decision, SearchSpace
 from manyshot.supernet import Supernet
-from manyshot.train import Sampler, Standalone
+from manyshot.train import Plan, Sampler, Standalone
 from manyshot.train.optim import check_rates, lamb
 from manyshot.train.samplers.shift import Generates, Targeted
 
@@ -233,6 +234,49 @@ def check_code_steps(sharing: Sharing, steps: int) -> None:
         raise RecipeError(
             f"none of the {steps} optimiser steps of train.epochs moves the codes that sharing "
             "learns: raise train.epochs, or lower sharing.options.code_every or warm_frac"
+        )
+
+
+def check_placements(recipe: Recipe, sharing: Sharing, plan: Plan | None = None) -> None:
+    """Refuses what needs the first channels of every width, where a scheme places channels.
+
+    Args:
+        recipe: what the run is to do.
+        sharing: the scheme.
+        plan: of the first step of training, if there is one.
+
+    Raises:
+        RecipeError: for policies, and for running statistics in a search that trains.
+    """
+    if not isinstance(sharing, PlacesChannels):
+        return
+    name, shifting = recipe.sharing.name, recipe.shifting
+    if plan is not None and any(path.policy is not None for path in plan.paths):
+        raise RecipeError(
+            f"sampler.name = {recipe.sampler.name!r} learns by policies, whose masks are of the "
+            f"first channels of every width, and sharing.name = {name!r} places channels "
+            "elsewhere: take a sampler that trains by option indices, such as uniform or sandwich, "
+            "or sharing.name = 'one_shot'"
+        )
+    if shifting.name != "none" and shifting.statistics == "running":
+        raise RecipeError(
+            "shifting.statistics = 'running' keeps those of one placement of the channels, and "
+            f"sharing.name = {name!r} trains several: take shifting.statistics = 'calibrated'"
+        )
+
+
+def check_stand_ins(finish: FinishSettings, net: Supernet) -> None:
+    """Refuses to deliver what was never trained: networks without what stood in for an identity.
+
+    Raises:
+        RecipeError: then.
+    """
+    layers = net.stands_in()
+    if layers and finish.mode == "inherit":
+        raise RecipeError(
+            f"finish.mode = 'inherit' delivers the weights of the supernet, and {layers[0]} of it "
+            "stands in for what a network has in its place, so that scores are of another network: "
+            "take finish.mode = 'finetune' or 'scratch'"
         )
 
 

@@ -332,6 +332,12 @@ def _of_run(
         return Teacher(_normalised(module, data, theirs.mean, theirs.std), marked, said)
     net = _supernet(run.files, run.recipe, theirs, device)
     arch = _arch_of(net, str(settings.arch))
+    if net.stands_in(arch):
+        raise _refused(
+            f"architecture {net.space.to_text(arch)} of it holds {net.stands_in(arch)[0]}, which "
+            "stands in for what a finished network has: give teacher.budget, for a winner that was "
+            "trained"
+        )
     tensors, _ = read_weights(run.files.final_weights(run.recipe))
     told = f"{digest(tensors)} {net.space.to_text(arch)}"
     marked = hashlib.sha256(told.encode()).hexdigest()[: len(digest(tensors))]

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from manyshot.plugins import build
+from manyshot.sharing.bilateral import Bilateral
 from manyshot.sharing.codes import (
     distinctness,
     effective_sharing,
@@ -17,12 +18,15 @@ from manyshot.sharing.codes import (
 )
 from manyshot.sharing.conversion import bake, widen
 from manyshot.sharing.k_shot import KShot
+from manyshot.sharing.locally_free import LocallyFree
 from manyshot.sharing.reach import Reach
 from manyshot.sharing.scheme import (
     Coded,
     Mixes,
     OneShot,
+    Passes,
     Phase,
+    PlacesChannels,
     Shares,
     Sharing,
     SplitsByGradients,
@@ -30,15 +34,24 @@ from manyshot.sharing.scheme import (
 )
 from manyshot.sharing.simplex_net import SimplexNet
 
-SHARINGS: dict[str, Callable[..., Sharing]] = {"one_shot": OneShot, "k_shot": KShot}
+SHARINGS: dict[str, Callable[..., Sharing]] = {
+    "bilateral": Bilateral,
+    "k_shot": KShot,
+    "locally_free": LocallyFree,
+    "one_shot": OneShot,
+}
 
 __all__ = [
     "SHARINGS",
+    "Bilateral",
     "Coded",
     "KShot",
+    "LocallyFree",
     "Mixes",
     "OneShot",
+    "Passes",
     "Phase",
+    "PlacesChannels",
     "Reach",
     "Shares",
     "Sharing",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Literal, Protocol, final, runtime_checkable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, NamedTuple, Protocol, final, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from manyshot.nn.mixing import Combination
+from manyshot.nn.placement import Placement
 from manyshot.nn.selection import Mixture
 from manyshot.space import Arch, Decision, SearchSpace
 
@@ -124,6 +126,50 @@ class SplitsByGradients(Protocol):
 
     def chosen(self) -> list[tuple[Decision, tuple[int, ...]]]:
         """The decisions that it was split by, each with the group of every option."""
+        ...
+
+
+class Passes(NamedTuple):
+    """How often a step of training runs a path, for counting what it takes.
+
+    Attributes:
+        tried: forward alone.
+        trained: forward and backward.
+    """
+
+    tried: int
+    trained: int
+
+
+@runtime_checkable
+class PlacesChannels(Protocol):
+    """A scheme that says which channels the widths of a path use (`manyshot.nn.placement`).
+
+    Under it a path trains with one placement or several, all of one loss, and has no policies.
+    """
+
+    def placement(self, arch: Arch) -> Placement:
+        """The placement that `net(images, arch)` runs and `net.extract(arch)` delivers."""
+        ...
+
+    def scored(self, arch: Arch) -> Sequence[Placement]:
+        """Those whose mean score is the score of `arch`."""
+        ...
+
+    def trained(
+        self, arch: Arch, loss_of: Callable[[Placement], Tensor], rng: np.random.Generator
+    ) -> Sequence[Placement]:
+        """Those whose mean loss a step trains, in place of the path's loss.
+
+        Args:
+            arch: the path.
+            loss_of: the loss of the path with a placement, on the images of the step, detached.
+            rng: a generator that is a function of the seed and the step alone.
+        """
+        ...
+
+    def passes(self, arch: Arch) -> Passes:
+        """How often `trained` asks for a loss, and how many placements it gives."""
         ...
 
 

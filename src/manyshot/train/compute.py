@@ -12,6 +12,7 @@ from typing import Protocol, final
 
 from torch import Tensor
 
+from manyshot.sharing import Passes, PlacesChannels, Sharing
 from manyshot.space import Arch, Decision
 from manyshot.train.gradients import policy_rows
 from manyshot.train.optimisation import Trained
@@ -39,6 +40,11 @@ class Masks(Protocol):
         ...
 
 
+def passes_of(sharing: Sharing) -> Callable[[Arch], Passes] | None:
+    """How often a step runs a path, if a sharing scheme says so."""
+    return sharing.passes if isinstance(sharing, PlacesChannels) else None
+
+
 @final
 class Compute:
     """Counts while a network is trained; the same in all processes, but for evidence.
@@ -60,6 +66,7 @@ class Compute:
         masks: Callable[[], Masks] | None = None,
         macs_at: Callable[[int], MacsOf] | None = None,
         original_macs: int | None = None,
+        passes: Callable[[Arch], Passes] | None = None,
     ) -> None:
         """Begins at 0.
 
@@ -72,8 +79,10 @@ class Compute:
             macs_at: the multiply-adds of square images of another side, in pixels.
             original_macs: the multiply-adds of the network that teaches, of one image; by default
                 those of the largest architecture.
+            passes: how often a step runs a path, where the sharing scheme places channels; by
+                default once.
         """
-        self._original_macs = original_macs
+        self._original_macs, self._passes = original_macs, passes
         self.weight_steps, self.macs, self.probe_macs = 0, 0, 0
         self.split_macs, self.evidence_macs = 0, 0
         self._macs_of, self._largest = macs_of, largest
@@ -170,6 +179,10 @@ class Compute:
 
         Where the policy learns from a share of them, all run by slices, and the share by masks too.
         """
+        if self._passes is not None:  # there are no policies then
+            tried, trained = self._passes(path.arch)
+            each = tried + trained * (1 + BACKWARD * backward)
+            return each * self._of_arch(path.arch) * images
         if path.policy is None or path.policy_share >= 1:
             return self._of_one(path, backward) * images
         rows = policy_rows(images, path.policy_share)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from manyshot.nn.inputs import Inputs, as_call, batch_of, device_of, in_parts, together
 from manyshot.nn.modes import evaluating
+from manyshot.nn.placement import Placement
 from manyshot.nn.policy import OneHots
 from manyshot.space import Arch, Decision
 from manyshot.tasks import DEFAULT, Task
@@ -22,10 +24,14 @@ LEAST_ROWS = 16
 many: batch norm normalises them by themselves."""
 
 
-class Forward(Protocol):
-    """Runs a path: `net(images, arch)`, with a policy and masks where the path has them."""
+Placing: TypeAlias = Callable[[Arch, Callable[[Placement], Tensor]], Sequence[Placement]]
+"""`PlacesChannels.trained` of a step: the placements whose mean loss is trained."""
 
-    def __call__(self, images: Inputs, arch: Arch, **policy: Any) -> Any:
+
+class Forward(Protocol):
+    """Runs a path: `net(images, arch)`, with policy and masks, or placement, where it has them."""
+
+    def __call__(self, images: Inputs, arch: Arch, **more: Any) -> Any:
         """Gives what the task takes as outputs."""
         ...
 
@@ -42,6 +48,7 @@ def accumulate(
     share: float = 1.0,
     original: nn.Module | None = None,
     backward: Callable[[Tensor], Any] = Tensor.backward,
+    placing: Placing | None = None,
 ) -> list[Tensor]:
     """Adds the gradient of the plan's weighted losses to what holds gradients already.
 
@@ -56,8 +63,12 @@ def accumulate(
     batch, so nothing is scaled. The second pass normalises by its own samples, and what it draws
     (for dropout) comes after all that the weights learn from.
 
+    Where the sharing scheme places channels, a path runs forward and backward with each of the
+    placements that it trains, and its loss is the mean of theirs.
+
     Args:
-        forward: (images, arch) to outputs; `policy` and `masks` besides, if the path has a policy.
+        forward: (images, arch) to outputs; `policy` and `masks` besides, if the path has a policy,
+            or a `placement`.
         plan: the paths.
         images: (B, C, H, W), or other inputs.
         targets: what the outputs should be.
@@ -67,13 +78,16 @@ def accumulate(
         share: factor of all losses: the images' share of the step's.
         original: the network that paths with this target learn from, in eval mode.
         backward: what runs in place of `Tensor.backward` for losses of paths.
+        placing: says with which placements of its channels a path trains; by default with what the
+            network has.
 
     Returns:
         The detached loss of each path, before its weight and `share`.
 
     Raises:
         ValueError: if a path learns from the largest architecture and that did not come before,
-            from an original that is not given, or for outputs or targets that are none of the task.
+            from an original that is not given, has a policy where channels are placed, or for
+            outputs or targets that are none of the task.
     """
     teachers: dict[Target, Any] = {}
     if original is not None and any(path.target == "original" for path in plan.paths):
@@ -94,12 +108,23 @@ def accumulate(
                 apart.append((path, leaves))
             else:
                 masked = {"policy": leaves, "masks": path.masks}
-        outputs = forward(images, path.arch, **masked)
-        loss = _loss(path, outputs, targets, teachers, task=task, loss_of=loss_of, largest=largest)
-        backward(_weighed(loss, share * path.weight))
+
+        def taken(outputs: Any, path: PlannedPath = path) -> Tensor:
+            return _loss(
+                path, outputs, targets, teachers, task=task, loss_of=loss_of, largest=largest
+            )
+
+        each: list[Tensor] = []
+        run_path = functools.partial(forward, images, path.arch, **masked)
+        forwards = _forwards(run_path, path, placing, taken)
+        for run in forwards:
+            outputs = run()
+            loss = taken(outputs)
+            backward(_weighed(loss, share * path.weight / len(forwards)))
+            each.append(loss.detach())
         if path.arch == largest and path.target == "labels":
             teachers["largest"] = detached(outputs)
-        losses.append(loss.detach())
+        losses.append(each[0] if len(each) == 1 else torch.stack(each).mean())
     for path, leaves in apart:
         rows = policy_rows(batch_of(images), path.policy_share)
         some, few = in_parts(images, rows)[0], in_parts(targets, rows)[0]
@@ -109,6 +134,39 @@ def accumulate(
         backward_into(list(leaves.values()))(_weighed(loss, share * path.weight))
     _pass_on(learnt, plan.penalty, share)
     return losses
+
+
+def _forwards(
+    run: Callable[..., Any],
+    path: PlannedPath,
+    placing: Placing | None,
+    taken: Callable[[Any], Tensor],
+) -> list[Callable[[], Any]]:
+    """The forwards of a path: one for each placement of its channels that trains.
+
+    Args:
+        run: runs the path, with a `placement` if it is to have another than the network's.
+        path: what it is.
+        placing: says with which placements; None if channels are not placed.
+        taken: the loss of outputs.
+
+    Raises:
+        ValueError: if channels are placed and the path has a policy.
+    """
+    if placing is None:
+        return [run]
+    if path.policy is not None:
+        raise ValueError(
+            f"path {path.arch} has a policy, whose masks are of the first channels of every width, "
+            "and the sharing scheme places channels elsewhere: take a sampler that trains by "
+            "option indices (uniform, sandwich, table), or sharing.name = 'one_shot'"
+        )
+
+    def loss_of(placement: Placement) -> Tensor:
+        with torch.no_grad():
+            return taken(run(placement=placement))
+
+    return [functools.partial(run, placement=p) for p in placing(path.arch, loss_of)]
 
 
 def policy_rows(batch: int, share: float) -> int:

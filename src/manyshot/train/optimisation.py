@@ -24,14 +24,14 @@ from manyshot.nn.inputs import Inputs, as_call, batch_of, together
 from manyshot.nn.modes import gpu_products
 from manyshot.nn.pointwise import training_format
 from manyshot.recipe import OptimiserSettings
-from manyshot.seeding import Stream, seed_torch
-from manyshot.sharing import OneShot, Phase
+from manyshot.seeding import Stream, numpy_rng, seed_torch
+from manyshot.sharing import OneShot, Phase, PlacesChannels
 from manyshot.space import Arch
 from manyshot.supernet import Supernet
 from manyshot.tasks import DEFAULT, Task
 from manyshot.tasks.task import loss_function
 from manyshot.train.exchange import average_gradients, take_from_first
-from manyshot.train.gradients import Forward, accumulate, backward_into
+from manyshot.train.gradients import Forward, Placing, accumulate, backward_into
 from manyshot.train.plan import Plan, Sampler
 
 
@@ -337,6 +337,7 @@ class Optimisation:
         In a code step they are those of the codes alone.
         """
         only_codes, codes = phase == "code", held_by(self.codes)
+        placing = self._placing(number)
         trained = []
         for turn in turns:
             with self._autocast():
@@ -351,6 +352,7 @@ class Optimisation:
                     share=turn.share,
                     original=self._original,
                     backward=backward_into(codes) if only_codes else self.accelerator.backward,
+                    placing=placing,
                 )
             images = batch_of(turn.images)
             trained.append(Trained(number, phase, turn.plan, losses, images))
@@ -364,6 +366,18 @@ class Optimisation:
                 backward_into(codes)(penalty)
         return trained
 
+    def _placing(self, number: int) -> Placing | None:
+        """With which placements of their channels paths train in a step, the same in all processes.
+
+        None where the sharing scheme places none.
+        """
+        scheme = self.net.sharing
+        if not isinstance(scheme, PlacesChannels):
+            return None
+        seed, _, *parts = self._stream
+        rng = numpy_rng(seed, "placements", *parts, number)
+        return functools.partial(scheme.trained, rng=rng)
+
     def _forward(self, phase: Phase) -> Forward:
         """The network's forward; before each, branches are left out of an architecture or not.
 
@@ -373,9 +387,9 @@ class Optimisation:
         if dropping is None:
             return forward
 
-        def run(images: Inputs, arch: Arch, **policy: Any) -> Any:
+        def run(images: Inputs, arch: Arch, **more: Any) -> Any:
             dropping.turn(self._drops is None or arch in self._drops)
-            return forward(images, arch, **policy)
+            return forward(images, arch, **more)
 
         return run
 

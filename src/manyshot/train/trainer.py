@@ -34,7 +34,7 @@ from manyshot.train.checkpoint import (
     restore_sampler,
     save_checkpoint,
 )
-from manyshot.train.compute import Compute, MacsOf
+from manyshot.train.compute import Compute, MacsOf, passes_of
 from manyshot.train.evidence import EvidenceOfCodes
 from manyshot.train.journal import Journal, TrainingWarning
 from manyshot.train.mixing import Mixer
@@ -215,6 +215,7 @@ class Trainer:
             self._masked_macs,
             macs_at,
             original_macs,
+            passes_of(net.sharing),
         )
         self.prober = Prober(self.optimisation, held_out, (seed, "probe_images"), self.compute)
         tracked = settings.tracker is not None

@@ -14,7 +14,7 @@ from typing import Annotated, final
 from pydantic import Field
 from torch import nn
 
-from manyshot.nn import Choice
+from manyshot.nn import Choice, LinearSkip
 from manyshot.plugins import AboveZero, Counts, Positive, checked
 from manyshot.space import Commutation, choose
 from manyshot.zoo.blocks import Chain, MBConv, conv_bn, pooled_classifier
@@ -33,6 +33,7 @@ class Macro(Chain):
         classes: int,
         layers: Sequence[int],
         hidden_factors: Sequence[float] | None,
+        linear_skips: bool = False,
     ) -> None:
         """Makes the network that `macro` describes."""
         chain: list[nn.Module] = [nn.Sequential(*conv_bn(channels, width, 3, relu=True))]
@@ -44,7 +45,8 @@ class Macro(Chain):
             for i in range(count):
                 stride, name = 2 if i == 0 else 1, f"layer{number}"
                 share = number / max(1, sum(layers) - 1)
-                choices.append(_layer(into, out, stride, name, hidden_factors, share))
+                layer = _layer(into, out, stride, name, hidden_factors, share, linear_skips)
+                choices.append(layer)
                 into, number = out, number + 1
             chain += choices
             moving += [] if hidden_factors else [choices[1:]]
@@ -69,9 +71,12 @@ def _layer(
     name: str,
     hidden_factors: Sequence[float] | None,
     share: float,
+    linear_skips: bool,
 ) -> Choice:
     project = stride != 1 or into != out
     identity = conv_bn(into, out, 1, stride, relu=False) if project else []
+    if linear_skips and not project:
+        identity = [LinearSkip(into)]
     operation = choose(OPERATIONS, name)
     factor = choose(hidden_factors, f"{name}.hidden") if hidden_factors else 1
     modules = (
@@ -89,6 +94,7 @@ def macro(
     classes: Positive = 10,
     layers: Counts = (2, 3, 3),
     hidden_factors: Annotated[Sequence[AboveZero], Field(min_length=1)] | None = None,
+    linear_skips: bool = False,
 ) -> Macro:
     """The NAS-Bench-Macro network, to be wrapped by `ms.Supernet`.
 
@@ -100,8 +106,10 @@ def macro(
         hidden_factors: if given, layer i has a second decision `layer{i}.hidden`, inactive under
             `identity`: by which of these its blocks multiply their hidden channels, which
             `ms.round_to` makes whole and at least 1.
+        linear_skips: whether identities are `ms.nn.LinearSkip` in the supernet, as in ScarletNAS.
+            Its scores are then of networks with these, which finishing takes out.
 
     Raises:
         ValueError: if a count is below one, or a factor is not above zero.
     """
-    return Macro(width, channels, classes, layers, hidden_factors)
+    return Macro(width, channels, classes, layers, hidden_factors, linear_skips)

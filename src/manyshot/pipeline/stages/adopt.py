@@ -17,7 +17,7 @@ from manyshot.run_folder import SOURCE, RunFolder, TrainLine
 from manyshot.seeding import numpy_rng
 from manyshot.train import CheckpointError, load_weights
 from manyshot.train.checkpoint import digest, read_weights
-from manyshot.train.compute import Compute
+from manyshot.train.compute import Compute, passes_of
 from manyshot.train.optim import learning_rate
 from manyshot.train.shifting import Shifter
 
@@ -63,7 +63,12 @@ def adopt_source(ws: Workspace, accelerator: Accelerator, folder: Path, progress
     load_source(ws, path)
     if accelerator.is_main_process:
         records.keep(RunFolder(folder).train_log, TrainLine, lambda line: False)
-    compute = Compute(ws.macs_of, ws.net.space.largest, accelerator.num_processes)
+    compute = Compute(
+        ws.macs_of,
+        ws.net.space.largest,
+        accelerator.num_processes,
+        passes=passes_of(ws.net.sharing),
+    )
     done = _train_head(ws, accelerator, folder, progress, compute)
     _train_body(ws, accelerator, folder, progress, done)
 

@@ -374,7 +374,9 @@ def finished(
         fresh = ws.recipe.model_copy(update={"seed": ws.recipe.seed + 1})
         subnet = plain_module(new_supernet(fresh, ws.splits, ws.device), arch, ws.device)
     else:
-        stats = evaluate.calibrate(ws.net, arch, ws.calibration())
+        stats = None  # where something stands in, they are those of training on alone
+        if not ws.net.stands_in(arch):
+            stats = evaluate.calibrate(ws.net, arch, ws.calibration())
         subnet = plain_module(ws.net, arch, ws.device, stats)
     if settings.mode == "inherit":
         return subnet.eval()

@@ -118,10 +118,11 @@ class ProxyScores:
         images = self.batches
         scores, spent = self._score(progress, "rank", images.calibration)
         forwarded = images.calibration.images + images.validation.images
+        sides = sum(len(self.ws.net.scored(arch)) for arch in scores)
         return scores, Evaluation(
             method=spent.method,
             architectures=spent.architectures,
-            images_forwarded=spent.architectures * forwarded,
+            images_forwarded=sides * forwarded,
             macs_executed=spent.macs,
             macs_plain=spent.plain_macs,
             seconds=round(sum(line.seconds for line in scores.values()), 2),

@@ -243,7 +243,7 @@ class Scorer(Generic[L]):
                     halves = (ranks[0], ranks[1])
                 value, loss = score.value, score.loss
                 calibrated = 0 if stats is not None else batches.calibration.images
-                forwarded = calibrated + validation.images
+                forwarded = (calibrated + validation.images) * len(ws.net.scored(arch))
             content = {
                 **about,
                 "arch": ws.net.space.to_text(arch),

@@ -30,7 +30,7 @@ from manyshot.train.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
-from manyshot.train.compute import Compute
+from manyshot.train.compute import Compute, passes_of
 from manyshot.train.optim import learning_rate
 from manyshot.train.shifting import Shifter, Span, Visit, schedule
 
@@ -70,7 +70,12 @@ class ShiftingStage:
             trained=(recipe.train.lr, recipe.train.momentum),
             task=ws.task,
             head=transfer.head_parameters(ws.net, name) if self.settings.needs_classifier else (),
-            compute=Compute(ws.macs_of, ws.net.space.largest, accelerator.num_processes),
+            compute=Compute(
+                ws.macs_of,
+                ws.net.space.largest,
+                accelerator.num_processes,
+                passes=passes_of(ws.net.sharing),
+            ),
         )
         running = self.settings.statistics == "running"
         self.running = RunningStatistics(ws.net) if running else None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from manyshot.cost import CostTable
 from manyshot.plugins import build
-from manyshot.space import SearchSpace
+from manyshot.space import Decision, SearchSpace
 from manyshot.train.plan import Sampler
+from manyshot.train.samplers.complement import Complement
 from manyshot.train.samplers.complexity import ComplexityDistribution, Grid
 from manyshot.train.samplers.fixed_rules import Fair, Only, Sandwich, Uniform
 from manyshot.train.samplers.relaxed import Relaxed
@@ -19,6 +20,7 @@ from manyshot.train.samplers.table import ConditionalTable
 from manyshot.train.samplers.taught import Taught
 
 SAMPLERS: dict[str, Callable[..., Sampler]] = {
+    "complement": Complement,
     "uniform": Uniform,
     "fair": Fair,
     "sandwich": Sandwich,
@@ -30,6 +32,7 @@ SAMPLERS: dict[str, Callable[..., Sampler]] = {
 
 __all__ = [
     "SAMPLERS",
+    "Complement",
     "ComplexityDistribution",
     "ConditionalTable",
     "Fair",
@@ -55,20 +58,24 @@ def make_sampler(
     options: Mapping[str, Any],
     *,
     costs: Mapping[str, CostTable] | None = None,
+    widths: Sequence[Decision] | None = None,
     seed: int = 0,
 ) -> Sampler:
     """Makes a sampler by name.
 
     Args:
         name: a key of `SAMPLERS`, or `package.module:attribute`.
-        space: the search space; like `costs` and `seed`, for a sampler with such a parameter.
+        space: the search space; like `costs`, `widths` and `seed`, for a sampler with such a
+            parameter.
         options: the sampler's options by name.
         costs: the cost tables of the space, by metric.
+        widths: its decisions about numbers of channels.
         seed: of what is drawn when it is made.
 
     Raises:
-        ValueError: what `manyshot.plugins.build` says, and for a sampler that needs costs if there
-            are none.
+        ValueError: what `manyshot.plugins.build` says, and for a sampler that needs costs or widths
+            if there are none.
     """
-    context = {"space": space, "seed": seed} | ({} if costs is None else {"costs": costs})
+    known = {"costs": costs, "widths": widths}
+    context = {"space": space, "seed": seed} | {k: v for k, v in known.items() if v is not None}
     return build("sampler", name, options, table=SAMPLERS, contract=Sampler, context=context)
