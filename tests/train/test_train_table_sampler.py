@@ -162,6 +162,11 @@ class TestConditionalTable(SamplerSuite):
         return ConditionalTable(space, costs_of(space), draws=500)
 
 
+class TestBestOfSeveral(SamplerSuite):
+    def make_sampler(self, space: ms.SearchSpace) -> Sampler:
+        return ConditionalTable(space, costs_of(space), draws=500, choose="best")
+
+
 @pytest.fixture
 def space() -> ms.SearchSpace:
     """24 architectures, of cost 1 to 13."""

@@ -5,11 +5,22 @@ from manyshot.train.accelerator import engine
 from manyshot.train.checkpoint import CheckpointError, load_weights, save_weights
 from manyshot.train.journal import TrainingWarning
 from manyshot.train.optimisation import NonFiniteLoss, Standalone
-from manyshot.train.plan import Forwarding, Plan, PlannedPath, Probe, Probed, Sampler, Stateless
+from manyshot.train.plan import (
+    EndsEarly,
+    Forwarding,
+    Plan,
+    PlannedPath,
+    Probe,
+    Probed,
+    Sampler,
+    Stateless,
+)
 from manyshot.train.samplers import (
     SAMPLERS,
     ConditionalTable,
     Fair,
+    Greedy,
+    MCTSampler,
     Only,
     Sandwich,
     ShiftNAS,
@@ -25,8 +36,11 @@ __all__ = [
     "SAMPLERS",
     "CheckpointError",
     "ConditionalTable",
+    "EndsEarly",
     "Fair",
     "Forwarding",
+    "Greedy",
+    "MCTSampler",
     "NonFiniteLoss",
     "Only",
     "Plan",

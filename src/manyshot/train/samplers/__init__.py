@@ -11,6 +11,8 @@ from manyshot.space import SearchSpace
 from manyshot.train.plan import Sampler
 from manyshot.train.samplers.complexity import ComplexityDistribution, Grid
 from manyshot.train.samplers.fixed_rules import Fair, Only, Sandwich, Uniform
+from manyshot.train.samplers.greedy import Greedy
+from manyshot.train.samplers.mct import MCTSampler
 from manyshot.train.samplers.shift import Generates, ShiftNAS, uniform_cost
 from manyshot.train.samplers.shift_options import ShiftNASOptions
 from manyshot.train.samplers.table import ConditionalTable
@@ -23,6 +25,8 @@ SAMPLERS: dict[str, Callable[..., Sampler]] = {
     "shiftnas": ShiftNAS,
     "table": ConditionalTable,
     "uniform_cost": uniform_cost,
+    "greedy": Greedy,
+    "mct": MCTSampler,
 }
 
 __all__ = [
@@ -31,7 +35,9 @@ __all__ = [
     "ConditionalTable",
     "Fair",
     "Generates",
+    "Greedy",
     "Grid",
+    "MCTSampler",
     "Only",
     "Sandwich",
     "ShiftNAS",
