@@ -100,9 +100,13 @@ class Draft:
         """
         added: list[Arch] = []
         spare: dict[Arch, None] = {}
-        legal_first = self._within(filter(self._free, first), limits)
-        self._accept(legal_first, want, added)
-        drawn, met = 0, len(legal_first)
+        drawn = met = 0
+        for begin in range(0, len(first), _BATCH):
+            if len(added) == want:
+                break
+            legal_ones = self._within(filter(self._free, first[begin : begin + _BATCH]), limits)
+            self._accept(legal_ones, want, added)
+            met += len(legal_ones)
         for size in self._batches(want, added):
             encodings = [self._space.sample(rng) for _ in range(size)]
             networks = [self._space.canonical(arch) for arch in encodings]

@@ -117,13 +117,13 @@ class VisitTree:
         archs_ND, removed_RD = self._archs_ND[: len(self._row)], self._removed_RD
         below = (archs_ND[:, :level] == path).all(1)
         column, options = archs_ND[below, level], int(self.counts[level])
-        visits, rewards = (
-            np.bincount(column, weights=self._seen_N3[: len(below)][below, i], minlength=options)
-            for i in (0, 1)
-        )
+        seen_N3 = self._seen_N3[: len(self._row)][below]
+        visits: Floats = np.bincount(column, weights=seen_N3[:, 0], minlength=options)
+        rewards: Floats = np.bincount(column, weights=seen_N3[:, 1], minlength=options)
         removed_RD = removed_RD[: len(self._removed)]
         column = removed_RD[(removed_RD[:, :level] == path).all(1), level]
-        return visits, rewards, self._below[level] - np.bincount(column, minlength=options)
+        gone = np.bincount(column, minlength=options)
+        return visits, rewards, np.asarray(self._below[level] - gone, dtype=np.float64)
 
     def mean_of_options(self, level: int) -> Floats:
         """The mean rewards of the options of a decision in all branches, newer ones weigh more.

@@ -203,6 +203,7 @@ class Trainer:
         scheme = net.sharing
         self._splits = scheme if isinstance(scheme, SplitsByGradients) else None
         self._scheduled = schedule is not None
+        self._ends = sampler if isinstance(sampler, EndsEarly) else None
         self._saved = time.monotonic()
         self.average = None if settings.ema is None else Average(net, settings.ema)
         self._sample: Inputs = None
@@ -354,8 +355,7 @@ class Trainer:
     @property
     def ended_early(self) -> bool:
         """Whether the sampler ended training before its last step."""
-        ended = isinstance(self.sampler, EndsEarly) and self.sampler.ended
-        return ended and self.step < self.steps
+        return self._ends is not None and self._ends.ended and self.step < self.steps
 
     @property
     def is_over(self) -> bool:

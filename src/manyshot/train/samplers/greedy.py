@@ -23,8 +23,8 @@ class Greedy(Stateless):
     the weights that the step will move, and go into the pool, which keeps the `size` lowest losses;
     of a path that is in it already, the mean of the old loss and the new one. Training ends early
     (`EndsEarly`) when the share of a full pool that was replaced since the last comparison is at
-    most `stop`. The rate of learning is then where its schedule had come to, and has not decayed.
-    A search begins with the pool (`Pools`).
+    most `stop`; the learning rate is then where its schedule had come to. A search begins with the
+    pool (`Pools`).
 
     Reference: You et al. 2020, "GreedyNAS: Towards Fast One-Shot NAS with Greedy Supernet"
     (arXiv:2003.11236): rejection of paths by held-out loss, the pool, exploration and exploitation,
