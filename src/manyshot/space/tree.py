@@ -118,8 +118,8 @@ class VisitTree:
         below = (archs_ND[:, :level] == path).all(1)
         column, options = archs_ND[below, level], int(self.counts[level])
         seen_N3 = self._seen_N3[: len(self._row)][below]
-        visits: Floats = np.bincount(column, weights=seen_N3[:, 0], minlength=options)
-        rewards: Floats = np.bincount(column, weights=seen_N3[:, 1], minlength=options)
+        visits = np.bincount(column, weights=seen_N3[:, 0], minlength=options).astype(np.float64)
+        rewards = np.bincount(column, weights=seen_N3[:, 1], minlength=options).astype(np.float64)
         removed_RD = removed_RD[: len(self._removed)]
         column = removed_RD[(removed_RD[:, :level] == path).all(1), level]
         gone = np.bincount(column, minlength=options)
