@@ -129,6 +129,7 @@ def find(
     candidates: int = 120,
     generation: int = 30,
     costs: Mapping[str, CostRange | Callable[..., Any]] | None = None,
+    sampler: object = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> SearchResult:
@@ -153,6 +154,8 @@ def find(
         costs: further ones by name: a table, such as `latency_ms` by `ms.cost.latency_table`, or a
             function that gives a number (see `ms.cost.FunctionCost`). What budgets are on is exact
             besides, for `macs`, `params` and `size`.
+        sampler: what the supernet was trained by, as it was given to `ms.fit`: evolution begins
+            with what `greedy` keeps, and `mct` goes on from the tree of its sampler.
         seed: of the searcher, and of the choice of calibration images.
         progress: shows how far it is; by default nothing.
 
@@ -200,10 +203,17 @@ def find(
         )
     if isinstance(searcher, str):
         searcher = make_searcher(
-            searcher, net.space, seed=seed, limits=limits, options=options or {}
+            searcher,
+            net.space,
+            seed=seed,
+            limits=limits,
+            options=options or {},
+            sampler=sampler,
         )
     elif options:
         raise ValueError(f"options {dict(options)} are for a searcher by name")
+    elif sampler is not None:
+        raise ValueError("sampler is for a searcher by name: give it where this one is made")
     scores: dict[Arch, float] = {}
     with (progress or Silent()).stage("search", candidates) as advance:
         for archs in generations(searcher, candidates, generation):

@@ -595,13 +595,13 @@ class SamplerSettings(Section):
     """Which paths train next."""
 
     name: str = "uniform"
-    """uniform, fair, sandwich, shiftnas, uniform_cost, table, or `package.module:attribute`; by
-    default sandwich for a converted network."""
+    """uniform, fair, sandwich, shiftnas, uniform_cost, table, greedy, mct, or
+    `package.module:attribute`; by default sandwich for a converted network."""
     options: Options = {}
     """Arguments of the sampler."""
     held_out: int | float = Field(default=0, ge=0)
     """Share (below 1) or number of training images, class-balanced, that weights do not learn from:
-    for samplers that learn from losses, such as shiftnas."""
+    for samplers that look at losses on them, such as shiftnas and greedy."""
 
 
 class EvaluationSettings(Section):
@@ -648,7 +648,7 @@ class SearchSettings(Section):
     """Which architectures are best."""
 
     name: str = "evolution"
-    """random, evolution, regularised_evolution, nsga2, predictor, nevonas, dc_nas, perturbation,
+    """random, evolution, regularised_evolution, nsga2, predictor, nevonas, dc_nas, perturbation, mct,
     `package.module:attribute`, or generator: no search, the sampler's generator says which."""
     budgets: list[str] = ["macs<=15%", "macs<=25%", "macs<=60%"]
     """Limits on macs, params, size (of weights, as in `"size<=5MB"`), latency_ms or one of [costs],

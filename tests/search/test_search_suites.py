@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 
 from manyshot.search import (
@@ -9,6 +10,7 @@ from manyshot.search import (
     Evolution,
     EvolutionOptions,
     Limit,
+    MCTSearch,
     NSGA2Options,
     PredictorOptions,
     RandomSearch,
@@ -16,7 +18,7 @@ from manyshot.search import (
     WeakPredictor,
     make_searcher,
 )
-from manyshot.space import Arch, SearchSpace
+from manyshot.space import Arch, SearchSpace, VisitTree
 from manyshot.testing.searchers import SearcherSuite, nested_space, weight
 
 
@@ -61,6 +63,36 @@ class TestPredictor(SearcherSuite):
     def make_searcher(self, space: SearchSpace, seed: int, limits: Sequence[Limit]) -> Searcher:
         options = PredictorOptions(initial=15, top=30, pool=200)
         return WeakPredictor(space, seed=seed, limits=limits, options=options)
+
+
+class TestMCT(SearcherSuite):
+    def make_searcher(self, space: SearchSpace, seed: int, limits: Sequence[Limit]) -> Searcher:
+        return MCTSearch(space, seed=seed, limits=limits)
+
+
+class Planted:
+    """A sampler that knows some networks."""
+
+    def __init__(self, space: SearchSpace) -> None:
+        rng = np.random.default_rng(0)
+        self.tree, self.archs = VisitTree(space, decay=0.9), [space.largest]
+        for i in range(60):
+            self.archs.append(space.sample(rng))
+            self.tree.visit(self.archs[-1], 1 + i / 60)
+
+    def pool(self) -> list[Arch]:
+        return self.archs[:30]
+
+
+class TestMCTOnATree(SearcherSuite):
+    def make_searcher(self, space: SearchSpace, seed: int, limits: Sequence[Limit]) -> Searcher:
+        return MCTSearch(space, seed=seed, limits=limits, sampler=Planted(space))
+
+
+class TestEvolutionFromAPool(SearcherSuite):
+    def make_searcher(self, space: SearchSpace, seed: int, limits: Sequence[Limit]) -> Searcher:
+        options = EvolutionOptions(population=40, parents=5, mutants=15, crossovers=15)
+        return Evolution(space, seed=seed, limits=limits, sampler=Planted(space), options=options)
 
 
 class Broken:

@@ -2,7 +2,7 @@
 
 from manyshot.space import SearchSpace
 from manyshot.testing.samplers import SamplerSuite
-from manyshot.train import Fair, Sampler, Sandwich, Taught, Uniform
+from manyshot.train import Fair, Greedy, MCTSampler, Sampler, Sandwich, Taught, Uniform
 
 
 class TestUniform(SamplerSuite):
@@ -23,3 +23,13 @@ class TestTaught(SamplerSuite):
 class TestSandwich(SamplerSuite):
     def make_sampler(self, space: SearchSpace) -> Sampler:
         return Sandwich(space, random=3)
+
+
+class TestGreedy(SamplerSuite):
+    def make_sampler(self, space: SearchSpace) -> Sampler:
+        return Greedy(space, proposed=4, trained=2, size=3, stop=0.4)
+
+
+class TestMCT(SamplerSuite):
+    def make_sampler(self, space: SearchSpace) -> Sampler:
+        return MCTSampler(space, warmup=0.2, build=0.1)

@@ -7,14 +7,15 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binom, chisquare
+from scipy.stats import binom, chi2_contingency, chisquare
 
 import manyshot as ms
 from manyshot.cost import CostTable
 from manyshot.testing.samplers import SamplerSuite
-from manyshot.train import Sampler
+from manyshot.train import Probed, Sampler
 from manyshot.train.samplers.complexity import Grid
 from manyshot.train.samplers.table import ConditionalTable
 
@@ -162,6 +163,11 @@ class TestConditionalTable(SamplerSuite):
         return ConditionalTable(space, costs_of(space), draws=500)
 
 
+class TestBestOfSeveral(SamplerSuite):
+    def make_sampler(self, space: ms.SearchSpace) -> Sampler:
+        return ConditionalTable(space, costs_of(space), draws=500, choose="best")
+
+
 @pytest.fixture
 def space() -> ms.SearchSpace:
     """24 architectures, of cost 1 to 13."""
@@ -288,3 +294,68 @@ def test_every_option_is_used(space):
     )
     runs = [drawn(ConditionalTable(space, costs, **{"draws": 400, **c}), 100) for c in changes]
     assert all(a != b for a, b in itertools.combinations(runs, 2))
+
+
+# -- the best or worst of several ----------------------------------------------------------
+
+
+def chosen(sampler, steps, loss):
+    """What was compared after each step, and what the next one trains."""
+    rows = []
+    for step in range(1, steps + 1):
+        probe = sampler.probe(rng((step, 0)), step, steps)
+        archs = [path.arch for path in probe.paths]
+        losses = torch.tensor([loss(arch) for arch in archs], dtype=torch.float64)
+        sampler.feedback(sampler.plan(rng(), step), [], Probed(losses))
+        rows.append((archs, sampler.plan(rng((step, 1)), step).paths[0].arch))
+    return rows
+
+
+@pytest.mark.parametrize(("choose", "pick"), [("best", min), ("worst", max)])
+def test_the_best_or_worst_of_one_bin_is_trained_next(space, choose, pick):
+    costs, grid = costs_of(space), Grid(2, 12, 2)
+    sampler = ConditionalTable(space, costs, grid=grid, draws=3000, choose=choose, of=4, images=7)
+
+    def loss(arch):
+        return float(7 * arch[2] + 3 * arch[1] - arch[0])
+
+    for archs, trained in chosen(sampler, 50, loss):
+        assert len(archs) == 4 and len(set(grid.bin_of(costs["macs"](archs)).tolist())) == 1
+        assert trained in archs and loss(trained) == pick(map(loss, archs))
+    assert sampler.probes and sampler.probe(rng(), 1, 2).images == 7
+
+
+def test_of_one_there_is_no_choice(space):
+    """What is trained is distributed as without one."""
+    costs = costs_of(space)
+    table = {"draws": 2000, "grid": Grid(2, 12, 2)}
+    one = [
+        arch
+        for _, arch in chosen(
+            ConditionalTable(space, costs, choose="best", of=1, **table), 2000, lambda arch: 0.0
+        )
+    ]
+    counts, without = Counter(one), Counter(drawn(ConditionalTable(space, costs, **table), 2000))
+    archs = sorted({*counts, *without})
+    pair = [[c[a] for a in archs] for c in (counts, without)]
+    assert chi2_contingency(pair).pvalue > 1e-3
+
+
+def test_the_first_step_has_no_choice_and_a_state_goes_on(space):
+    costs = costs_of(space)
+    sampler = ConditionalTable(space, costs, draws=500, choose="worst")
+    plain = ConditionalTable(space, costs, draws=500)
+    assert sampler.plan(rng(3), 0) == plain.plan(rng(3), 0)
+    assert not plain.probes and plain.state_dict() == {}
+    chosen(sampler, 3, sum)
+    other = ConditionalTable(space, costs, draws=500, choose="worst")
+    other.load_state_dict(sampler.state_dict())
+    assert other.plan(rng(), 4) == sampler.plan(rng(9), 4)
+    with pytest.raises(ValueError, match="has no state, got"):
+        plain.load_state_dict(sampler.state_dict())
+
+
+@pytest.mark.parametrize("options", [{"of": 2}, {"images": 64}])
+def test_options_of_a_choice_need_one(space, options):
+    with pytest.raises(ValueError, match="set choose = 'best' or 'worst', or leave them out"):
+        ConditionalTable(space, costs_of(space), **options)

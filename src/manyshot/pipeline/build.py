@@ -80,7 +80,7 @@ from manyshot.space import Arch, Budget, Decision
 from manyshot.supernet import Supernet
 from manyshot.tasks import Task, make_task
 from manyshot.tasks.task import loss_function
-from manyshot.train import Sampler, engine, load_weights, make_sampler
+from manyshot.train import EndsEarly, Sampler, engine, load_weights, make_sampler
 from manyshot.train.mixing import check_mixed, check_mixing, mixing
 from manyshot.train.trainer import check_drops_largest
 from manyshot.transfer import classifier, new_head
@@ -532,8 +532,13 @@ class Workspace:
         except ValueError as error:
             raise RecipeError(str(error)) from error
 
-    def searcher(self, limits: list[Limit]) -> Searcher:
+    def searcher(self, limits: list[Limit], sampler: Sampler | None = None) -> Searcher:
         """A new searcher, as the recipe says.
+
+        Args:
+            limits: what it proposes within.
+            sampler: the recipe's, as it was trained, for searchers that take one; see
+                `sampler_of_search` in `pipeline/stages/generate.py`.
 
         Raises:
             RecipeError: for an unknown one, or options it does not take.
@@ -541,7 +546,12 @@ class Workspace:
         search, seed = self.recipe.search, self.recipe.seed
         try:
             return make_searcher(
-                search.name, self.net.space, seed=seed, limits=limits, options=search.options
+                search.name,
+                self.net.space,
+                seed=seed,
+                limits=limits,
+                options=search.options,
+                sampler=sampler,
             )
         except ValueError as error:
             raise RecipeError(str(error)) from error
@@ -554,10 +564,21 @@ class Workspace:
         Raises:
             RecipeError: for an unknown one, or options it does not take.
         """
+        sampler = None
         if not self.recipe.moves and not self._waits_for_latency():
-            self.sampler()
+            sampler = self.sampler()
         if self.recipe.search.name != GENERATOR:
-            self.searcher([self.everything()])
+            self.searcher([self.everything()], sampler)
+
+    @property
+    def trains_sampler(self) -> bool:
+        """Whether the supernet is trained here, by the recipe's sampler."""
+        return bool(self.recipe.train.epochs) and not self.recipe.moves
+
+    @property
+    def may_end_early(self) -> bool:
+        """Whether the supernet is trained here by a sampler that may end training."""
+        return self.trains_sampler and isinstance(self.sampler(), EndsEarly)
 
     def everything(self) -> Limit:
         """A limit within which all architectures are."""
@@ -579,7 +600,10 @@ class Workspace:
         if not self._waits_for_latency():
             self.check_sampler()
         if self.recipe.search.name != GENERATOR:
-            searcher = self.searcher(known or [self.everything()])
+            sampler = (
+                self.sampler() if self.trains_sampler and not self._waits_for_latency() else None
+            )
+            searcher = self.searcher(known or [self.everything()], sampler)
             check_breeding(searcher, self.recipe.search)
             check_stale(self.recipe.shifting, searcher)
         if self.recipe.shifting.name != "none":

@@ -5,6 +5,7 @@ from manyshot.search.evolution import Evolution, EvolutionOptions, RegularisedOp
 from manyshot.search.history import History
 from manyshot.search.limit import Cost, CostRange, Infeasible, Limit, best, limits_of
 from manyshot.search.loop import generations
+from manyshot.search.mct import MCTOptions, MCTSearch
 from manyshot.search.nevonas import NEvoNAS, NEvoNASOptions
 from manyshot.search.nsga2 import NSGA2, NSGA2Options
 from manyshot.search.pareto import non_dominated
@@ -12,7 +13,7 @@ from manyshot.search.perturbation import Perturbation, PerturbationOptions
 from manyshot.search.predictor import PredictorOptions, WeakPredictor
 from manyshot.search.random_search import RandomOptions, RandomSearch
 from manyshot.search.reward import Reward
-from manyshot.search.searcher import LearnsFromScores, Searcher
+from manyshot.search.searcher import LearnsFromScores, Pools, Searcher
 from manyshot.search.table import SEARCHERS, make_searcher
 
 __all__ = [
@@ -33,6 +34,10 @@ __all__ = [
     "NSGA2Options",
     "Perturbation",
     "PerturbationOptions",
+    "MCTOptions",
+    "MCTSearch",
+    "NSGA2Options",
+    "Pools",
     "PredictorOptions",
     "RandomOptions",
     "RandomSearch",

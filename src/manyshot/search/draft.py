@@ -73,14 +73,15 @@ class Draft:
         want: int,
         limits: Sequence[Limit],
         told: Callable[[], Sequence[Arch]] = tuple,
+        first: Sequence[Arch] = (),
     ) -> list[Arch]:
-        """Accepts up to `want` random networks.
+        """Accepts up to `want` random networks, those of `first` before any.
 
-        They are uniform over networks within the limits: a uniform encoding counts only if it is
-        its network's representative. What that fails to find, a small space gives from the list of
-        all that is left. A large one gives the representatives of other encodings drawn (small
-        networks may have very many aliases), then what random walks from the smallest and those
-        told find; if neither is within the limits, from what `reach` finds.
+        Random ones are uniform over networks within the limits: a uniform encoding counts only if
+        it is its network's representative. What that fails to find, a small space gives from the
+        list of all that is left. A large one gives the representatives of other encodings drawn
+        (small networks may have very many aliases), then what random walks from the smallest and
+        those told find; if neither is within the limits, from what `reach` finds.
 
         Args:
             rng: the random stream.
@@ -88,6 +89,8 @@ class Draft:
             limits: all must hold.
             told: gives the architectures that were told before and are within the limits; it is
                 called only where walks begin from them, for they may be very many.
+            first: canonical architectures that are taken before any is drawn, as far as they are
+                within the limits and not refused.
 
         Returns:
             The accepted architectures.
@@ -98,6 +101,12 @@ class Draft:
         added: list[Arch] = []
         spare: dict[Arch, None] = {}
         drawn = met = 0
+        for begin in range(0, len(first), _BATCH):
+            if len(added) == want:
+                break
+            legal_ones = self._within(filter(self._free, first[begin : begin + _BATCH]), limits)
+            self._accept(legal_ones, want, added)
+            met += len(legal_ones)
         for size in self._batches(want, added):
             encodings = [self._space.sample(rng) for _ in range(size)]
             networks = [self._space.canonical(arch) for arch in encodings]

@@ -15,6 +15,7 @@ from manyshot.plugins import STRICT, NotNegative, Positive, Probability, checked
 from manyshot.search.budgets import Budgets
 from manyshot.search.draft import Draft, in_turn
 from manyshot.search.limit import Limit
+from manyshot.search.searcher import pooled
 from manyshot.space import Arch, SearchSpace
 
 
@@ -72,7 +73,9 @@ class EvolutionOptions:
 class Evolution:
     """Random networks first, then mutants and crossovers of the best told so far.
 
-    Until `population` architectures were told, proposals are random. With several limits each
+    Until `population` architectures were told, proposals are random; where the run's sampler has a
+    pool of networks that it thinks good (`Pools`, such as `greedy`), they are these, the best
+    first, and random when there are no more. With several limits each
     proposal is bred for one of them in turn, from parents within it; one history serves all.
     An `ask` for another number than `population` keeps the shares of mutants and crossovers.
     Where no new child is found in the attempts allowed, a random network takes its place.
@@ -81,7 +84,8 @@ class Evolution:
     proposing canonical architectures, in the bounded random draws, and in that the last generation
     counts as soon as it is told. `regularised` is Real et al. 2019 (arXiv:1802.01548), algorithm 1;
     it differs in that a mutant may change several decisions or, once, none that a network shows
-    (then it is redrawn), and in that an architecture scored again does not become younger.
+    (then it is redrawn), and in that an architecture scored again does not become younger. That it
+    begins with a sampler's pool is GreedyNAS (You et al. 2020, arXiv:2003.11236).
 
     Attributes:
         history: what was told.
@@ -96,6 +100,7 @@ class Evolution:
         *,
         seed: int,
         limits: Sequence[Limit] = (),
+        sampler: object = None,
         options: EvolutionOptions | None = None,
     ) -> None:
         """Makes a searcher.
@@ -104,6 +109,7 @@ class Evolution:
             space: what is searched.
             seed: the seed of the random stream.
             limits: alternatives, of which each proposal satisfies one.
+            sampler: the one that the supernet was trained by, which may have a pool.
             options: sizes of generations, probabilities, and what counts.
         """
         self.space, self.seed, self.limits = space, seed, tuple(limits)
@@ -111,6 +117,7 @@ class Evolution:
         self.random_start = self.options.population
         self.stale_scores = self.options.stale_scores
         self.top_ups = 0
+        self._pool = pooled(sampler, space)
         self._budgets = Budgets(space, self.limits)
         self.history = self._budgets.history
 
@@ -125,7 +132,7 @@ class Evolution:
         def propose(budget: int, want: int) -> list[Arch]:
             if len(history) < self.options.population or not self._budgets.rows(budget).size:
                 told = functools.partial(self._budgets.told, budget)
-                return draft.sample(rng, want, self._budgets.each[budget], told)
+                return draft.sample(rng, want, self._budgets.each[budget], told, self._pool)
             return self._breed(draft, rng, want, budget)
 
         return history.propose(in_turn(n, len(self._budgets), rng, propose))
@@ -215,8 +222,9 @@ def regularised_evolution(
     *,
     seed: int,
     limits: Sequence[Limit] = (),
+    sampler: object = None,
     options: RegularisedOptions | None = None,
 ) -> Evolution:
     """An `Evolution` that is regularised; the arguments are those of `Evolution`."""
     options = options or RegularisedOptions()
-    return Evolution(space, seed=seed, limits=limits, options=options)
+    return Evolution(space, seed=seed, limits=limits, sampler=sampler, options=options)

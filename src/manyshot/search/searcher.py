@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
-from manyshot.space import Arch
+from manyshot.space import Arch, SearchSpace
 
 
 @runtime_checkable
@@ -58,3 +58,23 @@ class LearnsFromScores(Protocol):
 
     random_start: int
     stale_scores: bool
+
+
+@runtime_checkable
+class Pools(Protocol):
+    """A sampler that knows architectures which it thinks good, with which a search may begin."""
+
+    def pool(self) -> Sequence[Arch]:
+        """Encodings, the best first; none if it knows none."""
+        ...
+
+
+def pooled(sampler: object, space: SearchSpace) -> tuple[Arch, ...]:
+    """The networks that a sampler thinks good, canonical and distinct, the best first.
+
+    Args:
+        sampler: the one that a supernet was trained by; one without a pool has none.
+        space: what is searched.
+    """
+    archs = sampler.pool() if isinstance(sampler, Pools) else ()
+    return tuple(dict.fromkeys(map(space.canonical, archs)))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from manyshot.plugins import build
+from manyshot.plugins import build, look_up
 from manyshot.search.dc_nas import DCNAS
 from manyshot.search.evolution import Evolution, regularised_evolution
 from manyshot.search.limit import Limit
+from manyshot.search.mct import MCTSearch
 from manyshot.search.nevonas import NEvoNAS
 from manyshot.search.nsga2 import NSGA2
 from manyshot.search.perturbation import Perturbation
@@ -26,6 +28,7 @@ SEARCHERS: dict[str, Callable[..., Searcher]] = {
     "nevonas": NEvoNAS,
     "dc_nas": DCNAS,
     "perturbation": Perturbation,
+    "mct": MCTSearch,
 }
 """The searchers that come with manyshot."""
 
@@ -37,6 +40,7 @@ RANDOM_START = {
     "nevonas": "population",
     "dc_nas": "initial",
     "perturbation": "samples",
+    "mct": "rollouts",
 }
 """By searcher, the option that says how many architectures it draws at random at first."""
 
@@ -48,15 +52,19 @@ def make_searcher(
     seed: int,
     limits: Sequence[Limit] = (),
     options: Mapping[str, Any] | None = None,
+    sampler: object = None,
 ) -> Searcher:
     """Makes a searcher by name.
 
     Args:
         name: a key of `SEARCHERS`, or `package.module:attribute`.
-        space: what is searched; like `seed` and `limits`, for a searcher with such a parameter.
+        space: what is searched; like `seed`, `limits` and `sampler`, for a searcher with such a
+            parameter.
         seed: the seed of the random stream.
         limits: what proposals must satisfy.
         options: the searcher's options by name.
+        sampler: the sampler that the supernet was trained by, as it was when training ended; None
+            where nothing was trained. What it knows is said by protocols such as `Pools`.
 
     Raises:
         ValueError: what `manyshot.plugins.build` says.
@@ -67,5 +75,14 @@ def make_searcher(
         options or {},
         table=SEARCHERS,
         contract=Searcher,
-        context={"space": space, "seed": seed, "limits": limits},
+        context={"space": space, "seed": seed, "limits": limits, "sampler": sampler},
     )
+
+
+def takes_sampler(name: str) -> bool:
+    """Whether a searcher has a parameter `sampler`, so that it can make use of a trained one.
+
+    Raises:
+        ValueError: for an unknown name, or one that cannot be imported or called.
+    """
+    return "sampler" in inspect.signature(look_up("searcher", name, SEARCHERS)).parameters

@@ -16,6 +16,7 @@ from manyshot.space.decision import (
     scoped,
 )
 from manyshot.space.space import Arch, Commutation, SearchSpace, Use
+from manyshot.space.tree import Descent, KeepsTree, VisitTree
 
 __all__ = [
     "METRICS",
@@ -24,11 +25,14 @@ __all__ = [
     "Commutation",
     "Concat",
     "Decision",
+    "Descent",
+    "KeepsTree",
     "Number",
     "Option",
     "SearchSpace",
     "Size",
     "Use",
+    "VisitTree",
     "choose",
     "concat",
     "is_plain_sum",

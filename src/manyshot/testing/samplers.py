@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from manyshot.search import Pools
 from manyshot.space import Arch, SearchSpace, choose
 from manyshot.train.optimisation import held_by
-from manyshot.train.plan import Plan, PlannedPath, Probe, Probed, Sampler
+from manyshot.train.plan import EndsEarly, Plan, PlannedPath, Probe, Probed, Sampler
 
 STEPS = 13
 """How many steps a run has: a prime, which few cycles fit into. Some checks do as many more."""
@@ -212,6 +213,19 @@ class SamplerSuite:
                 copy.optimizer.load_state_dict(_saved(run.optimizer.state_dict()))
             assert _plain(run.go(1)) == _plain(copy.go(1))
             assert _plain(run.sampler.state_dict()) == _plain(copy.sampler.state_dict())
+
+    def test_what_it_knows_beyond_the_contract_is_part_of_its_state(self) -> None:
+        """A pool holds encodings of the space; it and the end of training are restored."""
+        for space in self.spaces():
+            run, copy = (Rehearsal(self.make_sampler(space)) for _ in range(2))
+            run.go(steps=2 * STEPS)
+            copy.sampler.load_state_dict(_saved(run.sampler.state_dict()))
+            if isinstance(run.sampler, Pools) and isinstance(copy.sampler, Pools):
+                assert run.sampler.pool() == copy.sampler.pool()
+                for arch in run.sampler.pool():
+                    space.check(arch)
+            if isinstance(run.sampler, EndsEarly) and isinstance(copy.sampler, EndsEarly):
+                assert run.sampler.ended == copy.sampler.ended
 
     def test_global_random_streams_are_untouched(self) -> None:
         """It draws from the generators it is given."""

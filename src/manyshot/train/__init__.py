@@ -6,6 +6,7 @@ from manyshot.train.checkpoint import CheckpointError, load_weights, save_weight
 from manyshot.train.journal import TrainingWarning
 from manyshot.train.optimisation import NonFiniteLoss, Standalone
 from manyshot.train.plan import (
+    EndsEarly,
     Forwarding,
     MixesOptions,
     Plan,
@@ -19,6 +20,8 @@ from manyshot.train.samplers import (
     SAMPLERS,
     ConditionalTable,
     Fair,
+    Greedy,
+    MCTSampler,
     Only,
     Relaxed,
     RelaxedOptions,
@@ -36,8 +39,11 @@ __all__ = [
     "SAMPLERS",
     "CheckpointError",
     "ConditionalTable",
+    "EndsEarly",
     "Fair",
     "Forwarding",
+    "Greedy",
+    "MCTSampler",
     "MixesOptions",
     "NonFiniteLoss",
     "Only",

@@ -95,6 +95,8 @@ class Journal:
         probed_images: int,
         last: int,
         compute: Compute | None = None,
+        *,
+        ended: bool = False,
     ) -> str:
         """Writes a record of the steps since the last one.
 
@@ -104,6 +106,7 @@ class Journal:
             probed_images: how many images were forwarded for probes so far.
             last: how many steps were done at the last record.
             compute: what was spent so far.
+            ended: whether the sampler ended training with this step.
 
         Returns:
             A note for a progress bar.
@@ -121,7 +124,7 @@ class Journal:
             "images": step * self._batches.batch_size,
             "images_per_second": round(speed, 1),
         }
-        codes = self._seen_of_codes(step, last)
+        codes = self._seen_of_codes(step, last, ended)
         if probed_images:
             at["probed_images"] = probed_images
         if compute is not None and compute.is_known:
@@ -161,13 +164,15 @@ class Journal:
             self._warned.add(kind)
         return watched
 
-    def _seen_of_codes(self, step: int, last: int) -> CodeEvidence | None:
+    def _seen_of_codes(self, step: int, last: int, ended: bool) -> CodeEvidence | None:
         """Whether codes matter, where that is due; at the end a warning if they do not."""
         evidence, optimisation = self._evidence, self._optimisation
         if evidence is None or not optimisation.accelerator.is_main_process:
             return None
-        seen = evidence.measure() if evidence.is_due(step, last) else None
-        if seen is not None and step == self._steps and optimisation.codes and not seen.is_better:
+        is_due = evidence.is_due(step, last) or (ended and evidence.times > 0)
+        seen = evidence.measure() if is_due else None
+        is_last = ended or step == self._steps
+        if seen is not None and is_last and optimisation.codes and not seen.is_better:
             warnings.warn(
                 "codes without effect: with their own codes paths are no better than with the mean "
                 f"code ({seen.mean_minus_own:+.4f} ± {2 * seen.mean_minus_own_error:.4f} of loss, "

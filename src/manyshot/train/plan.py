@@ -178,6 +178,21 @@ class MixesOptions(Protocol):
         ...
 
 
+@runtime_checkable
+class EndsEarly(Protocol):
+    """A sampler that may end training before its last epoch.
+
+    The loop looks after every step. If it ended, that step is the last: it is recorded, saved and
+    averaged as the last of all would be, and resumed a run is over. Rates are those of a training
+    that goes on to its last epoch.
+
+    Attributes:
+        ended: whether training is over; part of its state.
+    """
+
+    ended: bool
+
+
 class Stateless:
     """The half of the contract that a sampler without anything to learn leaves empty."""
 
@@ -224,6 +239,11 @@ class Forwarding:
         """Wraps a sampler."""
         self.sampler = sampler
         self.probes, self.clip_norm = sampler.probes, sampler.clip_norm
+
+    @property
+    def ended(self) -> bool:
+        """Whether the other ends training (see `EndsEarly`)."""
+        return isinstance(self.sampler, EndsEarly) and self.sampler.ended
 
     def plan(self, rng: np.random.Generator, step: int) -> Plan:
         """The other's."""

@@ -56,7 +56,7 @@ from manyshot.train.optimisation import (
     held_by,
     said_of_data,
 )
-from manyshot.train.plan import Plan, Probe, Sampler
+from manyshot.train.plan import EndsEarly, Plan, Probe, Sampler
 from manyshot.train.probing import HeldOut, Prober
 from manyshot.train.splitting import gradient_distances
 from manyshot.watching import watched
@@ -203,6 +203,7 @@ class Trainer:
         scheme = net.sharing
         self._splits = scheme if isinstance(scheme, SplitsByGradients) else None
         self._scheduled = schedule is not None
+        self._ends = sampler if isinstance(sampler, EndsEarly) else None
         self._saved = time.monotonic()
         self.average = None if settings.ema is None else Average(net, settings.ema)
         self._sample: Inputs = None
@@ -339,6 +340,9 @@ class Trainer:
         if len(trained) > 1:
             of_paths = zip(*(done.losses for done in trained), strict=True)
             losses = [torch.stack(of_parts).mean() for of_parts in of_paths]
+        accelerator = self.optimisation.accelerator
+        if accelerator.num_processes > 1:  # a sampler is told the same in all of them
+            losses = list(accelerator.reduce(torch.stack(losses), "mean"))
         self.sampler.feedback(trained[0].plan, losses, probed)
 
     def probe(self) -> Probe | None:
@@ -353,9 +357,19 @@ class Trainer:
 
     # -- where it stands -----------------------------------------------------------------------
 
+    @property
+    def ended_early(self) -> bool:
+        """Whether the sampler ended training before its last step."""
+        return self._ends is not None and self._ends.ended and self.step < self.steps
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no step is left."""
+        return self.step == self.steps or self.ended_early
+
     def due(self, every: int) -> bool:
         """Whether something done every so many steps, and at the end, is to be done now."""
-        return self.step % every == 0 or self.step == self.steps
+        return self.step % every == 0 or self.is_over
 
     def checkpoint_due(self) -> bool:
         """Whether it is time for a checkpoint; all processes go by the clock of the first."""
@@ -408,7 +422,7 @@ class Trainer:
             if self.average is not None:
                 self.average.load_state_dict(state["average"])
             self.step, self.weight_step = state["step"], state["weight_step"]
-            if self.step < self.steps:
+            if not self.is_over:
                 accelerator = self.optimisation.accelerator
                 check_processes(self._checkpoint, len(state["losses"]), accelerator.num_processes)
             losses = state["losses"]
@@ -475,8 +489,8 @@ def check_drops_largest(plan: Plan, largest: Arch, sampler: str) -> None:
 def train(run: Trainer, progress: Progress | None = None, stage: str = "train") -> None:
     """Trains `run.net` to the end of its settings, from where its checkpoint left off.
 
-    The same seed gives the same weights. A run that is killed at any moment and started again ends
-    with the same weights as one that never was.
+    A sampler may end it before (`EndsEarly`). The same seed gives the same weights. A run that is
+    killed at any moment and started again ends with the same weights as one that never was.
 
     Args:
         run: what trains.
@@ -497,7 +511,8 @@ def train(run: Trainer, progress: Progress | None = None, stage: str = "train") 
         watched(lambda what, done, total: show(run.step, f"{what}: {done} of {total}")),
     ):
         batches = run.batches.from_step(run.step)
-        for images, targets in itertools.islice(batches, run.steps - run.step):
+        left = 0 if run.is_over else run.steps - run.step
+        for images, targets in itertools.islice(batches, left):
             run.split()
             phase, rate = run.phase(), run.rate()
             turns = run.turns(phase, images, targets)
@@ -513,7 +528,12 @@ def train(run: Trainer, progress: Progress | None = None, stage: str = "train") 
             journal.note(run.step, run.sampler.report())
             if run.due(settings.log_steps):
                 last = (run.step - 1) // settings.log_steps * settings.log_steps
-                show(run.step, journal.record(run.step, rate, run.prober.images, last, run.compute))
+                note = journal.record(
+                    run.step, rate, run.prober.images, last, run.compute, ended=run.ended_early
+                )
+                show(run.step, f"{note}, the sampler ended it" if run.ended_early else note)
             if run.checkpoint_due():
                 run.save()
+            if run.is_over:
+                break
     run.end()

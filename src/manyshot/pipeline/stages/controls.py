@@ -14,6 +14,7 @@ from manyshot.evaluate import Score
 from manyshot.nn.modes import evaluating
 from manyshot.pipeline.build import Workspace
 from manyshot.pipeline.stages.finish import finish
+from manyshot.pipeline.stages.generate import sampler_of_search
 from manyshot.pipeline.stages.score import Images
 from manyshot.progress import Progress
 from manyshot.rank import verdict as judge
@@ -32,6 +33,7 @@ from manyshot.run_folder import (
 from manyshot.search import LearnsFromScores, Limit
 from manyshot.search.controls import largest_within, random_within, scaled_within
 from manyshot.search.limit import within
+from manyshot.search.searcher import pooled
 from manyshot.seeding import numpy_rng
 from manyshot.space import Arch
 from manyshot.tasks import Guesses
@@ -189,7 +191,10 @@ def judged(
 
 
 def _drawn(ws: Workspace, folder: Path) -> list[ScoreLine]:
-    """The records of the networks that the search drew before it learnt from scores."""
+    """The records of the networks that the search drew at random before it learnt from scores.
+
+    Those that its sampler thinks good are not drawn at random.
+    """
     name = ws.recipe.search.name
     every = records.iterate_lines(RunFolder(folder).search_log, SearchLine)
     lines: list[ScoreLine] = [line for line in every if line.role == "candidate"]
@@ -197,7 +202,10 @@ def _drawn(ws: Workspace, folder: Path) -> list[ScoreLine]:
         return lines
     if name == "generator":
         return []
-    searcher = ws.searcher(ws.limits())
+    sampler = sampler_of_search(ws, folder)
+    searcher = ws.searcher(ws.limits(), sampler)
     if not isinstance(searcher, LearnsFromScores):
         return []
-    return [line for line in lines[: searcher.random_start] if line.generation == 0]
+    good = {ws.net.space.to_text(arch) for arch in pooled(sampler, ws.net.space)}
+    first = (line for line in lines[: searcher.random_start] if line.generation == 0)
+    return [line for line in first if line.arch not in good]

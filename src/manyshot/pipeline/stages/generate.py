@@ -11,6 +11,7 @@ from manyshot import records
 from manyshot.pipeline.build import Workspace
 from manyshot.run_folder import SAMPLER, GeneratedRecord, RunFolder
 from manyshot.search import Limit
+from manyshot.search.table import takes_sampler
 from manyshot.space import Arch
 from manyshot.train import Sampler
 from manyshot.train.checkpoint import load_checkpoint, restore_sampler, save_checkpoint
@@ -87,19 +88,42 @@ def _proposal(ws: Workspace, sampler: Generates, limit: Limit) -> Proposal:
     return Proposal(limit, canonical, likeliest.decodes, not likeliest.within)
 
 
-def save_sampler(folder: Path, sampler: Sampler, probed_images: int) -> None:
-    """Writes what a learnt sampler has learnt, and at what price; nothing for others."""
+def save_sampler(folder: Path, sampler: Sampler, probed_images: int, steps: int) -> None:
+    """Writes what a learnt sampler has learnt, in how many steps, and at what price.
+
+    Nothing is written for others.
+    """
     state = sampler.state_dict()
     if state:
-        save_checkpoint(
-            RunFolder(folder).sampler, {"sampler": state, "probed_images": probed_images}
-        )
+        spent = {"probed_images": probed_images, "steps": steps}
+        save_checkpoint(RunFolder(folder).sampler, {"sampler": state, **spent})
 
 
 def probed_images(folder: Path) -> int:
     """Images forwarded for the probes of the sampler that was trained in `folder`."""
     path = RunFolder(folder).sampler
     return int(load_checkpoint(path)["probed_images"]) if path.exists() else 0
+
+
+def ended_after(folder: Path) -> int | None:
+    """How many steps the supernet of `folder` was trained for, if its sampler learns.
+
+    In folders from before it was written it is not known either.
+    """
+    path = RunFolder(folder).sampler
+    return load_checkpoint(path).get("steps") if path.exists() else None
+
+
+def sampler_of_search(ws: Workspace, folder: Path) -> Sampler | None:
+    """The recipe's sampler as it was trained in `folder`, if the recipe's searcher takes one.
+
+    Raises:
+        RecordError, CheckpointError: as `trained_sampler`, of a sampler that learns.
+    """
+    if not ws.trains_sampler or not takes_sampler(ws.recipe.search.name):
+        return None
+    sampler = ws.sampler()
+    return trained_sampler(ws, folder) if sampler.state_dict() else sampler
 
 
 def trained_sampler(ws: Workspace, folder: Path) -> Sampler:
@@ -116,8 +140,8 @@ def trained_sampler(ws: Workspace, folder: Path) -> Sampler:
         )
     sampler = ws.sampler()
     way_out = (
-        "train the supernet again to another --out folder, or search this one by another "
-        "search.name than generator"
+        "train the supernet again to another --out folder, or search this one by a searcher that "
+        "does not look at samplers, such as search.name = 'random'"
     )
     restore_sampler(sampler, load_checkpoint(path), path, way_out)
     return sampler

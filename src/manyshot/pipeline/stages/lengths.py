@@ -182,7 +182,8 @@ def foretell(
         return
     with progress.stage("estimate", 1) as advance:
         parts = estimate(ws, accelerator, whole=whole)
-        words = ", ".join(f"{what} {in_words(seconds)}" for what, seconds in parts.items())
+        most = {"training": "at most "} if ws.may_end_early else {}
+        words = ", ".join(f"{k} {most.get(k, '')}{in_words(s)}" for k, s in parts.items())
         advance(1, f"about: {words}" if words else "nothing to train")
 
 
@@ -190,8 +191,8 @@ def estimate(ws: Workspace, accelerator: Accelerator, *, whole: bool) -> dict[st
     """How many seconds training, search and finishing are likely to take, by real steps.
 
     Every winner and control counts, though some may be the same network. What it does not know of
-    is a search that shifts, latency, exports and tests. A search that scores many candidates
-    together takes less.
+    is a search that shifts, latency, exports, tests, and a sampler that ends training early. A
+    search that scores many candidates together takes less.
 
     Args:
         ws: what is to run, with its epochs.

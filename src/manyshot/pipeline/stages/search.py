@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from manyshot.nn.modes import evaluating
 from manyshot.pipeline.build import Workspace
 from manyshot.pipeline.checks import GENERATOR
-from manyshot.pipeline.stages.generate import Proposal, Proposed
+from manyshot.pipeline.stages.generate import Proposal, Proposed, sampler_of_search
 from manyshot.pipeline.stages.order import Watched
 from manyshot.pipeline.stages.score import Images, Key, Scorer, fitness_of
 from manyshot.pipeline.stages.shift import ShiftingStage
@@ -73,7 +73,8 @@ def search(
     watched.score_before(progress)
     searcher: Searcher
     if proposed is None:
-        searcher, candidates = ws.searcher(ws.limits()), ws.recipe.search.candidates
+        searcher = ws.searcher(ws.limits(), sampler_of_search(ws, folder))
+        candidates = ws.recipe.search.candidates
     else:
         searcher = Proposed(proposed)
         candidates = len(searcher.left)

@@ -64,5 +64,5 @@ def train_supernet(
         macs_at=ws.macs_at,
     )
     if folder is not None and accelerator.is_main_process:
-        save_sampler(folder, sampler, trainer.probed_images)
+        save_sampler(folder, sampler, trainer.probed_images, trainer.step)
         describe_mixed(ws, folder, sampler)

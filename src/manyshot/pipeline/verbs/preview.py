@@ -160,8 +160,9 @@ def _steps(ws: Workspace, *, whole: bool) -> list[str]:
         teachers = {"original": "the original", "network": "the network of [teacher]"}
         who = teachers.get(train.teacher or "")
         taught = f" Paths learn from {who}." if who else ""
+        most = "at most " if ws.may_end_early else ""
         said.append(
-            f"The supernet is trained by {recipe.sampler.name} sampling: {epochs} of "
+            f"The supernet is trained by {recipe.sampler.name} sampling: {most}{epochs} of "
             f"{plural(steps, 'step')} of {train.batch_size}.{taught}"
         )
     else:

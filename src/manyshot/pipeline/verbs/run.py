@@ -30,7 +30,7 @@ from manyshot.pipeline.stages.adopt import load_source, take_source
 from manyshot.pipeline.stages.controls import choose_controls, finish_controls, judged
 from manyshot.pipeline.stages.describe import describe_space
 from manyshot.pipeline.stages.finish import check_exported, finish, try_formats
-from manyshot.pipeline.stages.generate import probed_images, proposals
+from manyshot.pipeline.stages.generate import ended_after, probed_images, proposals
 from manyshot.pipeline.stages.lengths import foretell, minutes_of, with_lengths
 from manyshot.pipeline.stages.search import Searched, check_winners, search, winners
 from manyshot.pipeline.stages.train import train_stage
@@ -198,7 +198,11 @@ def _run(ws: Workspace, accelerator: Accelerator, folder: Path, progress: Progre
         beside, lines = finish_controls(ws, accelerator, folder, controls, progress, finished)
     result = None
     if accelerator.is_main_process:
-        images = {"train": trained_images(ws), **searched.images, "probe": probed_images(folder)}
+        images = {
+            "train": trained_images(ws, ended_after(folder)),
+            **searched.images,
+            "probe": probed_images(folder),
+        }
         generated = None
         if proposed is not None:
             generated = {p.limit.name: p.record(chosen.get(p.limit.name)) for p in proposed}
@@ -338,12 +342,20 @@ def _tested(
     }
 
 
-def trained_images(ws: Workspace) -> int:
-    """Images that training forwards, whatever network they go through."""
+def trained_images(ws: Workspace, most: int | None = None) -> int:
+    """Images that training forwards, whatever network they go through.
+
+    Args:
+        ws: the run.
+        most: the steps after which its sampler ended training, if that is known.
+    """
     recipe = ws.recipe
     if not recipe.trained_epochs:
         return 0
     paths = (
         1 if recipe.moves else len(ws.sampler().plan(numpy_rng(recipe.seed, "plan", 0), 0).paths)
     )
-    return recipe.trained_epochs * len(ws.batches(recipe.train)) * recipe.train.batch_size * paths
+    steps = recipe.trained_epochs * len(ws.batches(recipe.train))
+    if most is not None:
+        steps = min(steps, most)
+    return steps * recipe.train.batch_size * paths

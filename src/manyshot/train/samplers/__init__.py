@@ -12,6 +12,8 @@ from manyshot.train.plan import Sampler
 from manyshot.train.samplers.complement import Complement
 from manyshot.train.samplers.complexity import ComplexityDistribution, Grid
 from manyshot.train.samplers.fixed_rules import Fair, Only, Sandwich, Uniform
+from manyshot.train.samplers.greedy import Greedy
+from manyshot.train.samplers.mct import MCTSampler
 from manyshot.train.samplers.relaxed import Relaxed
 from manyshot.train.samplers.relaxed_options import RelaxedOptions
 from manyshot.train.samplers.shift import Generates, ShiftNAS, Targeted, uniform_cost
@@ -28,6 +30,8 @@ SAMPLERS: dict[str, Callable[..., Sampler]] = {
     "shiftnas": ShiftNAS,
     "table": ConditionalTable,
     "uniform_cost": uniform_cost,
+    "greedy": Greedy,
+    "mct": MCTSampler,
 }
 
 __all__ = [
@@ -37,7 +41,9 @@ __all__ = [
     "ConditionalTable",
     "Fair",
     "Generates",
+    "Greedy",
     "Grid",
+    "MCTSampler",
     "Only",
     "Relaxed",
     "RelaxedOptions",

@@ -3,32 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, final
+from typing import Any, Literal, final
 
 import numpy as np
+from torch import Tensor
 
 from manyshot.cost import CostTable
 from manyshot.plugins import Positive, checked
 from manyshot.seeding import numpy_rng
-from manyshot.space import SearchSpace
-from manyshot.train.plan import Plan, PlannedPath, Stateless
+from manyshot.space import Arch, SearchSpace
+from manyshot.train.plan import Plan, PlannedPath, Probe, Probed, Stateless
 from manyshot.train.samplers.complexity import Grid
 
 Prior = Literal["frequency", "uniform"]
+Choice = Literal["any", "best", "worst"]
 
 
 @final
 class ConditionalTable(Stateless):
     """Draws a target cost, then each decision by how often its options occur at that cost.
 
-    Wang et al. 2021, arXiv:2011.09011: a table of uniformly drawn architectures, binned by cost;
-    a target bin; each decision on its own by its empirical P(option | bin); again, up to 100 times,
-    while the cost is in another bin. That the one nearest to the bin's centre is then taken, and
-    the grid, are ours; their choice of the best or worst of several is not here.
+    With `choose = "best"` (or `"worst"`) several architectures are drawn for one target, and the
+    one with the lowest (highest) loss on held-out images is trained. They are compared by a probe
+    after the step before, at the weights that the step will move, so that the first step of
+    training has no choice.
+
+    Reference: Wang et al. 2021, "AttentiveNAS" (arXiv:2011.09011): a table of uniformly drawn
+    architectures, binned by cost; a target bin; each decision on its own by its empirical
+    P(option | bin); again, up to 100 times, while the cost is in another bin; the best or worst of
+    several, of which their public code has three. Ours: that the architecture nearest to the bin's
+    centre is taken after the last try, the grid, and that held-out images say which is best.
 
     Attributes:
         grid: the bins.
         members: the table: the drawn architectures of each bin, shape (number, decisions).
+        probes: whether losses decide, and so held-out images are needed.
     """
 
     @checked
@@ -43,6 +52,9 @@ class ConditionalTable(Stateless):
         seed: int = 0,
         prior: Prior = "frequency",
         attempts: Positive = 100,
+        choose: Choice = "any",
+        of: Positive | None = None,
+        images: Positive | None = None,
     ) -> None:
         """Draws the table.
 
@@ -56,11 +68,26 @@ class ConditionalTable(Stateless):
             prior: of the bins: by their `frequency` in the table, or `uniform` over those that
                 are not empty.
             attempts: architectures drawn for one path, at most.
+            choose: which of several architectures of the target bin is trained, by their losses;
+                `any` draws one.
+            of: how many these are; by default 3.
+            images: how many held-out images say which it is; by default 256.
 
         Raises:
             ValueError: for an unknown metric, a value that its type does not allow, a
-                grid beyond the reach of the space, or one in which no draw falls.
+                grid beyond the reach of the space, one in which no draw falls, or `of` or `images`
+                where nothing is chosen.
         """
+        if choose == "any" and (of, images) != (None, None):
+            raise ValueError(
+                "conditional table: of and images say among how many the best or worst is chosen, "
+                "and on what: set choose = 'best' or 'worst', or leave them out"
+            )
+        self.probes = choose != "any"
+        self._sign = -1.0 if choose == "worst" else 1.0
+        self._of, self._images = of or 3, images or 256
+        self._asked: list[Arch] = []
+        self._next: Arch | None = None
         if metric not in costs:
             raise ValueError(
                 f"conditional table: no costs for metric {metric!r}; have {sorted(costs)}"
@@ -82,7 +109,40 @@ class ConditionalTable(Stateless):
 
     def plan(self, rng: np.random.Generator, step: int) -> Plan:
         """One path, in the target bin if one of `attempts` draws is, else the nearest of them."""
-        target = int(rng.choice(len(self._prior), p=self._prior))
+        return Plan((PlannedPath(self._next or self._drawn(self._target(rng), rng)),))
+
+    def probe(self, rng: np.random.Generator, step: int, steps: int) -> Probe | None:
+        """Asks for the losses of several architectures of one target."""
+        if not self.probes:
+            return None
+        target = self._target(rng)
+        self._asked = [self._drawn(target, rng) for _ in range(self._of)]
+        return Probe(tuple(map(PlannedPath, self._asked)), images=self._images)
+
+    def feedback(self, plan: Plan, losses: Sequence[Tensor], probed: Probed | None = None) -> None:
+        """Chooses what the next step trains."""
+        if probed is not None:
+            self._next = self._asked[int((self._sign * probed.losses).argmin())]
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the next step trains, if that is chosen."""
+        return {"next": self._next} if self.probes else {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restores `state_dict`.
+
+        Raises:
+            ValueError: if it is of a table that chooses otherwise.
+        """
+        if not self.probes:
+            super().load_state_dict(state)
+        else:
+            self._next = None if state["next"] is None else tuple(state["next"])
+
+    def _target(self, rng: np.random.Generator) -> int:
+        return int(rng.choice(len(self._prior), p=self._prior))
+
+    def _drawn(self, target: int, rng: np.random.Generator) -> Arch:
         members = self.members[target]
         count, decisions = members.shape
         # the option of a random member has the probability P(option | bin)
@@ -92,4 +152,4 @@ class ConditionalTable(Stateless):
         inside = self.grid.bin_of(costs) == target
         far = np.abs(costs - self.grid.centres[target])
         chosen = int(inside.argmax() if inside.any() else far.argmin())
-        return Plan((PlannedPath(tuple(archs[chosen].tolist())),))
+        return tuple(archs[chosen].tolist())

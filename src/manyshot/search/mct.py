@@ -1,0 +1,180 @@
+"""Monte Carlo tree search over the decisions of a space (MCT-NAS)."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from collections.abc import Sequence
+from typing import final
+
+import numpy as np
+import numpy.typing as npt
+from pydantic.dataclasses import dataclass
+
+from manyshot.plugins import STRICT, AboveZero, AtLeastZero, NotNegative, Positive, Share, checked
+from manyshot.search.budgets import Budgets
+from manyshot.search.draft import Draft, in_turn
+from manyshot.search.limit import Limit
+from manyshot.space import Arch, Descent, KeepsTree, SearchSpace, VisitTree
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
+class MCTOptions:
+    """The options of `MCTSearch`."""
+
+    temperature: AboveZero = 0.05
+    """Of the draw of a child, for rewards from 0 to 1 (the paper's 0.0025 is for its own)."""
+
+    communication: AtLeastZero = 0.2
+    """How much the mean reward of an option in all branches counts beside that of a node."""
+
+    exploration: AtLeastZero = 0.0
+    """How much a rarely visited child gains (the paper's search: nothing)."""
+
+    rollouts: NotNegative = 1
+    """Below a node with fewer visits than so many for each option, children are drawn uniformly
+    (the paper's 6)."""
+
+    decay: Share = 0.96
+    """Of the mean rewards of options, in a tree of its own: how much of one each reward leaves."""
+
+    keep: Positive = 10
+    """How many of the best `elites` returns, for each limit."""
+
+    draws: Positive = 50
+    """Leaves drawn per network wanted before a random network takes its place."""
+
+    attempts: Positive = 500
+    """Random draws per network wanted before giving up."""
+
+    stale_scores: bool = False
+    """Whether scores told at older weights versions are rewards; if not, only those of the latest
+    version are, as long as there are any."""
+
+
+@final
+class MCTSearch:
+    """Descends a tree of decisions, by the mean rewards of what was scored below each node.
+
+    A proposal is drawn from the root down (`VisitTree.draw`), and what was drawn is removed from
+    the tree: nothing told, pending or beyond the limits is drawn twice in an `ask`. The reward of
+    an architecture is the share of scores told that are lower, which has no unit. Where too few
+    leaves are new and within the limits, random networks take their place. With several limits each
+    proposal is drawn for one of them in turn; one history serves all.
+
+    Where the run's sampler keeps a tree (`KeepsTree`, such as `mct`), the search goes on from it:
+    its visits count as scores do, its rewards are rescaled to the mean and spread of shares.
+
+    Reference: Su et al. 2021, "Prioritized Architecture Sampling with Monto-Carlo Tree Search"
+    (arXiv:2103.11922): the tree that training grew, the softmax over mean reward and node
+    communication, random roll-outs below nodes with few visits, the removal of leaves that were
+    evaluated or cost too much. As in their public code, not read in the paper: nodes with fewer
+    than 6 visits per option, no exploration term in the search. Ours: rewards by rank and the
+    temperature for them, scores that are told as rewards (theirs are losses on a batch, scored
+    beside the networks searched), roll-outs that are proposals as others are, one visit per option
+    in place of 6, live leaves as weights, and a tree of its own where there is none.
+
+    Attributes:
+        history: what was told.
+        random_start: see `LearnsFromScores`; zero where the sampler keeps a tree.
+        stale_scores: likewise.
+        top_ups: random networks proposed since construction for want of leaves.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        *,
+        seed: int,
+        limits: Sequence[Limit] = (),
+        sampler: object = None,
+        options: MCTOptions | None = None,
+    ) -> None:
+        """Makes a searcher.
+
+        Args:
+            space: what is searched.
+            seed: the seed of the random stream.
+            limits: alternatives, of which each proposal satisfies one.
+            sampler: the one that the supernet was trained by, whose tree is gone on from.
+            options: how children are drawn, and how often it tries.
+
+        Raises:
+            ValueError: for a sampler whose tree is of another space.
+        """
+        self.space, self.seed, self.limits = space, seed, tuple(limits)
+        self.options = options or MCTOptions()
+        self.stale_scores, self.top_ups = self.options.stale_scores, 0
+        self.random_start = max(1, self.options.rollouts * int(space.counts[:1].sum()))
+        self._begun = VisitTree(space, decay=self.options.decay)
+        if isinstance(sampler, KeepsTree):
+            if sampler.tree.counts.tolist() != space.counts.tolist():
+                raise ValueError("the sampler's tree is of another space: give its own sampler")
+            self._begun, self.random_start = sampler.tree.rescaled(0.5, math.sqrt(1 / 12)), 0
+        self._descent = Descent(
+            temperature=self.options.temperature,
+            exploration=self.options.exploration,
+            communication=self.options.communication,
+            least=self.options.rollouts,
+        )
+        self._budgets = Budgets(space, self.limits)
+        self.history = self._budgets.history
+
+    @checked
+    def ask(self, n: Positive) -> list[Arch]:
+        """Up to `n` architectures; see `Searcher.ask`."""
+        history = self.history
+        rng, grown = history.generator(self.seed), self._grown()
+        draft = Draft(self.space, history.seen, self.options.attempts)
+
+        def propose(budget: int, want: int) -> list[Arch]:
+            tree, limits = grown.copy(), self._budgets.each[budget]
+
+            def leaf() -> Arch:
+                if tree.is_exhausted:
+                    return self.space.smallest  # which was drawn before, as all were
+                arch = tree.draw(rng, self._descent)
+                tree.remove(arch)
+                return arch
+
+            drawn = draft.breed(leaf, want, limits, self.options.draws)
+            told = functools.partial(self._budgets.told, budget)
+            sampled = draft.sample(rng, want - len(drawn), limits, told)
+            self.top_ups += len(sampled)
+            return drawn + sampled
+
+        return history.propose(in_turn(n, len(self._budgets), rng, propose))
+
+    def tell(
+        self, archs: Sequence[Arch], scores: Sequence[float], weights_version: int = 0
+    ) -> None:
+        """Records scores; see `Searcher.tell`."""
+        self.history.tell(archs, scores, weights_version)
+
+    def elites(self) -> list[Arch]:
+        """The `keep` best architectures within each limit, of the scores that count."""
+        budgets, counting = self._budgets, self._counting()
+        kept = []
+        for budget in range(len(budgets)):
+            rows = budgets.rows(budget)
+            fresh = np.intersect1d(rows, counting, assume_unique=True)
+            kept.append(budgets.ranked(budget, fresh if fresh.size else rows, self.options.keep))
+        return list(dict.fromkeys(itertools.chain.from_iterable(kept)))
+
+    def _counting(self) -> npt.NDArray[np.intp]:
+        """The rows of the history whose scores are rewards, oldest first."""
+        fresh = np.flatnonzero(self.history.fresh_N)
+        return np.arange(len(self.history)) if self.options.stale_scores else fresh
+
+    def _grown(self) -> VisitTree:
+        """The tree with the scores told as rewards, and without the leaves told."""
+        tree, rows, archs = self._begun.copy(), self._counting(), self.history.archs
+        scores = self.history.scores_N[rows]
+        ordered = np.sort(scores)
+        below = np.searchsorted(ordered, scores, "left") + np.searchsorted(ordered, scores, "right")
+        for row, twice in zip(rows.tolist(), below.tolist(), strict=True):
+            tree.visit(archs[row], twice / (2 * len(rows)))
+        for arch in archs:
+            tree.remove(arch)
+        return tree
