@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from manyshot.plugins import nearest, shown
+from manyshot.shipped import located
 from manyshot.shown import Shown
 from manyshot.space import METRICS, Budget
 from manyshot.toml import RecipeError as RecipeError
@@ -348,11 +349,25 @@ class OptimiserSettings(Section):
     """So much of every target is shared out over all classes."""
     clip_norm: float | None = Field(default=None, gt=0)
     """Largest norm of the gradient."""
+    sgld: float = Field(default=0.0, ge=0)
+    """Temperature of the noise of Langevin dynamics (SGLD) in steps of SGD: every weight that has a
+    gradient moves besides by a normal number of variance 2 * sgld * rate. 1 samples from
+    exp(-mean loss), 1 / images from exp(-sum of losses), and 0 is no noise."""
     precision: Literal["fp32", "tf32", "bf16", "auto"] = "fp32"
     """Of what is computed in training; weights are always of 32 bits. `tf32` lets a GPU multiply
     numbers of 32 bits by 10 of the 23 bits of their fractions, which is faster, and fp32 by all;
     elsewhere they are the same. `auto` is bf16 where the processor (AMX) or the GPU has units for
     it, and else fp32; the recipe in a run's folder says which it was. Scores are fp32 always."""
+
+    @model_validator(mode="after")
+    def _noise_fits(self) -> Self:
+        if self.sgld and self.optimizer != "sgd":
+            raise ValueError(
+                f"sgld = {self.sgld:g} is noise in steps of SGD, whose variance follows from the "
+                f"rate, and optimizer = {self.optimizer!r} scales each step by itself: take "
+                "optimizer = 'sgd', or leave sgld out"
+            )
+        return self
 
 
 class TrainingSettings(OptimiserSettings):
@@ -471,6 +486,30 @@ BESIDE_RESULTS = frozenset(
 count."""
 
 
+class SnapshotsSettings(Section):
+    """Earlier weights of the same supernet that vote on every path (SD-DARTS).
+
+    How far a path's predictions are from their vote is added to its loss.
+    """
+
+    number: int = Field(default=0, ge=0, le=100)
+    """How many vote; 0 is none. Each takes the memory of all weights, on the device and in
+    checkpoints, and a forward more for every path of a step."""
+    epochs: float = Field(default=1.0, gt=0)
+    """Between two snapshots."""
+    weight: float = Field(default=1.0, gt=0)
+    """The factor of the divergence from the vote."""
+
+    @model_validator(mode="after")
+    def _some_vote(self) -> Self:
+        if not self.number and (self.epochs, self.weight) != (1.0, 1.0):
+            raise ValueError(
+                f"epochs = {self.epochs:g} and weight = {self.weight:g} are of snapshots, and "
+                "number = 0 keeps none: give number, such as 3, or leave both out"
+            )
+        return self
+
+
 class SupernetSettings(TrainingSettings):
     """How the supernet is trained."""
 
@@ -485,6 +524,18 @@ class SupernetSettings(TrainingSettings):
     drop_path_for: Literal["all", "largest"] = "all"
     """Whether `drop_path` is for every path, or for the largest architecture alone, as BigNAS and
     AttentiveNAS have it; it has to be in every step then, as it is by the sandwich rule."""
+    snapshots: SnapshotsSettings = SnapshotsSettings()
+
+    @model_validator(mode="after")
+    def _snapshots_come(self) -> Self:
+        told = self.snapshots
+        timed = self.minutes is not None or self.least_images is not None
+        if told.number and told.epochs >= self.epochs and not timed:
+            raise ValueError(
+                f"snapshots.epochs = {told.epochs:g}: the first snapshot would come when the "
+                f"training of {self.epochs} epochs ends: lower it"
+            )
+        return self
 
     @model_validator(mode="after")
     def _drops_something(self) -> Self:
@@ -764,7 +815,8 @@ class TransferSettings(Section):
     """Epochs of uniform paths after these in which all weights learn before the search, at the
     rate, the warm-up and the schedule of `train`. They end with its average of the weights, if
     there is one (`train.ema`); `train.mixup`, `train.cutmix` and `train.accumulate` have no
-    part in them, nor have `train.rates`, `train.drop_path` and `train.image_sizes`."""
+    part in them, nor have `train.rates`, `train.drop_path`, `train.image_sizes` and
+    `train.snapshots`."""
     classifier: str | None = None
     """The module that makes the logits, as in `head.2`; by default it is found."""
 
@@ -1090,11 +1142,13 @@ class Recipe(Section, Shown):
     def load(cls, path: Path | None = None, overrides: Sequence[str] = ()) -> Self:
         """Reads a recipe and applies overrides such as `"train.epochs=5"` (TOML values).
 
-        Without a path, the default recipe.
+        Without a path, the default recipe. Where there is no file of the path, it may name one of
+        those that come with manyshot, such as `fair`.
 
         Raises:
             RecipeError: for unreadable TOML, an unknown key (with the nearest), or a bad value.
         """
+        path = path and located(path)
         return cls.build(read(path), overrides, "the default recipe" if path is None else str(path))
 
     @classmethod

@@ -44,6 +44,7 @@ STREAMS = {
     "plan": "the paths of a training step, by step and chunk",
     "mix": "how the images of a training step are mixed, by step",
     "step": "dropout and the like in a training step, by step and process",
+    "noise": "the noise of Langevin dynamics, by step of a training or of a search that trains",
     "probe": "what a sampler asks, by step",
     "probed": "architectures whose held-out losses speak of a target cost",
     "probe_images": "which held-out images a probe sees, by step",

@@ -65,6 +65,7 @@ from manyshot.recipe import (
     OptimiserSettings,
     Recipe,
     RecipeError,
+    SnapshotsSettings,
     SupernetSettings,
     TaskSettings,
     TrainingSettings,
@@ -97,6 +98,8 @@ OFF: dict[str, Any] = {
     "random_erasing": 0.0,
     "repeats": 1,
     "image_sizes": None,
+    "sgld": 0.0,
+    "snapshots": SnapshotsSettings().model_dump(),
 }
 """Settings that came later, by what turns them off: then they are no part of what identifies
 weights, so that those of before stay what they are."""

@@ -96,13 +96,14 @@ class Compute:
         finally:
             self._side = before
 
-    def take(self, trained: Sequence[Trained], *, backward: bool = True) -> None:
+    def take(self, trained: Sequence[Trained], *, backward: bool = True, beside: int = 0) -> None:
         """Counts a step.
 
         Args:
             trained: its turns, each with as many images as this process had.
             backward: whether gradients run back through the network; where the classifier alone
                 moves they do not, and its own small backward is not counted.
+            beside: how many more forwards each path takes, as snapshots that vote do.
         """
         self.weight_steps += any(done.phase != "code" for done in trained)
         if self._macs_of is None:
@@ -110,6 +111,8 @@ class Compute:
         for done in trained:
             paths, images = done.plan.paths, done.images
             macs = sum(self._of(path, images, backward) for path in paths)
+            if beside:
+                macs += beside * images * sum(self._of_arch(path.arch) for path in paths)
             if any(path.target == "original" for path in paths):
                 own = self._original_macs
                 macs += images * (self._of_arch(self._largest) if own is None else own)

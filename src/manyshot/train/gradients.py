@@ -30,6 +30,21 @@ class Forward(Protocol):
         ...
 
 
+class Beside(Protocol):
+    """A further loss of every path, such as `manyshot.train.snapshots.Snapshots`."""
+
+    def targets(self, images: Inputs, arch: Arch) -> Any:
+        """What a path's outputs are compared with, without gradients; None adds nothing.
+
+        It is asked before the path runs, and changes no weight, buffer, mode or random stream.
+        """
+        ...
+
+    def loss(self, outputs: Any, targets: Any) -> Tensor:
+        """What is added to the path's loss."""
+        ...
+
+
 def accumulate(
     forward: Forward,
     plan: Plan,
@@ -41,6 +56,7 @@ def accumulate(
     smoothing: float = 0.0,
     share: float = 1.0,
     original: nn.Module | None = None,
+    beside: Beside | None = None,
     backward: Callable[[Tensor], Any] = Tensor.backward,
 ) -> list[Tensor]:
     """Adds the gradient of the plan's weighted losses to what holds gradients already.
@@ -66,6 +82,8 @@ def accumulate(
         smoothing: the share of a target that all classes get alike, in tasks of classes.
         share: factor of all losses: the images' share of the step's.
         original: the network that paths with this target learn from, in eval mode.
+        beside: adds to the losses of paths; a policy that learns from a share of the batch does
+            without.
         backward: what runs in place of `Tensor.backward` for losses of paths.
 
     Returns:
@@ -94,8 +112,11 @@ def accumulate(
                 apart.append((path, leaves))
             else:
                 masked = {"policy": leaves, "masks": path.masks}
+        compared = None if beside is None else beside.targets(images, path.arch)
         outputs = forward(images, path.arch, **masked)
         loss = _loss(path, outputs, targets, teachers, task=task, loss_of=loss_of, largest=largest)
+        if beside is not None and compared is not None:
+            loss = loss + beside.loss(outputs, compared)
         backward(_weighed(loss, share * path.weight))
         if path.arch == largest and path.target == "labels":
             teachers["largest"] = detached(outputs)

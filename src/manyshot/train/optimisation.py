@@ -24,14 +24,15 @@ from manyshot.nn.inputs import Inputs, as_call, batch_of, together
 from manyshot.nn.modes import gpu_products
 from manyshot.nn.pointwise import training_format
 from manyshot.recipe import OptimiserSettings
-from manyshot.seeding import Stream, seed_torch
+from manyshot.seeding import Stream, seed_torch, stream
 from manyshot.sharing import OneShot, Phase
 from manyshot.space import Arch
 from manyshot.supernet import Supernet
 from manyshot.tasks import DEFAULT, Task
 from manyshot.tasks.task import loss_function
 from manyshot.train.exchange import average_gradients, take_from_first
-from manyshot.train.gradients import Forward, accumulate, backward_into
+from manyshot.train.gradients import Beside, Forward, accumulate, backward_into
+from manyshot.train.langevin import heat
 from manyshot.train.plan import Plan, Sampler
 
 
@@ -181,6 +182,7 @@ class Optimisation:
         schedule: LRScheduler | None = None,
         largest: Arch,
         original: nn.Module | None = None,
+        beside: Beside | None = None,
         drop_path: float | None = None,
         drops: Sequence[Arch] | None = None,
         stream: Stream,
@@ -201,6 +203,7 @@ class Optimisation:
                 that each step is handed.
             largest: the architecture that teaches in in-place distillation.
             original: the network that teaches paths of this target; it stays as it is.
+            beside: adds to the losses of paths, in steps that are not of codes alone.
             drop_path: at which rate the deepest residual branch is left out, if any is.
             drops: the architectures that branches are left out of; by default all.
             stream: names the stream of torch's random numbers; each step and each process has a
@@ -218,7 +221,7 @@ class Optimisation:
         self.contiguous = make_safe(net, accelerator.device)
         self._sampler_clip = None if sampler is None else sampler.clip_norm
         self.diverged, self._largest, self._stream = diverged, largest, stream
-        self._original = original
+        self._original, self._beside = original, beside
         self._dropping = None if drop_path is None else Dropping(net, drop_path)
         self._drops = drops
         self._begun = False
@@ -255,7 +258,7 @@ class Optimisation:
                 trained = self._add_gradients(number, turns, phase)
                 if alone and self.accelerator.device.type == "cpu":
                     self.read(trained)
-                self._move(phase, rate)
+                self._move(number, phase, rate)
         finally:
             if self._dropping is not None:
                 self._dropping.turn(False)
@@ -350,6 +353,7 @@ class Optimisation:
                     smoothing=self.settings.label_smoothing,
                     share=turn.share,
                     original=self._original,
+                    beside=None if only_codes else self._beside,
                     backward=backward_into(codes) if only_codes else self.accelerator.backward,
                 )
             images = batch_of(turn.images)
@@ -379,7 +383,7 @@ class Optimisation:
 
         return run
 
-    def _move(self, phase: Phase, rate: float) -> None:
+    def _move(self, number: int, phase: Phase, rate: float) -> None:
         if self.settings.clip_norm is not None:
             self.accelerator.clip_grad_norm_(self.net.parameters(), self.settings.clip_norm)
         for optimizer in self.moving(phase):
@@ -388,6 +392,9 @@ class Optimisation:
                 for group in optimizer.param_groups:
                     group["lr"] = rate * group.get("scale", 1.0)
             optimizer.step()
+            if optimizer is self.weights and self.settings.sgld:
+                of_step = stream(*self._stream, number)  # without the process, which all share
+                heat(optimizer, self.settings.sgld, stream(self._stream[0], "noise", of_step))
             if scheduled is not None:
                 scheduled.step()
         if phase != "code" and self.sampler is not None:

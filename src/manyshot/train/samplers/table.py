@@ -21,10 +21,13 @@ Prior = Literal["frequency", "uniform"]
 class ConditionalTable(Stateless):
     """Draws a target cost, then each decision by how often its options occur at that cost.
 
-    Wang et al. 2021, arXiv:2011.09011: a table of uniformly drawn architectures, binned by cost;
-    a target bin; each decision on its own by its empirical P(option | bin); again, up to 100 times,
-    while the cost is in another bin. That the one nearest to the bin's centre is then taken, and
-    the grid, are ours; their choice of the best or worst of several is not here.
+    A table of uniformly drawn architectures is binned by cost. A step draws a target bin, then each
+    decision on its own by its empirical P(option | bin), again, up to 100 times, while the cost is
+    in another bin.
+
+    Reference: AttentiveNAS (Wang et al. 2021, arXiv:2011.09011). The table and the draws are the
+    paper's; that the draw nearest to the bin's centre is taken where none is inside, and the grid,
+    are ours. The paper's choice of the best or worst of several is not here.
 
     Attributes:
         grid: the bins.
