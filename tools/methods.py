@@ -42,6 +42,7 @@ class Slot:
 
 
 SLOTS = (
+    Slot("finish.distillation", "manyshot.train.distilling:DISTILLERS"),
     Slot("sharing", "manyshot.sharing:SHARINGS", "SharingSuite"),
     Slot("sampler", "manyshot.train.samplers:SAMPLERS", "SamplerSuite"),
     Slot("search", "manyshot.search.table:SEARCHERS", "SearcherSuite"),

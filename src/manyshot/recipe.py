@@ -579,6 +579,31 @@ class TeacherSettings(Section):
     """See `mean`."""
     digest: str | None = None
     """Of its weights; a run says it, so that it never goes on with another teacher."""
+    others: list[Options] = []
+    """Further teachers, as tables `[[teacher.others]]` of the keys above; all teach together, as
+    `finish.distillation` says, and to a supernet the mean of what they predict."""
+
+    @property
+    def every(self) -> list[TeacherSettings]:
+        """This one and the others."""
+        return [self, *(TeacherSettings.model_validate(each) for each in self.others)]
+
+    @field_validator("others")
+    @classmethod
+    def _are_teachers(cls, others: list[Options]) -> list[Options]:
+        """Each by itself is one, whose paths later commands find from any working folder."""
+        read = []
+        for each in others:
+            if "digest" in each or "others" in each:
+                raise ValueError("digest and others are of [teacher] itself: leave them out")
+            try:
+                one = cls.model_validate(each)
+            except ValidationError as error:
+                raise ValueError(_explain(cls, error)) from error
+            if not one.is_there:
+                raise ValueError("each names a teacher: give run or name")
+            read.append(one.model_dump(exclude_unset=True))
+        return read
 
     @field_validator("run", "weights")
     @classmethod
@@ -595,10 +620,12 @@ class TeacherSettings(Section):
     def _is_one(self) -> Self:
         if self.run is not None and self.name is not None:
             raise ValueError("run and name are two teachers: give one")
-        asked = [key for key, field in type(self).model_fields.items() if key != "digest"
-                 and getattr(self, key) != field.default]  # fmt: skip
+        fields = {k: f for k, f in type(self).model_fields.items() if k not in ("digest", "others")}
+        asked = [key for key, field in fields.items() if getattr(self, key) != field.default]
         of_run, of_name = {"run", "budget", "arch"}, {"name", "options", "pretrained", "weights",
                                                       "mean", "std"}  # fmt: skip
+        if not self.is_there and self.others:
+            raise ValueError("others without run or name: give the first teacher in [teacher]")
         if not self.is_there and asked:
             raise ValueError(f"{', '.join(asked)} without run or name says nothing: give one")
         wrong = [key for key in asked if key not in (of_name if self.run is None else of_run)]
@@ -837,6 +864,16 @@ class LatencySettings(Section):
     """Runs that are timed; their median counts."""
 
 
+class DistillationSettings(Section):
+    """How is learnt from a teacher, or from several, in place of labels."""
+
+    name: str = "mean"
+    """mean (of what the teachers predict), ae_kd (teachers are weighed in every step), or
+    `package.module:attribute`."""
+    options: Options = {}
+    """Its arguments, such as `temperature`."""
+
+
 class FinishSettings(Section):
     """What becomes of a winner."""
 
@@ -848,10 +885,30 @@ class FinishSettings(Section):
     training: TrainingSettings = TrainingSettings(epochs=10, lr=0.01)
     """Of `finetune` and `scratch`. Its `minutes` are for each winner, timed by the largest network
     of some hundred that are within a budget."""
-    teacher: Literal["original", "network", "none"] = "none"
+    teacher: Literal["original", "network", "supernet", "none"] = "none"
     """Learn from labels alone, so that winners of all methods are finished alike; or from the
-    network as it was before its conversion, or that of `[teacher]`, which is run for every
-    batch."""
+    network as it was before its conversion, those of `[teacher]`, or architectures of this run's
+    own supernet, which are run for every batch."""
+    taught_by: list[str] = ["largest"]
+    """With `teacher = "supernet"`: its architectures that teach, such as `"0-2-1"` or `"largest"`,
+    with the weights that the search ended with."""
+    distillation: DistillationSettings = DistillationSettings()
+
+    @model_validator(mode="after")
+    def _learns_from_them(self) -> Self:
+        if self.teacher != "supernet" and self.taught_by != ["largest"]:
+            raise ValueError(
+                f"taught_by = {self.taught_by} are architectures of the supernet, and teacher = "
+                f"{self.teacher!r}: set teacher = 'supernet', or leave taught_by out"
+            )
+        if not self.taught_by or len({*self.taught_by}) < len(self.taught_by):
+            raise ValueError("taught_by: give at least one architecture, and none twice")
+        if self.teacher == "none" and self.distillation != DistillationSettings():
+            raise ValueError(
+                f"distillation.name = {self.distillation.name!r} says how to learn from a teacher, "
+                "and teacher = 'none': name one, or leave distillation out"
+            )
+        return self
 
 
 class ControlsSettings(Section):
@@ -1093,6 +1150,10 @@ class Recipe(Section, Shown):
                 "[teacher] names a network that nothing learns from: set train.teacher = 'network' "
                 "or finish.teacher = 'network', or leave it out"
             )
+        if self.finish.teacher == "supernet" and self.finish.mode == "inherit":
+            raise ValueError(
+                "finish.teacher = 'supernet' has no effect: finish.mode = 'inherit' trains nothing"
+            )
         idle = {
             "train": self.moves or not self.train.epochs,
             "finish": self.finish.mode == "inherit",
@@ -1130,12 +1191,14 @@ class Recipe(Section, Shown):
         """The keys whose value names code outside manyshot, `package.module:attribute`."""
         sections = ("network", "sharing", "task", "data", "sampler", "search")
         names = {f"{section}.name": getattr(self, section).name for section in sections}
+        names["finish.distillation.name"] = self.finish.distillation.name
         if self.network.library is not None:
             del names["network.name"]
         names |= {f"costs.{name}": function for name, function in self.costs.items()}
-        teacher = self.teacher.name or ""
-        if not teacher.startswith(tuple(f"{library}:" for library in LIBRARIES)):
-            names["teacher.name"] = teacher
+        for i, teacher in enumerate(self.teacher.every):
+            name = teacher.name or ""
+            if not name.startswith(tuple(f"{library}:" for library in LIBRARIES)):
+                names[f"teacher.others[{i - 1}].name" if i else "teacher.name"] = name
         return {key: name for key, name in names.items() if ":" in name}
 
     @classmethod

@@ -3,6 +3,14 @@
 from manyshot.recipe import TrainingSettings
 from manyshot.train.accelerator import engine
 from manyshot.train.checkpoint import CheckpointError, load_weights, save_weights
+from manyshot.train.distilling import (
+    AEKD,
+    DISTILLERS,
+    Distiller,
+    MeanOfTeachers,
+    Several,
+    make_distiller,
+)
 from manyshot.train.journal import TrainingWarning
 from manyshot.train.optimisation import NonFiniteLoss, Standalone
 from manyshot.train.plan import Forwarding, Plan, PlannedPath, Probe, Probed, Sampler, Stateless
@@ -22,11 +30,15 @@ from manyshot.train.samplers import (
 from manyshot.train.trainer import Trainer, train
 
 __all__ = [
+    "AEKD",
+    "DISTILLERS",
     "SAMPLERS",
     "CheckpointError",
     "ConditionalTable",
+    "Distiller",
     "Fair",
     "Forwarding",
+    "MeanOfTeachers",
     "NonFiniteLoss",
     "Only",
     "Plan",
@@ -35,6 +47,7 @@ __all__ = [
     "Probed",
     "Sampler",
     "Sandwich",
+    "Several",
     "ShiftNAS",
     "ShiftNASOptions",
     "Standalone",
@@ -46,6 +59,7 @@ __all__ = [
     "Uniform",
     "engine",
     "load_weights",
+    "make_distiller",
     "make_sampler",
     "save_weights",
     "train",

@@ -30,8 +30,9 @@ from manyshot.space import Arch
 from manyshot.supernet import Supernet
 from manyshot.tasks import DEFAULT, Task
 from manyshot.tasks.task import loss_function
+from manyshot.train.distilling import Distiller
 from manyshot.train.exchange import average_gradients, take_from_first
-from manyshot.train.gradients import Beside, Forward, accumulate, backward_into
+from manyshot.train.gradients import MEAN, Beside, Forward, accumulate, backward_into
 from manyshot.train.langevin import heat
 from manyshot.train.plan import Plan, Sampler
 
@@ -182,6 +183,7 @@ class Optimisation:
         schedule: LRScheduler | None = None,
         largest: Arch,
         original: nn.Module | None = None,
+        distiller: Distiller = MEAN,
         beside: Beside | None = None,
         drop_path: float | None = None,
         drops: Sequence[Arch] | None = None,
@@ -203,6 +205,7 @@ class Optimisation:
                 that each step is handed.
             largest: the architecture that teaches in in-place distillation.
             original: the network that teaches paths of this target; it stays as it is.
+            distiller: says how these learn from it.
             beside: adds to the losses of paths, in steps that are not of codes alone.
             drop_path: at which rate the deepest residual branch is left out, if any is.
             drops: the architectures that branches are left out of; by default all.
@@ -221,7 +224,7 @@ class Optimisation:
         self.contiguous = make_safe(net, accelerator.device)
         self._sampler_clip = None if sampler is None else sampler.clip_norm
         self.diverged, self._largest, self._stream = diverged, largest, stream
-        self._original, self._beside = original, beside
+        self._original, self._distiller, self._beside = original, distiller, beside
         self._dropping = None if drop_path is None else Dropping(net, drop_path)
         self._drops = drops
         self._begun = False
@@ -353,6 +356,7 @@ class Optimisation:
                     smoothing=self.settings.label_smoothing,
                     share=turn.share,
                     original=self._original,
+                    distiller=self._distiller,
                     beside=None if only_codes else self._beside,
                     backward=backward_into(codes) if only_codes else self.accelerator.backward,
                 )

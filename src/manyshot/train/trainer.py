@@ -35,7 +35,9 @@ from manyshot.train.checkpoint import (
     save_checkpoint,
 )
 from manyshot.train.compute import Compute, MacsOf
+from manyshot.train.distilling import Distiller, number_of_teachers
 from manyshot.train.evidence import EvidenceOfCodes
+from manyshot.train.gradients import MEAN
 from manyshot.train.journal import Journal, TrainingWarning
 from manyshot.train.mixing import Mixer
 from manyshot.train.optim import (
@@ -100,6 +102,7 @@ class Trainer:
         held_out: HeldOut | None = None,
         validation: HeldOut | None = None,
         original: nn.Module | None = None,
+        distiller: Distiller = MEAN,
         optimizer: OptimizerFactory | None = None,
         schedule: ScheduleFactory | None = None,
         macs_of: MacsOf | None = None,
@@ -127,6 +130,7 @@ class Trainer:
                 whether the codes of a sharing scheme matter; without it, it is not.
             original: the network that teaches paths of this target, on the same device; it stays as
                 it is, and is no part of checkpoints.
+            distiller: says how paths learn from it.
             optimizer: makes the optimiser of weights, whose rates are then the peaks; by default
                 `settings` say which.
             schedule: makes the schedule of its rates, for as many steps as move weights; by default
@@ -148,6 +152,8 @@ class Trainer:
                 "are none: give Trainer(held_out=...), or sampler.held_out in a recipe"
             )
         check_parts(settings.accumulate, batches.batch_size, accelerator.num_processes)
+        if original is not None:
+            distiller.check(task, number_of_teachers(original))
         self.net, self.sampler, self.batches, self.seed = net, sampler, batches, seed
         self.step, self.weight_step = 0, 0
         if not learns_codes(net.sharing, steps := settings.epochs * len(batches)):
@@ -192,6 +198,7 @@ class Trainer:
             sampler=sampler,
             largest=largest,
             original=original,
+            distiller=distiller,
             beside=self.snapshots,
             drop_path=settings.drop_path,
             drops=self._drops(largest),
