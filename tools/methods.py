@@ -32,7 +32,7 @@ class Slot:
 
     Attributes:
         section: of a recipe, which names one of them.
-        table: where they are, as `module:attribute`; one that is not there (yet) is left out.
+        table: where they are, as `module:attribute`.
         suite: the class of tests that each has to pass; empty if there is none.
     """
 
@@ -42,10 +42,10 @@ class Slot:
 
 
 SLOTS = (
-    Slot("finish.distillation", "manyshot.train.distilling:DISTILLERS"),
     Slot("sharing", "manyshot.sharing:SHARINGS", "SharingSuite"),
     Slot("sampler", "manyshot.train.samplers:SAMPLERS", "SamplerSuite"),
     Slot("search", "manyshot.search.table:SEARCHERS", "SearcherSuite"),
+    Slot("finish.distillation", "manyshot.train.distilling:DISTILLERS"),
 )
 
 
@@ -131,7 +131,9 @@ def methods() -> list[Method]:
             names = frozenset({plain.__name__, f"{slot.section}: {name}"})
             keys = {f"{slot.section}.name": name}
             listed.append(Method(slot.section, name, plain, keys, names, slot.suite))
-    return [*listed, *others()]
+    listed += others()
+    slots = list(dict.fromkeys(method.slot for method in listed))
+    return sorted(listed, key=lambda method: slots.index(method.slot))
 
 
 # -- what is said of a method ----------------------------------------------------------------------
@@ -155,20 +157,20 @@ def reference(method: Method) -> str:
 
 
 def paper(method: Method) -> str:
-    """The first words of its reference: what it is called, its authors and where it is.
+    """The beginning of its reference, up to the number or address of the first paper.
 
     Raises:
-        ValueError: if the reference is another text than `NAME (AUTHORS YEAR, arXiv:NUMBER)`.
+        ValueError: if there is none in the first words, of which there are authors and year.
     """
     text = reference(method)
-    match = re.match(rf"[^(]+\([^)]*\b{_NUMBER}[^)]*\)", text)
+    match = re.match(rf".{{5,240}}?\b\d{{4}}.{{0,240}}?{_NUMBER}", text)
     if match is None:
         raise ValueError(
             f"{method.slot} {method.name!r}: its reference begins {text[:60]!r}: begin it with "
-            "what the method is called, and in brackets authors, year, and arXiv:NUMBER, "
-            "doi:NUMBER or an address"
+            "authors, year, and arXiv:NUMBER, doi:NUMBER or an address"
         )
-    return match[0]
+    said = match[0]
+    return said + ")" * (said.count("(") - said.count(")"))
 
 
 def recipe(method: Method) -> Path:
@@ -185,11 +187,12 @@ def recipe(method: Method) -> Path:
             "recipes/methods/NAME.toml"
         )
     own = re.sub(r"\W", "_", method.name)
-    [number] = re.findall(_NUMBER, paper(method))
+    number = re.findall(_NUMBER, paper(method))[-1]
 
-    def far(path: Path) -> tuple[bool, bool, bool, Path]:
-        head = (ROOT / path).read_text().partition("\nschema")[0]
-        return path.stem != own, number not in head, path.parent.name != "methods", path
+    def far(path: Path) -> tuple[bool, bool, bool, bool, Path]:
+        head, name = (ROOT / path).read_text().partition("\nschema")[0], path.stem
+        alone, large = path.parent.name == "methods", name.startswith("imagenet")
+        return name != own, number not in head, not alone, large, path
 
     return min(using, key=far)
 

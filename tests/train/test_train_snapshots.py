@@ -211,7 +211,9 @@ def test_noise_has_the_variance_of_langevin_dynamics():
         ratio = float((noise**2).sum() / (2 * 0.5 * rate))  # chi squared, of 20,000
         assert 1e-4 < chi2.cdf(ratio, len(noise)) < 1 - 1e-4
         assert abs(float(noise.mean())) < 4 * (rate / len(noise)) ** 0.5
-    assert float(torch.corrcoef(torch.stack([first, second]).detach())[0, 1]) == pytest.approx(0, abs=0.03)
+    assert float(torch.corrcoef(torch.stack([first, second]).detach())[0, 1]) == pytest.approx(
+        0, abs=0.03
+    )
     assert torch.equal(idle, torch.zeros_like(idle))
 
 
