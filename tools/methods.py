@@ -318,12 +318,12 @@ def _named(node: ast.AST) -> Iterator[str]:
         match inner:
             case ast.Name(id=name) | ast.Attribute(attr=name) | ast.arg(arg=name):
                 yield name
-            case ast.keyword(arg=str(name), value=ast.Constant(value=value)):
-                yield f"{name}={value}"
-            case ast.Dict(keys=names, values=values):
-                for name, value in zip(names, values, strict=True):
-                    if isinstance(name, ast.Constant) and isinstance(value, ast.Constant):
-                        yield f"{name.value}={value.value}"
+            case ast.keyword(arg=str(option), value=ast.Constant(value=set_to)):
+                yield f"{option}={set_to!s}"
+            case ast.Dict(keys=keys, values=values):
+                for key, told in zip(keys, values, strict=True):
+                    if isinstance(key, ast.Constant) and isinstance(told, ast.Constant):
+                        yield f"{key.value!s}={told.value!s}"
             case ast.Call(func=function, args=[ast.Constant(value=str(value)), *_]):
                 sections = {"searcher": "search"}
                 kind = _name(function).removeprefix("make_")

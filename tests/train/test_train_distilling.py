@@ -90,6 +90,7 @@ def test_two_unit_vectors_share_alike_whatever_their_angle_and_lengths_are_undon
     )
     opposed = torch.tensor([[1.0, 0.0], [1.0, 0.0], [-1.0, 0.0]], dtype=torch.float64)
     assert teachers_factors(opposed, 0.6)[2] == pytest.approx(0.5)
+    assert teachers_factors(opposed, 0.4)[2] == pytest.approx(0.4)  # as much as it may
 
 
 def test_a_teacher_without_a_gradient_has_no_part():
