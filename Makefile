@@ -42,6 +42,7 @@ format: $(VENV)/.installed
 # loaded from elsewhere.
 docs: $(VENV)/.docs
 	$(BIN)/python -m tools.reference
+	$(BIN)/python -m tools.methods
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 $(VENV)/.docs: $(VENV)/.installed

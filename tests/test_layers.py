@@ -24,8 +24,9 @@ ALLOWED: dict[str, set[str]] = {
     "tasks": {"nn"},
     "crews": set(),
     "evaluate": {"crews", "supernet", "nn", "space", "data", "tasks"},
-    "recipe": {"space", "toml"},
+    "recipe": {"shipped", "space", "toml"},
     "recipe_keys": {"recipe", "toml"},
+    "shipped": {"toml"},
     "toml": set(),
     "train": {
         *("evaluate", "cost", "sharing", "supernet", "nn", "space", "data", "records"),
@@ -39,9 +40,9 @@ ALLOWED: dict[str, set[str]] = {
     "rank": {"space", "run_folder"},
     "trust": {"records", "recipe", "run_folder"},
     "writing": {"records", "recipe", "run_folder"},
-    "tables": {"rank", "recipe", "recipe_keys", "run_folder"},
+    "tables": {"rank", "recipe", "recipe_keys", "run_folder", "shipped"},
     "report": {"space", "records", "recipe", "run_folder", "tables"},
-    "show": {"recipe_keys", "run_folder", "tables"},
+    "show": {"recipe_keys", "run_folder", "shipped", "tables"},
     "export": {"supernet", "nn", "space", "records", "data"},
 }
 EVERYTHING = {"pipeline", "runs", "cli", "notebook", "testing", "__init__", "__main__"}
@@ -56,6 +57,7 @@ NO_TORCH = {
     "run_folder",
     "recipe",
     "recipe_keys",
+    "shipped",
     "toml",
     "trust",
     "writing",

@@ -60,7 +60,7 @@ def test_what_is_said_of_some(path, kind, words):
 
 def test_a_section_has_those_below_it():
     of = {key.section for key in keys("finish")}
-    assert of == {"finish", "finish.training"}
+    assert of == {"finish", "finish.distillation", "finish.training"}
     assert {key.section for key in keys("finish.training")} == {"finish.training"}
     with pytest.raises(RecipeError, match="has no section 'finsh'; did you mean 'finish'"):
         keys("finsh")

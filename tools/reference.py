@@ -25,7 +25,7 @@ MORE = {
 
 
 ORDER = (
-    *("run", "init", "recipe", "space", "train", "search", "transfer"),
+    *("run", "init", "recipe", "recipes", "space", "train", "search", "transfer"),
     *("export", "predict", "benchmark", "truth", "rank", "compare", "report"),
 )
 """Commands as the page has them."""

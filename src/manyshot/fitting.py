@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from manyshot.supernet import Supernet
 from manyshot.tasks import Loss, Task, WithLoss, as_task
 from manyshot.train import Only, Sampler, Standalone, Taught, Trainer, Uniform, engine, train
 from manyshot.train.compute import MacsOf
+from manyshot.train.distilling import Distiller, MeanOfTeachers, Several
 from manyshot.train.optim import OptimizerFactory, ScheduleFactory
 from manyshot.train.precision import said_of_precision, settled
 from manyshot.train.probing import HeldOut
@@ -35,7 +36,8 @@ def fit(
     *,
     task: Task | str = "classification",
     sampler: Sampler | None = None,
-    teacher: nn.Module | None = None,
+    teacher: nn.Module | Sequence[nn.Module] | None = None,
+    distiller: Distiller | None = None,
     loss: Loss | None = None,
     optimizer: OptimizerFactory | None = None,
     schedule: ScheduleFactory | None = None,
@@ -68,7 +70,8 @@ def fit(
         task: what is learnt: its loss, and what it checks of the first batch; or its name.
         sampler: which paths train next; by default uniform ones.
         teacher: a trained network, such as the one that `ms.convert` was given; everything learns
-            from its predictions in place of labels, and it stays as it is.
+            from its predictions in place of labels, and it stays as it is. Several teach together.
+        distiller: how is learnt from teachers; by default `ms.train.MeanOfTeachers()`.
         loss: the mean loss of a batch from outputs and targets, in place of the task's.
         optimizer: makes the optimiser of weights from parameter groups, such as
             `functools.partial(torch.optim.RMSprop, lr=0.01)`; by default `settings` say which. Its
@@ -152,7 +155,10 @@ def fit(
         raise ValueError("a sampler chooses paths of a ms.Supernet, and this module has none")
     else:
         trained, sampler, largest = Standalone(net), Only(()), ()
+    if teacher is None and distiller is not None:
+        raise ValueError("distiller says how to learn from a teacher, and none is given")
     if teacher is not None:
+        teacher = teacher if isinstance(teacher, nn.Module) else Several(teacher)
         sampler = Taught(sampler, "original")
     if fingerprint is None:
         fingerprint = f"seed {seed}, {settings.model_dump_json(exclude=set(BESIDE_RESULTS))}"
@@ -173,6 +179,7 @@ def fit(
         held_out=held_out,
         validation=validation,
         original=teacher,
+        distiller=distiller or MeanOfTeachers(),
         optimizer=optimizer,
         schedule=schedule,
         macs_of=macs_of,

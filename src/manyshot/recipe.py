@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from manyshot.plugins import nearest, shown
+from manyshot.shipped import located
 from manyshot.shown import Shown
 from manyshot.space import METRICS, Budget
 from manyshot.toml import RecipeError as RecipeError
@@ -348,11 +349,25 @@ class OptimiserSettings(Section):
     """So much of every target is shared out over all classes."""
     clip_norm: float | None = Field(default=None, gt=0)
     """Largest norm of the gradient."""
+    sgld: float = Field(default=0.0, ge=0)
+    """Temperature of the noise of Langevin dynamics (SGLD) in steps of SGD: every weight that has a
+    gradient moves besides by a normal number of variance 2 * sgld * rate. 1 samples from
+    exp(-mean loss), 1 / images from exp(-sum of losses), and 0 is no noise."""
     precision: Literal["fp32", "tf32", "bf16", "auto"] = "fp32"
     """Of what is computed in training; weights are always of 32 bits. `tf32` lets a GPU multiply
     numbers of 32 bits by 10 of the 23 bits of their fractions, which is faster, and fp32 by all;
     elsewhere they are the same. `auto` is bf16 where the processor (AMX) or the GPU has units for
     it, and else fp32; the recipe in a run's folder says which it was. Scores are fp32 always."""
+
+    @model_validator(mode="after")
+    def _noise_fits(self) -> Self:
+        if self.sgld and self.optimizer != "sgd":
+            raise ValueError(
+                f"sgld = {self.sgld:g} is noise in steps of SGD, whose variance follows from the "
+                f"rate, and optimizer = {self.optimizer!r} scales each step by itself: take "
+                "optimizer = 'sgd', or leave sgld out"
+            )
+        return self
 
 
 class TrainingSettings(OptimiserSettings):
@@ -471,6 +486,30 @@ BESIDE_RESULTS = frozenset(
 count."""
 
 
+class SnapshotsSettings(Section):
+    """Earlier weights of the same supernet that vote on every path (SD-DARTS).
+
+    How far a path's predictions are from their vote is added to its loss.
+    """
+
+    number: int = Field(default=0, ge=0, le=100)
+    """How many vote; 0 is none. Each takes the memory of all weights, on the device and in
+    checkpoints, and a forward more for every path of a step."""
+    epochs: float = Field(default=1.0, gt=0)
+    """Between two snapshots."""
+    weight: float = Field(default=1.0, gt=0)
+    """The factor of the divergence from the vote."""
+
+    @model_validator(mode="after")
+    def _some_vote(self) -> Self:
+        if not self.number and (self.epochs, self.weight) != (1.0, 1.0):
+            raise ValueError(
+                f"epochs = {self.epochs:g} and weight = {self.weight:g} are of snapshots, and "
+                "number = 0 keeps none: give number, such as 3, or leave both out"
+            )
+        return self
+
+
 class SupernetSettings(TrainingSettings):
     """How the supernet is trained."""
 
@@ -485,6 +524,18 @@ class SupernetSettings(TrainingSettings):
     drop_path_for: Literal["all", "largest"] = "all"
     """Whether `drop_path` is for every path, or for the largest architecture alone, as BigNAS and
     AttentiveNAS have it; it has to be in every step then, as it is by the sandwich rule."""
+    snapshots: SnapshotsSettings = SnapshotsSettings()
+
+    @model_validator(mode="after")
+    def _snapshots_come(self) -> Self:
+        told = self.snapshots
+        timed = self.minutes is not None or self.least_images is not None
+        if told.number and told.epochs >= self.epochs and not timed:
+            raise ValueError(
+                f"snapshots.epochs = {told.epochs:g}: the first snapshot would come when the "
+                f"training of {self.epochs} epochs ends: lower it"
+            )
+        return self
 
     @model_validator(mode="after")
     def _drops_something(self) -> Self:
@@ -528,6 +579,31 @@ class TeacherSettings(Section):
     """See `mean`."""
     digest: str | None = None
     """Of its weights; a run says it, so that it never goes on with another teacher."""
+    others: list[Options] = []
+    """Further teachers, as tables `[[teacher.others]]` of the keys above; all teach together, as
+    `finish.distillation` says, and to a supernet the mean of what they predict."""
+
+    @property
+    def every(self) -> list[TeacherSettings]:
+        """This one and the others."""
+        return [self, *(TeacherSettings.model_validate(each) for each in self.others)]
+
+    @field_validator("others")
+    @classmethod
+    def _are_teachers(cls, others: list[Options]) -> list[Options]:
+        """Each by itself is one, whose paths later commands find from any working folder."""
+        read = []
+        for each in others:
+            if "digest" in each or "others" in each:
+                raise ValueError("digest and others are of [teacher] itself: leave them out")
+            try:
+                one = cls.model_validate(each)
+            except ValidationError as error:
+                raise ValueError(_explain(cls, error)) from error
+            if not one.is_there:
+                raise ValueError("each names a teacher: give run or name")
+            read.append(one.model_dump(exclude_unset=True))
+        return read
 
     @field_validator("run", "weights")
     @classmethod
@@ -544,10 +620,12 @@ class TeacherSettings(Section):
     def _is_one(self) -> Self:
         if self.run is not None and self.name is not None:
             raise ValueError("run and name are two teachers: give one")
-        asked = [key for key, field in type(self).model_fields.items() if key != "digest"
-                 and getattr(self, key) != field.default]  # fmt: skip
+        fields = {k: f for k, f in type(self).model_fields.items() if k not in ("digest", "others")}
+        asked = [key for key, field in fields.items() if getattr(self, key) != field.default]
         of_run, of_name = {"run", "budget", "arch"}, {"name", "options", "pretrained", "weights",
                                                       "mean", "std"}  # fmt: skip
+        if not self.is_there and self.others:
+            raise ValueError("others without run or name: give the first teacher in [teacher]")
         if not self.is_there and asked:
             raise ValueError(f"{', '.join(asked)} without run or name says nothing: give one")
         wrong = [key for key in asked if key not in (of_name if self.run is None else of_run)]
@@ -648,7 +726,7 @@ class SearchSettings(Section):
     """Which architectures are best."""
 
     name: str = "evolution"
-    """random, evolution, regularised_evolution, nsga2, predictor, nevonas, dc_nas, perturbation, mct,
+    """random, evolution, regularised_evolution, nsga2, predictor, mct, nevonas, dc_nas, perturbation,
     `package.module:attribute`, or generator: no search, the sampler's generator says which."""
     budgets: list[str] = ["macs<=15%", "macs<=25%", "macs<=60%"]
     """Limits on macs, params, size (of weights, as in `"size<=5MB"`), latency_ms or one of [costs],
@@ -796,7 +874,8 @@ class TransferSettings(Section):
     """Epochs of uniform paths after these in which all weights learn before the search, at the
     rate, the warm-up and the schedule of `train`. They end with its average of the weights, if
     there is one (`train.ema`); `train.mixup`, `train.cutmix` and `train.accumulate` have no
-    part in them, nor have `train.rates`, `train.drop_path` and `train.image_sizes`."""
+    part in them, nor have `train.rates`, `train.drop_path`, `train.image_sizes` and
+    `train.snapshots`."""
     classifier: str | None = None
     """The module that makes the logits, as in `head.2`; by default it is found."""
 
@@ -817,6 +896,16 @@ class LatencySettings(Section):
     """Runs that are timed; their median counts."""
 
 
+class DistillationSettings(Section):
+    """How is learnt from a teacher, or from several, in place of labels."""
+
+    name: str = "mean"
+    """mean (of what the teachers predict), ae_kd (teachers are weighed in every step), or
+    `package.module:attribute`."""
+    options: Options = {}
+    """Its arguments, such as `temperature`."""
+
+
 class FinishSettings(Section):
     """What becomes of a winner."""
 
@@ -828,10 +917,30 @@ class FinishSettings(Section):
     training: TrainingSettings = TrainingSettings(epochs=10, lr=0.01)
     """Of `finetune` and `scratch`. Its `minutes` are for each winner, timed by the largest network
     of some hundred that are within a budget."""
-    teacher: Literal["original", "network", "none"] = "none"
+    teacher: Literal["original", "network", "supernet", "none"] = "none"
     """Learn from labels alone, so that winners of all methods are finished alike; or from the
-    network as it was before its conversion, or that of `[teacher]`, which is run for every
-    batch."""
+    network as it was before its conversion, those of `[teacher]`, or architectures of this run's
+    own supernet, which are run for every batch."""
+    taught_by: list[str] = ["largest"]
+    """With `teacher = "supernet"`: its architectures that teach, such as `"0-2-1"` or `"largest"`,
+    with the weights that the search ended with."""
+    distillation: DistillationSettings = DistillationSettings()
+
+    @model_validator(mode="after")
+    def _learns_from_them(self) -> Self:
+        if self.teacher != "supernet" and self.taught_by != ["largest"]:
+            raise ValueError(
+                f"taught_by = {self.taught_by} are architectures of the supernet, and teacher = "
+                f"{self.teacher!r}: set teacher = 'supernet', or leave taught_by out"
+            )
+        if not self.taught_by or len({*self.taught_by}) < len(self.taught_by):
+            raise ValueError("taught_by: give at least one architecture, and none twice")
+        if self.teacher == "none" and self.distillation != DistillationSettings():
+            raise ValueError(
+                f"distillation.name = {self.distillation.name!r} says how to learn from a teacher, "
+                "and teacher = 'none': name one, or leave distillation out"
+            )
+        return self
 
 
 class ControlsSettings(Section):
@@ -1075,6 +1184,10 @@ class Recipe(Section, Shown):
                 "[teacher] names a network that nothing learns from: set train.teacher = 'network' "
                 "or finish.teacher = 'network', or leave it out"
             )
+        if self.finish.teacher == "supernet" and self.finish.mode == "inherit":
+            raise ValueError(
+                "finish.teacher = 'supernet' has no effect: finish.mode = 'inherit' trains nothing"
+            )
         idle = {
             "train": self.moves or not self.train.epochs,
             "finish": self.finish.mode == "inherit",
@@ -1112,23 +1225,27 @@ class Recipe(Section, Shown):
         """The keys whose value names code outside manyshot, `package.module:attribute`."""
         sections = ("network", "sharing", "task", "data", "sampler", "search")
         names = {f"{section}.name": getattr(self, section).name for section in sections}
+        names["finish.distillation.name"] = self.finish.distillation.name
         if self.network.library is not None:
             del names["network.name"]
         names |= {f"costs.{name}": function for name, function in self.costs.items()}
-        teacher = self.teacher.name or ""
-        if not teacher.startswith(tuple(f"{library}:" for library in LIBRARIES)):
-            names["teacher.name"] = teacher
+        for i, teacher in enumerate(self.teacher.every):
+            name = teacher.name or ""
+            if not name.startswith(tuple(f"{library}:" for library in LIBRARIES)):
+                names[f"teacher.others[{i - 1}].name" if i else "teacher.name"] = name
         return {key: name for key, name in names.items() if ":" in name}
 
     @classmethod
     def load(cls, path: Path | None = None, overrides: Sequence[str] = ()) -> Self:
         """Reads a recipe and applies overrides such as `"train.epochs=5"` (TOML values).
 
-        Without a path, the default recipe.
+        Without a path, the default recipe. Where there is no file of the path, it may name one of
+        those that come with manyshot, such as `fair`.
 
         Raises:
             RecipeError: for unreadable TOML, an unknown key (with the nearest), or a bad value.
         """
+        path = path and located(path)
         return cls.build(read(path), overrides, "the default recipe" if path is None else str(path))
 
     @classmethod

@@ -46,6 +46,7 @@ STREAMS = {
     "placements": "which channels paths are tried with in a training step, by step",
     "mix": "how the images of a training step are mixed, by step",
     "step": "dropout and the like in a training step, by step and process",
+    "noise": "the noise of Langevin dynamics, by step of a training or of a search that trains",
     "probe": "what a sampler asks, by step",
     "probed": "architectures whose held-out losses speak of a target cost",
     "probe_images": "which held-out images a probe sees, by step",

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from manyshot.recipe_keys import Key, sections
 from manyshot.run_folder import SUBNETS, Comparison, MovedRanking, Ranking, Result, SecondsRecord
+from manyshot.shipped import ShippedRecipe
 from manyshot.tables import compare, files, numbers, preview, rank, run, settings, space
 from manyshot.tables.table import Cell, Table
 
@@ -131,6 +132,11 @@ def keys_tables(keys: Sequence[Key]) -> list[RichTable]:
         _drawn(settings.keys([*some]), f"[{name}] {about[name]}" if name else about[name])
         for name, some in groupby(keys, lambda key: key.section)
     ]
+
+
+def recipes_table(recipes: Sequence[ShippedRecipe]) -> RichTable:
+    """What `manyshot recipes` prints: a row per recipe that comes with manyshot."""
+    return _drawn(settings.recipes(recipes), "Recipes that come with manyshot: manyshot run NAME")
 
 
 def rank_tables(ranking: Ranking, page: Path) -> list[RichTable | Text]:

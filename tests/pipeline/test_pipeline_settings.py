@@ -51,6 +51,8 @@ ELSEWHERE = {
     "network.weights": "tests of networks and of converted runs",
     "network.convert": "tests of networks and of converted runs",
     "finish.teacher": "tests of converted runs",
+    "finish.taught_by": "tests of several teachers",
+    "finish.distillation": "tests of several teachers",
     "controls.scaled": "tests of converted runs",
     "task": "tests of tasks",
     "evaluate.fitness": "tests of tasks",

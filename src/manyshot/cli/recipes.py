@@ -1,4 +1,4 @@
-"""Commands about recipes: init and recipe."""
+"""Commands about recipes: init, recipe and recipes."""
 
 from __future__ import annotations
 
@@ -76,3 +76,31 @@ def recipe_command(
         echo(settings.model_dump_json(by_alias=True))
     else:
         echo(settings.to_toml().rstrip())
+
+
+@command(
+    "recipes",
+    USING,
+    "manyshot recipes methods/fair > mine.toml",
+)
+def recipes_command(
+    name: Annotated[
+        str | None, typer.Argument(help="One of them, whose file is printed as it is.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List the recipes that come with manyshot, or print one; manyshot run NAME runs it."""
+    from manyshot.shipped import shipped, shipped_recipes
+
+    if name is None:
+        from manyshot.show import recipes_table
+
+        have = shipped_recipes()
+        plain = [asdict(recipe) | {"path": str(recipe.path)} for recipe in have]
+        show(plain, as_json, lambda: [recipes_table(have)])
+        return
+    recipe = shipped(name)
+    if as_json:
+        show(asdict(recipe) | {"path": str(recipe.path)}, as_json, list)
+    else:
+        echo(recipe.path.read_text(encoding="utf-8").rstrip())

@@ -25,7 +25,7 @@ app = typer.Typer(
 USING, RESEARCH = "Using", "Research"
 """The panels of the help: what everybody needs, and what shows how far results can be trusted."""
 _VERBS = (
-    *("run", "init", "recipe", "space", "export", "predict", "benchmark", "report"),
+    *("run", "init", "recipe", "recipes", "space", "export", "predict", "benchmark", "report"),
     *("train", "search", "transfer", "truth", "rank", "compare"),
 )
 """In the order of the help."""
@@ -51,7 +51,10 @@ def command(verb: str, panel: str, example: str) -> Callable[[_Command], _Comman
 
 RecipePath = Annotated[
     Path | None,
-    typer.Argument(help="A recipe (TOML). Without one: scikit-learn's digits, offline."),
+    typer.Argument(
+        help="A recipe (TOML), or the name of one in `manyshot recipes`. Without one: "
+        "scikit-learn's digits, offline."
+    ),
 ]
 Overrides = Annotated[
     list[str] | None,

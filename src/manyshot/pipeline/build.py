@@ -31,7 +31,7 @@ from manyshot.data import (
 from manyshot.data.fixed_batches import drawn
 from manyshot.data.images import pixels_of
 from manyshot.data.joining import joined
-from manyshot.evaluate import Population, Score, Spread
+from manyshot.evaluate import Population, Score, Spread, calibrate
 from manyshot.fitting import growth_of
 from manyshot.nn.inputs import Inputs, inputs_of
 from manyshot.nn.pointwise import TrainingFormat, training_format
@@ -67,6 +67,7 @@ from manyshot.recipe import (
     OptimiserSettings,
     Recipe,
     RecipeError,
+    SnapshotsSettings,
     SupernetSettings,
     TaskSettings,
     TrainingSettings,
@@ -79,8 +80,17 @@ from manyshot.sharing.widths import cut_sizes, decisions_of
 from manyshot.space import Arch, Budget, Decision
 from manyshot.supernet import Supernet
 from manyshot.tasks import Task, make_task
-from manyshot.tasks.task import loss_function
-from manyshot.train import EndsEarly, Sampler, engine, load_weights, make_sampler
+from manyshot.tasks.task import check_votes, loss_function
+from manyshot.train import (
+    Distiller,
+    EndsEarly,
+    Sampler,
+    Several,
+    engine,
+    load_weights,
+    make_distiller,
+    make_sampler,
+)
 from manyshot.train.mixing import check_mixed, check_mixing, mixing
 from manyshot.train.trainer import check_drops_largest
 from manyshot.transfer import classifier, new_head
@@ -100,6 +110,8 @@ OFF: dict[str, Any] = {
     "random_erasing": 0.0,
     "repeats": 1,
     "image_sizes": None,
+    "sgld": 0.0,
+    "snapshots": SnapshotsSettings().model_dump(),
 }
 """Settings that came later, by what turns them off: then they are no part of what identifies
 weights, so that those of before stay what they are."""
@@ -347,6 +359,10 @@ class Workspace:
         if settings.digest is not None:
             return replace(self, teachers=teachers)
         two = self.together(self.splits.train.subset(range(min(2, len(self.splits.train)))))
+        try:
+            check_votes(self.task, len(settings.every))
+        except ValueError as error:
+            raise RecipeError(f"[teacher]: {error}") from error
         check_teacher(teachers.teacher.module, self.task, two)
         settings = settings.model_copy(update={"digest": teachers.teacher.digest})
         recipe = self.recipe.model_copy(update={"teacher": settings})
@@ -363,6 +379,63 @@ class Workspace:
         if which == "network" and self.teachers is not None:
             return self.teachers.teacher.module
         return None
+
+    def finishing_teacher(self, settings: FinishSettings) -> nn.Module | None:
+        """What winners learn from; None for labels alone.
+
+        Raises:
+            RecipeError: what `teacher` does, and for an architecture that there is not.
+        """
+        if settings.teacher != "supernet":
+            return self.teacher(settings.teacher)
+        modules = []
+        for arch in self.taught_by(settings):
+            stats = calibrate(self.net, arch, self.calibration())
+            modules.append(self.net.extract(arch, stats=stats).eval().requires_grad_(False))
+        return Several(modules)
+
+    def taught_by(self, settings: FinishSettings) -> list[Arch]:
+        """The architectures of the supernet that winners learn from.
+
+        Raises:
+            RecipeError: for one that there is not, or two that are one network.
+        """
+        space, archs = self.net.space, []
+        for text in settings.taught_by:
+            try:
+                arch = space.largest if text == "largest" else space.from_text(text)
+            except ValueError as error:
+                raise RecipeError(
+                    f"finish.taught_by: {text!r} is no architecture of this space ({error}); give "
+                    f"one such as {space.to_text(space.smallest)!r}, or 'largest'"
+                ) from error
+            archs.append(space.canonical(arch))
+        if len({*archs}) < len(archs):
+            raise RecipeError(
+                f"finish.taught_by = {settings.taught_by} names one network twice, by another "
+                "encoding: leave one out"
+            )
+        return archs
+
+    def distiller(self, settings: FinishSettings) -> Distiller | None:
+        """How winners learn from their teachers; None without any.
+
+        Raises:
+            RecipeError: for a distiller that cannot be made, or not with these teachers and task.
+        """
+        if settings.teacher == "none":
+            return None
+        several = {
+            "supernet": len(self.taught_by(settings)),
+            "network": len(self.recipe.teacher.every),
+        }
+        told = settings.distillation
+        try:
+            distiller = make_distiller(told.name, told.options)
+            distiller.check(self.task, several.get(settings.teacher, 1))
+        except ValueError as error:
+            raise RecipeError(f"finish.distillation: {error}") from error
+        return distiller
 
     def with_teacher(self) -> Recipe:
         """The recipe, with the original as teacher where it does not say, if that can teach."""
@@ -692,6 +765,7 @@ class Workspace:
         finish = self.recipe.finish
         check_formats(self.recipe.export.formats)
         check_teachers(self.recipe, self.original)
+        self.distiller(finish)
         if self.recipe.network.name == GIVEN and finish.mode == "scratch":
             raise RecipeError(
                 "finish.mode = 'scratch' needs new weights, and the network was given with those "

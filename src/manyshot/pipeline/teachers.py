@@ -32,6 +32,7 @@ from manyshot.supernet import Supernet
 from manyshot.tasks import Task
 from manyshot.train import CheckpointError, load_weights
 from manyshot.train.checkpoint import digest, read_weights
+from manyshot.train.distilling import Several, answers
 from manyshot.trust import check_trusted
 
 _ALIKE = 1e-4
@@ -150,14 +151,11 @@ def load_teacher(
         raise _refused(
             "it is for images, and these data are of your own: give ms.fit(..., teacher=net)"
         )
-    try:
-        teacher = (
-            _of_run(recipe, data, digests, calibration, device)
-            if settings.run is not None
-            else _by_name(recipe, data)
-        )
-    except (RecordError, CheckpointError) as error:
-        raise _refused(str(error)) from error
+    loaded = [
+        _load_one(recipe.model_copy(update={"teacher": one}), data, digests, calibration, device)
+        for one in settings.every
+    ]
+    teacher = loaded[0] if len(loaded) == 1 else _together(loaded)
     if settings.digest is not None and settings.digest != teacher.digest:
         raise _refused(
             f"its weights are others than when this run began ({teacher.digest}, then "
@@ -165,6 +163,30 @@ def load_teacher(
         )
     teacher.module.to(device).eval().requires_grad_(False)
     return teacher
+
+
+def _load_one(
+    recipe: Recipe,
+    data: DataDescription,
+    digests: Mapping[str, str],
+    calibration: Callable[[], Iterable[Batch]],
+    device: torch.device,
+) -> Teacher:
+    """The first teacher of a recipe; arguments and errors are those of `load_teacher`."""
+    try:
+        if recipe.teacher.run is not None:
+            return _of_run(recipe, data, digests, calibration, device)
+        return _by_name(recipe, data)
+    except (RecordError, CheckpointError) as error:
+        raise _refused(str(error)) from error
+
+
+def _together(loaded: Sequence[Teacher]) -> Teacher:
+    """Teachers as one, whose digest is that of theirs in their order."""
+    told = " ".join(teacher.digest for teacher in loaded)
+    marked = hashlib.sha256(told.encode()).hexdigest()[: len(loaded[0].digest)]
+    said = "; ".join(dict.fromkeys(teacher.said for teacher in loaded if teacher.said))
+    return Teacher(Several(teacher.module for teacher in loaded), marked, said)
 
 
 def check_teacher(module: nn.Module, task: Task, batch: Batch) -> None:
@@ -182,14 +204,15 @@ def check_teacher(module: nn.Module, task: Task, batch: Batch) -> None:
     size = tuple(images.shape[1:])
     try:
         with evaluating(module):
-            outputs = module(images)
+            outputs = answers(module, images)
     except (RuntimeError, ValueError, AssertionError) as error:
         raise _refused(
             f"it does not run on these images of shape {size} ({_first_line(error)}): give "
             "data.image_size as it was trained with, or teacher.options that make it for this size"
         ) from error
     try:
-        task.check(outputs, targets)
+        for each in outputs:
+            task.check(each, targets)
     except ValueError as error:
         raise _refused(f"its outputs are not those of the task: {error}") from error
 

@@ -80,12 +80,11 @@ class Evolution:
     An `ask` for another number than `population` keeps the shares of mutants and crossovers.
     Where no new child is found in the attempts allowed, a random network takes its place.
 
-    Reference: Guo et al. 2020 (arXiv:1904.00420), algorithm 1. It differs from the public code in
-    proposing canonical architectures, in the bounded random draws, and in that the last generation
-    counts as soon as it is told. `regularised` is Real et al. 2019 (arXiv:1802.01548), algorithm 1;
-    it differs in that a mutant may change several decisions or, once, none that a network shows
-    (then it is redrawn), and in that an architecture scored again does not become younger. That it
-    begins with a sampler's pool is GreedyNAS (You et al. 2020, arXiv:2003.11236).
+    Reference: SPOS (Guo et al. 2020, arXiv:1904.00420), algorithm 1. It differs from the public
+    code in proposing canonical architectures, in the bounded random draws, and in that the last
+    generation counts as soon as it is told. For `regularised` see
+    `regularised_evolution`. That it begins with a sampler's pool is GreedyNAS (You et al. 2020,
+    arXiv:2003.11236).
 
     Attributes:
         history: what was told.
@@ -225,6 +224,11 @@ def regularised_evolution(
     sampler: object = None,
     options: RegularisedOptions | None = None,
 ) -> Evolution:
-    """An `Evolution` that is regularised; the arguments are those of `Evolution`."""
+    """An `Evolution` that is regularised; the arguments are those of `Evolution`.
+
+    Reference: Regularised evolution (Real et al. 2019, arXiv:1802.01548), algorithm 1. It differs
+    in that a mutant may change several decisions or, once, none that a network shows (then it is
+    redrawn), and in that an architecture scored again does not become younger.
+    """
     options = options or RegularisedOptions()
     return Evolution(space, seed=seed, limits=limits, sampler=sampler, options=options)

@@ -52,9 +52,9 @@ class NSGA2:
     told, not from the last survivors and their children, so that a score told again counts and
     that the searcher stays a function of its history; nothing told is proposed again.
 
-    Reference: Deb et al. 2002, "A fast and elitist multiobjective genetic algorithm: NSGA-II".
-    It differs as said above, and in the operators, which are the space's own; equal crowding is
-    settled by tuple order among survivors and at random in tournaments.
+    Reference: NSGA-II (Deb et al. 2002, "A fast and elitist multiobjective genetic algorithm",
+    doi:10.1109/4235.996017). It differs as said above, and in the operators, which are the space's
+    own; equal crowding is settled by tuple order among survivors and at random in tournaments.
 
     Attributes:
         history: what was told.

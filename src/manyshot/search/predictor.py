@@ -80,11 +80,10 @@ class WeakPredictor:
     stay where it is; several on resampled scores, of which each proposes in turn, go on to explore
     (`members`), which is not in the paper.
 
-    References: Wu et al. 2021, "Stronger NAS with Weaker Predictors" (arXiv:2102.10490), section 3,
-    from which it differs in the predictor (theirs is an MLP, a regression tree or a random forest),
-    in that all but the newest 2,000 are forgotten, in the pool of a large space, in the limits, and
-    in `members`; Osband & Van Roy 2015, "Bootstrapped Thompson Sampling and Deep Exploration"
-    (arXiv:1507.00300).
+    References: WeakNAS (Wu et al. 2021, arXiv:2102.10490), section 3, from which it differs in the
+    predictor (theirs is an MLP, a regression tree or a random forest), in that all but the newest
+    2,000 are forgotten, in the pool of a large space, in the limits, and in `members`, whose idea
+    is that of Osband & Van Roy 2015 (arXiv:1507.00300).
 
     Attributes:
         history: what was told.

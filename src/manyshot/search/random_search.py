@@ -33,8 +33,8 @@ class RandomSearch:
 
     With several limits each proposal is drawn for one of them in turn.
 
-    Reference: Li and Talwalkar 2019 (arXiv:1902.07638), who found it hard to beat; drawing without
-    replacement over distinct networks is ours.
+    Reference: Random search as a baseline (Li & Talwalkar 2019, arXiv:1902.07638, who found it hard
+    to beat). Drawing without replacement over distinct networks is ours.
 
     Attributes:
         history: what was told.

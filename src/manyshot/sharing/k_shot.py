@@ -78,13 +78,14 @@ _ONE_HOT, _EQUAL = 0.05, 1e-6
 class KShot(nn.Module):
     """θ(a) = Σ_k λ_k(a) θ_k: K slices of every searched tensor, mixed by a code per path.
 
-    K-shot NAS (Su et al. 2021, arXiv:2106.06442). The paper has the dictionary of K supernets, the
-    convex combination, the simplex-net, training the two in turn, a channel branch and a term for
-    distinct codes when widths are searched. This is an implementation of the idea from its
-    abstract; simplex-net details, schedule, treatment of batch norm and regulariser are ours.
-
     In a "code" step only the simplex-net moves, otherwise (but for "joint") all else does. In the
     warm-up codes are uniform, and equal slices are one copy.
+
+    Reference: K-shot NAS (Su et al. 2021, arXiv:2106.06442). The paper has the dictionary of K
+    supernets, the convex combination, the simplex-net, training the two in turn, a channel branch
+    and a term for distinct codes when widths are searched. This is an implementation of the idea
+    from its abstract; simplex-net details, schedule, treatment of batch norm and regulariser are
+    ours.
 
     Attributes:
         copies: K, at least 1.

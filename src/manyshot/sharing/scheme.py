@@ -209,7 +209,10 @@ class Shares:
 
 @final
 class OneShot(Shares):
-    """Every architecture that uses an operation uses the same tensor (SPOS, arXiv:1904.00420)."""
+    """Every architecture that uses an operation uses the same tensor.
+
+    Reference: SPOS (Guo et al. 2020, arXiv:1904.00420). Nothing here is ours.
+    """
 
 
 def learns_codes(sharing: Sharing, steps: int) -> bool:

@@ -20,6 +20,10 @@ MOST = 16
 class GradientSplits(nn.Module):
     """Which slice a path uses after splits by gradients; what was chosen is saved with the weights.
 
+    Reference: Gradient matching (Hu et al. 2022, arXiv:2203.15207). That the options of a decision
+    are split by the gradients they give is the paper's; that log2(K) decisions are chosen at once,
+    and by what, is ours.
+
     Attributes:
         candidates: the decisions that may be split, of 2 to `MOST` options.
     """

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from manyshot.recipe import Recipe
 from manyshot.recipe_keys import Key, changes
+from manyshot.shipped import ShippedRecipe
 from manyshot.tables.table import Table
 
 
@@ -16,6 +17,21 @@ def keys(keys: Sequence[Key]) -> Table:
         for key in keys
     ]
     return Table(rows, ("Key", "Type", "Default", "What it does"), ("Key", "Default"))
+
+
+def recipes(recipes: Sequence[ShippedRecipe]) -> Table:
+    """Recipes with what their heads say."""
+    rows = [
+        {
+            "Name": recipe.name,
+            "What it is": recipe.title,
+            "Papers": ", ".join(recipe.papers),
+            "Slots": ", ".join(recipe.slots),
+            "Time": recipe.time,
+        }
+        for recipe in recipes
+    ]
+    return Table(rows, ("Name", "What it is", "Papers", "Slots", "Time"), ("Name",))
 
 
 def changed(recipe: Recipe) -> Table:

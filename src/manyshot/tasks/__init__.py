@@ -15,7 +15,9 @@ from manyshot.tasks.task import (
     MixesTargets,
     OneLoss,
     Smooths,
+    Softens,
     Task,
+    Votes,
     WithLoss,
 )
 from manyshot.tasks.values import Regression
@@ -44,7 +46,9 @@ __all__ = [
     "OneLoss",
     "Regression",
     "Smooths",
+    "Softens",
     "Task",
+    "Votes",
     "WithLoss",
     "as_task",
     "make_task",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, final
 
@@ -11,7 +12,7 @@ from torch.nn import functional as F
 
 from manyshot.plugins import checked
 from manyshot.tasks.counts import Accuracy, BalancedAccuracy, MeanIoU
-from manyshot.tasks.task import Metric, OneLoss, Output, exact, fitting, picked
+from manyshot.tasks.task import Metric, OneLoss, Output, exact, fitting, picked, placed
 
 NEVER = -(2**31)
 """The target that losses leave out if none is to be, in place of torch's -100."""
@@ -60,6 +61,15 @@ class _Classes(OneLoss):
         """The mean cross-entropy to the teacher's probabilities."""
         probabilities = picked(teacher, self.output).softmax(1)
         return F.cross_entropy(picked(outputs, self.output), probabilities)
+
+    def vote(self, outputs: Sequence[Any]) -> Any:
+        """Log-probabilities: those of the mean of the probabilities."""
+        logs = [exact(picked(each, self.output)).log_softmax(1) for each in outputs]
+        return placed(torch.stack(logs).logsumexp(0) - math.log(len(logs)), self.output)
+
+    def softened(self, outputs: Any, temperature: float) -> Any:
+        """The logits, divided by the temperature."""
+        return placed(picked(outputs, self.output) / temperature, self.output)
 
     def _classes(self, outputs: Any) -> int:
         return int(picked(outputs, self.output).shape[1])

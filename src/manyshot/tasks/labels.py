@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from manyshot.plugins import checked
 from manyshot.tasks.counts import Accuracy
-from manyshot.tasks.task import Metric, OneLoss, Output, exact, fitting, picked
+from manyshot.tasks.task import Metric, OneLoss, Output, exact, fitting, picked, placed
 
 LABELS = (torch.int64, torch.uint8, torch.bool)
 """The types of labels, beside those of floating-point numbers."""
@@ -130,3 +130,16 @@ class MultiLabel(OneLoss):
         return F.binary_cross_entropy_with_logits(
             logits, exact(picked(teacher, self.output)).sigmoid()
         )
+
+    def vote(self, outputs: Sequence[Any]) -> Any:
+        """The logits of the mean of the probabilities."""
+        logits = [exact(picked(each, self.output)) for each in outputs]
+        there, not_there = (
+            torch.stack([F.logsigmoid(sign * each) for each in logits]).logsumexp(0)
+            for sign in (1, -1)
+        )
+        return placed(there - not_there, self.output)
+
+    def softened(self, outputs: Any, temperature: float) -> Any:
+        """The logits, divided by the temperature."""
+        return placed(picked(outputs, self.output) / temperature, self.output)

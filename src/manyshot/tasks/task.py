@@ -104,6 +104,24 @@ class MixesTargets(Protocol):
         ...
 
 
+@runtime_checkable
+class Votes(Protocol):
+    """A task in which several networks can teach one."""
+
+    def vote(self, outputs: Sequence[Any]) -> Any:
+        """Outputs, for `distillation`, that predict the mean of what these predict."""
+        ...
+
+
+@runtime_checkable
+class Softens(Protocol):
+    """A task whose predictions have a temperature."""
+
+    def softened(self, outputs: Any, temperature: float) -> Any:
+        """Outputs, for `distillation`, that predict what these do at a temperature."""
+        ...
+
+
 class Mixed(NamedTuple):
     """The targets of mixed images, in place of plain ones.
 
@@ -166,6 +184,10 @@ class WithLoss:
         self.loss, self.shares = loss, task.shares
         self.check, self.weight, self.metrics = task.check, task.weight, task.metrics
         self.compared, self.distillation = task.compared, task.distillation
+        if isinstance(task, Votes):
+            self.vote = task.vote
+        if isinstance(task, Softens):
+            self.softened = task.softened
 
 
 def loss_function(task: Task, smoothing: float) -> Callable[[Any, Any], Tensor]:
@@ -187,6 +209,41 @@ def loss_function(task: Task, smoothing: float) -> Callable[[Any, Any], Tensor]:
         return smooths.smoothed_loss(outputs, targets, smoothing)
 
     return loss
+
+
+def check_votes(task: Task, teachers: int) -> None:
+    """Refuses several teachers in a task that does not say what they teach together.
+
+    Raises:
+        ValueError: then.
+    """
+    if teachers > 1 and not isinstance(task, Votes):
+        raise ValueError(
+            f"{teachers} networks are to teach together, and {type(task).__name__} has no vote: "
+            "write vote(outputs), which gives outputs that predict the mean of some, or have one "
+            "network teach"
+        )
+
+
+def voted(task: Task, outputs: Sequence[Any]) -> Any:
+    """What several networks teach together: outputs that predict the mean of theirs; of one, its.
+
+    Raises:
+        ValueError: if the task does not say that.
+    """
+    check_votes(task, len(outputs))
+    return task.vote(outputs) if isinstance(task, Votes) and len(outputs) > 1 else outputs[0]
+
+
+def divergence(task: Task, outputs: Any, teacher: Any) -> Tensor:
+    """How far outputs are from what they are distilled from, 0 where they are equal.
+
+    It is `distillation` less its least value, that of the teacher's outputs themselves: for classes
+    and labels the KL divergence, whose gradient is that of `distillation`.
+    """
+    with torch.no_grad():
+        least = task.distillation(teacher, teacher)
+    return task.distillation(outputs, teacher) - least
 
 
 def learnt(task: Task, outputs: Any, targets: Any) -> Any:
@@ -302,6 +359,11 @@ def picked(outputs: Any, output: Output) -> Any:
             f"the network's outputs are {described(outputs)}, which have no {output!r}: set "
             "task.options.output to a key or an index that there is, or leave it out"
         ) from error
+
+
+def placed(part: Tensor, output: Output) -> Any:
+    """Outputs of which `picked` picks this part."""
+    return part if output is None else {output: part}
 
 
 def detached(outputs: Any) -> Any:

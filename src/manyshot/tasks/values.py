@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from manyshot.plugins import checked
-from manyshot.tasks.task import Metric, OneLoss, Output, exact, fitting, picked
+from manyshot.tasks.task import Metric, OneLoss, Output, exact, fitting, picked, placed
 
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "mse": F.mse_loss,
@@ -126,3 +126,8 @@ class Regression(OneLoss):
     def distillation(self, outputs: Any, teacher: Any) -> Tensor:
         """The loss, with the teacher's numbers as targets."""
         return self.loss(outputs, picked(teacher, self.output))
+
+    def vote(self, outputs: Sequence[Any]) -> Any:
+        """The mean of the numbers."""
+        values = [exact(picked(each, self.output)) for each in outputs]
+        return placed(torch.stack(values).mean(0), self.output)

@@ -3,6 +3,14 @@
 from manyshot.recipe import TrainingSettings
 from manyshot.train.accelerator import engine
 from manyshot.train.checkpoint import CheckpointError, load_weights, save_weights
+from manyshot.train.distilling import (
+    AEKD,
+    DISTILLERS,
+    Distiller,
+    MeanOfTeachers,
+    Several,
+    make_distiller,
+)
 from manyshot.train.journal import TrainingWarning
 from manyshot.train.optimisation import NonFiniteLoss, Standalone
 from manyshot.train.plan import (
@@ -36,6 +44,8 @@ from manyshot.train.samplers import (
 from manyshot.train.trainer import Trainer, train
 
 __all__ = [
+    "AEKD",
+    "DISTILLERS",
     "SAMPLERS",
     "CheckpointError",
     "ConditionalTable",
@@ -45,6 +55,10 @@ __all__ = [
     "Greedy",
     "MCTSampler",
     "MixesOptions",
+    "Distiller",
+    "Fair",
+    "Forwarding",
+    "MeanOfTeachers",
     "NonFiniteLoss",
     "Only",
     "Plan",
@@ -55,6 +69,7 @@ __all__ = [
     "RelaxedOptions",
     "Sampler",
     "Sandwich",
+    "Several",
     "ShiftNAS",
     "ShiftNASOptions",
     "Standalone",
@@ -66,6 +81,7 @@ __all__ = [
     "Uniform",
     "engine",
     "load_weights",
+    "make_distiller",
     "make_sampler",
     "save_weights",
     "train",

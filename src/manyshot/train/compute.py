@@ -111,13 +111,14 @@ class Compute:
         finally:
             self._side = before
 
-    def take(self, trained: Sequence[Trained], *, backward: bool = True) -> None:
+    def take(self, trained: Sequence[Trained], *, backward: bool = True, beside: int = 0) -> None:
         """Counts a step.
 
         Args:
             trained: its turns, each with as many images as this process had.
             backward: whether gradients run back through the network; where the classifier alone
                 moves they do not, and its own small backward is not counted.
+            beside: how many more forwards each path takes, as snapshots that vote do.
         """
         self.weight_steps += any(done.phase != "code" for done in trained)
         if self._macs_of is None:
@@ -125,6 +126,8 @@ class Compute:
         for done in trained:
             paths, images = done.plan.paths, done.images
             macs = sum(self._of(path, images, backward) for path in paths)
+            if beside:
+                macs += beside * images * sum(map(self._of_forward, paths))
             if any(path.target == "original" for path in paths):
                 own = self._original_macs
                 macs += images * (self._of_arch(self._largest) if own is None else own)
@@ -188,6 +191,11 @@ class Compute:
         rows = policy_rows(images, path.policy_share)
         slices = (1 + BACKWARD * backward) * self._of_arch(path.arch)
         return slices * images + self._of_one(path, backward) * rows
+
+    def _of_forward(self, path: PlannedPath) -> int:
+        """A forward of one image, as the weights learn from it."""
+        by_slices = path.policy is None or path.policy_share < 1
+        return self._of_arch(path.arch) if by_slices else self._of_one(path, False)
 
     def _of_one(self, path: PlannedPath, backward: bool) -> int:
         """A forward of one image, by masks if the path has a policy, and perhaps a backward.

@@ -10,15 +10,17 @@ from typing import Any, Protocol, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from manyshot.nn.inputs import Inputs, as_call, batch_of, device_of, in_parts, together
+from manyshot.nn.inputs import Inputs, batch_of, device_of, in_parts, together
 from manyshot.nn.modes import evaluating
 from manyshot.nn.placement import Placement
 from manyshot.nn.policy import OneHots
 from manyshot.space import Arch, Decision
 from manyshot.tasks import DEFAULT, Task
 from manyshot.tasks.task import detached, learnt, loss_function
+from manyshot.train.distilling import Distiller, MeanOfTeachers, answers
 from manyshot.train.plan import Plan, PlannedPath, Target
 
+MEAN = MeanOfTeachers()
 LEAST_ROWS = 16
 """A policy that learns from a share of the batch has no fewer samples than this, where there are as
 many: batch norm normalises them by themselves."""
@@ -36,6 +38,26 @@ class Forward(Protocol):
         ...
 
 
+class Beside(Protocol):
+    """A further loss of every path, such as `manyshot.train.snapshots.Snapshots`."""
+
+    def targets(self, images: Inputs, arch: Arch, **masked: Any) -> Any:
+        """What a path's outputs are compared with, without gradients; None adds nothing.
+
+        It is asked before the path runs, and changes no weight, buffer, mode or random stream.
+
+        Args:
+            images: what the path takes.
+            arch: its architecture.
+            **masked: `policy` and `masks`, if it runs by these.
+        """
+        ...
+
+    def loss(self, outputs: Any, targets: Any) -> Tensor:
+        """What is added to the path's loss."""
+        ...
+
+
 def accumulate(
     forward: Forward,
     plan: Plan,
@@ -47,6 +69,8 @@ def accumulate(
     smoothing: float = 0.0,
     share: float = 1.0,
     original: nn.Module | None = None,
+    distiller: Distiller = MEAN,
+    beside: Beside | None = None,
     backward: Callable[[Tensor], Any] = Tensor.backward,
     placing: Placing | None = None,
 ) -> list[Tensor]:
@@ -76,7 +100,10 @@ def accumulate(
         largest: the architecture that teaches in in-place distillation.
         smoothing: the share of a target that all classes get alike, in tasks of classes.
         share: factor of all losses: the images' share of the step's.
-        original: the network that paths with this target learn from, in eval mode.
+        original: the network that paths with this target learn from, in eval mode, or `Several`.
+        distiller: says how they do.
+        beside: adds to the losses of paths; a policy that learns from a share of the batch does
+            without.
         backward: what runs in place of `Tensor.backward` for losses of paths.
         placing: says with which placements of its channels a path trains; by default with what the
             network has.
@@ -91,10 +118,12 @@ def accumulate(
     """
     teachers: dict[Target, Any] = {}
     if original is not None and any(path.target == "original" for path in plan.paths):
-        args, kwargs = as_call(images)
         with evaluating(original):
-            teachers["original"] = original(*args, **kwargs)
+            teachers["original"] = answers(original, images)
     loss_of, losses = loss_function(task, smoothing), []
+    loss_of_path = functools.partial(
+        _loss, task=task, loss_of=loss_of, largest=largest, distiller=distiller
+    )
     leaves: Mapping[Decision, Tensor]
     learnt: list[tuple[Tensor, Tensor]] = []  # what made a policy, and the leaf in its place
     apart: list[tuple[PlannedPath, Mapping[Decision, Tensor]]] = []
@@ -108,11 +137,13 @@ def accumulate(
                 apart.append((path, leaves))
             else:
                 masked = {"policy": leaves, "masks": path.masks}
+        compared = None if beside is None else beside.targets(images, path.arch, **masked)
 
-        def taken(outputs: Any, path: PlannedPath = path) -> Tensor:
-            return _loss(
-                path, outputs, targets, teachers, task=task, loss_of=loss_of, largest=largest
-            )
+        def taken(outputs: Any, path: PlannedPath = path, compared: Any = compared) -> Tensor:
+            loss = loss_of_path(path, outputs, targets, teachers)
+            if beside is not None and compared is not None:
+                loss = loss + beside.loss(outputs, compared)
+            return loss
 
         each: list[Tensor] = []
         run_path = functools.partial(forward, images, path.arch, **masked)
@@ -130,7 +161,7 @@ def accumulate(
         some, few = in_parts(images, rows)[0], in_parts(targets, rows)[0]
         taught = {who: in_parts(known, rows)[0] for who, known in teachers.items()}
         outputs = forward(some, path.arch, policy=leaves, masks=path.masks)
-        loss = _loss(path, outputs, few, taught, task=task, loss_of=loss_of, largest=largest)
+        loss = loss_of_path(path, outputs, few, taught)
         backward_into(list(leaves.values()))(_weighed(loss, share * path.weight))
     _pass_on(learnt, plan.penalty, share)
     return losses
@@ -187,6 +218,7 @@ def _loss(
     task: Task,
     loss_of: Callable[[Any, Any], Tensor],
     largest: Arch,
+    distiller: Distiller,
 ) -> Tensor:
     """The loss of a path's outputs against what it learns from.
 
@@ -198,6 +230,7 @@ def _loss(
         task: says how outputs are distilled.
         loss_of: of outputs and targets.
         largest: the architecture that teaches in in-place distillation, for messages.
+        distiller: says how outputs are distilled to those of an original.
 
     Raises:
         ValueError: if who it learns from is not among the teachers, or for outputs or targets that
@@ -205,6 +238,13 @@ def _loss(
     """
     if path.target == "labels":
         return loss_of(outputs, learnt(task, outputs, targets))
+    if path.target == "original" and path.target in teachers:
+        return distiller.loss(
+            task,
+            outputs,
+            teachers[path.target],
+            lambda: loss_of(outputs, learnt(task, outputs, targets)),
+        )
     if path.target in teachers:
         return task.distillation(outputs, teachers[path.target])
     if path.target == "original":

@@ -24,14 +24,23 @@ from manyshot.nn.inputs import Inputs, as_call, batch_of, together
 from manyshot.nn.modes import gpu_products
 from manyshot.nn.pointwise import training_format
 from manyshot.recipe import OptimiserSettings
-from manyshot.seeding import Stream, numpy_rng, seed_torch
+from manyshot.seeding import Stream, numpy_rng, seed_torch, stream
 from manyshot.sharing import OneShot, Phase, PlacesChannels
 from manyshot.space import Arch
 from manyshot.supernet import Supernet
 from manyshot.tasks import DEFAULT, Task
 from manyshot.tasks.task import loss_function
+from manyshot.train.distilling import Distiller
 from manyshot.train.exchange import average_gradients, take_from_first
-from manyshot.train.gradients import Forward, Placing, accumulate, backward_into
+from manyshot.train.gradients import (
+    MEAN,
+    Beside,
+    Forward,
+    Placing,
+    accumulate,
+    backward_into,
+)
+from manyshot.train.langevin import heat
 from manyshot.train.plan import Plan, Sampler
 
 
@@ -181,6 +190,8 @@ class Optimisation:
         schedule: LRScheduler | None = None,
         largest: Arch,
         original: nn.Module | None = None,
+        distiller: Distiller = MEAN,
+        beside: Beside | None = None,
         drop_path: float | None = None,
         drops: Sequence[Arch] | None = None,
         stream: Stream,
@@ -201,6 +212,8 @@ class Optimisation:
                 that each step is handed.
             largest: the architecture that teaches in in-place distillation.
             original: the network that teaches paths of this target; it stays as it is.
+            distiller: says how these learn from it.
+            beside: adds to the losses of paths, in steps that are not of codes alone.
             drop_path: at which rate the deepest residual branch is left out, if any is.
             drops: the architectures that branches are left out of; by default all.
             stream: names the stream of torch's random numbers; each step and each process has a
@@ -218,7 +231,7 @@ class Optimisation:
         self.contiguous = make_safe(net, accelerator.device)
         self._sampler_clip = None if sampler is None else sampler.clip_norm
         self.diverged, self._largest, self._stream = diverged, largest, stream
-        self._original = original
+        self._original, self._distiller, self._beside = original, distiller, beside
         self._dropping = None if drop_path is None else Dropping(net, drop_path)
         self._drops = drops
         self._begun = False
@@ -255,7 +268,7 @@ class Optimisation:
                 trained = self._add_gradients(number, turns, phase)
                 if alone and self.accelerator.device.type == "cpu":
                     self.read(trained)
-                self._move(phase, rate)
+                self._move(number, phase, rate)
         finally:
             if self._dropping is not None:
                 self._dropping.turn(False)
@@ -351,6 +364,8 @@ class Optimisation:
                     smoothing=self.settings.label_smoothing,
                     share=turn.share,
                     original=self._original,
+                    distiller=self._distiller,
+                    beside=None if only_codes else self._beside,
                     backward=backward_into(codes) if only_codes else self.accelerator.backward,
                     placing=placing,
                 )
@@ -393,7 +408,7 @@ class Optimisation:
 
         return run
 
-    def _move(self, phase: Phase, rate: float) -> None:
+    def _move(self, number: int, phase: Phase, rate: float) -> None:
         if self.settings.clip_norm is not None:
             self.accelerator.clip_grad_norm_(self.net.parameters(), self.settings.clip_norm)
         for optimizer in self.moving(phase):
@@ -402,6 +417,9 @@ class Optimisation:
                 for group in optimizer.param_groups:
                     group["lr"] = rate * group.get("scale", 1.0)
             optimizer.step()
+            if optimizer is self.weights and self.settings.sgld:
+                of_step = stream(*self._stream, number)  # without the process, which all share
+                heat(optimizer, self.settings.sgld, stream(self._stream[0], "noise", of_step))
             if scheduled is not None:
                 scheduled.step()
         if phase != "code" and self.sampler is not None:

@@ -69,9 +69,9 @@ def schedule(update: str, visits: Sequence[Visit]) -> list[list[Arch]]:
 class Shifter:
     """What moves while a supernet shifts. There is one optimiser for all paths.
 
-    Supernet Shifting (Zhang et al. 2024, arXiv:2403.11380). With learnt codes (K-shot) every step
-    is a joint one, of weights and codes; that, moving the classifier alone or at another rate,
-    rates that go down and the average are ours. The rate is constant in the public code.
+    Reference: Supernet Shifting (Zhang et al. 2024, arXiv:2403.11380). With learnt codes (K-shot)
+    every step is a joint one, of weights and codes; that, moving the classifier alone or at another
+    rate, rates that go down and the average are ours. The rate is constant in the public code.
 
     Attributes:
         net: the supernet.

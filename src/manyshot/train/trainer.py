@@ -35,7 +35,9 @@ from manyshot.train.checkpoint import (
     save_checkpoint,
 )
 from manyshot.train.compute import Compute, MacsOf, passes_of
+from manyshot.train.distilling import Distiller, number_of_teachers
 from manyshot.train.evidence import EvidenceOfCodes
+from manyshot.train.gradients import MEAN
 from manyshot.train.journal import Journal, TrainingWarning
 from manyshot.train.mixing import Mixer
 from manyshot.train.optim import (
@@ -58,6 +60,7 @@ from manyshot.train.optimisation import (
 )
 from manyshot.train.plan import EndsEarly, Plan, Probe, Sampler
 from manyshot.train.probing import HeldOut, Prober
+from manyshot.train.snapshots import Snapshots
 from manyshot.train.splitting import gradient_distances
 from manyshot.watching import watched
 
@@ -75,6 +78,7 @@ class Trainer:
         weight_step: how many of them moved weights.
         optimisation: the network with all optimisers; takes the steps.
         average: the moving average of the weights; None without `settings.ema`.
+        snapshots: earlier weights that vote; None without `settings.snapshots`.
         mixer: mixes images and targets, if the settings ask for that.
         prober: answers what the sampler asks of held-out images.
         journal: writes records and warns.
@@ -98,6 +102,7 @@ class Trainer:
         held_out: HeldOut | None = None,
         validation: HeldOut | None = None,
         original: nn.Module | None = None,
+        distiller: Distiller = MEAN,
         optimizer: OptimizerFactory | None = None,
         schedule: ScheduleFactory | None = None,
         macs_of: MacsOf | None = None,
@@ -125,6 +130,7 @@ class Trainer:
                 whether the codes of a sharing scheme matter; without it, it is not.
             original: the network that teaches paths of this target, on the same device; it stays as
                 it is, and is no part of checkpoints.
+            distiller: says how paths learn from it.
             optimizer: makes the optimiser of weights, whose rates are then the peaks; by default
                 `settings` say which.
             schedule: makes the schedule of its rates, for as many steps as move weights; by default
@@ -146,6 +152,8 @@ class Trainer:
                 "are none: give Trainer(held_out=...), or sampler.held_out in a recipe"
             )
         check_parts(settings.accumulate, batches.batch_size, accelerator.num_processes)
+        if original is not None:
+            distiller.check(task, number_of_teachers(original))
         self.net, self.sampler, self.batches, self.seed = net, sampler, batches, seed
         self.step, self.weight_step = 0, 0
         if not learns_codes(net.sharing, steps := settings.epochs * len(batches)):
@@ -178,6 +186,7 @@ class Trainer:
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
         self._checkpoint = None if folder is None else folder / checkpoint
+        self.snapshots = self._snapshots(task)
         self.optimisation = Optimisation(
             net,
             settings,
@@ -189,6 +198,8 @@ class Trainer:
             sampler=sampler,
             largest=largest,
             original=original,
+            distiller=distiller,
+            beside=self.snapshots,
             drop_path=settings.drop_path,
             drops=self._drops(largest),
             stream=(seed, "step"),
@@ -291,6 +302,17 @@ class Trainer:
         check_drops_largest(self.plan(), largest, type(self.sampler).__name__)
         return [largest]
 
+    def _snapshots(self, task: Task) -> Snapshots | None:
+        """What votes beside what paths learn from, if the settings ask for that."""
+        settings, net = self.settings, self.net
+        if not isinstance(settings, SupernetSettings) or not settings.snapshots.number:
+            return None
+        if not isinstance(net, Supernet):
+            raise ValueError("snapshots vote on paths of a ms.Supernet, and this module has none")
+        told = settings.snapshots
+        every = max(1, round(told.epochs * len(self.batches)))
+        return Snapshots(net, task, number=told.number, every=every, weight=told.weight)
+
     def _masked_macs(self) -> MaskedMacs:
         """What full masks cost on a sample of the size that is counted now.
 
@@ -349,6 +371,12 @@ class Trainer:
         """What the sampler wants to know after the step that moved the weights just now."""
         rng = numpy_rng(self.seed, "probe", self.step)
         return self.sampler.probe(rng, self.weight_step, self.weight_steps)
+
+    def beside(self) -> int:
+        """How many earlier weights vote on each path of the current step."""
+        if self.snapshots is None or self.phase() == "code":
+            return 0
+        return len(self.snapshots.kept)
 
     @property
     def probed_images(self) -> int:
@@ -421,6 +449,8 @@ class Trainer:
             self.compute.load_state_dict(state["compute"])
             if self.average is not None:
                 self.average.load_state_dict(state["average"])
+            if self.snapshots is not None:
+                self.snapshots.load_state_dict(state["snapshots"])
             self.step, self.weight_step = state["step"], state["weight_step"]
             if not self.is_over:
                 accelerator = self.optimisation.accelerator
@@ -444,6 +474,7 @@ class Trainer:
             "sampler": self.sampler.state_dict(),
             "average": self.average and self.average.state_dict(),
             "compute": self.compute.state_dict(),
+            **({} if self.snapshots is None else {"snapshots": self.snapshots.state_dict()}),
             **self.optimisation.state_dict(),
             **self.prober.state_dict(),
         }
@@ -519,11 +550,13 @@ def train(run: Trainer, progress: Progress | None = None, stage: str = "train") 
             trained = run.optimisation.step(run.step, turns, phase, rate)
             journal.take(trained)
             with run.compute.at(run.side()):
-                run.compute.take(trained)
+                run.compute.take(trained, beside=run.beside())
             if phase != "code":
                 run.teach(trained, (images, targets))
                 if run.average is not None:
                     run.average.update(run.net)
+                if run.snapshots is not None:
+                    run.snapshots.note(run.weight_step)
             run.step += 1
             journal.note(run.step, run.sampler.report())
             if run.due(settings.log_steps):

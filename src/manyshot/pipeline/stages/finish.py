@@ -42,7 +42,7 @@ from manyshot.nn.pointwise import training_format
 from manyshot.pipeline.build import Workspace, new_supernet
 from manyshot.pipeline.stages.examples import classifies_images, tested
 from manyshot.progress import Progress
-from manyshot.recipe import FinishSettings
+from manyshot.recipe import DistillationSettings, FinishSettings
 from manyshot.run_folder import (
     FINISH_LOG,
     FinishLine,
@@ -300,6 +300,10 @@ def fingerprint_of(ws: Workspace, settings: FinishSettings, text: str) -> str:
     )
     if settings.teacher == "network":
         more = (*more, ws.recipe.teacher.digest)
+    if settings.teacher == "supernet":
+        more = (*more, *settings.taught_by, digest(ws.net.state_dict()))
+    if settings.distillation != DistillationSettings():
+        more = (*more, settings.distillation)
     return ws.fingerprint(settings.training, *more)
 
 
@@ -386,7 +390,8 @@ def finished(
         subnet,
         ws.batches(settings.training, rank, world, ws.finishing_data(settings)),
         task=ws.task,
-        teacher=ws.teacher(settings.teacher),
+        teacher=ws.finishing_teacher(settings),
+        distiller=ws.distiller(settings),
         settings=as_far_as_it_has(settings.training, subnet),
         seed=ws.recipe.seed + 1,
         progress=progress,

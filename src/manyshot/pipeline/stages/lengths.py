@@ -30,6 +30,7 @@ from manyshot.run_folder import RunFolder, Trained
 from manyshot.search.limit import any_of
 from manyshot.seeding import numpy_rng
 from manyshot.space import Arch
+from manyshot.train import Distiller
 from manyshot.train.optim import as_far_as_it_has
 
 Samples: TypeAlias = LabelledImages | OwnSet
@@ -302,9 +303,9 @@ def _train_supernet(ws: Workspace, accelerator: Accelerator, steps: int) -> None
 def _finish(ws: Workspace, accelerator: Accelerator, steps: int) -> None:
     """Trains the network that winners are likely to be like for some steps."""
     finish = ws.recipe.finish
-    teacher = ws.teacher(finish.teacher)
+    taught = (ws.finishing_teacher(finish), ws.distiller(finish))
     few = _first_of(ws.finishing_data(finish), finish.training, steps)
-    _alone(ws, accelerator, _largest_within(ws), finish.training, few, teacher)
+    _alone(ws, accelerator, _largest_within(ws), finish.training, few, *taught)
 
 
 def seconds_alone(
@@ -334,6 +335,7 @@ def _alone(
     settings: TrainingSettings,
     samples: Samples,
     teacher: nn.Module | None = None,
+    distiller: Distiller | None = None,
 ) -> None:
     """Trains a network by itself for one epoch of some samples."""
     settings, alone = settings.model_copy(update=_ONE_EPOCH), plain_module(ws.net, arch, ws.device)
@@ -342,6 +344,7 @@ def _alone(
         ws.batches(settings, accelerator.process_index, accelerator.num_processes, samples),
         task=ws.task,
         teacher=teacher,
+        distiller=distiller,
         settings=as_far_as_it_has(settings, alone),
         seed=ws.recipe.seed + 1,
         accelerator=accelerator,

@@ -161,6 +161,12 @@ def _steps(ws: Workspace, *, whole: bool) -> list[str]:
         who = teachers.get(train.teacher or "")
         taught = f" Paths learn from {who}." if who else ""
         most = "at most " if ws.may_end_early else ""
+        if votes := train.snapshots.number:
+            size = sum(p.numel() * p.element_size() for p in ws.net.parameters())
+            taught += (
+                f" {plural(votes, 'snapshot')} of its weights, of {size / 1e6:.1f} MB each, "
+                f"vote{'s' * (votes == 1)}."
+            )
         said.append(
             f"The supernet is trained by {recipe.sampler.name} sampling: {most}{epochs} of "
             f"{plural(steps, 'step')} of {train.batch_size}.{taught}"

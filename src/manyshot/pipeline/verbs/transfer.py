@@ -10,6 +10,7 @@ from manyshot.data.sources import CHANNELS
 from manyshot.pipeline.stages.adopt import digest_of
 from manyshot.recipe import FILES, Recipe, RecipeError
 from manyshot.run_folder import WEIGHTS, RunFolder
+from manyshot.shipped import located
 from manyshot.toml import override, read
 
 HEAD_RATE = 10
@@ -50,7 +51,7 @@ def transfer_recipe(run: Path, path: Path | None, data: str | None, overrides: l
     weights, own = RunFolder(run).weights, read(RunFolder(run).recipe_file)
     if not weights.exists():
         raise records.RecordError(f"{run} has no {WEIGHTS}: train it first with manyshot train")
-    values, source = read(path), str(run if path is None else path)
+    values, source = read(path and located(path)), str(run if path is None else path)
     own["sharing"] = {k: v for k, v in own["sharing"].items() if k != "inherit"}
     if path is None:
         about_images = ("data", "sampler", "name")
@@ -59,7 +60,9 @@ def transfer_recipe(run: Path, path: Path | None, data: str | None, overrides: l
         values["shifting"] = {k: v for k, v in own["shifting"].items() if (k, v) not in _FROZEN}
         if values.pop("teacher", {}).keys() & {"run", "name"}:  # it knows the run's own classes
             for section in ("train", "finish"):
-                values[section] = {k: v for k, v in own[section].items() if v != "network"}
+                values[section] = {
+                    k: v for k, v in own[section].items() if v != "network" and k != "distillation"
+                }
         for section in (values.get("train", {}), values.get("finish", {}).get("training", {})):
             section.pop("image_sizes", None)
     for part in ("network", "sharing"):

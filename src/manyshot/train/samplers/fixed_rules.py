@@ -13,7 +13,11 @@ from manyshot.train.plan import Plan, PlannedPath, Stateless, Target
 
 @final
 class Uniform(Stateless):
-    """Each decision uniform and independent (SPOS: Guo et al. 2020, arXiv:1904.00420)."""
+    """Each decision uniform and independent.
+
+    Reference: SPOS (Guo et al. 2020, arXiv:1904.00420). One uniform path per step is the paper's;
+    several, whose mean loss is trained, are ours.
+    """
 
     @checked
     def __init__(self, space: SearchSpace, *, paths: Positive = 1) -> None:
@@ -29,12 +33,15 @@ class Uniform(Stateless):
 
 @final
 class Fair(Stateless):
-    """Strict fairness: every option of every decision once per step (FairNAS, arXiv:1907.01845).
+    """Strict fairness: every option of every decision once per step.
 
     With m options everywhere, m paths are drawn from a random permutation per decision and their
     gradients are summed into one update. Where a decision has fewer options than the largest
-    number m, they are repeated (a fresh permutation each round) until there are m; such repeats
-    are ours, and the last round may leave out some options.
+    number m, they are repeated (a fresh permutation each round) until there are m; the last round
+    may leave out some options.
+
+    Reference: FairNAS (Chu et al. 2021, arXiv:1907.01845). The rule is the paper's; repeats where
+    decisions have unequal numbers of options are ours.
     """
 
     def __init__(self, space: SearchSpace) -> None:
@@ -58,8 +65,11 @@ def _rounds(options: int, length: int, rng: np.random.Generator) -> list[int]:
 class Sandwich(Stateless):
     """The largest, the smallest and `random` uniform architectures per step, gradients summed.
 
-    Yu & Huang 2019, arXiv:1903.05134. With `distil`, all but the largest learn from its detached
-    predictions of the same step (in-place distillation); else from the labels.
+    With `distil`, all but the largest learn from its detached predictions of the same step
+    (in-place distillation); else from the labels.
+
+    Reference: Universally slimmable networks (Yu & Huang 2019, arXiv:1903.05134). The rule and
+    in-place distillation are the paper's, for widths; that other decisions take part is ours.
     """
 
     @checked

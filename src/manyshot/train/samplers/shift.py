@@ -88,12 +88,12 @@ class ShiftNAS:
     changes of held-out loss since its last update: targets whose loss still falls are drawn more
     often. One path per step, no sandwich rule, no distillation, as in the paper.
 
-    What the paper leaves open and is ours: how the generator is built (`ArchitectureGenerator`),
-    the bounded rule and the enumerated estimator of the distribution (`ComplexityDistribution`),
-    the unit of the resource loss (`resource_loss`), and that it is averaged over all targets. Ours
-    too is what keeps steps cheap (`policy_share`, `policy_every`, `kept`) and the generator varied
-    (`dead_zone`, `entropy_weight`, `mix_uniform`, `tau_end`); `ShiftNASOptions` says how the paper
-    has it.
+    Reference: ShiftNAS (Zhang et al. 2023, arXiv:2307.08300). What it leaves open and is ours: how
+    the generator is built (`ArchitectureGenerator`), the bounded rule and the enumerated estimator
+    of the distribution (`ComplexityDistribution`), the unit of the resource loss (`resource_loss`),
+    and that it is averaged over all targets. Ours too is what keeps steps cheap (`policy_share`,
+    `policy_every`, `kept`) and the generator varied (`dead_zone`, `entropy_weight`, `mix_uniform`,
+    `tau_end`); `ShiftNASOptions` says how the paper has it.
 
     Attributes:
         space: the search space.
@@ -506,5 +506,9 @@ def uniform_cost(
     *,
     seed: int = 0,
 ) -> ShiftNAS:
-    """`ShiftNAS` with targets that stay uniform: the baseline of ShiftNAS, section 4.3."""
+    """`ShiftNAS` with targets that stay uniform.
+
+    Reference: ShiftNAS (Zhang et al. 2023, arXiv:2307.08300), section 4.3, whose baseline it is;
+    all that `ShiftNAS` says to be ours is ours here too.
+    """
     return ShiftNAS(space, costs, options, seed=seed, learn=False)

@@ -23,16 +23,19 @@ Choice = Literal["any", "best", "worst"]
 class ConditionalTable(Stateless):
     """Draws a target cost, then each decision by how often its options occur at that cost.
 
+    A table of uniformly drawn architectures is binned by cost. A step draws a target bin, then each
+    decision on its own by its empirical P(option | bin), again, up to 100 times, while the cost is
+    in another bin.
+
     With `choose = "best"` (or `"worst"`) several architectures are drawn for one target, and the
     one with the lowest (highest) loss on held-out images is trained. They are compared by a probe
     after the step before, at the weights that the step will move, so that the first step of
     training has no choice.
 
-    Reference: Wang et al. 2021, "AttentiveNAS" (arXiv:2011.09011): a table of uniformly drawn
-    architectures, binned by cost; a target bin; each decision on its own by its empirical
-    P(option | bin); again, up to 100 times, while the cost is in another bin; the best or worst of
-    several, of which their public code has three. Ours: that the architecture nearest to the bin's
-    centre is taken after the last try, the grid, and that held-out images say which is best.
+    Reference: AttentiveNAS (Wang et al. 2021, arXiv:2011.09011). The table, the draws and the best
+    or worst of several, of which their public code has three, are the paper's; that the draw
+    nearest to the bin's centre is taken where none is inside, the grid, and that held-out images
+    say which is best, are ours.
 
     Attributes:
         grid: the bins.

@@ -1,0 +1,415 @@
+"""Writes the table of methods from the package itself: `python -m tools.methods`.
+
+Of every method of a slot it takes the reference from the docstring, the recipe from the files in
+`recipes/`, and the tests from their source. A method that lacks one of these is an error, so that
+the table holds what there is and nothing else. What is no plug-in is listed in `OTHERS`.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import importlib
+import inspect
+import re
+import tomllib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+PAGE, README = ROOT / "docs" / "methods.md", ROOT / "README.md"
+MARKS = ("<!-- methods: written by python -m tools.methods -->", "<!-- end of methods -->")
+"""What the short table in README.md stands between."""
+
+_NUMBER = r"(?:arXiv:\d{4}\.\d{4,5}|doi:10\.[^\s),]+|https://[^\s),]+)"
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A slot with a table of plug-ins.
+
+    Attributes:
+        section: of a recipe, which names one of them.
+        table: where they are, as `module:attribute`.
+        suite: the class of tests that each has to pass; empty if there is none.
+    """
+
+    section: str
+    table: str
+    suite: str = ""
+
+
+SLOTS = (
+    Slot("sharing", "manyshot.sharing:SHARINGS", "SharingSuite"),
+    Slot("sampler", "manyshot.train.samplers:SAMPLERS", "SamplerSuite"),
+    Slot("search", "manyshot.search.table:SEARCHERS", "SearcherSuite"),
+    Slot("finish.distillation", "manyshot.train.distilling:DISTILLERS"),
+)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method, and where the table finds what it says of it.
+
+    Attributes:
+        slot: what it is a choice of.
+        name: what a user calls it.
+        source: the class or function whose docstring has its reference; or the text of that.
+        keys: what a recipe that uses it sets, by dotted keys; `...` for any value.
+        names: by which its tests name it: identifiers, or options such as `codes=one_hot`.
+        suite: the class of tests that it has to pass; empty if there is none.
+    """
+
+    slot: str
+    name: str
+    source: Callable[..., Any] | str
+    keys: Mapping[str, Any]
+    names: frozenset[str]
+    suite: str = ""
+
+
+def other(slot: str, name: str, source: str, keys: Mapping[str, Any], *names: str) -> Method:
+    """A method that is no plug-in.
+
+    Args:
+        slot: what it is a choice of.
+        name: what a user calls it.
+        source: the class or function whose docstring has its reference, as `module:attribute`; or
+            the text that begins with `Reference: `.
+        keys: what a recipe that uses it sets.
+        *names: by which its tests name it.
+    """
+    found = source if source.startswith("Reference") else _imported(source)
+    return Method(slot, name, found, keys, frozenset(names))
+
+
+def others() -> list[Method]:
+    """The methods that are no plug-ins: options and settings, a line each."""
+    return [
+        other(
+            "sharing", "few-shot splits",
+            "Reference: Few-shot NAS (Zhao et al. 2021, arXiv:2006.06863). Sub-supernets, one per "
+            "option of one decision, are the paper's; that they are slices of stacked tensors, and "
+            "that options share one where there are more of them, is ours.",
+            {"sharing.name": "k_shot", "sharing.options.codes": "one_hot",
+             "sharing.options.split": None}, "codes=one_hot",
+        ),
+        other(
+            "sharing", "splits by gradients", "manyshot.sharing.splits:GradientSplits",
+            {"sharing.options.split": "gradients"}, "GradientSplits", "split=gradients",
+        ),
+        other(
+            "training", "snapshots that vote", "manyshot.train.snapshots:Snapshots",
+            {"train.snapshots.number": ...}, "Snapshots",
+        ),
+        other(
+            "training", "Langevin noise", "manyshot.train.langevin:heat",
+            {"train.sgld": ...}, "heat", "sgld",
+        ),
+        other(
+            "shifting", "population", "manyshot.train.shifting:Shifter",
+            {"shifting.name": "population"}, "Shifter",
+        ),
+    ]  # fmt: skip
+
+
+def _imported(name: str) -> Any:
+    module, _, attribute = name.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def methods() -> list[Method]:
+    """All methods, by slot."""
+    listed = []
+    for slot in SLOTS:
+        module, _, attribute = slot.table.partition(":")
+        table = getattr(importlib.import_module(module), attribute)
+        for name, plugin in table.items():
+            plain = plugin.func if isinstance(plugin, functools.partial) else plugin
+            names = frozenset({plain.__name__, f"{slot.section}: {name}"})
+            keys = {f"{slot.section}.name": name}
+            listed.append(Method(slot.section, name, plain, keys, names, slot.suite))
+    listed += others()
+    slots = list(dict.fromkeys(method.slot for method in listed))
+    return sorted(listed, key=lambda method: slots.index(method.slot))
+
+
+# -- what is said of a method ----------------------------------------------------------------------
+
+
+def reference(method: Method) -> str:
+    """The paragraph of the docstring that begins with `Reference`, in one line, without that word.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    text = method.source if isinstance(method.source, str) else inspect.getdoc(method.source) or ""
+    for paragraph in text.split("\n\n"):
+        if match := re.match(r"References?:\s+", paragraph):
+            return " ".join(paragraph[match.end() :].split())
+    raise ValueError(
+        f"{method.slot} {method.name!r}: the docstring of {method.source} has no paragraph that "
+        "begins with 'Reference: ': write one, with authors, year, arXiv number or DOI, and what "
+        "is the paper's, what public code's and what ours"
+    )
+
+
+def paper(method: Method) -> str:
+    """The beginning of its reference, up to the number or address of the first paper.
+
+    Raises:
+        ValueError: if there is none in the first words, of which there are authors and year.
+    """
+    text = reference(method)
+    match = re.match(rf".{{5,240}}?\b\d{{4}}.{{0,240}}?{_NUMBER}", text)
+    if match is None:
+        raise ValueError(
+            f"{method.slot} {method.name!r}: its reference begins {text[:60]!r}: begin it with "
+            "authors, year, and arXiv:NUMBER, doi:NUMBER or an address"
+        )
+    said = match[0]
+    return said + ")" * (said.count("(") - said.count(")"))
+
+
+def recipe(method: Method) -> Path:
+    """The recipe that uses it, from the root: one by its name, else one that names its paper.
+
+    Raises:
+        ValueError: if none does.
+    """
+    using = [path for path, values in _recipes().items() if _uses(values, method.keys)]
+    if not using:
+        raise ValueError(
+            f"{method.slot} {method.name!r}: no file in recipes/ has "
+            f"{', '.join(f'{k} = {v!r}' for k, v in method.keys.items())}: write "
+            "recipes/methods/NAME.toml"
+        )
+    own = re.sub(r"\W", "_", method.name)
+    number = re.findall(_NUMBER, paper(method))[-1]
+
+    def far(path: Path) -> tuple[bool, bool, bool, bool, Path]:
+        head, name = (ROOT / path).read_text().partition("\nschema")[0], path.stem
+        alone, large = path.parent.name == "methods", name.startswith("imagenet")
+        return name != own, number not in head, not alone, large, path
+
+    return min(using, key=far)
+
+
+def _uses(values: Mapping[str, Any], keys: Mapping[str, Any]) -> bool:
+    for key, wanted in keys.items():
+        value: Any = values
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        if value is None if wanted is ... else value != wanted:
+            return False
+    return True
+
+
+@functools.cache
+def _recipes() -> dict[Path, dict[str, Any]]:
+    paths = sorted((ROOT / "recipes").rglob("*.toml"))
+    return {path.relative_to(ROOT): tomllib.loads(path.read_text()) for path in paths}
+
+
+# -- tests -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TestFile:
+    """A file of tests.
+
+    Attributes:
+        path: from the root.
+        suites: the classes that inherit a suite: by their name, that of the suite and all that
+            they name.
+        tests: what each test names, itself or by way of what is beside it.
+    """
+
+    path: Path
+    suites: Mapping[str, tuple[frozenset[str], frozenset[str]]]
+    tests: Mapping[str, frozenset[str]]
+
+
+def suites(method: Method) -> list[tuple[Path, str]]:
+    """The files and classes by which it passes the suite of its slot.
+
+    Raises:
+        ValueError: if there is none, and there has to be.
+    """
+    found = [
+        (file.path, name)
+        for file in test_files()
+        for name, (bases, named) in file.suites.items()
+        if method.suite in bases and named & method.names
+    ]
+    if method.suite and not found:
+        raise ValueError(
+            f"{method.slot} {method.name!r}: no class in tests/ that extends {method.suite} names "
+            f"{' or '.join(sorted(method.names))}: write one"
+        )
+    return found
+
+
+def tested(method: Method) -> tuple[Path, int]:
+    """The file with the most tests of it beside the suite, and their number.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    titles = {re.sub(r"\W", "_", method.name), *map(_snake, method.names)}
+
+    def count(file: TestFile) -> tuple[float, float]:
+        """Of the tests that name it: those whose title does too; all, by their share of a file."""
+        naming = [name for name, named in file.tests.items() if named & method.names]
+        titled = [n for n in naming if any(title in f"{file.path.stem}_{n}" for title in titles)]
+        return len(titled), len(naming) ** 2 / max(1, len(file.tests))
+
+    best = max(test_files(), key=lambda file: (*count(file), file.path))
+    naming = sum(bool(named & method.names) for named in best.tests.values())
+    if not naming:
+        raise ValueError(
+            f"{method.slot} {method.name!r}: no test in tests/ names "
+            f"{' or '.join(sorted(method.names))}: write one against something that cannot share "
+            "the bug"
+        )
+    return best.path, naming
+
+
+@functools.cache
+def test_files() -> tuple[TestFile, ...]:
+    """What all files of tests name."""
+    return tuple(_test_file(path) for path in sorted((ROOT / "tests").rglob("test_*.py")))
+
+
+def _test_file(path: Path) -> TestFile:
+    tree = ast.parse(path.read_text())
+    named: dict[str, set[str]] = {}
+    of_suites: dict[str, tuple[frozenset[str], frozenset[str]]] = {}
+    for node in tree.body:
+        names = set(_named(node))
+        if isinstance(node, ast.ClassDef):
+            bases = frozenset(_name(base) for base in node.bases)
+            if any(base.endswith("Suite") for base in bases):
+                of_suites[node.name] = bases, frozenset(names)
+                continue
+        if isinstance(node, ast.ClassDef) and node.name.startswith("Test"):
+            named |= {part.name: {*_named(part)} for part in node.body
+                      if isinstance(part, ast.FunctionDef)}  # fmt: skip
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            named[node.name] = names
+        elif isinstance(node, ast.Assign):
+            named |= {target.id: names for target in node.targets if isinstance(target, ast.Name)}
+    for start in named:  # what a helper names, its users name too
+        waiting, seen = [start], {start}
+        while waiting:
+            more = named[waiting.pop()] & named.keys() - seen
+            seen |= more
+            waiting += more
+        named[start] = set().union(*(named[name] for name in seen))
+    tests = {name: frozenset(names) for name, names in named.items() if name.startswith("test_")}
+    return TestFile(path.relative_to(ROOT), of_suites, tests)
+
+
+def _named(node: ast.AST) -> Iterator[str]:
+    """Identifiers, arguments (which may be fixtures), `key=value` of options, names of plug-ins."""
+    for inner in ast.walk(node):
+        match inner:
+            case ast.Name(id=name) | ast.Attribute(attr=name) | ast.arg(arg=name):
+                yield name
+            case ast.keyword(arg=str(option), value=ast.Constant(value=set_to)):
+                yield f"{option}={set_to!s}"
+            case ast.Dict(keys=keys, values=values):
+                for key, told in zip(keys, values, strict=True):
+                    if isinstance(key, ast.Constant) and isinstance(told, ast.Constant):
+                        yield f"{key.value!s}={told.value!s}"
+            case ast.Call(func=function, args=[ast.Constant(value=str(value)), *_]):
+                sections = {"searcher": "search"}
+                kind = _name(function).removeprefix("make_")
+                yield f"{sections.get(kind, kind)}: {value}"
+            case ast.Constant(value=str(value)) if "=" in value and len(value) < 80:
+                yield from _set(value)
+
+
+def _set(text: str) -> Iterator[str]:
+    """What an override such as `"search.name=nsga2"` names."""
+    key, _, value = text.partition("=")
+    section, _, last = key.rpartition(".")
+    yield f"{section}: {value}" if last == "name" else f"{last}={value}"
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+
+
+def _name(node: ast.AST) -> str:
+    match node:
+        case ast.Name(id=name) | ast.Attribute(attr=name):
+            return name
+    return ""
+
+
+# -- pages -----------------------------------------------------------------------------------------
+
+INTRODUCTION = """
+# Methods
+
+Every method that comes with manyshot: what a recipe calls it, whose it is, the recipe that uses it and the tests that it passes. A method is a choice in [a slot](design.md#six-slots); slots compose. *Suite* is the slot's contract, which plug-ins of others pass too; *tests* is the file that says most of the method beside it, and how many of its tests do. `manyshot recipes` lists all recipes.
+
+Written by `python -m tools.methods` from the tables of plug-ins, their docstrings, the recipes and the source of the tests; a method that lacks a reference, a recipe or a test is an error there.
+"""  # noqa: E501
+
+
+def page(listed: Iterable[Method]) -> str:
+    """The page of all methods."""
+    rows = ["| slot | name | whose | recipe | suite | tests |", "|---|---|---|---|---|---|"]
+    for method in listed:
+        classes = "<br>".join(f"[{name}](../{path.as_posix()})" for path, name in suites(method))
+        file, count = tested(method)
+        of_tests = f"[{file.stem.removeprefix('test_')}](../{file.as_posix()}), {count}"
+        link = recipe(method)
+        of_recipe = f"[{link.relative_to('recipes').as_posix()}](../{link.as_posix()})"
+        whose = _cell(reference(method))
+        cells = (method.slot, f"`{method.name}`", whose, of_recipe, classes, of_tests)
+        rows.append(f"| {' | '.join(cells)} |")
+    return f"{INTRODUCTION.strip()}\n\n" + "\n".join(rows) + "\n"
+
+
+def short(listed: Iterable[Method]) -> str:
+    """The short table, of README.md."""
+    rows = ["| slot | name | paper | recipe |", "|---|---|---|---|"]
+    for method in listed:
+        path = recipe(method).as_posix()
+        link = f"[{path.removeprefix('recipes/')}]({path})"
+        rows.append(f"| {method.slot} | `{method.name}` | {_cell(paper(method))} | {link} |")
+    return "\n".join(rows)
+
+
+def readme(listed: Iterable[Method]) -> str:
+    """README.md with the short table between its marks."""
+    before, begin, rest = README.read_text().partition(MARKS[0])
+    _, end, after = rest.partition(MARKS[1])
+    if not begin or not end:
+        raise ValueError(f"{README.name} has not both of {MARKS[0]} and {MARKS[1]}")
+    return f"{before}{begin}\n\n{short(listed)}\n\n{end}{after}"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def pages() -> dict[Path, str]:
+    """The texts of both files."""
+    listed = methods()
+    return {PAGE: page(listed), README: readme(listed)}
+
+
+def main() -> None:
+    """Writes both."""
+    for path, text in pages().items():
+        path.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
