@@ -26,9 +26,8 @@ class Snapshots:
     kept, each of which takes as much memory as the parameters. In a step the same architecture runs
     with each copy, without gradients, in eval mode and normalised by the batch; the mean of their
     probabilities is the vote, and `weight` times the divergence of the path's predictions from it
-    is added to its loss: for classes KL(mean_k p_{t-k} || p_t). Options that are mixed vote as they are
-    mixed now. Before the first copy nothing is
-    added, nor in steps of codes alone.
+    is added to its loss: for classes KL(mean_k p_{t-k} || p_t). Options that are mixed vote as they
+    are mixed now. Before the first copy nothing is added, nor in steps of codes alone.
 
     Reference: SD-DARTS (Zhu et al. 2023, arXiv:2302.05629). That earlier weights of the same
     supernet vote on what it learns, against sharp minima, is the paper's, by its abstract, for
