@@ -72,8 +72,8 @@ def test_run_prints_a_table_on_stdout_and_progress_on_stderr(call):
     page = Path("runs/small/report.html")
     assert rest[-2].strip() == f"Files are in runs/small/subnets, the report is {page}"
     assert re.fullmatch(
-        r"It took [\d.]+s: latency [\d.]+s, training [\d.]+s, search [\d.]+s, finishing [\d.]+s, "
-        r"tests [\d.]+s, exports [\d.]+s\.",
+        r"It took [\d.]+s: preparation [\d.]+s, latency [\d.]+s, training [\d.]+s, "
+        r"search [\d.]+s, finishing [\d.]+s, tests [\d.]+s, exports [\d.]+s\.",
         rest[-1].strip(),
     )
     assert winner["arch"] in page.read_text()

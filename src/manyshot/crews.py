@@ -52,6 +52,17 @@ Work = Callable[[Mapping[str, Any], T], R]
 """A function of a module: of what is kept, by name, and of a task."""
 
 
+def checked_count(count: int) -> int:
+    """How many workers there are to be.
+
+    Raises:
+        ValueError: if that is below one.
+    """
+    if count < 1:
+        raise ValueError(f"workers must be at least 1, got {count}")
+    return count
+
+
 class Lacking(RuntimeError):
     """A worker lacks what a task needs, since it is a new process."""
 
@@ -107,9 +118,7 @@ class Crew(ABC):
         Raises:
             ValueError: if `count` is below one.
         """
-        if count < 1:
-            raise ValueError(f"workers must be at least 1, got {count}")
-        self.count = count
+        self.count = checked_count(count)
         self._begun: dict[int, Future[Any]] = {}
         self._packed: dict[str, tuple[str, Any]] = {}
 

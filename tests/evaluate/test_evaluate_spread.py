@@ -1,6 +1,7 @@
 """Populations scored by workers, which here are this process with what it is sent pickled."""
 
 import sys
+import weakref
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from types import ModuleType
@@ -15,6 +16,7 @@ import manyshot as ms
 from manyshot.crews import TRIES, Crew, Kept, Lacking, LocalCrew, _Held, _pickled, gpu_of
 from manyshot.data.own import OwnSet
 from manyshot.evaluate import Population, Spread
+from manyshot.evaluate.spread import REMEMBERED
 from manyshot.sharing import KShot
 from manyshot.train.checkpoint import digest
 
@@ -112,6 +114,23 @@ def test_workers_give_the_scores_of_one_process_with_every_version_of_the_weight
         before = scores
     assert len(crew.sent) == 3 + 2  # the network, two sets of images; weights twice
     assert {worker for worker, _ in crew.asked} == {0, 1, 2}
+
+
+def test_images_that_are_not_used_any_more_are_let_go(batches):
+    net, crew = NETS["a tree"](), Pretended(1)
+    spread, archs = Spread(crew), drawn(net, 3)
+    gone = []
+    for _ in range(REMEMBERED + 1):
+        images = Images(batches)
+        population = Population(net, archs, calibration=batches, validation=images)
+        assert {a: s for a, s, _ in spread.scores(population, "")} == dict(population)
+        gone.append(weakref.ref(images))
+        del images, population
+    assert [of() is None for of in gone] == [True, True] + [False] * (REMEMBERED - 1)
+
+
+class Images(list):
+    """Batches that can be referred to weakly."""
 
 
 def test_statistics_of_an_architecture_go_with_it(batches):

@@ -57,6 +57,27 @@ class Teacher:
 
 
 @final
+@dataclass(frozen=True)
+class Pupil:
+    """The run that a teacher is for, as far as it has to know it.
+
+    Attributes:
+        recipe: names the teacher, and says what the classes' networks are for.
+        data: the images that it is to teach on.
+        digests: of each part of them.
+        calibration: makes the batches that batch norms of a supernet's architecture are calibrated
+            on, normalised as `data` says.
+        device: where the teacher is to be.
+    """
+
+    recipe: Recipe
+    data: DataDescription
+    digests: Mapping[str, str]
+    calibration: Callable[[], Iterable[Batch]]
+    device: torch.device
+
+
+@final
 class Teachers:
     """Loads a teacher when it is needed: a run that has trained goes on without it."""
 
@@ -124,38 +145,20 @@ class Renormalised(nn.Module):
         return self.module(images * self.scale + self.shift)
 
 
-def load_teacher(
-    recipe: Recipe,
-    data: DataDescription,
-    digests: Mapping[str, str],
-    calibration: Callable[[], Iterable[Batch]],
-    device: torch.device,
-) -> Teacher:
-    """The teacher of a recipe, on a device.
-
-    Args:
-        recipe: names it, and says what the classes' networks are for.
-        data: the images that it is to teach on.
-        digests: of each part of them.
-        calibration: makes the batches that batch norms of a supernet's architecture are calibrated
-            on, normalised as `data` says.
-        device: where it is to be.
+def load_teacher(pupil: Pupil) -> Teacher:
+    """The teacher of a run, on its device.
 
     Raises:
         RecipeError: for one that cannot be had, that has other classes or another task, or was made
             for images of another size, and one whose weights are others than the recipe says.
     """
-    settings = recipe.teacher
-    if not data.image_shape:
+    settings = pupil.recipe.teacher
+    if not pupil.data.image_shape:
         raise _refused(
             "it is for images, and these data are of your own: give ms.fit(..., teacher=net)"
         )
     try:
-        teacher = (
-            _of_run(recipe, data, digests, calibration, device)
-            if settings.run is not None
-            else _by_name(recipe, data)
-        )
+        teacher = _of_run(pupil) if settings.run is not None else _by_name(pupil)
     except (RecordError, CheckpointError) as error:
         raise _refused(str(error)) from error
     if settings.digest is not None and settings.digest != teacher.digest:
@@ -163,7 +166,7 @@ def load_teacher(
             f"its weights are others than when this run began ({teacher.digest}, then "
             f"{settings.digest}): give it back as it was, or begin another run"
         )
-    teacher.module.to(device).eval().requires_grad_(False)
+    teacher.module.to(pupil.device).eval().requires_grad_(False)
     return teacher
 
 
@@ -231,13 +234,14 @@ def _normalised(
 # -- of a library or your own ----------------------------------------------------------------------
 
 
-def _by_name(recipe: Recipe, data: DataDescription) -> Teacher:
+def _by_name(pupil: Pupil) -> Teacher:
     """A network by its name, with weights that are given.
 
     Raises:
         RecipeError: if it cannot be made, or its weights are of other classes or cannot be had.
         CheckpointError: if they do not fit.
     """
+    recipe, data = pupil.recipe, pupil.data
     settings = recipe.teacher
     assert settings.name is not None
     network = NetworkSettings(
@@ -293,13 +297,7 @@ def _published_normalisation(
 # -- of another run --------------------------------------------------------------------------------
 
 
-def _of_run(
-    recipe: Recipe,
-    data: DataDescription,
-    digests: Mapping[str, str],
-    calibration: Callable[[], Iterable[Batch]],
-    device: torch.device,
-) -> Teacher:
+def _of_run(pupil: Pupil) -> Teacher:
     """A finished winner of a run, or an architecture of its supernet.
 
     Raises:
@@ -311,7 +309,7 @@ def _of_run(
     from manyshot.pipeline.stages.describe import described_images
     from manyshot.runs import Run
 
-    settings = recipe.teacher
+    settings, data, device = pupil.recipe.teacher, pupil.data, pupil.device
     assert settings.run is not None
     run = Run(settings.run)
     described = run.files.space()
@@ -321,7 +319,7 @@ def _of_run(
             f"{settings.run} does not say what its images are like, which space.json of a run on "
             "images does: give the folder of a whole run"
         )
-    said = _check_images(recipe, run.recipe, described, data, digests, theirs)
+    said = _check_images(pupil, run.recipe, described, theirs)
     if settings.budget is not None:
         try:
             arch = run.winner(settings.budget).arch
@@ -337,7 +335,7 @@ def _of_run(
     marked = hashlib.sha256(told.encode()).hexdigest()[: len(digest(tensors))]
 
     seen = _normalised(nn.Identity(), data, theirs.mean, theirs.std).to(device)
-    stats = calibrate(net, arch, ((seen(images), targets) for images, targets in calibration()))
+    stats = calibrate(net, arch, ((seen(images), targets) for images, targets in pupil.calibration()))
     module = net.extract(arch, stats=stats)
     return Teacher(_normalised(module, data, theirs.mean, theirs.std), marked, said)
 
@@ -381,27 +379,20 @@ def _arch_of(net: Supernet, text: str) -> tuple[int, ...]:
 
 
 def _check_images(
-    recipe: Recipe,
-    other: Recipe,
-    described: SpaceRecord,
-    data: DataDescription,
-    digests: Mapping[str, str],
-    theirs: DataDescription,
+    pupil: Pupil, other: Recipe, described: SpaceRecord, theirs: DataDescription
 ) -> str:
     """Refuses a run of another task, other classes or another size; says what is doubtful.
 
     Args:
-        recipe: that of this run.
-        other: that of the teacher's.
+        pupil: this run.
+        other: the recipe of the teacher's.
         described: the record of its space and images.
-        data: the images that it is to teach on.
-        digests: of each part of them.
         theirs: the images that it was trained on.
 
     Raises:
         RecipeError: then.
     """
-    where = recipe.teacher.run
+    recipe, data, where = pupil.recipe, pupil.data, pupil.recipe.teacher.run
     if other.task != recipe.task:
         raise _refused(f"{where} has the task {other.task.name!r}, here it is {recipe.task.name!r}")
     if theirs.classes != data.classes or theirs.class_names != data.class_names:
@@ -417,7 +408,7 @@ def _check_images(
             f"{list(theirs.image_shape[1:])}, or give another teacher"
         )
     assert described.images is not None
-    unseen = [p for p in _SCORED if described.images.digests.get(p) != digests.get(p)]
+    unseen = [p for p in _SCORED if described.images.digests.get(p) != pupil.digests.get(p)]
     if not unseen:
         return ""
     return (

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol, final
 
-from manyshot.crews import Crew, LocalCrew, RayCrew
+from manyshot.crews import Crew, LocalCrew, RayCrew, checked_count
 from manyshot.evaluate import Spread
 from manyshot.pipeline.build import Workspace
 from manyshot.run_folder import TruthLine
@@ -81,9 +81,7 @@ class Processes:
         Raises:
             ValueError: if `count` is below one.
         """
-        if count < 1:
-            raise ValueError(f"workers must be at least 1, got {count}")
-        self.count = count
+        self.count = checked_count(count)
 
     def run(self, work: Work, tasks: Sequence[Task]) -> Iterator[Outcome]:
         """See `Workers`.
@@ -134,12 +132,13 @@ class Ray:
 
         Raises:
             ImportError: without Ray.
+            ValueError: if `count` is below one.
         """
         try:
             import ray
         except ImportError as error:
             raise ImportError("--ray needs Ray: install manyshot[ray]") from error
-        self._ray, self.count, self.cpus, self.gpus = ray, count, cpus, gpus
+        self._ray, self.count, self.cpus, self.gpus = ray, checked_count(count), cpus, gpus
 
     def run(self, work: Work, tasks: Sequence[Task]) -> Iterator[Outcome]:
         """See `Workers`."""

@@ -176,7 +176,8 @@ def judged(
         parts={space.to_text(arch): line.test_parts or () for arch, line in lines.items()},
         chance=ws.task.chance(counts) if counts and isinstance(ws.task, Guesses) else None,
         within=None
-        if ws.recipe.shifting.name != "none"  # their scores are of other weights than the winners'
+        # A random search has no others to improve on; scores of other weights say nothing of it.
+        if ws.recipe.search.name == "random" or ws.recipe.shifting.name != "none"
         else {
             limit.name: [
                 space.to_text(a)

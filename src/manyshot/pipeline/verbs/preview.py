@@ -70,7 +70,7 @@ def preview(
     check_settings(recipe)
     world = processes(recipe)
     with showing(progress or Silent()):
-        ws = Workspace.build(recipe)
+        ws = Workspace.build(recipe, world=world)
     notes = [
         said_of_budgets(recipe, ws.recipe, ws.costs),
         said_of_classifier(ws.original),

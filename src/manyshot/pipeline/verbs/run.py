@@ -80,10 +80,51 @@ def begin(
         RecordError: if `trained` has no supernet, or `folder` holds another run.
         RecipeError: for what `Workspace.check` finds, before anything is written.
     """
+    clock = Clock()
+    with clock.part("preparation"):
+        ws, accelerator = _prepared(recipe, folder, progress, trained, source)
+        minutes = minutes_of(ws.recipe)
+        ws = with_lengths(ws, accelerator, folder, progress)
+        if trained is None:
+            foretell(ws, accelerator, folder, progress, whole=whole)
+    recipe = ws.recipe
+    if accelerator.is_main_process:
+        open_folder(folder, recipe, ws.memory_format, trained)
+        keep_original(ws.original, recipe, ws.splits, RunFolder(folder).original)
+        keep_inherited(ws.inherited, RunFolder(folder))
+        describe_space(ws, folder, minutes)
+        begun = None
+        if not RunFolder(folder).has_begun:
+            with clock.part("preparation"):
+                try_formats(ws, progress)
+                latency.check_measurable(ws, progress)
+            begun = clock.seconds
+        ws = replace(ws, clock=Clock(RunFolder(folder).seconds_file, begun=begun))
+    accelerator.wait_for_everyone()
+    progress = ws.clock.watching(progress)
+    if latency.needs_latency(ws):
+        ws = latency.with_latency(ws, accelerator, folder, progress, trained)
+        ws.limits()  # an impossible budget, or a sampler that does not fit, fails before training
+        ws.check_joint()
+        ws.check_sampler()
+    if accelerator.is_main_process:
+        if source is not None and not RunFolder(folder).weights.exists():
+            take_source(folder, source)
+        if trained is not None:
+            take_over(folder, trained)
+    accelerator.wait_for_everyone()
+    train_stage(ws, accelerator, folder, progress)
+    return ws, accelerator
+
+
+def _prepared(
+    recipe: Recipe, folder: Path, progress: Progress, trained: Path | None, source: Path | None
+) -> tuple[Workspace, Accelerator]:
+    """Builds a recipe and checks it, before anything is written; see `begin`."""
     check_settings(recipe)
     world = processes(recipe)  # before anything is put on a device
     with showing(progress):
-        ws = Workspace.build(recipe, folder if trained is None else trained)
+        ws = Workspace.build(recipe, folder if trained is None else trained, world)
     notes = (
         said_of_budgets(recipe, ws.recipe, ws.costs),
         said_of_classifier(ws.original),
@@ -101,36 +142,7 @@ def begin(
         load_source(
             ws, RunFolder(source).weights
         )  # what does not fit is found before anything is written
-    accelerator = start_engine(ws, folder)
-    minutes = minutes_of(recipe)
-    ws = with_lengths(ws, accelerator, folder, progress)
-    if trained is None:
-        foretell(ws, accelerator, folder, progress, whole=whole)
-    recipe = ws.recipe
-    if accelerator.is_main_process:
-        open_folder(folder, recipe, ws.memory_format, trained)
-        keep_original(ws.original, recipe, ws.splits, RunFolder(folder).original)
-        keep_inherited(ws.inherited, RunFolder(folder))
-        describe_space(ws, folder, minutes)
-        if not RunFolder(folder).has_begun:
-            try_formats(ws, progress)
-            latency.check_measurable(ws, progress)
-        ws = replace(ws, clock=Clock(RunFolder(folder).seconds_file))
-    accelerator.wait_for_everyone()
-    progress = ws.clock.watching(progress)
-    if latency.needs_latency(ws):
-        ws = latency.with_latency(ws, accelerator, folder, progress, trained)
-        ws.limits()  # an impossible budget, or a sampler that does not fit, fails before training
-        ws.check_joint()
-        ws.check_sampler()
-    if accelerator.is_main_process:
-        if source is not None and not RunFolder(folder).weights.exists():
-            take_source(folder, source)
-        if trained is not None:
-            take_over(folder, trained)
-    accelerator.wait_for_everyone()
-    train_stage(ws, accelerator, folder, progress)
-    return ws, accelerator
+    return ws, start_engine(ws, folder)
 
 
 @on_its_threads
