@@ -70,3 +70,32 @@ def test_workers_of_one_of_several_processes_are_refused(monkeypatch):
     check_workers(Processes(1))
     with pytest.raises(ValueError, match="workers = 3 beside 2 processes of torchrun"):
         check_workers(Processes(3))
+
+
+def test_workers_end_before_winners_are_finished(base, tmp_path, monkeypatch):
+    """Controls are scored before, by the workers of the search."""
+    said = []
+
+    class Noted:
+        count = 2
+
+        @contextlib.contextmanager
+        def crew(self):
+            said.append("begin")
+            yield None
+            said.append("end")
+
+    stage = importlib.import_module("manyshot.pipeline.stages.controls")
+    verb = importlib.import_module("manyshot.pipeline.verbs.run")
+    score, finish = stage.evaluate.Population, verb.finish
+    monkeypatch.setattr(
+        stage.evaluate, "Population", lambda *a, **k: said.append("score") or score(*a, **k)
+    )
+    monkeypatch.setattr(verb, "finish", lambda *a, **k: said.append("finish") or finish(*a, **k))
+    folder, recipe, _ = base
+    with_control = recipe.model_copy(
+        update={"controls": recipe.controls.model_copy(update={"random": 1})}
+    )
+    run(with_control, tmp_path / "run", trained=folder, workers=Noted())
+    assert said.count("finish") == 1 and said[-1] == "finish"
+    assert said[0] == "begin" and said[-2:] == ["end", "finish"] and said[-3] == "score"

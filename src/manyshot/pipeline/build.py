@@ -337,9 +337,7 @@ class Workspace:
         settings = self.recipe.teacher
         if not settings.is_there:
             return self
-        pupil = Pupil(
-            self.recipe, self.splits, self.splits.digests, self.calibration, self.device
-        )
+        pupil = Pupil(self.recipe, self.splits, self.splits.digests, self.calibration, self.device)
         teachers = Teachers(functools.partial(load_teacher, pupil), self.splits.image_shape)
         if settings.digest is not None:
             return replace(self, teachers=teachers)

@@ -335,7 +335,9 @@ def _of_run(pupil: Pupil) -> Teacher:
     marked = hashlib.sha256(told.encode()).hexdigest()[: len(digest(tensors))]
 
     seen = _normalised(nn.Identity(), data, theirs.mean, theirs.std).to(device)
-    stats = calibrate(net, arch, ((seen(images), targets) for images, targets in pupil.calibration()))
+    stats = calibrate(
+        net, arch, ((seen(images), targets) for images, targets in pupil.calibration())
+    )
     module = net.extract(arch, stats=stats)
     return Teacher(_normalised(module, data, theirs.mean, theirs.std), marked, said)
 

@@ -150,9 +150,7 @@ class LatencyRecord(Record):
     check: LatencyCheckRecord
 
 
-RunPart = Literal[
-    "preparation", "latency", "training", "search", "finishing", "tests", "exports"
-]
+RunPart = Literal["preparation", "latency", "training", "search", "finishing", "tests", "exports"]
 """A part of a run whose seconds are counted; preparation is all that comes before training: reading
 the images, making the network, timing steps and trying formats."""
 
