@@ -221,10 +221,11 @@ class Crew(ABC):
             ) from error
 
     def close(self) -> None:
-        """Ends all workers; a next task begins them anew."""
+        """Ends all workers, and lets go of what they were sent; a next task begins them anew."""
         for worker in list(self._begun):
             self._end(worker)
         self._begun.clear()
+        self._packed.clear()
 
     @abstractmethod
     def _pack(self, packed: bytes) -> Any:

@@ -174,7 +174,7 @@ class TestCrew:
         assert len(crew.asked) == 7
 
     def test_workers_that_ended_with_nothing_to_do_are_replaced(self, monkeypatch):
-        """As those that are killed for memory while winners are finished; no task is to blame."""
+        """As those that are killed for memory while a search trains; no task is to blame."""
         pools = []
 
         class Pool:
@@ -230,6 +230,10 @@ class TestCrew:
             kept = [Kept("factor", version, lambda factor=factor: factor)]
             assert dict(crew.run(_times, [5, 6], kept)) == {0: 5 * factor, 1: 6 * factor}
         assert len(crew.sent) == 2
+        crew.close()
+        assert not crew._packed, "nothing is in memory for workers that there are not"
+        assert dict(crew.run(_times, [5, 6], kept)) == {0: 20, 1: 24}
+        assert len(crew.sent) == 3
 
     def test_what_cannot_be_pickled_is_named(self):
         kept = [Kept("network", "1", lambda: (number for number in range(3)))]

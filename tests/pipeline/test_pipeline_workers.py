@@ -4,14 +4,15 @@ import contextlib
 import importlib
 import os
 import signal
+import sys
 from types import SimpleNamespace
 
 import pytest
 
 from manyshot.crews import LocalCrew
-from manyshot.pipeline.workers import Processes, check_workers
+from manyshot.pipeline.workers import Processes, Ray, check_workers
 from manyshot.run_folder import RunFolder
-from pipeline_runs import rank_run, run, timeless, truth_of_24
+from pipeline_runs import rank_run, run, small, timeless, truth_of_24
 
 
 @pytest.fixture
@@ -99,3 +100,30 @@ def test_workers_end_before_winners_are_finished(base, tmp_path, monkeypatch):
     run(with_control, tmp_path / "run", trained=folder, workers=Noted())
     assert said.count("finish") == 1 and said[-1] == "finish"
     assert said[0] == "begin" and said[-2:] == ["end", "finish"] and said[-3] == "score"
+
+
+def test_a_ray_cluster_that_is_not_there_is_found_before_anything_trains(monkeypatch, tmp_path):
+    begun = []
+
+    def init(**how):
+        begun.append(how)
+        raise ConnectionError("nobody answers")
+
+    ray = SimpleNamespace(
+        init=init,
+        shutdown=lambda: begun.append("shut down"),
+        is_initialized=lambda: False,
+        exceptions=SimpleNamespace(RayActorError=OSError, WorkerCrashedError=OSError),
+    )
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    workers = Ray(2, cpus=3)
+    check_workers(workers)  # a cluster of this machine is made when it is needed
+    assert begun == []
+    monkeypatch.setenv("RAY_ADDRESS", "there:6379")
+    with pytest.raises(RuntimeError, match="cluster of RAY_ADDRESS=there:6379 .nobody answers."):
+        run(small(), tmp_path / "run", workers=workers)
+    assert begun == [{"log_to_driver": False}, "shut down"] and not (tmp_path / "run").exists()
+    monkeypatch.delenv("RAY_ADDRESS")
+    with pytest.raises(RuntimeError, match="leave --ray out; what is finished"), workers.crew():
+        pass
+    assert begun[2] == {"num_cpus": 6, "include_dashboard": False, "log_to_driver": False}
