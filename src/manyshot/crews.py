@@ -97,7 +97,22 @@ class _Held:
                 raise Lacking(name)
             self._things.pop(name, None)  # so that two versions are not in memory
             self._things[name] = version, self._loads(sent[name]())
-        return work({name: self._things[name][1] for name, _ in needed}, task)
+        try:
+            return work({name: self._things[name][1] for name, _ in needed}, task)
+        except Exception as error:  # anybody's
+            if self._arrives(error):
+                raise
+            raise RuntimeError(f"{type(error).__name__}: {error}") from error
+
+    def _arrives(self, error: Exception) -> bool:
+        """Whether an exception survives being sent; else its worker would be taken for lost."""
+        import cloudpickle
+
+        try:
+            self._loads(cloudpickle.dumps(error))
+        except Exception:  # of anybody's class
+            return False
+        return True
 
 
 class Crew(ABC):

@@ -208,6 +208,13 @@ class TestCrew:
             list(crew.run(_doubled, [1]))
         assert len(crew.asked) == TRIES
 
+    def test_an_exception_that_cannot_be_sent_says_what_it_said(self):
+        """It would break the pipe to the worker, which would be taken for lost."""
+        with pytest.raises(RuntimeError, match="^Odd: out of range$"):
+            _Held().do(_odd, (), {}, 1)
+        with pytest.raises(KeyError, match="missing"):
+            _Held().do(_missing, (), {}, 1)
+
     def test_a_worker_that_lost_what_it_kept_is_sent_it_again(self):
         crew = Pretended(1)
         kept = [Kept("factor", "1", lambda: 3)]
@@ -275,6 +282,22 @@ class TestCrew:
     def test_at_least_one(self):
         with pytest.raises(ValueError, match="at least 1, got 0"):
             LocalCrew(0)
+
+
+class Odd(Exception):
+    """It is pickled by its arguments, of which it does not know the second."""
+
+    def __init__(self, text, number):
+        super().__init__(text)
+        self.number = number
+
+
+def _odd(kept, task):
+    raise Odd("out of range", task)
+
+
+def _missing(kept, task):
+    raise KeyError("missing")
 
 
 def _doubled(kept, task):
