@@ -20,11 +20,16 @@ def start(command: list[str], rank: int, port: int) -> subprocess.Popen:
     )
 
 
-def two_processes(command: list[str]) -> list[subprocess.Popen]:
-    """Runs a command as two ranks to their end, as torchrun would."""
+def free_port() -> int:
+    """A port that nobody listens at."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        return int(free.getsockname()[1])
+
+
+def two_processes(command: list[str]) -> list[subprocess.Popen]:
+    """Runs a command as two ranks to their end, as torchrun would."""
+    port = free_port()
     ranks = [start(command, rank, port) for rank in (0, 1)]
     try:
         for process in ranks:

@@ -52,6 +52,17 @@ Work = Callable[[Mapping[str, Any], T], R]
 """A function of a module: of what is kept, by name, and of a task."""
 
 
+def checked_count(count: int) -> int:
+    """How many workers there are to be.
+
+    Raises:
+        ValueError: if that is below one.
+    """
+    if count < 1:
+        raise ValueError(f"workers must be at least 1, got {count}")
+    return count
+
+
 class Lacking(RuntimeError):
     """A worker lacks what a task needs, since it is a new process."""
 
@@ -86,7 +97,22 @@ class _Held:
                 raise Lacking(name)
             self._things.pop(name, None)  # so that two versions are not in memory
             self._things[name] = version, self._loads(sent[name]())
-        return work({name: self._things[name][1] for name, _ in needed}, task)
+        try:
+            return work({name: self._things[name][1] for name, _ in needed}, task)
+        except Exception as error:  # anybody's
+            if self._arrives(error):
+                raise
+            raise RuntimeError(f"{type(error).__name__}: {error}") from error
+
+    def _arrives(self, error: Exception) -> bool:
+        """Whether an exception survives being sent; else its worker would be taken for lost."""
+        import cloudpickle
+
+        try:
+            self._loads(cloudpickle.dumps(error))
+        except Exception:  # of anybody's class
+            return False
+        return True
 
 
 class Crew(ABC):
@@ -107,9 +133,7 @@ class Crew(ABC):
         Raises:
             ValueError: if `count` is below one.
         """
-        if count < 1:
-            raise ValueError(f"workers must be at least 1, got {count}")
-        self.count = count
+        self.count = checked_count(count)
         self._begun: dict[int, Future[Any]] = {}
         self._packed: dict[str, tuple[str, Any]] = {}
 
@@ -212,10 +236,11 @@ class Crew(ABC):
             ) from error
 
     def close(self) -> None:
-        """Ends all workers; a next task begins them anew."""
+        """Ends all workers, and lets go of what they were sent; a next task begins them anew."""
         for worker in list(self._begun):
             self._end(worker)
         self._begun.clear()
+        self._packed.clear()
 
     @abstractmethod
     def _pack(self, packed: bytes) -> Any:

@@ -95,7 +95,8 @@ def fit(
         log: the records' file name in `folder`.
         macs_of: the multiply-adds of one sample in architectures; records then say what training
             spends.
-        macs_at: likewise of images of another side in pixels, if `settings` have `image_sizes`.
+        macs_at: likewise of images of another side in pixels, which `macs_of` needs beside it if
+            `settings` have `image_sizes`.
         teacher_macs: those of the teacher; by default the largest architecture's.
 
     Returns:

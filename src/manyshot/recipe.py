@@ -380,9 +380,9 @@ class TrainingSettings(OptimiserSettings):
     least one, is measured by a few real steps before the run begins. Its own recipe has the epochs,
     so that it goes on, and is repeated, with these; other minutes come too late then, which a
     warning says."""
-    least_images: Positive | None = None
+    least_images: NotNegative | None = None
     """Of a run: if `epochs` show fewer images than that, there are as many epochs as it takes, but
-    200 at most. Its own recipe has the epochs."""
+    200 at most; 0 leaves them as they are. Its own recipe has the epochs."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """How the learning rate goes down: to `min_lr` at the end along a cosine or a line, or not at
     all."""

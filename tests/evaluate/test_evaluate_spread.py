@@ -1,6 +1,7 @@
 """Populations scored by workers, which here are this process with what it is sent pickled."""
 
 import sys
+import weakref
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from types import ModuleType
@@ -15,6 +16,7 @@ import manyshot as ms
 from manyshot.crews import TRIES, Crew, Kept, Lacking, LocalCrew, _Held, _pickled, gpu_of
 from manyshot.data.own import OwnSet
 from manyshot.evaluate import Population, Spread
+from manyshot.evaluate.spread import REMEMBERED
 from manyshot.sharing import KShot
 from manyshot.train.checkpoint import digest
 
@@ -114,6 +116,23 @@ def test_workers_give_the_scores_of_one_process_with_every_version_of_the_weight
     assert {worker for worker, _ in crew.asked} == {0, 1, 2}
 
 
+def test_images_that_are_not_used_any_more_are_let_go(batches):
+    net, crew = NETS["a tree"](), Pretended(1)
+    spread, archs = Spread(crew), drawn(net, 3)
+    gone = []
+    for _ in range(REMEMBERED + 1):
+        images = Images(batches)
+        population = Population(net, archs, calibration=batches, validation=images)
+        assert {a: s for a, s, _ in spread.scores(population, "")} == dict(population)
+        gone.append(weakref.ref(images))
+        del images, population
+    assert [of() is None for of in gone] == [True, True] + [False] * (REMEMBERED - 1)
+
+
+class Images(list):
+    """Batches that can be referred to weakly."""
+
+
 def test_statistics_of_an_architecture_go_with_it(batches):
     net, crew = NETS["a tree"](), Pretended(2)
     archs = drawn(net)
@@ -155,7 +174,7 @@ class TestCrew:
         assert len(crew.asked) == 7
 
     def test_workers_that_ended_with_nothing_to_do_are_replaced(self, monkeypatch):
-        """As those that are killed for memory while winners are finished; no task is to blame."""
+        """As those that are killed for memory while a search trains; no task is to blame."""
         pools = []
 
         class Pool:
@@ -189,6 +208,13 @@ class TestCrew:
             list(crew.run(_doubled, [1]))
         assert len(crew.asked) == TRIES
 
+    def test_an_exception_that_cannot_be_sent_says_what_it_said(self):
+        """It would break the pipe to the worker, which would be taken for lost."""
+        with pytest.raises(RuntimeError, match="^Odd: out of range$"):
+            _Held().do(_odd, (), {}, 1)
+        with pytest.raises(KeyError, match="missing"):
+            _Held().do(_missing, (), {}, 1)
+
     def test_a_worker_that_lost_what_it_kept_is_sent_it_again(self):
         crew = Pretended(1)
         kept = [Kept("factor", "1", lambda: 3)]
@@ -211,6 +237,10 @@ class TestCrew:
             kept = [Kept("factor", version, lambda factor=factor: factor)]
             assert dict(crew.run(_times, [5, 6], kept)) == {0: 5 * factor, 1: 6 * factor}
         assert len(crew.sent) == 2
+        crew.close()
+        assert not crew._packed, "nothing is in memory for workers that there are not"
+        assert dict(crew.run(_times, [5, 6], kept)) == {0: 20, 1: 24}
+        assert len(crew.sent) == 3
 
     def test_what_cannot_be_pickled_is_named(self):
         kept = [Kept("network", "1", lambda: (number for number in range(3)))]
@@ -252,6 +282,22 @@ class TestCrew:
     def test_at_least_one(self):
         with pytest.raises(ValueError, match="at least 1, got 0"):
             LocalCrew(0)
+
+
+class Odd(Exception):
+    """It is pickled by its arguments, of which it does not know the second."""
+
+    def __init__(self, text, number):
+        super().__init__(text)
+        self.number = number
+
+
+def _odd(kept, task):
+    raise Odd("out of range", task)
+
+
+def _missing(kept, task):
+    raise KeyError("missing")
 
 
 def _doubled(kept, task):

@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 
+from manyshot import pipeline
 from manyshot.cost import CostTable, subnet_macs
 from manyshot.pipeline import Workspace
 from manyshot.pipeline.checks import check_joint
@@ -44,10 +45,24 @@ def test_found_before_anything_is_written(tmp_path, overrides, text):
     assert not (tmp_path / "run").exists()
 
 
+def test_batches_are_looked_at_before_a_network_is_made(tmp_path, monkeypatch):
+    def never(*args, **kwargs):
+        raise AssertionError("a network was made")
+
+    monkeypatch.setattr("manyshot.pipeline.build.build_supernet", never)
+    for recipe, images in (
+        (small("finish.training.batch_size=193", "finish.data='train+validation'"), 192),
+        (small("shifting.name=population", "shifting.batch_size=193"), 128),
+    ):
+        for verb in (run, pipeline.preview):
+            with pytest.raises(RecipeError, match=f"batch_size = 193 is more than the {images}"):
+                verb(recipe, tmp_path / "run")
+
+
 def test_settings_that_are_not_used_are_not_checked(tmp_path):
     overrides = ("finish.training.batch_size=999", "finish.mode=inherit", "search.candidates=3")
     random = ("search.name=random", "search.options={}")
-    Workspace.build(small(*overrides, *random)).check()
+    Workspace.build(small(*overrides, *random), world=1).check()
 
 
 def test_batches_are_shared_by_all_processes(tmp_path):

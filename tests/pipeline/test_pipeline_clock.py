@@ -1,6 +1,7 @@
 """How long the parts of a run took is on record, whatever interrupted it, beside its results."""
 
 import time
+from typing import get_args
 
 import pytest
 
@@ -9,7 +10,7 @@ from manyshot.pipeline.clock import KEPT_S, Clock
 from manyshot.pipeline.stages import finish as finishing
 from manyshot.pipeline.stages import train as training
 from manyshot.progress import Silent
-from manyshot.run_folder import RunFolder
+from manyshot.run_folder import RunFolder, RunPart
 from pipeline_runs import lines, outcome, run, small
 
 
@@ -53,6 +54,17 @@ def test_another_command_adds_to_what_is_on_record(tmp_path):
         with clock.part("search"):
             at.now += spent
     assert on_record(file) == {"search": 10.5}
+
+
+def test_what_was_counted_before_there_was_a_file_is_added(tmp_path):
+    at, file = Time(), tmp_path / "seconds.json"
+    before = Clock(now=at)
+    with before.part("preparation"):
+        at.now += 3
+    for expected in (4.0, 8.0):
+        with Clock(file, at, before.seconds).part("preparation"):
+            at.now += 1
+        assert on_record(file) == {"preparation": expected}
 
 
 def test_a_kill_loses_no_more_than_what_was_not_kept_yet(tmp_path):
@@ -113,7 +125,7 @@ def test_every_part_of_a_run_is_on_record_once(tmp_path, monkeypatch):
     run(small("search.budgets=['macs<=20%', 'latency_ms<=1000']"), tmp_path)
     whole = time.perf_counter() - began
     seconds = on_record(tmp_path / "seconds.json")
-    assert seconds.keys() == {"latency", "training", "search", "finishing", "tests", "exports"}
+    assert seconds.keys() == {*get_args(RunPart)}
     tested = len(lines(tmp_path, "finish.jsonl"))
     assert tested >= 1
     assert seconds["tests"] >= tested * pause - 0.01
@@ -133,11 +145,12 @@ def test_a_stopped_training_counts_on_and_changes_no_result(base, tmp_path, monk
     with pytest.raises(KeyboardInterrupt):
         run(recipe, tmp_path)
     before = RunFolder(tmp_path).seconds().seconds
-    assert before.keys() == {"training"} and before["training"] > 0
+    assert before.keys() == {"preparation", "training"} and min(before.values()) > 0
     monkeypatch.setattr(training, "save_weights", lambda *args: (time.sleep(pause), real(*args)))
     run(recipe, tmp_path)
     after = RunFolder(tmp_path).seconds().seconds
     assert after["training"] >= before["training"] + pause
+    assert after["preparation"] == before["preparation"], "what has begun is not prepared again"
     assert outcome(tmp_path) == whole
     run(recipe, tmp_path)
     assert RunFolder(tmp_path).seconds().seconds == after, "all was done already"

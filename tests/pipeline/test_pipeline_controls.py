@@ -89,6 +89,14 @@ def test_they_do_not_depend_on_the_search():
     assert choose_controls(ws, []) != choose_controls(other, [])
 
 
+def test_a_random_search_is_not_said_to_improve_on_the_networks_that_it_drew(tmp_path):
+    random = ("search.name=random", "search.options={}", "controls.random=1")
+    verdict = run(small("finish.mode=inherit", *random), tmp_path / "run")["verdict"]
+    assert verdict["random_networks"] == 6 and "improved" not in verdict
+    assert "random" in verdict["controls"]
+    assert not any("its 6 random networks" in words for words in verdict["words"])
+
+
 def test_without_controls_nothing_is_said_of_the_worth(tmp_path):
     result = run(small("finish.mode=inherit"), tmp_path / "run")
     assert result["controls"] == [] and result["verdict"]["worth"] in ("unknown", "nothing")

@@ -2,15 +2,17 @@
 
 import json
 import sys
+import time
 
 import pytest
 import torch
 
 from manyshot import records
+from manyshot.cli.main import _words
 from manyshot.pipeline import Workspace
 from manyshot.train import load_weights
 from pipeline_runs import lines, outcome, run, small
-from two_processes import two_processes
+from two_processes import free_port, start, two_processes
 
 
 def test_a_run_of_two_processes(tmp_path):
@@ -65,3 +67,40 @@ def test_a_shifting_search_of_two_processes(base, tmp_path):
     before = outcome(folder)
     run(recipe, folder)  # what two processes recorded, one takes up
     assert outcome(folder) == before
+
+
+def test_what_torch_says_of_a_lost_process_is_put_in_words(monkeypatch):
+    error = RuntimeError("[pair.cc:561] Connection closed by peer [127.0.0.1]:22725.")
+    assert _words(error) == str(error)
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    said = _words(error)
+    assert said.startswith("another of the 3 processes has ended, and so does this one: see what")
+    assert "go on with the same command" in said and str(error) in said
+    assert _words(RuntimeError("else")) == "else"
+
+
+@pytest.mark.slow
+def test_a_killed_process_ends_the_other_and_both_go_on_to_the_same_end(tmp_path):
+    """Beside the test of words, what torch really says, and that nobody waits for ever."""
+    recipe, path = small("train.epochs=40", "train.log_steps=1"), tmp_path / "two.toml"
+    path.write_text(recipe.to_toml())
+    command = [sys.executable, "-m", "manyshot", "train", str(path), "--out", str(tmp_path / "run")]
+    port = free_port()
+    ranks, log = [start(command, rank, port) for rank in (0, 1)], tmp_path / "run/train.jsonl"
+    try:
+        while not (log.exists() and log.stat().st_size) and ranks[0].poll() is None:
+            time.sleep(0.02)
+        ranks[1].kill()
+        _, errors = ranks[0].communicate(timeout=120)
+    finally:
+        for process in ranks:
+            with process:
+                process.kill()
+    assert ranks[0].returncode == 1 and "another of the 2 processes has ended" in errors
+    ends = [two_processes([*command[:-1], str(tmp_path / name)]) for name in ("run", "whole")]
+    assert [rank.returncode for end in ends for rank in end] == [0] * 4
+    one, other = (
+        [(row["step"], row["loss"]) for row in lines(tmp_path / name, "train.jsonl")]
+        for name in ("run", "whole")
+    )
+    assert one == other and len(one) == 160

@@ -197,6 +197,7 @@ def test_real_steps_and_scores_of_an_estimate_change_nothing(tmp_path):
         (("train.least_images=1024", "train.epochs=2"), 8),
         (("train.least_images=1025", "train.epochs=2"), 9),
         (("train.least_images=1000", "train.epochs=20"), 20),
+        (("train.least_images=0", "train.epochs=2"), 2),
         (("train.least_images=1000000", "train.epochs=20"), 200),
         (("train.least_images=1000000", "train.epochs=300"), 300),
         (("train.epochs=2",), 2),

@@ -11,7 +11,7 @@ from torch import nn
 import manyshot as ms
 from manyshot.pipeline import Workspace
 from manyshot.pipeline.networks import build_network
-from manyshot.pipeline.teachers import Renormalised, load_teacher
+from manyshot.pipeline.teachers import Pupil, Renormalised, load_teacher
 from manyshot.pipeline.verbs.transfer import transfer_recipe
 from manyshot.recipe import Recipe, RecipeError
 from manyshot.seeding import numpy_rng
@@ -52,8 +52,8 @@ def ws():
 
 
 def loaded(recipe, ws, **others):
-    data = ws.splits
-    return load_teacher(recipe, others.get("data", data), data.digests, ws.calibration, ws.device)
+    data, digests = others.get("data", ws.splits), ws.splits.digests
+    return load_teacher(Pupil(recipe, data, digests, ws.calibration, ws.device))
 
 
 def test_a_winner_and_an_architecture_of_a_supernet_teach_as_their_run_says(base, ws):
@@ -76,16 +76,13 @@ def test_images_are_normalised_for_a_teacher_as_it_learnt_them(weights, ws):
     pixels = torch.rand((4, 1, 16, 16), generator=torch.Generator().manual_seed(0))
     expected = net((pixels - 0.3) / 0.4)
     data = ms.data.load("digits", image_size=16)
-    teacher = load_teacher(
-        taught(*of_file(path)), data, data.digests, lambda: (), torch.device("cpu")
-    )
+    about = (data, data.digests, lambda: (), torch.device("cpu"))
+    teacher = load_teacher(Pupil(taught(*of_file(path)), *about))
     ours = (pixels - data.mean[0]) / data.std[0]
     torch.testing.assert_close(teacher.module(ours), expected, rtol=1e-4, atol=1e-5)
     assert isinstance(teacher.module, Renormalised)
     same = {"mean": str(list(data.mean)), "std": str(list(data.std))}
-    alike = load_teacher(
-        taught(*of_file(path, **same)), data, data.digests, lambda: (), torch.device("cpu")
-    )
+    alike = load_teacher(Pupil(taught(*of_file(path, **same)), *about))
     assert torch.equal(alike.module(ours), net(ours))
 
 

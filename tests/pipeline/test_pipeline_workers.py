@@ -4,12 +4,13 @@ import contextlib
 import importlib
 import os
 import signal
+import sys
 from types import SimpleNamespace
 
 import pytest
 
 from manyshot.crews import LocalCrew
-from manyshot.pipeline.workers import Processes, check_workers
+from manyshot.pipeline.workers import Processes, Ray, check_workers
 from manyshot.run_folder import RunFolder
 from pipeline_runs import rank_run, run, small, timeless, truth_of_24
 
@@ -81,3 +82,59 @@ def test_workers_of_one_of_several_processes_are_refused(monkeypatch):
     check_workers(Processes(1))
     with pytest.raises(ValueError, match="workers = 3 beside 2 processes of torchrun"):
         check_workers(Processes(3))
+
+
+def test_workers_end_before_winners_are_finished(base, tmp_path, monkeypatch):
+    """Controls are scored before, by the workers of the search."""
+    said = []
+
+    class Noted:
+        count = 2
+
+        @contextlib.contextmanager
+        def crew(self):
+            said.append("begin")
+            yield None
+            said.append("end")
+
+    stage = importlib.import_module("manyshot.pipeline.stages.controls")
+    verb = importlib.import_module("manyshot.pipeline.verbs.run")
+    score, finish = stage.evaluate.Population, verb.finish
+    monkeypatch.setattr(
+        stage.evaluate, "Population", lambda *a, **k: said.append("score") or score(*a, **k)
+    )
+    monkeypatch.setattr(verb, "finish", lambda *a, **k: said.append("finish") or finish(*a, **k))
+    folder, recipe, _ = base
+    with_control = recipe.model_copy(
+        update={"controls": recipe.controls.model_copy(update={"random": 1})}
+    )
+    run(with_control, tmp_path / "run", trained=folder, workers=Noted())
+    assert said.count("finish") == 1 and said[-1] == "finish"
+    assert said[0] == "begin" and said[-2:] == ["end", "finish"] and said[-3] == "score"
+
+
+def test_a_ray_cluster_that_is_not_there_is_found_before_anything_trains(monkeypatch, tmp_path):
+    begun = []
+
+    def init(**how):
+        begun.append(how)
+        raise ConnectionError("nobody answers")
+
+    ray = SimpleNamespace(
+        init=init,
+        shutdown=lambda: begun.append("shut down"),
+        is_initialized=lambda: False,
+        exceptions=SimpleNamespace(RayActorError=OSError, WorkerCrashedError=OSError),
+    )
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    workers = Ray(2, cpus=3)
+    check_workers(workers)  # a cluster of this machine is made when it is needed
+    assert begun == []
+    monkeypatch.setenv("RAY_ADDRESS", "there:6379")
+    with pytest.raises(RuntimeError, match="cluster of RAY_ADDRESS=there:6379 .nobody answers."):
+        run(small(), tmp_path / "run", workers=workers)
+    assert begun == [{"log_to_driver": False}, "shut down"] and not (tmp_path / "run").exists()
+    monkeypatch.delenv("RAY_ADDRESS")
+    with pytest.raises(RuntimeError, match="leave --ray out; what is finished"), workers.crew():
+        pass
+    assert begun[2] == {"num_cpus": 6, "include_dashboard": False, "log_to_driver": False}

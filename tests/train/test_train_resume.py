@@ -161,6 +161,16 @@ def test_multiply_adds_are_of_the_size_that_images_have():
     assert run.compute.macs == 3 * 128 * (4 + 8)  # a backward is two forwards
 
 
+def test_costs_of_one_size_do_not_do_for_images_of_several():
+    growth = ms.data.Growth((4, 8), 2)
+    with pytest.raises(ValueError, match=r"several, of \[4, 8\] pixels: give macs_at too"):
+        trainer(
+            batches=ms.data.Batches(digits(128).train, 32, growth=growth, **LOOK),
+            image_sizes=[4, 8],
+            factories={"macs_of": lambda archs: [0] * len(archs)},
+        )
+
+
 def test_probes_with_full_masks_count_held_out_images_at_their_full_size():
     """Also of a training that goes on when its own images have grown, as that by 8 alone does."""
     spent = {}

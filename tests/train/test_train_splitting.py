@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
-from train_nets import same, seeded, trainer, weights
+from train_nets import LOOK, digits, same, seeded, trainer, weights
 
 import manyshot as ms
 from manyshot import records
@@ -207,6 +207,26 @@ def test_what_a_split_costs_is_counted():
         spent.append(run.compute.split_macs)
     assert spent[1] == 0
     assert spent[0] == 3 * 32 * 2 * (3 + 2)  # two batches, five options in all
+
+
+def test_a_split_between_two_epochs_is_counted_at_the_sizes_that_its_batches_have():
+    """One batch is the last of images of 4 pixels, the next the first of 8."""
+    sharing = ms.sharing.KShot(2, **{**GRADIENTS, "warm_frac": 3 / 8})
+    net = seeded(lambda: ms.Supernet(ms.zoo.tiny(width=4), sharing=sharing))
+    growth = ms.data.Growth((4, 8), 2)
+    run = trainer(
+        net,
+        batches=ms.data.Batches(digits(128).train, 32, growth=growth, **LOOK),
+        image_sizes=[4, 8],
+        factories={
+            "macs_of": lambda archs: [0] * len(archs),
+            "macs_at": lambda side: lambda archs: [side] * len(archs),
+        },
+    )
+    train(run)
+    options = sum(len(decision.options) for decision in sharing.candidates())
+    assert run.compute.split_macs == 3 * 32 * options * (4 + 8)
+    assert run.compute.macs == 3 * 128 * (4 + 8)
 
 
 @pytest.mark.parametrize("stop", [3, 5])

@@ -1,6 +1,7 @@
 """Does a supernet that was moved order networks, and how much training of its body that takes.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.studies.transfer_body.run FASHION_FOLDER [--seeds 0 1 2 3 4]
+    OMP_NUM_THREADS=1 python -m benchmarks.studies.transfer_body.run FASHION_FOLDER
+        [--seeds 0 1 2 3 4]
 
 One supernet of `tiny` moves from Fashion-MNIST at 8x8 pixels (3 epochs of 50,000 images) to
 scikit-learn's digits by `recipes/transfer.toml`, with 0 or more `transfer.body_epochs`, then

@@ -20,6 +20,8 @@ from manyshot.cli import running as running
 from manyshot.cli.shared import app
 
 _USAGE: Any = typer.BadParameter.__base__  # of all usage errors; typer does not export it
+_LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL error")
+"""What torch says to a process when another one that it trains with has ended."""
 _INTERRUPTED = 130  # what typer returns after Ctrl-C
 
 
@@ -46,6 +48,14 @@ def _place(error: BaseException) -> str:
 def _words(error: Exception) -> str:
     """One line about an error, or its own lines if it was raised with words for people."""
     text = f"{error}{_place(error)}"
+    if isinstance(error, RuntimeError) and any(sign in text for sign in _LOST):
+        from manyshot.writing import processes  # slow to import, so not for --help
+
+        if processes() > 1:
+            return (
+                f"another of the {processes()} processes has ended, and so does this one: see what "
+                f"that one said, and go on with the same command ({text})"
+            )
     if isinstance(error, ValueError | OSError | RuntimeError | LookupError | ImportError):
         return text
     return f"{type(error).__name__}: {text} (MANYSHOT_DEBUG=1 shows where)"

@@ -64,7 +64,9 @@ def run_command(
     """Train, search, finish and export: the whole way."""
     if dry_run:
         bars = progress(quiet)
-        show_preview(recipe, set_, out, resume, as_json=as_json, bars=bars, whole=True)
+        show_preview(
+            recipe, set_, out, resume, as_json=as_json, bars=bars, whole=True, workers=workers
+        )
         return
     settings, folder = settings_of(recipe, set_, out, resume, trust)
     crew = workers_of(settings, workers, ray)

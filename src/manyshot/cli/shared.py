@@ -120,6 +120,7 @@ def show_preview(
     as_json: bool,
     bars: Any,
     whole: bool,
+    workers: int = 1,
 ) -> None:
     """Prints what a run would do; a usage error if it would fail before it trains.
 
@@ -131,6 +132,7 @@ def show_preview(
         as_json: whether to print plain values.
         bars: shows how far the look at the images is.
         whole: whether a search follows the training.
+        workers: how many are to score its candidates.
     """
     check_alone("run --dry-run")
     if resume is not None:
@@ -140,7 +142,7 @@ def show_preview(
     from manyshot.writing import next_folder
 
     folder = next_folder(settings.name) if out is None else out
-    show_told(preview(settings, folder, bars, whole=whole), as_json)
+    show_told(preview(settings, folder, bars, whole=whole, workers=workers), as_json)
 
 
 def show_told(told: dict[str, Any], as_json: bool) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, final
@@ -26,6 +27,8 @@ from manyshot.tasks import Task
 
 PORTIONS = 3
 """So many parts of the tree per worker: of fewer the last is waited for, more share less."""
+REMEMBERED = 4
+"""So many sets of images are told from new ones: a search has two to score on, and calibrates."""
 
 _NUMBERS = itertools.count()
 """Tell networks and images apart that the workers of this process have been sent."""
@@ -50,7 +53,7 @@ class Spread:
         self.crew = crew
         self._net: Supernet | None = None
         self._number, self._first, self._moved = "", "", False
-        self._seen: list[tuple[str, Iterable[Any]]] = []
+        self._seen: deque[tuple[str, Iterable[Any]]] = deque(maxlen=REMEMBERED)
 
     def scores(self, population: Population, weights: str) -> Iterator[Scored]:
         """The scores of a population, as parts of it are done, in no order.

@@ -38,6 +38,7 @@ from manyshot.nn.pointwise import TrainingFormat, training_format
 from manyshot.pipeline.checks import (
     GENERATOR,
     check_batch_size,
+    check_batch_sizes,
     check_breeding,
     check_chunks,
     check_classes,
@@ -58,7 +59,7 @@ from manyshot.pipeline.inherit import Inherited, inherit
 from manyshot.pipeline.matching import Matching
 from manyshot.pipeline.networks import Original, build_sharing, build_supernet
 from manyshot.pipeline.settling import with_epochs, with_precision, with_reachable_budgets
-from manyshot.pipeline.teachers import Teachers, check_teacher, load_teacher
+from manyshot.pipeline.teachers import Pupil, Teachers, check_teacher, load_teacher
 from manyshot.plugins import look_up
 from manyshot.recipe import (
     BESIDE_RESULTS,
@@ -283,17 +284,21 @@ class Workspace:
     spread: Spread | None = None
 
     @classmethod
-    def build(cls, recipe: Recipe, folder: Path | None = None) -> Workspace:
+    def build(
+        cls, recipe: Recipe, folder: Path | None = None, world: int | None = None
+    ) -> Workspace:
         """Loads the images, makes the supernet, records its costs.
 
         Args:
             recipe: what to build.
             folder: the folder of a run, if it is one that has begun: the weights that were given to
                 its network are kept there.
+            world: how many processes are to run the recipe, if it is to be run.
 
         Raises:
-            RecipeError: for a device that does not fit, or what a network, a sharing scheme, a
-                task, a sampler or a searcher says of its name and options.
+            RecipeError: for a device that does not fit, batches that are larger than the images
+                are many, or what a network, a sharing scheme, a task, a sampler or a searcher says
+                of its name and options.
             DataNotFound: if the images are missing.
             RecordError, CheckpointError: if the files of a run that is inherited are damaged.
             ValueError: for options that disagree in shape, and what `load` raises.
@@ -301,6 +306,8 @@ class Workspace:
         device, task = pick_device(recipe.device), build_task(recipe)
         splits = load_data(recipe)
         check_classes(recipe, splits)
+        if world is not None:
+            check_batch_sizes(recipe, splits, world)
         net, original = build_supernet(
             recipe,
             splits,
@@ -347,15 +354,8 @@ class Workspace:
         settings = self.recipe.teacher
         if not settings.is_there:
             return self
-        load = functools.partial(
-            load_teacher,
-            self.recipe,
-            self.splits,
-            self.splits.digests,
-            self.calibration,
-            self.device,
-        )
-        teachers = Teachers(load, self.splits.image_shape)
+        pupil = Pupil(self.recipe, self.splits, self.splits.digests, self.calibration, self.device)
+        teachers = Teachers(functools.partial(load_teacher, pupil), self.splits.image_shape)
         if settings.digest is not None:
             return replace(self, teachers=teachers)
         two = self.together(self.splits.train.subset(range(min(2, len(self.splits.train)))))

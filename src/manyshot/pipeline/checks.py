@@ -122,6 +122,26 @@ def check_batch_size(section: str, settings: OptimiserSettings, images: int, wor
             raise RecipeError(f"{section}: {error}") from error
 
 
+def check_batch_sizes(recipe: Recipe, splits: Splits, world: int) -> None:
+    """Refuses batches that cannot be filled or shared, as soon as the images are counted.
+
+    Args:
+        recipe: what is to run.
+        splits: its images.
+        world: how many processes share every batch.
+
+    Raises:
+        RecipeError: then.
+    """
+    images, finish = len(splits.train), recipe.finish
+    check_batch_size("train", recipe.train, images, world)
+    if recipe.shifting.name != "none":
+        check_batch_size("shifting", recipe.shifting, images, world)
+    if finish.mode != "inherit":
+        more = len(splits.validation) if finish.data == "train+validation" else 0
+        check_batch_size("finish.training", finish.training, images + more, world)
+
+
 def check_moves(section: str, settings: OptimiserSettings, net: Supernet) -> None:
     """Refuses an optimiser that is not installed, and what acts on layers that there are not.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
@@ -26,13 +26,17 @@ class Clock:
     """
 
     def __init__(
-        self, file: Path | None = None, now: Callable[[], float] = time.perf_counter
+        self,
+        file: Path | None = None,
+        now: Callable[[], float] = time.perf_counter,
+        begun: Mapping[RunPart, float] | None = None,
     ) -> None:
         """Begins with what is on record.
 
         Args:
             file: the record, which need not be there yet; without one nothing is written.
             now: tells the time in seconds.
+            begun: seconds that were counted before there was a file, by part.
 
         Raises:
             RecordError: if the record is damaged.
@@ -43,6 +47,8 @@ class Clock:
         self.seconds: dict[RunPart, float] = {}
         if file is not None and file.exists():
             self.seconds |= records.load(file, SecondsRecord).seconds
+        for name, spent in (begun or {}).items():
+            self.seconds[name] = self.seconds.get(name, 0.0) + spent
 
     @contextlib.contextmanager
     def part(self, name: RunPart, log: Path | None = None) -> Iterator[None]:

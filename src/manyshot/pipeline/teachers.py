@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
@@ -55,6 +55,27 @@ class Teacher:
     module: nn.Module
     digest: str
     said: str = ""
+
+
+@final
+@dataclass(frozen=True)
+class Pupil:
+    """The run that a teacher is for, as far as it has to know it.
+
+    Attributes:
+        recipe: names the teacher, and says what the classes' networks are for.
+        data: the images that it is to teach on.
+        digests: of each part of them.
+        calibration: makes the batches that batch norms of a supernet's architecture are calibrated
+            on, normalised as `data` says.
+        device: where the teacher is to be.
+    """
+
+    recipe: Recipe
+    data: DataDescription
+    digests: Mapping[str, str]
+    calibration: Callable[[], Iterable[Batch]]
+    device: torch.device
 
 
 @final
@@ -125,34 +146,20 @@ class Renormalised(nn.Module):
         return self.module(images * self.scale + self.shift)
 
 
-def load_teacher(
-    recipe: Recipe,
-    data: DataDescription,
-    digests: Mapping[str, str],
-    calibration: Callable[[], Iterable[Batch]],
-    device: torch.device,
-) -> Teacher:
-    """The teacher of a recipe, on a device.
-
-    Args:
-        recipe: names it, and says what the classes' networks are for.
-        data: the images that it is to teach on.
-        digests: of each part of them.
-        calibration: makes the batches that batch norms of a supernet's architecture are calibrated
-            on, normalised as `data` says.
-        device: where it is to be.
+def load_teacher(pupil: Pupil) -> Teacher:
+    """The teacher of a run, on its device.
 
     Raises:
         RecipeError: for one that cannot be had, that has other classes or another task, or was made
             for images of another size, and one whose weights are others than the recipe says.
     """
-    settings = recipe.teacher
-    if not data.image_shape:
+    settings = pupil.recipe.teacher
+    if not pupil.data.image_shape:
         raise _refused(
             "it is for images, and these data are of your own: give ms.fit(..., teacher=net)"
         )
     loaded = [
-        _load_one(recipe.model_copy(update={"teacher": one}), data, digests, calibration, device)
+        _load_one(replace(pupil, recipe=pupil.recipe.model_copy(update={"teacher": one})))
         for one in settings.every
     ]
     teacher = loaded[0] if len(loaded) == 1 else _together(loaded)
@@ -161,22 +168,14 @@ def load_teacher(
             f"its weights are others than when this run began ({teacher.digest}, then "
             f"{settings.digest}): give it back as it was, or begin another run"
         )
-    teacher.module.to(device).eval().requires_grad_(False)
+    teacher.module.to(pupil.device).eval().requires_grad_(False)
     return teacher
 
 
-def _load_one(
-    recipe: Recipe,
-    data: DataDescription,
-    digests: Mapping[str, str],
-    calibration: Callable[[], Iterable[Batch]],
-    device: torch.device,
-) -> Teacher:
-    """The first teacher of a recipe; arguments and errors are those of `load_teacher`."""
+def _load_one(pupil: Pupil) -> Teacher:
+    """The first teacher of a recipe; errors are those of `load_teacher`."""
     try:
-        if recipe.teacher.run is not None:
-            return _of_run(recipe, data, digests, calibration, device)
-        return _by_name(recipe, data)
+        return _of_run(pupil) if pupil.recipe.teacher.run is not None else _by_name(pupil)
     except (RecordError, CheckpointError) as error:
         raise _refused(str(error)) from error
 
@@ -254,13 +253,14 @@ def _normalised(
 # -- of a library or your own ----------------------------------------------------------------------
 
 
-def _by_name(recipe: Recipe, data: DataDescription) -> Teacher:
+def _by_name(pupil: Pupil) -> Teacher:
     """A network by its name, with weights that are given.
 
     Raises:
         RecipeError: if it cannot be made, or its weights are of other classes or cannot be had.
         CheckpointError: if they do not fit.
     """
+    recipe, data = pupil.recipe, pupil.data
     settings = recipe.teacher
     assert settings.name is not None
     network = NetworkSettings(
@@ -316,13 +316,7 @@ def _published_normalisation(
 # -- of another run --------------------------------------------------------------------------------
 
 
-def _of_run(
-    recipe: Recipe,
-    data: DataDescription,
-    digests: Mapping[str, str],
-    calibration: Callable[[], Iterable[Batch]],
-    device: torch.device,
-) -> Teacher:
+def _of_run(pupil: Pupil) -> Teacher:
     """A finished winner of a run, or an architecture of its supernet.
 
     Raises:
@@ -334,7 +328,7 @@ def _of_run(
     from manyshot.pipeline.stages.describe import described_images
     from manyshot.runs import Run
 
-    settings = recipe.teacher
+    settings, data, device = pupil.recipe.teacher, pupil.data, pupil.device
     assert settings.run is not None
     run = Run(settings.run)
     described = run.files.space()
@@ -344,7 +338,7 @@ def _of_run(
             f"{settings.run} does not say what its images are like, which space.json of a run on "
             "images does: give the folder of a whole run"
         )
-    said = _check_images(recipe, run.recipe, described, data, digests, theirs)
+    said = _check_images(pupil, run.recipe, described, theirs)
     if settings.budget is not None:
         try:
             arch = run.winner(settings.budget).arch
@@ -366,7 +360,9 @@ def _of_run(
     marked = hashlib.sha256(told.encode()).hexdigest()[: len(digest(tensors))]
 
     seen = _normalised(nn.Identity(), data, theirs.mean, theirs.std).to(device)
-    stats = calibrate(net, arch, ((seen(images), targets) for images, targets in calibration()))
+    stats = calibrate(
+        net, arch, ((seen(images), targets) for images, targets in pupil.calibration())
+    )
     module = net.extract(arch, stats=stats)
     return Teacher(_normalised(module, data, theirs.mean, theirs.std), marked, said)
 
@@ -410,27 +406,20 @@ def _arch_of(net: Supernet, text: str) -> tuple[int, ...]:
 
 
 def _check_images(
-    recipe: Recipe,
-    other: Recipe,
-    described: SpaceRecord,
-    data: DataDescription,
-    digests: Mapping[str, str],
-    theirs: DataDescription,
+    pupil: Pupil, other: Recipe, described: SpaceRecord, theirs: DataDescription
 ) -> str:
     """Refuses a run of another task, other classes or another size; says what is doubtful.
 
     Args:
-        recipe: that of this run.
-        other: that of the teacher's.
+        pupil: this run.
+        other: the recipe of the teacher's.
         described: the record of its space and images.
-        data: the images that it is to teach on.
-        digests: of each part of them.
         theirs: the images that it was trained on.
 
     Raises:
         RecipeError: then.
     """
-    where = recipe.teacher.run
+    recipe, data, where = pupil.recipe, pupil.data, pupil.recipe.teacher.run
     if other.task != recipe.task:
         raise _refused(f"{where} has the task {other.task.name!r}, here it is {recipe.task.name!r}")
     if theirs.classes != data.classes or theirs.class_names != data.class_names:
@@ -446,7 +435,7 @@ def _check_images(
             f"{list(theirs.image_shape[1:])}, or give another teacher"
         )
     assert described.images is not None
-    unseen = [p for p in _SCORED if described.images.digests.get(p) != digests.get(p)]
+    unseen = [p for p in _SCORED if described.images.digests.get(p) != pupil.digests.get(p)]
     if not unseen:
         return ""
     return (

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol, final
 
-from manyshot.crews import Crew, LocalCrew, RayCrew
+from manyshot.crews import Crew, LocalCrew, RayCrew, checked_count
 from manyshot.evaluate import Spread
 from manyshot.pipeline.build import Workspace
 from manyshot.run_folder import TruthLine
@@ -81,9 +81,7 @@ class Processes:
         Raises:
             ValueError: if `count` is below one.
         """
-        if count < 1:
-            raise ValueError(f"workers must be at least 1, got {count}")
-        self.count = count
+        self.count = checked_count(count)
 
     def run(self, work: Work, tasks: Sequence[Task]) -> Iterator[Outcome]:
         """See `Workers`.
@@ -134,12 +132,13 @@ class Ray:
 
         Raises:
             ImportError: without Ray.
+            ValueError: if `count` is below one.
         """
         try:
             import ray
         except ImportError as error:
             raise ImportError("--ray needs Ray: install manyshot[ray]") from error
-        self._ray, self.count, self.cpus, self.gpus = ray, count, cpus, gpus
+        self._ray, self.count, self.cpus, self.gpus = ray, checked_count(count), cpus, gpus
 
     def run(self, work: Work, tasks: Sequence[Task]) -> Iterator[Outcome]:
         """See `Workers`."""
@@ -164,19 +163,38 @@ class Ray:
         with self._connected(), crew:
             yield crew
 
+    def check(self) -> None:
+        """Finds now that the cluster of `RAY_ADDRESS` is not there, before anything trains.
+
+        Raises:
+            RuntimeError: then.
+        """
+        if os.environ.get("RAY_ADDRESS"):
+            with self._connected():
+                pass
+
     @contextlib.contextmanager
     def _connected(self) -> Iterator[None]:
-        """Connected to the cluster; to one that is made here until the end."""
+        """Connected to the cluster; to one that is made here until the end.
+
+        Raises:
+            RuntimeError: if there is none.
+        """
         ray = self._ray
         if ray.is_initialized():
             yield
             return
-        if "RAY_ADDRESS" in os.environ:
-            ray.init(log_to_driver=False)
-        else:
-            cores = self.count * self.cpus
-            ray.init(num_cpus=cores, include_dashboard=False, log_to_driver=False)
+        of_here = {"num_cpus": self.count * self.cpus, "include_dashboard": False}
+        address = os.environ.get("RAY_ADDRESS")
         try:
+            try:
+                ray.init(log_to_driver=False, **({} if address else of_here))
+            except Exception as error:  # which Ray raises as such where a cluster does not begin
+                where = f"the cluster of RAY_ADDRESS={address}" if address else "a cluster here"
+                raise RuntimeError(
+                    f"Ray does not come to {where} ({error}): mend that, or leave --ray out; what "
+                    "is finished is on record"
+                ) from error
             yield
         finally:
             ray.shutdown()
@@ -187,12 +205,15 @@ def check_workers(workers: Workers | None) -> None:
 
     Raises:
         ValueError: then.
+        RuntimeError: if they are of a Ray cluster that is not there.
     """
     if workers is not None and workers.count > 1 and processes() > 1:
         raise ValueError(
             f"workers = {workers.count} beside {processes()} processes of torchrun, which share "
             "candidates out themselves: leave --workers and --ray out, or start one process"
         )
+    if isinstance(workers, Ray):
+        workers.check()
 
 
 @contextlib.contextmanager

@@ -131,7 +131,7 @@ def verdict(
         parts: the metric on parts of the test images, by architecture.
         chance: what guessing scores on the validation images; None if that is not known.
         within: for each budget the architectures among `drawn` that are within it; None if their
-            scores are of other weights than the winners'.
+            scores are of other weights than the winners', or the search drew all it looked at.
     """
     fitness = [task.fitness_of(line.proxy_score, line.proxy_loss) for line in drawn]
     measured = VerdictRecord.of(

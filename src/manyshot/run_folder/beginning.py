@@ -150,8 +150,9 @@ class LatencyRecord(Record):
     check: LatencyCheckRecord
 
 
-RunPart = Literal["latency", "training", "search", "finishing", "tests", "exports"]
-"""A part of a run whose seconds are counted."""
+RunPart = Literal["preparation", "latency", "training", "search", "finishing", "tests", "exports"]
+"""A part of a run whose seconds are counted; preparation is all that comes before training: reading
+the images, making the network, timing steps and trying formats."""
 
 
 class SecondsRecord(Record):

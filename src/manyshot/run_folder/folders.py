@@ -8,6 +8,7 @@ from typing import TypeVar, final
 from manyshot import records
 from manyshot.recipe import Recipe
 from manyshot.records import Record, RecordError
+from manyshot.run_folder import names
 from manyshot.run_folder.beginning import (
     EnvironmentRecord,
     LatencyRecord,
@@ -16,43 +17,6 @@ from manyshot.run_folder.beginning import (
 )
 from manyshot.run_folder.comparing import Comparison
 from manyshot.run_folder.finishing import FinishLine, PredictionsRecord, Result
-from manyshot.run_folder.names import (
-    BEFORE,
-    CODES,
-    COMPARISON,
-    CONTROLS_LOG,
-    ENVIRONMENT,
-    EXPORTED_LOG,
-    FINISH_LOG,
-    INHERITED,
-    LATENCY,
-    MIXED,
-    MOVED,
-    ORDER_LOG,
-    ORIGINAL,
-    RANK_SCORES,
-    RANKING,
-    RANKS,
-    RECIPE,
-    REPORT,
-    RESULT,
-    SAMPLER,
-    SAMPLER_LOG,
-    SEARCH_LOG,
-    SECONDS,
-    SHIFTED,
-    SHIFTING_LOG,
-    SHIFTING_STATE,
-    SIGNATURE,
-    SOURCE,
-    SPACE,
-    SUBNETS,
-    TRAIN_LOG,
-    TRAINER,
-    TRUTH_LOG,
-    WEIGHTS,
-    ZERO_COST,
-)
 from manyshot.run_folder.parts import Count
 from manyshot.run_folder.ranking import MovedRanking, Ranking, RankScoreLine, TruthLine
 from manyshot.run_folder.searching import OrderLine, SearchLine, ShiftingLine
@@ -68,11 +32,12 @@ from manyshot.run_folder.training import (
 )
 
 _BEGUN = (
-    *(WEIGHTS, SAMPLER, TRAINER, TRAIN_LOG, SEARCH_LOG, ORDER_LOG),
-    *(SHIFTING_LOG, SHIFTING_STATE, FINISH_LOG, CONTROLS_LOG, RESULT),
+    *(names.WEIGHTS, names.SAMPLER, names.TRAINER, names.TRAIN_LOG, names.SEARCH_LOG),
+    *(names.ORDER_LOG, names.SHIFTING_LOG, names.SHIFTING_STATE),
+    *(names.FINISH_LOG, names.CONTROLS_LOG, names.RESULT),
 )
 """Any of these holds work; without, a folder is left from checks that failed."""
-_OF_A_RUN = (RESULT, SEARCH_LOG, TRAIN_LOG)
+_OF_A_RUN = (names.RESULT, names.SEARCH_LOG, names.TRAIN_LOG)
 """Any of these makes a folder one of a run, for its report."""
 R = TypeVar("R", bound=Record)
 
@@ -98,22 +63,22 @@ class _Folder:
     @property
     def recipe_file(self) -> Path:
         """The recipe, with every default filled in."""
-        return self.path / RECIPE
+        return self.path / names.RECIPE
 
     @property
     def signature_file(self) -> Path:
         """Whose command wrote the recipe."""
-        return self.path / SIGNATURE
+        return self.path / names.SIGNATURE
 
     @property
     def environment_file(self) -> Path:
         """Where it was made."""
-        return self.path / ENVIRONMENT
+        return self.path / names.ENVIRONMENT
 
     @property
     def report(self) -> Path:
         """The page that is drawn from the records."""
-        return self.path / REPORT
+        return self.path / names.REPORT
 
     def recipe(self) -> Recipe:
         """The recipe.
@@ -124,7 +89,7 @@ class _Folder:
         """
         if not self.recipe_file.exists():
             raise RecordError(
-                f"{self.path} has no {RECIPE}: give the folder that manyshot wrote to"
+                f"{self.path} has no {names.RECIPE}: give the folder that manyshot wrote to"
             )
         recipe = Recipe.load(self.recipe_file)
         if "schema_version" not in recipe.model_fields_set:  # ours have every key
@@ -150,112 +115,112 @@ class RunFolder(_Folder):
     @property
     def weights(self) -> Path:
         """The trained supernet."""
-        return self.path / WEIGHTS
+        return self.path / names.WEIGHTS
 
     @property
     def source(self) -> Path:
         """The weights that a transfer begins with."""
-        return self.path / SOURCE
+        return self.path / names.SOURCE
 
     @property
     def original(self) -> Path:
         """The weights that were given to the network, as the run began with them."""
-        return self.path / ORIGINAL
+        return self.path / names.ORIGINAL
 
     @property
     def inherited(self) -> Path:
         """The weights of another run that slices began as."""
-        return self.path / INHERITED
+        return self.path / names.INHERITED
 
     @property
     def shifted(self) -> Path:
         """The supernet after a search that moved its weights."""
-        return self.path / SHIFTED
+        return self.path / names.SHIFTED
 
     @property
     def sampler(self) -> Path:
         """What a learnt sampler has learnt."""
-        return self.path / SAMPLER
+        return self.path / names.SAMPLER
 
     @property
     def shifting_state(self) -> Path:
         """What a search that moves the weights saves after every generation."""
-        return self.path / SHIFTING_STATE
+        return self.path / names.SHIFTING_STATE
 
     @property
     def space_file(self) -> Path:
         """The description of the search space."""
-        return self.path / SPACE
+        return self.path / names.SPACE
 
     @property
     def latency_file(self) -> Path:
         """The latency table."""
-        return self.path / LATENCY
+        return self.path / names.LATENCY
 
     @property
     def seconds_file(self) -> Path:
         """How long the parts of the run took."""
-        return self.path / SECONDS
+        return self.path / names.SECONDS
 
     @property
     def train_log(self) -> Path:
         """A line every so many steps of the supernet's training."""
-        return self.path / TRAIN_LOG
+        return self.path / names.TRAIN_LOG
 
     @property
     def sampler_log(self) -> Path:
         """What a learnt sampler reported."""
-        return self.path / SAMPLER_LOG
+        return self.path / names.SAMPLER_LOG
 
     @property
     def codes_log(self) -> Path:
         """The codes of paths when training ended."""
-        return self.path / CODES
+        return self.path / names.CODES
 
     @property
     def mixed_file(self) -> Path:
         """How good the network with mixed options is."""
-        return self.path / MIXED
+        return self.path / names.MIXED
 
     @property
     def search_log(self) -> Path:
         """A line per score of the search."""
-        return self.path / SEARCH_LOG
+        return self.path / names.SEARCH_LOG
 
     @property
     def order_log(self) -> Path:
         """A line per score of a watched architecture."""
-        return self.path / ORDER_LOG
+        return self.path / names.ORDER_LOG
 
     @property
     def shifting_log(self) -> Path:
         """A line per generation that was trained on."""
-        return self.path / SHIFTING_LOG
+        return self.path / names.SHIFTING_LOG
 
     @property
     def finish_log(self) -> Path:
         """A line per finished winner."""
-        return self.path / FINISH_LOG
+        return self.path / names.FINISH_LOG
 
     @property
     def controls_log(self) -> Path:
         """A line per finished control."""
-        return self.path / CONTROLS_LOG
+        return self.path / names.CONTROLS_LOG
 
     @property
     def exported_log(self) -> Path:
         """A line per other architecture that was exported."""
-        return self.path / EXPORTED_LOG
+        return self.path / names.EXPORTED_LOG
 
     @property
     def result_file(self) -> Path:
         """The winners, written last."""
-        return self.path / RESULT
+        return self.path / names.RESULT
 
     @property
     def subnets(self) -> Path:
         """The folder of finished networks."""
-        return self.path / SUBNETS
+        return self.path / names.SUBNETS
 
     def predictions_file(self, arch: str) -> Path:
         """What the finished network of an architecture predicts of the test images."""
@@ -279,15 +244,15 @@ class RunFolder(_Folder):
         """
         if not self.weights.exists():
             raise RecordError(
-                f"{self.path} has no {WEIGHTS}: train it first with manyshot train, or manyshot "
-                f"run --resume {self.path}"
+                f"{self.path} has no {names.WEIGHTS}: train it first with manyshot train, or "
+                f"manyshot run --resume {self.path}"
             )
         if recipe.shifting.name == "none":
             return self.weights
         if not self.shifted.exists():
             raise RecordError(
-                f"{self.path} has no {SHIFTED}: its search trains the supernet and is not done, "
-                f"finish it with manyshot run --resume {self.path}"
+                f"{self.path} has no {names.SHIFTED}: its search trains the supernet and is not "
+                f"done, finish it with manyshot run --resume {self.path}"
             )
         return self.shifted
 
@@ -361,17 +326,17 @@ class RunFolder(_Folder):
 
     def rank(self, truth: str) -> RankFolder:
         """The folder of the ranking against the truth of a name, which need not be there."""
-        return RankFolder(self.path / RANKS / (truth.replace("/", "-").strip(".") or "truth"))
+        return RankFolder(self.path / names.RANKS / (truth.replace("/", "-").strip(".") or "truth"))
 
     def in_ranks(self, name: str) -> list[Path]:
         """The files of a name in the folders of all rankings, finished or not."""
-        return sorted(self.path.glob(f"{RANKS}/**/{name}"))
+        return sorted(self.path.glob(f"{names.RANKS}/**/{name}"))
 
     def ranks(self, *, before: bool = False) -> list[RankFolder]:
         """The folders of all finished rankings, by name; or where only that before is."""
-        found = {path.parent for path in self.path.glob(f"{RANKS}/*/{RANKING}")}
+        found = {path.parent for path in self.path.glob(f"{names.RANKS}/*/{names.RANKING}")}
         if before:
-            inner = self.path.glob(f"{RANKS}/*/{BEFORE}/{RANKING}")
+            inner = self.path.glob(f"{names.RANKS}/*/{names.BEFORE}/{names.RANKING}")
             found |= {path.parents[1] for path in inner}
         return [RankFolder(path) for path in sorted(found)]
 
@@ -383,27 +348,27 @@ class RankFolder(_Folder):
     @property
     def scores_log(self) -> Path:
         """A line per proxy score."""
-        return self.path / RANK_SCORES
+        return self.path / names.RANK_SCORES
 
     @property
     def ranking_file(self) -> Path:
         """The ranking, written last."""
-        return self.path / RANKING
+        return self.path / names.RANKING
 
     @property
     def zero_cost_log(self) -> Path:
         """A line per architecture that was scored without training."""
-        return self.path / ZERO_COST
+        return self.path / names.ZERO_COST
 
     @property
     def before(self) -> RankFolder:
         """The folder of the ranking by the weights before a search moved them."""
-        return RankFolder(self.path / BEFORE)
+        return RankFolder(self.path / names.BEFORE)
 
     @property
     def moved_file(self) -> Path:
         """What moving the weights did."""
-        return self.path / MOVED
+        return self.path / names.MOVED
 
     def moved(self) -> MovedRanking | None:
         """What moving the weights did; None if that was not asked."""
@@ -425,7 +390,7 @@ class TruthFolder(_Folder):
     @property
     def log(self) -> Path:
         """A line per finished training."""
-        return self.path / TRUTH_LOG
+        return self.path / names.TRUTH_LOG
 
     def lines(self) -> list[TruthLine]:
         """All finished trainings."""
@@ -439,7 +404,7 @@ class CompareFolder(_Folder):
     @property
     def comparison_file(self) -> Path:
         """The comparison."""
-        return self.path / COMPARISON
+        return self.path / names.COMPARISON
 
     def comparison(self) -> Comparison | None:
         """The comparison; None if there is none."""

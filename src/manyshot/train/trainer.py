@@ -140,8 +140,9 @@ class Trainer:
             original_macs: those of `original`; by default the largest architecture's.
 
         Raises:
-            ValueError: if the sampler probes, and there are no held-out images, if gradients are to
-                be accumulated, and parts are not equal or the sampler learns by gradients, if
+            ValueError: if the sampler probes, and there are no held-out images, if images have
+                several sizes, and `macs_of` comes without `macs_at`, if gradients are to be
+                accumulated, and parts are not equal or the sampler learns by gradients, if
                 targets are to be smoothed or mixed, and the task does not say how, if branches are
                 to be left out, or rates set, of what the network does not have, or if `optimizer`
                 or `schedule` makes what cannot be used.
@@ -154,6 +155,11 @@ class Trainer:
         check_parts(settings.accumulate, batches.batch_size, accelerator.num_processes)
         if original is not None:
             distiller.check(task, number_of_teachers(original))
+        if macs_of is not None and macs_at is None and batches.growth is not None:
+            raise ValueError(
+                f"macs_of counts images of one size, and batches have several, of "
+                f"{list(batches.growth.sides)} pixels: give macs_at too, or leave macs_of out"
+            )
         self.net, self.sampler, self.batches, self.seed = net, sampler, batches, seed
         self.step, self.weight_step = 0, 0
         if not learns_codes(net.sharing, steps := settings.epochs * len(batches)):
@@ -334,14 +340,18 @@ class Trainer:
         """Lets the sharing scheme split what was one copy, if it is time for that."""
         scheme = self._splits
         if scheme is not None and scheme.splits_at(self.step, self.steps):
-            batches = itertools.islice(self.batches.from_step(self.step), scheme.split_batches)
+            batches = self._next(scheme.split_batches)
             rng = numpy_rng(self.seed, "split")
             candidates = scheme.candidates()
-            with self.compute.at(self.side()):
-                apart = gradient_distances(
-                    self.optimisation, batches, candidates, rng, self.compute
-                )
+            apart = gradient_distances(self.optimisation, batches, candidates, rng, self.compute)
             scheme.split_by(apart)
+
+    def _next(self, count: int) -> Iterator[Batch]:
+        """So many batches from the current step on; while one is used, its size is counted in."""
+        following = itertools.islice(self.batches.from_step(self.step), count)
+        for step, batch in enumerate(following, self.step):
+            with self.compute.at(self.batches.side(step)):
+                yield batch
 
     # -- what the sampler learns from it -------------------------------------------------------
 

@@ -99,48 +99,22 @@ def _widths(ws: Workspace) -> set[str]:
     return {decision.name for decision in decisions if decision.kind in ("width", "heads")}
 
 
-def finish_controls(
-    ws: Workspace,
-    accelerator: Accelerator,
-    folder: Path,
-    controls: Sequence[Control],
-    progress: Progress,
-    finished: Mapping[Arch, FinishLine],
-) -> tuple[dict[Arch, Score], dict[Arch, FinishLine]]:
-    """Scores, finishes and tests controls as winners are, and exports none.
+def score_controls(
+    ws: Workspace, accelerator: Accelerator, controls: Sequence[Control], progress: Progress
+) -> dict[Arch, Score]:
+    """The proxy score of each control, on the images that decide which network wins.
 
-    What is a winner too is not finished twice. In the main process alone scores are there.
+    In the main process alone scores are there.
 
     Args:
         ws: the run, with the weights that its search ended with.
         accelerator: of the run.
-        folder: the run's.
         controls: the networks.
         progress: shows how far it is.
-        finished: the lines of the winners.
-
-    Returns:
-        Their proxy scores, and their lines.
     """
+    if not accelerator.is_main_process:
+        return {}
     archs = list(dict.fromkeys(control.arch for control in controls))
-    scores = _scored(ws, archs, progress) if accelerator.is_main_process else {}
-    recipe = ws.recipe.model_copy(update={"export": ExportSettings(formats=[])})
-    lines = finish(
-        dataclasses.replace(ws, recipe=recipe),
-        accelerator,
-        folder,
-        [arch for arch in archs if arch not in finished],
-        recipe.finish,
-        progress,
-        {arch: score.value for arch, score in scores.items()},
-        log=CONTROLS_LOG,
-        examples=False,
-    )
-    return scores, {**lines, **{arch: finished[arch] for arch in archs if arch in finished}}
-
-
-def _scored(ws: Workspace, archs: Sequence[Arch], progress: Progress) -> dict[Arch, Score]:
-    """Proxy scores on the images that decide which network wins."""
     images, scores = Images(ws), dict[Arch, Score]()
     shifts = ws.recipe.shifting.name != "none"
     population = evaluate.Population(
@@ -156,6 +130,44 @@ def _scored(ws: Workspace, archs: Sequence[Arch], progress: Progress) -> dict[Ar
             scores[arch] = score
             advance(len(scores), "")
     return scores
+
+
+def finish_controls(
+    ws: Workspace,
+    accelerator: Accelerator,
+    folder: Path,
+    controls: Sequence[Control],
+    scores: Mapping[Arch, Score],
+    progress: Progress,
+    finished: Mapping[Arch, FinishLine],
+) -> dict[Arch, FinishLine]:
+    """Finishes and tests controls as winners are, and exports none; their lines.
+
+    What is a winner too is not finished twice.
+
+    Args:
+        ws: the run, with the weights that its search ended with.
+        accelerator: of the run.
+        folder: the run's.
+        controls: the networks.
+        scores: their proxy scores, as far as this process has them.
+        progress: shows how far it is.
+        finished: the lines of the winners.
+    """
+    archs = list(dict.fromkeys(control.arch for control in controls))
+    recipe = ws.recipe.model_copy(update={"export": ExportSettings(formats=[])})
+    lines = finish(
+        dataclasses.replace(ws, recipe=recipe),
+        accelerator,
+        folder,
+        [arch for arch in archs if arch not in finished],
+        recipe.finish,
+        progress,
+        {arch: score.value for arch, score in scores.items()},
+        log=CONTROLS_LOG,
+        examples=False,
+    )
+    return {**lines, **{arch: finished[arch] for arch in archs if arch in finished}}
 
 
 def judged(
@@ -178,7 +190,8 @@ def judged(
         parts={space.to_text(arch): line.test_parts or () for arch, line in lines.items()},
         chance=ws.task.chance(counts) if counts and isinstance(ws.task, Guesses) else None,
         within=None
-        if ws.recipe.shifting.name != "none"  # their scores are of other weights than the winners'
+        # A random search has no others to improve on; scores of other weights say nothing of it.
+        if ws.recipe.search.name == "random" or ws.recipe.shifting.name != "none"
         else {
             limit.name: [
                 space.to_text(a)

@@ -41,6 +41,9 @@ MEASURED_S = 3.0
 FORETOLD_S = 0.5
 """Likewise, for an estimate that decides nothing."""
 
+BEGINNING_S = 5.0
+"""About how long workers take to begin, each of which imports torch: measured on two cores."""
+
 _DRAWN = 256
 """Architectures among which the one is picked by which finishing and scoring are timed."""
 
@@ -164,7 +167,13 @@ def _timed(
 
 
 def foretell(
-    ws: Workspace, accelerator: Accelerator, folder: Path, progress: Progress, *, whole: bool
+    ws: Workspace,
+    accelerator: Accelerator,
+    folder: Path,
+    progress: Progress,
+    *,
+    whole: bool,
+    workers: int = 1,
 ) -> None:
     """Shows how long a run is likely to take (see `estimate`), unless it has begun.
 
@@ -176,29 +185,34 @@ def foretell(
         folder: the run's.
         progress: shows it.
         whole: whether the run goes on after its supernet is trained.
+        workers: how many score candidates.
     """
     if isinstance(progress, Silent) or accelerator.num_processes > 1:
         return
     if RunFolder(folder).has_begun:
         return
     with progress.stage("estimate", 1) as advance:
-        parts = estimate(ws, accelerator, whole=whole)
+        parts = estimate(ws, accelerator, whole=whole, workers=workers)
         most = {"training": "at most "} if ws.may_end_early else {}
         words = ", ".join(f"{k} {most.get(k, '')}{in_words(s)}" for k, s in parts.items())
         advance(1, f"about: {words}" if words else "nothing to train")
 
 
-def estimate(ws: Workspace, accelerator: Accelerator, *, whole: bool) -> dict[str, float]:
+def estimate(
+    ws: Workspace, accelerator: Accelerator, *, whole: bool, workers: int = 1
+) -> dict[str, float]:
     """How many seconds training, search and finishing are likely to take, by real steps.
 
     Every winner and control counts, though some may be the same network. What it does not know of
     is a search that shifts, latency, exports, tests, and a sampler that ends training early. A
-    search that scores many candidates together takes less.
+    search that scores many candidates together takes less. Workers are taken to have all cores that
+    they need, and begin before the first score.
 
     Args:
         ws: what is to run, with its epochs.
         accelerator: of the run.
         whole: whether the run goes on after its supernet is trained.
+        workers: how many score candidates; one is this process.
     """
     recipe = ws.recipe
     parts = {}
@@ -209,7 +223,9 @@ def estimate(ws: Workspace, accelerator: Accelerator, *, whole: bool) -> dict[st
         )
         parts["training"] = step * steps * recipe.train.epochs
     if whole and recipe.search.name != GENERATOR and recipe.shifting.name == "none":
-        parts["search"] = _seconds_of_a_score(ws) * recipe.search.candidates
+        at_once = min(workers, recipe.search.generation, recipe.search.candidates)
+        scoring = _seconds_of_a_score(ws) * recipe.search.candidates / at_once
+        parts["search"] = scoring + (BEGINNING_S if workers > 1 else 0.0)
     if whole and recipe.finish.mode != "inherit":
         settings = recipe.finish.training
         steps = len(ws.batches(settings, samples=ws.finishing_data(recipe.finish)))

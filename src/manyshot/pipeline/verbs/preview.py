@@ -50,7 +50,12 @@ DRAWN = 4096
 
 @on_its_threads
 def preview(
-    recipe: Recipe, folder: Path, progress: Progress | None = None, *, whole: bool = True
+    recipe: Recipe,
+    folder: Path,
+    progress: Progress | None = None,
+    *,
+    whole: bool = True,
+    workers: int = 1,
 ) -> dict[str, Any]:
     """What a run of a recipe would do in a folder, as plain values; a few steps are timed.
 
@@ -61,6 +66,7 @@ def preview(
         folder: where it would go.
         progress: shows how far the look at the images is.
         whole: whether a search follows the training.
+        workers: how many are to score its candidates.
 
     Raises:
         RecipeError, DataNotFound, ValueError: if the recipe cannot be built at all.
@@ -70,7 +76,7 @@ def preview(
     check_settings(recipe)
     world = processes(recipe)
     with showing(progress or Silent()):
-        ws = Workspace.build(recipe)
+        ws = Workspace.build(recipe, world=world)
     notes = [
         said_of_budgets(recipe, ws.recipe, ws.costs),
         said_of_classifier(ws.original),
@@ -91,7 +97,7 @@ def preview(
         settings = ws.recipe.train.model_copy(update={"tracker": None})  # which would write
         accelerator = engine(ws.device, settings)
         ws = with_lengths(ws, accelerator, folder, Silent())
-        seconds = estimate(ws, accelerator, whole=whole)
+        seconds = estimate(ws, accelerator, whole=whole, workers=workers)
     space = ws.net.space
     return {
         "name": recipe.name,

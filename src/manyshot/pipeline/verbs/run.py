@@ -27,7 +27,12 @@ from manyshot.pipeline.opening import open_folder, take_over
 from manyshot.pipeline.settling import said_of_budgets, said_of_precisions
 from manyshot.pipeline.stages import latency
 from manyshot.pipeline.stages.adopt import load_source, take_source
-from manyshot.pipeline.stages.controls import choose_controls, finish_controls, judged
+from manyshot.pipeline.stages.controls import (
+    choose_controls,
+    finish_controls,
+    judged,
+    score_controls,
+)
 from manyshot.pipeline.stages.describe import describe_space
 from manyshot.pipeline.stages.finish import check_exported, finish, try_formats
 from manyshot.pipeline.stages.generate import ended_after, probed_images, proposals
@@ -64,6 +69,7 @@ def begin(
     source: Path | None = None,
     *,
     whole: bool = True,
+    workers: int = 1,
 ) -> tuple[Workspace, Accelerator]:
     """Builds a recipe, opens its folder and trains the supernet, unless that is done.
 
@@ -75,15 +81,58 @@ def begin(
         source: the folder of a run whose supernet is moved to the recipe's images; see
             `transfer_recipe`.
         whole: whether a search follows, of which an estimate is shown too.
+        workers: how many score its candidates.
 
     Raises:
         RecordError: if `trained` has no supernet, or `folder` holds another run.
         RecipeError: for what `Workspace.check` finds, before anything is written.
     """
+    clock = Clock()
+    with clock.part("preparation"):
+        ws, accelerator = _prepared(recipe, folder, progress, trained, source)
+        minutes = minutes_of(ws.recipe)
+        ws = with_lengths(ws, accelerator, folder, progress)
+        if trained is None:
+            foretell(ws, accelerator, folder, progress, whole=whole, workers=workers)
+    recipe = ws.recipe
+    if accelerator.is_main_process:
+        open_folder(folder, recipe, ws.memory_format, trained)
+        keep_original(ws.original, recipe, ws.splits, RunFolder(folder).original)
+        keep_inherited(ws.inherited, RunFolder(folder))
+        describe_space(ws, folder, minutes)
+        begun = None
+        if not RunFolder(folder).has_begun:
+            with clock.part("preparation"):
+                try_formats(ws, progress)
+                latency.check_measurable(ws, progress)
+            begun = clock.seconds
+        ws = replace(ws, clock=Clock(RunFolder(folder).seconds_file, begun=begun))
+    accelerator.wait_for_everyone()
+    progress = ws.clock.watching(progress)
+    if latency.needs_latency(ws):
+        ws = latency.with_latency(ws, accelerator, folder, progress, trained)
+        ws.limits()  # an impossible budget, or a sampler that does not fit, fails before training
+        ws.check_reward()
+        ws.check_joint()
+        ws.check_sampler()
+    if accelerator.is_main_process:
+        if source is not None and not RunFolder(folder).weights.exists():
+            take_source(folder, source)
+        if trained is not None:
+            take_over(folder, trained)
+    accelerator.wait_for_everyone()
+    train_stage(ws, accelerator, folder, progress)
+    return ws, accelerator
+
+
+def _prepared(
+    recipe: Recipe, folder: Path, progress: Progress, trained: Path | None, source: Path | None
+) -> tuple[Workspace, Accelerator]:
+    """Builds a recipe and checks it, before anything is written; see `begin`."""
     check_settings(recipe)
     world = processes(recipe)  # before anything is put on a device
     with showing(progress):
-        ws = Workspace.build(recipe, folder if trained is None else trained)
+        ws = Workspace.build(recipe, folder if trained is None else trained, world)
     notes = (
         said_of_budgets(recipe, ws.recipe, ws.costs),
         said_of_classifier(ws.original),
@@ -101,37 +150,7 @@ def begin(
         load_source(
             ws, RunFolder(source).weights
         )  # what does not fit is found before anything is written
-    accelerator = start_engine(ws, folder)
-    minutes = minutes_of(recipe)
-    ws = with_lengths(ws, accelerator, folder, progress)
-    if trained is None:
-        foretell(ws, accelerator, folder, progress, whole=whole)
-    recipe = ws.recipe
-    if accelerator.is_main_process:
-        open_folder(folder, recipe, ws.memory_format, trained)
-        keep_original(ws.original, recipe, ws.splits, RunFolder(folder).original)
-        keep_inherited(ws.inherited, RunFolder(folder))
-        describe_space(ws, folder, minutes)
-        if not RunFolder(folder).has_begun:
-            try_formats(ws, progress)
-            latency.check_measurable(ws, progress)
-        ws = replace(ws, clock=Clock(RunFolder(folder).seconds_file))
-    accelerator.wait_for_everyone()
-    progress = ws.clock.watching(progress)
-    if latency.needs_latency(ws):
-        ws = latency.with_latency(ws, accelerator, folder, progress, trained)
-        ws.limits()  # an impossible budget, or a sampler that does not fit, fails before training
-        ws.check_reward()
-        ws.check_joint()
-        ws.check_sampler()
-    if accelerator.is_main_process:
-        if source is not None and not RunFolder(folder).weights.exists():
-            take_source(folder, source)
-        if trained is not None:
-            take_over(folder, trained)
-    accelerator.wait_for_everyone()
-    train_stage(ws, accelerator, folder, progress)
-    return ws, accelerator
+    return ws, start_engine(ws, folder)
 
 
 @on_its_threads
@@ -176,26 +195,37 @@ def run(
     """
     check_workers(workers)
     with writing(folder, "manyshot run"):
-        ws, accelerator = begin(recipe, folder, progress or Silent(), trained, source)
-        with scoring_by(workers, ws) as ws:
-            return _run(ws, accelerator, folder, ws.clock.watching(progress or Silent()))
+        count = 1 if workers is None else workers.count
+        shown = progress or Silent()
+        ws, accelerator = begin(recipe, folder, shown, trained, source, workers=count)
+        return _run(ws, accelerator, folder, ws.clock.watching(shown), workers)
 
 
-def _run(ws: Workspace, accelerator: Accelerator, folder: Path, progress: Progress) -> Result:
-    """All that comes after the supernet is trained."""
+def _run(
+    ws: Workspace,
+    accelerator: Accelerator,
+    folder: Path,
+    progress: Progress,
+    workers: Workers | None,
+) -> Result:
+    """All that comes after the supernet is trained.
+
+    Workers end, and give back their memory, before winners are finished.
+    """
     recipe = ws.recipe
     generates = recipe.search.name == GENERATOR
-    with ws.clock.part("search", RunFolder(folder).search_log):
+    with ws.clock.part("search", RunFolder(folder).search_log), scoring_by(workers, ws) as spread:
         proposed = proposals(ws, folder) if generates else None
-        searched = search(ws, accelerator, folder, progress, proposed)
-    scores = searched.scores
-    chosen = winners(ws, scores, proposed)
+        searched = search(spread, accelerator, folder, progress, proposed)
+        scores = searched.scores
+        chosen = winners(ws, scores, proposed)
+        controls = [c for c in choose_controls(ws, list(scores)) if c.budget in chosen]
+        beside = score_controls(spread, accelerator, controls, progress)
     archs = list(chosen.values())
     proxies = {arch: searched.lines[arch].proxy_score for arch in archs}
     finished = finish(ws, accelerator, folder, archs, recipe.finish, progress, proxies)
-    controls = [c for c in choose_controls(ws, list(scores)) if c.budget in chosen]
     with ws.clock.part("finishing", RunFolder(folder).controls_log):
-        beside, lines = finish_controls(ws, accelerator, folder, controls, progress, finished)
+        lines = finish_controls(ws, accelerator, folder, controls, beside, progress, finished)
     result = None
     if accelerator.is_main_process:
         images = {
