@@ -50,6 +50,7 @@ STREAMS = {
     "draw": "draws of an architecture generator",
     "costs": "architectures whose costs a sampler's table or grid is made from",
     "proposals": "the proposals of a searcher, by what it was told",
+    "neighbours": "the order in which local search looks at neighbours, by architecture",
     "visits": "the order and the paths of a generation that trains, by generation",
     "shifting_step": "dropout and the like in a shifting step, by step and process",
     "head": "paths on which a new classifier trains",

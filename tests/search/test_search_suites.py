@@ -63,6 +63,17 @@ class TestPredictor(SearcherSuite):
         return WeakPredictor(space, seed=seed, limits=limits, options=options)
 
 
+class TestLocalSearch(SearcherSuite):
+    def make_searcher(self, space: SearchSpace, seed: int, limits: Sequence[Limit]) -> Searcher:
+        return make_searcher("local", space, seed=seed, limits=limits)
+
+
+class TestLocalSearchThatMovesAtOnce(SearcherSuite):
+    def make_searcher(self, space: SearchSpace, seed: int, limits: Sequence[Limit]) -> Searcher:
+        options = {"improvement": "first", "starts": 5}
+        return make_searcher("local", space, seed=seed, limits=limits, options=options)
+
+
 class Broken:
     """A random searcher with one fault at a time."""
 

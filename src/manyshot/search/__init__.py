@@ -3,6 +3,7 @@
 from manyshot.search.evolution import Evolution, EvolutionOptions, RegularisedOptions
 from manyshot.search.history import History
 from manyshot.search.limit import Cost, CostRange, Infeasible, Limit, best, limits_of
+from manyshot.search.local import LocalOptions, LocalSearch
 from manyshot.search.loop import generations
 from manyshot.search.nsga2 import NSGA2, NSGA2Options
 from manyshot.search.pareto import non_dominated
@@ -22,6 +23,8 @@ __all__ = [
     "Infeasible",
     "LearnsFromScores",
     "Limit",
+    "LocalOptions",
+    "LocalSearch",
     "NSGA2Options",
     "PredictorOptions",
     "RandomOptions",

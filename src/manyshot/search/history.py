@@ -54,6 +54,14 @@ class History:
         """The latest scores, in the order of `archs`."""
         return self._scores.rows.copy()
 
+    def was_told(self, arch: Arch) -> bool:
+        """Whether `arch` has a score."""
+        return arch in self._row
+
+    def score(self, arch: Arch) -> float:
+        """The latest score of an architecture that was told."""
+        return float(self._scores.rows[self._row[arch]])
+
     @property
     def costs_NL(self) -> npt.NDArray[np.float64]:
         """The recorded costs, in the order of `archs`; not to be written to."""

@@ -8,6 +8,7 @@ from typing import Any
 from manyshot.plugins import build
 from manyshot.search.evolution import Evolution, regularised_evolution
 from manyshot.search.limit import Limit
+from manyshot.search.local import LocalSearch
 from manyshot.search.nsga2 import NSGA2
 from manyshot.search.predictor import WeakPredictor
 from manyshot.search.random_search import RandomSearch
@@ -20,6 +21,7 @@ SEARCHERS: dict[str, Callable[..., Searcher]] = {
     "regularised_evolution": regularised_evolution,
     "nsga2": NSGA2,
     "predictor": WeakPredictor,
+    "local": LocalSearch,
 }
 """The searchers that come with manyshot."""
 
@@ -28,6 +30,7 @@ RANDOM_START = {
     "regularised_evolution": "population",
     "nsga2": "population",
     "predictor": "initial",
+    "local": "starts",
 }
 """By searcher, the option that says how many architectures it draws at random at first."""
 
