@@ -48,6 +48,22 @@ class Budgets:
             return np.arange(len(self.history))
         return np.flatnonzero(self.history.costs_NL[:, budget] <= self.each[budget][0].limit)
 
+    def newest(self, budget: int, most: int) -> npt.NDArray[np.intp]:
+        """The newest rows within a budget, at most so many, oldest first.
+
+        They are looked for from the end, so that this takes no longer when more were told.
+        """
+        end, block, rows = len(self.history), most, np.zeros(0, np.intp)
+        while end and len(rows) < most:
+            start = max(0, end - block)
+            part = np.arange(start, end)
+            if self.each[budget]:
+                limit = self.each[budget][0].limit
+                part = part[self.history.costs_NL[start:end, budget] <= limit]
+            rows = np.concatenate([part, rows])
+            end, block = start, 2 * block
+        return rows[-most:]
+
     def told(self, budget: int) -> list[Arch]:
         """The architectures told within a budget, oldest first."""
         return [self.history.archs[i] for i in self.rows(budget)]

@@ -72,7 +72,15 @@ class History:
     @property
     def fresh_N(self) -> npt.NDArray[np.bool_]:
         """Which scores have the weights version of the latest tell."""
-        return np.asarray(self._versions.rows == self._latest_version)
+        return self.fresh_of(np.arange(len(self)))
+
+    def scores_of(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
+        """The latest scores of some rows."""
+        return np.asarray(self._scores.rows[rows])
+
+    def fresh_of(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
+        """Which scores of some rows have the weights version of the latest tell."""
+        return np.asarray(self._versions.rows[rows] == self._latest_version)
 
     def generator(self, seed: int) -> np.random.Generator:
         """The random stream of the next ask: fixed by the seed, what was told, and asks since."""
