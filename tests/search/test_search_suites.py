@@ -74,6 +74,11 @@ class TestLocalSearchThatMovesAtOnce(SearcherSuite):
         return make_searcher("local", space, seed=seed, limits=limits, options=options)
 
 
+class TestReinforce(SearcherSuite):
+    def make_searcher(self, space: SearchSpace, seed: int, limits: Sequence[Limit]) -> Searcher:
+        return make_searcher("reinforce", space, seed=seed, limits=limits, options={"lr": 0.3})
+
+
 class Broken:
     """A random searcher with one fault at a time."""
 

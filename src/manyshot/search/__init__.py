@@ -9,6 +9,7 @@ from manyshot.search.nsga2 import NSGA2, NSGA2Options
 from manyshot.search.pareto import non_dominated
 from manyshot.search.predictor import PredictorOptions, WeakPredictor
 from manyshot.search.random_search import RandomOptions, RandomSearch
+from manyshot.search.reinforce import Reinforce, ReinforceOptions
 from manyshot.search.searcher import LearnsFromScores, Searcher
 from manyshot.search.table import SEARCHERS, make_searcher
 
@@ -30,6 +31,8 @@ __all__ = [
     "RandomOptions",
     "RandomSearch",
     "RegularisedOptions",
+    "Reinforce",
+    "ReinforceOptions",
     "Searcher",
     "WeakPredictor",
     "best",

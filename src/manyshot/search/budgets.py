@@ -48,6 +48,11 @@ class Budgets:
             return np.arange(len(self.history))
         return np.flatnonzero(self.history.costs_NL[:, budget] <= self.each[budget][0].limit)
 
+    def holds(self, budget: int, row: int) -> bool:
+        """Whether a row of the history is within a budget."""
+        limits = self.each[budget]
+        return not limits or bool(self.history.costs_NL[row, budget] <= limits[0].limit)
+
     def newest(self, budget: int, most: int) -> npt.NDArray[np.intp]:
         """The newest rows within a budget, at most so many, oldest first.
 

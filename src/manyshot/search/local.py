@@ -83,7 +83,9 @@ class LocalSearch:
         self.stale_scores = True
         self._budgets = Budgets(space, self.limits)
         self.history = self._budgets.history
-        self._climbs = [_Climb(self.history, seed, each, self.options) for each in self._budgets.each]
+        self._climbs = [
+            _Climb(self.history, seed, each, self.options) for each in self._budgets.each
+        ]
 
     @checked
     def ask(self, n: Positive) -> list[Arch]:
@@ -112,7 +114,9 @@ class LocalSearch:
     def elites(self) -> list[Arch]:
         """The `parents` best architectures within each limit, of all scores told."""
         budgets = self._budgets
-        best = (budgets.ranked(i, budgets.rows(i), self.options.parents) for i in range(len(budgets)))
+        best = (
+            budgets.ranked(i, budgets.rows(i), self.options.parents) for i in range(len(budgets))
+        )
         return list(dict.fromkeys(itertools.chain.from_iterable(best)))
 
 

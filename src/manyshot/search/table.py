@@ -12,6 +12,7 @@ from manyshot.search.local import LocalSearch
 from manyshot.search.nsga2 import NSGA2
 from manyshot.search.predictor import WeakPredictor
 from manyshot.search.random_search import RandomSearch
+from manyshot.search.reinforce import Reinforce
 from manyshot.search.searcher import Searcher
 from manyshot.space import SearchSpace
 
@@ -22,6 +23,7 @@ SEARCHERS: dict[str, Callable[..., Searcher]] = {
     "nsga2": NSGA2,
     "predictor": WeakPredictor,
     "local": LocalSearch,
+    "reinforce": Reinforce,
 }
 """The searchers that come with manyshot."""
 
