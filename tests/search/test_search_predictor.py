@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from manyshot.search import Limit, PredictorOptions, WeakPredictor, best, make_searcher, predictor
-from manyshot.search.predictor import networks
+from manyshot.search.modelled import networks
 from manyshot.space import Arch, Decision, SearchSpace
 from manyshot.testing.searchers import nested_space
 
