@@ -74,6 +74,12 @@ class TestLocalSearchThatMovesAtOnce(SearcherSuite):
         return make_searcher("local", space, seed=seed, limits=limits, options=options)
 
 
+class TestBananas(SearcherSuite):
+    def make_searcher(self, space: SearchSpace, seed: int, limits: Sequence[Limit]) -> Searcher:
+        options = {"members": 2, "layers": (8,), "epochs": 3, "mutants": 20}
+        return make_searcher("bananas", space, seed=seed, limits=limits, options=options)
+
+
 class TestReinforce(SearcherSuite):
     def make_searcher(self, space: SearchSpace, seed: int, limits: Sequence[Limit]) -> Searcher:
         return make_searcher("reinforce", space, seed=seed, limits=limits, options={"lr": 0.3})

@@ -1,5 +1,6 @@
 """Which architectures are best: ask / tell searchers on encodings and numbers. No torch here."""
 
+from manyshot.search.bananas import Bananas, BananasOptions
 from manyshot.search.evolution import Evolution, EvolutionOptions, RegularisedOptions
 from manyshot.search.history import History
 from manyshot.search.limit import Cost, CostRange, Infeasible, Limit, best, limits_of
@@ -16,6 +17,8 @@ from manyshot.search.table import SEARCHERS, make_searcher
 __all__ = [
     "NSGA2",
     "SEARCHERS",
+    "Bananas",
+    "BananasOptions",
     "Cost",
     "CostRange",
     "Evolution",

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from manyshot.plugins import build
+from manyshot.search.bananas import Bananas
 from manyshot.search.evolution import Evolution, regularised_evolution
 from manyshot.search.limit import Limit
 from manyshot.search.local import LocalSearch
@@ -22,6 +23,7 @@ SEARCHERS: dict[str, Callable[..., Searcher]] = {
     "regularised_evolution": regularised_evolution,
     "nsga2": NSGA2,
     "predictor": WeakPredictor,
+    "bananas": Bananas,
     "local": LocalSearch,
     "reinforce": Reinforce,
 }
@@ -32,6 +34,7 @@ RANDOM_START = {
     "regularised_evolution": "population",
     "nsga2": "population",
     "predictor": "initial",
+    "bananas": "initial",
     "local": "starts",
 }
 """By searcher, the option that says how many architectures it draws at random at first."""
