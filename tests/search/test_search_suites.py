@@ -80,6 +80,19 @@ class TestBananas(SearcherSuite):
         return make_searcher("bananas", space, seed=seed, limits=limits, options=options)
 
 
+class TestTPE(SearcherSuite):
+    def make_searcher(self, space: SearchSpace, seed: int, limits: Sequence[Limit]) -> Searcher:
+        pytest.importorskip("optuna")
+        return make_searcher("optuna", space, seed=seed, limits=limits)
+
+
+class TestCMAES(SearcherSuite):
+    def make_searcher(self, space: SearchSpace, seed: int, limits: Sequence[Limit]) -> Searcher:
+        pytest.importorskip("cmaes")
+        options = {"sampler": "cma_es"}
+        return make_searcher("optuna", space, seed=seed, limits=limits, options=options)
+
+
 class TestReinforce(SearcherSuite):
     def make_searcher(self, space: SearchSpace, seed: int, limits: Sequence[Limit]) -> Searcher:
         return make_searcher("reinforce", space, seed=seed, limits=limits, options={"lr": 0.3})

@@ -7,6 +7,7 @@ from manyshot.search.limit import Cost, CostRange, Infeasible, Limit, best, limi
 from manyshot.search.local import LocalOptions, LocalSearch
 from manyshot.search.loop import generations
 from manyshot.search.nsga2 import NSGA2, NSGA2Options
+from manyshot.search.optuna_samplers import OptunaOptions, OptunaSearch
 from manyshot.search.pareto import non_dominated
 from manyshot.search.predictor import PredictorOptions, WeakPredictor
 from manyshot.search.random_search import RandomOptions, RandomSearch
@@ -30,6 +31,8 @@ __all__ = [
     "LocalOptions",
     "LocalSearch",
     "NSGA2Options",
+    "OptunaOptions",
+    "OptunaSearch",
     "PredictorOptions",
     "RandomOptions",
     "RandomSearch",

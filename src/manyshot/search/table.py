@@ -11,6 +11,7 @@ from manyshot.search.evolution import Evolution, regularised_evolution
 from manyshot.search.limit import Limit
 from manyshot.search.local import LocalSearch
 from manyshot.search.nsga2 import NSGA2
+from manyshot.search.optuna_samplers import OptunaSearch
 from manyshot.search.predictor import WeakPredictor
 from manyshot.search.random_search import RandomSearch
 from manyshot.search.reinforce import Reinforce
@@ -25,6 +26,7 @@ SEARCHERS: dict[str, Callable[..., Searcher]] = {
     "predictor": WeakPredictor,
     "bananas": Bananas,
     "local": LocalSearch,
+    "optuna": OptunaSearch,
     "reinforce": Reinforce,
 }
 """The searchers that come with manyshot."""
@@ -36,6 +38,7 @@ RANDOM_START = {
     "predictor": "initial",
     "bananas": "initial",
     "local": "starts",
+    "optuna": "initial",
 }
 """By searcher, the option that says how many architectures it draws at random at first."""
 
