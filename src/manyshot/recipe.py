@@ -621,8 +621,9 @@ class SearchSettings(Section):
     """Which architectures are best."""
 
     name: str = "evolution"
-    """random, evolution, regularised_evolution, nsga2, predictor, `package.module:attribute`, or
-    generator: no search, the sampler's generator says which."""
+    """random, evolution, regularised_evolution, nsga2, predictor, bananas, local, optuna,
+    reinforce, `package.module:attribute`, or generator: no search, the sampler's generator says
+    which."""
     budgets: list[str] = ["macs<=15%", "macs<=25%", "macs<=60%"]
     """Limits on macs, params, size (of weights, as in `"size<=5MB"`), latency_ms or one of [costs],
     absolute or in % of the largest, or several at once (`"macs<=30M and params<=1M"`); one winner
