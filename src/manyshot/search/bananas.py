@@ -180,7 +180,7 @@ class Bananas:
         predicted_EM = np.array([member.predict(self._features(pool)) for member in members])
         if self.options.acquisition == "its":
             predicted_EM = rng.normal(predicted_EM.mean(axis=0), predicted_EM.std(axis=0))[None]
-        return best_in_turn(want, pool, predicted_EM, refuse)
+        return best_in_turn(want, pool, list(predicted_EM), refuse)
 
 
 def paths(space: SearchSpace, most: int) -> list[tuple[int, ...]]:

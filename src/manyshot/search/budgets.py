@@ -5,6 +5,7 @@ N counts the distinct architectures told.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import final
 
@@ -72,6 +73,11 @@ class Budgets:
     def told(self, budget: int) -> list[Arch]:
         """The architectures told within a budget, oldest first."""
         return [self.history.archs[i] for i in self.rows(budget)]
+
+    def best_of_each(self, most: int) -> list[Arch]:
+        """At most so many of the best within each budget, of all scores told."""
+        best = (self.ranked(budget, self.rows(budget), most) for budget in range(len(self)))
+        return list(dict.fromkeys(itertools.chain.from_iterable(best)))
 
     def ranked(self, budget: int, rows: npt.NDArray[np.intp], most: int) -> list[Arch]:
         """At most so many of the architectures of `rows`, best first; ties by cost, then tuple."""

@@ -113,11 +113,7 @@ class LocalSearch:
 
     def elites(self) -> list[Arch]:
         """The `parents` best architectures within each limit, of all scores told."""
-        budgets = self._budgets
-        best = (
-            budgets.ranked(i, budgets.rows(i), self.options.parents) for i in range(len(budgets))
-        )
-        return list(dict.fromkeys(itertools.chain.from_iterable(best)))
+        return self._budgets.best_of_each(self.options.parents)
 
 
 class _Climb:

@@ -6,7 +6,6 @@ D counts decisions, O the options of the decision that has most.
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Sequence
 from typing import final
 
@@ -120,11 +119,7 @@ class Reinforce:
 
     def elites(self) -> list[Arch]:
         """The `parents` best architectures within each limit, of all scores told."""
-        budgets = self._budgets
-        best = (
-            budgets.ranked(i, budgets.rows(i), self.options.parents) for i in range(len(budgets))
-        )
-        return list(dict.fromkeys(itertools.chain.from_iterable(best)))
+        return self._budgets.best_of_each(self.options.parents)
 
     def policy(self, budget: int = 0) -> npt.NDArray[np.float64]:
         """The probabilities that what was told within a budget gives, (D, O); 0 beyond options."""
