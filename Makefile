@@ -56,7 +56,7 @@ unexport PYTHONDONTWRITEBYTECODE
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt torch torchvision
-	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e '.[dev,onnx,tensorboard,ray,timm]'
+	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e '.[dev,onnx,tensorboard,ray,timm,optuna]'
 	touch $@
 
 clean:

@@ -726,9 +726,9 @@ class SearchSettings(Section):
     """Which architectures are best."""
 
     name: str = "evolution"
-    """random, evolution, regularised_evolution, nsga2, predictor, mct, nevonas, dc_nas,
-    perturbation, `package.module:attribute`, or generator: no search, the sampler's generator says
-    which."""
+    """random, evolution, regularised_evolution, nsga2, predictor, bananas, local, mct, nevonas,
+    dc_nas, perturbation, reinforce, optuna, `package.module:attribute`, or generator: no search,
+    the sampler's generator says which."""
     budgets: list[str] = ["macs<=15%", "macs<=25%", "macs<=60%"]
     """Limits on macs, params, size (of weights, as in `"size<=5MB"`), latency_ms or one of [costs],
     absolute or in % of the largest, or several at once (`"macs<=30M and params<=1M"`); one winner

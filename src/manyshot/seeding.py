@@ -55,6 +55,7 @@ STREAMS = {
     "proposals": "the proposals of a searcher, by what it was told",
     "clusters": "where the means of clusters of architectures begin",
     "perturbation": "the order in which decisions are taken one by one",
+    "neighbours": "the order in which local search looks at neighbours, by architecture",
     "visits": "the order and the paths of a generation that trains, by generation",
     "shifting_step": "dropout and the like in a shifting step, by step and process",
     "head": "paths on which a new classifier trains",

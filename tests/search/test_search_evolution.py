@@ -1,18 +1,24 @@
 """Evolution and random search: mechanics, on problems with a planted optimum."""
 
+import collections
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from scipy.stats import chisquare
 
 from manyshot.search import (
     Evolution,
     EvolutionOptions,
+    History,
     Limit,
     RandomOptions,
     RandomSearch,
+    RegularisedOptions,
     best,
+    make_searcher,
 )
+from manyshot.search.budgets import Budgets
 from manyshot.space import Arch, Decision, SearchSpace
 
 SMALL = EvolutionOptions(population=20, parents=5, mutants=10, crossovers=10)
@@ -164,6 +170,66 @@ def test_regularised_evolution_forgets_the_old_however_good() -> None:
     assert (4,) * 12 not in searcher.elites()
 
 
+@pytest.mark.parametrize("limit", [99, 6])
+def test_one_at_a_time_it_is_algorithm_1_of_real_et_al(limit: float) -> None:
+    """A queue of the newest five: the child is one change from their best, the oldest dies.
+
+    Of 200 entrants one is the best of five but for a chance of 0.8^200, so that parents are known.
+    """
+    space, rng = flat([3] * 7), np.random.default_rng(0)
+    scores = {arch: float(rng.random()) for arch in space.enumerate()}
+    options = {"population": 5, "parents": 1, "tournament": 200}
+    searcher = make_searcher(
+        "regularised_evolution", space, seed=0, limits=[total_limit(limit)], options=options
+    )
+    assert isinstance(searcher, Evolution)
+    queue: collections.deque[Arch] = collections.deque()
+    seen: set[Arch] = set()
+    drawn = 0
+    for _ in range(300):
+        (child,) = searcher.ask(1)
+        if len(queue) == 5:
+            parent = max(queue, key=scores.__getitem__)
+            drawn += differences(child, [parent]) != 1
+            queue.popleft()
+        assert sum(child) <= limit and child not in seen
+        searcher.tell([child], [scores[child]])
+        queue.append(child)
+        seen.add(child)
+    # Where ten mutants in a row were told or over the limit, a random network takes their place.
+    assert drawn <= searcher.top_ups < 30
+
+
+def test_an_ask_of_one_looks_at_the_newest_alone(monkeypatch) -> None:
+    """Whatever was told: no row that is not among the newest is read."""
+    limits = [total_limit(12), total_limit(16)]
+    options = RegularisedOptions(population=10, parents=3)
+    searcher = Evolution(flat([4] * 10), seed=0, limits=limits, options=options)
+    generations(searcher, [500], sum)
+    for budget in range(2):
+        expected = searcher._budgets.rows(budget)
+        for most in (1, 10, 499, 10_000):
+            assert searcher._budgets.newest(budget, most).tolist() == expected[-most:].tolist()
+    monkeypatch.setattr(Budgets, "rows", None)
+    for name in ("scores", "scores_N", "fresh_N"):
+        monkeypatch.setattr(History, name, None)
+    for _ in range(5):
+        archs = searcher.ask(1)
+        searcher.tell(archs, [0.0])
+        assert len(archs) == 1 and searcher.elites()
+
+
+def test_a_change_is_one_and_uniform() -> None:
+    space = SearchSpace([Decision(range(m), f"d{i}") for i, m in enumerate([1, 2, 4])])
+    rng = np.random.default_rng(0)
+    drawn = [space.change((0, 1, 2), rng) for _ in range(1200)]
+    expected = {(0, 0, 2): 600, (0, 1, 0): 200, (0, 1, 1): 200, (0, 1, 3): 200}
+    assert set(drawn) == set(expected)
+    assert chisquare([drawn.count(a) for a in expected], list(expected.values())).pvalue > 1e-3
+    with pytest.raises(ValueError, match="no decision of this space has a second option"):
+        flat([1, 1]).change((0, 0), rng)
+
+
 @pytest.mark.parametrize(("tournament", "expected"), [(1, 1 / 10), (3, 1 - 0.9**3)])
 def test_tournament_picks_the_best_of_its_entrants(tournament: int, expected: float) -> None:
     """Drawn with replacement: the best of 10 is among k entrants with probability 1 - 0.9^k."""
@@ -227,6 +293,8 @@ RULED = {**BASE, "regularised": True, "tournament": 6}
         (BASE, {"crossovers": 6}),
         (BASE, {"mutation_probability": 0.4}),
         (BASE, {"attempts": 1}),
+        (BASE, {"mutation": "one"}),
+        (RULED, {"mutation": "one"}),
         (BASE, {"dedupe": "per_generation"}),
         (BASE, {"stale_scores": True}),
         (BASE, {"regularised": True, "tournament": 12}),

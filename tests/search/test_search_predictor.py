@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from manyshot.search import Limit, PredictorOptions, WeakPredictor, best, make_searcher, predictor
-from manyshot.search.predictor import networks
+from manyshot.search.modelled import networks
 from manyshot.space import Arch, Decision, SearchSpace
 from manyshot.testing.searchers import nested_space
 
@@ -249,6 +249,7 @@ def test_networks_are_the_canonical_encodings() -> None:
 def test_regularised_evolution_is_evolution_with_its_defaults() -> None:
     space = flat([4] * 6)
     defaults = {"regularised": True, "population": 20, "parents": 5, "tournament": 5}
+    defaults |= {"mutation": "one"}
     for options in ({}, {"tournament": 3}):
         made = make_searcher("regularised_evolution", space, seed=4, options=options)
         same = make_searcher("evolution", space, seed=4, options={**defaults, **options})

@@ -95,6 +95,41 @@ class TestEvolutionFromAPool(SearcherSuite):
         return Evolution(space, seed=seed, limits=limits, sampler=Planted(space), options=options)
 
 
+class TestLocalSearch(SearcherSuite):
+    def make_searcher(self, space: SearchSpace, seed: int, limits: Sequence[Limit]) -> Searcher:
+        return make_searcher("local", space, seed=seed, limits=limits)
+
+
+class TestLocalSearchThatMovesAtOnce(SearcherSuite):
+    def make_searcher(self, space: SearchSpace, seed: int, limits: Sequence[Limit]) -> Searcher:
+        options = {"improvement": "first", "starts": 5}
+        return make_searcher("local", space, seed=seed, limits=limits, options=options)
+
+
+class TestBananas(SearcherSuite):
+    def make_searcher(self, space: SearchSpace, seed: int, limits: Sequence[Limit]) -> Searcher:
+        options = {"members": 2, "layers": (8,), "epochs": 3, "mutants": 20}
+        return make_searcher("bananas", space, seed=seed, limits=limits, options=options)
+
+
+class TestTPE(SearcherSuite):
+    def make_searcher(self, space: SearchSpace, seed: int, limits: Sequence[Limit]) -> Searcher:
+        pytest.importorskip("optuna")
+        return make_searcher("optuna", space, seed=seed, limits=limits)
+
+
+class TestCMAES(SearcherSuite):
+    def make_searcher(self, space: SearchSpace, seed: int, limits: Sequence[Limit]) -> Searcher:
+        pytest.importorskip("cmaes")
+        options = {"sampler": "cma_es"}
+        return make_searcher("optuna", space, seed=seed, limits=limits, options=options)
+
+
+class TestReinforce(SearcherSuite):
+    def make_searcher(self, space: SearchSpace, seed: int, limits: Sequence[Limit]) -> Searcher:
+        return make_searcher("reinforce", space, seed=seed, limits=limits, options={"lr": 0.3})
+
+
 class Broken:
     """A random searcher with one fault at a time."""
 

@@ -6,6 +6,7 @@ M networks within a budget, Q numbers of queries, S searches. Accuracies are in 
 from __future__ import annotations
 
 import collections
+import itertools
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -17,7 +18,7 @@ from scipy import special
 from benchmarks.lib import kept
 from benchmarks.lib.checklist import Design, with_checklist
 from benchmarks.lib.pages import markdown, with_reading
-from benchmarks.studies.searchers.problems import ARMS, QUERIES, Problem, problems
+from benchmarks.studies.searchers.problems import ARMS, QUERIES, Problem, few, problems
 from manyshot import rank
 from manyshot.rank.published import ACCURACIES, columns, nas_bench_201
 from manyshot.space import Arch
@@ -29,14 +30,19 @@ EXPECTED = {1: 90.25, 10: 92.43, 50: 92.77, 100: 92.87, 500: 93.02}
 """Of the best of so many encodings of NAS-Bench-Macro drawn with replacement, as it has them."""
 Rows = list[dict[str, Any]]
 Pair = tuple[str, str]
+EVOLUTION = "evolution, population 20"
 PAIRS: tuple[Pair, ...] = (
     *((arm, "random") for arm in ARMS if arm != "random"),
+    *((arm, "evolution, population 20") for arm in ARMS if arm not in ("random", EVOLUTION)),
+    ("predictor, 5 members", "predictor"),
+    ("bananas, one_hot", "bananas"),
+    ("bananas, one_hot", "predictor"),
+    ("local, first better", "local"),
+    ("regularised_evolution, one at a time", "regularised_evolution"),
     ("predictor", "evolution"),
-    ("predictor", "evolution, population 20"),
     ("predictor", "regularised_evolution"),
     ("predictor, top 10", "predictor"),
     ("evolution, population 20", "evolution"),
-    ("regularised_evolution", "evolution, population 20"),
     ("nsga2", "evolution"),
 )
 
@@ -106,10 +112,11 @@ def check(table: Mapping[tuple[Problem, str], np.ndarray], seeds: Sequence[int])
     for problem in problems():
         if (problem, "random") not in table:
             continue
-        moments = [expected(problem, seed) for seed in seeds]
+        have = ~np.isnan(table[problem, "random"][:, 0])
+        moments = [expected(problem, seed) for seed in itertools.compress(seeds, have)]
         mean_Q = np.mean([mean for mean, _ in moments], axis=0)
-        error_Q = np.sqrt(np.sum([v for _, v in moments], axis=0)) / len(seeds)
-        found_Q = table[problem, "random"].mean(0)
+        error_Q = np.sqrt(np.sum([v for _, v in moments], axis=0)) / len(moments)
+        found_Q = table[problem, "random"][have].mean(0)
         z_Q = (found_Q - mean_Q)[error_Q > 1e-9] / error_Q[error_Q > 1e-9]
         scores.extend(z_Q.tolist())
         title = f"{problem.table}, {problem.budget}"
@@ -127,19 +134,21 @@ def check(table: Mapping[tuple[Problem, str], np.ndarray], seeds: Sequence[int])
 
 
 def gathered(rows: Rows) -> tuple[dict[tuple[Problem, str], np.ndarray], list[int]]:
-    """Accuracy of what each search returned, (S, Q), in the order of the seeds that all have."""
-    by_key: dict[tuple[str, str, str], dict[int, list[str]]] = collections.defaultdict(dict)
-    for row in rows:
-        by_key[row["table"], row["budget"], row["searcher"]][row["seed"]] = row["found"]
-    seeds = sorted(set.intersection(*(set(found) for found in by_key.values())))
+    """Accuracy of what each search returned, (S, Q), nan where there is none; and all seeds."""
+    by_key = {
+        (row["table"], row["budget"], row["searcher"], row["seed"]): row["found"] for row in rows
+    }
+    seeds = sorted({seed for *_, seed in by_key})
     table = {}
     for problem in problems():
         accuracy = dict(zip(problem.truth.archs, 100 * problem.truth.scores_N, strict=True))
         for arm in ARMS:
-            found = by_key.get((problem.table, problem.budget, arm))
-            if found:
-                texts = [found[seed] for seed in seeds]
-                table[problem, arm] = np.array([[accuracy[_arch(t)] for t in s] for s in texts])
+            values_SQ = np.full((len(seeds), len(QUERIES)), np.nan)
+            for s, seed in enumerate(seeds):
+                found = by_key.get((problem.table, problem.budget, arm, seed), [])
+                values_SQ[s, : len(found)] = [accuracy[_arch(text)] for text in found]
+            if not np.isnan(values_SQ).all():
+                table[problem, arm] = values_SQ
     return table, seeds
 
 
@@ -147,21 +156,33 @@ def _arch(text: str) -> Arch:
     return tuple(map(int, text))
 
 
+def error_of(values_S: np.ndarray) -> float:
+    """The standard error of a mean over seeds."""
+    return float(values_S.std(ddof=1) / len(values_S) ** 0.5)
+
+
+def paired(one_SQ: np.ndarray, two_SQ: np.ndarray, q: int) -> np.ndarray:
+    """The differences of the seeds that both have."""
+    by_S = one_SQ[:, q] - two_SQ[:, q]
+    return np.asarray(by_S[~np.isnan(by_S)])
+
+
+def sign(by_S: np.ndarray) -> int:
+    """1 or -1 if the mean of differences is over two standard errors from zero, else 0."""
+    return int(np.sign(by_S.mean()) * (abs(by_S.mean()) > 2 * error_of(by_S)))
+
+
 def cell(found_SQ: np.ndarray, random_SQ: np.ndarray, q: int) -> str:
     """Mean ± s.e., and in brackets the paired difference from random ± s.e., in bold if clear."""
-    count = len(found_SQ)
-
-    def mean(values_S: np.ndarray, sign: str = "") -> str:
-        error = values_S.std(ddof=1) / count**0.5
-        return f"{values_S.mean():{sign}.2f} ± {error:.2f}"
-
-    text = mean(found_SQ[:, q])
+    own_S = found_SQ[~np.isnan(found_SQ[:, q]), q]
+    if len(own_S) < 2:
+        return ""
+    text = f"{own_S.mean():.2f} ± {error_of(own_S):.2f}"
     if found_SQ is random_SQ:
         return text
-    by_S = found_SQ[:, q] - random_SQ[:, q]
-    clear = abs(by_S.mean()) > 2 * by_S.std(ddof=1) / count**0.5
-    difference = mean(by_S, "+")
-    return f"{text} ({f'**{difference}**' if clear else difference})"
+    by_S = paired(found_SQ, random_SQ, q)
+    difference = f"{by_S.mean():+.2f} ± {error_of(by_S):.2f}"
+    return f"{text} ({f'**{difference}**' if sign(by_S) else difference})"
 
 
 def section(problem: Problem, table: Mapping[tuple[Problem, str], np.ndarray]) -> str:
@@ -179,7 +200,7 @@ def section(problem: Problem, table: Mapping[tuple[Problem, str], np.ndarray]) -
         tau = rank.kendall(macs, cost)
         known.append(f"the slowest {accuracy[cost == cost.max()].mean():.2f}")
         known.append(f"tau of latency and MACs within it is {tau:.2f}")
-    if len(truth.runs) > 1:
+    if len(truth.runs) > 1 or problem.told:
         limits = [accuracy[problem.oracle(run)[rows].argmax()] for run in range(len(truth.runs))]
         known.append(f"the best by what is told, {' or '.join(f'{x:.2f}' for x in limits)}")
     random_SQ = table[problem, "random"]
@@ -199,12 +220,9 @@ def summary(table: Mapping[tuple[Problem, str], np.ndarray], pairs: Sequence[Pai
         on = [p for p in problems() if (p, one) in table and (p, two) in table]
         cells = []
         for q in range(len(QUERIES)):
-            signs = []
-            for problem in on:
-                by_S = table[problem, one][:, q] - table[problem, two][:, q]
-                error = by_S.std(ddof=1) / len(by_S) ** 0.5
-                signs.append(np.sign(by_S.mean()) * (abs(by_S.mean()) > 2 * error))
-            cells.append(f"{signs.count(1)} / {signs.count(-1)}")
+            each = [paired(table[problem, one], table[problem, two], q) for problem in on]
+            signs = [sign(by_S) for by_S in each if len(by_S) > 1]
+            cells.append(f"{signs.count(1)} / {signs.count(-1)}" if signs else "")
         if on:
             lines.append([one, two, str(len(on)), *cells])
     head = ("above / below", "than", "budgets", *map(str, QUERIES))
@@ -217,17 +235,53 @@ def speed(rows: Rows) -> str:
     for arm in ARMS:
         for table in dict.fromkeys(problem.table for problem in problems()):
             own = [r for r in rows if r["searcher"] == arm and r["table"] == table]
-            full = [r["cpu_seconds"] for r in own if r["told"] == max(QUERIES)]
+            full = [r["cpu_seconds"] for r in own if r["told"] == ARMS[arm].most]
             if full:
-                quartiles = 1000 * np.quantile(full, (0.25, 0.5, 0.75))
-                low, middle, high = quartiles
-                per = 1000 / middle
+                low, middle, high = 1000 * np.quantile(full, (0.25, 0.5, 0.75))
+                queries = str(ARMS[arm].most)
                 lines.append(
-                    [arm, table, str(len(full)), f"{middle:.0f} ({low:.0f} to {high:.0f})"]
-                    + [f"{per:.1f}"]
+                    [arm, table, str(len(full)), queries, f"{middle:.0f} ({low:.0f} to {high:.0f})"]
                 )
-    head = ("searcher", "table", "n", "CPU ms per search of 400 (quartiles)", "searches per second")
+    head = ("searcher", "table", "n", "queries", "CPU ms per search (quartiles)")
     return markdown(head, lines)
+
+
+def optima(rows: Rows) -> str:
+    """How many searches were told the best network, and after how many queries."""
+    lines = []
+    for arm in ARMS:
+        own = [r for r in rows if r["searcher"] == arm]
+        cells = []
+        for problem in few():
+            here = [r for r in own if (r["table"], r["budget"]) == (problem.table, problem.budget)]
+            after = sorted(r["optimum_after"] for r in here if r["optimum_after"])
+            middle = f", {after[len(after) // 2]}" if after else ""
+            cells.append(f"{len(after)} of {len(here)}{middle}" if here else "")
+        if any(cells):
+            lines.append([arm, str(ARMS[arm].most), *cells])
+    chance = [f"{min(1, max(QUERIES) / len(within(problem))):.0%}" for problem in few()]
+    lines.append(["random, in closed form", str(max(QUERIES)), *chance])
+    head = ("searcher", "queries", *(f"{p.table}, {p.budget}" for p in few()))
+    return markdown(head, lines)
+
+
+def fronts(rows: Rows) -> str:
+    """Hypervolumes, where there is no budget."""
+    lines = []
+    for problem in (p for p in problems() if not p.cost and not p.told):
+        for arm in ARMS:
+            own = [
+                row["front"]
+                for row in rows
+                if (row["table"], row["budget"], row["searcher"])
+                == (problem.table, problem.budget, arm)
+            ]
+            if len(own) > 1:
+                own_SQ = np.array(own)
+                cells = [f"{v.mean():.3f} ± {error_of(v):.3f}" for v in own_SQ.T]
+                cells += [""] * (len(QUERIES) - len(cells))
+                lines.append([problem.table, arm, *cells])
+    return markdown(("table", "searcher", *map(str, QUERIES)), lines)
 
 
 def optimism(rows: Rows) -> str:
@@ -236,7 +290,7 @@ def optimism(rows: Rows) -> str:
     row_of = {arch: i for i, arch in enumerate(truth.archs)}
     added = []
     for row in rows:
-        if row["table"] == truth.name:
+        if row["table"] == truth.name and row["told"] == QUERIES[-1]:
             runs = 100 * truth.scores_NR[row_of[_arch(row["found"][-1])]]
             others = np.delete(runs, row["seed"] % len(runs))
             added.append(float(runs.mean() - others.mean()))
@@ -303,12 +357,21 @@ def write_page(path: Path) -> Path:
         "# Searchers on published tables\n",
         "Written by `python -m benchmarks.studies.searchers.run` from its records. Accuracy in "
         "percent of what a search returns after so many queries, mean ± standard error over "
-        f"{len(seeds)} seeds; in brackets the difference from random search, paired by seed, in "
-        "bold if it is over two standard errors. What is told and what judges is said in "
+        f"{len(seeds)} seeds (5 of `gp`); in brackets the difference from random search, paired by "
+        "seed, in bold if it is over two standard errors. What is told and what judges is said in "
         "`run.py`.\n",
         "## In how many budgets a searcher is clearly above, below another\n",
         summary(table, PAIRS),
         *(section(problem, table) for problem in problems() if (problem, "random") in table),
+        "## The best network of all\n",
+        "How many searches were told the network that is best by what is told, and the median "
+        "number of queries of those that were.\n",
+        optima(rows),
+        "## Fronts\n",
+        "Hypervolume of test error and multiply-adds of all that was told, as a share of that of "
+        "the whole table; from an error of 20 % and the multiply-adds of the largest. Only `nsga2` "
+        "looks for it.\n",
+        fronts(rows),
         "## Time of the searchers\n",
         speed(rows),
         "## Checks\n",

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -15,19 +15,6 @@ from manyshot.search import Limit
 from manyshot.space import Arch
 
 QUERIES = (10, 20, 50, 100, 200, 400)
-ARMS: dict[str, tuple[str, Mapping[str, Any]]] = {
-    "random": ("random", {}),
-    "evolution": ("evolution", {}),
-    "evolution, population 20": (
-        "evolution",
-        {"population": 20, "parents": 5, "mutants": 10, "crossovers": 10},
-    ),
-    "regularised_evolution": ("regularised_evolution", {}),
-    "nsga2": ("nsga2", {}),
-    "predictor": ("predictor", {}),
-    "predictor, top 10": ("predictor", {"top": 10}),
-}
-"""Searchers by name with options; the defaults, and what the defaults may be compared with."""
 DEVICES = ("eyeriss", "titan_rtx_1", "pixel3", "raspi4")
 
 
@@ -39,17 +26,19 @@ class Problem:
         table: its name.
         cost: the name of a cost, or "" for no limit.
         limit: the largest cost allowed.
+        told: of which table the accuracies are that a search is told; by default of the same.
     """
 
     table: str
     cost: str = ""
     limit: float = np.inf
+    told: str = ""
 
     @property
     def budget(self) -> str:
         """For people and records."""
         if not self.cost:
-            return "none"
+            return f"none, told {self.told}" if self.told else "none"
         size = f"{self.limit / 1e6:.4g}M" if self.cost.endswith("macs") else f"{self.limit:.4g}"
         return f"{self.cost}<={size}"
 
@@ -74,7 +63,64 @@ class Problem:
 
     def oracle(self, seed: int) -> np.ndarray:
         """What searches of a seed are told of each network, as a share."""
+        if self.told:
+            return nas_bench_201(self.told, connected=False).scores_N
         return self.truth.scores_NR[:, seed % len(self.truth.runs)]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A searcher with options, and how it is asked.
+
+    Attributes:
+        searcher: its name.
+        options: of the searcher; what is not named has its default.
+        step: networks per proposal.
+        most: queries in all.
+        on: the problems it searches: those of `few` alone if it is slow.
+        seeds: how many seeds it is for at most.
+    """
+
+    searcher: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    step: int = 10
+    most: int = QUERIES[-1]
+    on: Literal["all", "few", "few cells", "whole tables"] = "all"
+    seeds: int = 20
+
+    def runs(self, problem: Problem, seed: int) -> bool:
+        """Whether the study has this search."""
+        which = {
+            "all": True,
+            "few": problem in few(),
+            "few cells": problem in few() and problem.table == "nas_bench_201",
+            "whole tables": problem in few() and not problem.cost and not problem.told,
+        }
+        return seed < self.seeds and which[self.on]
+
+
+SMALLER = {"population": 20, "parents": 5, "mutants": 10, "crossovers": 10}
+ARMS: dict[str, Arm] = {
+    "random": Arm("random"),
+    "evolution": Arm("evolution"),
+    "evolution, population 20": Arm("evolution", SMALLER),
+    "regularised_evolution": Arm("regularised_evolution"),
+    "regularised_evolution, one at a time": Arm("regularised_evolution", step=1),
+    "nsga2": Arm("nsga2"),
+    "predictor": Arm("predictor"),
+    "predictor, top 10": Arm("predictor", {"top": 10}),
+    "predictor, 5 members": Arm("predictor", {"members": 5}, most=100, on="few"),
+    "local": Arm("local", step=1),
+    "local, first better": Arm("local", {"improvement": "first"}, step=1),
+    "cma_es": Arm("optuna", {"sampler": "cma_es"}),
+    "reinforce": Arm("reinforce"),
+    "reinforce, rate 0.1": Arm("reinforce", {"lr": 0.1}),
+    "tpe": Arm("optuna", {"sampler": "tpe"}, most=100, on="few"),
+    "bananas": Arm("bananas", most=100, on="few", seeds=10),
+    "bananas, one_hot": Arm("bananas", {"encoding": "one_hot"}, most=100, on="few cells", seeds=10),
+    "gp": Arm("optuna", {"sampler": "gp"}, most=50, on="whole tables", seeds=5),
+}
+"""The searchers: the defaults, and what the defaults may be compared with. A new one is a line."""
 
 
 @cache
@@ -93,8 +139,19 @@ def problems() -> tuple[Problem, ...]:
     costs = truth_of(cells).costs
     named = [("live_macs", 0.25), ("live_macs", 0.5)]
     named += [(f"latency_ms/{device}", 0.25) for device in DEVICES]
-    found += [Problem(cells)]
+    found += [Problem(cells), Problem(cells, told="cifar10_validation")]
     for cost, share in named:
         limit = float(np.quantile(costs[cost], share, method="higher"))
         found.append(Problem(cells, cost, limit))
     return tuple(found)
+
+
+@cache
+def few() -> tuple[Problem, ...]:
+    """Of each table the whole, and one budget on multiply-adds; and validation that is told.
+
+    They are for searchers that are slow, and are searched first.
+    """
+    macro = [p for p in problems() if p.table == "nas_bench_macro"]
+    cells = [p for p in problems() if p.table != "nas_bench_macro"]
+    return macro[0], next(p for p in macro if p.limit == 60e6), *cells[:3]

@@ -1,17 +1,21 @@
 """Which architectures are best: ask / tell searchers on encodings and numbers. No torch here."""
 
+from manyshot.search.bananas import Bananas, BananasOptions
 from manyshot.search.dc_nas import DCNAS, DCNASOptions
 from manyshot.search.evolution import Evolution, EvolutionOptions, RegularisedOptions
 from manyshot.search.history import History
 from manyshot.search.limit import Cost, CostRange, Infeasible, Limit, best, limits_of
+from manyshot.search.local import LocalOptions, LocalSearch
 from manyshot.search.loop import generations
 from manyshot.search.mct import MCTOptions, MCTSearch
 from manyshot.search.nevonas import NEvoNAS, NEvoNASOptions
 from manyshot.search.nsga2 import NSGA2, NSGA2Options
+from manyshot.search.optuna_samplers import OptunaOptions, OptunaSearch
 from manyshot.search.pareto import non_dominated
 from manyshot.search.perturbation import Perturbation, PerturbationOptions
 from manyshot.search.predictor import PredictorOptions, WeakPredictor
 from manyshot.search.random_search import RandomOptions, RandomSearch
+from manyshot.search.reinforce import Reinforce, ReinforceOptions
 from manyshot.search.reward import Reward
 from manyshot.search.searcher import LearnsFromScores, Pools, Searcher
 from manyshot.search.table import SEARCHERS, make_searcher
@@ -20,6 +24,8 @@ __all__ = [
     "DCNAS",
     "NSGA2",
     "SEARCHERS",
+    "Bananas",
+    "BananasOptions",
     "Cost",
     "CostRange",
     "DCNASOptions",
@@ -29,6 +35,11 @@ __all__ = [
     "Infeasible",
     "LearnsFromScores",
     "Limit",
+    "LocalOptions",
+    "LocalSearch",
+    "NSGA2Options",
+    "OptunaOptions",
+    "OptunaSearch",
     "NEvoNAS",
     "NEvoNASOptions",
     "NSGA2Options",
@@ -42,6 +53,8 @@ __all__ = [
     "RandomOptions",
     "RandomSearch",
     "RegularisedOptions",
+    "Reinforce",
+    "ReinforceOptions",
     "Reward",
     "Searcher",
     "WeakPredictor",

@@ -5,6 +5,7 @@ N counts the distinct architectures told.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import final
 
@@ -57,9 +58,35 @@ class Budgets:
         fresh = rows if stale else rows[self.history.fresh_N[rows]]
         return fresh if fresh.size else rows
 
+    def holds(self, budget: int, row: int) -> bool:
+        """Whether a row of the history is within a budget."""
+        limits = self.each[budget]
+        return not limits or bool(self.history.costs_NL[row, budget] <= limits[0].limit)
+
+    def newest(self, budget: int, most: int) -> npt.NDArray[np.intp]:
+        """The newest rows within a budget, at most so many, oldest first.
+
+        They are looked for from the end, so that this takes no longer when more were told.
+        """
+        end, block, rows = len(self.history), most, np.zeros(0, np.intp)
+        while end and len(rows) < most:
+            start = max(0, end - block)
+            part = np.arange(start, end)
+            if self.each[budget]:
+                limit = self.each[budget][0].limit
+                part = part[self.history.costs_NL[start:end, budget] <= limit]
+            rows = np.concatenate([part, rows])
+            end, block = start, 2 * block
+        return rows[-most:]
+
     def told(self, budget: int) -> list[Arch]:
         """The architectures told within a budget, oldest first."""
         return [self.history.archs[i] for i in self.rows(budget)]
+
+    def best_of_each(self, most: int) -> list[Arch]:
+        """At most so many of the best within each budget, of all scores told."""
+        best = (self.ranked(budget, self.rows(budget), most) for budget in range(len(self)))
+        return list(dict.fromkeys(itertools.chain.from_iterable(best)))
 
     def ranked(self, budget: int, rows: npt.NDArray[np.intp], most: int) -> list[Arch]:
         """At most so many of the architectures of `rows`, best first; ties by cost, then tuple."""

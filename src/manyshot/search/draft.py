@@ -43,6 +43,12 @@ class Draft:
         self._small = space.size <= _ENUMERABLE
         self._accepted: set[Arch] = set()
 
+    def take(self, archs: Iterable[Arch], want: int) -> list[Arch]:
+        """Accepts up to `want` of `archs`, which are canonical and within the limits."""
+        added: list[Arch] = []
+        self._accept(archs, want, added)
+        return added
+
     def breed(
         self,
         child: Callable[[], Arch],

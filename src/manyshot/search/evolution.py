@@ -36,7 +36,12 @@ class EvolutionOptions:
     """Architectures per generation made from two parents; what is left over is random."""
 
     mutation_probability: Probability = 0.1
-    """Probability that a decision is redrawn, perhaps to the same option."""
+    """Probability that a decision is redrawn, perhaps to the same option (only where `mutation` is
+    `each`)."""
+
+    mutation: Literal["each", "one"] = "each"
+    """What a mutant is: `each` decision is redrawn with `mutation_probability` (SPOS), or exactly
+    `one` changes to another option (Real et al.)."""
 
     attempts: Positive = 500
     """Random draws per network wanted before giving up (SPOS: unbounded)."""
@@ -82,9 +87,8 @@ class Evolution:
 
     Reference: SPOS (Guo et al. 2020, arXiv:1904.00420), algorithm 1. It differs from the public
     code in proposing canonical architectures, in the bounded random draws, and in that the last
-    generation counts as soon as it is told. For `regularised` see
-    `regularised_evolution`. That it begins with a sampler's pool is GreedyNAS (You et al. 2020,
-    arXiv:2003.11236).
+    generation counts as soon as it is told. For `regularised` see `regularised_evolution`. That it
+    begins with a sampler's pool is GreedyNAS (You et al. 2020, arXiv:2003.11236).
 
     Attributes:
         history: what was told.
@@ -129,7 +133,7 @@ class Evolution:
         draft = Draft(self.space, refuse, self.options.attempts)
 
         def propose(budget: int, want: int) -> list[Arch]:
-            if len(history) < self.options.population or not self._budgets.rows(budget).size:
+            if len(history) < self.options.population or not self._budgets.newest(budget, 1).size:
                 told = functools.partial(self._budgets.told, budget)
                 return draft.sample(rng, want, self._budgets.each[budget], told, self._pool)
             return self._breed(draft, rng, want, budget)
@@ -163,16 +167,16 @@ class Evolution:
         self, rng: np.random.Generator, want: int, budget: int
     ) -> list[tuple[Callable[[], Arch], int]]:
         """The ways to make a child, each with how many of the `want` are made in that way."""
-        options, space = self.options, self.space
+        options = self.options
         if options.regularised:
             alive = self._alive(budget)
-            scores = self.history.scores_N[alive]
+            scores = self.history.scores_of(alive)
 
             def winner() -> Arch:
                 entrants = rng.integers(len(alive), size=options.tournament)
                 return self.history.archs[int(alive[entrants[np.argmax(scores[entrants])]])]
 
-            return [(lambda: space.mutate(winner(), rng, options.mutation_probability), want)]
+            return [(lambda: self._mutant(winner(), rng), want)]
         parents = self._parents(budget)
 
         def parent() -> Arch:
@@ -184,18 +188,23 @@ class Evolution:
         ends = (options.mutants, options.mutants + options.crossovers)
         mutants, bred = np.searchsorted(positions, ends).tolist()
         return [
-            (lambda: space.mutate(parent(), rng, options.mutation_probability), mutants),
-            (lambda: space.crossover(parent(), parent(), rng), bred - mutants),
+            (lambda: self._mutant(parent(), rng), mutants),
+            (lambda: self.space.crossover(parent(), parent(), rng), bred - mutants),
         ]
+
+    def _mutant(self, parent: Arch, rng: np.random.Generator) -> Arch:
+        if self.options.mutation == "one":
+            return self.space.change(parent, rng)
+        return self.space.mutate(parent, rng, self.options.mutation_probability)
 
     def _alive(self, budget: int) -> npt.NDArray[np.intp]:
         """The rows that may become parents."""
-        rows = self._budgets.rows(budget)
-        if self.options.regularised:
-            rows = rows[-self.options.population :]
-        if self.options.stale_scores:
+        budgets, options = self._budgets, self.options
+        ruled = options.regularised
+        rows = budgets.newest(budget, options.population) if ruled else budgets.rows(budget)
+        if options.stale_scores:
             return rows
-        fresh = rows[self.history.fresh_N[rows]]
+        fresh = rows[self.history.fresh_of(rows)]
         return fresh if fresh.size else rows
 
     def _parents(self, budget: int) -> list[Arch]:
@@ -206,13 +215,15 @@ class Evolution:
 class RegularisedOptions(EvolutionOptions):
     """The options of `regularised_evolution`: those of `Evolution`, with smaller defaults.
 
-    20 are alive, and the best of 5 of them drawn at random has the next mutant: for hundreds of
-    scores. (The paper has 100 and 25, for 20,000.)
+    20 are alive, and the best of 5 of them drawn at random has the next mutant, of one change: for
+    hundreds of scores. (The paper has 100 and 25, for 20,000.) Take `search.generation = 1` for the
+    algorithm of the paper.
     """
 
     population: Positive = 20
     parents: Positive = 5
     tournament: Positive = 5
+    mutation: Literal["each", "one"] = "one"
     regularised: Literal[True] = True
 
 
@@ -226,9 +237,11 @@ def regularised_evolution(
 ) -> Evolution:
     """An `Evolution` that is regularised; the arguments are those of `Evolution`.
 
-    Reference: Regularised evolution (Real et al. 2019, arXiv:1802.01548), algorithm 1. It differs
-    in that a mutant may change several decisions or, once, none that a network shows (then it is
-    redrawn), and in that an architecture scored again does not become younger.
+    Reference: Regularised evolution (Real et al. 2019, arXiv:1802.01548), algorithm 1, where
+    `mutation` is `one` and one architecture is asked for at a time (`search.generation = 1`). It
+    differs in that mutants are drawn again until one is new, so that nothing is scored twice, and
+    in that an architecture scored again does not become younger. An `ask` of one takes no longer
+    when more were told.
     """
     options = options or RegularisedOptions()
     return Evolution(space, seed=seed, limits=limits, sampler=sampler, options=options)

@@ -54,6 +54,14 @@ class History:
         """The latest scores, in the order of `archs`."""
         return self._scores.rows.copy()
 
+    def was_told(self, arch: Arch) -> bool:
+        """Whether `arch` has a score."""
+        return arch in self._row
+
+    def score(self, arch: Arch) -> float:
+        """The latest score of an architecture that was told."""
+        return float(self._scores.rows[self._row[arch]])
+
     @property
     def costs_NL(self) -> npt.NDArray[np.float64]:
         """The recorded costs, in the order of `archs`; not to be written to."""
@@ -64,7 +72,15 @@ class History:
     @property
     def fresh_N(self) -> npt.NDArray[np.bool_]:
         """Which scores have the weights version of the latest tell."""
-        return np.asarray(self._versions.rows == self._latest_version)
+        return self.fresh_of(np.arange(len(self)))
+
+    def scores_of(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
+        """The latest scores of some rows."""
+        return np.asarray(self._scores.rows[rows])
+
+    def fresh_of(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
+        """Which scores of some rows have the weights version of the latest tell."""
+        return np.asarray(self._versions.rows[rows] == self._latest_version)
 
     def generator(self, seed: int) -> np.random.Generator:
         """The random stream of the next ask: fixed by the seed, what was told, and asks since."""

@@ -1,6 +1,6 @@
 """Weak predictors: fit one on the scores told, score a sample of its predicted best, repeat.
 
-N counts architectures told, M those of a pool, F the one-hot features.
+M counts the architectures of a pool, F the one-hot features.
 """
 
 from __future__ import annotations
@@ -16,9 +16,15 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from manyshot.plugins import STRICT, Positive, checked
-from manyshot.search.budgets import Budgets
-from manyshot.search.draft import Draft, in_turn
 from manyshot.search.limit import Limit, within
+from manyshot.search.modelled import (
+    Features,
+    Modelled,
+    Refuse,
+    best_in_turn,
+    networks,
+    one_hot,
+)
 from manyshot.space import Arch, SearchSpace
 
 _RIDGE = 0.1
@@ -34,7 +40,6 @@ its memory with their square, so that 10,000 would take 11 s and 2.4 GB."""
 _PREDICTED = 4_096
 """So many architectures are predicted at once, which bounds the memory that it takes."""
 
-Features = npt.NDArray[np.float64]
 Predict = Callable[[Features], npt.NDArray[np.float64]]
 
 
@@ -111,43 +116,23 @@ class WeakPredictor:
         self.options = options or PredictorOptions()
         self.random_start = self.options.initial
         self.stale_scores = self.options.stale_scores
-        self._budgets = Budgets(space, self.limits)
         self._legal: dict[int, tuple[Sequence[Arch], Features]] = {}
-        self.history = self._budgets.history
+        options = self.options
+        self._modelled = Modelled(
+            space,
+            seed,
+            self.limits,
+            initial=options.initial,
+            parents=options.parents,
+            attempts=options.attempts,
+            stale_scores=options.stale_scores,
+        )
+        self.history = self._modelled.history
 
     @checked
     def ask(self, n: Positive) -> list[Arch]:
         """Up to `n` architectures; see `Searcher.ask`."""
-        history, budgets = self.history, self._budgets
-        rng = history.generator(self.seed)
-        taken: set[Arch] = set()
-
-        def refuse(arch: Arch) -> bool:
-            return arch in taken or history.seen(arch)
-
-        draft = Draft(self.space, refuse, self.options.attempts)
-        predicts: list[Predict] = []
-        if len(history) >= self.options.initial:
-            every = self._competing_rows()[-_FITTED:]
-            drawn = (rng.choice(every, len(every)) for _ in range(self.options.members))
-            predicts = [self._fitted(rows) for rows in drawn] or [self._fitted(every)]
-
-        def propose(budget: int, want: int) -> list[Arch]:
-            told = functools.partial(budgets.told, budget)
-            picked: list[Arch] = []
-            if predicts and budgets.rows(budget).size:
-                pool, features_MF = self._pool(rng, budget, told, refuse)
-                if pool and want and self.options.members:
-                    each = [predict(features_MF) for predict in predicts[:want]]
-                    picked = _in_turn(want, pool, each, refuse)
-                elif pool and want:
-                    picked = self._pick(rng, want, pool, predicts[0](features_MF), refuse)
-                taken.update(picked)
-            sampled = draft.sample(rng, want - len(picked), budgets.each[budget], told)
-            taken.update(sampled)
-            return picked + sampled
-
-        return history.propose(in_turn(n, len(budgets), rng, propose))
+        return self._modelled.ask(n, self._models, self._picked)
 
     def tell(
         self, archs: Sequence[Arch], scores: Sequence[float], weights_version: int = 0
@@ -157,26 +142,35 @@ class WeakPredictor:
 
     def elites(self) -> list[Arch]:
         """The `parents` best architectures within each limit, of the scores that count."""
-        parents = (self._parents(budget) for budget in range(len(self._budgets)))
-        return list(dict.fromkeys(itertools.chain.from_iterable(parents)))
+        return self._modelled.elites()
 
-    def _parents(self, budget: int) -> list[Arch]:
-        rows = self._budgets.rows(budget)
-        competing = np.intersect1d(rows, self._competing_rows(), assume_unique=True)
-        rows = competing if competing.size else rows
-        return self._budgets.ranked(budget, rows, self.options.parents)
+    def _models(self, rng: np.random.Generator, rows: npt.NDArray[np.intp]) -> list[Predict]:
+        """One regression, or the members."""
+        every = rows[-_FITTED:]
+        drawn = (rng.choice(every, len(every)) for _ in range(self.options.members))
+        return [self._fitted(own) for own in drawn] or [self._fitted(every)]
 
-    def _competing_rows(self) -> npt.NDArray[np.intp]:
-        """The rows of the history whose scores count, oldest first."""
-        fresh = np.flatnonzero(self.history.fresh_N)
-        few = len(fresh) < self.options.initial
-        return np.arange(len(self.history)) if self.options.stale_scores or few else fresh
+    def _picked(
+        self,
+        rng: np.random.Generator,
+        models: list[Predict],
+        budget: int,
+        want: int,
+        refuse: Refuse,
+    ) -> list[Arch]:
+        pool, features_MF = self._pool(rng, budget, refuse)
+        if not pool:
+            return []
+        if self.options.members:
+            each = [predict(features_MF) for predict in models[:want]]
+            return best_in_turn(want, pool, each, refuse)
+        return self._sampled(rng, want, pool, models[0](features_MF), refuse)
 
     def _fitted(self, rows: npt.NDArray[np.intp]) -> Predict:
         """A function that predicts scores, in units of their own, from some rows of the history."""
         from sklearn.kernel_ridge import KernelRidge  # takes a second to import
 
-        score_N = self.history.scores_N[rows]
+        score_N = self.history.scores_of(rows)
         spread = float(score_N.std()) or 1.0
         model = KernelRidge(
             alpha=_RIDGE,
@@ -186,7 +180,7 @@ class WeakPredictor:
             coef0=1,
         )
         archs = [self.history.archs[i] for i in rows]
-        model.fit(_one_hot(self.space, archs), (score_N - score_N.mean()) / spread)
+        model.fit(one_hot(self.space, archs), (score_N - score_N.mean()) / spread)
 
         def predict(features_MF: Features) -> npt.NDArray[np.float64]:
             starts = range(0, len(features_MF), _PREDICTED)
@@ -196,72 +190,32 @@ class WeakPredictor:
         return predict
 
     def _pool(
-        self,
-        rng: np.random.Generator,
-        budget: int,
-        told: Callable[[], Sequence[Arch]],
-        refuse: Callable[[Arch], bool],
+        self, rng: np.random.Generator, budget: int, refuse: Refuse
     ) -> tuple[Sequence[Arch], Features]:
         """Networks within a budget to predict: all of them, or random ones and mutants."""
-        limits, space = self._budgets.each[budget], self.space
+        budgets, space = self._modelled.budgets, self.space
+        limits = budgets.each[budget]
         if space.size <= _LISTED:
             if budget not in self._legal:
                 everything = networks(space)
                 legal = list(itertools.compress(everything, within(everything, limits)))
-                self._legal[budget] = legal, _one_hot(space, legal)
+                self._legal[budget] = legal, one_hot(space, legal)
             return self._legal[budget]
-        parents = self._parents(budget)
-        pool = Draft(space, refuse, attempts=2)
+        many, told = self.options.pool, functools.partial(budgets.told, budget)
+        pool = self._modelled.mutants(rng, budget, many // 2, refuse, attempts=2)
+        pool.sample(rng, many - len(pool.archs), limits, told)
+        return pool.archs, one_hot(space, pool.archs)
 
-        def mutant() -> Arch:
-            return space.mutate(parents[rng.integers(len(parents))], rng, 1 / len(space))
-
-        pool.breed(mutant, self.options.pool // 2, limits, attempts=2)
-        pool.sample(rng, self.options.pool - len(pool.archs), limits, told)
-        return pool.archs, _one_hot(space, pool.archs)
-
-    def _pick(
+    def _sampled(
         self,
         rng: np.random.Generator,
         want: int,
         pool: Sequence[Arch],
         predicted_M: npt.NDArray[np.float64],
-        refuse: Callable[[Arch], bool],
+        refuse: Refuse,
     ) -> list[Arch]:
         """A sample of the new ones of `pool` that are predicted best."""
         order = np.argsort(-predicted_M, kind="stable").tolist()
         new = (pool[i] for i in order if not refuse(pool[i]))
         best = list(itertools.islice(new, max(want, self.options.top)))
         return [best[i] for i in rng.permutation(len(best))[:want]]
-
-
-def _in_turn(
-    want: int,
-    pool: Sequence[Arch],
-    predicted: Sequence[npt.NDArray[np.float64]],
-    refuse: Callable[[Arch], bool],
-) -> list[Arch]:
-    """The new ones of `pool` that each prediction puts on top, in turn."""
-    orders = [iter(np.argsort(-of_M, kind="stable").tolist()) for of_M in predicted]
-    picked: dict[Arch, None] = {}
-    for turn in itertools.count():
-        order = orders[turn % len(orders)]
-        best = next((pool[i] for i in order if pool[i] not in picked and not refuse(pool[i])), None)
-        if best is None or len(picked) == want:
-            return list(picked)
-        picked[best] = None
-    raise AssertionError("unreachable: the orders end")
-
-
-@functools.lru_cache(maxsize=2)
-def networks(space: SearchSpace) -> tuple[Arch, ...]:
-    """All canonical architectures of a space, in lexicographic order."""
-    return tuple(sorted({space.canonical(arch) for arch in space.enumerate()}))
-
-
-def _one_hot(space: SearchSpace, archs: Sequence[Arch]) -> npt.NDArray[np.float64]:
-    """One-hot encodings as `SearchSpace.one_hot` has them, shape (M, F)."""
-    first = np.concatenate(([0], space.counts.cumsum()[:-1]))
-    one_hot_MF = np.zeros((len(archs), int(space.counts.sum())))
-    one_hot_MF[np.arange(len(archs))[:, None], np.array(archs) + first] = 1
-    return one_hot_MF

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Sequence
 from typing import final
 
@@ -81,6 +80,4 @@ class RandomSearch:
 
     def elites(self) -> list[Arch]:
         """The `keep` best architectures within each limit, of all scores told."""
-        budgets = self._budgets
-        kept = (budgets.ranked(i, budgets.rows(i), self.options.keep) for i in range(len(budgets)))
-        return list(dict.fromkeys(itertools.chain.from_iterable(kept)))
+        return self._budgets.best_of_each(self.options.keep)

@@ -7,15 +7,19 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from manyshot.plugins import build, look_up
+from manyshot.search.bananas import Bananas
 from manyshot.search.dc_nas import DCNAS
 from manyshot.search.evolution import Evolution, regularised_evolution
 from manyshot.search.limit import Limit
+from manyshot.search.local import LocalSearch
 from manyshot.search.mct import MCTSearch
 from manyshot.search.nevonas import NEvoNAS
 from manyshot.search.nsga2 import NSGA2
+from manyshot.search.optuna_samplers import OptunaSearch
 from manyshot.search.perturbation import Perturbation
 from manyshot.search.predictor import WeakPredictor
 from manyshot.search.random_search import RandomSearch
+from manyshot.search.reinforce import Reinforce
 from manyshot.search.searcher import Searcher
 from manyshot.space import SearchSpace
 
@@ -25,6 +29,10 @@ SEARCHERS: dict[str, Callable[..., Searcher]] = {
     "regularised_evolution": regularised_evolution,
     "nsga2": NSGA2,
     "predictor": WeakPredictor,
+    "bananas": Bananas,
+    "local": LocalSearch,
+    "optuna": OptunaSearch,
+    "reinforce": Reinforce,
     "nevonas": NEvoNAS,
     "dc_nas": DCNAS,
     "perturbation": Perturbation,
@@ -37,6 +45,9 @@ RANDOM_START = {
     "regularised_evolution": "population",
     "nsga2": "population",
     "predictor": "initial",
+    "bananas": "initial",
+    "local": "starts",
+    "optuna": "initial",
     "nevonas": "population",
     "dc_nas": "initial",
     "perturbation": "samples",

@@ -142,6 +142,26 @@ class SearchSpace(Shown):
         fresh = rng.integers(self.counts)
         return tuple(np.where(redraw, fresh, arch).tolist())
 
+    def change(self, arch: Arch, rng: np.random.Generator) -> Arch:
+        """A copy of `arch` in which one decision has another option, both drawn uniformly.
+
+        This is the mutation of Real et al. 2019 (arXiv:1802.01548), on decisions.
+
+        Args:
+            arch: an architecture of the space.
+            rng: the random stream.
+
+        Raises:
+            ValueError: if no decision has two options, or `arch` is not in the space.
+        """
+        self.check(arch)
+        open_to_change = np.flatnonzero(self.counts > 1)
+        if not open_to_change.size:
+            raise ValueError("no decision of this space has a second option to change to")
+        i = int(rng.choice(open_to_change))
+        option = (arch[i] + int(rng.integers(1, self._counts[i]))) % self._counts[i]
+        return (*arch[:i], option, *arch[i + 1 :])
+
     def crossover(self, a: Arch, b: Arch, rng: np.random.Generator) -> Arch:
         """A child that has each decision from either parent with probability one half.
 
