@@ -112,7 +112,61 @@ def others() -> list[Method]:
             "shifting", "population", "manyshot.train.shifting:Shifter",
             {"shifting.name": "population"}, "Shifter",
         ),
+        other(
+            "search", "reward", "manyshot.search.reward:Reward",
+            {"search.reward.target": ...}, "Reward",
+        ),
+        other(
+            "space", "linear stand-ins for skips", "manyshot.nn.linear_skip:LinearSkip",
+            {"network.options.linear_skips": True}, "LinearSkip",
+        ),
+        other(
+            "sampler", "best or worst of several",
+            "Reference: AttentiveNAS (Wang et al. 2021, arXiv:2011.09011). That the best or worst "
+            "of several of one cost is trained is the paper's; that losses on held-out images say "
+            "which, after the step before, is ours.",
+            {"sampler.options.choose": ...}, "choose=best", "choose=worst",
+        ),
+        *(
+            other("sampler", f"relaxed: {name}", f"Reference: {source}", keys, *names)
+            for name, source, keys, names in RELAXED
+        ),
     ]  # fmt: skip
+
+
+RELAXED: tuple[tuple[str, str, Mapping[str, Any], tuple[str, ...]], ...] = (
+    ("DARTS", "DARTS (Liu et al. 2019, arXiv:1806.09055), of first order. Mixed options, bilevel "
+     "learning and Adam are the paper's; see `relaxed` for what is ours in all of these.",
+     {"sampler.name": "relaxed", "name": "darts"}, ("expected_logits",)),
+    ("DARTS, second order", "DARTS (Liu et al. 2019, arXiv:1806.09055), equations 6 to 8. That the "
+     "step is without momentum and decay is the paper's, and not its code's.",
+     {"sampler.options.schedule": "unrolled"}, ("unrolled_gradients", "schedule=unrolled")),
+    ("GDAS", "GDAS (Dong & Yang 2019, arXiv:1910.04465). One option drawn by Gumbel noise, its "
+     "straight-through gradient and the falling temperature are the paper's.",
+     {"sampler.options.estimator": "hard", "name": "gdas"}, ("estimator=hard",)),
+    ("DARTS-", "DARTS- (Chu et al. 2021, arXiv:2009.01027). The weight that falls to zero is the "
+     "paper's; that it is added to the weight of the option that does nothing is the same sum.",
+     {"sampler.options.skip": ...}, ("skip=skip",)),
+    ("GOLD-NAS", "GOLD-NAS (Bi et al. 2020, arXiv:2007.03331), its schedule by third-party code. "
+     "That a decision keeps its last option is ours.",
+     {"sampler.options.prune": ...}, ("Pruning", "prune=0.1")),
+    ("TAS", "TAS (Dong & Yang 2019, arXiv:1905.09717). Two drawn options and the band of costs are "
+     "the paper's; sizes are mixed by masks in place of its interpolation, which is ours.",
+     {"sampler.options.estimator": "two"}, ("two", "estimator=two", "cost_target=0.5")),
+    ("FBNetV2", "FBNetV2 (Wan et al. 2020, arXiv:2004.05565), by its abstract. One convolution "
+     "under the weighted sum of masks is the paper's; the price of costs is ours.",
+     {"sampler.options.estimator": "gumbel"}, ("estimator=gumbel",)),
+    ("one stage", "Rethinking architecture search without decoding (arXiv:2405.16610), by its "
+     "abstract, of which this has the protocol alone: what is judged is delivered.",
+     {"sampler.options.estimator": "hard", "finish.mode": "inherit"}, ("estimator=hard",)),
+    ("SD-DARTS", "SD-DARTS (Zhu et al. 2023, arXiv:2302.05629), by its abstract: snapshots vote on "
+     "a mixture; the formula is ours.",
+     {"sampler.name": "relaxed", "train.snapshots.number": ...}, ("Snapshots",)),
+    ("DARTS-PT", "DARTS-PT (Wang et al. 2021, arXiv:2108.04392). The rule is the paper's; that "
+     "removal is measured on single paths is ours.",
+     {"sampler.name": "relaxed", "search.name": "perturbation"}, ("Perturbation",)),
+)  # fmt: skip
+"""The differentiable methods that the sampler `relaxed` is: name, reference, keys, tests."""
 
 
 def _imported(name: str) -> Any:

@@ -126,6 +126,23 @@ def test_two_are_the_largest_of_logits_with_noise_and_sum_to_one():
     )
 
 
+def test_a_soft_draw_is_the_softmax_of_logits_with_the_noise_of_its_stream():
+    """FBNetV2 weighs masks by such draws; which one is largest has the chance of the softmax."""
+    space = SearchSpace([choose([4, 8, 12], "width")])
+    sampler = relaxed(space, estimator="gumbel", tau=0.7, spread=1.0)
+    logits = sampler.logits.detach()
+    noise = -torch.log(-torch.log(torch.rand(4000, 3, generator=rng())))
+    drawn = ((logits + noise) / 0.7).softmax(1).argmax(1).bincount(minlength=3) / 4000
+    ours, counts = rng(), torch.zeros(3)
+    for _ in range(4000):
+        [w] = sampler.mixture(ours).values()
+        assert float(w.detach().sum()) == pytest.approx(1, abs=1e-6)
+        counts[int(w.argmax())] += 1
+    chances = logits.softmax(0)
+    for shares in (drawn, counts / 4000):
+        torch.testing.assert_close(shares, chances, rtol=0, atol=5 * 0.5 / 4000**0.5)
+
+
 def test_hard_is_the_forward_of_the_chosen_architecture_and_has_a_gradient():
     """GDAS: the value is that of the path, and the gradient of logits is not zero."""
     net = seeded(lambda: ms.Supernet(Dropping(dropout=0.0)))
