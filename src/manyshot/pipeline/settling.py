@@ -40,7 +40,7 @@ def with_reachable_budgets(
     try:
         limits_of(search.budgets, costs, space.largest)
     except ValueError:
-        drawn = numpy_rng("any", "survey").integers(space.counts, size=(4096, len(space)))
+        drawn = space.draw(numpy_rng("any", "survey"), 4096)
         limits = [_three_digits(x) for x in np.quantile(table(drawn), QUANTILES).tolist()]
         budgets = [f"macs<={_with_suffix(limit)}" for limit in dict.fromkeys(limits)]
         values = search.model_dump() | {"budgets": budgets}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import final
 
 import numpy as np
@@ -43,13 +44,13 @@ class Fair(Stateless):
 
     def plan(self, rng: np.random.Generator, step: int) -> Plan:
         """M paths, m the largest number of options."""
-        counts = self.space.counts.tolist()
-        columns = [_rounds(n, max(counts), rng) for n in counts]
+        length = max(map(len, self.space.allowed))
+        columns = [_rounds(options, length, rng) for options in self.space.allowed]
         return Plan(tuple(PlannedPath(tuple(arch)) for arch in zip(*columns, strict=True)))
 
 
-def _rounds(options: int, length: int, rng: np.random.Generator) -> list[int]:
-    rounds = [rng.permutation(options) for _ in range(-(-length // options))]
+def _rounds(options: Sequence[int], length: int, rng: np.random.Generator) -> list[int]:
+    rounds = [rng.permutation(options) for _ in range(-(-length // len(options)))]
     drawn = np.concatenate(rounds)[:length]
     return [int(option) for option in rng.permutation(drawn)]
 
