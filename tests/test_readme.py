@@ -112,7 +112,9 @@ def test_verbs_in_the_readme_exist(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "page", [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("recipes/**/*.toml")], ids=str
+    "page",
+    [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("recipes/**/*.toml")],
+    ids=str,
 )
 def test_no_placeholder_is_left(page: Path) -> None:
     assert not re.search(r"\b(EXPECT|TIME|MEASURED|TODO|FIXME)\b", page.read_text())

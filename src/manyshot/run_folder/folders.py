@@ -42,6 +42,7 @@ from manyshot.run_folder.names import (
     SHIFTED,
     SHIFTING_LOG,
     SHIFTING_STATE,
+    SHRINK_LOG,
     SIGNATURE,
     SOURCE,
     SPACE,
@@ -58,6 +59,7 @@ from manyshot.run_folder.searching import OrderLine, SearchLine, ShiftingLine
 from manyshot.run_folder.training import (
     CodesLine,
     SamplerLine,
+    ShrinkLine,
     TargetsLine,
     TrainLine,
     _has_targets,
@@ -204,6 +206,11 @@ class RunFolder(_Folder):
         return self.path / SAMPLER_LOG
 
     @property
+    def shrink_log(self) -> Path:
+        """A line per view of the search space that the supernet trained in."""
+        return self.path / SHRINK_LOG
+
+    @property
     def codes_log(self) -> Path:
         """The codes of paths when training ended."""
         return self.path / CODES
@@ -305,6 +312,10 @@ class RunFolder(_Folder):
     def targets_lines(self) -> list[TargetsLine]:
         """What a sampler over target costs reported; none of another sampler."""
         return records.load_lines(self.sampler_log, TargetsLine, _has_targets)
+
+    def shrink_lines(self) -> list[ShrinkLine]:
+        """The views of the search space that the supernet trained in, if it shrank."""
+        return records.load_lines(self.shrink_log, ShrinkLine)
 
     def codes_lines(self) -> list[CodesLine]:
         """The codes of paths, which there are with K-shot sharing."""

@@ -5,7 +5,16 @@ from manyshot.train.accelerator import engine
 from manyshot.train.checkpoint import CheckpointError, load_weights, save_weights
 from manyshot.train.journal import TrainingWarning
 from manyshot.train.optimisation import NonFiniteLoss, Standalone
-from manyshot.train.plan import Forwarding, Plan, PlannedPath, Probe, Probed, Sampler, Stateless
+from manyshot.train.plan import (
+    Forwarding,
+    Narrows,
+    Plan,
+    PlannedPath,
+    Probe,
+    Probed,
+    Sampler,
+    Stateless,
+)
 from manyshot.train.samplers import (
     SAMPLERS,
     ConditionalTable,
@@ -19,14 +28,21 @@ from manyshot.train.samplers import (
     make_sampler,
     uniform_cost,
 )
+from manyshot.train.shrinkers import SHRINKERS, Angle, make_shrinker
+from manyshot.train.shrinking import Forgetful, Judged, Shrinker, Shrinking, Shrunk, Stage
 from manyshot.train.trainer import Trainer, train
 
 __all__ = [
     "SAMPLERS",
+    "SHRINKERS",
+    "Angle",
     "CheckpointError",
     "ConditionalTable",
     "Fair",
+    "Forgetful",
     "Forwarding",
+    "Judged",
+    "Narrows",
     "NonFiniteLoss",
     "Only",
     "Plan",
@@ -37,6 +53,10 @@ __all__ = [
     "Sandwich",
     "ShiftNAS",
     "ShiftNASOptions",
+    "Shrinker",
+    "Shrinking",
+    "Shrunk",
+    "Stage",
     "Standalone",
     "Stateless",
     "Taught",
@@ -47,6 +67,7 @@ __all__ = [
     "engine",
     "load_weights",
     "make_sampler",
+    "make_shrinker",
     "save_weights",
     "train",
     "uniform_cost",

@@ -12,8 +12,18 @@ from manyshot.space import Arch, SearchSpace
 from manyshot.train.plan import Plan, PlannedPath, Stateless, Target
 
 
+class _OfAView(Stateless):
+    """A sampler that draws all it draws from its space, whichever view that is."""
+
+    space: SearchSpace
+
+    def narrow(self, space: SearchSpace, step: int) -> None:
+        """Draws from this view from now on."""
+        self.space = space
+
+
 @final
-class Uniform(Stateless):
+class Uniform(_OfAView):
     """Each decision uniform and independent (SPOS: Guo et al. 2020, arXiv:1904.00420)."""
 
     @checked
@@ -29,7 +39,7 @@ class Uniform(Stateless):
 
 
 @final
-class Fair(Stateless):
+class Fair(_OfAView):
     """Strict fairness: every option of every decision once per step (FairNAS, arXiv:1907.01845).
 
     With m options everywhere, m paths are drawn from a random permutation per decision and their
@@ -56,7 +66,7 @@ def _rounds(options: Sequence[int], length: int, rng: np.random.Generator) -> li
 
 
 @final
-class Sandwich(Stateless):
+class Sandwich(_OfAView):
     """The largest, the smallest and `random` uniform architectures per step, gradients summed.
 
     Yu & Huang 2019, arXiv:1903.05134. With `distil`, all but the largest learn from its detached
