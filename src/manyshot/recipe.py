@@ -604,6 +604,43 @@ class SamplerSettings(Section):
     for samplers that learn from losses, such as shiftnas."""
 
 
+class ShrinkSettings(Section):
+    """Whether the search space shrinks, or grows, while the supernet trains.
+
+    Training goes on with the same weights in another view of the space: the same decisions, of
+    which fewer or more options are allowed. The search looks for networks of the last view.
+    """
+
+    name: str = "none"
+    """none, angle, or `package.module:attribute`. The sampler has to be able to draw from a view,
+    as uniform, fair and sandwich are."""
+    options: Options = {}
+    """Arguments of the shrinker."""
+    at: list[Annotated[float, Field(gt=0, le=1)]] = []
+    """When: after these shares of training, in ascending order, as `[0.5, 0.75]`; 1 is its end."""
+    budgets: list[str] | None = None
+    """Within each of these a network is left in every view; by default those of the search."""
+    images: Positive | None = None
+    """Validation images on which shrinkers score architectures; by default as `evaluate`."""
+
+    @model_validator(mode="after")
+    def _shrinks(self) -> Self:
+        if self.name == "none":
+            asked = [key for key in type(self).model_fields if key in self.model_fields_set
+                     and getattr(self, key) != type(self).model_fields[key].default]  # fmt: skip
+            if asked:
+                raise ValueError(
+                    f"{', '.join(asked)} say how a space shrinks, and name = 'none' shrinks none: "
+                    "give a name, such as 'angle', or leave them out"
+                )
+        elif not self.at or sorted(set(self.at)) != self.at:
+            raise ValueError(
+                f"at = {self.at}: give the shares of training after which the space shrinks, in "
+                "ascending order, such as [0.5, 0.75]"
+            )
+        return self
+
+
 class EvaluationSettings(Section):
     """How a candidate is scored with the supernet's weights."""
 
@@ -910,6 +947,7 @@ class Recipe(Section, Shown):
     data: DataSettings = DataSettings()
     sampler: SamplerSettings = SamplerSettings()
     train: SupernetSettings = SupernetSettings()
+    shrink: ShrinkSettings = ShrinkSettings()
     teacher: TeacherSettings = TeacherSettings()
     evaluate: EvaluationSettings = EvaluationSettings()
     search: SearchSettings = SearchSettings()
@@ -1062,6 +1100,21 @@ class Recipe(Section, Shown):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _shrinks_what_trains(self) -> Self:
+        if self.shrinks and (self.moves or not self.train.epochs):
+            why = "a transfer takes a trained supernet" if self.moves else "train.epochs = 0"
+            raise ValueError(
+                f"shrink.name = {self.shrink.name!r} changes the space between stages of training, "
+                f"and there is none ({why}): leave [shrink] out"
+            )
+        return self
+
+    @property
+    def shrinks(self) -> bool:
+        """Whether the search space changes while the supernet trains."""
+        return self.shrink.name != "none"
+
     @property
     def moves(self) -> bool:
         """Whether the supernet is that of another run, moved to these images."""
@@ -1076,7 +1129,7 @@ class Recipe(Section, Shown):
     @property
     def named_code(self) -> dict[str, str]:
         """The keys whose value names code outside manyshot, `package.module:attribute`."""
-        sections = ("network", "sharing", "task", "data", "sampler", "search")
+        sections = ("network", "sharing", "task", "data", "sampler", "shrink", "search")
         names = {f"{section}.name": getattr(self, section).name for section in sections}
         if self.network.library is not None:
             del names["network.name"]

@@ -14,7 +14,15 @@ from manyshot import records
 from manyshot._version import __version__
 from manyshot.nn.pointwise import TrainingFormat
 from manyshot.recipe import Recipe, RecipeError
-from manyshot.run_folder import CODES, SAMPLER, WEIGHTS, EnvironmentRecord, MemoryFormat, RunFolder
+from manyshot.run_folder import (
+    CODES,
+    SAMPLER,
+    SHRINK_LOG,
+    WEIGHTS,
+    EnvironmentRecord,
+    MemoryFormat,
+    RunFolder,
+)
 from manyshot.trust import sign
 
 
@@ -79,7 +87,7 @@ def check_trained(recipe: Recipe, trained: Path) -> None:
             f"--resume {trained}"
         )
     other = RunFolder(trained).recipe()
-    parts = ["seed", "network", "sharing", "data", "sampler", "train", "transfer"]
+    parts = ["seed", "network", "sharing", "data", "sampler", "train", "shrink", "transfer"]
     for part in [*parts, "teacher"] if recipe.train.teacher == "network" else parts:
         if getattr(recipe, part) != getattr(other, part):
             raise RecipeError(
@@ -95,7 +103,7 @@ def take_over(folder: Path, trained: Path) -> None:
     """
     if RunFolder(folder).weights.exists():
         return
-    for name in (SAMPLER, CODES, WEIGHTS):
+    for name in (SAMPLER, SHRINK_LOG, CODES, WEIGHTS):
         if (trained / name).exists():
             with records.atomic(folder / name) as temporary:
                 shutil.copyfile(trained / name, temporary)

@@ -48,6 +48,21 @@ def with_reachable_budgets(
     return recipe
 
 
+def with_view_budgets(recipe: Recipe) -> Recipe:
+    """The recipe, whose views have the budgets and the images of its search if it names none.
+
+    So weights do not depend on what is searched later.
+    """
+    if not recipe.shrinks:
+        return recipe
+    shrink, search, evaluate = recipe.shrink, recipe.search, recipe.evaluate
+    settled = {
+        "budgets": shrink.budgets or search.budgets,
+        "images": shrink.images or evaluate.images,
+    }
+    return recipe.model_copy(update={"shrink": shrink.model_copy(update=settled)})
+
+
 def said_of_budgets(asked: Recipe, recipe: Recipe, costs: Mapping[str, CostTable]) -> str:
     """Which budgets a run uses in place of the default ones, and why; empty if it does not.
 

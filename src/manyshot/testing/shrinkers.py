@@ -124,7 +124,7 @@ class ShrinkerSuite:
         assert run.shrinker.measure.strip()
 
     def test_budgets_stay_within_reach(self) -> None:
-        """It gives no view that is not allowed: here, one without the first option of a decision."""
+        """It gives no view that is not allowed; here, one without some first option is not."""
 
         def allows(view: SearchSpace) -> bool:
             return 0 in view.allowed[0] and 0 in view.allowed[2]

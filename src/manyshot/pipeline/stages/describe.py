@@ -106,7 +106,7 @@ def _but_test(images: ImagesRecord) -> dict[str, str]:
 
 def describe_codes(ws: Workspace, folder: Path) -> None:
     """Writes the codes that paths have when training ends; nothing if paths have none."""
-    sharing, space = ws.net.sharing, ws.net.space
+    sharing, space = ws.net.sharing, ws.space
     if not isinstance(sharing, Coded):
         return
     rng = numpy_rng(ws.recipe.seed, "described_codes")

@@ -33,6 +33,7 @@ from manyshot.pipeline.stages.finish import check_exported, finish, try_formats
 from manyshot.pipeline.stages.generate import probed_images, proposals
 from manyshot.pipeline.stages.lengths import foretell, minutes_of, with_lengths
 from manyshot.pipeline.stages.search import Searched, check_winners, search, winners
+from manyshot.pipeline.stages.shrink import in_last_view
 from manyshot.pipeline.stages.train import train_stage
 from manyshot.pipeline.teachers import said_of_teacher
 from manyshot.pipeline.verbs.transfer import check_channels
@@ -130,7 +131,7 @@ def begin(
             take_over(folder, trained)
     accelerator.wait_for_everyone()
     train_stage(ws, accelerator, folder, progress)
-    return ws, accelerator
+    return in_last_view(ws, folder), accelerator
 
 
 @on_its_threads

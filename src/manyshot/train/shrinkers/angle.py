@@ -35,9 +35,9 @@ class Angle:
     arXiv:2004.13431. The angle, its mean by option, dropping the lowest, W0 renewed and a pooling
     as a vector of 1/k² are theirs. Ours: vectors are of all parameters of two dimensions or more in
     the extracted network, so that elastic and K-shot weights have angles too; a pooling in an
-    option without parameters is k² entries of 1/k² for each of its channels; architectures are drawn from the whole view, where theirs
-    are within a limit; an option that is in a network only through others is judged where it
-    matters.
+    option without parameters is k² entries of 1/k² for each of its channels; architectures are
+    drawn from the whole view, where theirs are within a limit; an option that is in a network only
+    through others is judged where it matters.
 
     Attributes:
         initial: W0, by the names of parameters.
