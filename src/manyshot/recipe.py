@@ -595,8 +595,8 @@ class SamplerSettings(Section):
     """Which paths train next."""
 
     name: str = "uniform"
-    """uniform, fair, sandwich, shiftnas, uniform_cost, table, or `package.module:attribute`; by
-    default sandwich for a converted network."""
+    """uniform, fair, sandwich, balanced, shiftnas, uniform_cost, table, or
+    `package.module:attribute`; by default sandwich for a converted network."""
     options: Options = {}
     """Arguments of the sampler."""
     held_out: int | float = Field(default=0, ge=0)
@@ -612,8 +612,8 @@ class ShrinkSettings(Section):
     """
 
     name: str = "none"
-    """none, angle, or `package.module:attribute`. The sampler has to be able to draw from a view,
-    as uniform, fair and sandwich are."""
+    """none, angle, balanced, elite, progressive, slimming, or `package.module:attribute`. The
+    sampler has to be able to draw from a view, as uniform, fair, sandwich and balanced are."""
     options: Options = {}
     """Arguments of the shrinker."""
     at: list[Annotated[float, Field(gt=0, le=1)]] = []

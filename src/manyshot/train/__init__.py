@@ -14,9 +14,11 @@ from manyshot.train.plan import (
     Probed,
     Sampler,
     Stateless,
+    narrowing,
 )
 from manyshot.train.samplers import (
     SAMPLERS,
+    Balanced,
     ConditionalTable,
     Fair,
     Only,
@@ -28,7 +30,15 @@ from manyshot.train.samplers import (
     make_sampler,
     uniform_cost,
 )
-from manyshot.train.shrinkers import SHRINKERS, Angle, make_shrinker
+from manyshot.train.shrinkers import (
+    SHRINKERS,
+    Angle,
+    BalancedDrop,
+    Elite,
+    Progressive,
+    Slimming,
+    make_shrinker,
+)
 from manyshot.train.shrinking import Forgetful, Judged, Shrinker, Shrinking, Shrunk, Stage
 from manyshot.train.trainer import Trainer, train
 
@@ -36,8 +46,11 @@ __all__ = [
     "SAMPLERS",
     "SHRINKERS",
     "Angle",
+    "Balanced",
+    "BalancedDrop",
     "CheckpointError",
     "ConditionalTable",
+    "Elite",
     "Fair",
     "Forgetful",
     "Forwarding",
@@ -49,6 +62,7 @@ __all__ = [
     "PlannedPath",
     "Probe",
     "Probed",
+    "Progressive",
     "Sampler",
     "Sandwich",
     "ShiftNAS",
@@ -56,6 +70,7 @@ __all__ = [
     "Shrinker",
     "Shrinking",
     "Shrunk",
+    "Slimming",
     "Stage",
     "Standalone",
     "Stateless",
@@ -68,6 +83,7 @@ __all__ = [
     "load_weights",
     "make_sampler",
     "make_shrinker",
+    "narrowing",
     "save_weights",
     "train",
     "uniform_cost",

@@ -39,6 +39,8 @@ Judge = Callable[[Sequence[Arch]], Sequence[Judged]]
 """Scores architectures on validation images, as the search does."""
 Allows = Callable[[SearchSpace], bool]
 """Whether every budget is still met by a network of a view."""
+Fits = Callable[[Arch], bool]
+"""Whether a network is within a budget, of several the greatest."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class Stage:
         rng: the random stream of this time.
         judge: scores architectures; it raises unless the shrinker says that it `judges`.
         allows: whether a view keeps a network within each budget.
+        fits: whether a network is within one of them.
     """
 
     net: Supernet
@@ -62,6 +65,7 @@ class Stage:
     rng: np.random.Generator
     judge: Judge
     allows: Allows
+    fits: Fits
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,10 @@ class Shrinker(Protocol):
         ...
 
     def shrink(self, stage: Stage) -> Shrunk:
-        """The view that training goes on with; never one that `stage.allows` refuses."""
+        """The view that training goes on with.
+
+        One without some network of the view before has to be one that `stage.allows`.
+        """
         ...
 
     def state_dict(self) -> dict[str, Any]:
@@ -153,6 +160,7 @@ class Shrinking:
         seed: int = 0,
         judge: Judge | None = None,
         allows: Allows | None = None,
+        fits: Fits | None = None,
         name: str | None = None,
     ) -> None:
         """Begins before the first step.
@@ -164,6 +172,7 @@ class Shrinking:
             seed: of what it draws.
             judge: scores architectures.
             allows: whether a view keeps a network within each budget; by default all views do.
+            fits: whether a network is within one of them; by default all are.
             name: of the shrinker, for records; by default that of its class.
 
         Raises:
@@ -186,6 +195,7 @@ class Shrinking:
             raise ValueError(f"{self.name} scores architectures: give Shrinking(judge=...)")
         self._judge = judge or _no_judge
         self._allows = allows or (lambda view: True)
+        self._fits = fits or (lambda arch: True)
         self._space: SearchSpace | None = None
         self.done, self.since = 0, 0
 
@@ -216,7 +226,8 @@ class Shrinking:
             The record of it.
 
         Raises:
-            ValueError: if it decides for what is no view, or for one that misses a budget.
+            ValueError: if it decides for what is no view, or for one that lost what is within a
+                budget; or if at last none is within it.
         """
         before, judged = self.space, 0
 
@@ -227,10 +238,16 @@ class Shrinking:
 
         number = self.done + 1
         rng = numpy_rng(self._seed, "shrink", number)
-        stage = Stage(net, before, number, len(self.at), rng, judge, self._allows)
+        stage = Stage(net, before, number, len(self.at), rng, judge, self._allows, self._fits)
         shrunk = self.shrinker.shrink(stage)
-        if shrunk.space is not before and not self._allows(shrunk.space):
-            raise ValueError(f"{self.name} left no network within a budget, which it may not")
+        lost = any(
+            set(b) - set(a) for b, a in zip(before.allowed, shrunk.space.allowed, strict=True)
+        )
+        if (lost or number == len(self.at)) and not self._allows(shrunk.space):
+            raise ValueError(
+                f"{self.name} left no network within a budget, when it was asked for the {number}. "
+                f"of {len(self.at)} times: raise shrink.budgets, or let it leave more options"
+            )
         [allowed] = broadcast_object_list([shrunk.space.allowed])
         decided = dict(zip(net.space.decisions, allowed, strict=True))
         self._space = self._kept(net.space.restricted(decided), net.space)

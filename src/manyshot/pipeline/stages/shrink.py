@@ -12,6 +12,7 @@ from manyshot.nn.modes import evaluating
 from manyshot.pipeline.build import Workspace
 from manyshot.pipeline.checks import CALLED
 from manyshot.run_folder import RunFolder
+from manyshot.search.limit import any_of
 from manyshot.search.reach import reach
 from manyshot.seeding import numpy_rng
 from manyshot.space import Arch, SearchSpace
@@ -35,6 +36,7 @@ def shrinking_of(ws: Workspace) -> Shrinking | None:
         seed=recipe.seed,
         judge=lambda archs: judged(ws, archs),
         allows=allows,
+        fits=lambda arch: bool(any_of(limits).satisfied([arch])[0]),
         name=recipe.shrink.name,
     )
 

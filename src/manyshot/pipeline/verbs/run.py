@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,12 +48,14 @@ from manyshot.run_folder import (
     Result,
     RunFolder,
     ScoreLine,
+    ShrinkLine,
     SpaceSize,
     Timing,
     WinnerRecord,
 )
 from manyshot.seeding import numpy_rng
 from manyshot.space import Arch
+from manyshot.train import narrowing
 from manyshot.writing import is_main_process, writing
 
 
@@ -198,7 +200,9 @@ def _run(ws: Workspace, accelerator: Accelerator, folder: Path, progress: Progre
         beside, lines = finish_controls(ws, accelerator, folder, controls, progress, finished)
     result = None
     if accelerator.is_main_process:
-        images = {"train": trained_images(ws), **searched.images, "probe": probed_images(folder)}
+        views = RunFolder(folder).shrink_lines()
+        images = {"train": trained_images(ws, views), **searched.images}
+        images["probe"] = probed_images(folder)
         generated = None
         if proposed is not None:
             generated = {p.limit.name: p.record(chosen.get(p.limit.name)) for p in proposed}
@@ -337,12 +341,29 @@ def _tested(
     }
 
 
-def trained_images(ws: Workspace) -> int:
-    """Images that training forwards, whatever network they go through."""
+def trained_images(ws: Workspace, views: Sequence[ShrinkLine] = ()) -> int:
+    """Images that training forwards, whatever network they go through.
+
+    Args:
+        ws: the run.
+        views: of the search space that it trained in, if there are several.
+    """
     recipe = ws.recipe
     if not recipe.trained_epochs:
         return 0
-    paths = (
-        1 if recipe.moves else len(ws.sampler().plan(numpy_rng(recipe.seed, "plan", 0), 0).paths)
-    )
-    return recipe.trained_epochs * len(ws.batches(recipe.train)) * recipe.train.batch_size * paths
+    steps = recipe.trained_epochs * len(ws.batches(recipe.train))
+    return recipe.train.batch_size * (steps if recipe.moves else trained_paths(ws, steps, views))
+
+
+def trained_paths(ws: Workspace, steps: int, views: Sequence[ShrinkLine]) -> int:
+    """The paths of so many steps, each as many as the first of its view of the space."""
+    sampler, paths = ws.sampler(), 0
+    narrows = narrowing(sampler)
+    for i, line in enumerate(views or [None]):
+        step = 0 if line is None else line.step
+        if line is not None and narrows is not None:
+            narrows.narrow(line.view_of(ws.net.space), step)
+        end = views[i + 1].step if i + 1 < len(views) else steps
+        plan = sampler.plan(numpy_rng(ws.recipe.seed, "plan", step), step)
+        paths += (end - step) * len(plan.paths)
+    return paths

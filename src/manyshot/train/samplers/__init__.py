@@ -9,6 +9,7 @@ from manyshot.cost import CostTable
 from manyshot.plugins import build
 from manyshot.space import SearchSpace
 from manyshot.train.plan import Sampler
+from manyshot.train.samplers.balanced import Balanced
 from manyshot.train.samplers.complexity import ComplexityDistribution, Grid
 from manyshot.train.samplers.fixed_rules import Fair, Only, Sandwich, Uniform
 from manyshot.train.samplers.shift import Generates, ShiftNAS, uniform_cost
@@ -19,6 +20,7 @@ from manyshot.train.samplers.taught import Taught
 SAMPLERS: dict[str, Callable[..., Sampler]] = {
     "uniform": Uniform,
     "fair": Fair,
+    "balanced": Balanced,
     "sandwich": Sandwich,
     "shiftnas": ShiftNAS,
     "table": ConditionalTable,
@@ -27,6 +29,7 @@ SAMPLERS: dict[str, Callable[..., Sampler]] = {
 
 __all__ = [
     "SAMPLERS",
+    "Balanced",
     "ComplexityDistribution",
     "ConditionalTable",
     "Fair",

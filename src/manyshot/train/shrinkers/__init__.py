@@ -8,13 +8,29 @@ from typing import Any
 from manyshot.plugins import build
 from manyshot.space import SearchSpace
 from manyshot.train.shrinkers.angle import Angle
+from manyshot.train.shrinkers.balanced import BalancedDrop
+from manyshot.train.shrinkers.elite import Elite
+from manyshot.train.shrinkers.progressive import Progressive
+from manyshot.train.shrinkers.slimming import Slimming
 from manyshot.train.shrinking import Shrinker
 
 SHRINKERS: dict[str, Callable[..., Shrinker]] = {
     "angle": Angle,
+    "balanced": BalancedDrop,
+    "elite": Elite,
+    "progressive": Progressive,
+    "slimming": Slimming,
 }
 
-__all__ = ["SHRINKERS", "Angle", "make_shrinker"]
+__all__ = [
+    "SHRINKERS",
+    "Angle",
+    "BalancedDrop",
+    "Elite",
+    "Progressive",
+    "Slimming",
+    "make_shrinker",
+]
 
 
 def make_shrinker(
