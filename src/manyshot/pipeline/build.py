@@ -475,20 +475,23 @@ class Workspace:
         Raises:
             RecipeError: for a budget that no architecture meets, with the reachable range.
         """
-        return self.limits_of(
-            [
-                text
-                for text in self.recipe.search.budgets
-                if metrics is None or {part.metric for part in Budget.parse_all(text)} <= {*metrics}
-            ]
-        )
+        return self.limits_of(self.recipe.search.budgets, metrics)
 
-    def limits_of(self, budgets: Sequence[str]) -> list[Limit]:
-        """Budgets as limits on costs; shares are of the largest of the whole space.
+    def limits_of(
+        self, budgets: Sequence[str], metrics: tuple[str, ...] | None = None
+    ) -> list[Limit]:
+        """Budgets as limits on costs, those on `metrics` alone if given.
+
+        Shares are of the largest of the whole space.
 
         Raises:
             RecipeError: for a budget that no architecture meets, with the reachable range.
         """
+        budgets = [
+            text
+            for text in budgets
+            if metrics is None or {part.metric for part in Budget.parse_all(text)} <= {*metrics}
+        ]
         try:
             return limits_of(budgets, self.all_costs, self.net.space.largest)
         except ValueError as error:
@@ -640,6 +643,7 @@ class Workspace:
         check_sampler(self.recipe, sampler, len(self.splits.held_out), limits)
         if self.recipe.shrinks:
             check_shrinking(self.recipe, sampler, self.shrinker())
+            self.limits_of(self.recipe.shrink.budgets or [], known)
 
     def _waits_for_latency(self) -> bool:
         """Whether the sampler's costs are latencies, which are measured later, for a budget."""
