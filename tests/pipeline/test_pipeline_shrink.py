@@ -15,7 +15,13 @@ from manyshot.train import load_weights
 from pipeline_runs import lines, outcome, run, small
 
 SHRINKS = ("shrink.name=balanced", "shrink.options={ drop = 3, samples = 8 }")
-MORE = ("train.epochs=2", "controls.random=1", "controls.largest=true", "shrink.at=[0.25, 1.0]")
+MORE = (
+    "train.epochs=2",
+    "finish.mode=inherit",
+    "controls.random=1",
+    "controls.largest=true",
+    "shrink.at=[0.25, 1.0]",
+)
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +47,7 @@ def test_it_searches_the_last_view(shrunk):
     assert all(arch in last for arch in [*searched, *controls])
     paths = [max(map(len, line.view_of(ws.net.space).allowed)) for line in views]
     assert result["images_forwarded"]["train"] == 32 * (2 * paths[0] + 6 * paths[1])
+    assert result["images_forwarded"]["shrink"] == sum(line.judged for line in views) * (64 + 64)
 
 
 def test_its_last_scores_are_those_of_the_search(shrunk):
@@ -99,4 +106,4 @@ def test_a_trained_supernet_is_searched_in_its_view(shrunk, tmp_path):
 def test_what_cannot_be_is_refused_before_anything_is_trained(overrides, words, tmp_path):
     with pytest.raises(RecipeError, match=words):
         run(small(*overrides), tmp_path)
-    assert not list(tmp_path.iterdir())
+    assert not (tmp_path / "recipe.toml").exists()

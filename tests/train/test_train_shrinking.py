@@ -200,9 +200,9 @@ def test_each_stage_trains_its_view_and_is_on_record(tmp_path, sampler):
     assert (first.shrinker, first.measure, first.judged) == ("Halves", "nothing", 0)
 
 
-@pytest.mark.parametrize("kill", [1, 2, 3, 4, 5, 8])
+@pytest.mark.parametrize("kill", [2, 5, 8])
 def test_a_killed_run_goes_on_to_the_same(tmp_path, kill):
-    """Before a stage, in it, after it, at the end; W0, views and records are as of one never
+    """In a stage, between two, at the end; W0, views and records are as of one never
     killed."""
 
     def made(folder):

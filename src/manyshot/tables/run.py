@@ -32,6 +32,7 @@ STAGES = {
     "shifting": "shifting",
     "order": "watched networks",
     "probe": "probes of the sampler",
+    "shrink": "scores of the shrinker",
 }
 """What the stages that forward images are called."""
 

@@ -78,7 +78,7 @@ class Stages:
         with torch.no_grad():
             for parameter in self.net.parameters():
                 moved = rng.normal(size=tuple(parameter.shape)) * 0.1
-                parameter += torch.from_numpy(moved).to(parameter)
+                parameter.add_(torch.from_numpy(moved).to(parameter))
 
     def _judge(self, archs: Sequence[Arch]) -> list[Judged]:
         assert self.shrinker.judges, "it asks for scores, and says that it does not judge"

@@ -245,8 +245,8 @@ class Shrinking:
         )
         if (lost or number == len(self.at)) and not self._allows(shrunk.space):
             raise ValueError(
-                f"{self.name} left no network within a budget, when it was asked for the {number}. "
-                f"of {len(self.at)} times: raise shrink.budgets, or let it leave more options"
+                f"{self.name} left no network within a budget, at time {number} of {len(self.at)}: "
+                "raise shrink.budgets, or let it leave more options"
             )
         [allowed] = broadcast_object_list([shrunk.space.allowed])
         decided = dict(zip(net.space.decisions, allowed, strict=True))

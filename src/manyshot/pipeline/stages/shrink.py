@@ -11,7 +11,7 @@ from manyshot.evaluate import Population
 from manyshot.nn.modes import evaluating
 from manyshot.pipeline.build import Workspace
 from manyshot.pipeline.checks import CALLED
-from manyshot.run_folder import RunFolder
+from manyshot.run_folder import RunFolder, ShrinkLine
 from manyshot.search.limit import any_of
 from manyshot.search.reach import reach
 from manyshot.seeding import numpy_rng
@@ -57,6 +57,12 @@ def judged(ws: Workspace, archs: Sequence[Arch]) -> list[Judged]:
             checked = score.checked(f"architecture {text} on validation images")
             scores[arch] = Judged(fitness(checked.value, checked.loss), checked.loss)
     return [scores[arch] for arch in archs]
+
+
+def images_judged(ws: Workspace, views: Sequence[ShrinkLine]) -> int:
+    """Images that were forwarded for the scores of a shrinker."""
+    each = ws.calibration().images + ws.fixed("validation", ws.recipe.shrink.images).images
+    return each * sum(line.judged for line in views)
 
 
 def in_last_view(ws: Workspace, folder: Path) -> Workspace:

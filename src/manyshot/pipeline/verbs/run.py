@@ -33,7 +33,7 @@ from manyshot.pipeline.stages.finish import check_exported, finish, try_formats
 from manyshot.pipeline.stages.generate import probed_images, proposals
 from manyshot.pipeline.stages.lengths import foretell, minutes_of, with_lengths
 from manyshot.pipeline.stages.search import Searched, check_winners, search, winners
-from manyshot.pipeline.stages.shrink import in_last_view
+from manyshot.pipeline.stages.shrink import images_judged, in_last_view
 from manyshot.pipeline.stages.train import train_stage
 from manyshot.pipeline.teachers import said_of_teacher
 from manyshot.pipeline.verbs.transfer import check_channels
@@ -203,6 +203,8 @@ def _run(ws: Workspace, accelerator: Accelerator, folder: Path, progress: Progre
         views = RunFolder(folder).shrink_lines()
         images = {"train": trained_images(ws, views), **searched.images}
         images["probe"] = probed_images(folder)
+        if views:
+            images["shrink"] = images_judged(ws, views)
         generated = None
         if proposed is not None:
             generated = {p.limit.name: p.record(chosen.get(p.limit.name)) for p in proposed}

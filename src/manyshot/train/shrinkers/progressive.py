@@ -65,7 +65,8 @@ class Progressive(Forgetful):
     def shrink(self, stage: Stage) -> Shrunk:
         """Opens what is next."""
         every = dict.fromkeys(self.schedule[-1], 1)
-        return Shrunk(self._view(stage.net.space, every | self.schedule[stage.number - 1]))
+        opened = {**every, **self.schedule[stage.number - 1]}
+        return Shrunk(self._view(stage.net.space, opened))
 
     @staticmethod
     def _view(space: SearchSpace, numbers: Mapping[Decision, int]) -> SearchSpace:
