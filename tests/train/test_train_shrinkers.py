@@ -224,3 +224,15 @@ def test_options_open_by_their_size():
 def test_a_schedule_that_opens_nothing_is_refused(opens, words):
     with pytest.raises(ValueError, match=words):
         make_shrinker("progressive", tiny().space, {"opens": opens})
+
+
+def test_the_best_network_stays_though_its_options_are_rare():
+    """Where all others of the elite are far from it."""
+    space = tiny().space.restricted({d: (0, 3) for d in tiny().space.decisions})
+
+    def judge(archs):
+        return [Judged(9.0 if min(arch) == 3 else -sum(arch), 0.0) for arch in archs]
+
+    shrunk = Elite(keep=(1,), population=80, patience=1).shrink(stage_of(space, judge=judge))
+    assert shrunk.scores[0, 0] > shrunk.scores[0, 3] > 0
+    assert shrunk.space.allowed == ((3,),) * 4
