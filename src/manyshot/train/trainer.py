@@ -232,6 +232,7 @@ class Trainer:
             evidence = EvidenceOfCodes(
                 self.optimisation, validation, seed, self.steps, size, self.compute
             )
+        self._evidence = evidence
         self.journal = Journal(
             self.optimisation, batches, self.steps, folder, log, tracked, evidence
         )
@@ -339,6 +340,8 @@ class Trainer:
 
     def _narrow(self, shrinking: Shrinking) -> None:
         """Tells all who draw or teach which view trains."""
+        if self._evidence is not None:
+            self._evidence.space = shrinking.space
         narrows = narrowing(self.sampler)
         assert narrows is not None  # `check_narrows` has looked
         narrows.narrow(shrinking.space, shrinking.since)
