@@ -10,6 +10,8 @@ from manyshot.pipeline.build import Workspace
 from manyshot.pipeline.stages.shrink import judged
 from manyshot.pipeline.verbs.transfer import transfer_recipe
 from manyshot.recipe import Recipe, RecipeError
+from manyshot.report.reading import RunRecords
+from manyshot.report.run import run_page
 from manyshot.run_folder import RunFolder
 from manyshot.train import load_weights
 from pipeline_runs import lines, outcome, run, small
@@ -48,6 +50,18 @@ def test_it_searches_the_last_view(shrunk):
     paths = [max(map(len, line.view_of(ws.net.space).allowed)) for line in views]
     assert result["images_forwarded"]["train"] == 32 * (2 * paths[0] + 6 * paths[1])
     assert result["images_forwarded"]["shrink"] == sum(line.judged for line in views) * (64 + 64)
+
+
+def test_its_page_says_what_was_dropped(shrunk):
+    folder, _, _ = shrunk
+    line = RunFolder(folder).shrink_lines()[1]
+    [section] = [s for s in run_page(RunRecords.read(RunFolder(folder))).sections
+                 if s.title == "Views of the space"]  # fmt: skip
+    _, table = section.parts
+    assert [row["From step"] for row in table.rows] == ["0", "2", "8"]
+    assert "Opened" not in table.head and line.measure in table.note
+    for option in line.changes:
+        assert f"{option.decision} {option.option}" in table.rows[1]["Dropped"]
 
 
 def test_its_last_scores_are_those_of_the_search(shrunk):

@@ -220,7 +220,8 @@ def views(lines: Sequence[ShrinkLine]) -> Table:
                 for option in line.options
                 if option.change == change
             ]
-            row[change.capitalize()] = ", ".join(options)
+            if options:
+                row[change.capitalize()] = ", ".join(options)
         rows.append(row)
     note = f"In brackets: {lines[-1].measure}." if lines else ""
     return Table(rows, ("Dropped", "Opened"), note=note)
