@@ -10,7 +10,9 @@ BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 
 def test_there_is_a_block_for_every_part() -> None:
-    assert len(BLOCKS) == 5  # a sampler, a task, a sharing scheme, a searcher, a network
+    assert (
+        len(BLOCKS) == 6
+    )  # a sampler, a shrinker, a task, a sharing scheme, a searcher, a network
 
 
 @pytest.mark.parametrize("block", BLOCKS)

@@ -44,6 +44,7 @@ class Slot:
 SLOTS = (
     Slot("sharing", "manyshot.sharing:SHARINGS", "SharingSuite"),
     Slot("sampler", "manyshot.train.samplers:SAMPLERS", "SamplerSuite"),
+    Slot("shrink", "manyshot.train.shrinkers:SHRINKERS", "ShrinkerSuite"),
     Slot("search", "manyshot.search.table:SEARCHERS", "SearcherSuite"),
     Slot("finish.distillation", "manyshot.train.distilling:DISTILLERS"),
 )
@@ -156,8 +157,8 @@ RELAXED: tuple[tuple[str, str, Mapping[str, Any], tuple[str, ...]], ...] = (
     ("FBNetV2", "FBNetV2 (Wan et al. 2020, arXiv:2004.05565), by its abstract. One convolution "
      "under the weighted sum of masks is the paper's; the price of costs is ours.",
      {"sampler.options.estimator": "gumbel"}, ("estimator=gumbel",)),
-    ("one stage", "Rethinking architecture search without decoding (arXiv:2405.16610), by its "
-     "abstract, of which this has the protocol alone: what is judged is delivered.",
+    ("one stage", "Single-stage protocol (Subbotko et al. 2024, arXiv:2405.16610), by its abstract, "
+     "of which this has the protocol alone: what is judged is delivered.",
      {"sampler.options.estimator": "hard", "finish.mode": "inherit"}, ("estimator=hard",)),
     ("SD-DARTS", "SD-DARTS (Zhu et al. 2023, arXiv:2302.05629), by its abstract: snapshots vote on "
      "a mixture; the formula is ours.",

@@ -17,6 +17,7 @@ MORE = {
     "manyshot.progress": ["Bars", "Silent", "Progress"],
     "manyshot.testing": [
         "samplers.SamplerSuite",
+        "shrinkers.ShrinkerSuite",
         "searchers.SearcherSuite",
         "sharing.SharingSuite",
     ],

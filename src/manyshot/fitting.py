@@ -28,6 +28,7 @@ from manyshot.train.distilling import Distiller, MeanOfTeachers, Several
 from manyshot.train.optim import OptimizerFactory, ScheduleFactory
 from manyshot.train.precision import said_of_precision, settled
 from manyshot.train.probing import HeldOut
+from manyshot.train.shrinking import Shrinking
 
 
 def fit(
@@ -56,6 +57,7 @@ def fit(
     macs_of: MacsOf | None = None,
     macs_at: Callable[[int], MacsOf] | None = None,
     teacher_macs: int | None = None,
+    shrinking: Shrinking | None = None,
 ) -> Trainer:
     """Trains `net` in place, to the end of its settings.
 
@@ -98,6 +100,8 @@ def fit(
         macs_at: likewise of images of another side in pixels, which `macs_of` needs beside it if
             `settings` have `image_sizes`.
         teacher_macs: those of the teacher; by default the largest architecture's.
+        shrinking: changes the view of the supernet's space that trains, at some steps, such as
+            `ms.train.Shrinking(ms.train.Angle(), at=[0.5, 0.75])`.
 
     Returns:
         What trained: its `sampler`, its `step`, its optimiser.
@@ -152,6 +156,8 @@ def fit(
         trained: Supernet | Standalone = net
         sampler = Uniform(net.space) if sampler is None else sampler
         largest = net.space.largest
+    elif shrinking is not None:
+        raise ValueError("the space of a ms.Supernet can shrink, and this module has none")
     elif sampler is not None:
         raise ValueError("a sampler chooses paths of a ms.Supernet, and this module has none")
     else:
@@ -186,6 +192,7 @@ def fit(
         macs_of=macs_of,
         macs_at=macs_at,
         original_macs=teacher_macs,
+        shrinking=shrinking,
     )
     train(trainer, progress, stage)
     return trainer

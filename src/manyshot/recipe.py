@@ -673,13 +673,50 @@ class SamplerSettings(Section):
     """Which paths train next."""
 
     name: str = "uniform"
-    """uniform, fair, sandwich, shiftnas, uniform_cost, table, greedy, mct, or
-    `package.module:attribute`; by default sandwich for a converted network."""
+    """uniform, fair, sandwich, complement, balanced, table, greedy, mct, shiftnas, uniform_cost,
+    relaxed, or `package.module:attribute`; by default sandwich for a converted network."""
     options: Options = {}
     """Arguments of the sampler."""
     held_out: int | float = Field(default=0, ge=0)
     """Share (below 1) or number of training images, class-balanced, that weights do not learn from:
     for samplers that look at losses on them, such as shiftnas and greedy."""
+
+
+class ShrinkSettings(Section):
+    """Whether the search space shrinks, or grows, while the supernet trains.
+
+    Training goes on with the same weights in another view of the space: the same decisions, of
+    which fewer or more options are allowed. The search looks for networks of the last view.
+    """
+
+    name: str = "none"
+    """none, angle, balanced, elite, progressive, slimming, or `package.module:attribute`. The
+    sampler has to be able to draw from a view, as uniform, fair, sandwich and balanced are."""
+    options: Options = {}
+    """Arguments of the shrinker."""
+    at: list[Annotated[float, Field(gt=0, le=1)]] = []
+    """When: after these shares of training, in ascending order, as `[0.5, 0.75]`; 1 is its end."""
+    budgets: list[str] | None = None
+    """Within each of these a network is left in every view; by default those of the search."""
+    images: Positive | None = None
+    """Validation images on which shrinkers score architectures; by default as `evaluate`."""
+
+    @model_validator(mode="after")
+    def _shrinks(self) -> Self:
+        if self.name == "none":
+            asked = [key for key in type(self).model_fields if key in self.model_fields_set
+                     and getattr(self, key) != type(self).model_fields[key].default]  # fmt: skip
+            if asked:
+                raise ValueError(
+                    f"{', '.join(asked)} say how a space shrinks, and name = 'none' shrinks none: "
+                    "give a name, such as 'angle', or leave them out"
+                )
+        elif not self.at or sorted(set(self.at)) != self.at:
+            raise ValueError(
+                f"at = {self.at}: give the shares of training after which the space shrinks, in "
+                "ascending order, such as [0.5, 0.75]"
+            )
+        return self
 
 
 class EvaluationSettings(Section):
@@ -1052,6 +1089,7 @@ class Recipe(Section, Shown):
     data: DataSettings = DataSettings()
     sampler: SamplerSettings = SamplerSettings()
     train: SupernetSettings = SupernetSettings()
+    shrink: ShrinkSettings = ShrinkSettings()
     teacher: TeacherSettings = TeacherSettings()
     evaluate: EvaluationSettings = EvaluationSettings()
     search: SearchSettings = SearchSettings()
@@ -1210,6 +1248,21 @@ class Recipe(Section, Shown):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _shrinks_what_trains(self) -> Self:
+        if self.shrinks and (self.moves or not self.train.epochs):
+            why = "a transfer takes a trained supernet" if self.moves else "train.epochs = 0"
+            raise ValueError(
+                f"shrink.name = {self.shrink.name!r} changes the space between stages of training, "
+                f"and there is none ({why}): leave [shrink] out"
+            )
+        return self
+
+    @property
+    def shrinks(self) -> bool:
+        """Whether the search space changes while the supernet trains."""
+        return self.shrink.name != "none"
+
     @property
     def moves(self) -> bool:
         """Whether the supernet is that of another run, moved to these images."""
@@ -1224,7 +1277,7 @@ class Recipe(Section, Shown):
     @property
     def named_code(self) -> dict[str, str]:
         """The keys whose value names code outside manyshot, `package.module:attribute`."""
-        sections = ("network", "sharing", "task", "data", "sampler", "search")
+        sections = ("network", "sharing", "task", "data", "sampler", "shrink", "search")
         names = {f"{section}.name": getattr(self, section).name for section in sections}
         names["finish.distillation.name"] = self.finish.distillation.name
         if self.network.library is not None:

@@ -64,6 +64,8 @@ STREAMS = {
     "described_codes": "architectures whose codes are recorded",
     "evidence": "paths on which codes are compared",
     "evidence_images": "held-out images on which codes are compared, by path",
+    "deal": "the order of options that are dealt out, by beginning, decision and round",
+    "shrink": "what a shrinker draws, by the number of its stage",
     "split": "paths whose gradients say what one copy is split by",
     "width_settings": "width settings of a path whose codes are told apart, by architecture",
     "shared_statistics": "paths whose batch norms share their statistics",

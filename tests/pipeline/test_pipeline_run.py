@@ -185,7 +185,7 @@ def test_fewer_candidates_than_budgets_is_an_error_with_a_way_out(tmp_path):
         ("search.options.population='x'", "searcher 'evolution': population = 'x'"),
         (
             "sampler.name=unform",
-            "unknown sampler 'unform'; did you mean 'uniform'? have fair",
+            "unknown sampler 'unform'; did you mean 'uniform'? have ",
         ),
         ("sampler.options.path=3", "sampler 'uniform' has no option 'path'"),
         ("sampler.options.paths='x'", "sampler 'uniform': paths = 'x': "),

@@ -11,7 +11,16 @@ from train_nets import Dropping, seeded, trainer, weights
 
 import manyshot as ms
 from manyshot.recipe import ShiftingSettings
-from manyshot.train import Plan, PlannedPath, Probed, Stateless, Trainer, train
+from manyshot.train import (
+    Angle,
+    Plan,
+    PlannedPath,
+    Probed,
+    Shrinking,
+    Stateless,
+    Trainer,
+    train,
+)
 from manyshot.train.exchange import average_gradients
 from manyshot.train.shifting import Shifter, schedule
 
@@ -83,8 +92,12 @@ def without_norms(sampler: str, folder: Path | None = None) -> dict[str, object]
     make = Wide if sampler in ("widths", "both") else lambda: Dropping(dropout=0.0)
     net = seeded(lambda: ms.Supernet(make(), sharing=sharing)).double()
     name = "uniform" if sampler in ("some", "mixed", *K_SHOT) else sampler
+    factories = {}
+    if sampler == "shrinks":
+        name = "sandwich"
+        factories = {"shrinking": Shrinking(Angle(samples=4), [0.4, 0.8], seed=1)}
     settings = {"images": 32 * STEPS, "dtype": torch.float64, "epochs": 1, "clip_norm": 2.0}
-    settings |= mixing
+    settings |= {**mixing, "factories": factories}
     run = trainer(net, folder, name, **settings)
     if sampler == "some":
         run.sampler = Some()
@@ -222,7 +235,7 @@ def main(out: Path) -> None:
     rank, world = accelerator.process_index, accelerator.num_processes
     results: dict[str, object] = {"world": world, "exchanged": exchanged(accelerator)}
     results["from_first"] = from_first(accelerator)
-    for sampler in ("uniform", "fair", "sandwich", "some", "mixed", *K_SHOT):
+    for sampler in ("uniform", "fair", "sandwich", "some", "mixed", "shrinks", *K_SHOT):
         results[sampler] = without_norms(sampler, out / f"{sampler}-{world}")
     for kind in SHIFTS:
         results[kind] = with_shift(kind, out / f"{kind}-{world}")

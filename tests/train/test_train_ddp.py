@@ -32,7 +32,18 @@ def alone(tmp_path_factory):
     return done
 
 
-SAMPLERS = ["uniform", "fair", "sandwich", "some", "mixed", "codes", "joint", "widths", "both"]
+SAMPLERS = [
+    "uniform",
+    "fair",
+    "sandwich",
+    "some",
+    "mixed",
+    "shrinks",
+    "codes",
+    "joint",
+    "widths",
+    "both",
+]
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)

@@ -98,6 +98,19 @@ def test_losses_are_those_of_plain_networks():
     assert 0 < found.reachable_share < 0.5
 
 
+def test_paths_are_of_the_view_that_trains():
+    """Where the space shrank."""
+    run = run_of()
+    measured = evidence.EvidenceOfCodes(run.optimisation, validation, SEED, 16, 32)
+    one = run.net.space.decisions[0]
+    measured.space = run.net.space.restricted({one: {1, 2}})
+    seen, code = [], run.net.sharing.code
+    run.net.sharing.code = lambda archs: seen.extend(archs) or code(archs)
+    assert measured.measure() is not None
+    assert len(seen) == evidence.PATHS + evidence.MEAN_OF
+    assert {arch[0] for arch in seen} == {1, 2}
+
+
 def test_it_says_how_many_images_there_were():
     """Where there are fewer than a path is to have."""
 

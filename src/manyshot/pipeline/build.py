@@ -49,6 +49,7 @@ from manyshot.pipeline.checks import (
     check_placements,
     check_runtime,
     check_sampler,
+    check_shrinking,
     check_stale,
     check_stand_ins,
     check_teachers,
@@ -58,7 +59,12 @@ from manyshot.pipeline.given import load_data
 from manyshot.pipeline.inherit import Inherited, inherit
 from manyshot.pipeline.matching import Matching
 from manyshot.pipeline.networks import Original, build_sharing, build_supernet
-from manyshot.pipeline.settling import with_epochs, with_precision, with_reachable_budgets
+from manyshot.pipeline.settling import (
+    with_epochs,
+    with_precision,
+    with_reachable_budgets,
+    with_view_budgets,
+)
 from manyshot.pipeline.teachers import Pupil, Teachers, check_teacher, load_teacher
 from manyshot.plugins import look_up
 from manyshot.recipe import (
@@ -78,7 +84,7 @@ from manyshot.search import Cost, Limit, Reward, Searcher, limits_of, make_searc
 from manyshot.search.limit import costs_of
 from manyshot.seeding import numpy_rng
 from manyshot.sharing.widths import cut_sizes, decisions_of
-from manyshot.space import Arch, Budget, Decision
+from manyshot.space import Arch, Budget, Decision, SearchSpace
 from manyshot.supernet import Supernet
 from manyshot.tasks import Task, make_task
 from manyshot.tasks.task import check_votes, loss_function
@@ -87,10 +93,12 @@ from manyshot.train import (
     EndsEarly,
     Sampler,
     Several,
+    Shrinker,
     engine,
     load_weights,
     make_distiller,
     make_sampler,
+    make_shrinker,
 )
 from manyshot.train.mixing import check_mixed, check_mixing, mixing
 from manyshot.train.trainer import check_drops_largest
@@ -265,6 +273,7 @@ class Workspace:
         sized: the cost tables of images of other sizes, as far as they are known, by their side.
         teachers: loads the network of `[teacher]`, if there is one.
         spread: has many architectures scored by other processes; None scores in this one.
+        view: the view of the space that training ended in, once it has; None if it never shrank.
     """
 
     recipe: Recipe
@@ -282,6 +291,12 @@ class Workspace:
     sized: dict[int, CostTable] = field(default_factory=dict)
     teachers: Teachers | None = None
     spread: Spread | None = None
+    view: SearchSpace | None = None
+
+    @property
+    def space(self) -> SearchSpace:
+        """What is searched: the whole space, or the view of it that training ended in."""
+        return self.net.space if self.view is None else self.view
 
     @classmethod
     def build(
@@ -322,7 +337,7 @@ class Workspace:
             costs["size"] = size_table(net, costs["params"])
         has_default_budgets = "budgets" not in recipe.search.model_fields_set
         recipe = with_reachable_budgets(recipe, costs, net.space)
-        recipe = with_epochs(with_precision(recipe, device), splits)
+        recipe = with_view_budgets(with_epochs(with_precision(recipe, device), splits))
         memory_format = training_format(net, device)
         for module in (net, original.module):
             if module is not None:
@@ -533,9 +548,21 @@ class Workspace:
         Raises:
             RecipeError: for a budget that no architecture meets, with the reachable range.
         """
+        return self.limits_of(self.recipe.search.budgets, metrics)
+
+    def limits_of(
+        self, budgets: Sequence[str], metrics: tuple[str, ...] | None = None
+    ) -> list[Limit]:
+        """Budgets as limits on costs, those on `metrics` alone if given.
+
+        Shares are of the largest of the whole space.
+
+        Raises:
+            RecipeError: for a budget that no architecture meets, with the reachable range.
+        """
         budgets = [
             text
-            for text in self.recipe.search.budgets
+            for text in budgets
             if metrics is None or {part.metric for part in Budget.parse_all(text)} <= {*metrics}
         ]
         try:
@@ -586,6 +613,18 @@ class Workspace:
         """The decisions that numbers of channels depend on."""
         return decisions_of(cut_sizes(self.net.model, self.net.space), self.net.space)
 
+    def shrinker(self) -> Shrinker:
+        """A new shrinker, as the recipe says.
+
+        Raises:
+            RecipeError: for an unknown one, or options it does not take.
+        """
+        shrink, space, seed = self.recipe.shrink, self.net.space, self.recipe.seed
+        try:
+            return make_shrinker(shrink.name, space, shrink.options, at=shrink.at, seed=seed)
+        except ValueError as error:
+            raise RecipeError(str(error)) from error
+
     def sampler(self) -> Sampler:
         """A new sampler, as the recipe says.
 
@@ -620,7 +659,7 @@ class Workspace:
         try:
             return make_searcher(
                 search.name,
-                self.net.space,
+                self.space,
                 seed=seed,
                 limits=limits,
                 options=search.options,
@@ -640,6 +679,8 @@ class Workspace:
         sampler = None
         if not self.recipe.moves and not self._waits_for_latency():
             sampler = self.sampler()
+        if self.recipe.shrinks:
+            self.shrinker()
         if self.recipe.search.name != GENERATOR:
             self.searcher([self.everything()], sampler)
 
@@ -750,6 +791,9 @@ class Workspace:
             except ValueError as error:
                 raise RecipeError(f"train: {error}") from error
         check_sampler(self.recipe, sampler, len(self.splits.held_out), limits)
+        if self.recipe.shrinks:
+            check_shrinking(self.recipe, sampler, self.shrinker())
+            self.limits_of(self.recipe.shrink.budgets or [], known)
 
     def _waits_for_latency(self) -> bool:
         """Whether the sampler's costs are latencies, which are measured later, for a budget."""
@@ -941,6 +985,9 @@ class Workspace:
             kept["weights"] = self.original.digest
         if isinstance(settings, SupernetSettings) and settings.teacher == "network":
             kept["teacher"] = recipe.teacher.digest
+        if recipe.shrinks:
+            judged = recipe.evaluate.model_dump(include={"calibration_images", "fitness"})
+            kept["shrink"] = [recipe.shrink.model_dump(), judged]
         if self.inherited is not None:
             kept["inherited"] = self.inherited.digest
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]

@@ -37,9 +37,10 @@ from manyshot.seeding import numpy_rng
 from manyshot.sharing import PlacesChannels, Sharing, learns_codes
 from manyshot.space import Budget, Decision, SearchSpace
 from manyshot.supernet import Supernet
-from manyshot.train import Plan, Sampler, Standalone
+from manyshot.train import Plan, Sampler, Shrinker, Standalone
 from manyshot.train.optim import check_rates, lamb
 from manyshot.train.samplers.shift import Generates, Targeted
+from manyshot.train.trainer import check_narrows
 
 GENERATOR = "generator"
 """The `search.name` that takes winners from the sampler."""
@@ -416,6 +417,24 @@ def check_sampler(recipe: Recipe, sampler: Sampler, held_out: int, limits: Seque
             raise RecipeError(f"{budget} is below {targets}: lower sampler.options.grid")
         if limit.limit > grid.hi + grid.step / 2:
             warnings.warn(f"{budget} is above {targets}; it gets the last's", stacklevel=2)
+
+
+def check_shrinking(recipe: Recipe, sampler: Sampler, shrinker: Shrinker) -> None:
+    """Refuses a sampler or a search that cannot go on in a view of the space, and other times.
+
+    Raises:
+        RecipeError: then.
+    """
+    shrink, name = recipe.shrink, recipe.shrink.name
+    try:
+        check_narrows(sampler, recipe.sampler.name)
+    except ValueError as error:
+        raise RecipeError(f"shrink.name = {name!r}: {error}") from error
+    if shrinker.stages not in (None, len(shrink.at)):
+        raise RecipeError(
+            f"shrink.name = {name!r} with these options changes the space {shrinker.stages} times, "
+            f"and shrink.at = {shrink.at} has {len(shrink.at)}: give one share of training for each"
+        )
 
 
 def check_search(recipe: Recipe) -> None:

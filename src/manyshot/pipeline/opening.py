@@ -18,6 +18,7 @@ from manyshot.run_folder import (
     CODES,
     MIXED,
     SAMPLER,
+    SHRINK_LOG,
     WEIGHTS,
     EnvironmentRecord,
     MemoryFormat,
@@ -87,7 +88,7 @@ def check_trained(recipe: Recipe, trained: Path) -> None:
             f"--resume {trained}"
         )
     other = RunFolder(trained).recipe()
-    parts = ["seed", "network", "sharing", "data", "sampler", "train", "transfer"]
+    parts = ["seed", "network", "sharing", "data", "sampler", "train", "shrink", "transfer"]
     for part in [*parts, "teacher"] if recipe.train.teacher == "network" else parts:
         if getattr(recipe, part) != getattr(other, part):
             raise RecipeError(
@@ -103,7 +104,7 @@ def take_over(folder: Path, trained: Path) -> None:
     """
     if RunFolder(folder).weights.exists():
         return
-    for name in (SAMPLER, MIXED, CODES, WEIGHTS):
+    for name in (SAMPLER, SHRINK_LOG, MIXED, CODES, WEIGHTS):
         if (trained / name).exists():
             with records.atomic(folder / name) as temporary:
                 shutil.copyfile(trained / name, temporary)

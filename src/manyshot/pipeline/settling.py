@@ -40,12 +40,27 @@ def with_reachable_budgets(
     try:
         limits_of(search.budgets, costs, space.largest)
     except ValueError:
-        drawn = numpy_rng("any", "survey").integers(space.counts, size=(4096, len(space)))
+        drawn = space.draw(numpy_rng("any", "survey"), 4096)
         limits = [_three_digits(x) for x in np.quantile(table(drawn), QUANTILES).tolist()]
         budgets = [f"macs<={_with_suffix(limit)}" for limit in dict.fromkeys(limits)]
         values = search.model_dump() | {"budgets": budgets}
         return recipe.model_copy(update={"search": SearchSettings(**values)})
     return recipe
+
+
+def with_view_budgets(recipe: Recipe) -> Recipe:
+    """The recipe, whose views have the budgets and the images of its search if it names none.
+
+    So weights do not depend on what is searched later.
+    """
+    if not recipe.shrinks:
+        return recipe
+    shrink, search, evaluate = recipe.shrink, recipe.search, recipe.evaluate
+    settled = {
+        "budgets": shrink.budgets or search.budgets,
+        "images": shrink.images or evaluate.images,
+    }
+    return recipe.model_copy(update={"shrink": shrink.model_copy(update=settled)})
 
 
 def said_of_budgets(asked: Recipe, recipe: Recipe, costs: Mapping[str, CostTable]) -> str:

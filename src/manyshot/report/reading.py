@@ -21,6 +21,7 @@ from manyshot.run_folder import (
     SearchLine,
     SecondsRecord,
     ShiftingLine,
+    ShrinkLine,
     TargetsLine,
     TaskRecord,
     TrainLine,
@@ -41,6 +42,7 @@ class RunRecords:
         train: how the supernet was trained.
         search: all scores of the search.
         order: the scores of watched architectures.
+        views: of the search space that the supernet trained in, if it shrank.
         shifting: the generations that were trained on.
         targets: what a sampler over target costs reported.
         options: what a sampler that mixes options reported.
@@ -66,6 +68,7 @@ class RunRecords:
     train: list[TrainLine]
     search: list[SearchLine]
     order: list[OrderLine]
+    views: list[ShrinkLine]
     shifting: list[ShiftingLine]
     targets: list[TargetsLine]
     options: list[OptionsLine]
@@ -106,6 +109,7 @@ class RunRecords:
             train=folder.train_lines(),
             search=folder.search_lines(),
             order=folder.order_lines(),
+            views=folder.shrink_lines(),
             shifting=folder.shifting_lines(),
             targets=folder.targets_lines(),
             options=folder.options_lines(),

@@ -35,6 +35,7 @@ def run_page(run: RunRecords) -> Page:
         PageSection("Shifting", _shifting(run)),
         *(part for i, ranking in enumerate(run.rankings) for part in rank_sections(ranking, i)),
         *(part for moved in run.moved for part in moved_sections(moved)),
+        PageSection("Views of the space", _views(run)),
         PageSection("Training", _grid(training.curves(run.train))),
         PageSection("Codes of paths", _codes(run)),
         PageSection("Probability shift", _grid(training.shift(run.targets, run.train))),
@@ -139,6 +140,16 @@ def _shifting(run: RunRecords) -> Parts:
     if not result.order:
         return [*dose, drawn]
     return [*dose, words, tables.watched(result), drawn]
+
+
+def _views(run: RunRecords) -> Parts:
+    if not run.views:
+        return []
+    words = (
+        f"The search space changed while the supernet trained, by {run.views[0].shrinker}; the "
+        "search looked for networks of the last view."
+    )
+    return [words, tables.views(run.views)]
 
 
 def _codes(run: RunRecords) -> Parts:

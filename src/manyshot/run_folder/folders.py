@@ -25,6 +25,7 @@ from manyshot.run_folder.training import (
     MixedRecord,
     OptionsLine,
     SamplerLine,
+    ShrinkLine,
     TargetsLine,
     TrainLine,
     _has_options,
@@ -173,6 +174,11 @@ class RunFolder(_Folder):
         return self.path / names.SAMPLER_LOG
 
     @property
+    def shrink_log(self) -> Path:
+        """A line per view of the search space that the supernet trained in."""
+        return self.path / names.SHRINK_LOG
+
+    @property
     def codes_log(self) -> Path:
         """The codes of paths when training ended."""
         return self.path / names.CODES
@@ -287,6 +293,10 @@ class RunFolder(_Folder):
     def mixed(self) -> MixedRecord | None:
         """The score of the network with mixed options; None if none are."""
         return _maybe(self.mixed_file, MixedRecord)
+
+    def shrink_lines(self) -> list[ShrinkLine]:
+        """The views of the search space that the supernet trained in, if it shrank."""
+        return records.load_lines(self.shrink_log, ShrinkLine)
 
     def codes_lines(self) -> list[CodesLine]:
         """The codes of paths, which there are with K-shot sharing."""

@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field
 
 from manyshot.records import Part, Record
 from manyshot.run_folder.parts import ArchText, Count, Share
+from manyshot.space import SearchSpace
 
 
 class CodeEvidence(Part):
@@ -85,6 +86,48 @@ class TrainLine(Record):
     """Multiply-adds so far of the gradients that say how one copy splits, likewise."""
     evidence_macs: Count | None = None
     """Multiply-adds so far of measuring whether codes matter, which no method needs."""
+
+
+class OptionChange(Part):
+    """What became of an option of a decision when the search space changed."""
+
+    decision: str
+    option: str
+    index: Count
+    change: Literal["kept", "dropped", "opened"]
+    score: float | None = None
+    """By what it was judged; None if it was not."""
+
+
+class ShrinkLine(Record):
+    """A line of `shrink.jsonl`: from a step on, training goes on in another view of the space."""
+
+    stage: Count
+    """Which time it is; 0 is the view that training began with."""
+    step: Count
+    """How many steps were done."""
+    shrinker: str
+    measure: str
+    """What `score` is of every option."""
+    options: tuple[OptionChange, ...]
+    """All that were allowed before, or are now."""
+    size: Count
+    """Encodings of the view."""
+    judged: Count
+    """Architectures that were scored for it."""
+
+    @property
+    def changes(self) -> list[OptionChange]:
+        """The options that were dropped or opened."""
+        return [option for option in self.options if option.change != "kept"]
+
+    def view_of(self, space: SearchSpace) -> SearchSpace:
+        """The view of the supernet's space that trained from then on."""
+        allowed: dict[str, list[int]] = {str(d.name): [] for d in space.decisions}
+        for option in self.options:
+            if option.change != "dropped":
+                allowed[option.decision].append(option.index)
+        return space.whole.restricted({d: allowed[str(d.name)] for d in space.decisions})
 
 
 class SamplerLine(Record):

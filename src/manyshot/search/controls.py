@@ -35,7 +35,7 @@ def random_within(space: SearchSpace, limit: Limit, rng: np.random.Generator) ->
         rng: the random stream.
     """
     for _ in range(DRAWN // _TURN):
-        archs = _archs(rng.integers(space.counts, size=(_TURN, len(space))))
+        archs = _archs(space.draw(rng, _TURN))
         within_N = np.flatnonzero(limit.satisfied(archs))
         if len(within_N):
             return space.canonical(archs[within_N[0]])
@@ -56,7 +56,7 @@ def largest_within(space: SearchSpace, limit: Limit, starts: Iterable[Arch]) -> 
     """
     ends: dict[Arch, float] = {}
     for start in dict.fromkeys((*starts, space.smallest)):
-        arch, cost = start, float(limit.costs([start])[0])
+        arch, cost = space.inside(start), float(limit.costs([start])[0])
         if cost > limit.limit:
             continue
         while True:
@@ -87,8 +87,9 @@ def scaled_within(space: SearchSpace, limit: Limit, scaled: Collection[str]) -> 
         arch = list(space.largest)
         for i, decision in enumerate(space.decisions):
             if decision.name in scaled:
-                values = np.asarray(decision.values, dtype=np.float64)
-                arch[i] = int(np.abs(values - share * values.max()).argmin())
+                options = space.allowed[i]
+                values = np.asarray([decision.values[o] for o in options], dtype=np.float64)
+                arch[i] = options[int(np.abs(values - share * values.max()).argmin())]
         archs.append(space.canonical(tuple(arch)))
     within_N = np.flatnonzero(limit.satisfied(archs))
     return archs[within_N[0]] if len(within_N) else None
@@ -98,8 +99,8 @@ def _changes(space: SearchSpace, arch: Arch) -> list[Arch]:
     """All architectures that differ from one in one decision."""
     return [
         (*arch[:i], option, *arch[i + 1 :])
-        for i, count in enumerate(space.counts)
-        for option in range(count)
+        for i, options in enumerate(space.allowed)
+        for option in options
         if option != arch[i]
     ]
 

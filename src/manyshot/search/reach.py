@@ -43,7 +43,7 @@ def reach(
         rng: the random stream.
         attempts: how many architectures to look at.
     """
-    random = rng.integers(space.counts, size=(_BRED, len(space)))
+    random = space.draw(rng, _BRED)
     pool_NL = np.vstack([[space.smallest, space.largest], random])
     excess_N = _excess(pool_NL, limits)
     seen = len(pool_NL)
@@ -68,7 +68,7 @@ def _bred(
     parents = pool_NL[rng.integers(len(pool_NL), size=_BRED)]
     share = rng.choice(_CHANGED, size=(_BRED, 1)) / max(len(space), 1)
     redraw = rng.random(parents.shape) < share
-    return np.where(redraw, rng.integers(space.counts, size=parents.shape), parents)
+    return np.where(redraw, space.draw(rng, len(parents)), parents)
 
 
 def _excess(archs_NL: npt.NDArray[np.int64], limits: Sequence[Limit]) -> npt.NDArray[np.float64]:

@@ -43,11 +43,18 @@ class Commutation:
 class SearchSpace(Shown):
     """The product of decisions, with what is known about encodings of the same network.
 
+    A view of a space (`restricted`) has the same decisions and the same option indices, of which
+    only some are allowed. It is a set of networks: a decision that does not matter in one may have
+    any option, such as the first of its canonical encoding. Commutations hold in it between
+    decisions of which the same options are allowed; others have weights of their own there.
+
     Attributes:
         decisions: the decisions, in the order of the indices of an `Arch`.
         uses: for each decision the places where it matters; a decision without an entry always
             does.
         commutations: what the network declares to commute (see `Commutation`).
+        allowed: for each decision, in order, the option indices that may be chosen, ascending.
+        whole: the space that this is a view of; itself if all options are allowed.
     """
 
     def __init__(
@@ -57,6 +64,7 @@ class SearchSpace(Shown):
         uses: Mapping[Decision, Sequence[Use]] | None = None,
         commutations: Sequence[Commutation] = (),
         ranks: Mapping[Decision, Sequence[float]] | None = None,
+        allowed: Mapping[Decision, Iterable[int]] | None = None,
     ) -> None:
         """Makes a space.
 
@@ -67,10 +75,12 @@ class SearchSpace(Shown):
             commutations: what the network declares to commute.
             ranks: for decisions between names, the size of each option (a supernet records
                 parameters), by which `smallest` and `largest` choose.
+            allowed: option indices of decisions of which not all are allowed (see `restricted`).
 
         Raises:
             ValueError: for an unnamed decision, two decisions with one name, uses of or under what
-                is not in the space, or a commutation that would leave something behind.
+                is not in the space, a commutation that would leave something behind, or options to
+                allow that are none or not there.
         """
         self.decisions = tuple(decisions)
         _check_names(self.decisions)
@@ -85,8 +95,16 @@ class SearchSpace(Shown):
         self._conditions = tuple(self._indexed(d) for d in self.decisions)
         self._gated = tuple(i for i, uses in enumerate(self._conditions) if () not in uses)
         self._gates = self._gated_by()
+        self.allowed = _allowed(self.decisions, allowed or {})
+        self._open = np.array([len(options) for options in self.allowed], dtype=np.int64)
+        self._options, self._rows = _rectangle(self.allowed), np.arange(len(self.decisions))
+        self._allowed_sets = tuple(map(frozenset, self.allowed))
+        self.whole: SearchSpace = self
+        groups = ((tuple(self.index[d] for d in c.decisions), c.option) for c in self.commutations)
         self._groups = tuple(
-            (tuple(self.index[d] for d in c.decisions), c.option) for c in self.commutations
+            (positions, option)
+            for positions, option in groups
+            if len({self.allowed[i] for i in positions}) == 1
         )
 
     def _indexed(self, decision: Decision) -> tuple[tuple[tuple[int, frozenset[int]], ...], ...]:
@@ -101,10 +119,66 @@ class SearchSpace(Shown):
                 gated.setdefault(j, {})[i] = None
         return {j: tuple(positions) for j, positions in gated.items()}
 
+    # -- views -----------------------------------------------------------------------------
+
+    def restricted(self, allowed: Mapping[Decision, Iterable[int]]) -> SearchSpace:
+        """A view of this space in which only some options are allowed.
+
+        Args:
+            allowed: option indices by decision; decisions that are left out stay as they are here.
+
+        Raises:
+            ValueError: for a decision or an option that is not in this space, or no option.
+        """
+        for decision, options in allowed.items():
+            if decision not in self.index:
+                raise ValueError(f"{decision!r} is not in this space, so that it has no view of it")
+            here, asked = self.allowed[self.index[decision]], sorted(set(options))
+            beyond = [option for option in asked if option not in here]
+            if beyond:
+                raise ValueError(
+                    f"{decision.name}: option {beyond[0]} is not among {list(here)}, which are "
+                    "allowed here: restrict space.whole to allow others again"
+                )
+        kept = {d: here for d, here in zip(self.decisions, self.allowed, strict=True)}
+        view = SearchSpace(
+            self.decisions,
+            uses=self.uses,
+            commutations=self.commutations,
+            ranks=self._ranks,
+            allowed={**kept, **allowed},
+        )
+        view.whole = self.whole
+        return view
+
+    @property
+    def is_view(self) -> bool:
+        """Whether some options are not allowed."""
+        return self.allowed != tuple(tuple(range(n)) for n in self._counts)
+
+    def __contains__(self, arch: Arch) -> bool:
+        """Whether an architecture is one of the networks here, in any of their encodings."""
+        return len(arch) == len(self) and all(
+            option in allowed or (0 <= option < self._counts[i] and not self._matters(i, arch))
+            for i, (option, allowed) in enumerate(zip(arch, self._allowed_sets, strict=True))
+        )
+
+    def inside(self, arch: Arch) -> Arch:
+        """The same network with allowed options where decisions do not matter.
+
+        Such decisions matter again when others change: whoever varies an architecture begins here.
+        """
+        if all(map(operator.contains, self._allowed_sets, self.check(arch))):
+            return arch
+        return tuple(
+            option if option in allowed else self.allowed[i][0]
+            for i, (option, allowed) in enumerate(zip(arch, self._allowed_sets, strict=True))
+        )
+
     @property
     def size(self) -> int:
         """How many encodings there are (aliases of one network counted separately)."""
-        return math.prod(int(n) for n in self.counts)
+        return math.prod(map(len, self.allowed))
 
     def __len__(self) -> int:
         return len(self.decisions)
@@ -116,11 +190,16 @@ class SearchSpace(Shown):
 
     def sample(self, rng: np.random.Generator) -> Arch:
         """A uniform random encoding: every decision is drawn uniformly and independently (SPOS)."""
-        return tuple(rng.integers(self.counts).tolist())
+        return tuple(self._options[self._rows, rng.integers(self._open)].tolist())
+
+    def draw(self, rng: np.random.Generator, number: int) -> npt.NDArray[np.int64]:
+        """So many uniform random encodings, shape (number, decisions)."""
+        drawn = rng.integers(self._open, size=(number, len(self)))
+        return np.asarray(self._options[self._rows, drawn], dtype=np.int64)
 
     def enumerate(self) -> Iterator[Arch]:
         """Every encoding, in lexicographic order."""
-        return itertools.product(*(range(int(n)) for n in self.counts))
+        return itertools.product(*self.allowed)
 
     def mutate(self, arch: Arch, rng: np.random.Generator, probability: float = 0.1) -> Arch:
         """A copy of `arch` in which decisions are redrawn at random.
@@ -137,10 +216,9 @@ class SearchSpace(Shown):
         """
         if not 0 <= probability <= 1:
             raise ValueError(f"mutation probability must be in [0, 1], got {probability}")
-        self.check(arch)
+        parent = self.inside(arch)
         redraw = rng.random(len(arch)) < probability
-        fresh = rng.integers(self.counts)
-        return tuple(np.where(redraw, fresh, arch).tolist())
+        return tuple(np.where(redraw, self.sample(rng), parent).tolist())
 
     def change(self, arch: Arch, rng: np.random.Generator) -> Arch:
         """A copy of `arch` in which one decision has another option, both drawn uniformly.
@@ -173,15 +251,17 @@ class SearchSpace(Shown):
         Raises:
             ValueError: if a parent is not in the space.
         """
-        self.check(a)
-        self.check(b)
-        return tuple(np.where(rng.random(len(a)) < 0.5, a, b).tolist())
+        one, other = self.inside(a), self.inside(b)
+        return tuple(np.where(rng.random(len(a)) < 0.5, one, other).tolist())
 
     def cover(self, rng: np.random.Generator, least: int = 1) -> list[Arch]:
         """At least `least` random encodings that together contain every option."""
-        count = max(least, int(self.counts.max(initial=1)))
-        columns = [rng.permutation(count) % n for n in self.counts]
-        return [tuple(column[i].item() for column in columns) for i in range(count)]
+        count = max(least, int(self._open.max(initial=1)))
+        columns = [rng.permutation(count) % n for n in self._open]
+        return [
+            tuple(self.allowed[d][int(column[i])] for d, column in enumerate(columns))
+            for i in range(count)
+        ]
 
     # -- the ends --------------------------------------------------------------------------
 
@@ -194,12 +274,16 @@ class SearchSpace(Shown):
     @functools.cached_property
     def smallest(self) -> Arch:
         """The smallest option of every decision (the first of equals), by `ranks`."""
-        return tuple(r.index(min(r)) for r in map(self.ranks, self.decisions))
+        return tuple(min(o, key=r.__getitem__) for r, o in self._ranked())
 
     @functools.cached_property
     def largest(self) -> Arch:
         """The largest option of every decision (the first of equals), by `ranks`."""
-        return tuple(r.index(max(r)) for r in map(self.ranks, self.decisions))
+        return tuple(max(o, key=r.__getitem__) for r, o in self._ranked())
+
+    def _ranked(self) -> Iterator[tuple[tuple[float, ...], tuple[int, ...]]]:
+        """Of each decision the sizes of all options, and those that are allowed."""
+        return zip(map(self.ranks, self.decisions), self.allowed, strict=True)
 
     # -- identity --------------------------------------------------------------------------
 
@@ -214,13 +298,19 @@ class SearchSpace(Shown):
                 f"architecture {arch!r} has {len(arch)} entries; this space has "
                 f"{len(self.decisions)} decisions"
             )
-        if all(map(operator.lt, arch, self._counts)) and min(arch, default=0) >= 0:
+        if all(map(operator.contains, self._allowed_sets, arch)):
             return arch
         for decision, option in zip(self.decisions, arch, strict=True):
             if not 0 <= option < len(decision.options):
                 raise ValueError(
                     f"{decision.name}: option {option} is not in 0..{len(decision.options) - 1} "
                     f"({', '.join(map(str, decision.options))})"
+                )
+        for i, (decision, option) in enumerate(zip(self.decisions, arch, strict=True)):
+            if option not in self._allowed_sets[i] and self._matters(i, arch):
+                raise ValueError(
+                    f"{decision.name}: option {option} ({decision.options[option]}) is not allowed "
+                    f"in this view of the space, which has {list(self.allowed[i])}"
                 )
         return arch
 
@@ -312,6 +402,7 @@ class SearchSpace(Shown):
                 for d, uses in self.uses.items()
             },
             "commutations": [[[at[d] for d in c.decisions], c.option] for c in self.commutations],
+            **({"allowed": list(map(list, self.allowed))} if self.is_view else {}),
         }
 
     @classmethod
@@ -324,7 +415,7 @@ class SearchSpace(Shown):
         if record.get("schema") != 1:
             raise ValueError(f"search space has schema {record.get('schema')!r}; this reads 1")
         ds = [Decision(d["options"], d["name"]) for d in record["decisions"]]
-        return cls(
+        space = cls(
             ds,
             uses={
                 ds[int(i)]: [tuple((ds[c], frozenset(a)) for c, a in use) for use in uses]
@@ -340,6 +431,33 @@ class SearchSpace(Shown):
                 if not d.is_number
             },
         )
+        if "allowed" not in record:
+            return space
+        return space.restricted(dict(zip(ds, record["allowed"], strict=True)))
+
+
+def _allowed(
+    decisions: Sequence[Decision], allowed: Mapping[Decision, Iterable[int]]
+) -> tuple[tuple[int, ...], ...]:
+    """The allowed options of each decision, in order."""
+    every = []
+    for decision in decisions:
+        count = len(decision.options)
+        options = tuple(sorted(set(allowed.get(decision, range(count)))))
+        if not options or options[0] < 0 or options[-1] >= count:
+            raise ValueError(
+                f"{decision.name}: options {list(options)} cannot be those allowed: give at least "
+                f"one of 0..{count - 1}"
+            )
+        every.append(options)
+    return tuple(every)
+
+
+def _rectangle(allowed: Sequence[Sequence[int]]) -> npt.NDArray[np.int64]:
+    """The allowed options of each decision in a row, the last of them repeated to equal length."""
+    width = max(map(len, allowed), default=1)
+    rows = [(*options, *[options[-1]] * (width - len(options))) for options in allowed]
+    return np.array(rows, dtype=np.int64).reshape(len(allowed), width)
 
 
 def _check_uses(decisions: Sequence[Decision], uses: Mapping[Decision, Sequence[Use]]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import get_args
 
 from manyshot.run_folder import (
@@ -15,6 +15,7 @@ from manyshot.run_folder import (
     Result,
     RunPart,
     SecondsRecord,
+    ShrinkLine,
     TaskRecord,
     TestedRecord,
     Timing,
@@ -31,6 +32,7 @@ STAGES = {
     "shifting": "shifting",
     "order": "watched networks",
     "probe": "probes of the sampler",
+    "shrink": "scores of the shrinker",
 }
 """What the stages that forward images are called."""
 
@@ -206,6 +208,25 @@ def images(forwarded: Mapping[str, int]) -> Table:
         for name, number in ({**spent, "all": total} if spent else {}).items()
     ]
     return Table(rows, ("Stage",))
+
+
+def views(lines: Sequence[ShrinkLine]) -> Table:
+    """In which views of the space a supernet trained, and what options were judged by."""
+    rows: list[dict[str, Cell]] = []
+    for line in lines:
+        row: dict[str, Cell] = {"From step": f"{line.step:,}", "Encodings": f"{line.size:,}"}
+        for change in ("dropped", "opened"):
+            options = [
+                f"{option.decision} {option.option}"
+                + ("" if option.score is None else f" ({numbers.decimal(option.score)})")
+                for option in line.options
+                if option.change == change
+            ]
+            if options:
+                row[change.capitalize()] = ", ".join(options)
+        rows.append(row)
+    note = f"In brackets: {lines[-1].measure}." if lines else ""
+    return Table(rows, ("Dropped", "Opened"), note=note)
 
 
 def watched(result: Result) -> Table:

@@ -16,7 +16,15 @@ from torch import Tensor
 from manyshot.search import Pools
 from manyshot.space import Arch, SearchSpace, choose
 from manyshot.train.optimisation import held_by
-from manyshot.train.plan import EndsEarly, Plan, PlannedPath, Probe, Probed, Sampler
+from manyshot.train.plan import (
+    EndsEarly,
+    Plan,
+    PlannedPath,
+    Probe,
+    Probed,
+    Sampler,
+    narrowing,
+)
 
 STEPS = 13
 """How many steps a run has: a prime, which few cycles fit into. Some checks do as many more."""
@@ -226,6 +234,29 @@ class SamplerSuite:
                     space.check(arch)
             if isinstance(run.sampler, EndsEarly) and isinstance(copy.sampler, EndsEarly):
                 assert run.sampler.ended == copy.sampler.ended
+
+    def test_one_that_narrows_draws_from_the_view(self) -> None:
+        """In a view only what it allows is planned, taught by its largest, also when restored."""
+        for space in self.spaces():
+            run, copy = (Rehearsal(self.make_sampler(space)) for _ in range(2))
+            narrows, again = narrowing(run.sampler), narrowing(copy.sampler)
+            if narrows is None or again is None:
+                continue
+            run.go()
+            view = space.restricted(
+                {d: range(1, len(d.options)) for d in space.decisions if len(d.options) > 1}
+            )
+            for each, since in ((narrows, run.step), (again, run.step)):
+                each.narrow(view, since)
+            copy.sampler.load_state_dict(_saved(run.sampler.state_dict()))
+            copy.step, copy.saved = run.step, run.saved
+            plans = run.go()
+            assert _plain(plans) == _plain(copy.go())
+            for plan in plans:
+                archs = [path.arch for path in plan.paths]
+                assert all(arch in view for arch in archs)
+                taught = [i for i, path in enumerate(plan.paths) if path.target == "largest"]
+                assert not taught or view.largest in archs[: min(taught)]
 
     def test_global_random_streams_are_untouched(self) -> None:
         """It draws from the generators it is given."""

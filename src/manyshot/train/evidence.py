@@ -17,7 +17,7 @@ from manyshot.nn.mixing import Combination, Kept
 from manyshot.run_folder import CodeEvidence
 from manyshot.seeding import numpy_rng, stream
 from manyshot.sharing import Mixes, Reach
-from manyshot.space import Arch
+from manyshot.space import Arch, SearchSpace
 from manyshot.supernet import Supernet
 from manyshot.train.compute import Compute
 from manyshot.train.optimisation import Optimisation, as_trained
@@ -49,6 +49,10 @@ class EvidenceOfCodes:
     """Measures a few times in a run, at its records, whether codes of paths are worth anything.
 
     No weight, buffer, mode or random stream is changed, and nothing is learnt from what it sees.
+
+    Attributes:
+        times: how often it measures.
+        space: the view that paths are drawn from; None for the whole space.
     """
 
     def __init__(
@@ -72,6 +76,7 @@ class EvidenceOfCodes:
         """
         self._optimisation, self._images, self._seed = optimisation, images, seed
         self._steps, self._batch_size, self._compute = steps, batch_size, compute
+        self.space: SearchSpace | None = None
         self.times = min(TIMES, int(COST * steps / _STEPS))
 
     def is_due(self, step: int, last: int) -> bool:
@@ -90,7 +95,7 @@ class EvidenceOfCodes:
         if not isinstance(net, Supernet) or not isinstance(scheme, Mixes) or scheme.copies == 1:
             return None
         rng = numpy_rng(self._seed, "evidence")
-        space = net.space
+        space = net.space if self.space is None else self.space
         archs: list[Arch] = [space.sample(rng) for _ in range(PATHS)]
         with torch.no_grad():
             codes = scheme.code(archs)

@@ -14,7 +14,15 @@ from accelerate.utils import gather_object
 
 from manyshot import records
 from manyshot.data import Batches
-from manyshot.run_folder import SAMPLER_LOG, CodeEvidence, SamplerLine, TrainLine, sampler_line
+from manyshot.run_folder import (
+    SAMPLER_LOG,
+    SHRINK_LOG,
+    CodeEvidence,
+    SamplerLine,
+    ShrinkLine,
+    TrainLine,
+    sampler_line,
+)
 from manyshot.sharing import SplitsByGradients
 from manyshot.train.compute import Compute
 from manyshot.train.evidence import EvidenceOfCodes
@@ -154,6 +162,15 @@ class Journal:
             self.read()
             self._append(SAMPLER_LOG, sampler_line(step, report))
 
+    def shrunk(self, line: ShrinkLine) -> None:
+        """Writes that training goes on in another view of the space.
+
+        Raises:
+            NonFiniteLoss: if a loss up to then is not finite.
+        """
+        self.read()
+        self._append(SHRINK_LOG, line)
+
     def warn(self, step: int) -> dict[str, float]:
         """What the sharing scheme watches; each kind of concern it has is a warning, once."""
         net = self._optimisation.net
@@ -204,12 +221,18 @@ class Journal:
         gathered: list[list[list[float]]] = gather_object([[self.losses, self.code_losses]])
         return gathered
 
-    def resume(self, step: int, waiting: Sequence[Sequence[Sequence[float]]]) -> None:
+    def resume(
+        self,
+        step: int,
+        waiting: Sequence[Sequence[Sequence[float]]],
+        shrunk: int | None = None,
+    ) -> None:
         """Goes on after step `step`: records of later ones are dropped, to be made again.
 
         Args:
             step: how many steps are done.
             waiting: what `waiting` gave then; left out if there were other processes.
+            shrunk: how many records of views of the space there are; None if it does not shrink.
         """
         accelerator = self._optimisation.accelerator
         if len(waiting) == accelerator.num_processes:
@@ -218,6 +241,9 @@ class Journal:
             records.keep(self._folder / self._log, TrainLine, lambda line: line.step <= step)
             sampled = self._folder / SAMPLER_LOG
             records.keep(sampled, SamplerLine, lambda line: line.step <= step)
+            if shrunk is not None:
+                views = self._folder / SHRINK_LOG
+                records.keep(views, ShrinkLine, lambda line: line.stage < shrunk)
 
     def _means(self) -> dict[str, float]:
         """The mean losses since the last record, over all processes, which are then forgotten."""

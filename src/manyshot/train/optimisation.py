@@ -236,6 +236,11 @@ class Optimisation:
         self._drops = drops
         self._begun = False
 
+    def teach_by(self, largest: Arch) -> None:
+        """Takes another architecture as that which teaches in in-place distillation."""
+        self._largest = largest
+        self._drops = None if self._drops is None else [largest]
+
     def step(
         self, number: int, turns: Iterable[Turn], phase: Phase, rate: float
     ) -> Sequence[Trained]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from manyshot.nn.policy import MaskMode
-from manyshot.space import Arch, Decision
+from manyshot.space import Arch, Decision, SearchSpace
 
 Target = Literal["labels", "largest", "original"]
 
@@ -226,6 +226,26 @@ class Stateless:
         """
         if state:
             raise ValueError(f"{type(self).__name__} has no state, got {sorted(state)}")
+
+
+@runtime_checkable
+class Narrows(Protocol):
+    """A sampler that can go on in another view of its space, as `[shrink]` needs."""
+
+    def narrow(self, space: SearchSpace, step: int) -> None:
+        """Draws from this view of the space from step `step` (from 0) on.
+
+        After a resumption it is told the view, and the step since when, before its state is
+        restored.
+        """
+        ...
+
+
+def narrowing(sampler: Sampler) -> Narrows | None:
+    """What of a sampler, perhaps wrapped, can go on in another view of its space; or None."""
+    while isinstance(sampler, Forwarding):
+        sampler = sampler.sampler
+    return sampler if isinstance(sampler, Narrows) else None
 
 
 class Forwarding:

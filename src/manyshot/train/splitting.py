@@ -21,7 +21,7 @@ from manyshot.nn.inputs import batch_of
 from manyshot.nn.layer import Layer, Shape, elastic, take
 from manyshot.nn.mixing import Combination, Kept
 from manyshot.sharing.dictionary import rows
-from manyshot.space import Arch, Decision
+from manyshot.space import Arch, Decision, SearchSpace
 from manyshot.train.compute import Compute
 from manyshot.train.optimisation import Optimisation, as_trained
 
@@ -32,6 +32,7 @@ def gradient_distances(
     decisions: Sequence[Decision],
     rng: np.random.Generator,
     compute: Compute | None = None,
+    space: SearchSpace | None = None,
 ) -> dict[Decision, Tensor]:
     """How far apart the gradients of shared weights are between the options of each decision.
 
@@ -45,12 +46,13 @@ def gradient_distances(
         decisions: those to look at.
         rng: draws the paths, the same in all processes.
         compute: counts what is spent.
+        space: the view that paths are drawn from; by default the whole space.
 
     Returns:
         By decision 1 - cosine of the gradients, (options, options), the mean over the batches.
     """
     net: Any = optimisation.net
-    space, count = net.space, 0
+    space, count = space or net.space, 0
     sums = {d: torch.zeros((len(d.options),) * 2, dtype=torch.float64) for d in decisions}
     with evaluating(net), torch.random.fork_rng(), torch.enable_grad():
         for count, batch in enumerate(batches, 1):  # noqa: B007 - used after the loop

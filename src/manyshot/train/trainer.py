@@ -58,8 +58,9 @@ from manyshot.train.optimisation import (
     held_by,
     said_of_data,
 )
-from manyshot.train.plan import EndsEarly, Plan, Probe, Sampler
+from manyshot.train.plan import EndsEarly, Plan, Probe, Sampler, narrowing
 from manyshot.train.probing import HeldOut, Prober
+from manyshot.train.shrinking import Shrinking
 from manyshot.train.snapshots import Snapshots
 from manyshot.train.splitting import gradient_distances
 from manyshot.watching import watched
@@ -83,6 +84,7 @@ class Trainer:
         prober: answers what the sampler asks of held-out images.
         journal: writes records and warns.
         compute: counts what is spent.
+        shrinking: changes the view of the space that trains; None if that is all of it.
     """
 
     def __init__(
@@ -108,6 +110,7 @@ class Trainer:
         macs_of: MacsOf | None = None,
         macs_at: Callable[[int], MacsOf] | None = None,
         original_macs: int | None = None,
+        shrinking: Shrinking | None = None,
     ) -> None:
         """Makes the optimisers; `train` does the rest.
 
@@ -138,6 +141,7 @@ class Trainer:
             macs_of: the multiply-adds of architectures, which are then on record as they are spent.
             macs_at: likewise of images of another side in pixels, where batches have such.
             original_macs: those of `original`; by default the largest architecture's.
+            shrinking: changes the view of a supernet's space that trains, at steps it knows.
 
         Raises:
             ValueError: if the sampler probes, and there are no held-out images, if images have
@@ -145,7 +149,8 @@ class Trainer:
                 accumulated, and parts are not equal or the sampler learns by gradients, if
                 targets are to be smoothed or mixed, and the task does not say how, if branches are
                 to be left out, or rates set, of what the network does not have, or if `optimizer`
-                or `schedule` makes what cannot be used.
+                or `schedule` makes what cannot be used, or if the space is to shrink and the
+                sampler cannot go on in a view of it.
         """
         if sampler.probes and held_out is None:
             raise ValueError(
@@ -160,6 +165,9 @@ class Trainer:
                 f"macs_of counts images of one size, and batches have several, of "
                 f"{list(batches.growth.sides)} pixels: give macs_at too, or leave macs_of out"
             )
+        if shrinking is not None:
+            check_narrows(sampler, type(sampler).__name__)
+        self.shrinking = shrinking
         self.net, self.sampler, self.batches, self.seed = net, sampler, batches, seed
         self.step, self.weight_step = 0, 0
         if not learns_codes(net.sharing, steps := settings.epochs * len(batches)):
@@ -243,6 +251,7 @@ class Trainer:
             evidence = EvidenceOfCodes(
                 self.optimisation, validation, seed, self.steps, size, self.compute
             )
+        self._evidence = evidence
         self.journal = Journal(
             self.optimisation, batches, self.steps, folder, log, tracked, evidence
         )
@@ -343,7 +352,10 @@ class Trainer:
             batches = self._next(scheme.split_batches)
             rng = numpy_rng(self.seed, "split")
             candidates = scheme.candidates()
-            apart = gradient_distances(self.optimisation, batches, candidates, rng, self.compute)
+            space = None if self.shrinking is None else self.shrinking.space
+            apart = gradient_distances(
+                self.optimisation, batches, candidates, rng, self.compute, space
+            )
             scheme.split_by(apart)
 
     def _next(self, count: int) -> Iterator[Batch]:
@@ -352,6 +364,24 @@ class Trainer:
         for step, batch in enumerate(following, self.step):
             with self.compute.at(self.batches.side(step)):
                 yield batch
+
+    def shrink(self) -> None:
+        """Lets training go on in another view of the space, if it is time for that."""
+        shrinking = self.shrinking
+        while shrinking is not None and shrinking.due(self.step, self.steps):
+            assert isinstance(self.net, Supernet)  # `fit` has looked
+            accelerator = self.optimisation.accelerator
+            self.journal.shrunk(shrinking.shrink(self.net, self.step, accelerator))
+            self._narrow(shrinking)
+
+    def _narrow(self, shrinking: Shrinking) -> None:
+        """Tells all who draw or teach which view trains."""
+        if self._evidence is not None:
+            self._evidence.space = shrinking.space
+        narrows = narrowing(self.sampler)
+        assert narrows is not None  # `check_narrows` has looked
+        narrows.narrow(shrinking.space, shrinking.since)
+        self.optimisation.teach_by(shrinking.space.largest)
 
     # -- what the sampler learns from it -------------------------------------------------------
 
@@ -443,6 +473,7 @@ class Trainer:
             CheckpointError: if it is damaged, or of another run.
         """
         losses: Any = ()
+        shrinking, views = self.shrinking, None if self.shrinking is None else 0
         if self._checkpoint is not None and self._checkpoint.exists():
             state = load_checkpoint(self._checkpoint, self._fingerprint)
             for name in self._state([]):
@@ -452,6 +483,11 @@ class Trainer:
             if missing:
                 raise self._outdated(f"compute.{missing[0]}")
             self.optimisation.load_state_dict(state)
+            if shrinking is not None:
+                assert isinstance(self.net, Supernet)
+                shrinking.load_state_dict(state["shrinking"], self.net)
+                views = 1 + shrinking.done
+                self._narrow(shrinking)
             restore_sampler(
                 self.sampler, state, self._checkpoint, "move it away, and train from the beginning"
             )
@@ -466,7 +502,11 @@ class Trainer:
                 accelerator = self.optimisation.accelerator
                 check_processes(self._checkpoint, len(state["losses"]), accelerator.num_processes)
             losses = state["losses"]
-        self.journal.resume(self.step, losses)
+        self.journal.resume(self.step, losses, views)
+        if shrinking is not None and not views:
+            assert isinstance(self.net, Supernet)
+            self.journal.shrunk(shrinking.begin(self.net))
+            self._narrow(shrinking)
 
     def _outdated(self, name: str) -> CheckpointError:
         """The error for a checkpoint of an earlier version, which lacks an entry."""
@@ -485,6 +525,7 @@ class Trainer:
             "average": self.average and self.average.state_dict(),
             "compute": self.compute.state_dict(),
             **({} if self.snapshots is None else {"snapshots": self.snapshots.state_dict()}),
+            **({} if self.shrinking is None else {"shrinking": self.shrinking.state_dict()}),
             **self.optimisation.state_dict(),
             **self.prober.state_dict(),
         }
@@ -506,6 +547,19 @@ class Trainer:
         return NonFiniteLoss(
             f"step {step}: {what} (learning rate {rate:.3g}); {kept}. Lower train.lr, set "
             f"train.clip_norm, or add train.warmup_epochs{codes}"
+        )
+
+
+def check_narrows(sampler: Sampler, name: str) -> None:
+    """Refuses a sampler that cannot go on in a view of its space.
+
+    Raises:
+        ValueError: then.
+    """
+    if narrowing(sampler) is None:
+        raise ValueError(
+            f"the space shrinks while it trains, and sampler {name} cannot go on in a view of it: "
+            "take one that has `narrow` (manyshot.train.Narrows), such as uniform, fair or sandwich"
         )
 
 
@@ -555,6 +609,7 @@ def train(run: Trainer, progress: Progress | None = None, stage: str = "train") 
         left = 0 if run.is_over else run.steps - run.step
         for images, targets in itertools.islice(batches, left):
             run.split()
+            run.shrink()
             phase, rate = run.phase(), run.rate()
             turns = run.turns(phase, images, targets)
             trained = run.optimisation.step(run.step, turns, phase, rate)
@@ -580,3 +635,4 @@ def train(run: Trainer, progress: Progress | None = None, stage: str = "train") 
             if run.is_over:
                 break
     run.end()
+    run.shrink()

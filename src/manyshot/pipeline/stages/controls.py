@@ -55,6 +55,7 @@ class Control:
 def choose_controls(ws: Workspace, scored: Sequence[Arch]) -> list[Control]:
     """The controls of every budget, as the recipe says; those of a kind that there is none of lack.
 
+    All are of what was searched: of a space that shrank, of the view that was left.
     They depend on seed, space and budgets alone, but for a budget on a cost that only a function
     knows: its largest is the costliest of the networks that the search scored.
 
@@ -62,7 +63,7 @@ def choose_controls(ws: Workspace, scored: Sequence[Arch]) -> list[Control]:
         ws: the run.
         scored: what the search looked at.
     """
-    settings, space = ws.recipe.controls, ws.net.space
+    settings, space = ws.recipe.controls, ws.space
     chosen = []
     for number, limit in enumerate(ws.limits()):
         rng = numpy_rng(ws.recipe.seed, "controls", number)
@@ -84,7 +85,7 @@ def _largest(
     scaled: Arch | None,
     scored: Sequence[Arch],
 ) -> Arch | None:
-    space = ws.net.space
+    space = ws.space
     if any(name in limit.name for name in ws.functions):
         archs = [arch for arch, fits in zip(scored, within(scored, [limit]), strict=True) if fits]
         return max(archs, key=lambda arch: limit.costs([arch])[0], default=None)

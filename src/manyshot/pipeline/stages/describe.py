@@ -132,7 +132,7 @@ def describe_mixed(ws: Workspace, folder: Path, sampler: Sampler) -> None:
 
 def describe_codes(ws: Workspace, folder: Path) -> None:
     """Writes the codes that paths have when training ends; nothing if paths have none."""
-    sharing, space = ws.net.sharing, ws.net.space
+    sharing, space = ws.net.sharing, ws.space
     if not isinstance(sharing, Coded):
         return
     rng = numpy_rng(ws.recipe.seed, "described_codes")

@@ -59,7 +59,7 @@ class Watched:
         if shifting.watched:  # by a stream of its own: the search must not begin with the same
             seed = stream(ws.recipe.seed, "watched")
             limits = [any_of(ws.limits())]
-            drawn = make_searcher("random", ws.net.space, seed=seed, limits=limits)
+            drawn = make_searcher("random", ws.space, seed=seed, limits=limits)
             self.overall = drawn.ask(shifting.watched)
 
     def score_before(self, progress: Progress) -> None:

@@ -129,7 +129,7 @@ class ShiftingStage:
         """
         rng = numpy_rng(self.ws.recipe.seed, "visits", generation)
         order = [candidates[i] for i in rng.permutation(len(candidates))]
-        name, steps, space = self.settings.name, self.settings.steps, self.ws.net.space
+        name, steps, space = self.settings.name, self.settings.steps, self.ws.space
         if name == "uniform_finetune":  # as in training: encodings, a new one for every mini-batch
             return order, [tuple(space.sample(rng) for _ in range(steps)) for _ in order]
         trained = order

@@ -11,6 +11,7 @@ from manyshot.pipeline.build import Workspace
 from manyshot.pipeline.stages.adopt import adopt_source
 from manyshot.pipeline.stages.describe import describe_codes, describe_mixed
 from manyshot.pipeline.stages.generate import save_sampler
+from manyshot.pipeline.stages.shrink import in_last_view, shrinking_of
 from manyshot.progress import Progress
 from manyshot.run_folder import RunFolder
 from manyshot.train import Taught, load_weights, save_weights
@@ -28,7 +29,7 @@ def train_stage(ws: Workspace, accelerator: Accelerator, folder: Path, progress:
             else:
                 train_supernet(ws, accelerator, folder, progress)
             if accelerator.is_main_process:
-                describe_codes(ws, folder)
+                describe_codes(in_last_view(ws, folder), folder)
                 save_weights(weights, ws.net, ws.weights_fingerprint())
             accelerator.wait_for_everyone()
     load_weights(weights, ws.net, ws.weights_fingerprint())
@@ -62,6 +63,7 @@ def train_supernet(
         fingerprint=ws.fingerprint(settings),
         macs_of=ws.macs_of,
         macs_at=ws.macs_at,
+        shrinking=shrinking_of(ws),
     )
     if folder is not None and accelerator.is_main_process:
         save_sampler(folder, sampler, trainer.probed_images, trainer.step)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ from manyshot.pipeline.stages.finish import check_exported, finish, try_formats
 from manyshot.pipeline.stages.generate import ended_after, probed_images, proposals
 from manyshot.pipeline.stages.lengths import foretell, minutes_of, with_lengths
 from manyshot.pipeline.stages.search import Searched, check_winners, search, winners
+from manyshot.pipeline.stages.shrink import images_judged, in_last_view
 from manyshot.pipeline.stages.train import train_stage
 from manyshot.pipeline.teachers import said_of_teacher
 from manyshot.pipeline.verbs.transfer import check_channels
@@ -52,12 +53,14 @@ from manyshot.run_folder import (
     Result,
     RunFolder,
     ScoreLine,
+    ShrinkLine,
     SpaceSize,
     Timing,
     WinnerRecord,
 )
 from manyshot.seeding import numpy_rng
 from manyshot.space import Arch
+from manyshot.train import narrowing
 from manyshot.writing import is_main_process, writing
 
 
@@ -122,7 +125,7 @@ def begin(
             take_over(folder, trained)
     accelerator.wait_for_everyone()
     train_stage(ws, accelerator, folder, progress)
-    return ws, accelerator
+    return in_last_view(ws, folder), accelerator
 
 
 def _prepared(
@@ -228,11 +231,14 @@ def _run(
         lines = finish_controls(ws, accelerator, folder, controls, beside, progress, finished)
     result = None
     if accelerator.is_main_process:
+        views = RunFolder(folder).shrink_lines()
         images = {
-            "train": trained_images(ws, ended_after(folder)),
+            "train": trained_images(ws, views, ended_after(folder)),
             **searched.images,
             "probe": probed_images(folder),
         }
+        if views:
+            images["shrink"] = images_judged(ws, views)
         generated = None
         if proposed is not None:
             generated = {p.limit.name: p.record(chosen.get(p.limit.name)) for p in proposed}
@@ -372,20 +378,32 @@ def _tested(
     }
 
 
-def trained_images(ws: Workspace, most: int | None = None) -> int:
+def trained_images(ws: Workspace, views: Sequence[ShrinkLine] = (), most: int | None = None) -> int:
     """Images that training forwards, whatever network they go through.
 
     Args:
         ws: the run.
+        views: of the search space that it trained in, if there are several.
         most: the steps after which its sampler ended training, if that is known.
     """
     recipe = ws.recipe
     if not recipe.trained_epochs:
         return 0
-    paths = (
-        1 if recipe.moves else len(ws.sampler().plan(numpy_rng(recipe.seed, "plan", 0), 0).paths)
-    )
     steps = recipe.trained_epochs * len(ws.batches(recipe.train))
     if most is not None:
         steps = min(steps, most)
-    return steps * recipe.train.batch_size * paths
+    return recipe.train.batch_size * (steps if recipe.moves else trained_paths(ws, steps, views))
+
+
+def trained_paths(ws: Workspace, steps: int, views: Sequence[ShrinkLine]) -> int:
+    """The paths of so many steps, each as many as the first of its view of the space."""
+    sampler, paths = ws.sampler(), 0
+    narrows = narrowing(sampler)
+    for i, line in enumerate(views or [None]):
+        step = 0 if line is None else line.step
+        if line is not None and narrows is not None:
+            narrows.narrow(line.view_of(ws.net.space), step)
+        end = views[i + 1].step if i + 1 < len(views) else steps
+        plan = sampler.plan(numpy_rng(ws.recipe.seed, "plan", step), step)
+        paths += (end - step) * len(plan.paths)
+    return paths

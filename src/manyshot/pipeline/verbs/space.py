@@ -27,7 +27,7 @@ def survey(recipe: Recipe, samples: int) -> dict[str, Any]:
         ws = ws.with_costs(latency_ms=measured(ws, Silent()).table)
     space, conversion = ws.net.space, ws.net.conversion
     rng = numpy_rng(recipe.seed, "survey")
-    drawn = rng.integers(space.counts, size=(samples, len(space)))
+    drawn = space.draw(rng, samples)
     costs = {}
     for metric, table in ws.costs.items():
         least, greatest = table.range()

@@ -54,7 +54,7 @@ def transfer_recipe(run: Path, path: Path | None, data: str | None, overrides: l
     values, source = read(path and located(path)), str(run if path is None else path)
     own["sharing"] = {k: v for k, v in own["sharing"].items() if k != "inherit"}
     if path is None:
-        about_images = ("data", "sampler", "name")
+        about_images = ("data", "sampler", "shrink", "name")
         values = {key: value for key, value in own.items() if key not in about_images}
         values["search"] = _without_default_budgets(run, own["search"])
         values["shifting"] = {k: v for k, v in own["shifting"].items() if (k, v) not in _FROZEN}
@@ -100,6 +100,12 @@ def transfer_recipe(run: Path, path: Path | None, data: str | None, overrides: l
         faster = asked.shifting.model_copy(update={"head_lr": HEAD_RATE * asked.shifting.lr})
         asked = asked.model_copy(update={"shifting": faster})
     trained = RunFolder(run).recipe()
+    if trained.shrinks:
+        raise RecipeError(
+            f"the supernet in {run} ended in a view of its space (shrink.name = "
+            f"{trained.shrink.name!r}), and a transfer trains and searches all of it: take a run "
+            "whose space did not shrink"
+        )
     shared = trained.sharing.model_copy(update={"inherit": None})
     for part, theirs in (("network", trained.network), ("sharing", shared)):
         if getattr(asked, part) != theirs:

@@ -9,6 +9,7 @@ from manyshot.cost import CostTable
 from manyshot.plugins import build
 from manyshot.space import Decision, SearchSpace
 from manyshot.train.plan import Sampler
+from manyshot.train.samplers.balanced import Balanced
 from manyshot.train.samplers.complement import Complement
 from manyshot.train.samplers.complexity import ComplexityDistribution, Grid
 from manyshot.train.samplers.fixed_rules import Fair, Only, Sandwich, Uniform
@@ -25,6 +26,7 @@ SAMPLERS: dict[str, Callable[..., Sampler]] = {
     "complement": Complement,
     "uniform": Uniform,
     "fair": Fair,
+    "balanced": Balanced,
     "sandwich": Sandwich,
     "relaxed": Relaxed,
     "shiftnas": ShiftNAS,
@@ -36,6 +38,7 @@ SAMPLERS: dict[str, Callable[..., Sampler]] = {
 
 __all__ = [
     "SAMPLERS",
+    "Balanced",
     "Complement",
     "ComplexityDistribution",
     "ConditionalTable",

@@ -97,7 +97,7 @@ class Grid:
         """
         if bins < 1:
             raise ValueError(f"grid: bins must be at least 1, got {bins}")
-        draws = numpy_rng(seed, "costs").integers(space.counts, size=(DRAWS, len(space)))
+        draws = space.draw(numpy_rng(seed, "costs"), DRAWS)
         tail = (1 - CENTRAL) / 2
         low, high = np.quantile(table(draws), (tail, 1 - tail)).tolist()
         if low == high:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import final
 
 import numpy as np
@@ -11,8 +12,18 @@ from manyshot.space import Arch, SearchSpace
 from manyshot.train.plan import Plan, PlannedPath, Stateless, Target
 
 
+class _OfAView(Stateless):
+    """A sampler that draws all it draws from its space, whichever view that is."""
+
+    space: SearchSpace
+
+    def narrow(self, space: SearchSpace, step: int) -> None:
+        """Draws from this view from now on."""
+        self.space = space
+
+
 @final
-class Uniform(Stateless):
+class Uniform(_OfAView):
     """Each decision uniform and independent.
 
     Reference: SPOS (Guo et al. 2020, arXiv:1904.00420). One uniform path per step is the paper's;
@@ -32,7 +43,7 @@ class Uniform(Stateless):
 
 
 @final
-class Fair(Stateless):
+class Fair(_OfAView):
     """Strict fairness: every option of every decision once per step.
 
     With m options everywhere, m paths are drawn from a random permutation per decision and their
@@ -50,19 +61,19 @@ class Fair(Stateless):
 
     def plan(self, rng: np.random.Generator, step: int) -> Plan:
         """M paths, m the largest number of options."""
-        counts = self.space.counts.tolist()
-        columns = [_rounds(n, max(counts), rng) for n in counts]
+        length = max(map(len, self.space.allowed))
+        columns = [_rounds(options, length, rng) for options in self.space.allowed]
         return Plan(tuple(PlannedPath(tuple(arch)) for arch in zip(*columns, strict=True)))
 
 
-def _rounds(options: int, length: int, rng: np.random.Generator) -> list[int]:
-    rounds = [rng.permutation(options) for _ in range(-(-length // options))]
+def _rounds(options: Sequence[int], length: int, rng: np.random.Generator) -> list[int]:
+    rounds = [rng.permutation(options) for _ in range(-(-length // len(options)))]
     drawn = np.concatenate(rounds)[:length]
     return [int(option) for option in rng.permutation(drawn)]
 
 
 @final
-class Sandwich(Stateless):
+class Sandwich(_OfAView):
     """The largest, the smallest and `random` uniform architectures per step, gradients summed.
 
     With `distil`, all but the largest learn from its detached predictions of the same step

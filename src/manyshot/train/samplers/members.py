@@ -42,14 +42,12 @@ class Members:
             grid: says where sub-spaces end.
             seed: of the draws.
         """
-        counts = np.asarray(space.counts)
-        log_total = float(np.log(counts).sum())
+        log_total = float(np.log([len(options) for options in space.allowed]).sum())
         if log_total <= math.log(DRAWS):
-            grids = np.meshgrid(*map(np.arange, counts.tolist()), indexing="ij")
+            grids = np.meshgrid(*map(np.array, space.allowed), indexing="ij")
             self.drawn = np.stack([own.ravel() for own in grids], axis=1).astype(np.int64)
         else:
-            drawn = numpy_rng(seed, "costs").integers(counts, size=(DRAWS, len(counts)))
-            self.drawn = drawn.astype(np.int64)
+            self.drawn = space.draw(numpy_rng(seed, "costs"), DRAWS)
         self._away = np.abs(table(self.drawn)[:, None] - grid.centres)
         bins = grid.bin_of(table(self.drawn))
         self.rows = [np.flatnonzero(bins == k) for k in range(len(grid))]

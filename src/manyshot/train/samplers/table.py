@@ -97,7 +97,7 @@ class ConditionalTable(Stateless):
             )
         self.cost, self.attempts = costs[metric], attempts
         self.grid = Grid.given(grid, self.cost, space, seed=seed)
-        drawn = numpy_rng(seed, "costs").integers(space.counts, size=(draws, len(space)))
+        drawn = space.draw(numpy_rng(seed, "costs"), draws)
         bins = self.grid.bin_of(self.cost(drawn))
         self.members = tuple(drawn[bins == k] for k in range(len(self.grid)))
         weights = np.array([len(m) for m in self.members], np.float64)
