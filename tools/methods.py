@@ -157,8 +157,8 @@ RELAXED: tuple[tuple[str, str, Mapping[str, Any], tuple[str, ...]], ...] = (
     ("FBNetV2", "FBNetV2 (Wan et al. 2020, arXiv:2004.05565), by its abstract. One convolution "
      "under the weighted sum of masks is the paper's; the price of costs is ours.",
      {"sampler.options.estimator": "gumbel"}, ("estimator=gumbel",)),
-    ("one stage", "Single-stage protocol (Subbotko et al. 2024, arXiv:2405.16610), by its abstract, "
-     "of which this has the protocol alone: what is judged is delivered.",
+    ("one stage", "Single-stage protocol (Subbotko et al. 2024, arXiv:2405.16610), by its "
+     "abstract, of which this has the protocol alone: what is judged is delivered.",
      {"sampler.options.estimator": "hard", "finish.mode": "inherit"}, ("estimator=hard",)),
     ("SD-DARTS", "SD-DARTS (Zhu et al. 2023, arXiv:2302.05629), by its abstract: snapshots vote on "
      "a mixture; the formula is ours.",
@@ -380,7 +380,7 @@ def _named(node: ast.AST) -> Iterator[str]:
                     if isinstance(key, ast.Constant) and isinstance(told, ast.Constant):
                         yield f"{key.value!s}={told.value!s}"
             case ast.Call(func=function, args=[ast.Constant(value=str(value)), *_]):
-                sections = {"searcher": "search"}
+                sections = {"searcher": "search", "shrinker": "shrink"}
                 kind = _name(function).removeprefix("make_")
                 yield f"{sections.get(kind, kind)}: {value}"
             case ast.Constant(value=str(value)) if "=" in value and len(value) < 80:
