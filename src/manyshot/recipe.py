@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -793,10 +793,6 @@ class SearchSettings(Section):
         if not isinstance(asked, Mapping):
             return values
         return {**values, "options": {**cls.model_fields["options"].default, **asked}}
-
-    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
-        """Without a reward, what it was before there were any: searches of then go on."""
-        return (pair for pair in super().__repr_args__() if pair != ("reward", RewardSettings()))
 
     @field_validator("budgets")
     @classmethod

@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar, cast, get_args
 
 import torch
 from accelerate import Accelerator, PartialState
+from pydantic import BaseModel
 from torch import nn
 
 from manyshot.cost import CostTable, FunctionCost, macs_table, params_table, size_table
@@ -74,6 +75,7 @@ from manyshot.recipe import (
     OptimiserSettings,
     Recipe,
     RecipeError,
+    RewardSettings,
     SnapshotsSettings,
     SupernetSettings,
     TaskSettings,
@@ -979,7 +981,7 @@ class Workspace:
             **({"crops": "files"} if self._crops_files() else {}),
             **({"sizes": "files"} if growth_of(settings) and self._reads_files() else {}),
             "images": images,
-            "more": [str(item) for item in more],
+            "more": [_told(item) for item in more],
         }
         if self.original.digest is not None:
             kept["weights"] = self.original.digest
@@ -1015,6 +1017,17 @@ class Workspace:
         weights = folder.final_weights(self.recipe)
         shifted = weights == folder.shifted
         load_weights(weights, self.net, self.weights_fingerprint(shifted=shifted))
+
+
+def _told(item: object) -> str:
+    """What identifies weights besides, as text: of settings all but those that came later.
+
+    Those are left out where they are off, so that weights of before are known.
+    """
+    if not isinstance(item, BaseModel):
+        return str(item)
+    later = {"sgld": 0.0, "snapshots": SnapshotsSettings(), "reward": RewardSettings()}
+    return " ".join(f"{k}={v!r}" for k, v in item if k not in later or v != later[k])
 
 
 def _turned_on(settings: Mapping[str, Any]) -> dict[str, Any]:
