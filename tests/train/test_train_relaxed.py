@@ -307,6 +307,14 @@ def test_what_is_pruned_has_no_weight_and_does_not_come_back():
     assert sampler.logits.grad[1] == 0 and sampler.logits.grad.isfinite().all()
 
 
+def test_costs_have_no_say_once_nothing_is_left_to_choose():
+    space = three()
+    sampler = relaxed(space, estimator="sigmoid", schedule="one_level", prune=0.1, cost_weight=0.5)
+    assert sampler.penalty(sampler.mixture(rng())) is not None
+    sampler.alive[:] = torch.tensor([True, False, False] * 3)
+    assert sampler.penalty(sampler.mixture(rng())) is None
+
+
 # -- final architectures ---------------------------------------------------------------------
 
 

@@ -193,7 +193,7 @@ class Relaxed:
         """What costs and entropy add to the loss of logits; None if nothing."""
         options, total = self.options, None
         weight = options.cost_weight if self._pruning is None else self._pruning.weight
-        if weight:
+        if weight and self.undecided:
             share = self._cost(mixture) / self._most
             now, target = float(share.detach()), options.cost_target
             if target is None:
@@ -206,6 +206,14 @@ class Relaxed:
             added = options.entropy_weight * entropy
             total = added if total is None else total + added
         return total
+
+    @property
+    def undecided(self) -> bool:
+        """Whether a decision has several options left, so that a price of costs can still choose.
+
+        Without that it would only make the last weights small, until batch norms see nothing.
+        """
+        return int(self.alive.sum()) > len(self._counts)
 
     @property
     def rests(self) -> bool:
