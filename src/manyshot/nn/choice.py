@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, final
 
 import torch
@@ -28,7 +28,8 @@ class _Bodies(dict[str, Callable[..., Any]]):
 class Choice(Layer):
     """A choice block, which holds all options of one decision; exactly one of them runs.
 
-    All options must agree in the shape of their output (`Supernet` checks it on request).
+    All options must agree in the shape of their output (`Supernet` checks it on request). Several
+    options may be one module, which runs once where options are mixed, with their weights added.
     """
 
     def __init__(
@@ -91,15 +92,26 @@ class Choice(Layer):
             return self._run(chosen, *args, **kwargs)
         if selection.policies.mode == "mixed":
             weights = selection.policies.weights[self.decision]
-            run = [i for i, weight in enumerate(weights) if weight]
-            return mix(policy, {i: self._beside(i, *args, **kwargs) for i in run}, self.path)
+            run = self._alike(i for i, weight in enumerate(weights) if weight)
+            return mix(policy, {t: self._beside(t[0], *args, **kwargs) for t in run}, self.path)
         if selection.policies.mode == "active":
             return pick(policy, {chosen: self._run(chosen, *args, **kwargs)}, self.path)
         outputs = {chosen: self._beside(chosen, *args, **kwargs)}
         with torch.no_grad():
-            others = (i for i in range(len(self._names)) if i != chosen)
-            outputs |= {i: self._beside(i, *args, **kwargs) for i in others}
+            for alike in self._alike(range(len(self._names))):
+                first = chosen if chosen in alike else alike[0]
+                if first not in outputs:
+                    outputs[first] = self._beside(first, *args, **kwargs)
+                outputs |= {i: outputs[first] for i in alike}
         return pick(policy, outputs, self.path)
+
+    def _alike(self, options: Iterable[int]) -> list[tuple[int, ...]]:
+        """Options by the module that they are, in their order."""
+        groups: dict[int, tuple[int, ...]] = {}
+        for i in options:
+            module = id(self.option(i))
+            groups[module] = (*groups.get(module, ()), i)
+        return list(groups.values())
 
     def _beside(self, index: int, *args: Any, **kwargs: Any) -> Any:
         where = f"choice {self.path!r}: option {self._names[index]!r}"

@@ -171,12 +171,13 @@ class _Gate(torch.autograd.Function):
         return entry_grad, None, None if ctx.runs else grad, grad if ctx.runs else None
 
 
-def mix(policy: Tensor, outputs: Mapping[int, Any], path: str) -> Tensor:
+def mix(policy: Tensor, outputs: Mapping[tuple[int, ...], Any], path: str) -> Tensor:
     """What leaves a choice block whose options are mixed: the sum of outputs times their weights.
 
     Args:
         policy: the weights of all options.
-        outputs: what those options give that have a weight, by option index.
+        outputs: what those options give that have a weight, by the indices of options that are one
+            module.
         path: where the block is, for messages.
 
     Raises:
@@ -184,7 +185,10 @@ def mix(policy: Tensor, outputs: Mapping[int, Any], path: str) -> Tensor:
     """
     for output in outputs.values():
         _check_tensor(output, f"choice {path!r}")
-    weighed = (policy[option].to(output) * output for option, output in outputs.items())
+    weighed = (
+        functools.reduce(torch.add, [policy[option] for option in options]).to(output) * output
+        for options, output in outputs.items()
+    )
     total: Tensor = functools.reduce(torch.add, weighed)
     return total
 
