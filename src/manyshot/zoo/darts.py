@@ -311,7 +311,8 @@ def to_genotype(arch: Arch, *, none: bool = False) -> dict[str, list[tuple[str, 
             raise IndexError
     except IndexError:
         raise ValueError(
-            f"darts: architecture {arch!r} is not of {len(arch) - len(left)} options of this space"
+            f"darts: architecture {arch!r} is not of {len(KINDS)} times 17 options, of pairs of "
+            f"nodes and of 0..{len(operations) - 1}"
         ) from None
     return genotype
 
