@@ -67,6 +67,13 @@ class RelaxedOptions:
     softmax over the group, times its size, that learns besides (the edge normalisation of
     PC-DARTS)."""
 
+    summed: Sequence[str] = ()
+    """Names of decisions between sets of parts, or patterns such as `*.inputs*`: which of its edges
+    a node sums. All parts have weight one in the mixture, these decisions learn nothing, and the
+    final architecture has the set whose parts are strongest, each by its largest weight of an
+    option that is not excluded (DARTS). Without, sets learn as other options do, and a part has the
+    sum of the weights of the sets that hold it."""
+
     entropy_weight: float = 0.0
     """This much of the mean entropy of decisions, in nats, is added to the loss; negative spreads
     weights, positive gathers them."""
@@ -111,6 +118,11 @@ class RelaxedOptions:
         if self.edges and self.estimator == "hard":
             raise ValueError(
                 "edges multiply weights, and those of estimator = 'hard' are one-hot: take another"
+            )
+        if self.summed and self.estimator == "hard":
+            raise ValueError(
+                "summed lets all parts run, and those of estimator = 'hard' are one architecture: "
+                "take another, or leave it out"
             )
         if self.skip is not None and self.estimator == "hard":
             raise ValueError(
