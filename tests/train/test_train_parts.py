@@ -5,12 +5,14 @@ import functools
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import manyshot as ms
 from manyshot.cost import CostTable
 from manyshot.space import SearchSpace, choose
 from manyshot.testing.samplers import SamplerSuite
 from manyshot.train import Relaxed, RelaxedOptions
+from manyshot.train.gradients import accumulate
 from manyshot.train.parts import Parts
 from manyshot.zoo.darts import KINDS, PAIRS, darts, to_genotype
 
@@ -57,6 +59,14 @@ class TestSummedAndPruned(SamplerSuite):
         return relaxed(space, summed=["inputs"], prune_every=4, cost_weight=0.1, **options)
 
 
+class TestPartial(SamplerSuite):
+    def spaces(self) -> list[SearchSpace]:
+        return [node(3)]
+
+    def make_sampler(self, space: SearchSpace) -> Relaxed:
+        return relaxed(space, partial={"edge*": 4}, edges=[["edge0", "edge2"]], lr=0.1)
+
+
 @functools.cache
 def cell_space() -> SearchSpace:
     with torch.device("meta"):
@@ -76,8 +86,9 @@ def test_parts_are_what_matters_only_with_a_set():
 def test_every_edge_has_weight_one_and_sets_do_not_learn():
     space = node(4)
     sampler = relaxed(space, summed=["inputs"], spread=1.0)
-    for mixture in (sampler.mixture(torch.Generator()), sampler.settled()):
-        assert mixture is not None
+    settled = sampler.settled()
+    assert settled is not None and settled.policy is not None
+    for mixture in (sampler.mixture(torch.Generator()), settled.policy):
         torch.testing.assert_close(mixture[space.decisions[0]], torch.full((6,), 1 / 3))
         assert not mixture[space.decisions[0]].requires_grad
         softmax = torch.split(sampler.logits, space.counts.tolist())[1].softmax(0)
@@ -142,6 +153,28 @@ def test_the_entropy_is_of_what_learns():
     torch.testing.assert_close(penalty.detach(), expected)
 
 
+def test_partial_goes_through_the_loop_and_the_probe():
+    torch.manual_seed(0)
+    convs = [nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 1)]
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3)]
+    net = ms.Supernet(nn.Sequential(ms.nn.Choice(convs, "edge"), *head))
+    sampler = relaxed(net.space, partial={"edge": 4}, edges=[["edge"]])
+    x, y = torch.randn(5, 8, 6, 6), torch.arange(5) % 3
+    plan = sampler.plan(np.random.default_rng(0), 0)
+    accumulate(net, plan, x, y, largest=net.space.largest)
+    choice = net.model[0]
+    for conv in choice.options.values():
+        reached = conv.weight.grad.abs().sum((2, 3)) > 0
+        assert reached[:2, :2].all()
+        assert reached.sum() == 4
+    probe = sampler.probe(np.random.default_rng(0), 1, 10)
+    assert probe is not None
+    assert probe.paths[0].partial == {choice.decision: 4}
+    settled = sampler.settled()
+    assert settled is not None
+    assert settled.partial == {choice.decision: 4}
+
+
 def test_what_are_no_sets_is_refused():
     space = node(3)
     odd = choose(["a", "b"], "odd")
@@ -154,6 +187,8 @@ def test_what_are_no_sets_is_refused():
         (uneven, {"summed": ["odd"]}, "more often than others .'part' by 1, 'other' by 2"),
         (space, {"summed": ["inputs"], "estimator": "hard"}, "summed lets all parts run"),
         (space, {"edges": [["edge0"], ["edge0"]]}, "edges name 'edge0' 2 times"),
+        (space, {"partial": {"edges": 4}}, "partial names 'edges'; decisions are inputs, edge0"),
+        (space, {"partial": {"edge0": 4}, "estimator": "hard"}, "partial is of options that are"),
     ):
         with pytest.raises(ValueError, match=message):
             relaxed(of, **options)

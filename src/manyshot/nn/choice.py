@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, final
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from manyshot.nn.layer import Extraction, Layer
+from manyshot.nn.partial import partly, parts_now
 from manyshot.nn.policy import blend, gate, mix, pick, reading
 from manyshot.nn.selection import active
 from manyshot.space import Decision, choose
@@ -83,7 +84,8 @@ class Choice(Layer):
         """Runs the chosen option.
 
         With full masks the others run too, without gradients, for the gradient of the policy. Mixed
-        run all that have a weight, and their weighted sum is what leaves.
+        run all that have a weight, and their weighted sum is what leaves; on a part of the channels
+        alone, if the selection says so.
         """
         selection = active(self)
         chosen = selection.option(self.decision)
@@ -93,7 +95,14 @@ class Choice(Layer):
         if selection.policies.mode == "mixed":
             weights = selection.policies.weights[self.decision]
             run = self._alike(i for i, weight in enumerate(weights) if weight)
-            return mix(policy, {t: self._beside(t[0], *args, **kwargs) for t in run}, self.path)
+
+            def mixed(*args: Any, **kwargs: Any) -> Tensor:
+                return mix(policy, {t: self._beside(t[0], *args, **kwargs) for t in run}, self.path)
+
+            parts = selection.policies.partial.get(self.decision, 1)
+            if parts == 1:
+                return mixed(*args, **kwargs)
+            return partly(parts, mixed, args, kwargs, policy.sum(), f"choice {self.path!r}")
         if selection.policies.mode == "active":
             return pick(policy, {chosen: self._run(chosen, *args, **kwargs)}, self.path)
         outputs = {chosen: self._beside(chosen, *args, **kwargs)}
@@ -119,7 +128,7 @@ class Choice(Layer):
 
     def _run(self, index: int, *args: Any, **kwargs: Any) -> Any:
         name = self._names[index]
-        if self.training and name in self._compiled:
+        if self.training and name in self._compiled and parts_now() == 1:
             return self._compiled[name](*args, **kwargs)
         return self.options[name](*args, **kwargs)
 

@@ -53,9 +53,15 @@ class Policies:
         by_decision: for some decisions, a tensor (options,): one-hot, or weights that mix.
         mode: how layers mask (see `MaskMode`).
         weights: where they mix, the same as numbers, read in one transfer.
+        partial: where they mix, the part of the channels that they mix (see `nn/partial.py`).
     """
 
-    def __init__(self, by_decision: Mapping[Decision, Tensor], mode: MaskMode) -> None:
+    def __init__(
+        self,
+        by_decision: Mapping[Decision, Tensor],
+        mode: MaskMode,
+        partial: Mapping[Decision, int] | None = None,
+    ) -> None:
         """Looks at weights that mix.
 
         Raises:
@@ -63,6 +69,7 @@ class Policies:
                 between numbers do not sum to one.
         """
         self.by_decision, self.mode = by_decision, mode
+        self.partial = partial or {}
         self.weights = _checked_weights(by_decision) if mode == "mixed" else {}
         self._masks: dict[tuple[MaskKind, Size], Tensor] = {}
         self._largest: dict[Size, Number] = {}

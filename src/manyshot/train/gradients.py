@@ -93,7 +93,7 @@ def accumulate(
             if path.policy_share < 1:
                 apart.append((path, leaves))
             else:
-                masked = {"policy": leaves, "masks": path.masks}
+                masked = {"policy": leaves, **path.masking}
         outputs = forward(images, path.arch, **masked)
         loss = _loss(path, outputs, targets, teachers, task=task, loss_of=loss_of, largest=largest)
         backward(_weighed(loss, share * path.weight))
@@ -104,7 +104,7 @@ def accumulate(
         rows = policy_rows(batch_of(images), path.policy_share)
         some, few = in_parts(images, rows)[0], in_parts(targets, rows)[0]
         taught = {who: in_parts(known, rows)[0] for who, known in teachers.items()}
-        outputs = forward(some, path.arch, policy=leaves, masks=path.masks)
+        outputs = forward(some, path.arch, policy=leaves, **path.masking)
         loss = _loss(path, outputs, few, taught, task=task, loss_of=loss_of, largest=largest)
         backward_into(list(leaves.values()))(_weighed(loss, share * path.weight))
     _pass_on(learnt, plan.penalty, share)

@@ -41,7 +41,7 @@ class Relaxed:
 
     References: Liu et al. 2019, DARTS (arXiv:1806.09055): softmax, `bilevel` and `unrolled`, Adam
     and its rates; by its public code `summed`. Dong & Yang 2019, GDAS (arXiv:1910.04465): `hard`,
-    with a temperature that falls. Xu et al. 2020, PC-DARTS (arXiv:1907.05737): `edges`, without its partial channels. Chu et al.
+    with a temperature that falls. Xu et al. 2020, PC-DARTS (arXiv:1907.05737): `edges` and `partial`. Chu et al.
     2021, DARTS- (arXiv:2009.01027): `skip`. Bi et al. 2020, GOLD-NAS (arXiv:2007.03331): `sigmoid`,
     `one_level`, `prune` and its schedule (`manyshot.train.pruning`). Dong & Yang 2019, TAS
     (arXiv:1905.09717): `two` and `cost_target`. Wan et al. 2020, FBNetV2 (arXiv:2004.05565):
@@ -91,6 +91,11 @@ class Relaxed:
         self._groups = self._edges(space)
         self._edge_logits = nn.Parameter(torch.zeros(sum(map(len, self._groups))))
         self._sets = self._summed(space)
+        self._partial = {
+            space.decisions[i]: parts
+            for pattern, parts in options.partial.items()
+            for i in self._matching(pattern, "partial")
+        }
         self._skips = self._named(options.skip, "skip") if options.skip is not None else None
         self._excluded = torch.zeros(sum(self._counts), dtype=torch.bool)
         for name in options.exclude:
@@ -129,14 +134,16 @@ class Relaxed:
 
     def _summed(self, space: SearchSpace) -> dict[int, Parts]:
         """The parts of decisions that do not learn, by position."""
-        names = [str(decision.name) for decision in space.decisions]
-        sets: dict[int, Parts] = {}
-        for pattern in self.options.summed:
-            at = [i for i, name in enumerate(names) if fnmatchcase(name, pattern)]
-            if not at:
-                raise ValueError(f"summed names {pattern!r}; decisions are {', '.join(names)}")
-            sets |= {i: Parts.of(space, space.decisions[i]) for i in at}
-        return sets
+        at = [i for pattern in self.options.summed for i in self._matching(pattern, "summed")]
+        return {i: Parts.of(space, space.decisions[i]) for i in at}
+
+    def _matching(self, pattern: str, option: str) -> list[int]:
+        """The positions of decisions whose names match."""
+        names = [str(decision.name) for decision in self.space.decisions]
+        at = [i for i, name in enumerate(names) if fnmatchcase(name, pattern)]
+        if not at:
+            raise ValueError(f"{option} names {pattern!r}; decisions are {', '.join(names)}")
+        return at
 
     def _parameters(self) -> list[nn.Parameter]:
         return [self.logits, *([self._edge_logits] if self._groups else [])]
@@ -185,8 +192,8 @@ class Relaxed:
             parts = [p + self.skip_weight * s for p, s in zip(parts, skips, strict=True)]
         return dict(zip(self.space.decisions, parts, strict=True))
 
-    def settled(self) -> dict[Decision, Tensor] | None:
-        """The weights that mix options at the end, without draws; None if one of them runs."""
+    def settled(self) -> PlannedPath | None:
+        """A path with the weights that mix options at the end, without draws; None if one runs."""
         if self.options.estimator == "hard":
             return None
         parts = self.probabilities()
@@ -194,7 +201,8 @@ class Relaxed:
             parts[i] = share.detach() * parts[i]
         for i, sets in self._sets.items():
             parts[i] = torch.full_like(parts[i], sets.weight)
-        return dict(zip(self.space.decisions, parts, strict=True))
+        mixture = dict(zip(self.space.decisions, parts, strict=True))
+        return self._path(mixture)
 
     def _edge_shares(self) -> dict[int, Tensor]:
         """What the weights of decisions in groups of edges are multiplied by, by position."""
@@ -258,8 +266,12 @@ class Relaxed:
         arch = self._arch(mixture)
         if self.options.estimator == "hard" and not learns:
             return Plan((PlannedPath(arch),))
-        path = PlannedPath(arch, policy=mixture, masks=self.masks)
-        return Plan((path,), self.penalty(mixture) if learns else None)
+        return Plan((self._path(mixture),), self.penalty(mixture) if learns else None)
+
+    def _path(self, mixture: Mapping[Decision, Tensor]) -> PlannedPath:
+        """A path that mixes options by weights, of which an architecture is only named."""
+        partial = self._partial or None
+        return PlannedPath(self._arch(mixture), policy=mixture, masks=self.masks, partial=partial)
 
     def _arch(self, mixture: Mapping[Decision, Tensor]) -> Arch:
         return tuple(int(mixture[decision].argmax()) for decision in self.space.decisions)
@@ -273,14 +285,13 @@ class Relaxed:
         self.progress, self._asked = step / steps, None
         self._news = step % self.options.period == 0 or step == steps
         if self._pruning is not None and step % self.options.prune_every == 0 and not self.rests:
-            weights = torch.cat(
-                [p + (i in self._sets) for i, p in enumerate(self.probabilities())]
-            )  # of sets none is left out
+            each = enumerate(self.probabilities())
+            weights = torch.cat([p + (i in self._sets) for i, p in each])  # no set is left out
             self.alive = self._pruning.round(weights, self.alive, self._counts)
         if self._apart is None or self.rests or step % self.options.every:
             return None
         self._asked = self.mixture(_generator(rng))
-        path = PlannedPath(self._arch(self._asked), policy=self._asked, masks=self.masks)
+        path = self._path(self._asked)
         unrolled = self.options.schedule == "unrolled"
         return Probe((path,), images=self.options.images, gradients=True, unrolled=unrolled)
 
