@@ -167,7 +167,12 @@ class Wider(nn.Module):
             4,
             "2 groups of a convolution are not 4 equal parts",
         ),
-        ([nn.AvgPool2d(2, 3), nn.MaxPool2d(2, 3)], (2, 4, 8, 8), 2, "no max pool of a whole factor"),
+        (
+            [nn.AvgPool2d(2, 3), nn.MaxPool2d(2, 3)],
+            (2, 4, 8, 8),
+            2,
+            "no max pool of a whole factor",
+        ),
         ([nn.GroupNorm(1, 4), nn.Identity()], (2, 4, 4, 4), 2, "cannot run on 2 of 4 channels"),
     ],
 )

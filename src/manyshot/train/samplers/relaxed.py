@@ -35,20 +35,20 @@ class Relaxed:
     from (`schedule`), what is added to their loss (`cost_weight`, `entropy_weight`), what keeps
     them from collapsing (`warmup`, `skip`, `edges`, `prune`), and which decisions do not learn
     (`summed`). Every path runs all options that have a weight, so that memory and time of a choice
-    block are those of all its options together; `hard` runs one. Final architectures have the largest weights within a budget
-    (`search.name = "generator"`), which are then scored and finished as any other: what is lost by
-    that is the discretisation gap.
+    block are those of all its options together; `hard` runs one. Final architectures have the
+    largest weights within a budget (`search.name = "generator"`), which are then scored and
+    finished as any other: what is lost by that is the discretisation gap.
 
     References: Liu et al. 2019, DARTS (arXiv:1806.09055): softmax, `bilevel` and `unrolled`, Adam
     and its rates; by its public code `summed`. Dong & Yang 2019, GDAS (arXiv:1910.04465): `hard`,
-    with a temperature that falls. Xu et al. 2020, PC-DARTS (arXiv:1907.05737): `edges` and `partial`. Chu et al.
-    2021, DARTS- (arXiv:2009.01027): `skip`. Bi et al. 2020, GOLD-NAS (arXiv:2007.03331): `sigmoid`,
-    `one_level`, `prune` and its schedule (`manyshot.train.pruning`). Dong & Yang 2019, TAS
-    (arXiv:1905.09717): `two` and `cost_target`. Wan et al. 2020, FBNetV2 (arXiv:2004.05565):
-    `gumbel` over masks of sizes. Ours: logits learn after a step of the weights, not before; their
-    held-out loss is that of the network in eval mode, normalised by the batch; the unrolled step is
-    without momentum; sizes are mixed by masks everywhere, where TAS interpolates channels; how
-    budgets are met (`likeliest_within`).
+    with a temperature that falls. Xu et al. 2020, PC-DARTS (arXiv:1907.05737): `edges` and
+    `partial`. Chu et al. 2021, DARTS- (arXiv:2009.01027): `skip`. Bi et al. 2020, GOLD-NAS
+    (arXiv:2007.03331): `sigmoid`, `one_level`, `prune` and its schedule (`manyshot.train.pruning`).
+    Dong & Yang 2019, TAS (arXiv:1905.09717): `two` and `cost_target`. Wan et al. 2020, FBNetV2
+    (arXiv:2004.05565): `gumbel` over masks of sizes. Ours: logits learn after a step of the
+    weights, not before; their held-out loss is that of the network in eval mode, normalised by the
+    batch; the unrolled step is without momentum; sizes are mixed by masks everywhere, where TAS
+    interpolates channels; how budgets are met (`likeliest_within`).
 
     Attributes:
         logits: (options of all decisions,), one decision after the other.
