@@ -182,12 +182,16 @@ def test_what_are_no_sets_is_refused():
     held = {part: [((odd, frozenset({0})),)], other: [((odd, frozenset({0, 1})),)]}
     uneven = SearchSpace([odd, part, other], uses=held)
     for of, options, message in (
-        (space, {"summed": ["edges*"]}, r"summed names 'edges\*'; decisions are inputs, edge0"),
+        (
+            space,
+            {"summed": ["edges*"]},
+            r"summed = 'edges\*': no decision has such a name; they are in",
+        ),
         (space, {"summed": ["width0"]}, "no decision matters only under some options of 'width0'"),
         (uneven, {"summed": ["odd"]}, "more often than others .'part' by 1, 'other' by 2"),
         (space, {"summed": ["inputs"], "estimator": "hard"}, "summed lets all parts run"),
         (space, {"edges": [["edge0"], ["edge0"]]}, "edges name 'edge0' 2 times"),
-        (space, {"partial": {"edges": 4}}, "partial names 'edges'; decisions are inputs, edge0"),
+        (space, {"partial": {"edges": 4}}, "partial = 'edges': no decision has such a name"),
         (space, {"partial": {"edge0": 4}, "estimator": "hard"}, "partial is of options that are"),
     ):
         with pytest.raises(ValueError, match=message):

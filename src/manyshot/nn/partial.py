@@ -83,9 +83,11 @@ class _Slices(TorchFunctionMode):
         *rest: Any,
         **named: Any,
     ) -> Tensor:
-        own = (running_mean, running_var, weight, bias)
-        first = [t if t is None else t[: self._first(len(t), "batch norm")] for t in own]
-        return F.batch_norm(input, *first, *rest, **named)
+        mean, variance, scale, shift = (
+            t if t is None else t[: self._first(len(t), "features of a batch norm")]
+            for t in (running_mean, running_var, weight, bias)
+        )
+        return F.batch_norm(input, mean, variance, scale, shift, *rest, **named)
 
     def _first(self, count: int, what: str) -> int:
         if count % self.parts:
@@ -179,4 +181,5 @@ def _pooled(x: Tensor, sides: Sequence[int], where: str) -> Tensor:
 
 def _shuffled(x: Tensor, parts: int) -> Tensor:
     """The first channel of every part, then the second of every part, and so on."""
-    return x.unflatten(1, (parts, -1)).transpose(1, 2).flatten(1, 2)
+    apart = x.view(len(x), parts, x.shape[1] // parts, *x.shape[2:])
+    return apart.transpose(1, 2).reshape(x.shape)

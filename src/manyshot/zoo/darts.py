@@ -148,7 +148,8 @@ class Node(nn.Module):
         """The nodes before, each (B, C, H, W), to this one."""
         given = [edge(x) for edge, x in zip(self.edges, nodes, strict=True)]
         something = [tensor for tensor in given if not is_nothing(tensor)]
-        return functools.reduce(torch.add, something or given[:1])
+        total: Tensor = functools.reduce(torch.add, something or given[:1])
+        return total
 
 
 class DartsCell(nn.Module):
@@ -299,14 +300,14 @@ def to_genotype(arch: Arch, *, none: bool = False) -> dict[str, list[tuple[str, 
         ValueError: if it is not of the space.
     """
     operations = OPERATIONS if none else OPERATIONS[1:]
-    left, genotype = list(arch), {}
+    left = list(arch)
+    genotype: dict[str, list[tuple[str, int]]] = {kind: [] for kind in KINDS}
     try:
         for kind in KINDS:
-            genotype[kind] = genes = []
             for node, pairs in PAIRS.items():
                 pair = pairs[_option(left, len(pairs))] if len(pairs) > 1 else pairs[0]
                 edges = [operations[_option(left, len(operations))] for _ in range(node)]
-                genes += [(edges[source], source) for source in pair]
+                genotype[kind] += [(edges[source], source) for source in pair]
         if left:
             raise IndexError
     except IndexError:

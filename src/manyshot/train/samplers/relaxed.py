@@ -116,7 +116,7 @@ class Relaxed:
         names = [str(each) for d in self.space.decisions for each in d.options]
         if name not in names:
             raise ValueError(
-                f"{option} = {name!r} is no option of this space, which has "
+                f"{option} = {name!r}: it is no option of this space, which has "
                 f"{', '.join(dict.fromkeys(names))}"
             )
         return torch.tensor([each == name for each in names])
@@ -142,7 +142,9 @@ class Relaxed:
         names = [str(decision.name) for decision in self.space.decisions]
         at = [i for i, name in enumerate(names) if fnmatchcase(name, pattern)]
         if not at:
-            raise ValueError(f"{option} names {pattern!r}; decisions are {', '.join(names)}")
+            raise ValueError(
+                f"{option} = {pattern!r}: no decision has such a name; they are {', '.join(names)}"
+            )
         return at
 
     def _parameters(self) -> list[nn.Parameter]:
