@@ -20,13 +20,14 @@ class Parts:
 
     Attributes:
         members: the positions of the parts in the space.
+        holds: (options, parts), which option holds which.
         weight: at which weight of all options every part has weight one: one over the number of
             options that hold it. Of pairs of n edges that is 1 / (n - 1).
     """
 
     def __init__(self, members: Sequence[int], holds: Tensor, weight: float) -> None:
         """By which options, (options, parts), hold which parts."""
-        self.members, self.weight, self._holds = tuple(members), weight, holds
+        self.members, self.weight, self.holds = tuple(members), weight, holds
 
     @classmethod
     def of(cls, space: SearchSpace, decision: Decision) -> Self:
@@ -70,4 +71,4 @@ class Parts:
             strengths: (parts,).
         """
         logs = strengths.log()
-        return torch.stack([logs[row].sum() for row in self._holds]).softmax(0)
+        return torch.stack([logs[row].sum() for row in self.holds]).softmax(0)
