@@ -47,6 +47,21 @@ class TestSparse(SamplerSuite):
         return sparse(space, sets=["inputs"], exclude=["none"], lr=0.1, every=4)
 
 
+class TestAlone(SamplerSuite):
+    def make_sampler(self, space: SearchSpace) -> Sparse:
+        return sparse(space, lr=0.1, every=4)
+
+
+def test_numbers_have_weight_one_and_a_gradient():
+    space = SearchSpace([choose([1, 2, 3], "width")])
+    sampler = sparse(space, spread=1.0)
+    weights = sampler.mixture()[space.decisions[0]]
+    assert weights.tolist() == [float(i == sampler.architecture()[0]) for i in range(3)]
+    weights.sum().backward()
+    assert sampler.compressed.grad is not None
+    assert sampler.compressed.grad.any()
+
+
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 10**6), st.integers(2, 24), st.sampled_from([1e-4, 1e-2, 1.0]))
 def test_codes_satisfy_the_conditions_of_a_solution(seed, size, penalty):
@@ -168,9 +183,7 @@ def test_codes_are_recovered_when_it_is_time():
 
 def test_what_does_not_fit_is_refused():
     space = node(3)
-    numbers = SearchSpace([choose([1, 2], "width")])
     for of, options, message in (
-        (numbers, {}, "'width' is between numbers, of which a sparse code has no mixture"),
         (space, {"sets": ["x"]}, "sets = 'x': no decision has such a name"),
         (space, {"sets": ["alone"]}, "are no sets of parts"),
         (space, {"exclude": ["x"]}, "exclude = 'x': there is no such option"),

@@ -93,10 +93,11 @@ class Sparse:
 
     Reference: Yang et al. 2020, ISTA-NAS (arXiv:2010.06176), two stages, by its abstract and its
     public code (iboing/ISTA-NAS): the problem, the dictionary, weights between recoveries, Adam and
-    its rates, dims and penalty. Ours: FISTA in place of a commercial solver; a node's two largest
-    entries are of different edges, where the code allows two of one; decisions that are no parts of
-    sets have codes by themselves; b learns after a step of the weights, not before; how a budget is
-    met. Their one stage, in which weights go on to be the final network's, is left out.
+    its rates, dims and penalty. Ours: a number is chosen at weight one, with the gradient of its
+    entry, as weights of sizes have to sum to one; FISTA in place of a commercial solver; a node's
+    two largest entries are of different edges, where the code allows two of one; decisions that are
+    no parts of sets have codes by themselves; b learns after a step of the weights, not before; how
+    a budget is met. Their one stage, in which weights go on to be the final network's, is left out.
     """
 
     probes = True
@@ -113,25 +114,19 @@ class Sparse:
         """A sampler of `space`, whose codes are recovered for the first time.
 
         Args:
-            space: the search space, of decisions between names.
+            space: the search space.
             costs: its cost tables by metric.
             options: see there; by default those of the authors' code.
             seed: of dictionaries, and of compressed codes at first.
 
         Raises:
-            ValueError: for decisions between numbers, an unknown metric, names that the space does
-                not have, or options all of which are excluded.
+            ValueError: for an unknown metric, names that the space does not have, or options all of
+                which are excluded.
         """
         self.options = options = options or SparseOptions()
         if options.metric not in costs:
             have = ", ".join(sorted(costs))
             raise ValueError(f"metric = {options.metric!r}: there are no such costs, have {have}")
-        for decision in space.decisions:
-            if decision.is_number:
-                raise ValueError(
-                    f"{decision.name!r} is between numbers, of which a sparse code has no mixture: "
-                    "take sampler.name = 'relaxed', or choices between named options alone"
-                )
         self.space, self.table = space, costs[options.metric]
         self._units = self._made_units()
         rng = torch_generator(seed, "dictionaries")
@@ -221,6 +216,8 @@ class Sparse:
             step = some.T @ target - some.T @ some @ entry_values + entry_values
             for i, entry, value in zip(parts, entries, step, strict=True):
                 one = torch.eye(sizes[i], dtype=torch.float64)[entry]
+                if self.space.decisions[unit.members[i]].is_number:
+                    value = 1 + value - value.detach()  # noqa: PLW2901
                 weights[unit.members[i]] = value * one
             if unit.chooses is not None:
                 options = len(self.space.decisions[unit.chooses].options)
