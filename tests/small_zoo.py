@@ -19,6 +19,7 @@ SMALL = {
     "bignas": {"resolutions": (16, 24)},
     "cell": {"width": 4, "cells": 1},
     "convnet": {"width": 8, "image_size": 16},
+    "darts": {"width": 2, "cells": 3},
     "macro": {"width": 4},
     "mbv2_se": {"widths": (8,), "repeats": (2,), "strides": (2,)},
     "shufflenet": {"widths": (8, 12), "repeats": (2, 2), "strides": (2, 2), "stem": 4, "tail": 16},

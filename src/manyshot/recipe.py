@@ -24,7 +24,17 @@ from manyshot.toml import dumps, override, read
 Positive = Annotated[int, Field(ge=1, le=10**9)]
 NotNegative = Annotated[int, Field(ge=0, le=10**18)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-Plain = str | bool | int | float | list[int] | list[float] | list[str]
+Plain = (
+    str
+    | bool
+    | int
+    | float
+    | list[int]
+    | list[float]
+    | list[str]
+    | list[list[str]]
+    | dict[str, int]
+)
 Options = dict[str, Plain]
 
 

@@ -24,6 +24,7 @@ STREAMS = {
     "simplex_net": "initial weights of a simplex-net",
     "generator": "initial weights of an architecture generator",
     "logits": "the first logits of options that are mixed",
+    "dictionaries": "dictionaries of sparse codes, and what these are compressed to at first",
     "classifier": "initial weights of a new classifier",
     "order": "the order of training images, by epoch",
     "shift": "random shifts of images, by epoch",

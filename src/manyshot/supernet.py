@@ -17,6 +17,7 @@ from manyshot.nn.batch_norm import (
     Collector,
     MaskedStatistics,
 )
+from manyshot.nn.choice import Choice
 from manyshot.nn.converted import Conversion
 from manyshot.nn.extract import extract
 from manyshot.nn.inputs import Inputs, as_call, inputs_of
@@ -26,7 +27,7 @@ from manyshot.nn.placement import LEFT, Placement
 from manyshot.nn.policy import MaskMode, Policies, check_known, check_policies
 from manyshot.nn.selection import Selection, Statistics, activate
 from manyshot.nn.shapes import check_options
-from manyshot.nn.structure import adopt, compile_options, search_space, walk
+from manyshot.nn.structure import adopt, compile_options, search_space, sizes_of, walk
 from manyshot.sharing import OneShot, Phase, PlacesChannels, Sharing
 from manyshot.space import Arch, Decision
 
@@ -106,6 +107,7 @@ class Supernet(nn.Module):
         self.sharing.attach(self.model, self.space)
         self._places = isinstance(self.sharing, PlacesChannels)  # asked in every forward
         self._masks_agree = False
+        self._checked_partial: set[Decision] = set()
         self.conversion: Conversion | None = None
         self.input_shape = None if input_shape is None else tuple(input_shape)
         self.example_inputs: Inputs = None
@@ -125,6 +127,7 @@ class Supernet(nn.Module):
         policy: Mapping[Decision, Tensor] | None = None,
         masks: MaskMode = "full",
         placement: Placement | None = None,
+        partial: Mapping[Decision, int] | None = None,
     ) -> Any:
         """Runs one architecture.
 
@@ -148,6 +151,9 @@ class Supernet(nn.Module):
                 weights of choice blocks give what their architecture gives, bit for bit.
             masks: with a policy, `full`, `active` or `mixed` (see `manyshot.nn.policy.MaskMode`).
             placement: which channels widths use; by default `placement(arch)`.
+            partial: where options are mixed, for some decisions in how many equal parts channels
+                are cut of which the first alone is mixed; the others pass by (PC-DARTS, see
+                `manyshot.nn.partial`). In 1 part it is as without.
 
         Returns:
             What the model returns, usually logits (B, classes).
@@ -155,9 +161,9 @@ class Supernet(nn.Module):
         Raises:
             ValueError: if `arch` is not in the space, `stats` or `mixture` belong to another
                 architecture or placement, a policy is not one-hot, of another option than `arch`
-                has, or of other than the first channels, or options are mixed by weights that are
-                not allowed, of a sharing scheme that gives paths weights of their own, or with
-                calibrated statistics.
+                has, or of other than the first channels, options are mixed by weights that are not
+                allowed, of a sharing scheme that gives paths weights of their own, or with
+                calibrated statistics, or parts of channels are asked for of what has none.
             RuntimeError: in eval mode without statistics, if there is a batch norm on the path.
             MasksDisagree: if the network does with masks something else than with slices; the
                 message names the first module that differs.
@@ -173,15 +179,8 @@ class Supernet(nn.Module):
             if (masks == "full" or sizes) and not self._masks_agree:
                 check_agreement(self, inputs)
                 self._masks_agree = True
-        with self.selecting(
-            arch,
-            stats,
-            phase=phase,
-            mixture=mixture,
-            policy=policy,
-            masks=masks,
-            placement=placement,
-        ):
+        how: dict[str, Any] = {"policy": policy, "masks": masks, "partial": partial}
+        with self.selecting(arch, stats, phase=phase, mixture=mixture, placement=placement, **how):
             args, kwargs = as_call(inputs)
             return self.model(*args, **kwargs)
 
@@ -234,6 +233,7 @@ class Supernet(nn.Module):
         policy: Mapping[Decision, Tensor] | None = None,
         masks: MaskMode = "full",
         placement: Placement | None = None,
+        partial: Mapping[Decision, int] | None = None,
     ) -> Iterator[Selection]:
         """Makes `arch` active for the modules called inside, for example `net.model.stages()`.
 
@@ -248,6 +248,7 @@ class Supernet(nn.Module):
             policy: one-hot vectors by decision, as in `forward`.
             masks: how layers mask, as in `forward`.
             placement: which channels widths use, as in `forward`.
+            partial: the part of the channels that is mixed, as in `forward`.
 
         Returns:
             A context that gives the selection.
@@ -272,9 +273,11 @@ class Supernet(nn.Module):
                 "net.mixture(arch) for it"
             )
         policies = None
+        if partial:
+            self._check_partial(partial, policy, masks)
         if policy is not None:
             check_policies(policy, dict(zip(self.space.decisions, chosen, strict=True)), masks)
-            policies = Policies(policy, masks)
+            policies = Policies(policy, masks, partial)
             if placement is not LEFT:
                 raise ValueError(
                     "a policy masks the first channels of a width, and this path uses others "
@@ -307,6 +310,36 @@ class Supernet(nn.Module):
             )
         with activate(selection):
             yield selection
+
+    def _check_partial(
+        self,
+        partial: Mapping[Decision, int],
+        policy: Mapping[Decision, Tensor] | None,
+        masks: MaskMode,
+    ) -> None:
+        check_known(partial, self.space.decisions)
+        for decision, parts in partial.items():
+            if policy is None or masks != "mixed" or decision not in policy:
+                raise ValueError(
+                    f"partial is given for {decision!r}, whose options are not mixed: give weights "
+                    'of them by policy=..., masks="mixed", or leave it out'
+                )
+            if decision.is_number or parts < 1:
+                raise ValueError(
+                    f"partial = {parts} for {decision!r}: it needs a decision between names, and a "
+                    "number of parts of at least 1"
+                )
+        if self._checked_partial >= set(partial):
+            return
+        for choice in (m for m in self.modules() if isinstance(m, Choice)):
+            for path, module, _ in walk(choice, choice.path) if choice.decision in partial else ():
+                held = {d for _, size in sizes_of(module, path) for d in size.decisions()}
+                if any(decision.is_number for decision in held):
+                    raise ValueError(
+                        f"partial is given for {choice.decision!r}, in whose options {path!r} has "
+                        "elastic sizes, of which no part can be taken: leave it out of partial"
+                    )
+        self._checked_partial |= set(partial)
 
     def stands_in(self, arch: Arch | None = None) -> list[str]:
         """The paths of layers that compute something else than what they become when extracted.

@@ -80,6 +80,37 @@ def test_an_option_without_weight_does_not_run():
     assert w.grad[1] == 0
 
 
+def test_options_that_are_one_module_run_once_with_their_weights_added():
+    torch.manual_seed(5)
+    calls = []
+
+    class Counted(nn.Linear):
+        def forward(self, x):
+            calls.append(self)
+            return super().forward(x)
+
+    shared, other = Counted(3, 3), Counted(3, 3)
+    net = ms.Supernet(ms.nn.Choice([shared, other, shared], "layer")).double()
+    [decision] = net.space.decisions
+    x = torch.randn(2, 3, dtype=torch.float64)
+    w = torch.tensor([0.2, 0.5, 0.4], dtype=torch.float64, requires_grad=True)
+    mixed = net(x, policy={decision: w}, masks="mixed")
+    assert calls == [shared, other]
+    torch.testing.assert_close(mixed, 0.6 * shared(x) + 0.5 * other(x))
+    mixed.sum().backward()
+    slopes = [shared(x).sum(), other(x).sum(), shared(x).sum()]
+    torch.testing.assert_close(w.grad, torch.stack(slopes).detach())
+    calls.clear()
+    one_hot = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64, requires_grad=True)
+    with net.selecting((2,), policy={decision: one_hot}):
+        masked = net.model(x)
+    assert calls == [shared, other]
+    assert torch.equal(masked, shared(x))
+    masked.sum().backward()
+    torch.testing.assert_close(one_hot.grad, torch.stack(slopes).detach())
+    assert list(net.extract((0,)).state_dict()) == list(net.extract((2,)).state_dict())
+
+
 def test_choices_inside_options_are_mixed_too():
     inner = ms.nn.Choice([nn.Tanh(), nn.Identity()], "inner")
     net = ms.Supernet(ms.nn.Choice([nn.Sequential(inner), nn.Sigmoid()], "outer")).double()

@@ -7,10 +7,10 @@ On `tiny` and digits, of whose 256 networks `benchmarks/truths/tiny_truth.jsonl`
 each, every arm trains one supernet, from scratch, and selects one network within each of four
 budgets. All arms spend about as many multiply-adds: of paths forward and backward, all options of
 what is mixed, probes, and scores of candidates; of `gdas` and `gold_nas` that depends on what they
-draw and leave out, so that it is so in the mean over seeds. The primary metric, named before any run, is the
-regret: by how much the truth of what is selected lies below the best within the budget, in points,
-in the mean over budgets. Reported besides are the order of all networks by the weights of options,
-or by proxy scores, against the truth, and the discretisation gap.
+draw and leave out, so that it is so in the mean over seeds. The primary metric, named before any
+run, is the regret: by how much the truth of what is selected lies below the best within the budget,
+in points, in the mean over budgets. Reported besides are the order of all networks by the weights
+of options, or by proxy scores, against the truth, and the discretisation gap.
 
 In `cell`, the cells of NAS-Bench-201 on digits, for which there is no truth, it is counted how many
 edges each arm gives to operations without weights, and the selected network is trained anew.

@@ -58,19 +58,28 @@ class MaskedMacs:
             self._known[sides] = self._counted(arch, self._policies(arch))
         return self._known[sides]
 
-    def mixed(self, arch: Arch, policy: Mapping[Decision, Tensor]) -> int:
+    def mixed(
+        self,
+        arch: Arch,
+        policy: Mapping[Decision, Tensor],
+        partial: Mapping[Decision, int] | None = None,
+    ) -> int:
         """The multiply-adds of a forward in which those options are mixed that have a weight.
 
         Args:
             arch: what decisions without a policy are.
             policy: the weights of options by decision.
+            partial: in how many parts channels are cut of which one is mixed, by decision.
 
         Raises:
             UncountedOperation, DryRunError: as for full masks.
         """
-        used = tuple(tuple(p.detach().nonzero()[:, 0].tolist()) for p in policy.values())
+        weighed = (p.detach().nonzero()[:, 0].tolist() for p in policy.values())
+        cut = partial or {}
+        used = tuple((cut.get(d, 1), *w) for d, w in zip(policy, weighed, strict=True))
         if (arch, used) not in self._mixed:
             mixing = self._policies(arch, policy)
+            mixing.partial = cut
             mixing.mode = "mixed"
             mixing.weights = {d: p.detach().tolist() for d, p in policy.items()}
             self._mixed[arch, used] = self._counted(arch, mixing)

@@ -15,6 +15,7 @@ from torch import distributed as dist
 from torch.nn import functional as F
 
 from manyshot.nn.layer import Channels, Norm, Tie, channels, elastic, largest, put
+from manyshot.nn.partial import parts_now
 from manyshot.nn.placement import LEFT, Placement
 from manyshot.nn.selection import Part, Selection, active, current
 from manyshot.space import Arch, Size
@@ -43,7 +44,7 @@ class UnitStatistics:
         Raises:
             ValueError: if they do not fit.
         """
-        if weight is not None and len(weight) != x.shape[1]:
+        if weight is not None and len(weight) != x.shape[1] * parts_now():
             raise ValueError(
                 f"batch norm {path!r} is of {len(weight)} features, its input has {x.shape[1]}"
             )

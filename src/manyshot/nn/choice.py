@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import inspect
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, final
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from manyshot.nn.layer import Extraction, Layer
+from manyshot.nn.partial import partly, parts_now
 from manyshot.nn.policy import blend, gate, mix, pick, reading
 from manyshot.nn.selection import active
 from manyshot.space import Decision, choose
@@ -28,7 +29,8 @@ class _Bodies(dict[str, Callable[..., Any]]):
 class Choice(Layer):
     """A choice block, which holds all options of one decision; exactly one of them runs.
 
-    All options must agree in the shape of their output (`Supernet` checks it on request).
+    All options must agree in the shape of their output (`Supernet` checks it on request). Several
+    options may be one module, which runs once where options are mixed, with their weights added.
     """
 
     def __init__(
@@ -82,7 +84,8 @@ class Choice(Layer):
         """Runs the chosen option.
 
         With full masks the others run too, without gradients, for the gradient of the policy. Mixed
-        run all that have a weight, and their weighted sum is what leaves.
+        run all that have a weight, and their weighted sum is what leaves; on a part of the channels
+        alone, if the selection says so.
         """
         selection = active(self)
         chosen = selection.option(self.decision)
@@ -91,15 +94,33 @@ class Choice(Layer):
             return self._run(chosen, *args, **kwargs)
         if selection.policies.mode == "mixed":
             weights = selection.policies.weights[self.decision]
-            run = [i for i, weight in enumerate(weights) if weight]
-            return mix(policy, {i: self._beside(i, *args, **kwargs) for i in run}, self.path)
+            run = self._alike(i for i, weight in enumerate(weights) if weight)
+
+            def mixed(*args: Any, **kwargs: Any) -> Tensor:
+                return mix(policy, {t: self._beside(t[0], *args, **kwargs) for t in run}, self.path)
+
+            parts = selection.policies.partial.get(self.decision, 1)
+            if parts == 1:
+                return mixed(*args, **kwargs)
+            return partly(parts, mixed, args, kwargs, policy.sum(), f"choice {self.path!r}")
         if selection.policies.mode == "active":
             return pick(policy, {chosen: self._run(chosen, *args, **kwargs)}, self.path)
         outputs = {chosen: self._beside(chosen, *args, **kwargs)}
         with torch.no_grad():
-            others = (i for i in range(len(self._names)) if i != chosen)
-            outputs |= {i: self._beside(i, *args, **kwargs) for i in others}
+            for alike in self._alike(range(len(self._names))):
+                first = chosen if chosen in alike else alike[0]
+                if first not in outputs:
+                    outputs[first] = self._beside(first, *args, **kwargs)
+                outputs |= {i: outputs[first] for i in alike}
         return pick(policy, outputs, self.path)
+
+    def _alike(self, options: Iterable[int]) -> list[tuple[int, ...]]:
+        """Options by the module that they are, in their order."""
+        groups: dict[int, tuple[int, ...]] = {}
+        for i in options:
+            module = id(self.option(i))
+            groups[module] = (*groups.get(module, ()), i)
+        return list(groups.values())
 
     def _beside(self, index: int, *args: Any, **kwargs: Any) -> Any:
         where = f"choice {self.path!r}: option {self._names[index]!r}"
@@ -107,7 +128,7 @@ class Choice(Layer):
 
     def _run(self, index: int, *args: Any, **kwargs: Any) -> Any:
         name = self._names[index]
-        if self.training and name in self._compiled:
+        if self.training and name in self._compiled and parts_now() == 1:
             return self._compiled[name](*args, **kwargs)
         return self.options[name](*args, **kwargs)
 

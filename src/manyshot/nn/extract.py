@@ -32,9 +32,11 @@ def extract(model: nn.Module, selection: Selection) -> nn.Module:
     extraction = Extraction(selection)
     with torch.no_grad(), activate(selection):
         compiled: list[nn.Module] = []
+        met: set[int] = set()
         for path, module, use in walk(model):
-            for _, size in sizes_of(module, path):
+            for _, size in () if id(module) in met else sizes_of(module, path):
                 _settle(size, extraction)
+            met.add(id(module))  # a module held in several places is met in each
             if "_orig_mod" in module._modules and selection.holds(use):
                 compiled.append(module)
             if selection.holds(use) and isinstance(module, Adapted):

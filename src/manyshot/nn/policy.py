@@ -53,9 +53,15 @@ class Policies:
         by_decision: for some decisions, a tensor (options,): one-hot, or weights that mix.
         mode: how layers mask (see `MaskMode`).
         weights: where they mix, the same as numbers, read in one transfer.
+        partial: where they mix, the part of the channels that they mix (see `nn/partial.py`).
     """
 
-    def __init__(self, by_decision: Mapping[Decision, Tensor], mode: MaskMode) -> None:
+    def __init__(
+        self,
+        by_decision: Mapping[Decision, Tensor],
+        mode: MaskMode,
+        partial: Mapping[Decision, int] | None = None,
+    ) -> None:
         """Looks at weights that mix.
 
         Raises:
@@ -63,6 +69,7 @@ class Policies:
                 between numbers do not sum to one.
         """
         self.by_decision, self.mode = by_decision, mode
+        self.partial = partial or {}
         self.weights = _checked_weights(by_decision) if mode == "mixed" else {}
         self._masks: dict[tuple[MaskKind, Size], Tensor] = {}
         self._largest: dict[Size, Number] = {}
@@ -171,12 +178,13 @@ class _Gate(torch.autograd.Function):
         return entry_grad, None, None if ctx.runs else grad, grad if ctx.runs else None
 
 
-def mix(policy: Tensor, outputs: Mapping[int, Any], path: str) -> Tensor:
+def mix(policy: Tensor, outputs: Mapping[tuple[int, ...], Any], path: str) -> Tensor:
     """What leaves a choice block whose options are mixed: the sum of outputs times their weights.
 
     Args:
         policy: the weights of all options.
-        outputs: what those options give that have a weight, by option index.
+        outputs: what those options give that have a weight, by the indices of options that are one
+            module.
         path: where the block is, for messages.
 
     Raises:
@@ -184,7 +192,10 @@ def mix(policy: Tensor, outputs: Mapping[int, Any], path: str) -> Tensor:
     """
     for output in outputs.values():
         _check_tensor(output, f"choice {path!r}")
-    weighed = (policy[option].to(output) * output for option, output in outputs.items())
+    weighed = (
+        functools.reduce(torch.add, [policy[option] for option in options]).to(output) * output
+        for options, output in outputs.items()
+    )
     total: Tensor = functools.reduce(torch.add, weighed)
     return total
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import checkpoint as torch_checkpoint
 
+from manyshot.nn.partial import parts_now, slicing
 from manyshot.nn.placement import LEFT, Placement
 from manyshot.nn.policy import MaskKind, Policies
 from manyshot.space import Arch, Concat, Decision, Number, Size, Use
@@ -265,10 +266,10 @@ def checkpoint(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     It calls `torch.utils.checkpoint.checkpoint(fn, *args, use_reentrant=False)`, which alone would
     recompute without a selection (and so raise).
     """
-    selection = _ACTIVE.get()
+    selection, parts = _ACTIVE.get(), parts_now()
 
     def run(*inner: Any) -> Any:
-        with activate(selection):
+        with activate(selection), slicing(parts):
             return fn(*inner, **kwargs)
 
     return torch_checkpoint.checkpoint(run, *args, use_reentrant=False)

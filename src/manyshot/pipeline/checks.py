@@ -391,7 +391,8 @@ def check_sampler(recipe: Recipe, sampler: Sampler, held_out: int, limits: Seque
     if not isinstance(sampler, Generates):
         raise RecipeError(
             f"search.name = {GENERATOR!r} takes winners from the sampler, and sampler.name = "
-            f"{name!r} generates none: take sampler.name = 'shiftnas' or 'relaxed', or a searcher"
+            f"{name!r} generates none: take sampler.name = 'shiftnas', 'relaxed' or 'sparse', or a "
+            "searcher"
         )
     if search.options:
         raise RecipeError(f"search.name = {GENERATOR!r} takes no options, got {search.options}")

@@ -31,7 +31,12 @@ class Masks(Protocol):
         """The multiply-adds of a forward in an architecture."""
         ...
 
-    def mixed(self, arch: Arch, policy: Mapping[Decision, Tensor]) -> int:
+    def mixed(
+        self,
+        arch: Arch,
+        policy: Mapping[Decision, Tensor],
+        partial: Mapping[Decision, int] | None = None,
+    ) -> int:
         """The multiply-adds of a forward in which options are mixed by weights."""
         ...
 
@@ -203,7 +208,9 @@ class Compute:
         With full masks what is not chosen runs too, but forward only; what is mixed runs both ways.
         """
         if path.policy is not None and path.masks == "mixed":
-            return (1 + BACKWARD * backward) * self._masks.mixed(path.arch, path.policy)
+            return (1 + BACKWARD * backward) * self._masks.mixed(
+                path.arch, path.policy, path.partial
+            )
         if path.policy is None or path.masks != "full":
             return (1 + BACKWARD * backward) * self._of_arch(path.arch)
         learning = BACKWARD * self._of_arch(self._masks.learning(path.arch)) if backward else 0

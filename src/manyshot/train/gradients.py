@@ -136,7 +136,7 @@ def accumulate(
             if path.policy_share < 1:
                 apart.append((path, leaves))
             else:
-                masked = {"policy": leaves, "masks": path.masks}
+                masked = {"policy": leaves, **path.masking}
         compared = None if beside is None else beside.targets(images, path.arch, **masked)
 
         def taken(outputs: Any, path: PlannedPath = path, compared: Any = compared) -> Tensor:
@@ -160,7 +160,7 @@ def accumulate(
         rows = policy_rows(batch_of(images), path.policy_share)
         some, few = in_parts(images, rows)[0], in_parts(targets, rows)[0]
         taught = {who: in_parts(known, rows)[0] for who, known in teachers.items()}
-        outputs = forward(some, path.arch, policy=leaves, masks=path.masks)
+        outputs = forward(some, path.arch, policy=leaves, **path.masking)
         loss = loss_of_path(path, outputs, few, taught)
         backward_into(list(leaves.values()))(_weighed(loss, share * path.weight))
     _pass_on(learnt, plan.penalty, share)

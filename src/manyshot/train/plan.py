@@ -33,6 +33,8 @@ class PlannedPath:
             through the masks too, all in one pass. Below 1 the weights learn from the slices of the
             architecture on the whole batch, exactly as without a policy, and the policy alone from
             masks on the first so many samples (see `accumulate`).
+        partial: for some decisions, in how many parts channels are cut of which the first alone is
+            mixed, if `masks` is `mixed` (see `manyshot.nn.partial`).
     """
 
     arch: Arch
@@ -41,6 +43,12 @@ class PlannedPath:
     target: Target = "labels"
     masks: MaskMode = "full"
     policy_share: float = 1.0
+    partial: Mapping[Decision, int] | None = None
+
+    @property
+    def masking(self) -> dict[str, Any]:
+        """What a forward of it is given besides the policy."""
+        return {"masks": self.masks, **({"partial": self.partial} if self.partial else {})}
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,8 +181,8 @@ class Sampler(Protocol):
 class MixesOptions(Protocol):
     """A sampler that mixes options by weights, of which a network with one of each is made."""
 
-    def settled(self) -> Mapping[Decision, Tensor] | None:
-        """The weights of options as they are now, without draws; None if one of them runs."""
+    def settled(self) -> PlannedPath | None:
+        """A path with the weights of options as they are now, without draws; None if one runs."""
         ...
 
 

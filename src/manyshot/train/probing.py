@@ -184,7 +184,7 @@ class Prober:
         task = self._optimisation.task
         total = torch.zeros((), dtype=torch.float64, device=self._optimisation.accelerator.device)
         whole = sum(task.weight(targets) for _, targets in batches)
-        options: dict[str, Any] = {"policy": leaves, "masks": path.masks} if leaves else {}
+        options: dict[str, Any] = {"policy": leaves, **path.masking} if leaves else {}
         with torch.set_grad_enabled(bool(leaves)):
             for x, targets in batches:
                 outputs = net(as_trained(x, contiguous), path.arch, stats="batch", **options)
@@ -207,7 +207,7 @@ class Prober:
             raise ValueError("an unrolled probe needs the images of the step: answer(trained=)")
         net, contiguous = self._optimisation.net, self._optimisation.contiguous
         task, batches = self._optimisation.task, list(batches)
-        options: dict[str, Any] = {"policy": leaves, "masks": path.masks, "stats": "batch"}
+        options: dict[str, Any] = {"policy": leaves, **path.masking, "stats": "batch"}
 
         def loss(some: Iterable[Batch]) -> Tensor:
             parts = [

@@ -7,6 +7,7 @@ from torch import nn
 from manyshot.zoo.autoformer import autoformer, tiny_vit
 from manyshot.zoo.cell import cell
 from manyshot.zoo.convnet import convnet
+from manyshot.zoo.darts import darts
 from manyshot.zoo.macro import macro
 from manyshot.zoo.mbv2_se import mbv2_se
 from manyshot.zoo.mobilenet import attentivenas, bignas, tiny_cnn
@@ -19,6 +20,7 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "bignas": bignas,
     "cell": cell,
     "convnet": convnet,
+    "darts": darts,
     "macro": macro,
     "mbv2_se": mbv2_se,
     "shufflenet": shufflenet,
@@ -34,6 +36,7 @@ __all__ = [
     "bignas",
     "cell",
     "convnet",
+    "darts",
     "macro",
     "mbv2_se",
     "shufflenet",

@@ -46,11 +46,17 @@ PATHS: Mapping[str, tuple[tuple[str, ...], ...]] = {
 
 
 class Nothing(nn.Module):
-    """The operation `none`: zeros, one number in memory, by which `FourNodes` knows them."""
+    """The operation `none`: zeros, one number in memory, by which `is_nothing` knows them."""
+
+    def __init__(self, stride: int = 1) -> None:
+        """Makes one that leaves every `stride`-th pixel."""
+        super().__init__()
+        self.stride = stride
 
     def forward(self, x: Tensor) -> Tensor:
-        """Zeros of the shape of `x`; all their strides are zero."""
-        return x.new_zeros(()).expand_as(x)
+        """Zeros of the shape of `x`, or of fewer pixels; all their strides are zero."""
+        kept = x if self.stride == 1 else x[:, :, :: self.stride, :: self.stride]
+        return x.new_zeros(()).expand_as(kept)
 
 
 class FourNodes(nn.Module):
@@ -67,16 +73,17 @@ class FourNodes(nn.Module):
         nodes = [x]
         for incoming in INCOMING:
             given = [self._along(edge, node) for edge, node in zip(incoming, nodes, strict=True)]
-            something = [tensor for tensor in given if not _is_nothing(tensor)]
+            something = [tensor for tensor in given if not is_nothing(tensor)]
             nodes.append(functools.reduce(torch.add, something) if something else given[0])
         return nodes[-1]
 
     def _along(self, edge: str, node: Tensor) -> Tensor:
         given: Tensor = self.edges[edge](node)  # runs in any case: published MACs count it
-        return node if _is_nothing(node) else given
+        return node if is_nothing(node) else given
 
 
-def _is_nothing(x: Tensor) -> bool:
+def is_nothing(x: Tensor) -> bool:
+    """Whether a tensor is what `Nothing` gives."""
     return 0 in x.stride()
 
 

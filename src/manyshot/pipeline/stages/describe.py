@@ -115,14 +115,15 @@ def describe_mixed(ws: Workspace, folder: Path, sampler: Sampler) -> None:
     It is scored on the images that candidates are, so that the difference is what is lost by
     choosing one option of each decision.
     """
-    mixture = sampler.settled() if isinstance(sampler, MixesOptions) else None
-    if mixture is None:
+    path = sampler.settled() if isinstance(sampler, MixesOptions) else None
+    if path is None or path.policy is None:
         return
+    mixture = path.policy
     policy = dict(zip(mixture, together(list(mixture.values()), ws.device), strict=True))
     batches = ws.fixed("validation", ws.recipe.evaluate.images)
     with evaluating(ws.net):
         outputs = (
-            (ws.net(inputs, policy=policy, masks="mixed", stats="batch"), targets)
+            (ws.net(inputs, policy=policy, **path.masking, stats="batch"), targets)
             for inputs, targets in batches
         )
         score = total(ws.task, outputs).checked("the network with mixed options")

@@ -19,6 +19,7 @@ from manyshot.train.samplers.relaxed import Relaxed
 from manyshot.train.samplers.relaxed_options import RelaxedOptions
 from manyshot.train.samplers.shift import Generates, ShiftNAS, Targeted, uniform_cost
 from manyshot.train.samplers.shift_options import ShiftNASOptions
+from manyshot.train.samplers.sparse import Sparse, SparseOptions
 from manyshot.train.samplers.table import ConditionalTable
 from manyshot.train.samplers.taught import Taught
 
@@ -30,6 +31,7 @@ SAMPLERS: dict[str, Callable[..., Sampler]] = {
     "sandwich": Sandwich,
     "relaxed": Relaxed,
     "shiftnas": ShiftNAS,
+    "sparse": Sparse,
     "table": ConditionalTable,
     "uniform_cost": uniform_cost,
     "greedy": Greedy,
@@ -53,6 +55,8 @@ __all__ = [
     "Sandwich",
     "ShiftNAS",
     "ShiftNASOptions",
+    "Sparse",
+    "SparseOptions",
     "Targeted",
     "Taught",
     "Uniform",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Any, final
 
 import numpy as np
@@ -16,6 +17,7 @@ from manyshot.nn.policy import MaskMode
 from manyshot.seeding import torch_generator
 from manyshot.space import Arch, Decision, SearchSpace
 from manyshot.train.generator import Generated
+from manyshot.train.parts import Parts
 from manyshot.train.plan import Plan, PlannedPath, Probe, Probed
 from manyshot.train.pruning import Pruning
 from manyshot.train.relaxation import ESTIMATORS, likeliest_within
@@ -30,23 +32,23 @@ class Relaxed:
     """Logits of options that learn by gradient while the weights do; DARTS and what followed it.
 
     A method is a choice of parts: how weights come from logits (`estimator`), what logits learn
-    from (`schedule`), what is added to their loss (`cost_weight`, `entropy_weight`), and what keeps
-    them from collapsing (`warmup`, `skip`, `edges`, `prune`). Every path runs all options that have
-    a weight, so that memory and time of a choice block are those of all its options together;
-    `hard` runs one. Final architectures have the largest weights within a budget
-    (`search.name = "generator"`), which are then scored and finished as any other: what is lost by
-    that is the discretisation gap.
+    from (`schedule`), what is added to their loss (`cost_weight`, `entropy_weight`), what keeps
+    them from collapsing (`warmup`, `skip`, `edges`, `prune`), and which decisions do not learn
+    (`summed`). Every path runs all options that have a weight, so that memory and time of a choice
+    block are those of all its options together; `hard` runs one. Final architectures have the
+    largest weights within a budget (`search.name = "generator"`), which are then scored and
+    finished as any other: what is lost by that is the discretisation gap.
 
     References: Liu et al. 2019, DARTS (arXiv:1806.09055): softmax, `bilevel` and `unrolled`, Adam
-    and its rates. Dong & Yang 2019, GDAS (arXiv:1910.04465): `hard`, with a temperature that falls.
-    Xu et al. 2020, PC-DARTS (arXiv:1907.05737): `edges`, without its partial channels. Chu et al.
-    2021, DARTS- (arXiv:2009.01027): `skip`. Bi et al. 2020, GOLD-NAS (arXiv:2007.03331): `sigmoid`,
-    `one_level`, `prune` and its schedule (`manyshot.train.pruning`). Dong & Yang 2019, TAS
-    (arXiv:1905.09717): `two` and `cost_target`. Wan et al. 2020, FBNetV2 (arXiv:2004.05565):
-    `gumbel` over masks of sizes. Ours: logits learn after a step of the weights, not before; their
-    held-out loss is that of the network in eval mode, normalised by the batch; the unrolled step is
-    without momentum; sizes are mixed by masks everywhere, where TAS interpolates channels; how
-    budgets are met (`likeliest_within`).
+    and its rates; by its public code `summed`. Dong & Yang 2019, GDAS (arXiv:1910.04465): `hard`,
+    with a temperature that falls. Xu et al. 2020, PC-DARTS (arXiv:1907.05737): `edges` and
+    `partial`. Chu et al. 2021, DARTS- (arXiv:2009.01027): `skip`. Bi et al. 2020, GOLD-NAS
+    (arXiv:2007.03331): `sigmoid`, `one_level`, `prune` and its schedule (`manyshot.train.pruning`).
+    Dong & Yang 2019, TAS (arXiv:1905.09717): `two` and `cost_target`. Wan et al. 2020, FBNetV2
+    (arXiv:2004.05565): `gumbel` over masks of sizes. Ours: logits learn after a step of the
+    weights, not before; their held-out loss is that of the network in eval mode, normalised by the
+    batch; the unrolled step is without momentum; sizes are mixed by masks everywhere, where TAS
+    interpolates channels; how budgets are met (`likeliest_within`).
 
     Attributes:
         logits: (options of all decisions,), one decision after the other.
@@ -71,7 +73,8 @@ class Relaxed:
 
         Raises:
             ValueError: for an unknown metric, a name of an option or decision that the space does
-                not have, or options all of which are excluded.
+                not have, options all of which are excluded, or decisions to be summed whose options
+                are no sets.
         """
         self.options = options = options or RelaxedOptions()
         if options.metric not in costs:
@@ -87,6 +90,12 @@ class Relaxed:
         self.logits = nn.Parameter(first)
         self._groups = self._edges(space)
         self._edge_logits = nn.Parameter(torch.zeros(sum(map(len, self._groups))))
+        self._sets = self._summed(space)
+        self._partial = {
+            space.decisions[i]: parts
+            for pattern, parts in options.partial.items()
+            for i in self._matching(pattern, "partial")
+        }
         self._skips = self._named(options.skip, "skip") if options.skip is not None else None
         self._excluded = torch.zeros(sum(self._counts), dtype=torch.bool)
         for name in options.exclude:
@@ -107,7 +116,7 @@ class Relaxed:
         names = [str(each) for d in self.space.decisions for each in d.options]
         if name not in names:
             raise ValueError(
-                f"{option} = {name!r} is no option of this space, which has "
+                f"{option} = {name!r}: it is no option of this space, which has "
                 f"{', '.join(dict.fromkeys(names))}"
             )
         return torch.tensor([each == name for each in names])
@@ -115,10 +124,28 @@ class Relaxed:
     def _edges(self, space: SearchSpace) -> list[list[int]]:
         """The positions of decisions in groups, as the option `edges` names them."""
         at = {str(decision.name): i for i, decision in enumerate(space.decisions)}
-        for name in (name for group in self.options.edges for name in group):
+        named = [name for group in self.options.edges for name in group]
+        for name in named:
             if name not in at:
                 raise ValueError(f"edges name {name!r}; decisions are {', '.join(at)}")
+            if named.count(name) > 1:
+                raise ValueError(f"edges name {name!r} {named.count(name)} times: once is allowed")
         return [[at[name] for name in group] for group in self.options.edges]
+
+    def _summed(self, space: SearchSpace) -> dict[int, Parts]:
+        """The parts of decisions that do not learn, by position."""
+        at = [i for pattern in self.options.summed for i in self._matching(pattern, "summed")]
+        return {i: Parts.of(space, space.decisions[i]) for i in at}
+
+    def _matching(self, pattern: str, option: str) -> list[int]:
+        """The positions of decisions whose names match."""
+        names = [str(decision.name) for decision in self.space.decisions]
+        at = [i for i, name in enumerate(names) if fnmatchcase(name, pattern)]
+        if not at:
+            raise ValueError(
+                f"{option} = {pattern!r}: no decision has such a name; they are {', '.join(names)}"
+            )
+        return at
 
     def _parameters(self) -> list[nn.Parameter]:
         return [self.logits, *([self._edge_logits] if self._groups else [])]
@@ -158,36 +185,54 @@ class Relaxed:
         estimate = ESTIMATORS[self.options.estimator]
         logits = self.logits.masked_fill(~self.alive, -math.inf)
         parts = [estimate(each, self.tau, generator) for each in self._split(logits)]
-        for group, each in zip(self._groups, self._by_group(), strict=True):
-            for i, share in zip(group, each.softmax(0) * len(group), strict=True):
-                parts[i] = share * parts[i]
+        for i, share in self._edge_shares().items():
+            parts[i] = share * parts[i]
+        for i, sets in self._sets.items():
+            parts[i] = torch.full_like(parts[i], sets.weight)
         if self._skips is not None:
             skips = self._split(self._skips)
             parts = [p + self.skip_weight * s for p, s in zip(parts, skips, strict=True)]
         return dict(zip(self.space.decisions, parts, strict=True))
 
-    def settled(self) -> dict[Decision, Tensor] | None:
-        """The weights that mix options at the end, without draws; None if one of them runs."""
+    def settled(self) -> PlannedPath | None:
+        """A path with the weights that mix options at the end, without draws; None if one runs."""
         if self.options.estimator == "hard":
             return None
-        shares = [
-            each.softmax(0).detach() * len(group)
-            for group, each in zip(self._groups, self._by_group(), strict=True)
-        ]
         parts = self.probabilities()
-        for group, share in zip(self._groups, shares, strict=True):
-            for i, factor in zip(group, share, strict=True):
-                parts[i] = factor * parts[i]
-        return dict(zip(self.space.decisions, parts, strict=True))
+        for i, share in self._edge_shares().items():
+            parts[i] = share.detach() * parts[i]
+        for i, sets in self._sets.items():
+            parts[i] = torch.full_like(parts[i], sets.weight)
+        mixture = dict(zip(self.space.decisions, parts, strict=True))
+        return self._path(mixture)
+
+    def _edge_shares(self) -> dict[int, Tensor]:
+        """What the weights of decisions in groups of edges are multiplied by, by position."""
+        return {
+            i: share
+            for group, each in zip(self._groups, self._by_group(), strict=True)
+            for i, share in zip(group, each.softmax(0) * len(group), strict=True)
+        }
 
     def _by_group(self) -> Sequence[Tensor]:
         return torch.split(self._edge_logits, list(map(len, self._groups))) if self._groups else ()
 
     def probabilities(self) -> list[Tensor]:
-        """Softmax of every decision's logits, or their sigmoids; nothing is drawn or added."""
+        """Softmax of every decision's logits, or their sigmoids; nothing is drawn or added.
+
+        Of decisions whose sets are summed, it is how strong the parts of a set are together.
+        """
         estimate = ESTIMATORS["sigmoid" if self.options.estimator == "sigmoid" else "softmax"]
         logits = self.logits.detach().masked_fill(~self.alive, -math.inf)
-        return [estimate(each, 1.0, torch.Generator()) for each in self._split(logits)]
+        each = [estimate(one, 1.0, torch.Generator()) for one in self._split(logits)]
+        if self._sets:
+            allowed = torch.cat(each).masked_fill(self._excluded, 0.0)
+            strongest = [float(one.max()) for one in self._split(allowed)]
+            for i, share in self._edge_shares().items():
+                strongest[i] *= float(share.detach())
+            for i, sets in self._sets.items():
+                each[i] = sets.shares(torch.tensor([strongest[part] for part in sets.members]))
+        return each
 
     def penalty(self, mixture: Mapping[Decision, Tensor]) -> Tensor | None:
         """What costs and entropy add to the loss of logits; None if nothing."""
@@ -201,7 +246,8 @@ class Relaxed:
             elif not BAND * target <= now <= target:
                 total = math.copysign(weight, now - target) * share.log()
         if options.entropy_weight:
-            softmaxes = [e.log_softmax(0) for e in self._split(self.logits)]
+            learnt = (e for i, e in enumerate(self._split(self.logits)) if i not in self._sets)
+            softmaxes = [e.log_softmax(0) for e in learnt]
             entropy = torch.stack([-(e.exp() * e).sum() for e in softmaxes]).mean()
             added = options.entropy_weight * entropy
             total = added if total is None else total + added
@@ -230,8 +276,12 @@ class Relaxed:
         arch = self._arch(mixture)
         if self.options.estimator == "hard" and not learns:
             return Plan((PlannedPath(arch),))
-        path = PlannedPath(arch, policy=mixture, masks=self.masks)
-        return Plan((path,), self.penalty(mixture) if learns else None)
+        return Plan((self._path(mixture),), self.penalty(mixture) if learns else None)
+
+    def _path(self, mixture: Mapping[Decision, Tensor]) -> PlannedPath:
+        """A path that mixes options by weights, of which an architecture is only named."""
+        partial = self._partial or None
+        return PlannedPath(self._arch(mixture), policy=mixture, masks=self.masks, partial=partial)
 
     def _arch(self, mixture: Mapping[Decision, Tensor]) -> Arch:
         return tuple(int(mixture[decision].argmax()) for decision in self.space.decisions)
@@ -245,12 +295,13 @@ class Relaxed:
         self.progress, self._asked = step / steps, None
         self._news = step % self.options.period == 0 or step == steps
         if self._pruning is not None and step % self.options.prune_every == 0 and not self.rests:
-            weights = torch.cat(self.probabilities())
+            each = enumerate(self.probabilities())
+            weights = torch.cat([p + (i in self._sets) for i, p in each])  # no set is left out
             self.alive = self._pruning.round(weights, self.alive, self._counts)
         if self._apart is None or self.rests or step % self.options.every:
             return None
         self._asked = self.mixture(_generator(rng))
-        path = PlannedPath(self._arch(self._asked), policy=self._asked, masks=self.masks)
+        path = self._path(self._asked)
         unrolled = self.options.schedule == "unrolled"
         return Probe((path,), images=self.options.images, gradients=True, unrolled=unrolled)
 
@@ -260,7 +311,7 @@ class Relaxed:
         if probed is None or asked is None or self._apart is None:
             return
         [gradients] = probed.gradients
-        outputs = [(asked[d], gradients[d].to(asked[d])) for d in asked]
+        outputs = [(asked[d], gradients[d].to(asked[d])) for d in asked if asked[d].requires_grad]
         penalty = self.penalty(asked)
         if penalty is not None:
             outputs.append((penalty, torch.ones_like(penalty)))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import field
 from typing import Annotated, Literal, final
 
 from pydantic import Field
@@ -67,6 +68,18 @@ class RelaxedOptions:
     softmax over the group, times its size, that learns besides (the edge normalisation of
     PC-DARTS)."""
 
+    partial: Mapping[str, Positive] = field(default_factory=dict)
+    """By names of decisions, or patterns such as `edge*`, in how many equal parts channels are cut
+    of which the first alone is mixed, while the others pass by (PC-DARTS: 4). Weights beyond learn
+    nothing, so that architectures are to be trained anew (`finish.mode = "scratch"`)."""
+
+    summed: Sequence[str] = ()
+    """Names of decisions between sets of parts, or patterns such as `*.inputs*`: which of its edges
+    a node sums. All parts have weight one in the mixture, these decisions learn nothing, and the
+    final architecture has the set whose parts are strongest, each by its largest weight of an
+    option that is not excluded (DARTS). Without, sets learn as other options do, and a part has the
+    sum of the weights of the sets that hold it."""
+
     entropy_weight: float = 0.0
     """This much of the mean entropy of decisions, in nats, is added to the loss; negative spreads
     weights, positive gathers them."""
@@ -111,6 +124,16 @@ class RelaxedOptions:
         if self.edges and self.estimator == "hard":
             raise ValueError(
                 "edges multiply weights, and those of estimator = 'hard' are one-hot: take another"
+            )
+        if self.summed and self.estimator == "hard":
+            raise ValueError(
+                "summed lets all parts run, and those of estimator = 'hard' are one architecture: "
+                "take another, or leave it out"
+            )
+        if self.partial and self.estimator == "hard":
+            raise ValueError(
+                "partial is of options that are mixed, and estimator = 'hard' runs one of them: "
+                "take another, or leave it out"
             )
         if self.skip is not None and self.estimator == "hard":
             raise ValueError(
