@@ -654,6 +654,39 @@ def test_plain_networks_beside_winners_train_alike_but_for_what_the_recipe_says(
         assert abs(row["params"] - 3000) < 1000
 
 
+def test_a_search_of_the_study_of_searchers_is_as_it_is_by_hand():
+    """The area of its front by a sweep over costs, and the best network by all accuracies."""
+    from benchmarks.studies.searchers import run as study
+    from benchmarks.studies.searchers.problems import ARMS, QUERIES, few
+
+    problem = few()[2]
+    truth = problem.truth
+    error = dict(zip(truth.archs, 1 - truth.scores_N, strict=True))
+    share = dict(zip(truth.archs, truth.costs["macs"] / truth.costs["macs"].max(), strict=True))
+
+    def area(archs):
+        total, least = 0.0, 0.2
+        ordered = sorted(archs, key=share.__getitem__)
+        for arch, following in zip(ordered, [*ordered[1:], None], strict=True):
+            least = min(least, error[arch])
+            total += (0.2 - least) * (
+                (1.0 if following is None else share[following]) - share[arch]
+            )
+        return total
+
+    told = [truth.archs[i] for i in np.random.default_rng(0).permutation(len(truth))[:50]]
+    expected = [area(told[:k]) / area(truth.archs) for k in (10, 50)]
+    assert study.fronts(problem, told, (10, 50)) == pytest.approx(expected, abs=1e-5)
+
+    record = study.search(problem, "local", seed=3)
+    assert len(record["found"]) == len(record["front"]) == len(QUERIES)
+    best = min(error, key=error.__getitem__)
+    there = "".join(map(str, best)) == record["found"][-1]
+    assert there is (record["optimum_after"] is not None)
+    for arm in ARMS.values():
+        assert arm.most in QUERIES and any(arm.runs(p, 0) for p in few())
+
+
 def test_arms_of_the_study_of_methods_are_legal_and_contrasts_name_them():
     from benchmarks.studies.methods.arms import ARMS, CONTRASTS, REFERENCE
     from benchmarks.studies.methods.run import recipe_of

@@ -357,8 +357,9 @@ def write_page(path: Path) -> Path:
         "# Searchers on published tables\n",
         "Written by `python -m benchmarks.studies.searchers.run` from its records. Accuracy in "
         "percent of what a search returns after so many queries, mean ± standard error over "
-        f"{len(seeds)} seeds (5 of `gp`); in brackets the difference from random search, paired by "
-        "seed, in bold if it is over two standard errors. What is told and what judges is said in "
+        f"{len(seeds)} seeds, of slow searchers over fewer (how many searches there are of each is "
+        "in the table of times); in brackets the difference from random search, paired by seed, in "
+        "bold if it is over two standard errors. What is told and what judges is said in "
         "`run.py`.\n",
         "## In how many budgets a searcher is clearly above, below another\n",
         summary(table, PAIRS),
