@@ -16,6 +16,7 @@ from manyshot.space import SearchSpace, choose
 from manyshot.testing.samplers import SamplerSuite
 from manyshot.train import Sparse, SparseOptions
 from manyshot.train.gradients import accumulate
+from manyshot.train.samplers import Generates
 from manyshot.train.sparse_coding import sparse_code, violation
 
 OPERATIONS = ("none", "skip", "conv")
@@ -157,6 +158,7 @@ def _reached(edge: nn.Module) -> bool:
 def test_excluded_options_win_nothing_and_a_limit_is_kept():
     space = node(4)
     sampler = sparse(space, sets=["inputs"], exclude=["none"], spread=1.0)
+    assert isinstance(sampler, Generates)
     assert all(option > 0 for option in sampler.generate(1e9).arch[1:5])
     assert sampler.generate(1e9).arch == sampler.architecture()
     within = sampler.generate(6.0)

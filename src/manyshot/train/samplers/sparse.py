@@ -127,7 +127,7 @@ class Sparse:
         if options.metric not in costs:
             have = ", ".join(sorted(costs))
             raise ValueError(f"metric = {options.metric!r}: there are no such costs, have {have}")
-        self.space, self.table = space, costs[options.metric]
+        self.space, self.metric, self.table = space, options.metric, costs[options.metric]
         self._units = self._made_units()
         rng = torch_generator(seed, "dictionaries")
         sizes = [len(unit.allowed) for unit in self._units]
