@@ -148,6 +148,10 @@ RELAXED: tuple[tuple[str, str, Mapping[str, Any], tuple[str, ...]], ...] = (
     ("DARTS-", "DARTS- (Chu et al. 2021, arXiv:2009.01027). The weight that falls to zero is the "
      "paper's; that it is added to the weight of the option that does nothing is the same sum.",
      {"sampler.options.skip": ...}, ("skip=skip",)),
+    ("PC-DARTS", "PC-DARTS (Xu et al. 2020, arXiv:1907.05737). Partial channels, their shuffle and "
+     "weights of edges are the paper's; that channels are slices of shared weights, and that edge "
+     "weights are times their number, is ours.",
+     {"sampler.options.partial": ...}, ("partial", "partial=4")),
     ("GOLD-NAS", "GOLD-NAS (Bi et al. 2020, arXiv:2007.03331), its schedule by third-party code. "
      "That a decision keeps its last option is ours.",
      {"sampler.options.prune": ...}, ("Pruning", "prune=0.1")),
