@@ -98,7 +98,8 @@ def _arms(rows: Sequence[Record], space: str) -> list[str]:
     return list(dict.fromkeys(row["arm"] for row in rows if row["space"] == space))
 
 
-def _mean(values: Sequence[float], digits: int = 2) -> str:
+def mean(values: Sequence[float], digits: int = 2) -> str:
+    """A mean with Student's 95 % interval, as text; of one value, that alone."""
     array = np.array(values)
     if len(array) < 2:
         return f"{array.mean():.{digits}f}"
@@ -106,16 +107,25 @@ def _mean(values: Sequence[float], digits: int = 2) -> str:
     return f"{array.mean():.{digits}f} ± {half:.{digits}f}"
 
 
+def paired(
+    rows: Sequence[Record],
+    others: Sequence[Record],
+    value: Callable[[Record], float],
+    digits: int = 2,
+) -> str:
+    """The differences of the seeds that both have, as text; nothing where there are none."""
+    one, other = ({row["seed"]: value(row) for row in each} for each in (rows, others))
+    both = sorted(one.keys() & other.keys())
+    return mean([one[seed] - other[seed] for seed in both], digits) if both else ""
+
+
 def _paired(
     rows: Sequence[Record], space: str, arm: str, value: Callable[[Record], float], digits: int = 2
 ) -> str:
-    """The difference from the reference, of the seeds that both have."""
+    """The difference from the reference; nothing of itself."""
     if arm == REFERENCE:
         return ""
-    one = {row["seed"]: value(row) for row in _of(rows, space, arm)}
-    other = {row["seed"]: value(row) for row in _of(rows, space, REFERENCE)}
-    both = sorted(one.keys() & other.keys())
-    return _mean([one[seed] - other[seed] for seed in both], digits) if both else ""
+    return paired(_of(rows, space, arm), _of(rows, space, REFERENCE), value, digits)
 
 
 def _regrets(rows: Sequence[Record], truth: Truth) -> str:
@@ -134,8 +144,8 @@ def _regrets(rows: Sequence[Record], truth: Truth) -> str:
             [
                 f"`{arm}`",
                 str(len(own)),
-                *(_mean([by[budget] for by in each]) for budget in BUDGETS),
-                _mean([regret(row) for row in own]),
+                *(mean([by[budget] for by in each]) for budget in BUDGETS),
+                mean([regret(row) for row in own]),
                 _paired(rows, "tiny", arm, regret),
                 f"{np.mean(macs):.1f}",
                 f"{np.median(seconds):.0f}",
@@ -164,9 +174,9 @@ def _orders(rows: Sequence[Record], truth: Truth) -> str:
         lines.append(
             [
                 f"`{arm}`",
-                _mean(taus),
-                _mean(mixed, 1) if mixed else "",
-                _mean(gaps, 1) if gaps else "",
+                mean(taus),
+                mean(mixed, 1) if mixed else "",
+                mean(gaps, 1) if gaps else "",
             ]
         )
     for name, costs in (("multiply-adds", truth.macs), ("parameters", truth.params)):
@@ -186,7 +196,7 @@ def _cells(rows: Sequence[Record]) -> str:
         own = _of(rows, "cell", arm)
         archs = [tuple(map(int, next(iter(row["selected"].values())).split("-"))) for row in own]
         counts = [
-            _mean([sum(option == number for option in arch) for arch in archs], 1)
+            mean([sum(option == number for option in arch) for arch in archs], 1)
             for number in WITHOUT_WEIGHTS
         ]
         tests = [100 * next(iter(row["test"].values())) for row in own]
@@ -200,8 +210,8 @@ def _cells(rows: Sequence[Record]) -> str:
                 f"`{arm}`",
                 str(len(own)),
                 *counts,
-                _mean(mixed, 1) if mixed else "",
-                _mean(tests, 1),
+                mean(mixed, 1) if mixed else "",
+                mean(tests, 1),
                 _paired(rows, "cell", arm, lambda row: 100 * next(iter(row["test"].values())), 1),
                 f"{np.mean(macs):.1f}",
             ]

@@ -1,0 +1,1 @@
+"""Samplers and shrinkers beside uniform paths, on a truth of all networks."""
