@@ -10,6 +10,7 @@ from manyshot.run_folder import RunFolder
 from manyshot.space import Budget
 from pipeline_runs import run
 
+pytestmark = pytest.mark.usefixtures("equal_networks_are_measured_once")
 RECIPES = sorted((Path(__file__).parents[1] / "recipes" / "methods").glob("*.toml"))
 LESS = (
     *("train.epochs=1", "train.batch_size=32", "data.train_size=128", "data.validation=64"),

@@ -243,7 +243,8 @@ def check_options(model: nn.Module, space: SearchSpace, inputs: Inputs) -> None:
 
 def _options(block: nn.Module) -> Iterator[tuple[str, Callable[..., Any]]]:
     if isinstance(block, Choice):
-        yield from ((repr(name), option) for name, option in block.options.items())
+        once = {option: repr(name) for name, option in block.options.items()}
+        yield from ((name, option) for option, name in once.items())  # several may be one module
     elif isinstance(block, Depth):
         yield from ((f"depth {d}", block.first(int(d))) for d in block.decision.values)
 
