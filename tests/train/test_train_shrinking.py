@@ -182,8 +182,9 @@ def test_each_stage_trains_its_view_and_is_on_record(tmp_path, sampler):
     run = trainer(folder=tmp_path, sampler=sampler, factories={"shrinking": shrinking()})
     seen = []
     take = run.compute.take
-    run.compute.take = lambda trained: (
-        seen.append({path.arch for done in trained for path in done.plan.paths}) or take(trained)
+    run.compute.take = lambda trained, **more: (
+        seen.append({path.arch for done in trained for path in done.plan.paths})
+        or take(trained, **more)
     )
     train(run)
     lines = RunFolder(tmp_path).shrink_lines()
