@@ -15,8 +15,12 @@ RECIPES = sorted((Path(__file__).parents[1] / "recipes" / "methods").glob("*.tom
 LESS = (
     *("train.epochs=1", "train.batch_size=32", "data.train_size=128", "data.validation=64"),
     *("evaluate.calibration_images=64", "finish.training.epochs=1", "export.formats=[]"),
+    *("controls.largest=false", "controls.random=0"),
 )
 """Overrides of all."""
+SLOW = {"darts_cell", "ista_nas"}
+"""Recipes of a network of very many layers, whose costs take long to record; `tests/zoo` and
+`tests/train` have what they are made of."""
 NOT_COMPARED = {"seconds"}
 """What two runs may differ in."""
 
@@ -26,7 +30,13 @@ def searched(folder: Path) -> list[dict]:
     return [{k: v for k, v in line.items() if k not in NOT_COMPARED} for line in lines]
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, id=path.stem, marks=[pytest.mark.slow] if path.stem in SLOW else [])
+        for path in RECIPES
+    ],
+)
 def test_a_recipe_runs_and_runs_again_to_the_same(path, tmp_path):
     recipe = Recipe.load(path, LESS)
     result = run(recipe, tmp_path / "once")
