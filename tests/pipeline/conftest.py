@@ -31,7 +31,7 @@ def built_once(monkeypatch):
     """Runs of this test share one supernet, set back to its initial weights: that saves time."""
     build, kept = Workspace.build, {}
 
-    def from_kept(recipe, folder=None):
+    def from_kept(recipe, folder=None, world=None):
         if recipe not in kept.values():
             ws = build(recipe)
             kept["state"] = {n: t.clone() for n, t in ws.net.state_dict().items()}

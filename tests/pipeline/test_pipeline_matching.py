@@ -63,8 +63,16 @@ def refused(tmp_path, match, *, network=None, task="classification", **parts):
     """Runs it, which is refused in these words before the folder is made."""
     data = {"train": GOOD, "validation": GOOD, "test": GOOD, **parts}
     out = tmp_path / "run"
+    small = ("train.batch_size=8", "finish.training.batch_size=8")
     with pytest.raises(RecipeError, match=match):
-        ms.run(network=network or Net(), data=data, task=task, budgets=["macs<=80%"], out=out)
+        ms.run(
+            network=network or Net(),
+            data=data,
+            task=task,
+            budgets=["macs<=80%"],
+            out=out,
+            overrides=small,
+        )
     assert not out.exists()
 
 

@@ -129,8 +129,13 @@ def test_a_reward_on_latency_has_latency_measured():
 
 
 def test_without_a_reward_a_search_is_identified_as_before():
-    assert "reward" not in str(small().search)
-    assert "reward" in str(small(STRONG).search)
+    plain, rewarded = Workspace.build(small()), Workspace.build(small(STRONG))
+    settings = plain.recipe.train
+    before = str(plain.recipe.search).replace(f"reward={plain.recipe.search.reward!r} ", "")
+    assert "reward" not in before
+    now = plain.fingerprint(settings, plain.recipe.search)
+    assert now == plain.fingerprint(settings, before)
+    assert now != rewarded.fingerprint(settings, rewarded.recipe.search)
     assert Recipe.build({}, [], "x").search.reward.target is None
 
 

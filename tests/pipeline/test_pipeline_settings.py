@@ -78,6 +78,7 @@ ELSEWHERE = {
     "transfer": "tests of transfers",
     "truth": "tests of truths",
     "teacher": "tests of teachers",
+    "shrink": "tests of runs whose space shrinks",
 }
 
 
@@ -280,7 +281,9 @@ def test_the_tracker_gets_both_stages(tmp_path):
 def test_threads_are_set_for_the_run_and_restored(tmp_path, monkeypatch, setting, inside):
     before, seen = torch.get_num_threads(), []
     module = sys.modules["manyshot.pipeline.verbs.run"]
-    monkeypatch.setattr(module, "begin", lambda *_: seen.append(torch.get_num_threads()) or 1 / 0)
+    monkeypatch.setattr(
+        module, "begin", lambda *_, **__: seen.append(torch.get_num_threads()) or 1 / 0
+    )
     with pytest.raises(ZeroDivisionError):
         run(small(f"threads={setting}"), tmp_path)
     assert seen == [before if inside is None else inside]

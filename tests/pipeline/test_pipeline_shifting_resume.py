@@ -212,6 +212,7 @@ CHANGES = {
     "label_smoothing": "0.3",
     "clip_norm": "0.01",
     "precision": "bf16",
+    "sgld": "1e-4",
     "elites": "train",
     "timing": "after_candidate",
     "rescored": "1",

@@ -191,6 +191,7 @@ class _Folder:
             SimpleNamespace(
                 arch=str(i), macs=macs, params=1, latency_ms=None, costs=None, images_forwarded=2,
                 proxy_score=score, proxy_loss=0.0, generation=0,
+                fitness=lambda task, score=score: task.fitness_of(score, 0.0),
             )
             for i, (macs, score) in enumerate([(40, 0.5), (50, 0.6), (90, 0.9)])
         ]  # fmt: skip
