@@ -161,3 +161,22 @@ def test_what_is_not_found_and_not_proven_says_so():
     costs = {m: CostTable(m, (4,) * 9, 0, {tuple(range(9)): t}) for m, t in tables.items()}
     with pytest.raises(RecipeError, match="none was found within all of it among 20,000 archite"):
         check_joint("both", space, costs, {"macs": 5, "params": 5})
+
+
+MIXES = ("sampler.name=relaxed", "sampler.held_out=32")
+
+
+@pytest.mark.parametrize("copies", [1, 2])
+def test_mixed_options_are_refused_where_every_path_has_weights_of_its_own(copies):
+    kshot = ("sharing.name=k_shot", f"sharing.options={{copies={copies}, code_every=2}}")
+    with pytest.raises(RecipeError, match=r"sampler.name = 'relaxed' mixes options, and sharing"):
+        Workspace.build(small(*MIXES, *kshot)).check()
+
+
+def test_budgets_that_no_option_left_to_win_meets_are_refused():
+    options = 'sampler.options={exclude=["project", "conv1", "sep3"]}'
+    generated = ("search.name=generator", "search.options={}")
+    with pytest.raises(
+        RecipeError, match=r"budget 'macs<=20%' .* name fewer in sampler.options.ex"
+    ):
+        Workspace.build(small(*MIXES, options, *generated)).check()

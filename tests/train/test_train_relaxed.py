@@ -342,6 +342,19 @@ def test_the_architecture_is_within_the_limit_if_any_is_and_cannot_be_bettered(s
         assert worth(arch) == max(map(worth, near))
 
 
+def test_pruned_options_come_back_where_no_network_without_them_is_within():
+    sampler = relaxed(three(), estimator="sigmoid", schedule="one_level", prune=0.1)
+    low, high = sampler.table.range()
+    alive = sampler.generate(high).arch
+    sampler.alive[:] = False
+    for offset, option in zip((0, 3, 6), alive, strict=True):
+        sampler.alive[offset + option] = True
+    cost = float(sampler.table([alive])[0])
+    assert sampler.generate(cost).arch == alive
+    if low < cost:
+        assert sampler.generate(float(low)).within
+
+
 def test_excluded_options_win_nothing():
     space = three()
     sampler = relaxed(space, exclude=["none"])

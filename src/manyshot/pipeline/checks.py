@@ -37,7 +37,7 @@ from manyshot.seeding import numpy_rng
 from manyshot.sharing import PlacesChannels, Sharing, learns_codes
 from manyshot.space import Budget, Decision, SearchSpace
 from manyshot.supernet import Supernet
-from manyshot.train import Plan, Sampler, Shrinker, Standalone
+from manyshot.train import MixesOptions, Plan, Sampler, Shrinker, Standalone
 from manyshot.train.optim import check_rates, lamb
 from manyshot.train.samplers.shift import Generates, Targeted
 from manyshot.train.trainer import check_narrows
@@ -259,7 +259,7 @@ def check_code_steps(sharing: Sharing, steps: int) -> None:
 
 
 def check_placements(recipe: Recipe, sharing: Sharing, plan: Plan | None = None) -> None:
-    """Refuses what needs the first channels of every width, where a scheme places channels.
+    """Refuses what a scheme has no weights for: mixtures, and channels that it places elsewhere.
 
     Args:
         recipe: what the run is to do.
@@ -267,8 +267,16 @@ def check_placements(recipe: Recipe, sharing: Sharing, plan: Plan | None = None)
         plan: of the first step of training, if there is one.
 
     Raises:
-        RecipeError: for policies, and for running statistics in a search that trains.
+        RecipeError: for options that are mixed where every path has weights of its own; where a
+            scheme places channels for policies, and for running statistics in a search that trains.
     """
+    mixed = [path.arch for path in plan.paths if path.masks == "mixed"] if plan is not None else []
+    if any(sharing.mixture(arch) is not None for arch in mixed):
+        raise RecipeError(
+            f"sampler.name = {recipe.sampler.name!r} mixes options, and sharing.name = "
+            f"{recipe.sharing.name!r} gives every path weights of its own, of which a mixture has "
+            "none: take sharing.name = 'one_shot', or a sampler that trains single paths"
+        )
     if not isinstance(sharing, PlacesChannels):
         return
     name, shifting = recipe.sharing.name, recipe.shifting
@@ -408,6 +416,14 @@ def check_sampler(recipe: Recipe, sampler: Sampler, held_out: int, limits: Seque
                 f"budget {text!r}: the generator is trained for {sampler.metric}; give budgets on "
                 f"that, or sampler.options.metric = {metric!r}"
             )
+    if isinstance(sampler, MixesOptions):
+        for limit in limits:
+            if not sampler.generate(limit.limit).within:
+                raise RecipeError(
+                    f"budget {limit.name!r} ({limit.limit:,.6g}): sampler.name = {name!r} finds no "
+                    "network within it of the options that may win: raise it, or name fewer in "
+                    "sampler.options.exclude"
+                )
     if not isinstance(sampler, Targeted):
         return
     grid = sampler.grid

@@ -175,9 +175,10 @@ class _Climb:
 
 def neighbours(space: SearchSpace, arch: Arch) -> list[Arch]:
     """The canonical encodings other than `arch` that changing one of its decisions gives."""
+    inside = space.inside(arch)
     changed = (
-        space.canonical((*arch[:i], option, *arch[i + 1 :]))
-        for i, count in enumerate(space.counts.tolist())
-        for option in range(count)
+        space.canonical((*inside[:i], option, *inside[i + 1 :]))
+        for i, options in enumerate(space.allowed)
+        for option in options
     )
     return [other for other in dict.fromkeys(changed) if other != arch]

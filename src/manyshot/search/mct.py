@@ -106,10 +106,10 @@ class MCTSearch:
         self.space, self.seed, self.limits = space, seed, tuple(limits)
         self.options = options or MCTOptions()
         self.stale_scores, self.top_ups = self.options.stale_scores, 0
-        self.random_start = max(1, self.options.rollouts * int(space.counts[:1].sum()))
+        self.random_start = max(1, self.options.rollouts * sum(map(len, space.allowed[:1])))
         self._begun = VisitTree(space, decay=self.options.decay)
         if isinstance(sampler, KeepsTree):
-            if sampler.tree.counts.tolist() != space.counts.tolist():
+            if sampler.tree.space.allowed != space.allowed:
                 raise ValueError("the sampler's tree is of another space: give its own sampler")
             self._begun, self.random_start = sampler.tree.rescaled(0.5, math.sqrt(1 / 12)), 0
         self._descent = Descent(

@@ -179,18 +179,21 @@ class _Study:
         import optuna  # takes a second
 
         self._optuna, self._sampler = optuna, sampler
+        self._space = space
         self._distributions: dict[str, Any] = {
-            str(i): optuna.distributions.IntDistribution(0, len(decision.options) - 1)
+            str(i): optuna.distributions.IntDistribution(0, len(options) - 1)
             if decision.is_number
-            else optuna.distributions.CategoricalDistribution(tuple(range(len(decision.options))))
-            for i, decision in enumerate(space.decisions)
+            else optuna.distributions.CategoricalDistribution(tuple(range(len(options))))
+            for i, (decision, options) in enumerate(
+                zip(space.decisions, space.allowed, strict=True)
+            )
         }
         with _quiet(optuna.logging):
             self._study = optuna.create_study(direction="maximize")
         self._drawn: list[Any] = []
 
     def learn(self, arch: Arch, score: float) -> None:
-        params = {str(i): option for i, option in enumerate(arch)}
+        params = {str(i): place for i, place in enumerate(_places(self._space, arch))}
         trial = self._optuna.trial.create_trial(
             params=params, distributions=self._distributions, value=score
         )
@@ -207,7 +210,8 @@ class _Study:
         def draw() -> Arch:
             trial = self._study.ask(self._distributions)
             self._drawn.append(trial)  # it runs, for all that Optuna knows
-            return tuple(trial.params[name] for name in self._distributions)
+            places = (trial.params[name] for name in self._distributions)
+            return tuple(o[place] for o, place in zip(self._space.allowed, places, strict=True))
 
         return draw
 
@@ -223,8 +227,9 @@ class _Evolved:
     def __init__(self, space: SearchSpace) -> None:
         import cmaes
 
-        self._cmaes, self._counts = cmaes, space.counts
-        self._free = np.flatnonzero(space.counts > 1)
+        self._cmaes, self._space = cmaes, space
+        self._counts = np.array([len(options) for options in space.allowed], dtype=np.int64)
+        self._free = np.flatnonzero(self._counts > 1)
         self._optimizer = self._new(0)
         self._told: list[tuple[Any, float]] = []
 
@@ -235,8 +240,8 @@ class _Evolved:
         return self._cmaes.CMA(mean=np.full(size, 0.5), sigma=1 / 6, bounds=bounds, seed=seed)
 
     def learn(self, arch: Arch, score: float) -> None:
-        place = np.full(max(2, len(self._free)), 0.5)
-        place[: len(self._free)] = (np.array(arch)[self._free] + 0.5) / self._counts[self._free]
+        place, at = np.full(max(2, len(self._free)), 0.5), np.array(_places(self._space, arch))
+        place[: len(self._free)] = (at[self._free] + 0.5) / self._counts[self._free]
         self._told.append((place, -score))
         if len(self._told) == self._optimizer.population_size:
             self._optimizer.tell(self._told)
@@ -252,12 +257,18 @@ class _Evolved:
             counts = self._counts[self._free]
             place = self._optimizer.ask()[: len(counts)] * counts
             arch[self._free] = np.minimum(place, counts - 1)  # cut to whole numbers
-            return tuple(arch.tolist())
+            return tuple(o[i] for o, i in zip(self._space.allowed, arch.tolist(), strict=True))
 
         return draw
 
     def forget_draws(self) -> None:
         """Nothing is remembered of them."""
+
+
+def _places(space: SearchSpace, arch: Arch) -> list[int]:
+    """Where the options of an architecture are among those allowed."""
+    inside = space.inside(arch)
+    return [options.index(o) for options, o in zip(space.allowed, inside, strict=True)]
 
 
 @contextmanager

@@ -186,8 +186,8 @@ class Perturbation:
 
     def _left(self, budget: int, kept: Mapping[int, int]) -> list[Arch] | None:
         """All networks within a budget with the kept options; None if they are too many to list."""
-        counts = self.space.counts.tolist()
-        options = [[kept[i]] if i in kept else range(n) for i, n in enumerate(counts)]
+        every_option = enumerate(self.space.allowed)
+        options = [(kept[i],) if i in kept else allowed for i, allowed in every_option]
         if math.prod(map(len, options)) > _LISTED:
             return None
         key = (budget, tuple(sorted(kept.items())))

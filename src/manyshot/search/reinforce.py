@@ -144,7 +144,9 @@ class _Policy:
         self.row = self._steps = 0
         self._space, self._options = space, options
         self._average = 0.0
-        there_DO = np.arange(space.counts.max(initial=1)) < space.counts[:, None]
+        there_DO = np.zeros((len(space), space.counts.max(initial=1)), dtype=bool)
+        for there_O, options in zip(there_DO, space.allowed, strict=True):
+            there_O[list(options)] = True
         self._logits_DO = np.where(there_DO, 0.0, -np.inf)
         self._moments = np.zeros((2, *there_DO.shape))
 

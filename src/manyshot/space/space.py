@@ -232,13 +232,14 @@ class SearchSpace(Shown):
         Raises:
             ValueError: if no decision has two options, or `arch` is not in the space.
         """
-        self.check(arch)
-        open_to_change = np.flatnonzero(self.counts > 1)
+        parent = self.inside(arch)
+        open_to_change = np.flatnonzero(self._open > 1)
         if not open_to_change.size:
             raise ValueError("no decision of this space has a second option to change to")
         i = int(rng.choice(open_to_change))
-        option = (arch[i] + int(rng.integers(1, self._counts[i]))) % self._counts[i]
-        return (*arch[:i], option, *arch[i + 1 :])
+        options = self.allowed[i]
+        turn = options.index(parent[i]) + int(rng.integers(1, len(options)))
+        return (*parent[:i], options[turn % len(options)], *parent[i + 1 :])
 
     def crossover(self, a: Arch, b: Arch, rng: np.random.Generator) -> Arch:
         """A child that has each decision from either parent with probability one half.

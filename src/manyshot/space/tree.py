@@ -50,6 +50,7 @@ class VisitTree:
     it, so that those of children always add up to their parent's.
 
     Attributes:
+        space: whose encodings are the leaves.
         counts: how many options each decision has, (D,).
         decay: of the means of options: g = decay g + (1 - decay) reward, divided by what a mean of
             ones would be, so that the beginning at zero does not count.
@@ -62,9 +63,12 @@ class VisitTree:
             space: whose encodings are the leaves.
             decay: of the means of options, in [0, 1).
         """
+        self.space, self.decay = space, decay
         self.counts: Ints = np.asarray(space.counts, dtype=np.int64)
-        self.decay = decay
-        below = np.cumprod(self.counts[::-1].astype(np.float64))[::-1]
+        self._allowed_DO = np.zeros((len(space), self.counts.max(initial=1)), dtype=bool)
+        for allowed_O, options in zip(self._allowed_DO, space.allowed, strict=True):
+            allowed_O[list(options)] = True
+        below = np.cumprod(self._allowed_DO.sum(1)[::-1].astype(np.float64))[::-1]
         self._leaves = float(below[0]) if len(below) else 1.0
         self._below: Floats = np.append(below[1:], 1.0)
         levels, widest = len(self.counts), int(self.counts.max(initial=1))
@@ -85,6 +89,7 @@ class VisitTree:
 
     def visit(self, arch: Arch, reward: float) -> None:
         """Adds a visit with a reward to an encoding, and so to all nodes above it."""
+        arch = self.space.inside(arch)
         row = self._row.setdefault(arch, len(self._row))
         self._archs_ND, self._seen_N3 = _room(self._archs_ND, row), _room(self._seen_N3, row)
         self._archs_ND[row] = arch
@@ -96,6 +101,7 @@ class VisitTree:
 
     def remove(self, arch: Arch) -> None:
         """Removes a leaf: it is not drawn again, and a node without live leaves neither."""
+        arch = self.space.inside(arch)
         if arch not in self._removed:
             self._removed_RD = _room(self._removed_RD, len(self._removed))
             self._removed_RD[len(self._removed)] = arch
@@ -123,7 +129,8 @@ class VisitTree:
         removed_RD = removed_RD[: len(self._removed)]
         column = removed_RD[(removed_RD[:, :level] == path).all(1), level]
         gone = np.bincount(column, minlength=options)
-        return visits, rewards, np.asarray(self._below[level] - gone, dtype=np.float64)
+        leaves = self._below[level] * self._allowed_DO[level, :options]
+        return visits, rewards, np.asarray(leaves - gone, dtype=np.float64)
 
     def mean_of_options(self, level: int) -> Floats:
         """The mean rewards of the options of a decision in all branches, newer ones weigh more.
@@ -150,7 +157,9 @@ class VisitTree:
         while len(arch) < len(self.counts):
             node = self._node(arch, how)
             if node.is_blank and how.least:  # all below is uniform
-                return (*arch, *rng.integers(self.counts[len(arch) :]).tolist())
+                below = self.space.allowed[len(arch) :]
+                drawn = rng.integers([len(options) for options in below]).tolist()
+                return (*arch, *(o[i] for o, i in zip(below, drawn, strict=True)))
             arch = (*arch, node.pick(rng))
         return arch
 
@@ -209,14 +218,15 @@ class VisitTree:
     def _weighed(self, level: int, children: tuple[Floats, Floats, Floats], how: Descent) -> _Node:
         visits_O, rewards_O, live_O = children
         visits, value_O = float(visits_O.sum()), np.zeros(len(visits_O))
-        if visits >= how.least * len(visits_O):
+        allowed_O = self._allowed_DO[level, : len(visits_O)]
+        if visits >= how.least * np.count_nonzero(allowed_O):
             value_O += how.communication * self.mean_of_options(level)
             if visits:
                 mean = rewards_O.sum() / visits
                 value_O += np.where(visits_O, rewards_O, mean) / np.maximum(visits_O, 1)
                 value_O += how.exploration * np.sqrt(math.log(visits) / (visits_O + 0.1))
         value_O = np.minimum(value_O - value_O[live_O > 0].max(), 0)
-        is_blank = not visits and bool((live_O == self._below[level]).all())
+        is_blank = not visits and bool((live_O == self._below[level] * allowed_O).all())
         return _Node(np.exp(value_O / how.temperature).tolist(), live_O.tolist(), is_blank)
 
 

@@ -83,6 +83,17 @@ class SearcherSuite:
             replayed.tell(archs, score(archs))
         assert replayed.ask(10) == searcher.ask(10)
 
+    def test_views_are_searched_too(self) -> None:
+        """Where a space was narrowed, it proposes nothing else, full and within the limit."""
+        space, limit = nested_space(more=4), weight_limit(20)
+        middle = {d: range(len(d.options))[-2:] for d in space.decisions if len(d.options) > 1}
+        for view in (space.restricted(middle), space.restricted({space.decisions[1]: [1]})):
+            searcher = self.make_searcher(view, 11, [limit])
+            for archs in proposals(searcher, (10, 10, 5)):
+                assert archs, "nothing was proposed though the view is far from exhausted"
+                assert all(arch in view and view.canonical(arch) == arch for arch in archs)
+                assert limit.satisfied(archs).all(), f"over {limit.name}: {archs}"
+
     def test_equal_scores_are_scores(self) -> None:
         """When every score is the same, proposals are full and within the limit."""
         limit = weight_limit(9)

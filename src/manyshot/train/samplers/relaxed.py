@@ -217,13 +217,17 @@ class Relaxed:
     def _by_group(self) -> Sequence[Tensor]:
         return torch.split(self._edge_logits, list(map(len, self._groups))) if self._groups else ()
 
-    def probabilities(self) -> list[Tensor]:
+    def probabilities(self, pruned: bool = False) -> list[Tensor]:
         """Softmax of every decision's logits, or their sigmoids; nothing is drawn or added.
 
         Of decisions whose sets are summed, it is how strong the parts of a set are together.
+
+        Args:
+            pruned: also of options that were left out for good, which else have zero.
         """
         estimate = ESTIMATORS["sigmoid" if self.options.estimator == "sigmoid" else "softmax"]
-        logits = self.logits.detach().masked_fill(~self.alive, -math.inf)
+        gone = torch.zeros_like(self.alive) if pruned else ~self.alive
+        logits = self.logits.detach().masked_fill(gone, -math.inf)
         each = [estimate(one, 1.0, torch.Generator()) for one in self._split(logits)]
         if self._sets:
             allowed = torch.cat(each).masked_fill(self._excluded, 0.0)
@@ -341,10 +345,17 @@ class Relaxed:
     # -- final architectures ---------------------------------------------------------------
 
     def generate(self, limit: float) -> Generated:
-        """The architecture of the largest weights within a cost limit."""
-        each = torch.cat(self.probabilities()).masked_fill(self._excluded, 0.0).double().log()
-        arch = likeliest_within([e.numpy() for e in self._split(each)], self.table, limit)
-        cost = float(self.table([arch])[0])
+        """The architecture of the largest weights within a cost limit.
+
+        Options that were left out for good come back where none without them is within it.
+        """
+        for pruned in (False, True):
+            weights = torch.cat(self.probabilities(pruned)).masked_fill(self._excluded, 0.0)
+            logs = [e.numpy() for e in self._split(weights.double().log())]
+            arch = likeliest_within(logs, self.table, limit)
+            cost = float(self.table([arch])[0])
+            if cost <= limit:
+                break
         return Generated(arch, cost, 1, cost <= limit)
 
     def sampled(self, limit: float, seed: int, draws: int = 64) -> list[Arch]:
