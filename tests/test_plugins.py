@@ -23,14 +23,14 @@ from manyshot.zoo import NETWORKS
 SPACE = SearchSpace([Decision((0, 1, 2), f"d{i}") for i in range(4)])
 LIMIT = Limit("total<=5", lambda archs: [sum(arch) for arch in archs], 5)
 COSTS = {"macs": CostTable("macs", (3,) * 4, 0, {(i,): np.arange(3) for i in range(4)})}
-CONTEXT = {"space", "seed", "limits", "costs", "init"}
+CONTEXT = {"space", "seed", "limits", "costs", "init", "widths", "sampler"}
 
 
 def make(kind: str, name: str, options: dict[str, Any]) -> Any:
     if kind == "searcher":
         return make_searcher(name, SPACE, seed=0, limits=[LIMIT], options=options)
     if kind == "sampler":
-        return make_sampler(name, SPACE, options, costs=COSTS)
+        return make_sampler(name, SPACE, options, costs=COSTS, widths=SPACE.decisions)
     if kind == "sharing":
         return make_sharing(name, options, seed=0, init=nn.Identity)
     return build("network", name, options, table=NETWORKS, contract=nn.Module, context={})

@@ -81,7 +81,7 @@ def recipe_command(
 @command(
     "recipes",
     USING,
-    "manyshot recipes methods/fair > mine.toml",
+    "manyshot recipes methods/fair",
 )
 def recipes_command(
     name: Annotated[
