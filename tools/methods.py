@@ -414,7 +414,7 @@ def _name(node: ast.AST) -> str:
 INTRODUCTION = """
 # Methods
 
-Every method that comes with manyshot: what a recipe calls it, whose it is, the recipe that uses it and the tests that it passes. A method is a choice in [a slot](design.md#six-slots); slots compose. *Suite* is the slot's contract, which plug-ins of others pass too; *tests* is the file that says most of the method beside it, and how many of its tests do. `manyshot recipes` lists all recipes.
+Every method that comes with manyshot: what a recipe calls it, whose it is, the recipe that uses it and the tests that it passes. A method is a choice in [a slot](design.md#seven-slots); slots compose. *Suite* is the slot's contract, which plug-ins of others pass too; *tests* is the file that says most of the method beside it, and how many of its tests do. `manyshot recipes` lists all recipes.
 
 Written by `python -m tools.methods` from the tables of plug-ins, their docstrings, the recipes and the source of the tests; a method that lacks a reference, a recipe or a test is an error there.
 """  # noqa: E501

@@ -684,7 +684,7 @@ class SamplerSettings(Section):
 
     name: str = "uniform"
     """uniform, fair, sandwich, complement, balanced, table, greedy, mct, shiftnas, uniform_cost,
-    relaxed, or `package.module:attribute`; by default sandwich for a converted network."""
+    relaxed, sparse, or `package.module:attribute`; by default sandwich for a converted network."""
     options: Options = {}
     """Arguments of the sampler."""
     held_out: int | float = Field(default=0, ge=0)
