@@ -233,12 +233,13 @@ class SearchSpace(Shown):
             ValueError: if no decision has two options, or `arch` is not in the space.
         """
         self.check(arch)
-        open_to_change = np.flatnonzero(self.counts > 1)
+        open_to_change = np.flatnonzero(self._open > 1)
         if not open_to_change.size:
             raise ValueError("no decision of this space has a second option to change to")
         i = int(rng.choice(open_to_change))
-        option = (arch[i] + int(rng.integers(1, self._counts[i]))) % self._counts[i]
-        return (*arch[:i], option, *arch[i + 1 :])
+        options = self.allowed[i]
+        place = options.index(arch[i]) + int(rng.integers(1, len(options)))
+        return (*arch[:i], options[place % len(options)], *arch[i + 1 :])
 
     def crossover(self, a: Arch, b: Arch, rng: np.random.Generator) -> Arch:
         """A child that has each decision from either parent with probability one half.
