@@ -190,6 +190,16 @@ def test_real_steps_and_scores_of_an_estimate_change_nothing(tmp_path):
     assert outcome(tmp_path / "watched") == outcome(tmp_path / "silent")
 
 
+def test_steps_are_timed_without_a_shrinker(monkeypatch):
+    """Its turns are as many in an epoch of few steps as in all of training."""
+    shrinks = ("shrink.name=balanced", "shrink.at=[0.5]", "shrink.options={ samples = 8 }")
+    ws = Workspace.build(small(*shrinks, "sampler.name=fair"))
+    trained = []
+    monkeypatch.setattr(lengths, "train_supernet", lambda few, *_: trained.append(few.recipe))
+    lengths._train_supernet(ws, engine(ws.device, ws.recipe.train), 2)
+    assert [recipe.shrinks for recipe in trained] == [False] and ws.recipe.shrinks
+
+
 @pytest.mark.parametrize(
     ("settings", "wanted"),
     [

@@ -115,3 +115,15 @@ def test_decisions_commute_while_the_same_options_are_allowed() -> None:
     assert space.canonical((0, 1)) == (1, 0)
     view = space.restricted({ops[0]: {0}})
     assert view.canonical((0, 1)) == (0, 1)
+
+
+def test_a_change_is_to_an_allowed_option():
+    whole = SearchSpace([Decision((0, 1, 2, 3), name) for name in "abc"])
+    first, second, _ = whole.decisions
+    view = whole.restricted({first: (0, 2, 3), second: (1,)})
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        arch = view.sample(rng)
+        changed = view.change(arch, rng)
+        view.check(changed)
+        assert sum(a != b for a, b in zip(arch, changed, strict=True)) == 1

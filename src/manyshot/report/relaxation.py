@@ -78,8 +78,9 @@ def options(lines: Sequence[OptionsLine], space: SearchSpace | None) -> list[Fig
     )
     most = max(map(len, last.weights))
     names = _names(last, space)
+    same = len(set(map(tuple, names))) == 1  # then columns have names
     table = f.heatmap(
-        list(range(most)),
+        names[0] if same else list(range(most)),
         list(last.decisions),
         [[*weights, *[None] * (most - len(weights))] for weights in last.weights],
         zmin=0,
@@ -88,10 +89,14 @@ def options(lines: Sequence[OptionsLine], space: SearchSpace | None) -> list[Fig
         hovertemplate="%{y}: %{text}<br>weight %{z:.3f}<extra></extra>",
         colorbar={"tickformat": ".0%"},
     )
+    axis = f.axis("option", type="category") if same else f.axis("option", dtick=1)
     weights = Figure(
         "Weights of options at the end",
         [table],
-        f.layout(f.axis("option", dtick=1), f.rows_axis(last.decisions)),
+        f.layout(
+            axis,
+            f.rows_axis(last.decisions),
+        ),
         "The option of the largest weight is chosen, where the budget allows it.",
         height=max(260, 22 * len(last.decisions) + 100),
     )

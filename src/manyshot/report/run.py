@@ -114,7 +114,8 @@ def _search(run: RunRecords) -> Parts:
     generated = None if run.result is None else run.result.generated
     if generated is None:
         return [*drawn, searching.progress(run, run.task)]
-    words = "There was no search: a generator made the architectures, for each budget its own."
+    made = "the weights of options chose" if run.options else "a generator made"
+    words = f"There was no search: {made} the architectures, for each budget its own."
     return [*drawn, words, tables.generated(generated)]
 
 

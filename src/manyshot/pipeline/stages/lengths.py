@@ -25,7 +25,7 @@ from manyshot.pipeline.checks import GENERATOR
 from manyshot.pipeline.stages.finish import plain_module
 from manyshot.pipeline.stages.train import train_supernet
 from manyshot.progress import Progress, Silent
-from manyshot.recipe import Recipe, RecipeError, TrainingSettings
+from manyshot.recipe import Recipe, RecipeError, ShrinkSettings, TrainingSettings
 from manyshot.run_folder import RunFolder, Trained
 from manyshot.search.limit import any_of
 from manyshot.seeding import numpy_rng
@@ -204,9 +204,9 @@ def estimate(
     """How many seconds training, search and finishing are likely to take, by real steps.
 
     Every winner and control counts, though some may be the same network. What it does not know of
-    is a search that shifts, latency, exports, tests, and a sampler that ends training early. A
-    search that scores many candidates together takes less. Workers are taken to have all cores that
-    they need, and begin before the first score.
+    is a search that shifts, what a shrinker does between steps, latency, exports, tests, and a
+    sampler that ends training early. A search that scores many candidates together takes less.
+    Workers are taken to have all cores that they need, and begin before the first score.
 
     Args:
         ws: what is to run, with its epochs.
@@ -304,11 +304,12 @@ _ONE_EPOCH = {
 
 
 def _train_supernet(ws: Workspace, accelerator: Accelerator, steps: int) -> None:
-    """Trains the supernet for some steps, and gives it its weights back."""
+    """Trains the supernet for some steps, in the whole space, and gives it its weights back."""
     settings = ws.recipe.train.model_copy(update=_ONE_EPOCH)
     weights = {name: tensor.clone() for name, tensor in ws.net.state_dict().items()}
     splits = replace(ws.splits, train=_first_of(ws.splits.train, settings, steps))
-    recipe = ws.recipe.model_copy(update={"train": settings})
+    whole = ShrinkSettings()  # or so few steps would be timed with all turns of a shrinker
+    recipe = ws.recipe.model_copy(update={"train": settings, "shrink": whole})
     few = replace(ws, splits=splits, recipe=recipe)
     try:
         train_supernet(few, accelerator, None, Silent())

@@ -114,7 +114,7 @@ def preview(
         "budgets": budgets if whole else [],
         "files": _files(ws, whole=whole),
         "seconds": seconds,
-        "beside": "exports, tests and latency come on top",
+        "beside": f"{'shrinking, ' * ws.recipe.shrinks}exports, tests and latency come on top",
         "notes": [note for note in notes if note],
         "problems": problems,
     }
