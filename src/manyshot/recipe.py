@@ -154,7 +154,7 @@ class SharingSettings(Section):
     """Which weights a path gets."""
 
     name: str = "one_shot"
-    """one_shot, k_shot, or `package.module:attribute`."""
+    """one_shot, k_shot, bilateral, locally_free, or `package.module:attribute`."""
     options: Options = {}
     """Arguments of its scheme; `seed` is the recipe's."""
     inherit: str | None = None

@@ -145,8 +145,8 @@ class _Policy:
         self._space, self._options = space, options
         self._average = 0.0
         there_DO = np.zeros((len(space), space.counts.max(initial=1)), dtype=bool)
-        for there_O, options in zip(there_DO, space.allowed, strict=True):
-            there_O[list(options)] = True
+        for there_O, allowed in zip(there_DO, space.allowed, strict=True):
+            there_O[list(allowed)] = True
         self._logits_DO = np.where(there_DO, 0.0, -np.inf)
         self._moments = np.zeros((2, *there_DO.shape))
 

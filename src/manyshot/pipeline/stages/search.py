@@ -281,8 +281,9 @@ def check_winners(ws: Workspace, scores: dict[Arch, float], chosen: dict[str, Ar
         way_out = f"raise search.candidates (at least one per budget, now {search.candidates})"
         if search.name == GENERATOR:
             way_out = (
-                "the generator misses its targets: train for longer, or with more "
-                "sampler.options.resource_weight, or search the supernet by another search.name"
+                "the generator misses its targets: train for longer, or with a larger weight of "
+                "costs in sampler.options (resource_weight of shiftnas, cost_weight of relaxed), "
+                "or search the supernet by another search.name"
             )
         raise Infeasible(
             f"none of the {len(scores)} architectures scored is within {', '.join(missing)}: "
