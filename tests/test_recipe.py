@@ -21,9 +21,8 @@ from manyshot.recipe import (
     SearchSettings,
     TrainingSettings,
     bytes_of,
-    dumps,
 )
-from manyshot.toml import read
+from manyshot.toml import dumps, read
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").rglob("*.toml"))
 

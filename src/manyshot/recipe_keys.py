@@ -1,6 +1,7 @@
-"""What every key of a recipe is: its type, its default, and the words that `recipe.py` says of it.
+"""What every key of a recipe is: its type, its default, and the words that stand below it.
 
-Docstrings of attributes are not there at run time, so that they are read from the module's source.
+Docstrings of attributes are not there at run time, so that they are read from the source of
+`manyshot.recipe`.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import ast
 import functools
 import inspect
+import itertools
 import types
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +17,6 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from manyshot import recipe
 from manyshot.plugins import nearest
 from manyshot.recipe import Recipe, RecipeError, Section
 from manyshot.toml import in_one_line
@@ -100,23 +101,22 @@ def _check(section: str) -> None:
 
 
 @functools.cache
-def _docstrings() -> dict[str, dict[str, str]]:
-    """What `recipe.py` says below every attribute, by class and attribute."""
-    found: dict[str, dict[str, str]] = {}
-    for node in ast.parse(inspect.getsource(recipe)).body:
-        if not isinstance(node, ast.ClassDef):
-            continue
-        said = found.setdefault(node.name, {})
-        for line, below in zip(node.body, node.body[1:], strict=False):
-            is_said = isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
-            if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name) and is_said:
-                said[line.target.id] = _plain(below.value.value)  # type: ignore[attr-defined]
-    return found
+def _docstrings(section: type) -> dict[str, str]:
+    """What a class says below every attribute, by attribute."""
+    (node,) = ast.parse(inspect.getsource(section)).body
+    assert isinstance(node, ast.ClassDef)
+    said = {}
+    for line, below in itertools.pairwise(node.body):
+        is_said = isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
+        if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name) and is_said:
+            said[line.target.id] = _plain(below.value.value)  # type: ignore[attr-defined]
+    return said
 
 
 def _words(section: type[Section], field: str) -> str:
     """What is said of a field, by the class or else by the nearest one that it extends."""
-    said = (_docstrings().get(cls.__name__, {}).get(field) for cls in section.__mro__)
+    sections = (cls for cls in section.__mro__ if issubclass(cls, Section) and cls is not Section)
+    said = (_docstrings(cls).get(field) for cls in sections)
     return next(filter(None, said), "")
 
 
