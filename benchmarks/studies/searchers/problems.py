@@ -85,7 +85,7 @@ class Arm:
     options: Mapping[str, Any] = field(default_factory=dict)
     step: int = 10
     most: int = QUERIES[-1]
-    on: Literal["all", "few", "few cells", "whole tables"] = "all"
+    on: Literal["all", "few", "few cells"] = "all"
     seeds: int = 20
 
     def runs(self, problem: Problem, seed: int) -> bool:
@@ -94,7 +94,6 @@ class Arm:
             "all": True,
             "few": problem in few(),
             "few cells": problem in few() and problem.table == "nas_bench_201",
-            "whole tables": problem in few() and not problem.cost and not problem.told,
         }
         return seed < self.seeds and which[self.on]
 
@@ -109,18 +108,25 @@ ARMS: dict[str, Arm] = {
     "nsga2": Arm("nsga2"),
     "predictor": Arm("predictor"),
     "predictor, top 10": Arm("predictor", {"top": 10}),
-    "predictor, 5 members": Arm("predictor", {"members": 5}, most=100, on="few"),
+    "predictor, 5 members": Arm("predictor", {"members": 5}, most=100),
     "local": Arm("local", step=1),
     "local, first better": Arm("local", {"improvement": "first"}, step=1),
     "cma_es": Arm("optuna", {"sampler": "cma_es"}),
+    "mct": Arm("mct"),
+    "nevonas": Arm("nevonas"),
+    "dc_nas": Arm("dc_nas"),
     "reinforce": Arm("reinforce"),
     "reinforce, rate 0.1": Arm("reinforce", {"lr": 0.1}),
-    "tpe": Arm("optuna", {"sampler": "tpe"}, most=100, on="few"),
-    "bananas": Arm("bananas", most=100, on="few", seeds=10),
+    "tpe": Arm("optuna", {"sampler": "tpe"}, most=100),
+    "bananas": Arm("bananas", most=100, seeds=10),
     "bananas, one_hot": Arm("bananas", {"encoding": "one_hot"}, most=100, on="few cells", seeds=10),
-    "gp": Arm("optuna", {"sampler": "gp"}, most=50, on="whole tables", seeds=5),
+    "gp": Arm("optuna", {"sampler": "gp"}, most=50, on="few", seeds=5),
 }
-"""The searchers: the defaults, and what the defaults may be compared with. A new one is a line."""
+"""The searchers: the defaults, and what the defaults may be compared with. A new one is a line.
+
+`perturbation` is none of them, since it removes options from a supernet that runs; `mct` has no tree
+of a sampler to go on from.
+"""
 
 
 @cache

@@ -3,7 +3,7 @@
     OMP_NUM_THREADS=1 python -m benchmarks.studies.searchers.run [--seeds 20] [--arms random ...]
 
 A searcher asks for ten networks at a time and is told their accuracy, up to 400; those that were
-made for one at a time ask for one, and slow ones end earlier and search four problems (`ARMS`).
+made for one at a time ask for one, and slow ones end earlier or search fewer problems (`ARMS`).
 What it would return after k is the best told (`manyshot.search.best`). On NAS-Bench-Macro it is
 told one of the three runs (seed modulo 3), and the network returned is judged by the mean of the
 three. On NAS-Bench-201 there is one run of 12 epochs, which is told and judges; once the validation
