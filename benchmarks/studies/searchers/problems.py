@@ -124,8 +124,8 @@ ARMS: dict[str, Arm] = {
 }
 """The searchers: the defaults, and what the defaults may be compared with. A new one is a line.
 
-`perturbation` is none of them, since it removes options from a supernet that runs; `mct` has no tree
-of a sampler to go on from.
+`perturbation` is none of them, since it removes options from a supernet that runs; `mct` has no
+tree of a sampler to go on from.
 """
 
 
