@@ -34,10 +34,12 @@ class PathImportance(Stateless):
     code's: independent draws of options, t, the average (0.5), and 250 updates. There norms are
     taken after clipping, of an operation's convolutions alone, so that in the end hardly any path
     has an operation without weights; all edges have one distribution; and every epoch begins with
-    norms of zero, which halves the first. Here they are what is said above, which is ours. Drawing
-    so without weights of losses, as the public code does, trains important paths more; with
+    norms of zero, which halves the first. Ours: norms of whole paths in all weights, before they
+    are clipped, options of every decision by themselves, and averages that go on. Drawing so
+    without weights of losses, as the public code does, trains important paths more; with
     `weighted`, ours, the mean gradient is that of uniform paths, which the variance is about. The
-    data half, the drawing of images by their gradients, is not built.
+    data half, the drawing of images by their gradients, is not built: batches here are a function
+    of seed and step alone, from which a killed run goes on.
     """
 
     @checked
