@@ -1,7 +1,7 @@
 """Every option that a method's recipe sets has an effect in it: another value, another run.
 
-Networks are made, searches are told made-up scores, and samplers are rehearsed for as many steps as
-the recipe has, all without a run. The rest takes runs, which are for the slow tests.
+Networks are made, searches are told made-up scores, and samplers are rehearsed without a network,
+for steps enough that each option comes to act. The rest takes runs, which are for the slow tests.
 """
 
 import functools
@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 import manyshot as ms
 from manyshot import pipeline, records
-from manyshot.cost import macs_table
+from manyshot.cost import CostTable, macs_table
 from manyshot.recipe import Recipe
 from manyshot.run_folder import RunFolder
 from manyshot.search import Limit, make_searcher
@@ -29,8 +29,8 @@ pytestmark = pytest.mark.usefixtures("equal_networks_are_measured_once")
 RECIPES = {path.stem: path for path in Path(__file__).parents[1].glob("recipes/methods/*.toml")}
 SLOW = {"darts_cell", "ista_nas"}
 """Recipes of a network of very many layers, whose costs take long to record."""
-IMAGES = 900
-"""About as many digits train as this."""
+STEPS = 64
+"""In a rehearsal of a sampler."""
 FEWER = {
     "data.train_size": 128, "data.validation": 64, "train.batch_size": 32, "train.epochs": 5,
 }  # fmt: skip
@@ -151,9 +151,14 @@ def test_options_of_networks_have_an_effect(stem, key):
     assert looks_of(network(stem)) != looks_of(network(stem, **{name: NETWORK[name]}))
 
 
+@functools.cache
+def supernet(stem: str) -> ms.Supernet:
+    return ms.Supernet(network(stem))
+
+
 def proposals(stem: str, **changed: Any) -> list[Any]:
     """What the recipe's search proposes, told scores that are a fixed function of networks."""
-    settings, net = Recipe.load(RECIPES[stem]).search, ms.Supernet(network(stem))
+    settings, net = Recipe.load(RECIPES[stem]).search, supernet(stem)
     weights = np.random.default_rng(0).normal(size=(2, len(net.space)))
     limit = Limit("sum", lambda archs: [float(sum(arch)) for arch in archs], sum(net.space.largest))
     searcher = make_searcher(
@@ -179,17 +184,20 @@ def test_options_of_searches_have_an_effect(stem, key):
     assert proposals(stem) != proposals(stem, **{name: SEARCH[name]})
 
 
-def plans(stem: str, monkeypatch: pytest.MonkeyPatch, **changed: Any) -> list[Any]:
-    """What the recipe's sampler plans in as many steps as the recipe has."""
-    settings, net = Recipe.load(RECIPES[stem]), ms.Supernet(network(stem))
-    steps = settings.train.epochs * (IMAGES // settings.train.batch_size)
-    monkeypatch.setattr(samplers, "STEPS", steps // 2)
-    costs = {} if stem in SLOW else {"macs": macs_table(net, (1, 8, 8))}
+@functools.cache
+def costs(stem: str) -> dict[str, CostTable]:
+    return {} if stem in SLOW else {"macs": macs_table(supernet(stem), (1, 8, 8))}
+
+
+def plans(stem: str, monkeypatch: pytest.MonkeyPatch, **changed: Any) -> Any:
+    """What the recipe's sampler plans and asks in a rehearsal."""
+    monkeypatch.setattr(samplers, "STEPS", STEPS // 2)  # of which a rehearsal has twice as many
+    all_of_them = {**options(stem, "sampler"), **changed}
     sampler = make_sampler(
-        settings.sampler.name, net.space, {**options(stem, "sampler"), **changed}, costs=costs
+        told(stem)["sampler.name"], supernet(stem).space, all_of_them, costs=costs(stem)
     )
     run = samplers.Rehearsal(sampler)
-    return [samplers._plain([plan, run.probes[-1:]]) for plan in run.go(steps=steps)]
+    return samplers._plain([run.go(steps=STEPS), run.probes])
 
 
 @pytest.mark.parametrize(("stem", "key"), cases(*(f"sampler.options.{k}" for k in SAMPLER)))
