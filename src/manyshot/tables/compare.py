@@ -274,9 +274,9 @@ def budgets(comparison: Comparison) -> list[str]:
             each = ", ".join(f"{name} {numbers.count(value)}" for name, value in values.items())
             words.append(f"Not at equal {what}: {each}.")
     judged = {run.method: run.images["shrink"] for run in comparison.runs if "shrink" in run.images}
-    for method, number in judged.items():
+    for which, number in judged.items():
         words.append(
-            f"Multiply-adds do not count what the shrinker of {method} scored: "
+            f"Multiply-adds do not count what the shrinker of {which} scored: "
             f"{numbers.count(number)} images of one run, forwards alone."
         )
     return words
