@@ -8,9 +8,10 @@ from setuptools.command.build_py import build_py
 
 
 class WithRecipes(build_py):
-    """Copies `recipes/` beside the modules; a checkout that is installed as it is has them there."""
+    """Copies `recipes/` beside the modules; a checkout that is installed as it is has them."""
 
     def run(self) -> None:
+        """Builds the modules, then copies."""
         super().run()
         if not self.editable_mode:
             here = Path(__file__).parent / "recipes"

@@ -107,7 +107,7 @@ def test_every_word_of_a_comparison_fits_a_terminal_of_ascii(compared_runs, tmp_
     assert re.sub("[─-╿]", "", terminal).isascii()
     for cell in cells_of(compare.pairs([better], comparison)):
         assert ascii_of(cell).lstrip("▲ ") in terminal
-    assert f"{len(comparison.pairs) - 1} pairs are not distinguishable" in terminal
+    assert f"{len(comparison.pairs) - 1} comparisons are not distinguishable" in terminal
     assert [own.name for own in comparison.baselines] == ["macs", "params", "ceiling"]
     for own in comparison.baselines:
         assert compare.BASELINES[own.name] in terminal

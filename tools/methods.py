@@ -56,7 +56,7 @@ class Method:
 
     Attributes:
         slot: what it is a choice of.
-        name: what a user calls it.
+        name: what a recipe or a paper calls it.
         source: the class or function whose docstring has its reference; or the text of that.
         keys: what a recipe that uses it sets, by dotted keys; `...` for any value.
         names: by which its tests name it: identifiers, or options such as `codes=one_hot`.
@@ -157,7 +157,7 @@ RELAXED: tuple[tuple[str, str, Mapping[str, Any], tuple[str, ...]], ...] = (
      {"sampler.options.prune": ...}, ("Pruning", "prune=0.1")),
     ("TAS", "TAS (Dong & Yang 2019, arXiv:1905.09717). Two drawn options and the band of costs are "
      "the paper's; sizes are mixed by masks in place of its interpolation, which is ours.",
-     {"sampler.options.estimator": "two"}, ("two", "estimator=two", "cost_target=0.5")),
+     {"sampler.options.estimator": "two"}, ("estimator=two", "cost_target=0.5")),
     ("FBNetV2", "FBNetV2 (Wan et al. 2020, arXiv:2004.05565), by its abstract. One convolution "
      "under the weighted sum of masks is the paper's; the price of costs is ours.",
      {"sampler.options.estimator": "gumbel"}, ("estimator=gumbel",)),
@@ -414,9 +414,23 @@ def _name(node: ast.AST) -> str:
 INTRODUCTION = """
 # Methods
 
-Every method that comes with manyshot: what a recipe calls it, whose it is, the recipe that uses it and the tests that it passes. A method is a choice in [a slot](design.md#seven-slots); slots compose. *Suite* is the slot's contract, which plug-ins of others pass too; *tests* is the file that says most of the method beside it, and how many of its tests do. `manyshot recipes` lists all recipes.
+Every method that comes with manyshot: its name, whose it is, the recipe that uses it and the tests that it passes. A method is a choice in [a slot](design.md#seven-slots); slots compose. A name in `code` is what a recipe says, as in `sampler.name = "fair"`; rows without are options and settings, which their recipes show. *Suite* is the slot's contract, which plug-ins of others pass too; *tests* is the file that says most of the method beside it, and how many of its tests do. `manyshot recipes` lists all recipes.
 
 Written by `python -m tools.methods` from the tables of plug-ins, their docstrings, the recipes and the source of the tests; a method that lacks a reference, a recipe or a test is an error there.
+"""  # noqa: E501
+CHOICE = """
+## Which one should I take?
+
+Begin with `uniform` paths, one copy of the weights (`one_shot`) and `evolution`, and give time to training and finishing. That is what `manyshot run` does by default; for a network that was converted it takes `sandwich` paths in place of uniform ones. No sampler, sharing scheme or shifting search was shown here to choose better networks than that, and all that was measured is small: minutes of training, digits and Fashion-MNIST. Which way of doing anything is best on your images is for `manyshot compare` to say, over at least five seeds.
+
+- **What counts more than the method.** Batch norms that are calibrated for every network (on by default): without them tau falls from 0.56 and 0.59 to 0.36 ([study of the order](../benchmarks/studies/order_preservation/page.md)). How winners are trained and finished: plain networks of their sizes that train in the same way and as long are level with them ([emoji](../benchmarks/studies/emoji/page.md)). Counting multiply-adds or parameters orders networks about as well as a supernet of minutes does, so look at the controls of a run before you trust its winner.
+- **Sampler.** `sandwich` where sizes vary and the largest and smallest networks matter; on one of two spaces it ordered a little better than uniform paths, on three seeds, and on the other not. `fair` gives every option of a decision a turn in each step, for as many passes as there are options; it was not told from uniform paths. `shiftnas` costs three times the time of uniform paths and its distribution stayed uniform by default, so that `uniform_cost` is the same for less; take either if networks of any cost shall come from a generator, without a search ([study of the methods](../benchmarks/studies/methods/page.md)). `greedy`, `mct`, `pada`, `table`, `balanced` and the shrinkers are tested against what their papers or code say, and no study of what they are worth is on record here.
+- **Differentiable (`relaxed`, `sparse`).** To repeat what papers did. At like cost no arm selected better networks than evolution or the network of the most multiply-adds, and in cells DARTS, DARTS- and GDAS ended with skips and poolings, which are 2.1 to 2.4 points below those of evolution ([study](../benchmarks/studies/differentiable/page.md), on which `sparse` was not). GDAS is for cells: on a chain of layers its logits hardly move.
+- **Sharing.** `k_shot` helps on a problem that is built for it ([planted codes](../benchmarks/studies/planted_sharing/page.md)); on images neither learnt, random nor one-hot codes ordered better than one copy, and steps that move codes are lost to the weights. `bilateral` and `locally_free` are for widths alone, and no study has them.
+- **Search.** With 50 or 100 scores, `predictor`; then `optuna` with `tpe` or `cma_es`, which need no more than ten scores to begin. With hundreds, `evolution`, with a population of about 20; without a budget `local`, moving to the first neighbour that is better, found the best as often. `nsga2` for a whole front at once, `random` as what to beat. `reinforce` was worse than evolution nearly everywhere ([searchers on published tables](../benchmarks/studies/searchers/page.md)). `nevonas`, `dc_nas`, `perturbation` and the searcher `mct` are in no study.
+- **Shifting.** It hardly changes the order: gains of tau of 0.02 over all networks are excluded. If a trained supernet moves to other images it makes the best winners that are used as they are, and none that are better when they are trained alone ([transfer](../benchmarks/studies/transfer/page.md)).
+- **One network that is trained already.** `ms.convert`, without training its slices further: ahead of or level with pruning that is finished as long ([converting](../benchmarks/studies/convert/page.md)).
+- **Beside these.** Snapshots that vote, Langevin noise, teachers in place of labels, `search.reward` and linear stand-ins are in no study; take `search.reward` where cost is a matter of degree, and budgets where it is a limit.
 """  # noqa: E501
 
 
@@ -430,9 +444,11 @@ def page(listed: Iterable[Method]) -> str:
         link = recipe(method)
         of_recipe = f"[{link.relative_to('recipes').as_posix()}](../{link.as_posix()})"
         whose = _cell(reference(method))
-        cells = (method.slot, f"`{method.name}`", whose, of_recipe, classes, of_tests)
+        cells = (method.slot, called(method), whose, of_recipe, classes, of_tests)
         rows.append(f"| {' | '.join(cells)} |")
-    return f"{INTRODUCTION.strip()}\n\n" + "\n".join(rows) + "\n"
+    return (
+        f"{INTRODUCTION.strip()}\n\n{CHOICE.strip()}\n\n## The table\n\n" + "\n".join(rows) + "\n"
+    )
 
 
 def short(listed: Iterable[Method]) -> str:
@@ -441,8 +457,14 @@ def short(listed: Iterable[Method]) -> str:
     for method in listed:
         path = recipe(method).as_posix()
         link = f"[{path.removeprefix('recipes/')}]({path})"
-        rows.append(f"| {method.slot} | `{method.name}` | {_cell(paper(method))} | {link} |")
+        rows.append(f"| {method.slot} | {called(method)} | {_cell(paper(method))} | {link} |")
     return "\n".join(rows)
+
+
+def called(method: Method) -> str:
+    """Its name: as code if a recipe says it, in words if it is options and settings."""
+    is_plugin = method.keys.get(f"{method.slot}.name") == method.name
+    return f"`{method.name}`" if is_plugin else method.name
 
 
 def readme(listed: Iterable[Method]) -> str:

@@ -185,9 +185,16 @@ def compare_tables(comparison: Comparison, page: Path) -> list[RichTable | Text]
         shown.append(_drawn(compare.pairs(decided, comparison), "Pairs of methods"))
     rest = len(comparison.pairs) - len(decided)
     if rest:
-        pairs = numbers.plural(rest, "pair is", "pairs are")
-        shown.append(Text(f"{pairs} not distinguishable, or cannot be told apart."))
+        pairs = numbers.plural(rest, "comparison is", "comparisons are")
+        shown.append(
+            Text(f"{pairs} not distinguishable, or cannot be told apart (two methods, one metric).")
+        )
     shown += [_text(said) for said in compare.primary(comparison)]
+    spent = compare.spent(comparison)
+    if spent.rows:
+        columns = ("Method", "Weight steps", "Images", *SPENT, "MACs")
+        shown.append(_drawn(spent.only(*columns), "What methods spent"))
+    shown += [_text(said) for said in compare.budgets(comparison)]
     return [*shown, _page(page)]
 
 
@@ -195,6 +202,8 @@ def _page(page: Path) -> Text:
     return Text(f"The report is {page}")
 
 
+SPENT = ("MACs of training", "MACs of probes", "MACs of search")
+"""What of the multiply-adds that methods spent the terminal has room for."""
 KINDS = {
     "tau": "Kendall's τ of the proxy with truth",
     "regret": "What the first pick loses",

@@ -103,7 +103,8 @@ def without_norms(sampler: str, folder: Path | None = None) -> dict[str, object]
         run.sampler = Some()
     plans, absent = watched(run)
     train(run)
-    return {"weights": weights(net), "plans": plans, "absent": absent}
+    norms = run.sampler.state_dict().get("norms", [])
+    return {"weights": weights(net), "plans": plans, "absent": absent, "norms": norms}
 
 
 SHIFTS = {
@@ -235,7 +236,7 @@ def main(out: Path) -> None:
     rank, world = accelerator.process_index, accelerator.num_processes
     results: dict[str, object] = {"world": world, "exchanged": exchanged(accelerator)}
     results["from_first"] = from_first(accelerator)
-    for sampler in ("uniform", "fair", "sandwich", "some", "mixed", "shrinks", *K_SHOT):
+    for sampler in ("uniform", "fair", "sandwich", "some", "mixed", "shrinks", "pada", *K_SHOT):
         results[sampler] = without_norms(sampler, out / f"{sampler}-{world}")
     for kind in SHIFTS:
         results[kind] = with_shift(kind, out / f"{kind}-{world}")

@@ -39,6 +39,7 @@ SAMPLERS = [
     "some",
     "mixed",
     "shrinks",
+    "pada",
     "codes",
     "joint",
     "widths",
@@ -74,6 +75,14 @@ def test_two_processes_equal_one_with_the_whole_batch(ranks, alone, sampler):
             other = result[sampler]["weights"][name]
             torch.testing.assert_close(tensor, other, rtol=1e-12, atol=1e-12)
     assert same(ranks[1][0][sampler]["weights"], ranks[1][1][sampler]["weights"])
+
+
+def test_norms_are_those_of_the_whole_batch(ranks, alone):
+    """Norms that samplers learn from; float64 leaves only the order of summation."""
+    one, two = (result["pada"]["norms"] for result in ranks[1])
+    assert str(one) == str(two)  # in which nan equals nan
+    for ours, whole in zip(one, alone("pada")[0]["norms"], strict=True):
+        assert ours == pytest.approx(whole, rel=1e-12, nan_ok=True)
 
 
 def test_gradients_are_averaged_also_of_what_one_process_alone_used(ranks):

@@ -142,8 +142,8 @@ def test_make_sampler_imports_factories(space):
             "unform",
             {},
             "unknown sampler 'unform'; did you mean 'uniform'? have balanced, complement, fair, "
-            "greedy, mct, relaxed, sandwich, shiftnas, sparse, table, uniform, uniform_cost, or "
-            "give package.module:attribute",
+            "greedy, mct, pada, relaxed, sandwich, shiftnas, sparse, table, uniform, "
+            "uniform_cost, or give package.module:attribute",
         ),
         ("uniform", {"path": 2}, "no option 'path'; did you mean 'paths'? it has paths"),
         ("fair", {"paths": 2}, "sampler 'fair' has no option 'paths'; it has none"),

@@ -2,7 +2,16 @@
 
 from manyshot.space import SearchSpace
 from manyshot.testing.samplers import SamplerSuite
-from manyshot.train import Fair, Greedy, MCTSampler, Sampler, Sandwich, Taught, Uniform
+from manyshot.train import (
+    Fair,
+    Greedy,
+    MCTSampler,
+    PathImportance,
+    Sampler,
+    Sandwich,
+    Taught,
+    Uniform,
+)
 
 
 class TestUniform(SamplerSuite):
@@ -33,3 +42,13 @@ class TestGreedy(SamplerSuite):
 class TestMCT(SamplerSuite):
     def make_sampler(self, space: SearchSpace) -> Sampler:
         return MCTSampler(space, warmup=0.2, build=0.1)
+
+
+class TestPathImportance(SamplerSuite):
+    def make_sampler(self, space: SearchSpace) -> Sampler:
+        return PathImportance(space, every=0.1)
+
+
+class TestPathImportanceWeighted(SamplerSuite):
+    def make_sampler(self, space: SearchSpace) -> Sampler:
+        return Taught(PathImportance(space, weighted=True), "labels")

@@ -16,7 +16,15 @@ import manyshot as ms
 import pretend_device
 from manyshot.cost import macs_table
 from manyshot.data import Augment, Batches, ImageSet, fixed
-from manyshot.train import NonFiniteLoss, ShiftNAS, ShiftNASOptions, Trainer, Uniform, engine
+from manyshot.train import (
+    NonFiniteLoss,
+    PathImportance,
+    ShiftNAS,
+    ShiftNASOptions,
+    Trainer,
+    Uniform,
+    engine,
+)
 from manyshot.train.trainer import train
 from pretend_device import DEVICE, Process, There, at_home, moved, pretended
 
@@ -60,17 +68,22 @@ class BreaksAt:
             yield images * (float("nan") if step == self._step else 1.0), labels
 
 
-def trained(steps, device, copies=1, shifts=False, folder=None, break_at=None, **settings):
+def trained(
+    steps, device, copies=1, shifts=False, norms=False, folder=None, break_at=None, **settings
+):
     """The run of so many steps, one epoch of 8 images each, on a device."""
     net = supernet(copies)
     costs = {"macs": macs_table(net, (3, 8, 8))} if shifts else {}
     net, accelerator = (net, engine(torch.device("cpu"), ms.TrainingSettings()))
     if device == DEVICE:
         net, accelerator = moved(net), Process(accelerator)
+    sampler = shiftnas(net, costs) if shifts else Uniform(net.space)
+    if norms:  # of which probabilities are made twice, however many steps there are
+        sampler = PathImportance(net.space, every=0.5)
     augment = Augment(random_erasing=0.5, **EVERYTHING)
     run = Trainer(
         net,
-        shiftnas(net, costs) if shifts else Uniform(net.space),
+        sampler,
         BreaksAt(Batches(images(8 * steps), 8, augment=augment, device=device, **LOOK), break_at),
         ms.TrainingSettings(epochs=1, batch_size=8, log_steps=1000, **settings),
         0,
@@ -91,11 +104,12 @@ def trained(steps, device, copies=1, shifts=False, folder=None, break_at=None, *
     [
         ({"mixup": 0.4, "ema": 0.9, "clip_norm": 1.0, "label_smoothing": 0.1}, (1, 2), 0),
         ({"copies": 2}, (3, 5), 0),
+        ({"norms": True}, (4, 8), 0),
         # The generator gets gradients of policies, and probes their answers, once in each step; and
         # every second step has a report, before which losses are read.
         ({"shifts": True}, (4, 6), 1 + 1 + 0.5),
     ],
-    ids=["mixed", "k_shot", "shiftnas"],
+    ids=["mixed", "k_shot", "norms", "shiftnas"],
 )
 def test_steps_do_not_wait_for_the_device(monkeypatch, options, steps, each):
     with pretended(monkeypatch):

@@ -88,8 +88,9 @@ class SamplerSettings(Section):
     """Which paths train next."""
 
     name: str = "uniform"
-    """uniform, fair, sandwich, complement, balanced, table, greedy, mct, shiftnas, uniform_cost,
-    relaxed, sparse, or `package.module:attribute`; by default sandwich for a converted network."""
+    """uniform, fair, sandwich, complement, balanced, table, greedy, mct, pada, shiftnas,
+    uniform_cost, relaxed, sparse, or `package.module:attribute`; by default sandwich for a
+    converted network."""
     options: Options = {}
     """Arguments of the sampler."""
     held_out: int | float = Field(default=0, ge=0)

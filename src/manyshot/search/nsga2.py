@@ -53,8 +53,9 @@ class NSGA2:
     that the searcher stays a function of its history; nothing told is proposed again.
 
     Reference: NSGA-II (Deb et al. 2002, "A fast and elitist multiobjective genetic algorithm",
-    doi:10.1109/4235.996017). It differs as said above, and in the operators, which are the space's
-    own; equal crowding is settled by tuple order among survivors and at random in tournaments.
+    doi:10.1109/4235.996017). It differs in that survivors are chosen from everything told, that
+    nothing is proposed twice, and in the operators, which are the space's own; equal crowding is
+    settled by tuple order among survivors and at random in tournaments.
 
     Attributes:
         history: what was told.

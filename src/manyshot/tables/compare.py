@@ -248,7 +248,8 @@ def _seconds(number: float | None) -> str:
 def budgets(comparison: Comparison) -> list[str]:
     """Whether methods are compared at equal weight steps and at equal compute, sentences.
 
-    What is not known of one run of a method is not known of the method.
+    What is not known of one run of a method is not known of the method. Multiply-adds of what a
+    shrinker scored are on no record, so that the images of that are named.
     """
     spent: dict[str, tuple[float | None, float | None]] = {}
     for method in comparison.methods:
@@ -272,6 +273,12 @@ def budgets(comparison: Comparison) -> list[str]:
         else:
             each = ", ".join(f"{name} {numbers.count(value)}" for name, value in values.items())
             words.append(f"Not at equal {what}: {each}.")
+    judged = {run.method: run.images["shrink"] for run in comparison.runs if "shrink" in run.images}
+    for which, number in judged.items():
+        words.append(
+            f"Multiply-adds do not count what the shrinker of {which} scored: "
+            f"{numbers.count(number)} images of one run, forwards alone."
+        )
     return words
 
 

@@ -23,6 +23,7 @@ from manyshot.train.plan import (
     Probe,
     Probed,
     Sampler,
+    learning_from_norms,
     narrowing,
 )
 
@@ -66,6 +67,8 @@ class Rehearsal:
         losses = [torch.tensor(_loss(path.arch, self.step)) for path in plan.paths]
         self._learn(plan)
         self.step += 1
+        if (learner := learning_from_norms(self.sampler)) is not None:
+            learner.measured(plan, torch.tensor(_norm(plan)))
         rng = np.random.default_rng((seed, self.step, 1))
         probe = self.sampler.probe(rng, self.step, 2 * STEPS)
         self.sampler.feedback(plan, losses, None if probe is None else self._answer(probe))
@@ -269,6 +272,10 @@ class SamplerSuite:
 
 def _loss(arch: Arch, step: int) -> float:
     return math.exp(-(1 + sum(arch)) * step / (4 * STEPS))
+
+
+def _norm(plan: Plan) -> float:
+    return sum(path.weight * (1 + sum(path.arch)) for path in plan.paths)
 
 
 def _slope(policy: Tensor) -> Tensor:

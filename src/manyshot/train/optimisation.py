@@ -41,7 +41,7 @@ from manyshot.train.gradients import (
     backward_into,
 )
 from manyshot.train.langevin import heat
-from manyshot.train.plan import Plan, Sampler
+from manyshot.train.plan import Plan, Sampler, learning_from_norms
 
 
 class NonFiniteLoss(RuntimeError):
@@ -160,6 +160,12 @@ def held_by(optimizer: torch.optim.Optimizer | None) -> list[nn.Parameter]:
     return [parameter for group in groups for parameter in group["params"]]
 
 
+def norm_of_gradients(parameters: Sequence[nn.Parameter], device: torch.device) -> Tensor:
+    """The Euclidean norm of all gradients that there are, shape (); nobody waits for it."""
+    grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    return nn.utils.get_total_norm(grads) if grads else torch.zeros((), device=device)
+
+
 @final
 class Optimisation:
     """A network, what moves it, and the steps that do.
@@ -172,6 +178,8 @@ class Optimisation:
         weights: the optimiser of weights.
         codes: the optimiser of what makes the codes of a sharing scheme, if they move.
         sampler: the optimiser of what makes policies, if the sampler has one.
+        norm: of the gradient of weights in the last step that moved them, before it was clipped,
+            shape (), on the device; None unless the sampler learns from it.
         contiguous: whether the network must not see images in channels last (see
             `manyshot.nn.pointwise`); its weights are contiguous then.
         diverged: makes the error for what a step did.
@@ -229,6 +237,8 @@ class Optimisation:
         self.weights, self.codes, self.schedule = weights, codes, schedule
         self.sampler = None if sampler is None else sampler.optimizer()
         self.contiguous = make_safe(net, accelerator.device)
+        self.norm: Tensor | None = None
+        self._measures = sampler is not None and learning_from_norms(sampler) is not None
         self._sampler_clip = None if sampler is None else sampler.clip_norm
         self.diverged, self._largest, self._stream = diverged, largest, stream
         self._original, self._distiller, self._beside = original, distiller, beside
@@ -273,6 +283,8 @@ class Optimisation:
                 trained = self._add_gradients(number, turns, phase)
                 if alone and self.accelerator.device.type == "cpu":
                     self.read(trained)
+                if self._measures and phase != "code":
+                    self.norm = norm_of_gradients(held_by(self.weights), self.accelerator.device)
                 self._move(number, phase, rate)
         finally:
             if self._dropping is not None:

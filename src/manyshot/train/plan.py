@@ -201,6 +201,22 @@ class EndsEarly(Protocol):
     ended: bool
 
 
+@runtime_checkable
+class LearnsFromNorms(Protocol):
+    """A sampler that learns from how long the gradients of its plans are."""
+
+    def measured(self, plan: Plan, norm: Tensor) -> None:
+        """Takes the norm of a step's gradient, after a step that moved weights, before `feedback`.
+
+        Args:
+            plan: of the step.
+            norm: shape (), perhaps on another device: of the gradient of the plan's weighted losses
+                in all weights that are not codes, over all parts of the batch and all processes,
+                the same in these, and before it is clipped.
+        """
+        ...
+
+
 class Stateless:
     """The half of the contract that a sampler without anything to learn leaves empty."""
 
@@ -251,9 +267,21 @@ class Narrows(Protocol):
 
 def narrowing(sampler: Sampler) -> Narrows | None:
     """What of a sampler, perhaps wrapped, can go on in another view of its space; or None."""
+    inner = unwrapped(sampler)
+    return inner if isinstance(inner, Narrows) else None
+
+
+def learning_from_norms(sampler: Sampler) -> LearnsFromNorms | None:
+    """What of a sampler, perhaps wrapped, learns from norms of gradients; or None."""
+    inner = unwrapped(sampler)
+    return inner if isinstance(inner, LearnsFromNorms) else None
+
+
+def unwrapped(sampler: Sampler) -> Sampler:
+    """The sampler that others forward to; itself if it forwards to none."""
     while isinstance(sampler, Forwarding):
         sampler = sampler.sampler
-    return sampler if isinstance(sampler, Narrows) else None
+    return sampler
 
 
 class Forwarding:

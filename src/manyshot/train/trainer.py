@@ -58,7 +58,14 @@ from manyshot.train.optimisation import (
     held_by,
     said_of_data,
 )
-from manyshot.train.plan import EndsEarly, Plan, Probe, Sampler, narrowing
+from manyshot.train.plan import (
+    EndsEarly,
+    Plan,
+    Probe,
+    Sampler,
+    learning_from_norms,
+    narrowing,
+)
 from manyshot.train.probing import HeldOut, Prober
 from manyshot.train.shrinking import Shrinking
 from manyshot.train.snapshots import Snapshots
@@ -228,6 +235,7 @@ class Trainer:
         scheme = net.sharing
         self._splits = scheme if isinstance(scheme, SplitsByGradients) else None
         self._scheduled = schedule is not None
+        self._measured = learning_from_norms(sampler)
         self._ends = sampler if isinstance(sampler, EndsEarly) else None
         self._saved = time.monotonic()
         self.average = None if settings.ema is None else Average(net, settings.ema)
@@ -388,6 +396,8 @@ class Trainer:
     def teach(self, trained: Sequence[Trained], batch: Batch) -> None:
         """Answers the sampler's probe after a step that moved weights, and tells it the losses.
 
+        One that learns from norms of gradients is told that of the step before.
+
         Args:
             trained: the turns of the step.
             batch: the images of the step and their targets, before they were mixed.
@@ -405,6 +415,11 @@ class Trainer:
         accelerator = self.optimisation.accelerator
         if accelerator.num_processes > 1:  # a sampler is told the same in all of them
             losses = list(accelerator.reduce(torch.stack(losses), "mean"))
+        norm = self.optimisation.norm
+        if self._measured is not None and norm is not None:
+            if accelerator.num_processes > 1:  # equal but for rounding; now bit for bit
+                norm = accelerator.reduce(norm, "mean")
+            self._measured.measured(trained[0].plan, norm)
         self.sampler.feedback(trained[0].plan, losses, probed)
 
     def probe(self) -> Probe | None:

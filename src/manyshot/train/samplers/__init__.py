@@ -15,6 +15,7 @@ from manyshot.train.samplers.complexity import ComplexityDistribution, Grid
 from manyshot.train.samplers.fixed_rules import Fair, Only, Sandwich, Uniform
 from manyshot.train.samplers.greedy import Greedy
 from manyshot.train.samplers.mct import MCTSampler
+from manyshot.train.samplers.pada import PathImportance
 from manyshot.train.samplers.relaxed import Relaxed
 from manyshot.train.samplers.relaxed_options import RelaxedOptions
 from manyshot.train.samplers.shift import Generates, ShiftNAS, Targeted, uniform_cost
@@ -36,6 +37,7 @@ SAMPLERS: dict[str, Callable[..., Sampler]] = {
     "uniform_cost": uniform_cost,
     "greedy": Greedy,
     "mct": MCTSampler,
+    "pada": PathImportance,
 }
 
 __all__ = [
@@ -50,6 +52,7 @@ __all__ = [
     "Grid",
     "MCTSampler",
     "Only",
+    "PathImportance",
     "Relaxed",
     "RelaxedOptions",
     "Sandwich",

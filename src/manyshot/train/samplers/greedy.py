@@ -31,8 +31,8 @@ class Greedy(Stateless):
     the end by its overlap, evolution from it. The numbers are those of public code for ImageNet,
     where warm-up and comparisons are 10,000 of 144,360 steps; the number of images is inferred.
     Public code has a schedule of the probability that ignores its start, one that runs downwards,
-    and a setting in which the pool is never used; here it is what is said above. Ours: the
-    gradients of the best paths are averaged into one step, warm-up trains as many paths, the
+    and a setting in which the pool is never used; here it goes up from the end of warm-up. Ours:
+    the gradients of the best paths are averaged into one step, warm-up trains as many paths, the
     schedule ends where training would, and a pool that is not full yet ends nothing.
 
     Attributes:
