@@ -251,9 +251,19 @@ class Narrows(Protocol):
 
 def narrowing(sampler: Sampler) -> Narrows | None:
     """What of a sampler, perhaps wrapped, can go on in another view of its space; or None."""
+    drawing = _unwrapped(sampler)
+    return drawing if isinstance(drawing, Narrows) else None
+
+
+def name_of(sampler: Sampler) -> str:
+    """The class of a sampler, for messages; where others are wrapped around it, of the inner."""
+    return type(_unwrapped(sampler)).__name__
+
+
+def _unwrapped(sampler: Sampler) -> Sampler:
     while isinstance(sampler, Forwarding):
         sampler = sampler.sampler
-    return sampler if isinstance(sampler, Narrows) else None
+    return sampler
 
 
 class Forwarding:
