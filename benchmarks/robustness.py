@@ -1,10 +1,13 @@
 """What happens to a run that is killed, damaged, started twice, or fed with nonsense.
 
     python -m benchmarks.robustness [kills inputs flips starts] [--seed 0] [--scale 1]
+    python -m benchmarks.robustness recipes/methods/*.toml [--seed 0] [--scale 1]
 
 - `kills`: 40 commands (run, run that shifts, transfer, truth with two workers, rank) are killed by
   SIGKILL at a random moment and started again; what they end with must equal what the command ends
   with that was never killed, in all but times.
+- a recipe: likewise eight runs of it, shortened to a few steps that reach all its stages, each
+  killed up to three times, and one that is not killed, which must equal the first.
 - `inputs`: 1,000 recipes, overrides, budgets, truth tables, IDX files and records with one fault
   each must be refused: exit 1 or 2 with a message, no traceback, within 20 s.
 - `flips`: 400 times a bit of a weights file or a card is flipped; none may be opened.
@@ -19,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import io
 import json
 import math
@@ -31,7 +35,7 @@ import sys
 import tempfile
 import time
 import unittest.mock
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +47,7 @@ from manyshot.cli import main as command_line
 from manyshot.recipe import Recipe
 from manyshot.records import RecordError
 from manyshot.run_folder import RunFolder
-from manyshot.train.checkpoint import CheckpointError, digest
+from manyshot.train.checkpoint import CheckpointError, digest, load_checkpoint
 
 SMALL = (
     "network.options={width = 3}",
@@ -60,9 +64,19 @@ SMALL = (
     "truth={plan = 'uniform', count = 4, seeds = [0], training = {epochs = 1}}",
 )
 SHIFTS = ("shifting={name = 'population', steps = 2, batch_size = 16}",)
+RESUME = ["run", "--resume", "o", "--quiet"]
 TIMES = {"seconds", "images_per_second", "latency", "latency_ms"}
 """What is measured."""
 LIMIT_S = 20
+KILLS_OF_A_RECIPE = 8
+SHORTER = (
+    *("data.train_size=128", "data.validation=64", "export.formats=['json']"),
+    *("train.epochs=3", "train.batch_size=32", "train.checkpoint_steps=5", "train.log_steps=3"),
+    *("finish.training.epochs=2", "finish.training.checkpoint_steps=3"),
+    *("evaluate.calibration_images=64", "controls.largest=false", "controls.random=1"),
+    *("latency.warmup=0", "latency.repeats=1"),
+)
+"""Of any recipe: twelve steps, with checkpoints that are not where a space shrinks."""
 
 
 def arguments(*sets: str) -> list[str]:
@@ -94,10 +108,12 @@ def done(folder: Path, *words: str) -> tuple[int, str]:
 
 
 def timeless(value: Any) -> Any:
-    """A record without what is measured."""
+    """A record without what is measured; of tensors their digests."""
     if isinstance(value, dict):
         return {key: timeless(v) for key, v in value.items() if key not in TIMES}
-    return [timeless(v) for v in value] if isinstance(value, list) else value
+    if isinstance(value, torch.Tensor):
+        return str(value.dtype), tuple(value.shape), digest({"": value})
+    return [timeless(v) for v in value] if isinstance(value, list | tuple) else value
 
 
 def outcome(folder: Path) -> dict[str, Any]:
@@ -107,6 +123,8 @@ def outcome(folder: Path) -> dict[str, Any]:
         name = path.relative_to(folder).as_posix()
         if path.suffix == ".safetensors":
             kept[name] = digest(load_file(path))
+        elif path.suffix == ".pt":
+            kept[name] = timeless(load_checkpoint(path))
         elif path.suffix == ".jsonl":
             lines = [timeless(json.loads(line)) for line in path.read_text().splitlines()]
             kept[name] = sorted(map(str, lines)) if path.name == "truth.jsonl" else lines
@@ -123,14 +141,22 @@ def commands(base: Path) -> dict[str, tuple[list[str], list[str]]]:
     transfer += ["--set", "data.train_size=100", "--set", "data.validation=64"]
     truth = ["truth", *arguments(), "--out", "o", "--workers", "2", "--quiet"]
     rank = ["rank", "run", "--truth", "truth", "--quiet"]
-    resume = ["run", "--resume", "o", "--quiet"]
     return {
-        "run": (run, resume),
-        "shifting": (shifts, resume),
+        "run": (run, RESUME),
+        "shifting": (shifts, RESUME),
         "transfer": (transfer, transfer),
         "truth": (truth, truth),
         "rank": (rank, rank),
     }
+
+
+def of_recipe(path: Path) -> list[str]:
+    """What starts a recipe, shortened."""
+    recipe, sets = Recipe.load(path), list(SHORTER)
+    if recipe.train.snapshots.number:
+        sets.append("train.snapshots.epochs=0.5")
+    words = [word for text in sets for word in ("--set", text)]
+    return ["run", str(path.resolve()), *words, "--out", "o", "--quiet"]
 
 
 def kills(work: Path, count: int, rng: random.Random) -> Iterator[tuple[str, str]]:
@@ -160,22 +186,77 @@ def kills(work: Path, count: int, rng: random.Random) -> Iterator[tuple[str, str
             status, output = done(folder, *words)
             assert status == 0, f"{name}: {output}"
             whole[name], seconds[name] = outcome(folder), time.monotonic() - began
-        folder, wait = place("killed"), rng.uniform(0.2, 1.0) * seconds[name]
-        process = started(folder, *words)
+        moments = [rng.uniform(0.2, 1.0) * seconds[name]]
+        happened = killed(place("killed"), words, again, moments, whole[name])
+        if happened:
+            yield f"{name} {said(moments)}", happened
+
+
+def kills_of_recipe(
+    path: Path, work: Path, count: int, rng: random.Random
+) -> Iterator[tuple[str, str]]:
+    """Runs of a recipe that are killed up to three times; gives faults."""
+
+    def place(name: str) -> Path:
+        folder = work / name
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        return folder
+
+    words, began = of_recipe(path), time.monotonic()
+    folder = place("whole")
+    status, output = done(folder, *words)
+    if status:
+        yield "it is never killed", f"it ends with {status}: {output[-300:]}"
+        return
+    whole, seconds = outcome(folder), time.monotonic() - began
+    for number in range(count + 1):
+        moments = [rng.uniform(0.2, 1.0) * seconds for _ in range(number and rng.randint(1, 3))]
+        happened = killed(place("killed"), words, RESUME, moments, whole)
+        if happened:
+            yield said(moments), happened
+
+
+def said(moments: Sequence[float]) -> str:
+    """When a command was killed."""
+    after = ", ".join(f"{moment:.2f} s" for moment in moments)
+    return f"killed after {after}" if moments else "not killed"
+
+
+def killed(
+    folder: Path,
+    words: Sequence[str],
+    again: Sequence[str],
+    moments: Sequence[float],
+    whole: Mapping[str, Any],
+) -> str:
+    """Nothing if a command ends as one that was never killed, else what happened.
+
+    Args:
+        folder: where it works.
+        words: start it.
+        again: start it again.
+        moments: when it and what goes on with it are killed, in seconds after each start.
+        whole: the outcome of one that was never killed.
+    """
+    for wait in moments:
+        process = started(folder, *(again if has_begun(folder) else words))
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(wait)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-        has_recipe = (folder / "o" / "recipe.toml").exists()
-        status, output = done(folder, *(again if has_recipe else words))
-        case = f"{name} killed after {wait:.2f} s"
-        if status:
-            yield case, f"starting again ended with {status}: {output[-300:]}"
-        elif outcome(folder) != whole[name]:
-            got, want = outcome(folder), whole[name]
-            other = [key for key in want.keys() | got.keys() if want.get(key) != got.get(key)]
-            yield case, f"differs in {sorted(other)}"
+    status, output = done(folder, *(again if has_begun(folder) else words))
+    if status:
+        return f"starting again ended with {status}: {output[-300:]}"
+    got = outcome(folder)
+    other = [key for key in whole.keys() | got.keys() if whole.get(key) != got.get(key)]
+    return f"differs in {sorted(other)}" if other else ""
+
+
+def has_begun(folder: Path) -> bool:
+    """Whether what works in a folder has written down what it does."""
+    return (folder / "o" / "recipe.toml").exists()
 
 
 # -- inputs ----------------------------------------------------------------------------------------
@@ -441,10 +522,18 @@ SECTIONS: dict[str, tuple[Callable[..., Iterator[tuple[str, str]]], int]] = {
 }
 
 
+def section_of(name: str) -> tuple[Callable[..., Iterator[tuple[str, str]]], int]:
+    """What a section does, and how often; a section may be a recipe."""
+    if name in SECTIONS:
+        return SECTIONS[name]
+    return functools.partial(kills_of_recipe, Path(name)), KILLS_OF_A_RECIPE
+
+
 def faults(section: str, count: int, seed: int) -> Iterator[tuple[str, str]]:
     """The faults of a section: what was done, and what happened."""
+    work, _ = section_of(section)
     with tempfile.TemporaryDirectory() as place:
-        yield from SECTIONS[section][0](Path(place), count, random.Random(f"{section} {seed}"))
+        yield from work(Path(place), count, random.Random(f"{section} {seed}"))
 
 
 def main() -> None:
@@ -454,9 +543,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--scale", type=float, default=1.0)
     given = parser.parse_args()
+    for section in given.sections:
+        if section not in SECTIONS and not Path(section).is_file():
+            parser.error(f"{section!r} is neither of {', '.join(SECTIONS)} nor a recipe's file")
     found = 0
     for section in given.sections:
-        count = math.ceil(SECTIONS[section][1] * given.scale)
+        count = math.ceil(section_of(section)[1] * given.scale)
         began, here = time.monotonic(), 0
         for case, happened in faults(section, count, given.seed):
             here += 1

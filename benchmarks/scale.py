@@ -161,7 +161,7 @@ def searchers(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
         worth = np.random.default_rng(0).normal(size=(DECISIONS, OPTIONS))
         searcher = make_searcher(name, space, seed=0, limits=limits)
         told, began, at = 0, time.process_time(), dict[str, float]()
-        for archs in generations(searcher, given.candidates, given.generation):
+        for archs in generations(searcher, given.candidates, given.generation, space):
             scores = worth[np.arange(DECISIONS), np.array(archs)].sum(axis=1).tolist()
             searcher.tell(archs, scores)
             before, told = told, told + len(archs)

@@ -216,7 +216,7 @@ def find(
         raise ValueError("sampler is for a searcher by name: give it where this one is made")
     scores: dict[Arch, float] = {}
     with (progress or Silent()).stage("search", candidates) as advance:
-        for archs in generations(searcher, candidates, generation):
+        for archs in generations(searcher, candidates, generation, net.space):
             now = dict(scores)
             with modes():
                 for arch, number in scored(archs):

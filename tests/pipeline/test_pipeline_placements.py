@@ -35,6 +35,10 @@ SHIFTNAS = ("sampler.name=shiftnas", "sampler.held_out=0.2")
             "shifting.statistics = 'running' keeps those of one placement of the channels",
         ),
         (
+            (*CONVNET, "sharing.name=bilateral", "train.snapshots={number=2, epochs=0.5}"),
+            "train.snapshots: snapshots vote on a path with its first channels, and Bilateral",
+        ),
+        (
             ("sharing.name=bilateral",),
             "this network has no layer of elastic width: give one that has",
         ),

@@ -14,7 +14,15 @@ from manyshot.report.reading import RunRecords
 from manyshot.report.run import run_page
 from manyshot.run_folder import RunFolder
 from manyshot.train import load_weights
-from pipeline_runs import lines, outcome, run, small
+from pipeline_runs import (
+    export_architecture,
+    lines,
+    outcome,
+    random_truth,
+    rank_run,
+    run,
+    small,
+)
 
 SHRINKS = ("shrink.name=balanced", "shrink.options={ drop = 3, samples = 8 }")
 MORE = (
@@ -99,6 +107,22 @@ def test_a_trained_supernet_is_searched_in_its_view(shrunk, tmp_path):
     (tmp_path / "shrink.jsonl").unlink()
     with pytest.raises(records.RecordError, match="a line for the beginning and for each of 2"):
         run(recipe, tmp_path)
+
+
+def test_networks_that_training_dropped_are_said_to_be_so(shrunk, tmp_path):
+    """By an export of one, and a rank on some; a winner is exported without a word."""
+    shutil.copytree(shrunk[0], tmp_path / "run")
+    folder, recipe, _ = tmp_path / "run", *shrunk[1:]
+    space = RunFolder(folder).space().search_space()
+    view = RunFolder(folder).shrink_lines()[-1].view_of(space)
+    outside = [arch for arch in space.enumerate() if arch not in view]
+    with pytest.warns(UserWarning, match="^1 of 1 architectures, .* 'balanced' dropped"):
+        export_architecture(recipe, folder, space.to_text(outside[0]))
+    [won, *_] = records.read_json(folder / "result.json")["winners"]
+    export_architecture(recipe, folder, won["arch"])
+    truth = random_truth([*outside[:3], *list(view.enumerate())[:5]])
+    with pytest.warns(UserWarning, match=f"^3 of 8 .* such as {space.to_text(outside[0])}, hold"):
+        rank_run(recipe, folder, truth)
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ class Rugged:
 
 def search(searcher: LocalSearch, score: Callable[[Arch], float], many: int, size: int = 1):
     asked = []
-    for archs in generations(searcher, many, size):
+    for archs in generations(searcher, many, size, searcher.space):
         searcher.tell(archs, [score(arch) for arch in archs])
         asked += archs
     return asked

@@ -7,6 +7,8 @@ import pytest
 from scipy.stats import chisquare
 
 from manyshot.search import Evolution, EvolutionOptions, Infeasible, Limit, RandomSearch
+from manyshot.search.loop import generations as asked_of
+from manyshot.search.searcher import pooled
 from manyshot.space import Arch, Commutation, Decision, SearchSpace
 
 SMALL = EvolutionOptions(population=20, parents=5, mutants=10, crossovers=10)
@@ -111,3 +113,21 @@ def test_a_limit_near_the_smallest_is_reached_though_no_random_draw_meets_it() -
     searcher = Evolution(flat([10] * 10), seed=0, limits=[total_limit(2)], options=SMALL)
     asked = generations(searcher, [40, 40], sum)
     assert [len(archs) for archs in asked] == [40, 26]
+
+
+def test_who_proposes_what_is_not_in_the_view_is_named() -> None:
+    """A searcher of the whole space, and a sampler whose pool is of it."""
+
+    class Pool:
+        def pool(self) -> list[Arch]:
+            return [(1, 0), (0, 1)]
+
+    space = flat([2, 2])
+    view = space.restricted({space.decisions[1]: [0]})
+    said = r"proposed architecture \(., 1\): d1: option 1 \(1\) is not allowed in this view"
+    with pytest.raises(ValueError, match=f"^searcher RandomSearch {said}"):
+        list(asked_of(RandomSearch(space, seed=0), 4, 4, view))
+    with pytest.raises(ValueError, match=f"^the pool of sampler Pool {said}"):
+        pooled(Pool(), view)
+    [asked] = asked_of(RandomSearch(view, seed=0), 2, 2, view)
+    assert {*asked} == {(0, 0), (1, 0)}

@@ -13,7 +13,20 @@ from manyshot import records
 from manyshot.run_folder import RunFolder
 from manyshot.space import Decision, SearchSpace
 from manyshot.testing.shrinkers import ShrinkerSuite
-from manyshot.train import Angle, Forgetful, Judged, Shrinking, Shrunk, Stage, train
+from manyshot.train import (
+    Angle,
+    Forgetful,
+    Judged,
+    Plan,
+    PlannedPath,
+    Probe,
+    Shrinking,
+    Shrunk,
+    Stage,
+    TrainingSettings,
+    Uniform,
+    train,
+)
 from manyshot.train.shrinkers.angle import fixed_vectors
 from manyshot.train.shrinking import means_of_options, without_lowest
 
@@ -274,3 +287,50 @@ def test_scores_are_counted():
     by.begin(net)
     assert by.due(4, 8) and not by.due(3, 8)
     assert by.shrink(net, 4, trainer(net).optimisation.accelerator).judged == 3
+
+
+class Stubborn(Uniform):
+    """Goes on in the whole space, as it is called or as it probes."""
+
+    def __init__(self, space, probes=False):
+        super().__init__(space)
+        self.probes = probes
+
+    def narrow(self, space, step):
+        if self.probes:
+            super().narrow(space, step)
+
+    def plan(self, rng, step):
+        return super().plan(rng, step) if self.probes else Plan((PlannedPath((3,) * 4),))
+
+    def probe(self, rng, step, steps):
+        return Probe((PlannedPath((3,) * 4),), images=8) if self.probes else None
+
+
+@pytest.mark.parametrize("probes", [False, True])
+def test_who_leaves_the_view_is_named(probes):
+    """A sampler in its paths or its probes, also where it is wrapped."""
+    net, of_view = plain(), "proposed architecture .3, 3, 3, 3.: layer0: option 3 .conv3. is not "
+    sampler = Stubborn(net.space, probes)
+    with pytest.raises(ValueError, match=f"^sampler Stubborn {of_view}allowed in this view"):
+        ms.fit(
+            net,
+            ms.data.load("digits", train_size=64, held_out=16),
+            sampler=sampler,
+            teacher=plain().extract(net.space.largest),
+            settings=TrainingSettings(epochs=2, batch_size=32),
+            shrinking=shrinking(at=[0.25]),
+        )
+
+
+def test_a_shrinker_that_judges_nonsense_is_named():
+    class Judging(Halves):
+        judges = True
+
+        def shrink(self, stage):
+            stage.judge([(0, 0, 0, 9)])
+
+    by, net = Shrinking(Judging(), [0.5], judge=lambda archs: []), plain()
+    by.begin(net)
+    with pytest.raises(ValueError, match=r"^shrinker Judging proposed .*: layer3: option 9 is not"):
+        by.shrink(net, 4, trainer(net).optimisation.accelerator)

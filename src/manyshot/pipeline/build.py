@@ -103,6 +103,7 @@ from manyshot.train import (
     make_shrinker,
 )
 from manyshot.train.mixing import check_mixed, check_mixing, mixing
+from manyshot.train.snapshots import check_snapshots
 from manyshot.train.trainer import check_drops_largest
 from manyshot.transfer import classifier, new_head
 
@@ -740,11 +741,16 @@ class Workspace:
 
         Raises:
             RecipeError: for these, or targets to be smoothed or mixed by a task that does not say
-                how.
+                how, or snapshots that cannot vote.
         """
         recipe = self.recipe
         sections: dict[str, OptimiserSettings] = {"train": recipe.train}
         sections["shifting"], sections["finish.training"] = recipe.shifting, recipe.finish.training
+        if recipe.train.snapshots.number and recipe.train.epochs and not recipe.moves:
+            try:
+                check_snapshots(self.net, self.task, recipe.train.snapshots.number)
+            except ValueError as error:
+                raise RecipeError(f"train.snapshots: {error}") from error
         for section, settings in sections.items():
             try:
                 loss_function(self.task, settings.label_smoothing)

@@ -5,23 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from manyshot.search.searcher import Searcher
-from manyshot.space import Arch
+from manyshot.space import Arch, SearchSpace
 
 
-def generations(searcher: Searcher, candidates: int, size: int) -> Iterator[list[Arch]]:
+def generations(
+    searcher: Searcher, candidates: int, size: int, space: SearchSpace
+) -> Iterator[list[Arch]]:
     """Asks for generations of architectures; the caller scores and tells each before the next.
 
     Args:
         searcher: is asked.
         candidates: how many architectures in all.
         size: of a generation.
+        space: what is searched, which may be a view.
 
     Yields:
         Architectures to score. It ends early when the searcher has nothing left to propose.
+
+    Raises:
+        ValueError: if the searcher proposes what is not in the space.
     """
     asked = 0
     while asked < candidates:
         archs = searcher.ask(min(size, candidates - asked))
+        space.check_proposed(archs, f"searcher {type(searcher).__name__}")
         if not archs:
             return
         asked += len(archs)

@@ -65,7 +65,10 @@ class Pools(Protocol):
     """A sampler that knows architectures which it thinks good, with which a search may begin."""
 
     def pool(self) -> Sequence[Arch]:
-        """Encodings, the best first; none if it knows none."""
+        """Encodings, the best first; none if it knows none.
+
+        Of a sampler that can `narrow` they are of the view that it was told last.
+        """
         ...
 
 
@@ -75,6 +78,10 @@ def pooled(sampler: object, space: SearchSpace) -> tuple[Arch, ...]:
     Args:
         sampler: the one that a supernet was trained by; one without a pool has none.
         space: what is searched.
+
+    Raises:
+        ValueError: if one of them is not in the space.
     """
     archs = sampler.pool() if isinstance(sampler, Pools) else ()
+    space.check_proposed(archs, f"the pool of sampler {type(sampler).__name__}")
     return tuple(dict.fromkeys(map(space.canonical, archs)))

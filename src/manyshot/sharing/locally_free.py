@@ -121,7 +121,8 @@ class LocallyFree(Shares, nn.Module):
     the way that was lowest so. At r = 0 it is one copy, bit for bit.
 
     A step takes `tries` forwards more, and waits for their losses. Where several processes train,
-    each takes the best on its own images, and what the first remembers counts.
+    or gradients are accumulated over parts of a batch, each takes the best on its own images, and
+    of several processes what the first remembers counts.
 
     Reference: Su et al. 2021, "Locally Free Weight Sharing for Network Width Search" (CafeNet),
     arXiv:2102.05258. Base and free channels, the local zone and min-min are the paper's

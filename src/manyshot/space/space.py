@@ -315,6 +315,22 @@ class SearchSpace(Shown):
                 )
         return arch
 
+    def check_proposed(self, archs: Iterable[Arch], who: str) -> None:
+        """Refuses architectures that are not in the space, and says whose they are.
+
+        Args:
+            archs: encodings.
+            who: proposed them, such as `"sampler Greedy"`.
+
+        Raises:
+            ValueError: if one is not in the space; the message says what `check` does besides.
+        """
+        for arch in archs:
+            try:
+                self.check(arch)
+            except ValueError as error:
+                raise ValueError(f"{who} proposed architecture {tuple(arch)}: {error}") from error
+
     def active(self, arch: Arch) -> tuple[bool, ...]:
         """Which decisions matter in `arch` as it is: those of which some use is in the network."""
         return tuple(self._matters(i, arch) for i in range(len(self)))

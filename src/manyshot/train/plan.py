@@ -277,6 +277,11 @@ def learning_from_norms(sampler: Sampler) -> LearnsFromNorms | None:
     return inner if isinstance(inner, LearnsFromNorms) else None
 
 
+def name_of(sampler: Sampler) -> str:
+    """The class of a sampler, for messages; where others are wrapped around it, of the inner."""
+    return type(unwrapped(sampler)).__name__
+
+
 def unwrapped(sampler: Sampler) -> Sampler:
     """The sampler that others forward to; itself if it forwards to none."""
     while isinstance(sampler, Forwarding):

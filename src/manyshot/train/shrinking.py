@@ -233,6 +233,7 @@ class Shrinking:
 
         def judge(archs: Sequence[Arch]) -> Sequence[Judged]:
             nonlocal judged
+            net.space.check_proposed(archs, f"shrinker {self.name}")
             judged += len(archs)
             return self._judge(archs)
 

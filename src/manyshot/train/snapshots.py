@@ -18,6 +18,26 @@ from manyshot.tasks.task import check_votes, divergence, voted
 from manyshot.train.probing import at_weights
 
 
+def check_snapshots(net: Supernet, task: Task, number: int) -> None:
+    """Refuses what snapshots cannot vote on.
+
+    Args:
+        net: the supernet that is to be trained.
+        task: says what a vote is.
+        number: how many copies are to vote.
+
+    Raises:
+        ValueError: if several copies are to vote, and the task does not say how, or for a sharing
+            scheme that trains a path with several placements of its channels.
+    """
+    check_votes(task, number)
+    if isinstance(net.sharing, PlacesChannels):
+        raise ValueError(
+            f"snapshots vote on a path with its first channels, and {type(net.sharing).__name__} "
+            "trains it with others too: take another sharing scheme, or train.snapshots.number = 0"
+        )
+
+
 @final
 class Snapshots:
     """Adds to a path's loss how far its predictions are from those that earlier weights vote for.
@@ -50,16 +70,9 @@ class Snapshots:
             weight: the factor of the divergence.
 
         Raises:
-            ValueError: if several copies are to vote, and the task does not say how, or for a
-                sharing scheme that trains a path with several placements of its channels.
+            ValueError: what `check_snapshots` finds.
         """
-        check_votes(task, number)
-        if isinstance(net.sharing, PlacesChannels):
-            raise ValueError(
-                f"snapshots vote on a path with its first channels, and "
-                f"{type(net.sharing).__name__} trains it with others too: take another sharing "
-                "scheme, or train.snapshots.number = 0"
-            )
+        check_snapshots(net, task, number)
         self._net, self._task = net, task
         self._number, self._every, self._weight = number, every, weight
         self.kept: list[dict[str, Tensor]] = []

@@ -61,9 +61,11 @@ from manyshot.train.optimisation import (
 from manyshot.train.plan import (
     EndsEarly,
     Plan,
+    PlannedPath,
     Probe,
     Sampler,
     learning_from_norms,
+    name_of,
     narrowing,
 )
 from manyshot.train.probing import HeldOut, Prober
@@ -161,8 +163,8 @@ class Trainer:
         """
         if sampler.probes and held_out is None:
             raise ValueError(
-                f"{type(sampler).__name__} learns from losses on held-out images, and there "
-                "are none: give Trainer(held_out=...), or sampler.held_out in a recipe"
+                f"{name_of(sampler)} learns from losses on held-out images, and there are "
+                "none: give Trainer(held_out=...), or sampler.held_out in a recipe"
             )
         check_parts(settings.accumulate, batches.batch_size, accelerator.num_processes)
         if original is not None:
@@ -173,9 +175,10 @@ class Trainer:
                 f"{list(batches.growth.sides)} pixels: give macs_at too, or leave macs_of out"
             )
         if shrinking is not None:
-            check_narrows(sampler, type(sampler).__name__)
+            check_narrows(sampler, name_of(sampler))
         self.shrinking = shrinking
         self.net, self.sampler, self.batches, self.seed = net, sampler, batches, seed
+        self._view = net.space if isinstance(net, Supernet) else None
         self.step, self.weight_step = 0, 0
         if not learns_codes(net.sharing, steps := settings.epochs * len(batches)):
             warnings.warn(
@@ -228,7 +231,7 @@ class Trainer:
         )
         if settings.accumulate > 1 and self.optimisation.sampler is not None:
             raise ValueError(
-                f"accumulate = {settings.accumulate} trains in parts, and {type(sampler).__name__} "
+                f"accumulate = {settings.accumulate} trains in parts, and {name_of(sampler)} "
                 "learns by the gradients of whole batches: set accumulate = 1, or take another "
                 "sampler, such as ms.train.Uniform"
             )
@@ -322,7 +325,7 @@ class Trainer:
         settings = self.settings
         if not isinstance(settings, SupernetSettings) or settings.drop_path_for == "all":
             return None
-        check_drops_largest(self.plan(), largest, type(self.sampler).__name__)
+        check_drops_largest(self.plan(), largest, name_of(self.sampler))
         return [largest]
 
     def _snapshots(self, task: Task) -> Snapshots | None:
@@ -351,7 +354,19 @@ class Trainer:
     def plan(self, *chunk: int) -> Plan:
         """The paths of the current step, or of a chunk of it; the same in all processes."""
         rng = numpy_rng(self.seed, "plan", self.step, *chunk)
-        return self.sampler.plan(rng, self.step)
+        plan = self.sampler.plan(rng, self.step)
+        self._check_proposed(plan.paths)
+        return plan
+
+    def _check_proposed(self, paths: Sequence[PlannedPath]) -> None:
+        """Refuses what a sampler proposes outside the space, or the view of it that trains.
+
+        Raises:
+            ValueError: then, by the name of the sampler.
+        """
+        if self._view is not None:
+            archs = (path.arch for path in paths)
+            self._view.check_proposed(archs, f"sampler {name_of(self.sampler)}")
 
     def split(self) -> None:
         """Lets the sharing scheme split what was one copy, if it is time for that."""
@@ -386,6 +401,7 @@ class Trainer:
         """Tells all who draw or teach which view trains."""
         if self._evidence is not None:
             self._evidence.space = shrinking.space
+        self._view = shrinking.space
         narrows = narrowing(self.sampler)
         assert narrows is not None  # `check_narrows` has looked
         narrows.narrow(shrinking.space, shrinking.since)
@@ -425,7 +441,10 @@ class Trainer:
     def probe(self) -> Probe | None:
         """What the sampler wants to know after the step that moved the weights just now."""
         rng = numpy_rng(self.seed, "probe", self.step)
-        return self.sampler.probe(rng, self.weight_step, self.weight_steps)
+        probe = self.sampler.probe(rng, self.weight_step, self.weight_steps)
+        if probe is not None:
+            self._check_proposed(probe.paths)
+        return probe
 
     def beside(self) -> int:
         """How many earlier weights vote on each path of the current step."""

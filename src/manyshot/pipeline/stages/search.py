@@ -142,7 +142,7 @@ class _Loop:
     def run(self, advance: Advance) -> None:
         """Proposes and tells generation after generation."""
         told, size = 0, self.ws.recipe.search.generation
-        for archs in generations(self.searcher, self.candidates, size):
+        for archs in generations(self.searcher, self.candidates, size, self.ws.space):
             span = (told / self.candidates, (told + len(archs)) / self.candidates)
             elites = self._elites(archs)
 

@@ -82,3 +82,19 @@ def in_last_view(ws: Workspace, folder: Path) -> Workspace:
             "folder"
         )
     return replace(ws, view=lines[-1].view_of(ws.net.space))
+
+
+def said_of_view(ws: Workspace, folder: Path, archs: Sequence[Arch]) -> str | None:
+    """What to say of architectures that are not in the view that training in a folder ended in.
+
+    None where all are.
+    """
+    view = in_last_view(ws, folder).space
+    outside = [ws.net.space.to_text(arch) for arch in archs if arch not in view]
+    if not outside:
+        return None
+    return (
+        f"{len(outside)} of {len(archs)} architectures, such as {outside[0]}, hold options that "
+        f"shrink.name = {ws.recipe.shrink.name!r} dropped: their shared weights trained in a part "
+        "of the steps alone, and no search looked at them"
+    )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 from manyshot.pipeline.build import Workspace, on_its_threads, processes, start_engine, stop
 from manyshot.pipeline.stages.finish import check_exported, finish
+from manyshot.pipeline.stages.shrink import said_of_view
 from manyshot.progress import Progress, Silent, showing
 from manyshot.recipe import Recipe
 from manyshot.run_folder import EXPORTED_LOG, FINISH_LOG, FinishLine, RunFolder
@@ -53,6 +55,8 @@ def _exported(
     ws.check_finish(world)
     arch = ws.net.space.canonical(ws.net.space.from_text(text))
     ws.load_final_weights(RunFolder(folder))
+    if words := said_of_view(ws, folder, [arch]):
+        warnings.warn(words, stacklevel=4)  # past the threads of the recipe
     accelerator = start_engine(ws, folder)
     won = {line.arch for line in RunFolder(folder).finish_lines()}
     log = FINISH_LOG if ws.net.space.to_text(arch) in won else EXPORTED_LOG

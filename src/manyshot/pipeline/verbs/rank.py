@@ -15,6 +15,7 @@ from manyshot import records
 from manyshot.pipeline.build import Workspace, on_its_threads
 from manyshot.pipeline.stages.proxies import ProxyScores, Scores, reference_scores
 from manyshot.pipeline.stages.score import latest_scores
+from manyshot.pipeline.stages.shrink import said_of_view
 from manyshot.pipeline.stages.untrained import Untrained, untrained
 from manyshot.pipeline.verbs.rank_moved import moved_ranking
 from manyshot.pipeline.workers import Workers, scoring_by
@@ -125,6 +126,8 @@ def rank_run(
             load_weights(folder.weights, ws.net, ws.weights_fingerprint())
         else:
             ws.load_final_weights(folder)
+        if words := said_of_view(ws, run, truth.archs):
+            warnings.warn(words, stacklevel=3)  # past the threads of the recipe
         files.path.mkdir(parents=True, exist_ok=True)
         archs, free = truth.archs, Untrained()
         if zero_cost:
