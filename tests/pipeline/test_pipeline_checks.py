@@ -177,7 +177,11 @@ def test_mixed_options_are_refused_where_every_path_has_weights_of_its_own(copie
     ("more", "world", "message"),
     [
         ((), 2, "an unrolled gradient is of one process, and 2 train together: take one, or"),
-        (("train.snapshots.number=2", "train.snapshots.epochs=0.25"), 1, "set snapshots.number = 0, or a schedule of first"),
+        (
+            ("train.snapshots.number=2", "train.snapshots.epochs=0.25"),
+            1,
+            "set snapshots.number = 0, or a schedule of first",
+        ),
     ],
 )
 def test_a_step_that_cannot_be_unrolled_is_refused_before_anything_runs(more, world, message):
