@@ -156,14 +156,16 @@ RELAXED: tuple[tuple[str, str, Mapping[str, Any], tuple[str, ...]], ...] = (
      "That a decision keeps its last option is ours.",
      {"sampler.options.prune": ...}, ("Pruning", "prune=0.1")),
     ("TAS", "TAS (Dong & Yang 2019, arXiv:1905.09717). Two drawn options and the band of costs are "
-     "the paper's; sizes are mixed by masks in place of its interpolation, which is ours.",
-     {"sampler.options.estimator": "two"}, ("estimator=two", "cost_target=0.5")),
+     "the paper's, as are interpolated widths; that these meet behind the activation is ours.",
+     {"sampler.options.widths": "interpolated"},
+     ("two", "estimator=two", "cost_target=0.5", "masks=interpolated")),
     ("FBNetV2", "FBNetV2 (Wan et al. 2020, arXiv:2004.05565), by its abstract. One convolution "
      "under the weighted sum of masks is the paper's; the price of costs is ours.",
      {"sampler.options.estimator": "gumbel"}, ("estimator=gumbel",)),
     ("one stage", "Single-stage protocol (Subbotko et al. 2024, arXiv:2405.16610), by its "
-     "abstract, of which this has the protocol alone: what is judged is delivered.",
-     {"sampler.options.estimator": "hard", "finish.mode": "inherit"}, ("estimator=hard",)),
+     "abstract, of which this has the protocol alone: what is judged is delivered. The gradient "
+     "of options beside the drawn one is ours.",
+     {"sampler.options.others": True, "finish.mode": "inherit"}, ("others=True",)),
     ("SD-DARTS", "SD-DARTS (Zhu et al. 2023, arXiv:2302.05629), by its abstract: snapshots vote on "
      "a mixture; the formula is ours.",
      {"sampler.name": "relaxed", "train.snapshots.number": ...}, ("Snapshots",)),

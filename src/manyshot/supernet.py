@@ -24,7 +24,7 @@ from manyshot.nn.inputs import Inputs, as_call, inputs_of
 from manyshot.nn.layer import Layer, active_part
 from manyshot.nn.mixing import Kept, Stacked
 from manyshot.nn.placement import LEFT, Placement
-from manyshot.nn.policy import MaskMode, Policies, check_known, check_policies
+from manyshot.nn.policy import MIXING, MaskMode, Policies, check_known, check_policies
 from manyshot.nn.selection import Selection, Statistics, activate
 from manyshot.nn.shapes import check_options
 from manyshot.nn.structure import adopt, compile_options, search_space, sizes_of, walk
@@ -146,10 +146,11 @@ class Supernet(nn.Module):
             mixture: what `mixture(arch)` gave, to merge weights once for several forwards.
             policy: straight-through one-hot vectors (options,) of some or all decisions, which
                 agree with `arch`; with a policy for all, `arch` may be left out. With
-                `masks="mixed"` any weights of options, of which those of sizes sum to one; an
-                option of weight zero does not run, and its weight gets no gradient. One-hot
-                weights of choice blocks give what their architecture gives, bit for bit.
-            masks: with a policy, `full`, `active` or `mixed` (see `manyshot.nn.policy.MaskMode`).
+                `masks="mixed"` or `"interpolated"` any weights of options, of which those of sizes
+                sum to one; an option of weight zero does not run, and its weight gets no gradient.
+                One-hot weights of choice blocks give what their architecture gives, bit for bit.
+            masks: with a policy, `full`, `active`, `mixed` or `interpolated` (see
+                `manyshot.nn.policy.MaskMode`).
             placement: which channels widths use; by default `placement(arch)`.
             partial: where options are mixed, for some decisions in how many equal parts channels
                 are cut of which the first alone is mixed; the others pass by (PC-DARTS, see
@@ -175,7 +176,7 @@ class Supernet(nn.Module):
             check_known(policy, self.space.decisions)
             if arch is None:
                 arch = self._chosen(policy)
-            sizes = masks == "mixed" and any(decision.is_number for decision in policy)
+            sizes = masks in MIXING and any(decision.is_number for decision in policy)
             if (masks == "full" or sizes) and not self._masks_agree:
                 check_agreement(self, inputs)
                 self._masks_agree = True
@@ -283,7 +284,7 @@ class Supernet(nn.Module):
                     "a policy masks the first channels of a width, and this path uses others "
                     f"({placement}): leave the policy out, or give placement=ms.nn.LEFT"
                 )
-            if masks == "mixed" and isinstance(stats, BatchNormStats):
+            if masks in MIXING and isinstance(stats, BatchNormStats):
                 raise ValueError(
                     "calibrated statistics are of one architecture, and options are mixed: pass "
                     "stats='batch'"
@@ -291,7 +292,7 @@ class Supernet(nn.Module):
             if isinstance(stats, Collector):
                 raise ValueError("statistics are collected by option indices: pass no policy")
         mixing = self.sharing.mixture(chosen, phase) if mixture is None else mixture
-        if mixing is not None and policies is not None and masks == "mixed":
+        if mixing is not None and policies is not None and masks in MIXING:
             raise ValueError(
                 "options are mixed, and the sharing scheme gives every path weights of its own, "
                 "of which a mixture of paths has none: take one copy (ms.sharing.OneShot), or "
@@ -319,7 +320,7 @@ class Supernet(nn.Module):
     ) -> None:
         check_known(partial, self.space.decisions)
         for decision, parts in partial.items():
-            if policy is None or masks != "mixed" or decision not in policy:
+            if policy is None or masks not in MIXING or decision not in policy:
                 raise ValueError(
                     f"partial is given for {decision!r}, whose options are not mixed: give weights "
                     'of them by policy=..., masks="mixed", or leave it out'

@@ -33,8 +33,13 @@ def weights(space: SearchSpace, seed: int):
 
 @pytest.fixture(scope="module")
 def cells():
+    """Batch norms have shifts, so that what nothing reaches is told from what is zero."""
     torch.manual_seed(0)
-    return ms.Supernet(cell(width=2, cells=1, classes=3)).double()
+    net = ms.Supernet(cell(width=2, cells=1, classes=3)).double()
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    return net
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -46,8 +51,9 @@ def test_one_hot_weights_give_their_architecture_bit_for_bit(cells, training, da
     x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
     stats = None if training else "batch"
     expected = net(x, arch, stats=stats)
-    mixed = net(x, policy=one_hots(net.space, arch), masks="mixed", stats=stats)
-    assert torch.equal(expected, mixed)
+    policy = one_hots(net.space, arch)
+    for masks in ("mixed", "active", "full"):
+        assert torch.equal(expected, net(x, policy=policy, masks=masks, stats=stats))
 
 
 def test_a_choice_gives_the_sum_of_options_times_weights_and_its_gradient():
@@ -157,6 +163,81 @@ def test_sizes_are_masked_by_the_weighted_sum_of_their_masks():
     expected = F.linear(hidden, net.model.b.weight, net.model.b.bias)
     mixed = net(x, policy={net.space.decisions[0]: w}, masks="mixed")
     torch.testing.assert_close(mixed, expected, rtol=1e-13, atol=1e-13)
+
+
+class Widths(nn.Module):
+    """Three widths with batch norm and a residual, concatenated with a fixed one, and a head."""
+
+    def __init__(self):
+        super().__init__()
+        width, factor = ms.choose([2, 3, 6], "width"), ms.choose([1, 2], "factor")
+        hidden = ms.round_to(width * factor, 1)
+        self.into = ms.nn.Conv2d(3, width, 3, padding=1)
+        self.norm = ms.nn.BatchNorm2d(width)
+        self.depthwise = ms.nn.Conv2d(width, width, 3, padding=1, groups=width)
+        self.beside = nn.Conv2d(3, 2, 1)
+        self.wide = ms.nn.Conv2d(ms.concat(width, 2), hidden, 1)
+        self.head = ms.nn.Linear(hidden, 5)
+
+    def forward(self, x):
+        y = self.norm(self.into(x)).relu()
+        y = torch.cat([y + self.depthwise(y), self.beside(x)], 1)
+        return self.head(self.wide(y).relu().mean((2, 3)))
+
+
+@pytest.fixture(scope="module")
+def widths():
+    torch.manual_seed(5)
+    return ms.Supernet(Widths()).double()
+
+
+def test_one_width_interpolated_is_its_architecture(widths):
+    x = torch.randn(4, 3, 6, 6, dtype=torch.float64)
+    for arch in widths.space.enumerate():
+        got = widths(x, policy=one_hots(widths.space, arch), masks="interpolated")
+        torch.testing.assert_close(got, widths(x, arch), rtol=1e-12, atol=1e-12)
+
+
+def resampled(x, channels):
+    """As the authors' code of TAS: a mean over a third dimension, which are the channels."""
+    return F.adaptive_avg_pool3d(x, (channels, *x.shape[2:]))
+
+
+def test_several_widths_are_interpolated_to_the_largest_with_a_weight(widths):
+    """Dong & Yang 2019, TAS, section 3.1, of widths that are computed one by one, and its gradient.
+
+    The largest of all, 6, has no weight: widths of 2 and 3 meet at 3, hidden ones of 2, 3, 4, 6
+    at 6.
+    """
+    m, x = widths.model, torch.randn(4, 3, 6, 6, dtype=torch.float64)
+    width, factor = widths.space.decisions
+    w = torch.tensor([0.3, 0.7, 0.0], dtype=torch.float64, requires_grad=True)
+    v = torch.tensor([0.6, 0.4], dtype=torch.float64, requires_grad=True)
+    both = F.batch_norm(
+        F.conv2d(x, m.into.weight, m.into.bias, padding=1),
+        None, None, m.norm.weight, m.norm.bias, training=True,
+    ).relu()  # fmt: skip
+    both = both + F.conv2d(both, m.depthwise.weight, m.depthwise.bias, padding=1, groups=6)
+    mixed = w[0] * resampled(both[:, :2], 3) + w[1] * both[:, :3]
+    columns = torch.cat([m.wide.weight[:, :3], m.wide.weight[:, 6:]], 1)
+    hidden = F.conv2d(torch.cat([mixed, m.beside(x)], 1), columns, m.wide.bias).relu()
+    shares = {2: w[0] * v[0], 3: w[1] * v[0], 4: w[0] * v[1], 6: w[1] * v[1]}
+    hidden = sum(share * resampled(hidden[:, :n], 6) for n, share in shares.items())
+    expected = F.linear(hidden.mean((2, 3)), m.head.weight[:, :6], m.head.bias)
+    got = widths(x, policy={width: w, factor: v}, masks="interpolated")
+    torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
+    ours, theirs = (torch.autograd.grad(out.square().sum(), [w, v]) for out in (got, expected))
+    torch.testing.assert_close(ours[0][:2], theirs[0][:2], rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(ours[1], theirs[1], rtol=1e-10, atol=1e-10)
+
+
+def test_widths_are_not_interpolated_where_all_channels_are_looked_at():
+    width = ms.choose([2, 4], "width")
+    chain = (ms.nn.Linear(3, width), ms.nn.LayerNorm(width), ms.nn.Linear(width, 2))
+    net = ms.Supernet(nn.Sequential(*chain))
+    policy = {width: torch.tensor([0.5, 0.5])}
+    with pytest.raises(ValueError, match=r"such as a layer norm.* Take masks='mixed'"):
+        net(torch.randn(2, 3), policy=policy, masks="interpolated")
 
 
 def test_weights_that_mean_nothing_are_refused():

@@ -173,6 +173,23 @@ def test_mixed_options_are_refused_where_every_path_has_weights_of_its_own(copie
         Workspace.build(small(*MIXES, *kshot)).check()
 
 
+@pytest.mark.parametrize(
+    ("more", "world", "message"),
+    [
+        ((), 2, "an unrolled gradient is of one process, and 2 train together: take one, or"),
+        (
+            ("train.snapshots.number=2", "train.snapshots.epochs=0.25"),
+            1,
+            "set snapshots.number = 0, or a schedule of first",
+        ),
+    ],
+)
+def test_a_step_that_cannot_be_unrolled_is_refused_before_anything_runs(more, world, message):
+    unrolled = "sampler.options.schedule=unrolled"
+    with pytest.raises(RecipeError, match=f"sampler.name = 'relaxed': .*{message}"):
+        Workspace.build(small(*MIXES, unrolled, *more)).check(world)
+
+
 def test_budgets_that_no_option_left_to_win_meets_are_refused():
     options = 'sampler.options={exclude=["project", "conv1", "sep3"]}'
     generated = ("search.name=generator", "search.options={}")

@@ -1,21 +1,25 @@
 """What each of two processes does in `test_train_ddp.py`; also run as a single process."""
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 from shift_nets import k_shot, shifting
 from torch import Tensor, nn
-from train_nets import Dropping, seeded, trainer, weights
+from train_nets import LOOK, Dropping, seeded, trainer, weights
 
 import manyshot as ms
+from manyshot.cost import CostTable
 from manyshot.recipe import ShiftingSettings
 from manyshot.train import (
     Angle,
     Plan,
     PlannedPath,
     Probed,
+    Relaxed,
+    RelaxedOptions,
     Shrinking,
     Stateless,
     Trainer,
@@ -79,6 +83,38 @@ class Wide(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(torch.relu(self.two(self.one(images.flatten(1)))))
+
+
+RELAXED = {
+    "softmax": {"estimator": "softmax", "cost_weight": 0.2},
+    "beside": {"estimator": "hard", "others": True, "tau": 5.0},
+    "one level": {"estimator": "gumbel", "schedule": "one_level", "entropy_weight": 0.1},
+}
+"""Options of runs whose sampler mixes options."""
+
+
+def with_weights_of_options(kind: str, folder: Path | None = None) -> dict[str, object]:
+    """Four steps in float64 on a network without batch norm or dropout."""
+    net = seeded(lambda: ms.Supernet(Dropping(dropout=0.0))).double()
+    counts = net.space.counts.tolist()
+    tables = {(i,): torch.arange(n).numpy() + 1 for i, n in enumerate(counts)}
+    costs = {"macs": CostTable.of("macs", tuple(counts), tables.items())}
+    options = RelaxedOptions(lr=0.1, period=2, **RELAXED[kind])
+
+    def held_out(images: int, seed: int) -> Iterable[tuple[Tensor, Tensor]]:
+        part = ms.data.load("digits", train_size=160, held_out=32).held_out
+        return ms.data.fixed(part, images, 32, dtype=torch.float64, **{**LOOK, "seed": seed})
+
+    run = trainer(
+        net,
+        folder,
+        dtype=torch.float64,
+        epochs=1,
+        factories={"held_out": held_out},
+        own=Relaxed(net.space, costs, options, seed=1),
+    )
+    train(run)
+    return {"weights": weights(net), "logits": run.sampler.logits.detach()}
 
 
 def without_norms(sampler: str, folder: Path | None = None) -> dict[str, object]:
@@ -238,6 +274,8 @@ def main(out: Path) -> None:
     results["from_first"] = from_first(accelerator)
     for sampler in ("uniform", "fair", "sandwich", "some", "mixed", "shrinks", "pada", *K_SHOT):
         results[sampler] = without_norms(sampler, out / f"{sampler}-{world}")
+    for kind in RELAXED:
+        results[kind] = with_weights_of_options(kind, out / f"{kind}-{world}")
     for kind in SHIFTS:
         results[kind] = with_shift(kind, out / f"{kind}-{world}")
     results["shifted"] = {mode: shifted(mode) for mode in MODES}

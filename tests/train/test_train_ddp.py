@@ -144,6 +144,21 @@ def test_the_recorded_loss_is_that_of_all_images(ranks, alone, sampler):
     assert [row["images"] for row in both] == [row["images"] for row in one]
 
 
+@pytest.mark.parametrize("kind", list(ddp_worker.RELAXED))
+def test_two_processes_learn_the_weights_of_options_of_one(ranks, kind):
+    """Logits in float32, of which Adam divides gradients by their size, mix weights in float64."""
+    alone = ddp_worker.with_weights_of_options(kind)
+    one, two = (result[kind] for result in ranks[1])
+    assert torch.equal(one["logits"], two["logits"])
+    assert same(one["weights"], two["weights"])
+    torch.testing.assert_close(one["logits"], alone["logits"], rtol=1e-5, atol=1e-6)
+    assert (alone["logits"].abs() > 0.05).any()  # they moved: four steps of 0.1
+    for name, tensor in alone["weights"].items():
+        torch.testing.assert_close(one["weights"][name], tensor, rtol=1e-8, atol=1e-9)
+    records_of_one = records.read_lines(ranks[0] / f"{kind}-2" / "sampler.jsonl")
+    assert [row["step"] for row in records_of_one] == [2, 4]
+
+
 # -- learnt samplers ---------------------------------------------------------------------------
 
 

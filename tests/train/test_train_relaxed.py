@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import types
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,22 @@ from train_nets import LOOK, Dropping, Stopped, digits, same, seeded, weights
 import manyshot as ms
 from manyshot import records
 from manyshot.cost import CostTable
+from manyshot.recipe import SupernetSettings
 from manyshot.space import SearchSpace, choose
 from manyshot.testing.samplers import SamplerSuite
-from manyshot.train import Relaxed, RelaxedOptions, Trainer, TrainingSettings, engine, train
+from manyshot.train import (
+    Relaxed,
+    RelaxedOptions,
+    Taught,
+    Trainer,
+    TrainingSettings,
+    engine,
+    train,
+    unrolled,
+)
 from manyshot.train.pruning import Pruning
 from manyshot.train.relaxation import ESTIMATORS, likeliest_within
-from manyshot.train.unrolled import unrolled_gradients
+from manyshot.train.unrolled import check_unrolled, unrolled_gradients
 
 
 def additive(space: SearchSpace, step: int = 3) -> dict[str, CostTable]:
@@ -43,6 +54,11 @@ class TestHard(SamplerSuite):
         return relaxed(space, estimator="hard", lr=0.1, tau=10.0, tau_end=0.1, warmup=0.2)
 
 
+class TestHardBesideOthers(SamplerSuite):
+    def make_sampler(self, space: SearchSpace) -> Relaxed:
+        return relaxed(space, estimator="hard", others=True, schedule="one_level", tau=5.0)
+
+
 class TestOneLevelSigmoidsPruned(SamplerSuite):
     def make_sampler(self, space: SearchSpace) -> Relaxed:
         return relaxed(
@@ -59,6 +75,16 @@ class TestOneLevelSigmoidsPruned(SamplerSuite):
 class TestTwoWithCosts(SamplerSuite):
     def make_sampler(self, space: SearchSpace) -> Relaxed:
         return relaxed(space, estimator="two", cost_weight=2.0, cost_target=0.5, every=2)
+
+
+class TestTwoInterpolated(SamplerSuite):
+    def make_sampler(self, space: SearchSpace) -> Relaxed:
+        return relaxed(space, estimator="two", widths="interpolated", lr=0.1)
+
+
+class TestUnrolled(SamplerSuite):
+    def make_sampler(self, space: SearchSpace) -> Relaxed:
+        return relaxed(space, schedule="unrolled", lr=0.1)
 
 
 class TestGumbelOneLevel(SamplerSuite):
@@ -155,6 +181,60 @@ def test_hard_is_the_forward_of_the_chosen_architecture_and_has_a_gradient():
     assert sampler.logits.grad is not None and sampler.logits.grad.abs().sum() > 0
 
 
+def gradients_of_draws(net: ms.Supernet, **options: Any) -> tuple[Tensor, list[Tensor]]:
+    """A loss, and its gradients in the weights of options of a hard draw."""
+    sampler = relaxed(net.space, estimator="hard", schedule="one_level", **options)
+    [path] = sampler.plan(np.random.default_rng(3), 0).paths
+    leaves = {d: p.detach().double().requires_grad_() for d, p in path.policy.items()}
+    torch.manual_seed(0)
+    x, y = torch.randn(32, 1, 8, 8).double(), torch.arange(32) % 10
+    loss = F.cross_entropy(net(x, path.arch, policy=leaves, masks=path.masks), y)
+    return loss, list(torch.autograd.grad(loss, list(leaves.values())))
+
+
+def test_a_draw_alone_teaches_nothing_where_a_batch_norm_follows():
+    """What multiplies the input of a convolution before a batch norm matters by its eps alone."""
+    net = seeded(lambda: ms.Supernet(ms.zoo.tiny(width=4)).double())
+    *before, last = gradients_of_draws(net)[1]
+    assert last.abs().max() > 1e-2  # a linear layer follows
+    assert all(each.abs().max() < 1e-4 for each in before)
+
+
+def smooth_chain() -> nn.Module:
+    """Three layers of three options, each with a batch norm, without kinks."""
+
+    def layer(into: int, name: str) -> ms.nn.Choice:
+        convs = (nn.Conv2d(into, 4, k, padding=k // 2) for k in (1, 3, 5))
+        options = [nn.Sequential(conv, nn.BatchNorm2d(4), nn.Tanh()) for conv in convs]
+        return ms.nn.Choice(options, name)
+
+    layers = [layer(into, f"layer{i}") for i, into in enumerate((1, 4, 4))]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 10))
+
+
+def test_others_beside_a_draw_have_the_gradient_of_the_sum_of_all_options():
+    """The oracle moves each weight a little in the weighted sum, where all options run."""
+    net = seeded(lambda: ms.Supernet(smooth_chain()).double())
+    loss, got = gradients_of_draws(net, others=True)
+    sampler = relaxed(net.space, estimator="hard", schedule="one_level")
+    [path] = sampler.plan(np.random.default_rng(3), 0).paths
+    torch.manual_seed(0)
+    x, y = torch.randn(32, 1, 8, 8).double(), torch.arange(32) % 10
+    torch.testing.assert_close(loss.detach(), F.cross_entropy(net(x, path.arch), y).detach())
+    for d, gradient in zip(net.space.decisions, got, strict=True):
+        for option in range(len(d.options)):
+            ends = []
+            for sign in (1, -1):
+                weights = {e: p.detach().double() for e, p in path.policy.items()}
+                weights[d][option] += sign * 1e-5
+                with torch.no_grad():
+                    ends.append(F.cross_entropy(net(x, policy=weights, masks="mixed"), y))
+            assert float(gradient[option]) == pytest.approx(
+                float(ends[0] - ends[1]) / 2e-5, rel=1e-4, abs=1e-7
+            )
+        assert gradient.abs().max() > 1e-3
+
+
 # -- what logits learn from ------------------------------------------------------------------
 
 
@@ -242,6 +322,61 @@ def test_the_loop_unrolls_and_leaves_weights_as_they_were():
         ends.append((weights(net), sampler.logits.detach().clone()))
     assert same(ends[0][0], ends[1][0])  # the first step of weights comes before any of logits
     assert not torch.equal(ends[0][1], ends[1][1])
+
+
+@pytest.mark.parametrize("more", [{}, {"mixup": 0.4, "cutmix": 1.0, "label_smoothing": 0.1}])
+def test_the_loop_unrolls_the_step_that_it_took(more, monkeypatch):
+    """On the images and targets of that step, mixed and smoothed if they were.
+
+    The finite difference is a short one here, since the oracle differentiates.
+    """
+    monkeypatch.setattr(unrolled, "REACH", 1e-4)
+    net = seeded(lambda: ms.Supernet(Dropping(dropout=0.0)).double())
+    run = training(net, relaxed(net.space, schedule="unrolled"), dtype=torch.float64, **more)
+    batch, plan, answers = next(run.batches.from_step(0)), run.plan(), []
+    run.sampler.feedback = lambda plan, losses, probed: answers.append(probed)  # type: ignore[method-assign]
+    net.eval()
+    leaves = {d: p.detach().double().requires_grad_() for d, p in plan.paths[0].policy.items()}
+    policy = {"policy": leaves, "masks": "mixed"}
+    images, targets = run.mixer(0, *batch)
+    weights = dict(net.named_parameters())
+    if more:
+        own, other, share = targets
+        hot = F.one_hot(own, 10).double() * share[:, None]
+        hot += F.one_hot(other, 10).double() * (1 - share)[:, None]
+        targets = 0.9 * hot + 0.1 / 10
+    loss = F.cross_entropy(net(images, **policy), targets)
+    rate = run.optimisation.weights.param_groups[0]["lr"]
+    slopes = torch.autograd.grad(loss, list(weights.values()), create_graph=True, allow_unused=True)
+    moved = {
+        name: w if slope is None else w - rate * slope
+        for (name, w), slope in zip(weights.items(), slopes, strict=True)
+    }
+    [(x, y)] = held_out(64, run.prober.image_seed(0), torch.float64)
+    after = F.cross_entropy(torch.func.functional_call(net, moved, (x,), policy), y)
+    expected = torch.autograd.grad(after, list(leaves.values()))
+    net.train()
+    run.teach([types.SimpleNamespace(plan=plan, losses=[loss.detach()])], batch)
+    [got] = answers[0].gradients
+    for d, exact in zip(leaves, expected, strict=True):
+        torch.testing.assert_close(got[d], exact, rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(answers[0].losses[0], after.detach())
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"processes": 2}, "is of one process, and 2 train together: take one, or a schedule of"),
+        ({"taught": True}, "paths learn from a teacher: set teacher = 'none', or a schedule of"),
+        ({"settings": SupernetSettings(snapshots={"number": 2})}, "set snapshots.number = 0, or"),
+    ],
+)
+def test_an_unrolled_step_that_was_another_is_refused(asked, message):
+    sampler = relaxed(three(), schedule="unrolled")
+    check = {"settings": SupernetSettings(), "processes": 1, **asked}
+    with pytest.raises(ValueError, match=message):
+        check_unrolled(Taught(sampler, "labels"), **check)
+    check_unrolled(relaxed(three()), **check)
 
 
 def test_costs_and_entropy_push_logits_as_their_formulas_say():
@@ -355,6 +490,21 @@ def test_pruned_options_come_back_where_no_network_without_them_is_within():
         assert sampler.generate(float(low)).within
 
 
+def test_architectures_are_ordered_by_the_product_of_their_weights():
+    """Decisions that do not matter are left out, and what has no weight counts as 1e-12."""
+    net = ms.Supernet(ms.zoo.cell(width=2, cells=1))
+    sampler = relaxed(net.space, spread=1.0)
+    parts = [p.double().softmax(0) for p in sampler.logits.detach().split(5)]
+    sampler.alive[0] = False
+    parts[0] = sampler.logits.detach()[:5].double().masked_fill(~sampler.alive[:5], -1e9).softmax(0)
+    whole, cut = (1, 2, 3, 4, 0, 1), (0, 1, 1, 2, 2, 3)
+    chances = [np.prod([float(p[o]) for p, o in zip(parts, whole, strict=True)])]
+    # without edge 01 nothing comes from node 1, so that edges 12 and 13 do not matter
+    mattering = [float(parts[i][cut[i]]) for i in (1, 3, 5)]
+    chances.append(1e-12 * np.prod(mattering))
+    assert sampler.log_weights([whole, cut]) == pytest.approx(np.log(chances), rel=1e-5)
+
+
 def test_excluded_options_win_nothing():
     space = three()
     sampler = relaxed(space, exclude=["none"])
@@ -372,6 +522,8 @@ def test_options_that_contradict_each_other_or_the_space_are_refused():
         ({"schedule": "one_level", "every": 2}, "leave every out"),
         ({"estimator": "hard", "edges": [["edge0"]]}, "edges multiply weights"),
         ({"estimator": "hard", "skip": "skip"}, "skip adds to weights"),
+        ({"others": True}, "with estimator = 'softmax' all that have a weight run anyway"),
+        ({"estimator": "hard", "widths": "interpolated"}, "take 'two', as TAS does"),
         ({"skip": "identity"}, "no option of this space, which has none, skip, conv"),
         ({"edges": [["edge7"]]}, "edges name 'edge7'; decisions are edge0, edge1, edge2"),
         ({"exclude": ["none", "skip", "conv"]}, "leaves a decision no option"),

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import manyshot as ms
-from manyshot.train import Standalone, Trainer, TrainingSettings, engine, make_sampler
+from manyshot.train import Sampler, Standalone, Trainer, TrainingSettings, engine, make_sampler
 
 CPU = torch.device("cpu")
 LOOK = {"mean": [0.3], "std": [0.4], "seed": 0}
@@ -51,6 +51,7 @@ def trainer(
     factories: dict[str, Any] | None = None,
     device: torch.device = CPU,
     batches: ms.data.Batches | None = None,
+    own: Sampler | None = None,
     **settings: Any,
 ) -> Trainer:
     defaults = {"epochs": 2, "batch_size": 32, "checkpoint_steps": 3, "log_steps": 2}
@@ -62,7 +63,7 @@ def trainer(
     space = ms.SearchSpace([]) if isinstance(net, Standalone) else net.space
     return Trainer(
         net=net,
-        sampler=make_sampler(sampler, space, {}),
+        sampler=own or make_sampler(sampler, space, {}),
         batches=batches
         or ms.data.Batches(
             digits(images).train,

@@ -92,7 +92,7 @@ class Choice(Layer):
         policy = selection.policy(self.decision)
         if policy is None or selection.policies is None:
             return self._run(chosen, *args, **kwargs)
-        if selection.policies.mode == "mixed":
+        if selection.policies.mixes:
             weights = selection.policies.weights[self.decision]
             run = self._alike(i for i, weight in enumerate(weights) if weight)
 
@@ -210,13 +210,13 @@ class Depth(Layer):
         run all up to the deepest option that has a weight.
         """
         selection = active(self)
-        depth, mask = selection.count(self.decision), selection.mask(self.decision)
+        depth, mask = selection.count(self.decision), selection.prefix_mask(self.decision)
         if mask is None:
             return self.first(depth)(x, *args, **kwargs)
         always = int(min(self.decision.values))
         x = self.first(always)(x, *args, **kwargs)
         policies = selection.policies
-        mixes = policies is not None and policies.mode == "mixed"
+        mixes = policies is not None and policies.mixes
         if policies is not None and mixes:
             weights = zip(self.decision.values, policies.weights[self.decision], strict=True)
             depth = max(int(option) for option, weight in weights if weight)

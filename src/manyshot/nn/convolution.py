@@ -179,7 +179,7 @@ class _Kernel(Layer):
         """The weight without the input channels and kernel positions that are not active."""
         self._check_maskable(selection)
         if not isinstance(self.groups, Size) and self.groups == 1:
-            weight = mask_dimension(weight, self._input, selection.mask(self.in_channels))
+            weight = mask_dimension(weight, self._input, selection.mixing(self.in_channels))
         for side, dimensions in self._centres:
             mask = selection.centre_mask(side, len(dimensions))
             if mask is not None:

@@ -80,7 +80,7 @@ class Linear(Layer):
         weight, bias = self.tensors(self.used(selection), selection)
         assert weight is not None
         if selection.policies is not None:
-            weight = mask_dimension(weight, 1, selection.mask(self.in_features))
+            weight = mask_dimension(weight, 1, selection.mixing(self.in_features))
         return F.linear(x, weight, bias)
 
     def plain(self, selection: Selection, tie: Tie) -> nn.Linear:

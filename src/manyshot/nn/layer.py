@@ -474,10 +474,14 @@ def mask_dimension(tensor: Tensor, dim: int, mask: Tensor | None) -> Tensor:
     Args:
         tensor: any tensor.
         dim: the dimension.
-        mask: a factor for each of its n entries, (n,); None leaves the tensor as it is.
+        mask: a factor for each of its n entries, (n,), or a matrix (n, n) of which entry j of the
+            result takes column j; None leaves the tensor as it is.
     """
     if mask is None:
         return tensor
+    if mask.dim() == 2:
+        product = (tensor.movedim(dim, -1) @ mask.to(tensor.dtype)).movedim(-1, dim)
+        return product.contiguous(memory_format=memory_format(tensor))
     shape = [1] * tensor.dim()
     shape[dim] = -1
     return tensor * mask.to(tensor.dtype).view(shape)

@@ -17,29 +17,37 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeAlias, final, get_args
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 from torch.utils import _pytree as pytree
 
 from manyshot.nn.modes import without_autocast
 from manyshot.space import Decision, Number, Size
 
-MaskMode: TypeAlias = Literal["full", "active", "mixed"]
+MaskMode: TypeAlias = Literal["full", "active", "mixed", "interpolated"]
 """`full`: tensors keep their largest size, and larger options get a gradient of their own.
 `active`: tensors are cut as for option indices, and masks are all ones: cheap, but options larger
 than the chosen one get its gradient.
 `mixed`: policies need not be one-hot. A choice block gives the sum of its options, each times its
 weight (the mixed operation of DARTS: Liu et al. 2019, arXiv:1806.09055, eq. 2), a block of an
 elastic depth is passed by and run in the shares that its mask entry says, and sizes are masked as
-in `full`, by the weighted sum of their 0/1 masks (FBNetV2: Wan et al. 2020, arXiv:2004.05565)."""
+in `full`, by the weighted sum of their 0/1 masks (FBNetV2: Wan et al. 2020, arXiv:2004.05565).
+`interpolated`: as `mixed`, but widths are no masks: the channels of every width are interpolated to
+the number of the largest that has a weight, and the weighted sum goes on (TAS: Dong & Yang 2019,
+arXiv:1905.09717; see `Policies.interpolation`)."""
+MIXING: tuple[MaskMode, ...] = ("mixed", "interpolated")
+"""The modes in which policies may be any weights, and all options that have one run."""
 
 MaskKind: TypeAlias = Literal["prefix"] | int
 """`prefix`: one below a size; a number: one in the centre of as many dimensions."""
+_Kind: TypeAlias = MaskKind | tuple[Literal["interpolated"], int]
+"""Likewise, or to how many channels those of a size are interpolated."""
 ROUNDING = 1e-3
 """By how much the weights of a size may miss a sum of one, which in bfloat16 they do."""
 _TABLES: WeakKeyDictionary[Size, dict[Any, Tensor]] = WeakKeyDictionary()
@@ -70,9 +78,14 @@ class Policies:
         """
         self.by_decision, self.mode = by_decision, mode
         self.partial = partial or {}
-        self.weights = _checked_weights(by_decision) if mode == "mixed" else {}
-        self._masks: dict[tuple[MaskKind, Size], Tensor] = {}
+        self.weights = _checked_weights(by_decision) if self.mixes else {}
+        self._masks: dict[tuple[_Kind, Size], Tensor] = {}
         self._largest: dict[Size, Number] = {}
+
+    @property
+    def mixes(self) -> bool:
+        """Whether all options that have a weight run."""
+        return self.mode in MIXING
 
     def among(self, size: Size) -> tuple[Decision, ...]:
         """The decisions of the size that have a policy."""
@@ -100,6 +113,32 @@ class Policies:
             values: the active number of every decision.
             length: how many units there are.
         """
+        return self._contracted(kind, size, values, length)
+
+    def interpolation(self, size: Size, values: Mapping[Decision, Number], length: int) -> Tensor:
+        """The matrix (length, length) by which a product over channels mixes those of all widths.
+
+        Of a width of n it interpolates the first n channels to m, the largest width that has a
+        weight: channel t becomes the mean of channels floor(t n / m) to ceil((t + 1) n / m) - 1, as
+        in the authors' code of TAS. The matrix is the weighted sum of these, zero beyond m, so that
+        of one width that has all of the weight it is the mask of that width. Products and sums are
+        linear in channels, so that it enters once, in the weight of the product that takes them;
+        in the paper it does before the activation, here behind it.
+
+        Args:
+            size: how many channels are active.
+            values: the active number of every decision.
+            length: how many channels there are.
+        """
+        free = self.among(size)
+        each = zip(self._counts(size, free, values), self._cells(free), strict=True)
+        runs = [n for n, cell in each if all(self.weights[d][i] for d, i in cell)]
+        return self._contracted(("interpolated", max(runs)), size, values, length)
+
+    def _contracted(
+        self, kind: _Kind, size: Size, values: Mapping[Decision, Number], length: int
+    ) -> Tensor:
+        """What every combination of options has, summed with their weights."""
         key = (kind, size)
         if key not in self._masks:
             free = self.among(size)
@@ -116,9 +155,24 @@ class Policies:
                 self._masks[key] = mask.view(table.shape[1:])
         return self._masks[key]
 
+    @staticmethod
+    def _cells(free: Sequence[Decision]) -> Iterator[tuple[tuple[Decision, int], ...]]:
+        """Every combination of options of some decisions, by their indices."""
+        every = itertools.product(*(range(len(d.options)) for d in free))
+        return (tuple(zip(free, cell, strict=True)) for cell in every)
+
+    def _counts(
+        self, size: Size, free: Sequence[Decision], values: Mapping[Decision, Number]
+    ) -> list[int]:
+        """How many units each of these combinations has."""
+        return [
+            int(size.evaluate({**values, **{d: d.values[i] for d, i in cell}}))
+            for cell in self._cells(free)
+        ]
+
     def _table(
         self,
-        kind: MaskKind,
+        kind: _Kind,
         size: Size,
         free: Sequence[Decision],
         values: Mapping[Decision, Number],
@@ -132,17 +186,15 @@ class Policies:
         key = (kind, which, fixed, length, like.dtype, like.device)
         tables = _TABLES.setdefault(size, {})
         if key not in tables:
-            cells = itertools.product(*(d.values for d in free))
-            active = (
-                int(size.evaluate({**values, **dict(zip(free, cell, strict=True))}))
-                for cell in cells
-            )
-            tables[key] = torch.stack([_ones(kind, n, length) for n in active]).to(like)
+            active = self._counts(size, free, values)
+            tables[key] = torch.stack([_units(kind, n, length) for n in active]).to(like)
         return tables[key]
 
 
-def _ones(kind: MaskKind, count: int, length: int) -> Tensor:
-    """Where the mask of `count` active units of `length` is one."""
+def _units(kind: _Kind, count: int, length: int) -> Tensor:
+    """Where the mask of `count` active units of `length` is one, or how they are interpolated."""
+    if isinstance(kind, tuple):
+        return _interpolated(count, kind[1], length)
     units = torch.arange(length)
     if kind == "prefix":
         return units < count
@@ -151,6 +203,14 @@ def _ones(kind: MaskKind, count: int, length: int) -> Tensor:
     for _ in range(kind - 1):
         cube = cube.unsqueeze(-1) & inside
     return cube
+
+
+def _interpolated(count: int, wanted: int, length: int) -> Tensor:
+    """The matrix (length, length) that makes the first `count` channels the first `wanted`."""
+    matrix = torch.zeros(length, length)
+    if count and wanted:
+        matrix[:wanted, :count] = F.adaptive_avg_pool1d(torch.eye(count), wanted).mT
+    return matrix
 
 
 def _same(tensor: Tensor) -> Tensor:
@@ -193,11 +253,27 @@ def mix(policy: Tensor, outputs: Mapping[tuple[int, ...], Any], path: str) -> Te
     for output in outputs.values():
         _check_tensor(output, f"choice {path!r}")
     weighed = (
-        functools.reduce(torch.add, [policy[option] for option in options]).to(output) * output
+        _each_value(
+            torch.mul,
+            functools.reduce(torch.add, [policy[option] for option in options]).to(output),
+            output,
+        )
         for options, output in outputs.items()
     )
     total: Tensor = functools.reduce(torch.add, weighed)
     return total
+
+
+def _each_value(function: Callable[..., Tensor], *operands: Tensor) -> Tensor:
+    """`function(*operands)` for every value of the last; what is one number in memory stays so.
+
+    By that a network knows an output that is nothing (`manyshot.zoo.cell.is_nothing`), which with
+    policies has to be nothing too.
+    """
+    *others, output = operands
+    if not output.dim() or any(output.stride()):
+        return function(*others, output)
+    return function(*others, output[(0,) * output.dim()]).expand_as(output)
 
 
 def blend(entry: Tensor, before: Any, after: Any, path: str) -> Tensor:
@@ -248,7 +324,7 @@ class _Pick(torch.autograd.Function):
     def forward(ctx: Any, policy: Tensor, options: Sequence[int], *outputs: Tensor) -> Tensor:
         ctx.options = options
         ctx.save_for_backward(policy, *outputs)
-        return outputs[0].clone()
+        return _each_value(torch.clone, outputs[0])
 
     @staticmethod
     @once_differentiable
@@ -404,7 +480,7 @@ def check_policies(
                 f"the policy of {decision!r} has shape {tuple(policy.shape)}; it needs one entry "
                 f"per option, ({len(decision.options)},)"
             )
-    if mode == "mixed":
+    if mode in MIXING:
         return  # `Policies` looks at the values, once
     known = policies.index if isinstance(policies, OneHots) else {}
     if not policies or all(known.get(d) == index[d] for d in policies):

@@ -153,10 +153,19 @@ class Selection:
         return _whole(size, self.bound(size))
 
     def mask(self, size: Number | Size) -> Tensor | None:
-        """A mask (extent,) that is one below `size`; None where no policy decides.
+        """A mask (extent,) of channels that is one below `size`; None where no policy decides.
 
         Of concatenated channels it is the masks of the parts, one after the other.
+
+        Raises:
+            ValueError: if widths are interpolated.
         """
+        if self._interpolates(size):
+            raise ValueError(
+                f"masks='interpolated' mixes the widths {size!r} in products, and what is computed "
+                "here of all channels is none: such as a layer norm, a group norm or attention. "
+                "Take masks='mixed' (sampler.options.widths = 'masked')"
+            )
         if isinstance(size, Concat):
             masks = [self.mask(part) for part in size.operands]
             like = next((mask for mask in masks if mask is not None), None)
@@ -164,8 +173,36 @@ class Selection:
                 return None
             pairs = zip(size.operands, masks, strict=True)
             return torch.cat([like.new_ones(self.extent(p)) if m is None else m for p, m in pairs])
+        return self.prefix_mask(size)
+
+    def prefix_mask(self, size: Number | Size) -> Tensor | None:
+        """A mask (extent,) that is one below `size`, whatever that counts; None without policy."""
         mask = self._largest_mask("prefix", size)
         return None if mask is None else mask[: self.extent(size)]
+
+    def mixing(self, size: Number | Size) -> Tensor | None:
+        """What the weight of a product over the channels `size` is multiplied by along these.
+
+        It is a factor for each, (extent,), or, where widths are interpolated, a matrix (extent,
+        extent); None where no policy decides.
+        """
+        if not self._interpolates(size):
+            return self.mask(size)
+        if isinstance(size, Concat):
+            parts = [(part, self.mixing(part)) for part in size.operands]
+            like = next(mixing for _, mixing in parts if mixing is not None)
+            each = [like.new_ones(self.extent(p)).diag() if m is None else m for p, m in parts]
+            matrix: Tensor = torch.block_diag(*each)  # type: ignore[no-untyped-call]
+            return matrix
+        assert self.policies is not None and isinstance(size, Size)  # else nothing is interpolated
+        return self.policies.interpolation(size, self.values, self.extent(size))
+
+    def _interpolates(self, size: Number | Size) -> bool:
+        """Whether a policy decides on these channels, and they are interpolated."""
+        policies = self.policies
+        if policies is None or policies.mode != "interpolated" or not isinstance(size, Size):
+            return False
+        return bool(policies.among(size))
 
     def centre_mask(self, size: Number | Size, dimensions: int = 2) -> Tensor | None:
         """A mask (extent, ...), one in the central cube of `size`; None without a policy."""

@@ -715,7 +715,7 @@ class Workspace:
         self.check_joint()
         self.check_reward()
         if not self._waits_for_latency():
-            self.check_sampler()
+            self.check_sampler(world)
         if self.recipe.search.name != GENERATOR:
             sampler = (
                 self.sampler() if self.trains_sampler and not self._waits_for_latency() else None
@@ -780,8 +780,11 @@ class Workspace:
                 }
                 check_joint(text, space, costs, greatest)
 
-    def check_sampler(self) -> None:
+    def check_sampler(self, world: int = 1) -> None:
         """Finds what would fail in training with the sampler, or in taking winners from it.
+
+        Args:
+            world: how many processes train together.
 
         Raises:
             RecipeError: for an unknown one, its options, or what `check_sampler` finds.
@@ -798,7 +801,7 @@ class Workspace:
                 check_drops_largest(plan, self.net.space.largest, self.recipe.sampler.name)
             except ValueError as error:
                 raise RecipeError(f"train: {error}") from error
-        check_sampler(self.recipe, sampler, len(self.splits.held_out), limits)
+        check_sampler(self.recipe, sampler, len(self.splits.held_out), limits, world)
         if self.recipe.shrinks:
             check_shrinking(self.recipe, sampler, self.shrinker())
             self.limits_of(self.recipe.shrink.budgets or [], known)

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from manyshot.cost import CostTable
 from manyshot.data import Splits
 from manyshot.nn.drop_path import Dropping
+from manyshot.nn.policy import MIXING
 from manyshot.pipeline.networks import Original
 from manyshot.plugins import explained
 from manyshot.recipe import (
@@ -41,6 +42,7 @@ from manyshot.train import MixesOptions, Plan, Sampler, Shrinker, Standalone
 from manyshot.train.optim import check_rates, lamb
 from manyshot.train.samplers.shift import Generates, Targeted
 from manyshot.train.trainer import check_narrows
+from manyshot.train.unrolled import check_unrolled
 
 GENERATOR = "generator"
 """The `search.name` that takes winners from the sampler."""
@@ -270,7 +272,7 @@ def check_placements(recipe: Recipe, sharing: Sharing, plan: Plan | None = None)
         RecipeError: for options that are mixed where every path has weights of its own; where a
             scheme places channels for policies, and for running statistics in a search that trains.
     """
-    mixed = [path.arch for path in plan.paths if path.masks == "mixed"] if plan is not None else []
+    mixed = [path.arch for path in plan.paths if path.masks in MIXING] if plan is not None else []
     if any(sharing.mixture(arch) is not None for arch in mixed):
         raise RecipeError(
             f"sampler.name = {recipe.sampler.name!r} mixes options, and sharing.name = "
@@ -372,17 +374,31 @@ def _exclude_each_other(costs: Mapping[str, CostTable], largest: Mapping[str, fl
     return False
 
 
-def check_sampler(recipe: Recipe, sampler: Sampler, held_out: int, limits: Sequence[Limit]) -> None:
+def check_sampler(
+    recipe: Recipe, sampler: Sampler, held_out: int, limits: Sequence[Limit], world: int = 1
+) -> None:
     """Refuses a sampler without the images it learns from, or winners that it cannot give.
 
     A budget above all that the sampler is trained for is a warning.
 
+    Args:
+        recipe: what the run is to do.
+        sampler: the recipe's.
+        held_out: how many images are held out.
+        limits: the budgets.
+        world: how many processes train together.
+
     Raises:
-        RecipeError: then; if it learns by gradients that are accumulated; for winners, if the
-            sampler has no generator, a budget is on another cost than it knows or below what it is
-            trained for, or there are options.
+        RecipeError: then; if it learns by gradients that are accumulated, or through a step that is
+            unlike the one taken; for winners, if the sampler has no generator, a budget is on
+            another cost than it knows or below what it is trained for, or there are options.
     """
     name, search = recipe.sampler.name, recipe.search
+    taught = recipe.train.teacher in ("original", "network")
+    try:
+        check_unrolled(sampler, recipe.train, world, taught=taught)
+    except ValueError as error:
+        raise RecipeError(f"sampler.name = {name!r}: {error}") from error
     if recipe.train.accumulate > 1 and sampler.optimizer() is not None:
         raise RecipeError(
             f"train.accumulate = {recipe.train.accumulate} trains in parts, and sampler.name = "

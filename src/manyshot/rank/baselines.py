@@ -29,6 +29,9 @@ FREE: dict[FreeBaseline, str] = {
 """Predictors without a supernet, and what they are called."""
 COSTS: tuple[FreeBaseline, ...] = ("macs", "params")
 """Those of them that are costs; the others are scores of networks that are not trained."""
+BY_OPTIONS = "weights of options"
+"""The predictor that takes no forward, but the training of a sampler that mixes options: how large
+the weights of an architecture's options are. It is no free baseline."""
 _DRAWS = 300
 
 

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from manyshot.report import figures as f
 from manyshot.report.page import Figure
-from manyshot.run_folder import MixedRecord, OptionsLine, TaskRecord, WinnerRecord
+from manyshot.report.reading import RunRecords
+from manyshot.run_folder import (
+    GeneratedRecord,
+    MixedRecord,
+    OptionsLine,
+    TaskRecord,
+    WinnerRecord,
+)
 from manyshot.space import SearchSpace
 from manyshot.tables import numbers
+from manyshot.tables.run import left_of
+from manyshot.tables.run import selected as selected_by
 from manyshot.tables.table import Table
 
 DRAWN = 12
@@ -39,6 +48,34 @@ def gap(
         "the discretisation gap."
     )
     return Table(rows, ("Network",), note=note)
+
+
+def selected(run: RunRecords, proposals: Mapping[str, GeneratedRecord]) -> Table:
+    """How the winner of each budget was selected, and how far it is from the largest weights."""
+    winners = {winner.budget: winner.arch for winner in run.winners}
+    rows = [
+        {
+            "Budget": numbers.budget(budget),
+            "Selected": selected_by(proposal, "the largest weights that fit"),
+            **_changed(run, winners.get(budget)),
+            "Left of the budget": left_of(proposal),
+        }
+        for budget, proposal in proposals.items()
+    ]
+    return Table(rows, ("Budget", "Selected"))
+
+
+def _changed(run: RunRecords, winner: str | None) -> dict[str, str]:
+    """Of how many decisions that matter a winner has another option than that of most weight.
+
+    Nothing where the weights are not on record.
+    """
+    if not run.options or run.space is None or winner is None:
+        return {}
+    arch, weights = run.space.from_text(winner), run.options[-1].weights
+    mattering = [i for i, matters in enumerate(run.space.active(arch)) if matters]
+    others = sum(weights[i][arch[i]] < max(weights[i]) for i in mattering)
+    return {"Not of the largest weight": f"{others} of {len(mattering)} decisions"}
 
 
 def _score(value: float, task: TaskRecord) -> str:

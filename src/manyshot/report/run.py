@@ -22,6 +22,17 @@ _FINISHED = {
     "scratch": "trained anew",
 }
 
+BY_WEIGHTS = (
+    "There was no search, and scores compared nothing: for each budget, of every decision the "
+    "option of the largest weight was taken. Where these cost more than the budget, decisions were "
+    "changed one by one, each time the one that gives up least weight for what it saves."
+)
+BY_GENERATOR = (
+    "There was no search, and scores compared nothing: for each budget a generator, trained with "
+    "the supernet, was given it as the target, and of every decision its likeliest option was "
+    "taken; where these cost more than the budget, again for a lower target."
+)
+
 
 def run_page(run: RunRecords) -> Page:
     """The page of what a run has written so far."""
@@ -114,9 +125,9 @@ def _search(run: RunRecords) -> Parts:
     generated = None if run.result is None else run.result.generated
     if generated is None:
         return [*drawn, searching.progress(run, run.task)]
-    made = "the weights of options chose" if run.options else "a generator made"
-    words = f"There was no search: {made} the architectures, for each budget its own."
-    return [*drawn, words, tables.generated(generated)]
+    if run.options or run.mixed is not None:
+        return [*drawn, BY_WEIGHTS, relaxation.selected(run, generated)]
+    return [*drawn, BY_GENERATOR, tables.generated(generated)]
 
 
 def _operations(run: RunRecords) -> Parts:

@@ -271,15 +271,29 @@ def generated(proposals: Mapping[str, GeneratedRecord]) -> Table:
     rows = [
         {
             "Budget": numbers.budget(budget),
-            "Decoded": str(proposal.decodes),
-            "Architecture": "drawn" if proposal.drawn else "likeliest",
-            "Left of the budget": "no winner"
-            if proposal.below_budget_share is None
-            else percent(proposal.below_budget_share),
+            "Targets tried": str(proposal.decodes),
+            "Selected": selected(proposal, "the likeliest options"),
+            "Left of the budget": left_of(proposal),
         }
         for budget, proposal in proposals.items()
     ]
-    return Table(rows, ("Budget", "Architecture"))
+    return Table(rows, ("Budget", "Selected"))
+
+
+def selected(proposal: GeneratedRecord, usual: str) -> str:
+    """How the architecture of a budget was selected.
+
+    Args:
+        proposal: the record.
+        usual: what it is called where nothing had to be drawn.
+    """
+    return "the best-scored of draws within the budget" if proposal.drawn else usual
+
+
+def left_of(proposal: GeneratedRecord) -> str:
+    """How much of a budget its winner leaves."""
+    share = proposal.below_budget_share
+    return "no winner" if share is None else percent(share)
 
 
 def environment(record: EnvironmentRecord) -> Table:

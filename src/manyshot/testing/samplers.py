@@ -7,12 +7,13 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
-from typing import Any, final
+from typing import Any, final, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from manyshot.nn.policy import MIXING, MaskMode
 from manyshot.search import Pools
 from manyshot.space import Arch, SearchSpace, choose
 from manyshot.train.optimisation import held_by
@@ -303,13 +304,13 @@ def _check_policy(space: SearchSpace, path: PlannedPath) -> None:
     for decision, policy in (path.policy or {}).items():
         one_hot = [float(i == chosen[decision]) for i in range(len(decision.options))]
         assert policy.is_floating_point()
-        if path.masks == "mixed":
+        if path.masks in MIXING:
             assert policy.shape == (len(one_hot),)
             assert all(map(math.isfinite, policy.tolist()))
             assert policy.any()
         else:
             assert policy.tolist() == one_hot
-    assert path.masks in ("full", "active", "mixed")
+    assert path.masks in get_args(MaskMode)
 
 
 def _plain(value: Any) -> Any:

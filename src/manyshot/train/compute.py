@@ -12,6 +12,7 @@ from typing import Protocol, final
 
 from torch import Tensor
 
+from manyshot.nn.policy import MIXING
 from manyshot.sharing import Passes, PlacesChannels, Sharing
 from manyshot.space import Arch, Decision
 from manyshot.train.gradients import policy_rows
@@ -207,7 +208,7 @@ class Compute:
 
         With full masks what is not chosen runs too, but forward only; what is mixed runs both ways.
         """
-        if path.policy is not None and path.masks == "mixed":
+        if path.policy is not None and path.masks in MIXING:
             return (1 + BACKWARD * backward) * self._masks.mixed(
                 path.arch, path.policy, path.partial
             )

@@ -187,6 +187,29 @@ class MixesOptions(Protocol):
 
 
 @runtime_checkable
+class OrdersByWeights(Protocol):
+    """A sampler that learns weights of options, and so what it takes for a good architecture."""
+
+    def log_weights(self, archs: Sequence[Arch]) -> list[float]:
+        """For each architecture the sum of the logarithms of its options' weights, as they are now.
+
+        Only decisions that matter in an architecture count. A weight of zero counts as 1e-12.
+        """
+        ...
+
+
+@runtime_checkable
+class Unrolls(Protocol):
+    """A sampler whose probes may be unrolled (`Probe.unrolled`).
+
+    Attributes:
+        unrolls: whether they are.
+    """
+
+    unrolls: bool
+
+
+@runtime_checkable
 class EndsEarly(Protocol):
     """A sampler that may end training before its last epoch.
 

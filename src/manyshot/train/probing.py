@@ -14,9 +14,10 @@ from torch import Tensor
 from manyshot.data import Batch
 from manyshot.data.own import is_finite
 from manyshot.evaluate import evaluating
-from manyshot.nn.inputs import batch_of, in_parts, together
+from manyshot.nn.inputs import Inputs, batch_of, in_parts, together
 from manyshot.seeding import Stream, stream
 from manyshot.space import Decision
+from manyshot.tasks.task import learnt, loss_function
 from manyshot.train.compute import Compute
 from manyshot.train.gradients import as_leaves, backward_into
 from manyshot.train.optimisation import Optimisation, as_trained
@@ -70,7 +71,8 @@ class Prober:
         Args:
             probe: what a sampler asks.
             step: the number of the step that moved the weights last.
-            trained: the images of that step, and their targets, for a probe that is unrolled.
+            trained: the images of that step, and their targets, both mixed if they were, for a
+                probe that is unrolled.
 
         Raises:
             ValueError: if there are paths and the held-out images are none, or for an unrolled
@@ -101,7 +103,7 @@ class Prober:
             each = (1 if before is None else 2) * sum(batch_of(targets) for _, targets in batches)
             self.images += len(probe.paths) * each
             if probe.unrolled and trained is not None:
-                each += 3 * batch_of(trained[1])
+                each += 3 * batch_of(trained[0])
             if self._compute is not None:
                 self._compute.probe(probe.paths, each, backward=probe.gradients)
         task = self._optimisation.task
@@ -207,20 +209,25 @@ class Prober:
             raise ValueError("an unrolled probe needs the images of the step: answer(trained=)")
         net, contiguous = self._optimisation.net, self._optimisation.contiguous
         task, batches = self._optimisation.task, list(batches)
+        smoothed = loss_function(task, self._optimisation.settings.label_smoothing)
         options: dict[str, Any] = {"policy": leaves, **path.masking, "stats": "batch"}
+        own_images, own_targets = trained
 
-        def loss(some: Iterable[Batch]) -> Tensor:
-            parts = [
-                task.loss(net(as_trained(x, contiguous), path.arch, **options), targets)
-                * task.weight(targets)
-                for x, targets in some
-            ]
-            return torch.stack(parts).sum() / sum(task.weight(targets) for _, targets in some)
+        def outputs(images: Inputs) -> Any:
+            return net(as_trained(images, contiguous), path.arch, **options)
+
+        def of_step() -> Tensor:
+            given = outputs(own_images)
+            return smoothed(given, learnt(task, given, own_targets))
+
+        def of_held_out() -> Tensor:
+            parts = [task.loss(outputs(x), y) * task.weight(y) for x, y in batches]
+            return torch.stack(parts).sum() / sum(task.weight(y) for _, y in batches)
 
         with torch.enable_grad():
             value, gradients = unrolled_gradients(
-                lambda: loss([trained]),
-                lambda: loss(batches),
+                of_step,
+                of_held_out,
                 [weight for weight in net.parameters() if weight.requires_grad],
                 list(leaves.values()),
                 float(self._optimisation.weights.param_groups[0]["lr"]),

@@ -6,7 +6,7 @@ n counts the options of a decision.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from manyshot.cost import CostTable
-from manyshot.space import Arch
+from manyshot.space import Arch, SearchSpace
 from manyshot.train.gumbel import gumbel, straight_through
 
 Estimator: TypeAlias = Literal["softmax", "sigmoid", "gumbel", "hard", "two"]
@@ -38,6 +38,34 @@ ESTIMATORS: dict[Estimator, Weights] = {
     "two": _two,
 }
 """From logits (n,), a temperature, and where noise comes from, to weights (n,)."""
+
+
+LEAST = 1e-12
+"""What a weight of zero counts as where logarithms are compared."""
+
+
+def log_weights(
+    space: SearchSpace, weights: Sequence[Tensor], archs: Sequence[Arch]
+) -> list[float]:
+    """The sum of the logarithms of the options' weights of each architecture.
+
+    Decisions that do not matter in an architecture are left out, as all of their options make the
+    same network.
+
+    Args:
+        space: has the architectures.
+        weights: for every decision those of its options, (n,).
+        archs: the architectures.
+    """
+    logs = [each.double().clamp(min=LEAST).log().tolist() for each in weights]
+    return [
+        sum(
+            log[option]
+            for log, option, matters in zip(logs, arch, space.active(arch), strict=True)
+            if matters
+        )
+        for arch in archs
+    ]
 
 
 def likeliest_within(

@@ -72,6 +72,7 @@ from manyshot.train.probing import HeldOut, Prober
 from manyshot.train.shrinking import Shrinking
 from manyshot.train.snapshots import Snapshots
 from manyshot.train.splitting import gradient_distances
+from manyshot.train.unrolled import check_unrolled
 from manyshot.watching import watched
 
 
@@ -158,8 +159,9 @@ class Trainer:
                 accumulated, and parts are not equal or the sampler learns by gradients, if
                 targets are to be smoothed or mixed, and the task does not say how, if branches are
                 to be left out, or rates set, of what the network does not have, or if `optimizer`
-                or `schedule` makes what cannot be used, or if the space is to shrink and the
-                sampler cannot go on in a view of it.
+                or `schedule` makes what cannot be used, if the space is to shrink and the sampler
+                cannot go on in a view of it, or if it asks for gradients through a step that is
+                unlike the one taken.
         """
         if sampler.probes and held_out is None:
             raise ValueError(
@@ -174,6 +176,7 @@ class Trainer:
                 f"macs_of counts images of one size, and batches have several, of "
                 f"{list(batches.growth.sides)} pixels: give macs_at too, or leave macs_of out"
             )
+        check_unrolled(sampler, settings, accelerator.num_processes, taught=original is not None)
         if shrinking is not None:
             check_narrows(sampler, name_of(sampler))
         self.shrinking = shrinking
@@ -423,6 +426,8 @@ class Trainer:
         """
         self.weight_step += 1
         probe = self.probe()
+        if probe is not None and probe.unrolled:  # through the step as it was taken
+            batch = self.mixer(self.step, *batch)
         probed = None if probe is None else self.prober.answer(probe, self.step, batch)
         losses = list(trained[0].losses)
         if len(trained) > 1:

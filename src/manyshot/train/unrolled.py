@@ -6,7 +6,8 @@ losses L on training and held-out images, at w' = w - r dL_train(w, p)/dw, it is
     dL_held(w', p)/dp - r (dL_train(w+, p)/dp - dL_train(w-, p)/dp) / 2e,
 
 with w+- = w +- e dL_held(w', p)/dw' and e = 0.01 / |dL_held(w', p)/dw'|. The step is one without
-momentum and decay, as in the paper; its public code has both.
+momentum and decay, as in the paper; its public code has both. Its loss is that of the step that the
+weights took, on the same images, mixed where those were, and on smoothed targets.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+
+from manyshot.recipe import SupernetSettings, TrainingSettings
+from manyshot.train.plan import Forwarding, Sampler, Unrolls
 
 REACH = 0.01
 """How far the finite difference goes, in the norm of all weights."""
@@ -56,6 +60,43 @@ def unrolled_gradients(
             weight.data = values
     pairs = zip(gradients, *ends, strict=True)
     return loss.detach(), [g - rate * (up - down) / (2 * reach) for g, up, down in pairs]
+
+
+def check_unrolled(
+    sampler: Sampler, settings: TrainingSettings, processes: int, *, taught: bool = False
+) -> None:
+    """Refuses unrolled probes where the step that they go through would not be the one taken.
+
+    Args:
+        sampler: whose probes may be unrolled.
+        settings: of the training.
+        processes: how many train together.
+        taught: whether paths learn from another network.
+
+    Raises:
+        ValueError: with several processes, of which each has a part of the images, or where paths
+            learn from another network or from snapshots too.
+    """
+    while isinstance(sampler, Forwarding):
+        sampler = sampler.sampler
+    if not isinstance(sampler, Unrolls) or not sampler.unrolls:
+        return
+    voted = isinstance(settings, SupernetSettings) and settings.snapshots.number > 0
+    others = {
+        f"is of one process, and {processes} train together: take one": processes > 1,
+        "goes through a step on labels, and paths learn from a teacher: set teacher = 'none'": (
+            taught
+        ),
+        "goes through a step on labels, and paths learn from snapshots: set snapshots.number = 0": (
+            voted
+        ),
+    }
+    for why, holds in others.items():
+        if holds:
+            raise ValueError(
+                f"an unrolled gradient {why}, or a schedule of first order "
+                "(sampler.options.schedule = 'bilevel')"
+            )
 
 
 def _gradients(loss: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:

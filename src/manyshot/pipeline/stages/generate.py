@@ -13,7 +13,7 @@ from manyshot.run_folder import SAMPLER, GeneratedRecord, RunFolder
 from manyshot.search import Limit
 from manyshot.search.table import takes_sampler
 from manyshot.space import Arch
-from manyshot.train import Sampler
+from manyshot.train import OrdersByWeights, Sampler
 from manyshot.train.checkpoint import load_checkpoint, restore_sampler, save_checkpoint
 from manyshot.train.samplers.shift import Generates
 
@@ -124,6 +124,23 @@ def sampler_of_search(ws: Workspace, folder: Path) -> Sampler | None:
         return None
     sampler = ws.sampler()
     return trained_sampler(ws, folder) if sampler.state_dict() else sampler
+
+
+def order_by_weights(
+    ws: Workspace, folder: Path, archs: Sequence[Arch]
+) -> dict[Arch, float] | None:
+    """The order of architectures by the weights of options that a sampler learnt in `folder`.
+
+    None if the recipe's sampler learns none, or nothing was trained by it.
+
+    Raises:
+        RecordError, CheckpointError: as `trained_sampler`.
+    """
+    if not ws.trains_sampler or not isinstance(ws.sampler(), OrdersByWeights):
+        return None
+    sampler = trained_sampler(ws, folder)
+    assert isinstance(sampler, OrdersByWeights)
+    return dict(zip(archs, sampler.log_weights(archs), strict=True))
 
 
 def trained_sampler(ws: Workspace, folder: Path) -> Sampler:

@@ -13,6 +13,7 @@ import numpy as np
 
 from manyshot import records
 from manyshot.pipeline.build import Workspace, on_its_threads
+from manyshot.pipeline.stages.generate import order_by_weights
 from manyshot.pipeline.stages.proxies import ProxyScores, Scores, reference_scores
 from manyshot.pipeline.stages.score import latest_scores
 from manyshot.pipeline.stages.shrink import said_of_view
@@ -20,7 +21,7 @@ from manyshot.pipeline.stages.untrained import Untrained, untrained
 from manyshot.pipeline.verbs.rank_moved import moved_ranking
 from manyshot.pipeline.workers import Workers, scoring_by
 from manyshot.progress import Progress, Silent, showing
-from manyshot.rank.baselines import COSTS
+from manyshot.rank.baselines import BY_OPTIONS, COSTS
 from manyshot.rank.sets import NEEDS, rank_sets
 from manyshot.rank.statistics import rank_set
 from manyshot.rank.truth import TruthError, TruthTable
@@ -66,6 +67,8 @@ class _Scored(NamedTuple):
     shared: Scores
     """Without recalibration; empty if they were not asked for."""
     free: Untrained
+    options: dict[Arch, float] | None
+    """By the weights of options, of a run whose sampler learnt such."""
 
 
 @on_its_threads
@@ -139,7 +142,8 @@ def rank_run(
             scores = ProxyScores(spread, files.scores_log, archs, logs)
             proxy, evaluation = scores.calibrated(progress)
             shared = scores.uncalibrated(progress) if len(truth) <= uncalibrated else {}
-        scored = _Scored(proxy, shared, free)
+        by_options = order_by_weights(ws, run, archs)
+        scored = _Scored(proxy, shared, free, by_options)
         ranked = _ranked(ws, folder, truth, scored, chosen_by, share)
         names = {each.name for each in ranked}
         ranking = Ranking(
@@ -321,6 +325,8 @@ def _predictors(
         predictors["proxy score"] = {arch: oriented(scores[arch].proxy_score) for arch in archs}
     if shared:
         predictors["without recalibration"] = {a: _fitness(ws, shared[a]) for a in archs}
+    if scored.options is not None:
+        predictors[BY_OPTIONS] = scored.options
     for metric in COSTS:
         costs = ws.costs[metric](archs).tolist()
         predictors[metric] = dict(zip(archs, map(float, costs), strict=True))

@@ -117,7 +117,7 @@ def begin(
         ws.limits()  # an impossible budget, or a sampler that does not fit, fails before training
         ws.check_reward()
         ws.check_joint()
-        ws.check_sampler()
+        ws.check_sampler(accelerator.num_processes)
     if accelerator.is_main_process:
         if source is not None and not RunFolder(folder).weights.exists():
             take_source(folder, source)

@@ -20,7 +20,7 @@ from manyshot.train.generator import Generated
 from manyshot.train.parts import Parts
 from manyshot.train.plan import Plan, PlannedPath, Probe, Probed
 from manyshot.train.pruning import Pruning
-from manyshot.train.relaxation import ESTIMATORS, likeliest_within
+from manyshot.train.relaxation import ESTIMATORS, likeliest_within, log_weights
 from manyshot.train.samplers.relaxed_options import RelaxedOptions
 
 BAND = 0.95
@@ -104,9 +104,12 @@ class Relaxed:
             raise ValueError(f"exclude = {list(options.exclude)} leaves a decision no option")
         self._pruning = Pruning(options.prune, options.cost_weight) if options.prune else None
         self.alive = torch.ones(sum(self._counts), dtype=torch.bool)
-        self.masks: MaskMode = "active" if options.estimator == "hard" else "mixed"
+        self.masks: MaskMode = "interpolated" if options.widths == "interpolated" else "mixed"
+        if options.estimator == "hard":
+            self.masks = "full" if options.others else "active"
         self.progress, self._news = 0.0, False
         self.probes = options.schedule != "one_level"
+        self.unrolls = options.schedule == "unrolled"
         self.clip_norm: float | None = None
         self._apart = None if options.schedule == "one_level" else self._adam()
         self._asked: dict[Decision, Tensor] | None = None
@@ -306,8 +309,8 @@ class Relaxed:
             return None
         self._asked = self.mixture(_generator(rng))
         path = self._path(self._asked)
-        unrolled = self.options.schedule == "unrolled"
-        return Probe((path,), images=self.options.images, gradients=True, unrolled=unrolled)
+        images, unrolled = self.options.images, self.unrolls
+        return Probe((path,), images=images, gradients=True, unrolled=unrolled)
 
     def feedback(self, plan: Plan, losses: Sequence[Tensor], probed: Probed | None = None) -> None:
         """Moves the logits by the gradient that was asked for."""
@@ -343,6 +346,10 @@ class Relaxed:
         }
 
     # -- final architectures ---------------------------------------------------------------
+
+    def log_weights(self, archs: Sequence[Arch]) -> list[float]:
+        """The order of architectures by what was learnt (see `OrdersByWeights`)."""
+        return log_weights(self.space, self.probabilities(), archs)
 
     def generate(self, limit: float) -> Generated:
         """The architecture of the largest weights within a cost limit.

@@ -23,6 +23,18 @@ class RelaxedOptions:
     estimator: Estimator = "softmax"
     """How the weights of options come from their logits (see `Estimator`)."""
 
+    others: bool = False
+    """Whether, with `hard`, options that are not drawn run too, without gradients of their own, so
+    that the logit of each learns from what it would have given (the straight-through estimator over
+    all options). GDAS runs the drawn option alone, whose gradient is that of the scale of its
+    output; where a batch norm follows that output, and nothing is added to it, the scale does not
+    matter, and logits learn nothing. It takes the forwards of all options, in each step in which
+    logits learn."""
+
+    widths: Literal["masked", "interpolated"] = "masked"
+    """How elastic widths are mixed: by the weighted sum of their masks (FBNetV2), or with the
+    channels of each interpolated to the number of the largest that has a weight (TAS)."""
+
     schedule: Schedule = "bilevel"
     """What logits learn from. `bilevel`: the loss on held-out images at the weights as they are
     (DARTS of first order). `unrolled`: that after one more step of the weights on the images of the
@@ -115,6 +127,16 @@ class RelaxedOptions:
             raise ValueError(
                 f"prune compares weights of single options, and those of estimator = "
                 f"{self.estimator!r} sum to one over all: take estimator = 'sigmoid'"
+            )
+        if self.others and self.estimator != "hard":
+            raise ValueError(
+                f"others runs options beside the one that is drawn, and with estimator = "
+                f"{self.estimator!r} all that have a weight run anyway: leave it out"
+            )
+        if self.widths == "interpolated" and self.estimator == "hard":
+            raise ValueError(
+                "widths = 'interpolated' mixes several, and estimator = 'hard' draws one: take "
+                "'two', as TAS does, or another"
             )
         if self.schedule == "one_level" and self.every != 1:
             raise ValueError(

@@ -19,7 +19,7 @@ from manyshot.space import Arch, Decision, SearchSpace
 from manyshot.train.generator import Generated
 from manyshot.train.parts import Parts
 from manyshot.train.plan import Plan, PlannedPath, Probe, Probed
-from manyshot.train.relaxation import likeliest_within
+from manyshot.train.relaxation import likeliest_within, log_weights
 from manyshot.train.sparse_coding import sparse_code
 
 
@@ -290,6 +290,10 @@ class Sparse:
             return self._path(self.mixture())
 
     # -- final architectures ---------------------------------------------------------------
+
+    def log_weights(self, archs: Sequence[Arch]) -> list[float]:
+        """The order of architectures by the sizes of entries (see `OrdersByWeights`)."""
+        return log_weights(self.space, self._shares(), archs)
 
     def generate(self, limit: float) -> Generated:
         """The chosen options, or others of large entries where these cost more than a limit."""
