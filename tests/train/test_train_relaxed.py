@@ -18,7 +18,15 @@ from manyshot import records
 from manyshot.cost import CostTable
 from manyshot.space import SearchSpace, choose
 from manyshot.testing.samplers import SamplerSuite
-from manyshot.train import Relaxed, RelaxedOptions, Trainer, TrainingSettings, engine, train
+from manyshot.train import (
+    Relaxed,
+    RelaxedOptions,
+    Trainer,
+    TrainingSettings,
+    engine,
+    relaxation,
+    train,
+)
 from manyshot.train.pruning import Pruning
 from manyshot.train.relaxation import ESTIMATORS, likeliest_within
 from manyshot.train.unrolled import unrolled_gradients
@@ -320,26 +328,44 @@ def test_costs_have_no_say_once_nothing_is_left_to_choose():
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10**6), st.integers(0, 40))
-def test_the_architecture_is_within_the_limit_if_any_is_and_cannot_be_bettered(seed, limit):
+def test_of_few_the_best_within_the_limit_and_of_many_one_that_no_change_betters(seed, limit):
+    """Costs of two decisions interact; some options have no weight, and are never chosen."""
     draw = np.random.default_rng(seed)
     counts = draw.integers(2, 5, size=3).tolist()
     tables = {(i,): draw.integers(0, 12, size=n) for i, n in enumerate(counts)}
+    tables[0, 2] = draw.integers(0, 12, size=(counts[0], counts[2]))
     table = CostTable.of("macs", tuple(counts), tables.items())
-    logs = [draw.normal(size=n) for n in counts]
-    arch = likeliest_within(logs, table, limit)
-    every = list(itertools.product(*map(range, counts)))
+    logs = [np.where(draw.random(n) < 0.2, -np.inf, draw.normal(size=n)) for n in counts]
+    for each in logs:
+        each[draw.integers(len(each))] = 0.5
+    possible = [np.flatnonzero(each > -np.inf).tolist() for each in logs]
+    every = list(itertools.product(*possible))
     legal = [a for a in every if table([a])[0] <= limit]
-    assert (table([arch])[0] <= limit) == bool(legal)
 
     def worth(a):
         return sum(log[o] for log, o in zip(logs, a, strict=True))
 
-    best = max(every, key=worth)
-    if best in legal:
-        assert arch == best
+    arch = likeliest_within(logs, table, limit)
+    assert arch in every
+    assert arch in legal if legal else table([arch])[0] == min(table(every))
     if legal:
+        assert worth(arch) == pytest.approx(max(map(worth, legal)), abs=1e-12)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(relaxation, "LISTED", 0)
+        arch = likeliest_within(logs, table, limit)
+    assert arch in every
+    if arch in legal:
         near = [a for a in legal if sum(x != y for x, y in zip(a, arch, strict=True)) <= 1]
-        assert worth(arch) == max(map(worth, near))
+        assert worth(arch) == pytest.approx(max(map(worth, near)), abs=1e-12)
+
+
+def test_where_costs_interact_one_change_at_a_time_misses_what_is_within(monkeypatch):
+    """Each change alone costs more, both together less: of a small space all are looked at."""
+    table = CostTable.of("macs", (2, 2), {(0, 1): np.array([[5, 9], [9, 1]])}.items())
+    logs = [np.array([0.0, -1.0])] * 2
+    assert likeliest_within(logs, table, 2) == (1, 1)
+    monkeypatch.setattr(relaxation, "LISTED", 3)
+    assert likeliest_within(logs, table, 2) == (0, 0)  # and says so by its cost
 
 
 def test_pruned_options_come_back_where_no_network_without_them_is_within():
@@ -350,9 +376,16 @@ def test_pruned_options_come_back_where_no_network_without_them_is_within():
     for offset, option in zip((0, 3, 6), alive, strict=True):
         sampler.alive[offset + option] = True
     cost = float(sampler.table([alive])[0])
-    assert sampler.generate(cost).arch == alive
-    if low < cost:
-        assert sampler.generate(float(low)).within
+    kept = sampler.generate(cost)
+    assert kept.arch == alive and kept.returned == ()
+    assert low < cost
+    cheapest = sampler.generate(float(low))
+    assert cheapest.within
+    assert cheapest.returned == tuple(
+        f"edge{i} = {('none', 'skip', 'conv')[option]}"
+        for i, option in enumerate(cheapest.arch)
+        if option != alive[i]
+    )
 
 
 def test_excluded_options_win_nothing():

@@ -74,7 +74,8 @@ class MCTSearch(BaseSearcher):
 
     Attributes:
         history: what was told.
-        random_start: see `LearnsFromScores`; zero where the sampler keeps a tree.
+        random_start: see `LearnsFromScores`; by the decision with the fewest options, whose nodes
+            are the first to have visits enough; zero where the sampler keeps a tree.
         stale_scores: likewise.
         top_ups: random networks proposed since construction for want of leaves.
     """
@@ -108,7 +109,8 @@ class MCTSearch(BaseSearcher):
             space, seed=seed, limits=limits, sampler=pools, attempts=attempts, keep=keep
         )
         self.stale_scores = options.stale_scores
-        self.random_start = max(1, options.rollouts * sum(map(len, space.allowed[:1])))
+        choices = [len(allowed) for allowed in space.allowed if len(allowed) > 1]
+        self.random_start = max(1, options.rollouts * min(choices, default=1))
         self._begun = VisitTree(space, decay=options.decay)
         if isinstance(sampler, KeepsTree):
             if sampler.tree.space.allowed != space.allowed:

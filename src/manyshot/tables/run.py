@@ -267,7 +267,11 @@ def dose(moved: DoseRecord) -> str:
 
 
 def generated(proposals: Mapping[str, GeneratedRecord]) -> Table:
-    """How a generator came to its architecture for each budget."""
+    """How a generator came to its architecture for each budget.
+
+    It names options that pruning had left out and that came back, if there are any.
+    """
+    came_back = any(proposal.returned for proposal in proposals.values())
     rows = [
         {
             "Budget": numbers.budget(budget),
@@ -276,6 +280,7 @@ def generated(proposals: Mapping[str, GeneratedRecord]) -> Table:
             "Left of the budget": "no winner"
             if proposal.below_budget_share is None
             else percent(proposal.below_budget_share),
+            **({"Came back": ", ".join(proposal.returned or ())} if came_back else {}),
         }
         for budget, proposal in proposals.items()
     ]
