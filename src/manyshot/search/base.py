@@ -96,8 +96,7 @@ class BaseSearcher(abc.ABC):
     Then `fill` has its say, and random networks within the budget take what places are left.
     Nothing that was told is proposed again.
 
-    That evolution begins with a sampler's pool is GreedyNAS (You et al. 2020, arXiv:2003.11236),
-    that others do is ours.
+    Evolution begins with a pool in GreedyNAS; that all others do is ours.
 
     Attributes:
         history: what was told.

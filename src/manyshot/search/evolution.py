@@ -81,7 +81,8 @@ class Evolution(BaseSearcher):
 
     Reference: SPOS (Guo et al. 2020, arXiv:1904.00420), algorithm 1. It differs from the public
     code in proposing canonical architectures, in the bounded random draws, and in that the last
-    generation counts as soon as it is told. For `regularised` see `regularised_evolution`.
+    generation counts as soon as it is told. For `regularised` see `regularised_evolution`. That it
+    begins with a sampler's pool is GreedyNAS (You et al. 2020, arXiv:2003.11236).
 
     Attributes:
         history: what was told.
