@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import types
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,10 @@ from train_nets import LOOK, Dropping, Stopped, digits, same, seeded, weights
 import manyshot as ms
 from manyshot import records
 from manyshot.cost import CostTable
+from manyshot.pipeline.stages.generate import _proposal
+from manyshot.search import Limit
 from manyshot.space import SearchSpace, choose
+from manyshot.tables.run import generated
 from manyshot.testing.samplers import SamplerSuite
 from manyshot.train import (
     Relaxed,
@@ -458,3 +462,23 @@ def test_broken_off_it_goes_on_to_the_same_end(options, tmp_path, monkeypatch):
     assert same(weights(whole.net), weights(again.net))
     assert torch.equal(whole.sampler.logits, again.sampler.logits)
     assert torch.equal(whole.sampler.alive, again.sampler.alive)
+
+
+def test_a_run_says_which_options_come_back_and_records_them():
+    space = three()
+    sampler = relaxed(space, estimator="sigmoid", schedule="one_level", prune=0.1)
+    low, high = (float(each) for each in sampler.table.range())
+    arch = sampler.generate(high).arch
+    sampler.alive[:] = False
+    for offset, option in zip((0, 3, 6), arch, strict=True):
+        sampler.alive[offset + option] = True
+    ws = types.SimpleNamespace(net=types.SimpleNamespace(space=space))
+    with pytest.warns(UserWarning, match=r"'macs<=3': .* these come back, .*: edge\d = \w+"):
+        proposal = _proposal(ws, sampler, Limit("macs<=3", sampler.table, low))
+    record = proposal.record(proposal.archs[0])
+    assert record.returned == sampler.generate(low).returned
+    plain = _proposal(ws, sampler, Limit("macs<=30", sampler.table, high)).record(None)
+    assert plain.plain() == {"decodes": 1, "drawn": False}
+    rows = generated({"macs<=3": record, "macs<=30": plain}).rows
+    assert [row["Came back"] for row in rows] == [", ".join(record.returned), ""]
+    assert "Came back" not in generated({"macs<=30": plain}).rows[0]

@@ -80,7 +80,7 @@ def _best_of_all(
     """The best within a limit of all combinations of options, N of them, or else the cheapest."""
     archs_NL = np.stack(np.meshgrid(*options, indexing="ij"), axis=-1).reshape(-1, len(options))
     cost_N = table(archs_NL)
-    worth_N = sum(each[archs_NL[:, i]] for i, each in enumerate(log_weights))
+    worth_N = np.sum([each[archs_NL[:, i]] for i, each in enumerate(log_weights)], axis=0)
     within_N = cost_N <= limit
     order = np.lexsort((cost_N, -worth_N, ~within_N) if within_N.any() else (-worth_N, cost_N))
     return tuple(archs_NL[order[0]].tolist())
