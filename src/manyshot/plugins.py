@@ -49,7 +49,6 @@ def checked(function: Callable[Parameters, T]) -> Callable[Parameters, T]:
     """
     validated: Callable[..., T] = validate_call(config=STRICT)(function)
     signature = inspect.signature(function)
-    name = function.__qualname__.removesuffix(".__init__")
 
     @functools.wraps(function)
     def call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> T:
@@ -57,7 +56,10 @@ def checked(function: Callable[Parameters, T]) -> Callable[Parameters, T]:
         try:
             return validated(**named)
         except ValidationError as error:
-            raise ValueError(f"{name}: {explained(error)}") from error
+            name = function.__qualname__
+            if "self" in named:  # the method of a base is named by the class that one has
+                name = f"{type(named['self']).__qualname__}.{function.__name__}"
+            raise ValueError(f"{name.removesuffix('.__init__')}: {explained(error)}") from error
 
     return call
 

@@ -9,7 +9,7 @@ import pytest
 from manyshot import pipeline
 from manyshot.cost import CostTable, subnet_macs
 from manyshot.pipeline import Workspace
-from manyshot.pipeline.checks import check_joint
+from manyshot.pipeline.checks import check_joint, check_settings
 from manyshot.recipe import Recipe, RecipeError
 from manyshot.space import SearchSpace, choose
 from pipeline_runs import export_architecture, run, small
@@ -43,6 +43,21 @@ def test_found_before_anything_is_written(tmp_path, overrides, text):
         run(small(*overrides), tmp_path / "run")
     assert text in str(caught.value)
     assert not (tmp_path / "run").exists()
+
+
+def test_mct_that_goes_on_from_a_tree_may_have_few_candidates():
+    """As few as would all be drawn at random without one; settings alone do not tell."""
+    recipe = small("search.name=mct", "search.options={rollouts=3}", "search.candidates=4")
+    check_settings(recipe)
+    with pytest.raises(RecipeError, match=r"after the first 12: lower search.options.rollouts"):
+        Workspace.build(recipe).check()
+    of_tree = small(
+        "search.name=mct",
+        "search.options={rollouts=3}",
+        "search.candidates=4",
+        "sampler={name = 'mct', options = {warmup = 0.1, build = 0.3}}",
+    )
+    Workspace.build(of_tree).check()
 
 
 def test_batches_are_looked_at_before_a_network_is_made(tmp_path, monkeypatch):

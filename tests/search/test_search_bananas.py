@@ -77,7 +77,7 @@ def test_thompson_sampling_picks_with_the_probability_of_the_closed_form(monkeyp
     told, new = [(0, 0), (0, 1)], [(1, 0), (1, 1)]
     values = [{**dict.fromkeys(told, 9.0), new[0]: 0.7 + 0.5 * d, new[1]: d} for d in (-1, 1)]
     known, pool = members(space, values), types.SimpleNamespace(archs=new)
-    monkeypatch.setattr(Bananas, "_ensemble", lambda self, rng, rows: known)
+    monkeypatch.setattr(Bananas, "fitted", lambda self, rng, rows: known)
     monkeypatch.setattr(Modelled, "mutants", lambda self, *args, **more: pool)
     picked = []
     for seed in range(400):
@@ -97,7 +97,7 @@ def test_each_member_in_turn_has_its_best(monkeypatch) -> None:
     pool = types.SimpleNamespace(archs=archs)
     monkeypatch.setattr(Modelled, "mutants", lambda self, *args, **more: pool)
     values = [{a: float(sum(a)) for a in archs}, {a: float(a[0] - a[1]) for a in archs}]
-    monkeypatch.setattr(Bananas, "_ensemble", lambda self, rng, rows: members(space, values))
+    monkeypatch.setattr(Bananas, "fitted", lambda self, rng, rows: members(space, values))
     options = BananasOptions(initial=2, acquisition="ts", encoding="one_hot")
     searcher = Bananas(space, seed=0, options=options)
     searcher.tell([(0, 0), (1, 1)], [0.0, 1.0])

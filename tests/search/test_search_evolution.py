@@ -207,9 +207,9 @@ def test_an_ask_of_one_looks_at_the_newest_alone(monkeypatch) -> None:
     searcher = Evolution(flat([4] * 10), seed=0, limits=limits, options=options)
     generations(searcher, [500], sum)
     for budget in range(2):
-        expected = searcher._budgets.rows(budget)
+        expected = searcher.budgets.rows(budget)
         for most in (1, 10, 499, 10_000):
-            assert searcher._budgets.newest(budget, most).tolist() == expected[-most:].tolist()
+            assert searcher.budgets.newest(budget, most).tolist() == expected[-most:].tolist()
     monkeypatch.setattr(Budgets, "rows", None)
     for name in ("scores", "scores_N", "fresh_N"):
         monkeypatch.setattr(History, name, None)

@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from manyshot.search import NSGA2, Limit, NSGA2Options, make_searcher, non_dominated
-from manyshot.search.pareto import rank_and_crowding
+from manyshot.search import leading as leading_fronts
+from manyshot.search.leading import Leading
+from manyshot.search.pareto import fronts, rank_and_crowding
 from manyshot.space import Decision, SearchSpace, choose
 
 QUICK = settings(deadline=None, derandomize=True, max_examples=150)
@@ -148,14 +150,23 @@ def test_survival_and_tournaments_prefer_the_uncrowded() -> None:
 
 
 class Sorting(NSGA2):  # type: ignore[misc]  # final for users
-    """As NSGA2, with survivors from a sort of everything told."""
+    """As NSGA2, with fronts and survivors from a sort of everything told, each time."""
 
-    def _child(self, rng, rows):
-        options = self.options
+    def _first_fronts(self):
+        within = self.budgets.each[0]
+        archs = self.history.archs
+        rows = [i for i, a in enumerate(archs) if all(x.satisfied([a])[0] for x in within)]
+        fresh = [i for i in rows if self.history.fresh_N[i]]
+        return np.array(rows if self.stale_scores or not fresh else fresh, dtype=np.intp)
+
+    def fill(self, turn):
+        rows, options = self._first_fronts(), self.options
+        if turn.begins:
+            return
         archs = [self.history.archs[i] for i in rows]
         rank, crowding = rank_and_crowding(self._points(rows), options.population)
         order = sorted(range(len(rows)), key=lambda i: (rank[i], -crowding[i], archs[i]))
-        survivors = order[: options.population]
+        survivors, rng = order[: options.population], turn.rng
 
         def parent():
             a, b = (int(i) for i in rng.integers(len(survivors), size=2))
@@ -168,7 +179,7 @@ class Sorting(NSGA2):  # type: ignore[misc]  # final for users
                 one = self.space.crossover(one, two, rng)
             return self.space.mutate(one, rng, options.mutation_probability)
 
-        return child
+        turn.breed(child)
 
 
 @pytest.mark.parametrize("population", [2, 7, 40, 500])
@@ -184,6 +195,73 @@ def test_survivors_are_those_of_sorting_everything(population: int) -> None:
         searcher.tell([tuple(a) for a in random], [float(a[1] + a[2] // 2) for a in random])
         asked.append(run(searcher, 4, lambda a: float(a[1] + a[2] // 2)))
     assert asked[0] == asked[1]
+
+
+TOLD = st.lists(
+    st.tuples(
+        st.lists(st.tuples(st.integers(0, 255), st.integers(0, 9)), min_size=1, max_size=40),
+        st.integers(0, 2),  # the weights version: it may go back, too
+    ),
+    min_size=1,
+    max_size=8,
+)
+DIGITS = SearchSpace([Decision(range(4), f"d{i}") for i in range(4)])
+
+
+@settings(deadline=None, derandomize=True, max_examples=100)
+@given(TOLD, st.integers(2, 6), st.booleans())
+def test_fronts_kept_up_to_date_are_those_of_sorting_everything(told, population, stale) -> None:
+    """Better and better ones are told, some again, some over the limit, at any weights version."""
+    limits = [Limit("d0<=2", lambda archs: [arch[0] for arch in archs], 2)]
+    objective = lambda archs: [a[1] * a[2] - 3 * a[3] for a in archs]  # noqa: E731
+    options = NSGA2Options(population=population, objective=objective, stale_scores=stale)
+    kept, plain = (
+        kind(DIGITS, seed=1, limits=limits, options=options) for kind in (NSGA2, Sorting)
+    )
+    for step, (pairs, version) in enumerate(told):
+        archs = [tuple(int(c) for c in np.base_repr(i, 4).zfill(4)) for i, _ in pairs]
+        scores = [float(score + step) for _, score in pairs]
+        for searcher in (kept, plain):
+            searcher.tell(archs, scores, version)
+        assert kept.elites() == plain.elites()
+        if kept.budgets.rows(0).size:
+            assert kept.ask(3) == plain.ask(3)
+
+
+@QUICK
+@given(POINTS.filter(lambda points: len(points[0]) == 2), st.integers(1, 5), st.integers(1, 4))
+def test_leading_rows_are_whole_fronts_of_all(points, wanted, at_once) -> None:
+    """Until it says that all must be sorted anew; then from there on."""
+    points_N2 = np.array(points)
+    leading = Leading(wanted)
+    for end in range(at_once, len(points) + at_once, at_once):
+        new = np.arange(end - at_once, min(end, len(points)))
+        if not leading.add(new, lambda rows: points_N2[rows]):
+            leading = Leading(wanted)
+            assert leading.add(np.arange(new[-1] + 1), lambda rows: points_N2[rows])
+        rank, _ = rank_and_crowding(points_N2[: new[-1] + 1], len(points))
+        behind = rank[leading.rows].max()
+        assert leading.rows.tolist() == np.flatnonzero(rank <= behind).tolist()
+        assert len(leading.rows) >= min(wanted, len(rank))
+
+
+def test_an_ask_sorts_the_first_fronts_alone(monkeypatch) -> None:
+    """However much was told: 3,000 random ones, then generations of 20, of which few are sorted."""
+    space = SearchSpace([Decision(range(4), f"d{i}") for i in range(10)])
+    options = NSGA2Options(population=20, objective=lambda archs: [sum(a) for a in archs])
+    searcher = NSGA2(space, seed=0, options=options)
+    rng = np.random.default_rng(0)
+    worth = rng.normal(size=(10, 4))
+    score = lambda arch: float(worth[np.arange(10), arch].sum())  # noqa: E731
+    archs = list(dict.fromkeys(map(tuple, rng.integers(0, 4, (3000, 10)).tolist())))
+    searcher.tell(archs, [score(arch) for arch in archs])
+    searcher.elites()
+    sizes = []
+    monkeypatch.setattr(
+        leading_fronts, "fronts", lambda points, n: sizes.append(len(points)) or fronts(points, n)
+    )
+    run(searcher, 12, score)
+    assert sizes and max(sizes) < 300
 
 
 def test_one_of_the_limits_holds_and_infeasible_names_them() -> None:

@@ -1,10 +1,23 @@
 """Searchers by name."""
 
+from collections.abc import Sequence
+
+import numpy as np
 import pytest
 
 import manyshot.search as search
-from manyshot.search import SEARCHERS, Limit, Searcher, make_searcher
-from manyshot.space import Decision, SearchSpace
+from manyshot.search import (
+    SEARCHERS,
+    BaseSearcher,
+    LearnsFromScores,
+    Limit,
+    Searcher,
+    Turn,
+    make_searcher,
+)
+from manyshot.search.table import takes_sampler
+from manyshot.space import Arch, Decision, SearchSpace
+from manyshot.testing.searchers import SearcherSuite, nested_space, score, weight_limit
 
 SPACE = SearchSpace([Decision((0, 1, 2), f"d{i}") for i in range(4)])
 LIMIT = Limit("total<=5", lambda archs: [sum(arch) for arch in archs], 5)
@@ -30,6 +43,99 @@ def test_nsga2_needs_a_cost() -> None:
     searcher.tell([(0, 0, 0, 0), (2, 2, 2, 2)], [1.0, 1.0])
     assert searcher.elites() == [(2, 2, 2, 2)]
     assert list(options) == ["objective"]  # the caller's mapping is left alone
+
+
+class Good:
+    """A sampler that thinks some networks good, some of which are over the limit or aliases."""
+
+    def __init__(self, space: SearchSpace, archs: Sequence[Arch]) -> None:
+        self.space, self.archs = space, archs
+
+    def pool(self) -> Sequence[Arch]:
+        return self.archs
+
+
+BEGIN_OTHERWISE = {
+    "random": "others are compared with it",
+    "perturbation": "its means are over random paths",
+}
+
+
+def in_turns(within: list[list[Arch]], order: tuple[int, int]) -> list[Arch]:
+    """Three for each of two limits in turn, none twice."""
+    parts: list[list[Arch]] = []
+    for budget in order:
+        parts.append([a for a in within[budget] if a not in sum(parts, [])][:3])
+    return [arch for pair in zip(*parts, strict=True) for arch in pair]
+
+
+@pytest.mark.parametrize("name", SEARCHERS)
+def test_every_searcher_begins_with_the_pool_of_the_sampler(name: str) -> None:
+    """In its order, within each limit, until it learns from scores; then with random networks."""
+    space = nested_space(more=4)
+    rng = np.random.default_rng(0)
+    archs = [space.sample(rng) for _ in range(200)]
+    limits = [weight_limit(13), weight_limit(16)]
+    first, second = (
+        make_searcher(name, space, seed=3, limits=limits, sampler=sampler)
+        for sampler in (Good(space, archs), Good(space, []))
+    )
+    assert takes_sampler(name) == (name not in BEGIN_OTHERWISE)
+    good = list(dict.fromkeys(map(space.canonical, archs)))
+    if name in BEGIN_OTHERWISE:
+        assert first.ask(6) == second.ask(6)
+        return
+    proposed = first.ask(6)
+    within = [[a for a in good if limit.satisfied([a])[0]] for limit in limits]
+    if name == "nsga2":  # whose limits are joined to one
+        assert proposed == within[1][:6]
+    else:
+        assert proposed in [in_turns(within, order) for order in ((0, 1), (1, 0))]
+    alone = make_searcher(name, space, seed=3, limits=limits)
+    assert second.ask(6) == alone.ask(6)  # an empty pool is none
+
+
+@pytest.mark.parametrize("name", [name for name in SEARCHERS if name not in BEGIN_OTHERWISE])
+def test_the_pool_is_left_when_scores_are_known(name: str) -> None:
+    """What was told in plenty is learnt from, and random networks fill the rest."""
+    space = nested_space(more=4)
+    rng = np.random.default_rng(1)
+    told = list(dict.fromkeys(space.canonical(space.sample(rng)) for _ in range(80)))
+    rng = np.random.default_rng(2)
+    pool = [a for a in (space.sample(rng) for _ in range(40)) if space.canonical(a) not in told]
+    asked = []
+    for archs in (pool, []):
+        sampler = Good(space, archs)
+        searcher = make_searcher(name, space, seed=3, limits=[weight_limit(16)], sampler=sampler)
+        searcher.tell(told, score(told))
+        asked.append(searcher.ask(5))
+    assert asked[0] == asked[1]
+
+
+class Nearest(BaseSearcher):
+    """A searcher of a user's: changes of one decision of the best."""
+
+    random_start = 4
+
+    def fill(self, turn: Turn) -> None:
+        best = self.best(turn.budget)
+        if not turn.begins:
+            turn.breed(lambda: self.space.change(best[turn.rng.integers(len(best))], turn.rng))
+
+
+class TestOneOnTheBase(SearcherSuite):
+    def make_searcher(self, space: SearchSpace, seed: int, limits: Sequence[Limit]) -> Searcher:
+        return Nearest(space, seed=seed, limits=limits, keep=5)
+
+
+def test_one_on_the_base_begins_with_the_pool_and_says_what_it_was() -> None:
+    sampler = Good(SPACE, [(0, 0, 0, 1), (2, 2, 2, 2), (0, 0, 1, 0), (0, 0, 0, 1)])
+    searcher = make_searcher(f"{__name__}:Nearest", SPACE, seed=0, limits=[LIMIT], sampler=sampler)
+    archs = searcher.ask(4)
+    assert archs[:2] == [(0, 0, 0, 1), (0, 0, 1, 0)] and len(archs) == 4
+    searcher.tell(archs, [float(arch == (0, 0, 0, 1)) for arch in archs])
+    assert isinstance(searcher, LearnsFromScores) and searcher.stale_scores
+    assert searcher.elites()[0] == (0, 0, 0, 1) and searcher.top_ups == 0
 
 
 def test_public_names_are_documented() -> None:

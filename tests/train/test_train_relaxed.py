@@ -17,8 +17,11 @@ from train_nets import LOOK, Dropping, Stopped, digits, same, seeded, weights
 import manyshot as ms
 from manyshot import records
 from manyshot.cost import CostTable
+from manyshot.pipeline.stages.generate import _proposal
 from manyshot.recipe import SupernetSettings
+from manyshot.search import Limit
 from manyshot.space import SearchSpace, choose
+from manyshot.tables.run import generated
 from manyshot.testing.samplers import SamplerSuite
 from manyshot.train import (
     Relaxed,
@@ -27,6 +30,7 @@ from manyshot.train import (
     Trainer,
     TrainingSettings,
     engine,
+    relaxation,
     train,
     unrolled,
 )
@@ -455,26 +459,44 @@ def test_costs_have_no_say_once_nothing_is_left_to_choose():
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10**6), st.integers(0, 40))
-def test_the_architecture_is_within_the_limit_if_any_is_and_cannot_be_bettered(seed, limit):
+def test_of_few_the_best_within_the_limit_and_of_many_one_that_no_change_betters(seed, limit):
+    """Costs of two decisions interact; some options have no weight, and are never chosen."""
     draw = np.random.default_rng(seed)
     counts = draw.integers(2, 5, size=3).tolist()
     tables = {(i,): draw.integers(0, 12, size=n) for i, n in enumerate(counts)}
+    tables[0, 2] = draw.integers(0, 12, size=(counts[0], counts[2]))
     table = CostTable.of("macs", tuple(counts), tables.items())
-    logs = [draw.normal(size=n) for n in counts]
-    arch = likeliest_within(logs, table, limit)
-    every = list(itertools.product(*map(range, counts)))
+    logs = [np.where(draw.random(n) < 0.2, -np.inf, draw.normal(size=n)) for n in counts]
+    for each in logs:
+        each[draw.integers(len(each))] = 0.5
+    possible = [np.flatnonzero(each > -np.inf).tolist() for each in logs]
+    every = list(itertools.product(*possible))
     legal = [a for a in every if table([a])[0] <= limit]
-    assert (table([arch])[0] <= limit) == bool(legal)
 
     def worth(a):
         return sum(log[o] for log, o in zip(logs, a, strict=True))
 
-    best = max(every, key=worth)
-    if best in legal:
-        assert arch == best
+    arch = likeliest_within(logs, table, limit)
+    assert arch in every
+    assert arch in legal if legal else table([arch])[0] == min(table(every))
     if legal:
+        assert worth(arch) == pytest.approx(max(map(worth, legal)), abs=1e-12)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(relaxation, "LISTED", 0)
+        arch = likeliest_within(logs, table, limit)
+    assert arch in every
+    if arch in legal:
         near = [a for a in legal if sum(x != y for x, y in zip(a, arch, strict=True)) <= 1]
-        assert worth(arch) == max(map(worth, near))
+        assert worth(arch) == pytest.approx(max(map(worth, near)), abs=1e-12)
+
+
+def test_where_costs_interact_one_change_at_a_time_misses_what_is_within(monkeypatch):
+    """Each change alone costs more, both together less: of a small space all are looked at."""
+    table = CostTable.of("macs", (2, 2), {(0, 1): np.array([[5, 9], [9, 1]])}.items())
+    logs = [np.array([0.0, -1.0])] * 2
+    assert likeliest_within(logs, table, 2) == (1, 1)
+    monkeypatch.setattr(relaxation, "LISTED", 3)
+    assert likeliest_within(logs, table, 2) == (0, 0)  # and says so by its cost
 
 
 def test_pruned_options_come_back_where_no_network_without_them_is_within():
@@ -485,9 +507,16 @@ def test_pruned_options_come_back_where_no_network_without_them_is_within():
     for offset, option in zip((0, 3, 6), alive, strict=True):
         sampler.alive[offset + option] = True
     cost = float(sampler.table([alive])[0])
-    assert sampler.generate(cost).arch == alive
-    if low < cost:
-        assert sampler.generate(float(low)).within
+    kept = sampler.generate(cost)
+    assert kept.arch == alive and kept.returned == ()
+    assert low < cost
+    cheapest = sampler.generate(float(low))
+    assert cheapest.within
+    assert cheapest.returned == tuple(
+        f"edge{i} = {('none', 'skip', 'conv')[option]}"
+        for i, option in enumerate(cheapest.arch)
+        if option != alive[i]
+    )
 
 
 def test_architectures_are_ordered_by_the_product_of_their_weights():
@@ -577,3 +606,23 @@ def test_broken_off_it_goes_on_to_the_same_end(options, tmp_path, monkeypatch):
     assert same(weights(whole.net), weights(again.net))
     assert torch.equal(whole.sampler.logits, again.sampler.logits)
     assert torch.equal(whole.sampler.alive, again.sampler.alive)
+
+
+def test_a_run_says_which_options_come_back_and_records_them():
+    space = three()
+    sampler = relaxed(space, estimator="sigmoid", schedule="one_level", prune=0.1)
+    low, high = (float(each) for each in sampler.table.range())
+    arch = sampler.generate(high).arch
+    sampler.alive[:] = False
+    for offset, option in zip((0, 3, 6), arch, strict=True):
+        sampler.alive[offset + option] = True
+    ws = types.SimpleNamespace(net=types.SimpleNamespace(space=space))
+    with pytest.warns(UserWarning, match=r"'macs<=3': .* these come back, .*: edge\d = \w+"):
+        proposal = _proposal(ws, sampler, Limit("macs<=3", sampler.table, low))
+    record = proposal.record(proposal.archs[0])
+    assert record.returned == sampler.generate(low).returned
+    plain = _proposal(ws, sampler, Limit("macs<=30", sampler.table, high)).record(None)
+    assert plain.plain() == {"decodes": 1, "drawn": False}
+    rows = generated({"macs<=3": record, "macs<=30": plain}).rows
+    assert [row["Came back"] for row in rows] == [", ".join(record.returned), ""]
+    assert "Came back" not in generated({"macs<=30": plain}).rows[0]

@@ -75,18 +75,24 @@ class Truth:
 def write_page(path: Path) -> Path:
     """Writes the page beside the records; returns it."""
     page, rows, truth = kept.page_of(path), kept.rows(path), Truth()
-    last = rows[-1]
-    commits = ", ".join(sorted({row["commit"] for row in rows}))
     text = (
         "# Differentiable search beside one-shot search, at equal compute\n\n"
-        f"Written by `{COMMAND}` from `{path.name}`; what is compared is said in `run.py`. "
-        f"{last['cpu']}, {last['threads']} thread, torch {last['torch']}, {last['date']}, commit "
-        f"{commits}. ± is Student's 95 % interval over seeds.\n\n"
+        f"{about(COMMAND, path, rows)}\n\n"
         f"## `tiny` on digits\n\n{_regrets(rows, truth)}\n\n{_orders(rows, truth)}\n\n"
         f"## Cells of NAS-Bench-201 on digits\n\n{_cells(rows)}"
     )
     write_text(page, text.rstrip() + "\n" + kept.reading_of(path).read_text())
     return with_checklist(page, DESIGN, rows)
+
+
+def about(command: str, path: Path, rows: Sequence[Record]) -> str:
+    """What wrote a page, from which records, where and when they came out, and what ± is."""
+    last, commits = rows[-1], ", ".join(sorted({row["commit"] for row in rows}))
+    return (
+        f"Written by `{command}` from `{path.name}`; what is compared is said in `run.py`. "
+        f"{last['cpu']}, {last['threads']} thread, torch {last['torch']}, {last['date']}, commit "
+        f"{commits}. ± is Student's 95 % interval over seeds."
+    )
 
 
 def _of(rows: Sequence[Record], space: str, arm: str) -> list[Record]:

@@ -9,7 +9,7 @@ import numpy as np
 from benchmarks.lib import kept
 from benchmarks.lib.checklist import Design, with_checklist
 from benchmarks.lib.pages import markdown
-from benchmarks.studies.differentiable.page import BUDGETS, Record, Truth, mean, paired
+from benchmarks.studies.differentiable.page import BUDGETS, Record, Truth, about, mean, paired
 from manyshot import rank
 from manyshot.records import write_text
 
@@ -31,7 +31,6 @@ DESIGN = Design(
 def write_page(path: Path) -> Path:
     """Writes the page beside the records; returns it."""
     page, rows, truth = kept.page_of(path), kept.rows(path), Truth()
-    last = rows[-1]
 
     def tau(row: Record) -> float:
         return rank.kendall(np.array(row["order"]), truth.worth) or 0.0
@@ -66,12 +65,9 @@ def write_page(path: Path) -> Path:
         "arm", "seeds", "tau", f"minus `{REFERENCE}`", "regret", f"minus `{REFERENCE}`",
         "1e9 MACs", "seconds",
     )  # fmt: skip
-    commits = ", ".join(sorted({row["commit"] for row in rows}))
     text = (
         "# Samplers and shrinkers beside uniform paths, at equal compute\n\n"
-        f"Written by `{COMMAND}` from `{path.name}`; what is compared is said in `run.py`. "
-        f"{last['cpu']}, {last['threads']} thread, torch {last['torch']}, {last['date']}, commit "
-        f"{commits}. ± is Student's 95 % interval over seeds. Tau is that of all 256 networks; "
+        f"{about(COMMAND, path, rows)} Tau is that of all 256 networks; "
         f"regret, in points of truth, the mean over {', '.join(BUDGETS)}; multiply-adds are of "
         f"training and probes.\n\n{markdown(columns, lines)}"
     )

@@ -33,7 +33,7 @@ from manyshot.recipe import (
 from manyshot.search import Cost, LearnsFromScores, Limit, Reward, Searcher, make_searcher
 from manyshot.search.limit import within
 from manyshot.search.reach import ATTEMPTS, reach
-from manyshot.search.table import RANDOM_START
+from manyshot.search.table import RANDOM_START, RANDOM_START_BY_SPACE
 from manyshot.seeding import numpy_rng
 from manyshot.sharing import PlacesChannels, Sharing, learns_codes
 from manyshot.space import Budget, Decision, SearchSpace
@@ -59,7 +59,7 @@ def check_settings(recipe: Recipe) -> None:
     """Finds, before any image is read, what settings alone say will fail.
 
     Of searchers only ours are made for it, on a space of one decision; anybody else's may need the
-    real one.
+    real one, and where one begins to learn may depend on it (`Workspace.check` sees to that).
 
     Raises:
         RecipeError: for what `check_search`, `check_reward`, `check_formats`, `check_breeding`
@@ -81,7 +81,8 @@ def check_settings(recipe: Recipe) -> None:
         )
     except ValueError as error:
         raise RecipeError(str(error)) from error
-    check_breeding(searcher, recipe.search)
+    if name not in RANDOM_START_BY_SPACE:
+        check_breeding(searcher, recipe.search)
     check_stale(recipe.shifting, searcher)
 
 
@@ -92,7 +93,7 @@ def check_breeding(searcher: Searcher, search: SearchSettings) -> None:
         RecipeError: if `candidates` is not above the random start, so no score would ever be used.
     """
     if isinstance(searcher, LearnsFromScores) and search.candidates <= searcher.random_start:
-        option = RANDOM_START.get(search.name)
+        option = {**RANDOM_START, **RANDOM_START_BY_SPACE}.get(search.name)
         which = "what says so in search.options" if option is None else f"search.options.{option}"
         raise RecipeError(
             f"search.candidates = {search.candidates} are all drawn at random, because the "

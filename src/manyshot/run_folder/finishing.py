@@ -120,6 +120,8 @@ class GeneratedRecord(Part):
     decodes: Count
     drawn: bool
     below_budget_share: float | None = None
+    returned: tuple[str, ...] | None = None
+    """Options that training left out for good and that came back, as `decision = option`."""
 
 
 def cost_of(network: TestedRecord | ScoreLine, metric: str) -> float | None:

@@ -1,6 +1,7 @@
 """Which architectures are best: ask / tell searchers on encodings and numbers. No torch here."""
 
 from manyshot.search.bananas import Bananas, BananasOptions
+from manyshot.search.base import BaseSearcher, Turn
 from manyshot.search.dc_nas import DCNAS, DCNASOptions
 from manyshot.search.evolution import Evolution, EvolutionOptions, RegularisedOptions
 from manyshot.search.history import History
@@ -26,6 +27,7 @@ __all__ = [
     "SEARCHERS",
     "Bananas",
     "BananasOptions",
+    "BaseSearcher",
     "Cost",
     "CostRange",
     "DCNASOptions",
@@ -55,6 +57,7 @@ __all__ = [
     "ReinforceOptions",
     "Reward",
     "Searcher",
+    "Turn",
     "WeakPredictor",
     "best",
     "generations",

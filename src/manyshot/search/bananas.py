@@ -15,9 +15,10 @@ import numpy.typing as npt
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from manyshot.plugins import STRICT, Counts, Positive, checked
+from manyshot.plugins import STRICT, Counts, Positive
+from manyshot.search.base import Turn
 from manyshot.search.limit import Limit
-from manyshot.search.modelled import Features, Modelled, Refuse, best_in_turn, options_of
+from manyshot.search.modelled import Features, Modelled, best_in_turn, options_of
 from manyshot.space import Arch, SearchSpace
 
 _FITTED = 1_000
@@ -70,7 +71,7 @@ class BananasOptions:
 
 
 @final
-class Bananas:
+class Bananas(Modelled):
     """Random networks first, then those mutants of the best that an ensemble has hopes of.
 
     Every proposal fits `members` multilayer perceptrons to the 1,000 newest scores, predicts new
@@ -98,52 +99,37 @@ class Bananas:
         *,
         seed: int,
         limits: Sequence[Limit] = (),
+        sampler: object = None,
         options: BananasOptions | None = None,
     ) -> None:
-        """Makes a searcher.
+        """Makes a searcher; see `BaseSearcher`.
 
         Args:
             space: what is searched.
             seed: the seed of the random stream.
             limits: alternatives, of which each proposal satisfies one.
+            sampler: the one that the supernet was trained by, which may have a pool.
             options: the ensemble, and what it chooses from.
         """
-        self.space, self.seed, self.limits = space, seed, tuple(limits)
         self.options = options = options or BananasOptions()
-        self.random_start, self.stale_scores = options.initial, options.stale_scores
-        singles = [(i,) for i in range(len(space))]
-        self._groups = paths(space, _PATHS) if options.encoding == "path" else singles
-        self._modelled = Modelled(
+        super().__init__(
             space,
-            seed,
-            self.limits,
+            seed=seed,
+            limits=limits,
+            sampler=sampler,
             initial=options.initial,
             parents=options.parents,
             attempts=options.attempts,
             stale_scores=options.stale_scores,
         )
-        self.history = self._modelled.history
-
-    @checked
-    def ask(self, n: Positive) -> list[Arch]:
-        """Up to `n` architectures; see `Searcher.ask`."""
-        return self._modelled.ask(n, self._ensemble, self._picked)
-
-    def tell(
-        self, archs: Sequence[Arch], scores: Sequence[float], weights_version: int = 0
-    ) -> None:
-        """Records scores; see `Searcher.tell`."""
-        self.history.tell(archs, scores, weights_version)
-
-    def elites(self) -> list[Arch]:
-        """The `parents` best architectures within each limit, of the scores that count."""
-        return self._modelled.elites()
+        singles = [(i,) for i in range(len(space))]
+        self._groups = paths(space, _PATHS) if options.encoding == "path" else singles
 
     def _features(self, archs: Sequence[Arch]) -> Features:
         return options_of(self.space, archs, self._groups)
 
-    def _ensemble(self, rng: np.random.Generator, rows: npt.NDArray[np.intp]) -> list[Any]:
-        """Regressors of scores in units of their own."""
+    def fitted(self, rng: np.random.Generator, rows: npt.NDArray[np.intp]) -> list[Any]:
+        """An ensemble: regressors of scores in units of their own."""
         from sklearn.exceptions import ConvergenceWarning  # takes a second to import
         from sklearn.neural_network import MLPRegressor
 
@@ -165,22 +151,17 @@ class Bananas:
                 members.append(member.fit(features_NF, target_N))
         return members
 
-    def _picked(
-        self,
-        rng: np.random.Generator,
-        members: list[Any],
-        budget: int,
-        want: int,
-        refuse: Refuse,
-    ) -> list[Arch]:
-        many = max(want, self.options.mutants)
-        pool = self._modelled.mutants(rng, budget, many, refuse, attempts=5).archs
+    def picked(self, turn: Turn, model: list[Any]) -> list[Arch]:
+        """Those mutants of the best that Thompson sampling puts on top."""
+        many = max(turn.want, self.options.mutants)
+        pool = self.mutants(turn, many, attempts=5).archs
         if not pool:
             return []
-        predicted_EM = np.array([member.predict(self._features(pool)) for member in members])
+        predicted_EM = np.array([member.predict(self._features(pool)) for member in model])
         if self.options.acquisition == "its":
-            predicted_EM = rng.normal(predicted_EM.mean(axis=0), predicted_EM.std(axis=0))[None]
-        return best_in_turn(want, pool, list(predicted_EM), refuse)
+            mean_M, deviation_M = predicted_EM.mean(axis=0), predicted_EM.std(axis=0)
+            predicted_EM = turn.rng.normal(mean_M, deviation_M)[None]
+        return best_in_turn(turn.want, pool, list(predicted_EM), turn.refuses)
 
 
 def paths(space: SearchSpace, most: int) -> list[tuple[int, ...]]:

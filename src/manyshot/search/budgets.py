@@ -5,15 +5,14 @@ N counts the distinct architectures told.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import final
 
 import numpy as np
 import numpy.typing as npt
 
 from manyshot.search.history import History
-from manyshot.search.limit import Limit
+from manyshot.search.limit import Cost, Limit
 from manyshot.space import Arch, SearchSpace
 
 
@@ -24,12 +23,19 @@ class Budgets:
     Without limits there is one budget, which everything satisfies.
 
     Attributes:
-        history: what was told, with the costs of all limits.
+        history: what was told, with the costs of all limits in their order, then others.
         each: for every budget, the limits that a proposal for it must satisfy.
     """
 
-    def __init__(self, space: SearchSpace, limits: Sequence[Limit]) -> None:
+    def __init__(
+        self, space: SearchSpace, limits: Sequence[Limit], costs: Mapping[str, Cost]
+    ) -> None:
         """Makes budgets with an empty history.
+
+        Args:
+            space: what is searched.
+            limits: alternatives.
+            costs: recorded beside those of the limits, by name.
 
         Raises:
             ValueError: if two limits have one name.
@@ -37,17 +43,18 @@ class Budgets:
         names = [limit.name for limit in limits]
         if len(set(names)) < len(names):
             raise ValueError(f"limits must have distinct names, got {names}")
-        self.history = History(space, {limit.name: limit.cost for limit in limits})
+        self.history = History(space, {**{limit.name: limit.cost for limit in limits}, **costs})
         self.each: tuple[tuple[Limit, ...], ...] = tuple((x,) for x in limits) or ((),)
 
     def __len__(self) -> int:
         return len(self.each)
 
-    def rows(self, budget: int) -> npt.NDArray[np.intp]:
-        """The rows of the history within a budget, oldest first."""
+    def rows(self, budget: int, since: int = 0) -> npt.NDArray[np.intp]:
+        """The rows of the history within a budget, oldest first, from a row on."""
+        rows = np.arange(since, len(self.history))
         if not self.each[budget]:
-            return np.arange(len(self.history))
-        return np.flatnonzero(self.history.costs_NL[:, budget] <= self.each[budget][0].limit)
+            return rows
+        return rows[self.history.costs_NL[since:, budget] <= self.each[budget][0].limit]
 
     def competing(self, budget: int, *, stale: bool) -> npt.NDArray[np.intp]:
         """The rows within a budget whose scores count: all with `stale`, else the fresh ones.
@@ -82,11 +89,6 @@ class Budgets:
     def told(self, budget: int) -> list[Arch]:
         """The architectures told within a budget, oldest first."""
         return [self.history.archs[i] for i in self.rows(budget)]
-
-    def best_of_each(self, most: int) -> list[Arch]:
-        """At most so many of the best within each budget, of all scores told."""
-        best = (self.ranked(budget, self.rows(budget), most) for budget in range(len(self)))
-        return list(dict.fromkeys(itertools.chain.from_iterable(best)))
 
     def ranked(self, budget: int, rows: npt.NDArray[np.intp], most: int) -> list[Arch]:
         """At most so many of the architectures of `rows`, best first; ties by cost, then tuple."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Sequence
 from typing import Annotated, final
 
@@ -12,10 +11,9 @@ import numpy.typing as npt
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from manyshot.plugins import STRICT, Positive, Probability, checked
-from manyshot.search.budgets import Budgets
+from manyshot.plugins import STRICT, Positive, Probability
+from manyshot.search.base import BaseSearcher, Turn
 from manyshot.search.chosen import chosen
-from manyshot.search.draft import Draft, in_turn
 from manyshot.search.limit import Limit
 from manyshot.seeding import stream
 from manyshot.space import Arch, SearchSpace
@@ -43,7 +41,7 @@ class DCNASOptions:
 
 
 @final
-class DCNAS:
+class DCNAS(BaseSearcher):
     """Clusters like architectures; the best of each cluster go on, whatever the others score.
 
     Random architectures come first. Then all whose scores count are clustered by k-means, and
@@ -74,68 +72,45 @@ class DCNAS:
         *,
         seed: int,
         limits: Sequence[Limit] = (),
+        sampler: object = None,
         options: DCNASOptions | None = None,
     ) -> None:
-        """Makes a searcher.
+        """Makes a searcher; see `BaseSearcher`.
 
         Args:
             space: what is searched.
             seed: the seed of the random stream, and of k-means.
             limits: alternatives, of which each proposal satisfies one.
+            sampler: the one that the supernet was trained by, which may have a pool.
             options: how many clusters, and when there are the first.
         """
-        self.space, self.seed, self.limits = space, seed, tuple(limits)
-        self.options = options or DCNASOptions()
-        self.random_start = self.options.initial
-        self.stale_scores = self.options.stale_scores
-        self.top_ups = 0
-        self._budgets = Budgets(space, self.limits)
-        self.history = self._budgets.history
+        self.options = options = options or DCNASOptions()
+        super().__init__(
+            space, seed=seed, limits=limits, sampler=sampler, attempts=options.attempts
+        )
+        self.random_start, self.stale_scores = options.initial, options.stale_scores
 
-    @checked
-    def ask(self, n: Positive) -> list[Arch]:
-        """Up to `n` architectures; see `Searcher.ask`."""
-        options, budgets, history = self.options, self._budgets, self.history
-        rng = history.generator(self.seed)
-        draft = Draft(self.space, history.seen, options.attempts)
+    def fill(self, turn: Turn) -> None:
+        """Mutates the best of every cluster, equally many of each."""
+        if turn.begins or not turn.want:
+            return
+        best = self.best(turn.budget)
+        for place, i in enumerate(turn.rng.permutation(len(best)).tolist()):
+            child = functools.partial(
+                self.space.mutate, best[i], turn.rng, self.options.mutation_probability
+            )
+            turn.breed(child, len(range(place, turn.want, len(best))))
 
-        def propose(budget: int, want: int) -> list[Arch]:
-            best = self._best(budget) if want and len(history) >= options.initial else []
-            mutants: list[Arch] = []
-            for turn, i in enumerate(rng.permutation(len(best)).tolist()):
-                child = functools.partial(
-                    self.space.mutate, best[i], rng, options.mutation_probability
-                )
-                share = len(range(turn, want, len(best)))
-                mutants += draft.breed(child, share, budgets.each[budget])
-            told = functools.partial(budgets.told, budget)
-            sampled = draft.sample(rng, want - len(mutants), budgets.each[budget], told)
-            self.top_ups += len(sampled) if best else 0
-            return mutants + sampled
-
-        return history.propose(in_turn(n, len(budgets), rng, propose))
-
-    def tell(
-        self, archs: Sequence[Arch], scores: Sequence[float], weights_version: int = 0
-    ) -> None:
-        """Records scores; see `Searcher.tell`."""
-        self.history.tell(archs, scores, weights_version)
-
-    def elites(self) -> list[Arch]:
-        """The best of every cluster, limit after limit."""
-        best = (self._best(budget) for budget in range(len(self._budgets)))
-        return list(dict.fromkeys(itertools.chain.from_iterable(best)))
-
-    def _best(self, budget: int) -> list[Arch]:
+    def best(self, budget: int) -> list[Arch]:
         """The best of every cluster within a budget, of the scores that count."""
-        rows = self._budgets.competing(budget, stale=self.stale_scores)
+        rows = self.competing(budget)
         if not rows.size:
             return []
         features_NF = chosen(self.space, [self.history.archs[i] for i in rows])
         seed = stream(self.seed, "clusters")
         label_N = clusters(features_NF.astype(np.float64), self.options.clusters, seed)
         return [
-            self._budgets.ranked(budget, rows[label_N == label], 1)[0]
+            self.budgets.ranked(budget, rows[label_N == label], 1)[0]
             for label in np.unique(label_N)
         ]
 

@@ -43,10 +43,22 @@ class Draft:
         self._small = space.size <= _ENUMERABLE
         self._accepted: set[Arch] = set()
 
-    def take(self, archs: Iterable[Arch], want: int) -> list[Arch]:
-        """Accepts up to `want` of `archs`, which are canonical and within the limits."""
+    def free(self, arch: Arch) -> bool:
+        """Whether a canonical architecture may be accepted, as far as limits are left aside."""
+        return arch not in self._accepted and not self._refuse(arch)
+
+    def take(self, archs: Iterable[Arch], want: int, limits: Sequence[Limit]) -> list[Arch]:
+        """Accepts up to `want` of `archs`, which are canonical, as far as they are new and legal.
+
+        Args:
+            archs: are looked at a few at a time, for to compute a cost may take long.
+            want: how many are wanted.
+            limits: all must hold.
+        """
         added: list[Arch] = []
-        self._accept(archs, want, added)
+        new = filter(self.free, archs)
+        while len(added) < want and (some := list(itertools.islice(new, _BATCH))):
+            self._accept(self._within(some, limits), want, added)
         return added
 
     def breed(
@@ -70,7 +82,7 @@ class Draft:
         added: list[Arch] = []
         for size in self._batches(want, added, attempts):
             children = (self._space.canonical(child()) for _ in range(size))
-            self._accept(self._within(filter(self._free, children), limits), want, added)
+            self._accept(self._within(filter(self.free, children), limits), want, added)
         return added
 
     def sample(
@@ -79,15 +91,14 @@ class Draft:
         want: int,
         limits: Sequence[Limit],
         told: Callable[[], Sequence[Arch]] = tuple,
-        first: Sequence[Arch] = (),
     ) -> list[Arch]:
-        """Accepts up to `want` random networks, those of `first` before any.
+        """Accepts up to `want` random networks.
 
-        Random ones are uniform over networks within the limits: a uniform encoding counts only if
-        it is its network's representative. What that fails to find, a small space gives from the
-        list of all that is left. A large one gives the representatives of other encodings drawn
-        (small networks may have very many aliases), then what random walks from the smallest and
-        those told find; if neither is within the limits, from what `reach` finds.
+        They are uniform over networks within the limits: a uniform encoding counts only if it is
+        its network's representative. What that fails to find, a small space gives from the list of
+        all that is left. A large one gives the representatives of other encodings drawn (small
+        networks may have very many aliases), then what random walks from the smallest and those
+        told find; if neither is within the limits, from what `reach` finds.
 
         Args:
             rng: the random stream.
@@ -95,8 +106,6 @@ class Draft:
             limits: all must hold.
             told: gives the architectures that were told before and are within the limits; it is
                 called only where walks begin from them, for they may be very many.
-            first: canonical architectures that are taken before any is drawn, as far as they are
-                within the limits and not refused.
 
         Returns:
             The accepted architectures.
@@ -107,12 +116,6 @@ class Draft:
         added: list[Arch] = []
         spare: dict[Arch, None] = {}
         drawn = met = 0
-        for begin in range(0, len(first), _BATCH):
-            if len(added) == want:
-                break
-            legal_ones = self._within(filter(self._free, first[begin : begin + _BATCH]), limits)
-            self._accept(legal_ones, want, added)
-            met += len(legal_ones)
         for size in self._batches(want, added):
             encodings = [self._space.sample(rng) for _ in range(size)]
             networks = [self._space.canonical(arch) for arch in encodings]
@@ -182,14 +185,11 @@ class Draft:
             left -= size
             yield size
 
-    def _free(self, arch: Arch) -> bool:
-        return arch not in self._accepted and not self._refuse(arch)
-
     def _accept(self, archs: Iterable[Arch], want: int, added: list[Arch]) -> None:
         for arch in archs:
             if len(added) == want:
                 return
-            if self._free(arch):
+            if self.free(arch):
                 self._accepted.add(arch)
                 self.archs.append(arch)
                 added.append(arch)

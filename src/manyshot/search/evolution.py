@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import itertools
 from collections.abc import Callable, Sequence
 from typing import Literal, final
 
@@ -11,11 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from pydantic.dataclasses import dataclass
 
-from manyshot.plugins import STRICT, NotNegative, Positive, Probability, checked
-from manyshot.search.budgets import Budgets
-from manyshot.search.draft import Draft, in_turn
+from manyshot.plugins import STRICT, NotNegative, Positive, Probability
+from manyshot.search.base import BaseSearcher, Turn
 from manyshot.search.limit import Limit
-from manyshot.search.searcher import pooled
 from manyshot.space import Arch, SearchSpace
 
 
@@ -75,12 +71,10 @@ class EvolutionOptions:
 
 
 @final
-class Evolution:
+class Evolution(BaseSearcher):
     """Random networks first, then mutants and crossovers of the best told so far.
 
-    Until `population` architectures were told, proposals are random; where the run's sampler has a
-    pool of networks that it thinks good (`Pools`, such as `greedy`), they are these, the best
-    first, and random when there are no more. With several limits each
+    Until `population` architectures were told, proposals are random. With several limits each
     proposal is bred for one of them in turn, from parents within it; one history serves all.
     An `ask` for another number than `population` keeps the shares of mutants and crossovers.
     Where no new child is found in the attempts allowed, a random network takes its place.
@@ -106,7 +100,7 @@ class Evolution:
         sampler: object = None,
         options: EvolutionOptions | None = None,
     ) -> None:
-        """Makes a searcher.
+        """Makes a searcher; see `BaseSearcher`.
 
         Args:
             space: what is searched.
@@ -115,61 +109,30 @@ class Evolution:
             sampler: the one that the supernet was trained by, which may have a pool.
             options: sizes of generations, probabilities, and what counts.
         """
-        self.space, self.seed, self.limits = space, seed, tuple(limits)
-        self.options = options or EvolutionOptions()
-        self.random_start = self.options.population
-        self.stale_scores = self.options.stale_scores
-        self.top_ups = 0
-        self._pool = pooled(sampler, space)
-        self._budgets = Budgets(space, self.limits)
-        self.history = self._budgets.history
+        self.options = options = options or EvolutionOptions()
+        attempts, keep = options.attempts, options.parents
+        super().__init__(
+            space, seed=seed, limits=limits, sampler=sampler, attempts=attempts, keep=keep
+        )
+        self.random_start, self.stale_scores = options.population, options.stale_scores
+        if options.dedupe == "per_generation":
+            self.refuse = self.history.pending
 
-    @checked
-    def ask(self, n: Positive) -> list[Arch]:
-        """Up to `n` architectures, which are a generation (see `Searcher.ask`)."""
-        history = self.history
-        rng = history.generator(self.seed)
-        refuse = history.seen if self.options.dedupe == "global" else history.pending
-        draft = Draft(self.space, refuse, self.options.attempts)
-
-        def propose(budget: int, want: int) -> list[Arch]:
-            if len(history) < self.options.population or not self._budgets.newest(budget, 1).size:
-                told = functools.partial(self._budgets.told, budget)
-                return draft.sample(rng, want, self._budgets.each[budget], told, self._pool)
-            return self._breed(draft, rng, want, budget)
-
-        return history.propose(in_turn(n, len(self._budgets), rng, propose))
-
-    def tell(
-        self, archs: Sequence[Arch], scores: Sequence[float], weights_version: int = 0
-    ) -> None:
-        """Records scores; see `Searcher.tell`."""
-        self.history.tell(archs, scores, weights_version)
-
-    def elites(self) -> list[Arch]:
-        """The parents of every limit, best first within a limit."""
-        parents = (self._parents(budget) for budget in range(len(self._budgets)))
-        return list(dict.fromkeys(itertools.chain.from_iterable(parents)))
-
-    def _breed(self, draft: Draft, rng: np.random.Generator, want: int, budget: int) -> list[Arch]:
-        limits = self._budgets.each[budget]
-        told = functools.partial(self._budgets.told, budget)
-        children: list[Arch] = []
+    def fill(self, turn: Turn) -> None:
+        """Breeds mutants and crossovers of the best."""
+        if turn.begins:
+            return
         planned = 0
-        for child, share in self._recipes(rng, want, budget):
-            children += draft.breed(child, share, limits)
+        for child, share in self._recipes(turn):
+            turn.breed(child, share)
             planned += share
-        sampled = draft.sample(rng, want - len(children), limits, told)
-        self.top_ups += max(0, len(sampled) - (want - planned))
-        return children + sampled
+        turn.at_random = turn.want - planned
 
-    def _recipes(
-        self, rng: np.random.Generator, want: int, budget: int
-    ) -> list[tuple[Callable[[], Arch], int]]:
-        """The ways to make a child, each with how many of the `want` are made in that way."""
-        options = self.options
+    def _recipes(self, turn: Turn) -> list[tuple[Callable[[], Arch], int]]:
+        """The ways to make a child, each with how many of those wanted are made in that way."""
+        options, rng, want = self.options, turn.rng, turn.want
         if options.regularised:
-            alive = self._alive(budget)
+            alive = self.competing(turn.budget)
             scores = self.history.scores_of(alive)
 
             def winner() -> Arch:
@@ -177,7 +140,7 @@ class Evolution:
                 return self.history.archs[int(alive[entrants[np.argmax(scores[entrants])]])]
 
             return [(lambda: self._mutant(winner(), rng), want)]
-        parents = self._parents(budget)
+        parents = self.best(turn.budget)
 
         def parent() -> Arch:
             return parents[rng.integers(len(parents))]
@@ -197,18 +160,13 @@ class Evolution:
             return self.space.change(parent, rng)
         return self.space.mutate(parent, rng, self.options.mutation_probability)
 
-    def _alive(self, budget: int) -> npt.NDArray[np.intp]:
-        """The rows that may become parents."""
-        budgets, options = self._budgets, self.options
-        ruled = options.regularised
-        rows = budgets.newest(budget, options.population) if ruled else budgets.rows(budget)
-        if options.stale_scores:
-            return rows
-        fresh = rows[self.history.fresh_of(rows)]
+    def competing(self, budget: int) -> npt.NDArray[np.intp]:
+        """The rows that may become parents, oldest first."""
+        if not self.options.regularised:
+            return super().competing(budget)
+        rows = self.budgets.newest(budget, self.options.population)
+        fresh = rows if self.stale_scores else rows[self.history.fresh_of(rows)]
         return fresh if fresh.size else rows
-
-    def _parents(self, budget: int) -> list[Arch]:
-        return self._budgets.ranked(budget, self._alive(budget), self.options.parents)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)

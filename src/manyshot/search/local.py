@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Iterable, Sequence
 from typing import Literal, final
 
 from pydantic.dataclasses import dataclass
 
-from manyshot.plugins import STRICT, Positive, checked
-from manyshot.search.budgets import Budgets
-from manyshot.search.draft import Draft, in_turn
+from manyshot.plugins import STRICT, Positive
+from manyshot.search.base import BaseSearcher, Turn
 from manyshot.search.history import History
 from manyshot.search.limit import Limit, within
 from manyshot.seeding import numpy_rng
@@ -37,7 +35,7 @@ class LocalOptions:
 
 
 @final
-class LocalSearch:
+class LocalSearch(BaseSearcher):
     """Looks at all neighbours of where it is, and moves to a better one, until there is none.
 
     Neighbours differ from a canonical encoding in one decision, made canonical, and are looked at
@@ -67,53 +65,40 @@ class LocalSearch:
         *,
         seed: int,
         limits: Sequence[Limit] = (),
+        sampler: object = None,
         options: LocalOptions | None = None,
     ) -> None:
-        """Makes a searcher.
+        """Makes a searcher; see `BaseSearcher`.
 
         Args:
             space: what is searched.
             seed: the seed of the random stream.
             limits: alternatives, of which each proposal satisfies one.
+            sampler: the one that the supernet was trained by, which may have a pool.
             options: when a climb moves, and where it begins.
         """
-        self.space, self.seed, self.limits = space, seed, tuple(limits)
-        self.options = options or LocalOptions()
-        self.random_start = self.options.starts
-        self.stale_scores = True
-        self._budgets = Budgets(space, self.limits)
-        self.history = self._budgets.history
-        self._climbs = [
-            _Climb(self.history, seed, each, self.options) for each in self._budgets.each
-        ]
+        self.options = options = options or LocalOptions()
+        attempts, keep = options.attempts, options.parents
+        super().__init__(
+            space, seed=seed, limits=limits, sampler=sampler, attempts=attempts, keep=keep
+        )
+        self.random_start = options.starts
+        self._climbs = [_Climb(self.history, seed, each, options) for each in self.budgets.each]
 
-    @checked
-    def ask(self, n: Positive) -> list[Arch]:
-        """Up to `n` architectures; see `Searcher.ask`."""
-        budgets = self._budgets
-        rng = self.history.generator(self.seed)
-        draft = Draft(self.space, self.history.seen, self.options.attempts)
-
-        def propose(budget: int, want: int) -> list[Arch]:
-            around = draft.take(self._climbs[budget].around, want)
-            told = functools.partial(budgets.told, budget)
-            return around + draft.sample(rng, want - len(around), budgets.each[budget], told)
-
-        return self.history.propose(in_turn(n, len(budgets), rng, propose))
+    def fill(self, turn: Turn) -> None:
+        """Takes neighbours of where the climb is."""
+        turn.take(self._climbs[turn.budget].around)
+        turn.at_random = turn.missing
 
     def tell(
         self, archs: Sequence[Arch], scores: Sequence[float], weights_version: int = 0
     ) -> None:
         """Records scores; see `Searcher.tell`."""
         before = len(self.history)
-        self.history.tell(archs, scores, weights_version)
+        super().tell(archs, scores, weights_version)
         new = self.history.archs[before:]
-        for climb, limits in zip(self._climbs, self._budgets.each, strict=True):
+        for climb, limits in zip(self._climbs, self.budgets.each, strict=True):
             climb.go_on(itertools.compress(new, within(new, limits)))
-
-    def elites(self) -> list[Arch]:
-        """The `parents` best architectures within each limit, of all scores told."""
-        return self._budgets.best_of_each(self.options.parents)
 
 
 class _Climb:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import itertools
 import math
 from collections.abc import Sequence
 from typing import final
@@ -12,9 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic.dataclasses import dataclass
 
-from manyshot.plugins import STRICT, AboveZero, AtLeastZero, NotNegative, Positive, Share, checked
-from manyshot.search.budgets import Budgets
-from manyshot.search.draft import Draft, in_turn
+from manyshot.plugins import STRICT, AboveZero, AtLeastZero, NotNegative, Positive, Share
+from manyshot.search.base import BaseSearcher, Turn
 from manyshot.search.limit import Limit
 from manyshot.space import Arch, Descent, KeepsTree, SearchSpace, VisitTree
 
@@ -54,7 +51,7 @@ class MCTOptions:
 
 
 @final
-class MCTSearch:
+class MCTSearch(BaseSearcher):
     """Descends a tree of decisions, by the mean rewards of what was scored below each node.
 
     A proposal is drawn from the root down (`VisitTree.draw`), and what was drawn is removed from
@@ -77,7 +74,8 @@ class MCTSearch:
 
     Attributes:
         history: what was told.
-        random_start: see `LearnsFromScores`; zero where the sampler keeps a tree.
+        random_start: see `LearnsFromScores`; by the decision with the fewest options, whose nodes
+            are the first to have visits enough; zero where the sampler keeps a tree.
         stale_scores: likewise.
         top_ups: random networks proposed since construction for want of leaves.
     """
@@ -91,76 +89,57 @@ class MCTSearch:
         sampler: object = None,
         options: MCTOptions | None = None,
     ) -> None:
-        """Makes a searcher.
+        """Makes a searcher; see `BaseSearcher`.
 
         Args:
             space: what is searched.
             seed: the seed of the random stream.
             limits: alternatives, of which each proposal satisfies one.
-            sampler: the one that the supernet was trained by, whose tree is gone on from.
+            sampler: the one that the supernet was trained by, whose tree is gone on from; one that
+                keeps none may have a pool.
             options: how children are drawn, and how often it tries.
 
         Raises:
             ValueError: for a sampler whose tree is of another space.
         """
-        self.space, self.seed, self.limits = space, seed, tuple(limits)
-        self.options = options or MCTOptions()
-        self.stale_scores, self.top_ups = self.options.stale_scores, 0
-        self.random_start = max(1, self.options.rollouts * sum(map(len, space.allowed[:1])))
-        self._begun = VisitTree(space, decay=self.options.decay)
+        self.options = options = options or MCTOptions()
+        pools = None if isinstance(sampler, KeepsTree) else sampler
+        attempts, keep = options.attempts, options.keep
+        super().__init__(
+            space, seed=seed, limits=limits, sampler=pools, attempts=attempts, keep=keep
+        )
+        self.stale_scores = options.stale_scores
+        choices = [len(allowed) for allowed in space.allowed if len(allowed) > 1]
+        self.random_start = max(1, options.rollouts * min(choices, default=1))
+        self._begun = VisitTree(space, decay=options.decay)
         if isinstance(sampler, KeepsTree):
             if sampler.tree.space.allowed != space.allowed:
                 raise ValueError("the sampler's tree is of another space: give its own sampler")
             self._begun, self.random_start = sampler.tree.rescaled(0.5, math.sqrt(1 / 12)), 0
         self._descent = Descent(
-            temperature=self.options.temperature,
-            exploration=self.options.exploration,
-            communication=self.options.communication,
-            least=self.options.rollouts,
+            temperature=options.temperature,
+            exploration=options.exploration,
+            communication=options.communication,
+            least=options.rollouts,
         )
-        self._budgets = Budgets(space, self.limits)
-        self.history = self._budgets.history
+        self._tree = self._begun
 
-    @checked
-    def ask(self, n: Positive) -> list[Arch]:
-        """Up to `n` architectures; see `Searcher.ask`."""
-        history = self.history
-        rng, grown = history.generator(self.seed), self._grown()
-        draft = Draft(self.space, history.seen, self.options.attempts)
+    def prepare(self, rng: np.random.Generator) -> None:
+        """Grows the tree."""
+        self._tree = self._grown()
 
-        def propose(budget: int, want: int) -> list[Arch]:
-            tree, limits = grown.copy(), self._budgets.each[budget]
+    def fill(self, turn: Turn) -> None:
+        """Draws leaves."""
+        tree = self._tree.copy()
 
-            def leaf() -> Arch:
-                if tree.is_exhausted:
-                    return self.space.smallest  # which was drawn before, as all were
-                arch = tree.draw(rng, self._descent)
-                tree.remove(arch)
-                return arch
+        def leaf() -> Arch:
+            if tree.is_exhausted:
+                return self.space.smallest  # which was drawn before, as all were
+            arch = tree.draw(turn.rng, self._descent)
+            tree.remove(arch)
+            return arch
 
-            drawn = draft.breed(leaf, want, limits, self.options.draws)
-            told = functools.partial(self._budgets.told, budget)
-            sampled = draft.sample(rng, want - len(drawn), limits, told)
-            self.top_ups += len(sampled)
-            return drawn + sampled
-
-        return history.propose(in_turn(n, len(self._budgets), rng, propose))
-
-    def tell(
-        self, archs: Sequence[Arch], scores: Sequence[float], weights_version: int = 0
-    ) -> None:
-        """Records scores; see `Searcher.tell`."""
-        self.history.tell(archs, scores, weights_version)
-
-    def elites(self) -> list[Arch]:
-        """The `keep` best architectures within each limit, of the scores that count."""
-        budgets, counting = self._budgets, self._counting()
-        kept = []
-        for budget in range(len(budgets)):
-            rows = budgets.rows(budget)
-            fresh = np.intersect1d(rows, counting, assume_unique=True)
-            kept.append(budgets.ranked(budget, fresh if fresh.size else rows, self.options.keep))
-        return list(dict.fromkeys(itertools.chain.from_iterable(kept)))
+        turn.breed(leaf, attempts=self.options.draws)
 
     def _counting(self) -> npt.NDArray[np.intp]:
         """The rows of the history whose scores are rewards, oldest first."""

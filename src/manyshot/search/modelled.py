@@ -5,136 +5,107 @@ M counts the architectures that are predicted, F features.
 
 from __future__ import annotations
 
+import abc
 import functools
 import itertools
 from collections.abc import Callable, Sequence
-from typing import TypeVar, final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from manyshot.search.budgets import Budgets
-from manyshot.search.draft import Draft, in_turn
+from manyshot.search.base import BaseSearcher, Turn
+from manyshot.search.draft import Draft
 from manyshot.search.limit import Limit
 from manyshot.space import Arch, SearchSpace
 
 Features = npt.NDArray[np.float64]
 Refuse = Callable[[Arch], bool]
-Model = TypeVar("Model")
 
 
-@final
-class Modelled:
-    """A history with limits, of which a model is fitted once for every proposal.
+class Modelled(BaseSearcher):
+    """A searcher that fits a model once for every proposal; a subclass says which.
 
     Attributes:
-        space: what is searched.
-        budgets: the limits, and what was told within each.
-        history: what was told.
+        random_start: so many architectures are told before a model is fitted.
     """
 
     def __init__(
         self,
         space: SearchSpace,
+        *,
         seed: int,
         limits: Sequence[Limit],
-        *,
+        sampler: object,
         initial: int,
         parents: int,
         attempts: int,
         stale_scores: bool,
     ) -> None:
-        """Makes an empty history.
+        """Makes a searcher; see `BaseSearcher`.
 
         Args:
             space: what is searched.
             seed: the seed of the random stream.
             limits: alternatives, of which each proposal satisfies one.
+            sampler: the one that the supernet was trained by, which may have a pool.
             initial: so many architectures are told before a model is fitted.
             parents: the best of each limit, which `elites` returns.
             attempts: random draws per network wanted before giving up.
             stale_scores: whether scores told at older weights versions count.
         """
-        self.space, self.budgets = space, Budgets(space, limits)
-        self.history = self.budgets.history
-        self._seed, self._initial, self._parents_wanted = seed, initial, parents
-        self._attempts, self._stale_scores = attempts, stale_scores
+        super().__init__(
+            space, seed=seed, limits=limits, sampler=sampler, attempts=attempts, keep=parents
+        )
+        self.random_start, self.stale_scores = initial, stale_scores
+        self._model: Any = None
 
-    def ask(
-        self,
-        n: int,
-        fitted: Callable[[np.random.Generator, npt.NDArray[np.intp]], Model],
-        picked: Callable[[np.random.Generator, Model, int, int, Refuse], list[Arch]],
-    ) -> list[Arch]:
-        """Up to `n` architectures for the limits in turn; random ones where a model gives none.
+    @abc.abstractmethod
+    def fitted(self, rng: np.random.Generator, rows: npt.NDArray[np.intp]) -> Any:
+        """A model of the scores of some rows of the history."""
 
-        Args:
-            n: how many are wanted.
-            fitted: makes a model of the scores of some rows of the history.
-            picked: `picked(rng, model, budget, want, refuse)` gives up to `want` distinct
-                architectures within a budget that `refuse` does not refuse.
-        """
-        history, budgets = self.history, self.budgets
-        rng = history.generator(self._seed)
-        taken: set[Arch] = set()
+    @abc.abstractmethod
+    def picked(self, turn: Turn, model: Any) -> list[Arch]:
+        """What a model puts on top, at most as many as are wanted, new and within the limits."""
 
-        def refuse(arch: Arch) -> bool:
-            return arch in taken or history.seen(arch)
+    def prepare(self, rng: np.random.Generator) -> None:
+        """Fits the model."""
+        if len(self.history) >= self.random_start:
+            self._model = self.fitted(rng, self.competing_rows())
 
-        draft = Draft(self.space, refuse, self._attempts)
-        enough = len(history) >= self._initial
-        models = [fitted(rng, self.competing_rows())] if enough else []
+    def fill(self, turn: Turn) -> None:
+        """Takes what the model puts on top."""
+        if turn.want and not turn.begins:
+            turn.take(self.picked(turn, self._model))
 
-        def propose(budget: int, want: int) -> list[Arch]:
-            archs: list[Arch] = []
-            for model in models if want and budgets.rows(budget).size else []:
-                archs = picked(rng, model, budget, want, refuse)
-            taken.update(archs)
-            told = functools.partial(budgets.told, budget)
-            sampled = draft.sample(rng, want - len(archs), budgets.each[budget], told)
-            taken.update(sampled)
-            return archs + sampled
-
-        return history.propose(in_turn(n, len(budgets), rng, propose))
-
-    def elites(self) -> list[Arch]:
-        """The best architectures within each limit, of the scores that count."""
-        parents = (self.parents(budget) for budget in range(len(self.budgets)))
-        return list(dict.fromkeys(itertools.chain.from_iterable(parents)))
-
-    def parents(self, budget: int) -> list[Arch]:
-        """The best within a limit, of the scores that count."""
+    def competing(self, budget: int) -> npt.NDArray[np.intp]:
+        """The rows within a budget whose scores count; all where none does, oldest first."""
         rows = self.budgets.rows(budget)
         competing = np.intersect1d(rows, self.competing_rows(), assume_unique=True)
-        rows = competing if competing.size else rows
-        return self.budgets.ranked(budget, rows, self._parents_wanted)
+        return competing if competing.size else rows
 
     def competing_rows(self) -> npt.NDArray[np.intp]:
         """The rows of the history whose scores count, oldest first."""
         fresh = np.flatnonzero(self.history.fresh_N)
-        few = len(fresh) < self._initial
-        return np.arange(len(self.history)) if self._stale_scores or few else fresh
+        few = len(fresh) < self.random_start
+        return np.arange(len(self.history)) if self.stale_scores or few else fresh
 
-    def mutants(
-        self, rng: np.random.Generator, budget: int, many: int, refuse: Refuse, attempts: int
-    ) -> Draft:
+    def mutants(self, turn: Turn, many: int, attempts: int) -> Draft:
         """New mutants of the best within a limit, of one changed decision on average.
 
         Args:
-            rng: the random stream.
-            budget: the limit.
+            turn: the proposal that they are for.
             many: how many are wanted.
-            refuse: tells which are not new.
             attempts: draws allowed per mutant wanted.
         """
-        parents = self.parents(budget)
+        parents = self.best(turn.budget)
 
         def mutant() -> Arch:
-            parent = parents[rng.integers(len(parents))]
-            return self.space.mutate(parent, rng, 1 / len(self.space))
+            parent = parents[turn.rng.integers(len(parents))]
+            return self.space.mutate(parent, turn.rng, 1 / len(self.space))
 
-        draft = Draft(self.space, refuse, attempts)
-        draft.breed(mutant, many, self.budgets.each[budget], attempts)
+        draft = Draft(self.space, turn.refuses, attempts)
+        draft.breed(mutant, many, turn.limits, attempts)
         return draft
 
 

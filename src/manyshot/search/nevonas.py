@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import itertools
 from collections.abc import Sequence
 from typing import Annotated, final
 
@@ -12,10 +10,9 @@ import numpy.typing as npt
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from manyshot.plugins import STRICT, Positive, Probability, checked
-from manyshot.search.budgets import Budgets
+from manyshot.plugins import STRICT, Positive, Probability
+from manyshot.search.base import BaseSearcher, Turn
 from manyshot.search.chosen import chosen
-from manyshot.search.draft import Draft, in_turn
 from manyshot.search.limit import Limit
 from manyshot.search.survivors import Survivors
 from manyshot.space import Arch, SearchSpace
@@ -46,7 +43,7 @@ class NEvoNASOptions:
 
 
 @final
-class NEvoNAS:
+class NEvoNAS(BaseSearcher):
     """Maximises score and novelty at once by NSGA-II, so that a search stays varied.
 
     The novelty of an architecture is its mean distance to the nearest others of the archive, which
@@ -78,70 +75,56 @@ class NEvoNAS:
         *,
         seed: int,
         limits: Sequence[Limit] = (),
+        sampler: object = None,
         options: NEvoNASOptions | None = None,
     ) -> None:
-        """Makes a searcher.
+        """Makes a searcher; see `BaseSearcher`.
 
         Args:
             space: what is searched.
             seed: the seed of the random stream.
             limits: alternatives, of which each proposal satisfies one.
+            sampler: the one that the supernet was trained by, which may have a pool.
             options: what novelty is, sizes of generations, and probabilities.
         """
-        self.space, self.seed, self.limits = space, seed, tuple(limits)
-        self.options = options or NEvoNASOptions()
-        self.random_start = self.options.population
-        self.stale_scores = self.options.stale_scores
-        self.top_ups = 0
-        self._budgets = Budgets(space, self.limits)
-        self.history = self._budgets.history
+        self.options = options = options or NEvoNASOptions()
+        super().__init__(
+            space, seed=seed, limits=limits, sampler=sampler, attempts=options.attempts
+        )
+        self.random_start, self.stale_scores = options.population, options.stale_scores
+        self._points_N2 = np.zeros((0, 2))
 
-    @checked
-    def ask(self, n: Positive) -> list[Arch]:
-        """Up to `n` architectures; see `Searcher.ask`."""
-        options, budgets, history = self.options, self._budgets, self.history
-        rng = history.generator(self.seed)
-        draft = Draft(self.space, history.seen, options.attempts)
-        survivors = self._survivors() if len(history) >= options.population else {}
+    def prepare(self, rng: np.random.Generator) -> None:
+        """Measures how novel all are."""
+        if len(self.history) >= self.random_start:
+            self._points_N2 = self._points()
 
-        def propose(budget: int, want: int) -> list[Arch]:
-            children: list[Arch] = []
-            if budget in survivors:
-                child = survivors[budget].child_of(
-                    self.space, rng, options.crossover_probability, options.mutation_probability
-                )
-                children = draft.breed(child, want, budgets.each[budget])
-            told = functools.partial(budgets.told, budget)
-            sampled = draft.sample(rng, want - len(children), budgets.each[budget], told)
-            self.top_ups += len(sampled) if budget in survivors else 0
-            return children + sampled
-
-        return history.propose(in_turn(n, len(budgets), rng, propose))
-
-    def tell(
-        self, archs: Sequence[Arch], scores: Sequence[float], weights_version: int = 0
-    ) -> None:
-        """Records scores; see `Searcher.tell`."""
-        self.history.tell(archs, scores, weights_version)
+    def fill(self, turn: Turn) -> None:
+        """Breeds survivors."""
+        if turn.begins:
+            return
+        options, survivors = self.options, self._survivors(turn.budget, self._points_N2)
+        child = survivors.child_of(
+            self.space, turn.rng, options.crossover_probability, options.mutation_probability
+        )
+        turn.breed(child)
 
     def elites(self) -> list[Arch]:
         """The survivors of every limit, best first within a limit."""
-        each = (survivors.archs for survivors in self._survivors().values())
-        return list(dict.fromkeys(itertools.chain.from_iterable(each)))
+        points_N2 = self._points()
+        told = (i for i in range(len(self.budgets)) if self.competing(i).size)
+        return list(dict.fromkeys(a for i in told for a in self._survivors(i, points_N2).archs))
 
-    def _survivors(self) -> dict[int, Survivors]:
-        """Of every budget within which anything was told."""
-        archs = self.history.archs
-        novelty_N = novelty(self.space, archs, self.options.neighbours)
-        points_N2 = -np.column_stack([self.history.scores_N, novelty_N])
-        survivors = {}
-        for budget in range(len(self._budgets)):
-            rows = self._budgets.competing(budget, stale=self.stale_scores)
-            if rows.size:
-                competing = [archs[i] for i in rows]
-                size = self.options.population
-                survivors[budget] = Survivors(competing, points_N2[rows], size)
-        return survivors
+    def _points(self) -> npt.NDArray[np.float64]:
+        """The objectives of all told, (N, 2), to be minimised."""
+        novelty_N = novelty(self.space, self.history.archs, self.options.neighbours)
+        return -np.column_stack([self.history.scores_N, novelty_N])
+
+    def _survivors(self, budget: int, points_N2: npt.NDArray[np.float64]) -> Survivors:
+        """Of a budget within which something was told."""
+        rows = self.competing(budget)
+        archs = [self.history.archs[i] for i in rows]
+        return Survivors(archs, points_N2[rows], self.options.population)
 
 
 def novelty(space: SearchSpace, archs: Sequence[Arch], neighbours: int) -> npt.NDArray[np.float64]:

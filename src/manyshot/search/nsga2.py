@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Annotated, final
 
 import numpy as np
@@ -10,9 +10,9 @@ import numpy.typing as npt
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from manyshot.plugins import STRICT, Positive, Probability, checked
-from manyshot.search.draft import Draft
-from manyshot.search.history import History
+from manyshot.plugins import STRICT, Positive, Probability
+from manyshot.search.base import BaseSearcher, Turn
+from manyshot.search.leading import Leading
 from manyshot.search.limit import Cost, Limit, any_of
 from manyshot.search.pareto import non_dominated
 from manyshot.search.survivors import Survivors
@@ -45,12 +45,13 @@ class NSGA2Options:
 
 
 @final
-class NSGA2:
+class NSGA2(BaseSearcher):
     """Maximises the score and minimises one cost at once, within hard limits.
 
     Non-dominated sorting and crowding distances are pymoo's. Survivors are chosen from everything
     told, not from the last survivors and their children, so that a score told again counts and
-    that the searcher stays a function of its history; nothing told is proposed again.
+    that the searcher stays a function of its history; nothing told is proposed again. The first
+    fronts are kept up to date as scores are told, so that an `ask` takes no longer when more were.
 
     Reference: NSGA-II (Deb et al. 2002, "A fast and elitist multiobjective genetic algorithm",
     doi:10.1109/4235.996017). It differs in that survivors are chosen from everything told, that
@@ -70,84 +71,79 @@ class NSGA2:
         *,
         seed: int,
         limits: Sequence[Limit] = (),
+        sampler: object = None,
         options: NSGA2Options | None = None,
     ) -> None:
-        """Makes a searcher.
+        """Makes a searcher; see `BaseSearcher`.
 
         Args:
             space: what is searched.
             seed: the seed of the random stream.
             limits: alternatives, of which each proposal satisfies one.
+            sampler: the one that the supernet was trained by, which may have a pool.
             options: the cost to minimise, sizes of generations, and probabilities.
 
         Raises:
             ValueError: if there is neither an objective nor a limit.
         """
-        self.space, self.seed = space, seed
-        self.limits = (any_of(limits),) if len(limits) > 1 else tuple(limits)
-        self.options = options or NSGA2Options()
-        self.random_start = self.options.population
-        self.stale_scores = self.options.stale_scores
-        self.top_ups = 0
-        objective = self.options.objective or next(iter(limits), None)
+        self.options = options = options or NSGA2Options()
+        objective = options.objective or next(iter(limits), None)
         if objective is None:
             raise ValueError(
                 "nsga2 needs a cost to minimise: give a limit, or the option 'objective', a Limit "
                 "or a function from architectures to costs"
             )
-        cost = objective.cost if isinstance(objective, Limit) else objective
-        costs = {"the objective": cost, **{limit.name: limit.cost for limit in self.limits}}
-        self.history = History(space, costs)
+        super().__init__(
+            space,
+            seed=seed,
+            limits=[any_of(limits)] if len(limits) > 1 else limits,
+            sampler=sampler,
+            attempts=options.attempts,
+            costs={"the objective": objective.cost if isinstance(objective, Limit) else objective},
+        )
+        self.random_start, self.stale_scores = options.population, options.stale_scores
+        self._leading, self._known = Leading(options.population), 0
 
-    @checked
-    def ask(self, n: Positive) -> list[Arch]:
-        """Up to `n` architectures; see `Searcher.ask`."""
-        history = self.history
-        rng = history.generator(self.seed)
-        draft = Draft(self.space, history.seen, self.options.attempts)
-        rows = self._rows()
-        children: list[Arch] = []
-        bred = len(history) >= self.options.population and rows.size > 0
-        if bred:
-            child = self._child(rng, rows)
-            children += draft.breed(child, n, self.limits)
-
-        def told() -> list[Arch]:
-            return [history.archs[i] for i in rows]
-
-        sampled = draft.sample(rng, n - len(children), self.limits, told)
-        self.top_ups += len(sampled) if bred else 0
-        return history.propose(children + sampled)
+    def fill(self, turn: Turn) -> None:
+        """Breeds children of binary tournaments among the survivors."""
+        if turn.begins:
+            return
+        options, rows = self.options, self._first_fronts()
+        archs = [self.history.archs[i] for i in rows]
+        survivors = Survivors(archs, self._points(rows), options.population)
+        child = survivors.child_of(
+            self.space, turn.rng, options.crossover_probability, options.mutation_probability
+        )
+        turn.breed(child)
 
     def tell(
         self, archs: Sequence[Arch], scores: Sequence[float], weights_version: int = 0
     ) -> None:
         """Records scores; see `Searcher.tell`."""
-        self.history.tell(archs, scores, weights_version)
+        again = any(map(self.history.was_told, archs))
+        super().tell(archs, scores, weights_version)
+        if again:  # what has another score may bring others forward
+            self._leading, self._known = Leading(self.options.population), 0
 
     def elites(self) -> list[Arch]:
         """The current non-dominated front, cheapest first."""
-        rows = self._rows()
-        archs, cost_N = self.history.archs, self.history.costs_NL[:, 0]
+        rows = self._first_fronts()
+        archs, cost_N = self.history.archs, self.history.costs_NL[:, -1]
         front = rows[non_dominated(self._points(rows))]
         return [archs[i] for i in sorted(front, key=lambda i: (cost_N[i], archs[i]))]
 
-    def _rows(self) -> npt.NDArray[np.intp]:
-        """The rows within all limits that compete."""
-        limits_L = np.array([limit.limit for limit in self.limits])
-        rows = np.flatnonzero((self.history.costs_NL[:, 1:] <= limits_L).all(axis=1))
-        if self.options.stale_scores:
-            return rows
-        fresh = rows[self.history.fresh_N[rows]]
-        return fresh if fresh.size else rows
+    def _first_fronts(self) -> npt.NDArray[np.intp]:
+        """The rows on the first fronts of all that compete, enough for all survivors."""
+        leading, fresh = self._leading, self.history.fresh_of
+        new = self.budgets.rows(0, since=self._known)
+        if not self.stale_scores:
+            new = new[fresh(new)]
+        of_now = self.stale_scores or bool(fresh(leading.rows).all())
+        if not (of_now and leading.add(new, self._points) and leading.rows.size):
+            self._leading = leading = Leading(self.options.population)
+            leading.add(self.competing(0), self._points)
+        self._known = len(self.history)
+        return leading.rows
 
     def _points(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
-        return np.column_stack([-self.history.scores_N, self.history.costs_NL[:, 0]])[rows]
-
-    def _child(self, rng: np.random.Generator, rows: npt.NDArray[np.intp]) -> Callable[[], Arch]:
-        """A function that draws children of binary tournaments among the survivors of `rows`."""
-        options, archs = self.options, [self.history.archs[i] for i in rows]
-        survivors = Survivors(archs, self._points(rows), options.population)
-        return survivors.child_of(
-            self.space, rng, options.crossover_probability, options.mutation_probability
-        )
+        return np.column_stack([-self.history.scores_of(rows), self.history.costs_NL[rows, -1]])

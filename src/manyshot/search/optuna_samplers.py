@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, Protocol, final
@@ -11,10 +9,10 @@ from typing import Any, Literal, Protocol, final
 import numpy as np
 from pydantic.dataclasses import dataclass
 
-from manyshot.plugins import STRICT, Positive, checked
-from manyshot.search.budgets import Budgets
-from manyshot.search.draft import CHILD_ATTEMPTS, Draft, in_turn
-from manyshot.search.limit import Limit, within
+from manyshot.plugins import STRICT, Positive
+from manyshot.search.base import BaseSearcher, Turn
+from manyshot.search.draft import CHILD_ATTEMPTS
+from manyshot.search.limit import Limit
 from manyshot.space import Arch, SearchSpace
 
 Draw = Callable[[], Arch]
@@ -40,7 +38,7 @@ class OptunaOptions:
 
 
 @final
-class OptunaSearch:
+class OptunaSearch(BaseSearcher):
     """Random networks first, then what a sampler of Optuna proposes.
 
     A decision between numbers is an integer, the index of its option; any other is a category, but
@@ -71,26 +69,29 @@ class OptunaSearch:
         *,
         seed: int,
         limits: Sequence[Limit] = (),
+        sampler: object = None,
         options: OptunaOptions | None = None,
     ) -> None:
-        """Makes a searcher.
+        """Makes a searcher; see `BaseSearcher`.
 
         Args:
             space: what is searched.
             seed: the seed of the random stream.
             limits: alternatives, of which each proposal satisfies one.
-            options: the sampler.
+            sampler: the one that the supernet was trained by, which may have a pool.
+            options: the sampler of Optuna.
 
         Raises:
             ValueError: if Optuna or cmaes is not installed.
         """
-        self.space, self.seed, self.limits = space, seed, tuple(limits)
-        self.options = options or OptunaOptions()
-        self.random_start, self.stale_scores = self.options.initial, True
-        self._budgets = Budgets(space, self.limits)
-        self.history = self._budgets.history
+        self.options = options = options or OptunaOptions()
+        attempts, keep = options.attempts, options.parents
+        super().__init__(
+            space, seed=seed, limits=limits, sampler=sampler, attempts=attempts, keep=keep
+        )
+        self.random_start = options.initial
         try:
-            self._learners = [self._learner() for _ in self._budgets.each]
+            self._learners = [self._learner() for _ in self.budgets.each]
         except ImportError as error:
             name = self.options.sampler
             raise ValueError(
@@ -103,57 +104,38 @@ class OptunaSearch:
             return _Evolved(self.space)
         return _Study(self.space, self.options.sampler)
 
-    @checked
-    def ask(self, n: Positive) -> list[Arch]:
-        """Up to `n` architectures; see `Searcher.ask`."""
-        budgets = self._budgets
-        rng = self.history.generator(self.seed)
-        draft = Draft(self.space, self.history.seen, self.options.attempts)
-        self._learn()
+    def prepare(self, rng: np.random.Generator) -> None:
+        """Passes on what was told since the last proposal."""
+        for row in range(self._known, len(self.history)):
+            arch = self.history.archs[row]
+            for budget, learner in enumerate(self._learners):
+                if self.budgets.holds(budget, row):
+                    learner.learn(arch, self.history.score(arch))
+        self._known = len(self.history)
 
-        def propose(budget: int, want: int) -> list[Arch]:
-            drawn: list[Arch] = []
-            if want and len(budgets.newest(budget, self.options.initial)) >= self.options.initial:
-                draw = self._learners[budget].draws(int(rng.integers(2**31)))
-                drawn = self._drawn(draft, draw, want, budgets.each[budget])
-            told = functools.partial(budgets.told, budget)
-            return drawn + draft.sample(rng, want - len(drawn), budgets.each[budget], told)
+    def begins(self, budget: int) -> bool:
+        """Whether too few were told within a budget."""
+        initial = self.options.initial
+        return len(self.budgets.newest(budget, initial)) < initial
 
-        return self.history.propose(in_turn(n, len(budgets), rng, propose))
-
-    def _drawn(self, draft: Draft, draw: Draw, want: int, limits: Sequence[Limit]) -> list[Arch]:
-        """What is new and within the limits of what is drawn, until too many in a row are not."""
-        drawn: list[Arch] = []
+    def fill(self, turn: Turn) -> None:
+        """Takes what is drawn, until too much in a row is not new or over the limit."""
+        if turn.begins or not turn.want:
+            return
+        draw = self._learners[turn.budget].draws(int(turn.rng.integers(2**31)))
         in_vain = 0
-        while len(drawn) < want and in_vain < CHILD_ATTEMPTS:
-            arch = [self.space.canonical(draw())]
-            new = draft.take(itertools.compress(arch, within(arch, limits)), 1)
-            drawn += new
-            in_vain = 0 if new else in_vain + 1
-        return drawn
+        while turn.missing and in_vain < CHILD_ATTEMPTS:
+            in_vain = 0 if turn.take([self.space.canonical(draw())]) else in_vain + 1
 
     def tell(
         self, archs: Sequence[Arch], scores: Sequence[float], weights_version: int = 0
     ) -> None:
         """Records scores; see `Searcher.tell`."""
         if any(map(self.history.was_told, archs)):  # what was learnt of them is forgotten
-            self._learners, self._known = [self._learner() for _ in self._budgets.each], 0
-        self.history.tell(archs, scores, weights_version)
+            self._learners, self._known = [self._learner() for _ in self.budgets.each], 0
+        super().tell(archs, scores, weights_version)
         for learner in self._learners:
             learner.forget_draws()
-
-    def elites(self) -> list[Arch]:
-        """The `parents` best architectures within each limit, of all scores told."""
-        return self._budgets.best_of_each(self.options.parents)
-
-    def _learn(self) -> None:
-        """Passes on what was told since the last proposal."""
-        for row in range(self._known, len(self.history)):
-            arch = self.history.archs[row]
-            for budget, learner in enumerate(self._learners):
-                if self._budgets.holds(budget, row):
-                    learner.learn(arch, self.history.score(arch))
-        self._known = len(self.history)
 
 
 class Learner(Protocol):

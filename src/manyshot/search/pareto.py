@@ -34,6 +34,17 @@ def non_dominated(points_ND: npt.ArrayLike) -> npt.NDArray[np.bool_]:
     return front_N
 
 
+def fronts(points_ND: npt.ArrayLike, least: int) -> list[npt.NDArray[np.intp]]:
+    """The first fronts, as many as it takes to hold `least` points, each in ascending order.
+
+    The first is that of `non_dominated`, each further one that of what the earlier ones leave.
+    pymoo sorts them.
+    """
+    from pymoo.util.nds.non_dominated_sorting import NonDominatedSorting  # slow to import
+
+    return list(NonDominatedSorting().do(_checked(points_ND), n_stop_if_ranked=least))
+
+
 def rank_and_crowding(
     points_ND: npt.ArrayLike, n: int
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]:
@@ -45,13 +56,11 @@ def rank_and_crowding(
     sections III-A and III-B; computed by pymoo.
     """
     from pymoo.operators.survival.rank_and_crowding.metrics import calc_crowding_distance
-    from pymoo.util.nds.non_dominated_sorting import NonDominatedSorting  # slow to import
 
-    points = _checked(points_ND)
-    fronts = NonDominatedSorting().do(points, n_stop_if_ranked=n)
-    rank_N = np.full(len(points), len(fronts), dtype=np.intp)
+    points, first = _checked(points_ND), fronts(points_ND, n)
+    rank_N = np.full(len(points), len(first), dtype=np.intp)
     crowding_N = np.zeros(len(points))
-    for number, front in enumerate(fronts):
+    for number, front in enumerate(first):
         rank_N[front] = number
         # With one or two points every one is at an end.
         crowding_N[front] = calc_crowding_distance(points[front]) if len(front) > 2 else np.inf

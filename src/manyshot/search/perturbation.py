@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 from pydantic.dataclasses import dataclass
 
-from manyshot.plugins import STRICT, Positive, checked
-from manyshot.search.budgets import Budgets
+from manyshot.plugins import STRICT, Positive
+from manyshot.search.base import BaseSearcher, Turn
 from manyshot.search.chosen import held
-from manyshot.search.draft import CHILD_ATTEMPTS, Draft, in_turn
+from manyshot.search.draft import CHILD_ATTEMPTS
 from manyshot.search.limit import Limit, within
 from manyshot.seeding import numpy_rng
 from manyshot.space import Arch, SearchSpace
@@ -43,7 +43,7 @@ class PerturbationOptions:
 
 
 @final
-class Perturbation:
+class Perturbation(BaseSearcher):
     """Takes decisions one by one: of each the option is kept whose removal hurts most.
 
     Decisions come in random order. Proposals are random networks within the limits with the options
@@ -53,7 +53,8 @@ class Perturbation:
     excess is of use, and what is kept is a function of all scores told: of two at different weights
     the later one of an architecture counts. Every limit has its own kept options, from one history;
     proposals alternate between limits. When all decisions are taken, or no network with what is
-    kept is left, proposals are random networks within the limits.
+    kept is left, proposals are random networks within the limits. What hurts is a mean over random
+    paths, so that it does not begin with the networks that a sampler thinks good.
 
     An architecture holds the options that it shows as a canonical encoding; one in which a decision
     does not matter holds none of its options. With `[shifting]` the supernet trains on the
@@ -75,8 +76,6 @@ class Perturbation:
         top_ups: random networks proposed since construction for want of some with what is kept.
     """
 
-    stale_scores = True
-
     def __init__(
         self,
         space: SearchSpace,
@@ -85,7 +84,7 @@ class Perturbation:
         limits: Sequence[Limit] = (),
         options: PerturbationOptions | None = None,
     ) -> None:
-        """Makes a searcher.
+        """Makes a searcher; see `BaseSearcher`.
 
         Args:
             space: what is searched.
@@ -93,60 +92,34 @@ class Perturbation:
             limits: alternatives, of which each proposal satisfies one.
             options: how many scores a decision takes.
         """
-        self.space, self.seed, self.limits = space, seed, tuple(limits)
-        self.options = options or PerturbationOptions()
+        self.options = options = options or PerturbationOptions()
+        super().__init__(
+            space, seed=seed, limits=limits, attempts=options.attempts, keep=options.keep
+        )
         self.order: tuple[int, ...] = tuple(
             numpy_rng(seed, "perturbation").permutation(len(space)).tolist()
         )
-        self.random_start = self.options.samples
-        self.top_ups = 0
-        self._budgets = Budgets(space, self.limits)
-        self.history = self._budgets.history
+        self.random_start = options.samples
         self._held = np.zeros((0, len(space)), dtype=np.int64)
         self._listed: dict[tuple[int, tuple[tuple[int, int], ...]], list[Arch]] = {}
 
-    @checked
-    def ask(self, n: Positive) -> list[Arch]:
-        """Up to `n` architectures; see `Searcher.ask`."""
-        budgets, history, space = self._budgets, self.history, self.space
-        rng = history.generator(self.seed)
-        draft = Draft(space, history.seen, self.options.attempts)
-
-        def propose(budget: int, want: int) -> list[Arch]:
-            limits, kept = budgets.each[budget], self.kept(budget)
-            left = self._left(budget, kept)
-            drawn: list[Arch] = []
-            if left is None:
-                child = functools.partial(self._child, kept, rng)
-                drawn = draft.breed(child, want, limits, attempts=self.options.attempts)
-            elif new := [arch for arch in left if not history.seen(arch)]:
-                turns = itertools.cycle([new[i] for i in rng.permutation(len(new))])
-                drawn = draft.breed(turns.__next__, want, limits)
-            told = functools.partial(budgets.told, budget)
-            sampled = draft.sample(rng, want - len(drawn), limits, told)
-            self.top_ups += len(sampled)
-            return drawn + sampled
-
-        return history.propose(in_turn(n, len(budgets), rng, propose))
-
-    def tell(
-        self, archs: Sequence[Arch], scores: Sequence[float], weights_version: int = 0
-    ) -> None:
-        """Records scores; see `Searcher.tell`."""
-        self.history.tell(archs, scores, weights_version)
-
-    def elites(self) -> list[Arch]:
-        """The `keep` best architectures within each limit, of all scores told."""
-        budgets = self._budgets
-        best = (budgets.ranked(i, budgets.rows(i), self.options.keep) for i in range(len(budgets)))
-        return list(dict.fromkeys(itertools.chain.from_iterable(best)))
+    def fill(self, turn: Turn) -> None:
+        """Draws networks with the options kept so far."""
+        kept = self.kept(turn.budget)
+        left = self._left(turn.budget, kept)
+        if left is None:
+            child = functools.partial(self._child, kept, turn.rng)
+            turn.breed(child, attempts=self.options.attempts)
+        elif new := [arch for arch in left if not self.history.seen(arch)]:
+            turns = itertools.cycle([new[i] for i in turn.rng.permutation(len(new))])
+            turn.breed(turns.__next__)
 
     def kept(self, budget: int = 0) -> dict[int, int]:
         """The options kept within a budget by the positions of their decisions, in order.
 
         A decision that matters in no network scored for it is passed over.
         """
-        rows, samples = self._budgets.rows(budget), self.options.samples
+        rows, samples = self.budgets.rows(budget), self.options.samples
         option_ND, score_N = self._options()[rows], self.history.scores_N[rows]
         kept: dict[int, int] = {}
         for decision in self.order:
@@ -194,7 +167,7 @@ class Perturbation:
         if key not in self._listed:
             every = dict.fromkeys(map(self.space.canonical, itertools.product(*options)))
             archs = [arch for arch in every if self._holds(arch, kept)]
-            fit = within(archs, self._budgets.each[budget])
+            fit = within(archs, self.budgets.each[budget])
             self._listed[key] = list(itertools.compress(archs, fit))
         return self._listed[key]
 

@@ -15,16 +15,10 @@ import numpy.typing as npt
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from manyshot.plugins import STRICT, Positive, checked
+from manyshot.plugins import STRICT, Positive
+from manyshot.search.base import Turn
 from manyshot.search.limit import Limit, within
-from manyshot.search.modelled import (
-    Features,
-    Modelled,
-    Refuse,
-    best_in_turn,
-    networks,
-    one_hot,
-)
+from manyshot.search.modelled import Features, Modelled, best_in_turn, networks, one_hot
 from manyshot.space import Arch, SearchSpace
 
 _RIDGE = 0.1
@@ -73,7 +67,7 @@ class PredictorOptions:
 
 
 @final
-class WeakPredictor:
+class WeakPredictor(Modelled):
     """Random networks first, then a sample of those that a regression on all scores puts on top.
 
     The regression is ridge regression on options and on pairs of options, written as a kernel of
@@ -102,69 +96,46 @@ class WeakPredictor:
         *,
         seed: int,
         limits: Sequence[Limit] = (),
+        sampler: object = None,
         options: PredictorOptions | None = None,
     ) -> None:
-        """Makes a searcher.
+        """Makes a searcher; see `BaseSearcher`.
 
         Args:
             space: what is searched.
             seed: the seed of the random stream.
             limits: alternatives, of which each proposal satisfies one.
+            sampler: the one that the supernet was trained by, which may have a pool.
             options: when the first regression is fitted, and on what it chooses.
         """
-        self.space, self.seed, self.limits = space, seed, tuple(limits)
-        self.options = options or PredictorOptions()
-        self.random_start = self.options.initial
-        self.stale_scores = self.options.stale_scores
-        self._legal: dict[int, tuple[Sequence[Arch], Features]] = {}
-        options = self.options
-        self._modelled = Modelled(
+        self.options = options = options or PredictorOptions()
+        super().__init__(
             space,
-            seed,
-            self.limits,
+            seed=seed,
+            limits=limits,
+            sampler=sampler,
             initial=options.initial,
             parents=options.parents,
             attempts=options.attempts,
             stale_scores=options.stale_scores,
         )
-        self.history = self._modelled.history
+        self._legal: dict[int, tuple[Sequence[Arch], Features]] = {}
 
-    @checked
-    def ask(self, n: Positive) -> list[Arch]:
-        """Up to `n` architectures; see `Searcher.ask`."""
-        return self._modelled.ask(n, self._models, self._picked)
-
-    def tell(
-        self, archs: Sequence[Arch], scores: Sequence[float], weights_version: int = 0
-    ) -> None:
-        """Records scores; see `Searcher.tell`."""
-        self.history.tell(archs, scores, weights_version)
-
-    def elites(self) -> list[Arch]:
-        """The `parents` best architectures within each limit, of the scores that count."""
-        return self._modelled.elites()
-
-    def _models(self, rng: np.random.Generator, rows: npt.NDArray[np.intp]) -> list[Predict]:
+    def fitted(self, rng: np.random.Generator, rows: npt.NDArray[np.intp]) -> list[Predict]:
         """One regression, or the members."""
         every = rows[-_FITTED:]
         drawn = (rng.choice(every, len(every)) for _ in range(self.options.members))
         return [self._fitted(own) for own in drawn] or [self._fitted(every)]
 
-    def _picked(
-        self,
-        rng: np.random.Generator,
-        models: list[Predict],
-        budget: int,
-        want: int,
-        refuse: Refuse,
-    ) -> list[Arch]:
-        pool, features_MF = self._pool(rng, budget, refuse)
+    def picked(self, turn: Turn, model: list[Predict]) -> list[Arch]:
+        """A sample of the predicted best, or the best of each member in turn."""
+        pool, features_MF = self._pool(turn)
         if not pool:
             return []
         if self.options.members:
-            each = [predict(features_MF) for predict in models[:want]]
-            return best_in_turn(want, pool, each, refuse)
-        return self._sampled(rng, want, pool, models[0](features_MF), refuse)
+            each = [predict(features_MF) for predict in model[: turn.want]]
+            return best_in_turn(turn.want, pool, each, turn.refuses)
+        return self._sampled(turn, pool, model[0](features_MF))
 
     def _fitted(self, rows: npt.NDArray[np.intp]) -> Predict:
         """A function that predicts scores, in units of their own, from some rows of the history."""
@@ -189,33 +160,25 @@ class WeakPredictor:
 
         return predict
 
-    def _pool(
-        self, rng: np.random.Generator, budget: int, refuse: Refuse
-    ) -> tuple[Sequence[Arch], Features]:
+    def _pool(self, turn: Turn) -> tuple[Sequence[Arch], Features]:
         """Networks within a budget to predict: all of them, or random ones and mutants."""
-        budgets, space = self._modelled.budgets, self.space
-        limits = budgets.each[budget]
+        space, budget, limits = self.space, turn.budget, turn.limits
         if space.size <= _LISTED:
             if budget not in self._legal:
                 everything = networks(space)
                 legal = list(itertools.compress(everything, within(everything, limits)))
                 self._legal[budget] = legal, one_hot(space, legal)
             return self._legal[budget]
-        many, told = self.options.pool, functools.partial(budgets.told, budget)
-        pool = self._modelled.mutants(rng, budget, many // 2, refuse, attempts=2)
-        pool.sample(rng, many - len(pool.archs), limits, told)
+        many, told = self.options.pool, functools.partial(self.budgets.told, budget)
+        pool = self.mutants(turn, many // 2, attempts=2)
+        pool.sample(turn.rng, many - len(pool.archs), limits, told)
         return pool.archs, one_hot(space, pool.archs)
 
     def _sampled(
-        self,
-        rng: np.random.Generator,
-        want: int,
-        pool: Sequence[Arch],
-        predicted_M: npt.NDArray[np.float64],
-        refuse: Refuse,
+        self, turn: Turn, pool: Sequence[Arch], predicted_M: npt.NDArray[np.float64]
     ) -> list[Arch]:
         """A sample of the new ones of `pool` that are predicted best."""
         order = np.argsort(-predicted_M, kind="stable").tolist()
-        new = (pool[i] for i in order if not refuse(pool[i]))
-        best = list(itertools.islice(new, max(want, self.options.top)))
-        return [best[i] for i in rng.permutation(len(best))[:want]]
+        new = (pool[i] for i in order if not turn.refuses(pool[i]))
+        best = list(itertools.islice(new, max(turn.want, self.options.top)))
+        return [best[i] for i in turn.rng.permutation(len(best))[: turn.want]]

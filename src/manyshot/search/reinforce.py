@@ -5,7 +5,6 @@ D counts decisions, O the options of the decision that has most.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import final
 
@@ -13,9 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic.dataclasses import dataclass
 
-from manyshot.plugins import STRICT, AboveZero, Positive, Share, checked
-from manyshot.search.budgets import Budgets
-from manyshot.search.draft import Draft, in_turn
+from manyshot.plugins import STRICT, AboveZero, Positive, Share
+from manyshot.search.base import BaseSearcher, Turn
 from manyshot.search.limit import Limit
 from manyshot.space import Arch, SearchSpace
 
@@ -42,7 +40,7 @@ class ReinforceOptions:
 
 
 @final
-class Reinforce:
+class Reinforce(BaseSearcher):
     """Draws every decision from a softmax of its own, which each score told moves.
 
     The loss of an architecture is -log p * (score - average), with p its probability and the
@@ -77,56 +75,44 @@ class Reinforce:
         *,
         seed: int,
         limits: Sequence[Limit] = (),
+        sampler: object = None,
         options: ReinforceOptions | None = None,
     ) -> None:
-        """Makes a searcher.
+        """Makes a searcher; see `BaseSearcher`.
 
         Args:
             space: what is searched.
             seed: the seed of the random stream.
             limits: alternatives, of which each proposal satisfies one.
+            sampler: the one that the supernet was trained by, which may have a pool.
             options: how the policy moves.
         """
-        self.space, self.seed, self.limits = space, seed, tuple(limits)
-        self.options = options or ReinforceOptions()
-        self.random_start, self.stale_scores = 1, True
-        self._budgets = Budgets(space, self.limits)
-        self.history = self._budgets.history
-        self._policies = [_Policy(space, self.options) for _ in self._budgets.each]
+        self.options = options = options or ReinforceOptions()
+        attempts, keep = options.attempts, options.parents
+        super().__init__(
+            space, seed=seed, limits=limits, sampler=sampler, attempts=attempts, keep=keep
+        )
+        self.random_start = 1
+        self._policies = [_Policy(space, options) for _ in self.budgets.each]
 
-    @checked
-    def ask(self, n: Positive) -> list[Arch]:
-        """Up to `n` architectures; see `Searcher.ask`."""
-        budgets = self._budgets
-        rng = self.history.generator(self.seed)
-        draft = Draft(self.space, self.history.seen, self.options.attempts)
-
-        def propose(budget: int, want: int) -> list[Arch]:
-            limits = budgets.each[budget]
-            probability_DO = self.policy(budget)
-            drawn = draft.breed(lambda: _drawn(probability_DO, rng), want, limits)
-            told = functools.partial(budgets.told, budget)
-            return drawn + draft.sample(rng, want - len(drawn), limits, told)
-
-        return self.history.propose(in_turn(n, len(budgets), rng, propose))
+    def fill(self, turn: Turn) -> None:
+        """Draws from the policy."""
+        probability_DO = self.policy(turn.budget)
+        turn.breed(lambda: _drawn(probability_DO, turn.rng))
 
     def tell(
         self, archs: Sequence[Arch], scores: Sequence[float], weights_version: int = 0
     ) -> None:
         """Records scores; see `Searcher.tell`."""
         if any(map(self.history.was_told, archs)):  # what they moved is undone: all steps anew
-            self._policies = [_Policy(self.space, self.options) for _ in self._budgets.each]
-        self.history.tell(archs, scores, weights_version)
-
-    def elites(self) -> list[Arch]:
-        """The `parents` best architectures within each limit, of all scores told."""
-        return self._budgets.best_of_each(self.options.parents)
+            self._policies = [_Policy(self.space, self.options) for _ in self.budgets.each]
+        super().tell(archs, scores, weights_version)
 
     def policy(self, budget: int = 0) -> npt.NDArray[np.float64]:
         """The probabilities that what was told within a budget gives, (D, O); 0 beyond options."""
         policy = self._policies[budget]
         for row in range(policy.row, len(self.history)):
-            if self._budgets.holds(budget, row):
+            if self.budgets.holds(budget, row):
                 arch = self.history.archs[row]
                 policy.move(arch, self.history.score(arch))
         policy.row = len(self.history)

@@ -51,9 +51,11 @@ RANDOM_START = {
     "nevonas": "population",
     "dc_nas": "initial",
     "perturbation": "samples",
-    "mct": "rollouts",
 }
 """By searcher, the option that says how many architectures it draws at random at first."""
+
+RANDOM_START_BY_SPACE = {"mct": "rollouts"}
+"""Likewise where the space and the sampler have a say too, so that settings alone do not tell."""
 
 
 def make_searcher(

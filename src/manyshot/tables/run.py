@@ -267,13 +267,18 @@ def dose(moved: DoseRecord) -> str:
 
 
 def generated(proposals: Mapping[str, GeneratedRecord]) -> Table:
-    """How a generator came to its architecture for each budget."""
+    """How a generator came to its architecture for each budget.
+
+    It names options that pruning had left out and that came back, if there are any.
+    """
+    came_back = any(proposal.returned for proposal in proposals.values())
     rows = [
         {
             "Budget": numbers.budget(budget),
             "Targets tried": str(proposal.decodes),
             "Selected": selected(proposal, "the likeliest options"),
             "Left of the budget": left_of(proposal),
+            **({"Came back": ", ".join(proposal.returned or ())} if came_back else {}),
         }
         for budget, proposal in proposals.items()
     ]

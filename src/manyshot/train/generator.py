@@ -247,12 +247,15 @@ class Generated(NamedTuple):
         cost: what it costs.
         decodes: how many times the generator decoded.
         within: whether the cost is within the limit.
+        returned: options of it that were left out for good, as `decision = option`, because no
+            architecture without them was within the limit.
     """
 
     arch: Arch
     cost: float
     decodes: int
     within: bool
+    returned: tuple[str, ...] = ()
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -21,6 +22,12 @@ Estimator: TypeAlias = Literal["softmax", "sigmoid", "gumbel", "hard", "two"]
 """How weights come from logits. `softmax` and `sigmoid` of each alone are as they are; the others
 draw with Gumbel noise: `gumbel` a soft sample, `two` the two largest, by their softmax, and `hard`
 one, exactly one-hot, with the gradient of the soft sample."""
+Logs: TypeAlias = npt.NDArray[np.float64]
+"""The logarithms of the weights of a decision's options, (n,)."""
+
+LISTED = 20_000
+"""Of so many architectures at most the best within a limit is looked up; of more it is greedy."""
+
 Weights: TypeAlias = Callable[[Tensor, float, torch.Generator], Tensor]
 
 
@@ -68,15 +75,15 @@ def log_weights(
     ]
 
 
-def likeliest_within(
-    log_weights: list[np.ndarray[tuple[int], np.dtype[np.float64]]], table: CostTable, limit: float
-) -> Arch:
-    """An architecture of large weights whose cost is within a limit, if that is met.
+def likeliest_within(log_weights: list[Logs], table: CostTable, limit: float) -> Arch:
+    """The architecture of the largest weights whose cost is within a limit.
 
-    It is the option of the largest weight of every decision where that is within. Else decisions
-    are changed one by one, each time the one that gives up least logarithm of weight for what it
-    saves, and then one by one back for the better, as long as the limit allows. That finds no more
-    than a good one; it is exact where costs are a sum in which one decision has to change.
+    It is the option of the largest weight of every decision where that is within. Else, where the
+    options of weights above zero combine to at most 20,000 architectures, the best of these: the
+    greatest product of weights within the limit, of equal ones the cheapest. Of more it is a greedy
+    choice, which may miss the best, and even that there is one within: decisions are changed one by
+    one, each time the one that gives up least logarithm of weight for what it saves, and then one
+    by one back for the better, as long as the limit allows.
 
     Args:
         log_weights: for every decision the logarithms of its options' weights, (n,).
@@ -84,9 +91,31 @@ def likeliest_within(
         limit: the highest cost allowed.
 
     Returns:
-        An architecture, which costs more than the limit if no change saves anything any more.
+        An architecture, which costs more than the limit if none was met.
     """
     arch = tuple(int(each.argmax()) for each in log_weights)
+    if table([arch])[0] <= limit:
+        return arch
+    options = [np.flatnonzero(each > -math.inf) for each in log_weights]
+    if math.prod(map(len, options)) <= LISTED:
+        return _best_of_all(options, log_weights, table, limit)
+    return _greedy(arch, log_weights, table, limit)
+
+
+def _best_of_all(
+    options: list[npt.NDArray[np.intp]], log_weights: list[Logs], table: CostTable, limit: float
+) -> Arch:
+    """The best within a limit of all combinations of options, N of them, or else the cheapest."""
+    archs_NL = np.stack(np.meshgrid(*options, indexing="ij"), axis=-1).reshape(-1, len(options))
+    cost_N = table(archs_NL)
+    worth_N = np.sum([each[archs_NL[:, i]] for i, each in enumerate(log_weights)], axis=0)
+    within_N = cost_N <= limit
+    order = np.lexsort((cost_N, -worth_N, ~within_N) if within_N.any() else (-worth_N, cost_N))
+    return tuple(archs_NL[order[0]].tolist())
+
+
+def _greedy(arch: Arch, log_weights: list[Logs], table: CostTable, limit: float) -> Arch:
+    """Changes decisions one by one until the limit is met, then back for the better."""
     while table([arch])[0] > limit:
         changed = _cheaper(arch, log_weights, table)
         if changed is None:
@@ -103,7 +132,7 @@ def likeliest_within(
         arch = max(better)[1]
 
 
-def _cheaper(arch: Arch, log_weights: list[np.ndarray], table: CostTable) -> Arch | None:
+def _cheaper(arch: Arch, log_weights: list[Logs], table: CostTable) -> Arch | None:
     """The change that saves something, at the least price for what it saves."""
     around = [(gain, other) for gain, other in _neighbours(arch, log_weights) if gain > -math.inf]
     if not around:
@@ -115,7 +144,7 @@ def _cheaper(arch: Arch, log_weights: list[np.ndarray], table: CostTable) -> Arc
     return min(rates)[1] if rates else None
 
 
-def _neighbours(arch: Arch, log_weights: list[np.ndarray]) -> list[tuple[float, Arch]]:
+def _neighbours(arch: Arch, log_weights: list[Logs]) -> list[tuple[float, Arch]]:
     """All that differ in one decision, each with what it gains in the logarithm of its weight."""
     return [
         (float(each[option] - each[arch[i]]), (*arch[:i], option, *arch[i + 1 :]))

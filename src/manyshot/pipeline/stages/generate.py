@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,19 +32,26 @@ class Proposal:
             `DRAWS` draws that are within, of which the best-scored wins.
         decodes: how often the likeliest was decoded, each time for a lower target.
         drawn: whether `archs` are draws.
+        returned: as `Generated.returned`.
     """
 
     limit: Limit
     archs: tuple[Arch, ...]
     decodes: int
     drawn: bool
+    returned: tuple[str, ...] = ()
 
     def record(self, winner: Arch | None) -> GeneratedRecord:
         """Its part of `result.json`."""
         left = None
         if winner is not None:
             left = 1 - float(self.limit.costs([winner])[0]) / self.limit.limit
-        return GeneratedRecord(decodes=self.decodes, drawn=self.drawn, below_budget_share=left)
+        return GeneratedRecord(
+            decodes=self.decodes,
+            drawn=self.drawn,
+            below_budget_share=left,
+            returned=self.returned or None,
+        )
 
 
 @final
@@ -84,8 +92,17 @@ def _proposal(ws: Workspace, sampler: Generates, limit: Limit) -> Proposal:
     archs = [likeliest.arch]
     if not likeliest.within:
         archs = sampler.sampled(limit.limit, ws.recipe.seed, DRAWS)
+    elif likeliest.returned:
+        warnings.warn(
+            f"budget {limit.name!r}: no network was found within it without options that training "
+            f"left out for good, so that these come back, with weights that have not learnt since: "
+            f"{', '.join(likeliest.returned)}. Raise the budget, or leave out less "
+            "(sampler.options.prune)",
+            stacklevel=2,
+        )
     canonical = tuple(dict.fromkeys(map(ws.net.space.canonical, archs)))
-    return Proposal(limit, canonical, likeliest.decodes, not likeliest.within)
+    returned = likeliest.returned if likeliest.within else ()
+    return Proposal(limit, canonical, likeliest.decodes, not likeliest.within, returned)
 
 
 def save_sampler(folder: Path, sampler: Sampler, probed_images: int, steps: int) -> None:

@@ -20,7 +20,7 @@ from manyshot.train.generator import Generated
 from manyshot.train.parts import Parts
 from manyshot.train.plan import Plan, PlannedPath, Probe, Probed
 from manyshot.train.pruning import Pruning
-from manyshot.train.relaxation import ESTIMATORS, likeliest_within, log_weights
+from manyshot.train.relaxation import ESTIMATORS, Logs, likeliest_within, log_weights
 from manyshot.train.samplers.relaxed_options import RelaxedOptions
 
 BAND = 0.95
@@ -354,16 +354,26 @@ class Relaxed:
     def generate(self, limit: float) -> Generated:
         """The architecture of the largest weights within a cost limit.
 
-        Options that were left out for good come back where none without them is within it.
+        Options that were left out for good come back where none without them is within it, and
+        `returned` names them.
         """
-        for pruned in (False, True):
-            weights = torch.cat(self.probabilities(pruned)).masked_fill(self._excluded, 0.0)
-            logs = [e.numpy() for e in self._split(weights.double().log())]
-            arch = likeliest_within(logs, self.table, limit)
-            cost = float(self.table([arch])[0])
-            if cost <= limit:
-                break
-        return Generated(arch, cost, 1, cost <= limit)
+        left = self._logs(pruned=False)
+        arch = likeliest_within(left, self.table, limit)
+        if self.table([arch])[0] > limit:
+            arch = likeliest_within(self._logs(pruned=True), self.table, limit)
+        cost = float(self.table([arch])[0])
+        active = self.space.active(arch)
+        returned = tuple(
+            f"{decision.name} = {decision.options[option]}"
+            for i, (decision, option) in enumerate(zip(self.space.decisions, arch, strict=True))
+            if active[i] and left[i][option] == -math.inf
+        )
+        return Generated(arch, cost, 1, cost <= limit, returned)
+
+    def _logs(self, *, pruned: bool) -> list[Logs]:
+        """The logarithms of the weights of each decision's options; see `probabilities`."""
+        weights = torch.cat(self.probabilities(pruned)).masked_fill(self._excluded, 0.0)
+        return [each.numpy() for each in self._split(weights.double().log())]
 
     def sampled(self, limit: float, seed: int, draws: int = 64) -> list[Arch]:
         """Distinct architectures within a limit, of `draws` by the weights of options."""
