@@ -10,6 +10,7 @@ from typing import Any, Literal
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from manyshot.plugin_options import Described
 from manyshot.recipe_keys import Key, sections
 from manyshot.run_folder import SUBNETS, Comparison, MovedRanking, Ranking, Result, SecondsRecord
 from manyshot.shipped import ShippedRecipe
@@ -131,6 +132,43 @@ def keys_tables(keys: Sequence[Key]) -> list[RichTable]:
     return [
         _drawn(settings.keys([*some]), f"[{name}] {about[name]}" if name else about[name])
         for name, some in groupby(keys, lambda key: key.section)
+    ]
+
+
+def slots_tables(names: Mapping[str, Sequence[str]]) -> list[RichTable | Text]:
+    """What `manyshot options` prints: the slots of a recipe and the names of what fills them."""
+    return [
+        _drawn(settings.slots(names, sections()), "What fills the slots of a recipe"),
+        Text(
+            "manyshot options SLOT says what these are, manyshot options SLOT NAME what options "
+            "one has; NAME may be package.module:attribute of your own, as in a recipe. All else "
+            "that a recipe may set, such as [train], is in manyshot recipe --keys."
+        ),
+    ]
+
+
+def plugins_tables(slot: str, plugins: Sequence[Described]) -> list[RichTable | Text]:
+    """What `manyshot options SLOT` prints: a row per plug-in that comes with manyshot."""
+    return [
+        _drawn(settings.plugins(plugins), f"[{slot}] may have these names"),
+        Text(f"manyshot options {slot} NAME explains the options of one."),
+    ]
+
+
+def options_tables(slot: str, plugin: Described) -> list[RichTable | Text]:
+    """What `manyshot options SLOT NAME` prints: what a plug-in is, and a row per option."""
+    shown: list[RichTable | Text] = [_text(f"{plugin.about}\n")]
+    chosen = f"--set {slot}.name={plugin.name}"
+    if not plugin.options:
+        return [*shown, Text(f"It has no options. A run takes it by {chosen}")]
+    first = plugin.options[0]
+    return [
+        *shown,
+        _drawn(settings.options(plugin), f"Options of {slot} {plugin.name}"),
+        Text(
+            f"A run takes it by {chosen} and, for example, "
+            f"--set {slot}.options.{first.name}={first.default or 'VALUE'}"
+        ),
     ]
 
 

@@ -1,4 +1,4 @@
-"""Commands about recipes: init, recipe and recipes."""
+"""Commands about recipes: init, recipe, recipes and options."""
 
 from __future__ import annotations
 
@@ -104,3 +104,37 @@ def recipes_command(
         show(asdict(recipe) | {"path": str(recipe.path)}, as_json, list)
     else:
         echo(recipe.path.read_text(encoding="utf-8").rstrip())
+
+
+@command(
+    "options",
+    USING,
+    "manyshot options search evolution",
+)
+def options_command(
+    slot: Annotated[
+        str | None, typer.Argument(help="A section of a recipe, such as sampler or search.")
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="What fills it: one of its names, or package.module:attribute."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Say what the slots of a recipe may hold, and what options each of these has."""
+    from manyshot.show import options_tables, plugins_tables, slots_tables
+    from manyshot.slots import SLOTS
+    from manyshot.slots import slot as slot_of
+
+    if slot is None:
+        names = {one.section: list(one.table) for one in SLOTS}
+        show(names, as_json, lambda: slots_tables(names))
+        return
+    chosen = slot_of(slot)
+    if name is None:
+        have = chosen.plugins()
+        plain = [asdict(plugin) for plugin in have]
+        show(plain, as_json, lambda: plugins_tables(chosen.section, have))
+        return
+    plugin = chosen.plugin(name)
+    show(asdict(plugin), as_json, lambda: options_tables(chosen.section, plugin))
