@@ -72,7 +72,8 @@ def test_run_prints_a_table_on_stdout_and_progress_on_stderr(call):
     page = Path("runs/small/report.html")
     assert re.search(
         rf" Files are in runs/small/subnets, the report is {page} "
-        r"It took [\d.]+s: preparation [\d.]+s, latency [\d.]+s, training [\d.]+s, "
+        r"It took [\d.]+s: images and network [\d.]+s, timing steps [\d.]+s, "
+        r"trying formats [\d.]+s, latency [\d.]+s, training [\d.]+s, "
         r"search [\d.]+s, finishing [\d.]+s, tests [\d.]+s, exports [\d.]+s\.$",
         " ".join(out.split()),
     )

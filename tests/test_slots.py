@@ -153,7 +153,7 @@ def test_another_name_is_an_error_with_the_nearest(call, arguments, message) -> 
     [
         ("sampler.options.path=3", "sampler uniform"),
         ("search.options.populaton=9", "search evolution"),
-        ("network.options.width=0", "network tiny"),
+        ("network.options.widht=9", "network tiny"),
         ("sharing.name=kshot", "sharing"),
     ],
 )

@@ -144,7 +144,7 @@ def build(
             options = {"options": fields(**options)}
         built = plugin(**offered, **options)
     except ValidationError as error:
-        raise ValueError(f"{kind} {name!r}: {explained(error)}{_more(kind, name)}") from error
+        raise ValueError(f"{kind} {name!r}: {explained(error)}") from error
     except (TypeError, ValueError) as error:
         words = str(error).removeprefix(f"{getattr(plugin, '__qualname__', name)}: ")
         raise ValueError(f"{kind} {name!r}: {words}") from error

@@ -101,6 +101,11 @@ def survey_tables(survey: dict[str, Any]) -> list[RichTable]:
     ]
 
 
+def parameters_table(survey: dict[str, Any]) -> RichTable:
+    """What `manyshot space --parameters` prints: a row per parameter of the network."""
+    return _drawn(space.parameters(survey["parameters"]), f"{survey['name']}: parameters")
+
+
 def latency_table(timings: Sequence[Mapping[str, Any]]) -> RichTable:
     """What `manyshot benchmark` prints."""
     return _drawn(files.latencies(timings), "Latency of exported files")
@@ -172,8 +177,28 @@ def options_tables(slot: str, plugin: Described) -> list[RichTable | Text]:
     ]
 
 
+def recipes_list(recipes: Sequence[ShippedRecipe]) -> list[RichTable | Text]:
+    """What `manyshot recipes` prints: by groups a line per recipe, as wide as the screen."""
+    shown: list[RichTable | Text] = []
+    for group in dict.fromkeys(recipe.group for recipe in recipes):
+        lines = RichTable.grid(padding=(0, 2))
+        lines.add_column(min_width=max(len(recipe.name) for recipe in recipes), no_wrap=True)
+        lines.add_column(no_wrap=True, overflow="ellipsis")
+        for recipe in recipes:
+            if recipe.group == group:
+                lines.add_row(_text(recipe.name), _text(recipe.title))
+        shown += [Text(f"{group}:", style="bold"), lines, Text()]
+    return [
+        *shown,
+        Text(
+            "manyshot run NAME runs one, manyshot recipes NAME prints it. --find WORD lists those "
+            "that speak of a method, a paper or a slot; --details has papers, slots and times."
+        ),
+    ]
+
+
 def recipes_table(recipes: Sequence[ShippedRecipe]) -> RichTable:
-    """What `manyshot recipes` prints: a row per recipe that comes with manyshot."""
+    """What `manyshot recipes --details` prints: a row per recipe with all that its head says."""
     return _drawn(settings.recipes(recipes), "Recipes that come with manyshot: manyshot run NAME")
 
 

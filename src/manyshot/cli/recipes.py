@@ -81,24 +81,37 @@ def recipe_command(
 @command(
     "recipes",
     USING,
-    "manyshot recipes methods/fair",
+    "manyshot recipes --find DARTS",
 )
 def recipes_command(
     name: Annotated[
         str | None, typer.Argument(help="One of them, whose file is printed as it is.")
     ] = None,
+    find: Annotated[
+        str | None,
+        typer.Option(metavar="WORD", help="Those that speak of a method, a paper or a slot."),
+    ] = None,
+    details: Annotated[
+        bool, typer.Option("--details", help="With papers, slots and times.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """List the recipes that come with manyshot, or print one; manyshot run NAME runs it."""
     from manyshot.shipped import shipped, shipped_recipes
 
     if name is None:
-        from manyshot.show import recipes_table
+        from manyshot.show import recipes_list, recipes_table
 
-        have = shipped_recipes()
+        have = [r for r in shipped_recipes() if find is None or r.speaks_of(find)]
+        if not have:
+            raise typer.BadParameter(
+                f"--find {find!r}: no recipe speaks of that; manyshot recipes lists all"
+            )
         plain = [asdict(recipe) | {"path": str(recipe.path)} for recipe in have]
-        show(plain, as_json, lambda: [recipes_table(have)])
+        show(plain, as_json, lambda: [recipes_table(have)] if details else recipes_list(have))
         return
+    if find is not None or details:
+        raise typer.BadParameter("--find and --details are for the list: leave the name out")
     recipe = shipped(name)
     if as_json:
         show(asdict(recipe) | {"path": str(recipe.path)}, as_json, list)

@@ -37,10 +37,18 @@ STAGES = {
 """What the stages that forward images are called."""
 
 
+PARTS = {
+    "preparation": "images and network",
+    "estimate": "timing steps",
+    "formats": "trying formats",
+}
+"""What the parts of a run are called, where that is not their name on record."""
+
+
 def took(record: SecondsRecord) -> str:
     """How long the parts of a run took, in the order of a run."""
     parts = [
-        f"{name} {numbers.seconds(record.seconds[name])}"
+        f"{PARTS.get(name, name)} {numbers.seconds(record.seconds[name])}"
         for name in get_args(RunPart)
         if name in record.seconds
     ]
@@ -118,12 +126,11 @@ def _two(value: float | None) -> str:
 
 def _spread(value: float | None, task: TaskRecord) -> str:
     """A difference of what networks rank by, which are losses or scores."""
-    is_share = task.metric.share and task.fitness == "metric"
-    return numbers.score(value, is_share, 2)
+    return numbers.difference(value, task.metric.share and task.fitness == "metric")
 
 
 def _gain(found: Difference, task: TaskRecord) -> str:
-    gain = numbers.score(found.value, task.metric.share, 2)
+    gain = numbers.difference(found.value, task.metric.share)
     if found.low is None or found.high is None:
         return gain
     return f"{gain} ({numbers.bounds((found.low, found.high), task.metric.share)})"
