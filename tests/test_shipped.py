@@ -47,7 +47,7 @@ def test_the_list_has_a_line_for_each_and_can_be_searched(call):
     lines = call("recipes")[1].splitlines()
     listed = [line for line in lines if line.startswith("  ")]
     assert len(listed) == len(FILES) and max(map(len, lines)) <= 120
-    assert lines.index("Whole runs") < lines.index("One method each")
+    assert lines.index("Whole runs:") < lines.index("One method each:")
     found = call("recipes", "--find", "ARXIV:1907.01845")[1]  # by its paper, which the list omits
     assert "methods/fair" in found and "methods/spos" not in found
     code, out, _ = call("recipes", "--find", "sampler fair", "--json")

@@ -7,6 +7,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
+from rich.console import Group
 from rich.table import Table as RichTable
 from rich.text import Text
 
@@ -177,19 +178,19 @@ def options_tables(slot: str, plugin: Described) -> list[RichTable | Text]:
     ]
 
 
-def recipes_list(recipes: Sequence[ShippedRecipe]) -> list[RichTable | Text]:
+def recipes_list(recipes: Sequence[ShippedRecipe]) -> list[Group | Text]:
     """What `manyshot recipes` prints: by groups a line per recipe, as wide as the screen."""
-    shown: list[RichTable | Text] = []
+    wide = max(len(recipe.name) for recipe in recipes)
+    lines = []
     for group in dict.fromkeys(recipe.group for recipe in recipes):
-        lines = RichTable.grid(padding=(0, 2))
-        lines.add_column(min_width=max(len(recipe.name) for recipe in recipes), no_wrap=True)
-        lines.add_column(no_wrap=True, overflow="ellipsis")
+        lines.append(Text(f"{group}:", style="bold"))
         for recipe in recipes:
             if recipe.group == group:
-                lines.add_row(_text(recipe.name), _text(recipe.title))
-        shown += [Text(f"{group}:", style="bold"), lines, Text()]
+                line = f"  {recipe.name:<{wide}}  {recipe.title}"
+                lines.append(Text(line, no_wrap=True, overflow="ellipsis"))
+        lines.append(Text())
     return [
-        *shown,
+        Group(*lines),  # in which each keeps to its line
         Text(
             "manyshot run NAME runs one, manyshot recipes NAME prints it. --find WORD lists those "
             "that speak of a method, a paper or a slot; --details has papers, slots and times."

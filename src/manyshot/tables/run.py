@@ -106,14 +106,17 @@ def measures(verdict: VerdictRecord, task: TaskRecord) -> Table:
         ("τ of their order by two halves of the validation images", _two(verdict.halves_tau)),
         ("τ of their order with that by MACs", _two(verdict.macs_tau)),
         ("τ of their order with that by parameters", _two(verdict.params_tau)),
-        ("Their standard deviation", _spread(verdict.spread, task)),
-        ("Standard error of one of them", _spread(verdict.error, task)),
+        ("Standard deviation of their scores", _spread(verdict.spread, task)),
+        ("Standard error of one score", _spread(verdict.error, task)),
         ("Networks finished", numbers.whole(verdict.finished)),
         ("τ of the supernet's order with test scores", _two(verdict.proxy_test_tau)),
         ("τ of the order by MACs with test scores", _two(verdict.macs_test_tau)),
     ]
     rows += [
-        (f"Winners over {kind} networks, mean of {found.budgets}", _gain(found, task))
+        (
+            f"Winners over {kind} networks, mean of {numbers.plural(found.budgets, 'budget')}",
+            _gain(found, task),
+        )
         for kind, found in verdict.controls.items()
     ]
     table = [{"What": what, "Value": value} for what, value in rows if value != numbers.UNDEFINED]
