@@ -50,7 +50,7 @@ def took(record: SecondsRecord) -> str:
     parts = [
         f"{PARTS.get(name, name)} {numbers.seconds(record.seconds[name])}"
         for name in get_args(RunPart)
-        if name in record.seconds
+        if record.seconds.get(name)
     ]
     return f"It took {numbers.seconds(sum(record.seconds.values()))}: {', '.join(parts)}."
 
