@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from few_draws import few_draws
 from manyshot import cli, records
 from manyshot.recipe import Recipe
+from manyshot.zoo import tiny
 
 TINY = [
     "network.options.width=3", "data.validation=64", "data.train_size=128", "train.epochs=1",
@@ -514,3 +515,10 @@ def test_warnings_are_a_line_for_people(tmp_path):
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path
     )
     assert (done.returncode, done.stderr) == (3, "warning: look at this\n")
+
+
+def test_space_lists_the_names_that_rates_are_by(call):
+    code, out, _ = call("space", "--parameters", "--samples", "10")
+    model = tiny()
+    assert code == 0 and "Reachable costs" not in out
+    assert all(name in out for name, _ in model.named_parameters())
