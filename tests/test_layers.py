@@ -14,6 +14,9 @@ ALLOWED: dict[str, set[str]] = {
     "run_folder": {"records", "recipe", "space"},
     "progress": set(),
     "plugins": set(),
+    "annotated": {"toml"},
+    "plugin_options": {"annotated", "toml"},
+    "slots": {"plugin_options", "search", "sharing", "tasks", "toml", "train", "zoo"},
     "nn": {"space"},
     "sharing": {"nn", "space"},
     "zoo": {"nn", "space"},
@@ -25,7 +28,7 @@ ALLOWED: dict[str, set[str]] = {
     "crews": set(),
     "evaluate": {"crews", "supernet", "nn", "space", "data", "tasks"},
     "recipe": {"shipped", "space", "toml"},
-    "recipe_keys": {"recipe", "toml"},
+    "recipe_keys": {"annotated", "recipe", "toml"},
     "shipped": {"toml"},
     "toml": set(),
     "train": {
@@ -40,13 +43,15 @@ ALLOWED: dict[str, set[str]] = {
     "rank": {"space", "run_folder"},
     "trust": {"records", "recipe", "run_folder"},
     "writing": {"records", "recipe", "run_folder"},
-    "tables": {"rank", "recipe", "recipe_keys", "run_folder", "shipped"},
+    "tables": {"plugin_options", "rank", "recipe", "recipe_keys", "run_folder", "shipped"},
     "report": {"space", "records", "recipe", "run_folder", "tables"},
-    "show": {"recipe_keys", "run_folder", "shipped", "tables"},
+    "show": {"plugin_options", "recipe_keys", "run_folder", "shipped", "tables"},
     "export": {"supernet", "nn", "space", "records", "data"},
 }
 EVERYTHING = {"pipeline", "runs", "cli", "notebook", "testing", "__init__", "__main__"}
 NO_TORCH = {
+    "annotated",
+    "plugin_options",
     "plugins",
     "space",
     "search",

@@ -41,7 +41,27 @@ def test_all_are_listed_with_what_their_heads_say(call):
     fair = listed[ROOT / "recipes" / "methods" / "fair.toml"]
     assert fair["name"] == "methods/fair" and fair["title"] == "Strict fairness on digits."
     assert fair["papers"] == ["arXiv:1907.01845"] and fair["slots"][1:] == ["search nsga2"]
-    assert call("recipes")[1].count("methods/") >= 10
+
+
+def test_the_list_has_a_line_for_each_and_can_be_searched(call):
+    lines = call("recipes")[1].splitlines()
+    listed = [line for line in lines if line.startswith("  ")]
+    assert len(listed) == len(FILES) and max(map(len, lines)) <= 120
+    assert lines.index("Whole runs:") < lines.index("One method each:")
+    found = call("recipes", "--find", "ARXIV:1907.01845")[1]  # by its paper, which the list omits
+    assert "methods/fair" in found and "methods/spos" not in found
+    code, out, _ = call("recipes", "--find", "sampler fair", "--json")
+    named = [row["name"] for row in json.loads(out)]
+    assert code == 0 and named == [
+        path.relative_to(ROOT / "recipes").with_suffix("").as_posix()
+        for path in FILES
+        if tomllib.loads(path.read_text()).get("sampler", {}).get("name") == "fair"
+    ]
+    table = call("recipes", "--find", "methods/fair", "--details")[1]
+    assert "1907.01845" in table and "methods/spos" not in table
+    code, _, err = call("recipes", "--find", "no such thing")
+    assert code == 2 and "no recipe speaks of that" in err
+    assert call("recipes", "fair", "--details")[0] == 2
 
 
 def test_one_is_printed_as_it_is_and_taken_by_its_name(call):

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from manyshot.slots import SLOTS
+
 ROOT = Path(__file__).parents[1]
 PAGE, README = ROOT / "docs" / "methods.md", ROOT / "README.md"
 MARKS = ("<!-- methods: written by python -m tools.methods -->", "<!-- end of methods -->")
@@ -26,28 +28,14 @@ MARKS = ("<!-- methods: written by python -m tools.methods -->", "<!-- end of me
 _NUMBER = r"(?:arXiv:\d{4}\.\d{4,5}|doi:10\.[^\s),]+|https://[^\s),]+)"
 
 
-@dataclass(frozen=True)
-class Slot:
-    """A slot with a table of plug-ins.
-
-    Attributes:
-        section: of a recipe, which names one of them.
-        table: where they are, as `module:attribute`.
-        suite: the class of tests that each has to pass; empty if there is none.
-    """
-
-    section: str
-    table: str
-    suite: str = ""
-
-
-SLOTS = (
-    Slot("sharing", "manyshot.sharing:SHARINGS", "SharingSuite"),
-    Slot("sampler", "manyshot.train.samplers:SAMPLERS", "SamplerSuite"),
-    Slot("shrink", "manyshot.train.shrinkers:SHRINKERS", "ShrinkerSuite"),
-    Slot("search", "manyshot.search.table:SEARCHERS", "SearcherSuite"),
-    Slot("finish.distillation", "manyshot.train.distilling:DISTILLERS"),
-)
+SUITES = {
+    "sharing": "SharingSuite",
+    "sampler": "SamplerSuite",
+    "shrink": "ShrinkerSuite",
+    "search": "SearcherSuite",
+    "finish.distillation": "",
+}
+"""The slots that are filled by methods, and the class of tests that each of these has to pass."""
 
 
 @dataclass(frozen=True)
@@ -185,13 +173,11 @@ def methods() -> list[Method]:
     """All methods, by slot."""
     listed = []
     for slot in SLOTS:
-        module, _, attribute = slot.table.partition(":")
-        table = getattr(importlib.import_module(module), attribute)
-        for name, plugin in table.items():
+        for name, plugin in slot.table.items() if slot.section in SUITES else ():
             plain = plugin.func if isinstance(plugin, functools.partial) else plugin
             names = frozenset({plain.__name__, f"{slot.section}: {name}"})
             keys = {f"{slot.section}.name": name}
-            listed.append(Method(slot.section, name, plain, keys, names, slot.suite))
+            listed.append(Method(slot.section, name, plain, keys, names, SUITES[slot.section]))
     listed += others()
     slots = list(dict.fromkeys(method.slot for method in listed))
     return sorted(listed, key=lambda method: slots.index(method.slot))

@@ -11,6 +11,8 @@ import typer
 
 import manyshot as ms
 from manyshot.recipe_keys import keys, sections
+from manyshot.slots import SLOTS
+from manyshot.tables.numbers import sentence
 
 FOLDER = Path(__file__).parents[1] / "docs" / "reference"
 MORE = {
@@ -26,7 +28,7 @@ MORE = {
 
 
 ORDER = (
-    *("run", "init", "recipe", "recipes", "space", "train", "search", "transfer"),
+    *("run", "init", "recipe", "recipes", "options", "space", "train", "search", "transfer"),
     *("export", "predict", "benchmark", "truth", "rank", "compare", "report"),
 )
 """Commands as the page has them."""
@@ -72,9 +74,8 @@ def recipe_page() -> str:
         "-m tools.reference` from the settings themselves. For images in folders without a named "
         "network, and for converted networks, some defaults are others; `recipe.toml` in a run's "
         "folder has all that it took.",
-        "What `options` may hold is said by the plug-in that they are of: `EvolutionOptions` and "
-        "its neighbours in [manyshot.search](search.md), `ShiftNASOptions` in "
-        "[manyshot.train](train.md), `KShot` in [manyshot.sharing](sharing.md).",
+        "What `options` may hold is said by the plug-in that they are of: [options of "
+        "plug-ins](options.md), or `manyshot options SECTION NAME`.",
     ]
     for section, about in sections().items():
         head = ["| key | value | default | meaning |", "|---|---|---|---|"]
@@ -86,6 +87,32 @@ def recipe_page() -> str:
         ]
         parts += [f"## [{section}]" if section else "## At the top", about]
         parts += ["\n".join([*head, *rows])] if rows else []
+    return "\n\n".join(parts) + "\n"
+
+
+def options_page() -> str:
+    """The page of all options of the plug-ins that come with manyshot."""
+    parts = [
+        "# Options of plug-ins",
+        "What a section of a recipe may name, and the `options` of each: `--set "
+        "sampler.name=sandwich --set sampler.options.random=3`. `manyshot options SECTION NAME` "
+        "prints the same, of your own `package.module:attribute` too. An unknown option, or a "
+        "value that is not allowed, is an error. What is whose is in [all "
+        "methods](../methods.md). Written by `python -m tools.reference` from types and "
+        "docstrings.",
+    ]
+    for slot in SLOTS:
+        parts.append(f"## [{slot.section}]")
+        for plugin in slot.plugins():
+            parts += [f"### {plugin.name}", plugin.summary]
+            rows = [
+                f"| `{option.name}` | {_cell(option.type)} | "
+                f"{f'`{_cell(option.default)}`' if option.default else 'not set'} | "
+                f"{_cell(sentence(option.words))} |"
+                for option in plugin.options
+            ]
+            head = ["| option | value | default | meaning |", "|---|---|---|---|"]
+            parts.append("\n".join([*head, *rows]) if rows else "It has no options.")
     return "\n\n".join(parts) + "\n"
 
 
@@ -123,7 +150,8 @@ def pages() -> dict[str, str]:
     """The text of every page of docs/reference/, by its name."""
     texts = {f"{name.removeprefix('manyshot.')}.md": module_page(name, names)
              for name, names in public().items()}  # fmt: skip
-    return texts | {"recipe.md": recipe_page(), "command_line.md": command_line()}
+    listed = {"recipe.md": recipe_page(), "options.md": options_page()}
+    return texts | listed | {"command_line.md": command_line()}
 
 
 def main() -> None:

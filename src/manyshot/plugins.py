@@ -118,7 +118,7 @@ def build(
         if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
     }
     offered = {key: value for key, value in context.items() if key in takes}
-    fields = _dataclass_of_options(plugin)
+    fields = dataclass_of_options(plugin)
     if fields is not None:
         allowed: Iterable[str] = [field.name for field in dataclasses.fields(fields)]
     elif takes_any:
@@ -129,7 +129,7 @@ def build(
         if option not in allowed:
             raise ValueError(
                 f"{kind} {name!r} has no option {option!r}; {nearest(option, allowed)}"
-                f"it has {', '.join(allowed) or 'none'}"
+                f"it has {', '.join(allowed) or 'none'}{_more(kind, name)}"
             )
     usual = {
         key: value
@@ -140,7 +140,7 @@ def build(
     needed = [key for key, parameter in takes.items() if parameter.default is parameter.empty]
     missing = [key for key in needed if key not in {*offered, *options, "options"}]
     if missing:
-        raise ValueError(f"{kind} {name!r} needs {', '.join(missing)}")
+        raise ValueError(f"{kind} {name!r} needs {', '.join(missing)}{_more(kind, name)}")
     try:
         if fields is not None:
             options = {"options": fields(**options)}
@@ -174,7 +174,7 @@ def look_up(kind: str, name: str, table: Mapping[str, Callable[..., Any]]) -> Ca
     if not (module and attribute):
         raise ValueError(
             f"unknown {kind} {name!r}; {nearest(name, table)}have {', '.join(sorted(table))}, or "
-            "give package.module:attribute"
+            f"give package.module:attribute{_more(kind)}"
         )
     try:
         with _working_folder_last():
@@ -187,6 +187,25 @@ def look_up(kind: str, name: str, table: Mapping[str, Callable[..., Any]]) -> Ca
             f"makes a {kind}"
         )
     return plugin
+
+
+SECTIONS = {
+    "network": "network",
+    "task": "task",
+    "sharing": "sharing",
+    "sampler": "sampler",
+    "shrinker": "shrink",
+    "searcher": "search",
+    "distiller": "finish.distillation",
+}
+"""The section of a recipe whose `name` and `options` are of plug-ins of a kind."""
+
+
+def _more(kind: str, *name: str) -> str:
+    """The command that explains, to end a message about a plug-in; nothing for another kind."""
+    if kind not in SECTIONS:
+        return ""
+    return f" (see {' '.join(('manyshot options', SECTIONS[kind], *name))})"
 
 
 @contextlib.contextmanager
@@ -207,7 +226,7 @@ def nearest(name: str, names: Iterable[str]) -> str:
     return f"did you mean {near[0]!r}? " if near else ""
 
 
-def _dataclass_of_options(plugin: Callable[..., Any]) -> type[Any] | None:
+def dataclass_of_options(plugin: Callable[..., Any]) -> type[Any] | None:
     """The dataclass that the parameter `options` is annotated with, if there is one."""
     if "options" not in inspect.signature(plugin).parameters:
         return None

@@ -1,30 +1,15 @@
-"""What every key of a recipe is: its type, its default, and the words that stand below it.
-
-Docstrings of attributes are not there at run time, so that they are read from the source of
-`manyshot.recipe`.
-"""
+"""What every key of a recipe is: its type, its default, and the words that stand below it."""
 
 from __future__ import annotations
 
-import ast
-import functools
-import inspect
-import itertools
-import types
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Any, get_args
 
-from pydantic.fields import FieldInfo
-
+from manyshot.annotated import bounds_in_words, one_paragraph, type_in_words, words_of
 from manyshot.plugins import nearest
 from manyshot.recipe import Recipe, RecipeError, Section
 from manyshot.toml import in_one_line
-
-_NAMES = {bool: "true or false", int: "whole number", float: "number", str: "text"}
-_SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
-_NO_BOUND = 10**9
-"""Bounds from here on only say that a number is not absurd."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +67,13 @@ def changes(settings: Recipe) -> list[tuple[Key, str]]:
 
 def sections() -> dict[str, str]:
     """What every section is about, by its name; of the top the name is empty."""
-    about = {"": _plain(Recipe.__doc__)}
+    about = {"": one_paragraph(Recipe.__doc__)}
     for name, of, _ in _sections():
         parent, _, key = name.rpartition(".")
         if name:
             # A training that is part of a section is told by what that says of it.
             above = next(kind for section, kind, _ in _sections() if section == parent)
-            about[name] = _words(above, key) or _plain(of.__doc__)
+            about[name] = words_of(above, key) or one_paragraph(of.__doc__)
     return about
 
 
@@ -98,31 +83,6 @@ def _check(section: str) -> None:
         raise RecipeError(
             f"a recipe has no section {section!r}; {nearest(section, names)}have {', '.join(names)}"
         )
-
-
-@functools.cache
-def _docstrings(section: type) -> dict[str, str]:
-    """What a class says below every attribute, by attribute."""
-    (node,) = ast.parse(inspect.getsource(section)).body
-    assert isinstance(node, ast.ClassDef)
-    said = {}
-    for line, below in itertools.pairwise(node.body):
-        is_said = isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
-        if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name) and is_said:
-            said[line.target.id] = _plain(below.value.value)  # type: ignore[attr-defined]
-    return said
-
-
-def _words(section: type[Section], field: str) -> str:
-    """What is said of a field, by the class or else by the nearest one that it extends."""
-    sections = (cls for cls in section.__mro__ if issubclass(cls, Section) and cls is not Section)
-    said = (_docstrings(cls).get(field) for cls in sections)
-    return next(filter(None, said), "")
-
-
-def _plain(text: str | None) -> str:
-    """A docstring as one paragraph."""
-    return " ".join((text or "").split())
 
 
 def _section_in(annotation: Any) -> type[Section] | None:
@@ -150,50 +110,7 @@ def _keys_of(name: str, section: type[Section], values: Section) -> Iterator[Key
             yield Key(
                 section=name,
                 key=info.alias or field,
-                type=_type(info.annotation, _bounds(info.metadata)),
+                type=type_in_words(info.annotation, bounds_in_words(info.metadata)),
                 default="" if default is None else in_one_line(default),
-                words=_words(section, field),
+                words=words_of(section, field),
             )
-
-
-def _bounds(metadata: Any) -> str:
-    """What numbers are allowed, as signs and numbers."""
-    # Limits in a type such as `Positive` come as those of a field, others one by one.
-    limits = [
-        limit
-        for item in metadata
-        for limit in (item.metadata if isinstance(item, FieldInfo) else [item])
-    ]
-    bounds = {
-        sign: value
-        for name, sign in _SIGNS.items()
-        for value in (getattr(limit, name, None) for limit in limits)
-        if value is not None and abs(value) < _NO_BOUND
-    }
-    if ">=" in bounds and bounds[">="] == bounds.get("<="):
-        return f"= {bounds['>=']:g}"
-    return " and ".join(f"{sign} {value:g}" for sign, value in bounds.items())
-
-
-def _type(annotation: Any, bounds: str = "") -> str:
-    """What a value may be, in words."""
-    origin, parts = get_origin(annotation), get_args(annotation)
-    if origin is Annotated:
-        return _type(parts[0], _bounds(parts[1:]))
-    if origin is Literal:
-        return ", ".join(in_one_line(value) for value in parts)
-    if origin in (Union, types.UnionType):
-        some = [_type(part) for part in parts if part is not type(None)]
-        return f"{' or '.join(some)} {bounds}".strip()
-    if origin is list:
-        return f"list of {_plural(_type(parts[0]))}"
-    if origin is dict:
-        return "table"
-    return f"{_NAMES.get(annotation, str(annotation))} {bounds}".strip()
-
-
-def _plural(kind: str) -> str:
-    for singular in ("whole number", "number", "text"):
-        if kind.startswith(singular):
-            return kind.replace(singular, f"{singular}s", 1)
-    return kind

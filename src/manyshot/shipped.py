@@ -37,6 +37,20 @@ class ShippedRecipe:
     time: str
     path: Path
 
+    @property
+    def group(self) -> str:
+        """What it is listed under."""
+        if self.name.startswith("methods/"):
+            return "One method each"
+        if self.name.startswith("imagenet_"):
+            return "ImageNet, with the settings of papers"
+        return "Whole runs"
+
+    def speaks_of(self, word: str) -> bool:
+        """Whether its name, title, method, papers or slots hold a word, small or large."""
+        said = (self.name, self.title, self.method, *self.papers, *self.slots)
+        return word.casefold() in "\n".join(said).casefold()
+
 
 def recipes_folder() -> Path:
     """Where recipes are: in the installed package, or beside it in a checkout.

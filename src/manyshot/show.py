@@ -7,9 +7,11 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
+from rich.console import Group
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from manyshot.plugin_options import Described
 from manyshot.recipe_keys import Key, sections
 from manyshot.run_folder import SUBNETS, Comparison, MovedRanking, Ranking, Result, SecondsRecord
 from manyshot.shipped import ShippedRecipe
@@ -100,6 +102,11 @@ def survey_tables(survey: dict[str, Any]) -> list[RichTable]:
     ]
 
 
+def parameters_table(survey: dict[str, Any]) -> RichTable:
+    """What `manyshot space --parameters` prints: a row per parameter of the network."""
+    return _drawn(space.parameters(survey["parameters"]), f"{survey['name']}: parameters")
+
+
 def latency_table(timings: Sequence[Mapping[str, Any]]) -> RichTable:
     """What `manyshot benchmark` prints."""
     return _drawn(files.latencies(timings), "Latency of exported files")
@@ -134,8 +141,65 @@ def keys_tables(keys: Sequence[Key]) -> list[RichTable]:
     ]
 
 
+def slots_tables(names: Mapping[str, Sequence[str]]) -> list[RichTable | Text]:
+    """What `manyshot options` prints: the slots of a recipe and the names of what fills them."""
+    return [
+        _drawn(settings.slots(names, sections()), "What fills the slots of a recipe"),
+        Text(
+            "manyshot options SLOT says what these are, manyshot options SLOT NAME what options "
+            "one has; NAME may be package.module:attribute of your own, as in a recipe. All else "
+            "that a recipe may set, such as [train], is in manyshot recipe --keys."
+        ),
+    ]
+
+
+def plugins_tables(slot: str, plugins: Sequence[Described]) -> list[RichTable | Text]:
+    """What `manyshot options SLOT` prints: a row per plug-in that comes with manyshot."""
+    return [
+        _drawn(settings.plugins(plugins), f"[{slot}] may have these names"),
+        Text(f"manyshot options {slot} NAME explains the options of one."),
+    ]
+
+
+def options_tables(slot: str, plugin: Described) -> list[RichTable | Text]:
+    """What `manyshot options SLOT NAME` prints: what a plug-in is, and a row per option."""
+    shown: list[RichTable | Text] = [_text(f"{plugin.about}\n")]
+    chosen = f"--set {slot}.name={plugin.name}"
+    if not plugin.options:
+        return [*shown, Text(f"It has no options. A run takes it by {chosen}")]
+    first = plugin.options[0]
+    return [
+        *shown,
+        _drawn(settings.options(plugin), f"Options of {slot} {plugin.name}"),
+        Text(
+            f"A run takes it by {chosen} and, for example, "
+            f"--set {slot}.options.{first.name}={first.default or 'VALUE'}"
+        ),
+    ]
+
+
+def recipes_list(recipes: Sequence[ShippedRecipe]) -> list[Group | Text]:
+    """What `manyshot recipes` prints: by groups a line per recipe, as wide as the screen."""
+    wide = max(len(recipe.name) for recipe in recipes)
+    lines = []
+    for group in dict.fromkeys(recipe.group for recipe in recipes):
+        lines.append(Text(f"{group}:", style="bold"))
+        for recipe in recipes:
+            if recipe.group == group:
+                line = f"  {recipe.name:<{wide}}  {recipe.title}"
+                lines.append(Text(line, no_wrap=True, overflow="ellipsis"))
+        lines.append(Text())
+    return [
+        Group(*lines),  # in which each keeps to its line
+        Text(
+            "manyshot run NAME runs one, manyshot recipes NAME prints it. --find WORD lists those "
+            "that speak of a method, a paper or a slot; --details has papers, slots and times."
+        ),
+    ]
+
+
 def recipes_table(recipes: Sequence[ShippedRecipe]) -> RichTable:
-    """What `manyshot recipes` prints: a row per recipe that comes with manyshot."""
+    """What `manyshot recipes --details` prints: a row per recipe with all that its head says."""
     return _drawn(settings.recipes(recipes), "Recipes that come with manyshot: manyshot run NAME")
 
 

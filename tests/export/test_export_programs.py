@@ -1,6 +1,7 @@
 """Exported programs: they compute the module's logits, anywhere, or there is no file."""
 
 import copy
+import logging
 import subprocess
 import sys
 import zipfile
@@ -225,3 +226,35 @@ def test_onnx_without_its_packages(missing, subnet, images, tmp_path, monkeypatc
     with pytest.raises(ImportError, match=r"pip install manyshot\[onnx\]"):
         to_onnx(subnet, images, tmp_path / "a.onnx")
     assert files(tmp_path) == []
+
+
+class Branches(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, x):
+        if x.mean() > 0.5:
+            x = x + 1
+        return self.head(x)
+
+
+def test_what_cannot_be_traced_is_said_in_a_sentence_and_no_graph_is_printed(tmp_path, capfd):
+    lines = Path(__file__).read_text().splitlines()
+    line = next(n for n, text in enumerate(lines, 1) if text.strip() == "if x.mean() > 0.5:")
+    with pytest.raises(ValueError, match=rf"by the values of tensors \(test_.*\.py, line {line}: "):
+        to_pt2(Branches(), torch.rand(3, 4), tmp_path / "branches.pt2")
+    out, err = capfd.readouterr()
+    assert (out, err) == ("", "")
+    assert not logging.getLogger("torch.fx.experimental.symbolic_shapes").disabled
+
+
+class Talks(nn.Module):
+    def forward(self, x):
+        print("words of its own", file=sys.stderr)
+        return x * 2
+
+
+def test_what_a_network_prints_while_it_is_traced_is_passed_on(tmp_path, capsys):
+    to_pt2(Talks(), torch.rand(3, 4), tmp_path / "talks.pt2")
+    assert "words of its own" in capsys.readouterr().err

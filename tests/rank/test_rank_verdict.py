@@ -139,6 +139,17 @@ def test_a_search_is_compared_with_its_random_networks():
     assert moved.improved is None
 
 
+def test_a_random_search_says_what_random_networks_show_of_it():
+    winners = [network("winner", BUDGETS[0], "0", 9, 0.9, 0.9)]
+    common = {"parts": {}, "chance": None, "within": None}
+    for kinds, said in ((("random",), True), (("largest",), False), ((), False)):
+        controls = [network(kind, BUDGETS[0], "1", 9, 0.5, 0.5) for kind in kinds]
+        words = verdict(TASK, winners, controls, [], **common, at_random=True).words
+        assert any("drew its networks at random" in sentence for sentence in words) is said
+        other = verdict(TASK, winners, controls, [], **common).words
+        assert not any("drew its networks" in sentence for sentence in other)
+
+
 def test_with_a_reward_a_search_is_compared_by_it():
     """The best scores of all, and still no better where the reward of a random one is higher."""
     winners, controls, parts = planted(0.0)

@@ -1,4 +1,4 @@
-"""Commands about recipes: init, recipe and recipes."""
+"""Commands about recipes: init, recipe, recipes and options."""
 
 from __future__ import annotations
 
@@ -81,26 +81,73 @@ def recipe_command(
 @command(
     "recipes",
     USING,
-    "manyshot recipes methods/fair",
+    "manyshot recipes --find DARTS",
 )
 def recipes_command(
     name: Annotated[
         str | None, typer.Argument(help="One of them, whose file is printed as it is.")
     ] = None,
+    find: Annotated[
+        str | None,
+        typer.Option(metavar="WORD", help="Those that speak of a method, a paper or a slot."),
+    ] = None,
+    details: Annotated[
+        bool, typer.Option("--details", help="With papers, slots and times.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """List the recipes that come with manyshot, or print one; manyshot run NAME runs it."""
     from manyshot.shipped import shipped, shipped_recipes
 
     if name is None:
-        from manyshot.show import recipes_table
+        from manyshot.show import recipes_list, recipes_table
 
-        have = shipped_recipes()
+        have = [r for r in shipped_recipes() if find is None or r.speaks_of(find)]
+        if not have:
+            raise typer.BadParameter(
+                f"--find {find!r}: no recipe speaks of that; manyshot recipes lists all"
+            )
         plain = [asdict(recipe) | {"path": str(recipe.path)} for recipe in have]
-        show(plain, as_json, lambda: [recipes_table(have)])
+        show(plain, as_json, lambda: [recipes_table(have)] if details else recipes_list(have))
         return
+    if find is not None or details:
+        raise typer.BadParameter("--find and --details are for the list: leave the name out")
     recipe = shipped(name)
     if as_json:
         show(asdict(recipe) | {"path": str(recipe.path)}, as_json, list)
     else:
         echo(recipe.path.read_text(encoding="utf-8").rstrip())
+
+
+@command(
+    "options",
+    USING,
+    "manyshot options search evolution",
+)
+def options_command(
+    slot: Annotated[
+        str | None, typer.Argument(help="A section of a recipe, such as sampler or search.")
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="What fills it: one of its names, or package.module:attribute."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Say what the slots of a recipe may hold, and what options each of these has."""
+    from manyshot.show import options_tables, plugins_tables, slots_tables
+    from manyshot.slots import SLOTS
+    from manyshot.slots import slot as slot_of
+
+    if slot is None:
+        names = {one.section: list(one.table) for one in SLOTS}
+        show(names, as_json, lambda: slots_tables(names))
+        return
+    chosen = slot_of(slot)
+    if name is None:
+        have = chosen.plugins()
+        plain = [asdict(plugin) for plugin in have]
+        show(plain, as_json, lambda: plugins_tables(chosen.section, have))
+        return
+    plugin = chosen.plugin(name)
+    show(asdict(plugin), as_json, lambda: options_tables(chosen.section, plugin))

@@ -166,15 +166,19 @@ def space_command(
     recipe: RecipePath = None,
     set_: Overrides = None,
     samples: Annotated[int, typer.Option(min=1, help="Uniform random architectures.")] = 20_000,
+    parameters: Annotated[
+        bool,
+        typer.Option("--parameters", help="Only the names of all parameters, which rates are by."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Show decisions, size, reachable costs, and how uniform sampling spreads over them."""
     settings = loaded(recipe, set_)
     from manyshot.pipeline import survey
-    from manyshot.show import survey_tables
+    from manyshot.show import parameters_table, survey_tables
 
-    survey_of_space = survey(settings, samples)
-    show(survey_of_space, as_json, lambda: survey_tables(survey_of_space))
+    found = survey(settings, samples)
+    show(found, as_json, lambda: [parameters_table(found)] if parameters else survey_tables(found))
 
 
 @command(

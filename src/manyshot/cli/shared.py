@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -25,7 +26,18 @@ app = typer.Typer(
 USING, RESEARCH = "Using", "Research"
 """The panels of the help: what everybody needs, and what shows how far results can be trusted."""
 _VERBS = (
-    *("run", "init", "recipe", "recipes", "space", "export", "predict", "benchmark", "report"),
+    *(
+        "run",
+        "init",
+        "recipe",
+        "recipes",
+        "options",
+        "space",
+        "export",
+        "predict",
+        "benchmark",
+        "report",
+    ),
     *("train", "search", "transfer", "truth", "rank", "compare"),
 )
 """In the order of the help."""
@@ -238,6 +250,8 @@ def print_tables(*tables: Any) -> None:
         return
     from rich.console import Console
 
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a docstring's θ, where the terminal has none
     console = Console(width=None if sys.stdout.isatty() else 120)
     for table in tables:
         console.print(table)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import importlib
 import inspect
 import io
+import logging
 import os
+import sys
 import tempfile
+import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.utils import _pytree as pytree
 
 from manyshot import records
@@ -324,7 +329,11 @@ def _prepared(module: nn.Module, example: Inputs) -> tuple[nn.Module, Inputs]:
 
 
 def _traced(module: nn.Module, example: Inputs) -> torch.export.ExportedProgram:
-    """The program of `module` for any batch size, without values of the example or source paths."""
+    """The program of `module` for any batch size, without values of the example or source paths.
+
+    Raises:
+        ValueError: if its forward goes another way by values that it computes.
+    """
     # Two rows, because a batch of one would be taken for a constant; zeros, because the exported
     # file keeps the traced inputs.
     batch = batch_of(example)
@@ -332,13 +341,45 @@ def _traced(module: nn.Module, example: Inputs) -> torch.export.ExportedProgram:
         pytree.tree_map(lambda v: _zeros(v) if is_batched(v, batch) else v, example)
     )
     free = _free_batch(module, example, torch.export.Dim("batch"))
-    with torch.no_grad():
-        program = torch.export.export(module, args, kwargs, dynamic_shapes=free)
+    try:
+        with torch.no_grad(), _without_graphs():
+            program = torch.export.export(module, args, kwargs, dynamic_shapes=free)
+    except GuardOnDataDependentSymNode as error:
+        raise ValueError(
+            f"its forward decides by the values of tensors{_place(error)}, and a program goes one "
+            "way whatever the values are: compute both ways and choose by torch.where"
+        ) from error
     for graph in program.graph_module.modules():
         if isinstance(graph, torch.fx.GraphModule):
             for node in graph.graph.nodes:
                 node.meta.pop("stack_trace", None)
     return program
+
+
+@contextlib.contextmanager
+def _without_graphs() -> Iterator[None]:
+    """Torch prints the graph of what it cannot trace, and logs besides; here the error says it all.
+
+    What is printed on standard error while a network is traced is passed on if that succeeds.
+    """
+    log = logging.getLogger("torch.fx.experimental.symbolic_shapes")
+    was_disabled, log.disabled = log.disabled, True
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(printed):
+            yield
+        sys.stderr.write(printed.getvalue())
+    finally:
+        log.disabled = was_disabled
+
+
+def _place(error: BaseException) -> str:
+    """Where in a network's own code an error comes from, to end a sentence; empty if unknown."""
+    libraries = [Path(str(package.__file__)).parent for package in (torch, records)]
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if not any(Path(frame.filename).is_relative_to(folder) for folder in libraries):
+            return f" ({Path(frame.filename).name}, line {frame.lineno}: {frame.line})"
+    return ""
 
 
 def _zeros(value: Tensor) -> Tensor:

@@ -37,6 +37,10 @@ CONFIDENCE = 0.95
 BY_REWARD = (
     "Winners were chosen by a reward, of their scores and a cost, and are compared by scores alone."
 )
+AT_RANDOM = (
+    "The search itself drew its networks at random: by what winners beat random networks, the "
+    "supernet's scores chose well among them."
+)
 KINDS: dict[ControlKind, str] = {
     "largest": "the largest networks within their budgets",
     "random": "random networks within their budgets",
@@ -120,6 +124,7 @@ def verdict(
     parts: Parts,
     chance: float | None,
     within: Mapping[str, Iterable[str]] | None,
+    at_random: bool = False,
 ) -> VerdictRecord:
     """What a run says of its own result.
 
@@ -132,6 +137,7 @@ def verdict(
         chance: what guessing scores on the validation images; None if that is not known.
         within: for each budget the architectures among `drawn` that are within it; None if their
             scores are of other weights than the winners', or the search drew all it looked at.
+        at_random: whether the search drew all that it looked at at random.
     """
     fitness = [task.fitness_of(line.proxy_score, line.proxy_loss) for line in drawn]
     measured = VerdictRecord.of(
@@ -155,6 +161,8 @@ def verdict(
     worth, words = _judged(measured, task, len(winners), by_reward=by_reward)
     if by_reward:
         words.append(BY_REWARD)
+    if at_random and "random" in measured.controls:
+        words.append(AT_RANDOM)
     return measured.model_copy(update={"worth": worth, "words": tuple(words)})
 
 

@@ -81,7 +81,8 @@ class TrainingSettings(OptimiserSettings):
     rates: dict[str, Annotated[float, Field(gt=0)]] = {}
     """Factors of the rate, by patterns of names of parameters or of modules that hold them, such as
     `{ "chain.0" = 0.1 }`; the first pattern that fits a parameter counts. One that fits none is an
-    error, but in a winner that does not have all of the largest network's layers."""
+    error, but in a winner that does not have all of the largest network's layers. `manyshot space
+    RECIPE --parameters` lists the names."""
     drop_path: float | None = Field(default=None, ge=0, lt=1)
     """Stochastic depth, for networks whose residual branches hold a `ms.nn.DropPath`, as those of
     the zoo do: in training the deepest is left out for a sample with this probability, those before

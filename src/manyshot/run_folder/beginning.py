@@ -150,9 +150,19 @@ class LatencyRecord(Record):
     check: LatencyCheckRecord
 
 
-RunPart = Literal["preparation", "latency", "training", "search", "finishing", "tests", "exports"]
-"""A part of a run whose seconds are counted; preparation is all that comes before training: reading
-the images, making the network, timing steps and trying formats."""
+RunPart = Literal[
+    "preparation",
+    "estimate",
+    "formats",
+    "latency",
+    "training",
+    "search",
+    "finishing",
+    "tests",
+    "exports",
+]
+"""A part of a run whose seconds are counted. Before training come preparation, which is reading the
+images and making the network, the estimate, which times steps, and trying formats."""
 
 
 class SecondsRecord(Record):

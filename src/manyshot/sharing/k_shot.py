@@ -107,7 +107,7 @@ class KShot(nn.Module):
         warm_frac: the share of the steps with uniform codes, in [0, 1], by default 0.05 for learnt
             codes and independent slices, else 0. With equal slices it is how long one copy trains
             before the K slices inherit it, also under one-hot and random codes.
-        chunks: `m`, the number of plans in a code step, one per chunk of the batch.
+        m: the number of plans in a code step, one per chunk of the batch; kept as `chunks`.
         hidden: the hidden units of the simplex-net (see there).
         tau: the temperature of its softmax.
         last_std: the standard deviation of the weights of its last layer; by default 0.01, for

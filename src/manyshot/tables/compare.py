@@ -20,6 +20,7 @@ from manyshot.run_folder import (
     Statistic,
 )
 from manyshot.tables import numbers
+from manyshot.tables.run import PARTS
 from manyshot.tables.table import Table
 
 IMAGES = "images"
@@ -222,7 +223,10 @@ def spent(comparison: Comparison) -> Table:
                 "Images": numbers.count(method.images),
                 **{f"MACs of {part}": numbers.count(number) for part, number in macs.items()},
                 "MACs": numbers.count(total),
-                **{f"Time of {part}": _seconds(number) for part, number in seconds.items()},
+                **{
+                    f"Time of {PARTS.get(part, part)}": _seconds(number)
+                    for part, number in seconds.items()
+                },
             }
         )
     note = (

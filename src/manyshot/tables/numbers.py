@@ -50,6 +50,13 @@ def score(value: float | None, is_share: bool, digits: int = 1) -> str:
     return _signed(f"{value:.4g}")
 
 
+def difference(value: float | None, is_share: bool) -> str:
+    """A difference of two values of a metric: of shares in points, `−1.19 points`, `0.04567`."""
+    if value is None or not is_share:
+        return score(value, is_share)
+    return f"{_signed(f'{100 * value:.2f}')}{_NO_BREAK}points"
+
+
 def bounds(interval: tuple[float, float] | None, is_share: bool) -> str:
     """The bounds of an interval, in percent of a share: `91.2–95.0`, `−2.1 to 0.3`."""
     if interval is None:

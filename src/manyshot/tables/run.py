@@ -37,12 +37,20 @@ STAGES = {
 """What the stages that forward images are called."""
 
 
+PARTS = {
+    "preparation": "images and network",
+    "estimate": "timing steps",
+    "formats": "trying formats",
+}
+"""What the parts of a run are called, where that is not their name on record."""
+
+
 def took(record: SecondsRecord) -> str:
     """How long the parts of a run took, in the order of a run."""
     parts = [
-        f"{name} {numbers.seconds(record.seconds[name])}"
+        f"{PARTS.get(name, name)} {numbers.seconds(record.seconds[name])}"
         for name in get_args(RunPart)
-        if name in record.seconds
+        if record.seconds.get(name)
     ]
     return f"It took {numbers.seconds(sum(record.seconds.values()))}: {', '.join(parts)}."
 
@@ -98,14 +106,17 @@ def measures(verdict: VerdictRecord, task: TaskRecord) -> Table:
         ("τ of their order by two halves of the validation images", _two(verdict.halves_tau)),
         ("τ of their order with that by MACs", _two(verdict.macs_tau)),
         ("τ of their order with that by parameters", _two(verdict.params_tau)),
-        ("Their standard deviation", _spread(verdict.spread, task)),
-        ("Standard error of one of them", _spread(verdict.error, task)),
+        ("Standard deviation of their scores", _spread(verdict.spread, task)),
+        ("Standard error of one score", _spread(verdict.error, task)),
         ("Networks finished", numbers.whole(verdict.finished)),
         ("τ of the supernet's order with test scores", _two(verdict.proxy_test_tau)),
         ("τ of the order by MACs with test scores", _two(verdict.macs_test_tau)),
     ]
     rows += [
-        (f"Winners over {kind} networks, mean of {found.budgets}", _gain(found, task))
+        (
+            f"Winners over {kind} networks, mean of {numbers.plural(found.budgets, 'budget')}",
+            _gain(found, task),
+        )
         for kind, found in verdict.controls.items()
     ]
     table = [{"What": what, "Value": value} for what, value in rows if value != numbers.UNDEFINED]
@@ -118,12 +129,11 @@ def _two(value: float | None) -> str:
 
 def _spread(value: float | None, task: TaskRecord) -> str:
     """A difference of what networks rank by, which are losses or scores."""
-    is_share = task.metric.share and task.fitness == "metric"
-    return numbers.score(value, is_share, 2)
+    return numbers.difference(value, task.metric.share and task.fitness == "metric")
 
 
 def _gain(found: Difference, task: TaskRecord) -> str:
-    gain = numbers.score(found.value, task.metric.share, 2)
+    gain = numbers.difference(found.value, task.metric.share)
     if found.low is None or found.high is None:
         return gain
     return f"{gain} ({numbers.bounds((found.low, found.high), task.metric.share)})"

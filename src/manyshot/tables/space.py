@@ -84,3 +84,12 @@ def histogram(cost: Mapping[str, Any]) -> Table:
         for low, number in zip(cost["edges"], cost["histogram"], strict=False)
     ]
     return Table(rows, ("",))
+
+
+def parameters(listed: Sequence[Mapping[str, Any]]) -> Table:
+    """The names and shapes of the parameters of a network."""
+    rows = [
+        {"Name": one["name"], "Shape": "x".join(map(str, one["shape"])) or "scalar"}
+        for one in listed
+    ]
+    return Table(rows, ("Name", "Shape"), ("Name",))

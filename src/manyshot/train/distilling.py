@@ -86,7 +86,12 @@ class MeanOfTeachers:
 
     @checked
     def __init__(self, *, temperature: AboveZero = 1.0, labels: Probability = 0.0) -> None:
-        """Learns at a temperature, and labels with this share."""
+        """Says how it learns.
+
+        Args:
+            temperature: T, of the softened predictions.
+            labels: s, the share of the loss against the labels.
+        """
         self.temperature, self.labels = temperature, labels
 
     def check(self, task: Task, teachers: int) -> None:
@@ -129,7 +134,14 @@ class AEKD:
         weight: AboveZero = 0.9,
         bound: Probability = 0.6,
     ) -> None:
-        """Sets the temperature, both factors of the loss, and the largest factor of a teacher."""
+        """Says how it learns and weighs.
+
+        Args:
+            temperature: T, of the softened predictions.
+            labels: the factor of the loss against the labels.
+            weight: the factor of all that the teachers say.
+            bound: the largest factor of one teacher, before lengths divide them.
+        """
         self.temperature, self.labels = temperature, labels
         self.weight, self.bound = weight, bound
 

@@ -180,7 +180,8 @@ def check_rates(
             raise ValueError(
                 f"rates: {pattern!r} fits no parameter of this network; {near}it has "
                 f"{', '.join(names[:3])} and others ({len(names)} in all). A pattern is of a whole "
-                "name, or of the module that holds it, such as 'chain.0' or 'chain.*.bias'"
+                "name, or of the module that holds it, such as 'chain.0' or 'chain.*.bias'; "
+                "manyshot space RECIPE --parameters lists all names"
             )
 
 

@@ -201,6 +201,7 @@ def judged(
             ]
             for limit in ws.limits()
         },
+        at_random=ws.recipe.search.name == "random",
     )
 
 

@@ -93,7 +93,8 @@ def begin(
     clock = Clock()
     with clock.part("preparation"):
         ws, accelerator = _prepared(recipe, folder, progress, trained, source)
-        minutes = minutes_of(ws.recipe)
+    minutes = minutes_of(ws.recipe)
+    with clock.part("estimate"):
         ws = with_lengths(ws, accelerator, folder, progress)
         if trained is None:
             foretell(ws, accelerator, folder, progress, whole=whole, workers=workers)
@@ -105,8 +106,9 @@ def begin(
         describe_space(ws, folder, minutes)
         begun = None
         if not RunFolder(folder).has_begun:
-            with clock.part("preparation"):
+            with clock.part("formats"):
                 try_formats(ws, progress)
+            with clock.part("latency"):
                 latency.check_measurable(ws, progress)
             begun = clock.seconds
         ws = replace(ws, clock=Clock(RunFolder(folder).seconds_file, begun=begun))

@@ -19,6 +19,7 @@ BINS = 12
 def survey(recipe: Recipe, samples: int) -> dict[str, Any]:
     """Decisions, size, the reachable range of each cost, and a histogram of uniform sampling.
 
+    Beside them the parameters of the network, by the names that `train.rates` are by.
     Of a network that was converted also what varies, and what does not and why.
     Latency is measured only if a budget of the recipe is in milliseconds.
     """
@@ -56,5 +57,9 @@ def survey(recipe: Recipe, samples: int) -> dict[str, Any]:
         "size": space.size,
         "decisions": [{"name": d.name, "options": list(d.options)} for d in space.decisions],
         "costs": costs,
+        "parameters": [
+            {"name": name, "shape": list(parameter.shape)}
+            for name, parameter in ws.net.model.named_parameters()
+        ],
         "conversion": None if conversion is None else conversion.plain(),
     }

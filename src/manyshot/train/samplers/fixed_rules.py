@@ -32,7 +32,12 @@ class Uniform(_OfAView):
 
     @checked
     def __init__(self, space: SearchSpace, *, paths: Positive = 1) -> None:
-        """`paths` architectures per step; SPOS has one."""
+        """A sampler of `space`.
+
+        Args:
+            space: the space.
+            paths: architectures per step; SPOS has one.
+        """
         self.space, self.paths = space, paths
 
     def plan(self, rng: np.random.Generator, step: int) -> Plan:
@@ -85,7 +90,13 @@ class Sandwich(_OfAView):
 
     @checked
     def __init__(self, space: SearchSpace, *, random: NotNegative = 2, distil: bool = True) -> None:
-        """`random` architectures beside the two ends."""
+        """A sampler of `space`.
+
+        Args:
+            space: the space.
+            random: uniform architectures per step, beside the largest and the smallest.
+            distil: whether all but the largest learn from its predictions, and not from labels.
+        """
         self.space, self.random, self.distil = space, random, distil
 
     def plan(self, rng: np.random.Generator, step: int) -> Plan:

@@ -1,0 +1,132 @@
+"""What annotations and docstrings say of a value: its type in words, and what it does."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import inspect
+import re
+import sys
+import types
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic.fields import FieldInfo
+
+from manyshot.toml import in_one_line
+
+_NAMES = {bool: "true or false", int: "whole number", float: "number", str: "text"}
+_SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+_NO_BOUND = 10**9
+"""Bounds from here on only say that a number is not absurd."""
+_ENTRY = re.compile(r"\*{0,2}(\w+)(?: \([^)]*\))?: +(.*)")
+"""A line of a docstring that begins to describe an argument, such as `paths: how many.`"""
+
+
+def type_in_words(annotation: Any, bounds: str = "") -> str:
+    """What a value may be, such as `whole number >= 1`; None among others is left out.
+
+    Args:
+        annotation: the type, or its name where that cannot be looked up.
+        bounds: what `bounds_in_words` says of it.
+    """
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return type_in_words(parts[0], bounds_in_words(parts[1:]))
+    if origin is Literal:
+        return ", ".join(in_one_line(value) for value in parts)
+    if origin in (Union, types.UnionType):
+        some = [type_in_words(part) for part in parts if part is not type(None)]
+        return f"{' or '.join(some)} {bounds}".strip()
+    if origin in (list, Sequence):
+        return f"list of {_plural(type_in_words(parts[0]))}"
+    if origin in (dict, Mapping):
+        return "table"
+    if origin is Callable:
+        return "function"
+    if annotation in (Any, inspect.Parameter.empty):
+        return ""
+    name = _NAMES.get(annotation) or inspect.formatannotation(annotation).rpartition(".")[2]
+    return f"{name} {bounds}".strip()
+
+
+def bounds_in_words(metadata: Any) -> str:
+    """What numbers are allowed, as signs and numbers, by the metadata of a field or a type."""
+    # Limits in a type such as `Positive` come as those of a field, others one by one.
+    limits = [
+        limit
+        for item in metadata
+        for limit in (item.metadata if isinstance(item, FieldInfo) else [item])
+    ]
+    bounds = {
+        sign: value
+        for name, sign in _SIGNS.items()
+        for value in (getattr(limit, name, None) for limit in limits)
+        if value is not None and abs(value) < _NO_BOUND
+    }
+    if ">=" in bounds and bounds[">="] == bounds.get("<="):
+        return f"= {bounds['>=']:g}"
+    return " and ".join(f"{sign} {value:g}" for sign, value in bounds.items())
+
+
+def _plural(kind: str) -> str:
+    for singular in ("list", "whole number", "number", "text"):
+        if kind.startswith(singular):
+            return kind.replace(singular, f"{singular}s", 1)
+    return kind
+
+
+def words_of(section: type, field: str) -> str:
+    """What stands below a field, in its class or the nearest that this extends; else nothing."""
+    said = (_below_fields(cls.__module__).get(cls.__name__, {}) for cls in section.__mro__)
+    return next((fields[field] for fields in said if fields.get(field)), "")
+
+
+@functools.cache
+def _below_fields(module: str) -> dict[str, dict[str, str]]:
+    """What a module says below every attribute of its classes, by class and attribute.
+
+    Docstrings of attributes are not there at run time, so that they are read from the source. A
+    module without source says nothing.
+    """
+    try:
+        source = inspect.getsource(sys.modules[module])
+    except (OSError, TypeError):
+        return {}
+    found: dict[str, dict[str, str]] = {}
+    for node in ast.parse(source).body:
+        if not isinstance(node, ast.ClassDef):
+            continue
+        said = found.setdefault(node.name, {})
+        for line, below in zip(node.body, node.body[1:], strict=False):
+            is_said = isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
+            if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name) and is_said:
+                said[line.target.id] = one_paragraph(below.value.value)  # type: ignore[attr-defined]
+    return found
+
+
+def entries(docstring: str, *titles: str) -> dict[str, str]:
+    """What a docstring of Google's style says of each name below titles such as `Args`."""
+    found: dict[str, str] = {}
+    name, inside = "", False
+    for line in inspect.cleandoc(docstring).splitlines():
+        if line and not line.startswith(" "):
+            inside = line.removesuffix(":") in titles and line.endswith(":")
+        elif inside and line:
+            begins = _ENTRY.fullmatch(line[4:]) if line[4:5] != " " else None
+            if begins:
+                name = begins[1]
+            text = begins[2] if begins else line.strip()
+            found[name] = f"{found.get(name, '')} {text}".strip()
+    found.pop("", None)
+    return found
+
+
+def summary(docstring: str | None) -> str:
+    """The first paragraph of a docstring, in one line."""
+    return one_paragraph((docstring or "").strip().partition("\n\n")[0])
+
+
+def one_paragraph(text: str | None) -> str:
+    """A docstring in one line."""
+    return " ".join((text or "").split())

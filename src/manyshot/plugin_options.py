@@ -1,0 +1,116 @@
+"""What the options of a plug-in are, ours or anybody's, by its types and its docstrings."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import typing
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from manyshot.annotated import entries, one_paragraph, summary, type_in_words, words_of
+from manyshot.plugins import dataclass_of_options
+from manyshot.toml import in_one_line
+
+NEEDED = "needed"
+"""The default of an option that has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """An option of a plug-in.
+
+    Attributes:
+        name: its key below `options`.
+        type: what it may be, in words; empty if no annotation says so.
+        default: as TOML; empty if it is not set, and `needed` if it must be.
+        words: what it does; empty if no docstring says so.
+    """
+
+    name: str
+    type: str
+    default: str
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A plug-in.
+
+    Attributes:
+        name: what a recipe calls it.
+        summary: what it is, the beginning of its docstring.
+        about: all that its docstring says before lists of arguments.
+        options: its options, in order.
+    """
+
+    name: str
+    summary: str
+    about: str
+    options: tuple[Option, ...]
+
+
+def described(name: str, plugin: Callable[..., Any], offered: Collection[str]) -> Described:
+    """What a plug-in says of itself.
+
+    Args:
+        name: what a recipe calls it.
+        plugin: the class, or the function that makes it.
+        offered: parameters that it is given by its kind, which are no options.
+    """
+    text = inspect.getdoc(plugin) or ""
+    paragraphs = (part for part in text.split("\n\n") if not part.startswith(_LISTS))
+    about = "\n\n".join(one_paragraph(part) for part in paragraphs)
+    return Described(name, summary(text), about, tuple(_options(plugin, offered)))
+
+
+_LISTS = ("Args:", "Attributes:", "Raises:", "Returns:")
+
+
+def _options(plugin: Callable[..., Any], offered: Collection[str]) -> Iterator[Option]:
+    fields = dataclass_of_options(plugin)
+    if fields is not None:
+        yield from _fields(fields)
+        return
+    said = entries(inspect.getdoc(plugin) or "", "Args", "Attributes")
+    if inspect.isclass(plugin):
+        said |= entries(inspect.getdoc(plugin.__init__) or "", "Args")
+    for name, parameter in _parameters(plugin).items():
+        if name in offered or parameter.kind in _ANY:
+            continue
+        default = NEEDED if parameter.default is parameter.empty else _as_toml(parameter.default)
+        yield Option(name, type_in_words(parameter.annotation), default, said.get(name, ""))
+
+
+_ANY = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+def _parameters(plugin: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    try:
+        return dict(inspect.signature(plugin, eval_str=True).parameters)
+    except NameError:  # annotated with what is imported for type checkers alone
+        return dict(inspect.signature(plugin).parameters)
+
+
+def _fields(options: type[Any]) -> Iterator[Option]:
+    try:
+        types = typing.get_type_hints(options, include_extras=True)
+    except NameError:
+        types = inspect.get_annotations(options)
+    said = entries(inspect.getdoc(options) or "", "Args", "Attributes")
+    for field in dataclasses.fields(options):
+        if field.default_factory is not dataclasses.MISSING:
+            default = _as_toml(field.default_factory())
+        else:
+            default = NEEDED if field.default is dataclasses.MISSING else _as_toml(field.default)
+        words = words_of(options, field.name) or said.get(field.name, "")
+        yield Option(field.name, type_in_words(types[field.name]), default, words)
+
+
+def _as_toml(value: Any) -> str:
+    """A default as a recipe would have it; of what no recipe can hold, what Python shows."""
+    try:
+        return "" if value is None else in_one_line(value)
+    except TypeError:
+        return repr(value)
