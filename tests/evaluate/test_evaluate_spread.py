@@ -13,62 +13,13 @@ import torch
 from joblib.externals import loky
 
 import manyshot as ms
-from manyshot.crews import TRIES, Crew, Kept, Lacking, LocalCrew, _Held, _pickled, gpu_of
+from manyshot.crews import TRIES, Kept, Lacking, LocalCrew, _Held, _pickled, gpu_of
 from manyshot.data.own import OwnSet
 from manyshot.evaluate import Population, Spread
 from manyshot.evaluate.spread import REMEMBERED
 from manyshot.sharing import KShot
 from manyshot.train.checkpoint import digest
-
-
-class Lost(Exception):
-    """A worker has ended."""
-
-
-class Pretended(Crew):
-    """Workers in this process, each of which gets pickled tasks and has pickled results."""
-
-    lost = (Lost,)
-
-    def __init__(self, count, loses=()):
-        super().__init__(count)
-        self.loses, self.asked, self.sent, self.holds = set(loses), [], [], {}
-
-    def _pack(self, packed):
-        self.sent.append(packed)
-        return packed
-
-    def _begin(self, worker):
-        self.holds[worker] = _Held()
-        return self._forgotten(None)
-
-    def _submit(self, worker, work, needed, task):
-        self.asked.append((worker, task))
-        if len(self.asked) in self.loses:
-            return self._forgotten(Lost("killed"))
-        parts = {name: (lambda p=packed: p) for name, (_, packed) in self._packed.items()}
-        try:
-            result = self.holds[worker].do(work, needed, parts, cloudpickle.loads(
-                cloudpickle.dumps(task)))  # fmt: skip
-        except Exception as error:
-            return self._forgotten(error)
-        done = self._forgotten(None)
-        done.result = lambda: cloudpickle.loads(cloudpickle.dumps(result))
-        return done
-
-    def _forgotten(self, error):
-        future = Future()
-        if error is None:
-            future.set_result(None)
-        else:
-            future.set_exception(error)
-        return future
-
-    def _end(self, worker):
-        del self.holds[worker]
-
-    def _forget(self, worker):
-        self.holds[worker] = _Held()
+from pretended_crew import Pretended
 
 
 @pytest.fixture(scope="module")

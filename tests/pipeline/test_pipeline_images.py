@@ -12,6 +12,7 @@ from kills import EVERY, left_by_kills
 from manyshot import records
 from manyshot.cli import main
 from manyshot.pipeline import Workspace, train_only, truth
+from manyshot.pipeline.stages import alone
 from manyshot.pipeline.stages import finish as finishing
 from manyshot.pipeline.stages import train as training
 from manyshot.pipeline.stages.score import Images
@@ -81,7 +82,7 @@ def nothing_is_trained_or_scored(monkeypatch):
     def refused(*args, **kwargs):
         raise AssertionError("done again")
 
-    for module, name in ((finishing, "fit"), (training, "fit"), (ms.evaluate, "score")):
+    for module, name in ((alone, "fit"), (training, "fit"), (ms.evaluate, "score")):
         monkeypatch.setattr(module, name, refused)
 
 

@@ -84,7 +84,7 @@ def begin(
         source: the folder of a run whose supernet is moved to the recipe's images; see
             `transfer_recipe`.
         whole: whether a search follows, of which an estimate is shown too.
-        workers: how many score its candidates.
+        workers: how many score its candidates, and finish its networks.
 
     Raises:
         RecordError: if `trained` has no supernet, or `folder` holds another run.
