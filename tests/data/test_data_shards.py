@@ -218,7 +218,7 @@ def test_endings_begin_at_the_first_dot_and_links_are_told(shards):
 
 @pytest.mark.filterwarnings("ignore:images in:UserWarning")
 def test_all_kinds_of_images_and_names_are_those_of_the_folder(tmp_path):
-    """16 bits, CMYK, GIF, grey and transparent; names that are no UTF-8, or have a line break."""
+    """16 bits, CMYK, transparent, a GIF; names that are no UTF-8, or have a line break."""
     rng, folder = np.random.default_rng(0), tmp_path / "folder"
     kinds = {
         "deep.png": Image.fromarray(rng.integers(0, 2**16, (9, 9)).astype(np.uint16)),
@@ -239,7 +239,7 @@ def test_all_kinds_of_images_and_names_are_those_of_the_folder(tmp_path):
     options = {"image_size": 8, "validation": 2, "seed": 2, "memory": 0}
     whole = load("folder", root=folder, **options)
     pieces = load("shards", root=tmp_path / "shards", **options)
-    assert len(pieces.train) == 8
+    assert len(pieces.train) == len(whole.train) == 2 * 4 - 2  # a GIF is none of the formats
     assert all(
         torch.equal(whole.train.read(i), pieces.train.read(i)) for i in range(len(whole.train))
     )
