@@ -14,8 +14,9 @@ from manyshot.run_folder import RunFolder
 from pipeline_runs import Stages, lines, run, small, timeless
 from pretended_crew import Lost, Pretended, helped
 
-LONGER = ("finish.training.epochs=3", "controls.random=1")
+LONGER = ("finish.training.epochs=3", "controls.random=1", "controls.largest=true")
 """Of so few images six steps for a network, and a checkpoint at each."""
+STEPS = 6
 
 
 @pytest.fixture
@@ -47,7 +48,8 @@ def test_a_lost_worker_is_followed_by_one_that_goes_on_from_its_checkpoint(
     base, one, tmp_path, monkeypatch
 ):
     asked, lost = tmp_path / "asked", tmp_path / "lost"
-    own = Lessons.of
+    own, winners = Lessons.of, {winner["arch"] for winner in one[1]["winners"]}
+    here = STEPS * (len(winners) == 1)  # of a single winner the main process takes care itself
 
     def dangerous(*args, **kwargs):
         class Dangerous(ms.tasks.Classification):
@@ -56,7 +58,7 @@ def test_a_lost_worker_is_followed_by_one_that_goes_on_from_its_checkpoint(
             def loss(self, outputs, targets):
                 with asked.open("ab") as file:
                     file.write(b".")
-                if asked.stat().st_size == 5 and not lost.exists():
+                if asked.stat().st_size == here + 5 and not lost.exists():
                     lost.touch()
                     raise Lost("killed")
                 return super().loss(outputs, targets)
@@ -71,9 +73,9 @@ def test_a_lost_worker_is_followed_by_one_that_goes_on_from_its_checkpoint(
     finished = [task for _, task in crew.asked if isinstance(task, Asked)]
     networks = {task.beginner.text for task in finished}
     assert lost.exists() and len(finished) == len(networks) + 1 >= 4
-    assert asked.stat().st_size == 6 * len(networks) + 1  # one step was done again
+    assert asked.stat().st_size == here + STEPS * len(networks) + 1  # one step was done again
     bars = [(total, counts[-1]) for name, total, counts in stages.seen if name == "finish"]
-    assert sum(total for total, _ in bars) == 6 * len(networks)
+    assert sum(total for total, _ in bars) == here + STEPS * len(networks)
     assert all(last == total for total, last in bars)
 
 
@@ -112,4 +114,4 @@ def test_a_worker_that_does_not_see_the_folder_sends_its_records(base, tmp_path,
     assert (answer.log is None) is seen and records.count("\n") == 2
     before = ws.net.extract(arch).state_dict()
     assert answer.state.keys() == before.keys()
-    assert not torch.equal(answer.state["classifier.weight"], before["classifier.weight"])
+    assert not any(torch.equal(answer.state[name], before[name]) for name in before)
