@@ -12,7 +12,7 @@ import pytest
 from manyshot.crews import LocalCrew
 from manyshot.evaluate.spread import Portion
 from manyshot.pipeline.stages.alone import Asked
-from manyshot.pipeline.workers import Processes, Ray, check_workers
+from manyshot.pipeline.workers import BEGINNINGS, Processes, Ray, check_workers
 from manyshot.run_folder import RunFolder
 from pipeline_runs import lines, rank_run, run, small, timeless, truth_of_24
 from pretended_crew import Pretended, helped
@@ -144,9 +144,10 @@ def test_a_ray_cluster_that_is_not_there_is_found_before_anything_trains(monkeyp
     monkeypatch.delenv("RAY_ADDRESS")
     with (
         pytest.raises(RuntimeError, match="ray start --head, or give --workers without --ray"),
+        pytest.warns(UserWarning, match="a cluster here .nobody answers.: tried again, [23] of 3"),
         workers.crew(),
     ):
         pass
     here = {"num_cpus": 6, "include_dashboard": False, "log_to_driver": False}
     here["_system_config"] = {"worker_niceness": 0}
-    assert begun[2:] == [here, "shut down", "shut down"]
+    assert begun[2:] == [here, "shut down"] * BEGINNINGS + ["shut down"]

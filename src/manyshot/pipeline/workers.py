@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,8 +42,8 @@ class Failed:
     why: str
 
 
-LATE_S = 300
-"""So many seconds more than Ray itself it is waited for a Ray cluster of this machine."""
+BEGINNINGS = 3
+"""So often it is tried to begin a Ray cluster of this machine."""
 
 Outcome = TruthLine | Failed
 Work = Callable[[Task], Outcome]
@@ -145,7 +144,6 @@ class Ray:
         except ImportError as error:
             raise ImportError("--ray needs Ray: install manyshot[ray]") from error
         self._ray, self.count, self.cpus, self.gpus = ray, checked_count(count), cpus, gpus
-        self._late = set[Any]()
 
     def run(self, work: Work, tasks: Sequence[Task]) -> Iterator[Outcome]:
         """See `Workers`."""
@@ -207,45 +205,36 @@ class Ray:
             yield
         finally:
             self._ray.shutdown()
-            _end(process for process in self._late if process.is_running())
-            self._late.clear()
 
     def _begin_here(self) -> None:
         """Begins a cluster of this machine.
 
-        Ray gives up when its own processes take more than 30 seconds, as on a busy machine they do,
-        and leaves them to themselves (Ray 2.60). So it is waited for them.
+        Ray ends its own node if the processes of that take more than 15 seconds, as on a busy
+        machine they do, waits for it another half minute, and leaves the others behind (Ray 2.60,
+        its issue 65983). A second try finds their files in memory.
         """
-        ray, before = self._ray, _children_of_ray(self._ray)
-        try:
-            ray.init(
-                num_cpus=self.count * self.cpus,
-                include_dashboard=False,
-                log_to_driver=False,
-                _system_config={"worker_niceness": 0},  # else they starve beside other work
-            )
-            return
-        except Exception as error:  # as above
-            ray.shutdown()
-            self._late = _children_of_ray(ray) - before
-            address = _address_of(self._late)
-            if address is None:
-                raise
-            warnings.warn(
-                f"Ray has not begun a cluster here in its own time ({error}): it is waited for, "
-                f"up to {LATE_S} seconds more",
-                stacklevel=2,
-            )
-        until = time.monotonic() + LATE_S
-        while True:
+        ray = self._ray
+        for tries in range(1, BEGINNINGS + 1):
+            before = _children_of_ray(ray)
             try:
-                ray.init(address=address, log_to_driver=False)
+                ray.init(
+                    num_cpus=self.count * self.cpus,
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    _system_config={"worker_niceness": 0},  # else they starve beside other work
+                )
                 return
-            except Exception:  # as above
+            except Exception as error:  # as above
                 ray.shutdown()
-                if time.monotonic() > until:
+                for process in _children_of_ray(ray) - before:
+                    process.kill()
+                if tries == BEGINNINGS:
                     raise
-                time.sleep(1)
+                warnings.warn(
+                    f"Ray did not begin a cluster here ({error}): tried again, {tries + 1} of "
+                    f"{BEGINNINGS}",
+                    stacklevel=2,
+                )
 
 
 def _children_of_ray(ray: Any) -> set[Any]:
@@ -258,25 +247,6 @@ def _children_of_ray(ray: Any) -> set[Any]:
             if any(files in part for part in process.cmdline()):
                 children.add(process)
     return children
-
-
-def _address_of(processes: Iterable[Any]) -> str | None:
-    """Where the cluster is that Ray's processes are of; None if they have not come to that."""
-    import psutil
-
-    told = "--gcs-address="
-    for process in processes:
-        with contextlib.suppress(psutil.Error):
-            for part in process.cmdline():
-                if part.startswith(told):
-                    return str(part).removeprefix(told)
-    return None
-
-
-def _end(processes: Iterable[Any]) -> None:
-    """Ends processes that are still there."""
-    for process in processes:
-        process.kill()
 
 
 def check_workers(workers: Workers | None) -> None:
