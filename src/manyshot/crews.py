@@ -158,7 +158,7 @@ class Crew(ABC):
         for each in kept:
             if self._packed.get(each.name, ("", None))[0] != each.version:
                 self._packed.pop(each.name, None)
-                self._packed[each.name] = each.version, self._pack(_pickled(each))
+                self._packed[each.name] = each.version, self._pack(pickled(each))
 
     def run(
         self,
@@ -302,8 +302,8 @@ class _Asked:
     lost: int = field(default=0)
 
 
-def _pickled(kept: Kept) -> bytes:
-    """What is sent.
+def pickled(kept: Kept) -> bytes:
+    """What is sent of something, also of classes in scripts; cloudpickle reads it.
 
     Raises:
         CannotBeSent: if it cannot be pickled.

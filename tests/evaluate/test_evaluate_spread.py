@@ -13,7 +13,7 @@ import torch
 from joblib.externals import loky
 
 import manyshot as ms
-from manyshot.crews import TRIES, Kept, Lacking, LocalCrew, _Held, _pickled, gpu_of
+from manyshot.crews import TRIES, Kept, Lacking, LocalCrew, _Held, gpu_of, pickled
 from manyshot.data.own import OwnSet
 from manyshot.evaluate import Population, Spread
 from manyshot.evaluate.spread import REMEMBERED
@@ -193,7 +193,7 @@ class TestCrew:
         assert dict(crew.run(_times, [5, 6], kept)) == {0: 20, 1: 24}
         assert len(crew.sent) == 3
 
-    def test_what_cannot_be_pickled_is_named(self):
+    def test_what_cannot_bepickled_is_named(self):
         kept = [Kept("network", "1", lambda: (number for number in range(3)))]
         with pytest.raises(RuntimeError, match="the network cannot be sent .* --workers 1"):
             list(Pretended(2).run(_times, [1], kept))
@@ -207,7 +207,7 @@ class TestCrew:
 
         samples = Locked((torch.full((2,), float(i)), i % 2) for i in range(6))
         batches = ms.data.fixed(OwnSet.of(samples), 5, 4, seed=0)
-        sent = cloudpickle.loads(_pickled(Kept("calibration", "1", lambda: batches)))
+        sent = cloudpickle.loads(pickled(Kept("calibration", "1", lambda: batches)))
         assert len(sent) == len(batches) == 1  # the last one image is joined
         assert torch.equal(next(iter(sent))[0], next(iter(batches))[0])
 
@@ -217,7 +217,7 @@ class TestCrew:
         torch_of_script.torch = torch
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sys, "modules", {"__mp_main__": torch_of_script, **sys.modules})
-            packed = _pickled(Kept("images", "1", lambda: [torch.channels_last, torch.float16]))
+            packed = pickled(Kept("images", "1", lambda: [torch.channels_last, torch.float16]))
         assert b"__mp_main__" not in packed
         assert cloudpickle.loads(packed) == [torch.channels_last, torch.float16]
 

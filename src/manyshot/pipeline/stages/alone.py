@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from manyshot import records
-from manyshot.crews import Crew, Kept
+from manyshot.crews import Crew, Kept, pickled
 from manyshot.data import Batches
 from manyshot.fitting import fit
 from manyshot.pipeline.build import Workspace, stop
@@ -138,13 +138,15 @@ class Asked:
     """What a worker is asked for.
 
     Attributes:
-        beginner: the network.
+        text: the architecture as text.
+        beginner: the network, as `crews.pickled` gives it.
         folder: the run's, from the root of the disk.
         inode: the number that the disk knows it by, so that a folder of the same name on another
             machine is not taken for it.
     """
 
-    beginner: Beginner
+    text: str
+    beginner: bytes
     folder: Path
     inode: int
 
@@ -166,17 +168,30 @@ class Answer:
 
 
 @final
-class _Tasks(Sequence[Asked]):
-    """What workers are asked for, each network made when its turn comes."""
+class Tasks(Sequence[Asked]):
+    """What workers are asked for, each network made and pickled when its turn comes."""
 
     def __init__(self, texts: Sequence[str], make: Callable[[int], Beginner], folder: Path) -> None:
-        self._texts, self._make, self._folder = texts, make, folder.resolve()
+        """Makes nothing yet.
+
+        Args:
+            texts: the architectures as text.
+            make: gives the network of that number.
+            folder: the run's.
+        """
+        self.texts, self._make, self.folder = texts, make, folder
 
     def __len__(self) -> int:
-        return len(self._texts)
+        return len(self.texts)
 
     def __getitem__(self, number: Any) -> Any:
-        return Asked(self._make(number), self._folder, self._folder.stat().st_ino)
+        """Of a number what is asked for.
+
+        Raises:
+            CannotBeSent: if the network cannot be pickled.
+        """
+        folder, network = self.folder.resolve(), Kept("network", "", lambda: self._make(number))
+        return Asked(self.texts[number], pickled(network), folder, folder.stat().st_ino)
 
 
 def kept_lessons(lessons: Lessons, fingerprint: str) -> Kept:
@@ -190,12 +205,7 @@ def kept_lessons(lessons: Lessons, fingerprint: str) -> Kept:
 
 
 def trained_by(
-    crew: Crew,
-    kept: Kept,
-    texts: Sequence[str],
-    make: Callable[[int], Beginner],
-    folder: Path,
-    progress: Progress,
+    crew: Crew, kept: Kept, tasks: Tasks, progress: Progress
 ) -> Iterator[dict[str, Tensor]]:
     """The trained tensors of networks, in their order, as each and all before it are done.
 
@@ -205,9 +215,7 @@ def trained_by(
     Args:
         crew: the workers.
         kept: what they learn from.
-        texts: the architectures as text.
-        make: gives the network of that number when its turn comes.
-        folder: the run's.
+        tasks: the networks.
         progress: shows how many steps are done of all.
 
     Raises:
@@ -215,31 +223,28 @@ def trained_by(
         RuntimeError: if workers are lost again and again.
     """
     lessons: Lessons = kept.thing()
-    subnets, steps = RunFolder(folder).subnets, len(lessons.batches) * lessons.settings.epochs
+    texts, subnets = tasks.texts, RunFolder(tasks.folder).subnets
+    steps = len(lessons.batches) * lessons.settings.epochs
     finished, waiting, turn = set[int](), dict[int, Answer](), 0
-    with (
-        progress.stage("finish", steps * len(texts)) as advance,
-        contextlib.closing(
-            crew.run(train_for, _Tasks(texts, make, folder), [kept], lambda: show())
-        ) as answers,
-    ):
+    with progress.stage("finish", steps * len(texts)) as advance:
 
         def show() -> None:
             going = (text for number, text in enumerate(texts) if number not in finished)
             done = steps * len(finished) + sum(_steps_in(subnets / log_of(text)) for text in going)
             advance(done, f"{len(finished)} of {len(texts)} networks, {crew.count} at once")
 
-        for number, answer in answers:
-            finished.add(number)
-            show()
-            for words in answer.said:
-                warnings.warn(f"{texts[number]}: {words}", stacklevel=2)
-            if answer.log is not None:
-                records.write_text(subnets / log_of(texts[number]), answer.log)
-            waiting[number] = answer
-            while turn in waiting:
-                yield waiting.pop(turn).state
-                turn += 1
+        with contextlib.closing(crew.run(train_for, tasks, [kept], show)) as answers:
+            for number, answer in answers:
+                finished.add(number)
+                show()
+                for words in answer.said:
+                    warnings.warn(f"{texts[number]}: {words}", stacklevel=2)
+                if answer.log is not None:
+                    records.write_text(subnets / log_of(texts[number]), answer.log)
+                waiting[number] = answer
+                while turn in waiting:
+                    yield waiting.pop(turn).state
+                    turn += 1
     records.remove_torn(subnets)  # what a lost worker left
 
 
@@ -251,8 +256,10 @@ def _steps_in(log: Path) -> int:
 
 def train_for(kept: Mapping[str, Any], asked: Asked) -> Answer:
     """What a worker does: trains a network by the lessons that it keeps."""
+    import cloudpickle  # which workers have
+
     lessons: Lessons = kept["lessons"]
-    beginner, folder = asked.beginner, asked.folder
+    beginner, folder = cloudpickle.loads(asked.beginner), asked.folder
     with contextlib.ExitStack() as stack:
         said = stack.enter_context(warnings.catch_warnings(record=True))
         warnings.simplefilter("always")
@@ -264,6 +271,6 @@ def train_for(kept: Mapping[str, Any], asked: Asked) -> Answer:
         subnets = RunFolder(folder).subnets
         train_alone(beginner, lessons, subnets, accelerator)
         stop(accelerator)
-        log = None if sees else (subnets / log_of(beginner.text)).read_text(encoding="utf-8")
+        log = None if sees else (subnets / log_of(asked.text)).read_text(encoding="utf-8")
     state = {name: tensor.detach().cpu() for name, tensor in beginner.module.state_dict().items()}
     return Answer(state, log, tuple(str(each.message) for each in said))

@@ -44,6 +44,7 @@ from manyshot.pipeline.build import Workspace, new_supernet
 from manyshot.pipeline.stages.alone import (
     Beginner,
     Lessons,
+    Tasks,
     kept_lessons,
     train_alone,
     trained_by,
@@ -332,19 +333,18 @@ def _states(
 ) -> Iterator[dict[str, Tensor]] | None:
     """The trained tensors of architectures by workers; None, and a warning, if that cannot be."""
     kept = kept_lessons(Lessons.of(ws, settings), fingerprint_of(ws, settings, ""))
-    try:
-        crew.pack([kept])
-    except CannotBeSent as error:
-        warnings.warn(f"networks are finished one after the other: {error}", stacklevel=2)
-        return None
-    return trained_by(
-        crew,
-        kept,
+    tasks = Tasks(
         [work.text for work in works],
         lambda number: beginner_of(ws, works[number].arch, settings),
         works[0].folder,
-        progress,
     )
+    try:
+        crew.pack([kept])
+        assert tasks[0]  # others are of the same classes
+    except CannotBeSent as error:
+        warnings.warn(f"networks are finished one after the other: {error}", stacklevel=2)
+        return None
+    return trained_by(crew, kept, tasks, progress)
 
 
 def normalises(ws: Workspace) -> bool | None:
