@@ -4,6 +4,7 @@ import sys
 import weakref
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
+from threading import Timer
 from types import ModuleType
 
 import cloudpickle
@@ -13,6 +14,7 @@ import torch
 from joblib.externals import loky
 
 import manyshot as ms
+from manyshot import crews
 from manyshot.crews import TRIES, Kept, Lacking, LocalCrew, _Held, gpu_of, pickled
 from manyshot.data.own import OwnSet
 from manyshot.evaluate import Population, Spread
@@ -20,6 +22,19 @@ from manyshot.evaluate.spread import REMEMBERED
 from manyshot.sharing import KShot
 from manyshot.train.checkpoint import digest
 from pretended_crew import Pretended
+
+
+def test_whoever_waits_is_told_that_tasks_go_on(monkeypatch):
+    class Slow(Pretended):
+        def _submit(self, worker, work, needed, task):
+            future = Future()
+            Timer(0.2, future.set_result, [task]).start()
+            return future
+
+    monkeypatch.setattr(crews, "_WATCH_SECONDS", 0.01)
+    told = []
+    assert dict(Slow(1).run(len, ["a", "b"], watch=lambda: told.append(1))) == {0: "a", 1: "b"}
+    assert len(told) >= 2
 
 
 @pytest.fixture(scope="module")

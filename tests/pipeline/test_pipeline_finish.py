@@ -263,8 +263,8 @@ def test_a_file_that_was_changed_is_written_again(programs, tmp_path, monkeypatc
     if kind == "pt2":
         with pytest.raises(records.RecordError, match="is not what is on record of it: restore"):
             ms.Run(folder).winners[0].file("pt2")
-    for name in ("fit", "finished"):
-        monkeypatch.setattr(finishing, name, None)
+    for module, name in ((alone, "fit"), (finishing, "finished")):
+        monkeypatch.setattr(module, name, None)
     with (
         pytest.warns(UserWarning, match=rf"{path} is not what is on record .* is written again"),
         pytest.raises(SystemExit) as left,

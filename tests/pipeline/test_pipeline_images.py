@@ -148,8 +148,8 @@ def test_stopped_after_every_write_while_it_tests_again(
     replaced("test")
     run(on(photos), tmp_path / "new")
     new = outcome(tmp_path / "new")
-    for name in ("fit", "finished"):
-        monkeypatch.setattr(finishing, name, None)
+    for module, name in ((alone, "fit"), (finishing, "finished")):
+        monkeypatch.setattr(module, name, None)
     again = shutil.copytree(finished, tmp_path / "again")
     left = left_by_kills(again, lambda: run(on(photos), again))
     written = [name for name, _ in left]
