@@ -142,6 +142,7 @@ def test_a_ray_cluster_that_is_not_there_is_found_before_anything_trains(monkeyp
         run(small(), tmp_path / "run", workers=workers)
     assert begun == [{"log_to_driver": False}, "shut down"] and not (tmp_path / "run").exists()
     monkeypatch.delenv("RAY_ADDRESS")
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
     with (
         pytest.raises(RuntimeError, match="ray start --head, or give --workers without --ray"),
         pytest.warns(UserWarning, match="a cluster here .nobody answers.: tried again, [23] of 3"),
@@ -151,3 +152,10 @@ def test_a_ray_cluster_that_is_not_there_is_found_before_anything_trains(monkeyp
     here = {"num_cpus": 6, "include_dashboard": False, "log_to_driver": False}
     here["_system_config"] = {"worker_niceness": 0}
     assert begun[2:] == [here, "shut down"] * BEGINNINGS + ["shut down"]
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    with (
+        pytest.raises(RuntimeError, match="unset PYTHONDONTWRITEBYTECODE, so that its processes"),
+        pytest.warns(UserWarning, match="tried again"),
+        workers.crew(),
+    ):
+        pass

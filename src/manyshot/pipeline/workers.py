@@ -198,6 +198,8 @@ class Ray:
             except Exception as error:  # which Ray raises as such where a cluster does not begin
                 where = f"the cluster of RAY_ADDRESS={address}" if address else "a cluster here"
                 way_out = "mend that" if address else "begin one by ray start --head"
+                if not address and os.environ.get("PYTHONDONTWRITEBYTECODE"):
+                    way_out = "unset PYTHONDONTWRITEBYTECODE, so that its processes begin sooner"
                 raise RuntimeError(
                     f"Ray does not come to {where} ({error}): {way_out}, or give --workers without "
                     "--ray; what is finished is on record"
