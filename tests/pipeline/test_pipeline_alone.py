@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import manyshot as ms
+from kills import left_by_kills
 from manyshot.crews import Kept, pickled
 from manyshot.pipeline import Workspace
 from manyshot.pipeline.stages import alone
@@ -78,6 +79,17 @@ def test_a_lost_worker_is_followed_by_one_that_goes_on_from_its_checkpoint(
     bars = [(total, counts[-1]) for name, total, counts in stages.seen if name == "finish"]
     assert sum(total for total, _ in bars) == here + STEPS * len(networks)
     assert all(last == total for total, last in bars)
+
+
+def test_a_command_that_is_killed_while_workers_train_goes_on(base, one, tmp_path):
+    def done(folder):
+        run(small(*LONGER), folder, trained=base[0], workers=helped(Pretended(2)))
+
+    left = left_by_kills(tmp_path / "two", lambda: done(tmp_path / "two"))
+    at = [copy for name, copy in left if name.endswith(".trainer.pt")]
+    for copy in (at[STEPS + 3], at[-1]):
+        done(copy)
+        check_same(one[0], copy)
 
 
 def test_who_cannot_be_sent_is_finished_here_and_that_is_said(base, one, tmp_path, monkeypatch):

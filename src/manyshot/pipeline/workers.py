@@ -228,8 +228,7 @@ class Ray:
                 return
             except Exception as error:  # as above
                 ray.shutdown()
-                for process in _children_of_ray(ray) - before:
-                    process.kill()
+                _end(_children_of_ray(ray) - before)
                 if tries == BEGINNINGS:
                     raise
                 warnings.warn(
@@ -249,6 +248,15 @@ def _children_of_ray(ray: Any) -> set[Any]:
             if any(files in part for part in process.cmdline()):
                 children.add(process)
     return children
+
+
+def _end(processes: set[Any]) -> None:
+    """Ends processes, some of which may have ended."""
+    import psutil
+
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def check_workers(workers: Workers | None) -> None:
