@@ -21,10 +21,11 @@ LONGER = ("finish.training.epochs=3", "controls.random=1", "controls.largest=tru
 STEPS = 6
 
 
-@pytest.fixture
-def one(base, tmp_path):
-    """The folder of a run by this process, and what it returned."""
-    return tmp_path / "one", run(small(*LONGER), tmp_path / "one", trained=base[0])
+@pytest.fixture(scope="module")
+def one(base, tmp_path_factory):
+    """The folder of a run by this process, and what it returned; tests only read it."""
+    folder = tmp_path_factory.mktemp("one") / "run"
+    return folder, run(small(*LONGER), folder, trained=base[0])
 
 
 def check_same(one, two):
@@ -49,7 +50,7 @@ def check_same(one, two):
 def test_a_lost_worker_is_followed_by_one_that_goes_on_from_its_checkpoint(
     base, one, tmp_path, monkeypatch
 ):
-    asked, lost = tmp_path / "asked", tmp_path / "lost"
+    asked, lost, torn = tmp_path / "asked", tmp_path / "lost", tmp_path / "two" / "subnets"
     own, winners = Lessons.of, {winner["arch"] for winner in one[1]["winners"]}
     here = STEPS * (len(winners) == 1)  # of a single winner the main process takes care itself
 
@@ -62,6 +63,7 @@ def test_a_lost_worker_is_followed_by_one_that_goes_on_from_its_checkpoint(
                     file.write(b".")
                 if asked.stat().st_size == here + 5 and not lost.exists():
                     lost.touch()
+                    (torn / ".any.manyshot-part.pt").touch()  # as in the middle of a checkpoint
                     raise Lost("killed")
                 return super().loss(outputs, targets)
 

@@ -226,26 +226,30 @@ def trained_by(
     texts, subnets = tasks.texts, RunFolder(tasks.folder).subnets
     steps = len(lessons.batches) * lessons.settings.epochs
     finished, waiting, turn = set[int](), dict[int, Answer](), 0
-    with progress.stage("finish", steps * len(texts)) as advance:
+    try:
+        with progress.stage("finish", steps * len(texts)) as advance:
 
-        def show() -> None:
-            going = (text for number, text in enumerate(texts) if number not in finished)
-            done = steps * len(finished) + sum(_steps_in(subnets / log_of(text)) for text in going)
-            advance(done, f"{len(finished)} of {len(texts)} networks, {crew.count} at once")
+            def show() -> None:
+                going = (text for number, text in enumerate(texts) if number not in finished)
+                done = steps * len(finished) + sum(
+                    _steps_in(subnets / log_of(text)) for text in going
+                )
+                advance(done, f"{len(finished)} of {len(texts)} networks, {crew.count} at once")
 
-        with contextlib.closing(crew.run(train_for, tasks, [kept], show)) as answers:
-            for number, answer in answers:
-                finished.add(number)
-                show()
-                for words in answer.said:
-                    warnings.warn(f"{texts[number]}: {words}", stacklevel=2)
-                if answer.log is not None:
-                    records.write_text(subnets / log_of(texts[number]), answer.log)
-                waiting[number] = answer
-                while turn in waiting:
-                    yield waiting.pop(turn).state
-                    turn += 1
-    records.remove_torn(subnets)  # what a lost worker left
+            with contextlib.closing(crew.run(train_for, tasks, [kept], show)) as answers:
+                for number, answer in answers:
+                    finished.add(number)
+                    show()
+                    for words in answer.said:
+                        warnings.warn(f"{texts[number]}: {words}", stacklevel=2)
+                    if answer.log is not None:
+                        records.write_text(subnets / log_of(texts[number]), answer.log)
+                    waiting[number] = answer
+                    while turn in waiting:
+                        yield waiting.pop(turn).state
+                        turn += 1
+    finally:
+        records.remove_torn(subnets)  # what a lost worker left
 
 
 def _steps_in(log: Path) -> int:
