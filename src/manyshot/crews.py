@@ -10,7 +10,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
@@ -28,6 +28,8 @@ TRIES = 3
 """A task that so many workers were lost with is an error."""
 _READY_SECONDS = 600
 """The longest wait for the first worker."""
+_WATCH_SECONDS = 5
+"""So often whoever waits for tasks is told that they go on."""
 
 
 @final
@@ -61,6 +63,10 @@ def checked_count(count: int) -> int:
     if count < 1:
         raise ValueError(f"workers must be at least 1, got {count}")
     return count
+
+
+class CannotBeSent(RuntimeError):
+    """Something that workers need cannot be pickled."""
 
 
 class Lacking(RuntimeError):
@@ -143,9 +149,24 @@ class Crew(ABC):
     def __exit__(self, *error: object) -> None:
         self.close()
 
+    def pack(self, kept: Sequence[Kept]) -> None:
+        """Makes ready to be sent what workers will need, unless it is.
+
+        Raises:
+            CannotBeSent: if it cannot be pickled.
+        """
+        for each in kept:
+            if self._packed.get(each.name, ("", None))[0] != each.version:
+                self._packed.pop(each.name, None)
+                self._packed[each.name] = each.version, self._pack(pickled(each))
+
     def run(
-        self, work: Work[T, R], tasks: Sequence[T], kept: Sequence[Kept] = ()
-    ) -> Iterator[tuple[int, R]]:
+        self,
+        work: Work[T, R],
+        tasks: Sequence[T],
+        kept: Sequence[Kept] = (),
+        watch: Callable[[], None] | None = None,
+    ) -> Generator[tuple[int, R]]:
         """What `work` makes of each task, with its number, as they finish.
 
         An exception of `work` ends the iteration, and so does leaving it: workers in the middle of
@@ -153,16 +174,15 @@ class Crew(ABC):
 
         Args:
             work: what to do.
-            tasks: to be done in any order.
+            tasks: to be done in any order; each is asked for when a worker is ready for it.
             kept: what `work` needs beside them.
+            watch: is called every few seconds while tasks go on.
 
         Raises:
-            RuntimeError: if workers are lost with a task again and again, or none begins.
+            RuntimeError: if workers are lost with a task again and again, or none begins, or what
+                they need cannot be sent.
         """
-        for each in kept:
-            if self._packed.get(each.name, ("", None))[0] != each.version:
-                self._packed.pop(each.name, None)
-                self._packed[each.name] = each.version, self._pack(_pickled(each))
+        self.pack(kept)
         needed = tuple((each.name, each.version) for each in kept)
         waiting = deque(_Asked(number) for number in range(len(tasks)))
         running: dict[Future[Any], tuple[int, _Asked]] = {}
@@ -175,7 +195,7 @@ class Crew(ABC):
                     running[future] = worker, asked
                     if not waiting:
                         break
-                for future in self._finished(running, wanted=bool(waiting)):
+                for future in self._finished(running, wanted=bool(waiting), watch=watch):
                     worker, asked = running.pop(future)
                     try:
                         result = future.result()
@@ -201,17 +221,24 @@ class Crew(ABC):
         return [w for w, begun in self._begun.items() if w not in busy and begun.done()]
 
     def _finished(
-        self, running: Mapping[Future[Any], tuple[int, _Asked]], *, wanted: bool
+        self,
+        running: Mapping[Future[Any], tuple[int, _Asked]],
+        *,
+        wanted: bool,
+        watch: Callable[[], None] | None,
     ) -> list[Future[Any]]:
         """Waits until a task is done, or if another worker is wanted until one is ready."""
         begun = [b for b in self._begun.values() if wanted and not b.done()]
         if not running and not begun:
             return []
-        done, _ = concurrent.futures.wait(
-            [*running, *begun],
-            None if running else _READY_SECONDS,
-            concurrent.futures.FIRST_COMPLETED,
-        )
+        seconds = _READY_SECONDS if not running else None if watch is None else _WATCH_SECONDS
+        while True:
+            done, _ = concurrent.futures.wait(
+                [*running, *begun], seconds, concurrent.futures.FIRST_COMPLETED
+            )
+            if done or not running or watch is None:
+                break
+            watch()
         if not done:
             raise RuntimeError(
                 f"none of {self.count} workers has begun within {_READY_SECONDS} seconds: "
@@ -275,11 +302,11 @@ class _Asked:
     lost: int = field(default=0)
 
 
-def _pickled(kept: Kept) -> bytes:
-    """What is sent.
+def pickled(kept: Kept) -> bytes:
+    """What is sent of something, also of classes in scripts; cloudpickle reads it.
 
     Raises:
-        RuntimeError: if it cannot be pickled.
+        CannotBeSent: if it cannot be pickled.
     """
     import cloudpickle
 
@@ -292,7 +319,7 @@ def _pickled(kept: Kept) -> bytes:
     try:
         Pickler(into).dump(thing)
     except Exception as error:  # what is pickled is anybody's code
-        raise RuntimeError(
+        raise CannotBeSent(
             f"the {kept.name} cannot be sent to other processes ({type(error).__name__}: {error}): "
             "give --workers 1, or let its class be pickled"
         ) from error

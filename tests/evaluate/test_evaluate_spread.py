@@ -4,6 +4,7 @@ import sys
 import weakref
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
+from threading import Timer
 from types import ModuleType
 
 import cloudpickle
@@ -13,62 +14,27 @@ import torch
 from joblib.externals import loky
 
 import manyshot as ms
-from manyshot.crews import TRIES, Crew, Kept, Lacking, LocalCrew, _Held, _pickled, gpu_of
+from manyshot import crews
+from manyshot.crews import TRIES, Kept, Lacking, LocalCrew, _Held, gpu_of, pickled
 from manyshot.data.own import OwnSet
 from manyshot.evaluate import Population, Spread
 from manyshot.evaluate.spread import REMEMBERED
 from manyshot.sharing import KShot
 from manyshot.train.checkpoint import digest
+from pretended_crew import Pretended
 
 
-class Lost(Exception):
-    """A worker has ended."""
+def test_whoever_waits_is_told_that_tasks_go_on(monkeypatch):
+    class Slow(Pretended):
+        def _submit(self, worker, work, needed, task):
+            future = Future()
+            Timer(0.2, future.set_result, [task]).start()
+            return future
 
-
-class Pretended(Crew):
-    """Workers in this process, each of which gets pickled tasks and has pickled results."""
-
-    lost = (Lost,)
-
-    def __init__(self, count, loses=()):
-        super().__init__(count)
-        self.loses, self.asked, self.sent, self.holds = set(loses), [], [], {}
-
-    def _pack(self, packed):
-        self.sent.append(packed)
-        return packed
-
-    def _begin(self, worker):
-        self.holds[worker] = _Held()
-        return self._forgotten(None)
-
-    def _submit(self, worker, work, needed, task):
-        self.asked.append((worker, task))
-        if len(self.asked) in self.loses:
-            return self._forgotten(Lost("killed"))
-        parts = {name: (lambda p=packed: p) for name, (_, packed) in self._packed.items()}
-        try:
-            result = self.holds[worker].do(work, needed, parts, cloudpickle.loads(
-                cloudpickle.dumps(task)))  # fmt: skip
-        except Exception as error:
-            return self._forgotten(error)
-        done = self._forgotten(None)
-        done.result = lambda: cloudpickle.loads(cloudpickle.dumps(result))
-        return done
-
-    def _forgotten(self, error):
-        future = Future()
-        if error is None:
-            future.set_result(None)
-        else:
-            future.set_exception(error)
-        return future
-
-    def _end(self, worker):
-        del self.holds[worker]
-
-    def _forget(self, worker):
-        self.holds[worker] = _Held()
+    monkeypatch.setattr(crews, "_WATCH_SECONDS", 0.01)
+    told = []
+    assert dict(Slow(1).run(len, ["a", "b"], watch=lambda: told.append(1))) == {0: "a", 1: "b"}
+    assert len(told) >= 2
 
 
 @pytest.fixture(scope="module")
@@ -242,7 +208,7 @@ class TestCrew:
         assert dict(crew.run(_times, [5, 6], kept)) == {0: 20, 1: 24}
         assert len(crew.sent) == 3
 
-    def test_what_cannot_be_pickled_is_named(self):
+    def test_what_cannot_bepickled_is_named(self):
         kept = [Kept("network", "1", lambda: (number for number in range(3)))]
         with pytest.raises(RuntimeError, match="the network cannot be sent .* --workers 1"):
             list(Pretended(2).run(_times, [1], kept))
@@ -256,7 +222,7 @@ class TestCrew:
 
         samples = Locked((torch.full((2,), float(i)), i % 2) for i in range(6))
         batches = ms.data.fixed(OwnSet.of(samples), 5, 4, seed=0)
-        sent = cloudpickle.loads(_pickled(Kept("calibration", "1", lambda: batches)))
+        sent = cloudpickle.loads(pickled(Kept("calibration", "1", lambda: batches)))
         assert len(sent) == len(batches) == 1  # the last one image is joined
         assert torch.equal(next(iter(sent))[0], next(iter(batches))[0])
 
@@ -266,7 +232,7 @@ class TestCrew:
         torch_of_script.torch = torch
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sys, "modules", {"__mp_main__": torch_of_script, **sys.modules})
-            packed = _pickled(Kept("images", "1", lambda: [torch.channels_last, torch.float16]))
+            packed = pickled(Kept("images", "1", lambda: [torch.channels_last, torch.float16]))
         assert b"__mp_main__" not in packed
         assert cloudpickle.loads(packed) == [torch.channels_last, torch.float16]
 

@@ -13,6 +13,7 @@ import manyshot as ms
 from manyshot import records
 from manyshot.cli import main
 from manyshot.pipeline import Workspace, train_only
+from manyshot.pipeline.stages import alone
 from manyshot.pipeline.stages import finish as finishing
 from manyshot.pipeline.stages.finish import ExportFailed
 from manyshot.progress import Silent
@@ -68,7 +69,7 @@ def test_scratch_weights_owe_nothing_to_the_supernet(tmp_path):
 def test_scratch_begins_from_weights_of_its_own(base, monkeypatch):
     """Those of the seed after the run's, not those that the supernet began with."""
     folder, recipe, _ = base
-    monkeypatch.setattr(finishing, "fit", lambda *args, **kwargs: None)
+    monkeypatch.setattr(alone, "fit", lambda *args, **kwargs: None)
     ws = Workspace.build(recipe)
     accelerator = engine(ws.device, recipe.train)
     settings = recipe.finish.model_copy(update={"mode": "scratch"})
@@ -85,7 +86,7 @@ def test_scratch_begins_from_weights_of_its_own(base, monkeypatch):
 def test_winners_may_learn_from_validation_images_too(base, monkeypatch):
     folder, recipe, _ = base
     learnt = []
-    monkeypatch.setattr(finishing, "fit", lambda net, batches, **kwargs: learnt.append(batches))
+    monkeypatch.setattr(alone, "fit", lambda net, batches, **kwargs: learnt.append(batches))
     ws = Workspace.build(recipe)
     accelerator = engine(ws.device, recipe.train)
     for data in ("train", "train+validation"):
@@ -207,7 +208,7 @@ def test_a_format_is_added_without_training_again(base, tmp_path, monkeypatch, m
     def untouched(*args, **kwargs):
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(finishing, "fit", untouched)
+    monkeypatch.setattr(alone, "fit", untouched)
     monkeypatch.setattr(finishing, "finished", untouched)
     more = small(one, f"finish.mode={mode}", "export.formats=['json']")
     again = export_architecture(more, folder, record["arch"])
@@ -262,8 +263,8 @@ def test_a_file_that_was_changed_is_written_again(programs, tmp_path, monkeypatc
     if kind == "pt2":
         with pytest.raises(records.RecordError, match="is not what is on record of it: restore"):
             ms.Run(folder).winners[0].file("pt2")
-    for name in ("fit", "finished"):
-        monkeypatch.setattr(finishing, name, None)
+    for module, name in ((alone, "fit"), (finishing, "finished")):
+        monkeypatch.setattr(module, name, None)
     with (
         pytest.warns(UserWarning, match=rf"{path} is not what is on record .* is written again"),
         pytest.raises(SystemExit) as left,

@@ -12,6 +12,7 @@ from kills import EVERY, left_by_kills
 from manyshot import records
 from manyshot.cli import main
 from manyshot.pipeline import Workspace, train_only, truth
+from manyshot.pipeline.stages import alone
 from manyshot.pipeline.stages import finish as finishing
 from manyshot.pipeline.stages import train as training
 from manyshot.pipeline.stages.score import Images
@@ -81,7 +82,7 @@ def nothing_is_trained_or_scored(monkeypatch):
     def refused(*args, **kwargs):
         raise AssertionError("done again")
 
-    for module, name in ((finishing, "fit"), (training, "fit"), (ms.evaluate, "score")):
+    for module, name in ((alone, "fit"), (training, "fit"), (ms.evaluate, "score")):
         monkeypatch.setattr(module, name, refused)
 
 
@@ -147,8 +148,8 @@ def test_stopped_after_every_write_while_it_tests_again(
     replaced("test")
     run(on(photos), tmp_path / "new")
     new = outcome(tmp_path / "new")
-    for name in ("fit", "finished"):
-        monkeypatch.setattr(finishing, name, None)
+    for module, name in ((alone, "fit"), (finishing, "finished")):
+        monkeypatch.setattr(module, name, None)
     again = shutil.copytree(finished, tmp_path / "again")
     left = left_by_kills(again, lambda: run(on(photos), again))
     written = [name for name, _ in left]

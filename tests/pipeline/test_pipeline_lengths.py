@@ -246,3 +246,17 @@ def test_an_epoch_of_all_images_may_be_timed(tmp_path):
             lengths._finish(ws, accelerator, steps)
     assert counts == [4, 6]
     assert lengths.estimate(ws, accelerator, whole=True)["finishing"] > 0
+
+
+@pytest.mark.parametrize(("workers", "turns"), [(1, 8), (2, 1 + 3), (4, 1 + 2), (64, 1 + 1)])
+def test_workers_finish_winners_and_then_controls_in_turns(monkeypatch, workers, turns):
+    """Two winners and six controls, each of 8 steps of 2 s."""
+    monkeypatch.setattr(lengths, "seconds_of_a_step", lambda *_: 2.0)
+    sets = (
+        *("finish.training.batch_size=16", "finish.training.epochs=1", "finish.mode=finetune"),
+        *("controls.random=2", "controls.largest=true"),
+    )
+    ws = Workspace.build(small(*sets))
+    seconds = lengths.estimate(ws, engine(ws.device, ws.recipe.train), whole=True, workers=workers)
+    beginning = lengths.BEGINNING_S if workers > 1 else 0
+    assert seconds["finishing"] == 16 * turns + beginning

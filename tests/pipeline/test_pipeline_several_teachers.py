@@ -6,6 +6,7 @@ import torch
 import manyshot as ms
 from manyshot import evaluate
 from manyshot.pipeline import Workspace
+from manyshot.pipeline.stages import alone
 from manyshot.pipeline.stages import finish as finishing
 from manyshot.pipeline.stages.finish import fingerprint_of
 from manyshot.pipeline.verbs.transfer import transfer_recipe
@@ -66,7 +67,7 @@ def test_winners_learn_from_architectures_of_their_supernet(base, tmp_path, monk
     recipe = small(*BY_SUPERNET)
     ws = Workspace.build(recipe)
     seen = {}
-    monkeypatch.setattr(finishing, "fit", lambda *args, **kwargs: seen.update(kwargs))
+    monkeypatch.setattr(alone, "fit", lambda *args, **kwargs: seen.update(kwargs))
     finishing.finished(
         ws,
         ms.train.engine(ws.device, recipe.finish.training),

@@ -10,9 +10,12 @@ from types import SimpleNamespace
 import pytest
 
 from manyshot.crews import LocalCrew
-from manyshot.pipeline.workers import Processes, Ray, check_workers
+from manyshot.evaluate.spread import Portion
+from manyshot.pipeline.stages.alone import Asked
+from manyshot.pipeline.workers import BEGINNINGS, Processes, Ray, check_workers
 from manyshot.run_folder import RunFolder
-from pipeline_runs import rank_run, run, small, timeless, truth_of_24
+from pipeline_runs import lines, rank_run, run, small, timeless, truth_of_24
+from pretended_crew import Pretended, helped
 
 
 @pytest.fixture
@@ -42,19 +45,25 @@ def workers():
 
 
 def test_two_processes_of_which_one_is_killed_record_what_one_does(base, tmp_path, killed, workers):
-    """A search with the supernet of another run: its records, byte for byte."""
-    folder, recipe, result = base
-    again = run(recipe, tmp_path / "run", trained=folder, workers=workers)
+    """A search with the supernet of another run, and its networks: the records, byte for byte."""
+    recipe = small("controls.random=2")
+    folder, result = tmp_path / "one", run(recipe, tmp_path / "one", trained=base[0])
+    again = run(recipe, tmp_path / "run", trained=base[0], workers=workers)
     processes, tasks = killed
-    assert len(processes) == 3  # two, and one in place of that which was killed
-    asked = [arch for task in tasks for arch in task.archs]
+    trained = {task.text for task in tasks if isinstance(task, Asked)}
+    assert len(trained) > 1 and trained <= {row["arch"] for row in lines(folder, "controls.jsonl")}
+    assert len(processes) == 3 + 2  # one in place of that which was killed, and two that finish
+    asked = [arch for task in tasks if isinstance(task, Portion) for arch in task.archs]
     assert len(asked) > len(set(asked))  # again
-    one, two = RunFolder(folder).search_log, RunFolder(tmp_path / "run").search_log
-    assert one.read_bytes() == two.read_bytes()
+    one, two = RunFolder(folder), RunFolder(tmp_path / "run")
+    assert one.search_log.read_bytes() == two.search_log.read_bytes()
+    assert one.finish_log.read_bytes() == two.finish_log.read_bytes()
+    assert one.controls_log.read_bytes() == two.controls_log.read_bytes()
     assert timeless(again) == timeless(result)
 
 
-def test_rewards_of_processes_are_those_of_one(base, tmp_path, workers):
+def test_rewards_of_processes_are_those_of_one(base, tmp_path):
+    workers = helped(Pretended(2))
     recipe = small(
         'search.reward={target = "macs<=20%", above = -1.0}',
         *('finish.mode="inherit"', "export.formats=[]"),
@@ -84,33 +93,30 @@ def test_workers_of_one_of_several_processes_are_refused(monkeypatch):
         check_workers(Processes(3))
 
 
-def test_workers_end_before_winners_are_finished(base, tmp_path, monkeypatch):
+def test_workers_of_the_search_end_before_winners_are_finished(base, tmp_path, monkeypatch):
     """Controls are scored before, by the workers of the search."""
     said = []
 
-    class Noted:
-        count = 2
+    class Noted(Pretended):
+        def run(self, work, tasks, kept=(), watch=None):
+            said.append(work.__name__)
+            return super().run(work, tasks, kept, watch)
 
-        @contextlib.contextmanager
-        def crew(self):
-            said.append("begin")
-            yield None
+        def close(self):
             said.append("end")
+            super().close()
 
-    stage = importlib.import_module("manyshot.pipeline.stages.controls")
     verb = importlib.import_module("manyshot.pipeline.verbs.run")
-    score, finish = stage.evaluate.Population, verb.finish
-    monkeypatch.setattr(
-        stage.evaluate, "Population", lambda *a, **k: said.append("score") or score(*a, **k)
-    )
+    finish = verb.finish
     monkeypatch.setattr(verb, "finish", lambda *a, **k: said.append("finish") or finish(*a, **k))
     folder, recipe, _ = base
     with_control = recipe.model_copy(
         update={"controls": recipe.controls.model_copy(update={"random": 1})}
     )
-    run(with_control, tmp_path / "run", trained=folder, workers=Noted())
-    assert said.count("finish") == 1 and said[-1] == "finish"
-    assert said[0] == "begin" and said[-2:] == ["end", "finish"] and said[-3] == "score"
+    run(with_control, tmp_path / "run", trained=folder, workers=helped(Noted(2)))
+    at = said.index("end")
+    assert set(said[:at]) == {"score_portion"}
+    assert said[at + 1] == "finish" and set(said[at + 2 :]) == {"train_for"}
 
 
 def test_a_ray_cluster_that_is_not_there_is_found_before_anything_trains(monkeypatch, tmp_path):
@@ -124,6 +130,7 @@ def test_a_ray_cluster_that_is_not_there_is_found_before_anything_trains(monkeyp
         init=init,
         shutdown=lambda: begun.append("shut down"),
         is_initialized=lambda: False,
+        __file__="/nowhere/ray/__init__.py",
         exceptions=SimpleNamespace(RayActorError=OSError, WorkerCrashedError=OSError),
     )
     monkeypatch.setitem(sys.modules, "ray", ray)
@@ -135,6 +142,20 @@ def test_a_ray_cluster_that_is_not_there_is_found_before_anything_trains(monkeyp
         run(small(), tmp_path / "run", workers=workers)
     assert begun == [{"log_to_driver": False}, "shut down"] and not (tmp_path / "run").exists()
     monkeypatch.delenv("RAY_ADDRESS")
-    with pytest.raises(RuntimeError, match="leave --ray out; what is finished"), workers.crew():
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+    with (
+        pytest.raises(RuntimeError, match="ray start --head, or give --workers without --ray"),
+        pytest.warns(UserWarning, match="a cluster here .nobody answers.: tried again, [23] of 3"),
+        workers.crew(),
+    ):
         pass
-    assert begun[2] == {"num_cpus": 6, "include_dashboard": False, "log_to_driver": False}
+    here = {"num_cpus": 6, "include_dashboard": False, "log_to_driver": False}
+    here["_system_config"] = {"worker_niceness": 0}
+    assert begun[2:] == [here, "shut down"] * BEGINNINGS + ["shut down"]
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    with (
+        pytest.raises(RuntimeError, match="unset PYTHONDONTWRITEBYTECODE, so that its processes"),
+        pytest.warns(UserWarning, match="tried again"),
+        workers.crew(),
+    ):
+        pass

@@ -84,7 +84,8 @@ Trust = Annotated[
 ]
 RunPath = Annotated[Path, typer.Argument(help="The folder of a run.")]
 Count = Annotated[
-    int, typer.Option("--workers", min=1, help="Processes that score architectures at once.")
+    int,
+    typer.Option("--workers", min=1, help="Processes that score, and finish, networks at once."),
 ]
 OnRay = Annotated[bool, typer.Option("--ray", help="Through Ray: on many machines.")]
 
@@ -144,7 +145,7 @@ def show_preview(
         as_json: whether to print plain values.
         bars: shows how far the look at the images is.
         whole: whether a search follows the training.
-        workers: how many are to score its candidates.
+        workers: how many are to score its candidates, and finish its networks.
     """
     check_alone("run --dry-run")
     if resume is not None:

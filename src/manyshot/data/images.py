@@ -182,7 +182,8 @@ class ImageFolderSet:
         """Image `index` as it is in memory, else as it is on disk, uint8 [C, height, width].
 
         It is upright. Of 16 bits a pixel has the 8 that are nearest, and what is transparent is on
-        white.
+        white. In a shard it is checked, since one that was written anew may hold another image at
+        the same place.
 
         Args:
             index: of the image.
@@ -190,10 +191,12 @@ class ImageFolderSet:
 
         Raises:
             FileNotFoundError: if the file is gone.
-            ValueError: if it cannot be decoded; the message names the file.
+            ValueError: if it cannot be decoded, or its shard has changed; the message names it.
         """
         if self.images is not None:
             return self.images[index]
+        if self.pieces is not None:
+            return self.read_checked(index, shrink)
         with self._named(index):
             return pixels(self.encoded(index), self.image_shape[0], shrink)
 

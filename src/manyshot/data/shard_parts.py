@@ -14,8 +14,11 @@ from manyshot.data.files import Bad, Part, sets
 from manyshot.data.images import ImageFolderSet
 from manyshot.data.missing import not_found
 from manyshot.data.shards import Contents, Pieces, held_by, shards_of
+from manyshot.watching import tell
 
 _PARTS = ("train", "test", "val")
+_SHOWN = 5
+"""Endings that a message lists."""
 
 
 def image_shards(
@@ -25,8 +28,8 @@ def image_shards(
 
     Shards of a part are `root/PART/*.tar`, or those of `root/*.tar` with the part as a word in
     their names: train, and test, or else val or validation, or else a fixed quarter of every class
-    of train. Classes are numbers from 0, whose names are the lines of `root/classes.txt` if there
-    is one, or names.
+    of train. Classes are numbers from 0 without a gap, or those of the lines of `root/classes.txt`,
+    which names them; or they are names.
 
     Args:
         root: the folder.
@@ -35,8 +38,8 @@ def image_shards(
 
     Raises:
         DataNotFound: if there is no shard of the part train.
-        ValueError: if a shard cannot be read, a class is none, or images cannot be used; the
-            message names shard and member.
+        ValueError: if a shard cannot be read or is of two parts, a class is none or has no image,
+            or images cannot be used; the message names shard and member.
     """
     by_part = {part: shards_of(root, part) for part in _PARTS} if root.is_dir() else {}
     if not by_part.get("train"):
@@ -47,12 +50,22 @@ def image_shards(
             way_out="give data.root, the folder that holds the shards (--set data.root=DIR)",
         )
     tests = [part for part in _PARTS[1:] if by_part[part]]
+    both = sorted({*by_part["train"]} & {name for part in tests for name in by_part[part]})
+    if both:
+        raise ValueError(
+            f"shard {root / both[0]} has both train and {tests[0]} in its name, so that it is not "
+            "known what it is for: rename it, or put shards in folders train/ and test/"
+        )
     left_out: Counter[str] = Counter()
-    read = [
-        (part, by_part[part], [held_by(root / name, SUFFIXES) for name in by_part[part]])
-        for part in ("train", *tests[:1])
-    ]
+    read = _read(root, {part: by_part[part] for part in ("train", *tests[:1])})
     labels = [{member.label for one in shards for member in one.members} for _, _, shards in read]
+    if not labels[0]:
+        kinds = sorted({kind for _, _, shards in read for one in shards for kind in one.others})
+        raise ValueError(
+            f"the shards of train in {root} hold no images, whose endings are "
+            f"{', '.join(SUFFIXES)}; an ending begins at the first dot of a name"
+            + (f", and there are {', '.join(kinds[:_SHOWN])}" if kinds else "")
+        )
     names, number = _classes(root, *labels)
     parts = [
         _of_shards(part, shards, whole, names, number, left_out) for part, shards, whole in read
@@ -60,17 +73,32 @@ def image_shards(
     return sets(root, parts, size, bad, left_out, tests)
 
 
+def _read(
+    root: Path, by_part: Mapping[str, tuple[str, ...]]
+) -> list[tuple[str, tuple[str, ...], list[Contents]]]:
+    """Of each part its name, its shards, and what they hold."""
+    read: list[tuple[str, tuple[str, ...], list[Contents]]] = []
+    done, total = 0, sum(map(len, by_part.values()))
+    for part, names in by_part.items():
+        read.append((part, names, []))
+        for name in names:
+            read[-1][-1].append(held_by(root / name, SUFFIXES))
+            done += 1
+            tell("shards", done, total)
+    return read
+
+
 def _classes(
     root: Path, train: Set[str], test: Set[str] = frozenset()
 ) -> tuple[tuple[str, ...], dict[str, int]]:
     """The names of the classes, and the number of each label of shards."""
     every = train | test
-    if not train:
-        raise ValueError(f"the shards of train in {root} hold no images")
     listed = root / "classes.txt"
     lines = listed.read_text(encoding="utf-8").splitlines() if listed.is_file() else None
     if all(label.isdecimal() for label in every):
         number = {label: int(label) for label in every}
+        if not lines:
+            _check_numbers(root, {number[label] for label in train}, set(number.values()))
         names = tuple(lines) if lines else tuple(map(str, range(max(number.values()) + 1)))
         unnamed = [label for label in every if number[label] >= len(names)]
         if unnamed:
@@ -85,6 +113,16 @@ def _classes(
         where = "is not in classes.txt" if lines else "is in test shards, but in none of train"
         raise ValueError(f"shards in {root}: class {unknown[0]!r} {where}")
     return names, {name: number for number, name in enumerate(names)}
+
+
+def _check_numbers(root: Path, train: Set[int], every: Set[int]) -> None:
+    """Refuses classes without images, which a list of names alone shows to be meant."""
+    missing = min(set(range(len(train) + 1)) - train)
+    if missing <= max(every):
+        raise ValueError(
+            f"the shards of train in {root} have no image of class {missing}, and there are "
+            f"classes up to {max(every)}: number them from 0 on, or name all of them in classes.txt"
+        )
 
 
 def _of_shards(

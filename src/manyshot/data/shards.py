@@ -37,6 +37,10 @@ _MOST_LABEL = 1000
 _BLOCK = 512
 """Bytes that all in a tar file comes in multiples of; one of zeros ends it."""
 
+_MOST_PADDING = 2**20
+"""Zeros that may follow: programs fill records, of 10 KiB as a rule. More are of a file that was
+made as long as it should become, and then not fetched to its end."""
+
 
 @final
 @dataclass(frozen=True, eq=False)
@@ -166,7 +170,7 @@ def _said(error: Exception) -> str:
 
 def _memory(path: Path) -> Path | None:
     """The file in the user's cache folder that remembers a shard; None without a home folder."""
-    name = hashlib.sha256(f"1 {path.resolve()}".encode(errors="surrogateescape"))
+    name = hashlib.sha256(f"2 {path.resolve()}".encode(errors="surrogateescape"))
     try:
         return cache_folder("shards") / f"{name.hexdigest()[:32]}.json"
     except RuntimeError:
@@ -184,7 +188,10 @@ def _read(path: Path, endings: tuple[str, ...]) -> Contents:
                 folder, _, base = entry.name.rpartition("/")
                 stem, _, ending = base.partition(".")
                 key = f"{folder}/{stem}"
-                if not entry.isreg() or base.startswith("."):
+                if entry.isdir() or base.startswith("."):
+                    continue
+                if not entry.isreg() or entry.issparse():
+                    others.append("that are links, or no plain files,")
                     continue
                 if f".{ending.lower()}" in endings:
                     if key in images:
@@ -193,6 +200,8 @@ def _read(path: Path, endings: tuple[str, ...]) -> Contents:
                         )
                     images[key] = entry
                 elif ending == LABEL:
+                    if key in labels:
+                        raise ValueError(f"says the class of {key.strip('/')} twice")
                     labels[key] = _label(file, entry)
                 else:
                     others.append(f".{ending}" if ending else "without an ending")
@@ -227,7 +236,7 @@ def _label(file: BinaryIO, entry: tarfile.TarInfo) -> str:
 def _check_end(file: BinaryIO, offset: int) -> None:
     """Refuses a tar file that ends, or cannot be read on, before the block of zeros at its end.
 
-    Python's reader takes both for the end.
+    Python's reader takes both for the end, and what follows a hole of zeros for nothing.
     """
     file.seek(offset)
     block = file.read(_BLOCK)
@@ -238,3 +247,9 @@ def _check_end(file: BinaryIO, offset: int) -> None:
         )
     if any(block):
         raise ValueError(f"is damaged at byte {offset:,}: fetch it again")
+    padding = file.read(_MOST_PADDING + 1)
+    if len(padding) > _MOST_PADDING or any(padding):
+        raise ValueError(
+            f"goes on after its end at byte {offset:,}: fetch it again if that failed in the "
+            "middle, and give tar files that were joined one by one"
+        )

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, final
 
 from manyshot.crews import Crew, LocalCrew, RayCrew, checked_count
@@ -39,6 +41,9 @@ class Failed:
     task: Task
     why: str
 
+
+BEGINNINGS = 3
+"""So often it is tried to begin a Ray cluster of this machine."""
 
 Outcome = TruthLine | Failed
 Work = Callable[[Task], Outcome]
@@ -180,24 +185,78 @@ class Ray:
         Raises:
             RuntimeError: if there is none.
         """
-        ray = self._ray
-        if ray.is_initialized():
+        if self._ray.is_initialized():
             yield
             return
-        of_here = {"num_cpus": self.count * self.cpus, "include_dashboard": False}
         address = os.environ.get("RAY_ADDRESS")
         try:
             try:
-                ray.init(log_to_driver=False, **({} if address else of_here))
+                if address:
+                    self._ray.init(log_to_driver=False)
+                else:
+                    self._begin_here()
             except Exception as error:  # which Ray raises as such where a cluster does not begin
                 where = f"the cluster of RAY_ADDRESS={address}" if address else "a cluster here"
+                way_out = "mend that" if address else "begin one by ray start --head"
+                if not address and os.environ.get("PYTHONDONTWRITEBYTECODE"):
+                    way_out = "unset PYTHONDONTWRITEBYTECODE, so that its processes begin sooner"
                 raise RuntimeError(
-                    f"Ray does not come to {where} ({error}): mend that, or leave --ray out; what "
-                    "is finished is on record"
+                    f"Ray does not come to {where} ({error}): {way_out}, or give --workers without "
+                    "--ray; what is finished is on record"
                 ) from error
             yield
         finally:
-            ray.shutdown()
+            self._ray.shutdown()
+
+    def _begin_here(self) -> None:
+        """Begins a cluster of this machine.
+
+        Ray ends its own node if the processes of that take more than 15 seconds, as on a busy
+        machine they do, waits for it another half minute, and leaves the others behind (Ray 2.60,
+        its issue 65983). A second try finds their files in memory.
+        """
+        ray = self._ray
+        for tries in range(1, BEGINNINGS + 1):
+            before = _children_of_ray(ray)
+            try:
+                ray.init(
+                    num_cpus=self.count * self.cpus,
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    _system_config={"worker_niceness": 0},  # else they starve beside other work
+                )
+                return
+            except Exception as error:  # as above
+                ray.shutdown()
+                _end(_children_of_ray(ray) - before)
+                if tries == BEGINNINGS:
+                    raise
+                warnings.warn(
+                    f"Ray did not begin a cluster here ({error}): tried again, {tries + 1} of "
+                    f"{BEGINNINGS}",
+                    stacklevel=2,
+                )
+
+
+def _children_of_ray(ray: Any) -> set[Any]:
+    """The processes of Ray's own files that this one has begun."""
+    import psutil  # which comes with Ray
+
+    files, children = str(Path(ray.__file__).parent), set[Any]()
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if any(files in part for part in process.cmdline()):
+                children.add(process)
+    return children
+
+
+def _end(processes: set[Any]) -> None:
+    """Ends processes, some of which may have ended."""
+    import psutil
+
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def check_workers(workers: Workers | None) -> None:

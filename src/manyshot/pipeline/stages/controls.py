@@ -10,6 +10,7 @@ import numpy as np
 from accelerate import Accelerator
 
 from manyshot import evaluate, records
+from manyshot.crews import Crew
 from manyshot.evaluate import Score
 from manyshot.nn.modes import evaluating
 from manyshot.pipeline.build import Workspace
@@ -141,6 +142,7 @@ def finish_controls(
     scores: Mapping[Arch, Score],
     progress: Progress,
     finished: Mapping[Arch, FinishLine],
+    crew: Crew | None = None,
 ) -> dict[Arch, FinishLine]:
     """Finishes and tests controls as winners are, and exports none; their lines.
 
@@ -154,6 +156,7 @@ def finish_controls(
         scores: their proxy scores, as far as this process has them.
         progress: shows how far it is.
         finished: the lines of the winners.
+        crew: workers that train several networks at once, if there are any.
     """
     archs = list(dict.fromkeys(control.arch for control in controls))
     recipe = ws.recipe.model_copy(update={"export": ExportSettings(formats=[])})
@@ -167,6 +170,7 @@ def finish_controls(
         {arch: score.value for arch, score in scores.items()},
         log=CONTROLS_LOG,
         examples=False,
+        crew=crew,
     )
     return {**lines, **{arch: finished[arch] for arch in archs if arch in finished}}
 

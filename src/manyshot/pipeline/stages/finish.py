@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -15,9 +16,10 @@ from typing import Any, Literal
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
-from torch import nn
+from torch import Tensor, nn
 
 from manyshot import evaluate, records
+from manyshot.crews import CannotBeSent, Crew
 from manyshot.data import Batch, ImageFolderSet, fixed
 from manyshot.export import (
     CARD,
@@ -34,12 +36,19 @@ from manyshot.export import (
     output_name,
     tried,
 )
-from manyshot.fitting import fit
 from manyshot.nn import BatchNormStats
 from manyshot.nn.inputs import Inputs, to_device
 from manyshot.nn.modes import evaluating
 from manyshot.nn.pointwise import training_format
 from manyshot.pipeline.build import Workspace, new_supernet
+from manyshot.pipeline.stages.alone import (
+    Beginner,
+    Lessons,
+    Tasks,
+    kept_lessons,
+    train_alone,
+    trained_by,
+)
 from manyshot.pipeline.stages.examples import classifies_images, tested
 from manyshot.progress import Progress
 from manyshot.recipe import DistillationSettings, FinishSettings
@@ -57,7 +66,6 @@ from manyshot.tasks import Classification
 from manyshot.tasks.task import picked
 from manyshot.train import load_weights, save_weights
 from manyshot.train.checkpoint import digest
-from manyshot.train.optim import as_far_as_it_has
 
 CHECKED_IMAGES = 8
 """So many images a script is tried on."""
@@ -75,12 +83,13 @@ def finish(
     log: str = FINISH_LOG,
     test: bool = True,
     examples: bool = True,
+    crew: Crew | None = None,
 ) -> dict[Arch, FinishLine]:
     """Finishes, tests and exports architectures; what is on record is not done again.
 
     Finished weights are tested again if the test images are others than those on record, and files
     that are not what was written are written again. The test set is touched here only. Processes
-    train together; the main one tests and writes.
+    train together, and workers each a network; the main process tests and writes.
 
     Args:
         ws: the run, with the weights that its search ended with.
@@ -93,6 +102,7 @@ def finish(
         log: the name of the file that gets a line per architecture.
         test: whether to score on the test set.
         examples: whether to write what networks that are tested predict.
+        crew: workers that train several networks at once; None trains one after the other.
 
     Returns:
         The line of each architecture.
@@ -100,6 +110,7 @@ def finish(
     Raises:
         RecordError: if the log is damaged.
         NonFiniteLoss: if training diverges.
+        RuntimeError: if workers are lost again and again.
     """
     path, proxies = folder / log, proxies or {}
     if accelerator.is_main_process:
@@ -113,18 +124,21 @@ def finish(
         _say_what_is_written_again(works)
         _say_what_takes_other_pixels(works)
     finished_archs: dict[Arch, FinishLine] = {}
-    for work in works:
-        line = work.line
-        if not work.done:
-            with ws.clock.part("finishing"):
-                subnet = work.subnet(ws, accelerator, settings, progress)
-                if accelerator.is_main_process:
-                    proxy = proxies.get(work.arch)
-                    line = work.recorded(ws, subnet, settings, proxy, test=test, examples=examples)
-                    _put(path, line)
-        if accelerator.is_main_process:
-            (RunFolder(folder).subnets / f"{work.text}.trainer.pt").unlink(missing_ok=True)
-        [finished_archs[work.arch]] = broadcast_object_list([line])
+    with contextlib.closing(_subnets(ws, accelerator, works, settings, progress, crew)) as subnets:
+        for work in works:
+            line = work.line
+            if not work.done:
+                with ws.clock.part("finishing"):
+                    subnet = next(subnets)
+                    if accelerator.is_main_process:
+                        proxy = proxies.get(work.arch)
+                        line = work.recorded(
+                            ws, subnet, settings, proxy, test=test, examples=examples
+                        )
+                        _put(path, line)
+            if accelerator.is_main_process:
+                (RunFolder(folder).subnets / f"{work.text}.trainer.pt").unlink(missing_ok=True)
+            [finished_archs[work.arch]] = broadcast_object_list([line])
     return finished_archs
 
 
@@ -207,6 +221,13 @@ class _Work:
             save_weights(self.weights, subnet, self.fingerprint)
         return subnet
 
+    def taken(self, ws: Workspace, state: Mapping[str, Tensor]) -> nn.Module:
+        """The finished module with the tensors that a worker trained, which are kept."""
+        subnet = plain_module(ws.net, self.arch, ws.device)
+        subnet.load_state_dict(state)
+        save_weights(self.weights, subnet, self.fingerprint)
+        return subnet.eval()
+
     def recorded(
         self,
         ws: Workspace,
@@ -280,6 +301,50 @@ class _Work:
             int8=written.int8,
             failed=written.failed or None,
         )
+
+
+def _subnets(
+    ws: Workspace,
+    accelerator: Accelerator,
+    works: Sequence[_Work],
+    settings: FinishSettings,
+    progress: Progress,
+    crew: Crew | None,
+) -> Generator[nn.Module]:
+    """The finished module of each architecture that is not done, in their order."""
+    todo = [work for work in works if not work.done]
+    to_train = [work for work in todo if not work.trained and settings.mode != "inherit"]
+    states: Iterator[dict[str, Tensor]] | None = None
+    if crew is not None and len(to_train) > 1:
+        states = _states(ws, crew, to_train, settings, progress)
+    for work in todo:
+        if states is None or work.trained:
+            yield work.subnet(ws, accelerator, settings, progress)
+        else:
+            yield work.taken(ws, next(states))
+
+
+def _states(
+    ws: Workspace,
+    crew: Crew,
+    works: Sequence[_Work],
+    settings: FinishSettings,
+    progress: Progress,
+) -> Iterator[dict[str, Tensor]] | None:
+    """The trained tensors of architectures by workers; None, and a warning, if that cannot be."""
+    kept = kept_lessons(Lessons.of(ws, settings), fingerprint_of(ws, settings, ""))
+    tasks = Tasks(
+        [work.text for work in works],
+        lambda number: beginner_of(ws, works[number].arch, settings),
+        works[0].folder,
+    )
+    try:
+        crew.pack([kept])
+        assert tasks[0]  # others are of the same classes
+    except CannotBeSent as error:
+        warnings.warn(f"networks are finished one after the other: {error}", stacklevel=2)
+        return None
+    return trained_by(crew, kept, tasks, progress)
 
 
 def normalises(ws: Workspace) -> bool | None:
@@ -369,7 +434,16 @@ def finished(
     settings: FinishSettings,
     progress: Progress,
 ) -> nn.Module:
-    """The plain module of `arch`, with inherited, fine-tuned or newly trained weights.
+    """The plain module of `arch`, with inherited, fine-tuned or newly trained weights."""
+    beginner = beginner_of(ws, arch, settings)
+    if settings.mode != "inherit":
+        lessons = Lessons.of(ws, settings, accelerator.process_index, accelerator.num_processes)
+        train_alone(beginner, lessons, folder, accelerator, progress)
+    return beginner.module.eval()
+
+
+def beginner_of(ws: Workspace, arch: Arch, settings: FinishSettings) -> Beginner:
+    """The plain module of `arch` before it trains, with inherited or new weights.
 
     New weights (`scratch`) are those of a fresh supernet from the seed after the recipe's, so that
     a network's own initialisation holds; elastic layers keep the fan of their largest size.
@@ -382,27 +456,8 @@ def finished(
         if not ws.net.stands_in(arch):
             stats = evaluate.calibrate(ws.net, arch, ws.calibration())
         subnet = plain_module(ws.net, arch, ws.device, stats)
-    if settings.mode == "inherit":
-        return subnet.eval()
     text = ws.net.space.to_text(arch)
-    world, rank = accelerator.num_processes, accelerator.process_index
-    fit(
-        subnet,
-        ws.batches(settings.training, rank, world, ws.finishing_data(settings)),
-        task=ws.task,
-        teacher=ws.finishing_teacher(settings),
-        distiller=ws.distiller(settings),
-        settings=as_far_as_it_has(settings.training, subnet),
-        seed=ws.recipe.seed + 1,
-        progress=progress,
-        folder=folder,
-        accelerator=accelerator,
-        fingerprint=fingerprint_of(ws, settings, text),
-        stage="finish",
-        checkpoint=f"{text}.trainer.pt",
-        log=f"{text}.train.jsonl",
-    )
-    return subnet.eval()
+    return Beginner(text, subnet, fingerprint_of(ws, settings, text))
 
 
 def plain_module(

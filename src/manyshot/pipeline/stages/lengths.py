@@ -185,7 +185,7 @@ def foretell(
         folder: the run's.
         progress: shows it.
         whole: whether the run goes on after its supernet is trained.
-        workers: how many score candidates.
+        workers: how many score candidates, and finish networks.
     """
     if isinstance(progress, Silent) or accelerator.num_processes > 1:
         return
@@ -212,7 +212,7 @@ def estimate(
         ws: what is to run, with its epochs.
         accelerator: of the run.
         whole: whether the run goes on after its supernet is trained.
-        workers: how many score candidates; one is this process.
+        workers: how many score candidates, and finish networks; one is this process.
     """
     recipe = ws.recipe
     parts = {}
@@ -232,9 +232,12 @@ def estimate(
         step = seconds_of_a_step(lambda count: _finish(ws, accelerator, count), steps, FORETOLD_S)
         controls = recipe.controls
         scaled = controls.scaled and recipe.network.convert is not None
-        networks = 1 + controls.largest + controls.random + scaled
-        finished = len(recipe.search.budgets) * networks
-        parts["finishing"] = step * steps * settings.epochs * finished
+        budgets = len(recipe.search.budgets)
+        beside = budgets * (controls.largest + controls.random + scaled)
+        turns = math.ceil(budgets / workers) + math.ceil(beside / workers)
+        several = workers > 1 and max(budgets, beside) > 1
+        parts["finishing"] = step * steps * settings.epochs * turns
+        parts["finishing"] += BEGINNING_S if several else 0.0
     return parts
 
 

@@ -66,7 +66,7 @@ def preview(
         folder: where it would go.
         progress: shows how far the look at the images is.
         whole: whether a search follows the training.
-        workers: how many are to score its candidates.
+        workers: how many are to score its candidates, and finish its networks.
 
     Raises:
         RecipeError, DataNotFound, ValueError: if the recipe cannot be built at all.

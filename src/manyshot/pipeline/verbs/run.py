@@ -84,7 +84,7 @@ def begin(
         source: the folder of a run whose supernet is moved to the recipe's images; see
             `transfer_recipe`.
         whole: whether a search follows, of which an estimate is shown too.
-        workers: how many score its candidates.
+        workers: how many score its candidates, and finish its networks.
 
     Raises:
         RecordError: if `trained` has no supernet, or `folder` holds another run.
@@ -185,7 +185,8 @@ def run(
         trained: the folder of a run whose supernet is taken instead of training one.
         source: the folder of a run whose supernet is moved to the recipe's images; see
             `transfer_recipe`.
-        workers: what scores candidates; by default this process. They give the same numbers.
+        workers: what scores candidates, and finishes winners and controls; by default this process.
+            They give the same numbers.
 
     Returns:
         What `result.json` holds: `winners`, one per budget, and what was spent.
@@ -215,22 +216,31 @@ def _run(
 ) -> Result:
     """All that comes after the supernet is trained.
 
-    Workers end, and give back their memory, before winners are finished.
+    Workers end, and give back their memory, between the search and the finishing, of which each
+    needs something else; those that finish end before latencies are measured.
     """
-    recipe = ws.recipe
+    recipe, clock = ws.recipe, ws.clock
     generates = recipe.search.name == GENERATOR
-    with ws.clock.part("search", RunFolder(folder).search_log), scoring_by(workers, ws) as spread:
-        proposed = proposals(ws, folder) if generates else None
-        searched = search(spread, accelerator, folder, progress, proposed)
-        scores = searched.scores
-        chosen = winners(ws, scores, proposed)
-        controls = [c for c in choose_controls(ws, list(scores)) if c.budget in chosen]
-        beside = score_controls(spread, accelerator, controls, progress)
-    archs = list(chosen.values())
-    proxies = {arch: searched.lines[arch].proxy_score for arch in archs}
-    finished = finish(ws, accelerator, folder, archs, recipe.finish, progress, proxies)
-    with ws.clock.part("finishing", RunFolder(folder).controls_log):
-        lines = finish_controls(ws, accelerator, folder, controls, beside, progress, finished)
+    with scoring_by(workers, ws) as spread:
+        crew = None if spread.spread is None else spread.spread.crew
+        with clock.part("search", RunFolder(folder).search_log):
+            proposed = proposals(ws, folder) if generates else None
+            searched = search(spread, accelerator, folder, progress, proposed)
+            scores = searched.scores
+            chosen = winners(ws, scores, proposed)
+            controls = [c for c in choose_controls(ws, list(scores)) if c.budget in chosen]
+            beside = score_controls(spread, accelerator, controls, progress)
+        if crew is not None:
+            crew.close()
+        archs = list(chosen.values())
+        proxies = {arch: searched.lines[arch].proxy_score for arch in archs}
+        finished = finish(
+            ws, accelerator, folder, archs, recipe.finish, progress, proxies, crew=crew
+        )
+        with clock.part("finishing", RunFolder(folder).controls_log):
+            lines = finish_controls(
+                ws, accelerator, folder, controls, beside, progress, finished, crew
+            )
     result = None
     if accelerator.is_main_process:
         views = RunFolder(folder).shrink_lines()
