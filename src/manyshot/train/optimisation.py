@@ -31,7 +31,7 @@ from manyshot.supernet import Supernet
 from manyshot.tasks import DEFAULT, Task
 from manyshot.tasks.task import loss_function
 from manyshot.train.distilling import Distiller
-from manyshot.train.exchange import average_gradients, take_from_first
+from manyshot.train.exchange import average_gradients, is_sharded, take_from_first
 from manyshot.train.gradients import (
     MEAN,
     Beside,
@@ -42,6 +42,7 @@ from manyshot.train.gradients import (
 )
 from manyshot.train.langevin import heat
 from manyshot.train.plan import Plan, Sampler
+from manyshot.train.sharding import check_paths, optimizer_sharded, weights_sharded, whole
 
 
 class NonFiniteLoss(RuntimeError):
@@ -150,7 +151,7 @@ def as_trained(images: Inputs, contiguous: bool) -> Inputs:
 
 def are_finite(tensors: Sequence[Tensor]) -> list[bool]:
     """Whether each of some tensors is finite all over, read in one transfer from each device."""
-    finite = together([t.detach().isfinite().all() for t in tensors], torch.device("cpu"))
+    finite = together([whole(t.detach().isfinite().all()) for t in tensors], torch.device("cpu"))
     return torch.stack(finite).tolist() if finite else []
 
 
@@ -235,6 +236,7 @@ class Optimisation:
         self._dropping = None if drop_path is None else Dropping(net, drop_path)
         self._drops = drops
         self._begun = False
+        self._sharded = any(is_sharded(parameter) for parameter in net.parameters())
 
     def teach_by(self, largest: Arch) -> None:
         """Takes another architecture as that which teaches in in-place distillation."""
@@ -340,8 +342,8 @@ class Optimisation:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores `state_dict`."""
-        self.net.load_state_dict(state["weights"])
-        self.weights.load_state_dict(state["optimizer"])
+        self.net.load_state_dict(weights_sharded(state["weights"], self.net))
+        self.weights.load_state_dict(optimizer_sharded(state["optimizer"], self.weights))
         if self.schedule is not None:
             self.schedule.load_state_dict(state["schedule"])
         if self.codes is not None:
@@ -358,6 +360,8 @@ class Optimisation:
         placing = self._placing(number)
         trained = []
         for turn in turns:
+            if self._sharded:
+                check_paths(turn.plan, self.accelerator)
             with self._autocast():
                 losses = accumulate(
                     self._forward(phase),
