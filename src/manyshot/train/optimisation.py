@@ -42,7 +42,7 @@ from manyshot.train.gradients import (
 )
 from manyshot.train.langevin import heat
 from manyshot.train.plan import Plan, Sampler
-from manyshot.train.sharding import check_paths, optimizer_sharded, weights_sharded, whole
+from manyshot.train.sharding import check_paths, optimizer_sharded, part_of, weights_sharded
 
 
 class NonFiniteLoss(RuntimeError):
@@ -151,7 +151,7 @@ def as_trained(images: Inputs, contiguous: bool) -> Inputs:
 
 def are_finite(tensors: Sequence[Tensor]) -> list[bool]:
     """Whether each of some tensors is finite all over, read in one transfer from each device."""
-    finite = together([whole(t.detach().isfinite().all()) for t in tensors], torch.device("cpu"))
+    finite = together([t.detach().isfinite().all() for t in tensors], torch.device("cpu"))
     return torch.stack(finite).tolist() if finite else []
 
 
@@ -318,8 +318,12 @@ class Optimisation:
             NonFiniteLoss: if any of it is not finite.
         """
         weights = {n: t for n, t in self.net.state_dict().items() if t.is_floating_point()}
-        for name, finite in zip(weights, are_finite(list(weights.values())), strict=True):
-            if not finite:
+        finite = are_finite([part_of(tensor) for tensor in weights.values()])
+        if self._sharded:  # all processes fail together, by whichever part it is
+            counts = torch.tensor(finite, dtype=torch.float32, device=self.accelerator.device)
+            finite = self.accelerator.reduce(counts, "mean").eq(1).tolist()
+        for name, is_finite in zip(weights, finite, strict=True):
+            if not is_finite:
                 raise self.diverged(number, f"it left weight {name!r} not finite")
         if not all(are_finite(held_by(self.sampler))):
             raise self.diverged(number, "it left the sampler's parameters not finite")

@@ -173,6 +173,11 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
 
 
+def part_of(tensor: Tensor) -> Tensor:
+    """What this process holds of a tensor."""
+    return tensor.to_local() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
+
+
 def gathered(state: State, accelerator: Accelerator) -> State:
     """A state with whole tensors on the CPU in place of shared ones; in the main process alone.
 
