@@ -10,6 +10,7 @@ from train_nets import Dropping, same, seeded
 
 import manyshot as ms
 from manyshot.recipe import SupernetSettings
+from manyshot.train import Stateless
 from manyshot.train.sharding import blocks_of, check_shards
 from two_processes import two_processes
 
@@ -71,12 +72,18 @@ def test_other_paths_in_one_process_end_the_training_in_all(ranks):
         assert "the sampler drew other paths in one process than in another" in result["apart"]
 
 
-def refusal(net=None, sampler="uniform", processes=2, shrinks=False, factory=False, **settings):
+class Probing(Stateless):
+    """Asks for losses on held-out images."""
+
+    probes = True
+
+
+def refusal(net=None, sampler=None, processes=2, shrinks=False, factory=False, **settings):
     net = net or ms.Supernet(Dropping())
     with pytest.raises(ValueError, match="shard = true") as caught:
         check_shards(
             net,
-            ms.train.make_sampler(sampler, net.space, {}),
+            sampler or Stateless(),
             SupernetSettings(shard=True, **settings),
             processes,
             shrinks=shrinks,
@@ -88,7 +95,7 @@ def refusal(net=None, sampler="uniform", processes=2, shrinks=False, factory=Fal
 def test_what_has_not_been_seen_to_work_is_refused_by_name():
     assert "there is one process" in refusal(processes=1)
     assert "sharing by KShot" in refusal(ms.Supernet(Dropping(), sharing=ms.sharing.KShot(2)))
-    assert "sampler Relaxed" in refusal(sampler="relaxed")
+    assert "sampler Probing" in refusal(sampler=Probing())
     assert "a space that shrinks" in refusal(shrinks=True)
     assert "an optimizer of your own" in refusal(factory=True)
     assert "optimizer = 'lamb'" in refusal(optimizer="lamb")
@@ -105,18 +112,21 @@ def test_what_has_not_been_seen_to_work_is_refused_by_name():
     assert "torch.float32 and torch.float64" in refusal(mixed)
 
 
-def test_a_block_is_an_option_or_an_item_of_a_list_and_comes_before_what_holds_it():
-    net = ms.Supernet(ms.zoo.tiny())
-    chain, blocks = net.model.chain, blocks_of(net)
-    options = [o for m in net.modules() if isinstance(m, ms.nn.Choice) for o in m.options.values()]
-    assert {id(option) for option in options} <= {id(block) for block in blocks}
-    assert len(options) == 16
-    assert len(blocks) == len(set(blocks))
-    place = {id(block): index for index, block in enumerate(blocks)}
-    assert all(place[id(o)] < place[id(chain[2])] for o in net.model.chain[2][0].options.values())
-    assert not any(type(block) in (nn.Conv2d, nn.BatchNorm2d) for block in blocks)
+class Around(nn.Module):
+    """A choice, of which one option has no parameters, and something beside it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.choice = ms.nn.Choice({"a": nn.Linear(64, 64), "b": nn.Tanh()}, "choice")
+        self.beside = nn.Linear(64, 64)
+
+    def forward(self, x):
+        return self.beside(self.choice(x))
 
 
-def test_an_option_that_has_no_parameters_is_no_block():
-    net = seeded(lambda: ms.Supernet(Dropping()))
-    assert net.model.two.options["b"] not in blocks_of(net)
+def test_blocks_are_options_and_items_of_lists_and_come_before_what_holds_them():
+    around, head = Around(), nn.Sequential(nn.ReLU(), nn.Linear(64, 10))
+    stage = nn.Sequential(around, ms.nn.Choice([nn.Linear(64, 64), nn.ReLU()], "last"))
+    net = ms.Supernet(nn.Sequential(nn.Flatten(), stage, head))
+    options = [around.choice.options["a"], stage[1].options["0"]]
+    assert blocks_of(net) == [options[0], around, options[1], head]

@@ -133,13 +133,13 @@ def blocks_of(net: nn.Module) -> list[nn.Module]:
     no lists of blocks themselves. All else that a network holds, as its head may be, is one more.
     """
     choices = [module for module in net.modules() if isinstance(module, Choice)]
-    options = {id(option) for choice in choices for option in choice.options.values()}
+    options = {option for choice in choices for option in choice.options.values()}
 
     def inside(module: nn.Module, in_block: bool) -> Iterator[nn.Module]:
         for child in module.children():
-            is_list = isinstance(child, _LISTS) and any(list(m.children()) for m in child)
-            is_item = isinstance(module, _LISTS) and not is_list and not in_block
-            is_block = is_item or id(child) in options
+            is_list = isinstance(child, _LISTS) and any(list(item.children()) for item in child)
+            is_item = isinstance(module, _LISTS) and not (is_list or isinstance(child, Choice))
+            is_block = child in options or (is_item and not in_block)
             yield from inside(child, in_block or is_block)
             if is_block and any(True for _ in child.parameters()):
                 yield child
