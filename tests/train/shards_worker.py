@@ -18,10 +18,10 @@ from manyshot.train.sharding import part_of
 DATA = digits(3 * 32)
 ADAM = {"optimizer": "adamw", "lr": 1e-3}
 RUNS: dict[str, tuple[Callable[[], nn.Module], dict[str, Any]]] = {
-    "operations": (lambda: ms.zoo.tiny(width=4), {"lr": 0.1}),
+    "operations": (lambda: ms.zoo.tiny(width=4), ADAM),
     "cnn": (
         lambda: ms.zoo.tiny_cnn(channels=1),
-        {**ADAM, "ema": 0.9, "clip_norm": 0.5, "accumulate": 2, "dtype": torch.float64},
+        {"ema": 0.9, "clip_norm": 0.5, "accumulate": 2, "dtype": torch.float64},
     ),
     "vit": (ms.zoo.tiny_vit, {**ADAM, "precision": "bf16", "mixup": 0.2}),
 }
