@@ -922,7 +922,7 @@ class TransferSettings(Section):
     """Epochs of uniform paths after these in which all weights learn before the search, at the
     rate, the warm-up and the schedule of `train`. They end with its average of the weights, if
     there is one (`train.ema`); `train.mixup`, `train.cutmix` and `train.accumulate` have no
-    part in them, nor have `train.rates`, `train.drop_path`, `train.image_sizes` and
+    part in them, nor have `train.rates`, `train.drop_path`, `train.image_sizes`, `train.shard` and
     `train.snapshots`."""
     classifier: str | None = None
     """The module that makes the logits, as in `head.2`; by default it is found."""
@@ -1270,12 +1270,7 @@ class Recipe(Section, Shown):
 
     @model_validator(mode="after")
     def _shards_what_trains(self) -> Self:
-        if self.train.shard and self.moves:
-            raise ValueError(
-                "train.shard = true is for a supernet that trains, and a transfer takes a trained "
-                "one: leave train.shard out"
-            )
-        if self.train.shard and self.shifting.name != "none":
+        if self.train.shard and self.shifting.name != "none" and not self.moves:
             raise ValueError(
                 f"train.shard = true, and shifting.name = {self.shifting.name!r} trains the whole "
                 "supernet in every process: leave one of them out"

@@ -9,7 +9,7 @@ from torch import nn
 from train_nets import Dropping, same
 
 import manyshot as ms
-from manyshot.recipe import SupernetSettings
+from manyshot.recipe import Recipe, SupernetSettings
 from manyshot.train import Stateless
 from manyshot.train.sharding import blocks_of, check_shards
 from two_processes import two_processes
@@ -109,6 +109,12 @@ def test_what_has_not_been_seen_to_work_is_refused_by_name():
     mixed = ms.Supernet(Dropping())
     mixed.model.head.double()
     assert "torch.float32 and torch.float64" in refusal(mixed)
+
+
+def test_a_search_that_trains_the_supernet_is_refused_beside_it():
+    assert Recipe(train={"shard": True}).train.shard
+    with pytest.raises(ValueError, match="shifting.name = 'population' trains the whole supernet"):
+        Recipe(train={"shard": True}, shifting={"name": "population"})
 
 
 class Around(nn.Module):
