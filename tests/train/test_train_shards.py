@@ -131,7 +131,8 @@ class Around(nn.Module):
 
 def test_blocks_are_options_and_items_of_lists_and_come_before_what_holds_them():
     around, head = Around(), nn.Sequential(nn.ReLU(), nn.Linear(64, 10))
-    stage = nn.Sequential(around, ms.nn.Choice([nn.Linear(64, 64), nn.ReLU()], "last"))
+    deep = ms.nn.Depth([nn.Linear(64, 64), nn.Linear(64, 64)], (1, 2), "deep")
+    stage = nn.Sequential(around, deep, ms.nn.Choice([nn.Linear(64, 64), nn.ReLU()], "last"))
     net = ms.Supernet(nn.Sequential(nn.Flatten(), stage, head))
-    options = [around.choice.options["a"], stage[1].options["0"]]
-    assert blocks_of(net) == [options[0], around, options[1], head]
+    options = [around.choice.options["a"], stage[2].options["0"]]
+    assert blocks_of(net) == [options[0], around, *deep.blocks, options[1], head]

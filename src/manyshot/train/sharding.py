@@ -21,7 +21,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from manyshot.nn.choice import Choice
+from manyshot.nn.choice import Choice, Depth
 from manyshot.recipe import SupernetSettings
 from manyshot.sharing import PlacesChannels, SplitsByGradients
 from manyshot.supernet import Supernet
@@ -129,8 +129,9 @@ def sharded(net: Supernet, accelerator: Accelerator) -> Iterator[Supernet]:
 def blocks_of(net: nn.Module) -> list[nn.Module]:
     """The modules whose parameters are put together at once, those inside others first.
 
-    They are the options of choice blocks, and the items of lists of modules, the outermost that are
-    no lists of blocks themselves. All else that a network holds, as its head may be, is one more.
+    They are the options of choice blocks, and the items of lists of modules, such as those of an
+    elastic depth, the outermost that are no lists of blocks themselves. All else that a network
+    holds, as its head may be, is one more.
     """
     choices = [module for module in net.modules() if isinstance(module, Choice)]
     options = {option for choice in choices for option in choice.options.values()}
@@ -138,7 +139,9 @@ def blocks_of(net: nn.Module) -> list[nn.Module]:
     def inside(module: nn.Module, in_block: bool) -> Iterator[nn.Module]:
         for child in module.children():
             is_list = isinstance(child, _LISTS) and any(list(item.children()) for item in child)
-            is_item = isinstance(module, _LISTS) and not (is_list or isinstance(child, Choice))
+            is_item = isinstance(module, _LISTS) and not (
+                is_list or isinstance(child, Choice | Depth)
+            )
             is_block = child in options or (is_item and not in_block)
             yield from inside(child, in_block or is_block)
             if is_block and any(True for _ in child.parameters()):
