@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from manyshot.recipe import (
     BESIDE_RESULTS,
     EvaluationSettings,
     OptimiserSettings,
+    SupernetSettings,
     TrainingSettings,
 )
 from manyshot.supernet import Supernet
@@ -28,6 +30,7 @@ from manyshot.train.distilling import Distiller, MeanOfTeachers, Several
 from manyshot.train.optim import OptimizerFactory, ScheduleFactory
 from manyshot.train.precision import said_of_precision, settled
 from manyshot.train.probing import HeldOut
+from manyshot.train.sharding import check_shards, sharded
 from manyshot.train.shrinking import Shrinking
 
 
@@ -170,31 +173,45 @@ def fit(
     if fingerprint is None:
         fingerprint = f"seed {seed}, {settings.model_dump_json(exclude=set(BESIDE_RESULTS))}"
     path = None if folder is None else Path(folder)
-    trainer = Trainer(
-        net=trained,
-        sampler=sampler,
-        batches=train_on,
-        settings=settings,
-        seed=seed,
-        largest=largest,
-        task=as_task(task) if loss is None else WithLoss(as_task(task), loss),
-        accelerator=engine(device, settings, path) if accelerator is None else accelerator,
-        folder=path,
-        checkpoint=checkpoint,
-        log=log,
-        fingerprint=fingerprint,
-        held_out=held_out,
-        validation=validation,
-        original=teacher,
-        distiller=distiller or MeanOfTeachers(),
-        optimizer=optimizer,
-        schedule=schedule,
-        macs_of=macs_of,
-        macs_at=macs_at,
-        original_macs=teacher_macs,
-        shrinking=shrinking,
-    )
-    train(trainer, progress, stage)
+    accelerator = engine(device, settings, path) if accelerator is None else accelerator
+    twin: contextlib.AbstractContextManager[Supernet | Standalone]
+    twin = contextlib.nullcontext(trained)
+    if isinstance(settings, SupernetSettings) and settings.shard:
+        supernet = check_shards(
+            trained,
+            sampler,
+            settings,
+            accelerator.num_processes,
+            shrinks=shrinking is not None,
+            factory=optimizer is not None,
+        )
+        twin = sharded(supernet, accelerator)
+    with twin as trains:
+        trainer = Trainer(
+            net=trains,
+            sampler=sampler,
+            batches=train_on,
+            settings=settings,
+            seed=seed,
+            largest=largest,
+            task=as_task(task) if loss is None else WithLoss(as_task(task), loss),
+            accelerator=accelerator,
+            folder=path,
+            checkpoint=checkpoint,
+            log=log,
+            fingerprint=fingerprint,
+            held_out=held_out,
+            validation=validation,
+            original=teacher,
+            distiller=distiller or MeanOfTeachers(),
+            optimizer=optimizer,
+            schedule=schedule,
+            macs_of=macs_of,
+            macs_at=macs_at,
+            original_macs=teacher_macs,
+            shrinking=shrinking,
+        )
+        train(trainer, progress, stage)
     return trainer
 
 

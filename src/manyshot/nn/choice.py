@@ -71,6 +71,11 @@ class Choice(Layer):
         """The module that runs for an option index."""
         return self.options[self._names[index]]
 
+    @property
+    def is_compiled(self) -> bool:
+        """Whether any option is."""
+        return bool(self._compiled)
+
     def compile_option(self, name: str, **kwargs: Any) -> None:
         """Compiles one option for train mode; in eval mode it runs uncompiled."""
         self._compiled[name] = torch.compile(self.options[name], **kwargs)

@@ -123,6 +123,7 @@ OFF: dict[str, Any] = {
     "repeats": 1,
     "image_sizes": None,
     "sgld": 0.0,
+    "shard": False,
     "snapshots": SnapshotsSettings().model_dump(),
 }
 """Settings that came later, by what turns them off: then they are no part of what identifies

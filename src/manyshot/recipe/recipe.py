@@ -242,6 +242,15 @@ class Recipe(Section, Shown):
             )
         return self
 
+    @model_validator(mode="after")
+    def _shards_what_trains(self) -> Self:
+        if self.train.shard and self.shifting.name != "none" and not self.moves:
+            raise ValueError(
+                f"train.shard = true, and shifting.name = {self.shifting.name!r} trains the whole "
+                "supernet in every process: leave one of them out"
+            )
+        return self
+
     @property
     def shrinks(self) -> bool:
         """Whether the search space changes while the supernet trains."""

@@ -62,6 +62,10 @@ class SupernetSettings(TrainingSettings):
     """Whether `drop_path` is for every path, or for the largest architecture alone, as BigNAS and
     AttentiveNAS have it; it has to be in every step then, as it is by the sandwich rule."""
     snapshots: SnapshotsSettings = SnapshotsSettings()
+    shard: bool = False
+    """Where several processes train, each keeps a part of every weight, of its gradient and of what
+    the optimiser keeps (PyTorch's FSDP2), and the whole of them for the block that runs: for
+    supernets that do not fit into a GPU. Search and scores need the whole weights on each."""
 
     @model_validator(mode="after")
     def _snapshots_come(self) -> Self:

@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from manyshot.train.exchange import take_from_first
+from manyshot.train.sharding import sharded_as
 
 
 class Average:
@@ -53,7 +54,7 @@ class Average:
         """Restores `state_dict`."""
         self.steps = state["steps"]
         for name, tensor in self.tensors.items():
-            tensor.copy_(state["tensors"][name])
+            tensor.copy_(sharded_as(state["tensors"][name], tensor))
 
 
 def _tensors_of(net: nn.Module) -> dict[str, Tensor]:

@@ -5,6 +5,8 @@ whether passes leave parameters out, and those of a supernet do or do not, as pa
 then searches every pass for them, and warns of the passes that leave none out. All processes draw
 the same paths here, and wait for one another once a step in any case: gradients are exchanged then,
 in one message per type, and a parameter that no process used keeps none.
+
+What is shared out among processes (`manyshot.train.sharding`) is exchanged by torch, and left out.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ def average_gradients(parameters: Iterable[nn.Parameter], accelerator: Accelerat
     """
     if accelerator.num_processes == 1:
         return
-    all_of_them = list({id(parameter): parameter for parameter in parameters}.values())
+    whole = (parameter for parameter in parameters if not is_sharded(parameter))
+    all_of_them = list({id(parameter): parameter for parameter in whole}.values())
     if not all_of_them:
         return
     held = [int(parameter.grad is not None) for parameter in all_of_them]
@@ -41,7 +44,17 @@ def average_gradients(parameters: Iterable[nn.Parameter], accelerator: Accelerat
 def take_from_first(tensors: Sequence[Tensor], accelerator: Accelerator) -> None:
     """Overwrites tensors by those of the first process."""
     if accelerator.num_processes > 1:
+        tensors = [tensor for tensor in tensors if not is_sharded(tensor)]
         _together(tensors, lambda flat: broadcast(flat.to(accelerator.device)))
+
+
+def is_sharded(tensor: Tensor) -> bool:
+    """Whether each process holds a part of a tensor."""
+    if type(tensor) in (Tensor, nn.Parameter):  # the import below takes a second
+        return False
+    from torch.distributed.tensor import DTensor
+
+    return isinstance(tensor, DTensor)
 
 
 def _mean(tensor: Tensor, accelerator: Accelerator) -> Tensor:

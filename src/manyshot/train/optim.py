@@ -19,6 +19,7 @@ from manyshot.nn.layer import Norm
 from manyshot.plugins import nearest
 from manyshot.recipe import OptimiserSettings, TrainingSettings
 from manyshot.sharing import Sharing
+from manyshot.train.exchange import is_sharded
 
 OptimizerFactory: TypeAlias = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
 """Makes an optimiser of weights from parameter groups, as the classes of `torch.optim` do."""
@@ -141,7 +142,9 @@ def _can_be_fused(
     kinds = {parameter.device.type for parameter in moved}
     is_sparse = any(getattr(module, "sparse", False) for module in net.modules())
     are_numbers = all(parameter.is_floating_point() for parameter in moved)
-    return len(kinds) == 1 and kinds <= set(devices) and are_numbers and not is_sparse
+    shared = any(is_sharded(parameter) for parameter in moved)  # which fused SGD does not take
+    can = are_numbers and not is_sparse and not shared
+    return len(kinds) == 1 and kinds <= set(devices) and can
 
 
 def lamb() -> Callable[..., torch.optim.Optimizer]:

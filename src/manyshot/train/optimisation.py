@@ -31,7 +31,7 @@ from manyshot.supernet import Supernet
 from manyshot.tasks import DEFAULT, Task
 from manyshot.tasks.task import loss_function
 from manyshot.train.distilling import Distiller
-from manyshot.train.exchange import average_gradients, take_from_first
+from manyshot.train.exchange import average_gradients, is_sharded, take_from_first
 from manyshot.train.gradients import (
     MEAN,
     Beside,
@@ -42,6 +42,7 @@ from manyshot.train.gradients import (
 )
 from manyshot.train.langevin import heat
 from manyshot.train.plan import Plan, Sampler, learning_from_norms
+from manyshot.train.sharding import check_paths, optimizer_sharded, part_of, weights_sharded
 
 
 class NonFiniteLoss(RuntimeError):
@@ -245,6 +246,7 @@ class Optimisation:
         self._dropping = None if drop_path is None else Dropping(net, drop_path)
         self._drops = drops
         self._begun = False
+        self._sharded = any(is_sharded(parameter) for parameter in net.parameters())
 
     def teach_by(self, largest: Arch) -> None:
         """Takes another architecture as that which teaches in in-place distillation."""
@@ -328,8 +330,12 @@ class Optimisation:
             NonFiniteLoss: if any of it is not finite.
         """
         weights = {n: t for n, t in self.net.state_dict().items() if t.is_floating_point()}
-        for name, finite in zip(weights, are_finite(list(weights.values())), strict=True):
-            if not finite:
+        finite = are_finite([part_of(tensor) for tensor in weights.values()])
+        if self._sharded:  # all processes fail together, by whichever part it is
+            counts = torch.tensor(finite, dtype=torch.float32, device=self.accelerator.device)
+            finite = self.accelerator.reduce(counts, "mean").eq(1).tolist()
+        for name, is_finite in zip(weights, finite, strict=True):
+            if not is_finite:
                 raise self.diverged(number, f"it left weight {name!r} not finite")
         if not all(are_finite(held_by(self.sampler))):
             raise self.diverged(number, "it left the sampler's parameters not finite")
@@ -352,8 +358,8 @@ class Optimisation:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores `state_dict`."""
-        self.net.load_state_dict(state["weights"])
-        self.weights.load_state_dict(state["optimizer"])
+        self.net.load_state_dict(weights_sharded(state["weights"], self.net))
+        self.weights.load_state_dict(optimizer_sharded(state["optimizer"], self.weights))
         if self.schedule is not None:
             self.schedule.load_state_dict(state["schedule"])
         if self.codes is not None:
@@ -370,6 +376,8 @@ class Optimisation:
         placing = self._placing(number)
         trained = []
         for turn in turns:
+            if self._sharded:
+                check_paths(turn.plan, self.accelerator)
             with self._autocast():
                 losses = accumulate(
                     self._forward(phase),

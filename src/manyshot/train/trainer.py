@@ -69,6 +69,7 @@ from manyshot.train.plan import (
     narrowing,
 )
 from manyshot.train.probing import HeldOut, Prober
+from manyshot.train.sharding import gathered
 from manyshot.train.shrinking import Shrinking
 from manyshot.train.snapshots import Snapshots
 from manyshot.train.splitting import gradient_distances
@@ -496,8 +497,11 @@ class Trainer:
         """
         losses = self.journal.waiting()
         self.optimisation.check_weights(self.step - 1)
-        if self._checkpoint is not None and self.optimisation.accelerator.is_main_process:
-            save_checkpoint(self._checkpoint, self._state(losses))
+        if self._checkpoint is not None:
+            accelerator = self.optimisation.accelerator
+            state = gathered(self._state(losses), accelerator)
+            if accelerator.is_main_process:
+                save_checkpoint(self._checkpoint, state)
         self._saved = time.monotonic()
 
     def end(self) -> None:
