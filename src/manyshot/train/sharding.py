@@ -26,7 +26,7 @@ from manyshot.recipe import SupernetSettings
 from manyshot.sharing import PlacesChannels, SplitsByGradients
 from manyshot.supernet import Supernet
 from manyshot.train.exchange import is_sharded, take_from_first
-from manyshot.train.plan import Plan, Sampler
+from manyshot.train.plan import Plan, Sampler, learning_from_norms
 
 State = TypeVar("State")
 _LISTS = (nn.Sequential, nn.ModuleList)
@@ -64,7 +64,8 @@ def check_shards(
         )
     if not isinstance(net, Supernet):
         raise ValueError("shard = true is for a ms.Supernet, and this module has no paths")
-    scheme, learns = net.sharing, sampler.probes or sampler.optimizer() is not None
+    scheme = net.sharing
+    learns = sampler.probes or sampler.optimizer() is not None or learning_from_norms(sampler)
     has_more = scheme.copies > 1 or isinstance(
         scheme, PlacesChannels | SplitsByGradients | nn.Module
     )
