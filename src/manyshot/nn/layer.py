@@ -68,7 +68,8 @@ def _pads(index: Index, shape: torch.Size) -> list[int] | None:
     """How much is cut off at both ends of each dimension, as pads below zero, the last one first.
 
     One step forward and backward then does what a slice of each dimension and a copy do. None where
-    dimensions have several runs, and where only rows are cut, which takes no copy.
+    dimensions have several runs, and where only rows are cut, which takes no copy; rows of images'
+    kernels are, since the gradient of a slice comes in a format that is not channels last.
     """
     ends: list[tuple[int, int]] = []
     for part, length in zip(index, shape, strict=False):
@@ -77,7 +78,7 @@ def _pads(index: Index, shape: torch.Size) -> list[int] | None:
         start, stop, _ = part.indices(length)
         ends.append((-start, stop - length))
     ends += [(0, 0)] * (len(shape) - len(ends))
-    if not any(map(any, ends[1:])):
+    if len(shape) != 4 and not any(map(any, ends[1:])):
         return None
     return [cut for pair in reversed(ends) for cut in pair]
 
