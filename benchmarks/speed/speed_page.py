@@ -8,9 +8,7 @@ from typing import Any
 
 from benchmarks.lib.pages import markdown, page
 
-COMMAND = (
-    "python -m benchmarks.speed.speed [steps calls loop evaluation macs help memory] [--at macro]"
-)
+COMMAND = "python -m benchmarks.speed.speed [steps calls ... memory] [--at macro tiny_vit ...]"
 
 READING = """
 ## How to read it
@@ -82,9 +80,9 @@ Not among the records above: few rounds, on a 2-core Intel Xeon under a load of 
 
 
 def write_page(path: Path) -> Path:
-    """Writes the page beside the records, named after their date and hardware; returns it."""
+    """Writes the page beside the records; returns it."""
     title = "What manyshot adds to the arithmetic"
-    return page(path, "speed", title, COMMAND, ("Beside the step ratios", _beside), READING)
+    return page(path, title, COMMAND, ("Beside the step ratios", _beside), READING)
 
 
 def _beside(found: Sequence[Mapping[str, Any]]) -> str:
