@@ -68,8 +68,8 @@ def _pads(index: Index, shape: torch.Size) -> list[int] | None:
     """How much is cut off at both ends of each dimension, as pads below zero, the last one first.
 
     One step forward and backward then does what a slice of each dimension and a copy do. None where
-    dimensions have several runs, and where only rows are cut, which takes no copy; rows of images'
-    kernels are, since the gradient of a slice comes in a format that is not channels last.
+    dimensions have several runs, and where only rows are cut, which takes no copy. Rows of a tensor
+    of four dimensions are cut in one step too: the gradient of a slice is never channels last.
     """
     ends: list[tuple[int, int]] = []
     for part, length in zip(index, shape, strict=False):

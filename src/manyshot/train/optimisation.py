@@ -434,6 +434,6 @@ class Optimisation:
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         kind, enabled = self.accelerator.device.type, self.settings.precision == "bf16"
-        if not enabled and not torch.is_autocast_enabled(kind):
+        if not enabled and not torch.is_autocast_enabled(kind):  # nothing to switch off
             return contextlib.nullcontext()
         return torch.autocast(kind, torch.bfloat16, enabled=enabled)

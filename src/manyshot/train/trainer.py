@@ -396,7 +396,7 @@ class Trainer:
             NonFiniteLoss: if a loss on held-out images is not finite.
         """
         self.weight_step += 1
-        probe = self.probe() if self.sampler.probes else None
+        probe = self.probe()
         probed = None if probe is None else self.prober.answer(probe, self.step, batch)
         losses = list(trained[0].losses)
         if len(trained) > 1:
