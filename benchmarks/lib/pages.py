@@ -118,16 +118,15 @@ Beside = tuple[str, Callable[[Sequence[Mapping[str, Any]]], str]]
 """A heading, and what makes the table under it of the records."""
 
 
-def page(path: Path, stem: str, title: str, command: str, beside: Beside, how: str) -> Path:
+def page(path: Path, title: str, command: str, beside: Beside, how: str) -> Path:
     """Writes the page of the records at `path` beside them, and returns it.
 
     Args:
         path: the records.
-        stem: begins the page's name; hardware and date end it.
         title: of the page.
         command: that made the records.
         beside: a table of facts beside the ratios.
-        how: to read the page, at its end.
+        how: to read the page, behind its tables; a person's reading of the records ends it.
     """
     found = latest(path)
     last, (heading, facts) = found[-1], beside
@@ -157,8 +156,8 @@ def page(path: Path, stem: str, title: str, command: str, beside: Beside, how: s
             markdown(COLUMNS[:6], [row(r)[:6] for r in found if "bar" not in r]),
         ]
     )
-    written = path.with_name(f"{stem}_{last['cores']}-core-cpu_{last['date']}.md")
-    records.write_text(written, text.rstrip() + "\n" + how)
+    written, own = kept.page_of(path), reading.text(path)
+    records.write_text(written, text.rstrip() + "\n" + how + (f"\n{own}" if own else ""))
     return written
 
 

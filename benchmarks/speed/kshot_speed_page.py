@@ -47,9 +47,9 @@ READING = """
 
 
 def write_page(path: Path) -> Path:
-    """Writes the page beside the records, named after their date and hardware; returns it."""
+    """Writes the page beside the records; returns it."""
     title, beside = "What K copies of the weights cost", ("Beside the ratios", _beside)
-    return page(path, "kshot_speed", title, COMMAND, beside, READING)
+    return page(path, title, COMMAND, beside, READING)
 
 
 def _beside(found: Sequence[Mapping[str, Any]]) -> str:

@@ -249,10 +249,10 @@ def _beside(found: Sequence[Mapping[str, Any]]) -> str:
 
 
 def write_page(path: Path) -> Path:
-    """Writes the page beside the records, named after their date and hardware; returns it."""
+    """Writes the page beside the records; returns it."""
     title, beside = "What policies cost", ("Beside the ratios", _beside)
     command = "python -m benchmarks.speed.shift_speed"
-    return page(path, "shift_speed", title, command, beside, READING)
+    return page(path, title, command, beside, READING)
 
 
 SECTIONS: dict[str, Callable[[Workload, int], Found]] = {

@@ -1,7 +1,7 @@
 """What manyshot adds to the arithmetic: steps, evaluation, costs, start-up, memory.
 
     OMP_NUM_THREADS=1 python -m benchmarks.speed.speed
-        [steps calls loop evaluation macs help memory] [--at macro shufflenet] [--rounds 10]
+        [steps calls loop evaluation macs help start memory] [--at macro shufflenet] [--rounds 10]
 
 The sides of a ratio run in one process and one torch thread, taking turns step by step, and are
 compared in CPU time. Every result is a record, from which the page is written.
@@ -35,6 +35,7 @@ from benchmarks.lib.workloads import (
     step,
     without_statistics,
 )
+from benchmarks.speed.cuts import cut_out
 from benchmarks.speed.memory import measure_memory
 from benchmarks.speed.speed_page import write_page
 from manyshot import train
@@ -54,7 +55,10 @@ IMAGE_SHAPES = {
 
 
 def measure_steps(work: Workload, rounds: int, count: int = 6) -> Found:
-    """Supernet step over the same subnet alone; a second bare copy shows the noise."""
+    """Supernet step over the same subnet alone, and over that with parameters cut out by torch.
+
+    A second bare copy shows the noise.
+    """
     net, archs = work.build(count)
     images, labels = work.images(work.batch)
     bare = [net.extract(arch) for arch in archs]
@@ -67,6 +71,8 @@ def measure_steps(work: Workload, rounds: int, count: int = 6) -> Found:
         name: [functools.partial(step, m, SGD(m.parameters()), images, labels) for m in alone]
         for name, alone in modules.items()
     }
+    cut = [cut_out(net, arch) for arch in archs]
+    sides["cut"] = [functools.partial(step, f, SGD(moved), images, labels) for f, moved in cut]
     shared = SGD(net.parameters())
     sides["supernet"] = [
         functools.partial(step, functools.partial(net, arch=arch), shared, images, labels)
@@ -84,6 +90,8 @@ def measure_steps(work: Workload, rounds: int, count: int = 6) -> Found:
     ours = ratio(total["supernet"], total["bare"])
     yield {"what": "step: supernet ÷ bare", **ours, **work.bar(1.03), **facts}
     yield {"what": "step: bare ÷ bare (noise)", **ratio(total["again"], total["bare"])}
+    yield {"what": "step: bare with cuts ÷ bare", **ratio(total["cut"], total["bare"])}
+    yield {"what": "step: supernet ÷ bare with cuts", **ratio(total["supernet"], total["cut"])}
     lean = ratio(total["supernet"], total["lean"])
     yield {"what": "step: supernet ÷ bare without running statistics", **lean}
     for i, name in enumerate(("forward", "backward", "update", "clearing")):
@@ -314,16 +322,44 @@ def measure_help(rounds: int) -> Found:
     yield {"what": "manyshot --help, CPU time", **where, **spread(cpu)}
 
 
-SECTIONS = ("steps", "calls", "loop", "evaluation", "macs", "help", "memory")
+_START = """
+import time
+marks = [time.process_time()]
+import torch; marks.append(time.process_time())
+import manyshot.pipeline; marks.append(time.process_time())
+net = manyshot.Supernet(manyshot.zoo.tiny())
+manyshot.cost.macs_table(net, (1, 8, 8)); marks.append(time.process_time())
+print(*(after - before for before, after in zip(marks, marks[1:])))
+"""
+
+
+def measure_start(rounds: int) -> Found:
+    """Seconds until a process can run a recipe, and of the first shapes that it looks at."""
+    taken = []
+    for _ in range(rounds + 1):  # the first writes what Python compiles
+        run = subprocess.run(
+            [sys.executable, "-c", _START], check=True, capture_output=True, text=True
+        )
+        taken.append(list(map(float, run.stdout.split())))
+    torch_s, ours_s, shapes_s = zip(*taken[1:], strict=True)
+    where = {"at": "command line", "unit": " s"}
+    yield {"what": "start: import torch, CPU time", **where, **spread(torch_s)}
+    what = "start: import manyshot.pipeline beyond torch, CPU time"
+    yield {"what": what, **where, **spread(ours_s), "bar": 1.25}
+    what = "start: first cost table of tiny, CPU time"
+    yield {"what": what, **where, **spread(shapes_s), "bar": 1.4}
+
+
+SECTIONS = ("steps", "calls", "loop", "evaluation", "macs", "help", "start", "memory")
+ONCE = {"macs": measure_macs, "help": measure_help, "start": measure_start}
+"""Sections that are of no workload."""
 
 
 def measure(section: str, at: str, rounds: int) -> Found:
     """The records of one section, without their provenance."""
     work = AT[at]
-    if section == "macs":
-        yield from measure_macs(rounds)
-    elif section == "help":
-        yield from measure_help(rounds)
+    if section in ONCE:
+        yield from ONCE[section](rounds)
     else:
         sections = {
             "steps": measure_steps,
@@ -343,7 +379,7 @@ def main(arguments: list[str] | None = None) -> None:
     torch.set_num_threads(1)
     path = kept.begin(given, KEPT)
     for section in given.sections or SECTIONS:
-        for at in given.at[:1] if section in ("macs", "help") else given.at:
+        for at in given.at[:1] if section in ONCE else given.at:
             for record in measure(section, at, given.rounds):
                 measuring.note(path, record)
     pages.show(path)

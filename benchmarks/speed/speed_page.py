@@ -8,9 +8,7 @@ from typing import Any
 
 from benchmarks.lib.pages import markdown, page
 
-COMMAND = (
-    "python -m benchmarks.speed.speed [steps calls loop evaluation macs help memory] [--at macro]"
-)
+COMMAND = "python -m benchmarks.speed.speed [steps calls ... memory] [--at macro tiny_vit ...]"
 
 READING = """
 ## How to read it
@@ -23,6 +21,11 @@ READING = """
 - `bare` is the extracted subnet as anybody would train it, with its own SGD. Its batch norms keep
   running statistics, which the supernet's do not; `bare without running statistics` is the
   stricter comparison. `noise` is bare over a second bare copy: no ratio is known better than that.
+- `bare with cuts` is the same subnet, each of whose parameters torch alone cuts out of a tensor as
+  large as the supernet's, by one operation, and whose SGD moves the whole tensors. What it takes
+  more than `bare` is the price of stored tensors that are larger than what a path uses, in
+  whichever library: what is used is copied, its gradient is put into zeros for all of it, and all
+  of it moves. `supernet ÷ bare with cuts` is what manyshot adds to that.
 - `part of the ratio in ...` is supernet minus bare in that part of the step, over the whole bare
   step. The supernet's SGD goes through all its parameters, most of them without a gradient
   (`update`, `clearing`), the bare one only through its own.
@@ -34,42 +37,15 @@ READING = """
 - Evaluation with K copies is over the forwards of the same subnets, whose weights are merged.
 - Evaluation is `manyshot.evaluate.score` on 256 calibration and 256 validation images in batches of
   128, over nothing but the forward passes of the extracted subnet (train mode, then eval mode).
-- MACs and `--help` are seconds, not ratios, and a bar on seconds means little on a shared machine:
-  CPU time is given for both, wall time for `--help` as well, because its bar is on wall time.
+- MACs, `--help` and the start are seconds, not ratios, and a bar on seconds means little on a
+  shared machine: CPU time is given for all, wall time for `--help` as well, because its bar is on
+  wall time. A start is that of a process whose modules are compiled already: torch alone, what runs
+  of recipes import beside it, and the first cost table, for which torch imports its compiler.
 - Memory is the resident peak of a process of its own, minus what it has after the first step of a
   linear layer. Each process trains the architectures (i, i, ..., i) in turn; the bare side frees
   each before the next. Both build the supernet's modules without weights first, so Python's
   own objects cancel out. Large blocks go back to the system when freed
   (`MALLOC_MMAP_THRESHOLD_=65536`); with glibc's defaults the same peaks vary by tens of MiB.
-
-## Found on 2026-11-22
-
-- `manyshot --help` first missed its bar: 0.41 to 0.71 s of CPU time, more than half of it `numpy`
-  and `pydantic`, which `main` loaded with `manyshot.recipe` for the name of one exception. They now
-  load only when there is an exception to compare. torch is not imported.
-- Evaluation at `macro` came out at 1.043, 1.084 (interval 1.04 to 1.108, which contains the bar)
-  and 1.060 in three runs on a busy machine, the last of them with the most rounds. Of that, 2 ms
-  in about 90 ms, so 0.02, is known: setting and restoring the mode of every module of the
-  supernet, twice (0.7 ms each), 0.1 ms per forward, and the losses. The rest was not found;
-  apart, the calibration forwards were at 1.00 and the validation forwards at 1.03 of the bare
-  ones, where two bare copies differ by 0.01.
-- The optimiser's walk over parameters without a gradient is about 0.1 % of a step.
-- The weights and momenta that are off the path account for all of a supernet's extra memory.
-
-## Found on 2026-11-29
-
-Not among the records above: few rounds, on a 2-core Intel Xeon under a load of 8 to 10
-([LOG.md](../../LOG.md) has the same figures and the command).
-
-- Python functions called in a forward, of four architectures each, counted as `calls` does, over
-  the extracted subnet's: attentivenas 4.45, now 1.16 (3,287 and 2,836); autoformer 5.3, now 1.16;
-  bignas 4.4, now 1.13; tiny_cnn 4.3, now 1.19; tiny_vit 6.7, now 1.45 (bar 1.5).
-- A training step over the bare subnet's at `tiny_vit`: 1.15 (1.11 to 1.19), now 1.10 (1.06 to 1.19,
-  two bare copies differ by as much as 0.06); the bar of 1.03 is missed by 0.07.
-- `train()` over a bare loop over the same supernet at `tiny`: 1.44 (1.42 to 1.47), now 1.10 (1.06
-  to 1.16); the bar of 1.03 is missed by 0.07.
-- `score()` over the forwards alone at `tiny`: 1.45 (1.43 to 1.47), now 1.29 (1.14 to 1.36; no bar
-  at this size), with four copies 1.66 (1.65 to 1.67), now 1.42 (1.33 to 1.59).
 
 ## Caveats
 
@@ -82,9 +58,9 @@ Not among the records above: few rounds, on a 2-core Intel Xeon under a load of 
 
 
 def write_page(path: Path) -> Path:
-    """Writes the page beside the records, named after their date and hardware; returns it."""
+    """Writes the page beside the records; returns it."""
     title = "What manyshot adds to the arithmetic"
-    return page(path, "speed", title, COMMAND, ("Beside the step ratios", _beside), READING)
+    return page(path, title, COMMAND, ("Beside the step ratios", _beside), READING)
 
 
 def _beside(found: Sequence[Mapping[str, Any]]) -> str:

@@ -32,6 +32,7 @@ from manyshot.sharing import OneShot, Phase, PlacesChannels, Sharing
 from manyshot.space import Arch, Decision
 
 _BY_THE_BATCH = BatchStatistics()
+_PHASES = get_args(Phase)
 
 
 def refuse_compilation() -> NoReturn:
@@ -266,8 +267,8 @@ class Supernet(nn.Module):
             raise ValueError("statistics are for eval mode: call net.eval() before passing stats")
         if isinstance(stats, BatchNormStats):
             _check_statistics(stats, chosen, placement)
-        if phase is not None and phase not in get_args(Phase):
-            raise ValueError(f"phase must be one of {', '.join(get_args(Phase))}, got {phase!r}")
+        if phase is not None and phase not in _PHASES:
+            raise ValueError(f"phase must be one of {', '.join(_PHASES)}, got {phase!r}")
         if mixture is not None and mixture.arch != chosen:
             raise ValueError(
                 f"the mixture is of architecture {mixture.arch}, not {chosen}; call "

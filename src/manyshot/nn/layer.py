@@ -61,6 +61,8 @@ class Cut:
         if self.pads is not None and tensor.shape == self.shape:
             return torch.constant_pad_nd(tensor, self.pads)
         part = take(tensor, self.index) if self._has_runs else tensor[self.index]
+        if tensor.dim() != 4:  # asked in every forward, and only four dimensions have two formats
+            return part.contiguous()
         return part.contiguous(memory_format=memory_format(tensor))
 
 
@@ -68,7 +70,8 @@ def _pads(index: Index, shape: torch.Size) -> list[int] | None:
     """How much is cut off at both ends of each dimension, as pads below zero, the last one first.
 
     One step forward and backward then does what a slice of each dimension and a copy do. None where
-    dimensions have several runs, and where only rows are cut, which takes no copy.
+    dimensions have several runs, and where only rows are cut, which takes no copy. Rows of a tensor
+    of four dimensions are cut in one step too: the gradient of a slice is never channels last.
     """
     ends: list[tuple[int, int]] = []
     for part, length in zip(index, shape, strict=False):
@@ -77,7 +80,7 @@ def _pads(index: Index, shape: torch.Size) -> list[int] | None:
         start, stop, _ = part.indices(length)
         ends.append((-start, stop - length))
     ends += [(0, 0)] * (len(shape) - len(ends))
-    if not any(map(any, ends[1:])):
+    if len(shape) != 4 and not any(map(any, ends[1:])):
         return None
     return [cut for pair in reversed(ends) for cut in pair]
 

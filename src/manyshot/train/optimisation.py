@@ -245,6 +245,7 @@ class Optimisation:
         self._original, self._distiller, self._beside = original, distiller, beside
         self._dropping = None if drop_path is None else Dropping(net, drop_path)
         self._drops = drops
+        self._places = net.sharing if isinstance(net.sharing, PlacesChannels) else None
         self._begun = False
         self._sharded = any(is_sharded(parameter) for parameter in net.parameters())
 
@@ -411,12 +412,11 @@ class Optimisation:
 
         None where the sharing scheme places none.
         """
-        scheme = self.net.sharing
-        if not isinstance(scheme, PlacesChannels):
+        if self._places is None:
             return None
         seed, _, *parts = self._stream
         rng = numpy_rng(seed, "placements", *parts, number)
-        return functools.partial(scheme.trained, rng=rng)
+        return functools.partial(self._places.trained, rng=rng)
 
     def _forward(self, phase: Phase) -> Forward:
         """The network's forward; before each, branches are left out of an architecture or not.
@@ -453,5 +453,7 @@ class Optimisation:
             self.sampler.step()
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
-        enabled = self.settings.precision == "bf16"
-        return torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=enabled)
+        kind, enabled = self.accelerator.device.type, self.settings.precision == "bf16"
+        if not enabled and not torch.is_autocast_enabled(kind):  # nothing to switch off
+            return contextlib.nullcontext()
+        return torch.autocast(kind, torch.bfloat16, enabled=enabled)

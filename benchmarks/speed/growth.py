@@ -1,6 +1,6 @@
 """CPU time and memory where much was told, many options are to choose from, or records are many.
 
-    python -m benchmarks.speed.scale [searchers canonical tables records] [--largest 100000]
+    python -m benchmarks.speed.growth [searchers canonical tables records] [--largest 100000]
 
 Each row is measured in a process of its own: seconds are its CPU time, memory is by how much its
 peak of resident memory rose. Proposals are of 50 architectures of 20 decisions with two budgets,
@@ -191,7 +191,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("sections", nargs="*", help=f"of {tuple(SECTIONS)}; by default all")
     parser.add_argument("--largest", type=int, default=100_000, help="most architectures told")
-    kept.options(parser, Path("runs") / "scale")
+    kept.options(parser, Path("runs") / "growth")
     given = parser.parse_args()
     torch.set_num_threads(1)
     cost.subnet_macs(nn.Linear(1, 1), (1,))  # loads what torch loads on first use
@@ -222,7 +222,7 @@ def write_page(path: Path) -> Path:
         "budgets.\n"
     )
     title = "# What grows with how much there is\n"
-    command = "```\npython -m benchmarks.speed.scale\n```\n"
+    command = "```\npython -m benchmarks.speed.growth\n```\n"
     return with_reading(path, [title, command, about, markdown(head, lines)], list(rows.values()))
 
 
