@@ -44,6 +44,7 @@ from safetensors.torch import load_file
 
 import manyshot as ms
 from manyshot.cli import main as command_line
+from manyshot.pipeline.identity import load_final_weights
 from manyshot.recipe import Recipe
 from manyshot.records import RecordError
 from manyshot.run_folder import RunFolder
@@ -467,7 +468,7 @@ def flips(work: Path, count: int, rng: random.Random) -> Iterator[tuple[str, str
     paths = [files.shifted, files.subnets / f"{text}.safetensors", files.subnets / f"{text}.json"]
     workspace = run._workspace
     uses: list[Callable[[], object]] = [
-        lambda: workspace.load_final_weights(files),
+        lambda: load_final_weights(workspace, files),
         lambda: run.finished(arch),
         lambda: run.file(arch, "json"),
     ]

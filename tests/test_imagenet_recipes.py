@@ -11,6 +11,7 @@ from PIL import Image
 
 from manyshot import records
 from manyshot.pipeline import Workspace
+from manyshot.pipeline.beforehand import check
 from manyshot.pipeline.stages.train import train_supernet
 from manyshot.progress import Silent
 from manyshot.recipe import Recipe
@@ -74,7 +75,7 @@ def test_there_is_a_test_of_each():
 def test_a_recipe_trains_for_four_steps(name, jpegs, tmp_path):
     recipe = reduced(name, jpegs)
     ws = Workspace.build(recipe)
-    ws.check()
+    check(ws)
     first = {n: p.detach().clone() for n, p in ws.net.named_parameters()}
     train_supernet(ws, engine(ws.device, ws.recipe.train, None), tmp_path, Silent())
     rows = records.read_lines(tmp_path / "train.jsonl")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 from manyshot import records
+from manyshot.pipeline.identity import load_final_weights
 from manyshot.progress import Progress
 from manyshot.recipe import GIVEN, Recipe, RecipeError, TaskSettings
 from manyshot.run_folder import (
@@ -360,7 +361,7 @@ class Run(Shown):
         self.files.final_weights(self.recipe)  # that they are missing is said before all is built
         with self._giving():
             workspace = Workspace.build(self.recipe, self.folder)
-        workspace.load_final_weights(self.files)
+        load_final_weights(workspace, self.files)
         return workspace
 
     @property
@@ -388,7 +389,8 @@ class Run(Shown):
         """
         if self._described is None:
             return self.net
-        from manyshot.pipeline.build import new_supernet, pick_device
+        from manyshot.pipeline.build import new_supernet
+        from manyshot.pipeline.devices import pick_device
 
         check_trusted(self.files, trust=self._trust)
         with self._giving():

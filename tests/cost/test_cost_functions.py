@@ -11,6 +11,7 @@ from torch import nn
 import manyshot as ms
 from manyshot.cost import FunctionCost, params_table, size_table
 from manyshot.pipeline import Workspace, survey
+from manyshot.pipeline.beforehand import check
 from manyshot.recipe import Recipe, RecipeError
 from pipeline_runs import lines, run, small
 from plain_nets import Plain
@@ -196,7 +197,7 @@ def test_a_cost_that_cannot_be_made_is_refused() -> None:
 def test_a_budget_that_no_network_meets_is_refused_before_training() -> None:
     recipe = small(OWN, "search.budgets=['convolutions<=0.001']")
     with pytest.raises(RecipeError, match="none was found within all of it among 1,0"):
-        Workspace.build(recipe).check()
+        check(Workspace.build(recipe))
 
 
 def test_costs_of_ones_own_are_code() -> None:

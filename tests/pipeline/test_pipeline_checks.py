@@ -9,7 +9,9 @@ import pytest
 from manyshot import pipeline
 from manyshot.cost import CostTable, subnet_macs
 from manyshot.pipeline import Workspace
+from manyshot.pipeline.beforehand import check
 from manyshot.pipeline.checks import check_joint, check_settings
+from manyshot.pipeline.identity import weights_fingerprint
 from manyshot.recipe import Recipe, RecipeError
 from manyshot.space import SearchSpace, choose
 from pipeline_runs import export_architecture, run, small
@@ -50,14 +52,14 @@ def test_mct_that_goes_on_from_a_tree_may_have_few_candidates():
     recipe = small("search.name=mct", "search.options={rollouts=3}", "search.candidates=4")
     check_settings(recipe)
     with pytest.raises(RecipeError, match=r"after the first 12: lower search.options.rollouts"):
-        Workspace.build(recipe).check()
+        check(Workspace.build(recipe))
     of_tree = small(
         "search.name=mct",
         "search.options={rollouts=3}",
         "search.candidates=4",
         "sampler={name = 'mct', options = {warmup = 0.1, build = 0.3}}",
     )
-    Workspace.build(of_tree).check()
+    check(Workspace.build(of_tree))
 
 
 def test_batches_are_looked_at_before_a_network_is_made(tmp_path, monkeypatch):
@@ -77,36 +79,34 @@ def test_batches_are_looked_at_before_a_network_is_made(tmp_path, monkeypatch):
 def test_settings_that_are_not_used_are_not_checked(tmp_path):
     overrides = ("finish.training.batch_size=999", "finish.mode=inherit", "search.candidates=3")
     random = ("search.name=random", "search.options={}")
-    Workspace.build(small(*overrides, *random), world=1).check()
+    check(Workspace.build(small(*overrides, *random), world=1))
 
 
 def test_batches_are_shared_by_all_processes(tmp_path):
     ws = Workspace.build(small())
-    ws.check(world=2)
+    check(ws, world=2)
     with pytest.raises(RecipeError, match=r"train.batch_size = 32 is not a multiple of the 3 proc"):
-        ws.check(world=3)
+        check(ws, world=3)
 
 
 def test_sizes_that_grow_are_refused_where_a_network_takes_one_alone():
     grown = ("train.image_sizes=[4, 8]", "train.epochs=2")
     with pytest.raises(RecipeError, match=r"train.image_sizes: the network does not take .* 4 x 4"):
-        Workspace.build(small("network.name=tiny_vit", "network.options={}", *grown)).check()
+        check(Workspace.build(small("network.name=tiny_vit", "network.options={}", *grown)))
     with pytest.raises(
         RecipeError, match=r"train.image_sizes = \[.*4\] ends at 4 pixels, and images are of 8 x 8"
     ):
-        Workspace.build(small("train.image_sizes=[4]", "train.epochs=2")).check()
+        check(Workspace.build(small("train.image_sizes=[4]", "train.epochs=2")))
     with pytest.raises(RecipeError, match="2 sizes need as many epochs, and there are 1"):
-        Workspace.build(small("train.image_sizes=[4, 8]", "train.epochs=1")).check()
+        check(Workspace.build(small("train.image_sizes=[4, 8]", "train.epochs=1")))
     ws = Workspace.build(small(*grown))
-    ws.check()
+    check(ws)
     arch = ws.net.space.largest
     shapes = [(1, side, side) for side in (4, 8)]
     assert [ws.macs_at(shape[1])([arch])[0] for shape in shapes] == [
         subnet_macs(ws.net.extract(arch), shape) for shape in shapes
     ]
-    assert (
-        ws.weights_fingerprint() != Workspace.build(small("train.epochs=2")).weights_fingerprint()
-    )
+    assert weights_fingerprint(ws) != weights_fingerprint(Workspace.build(small("train.epochs=2")))
 
 
 def test_packages_for_onnx_are_looked_for_first(base, tmp_path, monkeypatch):
@@ -185,7 +185,7 @@ MIXES = ("sampler.name=relaxed", "sampler.held_out=32")
 def test_mixed_options_are_refused_where_every_path_has_weights_of_its_own(copies):
     kshot = ("sharing.name=k_shot", f"sharing.options={{copies={copies}, code_every=2}}")
     with pytest.raises(RecipeError, match=r"sampler.name = 'relaxed' mixes options, and sharing"):
-        Workspace.build(small(*MIXES, *kshot)).check()
+        check(Workspace.build(small(*MIXES, *kshot)))
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_mixed_options_are_refused_where_every_path_has_weights_of_its_own(copie
 def test_a_step_that_cannot_be_unrolled_is_refused_before_anything_runs(more, world, message):
     unrolled = "sampler.options.schedule=unrolled"
     with pytest.raises(RecipeError, match=f"sampler.name = 'relaxed': .*{message}"):
-        Workspace.build(small(*MIXES, unrolled, *more)).check(world)
+        check(Workspace.build(small(*MIXES, unrolled, *more)), world)
 
 
 def test_budgets_that_no_option_left_to_win_meets_are_refused():
@@ -211,4 +211,4 @@ def test_budgets_that_no_option_left_to_win_meets_are_refused():
     with pytest.raises(
         RecipeError, match=r"budget 'macs<=20%' .* name fewer in sampler.options.ex"
     ):
-        Workspace.build(small(*MIXES, options, *generated)).check()
+        check(Workspace.build(small(*MIXES, options, *generated)))

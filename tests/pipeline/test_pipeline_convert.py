@@ -13,6 +13,7 @@ import manyshot as ms
 from manyshot import cli, records
 from manyshot.pipeline import Workspace, build, train_only, transfer_recipe
 from manyshot.pipeline import run as whole_run
+from manyshot.pipeline.beforehand import check
 from manyshot.pipeline.checks import check_settings
 from manyshot.pipeline.networks import build_supernet
 from manyshot.pipeline.stages.controls import choose_controls
@@ -330,7 +331,7 @@ def test_what_cannot_teach_or_be_searched(overrides, words, asked) -> None:
         network = recipe.network.model_copy(update={"convert": None})
         recipe = recipe.model_copy(update={"network": network})
     with pytest.raises(RecipeError, match=words):
-        Workspace.build(recipe).check()
+        check(Workspace.build(recipe))
 
 
 def test_no_training_trains_no_generator(asked) -> None:
@@ -343,17 +344,17 @@ def test_a_new_classifier_has_to_be_trained(asked, tmp_path) -> None:
     given = f"network.weights={tmp_path / 'seven.pt'}"
     ws = Workspace.build(asked(given))
     assert ws.recipe.train.teacher is None and ws.original.new_classifier == "head"
-    ws.check()
+    check(ws)
     with pytest.warns(UserWarning, match="classifier 'head' is new, and learns by training"):
         train_only(asked(given), tmp_path / "run")
     for refused in ("train.epochs=0", "train.teacher=original"):
         with pytest.raises(RecipeError, match="'head' is new, since the weights are of other"):
-            Workspace.build(asked(given, refused)).check()
+            check(Workspace.build(asked(given, refused)))
 
 
 def test_a_function_may_load_weights_itself(asked, tmp_path) -> None:
     own = asked("network.name=plain_nets:worn", "train.epochs=0", "train.teacher=original")
-    Workspace.build(own).check()
+    check(Workspace.build(own))
 
 
 def test_without_conversion_the_error_says_how(asked) -> None:

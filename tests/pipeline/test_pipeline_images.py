@@ -12,6 +12,7 @@ from kills import EVERY, left_by_kills
 from manyshot import records
 from manyshot.cli import main
 from manyshot.pipeline import Workspace, train_only, truth
+from manyshot.pipeline.identity import truth_fingerprint, weights_fingerprint
 from manyshot.pipeline.stages import alone
 from manyshot.pipeline.stages import finish as finishing
 from manyshot.pipeline.stages import train as training
@@ -198,9 +199,9 @@ def test_scores_depend_on_all_parts_but_test(photos, replaced, part, same):
     finally:
         path.write_bytes(content)
     assert (Images(before).calibration_id == Images(after).calibration_id) == same
-    assert (before.weights_fingerprint() == after.weights_fingerprint()) == same
+    assert (weights_fingerprint(before) == weights_fingerprint(after)) == same
     settings = recipe.truth.training
-    assert before.truth_fingerprint(settings) != after.truth_fingerprint(settings)
+    assert truth_fingerprint(before, settings) != truth_fingerprint(after, settings)
     changed = {name for name, d in after.splits.digests.items() if d != before.splits.digests[name]}
     assert changed == {part}
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from manyshot.data import DataNotFound
 from manyshot.pipeline import Workspace, init
+from manyshot.pipeline.beforehand import check
 from manyshot.pipeline.checks import check_settings
 from manyshot.recipe import Recipe, RecipeError
 
@@ -51,7 +52,7 @@ def test_a_recipe_for_images_of_any_size_can_be_run(tmp_path, side, name):
     assert recipe.name == "mine"
     check_settings(recipe)
     ws = Workspace.build(recipe)
-    ws.check()
+    check(ws)
     macs = ws.costs["macs"]
     least, greatest = macs.range()
     for limit in ws.limits():

@@ -8,6 +8,8 @@ import torch
 
 import manyshot as ms
 from manyshot.pipeline import Workspace, train_only
+from manyshot.pipeline.beforehand import check
+from manyshot.pipeline.identity import fingerprint, weights_fingerprint
 from manyshot.pipeline.networks import make_network
 from manyshot.recipe import Recipe, RecipeError
 from manyshot.seeding import seeded
@@ -62,7 +64,7 @@ def test_splits_by_gradients_are_among_the_weights(tmp_path):
     recipe = small(*sharing, "sharing.options.split_batches=1")
     train_only(recipe, tmp_path)
     ws = Workspace.build(recipe)
-    load_weights(tmp_path / "supernet.safetensors", ws.net, ws.weights_fingerprint())
+    load_weights(tmp_path / "supernet.safetensors", ws.net, weights_fingerprint(ws))
     [told] = [row["splits"] for row in lines(tmp_path, "train.jsonl") if "splits" in row]
     [(decision, groups)] = ws.net.sharing.chosen()
     assert told == [{"decision": decision.name, "groups": list(groups)}]
@@ -121,7 +123,7 @@ ELASTIC = (
 def prepared(*overrides):
     recipe = Recipe.load(None, ["sharing={name='k_shot', options={copies=2}}", *overrides])
     ws = Workspace.build(recipe)
-    ws.check()
+    check(ws)
     return ws
 
 
@@ -138,7 +140,7 @@ def test_no_option_is_forgotten():
 def test_every_control_is_a_switch_of_the_recipe(control):
     """It reaches the scheme, and is in the fingerprint of trained weights."""
     ws, base = with_options(control, *CONTROLS[control]), with_options(*CONTROLS[control])
-    assert ws.fingerprint(ws.recipe.train) != base.fingerprint(base.recipe.train)
+    assert fingerprint(ws, ws.recipe.train) != fingerprint(base, base.recipe.train)
     name, _, value = control.partition("=")
     held = getattr(ws.net.sharing, {"m": "chunks"}.get(name, name))
     assert str(held).lower() == value

@@ -5,6 +5,7 @@ import torch
 
 import manyshot as ms
 from manyshot.pipeline import Workspace
+from manyshot.pipeline.beforehand import check
 from pipeline_runs import lines, run, small
 
 CONVNET = ("network.name=convnet", "network.options={width=8,depth=1}", "data.pad=1")
@@ -55,7 +56,7 @@ SHIFTNAS = ("sampler.name=shiftnas", "sampler.held_out=0.2")
 )
 def test_what_does_not_go_together_is_refused_before_anything_trains(overrides, text):
     with pytest.raises(ValueError) as caught:
-        Workspace.build(small(*overrides)).check()
+        check(Workspace.build(small(*overrides)))
     assert text in str(caught.value)
 
 

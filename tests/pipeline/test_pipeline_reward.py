@@ -7,6 +7,8 @@ import pytest
 import manyshot as ms
 from kills import left_by_kills, one_of_every_kind
 from manyshot.pipeline import Workspace
+from manyshot.pipeline.beforehand import check
+from manyshot.pipeline.identity import fingerprint
 from manyshot.recipe import Recipe, RecipeError
 from manyshot.run_folder import RunFolder
 from manyshot.search import Reward
@@ -121,7 +123,7 @@ def test_what_has_no_meaning_is_refused_before_anything_is_trained(overrides, me
 def test_a_reward_on_latency_has_latency_measured():
     recipe = small('search.reward={target = "latency_ms<=2"}')
     ws = Workspace.build(recipe)
-    ws.check()
+    check(ws)
     assert ws.recipe.search.reward.target == "latency_ms<=2"
     from manyshot.pipeline.stages.latency import needs_latency
 
@@ -133,9 +135,9 @@ def test_without_a_reward_a_search_is_identified_as_before():
     settings = plain.recipe.train
     before = str(plain.recipe.search).replace(f"reward={plain.recipe.search.reward!r} ", "")
     assert "reward" not in before
-    now = plain.fingerprint(settings, plain.recipe.search)
-    assert now == plain.fingerprint(settings, before)
-    assert now != rewarded.fingerprint(settings, rewarded.recipe.search)
+    now = fingerprint(plain, settings, plain.recipe.search)
+    assert now == fingerprint(plain, settings, before)
+    assert now != fingerprint(rewarded, settings, rewarded.recipe.search)
     assert Recipe.build({}, [], "x").search.reward.target is None
 
 

@@ -10,6 +10,7 @@ import manyshot as ms
 from manyshot import records
 from manyshot.cost import CostTable
 from manyshot.pipeline import Workspace, train_only
+from manyshot.pipeline.beforehand import check_budgets
 from manyshot.pipeline.verbs.run import trained_images
 from manyshot.recipe import RecipeError
 from manyshot.search import Infeasible
@@ -304,11 +305,11 @@ def test_two_limits_at_once_may_be_too_much(tmp_path):
             params=CostTable("params", (4,) * 4, 0, {(i,): 3 - np.arange(4) for i in range(4)}),
         )
         if within:
-            ws.check_joint()
+            check_budgets(ws)
         else:
             text = r"and params<=5': none of the 256 architectures is within all of it: raise one"
             with pytest.raises(RecipeError, match=text):
-                ws.check_joint()
+                check_budgets(ws)
     generated = [
         "search={name = 'generator', budgets = ['macs<=60%, params<=50%']}",
         "sampler={name = 'shiftnas', held_out = 20}",

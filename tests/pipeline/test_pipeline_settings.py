@@ -9,7 +9,9 @@ from PIL import Image
 
 import manyshot as ms
 from manyshot.pipeline import Workspace
+from manyshot.pipeline.beforehand import check
 from manyshot.pipeline.checks import check_batch_size, check_sampler
+from manyshot.pipeline.identity import fingerprint
 from manyshot.recipe import Recipe, RecipeError, TrainingSettings
 from manyshot.tasks import DEFAULT
 from pipeline_runs import outcome, run, small
@@ -151,7 +153,7 @@ def test_crops_of_files_are_other_training_than_crops_in_memory(tmp_path):
 
     def fingerprint(*overrides):
         ws = Workspace.build(small(*on, "data.validation=4", *overrides))
-        return ws.fingerprint(ws.recipe.train)
+        return fingerprint(ws, ws.recipe.train)
 
     assert fingerprint("data.memory=0B") == fingerprint()
     crops = "data.crop_scale=[0.5, 1.0]"
@@ -216,7 +218,7 @@ def _loading(recipe):
 def _fingerprint(recipe: Recipe) -> str:
     splits = ms.data.load(**_loading(recipe))
     ws = Workspace(recipe, torch.device("cpu"), DEFAULT, splits, None, {}, None)
-    return ws.fingerprint(recipe.train)
+    return fingerprint(ws, recipe.train)
 
 
 def test_data_of_your_own_are_not_augmented():
@@ -243,7 +245,7 @@ def test_augmentations_have_bounds(override, message):
 
 def test_batches_hold_all_copies_of_an_image():
     with pytest.raises(RecipeError, match=r"batch_size must be a multiple of repeats \(3\)"):
-        Workspace.build(small("data.repeats=3", "train.batch_size=32")).check()
+        check(Workspace.build(small("data.repeats=3", "train.batch_size=32")))
 
 
 def test_parts_of_batches_teach_no_sampler_that_learns_by_gradients():
@@ -260,8 +262,8 @@ def test_parts_of_batches_teach_no_sampler_that_learns_by_gradients():
 def test_two_stages_have_fingerprints_of_their_own(tmp_path):
     ws = Workspace.build(small())
     settings = ws.recipe.train
-    prints = {ws.fingerprint(settings), ws.fingerprint(settings, "finetune", "0-0-0-0")}
-    prints |= {ws.fingerprint(settings, "scratch", "0-0-0-0")}
+    prints = {fingerprint(ws, settings), fingerprint(ws, settings, "finetune", "0-0-0-0")}
+    prints |= {fingerprint(ws, settings, "scratch", "0-0-0-0")}
     assert len(prints) == 3
 
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from manyshot import evaluate
 from manyshot.pipeline import Workspace
-from manyshot.pipeline.build import pick_device
+from manyshot.pipeline.devices import pick_device
 from manyshot.pipeline.stages.order import Watched
 from manyshot.pipeline.stages.score import RUNNING, Images
 from manyshot.pipeline.stages.search import search

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from kills import left_by_kills
 from manyshot import evaluate, records
 from manyshot.pipeline import Workspace
+from manyshot.pipeline.identity import weights_fingerprint
 from manyshot.pipeline.stages.shift import ShiftingStage
 from manyshot.pipeline.verbs.run import begin
 from manyshot.progress import Silent
@@ -182,7 +183,7 @@ def test_states_that_cannot_be_used_are_refused(shifted, tmp_path):
     shutil.copytree(shifted[0], folder)
     path = folder / "supernet.safetensors"
     net = Workspace.build(small(*SHIFT, "seed=5")).net
-    save_weights(path, net, Workspace.build(recipe).weights_fingerprint())
+    save_weights(path, net, weights_fingerprint(Workspace.build(recipe)))
     with pytest.raises(records.RecordError, match="made with other weights"):
         run(recipe, folder)
 

@@ -7,6 +7,7 @@ import pytest
 from kills import left_by_kills
 from manyshot import records
 from manyshot.pipeline.build import Workspace
+from manyshot.pipeline.identity import weights_fingerprint
 from manyshot.pipeline.stages.shrink import judged
 from manyshot.pipeline.verbs.transfer import transfer_recipe
 from manyshot.recipe import Recipe, RecipeError
@@ -76,7 +77,7 @@ def test_its_last_scores_are_those_of_the_search(shrunk):
     """Scores of the time after the last step are by the weights and images that decide later."""
     folder, recipe, _ = shrunk
     ws = Workspace.build(recipe)
-    load_weights(RunFolder(folder).weights, ws.net, ws.weights_fingerprint())
+    load_weights(RunFolder(folder).weights, ws.net, weights_fingerprint(ws))
     line = lines(folder, "search.jsonl")[0]
     [again] = judged(ws, [ws.net.space.from_text(line["arch"])])
     assert (again.fitness, again.loss) == (line["proxy_score"], line["proxy_loss"])

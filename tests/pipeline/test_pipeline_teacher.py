@@ -10,6 +10,8 @@ from torch import nn
 
 import manyshot as ms
 from manyshot.pipeline import Workspace
+from manyshot.pipeline.beforehand import check_batches, check_sampling
+from manyshot.pipeline.identity import fingerprint
 from manyshot.pipeline.networks import build_network
 from manyshot.pipeline.teachers import Pupil, Renormalised, load_teacher
 from manyshot.pipeline.verbs.transfer import transfer_recipe
@@ -227,22 +229,22 @@ def test_options_that_act_on_nothing_are_said_before_training(setting, words, ws
 def test_the_largest_alone_cannot_drop_where_steps_are_without_it(ws):
     settings = ("train.drop_path=0.1", "train.drop_path_for=largest")
     with pytest.raises(RecipeError, match="train: drop_path_for = 'largest' is for samplers that"):
-        replace(ws, recipe=small(*settings)).check_sampler()
-    replace(ws, recipe=small(*settings, "sampler.name=sandwich")).check_sampler()
+        check_sampling(replace(ws, recipe=small(*settings)))
+    check_sampling(replace(ws, recipe=small(*settings, "sampler.name=sandwich")))
 
 
 def test_lamb_without_timm_is_said_before_training(ws, monkeypatch):
     monkeypatch.setitem(sys.modules, "timm.optim", None)
     lamb = ws.recipe.train.model_copy(update={"optimizer": "lamb"})
     with pytest.raises(RecipeError, match="train: optimizer = 'lamb' is timm's: pip install"):
-        ws.check_batches("train", lamb)
+        check_batches(ws, "train", lamb)
 
 
 def test_other_teachers_make_other_weights_and_finished_networks(ws):
     def fingerprints(digest: str) -> tuple[str, str]:
         recipe = taught("teacher.run=x", "teacher.arch=largest", f"teacher.digest={digest}")
         one = replace(ws, recipe=recipe)
-        return one.fingerprint(recipe.train), one.fingerprint(recipe.finish.training)
+        return fingerprint(one, recipe.train), fingerprint(one, recipe.finish.training)
 
     assert fingerprints("a")[0] != fingerprints("b")[0]
     assert fingerprints("a")[1] == fingerprints("b")[1]  # winners learn from labels here

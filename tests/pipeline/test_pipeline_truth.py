@@ -19,6 +19,7 @@ from torch import nn
 from manyshot import evaluate, records
 from manyshot.cost.timing import on_threads
 from manyshot.pipeline import TruthFailed, Workspace, truth
+from manyshot.pipeline.identity import truth_fingerprint
 from manyshot.pipeline.verbs.truth import alone
 from manyshot.pipeline.workers import Failed, Processes, Task
 from manyshot.rank import TruthError, load_truth
@@ -339,14 +340,14 @@ class TestPlans:
         ws = Workspace.build(small(TRAINING))
         metric = ws.task_record.metric.plain()
         same = {"metric": metric, "schema": 2}
-        same["settings"] = ws.truth_fingerprint(ws.recipe.truth.training)
+        same["settings"] = truth_fingerprint(ws, ws.recipe.truth.training)
         accuracies = {"0-0-0-0": 0.4, "1-0-0-0": 0.6, "2-0-0-0": 0.5, "3-0-0-0": 0.6}
         trained = [
             {"arch": arch, "seed": 1, "test_score": accuracy, **same}
             for arch, accuracy in accuracies.items()
         ]
         ws = Workspace.build(small(TRAINING, "seed=3"))
-        same["settings"] = ws.truth_fingerprint(ws.recipe.truth.training)
+        same["settings"] = truth_fingerprint(ws, ws.recipe.truth.training)
         trained.append({"arch": "0-0-0-0", "seed": 3, "test_score": 0.9, **same})
         sets = ("truth.plan=best", "truth.count=3", "truth.seeds=[2]")
         archs = self.planned(tmp_path, *sets, trained=trained)

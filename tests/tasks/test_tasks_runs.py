@@ -12,6 +12,7 @@ from torch.utils.data import TensorDataset
 import manyshot as ms
 from manyshot import pipeline, rank, records
 from manyshot.pipeline import Workspace
+from manyshot.pipeline.identity import load_final_weights
 from manyshot.recipe import RecipeError
 from manyshot.run_folder import RunFolder
 from manyshot.tasks import Dense, make_task
@@ -38,7 +39,7 @@ def test_a_run_of_ones_own_task_is_scored_by_it(sized):
     """Every record is what plain torch says of the networks, in the task's unit and direction."""
     run, folder = sized
     ws = Workspace.build(run.recipe)
-    ws.load_final_weights(RunFolder(folder))
+    load_final_weights(ws, RunFolder(folder))
     batches = list(ws.fixed("validation", None))
     for line in lines_of(folder, "search.jsonl"):
         arch = ws.net.space.from_text(line["arch"])

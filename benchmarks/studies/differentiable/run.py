@@ -33,6 +33,7 @@ from benchmarks.studies.differentiable.page import BUDGETS, write_page
 from manyshot import evaluate, records
 from manyshot.nn.modes import evaluating
 from manyshot.pipeline import Workspace, run
+from manyshot.pipeline.identity import load_final_weights
 from manyshot.pipeline.stages.generate import trained_sampler
 from manyshot.pipeline.verbs.compare_spent import spent_by
 from manyshot.progress import Bars
@@ -158,7 +159,7 @@ def order_of(recipe: Recipe, folder: Path) -> list[float]:
         assert isinstance(trained, Relaxed)
         logs = [np.log(each.double().numpy() + 1e-12) for each in trained.probabilities()]
         return [round(float(sum(log[o] for log, o in zip(logs, a, strict=True))), 5) for a in archs]
-    ws.load_final_weights(RunFolder(folder))
+    load_final_weights(ws, RunFolder(folder))
     images, validation = ws.calibration(), list(ws.fixed("validation", None))
     with evaluating(ws.net):
         scores = (

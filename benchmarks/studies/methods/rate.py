@@ -20,6 +20,7 @@ import torch
 from benchmarks.studies.methods.run import RECIPE
 from manyshot import evaluate
 from manyshot.pipeline import Workspace, train_only
+from manyshot.pipeline.identity import load_final_weights
 from manyshot.progress import Bars
 from manyshot.recipe import Recipe
 from manyshot.run_folder import RunFolder
@@ -36,7 +37,7 @@ def mean_loss(lr: float, epochs: int, work: Path) -> float:
     folder = work / f"rate-{lr}-{epochs}"
     train_only(recipe, folder, Bars())
     ws = Workspace.build(recipe, folder)
-    ws.load_final_weights(RunFolder(folder))
+    load_final_weights(ws, RunFolder(folder))
     rng = numpy_rng(SEED, "controls", 0)
     archs = [ws.net.space.sample(rng) for _ in range(NETWORKS)]
     calibration = ws.calibration()

@@ -29,7 +29,7 @@ from benchmarks.studies.planted_shifting.page import write_page
 from benchmarks.studies.planted_shifting.problem import ARCHS, Floats, Problem, weights_of
 from manyshot import records
 from manyshot.pipeline import Workspace
-from manyshot.pipeline.build import start_engine
+from manyshot.pipeline.devices import start_engine
 from manyshot.pipeline.stages.search import search
 from manyshot.pipeline.stages.shift import ShiftingStage
 from manyshot.progress import Silent
@@ -107,7 +107,7 @@ def shifted(recipe: Recipe, chosen: list[Arch] | None) -> tuple[Workspace, dict[
     ws = Workspace.build(recipe)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        accelerator = start_engine(ws, folder)
+        accelerator = start_engine(ws.recipe, ws.device, folder)
         if chosen is None:
             found = search(ws, accelerator, folder, Silent())
             assert found.dose is not None

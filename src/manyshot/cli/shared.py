@@ -210,7 +210,7 @@ def check_alone(command: str) -> None:
 
 def workers_of(settings: Recipe, count: int, ray: bool) -> Workers:
     """What works in other processes: of Ray each has the cores and the GPU that a recipe needs."""
-    from manyshot.pipeline.build import pick_device
+    from manyshot.pipeline.devices import pick_device
     from manyshot.pipeline.workers import Processes, Ray
 
     if not ray:

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import functools
-import hashlib
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, TypeVar, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
-from accelerate import Accelerator, PartialState
-from pydantic import BaseModel
 from torch import nn
 
 from manyshot.cost import CostTable, FunctionCost, macs_table, params_table, size_table
-from manyshot.cost.timing import on_threads
 from manyshot.data import (
     Augment,
     Batch,
@@ -30,7 +25,6 @@ from manyshot.data import (
     fixed,
 )
 from manyshot.data.fixed_batches import drawn
-from manyshot.data.images import pixels_of
 from manyshot.data.joining import joined
 from manyshot.evaluate import Population, Score, Spread, calibrate
 from manyshot.fitting import growth_of
@@ -38,24 +32,11 @@ from manyshot.nn.inputs import Inputs, inputs_of
 from manyshot.nn.pointwise import TrainingFormat, training_format
 from manyshot.pipeline.checks import (
     GENERATOR,
-    check_batch_size,
     check_batch_sizes,
-    check_breeding,
-    check_chunks,
     check_classes,
-    check_code_steps,
-    check_formats,
-    check_joint,
-    check_moves,
-    check_placements,
-    check_runtime,
-    check_sampler,
-    check_shrinking,
-    check_stale,
-    check_stand_ins,
-    check_teachers,
 )
 from manyshot.pipeline.clock import Clock
+from manyshot.pipeline.devices import pick_device
 from manyshot.pipeline.given import load_data
 from manyshot.pipeline.inherit import Inherited, inherit
 from manyshot.pipeline.matching import Matching
@@ -69,17 +50,10 @@ from manyshot.pipeline.settling import (
 from manyshot.pipeline.teachers import Pupil, Teachers, check_teacher, load_teacher
 from manyshot.plugins import look_up
 from manyshot.recipe import (
-    BESIDE_RESULTS,
-    GIVEN,
     FinishSettings,
     OptimiserSettings,
     Recipe,
     RecipeError,
-    RewardSettings,
-    SnapshotsSettings,
-    SupernetSettings,
-    TaskSettings,
-    TrainingSettings,
 )
 from manyshot.run_folder import MetricRecord, RunFolder, TaskRecord
 from manyshot.search import Cost, Limit, Reward, Searcher, limits_of, make_searcher
@@ -89,89 +63,20 @@ from manyshot.sharing.widths import cut_sizes, decisions_of
 from manyshot.space import Arch, Budget, Decision, SearchSpace
 from manyshot.supernet import Supernet
 from manyshot.tasks import Task, make_task
-from manyshot.tasks.task import check_votes, loss_function
+from manyshot.tasks.task import check_votes
 from manyshot.train import (
     Distiller,
     EndsEarly,
     Sampler,
     Several,
     Shrinker,
-    engine,
-    load_weights,
     make_distiller,
     make_sampler,
     make_shrinker,
 )
-from manyshot.train.mixing import check_mixed, check_mixing, mixing
-from manyshot.train.snapshots import check_snapshots
-from manyshot.train.trainer import check_drops_largest
 from manyshot.transfer import classifier, new_head
 
-Stage = TypeVar("Stage", bound=Callable[..., Any])
 Part = Literal["validation", "train", "test"]
-OFF: dict[str, Any] = {
-    "accumulate": 1,
-    "ema": None,
-    "min_lr": 0.0,
-    "mixup": 0.0,
-    "cutmix": 0.0,
-    "rates": {},
-    "drop_path": None,
-    "drop_path_for": "all",
-    "rand_augment": None,
-    "random_erasing": 0.0,
-    "repeats": 1,
-    "image_sizes": None,
-    "sgld": 0.0,
-    "shard": False,
-    "snapshots": SnapshotsSettings().model_dump(),
-}
-"""Settings that came later, by what turns them off: then they are no part of what identifies
-weights, so that those of before stay what they are."""
-OF_MOVES = {"body_epochs"}
-"""Settings of a transfer that are no part of what identifies other weights."""
-
-
-def on_its_threads(stage: Stage) -> Stage:
-    """`stage(recipe, ...)` run on the recipe's number of threads, restored afterwards."""
-
-    @functools.wraps(stage)
-    def run(recipe: Recipe, *args: Any, **kwargs: Any) -> Any:
-        own = torch.get_num_threads() if recipe.threads == "default" else recipe.threads
-        with on_threads(own):
-            return stage(recipe, *args, **kwargs)
-
-    return cast(Stage, run)
-
-
-def pick_device(name: str) -> torch.device:
-    """The device of a recipe: `auto` is the current accelerator, if there is one.
-
-    Raises:
-        RecipeError: for a device that torch does not know or have, or a numbered GPU.
-    """
-    if name == "auto":
-        found = (
-            torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-        )
-        return found or torch.device("cpu")
-    try:
-        device = torch.device(name)
-        if device.type == "cuda" and device.index is not None:
-            raise RecipeError(
-                f"device = {name!r}: Accelerate places models itself; set device = 'cuda' and "
-                f"choose the GPU by the environment: CUDA_VISIBLE_DEVICES={device.index}"
-            )
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise RecipeError(f"device = {name!r}: {error}") from error
-    return device
-
-
-def processes(recipe: Recipe) -> int:
-    """How many processes were started together; each takes its own GPU, if it uses one."""
-    on_cpu = pick_device(recipe.device).type == "cpu"
-    return int(PartialState(cpu=on_cpu).num_processes)
 
 
 def build_task(recipe: Recipe) -> Task:
@@ -466,7 +371,7 @@ class Workspace:
 
     def _distils(self) -> bool:
         """Whether the sampler lets paths learn from the largest architecture."""
-        if self.recipe.moves or self._waits_for_latency():
+        if self.recipe.moves or self.waits_for_latency:
             return False
         plan = self.sampler().plan(numpy_rng(self.recipe.seed, "plan", 0), 0)
         return any(path.target == "largest" for path in plan.paths)
@@ -575,7 +480,7 @@ class Workspace:
             raise RecipeError(str(error)) from error
 
     @functools.cached_property
-    def _target(self) -> tuple[Reward, Limit] | None:
+    def rewarded(self) -> tuple[Reward, Limit] | None:
         """The recipe's reward with its target as a number; None if there is no reward."""
         settings = self.recipe.search.reward
         if settings.target is None:
@@ -588,29 +493,10 @@ class Workspace:
 
     def reward(self, arch: Arch, score: float) -> float | None:
         """What a search goes by in place of a score; None if it goes by that."""
-        if self._target is None:
+        if self.rewarded is None:
             return None
-        reward, limit = self._target
+        reward, limit = self.rewarded
         return reward.of(limit, [arch], [score])[0]
-
-    def check_reward(self) -> None:
-        """Refuses a reward that has no meaning for these scores, or a target that none meets.
-
-        Raises:
-            RecipeError: then.
-        """
-        metric, target = self.task_record.metric, self.recipe.search.reward.target
-        if target is None:
-            return
-        if not (metric.share and metric.higher_is_better):
-            raise RecipeError(
-                f"search.reward multiplies the score by a power of a cost, which means something "
-                f"for one of at least 0, where higher is better, and {metric.name} of task = "
-                f"{self.recipe.task.name!r} may be another: leave search.reward out, or name the "
-                "metric in the shares of a task of your own if it is in [0, 1]"
-            )
-        if Budget.parse(target).metric in self.all_costs:
-            assert self._target
 
     @functools.cached_property
     def widths(self) -> list[Decision]:
@@ -681,7 +567,7 @@ class Workspace:
             RecipeError: for an unknown one, or options it does not take.
         """
         sampler = None
-        if not self.recipe.moves and not self._waits_for_latency():
+        if not self.recipe.moves and not self.waits_for_latency:
             sampler = self.sampler()
         if self.recipe.shrinks:
             self.shrinker()
@@ -703,185 +589,11 @@ class Workspace:
         table = self.costs["macs"]
         return Limit("everything", table, table.range()[1])
 
-    def check(self, world: int = 1) -> None:
-        """Finds now, before anything is trained by `world` processes, what would fail later.
-
-        Raises:
-            RecipeError: for an impossible budget, an unknown sampler or searcher, their options,
-                training batches that cannot be made, a runtime that does not run on the device, or
-                what `check_finish` finds.
-        """
-        self.check_task()
-        known = self.limits(metrics=tuple(self.all_costs.keys() - {"latency_ms"}))
-        self.check_joint()
-        self.check_reward()
-        if not self._waits_for_latency():
-            self.check_sampler(world)
-        if self.recipe.search.name != GENERATOR:
-            sampler = (
-                self.sampler() if self.trains_sampler and not self._waits_for_latency() else None
-            )
-            searcher = self.searcher(known or [self.everything()], sampler)
-            check_breeding(searcher, self.recipe.search)
-            check_stale(self.recipe.shifting, searcher)
-        if self.recipe.shifting.name != "none":
-            check_placements(self.recipe, self.net.sharing)
-            if self.recipe.shifting.needs_classifier:
-                check_classifier(self.recipe, self.net)
-            self.check_batches("shifting", self.recipe.shifting, world)
-        self.check_batches("train", self.recipe.train, world)
-        check_chunks(self.net.sharing, self.recipe.train.batch_size, world)
-        train = self.recipe.train
-        if not self.recipe.moves and train.minutes is None:
-            check_code_steps(self.net.sharing, train.epochs * len(self.batches(train, 0, world)))
-        check_runtime(self.recipe.latency, self.device)
-        self.check_finish(world)
-
-    def check_task(self) -> None:
-        """Finds what would fail in the first batch: other outputs or targets than the task's.
-
-        Raises:
-            RecipeError: for these, or targets to be smoothed or mixed by a task that does not say
-                how, or snapshots that cannot vote.
-        """
-        recipe = self.recipe
-        sections: dict[str, OptimiserSettings] = {"train": recipe.train}
-        sections["shifting"], sections["finish.training"] = recipe.shifting, recipe.finish.training
-        if recipe.train.snapshots.number and recipe.train.epochs and not recipe.moves:
-            try:
-                check_snapshots(self.net, self.task, recipe.train.snapshots.number)
-            except ValueError as error:
-                raise RecipeError(f"train.snapshots: {error}") from error
-        for section, settings in sections.items():
-            try:
-                loss_function(self.task, settings.label_smoothing)
-                if isinstance(settings, TrainingSettings) and mixing(settings):
-                    check_mixing(settings, self.task)
-                    check_mixed(settings, *self.together(self.splits.train.subset([0])))
-            except ValueError as error:
-                raise RecipeError(f"{section}.{error}") from error
-        assert self.task_record
-
-    def check_joint(self) -> None:
-        """Refuses budgets of several limits, or on a cost of one's own, that none meets.
-
-        Those on a cost that is not known yet, such as a latency, are left for later.
-
-        Raises:
-            RecipeError: then.
-        """
-        costs, space = self.all_costs, self.net.space
-        for text in self.recipe.search.budgets:
-            budgets = Budget.parse_all(text)
-            metrics = {budget.metric for budget in budgets}
-            if metrics <= costs.keys() and (len(budgets) > 1 or metrics & self.functions.keys()):
-                greatest = {
-                    b.metric: b.absolute(costs_of(costs[b.metric], [space.largest], text)[0])
-                    for b in budgets
-                }
-                check_joint(text, space, costs, greatest)
-
-    def check_sampler(self, world: int = 1) -> None:
-        """Finds what would fail in training with the sampler, or in taking winners from it.
-
-        Args:
-            world: how many processes train together.
-
-        Raises:
-            RecipeError: for an unknown one, its options, or what `check_sampler` finds.
-        """
-        known = () if self._waits_for_latency() else tuple(self.costs)
-        limits, sampler = self.limits(metrics=known), self.sampler()
-        train = self.recipe.train
-        if train.epochs and not self.recipe.moves:
-            plan = sampler.plan(numpy_rng(self.recipe.seed, "plan", 0), 0)
-            check_placements(self.recipe, self.net.sharing, plan)
-        if train.drop_path_for == "largest" and train.epochs and not self.recipe.moves:
-            plan = sampler.plan(numpy_rng(self.recipe.seed, "plan", 0), 0)
-            try:
-                check_drops_largest(plan, self.net.space.largest, self.recipe.sampler.name)
-            except ValueError as error:
-                raise RecipeError(f"train: {error}") from error
-        check_sampler(self.recipe, sampler, len(self.splits.held_out), limits, world)
-        if self.recipe.shrinks:
-            check_shrinking(self.recipe, sampler, self.shrinker())
-            self.limits_of(self.recipe.shrink.budgets or [], known)
-
-    def _waits_for_latency(self) -> bool:
+    @property
+    def waits_for_latency(self) -> bool:
         """Whether the sampler's costs are latencies, which are measured later, for a budget."""
         metric = self.recipe.sampler.options.get("metric")
         return metric == "latency_ms" and metric in budget_metrics(self.recipe) - self.costs.keys()
-
-    def check_finish(self, world: int = 1) -> None:
-        """Finds what would fail when an architecture is finished and exported.
-
-        Raises:
-            RecipeError: for training batches that cannot be made, or formats without packages.
-        """
-        finish = self.recipe.finish
-        check_formats(self.recipe.export.formats)
-        check_teachers(self.recipe, self.original)
-        self.distiller(finish)
-        if self.recipe.network.name == GIVEN and finish.mode == "scratch":
-            raise RecipeError(
-                "finish.mode = 'scratch' needs new weights, and the network was given with those "
-                "that it has: take 'finetune' or 'inherit', or name a function that makes the "
-                "network (network.name = 'package.module:function')"
-            )
-        check_stand_ins(finish, self.net)
-        if finish.mode != "inherit":
-            try:
-                samples = self.finishing_data(finish)
-            except ValueError as error:
-                raise RecipeError(f"finish.data = {finish.data!r}: {error}") from error
-            self.check_batches("finish.training", finish.training, world, samples)
-
-    def check_batches(
-        self,
-        section: str,
-        settings: OptimiserSettings,
-        world: int = 1,
-        samples: LabelledImages | OwnSet | None = None,
-    ) -> None:
-        """Finds what would fail in making training batches for `world` processes.
-
-        Raises:
-            RecipeError: naming the `section` of the recipe; also if its optimiser is not
-                installed, or acts on layers that the network does not have.
-        """
-        samples = self.splits.train if samples is None else samples
-        check_batch_size(section, settings, len(samples), world)
-        check_moves(section, settings, self.net)
-        self._check_image_sizes(section, settings)
-        try:
-            self.batches(settings, 0, world, samples)
-        except ValueError as error:
-            raise RecipeError(f"data: {error}") from error
-
-    def _check_image_sizes(self, section: str, settings: OptimiserSettings) -> None:
-        """Refuses sizes that do not end at that of the images, and that the network does not take.
-
-        Raises:
-            RecipeError: naming the `section` of the recipe.
-        """
-        try:
-            growth, shape = growth_of(settings), self.splits.image_shape
-        except ValueError as error:
-            raise RecipeError(f"{section}.image_sizes: {error}") from error
-        if growth is not None and shape and {*shape[1:]} != {growth.sides[-1]}:
-            raise RecipeError(
-                f"{section}.image_sizes = {list(growth.sides)} ends at {growth.sides[-1]} pixels, "
-                f"and images are of {shape[1]} x {shape[2]} (data.image_size): the last size must "
-                "be theirs"
-            )
-        for side in sorted({*growth.sides}) if growth else ():
-            try:
-                self.macs_at(side)
-            except ValueError as error:
-                raise RecipeError(
-                    f"{section}.image_sizes: the network does not take images of {side} x {side} "
-                    f"pixels: leave image_sizes out, or take another network ({error})"
-                ) from error
 
     def finishing_data(self, settings: FinishSettings) -> LabelledImages | OwnSet:
         """What winners and controls learn from.
@@ -968,91 +680,3 @@ class Workspace:
     def calibration(self) -> FixedBatches:
         """The fixed training images that batch-norm statistics come from."""
         return self.fixed("train", self.recipe.evaluate.calibration_images)
-
-    def fingerprint(self, settings: OptimiserSettings, *more: object) -> str:
-        """Identifies all that trained weights depend on, which the test images are no part of."""
-        return self._identified(settings, self.splits.training_fingerprint, more)
-
-    def truth_fingerprint(self, settings: OptimiserSettings) -> str:
-        """Identifies all that the score of a network that is trained alone depends on."""
-        return self._identified(settings, self.splits.fingerprint, ())
-
-    def _identified(self, settings: OptimiserSettings, images: str, more: Sequence[object]) -> str:
-        recipe = self.recipe
-        kept = {
-            "network": recipe.network.model_dump(),
-            "sharing": recipe.sharing.model_dump(exclude={"inherit"}),
-            "sampler": recipe.sampler.model_dump(),
-            "transfer": recipe.transfer.model_dump(exclude=None if recipe.moves else OF_MOVES),
-            "training": _turned_on(settings.model_dump(exclude=set(BESIDE_RESULTS))),
-            "seed": recipe.seed,
-            **({} if recipe.task == TaskSettings() else {"task": recipe.task.model_dump()}),
-            "augment": _turned_on(asdict(self.augment())),
-            **({"crops": "files"} if self._crops_files() else {}),
-            **({"sizes": "files"} if growth_of(settings) and self._reads_files() else {}),
-            "images": images,
-            "more": [_told(item) for item in more],
-        }
-        if self.original.digest is not None:
-            kept["weights"] = self.original.digest
-        if isinstance(settings, SupernetSettings) and settings.teacher == "network":
-            kept["teacher"] = recipe.teacher.digest
-        if recipe.shrinks:
-            judged = recipe.evaluate.model_dump(include={"calibration_images", "fitness"})
-            kept["shrink"] = [recipe.shrink.model_dump(), judged]
-        if self.inherited is not None:
-            kept["inherited"] = self.inherited.digest
-        return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
-
-    def _crops_files(self) -> bool:
-        """Whether random crops are of the pixels in files, not of those in memory."""
-        return self.augment().crop_scale is not None and self._reads_files()
-
-    def _reads_files(self) -> bool:
-        """Whether training images are decoded in every epoch."""
-        train = self.splits.train
-        return not isinstance(train, OwnSet) and pixels_of(train) is None
-
-    def weights_fingerprint(self, *, shifted: bool = False) -> str:
-        """Identifies what the supernet's weights depend on, as trained, or `shifted` after it."""
-        return self.fingerprint(self.recipe.train, *([self.recipe.shifting] if shifted else []))
-
-    def load_final_weights(self, folder: RunFolder) -> None:
-        """Loads the supernet as the search of this recipe left it in the folder of its run.
-
-        Raises:
-            RecordError: if it is not trained, or its search moves it and is not done.
-            CheckpointError: if the file is damaged, or belongs to another run.
-        """
-        weights = folder.final_weights(self.recipe)
-        shifted = weights == folder.shifted
-        load_weights(weights, self.net, self.weights_fingerprint(shifted=shifted))
-
-
-def _told(item: object) -> str:
-    """What identifies weights besides, as text: of settings all but those that came later.
-
-    Those are left out where they are off, so that weights of before are known.
-    """
-    if not isinstance(item, BaseModel):
-        return str(item)
-    later = {"sgld": 0.0, "snapshots": SnapshotsSettings(), "reward": RewardSettings()}
-    return " ".join(f"{k}={v!r}" for k, v in item if k not in later or v != later[k])
-
-
-def _turned_on(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings without those that came later and are off."""
-    return {key: value for key, value in settings.items() if key not in OFF or value != OFF[key]}
-
-
-def start_engine(ws: Workspace, folder: Path) -> Accelerator:
-    """The accelerator of all stages, with a tracker if any of them has one."""
-    recipe = ws.recipe
-    tracked = recipe.train if recipe.train.tracker else recipe.finish.training
-    return engine(ws.device, tracked, folder)
-
-
-def stop(accelerator: Accelerator) -> None:
-    """Closes trackers; other processes stay connected, for runs to come."""
-    for tracker in accelerator.trackers:
-        tracker.finish()

@@ -17,7 +17,8 @@ from manyshot import records
 from manyshot.crews import Crew, Kept, pickled
 from manyshot.data import Batches
 from manyshot.fitting import fit
-from manyshot.pipeline.build import Workspace, stop
+from manyshot.pipeline.build import Workspace
+from manyshot.pipeline.devices import stop
 from manyshot.progress import Progress
 from manyshot.recipe import FinishSettings, TrainingSettings
 from manyshot.run_folder import RunFolder

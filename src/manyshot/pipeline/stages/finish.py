@@ -41,6 +41,7 @@ from manyshot.nn.inputs import Inputs, to_device
 from manyshot.nn.modes import evaluating
 from manyshot.nn.pointwise import training_format
 from manyshot.pipeline.build import Workspace, new_supernet
+from manyshot.pipeline.identity import fingerprint
 from manyshot.pipeline.stages.alone import (
     Beginner,
     Lessons,
@@ -369,7 +370,7 @@ def fingerprint_of(ws: Workspace, settings: FinishSettings, text: str) -> str:
         more = (*more, *settings.taught_by, digest(ws.net.state_dict()))
     if settings.distillation != DistillationSettings():
         more = (*more, settings.distillation)
-    return ws.fingerprint(settings.training, *more)
+    return fingerprint(ws, settings.training, *more)
 
 
 def _say_what_is_tested_again(ws: Workspace, works: Sequence[_Work], test: bool) -> None:

@@ -13,6 +13,7 @@ from manyshot import records, transfer
 from manyshot.evaluate import RunningStatistics
 from manyshot.nn.batch_norm import BatchNormStats
 from manyshot.pipeline.build import Workspace
+from manyshot.pipeline.identity import fingerprint, weights_fingerprint
 from manyshot.run_folder import (
     SHIFTING_STATE,
     DoseRecord,
@@ -80,7 +81,7 @@ class ShiftingStage:
         running = self.settings.statistics == "running"
         self.running = RunningStatistics(ws.net) if running else None
         about = (recipe.shifting, recipe.search, recipe.evaluate, digest(ws.net.state_dict()))
-        self._fingerprint = ws.fingerprint(recipe.train, *about)
+        self._fingerprint = fingerprint(ws, recipe.train, *about)
         self._restore()
 
     def _restore(self) -> None:
@@ -204,7 +205,7 @@ class ShiftingStage:
         self.shifter.end()
         path = self.folder.shifted
         if self.accelerator.is_main_process and not path.exists():
-            save_weights(path, self.ws.net, self.ws.weights_fingerprint(shifted=True))
+            save_weights(path, self.ws.net, weights_fingerprint(self.ws, shifted=True))
         self.accelerator.wait_for_everyone()
 
     def dose(self) -> DoseRecord:

@@ -8,6 +8,7 @@ from accelerate import Accelerator
 
 from manyshot.fitting import fit
 from manyshot.pipeline.build import Workspace
+from manyshot.pipeline.identity import fingerprint, weights_fingerprint
 from manyshot.pipeline.stages.adopt import adopt_source
 from manyshot.pipeline.stages.describe import describe_codes, describe_mixed
 from manyshot.pipeline.stages.generate import save_sampler
@@ -30,9 +31,9 @@ def train_stage(ws: Workspace, accelerator: Accelerator, folder: Path, progress:
                 train_supernet(ws, accelerator, folder, progress)
             if accelerator.is_main_process:
                 describe_codes(in_last_view(ws, folder), folder)
-                save_weights(weights, ws.net, ws.weights_fingerprint())
+                save_weights(weights, ws.net, weights_fingerprint(ws))
             accelerator.wait_for_everyone()
-    load_weights(weights, ws.net, ws.weights_fingerprint())
+    load_weights(weights, ws.net, weights_fingerprint(ws))
 
 
 def train_supernet(
@@ -60,7 +61,7 @@ def train_supernet(
         held_out=ws.held_out if len(ws.splits.held_out) else None,
         validation=ws.validation,
         accelerator=accelerator,
-        fingerprint=ws.fingerprint(settings),
+        fingerprint=fingerprint(ws, settings),
         macs_of=ws.macs_of,
         macs_at=ws.macs_at,
         shrinking=shrinking_of(ws),

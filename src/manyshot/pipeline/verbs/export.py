@@ -5,7 +5,10 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
-from manyshot.pipeline.build import Workspace, on_its_threads, processes, start_engine, stop
+from manyshot.pipeline.beforehand import check_finish
+from manyshot.pipeline.build import Workspace
+from manyshot.pipeline.devices import on_its_threads, processes, start_engine, stop
+from manyshot.pipeline.identity import load_final_weights
 from manyshot.pipeline.stages.finish import check_exported, finish
 from manyshot.pipeline.stages.shrink import said_of_view
 from manyshot.progress import Progress, Silent, showing
@@ -52,12 +55,12 @@ def _exported(
     world = processes(recipe)
     with showing(progress):
         ws = Workspace.build(recipe, folder)
-    ws.check_finish(world)
+    check_finish(ws, world)
     arch = ws.net.space.canonical(ws.net.space.from_text(text))
-    ws.load_final_weights(RunFolder(folder))
+    load_final_weights(ws, RunFolder(folder))
     if words := said_of_view(ws, folder, [arch]):
         warnings.warn(words, stacklevel=4)  # past the threads of the recipe
-    accelerator = start_engine(ws, folder)
+    accelerator = start_engine(ws.recipe, ws.device, folder)
     won = {line.arch for line in RunFolder(folder).finish_lines()}
     log = FINISH_LOG if ws.net.space.to_text(arch) in won else EXPORTED_LOG
     finished = finish(ws, accelerator, folder, [arch], recipe.finish, progress, log=log, test=test)

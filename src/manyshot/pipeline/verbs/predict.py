@@ -13,7 +13,8 @@ from manyshot.data.normalise import Normalise
 from manyshot.data.prepared import Picture
 from manyshot.nn.modes import evaluating
 from manyshot.nn.pointwise import training_format
-from manyshot.pipeline.build import build_task, pick_device
+from manyshot.pipeline.build import build_task
+from manyshot.pipeline.devices import pick_device
 from manyshot.recipe import Recipe
 from manyshot.tasks import Classification
 from manyshot.tasks.task import picked

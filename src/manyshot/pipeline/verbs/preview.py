@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from manyshot.cost import CostTable
-from manyshot.pipeline.build import Workspace, on_its_threads, processes
+from manyshot.pipeline.beforehand import check
+from manyshot.pipeline.build import Workspace
 from manyshot.pipeline.checks import GENERATOR, LISTED, check_settings
+from manyshot.pipeline.devices import on_its_threads, processes
 from manyshot.pipeline.networks import said_of_classifier
 from manyshot.pipeline.settling import said_of_budgets, said_of_precisions
 from manyshot.pipeline.stages.latency import needs_latency
@@ -90,7 +92,7 @@ def preview(
     seconds: dict[str, float] = {}
     if not problems:
         try:
-            ws.check(world)
+            check(ws, world)
         except RecipeError as error:
             problems.append(str(error))
     if not problems:

@@ -12,7 +12,9 @@ from typing import NamedTuple, TypedDict, Unpack, get_args
 import numpy as np
 
 from manyshot import records
-from manyshot.pipeline.build import Workspace, on_its_threads
+from manyshot.pipeline.build import Workspace
+from manyshot.pipeline.devices import on_its_threads
+from manyshot.pipeline.identity import load_final_weights, weights_fingerprint
 from manyshot.pipeline.stages.generate import order_by_weights
 from manyshot.pipeline.stages.proxies import ProxyScores, Scores, reference_scores
 from manyshot.pipeline.stages.score import latest_scores
@@ -126,9 +128,9 @@ def rank_run(
             ws = Workspace.build(recipe, run)
         truth = in_space(truth, ws.net.space)
         if weights == BEFORE:
-            load_weights(folder.weights, ws.net, ws.weights_fingerprint())
+            load_weights(folder.weights, ws.net, weights_fingerprint(ws))
         else:
-            ws.load_final_weights(folder)
+            load_final_weights(ws, folder)
         if words := said_of_view(ws, run, truth.archs):
             warnings.warn(words, stacklevel=3)  # past the threads of the recipe
         files.path.mkdir(parents=True, exist_ok=True)

@@ -12,15 +12,11 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from manyshot import records
-from manyshot.pipeline.build import (
-    Workspace,
-    on_its_threads,
-    processes,
-    start_engine,
-    stop,
-)
+from manyshot.pipeline.beforehand import check, check_budgets, check_reward, check_sampling
+from manyshot.pipeline.build import Workspace
 from manyshot.pipeline.checks import GENERATOR, check_settings
 from manyshot.pipeline.clock import Clock
+from manyshot.pipeline.devices import on_its_threads, processes, start_engine, stop
 from manyshot.pipeline.inherit import keep_inherited
 from manyshot.pipeline.networks import keep_original, said_of_classifier
 from manyshot.pipeline.opening import open_folder, take_over
@@ -117,9 +113,9 @@ def begin(
     if latency.needs_latency(ws):
         ws = latency.with_latency(ws, accelerator, folder, progress, trained)
         ws.limits()  # an impossible budget, or a sampler that does not fit, fails before training
-        ws.check_reward()
-        ws.check_joint()
-        ws.check_sampler(accelerator.num_processes)
+        check_reward(ws)
+        check_budgets(ws)
+        check_sampling(ws, accelerator.num_processes)
     if accelerator.is_main_process:
         if source is not None and not RunFolder(folder).weights.exists():
             take_source(folder, source)
@@ -150,12 +146,12 @@ def _prepared(
     recipe = ws.recipe
     if source is not None and ws.splits.image_shape:
         check_channels(source, ws.splits.image_shape[0], recipe.data.name)
-    ws.check(world)
+    check(ws, world)
     if source is not None:
         load_source(
             ws, RunFolder(source).weights
         )  # what does not fit is found before anything is written
-    return ws, start_engine(ws, folder)
+    return ws, start_engine(ws.recipe, ws.device, folder)
 
 
 @on_its_threads

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from manyshot.pipeline.build import Workspace, on_its_threads
+from manyshot.pipeline.build import Workspace
+from manyshot.pipeline.devices import on_its_threads
 from manyshot.pipeline.stages.latency import measured, needs_latency
 from manyshot.progress import Silent
 from manyshot.recipe import Recipe

@@ -15,7 +15,10 @@ from torch import nn
 from manyshot import evaluate, records
 from manyshot.fitting import fit
 from manyshot.nn.pointwise import training_format
-from manyshot.pipeline.build import Workspace, on_its_threads
+from manyshot.pipeline.beforehand import check_batches
+from manyshot.pipeline.build import Workspace
+from manyshot.pipeline.devices import on_its_threads
+from manyshot.pipeline.identity import truth_fingerprint
 from manyshot.pipeline.networks import build_supernet
 from manyshot.pipeline.opening import environment
 from manyshot.pipeline.verbs.truth_plans import planned
@@ -82,7 +85,7 @@ def _truth(
     log, toml = TruthFolder(folder).log, bare(recipe).to_toml()
     with showing(progress):
         ws = workspace(toml, recipe.truth.seeds[0])
-    ws.check_batches("truth.training", recipe.truth.training)
+    check_batches(ws, "truth.training", recipe.truth.training)
     records.keep_lines(log, lambda row: True)  # a line torn by a kill is dropped
     lines = TruthFolder(folder).lines()
     for seed in sorted({line.seed for line in lines}):
@@ -135,7 +138,7 @@ def check_same(ws: Workspace, lines: Sequence[TruthLine], log: Path) -> None:
     Raises:
         RecordError: then.
     """
-    settings = ws.truth_fingerprint(ws.recipe.truth.training)
+    settings = truth_fingerprint(ws, ws.recipe.truth.training)
     for line in lines:
         if line.seed != ws.recipe.seed or line.settings == settings:
             continue
@@ -182,7 +185,7 @@ def trained_alone(task: Task) -> TruthLine | Failed:
         **{metric: table([arch])[0].item() for metric, table in ws.costs.items()},
         images_forwarded=settings.epochs * len(ws.batches(settings)) * settings.batch_size,
         seconds=round(time.perf_counter() - began, 2),
-        settings=ws.truth_fingerprint(settings),
+        settings=truth_fingerprint(ws, settings),
         trained_on=ws.splits.digests["train"],
         tested_on=ws.splits.digests["test"],
     )

@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from manyshot.pipeline.build import Workspace, on_its_threads
+from manyshot.pipeline.beforehand import check_batches
+from manyshot.pipeline.build import Workspace
+from manyshot.pipeline.devices import on_its_threads
 from manyshot.pipeline.stages.lengths import seconds_alone
 from manyshot.pipeline.verbs.truth import bare, check_same, workspace
 from manyshot.pipeline.verbs.truth_plans import planned
@@ -62,7 +64,7 @@ def preview_truth(
     chosen: list[Arch] = []
     problems = []
     try:
-        ws.check_batches("truth.training", truth.training)
+        check_batches(ws, "truth.training", truth.training)
         assert ws.task_record
         chosen = planned(ws, lines, seed=recipe.seed, of=of, archs=archs)
     except RecipeError as error:
