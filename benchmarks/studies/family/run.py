@@ -1,6 +1,6 @@
 """Samplers and shrinkers beside uniform paths, at equal compute, on a truth of all networks.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.studies.family.run [--seeds 0 1 2 3 4] [--arms ...]
+    OMP_NUM_THREADS=1 python -m benchmarks.studies.family.run [--seeds 0 1 2] [--arms ...]
 
 On `tiny` and digits, of whose 256 networks `benchmarks/truths/tiny_truth.jsonl` has five trainings
 each, every arm trains one supernet, from scratch, for about 15e9 multiply-adds of paths and probes,
@@ -80,10 +80,12 @@ ARMS: dict[str, tuple[str, ...]] = {
         "shrink.at=[0.6, 0.8]",
         "train.epochs=51",
     ),
+    "sandwich": ("sampler.name=sandwich", "train.epochs=12"),
     "slimming": (
         "sampler.name=sandwich",
         "shrink.name=slimming",
         "shrink.at=[1.0]",
+        "shrink.budgets=['macs<=70%']",
         "train.epochs=12",
     ),
     "progressive": (
@@ -126,7 +128,7 @@ def measured(arm: str, seed: int, folder: Path) -> dict[str, Any]:
 def main() -> None:
     """Does what is not on record, then writes the page."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--seeds", type=int, nargs="*", default=list(range(10)))
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
     kept.options(parser, Path("runs") / "family")
     arguments = parser.parse_args()
