@@ -8,10 +8,9 @@ import numpy as np
 
 from benchmarks.lib import kept
 from benchmarks.lib.checklist import Design, with_checklist
-from benchmarks.lib.pages import markdown
-from benchmarks.studies.differentiable.page import BUDGETS, Record, Truth, about, mean, paired
+from benchmarks.lib.pages import markdown, with_reading
+from benchmarks.studies.differentiable.page import BUDGETS, Record, Truth, mean, paired
 from manyshot import rank
-from manyshot.records import write_text
 
 REFERENCE = "uniform"
 COMMAND = "python -m benchmarks.studies.family.run"
@@ -30,7 +29,7 @@ DESIGN = Design(
 
 def write_page(path: Path) -> Path:
     """Writes the page beside the records; returns it."""
-    page, rows, truth = kept.page_of(path), kept.rows(path), Truth()
+    rows, truth = kept.rows(path), Truth()
 
     def tau(row: Record) -> float:
         return rank.kendall(np.array(row["order"]), truth.worth) or 0.0
@@ -65,11 +64,11 @@ def write_page(path: Path) -> Path:
         "arm", "seeds", "tau", f"minus `{REFERENCE}`", "regret", f"minus `{REFERENCE}`",
         "1e9 MACs", "seconds",
     )  # fmt: skip
-    text = (
-        "# Samplers and shrinkers beside uniform paths, at equal compute\n\n"
-        f"{about(COMMAND, path, rows)} Tau is that of all 256 networks; "
-        f"regret, in points of truth, the mean over {', '.join(BUDGETS)}; multiply-adds are of "
-        f"training and probes.\n\n{markdown(columns, lines)}"
+    words = (
+        f"Written by `{COMMAND}` from `{path.name}`; what is compared is said in `run.py`. ± is "
+        "Student's 95 % interval over seeds. Tau is that of all 256 networks; regret, in points of "
+        f"truth, the mean over {', '.join(BUDGETS)}; multiply-adds are of training and probes.\n"
     )
-    write_text(page, text.rstrip() + "\n" + kept.reading_of(path).read_text())
+    title = "# Samplers and shrinkers beside uniform paths, at equal compute\n"
+    page = with_reading(path, [title, words, markdown(columns, lines)], rows)
     return with_checklist(page, DESIGN, rows)
