@@ -2,6 +2,7 @@
 
 import itertools
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ from manyshot.cost import CostTable, subnet_macs
 from manyshot.pipeline import Workspace
 from manyshot.pipeline.checks import check_joint, check_settings
 from manyshot.recipe import Recipe, RecipeError
+from manyshot.run_folder import RunFolder
 from manyshot.space import SearchSpace, choose
+from manyshot.train import save_weights
 from pipeline_runs import export_architecture, run, small
 
 
@@ -212,3 +215,23 @@ def test_budgets_that_no_option_left_to_win_meets_are_refused():
         RecipeError, match=r"budget 'macs<=20%' .* name fewer in sampler.options.ex"
     ):
         Workspace.build(small(*MIXES, options, *generated)).check()
+
+
+def test_what_cannot_be_shared_out_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(RecipeError, match=r"train: shard = true, and there is one process"):
+        run(small("train.shard=true"), tmp_path / "run")
+    assert not RunFolder(tmp_path / "run").has_records
+    ws = Workspace.build(small("train.shard=true"))
+    ws.check_shards(2)
+    shrinks = replace(ws, recipe=small("train.shard=true", "shrink={name='angle', at=[0.5]}"))
+    with pytest.raises(RecipeError, match=r"train: shard = true .* a space that shrinks"):
+        shrinks.check_shards(2)
+
+
+def test_what_was_shared_out_is_searched_by_one_process(tmp_path):
+    recipe = small("train.shard=true")
+    ws, done = Workspace.build(recipe), RunFolder(tmp_path / "run")
+    done.path.mkdir()
+    (done.path / "recipe.toml").write_text(ws.recipe.to_toml())
+    save_weights(done.weights, ws.net, ws.weights_fingerprint())
+    assert run(recipe, done.path)["winners"]

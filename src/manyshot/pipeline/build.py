@@ -103,6 +103,7 @@ from manyshot.train import (
     make_shrinker,
 )
 from manyshot.train.mixing import check_mixed, check_mixing, mixing
+from manyshot.train.sharding import check_shards
 from manyshot.train.snapshots import check_snapshots
 from manyshot.train.trainer import check_drops_largest
 from manyshot.transfer import classifier, new_head
@@ -806,6 +807,30 @@ class Workspace:
         if self.recipe.shrinks:
             check_shrinking(self.recipe, sampler, self.shrinker())
             self.limits_of(self.recipe.shrink.budgets or [], known)
+
+    def check_shards(self, world: int) -> None:
+        """Finds what `train.shard` does not go with; only for a supernet that is still to train.
+
+        Args:
+            world: how many processes train together.
+
+        Raises:
+            RecipeError: for what there is, or one process.
+        """
+        train = self.recipe.train
+        if not train.shard or not self.trains_sampler or self._waits_for_latency():
+            return
+        try:
+            check_shards(
+                self.net,
+                self.sampler(),
+                train,
+                world,
+                shrinks=self.recipe.shrinks,
+                factory=False,
+            )
+        except ValueError as error:
+            raise RecipeError(f"train: {error}") from error
 
     def _waits_for_latency(self) -> bool:
         """Whether the sampler's costs are latencies, which are measured later, for a budget."""

@@ -91,6 +91,8 @@ def preview(
     if not problems:
         try:
             ws.check(world)
+            if not RunFolder(folder).weights.exists():
+                ws.check_shards(world)
         except RecipeError as error:
             problems.append(str(error))
     if not problems:

@@ -151,6 +151,8 @@ def _prepared(
     if source is not None and ws.splits.image_shape:
         check_channels(source, ws.splits.image_shape[0], recipe.data.name)
     ws.check(world)
+    if trained is None and not RunFolder(folder).weights.exists():
+        ws.check_shards(world)
     if source is not None:
         load_source(
             ws, RunFolder(source).weights
