@@ -11,10 +11,12 @@ from manyshot import pipeline
 from manyshot.cost import CostTable, subnet_macs
 from manyshot.pipeline import Workspace
 from manyshot.pipeline.checks import check_joint, check_settings
+from manyshot.pipeline.opening import open_folder
 from manyshot.recipe import Recipe, RecipeError
 from manyshot.run_folder import RunFolder
 from manyshot.space import SearchSpace, choose
 from manyshot.train import save_weights
+from manyshot.writing import writing
 from pipeline_runs import export_architecture, run, small
 
 
@@ -231,7 +233,7 @@ def test_what_cannot_be_shared_out_is_refused_before_anything_is_written(tmp_pat
 def test_what_was_shared_out_is_searched_by_one_process(tmp_path):
     recipe = small("train.shard=true")
     ws, done = Workspace.build(recipe), RunFolder(tmp_path / "run")
-    done.path.mkdir()
-    (done.path / "recipe.toml").write_text(ws.recipe.to_toml())
+    with writing(done.path, "manyshot train"):
+        open_folder(done.path, ws.recipe, ws.memory_format, None)
     save_weights(done.weights, ws.net, ws.weights_fingerprint())
     assert run(recipe, done.path)["winners"]
