@@ -2,6 +2,7 @@
 
 import itertools
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,11 +10,15 @@ import pytest
 from manyshot import pipeline
 from manyshot.cost import CostTable, subnet_macs
 from manyshot.pipeline import Workspace
-from manyshot.pipeline.beforehand import check
+from manyshot.pipeline.beforehand import check, check_sharding
 from manyshot.pipeline.checks import check_joint, check_settings
 from manyshot.pipeline.identity import weights_fingerprint
+from manyshot.pipeline.opening import open_folder
 from manyshot.recipe import Recipe, RecipeError
+from manyshot.run_folder import RunFolder
 from manyshot.space import SearchSpace, choose
+from manyshot.train import save_weights
+from manyshot.writing import writing
 from pipeline_runs import export_architecture, run, small
 
 
@@ -212,3 +217,23 @@ def test_budgets_that_no_option_left_to_win_meets_are_refused():
         RecipeError, match=r"budget 'macs<=20%' .* name fewer in sampler.options.ex"
     ):
         check(Workspace.build(small(*MIXES, options, *generated)))
+
+
+def test_what_cannot_be_shared_out_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(RecipeError, match=r"train: shard = true, and there is one process"):
+        run(small("train.shard=true"), tmp_path / "run")
+    assert not RunFolder(tmp_path / "run").has_records
+    ws = Workspace.build(small("train.shard=true"))
+    check_sharding(ws, 2)
+    shrinks = replace(ws, recipe=small("train.shard=true", "shrink={name='angle', at=[0.5]}"))
+    with pytest.raises(RecipeError, match=r"train: shard = true .* a space that shrinks"):
+        check_sharding(shrinks, 2)
+
+
+def test_what_was_shared_out_is_searched_by_one_process(tmp_path):
+    recipe = small("train.shard=true")
+    ws, done = Workspace.build(recipe), RunFolder(tmp_path / "run")
+    with writing(done.path, "manyshot train"):
+        open_folder(done.path, ws.recipe, ws.memory_format, None)
+    save_weights(done.weights, ws.net, weights_fingerprint(ws))
+    assert run(recipe, done.path)["winners"]

@@ -134,6 +134,14 @@ def test_steps_are_timed_until_they_took_long_enough(monkeypatch):
     assert calls == [2, 4, 5]
 
 
+def test_all_processes_train_as_long_as_the_first_took(monkeypatch):
+    """This one is the second, and quick: the first took a second for each step."""
+    calls = []
+    monkeypatch.setattr(lengths, "broadcast_object_list", lambda _: [float(calls[-1])])
+    assert lengths.seconds_of_a_step(calls.append, 1000, enough_s=10.0) == 1.0
+    assert calls == [2, 4, 10]
+
+
 def test_minutes_are_for_runs_alone():
     with pytest.raises(RecipeError, match="minutes .* are for runs, and a truth is to be the same"):
         Recipe.build({"truth": {"training": {"minutes": 1.0}}}, (), "here")

@@ -66,6 +66,11 @@ def test_latency_is_not_measured():
     assert "latency.json" in [one["file"] for one in told["files"]]
 
 
+def test_parameters_that_one_process_cannot_share_out_are_a_problem():
+    [problem] = preview(small("train.shard=true"), Path("nowhere"))["problems"]
+    assert problem.startswith("train: shard = true, and there is one process: start several")
+
+
 def test_minutes_become_epochs():
     told = preview(small("train.epochs=9", "train.minutes=1e-6"), Path("nowhere"), whole=False)
     assert "1 epoch of 4 steps" in told["steps"][0]

@@ -28,6 +28,7 @@ from manyshot.seeding import numpy_rng
 from manyshot.space import Budget
 from manyshot.tasks.task import loss_function
 from manyshot.train.mixing import check_mixed, check_mixing, mixing
+from manyshot.train.sharding import check_shards
 from manyshot.train.snapshots import check_snapshots
 from manyshot.train.trainer import check_drops_largest
 
@@ -157,6 +158,26 @@ def check_sampling(ws: Workspace, world: int = 1) -> None:
     if ws.recipe.shrinks:
         check_shrinking(ws.recipe, sampler, ws.shrinker())
         ws.limits_of(ws.recipe.shrink.budgets or [], known)
+
+
+def check_sharding(ws: Workspace, world: int) -> None:
+    """Finds what `train.shard` does not go with; only for a supernet that is still to train.
+
+    Args:
+        ws: the recipe, built.
+        world: how many processes train together.
+
+    Raises:
+        RecipeError: for what there is, or one process.
+    """
+    train = ws.recipe.train
+    if not train.shard or not ws.trains_sampler or ws.waits_for_latency:
+        return
+    shrinks = ws.recipe.shrinks
+    try:
+        check_shards(ws.net, ws.sampler(), train, world, shrinks=shrinks, factory=False)
+    except ValueError as error:
+        raise RecipeError(f"train: {error}") from error
 
 
 def check_finish(ws: Workspace, world: int = 1) -> None:

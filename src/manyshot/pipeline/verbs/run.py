@@ -12,7 +12,13 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from manyshot import records
-from manyshot.pipeline.beforehand import check, check_budgets, check_reward, check_sampling
+from manyshot.pipeline.beforehand import (
+    check,
+    check_budgets,
+    check_reward,
+    check_sampling,
+    check_sharding,
+)
 from manyshot.pipeline.build import Workspace
 from manyshot.pipeline.checks import GENERATOR, check_settings
 from manyshot.pipeline.clock import Clock
@@ -147,6 +153,8 @@ def _prepared(
     if source is not None and ws.splits.image_shape:
         check_channels(source, ws.splits.image_shape[0], recipe.data.name)
     check(ws, world)
+    if trained is None and not RunFolder(folder).weights.exists():
+        check_sharding(ws, world)
     if source is not None:
         load_source(
             ws, RunFolder(source).weights
