@@ -74,8 +74,9 @@ class MCTSearch(BaseSearcher):
 
     Attributes:
         history: what was told.
-        random_start: see `LearnsFromScores`; by the decision with the fewest options, whose nodes
-            are the first to have visits enough; zero where the sampler keeps a tree.
+        random_start: see `LearnsFromScores`; zero where the sampler keeps a tree, else `rollouts`
+            for each option of the decision that has the fewest, whose nodes are the first to have
+            visits enough.
         stale_scores: likewise.
         top_ups: random networks proposed since construction for want of leaves.
     """
@@ -95,8 +96,8 @@ class MCTSearch(BaseSearcher):
             space: what is searched.
             seed: the seed of the random stream.
             limits: alternatives, of which each proposal satisfies one.
-            sampler: the one that the supernet was trained by, whose tree is gone on from; one that
-                keeps none may have a pool.
+            sampler: the one that the supernet was trained by; the search goes on from its tree, or
+                if it keeps none begins with its pool.
             options: how children are drawn, and how often it tries.
 
         Raises:

@@ -27,7 +27,8 @@ class Modelled(BaseSearcher):
     """A searcher that fits a model once for every proposal; a subclass says which.
 
     Attributes:
-        random_start: so many architectures are told before a model is fitted.
+        random_start: how many architectures are told before a model is fitted.
+        stale_scores: whether scores told at older weights versions count.
     """
 
     def __init__(
@@ -62,11 +63,21 @@ class Modelled(BaseSearcher):
 
     @abc.abstractmethod
     def fitted(self, rng: np.random.Generator, rows: npt.NDArray[np.intp]) -> Any:
-        """A model of the scores of some rows of the history."""
+        """A model of the scores of some rows of the history.
+
+        Args:
+            rng: the random stream of the proposal.
+            rows: those whose scores count, oldest first, (N,).
+        """
 
     @abc.abstractmethod
     def picked(self, turn: Turn, model: Any) -> list[Arch]:
-        """What a model puts on top, at most as many as are wanted, new and within the limits."""
+        """What a model puts on top: new networks within the limits, at most as many as wanted.
+
+        Args:
+            turn: the proposal that they are for.
+            model: what `fitted` gave.
+        """
 
     def prepare(self, rng: np.random.Generator) -> None:
         """Fits the model."""

@@ -54,8 +54,8 @@ class OptunaSearch(BaseSearcher):
     the Gaussian process are Optuna's samplers with their defaults. Optuna's sampler of CMA-ES keeps
     its state in the trials that it proposed, so that it cannot be told others; here its library
     `cmaes` is told every full population, in the order of first tells, from the same start as
-    Optuna's, and begins anew when it has converged. Ours: limits, canonical
-    networks, and seeds that make a search a function of what it was told.
+    Optuna's, and begins anew when it has converged. Ours: limits, canonical networks, and seeds
+    that make a search a function of what it was told.
 
     Attributes:
         history: what was told.

@@ -54,7 +54,7 @@ class Perturbation(BaseSearcher):
     the later one of an architecture counts. Every limit has its own kept options, from one history;
     proposals alternate between limits. When all decisions are taken, or no network with what is
     kept is left, proposals are random networks within the limits. What hurts is a mean over random
-    paths, so that it does not begin with the networks that a sampler thinks good.
+    paths, so that a search does not begin with the networks that a sampler thinks good.
 
     An architecture holds the options that it shows as a canonical encoding; one in which a decision
     does not matter holds none of its options. With `[shifting]` the supernet trains on the

@@ -125,7 +125,7 @@ class WeakPredictor(Modelled):
         """One regression, or the members."""
         every = rows[-_FITTED:]
         drawn = (rng.choice(every, len(every)) for _ in range(self.options.members))
-        return [self._fitted(own) for own in drawn] or [self._fitted(every)]
+        return [self._fitted(some) for some in drawn] or [self._fitted(every)]
 
     def picked(self, turn: Turn, model: list[Predict]) -> list[Arch]:
         """A sample of the predicted best, or the best of each member in turn."""

@@ -64,8 +64,7 @@ def check_shards(
         )
     if not isinstance(net, Supernet):
         raise ValueError(
-            f"shard = true is for a ms.Supernet, and this is a {type(net).__name__}: set shard = "
-            "false"
+            "shard = true is for a ms.Supernet, and this module is none: set shard = false"
         )
     scheme = net.sharing
     learns = sampler.probes or sampler.optimizer() is not None or learning_from_norms(sampler)
