@@ -35,8 +35,8 @@ SUITES = {
     "search": "SearcherSuite",
     "finish.distillation": "",
 }
-"""The slots that methods fill, and the class of tests that each of these has to pass; empty if there
-is none."""
+"""The slots that methods fill, and the class of tests that each of these has to pass; empty if
+there is none."""
 
 
 @dataclass(frozen=True)

@@ -370,8 +370,11 @@ def test_the_loop_unrolls_the_step_that_it_took(more, monkeypatch):
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"processes": 2}, "is of one process, and 2 train together: take one, or a schedule of"),
-        ({"taught": True}, "paths learn from a teacher: set teacher = 'none', or a schedule of"),
+        (
+            {"processes": 2},
+            "is of one process, and 2 train together: take one, or take a schedule of",
+        ),
+        ({"taught": True}, "paths learn from a teacher: set teacher = 'none', or take a schedule"),
         ({"settings": SupernetSettings(snapshots={"number": 2})}, "set snapshots.number = 0, or"),
     ],
 )

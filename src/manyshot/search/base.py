@@ -20,7 +20,7 @@ from manyshot.space import Arch, SearchSpace
 
 
 @final
-class Turn:
+class Portion:
     """The part of a proposal that is for one budget, in the making.
 
     Attributes:
@@ -145,7 +145,7 @@ class BaseSearcher(abc.ABC):
     # -- what a searcher says ----------------------------------------------------------------
 
     @abc.abstractmethod
-    def fill(self, turn: Turn) -> None:
+    def fill(self, portion: Portion) -> None:
         """Puts in what the scores told suggest for a budget; perhaps nothing, never too many."""
 
     def prepare(self, rng: np.random.Generator) -> None:  # noqa: B027 - most need none
@@ -172,13 +172,13 @@ class BaseSearcher(abc.ABC):
 
         def propose(budget: int, want: int) -> list[Arch]:
             begins = self.begins(budget)
-            turn = Turn(draft, rng, budget, budgets.each[budget], want, begins)
+            portion = Portion(draft, rng, budget, budgets.each[budget], want, begins)
             if begins:
-                turn.take(self.pool)
-            self.fill(turn)
-            sampled = turn.sample(functools.partial(budgets.told, budget))
-            self.top_ups += max(0, sampled - turn.at_random)
-            return turn.archs
+                portion.take(self.pool)
+            self.fill(portion)
+            sampled = portion.sample(functools.partial(budgets.told, budget))
+            self.top_ups += max(0, sampled - portion.at_random)
+            return portion.archs
 
         return self.history.propose(in_turn(n, len(budgets), rng, propose))
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from pydantic.dataclasses import dataclass
 
 from manyshot.plugins import STRICT, AboveZero, AtLeastZero, NotNegative, Positive, Share
-from manyshot.search.base import BaseSearcher, Turn
+from manyshot.search.base import BaseSearcher, Portion
 from manyshot.search.limit import Limit
 from manyshot.space import Arch, Descent, KeepsTree, SearchSpace, VisitTree
 
@@ -129,18 +129,18 @@ class MCTSearch(BaseSearcher):
         """Grows the tree."""
         self._tree = self._grown()
 
-    def fill(self, turn: Turn) -> None:
+    def fill(self, portion: Portion) -> None:
         """Draws leaves."""
         tree = self._tree.copy()
 
         def leaf() -> Arch:
             if tree.is_exhausted:
                 return self.space.smallest  # which was drawn before, as all were
-            arch = tree.draw(turn.rng, self._descent)
+            arch = tree.draw(portion.rng, self._descent)
             tree.remove(arch)
             return arch
 
-        turn.breed(leaf, attempts=self.options.draws)
+        portion.breed(leaf, attempts=self.options.draws)
 
     def _counting(self) -> npt.NDArray[np.intp]:
         """The rows of the history whose scores are rewards, oldest first."""

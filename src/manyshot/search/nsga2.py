@@ -11,7 +11,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from manyshot.plugins import STRICT, Positive, Probability
-from manyshot.search.base import BaseSearcher, Turn
+from manyshot.search.base import BaseSearcher, Portion
 from manyshot.search.leading import Leading
 from manyshot.search.limit import Cost, Limit, any_of
 from manyshot.search.pareto import non_dominated
@@ -104,17 +104,17 @@ class NSGA2(BaseSearcher):
         self.random_start, self.stale_scores = options.population, options.stale_scores
         self._leading, self._known = Leading(options.population), 0
 
-    def fill(self, turn: Turn) -> None:
+    def fill(self, portion: Portion) -> None:
         """Breeds children of binary tournaments among the survivors."""
-        if turn.begins:
+        if portion.begins:
             return
         options, rows = self.options, self._first_fronts()
         archs = [self.history.archs[i] for i in rows]
         survivors = Survivors(archs, self._points(rows), options.population)
         child = survivors.child_of(
-            self.space, turn.rng, options.crossover_probability, options.mutation_probability
+            self.space, portion.rng, options.crossover_probability, options.mutation_probability
         )
-        turn.breed(child)
+        portion.breed(child)
 
     def tell(
         self, archs: Sequence[Arch], scores: Sequence[float], weights_version: int = 0

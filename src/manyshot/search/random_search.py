@@ -8,7 +8,7 @@ from typing import final
 from pydantic.dataclasses import dataclass
 
 from manyshot.plugins import STRICT, Positive
-from manyshot.search.base import BaseSearcher, Turn
+from manyshot.search.base import BaseSearcher, Portion
 from manyshot.search.limit import Limit
 from manyshot.space import SearchSpace
 
@@ -59,6 +59,6 @@ class RandomSearch(BaseSearcher):
             space, seed=seed, limits=limits, attempts=options.attempts, keep=options.keep
         )
 
-    def fill(self, turn: Turn) -> None:
+    def fill(self, portion: Portion) -> None:
         """Leaves all to chance."""
-        turn.at_random = turn.want
+        portion.at_random = portion.want
