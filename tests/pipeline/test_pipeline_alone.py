@@ -122,7 +122,7 @@ def test_a_worker_that_does_not_see_the_folder_sends_its_records(base, tmp_path,
     arch = (1, 0, 1, 0)
     beginner = Beginner("1-0-1-0", ws.net.extract(arch), "any")
     inode = tmp_path.stat().st_ino + (not seen)
-    asked = Asked("1-0-1-0", pickled(Kept("network", "", lambda: beginner)), tmp_path, inode)
+    asked = Asked(pickled(Kept("network", "", lambda: beginner)), tmp_path, inode)
     answer = train_for({"lessons": Lessons.of(ws, recipe.finish)}, asked)
     assert answer.said == (torn,)
     assert ({path.name for path in subnets.iterdir()} == set()) is not seen
